@@ -1,0 +1,193 @@
+//! What goes into a decision and what comes out.
+
+use std::collections::BTreeMap;
+
+use crate::model::{Location, Tier};
+pub use crate::reason::{NextAction, PublicCode, ReasonCode, Retry};
+
+/// Milliseconds since the Unix epoch; always given, never read from a clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(pub i64);
+
+/// Who acts, proved by evidence, and what else was proved.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// Name of the enforcer that asks; empty where the caller asks about itself.
+    pub enforcer: &'a str,
+    /// Subject first, the caller last; never empty.
+    pub chain: &'a [Principal],
+    /// How the caller proved itself.
+    pub proof: Proof<'a>,
+    /// 0–100; 0 where nothing trustworthy says more.
+    pub confidence: u8,
+}
+
+/// A verified principal of the chain.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Principal {
+    /// A person.
+    User(Subject),
+    /// A service on whose behalf an agent acts.
+    Service(Subject),
+    /// A workload.
+    Agent {
+        /// `spiffe://<trust domain>/<path>`, already checked for form.
+        spiffe_id: String,
+        /// Its trust domain.
+        trust_domain: String,
+    },
+}
+
+/// A verified subject.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Subject {
+    /// Alias of the issuer.
+    pub issuer: String,
+    /// `sub` of the token.
+    pub sub: String,
+    /// Kept claims.
+    pub claims: BTreeMap<String, Claim>,
+}
+
+/// A kept claim.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Claim {
+    /// JSON true or false.
+    Bool(bool),
+    /// An integer.
+    Long(i64),
+    /// A text.
+    Text(String),
+    /// A list of texts.
+    Texts(Vec<String>),
+}
+
+/// How the caller proved itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Proof<'a> {
+    /// The method.
+    pub method: ProofMethod,
+    /// Bound to a key that the caller proved to hold.
+    pub bound: bool,
+    /// Seconds since the credential was issued; none where it does not say.
+    pub age: Option<i64>,
+    /// `acr` of the subject's token; empty where absent.
+    pub acr: &'a str,
+}
+
+/// How a caller proved itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProofMethod {
+    /// A JWT-SVID.
+    JwtSvid,
+    /// A subject token alone.
+    Jwt,
+}
+
+impl ProofMethod {
+    /// All methods, also those of later versions: the names policies may use.
+    pub const NAMES: [&'static str; 5] = ["jwt-svid", "jwt", "x509-svid", "task-credential", "none"];
+
+    /// The word used in policies.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::JwtSvid => "jwt-svid",
+            Self::Jwt => "jwt",
+        }
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Operation id.
+    pub operation: &'a str,
+    /// Arguments as one JSON object; empty means `{}`.
+    pub arguments: &'a [u8],
+    /// Resource id; only where the operation's rule names none.
+    pub resource: Option<&'a str>,
+    /// Destinations; only where the operation's destination rule names no argument.
+    pub destinations: &'a [&'a str],
+    /// Obligations that the enforcer can carry out.
+    pub supported_obligations: &'a [&'a str],
+}
+
+/// The answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// May be performed.
+    Permit,
+    /// Not yet.
+    StepUp,
+    /// May not.
+    Deny,
+}
+
+/// A decision without its id.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// The answer.
+    pub outcome: Outcome,
+    /// Why.
+    pub reason: ReasonCode,
+    /// Step-up kinds, sorted, where the outcome is STEP_UP.
+    pub kinds: Vec<String>,
+    /// Policies that determined the outcome, by `@id`, sorted.
+    pub policies: Vec<String>,
+    /// `@control` values of those, sorted.
+    pub controls: Vec<String>,
+    /// `@obligation` values of all fired permits, sorted; only on PERMIT.
+    pub obligations: Vec<String>,
+    /// Effective tier; none where the operation was not resolved.
+    pub tier: Option<Tier>,
+    /// The Cedar resource, `Resource::"customers/42"`; empty where not resolved.
+    pub resource: String,
+    /// Class of the worst destination; empty where the operation has none.
+    pub destination_class: String,
+    /// SHA-256 of the canonical arguments (RFC 8785); none where they could not be read.
+    pub arguments_digest: Option<[u8; 32]>,
+    /// What happened, for the enforcer's detail, Explain and the log: one line, no argument values.
+    pub message: String,
+    /// `@reason` of the first determining policy, where the bundle lets the system show it.
+    pub shown_reason: Option<String>,
+    /// Every policy judged, per principal: filled only when asked for.
+    pub trace: Vec<Judged>,
+}
+
+/// One policy judged for one principal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// `@id`.
+    pub policy: String,
+    /// Where it stands.
+    pub at: Location,
+    /// Cedar uid of the principal.
+    pub principal: String,
+    /// Permit or forbid.
+    pub effect: PolicyEffect,
+    /// What came of it.
+    pub result: Verdict,
+    /// `@reason`.
+    pub reason: String,
+}
+
+/// A policy's effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyEffect {
+    /// permit
+    Permit,
+    /// forbid
+    Forbid,
+}
+
+/// What came of evaluating one policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its conditions hold.
+    Fired,
+    /// They do not.
+    NotFired,
+    /// It failed; the text says how.
+    Failed(String),
+}

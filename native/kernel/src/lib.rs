@@ -1,0 +1,8 @@
+//! The pure kernel: a bundle's files become a [`plan::Plan`]; [`decide::decide`] judges one request under it.
+//!
+//! No I/O, no clock, no globals, no panic.
+
+pub mod decision;
+pub mod model;
+pub mod reason;
+pub mod routes;
