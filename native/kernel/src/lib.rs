@@ -3,6 +3,9 @@
 //! No I/O, no clock, no globals, no panic.
 
 pub mod decision;
+pub mod diagnostic;
+pub mod json;
 pub mod model;
 pub mod reason;
 pub mod routes;
+pub mod source;
