@@ -1,0 +1,71 @@
+//! The agent profile: SPIFFE JWT-SVID.
+
+use crate::algorithm::Algorithm;
+use crate::claims::{self, Times};
+use crate::facts::AgentFacts;
+use crate::jws::{Header, Parts};
+use crate::refusal::Refusal;
+use crate::spiffe::SpiffeId;
+use crate::trust::TrustStore;
+
+/// Verifies all of a JWT-SVID but its times.
+pub(crate) fn verify(
+    header: &Header,
+    parts: &Parts<'_>,
+    token_digest: [u8; 32],
+    trust: &TrustStore,
+) -> Result<(AgentFacts, Times), Refusal> {
+    if !header.plain {
+        return Err(Refusal::bad(
+            "a JWT-SVID's header has only `alg`, `kid` and `typ`",
+        ));
+    }
+    if !matches!(header.typ.as_deref(), None | Some("JWT" | "JOSE")) {
+        return Err(Refusal::bad("a JWT-SVID's `typ` is `JWT` or `JOSE`"));
+    }
+    if !Algorithm::JWT_SVID.contains(&header.algorithm) {
+        return Err(Refusal::bad(
+            "a JWT-SVID's `alg` is one of RS, ES or PS with 256, 384 or 512",
+        ));
+    }
+    let payload = parts.payload()?;
+    let claims = claims::read(&payload)?;
+    let sub = claims::text(&claims, "sub", MAX_SUB_BYTES)?
+        .ok_or_else(|| Refusal::bad("the token has no `sub`"))?;
+    let id = SpiffeId::parse(sub)
+        .map_err(|error| Refusal::bad(format!("the token's `sub` is no SPIFFE ID: {error}")))?;
+    if id.path().is_empty() {
+        return Err(Refusal::bad(
+            "the token's `sub` names a trust domain, not a workload",
+        ));
+    }
+    let domain = trust.domain(id.trust_domain()).ok_or_else(|| {
+        Refusal::untrusted("the trust domain of the token's `sub` is not trusted")
+    })?;
+    if domain.keys.is_empty() {
+        return Err(Refusal::untrusted(format!(
+            "trust domain `{}` has no usable key, so all its tokens are refused",
+            id.trust_domain()
+        )));
+    }
+    let key = domain.verify(header, parts)?;
+
+    // INVARIANT (signed): from here on the claims are the trust domain's word.
+    claims::refuse_binding(&claims)?;
+    claims::check_audience(&claims, trust.audiences())?;
+    let times = Times::read(&claims, trust.time_limits())?;
+    let jti = claims::text(&claims, "jti", MAX_JTI_BYTES)?;
+    let facts = AgentFacts {
+        spiffe_id: id.as_str().to_owned(),
+        trust_domain: id.trust_domain().to_owned(),
+        kid: key.kid.clone().unwrap_or_default(),
+        issued_at: times.issued_at,
+        expires_at: times.expires_at,
+        token_digest,
+        jti: jti.map(str::to_owned),
+    };
+    Ok((facts, times))
+}
+
+const MAX_SUB_BYTES: usize = 2048;
+const MAX_JTI_BYTES: usize = 255;

@@ -1,0 +1,197 @@
+//! The verified-token cache.
+//!
+//! Its key covers the whole token, so a token with another body and a known signature is another
+//! key, and the revision of the trust store, so a change of keys or settings ends what was cached.
+//! Only what verified is kept; refusals are not. An entry serves until its token's `exp`, which is
+//! checked on every hit by the same code that checks a token for the first time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::claims::Times;
+use crate::facts::{AgentFacts, Role, SubjectFacts};
+use crate::jws::Header;
+
+/// What a verified token says.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Verified {
+    Agent(AgentFacts),
+    Subject(SubjectFacts),
+}
+
+/// SHA-256 over the length-prefixed trust revision, role, key id and token.
+#[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct CacheKey([u8; 32]);
+
+impl CacheKey {
+    pub(crate) fn new(revision: &[u8; 32], role: Role, header: &Header, token: &str) -> Self {
+        let length = |text: &str| u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes();
+        let kid = header.kid.as_deref();
+        let fixed = [
+            match role {
+                Role::Agent => 1,
+                Role::Subject => 2,
+            },
+            u8::from(kid.is_some()),
+        ];
+        let kid = kid.unwrap_or_default();
+        let hash = Sha256::new()
+            .chain_update(b"authz.token.cache.1\0")
+            .chain_update(revision)
+            .chain_update(fixed)
+            .chain_update(length(kid))
+            .chain_update(kid)
+            .chain_update(length(token))
+            .chain_update(token);
+        Self(hash.finalize().into())
+    }
+
+    fn shard(&self) -> usize {
+        self.0.first().copied().map_or(0, usize::from)
+    }
+}
+
+struct Entry {
+    verified: Verified,
+    times: Times,
+    /// Read since it was last considered for eviction.
+    used: bool,
+}
+
+#[derive(Default)]
+struct Shard {
+    // INVARIANT (one each): `order` holds each key of `entries` exactly once.
+    entries: BTreeMap<CacheKey, Entry>,
+    order: VecDeque<CacheKey>,
+}
+
+/// A bounded store of verified tokens; safe to share, never wrong, at worst empty.
+pub struct TokenCache {
+    shards: Vec<Mutex<Shard>>,
+    shard_capacity: usize,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl TokenCache {
+    /// Makes an empty cache.
+    ///
+    /// Args: `capacity`: most tokens kept; 0 keeps none. An entry takes about as much memory as its
+    /// token.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        let count = capacity.min(SHARDS);
+        Self {
+            shards: (0..count).map(|_| Mutex::default()).collect(),
+            shard_capacity: capacity.checked_div(count).unwrap_or(0),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns: how many tokens were found since the start.
+    #[must_use]
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    /// Returns: how many well-formed tokens were not found since the start.
+    #[must_use]
+    pub fn misses(&self) -> u64 {
+        self.misses.load(Ordering::Relaxed)
+    }
+
+    /// Returns: how many tokens are kept, those that have expired since included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.lock().map_or(0, |shard| shard.entries.len()))
+            .sum()
+    }
+
+    /// Returns: whether no token is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The entry of that key; the caller checks its times.
+    pub(crate) fn find(&self, key: &CacheKey) -> Option<(Verified, Times)> {
+        let found = self.look_up(key);
+        let counter = if found.is_some() {
+            &self.hits
+        } else {
+            &self.misses
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        found
+    }
+
+    fn look_up(&self, key: &CacheKey) -> Option<(Verified, Times)> {
+        // A poisoned shard is a miss: the token is verified anew.
+        let mut shard = self.shard(key)?.lock().ok()?;
+        let entry = shard.entries.get_mut(key)?;
+        entry.used = true;
+        Some((entry.verified.clone(), entry.times))
+    }
+
+    pub(crate) fn insert(&self, key: CacheKey, verified: Verified, times: Times) {
+        let Some(Ok(mut shard)) = self.shard(&key).map(Mutex::lock) else {
+            return;
+        };
+        let shard = &mut *shard;
+        if let Some(entry) = shard.entries.get_mut(&key) {
+            // Verified twice at once; both found the same.
+            entry.verified = verified;
+            entry.times = times;
+            return;
+        }
+        let mut chances = SECOND_CHANCES;
+        while shard.entries.len() >= self.shard_capacity {
+            let Some(oldest) = shard.order.pop_front() else {
+                return;
+            };
+            match shard.entries.get_mut(&oldest) {
+                Some(entry) if entry.used && chances > 0 => {
+                    chances -= 1;
+                    entry.used = false;
+                    shard.order.push_back(oldest);
+                }
+                _ => {
+                    shard.entries.remove(&oldest);
+                }
+            }
+        }
+        // INVARIANT (one each): `key` was in neither.
+        shard.order.push_back(key);
+        shard.entries.insert(
+            key,
+            Entry {
+                verified,
+                times,
+                used: false,
+            },
+        );
+    }
+
+    fn shard(&self, key: &CacheKey) -> Option<&Mutex<Shard>> {
+        self.shards.get(key.shard().checked_rem(self.shards.len())?)
+    }
+}
+
+impl std::fmt::Debug for TokenCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenCache")
+            .field("shards", &self.shards.len())
+            .field("shard_capacity", &self.shard_capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+const SHARDS: usize = 16;
+/// How many entries in use are passed over before one is evicted all the same.
+const SECOND_CHANCES: u32 = 8;

@@ -1,0 +1,148 @@
+//! What goes into verification, and what comes out of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Seconds since 1970-01-01T00:00:00Z, leap seconds not counted (RFC 7519 §2, NumericDate).
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct UnixTime(pub i64);
+
+/// Whom a credential speaks for.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Role {
+    /// The workload that acts.
+    Agent,
+    /// The user or service on whose behalf it acts.
+    Subject,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Agent => "agent",
+            Self::Subject => "subject",
+        })
+    }
+}
+
+/// How a token was presented.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Scheme {
+    /// `Bearer` (RFC 6750).
+    Bearer,
+    /// `DPoP` (RFC 9449).
+    Dpop,
+    /// `WPT` (workload proof token).
+    Wpt,
+    /// Any other.
+    Other,
+}
+
+/// One credential as it was received.
+#[derive(Clone, Copy)]
+pub struct Evidence<'a> {
+    /// Whom it is said to speak for.
+    pub role: Role,
+    /// The scheme under which it came.
+    pub scheme: Scheme,
+    /// The token in JWS compact serialization.
+    pub token: &'a str,
+    /// A proof of possession, where one came along.
+    pub proof: Option<&'a str>,
+}
+
+// Written by hand so that no log can hold a token.
+impl fmt::Debug for Evidence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Evidence")
+            .field("role", &self.role)
+            .field("scheme", &self.scheme)
+            .field("token_bytes", &self.token.len())
+            .field("proof", &self.proof.is_some())
+            .finish()
+    }
+}
+
+/// A verified agent.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AgentFacts {
+    /// Its SPIFFE ID, for example `spiffe://a.example/ns/support/sa/bot`.
+    pub spiffe_id: String,
+    /// The trust domain of that ID, for example `a.example`.
+    pub trust_domain: String,
+    /// Id of the bundle key that verified the token.
+    pub kid: String,
+    /// `iat`, in seconds since 1970, if the token has one.
+    pub issued_at: Option<i64>,
+    /// `exp`, in seconds since 1970.
+    pub expires_at: i64,
+    /// SHA-256 of the whole token.
+    pub token_digest: [u8; 32],
+    /// `jti`, if the token has one; for the audit, uniqueness is not tracked.
+    pub jti: Option<String>,
+}
+
+/// What kind of principal a subject is.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum SubjectKind {
+    /// A person.
+    #[default]
+    User,
+    /// A service account.
+    Service,
+}
+
+/// The value of a claim kept for policy.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum ClaimValue {
+    /// `true` or `false`.
+    Bool(bool),
+    /// An integer.
+    Long(i64),
+    /// A text.
+    String(String),
+    /// An array of texts, as a set.
+    Set(BTreeSet<String>),
+}
+
+/// A verified subject.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SubjectFacts {
+    /// The configured alias of its issuer, for example `corp`.
+    pub issuer: String,
+    /// Person or service, as configured for that issuer.
+    pub kind: SubjectKind,
+    /// `sub`: non-empty, at most 255 bytes, no control characters.
+    pub sub: String,
+    /// The configured claims that the token holds, by name.
+    pub claims: BTreeMap<String, ClaimValue>,
+    /// `iat`, in seconds since 1970, if the token has one.
+    pub issued_at: Option<i64>,
+    /// `exp`, in seconds since 1970.
+    pub expires_at: i64,
+    /// `acr`: how the subject was authenticated (OpenID Connect Core §2).
+    pub acr: Option<String>,
+    /// `auth_time`: when the subject was authenticated, in seconds since 1970.
+    pub auth_time: Option<i64>,
+    /// `may_act`: who may act for this subject (RFC 8693 §4.4), as its text members by name.
+    pub may_act: Option<BTreeMap<String, String>>,
+    /// SHA-256 of the whole token.
+    pub token_digest: [u8; 32],
+    /// `jti`, if the token has one; for the audit, uniqueness is not tracked.
+    pub jti: Option<String>,
+}
+
+/// Who is calling, and for whom; at least one is known.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Facts {
+    /// The agent, if its credential was presented.
+    pub agent: Option<AgentFacts>,
+    /// The subject, if its credential was presented.
+    pub subject: Option<SubjectFacts>,
+}

@@ -1,0 +1,322 @@
+//! Public keys: JWK sets (RFC 7517, RFC 7518 §6, RFC 8037 §2) and SPIFFE bundles (SPIFFE Trust
+//! Domain and Bundle §4, JWT-SVID §6).
+//!
+//! Keys are checked and prepared here, once, so that verifying a signature parses none.
+
+use aws_lc_rs::signature::{ED25519, ParsedPublicKey, RsaPublicKeyComponents};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::algorithm::Algorithm;
+use crate::json::{self, Object, Value};
+use crate::jws::{Header, Parts};
+use crate::refusal::Refusal;
+
+/// What a set of keys is for.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub(crate) enum Purpose {
+    /// JWT-SVIDs: `use` must be `jwt-svid` and `kid` is required.
+    Svid,
+    /// Subject tokens: `use` must be `sig` or absent.
+    Subject,
+}
+
+/// A usable key, prepared for each algorithm that it may be used with.
+pub(crate) struct Key {
+    pub(crate) kid: Option<String>,
+    prepared: Vec<(Algorithm, ParsedPublicKey)>,
+}
+
+impl Key {
+    fn prepared_for(&self, algorithm: Algorithm) -> Option<&ParsedPublicKey> {
+        self.prepared
+            .iter()
+            .find(|(own, _)| *own == algorithm)
+            .map(|(_, key)| key)
+    }
+}
+
+/// The usable keys of one trust domain or issuer.
+pub(crate) struct KeySet {
+    pub(crate) keys: Vec<Key>,
+    /// Why keys were left out, by position, for the operator.
+    pub(crate) ignored: Vec<String>,
+    /// `spiffe_sequence`.
+    pub(crate) sequence: Option<u64>,
+    /// `spiffe_refresh_hint`, in seconds.
+    pub(crate) refresh_hint: Option<u64>,
+}
+
+impl KeySet {
+    /// Reads a set.
+    ///
+    /// Keys of another use or an unknown type are left out, and so are those that are malformed or
+    /// outside the supported sizes (RFC 7517 §5). The set as a whole is an error where it is no JWK
+    /// set, names one `kid` twice, or publishes a private key.
+    pub(crate) fn read(
+        text: &str,
+        purpose: Purpose,
+        allowed: &[Algorithm],
+    ) -> Result<Self, String> {
+        if text.len() > MAX_SET_BYTES {
+            return Err("longer than 1 MiB".to_owned());
+        }
+        let set = json::read_object(text.as_bytes(), SET_LIMITS)
+            .map_err(|error| format!("no JWK set: {error}"))?;
+        let Some(Value::Array(entries)) = set.get("keys") else {
+            return Err("no JWK set: it has no array `keys`".to_owned());
+        };
+        if entries.len() > MAX_KEYS {
+            return Err(format!("more than {MAX_KEYS} keys"));
+        }
+        let mut keys: Vec<Key> = Vec::new();
+        let mut ignored = Vec::new();
+        for (position, entry) in entries.iter().enumerate() {
+            let Value::Object(jwk) = entry else {
+                return Err(format!("key {position} is no JSON object"));
+            };
+            if PRIVATE_MEMBERS
+                .iter()
+                .any(|member| jwk.get(member).is_some())
+            {
+                return Err(format!("key {position} holds a private or secret key"));
+            }
+            let key = match read_key(jwk, purpose, allowed) {
+                Ok(key) => key,
+                Err(why) => {
+                    ignored.push(format!("key {position}: {why}"));
+                    continue;
+                }
+            };
+            if key.kid.is_some() && keys.iter().any(|other| other.kid == key.kid) {
+                return Err(format!("key {position} has the `kid` of an earlier key"));
+            }
+            keys.push(key);
+        }
+        let sequence = unsigned(&set, "spiffe_sequence")?;
+        let refresh_hint = unsigned(&set, "spiffe_refresh_hint")?;
+        Ok(Self {
+            keys,
+            ignored,
+            sequence,
+            refresh_hint,
+        })
+    }
+
+    /// Verifies a signature by the key that the header names.
+    ///
+    /// A `kid` that no usable key has is [`crate::RefusalReason::UntrustedIssuer`]: whoever signed,
+    /// its key is none of those trusted. A key that is known and does not fit, or a signature that
+    /// it did not make, is [`crate::RefusalReason::BadCredential`]. A token without `kid` is tried
+    /// with each key that fits its algorithm, of which there may be at most four.
+    pub(crate) fn verify(&self, header: &Header, parts: &Parts<'_>) -> Result<&Key, Refusal> {
+        let message = parts.signing_input.as_bytes();
+        let forged = || Refusal::bad("the token's signature is not valid");
+        if let Some(kid) = &header.kid {
+            let key = self
+                .keys
+                .iter()
+                .find(|key| key.kid.as_ref() == Some(kid))
+                .ok_or_else(|| {
+                    Refusal::untrusted("the token's `kid` names no trusted key of its issuer")
+                })?;
+            let prepared = key.prepared_for(header.algorithm).ok_or_else(|| {
+                Refusal::bad("the token's `alg` does not fit its key or is not allowed")
+            })?;
+            let signature = parts.signature()?;
+            return match prepared.verify_sig(message, &signature) {
+                Ok(()) => Ok(key),
+                Err(_) => Err(forged()),
+            };
+        }
+        let fitting = || {
+            self.keys
+                .iter()
+                .filter_map(|key| Some((key, key.prepared_for(header.algorithm)?)))
+        };
+        match fitting().take(MAX_TRIED + 1).count() {
+            0 => {
+                return Err(Refusal::untrusted(
+                    "no trusted key of the issuer fits the token",
+                ));
+            }
+            1..=MAX_TRIED => {}
+            _ => {
+                return Err(Refusal::bad(
+                    "the token has no `kid` and too many keys fit it",
+                ));
+            }
+        }
+        let signature = parts.signature()?;
+        fitting()
+            .find(|(_, prepared)| prepared.verify_sig(message, &signature).is_ok())
+            .map(|(key, _)| key)
+            .ok_or_else(forged)
+    }
+}
+
+/// Reads one key, or says why it is left out.
+fn read_key(
+    jwk: &Object<'_>,
+    purpose: Purpose,
+    allowed: &[Algorithm],
+) -> Result<Key, &'static str> {
+    let r#use = text(jwk, "use")?;
+    match (purpose, r#use) {
+        (Purpose::Svid, Some("jwt-svid")) | (Purpose::Subject, None | Some("sig")) => {}
+        (Purpose::Svid, _) => return Err("its `use` is not `jwt-svid`"),
+        (Purpose::Subject, _) => return Err("its `use` is not `sig`"),
+    }
+    match jwk.get("key_ops") {
+        None => {}
+        Some(Value::Array(operations))
+            if operations
+                .iter()
+                .any(|own| matches!(own, Value::String(own) if own == "verify")) => {}
+        Some(_) => return Err("its `key_ops` do not hold `verify`"),
+    }
+    let kid = text(jwk, "kid")?;
+    if purpose == Purpose::Svid && kid.is_none() {
+        return Err("it has no `kid`");
+    }
+    let own = match text(jwk, "alg")? {
+        None => None,
+        Some(name) => Some(Algorithm::parse(name).ok_or("its `alg` is not supported")?),
+    };
+    let usable = |algorithm: &Algorithm| {
+        allowed.contains(algorithm) && own.is_none_or(|own| own == *algorithm)
+    };
+    let unfit = "its type and `alg` allow none of the accepted algorithms";
+    let prepared = match text(jwk, "kty")? {
+        Some("RSA") => rsa(jwk, &usable)?,
+        Some("EC") => {
+            let crv = text(jwk, "crv")?.ok_or("it has no `crv`")?;
+            let (algorithm, parameters, size) =
+                Algorithm::of_curve(crv).ok_or("its `crv` is not supported")?;
+            if !usable(&algorithm) {
+                return Err(unfit);
+            }
+            let mut point = vec![4];
+            point.extend(coordinate(jwk, "x", size)?);
+            point.extend(coordinate(jwk, "y", size)?);
+            let key = ParsedPublicKey::new(parameters, point)
+                .map_err(|_| "its point is not on its curve")?;
+            vec![(algorithm, key)]
+        }
+        Some("OKP") => {
+            if text(jwk, "crv")? != Some("Ed25519") {
+                return Err("its `crv` is not supported");
+            }
+            if !usable(&Algorithm::EdDsa) {
+                return Err(unfit);
+            }
+            let key = ParsedPublicKey::new(&ED25519, coordinate(jwk, "x", 32)?)
+                .map_err(|_| "it is not an Ed25519 key")?;
+            vec![(Algorithm::EdDsa, key)]
+        }
+        _ => return Err("its `kty` is not supported"),
+    };
+    if prepared.is_empty() {
+        return Err(unfit);
+    }
+    Ok(Key {
+        kid: kid.map(str::to_owned),
+        prepared,
+    })
+}
+
+/// An RSA key of 2048 to 8192 bits (RFC 7518 §3.3, §3.5 and the library's bound) and an odd exponent
+/// of 17 to 33 bits (NIST SP 800-56B §6.4.1.1 and the library's bound).
+fn rsa(
+    jwk: &Object<'_>,
+    usable: &dyn Fn(&Algorithm) -> bool,
+) -> Result<Vec<(Algorithm, ParsedPublicKey)>, &'static str> {
+    let n = integer(jwk, "n")?;
+    let e = integer(jwk, "e")?;
+    if !(2048..=8192).contains(&bits(&n)) {
+        return Err("its modulus is not of 2048 to 8192 bits");
+    }
+    let odd = |number: &[u8]| number.last().is_some_and(|byte| byte % 2 == 1);
+    if !odd(&n) || !odd(&e) || !(17..=33).contains(&bits(&e)) {
+        return Err("its modulus or exponent is not one of RSA");
+    }
+    let components = RsaPublicKeyComponents { n, e };
+    let mut prepared = Vec::new();
+    for algorithm in Algorithm::ALL {
+        let Some(parameters) = algorithm.rsa() else {
+            continue;
+        };
+        if usable(&algorithm) {
+            // Built from its components, then read again as bytes: only reading runs the library's
+            // own check of the key.
+            let key = components
+                .to_parsed_public_key(parameters)
+                .and_then(|key| ParsedPublicKey::new(parameters, key.as_ref()))
+                .map_err(|_| "its modulus or exponent is not one of RSA")?;
+            prepared.push((algorithm, key));
+        }
+    }
+    Ok(prepared)
+}
+
+fn bits(number: &[u8]) -> usize {
+    let leading = number
+        .first()
+        .map_or(0, |byte| byte.leading_zeros() as usize);
+    number.len().saturating_mul(8).saturating_sub(leading)
+}
+
+/// A positive integer in the fewest octets (RFC 7518 §2, Base64urlUInt).
+fn integer(jwk: &Object<'_>, name: &'static str) -> Result<Vec<u8>, &'static str> {
+    let number = octets(jwk, name)?;
+    match number.first() {
+        None | Some(0) => Err("its modulus or exponent has leading zeros or is empty"),
+        Some(_) => Ok(number),
+    }
+}
+
+/// A coordinate in exactly its curve's size (RFC 7518 §6.2.1.2, RFC 8037 §2).
+fn coordinate(jwk: &Object<'_>, name: &'static str, size: usize) -> Result<Vec<u8>, &'static str> {
+    let octets = octets(jwk, name)?;
+    if octets.len() == size {
+        Ok(octets)
+    } else {
+        Err("a coordinate has not its curve's size")
+    }
+}
+
+fn octets(jwk: &Object<'_>, name: &'static str) -> Result<Vec<u8>, &'static str> {
+    let text = text(jwk, name)?.ok_or("it lacks a member of its type")?;
+    URL_SAFE_NO_PAD
+        .decode(text)
+        .map_err(|_| "a member is not canonical base64url")
+}
+
+fn text<'a>(jwk: &'a Object<'_>, name: &'static str) -> Result<Option<&'a str>, &'static str> {
+    match jwk.get(name) {
+        None => Ok(None),
+        Some(Value::String(text)) if text.len() <= MAX_MEMBER_BYTES => Ok(Some(text.as_ref())),
+        Some(_) => Err("a member is ill-typed or too long"),
+    }
+}
+
+fn unsigned(set: &Object<'_>, name: &'static str) -> Result<Option<u64>, String> {
+    match set.get(name) {
+        None => Ok(None),
+        Some(Value::Integer(number)) => u64::try_from(*number)
+            .map(Some)
+            .map_err(|_| format!("`{name}` is negative")),
+        Some(_) => Err(format!("`{name}` is no integer of 64 bits")),
+    }
+}
+
+/// The members of RFC 7518 §6.2.2, §6.3.2, §6.4 and RFC 8037 §2 that no public key has.
+const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+const MAX_SET_BYTES: usize = 1 << 20;
+const MAX_KEYS: usize = 128;
+const MAX_MEMBER_BYTES: usize = 2048;
+const MAX_TRIED: usize = 4;
+const SET_LIMITS: json::Limits = json::Limits {
+    depth: 8,
+    nodes: 16_384,
+};

@@ -1,0 +1,50 @@
+//! Verification of the credentials that callers present.
+//!
+//! [`verify`] turns evidence (tokens as received) into [`Facts`] (who is calling, and for whom), given
+//! a compiled [`TrustStore`] and the time. It does no I/O, reads no clock, holds no globals and never
+//! panics; the [`TokenCache`] that it is given changes only how long the answer takes, never the
+//! answer.
+//!
+//! There is one validation profile per kind of token, and a token valid under one is invalid under
+//! the other: the agent profile is the SPIFFE JWT-SVID, the subject profile is a JWT of a configured
+//! issuer. A profile checks, in this order: form and size, header, trust source, signature, claims,
+//! time. Nothing that only the claims could tell is revealed of a token whose signature is not valid:
+//! it is refused as [`RefusalReason::BadCredential`] or [`RefusalReason::UntrustedIssuer`].
+//!
+//! ```
+//! use authz_token::{RefusalReason, TokenCache, TrustSpec, TrustStore, UnixTime, verify};
+//!
+//! let trust = TrustStore::compile(&TrustSpec::default()).map_err(|errors| errors[0].to_string())?;
+//! let refusal = verify(&[], &trust, &TokenCache::new(0), UnixTime(0)).unwrap_err();
+//! assert_eq!(RefusalReason::NoCredential, refusal.reason);
+//! # Ok::<(), String>(())
+//! ```
+
+mod agent;
+mod algorithm;
+mod cache;
+mod claims;
+mod facts;
+#[doc(hidden)]
+pub mod fuzz;
+mod json;
+mod jwk;
+mod jws;
+#[cfg(feature = "test-support")]
+pub mod mint;
+mod refusal;
+mod spec;
+mod spiffe;
+mod subject;
+mod trust;
+mod verify;
+
+pub use cache::TokenCache;
+pub use facts::{
+    AgentFacts, ClaimValue, Evidence, Facts, Role, Scheme, SubjectFacts, SubjectKind, UnixTime,
+};
+pub use refusal::{Refusal, RefusalReason};
+pub use spec::{DomainSpec, IssuerSpec, TrustSpec};
+pub use spiffe::{InvalidSpiffeId, SpiffeId};
+pub use trust::{DomainStatus, IssuerStatus, TrustError, TrustStore, TrustWarning};
+pub use verify::verify;

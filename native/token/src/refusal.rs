@@ -1,0 +1,89 @@
+//! Why a credential was refused.
+
+use std::fmt;
+
+use crate::facts::Role;
+
+/// The closed set of reasons for which evidence is refused.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum RefusalReason {
+    /// No evidence was presented at all.
+    NoCredential,
+    /// Malformed, forged, of the wrong kind, not valid yet, or presented twice.
+    BadCredential,
+    /// Genuine, but its time is over.
+    ExpiredCredential,
+    /// Genuine, but meant for another service.
+    WrongAudience,
+    /// Its trust domain, issuer or key is not one that is trusted.
+    UntrustedIssuer,
+    /// Genuine, but bound to a key whose possession was not proved.
+    UnboundCredential,
+    /// A proof of possession was presented, or its scheme demands one, and it was not accepted.
+    BadProof,
+}
+
+impl RefusalReason {
+    /// The reason code's name, as in the protocol.
+    ///
+    /// Returns: for example `BAD_CREDENTIAL`.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NoCredential => "NO_CREDENTIAL",
+            Self::BadCredential => "BAD_CREDENTIAL",
+            Self::ExpiredCredential => "EXPIRED_CREDENTIAL",
+            Self::WrongAudience => "WRONG_AUDIENCE",
+            Self::UntrustedIssuer => "UNTRUSTED_ISSUER",
+            Self::UnboundCredential => "UNBOUND_CREDENTIAL",
+            Self::BadProof => "BAD_PROOF",
+        }
+    }
+}
+
+/// A refusal of the evidence: the caller is unauthenticated.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refusal {
+    /// Why, from the closed set.
+    pub reason: RefusalReason,
+    /// Whose credential it was; none where the evidence as a whole was refused.
+    pub role: Option<Role>,
+    /// What exactly, for the log: our own words and configured names, never a byte of a token that
+    /// configuration does not hold.
+    pub detail: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(reason: RefusalReason, detail: impl Into<String>) -> Self {
+        Self {
+            reason,
+            role: None,
+            detail: detail.into(),
+        }
+    }
+
+    pub(crate) fn bad(detail: impl Into<String>) -> Self {
+        Self::new(RefusalReason::BadCredential, detail)
+    }
+
+    pub(crate) fn untrusted(detail: impl Into<String>) -> Self {
+        Self::new(RefusalReason::UntrustedIssuer, detail)
+    }
+
+    pub(crate) fn of(mut self, role: Role) -> Self {
+        self.role = Some(role);
+        self
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason.code())?;
+        if let Some(role) = self.role {
+            write!(f, " ({role})")?;
+        }
+        write!(f, ": {}", self.detail)
+    }
+}
+
+impl std::error::Error for Refusal {}

@@ -1,0 +1,125 @@
+//! What is trusted, as configured.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::facts::SubjectKind;
+use crate::json;
+use crate::trust::TrustError;
+
+/// Trust sources and limits, before they are checked; see [`crate::TrustStore::compile`].
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustSpec {
+    /// The `aud` values that name this service in a JWT-SVID.
+    #[serde(default)]
+    pub audiences: Vec<String>,
+    /// Tolerated difference of clocks in seconds: default 5, at most 60.
+    #[serde(default = "default_leeway")]
+    pub leeway_seconds: u32,
+    /// Longest token accepted, in bytes: default 8192, 256 to 65536.
+    #[serde(default = "default_max_token")]
+    pub max_token_bytes: u32,
+    /// Longest lifetime accepted, in seconds from `iat` (and from now) to `exp`; none: any.
+    #[serde(default)]
+    pub max_lifetime_seconds: Option<u64>,
+    /// SPIFFE trust domains by name.
+    #[serde(default)]
+    pub domains: BTreeMap<String, DomainSpec>,
+    /// Issuers of subject tokens by alias: letters, digits, `.`, `_`, `-`, at most 64 bytes.
+    #[serde(default)]
+    pub issuers: BTreeMap<String, IssuerSpec>,
+}
+
+/// A SPIFFE trust domain.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DomainSpec {
+    /// Its bundle: the JSON text of a JWK set (SPIFFE Trust Domain and Bundle §4).
+    pub bundle: String,
+    /// Where the bundle came from, for messages.
+    pub from: String,
+}
+
+/// An issuer of subject tokens.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerSpec {
+    /// The exact `iss`; compared byte by byte.
+    pub issuer: String,
+    /// The `aud` values of which a token must have one; required.
+    #[serde(default)]
+    pub audience: Vec<String>,
+    /// The signature algorithms accepted (RFC 7518 §3.1 and RFC 8037 names); required.
+    #[serde(default)]
+    pub algorithms: Vec<String>,
+    /// Its keys: the JSON text of a JWK set (RFC 7517 §5).
+    pub jwks: String,
+    /// Where the keys came from, for messages.
+    pub from: String,
+    /// What its subjects are: default `user`.
+    #[serde(default)]
+    pub subject: SubjectKind,
+    /// The `typ` values accepted, without regard to case or a leading `application/`; the empty text
+    /// stands for a token without `typ`. Default: `JWT`, `at+jwt`, none.
+    #[serde(default)]
+    pub typ: Option<Vec<String>>,
+    /// Names of the claims kept for policy, at most 32.
+    #[serde(default)]
+    pub claims: Vec<String>,
+}
+
+impl TrustSpec {
+    /// Reads a specification from JSON.
+    ///
+    /// Args: `text`: the JSON text, at most 16 MiB.
+    /// Returns: the specification, not yet checked.
+    /// Errors: malformed JSON, a member twice, an unknown or missing member, a wrong type.
+    pub fn from_json(text: &[u8]) -> Result<Self, TrustError> {
+        let unreadable = |what: String| TrustError {
+            place: "trust".to_owned(),
+            what,
+            mend: "give one JSON object with the documented members".to_owned(),
+        };
+        if text.len() > MAX_SPEC_BYTES {
+            return Err(unreadable(
+                "the trust specification is longer than 16 MiB".to_owned(),
+            ));
+        }
+        // serde keeps the last of two equal map members in silence; the strict reader refuses them.
+        json::read(
+            text,
+            json::Limits {
+                depth: 16,
+                nodes: 1 << 20,
+            },
+        )
+        .map_err(|error| unreadable(format!("the trust specification: {error}")))?;
+        serde_json::from_slice(text)
+            .map_err(|error| unreadable(format!("the trust specification: {error}")))
+    }
+}
+
+impl Default for TrustSpec {
+    fn default() -> Self {
+        Self {
+            audiences: Vec::new(),
+            leeway_seconds: default_leeway(),
+            max_token_bytes: default_max_token(),
+            max_lifetime_seconds: None,
+            domains: BTreeMap::new(),
+            issuers: BTreeMap::new(),
+        }
+    }
+}
+
+const MAX_SPEC_BYTES: usize = 16 << 20;
+
+fn default_leeway() -> u32 {
+    5
+}
+
+fn default_max_token() -> u32 {
+    8192
+}

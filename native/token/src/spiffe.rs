@@ -1,0 +1,109 @@
+//! SPIFFE IDs (SPIFFE-ID §2).
+
+use std::fmt;
+
+/// A syntactically valid SPIFFE ID.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SpiffeId<'a> {
+    id: &'a str,
+    trust_domain: &'a str,
+    path: &'a str,
+}
+
+/// Which rule of SPIFFE-ID §2 a text breaks; holds none of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum InvalidSpiffeId {
+    /// It does not start with `spiffe://` in lower case.
+    Scheme,
+    /// It is longer than 2048 bytes.
+    TooLong,
+    /// The trust domain is empty, longer than 255 bytes, or has a byte outside `a-z 0-9 . - _`
+    /// (so no user, port, upper case or percent-encoding).
+    TrustDomain,
+    /// A path segment is empty, `.` or `..`, or the path ends in `/`.
+    Segment,
+    /// A path segment has a byte outside `A-Z a-z 0-9 . - _` (so no query, fragment or
+    /// percent-encoding).
+    PathCharacter,
+}
+
+impl fmt::Display for InvalidSpiffeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Scheme => "it does not start with `spiffe://`",
+            Self::TooLong => "it is longer than 2048 bytes",
+            Self::TrustDomain => "its trust domain is not 1 to 255 of `a-z 0-9 . - _`",
+            Self::Segment => "a path segment is empty, `.` or `..`",
+            Self::PathCharacter => "a path segment has a character outside `A-Z a-z 0-9 . - _`",
+        })
+    }
+}
+
+impl std::error::Error for InvalidSpiffeId {}
+
+impl<'a> SpiffeId<'a> {
+    /// Parses a SPIFFE ID; nothing is normalized.
+    ///
+    /// Args: `id`: the text, at most 2048 bytes.
+    /// Returns: the ID, borrowing `id`.
+    /// Errors: the rule of SPIFFE-ID §2 that is broken.
+    pub fn parse(id: &'a str) -> Result<Self, InvalidSpiffeId> {
+        if id.len() > MAX_ID_BYTES {
+            return Err(InvalidSpiffeId::TooLong);
+        }
+        let rest = id
+            .strip_prefix("spiffe://")
+            .ok_or(InvalidSpiffeId::Scheme)?;
+        let domain_end = rest.find('/').unwrap_or(rest.len());
+        let (trust_domain, path) = rest
+            .split_at_checked(domain_end)
+            .ok_or(InvalidSpiffeId::TrustDomain)?;
+        if !is_trust_domain(trust_domain) {
+            return Err(InvalidSpiffeId::TrustDomain);
+        }
+        if let Some(segments) = path.strip_prefix('/') {
+            for segment in segments.split('/') {
+                if matches!(segment, "" | "." | "..") {
+                    return Err(InvalidSpiffeId::Segment);
+                }
+                let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+                if !segment.bytes().all(allowed) {
+                    return Err(InvalidSpiffeId::PathCharacter);
+                }
+            }
+        }
+        Ok(Self {
+            id,
+            trust_domain,
+            path,
+        })
+    }
+
+    /// Returns: the whole ID.
+    #[must_use]
+    pub fn as_str(&self) -> &'a str {
+        self.id
+    }
+
+    /// Returns: the trust domain's name.
+    #[must_use]
+    pub fn trust_domain(&self) -> &'a str {
+        self.trust_domain
+    }
+
+    /// Returns: the path with its leading `/`; empty for the ID of the trust domain itself.
+    #[must_use]
+    pub fn path(&self) -> &'a str {
+        self.path
+    }
+}
+
+/// Whether `name` is a trust domain's name (SPIFFE-ID §2.1).
+pub(crate) fn is_trust_domain(name: &str) -> bool {
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
+    (1..=MAX_DOMAIN_BYTES).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+const MAX_ID_BYTES: usize = 2048;
+const MAX_DOMAIN_BYTES: usize = 255;

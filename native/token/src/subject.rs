@@ -1,0 +1,164 @@
+//! The subject profile: a JWT of a configured issuer (RFC 7519, RFC 8725, RFC 9068).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::claims::{self, Times};
+use crate::facts::{ClaimValue, SubjectFacts};
+use crate::json::{Object, Value};
+use crate::jws::{Header, Parts};
+use crate::refusal::Refusal;
+use crate::trust::{TrustStore, media_type};
+
+/// Verifies all of a subject token but its times.
+pub(crate) fn verify(
+    header: &Header,
+    parts: &Parts<'_>,
+    token_digest: [u8; 32],
+    trust: &TrustStore,
+) -> Result<(SubjectFacts, Times), Refusal> {
+    let payload = parts.payload()?;
+    let claims = claims::read(&payload)?;
+    let iss = claims::text(&claims, "iss", MAX_ISS_BYTES)?
+        .ok_or_else(|| Refusal::bad("the token has no `iss`"))?;
+    let issuer = trust
+        .issuer(iss)
+        .ok_or_else(|| Refusal::untrusted("the token's `iss` is not a configured issuer"))?;
+    if !issuer.algorithms.contains(&header.algorithm) {
+        return Err(Refusal::bad(
+            "the token's `alg` is not in its issuer's `algorithms`",
+        ));
+    }
+    let typ = header.typ.as_deref().map(media_type).unwrap_or_default();
+    if !issuer.typ.contains(&typ) {
+        return Err(Refusal::bad(
+            "the token's `typ` is not one that its issuer's tokens have",
+        ));
+    }
+    if issuer.keys.keys.is_empty() {
+        return Err(Refusal::untrusted(format!(
+            "issuer `{}` has no usable key, so all its tokens are refused",
+            issuer.alias
+        )));
+    }
+    issuer.keys.verify(header, parts)?;
+
+    // INVARIANT (signed): from here on the claims are the issuer's word.
+    claims::refuse_binding(&claims)?;
+    let sub = claims::text(&claims, "sub", MAX_SUB_BYTES)?
+        .ok_or_else(|| Refusal::bad("the token has no `sub`"))?;
+    if sub.is_empty() || sub.chars().any(is_unprintable) {
+        return Err(Refusal::bad(
+            "the token's `sub` is empty or has control characters",
+        ));
+    }
+    // A SPIFFE ID makes a JWT-SVID, also where an issuer and a trust domain share their keys.
+    if sub
+        .get(.."spiffe:".len())
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe:"))
+    {
+        return Err(Refusal::bad("a JWT-SVID is not a subject token"));
+    }
+    claims::check_audience(&claims, &issuer.audience)?;
+    let times = Times::read(&claims, trust.time_limits())?;
+    let facts = SubjectFacts {
+        issuer: issuer.alias.clone(),
+        kind: issuer.kind,
+        sub: sub.to_owned(),
+        claims: kept(&claims, &issuer.claims)?,
+        issued_at: times.issued_at,
+        expires_at: times.expires_at,
+        acr: claims::text(&claims, "acr", MAX_TEXT_BYTES)?.map(str::to_owned),
+        auth_time: times.auth_time,
+        may_act: may_act(&claims)?,
+        token_digest,
+        jti: claims::text(&claims, "jti", MAX_TEXT_BYTES)?.map(str::to_owned),
+    };
+    Ok((facts, times))
+}
+
+/// The claims kept for policy.
+///
+/// Objects, null, fractions and arrays of anything but texts are dropped, as if absent. A value that
+/// is too long or holds too much refuses the token: to cut it would hide from a policy what the
+/// issuer said.
+fn kept(claims: &Object<'_>, names: &[String]) -> Result<BTreeMap<String, ClaimValue>, Refusal> {
+    let mut kept = BTreeMap::new();
+    for name in names {
+        let value = match claims.get(name) {
+            Some(Value::Bool(value)) => ClaimValue::Bool(*value),
+            Some(Value::Integer(value)) => ClaimValue::Long(*value),
+            Some(Value::String(value)) => ClaimValue::String(bounded(value, name)?.to_owned()),
+            Some(Value::Array(items)) => {
+                if items.len() > MAX_ITEMS {
+                    return Err(too_much(name));
+                }
+                let mut set = BTreeSet::new();
+                for item in items {
+                    if let Value::String(item) = item {
+                        set.insert(bounded(item, name)?.to_owned());
+                    }
+                }
+                if items.iter().any(|item| !matches!(item, Value::String(_))) {
+                    continue;
+                }
+                ClaimValue::Set(set)
+            }
+            Some(Value::Object(_) | Value::Float(_) | Value::Null) | None => continue,
+        };
+        kept.insert(name.clone(), value);
+    }
+    Ok(kept)
+}
+
+/// `may_act`, whose members are texts; anything else could limit the actor in a way that is lost
+/// here, so it refuses the token.
+fn may_act(claims: &Object<'_>) -> Result<Option<BTreeMap<String, String>>, Refusal> {
+    let ill_typed = || Refusal::bad("the token's `may_act` is not an object of a few texts");
+    let actor = match claims.get("may_act") {
+        None => return Ok(None),
+        Some(Value::Object(actor)) => actor,
+        Some(_) => return Err(ill_typed()),
+    };
+    let mut members = BTreeMap::new();
+    for (name, value) in actor.iter() {
+        match value {
+            Value::String(value)
+                if members.len() < MAX_ACTOR_MEMBERS
+                    && name.len() <= MAX_TEXT_BYTES
+                    && value.len() <= MAX_CLAIM_BYTES =>
+            {
+                members.insert(name.to_owned(), value.to_string());
+            }
+            _ => return Err(ill_typed()),
+        }
+    }
+    Ok(Some(members))
+}
+
+fn bounded<'a>(value: &'a str, name: &str) -> Result<&'a str, Refusal> {
+    if value.len() > MAX_CLAIM_BYTES {
+        Err(too_much(name))
+    } else {
+        Ok(value)
+    }
+}
+
+fn too_much(name: &str) -> Refusal {
+    Refusal::bad(format!(
+        "the token's claim `{name}` is too long or holds too many values"
+    ))
+}
+
+/// Control characters, and those that reorder or hide text where a name is shown.
+fn is_unprintable(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+const MAX_ISS_BYTES: usize = 2048;
+const MAX_SUB_BYTES: usize = 255;
+const MAX_TEXT_BYTES: usize = 255;
+const MAX_CLAIM_BYTES: usize = 2048;
+const MAX_ITEMS: usize = 512;
+const MAX_ACTOR_MEMBERS: usize = 8;

@@ -1,0 +1,503 @@
+//! The compiled trust store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::algorithm::Algorithm;
+use crate::claims::TimeLimits;
+use crate::facts::SubjectKind;
+use crate::jwk::{KeySet, Purpose};
+use crate::spec::{DomainSpec, IssuerSpec, TrustSpec};
+use crate::spiffe::is_trust_domain;
+
+/// Something in a [`TrustSpec`] for which it is refused.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct TrustError {
+    /// Where: the path of the setting, and the source of its keys.
+    pub place: String,
+    /// What is wrong, and what would come of it.
+    pub what: String,
+    /// How to mend it.
+    pub mend: String,
+}
+
+impl fmt::Display for TrustError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.place, self.what, self.mend)
+    }
+}
+
+impl std::error::Error for TrustError {}
+
+/// Something in a [`TrustSpec`] that its owner should know of; it is served all the same.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct TrustWarning {
+    /// Where: the path of the setting, and the source of its keys.
+    pub place: String,
+    /// What is odd, and what comes of it.
+    pub what: String,
+}
+
+impl fmt::Display for TrustWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
+/// State of a trust domain's bundle.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct DomainStatus {
+    /// The trust domain.
+    pub domain: String,
+    /// Where its bundle came from.
+    pub from: String,
+    /// Usable JWT-SVID keys; with none, each token of the domain is refused.
+    pub keys: usize,
+    /// `spiffe_sequence`; whoever fetches bundles must refuse one that goes down.
+    pub sequence: Option<u64>,
+    /// `spiffe_refresh_hint`: suggested seconds between fetches.
+    pub refresh_hint: Option<u64>,
+}
+
+/// State of an issuer's key set.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct IssuerStatus {
+    /// The configured alias.
+    pub alias: String,
+    /// Where its keys came from.
+    pub from: String,
+    /// Usable keys; with none, each token of the issuer is refused.
+    pub keys: usize,
+}
+
+pub(crate) struct Issuer {
+    pub(crate) alias: String,
+    pub(crate) kind: SubjectKind,
+    pub(crate) audience: Vec<String>,
+    pub(crate) algorithms: Vec<Algorithm>,
+    /// Accepted media types as of [`media_type`]; the empty text is a token without `typ`.
+    pub(crate) typ: Vec<String>,
+    pub(crate) claims: Vec<String>,
+    pub(crate) keys: KeySet,
+    from: String,
+}
+
+struct Domain {
+    keys: KeySet,
+    from: String,
+}
+
+/// Everything that is trusted: checked, immutable, with its keys ready for use.
+pub struct TrustStore {
+    audiences: Vec<String>,
+    max_token_bytes: usize,
+    time_limits: TimeLimits,
+    domains: BTreeMap<String, Domain>,
+    /// By exact `iss`.
+    issuers: BTreeMap<String, Issuer>,
+    revision: [u8; 32],
+    revision_text: String,
+    warnings: Vec<TrustWarning>,
+}
+
+impl TrustStore {
+    /// Checks a specification and prepares its keys.
+    ///
+    /// A bundle or key set without a usable key compiles with a warning: every token of that domain
+    /// or issuer is refused (SPIFFE Trust Domain and Bundle §4).
+    ///
+    /// Args: `spec`: what to trust.
+    /// Returns: the store.
+    /// Errors: every reason for which the specification is refused, at least one.
+    pub fn compile(spec: &TrustSpec) -> Result<Self, Vec<TrustError>> {
+        let mut compiler = Compiler::default();
+        let max_token_bytes = compiler.settings(spec);
+        let domains = spec
+            .domains
+            .iter()
+            .filter_map(|(name, domain)| Some((name.clone(), compiler.domain(name, domain)?)))
+            .collect();
+        let mut issuers = BTreeMap::new();
+        for (alias, issuer) in &spec.issuers {
+            let Some(compiled) = compiler.issuer(alias, issuer) else {
+                continue;
+            };
+            if let Some(other) = issuers.insert(issuer.issuer.clone(), compiled) {
+                compiler.error(
+                    &format!("issuers.{alias}.issuer"),
+                    format!("issuer `{}` has the same `issuer`", other.alias),
+                    "give each issuer once; a token must belong to exactly one",
+                );
+            }
+        }
+        let encoded = serde_json::to_vec(spec).unwrap_or_else(|error| {
+            compiler.error("trust", error.to_string(), "give another specification");
+            Vec::new()
+        });
+        if !compiler.errors.is_empty() {
+            return Err(compiler.errors);
+        }
+        // Over the whole specification and not the keys alone: the audiences, algorithms and claims
+        // change what a verified token says, so they must end what was cached.
+        let revision: [u8; 32] = Sha256::new()
+            .chain_update(b"authz.token.trust.1\0")
+            .chain_update(encoded)
+            .finalize()
+            .into();
+        Ok(Self {
+            audiences: spec.audiences.clone(),
+            max_token_bytes,
+            time_limits: TimeLimits {
+                leeway: i64::from(spec.leeway_seconds),
+                max_lifetime: spec
+                    .max_lifetime_seconds
+                    .map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
+            },
+            domains,
+            issuers,
+            revision,
+            revision_text: revision.iter().map(|byte| format!("{byte:02x}")).collect(),
+            warnings: compiler.warnings,
+        })
+    }
+
+    /// Returns: a digest of all keys and settings, as 64 hexadecimal digits.
+    #[must_use]
+    pub fn revision(&self) -> &str {
+        &self.revision_text
+    }
+
+    /// Returns: what the owner should know, in the order of the specification.
+    #[must_use]
+    pub fn warnings(&self) -> &[TrustWarning] {
+        &self.warnings
+    }
+
+    /// Returns: the state of each trust domain, by name.
+    #[must_use]
+    pub fn domains(&self) -> Vec<DomainStatus> {
+        self.domains
+            .iter()
+            .map(|(name, domain)| DomainStatus {
+                domain: name.clone(),
+                from: domain.from.clone(),
+                keys: domain.keys.keys.len(),
+                sequence: domain.keys.sequence,
+                refresh_hint: domain.keys.refresh_hint,
+            })
+            .collect()
+    }
+
+    /// Returns: the state of each issuer, by `iss`.
+    #[must_use]
+    pub fn issuers(&self) -> Vec<IssuerStatus> {
+        self.issuers
+            .values()
+            .map(|issuer| IssuerStatus {
+                alias: issuer.alias.clone(),
+                from: issuer.from.clone(),
+                keys: issuer.keys.keys.len(),
+            })
+            .collect()
+    }
+
+    pub(crate) fn domain(&self, name: &str) -> Option<&KeySet> {
+        self.domains.get(name).map(|domain| &domain.keys)
+    }
+
+    pub(crate) fn issuer(&self, iss: &str) -> Option<&Issuer> {
+        self.issuers.get(iss)
+    }
+
+    pub(crate) fn audiences(&self) -> &[String] {
+        &self.audiences
+    }
+
+    pub(crate) fn max_token_bytes(&self) -> usize {
+        self.max_token_bytes
+    }
+
+    pub(crate) fn time_limits(&self) -> &TimeLimits {
+        &self.time_limits
+    }
+
+    pub(crate) fn revision_bytes(&self) -> &[u8; 32] {
+        &self.revision
+    }
+}
+
+impl fmt::Debug for TrustStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrustStore")
+            .field("revision", &self.revision_text)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A `typ` in one form: lower case, without a leading `application/` (RFC 7515 §4.1.9).
+pub(crate) fn media_type(typ: &str) -> String {
+    let typ = typ.to_ascii_lowercase();
+    match typ.strip_prefix("application/") {
+        Some(short) if !short.contains('/') => short.to_owned(),
+        _ => typ,
+    }
+}
+
+#[derive(Default)]
+struct Compiler {
+    errors: Vec<TrustError>,
+    warnings: Vec<TrustWarning>,
+}
+
+impl Compiler {
+    fn error(&mut self, place: &str, what: impl Into<String>, mend: &str) {
+        self.errors.push(TrustError {
+            place: place.to_owned(),
+            what: what.into(),
+            mend: mend.to_owned(),
+        });
+    }
+
+    fn settings(&mut self, spec: &TrustSpec) -> usize {
+        if spec.leeway_seconds > MAX_LEEWAY {
+            self.error(
+                "leeway_seconds",
+                format!("{} is more than {MAX_LEEWAY}", spec.leeway_seconds),
+                "keep the clocks in step and give at most 60",
+            );
+        }
+        if !(256..=65_536).contains(&spec.max_token_bytes) {
+            self.error(
+                "max_token_bytes",
+                format!("{} is not 256 to 65536", spec.max_token_bytes),
+                "give a number in that range; 8192 is the default",
+            );
+        }
+        if spec.max_lifetime_seconds == Some(0) {
+            self.error(
+                "max_lifetime_seconds",
+                "0 refuses every token",
+                "give at least 1 or none",
+            );
+        }
+        if spec.domains.is_empty() {
+            if !spec.audiences.is_empty() {
+                self.texts("audiences", &spec.audiences, MAX_AUDIENCES);
+            }
+        } else if spec.audiences.is_empty() {
+            self.error(
+                "audiences",
+                "there are trust domains but no audience, so every JWT-SVID would be refused",
+                "give the `aud` values that name this service",
+            );
+        } else {
+            self.texts("audiences", &spec.audiences, MAX_AUDIENCES);
+        }
+        if spec.domains.len() > MAX_SOURCES || spec.issuers.len() > MAX_SOURCES {
+            self.error(
+                "trust",
+                "more than 1024 trust domains or issuers",
+                "give fewer",
+            );
+        }
+        usize::try_from(spec.max_token_bytes).unwrap_or_default()
+    }
+
+    fn domain(&mut self, name: &str, spec: &DomainSpec) -> Option<Domain> {
+        let place = format!("domains.{name}.bundle ({})", spec.from);
+        if !is_trust_domain(name) {
+            self.error(
+                &format!("domains.{name}"),
+                "this is no trust domain name",
+                "use 1 to 255 of `a-z 0-9 . - _`",
+            );
+            return None;
+        }
+        let keys = match KeySet::read(&spec.bundle, Purpose::Svid, &Algorithm::JWT_SVID) {
+            Ok(keys) => keys,
+            Err(what) => {
+                self.error(&place, what, "give the domain's SPIFFE bundle, a JWK set");
+                return None;
+            }
+        };
+        self.note_keys(
+            &place,
+            &keys,
+            "no usable key with `use: jwt-svid`: every JWT-SVID of this domain is refused",
+        );
+        Some(Domain {
+            keys,
+            from: spec.from.clone(),
+        })
+    }
+
+    fn issuer(&mut self, alias: &str, spec: &IssuerSpec) -> Option<Issuer> {
+        let before = self.errors.len();
+        let at = |member: &str| format!("issuers.{alias}.{member}");
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+        if !(1..=MAX_ALIAS_BYTES).contains(&alias.len()) || !alias.bytes().all(allowed) {
+            self.error(
+                &format!("issuers.{alias}"),
+                "this is no alias",
+                "use 1 to 64 of `A-Z a-z 0-9 . - _`",
+            );
+        }
+        let printable = |character: char| !character.is_control() && !character.is_whitespace();
+        if !(1..=MAX_TEXT_BYTES).contains(&spec.issuer.len()) || !spec.issuer.chars().all(printable)
+        {
+            self.error(
+                &at("issuer"),
+                "empty, too long or with spaces, so no token would match",
+                "give the exact `iss` of its tokens",
+            );
+        }
+        if spec.audience.is_empty() {
+            self.error(
+                &at("audience"),
+                format!(
+                    "issuer `{alias}` has no audience: a token for any service would be accepted"
+                ),
+                "add audience: [...]",
+            );
+        } else {
+            self.texts(&at("audience"), &spec.audience, MAX_AUDIENCES);
+        }
+        if spec.algorithms.is_empty() {
+            self.error(
+                &at("algorithms"),
+                format!("issuer `{alias}` has no algorithms: none or any would be accepted"),
+                "add algorithms: [ES256] or those that it signs with",
+            );
+        }
+        let mut algorithms = Vec::new();
+        for name in &spec.algorithms {
+            match Algorithm::parse(name) {
+                Some(algorithm) if !algorithms.contains(&algorithm) => algorithms.push(algorithm),
+                Some(_) => {}
+                None => self.error(
+                    &at("algorithms"),
+                    format!("`{name}` is no supported signature algorithm"),
+                    "use RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA",
+                ),
+            }
+        }
+        let typ = match &spec.typ {
+            None => ["jwt", "at+jwt", ""].map(str::to_owned).to_vec(),
+            Some(listed) => listed.iter().map(|typ| media_type(typ)).collect(),
+        };
+        if typ.is_empty() || typ.len() > MAX_TYPES {
+            self.error(
+                &at("typ"),
+                "empty, so no token would match, or more than 16",
+                "list the `typ` values of its tokens; the empty text is a token without `typ`",
+            );
+        }
+        self.claims(&at("claims"), &spec.claims);
+        let place = format!("issuers.{alias}.jwks ({})", spec.from);
+        let keys = match KeySet::read(&spec.jwks, Purpose::Subject, &algorithms) {
+            Ok(keys) => keys,
+            Err(what) => {
+                self.error(&place, what, "give the issuer's JWK set of public keys");
+                return None;
+            }
+        };
+        if self.errors.len() > before {
+            return None;
+        }
+        self.note_keys(
+            &place,
+            &keys,
+            "no usable key for its algorithms: every token of this issuer is refused",
+        );
+        Some(Issuer {
+            alias: alias.to_owned(),
+            kind: spec.subject,
+            audience: spec.audience.clone(),
+            algorithms,
+            typ,
+            claims: spec.claims.clone(),
+            keys,
+            from: spec.from.clone(),
+        })
+    }
+
+    fn claims(&mut self, place: &str, claims: &[String]) {
+        if claims.len() > MAX_CLAIMS {
+            self.error(
+                place,
+                "more than 32 claims",
+                "keep those that policies read",
+            );
+        }
+        let mut seen = BTreeSet::new();
+        for claim in claims {
+            if !(1..=MAX_CLAIM_NAME_BYTES).contains(&claim.len()) {
+                self.error(
+                    place,
+                    "a name is empty or longer than 128 bytes",
+                    "name the claim",
+                );
+            } else if REGISTERED.contains(&claim.as_str()) {
+                self.error(
+                    place,
+                    format!("`{claim}` is a registered claim with a place of its own"),
+                    "leave it out",
+                );
+            } else if !seen.insert(claim) {
+                self.error(place, format!("`{claim}` stands twice"), "give it once");
+            }
+        }
+    }
+
+    fn texts(&mut self, place: &str, texts: &[String], max: usize) {
+        let sound = |text: &String| (1..=MAX_TEXT_BYTES).contains(&text.len());
+        if texts.len() > max || !texts.iter().all(sound) {
+            self.error(
+                place,
+                "an empty or overlong value, or too many of them",
+                "give up to 64 non-empty values",
+            );
+        }
+    }
+
+    fn note_keys(&mut self, place: &str, keys: &KeySet, none: &str) {
+        if keys.keys.is_empty() {
+            self.warnings.push(TrustWarning {
+                place: place.to_owned(),
+                what: none.to_owned(),
+            });
+        }
+        for what in &keys.ignored {
+            self.warnings.push(TrustWarning {
+                place: place.to_owned(),
+                what: format!("{what}: ignored"),
+            });
+        }
+    }
+}
+
+/// Claims that the profiles read; a policy sees them in places of their own or not at all.
+const REGISTERED: [&str; 11] = [
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "cnf",
+    "acr",
+    "auth_time",
+    "may_act",
+];
+const MAX_LEEWAY: u32 = 60;
+const MAX_AUDIENCES: usize = 64;
+const MAX_SOURCES: usize = 1024;
+const MAX_ALIAS_BYTES: usize = 64;
+const MAX_TEXT_BYTES: usize = 2048;
+const MAX_TYPES: usize = 16;
+const MAX_CLAIMS: usize = 32;
+const MAX_CLAIM_NAME_BYTES: usize = 128;
