@@ -1,0 +1,166 @@
+# Every recipe works from a fresh clone: what it needs, it sets up. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/authz
+# One target folder for extension, tests and lints, outside the tree so that clones share it.
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMPS := $(VENV)/.stamps
+CARGO := cd native && cargo
+PYTEST := $(PY) -m pytest
+GHZ_VERSION := v0.121.0
+
+# The first interpreter that runs, is new enough and can make a virtual environment.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+
+NATIVE := $(shell find native -name '*.rs' -not -path '*/codegen/*' -not -path '*/tests/*' -not -path '*/benches/*') \
+	$(wildcard native/*/Cargo.toml) native/Cargo.toml native/Cargo.lock
+
+.PHONY: help
+help: ## list the recipes
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort -u | \
+		awk -F ':.*## ' '{n = $$1; while (length(n) < 20) n = n "."; printf "make %s %s\n", n, $$2}'
+
+# --- set-up and build
+
+.PHONY: setup
+setup: $(STAMPS)/native ## make .venv with everything in it and build the extension
+
+.PHONY: build
+build: setup ## build the extension and every Rust target
+	$(CARGO) build --workspace --all-targets
+
+$(STAMPS)/deps: requirements.lock
+	@[ -n "$(PYTHON)" ] || { echo "make: needs Python 3.11 or newer with the venv module (Debian: python3-venv)" >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "make: needs Rust's cargo (https://rustup.rs)" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "make: needs a C compiler (Debian: gcc)" >&2; exit 1; }
+	[ -x $(PY) ] || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --require-hashes --only-binary :all: -r requirements.lock
+	@mkdir -p $(STAMPS) && touch $@
+
+# `--locked` is said by pyproject.toml; `--no-deps` is not needed, since the lock holds every dependency.
+$(STAMPS)/native: $(STAMPS)/deps pyproject.toml $(NATIVE)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/maturin develop --quiet
+	@touch $@
+
+.PHONY: lock
+lock: $(STAMPS)/deps ## resolve requirements.lock anew (needs `uv` on PATH)
+	uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra demo \
+		--generate-hashes pyproject.toml --output-file requirements.lock
+
+.PHONY: clean
+clean: ## remove .venv and caches in the tree (the Rust target folder stays)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find authz tests bench scripts -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	rm -f authz/_native*.so
+
+# --- generated code
+
+.PHONY: proto
+proto: $(STAMPS)/deps ## generate Python, Rust and docs from proto/
+	$(PY) scripts/proto.py
+
+.PHONY: proto-check
+proto-check: $(STAMPS)/deps ## fail if generated files differ from what proto/ gives
+	$(PY) scripts/proto.py --check
+
+# --- checks
+
+.PHONY: fmt
+fmt: $(STAMPS)/deps ## format Python, Rust and protos
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix --select I --quiet .
+	$(VENV)/bin/buf format -w --path proto/authz
+	$(CARGO) fmt --all
+
+.PHONY: lint
+lint: lint-python lint-proto lint-rust ## every static check
+
+.PHONY: lint-python
+lint-python: setup
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml authz._native
+	$(VENV)/bin/lint-imports
+
+.PHONY: lint-proto
+lint-proto: $(STAMPS)/deps
+	$(VENV)/bin/buf lint
+	$(VENV)/bin/buf format --diff --exit-code --path proto/authz
+	$(PY) scripts/proto.py --breaking
+
+.PHONY: lint-rust
+lint-rust:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --quiet --locked --workspace --all-targets -- --deny warnings
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --offline check; \
+		else echo "cargo-deny is not installed: licences and advisories not checked"; fi
+
+# --- tests
+
+.PHONY: test
+test: setup proto-check lint test-rust test-python ## everything CI runs
+
+.PHONY: test-quick
+test-quick: setup ## unit tests only, of Rust's pure crates and of Python
+	$(CARGO) test --quiet --locked -p authz-kernel -p authz-token --lib
+	$(PYTEST) -q tests/unit
+
+.PHONY: test-rust
+test-rust: ## every Rust test
+	$(CARGO) test --quiet --locked --workspace
+
+.PHONY: test-python
+test-python: setup ## every Python test, with a real Envoy
+	$(PYTEST)
+
+.PHONY: test-integration
+test-integration: setup ## only the tests that start servers and Envoy
+	$(PYTEST) tests/integration
+
+.PHONY: fuzz
+fuzz: ## the fuzz bodies, long (FUZZ_CASES=100000 inputs a parser)
+	$(CARGO) test --quiet --locked --workspace fuzz
+fuzz: export PROPTEST_CASES := $(or $(FUZZ_CASES),100000)
+
+.PHONY: check-fresh
+check-fresh: ## clone HEAD into a new folder with an empty target folder, run demo and test there
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && git clone --quiet . "$$folder/authz" \
+		&& CARGO_TARGET_DIR="$$folder/target" $(MAKE) -C "$$folder/authz" demo test
+
+# --- run
+
+.PHONY: demo
+demo: setup ## a throw-away trust domain, real calls over gRPC and Envoy, one table
+	$(VENV)/bin/authz demo $(ARGS)
+
+.PHONY: serve
+serve: setup ## the server on an example bundle
+	$(VENV)/bin/authz serve --config examples/quickstart/config.yaml $(ARGS)
+
+# --- speed
+
+.PHONY: bench-build
+bench-build: setup ## build the release extension, beside the one of .venv
+	rm -rf $(CACHE)/bench $(CACHE)/wheels
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/maturin build --quiet --release --out $(CACHE)/wheels
+	$(PY) -m pip install --quiet --no-deps --target $(CACHE)/bench $(CACHE)/wheels/*.whl
+
+$(CACHE)/bin/ghz-$(GHZ_VERSION):
+	@command -v go >/dev/null || { echo "make bench: needs Go, to build the load generator ghz" >&2; exit 1; }
+	GOBIN=$(CACHE)/bin go install github.com/bojand/ghz/cmd/ghz@$(GHZ_VERSION)
+	mv $(CACHE)/bin/ghz $@
+
+.PHONY: bench
+bench: bench-build $(CACHE)/bin/ghz-$(GHZ_VERSION) ## measure; writes bench/results/*.json
+	$(CARGO) bench --locked -p authz-kernel -p authz-token
+	PYTHONPATH=$(CACHE)/bench GHZ=$(CACHE)/bin/ghz-$(GHZ_VERSION) $(PY) bench/load.py $(ARGS)
