@@ -1,1 +1,10 @@
-//! stub
+//! State that outlives a request. So far: the audit file.
+//!
+//! Threads are owned by the values that start them and end with their `close`.
+
+mod audit;
+mod medium;
+mod ticket;
+
+pub use audit::{AuditError, AuditHealth, AuditSettings, AuditWriter, Durability, OpenError};
+pub use ticket::Ticket;

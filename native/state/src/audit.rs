@@ -1,0 +1,860 @@
+//! Appends audit lines to a file on a thread of its own, syncing many lines at once.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::medium::{FileMedium, Medium};
+use crate::ticket::{Settle, Ticket, pair};
+
+/// How long lines that nobody waits for may gather before they are written.
+const LINGER: Duration = Duration::from_millis(5);
+/// From here on they no longer gather.
+const LINGER_BYTES: u64 = 256 * 1024;
+
+/// How an [`AuditWriter`] is set up.
+#[derive(Clone, Debug)]
+pub struct AuditSettings {
+    /// The file; made (mode 0600) where it does not exist.
+    pub path: PathBuf,
+    /// Most lines that wait for the disk.
+    pub max_lines: usize,
+    /// Most bytes that wait for the disk.
+    pub max_bytes: usize,
+    /// Lines that nobody waits for are synced at least this often.
+    pub sync_interval: Duration,
+    /// How often a failed disk is tried again.
+    pub retry_interval: Duration,
+}
+
+impl AuditSettings {
+    /// Defaults: 65,536 lines, 64 MiB, synced every second, retried every 200 ms.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            max_lines: 65_536,
+            max_bytes: 64 * 1024 * 1024,
+            sync_interval: Duration::from_secs(1),
+            retry_interval: Duration::from_millis(200),
+        }
+    }
+}
+
+/// What a line needs before its decision may be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// A place in the queue of a disk that works.
+    Queued,
+    /// To be synced; the ticket says when.
+    Synced,
+    /// Nothing: the answer is a refusal anyway. Queued where there is room, also while the disk fails.
+    BestEffort,
+}
+
+/// Why a line is not on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuditError {
+    /// The queue is full.
+    Full,
+    /// The disk refuses, or the writer is closed.
+    Failed,
+    /// The deadline passed; the line may yet be written.
+    Late,
+}
+
+impl fmt::Display for AuditError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the audit queue is full",
+            Self::Failed => "the audit file cannot be written",
+            Self::Late => "the audit record was not synced in time",
+        })
+    }
+}
+
+impl std::error::Error for AuditError {}
+
+/// The audit file could not be opened.
+#[derive(Debug)]
+pub struct OpenError {
+    path: PathBuf,
+    cause: io::Error,
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "audit file `{}`: {}", self.path.display(), self.cause)
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+/// How the writer stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AuditHealth {
+    /// False while the disk refuses.
+    pub writable: bool,
+    /// The last error, kept after recovery; empty where there was none.
+    pub last_error: String,
+    /// Lines that wait.
+    pub queued_lines: u64,
+    /// Bytes that wait.
+    pub queued_bytes: u64,
+    /// Lines written since the start.
+    pub written_lines: u64,
+    /// Bytes written since the start.
+    pub written_bytes: u64,
+    /// Syncs since the start.
+    pub syncs: u64,
+    /// Failed writes, syncs and openings since the start.
+    pub failures: u64,
+    /// Lines refused because the queue was full or the disk failed.
+    pub refused_lines: u64,
+    /// Bytes of a torn last line that were cut off at the start.
+    pub torn_bytes: u64,
+    /// Where those bytes are kept; empty where there were none.
+    pub torn_file: String,
+}
+
+struct Line {
+    bytes: Vec<u8>,
+    settle: Option<Settle>,
+}
+
+#[derive(Default)]
+struct Queue {
+    lines: Vec<Line>,
+    closing: bool,
+    health: AuditHealth,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+    settings: AuditSettings,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Appends lines to the audit file. Shared by reference between threads.
+pub struct AuditWriter {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for AuditWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuditWriter")
+            .field("path", &self.shared.settings.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AuditWriter {
+    /// Opens the file, locks it for this process, cuts a torn last line off to `<path>.torn-<n>`, and starts the
+    /// thread.
+    ///
+    /// # Errors
+    /// [`OpenError`] where the path is no regular file, cannot be written, or has another writer.
+    pub fn open(settings: AuditSettings) -> Result<Self, OpenError> {
+        let fail = |cause| OpenError {
+            path: settings.path.clone(),
+            cause,
+        };
+        let (medium, torn) = FileMedium::open(&settings.path).map_err(fail)?;
+        let mut health = AuditHealth {
+            writable: true,
+            ..AuditHealth::default()
+        };
+        if let Some(torn) = torn {
+            health.torn_bytes = torn.bytes;
+            health.torn_file = torn.kept_in.display().to_string();
+        }
+        Self::start(settings.clone(), Box::new(medium), health).map_err(fail)
+    }
+
+    fn start(
+        settings: AuditSettings,
+        medium: Box<dyn Medium>,
+        health: AuditHealth,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(Queue {
+                health,
+                ..Queue::default()
+            }),
+            filled: Condvar::new(),
+            settings,
+        });
+        let of_thread = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("authz-audit".to_owned())
+            .spawn(move || {
+                Loop {
+                    shared: of_thread,
+                    medium,
+                    kept: Vec::new(),
+                }
+                .run()
+            })?;
+        Ok(Self {
+            shared,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Queues a line (without its line feed). Never blocks on the disk.
+    ///
+    /// Returns a ticket for [`Durability::Synced`]; the line counts only once the ticket settles.
+    ///
+    /// # Errors
+    /// [`AuditError::Full`] where the queue has no room; [`AuditError::Failed`] where the disk refuses (but for
+    /// [`Durability::BestEffort`]) or the writer is closed.
+    pub fn submit(
+        &self,
+        mut line: Vec<u8>,
+        durability: Durability,
+    ) -> Result<Option<Ticket>, AuditError> {
+        line.push(b'\n');
+        let size = line.len() as u64;
+        let settings = &self.shared.settings;
+        let mut queue = self.shared.lock();
+        let refusal = if queue.closing {
+            Some(AuditError::Failed)
+        } else if queue.health.queued_lines >= settings.max_lines as u64
+            || queue.health.queued_bytes.saturating_add(size) > settings.max_bytes as u64
+        {
+            Some(AuditError::Full)
+        } else if !queue.health.writable && durability != Durability::BestEffort {
+            Some(AuditError::Failed)
+        } else {
+            None
+        };
+        if let Some(error) = refusal {
+            queue.health.refused_lines = queue.health.refused_lines.saturating_add(1);
+            return Err(error);
+        }
+        queue.health.queued_lines = queue.health.queued_lines.saturating_add(1);
+        queue.health.queued_bytes = queue.health.queued_bytes.saturating_add(size);
+        let (settle, ticket) = if durability == Durability::Synced {
+            let (settle, ticket) = pair();
+            (Some(settle), Some(ticket))
+        } else {
+            (None, None)
+        };
+        // The thread sleeps only on an empty queue, and wakes by itself for lines that nobody waits for.
+        let wake = settle.is_some() || queue.lines.is_empty();
+        queue.lines.push(Line {
+            bytes: line,
+            settle,
+        });
+        drop(queue);
+        if wake {
+            self.shared.filled.notify_one();
+        }
+        Ok(ticket)
+    }
+
+    /// Queues a line and, where `durable`, blocks until it is synced or `deadline` passes.
+    ///
+    /// # Errors
+    /// See [`AuditError`].
+    pub fn append(
+        &self,
+        line: Vec<u8>,
+        durable: bool,
+        deadline: Instant,
+    ) -> Result<(), AuditError> {
+        let durability = if durable {
+            Durability::Synced
+        } else {
+            Durability::Queued
+        };
+        match self.submit(line, durability)? {
+            Some(ticket) => ticket.wait(deadline),
+            None => Ok(()),
+        }
+    }
+
+    /// How the writer stands now.
+    #[must_use]
+    pub fn health(&self) -> AuditHealth {
+        self.shared.lock().health.clone()
+    }
+
+    /// Writes and syncs what waits, and ends the thread. Later lines are refused. Idempotent.
+    pub fn close(&self) {
+        self.shared.lock().closing = true;
+        self.shared.filled.notify_one();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            self.shared.lock().health.writable = false;
+        }
+    }
+}
+
+impl Drop for AuditWriter {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+struct Loop {
+    shared: Arc<Shared>,
+    medium: Box<dyn Medium>,
+    /// Lines that the disk refused and that nobody waits for; they still count as queued.
+    kept: Vec<Line>,
+}
+
+impl Loop {
+    fn run(mut self) {
+        let mut unsynced = false;
+        let mut last_sync = Instant::now();
+        let mut failed = false;
+        loop {
+            let (mut batch, closing) = self.next_batch(failed, unsynced);
+            let mut lines = std::mem::take(&mut self.kept);
+            lines.append(&mut batch);
+            let sync_due = last_sync.elapsed() >= self.shared.settings.sync_interval;
+            if sync_due && !failed && !self.medium.is_current() {
+                // A rotation moved the file away: what was written there is synced before it is let go.
+                failed = self
+                    .note(|medium| medium.sync().and_then(|()| medium.recover()))
+                    .is_err();
+            }
+            if failed {
+                failed = self.note(|medium| medium.recover()).is_err();
+                if !failed && lines.is_empty() {
+                    // Nothing is left that could prove it: the next line will.
+                    self.shared.lock().health.writable = true;
+                }
+            }
+            if !failed && !lines.is_empty() {
+                failed = self.write(&lines).is_err();
+                unsynced |= !failed;
+            }
+            if failed {
+                self.refuse(lines, closing);
+                if closing {
+                    return;
+                }
+                continue;
+            }
+            let waited_for = lines.iter().any(|line| line.settle.is_some());
+            if unsynced && (waited_for || sync_due || closing) {
+                failed = self.note(|medium| medium.sync()).is_err();
+                last_sync = Instant::now();
+                if failed {
+                    // What became of the pages is unknown: nobody may rely on them, and writing the lines again could
+                    // double them. They were written once; only those waited for must be refused.
+                    for line in lines {
+                        if let Some(settle) = line.settle {
+                            settle.settle(Err(AuditError::Failed));
+                        }
+                    }
+                    if closing {
+                        return;
+                    }
+                    continue;
+                }
+                unsynced = false;
+                let mut queue = self.shared.lock();
+                queue.health.writable = true;
+                queue.health.syncs = queue.health.syncs.saturating_add(1);
+            }
+            for line in lines {
+                if let Some(settle) = line.settle {
+                    settle.settle(Ok(()));
+                }
+            }
+            if closing {
+                return;
+            }
+        }
+    }
+
+    /// Waits for lines, for the time of the next sync or retry, or for the end.
+    fn next_batch(&self, failed: bool, unsynced: bool) -> (Vec<Line>, bool) {
+        let settings = &self.shared.settings;
+        let mut queue = self.shared.lock();
+        let pause = if failed {
+            settings.retry_interval
+        } else {
+            settings.sync_interval
+        };
+        let until = Instant::now().checked_add(pause);
+        // While the disk fails, new lines wait for the next retry, else a burst would become a busy loop.
+        while (queue.lines.is_empty() || failed) && !queue.closing {
+            let left = until.map_or(pause, |until| {
+                until.saturating_duration_since(Instant::now())
+            });
+            if left.is_zero() {
+                break;
+            }
+            queue = if failed || unsynced {
+                match self.shared.filled.wait_timeout(queue, left) {
+                    Ok((queue, _)) => queue,
+                    Err(poisoned) => poisoned.into_inner().0,
+                }
+            } else {
+                self.shared
+                    .filled
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner)
+            };
+            if failed && queue.lines.iter().any(|line| line.settle.is_some()) {
+                break;
+            }
+        }
+        // Lines that nobody waits for may gather for a moment: one write for many.
+        let linger = Instant::now().checked_add(LINGER);
+        while !queue.closing
+            && !queue.lines.iter().any(|line| line.settle.is_some())
+            && !queue.lines.is_empty()
+            && queue.health.queued_bytes < LINGER_BYTES
+        {
+            let left = linger.map_or(LINGER, |at| at.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                break;
+            }
+            queue = match self.shared.filled.wait_timeout(queue, left) {
+                Ok((queue, _)) => queue,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+        (std::mem::take(&mut queue.lines), queue.closing)
+    }
+
+    fn write(&mut self, lines: &[Line]) -> io::Result<()> {
+        let size = lines
+            .iter()
+            .map(|line| line.bytes.len())
+            .fold(0, usize::saturating_add);
+        let mut bytes = Vec::with_capacity(size);
+        for line in lines {
+            bytes.extend_from_slice(&line.bytes);
+        }
+        self.note(|medium| medium.append(&bytes))?;
+        let mut queue = self.shared.lock();
+        let health = &mut queue.health;
+        health.writable = true;
+        health.written_lines = health.written_lines.saturating_add(lines.len() as u64);
+        health.written_bytes = health.written_bytes.saturating_add(size as u64);
+        health.queued_lines = health.queued_lines.saturating_sub(lines.len() as u64);
+        health.queued_bytes = health.queued_bytes.saturating_sub(size as u64);
+        Ok(())
+    }
+
+    /// Answers the lines that somebody waits for, and keeps the others for the next try.
+    fn refuse(&mut self, lines: Vec<Line>, closing: bool) {
+        let mut refused: u64 = 0;
+        let mut bytes: u64 = 0;
+        for line in lines {
+            if line.settle.is_none() && !closing {
+                self.kept.push(line);
+                continue;
+            }
+            refused = refused.saturating_add(1);
+            bytes = bytes.saturating_add(line.bytes.len() as u64);
+            if let Some(settle) = line.settle {
+                settle.settle(Err(AuditError::Failed));
+            }
+        }
+        let mut queue = self.shared.lock();
+        let health = &mut queue.health;
+        health.refused_lines = health.refused_lines.saturating_add(refused);
+        health.queued_lines = health.queued_lines.saturating_sub(refused);
+        health.queued_bytes = health.queued_bytes.saturating_sub(bytes);
+    }
+
+    /// Does something to the medium and remembers how that went.
+    fn note(
+        &mut self,
+        action: impl FnOnce(&mut (dyn Medium + 'static)) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let outcome = action(self.medium.as_mut());
+        let mut queue = self.shared.lock();
+        let health = &mut queue.health;
+        if let Err(error) = &outcome {
+            health.writable = false;
+            health.last_error = error.to_string();
+            health.failures = health.failures.saturating_add(1);
+        }
+        outcome
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod tests {
+    use std::io::{Error, ErrorKind};
+    use std::process::Command;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    use super::*;
+
+    /// A disk in memory that fails when told to, leaving half of what was to be written.
+    #[derive(Clone, Default)]
+    struct Disk {
+        bytes: Arc<Mutex<Vec<u8>>>,
+        whole: Arc<AtomicU64>,
+        full: Arc<AtomicBool>,
+        sync_fails: Arc<AtomicBool>,
+        slow: Arc<AtomicBool>,
+    }
+
+    impl Medium for Disk {
+        fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+            let mut file = self.bytes.lock().unwrap();
+            if self.full.load(Ordering::SeqCst) {
+                file.extend(bytes.iter().take(bytes.len() / 2));
+                return Err(Error::from(ErrorKind::StorageFull));
+            }
+            file.extend(bytes);
+            self.whole.store(file.len() as u64, Ordering::SeqCst);
+            Ok(())
+        }
+
+        fn sync(&mut self) -> io::Result<()> {
+            if self.slow.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(300));
+            }
+            if self.sync_fails.load(Ordering::SeqCst) {
+                return Err(Error::other("EIO"));
+            }
+            Ok(())
+        }
+
+        fn recover(&mut self) -> io::Result<()> {
+            let whole = usize::try_from(self.whole.load(Ordering::SeqCst)).unwrap();
+            self.bytes.lock().unwrap().truncate(whole);
+            Ok(())
+        }
+
+        fn is_current(&self) -> bool {
+            true
+        }
+    }
+
+    fn on_disk(disk: &Disk, change: impl FnOnce(&mut AuditSettings)) -> AuditWriter {
+        let mut settings = AuditSettings::new(PathBuf::from("memory"));
+        settings.retry_interval = Duration::from_millis(10);
+        settings.sync_interval = Duration::from_millis(20);
+        change(&mut settings);
+        let health = AuditHealth {
+            writable: true,
+            ..AuditHealth::default()
+        };
+        AuditWriter::start(settings, Box::new(disk.clone()), health).unwrap()
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    fn folder(name: &str) -> PathBuf {
+        let folder =
+            std::env::temp_dir().join(format!("authz-audit-{name}-{}", std::process::id()));
+        drop(std::fs::remove_dir_all(&folder));
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    /// Lines of many threads all stand in the file once they are acknowledged, whole and once.
+    #[test]
+    fn acknowledged_lines_survive() {
+        let path = folder("lines").join("audit.jsonl");
+        let writer = AuditWriter::open(AuditSettings::new(path.clone())).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (writer, path) = (&writer, &path);
+                scope.spawn(move || {
+                    for number in 0..50 {
+                        let line = format!("{{\"n\":\"{thread}-{number}\"}}");
+                        writer
+                            .append(line.clone().into_bytes(), true, soon())
+                            .unwrap();
+                        // Acknowledged: it can be read back before anything else happens.
+                        assert!(
+                            std::fs::read_to_string(path)
+                                .unwrap()
+                                .lines()
+                                .any(|l| l == line)
+                        );
+                    }
+                });
+            }
+        });
+        let health = writer.health();
+        assert_eq!(
+            (200, 0, 0),
+            (
+                health.written_lines,
+                health.queued_lines,
+                health.queued_bytes
+            )
+        );
+        assert!(health.syncs < 200, "syncs are shared: {}", health.syncs);
+        writer.close();
+        assert_eq!(200, std::fs::read_to_string(&path).unwrap().lines().count());
+    }
+
+    /// Lines that nobody waits for are written by `close` at the latest.
+    #[test]
+    fn close_flushes() {
+        let path = folder("close").join("audit.jsonl");
+        let writer = AuditWriter::open(AuditSettings::new(path.clone())).unwrap();
+        for _ in 0..100 {
+            assert!(
+                writer
+                    .submit(b"{}".to_vec(), Durability::Queued)
+                    .unwrap()
+                    .is_none()
+            );
+        }
+        writer.close();
+        writer.close();
+        assert_eq!(100, std::fs::read_to_string(&path).unwrap().lines().count());
+        assert_eq!(
+            Err(AuditError::Failed),
+            writer.append(b"{}".to_vec(), false, soon())
+        );
+    }
+
+    /// A full disk refuses durable and queued lines alike, keeps what it had accepted, and recovers by itself.
+    #[test]
+    fn full_disk_refuses_then_recovers() {
+        let disk = Disk::default();
+        let writer = on_disk(&disk, |_| {});
+        writer.append(b"first".to_vec(), true, soon()).unwrap();
+        disk.full.store(true, Ordering::SeqCst);
+        writer.append(b"accepted".to_vec(), false, soon()).unwrap();
+        assert_eq!(
+            Err(AuditError::Failed),
+            writer.append(b"lost".to_vec(), true, soon())
+        );
+        let health = writer.health();
+        assert!(
+            !health.writable && !health.last_error.is_empty(),
+            "{health:?}"
+        );
+        assert_eq!(
+            Err(AuditError::Failed),
+            writer.append(b"refused".to_vec(), false, soon())
+        );
+        assert!(
+            writer
+                .submit(b"denial".to_vec(), Durability::BestEffort)
+                .is_ok()
+        );
+        disk.full.store(false, Ordering::SeqCst);
+        while !writer.health().writable {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        writer.append(b"last".to_vec(), true, soon()).unwrap();
+        writer.close();
+        let text = String::from_utf8(disk.bytes.lock().unwrap().clone()).unwrap();
+        assert_eq!("first\naccepted\ndenial\nlast\n", text);
+        assert_eq!(0, writer.health().queued_bytes);
+    }
+
+    /// Naive way: a line that was written counts as durable. A failed sync says otherwise.
+    #[test]
+    fn failed_sync_is_no_acknowledgement() {
+        let disk = Disk::default();
+        let writer = on_disk(&disk, |_| {});
+        disk.sync_fails.store(true, Ordering::SeqCst);
+        assert_eq!(
+            Err(AuditError::Failed),
+            writer.append(b"line".to_vec(), true, soon())
+        );
+        assert!(
+            disk.bytes.lock().unwrap().starts_with(b"line"),
+            "the naive way would acknowledge it"
+        );
+        disk.sync_fails.store(false, Ordering::SeqCst);
+        while writer.append(b"next".to_vec(), true, soon()).is_err() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The queue is bounded by lines and by bytes, and a full one answers at once.
+    #[test]
+    fn queue_is_bounded() {
+        let disk = Disk::default();
+        disk.slow.store(true, Ordering::SeqCst);
+        let writer = on_disk(&disk, |settings| {
+            settings.max_lines = 4;
+            settings.max_bytes = 100;
+        });
+        let ticket = writer
+            .submit(b"slow".to_vec(), Durability::Synced)
+            .unwrap()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(
+            Err(AuditError::Full),
+            writer.append(vec![b'x'; 200], false, soon())
+        );
+        let mut accepted = 0;
+        for _ in 0..10 {
+            match writer.submit(b"line".to_vec(), Durability::BestEffort) {
+                Ok(_) => accepted += 1,
+                Err(error) => assert_eq!(AuditError::Full, error),
+            }
+        }
+        assert_eq!(4, accepted);
+        assert_eq!(Ok(()), ticket.wait(soon()));
+        assert_eq!(7, writer.health().refused_lines);
+    }
+
+    /// A wait ends with the deadline, though the disk is slow.
+    #[test]
+    fn late_is_late() {
+        let disk = Disk::default();
+        disk.slow.store(true, Ordering::SeqCst);
+        let writer = on_disk(&disk, |_| {});
+        let start = Instant::now();
+        let deadline = start + Duration::from_millis(30);
+        assert_eq!(
+            Err(AuditError::Late),
+            writer.append(b"line".to_vec(), true, deadline)
+        );
+        assert!(start.elapsed() < Duration::from_millis(250));
+    }
+
+    /// A torn last line is kept apart, so that the next record does not grow onto it.
+    #[test]
+    fn torn_line_is_cut_off() {
+        let path = folder("torn").join("audit.jsonl");
+        std::fs::write(&path, "{\"a\":1}\n{\"b\":").unwrap();
+        let writer = AuditWriter::open(AuditSettings::new(path.clone())).unwrap();
+        let health = writer.health();
+        assert_eq!(5, health.torn_bytes);
+        assert_eq!(
+            "{\"b\":",
+            std::fs::read_to_string(&health.torn_file).unwrap()
+        );
+        writer.append(b"{\"c\":2}".to_vec(), true, soon()).unwrap();
+        assert_eq!(
+            "{\"a\":1}\n{\"c\":2}\n",
+            std::fs::read_to_string(&path).unwrap()
+        );
+    }
+
+    /// Two writers of one file would cut each other's lines.
+    #[test]
+    fn second_writer_is_refused() {
+        let path = folder("second").join("audit.jsonl");
+        let writer = AuditWriter::open(AuditSettings::new(path.clone())).unwrap();
+        let error = AuditWriter::open(AuditSettings::new(path.clone()))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("another process"), "{error}");
+        drop(writer);
+        AuditWriter::open(AuditSettings::new(path)).unwrap();
+    }
+
+    /// Nothing that is written to a device survives, so durable would be a lie.
+    #[test]
+    fn device_is_refused() {
+        for path in ["/dev/full", "/dev/null"] {
+            let error = AuditWriter::open(AuditSettings::new(PathBuf::from(path))).unwrap_err();
+            assert!(error.to_string().contains("no regular file"), "{error}");
+        }
+    }
+
+    /// A moved file is followed within the sync interval.
+    #[test]
+    fn rotation_is_followed() {
+        let folder = folder("rotation");
+        let (path, moved) = (folder.join("audit.jsonl"), folder.join("audit.1"));
+        let mut settings = AuditSettings::new(path.clone());
+        settings.sync_interval = Duration::from_millis(10);
+        let writer = AuditWriter::open(settings).unwrap();
+        writer.append(b"old".to_vec(), true, soon()).unwrap();
+        std::fs::rename(&path, &moved).unwrap();
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(20));
+            writer.append(b"new".to_vec(), true, soon()).unwrap();
+        }
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with("new\n"));
+        let both =
+            std::fs::read_to_string(&moved).unwrap() + &std::fs::read_to_string(&path).unwrap();
+        assert_eq!("old\nnew\nnew\nnew\n", both);
+    }
+
+    /// The real thing: a process whose files may not grow past a limit. What it acknowledged is whole in the file.
+    #[test]
+    fn file_size_limit() {
+        const CHILD: &str = "AUTHZ_TEST_AUDIT_CHILD";
+        if let Some(path) = std::env::var_os(CHILD) {
+            let writer = AuditWriter::open(AuditSettings::new(PathBuf::from(path))).unwrap();
+            let mut acknowledged = 0;
+            let mut refused = 0;
+            for number in 0..40 {
+                let line = format!("{number:0100}").into_bytes();
+                match writer.append(line, true, soon()) {
+                    Ok(()) => acknowledged += 1,
+                    Err(error) => {
+                        assert_eq!(AuditError::Failed, error);
+                        refused += 1;
+                    }
+                }
+            }
+            assert!(!writer.health().writable);
+            assert!(acknowledged > 0 && refused > 0);
+            std::fs::write(
+                std::env::var_os("AUTHZ_TEST_AUDIT_COUNT").unwrap(),
+                acknowledged.to_string(),
+            )
+            .unwrap();
+            return;
+        }
+        let folder = folder("limit");
+        let (path, count) = (folder.join("audit.jsonl"), folder.join("count"));
+        let status = Command::new("sh")
+            // Blocks of 512 bytes or 1 KiB, as the shell has it; an ignored SIGXFSZ makes the write fail instead.
+            .args([
+                "-c",
+                "trap '' XFSZ; ulimit -f 2; exec \"$0\" --exact audit::tests::file_size_limit",
+            ])
+            .arg(std::env::current_exe().unwrap())
+            .env(CHILD, &path)
+            .env("AUTHZ_TEST_AUDIT_COUNT", &count)
+            .stdout(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let acknowledged: usize = std::fs::read_to_string(&count).unwrap().parse().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let whole: Vec<&str> = text
+            .split_inclusive('\n')
+            .filter(|line| line.len() == 101)
+            .collect();
+        assert_eq!(acknowledged, whole.len());
+        // Nothing half-written stays before a later record.
+        AuditWriter::open(AuditSettings::new(path.clone())).unwrap();
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with('\n'));
+    }
+}

@@ -1,0 +1,115 @@
+//! A promise that a line reached the disk; waited for by threads and by tasks.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use crate::audit::AuditError;
+
+#[derive(Debug, Default)]
+struct State {
+    outcome: Option<Result<(), AuditError>>,
+    waker: Option<Waker>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    state: Mutex<State>,
+    done: Condvar,
+}
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Settles once the line is synced, or cannot be. As a future it never times out by itself.
+#[derive(Debug)]
+#[must_use = "a durable line is acknowledged only by its ticket"]
+pub struct Ticket {
+    slot: Arc<Slot>,
+}
+
+impl Ticket {
+    /// Blocks until the line is synced, fails, or `deadline` passes.
+    ///
+    /// # Errors
+    /// [`AuditError::Failed`] where it was not synced, [`AuditError::Late`] where that is not known in time.
+    pub fn wait(self, deadline: Instant) -> Result<(), AuditError> {
+        let mut state = self.slot.lock();
+        loop {
+            if let Some(outcome) = state.outcome {
+                return outcome;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(AuditError::Late);
+            }
+            state = match self.slot.done.wait_timeout(state, left) {
+                Ok((state, _)) => state,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+    }
+}
+
+impl Future for Ticket {
+    type Output = Result<(), AuditError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.slot.lock();
+        match state.outcome {
+            Some(outcome) => Poll::Ready(outcome),
+            None => {
+                state.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// The writer's end of a [`Ticket`]; dropped unsettled, it settles as failed.
+#[derive(Debug)]
+pub(crate) struct Settle {
+    slot: Arc<Slot>,
+}
+
+impl Settle {
+    pub(crate) fn settle(self, outcome: Result<(), AuditError>) {
+        self.set(outcome);
+    }
+
+    fn set(&self, outcome: Result<(), AuditError>) {
+        let waker = {
+            let mut state = self.slot.lock();
+            if state.outcome.is_none() {
+                state.outcome = Some(outcome);
+            }
+            state.waker.take()
+        };
+        self.slot.done.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Settle {
+    fn drop(&mut self) {
+        self.set(Err(AuditError::Failed));
+    }
+}
+
+/// Both ends of a promise.
+pub(crate) fn pair() -> (Settle, Ticket) {
+    let slot = Arc::new(Slot::default());
+    (
+        Settle {
+            slot: Arc::clone(&slot),
+        },
+        Ticket { slot },
+    )
+}
