@@ -3,9 +3,12 @@
 //! No I/O, no clock, no globals, no panic.
 
 pub mod decision;
+pub mod destinations;
 pub mod diagnostic;
 pub mod json;
+pub mod members;
 pub mod model;
+mod pattern;
 pub mod reason;
 pub mod routes;
 pub mod source;

@@ -5,6 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::destinations::Destinations;
+use crate::diagnostic::Diagnostic;
+use crate::members::Members;
 use crate::routes::RouteTable;
 
 /// Where something stands in a bundle, for messages.
@@ -51,6 +54,32 @@ pub struct Model {
     pub routes: RouteTable,
     /// The bundle's own test files, by path.
     pub tests: BTreeMap<String, Vec<u8>>,
+    /// What `${…}` stood for when the bundle was read.
+    pub vars: BTreeMap<String, String>,
+    /// What is odd, but no error.
+    pub warnings: Vec<Diagnostic>,
+    /// Look-up tables over `roles` and `destinations`; see [`Model::build_index`].
+    pub index: Index,
+}
+
+/// Look-up tables of a model; empty until [`Model::build_index`].
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    pub(crate) members: Members,
+    pub(crate) destinations: Destinations,
+}
+
+impl Model {
+    /// Builds the look-up tables anew from `roles` and `destinations`.
+    ///
+    /// `source::load` has done so; a model made or changed by hand has no roles and only the least trusted destination
+    /// class until this is called.
+    pub fn build_index(&mut self) {
+        self.index = Index {
+            members: Members::compile(&self.roles),
+            destinations: Destinations::compile(&self.destinations),
+        };
+    }
 }
 
 /// One Cedar file.

@@ -1,0 +1,296 @@
+//! Which roles a principal holds.
+
+use std::collections::{BTreeMap, HashMap};
+
+use smallvec::SmallVec;
+
+use crate::decision::{Claim, Principal, Subject};
+use crate::model::{ClaimTest, Model, RoleMembers};
+
+/// A SPIFFE id of more segments matches no pattern.
+pub(crate) const MOST_SEGMENTS: usize = 32;
+
+/// The roles of one principal: sorted, each once.
+pub type Roles<'a> = SmallVec<[&'a str; 4]>;
+
+/// Role members, arranged for look-up.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Members {
+    /// Role names; the lists below hold positions in it.
+    names: Vec<String>,
+    exact: HashMap<String, Vec<usize>>,
+    /// A tree over the segments of SPIFFE patterns; the first node is the root.
+    tree: Vec<Node>,
+    issuers: HashMap<String, Issuer>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Node {
+    literal: HashMap<String, usize>,
+    any: Option<usize>,
+    roles: Vec<usize>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Issuer {
+    every: Vec<usize>,
+    equals: HashMap<String, HashMap<String, Vec<usize>>>,
+    contains: HashMap<String, HashMap<String, Vec<usize>>>,
+}
+
+impl Members {
+    pub(crate) fn compile(roles: &BTreeMap<String, RoleMembers>) -> Self {
+        let mut members = Self {
+            tree: vec![Node::default()],
+            ..Self::default()
+        };
+        for (role, (name, who)) in roles.iter().enumerate() {
+            members.names.push(name.clone());
+            for agent in &who.agents {
+                if agent.value.contains('*') {
+                    members.insert(&agent.value, role);
+                } else {
+                    members
+                        .exact
+                        .entry(agent.value.clone())
+                        .or_default()
+                        .push(role);
+                }
+            }
+            for subject in &who.subjects {
+                let issuer = members.issuers.entry(subject.issuer.clone()).or_default();
+                let (map, claim, value) = match &subject.test {
+                    ClaimTest::Any => {
+                        issuer.every.push(role);
+                        continue;
+                    }
+                    ClaimTest::Equals(claim, value) => (&mut issuer.equals, claim, value),
+                    ClaimTest::Contains(claim, value) => (&mut issuer.contains, claim, value),
+                };
+                let values = map.entry(claim.clone()).or_default();
+                values.entry(value.clone()).or_default().push(role);
+            }
+        }
+        members
+    }
+
+    fn insert(&mut self, pattern: &str, role: usize) {
+        let mut at = 0;
+        for segment in segments(pattern) {
+            let new = self.tree.len();
+            let Some(node) = self.tree.get_mut(at) else {
+                return;
+            };
+            let next = match segment {
+                "*" => *node.any.get_or_insert(new),
+                literal => *node.literal.entry(literal.to_owned()).or_insert(new),
+            };
+            if next == new {
+                self.tree.push(Node::default());
+            }
+            at = next;
+        }
+        if let Some(node) = self.tree.get_mut(at) {
+            node.roles.push(role);
+        }
+    }
+
+    fn agent(&self, spiffe_id: &str) -> SmallVec<[usize; 8]> {
+        let mut found: SmallVec<[usize; 8]> = SmallVec::new();
+        found.extend(self.exact.get(spiffe_id).into_iter().flatten().copied());
+        let mut reached: SmallVec<[&Node; 8]> = self.tree.first().into_iter().collect();
+        // An id with more segments than any pattern leaves the tree; the bound only keeps this true.
+        for (i, segment) in segments(spiffe_id).enumerate() {
+            if i >= MOST_SEGMENTS || segment.is_empty() {
+                return found;
+            }
+            reached = reached
+                .iter()
+                .flat_map(|node| [node.literal.get(segment).copied(), node.any])
+                .flatten()
+                .filter_map(|next| self.tree.get(next))
+                .collect();
+            if reached.is_empty() {
+                return found;
+            }
+        }
+        found.extend(reached.iter().flat_map(|node| node.roles.iter().copied()));
+        found
+    }
+
+    fn subject(&self, subject: &Subject) -> SmallVec<[usize; 8]> {
+        let mut found: SmallVec<[usize; 8]> = SmallVec::new();
+        let Some(issuer) = self.issuers.get(&subject.issuer) else {
+            return found;
+        };
+        found.extend(issuer.every.iter().copied());
+        let mut take =
+            |map: &HashMap<String, HashMap<String, Vec<usize>>>, claim: &str, value: &str| {
+                found.extend(
+                    map.get(claim)
+                        .and_then(|m| m.get(value))
+                        .into_iter()
+                        .flatten()
+                        .copied(),
+                );
+            };
+        take(&issuer.equals, "sub", &subject.sub);
+        for (claim, value) in &subject.claims {
+            match value {
+                // `sub` is the field, whatever a claim of that name says.
+                Claim::Text(_) if claim == "sub" => {}
+                Claim::Text(text) => take(&issuer.equals, claim, text),
+                Claim::Texts(texts) => texts.iter().for_each(|t| take(&issuer.contains, claim, t)),
+                Claim::Bool(_) | Claim::Long(_) => {}
+            }
+        }
+        found
+    }
+
+    fn name(&self, mut found: SmallVec<[usize; 8]>) -> Roles<'_> {
+        found.sort_unstable();
+        found.dedup();
+        found
+            .iter()
+            .filter_map(|role| self.names.get(*role))
+            .map(String::as_str)
+            .collect()
+    }
+}
+
+impl Model {
+    /// The roles of an agent: sorted, each once; none for an id that no registration names.
+    #[must_use]
+    pub fn agent_roles(&self, spiffe_id: &str) -> Roles<'_> {
+        self.index.members.name(self.index.members.agent(spiffe_id))
+    }
+
+    /// The roles of a subject: sorted, each once. A claim that is one text is never searched as a list.
+    #[must_use]
+    pub fn subject_roles(&self, subject: &Subject) -> Roles<'_> {
+        self.index.members.name(self.index.members.subject(subject))
+    }
+
+    /// The roles of a principal: sorted, each once.
+    #[must_use]
+    pub fn roles_of(&self, principal: &Principal) -> Roles<'_> {
+        match principal {
+            Principal::User(subject) | Principal::Service(subject) => self.subject_roles(subject),
+            Principal::Agent { spiffe_id, .. } => self.agent_roles(spiffe_id),
+        }
+    }
+}
+
+/// Trust domain, then path segments.
+fn segments(id: &str) -> impl Iterator<Item = &str> {
+    id.strip_prefix("spiffe://").unwrap_or_default().split('/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Declared, Location, SubjectMatch};
+
+    fn model(agents: &[(&str, &str)], subjects: &[(&str, ClaimTest)]) -> Model {
+        let mut model = Model::default();
+        for (role, id) in agents {
+            let members = model.roles.entry((*role).to_owned()).or_default();
+            members.agents.push(Declared {
+                value: (*id).to_owned(),
+                at: Location::default(),
+            });
+        }
+        for (role, test) in subjects {
+            let members = model.roles.entry((*role).to_owned()).or_default();
+            let (issuer, at) = ("corp".to_owned(), Location::default());
+            members.subjects.push(SubjectMatch {
+                issuer,
+                test: test.clone(),
+                at,
+            });
+        }
+        model.build_index();
+        model
+    }
+
+    #[test]
+    fn a_star_stands_for_exactly_one_segment() {
+        let model = model(
+            &[
+                ("bot", "spiffe://a.example/ns/*/sa/bot"),
+                ("any", "spiffe://a.example/ns/support/sa/*"),
+                ("one", "spiffe://a.example/ns/support/sa/bot"),
+            ],
+            &[],
+        );
+        let roles = |id| model.agent_roles(id).to_vec();
+        assert_eq!(
+            vec!["any", "bot", "one"],
+            roles("spiffe://a.example/ns/support/sa/bot")
+        );
+        assert_eq!(vec!["bot"], roles("spiffe://a.example/ns/sales/sa/bot"));
+        for none in [
+            "spiffe://a.example/ns/sales/x/sa/bot",
+            "spiffe://a.example/ns/sales/sa/bot/x",
+            "spiffe://a.example/ns/sales/sa/bots",
+            "spiffe://b.example/ns/sales/sa/bot",
+            "spiffe://a.example/ns//sa/bot",
+            "spiffe://a.example/ns",
+            "a.example/ns/sales/sa/bot",
+            "",
+        ] {
+            assert!(roles(none).is_empty(), "{none}");
+        }
+    }
+
+    #[test]
+    fn a_claim_must_have_the_form_that_its_rule_names() {
+        let contains = ClaimTest::Contains("groups".into(), "staff".into());
+        let equals = ClaimTest::Equals("groups".into(), "boss".into());
+        let by_sub = ClaimTest::Equals("sub".into(), "alice".into());
+        let model = model(
+            &[],
+            &[
+                ("staff", contains),
+                ("boss", equals),
+                ("alice", by_sub),
+                ("all", ClaimTest::Any),
+            ],
+        );
+        let roles = |issuer: &str, sub: &str, claims: &[(&str, Claim)]| {
+            let claims = claims
+                .iter()
+                .map(|(n, c)| ((*n).to_owned(), c.clone()))
+                .collect();
+            let subject = Subject {
+                issuer: issuer.into(),
+                sub: sub.into(),
+                claims,
+            };
+            model
+                .roles_of(&Principal::User(subject))
+                .iter()
+                .map(|r| (*r).to_owned())
+                .collect::<Vec<_>>()
+        };
+        let texts = |t: &str| Claim::Texts(vec![t.into()]);
+        assert_eq!(
+            vec!["all", "staff"],
+            roles("corp", "bob", &[("groups", texts("staff"))])
+        );
+        assert_eq!(
+            vec!["all"],
+            roles("corp", "bob", &[("groups", Claim::Text("staff".into()))])
+        );
+        assert_eq!(
+            vec!["all"],
+            roles("corp", "bob", &[("groups", texts("boss"))])
+        );
+        assert_eq!(vec!["alice", "all"], roles("corp", "alice", &[]));
+        assert_eq!(
+            vec!["all"],
+            roles("corp", "bob", &[("sub", Claim::Text("alice".into()))])
+        );
+        assert!(roles("other", "alice", &[("groups", texts("staff"))]).is_empty());
+    }
+}
