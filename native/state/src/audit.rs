@@ -505,7 +505,7 @@ impl Loop {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::io::{Error, ErrorKind};
     use std::process::Command;

@@ -1,0 +1,308 @@
+"""Kernel, verification and fast lane, compiled from Rust.
+
+Bytes in, bytes out: requests and answers are protobuf messages as they go over the wire. Every function lets other
+threads run while it works; no Rust thread ever calls Python.
+"""
+
+from collections.abc import Mapping
+from typing import final
+
+__all__: list[str]
+
+class BundleError(ValueError):
+    """A bundle was refused."""
+
+    diagnostics: str
+    """JSON array of `{severity, file, line, column, what, mend}`."""
+
+class TrustError(ValueError):
+    """Trust sources were refused; the text says where and how to mend each."""
+
+class EngineError(RuntimeError):
+    """The engine or its fast lane could not be set up."""
+
+class ApiError(Exception):
+    """A call that answers no decision was refused.
+
+    `grpc_code` is a `google.rpc.Code`; `reason_code` the reason's name in the proto without its prefix; `message` what
+    happened, fit for the caller.
+    """
+
+    grpc_code: int
+    reason_code: str
+    message: str
+
+@final
+class Plan:
+    """A compiled bundle. Immutable."""
+
+    name: str
+    revision: str
+    digest: str
+    """SHA-256 of the bundle's files, in hex."""
+    warnings: str
+    """JSON array, as `BundleError.diagnostics`."""
+    operation_count: int
+    policy_count: int
+    systems: list[str]
+
+    @staticmethod
+    def compile(
+        files: Mapping[str, bytes],
+        vars: Mapping[str, str],
+        previous: Plan | None = None,
+    ) -> Plan:
+        """Compiles a bundle.
+
+        Args:
+            files: Content by path relative to the bundle folder.
+            vars: What fills `${…}`.
+            previous: The plan served so far; policies that did not change are not validated again.
+
+        Raises:
+            BundleError: The bundle is refused.
+        """
+
+    def test(self, files: Mapping[str, bytes], now_ms: int) -> bytes:
+        """Runs case files against the plan.
+
+        Args:
+            files: Case files by path.
+            now_ms: The time of every decision, in milliseconds since 1970.
+
+        Returns:
+            A JSON report.
+
+        Raises:
+            BundleError: A case file is refused.
+        """
+
+    def eval(self, request_json: bytes, now_ms: int) -> bytes:
+        """Judges one request whose principals are asserted, not verified; for tools only.
+
+        Args:
+            request_json: `{as, operation | call, input, …}`, as a step of a case file.
+            now_ms: The time of the decision, in milliseconds since 1970.
+
+        Returns:
+            The decision with its detail, as JSON.
+
+        Raises:
+            BundleError: The request is refused.
+        """
+
+@final
+class Trust:
+    """Compiled trust sources. Immutable."""
+
+    revision: str
+    """Digest of the key set."""
+    warnings: str
+    """JSON array of `{place, what, mend}`."""
+
+    @staticmethod
+    def compile(spec: bytes) -> Trust:
+        """Compiles trust sources.
+
+        Args:
+            spec: JSON of `{audiences, leeway_seconds, max_token_bytes, max_lifetime_seconds, domains, issuers}`.
+
+        Raises:
+            TrustError: A source is refused.
+        """
+
+@final
+class Engine:
+    """Decides. Shared by all threads."""
+
+    def __new__(cls, settings: bytes) -> Engine:
+        """Opens the audit file; nothing is decided before `load`.
+
+        Args:
+            settings: JSON of `{audit_path}` and, optional, `audit_queue_lines`, `audit_queue_bytes`,
+                `audit_sync_interval_ms`, `audit_max_wait_ms`, `token_cache_size`, `max_message_bytes`,
+                `max_arguments_bytes`, `max_token_bytes`, `probe_rate`, `probe_burst`, `probe_callers`,
+                `envoy_error_response`, `node_id`, `version`.
+
+        Raises:
+            EngineError: A setting is refused, or the audit file cannot be opened.
+        """
+
+    def load(self, plan: Plan, trust: Trust, listeners: bytes) -> None:
+        """Swaps plan, trust and listeners, all at once; a running decision keeps what it began with.
+
+        Args:
+            plan: The bundle.
+            trust: The trust sources.
+            listeners: JSON array of `{name, enforcer: {name, asks: ["system:x" | "system:*"]} | null, insecure_dev,
+                admin, surfaces: null | ["check", "batch_check", "ext_authz", "explain"]}`.
+
+        Raises:
+            EngineError: A listener is refused.
+        """
+
+    def check(
+        self,
+        request: bytes,
+        listener: str,
+        remaining: float | None = None,
+        traceparent: str | None = None,
+        authorization: str | None = None,
+        peer: str | None = None,
+    ) -> bytes:
+        """Judges one operation; any bytes are answered with a decision.
+
+        Args:
+            request: `authz.v1.CheckRequest`.
+            listener: Name of the listener that it came by.
+            remaining: Seconds until the caller's deadline.
+            traceparent: W3C trace context of the call.
+            authorization: The call's `authorization` metadata.
+            peer: Address of the peer, for the audit record.
+
+        Returns:
+            `authz.v1.CheckResponse`.
+        """
+
+    def batch_check(
+        self,
+        request: bytes,
+        listener: str,
+        remaining: float | None = None,
+        traceparent: str | None = None,
+        authorization: str | None = None,
+        peer: str | None = None,
+    ) -> bytes:
+        """Judges several operations on one snapshot; any bytes are answered with decisions.
+
+        Args:
+            request: `authz.v1.BatchCheckRequest`.
+            listener: As for `check`.
+            remaining: As for `check`.
+            traceparent: As for `check`.
+            authorization: As for `check`.
+            peer: As for `check`.
+
+        Returns:
+            `authz.v1.BatchCheckResponse`.
+        """
+
+    def envoy_check(
+        self,
+        request: bytes,
+        listener: str,
+        remaining: float | None = None,
+        traceparent: str | None = None,
+        authorization: str | None = None,
+        peer: str | None = None,
+    ) -> bytes:
+        """Judges one HTTP request for Envoy; any bytes are answered, and only a permit has `status.code` 0.
+
+        Args:
+            request: `envoy.service.auth.v3.CheckRequest`.
+            listener: As for `check`.
+            remaining: As for `check`.
+            traceparent: As for `check`.
+            authorization: Ignored: an HTTP request brings its own.
+            peer: As for `check`.
+
+        Returns:
+            `envoy.service.auth.v3.CheckResponse`.
+        """
+
+    def explain(
+        self,
+        request: bytes,
+        listener: str,
+        remaining: float | None = None,
+        traceparent: str | None = None,
+        authorization: str | None = None,
+        peer: str | None = None,
+    ) -> bytes:
+        """Judges without effect and tells everything; whoever asks needs a permit for `authz.explain`.
+
+        Args:
+            request: `authz.v1.ExplainRequest`.
+            listener: Name of an administration listener.
+            remaining: As for `check`.
+            traceparent: As for `check`.
+            authorization: Who asks.
+            peer: As for `check`.
+
+        Returns:
+            `authz.v1.ExplainResponse`.
+
+        Raises:
+            ApiError: The caller may not explain, or the request cannot be explained.
+        """
+
+    def refusal(self, surface: str, reason: str) -> bytes:
+        """Ready answer for a request that is not judged, counted and audited; never waits.
+
+        Args:
+            surface: `check`, `batch_check` or `ext_authz`.
+            reason: `OVERLOADED`, `DEADLINE` or `UNAVAILABLE`; anything else counts as `UNAVAILABLE`.
+
+        Returns:
+            The surface's response message, a denial.
+        """
+
+    def status(self) -> bytes:
+        """How the engine stands, as JSON; `ready` and `problems` first."""
+
+    def metrics(
+        self,
+    ) -> list[tuple[str, str, str, list[tuple[str, list[tuple[str, str]], float]]]]:
+        """What was counted: `(name, help, kind, [(sample name, labels, value)])`, kind as Prometheus names it.
+
+        Counter families are named without `_total`; their samples with it.
+        """
+
+    def close(self) -> None:
+        """Writes and syncs the audit queue. Later requests are denied. Idempotent."""
+
+@final
+class FastLane:
+    """The tonic server; no Python on its path."""
+
+    addresses: list[str]
+    """Bound addresses, in the order of its listeners: `host:port` or `unix:/path`."""
+
+    @staticmethod
+    def start(engine: Engine, settings: bytes) -> FastLane:
+        """Binds and serves.
+
+        Args:
+            engine: What decides.
+            settings: JSON of `{listeners: [{name, address: "host:port" | "unix:/path", tls: null | {certificate, key,
+                client_ca}}], workers, concurrency, max_streams}`; certificates are PEM texts.
+
+        Raises:
+            EngineError: A listener cannot be bound, or a setting is refused.
+        """
+
+    def close(self, grace: float) -> None:
+        """Answers NOT_SERVING, takes no new calls, and waits for running ones.
+
+        Args:
+            grace: Seconds to wait before running calls are cut.
+        """
+
+def format_policy(text: str, file: str) -> str:
+    """Lays out a Cedar file as `authz fmt` does.
+
+    Raises:
+        BundleError: The text is no Cedar.
+    """
+
+def bundle_schema() -> str:
+    """JSON Schema of a bundle's YAML files."""
+
+def case_schema() -> str:
+    """JSON Schema of case files."""
+
+def build_profile() -> str:
+    """`release` or `debug`: how this module was compiled."""
+
+def reason_table() -> bytes:
+    """JSON array of `{name, number, public_code, next_action, retry, grpc_code, http_status, title, mend}`."""
