@@ -1,0 +1,354 @@
+"""Every key of the configuration, with its type, default and meaning."""
+
+import re
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic.json_schema import WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+__all__ = [
+    "LATER",
+    "Audit",
+    "Bundle",
+    "Config",
+    "DecisionListener",
+    "Enforcer",
+    "Identity",
+    "Issuer",
+    "Lane",
+    "Limits",
+    "Listener",
+    "Listeners",
+    "Log",
+    "LogFormat",
+    "LogLevel",
+    "Tls",
+    "Trust",
+    "TrustDomain",
+    "TrustSource",
+    "json_schema",
+]
+
+LATER: Final = "x-not-in-this-version"
+"""Mark of a key that stands in the schema, and is refused when used."""
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d)")
+
+
+def _seconds(value: object) -> object:
+    """Read `200ms`, `10s`, `5m`, `1h`, `7d`."""
+    if isinstance(value, float):
+        return value
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        kind, message = "duration", "a duration is a number and a unit: 200ms, 10s, 5m, 1h, 7d"
+        raise PydanticCustomError(kind, message)
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _spelled(seconds: float) -> str:
+    """Write a duration as it is read."""
+    return f"{seconds:g}s" if seconds >= 1 or not seconds else f"{seconds * 1000:g}ms"
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    PlainSerializer(_spelled, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "format": "duration"}),
+]
+"""Seconds; written as a number and a unit."""
+FilePath = Annotated[
+    str, StringConstraints(min_length=1), WithJsonSchema({"type": "string", "format": "path"})
+]
+"""A path; relative ones start at the folder of the file that says it, else at the working folder."""
+Address = Annotated[
+    str, StringConstraints(min_length=1), WithJsonSchema({"type": "string", "format": "address"})
+]
+"""`host:port`, `[::1]:port`, or `unix:///path`."""
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+"""A name of an entry: lower case."""
+Text = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+"""A text that is not empty."""
+
+
+def _later(meaning: str) -> Any:  # noqa: ANN401 - a pydantic field
+    """Make a key of later work.
+
+    Args:
+        meaning: What it will mean.
+
+    Returns:
+        The field.
+    """
+    return Field(
+        default=None,
+        description=f"{meaning} Not in this version.",
+        json_schema_extra={LATER: True},
+    )
+
+
+class _Strict(BaseModel):
+    """No unknown keys, no conversions, no change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+class Bundle(_Strict):
+    """The folder of policy and facts."""
+
+    path: FilePath
+    """Folder of the bundle."""
+    watch: bool = True
+    """Load again when a file of the bundle or a trust source changes."""
+    source: Any = _later("Where signed bundles are fetched from.")
+    keys: Any = _later("Keys that bundles must be signed with.")
+
+
+class TrustSource(_Strict):
+    """Where keys come from."""
+
+    file: FilePath
+    """A file, watched."""
+    url: Any = _later("Fetched from this URL.")
+
+
+class TrustDomain(_Strict):
+    """One SPIFFE trust domain."""
+
+    bundle: TrustSource
+    """Its SPIFFE bundle (JWKS with `use`); an empty one makes the whole domain invalid."""
+
+
+class SubjectKind(StrEnum):
+    """What the subjects of an issuer are."""
+
+    USER = "user"
+    SERVICE = "service"
+
+
+class Issuer(_Strict):
+    """Whoever issues subject tokens: the people and services on whose behalf agents act."""
+
+    issuer: Text
+    """The exact `iss` of its tokens."""
+    audience: tuple[Text, ...] = Field(default=(), max_length=16)
+    """A token must be for one of these; required."""
+    algorithms: tuple[Text, ...] = Field(default=(), max_length=16)
+    """Signature algorithms that are accepted, such as ES256; required."""
+    jwks: TrustSource
+    """Its keys."""
+    subject: SubjectKind = SubjectKind.USER
+    """What its subjects are."""
+    claims: tuple[Text, ...] = Field(default=(), max_length=32)
+    """Claims that the bundle may read."""
+    typ: tuple[Text, ...] | None = Field(default=None, max_length=8)
+    """Accepted `typ` headers; none given: JWT or absent."""
+
+
+class Trust(_Strict):
+    """Whose credentials are believed."""
+
+    domains: dict[str, TrustDomain] = Field(default_factory=dict, max_length=1000)
+    """SPIFFE trust domains, by name."""
+    issuers: dict[Name, Issuer] = Field(default_factory=dict, max_length=1000)
+    """Issuers of subject tokens, by the alias that bundles use."""
+    leeway: Annotated[Duration, Field(ge=0, le=60)] = 5.0
+    """How far clocks may differ."""
+    max_lifetime: Annotated[Duration, Field(gt=0)] | None = None
+    """Tokens that live longer are refused; none: no limit."""
+
+
+class Identity(_Strict):
+    """Who we are, to those who send us credentials."""
+
+    audiences: tuple[Text, ...] = Field(default=(), max_length=16)
+    """A JWT-SVID must be for one of these: our own names."""
+
+
+class Enforcer(_Strict):
+    """Whoever may ask about others."""
+
+    name: Name
+    """Its name, in policies and records."""
+    listener: Name | None = None
+    """The unix-socket listener that is this enforcer: the mode of its folder is the control."""
+    asks: tuple[Text, ...] = Field(default=(), max_length=1000)
+    """Systems it may ask about: `system:crm`, or `system:*`; required."""
+    match: Any = _later("SPIFFE id of the TLS peer that is this enforcer.")
+    relays: Any = _later("Facts about the caller that it may relay.")
+    reports: Any = _later("How it reports what came of a permit.")
+
+
+class Tls(_Strict):
+    """TLS of a listener."""
+
+    cert_file: FilePath | None = None
+    """Certificate chain, PEM."""
+    key_file: FilePath | None = None
+    """Private key, PEM."""
+    client_ca_file: FilePath | None = None
+    """Callers must show a certificate of these authorities, PEM."""
+
+
+class Listener(_Strict):
+    """An address that is served."""
+
+    address: Address
+    """`host:port` or `unix:///path`."""
+    tls: Tls | None = None
+    """TLS; needed on TCP unless `insecure_dev`."""
+
+
+class Lane(StrEnum):
+    """Which server answers."""
+
+    PYTHON = "python"
+    FAST = "fast"
+
+
+class DecisionListener(Listener):
+    """An address where decisions are asked for: `authz.v1.Authorizer` and Envoy's `Authorization`."""
+
+    lane: Lane = Lane.PYTHON
+    """`python` answers everything, `fast` only Check and Envoy's Check, at a fraction of the cost."""
+    insecure_dev: bool = False
+    """Plain TCP on loopback, for development: whoever reaches it may ask about every system."""
+
+
+class AdminListener(Listener):
+    """Status, Reload and Explain; a unix socket that only its owner can open."""
+
+
+class MetricsListener(Listener):
+    """HTTP: `/metrics`, `/healthz`, `/readyz`."""
+
+
+class Listeners(BaseModel):
+    """Addresses, by name; `admin` and `metrics` have a fixed meaning, all others answer decisions."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, use_attribute_docstrings=True)
+    __pydantic_extra__: dict[str, DecisionListener] = Field(init=False)
+
+    admin: AdminListener | None = None
+    """Administration, on a unix socket."""
+    metrics: MetricsListener | None = MetricsListener(address="127.0.0.1:8282")
+    """Metrics and health over HTTP; null: none."""
+    approvals: Any = _later("The page where people decide.")
+    http: Any = _later("JWKS, token exchange, introspection and AuthZEN over HTTP.")
+
+    @property
+    def decisions(self) -> dict[str, DecisionListener]:
+        """The listeners that answer decisions."""
+        return dict(self.__pydantic_extra__)
+
+
+class Audit(_Strict):
+    """The record of every decision: JSON lines."""
+
+    path: FilePath | None = None
+    """File that records are appended to; required to serve."""
+    queue: int = Field(default=4096, ge=16, le=1_000_000)
+    """Records that may wait to be written; full: deny."""
+
+
+class Limits(_Strict):
+    """What one node may use; whatever is over a limit is denied with its own reason code."""
+
+    threads: int = Field(default=4, ge=1, le=64)
+    """Threads that decide; more than 8 seldom helps."""
+    queue: int = Field(default=256, ge=1, le=65_536)
+    """Calls that may wait for a thread; full: OVERLOADED."""
+    max_message_bytes: int = Field(default=1_048_576, ge=4096, le=8_388_608)
+    """Largest request that is read; larger: BAD_INPUT."""
+    max_concurrent_streams: int = Field(default=1024, ge=16, le=65_536)
+    """Calls in flight on one connection."""
+    receive_timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 5.0
+    """A call whose request has not come by then is cancelled."""
+    default_deadline: Annotated[Duration, Field(ge=0.01, le=60)] = 2.0
+    """Deadline of a call that sets none."""
+    max_token_bytes: int = Field(default=8192, ge=512, le=65_536)
+    """Longest credential."""
+    token_cache: int = Field(default=65_536, ge=0, le=10_000_000)
+    """Verified tokens that are remembered."""
+    probe_rate: int = Field(default=100, ge=0, le=1_000_000)
+    """Requests in mode PROBE a second."""
+    bundle_max_bytes: int = Field(default=67_108_864, ge=1024, le=1_073_741_824)
+    """Largest bundle, all files together."""
+    bundle_max_files: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Most files of a bundle."""
+
+
+class LogLevel(StrEnum):
+    """What is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """How it is logged."""
+
+    JSON = "json"
+    TEXT = "text"
+
+
+class Log(_Strict):
+    """The log of the node, on standard error; decisions are in the audit."""
+
+    level: LogLevel = LogLevel.INFO
+    """Least level that is logged."""
+    format: LogFormat = LogFormat.JSON
+    """`json` for machines, `text` for people."""
+
+
+class Config(_Strict):
+    """Configuration of one Authz node."""
+
+    bundle: Bundle
+    """The folder of policy and facts."""
+    trust: Trust = Trust()
+    """Whose credentials are believed."""
+    identity: Identity = Identity()
+    """Who we are."""
+    enforcers: tuple[Enforcer, ...] = Field(default=(), max_length=1000)
+    """Whoever may ask about others; everyone else may ask only about itself."""
+    listeners: Listeners = Listeners()
+    """Addresses that are served."""
+    vars: dict[str, str] = Field(default_factory=dict, max_length=1000)
+    """Values of `${…}` in the bundle."""
+    audit: Audit = Audit()
+    """The record of every decision."""
+    limits: Limits = Limits()
+    """What one node may use."""
+    log: Log = Log()
+    """The log of the node."""
+    shutdown_grace_period: Annotated[Duration, Field(ge=0, le=600)] = 10.0
+    """How long calls in flight may take once the node stops."""
+    state: Any = _later("Where tasks and sessions are kept.")
+    topology: Any = _later("Whether one server decides all calls of a session.")
+    providers: Any = _later("Coroutines that fetch facts which cannot be a snapshot.")
+    mode: Any = _later("Softening by deployment.")
+    credentials: Any = _later("Keys of the task credentials that are issued.")
+    approvals: Any = _later("How people are asked to decide.")
+    guards: Any = _later("Keys whose signed confidence is believed.")
+    tracing: Any = _later("Where spans are sent.")
+
+
+def json_schema() -> dict[str, Any]:
+    """Make the published JSON Schema.
+
+    Returns:
+        The schema (draft 2020-12).
+    """
+    schema = Config.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    for model, keys in (("Issuer", ("audience", "algorithms")), ("Enforcer", ("asks",))):
+        required = schema["$defs"][model].setdefault("required", [])
+        required.extend(key for key in keys if key not in required)
+    return schema

@@ -1,0 +1,132 @@
+"""Errors of the Python side: one tree.
+
+Each class carries the reason code, the canonical gRPC code (`google.rpc.Code`) and the HTTP status that it
+has on the wire; only `authz.server.status` puts them there. Decisions are no errors: Check answers with one.
+
+    AuthzError
+    ├── ConfigError          the configuration is refused; nothing starts
+    ├── BundleError          the bundle is refused; the one before goes on serving
+    │   └── BundleTestsFailed    it compiles, but its own tests fail
+    ├── TrustError           keys or trust sources are refused
+    ├── EngineError          the engine could not be built
+    ├── ApiError             an API method (never a decision) refuses; the engine says how
+    ├── NotInThisVersion     the method or option exists and is not done yet
+    ├── Unavailable          a server cannot be reached, or cannot answer
+    └── UsageError           a command was given something that it cannot use
+"""
+
+from typing import ClassVar
+
+from authz.model import Diagnostic
+
+__all__ = [
+    "ApiError",
+    "AuthzError",
+    "BundleError",
+    "BundleTestsFailed",
+    "ConfigError",
+    "EngineError",
+    "NotInThisVersion",
+    "TrustError",
+    "Unavailable",
+    "UsageError",
+]
+
+
+class AuthzError(Exception):
+    """Root of the tree."""
+
+    reason: str = "UNAVAILABLE"
+    """Reason code, as in `google.rpc.ErrorInfo.reason`."""
+    grpc_code: int = 14
+    """Canonical code, `google.rpc.Code`."""
+    http_status: int = 503
+    """HTTP status."""
+    exit_code: ClassVar[int] = 1
+    """Exit code of a command that ends with this error."""
+
+
+class _Diagnosed(AuthzError):
+    """An error that lists every defect it found.
+
+    Args:
+        diagnostics: At least one.
+    """
+
+    def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
+        super().__init__("\n".join(str(d) for d in diagnostics))
+        self.diagnostics = diagnostics
+
+
+class ConfigError(_Diagnosed):
+    """The configuration is refused."""
+
+    reason = "BAD_INPUT"
+    grpc_code = 3
+    http_status = 400
+    exit_code = 3
+
+
+class BundleError(_Diagnosed):
+    """The bundle is refused."""
+
+    reason = "BAD_INPUT"
+    grpc_code = 9
+    http_status = 400
+    exit_code = 3
+
+
+class BundleTestsFailed(BundleError):
+    """The bundle's own tests fail."""
+
+    exit_code = 2
+
+
+class TrustError(_Diagnosed):
+    """Keys or trust sources are refused."""
+
+    reason = "UNTRUSTED_ISSUER"
+    grpc_code = 9
+    http_status = 400
+    exit_code = 3
+
+
+class EngineError(AuthzError):
+    """The engine could not be built or was closed."""
+
+    exit_code = 3
+
+
+class ApiError(AuthzError):
+    """An API method refuses.
+
+    Args:
+        reason: Reason code.
+        grpc_code: Canonical gRPC code.
+        message: One line for people.
+    """
+
+    def __init__(self, reason: str, grpc_code: int, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.grpc_code = grpc_code
+
+
+class NotInThisVersion(AuthzError):
+    """The method or option exists and is not done yet."""
+
+    reason = "UNIMPLEMENTED"
+    grpc_code = 12
+    http_status = 501
+
+
+class Unavailable(AuthzError):
+    """A server cannot be reached, or cannot answer."""
+
+
+class UsageError(AuthzError):
+    """A command was given something that it cannot use."""
+
+    reason = "BAD_INPUT"
+    grpc_code = 3
+    http_status = 400

@@ -1,0 +1,119 @@
+"""Values that the parts hand to one another: frozen, with no behaviour but their own text."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+__all__ = [
+    "BundleFiles",
+    "CallFacts",
+    "Diagnostic",
+    "MetricFamily",
+    "MetricKind",
+    "Reloaded",
+    "Severity",
+    "Surface",
+]
+
+
+class Severity(StrEnum):
+    """How bad a defect is."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One defect: what, where, and how to mend it."""
+
+    what: str
+    """One sentence."""
+    file: str = ""
+    """File, relative where that is shorter; empty where there is none."""
+    line: int = 0
+    """From 1; 0 where unknown."""
+    column: int = 0
+    """From 1; 0 where unknown."""
+    mend: str = ""
+    """How to mend it; may be empty."""
+    severity: Severity = Severity.ERROR
+    """Error or warning."""
+
+    def __str__(self) -> str:
+        """`file:line:column: what mend`."""
+        where = self.file
+        if where and self.line:
+            where += f":{self.line}" + (f":{self.column}" if self.column else "")
+        text = " ".join(part for part in (self.what, self.mend) if part)
+        return f"{where}: {text}" if where else text
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFiles:
+    """A bundle folder, read whole."""
+
+    root: str
+    """The folder, for messages."""
+    files: Mapping[str, bytes]
+    """Contents by relative path with `/`."""
+
+
+class Surface(StrEnum):
+    """How a decision is asked for; the names that the engine knows."""
+
+    CHECK = "check"
+    BATCH_CHECK = "batch_check"
+    ENVOY = "envoy"
+
+
+@dataclass(frozen=True, slots=True)
+class CallFacts:
+    """What the transport knows about one call."""
+
+    listener: str
+    """Name of the listener it came by."""
+    remaining: float | None = None
+    """Seconds until the caller's deadline; none where it set none."""
+    traceparent: str | None = None
+    """W3C trace context."""
+    authorization: str | None = None
+    """`authorization` metadata; several are joined by a comma, which no verifier accepts."""
+    peer: str | None = None
+    """Peer address, for the audit."""
+
+
+class MetricKind(StrEnum):
+    """Kinds of metric that the engine counts."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricFamily:
+    """One metric with its samples."""
+
+    name: str
+    """Full name; a counter's ends in `_total`."""
+    help: str
+    """One sentence."""
+    kind: MetricKind
+    """Kind."""
+    samples: tuple[tuple[str, Mapping[str, str], float], ...] = field(default=())
+    """Sample name, labels, value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What came of a reload."""
+
+    changed: bool
+    """Something new serves."""
+    revision: str
+    """Bundle revision that serves now; empty where none does."""
+    diagnostics: tuple[Diagnostic, ...] = ()
+    """Why it was refused, or warnings."""
+    failed: bool = False
+    """The new one was refused."""

@@ -1,0 +1,171 @@
+"""The methods that answer with a decision: whatever happens, the RPC is OK and the answer is a decision.
+
+An Envoy with `failure_mode_allow` turns every RPC error into a permit. So nothing here aborts: a full queue,
+a passed deadline, a message that is too large, an exception, even a panic of the engine, all answer a denial.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import grpc
+
+from authz.model import CallFacts, Surface
+from authz.server.executor import Turn
+from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
+from authz.thirdparty.envoy.type.v3 import http_status_pb2
+from authz.v1 import authorizer_pb2, decision_pb2, options_pb2, reason_pb2
+
+__all__ = [
+    "AUTHORIZER",
+    "ENVOY",
+    "TRANSPORT_MAX_BYTES",
+    "Answers",
+    "Decisions",
+    "Observe",
+    "last_resort",
+]
+
+AUTHORIZER: Final = "authz.v1.Authorizer"
+"""Our own service."""
+ENVOY: Final = "envoy.service.auth.v3.Authorization"
+"""Envoy's."""
+TRANSPORT_MAX_BYTES: Final = 16 * 1024 * 1024
+"""Larger messages end as an RPC error: the one limit that the transport itself must keep."""
+
+_FAR: Final = 1e6
+_UNAVAILABLE: Final = 14
+
+Observe = Callable[[float], None]
+"""Told how long a call took, in seconds."""
+
+
+class Answers(Protocol):
+    """The engine, as far as a decision needs it; all answers are encoded responses."""
+
+    def check(self, request: bytes, facts: CallFacts) -> bytes:
+        """Answer `authz.v1.Authorizer/Check`."""
+
+    def batch_check(self, request: bytes, facts: CallFacts) -> bytes:
+        """Answer `authz.v1.Authorizer/BatchCheck`."""
+
+    def envoy_check(self, request: bytes, facts: CallFacts) -> bytes:
+        """Answer `envoy.service.auth.v3.Authorization/Check`."""
+
+    def refusal(self, surface: Surface, reason: str) -> bytes:
+        """Answer a ready denial, counted and audited; never waits."""
+
+
+def last_resort(surface: Surface) -> bytes:
+    """Make the denial for when even the engine cannot refuse.
+
+    Args:
+        surface: How the decision was asked for.
+
+    Returns:
+        An encoded response: DENY, UNAVAILABLE.
+    """
+    if surface is Surface.ENVOY:
+        answer = external_auth_pb2.CheckResponse()
+        answer.status.code = _UNAVAILABLE
+        answer.denied_response.status.code = http_status_pb2.ServiceUnavailable
+        return answer.SerializeToString()
+    decision = decision_pb2.Decision(
+        outcome=decision_pb2.OUTCOME_DENY,
+        public_code=options_pb2.PUBLIC_CODE_UNAVAILABLE,
+        next_action=options_pb2.NEXT_ACTION_NONE,
+        retry=options_pb2.RETRY_LATER,
+        reason_code=reason_pb2.REASON_CODE_UNAVAILABLE,
+        enforced=True,
+    )
+    if surface is Surface.BATCH_CHECK:
+        return authorizer_pb2.BatchCheckResponse(decisions=[decision]).SerializeToString()
+    return decision_pb2.CheckResponse(decision=decision).SerializeToString()
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """Makes the handlers of one listener.
+
+    The listener's name is part of each handler, so no request can say that it came by another one.
+    """
+
+    engine: Answers
+    """Answers."""
+    listener: str
+    """Name of the listener."""
+    turn: Turn
+    """The executor."""
+    max_message_bytes: int
+    """Larger requests are BAD_INPUT."""
+    default_deadline: float
+    """Seconds that a call without a deadline has."""
+    failed: Callable[[BaseException], None]
+    """Told of every exception."""
+
+    def handler(self, surface: Surface, observe: Observe) -> grpc.RpcMethodHandler:
+        """Make a raw-bytes handler.
+
+        Args:
+            surface: Which method.
+            observe: Told how long each call took.
+
+        Returns:
+            The handler.
+        """
+        judge = {
+            Surface.CHECK: self.engine.check,
+            Surface.BATCH_CHECK: self.engine.batch_check,
+            Surface.ENVOY: self.engine.envoy_check,
+        }[surface]
+        ready = last_resort(surface)
+        turn, refuse, listener = self.turn, self.engine.refusal, self.listener
+        limit, default = self.max_message_bytes, self.default_deadline
+        clock = time.perf_counter
+
+        def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+            started = clock()
+            try:
+                turn.received()
+                if turn.shedding():
+                    return refuse(surface, "OVERLOADED")
+                if len(request) > limit:
+                    return refuse(surface, "BAD_INPUT")
+                return judge(request, facts_of(context, listener, default - turn.waited()))
+            except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
+                self.failed(error)
+                try:
+                    return refuse(surface, "UNAVAILABLE")
+                except BaseException as again:  # noqa: BLE001 - the same
+                    self.failed(again)
+                    return ready
+            finally:
+                observe(clock() - started)
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+def facts_of(context: grpc.ServicerContext, listener: str, default: float) -> CallFacts:
+    """Read what the transport knows about a call.
+
+    Args:
+        context: The call.
+        listener: Name of the listener.
+        default: Seconds left where the caller set no deadline.
+
+    Returns:
+        The facts.
+    """
+    traceparent: str | None = None
+    authorization: str | None = None
+    for key, value in context.invocation_metadata() or ():
+        if key == "authorization":
+            text = value if isinstance(value, str) else value.decode("latin-1")
+            # Two of them: joined, so that neither is believed.
+            authorization = text if authorization is None else f"{authorization},{text}"
+        elif key == "traceparent":
+            traceparent = value if isinstance(value, str) else None
+    left = context.time_remaining()
+    remaining = left if left is not None and left < _FAR else default
+    return CallFacts(listener, remaining, traceparent, authorization, context.peer())

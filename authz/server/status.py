@@ -1,0 +1,63 @@
+"""Errors on the wire: a gRPC status with `google.rpc.ErrorInfo`. Only API methods use it, never a decision."""
+
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from authz.errors import AuthzError, NotInThisVersion
+
+__all__ = ["DOMAIN", "abort", "not_in_this_version", "status_code"]
+
+DOMAIN: Final = "authz.dev"
+"""`domain` of every ErrorInfo."""
+_DETAILS: Final = "grpc-status-details-bin"
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def status_code(number: int) -> grpc.StatusCode:
+    """Find grpcio's name of a canonical code.
+
+    Args:
+        number: `google.rpc.Code`.
+
+    Returns:
+        Its name; UNKNOWN for one that is not listed, and for OK, which is no error.
+    """
+    return _CODES.get(number, grpc.StatusCode.UNKNOWN) if number else grpc.StatusCode.UNKNOWN
+
+
+def abort(context: grpc.ServicerContext, error: AuthzError) -> NoReturn:
+    """End the call with an error.
+
+    Args:
+        context: The call.
+        error: What is wrong.
+
+    Raises:
+        Exception: Always; grpcio's way to end a call.
+    """
+    code = status_code(error.grpc_code)
+    info = any_pb2.Any()
+    info.Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+    status = status_pb2.Status(code=code.value[0], message=str(error), details=[info])
+    context.set_trailing_metadata(((_DETAILS, status.SerializeToString()),))
+    context.abort(code, str(error))
+
+
+def not_in_this_version(method: str) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+    """Make the handler of a method that is not done yet.
+
+    Args:
+        method: Its name, for the message.
+
+    Returns:
+        The handler.
+    """
+
+    def refuse(_request: bytes, context: grpc.ServicerContext) -> bytes:
+        abort(context, NotInThisVersion(f"{method} is not in this version"))
+
+    return refuse
