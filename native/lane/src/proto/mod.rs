@@ -24,7 +24,7 @@ pub mod envoy {
     }
     pub mod r#type {
         pub mod v3 {
-            include!("envoy.r#type.v3.rs");
+            include!("envoy.type.v3.rs");
         }
     }
     pub mod service {
