@@ -108,7 +108,9 @@ lint-rust:
 # --- tests
 
 .PHONY: test
-test: setup proto-check lint test-rust test-python ## everything CI runs
+test: ## everything CI runs
+	@for stage in setup proto-check lint test-rust test-python; do \
+		start=$$SECONDS; $(MAKE) $$stage; echo "make test: $$stage took $$((SECONDS - start)) s"; done
 
 .PHONY: test-quick
 test-quick: setup ## unit tests only, of Rust's pure crates and of Python
