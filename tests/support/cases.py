@@ -1,0 +1,319 @@
+"""Case files: what is asked, by whom, and what must come of it, on every surface.
+
+They are the bundle's own test files with four more keys: `bundle` (a folder under `tests/cases/bundles`),
+`evidence` (replaces the minted credentials, so that bad ones can be tried), `http` (the same request as Envoy sends
+it) and `listener`. `tests/cases/schema.json` is their JSON Schema; a test holds it to these classes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+CASES: Final = Path(__file__).parents[1] / "cases"
+BUNDLES: Final = CASES / "bundles"
+SCHEMA: Final = CASES / "schema.json"
+
+Word = Annotated[str, Field(pattern=r"^[A-Z][A-Z_]+$")]
+Headers = list[tuple[str, str]]
+
+
+class Strict(BaseModel):
+    """No unknown keys."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True
+    )
+
+
+class As(Strict):
+    """Who asks."""
+
+    agent: str | None = None
+    """A name of `fixtures.agents`, or a SPIFFE id."""
+    subject: str | None = None
+    """A name of `fixtures.subjects`."""
+
+
+class SubjectFixture(Strict):
+    """A user or service."""
+
+    issuer: str = "corp"
+    """Alias of its issuer."""
+    kind: Literal["user", "service"] = "user"
+    """What it is."""
+    sub: str | None = None
+    """`sub` of its token; default: its name here."""
+    claims: dict[str, Any] = {}
+    """Claims of its token that policy may read."""
+    acr: str | None = None
+    """How it logged in."""
+
+
+class Fixtures(Strict):
+    """Who there is."""
+
+    agents: dict[str, str] = {}
+    """SPIFFE ids by name."""
+    subjects: dict[str, SubjectFixture] = {}
+    """Subjects by name."""
+
+
+class EvidenceItem(Strict):
+    """One credential, instead of the good one that `as` would bring."""
+
+    role: Literal["agent", "subject", "unspecified", "unknown"]
+    """Whose it is said to be."""
+    scheme: Literal["bearer", "dpop", "wpt", "unspecified", "unknown"] = "bearer"
+    """How it is presented."""
+    of: str | None = None
+    """A name of the fixtures; default: that of `as`."""
+    defect: str | None = None
+    """A defect of `tests/support/minting.py`; none: a good token."""
+    claims: dict[str, Any] = {}
+    """Claims that replace or add; null removes one."""
+    proof: str = ""
+    """The proof of possession."""
+
+
+class Http(Strict):
+    """The request as Envoy sends it."""
+
+    method: str = "GET"
+    """Method."""
+    host: str = "crm.example"
+    """Authority; empty where the caller sends none."""
+    path: str = "/"
+    """Target with query, undecoded."""
+    headers: Headers = []
+    """Headers beside the credentials."""
+    body: str | None = None
+    """Body as text; none: no body is sent."""
+    partial: bool | None = None
+    """Value of `x-envoy-auth-partial-body`; default: `false` where there is a body."""
+    principal: str = ""
+    """`source.principal`."""
+    extensions: dict[str, str] = {}
+    """`context_extensions`."""
+    credentials: bool = True
+    """Send the evidence in headers."""
+
+
+class Upstream(Strict):
+    """What a permit does to the request."""
+
+    set: dict[str, str] = {}
+    """Headers overwritten."""
+    removed: list[str] = []
+    """Headers removed."""
+
+
+class Expect(Strict):
+    """What must come out; a key that is not given is not compared."""
+
+    outcome: Literal["PERMIT", "STEP_UP", "DENY"]
+    """The answer."""
+    code: Word | None = None
+    """Reason code."""
+    kinds: list[str] | None = None
+    """Step-up kinds, sorted."""
+    policy: str | None = None
+    """The one determining policy."""
+    policies: list[str] | None = None
+    """The determining policies, sorted."""
+    controls: list[str] | None = None
+    """Their controls, sorted."""
+    obligations: list[str] | None = None
+    """Obligations, sorted."""
+    public_code: Word | None = None
+    """What the agent sees."""
+    next_action: Word | None = None
+    """What it can do."""
+    tier: Word | None = None
+    """Effective tier."""
+    resource: str | None = None
+    """The Cedar resource."""
+    shown_reason: str | None = None
+    """The reason that the agent is shown."""
+    upstream: Upstream | None = None
+    """Over ext_authz: headers."""
+
+
+class Request(Strict):
+    """Further fields of a CheckRequest."""
+
+    task: str = ""
+    resource: str = ""
+    destinations: list[str] = []
+    labels: list[str] = []
+    confidence_jws: str = ""
+    idempotency_key: str = ""
+    supported_obligations: list[str] = []
+    approval_id: str = ""
+    mode: Literal["", "ENFORCE", "PROBE", "UNKNOWN"] = ""
+
+
+class Step(Strict):
+    """One request."""
+
+    as_: As | None = Field(default=None, alias="as")
+    """Who asks; default: the case's."""
+    call: str | None = None
+    """Operation id."""
+    input: Any = None
+    """Arguments; default: none."""
+    input_text: str | None = None
+    """Arguments as raw text, for what YAML cannot say."""
+    input_base64: str | None = None
+    """Arguments as raw bytes."""
+    request: Request = Request()
+    """Further fields."""
+    evidence: list[EvidenceItem] | None = None
+    """Credentials instead of good ones."""
+    http: Http | None = None
+    """The request as Envoy sends it."""
+    listener: Literal["main", "crm-only", "none"] = "main"
+    """`main` asks for all systems, `crm-only` for `crm` alone, `none` is no enforcer."""
+    expect: Expect | Literal["PERMIT", "STEP_UP", "DENY"]
+    """What must come out."""
+
+    @property
+    def wanted(self) -> Expect:
+        """What must come out, in full."""
+        return self.expect if isinstance(self.expect, Expect) else Expect(outcome=self.expect)
+
+
+class Case(Strict):
+    """A request, or a trace of several."""
+
+    case: str | None = None
+    """Its name."""
+    trace: str | None = None
+    """The same, for several steps."""
+    as_: As = Field(default=As(), alias="as")
+    """Who asks."""
+    steps: list[Step] | None = None
+    """The requests of a trace."""
+    call: str | None = None
+    input: Any = None
+    input_text: str | None = None
+    input_base64: str | None = None
+    request: Request = Request()
+    evidence: list[EvidenceItem] | None = None
+    http: Http | None = None
+    listener: Literal["main", "crm-only", "none"] = "main"
+    expect: Expect | Literal["PERMIT", "STEP_UP", "DENY"] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Case:
+        if (self.case is None) == (self.trace is None):
+            raise ValueError("give `case` or `trace`")
+        if (self.steps is None) == (self.expect is None):
+            raise ValueError("give `steps`, or one request with `expect`")
+        return self
+
+
+class CaseFile(Strict):
+    """A file of cases."""
+
+    bundle: str
+    """Folder under `tests/cases/bundles`."""
+    fixtures: Fixtures = Fixtures()
+    """Who there is."""
+    tests: list[Case] = Field(min_length=1)
+    """The cases."""
+
+
+@dataclass(frozen=True)
+class Flat:
+    """One request of one case, with all that it inherits."""
+
+    id: str
+    bundle: str
+    fixtures: Fixtures
+    who: As
+    step: Step
+
+    def agent(self, name: str | None = None) -> str | None:
+        """Returns the SPIFFE id of an agent, by default the case's."""
+        name = name or self.who.agent
+        return self.fixtures.agents.get(name, name) if name else None
+
+    def subject(self, name: str | None = None) -> tuple[str, SubjectFixture] | None:
+        """Returns `sub` and fixture of a subject, by default the case's."""
+        name = name or self.who.subject
+        if not name:
+            return None
+        fixture = self.fixtures.subjects[name]
+        return fixture.sub or name, fixture
+
+    @property
+    def arguments(self) -> bytes:
+        """The arguments as sent."""
+        step = self.step
+        if step.input_text is not None:
+            return step.input_text.encode()
+        if step.input_base64 is not None:
+            import base64  # noqa: PLC0415 - rarely
+
+            return base64.b64decode(step.input_base64)
+        return b"" if step.input is None else json.dumps(step.input, ensure_ascii=False).encode()
+
+
+def read(path: Path) -> CaseFile:
+    """Reads one file."""
+    return CaseFile.model_validate(yaml.safe_load(path.read_text()))
+
+
+def files() -> list[Path]:
+    """Lists the case files."""
+    return sorted(CASES.glob("*.yaml"))
+
+
+def load() -> list[Flat]:
+    """Reads every case of every file, one request each."""
+    found: list[Flat] = []
+    for path in files():
+        file = read(path)
+        for case in file.tests:
+            name = case.case or case.trace
+            steps = case.steps or [_only(case)]
+            for index, step in enumerate(steps, 1):
+                suffix = f" #{index}" if case.steps else ""
+                found.append(
+                    Flat(
+                        f"{path.stem}: {name}{suffix}",
+                        file.bundle,
+                        file.fixtures,
+                        step.as_ or case.as_,
+                        step,
+                    )
+                )
+    return found
+
+
+def _only(case: Case) -> Step:
+    assert case.expect is not None
+    return Step(
+        call=case.call,
+        input=case.input,
+        input_text=case.input_text,
+        input_base64=case.input_base64,
+        request=case.request,
+        evidence=case.evidence,
+        http=case.http,
+        listener=case.listener,
+        expect=case.expect,
+    )
+
+
+def schema() -> str:
+    """Returns the JSON Schema of case files, as the committed file holds it."""
+    made = CaseFile.model_json_schema()
+    made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return json.dumps(made, indent=2, sort_keys=True) + "\n"

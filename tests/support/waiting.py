@@ -1,0 +1,53 @@
+"""Waits on conditions: a test never sleeps for a guessed time."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def eventually(probe: Callable[[], T], *, within: float = 15.0, every: float = 0.02, what: str = "") -> T:
+    """Calls `probe` until its answer is true, and returns that answer.
+
+    Args:
+        probe: Asked again and again; an OSError or AssertionError counts as "not yet".
+        within: Seconds until it gives up.
+        every: Seconds between two questions.
+        what: What was waited for, for the message.
+
+    Raises:
+        TimeoutError: It never became true.
+    """
+    deadline = time.monotonic() + within
+    last: object = None
+    while True:
+        try:
+            answer = probe()
+        except (OSError, AssertionError) as error:
+            last = error
+        else:
+            if answer:
+                return answer
+            last = answer
+        if time.monotonic() > deadline:
+            message = f"not within {within} s: {what or probe!r}; the last answer was {last!r}"
+            raise TimeoutError(message)
+        time.sleep(every)
+
+
+def accepts(port: int) -> bool:
+    """Tells whether something accepts connections on this loopback port."""
+    with socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+
+
+def free_port() -> int:
+    """Returns a loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
