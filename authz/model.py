@@ -64,7 +64,7 @@ class Surface(StrEnum):
 
     CHECK = "check"
     BATCH_CHECK = "batch_check"
-    ENVOY = "envoy"
+    EXT_AUTHZ = "ext_authz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class MetricFamily:
     """One metric with its samples."""
 
     name: str
-    """Full name; a counter's ends in `_total`."""
+    """Name; a counter's without `_total`."""
     help: str
     """One sentence."""
     kind: MetricKind

@@ -66,7 +66,7 @@ def last_resort(surface: Surface) -> bytes:
     Returns:
         An encoded response: DENY, UNAVAILABLE.
     """
-    if surface is Surface.ENVOY:
+    if surface is Surface.EXT_AUTHZ:
         answer = external_auth_pb2.CheckResponse()
         answer.status.code = _UNAVAILABLE
         answer.denied_response.status.code = http_status_pb2.ServiceUnavailable
@@ -97,8 +97,6 @@ class Decisions:
     """Name of the listener."""
     turn: Turn
     """The executor."""
-    max_message_bytes: int
-    """Larger requests are BAD_INPUT."""
     default_deadline: float
     """Seconds that a call without a deadline has."""
     failed: Callable[[BaseException], None]
@@ -117,11 +115,11 @@ class Decisions:
         judge = {
             Surface.CHECK: self.engine.check,
             Surface.BATCH_CHECK: self.engine.batch_check,
-            Surface.ENVOY: self.engine.envoy_check,
+            Surface.EXT_AUTHZ: self.engine.envoy_check,
         }[surface]
         ready = last_resort(surface)
         turn, refuse, listener = self.turn, self.engine.refusal, self.listener
-        limit, default = self.max_message_bytes, self.default_deadline
+        default = self.default_deadline
         clock = time.perf_counter
 
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -130,8 +128,6 @@ class Decisions:
                 turn.received()
                 if turn.shedding():
                     return refuse(surface, "OVERLOADED")
-                if len(request) > limit:
-                    return refuse(surface, "BAD_INPUT")
                 return judge(request, facts_of(context, listener, default - turn.waited()))
             except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
                 self.failed(error)

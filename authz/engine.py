@@ -1,0 +1,465 @@
+"""The engine: the only module that imports `authz._native`.
+
+Everything crosses as bytes or scalars; errors of the extension become errors of `authz.errors`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+from authz import _native
+from authz.errors import ApiError, BundleError, EngineError, TrustError
+from authz.model import BundleFiles, CallFacts, Diagnostic, MetricFamily, MetricKind, Severity, Surface
+
+__all__ = [
+    "Engine",
+    "FastLane",
+    "ListenerRules",
+    "Plan",
+    "TestReport",
+    "Trust",
+    "build_profile",
+    "bundle_schema",
+    "case_schema",
+    "format_policy",
+    "reason_table",
+]
+
+_MAX_SHOWN: Final = 1000
+
+
+def _diagnostics(text: str) -> tuple[Diagnostic, ...]:
+    """Read the extension's list of defects."""
+    try:
+        listed = json.loads(text)
+    except ValueError:
+        return tuple(Diagnostic(line) for line in text.splitlines() if line.strip())
+    return tuple(
+        Diagnostic(
+            what=str(item.get("what", "")),
+            file=str(item.get("file", "")),
+            line=int(item.get("line") or 0),
+            column=int(item.get("column") or 0),
+            mend=str(item.get("mend", "")),
+            severity=Severity(item.get("severity", "error")),
+        )
+        for item in listed[:_MAX_SHOWN]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerRules:
+    """What the engine knows about a listener."""
+
+    name: str
+    """Its name."""
+    enforcer: str | None = None
+    """The enforcer that it is, if it is one."""
+    asks: tuple[str, ...] = ()
+    """What that enforcer may ask about."""
+    insecure_dev: bool = False
+    """Plain TCP: whoever reaches it may ask about every system, and may relay nothing."""
+    admin: bool = False
+    """The administration listener."""
+
+
+@final
+class Plan:
+    """A compiled bundle."""
+
+    __slots__ = ("native",)
+
+    def __init__(self, native: "_native.Plan") -> None:
+        self.native = native
+
+    @staticmethod
+    def compile(
+        bundle: BundleFiles, variables: Mapping[str, str], previous: "Plan | None" = None
+    ) -> "Plan":
+        """Compile a bundle.
+
+        Args:
+            bundle: Its files.
+            variables: Values of `${…}`.
+            previous: The plan before; what did not change is not validated again.
+
+        Returns:
+            The plan.
+
+        Raises:
+            BundleError: With every defect.
+        """
+        before = previous.native if previous is not None else None
+        try:
+            return Plan(_native.Plan.compile(dict(bundle.files), dict(variables), before))
+        except _native.BundleError as error:
+            raise BundleError(_diagnostics(error.diagnostics)) from error
+
+    @property
+    def name(self) -> str:
+        """The bundle's name."""
+        return self.native.name
+
+    @property
+    def revision(self) -> str:
+        """Its revision."""
+        return self.native.revision
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its files, in hex."""
+        return self.native.digest
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """Systems in its catalog."""
+        return tuple(self.native.systems)
+
+    @property
+    def warnings(self) -> tuple[Diagnostic, ...]:
+        """Defects that do not refuse it."""
+        return _diagnostics(self.native.warnings)
+
+    @property
+    def operation_count(self) -> int:
+        """Operations in its catalog."""
+        return self.native.operation_count
+
+    @property
+    def policy_count(self) -> int:
+        """Policies."""
+        return self.native.policy_count
+
+    def test(self, bundle: BundleFiles, now_ms: int) -> "TestReport":
+        """Run the bundle's own tests.
+
+        Args:
+            bundle: Its files.
+            now_ms: The time that the tests see.
+
+        Returns:
+            The report.
+
+        Raises:
+            BundleError: A test file cannot be read.
+        """
+        try:
+            return TestReport(json.loads(self.native.test(dict(bundle.files), now_ms)))
+        except _native.BundleError as error:
+            raise BundleError(_diagnostics(error.diagnostics)) from error
+
+    def eval(self, request: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
+        """Judge one request offline, on facts that are stated instead of proved.
+
+        Args:
+            request: As documented for `authz eval`.
+            now_ms: The time.
+
+        Returns:
+            The decision with its trace.
+
+        Raises:
+            BundleError: The request cannot be read.
+        """
+        try:
+            decided: dict[str, Any] = json.loads(self.native.eval(json.dumps(request).encode(), now_ms))
+        except _native.BundleError as error:
+            raise BundleError(_diagnostics(error.diagnostics)) from error
+        return decided
+
+
+@dataclass(frozen=True, slots=True)
+class TestReport:
+    """What a bundle's tests came to."""
+
+    __test__ = False
+
+    document: Mapping[str, Any]
+    """As the engine wrote it."""
+
+
+@final
+class Trust:
+    """A compiled key set."""
+
+    __slots__ = ("native",)
+
+    def __init__(self, native: "_native.Trust") -> None:
+        self.native = native
+
+    @staticmethod
+    def compile(spec: bytes) -> "Trust":
+        """Compile trust sources.
+
+        Args:
+            spec: Their JSON.
+
+        Returns:
+            The key set.
+
+        Raises:
+            TrustError: With every defect.
+        """
+        try:
+            return Trust(_native.Trust.compile(spec))
+        except _native.TrustError as error:
+            raise TrustError(_diagnostics(str(error))) from error
+
+    @property
+    def revision(self) -> str:
+        """Digest of the key set."""
+        return self.native.revision
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong but does not refuse it, such as an empty domain bundle."""
+        return tuple(
+            f"{item.get('place', '')}: {item.get('what', '')}; {item.get('mend', '')}"
+            for item in json.loads(self.native.warnings)
+        )
+
+
+@final
+class Engine:
+    """Decides: bytes in, bytes out.
+
+    Args:
+        settings: Limits and the audit, as the engine's JSON.
+
+    Raises:
+        EngineError: It cannot be built, for example because the audit file cannot be opened.
+    """
+
+    __slots__ = ("_native",)
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        try:
+            self._native = _native.Engine(json.dumps(settings).encode())
+        except _native.EngineError as error:
+            raise EngineError(str(error)) from error
+
+    @property
+    def native(self) -> "_native.Engine":
+        """The extension's object, for the fast lane."""
+        return self._native
+
+    def load(self, plan: Plan, trust: Trust, listeners: Sequence[ListenerRules]) -> None:
+        """Swap in a new world; decisions that run keep the one before.
+
+        Args:
+            plan: The bundle.
+            trust: The keys.
+            listeners: Every listener.
+
+        Raises:
+            EngineError: The listeners cannot be read; nothing changed.
+        """
+        rules = [
+            {
+                "name": rule.name,
+                "enforcer": {"name": rule.enforcer, "asks": list(rule.asks)}
+                if rule.enforcer is not None
+                else None,
+                "insecure_dev": rule.insecure_dev,
+                "admin": rule.admin,
+            }
+            for rule in listeners
+        ]
+        try:
+            self._native.load(plan.native, trust.native, json.dumps(rules).encode())
+        except _native.EngineError as error:
+            raise EngineError(str(error)) from error
+
+    def check(self, request: bytes, facts: CallFacts) -> bytes:
+        """Answer `authz.v1.Authorizer/Check`.
+
+        Args:
+            request: An encoded CheckRequest, or anything else.
+            facts: What the transport knows.
+
+        Returns:
+            An encoded CheckResponse.
+        """
+        return self._native.check(
+            request, facts.listener, facts.remaining, facts.traceparent, facts.authorization, facts.peer
+        )
+
+    def batch_check(self, request: bytes, facts: CallFacts) -> bytes:
+        """Answer `authz.v1.Authorizer/BatchCheck`.
+
+        Args:
+            request: An encoded BatchCheckRequest, or anything else.
+            facts: What the transport knows.
+
+        Returns:
+            An encoded BatchCheckResponse.
+        """
+        return self._native.batch_check(
+            request, facts.listener, facts.remaining, facts.traceparent, facts.authorization, facts.peer
+        )
+
+    def envoy_check(self, request: bytes, facts: CallFacts) -> bytes:
+        """Answer `envoy.service.auth.v3.Authorization/Check`.
+
+        Args:
+            request: An encoded CheckRequest of Envoy, or anything else.
+            facts: What the transport knows.
+
+        Returns:
+            An encoded CheckResponse of Envoy.
+        """
+        return self._native.envoy_check(
+            request, facts.listener, facts.remaining, facts.traceparent, facts.authorization, facts.peer
+        )
+
+    def explain(self, request: bytes, facts: CallFacts) -> bytes:
+        """Answer `authz.v1.Authorizer/Explain`.
+
+        Args:
+            request: An encoded ExplainRequest.
+            facts: What the transport knows.
+
+        Returns:
+            An encoded ExplainResponse.
+
+        Raises:
+            ApiError: The request cannot be read, or the caller may not ask.
+        """
+        try:
+            return self._native.explain(
+                request, facts.listener, facts.remaining, facts.traceparent, facts.authorization, facts.peer
+            )
+        except _native.ApiError as error:
+            raise ApiError(error.reason_code, error.grpc_code, error.message) from error
+
+    def refusal(self, surface: Surface, reason: str) -> bytes:
+        """Answer a ready denial, counted and audited; never waits.
+
+        Args:
+            surface: How the decision was asked for.
+            reason: Reason code.
+
+        Returns:
+            An encoded response of that surface.
+        """
+        return self._native.refusal(surface.value, reason)
+
+    def status(self) -> dict[str, Any]:
+        """Tell how the engine stands.
+
+        Returns:
+            Its own account.
+        """
+        stands: dict[str, Any] = json.loads(self._native.status())
+        return stands
+
+    def metrics(self) -> tuple[MetricFamily, ...]:
+        """Read what the engine counted.
+
+        Returns:
+            Every family.
+        """
+        return tuple(
+            MetricFamily(
+                name,
+                text,
+                MetricKind(kind),
+                tuple((sample, dict(labels), value) for sample, labels, value in samples),
+            )
+            for name, text, kind, samples in self._native.metrics()
+        )
+
+    def close(self) -> None:
+        """Flush the audit and let go of everything; later calls deny."""
+        self._native.close()
+
+
+@final
+class FastLane:
+    """The Rust server for Check and Envoy's Check.
+
+    Args:
+        engine: The engine that answers.
+        settings: Listeners and limits, as the engine's JSON.
+
+    Raises:
+        EngineError: A listener cannot be opened.
+    """
+
+    __slots__ = ("_native",)
+
+    def __init__(self, engine: Engine, settings: Mapping[str, Any]) -> None:
+        try:
+            self._native = _native.FastLane.start(engine.native, json.dumps(settings).encode())
+        except _native.EngineError as error:
+            raise EngineError(str(error)) from error
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Bound addresses, in the order of the listeners."""
+        return tuple(self._native.addresses)
+
+    def close(self, grace: float) -> None:
+        """Drain and stop.
+
+        Args:
+            grace: Seconds that calls in flight may take.
+        """
+        self._native.close(grace)
+
+
+def format_policy(text: str, file: str) -> str:
+    """Format a Cedar file.
+
+    Args:
+        text: The file.
+        file: Its name, for messages.
+
+    Returns:
+        The same policies in the usual form.
+
+    Raises:
+        BundleError: It is no Cedar.
+    """
+    try:
+        return _native.format_policy(text, file)
+    except _native.BundleError as error:
+        raise BundleError(_diagnostics(error.diagnostics)) from error
+
+
+def bundle_schema() -> str:
+    """Give the JSON Schema of bundle files.
+
+    Returns:
+        JSON text.
+    """
+    return _native.bundle_schema()
+
+
+def case_schema() -> str:
+    """Give the JSON Schema of case files.
+
+    Returns:
+        JSON text.
+    """
+    return _native.case_schema()
+
+
+def build_profile() -> str:
+    """Tell how the extension was built.
+
+    Returns:
+        `release`, or `debug`: then nothing may be concluded from its speed.
+    """
+    return _native.build_profile()
+
+
+def reason_table() -> list[dict[str, Any]]:
+    """Give every reason code with what follows from it.
+
+    Returns:
+        One row a code.
+    """
+    rows: list[dict[str, Any]] = json.loads(_native.reason_table())
+    return rows

@@ -1,0 +1,375 @@
+"""Builds a node from its configuration, runs it, and takes it down again. Nothing else builds objects."""
+
+import signal
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any, Final
+
+import grpc
+
+from authz import __version__
+from authz.config import Config, Lane
+from authz.config.rules import socket_path
+from authz.engine import Engine, FastLane, ListenerRules, build_profile
+from authz.errors import ConfigError
+from authz.model import Diagnostic, Surface
+from authz.server.admin import ADMIN, Administration
+from authz.server.decisions import AUTHORIZER, ENVOY, Decisions
+from authz.server.executor import BoundedExecutor
+from authz.server.grpc_listener import GrpcListener, Services
+from authz.server.http import HttpListener, application
+from authz.server.readiness import Readiness
+from authz.server.side import Health, SideThreads, reflection_handler
+from authz.server.sockets import prepare, private
+from authz.server.status import not_in_this_version
+from authz.server.tls import read_tls
+from authz.server.watch import Watch
+from authz.server.world import World
+from authz.telemetry import Logger, Metrics
+
+__all__ = ["Node", "engine_settings", "listener_rules"]
+
+_ADMIN_THREADS: Final = 2
+_ADMIN_QUEUE: Final = 16
+_MARGIN: Final = 2.0
+
+
+def engine_settings(config: Config) -> dict[str, Any]:
+    """Say the engine's settings.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        Settings as the engine reads them.
+
+    Raises:
+        ConfigError: There is no audit.
+    """
+    if config.audit.path is None:
+        what = "`audit.path` is missing. Decisions would leave no record."
+        raise ConfigError((Diagnostic(what, mend="Add audit: {path: ...}, or --audit-path."),))
+    limits = config.limits
+    return {
+        "audit_path": config.audit.path,
+        "audit_queue_lines": config.audit.queue,
+        "token_cache_size": limits.token_cache,
+        "max_message_bytes": limits.max_message_bytes,
+        "max_token_bytes": limits.max_token_bytes,
+        "probe_rate": limits.probe_rate,
+        "version": __version__,
+    }
+
+
+def listener_rules(config: Config) -> list[ListenerRules]:
+    """Say what the engine must know about each listener.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        One rule a listener that can ask.
+    """
+    enforcers = {enforcer.listener: enforcer for enforcer in config.enforcers}
+    rules = []
+    for name, listener in config.listeners.decisions.items():
+        enforcer = enforcers.get(name)
+        rules.append(
+            ListenerRules(
+                name,
+                enforcer=enforcer.name if enforcer is not None else None,
+                asks=enforcer.asks if enforcer is not None else (),
+                insecure_dev=listener.insecure_dev,
+            )
+        )
+    if config.listeners.admin is not None:
+        rules.append(ListenerRules("admin", admin=True))
+    return rules
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a node is made of."""
+
+    engine: Engine
+    world: World
+    readiness: Readiness
+    health: Health
+    side: SideThreads
+    executor: BoundedExecutor
+    admin_executor: BoundedExecutor
+    listeners: tuple[GrpcListener, ...]
+    fast: FastLane | None
+    http: HttpListener | None
+    watch: Watch | None
+    metrics: Metrics
+
+
+class Node:
+    """One Authz node.
+
+    Args:
+        config: The checked configuration.
+        log: Where it says what it does.
+
+    Raises:
+        AuthzError: It cannot be built: an address is taken, the audit cannot be opened, bundle or keys are refused.
+    """
+
+    def __init__(self, config: Config, log: Logger) -> None:
+        self._config = config
+        self._log = log
+        self._commands: SimpleQueue[str] = SimpleQueue()
+        self._closed = False
+        with ExitStack() as undo:
+            self._parts = self._build(undo)
+            undo.pop_all()
+
+    # --- life
+
+    def start(self) -> None:
+        """Open every listener."""
+        parts = self._parts
+        for listener in parts.listeners:
+            listener.server.start()
+        if parts.http is not None:
+            parts.http.start()
+        parts.readiness.serving()
+        parts.health.serving(on=True)
+        if parts.watch is not None:
+            parts.watch.start()
+        for name, address in self.addresses.items():
+            self._log.info("listening", listener=name, address=address)
+        for name, decision in self._config.listeners.decisions.items():
+            if decision.insecure_dev:
+                self._log.warning(
+                    "insecure_dev: whoever reaches this address may ask about every system", listener=name
+                )
+        self._log.info("ready", version=__version__, build_profile=build_profile())
+
+    def run(self) -> None:
+        """Serve until a signal says stop; SIGHUP loads bundle and keys again.
+
+        The main thread waits here, in Python, so that signals are handled.
+        """
+
+        def on_signal(number: int, _frame: FrameType | None) -> None:
+            self._commands.put("reload" if number == signal.SIGHUP else "stop")
+
+        before = {
+            number: signal.signal(number, on_signal)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        }
+        try:
+            self.start()
+            while self._commands.get() == "reload":
+                self._parts.world.reload()
+        finally:
+            self.close()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def close(self) -> None:
+        """Stop: not serving, lanes drain, audit flushes, engine closes. Again: nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        parts, grace = self._parts, self._config.shutdown_grace_period
+        self._log.info("stopping", grace_seconds=grace)
+        parts.readiness.stopping()
+        parts.health.stopping()
+        if parts.watch is not None:
+            parts.watch.close()
+        draining = [listener.server.stop(grace) for listener in parts.listeners]
+        if parts.fast is not None:
+            parts.fast.close(grace)
+        deadline = time.monotonic() + grace + _MARGIN
+        for drained in draining:
+            drained.wait(max(0.0, deadline - time.monotonic()))
+        parts.executor.shutdown(wait=False)
+        parts.admin_executor.shutdown(wait=False)
+        parts.side.close()
+        parts.engine.close()
+        if parts.http is not None:
+            parts.http.close()
+        for listener in parts.listeners:
+            _unlink(listener.address)
+        self._log.info("stopped")
+
+    # --- what it can be asked
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Bound addresses, by listener."""
+        found = {listener.name: listener.address for listener in self._parts.listeners}
+        if self._parts.fast is not None:
+            found.update(zip(self._fast_names, self._parts.fast.addresses, strict=True))
+        if self._parts.http is not None:
+            found["metrics"] = self._parts.http.address
+        return found
+
+    @property
+    def world(self) -> World:
+        """Bundle and keys."""
+        return self._parts.world
+
+    # --- building
+
+    @property
+    def _fast_names(self) -> list[str]:
+        decisions = self._config.listeners.decisions
+        return [name for name, listener in decisions.items() if listener.lane is Lane.FAST]
+
+    def _failed(self, error: BaseException) -> None:
+        self._log.error("a call failed inside the server", error=repr(error), exc_info=error)
+
+    def _build(self, undo: ExitStack) -> _Parts:
+        config, log = self._config, self._log
+        metrics = Metrics(__version__, build_profile())
+        engine = Engine(engine_settings(config))
+        undo.callback(engine.close)
+        metrics.pull(engine.metrics)
+        world = World(config, engine, listener_rules(config), metrics, log)
+        readiness = Readiness(
+            __version__,
+            build_profile(),
+            world,
+            engine.status,
+            [name for name, listener in config.listeners.decisions.items() if listener.insecure_dev],
+            time.time(),
+        )
+        limits = config.limits
+        executor = BoundedExecutor(
+            limits.threads, limits.queue, receive_timeout=limits.receive_timeout, failed=self._failed
+        )
+        undo.callback(executor.shutdown, wait=False)
+        admin_executor = BoundedExecutor(_ADMIN_THREADS, _ADMIN_QUEUE, failed=self._failed)
+        undo.callback(admin_executor.shutdown, wait=False)
+        _executor_metrics(metrics, executor)
+        side = SideThreads()
+        undo.callback(side.close)
+        health = Health((AUTHORIZER, ENVOY, ADMIN), side)
+        listeners = self._bind(engine, world, readiness, executor, admin_executor, side, health, metrics, undo)
+        world.load()
+        fast = self._fast_lane(engine)
+        if fast is not None:
+            undo.callback(fast.close, 0.0)
+        http = None
+        if config.listeners.metrics is not None:
+            http = HttpListener(config.listeners.metrics, application(metrics.render, readiness))
+        watch = Watch(world.watched, world.reload, log) if config.bundle.watch else None
+        return _Parts(
+            engine, world, readiness, health, side, executor, admin_executor, listeners, fast, http, watch, metrics
+        )
+
+    def _bind(  # noqa: PLR0913 - it wires what `_build` made
+        self,
+        engine: Engine,
+        world: World,
+        readiness: Readiness,
+        executor: BoundedExecutor,
+        admin_executor: BoundedExecutor,
+        side: SideThreads,
+        health: Health,
+        metrics: Metrics,
+        undo: ExitStack,
+    ) -> tuple[GrpcListener, ...]:
+        config = self._config
+        bound: list[GrpcListener] = []
+        generic = (*health.handlers, *reflection_handler((AUTHORIZER, ENVOY), side))
+        for name, listener in config.listeners.decisions.items():
+            if listener.lane is Lane.FAST:
+                continue
+            decisions = Decisions(engine, name, executor, config.limits.default_deadline, self._failed)
+            services = _decision_services(decisions, metrics)
+            bound.append(
+                GrpcListener.bind(name, listener, services, generic, executor, config.limits, shared=True)
+            )
+            undo.callback(bound[-1].server.stop, None)
+        if config.listeners.admin is not None:
+            administration = Administration(
+                engine, world, readiness, __version__, "admin", metrics, self._failed
+            )
+            generic = (*health.handlers, *reflection_handler((ADMIN, AUTHORIZER), side))
+            bound.append(
+                GrpcListener.bind(
+                    "admin",
+                    config.listeners.admin,
+                    administration.services(),
+                    generic,
+                    admin_executor,
+                    config.limits,
+                    shared=False,
+                )
+            )
+            undo.callback(bound[-1].server.stop, None)
+        return tuple(bound)
+
+    def _fast_lane(self, engine: Engine) -> FastLane | None:
+        names = self._fast_names
+        if not names:
+            return None
+        listeners = []
+        for name in names:
+            listener = self._config.listeners.decisions[name]
+            path = socket_path(listener.address)
+            if path is not None:
+                prepare(Path(path), name)
+            files = read_tls(listener.tls) if listener.tls is not None else None
+            listeners.append(
+                {
+                    "name": name,
+                    "address": f"unix:{path}" if path is not None else listener.address,
+                    "tls": {
+                        "certificate": files.certificate.decode(),
+                        "key": files.key.decode(),
+                        "client_ca": files.client_ca.decode() if files.client_ca is not None else None,
+                    }
+                    if files is not None
+                    else None,
+                }
+            )
+        settings = {"listeners": listeners, "max_streams": self._config.limits.max_concurrent_streams}
+        with private(shared=True):
+            return FastLane(engine, settings)
+
+
+def _decision_services(decisions: Decisions, metrics: Metrics) -> Services:
+    def judged(service: str, method: str, surface: Surface) -> grpc.RpcMethodHandler:
+        return decisions.handler(surface, metrics.observer(service, method))
+
+    def later(method: str) -> grpc.RpcMethodHandler:
+        return grpc.unary_unary_rpc_method_handler(not_in_this_version(f"Authorizer.{method}"))
+
+    return {
+        AUTHORIZER: {
+            "Check": judged(AUTHORIZER, "Check", Surface.CHECK),
+            "BatchCheck": judged(AUTHORIZER, "BatchCheck", Surface.BATCH_CHECK),
+            "List": later("List"),
+            "Report": later("Report"),
+            "Explain": grpc.unary_unary_rpc_method_handler(
+                not_in_this_version("Authorizer.Explain outside the administration listener")
+            ),
+        },
+        ENVOY: {"Check": judged(ENVOY, "Check", Surface.EXT_AUTHZ)},
+    }
+
+
+def _executor_metrics(metrics: Metrics, executor: BoundedExecutor) -> None:
+    metrics.gauge("authz_queue_depth", "Calls that wait for a thread.", lambda: float(executor.depth))
+    metrics.counted("authz_shed_total", "Calls refused because the queue was full.", lambda: float(executor.shed))
+    metrics.counted(
+        "authz_stalled_total",
+        "Calls cancelled because their request did not come.",
+        lambda: float(executor.stalled),
+    )
+
+
+def _unlink(address: str) -> None:
+    path = socket_path(address)
+    if path is not None:
+        Path(path).unlink(missing_ok=True)

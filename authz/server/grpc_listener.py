@@ -1,0 +1,112 @@
+"""One grpcio server for each listener of the Python lane; it alone knows its own name."""
+
+from collections.abc import Mapping, Sequence
+from concurrent import futures
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+import grpc
+
+from authz.config import Limits, Listener
+from authz.config.rules import socket_path
+from authz.errors import ConfigError
+from authz.model import Diagnostic
+from authz.server.decisions import TRANSPORT_MAX_BYTES
+from authz.server.sockets import prepare, private
+from authz.server.tls import credentials
+
+__all__ = ["GrpcListener", "Services", "options"]
+
+Services = Mapping[str, Mapping[str, grpc.RpcMethodHandler]]
+"""Handlers by service and method."""
+
+# Calls beyond queue and threads wait to be shed; past this many, the transport refuses.
+_SHED_QUEUE: Final = 16_384
+
+
+def options(limits: Limits) -> list[tuple[str, int]]:
+    """Give grpcio's options; a floor that is measured uses the same.
+
+    Args:
+        limits: Limits of the node.
+
+    Returns:
+        The options.
+    """
+    return [
+        # Two processes on one port would each answer some of the calls.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", TRANSPORT_MAX_BYTES),
+        ("grpc.max_send_message_length", TRANSPORT_MAX_BYTES),
+        ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ]
+
+
+@dataclass(slots=True)
+class GrpcListener:
+    """A listener that is bound and can be started and stopped."""
+
+    name: str
+    """Its name."""
+    address: str
+    """Where it is bound: `host:port` or `unix:///path`."""
+    server: grpc.Server
+    """grpcio's server."""
+
+    @staticmethod
+    def bind(
+        name: str,
+        listener: Listener,
+        services: Services,
+        generic: Sequence[grpc.GenericRpcHandler],
+        executor: futures.Executor,
+        limits: Limits,
+        *,
+        shared: bool,
+    ) -> "GrpcListener":
+        """Make a server and bind it.
+
+        Args:
+            name: Name of the listener.
+            listener: Its address and TLS.
+            services: Its services.
+            generic: Handlers that others made, such as health and reflection.
+            executor: Where calls run.
+            limits: Limits of the node.
+            shared: The group of a socket's folder may open it too.
+
+        Returns:
+            The listener, not yet started.
+
+        Raises:
+            ConfigError: The address cannot be bound.
+        """
+        server = grpc.server(
+            # grpcio asks no more of it than `submit`.
+            cast("futures.ThreadPoolExecutor", executor),
+            options=options(limits),
+            maximum_concurrent_rpcs=limits.threads + limits.queue + _SHED_QUEUE,
+        )
+        for service, methods in services.items():
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, dict(methods)),))
+            server.add_registered_method_handlers(service, dict(methods))
+        server.add_generic_rpc_handlers(tuple(generic))
+        path = socket_path(listener.address)
+        if path is not None:
+            prepare(Path(path), name)
+        target = f"unix:{path}" if path is not None else listener.address
+        try:
+            with private(shared=shared):
+                if listener.tls is not None:
+                    port = server.add_secure_port(target, credentials(listener.tls))
+                else:
+                    port = server.add_insecure_port(target)
+        except RuntimeError as error:
+            what = f"listener `{name}` cannot be bound to {listener.address}."
+            at = Diagnostic(what, mend="Is another process using it?")
+            raise ConfigError((at,)) from error
+        bound = listener.address if path is not None else f"{listener.address.rpartition(':')[0]}:{port}"
+        return GrpcListener(name, bound, server)

@@ -1,0 +1,114 @@
+"""Whether the node may be asked, and everything that an operator wants to know about it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from authz.server.world import World
+
+__all__ = ["Readiness", "Report"]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How the node stands at one moment."""
+
+    ready: bool
+    """It may be asked."""
+    problems: tuple[str, ...]
+    """What keeps it from being ready, or will soon."""
+    detail: Mapping[str, Any]
+    """All of it, as JSON values."""
+
+
+class Readiness:
+    """Puts together what the parts say.
+
+    Args:
+        version: Version of the software.
+        profile: Build profile of the engine.
+        world: Bundle and keys.
+        engine: Gives the engine's own account.
+        insecure: Names of listeners with `insecure_dev`.
+        started_at: Unix time.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        profile: str,
+        world: World,
+        engine: Callable[[], Mapping[str, Any]],
+        insecure: Sequence[str],
+        started_at: float,
+    ) -> None:
+        self._version = version
+        self._profile = profile
+        self._world = world
+        self._engine = engine
+        self._insecure = tuple(insecure)
+        self.started_at = started_at
+        self._stopping = False
+        self._serving = False
+
+    def serving(self) -> None:
+        """Say that every listener is open."""
+        self._serving = True
+
+    def stopping(self) -> None:
+        """Say that the node drains; it is never ready again."""
+        self._stopping = True
+
+    def report(self) -> Report:
+        """Tell how the node stands.
+
+        Returns:
+            The report.
+        """
+        stands = self._world.stands
+        engine = self._engine()
+        problems: list[str] = []
+        if self._stopping:
+            problems.append("stopping")
+        elif not self._serving:
+            problems.append("starting")
+        if stands.plan is None:
+            problems.append("no bundle is loaded")
+        if stands.trust is None:
+            problems.append("no keys are loaded")
+        problems.extend(str(problem) for problem in engine.get("problems", ()))
+        ready = self._serving and not self._stopping and stands.plan is not None and bool(engine.get("ready"))
+        if stands.refused:
+            problems.append("the last reload was refused")
+        if self._insecure:
+            problems.append("insecure_dev: " + ", ".join(self._insecure))
+        detail = {
+            "ready": ready,
+            "problems": problems,
+            "version": self._version,
+            "build_profile": self._profile,
+            "started_at": _time(self.started_at),
+            "bundle": {
+                "name": stands.plan.name,
+                "revision": stands.plan.revision,
+                "digest": stands.plan.digest,
+                "policies": stands.plan.policy_count,
+                "operations": stands.plan.operation_count,
+                "loaded_at": _time(stands.loaded_at),
+                "warnings": [str(warning) for warning in stands.plan.warnings[:20]],
+            }
+            if stands.plan is not None
+            else None,
+            "trust": {"revision": stands.trust.revision, "warnings": list(stands.trust.warnings[:20])}
+            if stands.trust is not None
+            else None,
+            "last_reload_refused": [str(diagnostic) for diagnostic in stands.refused[:20]],
+            "insecure_dev": list(self._insecure),
+            "engine": dict(engine),
+        }
+        return Report(ready, tuple(problems), detail)
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,86 @@
+"""Unix sockets: who may open one is decided by files, so the files are checked before anything binds."""
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from authz.errors import ConfigError
+from authz.model import Diagnostic
+
+__all__ = ["prepare", "private"]
+
+_TOO_OPEN: Final = stat.S_IRWXO | stat.S_IWGRP
+_SHARED: Final = 0o660
+_OWN: Final = 0o600
+
+
+def prepare(path: Path, listener: str) -> None:
+    """Check the folder of a socket, and clear away a socket that nobody serves any more.
+
+    Whoever may enter the folder may ask, and whoever may write to it could put a socket of their own there.
+
+    Args:
+        path: The socket.
+        listener: Name of the listener, for messages.
+
+    Raises:
+        ConfigError: The folder is too open, belongs to someone else, or the socket is being served.
+    """
+    folder = path.parent
+    if not folder.exists():
+        folder.mkdir(mode=0o700, parents=True)
+    info = folder.stat()
+    mode = stat.S_IMODE(info.st_mode)
+    if info.st_uid not in {os.geteuid(), 0}:
+        raise _refused(
+            f"the folder of listener `{listener}` belongs to another user, who could replace the socket.",
+            folder,
+            f"chown it to user {os.geteuid()}.",
+        )
+    if mode & _TOO_OPEN:
+        raise _refused(
+            f"the folder of listener `{listener}` has mode {mode:04o}. "
+            "Any local user could open or replace the socket.",
+            folder,
+            "chmod 0750 or 0700; the group is who may ask.",
+        )
+    if not path.exists() and not path.is_symlink():
+        return
+    if not path.is_socket():
+        raise _refused(f"the address of listener `{listener}` is a file that is no socket.", path, "Move it.")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+        except OSError as error:
+            what = f"the socket of listener `{listener}` cannot be tried: {error.strerror}."
+            raise _refused(what, path, "Stop whatever serves it.") from error
+    raise _refused(f"another process serves listener `{listener}`.", path, "Stop it, or use another path.")
+
+
+@contextmanager
+def private(*, shared: bool) -> Iterator[None]:
+    """Make sockets that are bound inside the block openable by their owner (and group) only.
+
+    Args:
+        shared: The group of the folder may open them too.
+
+    Yields:
+        Nothing.
+    """
+    before = os.umask(0o777 & ~(_SHARED if shared else _OWN))
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _refused(what: str, where: Path, mend: str) -> ConfigError:
+    return ConfigError((Diagnostic(what, str(where), mend=mend),))

@@ -1,0 +1,96 @@
+"""TLS of the Python lane: certificates are read again when their files change."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from authz.config import Tls
+from authz.errors import ConfigError
+from authz.model import Diagnostic
+
+__all__ = ["TlsFiles", "credentials", "read_tls"]
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Contents of the files of one listener."""
+
+    certificate: bytes
+    """Chain, PEM."""
+    key: bytes
+    """Private key, PEM."""
+    client_ca: bytes | None
+    """Authorities of callers, PEM."""
+
+    def __repr__(self) -> str:
+        """Show no key."""
+        return "TlsFiles(...)"
+
+
+def read_tls(tls: Tls) -> TlsFiles:
+    """Read the files of one listener.
+
+    Args:
+        tls: Where they are; certificate and key are set.
+
+    Returns:
+        Their contents.
+
+    Raises:
+        ConfigError: One cannot be read, or is no PEM.
+    """
+    return TlsFiles(
+        _pem(tls.cert_file, b"CERTIFICATE"),
+        _pem(tls.key_file, b"PRIVATE KEY"),
+        _pem(tls.client_ca_file, b"CERTIFICATE") if tls.client_ca_file is not None else None,
+    )
+
+
+def credentials(tls: Tls) -> grpc.ServerCredentials:
+    """Make credentials that follow the files.
+
+    Args:
+        tls: Where the files are.
+
+    Returns:
+        Credentials for `add_secure_port`.
+
+    Raises:
+        ConfigError: A file cannot be read now; later failures keep the last good ones.
+    """
+    known = [read_tls(tls)]
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        try:
+            now = read_tls(tls)
+        except ConfigError:
+            return None
+        if now == known[0]:
+            return None
+        known[0] = now
+        return _configuration(now)
+
+    first = known[0]
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(first), fetch, require_client_authentication=first.client_ca is not None
+    )
+
+
+def _configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(files.key, files.certificate)], root_certificates=files.client_ca
+    )
+
+
+def _pem(file: str | None, kind: bytes) -> bytes:
+    path = Path(file or "")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        at = Diagnostic(f"cannot be read: {error.strerror}.", str(path), mend="Check the path and mode.")
+        raise ConfigError((at,)) from error
+    if kind + b"-----" not in content:
+        at = Diagnostic(f"has no {kind.decode().lower()} in it.", str(path), mend="Give a PEM file.")
+        raise ConfigError((at,))
+    return content

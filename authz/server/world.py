@@ -1,0 +1,161 @@
+"""What serves, and how it is replaced: bundle, keys and listeners as one world, swapped whole or not at all."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, Protocol
+
+from authz.config import Config
+from authz.context import compile_bundle, read_folder
+from authz.engine import ListenerRules, Plan, Trust
+from authz.errors import AuthzError, BundleError, ConfigError, TrustError
+from authz.identity import read_trust
+from authz.model import BundleFiles, Diagnostic, Reloaded
+from authz.telemetry import Logger, Metrics
+
+__all__ = ["Loads", "Stands", "World"]
+
+_MAX_DIAGNOSTICS: Final = 100
+
+
+class Loads(Protocol):
+    """The engine, as far as loading needs it."""
+
+    def load(self, plan: Plan, trust: Trust, listeners: Sequence[ListenerRules]) -> None:
+        """Swap in a new world."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stands:
+    """How the world stands: a value, replaced whole."""
+
+    plan: Plan | None = None
+    """The bundle that serves."""
+    trust: Trust | None = None
+    """The keys that serve."""
+    loaded_at: float = 0.0
+    """When it was loaded; Unix time."""
+    refused: tuple[Diagnostic, ...] = ()
+    """Why the last load was refused; empty where it was not."""
+    bundle_files: BundleFiles | None = field(default=None, repr=False)
+    """Files of the bundle that serves."""
+    trust_spec: bytes = field(default=b"", repr=False)
+    """Trust sources that serve."""
+
+
+class World:
+    """Loads, and says how it stands.
+
+    Args:
+        config: Where bundle and keys are.
+        engine: Where a new world is swapped in.
+        rules: What the engine knows about each listener.
+        metrics: Counts loads.
+        log: Says what came of them.
+        clock: Unix time.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        engine: Loads,
+        rules: Sequence[ListenerRules],
+        metrics: Metrics,
+        log: Logger,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._engine = engine
+        self._rules = tuple(rules)
+        self._metrics = metrics
+        self._log = log
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._stands = Stands()
+
+    @property
+    def stands(self) -> Stands:
+        """How the world stands now."""
+        return self._stands
+
+    @property
+    def watched(self) -> tuple[Path, ...]:
+        """Folders and files whose change asks for a reload."""
+        trust = self._config.trust
+        files = [domain.bundle.file for domain in trust.domains.values()]
+        files += [issuer.jwks.file for issuer in trust.issuers.values()]
+        return (Path(self._config.bundle.path), *(Path(file) for file in files))
+
+    def load(self) -> None:
+        """Load for the first time.
+
+        Raises:
+            AuthzError: Bundle or keys are refused; nothing serves.
+        """
+        with self._lock:
+            self._load()
+
+    def reload(self) -> Reloaded:
+        """Load again, all or nothing.
+
+        Returns:
+            What came of it; a refusal leaves the world as it was.
+        """
+        with self._lock:
+            before = self._stands
+            serving = before.plan.revision if before.plan is not None else ""
+            try:
+                changed = self._load()
+            except AuthzError as error:
+                diagnostics = _diagnostics(error)[:_MAX_DIAGNOSTICS]
+                self._metrics.reloaded("failure")
+                self._stands = replace(before, refused=diagnostics)
+                said = [str(diagnostic) for diagnostic in diagnostics[:10]]
+                self._log.error(
+                    f"reload refused; bundle {serving or '(none)'} goes on serving", diagnostics=said
+                )
+                return Reloaded(changed=False, revision=serving, diagnostics=diagnostics, failed=True)
+            plan = self._stands.plan
+            return Reloaded(changed=changed, revision=plan.revision if plan is not None else "")
+
+    def _load(self) -> bool:
+        config, before = self._config, self._stands
+        trust_files = read_trust(config)
+        bundle = read_folder(
+            Path(config.bundle.path),
+            max_bytes=config.limits.bundle_max_bytes,
+            max_files=config.limits.bundle_max_files,
+        )
+        if before.plan is not None and (before.bundle_files, before.trust_spec) == (bundle, trust_files.spec):
+            self._stands = replace(before, refused=())
+            self._metrics.reloaded("unchanged")
+            return False
+        now = self._clock()
+        trust = Trust.compile(trust_files.spec)
+        compiled = compile_bundle(bundle, config.vars, int(now * 1000), before.plan)
+        plan = compiled.plan
+        self._engine.load(plan, trust, self._rules)
+        self._stands = Stands(plan, trust, now, (), bundle, trust_files.spec)
+        self._metrics.reloaded("success", at=now)
+        self._metrics.bundle(plan.name, plan.revision, plan.digest)
+        for warning in (*map(str, plan.warnings), *trust.warnings):
+            self._log.warning("loaded with a warning", warning=warning)
+        self._log.info(
+            "loaded",
+            bundle=plan.name,
+            revision=plan.revision,
+            digest=plan.digest,
+            policies=plan.policy_count,
+            operations=plan.operation_count,
+            tests=compiled.tests,
+            trust=trust.revision,
+        )
+        return True
+
+
+def _diagnostics(error: AuthzError) -> tuple[Diagnostic, ...]:
+    if isinstance(error, (BundleError, ConfigError, TrustError)):
+        return error.diagnostics
+    return (Diagnostic(str(error)),)
