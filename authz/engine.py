@@ -10,7 +10,15 @@ from typing import Any, Final, final
 
 from authz import _native
 from authz.errors import ApiError, BundleError, EngineError, TrustError
-from authz.model import BundleFiles, CallFacts, Diagnostic, MetricFamily, MetricKind, Severity, Surface
+from authz.model import (
+    BundleFiles,
+    CallFacts,
+    Diagnostic,
+    MetricFamily,
+    MetricKind,
+    Severity,
+    Surface,
+)
 
 __all__ = [
     "Engine",
@@ -163,7 +171,9 @@ class Plan:
             BundleError: The request cannot be read.
         """
         try:
-            decided: dict[str, Any] = json.loads(self.native.eval(json.dumps(request).encode(), now_ms))
+            decided: dict[str, Any] = json.loads(
+                self.native.eval(json.dumps(request).encode(), now_ms)
+            )
         except _native.BundleError as error:
             raise BundleError(_diagnostics(error.diagnostics)) from error
         return decided
@@ -282,7 +292,12 @@ class Engine:
             An encoded CheckResponse.
         """
         return self._native.check(
-            request, facts.listener, facts.remaining, facts.traceparent, facts.authorization, facts.peer
+            request,
+            facts.listener,
+            facts.remaining,
+            facts.traceparent,
+            facts.authorization,
+            facts.peer,
         )
 
     def batch_check(self, request: bytes, facts: CallFacts) -> bytes:
@@ -296,7 +311,12 @@ class Engine:
             An encoded BatchCheckResponse.
         """
         return self._native.batch_check(
-            request, facts.listener, facts.remaining, facts.traceparent, facts.authorization, facts.peer
+            request,
+            facts.listener,
+            facts.remaining,
+            facts.traceparent,
+            facts.authorization,
+            facts.peer,
         )
 
     def envoy_check(self, request: bytes, facts: CallFacts) -> bytes:
@@ -310,7 +330,12 @@ class Engine:
             An encoded CheckResponse of Envoy.
         """
         return self._native.envoy_check(
-            request, facts.listener, facts.remaining, facts.traceparent, facts.authorization, facts.peer
+            request,
+            facts.listener,
+            facts.remaining,
+            facts.traceparent,
+            facts.authorization,
+            facts.peer,
         )
 
     def explain(self, request: bytes, facts: CallFacts) -> bytes:
@@ -328,7 +353,12 @@ class Engine:
         """
         try:
             return self._native.explain(
-                request, facts.listener, facts.remaining, facts.traceparent, facts.authorization, facts.peer
+                request,
+                facts.listener,
+                facts.remaining,
+                facts.traceparent,
+                facts.authorization,
+                facts.peer,
             )
         except _native.ApiError as error:
             raise ApiError(error.reason_code, error.grpc_code, error.message) from error

@@ -6,12 +6,12 @@ has on the wire; only `authz.server.status` puts them there. Decisions are no er
     AuthzError
     ├── ConfigError          the configuration is refused; nothing starts
     ├── BundleError          the bundle is refused; the one before goes on serving
-    │   └── BundleTestsFailed    it compiles, but its own tests fail
+    │   └── BundleTestError      it compiles, but its own tests fail
     ├── TrustError           keys or trust sources are refused
     ├── EngineError          the engine could not be built
     ├── ApiError             an API method (never a decision) refuses; the engine says how
-    ├── NotInThisVersion     the method or option exists and is not done yet
-    ├── Unavailable          a server cannot be reached, or cannot answer
+    ├── NotInThisVersionError    the method or option exists and is not done yet
+    ├── UnavailableError     a server cannot be reached, or cannot answer
     └── UsageError           a command was given something that it cannot use
 """
 
@@ -23,12 +23,12 @@ __all__ = [
     "ApiError",
     "AuthzError",
     "BundleError",
-    "BundleTestsFailed",
+    "BundleTestError",
     "ConfigError",
     "EngineError",
-    "NotInThisVersion",
+    "NotInThisVersionError",
     "TrustError",
-    "Unavailable",
+    "UnavailableError",
     "UsageError",
 ]
 
@@ -46,7 +46,7 @@ class AuthzError(Exception):
     """Exit code of a command that ends with this error."""
 
 
-class _Diagnosed(AuthzError):
+class _DiagnosedError(AuthzError):
     """An error that lists every defect it found.
 
     Args:
@@ -58,7 +58,7 @@ class _Diagnosed(AuthzError):
         self.diagnostics = diagnostics
 
 
-class ConfigError(_Diagnosed):
+class ConfigError(_DiagnosedError):
     """The configuration is refused."""
 
     reason = "BAD_INPUT"
@@ -67,7 +67,7 @@ class ConfigError(_Diagnosed):
     exit_code = 3
 
 
-class BundleError(_Diagnosed):
+class BundleError(_DiagnosedError):
     """The bundle is refused."""
 
     reason = "BAD_INPUT"
@@ -76,13 +76,13 @@ class BundleError(_Diagnosed):
     exit_code = 3
 
 
-class BundleTestsFailed(BundleError):
+class BundleTestError(BundleError):
     """The bundle's own tests fail."""
 
     exit_code = 2
 
 
-class TrustError(_Diagnosed):
+class TrustError(_DiagnosedError):
     """Keys or trust sources are refused."""
 
     reason = "UNTRUSTED_ISSUER"
@@ -112,7 +112,7 @@ class ApiError(AuthzError):
         self.grpc_code = grpc_code
 
 
-class NotInThisVersion(AuthzError):
+class NotInThisVersionError(AuthzError):
     """The method or option exists and is not done yet."""
 
     reason = "UNIMPLEMENTED"
@@ -120,7 +120,7 @@ class NotInThisVersion(AuthzError):
     http_status = 501
 
 
-class Unavailable(AuthzError):
+class UnavailableError(AuthzError):
     """A server cannot be reached, or cannot answer."""
 
 

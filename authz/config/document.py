@@ -111,9 +111,9 @@ class _Reader:
             raise self.refuse(node, f"`{node.tag}` is not read here.", "Write a plain value.")
         loader = yaml.SafeLoader("")
         try:
-            made: Value = loader.construct_object(node)  # type: ignore[no-untyped-call]
+            made: Value = loader.construct_object(node)
         finally:
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()
         return made
 
 

@@ -28,7 +28,9 @@ PREFIX: Final = "AUTHZ_"
 _MAX_FILE_BYTES: Final = 4_194_304
 _NOT_KEYS: Final = frozenset({"AUTHZ_CONFIG"})
 # Kubernetes sets these in every pod of a namespace that has a service named `authz` or `authz-…`.
-_SERVICE_LINK: Final = re.compile(r"AUTHZ_(.*_)?(SERVICE_(HOST|PORT(_.*)?)|PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?)")
+_SERVICE_LINK: Final = re.compile(
+    r"AUTHZ_(.*_)?(SERVICE_(HOST|PORT(_.*)?)|PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?)"
+)
 _SEGMENT: Final = re.compile(r'"([^"]*)"|([^."=\[\]]+)')
 
 
@@ -150,16 +152,16 @@ class _Shape:
                     if name not in properties:
                         yield from self._walk(more, tokens[end:], (*path, name), named=True)
 
-    def keys(self, node: Mapping[str, Any] | None = None, path: Path = ()) -> Iterator[Path]:
+    def every(self, node: Mapping[str, Any] | None = None, path: Path = ()) -> Iterator[Path]:
         """List every key; `<name>` stands for a name that the operator chooses."""
         for option in self.options(self.root if node is None else node):
             for name, inner in option.get("properties", {}).items():
                 yield (*path, name)
-                yield from self.keys(inner, (*path, name))
+                yield from self.every(inner, (*path, name))
             if isinstance(more := option.get("additionalProperties"), dict):
-                yield from self.keys(more, (*path, "<name>"))
+                yield from self.every(more, (*path, "<name>"))
             if isinstance(items := option.get("items"), dict):
-                yield from self.keys(items, (*path, 0))
+                yield from self.every(items, (*path, 0))
 
 
 def parse_assignment(text: str) -> Assignment:
@@ -224,7 +226,9 @@ def load(
     """
     shape = _Shape(json_schema())
     document = _read(file) if file is not None else Document()
-    tree = _Tree(document.value, {path: (document.file, line) for path, line in document.lines.items()})
+    tree = _Tree(
+        document.value, {path: (document.file, line) for path, line in document.lines.items()}
+    )
     from_file = _paths(tree.value, shape, file.parent.resolve() if file else working_folder)
     tree.value = from_file
     defects: list[Diagnostic] = []
@@ -276,9 +280,11 @@ def _from_environment(
             mend = "Set it in the file or by `--set`."
             defects.append(Diagnostic(f"may mean {several}.", name, mend=mend))
         else:
-            known = [environment_name(key) for key in shape.keys() if 0 not in key]
+            known = [environment_name(key) for key in shape.every() if 0 not in key]
             near = difflib.get_close_matches(name, known, 1)
-            mend = f"Did you mean `{near[0]}`?" if near else "Unset it, or see `authz config schema`."
+            mend = (
+                f"Did you mean `{near[0]}`?" if near else "Unset it, or see `authz config schema`."
+            )
             defects.append(Diagnostic("names no key of the configuration.", name, mend=mend))
     return found
 

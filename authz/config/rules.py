@@ -136,7 +136,7 @@ def _issuer(path: Path, alias: str, issuer: Issuer) -> Iterator[Finding]:
 
 
 def _listeners(config: Config) -> Iterator[Finding]:
-    named: dict[str, Listener] = dict(config.listeners.decisions)
+    named: dict[str, Listener] = {**config.listeners.decisions}
     if not named:
         yield Finding(
             ("listeners",),
@@ -159,25 +159,27 @@ def _listeners(config: Config) -> Iterator[Finding]:
     if config.listeners.metrics is not None:
         named["metrics"] = config.listeners.metrics
     addresses: dict[str, str] = {}
-    for name, listener in named.items():
+    for name, served in named.items():
         path = ("listeners", name)
-        yield from _address((*path, "address"), name, listener.address)
-        yield from _tls((*path, "tls"), name, listener)
-        fixed = not listener.address.endswith(":0")
-        if fixed and listener.address in addresses:
+        yield from _address((*path, "address"), name, served.address)
+        yield from _tls((*path, "tls"), name, served)
+        fixed = not served.address.endswith(":0")
+        if fixed and served.address in addresses:
             yield Finding(
                 (*path, "address"),
-                f"listeners `{addresses[listener.address]}` and `{name}` have the same address.",
+                f"listeners `{addresses[served.address]}` and `{name}` have the same address.",
                 "Give each its own.",
             )
-        addresses[listener.address] = name
+        addresses[served.address] = name
 
 
 def _address(path: Path, name: str, address: str) -> Iterator[Finding]:
     socket = socket_path(address)
     if socket is not None:
         if len(socket.encode()) > _MAX_SOCKET_PATH:
-            yield Finding(path, f"the socket path of `{name}` is too long.", "Use at most 100 bytes.")
+            yield Finding(
+                path, f"the socket path of `{name}` is too long.", "Use at most 100 bytes."
+            )
     elif address.startswith("unix-abstract:"):
         yield Finding(
             path,

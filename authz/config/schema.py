@@ -4,7 +4,14 @@ import re
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+)
 from pydantic.json_schema import WithJsonSchema
 from pydantic_core import PydanticCustomError
 
@@ -75,7 +82,7 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 """A text that is not empty."""
 
 
-def _later(meaning: str) -> Any:  # noqa: ANN401 - a pydantic field
+def _later(meaning: str) -> Any:
     """Make a key of later work.
 
     Args:
@@ -94,7 +101,9 @@ def _later(meaning: str) -> Any:  # noqa: ANN401 - a pydantic field
 class _Strict(BaseModel):
     """No unknown keys, no conversions, no change."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
+    )
 
 
 class Bundle(_Strict):
@@ -230,7 +239,9 @@ class MetricsListener(Listener):
 class Listeners(BaseModel):
     """Addresses, by name; `admin` and `metrics` have a fixed meaning, all others answer decisions."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="allow", strict=True, frozen=True, use_attribute_docstrings=True
+    )
     __pydantic_extra__: dict[str, DecisionListener] = Field(init=False)
 
     admin: AdminListener | None = None

@@ -5,10 +5,35 @@ from dataclasses import dataclass
 from typing import Any
 
 from authz.engine import Plan, TestReport
-from authz.errors import BundleTestsFailed
+from authz.errors import BundleTestError
 from authz.model import BundleFiles, Diagnostic
 
-__all__ = ["Compiled", "compile_bundle", "own_tests"]
+__all__ = ["CaseResult", "Compiled", "compile_bundle", "own_tests"]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """What one test of a bundle came to."""
+
+    name: str
+    """Its name."""
+    file: str
+    """Its file."""
+    line: int
+    """Its line."""
+    passed: bool
+    """It passed."""
+    message: str
+    """How it failed."""
+
+    def defect(self) -> Diagnostic:
+        """Tell the failure.
+
+        Returns:
+            What, where, how to mend.
+        """
+        what = f"test `{self.name}` fails: {self.message}"
+        return Diagnostic(what, self.file, self.line, mend="Mend the policy, or the test.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,37 +62,34 @@ def compile_bundle(
 
     Raises:
         BundleError: It does not compile.
-        BundleTestsFailed: A test of its own fails.
+        BundleTestError: A test of its own fails.
     """
     plan = Plan.compile(bundle, variables, previous)
-    passed, failed = own_tests(plan.test(bundle, now_ms))
+    results = own_tests(plan.test(bundle, now_ms))
+    failed = tuple(result.defect() for result in results if not result.passed)
     if failed:
-        raise BundleTestsFailed(failed)
-    return Compiled(plan, passed)
+        raise BundleTestError(failed)
+    return Compiled(plan, len(results))
 
 
-def own_tests(report: TestReport) -> tuple[int, tuple[Diagnostic, ...]]:
+def own_tests(report: TestReport) -> tuple[CaseResult, ...]:
     """Read what a bundle's tests came to.
 
     Args:
         report: The engine's report.
 
     Returns:
-        How many passed, and one defect for each that failed.
+        One result a test.
     """
-    passed = 0
-    failed: list[Diagnostic] = []
     cases: list[dict[str, Any]] = list(report.document.get("cases", ()))
-    for case in cases:
-        if case.get("passed"):
-            passed += 1
-            continue
-        failed.append(
-            Diagnostic(
-                f"test `{case.get('name', '')}` fails: {case.get('message', '')}",
-                str(case.get("file", "")),
-                int(case.get("line") or 0),
-                mend="Mend the policy, or the test.",
-            )
+    return tuple(
+        CaseResult(
+            str(case.get("name", "")),
+            str(case.get("file", "")),
+            int(case.get("line") or 0),
+            # Whatever does not say that it passed has failed.
+            passed=case.get("passed") is True,
+            message=str(case.get("message", "")),
         )
-    return passed, tuple(failed)
+        for case in cases
+    )

@@ -63,7 +63,9 @@ def read_folder(
     try:
         root = folder.resolve(strict=True)
     except OSError as error:
-        raise _refused(f"the folder cannot be read: {error.strerror}.", folder, "Check bundle.path.") from error
+        raise _refused(
+            f"the folder cannot be read: {error.strerror}.", folder, "Check bundle.path."
+        ) from error
     if not root.is_dir():
         raise _refused("not a folder.", folder, "Give the folder that has bundle.yaml in it.")
     manifest = root / MANIFEST
@@ -113,10 +115,14 @@ def _read_once(folder: Path, root: Path, bounds: _Bounds) -> dict[str, bytes]:
     try:
         for path in _walk(folder, root, root, 0):
             if len(files) >= bounds.max_files:
-                raise _refused(f"more than {bounds.max_files} files.", folder, "Raise bundle_max_files.")
+                raise _refused(
+                    f"more than {bounds.max_files} files.", folder, "Raise bundle_max_files."
+                )
             content = _read_file(path, room)
             if content is None:
-                raise _refused(f"larger than {bounds.max_bytes} bytes.", folder, "Raise bundle_max_bytes.")
+                raise _refused(
+                    f"larger than {bounds.max_bytes} bytes.", folder, "Raise bundle_max_bytes."
+                )
             room -= len(content)
             files[path.relative_to(root).as_posix()] = content
     except FileNotFoundError:
@@ -129,7 +135,7 @@ def _read_once(folder: Path, root: Path, bounds: _Bounds) -> dict[str, bytes]:
 
 def _read_file(path: Path, room: int) -> bytes | None:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as stream:
+    with os.fdopen(descriptor, "rb") as stream:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(0, "not a regular file", str(path))
         content = stream.read(room + 1)
@@ -150,16 +156,22 @@ def _by_manifest(folder: Path, root: Path, manifest: Path, bounds: _Bounds) -> B
         name = match[2] if match else ""
         path = root / name
         if match is None or not path.resolve().is_relative_to(root):
-            at = Diagnostic("not a line of sha256sum.", str(manifest), number, mend="Write it anew.")
+            at = Diagnostic(
+                "not a line of sha256sum.", str(manifest), number, mend="Write it anew."
+            )
             raise BundleError((at,))
         if len(files) >= bounds.max_files:
-            raise _refused(f"more than {bounds.max_files} files.", folder, "Raise bundle_max_files.")
+            raise _refused(
+                f"more than {bounds.max_files} files.", folder, "Raise bundle_max_files."
+            )
         try:
             content = _read_file(path, room)
         except OSError as error:
             raise _refused(f"`{name}` cannot be read: {error.strerror}.", folder) from error
         if content is None:
-            raise _refused(f"larger than {bounds.max_bytes} bytes.", folder, "Raise bundle_max_bytes.")
+            raise _refused(
+                f"larger than {bounds.max_bytes} bytes.", folder, "Raise bundle_max_bytes."
+            )
         if hashlib.sha256(content).hexdigest() != match[1]:
             raise _refused(
                 f"`{name}` is not the file that {MANIFEST} lists.",

@@ -50,12 +50,17 @@ def read_trust(config: Config) -> TrustFiles:
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             mend = "Without keys every token of it is refused; check the path."
-            defects.append(Diagnostic(f"the keys of {of} cannot be read: {reason}.", file, mend=mend))
+            defects.append(
+                Diagnostic(f"the keys of {of} cannot be read: {reason}.", file, mend=mend)
+            )
             return ""
 
     trust = config.trust
     domains = {
-        name: {"bundle": read(domain.bundle.file, f"trust domain `{name}`"), "from": domain.bundle.file}
+        name: {
+            "bundle": read(domain.bundle.file, f"trust domain `{name}`"),
+            "from": domain.bundle.file,
+        }
         for name, domain in trust.domains.items()
     }
     issuers: dict[str, dict[str, Any]] = {
@@ -87,7 +92,7 @@ def read_trust(config: Config) -> TrustFiles:
 def _read(path: Path) -> str:
     # Opened without waiting, so that a named pipe cannot hold the start.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as stream:
+    with os.fdopen(descriptor, "rb") as stream:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             message = "not a regular file"
             raise ValueError(message)

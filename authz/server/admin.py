@@ -12,9 +12,9 @@ from typing import Final, Protocol
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from authz.errors import ApiError, AuthzError, Unavailable
+from authz.errors import ApiError, AuthzError, UnavailableError
 from authz.model import CallFacts
-from authz.server.decisions import AUTHORIZER, facts_of
+from authz.server.decisions import AUTHORIZER, RawHandler, facts_of
 from authz.server.grpc_listener import Services
 from authz.server.readiness import Readiness
 from authz.server.status import abort, not_in_this_version, status_code
@@ -71,21 +71,22 @@ class Administration:
 
     def _handler(
         self, service: str, method: str, answer: Callable[[bytes, grpc.ServicerContext], bytes]
-    ) -> grpc.RpcMethodHandler:
+    ) -> RawHandler:
         def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
-            error: AuthzError
+            error: AuthzError | None = None
+            answered = b""
             try:
                 answered = answer(request, context)
             except AuthzError as refused:
                 error = refused
             except BaseException as unexpected:  # noqa: BLE001 - a panic of the engine is no Exception
                 self.failed(unexpected)
-                error = Unavailable("internal error; see the server's log")
-            else:
-                self.metrics.handled(service, method, "OK")
-                return answered
-            self.metrics.handled(service, method, status_code(error.grpc_code).name)
-            abort(context, error)
+                error = UnavailableError("internal error; see the server's log")
+            code = status_code(error.grpc_code).name if error is not None else "OK"
+            self.metrics.handled(service, method, code)
+            if error is not None:
+                abort(context, error)
+            return answered
 
         return grpc.unary_unary_rpc_method_handler(handle)
 

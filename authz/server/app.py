@@ -18,7 +18,7 @@ from authz.engine import Engine, FastLane, ListenerRules, build_profile
 from authz.errors import ConfigError
 from authz.model import Diagnostic, Surface
 from authz.server.admin import ADMIN, Administration
-from authz.server.decisions import AUTHORIZER, ENVOY, Decisions
+from authz.server.decisions import AUTHORIZER, ENVOY, Decisions, RawHandler
 from authz.server.executor import BoundedExecutor
 from authz.server.grpc_listener import GrpcListener, Services
 from authz.server.http import HttpListener, application
@@ -147,7 +147,8 @@ class Node:
         for name, decision in self._config.listeners.decisions.items():
             if decision.insecure_dev:
                 self._log.warning(
-                    "insecure_dev: whoever reaches this address may ask about every system", listener=name
+                    "insecure_dev: whoever reaches this address may ask about every system",
+                    listener=name,
                 )
         self._log.info("ready", version=__version__, build_profile=build_profile())
 
@@ -233,18 +234,25 @@ class Node:
         engine = Engine(engine_settings(config))
         undo.callback(engine.close)
         metrics.pull(engine.metrics)
-        world = World(config, engine, listener_rules(config), metrics, log)
+        world = World(config, engine, listener_rules(config), metrics=metrics, log=log)
         readiness = Readiness(
             __version__,
             build_profile(),
-            world,
-            engine.status,
-            [name for name, listener in config.listeners.decisions.items() if listener.insecure_dev],
-            time.time(),
+            world=world,
+            engine=engine.status,
+            insecure=[
+                name
+                for name, listener in config.listeners.decisions.items()
+                if listener.insecure_dev
+            ],
+            started_at=time.time(),
         )
         limits = config.limits
         executor = BoundedExecutor(
-            limits.threads, limits.queue, receive_timeout=limits.receive_timeout, failed=self._failed
+            limits.threads,
+            limits.queue,
+            receive_timeout=limits.receive_timeout,
+            failed=self._failed,
         )
         undo.callback(executor.shutdown, wait=False)
         admin_executor = BoundedExecutor(_ADMIN_THREADS, _ADMIN_QUEUE, failed=self._failed)
@@ -253,7 +261,17 @@ class Node:
         side = SideThreads()
         undo.callback(side.close)
         health = Health((AUTHORIZER, ENVOY, ADMIN), side)
-        listeners = self._bind(engine, world, readiness, executor, admin_executor, side, health, metrics, undo)
+        listeners = self._bind(
+            engine=engine,
+            world=world,
+            readiness=readiness,
+            executor=executor,
+            admin_executor=admin_executor,
+            side=side,
+            health=health,
+            metrics=metrics,
+            undo=undo,
+        )
         world.load()
         fast = self._fast_lane(engine)
         if fast is not None:
@@ -263,11 +281,23 @@ class Node:
             http = HttpListener(config.listeners.metrics, application(metrics.render, readiness))
         watch = Watch(world.watched, world.reload, log) if config.bundle.watch else None
         return _Parts(
-            engine, world, readiness, health, side, executor, admin_executor, listeners, fast, http, watch, metrics
+            engine,
+            world,
+            readiness,
+            health,
+            side,
+            executor,
+            admin_executor,
+            listeners,
+            fast,
+            http,
+            watch,
+            metrics,
         )
 
-    def _bind(  # noqa: PLR0913 - it wires what `_build` made
+    def _bind(
         self,
+        *,
         engine: Engine,
         world: World,
         readiness: Readiness,
@@ -284,10 +314,20 @@ class Node:
         for name, listener in config.listeners.decisions.items():
             if listener.lane is Lane.FAST:
                 continue
-            decisions = Decisions(engine, name, executor, config.limits.default_deadline, self._failed)
+            decisions = Decisions(
+                engine, name, executor, config.limits.default_deadline, self._failed
+            )
             services = _decision_services(decisions, metrics)
             bound.append(
-                GrpcListener.bind(name, listener, services, generic, executor, config.limits, shared=True)
+                GrpcListener.bind(
+                    name,
+                    listener,
+                    services=services,
+                    generic=generic,
+                    executor=executor,
+                    limits=config.limits,
+                    shared=True,
+                )
             )
             undo.callback(bound[-1].server.stop, None)
         if config.listeners.admin is not None:
@@ -299,10 +339,10 @@ class Node:
                 GrpcListener.bind(
                     "admin",
                     config.listeners.admin,
-                    administration.services(),
-                    generic,
-                    admin_executor,
-                    config.limits,
+                    services=administration.services(),
+                    generic=generic,
+                    executor=admin_executor,
+                    limits=config.limits,
                     shared=False,
                 )
             )
@@ -327,22 +367,27 @@ class Node:
                     "tls": {
                         "certificate": files.certificate.decode(),
                         "key": files.key.decode(),
-                        "client_ca": files.client_ca.decode() if files.client_ca is not None else None,
+                        "client_ca": files.client_ca.decode()
+                        if files.client_ca is not None
+                        else None,
                     }
                     if files is not None
                     else None,
                 }
             )
-        settings = {"listeners": listeners, "max_streams": self._config.limits.max_concurrent_streams}
+        settings = {
+            "listeners": listeners,
+            "max_streams": self._config.limits.max_concurrent_streams,
+        }
         with private(shared=True):
             return FastLane(engine, settings)
 
 
 def _decision_services(decisions: Decisions, metrics: Metrics) -> Services:
-    def judged(service: str, method: str, surface: Surface) -> grpc.RpcMethodHandler:
+    def judged(service: str, method: str, surface: Surface) -> RawHandler:
         return decisions.handler(surface, metrics.observer(service, method))
 
-    def later(method: str) -> grpc.RpcMethodHandler:
+    def later(method: str) -> RawHandler:
         return grpc.unary_unary_rpc_method_handler(not_in_this_version(f"Authorizer.{method}"))
 
     return {
@@ -360,8 +405,14 @@ def _decision_services(decisions: Decisions, metrics: Metrics) -> Services:
 
 
 def _executor_metrics(metrics: Metrics, executor: BoundedExecutor) -> None:
-    metrics.gauge("authz_queue_depth", "Calls that wait for a thread.", lambda: float(executor.depth))
-    metrics.counted("authz_shed_total", "Calls refused because the queue was full.", lambda: float(executor.shed))
+    metrics.gauge(
+        "authz_queue_depth", "Calls that wait for a thread.", lambda: float(executor.depth)
+    )
+    metrics.counted(
+        "authz_shed_total",
+        "Calls refused because the queue was full.",
+        lambda: float(executor.shed),
+    )
     metrics.counted(
         "authz_stalled_total",
         "Calls cancelled because their request did not come.",

@@ -24,6 +24,7 @@ __all__ = [
     "Answers",
     "Decisions",
     "Observe",
+    "RawHandler",
     "last_resort",
 ]
 
@@ -37,6 +38,8 @@ TRANSPORT_MAX_BYTES: Final = 16 * 1024 * 1024
 _FAR: Final = 1e6
 _UNAVAILABLE: Final = 14
 
+RawHandler = grpc.RpcMethodHandler[bytes, bytes]
+"""Takes and gives bytes."""
 Observe = Callable[[float], None]
 """Told how long a call took, in seconds."""
 
@@ -102,7 +105,7 @@ class Decisions:
     failed: Callable[[BaseException], None]
     """Told of every exception."""
 
-    def handler(self, surface: Surface, observe: Observe) -> grpc.RpcMethodHandler:
+    def handler(self, surface: Surface, observe: Observe) -> RawHandler:
         """Make a raw-bytes handler.
 
         Args:
@@ -162,6 +165,7 @@ def facts_of(context: grpc.ServicerContext, listener: str, default: float) -> Ca
             authorization = text if authorization is None else f"{authorization},{text}"
         elif key == "traceparent":
             traceparent = value if isinstance(value, str) else None
-    left = context.time_remaining()
+    # The stub says that it is always there; without a deadline it is infinitely far.
+    left: float | None = context.time_remaining()
     remaining = left if left is not None and left < _FAR else default
     return CallFacts(listener, remaining, traceparent, authorization, context.peer())

@@ -37,7 +37,9 @@ class _Job:
 
     __slots__ = ("_callbacks", "_done", "_lock", "args", "at", "fn", "kwargs")
 
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         self.fn = fn
         self.args = args
         self.kwargs = kwargs
@@ -126,7 +128,7 @@ class BoundedExecutor(futures.Executor):
 
     # --- grpcio's side
 
-    def submit(  # type: ignore[override]  # grpcio needs only `add_done_callback` of what comes back
+    def submit(  # grpcio needs only `add_done_callback` of what comes back
         self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> futures.Future[Any]:
         """Queue a call, or shed it.
@@ -158,7 +160,9 @@ class BoundedExecutor(futures.Executor):
         if not self._closed.is_set():
             self._closed.set()
             for thread in self._threads[:-1]:
-                (self._shed_queue if thread.name.startswith("authz-shed") else self._queue).put(None)
+                (self._shed_queue if thread.name.startswith("authz-shed") else self._queue).put(
+                    None
+                )
         if wait:
             for thread in self._threads:
                 thread.join()

@@ -12,13 +12,13 @@ from authz.config import Limits, Listener
 from authz.config.rules import socket_path
 from authz.errors import ConfigError
 from authz.model import Diagnostic
-from authz.server.decisions import TRANSPORT_MAX_BYTES
+from authz.server.decisions import TRANSPORT_MAX_BYTES, RawHandler
 from authz.server.sockets import prepare, private
 from authz.server.tls import credentials
 
 __all__ = ["GrpcListener", "Services", "options"]
 
-Services = Mapping[str, Mapping[str, grpc.RpcMethodHandler]]
+Services = Mapping[str, Mapping[str, RawHandler]]
 """Handlers by service and method."""
 
 # Calls beyond queue and threads wait to be shed; past this many, the transport refuses.
@@ -60,11 +60,11 @@ class GrpcListener:
     def bind(
         name: str,
         listener: Listener,
+        *,
         services: Services,
         generic: Sequence[grpc.GenericRpcHandler],
         executor: futures.Executor,
         limits: Limits,
-        *,
         shared: bool,
     ) -> "GrpcListener":
         """Make a server and bind it.
@@ -91,7 +91,9 @@ class GrpcListener:
             maximum_concurrent_rpcs=limits.threads + limits.queue + _SHED_QUEUE,
         )
         for service, methods in services.items():
-            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, dict(methods)),))
+            server.add_generic_rpc_handlers(
+                (grpc.method_handlers_generic_handler(service, dict(methods)),)
+            )
             server.add_registered_method_handlers(service, dict(methods))
         server.add_generic_rpc_handlers(tuple(generic))
         path = socket_path(listener.address)
@@ -108,5 +110,9 @@ class GrpcListener:
             what = f"listener `{name}` cannot be bound to {listener.address}."
             at = Diagnostic(what, mend="Is another process using it?")
             raise ConfigError((at,)) from error
-        bound = listener.address if path is not None else f"{listener.address.rpartition(':')[0]}:{port}"
+        bound = (
+            listener.address
+            if path is not None
+            else f"{listener.address.rpartition(':')[0]}:{port}"
+        )
         return GrpcListener(name, bound, server)

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from authz.config import MetricsListener
 from authz.config.rules import host_and_port, socket_path
-from authz.errors import ConfigError, Unavailable
+from authz.errors import ConfigError, UnavailableError
 from authz.model import Diagnostic
 from authz.server.readiness import Readiness
 from authz.server.sockets import prepare, private
@@ -97,14 +97,14 @@ class HttpListener:
         """Serve.
 
         Raises:
-            Unavailable: It does not come up.
+            UnavailableError: It does not come up.
         """
         self._thread.start()
         deadline = time.monotonic() + _START
         while not self._server.started:
             if time.monotonic() > deadline or not self._thread.is_alive():
                 message = f"the HTTP listener {self.address} does not start"
-                raise Unavailable(message)
+                raise UnavailableError(message)
             time.sleep(0.01)
 
     def close(self) -> None:

@@ -38,6 +38,7 @@ class Readiness:
         self,
         version: str,
         profile: str,
+        *,
         world: World,
         engine: Callable[[], Mapping[str, Any]],
         insecure: Sequence[str],
@@ -78,7 +79,12 @@ class Readiness:
         if stands.trust is None:
             problems.append("no keys are loaded")
         problems.extend(str(problem) for problem in engine.get("problems", ()))
-        ready = self._serving and not self._stopping and stands.plan is not None and bool(engine.get("ready"))
+        ready = (
+            self._serving
+            and not self._stopping
+            and stands.plan is not None
+            and bool(engine.get("ready"))
+        )
         if stands.refused:
             problems.append("the last reload was refused")
         if self._insecure:
@@ -100,7 +106,10 @@ class Readiness:
             }
             if stands.plan is not None
             else None,
-            "trust": {"revision": stands.trust.revision, "warnings": list(stands.trust.warnings[:20])}
+            "trust": {
+                "revision": stands.trust.revision,
+                "warnings": list(stands.trust.warnings[:20]),
+            }
             if stands.trust is not None
             else None,
             "last_reload_refused": [str(diagnostic) for diagnostic in stands.refused[:20]],

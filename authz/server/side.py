@@ -3,17 +3,20 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import grpc
 from google.protobuf import descriptor_pool
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from authz.errors import ApiError
 from authz.server.status import abort
 
-__all__ = ["Health", "SideThreads", "reflection_handler"]
+__all__ = ["AnyHandler", "Health", "SideThreads", "reflection_handler"]
+
+AnyHandler = grpc.RpcMethodHandler[Any, Any]
+"""A handler of whatever messages."""
 
 _THREADS: Final = 6
 _STREAMS: Final = 4
@@ -27,7 +30,7 @@ class SideThreads:
         self.pool = futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="authz-side")
         self._streams = threading.BoundedSemaphore(_STREAMS)
 
-    def move(self, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+    def move(self, handler: AnyHandler) -> AnyHandler:
         """Make a handler run on these threads.
 
         Args:
@@ -47,7 +50,7 @@ class SideThreads:
         moved = _Moved(behavior, self.pool, self._streams if streams else None)
         if getattr(behavior, "experimental_non_blocking", False):
             moved.experimental_non_blocking = True
-        made: grpc.RpcMethodHandler = getattr(grpc, f"{kind}_rpc_method_handler")(
+        made: AnyHandler = getattr(grpc, f"{kind}_rpc_method_handler")(
             moved, handler.request_deserializer, handler.response_serializer
         )
         return made
@@ -93,7 +96,7 @@ class _MovedService(grpc.GenericRpcHandler):
         self._inner = inner
         self._side = side
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> AnyHandler | None:
         """Find and move the handler of a method.
 
         Args:
@@ -134,7 +137,7 @@ class Health:
             experimental_non_blocking=True, experimental_thread_pool=side.pool
         )
         recorder = _Recorder()
-        health.add_HealthServicer_to_server(self._servicer, recorder)
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, cast("grpc.Server", recorder))
         self.handlers = tuple(_MovedService(handler, side) for handler in recorder.generic)
         self.serving(on=False)
 
@@ -168,7 +171,7 @@ def reflection_handler(
     recorder = _Recorder()
     reflection.enable_server_reflection(
         (*services, health.SERVICE_NAME, reflection.SERVICE_NAME),
-        recorder,
+        cast("grpc.Server", recorder),
         pool=descriptor_pool.Default(),
     )
     return tuple(_MovedService(handler, side) for handler in recorder.generic)

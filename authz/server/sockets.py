@@ -51,7 +51,9 @@ def prepare(path: Path, listener: str) -> None:
     if not path.exists() and not path.is_symlink():
         return
     if not path.is_socket():
-        raise _refused(f"the address of listener `{listener}` is a file that is no socket.", path, "Move it.")
+        raise _refused(
+            f"the address of listener `{listener}` is a file that is no socket.", path, "Move it."
+        )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
@@ -62,7 +64,9 @@ def prepare(path: Path, listener: str) -> None:
         except OSError as error:
             what = f"the socket of listener `{listener}` cannot be tried: {error.strerror}."
             raise _refused(what, path, "Stop whatever serves it.") from error
-    raise _refused(f"another process serves listener `{listener}`.", path, "Stop it, or use another path.")
+    raise _refused(
+        f"another process serves listener `{listener}`.", path, "Stop it, or use another path."
+    )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import grpc
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from authz.errors import AuthzError, NotInThisVersion
+from authz.errors import AuthzError, NotInThisVersionError
 
 __all__ = ["DOMAIN", "abort", "not_in_this_version", "status_code"]
 
@@ -58,6 +58,6 @@ def not_in_this_version(method: str) -> Callable[[bytes, grpc.ServicerContext], 
     """
 
     def refuse(_request: bytes, context: grpc.ServicerContext) -> bytes:
-        abort(context, NotInThisVersion(f"{method} is not in this version"))
+        abort(context, NotInThisVersionError(f"{method} is not in this version"))
 
     return refuse

@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import grpc
 
 from authz.config import Tls
 from authz.errors import ConfigError
 from authz.model import Diagnostic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["TlsFiles", "credentials", "read_tls"]
 
@@ -73,7 +77,10 @@ def credentials(tls: Tls) -> grpc.ServerCredentials:
 
     first = known[0]
     return grpc.dynamic_ssl_server_credentials(
-        _configuration(first), fetch, require_client_authentication=first.client_ca is not None
+        _configuration(first),
+        # The stub forgets that None means "as before".
+        cast("Callable[[], grpc.ServerCertificateConfiguration]", fetch),
+        require_client_authentication=first.client_ca is not None,
     )
 
 
@@ -88,9 +95,13 @@ def _pem(file: str | None, kind: bytes) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        at = Diagnostic(f"cannot be read: {error.strerror}.", str(path), mend="Check the path and mode.")
+        at = Diagnostic(
+            f"cannot be read: {error.strerror}.", str(path), mend="Check the path and mode."
+        )
         raise ConfigError((at,)) from error
     if kind + b"-----" not in content:
-        at = Diagnostic(f"has no {kind.decode().lower()} in it.", str(path), mend="Give a PEM file.")
+        at = Diagnostic(
+            f"has no {kind.decode().lower()} in it.", str(path), mend="Give a PEM file."
+        )
         raise ConfigError((at,))
     return content

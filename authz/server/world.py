@@ -62,6 +62,7 @@ class World:
         config: Config,
         engine: Loads,
         rules: Sequence[ListenerRules],
+        *,
         metrics: Metrics,
         log: Logger,
         clock: Callable[[], float] = time.time,
@@ -114,9 +115,12 @@ class World:
                 self._stands = replace(before, refused=diagnostics)
                 said = [str(diagnostic) for diagnostic in diagnostics[:10]]
                 self._log.error(
-                    f"reload refused; bundle {serving or '(none)'} goes on serving", diagnostics=said
+                    f"reload refused; bundle {serving or '(none)'} goes on serving",
+                    diagnostics=said,
                 )
-                return Reloaded(changed=False, revision=serving, diagnostics=diagnostics, failed=True)
+                return Reloaded(
+                    changed=False, revision=serving, diagnostics=diagnostics, failed=True
+                )
             plan = self._stands.plan
             return Reloaded(changed=changed, revision=plan.revision if plan is not None else "")
 
@@ -128,7 +132,10 @@ class World:
             max_bytes=config.limits.bundle_max_bytes,
             max_files=config.limits.bundle_max_files,
         )
-        if before.plan is not None and (before.bundle_files, before.trust_spec) == (bundle, trust_files.spec):
+        if before.plan is not None and (before.bundle_files, before.trust_spec) == (
+            bundle,
+            trust_files.spec,
+        ):
             self._stands = replace(before, refused=())
             self._metrics.reloaded("unchanged")
             return False

@@ -1,0 +1,80 @@
+"""Reads records of the audit file, oldest first, without ever holding more than one line."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from authz.errors import UnavailableError
+from authz.model import Diagnostic, Severity
+
+__all__ = ["Record", "read"]
+
+_MAX_LINE: Final = 1_048_576
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record."""
+
+    line: int
+    """Where it stands, from 1."""
+    fields: Mapping[str, Any]
+    """As written."""
+
+    @property
+    def decision_id(self) -> str:
+        """The decision's id; empty where it has none."""
+        return str(self.fields.get("decision_id", ""))
+
+
+def read(path: Path, damaged: Callable[[Diagnostic], None]) -> Iterator[Record]:
+    """Read every record.
+
+    Args:
+        path: The audit file.
+        damaged: Told of each line that is no record, such as the last one after a crash; reading goes on.
+
+    Yields:
+        Each record, oldest first.
+
+    Raises:
+        UnavailableError: The file cannot be read.
+    """
+
+    def defect(number: int, what: str) -> None:
+        mend = "The records around it are unaffected."
+        damaged(Diagnostic(what, str(path), number, mend=mend, severity=Severity.WARNING))
+
+    try:
+        with path.open("rb") as stream:
+            number = 0
+            while line := stream.readline(_MAX_LINE + 1):
+                number += 1
+                if not line.endswith(b"\n"):
+                    if len(line) > _MAX_LINE:
+                        _skip(stream.readline)
+                        defect(number, "longer than 1 MiB.")
+                    else:
+                        defect(number, "the last record was not written whole.")
+                    continue
+                if (record := _record(line)) is None:
+                    defect(number, "not a record.")
+                else:
+                    yield Record(number, record)
+    except OSError as error:
+        raise UnavailableError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _skip(readline: Callable[[int], bytes]) -> None:
+    while (rest := readline(_MAX_LINE)) and not rest.endswith(b"\n"):
+        pass

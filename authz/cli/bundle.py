@@ -1,0 +1,137 @@
+"""Verbs about a bundle: init, check, fmt, test, schema."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from authz.cli.options import BundleFolder, Vars, variables
+from authz.cli.show import Show
+from authz.config import json_schema
+from authz.context import own_tests, read_folder
+from authz.engine import Plan, bundle_schema, case_schema, format_policy
+from authz.errors import BundleTestError, UsageError
+from authz.tools.junit import write_junit
+from authz.tools.scaffold import write_template
+
+__all__ = ["register"]
+
+_WOULD_CHANGE = 2
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs.
+
+    Args:
+        app: The command.
+    """
+    app.command("init")(init)
+    app.command("check")(check)
+    app.command("fmt")(fmt)
+    app.command("test")(run_tests)
+    app.command("schema")(schema)
+
+
+def init(
+    *,
+    folder: Annotated[Path, typer.Argument(help="A new folder.", file_okay=False)] = Path("bundle"),
+) -> None:
+    """Write a bundle that you can edit."""
+    show = Show()
+    for file in write_template(folder):
+        show.line(str(file))
+    show.note(f"Next: authz check {folder}; authz test {folder}")
+
+
+def check(
+    *,
+    folder: BundleFolder,
+    var: Vars = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings refuse too.")] = False,
+) -> None:
+    """Compile a bundle and print every defect; exits with 3 where it is refused."""
+    show = Show()
+    plan = Plan.compile(read_folder(folder), variables(var))
+    show.diagnostics(plan.warnings)
+    show.line(
+        f"{plan.name} {plan.revision} {plan.digest[:12]}: {plan.policy_count} policies, "
+        f"{plan.operation_count} operations of {len(plan.systems)} systems"
+    )
+    if strict and plan.warnings:
+        raise typer.Exit(3)
+
+
+def fmt(
+    *,
+    paths: Annotated[list[Path], typer.Argument(help="Cedar files, or folders of them.")],
+    only_check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit with 2 if something would change.")
+    ] = False,
+) -> None:
+    """Format Cedar files."""
+    show = Show()
+    changed = 0
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path} does not exist")
+        for file in sorted(path.rglob("*.cedar")) if path.is_dir() else [path]:
+            text = file.read_text()
+            formatted = format_policy(text, str(file))
+            if formatted == text:
+                continue
+            changed += 1
+            show.line(f"{'would change' if only_check else 'formatted'} {file}")
+            if not only_check:
+                file.write_text(formatted)
+    if only_check and changed:
+        raise typer.Exit(_WOULD_CHANGE)
+
+
+def run_tests(
+    *,
+    folder: BundleFolder,
+    var: Vars = None,
+    junit: Annotated[
+        Path | None, typer.Option(help="Write JUnit XML here.", dir_okay=False)
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only failures.")] = False,
+) -> None:
+    """Run a bundle's own tests; exits with 2 where one fails, with 3 where the bundle is refused."""
+    show = Show()
+    bundle = read_folder(folder)
+    plan = Plan.compile(bundle, variables(var))
+    results = own_tests(plan.test(bundle, int(time.time() * 1000)))
+    if junit is not None:
+        write_junit(results, junit)
+    shown = [result for result in results if not (quiet and result.passed)]
+    if shown:
+        show.table(
+            ("test", "where", "result"),
+            [
+                (
+                    result.name,
+                    f"{result.file}:{result.line}",
+                    "pass" if result.passed else result.message,
+                )
+                for result in shown
+            ],
+        )
+    failed = tuple(result.defect() for result in results if not result.passed)
+    show.line(f"{len(results) - len(failed)} passed, {len(failed)} failed")
+    if failed:
+        raise BundleTestError(failed)
+
+
+def schema(
+    *,
+    what: Annotated[str, typer.Argument(help="bundle, case or config")] = "bundle",
+) -> None:
+    """Print a JSON Schema, for editors."""
+    show = Show()
+    if what == "config":
+        show.json(json_schema())
+    elif what in {"bundle", "case"}:
+        print((bundle_schema() if what == "bundle" else case_schema()).rstrip())
+    else:
+        raise UsageError(f"no schema `{what}`: bundle, case or config")

@@ -1,0 +1,159 @@
+"""Verbs about one decision: eval (offline) and explain (of a running node)."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from google.protobuf import json_format
+
+from authz.cli.options import Vars, variables
+from authz.cli.show import Show
+from authz.context import read_folder
+from authz.engine import Plan
+from authz.errors import UsageError
+from authz.tools.remote import Remote
+from authz.v1 import authorizer_pb2, decision_pb2
+
+__all__ = ["register"]
+
+_MAX_INPUT = 1_048_576
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs.
+
+    Args:
+        app: The command.
+    """
+    app.command("eval")(evaluate)
+    app.command("explain")(explain)
+
+
+def evaluate(
+    *,
+    operation: Annotated[str, typer.Argument(help="Operation id, `<system>.<name>`.")],
+    bundle: Annotated[Path, typer.Option("--bundle", "-b", help="Folder of the bundle.")] = Path(
+        "bundle"
+    ),
+    input_: Annotated[
+        str, typer.Option("--input", "-i", help="Arguments: one JSON object, or @file.")
+    ] = "{}",
+    agent: Annotated[str | None, typer.Option(help="SPIFFE id of the agent that acts.")] = None,
+    subject: Annotated[
+        str | None, typer.Option(help="On whose behalf: `<issuer alias>/<sub>`.")
+    ] = None,
+    claim: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=JSON", help='A claim of the subject, e.g. groups=["staff"].'),
+    ] = None,
+    service: Annotated[bool, typer.Option("--service", help="The subject is a service.")] = False,
+    var: Vars = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="text or json")] = "text",
+) -> None:
+    """Judge one request offline, on stated facts, and show every policy; exits with 2 unless permitted."""
+    if agent is None and subject is None:
+        raise UsageError("say who acts: --agent, --subject, or both")
+    who: dict[str, Any] = {}
+    if agent is not None:
+        who["agent"] = agent
+    if subject is not None:
+        alias, slash, sub = subject.partition("/")
+        if not slash or not sub:
+            raise UsageError("--subject is `<issuer alias>/<sub>`")
+        who["subject"] = {
+            "issuer": alias,
+            "sub": sub,
+            "kind": "service" if service else "user",
+            "claims": _claims(claim),
+        }
+    request = {"as": who, "call": operation, "input": _object(input_)}
+    plan = Plan.compile(read_folder(bundle), variables(var))
+    decision = plan.eval(request, int(time.time() * 1000))
+    show = Show()
+    if output == "json":
+        show.json(decision)
+    else:
+        show.decision(decision)
+    if decision.get("outcome") != "PERMIT":
+        raise typer.Exit(_NOT_PERMITTED)
+
+
+def explain(
+    *,
+    operation: Annotated[str, typer.Argument(help="Operation id.")],
+    input_: Annotated[
+        str, typer.Option("--input", "-i", help="Arguments: one JSON object, or @file.")
+    ] = "{}",
+    agent_token: Annotated[
+        Path | None, typer.Option(help="File with the agent's JWT-SVID.", dir_okay=False)
+    ] = None,
+    subject_token: Annotated[
+        Path | None, typer.Option(help="File with the subject's token.", dir_okay=False)
+    ] = None,
+    token: Annotated[
+        Path | None,
+        typer.Option(help="File with your own token, for `authz.explain`.", dir_okay=False),
+    ] = None,
+    address: Annotated[
+        str, typer.Option("--admin", envvar="AUTHZ_ADMIN", help="The administration socket.")
+    ] = "unix:///run/authz/admin.sock",
+) -> None:
+    """Ask a running node to judge a request without effect, and to tell everything."""
+    evidence = [
+        decision_pb2.Evidence(
+            role=role, scheme=decision_pb2.EVIDENCE_SCHEME_BEARER, token=_text(str(file))
+        )
+        for role, file in (
+            (decision_pb2.EVIDENCE_ROLE_AGENT, agent_token),
+            (decision_pb2.EVIDENCE_ROLE_SUBJECT, subject_token),
+        )
+        if file is not None
+    ]
+    request = authorizer_pb2.ExplainRequest(
+        check=decision_pb2.CheckRequest(
+            evidence=evidence,
+            operation=operation,
+            arguments_json=json.dumps(_object(input_)).encode(),
+            mode=decision_pb2.MODE_PROBE,
+        )
+    )
+    authorization = f"Bearer {_text(str(token))}" if token is not None else None
+    answer = Remote(address).explain(request, authorization)
+    Show().json(json_format.MessageToDict(answer.decision, preserving_proto_field_name=True))
+
+
+_NOT_PERMITTED = 2
+
+
+def _object(given: str) -> dict[str, Any]:
+    text = _text(given[1:]) if given.startswith("@") else given
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--input is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UsageError("--input is not a JSON object")
+    return value
+
+
+def _claims(given: list[str] | None) -> dict[str, Any]:
+    claims: dict[str, Any] = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--claim {text}: write NAME=JSON")
+        try:
+            claims[name] = json.loads(value)
+        except ValueError:
+            claims[name] = value
+    return claims
+
+
+def _text(file: str) -> str:
+    try:
+        with Path(file).open("rb") as stream:
+            return stream.read(_MAX_INPUT).decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} cannot be read: {error}") from error

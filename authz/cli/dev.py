@@ -1,0 +1,66 @@
+"""Verbs for development: demo, and keys of a throw-away trust domain."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from authz.cli.show import Show
+from authz.errors import UsageError
+from authz.tools.keys import DevDomain
+
+__all__ = ["register"]
+
+KeyFolder = Annotated[Path, typer.Argument(help="Where the keys lie.", file_okay=False)]
+_ISSUER = "https://idp.dev.example"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs.
+
+    Args:
+        app: The command.
+    """
+    group = typer.Typer(
+        help="Keys and tokens for development, never for production.", no_args_is_help=True
+    )
+    group.command("make")(make)
+    group.command("token")(token)
+    app.add_typer(group, name="keys")
+
+
+def make(
+    *,
+    folder: KeyFolder,
+    domain: Annotated[str, typer.Option(help="SPIFFE trust domain.")] = "dev.example",
+    issuer: Annotated[str, typer.Option(help="`iss` of subject tokens.")] = _ISSUER,
+) -> None:
+    """Make keys of a trust domain and an issuer, if the folder has none: bundle.json and jwks.json."""
+    made = DevDomain.open(folder, domain, issuer)
+    Show().line(f"{folder}: trust domain {made.domain}, issuer {made.issuer}")
+
+
+def token(
+    *,
+    folder: KeyFolder,
+    audience: Annotated[str, typer.Option(help="`aud`.")] = "authz",
+    agent: Annotated[
+        str | None, typer.Option(help="Path of the SPIFFE id, e.g. /ns/support/sa/bot.")
+    ] = None,
+    subject: Annotated[str | None, typer.Option(help="`sub` of a subject token.")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="A value of the claim `groups`.")] = None,
+    lifetime: Annotated[int, typer.Option(help="Seconds.")] = 3600,
+) -> None:
+    """Print a token signed with the keys of a folder."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} has no keys; run: authz keys make {folder}")
+    keys = DevDomain.open(folder, "dev.example", _ISSUER)
+    if (agent is None) == (subject is None):
+        raise UsageError("say whose: --agent or --subject")
+    if agent is not None:
+        if not agent.startswith("/"):
+            raise UsageError("--agent is a path: /ns/…/sa/…")
+        print(keys.svid(agent, audience, lifetime=lifetime))
+    else:
+        claims = {"groups": list(group)} if group else {}
+        print(keys.subject_token(subject or "", audience, claims, lifetime=lifetime))

@@ -1,0 +1,149 @@
+"""Verbs about a running node: serve, status, healthcheck, version."""
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from authz import __version__
+from authz.cli.options import ConfigFile, Sets, configuration, flags
+from authz.cli.show import Show
+from authz.engine import build_profile
+from authz.errors import UnavailableError, UsageError
+from authz.server import Node
+from authz.telemetry import make_logger
+from authz.tools.remote import Remote
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs.
+
+    Args:
+        app: The command.
+    """
+    app.command("serve")(serve)
+    app.command("status")(status)
+    app.command("healthcheck")(healthcheck)
+    app.command("version")(version)
+
+
+def serve(
+    *,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    bundle: Annotated[Path | None, typer.Option(help="bundle.path", file_okay=False)] = None,
+    watch: Annotated[bool | None, typer.Option(help="bundle.watch")] = None,
+    grpc_addr: Annotated[str | None, typer.Option(help="listeners.main.address")] = None,
+    admin_addr: Annotated[str | None, typer.Option(help="listeners.admin.address")] = None,
+    metrics_addr: Annotated[str | None, typer.Option(help="listeners.metrics.address")] = None,
+    tls_cert_file: Annotated[Path | None, typer.Option(help="listeners.main.tls.cert_file")] = None,
+    tls_key_file: Annotated[Path | None, typer.Option(help="listeners.main.tls.key_file")] = None,
+    tls_client_ca_file: Annotated[
+        Path | None, typer.Option(help="listeners.main.tls.client_ca_file")
+    ] = None,
+    insecure_dev: Annotated[bool | None, typer.Option(help="listeners.main.insecure_dev")] = None,
+    audit_path: Annotated[Path | None, typer.Option(help="audit.path", dir_okay=False)] = None,
+    log_level: Annotated[str | None, typer.Option(help="log.level")] = None,
+    log_format: Annotated[str | None, typer.Option(help="log.format")] = None,
+    shutdown_grace_period: Annotated[str | None, typer.Option(help="shutdown_grace_period")] = None,
+) -> None:
+    """Serve decisions until a signal says stop; SIGHUP loads bundle and keys again."""
+    named = flags(
+        bundle__path=bundle,
+        bundle__watch=watch,
+        listeners__main__address=grpc_addr,
+        listeners__admin__address=admin_addr,
+        listeners__metrics__address=metrics_addr,
+        listeners__main__tls__cert_file=tls_cert_file,
+        listeners__main__tls__key_file=tls_key_file,
+        listeners__main__tls__client_ca_file=tls_client_ca_file,
+        listeners__main__insecure_dev=insecure_dev,
+        audit__path=audit_path,
+        log__level=log_level,
+        log__format=log_format,
+        shutdown_grace_period=shutdown_grace_period,
+    )
+    settings = configuration(config, sets, named)
+    log = make_logger(settings.log, sys.stderr)
+    Node(settings, log).run()
+
+
+def status(
+    *,
+    address: Annotated[
+        str, typer.Option("--admin", envvar="AUTHZ_ADMIN", help="The administration socket.")
+    ] = "unix:///run/authz/admin.sock",
+    output: Annotated[str, typer.Option("--output", "-o", help="text or json")] = "text",
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Load bundle and keys again first.")
+    ] = False,
+) -> None:
+    """Tell how a node stands; exits with 1 where it is not ready, or the reload is refused."""
+    show = Show()
+    remote = Remote(address)
+    refused = False
+    if reload:
+        outcome = remote.reload()
+        refused = not outcome.reloaded
+        for line in outcome.diagnostics:
+            show.note(line)
+    stands = remote.status()
+    detail = json.loads(stands.detail_json)
+    if output == "json":
+        show.json(detail)
+    else:
+        bundle = f"{stands.bundle_name} {stands.bundle_revision} {stands.bundle_digest[:12]}"
+        rows = [
+            ("version", f"{stands.version} ({detail.get('build_profile', '')})"),
+            ("ready", "yes" if stands.ready else "no"),
+            ("bundle", bundle),
+            ("loaded", stands.bundle_loaded_at.ToJsonString()),
+            ("trust", stands.trust_revision[:12]),
+            *(("problem", problem) for problem in stands.problems),
+            *(("refused", line) for line in stands.last_reload_error.splitlines()),
+        ]
+        show.table(("", address), rows)
+    if refused or not stands.ready:
+        raise typer.Exit(1)
+
+
+def healthcheck(
+    *,
+    address: Annotated[
+        str, typer.Argument(help="`http://127.0.0.1:8282/readyz`, or a gRPC address.")
+    ] = "http://127.0.0.1:8282/readyz",
+    service: Annotated[str, typer.Option(help="gRPC service; empty: the whole node.")] = "",
+) -> None:
+    """Exit with 0 where the node may be asked, else with 1; for `HEALTHCHECK` of a container."""
+    if address.startswith(("http://", "https://")):
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(address, timeout=5) as answer:
+                ready = answer.status == 200
+        except urllib.error.HTTPError:
+            ready = False
+        except (OSError, ValueError) as error:
+            raise UnavailableError(f"{address} cannot be reached: {error}") from error
+    elif "://" in address and not address.startswith("unix://"):
+        raise UsageError(f"{address}: give http://, unix:// or host:port")
+    else:
+        ready = Remote(address).healthy(service)
+    if not ready:
+        raise UnavailableError(f"{address} is not ready")
+
+
+def version(
+    *,
+    output: Annotated[str, typer.Option("--output", "-o", help="text or json")] = "text",
+) -> None:
+    """Print the version and how the engine was built."""
+    if output == "json":
+        Show().json({"version": __version__, "build_profile": build_profile()})
+    else:
+        Show().line(f"authz {__version__} ({build_profile()})")

@@ -1,0 +1,1 @@
+"""Offline tools: what the `authz` command does besides serving."""

@@ -1,0 +1,231 @@
+"""A trust domain for development: keys of its own, and tokens made with them.
+
+The private keys lie in one folder that only its owner can read. Nothing here is for production: there, SPIRE
+and an identity provider issue the tokens, and Authz only ever sees public keys.
+"""
+
+import base64
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from authz.errors import UsageError
+
+__all__ = ["DevDomain"]
+
+_LIFETIME: Final = 3600
+_KEY_FILE: Final = "private-keys.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A signing key and its name."""
+
+    kid: str
+    private: ec.EllipticCurvePrivateKey
+
+    def __repr__(self) -> str:
+        return f"_Key({self.kid})"
+
+    def public_jwk(self, **more: object) -> dict[str, object]:
+        """Write the public half as a JWK (RFC 7517)."""
+        numbers = self.private.public_key().public_numbers()
+
+        def coordinate(value: int) -> str:
+            return base64.urlsafe_b64encode(value.to_bytes(32)).rstrip(b"=").decode()
+
+        return {
+            "kty": "EC",
+            "crv": "P-256",
+            "kid": self.kid,
+            "x": coordinate(numbers.x),
+            "y": coordinate(numbers.y),
+            **more,
+        }
+
+    def pem(self) -> str:
+        """Write the private key."""
+        return self.private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ).decode()
+
+    @staticmethod
+    def make() -> "_Key":
+        """Make one."""
+        return _Key(secrets.token_hex(8), ec.generate_private_key(ec.SECP256R1()))
+
+    @staticmethod
+    def read(kid: str, pem: str) -> "_Key":
+        """Read one back."""
+        private = serialization.load_pem_private_key(pem.encode(), None)
+        if not isinstance(private, ec.EllipticCurvePrivateKey):
+            raise UsageError("not a P-256 key")
+        return _Key(kid, private)
+
+
+@dataclass(frozen=True, slots=True)
+class DevDomain:
+    """A trust domain and an issuer of subject tokens, with private keys: for development only."""
+
+    domain: str
+    """SPIFFE trust domain."""
+    issuer: str
+    """`iss` of subject tokens."""
+    agents: _Key
+    """Signs JWT-SVIDs."""
+    subjects: _Key
+    """Signs subject tokens."""
+
+    @staticmethod
+    def make(domain: str, issuer: str) -> "DevDomain":
+        """Make keys.
+
+        Args:
+            domain: SPIFFE trust domain.
+            issuer: `iss` of subject tokens.
+
+        Returns:
+            A new domain.
+        """
+        return DevDomain(domain, issuer, _Key.make(), _Key.make())
+
+    @staticmethod
+    def open(folder: Path, domain: str, issuer: str) -> "DevDomain":
+        """Read the domain of a folder, or make one there.
+
+        Args:
+            folder: Where keys lie; made with mode 0700.
+            domain: SPIFFE trust domain of a new one.
+            issuer: `iss` of a new one.
+
+        Returns:
+            The domain; `bundle.json` and `jwks.json` in the folder are its public keys.
+
+        Raises:
+            UsageError: The folder holds something else.
+        """
+        file = folder / _KEY_FILE
+        if file.exists():
+            try:
+                kept = json.loads(file.read_text())
+                return DevDomain(
+                    kept["domain"],
+                    kept["issuer"],
+                    _Key.read(kept["agents"]["kid"], kept["agents"]["pem"]),
+                    _Key.read(kept["subjects"]["kid"], kept["subjects"]["pem"]),
+                )
+            except (KeyError, TypeError, ValueError) as error:
+                raise UsageError(f"{file} holds no keys; remove it to make new ones") from error
+        made = DevDomain.make(domain, issuer)
+        made.save(folder)
+        return made
+
+    def save(self, folder: Path) -> None:
+        """Write private and public keys.
+
+        Args:
+            folder: Where; made with mode 0700.
+        """
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.publish(folder)
+        private = {
+            "domain": self.domain,
+            "issuer": self.issuer,
+            "agents": {"kid": self.agents.kid, "pem": self.agents.pem()},
+            "subjects": {"kid": self.subjects.kid, "pem": self.subjects.pem()},
+        }
+        descriptor = os.open(folder / _KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
+            json.dump(private, stream)
+
+    def publish(self, folder: Path) -> None:
+        """Write the public keys: `bundle.json` (SPIFFE) and `jwks.json` (the issuer).
+
+        Args:
+            folder: Where.
+        """
+        bundle = {
+            "keys": [self.agents.public_jwk(use="jwt-svid")],
+            "spiffe_sequence": 1,
+            "spiffe_refresh_hint": 300,
+        }
+        jwks = {"keys": [self.subjects.public_jwk(use="sig", alg="ES256")]}
+        (folder / "bundle.json").write_text(json.dumps(bundle, indent=2) + "\n")
+        (folder / "jwks.json").write_text(json.dumps(jwks, indent=2) + "\n")
+
+    def svid(
+        self,
+        path: str,
+        audience: str,
+        *,
+        lifetime: int = _LIFETIME,
+        clock: Callable[[], float] = time.time,
+    ) -> str:
+        """Make a JWT-SVID.
+
+        Args:
+            path: Path of the SPIFFE id, with a leading slash.
+            audience: Its `aud`.
+            lifetime: Seconds; below zero it is already past.
+            clock: Unix time.
+
+        Returns:
+            The token.
+        """
+        now = int(clock())
+        claims = {
+            "sub": f"spiffe://{self.domain}{path}",
+            "aud": [audience],
+            "iat": min(now, now + lifetime) - 1,
+            "exp": now + lifetime,
+            "jti": secrets.token_hex(8),
+        }
+        return _sign(self.agents, claims)
+
+    def subject_token(
+        self,
+        sub: str,
+        audience: str,
+        claims: Mapping[str, str | int | bool | Sequence[str]] | None = None,
+        *,
+        lifetime: int = _LIFETIME,
+        clock: Callable[[], float] = time.time,
+    ) -> str:
+        """Make a subject token.
+
+        Args:
+            sub: The subject.
+            audience: Its `aud`.
+            claims: More claims.
+            lifetime: Seconds; below zero it is already past.
+            clock: Unix time.
+
+        Returns:
+            The token.
+        """
+        now = int(clock())
+        all_claims = {
+            **(claims or {}),
+            "iss": self.issuer,
+            "sub": sub,
+            "aud": audience,
+            "iat": min(now, now + lifetime) - 1,
+            "exp": now + lifetime,
+            "jti": secrets.token_hex(8),
+        }
+        return _sign(self.subjects, all_claims)
+
+
+def _sign(key: _Key, claims: Mapping[str, Any]) -> str:
+    return jwt.encode(dict(claims), key.private, algorithm="ES256", headers={"kid": key.kid})

@@ -1,0 +1,132 @@
+"""Asks a running node: administration over its socket, health over gRPC or HTTP."""
+
+from typing import Final, TypeVar, cast
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2
+
+from authz.errors import ApiError, UnavailableError
+from authz.v1 import admin_pb2, authorizer_pb2
+
+__all__ = ["Remote"]
+
+_DETAILS: Final = "grpc-status-details-bin"
+Answer = TypeVar("Answer", bound=Message)
+
+
+class Remote:
+    """A node, reached by one address.
+
+    Args:
+        address: `host:port` or `unix:///path`.
+        timeout: Seconds for each call.
+    """
+
+    def __init__(self, address: str, timeout: float = 5.0) -> None:
+        self._address = address
+        self._timeout = timeout
+        self._channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._channel.close()
+
+    def status(self) -> admin_pb2.StatusResponse:
+        """Ask `authz.v1.Admin/Status`.
+
+        Returns:
+            How the node stands.
+
+        Raises:
+            UnavailableError: It cannot be reached.
+            ApiError: It refuses.
+        """
+        return self._call(
+            "/authz.v1.Admin/Status", admin_pb2.StatusRequest(), admin_pb2.StatusResponse()
+        )
+
+    def reload(self) -> admin_pb2.ReloadResponse:
+        """Ask `authz.v1.Admin/Reload`.
+
+        Returns:
+            What came of it.
+
+        Raises:
+            UnavailableError: It cannot be reached.
+            ApiError: It refuses.
+        """
+        return self._call(
+            "/authz.v1.Admin/Reload", admin_pb2.ReloadRequest(), admin_pb2.ReloadResponse()
+        )
+
+    def explain(
+        self, request: authorizer_pb2.ExplainRequest, authorization: str | None
+    ) -> authorizer_pb2.ExplainResponse:
+        """Ask `authz.v1.Authorizer/Explain`.
+
+        Args:
+            request: What to explain.
+            authorization: `Bearer …` of whoever asks.
+
+        Returns:
+            The decision with its detail.
+
+        Raises:
+            UnavailableError: It cannot be reached.
+            ApiError: It refuses.
+        """
+        metadata = (("authorization", authorization),) if authorization else ()
+        path = "/authz.v1.Authorizer/Explain"
+        return self._call(path, request, authorizer_pb2.ExplainResponse(), metadata)
+
+    def healthy(self, service: str) -> bool:
+        """Ask `grpc.health.v1.Health/Check`.
+
+        Args:
+            service: Its name; empty for the whole node.
+
+        Returns:
+            True where it serves.
+
+        Raises:
+            UnavailableError: It cannot be reached.
+            ApiError: It refuses.
+        """
+        answer = self._call(
+            "/grpc.health.v1.Health/Check",
+            health_pb2.HealthCheckRequest(service=service),
+            health_pb2.HealthCheckResponse(),
+        )
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def _call(
+        self,
+        path: str,
+        request: Message,
+        answer: Answer,
+        metadata: tuple[tuple[str, str], ...] = (),
+    ) -> Answer:
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(path)
+        try:
+            received = call(request.SerializeToString(), timeout=self._timeout, metadata=metadata)
+        except grpc.RpcError as error:
+            raise _refused(error, self._address) from error
+        answer.ParseFromString(received)
+        return answer
+
+
+def _refused(error: grpc.RpcError, address: str) -> ApiError | UnavailableError:
+    # What a call raises is an RpcError and a Call at once, which the stubs cannot say.
+    call = cast("grpc.Call", error)
+    code, said = call.code(), call.details() or ""
+    for key, value in call.trailing_metadata() or ():
+        if key == _DETAILS and isinstance(value, bytes):
+            status = status_pb2.Status.FromString(value)
+            info = error_details_pb2.ErrorInfo()
+            if status.details and status.details[0].Unpack(info):
+                return ApiError(info.reason, status.code, said)
+    if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+        return UnavailableError(f"{address} cannot be reached: {said}")
+    return ApiError(code.name, code.value[0], said)
