@@ -195,3 +195,104 @@ impl std::fmt::Debug for TokenCache {
 const SHARDS: usize = 16;
 /// How many entries in use are passed over before one is evicted all the same.
 const SECOND_CHANCES: u32 = 8;
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::panic, clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::claims::{self, TimeLimits};
+    use crate::jws::Parts;
+
+    fn entry(byte: u8) -> (CacheKey, Verified, Times) {
+        let claims = claims::read(br#"{"exp":1}"#).unwrap();
+        let times = Times::read(
+            &claims,
+            &TimeLimits {
+                leeway: 0,
+                max_lifetime: None,
+            },
+        )
+        .unwrap();
+        let facts = AgentFacts {
+            spiffe_id: String::new(),
+            trust_domain: String::new(),
+            kid: String::new(),
+            issued_at: None,
+            expires_at: 1,
+            token_digest: [byte; 32],
+            jti: None,
+        };
+        (CacheKey([byte; 32]), Verified::Agent(facts), times)
+    }
+
+    /// After a thread died holding a shard, the cache misses and does not panic.
+    #[test]
+    fn a_poisoned_shard_is_a_miss() {
+        let cache = TokenCache::new(1);
+        let (key, verified, times) = entry(7);
+        cache.insert(key, verified.clone(), times);
+        assert!(cache.find(&key).is_some());
+        let died = std::thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    let _guard = cache.shards.first().unwrap().lock().unwrap();
+                    panic!("the thread dies");
+                })
+                .join()
+                .is_err()
+        });
+        assert!(died);
+        assert!(cache.find(&key).is_none());
+        cache.insert(key, verified, times);
+        assert_eq!(0, cache.len());
+    }
+
+    /// The queue holds each key once, whatever is inserted and found, and used entries outlive
+    /// unused ones.
+    #[test]
+    fn the_queue_holds_each_key_once() {
+        let cache = TokenCache::new(64);
+        let (kept, verified, times) = entry(0);
+        cache.insert(kept, verified, times);
+        for byte in 1..=255 {
+            let (key, verified, times) = entry(byte);
+            cache.insert(key, verified.clone(), times);
+            cache.insert(key, verified, times);
+            assert!(
+                byte % 4 != 0 || cache.find(&kept).is_some(),
+                "in use, so kept"
+            );
+            for shard in &cache.shards {
+                let shard = shard.lock().unwrap();
+                let order: std::collections::BTreeSet<_> = shard.order.iter().collect();
+                assert_eq!(shard.order.len(), order.len());
+                assert!(shard.entries.keys().eq(order.into_iter()));
+            }
+        }
+    }
+
+    /// Revision, role, key id and token each make another key, and no two of them run together.
+    #[test]
+    fn each_part_makes_another_key() {
+        let header = |json: &str| {
+            use base64::Engine as _;
+            let header = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json);
+            Header::read(&Parts::split(&format!("{header}.."), 8192).unwrap()).unwrap()
+        };
+        let none = header(r#"{"alg":"ES256"}"#);
+        let empty = header(r#"{"alg":"ES256","kid":""}"#);
+        let a = header(r#"{"alg":"ES256","kid":"a"}"#);
+        let ab = header(r#"{"alg":"ES256","kid":"ab"}"#);
+        let keys = [
+            CacheKey::new(&[0; 32], Role::Agent, &none, "bc"),
+            CacheKey::new(&[1; 32], Role::Agent, &none, "bc"),
+            CacheKey::new(&[0; 32], Role::Subject, &none, "bc"),
+            CacheKey::new(&[0; 32], Role::Agent, &empty, "bc"),
+            CacheKey::new(&[0; 32], Role::Agent, &a, "bc"),
+            CacheKey::new(&[0; 32], Role::Agent, &ab, "c"),
+        ];
+        let distinct: std::collections::BTreeSet<_> = keys.into_iter().collect();
+        assert_eq!(6, distinct.len());
+    }
+}

@@ -463,8 +463,6 @@ mod tests {
             }
         }
     }
-
-    #[expect(clippy::float_cmp, reason = "both readers round to nearest")]
     fn same(ours: &Value<'_>, theirs: &serde_json::Value) -> bool {
         match (ours, theirs) {
             (Value::Null, serde_json::Value::Null) => true,

@@ -320,3 +320,103 @@ const SET_LIMITS: json::Limits = json::Limits {
     depth: 8,
     nodes: 16_384,
 };
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use aws_lc_rs::encoding::AsDer as _;
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::rsa::KeySize;
+    use aws_lc_rs::signature::{
+        KeyPair as _, RSA_PSS_SHA256, RsaKeyPair, RsaPssSaltLength, RsaSignatureEncoding,
+    };
+
+    use super::*;
+
+    /// Whether the key verifies the token's signature.
+    fn verifies(jwk: &str, token: &str) -> bool {
+        let set = format!("{{\"keys\":[{jwk}]}}");
+        let keys = KeySet::read(&set, Purpose::Subject, &Algorithm::ALL).unwrap();
+        assert_eq!(1, keys.keys.len(), "{:?}", keys.ignored);
+        let parts = Parts::split(token, 8192).unwrap();
+        let header = Header::read(&parts).unwrap();
+        keys.verify(&header, &parts).is_ok()
+    }
+
+    /// RFC 7515 A.2 (RS256) and A.3 (ES256), RFC 8037 A.4 (EdDSA): as printed they verify, with one
+    /// character of the payload or signature changed they do not.
+    #[test]
+    fn the_examples_of_the_standards_verify() {
+        const CLAIMS: &str = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFt\
+                              cGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+        let rs256 = format!(
+            "eyJhbGciOiJSUzI1NiJ9.{CLAIMS}.cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOi\
+             Zj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_n\
+             ZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC\
+             -eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmt\
+             VrBp0igcN_IoypGlUPQGe77Rw"
+        );
+        let es256 = format!(
+            "eyJhbGciOiJFUzI1NiJ9.{CLAIMS}.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djx\
+             La8ISlSApmWQxfKTUJqPP3-Kg6NU1Q"
+        );
+        let eddsa = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1\
+                     PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
+        let rsa = r#"{"kty":"RSA","e":"AQAB","n":"ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ"}"#;
+        let ec = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
+        let okp =
+            r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+        for (jwk, token) in [(rsa, rs256.as_str()), (ec, &es256), (okp, eddsa)] {
+            assert!(verifies(jwk, token), "{token}");
+            let (input, signature) = token.rsplit_once('.').unwrap();
+            let (header, payload) = input.split_once('.').unwrap();
+            let changed = |text: &str| {
+                let first = if text.starts_with('A') { 'B' } else { 'A' };
+                format!("{first}{}", text.chars().skip(1).collect::<String>())
+            };
+            assert!(!verifies(
+                jwk,
+                &format!("{header}.{}.{signature}", changed(payload))
+            ));
+            assert!(!verifies(jwk, &format!("{input}.{}", changed(signature))));
+        }
+    }
+
+    /// A PSS signature whose salt has not the digest's size is refused.
+    #[test]
+    fn a_pss_salt_of_another_size_is_refused() {
+        static LONGEST: RsaSignatureEncoding =
+            RSA_PSS_SHA256.with_pss_salt_length(RsaPssSaltLength::Max);
+        static SHORT: RsaSignatureEncoding =
+            RSA_PSS_SHA256.with_pss_salt_length(RsaPssSaltLength::Custom(8));
+        let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let spki = pair.public_key().as_der().unwrap();
+        let parameters = Algorithm::Ps256.rsa().unwrap();
+        let key = ParsedPublicKey::new(parameters, spki.as_ref()).unwrap();
+        let keys = KeySet {
+            keys: vec![Key {
+                kid: None,
+                prepared: vec![(Algorithm::Ps256, key)],
+            }],
+            ignored: Vec::new(),
+            sequence: None,
+            refresh_hint: None,
+        };
+        let input = format!("{}.e30", URL_SAFE_NO_PAD.encode(r#"{"alg":"PS256"}"#));
+        for (encoding, expected) in [(&RSA_PSS_SHA256, true), (&LONGEST, false), (&SHORT, false)] {
+            let mut signature = vec![0; pair.public_modulus_len()];
+            pair.sign(
+                encoding,
+                &SystemRandom::new(),
+                input.as_bytes(),
+                &mut signature,
+            )
+            .unwrap();
+            let token = format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature));
+            let parts = Parts::split(&token, 8192).unwrap();
+            let header = Header::read(&parts).unwrap();
+            assert_eq!(expected, keys.verify(&header, &parts).is_ok());
+        }
+    }
+}

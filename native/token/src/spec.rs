@@ -88,7 +88,7 @@ impl TrustSpec {
             ));
         }
         // serde keeps the last of two equal map members in silence; the strict reader refuses them.
-        json::read(
+        json::read_object(
             text,
             json::Limits {
                 depth: 16,

@@ -1,0 +1,170 @@
+//! Hostile input: never a panic, never accepted, never repeated in a message.
+
+use std::fs;
+use std::path::Path;
+
+use authz_token::{Role, fuzz};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use proptest::prelude::*;
+use serde_json::json;
+
+use crate::support::*;
+
+/// The committed corpus of one fuzz target.
+fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("corpus")
+        .join(target);
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            (name, fs::read(entry.path()).unwrap())
+        })
+        .collect();
+    files.sort();
+    assert!(files.len() >= 5, "a corpus worth the name");
+    files
+}
+
+/// No token of the corpus, changed in any one byte or cut at any place, verifies.
+#[test]
+fn no_token_of_the_corpus_verifies() {
+    for (name, bytes) in corpus("token") {
+        assert!(!fuzz::token(&bytes), "{name}");
+        for position in (0..bytes.len()).step_by(7) {
+            let mut changed = bytes.clone();
+            *changed.get_mut(position).unwrap() ^= 4;
+            assert!(!fuzz::token(&changed), "{name}, byte {position}");
+            changed.truncate(position);
+            assert!(!fuzz::token(&changed), "{name}, cut at {position}");
+        }
+    }
+}
+
+/// Key sets of the corpus are accepted where their file name says so.
+#[test]
+fn key_sets_of_the_corpus_are_judged() {
+    for (name, bytes) in corpus("jwks") {
+        assert_eq!(name.starts_with("good-"), fuzz::jwks(&bytes), "{name}");
+        for position in (0..bytes.len()).step_by(11) {
+            let cut: Vec<u8> = bytes.iter().copied().take(position).collect();
+            assert!(!fuzz::jwks(&cut), "{name}, cut at {position}");
+        }
+    }
+}
+
+/// SPIFFE IDs of the corpus are accepted where their file name says so.
+#[test]
+fn spiffe_ids_of_the_corpus_are_judged() {
+    for (name, bytes) in corpus("spiffe_id") {
+        assert_eq!(name.starts_with("good-"), fuzz::spiffe_id(&bytes), "{name}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Random bytes are no token, no key set and no SPIFFE ID.
+    #[test]
+    fn random_bytes_are_nothing(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+        prop_assert!(!fuzz::token(&bytes));
+        prop_assert!(!fuzz::jwks(&bytes));
+        prop_assert!(!fuzz::spiffe_id(&bytes));
+    }
+
+    /// Random headers, claims and signatures in the right form do not verify.
+    #[test]
+    fn random_parts_do_not_verify(
+        alg in "(ES256|EdDSA|none|HS256|RS256)",
+        kid in "(a|b|c)",
+        sub in "(spiffe://a.example/x|alice|)",
+        signature in prop::collection::vec(any::<u8>(), 0..80),
+    ) {
+        let header = json!({"alg": alg, "kid": kid}).to_string();
+        let claims = json!({"iss": "https://idp.example", "sub": sub, "aud": "authz",
+                            "exp": 1_900_000_000}).to_string();
+        let token = [header.as_bytes(), claims.as_bytes(), &signature]
+            .map(|part| URL_SAFE_NO_PAD.encode(part))
+            .join(".");
+        prop_assert!(!fuzz::token(token.as_bytes()));
+    }
+
+    /// Random paths are SPIFFE IDs only where each segment is sound.
+    #[test]
+    fn random_ids_are_judged(text in "spiffe://[a-zA-Z.%:@/?#_-]{0,24}") {
+        if fuzz::spiffe_id(text.as_bytes()) {
+            prop_assert!(!text.contains(['%', '@', '?', '#']), "{text}");
+            prop_assert!(!text.ends_with('/') && !text.contains("/../"), "{text}");
+        }
+    }
+}
+
+/// No refusal repeats what a token says: neither its encoded parts nor what they decode to.
+#[test]
+fn refusals_hold_nothing_of_the_token() {
+    let marked = "s3cr3t-marker";
+    let mut tokens = Vec::new();
+    for (key, rogue, claims) in [
+        (&*AGENT_KEY, &*ROGUE_AGENT_KEY, svid()),
+        (&*IDP_KEY, &*ROGUE_IDP_KEY, user()),
+    ] {
+        for name in [
+            "sub",
+            "iss",
+            "aud",
+            "exp",
+            "nbf",
+            "iat",
+            "jti",
+            "cnf",
+            "acr",
+            "groups",
+            "auth_time",
+            "may_act",
+            "email",
+        ] {
+            for value in [
+                json!(marked),
+                json!([marked, 1]),
+                json!({marked: marked}),
+                json!(format!("spiffe://{marked}/{marked}")),
+                json!(marked.repeat(200)),
+            ] {
+                let claims = but(claims.clone(), name, value).to_string();
+                tokens.push(key.sign(&claims));
+                tokens.push(rogue.sign(&claims));
+            }
+        }
+        for name in [
+            "alg", "kid", "typ", "crit", "jku", "jwk", "x5c", "enc", "cty", "zip",
+        ] {
+            let header = json!({"alg": "ES256", "kid": key.kid()});
+            let header = but(header, name, json!(marked)).to_string();
+            tokens.push(key.sign_with(&header, &claims.to_string()));
+        }
+        tokens.push(key.sign(&format!("{{\"{marked}\":1,\"{marked}\":2}}")));
+        tokens.push(key.sign(&format!("{{{marked}")));
+        tokens.push(format!("{marked}.{marked}"));
+        tokens.push(marked.repeat(1000));
+    }
+    let mut refusals = 0;
+    for token in &tokens {
+        for role in [Role::Agent, Role::Subject] {
+            let evidence = [evidence(role, token)];
+            assert!(!format!("{evidence:?}").contains(token.as_str()));
+            let Err(refusal) = check_at(&spec(), &evidence, NOW) else {
+                continue;
+            };
+            refusals += 1;
+            let shown = format!("{refusal} {refusal:?}");
+            assert!(!shown.contains(marked), "{shown}");
+            for part in token.split('.').filter(|part| part.len() > 7) {
+                assert!(!shown.contains(part), "{shown}");
+            }
+        }
+    }
+    assert!(refusals > 300, "{refusals}");
+}

@@ -1,0 +1,360 @@
+//! Import of keys: what makes a JWK usable, ignored, or its whole set refused.
+
+use authz_token::mint::{Key, bundle};
+use authz_token::{TrustSpec, TrustStore};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+const ALL: [&str; 10] = [
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+];
+
+/// How many keys of this set are usable for the issuer's tokens; an error where it is refused.
+fn usable(keys: &str) -> Result<usize, String> {
+    let spec = spec_with_issuer(|issuer| {
+        issuer.algorithms = ALL.map(str::to_owned).to_vec();
+        issuer.jwks = keys.to_owned();
+    });
+    match TrustStore::compile(&spec) {
+        Ok(trust) => Ok(trust.issuers().first().unwrap().keys),
+        Err(errors) => Err(errors.first().unwrap().what.clone()),
+    }
+}
+
+fn one(jwk: &Value) -> Result<usize, String> {
+    usable(&json!({"keys": [jwk]}).to_string())
+}
+
+/// How many keys of this bundle are usable for JWT-SVIDs.
+fn usable_svid(jwk: &Value) -> usize {
+    let keys = json!({"keys": [jwk]}).to_string();
+    compile(&spec_with_bundle(&keys))
+        .domains()
+        .first()
+        .unwrap()
+        .keys
+}
+
+fn base64url(bytes: &[u8]) -> Value {
+    json!(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+fn octets(jwk: &Value, name: &str) -> Vec<u8> {
+    URL_SAFE_NO_PAD
+        .decode(jwk.get(name).unwrap().as_str().unwrap())
+        .unwrap()
+}
+
+/// A bundle key needs `use: jwt-svid`, in that spelling; without `use` it is ignored.
+#[test]
+fn a_bundle_key_is_for_jwt_svids() {
+    assert_eq!(1, usable_svid(&AGENT_KEY.jwk(Some("jwt-svid"))));
+    for r#use in [
+        None,
+        Some("x509-svid"),
+        Some("wit-svid"),
+        Some("sig"),
+        Some("JWT-SVID"),
+    ] {
+        assert_eq!(0, usable_svid(&AGENT_KEY.jwk(r#use)), "{:?}", r#use);
+    }
+}
+
+/// A bundle key without `kid` is ignored.
+#[test]
+fn a_bundle_key_has_a_kid() {
+    assert_eq!(
+        0,
+        usable_svid(&but(AGENT_KEY.jwk(Some("jwt-svid")), "kid", json!(null)))
+    );
+}
+
+/// Entries of unknown type or use are ignored, and the rest of the bundle counts.
+#[test]
+fn unknown_entries_are_ignored() {
+    let keys = json!({"keys": [
+        {"kty": "AKP", "kid": "pq", "use": "jwt-svid"},
+        {"kty": "EC", "kid": "x", "use": "future-svid"},
+        {"kid": "no type", "use": "jwt-svid"},
+        {"kty": "OKP", "crv": "X25519", "kid": "dh", "use": "jwt-svid", "x": "AAAA"},
+        {},
+        AGENT_KEY.jwk(Some("jwt-svid")),
+    ], "other": {"x": 1}});
+    let spec = spec_with_bundle(&keys.to_string());
+    assert_eq!(1, compile(&spec).domains().first().unwrap().keys);
+    assert_eq!(5, compile(&spec).warnings().len());
+    assert!(check_agent(&spec, &AGENT_KEY.sign(&svid().to_string())).is_ok());
+}
+
+/// An Ed25519 key is none for JWT-SVIDs.
+#[test]
+fn an_eddsa_key_is_none_for_svids() {
+    assert_eq!(0, usable_svid(&Key::ed25519("k").jwk(Some("jwt-svid"))));
+}
+
+/// `keys` is required and an array of objects; the text is JSON with distinct members.
+#[test]
+fn a_set_is_a_json_object_with_keys() {
+    for bad in [
+        "",
+        "[]",
+        "{}",
+        "{\"keys\":{}}",
+        "{\"keys\":null}",
+        "{\"keys\":[1]}",
+        "{\"keys\":[]}x",
+        "{\"keys\":[],\"keys\":[]}",
+    ] {
+        assert!(usable(bad).is_err(), "{bad}");
+        assert!(
+            TrustStore::compile(&spec_with_bundle(bad)).is_err(),
+            "{bad}"
+        );
+    }
+    let twice = bundle(&[&AGENT_KEY]).replace("\"kty\":\"EC\"", "\"kty\":\"EC\",\"kty\":\"EC\"");
+    assert!(TrustStore::compile(&spec_with_bundle(&twice)).is_err());
+}
+
+/// `spiffe_sequence` and `spiffe_refresh_hint` are integers of 64 bits, and are shown.
+#[test]
+fn sequence_and_refresh_hint_are_integers() {
+    let keys = |sequence: Value, hint: Value| {
+        let mut keys = json!({"keys": [AGENT_KEY.jwk(Some("jwt-svid"))]});
+        let members = keys.as_object_mut().unwrap();
+        members.insert("spiffe_sequence".to_owned(), sequence);
+        members.insert("spiffe_refresh_hint".to_owned(), hint);
+        spec_with_bundle(&keys.to_string())
+    };
+    let status = compile(&keys(json!(i64::MAX), json!(300))).domains();
+    let status = status.first().unwrap();
+    assert_eq!(Some(u64::try_from(i64::MAX).unwrap()), status.sequence);
+    assert_eq!(Some(300), status.refresh_hint);
+    let absent = compile(&spec_with_bundle(r#"{"keys":[]}"#)).domains();
+    assert_eq!(
+        (None, None),
+        absent
+            .first()
+            .map(|d| (d.sequence, d.refresh_hint))
+            .unwrap()
+    );
+    for bad in [json!(-1), json!(1.5), json!("7"), json!(null), json!([])] {
+        assert!(
+            TrustStore::compile(&keys(bad.clone(), json!(1))).is_err(),
+            "sequence {bad}"
+        );
+        assert!(
+            TrustStore::compile(&keys(json!(1), bad.clone())).is_err(),
+            "hint {bad}"
+        );
+    }
+}
+
+/// An issuer's key is for signatures, by `use`, `key_ops` and `alg`.
+#[test]
+fn an_issuer_key_is_for_signatures() {
+    let jwk = IDP_KEY.jwk(None);
+    assert_eq!(Ok(1), one(&jwk));
+    for (name, value, expected) in [
+        ("use", json!("sig"), 1),
+        ("use", json!("enc"), 0),
+        ("use", json!("jwt-svid"), 0),
+        ("use", json!(7), 0),
+        ("key_ops", json!(["verify"]), 1),
+        ("key_ops", json!(["deriveKey"]), 0),
+        ("key_ops", json!([]), 0),
+        ("key_ops", json!("verify"), 0),
+        ("alg", json!("ES256"), 1),
+        ("alg", json!("ES384"), 0),
+        ("alg", json!("RS256"), 0),
+        ("alg", json!("ECDH-ES"), 0),
+        ("alg", json!("HS256"), 0),
+        ("alg", json!("none"), 0),
+    ] {
+        assert_eq!(
+            Ok(expected),
+            one(&but(jwk.clone(), name, value.clone())),
+            "{name} {value}"
+        );
+    }
+}
+
+/// A private key or a shared secret in a published set refuses the set.
+#[test]
+fn a_private_key_refuses_the_set() {
+    for name in ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] {
+        let result = one(&but(IDP_KEY.jwk(None), name, json!("AAAA")));
+        assert!(result.is_err_and(|what| what.contains("private")), "{name}");
+    }
+    assert!(one(&json!({"kty": "oct", "k": "c2VjcmV0", "alg": "HS256"})).is_err());
+    assert_eq!(Ok(0), one(&json!({"kty": "oct", "alg": "HS256"})));
+}
+
+/// One `kid` twice refuses the set, so that a `kid` names one key.
+#[test]
+fn a_kid_names_one_key() {
+    let keys = json!({"keys": [IDP_KEY.jwk(None), ROGUE_IDP_KEY.jwk(None)]}).to_string();
+    assert!(usable(&keys).is_err_and(|what| what.contains("`kid`")));
+    let keys = bundle(&[&AGENT_KEY, &ROGUE_AGENT_KEY]);
+    assert!(TrustStore::compile(&spec_with_bundle(&keys)).is_err());
+}
+
+/// The size of a set is bounded.
+#[test]
+fn a_set_is_bounded() {
+    let keys: Vec<Value> = (0..129)
+        .map(|i| json!({"kty": "?", "kid": i.to_string()}))
+        .collect();
+    assert!(usable(&json!({"keys": keys}).to_string()).is_err());
+    let long = json!({"keys": [], "pad": "x".repeat(1 << 20)}).to_string();
+    assert!(usable(&long).is_err());
+}
+
+/// An EC point has both coordinates, in its curve's size, and lies on the curve.
+#[test]
+fn an_ec_point_is_on_its_curve() {
+    for alg in ["ES256", "ES384", "ES512"] {
+        let key = Key::generate(alg, "k");
+        let jwk = key.jwk(None);
+        assert_eq!(Ok(1), one(&jwk));
+        let mut y = octets(&jwk, "y");
+        *y.last_mut().unwrap() ^= 1;
+        assert_eq!(
+            Ok(0),
+            one(&but(jwk.clone(), "y", base64url(&y))),
+            "{alg}: off the curve"
+        );
+        let x = octets(&jwk, "x");
+        let longer = [&[0], x.as_slice()].concat();
+        assert_eq!(
+            Ok(0),
+            one(&but(jwk.clone(), "x", base64url(&longer))),
+            "{alg}: longer"
+        );
+        let zero = vec![0; x.len()];
+        let origin = but(
+            but(jwk.clone(), "x", base64url(&zero)),
+            "y",
+            base64url(&zero),
+        );
+        assert_eq!(Ok(0), one(&origin), "{alg}: zero");
+        for name in ["x", "y", "crv"] {
+            assert_eq!(
+                Ok(0),
+                one(&but(jwk.clone(), name, json!(null))),
+                "{alg}: no {name}"
+            );
+        }
+        for crv in ["P-192", "secp256k1", "Ed25519", "p-256"] {
+            assert_eq!(
+                Ok(0),
+                one(&but(jwk.clone(), "crv", json!(crv))),
+                "{alg}: {crv}"
+            );
+        }
+    }
+    let p256 = IDP_KEY.jwk(None);
+    assert_eq!(
+        Ok(0),
+        one(&but(p256, "crv", json!("P-384"))),
+        "a point of another curve"
+    );
+}
+
+/// A coordinate with fewer octets than its curve's size is refused, not padded.
+#[test]
+fn a_short_coordinate_is_refused() {
+    let jwk = IDP_KEY.jwk(None);
+    let x = octets(&jwk, "x");
+    let (_, short) = x.split_first().unwrap();
+    assert_eq!(Ok(0), one(&but(jwk, "x", base64url(short))));
+}
+
+/// An RSA modulus has 2048 to 8192 bits, no leading zeros, and a sound exponent.
+#[test]
+fn an_rsa_key_has_a_sound_size_and_exponent() {
+    let jwk = RSA_KEY.jwk(None);
+    assert_eq!(Ok(1), one(&jwk));
+    let n = octets(&jwk, "n");
+    let (_, shorter) = n.split_first().unwrap();
+    let mut even = n.clone();
+    *even.last_mut().unwrap() ^= 1;
+    let mut huge = vec![0xff; 1025];
+    huge.fill(0xff);
+    for bad in [
+        [&[0], n.as_slice()].concat(),
+        shorter.to_vec(),
+        n.iter().copied().take(128).collect(),
+        even,
+        huge,
+        Vec::new(),
+    ] {
+        let length = bad.len();
+        assert_eq!(
+            Ok(0),
+            one(&but(jwk.clone(), "n", base64url(&bad))),
+            "{length} octets"
+        );
+    }
+    for bad in [
+        &[][..],
+        &[0],
+        &[1],
+        &[3],
+        &[2],
+        &[1, 0, 0],
+        &[0, 1, 0, 1],
+        &[4, 0, 0, 0, 1],
+    ] {
+        assert_eq!(
+            Ok(0),
+            one(&but(jwk.clone(), "e", base64url(bad))),
+            "{bad:?}"
+        );
+    }
+    for name in ["n", "e"] {
+        assert_eq!(Ok(0), one(&but(jwk.clone(), name, json!(null))));
+        assert_eq!(Ok(0), one(&but(jwk.clone(), name, json!("AQAB="))));
+        assert_eq!(Ok(0), one(&but(jwk.clone(), name, json!(65537))));
+    }
+}
+
+/// An Ed25519 key has `crv` and 32 octets.
+#[test]
+fn an_ed25519_key_has_32_octets() {
+    let jwk = Key::ed25519("k").jwk(None);
+    assert_eq!(Ok(1), one(&jwk));
+    let x = octets(&jwk, "x");
+    for bad in [
+        x.iter().copied().take(31).collect(),
+        [x.as_slice(), &[0]].concat(),
+        Vec::new(),
+    ] {
+        assert_eq!(Ok(0), one(&but(jwk.clone(), "x", base64url(&bad))));
+    }
+    for crv in [json!(null), json!("Ed448"), json!("X25519"), json!("P-256")] {
+        assert_eq!(Ok(0), one(&but(jwk.clone(), "crv", crv)));
+    }
+}
+
+/// A specification read from JSON is strict.
+#[test]
+fn a_specification_is_read_strictly() {
+    let text = serde_json::to_vec(&spec()).unwrap();
+    assert_eq!(spec(), TrustSpec::from_json(&text).unwrap());
+    assert_eq!(TrustSpec::default(), TrustSpec::from_json(b"{}").unwrap());
+    for bad in [
+        r#"{"x":1}"#,
+        r#"{"leeway_seconds":5,"leeway_seconds":5}"#,
+        r#"{"leeway_seconds":-1}"#,
+        r#"{"domains":{"a":{"bundle":"","from":""},"a":{"bundle":"","from":""}}}"#,
+        r#"{"domains":{"a":{"bundle":"{}"}}}"#,
+        r#"{"issuers":{"a":{"issuer":"x","jwks":"","from":"","secret":""}}}"#,
+        "[]",
+        "",
+    ] {
+        assert!(TrustSpec::from_json(bad.as_bytes()).is_err(), "{bad}");
+    }
+}

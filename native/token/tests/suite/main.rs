@@ -1,0 +1,15 @@
+//! What the crate promises, tested through its public interface.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod agent;
+mod algorithms;
+mod cached;
+mod clauses;
+mod form;
+mod hostile;
+mod keys;
+mod settings;
+mod spiffe_id;
+mod subject;
+mod support;
