@@ -7,7 +7,7 @@ a passed deadline, a message that is too large, an exception, even a panic of th
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import grpc
 
@@ -38,7 +38,7 @@ TRANSPORT_MAX_BYTES: Final = 16 * 1024 * 1024
 _FAR: Final = 1e6
 _UNAVAILABLE: Final = 14
 
-RawHandler = grpc.RpcMethodHandler[bytes, bytes]
+RawHandler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 """Takes and gives bytes."""
 Observe = Callable[[float], None]
 """Told how long a call took, in seconds."""

@@ -76,10 +76,11 @@ class _Place(threading.local):
 class _Slot:
     """What the watch sees of one thread."""
 
-    __slots__ = ("job", "since")
+    __slots__ = ("job", "running", "since")
 
     def __init__(self) -> None:
         self.job: _Job | None = None
+        self.running = False
         self.since = 0.0
 
 
@@ -199,6 +200,12 @@ class BoundedExecutor(futures.Executor):
         return self._queue.qsize()
 
     @property
+    def busy(self) -> tuple[float, ...]:
+        """Seconds that each running call has taken so far."""
+        now = time.monotonic()
+        return tuple(now - slot.since for slot in self._slots if slot.running)
+
+    @property
     def shed(self) -> int:
         """Calls that were shed, since the start."""
         return self._shed
@@ -220,6 +227,7 @@ class BoundedExecutor(futures.Executor):
                 return
             slot.since = time.monotonic()
             slot.job = job
+            slot.running = True
             place.waited = slot.since - job.at
             try:
                 job.fn(*job.args, **job.kwargs)
@@ -227,6 +235,7 @@ class BoundedExecutor(futures.Executor):
                 self._failed(error)
             finally:
                 slot.job = None
+                slot.running = False
                 job.finish()
 
     def _watch(self) -> None:

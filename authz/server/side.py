@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -15,7 +15,7 @@ from authz.server.status import abort
 
 __all__ = ["AnyHandler", "Health", "SideThreads", "reflection_handler"]
 
-AnyHandler = grpc.RpcMethodHandler[Any, Any]
+AnyHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 """A handler of whatever messages."""
 
 _THREADS: Final = 6
@@ -96,7 +96,7 @@ class _MovedService(grpc.GenericRpcHandler):
         self._inner = inner
         self._side = side
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> AnyHandler | None:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "AnyHandler | None":
         """Find and move the handler of a method.
 
         Args:
