@@ -1,0 +1,1 @@
+"""Measurements: load on the servers, parts of the kernel, reload, and the floor beneath them."""

@@ -1,0 +1,1 @@
+"""Servers that answer constant bytes: what the transport alone costs."""

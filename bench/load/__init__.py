@@ -1,0 +1,1 @@
+"""The workload, and the load generator that sends it."""

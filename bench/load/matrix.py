@@ -1,0 +1,242 @@
+"""Every load on every lane, surface and bundle, and the pairs that the ratios are made of."""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench.load import counters
+from bench.load.bundle import Bundle
+from bench.load.ghz import Ghz, Load, LoadError, Measured, summary
+from bench.load.requests import METHODS
+from bench.load.server import LANES, Target, scrape
+
+BUNDLES = (100, 1_000, 10_000)
+# The bundle of which the ratios to the floor are taken.
+MIDDLE = 1_000
+DURATION = "authz_decision_duration_seconds"
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much is measured.
+
+    Attributes:
+        seconds: length of a load.
+        bundles: sizes of the bundles.
+        concurrencies: of the closed loops; the last one tells the saturation.
+        rates: of the open loops, a second; half of the saturation comes on top.
+        pairs: interleaved pairs of each ratio.
+    """
+
+    seconds: float
+    bundles: tuple[int, ...]
+    concurrencies: tuple[int, ...]
+    rates: tuple[int, ...]
+    pairs: int
+
+
+WHOLE = Extent(4.0, BUNDLES, (1, 16, 64), (1_000,), 5)
+QUICK = Extent(1.0, (100, 10_000, MIDDLE), (64,), (1_000,), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One load on one target.
+
+    Attributes:
+        seen: what ghz saw.
+        cpu_us: processor time that the target used for a request, in microseconds.
+        rss_mb: its resident memory at the end.
+        decision_p99_ms: of the decisions within it, as the target counted them; None for a floor.
+    """
+
+    seen: Measured
+    cpu_us: float
+    rss_mb: float
+    decision_p99_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Everything that runs: a server for each bundle, and the floors.
+
+    Attributes:
+        ghz: the load generator.
+        bundles: by size.
+        data: request file of each bundle size and surface.
+        servers: by bundle size.
+        floors: by lane.
+        say: told of each step.
+    """
+
+    ghz: Ghz
+    bundles: dict[int, Bundle]
+    data: dict[tuple[int, str], Path]
+    servers: dict[int, Target]
+    floors: dict[str, Target]
+    say: Callable[[str], None]
+
+    def window(
+        self, lane: str, surface: str, policies: int, load: Load, *, floor: bool = False
+    ) -> Window:
+        """Measures one load, and checks that every answer was the right one.
+
+        Args:
+            lane: `python` or `fast`.
+            surface: `check` or `ext_authz`.
+            policies: size of the bundle whose requests are sent.
+            load: how they are sent.
+            floor: to the lane's floor instead of the server.
+
+        Raises:
+            LoadError: a request failed, was lost or was not permitted.
+            ProcessError: the target ended.
+        """
+        target = self.floors[lane] if floor else self.servers[policies]
+        counted = scrape(target.metrics) if target.metrics else {}
+        before = target.process.usage()
+        seen = summary(
+            self.ghz.samples(surface, self.data[policies, surface], target.ports[lane], load)
+        )
+        after = target.process.usage()
+        where = f"{lane} {surface} {policies} {load}"
+        if seen.errors:
+            raise LoadError(f"{where}: of {seen.count} requests failed: {seen.errors}")
+        p99_ms = None
+        if target.metrics:
+            now = scrape(target.metrics)
+            made = counters.decisions(counted, now)
+            if made != {"PERMIT PERMITTED": seen.count}:
+                raise LoadError(
+                    f"{where}: {seen.count} requests, all to be permitted; the server counted {made}"
+                )
+            p99_ms = counters.quantile(counted, now, DURATION, 0.99) * 1e3
+        cpu_us = (after.cpu_seconds - before.cpu_seconds) / seen.count * 1e6
+        self.say(
+            f"{'floor ' if floor else ''}{lane:6} {surface:9} {policies:6} policies "
+            f"c={load.concurrency:2} rate={load.rate:5}: {seen.rps:6.0f}/s p50 {seen.p50_ms:6.2f} "
+            f"p99 {seen.p99_ms:6.2f} ms, cpu {cpu_us:5.1f} us"
+            + ("" if p99_ms is None else f", decision p99 {p99_ms:.3f} ms")
+        )
+        return Window(seen, cpu_us, after.rss_mb, p99_ms)
+
+    def warm(self) -> None:
+        """Sends a short load to every target and surface: caches fill, connections open."""
+        for lane in LANES:
+            for surface in METHODS:
+                for policies in self.servers:
+                    self.window(lane, surface, policies, Load(16, 0, 0.7))
+                self.window(lane, surface, next(iter(self.servers)), Load(16, 0, 0.5), floor=True)
+
+    def rows(self, extent: Extent) -> dict[str, list[dict[str, object]]]:
+        """Measures the whole matrix.
+
+        Returns:
+            `rows` of the server, and `floors`; where a floor was not measured at just that rate, a row holds the
+            floor of the middle bundle's.
+        """
+        rows: list[dict[str, object]] = []
+        floors: list[dict[str, object]] = []
+        # The middle bundle first: its floor is measured beside each of its loads.
+        sizes = sorted(extent.bundles, key=lambda size: size != MIDDLE)
+        for lane in LANES:
+            for surface in METHODS:
+                floor_cpu: dict[tuple[int, str], float] = {}
+                for policies in sizes:
+                    saturation = 0.0
+                    loads: list[tuple[str, Load]] = [
+                        ("closed", Load(one, 0, extent.seconds)) for one in extent.concurrencies
+                    ]
+                    loads += [(str(rate), Load(0, rate, extent.seconds)) for rate in extent.rates]
+                    loads.append(("half", Load(0, 1, extent.seconds)))
+                    for kind, load in loads:
+                        shaped = (
+                            replace(load, rate=max(1, int(saturation / 2)))
+                            if kind == "half"
+                            else load
+                        )
+                        window = self.window(lane, surface, policies, shaped)
+                        if kind == "closed":
+                            saturation = max(saturation, window.seen.rps)
+                        key = (load.concurrency, kind)
+                        if policies == sizes[0]:
+                            beneath = self.window(lane, surface, policies, shaped, floor=True)
+                            floor_cpu[key] = beneath.cpu_us
+                            floors.append(_row(lane, surface, policies, shaped, beneath))
+                        row = _row(lane, surface, policies, shaped, window)
+                        row["floor_cpu_us"] = round(floor_cpu[key], 2)
+                        row["decision_p99_ms"] = round(window.decision_p99_ms or 0.0, 4)
+                        row["half"] = kind == "half"
+                        rows.append(row)
+        return {"rows": rows, "floors": floors}
+
+    def pairs(self, extent: Extent, rows: list[dict[str, object]]) -> list[dict[str, object]]:
+        """Measures the ratios: each the median over interleaved pairs, so that a drift of the machine hits both.
+
+        Args:
+            extent: how many pairs.
+            rows: of `rows`, for the saturation of each lane and surface.
+
+        Returns:
+            For each ratio: what it is of, and the pairs.
+        """
+        found = []
+        full = Load(extent.concurrencies[-1], 0, extent.seconds)
+        small, large = min(extent.bundles), max(extent.bundles)
+        for lane in LANES:
+            for surface in METHODS:
+                cpu, growth, tail = [], [], []
+                half = replace(full, concurrency=0, rate=_half(rows, lane, surface))
+                for _ in range(extent.pairs):
+                    one = self.window(lane, surface, MIDDLE, full)
+                    beneath = self.window(lane, surface, MIDDLE, full, floor=True)
+                    cpu.append((one.cpu_us, beneath.cpu_us))
+                    few = self.window(lane, surface, small, full)
+                    many = self.window(lane, surface, large, full)
+                    growth.append((many.cpu_us, few.cpu_us))
+                    one = self.window(lane, surface, MIDDLE, half)
+                    beneath = self.window(lane, surface, MIDDLE, half, floor=True)
+                    tail.append((one.seen.p99_ms, beneath.seen.p99_ms))
+                for name, pairs in (
+                    ("cpu_to_floor", cpu),
+                    ("large_to_small", growth),
+                    ("p99_to_floor", tail),
+                ):
+                    ratios = [over / under if under else float("inf") for over, under in pairs]
+                    found.append(
+                        {
+                            "ratio": name,
+                            "lane": lane,
+                            "surface": surface,
+                            "median": round(statistics.median(ratios), 3),
+                            "pairs": [[round(over, 3), round(under, 3)] for over, under in pairs],
+                        }
+                    )
+        return found
+
+
+def _half(rows: list[dict[str, object]], lane: str, surface: str) -> int:
+    """Half of the saturation at the middle bundle, in requests a second."""
+    seen = [
+        float(str(row["rps"]))
+        for row in rows
+        if (row["lane"], row["surface"], row["policies"], row["rate"]) == (lane, surface, MIDDLE, 0)
+    ]
+    return max(1, int(max(seen) / 2))
+
+
+def _row(lane: str, surface: str, policies: int, load: Load, window: Window) -> dict[str, object]:
+    return {
+        "lane": lane,
+        "surface": surface,
+        "policies": policies,
+        "concurrency": load.concurrency,
+        "rate": load.rate,
+        "rps": round(window.seen.rps, 1),
+        "p50_ms": round(window.seen.p50_ms, 3),
+        "p99_ms": round(window.seen.p99_ms, 3),
+        "p999_ms": round(window.seen.p999_ms, 3),
+        "server_cpu_us": round(window.cpu_us, 2),
+        "rss_mb": round(window.rss_mb, 1),
+    }

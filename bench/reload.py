@@ -1,0 +1,114 @@
+"""Reload of the largest bundle with ten changed policies, while decisions go on."""
+
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import grpc
+
+from authz.v1 import admin_pb2, admin_pb2_grpc
+from bench.load.ghz import Load, LoadError, summary
+from bench.load.matrix import Bench
+
+RATE = 1_000
+CHANGED = 10
+_RELOADS = 5
+_PAUSE_SECONDS = 1.5
+
+
+def measure(bench: Bench, policies: int, reloads: int = _RELOADS) -> dict[str, object]:
+    """Reloads a server's bundle several times at 1,000 decisions a second on the Python lane.
+
+    Args:
+        bench: what runs.
+        policies: size of the bundle.
+        reloads: how often.
+
+    Returns:
+        For `bench/results/reload.json`: the median time, and the p99 within and outside the reloads.
+
+    Raises:
+        LoadError: a request failed, or a reload was refused.
+    """
+    target, surface = bench.servers[policies], "check"
+    seconds = 4 + reloads * 4.0
+    load = Load(0, RATE, seconds)
+    within: list[tuple[float, float]] = []
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(
+            bench.ghz.samples,
+            surface,
+            bench.data[policies, surface],
+            target.ports["python"],
+            load,
+        )
+        time.sleep(2.5)
+        for turn in range(reloads):
+            _change(bench.bundles[policies].folder, turn)
+            within.append(_reload(target.admin))
+            time.sleep(_PAUSE_SECONDS)
+            if sending.done():
+                break
+        sent = sending.result()
+    ended = max(one.at for one in sent)
+    within = [(start, end) for start, end in within if end <= ended]
+    if not within:
+        raise LoadError("no reload ended while requests were sent")
+    during = [one for one in sent if any(start <= one.at <= end for start, end in within)]
+    # The first second warms up; the rest of what lies outside of every reload is the comparison.
+    first = min(one.at for one in sent) + 1
+    beside = [
+        one
+        for one in sent
+        if one.at > first and not any(start - 0.1 <= one.at <= end + 0.1 for start, end in within)
+    ]
+    failed = summary(sent).errors
+    if failed or not during or not beside:
+        raise LoadError(f"requests failed, or none came during a reload: {failed}")
+    inside, outside = summary(during), summary(beside)
+    times = [end - start for start, end in within]
+    bench.say(
+        f"reload of {policies} policies, {CHANGED} changed: {statistics.median(times):.2f} s; "
+        f"p99 {inside.p99_ms:.2f} ms during it, {outside.p99_ms:.2f} ms beside it"
+    )
+    return {
+        "policies": policies,
+        "changed": CHANGED,
+        "rate": RATE,
+        "seconds": [round(one, 3) for one in times],
+        "median_seconds": round(statistics.median(times), 3),
+        "p99_ms_during": round(inside.p99_ms, 3),
+        "p99_ms_beside": round(outside.p99_ms, 3),
+        "p99_ratio": round(inside.p99_ms / outside.p99_ms, 2),
+        "requests_during": inside.count,
+    }
+
+
+def _change(folder: Path, turn: int) -> None:
+    """Changes one policy in each of ten files: the amount that it forbids."""
+    for file in islice(sorted((folder / "policies").glob("api*.cedar")), CHANGED):
+        text = file.read_text()
+        start = text.index("context.input.amount > 9000")
+        end = text.index("}", start)
+        file.write_text(f"{text[:start]}context.input.amount > 9000{turn + 1:02} {text[end:]}")
+
+
+def _reload(socket: Path) -> tuple[float, float]:
+    """Asks for a reload and waits for it.
+
+    Returns:
+        When it began and ended, in seconds since the epoch.
+
+    Raises:
+        LoadError: it was refused.
+    """
+    with grpc.insecure_channel(f"unix:{socket}") as channel:
+        grpc.channel_ready_future(channel).result(timeout=5)
+        start = time.time()
+        answer = admin_pb2_grpc.AdminStub(channel).Reload(admin_pb2.ReloadRequest(), timeout=60)
+        end = time.time()
+    if not answer.reloaded:
+        raise LoadError(f"the reload was refused: {'; '.join(answer.diagnostics)[:500]}")
+    return start, end

@@ -1,0 +1,207 @@
+"""Measures everything and writes `bench/results/*.json`.
+
+    python -m bench.run              about a quarter of an hour
+    python -m bench.run --quick      about three minutes; results go to a temporary folder
+    python -m bench.run --strict     exit status 2 where a threshold is missed
+
+`make bench` builds what it needs. Exit status 1: something could not be measured.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from bench import check, machine, micro, reload
+from bench.load import bundle, credentials, requests, server
+from bench.load.ghz import Ghz, LoadError
+from bench.load.matrix import MIDDLE, QUICK, WHOLE, Bench, Extent
+from bench.load.process import ProcessError
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("micro", "load", "reload")
+
+
+class RunError(RuntimeError):
+    """What is needed to measure is missing or wrong."""
+
+
+def main() -> int:
+    """Runs the parts that were asked for.
+
+    Returns:
+        Exit status.
+    """
+    arguments = _arguments()
+    started = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory(prefix="authz-bench-") as work:
+            measured = _measure(_paths(Path(work), arguments), arguments)
+    except (RunError, LoadError, ProcessError, micro.MicroError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    folder = Path(arguments.results) if arguments.results else _results(quick=arguments.quick)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, one in measured.items():
+        (folder / f"{name}.json").write_text(json.dumps(one, indent=1, ensure_ascii=False) + "\n")
+    say(f"results: {folder}; {time.monotonic() - started:.0f} s")
+    verdicts = check.judge(check.thresholds(ROOT / "bench"), check.results(folder))
+    for verdict in verdicts:
+        print(verdict.line())
+    return 2 if arguments.strict and any(verdict.met is not True for verdict in verdicts) else 0
+
+
+def _measure(paths: server.Paths, arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    profile = _profile(paths)
+    if profile != "release":
+        raise RunError(f"{paths.extension} holds a {profile} build; run `make bench-build`")
+    facts = machine.facts(ROOT, profile, paths.ghz)
+    measured: dict[str, dict[str, Any]] = {}
+    if "micro" in arguments.part:
+        say("parts: criterion")
+        measured["micro"] = {"machine": facts, "rows": micro.run(ROOT, quick=arguments.quick)}
+    if {"load", "reload"} & set(arguments.part):
+        extent = QUICK if arguments.quick else WHOLE
+        measured |= _servers(paths, extent, facts, arguments.part)
+    return measured
+
+
+def say(text: str) -> None:
+    """Prints a line at once."""
+    print(text, flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "authz"
+    parser.add_argument(
+        "--quick", action="store_true", help="short loads; not written to bench/results"
+    )
+    parser.add_argument("--strict", action="store_true", help="fail where a threshold is missed")
+    parser.add_argument(
+        "--part", action="append", choices=PARTS, help="only this part; may be repeated"
+    )
+    parser.add_argument("--results", help="folder for the results")
+    parser.add_argument(
+        "--extension", default=cache / "bench", type=Path, help="folder of the release build"
+    )
+    parser.add_argument(
+        "--ghz", default=os.environ.get("GHZ", cache / "bin" / "ghz"), type=Path, help="ghz"
+    )
+    parser.add_argument(
+        "--fast-floor",
+        default=micro.target_folder(ROOT) / "release" / "examples" / "floor",
+        type=Path,
+        help="the fast lane's floor",
+    )
+    arguments = parser.parse_args()
+    arguments.part = arguments.part or list(PARTS)
+    return arguments
+
+
+def _results(*, quick: bool) -> Path:
+    return (
+        Path(tempfile.gettempdir()) / "authz-bench-quick" if quick else ROOT / "bench" / "results"
+    )
+
+
+def _paths(work: Path, arguments: argparse.Namespace) -> server.Paths:
+    for what, path in (
+        ("the load generator", arguments.ghz),
+        ("the fast lane's floor", arguments.fast_floor),
+        ("the release build of the extension", arguments.extension / "authz"),
+    ):
+        if not path.exists():
+            raise RunError(f"{what} is not at {path}; `make bench` builds it")
+    return server.Paths(
+        root=ROOT,
+        work=work,
+        extension=arguments.extension.resolve(),
+        fast_floor=arguments.fast_floor.resolve(),
+        ghz=arguments.ghz.resolve(),
+    )
+
+
+def _profile(paths: server.Paths) -> str:
+    """Asks the extension itself, in a process like the server's."""
+    program = "from authz import engine; print(engine.build_profile())"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=paths.work,
+        env={**os.environ, "PYTHONPATH": str(paths.extension)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RunError(f"the extension in {paths.extension} does not load: {done.stderr[-500:]}")
+    return done.stdout.strip()
+
+
+def _servers(
+    paths: server.Paths, extent: Extent, facts: dict[str, object], parts: list[str]
+) -> dict[str, dict[str, Any]]:
+    """Starts a server for each bundle and the floors, and measures them side by side."""
+    protos = requests.compile_protos(ROOT, paths.work / "protos.binpb")
+    creds = credentials.mint(paths.work / "trust")
+    bundles = {size: bundle.write(paths.work / f"bundle-{size}", size) for size in extent.bundles}
+    data: dict[tuple[int, str], Path] = {}
+    first: dict[str, bytes] = {}
+    for (size, one), surface in product(bundles.items(), requests.METHODS):
+        built = list(requests.messages(protos, surface, one, creds))
+        if len(set(built)) != requests.REQUESTS:
+            raise RunError(f"{surface}: the requests are not distinct")
+        if size == MIDDLE:
+            first[surface] = built[0]
+        data[size, surface] = requests.write(paths.work / f"{surface}-{size}.bin", built)
+    measured: dict[str, dict[str, Any]] = {}
+    with ExitStack() as running:
+        servers = {}
+        for size, one in bundles.items():
+            began = time.monotonic()
+            servers[size] = server.server(paths, one, creds)
+            running.enter_context(servers[size].process)
+            say(f"server on {size} policies: ready after {time.monotonic() - began:.1f} s")
+        floors = server.floors(paths, _answers(protos, servers[MIDDLE], first))
+        for floor in floors.values():
+            running.enter_context(floor.process)
+        bench = Bench(Ghz(paths.ghz, protos.path), bundles, data, servers, floors, say)
+        bench.warm()
+        if "load" in parts:
+            found = bench.rows(extent)
+            ratios = bench.pairs(extent, found["rows"])
+            measured["load"] = {"machine": facts, **found, "ratios": ratios}
+        if "reload" in parts:
+            reloads = 5 if extent == WHOLE else 2
+            reloaded = reload.measure(bench, max(extent.bundles), reloads)
+            measured["reload"] = {"machine": facts, **reloaded}
+    return measured
+
+
+def _answers(
+    protos: requests.Protos, target: server.Target, first: dict[str, bytes]
+) -> dict[str, bytes]:
+    """Asks for a real answer of each surface, for the floors to repeat."""
+    answers = {}
+    for (surface, request), lane in product(first.items(), server.LANES):
+        answers[surface] = server.ask(target.ports[lane], surface, request)
+        wrong = server.permitted(protos, surface, answers[surface])
+        if wrong:
+            raise RunError(f"{lane} lane, {surface}: the first request is not permitted: {wrong}")
+    return answers
+
+
+if __name__ == "__main__":
+    sys.exit(main())
