@@ -293,7 +293,7 @@ def _enforcers(config: Config) -> Iterator[Finding]:
                 f"enforcer `{enforcer.name}` names listener `{enforcer.listener}`, which does not exist.",
                 f"Declared: {known}.",
             )
-        elif socket_path(listener.address) is None:
+        elif host_and_port(listener.address) is not None:
             yield Finding(
                 (*path, "listener"),
                 f"enforcer `{enforcer.name}` is bound to `{enforcer.listener}`, which is not a unix socket. "

@@ -1,0 +1,45 @@
+"""The audit reader: damaged lines are told and passed over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from authz.audit import read
+from authz.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from authz.model import Diagnostic
+
+
+def test_records_come_in_order_and_damage_is_told(tmp_path: Path) -> None:
+    """A half-written last line is what a crash leaves."""
+    file = tmp_path / "audit.jsonl"
+    file.write_bytes(
+        b'{"decision_id": "1"}\nnot json\n[1]\n{"decision_id": "2"}\n{"decision_id": "3"'
+    )
+    damaged: list[Diagnostic] = []
+
+    records = list(read(file, damaged.append))
+
+    assert [(one.line, one.decision_id) for one in records] == [(1, "1"), (4, "2")]
+    assert [one.line for one in damaged] == [2, 3, 5]
+
+
+def test_an_endless_line_is_passed_over(tmp_path: Path) -> None:
+    """Without holding it."""
+    file = tmp_path / "audit.jsonl"
+    file.write_bytes(b'{"x": "' + b"a" * 3_000_000 + b'"}\n{"decision_id": "2"}\n')
+    damaged: list[Diagnostic] = []
+
+    assert [one.decision_id for one in read(file, damaged.append)] == ["2"]
+    assert [one.what for one in damaged] == ["longer than 1 MiB."]
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    """Not an empty audit."""
+    with pytest.raises(UnavailableError):
+        list(read(tmp_path / "none", lambda _: None))

@@ -1,0 +1,376 @@
+"""The configuration: every refusal says what, where and how to mend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from authz.config import Config, environment_name, json_schema, load, parse_assignment, redacted
+from authz.config.redact import REDACTED
+from authz.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GOOD = """\
+bundle: {path: bundle}
+trust:
+  domains:
+    a.example: {bundle: {file: keys/a.json}}
+  issuers:
+    corp:
+      issuer: https://idp.example
+      audience: [authz]
+      algorithms: [ES256]
+      jwks: {file: keys/jwks.json}
+identity: {audiences: [authz]}
+listeners:
+  main: {address: "127.0.0.1:9191", insecure_dev: true}
+  sidecar: {address: "unix:run/authz.sock"}
+enforcers:
+  - {name: envoy, listener: sidecar, asks: ["system:*"]}
+audit: {path: audit.jsonl}
+"""
+
+
+def read(
+    folder: Path, text: str, env: dict[str, str] | None = None, sets: tuple[str, ...] = ()
+) -> Config:
+    """Load a text as `config.yaml`."""
+    file = folder / "config.yaml"
+    file.write_text(text)
+    assignments = [parse_assignment(one) for one in sets]
+    return load(file, env or {}, assignments, working_folder=folder)
+
+
+def refusals(folder: Path, text: str, env: dict[str, str] | None = None) -> list[str]:
+    """Load a text that must be refused, and give the messages without the folder."""
+    with pytest.raises(ConfigError) as refused:
+        read(folder, text, env)
+    return [str(one).replace(f"{folder}/", "") for one in refused.value.diagnostics]
+
+
+def change(old: str, new: str) -> str:
+    """The good configuration with one change."""
+    assert old in GOOD
+    return GOOD.replace(old, new)
+
+
+def test_the_good_one_loads_and_its_paths_start_at_its_folder(tmp_path: Path) -> None:
+    """Also the path of a socket."""
+    config = read(tmp_path, GOOD)
+
+    assert config.bundle.path == str(tmp_path / "bundle")
+    assert config.trust.domains["a.example"].bundle.file == str(tmp_path / "keys/a.json")
+    assert config.listeners.decisions["sidecar"].address == f"unix://{tmp_path}/run/authz.sock"
+    assert config.limits.threads == 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "      audience: [authz]\n",
+            "",
+            (
+                "config.yaml:6: issuer `corp` has no audience. A token for any service would be accepted. "
+                "Add audience: [...]."
+            ),
+        ),
+        (
+            "      algorithms: [ES256]\n",
+            "",
+            (
+                "config.yaml:6: issuer `corp` has no algorithms. The token itself would choose. "
+                "Add algorithms: [ES256], or what the issuer signs with."
+            ),
+        ),
+        (
+            "[ES256]",
+            "[none]",
+            (
+                "config.yaml:9: `none` is no signature algorithm that is accepted. Use one of RS256, RS384, RS512, "
+                "PS256, PS384, PS512, ES256, ES384, ES512, EdDSA."
+            ),
+        ),
+        (
+            "identity: {audiences: [authz]}\n",
+            "",
+            (
+                "config.yaml:3: trust domains are configured, but `identity.audiences` is empty: every JWT-SVID would "
+                "be refused. Add the audience that agents ask for: `identity: {audiences: [...]}`."
+            ),
+        ),
+        (
+            ", insecure_dev: true",
+            "",
+            (
+                "config.yaml:13: listener `main` is TCP without `tls`. Credentials would travel in plain text, and "
+                "callers would have no identity. Add tls: {cert_file: ..., key_file: ...}; or, on loopback for "
+                "development, insecure_dev: true."
+            ),
+        ),
+        (
+            '"127.0.0.1:9191", insecure_dev: true',
+            '"0.0.0.0:9191", insecure_dev: true',
+            (
+                "config.yaml:13: listener `main` is `insecure_dev` on `0.0.0.0`, which is not loopback. Anyone on the "
+                "network could ask about every system. Use 127.0.0.1 or [::1], or set tls."
+            ),
+        ),
+        (
+            '"127.0.0.1:9191", insecure_dev: true',
+            '"localhost:9191", insecure_dev: true',
+            (
+                "config.yaml:13: listener `main` is `insecure_dev` on `localhost`, which is not loopback. Anyone on "
+                "the network could ask about every system. Use 127.0.0.1 or [::1], or set tls."
+            ),
+        ),
+        (
+            "insecure_dev: true",
+            "tls: {cert_file: c.pem}",
+            (
+                "config.yaml:13: listener `main` has a certificate without a key. It could not serve TLS. "
+                "Add key_file."
+            ),
+        ),
+        (
+            "insecure_dev: true",
+            "tls: {key_file: k.pem}",
+            (
+                "config.yaml:13: listener `main` has a key without a certificate. It could not serve TLS. "
+                "Add cert_file."
+            ),
+        ),
+        (
+            "insecure_dev: true",
+            "tls: {client_ca_file: ca.pem}",
+            (
+                "config.yaml:13: listener `main` has `tls` without a certificate. It would serve plain text. "
+                "Add cert_file and key_file."
+            ),
+        ),
+        (
+            "listener: sidecar",
+            "listener: main",
+            (
+                "config.yaml:16: enforcer `envoy` is bound to `main`, which is not a unix socket. Whoever reaches the "
+                "port would be that enforcer. Use a unix-socket listener; the mode of its folder says who may open it."
+            ),
+        ),
+        (
+            "listener: sidecar",
+            "listener: sidecart",
+            (
+                "config.yaml:16: enforcer `envoy` names listener `sidecart`, which does not exist. "
+                "Declared: main, sidecar."
+            ),
+        ),
+        (
+            ', asks: ["system:*"]',
+            "",
+            (
+                'config.yaml:16: enforcer `envoy` may ask about no system. Add asks: ["system:crm"], or ["system:*"] '
+                "for all."
+            ),
+        ),
+        (
+            '"unix:run/authz.sock"',
+            '"unix-abstract:authz"',
+            (
+                "config.yaml:14: listener `sidecar` is an abstract socket, which has no file mode: anyone could open "
+                "it. Use `unix:///path`."
+            ),
+        ),
+        (
+            "audit: {path: audit.jsonl}",
+            "audit: {path: audit.jsonl, pth: x}",
+            "config.yaml:17: unknown key `pth` under `audit`. Did you mean `path`?",
+        ),
+        (
+            "audit: {path: audit.jsonl}",
+            "listenres: {}",
+            "config.yaml:17: unknown key `listenres`. Did you mean `listeners`?",
+        ),
+        (
+            "audit: {path: audit.jsonl}",
+            "limits: {threads: many}",
+            "config.yaml:17: `limits.threads`: input should be a valid integer. See `authz config schema`.",
+        ),
+        (
+            "audit: {path: audit.jsonl}",
+            "shutdown_grace_period: 5",
+            (
+                "config.yaml:17: `shutdown_grace_period`: a duration is a number and a unit: 200ms, 10s, 5m, 1h, 7d. "
+                "See `authz config schema`."
+            ),
+        ),
+        (
+            "audit: {path: audit.jsonl}",
+            "identity: {audiences: [b]}",
+            "config.yaml:17:1: `identity` is said twice. Keep one; which of them counts would depend on the reader.",
+        ),
+        (
+            "bundle: {path: bundle}",
+            "bundle: {}",
+            "config.yaml:1: `bundle` has no `path`. Add `path`: folder of the bundle.",
+        ),
+        (
+            "audit: {path: audit.jsonl}",
+            "state: {url: x}",
+            "config.yaml:17: `state` is not in this version. Remove it; without it, this version is safe.",
+        ),
+        (
+            'asks: ["system:*"]',
+            'asks: ["system:*"], relays: [principal]',
+            (
+                "config.yaml:16: `enforcers[0].relays` is not in this version. Remove it; without it, this version is "
+                "safe."
+            ),
+        ),
+        (
+            "bundle: {path: bundle}",
+            "bundle: {path: !!python/object:os.system x}",
+            "config.yaml:1:16: `tag:yaml.org,2002:python/object:os.system` is not read here. Write a plain value.",
+        ),
+        (
+            "bundle: {path: bundle}",
+            "bundle: {path: [}",
+            "config.yaml:1:17: not YAML: expected the node content, but found '}'. Mend the syntax.",
+        ),
+    ],
+)
+def test_what_is_refused_and_how_it_is_said(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    """One defect, one message: file, line, what follows from it, how to mend it."""
+    assert refusals(tmp_path, change(old, new)) == [message]
+
+
+def test_every_defect_is_told_at_once(tmp_path: Path) -> None:
+    """In the order of the file."""
+    text = GOOD.replace("      audience: [authz]\n", "").replace(", insecure_dev: true", "")
+
+    assert [one.split(":")[1] for one in refusals(tmp_path, text)] == ["6", "12"]
+
+
+def test_a_flag_wins_over_a_variable_over_the_file_over_the_default(tmp_path: Path) -> None:
+    """For one and the same key."""
+    text = GOOD + "limits: {threads: 5}\n"
+    env = {"AUTHZ_LIMITS_THREADS": "6"}
+
+    assert read(tmp_path, GOOD).limits.threads == 4
+    assert read(tmp_path, text).limits.threads == 5
+    assert read(tmp_path, text, env).limits.threads == 6
+    assert read(tmp_path, text, env, ("limits.threads=7",)).limits.threads == 7
+
+
+def test_a_variable_reaches_keys_under_chosen_names(tmp_path: Path) -> None:
+    """And a text stays a text."""
+    env = {
+        "AUTHZ_LISTENERS_MAIN_ADDRESS": "127.0.0.1:1234",
+        "AUTHZ_VARS_TRUST_DOMAIN": "123",
+        "AUTHZ_TRUST_DOMAINS": '{b.example: {bundle: {file: "b.json"}}}',
+    }
+
+    config = read(tmp_path, GOOD, env)
+
+    assert config.listeners.decisions["main"].address == "127.0.0.1:1234"
+    assert config.vars == {"trust_domain": "123"}
+    assert list(config.trust.domains) == ["b.example"]
+
+
+def test_an_unknown_variable_is_refused(tmp_path: Path) -> None:
+    """A typo must not leave a door open."""
+    env = {"AUTHZ_LISTENERS_METRICS_ADRESS": "x"}
+
+    assert refusals(tmp_path, GOOD, env) == [
+        (
+            "AUTHZ_LISTENERS_METRICS_ADRESS: names no key of the configuration. "
+            "Did you mean `AUTHZ_LISTENERS_METRICS_ADDRESS`?"
+        )
+    ]
+
+
+def test_the_variables_that_kubernetes_sets_are_no_keys(tmp_path: Path) -> None:
+    """It sets them in every pod beside a service named `authz`."""
+    env = {
+        "AUTHZ_SERVICE_HOST": "10.0.0.1",
+        "AUTHZ_PORT": "tcp://10.0.0.1:9191",
+        "AUTHZ_PORT_9191_TCP_ADDR": "10.0.0.1",
+        "AUTHZ_ADMIN_SERVICE_PORT_GRPC": "9191",
+    }
+
+    assert read(tmp_path, GOOD, env) == read(tmp_path, GOOD)
+
+
+def test_a_quoted_name_may_have_dots(tmp_path: Path) -> None:
+    """As trust domains do."""
+    config = read(tmp_path, GOOD, sets=('trust.domains."a.example".bundle.file=/x.json',))
+
+    assert config.trust.domains["a.example"].bundle.file == "/x.json"
+
+
+@pytest.mark.parametrize("text", ["", "a", "=1", "a.=1", ".a=1", "a..b=1", "a[0]=1"])
+def test_what_is_no_assignment_is_refused(text: str) -> None:
+    """`--set` takes `key=value`."""
+    with pytest.raises(ConfigError):
+        parse_assignment(text)
+
+
+def test_secrets_are_hidden_when_printed(tmp_path: Path) -> None:
+    """By the name of a variable, and in every URL."""
+    sets = ("vars.db_password=hunter2", "vars.home=https://user:hunter2@host/x", "vars.region=eu")
+
+    shown = redacted(read(tmp_path, GOOD, sets=sets))
+
+    assert "hunter2" not in str(shown)
+    assert shown["vars"] == {
+        "db_password": REDACTED,
+        "home": f"https://{REDACTED}@host/x",
+        "region": "eu",
+    }
+
+
+def test_what_is_printed_can_be_read_again(tmp_path: Path) -> None:
+    """The effective configuration is a configuration."""
+    config = read(tmp_path, GOOD)
+
+    assert read(tmp_path, yaml.safe_dump(redacted(config))) == config
+
+
+def test_deep_and_endless_files_are_refused(tmp_path: Path) -> None:
+    """Neither depth nor aliases may cost memory."""
+    deep = "a: " + "[" * 100 + "]" * 100
+    bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 10)}]\n" for n in range(8)
+    )
+
+    for text in (deep, bomb):
+        assert "too large or too deep" in refusals(tmp_path, text)[0]
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    """With its name."""
+    with pytest.raises(ConfigError, match=r"nothing\.yaml: cannot be read"):
+        load(tmp_path / "nothing.yaml", {}, working_folder=tmp_path)
+
+
+def test_the_schema_requires_what_the_rules_require() -> None:
+    """An editor says it before the server does."""
+    schema = json_schema()
+
+    assert set(schema["$defs"]["Issuer"]["required"]) == {
+        "issuer",
+        "audience",
+        "algorithms",
+        "jwks",
+    }
+    assert schema["additionalProperties"] is False
+
+
+def test_a_key_names_its_variable() -> None:
+    """Dashes and dots are underscores."""
+    assert environment_name(("limits", "threads")) == "AUTHZ_LIMITS_THREADS"

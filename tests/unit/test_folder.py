@@ -1,0 +1,131 @@
+"""Reading a bundle folder: bounded, inside itself, and never half-copied."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from authz.context import MANIFEST, read_folder
+from authz.errors import BundleError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small bundle."""
+    made = tmp_path / "bundle"
+    (made / "policies").mkdir(parents=True)
+    (made / "bundle.yaml").write_bytes(b"name: x\n")
+    (made / "policies" / "a.cedar").write_bytes(b"permit(principal, action, resource);\n")
+    return made
+
+
+def nothing(_seconds: float) -> None:
+    """Wait for nothing."""
+
+
+def test_only_what_belongs_to_a_bundle_is_read(folder: Path) -> None:
+    """Hidden files, and files of other kinds, are left out."""
+    (folder / ".git").mkdir()
+    (folder / ".git" / "x.yaml").write_text("x")
+    (folder / "README.md").write_text("x")
+    (folder / "policies" / "a.cedar~").write_text("x")
+
+    assert sorted(read_folder(folder, pause=nothing).files) == ["bundle.yaml", "policies/a.cedar"]
+
+
+def test_a_link_out_of_the_bundle_is_refused(folder: Path) -> None:
+    """A bundle could otherwise read any file of the machine."""
+    (folder / "hosts.yaml").symlink_to("/etc/hostname")
+
+    with pytest.raises(BundleError, match=r"`hosts\.yaml` leads out of the bundle"):
+        read_folder(folder, pause=nothing)
+
+
+def test_the_links_of_a_mounted_config_map_are_followed(folder: Path) -> None:
+    """They stay inside: `bundle.yaml -> ..data/bundle.yaml`, `..data -> ..1`."""
+    (folder / "..1").mkdir()
+    (folder / "..1" / "facts.yaml").write_text("labels: {}\n")
+    (folder / "..data").symlink_to("..1")
+    (folder / "facts.yaml").symlink_to("..data/facts.yaml")
+
+    assert "facts.yaml" in read_folder(folder, pause=nothing).files
+
+
+@pytest.mark.parametrize(
+    ("bound", "message"), [("max_bytes", "larger"), ("max_files", "more than")]
+)
+def test_bounds_hold(folder: Path, bound: str, message: str) -> None:
+    """One byte or file too many refuses all of it."""
+    with pytest.raises(BundleError, match=message):
+        read_folder(folder, pause=nothing, **{bound: 1})
+
+
+def test_a_named_pipe_does_not_hold_the_reader(folder: Path) -> None:
+    """It is refused instead of waited for."""
+    os.mkfifo(folder / "pipe.yaml")
+
+    with pytest.raises(BundleError, match="not a regular file"):
+        read_folder(folder, pause=nothing)
+
+
+def test_a_folder_that_changes_is_read_until_it_is_quiet(folder: Path) -> None:
+    """What is handed on is what stood there twice."""
+    pauses: list[float] = []
+
+    def copy_more(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) < 3:
+            (folder / f"{len(pauses)}.yaml").write_text("x: 1\n")
+
+    files = read_folder(folder, pause=copy_more).files
+
+    assert {"1.yaml", "2.yaml"} <= set(files)
+    assert len(pauses) == 3
+
+
+def test_a_folder_that_never_rests_is_refused(folder: Path) -> None:
+    """After a bounded number of readings."""
+    changes = iter(range(1000))
+
+    def copy_more(_seconds: float) -> None:
+        (folder / "x.yaml").write_text(f"x: {next(changes)}\n")
+
+    with pytest.raises(BundleError, match="keeps changing"):
+        read_folder(folder, pause=copy_more)
+
+
+def test_a_manifest_says_exactly_what_is_loaded(folder: Path) -> None:
+    """A file that it does not list is not part of the bundle."""
+    digest = hashlib.sha256(b"name: x\n").hexdigest()
+    (folder / MANIFEST).write_text(f"{digest}  ./bundle.yaml\n")
+
+    assert dict(read_folder(folder, pause=nothing).files) == {"bundle.yaml": b"name: x\n"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "0" * 64 + "  bundle.yaml",
+        "x  bundle.yaml",
+        hashlib.sha256(b"").hexdigest() + "  ../../outside.yaml",
+        hashlib.sha256(b"").hexdigest() + "  missing.yaml",
+    ],
+)
+def test_a_manifest_that_does_not_hold_refuses_all(folder: Path, line: str) -> None:
+    """A half-copied folder is never seen."""
+    (folder / MANIFEST).write_text(line + "\n")
+
+    with pytest.raises(BundleError):
+        read_folder(folder, pause=nothing)
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    """With its path."""
+    with pytest.raises(BundleError, match="cannot be read"):
+        read_folder(tmp_path / "none", pause=nothing)
