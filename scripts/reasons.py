@@ -1,6 +1,7 @@
 """Writes the table of reason codes for Rust, and its page for people, from the protos."""
 
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -241,7 +242,10 @@ def _rust_comment(comment: str) -> Iterator[str]:
 
 
 def _rust_string(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    # In lines that fit: rustfmt gives up on an expression with a longer one.
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    lines = textwrap.wrap(escaped, 60, break_long_words=False, break_on_hyphens=False)
+    return '"' + f" \\\n{' ' * 22}".join(lines) + '"'
 
 
 def page(codes: Enum) -> str:
