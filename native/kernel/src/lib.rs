@@ -2,13 +2,20 @@
 //!
 //! No I/O, no clock, no globals, no panic.
 
+pub mod arguments;
+pub mod decide;
 pub mod decision;
 pub mod destinations;
 pub mod diagnostic;
+mod evaluate;
+pub mod format;
 pub mod json;
 pub mod members;
 pub mod model;
 mod pattern;
+pub mod plan;
+mod policy;
 pub mod reason;
 pub mod routes;
+pub mod schema;
 pub mod source;

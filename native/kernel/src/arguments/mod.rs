@@ -1,0 +1,55 @@
+//! An operation's arguments: from the JSON Schema in the catalog to typed values that policies can read.
+//!
+//! An integer becomes a Long, another number a decimal, a text a String, an array a Set, an object with declared
+//! members a record. What Cedar has no type for (a union, a map, a recursive or untyped schema) is *opaque*: JSON
+//! Schema checks it, and policies see only whether it is present. Argument names need no mapping: a Cedar attribute
+//! may be any text, read as `context.input["odd name"]`.
+
+mod read;
+mod types;
+
+pub use read::{ArgumentError, Arguments, Value};
+pub use types::{ArgumentType, Member, SchemaError};
+
+use types::Compiled;
+
+/// The compiled form of one operation's input schema.
+#[derive(Debug)]
+pub struct ArgumentSchema {
+    root: std::collections::BTreeMap<String, Member>,
+    validator: Option<jsonschema::Validator>,
+}
+
+impl ArgumentSchema {
+    /// Compiles an object schema.
+    ///
+    /// # Errors
+    /// [`SchemaError`] where the schema is no object schema, refers to another document, has a pattern that cannot
+    /// be matched in linear time, or is larger than the limits allow.
+    pub fn compile(schema: &serde_json::Value) -> Result<Self, SchemaError> {
+        let Compiled { root, checked } = types::compile(schema)?;
+        let validator = if checked { Some(types::validator(schema)?) } else { None };
+        Ok(Self { root, validator })
+    }
+
+    /// A schema without arguments.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { root: std::collections::BTreeMap::new(), validator: None }
+    }
+
+    /// The declared arguments by name.
+    #[must_use]
+    pub fn members(&self) -> &std::collections::BTreeMap<String, Member> {
+        &self.root
+    }
+
+    /// Reads one JSON object.
+    ///
+    /// # Errors
+    /// [`ArgumentError`] with a JSON pointer and no value, where the bytes are no strict JSON object or do not have
+    /// the declared form.
+    pub fn read(&self, bytes: &[u8]) -> Result<Arguments, ArgumentError> {
+        read::read(&self.root, self.validator.as_ref(), bytes)
+    }
+}

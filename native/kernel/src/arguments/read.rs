@@ -1,0 +1,407 @@
+//! From raw bytes to typed arguments.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+
+use super::types::{ArgumentType, Member};
+use crate::json::{self, Limits};
+
+/// A typed argument, as policies see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// An integer within ±2⁵³.
+    Long(i64),
+    /// A number in ten-thousandths.
+    Decimal(i64),
+    /// A text.
+    Text(String),
+    /// True or false.
+    Bool(bool),
+    /// The items of an array.
+    Set(Vec<Value>),
+    /// The members of an object.
+    Record(BTreeMap<String, Value>),
+    /// Present, and no more can be said: an opaque argument, or a number that a Cedar decimal cannot hold.
+    Opaque,
+}
+
+/// The arguments of one request.
+#[derive(Clone, Debug)]
+pub struct Arguments {
+    json: json::Value,
+    values: BTreeMap<String, Value>,
+    digest: [u8; 32],
+}
+
+impl Arguments {
+    /// The arguments as sent.
+    #[must_use]
+    pub fn json(&self) -> &json::Value {
+        &self.json
+    }
+
+    /// The typed arguments that are present, by name.
+    #[must_use]
+    pub fn values(&self) -> &BTreeMap<String, Value> {
+        &self.values
+    }
+
+    /// SHA-256 of the canonical form (RFC 8785; a number that no double holds exactly keeps all its digits, so that
+    /// two different requests never share a digest).
+    #[must_use]
+    pub const fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+}
+
+/// Arguments that do not have the declared form. Holds member names, never values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArgumentError {
+    pointer: String,
+    what: String,
+}
+
+impl ArgumentError {
+    fn new(pointer: &str, what: impl Into<String>) -> Self {
+        Self { pointer: pointer.to_owned(), what: what.into() }
+    }
+
+    /// JSON pointer (RFC 6901) to the member.
+    #[must_use]
+    pub fn pointer(&self) -> &str {
+        &self.pointer
+    }
+}
+
+impl fmt::Display for ArgumentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pointer.is_empty() {
+            write!(f, "arguments: {}", self.what)
+        } else {
+            write!(f, "argument `{}`: {}", self.pointer, self.what)
+        }
+    }
+}
+
+impl std::error::Error for ArgumentError {}
+
+pub(super) fn read(
+    members: &BTreeMap<String, Member>,
+    validator: Option<&jsonschema::Validator>,
+    bytes: &[u8],
+) -> Result<Arguments, ArgumentError> {
+    let json = if bytes.is_empty() {
+        json::Value::Object(Vec::new())
+    } else {
+        json::parse(bytes, Limits::default())
+            .map_err(|error| ArgumentError::new(&error.pointer, error.what))?
+    };
+    let mut pointer = String::new();
+    let values = record(members, &json, &mut pointer)?;
+    if let Some(validator) = validator {
+        let checked = plain_record(members, &json)?;
+        if let Err(error) = validator.validate(&checked) {
+            // The error's own text repeats the value; the keyword that it breaks does not.
+            let path = error.schema_path().to_string();
+            let keyword =
+                path.rsplit('/').find(|token| token.parse::<u32>().is_err()).unwrap_or("?");
+            return Err(ArgumentError::new(
+                error.instance_path().as_str(),
+                format!("breaks `{keyword}` of the schema"),
+            ));
+        }
+    }
+    let mut canonical = String::with_capacity(bytes.len());
+    write_canonical(&json, &mut canonical);
+    let digest = Sha256::digest(canonical.as_bytes()).into();
+    Ok(Arguments { json, values, digest })
+}
+
+// Recursion is bounded by the depth limit of the reader.
+fn record(
+    members: &BTreeMap<String, Member>,
+    value: &json::Value,
+    pointer: &mut String,
+) -> Result<BTreeMap<String, Value>, ArgumentError> {
+    let json::Value::Object(given) = value else {
+        return Err(ArgumentError::new(pointer, "expected an object"));
+    };
+    let mut values = BTreeMap::new();
+    for (name, value) in given {
+        let length = pointer.len();
+        json::push_token(pointer, name);
+        let Some(member) = members.get(name) else {
+            return Err(ArgumentError::new(&cut(pointer), "not declared"));
+        };
+        match value {
+            json::Value::Null if member.nullable || !member.required => {}
+            _ => {
+                values.insert(name.clone(), typed(&member.kind, value, pointer)?);
+            }
+        }
+        pointer.truncate(length);
+    }
+    for (name, member) in members {
+        if member.required && !values.contains_key(name) {
+            json::push_token(pointer, name);
+            return Err(ArgumentError::new(pointer, "required, but absent"));
+        }
+    }
+    Ok(values)
+}
+
+fn typed(
+    kind: &ArgumentType,
+    value: &json::Value,
+    pointer: &mut String,
+) -> Result<Value, ArgumentError> {
+    let wrong = |expected: &str, pointer: &str| {
+        Err(ArgumentError::new(&cut(pointer), format!("expected {expected}")))
+    };
+    match (kind, value) {
+        (ArgumentType::Opaque, _) => Ok(Value::Opaque),
+        (ArgumentType::Long, json::Value::Integer(number)) => Ok(Value::Long(*number)),
+        (ArgumentType::Long, _) => wrong("an integer within ±2^53", pointer),
+        (ArgumentType::Decimal, json::Value::Integer(number)) => {
+            Ok(number.checked_mul(10_000).map_or(Value::Opaque, Value::Decimal))
+        }
+        (ArgumentType::Decimal, json::Value::Decimal(text)) => {
+            Ok(Number::parse(text).ten_thousandths().map_or(Value::Opaque, Value::Decimal))
+        }
+        (ArgumentType::Decimal, _) => wrong("a number", pointer),
+        (ArgumentType::Text, json::Value::String(text)) => Ok(Value::Text(text.clone())),
+        (ArgumentType::Text, _) => wrong("a string", pointer),
+        (ArgumentType::Bool, json::Value::Bool(value)) => Ok(Value::Bool(*value)),
+        (ArgumentType::Bool, _) => wrong("true or false", pointer),
+        (ArgumentType::Set(item), json::Value::Array(items)) => {
+            let mut values = Vec::with_capacity(items.len());
+            for (index, value) in items.iter().enumerate() {
+                let length = pointer.len();
+                json::push_token(pointer, &index.to_string());
+                values.push(typed(item, value, pointer)?);
+                pointer.truncate(length);
+            }
+            Ok(Value::Set(values))
+        }
+        (ArgumentType::Set(_), _) => wrong("an array", pointer),
+        (ArgumentType::Record(members), _) => record(members, value, pointer).map(Value::Record),
+    }
+}
+
+fn cut(pointer: &str) -> String {
+    pointer.chars().take(256).collect()
+}
+
+/// The value for the JSON Schema checker: a null that stands for an absent optional member is left out.
+fn plain_record(
+    members: &BTreeMap<String, Member>,
+    value: &json::Value,
+) -> Result<serde_json::Value, ArgumentError> {
+    let json::Value::Object(given) = value else { return plain(value) };
+    let mut map = serde_json::Map::new();
+    for (name, value) in given {
+        let member = members.get(name);
+        let absent = matches!(value, json::Value::Null)
+            && member.is_some_and(|member| !member.required && !member.nullable);
+        if absent {
+            continue;
+        }
+        let value = match member.map(|member| &member.kind) {
+            Some(kind) => plain_typed(kind, value)?,
+            None => plain(value)?,
+        };
+        map.insert(name.clone(), value);
+    }
+    Ok(serde_json::Value::Object(map))
+}
+
+fn plain_typed(
+    kind: &ArgumentType,
+    value: &json::Value,
+) -> Result<serde_json::Value, ArgumentError> {
+    match (kind, value) {
+        (ArgumentType::Record(members), _) => plain_record(members, value),
+        (ArgumentType::Set(item), json::Value::Array(items)) => items
+            .iter()
+            .map(|value| plain_typed(item, value))
+            .collect::<Result<Vec<_>, _>>()
+            .map(Into::into),
+        _ => plain(value),
+    }
+}
+
+fn plain(value: &json::Value) -> Result<serde_json::Value, ArgumentError> {
+    Ok(match value {
+        json::Value::Null => serde_json::Value::Null,
+        json::Value::Bool(value) => (*value).into(),
+        json::Value::Integer(number) => (*number).into(),
+        json::Value::Decimal(text) => {
+            let number = match (text.parse::<i64>(), text.parse::<u64>()) {
+                (Ok(number), _) if text != "-0" => Some(number.into()),
+                (_, Ok(number)) => Some(number.into()),
+                _ => text.parse::<f64>().ok().and_then(serde_json::Number::from_f64),
+            };
+            let Some(number) = number else {
+                return Err(ArgumentError::new("", "a number is out of range"));
+            };
+            serde_json::Value::Number(number)
+        }
+        json::Value::String(text) => text.clone().into(),
+        json::Value::Array(items) => items.iter().map(plain).collect::<Result<Vec<_>, _>>()?.into(),
+        json::Value::Object(members) => {
+            let mut map = serde_json::Map::new();
+            for (name, value) in members {
+                map.insert(name.clone(), plain(value)?);
+            }
+            serde_json::Value::Object(map)
+        }
+    })
+}
+
+/// An exact decimal number: ±digits × 10^exponent, digits without zeros at either end.
+#[derive(Debug, PartialEq, Eq)]
+struct Number {
+    negative: bool,
+    digits: String,
+    exponent: i64,
+}
+
+impl Number {
+    /// Reads the text of a JSON number (or of Rust's `{:e}`).
+    fn parse(text: &str) -> Self {
+        let (negative, rest) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let (mantissa, exponent) = rest.split_once(['e', 'E']).unwrap_or((rest, "0"));
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        // The reader allows four digits of exponent and 400 bytes, so neither conversion can fail or overflow.
+        let mut exponent = exponent.parse::<i64>().unwrap_or(0);
+        exponent = exponent.saturating_sub(i64::try_from(fraction.len()).unwrap_or(0));
+        let all = format!("{whole}{fraction}");
+        let digits = all.trim_end_matches('0');
+        exponent = exponent
+            .saturating_add(i64::try_from(all.len().saturating_sub(digits.len())).unwrap_or(0));
+        let digits = digits.trim_start_matches('0').to_owned();
+        if digits.is_empty() {
+            return Self { negative: false, digits, exponent: 0 };
+        }
+        Self { negative, digits, exponent }
+    }
+
+    /// The number in ten-thousandths, where that is exact and a Cedar decimal holds it.
+    fn ten_thousandths(&self) -> Option<i64> {
+        let zeros =
+            u32::try_from(self.exponent.checked_add(4)?).ok().filter(|zeros| *zeros <= 18)?;
+        if self.digits.is_empty() {
+            return Some(0);
+        }
+        let number = self.digits.parse::<i64>().ok()?.checked_mul(10_i64.checked_pow(zeros)?)?;
+        if self.negative { number.checked_neg() } else { Some(number) }
+    }
+
+    /// Appends the form of RFC 8785 §3.2.2.3 (ECMAScript's) where a double holds the number, else all its digits.
+    fn write(&self, out: &mut String) {
+        if self.digits.is_empty() {
+            out.push('0');
+            return;
+        }
+        if self.negative {
+            out.push('-');
+        }
+        let count = i64::try_from(self.digits.len()).unwrap_or(i64::MAX);
+        // ECMAScript, Number::toString: the decimal point stands after `point` digits.
+        let point = self.exponent.saturating_add(count);
+        let zeros = |n: i64| "0".repeat(usize::try_from(n).unwrap_or(0).min(32));
+        let split = |at: i64| {
+            self.digits
+                .split_at_checked(usize::try_from(at).unwrap_or(0))
+                .unwrap_or((&self.digits, ""))
+        };
+        if count <= point && point <= 21 {
+            out.push_str(&self.digits);
+            out.push_str(&zeros(point.saturating_sub(count)));
+        } else if 0 < point && point <= 21 {
+            let (whole, fraction) = split(point);
+            out.push_str(&format!("{whole}.{fraction}"));
+        } else if -6 < point && point <= 0 {
+            out.push_str(&format!("0.{}{}", zeros(point.saturating_neg()), self.digits));
+        } else {
+            let (first, rest) = split(1);
+            out.push_str(first);
+            if !rest.is_empty() {
+                out.push('.');
+                out.push_str(rest);
+            }
+            let exponent = point.saturating_sub(1);
+            out.push_str(&format!("e{}{exponent}", if exponent < 0 { "" } else { "+" }));
+        }
+    }
+}
+
+/// Appends the canonical form (RFC 8785).
+fn write_canonical(value: &json::Value, out: &mut String) {
+    match value {
+        json::Value::Decimal(text) => {
+            let exact = Number::parse(text);
+            // Doubles that read alike are written alike; what a double cannot hold keeps its digits.
+            let double = text.parse::<f64>().ok().filter(|double| double.is_finite());
+            let shortest = double.map(|double| Number::parse(&format!("{double:e}")));
+            shortest.filter(|shortest| *shortest == exact).unwrap_or(exact).write(out);
+        }
+        json::Value::Array(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                write_canonical(item, out);
+            }
+            out.push(']');
+        }
+        json::Value::Object(members) => {
+            let mut sorted: Vec<&(String, json::Value)> = members.iter().collect();
+            // RFC 8785 §3.2.3: by UTF-16 code units, which differs from UTF-8 order beyond the basic plane.
+            if sorted.iter().all(|(name, _)| name.is_ascii()) {
+                sorted.sort_by(|a, b| a.0.cmp(&b.0));
+            } else {
+                sorted.sort_by_cached_key(|(name, _)| name.encode_utf16().collect::<Vec<u16>>());
+            }
+            out.push('{');
+            for (index, (name, value)) in sorted.into_iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                write_text(name, out);
+                out.push(':');
+                write_canonical(value, out);
+            }
+            out.push('}');
+        }
+        json::Value::String(text) => write_text(text, out),
+        other => other.write(out),
+    }
+}
+
+/// RFC 8785 §3.2.2.2: the short escapes, `\u00xx` for other controls, all else as it is.
+fn write_text(text: &str, out: &mut String) {
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            control if u32::from(control) < 0x20 => {
+                out.push_str(&format!("\\u{:04x}", u32::from(control)));
+            }
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+}

@@ -1,0 +1,272 @@
+//! One decision: a pure function of the plan, the verified facts, the request and the time.
+//!
+//! Resolving stops at the first failure; judging runs every check, and the worst answer wins: deny over step-up over
+//! permit. Of several denials the first in [`ReasonCode`]'s order is reported. Every error denies.
+
+mod resolve;
+mod verdict;
+
+use crate::decision::{
+    Decision, Facts, Outcome, Principal, ProofMethod, ReasonCode, Request, Time,
+};
+use crate::evaluate::{self, ContextFacts, Judge, Known, Unready};
+use crate::model::{Operation, Tier};
+use crate::plan::{Plan, Prepared};
+
+use resolve::Resolved;
+use verdict::Tally;
+
+/// Principals in a chain.
+pub const MAX_CHAIN: usize = 8;
+/// Age of a credential that does not say when it was issued: as old as can be, without overflow in policies.
+const AGELESS: i64 = 1 << 53;
+
+/// Decides a request.
+///
+/// Args:
+/// * `facts`: what evidence proved; `now`: the time, never read from a clock.
+///
+/// Returns a decision in every case; whatever fails denies with its own reason.
+#[must_use]
+pub fn decide(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time) -> Decision {
+    run(plan, facts, request, now, false)
+}
+
+/// Decides a request, and says of every policy what came of it for each principal.
+#[must_use]
+pub fn decide_traced(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time) -> Decision {
+    run(plan, facts, request, now, true)
+}
+
+fn run(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time, traced: bool) -> Decision {
+    let mut decision = Decision {
+        outcome: Outcome::Deny,
+        reason: ReasonCode::Unavailable,
+        kinds: Vec::new(),
+        policies: Vec::new(),
+        controls: Vec::new(),
+        obligations: Vec::new(),
+        tier: None,
+        resource: String::new(),
+        destination_class: String::new(),
+        arguments_digest: None,
+        message: String::new(),
+        shown_reason: None,
+        trace: Vec::new(),
+    };
+    if let Err(Refusal { reason, message }) =
+        steps(plan, facts, request, now, traced, &mut decision)
+    {
+        decision.outcome = Outcome::Deny;
+        decision.reason = reason;
+        decision.message = message;
+    }
+    decision
+}
+
+/// Why a step before judging stopped.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    reason: ReasonCode,
+    message: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(reason: ReasonCode, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+impl From<Unready> for Refusal {
+    fn from(unready: Unready) -> Self {
+        Self::new(
+            ReasonCode::Unavailable,
+            format!("the facts have no form that policies can read: {}", unready.0),
+        )
+    }
+}
+
+fn steps(
+    plan: &Plan,
+    facts: &Facts<'_>,
+    request: &Request<'_>,
+    now: Time,
+    traced: bool,
+    decision: &mut Decision,
+) -> Result<(), Refusal> {
+    if facts.chain.is_empty() {
+        return Err(Refusal::new(ReasonCode::NoCredential, "nobody acts: the chain is empty"));
+    }
+    if facts.chain.len() > MAX_CHAIN {
+        return Err(Refusal::new(
+            ReasonCode::TooDeep,
+            format!(
+                "the chain has {} principals, at most {MAX_CHAIN} are allowed",
+                facts.chain.len()
+            ),
+        ));
+    }
+    let Some((operation, prepared)) = plan.prepared(request.operation) else {
+        return Err(Refusal::new(
+            ReasonCode::UnknownOperation,
+            "the catalog has no such operation",
+        ));
+    };
+    decision.tier = Some(operation.tier);
+    if !operation.reviewed {
+        return Err(Refusal::new(
+            ReasonCode::UnreviewedOperation,
+            format!("no `classify` rule matches `{}`", operation.id),
+        ));
+    }
+    let resolved = resolve::resolve(plan, operation, prepared, request, decision)?;
+    judge(plan, facts, request, now, traced, operation, prepared, &resolved, decision)
+}
+
+#[expect(clippy::too_many_arguments, reason = "one call, and each is another thing")]
+fn judge(
+    plan: &Plan,
+    facts: &Facts<'_>,
+    request: &Request<'_>,
+    now: Time,
+    traced: bool,
+    operation: &Operation,
+    prepared: &Prepared,
+    resolved: &Resolved<'_>,
+    decision: &mut Decision,
+) -> Result<(), Refusal> {
+    let words = &plan.words;
+    let chain: smallvec::SmallVec<[Known; 4]> = facts
+        .chain
+        .iter()
+        .map(|principal| words.principal(principal, &plan.model().roles_of(principal)))
+        .collect::<Result<_, _>>()?;
+    let tier = operation.tier;
+    let satisfied = satisfied(plan, facts, tier);
+    let keys = prepared.slice.keys;
+    let subject = has_subject(facts);
+    let context = words.context(
+        keys,
+        &ContextFacts {
+            input: resolved.arguments.values(),
+            tier: i64::from(tier as u8),
+            depth: i64::try_from(chain.len()).unwrap_or(i64::MAX),
+            chain: &chain,
+            subject,
+            enforcer: facts.enforcer,
+            confidence: i64::from(facts.confidence.min(100)),
+            class: resolved.class(),
+            host: resolved.destination.as_ref().map_or("", |placed| placed.host.as_str()),
+            destination: resolved.destination.is_some(),
+            method: method(facts),
+            bound: facts.proof.bound,
+            age: facts.proof.age.map_or(AGELESS, |age| age.clamp(0, AGELESS)),
+            acr: facts.proof.acr,
+            satisfied: &satisfied,
+            time: now.0,
+        },
+    )?;
+    let entities = if prepared.slice.store {
+        evaluate::store(&prepared.base, &chain, &resolved.resource)?
+    } else {
+        evaluate::empty_store()
+    };
+    let judge = Judge::new(words, &prepared.base, &chain, &resolved.resource, &context, &entities);
+    let mut tally = Tally::new(chain.len());
+    for index in prepared.slice.policies() {
+        let Some(placed) = plan.policies.get(index) else {
+            return Err(Refusal::new(
+                ReasonCode::Unavailable,
+                "a slice names a policy that is not there",
+            ));
+        };
+        let rule = &placed.policy.rule;
+        let times = if rule.per_principal { chain.len() } else { 1 };
+        for position in 0..times {
+            let verdict = judge.judge(rule, position);
+            let whom = if rule.per_principal { Some(position) } else { None };
+            if traced {
+                verdict::trace(placed, &chain, whom, &verdict, &mut decision.trace);
+            }
+            tally.count(placed, whom, verdict);
+        }
+    }
+    let requirements = requirements(plan, facts, tier);
+    tally.settle(plan, operation, &chain, &requirements, request.supported_obligations, decision);
+    Ok(())
+}
+
+fn method(facts: &Facts<'_>) -> &'static str {
+    ProofMethod::as_str(facts.proof.method)
+}
+
+fn has_subject(facts: &Facts<'_>) -> bool {
+    facts.chain.iter().any(|principal| !matches!(principal, Principal::Agent { .. }))
+}
+
+/// Step-up kinds that a proof meets now.
+fn satisfied(plan: &Plan, facts: &Facts<'_>, tier: Tier) -> smallvec::SmallVec<[String; 2]> {
+    let mut kinds = smallvec::SmallVec::new();
+    let Some(required) = plan.model().tiers.get(tier as usize) else { return kinds };
+    if facts.proof.bound {
+        kinds.push("bound_token".to_owned());
+    }
+    // What nothing asks for proves nothing: a tier without a limit does not make a credential fresh.
+    if required.max_age.is_some() && is_fresh(facts, required) {
+        kinds.push("fresh_credential".to_owned());
+    }
+    if required.confidence > 0 && facts.confidence >= required.confidence {
+        kinds.push("confidence".to_owned());
+    }
+    if !facts.proof.acr.is_empty() {
+        kinds.push(format!("reauth:{}", facts.proof.acr));
+    }
+    kinds
+}
+
+fn is_fresh(facts: &Facts<'_>, required: &crate::model::TierRequirements) -> bool {
+    match (required.max_age, facts.proof.age) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(limit), Some(age)) => {
+            u64::try_from(age.max(0)).is_ok_and(|age| age <= limit.as_secs())
+        }
+    }
+}
+
+/// Requirements of the tier that are not met.
+#[derive(Debug, Default)]
+pub(crate) struct Unmet {
+    /// Those that a step-up can supply.
+    kinds: Vec<&'static str>,
+    /// Those that none can.
+    hopeless: Vec<&'static str>,
+}
+
+fn requirements(plan: &Plan, facts: &Facts<'_>, tier: Tier) -> Unmet {
+    use crate::model::Approval;
+    let mut unmet = Unmet::default();
+    let Some(required) = plan.model().tiers.get(tier as usize) else {
+        unmet.hopeless.push("the tier is not described");
+        return unmet;
+    };
+    if required.bound && !facts.proof.bound {
+        unmet.kinds.push("bound_token");
+    }
+    if !is_fresh(facts, required) {
+        unmet.kinds.push("fresh_credential");
+    }
+    if facts.confidence < required.confidence {
+        unmet.kinds.push("confidence");
+    }
+    match required.approval {
+        Approval::None => {}
+        Approval::Confirm => unmet.kinds.push("confirm"),
+        Approval::Approve => unmet.kinds.push("approve"),
+        Approval::TwoPerson => unmet.kinds.push("two_person"),
+    }
+    if required.subject && !has_subject(facts) {
+        unmet.hopeless.push("a verified subject in the chain");
+    }
+    unmet
+}

@@ -1,0 +1,228 @@
+//! From what came of each policy to the answer.
+
+use std::collections::BTreeSet;
+
+use smallvec::SmallVec;
+
+use super::Unmet;
+use crate::decision::{Decision, Judged, Outcome, PolicyEffect, ReasonCode, Verdict};
+use crate::evaluate::Known;
+use crate::model::Operation;
+use crate::plan::Plan;
+use crate::policy::Placed;
+
+/// What fired and what failed, over all principals.
+pub(super) struct Tally<'a> {
+    /// Whether a permit fired, by principal.
+    permitted: SmallVec<[bool; 8]>,
+    permits: Vec<&'a Placed>,
+    /// Fired forbids that nothing lifts.
+    forbids: Vec<&'a Placed>,
+    /// Fired forbids that a step-up lifts.
+    stepups: Vec<&'a Placed>,
+    /// Forbids that failed.
+    failed: Vec<(&'a Placed, String)>,
+}
+
+impl<'a> Tally<'a> {
+    pub(super) fn new(principals: usize) -> Self {
+        Self {
+            permitted: std::iter::repeat_n(false, principals).collect(),
+            permits: Vec::new(),
+            forbids: Vec::new(),
+            stepups: Vec::new(),
+            failed: Vec::new(),
+        }
+    }
+
+    /// Counts one result, for one principal or for all.
+    pub(super) fn count(&mut self, placed: &'a Placed, whom: Option<usize>, verdict: Verdict) {
+        match (placed.policy.effect, verdict) {
+            (PolicyEffect::Permit, Verdict::Fired) => {
+                self.permits.push(placed);
+                match whom {
+                    None => self.permitted.iter_mut().for_each(|permitted| *permitted = true),
+                    Some(index) => {
+                        if let Some(permitted) = self.permitted.get_mut(index) {
+                            *permitted = true;
+                        }
+                    }
+                }
+            }
+            (PolicyEffect::Forbid, Verdict::Fired) => {
+                if placed.policy.stepup.is_some() {
+                    self.stepups.push(placed);
+                } else {
+                    self.forbids.push(placed);
+                }
+            }
+            (PolicyEffect::Forbid, Verdict::Failed(how)) => self.failed.push((placed, how)),
+            // A permit that failed has not fired.
+            (PolicyEffect::Permit, Verdict::Failed(_)) | (_, Verdict::NotFired) => {}
+        }
+    }
+
+    /// Writes the answer.
+    pub(super) fn settle(
+        self,
+        plan: &Plan,
+        operation: &Operation,
+        chain: &[Known],
+        unmet: &Unmet,
+        supported: &[&str],
+        decision: &mut Decision,
+    ) {
+        let caller = chain.len().saturating_sub(1);
+        let mut denials: SmallVec<[ReasonCode; 4]> = SmallVec::new();
+        if !self.failed.is_empty() {
+            denials.push(ReasonCode::PolicyError);
+        }
+        if !self.forbids.is_empty() {
+            denials.push(ReasonCode::Forbidden);
+        }
+        for (index, permitted) in self.permitted.iter().enumerate() {
+            if !permitted {
+                let caller = index == caller;
+                denials.push(if caller {
+                    ReasonCode::NotPermitted
+                } else {
+                    ReasonCode::ChainNotPermitted
+                });
+            }
+        }
+        if !unmet.hopeless.is_empty() {
+            denials.push(ReasonCode::TierRequirement);
+        }
+        if let Some(reason) = denials.into_iter().min() {
+            let determining: Vec<&Placed> = match reason {
+                ReasonCode::PolicyError => self.failed.iter().map(|(placed, _)| *placed).collect(),
+                ReasonCode::Forbidden => self.forbids.clone(),
+                _ => Vec::new(),
+            };
+            decision.message = self.why(reason, chain, unmet);
+            return answer(plan, operation, Outcome::Deny, reason, &determining, decision);
+        }
+        let obligations: BTreeSet<&str> = self
+            .permits
+            .iter()
+            .flat_map(|placed| &placed.policy.obligations)
+            .map(String::as_str)
+            .collect();
+        if let Some(missing) = obligations.iter().find(|obligation| !supported.contains(obligation))
+        {
+            decision.message = format!("the enforcer cannot carry out the obligation `{missing}`");
+            let bound = |placed: &&&Placed| placed.policy.obligations.iter().any(|o| o == missing);
+            let determining: Vec<&Placed> = self.permits.iter().filter(bound).copied().collect();
+            return answer(
+                plan,
+                operation,
+                Outcome::Deny,
+                ReasonCode::EnforcerRefused,
+                &determining,
+                decision,
+            );
+        }
+        let lifted = self.stepups.iter().filter_map(|placed| placed.policy.stepup.as_deref());
+        let kinds: BTreeSet<&str> = lifted.chain(unmet.kinds.iter().copied()).collect();
+        if let Some(reason) = kinds.iter().map(|kind| reason_of(kind)).min() {
+            decision.message = format!("step-up needed: {}", join(kinds.iter().copied()));
+            decision.kinds = kinds.into_iter().map(str::to_owned).collect();
+            return answer(plan, operation, Outcome::StepUp, reason, &self.stepups, decision);
+        }
+        decision.obligations = obligations.into_iter().map(str::to_owned).collect();
+        "a permit fired for every principal, and no forbid".clone_into(&mut decision.message);
+        answer(plan, operation, Outcome::Permit, ReasonCode::Permitted, &self.permits, decision);
+    }
+
+    fn why(&self, reason: ReasonCode, chain: &[Known], unmet: &Unmet) -> String {
+        match reason {
+            ReasonCode::PolicyError => {
+                self.failed.first().map_or_else(String::new, |(placed, how)| {
+                    let how: String = how
+                        .chars()
+                        .map(|c| if c.is_control() { ' ' } else { c })
+                        .take(300)
+                        .collect();
+                    format!(
+                        "forbid `{}` ({}:{}) failed: {how}",
+                        placed.policy.id, placed.at.file, placed.at.line
+                    )
+                })
+            }
+            ReasonCode::Forbidden => self.forbids.first().map_or_else(String::new, |placed| {
+                format!(
+                    "forbid `{}` ({}:{}) fired",
+                    placed.policy.id, placed.at.file, placed.at.line
+                )
+            }),
+            ReasonCode::TierRequirement => {
+                format!("the tier requires {}", join(unmet.hopeless.iter().copied()))
+            }
+            _ => {
+                let without =
+                    chain.iter().zip(&self.permitted).filter(|(_, permitted)| !**permitted);
+                let names: Vec<String> = without.map(|(known, _)| known.uid()).collect();
+                format!("no permit fired for {}", names.join(", "))
+            }
+        }
+    }
+}
+
+fn answer(
+    plan: &Plan,
+    operation: &Operation,
+    outcome: Outcome,
+    reason: ReasonCode,
+    determining: &[&Placed],
+    decision: &mut Decision,
+) {
+    decision.outcome = outcome;
+    decision.reason = reason;
+    let sorted = |all: BTreeSet<&str>| all.into_iter().map(str::to_owned).collect();
+    decision.policies =
+        sorted(determining.iter().map(|placed| placed.policy.id.as_str()).collect());
+    decision.controls = sorted(
+        determining.iter().flat_map(|placed| &placed.policy.controls).map(String::as_str).collect(),
+    );
+    if plan.model().show_reason.contains(&operation.system) {
+        let first = determining.iter().min_by_key(|placed| &placed.policy.id);
+        let reason = first.map(|placed| placed.policy.reason.clone());
+        decision.shown_reason = reason.filter(|reason| !reason.is_empty());
+    }
+}
+
+fn reason_of(kind: &str) -> ReasonCode {
+    match kind {
+        "confirm" => ReasonCode::ConfirmRequired,
+        "approve" | "two_person" => ReasonCode::ApprovalRequired,
+        _ if kind.starts_with("approve:") => ReasonCode::ApprovalRequired,
+        _ if kind.starts_with("reauth:") => ReasonCode::ReauthRequired,
+        _ => ReasonCode::ProofRequired,
+    }
+}
+
+fn join<'a>(parts: impl Iterator<Item = &'a str>) -> String {
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+/// Notes one result for each principal that it holds for.
+pub(super) fn trace(
+    placed: &Placed,
+    chain: &[Known],
+    whom: Option<usize>,
+    verdict: &Verdict,
+    trace: &mut Vec<Judged>,
+) {
+    for (index, known) in chain.iter().enumerate() {
+        if whom.is_none_or(|whom| whom == index) {
+            trace.push(Judged {
+                policy: placed.policy.id.clone(),
+                at: placed.at.clone(),
+                principal: known.uid(),
+                effect: placed.policy.effect,
+                result: verdict.clone(),
+                reason: placed.policy.reason.clone(),
+            });
+        }
+    }
+}

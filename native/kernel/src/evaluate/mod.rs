@@ -1,0 +1,556 @@
+//! Cedar policies, one by one: the only module that names `cedar_policy_core`, which is no stable API.
+//!
+//! A decision needs to know of each policy whether it fired, did not, or failed; `Authorizer::is_authorized` answers
+//! one question about all and skips what failed. So each policy is cut at load into scope and body: the action part of
+//! the scope is proved by the slice that it stands in, the rest is compared here, and the body alone goes to the core's
+//! evaluator. A property test holds this equal to `Authorizer`.
+
+pub(crate) mod syntax;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use cedar_policy_core::ast::{
+    Context, Eid, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, Expr, Literal,
+    Name, PartialValue, Policy, PrincipalOrResourceConstraint, Request, SlotEnv, Value, ValueKind,
+};
+use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
+use cedar_policy_core::evaluator::Evaluator;
+use cedar_policy_core::extensions::Extensions;
+use smallvec::SmallVec;
+use smol_str::SmolStr;
+
+use crate::arguments;
+use crate::decision::{Principal, Subject, Verdict};
+use crate::schema::{Key, Keys};
+
+/// A policy ready to be judged.
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    principal: Scope,
+    resource: Scope,
+    /// None: the policy has no conditions.
+    body: Option<Arc<Expr>>,
+    /// Scope or body mention the principal, so it is judged for each of the chain.
+    pub(crate) per_principal: bool,
+    /// The body can ask the entity store.
+    pub(crate) store: bool,
+    /// Context keys that the body reads.
+    pub(crate) keys: Keys,
+}
+
+/// What a scope says of the principal or the resource.
+#[derive(Clone, Debug)]
+enum Scope {
+    Any,
+    Eq(Arc<EntityUID>),
+    In(Arc<EntityUID>),
+    Is(Arc<EntityType>),
+    IsIn(Arc<EntityType>, Arc<EntityUID>),
+    /// A slot that nothing fills: matches nothing, and no such policy is loaded.
+    Never,
+}
+
+impl Scope {
+    fn new(constraint: &PrincipalOrResourceConstraint) -> Self {
+        match constraint {
+            PrincipalOrResourceConstraint::Any => Self::Any,
+            PrincipalOrResourceConstraint::Eq(EntityReference::EUID(uid)) => Self::Eq(uid.clone()),
+            PrincipalOrResourceConstraint::In(EntityReference::EUID(uid)) => Self::In(uid.clone()),
+            PrincipalOrResourceConstraint::Is(kind) => Self::Is(kind.clone()),
+            PrincipalOrResourceConstraint::IsIn(kind, EntityReference::EUID(uid)) => {
+                Self::IsIn(kind.clone(), uid.clone())
+            }
+            PrincipalOrResourceConstraint::Eq(EntityReference::Slot(_))
+            | PrincipalOrResourceConstraint::In(EntityReference::Slot(_))
+            | PrincipalOrResourceConstraint::IsIn(_, EntityReference::Slot(_)) => Self::Never,
+        }
+    }
+
+    fn matches(&self, entity: &Known) -> bool {
+        let within = |uid: &EntityUID| *uid == *entity.uid || entity.ancestors.contains(uid);
+        match self {
+            Self::Any => true,
+            Self::Eq(uid) => *uid == entity.uid,
+            Self::In(uid) => within(uid),
+            Self::Is(kind) => entity.uid.entity_type() == kind.as_ref(),
+            Self::IsIn(kind, uid) => entity.uid.entity_type() == kind.as_ref() && within(uid),
+            Self::Never => false,
+        }
+    }
+}
+
+impl Rule {
+    pub(crate) fn new(policy: &Policy, reading: &syntax::Reading) -> Self {
+        let principal = Scope::new(policy.principal_constraint().as_inner());
+        let resource = Scope::new(policy.resource_constraint().as_inner());
+        Self {
+            per_principal: reading.principal || !matches!(principal, Scope::Any),
+            principal,
+            resource,
+            body: policy.non_scope_constraints_arc().cloned(),
+            store: reading.store,
+            keys: reading.keys,
+        }
+    }
+}
+
+/// A principal or resource of a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    uid: Arc<EntityUID>,
+    ancestors: SmallVec<[EntityUID; 4]>,
+    attributes: Attributes,
+}
+
+/// Attributes wait as plain facts until a policy asks the store.
+#[derive(Clone, Debug)]
+enum Attributes {
+    None,
+    Texts([(&'static str, SmolStr); 2]),
+    Resource { id: SmolStr, labels: Vec<EntityUID> },
+}
+
+impl Known {
+    /// The uid in Cedar's form, `Type::"id"`.
+    pub(crate) fn uid(&self) -> String {
+        self.uid.to_string()
+    }
+
+    fn entity(&self) -> Entity {
+        let value = |literal: Literal| PartialValue::Value(literal.into());
+        let attributes: Vec<(SmolStr, PartialValue)> = match &self.attributes {
+            Attributes::None => Vec::new(),
+            Attributes::Texts(texts) => {
+                let pair = |(name, text): &(&'static str, SmolStr)| {
+                    (SmolStr::new_static(name), value(Literal::String(text.clone())))
+                };
+                texts.iter().map(pair).collect()
+            }
+            Attributes::Resource { id, labels } => {
+                let labels = labels.iter().map(|uid| Literal::EntityUID(Arc::new(uid.clone())));
+                vec![
+                    (SmolStr::new_static("id"), value(Literal::String(id.clone()))),
+                    (
+                        SmolStr::new_static("labels"),
+                        PartialValue::Value(Value::set_of_lits(labels, None)),
+                    ),
+                ]
+            }
+        };
+        Entity::new_with_attr_partial_value(
+            self.uid.as_ref().clone(),
+            attributes,
+            HashSet::new(),
+            self.ancestors.iter().cloned().collect(),
+            [],
+        )
+    }
+}
+
+/// The entities that one operation always needs, made at load: its action and all its groups.
+///
+/// INVARIANT (closed): every ancestor stands in its descendants, so the store needs no closure per request. Without
+/// these entities a policy on a group would silently not match.
+#[derive(Clone, Debug)]
+pub(crate) struct Base {
+    action: Arc<EntityUID>,
+    entities: Entities,
+}
+
+/// The words of a bundle as Cedar entities, made at load.
+#[derive(Debug)]
+pub(crate) struct Words {
+    types: HashMap<&'static str, EntityType>,
+    kinds: BTreeMap<String, Arc<EntityUID>>,
+    constants: HashMap<(&'static str, String), Value>,
+    none: SlotEnv,
+    epoch: Value,
+    duration: Name,
+    offset: Name,
+    decimal: Name,
+}
+
+/// Types that are made per request, and the enumerated ones whose values context holds.
+const TYPES: [&str; 14] = [
+    "Action",
+    "Agent",
+    "User",
+    "Service",
+    "Resource",
+    "Role",
+    "Label",
+    "System",
+    "Collection",
+    "Kind",
+    "DestinationClass",
+    "ProofMethod",
+    "TaskKind",
+    "Template",
+];
+
+/// Facts that policies may read, gathered before any is judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ContextFacts<'a> {
+    pub(crate) input: &'a BTreeMap<String, arguments::Value>,
+    pub(crate) tier: i64,
+    pub(crate) depth: i64,
+    pub(crate) chain: &'a [Known],
+    pub(crate) subject: bool,
+    pub(crate) enforcer: &'a str,
+    pub(crate) confidence: i64,
+    pub(crate) class: &'a str,
+    pub(crate) host: &'a str,
+    pub(crate) destination: bool,
+    pub(crate) method: &'static str,
+    pub(crate) bound: bool,
+    pub(crate) age: i64,
+    pub(crate) acr: &'a str,
+    pub(crate) satisfied: &'a [String],
+    pub(crate) time: i64,
+}
+
+/// Something that the evaluator's own vocabulary lacks; no bundle or request leads there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unready(pub(crate) String);
+
+impl Words {
+    pub(crate) fn new(names: &crate::schema::Names) -> Result<Self, Unready> {
+        let name = |text: &str| {
+            Name::parse_unqualified_name(text)
+                .map_err(|error| Unready(format!("`{text}`: {error}")))
+        };
+        let mut types = HashMap::new();
+        for kind in TYPES.into_iter().chain(["SubjectProof"]) {
+            types.insert(kind, EntityType::EntityType(name(kind)?));
+        }
+        let epoch = call(&name("datetime")?, &[text("1970-01-01")])?;
+        let mut words = Self {
+            types,
+            kinds: BTreeMap::new(),
+            constants: HashMap::new(),
+            none: SlotEnv::new(),
+            epoch,
+            duration: name("duration")?,
+            offset: name("offset")?,
+            decimal: name("decimal")?,
+        };
+        for kind in names.members("Kind").into_iter().flatten() {
+            words.kinds.insert(kind.clone(), Arc::new(words.uid("Kind", kind)?));
+        }
+        for kind in ["DestinationClass", "ProofMethod", "SubjectProof", "TaskKind", "Template"] {
+            for member in names.members(kind).into_iter().flatten() {
+                let value = Literal::EntityUID(Arc::new(words.uid(kind, member)?)).into();
+                words.constants.insert((kind, member.clone()), value);
+            }
+        }
+        Ok(words)
+    }
+
+    fn uid(&self, kind: &'static str, id: &str) -> Result<EntityUID, Unready> {
+        let kind = self.types.get(kind).ok_or_else(|| Unready(format!("no type `{kind}`")))?;
+        Ok(EntityUID::from_components(kind.clone(), Eid::new(id), None))
+    }
+
+    fn constant(&self, kind: &'static str, id: &str) -> Result<Value, Unready> {
+        let value = self.constants.get(&(kind, id.to_owned())).cloned();
+        value.ok_or_else(|| Unready(format!("`{kind}::{id}` is not declared")))
+    }
+
+    /// The base store of an operation.
+    pub(crate) fn base(&self, operation: &str, groups: &[String]) -> Result<Base, Unready> {
+        let action = self.uid("Action", operation)?;
+        let groups =
+            groups.iter().map(|group| self.uid("Action", group)).collect::<Result<Vec<_>, _>>()?;
+        let parents: HashSet<EntityUID> = groups.iter().cloned().collect();
+        let own =
+            Entity::new_with_attr_partial_value(action.clone(), [], HashSet::new(), parents, []);
+        let entities = [own].into_iter().chain(groups.into_iter().map(Entity::with_uid));
+        let entities = Entities::from_entities(
+            entities,
+            None::<&NoEntitiesSchema>,
+            // INVARIANT (closed): groups have no parents.
+            TCComputation::AssumeAlreadyComputed,
+            Extensions::all_available(),
+        )
+        .map_err(|error| Unready(error.to_string()))?;
+        Ok(Base { action: Arc::new(action), entities })
+    }
+
+    /// A principal with the roles that it holds.
+    pub(crate) fn principal(
+        &self,
+        principal: &Principal,
+        roles: &[&str],
+    ) -> Result<Known, Unready> {
+        let (kind, id, attributes) = match principal {
+            Principal::Agent { spiffe_id, trust_domain } => (
+                "Agent",
+                SmolStr::new(spiffe_id),
+                [
+                    ("spiffe_id", SmolStr::new(spiffe_id)),
+                    ("trust_domain", SmolStr::new(trust_domain)),
+                ],
+            ),
+            Principal::User(subject) => ("User", uid_of(subject), subject_attributes(subject)),
+            Principal::Service(subject) => {
+                ("Service", uid_of(subject), subject_attributes(subject))
+            }
+        };
+        Ok(Known {
+            uid: Arc::new(self.uid(kind, &id)?),
+            ancestors: roles.iter().map(|role| self.uid("Role", role)).collect::<Result<_, _>>()?,
+            attributes: Attributes::Texts(attributes),
+        })
+    }
+
+    /// A system as resource, for an operation that acts on no collection.
+    pub(crate) fn system(&self, system: &str) -> Result<Known, Unready> {
+        Ok(Known {
+            uid: Arc::new(self.uid("System", system)?),
+            ancestors: SmallVec::new(),
+            attributes: Attributes::None,
+        })
+    }
+
+    /// A resource of a collection.
+    ///
+    /// Args:
+    /// * `id`: empty for the collection as a whole.
+    pub(crate) fn resource<'a>(
+        &self,
+        system: &str,
+        collection: &str,
+        id: &str,
+        labels: impl Iterator<Item = &'a str>,
+    ) -> Result<Known, Unready> {
+        let uid = if id.is_empty() { collection.to_owned() } else { format!("{collection}/{id}") };
+        Ok(Known {
+            uid: Arc::new(self.uid("Resource", &uid)?),
+            ancestors: [self.uid("Collection", collection)?, self.uid("System", system)?]
+                .into_iter()
+                .collect(),
+            attributes: Attributes::Resource {
+                id: SmolStr::new(id),
+                labels: labels.map(|label| self.uid("Label", label)).collect::<Result<_, _>>()?,
+            },
+        })
+    }
+
+    /// The context, of only the keys that the slice reads.
+    pub(crate) fn context(&self, keys: Keys, facts: &ContextFacts<'_>) -> Result<Context, Unready> {
+        let mut map: BTreeMap<SmolStr, Value> = BTreeMap::new();
+        for key in Key::ALL {
+            if !keys.contains(key) {
+                continue;
+            }
+            let value = match key {
+                Key::Input => self.record_of(facts.input)?,
+                Key::Tier => long(facts.tier),
+                Key::Task => record([
+                    ("kind", self.constant("TaskKind", "none")?),
+                    ("template", self.constant("Template", "none")?),
+                    ("purpose", text("")),
+                    ("depth", long(0)),
+                    ("age", long(0)),
+                ]),
+                Key::SubjectProof => {
+                    self.constant("SubjectProof", if facts.subject { "verified" } else { "self" })?
+                }
+                Key::Chain => {
+                    let agent = self.types.get("Agent");
+                    let agents =
+                        facts.chain.iter().filter(|known| Some(known.uid.entity_type()) == agent);
+                    let agents = agents.map(|known| Literal::EntityUID(known.uid.clone()));
+                    record([
+                        ("depth", long(facts.depth)),
+                        ("agents", Value::set_of_lits(agents, None)),
+                        ("subject", boolean(facts.subject)),
+                    ])
+                }
+                Key::Enforcer => text(facts.enforcer),
+                Key::Confidence => long(facts.confidence),
+                Key::Destination => record([
+                    ("class", self.constant("DestinationClass", facts.class)?),
+                    ("trusted", boolean(false)),
+                    ("host", text(facts.host)),
+                    ("present", boolean(facts.destination)),
+                ]),
+                Key::Proof => record([
+                    ("method", self.constant("ProofMethod", facts.method)?),
+                    ("bound", boolean(facts.bound)),
+                    ("age", long(facts.age)),
+                    ("acr", text(facts.acr)),
+                ]),
+                Key::Satisfied => {
+                    let kinds = facts.satisfied.iter().filter_map(|kind| self.kinds.get(kind));
+                    Value::set_of_lits(kinds.cloned().map(Literal::EntityUID), None)
+                }
+                Key::Time => {
+                    let since = call(&self.duration, &[text(&format!("{}ms", facts.time))])?;
+                    call(&self.offset, &[self.epoch.clone(), since])?
+                }
+                // Policies that read these are refused at load.
+                Key::Session | Key::Excess | Key::Sequences | Key::Budgets | Key::Exception => {
+                    continue;
+                }
+            };
+            map.insert(SmolStr::new_static(key.as_str()), value);
+        }
+        Ok(Context::Value(Arc::new(map)))
+    }
+
+    // Recursion is bounded by the depth limit of the argument reader.
+    fn value(&self, argument: &arguments::Value) -> Result<Value, Unready> {
+        Ok(match argument {
+            arguments::Value::Long(number) => long(*number),
+            arguments::Value::Text(string) => text(string),
+            arguments::Value::Bool(value) => boolean(*value),
+            arguments::Value::Opaque => Value::empty_record(None),
+            arguments::Value::Set(items) => {
+                let items =
+                    items.iter().map(|item| self.value(item)).collect::<Result<Vec<_>, _>>()?;
+                Value::set(items, None)
+            }
+            arguments::Value::Record(members) => self.record_of(members)?,
+            arguments::Value::Decimal(number) => {
+                let sign = if *number < 0 { "-" } else { "" };
+                let (whole, part) =
+                    (number.unsigned_abs() / 10_000, number.unsigned_abs() % 10_000);
+                call(&self.decimal, &[text(&format!("{sign}{whole}.{part:04}"))])?
+            }
+        })
+    }
+
+    fn record_of(&self, members: &BTreeMap<String, arguments::Value>) -> Result<Value, Unready> {
+        let mut record: BTreeMap<SmolStr, Value> = BTreeMap::new();
+        for (name, member) in members {
+            record.insert(SmolStr::new(name), self.value(member)?);
+        }
+        Ok(Value::record_arc(Arc::new(record), None))
+    }
+}
+
+fn uid_of(subject: &Subject) -> SmolStr {
+    format!("{}/{}", subject.issuer, subject.sub).into()
+}
+
+fn subject_attributes(subject: &Subject) -> [(&'static str, SmolStr); 2] {
+    [("issuer", SmolStr::new(&subject.issuer)), ("sub", SmolStr::new(&subject.sub))]
+}
+
+fn text(text: &str) -> Value {
+    Literal::String(SmolStr::new(text)).into()
+}
+
+fn long(number: i64) -> Value {
+    Literal::Long(number).into()
+}
+
+fn boolean(value: bool) -> Value {
+    Literal::Bool(value).into()
+}
+
+fn record<const N: usize>(members: [(&'static str, Value); N]) -> Value {
+    let members = members.into_iter().map(|(name, value)| (SmolStr::new_static(name), value));
+    Value::record_arc(Arc::new(members.collect()), None)
+}
+
+fn call(function: &Name, arguments: &[Value]) -> Result<Value, Unready> {
+    let unready = |error: cedar_policy_core::evaluator::EvaluationError| Unready(error.to_string());
+    let function =
+        Extensions::all_available().func(function).map_err(|error| Unready(error.to_string()))?;
+    match function.call(arguments).map_err(unready)? {
+        PartialValue::Value(value) => Ok(value),
+        PartialValue::Residual(_) => {
+            Err(Unready("an extension function left a residual".to_owned()))
+        }
+    }
+}
+
+/// Judges the rules of one slice for one request.
+pub(crate) struct Judge<'a> {
+    words: &'a Words,
+    chain: &'a [Known],
+    resource: &'a Known,
+    evaluators: SmallVec<[Evaluator<'a>; 4]>,
+}
+
+/// A store for policies that ask none.
+pub(crate) fn empty_store() -> Entities {
+    Entities::new()
+}
+
+/// The store of one request.
+pub(crate) fn store(base: &Base, chain: &[Known], resource: &Known) -> Result<Entities, Unready> {
+    let mut known: SmallVec<[&Known; 6]> = SmallVec::new();
+    for one in chain.iter().chain([resource]) {
+        // A uid stands once in a store; the first is the subject's.
+        if !known.iter().any(|other| other.uid == one.uid) {
+            known.push(one);
+        }
+    }
+    base.entities
+        .clone()
+        .add_entities(
+            known.into_iter().map(|one| Arc::new(one.entity())),
+            None::<&NoEntitiesSchema>,
+            // INVARIANT (closed): roles, collections and systems have no parents.
+            TCComputation::AssumeAlreadyComputed,
+            Extensions::all_available(),
+        )
+        .map_err(|error| Unready(error.to_string()))
+}
+
+impl<'a> Judge<'a> {
+    pub(crate) fn new(
+        words: &'a Words,
+        base: &Base,
+        chain: &'a [Known],
+        resource: &'a Known,
+        context: &Context,
+        entities: &'a Entities,
+    ) -> Self {
+        let entry =
+            |uid: &Arc<EntityUID>| EntityUIDEntry::Known { euid: Arc::clone(uid), loc: None };
+        let evaluators = chain
+            .iter()
+            .map(|principal| {
+                let request = Request::new_unchecked(
+                    entry(&principal.uid),
+                    entry(&base.action),
+                    entry(&resource.uid),
+                    Some(context.clone()),
+                );
+                Evaluator::new(request, entities, Extensions::all_available())
+            })
+            .collect();
+        Self { words, chain, resource, evaluators }
+    }
+
+    /// Judges a rule for the principal at `index`.
+    ///
+    /// INVARIANT (slice): the caller has proved the rule's action scope.
+    pub(crate) fn judge(&self, rule: &Rule, index: usize) -> Verdict {
+        let (Some(principal), Some(evaluator)) =
+            (self.chain.get(index), self.evaluators.get(index))
+        else {
+            return Verdict::Failed("no such principal".to_owned());
+        };
+        if !rule.resource.matches(self.resource) || !rule.principal.matches(principal) {
+            return Verdict::NotFired;
+        }
+        let Some(body) = &rule.body else { return Verdict::Fired };
+        match evaluator.interpret(body, &self.words.none) {
+            Ok(Value { value: ValueKind::Lit(Literal::Bool(true)), .. }) => Verdict::Fired,
+            Ok(Value { value: ValueKind::Lit(Literal::Bool(false)), .. }) => Verdict::NotFired,
+            Ok(_) => Verdict::Failed("the conditions are no boolean".to_owned()),
+            Err(error) => Verdict::Failed(error.to_string()),
+        }
+    }
+}
+
+/// Converts a parsed policy to the stable API's form under an id, for the validator.
+pub(crate) fn for_validator(policy: &Policy, id: &str) -> cedar_policy::Policy {
+    policy.new_id(cedar_policy_core::ast::PolicyID::from_string(id)).into()
+}

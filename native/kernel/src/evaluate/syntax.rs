@@ -1,0 +1,353 @@
+//! Cedar text as parsed policies, and what each policy reads.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use cedar_policy_core::ast::{
+    ActionConstraint, BinaryOp, EntityReference, EntityUID, Expr, ExprKind, Literal, Policy,
+    PrincipalOrResourceConstraint, UnaryOp, Var,
+};
+use cedar_policy_core::parser::parse_policyset;
+use miette::Diagnostic as _;
+
+use crate::decision::PolicyEffect;
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::model::Location;
+use crate::schema::{Key, Keys};
+
+/// How many nodes one policy may have.
+const MAX_NODES: usize = 10_000;
+
+/// A policy as it stands in a file.
+#[derive(Clone, Debug)]
+pub(crate) struct Parsed {
+    /// Cedar's form of it.
+    pub(crate) policy: Policy,
+    /// Its text, annotations included.
+    pub(crate) text: Arc<str>,
+    /// Where it starts.
+    pub(crate) at: Location,
+}
+
+/// Parses a file; policies come in the order of the text.
+pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Parsed>, Diagnostics> {
+    let lines = Lines::new(text);
+    let set = parse_policyset(text).map_err(|errors| {
+        let mut all = Diagnostics::new();
+        for error in errors.iter() {
+            let offset =
+                error.labels().and_then(|mut labels| labels.next()).map(|label| label.offset());
+            let help = error.help().map(|help| format!("{help}.")).unwrap_or_default();
+            all.push(Diagnostic::error(
+                &lines.at(file, offset.unwrap_or(0)),
+                error.to_string(),
+                help,
+            ));
+        }
+        all
+    })?;
+    let mut all = Diagnostics::new();
+    for template in set.templates() {
+        let offset = template.loc().map_or(0, |loc| loc.start());
+        all.error(
+            &lines.at(file, offset),
+            "a template (`?principal` or `?resource`) is linked by nothing, so it would never be evaluated",
+            "Write a policy that names the principal or resource, or a role or collection.",
+        );
+    }
+    let mut policies: Vec<(usize, Parsed)> = Vec::new();
+    for policy in set.policies() {
+        let Some((offset, snippet)) =
+            policy.loc().and_then(|loc| Some((loc.start(), loc.snippet()?)))
+        else {
+            all.error(&lines.at(file, 0), "a policy without a place in the text", "");
+            continue;
+        };
+        let parsed =
+            Parsed { policy: policy.clone(), text: snippet.into(), at: lines.at(file, offset) };
+        policies.push((offset, parsed));
+    }
+    policies.sort_by_key(|(offset, _)| *offset);
+    all.finish(policies.into_iter().map(|(_, parsed)| parsed).collect())
+}
+
+/// Line starts of a text.
+pub(crate) struct Lines<'a> {
+    text: &'a str,
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    pub(crate) fn new(text: &'a str) -> Self {
+        let breaks = text.match_indices('\n').map(|(index, _)| index.saturating_add(1));
+        Self { text, starts: [0].into_iter().chain(breaks).collect() }
+    }
+
+    /// Line and column, from 1, of a byte offset; columns count characters.
+    pub(crate) fn position(&self, offset: usize) -> (u32, u32) {
+        let line = self.starts.partition_point(|start| *start <= offset);
+        let start = self.starts.get(line.saturating_sub(1)).copied().unwrap_or(0);
+        let column = self.text.get(start..offset).map_or(0, |text| text.chars().count());
+        (
+            u32::try_from(line).unwrap_or(u32::MAX),
+            u32::try_from(column).unwrap_or(u32::MAX).saturating_add(1),
+        )
+    }
+
+    fn at(&self, file: &str, offset: usize) -> Location {
+        let (line, column) = self.position(offset);
+        Location { file: file.to_owned(), line, column }
+    }
+}
+
+/// A named entity in a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub(crate) kind: String,
+    pub(crate) id: String,
+    /// Byte offset from the start of the policy.
+    pub(crate) offset: usize,
+}
+
+/// A name read below `context`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Read {
+    pub(crate) name: String,
+    /// Byte offset from the start of the policy.
+    pub(crate) offset: usize,
+}
+
+/// Which actions a policy's scope names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ActionScope {
+    Any,
+    /// Operations or groups, by id.
+    Of(Vec<String>),
+}
+
+/// What a policy names and reads.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
+    pub(crate) actions: ActionScope,
+    /// Context keys.
+    pub(crate) keys: Keys,
+    /// Context keys by name, as they stand, also unknown ones.
+    pub(crate) key_reads: Vec<Read>,
+    /// Arguments read or tested by name.
+    pub(crate) inputs: Vec<Read>,
+    /// Uses of `context` other than by key.
+    pub(crate) whole_context: Option<usize>,
+    /// Every entity named, scope included.
+    pub(crate) names: Vec<Named>,
+    /// Actions named in the body.
+    pub(crate) body_actions: BTreeSet<String>,
+    /// The body mentions `principal`.
+    pub(crate) principal: bool,
+    /// The body can ask the entity store.
+    pub(crate) store: bool,
+    /// Kinds whose satisfaction keeps the policy from firing.
+    pub(crate) lifted_by: BTreeSet<String>,
+    /// The policy has more nodes than allowed.
+    pub(crate) too_large: bool,
+}
+
+/// Permit or forbid.
+pub(crate) fn effect(policy: &Policy) -> PolicyEffect {
+    match policy.effect() {
+        cedar_policy_core::ast::Effect::Permit => PolicyEffect::Permit,
+        cedar_policy_core::ast::Effect::Forbid => PolicyEffect::Forbid,
+    }
+}
+
+/// Annotations by name, with byte offsets from the start of the policy.
+pub(crate) fn annotations(policy: &Policy) -> Vec<(String, String, usize)> {
+    let start = policy.loc().map_or(0, |loc| loc.start());
+    policy
+        .annotations()
+        .map(|(name, annotation)| {
+            let offset = annotation.loc.as_ref().map_or(start, |loc| loc.start());
+            (name.as_ref().to_owned(), annotation.val.to_string(), offset.saturating_sub(start))
+        })
+        .collect()
+}
+
+/// Reads a policy through.
+pub(crate) fn reading(policy: &Policy) -> Reading {
+    let start = policy.loc().map_or(0, |loc| loc.start());
+    let mut reading = Reading {
+        actions: ActionScope::Any,
+        keys: Keys::default(),
+        key_reads: Vec::new(),
+        inputs: Vec::new(),
+        whole_context: None,
+        names: Vec::new(),
+        body_actions: BTreeSet::new(),
+        principal: false,
+        store: false,
+        lifted_by: BTreeSet::new(),
+        too_large: false,
+    };
+    let name = |uid: &EntityUID, names: &mut Vec<Named>| {
+        let offset = uid.loc().map_or(start, |loc| loc.start()).saturating_sub(start);
+        names.push(Named {
+            kind: uid.entity_type().to_string(),
+            id: AsRef::<str>::as_ref(uid.eid()).to_owned(),
+            offset,
+        });
+    };
+    let principal = policy.principal_constraint();
+    let resource = policy.resource_constraint();
+    for constraint in [principal.as_inner(), resource.as_inner()] {
+        if let PrincipalOrResourceConstraint::In(EntityReference::EUID(uid))
+        | PrincipalOrResourceConstraint::Eq(EntityReference::EUID(uid))
+        | PrincipalOrResourceConstraint::IsIn(_, EntityReference::EUID(uid)) = constraint
+        {
+            name(uid, &mut reading.names);
+        }
+    }
+    reading.actions = match policy.action_constraint() {
+        ActionConstraint::Any => ActionScope::Any,
+        ActionConstraint::Eq(uid) => {
+            ActionScope::Of(vec![AsRef::<str>::as_ref(uid.eid()).to_owned()])
+        }
+        ActionConstraint::In(uids) => ActionScope::Of(
+            uids.iter().map(|uid| AsRef::<str>::as_ref(uid.eid()).to_owned()).collect(),
+        ),
+    };
+    for uid in policy.action_constraint().iter_euids() {
+        name(uid, &mut reading.names);
+    }
+    let Some(body) = policy.non_scope_constraints() else { return reading };
+    walk(body, start, &mut reading);
+    lifts(body, &mut reading.lifted_by);
+    reading
+}
+
+fn walk(body: &Expr, start: usize, reading: &mut Reading) {
+    // A list of work instead of recursion: the depth of an expression is the author's.
+    let mut work: Vec<&Expr> = vec![body];
+    let mut nodes = 0_usize;
+    while let Some(expr) = work.pop() {
+        nodes = nodes.saturating_add(1);
+        if nodes > MAX_NODES {
+            reading.too_large = true;
+            return;
+        }
+        let offset = expr.source_loc().map_or(start, |loc| loc.start()).saturating_sub(start);
+        if let Some(path) = context_path(expr) {
+            let mut path = path.into_iter();
+            let Some(key) = path.next() else {
+                reading.whole_context.get_or_insert(offset);
+                continue;
+            };
+            if let Some(key) = Key::parse(key) {
+                reading.keys.insert(key);
+            }
+            reading.key_reads.push(Read { name: key.to_owned(), offset });
+            if key == Key::Input.as_str()
+                && let Some(input) = path.next()
+            {
+                reading.inputs.push(Read { name: input.to_owned(), offset });
+            }
+            continue;
+        }
+        match expr.expr_kind() {
+            ExprKind::Lit(Literal::EntityUID(uid)) => {
+                let kind = uid.entity_type().to_string();
+                let id: &str = uid.eid().as_ref();
+                if kind == "Action" {
+                    reading.body_actions.insert(id.to_owned());
+                }
+                reading.names.push(Named { kind, id: id.to_owned(), offset });
+            }
+            ExprKind::Lit(_) | ExprKind::Slot(_) | ExprKind::Unknown(_) => {}
+            ExprKind::Var(Var::Principal) => {
+                reading.principal = true;
+                reading.store = true;
+            }
+            ExprKind::Var(_) => reading.store = true,
+            ExprKind::If { test_expr, then_expr, else_expr } => {
+                work.extend([test_expr.as_ref(), then_expr, else_expr]);
+            }
+            ExprKind::And { left, right } | ExprKind::Or { left, right } => {
+                work.extend([left.as_ref(), right]);
+            }
+            ExprKind::UnaryApp { arg, .. } => work.push(arg),
+            ExprKind::BinaryApp { op, arg1, arg2 } => {
+                if matches!(op, BinaryOp::In | BinaryOp::GetTag | BinaryOp::HasTag) {
+                    reading.store = true;
+                }
+                work.extend([arg1.as_ref(), arg2]);
+            }
+            ExprKind::ExtensionFunctionApp { args, .. } => work.extend(args.iter()),
+            // What is left below an attribute is no plain path in `context`, so it may be an entity.
+            ExprKind::GetAttr { expr, .. }
+            | ExprKind::HasAttr { expr, .. }
+            | ExprKind::ExtHasAttr { expr, .. } => {
+                reading.store = true;
+                work.push(expr);
+            }
+            ExprKind::Like { expr, .. } | ExprKind::Is { expr, .. } => work.push(expr),
+            ExprKind::Set(items) => work.extend(items.iter()),
+            ExprKind::Record(members) => work.extend(members.values()),
+        }
+    }
+}
+
+/// The attribute names of `context.a.b…` or `context… has a.b`; none where the expression is something else.
+fn context_path(expr: &Expr) -> Option<Vec<&str>> {
+    let mut path: Vec<&str> = Vec::new();
+    let mut at = expr;
+    loop {
+        match at.expr_kind() {
+            ExprKind::Var(Var::Context) => {
+                path.reverse();
+                return Some(path);
+            }
+            ExprKind::GetAttr { expr, attr } | ExprKind::HasAttr { expr, attr } => {
+                path.push(attr);
+                at = expr;
+            }
+            ExprKind::ExtHasAttr { expr, attrs } => {
+                let mut names: Vec<&str> = attrs.iter().map(|attr| attr.as_str()).collect();
+                names.reverse();
+                path.extend(names);
+                at = expr;
+            }
+            _ => return None,
+        }
+        if path.len() > MAX_NODES {
+            return None;
+        }
+    }
+}
+
+/// The kinds `k` for which the body has a conjunct `!(… || context.satisfied.contains(Kind::"k") || …)`.
+fn lifts(body: &Expr, kinds: &mut BTreeSet<String>) {
+    let mut conjuncts = vec![body];
+    while let Some(expr) = conjuncts.pop() {
+        match expr.expr_kind() {
+            ExprKind::And { left, right } => conjuncts.extend([left.as_ref(), right]),
+            ExprKind::UnaryApp { op: UnaryOp::Not, arg } => {
+                let mut disjuncts = vec![arg.as_ref()];
+                while let Some(expr) = disjuncts.pop() {
+                    match expr.expr_kind() {
+                        ExprKind::Or { left, right } => disjuncts.extend([left.as_ref(), right]),
+                        ExprKind::BinaryApp { op: BinaryOp::Contains, arg1, arg2 } => {
+                            let satisfied =
+                                context_path(arg1).is_some_and(|path| path == ["satisfied"]);
+                            if satisfied
+                                && let ExprKind::Lit(Literal::EntityUID(uid)) = arg2.expr_kind()
+                                && uid.entity_type().to_string() == "Kind"
+                            {
+                                kinds.insert(AsRef::<str>::as_ref(uid.eid()).to_owned());
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}

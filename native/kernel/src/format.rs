@@ -1,0 +1,24 @@
+//! Cedar text in one layout, comments kept.
+
+use cedar_policy_formatter::{Config, policies_str_to_pretty};
+
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::evaluate::syntax;
+use crate::model::Location;
+
+/// Lays out Cedar text: 100 columns, two spaces.
+///
+/// Args:
+/// * `file`: the path for messages; `text`: the policies.
+///
+/// # Errors
+/// Diagnostics where the text is no Cedar, or where the result would mean something else.
+pub fn format_policy(file: &str, text: &str) -> Result<String, Diagnostics> {
+    syntax::parse(file, text)?;
+    let config = Config { line_width: 100, indent_width: 2 };
+    policies_str_to_pretty(text, &config).map_err(|error| {
+        let at = Location { file: file.to_owned(), line: 0, column: 0 };
+        Diagnostic::error(&at, format!("cannot be laid out: {error}"), "Leave the file as it is.")
+            .into()
+    })
+}

@@ -1,0 +1,441 @@
+//! A bundle, compiled: everything that a decision needs, immutable.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::arguments::{ArgumentSchema, Member};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::evaluate::syntax::ActionScope;
+use crate::evaluate::{Base, Words};
+use crate::model::{Effect, Model, Operation, System, Tier};
+use crate::policy::{self, Cache, Catalog, Covered, Placed};
+use crate::routes::RouteTable;
+use crate::schema::{self, Keys, NO_DESTINATION, Names, OWN_OPERATIONS, OWN_SYSTEM};
+
+/// A compiled bundle.
+#[derive(Debug)]
+pub struct Plan {
+    model: Model,
+    warnings: Vec<Diagnostic>,
+    pub(crate) policies: Vec<Placed>,
+    cache: Cache,
+    pub(crate) words: Words,
+    operations: HashMap<String, Prepared>,
+    /// Our own operations stand beside the bundle's.
+    own: Vec<Operation>,
+    /// Labels of resources, by collection.
+    labels: BTreeMap<String, Labels>,
+}
+
+/// Labels of one collection's resources.
+#[derive(Debug, Default)]
+struct Labels {
+    every: Vec<String>,
+    /// The collection as a whole: what any of its resources may carry.
+    whole: Vec<String>,
+    patterns: Vec<(Vec<String>, Vec<String>)>,
+}
+
+impl Labels {
+    fn of(model: &Model) -> BTreeMap<String, Self> {
+        let of = |(name, collection): (&String, &crate::model::Collection)| {
+            let mut labels =
+                Self { every: collection.labels.iter().cloned().collect(), ..Self::default() };
+            let mut whole = collection.labels.clone();
+            for pattern in
+                model.resource_patterns.iter().filter(|pattern| pattern.collection == *name)
+            {
+                whole.extend(pattern.labels.iter().cloned());
+                let text = pattern.pattern.strip_prefix('/').unwrap_or(&pattern.pattern);
+                let segments = text.split('/').map(str::to_owned).collect();
+                labels.patterns.push((segments, pattern.labels.iter().cloned().collect()));
+            }
+            labels.whole = whole.into_iter().collect();
+            (name.clone(), labels)
+        };
+        model.collections.iter().map(of).collect()
+    }
+}
+
+/// Whether an id matches a whole-segment pattern: `*` is one segment, a last `**` any number, also none.
+fn matches(pattern: &[String], id: &str) -> bool {
+    let mut segments = id.split('/');
+    for (index, part) in pattern.iter().enumerate() {
+        if part == "**" && index.saturating_add(1) == pattern.len() {
+            return true;
+        }
+        match segments.next() {
+            Some(segment) if part == "*" || part == segment => {}
+            _ => return false,
+        }
+    }
+    segments.next().is_none()
+}
+
+/// One operation, ready to be decided.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// Position in the model's operations; beyond them, in our own.
+    position: usize,
+    pub(crate) arguments: Arc<ArgumentSchema>,
+    pub(crate) base: Base,
+    pub(crate) slice: Slice,
+}
+
+/// The policies that can match an operation: the union of those on any action, on each of its groups, and on itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Slice {
+    lists: Vec<Arc<[u32]>>,
+    /// Context keys that they read together.
+    pub(crate) keys: Keys,
+    /// One of them can ask the entity store.
+    pub(crate) store: bool,
+}
+
+impl Slice {
+    /// Positions of the policies; each once.
+    pub(crate) fn policies(&self) -> impl Iterator<Item = usize> + '_ {
+        self.lists.iter().flat_map(|list| list.iter()).map(|index| *index as usize)
+    }
+}
+
+impl Plan {
+    /// Compiles a bundle.
+    ///
+    /// Args:
+    /// * `previous`: the plan that serves now; what did not change is not parsed and validated again.
+    ///
+    /// # Errors
+    /// Everything that is wrong, with places. A warning of Cedar's validator refuses too.
+    pub fn compile(model: Model, previous: Option<&Self>) -> Result<Self, Diagnostics> {
+        let mut diagnostics = Diagnostics::new();
+        for warning in &model.warnings {
+            diagnostics.push(warning.clone());
+        }
+        reserved(&model, &mut diagnostics);
+        let kept = previous.map(|plan| (&plan.cache, plan.policies.as_slice()));
+        let (cache, mut policies) = policy::read(&model.policies, kept, &mut diagnostics);
+        let names = Names::of(&model, &reauth_kinds(&policies));
+        let own: Vec<Operation> = OWN_OPERATIONS.iter().map(|name| own_operation(name)).collect();
+        let all: Vec<&Operation> = model.operations.iter().chain(&own).collect();
+        let arguments = arguments(&all, previous, &mut diagnostics);
+        let groups: Vec<Vec<String>> = all.iter().map(|operation| groups_of(operation)).collect();
+        let catalog = catalog(&model, &all, &groups, &arguments);
+
+        let covered: Vec<Option<Covered>> = policies
+            .iter()
+            .map(|placed| policy::check(placed, &catalog, &names, &model, &mut diagnostics))
+            .collect();
+        let mut prelude = names.prelude();
+        for group in catalog.groups.keys() {
+            prelude.push_str(&schema::group(group));
+        }
+        let actions: Vec<String> = all
+            .iter()
+            .zip(&groups)
+            .zip(&catalog.inputs)
+            .map(|((operation, groups), input)| {
+                schema::action(&operation.id, groups, resource_type(operation), input)
+            })
+            .collect();
+        policy::validate(&mut policies, &covered, &catalog, &prelude, &actions, &mut diagnostics);
+
+        let words = match Words::new(&names) {
+            Ok(words) => words,
+            Err(unready) => return Err(internal(diagnostics, &unready.0)),
+        };
+        let slices = slices(&policies, &covered, &catalog, all.len(), &groups);
+        drop(catalog);
+        let mut operations = HashMap::with_capacity(all.len());
+        let prepared = all.iter().zip(&groups).zip(arguments).zip(slices).enumerate();
+        for (position, (((operation, groups), arguments), slice)) in prepared {
+            let base = match words.base(&operation.id, groups) {
+                Ok(base) => base,
+                Err(unready) => return Err(internal(diagnostics, &unready.0)),
+            };
+            operations.insert(operation.id.clone(), Prepared { position, arguments, base, slice });
+        }
+        drop(all);
+        let warnings = diagnostics.iter().cloned().collect();
+        diagnostics.finish(())?;
+        let labels = Labels::of(&model);
+        Ok(Self { model, warnings, policies, cache, words, operations, own, labels })
+    }
+
+    /// `name` of `bundle.yaml`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.model.name
+    }
+
+    /// The bundle's revision.
+    #[must_use]
+    pub fn revision(&self) -> &str {
+        &self.model.revision
+    }
+
+    /// SHA-256 over the bundle's files.
+    #[must_use]
+    pub const fn digest(&self) -> [u8; 32] {
+        self.model.digest
+    }
+
+    /// What deserves attention but refuses nothing.
+    #[must_use]
+    pub fn warnings(&self) -> &[Diagnostic] {
+        &self.warnings
+    }
+
+    /// An operation of the bundle, or one of our own (`authz.…`).
+    #[must_use]
+    pub fn operation(&self, id: &str) -> Option<&Operation> {
+        self.operations.get(id).and_then(|prepared| self.source(prepared))
+    }
+
+    /// The bundle's operations, sorted by id; without our own.
+    #[must_use]
+    pub fn operations(&self) -> &[Operation] {
+        &self.model.operations
+    }
+
+    /// The bundle's HTTP routes.
+    #[must_use]
+    pub const fn routes(&self) -> &RouteTable {
+        &self.model.routes
+    }
+
+    /// The bundle's systems.
+    #[must_use]
+    pub const fn systems(&self) -> &BTreeMap<String, System> {
+        &self.model.systems
+    }
+
+    /// What the bundle says.
+    #[must_use]
+    pub const fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// How many policies there are.
+    #[must_use]
+    pub const fn policy_count(&self) -> usize {
+        self.policies.len()
+    }
+
+    /// Labels of a resource.
+    ///
+    /// Args:
+    /// * `id`: canonical; empty for the collection as a whole, which carries what any of its resources may carry.
+    pub(crate) fn labels(&self, collection: &str, id: &str) -> std::borrow::Cow<'_, [String]> {
+        let Some(labels) = self.labels.get(collection) else { return Vec::new().into() };
+        if id.is_empty() {
+            return labels.whole.as_slice().into();
+        }
+        let mut all = std::borrow::Cow::Borrowed(labels.every.as_slice());
+        for (pattern, more) in &labels.patterns {
+            if matches(pattern, id) {
+                all.to_mut().extend(more.iter().cloned());
+            }
+        }
+        all
+    }
+
+    pub(crate) fn prepared(&self, id: &str) -> Option<(&Operation, &Prepared)> {
+        let prepared = self.operations.get(id)?;
+        Some((self.source(prepared)?, prepared))
+    }
+
+    fn source(&self, prepared: &Prepared) -> Option<&Operation> {
+        let list = &self.model.operations;
+        list.get(prepared.position)
+            .or_else(|| self.own.get(prepared.position.checked_sub(list.len())?))
+    }
+}
+
+fn internal(mut diagnostics: Diagnostics, what: &str) -> Diagnostics {
+    let at = crate::model::Location { file: "bundle.yaml".to_owned(), line: 0, column: 0 };
+    diagnostics.error(&at, format!("the bundle gives no vocabulary: {what}"), "");
+    diagnostics
+}
+
+/// Names that are ours.
+fn reserved(model: &Model, diagnostics: &mut Diagnostics) {
+    if let Some(system) = model.systems.get(OWN_SYSTEM) {
+        diagnostics.error(
+            &system.at,
+            format!("the system `{OWN_SYSTEM}` is this server"),
+            "Use another name.",
+        );
+    }
+    if let Some(class) = model.destinations.get(NO_DESTINATION) {
+        diagnostics.error(
+            &class.at,
+            format!("the destination class `{NO_DESTINATION}` stands for an operation without destination"),
+            "Use another name.",
+        );
+    }
+}
+
+fn reauth_kinds(policies: &[Placed]) -> BTreeSet<String> {
+    let kinds = policies.iter().filter_map(|placed| placed.policy.stepup.as_ref());
+    let named = kinds.filter(|kind| {
+        kind.strip_prefix("reauth:").is_some_and(|acr| {
+            !acr.is_empty() && acr.len() <= 256 && !acr.contains(char::is_control)
+        })
+    });
+    named.cloned().collect()
+}
+
+fn own_operation(name: &str) -> Operation {
+    Operation {
+        id: format!("{OWN_SYSTEM}.{name}"),
+        system: OWN_SYSTEM.to_owned(),
+        name: name.to_owned(),
+        effects: BTreeSet::from([Effect::Read]),
+        tier: Tier::Low,
+        reviewed: true,
+        yields: (BTreeSet::new(), BTreeSet::new()),
+        resource: None,
+        destination: None,
+        input: serde_json::json!({"type": "object", "properties": {}}),
+        abortable: false,
+        at: crate::model::Location::default(),
+    }
+}
+
+/// The schema of each operation, taken from the previous plan where it is the same.
+fn arguments(
+    all: &[&Operation],
+    previous: Option<&Plan>,
+    diagnostics: &mut Diagnostics,
+) -> Vec<Arc<ArgumentSchema>> {
+    let known = |operation: &Operation| {
+        let (old, prepared) = previous?.prepared(&operation.id)?;
+        (old.input == operation.input).then(|| Arc::clone(&prepared.arguments))
+    };
+    all.iter()
+        .map(|operation| {
+            known(operation).unwrap_or_else(|| {
+                Arc::new(ArgumentSchema::compile(&operation.input).unwrap_or_else(|error| {
+                    diagnostics.error(
+                        &operation.at,
+                        format!("operation `{}`: {error}", operation.id),
+                        "Correct the operation's `input`.",
+                    );
+                    ArgumentSchema::none()
+                }))
+            })
+        })
+        .collect()
+}
+
+fn groups_of(operation: &Operation) -> Vec<String> {
+    let system = format!("system:{}", operation.system);
+    // Our own operations do nothing to the world, so a policy on an effect is not meant for them.
+    let effects = operation.effects.iter().filter(|_| operation.system != OWN_SYSTEM);
+    [system]
+        .into_iter()
+        .chain(effects.map(|effect| format!("effect:{}", effect.as_str())))
+        .collect()
+}
+
+fn resource_type(operation: &Operation) -> &'static str {
+    if operation.resource.is_some() { "Resource" } else { "System" }
+}
+
+fn catalog<'a>(
+    model: &'a Model,
+    all: &[&'a Operation],
+    groups: &'a [Vec<String>],
+    arguments: &'a [Arc<ArgumentSchema>],
+) -> Catalog<'a> {
+    const EFFECTS: [&str; 6] = [
+        "effect:read",
+        "effect:write",
+        "effect:delete",
+        "effect:export",
+        "effect:execute",
+        "effect:grant",
+    ];
+    let mut catalog = Catalog::default();
+    for effect in EFFECTS {
+        catalog.groups.insert(effect, Vec::new());
+    }
+    let _ = model;
+    for (position, (operation, groups)) in all.iter().zip(groups).enumerate() {
+        catalog.operations.insert(&operation.id, position);
+        for group in groups {
+            catalog.groups.entry(group).or_default().push(position);
+        }
+    }
+    catalog.inputs = arguments.iter().map(|schema| schema.members()).collect();
+    catalog.arguments = catalog
+        .inputs
+        .iter()
+        .flat_map(|input: &&BTreeMap<String, Member>| input.keys())
+        .map(String::as_str)
+        .collect();
+    catalog
+}
+
+fn slices(
+    policies: &[Placed],
+    covered: &[Option<Covered>],
+    catalog: &Catalog<'_>,
+    operations: usize,
+    groups: &[Vec<String>],
+) -> Vec<Slice> {
+    let mut any: Vec<u32> = Vec::new();
+    let mut by_group: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+    let mut own: Vec<Vec<u32>> = vec![Vec::new(); operations];
+    for (index, (placed, covered)) in policies.iter().zip(covered).enumerate() {
+        let Ok(index) = u32::try_from(index) else { continue };
+        match (&placed.policy.reading.actions, covered) {
+            (_, None) => {}
+            (ActionScope::Any, _) | (_, Some(Covered::All)) => any.push(index),
+            (ActionScope::Of(ids), Some(Covered::Of(list))) => match ids.as_slice() {
+                // One group: its list is shared by all its operations.
+                [group] if catalog.groups.contains_key(group.as_str()) => {
+                    by_group.entry(group).or_default().push(index);
+                }
+                // Several names may overlap: the policy goes to each operation once.
+                _ => {
+                    for position in list {
+                        if let Some(own) = own.get_mut(*position) {
+                            own.push(index);
+                        }
+                    }
+                }
+            },
+        }
+    }
+    let summed = |list: Vec<u32>| {
+        let rules = || {
+            list.iter().filter_map(|i| policies.get(*i as usize)).map(|placed| &placed.policy.rule)
+        };
+        let keys = rules().fold(Keys::default(), |keys, rule| keys.union(rule.keys));
+        let store = rules().any(|rule| rule.store);
+        (Arc::<[u32]>::from(list), keys, store)
+    };
+    let any = summed(any);
+    let by_group: BTreeMap<&str, _> =
+        by_group.into_iter().map(|(group, list)| (group, summed(list))).collect();
+    groups
+        .iter()
+        .zip(own)
+        .map(|(groups, own)| {
+            let own = summed(own);
+            let shared = groups.iter().filter_map(|group| by_group.get(group.as_str()));
+            let mut slice = Slice::default();
+            for (list, keys, store) in [&any].into_iter().chain(shared).chain([&own]) {
+                if list.is_empty() {
+                    continue;
+                }
+                slice.lists.push(Arc::clone(list));
+                slice.keys = slice.keys.union(*keys);
+                slice.store |= *store;
+            }
+            slice
+        })
+        .collect()
+}

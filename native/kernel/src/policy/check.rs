@@ -1,0 +1,291 @@
+//! What the validator does not see: names that nothing declares, and policies that could never match.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::Placed;
+use crate::arguments::Member;
+use crate::diagnostic::{Diagnostics, unknown};
+use crate::evaluate::syntax::{ActionScope, Named};
+use crate::model::{Location, Model};
+use crate::schema::{BUILT_IN_KINDS, Key, Names};
+
+/// Operations and groups, as policies name them.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog<'a> {
+    /// Operation id → position.
+    pub(crate) operations: HashMap<&'a str, usize>,
+    /// Action group → positions of its operations.
+    pub(crate) groups: BTreeMap<&'a str, Vec<usize>>,
+    /// Arguments by position.
+    pub(crate) inputs: Vec<&'a BTreeMap<String, Member>>,
+    /// All argument names.
+    pub(crate) arguments: BTreeSet<&'a str>,
+}
+
+/// The operations that a policy's action scope covers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Covered {
+    /// All.
+    All,
+    /// Positions, sorted, each once.
+    Of(Vec<usize>),
+}
+
+/// Checks one policy; gives what its scope covers, or none where something is wrong.
+pub(crate) fn check(
+    placed: &Placed,
+    catalog: &Catalog<'_>,
+    names: &Names,
+    model: &Model,
+    diagnostics: &mut Diagnostics,
+) -> Option<Covered> {
+    let mut own = Diagnostics::new();
+    let covered = check_all(placed, catalog, names, model, &mut own);
+    let wrong = own.has_errors();
+    diagnostics.append(own);
+    // The validator would only repeat what is wrong already.
+    covered.filter(|_| !wrong)
+}
+
+fn check_all(
+    placed: &Placed,
+    catalog: &Catalog<'_>,
+    names: &Names,
+    model: &Model,
+    diagnostics: &mut Diagnostics,
+) -> Option<Covered> {
+    let policy = &placed.policy;
+    let reading = &policy.reading;
+    if reading.too_large {
+        diagnostics.error(&placed.at, "the policy has more than 10,000 nodes", "Split it.");
+        return None;
+    }
+    let covered = scope(placed, catalog, diagnostics)?;
+    for name in &reading.names {
+        named(placed, name, catalog, names, model, diagnostics);
+    }
+    keys(placed, diagnostics);
+    for input in &reading.inputs {
+        let exists = match &covered {
+            Covered::All => catalog.arguments.contains(input.name.as_str()),
+            Covered::Of(list) => list
+                .iter()
+                .filter_map(|index| catalog.inputs.get(*index))
+                .any(|members| members.contains_key(&input.name)),
+        };
+        if !exists {
+            let declared: BTreeSet<&str> = match &covered {
+                Covered::All => catalog.arguments.clone(),
+                Covered::Of(list) => list
+                    .iter()
+                    .filter_map(|index| catalog.inputs.get(*index))
+                    .flat_map(|members| members.keys().map(String::as_str))
+                    .collect(),
+            };
+            let declared = declared.into_iter().map(|name| (name, None));
+            let (what, mend) = unknown("argument", &input.name, declared);
+            let what = format!(
+                "{what}: no operation in the policy's scope has it, so the policy could never match"
+            );
+            diagnostics.error(&placed.place(input.offset), what, mend);
+        }
+    }
+    stepup(placed, names, diagnostics);
+    Some(covered)
+}
+
+fn scope(placed: &Placed, catalog: &Catalog<'_>, diagnostics: &mut Diagnostics) -> Option<Covered> {
+    let ActionScope::Of(ids) = &placed.policy.reading.actions else { return Some(Covered::All) };
+    let mut covered: BTreeSet<usize> = BTreeSet::new();
+    let mut empty: Vec<&str> = Vec::new();
+    for id in ids {
+        if let Some(index) = catalog.operations.get(id.as_str()) {
+            covered.insert(*index);
+        } else if let Some(indices) = catalog.groups.get(id.as_str()) {
+            if indices.is_empty() {
+                empty.push(id);
+            }
+            covered.extend(indices);
+        }
+        // What is neither is reported as an unknown name.
+    }
+    for group in &empty {
+        let offset = offset_of(placed, group);
+        diagnostics.error(
+            &placed.place(offset),
+            format!("the action group `{group}` is empty: no operation is in it, so the policy could never match"),
+            "Classify an operation into it, or remove it from the policy.",
+        );
+    }
+    if ids.is_empty() {
+        diagnostics.error(
+            &placed.at,
+            "`action in []` covers no operation, so the policy could never match",
+            "Name an operation or an action group.",
+        );
+    }
+    if covered.is_empty() && empty.is_empty() && !ids.is_empty() {
+        for name in placed.policy.reading.names.iter().filter(|name| name.kind == "Action") {
+            action(placed, name, catalog, diagnostics);
+        }
+    }
+    (!covered.is_empty()).then(|| Covered::Of(covered.into_iter().collect()))
+}
+
+fn offset_of(placed: &Placed, action: &str) -> usize {
+    let mut names = placed.policy.reading.names.iter();
+    names.find(|name| name.kind == "Action" && name.id == action).map_or(0, |name| name.offset)
+}
+
+fn action(placed: &Placed, name: &Named, catalog: &Catalog<'_>, diagnostics: &mut Diagnostics) {
+    let id = name.id.as_str();
+    if catalog.operations.contains_key(id) || catalog.groups.contains_key(id) {
+        return;
+    }
+    let (what, mend) = if id.contains(':') {
+        unknown("action group", id, catalog.groups.keys().map(|group| (*group, None)))
+    } else {
+        let mut declared: Vec<&str> = catalog.operations.keys().copied().collect();
+        declared.sort_unstable();
+        unknown("operation", id, declared.into_iter().map(|id| (id, None)))
+    };
+    diagnostics.error(&placed.place(name.offset), what, mend);
+}
+
+fn named(
+    placed: &Placed,
+    name: &Named,
+    catalog: &Catalog<'_>,
+    names: &Names,
+    model: &Model,
+    diagnostics: &mut Diagnostics,
+) {
+    let at = || placed.place(name.offset);
+    let id = name.id.as_str();
+    match name.kind.as_str() {
+        "Action" => action(placed, name, catalog, diagnostics),
+        "Agent" => {
+            if model.agent_roles(id).is_empty() {
+                diagnostics.error(
+                    &at(),
+                    format!("no registration under `agents` matches `Agent::\"{id}\"`, so the policy could never match"),
+                    "Register the agent with a role, or correct its SPIFFE id.",
+                );
+            }
+        }
+        kind @ ("User" | "Service") => {
+            let form =
+                id.split_once('/').is_some_and(|(alias, sub)| !alias.is_empty() && !sub.is_empty());
+            if !form {
+                diagnostics.error(
+                    &at(),
+                    format!("`{kind}::\"{id}\"` could never match: a subject is named `<issuer alias>/<sub>`"),
+                    "Put the issuer's alias before the `sub`.",
+                );
+            }
+        }
+        "Resource" => {
+            let collection = id.split('/').next().unwrap_or(id);
+            if !model.collections.contains_key(collection) {
+                let declared =
+                    model.collections.iter().map(|(name, c)| (name.as_str(), Some(&c.at)));
+                let (what, mend) = unknown("collection", collection, declared);
+                diagnostics.error(&at(), what, mend);
+            }
+        }
+        kind => {
+            let Some(members) = names.members(kind) else { return };
+            if members.contains(id) {
+                return;
+            }
+            let places = places(kind, model);
+            let declared = members
+                .iter()
+                .map(|member| (member.as_str(), places.get(member.as_str()).copied()));
+            let (what, mend) = unknown(word(kind), id, declared);
+            diagnostics.error(&at(), what, mend);
+        }
+    }
+}
+
+fn word(kind: &str) -> &str {
+    match kind {
+        "Role" => "role",
+        "Label" => "label",
+        "System" => "system",
+        "Collection" => "collection",
+        "Kind" => "step-up kind",
+        "DestinationClass" => "destination class",
+        "Template" => "template",
+        "TaskKind" => "task kind",
+        "ProofMethod" => "proof method",
+        "SubjectProof" => "subject proof",
+        "Sequence" => "sequence",
+        "Budget" => "budget",
+        "Effect" => "effect",
+        other => other,
+    }
+}
+
+fn places<'a>(kind: &str, model: &'a Model) -> HashMap<&'a str, &'a Location> {
+    match kind {
+        "Role" => model.roles.iter().map(|(name, r)| (name.as_str(), &r.at)).collect(),
+        "Label" => model.labels.iter().map(|(name, l)| (name.as_str(), &l.at)).collect(),
+        "System" => model.systems.iter().map(|(name, s)| (name.as_str(), &s.at)).collect(),
+        "Collection" => model.collections.iter().map(|(name, c)| (name.as_str(), &c.at)).collect(),
+        "DestinationClass" => {
+            model.destinations.iter().map(|(name, d)| (name.as_str(), &d.at)).collect()
+        }
+        _ => HashMap::new(),
+    }
+}
+
+fn keys(placed: &Placed, diagnostics: &mut Diagnostics) {
+    let reading = &placed.policy.reading;
+    if let Some(offset) = reading.whole_context {
+        diagnostics.error(
+            &placed.place(offset),
+            "`context` may be read only by its keys",
+            "Read a key, for instance `context.tier`.",
+        );
+    }
+    for read in &reading.key_reads {
+        match Key::parse(&read.name) {
+            Some(key) if key.is_later() => diagnostics.error(
+                &placed.place(read.offset),
+                format!("`context.{}` is not in this version", read.name),
+                "Remove the condition.",
+            ),
+            Some(_) => {}
+            None => {
+                let now =
+                    Key::ALL.iter().filter(|key| !key.is_later()).map(|key| (key.as_str(), None));
+                let (what, mend) = unknown("context key", &read.name, now);
+                diagnostics.error(&placed.place(read.offset), what, mend);
+            }
+        }
+    }
+}
+
+fn stepup(placed: &Placed, names: &Names, diagnostics: &mut Diagnostics) {
+    let Some(kind) = &placed.policy.stepup else { return };
+    let at = placed.place(placed.policy.stepup_offset);
+    let known = names.members("Kind").is_some_and(|kinds| kinds.contains(kind));
+    if !known {
+        let declared = names.members("Kind").into_iter().flatten();
+        let (what, mut mend) =
+            unknown("step-up kind", kind, declared.map(|kind| (kind.as_str(), None)));
+        if mend.is_empty() {
+            mend = format!("Known are {}, approve:ROLE and reauth:ACR.", BUILT_IN_KINDS.join(", "));
+        }
+        diagnostics.error(&at, what, mend);
+    } else if !placed.policy.reading.lifted_by.contains(kind) {
+        diagnostics.error(
+            &at,
+            format!(
+                "nothing lifts `@stepup(\"{kind}\")`: the policy would still fire after the step-up"
+            ),
+            format!("Add `unless {{ context.satisfied.contains(Kind::\"{kind}\") }}`."),
+        );
+    }
+}

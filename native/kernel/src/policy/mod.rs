@@ -1,0 +1,148 @@
+//! Policies: read, checked, validated, and cached by their text.
+
+mod annotations;
+mod check;
+mod validate;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::decision::PolicyEffect;
+use crate::diagnostic::Diagnostics;
+use crate::evaluate::Rule;
+use crate::evaluate::syntax::{self, Lines, Parsed, Reading};
+use crate::model::{Location, PolicyFile};
+
+pub(crate) use check::{Catalog, Covered, check};
+pub(crate) use validate::validate;
+
+/// One policy; depends on its text alone, so that a reload shares it.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    pub(crate) id: String,
+    pub(crate) text: Arc<str>,
+    pub(crate) effect: PolicyEffect,
+    pub(crate) reason: String,
+    /// The step-up kind that lifts it.
+    pub(crate) stepup: Option<String>,
+    pub(crate) obligations: Vec<String>,
+    pub(crate) controls: Vec<String>,
+    pub(crate) rule: Rule,
+    pub(crate) reading: Reading,
+    parsed: cedar_policy::Policy,
+    /// Byte offset in the text that it was parsed from.
+    start: usize,
+    /// Byte offset of `@stepup`, from the start of the policy.
+    stepup_offset: usize,
+}
+
+/// A policy and its place in the bundle.
+#[derive(Clone, Debug)]
+pub(crate) struct Placed {
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) at: Location,
+    /// Digest of the schema under which it was found valid.
+    pub(crate) validated: Option<[u8; 32]>,
+}
+
+impl Placed {
+    /// The place of a byte offset from the start of the policy.
+    fn place(&self, offset: usize) -> Location {
+        let (line, column) = Lines::new(&self.policy.text).position(offset);
+        let column = if line == 1 {
+            self.at.column.saturating_add(column).saturating_sub(1)
+        } else {
+            column
+        };
+        let line = self.at.line.saturating_add(line).saturating_sub(1);
+        Location { file: self.at.file.clone(), line, column }
+    }
+}
+
+/// What a plan keeps so that the next one need not parse and validate again.
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    files: HashMap<String, (PolicyFile, Vec<u32>)>,
+}
+
+/// Reads all files: parses what the previous plan did not, and checks ids and annotations.
+///
+/// Args:
+/// * `previous`: the cache and the policies of the plan that serves now.
+pub(crate) fn read(
+    files: &[PolicyFile],
+    previous: Option<(&Cache, &[Placed])>,
+    diagnostics: &mut Diagnostics,
+) -> (Cache, Vec<Placed>) {
+    let mut cache = Cache::default();
+    let mut all: Vec<Placed> = Vec::new();
+    let mut by_text: Option<HashMap<&str, &Placed>> = None;
+    for file in files {
+        let first = all.len();
+        let known = previous.and_then(|(cache, placed)| {
+            let (old, indices) = cache.files.get(&file.file)?;
+            if old.text != file.text {
+                return None;
+            }
+            indices.iter().map(|index| placed.get(*index as usize)).collect::<Option<Vec<_>>>()
+        });
+        if let Some(known) = known {
+            all.extend(known.into_iter().cloned());
+        } else {
+            let by_text = by_text.get_or_insert_with(|| {
+                let placed = previous.map(|(_, placed)| placed).unwrap_or_default();
+                placed.iter().map(|placed| (placed.policy.text.as_ref(), placed)).collect()
+            });
+            match syntax::parse(&file.file, &file.text) {
+                Err(errors) => diagnostics.append(errors),
+                Ok(parsed) => {
+                    for parsed in parsed {
+                        match by_text.get(parsed.text.as_ref()) {
+                            Some(known) => all.push(Placed { at: parsed.at, ..(*known).clone() }),
+                            None => all.extend(new(parsed, diagnostics)),
+                        }
+                    }
+                }
+            }
+        }
+        let indices = (first..all.len()).filter_map(|index| u32::try_from(index).ok()).collect();
+        cache.files.insert(file.file.clone(), (file.clone(), indices));
+    }
+    unique(&all, diagnostics);
+    (cache, all)
+}
+
+fn new(parsed: Parsed, diagnostics: &mut Diagnostics) -> Option<Placed> {
+    let effect = syntax::effect(&parsed.policy);
+    let notes = annotations::read(&parsed, effect, diagnostics)?;
+    let reading = syntax::reading(&parsed.policy);
+    let start = parsed.policy.loc().map_or(0, |loc| loc.start());
+    let policy = Policy {
+        rule: Rule::new(&parsed.policy, &reading),
+        parsed: crate::evaluate::for_validator(&parsed.policy, &notes.id),
+        id: notes.id,
+        text: parsed.text,
+        effect,
+        reason: notes.reason,
+        stepup: notes.stepup,
+        stepup_offset: notes.stepup_offset,
+        obligations: notes.obligations,
+        controls: notes.controls,
+        reading,
+        start,
+    };
+    Some(Placed { policy: Arc::new(policy), at: parsed.at, validated: None })
+}
+
+fn unique(all: &[Placed], diagnostics: &mut Diagnostics) {
+    let mut seen: HashMap<&str, &Location> = HashMap::with_capacity(all.len());
+    for placed in all {
+        if let Some(first) = seen.insert(&placed.policy.id, &placed.at) {
+            diagnostics.error(
+                &placed.at,
+                format!("the id `{}` is also at {}:{}", placed.policy.id, first.file, first.line),
+                "Give each policy an `@id` of its own.",
+            );
+        }
+    }
+}
