@@ -4,8 +4,6 @@ Each test keeps the naive way and asserts that it is dangerous, so that the test
 they would fail if it answered like this.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NoReturn
 

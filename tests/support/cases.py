@@ -5,8 +5,6 @@ They are the bundle's own test files with four more keys: `bundle` (a folder und
 it) and `listener`. `tests/cases/schema.json` is their JSON Schema; a test holds it to these classes.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,7 +208,7 @@ class Case(Strict):
     expect: Expect | Literal["PERMIT", "STEP_UP", "DENY"] | None = None
 
     @model_validator(mode="after")
-    def _one_form(self) -> Case:
+    def _one_form(self) -> "Case":
         if (self.case is None) == (self.trace is None):
             raise ValueError("give `case` or `trace`")
         if (self.steps is None) == (self.expect is None):

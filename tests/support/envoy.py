@@ -1,7 +1,5 @@
 """A real Envoy on the shipped configuration, with nothing changed but addresses and what a test names."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -154,14 +152,18 @@ class Envoy:
 
     def stats(self, contains: str) -> dict[str, int]:
         """Returns the counters whose name contains a text."""
-        lines = (line.partition(": ") for line in self.ask(f"/stats?filter={contains}").splitlines())
+        lines = (
+            line.partition(": ") for line in self.ask(f"/stats?filter={contains}").splitlines()
+        )
         return {name: int(value) for name, _, value in lines if value.strip().isdigit()}
 
     def log_lines(self) -> list[dict[str, Any]]:
         """Returns the access log so far."""
         if not self.access_log.exists():
             return []
-        return [json.loads(line) for line in self.access_log.read_text().splitlines() if line.strip()]
+        return [
+            json.loads(line) for line in self.access_log.read_text().splitlines() if line.strip()
+        ]
 
     def request(
         self,

@@ -3,8 +3,6 @@
 Nothing here is fixed: every session makes its own keys, so no key or token is ever worth keeping.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac
@@ -26,7 +24,12 @@ AUDIENCE: Final = "spiffe://a.example/authz"
 #: `aud` of the tokens of the configured issuers.
 ISSUER_AUDIENCE: Final = "authz"
 #: Trusted, trusted, trusted with an empty bundle, and not configured at all.
-DOMAIN, OTHER_DOMAIN, EMPTY_DOMAIN, UNKNOWN_DOMAIN = "a.example", "b.example", "empty.example", "x.example"
+DOMAIN, OTHER_DOMAIN, EMPTY_DOMAIN, UNKNOWN_DOMAIN = (
+    "a.example",
+    "b.example",
+    "empty.example",
+    "x.example",
+)
 #: Seconds for which a minted token is good.
 LIFETIME: Final = 3600
 
@@ -52,7 +55,7 @@ class Key:
     private: PrivateKey
 
     @classmethod
-    def make(cls, kid: str, algorithm: str = "ES256") -> Key:
+    def make(cls, kid: str, algorithm: str = "ES256") -> "Key":
         """Makes a fresh key fit for `algorithm`."""
         match algorithm:
             case "ES256":
@@ -121,10 +124,18 @@ class Authority:
     issuers: Mapping[str, Issuer] = field(
         default_factory=lambda: {
             "corp": Issuer(
-                "corp", "https://idp.corp.example", "user", Key.make("corp-1"), ("groups", "department", "level", "vip")
+                "corp",
+                "https://idp.corp.example",
+                "user",
+                Key.make("corp-1"),
+                ("groups", "department", "level", "vip"),
             ),
             "machines": Issuer(
-                "machines", "https://machines.example", "service", Key.make("machines-1", "EdDSA"), ("team",)
+                "machines",
+                "https://machines.example",
+                "service",
+                Key.make("machines-1", "EdDSA"),
+                ("team",),
             ),
         }
     )
@@ -143,7 +154,7 @@ class Authority:
         """Mints a good JWT-SVID; `claims` replace or add, a value of None removes."""
         return self.svid_key(spiffe_id).sign(self.agent_claims(spiffe_id, **claims))
 
-    def svid_key(self, spiffe_id: str) -> Key:
+    def svid_key(self, spiffe_id: str) -> "Key":
         """Returns the key of the id's trust domain."""
         return self.svid[spiffe_id.removeprefix("spiffe://").split("/")[0].lower()]
 
@@ -226,7 +237,9 @@ def _none(forge: Forge, spelling: str = "none") -> str:
 
 def _hs256(forge: Forge, secret: bytes) -> str:
     signing_input = f"{b64(_json({**forge.header, 'alg': 'HS256'}))}.{b64(_json(forge.claims))}"
-    return f"{signing_input}.{b64(hmac.new(secret, signing_input.encode(), hashlib.sha256).digest())}"
+    return (
+        f"{signing_input}.{b64(hmac.new(secret, signing_input.encode(), hashlib.sha256).digest())}"
+    )
 
 
 def _tampered(forge: Forge, **claims: Any) -> str:
@@ -259,7 +272,7 @@ def _now(offset: int) -> int:
 
 
 #: Defects that make sense for any token.
-COMMON_DEFECTS: Final[Mapping[str, Callable[[Forge], str]]] = {
+COMMON_DEFECTS: Final[dict[str, Callable[[Forge], str]]] = {
     "alg-none": _none,
     "alg-none-mixed-case": lambda f: _none(f, "nOnE"),
     "hs256-public-key": lambda f: _hs256(f, f.key.public_pem),
@@ -323,7 +336,7 @@ COMMON_DEFECTS: Final[Mapping[str, Callable[[Forge], str]]] = {
     "missing-sub": lambda f: f.with_claims(sub=None),
 }
 
-AGENT_DEFECTS: Final[Mapping[str, Callable[[Forge], str]]] = COMMON_DEFECTS | {
+AGENT_DEFECTS: Final[dict[str, Callable[[Forge], str]]] = COMMON_DEFECTS | {
     "extra-header": lambda f: f.with_header(note="hello"),
     "der-signature": _der,
     "empty-domain": lambda f: f.domain(EMPTY_DOMAIN),
@@ -341,7 +354,7 @@ AGENT_DEFECTS: Final[Mapping[str, Callable[[Forge], str]]] = COMMON_DEFECTS | {
     "is-subject-token": lambda f: f.authority.subject("alice"),
 }
 
-SUBJECT_DEFECTS: Final[Mapping[str, Callable[[Forge], str]]] = COMMON_DEFECTS | {
+SUBJECT_DEFECTS: Final[dict[str, Callable[[Forge], str]]] = COMMON_DEFECTS | {
     "unknown-issuer": lambda f: f.with_claims(iss="https://evil.example"),
     "issuer-with-slash": lambda f: f.with_claims(iss=f.claims["iss"] + "/"),
     "missing-iss": lambda f: f.with_claims(iss=None),

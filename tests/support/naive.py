@@ -1,7 +1,5 @@
 """An authorizer for Envoy that answers what a test tells it: to show what naive answers would do."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from concurrent import futures

@@ -1,7 +1,5 @@
 """A small HTTP upstream that answers with what it saw."""
 
-from __future__ import annotations
-
 import json
 import threading
 from dataclasses import dataclass
@@ -36,7 +34,9 @@ class Upstream:
             def _answer(self) -> None:
                 length = int(self.headers.get("content-length") or 0)
                 body = self.rfile.read(length)
-                upstream.seen.append(Seen(self.command, self.path, tuple(self.headers.items()), body))
+                upstream.seen.append(
+                    Seen(self.command, self.path, tuple(self.headers.items()), body)
+                )
                 answer = json.dumps({"path": self.path, "headers": self.headers.items()}).encode()
                 self.send_response(200)
                 self.send_header("content-type", "application/json")
@@ -55,7 +55,9 @@ class Upstream:
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), daemon=True
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()

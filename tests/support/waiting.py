@@ -1,7 +1,5 @@
 """Waits on conditions: a test never sleeps for a guessed time."""
 
-from __future__ import annotations
-
 import socket
 import time
 from collections.abc import Callable
@@ -10,7 +8,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(probe: Callable[[], T], *, within: float = 15.0, every: float = 0.02, what: str = "") -> T:
+def eventually(
+    probe: Callable[[], T], *, within: float = 15.0, every: float = 0.02, what: str = ""
+) -> T:
     """Calls `probe` until its answer is true, and returns that answer.
 
     Args:
