@@ -3,6 +3,7 @@
 //! No I/O, no clock, no globals, no panic.
 
 pub mod arguments;
+pub mod casefile;
 pub mod decide;
 pub mod decision;
 pub mod destinations;

@@ -1,6 +1,30 @@
 //! Which operation an HTTP request asks for, and with which arguments.
+//!
+//! What is judged must be what is served: a request that two readers could read differently is refused before any
+//! route is tried, a part of it that no route accounts for is refused after. Nothing is normalised.
 
+mod compile;
+mod target;
+
+use std::collections::HashMap;
+
+use smallvec::SmallVec;
+
+use crate::json::{self, Value};
+use crate::model::{Declared, Location};
 use crate::reason::ReasonCode;
+
+pub(crate) use target::is_host;
+
+/// Headers by which some upstreams let a request override its own method or path.
+const OVERRIDES: [&str; 6] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-original-uri",
+];
 
 /// An HTTP request as the proxy saw it, before any normalisation.
 #[derive(Clone, Copy, Debug)]
@@ -48,21 +72,440 @@ pub struct RouteError {
     pub message: String,
 }
 
+/// A route as the bundle says it.
+#[derive(Clone, Debug)]
+pub struct RouteSpec {
+    /// `host` or `host:port`; none: any host.
+    pub host: Option<Declared<String>>,
+    /// The method, upper case.
+    pub method: Declared<String>,
+    /// Literal and `{name}` segments.
+    pub path: Declared<String>,
+    /// Headers that must be there once, with exactly this value.
+    pub headers: Vec<(Declared<String>, String)>,
+    /// A known operation id.
+    pub operation: String,
+    /// Argument name to where it comes from.
+    pub arguments: Vec<(String, Declared<Source>)>,
+    /// What is no argument.
+    pub ignore: Vec<Declared<Ignore>>,
+    /// Where it stands.
+    pub at: Location,
+}
+
+/// Where an argument comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A `{name}` segment of the path.
+    Path(String),
+    /// A member of the query.
+    Query(String),
+    /// A header, in lower case.
+    Header(String),
+    /// A JSON pointer into the body.
+    Json(String),
+}
+
+/// A part of a request that is no argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ignore {
+    /// A `{name}` segment of the path.
+    Path(String),
+    /// A member of the query.
+    Query(String),
+    /// A JSON pointer into the body, with all below it.
+    Json(String),
+    /// The whole body, of whatever kind.
+    Body,
+}
+
 /// The compiled routes of a bundle.
 #[derive(Clone, Debug, Default)]
-pub struct RouteTable {}
+pub struct RouteTable {
+    /// By method: the root of its tree in `nodes`.
+    methods: HashMap<String, usize>,
+    nodes: Vec<Node>,
+    routes: Vec<Route>,
+}
+
+/// One segment deep in the tree of paths.
+#[derive(Clone, Debug, Default)]
+struct Node {
+    literal: HashMap<String, usize>,
+    any: Option<usize>,
+    routes: Vec<usize>,
+}
+
+#[derive(Clone, Debug)]
+struct Route {
+    operation: String,
+    host: Option<String>,
+    headers: Vec<(String, String)>,
+    /// For each `{name}` segment in order: its position, and the argument that it fills.
+    path: Vec<(usize, Option<(String, Form)>)>,
+    query: HashMap<String, Option<(String, Form)>>,
+    header_arguments: Vec<(String, String, Form)>,
+    body: BodyRule,
+}
+
+/// How the text of a path, query or header becomes JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Text,
+    Integer,
+    Number,
+    Bool,
+    /// A list of the like: a member of the query may be repeated.
+    List(Scalar),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scalar {
+    Text,
+    Integer,
+    Number,
+    Bool,
+}
+
+#[derive(Clone, Debug)]
+enum BodyRule {
+    /// There must be none.
+    None,
+    /// It is not looked at.
+    Ignored,
+    /// It is JSON, and each member is mapped or ignored.
+    Json(JsonRule),
+}
+
+/// What becomes of the members of a body; a tree over pointers.
+#[derive(Clone, Debug, Default)]
+struct JsonRule {
+    /// The argument that this value fills.
+    argument: Option<String>,
+    /// Whether this value, with all below it, is dropped.
+    ignored: bool,
+    members: HashMap<String, JsonRule>,
+}
+
+fn ambiguous<T>(message: impl Into<String>) -> Result<T, RouteError> {
+    Err(RouteError { reason: ReasonCode::AmbiguousRequest, message: message.into() })
+}
+
+fn bad<T>(message: impl Into<String>) -> Result<T, RouteError> {
+    Err(RouteError { reason: ReasonCode::BadInput, message: message.into() })
+}
 
 impl RouteTable {
+    /// How many routes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.routes.is_empty()
+    }
+
     /// The operation and arguments of a request.
     ///
     /// # Errors
-    /// `AmbiguousRequest` where two readers could read the request differently, `NoRoute` where no
-    /// route matches it, `BadInput` where it carries more or other than its route maps.
+    /// `AmbiguousRequest` where two readers could read the request differently, `NoRoute` where no route matches it,
+    /// `BadInput` where it carries more or other than its route maps.
     pub fn resolve(&self, request: &HttpRequest<'_>) -> Result<Routed, RouteError> {
-        let _ = request;
-        Err(RouteError {
-            reason: ReasonCode::NoRoute,
-            message: "no route matches".into(),
+        let target = target::split(request.path)?;
+        self.overrides(request)?;
+        let Some(index) = self.find(request, &target.segments)? else {
+            let message = "no route matches the method, host, path and headers".to_owned();
+            return Err(RouteError { reason: ReasonCode::NoRoute, message });
+        };
+        let Some(route) = self.routes.get(index) else {
+            return ambiguous("the route table is inconsistent");
+        };
+        let mut arguments: Vec<(&str, Value)> = Vec::new();
+        route.path_arguments(&target.segments, &mut arguments)?;
+        route.query_arguments(target.query, &mut arguments)?;
+        route.header_arguments(request.headers, &mut arguments)?;
+        route.body_arguments(request, &mut arguments)?;
+        Ok(Routed {
+            operation: route.operation.clone(),
+            arguments: write(&arguments),
+            route: index,
         })
     }
+
+    /// An override header that says the method itself is harmless; anything else asks for two things at once.
+    fn overrides(&self, request: &HttpRequest<'_>) -> Result<(), RouteError> {
+        for (name, value) in request.headers {
+            let harmless = name.contains("method") && *value == request.method;
+            if OVERRIDES.contains(name) && !harmless {
+                return ambiguous(format!("the header `{name}` overrides the request line"));
+            }
+        }
+        Ok(())
+    }
+
+    fn find(
+        &self,
+        request: &HttpRequest<'_>,
+        segments: &[target::Segment<'_>],
+    ) -> Result<Option<usize>, RouteError> {
+        let root = self.methods.get(request.method).and_then(|root| self.nodes.get(*root));
+        let mut reached: SmallVec<[&Node; 4]> = root.into_iter().collect();
+        for segment in segments {
+            // A literal is matched undecoded: an encoded one has another spelling, which upstreams may not share.
+            let mut next: SmallVec<[&Node; 4]> = SmallVec::new();
+            for node in &reached {
+                let any = if segment.raw.is_empty() { None } else { node.any };
+                let steps = [node.literal.get(segment.raw).copied(), any];
+                next.extend(steps.into_iter().flatten().filter_map(|i| self.nodes.get(i)));
+            }
+            reached = next;
+            if reached.is_empty() {
+                return Ok(None);
+            }
+        }
+        let mut found = None;
+        for index in reached.iter().flat_map(|node| node.routes.iter().copied()) {
+            let Some(route) = self.routes.get(index) else { continue };
+            if !route.host_matches(request.host) || !route.headers_match(request.headers)? {
+                continue;
+            }
+            if found.is_some() {
+                return ambiguous("two routes match");
+            }
+            found = Some(index);
+        }
+        Ok(found)
+    }
 }
+
+impl Route {
+    fn host_matches(&self, host: &str) -> bool {
+        let Some(wanted) = &self.host else { return true };
+        if host.eq_ignore_ascii_case(wanted) {
+            return true;
+        }
+        let port = |host: &str| host.rsplit_once(':').is_some_and(|(_, p)| !p.ends_with(']'));
+        let name =
+            if port(host) { host.rsplit_once(':').map_or(host, |(name, _)| name) } else { host };
+        !port(wanted) && name.eq_ignore_ascii_case(wanted)
+    }
+
+    fn headers_match(&self, headers: &[(&str, &str)]) -> Result<bool, RouteError> {
+        for (name, wanted) in &self.headers {
+            match once(headers, name)? {
+                Some(value) if value == wanted => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    fn path_arguments<'a>(
+        &'a self,
+        segments: &[target::Segment<'_>],
+        out: &mut Vec<(&'a str, Value)>,
+    ) -> Result<(), RouteError> {
+        for (position, argument) in &self.path {
+            let (Some(segment), Some((name, form))) = (segments.get(*position), argument) else {
+                continue;
+            };
+            out.push((name, form.value(&segment.decode()?, name)?));
+        }
+        Ok(())
+    }
+
+    fn query_arguments<'a>(
+        &'a self,
+        query: Option<&str>,
+        out: &mut Vec<(&'a str, Value)>,
+    ) -> Result<(), RouteError> {
+        // `pairs` is bounded, and so is each search in it.
+        let pairs = target::query(query)?;
+        let mut lists: Vec<(&'a str, Vec<Value>)> = Vec::new();
+        let mut seen: HashMap<&str, ()> = HashMap::new();
+        for (name, value) in &pairs {
+            let Some((key, rule)) = self.query.get_key_value(name.as_str()) else {
+                return bad("a member of the query is neither an argument nor ignored");
+            };
+            let Some((argument, form)) = rule else { continue };
+            let again = seen.insert(key, ()).is_some();
+            if let Form::List(scalar) = form {
+                let item = scalar.form().value(value, argument)?;
+                match lists.iter_mut().find(|(name, _)| name == argument) {
+                    Some((_, items)) => items.push(item),
+                    None => lists.push((argument, vec![item])),
+                }
+            } else if again {
+                return ambiguous(format!("the argument `{argument}` stands twice in the query"));
+            } else {
+                out.push((argument, form.value(value, argument)?));
+            }
+        }
+        out.extend(lists.into_iter().map(|(name, items)| (name, Value::Array(items))));
+        Ok(())
+    }
+
+    fn header_arguments<'a>(
+        &'a self,
+        headers: &[(&str, &str)],
+        out: &mut Vec<(&'a str, Value)>,
+    ) -> Result<(), RouteError> {
+        for (header, argument, form) in &self.header_arguments {
+            let Some(value) = once(headers, header)? else { continue };
+            // A proxy joins headers of one name with commas; then the first reader's value is not the second's.
+            if value.contains(',') || value.chars().any(char::is_control) {
+                return ambiguous(format!("the header `{header}` may hold several values"));
+            }
+            out.push((argument, form.value(value.trim(), argument)?));
+        }
+        Ok(())
+    }
+
+    fn body_arguments<'a>(
+        &'a self,
+        request: &HttpRequest<'_>,
+        out: &mut Vec<(&'a str, Value)>,
+    ) -> Result<(), RouteError> {
+        match (&self.body, request.body) {
+            (BodyRule::Ignored, _) | (BodyRule::None, Body::Whole(b"")) => Ok(()),
+            (BodyRule::None, Body::Absent) => {
+                // Whether there is one is said by the headers alone.
+                let length = once(request.headers, "content-length")?;
+                let chunked = once(request.headers, "transfer-encoding")?;
+                match (length.map(str::trim), chunked) {
+                    (None | Some("0"), None) => Ok(()),
+                    _ => bad("the request has a body, but its route maps none"),
+                }
+            }
+            (BodyRule::None, _) => bad("the request has a body, but its route maps none"),
+            (BodyRule::Json(_), Body::Absent) => {
+                bad("the body was not sent along; let the proxy send it")
+            }
+            (BodyRule::Json(_), Body::Partial) => {
+                bad("the body was cut off; let the proxy send all of it")
+            }
+            (BodyRule::Json(_), Body::Whole(b"")) => Ok(()),
+            (BodyRule::Json(rule), Body::Whole(bytes)) => {
+                is_json(request.headers)?;
+                let value =
+                    json::parse(bytes, json::Limits::default()).or_else(|e| bad(e.to_string()))?;
+                rule.take(value, 0, out)
+            }
+        }
+    }
+}
+
+impl JsonRule {
+    fn take<'a>(
+        &'a self,
+        value: Value,
+        depth: usize,
+        out: &mut Vec<(&'a str, Value)>,
+    ) -> Result<(), RouteError> {
+        if self.ignored {
+            return Ok(());
+        }
+        if let Some(argument) = &self.argument {
+            out.push((argument, value));
+            return Ok(());
+        }
+        let Value::Object(members) = value else {
+            return bad(format!("expected an object at depth {depth} of the body"));
+        };
+        for (name, member) in members {
+            match self.members.get(&name) {
+                Some(rule) => rule.take(member, depth + 1, out)?,
+                None => return bad("a member of the body is neither an argument nor ignored"),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Form {
+    fn value(self, text: &str, argument: &str) -> Result<Value, RouteError> {
+        let fail = |wanted: &str| bad(format!("the argument `{argument}` is not {wanted}"));
+        let number = || json::parse(text.as_bytes(), json::Limits::default()).ok();
+        match self {
+            Self::Text => Ok(Value::String(text.to_owned())),
+            // Both go to the schema of the operation, which checks their range.
+            Self::Integer => match number() {
+                Some(value @ Value::Integer(_)) if json::is_number(text) => Ok(value),
+                _ => fail("an integer"),
+            },
+            Self::Number => match number() {
+                Some(value) if json::is_number(text) => Ok(value),
+                _ => fail("a number"),
+            },
+            Self::Bool => match text {
+                "true" => Ok(Value::Bool(true)),
+                "false" => Ok(Value::Bool(false)),
+                _ => fail("true or false"),
+            },
+            Self::List(scalar) => scalar.form().value(text, argument),
+        }
+    }
+}
+
+impl Scalar {
+    const fn form(self) -> Form {
+        match self {
+            Self::Text => Form::Text,
+            Self::Integer => Form::Integer,
+            Self::Number => Form::Number,
+            Self::Bool => Form::Bool,
+        }
+    }
+}
+
+/// The value of a header that stands there at most once.
+fn once<'a>(headers: &[(&str, &'a str)], name: &str) -> Result<Option<&'a str>, RouteError> {
+    let mut values = headers.iter().filter(|(n, _)| *n == name).map(|(_, v)| *v);
+    let first = values.next();
+    match values.next() {
+        Some(_) => ambiguous(format!("the header `{name}` stands twice")),
+        None => Ok(first),
+    }
+}
+
+/// Refuses a body that its headers call something else than plain JSON.
+fn is_json(headers: &[(&str, &str)]) -> Result<(), RouteError> {
+    if let Some(kind) = once(headers, "content-type")? {
+        let mut parts = kind.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let json = media == "application/json"
+            || (media.starts_with("application/") && media.ends_with("+json"));
+        let utf8 = parts.all(|p| {
+            let p = p.to_ascii_lowercase();
+            matches!(p.as_str(), "charset=utf-8" | "charset=\"utf-8\"") || !p.starts_with("charset")
+        });
+        if !json || !utf8 {
+            return bad("the body is not sent as JSON in UTF-8");
+        }
+    }
+    match once(headers, "content-encoding")? {
+        None => Ok(()),
+        Some(encoding) if encoding.trim().eq_ignore_ascii_case("identity") => Ok(()),
+        Some(_) => bad("the body is encoded"),
+    }
+}
+
+fn write(arguments: &[(&str, Value)]) -> Vec<u8> {
+    let mut out = String::from("{");
+    for (i, (name, value)) in arguments.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        json::write_string(name, &mut out);
+        out.push(':');
+        value.write(&mut out);
+    }
+    out.push('}');
+    out.into_bytes()
+}
+
+#[cfg(test)]
+mod tests;

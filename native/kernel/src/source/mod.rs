@@ -1,20 +1,215 @@
-//! Reads a bundle's files into a [`Model`].
+//! Reads a bundle's files into a [`Model`]: what each file may say, and what is wrong with it.
+
+mod build;
+mod classify;
+pub mod fuzz;
+mod ids;
+mod types;
+mod vars;
+mod yaml;
 
 use std::collections::BTreeMap;
 
-use crate::diagnostic::Diagnostics;
-use crate::model::Model;
+use sha2::{Digest, Sha256};
+
+use crate::diagnostic::{Diagnostics, clip};
+use crate::model::{Location, Model, PolicyFile};
+
+pub(crate) use build::{duration, properties, required};
+pub(crate) use classify::deref;
+pub(crate) use yaml::{At, Many, Mark, read as read_yaml};
+
+/// Files of a bundle.
+const MOST_FILES: usize = 10_000;
+/// Bytes of one file.
+const LARGEST_FILE: usize = 4 << 20;
+/// Bytes of all files.
+const LARGEST_BUNDLE: usize = 64 << 20;
+/// Bytes of a path.
+const LONGEST_PATH: usize = 512;
 
 /// Reads a bundle, given as its files: path relative to the bundle folder, `/`-separated, to bytes.
 ///
-/// `vars` fill `${name}` in the scalars of YAML files and in Cedar files.
+/// `vars` fill `${name}` in the texts of YAML files and in Cedar files; the digest is over the files as they stand.
 ///
 /// # Errors
-/// Everything that is wrong, with file, line and how to mend it.
+/// Everything that is wrong, with file, line and how to mend it. Warnings of a good bundle are in the model.
 pub fn load(
     files: &BTreeMap<String, Vec<u8>>,
     vars: &BTreeMap<String, String>,
 ) -> Result<Model, Diagnostics> {
-    let _ = (files, vars);
-    Ok(Model::default())
+    let mut found = Diagnostics::new();
+    bounds(files, &mut found);
+    for (name, value) in vars {
+        if let Some(why) = vars::refuse(name, value) {
+            let what = format!("variable `{}`: {why}", clip(name));
+            found.error(&whole("vars"), what, "Change it under `vars` in the configuration.");
+        }
+    }
+    if found.has_errors() {
+        return Err(found);
+    }
+
+    let mut model = Model { digest: digest(files), vars: vars.clone(), ..Model::default() };
+    let mut facts = Vec::new();
+    let mut manifest = None;
+    for (path, bytes) in files {
+        match FileKind::of(path) {
+            FileKind::Manifest => match yaml::read(path, bytes, vars) {
+                Ok(read) => manifest = Some(read),
+                Err(error) => found.push(error),
+            },
+            FileKind::Facts => match yaml::read::<Option<types::Facts>>(path, bytes, vars) {
+                Ok(Some(read)) => facts.push((path.as_str(), read)),
+                Ok(None) => {
+                    found.error(&whole(path), "the file says nothing", "Fill it, or remove it.")
+                }
+                Err(error) => found.push(error),
+            },
+            FileKind::Policy => policy(path, bytes, vars, &mut model, &mut found),
+            FileKind::Test => {
+                model.tests.insert(path.clone(), bytes.clone());
+                if let Err(error) = crate::casefile::parse(path, bytes, vars) {
+                    found.push(error);
+                }
+            }
+            FileKind::Apart => {}
+            FileKind::Unknown(mend) => {
+                found.error(&whole(path), "a bundle holds no files of this kind", mend);
+            }
+        }
+    }
+    let mut show_reason = Vec::new();
+    match manifest {
+        Some(manifest) => show_reason = build::manifest(manifest, &mut model, &mut found),
+        None if files.contains_key("bundle.yaml") => {}
+        None => found.error(
+            &whole("bundle.yaml"),
+            "the bundle has no bundle.yaml",
+            "Add one that says `name: <name>` and `tasks: optional`.",
+        ),
+    }
+    // What follows would only repeat the same faults: a file that could not be read declares nothing.
+    if found.has_errors() {
+        return Err(found);
+    }
+    build::facts(facts, show_reason, &mut model, &mut found);
+    if found.has_errors() {
+        return Err(found);
+    }
+    model.build_index();
+    model.warnings = found.iter().cloned().collect();
+    Ok(model)
+}
+
+/// JSON Schema (draft 2020-12) of a bundle's YAML files, `bundle.yaml` included.
+#[must_use]
+pub fn bundle_schema() -> String {
+    pretty(&schemars::schema_for!(types::AnyFile))
+}
+
+/// A schema as JSON text; never fails, since a schema holds nothing but JSON.
+pub(crate) fn pretty(schema: &schemars::Schema) -> String {
+    serde_json::to_string_pretty(schema).unwrap_or_default()
+}
+
+/// A file as a whole.
+pub(crate) fn whole(file: &str) -> Location {
+    Location { file: file.to_owned(), line: 0, column: 0 }
+}
+
+enum FileKind {
+    Manifest,
+    Facts,
+    Policy,
+    Test,
+    /// Data and texts for people: part of the digest, not read here.
+    Apart,
+    Unknown(&'static str),
+}
+
+impl FileKind {
+    fn of(path: &str) -> Self {
+        let folder = path.split_once('/').map_or("", |(folder, _)| folder);
+        let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
+        match (folder, extension) {
+            _ if path == "bundle.yaml" => Self::Manifest,
+            ("data", _) | (_, "md") => Self::Apart,
+            ("policies", "cedar") => Self::Policy,
+            (_, "cedar") => Self::Unknown("Move it under policies/."),
+            ("tests", "yaml") => Self::Test,
+            ("policies", _) => Self::Unknown("policies/ holds *.cedar only."),
+            (_, "yml") => Self::Unknown("Rename it to *.yaml."),
+            ("catalog", "yaml") if path.ends_with(".mcp.yaml") => {
+                Self::Unknown("Catalogs of MCP servers are not in this version.")
+            }
+            (_, "yaml") => Self::Facts,
+            _ => Self::Unknown(
+                "It may hold bundle.yaml, policies/**/*.cedar, tests/**/*.yaml, other *.yaml, *.md, and anything \
+                 under data/.",
+            ),
+        }
+    }
+}
+
+fn bounds(files: &BTreeMap<String, Vec<u8>>, found: &mut Diagnostics) {
+    if files.len() > MOST_FILES {
+        let what = format!("the bundle has more than {MOST_FILES} files");
+        found.error(&whole("bundle.yaml"), what, "Join some of them.");
+    }
+    if files.values().map(Vec::len).sum::<usize>() > LARGEST_BUNDLE {
+        let what = format!("the bundle is larger than {} MiB", LARGEST_BUNDLE >> 20);
+        found.error(&whole("bundle.yaml"), what, "Move data out of it.");
+    }
+    for (path, bytes) in files.iter().take(MOST_FILES) {
+        if bytes.len() > LARGEST_FILE {
+            let what = format!("the file is larger than {} MiB", LARGEST_FILE >> 20);
+            found.error(&whole(clip(path)), what, "Split it.");
+        }
+        let segment = |s: &str| !s.is_empty() && s != "." && s != "..";
+        let odd = |c: char| c.is_control() || c == '\\';
+        if path.len() > LONGEST_PATH || path.contains(odd) || !path.split('/').all(segment) {
+            found.error(
+                &whole(clip(path)),
+                "not a plain path within the bundle",
+                "Rename the file.",
+            );
+        }
+    }
+}
+
+/// SHA-256 over the files in the order of their paths; lengths in front, so that no two bundles share a text.
+fn digest(files: &BTreeMap<String, Vec<u8>>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(b"authz bundle 1\0");
+    for (path, bytes) in files {
+        for part in [path.as_bytes(), bytes] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+    }
+    hash.finalize().into()
+}
+
+fn policy(
+    path: &str,
+    bytes: &[u8],
+    vars: &BTreeMap<String, String>,
+    model: &mut Model,
+    found: &mut Diagnostics,
+) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return found.error(&whole(path), "not UTF-8", "Save the file as UTF-8.");
+    };
+    match vars::fill(text, vars) {
+        Ok(text) => model.policies.push(PolicyFile { file: path.to_owned(), text }),
+        Err(error) => {
+            let before = text.get(..error.offset).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            let number = |n: usize| u32::try_from(n).unwrap_or(0);
+            let mark = Mark { line: number(line), column: number(column) };
+            found.error(&mark.within(path), error.what, error.mend);
+        }
+    }
 }

@@ -1,0 +1,424 @@
+//! Turns the routes of a bundle into a table, and refuses those that could not work or could meet.
+
+use std::collections::{HashMap, HashSet};
+
+use super::target::MOST_SEGMENTS;
+use super::{
+    BodyRule, Form, Ignore, JsonRule, Node, Route, RouteSpec, RouteTable, Scalar, Source, is_host,
+};
+use crate::diagnostic::{Diagnostics, clip, unknown};
+use crate::json::pointer_tokens;
+use crate::model::{Declared, Location, Operation};
+use crate::source::{deref, properties, required};
+
+/// Routes that may differ by host and headers only.
+const MOST_ALIKE: usize = 256;
+
+enum Piece<'a> {
+    Literal(&'a str),
+    Param(&'a str),
+}
+
+impl RouteTable {
+    /// Compiles routes over operations that are sorted by id; each route's operation is among them.
+    ///
+    /// What is wrong goes to `found`; then the table is not to be used.
+    pub fn compile(
+        specs: Vec<RouteSpec>,
+        operations: &[Operation],
+        found: &mut Diagnostics,
+    ) -> Self {
+        let mut table = Self::default();
+        let mut places: Vec<Location> = Vec::new();
+        for spec in &specs {
+            let by_id = operations.binary_search_by(|o| o.id.as_str().cmp(&spec.operation));
+            let Some(operation) = by_id.ok().and_then(|i| operations.get(i)) else {
+                found.error(&spec.at, format!("unknown operation `{}`", clip(&spec.operation)), "");
+                continue;
+            };
+            let Some(pieces) = pieces(&spec.path, found) else { continue };
+            let Some(route) = route(spec, &pieces, operation, found) else { continue };
+            if !is_method(&spec.method.value) {
+                let what = format!("`{}` is no method", clip(&spec.method.value));
+                found.error(&spec.method.at, what, "Write it in upper case: GET, POST, …");
+                continue;
+            }
+            if let Some(other) = table.meets(&spec.method.value, &pieces, &route) {
+                let first = places.get(other).cloned().unwrap_or_default();
+                let what = format!(
+                    "`{} {}` matches requests that the route in {}:{} matches too",
+                    spec.method.value,
+                    clip(&spec.path.value),
+                    first.file,
+                    first.line
+                );
+                let mend = "Make the paths differ in a literal segment, or tell them apart by host or `headers`.";
+                found.error(&spec.at, what, mend);
+                continue;
+            }
+            if table.insert(&spec.method.value, &pieces, route) {
+                places.push(spec.at.clone());
+            } else {
+                let what = format!("more than {MOST_ALIKE} routes of one path");
+                found.error(&spec.at, what, "Use other paths.");
+            }
+        }
+        table
+    }
+
+    /// A route that some request matches together with the new one.
+    fn meets(&self, method: &str, pieces: &[Piece<'_>], new: &Route) -> Option<usize> {
+        let mut reached: Vec<&Node> = Vec::new();
+        reached.extend(self.methods.get(method).and_then(|root| self.nodes.get(*root)));
+        for piece in pieces {
+            let mut next: Vec<usize> = Vec::new();
+            for node in &reached {
+                match piece {
+                    Piece::Literal(text) => {
+                        next.extend(node.literal.get(*text));
+                        next.extend(if text.is_empty() { None } else { node.any });
+                    }
+                    Piece::Param(_) => {
+                        // No parameter is empty, so a trailing slash is not one.
+                        let literals = node.literal.iter().filter(|(text, _)| !text.is_empty());
+                        next.extend(literals.map(|(_, i)| *i));
+                        next.extend(node.any);
+                    }
+                }
+            }
+            reached = next.into_iter().filter_map(|i| self.nodes.get(i)).collect();
+        }
+        let mut ends = reached.iter().flat_map(|node| node.routes.iter().copied());
+        ends.find(|i| self.routes.get(*i).is_some_and(|other| other.shares(new)))
+    }
+
+    fn insert(&mut self, method: &str, pieces: &[Piece<'_>], route: Route) -> bool {
+        let new = self.nodes.len();
+        let mut at = *self.methods.entry(method.to_owned()).or_insert(new);
+        if at == new {
+            self.nodes.push(Node::default());
+        }
+        for piece in pieces {
+            let new = self.nodes.len();
+            let Some(node) = self.nodes.get_mut(at) else { return false };
+            at = match piece {
+                Piece::Literal(text) => *node.literal.entry((*text).to_owned()).or_insert(new),
+                Piece::Param(_) => *node.any.get_or_insert(new),
+            };
+            if at == new {
+                self.nodes.push(Node::default());
+            }
+        }
+        let Some(node) = self.nodes.get_mut(at) else { return false };
+        if node.routes.len() >= MOST_ALIKE {
+            return false;
+        }
+        node.routes.push(self.routes.len());
+        self.routes.push(route);
+        true
+    }
+}
+
+impl Route {
+    /// Whether one request can have the host and headers of both.
+    fn shares(&self, other: &Self) -> bool {
+        let hosts = match (&self.host, &other.host) {
+            (Some(a), Some(b)) => self.host_matches(b) || other.host_matches(a),
+            _ => true,
+        };
+        let differ = |(name, value): &(String, String)| {
+            other.headers.iter().any(|(n, v)| n == name && v != value)
+        };
+        hosts && !self.headers.iter().any(differ)
+    }
+}
+
+fn is_method(method: &str) -> bool {
+    (1..=32).contains(&method.len())
+        && method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-' || b == b'_')
+}
+
+fn pieces<'a>(path: &'a Declared<String>, found: &mut Diagnostics) -> Option<Vec<Piece<'a>>> {
+    let mut fail = |what: String, mend: &str| {
+        found.error(&path.at, what, mend);
+        None
+    };
+    let text = clip(&path.value);
+    let Some(rest) = path.value.strip_prefix('/') else {
+        return fail(
+            format!("the path `{text}` does not start with `/`"),
+            "Write `/tickets/{id}`.",
+        );
+    };
+    let mut names = HashSet::new();
+    let mut out = Vec::new();
+    let mut parts = rest.split('/').peekable();
+    while let Some(part) = parts.next() {
+        let name = part.strip_prefix('{').and_then(|p| p.strip_suffix('}'));
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&b);
+        let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+        match name {
+            Some(name) if name.is_empty() || name.len() > 64 || !name.bytes().all(word) => {
+                return fail(
+                    format!("bad parameter in `{text}`"),
+                    "Write `{name}` of letters, digits, `_`, `-`.",
+                );
+            }
+            Some(name) if !names.insert(name) => {
+                return fail(
+                    format!("`{{{name}}}` stands twice in `{text}`"),
+                    "Rename one of the two.",
+                );
+            }
+            Some(name) => out.push(Piece::Param(name)),
+            None if part == "." || part == ".." || (part.is_empty() && parts.peek().is_some()) => {
+                return fail(
+                    format!("`{text}` holds an empty or dot segment"),
+                    "Requests with such are refused.",
+                );
+            }
+            None if !part.bytes().all(plain) => {
+                let mend = "A segment is literal, or a whole `{name}`; nothing is encoded.";
+                return fail(format!("bad segment in `{text}`"), mend);
+            }
+            None => out.push(Piece::Literal(part)),
+        }
+    }
+    if out.len() > MOST_SEGMENTS || path.value.len() > 2048 {
+        return fail(format!("the path `{text}` is too long"), "");
+    }
+    Some(out)
+}
+
+fn route(
+    spec: &RouteSpec,
+    pieces: &[Piece<'_>],
+    operation: &Operation,
+    found: &mut Diagnostics,
+) -> Option<Route> {
+    let mut clean = true;
+    let mut error = |at: &Location, what: String, mend: String| {
+        clean = false;
+        found.error(at, what, mend);
+    };
+    if let Some(host) = spec.host.as_ref().filter(|h| !is_host(&h.value)) {
+        let what = format!("`{}` is no host", clip(&host.value));
+        error(&host.at, what, "Write `host` or `host:port`, in lower case.".into());
+    }
+    let mut headers: Vec<(String, String)> = Vec::new();
+    for (name, value) in &spec.headers {
+        if !is_header(&name.value) {
+            error(&name.at, format!("`{}` is no header name", clip(&name.value)), LOWER.into());
+        } else if value.is_empty()
+            || value.len() > 1024
+            || value.contains(|c: char| c.is_control() || c == ',')
+        {
+            let what =
+                format!("the value of `{}` is empty, too long, or holds a comma", name.value);
+            error(&name.at, what, "A condition is one exact value.".into());
+        }
+        headers.push((name.value.clone(), value.clone()));
+    }
+
+    let positions: Vec<(usize, &str)> = pieces
+        .iter()
+        .enumerate()
+        .filter_map(|(i, piece)| match piece {
+            Piece::Param(name) => Some((i, *name)),
+            Piece::Literal(_) => None,
+        })
+        .collect();
+    let mut path: HashMap<&str, Option<(String, Form)>> = HashMap::new();
+    let mut query: HashMap<String, Option<(String, Form)>> = HashMap::new();
+    let mut header_arguments: Vec<(String, String, Form)> = Vec::new();
+    let mut json: Option<JsonRule> = None;
+    let mut body_ignored = false;
+
+    for (argument, source) in &spec.arguments {
+        let schema = operation.input.get("properties").and_then(|p| p.get(argument));
+        let Some(schema) = schema else {
+            let names = properties(&operation.input).map(|name| (name, None));
+            let (what, mend) = unknown("argument", argument, names);
+            error(&source.at, format!("{what} of `{}`", operation.id), mend);
+            continue;
+        };
+        let form = form(&operation.input, schema);
+        let (taken, scalar_only) = match &source.value {
+            Source::Json(pointer) => {
+                let rule = json.get_or_insert_with(JsonRule::default);
+                let leaf = JsonRule { argument: Some(argument.clone()), ..JsonRule::default() };
+                match place(rule, pointer, leaf) {
+                    Ok(()) => (false, false),
+                    Err(what) => {
+                        error(&source.at, what, "Map or ignore each part of the body once.".into());
+                        continue;
+                    }
+                }
+            }
+            Source::Path(name) => {
+                if !positions.iter().any(|(_, n)| n == name) {
+                    let names = positions.iter().map(|(_, n)| (*n, None));
+                    let (what, mend) = unknown("path parameter", name, names);
+                    error(&source.at, what, mend);
+                    continue;
+                }
+                let key = positions.iter().find(|(_, n)| n == name).map_or("", |(_, n)| n);
+                let rule = form.map(|form| (argument.clone(), form));
+                (path.insert(key, rule).is_some(), true)
+            }
+            Source::Query(name) => {
+                let rule = form.map(|form| (argument.clone(), form));
+                (query.insert(name.clone(), rule).is_some(), false)
+            }
+            Source::Header(name) => {
+                if !is_header(name) {
+                    error(&source.at, format!("`{}` is no header name", clip(name)), LOWER.into());
+                }
+                let taken = header_arguments.iter().any(|(n, ..)| n == name);
+                if let Some(form) = form {
+                    header_arguments.push((name.clone(), argument.clone(), form));
+                }
+                (taken, true)
+            }
+        };
+        if taken {
+            error(&source.at, "one part of the request fills two arguments".into(), String::new());
+        }
+        let text = !matches!(source.value, Source::Json(_));
+        if text && (form.is_none() || (scalar_only && matches!(form, Some(Form::List(_))))) {
+            let what =
+                format!("`{}` of `{}` cannot be read from text", clip(argument), operation.id);
+            let mend = "Declare it as string, integer, number or boolean; lists come from the query or the body.";
+            error(&source.at, what, mend.into());
+        }
+    }
+
+    for ignore in &spec.ignore {
+        let clash = match &ignore.value {
+            Ignore::Path(name) => match positions.iter().find(|(_, n)| n == name) {
+                Some((_, name)) => path.insert(name, None).is_some(),
+                None => {
+                    let (what, mend) =
+                        unknown("path parameter", name, positions.iter().map(|(_, n)| (*n, None)));
+                    error(&ignore.at, what, mend);
+                    false
+                }
+            },
+            Ignore::Query(name) => query.insert(name.clone(), None).is_some(),
+            Ignore::Json(pointer) => {
+                let rule = json.get_or_insert_with(JsonRule::default);
+                place(rule, pointer, JsonRule { ignored: true, ..JsonRule::default() }).is_err()
+            }
+            Ignore::Body => {
+                body_ignored = true;
+                json.is_some()
+            }
+        };
+        if clash {
+            let what = "this part of the request is an argument already, or ignored twice";
+            error(&ignore.at, what.into(), "Remove one of the two.".into());
+        }
+    }
+    if body_ignored && json.is_some() {
+        error(
+            &spec.at,
+            "the body is both ignored and read".into(),
+            "Remove one of the two.".into(),
+        );
+    }
+    for (_, name) in positions.iter().filter(|(_, name)| !path.contains_key(name)) {
+        let what = format!("`{{{name}}}` of the path is no argument");
+        error(&spec.path.at, what, format!("Map it, or add `{{path: {name}}}` to `ignore`."));
+    }
+    for name in required(&operation.input) {
+        if !spec.arguments.iter().any(|(argument, _)| argument == name) {
+            let what = format!(
+                "`{}` needs the argument `{name}`, which this route does not fill",
+                operation.id
+            );
+            error(&spec.at, what, "Add it to `arguments`.".into());
+        }
+    }
+    if !clean {
+        // A route with a fault has left an error behind, so its table is never used.
+        return None;
+    }
+    let body = match json {
+        Some(rule) => BodyRule::Json(rule),
+        None if body_ignored => BodyRule::Ignored,
+        None => BodyRule::None,
+    };
+    Some(Route {
+        operation: operation.id.clone(),
+        host: spec.host.as_ref().map(|h| h.value.clone()),
+        headers,
+        path: positions.iter().map(|(i, name)| (*i, path.remove(name).flatten())).collect(),
+        query,
+        header_arguments,
+        body,
+    })
+}
+
+const LOWER: &str = "Write it in lower case; `host` and `authorization` are not for routes.";
+
+fn is_header(name: &str) -> bool {
+    let token = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
+    let reserved = ["host", "authorization", "cookie", "content-length", "transfer-encoding"];
+    (1..=128).contains(&name.len())
+        && name.bytes().all(token)
+        && !reserved.contains(&name)
+        && !name.starts_with("authz-")
+}
+
+/// Puts a rule at a pointer; two rules may not speak of one value, nor one of a part of the other's.
+fn place(root: &mut JsonRule, pointer: &str, leaf: JsonRule) -> Result<(), String> {
+    let Some(tokens) = pointer_tokens(pointer).filter(|t| t.len() <= 32) else {
+        return Err(format!("`{}` is no JSON pointer", clip(pointer)));
+    };
+    let mut rule = root;
+    for token in tokens {
+        if rule.argument.is_some() || rule.ignored {
+            return Err(format!("`{}` is part of a value that is mapped already", clip(pointer)));
+        }
+        rule = rule.members.entry(token).or_default();
+    }
+    if rule.argument.is_some() || rule.ignored || !rule.members.is_empty() {
+        return Err(format!("`{}` is mapped already, or a part of it", clip(pointer)));
+    }
+    *rule = leaf;
+    Ok(())
+}
+
+/// How a text becomes a value of a schema; none where it cannot.
+fn form(root: &serde_json::Value, schema: &serde_json::Value) -> Option<Form> {
+    let schema = deref(root, schema)?;
+    let word = match schema.get("type") {
+        Some(serde_json::Value::String(word)) => word.as_str(),
+        Some(serde_json::Value::Array(words)) => {
+            let mut words = words.iter().filter_map(|w| w.as_str()).filter(|w| *w != "null");
+            match (words.next(), words.next()) {
+                (Some(word), None) => word,
+                _ => return None,
+            }
+        }
+        None => {
+            let all = schema.get("enum").and_then(serde_json::Value::as_array)?;
+            return all.iter().all(serde_json::Value::is_string).then_some(Form::Text);
+        }
+        Some(_) => return None,
+    };
+    match word {
+        "string" => Some(Form::Text),
+        "integer" => Some(Form::Integer),
+        "number" => Some(Form::Number),
+        "boolean" => Some(Form::Bool),
+        "array" => match form(root, schema.get("items")?)? {
+            Form::Text => Some(Form::List(Scalar::Text)),
+            Form::Integer => Some(Form::List(Scalar::Integer)),
+            Form::Number => Some(Form::List(Scalar::Number)),
+            Form::Bool => Some(Form::List(Scalar::Bool)),
+            Form::List(_) => None,
+        },
+        _ => None,
+    }
+}

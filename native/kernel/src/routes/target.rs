@@ -1,0 +1,158 @@
+//! The target of a request line, taken apart without normalising anything.
+
+use super::{RouteError, ambiguous, bad};
+
+/// Bytes of a target.
+const LONGEST: usize = 16_384;
+/// Segments of a path.
+pub(super) const MOST_SEGMENTS: usize = 64;
+/// Members of a query.
+const MOST_PAIRS: usize = 256;
+
+/// A target's path and query.
+pub(super) struct Target<'a> {
+    pub(super) segments: Vec<Segment<'a>>,
+    pub(super) query: Option<&'a str>,
+}
+
+/// One segment of a path, as it was sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment<'a> {
+    pub(super) raw: &'a str,
+}
+
+impl Segment<'_> {
+    /// The segment, decoded once.
+    pub(super) fn decode(self) -> Result<String, RouteError> {
+        decode(self.raw, false)
+    }
+}
+
+/// Takes a target apart.
+///
+/// Errors: `AmbiguousRequest` for every form that readers are known to disagree about: an absolute form, a fragment,
+/// an empty or dot segment, `\`, `;`, control and non-ASCII characters, a `%` that encodes a separator, a dot, a
+/// percent sign or a character that needs no encoding, and a malformed one.
+pub(super) fn split(target: &str) -> Result<Target<'_>, RouteError> {
+    if target.len() > LONGEST {
+        return bad("the target is too long");
+    }
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    let Some(rest) = path.strip_prefix('/') else {
+        return ambiguous("the path does not start with `/`");
+    };
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@/%".contains(&b);
+    if !path.bytes().all(plain) {
+        return ambiguous("the path holds a character that readers treat differently");
+    }
+    let mut segments = Vec::new();
+    let mut pieces = rest.split('/').peekable();
+    while let Some(raw) = pieces.next() {
+        // A last empty segment is a trailing slash; the path `/` alone is one too.
+        if raw.is_empty() && pieces.peek().is_some() {
+            return ambiguous("the path holds an empty segment");
+        }
+        if raw == "." || raw == ".." {
+            return ambiguous("the path holds a dot segment");
+        }
+        if segments.len() >= MOST_SEGMENTS {
+            return bad("the path has too many segments");
+        }
+        encodings(raw)?;
+        segments.push(Segment { raw });
+    }
+    Ok(Target { segments, query })
+}
+
+/// The members of a query in order, decoded once; `+` is a space (WHATWG URL, form encoding).
+pub(super) fn query(query: Option<&str>) -> Result<Vec<(String, String)>, RouteError> {
+    let mut out = Vec::new();
+    let Some(query) = query.filter(|q| !q.is_empty()) else { return Ok(out) };
+    // Some readers split at `;` as well, or end at `#`.
+    if query.bytes().any(|b| !b.is_ascii_graphic() || b";#\\\"<>`".contains(&b)) {
+        return ambiguous("the query holds a character that readers treat differently");
+    }
+    for pair in query.split('&') {
+        if out.len() >= MOST_PAIRS {
+            return bad("the query has too many members");
+        }
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        out.push((decode(name, true)?, decode(value, true)?));
+    }
+    Ok(out)
+}
+
+/// Refuses the encodings in a path that readers decode at different times, or not at all.
+fn encodings(raw: &str) -> Result<(), RouteError> {
+    for part in raw.split('%').skip(1) {
+        let byte = part.get(..2).and_then(hex);
+        match byte {
+            None => return ambiguous("the path holds a malformed `%` encoding"),
+            Some(b) if b < 0x20 || b == 0x7f || b"/\\.;%?#".contains(&b) => {
+                return ambiguous(
+                    "the path encodes a separator, dot, percent or control character",
+                );
+            }
+            Some(b) if b.is_ascii_alphanumeric() || b"-_~".contains(&b) => {
+                return ambiguous("the path encodes a character that needs no encoding");
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn decode(raw: &str, form: bool) -> Result<String, RouteError> {
+    let mut bytes = Vec::with_capacity(raw.len());
+    let mut parts = raw.split('%');
+    let plus = |b: u8| if form && b == b'+' { b' ' } else { b };
+    bytes.extend(parts.next().unwrap_or_default().bytes().map(plus));
+    for part in parts {
+        let Some((byte, rest)) =
+            part.split_at_checked(2).and_then(|(digits, rest)| Some((hex(digits)?, rest)))
+        else {
+            return ambiguous("a malformed `%` encoding");
+        };
+        bytes.push(byte);
+        bytes.extend(rest.bytes().map(plus));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) if !text.chars().any(char::is_control) => Ok(text),
+        Ok(_) => ambiguous("an encoded control character"),
+        Err(_) => ambiguous("an encoding of no UTF-8"),
+    }
+}
+
+fn hex(digits: &str) -> Option<u8> {
+    if digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        u8::from_str_radix(digits, 16).ok()
+    } else {
+        None
+    }
+}
+
+/// Whether a text is `host` or `host:port`, in lower case.
+pub(crate) fn is_host(text: &str) -> bool {
+    let (name, port) = match text.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((v6, port)) if v6.parse::<std::net::Ipv6Addr>().is_ok() => {
+                ("v6", port.strip_prefix(':').or((!port.is_empty()).then_some("x")))
+            }
+            _ => return false,
+        },
+        None => match text.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (text, None),
+        },
+    };
+    let label = |l: &str| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+        !l.is_empty() && l.len() <= 63 && l.bytes().all(plain)
+    };
+    let digits = |p: &str| p.bytes().all(|b| b.is_ascii_digit());
+    let port = port.is_none_or(|p| digits(p) && p.parse::<u16>().is_ok_and(|p| p > 0));
+    port && name.len() <= 253 && name.split('.').all(label)
+}

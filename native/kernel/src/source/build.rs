@@ -1,0 +1,660 @@
+//! Joins what the files say into one model, and refuses what does not fit together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::types::{
+    AgentMembers, ApprovalWord, CollectionEntry, DestinationEntry, Facts, IgnoreEntry, LabelWord,
+    Manifest, ModeEntry, RouteEntry, SourceEntry, SubjectRule, SystemEntry, SystemWord, TasksWord,
+    TierEntry,
+};
+use super::yaml::{At, Entries, Many};
+use super::{classify, ids};
+use crate::destinations::speaks_of;
+use crate::diagnostic::{Diagnostics, clip, unknown};
+use crate::model::{
+    Approval, ClaimTest, Collection, Declared, DestinationClass, DestinationKind, LabelKind,
+    Location, Model, Operation, ResourcePattern, SubjectMatch, System, SystemKind, Tier,
+    TierRequirements,
+};
+use crate::pattern::Glob;
+use crate::routes::{Ignore, RouteSpec, RouteTable, Source};
+
+/// Operations of a bundle.
+const MOST_OPERATIONS: usize = 50_000;
+/// Entries of one key, over all files.
+const MOST_ENTRIES: usize = 20_000;
+/// Destination patterns: each is compared with those as specific as it.
+const MOST_PATTERNS: usize = 1_000;
+/// Routes.
+const MOST_ROUTES: usize = 20_000;
+
+/// A model while it is built.
+pub(super) struct Build<'a> {
+    pub(super) model: &'a mut Model,
+    pub(super) found: &'a mut Diagnostics,
+    /// Where each id was first declared, by key.
+    places: BTreeMap<(&'static str, String), Location>,
+}
+
+/// Takes over `bundle.yaml`. Returns the systems of `show_reason`: whether they exist is known only later.
+pub(super) fn manifest(
+    said: Manifest,
+    model: &mut Model,
+    found: &mut Diagnostics,
+) -> Vec<(String, Location)> {
+    let file = "bundle.yaml";
+    let mut build = Build { model, found, places: BTreeMap::new() };
+    build.id(file, "bundle name", &said.name, ids::refuse);
+    build.model.name = said.name.value;
+    build.model.revision = match said.revision {
+        Some(revision) => {
+            build.id(file, "revision", &revision, ids::refuse);
+            revision.value
+        }
+        None => build.model.digest.iter().take(6).map(|b| format!("{b:02x}")).collect(),
+    };
+    match said.tasks {
+        Some(At { value: TasksWord::Optional, .. }) => {}
+        Some(At { value: TasksWord::Required, at }) => {
+            build.found.error(&at.within(file), "`tasks: required` is not in this version", TASKS);
+        }
+        None => {
+            let what = "`tasks` is missing, and its default `required` is not in this version";
+            build.found.error(&super::whole(file), what, TASKS);
+        }
+    }
+    build.later(file, "taskless_tier", said.taskless_tier.as_ref());
+    build.later(file, "implicit_tasks", said.implicit_tasks.as_ref());
+    build.later(file, "mcp", said.mcp.as_ref());
+    said.show_reason.0.into_iter().map(|s| (s.value, s.at.within(file))).collect()
+}
+
+const TASKS: &str = "Say `tasks: optional`: then policy alone decides.";
+
+/// Takes over all other YAML files.
+pub(super) fn facts(
+    files: Vec<(&str, Facts)>,
+    show_reason: Vec<(String, Location)>,
+    model: &mut Model,
+    found: &mut Diagnostics,
+) {
+    model.tiers = Tier::ALL.map(tier_default);
+    let mut build = Build { model, found, places: BTreeMap::new() };
+    let mut mode: Option<Location> = None;
+    for (file, facts) in &files {
+        build.later(file, "directories", facts.directories.as_ref());
+        build.later(file, "templates", facts.templates.as_ref());
+        build.later(file, "sequences", facts.sequences.as_ref());
+        build.later(file, "budgets", facts.budgets.as_ref());
+        build.later(file, "exceptions", facts.exceptions.as_ref());
+        if let Some(said) = &facts.mode {
+            build.mode(file, said, &mut mode);
+        }
+        // Labels first: the other keys name them.
+        for (id, label) in &facts.labels.0 {
+            if let Some(at) = build.declare(file, "label", id, ids::refuse) {
+                build.later(file, "derive", label.derive.as_ref());
+                let value = match label.kind {
+                    LabelWord::Confidentiality => LabelKind::Confidentiality,
+                    LabelWord::Trust => LabelKind::Trust,
+                };
+                build.model.labels.insert(id.value.clone(), Declared { value, at });
+            }
+        }
+    }
+    for (file, facts) in &files {
+        build.catalog(file, &facts.catalog);
+        build.collections(file, &facts.resources);
+        build.destinations(file, &facts.destinations);
+        build.agents(file, &facts.agents);
+        build.subjects(file, &facts.subjects);
+        build.tiers(file, &facts.tiers);
+    }
+    build.bounds();
+    build.ties();
+    build.shown(show_reason);
+    let mut rules = Vec::new();
+    let mut routes = Vec::new();
+    for (file, facts) in files {
+        rules.push((file, facts.classify));
+        routes.push((file, facts.routes));
+    }
+    build.model.operations.sort_by(|a, b| a.id.cmp(&b.id));
+    classify::apply(&mut build, &rules);
+    build.routes(routes);
+}
+
+impl Build<'_> {
+    /// Refuses a key of later work.
+    pub(super) fn later<T>(&mut self, file: &str, key: &str, said: Option<&At<T>>) {
+        if let Some(said) = said {
+            let what = format!("`{key}` is not in this version");
+            self.found.error(&said.at.within(file), what, "Remove it.");
+        }
+    }
+
+    fn id(
+        &mut self,
+        file: &str,
+        kind: &str,
+        id: &At<String>,
+        refuse: fn(&str) -> Option<&'static str>,
+    ) -> bool {
+        if let Some(why) = refuse(&id.value) {
+            let what = format!("bad {kind} `{}`: {why}", clip(&id.value));
+            self.found.error(&id.at.within(file), what, "Rename it.");
+            return false;
+        }
+        true
+    }
+
+    /// The place of an id that is well formed and new; none where an error was found.
+    fn declare(
+        &mut self,
+        file: &str,
+        kind: &'static str,
+        id: &At<String>,
+        refuse: fn(&str) -> Option<&'static str>,
+    ) -> Option<Location> {
+        if !self.id(file, kind, id, refuse) {
+            return None;
+        }
+        let at = id.at.within(file);
+        let key = (kind, id.value.clone());
+        if let Some(first) = self.places.get(&key) {
+            let what = format!(
+                "{kind} `{}` is declared twice; first in {}:{}",
+                clip(&id.value),
+                first.file,
+                first.line
+            );
+            self.found.error(&at, what, "Keep one of the two.");
+            return None;
+        }
+        self.places.insert(key, at.clone());
+        Some(at)
+    }
+
+    fn mode(&mut self, file: &str, said: &At<ModeEntry>, first: &mut Option<Location>) {
+        let at = said.at.within(file);
+        if let Some(first) = first {
+            let what = format!("`mode` is said twice; first in {}:{}", first.file, first.line);
+            self.found.error(&at, what, "Keep one of the two.");
+            return;
+        }
+        let enforce = match &said.value {
+            ModeEntry::Word(word) => word == "enforce",
+            ModeEntry::Object(o) => {
+                o.default.as_deref().is_none_or(|word| word == "enforce")
+                    && o.owner.is_none()
+                    && o.until.is_none()
+                    && o.systems.is_none()
+                    && o.agents.is_none()
+                    && o.tiers.is_none()
+            }
+        };
+        if !enforce {
+            let what = "a `mode` other than `enforce` is not in this version";
+            self.found.error(&at, what, "Say `mode: enforce`, or remove it.");
+        }
+        *first = Some(at);
+    }
+
+    fn catalog(&mut self, file: &str, said: &Entries<SystemEntry>) {
+        for (id, entry) in &said.0 {
+            let Some(at) = self.declare(file, "system", id, ids::refuse_system) else { continue };
+            self.later(file, "reports", entry.reports.as_ref());
+            if entry.kind.value == SystemWord::Mcp {
+                let what = "`kind: mcp` is not in this version";
+                self.found.error(&entry.kind.at.within(file), what, "Say `kind: http`.");
+            }
+            let origin = entry.origin.as_ref().map_or("", |o| &o.value);
+            if !origin.is_empty() && !is_origin(origin) {
+                let origin_at = entry.origin.as_ref().map_or(id.at, |o| o.at).within(file);
+                let what = format!("`{}` is no origin", clip(origin));
+                let mend =
+                    "Write `https://host` or `https://host:port`, in lower case, without a path.";
+                self.found.error(&origin_at, what, mend);
+            }
+            for (name, operation) in &entry.operations.0 {
+                let full = At { value: format!("{}.{}", id.value, name.value), at: name.at };
+                let Some(at) = self.declare(file, "operation", &full, ids::refuse_operation) else {
+                    continue;
+                };
+                self.later(file, "provider", operation.provider.as_ref());
+                let input = match &operation.input {
+                    Some(input) => {
+                        self.input(file, &full.value, input);
+                        input.value.clone()
+                    }
+                    None => serde_json::json!({"type": "object", "additionalProperties": false}),
+                };
+                self.model.operations.push(Operation {
+                    id: full.value,
+                    system: id.value.clone(),
+                    name: name.value.clone(),
+                    effects: BTreeSet::new(),
+                    tier: Tier::Critical,
+                    reviewed: false,
+                    yields: Default::default(),
+                    resource: None,
+                    destination: None,
+                    input,
+                    abortable: false,
+                    at,
+                });
+            }
+            let system = System { kind: SystemKind::Http, origin: origin.to_owned(), at };
+            self.model.systems.insert(id.value.clone(), system);
+        }
+    }
+
+    fn input(&mut self, file: &str, id: &str, input: &At<serde_json::Value>) {
+        let object = input.value.get("type").and_then(serde_json::Value::as_str) == Some("object");
+        if !object {
+            let what = format!("the input of `{id}` is no object schema");
+            let mend = "Write `input: {type: object, properties: {…}}`.";
+            self.found.error(&input.at.within(file), what, mend);
+        }
+        for name in required(&input.value) {
+            let declared = properties(&input.value);
+            if !declared.clone().any(|n| n == name) {
+                let (what, mend) = unknown("argument", name, declared.map(|n| (n, None)));
+                let what = format!("`required` of `{id}`: {what}");
+                self.found.error(&input.at.within(file), what, mend);
+            }
+        }
+    }
+
+    fn collections(&mut self, file: &str, said: &Entries<CollectionEntry>) {
+        for (id, entry) in &said.0 {
+            let Some(at) = self.declare(file, "collection", id, ids::refuse) else { continue };
+            let labels = self.labels(file, &entry.labels);
+            self.model.collections.insert(id.value.clone(), Collection { labels, at });
+            for pattern in &entry.patterns {
+                let segments: Vec<&str> = pattern.r#match.value.split('/').collect();
+                let last = segments.len() - 1;
+                let fine = |(i, s): (usize, &&str)| {
+                    *s == "*" || (*s == "**" && i == last) || (!s.is_empty() && !s.contains('*'))
+                };
+                if pattern.r#match.value.len() > 1024 || !segments.iter().enumerate().all(fine) {
+                    let what = format!("bad pattern `{}`", clip(&pattern.r#match.value));
+                    let mend = "`*` stands for one whole segment between `/`, a last `**` for any number of them.";
+                    self.found.error(&pattern.r#match.at.within(file), what, mend);
+                }
+                let labels = self.labels(file, &pattern.labels);
+                self.model.resource_patterns.push(ResourcePattern {
+                    collection: id.value.clone(),
+                    pattern: pattern.r#match.value.clone(),
+                    labels,
+                });
+            }
+        }
+    }
+
+    fn destinations(&mut self, file: &str, said: &Entries<DestinationEntry>) {
+        for (id, entry) in &said.0 {
+            let Some(at) = self.declare(file, "destination class", id, ids::refuse) else {
+                continue;
+            };
+            self.later(file, "directory", entry.directory.as_ref());
+            if entry.r#match.0.is_empty() && entry.directory.is_none() {
+                let what = format!("destination class `{}` matches nothing", id.value);
+                self.found.error(&at, what, "Add `match: …`.");
+            }
+            for pattern in &entry.r#match.0 {
+                let odd = |b: u8| !b.is_ascii_graphic();
+                let text = &pattern.value;
+                if text.is_empty() || text.len() > 256 || text.bytes().any(odd) {
+                    let what = format!("bad destination pattern `{}`", clip(text));
+                    let mend = "Use 1 to 256 printable ASCII characters; `*` stands for any.";
+                    self.found.error(&pattern.at.within(file), what, mend);
+                }
+                let key = ("destination pattern", text.to_ascii_lowercase());
+                let at = pattern.at.within(file);
+                if let Some(first) = self.places.get(&key) {
+                    let what = format!(
+                        "destination pattern `{}` stands twice; first in {}:{}",
+                        clip(text),
+                        first.file,
+                        first.line
+                    );
+                    self.found.error(&at, what, "Keep one of the two.");
+                } else {
+                    self.places.insert(key, at);
+                }
+            }
+            for label in &entry.clearance {
+                let trust = self.model.labels.get(&label.value).map(|l| l.value);
+                if trust == Some(LabelKind::Trust) {
+                    let what = format!("`{}` is a trust label", clip(&label.value));
+                    let mend = "A clearance lists confidentiality labels.";
+                    self.found.error(&label.at.within(file), what, mend);
+                }
+            }
+            let clearance = self.labels(file, &entry.clearance);
+            let patterns = entry.r#match.0.iter().map(|p| p.value.clone()).collect();
+            let class = DestinationClass { patterns, clearance, at };
+            self.model.destinations.insert(id.value.clone(), class);
+        }
+    }
+
+    /// Refuses two patterns of different classes that are as specific as each other and can match one destination.
+    fn ties(&mut self) {
+        let mut by_size: BTreeMap<usize, Vec<(Glob, &str, &str)>> = BTreeMap::new();
+        for (class, said) in &self.model.destinations {
+            for pattern in &said.patterns {
+                let glob = Glob::new(&pattern.to_ascii_lowercase());
+                if !glob.is_exact() {
+                    by_size.entry(glob.fixed()).or_default().push((glob, pattern, class));
+                }
+            }
+        }
+        if by_size.values().map(Vec::len).sum::<usize>() > MOST_PATTERNS {
+            let what = format!("more than {MOST_PATTERNS} destination patterns with `*`");
+            return self.found.error(&super::whole("bundle.yaml"), what, "Use exact destinations.");
+        }
+        for group in by_size.values() {
+            for (i, (a, a_text, a_class)) in group.iter().enumerate() {
+                for (b, b_text, b_class) in group.iter().take(i) {
+                    if a_class == b_class || !same_kind(a_text, b_text) || !a.overlaps(b) {
+                        continue;
+                    }
+                    let place = |text: &str| {
+                        let key = ("destination pattern", text.to_ascii_lowercase());
+                        self.places.get(&key).cloned().unwrap_or_default()
+                    };
+                    let (mut first, mut second) =
+                        ((place(a_text), a_text), (place(b_text), b_text));
+                    if first.0 > second.0 {
+                        std::mem::swap(&mut first, &mut second);
+                    }
+                    let what = format!(
+                        "`{}` is as specific as `{}` ({}:{}), and both match some destinations",
+                        clip(second.1),
+                        clip(first.1),
+                        first.0.file,
+                        first.0.line
+                    );
+                    self.found.error(&second.0, what, "Make one of the two more specific.");
+                }
+            }
+        }
+    }
+
+    fn agents(&mut self, file: &str, said: &Entries<AgentMembers>) {
+        for (role, members) in &said.0 {
+            let Some(at) = self.declare(file, "role", role, ids::refuse) else { continue };
+            let list = match members {
+                AgentMembers::List(list) => list,
+                AgentMembers::Object(object) => {
+                    self.later(file, "limits", object.limits.as_ref());
+                    self.later(file, "isolated", object.isolated.as_ref());
+                    &object.r#match.0
+                }
+            };
+            if list.is_empty() {
+                let what = format!("role `{}` names no agent", role.value);
+                self.found.error(&at, what, "Add a SPIFFE id, or remove the role.");
+            }
+            for id in list {
+                if let Some(why) = ids::refuse_spiffe(&id.value) {
+                    let what = format!("bad SPIFFE id `{}`: {why}", clip(&id.value));
+                    let mend = "Write `spiffe://trust.domain/ns/*/sa/name`.";
+                    self.found.error(&id.at.within(file), what, mend);
+                }
+            }
+            let roles = self.model.roles.entry(role.value.clone()).or_default();
+            roles.at = at;
+            roles.agents = list
+                .iter()
+                .map(|id| Declared { value: id.value.clone(), at: id.at.within(file) })
+                .collect();
+        }
+    }
+
+    fn subjects(&mut self, file: &str, said: &Entries<Many<At<SubjectRule>>>) {
+        for (role, rules) in &said.0 {
+            // A role may be held by agents and by subjects: each of the two keys may name it once.
+            let Some(at) = self.declare(file, "subject role", role, ids::refuse) else { continue };
+            if rules.0.is_empty() {
+                let what = format!("role `{}` names no subject", role.value);
+                self.found.error(&at, what, "Add a condition, or remove the role.");
+            }
+            let mut subjects = Vec::new();
+            for rule in &rules.0 {
+                let at = rule.at.within(file);
+                let said = &rule.value;
+                self.id(file, "issuer alias", &said.issuer, ids::refuse);
+                let text = |at: &At<String>| at.value.clone();
+                let test = match (&said.claim, &said.contains, &said.equals) {
+                    (None, None, None) => ClaimTest::Any,
+                    (Some(claim), Some(value), None) if claim.value != "sub" => {
+                        ClaimTest::Contains(text(claim), text(value))
+                    }
+                    (Some(claim), None, Some(value)) => ClaimTest::Equals(text(claim), text(value)),
+                    (Some(claim), Some(_), None) => {
+                        let what = format!("`{}` is a text, not a list", claim.value);
+                        self.found.error(&at, what, "Write `equals` instead of `contains`.");
+                        continue;
+                    }
+                    _ => {
+                        let what = "a condition has `claim` with either `contains` or `equals`, or none of them";
+                        let mend = "Write `{issuer: corp, claim: groups, contains: staff}`.";
+                        self.found.error(&at, what, mend);
+                        continue;
+                    }
+                };
+                subjects.push(SubjectMatch { issuer: said.issuer.value.clone(), test, at });
+            }
+            let members = self.model.roles.entry(role.value.clone()).or_default();
+            members.subjects = subjects;
+            if members.at == Location::default() {
+                members.at = at;
+            }
+        }
+    }
+
+    fn tiers(&mut self, file: &str, said: &Entries<TierEntry>) {
+        for (id, entry) in &said.0 {
+            let names = Tier::ALL.map(|tier| (tier.as_str(), None));
+            let Some(index) = Tier::ALL.iter().position(|tier| tier.as_str() == id.value) else {
+                let (what, mend) = unknown("tier", &id.value, names);
+                self.found.error(&id.at.within(file), what, mend);
+                continue;
+            };
+            if self.declare(file, "tier", id, ids::refuse).is_none() {
+                continue;
+            }
+            let max_age = entry.max_age.as_ref().and_then(|text| {
+                let duration = duration(&text.value);
+                if duration.is_none() {
+                    let what = format!("`{}` is no duration", clip(&text.value));
+                    let mend =
+                        "Write a whole number and a unit: 30s, 15m, 24h or 7d, at most 3650d.";
+                    self.found.error(&text.at.within(file), what, mend);
+                }
+                duration
+            });
+            if let Some(confidence) = entry.confidence.as_ref().filter(|c| c.value > 100) {
+                let what = format!("confidence {} is above 100", confidence.value);
+                self.found.error(&confidence.at.within(file), what, "Write 0 to 100.");
+            }
+            // What an entry does not say keeps the tier's default.
+            let default = tier_default(Tier::ALL.get(index).copied().unwrap_or(Tier::Critical));
+            if let Some(tier) = self.model.tiers.get_mut(index) {
+                *tier = TierRequirements {
+                    bound: entry.bound.unwrap_or(default.bound),
+                    max_age: max_age.or(default.max_age),
+                    confidence: entry.confidence.as_ref().map_or(default.confidence, |c| c.value),
+                    approval: entry.approval.map_or(default.approval, approval),
+                    subject: entry.subject.unwrap_or(default.subject),
+                };
+            }
+        }
+    }
+
+    fn bounds(&mut self) {
+        let model = &self.model;
+        let patterns = model.resource_patterns.len() + model.collections.len();
+        let members: usize =
+            model.roles.values().map(|role| role.agents.len() + role.subjects.len()).sum();
+        for (what, count, most) in [
+            ("operations", model.operations.len(), MOST_OPERATIONS),
+            ("systems", model.systems.len(), MOST_ENTRIES),
+            ("labels", model.labels.len(), MOST_ENTRIES),
+            ("collections and patterns over resources", patterns, MOST_ENTRIES),
+            ("destination classes", model.destinations.len(), MOST_ENTRIES),
+            ("members of roles", members, 5 * MOST_ENTRIES),
+        ] {
+            if count > most {
+                let what = format!("more than {most} {what}");
+                self.found.error(&super::whole("bundle.yaml"), what, "Split the bundle.");
+            }
+        }
+    }
+
+    fn shown(&mut self, systems: Vec<(String, Location)>) {
+        for (system, at) in systems {
+            if !self.model.systems.contains_key(&system) {
+                let declared = self.model.systems.iter().map(|(n, s)| (n.as_str(), Some(&s.at)));
+                let (what, mend) = unknown("system", &system, declared);
+                self.found.error(&at, what, mend);
+            }
+            self.model.show_reason.insert(system);
+        }
+    }
+
+    fn routes(&mut self, files: Vec<(&str, Vec<At<RouteEntry>>)>) {
+        let mut specs = Vec::new();
+        for (file, routes) in files {
+            for route in routes {
+                let (at, route) = (route.at.within(file), route.value);
+                self.later(file, "forward", route.forward.as_ref());
+                let place = |at: super::Mark| at.within(file);
+                let known =
+                    self.model.operations.binary_search_by(|o| o.id.cmp(&route.operation.value));
+                if known.is_err() {
+                    let names = self.model.operations.iter().map(|o| (o.id.as_str(), Some(&o.at)));
+                    let (what, mend) = unknown("operation", &route.operation.value, names);
+                    self.found.error(&place(route.operation.at), what, mend);
+                    continue;
+                }
+                specs.push(RouteSpec {
+                    host: route.host.map(|h| Declared { at: place(h.at), value: h.value }),
+                    method: Declared { at: place(route.method.at), value: route.method.value },
+                    path: Declared { at: place(route.path.at), value: route.path.value },
+                    headers: (route.headers.0.into_iter())
+                        .map(|(n, v)| (Declared { at: place(n.at), value: n.value }, v.value))
+                        .collect(),
+                    operation: route.operation.value,
+                    arguments: (route.arguments.0.into_iter())
+                        .map(|(name, from)| {
+                            let at = place(name.at);
+                            (name.value, Declared { at, value: source(from.value) })
+                        })
+                        .collect(),
+                    ignore: (route.ignore.into_iter())
+                        .map(|i| Declared { at: place(i.at), value: ignore(i.value) })
+                        .collect(),
+                    at,
+                });
+            }
+        }
+        if specs.len() > MOST_ROUTES {
+            let what = format!("more than {MOST_ROUTES} routes");
+            return self.found.error(&super::whole("bundle.yaml"), what, "Split the bundle.");
+        }
+        self.model.routes = RouteTable::compile(specs, &self.model.operations, self.found);
+    }
+}
+
+/// What a tier requires where the bundle says nothing.
+pub(super) fn tier_default(tier: Tier) -> TierRequirements {
+    match tier {
+        Tier::Low | Tier::Standard => TierRequirements::default(),
+        Tier::High => TierRequirements { bound: true, ..TierRequirements::default() },
+        Tier::Critical => TierRequirements {
+            bound: true,
+            approval: Approval::Approve,
+            ..TierRequirements::default()
+        },
+    }
+}
+
+fn source(said: SourceEntry) -> Source {
+    match said {
+        SourceEntry::Path(name) => Source::Path(name),
+        SourceEntry::Query(name) => Source::Query(name),
+        SourceEntry::Header(name) => Source::Header(name),
+        SourceEntry::Json(pointer) => Source::Json(pointer),
+    }
+}
+
+fn ignore(said: IgnoreEntry) -> Ignore {
+    match said {
+        IgnoreEntry::Path(name) => Ignore::Path(name),
+        IgnoreEntry::Query(name) => Ignore::Query(name),
+        IgnoreEntry::Json(pointer) => Ignore::Json(pointer),
+        IgnoreEntry::Body => Ignore::Body,
+    }
+}
+
+const fn approval(word: ApprovalWord) -> Approval {
+    match word {
+        ApprovalWord::None => Approval::None,
+        ApprovalWord::Confirm => Approval::Confirm,
+        ApprovalWord::Approve => Approval::Approve,
+        ApprovalWord::TwoPerson => Approval::TwoPerson,
+    }
+}
+
+/// The names of the properties of an object schema.
+pub(crate) fn properties(schema: &serde_json::Value) -> impl Iterator<Item = &str> + Clone {
+    let properties = schema.get("properties").and_then(serde_json::Value::as_object);
+    properties.into_iter().flat_map(|p| p.keys()).map(String::as_str)
+}
+
+/// The names that an object schema requires.
+pub(crate) fn required(schema: &serde_json::Value) -> impl Iterator<Item = &str> {
+    let required = schema.get("required").and_then(serde_json::Value::as_array);
+    required.into_iter().flatten().filter_map(serde_json::Value::as_str)
+}
+
+/// Whether two destination patterns can speak of one kind of destination.
+fn same_kind(a: &str, b: &str) -> bool {
+    [
+        DestinationKind::Email,
+        DestinationKind::UrlHost,
+        DestinationKind::Iban,
+        DestinationKind::Account,
+        DestinationKind::Path,
+    ]
+    .into_iter()
+    .any(|kind| speaks_of(a, kind) && speaks_of(b, kind))
+}
+
+/// `scheme://host[:port]`, lower case, nothing more.
+fn is_origin(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
+        return false;
+    };
+    rest.len() <= 260 && crate::routes::is_host(rest)
+}
+
+/// `30s`, `15m`, `24h`, `7d`; at most ten years.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
+    let unit = text.chars().last()?;
+    let seconds: u64 = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return None,
+    };
+    let number = text.strip_suffix(unit)?;
+    let plain = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    let total = number.parse::<u64>().ok()?.checked_mul(seconds)?;
+    (plain && total > 0 && total <= 3650 * 86_400).then(|| Duration::from_secs(total))
+}

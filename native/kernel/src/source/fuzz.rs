@@ -1,0 +1,65 @@
+//! What a fuzzer calls with random bytes: plain functions, so that tests run the same bodies over a fixed corpus.
+
+use std::collections::BTreeMap;
+
+use crate::json;
+use crate::model::DestinationKind;
+use crate::routes::{Body, HttpRequest};
+
+/// Reads the bytes as one YAML file of a bundle.
+pub fn bundle_file(bytes: &[u8]) {
+    let vars = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+    let mut files = BTreeMap::from([
+        ("bundle.yaml".to_owned(), b"{name: fuzz, tasks: optional}".to_vec()),
+        ("facts.yaml".to_owned(), bytes.to_vec()),
+    ]);
+    drop(super::load(&files, &vars));
+    files.insert("bundle.yaml".to_owned(), bytes.to_vec());
+    drop(super::load(&files, &vars));
+    drop(crate::casefile::parse("tests/fuzz.yaml", bytes, &vars));
+}
+
+/// Reads the bytes as JSON; what is read must come out the same when written and read again.
+pub fn json_text(bytes: &[u8]) {
+    let Ok(value) = json::parse(bytes, json::Limits::default()) else { return };
+    let mut text = String::new();
+    value.write(&mut text);
+    let limits = json::Limits { bytes: usize::MAX, ..json::Limits::default() };
+    assert_eq!(Ok(value), json::parse(text.as_bytes(), limits), "JSON changes when written");
+}
+
+/// Routes a request: the first line is the method, the second the target, then headers up to an empty line, and the
+/// body.
+pub fn request(bytes: &[u8], table: &crate::routes::RouteTable) {
+    let text = String::from_utf8_lossy(bytes);
+    let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let mut lines = head.lines();
+    let (method, path) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let headers: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once(": ")).collect();
+    let body = Body::Whole(body.as_bytes());
+    let routed = table.resolve(&HttpRequest { method, host: "", path, headers: &headers, body });
+    if let Ok(routed) = routed {
+        let arguments = json::parse(&routed.arguments, json::Limits::default());
+        assert!(matches!(arguments, Ok(json::Value::Object(_))), "arguments are no JSON object");
+    }
+}
+
+/// Classifies a destination of each kind; a canonical form must be its own canonical form.
+pub fn destination(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let mut model = crate::model::Model::default();
+    model.build_index();
+    for kind in [
+        DestinationKind::Email,
+        DestinationKind::UrlHost,
+        DestinationKind::Iban,
+        DestinationKind::Account,
+        DestinationKind::Path,
+    ] {
+        let Ok(placed) = model.classify_destination(kind, text) else { continue };
+        if kind != DestinationKind::UrlHost {
+            let again = model.classify_destination(kind, &placed.canonical);
+            assert_eq!(Ok(&placed), again.as_ref(), "a canonical form changes");
+        }
+    }
+}

@@ -1,0 +1,515 @@
+//! The keys of a bundle's YAML files. Their JSON Schema is made from these types.
+
+use schemars::JsonSchema;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::yaml::{At, Entries, Later, Many};
+
+/// `bundle.yaml`: what the bundle is called, and how it is applied.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Manifest {
+    /// Name of the bundle, in every decision and record.
+    pub(crate) name: At<String>,
+    /// What people call this state of it; default: the first 12 hex digits of its digest.
+    pub(crate) revision: Option<At<String>>,
+    /// A number that goes up with each publication.
+    #[expect(dead_code, reason = "only signed bundles compare it")]
+    pub(crate) sequence: Option<At<u64>>,
+    /// Whether every operation needs a task; default `required`.
+    pub(crate) tasks: Option<At<TasksWord>>,
+    /// Not in this version.
+    pub(crate) taskless_tier: Option<At<Later>>,
+    /// Not in this version.
+    pub(crate) implicit_tasks: Option<At<Later>>,
+    /// Not in this version.
+    pub(crate) mcp: Option<At<Later>>,
+    /// Systems whose denials may show a policy's `@reason` to the agent.
+    #[serde(default)]
+    pub(crate) show_reason: Many<At<String>>,
+}
+
+/// Whether every operation needs a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TasksWord {
+    /// Without a task, policy alone decides.
+    Optional,
+    /// Not in this version.
+    Required,
+}
+
+/// Any other YAML file of a bundle: facts. A key may stand in several files.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Facts {
+    /// Which workloads hold a role.
+    #[serde(default)]
+    pub(crate) agents: Entries<AgentMembers>,
+    /// Which subjects hold a role.
+    #[serde(default)]
+    pub(crate) subjects: Entries<Many<At<SubjectRule>>>,
+    /// Systems and their operations.
+    #[serde(default)]
+    pub(crate) catalog: Entries<SystemEntry>,
+    /// What the operations mean: in each file the first rule that matches counts, an exact id before a glob.
+    #[serde(default)]
+    pub(crate) classify: Vec<At<ClassifyRule>>,
+    /// Collections of resources, by name.
+    #[serde(default)]
+    pub(crate) resources: Entries<CollectionEntry>,
+    /// Not in this version.
+    pub(crate) directories: Option<At<Later>>,
+    /// Classes of destinations, by name.
+    #[serde(default)]
+    pub(crate) destinations: Entries<DestinationEntry>,
+    /// Labels, by name.
+    #[serde(default)]
+    pub(crate) labels: Entries<LabelEntry>,
+    /// Not in this version.
+    pub(crate) templates: Option<At<Later>>,
+    /// What a tier requires beyond policy.
+    #[serde(default)]
+    pub(crate) tiers: Entries<TierEntry>,
+    /// Not in this version.
+    pub(crate) sequences: Option<At<Later>>,
+    /// Not in this version.
+    pub(crate) budgets: Option<At<Later>>,
+    /// Not in this version.
+    pub(crate) exceptions: Option<At<Later>>,
+    /// Which HTTP request is which operation.
+    #[serde(default)]
+    pub(crate) routes: Vec<At<RouteEntry>>,
+    /// Whether decisions are enforced; this version does `enforce` only.
+    pub(crate) mode: Option<At<ModeEntry>>,
+}
+
+/// The workloads of a role: a list of SPIFFE ids and patterns, or a mapping with `match`.
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
+pub(crate) enum AgentMembers {
+    /// SPIFFE ids; `*` stands for one whole path segment.
+    List(Vec<At<String>>),
+    /// The same with more to say.
+    Object(AgentObject),
+}
+
+/// The workloads of a role, with limits.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AgentObject {
+    /// SPIFFE ids; `*` stands for one whole path segment.
+    pub(crate) r#match: Many<At<String>>,
+    /// Not in this version.
+    pub(crate) limits: Option<At<Later>>,
+    /// Not in this version.
+    pub(crate) isolated: Option<At<Later>>,
+}
+
+/// A condition on a verified subject token.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SubjectRule {
+    /// Alias of the issuer in the configuration.
+    pub(crate) issuer: At<String>,
+    /// A claim that the issuer's entry in the configuration keeps, or `sub`; without it every subject of the issuer.
+    pub(crate) claim: Option<At<String>>,
+    /// The claim is a list of texts, and this is one of them.
+    pub(crate) contains: Option<At<String>>,
+    /// The claim is this text.
+    pub(crate) equals: Option<At<String>>,
+}
+
+/// A system and its operations.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SystemEntry {
+    /// The kind of its interface.
+    pub(crate) kind: At<SystemWord>,
+    /// `https://host[:port]`.
+    pub(crate) origin: Option<At<String>>,
+    /// Not in this version.
+    pub(crate) reports: Option<At<Later>>,
+    /// Its operations, by name: the id is `<system>.<name>`.
+    #[serde(default)]
+    pub(crate) operations: Entries<OperationEntry>,
+}
+
+/// The kind of a system's interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SystemWord {
+    /// A plain HTTP API, or one that is asked about over gRPC only.
+    Http,
+    /// Not in this version.
+    Mcp,
+}
+
+/// An operation, as its system describes it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OperationEntry {
+    /// What it does, for people.
+    #[expect(dead_code, reason = "for people")]
+    pub(crate) description: Option<String>,
+    /// JSON Schema of its arguments, an object; default: no arguments.
+    pub(crate) input: Option<At<serde_json::Value>>,
+    /// Not in this version.
+    pub(crate) provider: Option<At<Later>>,
+}
+
+/// What the operations of an id or a glob mean.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClassifyRule {
+    /// An operation id, or a glob: `*` stands for any characters.
+    pub(crate) r#match: At<String>,
+    /// What the operation does: at least one.
+    pub(crate) effects: At<Vec<At<EffectWord>>>,
+    /// How much it can hurt; default by its effects.
+    pub(crate) tier: Option<At<TierWord>>,
+    /// Labels that its results carry.
+    pub(crate) yields: Option<Yields>,
+    /// What it acts on.
+    pub(crate) resource: Option<ResourceEntry>,
+    /// Where its data goes.
+    pub(crate) destination: Option<At<DestinationFrom>>,
+    /// Nothing has happened when it fails.
+    #[serde(default)]
+    pub(crate) abortable: bool,
+    /// Not in this version.
+    pub(crate) split: Option<At<Later>>,
+    /// Not in this version.
+    pub(crate) rows: Option<At<Later>>,
+    /// Not in this version.
+    pub(crate) provider: Option<At<Later>>,
+}
+
+/// What an operation does to the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum EffectWord {
+    /// Returns data.
+    Read,
+    /// Changes data.
+    Write,
+    /// Removes data.
+    Delete,
+    /// Carries data out.
+    Export,
+    /// Runs code.
+    Execute,
+    /// Gives rights.
+    Grant,
+}
+
+/// How much an operation can hurt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TierWord {
+    /// Public reads.
+    Low,
+    /// Everyday operations.
+    Standard,
+    /// Hard to undo.
+    High,
+    /// Changes who may do what, or cannot be undone.
+    Critical,
+}
+
+/// Labels that results carry: a list, or the least and the most.
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
+pub(crate) enum Yields {
+    /// Exactly these.
+    Exact(Vec<At<String>>),
+    /// At least and at most these.
+    Range(YieldsRange),
+}
+
+/// The least and the most labels that results carry.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct YieldsRange {
+    /// Always carried.
+    #[serde(default)]
+    pub(crate) minimum: Vec<At<String>>,
+    /// Carried at most; holds the minimum.
+    pub(crate) maximum: Vec<At<String>>,
+}
+
+/// Which resource an operation acts on.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ResourceEntry {
+    /// A collection of `resources`.
+    pub(crate) collection: At<String>,
+    /// JSON pointer to the argument that holds the id; without it the collection as a whole.
+    pub(crate) id: Option<At<String>>,
+}
+
+/// Where an operation sends data.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DestinationFrom {
+    /// JSON pointers to the arguments that name destinations; without it the enforcer names them.
+    #[serde(default)]
+    pub(crate) from: Many<At<String>>,
+    /// How a destination is written.
+    pub(crate) r#type: At<DestinationWord>,
+    /// The class where no argument names one; default: the least trusted class.
+    pub(crate) when_absent: Option<At<String>>,
+}
+
+/// How a destination is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum DestinationWord {
+    /// An email address.
+    Email,
+    /// An http or https URL; its host counts.
+    Url,
+    /// An IBAN.
+    Iban,
+    /// The name of an account.
+    Account,
+    /// A path.
+    Path,
+}
+
+/// A collection of resources.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CollectionEntry {
+    /// Labels of every resource in it.
+    #[serde(default)]
+    pub(crate) labels: Vec<At<String>>,
+    /// More labels, by id.
+    #[serde(default)]
+    pub(crate) patterns: Vec<PatternEntry>,
+}
+
+/// Labels of the resources whose id matches.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PatternEntry {
+    /// A pattern over the id: `*` one whole segment, a last `**` any number of them.
+    pub(crate) r#match: At<String>,
+    /// Labels that it adds.
+    pub(crate) labels: Vec<At<String>>,
+}
+
+/// A class of destinations.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DestinationEntry {
+    /// Patterns over the canonical form; the most specific one wins.
+    #[serde(default)]
+    pub(crate) r#match: Many<At<String>>,
+    /// Confidentiality labels that may go there.
+    pub(crate) clearance: Vec<At<String>>,
+    /// Not in this version.
+    pub(crate) directory: Option<At<Later>>,
+}
+
+/// A label.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LabelEntry {
+    /// What it speaks of.
+    pub(crate) kind: LabelWord,
+    /// What it means, for people.
+    #[expect(dead_code, reason = "for people")]
+    pub(crate) description: Option<String>,
+    /// Not in this version.
+    pub(crate) derive: Option<At<Later>>,
+}
+
+/// What a label speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LabelWord {
+    /// Who may see the data.
+    Confidentiality,
+    /// How far the data may be believed.
+    Trust,
+}
+
+/// What a tier requires beyond policy.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TierEntry {
+    /// The caller's credential is bound to a key that the caller proved.
+    pub(crate) bound: Option<bool>,
+    /// The caller's credential is at most this old: `30s`, `15m`, `24h`, `7d`.
+    pub(crate) max_age: Option<At<String>>,
+    /// Least confidence, 0 to 100.
+    pub(crate) confidence: Option<At<u8>>,
+    /// Who must agree.
+    pub(crate) approval: Option<ApprovalWord>,
+    /// A verified subject stands in the chain.
+    pub(crate) subject: Option<bool>,
+}
+
+/// Who must agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ApprovalWord {
+    /// Nobody.
+    None,
+    /// The subject.
+    Confirm,
+    /// Another person.
+    Approve,
+    /// Two other persons.
+    TwoPerson,
+}
+
+/// Whether decisions are enforced: a word, or a mapping.
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
+pub(crate) enum ModeEntry {
+    /// `enforce`.
+    Word(String),
+    /// By system, agent or tier.
+    Object(ModeObject),
+}
+
+/// Whether decisions are enforced.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ModeObject {
+    /// This version does `enforce` only.
+    pub(crate) default: Option<String>,
+    /// Not in this version.
+    pub(crate) owner: Option<Later>,
+    /// Not in this version.
+    pub(crate) until: Option<Later>,
+    /// Not in this version.
+    pub(crate) systems: Option<Later>,
+    /// Not in this version.
+    pub(crate) agents: Option<Later>,
+    /// Not in this version.
+    pub(crate) tiers: Option<Later>,
+}
+
+/// Which HTTP request is which operation.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RouteEntry {
+    /// `host` or `host:port`; without a port any port, without it any host.
+    pub(crate) host: Option<At<String>>,
+    /// The method, upper case.
+    pub(crate) method: At<String>,
+    /// The path: literal segments and `{name}` segments.
+    pub(crate) path: At<String>,
+    /// Headers that must be there once, with exactly this value.
+    #[serde(default)]
+    pub(crate) headers: Entries<At<String>>,
+    /// The operation.
+    pub(crate) operation: At<String>,
+    /// Where each of its arguments comes from.
+    #[serde(default)]
+    pub(crate) arguments: Entries<At<SourceEntry>>,
+    /// Parts of the request that are no arguments.
+    #[serde(default)]
+    pub(crate) ignore: Vec<At<IgnoreEntry>>,
+    /// Not in this version.
+    pub(crate) forward: Option<At<Later>>,
+}
+
+/// Where an argument comes from.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SourceEntry {
+    /// A `{name}` segment of the path.
+    Path(String),
+    /// A member of the query.
+    Query(String),
+    /// A header.
+    Header(String),
+    /// A JSON pointer into the body; `""` is the whole body.
+    Json(String),
+}
+
+/// A part of a request that is no argument.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum IgnoreEntry {
+    /// A `{name}` segment of the path.
+    Path(String),
+    /// A member of the query.
+    Query(String),
+    /// A JSON pointer into the body, with all below it.
+    Json(String),
+    /// The whole body, of whatever kind.
+    Body,
+}
+
+/// A value that is a list of `$list` or a mapping that is `$object`; places survive, which serde's own untagged enums
+/// would lose.
+macro_rules! list_or_object {
+    ($type:ident, $list:ident, $object:ident, $expecting:literal) => {
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Either;
+                impl<'de> Visitor<'de> for Either {
+                    type Value = $type;
+
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str($expecting)
+                    }
+                    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<$type, A::Error> {
+                        Deserialize::deserialize(SeqAccessDeserializer::new(seq)).map($type::$list)
+                    }
+                    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<$type, A::Error> {
+                        Deserialize::deserialize(MapAccessDeserializer::new(map))
+                            .map($type::$object)
+                    }
+                }
+                deserializer.deserialize_any(Either)
+            }
+        }
+    };
+}
+
+list_or_object!(AgentMembers, List, Object, "a list of SPIFFE ids, or a mapping with `match`");
+list_or_object!(
+    Yields,
+    Exact,
+    Range,
+    "a list of labels, or a mapping with `minimum` and `maximum`"
+);
+
+impl<'de> Deserialize<'de> for ModeEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = ModeEntry;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("`enforce`, or a mapping")
+            }
+            fn visit_str<E>(self, v: &str) -> Result<ModeEntry, E> {
+                Ok(ModeEntry::Word(v.to_owned()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ModeEntry, A::Error> {
+                Deserialize::deserialize(MapAccessDeserializer::new(map)).map(ModeEntry::Object)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// What one file of a bundle may be: for the published schema only.
+#[derive(JsonSchema)]
+#[schemars(untagged, title = "Authz bundle file")]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(crate) enum AnyFile {
+    /// `bundle.yaml`.
+    Manifest(Manifest),
+    /// Any other file.
+    Facts(Facts),
+}
