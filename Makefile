@@ -9,6 +9,9 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/authz
 # One target folder for extension, tests and lints, outside the tree so that clones share it.
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# As maturin sets them: no cargo command of ours links libpython, or looks for another Python.
+export PYO3_BUILD_EXTENSION_MODULE := 1
+export PYO3_PYTHON = $(CURDIR)/.venv/bin/python
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -48,7 +51,7 @@ $(STAMPS)/deps: requirements.lock
 
 # `--locked` is said by pyproject.toml; `--no-deps` is not needed, since the lock holds every dependency.
 $(STAMPS)/native: $(STAMPS)/deps pyproject.toml $(NATIVE)
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/maturin develop --quiet
+	PIP_QUIET=1 VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/maturin develop
 	@touch $@
 
 .PHONY: lock
@@ -99,11 +102,11 @@ lint-proto: $(STAMPS)/deps
 	$(PY) scripts/proto.py --breaking
 
 .PHONY: lint-rust
-lint-rust:
+lint-rust: $(STAMPS)/deps
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --locked --workspace --all-targets -- --deny warnings
-	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --offline check; \
-		else echo "cargo-deny is not installed: licences and advisories not checked"; fi
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --offline check bans licenses sources; \
+		else echo "cargo-deny is not installed: licences of crates not checked"; fi
 
 # --- tests
 
@@ -118,7 +121,8 @@ test-quick: setup ## unit tests only, of Rust's pure crates and of Python
 	$(PYTEST) -q tests/unit
 
 .PHONY: test-rust
-test-rust: ## every Rust test
+test-rust: $(STAMPS)/deps ## every Rust test
+	$(CARGO) test --locked --workspace --no-run
 	$(CARGO) test --quiet --locked --workspace
 
 .PHONY: test-python
@@ -130,7 +134,7 @@ test-integration: setup ## only the tests that start servers and Envoy
 	$(PYTEST) tests/integration
 
 .PHONY: fuzz
-fuzz: ## the fuzz bodies, long (FUZZ_CASES=100000 inputs a parser)
+fuzz: $(STAMPS)/deps ## the fuzz bodies, long (FUZZ_CASES=100000 inputs a parser)
 	$(CARGO) test --quiet --locked --workspace fuzz
 fuzz: export PROPTEST_CASES := $(or $(FUZZ_CASES),100000)
 
