@@ -103,6 +103,7 @@ fn aud_is_required_and_holds_ours() {
         json!(null),
         json!("other"),
         json!(""),
+        json!([""]),
         json!([]),
         json!(["other"]),
         json!("Authz"),
