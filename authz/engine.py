@@ -152,8 +152,13 @@ class Plan:
         Raises:
             BundleError: A test file cannot be read.
         """
+        cases = {
+            name: content
+            for name, content in bundle.files.items()
+            if name.startswith("tests/") and name.endswith((".yaml", ".yml"))
+        }
         try:
-            return TestReport(json.loads(self.native.test(dict(bundle.files), now_ms)))
+            return TestReport(json.loads(self.native.test(cases, now_ms)))
         except _native.BundleError as error:
             raise BundleError(_diagnostics(error.diagnostics)) from error
 

@@ -1,5 +1,7 @@
 """Verbs for development: demo, and keys of a throw-away trust domain."""
 
+import signal
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -7,10 +9,12 @@ import typer
 
 from authz.cli.show import Show
 from authz.errors import UsageError
+from authz.tools.demo import Demo
 from authz.tools.keys import DevDomain
 
 __all__ = ["register"]
 
+_DIFFERS = 2
 KeyFolder = Annotated[Path, typer.Argument(help="Where the keys lie.", file_okay=False)]
 _ISSUER = "https://idp.dev.example"
 
@@ -27,6 +31,57 @@ def register(app: typer.Typer) -> None:
     group.command("make")(make)
     group.command("token")(token)
     app.add_typer(group, name="keys")
+    app.command("demo")(demo)
+
+
+def demo(
+    *,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Stay up, and print lines for grpcurl, ghz and curl.")
+    ] = False,
+) -> None:
+    """Make real calls in a throw-away trust domain, over gRPC and Envoy; exits with 2 if one comes out wrong."""
+    show = Show()
+    with Demo(show.note) as running:
+        rows = list(running.rows())
+        show.table(
+            ("", "by", "who", "asked", "expected", "got", "ms", ""),
+            [
+                (
+                    "ok" if row.well else "WRONG",
+                    row.by,
+                    row.who,
+                    row.asked,
+                    row.expected,
+                    row.got,
+                    f"{row.milliseconds:.2f}",
+                    row.note,
+                )
+                for row in rows
+            ],
+        )
+        wrong = sum(not row.well for row in rows)
+        show.line(
+            f"{len(rows) - wrong} as expected, {wrong} not; build profile: {running.profile}"
+            + ("" if running.profile == "release" else " (latencies say nothing about a release)")
+        )
+        if keep:
+            show.line(running.paste())
+            show.note("staying up; Ctrl-C ends it")
+            _wait_for_signal()
+    if wrong:
+        raise typer.Exit(_DIFFERS)
+
+
+def _wait_for_signal() -> None:
+    stop = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stop.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    stop.wait()
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def make(

@@ -8,23 +8,27 @@ from authz.engine import Plan, TestReport
 from authz.errors import BundleTestError
 from authz.model import BundleFiles, Diagnostic
 
-__all__ = ["CaseResult", "Compiled", "compile_bundle", "own_tests"]
+__all__ = ["Compiled", "Failure", "Outcome", "compile_bundle", "outcome"]
 
 
 @dataclass(frozen=True, slots=True)
-class CaseResult:
-    """What one test of a bundle came to."""
+class Failure:
+    """A step of a test that did not come out as expected, or a test file that cannot be read."""
 
-    name: str
-    """Its name."""
+    test: str
+    """Name of the test; empty where the file cannot be read."""
+    step: int
+    """Which step, from 1."""
     file: str
     """Its file."""
     line: int
     """Its line."""
-    passed: bool
-    """It passed."""
+    expected: str
+    """What was expected."""
+    actual: str
+    """What came instead."""
     message: str
-    """How it failed."""
+    """What happened."""
 
     def defect(self) -> Diagnostic:
         """Tell the failure.
@@ -32,8 +36,40 @@ class CaseResult:
         Returns:
             What, where, how to mend.
         """
-        what = f"test `{self.name}` fails: {self.message}"
-        return Diagnostic(what, self.file, self.line, mend="Mend the policy, or the test.")
+        if not self.test:
+            return Diagnostic(self.message)
+        what = f"test `{self.test}`, step {self.step}: expected {self.expected}; got {self.actual}."
+        said = f" {self.message[:1].upper()}{self.message[1:]}." if self.message else ""
+        return Diagnostic(what + said, self.file, self.line, mend="Mend the policy, or the test.")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a bundle's tests came to."""
+
+    passed: int
+    """Steps that came out as expected."""
+    skipped: int
+    """Tests that only a server can run."""
+    failures: tuple[Failure, ...]
+    """What did not."""
+    omitted: int
+    """Failures beyond those listed."""
+
+    @property
+    def failed(self) -> int:
+        """How many failed."""
+        return len(self.failures) + self.omitted
+
+    def check(self) -> None:
+        """Refuse a bundle of which a test fails.
+
+        Raises:
+            BundleTestError: One does.
+        """
+        if self.failed:
+            more = (Diagnostic(f"{self.omitted} more failures."),) if self.omitted else ()
+            raise BundleTestError((*(failure.defect() for failure in self.failures), *more))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +78,8 @@ class Compiled:
 
     plan: Plan
     """The plan."""
-    tests: int
-    """How many of its own tests passed."""
+    tests: Outcome
+    """What its own tests came to: none failed."""
 
 
 def compile_bundle(
@@ -65,31 +101,34 @@ def compile_bundle(
         BundleTestError: A test of its own fails.
     """
     plan = Plan.compile(bundle, variables, previous)
-    results = own_tests(plan.test(bundle, now_ms))
-    failed = tuple(result.defect() for result in results if not result.passed)
-    if failed:
-        raise BundleTestError(failed)
-    return Compiled(plan, len(results))
+    tests = outcome(plan.test(bundle, now_ms))
+    tests.check()
+    return Compiled(plan, tests)
 
 
-def own_tests(report: TestReport) -> tuple[CaseResult, ...]:
+def outcome(report: TestReport) -> Outcome:
     """Read what a bundle's tests came to.
 
     Args:
         report: The engine's report.
 
     Returns:
-        One result a test.
+        The same as values.
     """
-    cases: list[dict[str, Any]] = list(report.document.get("cases", ()))
-    return tuple(
-        CaseResult(
-            str(case.get("name", "")),
-            str(case.get("file", "")),
-            int(case.get("line") or 0),
-            # Whatever does not say that it passed has failed.
-            passed=case.get("passed") is True,
-            message=str(case.get("message", "")),
+    document = report.document
+    listed: list[dict[str, Any]] = list(document["failed"])
+    failures = tuple(
+        Failure(
+            test=str(one["test"]),
+            step=int(one["step"]),
+            file=str(one["file"]),
+            line=int(one["line"]),
+            expected=str(one["expected"]),
+            actual=str(one["actual"]),
+            message=str(one["message"]),
         )
-        for case in cases
+        for one in listed
+    )
+    return Outcome(
+        int(document["passed"]), int(document["skipped"]), failures, int(document["omitted"])
     )

@@ -230,7 +230,7 @@ class Node:
 
     def _build(self, undo: ExitStack) -> _Parts:
         config, log = self._config, self._log
-        metrics = Metrics(__version__, build_profile())
+        metrics = Metrics()
         engine = Engine(engine_settings(config))
         undo.callback(engine.close)
         metrics.pull(engine.metrics)

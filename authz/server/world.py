@@ -156,7 +156,7 @@ class World:
             digest=plan.digest,
             policies=plan.policy_count,
             operations=plan.operation_count,
-            tests=compiled.tests,
+            tests=compiled.tests.passed,
             trust=trust.revision,
         )
         return True

@@ -56,14 +56,9 @@ class _Pulled(Collector):
 
 
 class Metrics:
-    """The metrics of one node.
+    """The metrics of one node."""
 
-    Args:
-        version: Version of the software.
-        profile: Build profile of the engine.
-    """
-
-    def __init__(self, version: str, profile: str) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self._handled = Counter(
             "grpc_server_handled_total",
@@ -92,8 +87,6 @@ class Metrics:
             registry=self.registry,
         )
         self._bundle = Info("authz_bundle", "The bundle that serves.", registry=self.registry)
-        build = Info("authz_build", "The software.", registry=self.registry)
-        build.info({"version": version, "profile": profile})
 
     def observer(self, service: str, method: str) -> Callable[[float], None]:
         """Make what counts the OK answers of one method.

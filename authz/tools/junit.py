@@ -1,36 +1,35 @@
 """Writes what a bundle's tests came to as JUnit XML, for build servers."""
 
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
 from pathlib import Path
 
-from authz.context import CaseResult
+from authz.context import Outcome
 
 __all__ = ["write_junit"]
 
 
-def write_junit(cases: Sequence[CaseResult], file: Path) -> None:
+def write_junit(tests: Outcome, file: Path) -> None:
     """Write the report.
 
+    Steps that passed have no names: they are counted, and only failures are cases with a name.
+
     Args:
-        cases: What each test came to.
+        tests: What the tests came to.
         file: Where.
     """
     suite = ET.Element(
         "testsuite",
         name="authz",
-        tests=str(len(cases)),
-        failures=str(sum(not case.passed for case in cases)),
+        tests=str(tests.passed + tests.skipped + tests.failed),
+        failures=str(tests.failed),
+        skipped=str(tests.skipped),
     )
-    for case in cases:
-        node = ET.SubElement(
-            suite,
-            "testcase",
-            name=case.name,
-            classname=case.file,
-            file=case.file,
-            line=str(case.line),
-        )
-        if not case.passed:
-            ET.SubElement(node, "failure", message=case.message).text = case.message
+    for failure in tests.failures:
+        name = f"{failure.test}, step {failure.step}" if failure.test else failure.file
+        attributes = {"file": failure.file, "line": str(failure.line)}
+        case = ET.SubElement(suite, "testcase", attributes, name=name, classname=failure.file)
+        said = str(failure.defect())
+        ET.SubElement(case, "failure", message=said).text = said
+    for number in range(1, tests.passed + 1):
+        ET.SubElement(suite, "testcase", name=f"passed step {number}", classname="authz")
     ET.ElementTree(suite).write(file, encoding="unicode", xml_declaration=True)

@@ -193,6 +193,22 @@ class DevDomain:
         }
         return _sign(self.agents, claims)
 
+    def forged_svid(self, forger: "DevDomain", path: str, audience: str) -> str:
+        """Make a JWT-SVID that claims to be of this domain, signed with another one's key.
+
+        Args:
+            forger: Whose key signs it, under the name of this domain's key.
+            path: Path of the SPIFFE id.
+            audience: Its `aud`.
+
+        Returns:
+            The token; no verifier may accept it.
+        """
+        disguised = DevDomain(
+            self.domain, self.issuer, _Key(self.agents.kid, forger.agents.private), self.subjects
+        )
+        return disguised.svid(path, audience)
+
     def subject_token(
         self,
         sub: str,

@@ -204,7 +204,8 @@ def test_the_engine_gets_what_the_transport_knows(server: Server) -> None:
     (facts,) = server.engine.seen
     assert facts.listener == "main"
     assert facts.remaining is not None
-    assert 0 < facts.remaining <= 7
+    # On the wire grpc rounds it up by a few milliseconds.
+    assert 0 < facts.remaining <= 7.1
     assert facts.traceparent == "00-a-b-01"
     assert facts.authorization == "one,two"
     assert (facts.peer or "").startswith("ipv4:127.0.0.1")

@@ -1,0 +1,144 @@
+"""What the demo asks, by whom, and what must come of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from authz.tools.keys import DevDomain
+
+__all__ = ["AUDIENCE", "BOT", "CALLS", "REQUESTS", "Call", "Request", "Tokens"]
+
+AUDIENCE: Final = "authz"
+"""Our own `aud`, and that of subject tokens."""
+BOT: Final = "/ns/support/sa/bot"
+"""Path of the support agent."""
+
+
+class Tokens(StrEnum):
+    """Which credentials are sent."""
+
+    GOOD = "the support agent, for alice of staff"
+    GUEST = "the support agent, for mallory, a guest"
+    ALONE = "the support agent, for nobody"
+    STRANGER = "an agent without a role, for alice"
+    EXPIRED = "an expired SVID"
+    AUDIENCE = "an SVID for another audience"
+    KEY = "an SVID signed with another key"
+    DOMAIN = "an SVID of a domain that nobody trusts"
+    SUBJECT = "a subject token that is expired"
+    NONE = "no credential"
+
+    def make(self, domain: DevDomain, forger: DevDomain) -> tuple[str | None, str | None]:
+        """Make the tokens.
+
+        Args:
+            domain: The trusted domain.
+            forger: Another domain with other keys.
+
+        Returns:
+            The agent's and the subject's.
+        """
+        staff = domain.subject_token("alice", AUDIENCE, {"groups": ["staff"]})
+        agent: str | None = {
+            Tokens.STRANGER: domain.svid("/ns/lab/sa/toy", AUDIENCE),
+            Tokens.EXPIRED: domain.svid(BOT, AUDIENCE, lifetime=-600),
+            Tokens.AUDIENCE: domain.svid(BOT, "billing"),
+            Tokens.KEY: domain.forged_svid(forger, BOT, AUDIENCE),
+            Tokens.DOMAIN: forger.svid(BOT, AUDIENCE),
+        }.get(self, domain.svid(BOT, AUDIENCE))
+        subject: str | None = {
+            Tokens.GUEST: domain.subject_token("mallory", AUDIENCE, {"groups": ["guests"]}),
+            Tokens.SUBJECT: domain.subject_token(
+                "alice", AUDIENCE, {"groups": ["staff"]}, lifetime=-600
+            ),
+        }.get(self, staff)
+        if self is Tokens.ALONE:
+            subject = None
+        if self is Tokens.NONE:
+            agent = subject = None
+        return agent, subject
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A decision asked for over gRPC."""
+
+    operation: str
+    """Operation id."""
+    arguments: str
+    """JSON."""
+    outcome: str
+    """Expected outcome."""
+    reason: str
+    """Expected reason code."""
+    tokens: Tokens = Tokens.GOOD
+    """Who asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request sent through Envoy."""
+
+    method: str
+    """HTTP method."""
+    target: str
+    """Path and query."""
+    status: int
+    """Expected status."""
+    tokens: Tokens = Tokens.GOOD
+    """Who asks."""
+    body: str = ""
+    """JSON; may be empty."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """More headers."""
+    note: str = ""
+    """What it shows."""
+
+
+_SEARCH: Final = ("crm.search", '{"q": "smith"}')
+
+CALLS: Final = (
+    Call(*_SEARCH, "PERMIT", "PERMITTED"),
+    Call("mail.send", '{"to": "bob@corp.example", "body": "hi"}', "PERMIT", "PERMITTED"),
+    Call("mail.send", '{"to": "x@evil.example", "body": "hi"}', "STEP_UP", "CONFIRM_REQUIRED"),
+    Call("crm.delete", '{"id": "42"}', "DENY", "NOT_PERMITTED"),
+    Call("crm.drop", "{}", "DENY", "UNKNOWN_OPERATION"),
+    Call("crm.search", '{"q": 1}', "DENY", "BAD_INPUT"),
+    Call("crm.search", '{"q": "a", "q": "b"}', "DENY", "BAD_INPUT"),
+    Call(*_SEARCH, "DENY", "CHAIN_NOT_PERMITTED", Tokens.GUEST),
+    Call(*_SEARCH, "PERMIT", "PERMITTED", Tokens.ALONE),
+    Call(*_SEARCH, "DENY", "NOT_PERMITTED", Tokens.STRANGER),
+    Call(*_SEARCH, "DENY", "EXPIRED_CREDENTIAL", Tokens.EXPIRED),
+    Call(*_SEARCH, "DENY", "WRONG_AUDIENCE", Tokens.AUDIENCE),
+    Call(*_SEARCH, "DENY", "BAD_CREDENTIAL", Tokens.KEY),
+    Call(*_SEARCH, "DENY", "UNTRUSTED_ISSUER", Tokens.DOMAIN),
+    Call(*_SEARCH, "DENY", "EXPIRED_CREDENTIAL", Tokens.SUBJECT),
+    Call(*_SEARCH, "DENY", "NO_CREDENTIAL", Tokens.NONE),
+)
+"""Asked on both lanes."""
+
+REQUESTS: Final = (
+    Request("GET", "/customers?q=smith", 200, note="reaches the API"),
+    Request(
+        "GET",
+        "/customers/42",
+        200,
+        headers={"x-authz-agent": "spiffe://dev.example/ns/root"},
+        note="a forged identity header is overwritten",
+    ),
+    Request(
+        "POST", "/mail", 200, body='{"to": "bob@corp.example", "body": "hi"}', note="to a colleague"
+    ),
+    Request(
+        "POST", "/mail", 403, body='{"to": "x@evil.example", "body": "hi"}', note="step-up: confirm"
+    ),
+    Request("DELETE", "/customers/42", 403, note="not permitted"),
+    Request("GET", "/customers?q=smith&all=1", 400, note="a parameter that no route knows"),
+    Request("GET", "/customers//42", 400, note="a path that two readers read differently"),
+    Request("GET", "/secrets", 403, note="no route"),
+    Request("GET", "/customers?q=smith", 401, Tokens.EXPIRED, note="expired"),
+    Request("GET", "/customers?q=smith", 401, Tokens.KEY, note="wrong key"),
+    Request("GET", "/customers?q=smith", 401, Tokens.NONE, note="no credential"),
+)
+"""Sent through Envoy."""

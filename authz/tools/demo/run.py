@@ -1,0 +1,286 @@
+"""Sets the demo up, asks everything that `rows` lists, and tells what came of it."""
+
+import base64
+import http.client
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import grpc
+
+from authz.errors import UnavailableError
+from authz.tools.demo.envoy import Envoy, find_envoy
+from authz.tools.demo.node import NodeProcess
+from authz.tools.demo.rows import AUDIENCE, BOT, CALLS, REQUESTS, Call, Request, Tokens
+from authz.tools.demo.upstream import Upstream
+from authz.tools.keys import DevDomain
+from authz.v1 import decision_pb2, reason_pb2
+
+__all__ = ["Demo", "Row"]
+
+_DOMAIN: Final = "dev.example"
+_ISSUER: Final = "https://idp.dev.example"
+_HOST: Final = "crm.example"
+_CHECK: Final = "/authz.v1.Authorizer/Check"
+_MISSING: Final = "(Envoy is missing)"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One call and what came of it."""
+
+    by: str
+    """Which way it went."""
+    asked: str
+    """What was asked."""
+    who: str
+    """By whom."""
+    expected: str
+    """What must come."""
+    got: str
+    """What came."""
+    milliseconds: float
+    """How long the caller waited."""
+    note: str = ""
+    """What it shows."""
+
+    @property
+    def well(self) -> bool:
+        """It came out as expected."""
+        return self.expected == self.got
+
+
+class Demo:
+    """The demo's node, Envoy and upstream; a context manager.
+
+    Args:
+        say: Told what is being done.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._undo = ExitStack()
+        self.folder = Path()
+        self.profile = ""
+        self.addresses: dict[str, str] = {}
+        self.envoy: Envoy | None = None
+        self._domain = DevDomain.make(_DOMAIN, _ISSUER)
+        self._forger = DevDomain.make("evil.example", _ISSUER)
+
+    def __enter__(self) -> Self:
+        """Start everything."""
+        with ExitStack() as undo:
+            self._start(undo)
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop everything, and remove the folder."""
+        self._undo.__exit__(kind, error, trace)
+
+    def _start(self, undo: ExitStack) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="authz-demo-"))
+        undo.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self._say(f"a throw-away trust domain {_DOMAIN} in {self.folder}")
+        self._domain.publish(self.folder)
+        bundle = undo.enter_context(as_file(files("authz.tools.demo") / "bundle"))
+        config = self.folder / "config.yaml"
+        config.write_text(_config(self.folder, bundle))
+        self._say("the node: authz serve")
+        node = NodeProcess(config, self.folder / "node.log")
+        undo.callback(node.close)
+        self.profile, self.addresses = node.profile, node.addresses
+        program = find_envoy()
+        if program is not None:
+            self._say("an upstream, and Envoy before it")
+            upstream = Upstream()
+            undo.callback(upstream.close)
+            self.envoy = Envoy(
+                program, self.folder, self.folder / "run" / "envoy.sock", upstream.port
+            )
+            undo.callback(self.envoy.close)
+
+    # --- asking
+
+    def rows(self) -> Iterator[Row]:
+        """Ask everything.
+
+        Yields:
+            What came of each call.
+        """
+        for lane, listener in (("gRPC", "main"), ("gRPC, fast lane", "fast")):
+            with grpc.insecure_channel(self.addresses[listener]) as channel:
+                # The first call opens the connection, which no row should show as its latency.
+                self._call(channel, lane, CALLS[0])
+                for call in CALLS:
+                    yield self._call(channel, lane, call)
+        if self.envoy is None:
+            yield Row(
+                "Envoy", "", "", "Envoy runs", _MISSING, 0.0, 'pip install "authz-runtime[demo]"'
+            )
+            return
+        self._request(self.envoy.port, REQUESTS[0])
+        for request in REQUESTS:
+            yield self._request(self.envoy.port, request)
+
+    def _call(self, channel: grpc.Channel, lane: str, call: Call) -> Row:
+        agent, subject = call.tokens.make(self._domain, self._forger)
+        ask = decision_pb2.CheckRequest(
+            operation=call.operation,
+            arguments_json=call.arguments.encode(),
+            evidence=[
+                decision_pb2.Evidence(
+                    role=role, scheme=decision_pb2.EVIDENCE_SCHEME_BEARER, token=token
+                )
+                for role, token in (
+                    (decision_pb2.EVIDENCE_ROLE_AGENT, agent),
+                    (decision_pb2.EVIDENCE_ROLE_SUBJECT, subject),
+                )
+                if token is not None
+            ],
+        )
+        method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_CHECK)
+        started = time.perf_counter()
+        try:
+            received = method(ask.SerializeToString(), timeout=10)
+            took = time.perf_counter() - started
+            decision = decision_pb2.CheckResponse.FromString(received).decision
+            outcome = decision_pb2.Outcome.Name(decision.outcome).removeprefix("OUTCOME_")
+            reason = reason_pb2.ReasonCode.Name(decision.reason_code).removeprefix("REASON_CODE_")
+            got = f"{outcome} {reason}"
+        except grpc.RpcError as error:
+            took = time.perf_counter() - started
+            got = f"RPC error: {error}"
+        asked = f"{call.operation} {call.arguments}"
+        return Row(lane, asked, call.tokens, f"{call.outcome} {call.reason}", got, took * 1000)
+
+    def _request(self, port: int, request: Request) -> Row:
+        agent, subject = request.tokens.make(self._domain, self._forger)
+        headers = {"host": _HOST, **request.headers}
+        if agent is not None:
+            headers["authorization"] = f"Bearer {agent}"
+        if subject is not None:
+            headers["authz-subject"] = subject
+        if request.body:
+            headers["content-type"] = "application/json"
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        started = time.perf_counter()
+        try:
+            connection.request(request.method, request.target, request.body or None, headers)
+            answer = connection.getresponse()
+            body = answer.read()
+            got = str(answer.status)
+        except OSError as error:
+            got, body = f"no answer: {error}", b""
+        finally:
+            connection.close()
+        took = time.perf_counter() - started
+        if got == "200" and (wrong := _wrong_headers(body)):
+            got = f"200, but {wrong}"
+        asked = f"{request.method} {request.target}"
+        return Row(
+            "Envoy", asked, request.tokens, str(request.status), got, took * 1000, request.note
+        )
+
+    # --- staying
+
+    def paste(self) -> str:
+        """Write lines to paste, with tokens that are good for an hour.
+
+        Returns:
+            Lines for grpcurl, ghz and curl.
+        """
+        agent, subject = Tokens.GOOD.make(self._domain, self._forger)
+        if agent is None or subject is None:
+            raise UnavailableError("no tokens")
+        scheme = "EVIDENCE_SCHEME_BEARER"
+        request = json.dumps(
+            {
+                "operation": "crm.search",
+                "arguments_json": base64.b64encode(b'{"q":"smith"}').decode(),
+                "evidence": [
+                    {"role": "EVIDENCE_ROLE_AGENT", "scheme": scheme, "token": agent},
+                    {"role": "EVIDENCE_ROLE_SUBJECT", "scheme": scheme, "token": subject},
+                ],
+            }
+        )
+        (self.folder / "request.json").write_text(request + "\n")
+        (self.folder / "agent.jwt").write_text(agent)
+        (self.folder / "subject.jwt").write_text(subject)
+        main, metrics = self.addresses["main"], self.addresses["metrics"]
+        lines = [
+            f"# {BOT} of {_DOMAIN}, audience {AUDIENCE}, for alice of staff; good for an hour",
+            f"cd {self.folder}",
+            f"grpcurl -plaintext -d @ {main} authz.v1.Authorizer/Check < request.json",
+            f"ghz --insecure --call authz.v1.Authorizer.Check -D request.json -c 16 -n 10000 {main}",
+            f"curl -s http://{metrics}/readyz",
+            f"curl -s http://{metrics}/metrics | grep authz_decisions_total",
+            f"authz status --admin {self.addresses['admin']}",
+        ]
+        if self.envoy is not None:
+            lines.insert(
+                4,
+                f'curl -i -H "host: {_HOST}" -H "authorization: Bearer $(cat agent.jwt)" '
+                f'-H "authz-subject: $(cat subject.jwt)" '
+                f'"http://127.0.0.1:{self.envoy.port}/customers?q=smith"',
+            )
+        return "\n".join(lines)
+
+
+def _wrong_headers(body: bytes) -> str:
+    """Tell what is wrong with the headers that the upstream saw; empty where nothing is."""
+    try:
+        seen = json.loads(body)["headers"]
+    except (ValueError, KeyError, TypeError):
+        return "not from the upstream"
+    expected = f"spiffe://{_DOMAIN}{BOT}"
+    if seen.get("x-authz-agent") != expected:
+        return f"x-authz-agent is {seen.get('x-authz-agent')}"
+    if not seen.get("x-authz-decision-id"):
+        return "no x-authz-decision-id"
+    return ""
+
+
+def _config(folder: Path, bundle: Path) -> str:
+    return json.dumps(
+        {
+            "bundle": {"path": str(bundle), "watch": False},
+            "vars": {"trust_domain": _DOMAIN},
+            "identity": {"audiences": [AUDIENCE]},
+            "trust": {
+                "domains": {_DOMAIN: {"bundle": {"file": "bundle.json"}}},
+                "issuers": {
+                    "corp": {
+                        "issuer": _ISSUER,
+                        "audience": [AUDIENCE],
+                        "algorithms": ["ES256"],
+                        "jwks": {"file": "jwks.json"},
+                        "claims": ["groups"],
+                    }
+                },
+            },
+            "enforcers": [{"name": "envoy", "listener": "envoy", "asks": ["system:*"]}],
+            "listeners": {
+                "main": {"address": "127.0.0.1:0", "insecure_dev": True},
+                "fast": {"address": "127.0.0.1:0", "insecure_dev": True, "lane": "fast"},
+                "envoy": {"address": f"unix://{folder}/run/envoy.sock"},
+                "admin": {"address": f"unix://{folder}/run/admin.sock"},
+                "metrics": {"address": "127.0.0.1:0"},
+            },
+            "audit": {"path": "audit.jsonl"},
+        },
+        indent=2,
+    )
