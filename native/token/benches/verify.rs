@@ -29,10 +29,7 @@ const NOW: i64 = 1_800_000_000;
 fn library_key(key: &Key) -> ParsedPublicKey {
     let jwk = key.jwk(None);
     let octets = |name: &str| {
-        let text = jwk
-            .get(name)
-            .and_then(|value| value.as_str())
-            .expect("a member");
+        let text = jwk.get(name).and_then(|value| value.as_str()).expect("a member");
         URL_SAFE_NO_PAD.decode(text).expect("base64url")
     };
     match jwk.get("kty").and_then(|kty| kty.as_str()) {
@@ -40,12 +37,9 @@ fn library_key(key: &Key) -> ParsedPublicKey {
             let point = [vec![4], octets("x"), octets("y")].concat();
             ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).expect("a key")
         }
-        Some("RSA") => RsaPublicKeyComponents {
-            n: octets("n"),
-            e: octets("e"),
-        }
-        .to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)
-        .expect("a key"),
+        Some("RSA") => RsaPublicKeyComponents { n: octets("n"), e: octets("e") }
+            .to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)
+            .expect("a key"),
         _ => ParsedPublicKey::new(&ED25519, octets("x")).expect("a key"),
     }
 }
@@ -61,10 +55,7 @@ fn trust(key: &Key) -> TrustStore {
         typ: None,
         claims: vec!["groups".to_owned()],
     };
-    let domain = DomainSpec {
-        bundle: bundle(&[key]),
-        from: "bench".to_owned(),
-    };
+    let domain = DomainSpec { bundle: bundle(&[key]), from: "bench".to_owned() };
     let spec = TrustSpec {
         audiences: vec!["authz".to_owned()],
         domains: BTreeMap::from([("a.example".to_owned(), domain)]),
@@ -91,20 +82,12 @@ fn benches(criterion: &mut Criterion) {
             (Role::Agent, _) => "RS256",
         };
         let trust = trust(&key);
-        let evidence = [Evidence {
-            role,
-            scheme: Scheme::Bearer,
-            token: &token,
-            proof: None,
-        }];
+        let evidence = [Evidence { role, scheme: Scheme::Bearer, token: &token, proof: None }];
         let (input, signature) = token.rsplit_once('.').expect("a token");
         let signature = URL_SAFE_NO_PAD.decode(signature).expect("base64url");
         let raw = library_key(&key);
         criterion.bench_function(&format!("library/{alg}"), |bencher| {
-            bencher.iter(|| {
-                raw.verify_sig(black_box(input.as_bytes()), &signature)
-                    .is_ok()
-            });
+            bencher.iter(|| raw.verify_sig(black_box(input.as_bytes()), &signature).is_ok());
         });
         let none = TokenCache::new(0);
         assert!(verify(&evidence, &trust, &none, UnixTime(NOW)).is_ok());

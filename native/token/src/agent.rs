@@ -16,17 +16,13 @@ pub(crate) fn verify(
     trust: &TrustStore,
 ) -> Result<(AgentFacts, Times), Refusal> {
     if !header.plain {
-        return Err(Refusal::bad(
-            "a JWT-SVID's header has only `alg`, `kid` and `typ`",
-        ));
+        return Err(Refusal::bad("a JWT-SVID's header has only `alg`, `kid` and `typ`"));
     }
     if !matches!(header.typ.as_deref(), None | Some("JWT" | "JOSE")) {
         return Err(Refusal::bad("a JWT-SVID's `typ` is `JWT` or `JOSE`"));
     }
     if !Algorithm::JWT_SVID.contains(&header.algorithm) {
-        return Err(Refusal::bad(
-            "a JWT-SVID's `alg` is one of RS, ES or PS with 256, 384 or 512",
-        ));
+        return Err(Refusal::bad("a JWT-SVID's `alg` is one of RS, ES or PS with 256, 384 or 512"));
     }
     let payload = parts.payload()?;
     let claims = claims::read(&payload)?;
@@ -35,9 +31,7 @@ pub(crate) fn verify(
     let id = SpiffeId::parse(sub)
         .map_err(|error| Refusal::bad(format!("the token's `sub` is no SPIFFE ID: {error}")))?;
     if id.path().is_empty() {
-        return Err(Refusal::bad(
-            "the token's `sub` names a trust domain, not a workload",
-        ));
+        return Err(Refusal::bad("the token's `sub` names a trust domain, not a workload"));
     }
     let domain = trust.domain(id.trust_domain()).ok_or_else(|| {
         Refusal::untrusted("the trust domain of the token's `sub` is not trusted")

@@ -52,9 +52,7 @@ impl Algorithm {
 
     /// The algorithm of that exact name; names are case-sensitive (RFC 7515 §4.1.1).
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|algorithm| algorithm.name() == name)
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }
 
     pub(crate) fn name(self) -> &'static str {

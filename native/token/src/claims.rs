@@ -5,10 +5,7 @@ use crate::json::{self, Object, Value};
 use crate::refusal::{Refusal, RefusalReason};
 
 /// Bounds of a payload.
-pub(crate) const CLAIM_LIMITS: json::Limits = json::Limits {
-    depth: 16,
-    nodes: 4096,
-};
+pub(crate) const CLAIM_LIMITS: json::Limits = json::Limits { depth: 16, nodes: 4096 };
 
 /// Reads the claims set (RFC 7519 §7.2 step 10).
 pub(crate) fn read(payload: &[u8]) -> Result<Object<'_>, Refusal> {
@@ -25,9 +22,7 @@ pub(crate) fn text<'a>(
     match claims.get(name) {
         None => Ok(None),
         Some(Value::String(text)) if text.len() <= max => Ok(Some(text.as_ref())),
-        Some(_) => Err(Refusal::bad(format!(
-            "the token's `{name}` is ill-typed or too long"
-        ))),
+        Some(_) => Err(Refusal::bad(format!("the token's `{name}` is ill-typed or too long"))),
     }
 }
 
@@ -61,11 +56,7 @@ pub(crate) fn check_audience(claims: &Object<'_>, ours: &[String]) -> Result<(),
         }
         Some(_) => return Err(Refusal::bad("the token's `aud` is ill-typed")),
     };
-    if found {
-        Ok(())
-    } else {
-        Err(wrong("the token's `aud` holds none of the accepted values"))
-    }
+    if found { Ok(()) } else { Err(wrong("the token's `aud` holds none of the accepted values")) }
 }
 
 /// Tolerances of time.
@@ -104,17 +95,10 @@ impl Times {
                 Refusal::bad("the token has no `iat`, which `max_lifetime_seconds` needs")
             })?;
             if expires_at.saturating_sub(iat) > max {
-                return Err(Refusal::bad(
-                    "the token lives longer than `max_lifetime_seconds`",
-                ));
+                return Err(Refusal::bad("the token lives longer than `max_lifetime_seconds`"));
             }
         }
-        Ok(Self {
-            issued_at,
-            expires_at,
-            auth_time,
-            not_before,
-        })
+        Ok(Self { issued_at, expires_at, auth_time, not_before })
     }
 
     /// Checks the times against the clock: the only check whose outcome changes while the trust
@@ -133,9 +117,7 @@ impl Times {
             return Err(Refusal::bad("the token's `nbf` is still to come"));
         }
         if in_future(self.issued_at) || in_future(self.auth_time) {
-            return Err(Refusal::bad(
-                "the token's `iat` or `auth_time` is still to come",
-            ));
+            return Err(Refusal::bad("the token's `iat` or `auth_time` is still to come"));
         }
         Ok(())
     }

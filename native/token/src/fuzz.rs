@@ -20,12 +20,7 @@ pub fn token(data: &[u8]) -> bool {
     };
     let cache = TokenCache::new(1);
     [Role::Agent, Role::Subject].into_iter().any(|role| {
-        let evidence = Evidence {
-            role,
-            scheme: Scheme::Bearer,
-            token,
-            proof: None,
-        };
+        let evidence = Evidence { role, scheme: Scheme::Bearer, token, proof: None };
         verify(&[evidence], &trust, &cache, UnixTime(NOW)).is_ok()
     })
 }
@@ -52,16 +47,11 @@ pub fn spiffe_id(data: &[u8]) -> bool {
 
 /// A specification with one domain and one issuer, both of the given keys.
 fn spec(keys: String) -> TrustSpec {
-    let domain = DomainSpec {
-        bundle: keys.clone(),
-        from: "fuzz".to_owned(),
-    };
+    let domain = DomainSpec { bundle: keys.clone(), from: "fuzz".to_owned() };
     let issuer = IssuerSpec {
         issuer: "https://idp.example".to_owned(),
         audience: vec!["authz".to_owned()],
-        algorithms: ["ES256", "EdDSA", "RS256", "PS256"]
-            .map(str::to_owned)
-            .to_vec(),
+        algorithms: ["ES256", "EdDSA", "RS256", "PS256"].map(str::to_owned).to_vec(),
         jwks: keys,
         from: "fuzz".to_owned(),
         subject: crate::SubjectKind::User,

@@ -38,16 +38,11 @@ pub(crate) struct Object<'a> {
 
 impl<'a> Object<'a> {
     pub(crate) fn get(&self, name: &str) -> Option<&Value<'a>> {
-        self.members
-            .iter()
-            .find(|(member, _)| member == name)
-            .map(|(_, value)| value)
+        self.members.iter().find(|(member, _)| member == name).map(|(_, value)| value)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Value<'a>)> {
-        self.members
-            .iter()
-            .map(|(name, value)| (name.as_ref(), value))
+        self.members.iter().map(|(name, value)| (name.as_ref(), value))
     }
 }
 
@@ -76,19 +71,11 @@ impl fmt::Display for InvalidJson {
 /// Reads one JSON value that is the whole of `bytes`.
 pub(crate) fn read(bytes: &[u8], limits: Limits) -> Result<Value<'_>, InvalidJson> {
     let text = std::str::from_utf8(bytes).map_err(|_| InvalidJson::NotUtf8)?;
-    let mut reader = Reader {
-        text,
-        at: 0,
-        left: limits.nodes,
-    };
+    let mut reader = Reader { text, at: 0, left: limits.nodes };
     reader.skip_space();
     let value = reader.value(limits.depth)?;
     reader.skip_space();
-    if reader.at == text.len() {
-        Ok(value)
-    } else {
-        Err(InvalidJson::Syntax)
-    }
+    if reader.at == text.len() { Ok(value) } else { Err(InvalidJson::Syntax) }
 }
 
 /// Reads one JSON object that is the whole of `bytes`.
@@ -197,11 +184,7 @@ impl<'a> Reader<'a> {
 
     /// The characters up to the next quote or backslash.
     fn run(&mut self) -> Result<&'a str, InvalidJson> {
-        let rest = self
-            .text
-            .as_bytes()
-            .get(self.at..)
-            .ok_or(InvalidJson::Syntax)?;
+        let rest = self.text.as_bytes().get(self.at..).ok_or(InvalidJson::Syntax)?;
         let length = rest
             .iter()
             .position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f))
@@ -273,11 +256,7 @@ impl<'a> Reader<'a> {
             return Ok(Value::Integer(number));
         }
         let number: f64 = text.parse().map_err(|_| InvalidJson::Syntax)?;
-        if number.is_finite() {
-            Ok(Value::Float(number))
-        } else {
-            Err(InvalidJson::Syntax)
-        }
+        if number.is_finite() { Ok(Value::Float(number)) } else { Err(InvalidJson::Syntax) }
     }
 
     fn digits(&mut self) -> Result<(), InvalidJson> {
@@ -285,11 +264,7 @@ impl<'a> Reader<'a> {
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
             self.at += 1;
         }
-        if self.at > start {
-            Ok(())
-        } else {
-            Err(InvalidJson::Syntax)
-        }
+        if self.at > start { Ok(()) } else { Err(InvalidJson::Syntax) }
     }
 
     fn word(&mut self, word: &str, value: Value<'a>) -> Result<Value<'a>, InvalidJson> {
@@ -308,11 +283,7 @@ impl<'a> Reader<'a> {
     }
 
     fn expect(&mut self, byte: u8) -> Result<(), InvalidJson> {
-        if self.take(byte) {
-            Ok(())
-        } else {
-            Err(InvalidJson::Syntax)
-        }
+        if self.take(byte) { Ok(()) } else { Err(InvalidJson::Syntax) }
     }
 
     fn take(&mut self, byte: u8) -> bool {
@@ -340,10 +311,7 @@ mod tests {
 
     use super::*;
 
-    const SMALL: Limits = Limits {
-        depth: 4,
-        nodes: 64,
-    };
+    const SMALL: Limits = Limits { depth: 4, nodes: 64 };
 
     fn text(value: &Value<'_>) -> String {
         match value {
@@ -361,11 +329,7 @@ mod tests {
             r#"{"x":{"a":1,"b":2,"a":3}}"#,
             r#"[{"x":[{"":1,"":2}]}]"#,
         ] {
-            assert_eq!(
-                Err(InvalidJson::Duplicate),
-                read(bad.as_bytes(), SMALL),
-                "{bad}"
-            );
+            assert_eq!(Err(InvalidJson::Duplicate), read(bad.as_bytes(), SMALL), "{bad}");
         }
         let many: Vec<String> = (0..40).map(|i| format!("\"m{}\":{i}", i % 39)).collect();
         let many = format!("{{{}}}", many.join(","));
@@ -417,11 +381,7 @@ mod tests {
             "\u{feff}{}",
             "{\"a\" 1}",
         ] {
-            assert_eq!(
-                Err(InvalidJson::Syntax),
-                read(bad.as_bytes(), SMALL),
-                "{bad}"
-            );
+            assert_eq!(Err(InvalidJson::Syntax), read(bad.as_bytes(), SMALL), "{bad}");
         }
         assert_eq!(Err(InvalidJson::NotUtf8), read(b"\"\xff\"", SMALL));
     }
@@ -442,10 +402,7 @@ mod tests {
             Ok(Value::Float(9_223_372_036_854_775_808.0)),
             read(b"9223372036854775808", SMALL)
         );
-        assert_eq!(
-            Ok(Value::Integer(i64::MIN)),
-            read(b"-9223372036854775808", SMALL)
-        );
+        assert_eq!(Ok(Value::Integer(i64::MIN)), read(b"-9223372036854775808", SMALL));
         let object =
             read_object(br#" { "a" : [ null , true , false ] , "b" : { } } "#, SMALL).unwrap();
         assert_eq!(Some(&Value::Object(Object::default())), object.get("b"));
@@ -475,8 +432,7 @@ mod tests {
             }
             (Value::Object(a), serde_json::Value::Object(b)) => {
                 a.members.len() == b.len()
-                    && a.iter()
-                        .all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
+                    && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
             }
             _ => false,
         }

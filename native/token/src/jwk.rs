@@ -29,10 +29,7 @@ pub(crate) struct Key {
 
 impl Key {
     fn prepared_for(&self, algorithm: Algorithm) -> Option<&ParsedPublicKey> {
-        self.prepared
-            .iter()
-            .find(|(own, _)| *own == algorithm)
-            .map(|(_, key)| key)
+        self.prepared.iter().find(|(own, _)| *own == algorithm).map(|(_, key)| key)
     }
 }
 
@@ -75,10 +72,7 @@ impl KeySet {
             let Value::Object(jwk) = entry else {
                 return Err(format!("key {position} is no JSON object"));
             };
-            if PRIVATE_MEMBERS
-                .iter()
-                .any(|member| jwk.get(member).is_some())
-            {
+            if PRIVATE_MEMBERS.iter().any(|member| jwk.get(member).is_some()) {
                 return Err(format!("key {position} holds a private or secret key"));
             }
             let key = match read_key(jwk, purpose, allowed) {
@@ -95,12 +89,7 @@ impl KeySet {
         }
         let sequence = unsigned(&set, "spiffe_sequence")?;
         let refresh_hint = unsigned(&set, "spiffe_refresh_hint")?;
-        Ok(Self {
-            keys,
-            ignored,
-            sequence,
-            refresh_hint,
-        })
+        Ok(Self { keys, ignored, sequence, refresh_hint })
     }
 
     /// Verifies a signature by the key that the header names.
@@ -113,11 +102,8 @@ impl KeySet {
         let message = parts.signing_input.as_bytes();
         let forged = || Refusal::bad("the token's signature is not valid");
         if let Some(kid) = &header.kid {
-            let key = self
-                .keys
-                .iter()
-                .find(|key| key.kid.as_ref() == Some(kid))
-                .ok_or_else(|| {
+            let key =
+                self.keys.iter().find(|key| key.kid.as_ref() == Some(kid)).ok_or_else(|| {
                     Refusal::untrusted("the token's `kid` names no trusted key of its issuer")
                 })?;
             let prepared = key.prepared_for(header.algorithm).ok_or_else(|| {
@@ -129,22 +115,15 @@ impl KeySet {
                 Err(_) => Err(forged()),
             };
         }
-        let fitting = || {
-            self.keys
-                .iter()
-                .filter_map(|key| Some((key, key.prepared_for(header.algorithm)?)))
-        };
+        let fitting =
+            || self.keys.iter().filter_map(|key| Some((key, key.prepared_for(header.algorithm)?)));
         match fitting().take(MAX_TRIED + 1).count() {
             0 => {
-                return Err(Refusal::untrusted(
-                    "no trusted key of the issuer fits the token",
-                ));
+                return Err(Refusal::untrusted("no trusted key of the issuer fits the token"));
             }
             1..=MAX_TRIED => {}
             _ => {
-                return Err(Refusal::bad(
-                    "the token has no `kid` and too many keys fit it",
-                ));
+                return Err(Refusal::bad("the token has no `kid` and too many keys fit it"));
             }
         }
         let signature = parts.signature()?;
@@ -219,14 +198,11 @@ fn read_key(
     if prepared.is_empty() {
         return Err(unfit);
     }
-    Ok(Key {
-        kid: kid.map(str::to_owned),
-        prepared,
-    })
+    Ok(Key { kid: kid.map(str::to_owned), prepared })
 }
 
-/// An RSA key of 2048 to 8192 bits (RFC 7518 §3.3, §3.5 and the library's bound) and an odd exponent
-/// of 17 to 33 bits (NIST SP 800-56B §6.4.1.1 and the library's bound).
+/// An RSA key of 2048 to 8192 bits (RFC 7518 §3.3, §3.5 and the library's bound) and an odd
+/// exponent of 17 to 33 bits (NIST SP 800-56B §6.4.1.1 and the library's bound).
 fn rsa(
     jwk: &Object<'_>,
     usable: &dyn Fn(&Algorithm) -> bool,
@@ -260,9 +236,7 @@ fn rsa(
 }
 
 fn bits(number: &[u8]) -> usize {
-    let leading = number
-        .first()
-        .map_or(0, |byte| byte.leading_zeros() as usize);
+    let leading = number.first().map_or(0, |byte| byte.leading_zeros() as usize);
     number.len().saturating_mul(8).saturating_sub(leading)
 }
 
@@ -278,18 +252,12 @@ fn integer(jwk: &Object<'_>, name: &'static str) -> Result<Vec<u8>, &'static str
 /// A coordinate in exactly its curve's size (RFC 7518 §6.2.1.2, RFC 8037 §2).
 fn coordinate(jwk: &Object<'_>, name: &'static str, size: usize) -> Result<Vec<u8>, &'static str> {
     let octets = octets(jwk, name)?;
-    if octets.len() == size {
-        Ok(octets)
-    } else {
-        Err("a coordinate has not its curve's size")
-    }
+    if octets.len() == size { Ok(octets) } else { Err("a coordinate has not its curve's size") }
 }
 
 fn octets(jwk: &Object<'_>, name: &'static str) -> Result<Vec<u8>, &'static str> {
     let text = text(jwk, name)?.ok_or("it lacks a member of its type")?;
-    URL_SAFE_NO_PAD
-        .decode(text)
-        .map_err(|_| "a member is not canonical base64url")
+    URL_SAFE_NO_PAD.decode(text).map_err(|_| "a member is not canonical base64url")
 }
 
 fn text<'a>(jwk: &'a Object<'_>, name: &'static str) -> Result<Option<&'a str>, &'static str> {
@@ -303,9 +271,9 @@ fn text<'a>(jwk: &'a Object<'_>, name: &'static str) -> Result<Option<&'a str>, 
 fn unsigned(set: &Object<'_>, name: &'static str) -> Result<Option<u64>, String> {
     match set.get(name) {
         None => Ok(None),
-        Some(Value::Integer(number)) => u64::try_from(*number)
-            .map(Some)
-            .map_err(|_| format!("`{name}` is negative")),
+        Some(Value::Integer(number)) => {
+            u64::try_from(*number).map(Some).map_err(|_| format!("`{name}` is negative"))
+        }
         Some(_) => Err(format!("`{name}` is no integer of 64 bits")),
     }
 }
@@ -316,10 +284,7 @@ const MAX_SET_BYTES: usize = 1 << 20;
 const MAX_KEYS: usize = 128;
 const MAX_MEMBER_BYTES: usize = 2048;
 const MAX_TRIED: usize = 4;
-const SET_LIMITS: json::Limits = json::Limits {
-    depth: 8,
-    nodes: 16_384,
-};
+const SET_LIMITS: json::Limits = json::Limits { depth: 8, nodes: 16_384 };
 
 #[cfg(test)]
 mod tests {
@@ -350,24 +315,39 @@ mod tests {
     fn the_examples_of_the_standards_verify() {
         const CLAIMS: &str = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFt\
                               cGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+        const MODULUS: &str = "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k\
+                               0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJ\
+                               PMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPE\
+                               wOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0\
+                               LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-\
+                               UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uD\
+                               Zlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNm\
+                               oudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2\
+                               PAcDTW9gb54h4FRWyuXpoQ";
         let rs256 = format!(
             "eyJhbGciOiJSUzI1NiJ9.{CLAIMS}.cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOi\
-             Zj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_n\
-             ZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC\
-             -eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmt\
+             Zj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9u\
+             JdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_n\
+             ZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07\
+             Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC\
+             -eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9Q\
+             OYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmt\
              VrBp0igcN_IoypGlUPQGe77Rw"
         );
         let es256 = format!(
             "eyJhbGciOiJFUzI1NiJ9.{CLAIMS}.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djx\
              La8ISlSApmWQxfKTUJqPP3-Kg6NU1Q"
         );
-        let eddsa = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1\
+        let eddsa = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.\
+                     hgyY0il_MGCjP0JzlnLWG1\
                      PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
-        let rsa = r#"{"kty":"RSA","e":"AQAB","n":"ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ"}"#;
-        let ec = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
-        let okp =
-            r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
-        for (jwk, token) in [(rsa, rs256.as_str()), (ec, &es256), (okp, eddsa)] {
+        let rsa = format!(r#"{{"kty":"RSA","e":"AQAB","n":"{MODULUS}"}}"#);
+        let ec = r#"{"kty":"EC","crv":"P-256",
+                     "x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+                     "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
+        let okp = r#"{"kty":"OKP","crv":"Ed25519",
+                      "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+        for (jwk, token) in [(rsa.as_str(), rs256.as_str()), (ec, &es256), (okp, eddsa)] {
             assert!(verifies(jwk, token), "{token}");
             let (input, signature) = token.rsplit_once('.').unwrap();
             let (header, payload) = input.split_once('.').unwrap();
@@ -375,10 +355,7 @@ mod tests {
                 let first = if text.starts_with('A') { 'B' } else { 'A' };
                 format!("{first}{}", text.chars().skip(1).collect::<String>())
             };
-            assert!(!verifies(
-                jwk,
-                &format!("{header}.{}.{signature}", changed(payload))
-            ));
+            assert!(!verifies(jwk, &format!("{header}.{}.{signature}", changed(payload))));
             assert!(!verifies(jwk, &format!("{input}.{}", changed(signature))));
         }
     }
@@ -395,10 +372,7 @@ mod tests {
         let parameters = Algorithm::Ps256.rsa().unwrap();
         let key = ParsedPublicKey::new(parameters, spki.as_ref()).unwrap();
         let keys = KeySet {
-            keys: vec![Key {
-                kid: None,
-                prepared: vec![(Algorithm::Ps256, key)],
-            }],
+            keys: vec![Key { kid: None, prepared: vec![(Algorithm::Ps256, key)] }],
             ignored: Vec::new(),
             sequence: None,
             refresh_hint: None,
@@ -406,13 +380,7 @@ mod tests {
         let input = format!("{}.e30", URL_SAFE_NO_PAD.encode(r#"{"alg":"PS256"}"#));
         for (encoding, expected) in [(&RSA_PSS_SHA256, true), (&LONGEST, false), (&SHORT, false)] {
             let mut signature = vec![0; pair.public_modulus_len()];
-            pair.sign(
-                encoding,
-                &SystemRandom::new(),
-                input.as_bytes(),
-                &mut signature,
-            )
-            .unwrap();
+            pair.sign(encoding, &SystemRandom::new(), input.as_bytes(), &mut signature).unwrap();
             let token = format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature));
             let parts = Parts::split(&token, 8192).unwrap();
             let header = Header::read(&parts).unwrap();

@@ -32,12 +32,7 @@ impl<'a> Parts<'a> {
         if header.len() > MAX_HEADER_BYTES {
             return Err(Refusal::bad("the token's header is too long"));
         }
-        Ok(Self {
-            header,
-            payload,
-            signature,
-            signing_input,
-        })
+        Ok(Self { header, payload, signature, signing_input })
     }
 
     pub(crate) fn payload(&self) -> Result<Vec<u8>, Refusal> {
@@ -82,14 +77,10 @@ impl Header {
                 }
                 ("typ", Value::String(text)) => typ = Some(text.to_string()),
                 ("alg" | "kid" | "typ", _) => {
-                    return Err(Refusal::bad(
-                        "the token's `alg`, `kid` or `typ` is ill-typed",
-                    ));
+                    return Err(Refusal::bad("the token's `alg`, `kid` or `typ` is ill-typed"));
                 }
                 ("jku" | "jwk" | "x5u" | "x5c", _) => {
-                    return Err(Refusal::bad(
-                        "the token's header brings or names its own key",
-                    ));
+                    return Err(Refusal::bad("the token's header brings or names its own key"));
                 }
                 ("crit" | "b64", _) => {
                     return Err(Refusal::bad("the token's header has a critical extension"));
@@ -102,12 +93,7 @@ impl Header {
             }
         }
         let algorithm = algorithm.ok_or_else(|| Refusal::bad("the token has no `alg`"))?;
-        Ok(Self {
-            algorithm,
-            kid,
-            typ,
-            plain,
-        })
+        Ok(Self { algorithm, kid, typ, plain })
     }
 }
 
@@ -121,7 +107,4 @@ fn decode(text: &str) -> Result<Vec<u8>, Refusal> {
 
 const MAX_HEADER_BYTES: usize = 2048;
 const MAX_KID_BYTES: usize = 256;
-const HEADER_LIMITS: json::Limits = json::Limits {
-    depth: 4,
-    nodes: 64,
-};
+const HEADER_LIMITS: json::Limits = json::Limits { depth: 4, nodes: 64 };

@@ -1,15 +1,16 @@
 //! Verification of the credentials that callers present.
 //!
-//! [`verify`] turns evidence (tokens as received) into [`Facts`] (who is calling, and for whom), given
-//! a compiled [`TrustStore`] and the time. It does no I/O, reads no clock, holds no globals and never
-//! panics; the [`TokenCache`] that it is given changes only how long the answer takes, never the
-//! answer.
+//! [`verify`] turns evidence (tokens as received) into [`Facts`] (who is calling, and for whom),
+//! given a compiled [`TrustStore`] and the time. It does no I/O, reads no clock, holds no globals
+//! and never panics; the [`TokenCache`] that it is given changes only how long the answer takes,
+//! never the answer.
 //!
 //! There is one validation profile per kind of token, and a token valid under one is invalid under
-//! the other: the agent profile is the SPIFFE JWT-SVID, the subject profile is a JWT of a configured
-//! issuer. A profile checks, in this order: form and size, header, trust source, signature, claims,
-//! time. Nothing that only the claims could tell is revealed of a token whose signature is not valid:
-//! it is refused as [`RefusalReason::BadCredential`] or [`RefusalReason::UntrustedIssuer`].
+//! the other: the agent profile is the SPIFFE JWT-SVID, the subject profile is a JWT of a
+//! configured issuer. A profile checks, in this order: form and size, header, trust source,
+//! signature, claims, time. Nothing that only the claims could tell is revealed of a token whose
+//! signature is not valid: it is refused as [`RefusalReason::BadCredential`] or
+//! [`RefusalReason::UntrustedIssuer`].
 //!
 //! ```
 //! use authz_token::{RefusalReason, TokenCache, TrustSpec, TrustStore, UnixTime, verify};

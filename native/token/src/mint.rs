@@ -56,11 +56,7 @@ impl Key {
             Algorithm::Es512 => ec(&ECDSA_P521_SHA512_FIXED_SIGNING),
             _ => Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).expect("an RSA key")),
         };
-        Self {
-            kid: kid.to_owned(),
-            algorithm,
-            pair,
-        }
+        Self { kid: kid.to_owned(), algorithm, pair }
     }
 
     /// Generates a P-256 key that signs with ES256.
@@ -151,11 +147,8 @@ impl Key {
     /// Returns: the token in compact form.
     #[must_use]
     pub fn sign_with(&self, header: &str, claims: &str) -> String {
-        let input = format!(
-            "{}.{}",
-            URL_SAFE_NO_PAD.encode(header),
-            URL_SAFE_NO_PAD.encode(claims)
-        );
+        let input =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
         let signature = URL_SAFE_NO_PAD.encode(self.signature(input.as_bytes()));
         format!("{input}.{signature}")
     }
@@ -167,11 +160,7 @@ impl Key {
     pub fn signature(&self, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match &self.pair {
-            Pair::Ec(pair) => pair
-                .sign(&random, message)
-                .expect("a signature")
-                .as_ref()
-                .to_vec(),
+            Pair::Ec(pair) => pair.sign(&random, message).expect("a signature").as_ref().to_vec(),
             Pair::Ed(pair) => pair.sign(message).as_ref().to_vec(),
             Pair::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
@@ -184,12 +173,10 @@ impl Key {
                     _ => (Some(&RSA_PKCS1_SHA256), None),
                 };
                 if let Some(encoding) = pkcs1 {
-                    pair.sign(encoding, &random, message, &mut signature)
-                        .expect("a signature");
+                    pair.sign(encoding, &random, message, &mut signature).expect("a signature");
                 }
                 if let Some(encoding) = pss {
-                    pair.sign(encoding, &random, message, &mut signature)
-                        .expect("a signature");
+                    pair.sign(encoding, &random, message, &mut signature).expect("a signature");
                 }
                 signature
             }
@@ -218,15 +205,9 @@ fn der(bytes: &[u8]) -> (&[u8], &[u8]) {
     let (length, rest) = if *first < 0x80 {
         (usize::from(*first), rest)
     } else {
-        let (octets, rest) = rest
-            .split_at_checked(usize::from(first & 0x7f))
-            .expect("a long length");
-        (
-            octets
-                .iter()
-                .fold(0, |length, octet| length << 8 | usize::from(*octet)),
-            rest,
-        )
+        let (octets, rest) =
+            rest.split_at_checked(usize::from(first & 0x7f)).expect("a long length");
+        (octets.iter().fold(0, |length, octet| length << 8 | usize::from(*octet)), rest)
     };
     rest.split_at_checked(length).expect("a whole element")
 }

@@ -55,11 +55,7 @@ pub struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(reason: RefusalReason, detail: impl Into<String>) -> Self {
-        Self {
-            reason,
-            role: None,
-            detail: detail.into(),
-        }
+        Self { reason, role: None, detail: detail.into() }
     }
 
     pub(crate) fn bad(detail: impl Into<String>) -> Self {

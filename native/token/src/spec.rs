@@ -61,8 +61,8 @@ pub struct IssuerSpec {
     /// What its subjects are: default `user`.
     #[serde(default)]
     pub subject: SubjectKind,
-    /// The `typ` values accepted, without regard to case or a leading `application/`; the empty text
-    /// stands for a token without `typ`. Default: `JWT`, `at+jwt`, none.
+    /// The `typ` values accepted, without regard to case or a leading `application/`; the empty
+    /// text stands for a token without `typ`. Default: `JWT`, `at+jwt`, none.
     #[serde(default)]
     pub typ: Option<Vec<String>>,
     /// Names of the claims kept for policy, at most 32.
@@ -83,19 +83,11 @@ impl TrustSpec {
             mend: "give one JSON object with the documented members".to_owned(),
         };
         if text.len() > MAX_SPEC_BYTES {
-            return Err(unreadable(
-                "the trust specification is longer than 16 MiB".to_owned(),
-            ));
+            return Err(unreadable("the trust specification is longer than 16 MiB".to_owned()));
         }
         // serde keeps the last of two equal map members in silence; the strict reader refuses them.
-        json::read_object(
-            text,
-            json::Limits {
-                depth: 16,
-                nodes: 1 << 20,
-            },
-        )
-        .map_err(|error| unreadable(format!("the trust specification: {error}")))?;
+        json::read_object(text, json::Limits { depth: 16, nodes: 1 << 20 })
+            .map_err(|error| unreadable(format!("the trust specification: {error}")))?;
         serde_json::from_slice(text)
             .map_err(|error| unreadable(format!("the trust specification: {error}")))
     }

@@ -51,13 +51,10 @@ impl<'a> SpiffeId<'a> {
         if id.len() > MAX_ID_BYTES {
             return Err(InvalidSpiffeId::TooLong);
         }
-        let rest = id
-            .strip_prefix("spiffe://")
-            .ok_or(InvalidSpiffeId::Scheme)?;
+        let rest = id.strip_prefix("spiffe://").ok_or(InvalidSpiffeId::Scheme)?;
         let domain_end = rest.find('/').unwrap_or(rest.len());
-        let (trust_domain, path) = rest
-            .split_at_checked(domain_end)
-            .ok_or(InvalidSpiffeId::TrustDomain)?;
+        let (trust_domain, path) =
+            rest.split_at_checked(domain_end).ok_or(InvalidSpiffeId::TrustDomain)?;
         if !is_trust_domain(trust_domain) {
             return Err(InvalidSpiffeId::TrustDomain);
         }
@@ -72,11 +69,7 @@ impl<'a> SpiffeId<'a> {
                 }
             }
         }
-        Ok(Self {
-            id,
-            trust_domain,
-            path,
-        })
+        Ok(Self { id, trust_domain, path })
     }
 
     /// Returns: the whole ID.

@@ -24,15 +24,11 @@ pub(crate) fn verify(
         .issuer(iss)
         .ok_or_else(|| Refusal::untrusted("the token's `iss` is not a configured issuer"))?;
     if !issuer.algorithms.contains(&header.algorithm) {
-        return Err(Refusal::bad(
-            "the token's `alg` is not in its issuer's `algorithms`",
-        ));
+        return Err(Refusal::bad("the token's `alg` is not in its issuer's `algorithms`"));
     }
     let typ = header.typ.as_deref().map(media_type).unwrap_or_default();
     if !issuer.typ.contains(&typ) {
-        return Err(Refusal::bad(
-            "the token's `typ` is not one that its issuer's tokens have",
-        ));
+        return Err(Refusal::bad("the token's `typ` is not one that its issuer's tokens have"));
     }
     if issuer.keys.keys.is_empty() {
         return Err(Refusal::untrusted(format!(
@@ -47,15 +43,10 @@ pub(crate) fn verify(
     let sub = claims::text(&claims, "sub", MAX_SUB_BYTES)?
         .ok_or_else(|| Refusal::bad("the token has no `sub`"))?;
     if sub.is_empty() || sub.chars().any(is_unprintable) {
-        return Err(Refusal::bad(
-            "the token's `sub` is empty or has control characters",
-        ));
+        return Err(Refusal::bad("the token's `sub` is empty or has control characters"));
     }
     // A SPIFFE ID makes a JWT-SVID, also where an issuer and a trust domain share their keys.
-    if sub
-        .get(.."spiffe:".len())
-        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe:"))
-    {
+    if sub.get(.."spiffe:".len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe:")) {
         return Err(Refusal::bad("a JWT-SVID is not a subject token"));
     }
     claims::check_audience(&claims, &issuer.audience)?;
@@ -78,9 +69,9 @@ pub(crate) fn verify(
 
 /// The claims kept for policy.
 ///
-/// Objects, null, fractions and arrays of anything but texts are dropped, as if absent. A value that
-/// is too long or holds too much refuses the token: to cut it would hide from a policy what the
-/// issuer said.
+/// Objects, null, fractions and arrays of anything but texts are dropped, as if absent. A value
+/// that is too long or holds too much refuses the token: to cut it would hide from a policy what
+/// the issuer said.
 fn kept(claims: &Object<'_>, names: &[String]) -> Result<BTreeMap<String, ClaimValue>, Refusal> {
     let mut kept = BTreeMap::new();
     for name in names {
@@ -136,24 +127,23 @@ fn may_act(claims: &Object<'_>) -> Result<Option<BTreeMap<String, String>>, Refu
 }
 
 fn bounded<'a>(value: &'a str, name: &str) -> Result<&'a str, Refusal> {
-    if value.len() > MAX_CLAIM_BYTES {
-        Err(too_much(name))
-    } else {
-        Ok(value)
-    }
+    if value.len() > MAX_CLAIM_BYTES { Err(too_much(name)) } else { Ok(value) }
 }
 
 fn too_much(name: &str) -> Refusal {
-    Refusal::bad(format!(
-        "the token's claim `{name}` is too long or holds too many values"
-    ))
+    Refusal::bad(format!("the token's claim `{name}` is too long or holds too many values"))
 }
 
 /// Control characters, and those that reorder or hide text where a name is shown.
 fn is_unprintable(character: char) -> bool {
     character.is_control()
-        || matches!(character,
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        || matches!(
+            character,
+            '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+        )
 }
 
 const MAX_ISS_BYTES: usize = 2048;

@@ -231,9 +231,7 @@ impl TrustStore {
 
 impl fmt::Debug for TrustStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TrustStore")
-            .field("revision", &self.revision_text)
-            .finish_non_exhaustive()
+        f.debug_struct("TrustStore").field("revision", &self.revision_text).finish_non_exhaustive()
     }
 }
 
@@ -277,11 +275,7 @@ impl Compiler {
             );
         }
         if spec.max_lifetime_seconds == Some(0) {
-            self.error(
-                "max_lifetime_seconds",
-                "0 refuses every token",
-                "give at least 1 or none",
-            );
+            self.error("max_lifetime_seconds", "0 refuses every token", "give at least 1 or none");
         }
         if spec.domains.is_empty() {
             if !spec.audiences.is_empty() {
@@ -297,11 +291,7 @@ impl Compiler {
             self.texts("audiences", &spec.audiences, MAX_AUDIENCES);
         }
         if spec.domains.len() > MAX_SOURCES || spec.issuers.len() > MAX_SOURCES {
-            self.error(
-                "trust",
-                "more than 1024 trust domains or issuers",
-                "give fewer",
-            );
+            self.error("trust", "more than 1024 trust domains or issuers", "give fewer");
         }
         usize::try_from(spec.max_token_bytes).unwrap_or_default()
     }
@@ -328,10 +318,7 @@ impl Compiler {
             &keys,
             "no usable key with `use: jwt-svid`: every JWT-SVID of this domain is refused",
         );
-        Some(Domain {
-            keys,
-            from: spec.from.clone(),
-        })
+        Some(Domain { keys, from: spec.from.clone() })
     }
 
     fn issuer(&mut self, alias: &str, spec: &IssuerSpec) -> Option<Issuer> {
@@ -426,20 +413,12 @@ impl Compiler {
 
     fn claims(&mut self, place: &str, claims: &[String]) {
         if claims.len() > MAX_CLAIMS {
-            self.error(
-                place,
-                "more than 32 claims",
-                "keep those that policies read",
-            );
+            self.error(place, "more than 32 claims", "keep those that policies read");
         }
         let mut seen = BTreeSet::new();
         for claim in claims {
             if !(1..=MAX_CLAIM_NAME_BYTES).contains(&claim.len()) {
-                self.error(
-                    place,
-                    "a name is empty or longer than 128 bytes",
-                    "name the claim",
-                );
+                self.error(place, "a name is empty or longer than 128 bytes", "name the claim");
             } else if REGISTERED.contains(&claim.as_str()) {
                 self.error(
                     place,
@@ -465,34 +444,18 @@ impl Compiler {
 
     fn note_keys(&mut self, place: &str, keys: &KeySet, none: &str) {
         if keys.keys.is_empty() {
-            self.warnings.push(TrustWarning {
-                place: place.to_owned(),
-                what: none.to_owned(),
-            });
+            self.warnings.push(TrustWarning { place: place.to_owned(), what: none.to_owned() });
         }
         for what in &keys.ignored {
-            self.warnings.push(TrustWarning {
-                place: place.to_owned(),
-                what: format!("{what}: ignored"),
-            });
+            self.warnings
+                .push(TrustWarning { place: place.to_owned(), what: format!("{what}: ignored") });
         }
     }
 }
 
 /// Claims that the profiles read; a policy sees them in places of their own or not at all.
-const REGISTERED: [&str; 11] = [
-    "iss",
-    "sub",
-    "aud",
-    "exp",
-    "nbf",
-    "iat",
-    "jti",
-    "cnf",
-    "acr",
-    "auth_time",
-    "may_act",
-];
+const REGISTERED: [&str; 11] =
+    ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "cnf", "acr", "auth_time", "may_act"];
 const MAX_LEEWAY: u32 = 60;
 const MAX_AUDIENCES: usize = 64;
 const MAX_SOURCES: usize = 1024;

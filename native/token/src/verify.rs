@@ -11,8 +11,8 @@ use crate::{agent, subject};
 
 /// Verifies evidence: at most one agent's and one subject's credential, at least one in all.
 ///
-/// Args: `evidence`: the credentials as received; `trust`: what is trusted; `cache`: tokens verified
-/// before, which changes no answer; `now`: the time.
+/// Args: `evidence`: the credentials as received; `trust`: what is trusted; `cache`: tokens
+/// verified before, which changes no answer; `now`: the time.
 /// Returns: who is calling, and for whom.
 /// Errors: the first refusal in the order of `evidence`. Two credentials of one role are
 /// [`RefusalReason::BadCredential`]; a scheme with a proof, or a proof beside a bearer token, is
@@ -25,18 +25,10 @@ pub fn verify(
     now: UnixTime,
 ) -> Result<Facts, Refusal> {
     if evidence.is_empty() {
-        return Err(Refusal::new(
-            RefusalReason::NoCredential,
-            "no credential was presented",
-        ));
+        return Err(Refusal::new(RefusalReason::NoCredential, "no credential was presented"));
     }
     for role in [Role::Agent, Role::Subject] {
-        if evidence
-            .iter()
-            .filter(|evidence| evidence.role == role)
-            .nth(1)
-            .is_some()
-        {
+        if evidence.iter().filter(|evidence| evidence.role == role).nth(1).is_some() {
             return Err(Refusal::bad("more than one credential of this role").of(role));
         }
     }
@@ -67,20 +59,13 @@ fn verify_one(
             ));
         }
         (Scheme::Dpop | Scheme::Wpt, _) => {
-            return Err(bad_proof(
-                "the scheme needs a proof; proofs are not in this version",
-            ));
+            return Err(bad_proof("the scheme needs a proof; proofs are not in this version"));
         }
         (Scheme::Other, _) => return Err(Refusal::bad("the scheme is not known")),
     }
     let parts = Parts::split(evidence.token, trust.max_token_bytes())?;
     let header = Header::read(&parts)?;
-    let key = CacheKey::new(
-        trust.revision_bytes(),
-        evidence.role,
-        &header,
-        evidence.token,
-    );
+    let key = CacheKey::new(trust.revision_bytes(), evidence.role, &header, evidence.token);
     if let Some((verified, times)) = cache.find(&key) {
         times.check(trust.time_limits(), now)?;
         return Ok(verified);

@@ -26,11 +26,7 @@ fn a_sound_svid_gives_facts() {
 #[test]
 fn other_header_parameters_are_refused() {
     for name in ["x5t", "x5t#S256", "nonce", "iss", "sub", "aud", "", "ALG"] {
-        let header = but(
-            json!({"alg": "ES256", "kid": "agent-key"}),
-            name,
-            json!("x"),
-        );
+        let header = but(json!({"alg": "ES256", "kid": "agent-key"}), name, json!("x"));
         assert_eq!(Some(BadCredential), agent_header_reason(&header), "{name}");
     }
 }
@@ -42,19 +38,8 @@ fn typ_is_jwt_or_jose() {
         let header = json!({"alg": "ES256", "kid": "agent-key", "typ": typ});
         assert_eq!(None, agent_header_reason(&header));
     }
-    assert_eq!(
-        None,
-        agent_header_reason(&json!({"alg": "ES256", "kid": "agent-key"}))
-    );
-    for typ in [
-        "",
-        "jwt",
-        "at+jwt",
-        "application/jwt",
-        "wit+jwt",
-        "dpop+jwt",
-        "JWT ",
-    ] {
+    assert_eq!(None, agent_header_reason(&json!({"alg": "ES256", "kid": "agent-key"})));
+    for typ in ["", "jwt", "at+jwt", "application/jwt", "wit+jwt", "dpop+jwt", "JWT "] {
         let header = json!({"alg": "ES256", "kid": "agent-key", "typ": typ});
         assert_eq!(Some(BadCredential), agent_header_reason(&header), "{typ}");
     }
@@ -113,12 +98,7 @@ fn aud_is_required_and_holds_ours() {
         let claims = but(svid(), "aud", aud);
         assert_eq!(Some(WrongAudience), agent_reason(&claims), "{claims}");
     }
-    for aud in [
-        json!(7),
-        json!({"authz": true}),
-        json!(["authz", 7]),
-        json!([["authz"]]),
-    ] {
+    for aud in [json!(7), json!({"authz": true}), json!(["authz", 7]), json!([["authz"]])] {
         let claims = but(svid(), "aud", aud);
         assert_eq!(Some(BadCredential), agent_reason(&claims), "{claims}");
     }
@@ -172,15 +152,10 @@ fn the_lifetime_is_bounded_where_configured() {
     let mut spec = spec();
     spec.max_lifetime_seconds = Some(310);
     let reason = |claims: serde_json::Value| {
-        check_agent(&spec, &AGENT_KEY.sign(&claims.to_string()))
-            .err()
-            .map(|refusal| refusal.reason)
+        check_agent(&spec, &AGENT_KEY.sign(&claims.to_string())).err().map(|refusal| refusal.reason)
     };
     assert_eq!(None, reason(svid()));
-    assert_eq!(
-        Some(BadCredential),
-        reason(but(svid(), "exp", json!(NOW + 301)))
-    );
+    assert_eq!(Some(BadCredential), reason(but(svid(), "exp", json!(NOW + 301))));
     assert_eq!(Some(BadCredential), reason(but(svid(), "iat", json!(null))));
 }
 
@@ -190,31 +165,17 @@ fn the_lifetime_is_bounded_where_configured() {
 fn the_key_is_of_the_ids_own_domain() {
     let other = Key::es256("b-key");
     let mut spec = spec();
-    spec.domains
-        .insert("b.example".to_owned(), domain(&bundle(&[&other])));
+    spec.domains.insert("b.example".to_owned(), domain(&bundle(&[&other])));
     let own = but(svid(), "sub", json!("spiffe://b.example/bot")).to_string();
     assert!(check_agent(&spec, &other.sign(&own)).is_ok());
     let foreign = other.sign(&svid().to_string());
-    assert_eq!(
-        UntrustedIssuer,
-        check_agent(&spec, &foreign).unwrap_err().reason
-    );
+    assert_eq!(UntrustedIssuer, check_agent(&spec, &foreign).unwrap_err().reason);
     let disguised = other.with("ES256", "agent-key").sign(&svid().to_string());
-    assert_eq!(
-        BadCredential,
-        check_agent(&spec, &disguised).unwrap_err().reason
-    );
-    for sub in [
-        "spiffe://c.example/bot",
-        "spiffe://x.a.example/bot",
-        "spiffe://a.example.evil/bot",
-    ] {
+    assert_eq!(BadCredential, check_agent(&spec, &disguised).unwrap_err().reason);
+    for sub in ["spiffe://c.example/bot", "spiffe://x.a.example/bot", "spiffe://a.example.evil/bot"]
+    {
         let token = AGENT_KEY.sign(&but(svid(), "sub", json!(sub)).to_string());
-        assert_eq!(
-            UntrustedIssuer,
-            check_agent(&spec, &token).unwrap_err().reason,
-            "{sub}"
-        );
+        assert_eq!(UntrustedIssuer, check_agent(&spec, &token).unwrap_err().reason, "{sub}");
     }
 }
 
@@ -230,18 +191,9 @@ fn a_domain_without_usable_keys_is_invalid() {
         let spec = spec_with_bundle(&keys);
         let refusal = check_agent(&spec, &AGENT_KEY.sign(&svid().to_string())).unwrap_err();
         assert_eq!(UntrustedIssuer, refusal.reason);
-        assert!(
-            refusal.detail.contains("`a.example` has no usable key"),
-            "{}",
-            refusal.detail
-        );
+        assert!(refusal.detail.contains("`a.example` has no usable key"), "{}", refusal.detail);
         let trust = compile(&spec);
-        assert!(
-            trust
-                .warnings()
-                .iter()
-                .any(|warning| warning.what.contains("no usable key"))
-        );
+        assert!(trust.warnings().iter().any(|warning| warning.what.contains("no usable key")));
     }
 }
 
@@ -251,29 +203,16 @@ fn a_subject_token_is_no_svid() {
     let spec = spec_with_bundle(&bundle(&[&IDP_KEY]));
     let token = IDP_KEY.sign(&user().to_string());
     assert!(check_subject(&spec, &token).is_ok());
-    assert_eq!(
-        BadCredential,
-        check_agent(&spec, &token).unwrap_err().reason
-    );
+    assert_eq!(BadCredential, check_agent(&spec, &token).unwrap_err().reason);
 }
 
 /// A token bound to a key is refused: possession cannot be proved.
 #[test]
 fn a_bound_svid_is_refused() {
-    for cnf in [
-        json!({"jkt": "x"}),
-        json!({"x5t#S256": "x"}),
-        json!({}),
-        json!("x"),
-    ] {
-        assert_eq!(
-            Some(UnboundCredential),
-            agent_reason(&but(svid(), "cnf", cnf))
-        );
+    for cnf in [json!({"jkt": "x"}), json!({"x5t#S256": "x"}), json!({}), json!("x")] {
+        assert_eq!(Some(UnboundCredential), agent_reason(&but(svid(), "cnf", cnf)));
     }
-    let null = svid()
-        .to_string()
-        .replace("{\"sub\"", "{\"cnf\":null,\"sub\"");
+    let null = svid().to_string().replace("{\"sub\"", "{\"cnf\":null,\"sub\"");
     let refusal = check_agent(&spec(), &AGENT_KEY.sign(&null)).unwrap_err();
     assert_eq!(UnboundCredential, refusal.reason);
 }
@@ -283,10 +222,7 @@ fn a_bound_svid_is_refused() {
 fn evidence_is_one_bearer_token_a_role() {
     let agent = AGENT_KEY.sign(&svid().to_string());
     let subject = IDP_KEY.sign(&user().to_string());
-    let sound = [
-        evidence(Role::Agent, &agent),
-        evidence(Role::Subject, &subject),
-    ];
+    let sound = [evidence(Role::Agent, &agent), evidence(Role::Subject, &subject)];
     let facts = check_at(&spec(), &sound, NOW).unwrap();
     assert!(facts.agent.is_some() && facts.subject.is_some());
 
@@ -306,10 +242,6 @@ fn evidence_is_one_bearer_token_a_role() {
         bad.scheme = scheme;
         bad.proof = proof;
         assert_eq!(expected, reason(&[bad]));
-        assert_eq!(
-            expected,
-            reason(&[two, bad]),
-            "one sound credential does not save another"
-        );
+        assert_eq!(expected, reason(&[two, bad]), "one sound credential does not save another");
     }
 }

@@ -8,9 +8,8 @@ use serde_json::json;
 
 use crate::support::*;
 
-const ALL: [&str; 10] = [
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
-];
+const ALL: [&str; 10] =
+    ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"];
 
 /// A token signed with each algorithm is accepted where its issuer lists it, and refused where it
 /// lists only the others.
@@ -29,16 +28,8 @@ fn each_algorithm_verifies_where_it_is_listed() {
         assert!(check_subject(&only, &token).is_ok(), "{alg}");
         let (input, _) = token.rsplit_once('.').unwrap();
         let forged = format!("{input}.{}", token_signature(&key.sign("{}")));
-        assert_eq!(
-            BadCredential,
-            check_subject(&only, &forged).unwrap_err().reason,
-            "{alg}"
-        );
-        let others = ALL
-            .into_iter()
-            .filter(|other| *other != alg)
-            .map(str::to_owned)
-            .collect();
+        assert_eq!(BadCredential, check_subject(&only, &forged).unwrap_err().reason, "{alg}");
+        let others = ALL.into_iter().filter(|other| *other != alg).map(str::to_owned).collect();
         let refusal = check_subject(&listed(others), &token).unwrap_err();
         assert_eq!(BadCredential, refusal.reason, "{alg}");
     }
@@ -85,14 +76,9 @@ fn alg_must_fit_the_key() {
     }
     // One RSA key, bound by its `alg` to one padding and digest.
     let mut jwk = RSA_KEY.jwk(None);
-    jwk.as_object_mut()
-        .unwrap()
-        .insert("alg".to_owned(), json!("PS256"));
+    jwk.as_object_mut().unwrap().insert("alg".to_owned(), json!("PS256"));
     let token = RSA_KEY.sign(&user().to_string());
-    assert_eq!(
-        BadCredential,
-        check_subject(&listed(jwk), &token).unwrap_err().reason
-    );
+    assert_eq!(BadCredential, check_subject(&listed(jwk), &token).unwrap_err().reason);
     assert!(check_subject(&listed(RSA_KEY.jwk(None)), &token).is_ok());
 }
 
@@ -106,11 +92,7 @@ fn padding_and_digest_are_those_of_alg() {
     for alg in ["RS384", "RS512", "PS256", "PS384", "PS512"] {
         let header = json!({"alg": alg, "kid": "rsa-key"}).to_string();
         let token = RSA_KEY.sign_with(&header, &user().to_string());
-        assert_eq!(
-            BadCredential,
-            check_subject(&trust, &token).unwrap_err().reason,
-            "{alg}"
-        );
+        assert_eq!(BadCredential, check_subject(&trust, &token).unwrap_err().reason, "{alg}");
     }
 }
 
@@ -129,19 +111,9 @@ fn an_ecdsa_signature_has_a_fixed_form() {
     let body = [integer(r), integer(s)].concat();
     let der = [vec![0x30, u8::try_from(body.len()).unwrap()], body].concat();
     let padded = [&[0; 1], r, &[0; 1], s].concat();
-    for bad in [
-        der,
-        padded,
-        [r, s, &[0]].concat(),
-        r.to_vec(),
-        Vec::new(),
-        vec![0; 64],
-    ] {
+    for bad in [der, padded, [r, s, &[0]].concat(), r.to_vec(), Vec::new(), vec![0; 64]] {
         let token = format!("{input}.{}", URL_SAFE_NO_PAD.encode(bad));
-        assert_eq!(
-            BadCredential,
-            check_agent(&spec(), &token).unwrap_err().reason
-        );
+        assert_eq!(BadCredential, check_agent(&spec(), &token).unwrap_err().reason);
     }
 }
 
@@ -151,26 +123,14 @@ fn an_ecdsa_signature_has_a_fixed_form() {
 fn an_unknown_kid_is_untrusted_and_a_wrong_one_forged() {
     let claims = svid().to_string();
     let unknown = Key::es256("other").sign(&claims);
-    assert_eq!(
-        UntrustedIssuer,
-        check_agent(&spec(), &unknown).unwrap_err().reason
-    );
+    assert_eq!(UntrustedIssuer, check_agent(&spec(), &unknown).unwrap_err().reason);
     let forged = ROGUE_AGENT_KEY.sign(&claims);
-    assert_eq!(
-        BadCredential,
-        check_agent(&spec(), &forged).unwrap_err().reason
-    );
+    assert_eq!(BadCredential, check_agent(&spec(), &forged).unwrap_err().reason);
     let claims = user().to_string();
     let unknown = Key::es256("other").sign(&claims);
-    assert_eq!(
-        UntrustedIssuer,
-        check_subject(&spec(), &unknown).unwrap_err().reason
-    );
+    assert_eq!(UntrustedIssuer, check_subject(&spec(), &unknown).unwrap_err().reason);
     let forged = ROGUE_IDP_KEY.sign(&claims);
-    assert_eq!(
-        BadCredential,
-        check_subject(&spec(), &forged).unwrap_err().reason
-    );
+    assert_eq!(BadCredential, check_subject(&spec(), &forged).unwrap_err().reason);
 }
 
 /// Without `kid` each fitting key is tried, of which there may be four.
@@ -180,12 +140,7 @@ fn without_kid_a_few_keys_are_tried() {
     let header = r#"{"alg":"ES256"}"#;
     let first = |count: usize| bundle(&keys.iter().take(count).collect::<Vec<_>>());
     let token = keys.get(3).unwrap().sign_with(header, &svid().to_string());
-    assert_eq!(
-        "k3",
-        check_agent(&spec_with_bundle(&first(4)), &token)
-            .unwrap()
-            .kid
-    );
+    assert_eq!("k3", check_agent(&spec_with_bundle(&first(4)), &token).unwrap().kid);
     for (count, expected) in [(3, BadCredential), (5, BadCredential)] {
         let refusal = check_agent(&spec_with_bundle(&first(count)), &token).unwrap_err();
         assert_eq!(expected, refusal.reason, "{count} keys");

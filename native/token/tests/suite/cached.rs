@@ -13,14 +13,7 @@ fn a_second_time_is_a_hit() {
     let trust = compile(&spec());
     let cache = TokenCache::new(64);
     let token = AGENT_KEY.sign(&svid().to_string());
-    let check = || {
-        verify(
-            &[evidence(Role::Agent, &token)],
-            &trust,
-            &cache,
-            UnixTime(NOW),
-        )
-    };
+    let check = || verify(&[evidence(Role::Agent, &token)], &trust, &cache, UnixTime(NOW));
     let first = check();
     assert!(first.is_ok());
     assert_eq!((0, 1, 1), (cache.hits(), cache.misses(), cache.len()));
@@ -35,33 +28,16 @@ fn a_tampered_body_with_an_old_signature_never_hits() {
     let trust = compile(&spec());
     let cache = TokenCache::new(64);
     let sound = AGENT_KEY.sign(&svid().to_string());
-    assert!(
-        verify(
-            &[evidence(Role::Agent, &sound)],
-            &trust,
-            &cache,
-            UnixTime(NOW)
-        )
-        .is_ok()
-    );
+    assert!(verify(&[evidence(Role::Agent, &sound)], &trust, &cache, UnixTime(NOW)).is_ok());
     let admin = but(svid(), "sub", json!("spiffe://a.example/admin")).to_string();
     let forged = ROGUE_AGENT_KEY.sign(&admin);
     let (body, _) = forged.rsplit_once('.').unwrap();
     let (_, signature) = sound.rsplit_once('.').unwrap();
     let mixed = format!("{body}.{signature}");
     let by_signature = |token: &str| token.rsplit_once('.').unwrap().1.to_owned();
-    assert_eq!(
-        by_signature(&sound),
-        by_signature(&mixed),
-        "the naive key would hit"
-    );
+    assert_eq!(by_signature(&sound), by_signature(&mixed), "the naive key would hit");
     for token in [&mixed, &forged] {
-        let result = verify(
-            &[evidence(Role::Agent, token)],
-            &trust,
-            &cache,
-            UnixTime(NOW),
-        );
+        let result = verify(&[evidence(Role::Agent, token)], &trust, &cache, UnixTime(NOW));
         assert!(result.is_err());
     }
     assert_eq!((0, 1), (cache.hits(), cache.len()));
@@ -74,25 +50,14 @@ fn an_entry_ends_with_its_token() {
     let cache = TokenCache::new(64);
     let token = AGENT_KEY.sign(&but(svid(), "nbf", json!(NOW)).to_string());
     let reason = |now: i64| {
-        verify(
-            &[evidence(Role::Agent, &token)],
-            &trust,
-            &cache,
-            UnixTime(now),
-        )
-        .err()
-        .map(|refusal| refusal.reason)
+        verify(&[evidence(Role::Agent, &token)], &trust, &cache, UnixTime(now))
+            .err()
+            .map(|refusal| refusal.reason)
     };
     assert_eq!(None, reason(NOW));
     assert_eq!(None, reason(NOW + 304));
-    assert_eq!(
-        Some(authz_token::RefusalReason::ExpiredCredential),
-        reason(NOW + 305)
-    );
-    assert_eq!(
-        Some(authz_token::RefusalReason::BadCredential),
-        reason(NOW - 6)
-    );
+    assert_eq!(Some(authz_token::RefusalReason::ExpiredCredential), reason(NOW + 305));
+    assert_eq!(Some(authz_token::RefusalReason::BadCredential), reason(NOW - 6));
 }
 
 /// A change of keys or settings ends what was cached.
@@ -101,12 +66,7 @@ fn another_revision_ends_what_was_cached() {
     let cache = TokenCache::new(64);
     let token = AGENT_KEY.sign(&svid().to_string());
     let check = |spec: &authz_token::TrustSpec| {
-        verify(
-            &[evidence(Role::Agent, &token)],
-            &compile(spec),
-            &cache,
-            UnixTime(NOW),
-        )
+        verify(&[evidence(Role::Agent, &token)], &compile(spec), &cache, UnixTime(NOW))
     };
     assert!(check(&spec()).is_ok());
     assert!(check(&spec_with_bundle(&bundle(&[&ROGUE_AGENT_KEY]))).is_err());
@@ -122,24 +82,8 @@ fn a_role_has_its_own_entries() {
     let trust = compile(&spec_with_bundle(&bundle(&[&IDP_KEY])));
     let cache = TokenCache::new(64);
     let token = IDP_KEY.sign(&user().to_string());
-    assert!(
-        verify(
-            &[evidence(Role::Subject, &token)],
-            &trust,
-            &cache,
-            UnixTime(NOW)
-        )
-        .is_ok()
-    );
-    assert!(
-        verify(
-            &[evidence(Role::Agent, &token)],
-            &trust,
-            &cache,
-            UnixTime(NOW)
-        )
-        .is_err()
-    );
+    assert!(verify(&[evidence(Role::Subject, &token)], &trust, &cache, UnixTime(NOW)).is_ok());
+    assert!(verify(&[evidence(Role::Agent, &token)], &trust, &cache, UnixTime(NOW)).is_err());
     assert_eq!(0, cache.hits());
 }
 
@@ -167,20 +111,9 @@ fn the_cache_is_bounded() {
 fn refusals_are_not_kept() {
     let trust = compile(&spec());
     let cache = TokenCache::new(64);
-    for claims in [
-        but(svid(), "exp", json!(1)),
-        but(svid(), "aud", json!("other")),
-    ] {
+    for claims in [but(svid(), "exp", json!(1)), but(svid(), "aud", json!("other"))] {
         let token = AGENT_KEY.sign(&claims.to_string());
-        assert!(
-            verify(
-                &[evidence(Role::Agent, &token)],
-                &trust,
-                &cache,
-                UnixTime(NOW)
-            )
-            .is_err()
-        );
+        assert!(verify(&[evidence(Role::Agent, &token)], &trust, &cache, UnixTime(NOW)).is_err());
     }
     assert!(cache.is_empty());
 }
@@ -192,7 +125,10 @@ proptest! {
     /// without one.
     #[test]
     fn cached_equals_uncached(
-        steps in prop::collection::vec((0_usize..12, any::<bool>(), -400_i64..800, 0_usize..2), 1..40),
+        steps in prop::collection::vec(
+            (0_usize..12, any::<bool>(), -400_i64..800, 0_usize..2),
+            1..40,
+        ),
         capacity in 0_usize..20,
     ) {
         static TOKENS: std::sync::LazyLock<Vec<String>> = std::sync::LazyLock::new(|| {

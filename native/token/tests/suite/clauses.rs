@@ -42,11 +42,7 @@ fn has_test(source: &str, function: &str) -> bool {
         if line == "#[test]" {
             attribute = true;
         } else if let Some(rest) = line.strip_prefix("fn ") {
-            if attribute
-                && rest
-                    .strip_prefix(function)
-                    .is_some_and(|rest| rest.starts_with('('))
-            {
+            if attribute && rest.strip_prefix(function).is_some_and(|rest| rest.starts_with('(')) {
                 return true;
             }
             attribute = false;
@@ -62,20 +58,12 @@ fn each_clause_has_a_test_that_exists() {
     assert!(clauses.len() >= 60, "{}", clauses.len());
     let mut ids = BTreeSet::new();
     for clause in &clauses {
-        let Clause {
-            id,
-            source,
-            text,
-            test,
-        } = clause;
+        let Clause { id, source, text, test } = clause;
         assert!(ids.insert(id), "{id} stands twice");
         assert!(!source.is_empty() && !text.is_empty(), "{id}");
         let (file, function) = place(test).unwrap_or_else(|| (PathBuf::new(), test.clone()));
         let code = fs::read_to_string(&file).unwrap_or_default();
-        assert!(
-            has_test(&code, &function),
-            "{id}: there is no test `{test}`"
-        );
+        assert!(has_test(&code, &function), "{id}: there is no test `{test}`");
     }
 }
 

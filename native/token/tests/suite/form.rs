@@ -11,11 +11,7 @@ use crate::support::*;
 fn both_refuse(token: &str) {
     for role in [Role::Agent, Role::Subject] {
         let refusal = check_at(&spec(), &[evidence(role, token)], NOW).unwrap_err();
-        assert_eq!(
-            (BadCredential, Some(role)),
-            (refusal.reason, refusal.role),
-            "{token}"
-        );
+        assert_eq!((BadCredential, Some(role)), (refusal.reason, refusal.role), "{token}");
     }
 }
 
@@ -86,22 +82,13 @@ fn only_canonical_base64url_is_read() {
 /// The header is one JSON object in UTF-8.
 #[test]
 fn the_header_is_one_json_object() {
-    for header in [
-        "",
-        "{",
-        "[]",
-        "null",
-        "\"ES256\"",
-        "{\"alg\":\"ES256\"}x",
-        "{\"alg\":'ES256'}",
-    ] {
+    for header in ["", "{", "[]", "null", "\"ES256\"", "{\"alg\":\"ES256\"}x", "{\"alg\":'ES256'}"]
+    {
         both_refuse(&AGENT_KEY.sign_with(header, &svid().to_string()));
     }
     let payload = URL_SAFE_NO_PAD.encode(svid().to_string());
-    let input = format!(
-        "{}.{payload}",
-        URL_SAFE_NO_PAD.encode(b"{\"alg\":\"ES256\",\"x\":\"\xff\"}")
-    );
+    let input =
+        format!("{}.{payload}", URL_SAFE_NO_PAD.encode(b"{\"alg\":\"ES256\",\"x\":\"\xff\"}"));
     let signature = URL_SAFE_NO_PAD.encode(AGENT_KEY.signature(input.as_bytes()));
     both_refuse(&format!("{input}.{signature}"));
 }
@@ -135,16 +122,8 @@ fn alg_is_required_and_known() {
         json!("RSA-OAEP"),
     ] {
         let header = but(json!({"kid": "agent-key"}), "alg", alg);
-        assert_eq!(
-            Some(BadCredential),
-            agent_header_reason(&header),
-            "{header}"
-        );
-        assert_eq!(
-            Some(BadCredential),
-            subject_header_reason(&header),
-            "{header}"
-        );
+        assert_eq!(Some(BadCredential), agent_header_reason(&header), "{header}");
+        assert_eq!(Some(BadCredential), subject_header_reason(&header), "{header}");
     }
 }
 
@@ -165,11 +144,9 @@ fn none_is_never_accepted() {
 #[test]
 fn an_hmac_is_never_accepted() {
     use aws_lc_rs::hmac;
-    for (name, algorithm) in [
-        ("HS256", hmac::HMAC_SHA256),
-        ("HS384", hmac::HMAC_SHA384),
-        ("HS512", hmac::HMAC_SHA512),
-    ] {
+    for (name, algorithm) in
+        [("HS256", hmac::HMAC_SHA256), ("HS384", hmac::HMAC_SHA384), ("HS512", hmac::HMAC_SHA512)]
+    {
         for (key, claims) in [(&*AGENT_KEY, svid()), (&*IDP_KEY, user())] {
             let header = json!({"alg": name, "kid": key.kid()}).to_string();
             let input = format!(
@@ -195,17 +172,10 @@ fn keys_of_the_header_are_refused() {
         ("jwk", json!(null)),
     ] {
         let mut header = json!({"alg": "ES256", "kid": "idp-key"});
-        header
-            .as_object_mut()
-            .unwrap()
-            .insert(name.to_owned(), value);
+        header.as_object_mut().unwrap().insert(name.to_owned(), value);
         for key in [&*IDP_KEY, &*ROGUE_IDP_KEY] {
             let token = key.sign_with(&header.to_string(), &user().to_string());
-            assert_eq!(
-                BadCredential,
-                check_subject(&spec(), &token).unwrap_err().reason,
-                "{name}"
-            );
+            assert_eq!(BadCredential, check_subject(&spec(), &token).unwrap_err().reason, "{name}");
         }
     }
 }
@@ -221,28 +191,16 @@ fn critical_extensions_are_refused() {
         ("b64", json!(false)),
     ] {
         let header = but(json!({"alg": "ES256", "kid": "idp-key"}), name, value);
-        assert_eq!(
-            Some(BadCredential),
-            subject_header_reason(&header),
-            "{header}"
-        );
+        assert_eq!(Some(BadCredential), subject_header_reason(&header), "{header}");
     }
 }
 
 /// Encrypted, compressed and nested tokens are refused.
 #[test]
 fn encryption_and_nesting_are_refused() {
-    for (name, value) in [
-        ("enc", json!("A128GCM")),
-        ("zip", json!("DEF")),
-        ("cty", json!("JWT")),
-    ] {
+    for (name, value) in [("enc", json!("A128GCM")), ("zip", json!("DEF")), ("cty", json!("JWT"))] {
         let header = but(json!({"alg": "ES256", "kid": "idp-key"}), name, value);
-        assert_eq!(
-            Some(BadCredential),
-            subject_header_reason(&header),
-            "{header}"
-        );
+        assert_eq!(Some(BadCredential), subject_header_reason(&header), "{header}");
     }
 }
 
@@ -264,16 +222,8 @@ fn header_parameters_are_texts() {
         ("typ", json!({})),
     ] {
         let header = but(json!({"alg": "ES256", "kid": "agent-key"}), name, value);
-        assert_eq!(
-            Some(BadCredential),
-            agent_header_reason(&header),
-            "{header}"
-        );
-        assert_eq!(
-            Some(BadCredential),
-            subject_header_reason(&header),
-            "{header}"
-        );
+        assert_eq!(Some(BadCredential), agent_header_reason(&header), "{header}");
+        assert_eq!(Some(BadCredential), subject_header_reason(&header), "{header}");
     }
 }
 
@@ -331,10 +281,7 @@ fn tampered_tokens_are_refused() {
     let elsewhere = but(svid(), "aud", json!("other")).to_string();
     let bound = but(svid(), "cnf", json!({"jkt": "x"})).to_string();
     for claims in [admin, expired, elsewhere, bound, "{}".to_owned()] {
-        both_refuse(&format!(
-            "{header}.{}.{signature}",
-            URL_SAFE_NO_PAD.encode(claims)
-        ));
+        both_refuse(&format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(claims)));
     }
     let bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
     for position in 0..bytes.len() {

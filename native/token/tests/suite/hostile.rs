@@ -13,9 +13,7 @@ use crate::support::*;
 
 /// The committed corpus of one fuzz target.
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("corpus")
-        .join(target);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
     let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| {
@@ -65,7 +63,8 @@ fn spiffe_ids_of_the_corpus_are_judged() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    // `make fuzz` asks for more.
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(512)))]
 
     /// Random bytes are no token, no key set and no SPIFFE ID.
     #[test]
@@ -107,10 +106,9 @@ proptest! {
 fn refusals_hold_nothing_of_the_token() {
     let marked = "s3cr3t-marker";
     let mut tokens = Vec::new();
-    for (key, rogue, claims) in [
-        (&*AGENT_KEY, &*ROGUE_AGENT_KEY, svid()),
-        (&*IDP_KEY, &*ROGUE_IDP_KEY, user()),
-    ] {
+    for (key, rogue, claims) in
+        [(&*AGENT_KEY, &*ROGUE_AGENT_KEY, svid()), (&*IDP_KEY, &*ROGUE_IDP_KEY, user())]
+    {
         for name in [
             "sub",
             "iss",
@@ -138,9 +136,7 @@ fn refusals_hold_nothing_of_the_token() {
                 tokens.push(rogue.sign(&claims));
             }
         }
-        for name in [
-            "alg", "kid", "typ", "crit", "jku", "jwk", "x5c", "enc", "cty", "zip",
-        ] {
+        for name in ["alg", "kid", "typ", "crit", "jku", "jwk", "x5c", "enc", "cty", "zip"] {
             let header = json!({"alg": "ES256", "kid": key.kid()});
             let header = but(header, name, json!(marked)).to_string();
             tokens.push(key.sign_with(&header, &claims.to_string()));

@@ -8,9 +8,8 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
-const ALL: [&str; 10] = [
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
-];
+const ALL: [&str; 10] =
+    ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"];
 
 /// How many keys of this set are usable for the issuer's tokens; an error where it is refused.
 fn usable(keys: &str) -> Result<usize, String> {
@@ -31,11 +30,7 @@ fn one(jwk: &Value) -> Result<usize, String> {
 /// How many keys of this bundle are usable for JWT-SVIDs.
 fn usable_svid(jwk: &Value) -> usize {
     let keys = json!({"keys": [jwk]}).to_string();
-    compile(&spec_with_bundle(&keys))
-        .domains()
-        .first()
-        .unwrap()
-        .keys
+    compile(&spec_with_bundle(&keys)).domains().first().unwrap().keys
 }
 
 fn base64url(bytes: &[u8]) -> Value {
@@ -43,22 +38,14 @@ fn base64url(bytes: &[u8]) -> Value {
 }
 
 fn octets(jwk: &Value, name: &str) -> Vec<u8> {
-    URL_SAFE_NO_PAD
-        .decode(jwk.get(name).unwrap().as_str().unwrap())
-        .unwrap()
+    URL_SAFE_NO_PAD.decode(jwk.get(name).unwrap().as_str().unwrap()).unwrap()
 }
 
 /// A bundle key needs `use: jwt-svid`, in that spelling; without `use` it is ignored.
 #[test]
 fn a_bundle_key_is_for_jwt_svids() {
     assert_eq!(1, usable_svid(&AGENT_KEY.jwk(Some("jwt-svid"))));
-    for r#use in [
-        None,
-        Some("x509-svid"),
-        Some("wit-svid"),
-        Some("sig"),
-        Some("JWT-SVID"),
-    ] {
+    for r#use in [None, Some("x509-svid"), Some("wit-svid"), Some("sig"), Some("JWT-SVID")] {
         assert_eq!(0, usable_svid(&AGENT_KEY.jwk(r#use)), "{:?}", r#use);
     }
 }
@@ -66,10 +53,7 @@ fn a_bundle_key_is_for_jwt_svids() {
 /// A bundle key without `kid` is ignored.
 #[test]
 fn a_bundle_key_has_a_kid() {
-    assert_eq!(
-        0,
-        usable_svid(&but(AGENT_KEY.jwk(Some("jwt-svid")), "kid", json!(null)))
-    );
+    assert_eq!(0, usable_svid(&but(AGENT_KEY.jwk(Some("jwt-svid")), "kid", json!(null))));
 }
 
 /// Entries of unknown type or use are ignored, and the rest of the bundle counts.
@@ -109,10 +93,7 @@ fn a_set_is_a_json_object_with_keys() {
         "{\"keys\":[],\"keys\":[]}",
     ] {
         assert!(usable(bad).is_err(), "{bad}");
-        assert!(
-            TrustStore::compile(&spec_with_bundle(bad)).is_err(),
-            "{bad}"
-        );
+        assert!(TrustStore::compile(&spec_with_bundle(bad)).is_err(), "{bad}");
     }
     let twice = bundle(&[&AGENT_KEY]).replace("\"kty\":\"EC\"", "\"kty\":\"EC\",\"kty\":\"EC\"");
     assert!(TrustStore::compile(&spec_with_bundle(&twice)).is_err());
@@ -133,22 +114,10 @@ fn sequence_and_refresh_hint_are_integers() {
     assert_eq!(Some(u64::try_from(i64::MAX).unwrap()), status.sequence);
     assert_eq!(Some(300), status.refresh_hint);
     let absent = compile(&spec_with_bundle(r#"{"keys":[]}"#)).domains();
-    assert_eq!(
-        (None, None),
-        absent
-            .first()
-            .map(|d| (d.sequence, d.refresh_hint))
-            .unwrap()
-    );
+    assert_eq!((None, None), absent.first().map(|d| (d.sequence, d.refresh_hint)).unwrap());
     for bad in [json!(-1), json!(1.5), json!("7"), json!(null), json!([])] {
-        assert!(
-            TrustStore::compile(&keys(bad.clone(), json!(1))).is_err(),
-            "sequence {bad}"
-        );
-        assert!(
-            TrustStore::compile(&keys(json!(1), bad.clone())).is_err(),
-            "hint {bad}"
-        );
+        assert!(TrustStore::compile(&keys(bad.clone(), json!(1))).is_err(), "sequence {bad}");
+        assert!(TrustStore::compile(&keys(json!(1), bad.clone())).is_err(), "hint {bad}");
     }
 }
 
@@ -173,11 +142,7 @@ fn an_issuer_key_is_for_signatures() {
         ("alg", json!("HS256"), 0),
         ("alg", json!("none"), 0),
     ] {
-        assert_eq!(
-            Ok(expected),
-            one(&but(jwk.clone(), name, value.clone())),
-            "{name} {value}"
-        );
+        assert_eq!(Ok(expected), one(&but(jwk.clone(), name, value.clone())), "{name} {value}");
     }
 }
 
@@ -204,9 +169,7 @@ fn a_kid_names_one_key() {
 /// The size of a set is bounded.
 #[test]
 fn a_set_is_bounded() {
-    let keys: Vec<Value> = (0..129)
-        .map(|i| json!({"kty": "?", "kid": i.to_string()}))
-        .collect();
+    let keys: Vec<Value> = (0..129).map(|i| json!({"kty": "?", "kid": i.to_string()})).collect();
     assert!(usable(&json!({"keys": keys}).to_string()).is_err());
     let long = json!({"keys": [], "pad": "x".repeat(1 << 20)}).to_string();
     assert!(usable(&long).is_err());
@@ -221,46 +184,22 @@ fn an_ec_point_is_on_its_curve() {
         assert_eq!(Ok(1), one(&jwk));
         let mut y = octets(&jwk, "y");
         *y.last_mut().unwrap() ^= 1;
-        assert_eq!(
-            Ok(0),
-            one(&but(jwk.clone(), "y", base64url(&y))),
-            "{alg}: off the curve"
-        );
+        assert_eq!(Ok(0), one(&but(jwk.clone(), "y", base64url(&y))), "{alg}: off the curve");
         let x = octets(&jwk, "x");
         let longer = [&[0], x.as_slice()].concat();
-        assert_eq!(
-            Ok(0),
-            one(&but(jwk.clone(), "x", base64url(&longer))),
-            "{alg}: longer"
-        );
+        assert_eq!(Ok(0), one(&but(jwk.clone(), "x", base64url(&longer))), "{alg}: longer");
         let zero = vec![0; x.len()];
-        let origin = but(
-            but(jwk.clone(), "x", base64url(&zero)),
-            "y",
-            base64url(&zero),
-        );
+        let origin = but(but(jwk.clone(), "x", base64url(&zero)), "y", base64url(&zero));
         assert_eq!(Ok(0), one(&origin), "{alg}: zero");
         for name in ["x", "y", "crv"] {
-            assert_eq!(
-                Ok(0),
-                one(&but(jwk.clone(), name, json!(null))),
-                "{alg}: no {name}"
-            );
+            assert_eq!(Ok(0), one(&but(jwk.clone(), name, json!(null))), "{alg}: no {name}");
         }
         for crv in ["P-192", "secp256k1", "Ed25519", "p-256"] {
-            assert_eq!(
-                Ok(0),
-                one(&but(jwk.clone(), "crv", json!(crv))),
-                "{alg}: {crv}"
-            );
+            assert_eq!(Ok(0), one(&but(jwk.clone(), "crv", json!(crv))), "{alg}: {crv}");
         }
     }
     let p256 = IDP_KEY.jwk(None);
-    assert_eq!(
-        Ok(0),
-        one(&but(p256, "crv", json!("P-384"))),
-        "a point of another curve"
-    );
+    assert_eq!(Ok(0), one(&but(p256, "crv", json!("P-384"))), "a point of another curve");
 }
 
 /// A coordinate with fewer octets than its curve's size is refused, not padded.
@@ -292,27 +231,10 @@ fn an_rsa_key_has_a_sound_size_and_exponent() {
         Vec::new(),
     ] {
         let length = bad.len();
-        assert_eq!(
-            Ok(0),
-            one(&but(jwk.clone(), "n", base64url(&bad))),
-            "{length} octets"
-        );
+        assert_eq!(Ok(0), one(&but(jwk.clone(), "n", base64url(&bad))), "{length} octets");
     }
-    for bad in [
-        &[][..],
-        &[0],
-        &[1],
-        &[3],
-        &[2],
-        &[1, 0, 0],
-        &[0, 1, 0, 1],
-        &[4, 0, 0, 0, 1],
-    ] {
-        assert_eq!(
-            Ok(0),
-            one(&but(jwk.clone(), "e", base64url(bad))),
-            "{bad:?}"
-        );
+    for bad in [&[][..], &[0], &[1], &[3], &[2], &[1, 0, 0], &[0, 1, 0, 1], &[4, 0, 0, 0, 1]] {
+        assert_eq!(Ok(0), one(&but(jwk.clone(), "e", base64url(bad))), "{bad:?}");
     }
     for name in ["n", "e"] {
         assert_eq!(Ok(0), one(&but(jwk.clone(), name, json!(null))));
@@ -327,11 +249,7 @@ fn an_ed25519_key_has_32_octets() {
     let jwk = Key::ed25519("k").jwk(None);
     assert_eq!(Ok(1), one(&jwk));
     let x = octets(&jwk, "x");
-    for bad in [
-        x.iter().copied().take(31).collect(),
-        [x.as_slice(), &[0]].concat(),
-        Vec::new(),
-    ] {
+    for bad in [x.iter().copied().take(31).collect(), [x.as_slice(), &[0]].concat(), Vec::new()] {
         assert_eq!(Ok(0), one(&but(jwk.clone(), "x", base64url(&bad))));
     }
     for crv in [json!(null), json!("Ed448"), json!("X25519"), json!("P-256")] {

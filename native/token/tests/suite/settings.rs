@@ -7,9 +7,7 @@ use crate::support::*;
 fn refused(spec: &TrustSpec, place: &str, what: &str) {
     let errors = TrustStore::compile(spec).unwrap_err();
     assert!(
-        errors
-            .iter()
-            .any(|error| error.place == place && error.what.contains(what)),
+        errors.iter().any(|error| error.place == place && error.what.contains(what)),
         "{errors:?}"
     );
     assert!(errors.iter().all(|error| !error.mend.is_empty()));
@@ -22,29 +20,13 @@ fn issuer_refused(change: impl FnOnce(&mut IssuerSpec), place: &str, what: &str)
 /// An issuer without audience or algorithms, or with unknown ones, is refused.
 #[test]
 fn an_issuer_needs_audience_and_algorithms() {
-    issuer_refused(
-        |issuer| issuer.audience.clear(),
-        "issuers.corp.audience",
-        "no audience",
-    );
+    issuer_refused(|issuer| issuer.audience.clear(), "issuers.corp.audience", "no audience");
     let empty = vec![String::new()];
-    issuer_refused(
-        |issuer| issuer.audience = empty,
-        "issuers.corp.audience",
-        "empty",
-    );
-    issuer_refused(
-        |issuer| issuer.algorithms.clear(),
-        "issuers.corp.algorithms",
-        "no algorithms",
-    );
+    issuer_refused(|issuer| issuer.audience = empty, "issuers.corp.audience", "empty");
+    issuer_refused(|issuer| issuer.algorithms.clear(), "issuers.corp.algorithms", "no algorithms");
     for name in ["none", "HS256", "es256", "RSA-OAEP", ""] {
         let names = vec!["ES256".to_owned(), name.to_owned()];
-        issuer_refused(
-            |issuer| issuer.algorithms = names,
-            "issuers.corp.algorithms",
-            "supported",
-        );
+        issuer_refused(|issuer| issuer.algorithms = names, "issuers.corp.algorithms", "supported");
     }
 }
 
@@ -67,54 +49,23 @@ fn an_issuer_is_named_soundly() {
         refused(&spec, &format!("issuers.{alias}"), "no alias");
     }
     for iss in ["", "https://idp.example/ ", "a\nb"] {
-        issuer_refused(
-            |issuer| issuer.issuer = iss.to_owned(),
-            "issuers.corp.issuer",
-            "empty",
-        );
+        issuer_refused(|issuer| issuer.issuer = iss.to_owned(), "issuers.corp.issuer", "empty");
     }
-    issuer_refused(
-        |issuer| issuer.typ = Some(Vec::new()),
-        "issuers.corp.typ",
-        "empty",
-    );
+    issuer_refused(|issuer| issuer.typ = Some(Vec::new()), "issuers.corp.typ", "empty");
 }
 
 /// Kept claims are few, distinct, and not those that have a place of their own.
 #[test]
 fn kept_claims_are_a_short_closed_list() {
-    for name in [
-        "iss",
-        "sub",
-        "aud",
-        "exp",
-        "nbf",
-        "iat",
-        "jti",
-        "cnf",
-        "acr",
-        "auth_time",
-    ] {
+    for name in ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "cnf", "acr", "auth_time"] {
         let names = vec![name.to_owned()];
-        issuer_refused(
-            |issuer| issuer.claims = names,
-            "issuers.corp.claims",
-            "registered",
-        );
+        issuer_refused(|issuer| issuer.claims = names, "issuers.corp.claims", "registered");
     }
     let twice = vec!["a".to_owned(), "a".to_owned()];
-    issuer_refused(
-        |issuer| issuer.claims = twice,
-        "issuers.corp.claims",
-        "twice",
-    );
+    issuer_refused(|issuer| issuer.claims = twice, "issuers.corp.claims", "twice");
     let many = (0..33).map(|i| format!("c{i}")).collect();
     issuer_refused(|issuer| issuer.claims = many, "issuers.corp.claims", "32");
-    issuer_refused(
-        |issuer| issuer.claims = vec![String::new()],
-        "issuers.corp.claims",
-        "empty",
-    );
+    issuer_refused(|issuer| issuer.claims = vec![String::new()], "issuers.corp.claims", "empty");
 }
 
 /// Trust domains need an audience, a name and a bundle.
@@ -132,11 +83,7 @@ fn a_domain_needs_audience_name_and_bundle() {
         spec.domains.insert(name.to_owned(), domain);
         refused(&spec, &format!("domains.{name}"), "no trust domain name");
     }
-    refused(
-        &spec_with_bundle("{}"),
-        "domains.a.example.bundle (bundle.json)",
-        "no array `keys`",
-    );
+    refused(&spec_with_bundle("{}"), "domains.a.example.bundle (bundle.json)", "no array `keys`");
 }
 
 /// Limits are within their ranges.
@@ -147,26 +94,10 @@ fn limits_are_within_their_ranges() {
         change(&mut spec);
         spec
     };
-    refused(
-        &with(&|spec| spec.leeway_seconds = 61),
-        "leeway_seconds",
-        "61",
-    );
-    refused(
-        &with(&|spec| spec.max_token_bytes = 255),
-        "max_token_bytes",
-        "255",
-    );
-    refused(
-        &with(&|spec| spec.max_token_bytes = 65_537),
-        "max_token_bytes",
-        "65537",
-    );
-    refused(
-        &with(&|spec| spec.max_lifetime_seconds = Some(0)),
-        "max_lifetime_seconds",
-        "0",
-    );
+    refused(&with(&|spec| spec.leeway_seconds = 61), "leeway_seconds", "61");
+    refused(&with(&|spec| spec.max_token_bytes = 255), "max_token_bytes", "255");
+    refused(&with(&|spec| spec.max_token_bytes = 65_537), "max_token_bytes", "65537");
+    refused(&with(&|spec| spec.max_lifetime_seconds = Some(0)), "max_lifetime_seconds", "0");
     assert!(TrustStore::compile(&with(&|spec| spec.leeway_seconds = 60)).is_ok());
 }
 
@@ -179,7 +110,8 @@ fn all_errors_are_reported() {
     assert_eq!(3, TrustStore::compile(&spec).unwrap_err().len());
 }
 
-/// The revision is that of the content: equal for equal, another for any change of keys or settings.
+/// The revision is that of the content: equal for equal, another for any change of keys or
+/// settings.
 #[test]
 fn the_revision_is_that_of_the_content() {
     let base = compile(&spec());

@@ -29,17 +29,7 @@ fn sound_ids_are_parsed() {
 /// The scheme is `spiffe`, in lower case.
 #[test]
 fn the_scheme_is_spiffe() {
-    all(
-        Scheme,
-        &[
-            "",
-            "spiffe:",
-            "spiffe:/a/b",
-            "Spiffe://a/b",
-            "https://a/b",
-            " spiffe://a/b",
-        ],
-    );
+    all(Scheme, &["", "spiffe:", "spiffe:/a/b", "Spiffe://a/b", "https://a/b", " spiffe://a/b"]);
 }
 
 /// The trust domain is there, in lower case, without user, port or anything encoded.
@@ -70,15 +60,7 @@ fn the_trust_domain_is_a_plain_lower_case_host() {
 #[test]
 fn there_is_no_query_or_fragment() {
     all(TrustDomain, &["spiffe://a?x", "spiffe://a#x"]);
-    all(
-        PathCharacter,
-        &[
-            "spiffe://a/b?x=1",
-            "spiffe://a/b#x",
-            "spiffe://a/b?",
-            "spiffe://a/b#",
-        ],
-    );
+    all(PathCharacter, &["spiffe://a/b?x=1", "spiffe://a/b#x", "spiffe://a/b?", "spiffe://a/b#"]);
 }
 
 /// A path segment has no encoded or other character.

@@ -10,12 +10,7 @@ use serde_json::{Value, json};
 use crate::support::*;
 
 fn set(items: &[&str]) -> ClaimValue {
-    ClaimValue::Set(
-        items
-            .iter()
-            .map(|item| (*item).to_owned())
-            .collect::<BTreeSet<_>>(),
-    )
+    ClaimValue::Set(items.iter().map(|item| (*item).to_owned()).collect::<BTreeSet<_>>())
 }
 
 /// A sound token gives the subject's facts.
@@ -41,16 +36,10 @@ fn a_sound_token_gives_facts() {
     assert_eq!(Some("urn:mfa".to_owned()), subject.acr);
     assert_eq!(Some(NOW - 100), subject.auth_time);
     assert_eq!(Some("j-2".to_owned()), subject.jti);
-    assert_eq!(
-        Some(BTreeMap::from([("sub".to_owned(), AGENT_ID.to_owned())])),
-        subject.may_act
-    );
+    assert_eq!(Some(BTreeMap::from([("sub".to_owned(), AGENT_ID.to_owned())])), subject.may_act);
     let expected = BTreeMap::from([
         ("groups".to_owned(), set(&["employees", "staff"])),
-        (
-            "email".to_owned(),
-            ClaimValue::String("alice@corp.example".to_owned()),
-        ),
+        ("email".to_owned(), ClaimValue::String("alice@corp.example".to_owned())),
         ("admin".to_owned(), ClaimValue::Bool(false)),
         ("age".to_owned(), ClaimValue::Long(41)),
     ]);
@@ -78,17 +67,10 @@ fn iss_is_exactly_a_configured_one() {
         "",
         "https://evil.example/",
     ] {
-        assert_eq!(
-            Some(UntrustedIssuer),
-            subject_reason(&but(user(), "iss", json!(iss))),
-            "{iss}"
-        );
+        assert_eq!(Some(UntrustedIssuer), subject_reason(&but(user(), "iss", json!(iss))), "{iss}");
     }
     for iss in [json!(null), json!(7), json!([ISS])] {
-        assert_eq!(
-            Some(BadCredential),
-            subject_reason(&but(user(), "iss", iss))
-        );
+        assert_eq!(Some(BadCredential), subject_reason(&but(user(), "iss", iss)));
     }
 }
 
@@ -101,20 +83,11 @@ fn the_key_is_the_issuers_own() {
     second.issuer = "https://other.example/".to_owned();
     spec.issuers.insert("other".to_owned(), second);
     let own = but(user(), "iss", json!("https://other.example/")).to_string();
-    assert_eq!(
-        "other",
-        check_subject(&spec, &other.sign(&own)).unwrap().issuer
-    );
+    assert_eq!("other", check_subject(&spec, &other.sign(&own)).unwrap().issuer);
     let foreign = other.sign(&user().to_string());
-    assert_eq!(
-        UntrustedIssuer,
-        check_subject(&spec, &foreign).unwrap_err().reason
-    );
+    assert_eq!(UntrustedIssuer, check_subject(&spec, &foreign).unwrap_err().reason);
     let disguised = other.with("ES256", "idp-key").sign(&user().to_string());
-    assert_eq!(
-        BadCredential,
-        check_subject(&spec, &disguised).unwrap_err().reason
-    );
+    assert_eq!(BadCredential, check_subject(&spec, &disguised).unwrap_err().reason);
 }
 
 /// `aud` holds one of the issuer's own audiences; those of JWT-SVIDs do not count.
@@ -123,19 +96,11 @@ fn aud_is_the_issuers_audience() {
     let spec = spec_with_issuer(|issuer| issuer.audience = vec!["api".to_owned()]);
     let reason = |aud: Value| {
         let token = IDP_KEY.sign(&but(user(), "aud", aud).to_string());
-        check_subject(&spec, &token)
-            .err()
-            .map(|refusal| refusal.reason)
+        check_subject(&spec, &token).err().map(|refusal| refusal.reason)
     };
     assert_eq!(None, reason(json!("api")));
     assert_eq!(None, reason(json!(["x", "api"])));
-    for aud in [
-        json!("authz"),
-        json!(["authz"]),
-        json!(null),
-        json!([]),
-        json!("API"),
-    ] {
+    for aud in [json!("authz"), json!(["authz"]), json!(null), json!([]), json!("API")] {
         assert_eq!(Some(WrongAudience), reason(aud));
     }
     assert_eq!(Some(BadCredential), reason(json!([1])));
@@ -158,11 +123,7 @@ fn times_are_sound() {
         ("auth_time", json!(0), None),
     ] {
         let claims = but(but(user(), "iat", json!(NOW - 10)), name, value);
-        assert_eq!(
-            expected,
-            subject_reason(&but(claims.clone(), "x", json!(1))),
-            "{claims}"
-        );
+        assert_eq!(expected, subject_reason(&but(claims.clone(), "x", json!(1))), "{claims}");
     }
 }
 
@@ -193,11 +154,7 @@ fn typ_is_one_of_the_issuers() {
             match check_subject(spec, &token) {
                 Ok(_) => assert!(expected, "{typ:?}"),
                 Err(refusal) => {
-                    assert_eq!(
-                        (false, BadCredential),
-                        (expected, refusal.reason),
-                        "{typ:?}"
-                    );
+                    assert_eq!((false, BadCredential), (expected, refusal.reason), "{typ:?}");
                 }
             }
         }
@@ -211,15 +168,9 @@ fn a_svid_is_no_subject_token() {
     let claims = but(user(), "sub", json!(AGENT_ID)).to_string();
     let token = IDP_KEY.sign(&claims);
     assert!(check_agent(&spec, &token).is_ok(), "it is a sound JWT-SVID");
-    assert_eq!(
-        BadCredential,
-        check_subject(&spec, &token).unwrap_err().reason
-    );
+    assert_eq!(BadCredential, check_subject(&spec, &token).unwrap_err().reason);
     for sub in ["spiffe:x", "SPIFFE://a.example/bot"] {
-        assert_eq!(
-            Some(BadCredential),
-            subject_reason(&but(user(), "sub", json!(sub)))
-        );
+        assert_eq!(Some(BadCredential), subject_reason(&but(user(), "sub", json!(sub))));
     }
 }
 
@@ -227,11 +178,7 @@ fn a_svid_is_no_subject_token() {
 #[test]
 fn sub_is_short_and_printable() {
     for sub in ["a", "Ålice Ünal", "00u1|x/y@z", &"x".repeat(255)] {
-        assert_eq!(
-            None,
-            subject_reason(&but(user(), "sub", json!(sub))),
-            "{sub}"
-        );
+        assert_eq!(None, subject_reason(&but(user(), "sub", json!(sub))), "{sub}");
     }
     for sub in [
         json!(null),
@@ -248,60 +195,33 @@ fn sub_is_short_and_printable() {
         json!("\u{feff}a"),
         json!("a\u{2028}"),
     ] {
-        assert_eq!(
-            Some(BadCredential),
-            subject_reason(&but(user(), "sub", sub.clone())),
-            "{sub}"
-        );
+        assert_eq!(Some(BadCredential), subject_reason(&but(user(), "sub", sub.clone())), "{sub}");
     }
 }
 
 /// A token bound to a key is refused: possession cannot be proved.
 #[test]
 fn a_bound_token_is_refused() {
-    for cnf in [
-        json!({"jkt": "x"}),
-        json!({"x5t#S256": "x"}),
-        json!({"jwk": {}}),
-        json!(7),
-    ] {
-        assert_eq!(
-            Some(UnboundCredential),
-            subject_reason(&but(user(), "cnf", cnf))
-        );
+    for cnf in [json!({"jkt": "x"}), json!({"x5t#S256": "x"}), json!({"jwk": {}}), json!(7)] {
+        assert_eq!(Some(UnboundCredential), subject_reason(&but(user(), "cnf", cnf)));
     }
 }
 
 /// Claims that have no flat value are dropped; those that are too long refuse the token.
 #[test]
 fn kept_claims_are_flat_and_bounded() {
-    for dropped in [
-        json!({"a": 1}),
-        json!(1.5),
-        json!([1]),
-        json!(["a", 1]),
-        json!(["a", ["b"]]),
-        json!([{}]),
-    ] {
+    for dropped in
+        [json!({"a": 1}), json!(1.5), json!([1]), json!(["a", 1]), json!(["a", ["b"]]), json!([{}])]
+    {
         let token = IDP_KEY.sign(&but(user(), "groups", dropped).to_string());
         assert!(check_subject(&spec(), &token).unwrap().claims.is_empty());
     }
     let token = IDP_KEY.sign(&but(user(), "groups", json!([])).to_string());
-    assert_eq!(
-        Some(&set(&[])),
-        check_subject(&spec(), &token).unwrap().claims.get("groups")
-    );
+    assert_eq!(Some(&set(&[])), check_subject(&spec(), &token).unwrap().claims.get("groups"));
 
     let many: Vec<String> = (0..513).map(|i| format!("g{i}")).collect();
-    for refused in [
-        json!(many),
-        json!("x".repeat(2049)),
-        json!(["a", "x".repeat(2049)]),
-    ] {
-        assert_eq!(
-            Some(BadCredential),
-            subject_reason(&but(user(), "groups", refused))
-        );
+    for refused in [json!(many), json!("x".repeat(2049)), json!(["a", "x".repeat(2049)])] {
+        assert_eq!(Some(BadCredential), subject_reason(&but(user(), "groups", refused)));
     }
 }
 
@@ -333,10 +253,6 @@ fn an_issuer_without_usable_keys_is_invalid() {
         let spec = spec_with_issuer(|issuer| issuer.jwks = keys);
         let refusal = check_subject(&spec, &IDP_KEY.sign(&user().to_string())).unwrap_err();
         assert_eq!(UntrustedIssuer, refusal.reason);
-        assert!(
-            refusal.detail.contains("`corp` has no usable key"),
-            "{}",
-            refusal.detail
-        );
+        assert!(refusal.detail.contains("`corp` has no usable key"), "{}", refusal.detail);
     }
 }

@@ -24,10 +24,7 @@ pub(crate) static ROGUE_IDP_KEY: LazyLock<Key> = LazyLock::new(|| Key::es256("id
 pub(crate) static RSA_KEY: LazyLock<Key> = LazyLock::new(|| Key::rs256("rsa-key"));
 
 pub(crate) fn domain(keys: &str) -> DomainSpec {
-    DomainSpec {
-        bundle: keys.to_owned(),
-        from: "bundle.json".to_owned(),
-    }
+    DomainSpec { bundle: keys.to_owned(), from: "bundle.json".to_owned() }
 }
 
 pub(crate) fn issuer(keys: &str) -> IssuerSpec {
@@ -39,12 +36,7 @@ pub(crate) fn issuer(keys: &str) -> IssuerSpec {
         from: "jwks.json".to_owned(),
         subject: SubjectKind::User,
         typ: None,
-        claims: vec![
-            "groups".to_owned(),
-            "email".to_owned(),
-            "admin".to_owned(),
-            "age".to_owned(),
-        ],
+        claims: vec!["groups".to_owned(), "email".to_owned(), "admin".to_owned(), "age".to_owned()],
     }
 }
 
@@ -98,12 +90,7 @@ pub(crate) fn but(mut claims: Value, name: &str, value: Value) -> Value {
 }
 
 pub(crate) fn evidence(role: Role, token: &str) -> Evidence<'_> {
-    Evidence {
-        role,
-        scheme: Scheme::Bearer,
-        token,
-        proof: None,
-    }
+    Evidence { role, scheme: Scheme::Bearer, token, proof: None }
 }
 
 pub(crate) fn check_at(
@@ -124,30 +111,22 @@ pub(crate) fn check_subject(spec: &TrustSpec, token: &str) -> Result<SubjectFact
 
 /// The reason for which an agent's token with these claims, well signed, is refused.
 pub(crate) fn agent_reason(claims: &Value) -> Option<RefusalReason> {
-    check_agent(&spec(), &AGENT_KEY.sign(&claims.to_string()))
-        .err()
-        .map(|refusal| refusal.reason)
+    check_agent(&spec(), &AGENT_KEY.sign(&claims.to_string())).err().map(|refusal| refusal.reason)
 }
 
 /// The reason for which a subject's token with these claims, well signed, is refused.
 pub(crate) fn subject_reason(claims: &Value) -> Option<RefusalReason> {
-    check_subject(&spec(), &IDP_KEY.sign(&claims.to_string()))
-        .err()
-        .map(|refusal| refusal.reason)
+    check_subject(&spec(), &IDP_KEY.sign(&claims.to_string())).err().map(|refusal| refusal.reason)
 }
 
 /// The reason for which an agent's token with this header, well signed, is refused.
 pub(crate) fn agent_header_reason(header: &Value) -> Option<RefusalReason> {
     let token = AGENT_KEY.sign_with(&header.to_string(), &svid().to_string());
-    check_agent(&spec(), &token)
-        .err()
-        .map(|refusal| refusal.reason)
+    check_agent(&spec(), &token).err().map(|refusal| refusal.reason)
 }
 
 /// The reason for which a subject's token with this header, well signed, is refused.
 pub(crate) fn subject_header_reason(header: &Value) -> Option<RefusalReason> {
     let token = IDP_KEY.sign_with(&header.to_string(), &user().to_string());
-    check_subject(&spec(), &token)
-        .err()
-        .map(|refusal| refusal.reason)
+    check_subject(&spec(), &token).err().map(|refusal| refusal.reason)
 }
