@@ -25,6 +25,7 @@ _ALGORITHMS: Final = (
 )
 _DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
 _LISTENER: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_ALIAS: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SYSTEM: Final = re.compile(r"system:(\*|[A-Za-z0-9_-]{1,128})")
 _MAX_PORT: Final = 65_535
 _MAX_SOCKET_PATH: Final = 100
@@ -103,6 +104,12 @@ def _trust(config: Config) -> Iterator[Finding]:
         )
     seen: dict[str, str] = {}
     for alias, issuer in config.trust.issuers.items():
+        if not _ALIAS.fullmatch(alias):
+            yield Finding(
+                ("trust", "issuers", alias),
+                f"`{alias}` is no alias of an issuer.",
+                "Use letters, digits, dots, dashes and underscores.",
+            )
         yield from _issuer(("trust", "issuers", alias), alias, issuer)
         if issuer.issuer in seen:
             yield Finding(

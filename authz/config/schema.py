@@ -163,7 +163,7 @@ class Trust(_Strict):
 
     domains: dict[str, TrustDomain] = Field(default_factory=dict, max_length=1000)
     """SPIFFE trust domains, by name."""
-    issuers: dict[Name, Issuer] = Field(default_factory=dict, max_length=1000)
+    issuers: dict[str, Issuer] = Field(default_factory=dict, max_length=1000)
     """Issuers of subject tokens, by the alias that bundles use."""
     leeway: Annotated[Duration, Field(ge=0, le=60)] = 5.0
     """How far clocks may differ."""

@@ -231,6 +231,8 @@ class Node:
     def _build(self, undo: ExitStack) -> _Parts:
         config, log = self._config, self._log
         metrics = Metrics()
+        if config.audit.path is not None:
+            Path(config.audit.path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         engine = Engine(engine_settings(config))
         undo.callback(engine.close)
         metrics.pull(engine.metrics)

@@ -64,6 +64,7 @@ def test_the_good_one_loads_and_its_paths_start_at_its_folder(tmp_path: Path) ->
 
     assert config.bundle.path == str(tmp_path / "bundle")
     assert config.trust.domains["a.example"].bundle.file == str(tmp_path / "keys/a.json")
+    assert config.trust.issuers["corp"].jwks.file == str(tmp_path / "keys/jwks.json")
     assert config.listeners.decisions["sidecar"].address == f"unix://{tmp_path}/run/authz.sock"
     assert config.limits.threads == 4
 
@@ -77,6 +78,19 @@ def test_the_good_one_loads_and_its_paths_start_at_its_folder(tmp_path: Path) ->
             (
                 "config.yaml:6: issuer `corp` has no audience. A token for any service would be accepted. "
                 "Add audience: [...]."
+            ),
+        ),
+        (
+            "    corp:",
+            "    'corp/x':",
+            "config.yaml:6: `corp/x` is no alias of an issuer. Use letters, digits, dots, dashes and underscores.",
+        ),
+        (
+            "jwks: {file: keys/jwks.json}",
+            "jwks: {file: keys/jwks.json, url: x}",
+            (
+                "config.yaml:10: `trust.issuers.corp.jwks.url` is not in this version. Remove it; without it, this "
+                "version is safe."
             ),
         ),
         (

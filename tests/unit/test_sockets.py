@@ -83,9 +83,7 @@ def test_a_file_is_never_deleted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("shared", "mode"), [(True, 0o660), (False, 0o600)])
 def test_sockets_are_made_for_owner_and_group_only(
-    tmp_path: Path,
-    shared: bool,
-    mode: int,  # noqa: FBT001 - a case
+    tmp_path: Path, *, shared: bool, mode: int
 ) -> None:
     """The administration socket for its owner alone."""
     path = tmp_path / "authz.sock"

@@ -1,0 +1,183 @@
+"""The command: exit codes, and what it prints."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from authz.cli import main
+from authz.cli.reference import cli_reference, config_reference
+from authz.tools.keys import DevDomain
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "docs" / "reference"
+AGENT = "spiffe://a.example/ns/support/sa/bot"
+
+
+def run(*arguments: str | Path) -> int:
+    """Run the command and give its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(one) for one in arguments])
+    code = ended.value.code
+    return code if isinstance(code, int) else 0
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """What `authz init` writes."""
+    folder = tmp_path / "bundle"
+    assert run("init", folder) == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("page", "text"), [("cli.md", cli_reference()), ("config.md", config_reference())]
+)
+def test_the_reference_is_what_the_code_says(page: str, text: str) -> None:
+    """Generate it with `python -m authz.cli.reference docs/reference`."""
+    assert (REFERENCE / page).read_text() == text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("frobnicate",),
+        ("check",),
+        ("serve", "--frobnicate"),
+        ("schema", "nothing"),
+        ("fmt", "/nowhere.cedar"),
+        ("eval", "crm.search"),
+        ("healthcheck", "ftp://x"),
+    ],
+)
+def test_wrong_use_is_1(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """With a message on standard error, never a traceback."""
+    assert run(*arguments) == 1
+
+    said = capsys.readouterr().err
+    assert said
+    assert "Traceback" not in said
+
+
+def test_a_refused_configuration_is_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each defect on a line with its place."""
+    file = tmp_path / "config.yaml"
+    file.write_text("bundle: {path: x}\n\nlistners: {}\n")
+
+    assert run("config", "validate", "--config", file) == 3
+    assert "config.yaml:3: unknown key `listners`. Did you mean `listeners`?" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_missing_bundle_is_3(tmp_path: Path) -> None:
+    """There is nothing that could serve."""
+    assert run("check", tmp_path / "none") == 3
+
+
+def test_the_template_is_well(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It compiles without a warning, its tests pass, it is formatted."""
+    assert run("check", "--strict", bundle) == 0
+    assert run("test", bundle) == 0
+    assert run("fmt", "--check", bundle) == 0
+    assert " 0 failed" in capsys.readouterr().out
+
+
+def test_init_leaves_a_folder_with_something_in_it_alone(tmp_path: Path) -> None:
+    """It never overwrites."""
+    (tmp_path / "mine").write_text("precious")
+
+    assert run("init", tmp_path) == 1
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_a_refused_bundle_is_3_with_file_and_line(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A typo in a role is found when the bundle is loaded."""
+    (bundle / "policies" / "typo.cedar").write_text(
+        '@id("typo") permit(\n  principal in Role::"stuff",\n  action, resource);\n'
+    )
+
+    assert run("check", bundle) == 3
+    assert "policies/typo.cedar:" in capsys.readouterr().err
+
+
+def test_a_failing_test_is_2(bundle: Path, tmp_path: Path) -> None:
+    """And the JUnit report says which."""
+    (bundle / "tests" / "wrong.yaml").write_text(
+        f"tests:\n  - {{case: wrong, as: {{agent: '{AGENT}'}}, call: no.such, expect: PERMIT}}\n"
+    )
+    report = tmp_path / "junit.xml"
+
+    assert run("test", bundle, "--junit", report) == 2
+    suite = ET.parse(report).getroot()
+    assert suite.get("failures") == "1"
+    assert "wrong" in (suite.find("testcase[failure]") or ET.Element("")).get("name", "")
+
+
+def test_fmt_check_is_2_and_writes_nothing(bundle: Path) -> None:
+    """Without `--check` it writes, and then there is nothing to do."""
+    file = bundle / "policies" / "ugly.cedar"
+    ugly = '@id("ugly")   permit(principal,action,resource)when{false};'
+    file.write_text(ugly)
+
+    assert run("fmt", "--check", file) == 2
+    assert file.read_text() == ugly
+    assert run("fmt", file) == 0
+    assert run("fmt", "--check", file) == 0
+
+
+def test_eval_is_2_unless_permitted(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An agent that nobody registered may do nothing."""
+    code = run("eval", "no.such", "--bundle", bundle, "--agent", AGENT, "--output", "json")
+
+    assert code == 2
+    assert json.loads(capsys.readouterr().out)["outcome"] == "DENY"
+
+
+@pytest.mark.parametrize("what", ["bundle", "case", "config"])
+def test_schemas_are_json(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """For editors."""
+    assert run("schema", what) == 0
+    assert "$schema" in json.loads(capsys.readouterr().out)
+
+
+def test_a_node_that_cannot_be_reached_is_1(tmp_path: Path) -> None:
+    """Not "ready"."""
+    assert run("status", "--admin", f"unix://{tmp_path}/none.sock") == 1
+    assert run("healthcheck", f"unix://{tmp_path}/none.sock") == 1
+    assert run("healthcheck", "http://127.0.0.1:1/readyz") == 1
+
+
+def test_development_keys_are_private(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Made once; the private ones can be read by their owner only."""
+    folder = tmp_path / "keys"
+
+    assert run("keys", "make", folder) == 0
+    assert run("keys", "token", folder, "--agent", "/ns/x/sa/y") == 0
+    token = capsys.readouterr().out.splitlines()[-1]
+    first = (folder / "bundle.json").read_text()
+    assert run("keys", "make", folder) == 0
+
+    assert token.count(".") == 2
+    assert (folder / "bundle.json").read_text() == first
+    assert (folder / "private-keys.json").stat().st_mode & 0o077 == 0
+    assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_private_keys_are_never_shown() -> None:
+    """Not even in a traceback."""
+    domain = DevDomain.make("a.example", "https://idp")
+
+    assert "PRIVATE" not in repr(domain)
+    assert str(domain.agents.private.private_numbers().private_value) not in repr(domain)
+
+
+def test_version_says_how_the_engine_was_built(capsys: pytest.CaptureFixture[str]) -> None:
+    """A figure of a debug build means nothing."""
+    assert run("version", "--output", "json") == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"version", "build_profile"}

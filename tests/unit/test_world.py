@@ -1,0 +1,261 @@
+"""Loading: all or nothing, and the one before goes on serving."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from authz.config import Config, Log, load
+from authz.errors import BundleError, EngineError, TrustError
+from authz.server.app import listener_rules
+from authz.server.readiness import Readiness
+from authz.server.world import World
+from authz.telemetry import Metrics, make_logger
+from authz.tools.keys import DevDomain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from authz.engine import ListenerRules, Plan, Trust
+
+POLICY = '@id("{id}") permit(principal in Role::"bot", action in Action::"system:crm", resource);\n'
+FACTS = """\
+agents: {bot: ["spiffe://a.example/ns/x/sa/*"]}
+catalog: {crm: {kind: http, operations: {ping: {}}}}
+classify: [{match: crm.ping, effects: [read]}]
+"""
+TEST = """\
+tests:
+  - {{case: ping, as: {{agent: "spiffe://a.example/ns/x/sa/y"}}, call: crm.ping, expect: {expect}}}
+"""
+CONFIG = """\
+bundle: {path: bundle}
+trust:
+  domains: {a.example: {bundle: {file: keys/bundle.json}}}
+identity: {audiences: [authz]}
+listeners:
+  main: {address: "127.0.0.1:0", insecure_dev: true}
+  admin: {address: "unix:run/admin.sock"}
+audit: {path: audit.jsonl}
+"""
+
+
+class Engine:
+    """Keeps what was loaded."""
+
+    def __init__(self) -> None:
+        self.loaded: list[tuple[Plan, Trust, Sequence[ListenerRules]]] = []
+        self.raises: Exception | None = None
+
+    def load(self, plan: Plan, trust: Trust, listeners: Sequence[ListenerRules]) -> None:
+        """Keep it."""
+        if self.raises is not None:
+            raise self.raises
+        self.loaded.append((plan, trust, listeners))
+
+
+class Stage:
+    """A folder with bundle, keys and configuration, and a world on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name, text in {
+            "bundle/bundle.yaml": "name: test\ntasks: optional\n",
+            "bundle/facts.yaml": FACTS,
+            "bundle/policies/p.cedar": POLICY.format(id="one"),
+            "bundle/tests/t.yaml": TEST.format(expect="PERMIT"),
+            "config.yaml": CONFIG,
+        }.items():
+            self.write(name, text)
+        DevDomain.make("a.example", "https://idp").save(folder / "keys")
+        self.log = io.StringIO()
+        self.engine = Engine()
+        self.metrics = Metrics()
+        self.config: Config = load(folder / "config.yaml", {}, working_folder=folder)
+        self.now = 1000.0
+        self.world = World(
+            self.config,
+            self.engine,
+            listener_rules(self.config),
+            metrics=self.metrics,
+            log=make_logger(Log(), self.log),
+            clock=lambda: self.now,
+        )
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def reloads(self, result: str) -> float:
+        """Read the counter of loads."""
+        value = self.metrics.registry.get_sample_value(
+            "authz_policy_reload_total", {"result": result}
+        )
+        return -1.0 if value is None else value
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    """A loaded world."""
+    made = Stage(tmp_path)
+    made.world.load()
+    return made
+
+
+def test_a_good_change_is_swapped_in_with_everything(stage: Stage) -> None:
+    """Plan, keys and listeners in one call."""
+    stage.write("bundle/policies/p.cedar", POLICY.format(id="two"))
+    stage.now = 2000.0
+
+    outcome = stage.world.reload()
+
+    (first, _, _), (second, _, rules) = stage.engine.loaded
+    assert (outcome.changed, outcome.failed) == (True, False)
+    assert first.digest != second.digest
+    assert [(rule.name, rule.insecure_dev, rule.admin) for rule in rules] == [
+        ("main", True, False),
+        ("admin", False, True),
+    ]
+    assert stage.world.stands.loaded_at == 2000.0
+    assert stage.reloads("success") == 2
+
+
+def test_no_change_swaps_nothing(stage: Stage) -> None:
+    """A touched file is no change."""
+    outcome = stage.world.reload()
+
+    assert not outcome.changed
+    assert not outcome.failed
+    assert len(stage.engine.loaded) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("bundle/policies/p.cedar", "permit("),
+        ("bundle/policies/p.cedar", POLICY.format(id="x").replace("bot", "bott")),
+        ("bundle/facts.yaml", FACTS.replace("agents", "agnets")),
+        ("bundle/tests/t.yaml", TEST.format(expect="DENY")),
+        ("bundle/tests/t.yaml", "tests: [{}]"),
+        ("keys/bundle.json", "no json"),
+    ],
+)
+def test_a_bad_change_leaves_everything_as_it_was(stage: Stage, name: str, text: str) -> None:
+    """Also when only a test of the bundle fails, or only the keys are bad."""
+    before = stage.world.stands
+    stage.write(name, text)
+
+    outcome = stage.world.reload()
+
+    assert outcome.failed
+    assert outcome.diagnostics
+    assert len(stage.engine.loaded) == 1
+    assert stage.world.stands.plan is before.plan
+    assert stage.world.stands.trust is before.trust
+    assert stage.world.stands.refused == outcome.diagnostics
+    assert stage.reloads("failure") == 1
+    assert "goes on serving" in stage.log.getvalue()
+
+
+def test_a_missing_key_file_leaves_everything_as_it_was(stage: Stage) -> None:
+    """An unmounted secret must not drop the trust that serves."""
+    (stage.folder / "keys/bundle.json").unlink()
+
+    assert stage.world.reload().failed
+    assert len(stage.engine.loaded) == 1
+
+
+def test_a_world_that_the_engine_refuses_is_not_said_to_serve(stage: Stage) -> None:
+    """What is reported is what decides."""
+    before = stage.world.stands
+    stage.engine.raises = EngineError("no")
+    stage.write("bundle/policies/p.cedar", POLICY.format(id="two"))
+
+    assert stage.world.reload().failed
+    assert stage.world.stands.plan is before.plan
+
+
+def test_after_a_refusal_the_mended_one_is_swapped_in(stage: Stage) -> None:
+    """And the refusal is forgotten."""
+    stage.write("bundle/policies/p.cedar", "permit(")
+    assert stage.world.reload().failed
+    stage.write("bundle/policies/p.cedar", POLICY.format(id="three"))
+
+    assert stage.world.reload().changed
+    assert stage.world.stands.refused == ()
+
+
+def test_the_first_load_refuses_to_start(tmp_path: Path) -> None:
+    """There is nothing that could go on serving."""
+    stage = Stage(tmp_path)
+    stage.write("bundle/policies/p.cedar", "permit(")
+
+    with pytest.raises(BundleError):
+        stage.world.load()
+    assert stage.world.stands.plan is None
+
+
+def test_the_first_load_without_keys_refuses_to_start(tmp_path: Path) -> None:
+    """With the file that is missing."""
+    stage = Stage(tmp_path)
+    (stage.folder / "keys/bundle.json").unlink()
+
+    with pytest.raises(TrustError, match=r"keys/bundle\.json"):
+        stage.world.load()
+
+
+def test_readiness_tells_a_refused_reload_and_insecure_dev(stage: Stage) -> None:
+    """It stays ready, for the one before serves."""
+    readiness = Readiness(
+        "1",
+        "debug",
+        world=stage.world,
+        engine=lambda: {"ready": True, "problems": []},
+        insecure=["main"],
+        started_at=0.0,
+    )
+    assert not readiness.report().ready
+    readiness.serving()
+    stage.write("bundle/policies/p.cedar", "permit(")
+    stage.world.reload()
+
+    report = readiness.report()
+
+    assert report.ready
+    assert list(report.problems) == ["the last reload was refused", "insecure_dev: main"]
+    assert json.loads(json.dumps(report.detail))["last_reload_refused"]
+    readiness.stopping()
+    assert not readiness.report().ready
+
+
+def test_an_engine_that_is_not_ready_makes_the_node_not_ready(stage: Stage) -> None:
+    """For example because the audit cannot be written."""
+    readiness = Readiness(
+        "1",
+        "debug",
+        world=stage.world,
+        engine=lambda: {"ready": False, "problems": ["audit"]},
+        insecure=[],
+        started_at=0.0,
+    )
+    readiness.serving()
+
+    assert not readiness.report().ready
+    assert list(readiness.report().problems) == ["audit"]
+
+
+def test_a_token_never_reaches_the_log() -> None:
+    """Whatever is logged."""
+    stream = io.StringIO()
+    token = DevDomain.make("a.example", "https://idp").svid("/x", "authz")
+
+    make_logger(Log(), stream).error(f"bad {token}", detail=token, error=f"({token})")
+
+    assert token not in stream.getvalue()
+    assert "eyJ" not in stream.getvalue()
