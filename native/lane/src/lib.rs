@@ -1,1 +1,27 @@
-//! stub
+//! From bytes to bytes: verification, decision, record and answer, and the fast lane that serves them without Python.
+
+mod answer;
+mod ask;
+mod engine;
+mod envoy;
+mod fast;
+mod judgement;
+mod limits;
+pub mod message;
+pub mod metrics;
+mod probe;
+pub mod proto;
+mod record;
+pub mod settings;
+mod world;
+
+pub use engine::{ApiError, Engine, Status, Transport};
+pub use fast::{FastLane, FastListener, FastSettings, FastTls};
+pub use settings::{EnforcerSpec, EngineError, Listener, Settings, Surface};
+pub use world::World;
+
+/// How this code was compiled: `release` or `debug`.
+#[must_use]
+pub const fn build_profile() -> &'static str {
+    if cfg!(debug_assertions) { "debug" } else { "release" }
+}

@@ -1,0 +1,252 @@
+//! Builds the answers. Each starts as a denial; only a [`Permit`] turns one into a permit.
+
+use std::collections::BTreeMap;
+
+use authz_kernel::decision::{Judged, Outcome, PolicyEffect, Principal, Verdict};
+use authz_kernel::model::Tier;
+use authz_kernel::reason::PublicCode;
+use prost_types::{Struct, Timestamp, Value, value::Kind};
+
+use crate::judgement::{Judgement, Permit, name_of};
+use crate::message::public_message;
+use crate::proto::authz::v1 as wire;
+use crate::proto::envoy::config::core::v3::{
+    HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction,
+};
+use crate::proto::envoy::service::auth::v3::{
+    CheckResponse, DeniedHttpResponse, OkHttpResponse, check_response::HttpResponse,
+};
+use crate::proto::envoy::r#type::v3::HttpStatus;
+use crate::proto::google::rpc::Status;
+
+/// `google.rpc.Code.PERMISSION_DENIED`.
+const PERMISSION_DENIED: i32 = 7;
+/// The headers that name who acts, for whom, and by which decision.
+const AGENT: &str = "x-authz-agent";
+const SUBJECT: &str = "x-authz-subject";
+const DECISION_ID: &str = "x-authz-decision-id";
+
+/// The decision as our own API sends it.
+pub(crate) fn decision(judgement: &Judgement) -> wire::Decision {
+    let row = judgement.reason().row();
+    let mut answer = wire::Decision {
+        decision_id: judgement.id.clone(),
+        outcome: wire::Outcome::Deny as i32,
+        public_code: row.public_code.number(),
+        next_action: row.next_action.number(),
+        retry: row.retry.number(),
+        public_message: public_message(judgement.reason()),
+        decided_at: Some(timestamp(judgement.now_ms)),
+        enforced: true,
+        ..wire::Decision::default()
+    };
+    if judgement.outcome() == Outcome::StepUp {
+        answer.outcome = wire::Outcome::StepUp as i32;
+    }
+    if let Some(permit) = judgement.permit() {
+        answer.outcome = wire::Outcome::Permit as i32;
+        answer.obligations.clone_from(&permit.decision().obligations);
+    }
+    if let Some(standing) = judgement.standing() {
+        answer.step_up_kinds.clone_from(&standing.kinds);
+        answer.shown_reason = standing.shown_reason.clone().unwrap_or_default();
+    }
+    if !judgement.asks_itself {
+        for_enforcer(judgement, &mut answer);
+    }
+    answer
+}
+
+/// The part of a decision that an agent must not see.
+fn for_enforcer(judgement: &Judgement, answer: &mut wire::Decision) {
+    answer.reason_code = judgement.reason().number();
+    judgement.message().clone_into(&mut answer.message);
+    answer.tier = judgement.tier.map_or(wire::Tier::Unspecified, tier) as i32;
+    if let Some(world) = &judgement.world {
+        answer.bundle_revision.clone_from(&world.revision);
+        answer.bundle_digest.clone_from(&world.digest);
+    }
+    if let Some(standing) = judgement.standing() {
+        answer.policy_ids.clone_from(&standing.policies);
+        answer.controls.clone_from(&standing.controls);
+        answer.resource.clone_from(&standing.resource);
+    }
+}
+
+/// Everything that led to the decision, for Explain.
+pub(crate) fn detail(judgement: &Judgement, facts_json: Vec<u8>) -> wire::Detail {
+    let decision = judgement.decision.as_ref();
+    wire::Detail {
+        policies: decision
+            .map_or_else(Vec::new, |decision| decision.trace.iter().map(judged).collect()),
+        chain: judgement.chain.iter().map(name_of).collect(),
+        enforcer: judgement.enforcer.clone(),
+        step: judgement.step().as_str().to_owned(),
+        facts_json,
+        label_origins: BTreeMap::new(),
+        destination_class: decision
+            .map_or_else(String::new, |decision| decision.destination_class.clone()),
+    }
+}
+
+fn judged(judged: &Judged) -> wire::JudgedPolicy {
+    let (result, error) = match &judged.result {
+        Verdict::Fired => (wire::PolicyResult::Fired, String::new()),
+        Verdict::NotFired => (wire::PolicyResult::NotFired, String::new()),
+        Verdict::Failed(how) => (wire::PolicyResult::Failed, how.clone()),
+    };
+    let effect = match judged.effect {
+        PolicyEffect::Permit => wire::PolicyEffect::Permit,
+        PolicyEffect::Forbid => wire::PolicyEffect::Forbid,
+    };
+    wire::JudgedPolicy {
+        policy_id: judged.policy.clone(),
+        file: judged.at.file.clone(),
+        line: judged.at.line,
+        principal: judged.principal.clone(),
+        effect: effect as i32,
+        result: result as i32,
+        error,
+        reason: judged.reason.clone(),
+    }
+}
+
+const fn tier(tier: Tier) -> wire::Tier {
+    match tier {
+        Tier::Low => wire::Tier::Low,
+        Tier::Standard => wire::Tier::Standard,
+        Tier::High => wire::Tier::High,
+        Tier::Critical => wire::Tier::Critical,
+    }
+}
+
+fn timestamp(ms: i64) -> Timestamp {
+    let nanos = i32::try_from(ms.rem_euclid(1_000).saturating_mul(1_000_000)).unwrap_or(0);
+    Timestamp { seconds: ms.div_euclid(1_000), nanos }
+}
+
+/// The answer to Envoy. `remove` lists the inbound headers that a permit takes out.
+///
+/// A default-constructed `CheckResponse` permits, so this is the only place where one is made.
+pub(crate) fn envoy(
+    judgement: &Judgement,
+    remove: &[String],
+    error_response: bool,
+) -> CheckResponse {
+    let mut answer = denied(judgement, error_response);
+    if let Some(permit) = judgement.permit() {
+        answer.status = Some(Status { code: 0, ..Status::default() });
+        answer.http_response = Some(HttpResponse::OkResponse(permitted(permit, remove)));
+    }
+    answer
+}
+
+/// An answer that no setting of Envoy's turns into a permit: RPC OK, a status that is not, and a `denied_response`.
+fn denied(judgement: &Judgement, error_response: bool) -> CheckResponse {
+    let row = judgement.reason().row();
+    let code = if row.grpc_code == 0 { PERMISSION_DENIED } else { row.grpc_code };
+    let status = match row.http_status {
+        status @ 400..=599 => i32::from(status),
+        _ => 403,
+    };
+    let mut headers = vec![
+        header("content-type", "application/json".to_owned()),
+        header(DECISION_ID, judgement.id.clone()),
+    ];
+    if status == 401 {
+        headers.push(header("www-authenticate", "Bearer realm=\"authz\"".to_owned()));
+    }
+    let response = DeniedHttpResponse {
+        status: Some(HttpStatus { code: status }),
+        headers,
+        body: body(judgement),
+    };
+    let unavailable = row.public_code == PublicCode::Unavailable;
+    CheckResponse {
+        status: Some(Status { code, ..Status::default() }),
+        http_response: Some(if unavailable && error_response {
+            HttpResponse::ErrorResponse(response)
+        } else {
+            HttpResponse::DeniedResponse(response)
+        }),
+        dynamic_metadata: Some(metadata(judgement)),
+    }
+}
+
+/// What the agent reads: the public triple and its text, byte-equal but for the id.
+fn body(judgement: &Judgement) -> String {
+    let row = judgement.reason().row();
+    let mut body = serde_json::Map::new();
+    let mut put = |key: &str, value: &str| body.insert(key.to_owned(), value.into());
+    put("decision_id", &judgement.id);
+    put("public_code", row.public_code.as_str());
+    put("next_action", row.next_action.as_str());
+    put("retry", row.retry.as_str());
+    put("message", &public_message(judgement.reason()));
+    if let Some(reason) = judgement.standing().and_then(|decision| decision.shown_reason.as_ref()) {
+        put("reason", reason);
+    }
+    serde_json::Value::Object(body).to_string()
+}
+
+fn permitted(permit: Permit<'_>, remove: &[String]) -> OkHttpResponse {
+    let judgement = permit.judgement();
+    let agent =
+        judgement.chain.iter().rfind(|principal| matches!(principal, Principal::Agent { .. }));
+    let subject =
+        judgement.chain.iter().find(|principal| !matches!(principal, Principal::Agent { .. }));
+    let mut headers = vec![header(DECISION_ID, judgement.id.clone())];
+    let mut headers_to_remove = Vec::new();
+    for (name, principal) in [(AGENT, agent), (SUBJECT, subject)] {
+        match principal {
+            Some(principal) => headers.push(header(name, name_of(principal))),
+            None => headers_to_remove.push(name.to_owned()),
+        }
+    }
+    // Envoy removes last: a name that is set must not be removed.
+    let is_set =
+        |name: &str| headers.iter().any(|set| set.header.as_ref().is_some_and(|h| h.key == name));
+    for name in remove {
+        if !is_set(name) && !headers_to_remove.contains(name) {
+            headers_to_remove.push(name.clone());
+        }
+    }
+    OkHttpResponse { headers, headers_to_remove, ..OkHttpResponse::default() }
+}
+
+/// A header that replaces every one of its name, whichever of the two fields the proxy's version reads.
+#[expect(deprecated, reason = "proxies up to 1.36 read only the older field")]
+fn header(name: &str, value: String) -> HeaderValueOption {
+    HeaderValueOption {
+        header: Some(HeaderValue { key: name.to_owned(), value, raw_value: Vec::new() }),
+        append: Some(false),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd as i32,
+        ..HeaderValueOption::default()
+    }
+}
+
+/// Flat texts for access logs: `%DYNAMIC_METADATA(envoy.filters.http.ext_authz:decision_id)%`.
+fn metadata(judgement: &Judgement) -> Struct {
+    let outcome = match judgement.outcome() {
+        Outcome::Permit => "PERMIT",
+        Outcome::StepUp => "STEP_UP",
+        Outcome::Deny => "DENY",
+    };
+    let chain: Vec<String> = judgement.chain.iter().map(name_of).collect();
+    let fields = [
+        ("agent_chain", chain.join(" > ")),
+        ("decision", outcome.to_owned()),
+        ("decision_id", judgement.id.clone()),
+        (
+            "policy_revision",
+            judgement.world.as_ref().map_or_else(String::new, |w| w.revision.clone()),
+        ),
+        ("principal", chain.last().cloned().unwrap_or_default()),
+        ("reason_code", judgement.reason().as_str().to_owned()),
+    ];
+    let fields = fields
+        .into_iter()
+        .map(|(key, text)| (key.to_owned(), Value { kind: Some(Kind::StringValue(text)) }))
+        .collect();
+    Struct { fields }
+}

@@ -1,0 +1,221 @@
+//! A request as a typed value: who proves what, and what is asked.
+
+use authz_kernel::reason::ReasonCode;
+use authz_kernel::routes::Body;
+use authz_token::{Evidence, Role, Scheme};
+
+use crate::limits;
+use crate::proto::authz::v1 as wire;
+use crate::settings::Settings;
+
+/// The step of a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Identify,
+    Resolve,
+    Locate,
+    Judge,
+    Record,
+}
+
+impl Step {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Identify => "identify",
+            Self::Resolve => "resolve",
+            Self::Locate => "locate",
+            Self::Judge => "judge",
+            Self::Record => "record",
+        }
+    }
+}
+
+/// Why a decision ended before policy was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) reason: ReasonCode,
+    pub(crate) step: Step,
+    /// For the enforcer: never bytes of the request.
+    pub(crate) message: String,
+}
+
+impl Refused {
+    pub(crate) fn new(reason: ReasonCode, step: Step, message: impl Into<String>) -> Self {
+        Self { reason, step, message: message.into() }
+    }
+
+    pub(crate) fn credential(message: impl Into<String>) -> Self {
+        Self::new(ReasonCode::BadCredential, Step::Identify, message)
+    }
+
+    pub(crate) fn input(message: impl Into<String>) -> Self {
+        Self::new(ReasonCode::BadInput, Step::Resolve, message)
+    }
+
+    pub(crate) fn ambiguous(message: impl Into<String>) -> Self {
+        Self::new(ReasonCode::AmbiguousRequest, Step::Resolve, message)
+    }
+}
+
+/// What is asked, by whichever surface.
+#[derive(Debug)]
+pub(crate) struct Ask<'a> {
+    pub(crate) evidence: Vec<Evidence<'a>>,
+    pub(crate) target: Target<'a>,
+    pub(crate) supported_obligations: Vec<&'a str>,
+    pub(crate) has_task: bool,
+    pub(crate) has_approval: bool,
+    pub(crate) probe: bool,
+}
+
+/// The operation, or the HTTP request that a route turns into one.
+#[derive(Debug)]
+pub(crate) enum Target<'a> {
+    Operation {
+        id: &'a str,
+        arguments: &'a [u8],
+        resource: Option<&'a str>,
+        destinations: Vec<&'a str>,
+    },
+    Http {
+        method: &'a str,
+        host: &'a str,
+        path: &'a str,
+        headers: Vec<(&'a str, &'a str)>,
+        /// Names of headers whose values are no UTF-8.
+        unusable: Vec<&'a str>,
+        body: Body<'a>,
+    },
+}
+
+/// Reads a `CheckRequest`: every field is bounded, every unknown value refused.
+pub(crate) fn of_request<'a>(
+    request: &'a wire::CheckRequest,
+    settings: &Settings,
+) -> Result<Ask<'a>, Refused> {
+    let evidence = evidence(&request.evidence, settings)?;
+    let probe = match wire::Mode::try_from(request.mode) {
+        Ok(wire::Mode::Unspecified | wire::Mode::Enforce) => false,
+        Ok(wire::Mode::Probe) => true,
+        Err(_) => return Err(Refused::input("`mode` has an unknown value")),
+    };
+    text("operation", &request.operation, limits::ID)?;
+    text("resource", &request.resource, limits::ID)?;
+    text("task", &request.task, limits::ID)?;
+    text("approval_id", &request.approval_id, limits::ID)?;
+    list("destinations", &request.destinations, limits::DESTINATION)?;
+    list("supported_obligations", &request.supported_obligations, limits::OBLIGATION)?;
+    if request.arguments_json.len() > settings.max_arguments_bytes {
+        return Err(Refused::input(format!(
+            "`arguments_json` is longer than {} bytes",
+            settings.max_arguments_bytes
+        )));
+    }
+    for (name, used) in [
+        ("labels", !request.labels.is_empty()),
+        ("confidence_jws", !request.confidence_jws.is_empty()),
+        ("idempotency_key", !request.idempotency_key.is_empty()),
+    ] {
+        if used {
+            return Err(Refused::input(format!("`{name}` is not in this version")));
+        }
+    }
+    Ok(Ask {
+        evidence,
+        target: Target::Operation {
+            id: &request.operation,
+            arguments: &request.arguments_json,
+            resource: Some(request.resource.as_str()).filter(|id| !id.is_empty()),
+            destinations: request.destinations.iter().map(String::as_str).collect(),
+        },
+        supported_obligations: request.supported_obligations.iter().map(String::as_str).collect(),
+        has_task: !request.task.is_empty(),
+        has_approval: !request.approval_id.is_empty(),
+        probe,
+    })
+}
+
+fn evidence<'a>(
+    list: &'a [wire::Evidence],
+    settings: &Settings,
+) -> Result<Vec<Evidence<'a>>, Refused> {
+    if list.len() > limits::EVIDENCE {
+        return Err(Refused::credential(format!(
+            "there are more than {} pieces of evidence",
+            limits::EVIDENCE
+        )));
+    }
+    list.iter()
+        .map(|item| {
+            let role = match wire::EvidenceRole::try_from(item.role) {
+                Ok(wire::EvidenceRole::Agent) => Role::Agent,
+                Ok(wire::EvidenceRole::Subject) => Role::Subject,
+                _ => return Err(Refused::credential("evidence has no known `role`")),
+            };
+            let scheme = match wire::EvidenceScheme::try_from(item.scheme) {
+                Ok(wire::EvidenceScheme::Bearer) => Scheme::Bearer,
+                Ok(wire::EvidenceScheme::Dpop) => Scheme::Dpop,
+                Ok(wire::EvidenceScheme::Wpt) => Scheme::Wpt,
+                _ => return Err(Refused::credential("evidence has no known `scheme`")),
+            };
+            credential(role, scheme, &item.token, Some(item.proof.as_str()), settings)
+        })
+        .collect()
+}
+
+/// A credential within its bounds; an empty proof is none.
+pub(crate) fn credential<'a>(
+    role: Role,
+    scheme: Scheme,
+    token: &'a str,
+    proof: Option<&'a str>,
+    settings: &Settings,
+) -> Result<Evidence<'a>, Refused> {
+    let proof = proof.filter(|proof| !proof.is_empty());
+    if token.is_empty() {
+        return Err(Refused::credential(format!("the {role}'s token is empty")));
+    }
+    let most = settings.max_token_bytes;
+    if token.len() > most || proof.is_some_and(|proof| proof.len() > most) {
+        return Err(Refused::credential(format!(
+            "the {role}'s token or proof is longer than {most} bytes"
+        )));
+    }
+    Ok(Evidence { role, scheme, token, proof })
+}
+
+fn text(name: &str, value: &str, most: usize) -> Result<(), Refused> {
+    if value.len() > most {
+        return Err(Refused::input(format!("`{name}` is longer than {most} bytes")));
+    }
+    Ok(())
+}
+
+fn list(name: &str, values: &[String], most: usize) -> Result<(), Refused> {
+    if values.len() > limits::LIST {
+        return Err(Refused::input(format!("`{name}` has more than {} items", limits::LIST)));
+    }
+    values.iter().try_for_each(|value| text(name, value, most))
+}
+
+/// The one token under a scheme of an `authorization` value, or what is wrong with it.
+///
+/// RFC 9110 §11.4 with RFC 6750 §2.1: the scheme in any case, spaces, one token. A comma means that somebody joined two
+/// values, of which nobody knows which one the upstream reads.
+pub(crate) fn authorization(value: &str) -> Result<(Scheme, &str), Refused> {
+    let Some((scheme, token)) = value.split_once(' ') else {
+        return Err(Refused::credential("`authorization` is no scheme and token"));
+    };
+    let token = token.trim_start_matches(' ');
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
+        return Err(Refused::credential("`authorization` holds no token, or more than one"));
+    }
+    let scheme = if scheme.eq_ignore_ascii_case("bearer") {
+        Scheme::Bearer
+    } else if scheme.eq_ignore_ascii_case("dpop") {
+        Scheme::Dpop
+    } else {
+        return Err(Refused::credential("`authorization` has a scheme that proves nothing here"));
+    };
+    Ok((scheme, token))
+}

@@ -1,0 +1,1162 @@
+//! The pipeline: identify, resolve, judge, record, answer. The same for every surface and both lanes.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwapOption;
+use authz_kernel::decide::{decide, decide_traced};
+use authz_kernel::decision::{
+    Claim, Facts, Outcome, Principal, Proof, ProofMethod, Request, Subject, Time,
+};
+use authz_kernel::model::Tier;
+use authz_kernel::reason::{PublicCode, ReasonCode};
+use authz_kernel::routes::HttpRequest;
+use authz_state::{AuditError, AuditHealth, AuditSettings, AuditWriter, Durability, Ticket};
+use authz_token::{
+    ClaimValue, Evidence, RefusalReason, Role, SubjectKind, TokenCache, UnixTime, verify,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use prost::Message;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::answer;
+use crate::ask::{self, Ask, Refused, Step, Target};
+use crate::envoy;
+use crate::judgement::{Judgement, name_of};
+use crate::limits;
+use crate::metrics::{Family, Gauges, Metrics};
+use crate::probe::ProbeRate;
+use crate::proto::authz::v1 as wire;
+use crate::proto::envoy::service::auth::v3 as ext_authz;
+use crate::record::{self, Origin};
+use crate::settings::{EngineError, Settings, Surface};
+use crate::world::{Enforcer, Loaded, Way, World};
+
+/// The operations of ours that policy judges.
+const PROBE: &str = "authz.probe";
+const EXPLAIN: &str = "authz.explain";
+/// Of the time that a caller allows, the share kept for the answer's way back, up to a bound.
+const MARGIN_SHARE: u32 = 10;
+const MARGIN_MOST: Duration = Duration::from_millis(5);
+
+/// What is known of a call besides its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Transport<'a> {
+    /// Name of the listener that it came by.
+    pub listener: &'a str,
+    /// Time until the caller's deadline, from `received`; none: no deadline.
+    pub remaining: Option<Duration>,
+    /// When it was received.
+    pub received: Instant,
+    /// W3C `traceparent`.
+    pub trace_parent: Option<&'a str>,
+    /// `authorization` metadata of the gRPC call.
+    pub authorization: Option<&'a str>,
+    /// Address of the peer, for the record.
+    pub peer: Option<&'a str>,
+}
+
+impl<'a> Transport<'a> {
+    /// A call that came by a listener just now, and of which nothing else is known.
+    #[must_use]
+    pub fn by(listener: &'a str) -> Self {
+        Self {
+            listener,
+            remaining: None,
+            received: Instant::now(),
+            trace_parent: None,
+            authorization: None,
+            peer: None,
+        }
+    }
+
+    /// When the answer must be under way.
+    fn deadline(&self) -> Option<Instant> {
+        let remaining = self.remaining?;
+        let margin = remaining.checked_div(MARGIN_SHARE).unwrap_or_default().min(MARGIN_MOST);
+        self.received.checked_add(remaining.saturating_sub(margin))
+    }
+
+    fn is_late(&self) -> bool {
+        self.deadline().is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
+/// A call that answers no decision was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// Why.
+    pub reason_code: ReasonCode,
+    /// `google.rpc.Code`.
+    pub grpc_code: i32,
+    /// What happened, fit for the caller.
+    pub message: String,
+}
+
+impl ApiError {
+    fn of(reason_code: ReasonCode, message: impl Into<String>) -> Self {
+        let grpc_code = match reason_code.row().grpc_code {
+            0 => 7,
+            code => code,
+        };
+        Self { reason_code, grpc_code, message: message.into() }
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason_code.as_str(), self.message)
+    }
+}
+
+impl std::error::Error for ApiError {}
+
+/// How an engine stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// Decisions can be made, and be recorded.
+    pub ready: bool,
+    /// Why not.
+    pub problems: Vec<String>,
+    /// What does not stop decisions, but should be looked at.
+    pub warnings: Vec<String>,
+    /// Version.
+    pub version: String,
+    /// `release` or `debug`.
+    pub build_profile: &'static str,
+    /// Name of the bundle.
+    pub bundle_name: String,
+    /// Its revision.
+    pub bundle_revision: String,
+    /// SHA-256 of its files, in hex.
+    pub bundle_digest: String,
+    /// Digest of the key set.
+    pub trust_revision: String,
+    /// The ways in: `name`, then `enforcer`, then what is unusual about it.
+    pub listeners: Vec<String>,
+    /// The audit file.
+    pub audit: AuditHealth,
+    /// Verified tokens found in the cache.
+    pub token_cache_hits: u64,
+    /// And not found.
+    pub token_cache_misses: u64,
+    /// Decisions that failed inside, each denied.
+    pub panics: u64,
+}
+
+/// Decides. Shared by all threads of both lanes.
+#[derive(Debug)]
+pub struct Engine {
+    settings: Settings,
+    world: ArcSwapOption<Loaded>,
+    tokens: TokenCache,
+    audit: AuditWriter,
+    metrics: Metrics,
+    probes: ProbeRate,
+}
+
+/// A decision that waits for its record.
+pub(crate) struct Pending {
+    judgement: Judgement,
+    line: Recorded,
+    reply: Reply,
+    ticket: Option<Ticket>,
+    received: Instant,
+    deadline: Option<Instant>,
+}
+
+/// What a second record of the decision would need.
+struct Recorded {
+    peer: String,
+    trace: Option<(String, String)>,
+}
+
+enum Reply {
+    Own,
+    Envoy { remove: Vec<String> },
+}
+
+impl Pending {
+    /// Takes the promise that the record is durable, if the answer must wait for it.
+    pub(crate) fn take_ticket(&mut self) -> Option<Ticket> {
+        self.ticket.take()
+    }
+}
+
+impl Engine {
+    /// Opens the audit file. Until [`Engine::load`] every request is denied as UNAVAILABLE.
+    ///
+    /// # Errors
+    /// A setting is out of its range, or the audit file cannot be opened.
+    pub fn new(settings: Settings) -> Result<Self, EngineError> {
+        settings.check()?;
+        let mut audit = AuditSettings::new(settings.audit_path.clone());
+        audit.max_lines = settings.audit_queue_lines;
+        audit.max_bytes = settings.audit_queue_bytes;
+        audit.sync_interval = Duration::from_millis(settings.audit_sync_interval_ms);
+        let audit = AuditWriter::open(audit).map_err(|error| EngineError(error.to_string()))?;
+        Ok(Self {
+            world: ArcSwapOption::empty(),
+            tokens: TokenCache::new(settings.token_cache_size),
+            audit,
+            metrics: Metrics::default(),
+            probes: ProbeRate::new(
+                settings.probe_rate,
+                settings.probe_burst,
+                settings.probe_callers,
+            ),
+            settings,
+        })
+    }
+
+    /// Swaps plan, trust and listeners at once. A running decision keeps what it began with.
+    ///
+    /// # Errors
+    /// A listener is refused; what was loaded before goes on serving.
+    pub fn load(&self, world: World) -> Result<(), EngineError> {
+        let loaded = Loaded::new(world, &self.metrics)?;
+        self.world.store(Some(Arc::new(loaded)));
+        Ok(())
+    }
+
+    /// Largest request that is read.
+    #[must_use]
+    pub const fn max_message_bytes(&self) -> usize {
+        self.settings.max_message_bytes
+    }
+
+    /// Judges an `authz.v1.CheckRequest`; the answer is always an `authz.v1.CheckResponse`.
+    #[must_use]
+    pub fn check(&self, request: &[u8], transport: &Transport<'_>) -> Vec<u8> {
+        self.answer(Surface::Check, request, transport)
+    }
+
+    /// Judges an `envoy.service.auth.v3.CheckRequest`; the answer is always that service's `CheckResponse`.
+    #[must_use]
+    pub fn envoy_check(&self, request: &[u8], transport: &Transport<'_>) -> Vec<u8> {
+        self.answer(Surface::ExtAuthz, request, transport)
+    }
+
+    fn answer(&self, surface: Surface, request: &[u8], transport: &Transport<'_>) -> Vec<u8> {
+        self.guarded(surface, || {
+            let mut pending = self.begin(surface, request, transport);
+            let recorded = self.wait(&mut pending);
+            self.finish(pending, recorded)
+        })
+    }
+
+    /// As [`Engine::check`] and [`Engine::envoy_check`], without blocking the thread while the record is synced.
+    pub(crate) async fn answer_async(
+        &self,
+        surface: Surface,
+        request: &[u8],
+        transport: &Transport<'_>,
+    ) -> Vec<u8> {
+        let begun = catch_unwind(AssertUnwindSafe(|| self.begin(surface, request, transport)));
+        let Ok(mut pending) = begun else {
+            self.metrics.panicked();
+            return self.refusal(surface, ReasonCode::Unavailable);
+        };
+        let recorded = match pending.take_ticket() {
+            Some(ticket) => {
+                let until = tokio::time::Instant::from_std(self.wait_until(&pending));
+                tokio::time::timeout_at(until, ticket).await.unwrap_or(Err(AuditError::Late))
+            }
+            None => Ok(()),
+        };
+        self.guarded(surface, || self.finish(pending, recorded))
+    }
+
+    /// Whether decisions can be made and recorded.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.world.load().is_some() && self.audit.health().writable
+    }
+
+    /// Runs what answers; where it panics, the answer is a denial.
+    pub(crate) fn guarded(&self, surface: Surface, run: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
+        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+            self.metrics.panicked();
+            self.refusal(surface, ReasonCode::Unavailable)
+        })
+    }
+
+    /// Makes the decision and queues its record; `surface` is `Check` or `ExtAuthz`.
+    pub(crate) fn begin(
+        &self,
+        surface: Surface,
+        request: &[u8],
+        transport: &Transport<'_>,
+    ) -> Pending {
+        let world = self.world.load_full();
+        match surface {
+            Surface::ExtAuthz => self.begin_envoy(world, request, transport),
+            _ => {
+                let judged = self.check_size(request).and_then(|()| {
+                    wire::CheckRequest::decode(request)
+                        .map_err(|_| Refused::input("the bytes are no CheckRequest"))
+                });
+                match judged {
+                    Ok(message) => self.begin_own(surface, world, &message, transport),
+                    Err(refused) => {
+                        let mut judgement = self.judgement(surface, world, transport);
+                        self.refuse_unless_unready(&mut judgement, transport, refused);
+                        self.record(judgement, &[], transport, Reply::Own)
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_size(&self, request: &[u8]) -> Result<(), Refused> {
+        let most = self.settings.max_message_bytes;
+        if request.len() > most {
+            return Err(Refused::input(format!("the request is longer than {most} bytes")));
+        }
+        Ok(())
+    }
+
+    fn begin_own(
+        &self,
+        surface: Surface,
+        world: Option<Arc<Loaded>>,
+        message: &wire::CheckRequest,
+        transport: &Transport<'_>,
+    ) -> Pending {
+        let mut judgement = self.judgement(surface, world, transport);
+        match ask::of_request(message, &self.settings) {
+            Ok(mut ask) => {
+                self.judge(&mut judgement, &mut ask, transport, false);
+                self.record(judgement, &ask.evidence, transport, Reply::Own)
+            }
+            Err(refused) => {
+                self.refuse_unless_unready(&mut judgement, transport, refused);
+                // The tokens are known all the same, so that they can be kept out of the record.
+                self.record(judgement, &[], transport, Reply::Own)
+            }
+        }
+    }
+
+    fn begin_envoy(
+        &self,
+        world: Option<Arc<Loaded>>,
+        request: &[u8],
+        transport: &Transport<'_>,
+    ) -> Pending {
+        let mut judgement = self.judgement(Surface::ExtAuthz, world, transport);
+        let none = || Reply::Envoy { remove: Vec::new() };
+        let message = self.check_size(request).and_then(|()| {
+            ext_authz::CheckRequest::decode(request)
+                .map_err(|_| Refused::input("the bytes are no ext_authz CheckRequest"))
+        });
+        let message = match message {
+            Ok(message) => message,
+            Err(refused) => {
+                self.refuse_unless_unready(&mut judgement, transport, refused);
+                return self.record(judgement, &[], transport, none());
+            }
+        };
+        match envoy::of_request(&message, &self.settings) {
+            Ok(mut parsed) => {
+                self.judge(&mut judgement, &mut parsed.ask, transport, false);
+                let reply = Reply::Envoy { remove: parsed.remove };
+                self.record(judgement, &parsed.ask.evidence, transport, reply)
+            }
+            Err(refused) => {
+                self.refuse_unless_unready(&mut judgement, transport, refused);
+                self.record(judgement, &[], transport, none())
+            }
+        }
+    }
+
+    /// A decision with its id and time, and who asks.
+    fn judgement(
+        &self,
+        surface: Surface,
+        world: Option<Arc<Loaded>>,
+        transport: &Transport<'_>,
+    ) -> Judgement {
+        let now_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .ok()
+            .and_then(|since| i64::try_from(since.as_millis()).ok())
+            .unwrap_or(0);
+        let mut judgement = Judgement::new(Uuid::now_v7().to_string(), now_ms, surface, world);
+        if let Some(way) = judgement.world.as_ref().and_then(|world| world.way(transport.listener))
+        {
+            judgement.asks_itself = matches!(way.enforcer, Enforcer::None);
+            judgement.enforcer = way.enforcer.name().to_owned();
+            // A name that is not configured is the caller's own text.
+            judgement.listener = transport.listener.to_owned();
+        }
+        judgement
+    }
+
+    /// Refuses a request that cannot be read, unless nothing could be decided anyway.
+    fn refuse_unless_unready(
+        &self,
+        judgement: &mut Judgement,
+        transport: &Transport<'_>,
+        refused: Refused,
+    ) {
+        let refused = match self.admit(judgement, transport) {
+            Err(earlier) => earlier,
+            Ok(_) => refused,
+        };
+        judgement.refuse(refused);
+    }
+
+    /// A world is loaded, there is time left, and the listener answers this surface.
+    fn admit(
+        &self,
+        judgement: &Judgement,
+        transport: &Transport<'_>,
+    ) -> Result<Arc<Loaded>, Refused> {
+        let Some(world) = judgement.world.clone() else {
+            return Err(Refused::new(
+                ReasonCode::Unavailable,
+                Step::Identify,
+                "no bundle is loaded",
+            ));
+        };
+        in_time(transport, Step::Identify)?;
+        let way = world.way(transport.listener);
+        let refuse =
+            |message: &str| Err(Refused::new(ReasonCode::EnforcerRefused, Step::Identify, message));
+        match way {
+            None => refuse("the call came by a listener that is not configured"),
+            Some(way) if !way.answers(judgement.surface) => {
+                refuse("the listener does not answer this")
+            }
+            Some(Way { enforcer: Enforcer::None, .. })
+                if judgement.surface == Surface::ExtAuthz =>
+            {
+                refuse("the listener is no enforcer, so it answers no proxy")
+            }
+            Some(_) => Ok(world),
+        }
+    }
+
+    /// Steps 1, 2 and 5.
+    fn judge<'a>(
+        &self,
+        judgement: &mut Judgement,
+        ask: &mut Ask<'a>,
+        transport: &Transport<'a>,
+        explain: bool,
+    ) {
+        if let Err(refused) = self.try_judge(judgement, ask, transport, explain) {
+            judgement.refuse(refused);
+        }
+    }
+
+    fn try_judge<'a>(
+        &self,
+        judgement: &mut Judgement,
+        ask: &mut Ask<'a>,
+        transport: &Transport<'a>,
+        explain: bool,
+    ) -> Result<(), Refused> {
+        let world = self.admit(judgement, transport)?;
+        judgement.probe = ask.probe;
+        if judgement.asks_itself && !explain {
+            self.add_own_authorization(ask, transport)?;
+        }
+        self.identify(judgement, &world, &ask.evidence)?;
+        in_time(transport, Step::Resolve)?;
+
+        // 2: the operation.
+        let routed;
+        let request = match &ask.target {
+            Target::Operation { id, arguments, resource, destinations } => Request {
+                operation: id,
+                arguments,
+                resource: *resource,
+                destinations,
+                supported_obligations: &ask.supported_obligations,
+            },
+            Target::Http { method, host, path, headers, unusable, body } => {
+                let routes = world.plan.routes();
+                if !unusable.is_empty() {
+                    // Which headers a route reads is its own matter: what cannot be shown to it is refused.
+                    return Err(Refused::ambiguous("a header's value is no text"));
+                }
+                let http = HttpRequest { method, host, path, headers, body: *body };
+                routed = routes
+                    .resolve(&http)
+                    .map_err(|error| Refused::new(error.reason, Step::Resolve, error.message))?;
+                judgement.route = Some(routed.route);
+                if routed.arguments.len() > self.settings.max_arguments_bytes {
+                    return Err(Refused::input("the arguments are too long"));
+                }
+                Request {
+                    operation: &routed.operation,
+                    arguments: &routed.arguments,
+                    resource: None,
+                    destinations: &[],
+                    supported_obligations: &ask.supported_obligations,
+                }
+            }
+        };
+        if let Some(operation) = world.plan.operation(request.operation) {
+            judgement.operation.clone_from(&operation.id);
+            judgement.system = world.system(&operation.id);
+            judgement.tier = Some(operation.tier);
+        }
+        let may_ask = world
+            .way(transport.listener)
+            .is_some_and(|way| way.enforcer.may_ask(request.operation));
+        if !may_ask {
+            return Err(Refused::new(
+                ReasonCode::EnforcerRefused,
+                Step::Identify,
+                "the enforcer does not ask about this system",
+            ));
+        }
+
+        // 3: the task.
+        let is_known = !judgement.operation.is_empty();
+        if ask.has_task && is_known {
+            return Err(Refused::new(
+                ReasonCode::UnknownTask,
+                Step::Locate,
+                "there are no tasks in this version",
+            ));
+        }
+        if ask.has_approval && is_known {
+            return Err(Refused::new(
+                ReasonCode::ApprovalMismatch,
+                Step::Judge,
+                "there are no approvals in this version",
+            ));
+        }
+
+        // 5: policy.
+        let chain = std::mem::take(&mut judgement.chain);
+        let facts = kernel_facts(judgement, &chain);
+        let now = Time(judgement.now_ms);
+        let probing =
+            if ask.probe && !explain { self.may_probe(&world, &facts, now) } else { Ok(()) };
+        let started = Instant::now();
+        let decision = probing.map(|()| {
+            if explain {
+                decide_traced(&world.plan, &facts, &request, now)
+            } else {
+                decide(&world.plan, &facts, &request, now)
+            }
+        });
+        let arguments = request.arguments.to_vec();
+        judgement.chain = chain;
+        judgement.decide_time = Some(started.elapsed());
+        judgement.arguments = arguments;
+        judgement.decided(decision?);
+        in_time(transport, Step::Judge)
+    }
+
+    /// 1: who acts. What the token says is kept, whatever comes later.
+    fn identify(
+        &self,
+        judgement: &mut Judgement,
+        world: &Loaded,
+        evidence: &[Evidence<'_>],
+    ) -> Result<(), Refused> {
+        let started = Instant::now();
+        let now = UnixTime(judgement.now_ms.div_euclid(1_000));
+        let verified = verify(evidence, &world.trust, &self.tokens, now);
+        let took = started.elapsed();
+        self.metrics.verified(took);
+        judgement.verify_time = Some(took);
+        let facts = verified.map_err(|refusal| {
+            Refused::new(refusal_reason(refusal.reason), Step::Identify, refusal.to_string())
+        })?;
+        judgement.chain = chain_of(&facts);
+        judgement.facts = facts;
+        Ok(())
+    }
+
+    /// A caller that asks about itself may bring its credential as the call's own; two that differ prove nothing.
+    fn add_own_authorization<'a>(
+        &self,
+        ask: &mut Ask<'a>,
+        transport: &Transport<'a>,
+    ) -> Result<(), Refused> {
+        let Some(value) = transport.authorization else {
+            return Ok(());
+        };
+        let (scheme, token) = ask::authorization(value)?;
+        let of_caller = [Role::Agent, Role::Subject]
+            .into_iter()
+            .find_map(|role| ask.evidence.iter().find(|item| item.role == role));
+        match of_caller {
+            Some(item) if item.token == token => Ok(()),
+            Some(_) => Err(Refused::new(
+                ReasonCode::EnforcerRefused,
+                Step::Identify,
+                "the call's own credential is not the caller's, and its listener is no enforcer",
+            )),
+            None => {
+                let role = role_of(token);
+                ask.evidence.push(ask::credential(role, scheme, token, None, &self.settings)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// The whole chain needs a permit for `authz.probe`, and the caller has a rate.
+    fn may_probe(&self, world: &Loaded, facts: &Facts<'_>, now: Time) -> Result<(), Refused> {
+        let caller = facts.chain.last().map(name_of).unwrap_or_default();
+        if !self.probes.admit(&caller, Instant::now()) {
+            return Err(Refused::new(
+                ReasonCode::Overloaded,
+                Step::Judge,
+                "the caller probes more often than it may",
+            ));
+        }
+        let decision = decide(&world.plan, facts, &own(PROBE), now);
+        if decision.outcome == Outcome::Permit && decision.reason == ReasonCode::Permitted {
+            return Ok(());
+        }
+        let reason = match decision.reason.row().public_code {
+            PublicCode::Permit | PublicCode::StepUp => ReasonCode::NotPermitted,
+            _ => decision.reason,
+        };
+        Err(Refused::new(reason, Step::Judge, format!("`authz.probe`: {}", decision.message)))
+    }
+
+    /// 7: queues the record. What cannot be recorded is not permitted.
+    fn record(
+        &self,
+        mut judgement: Judgement,
+        evidence: &[Evidence<'_>],
+        transport: &Transport<'_>,
+        reply: Reply,
+    ) -> Pending {
+        let trace = transport.trace_parent.and_then(trace_parent);
+        let peer = transport.peer.filter(|peer| peer.len() <= limits::PEER).unwrap_or_default();
+        let origin = self.origin(peer, trace);
+        let durability = if judgement.tier.is_some_and(|tier| tier >= Tier::High) {
+            Durability::Synced
+        } else if judgement.outcome() == Outcome::Deny {
+            Durability::BestEffort
+        } else {
+            Durability::Queued
+        };
+        let line = record::line(&judgement, evidence, origin, None);
+        let ticket = match self.audit.submit(line, durability) {
+            Ok(ticket) => ticket,
+            Err(error) => {
+                judgement.refuse(unrecorded(error));
+                let line = record::line(&judgement, evidence, origin, None);
+                self.record_refusal(line);
+                None
+            }
+        };
+        Pending {
+            judgement,
+            line: Recorded {
+                peer: peer.to_owned(),
+                trace: trace.map(|(trace, span)| (trace.to_owned(), span.to_owned())),
+            },
+            reply,
+            ticket,
+            received: transport.received,
+            deadline: transport.deadline(),
+        }
+    }
+
+    /// The record of a refusal is written where there is room; the writer counts those that were not.
+    fn record_refusal(&self, line: Vec<u8>) {
+        if let Ok(Some(ticket)) = self.audit.submit(line, Durability::BestEffort) {
+            drop(ticket);
+        }
+    }
+
+    fn origin<'a>(&'a self, peer: &'a str, trace: Option<(&'a str, &'a str)>) -> Origin<'a> {
+        Origin { peer, trace, node_id: &self.settings.node_id, version: &self.settings.version }
+    }
+
+    /// Longest wait for a durable record, as a point in time.
+    pub(crate) fn wait_until(&self, pending: &Pending) -> Instant {
+        let most = Duration::from_millis(self.settings.audit_max_wait_ms);
+        let now = Instant::now();
+        let latest = now.checked_add(most).unwrap_or(now);
+        pending.deadline.map_or(latest, |deadline| deadline.min(latest))
+    }
+
+    fn wait(&self, pending: &mut Pending) -> Result<(), AuditError> {
+        let until = self.wait_until(pending);
+        match pending.take_ticket() {
+            Some(ticket) => ticket.wait(until),
+            None => Ok(()),
+        }
+    }
+
+    /// Answers, once it is known whether the record is durable.
+    pub(crate) fn finish(&self, pending: Pending, recorded: Result<(), AuditError>) -> Vec<u8> {
+        let Pending { judgement, line, reply, received, .. } = pending;
+        let judgement = self.settle(judgement, &line, recorded);
+        self.count(&judgement, received);
+        match reply {
+            Reply::Own => {
+                let decision = Some(answer::decision(&judgement));
+                wire::CheckResponse { decision }.encode_to_vec()
+            }
+            Reply::Envoy { remove } => {
+                let error_response = self.settings.envoy_error_response;
+                answer::envoy(&judgement, &remove, error_response).encode_to_vec()
+            }
+        }
+    }
+
+    /// Turns a decision whose record is not durable into a denial, and says so in a second record.
+    fn settle(
+        &self,
+        mut judgement: Judgement,
+        recorded: &Recorded,
+        outcome: Result<(), AuditError>,
+    ) -> Judgement {
+        if let Err(error) = outcome {
+            let before = judgement.outcome();
+            judgement.refuse(unrecorded(error));
+            let trace =
+                recorded.trace.as_ref().map(|(trace, span)| (trace.as_str(), span.as_str()));
+            let origin = self.origin(&recorded.peer, trace);
+            self.record_refusal(record::line(&judgement, &[], origin, Some(before)));
+        }
+        judgement
+    }
+
+    fn count(&self, judgement: &Judgement, received: Instant) {
+        self.metrics.decided(
+            judgement.outcome(),
+            judgement.reason(),
+            judgement.system,
+            judgement.tier,
+            judgement.surface,
+            true,
+        );
+        self.metrics.took(judgement.surface, received.elapsed());
+    }
+
+    /// Judges a batch: SNAPSHOT, PROBE items, at most 100; anything else is BAD_INPUT for every item.
+    ///
+    /// Items that cannot be counted, or are too many, get one decision together.
+    #[must_use]
+    pub fn batch_check(&self, request: &[u8], transport: &Transport<'_>) -> Vec<u8> {
+        self.guarded(Surface::BatchCheck, || self.batch(request, transport))
+    }
+
+    fn batch(&self, request: &[u8], transport: &Transport<'_>) -> Vec<u8> {
+        let world = self.world.load_full();
+        let message = self.check_size(request).and_then(|()| {
+            wire::BatchCheckRequest::decode(request)
+                .map_err(|_| Refused::input("the bytes are no BatchCheckRequest"))
+        });
+        let (items, refused) = match message {
+            Ok(message) => {
+                let refused = batch_refusal(&message);
+                (message.items, refused)
+            }
+            Err(refused) => (Vec::new(), Some(refused)),
+        };
+        let mut pending: Vec<Pending> = Vec::new();
+        match refused {
+            None => {
+                for item in &items {
+                    let world = world.clone();
+                    pending.push(self.begin_own(Surface::BatchCheck, world, item, transport));
+                }
+            }
+            Some(refused) => {
+                let count = if items.len() > limits::BATCH { 1 } else { items.len().max(1) };
+                for _ in 0..count {
+                    let mut judgement =
+                        self.judgement(Surface::BatchCheck, world.clone(), transport);
+                    self.refuse_unless_unready(&mut judgement, transport, refused.clone());
+                    pending.push(self.record(judgement, &[], transport, Reply::Own));
+                }
+            }
+        }
+        let mut decisions = Vec::with_capacity(pending.len());
+        for mut item in pending {
+            let recorded = self.wait(&mut item);
+            let judgement = self.settle(item.judgement, &item.line, recorded);
+            self.count(&judgement, item.received);
+            decisions.push(answer::decision(&judgement));
+        }
+        wire::BatchCheckResponse { decisions }.encode_to_vec()
+    }
+
+    /// Judges without effect and tells everything; the answer is an `authz.v1.ExplainResponse`.
+    ///
+    /// # Errors
+    /// The listener is no administration listener, whoever asks has no permit for `authz.explain`, or the request cannot
+    /// be explained in this version.
+    pub fn explain(&self, request: &[u8], transport: &Transport<'_>) -> Result<Vec<u8>, ApiError> {
+        catch_unwind(AssertUnwindSafe(|| self.try_explain(request, transport))).unwrap_or_else(
+            |_| {
+                self.metrics.panicked();
+                Err(ApiError::of(ReasonCode::Unavailable, "the decision failed inside"))
+            },
+        )
+    }
+
+    fn try_explain(&self, request: &[u8], transport: &Transport<'_>) -> Result<Vec<u8>, ApiError> {
+        let world = self.world.load_full();
+        self.may_explain(world.clone(), transport)?;
+        let bad = |message: &str| ApiError::of(ReasonCode::BadInput, message);
+        self.check_size(request).map_err(|refused| bad(&refused.message))?;
+        let message = wire::ExplainRequest::decode(request)
+            .map_err(|_| bad("the bytes are no ExplainRequest"))?;
+        if message.overrides.is_some_and(|overrides| !overrides.fields.is_empty()) {
+            return Err(bad("`overrides` is not in this version"));
+        }
+        let check = match message.subject {
+            Some(wire::explain_request::Subject::Check(check)) => check,
+            Some(wire::explain_request::Subject::DecisionId(_)) => {
+                return Err(bad("`decision_id` is not in this version; send the request itself"));
+            }
+            None => return Err(bad("give `check`")),
+        };
+        let mut judgement = self.judgement(Surface::Explain, world, transport);
+        judgement.asks_itself = false;
+        let pending = match ask::of_request(&check, &self.settings) {
+            Ok(mut ask) => {
+                ask.probe = true;
+                self.judge(&mut judgement, &mut ask, transport, true);
+                self.record(judgement, &ask.evidence, transport, Reply::Own)
+            }
+            Err(refused) => {
+                self.refuse_unless_unready(&mut judgement, transport, refused);
+                self.record(judgement, &[], transport, Reply::Own)
+            }
+        };
+        let mut pending = pending;
+        let recorded = self.wait(&mut pending);
+        let judgement = self.settle(pending.judgement, &pending.line, recorded);
+        self.count(&judgement, pending.received);
+        let facts = record::facts_of(&judgement, &mut Vec::new());
+        let facts =
+            serde_json::to_vec(&serde_json::json!({ "arguments": facts })).unwrap_or_default();
+        let mut decision = answer::decision(&judgement);
+        decision.detail = Some(answer::detail(&judgement, facts));
+        Ok(wire::ExplainResponse { decision: Some(decision) }.encode_to_vec())
+    }
+
+    /// Whoever explains is known, and policy lets it. That judgement is a decision with a record of its own.
+    fn may_explain(
+        &self,
+        world: Option<Arc<Loaded>>,
+        transport: &Transport<'_>,
+    ) -> Result<(), ApiError> {
+        let mut judgement = self.judgement(Surface::Explain, world, transport);
+        EXPLAIN.clone_into(&mut judgement.operation);
+        if let Err(refused) = self.try_explainer(&mut judgement, transport) {
+            judgement.refuse(refused);
+        }
+        let mut pending = self.record(judgement, &[], transport, Reply::Own);
+        let recorded = self.wait(&mut pending);
+        let judgement = self.settle(pending.judgement, &pending.line, recorded);
+        self.count(&judgement, pending.received);
+        match judgement.permit() {
+            Some(_) => Ok(()),
+            None => Err(ApiError::of(judgement.reason(), judgement.message())),
+        }
+    }
+
+    fn try_explainer(
+        &self,
+        judgement: &mut Judgement,
+        transport: &Transport<'_>,
+    ) -> Result<(), Refused> {
+        let world = self.admit(judgement, transport)?;
+        if !world.way(transport.listener).is_some_and(|way| way.admin) {
+            return Err(Refused::new(
+                ReasonCode::EnforcerRefused,
+                Step::Identify,
+                "only an administration listener explains",
+            ));
+        }
+        let Some(value) = transport.authorization else {
+            return Err(Refused::new(
+                ReasonCode::NoCredential,
+                Step::Identify,
+                "there is no `authorization` metadata",
+            ));
+        };
+        let (scheme, token) = ask::authorization(value)?;
+        let evidence = ask::credential(role_of(token), scheme, token, None, &self.settings)?;
+        self.identify(judgement, &world, &[evidence])?;
+        let chain = std::mem::take(&mut judgement.chain);
+        let facts = kernel_facts(judgement, &chain);
+        let decision = decide(&world.plan, &facts, &own(EXPLAIN), Time(judgement.now_ms));
+        judgement.chain = chain;
+        judgement.decided(decision);
+        in_time(transport, Step::Judge)
+    }
+
+    /// A ready answer for a request that is not judged: OVERLOADED, DEADLINE or UNAVAILABLE, always a denial.
+    ///
+    /// Counted and recorded; never waits.
+    #[must_use]
+    pub fn refusal(&self, surface: Surface, reason: ReasonCode) -> Vec<u8> {
+        let reason = match reason {
+            ReasonCode::Overloaded | ReasonCode::Deadline => reason,
+            _ => ReasonCode::Unavailable,
+        };
+        let received = Instant::now();
+        let world = self.world.load_full();
+        let mut judgement = self.judgement(surface, world, &Transport::by(""));
+        judgement.refuse(Refused::new(reason, Step::Identify, reason.row().title));
+        self.record_refusal(record::line(&judgement, &[], self.origin("", None), None));
+        self.count(&judgement, received);
+        match surface {
+            Surface::ExtAuthz => {
+                answer::envoy(&judgement, &[], self.settings.envoy_error_response).encode_to_vec()
+            }
+            Surface::BatchCheck => {
+                let decisions = vec![answer::decision(&judgement)];
+                wire::BatchCheckResponse { decisions }.encode_to_vec()
+            }
+            Surface::Check => {
+                let decision = Some(answer::decision(&judgement));
+                wire::CheckResponse { decision }.encode_to_vec()
+            }
+            Surface::Explain => {
+                let decision = Some(answer::decision(&judgement));
+                wire::ExplainResponse { decision }.encode_to_vec()
+            }
+        }
+    }
+
+    /// How the engine stands.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let audit = self.audit.health();
+        let world = self.world.load_full();
+        let mut problems = Vec::new();
+        let mut warnings = Vec::new();
+        if world.is_none() {
+            problems.push("no bundle is loaded".to_owned());
+        }
+        if !audit.writable {
+            problems.push(format!("the audit file cannot be written: {}", audit.last_error));
+        }
+        if !audit.torn_file.is_empty() {
+            warnings.push(format!(
+                "the audit file ended in half a record; {} bytes are kept in `{}`",
+                audit.torn_bytes, audit.torn_file
+            ));
+        }
+        let mut listeners = Vec::new();
+        if let Some(world) = &world {
+            for system in &world.unknown_systems {
+                warnings
+                    .push(format!("an enforcer asks about `{system}`, which the bundle has not"));
+            }
+            for warning in world.trust.warnings() {
+                warnings.push(warning.to_string());
+            }
+            for (name, way) in world.listeners() {
+                let what = match &way.enforcer {
+                    Enforcer::None => "callers ask about themselves",
+                    Enforcer::Named { .. } => "enforcer",
+                    Enforcer::InsecureDev => "anybody is an enforcer (insecure_dev)",
+                };
+                if matches!(way.enforcer, Enforcer::InsecureDev) {
+                    warnings.push(format!("listener `{name}` is insecure_dev"));
+                }
+                listeners.push(format!("{name}: {what}"));
+            }
+        }
+        Status {
+            ready: problems.is_empty(),
+            problems,
+            warnings,
+            version: self.settings.version.clone(),
+            build_profile: crate::build_profile(),
+            bundle_name: world.as_ref().map_or_else(String::new, |world| world.name.clone()),
+            bundle_revision: world
+                .as_ref()
+                .map_or_else(String::new, |world| world.revision.clone()),
+            bundle_digest: world.as_ref().map_or_else(String::new, |world| world.digest.clone()),
+            trust_revision: world
+                .as_ref()
+                .map_or_else(String::new, |world| world.trust.revision().to_owned()),
+            listeners,
+            audit,
+            token_cache_hits: self.tokens.hits(),
+            token_cache_misses: self.tokens.misses(),
+            panics: self.metrics.panics(),
+        }
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<Family> {
+        self.metrics.families(&Gauges {
+            cache_hits: self.tokens.hits(),
+            cache_misses: self.tokens.misses(),
+            audit: &self.audit.health(),
+            version: &self.settings.version,
+        })
+    }
+
+    /// Writes and syncs the audit queue. Later requests are denied, since nothing can record them. Idempotent.
+    pub fn close(&self) {
+        self.audit.close();
+    }
+}
+
+fn in_time(transport: &Transport<'_>, step: Step) -> Result<(), Refused> {
+    if transport.is_late() {
+        return Err(Refused::new(ReasonCode::Deadline, step, "the caller's deadline passed"));
+    }
+    Ok(())
+}
+
+fn batch_refusal(message: &wire::BatchCheckRequest) -> Option<Refused> {
+    let refuse = |what: &str| Some(Refused::input(what));
+    match wire::BatchMode::try_from(message.mode) {
+        Ok(wire::BatchMode::Snapshot) => {}
+        Ok(wire::BatchMode::Sequence) => return refuse("SEQUENCE is not in this version"),
+        _ => return refuse("`mode` is not SNAPSHOT"),
+    }
+    if message.items.is_empty() {
+        return refuse("there are no items");
+    }
+    if message.items.len() > limits::BATCH {
+        return refuse("there are more than 100 items");
+    }
+    let all_probe = message.items.iter().all(|item| item.mode == wire::Mode::Probe as i32);
+    if !all_probe {
+        return refuse("every item of a SNAPSHOT must say PROBE");
+    }
+    None
+}
+
+/// A request for one of our own operations.
+const fn own(operation: &str) -> Request<'_> {
+    Request {
+        operation,
+        arguments: b"",
+        resource: None,
+        destinations: &[],
+        supported_obligations: &[],
+    }
+}
+
+const fn unrecorded(error: AuditError) -> Refused {
+    let reason = match error {
+        AuditError::Full | AuditError::Failed => ReasonCode::AuditFull,
+        AuditError::Late => ReasonCode::Deadline,
+    };
+    Refused { reason, step: Step::Record, message: String::new() }
+}
+
+const fn refusal_reason(reason: RefusalReason) -> ReasonCode {
+    match reason {
+        RefusalReason::NoCredential => ReasonCode::NoCredential,
+        RefusalReason::BadCredential => ReasonCode::BadCredential,
+        RefusalReason::ExpiredCredential => ReasonCode::ExpiredCredential,
+        RefusalReason::WrongAudience => ReasonCode::WrongAudience,
+        RefusalReason::UntrustedIssuer => ReasonCode::UntrustedIssuer,
+        RefusalReason::UnboundCredential => ReasonCode::UnboundCredential,
+        RefusalReason::BadProof => ReasonCode::BadProof,
+    }
+}
+
+/// Under which profile a call's own credential is verified: its `sub`, read before anything is believed, only chooses; each
+/// profile refuses the other's tokens.
+fn role_of(token: &str) -> Role {
+    let is_svid = token
+        .split('.')
+        .nth(1)
+        .and_then(|payload| URL_SAFE_NO_PAD.decode(payload).ok())
+        .and_then(|payload| serde_json::from_slice::<serde_json::Value>(&payload).ok())
+        .is_some_and(|claims| {
+            claims
+                .get("sub")
+                .and_then(|sub| sub.as_str())
+                .is_some_and(|sub| sub.starts_with("spiffe://"))
+        });
+    if is_svid { Role::Agent } else { Role::Subject }
+}
+
+fn chain_of(facts: &authz_token::Facts) -> Vec<Principal> {
+    let mut chain = Vec::with_capacity(2);
+    if let Some(subject) = &facts.subject {
+        let claims = subject
+            .claims
+            .iter()
+            .map(|(name, value)| {
+                let claim = match value {
+                    ClaimValue::Bool(value) => Claim::Bool(*value),
+                    ClaimValue::Long(value) => Claim::Long(*value),
+                    ClaimValue::String(text) => Claim::Text(text.clone()),
+                    ClaimValue::Set(texts) => Claim::Texts(texts.iter().cloned().collect()),
+                };
+                (name.clone(), claim)
+            })
+            .collect();
+        let kind = subject.kind;
+        let subject = Subject { issuer: subject.issuer.clone(), sub: subject.sub.clone(), claims };
+        chain.push(match kind {
+            SubjectKind::User => Principal::User(subject),
+            SubjectKind::Service => Principal::Service(subject),
+        });
+    }
+    if let Some(agent) = &facts.agent {
+        chain.push(Principal::Agent {
+            spiffe_id: agent.spiffe_id.clone(),
+            trust_domain: agent.trust_domain.clone(),
+        });
+    }
+    chain
+}
+
+/// The facts as policy reads them. Nothing raises confidence, and no credential is bound, in this version.
+fn kernel_facts<'a>(judgement: &'a Judgement, chain: &'a [Principal]) -> Facts<'a> {
+    let agent = judgement.facts.agent.as_ref();
+    let subject = judgement.facts.subject.as_ref();
+    let issued_at = match agent {
+        Some(agent) => agent.issued_at,
+        None => subject.and_then(|subject| subject.issued_at),
+    };
+    let now = judgement.now_ms.div_euclid(1_000);
+    Facts {
+        enforcer: &judgement.enforcer,
+        chain,
+        proof: Proof {
+            method: if agent.is_some() { ProofMethod::JwtSvid } else { ProofMethod::Jwt },
+            bound: false,
+            age: issued_at.map(|issued_at| now.saturating_sub(issued_at).max(0)),
+            acr: subject.and_then(|subject| subject.acr.as_deref()).unwrap_or_default(),
+        },
+        confidence: 0,
+    }
+}
+
+/// Trace id and parent id of a W3C `traceparent` (Trace Context §3.2.2), where it is well-formed.
+fn trace_parent(value: &str) -> Option<(&str, &str)> {
+    let mut parts = value.split('-');
+    let (version, trace, span, flags) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_hex = |text: &str, length: usize| {
+        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_zero = |text: &str| text.bytes().all(|byte| byte == b'0');
+    let is_valid = is_hex(version, 2)
+        && version != "ff"
+        && (version != "00" || parts.next().is_none())
+        && is_hex(trace, 32)
+        && !is_zero(trace)
+        && is_hex(span, 16)
+        && !is_zero(span)
+        && is_hex(flags, 2);
+    is_valid.then_some((trace, span))
+}

@@ -1,0 +1,301 @@
+//! Reads `envoy.service.auth.v3.CheckRequest`: Envoy's, agentgateway's and gRPC's own (gRFC A92).
+//!
+//! Every field may be missing. What two readers could read differently is refused, never mended.
+
+use authz_kernel::reason::ReasonCode;
+use authz_kernel::routes::Body;
+use authz_token::{Role, Scheme};
+
+use crate::ask::{self, Ask, Refused, Step, Target};
+use crate::limits;
+use crate::proto::envoy::service::auth::v3::{CheckRequest, attribute_context::HttpRequest};
+use crate::settings::Settings;
+
+/// Headers that bring credentials and names; each may stand once.
+const AUTHORIZATION: &str = "authorization";
+const DPOP: &str = "dpop";
+const SUBJECT: &str = "authz-subject";
+const CREDENTIAL: &str = "authz-credential";
+const TASK: &str = "authz-task";
+const BAGGAGE: &str = "baggage";
+const PARTIAL: &str = "x-envoy-auth-partial-body";
+/// Inbound headers of ours that never reach the upstream, also where the proxy did not show them to us.
+const OURS_INBOUND: [&str; 3] = [CREDENTIAL, SUBJECT, TASK];
+/// The member of `baggage` that names a task.
+const BAGGAGE_TASK: &str = "authz.task";
+/// The key of `context_extensions` that lists obligations.
+const SUPPORTED_OBLIGATIONS: &str = "authz.supported_obligations";
+
+/// A request, and what a permit must take out of it.
+#[derive(Debug)]
+pub(crate) struct Parsed<'a> {
+    pub(crate) ask: Ask<'a>,
+    /// Inbound headers that must not reach the upstream, sorted.
+    pub(crate) remove: Vec<String>,
+}
+
+/// Reads a request.
+pub(crate) fn of_request<'a>(
+    request: &'a CheckRequest,
+    settings: &Settings,
+) -> Result<Parsed<'a>, Refused> {
+    let attributes = request.attributes.as_ref();
+    let http = attributes
+        .and_then(|attributes| attributes.request.as_ref())
+        .and_then(|request| request.http.as_ref())
+        .ok_or_else(|| Refused::input("there is no HTTP request"))?;
+    bounds(http)?;
+    let headers = Headers::read(http)?;
+    let evidence = evidence(&headers, settings)?;
+    let has_task = has_task(&headers)?;
+    headers.pseudo(":path", &http.path)?;
+    headers.pseudo(":method", &http.method)?;
+    headers.pseudo(":authority", &http.host)?;
+    headers.pseudo("host", &http.host)?;
+    if !http.query.is_empty() || !http.fragment.is_empty() {
+        return Err(Refused::ambiguous(
+            "the target's query or fragment stands apart from its path",
+        ));
+    }
+    let body = body(http, &headers)?;
+    let extensions = attributes.map(|attributes| &attributes.context_extensions);
+    let supported_obligations = match extensions {
+        Some(extensions) if extensions.len() > limits::EXTENSIONS => {
+            return Err(Refused::input("`context_extensions` has too many entries"));
+        }
+        Some(extensions) => obligations(extensions.get(SUPPORTED_OBLIGATIONS))?,
+        None => Vec::new(),
+    };
+    let remove = headers.to_remove()?;
+    let ask = Ask {
+        evidence,
+        target: Target::Http {
+            method: &http.method,
+            host: &http.host,
+            path: &http.path,
+            headers: headers.usable,
+            unusable: headers.unusable,
+            body,
+        },
+        supported_obligations,
+        has_task,
+        has_approval: false,
+        probe: false,
+    };
+    Ok(Parsed { ask, remove })
+}
+
+fn bounds(http: &HttpRequest) -> Result<(), Refused> {
+    for (name, value, most) in [
+        ("method", &http.method, limits::METHOD),
+        ("host", &http.host, limits::HOST),
+        ("path", &http.path, limits::PATH),
+    ] {
+        if value.len() > most {
+            return Err(Refused::input(format!("the HTTP {name} is longer than {most} bytes")));
+        }
+    }
+    Ok(())
+}
+
+struct Headers<'a> {
+    usable: Vec<(&'a str, &'a str)>,
+    unusable: Vec<&'a str>,
+}
+
+impl<'a> Headers<'a> {
+    /// Reads either encoding. Names come in lower case from HTTP/2 and Envoy alike; others were made by hand.
+    fn read(http: &'a HttpRequest) -> Result<Self, Refused> {
+        let list = http.header_map.as_ref().map_or(&[][..], |map| map.headers.as_slice());
+        if !list.is_empty() && !http.headers.is_empty() {
+            return Err(Refused::ambiguous("headers came in both encodings"));
+        }
+        if list.len().max(http.headers.len()) > limits::HEADERS {
+            return Err(Refused::input(format!("there are more than {} headers", limits::HEADERS)));
+        }
+        let mut headers = Self { usable: Vec::new(), unusable: Vec::new() };
+        for (name, value) in &http.headers {
+            headers.usable.push((name.as_str(), value.as_str()));
+        }
+        for header in list {
+            let name = header.key.as_str();
+            let value = match (header.value.is_empty(), header.raw_value.is_empty()) {
+                (false, false) => {
+                    return Err(Refused::ambiguous("a header has two values in one entry"));
+                }
+                (_, true) => Ok(header.value.as_str()),
+                (true, false) => std::str::from_utf8(&header.raw_value),
+            };
+            match value {
+                Ok(value) => headers.usable.push((name, value)),
+                Err(_) if is_read_here(name) => {
+                    return Err(Refused::ambiguous(format!("`{name}` is no text")));
+                }
+                Err(_) => headers.unusable.push(name),
+            }
+        }
+        for name in headers.names() {
+            let is_name = name.strip_prefix(':').unwrap_or(name).bytes().all(is_name_byte);
+            if name.is_empty() || name.len() > limits::HEADER_NAME || !is_name {
+                return Err(Refused::ambiguous("a header's name is no lower-case token"));
+            }
+        }
+        Ok(headers)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &'a str> + '_ {
+        self.usable.iter().map(|(name, _)| *name).chain(self.unusable.iter().copied())
+    }
+
+    fn all<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'a str> + 'h {
+        self.usable.iter().filter(move |(known, _)| *known == name).map(|(_, value)| *value)
+    }
+
+    /// The value of a credential header, which stands once or not at all.
+    fn single(&self, name: &str) -> Result<Option<&'a str>, Refused> {
+        let mut values = self.all(name);
+        let value = values.next();
+        if values.next().is_some() || value.is_some_and(|value| value.contains(',')) {
+            return Err(Refused::credential(format!("`{name}` came more than once")));
+        }
+        Ok(value)
+    }
+
+    /// A pseudo header, where the proxy shows it, says what the field says.
+    fn pseudo(&self, name: &str, field: &str) -> Result<(), Refused> {
+        if self.all(name).any(|value| value != field) {
+            return Err(Refused::ambiguous(format!(
+                "`{name}` differs from the request's own field"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Names that are ours, also as written by servers that take `_` for `-`.
+    fn to_remove(&self) -> Result<Vec<String>, Refused> {
+        let mut names: Vec<String> = OURS_INBOUND.map(str::to_owned).to_vec();
+        for name in self.names() {
+            let dashed = name.replace('_', "-");
+            if dashed.starts_with("authz-") || dashed.starts_with("x-authz-") {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        if names.len() > limits::LIST {
+            return Err(Refused::input(format!(
+                "there are more than {} `authz-` headers",
+                limits::LIST
+            )));
+        }
+        Ok(names)
+    }
+}
+
+fn is_read_here(name: &str) -> bool {
+    let dashed = name.replace('_', "-");
+    [AUTHORIZATION, DPOP, BAGGAGE, PARTIAL, "host"].contains(&name)
+        || name.starts_with(':')
+        || dashed.starts_with("authz-")
+        || dashed.starts_with("x-authz-")
+}
+
+/// RFC 9110 §5.6.2 `tchar`, lower case only (RFC 9113 §8.2.1).
+const fn is_name_byte(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'a'..=b'z' | b'0'..=b'9' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-'
+            | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+    )
+}
+
+/// `authorization` is the agent, `authz-subject` the one on whose behalf it acts. The proxy's own view of the peer
+/// (`source.principal`) proves nothing here: it is the last hop, and no listener relays it in this version.
+fn evidence<'a>(
+    headers: &Headers<'a>,
+    settings: &Settings,
+) -> Result<Vec<authz_token::Evidence<'a>>, Refused> {
+    if headers.all(CREDENTIAL).next().is_some() {
+        return Err(Refused::new(
+            ReasonCode::UnboundCredential,
+            Step::Identify,
+            "`authz-credential` is not verified in this version",
+        ));
+    }
+    let authorization = headers.single(AUTHORIZATION)?;
+    let subject = headers.single(SUBJECT)?;
+    let proof = headers.single(DPOP)?;
+    let Some(authorization) = authorization else {
+        return Err(Refused::new(
+            ReasonCode::NoCredential,
+            Step::Identify,
+            "there is no `authorization` header",
+        ));
+    };
+    let (scheme, token) = ask::authorization(authorization)?;
+    let mut evidence = vec![ask::credential(Role::Agent, scheme, token, proof, settings)?];
+    if let Some(token) = subject {
+        evidence.push(ask::credential(Role::Subject, Scheme::Bearer, token, None, settings)?);
+    }
+    Ok(evidence)
+}
+
+/// Whether a task is named; header and baggage must agree.
+fn has_task(headers: &Headers<'_>) -> Result<bool, Refused> {
+    let conflict = || {
+        Refused::new(
+            ReasonCode::TaskConflict,
+            Step::Locate,
+            "the task is named more than once, differently",
+        )
+    };
+    let mut named: Option<&str> = None;
+    // W3C Baggage §3.2: list members `key=value;property`, joined by commas.
+    let in_baggage = headers.all(BAGGAGE).flat_map(|value| value.split(',')).filter_map(|member| {
+        let (key, value) = member.split(';').next().unwrap_or_default().split_once('=')?;
+        (key.trim() == BAGGAGE_TASK).then(|| value.trim())
+    });
+    for value in headers.all(TASK).map(str::trim).chain(in_baggage) {
+        if named.is_some_and(|known| known != value) {
+            return Err(conflict());
+        }
+        named = Some(value);
+    }
+    Ok(named.is_some())
+}
+
+fn body<'a>(http: &'a HttpRequest, headers: &Headers<'a>) -> Result<Body<'a>, Refused> {
+    if headers.all(PARTIAL).any(|value| value != "false") {
+        return Ok(Body::Partial);
+    }
+    match (http.body.is_empty(), http.raw_body.is_empty()) {
+        (false, false) => Err(Refused::ambiguous("the body came twice")),
+        (false, true) => Ok(Body::Whole(http.body.as_bytes())),
+        (true, false) => Ok(Body::Whole(&http.raw_body)),
+        // Nobody can tell an empty body from one that was not sent along; a stated size, or a chunked body, settles it.
+        (true, true) => {
+            let is_empty = headers.all("transfer-encoding").next().is_none()
+                && http.size <= 0
+                && headers.all("content-length").all(|length| length == "0");
+            let has_none = ["GET", "HEAD", "OPTIONS", "DELETE"].contains(&http.method.as_str());
+            let said_empty = headers.all("content-length").next().is_some();
+            Ok(if is_empty && (has_none || said_empty) { Body::Whole(b"") } else { Body::Absent })
+        }
+    }
+}
+
+fn obligations(list: Option<&String>) -> Result<Vec<&str>, Refused> {
+    let Some(list) = list else {
+        return Ok(Vec::new());
+    };
+    let names: Vec<&str> = list
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .take(limits::LIST + 1)
+        .collect();
+    if names.len() > limits::LIST || names.iter().any(|name| name.len() > limits::OBLIGATION) {
+        return Err(Refused::input("`authz.supported_obligations` is too long"));
+    }
+    Ok(names)
+}

@@ -1,0 +1,555 @@
+//! The fast lane: `Check` and Envoy's `Check` over HTTP/2, on the same engine, with no Python on the path.
+//!
+//! Messages are framed here, not by generated services: what a generated service refuses by itself (a message that is too
+//! long, one it cannot decode) would be an RPC error, which a proxy may be told to take for a permit. Here it is a decision.
+
+use std::convert::Infallible;
+use std::net::TcpListener as StdTcpListener;
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use authz_kernel::reason::ReasonCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use http_body_util::{BodyExt, Full};
+use prost::Message;
+use serde::Deserialize;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::body::Body;
+use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
+use tonic::codegen::{BoxFuture, Bytes, Service};
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+
+use crate::engine::{Engine, Transport};
+use crate::proto::google::rpc::{ErrorInfo, Status};
+use crate::proto::grpc::health::v1::{
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+};
+use crate::settings::{EngineError, Surface};
+
+const AUTHORIZER: &str = "authz.v1.Authorizer";
+const AUTHORIZATION: &str = "envoy.service.auth.v3.Authorization";
+const HEALTH: &str = "grpc.health.v1.Health";
+/// `domain` of every `ErrorInfo`.
+const DOMAIN: &str = "authz.dev";
+/// `google.rpc.Code`.
+const INVALID_ARGUMENT: i32 = 3;
+const NOT_FOUND: i32 = 5;
+const UNIMPLEMENTED: i32 = 12;
+/// Bytes before a message (gRPC over HTTP/2, Length-Prefixed-Message).
+const PREFIX: usize = 5;
+/// Largest health request.
+const MAX_HEALTH: usize = 4096;
+/// How long the runtime may take to let go of what the grace period did not end.
+const RUNTIME_GRACE: Duration = Duration::from_millis(200);
+
+/// Settings of a [`FastLane`], from JSON.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FastSettings {
+    /// Where it listens.
+    pub listeners: Vec<FastListener>,
+    /// Threads.
+    #[serde(default = "workers")]
+    pub workers: usize,
+    /// Requests that are judged or wait for their record at once; one more is OVERLOADED.
+    #[serde(default = "concurrency")]
+    pub concurrency: usize,
+    /// Streams of one connection.
+    #[serde(default = "max_streams")]
+    pub max_streams: u32,
+}
+
+const fn workers() -> usize {
+    2
+}
+const fn concurrency() -> usize {
+    1024
+}
+const fn max_streams() -> u32 {
+    256
+}
+
+/// One address of the fast lane.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FastListener {
+    /// Name of the listener in the engine's world.
+    pub name: String,
+    /// `host:port`, or `unix:/path`; the socket's folder decides who reaches it.
+    pub address: String,
+    /// TLS; none: plain.
+    #[serde(default)]
+    pub tls: Option<FastTls>,
+}
+
+/// Certificates, as PEM texts.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FastTls {
+    /// The certificate chain.
+    pub certificate: String,
+    /// Its private key.
+    pub key: String,
+    /// Roots that clients must be signed by; none: clients need no certificate.
+    #[serde(default)]
+    pub client_ca: Option<String>,
+}
+
+// Written by hand so that no log can hold the key.
+impl std::fmt::Debug for FastTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FastTls")
+            .field("client_ca", &self.client_ca.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl FastSettings {
+    /// Reads settings.
+    ///
+    /// # Errors
+    /// An unknown or missing key, a wrong type, or a limit out of its range.
+    pub fn from_json(text: &[u8]) -> Result<Self, EngineError> {
+        let settings: Self = serde_json::from_slice(text)
+            .map_err(|error| EngineError(format!("fast lane settings: {error}")))?;
+        for (name, value, most) in [
+            ("workers", settings.workers, 256),
+            ("concurrency", settings.concurrency, 1_000_000),
+            ("max_streams", usize::try_from(settings.max_streams).unwrap_or(usize::MAX), 100_000),
+            ("listeners", settings.listeners.len(), 64),
+        ] {
+            if !(1..=most).contains(&value) {
+                return Err(EngineError(format!(
+                    "fast lane settings: `{name}` is {value}; give 1 to {most}"
+                )));
+            }
+        }
+        Ok(settings)
+    }
+}
+
+/// The running server. It owns its runtime and its sockets.
+#[derive(Debug)]
+pub struct FastLane {
+    addresses: Vec<String>,
+    sockets: Vec<PathBuf>,
+    draining: Arc<AtomicBool>,
+    stop: watch::Sender<bool>,
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    runtime: Runtime,
+    servers: Vec<JoinHandle<()>>,
+}
+
+enum Bound {
+    Tcp(StdTcpListener),
+    Unix(StdUnixListener),
+}
+
+impl FastLane {
+    /// Binds every address, then serves.
+    ///
+    /// # Errors
+    /// An address cannot be bound, or a certificate is refused; nothing serves then.
+    pub fn start(engine: Arc<Engine>, settings: FastSettings) -> Result<Self, EngineError> {
+        let mut bound = Vec::new();
+        let mut addresses = Vec::new();
+        let mut sockets = Vec::new();
+        for listener in &settings.listeners {
+            let (address, socket) = bind(listener)?;
+            if let Bound::Unix(_) = socket
+                && let Some(path) = listener.address.strip_prefix("unix:")
+            {
+                sockets.push(PathBuf::from(path));
+            }
+            addresses.push(address);
+            bound.push(socket);
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(settings.workers)
+            .thread_name("authz-fast")
+            .enable_all()
+            .build()
+            .map_err(|error| EngineError(format!("fast lane: no runtime: {error}")))?;
+        let (stop, stopped) = watch::channel(false);
+        let draining = Arc::new(AtomicBool::new(false));
+        let permits = Arc::new(Semaphore::new(settings.concurrency));
+        let mut servers = Vec::new();
+        for (listener, socket) in settings.listeners.iter().zip(bound) {
+            let lane = Lane {
+                engine: Arc::clone(&engine),
+                listener: listener.name.as_str().into(),
+                permits: Arc::clone(&permits),
+                draining: Arc::clone(&draining),
+            };
+            let server = server(listener, settings.max_streams)?;
+            let _inside = runtime.enter();
+            servers.push(serve(&runtime, server, socket, lane, stopped.clone()).map_err(
+                |error| EngineError(format!("fast lane listener `{}`: {error}", listener.name)),
+            )?);
+        }
+        let running = Mutex::new(Some(Running { runtime, servers }));
+        Ok(Self { addresses, sockets, draining, stop, running })
+    }
+
+    /// Bound addresses, in the order of the listeners.
+    #[must_use]
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// Says NOT_SERVING, takes no new connections, waits at most `grace` for running calls, then cuts them. Idempotent.
+    pub fn close(&self, grace: Duration) {
+        self.draining.store(true, Ordering::SeqCst);
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Running { runtime, servers }) = running else {
+            return;
+        };
+        self.stop.send_replace(true);
+        runtime.block_on(async {
+            let all = async {
+                for server in servers {
+                    // A server that failed has nothing left to drain.
+                    drop(server.await);
+                }
+            };
+            drop(tokio::time::timeout(grace, all).await);
+        });
+        runtime.shutdown_timeout(RUNTIME_GRACE);
+        for socket in &self.sockets {
+            drop(std::fs::remove_file(socket));
+        }
+    }
+}
+
+impl Drop for FastLane {
+    fn drop(&mut self) {
+        self.close(Duration::ZERO);
+    }
+}
+
+fn bind(listener: &FastListener) -> Result<(String, Bound), EngineError> {
+    let failed = |error: std::io::Error| {
+        EngineError(format!(
+            "fast lane listener `{}`: `{}`: {error}",
+            listener.name, listener.address
+        ))
+    };
+    if let Some(path) = listener.address.strip_prefix("unix:") {
+        if listener.tls.is_some() {
+            return Err(EngineError(format!(
+                "fast lane listener `{}`: a unix socket has no TLS; remove `tls`",
+                listener.name
+            )));
+        }
+        remove_stale(Path::new(path)).map_err(failed)?;
+        let socket = StdUnixListener::bind(path).map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
+        return Ok((listener.address.clone(), Bound::Unix(socket)));
+    }
+    let socket = StdTcpListener::bind(&listener.address).map_err(failed)?;
+    socket.set_nonblocking(true).map_err(failed)?;
+    let address = socket.local_addr().map_err(failed)?.to_string();
+    Ok((address, Bound::Tcp(socket)))
+}
+
+/// Removes a socket that nobody listens on any more; anything else at the path is left alone.
+fn remove_stale(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::FileTypeExt;
+    let is_socket = match std::fs::symlink_metadata(path) {
+        Ok(metadata) => metadata.file_type().is_socket(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if is_socket
+        && let Err(error) = std::os::unix::net::UnixStream::connect(path)
+        && error.kind() == std::io::ErrorKind::ConnectionRefused
+    {
+        return std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
+fn server(listener: &FastListener, max_streams: u32) -> Result<Server, EngineError> {
+    let mut server = Server::builder()
+        .max_concurrent_streams(max_streams)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)));
+    if let Some(tls) = &listener.tls {
+        let mut config =
+            ServerTlsConfig::new().identity(Identity::from_pem(&tls.certificate, &tls.key));
+        if let Some(roots) = &tls.client_ca {
+            config = config.client_ca_root(Certificate::from_pem(roots));
+        }
+        server = server.tls_config(config).map_err(|error| {
+            EngineError(format!("fast lane listener `{}`: TLS: {error}", listener.name))
+        })?;
+    }
+    Ok(server)
+}
+
+fn serve(
+    runtime: &Runtime,
+    mut server: Server,
+    socket: Bound,
+    lane: Lane,
+    mut stopped: watch::Receiver<bool>,
+) -> std::io::Result<JoinHandle<()>> {
+    let stop = async move {
+        // A sender that is gone means the same.
+        drop(stopped.wait_for(|stopped| *stopped).await);
+    };
+    server = server.tcp_nodelay(true);
+    Ok(match socket {
+        Bound::Tcp(socket) => {
+            let incoming = TcpListenerStream::new(TcpListener::from_std(socket)?);
+            runtime.spawn(async move {
+                drop(server.serve_with_incoming_shutdown(lane, incoming, stop).await);
+            })
+        }
+        Bound::Unix(socket) => {
+            let incoming = UnixListenerStream::new(UnixListener::from_std(socket)?);
+            runtime.spawn(async move {
+                drop(server.serve_with_incoming_shutdown(lane, incoming, stop).await);
+            })
+        }
+    })
+}
+
+/// Answers the calls of one listener.
+#[derive(Clone, Debug)]
+struct Lane {
+    engine: Arc<Engine>,
+    listener: Arc<str>,
+    permits: Arc<Semaphore>,
+    draining: Arc<AtomicBool>,
+}
+
+impl Service<Request<Body>> for Lane {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Response<Body>, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let lane = self.clone();
+        Box::pin(async move { Ok(lane.answer(request).await) })
+    }
+}
+
+impl Lane {
+    async fn answer(self, request: Request<Body>) -> Response<Body> {
+        let received = Instant::now();
+        let path = request.uri().path().trim_start_matches('/').to_owned();
+        match path.split_once('/') {
+            Some((AUTHORIZER, "Check")) => self.decide(Surface::Check, request, received).await,
+            Some((AUTHORIZATION, "Check")) => {
+                self.decide(Surface::ExtAuthz, request, received).await
+            }
+            Some((HEALTH, "Check")) => self.health(request).await,
+            Some((AUTHORIZER, "BatchCheck" | "List" | "Report" | "Explain")) => error(
+                UNIMPLEMENTED,
+                "UNIMPLEMENTED",
+                "the fast lane answers only Check; use the other listener",
+            ),
+            _ => error(UNIMPLEMENTED, "UNIMPLEMENTED", "there is no such method"),
+        }
+    }
+
+    async fn decide(
+        self,
+        surface: Surface,
+        request: Request<Body>,
+        received: Instant,
+    ) -> Response<Body> {
+        let Ok(_permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            return reply(self.engine.refusal(surface, ReasonCode::Overloaded));
+        };
+        let (parts, body) = request.into_parts();
+        let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        let remaining = header("grpc-timeout").and_then(grpc_timeout);
+        let peer = peer(&parts.extensions);
+        // A message that is too long is read as far as shows it, and then is what it is: no request.
+        let most = self.engine.max_message_bytes().saturating_add(1);
+        let read = read_message(body, most);
+        let message = match remaining {
+            Some(remaining) => match tokio::time::timeout(remaining, read).await {
+                Ok(message) => message,
+                Err(_) => return reply(self.engine.refusal(surface, ReasonCode::Deadline)),
+            },
+            None => read.await,
+        };
+        let transport = Transport {
+            listener: &self.listener,
+            remaining,
+            received,
+            trace_parent: header("traceparent"),
+            authorization: header("authorization"),
+            peer: peer.as_deref(),
+        };
+        reply(self.engine.answer_async(surface, &message, &transport).await)
+    }
+
+    async fn health(self, request: Request<Body>) -> Response<Body> {
+        let message = read_message(request.into_body(), MAX_HEALTH).await;
+        let Ok(asked) = HealthCheckRequest::decode(message.as_slice()) else {
+            return error(INVALID_ARGUMENT, "BAD_INPUT", "the bytes are no HealthCheckRequest");
+        };
+        if !["", AUTHORIZER, AUTHORIZATION].contains(&asked.service.as_str()) {
+            return error(NOT_FOUND, "BAD_INPUT", "there is no such service");
+        }
+        let serves = !self.draining.load(Ordering::SeqCst) && self.engine.is_ready();
+        let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+        reply(HealthCheckResponse { status: status as i32 }.encode_to_vec())
+    }
+}
+
+/// The message of a unary call, cut at `most` bytes. What is no single uncompressed message gives bytes that decode as no
+/// request.
+async fn read_message(mut body: Body, most: usize) -> Vec<u8> {
+    let limit = most.saturating_add(PREFIX);
+    let mut bytes: Vec<u8> = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return garbage();
+        };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        let room = limit.saturating_sub(bytes.len());
+        let taken = room.min(data.len());
+        bytes.extend_from_slice(data.get(..taken).unwrap_or_default());
+        if taken < data.len() {
+            break;
+        }
+    }
+    let Some((prefix, message)) = bytes.split_first_chunk::<PREFIX>() else {
+        return garbage();
+    };
+    let [compressed, length @ ..] = *prefix;
+    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    if compressed != 0
+        || (message.len() != length && message.len() < most)
+        || length < message.len()
+    {
+        return garbage();
+    }
+    message.to_vec()
+}
+
+/// Bytes that are no message of any type: a field of number 0.
+fn garbage() -> Vec<u8> {
+    vec![0]
+}
+
+/// gRPC over HTTP/2, `Timeout`: at most 8 digits and a unit.
+fn grpc_timeout(value: &str) -> Option<Duration> {
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(amount.saturating_mul(3_600)),
+        "M" => Duration::from_secs(amount.saturating_mul(60)),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    })
+}
+
+fn peer(extensions: &tonic::codegen::http::Extensions) -> Option<String> {
+    let plain = extensions.get::<TcpConnectInfo>();
+    let info = plain.or_else(|| {
+        extensions.get::<TlsConnectInfo<TcpConnectInfo>>().map(TlsConnectInfo::get_ref)
+    });
+    info.and_then(TcpConnectInfo::remote_addr).map(|address| address.to_string())
+}
+
+fn headers() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", HeaderValue::from_static("application/grpc"));
+    headers
+}
+
+/// A message under status OK.
+fn reply(message: Vec<u8>) -> Response<Body> {
+    let mut framed = Vec::with_capacity(message.len().saturating_add(PREFIX));
+    framed.push(0);
+    // Answers are far shorter than 4 GiB; a length that is not would be a broken frame, which nobody reads as a permit.
+    framed.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
+    framed.extend_from_slice(&message);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let body =
+        Full::new(Bytes::from(framed))
+            .with_trailers(std::future::ready(Some(Ok::<_, Infallible>(trailers))));
+    let mut response = Response::new(Body::new(body));
+    *response.headers_mut() = headers();
+    response
+}
+
+/// An RPC error with its `ErrorInfo`; for what answers no decision.
+fn error(code: i32, reason: &str, message: &str) -> Response<Body> {
+    let info =
+        ErrorInfo { reason: reason.to_owned(), domain: DOMAIN.to_owned(), ..ErrorInfo::default() };
+    let details = vec![prost_types::Any {
+        type_url: "type.googleapis.com/google.rpc.ErrorInfo".to_owned(),
+        value: info.encode_to_vec(),
+    }];
+    let status = Status { code, message: message.to_owned(), details };
+    let encoded = STANDARD_NO_PAD.encode(status.encode_to_vec());
+    let mut response = Response::new(Body::empty());
+    *response.headers_mut() = headers();
+    for (name, value) in [
+        ("grpc-status", code.to_string()),
+        ("grpc-message", message.to_owned()),
+        ("grpc-status-details-bin", encoded),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Units of `grpc-timeout`; anything else is no deadline.
+    #[test]
+    fn timeouts() {
+        for (value, expected) in [
+            ("200m", Some(Duration::from_millis(200))),
+            ("1S", Some(Duration::from_secs(1))),
+            ("99999999n", Some(Duration::from_nanos(99_999_999))),
+            ("2H", Some(Duration::from_secs(7_200))),
+            ("100000000n", None),
+            ("m", None),
+            ("", None),
+            ("-1S", None),
+            ("1é", None),
+        ] {
+            assert_eq!(expected, grpc_timeout(value), "{value}");
+        }
+    }
+}

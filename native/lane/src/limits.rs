@@ -1,0 +1,28 @@
+//! Bounds of request fields that no setting changes.
+
+/// Credentials of one request.
+pub(crate) const EVIDENCE: usize = 4;
+/// Items of a list.
+pub(crate) const LIST: usize = 64;
+/// Bytes of an id: operation, resource, task, approval.
+pub(crate) const ID: usize = 512;
+/// Bytes of a destination.
+pub(crate) const DESTINATION: usize = 2_048;
+/// Bytes of an obligation's name.
+pub(crate) const OBLIGATION: usize = 256;
+/// Items of a batch.
+pub(crate) const BATCH: usize = 100;
+/// Headers of an HTTP request.
+pub(crate) const HEADERS: usize = 256;
+/// Bytes of a header name.
+pub(crate) const HEADER_NAME: usize = 256;
+/// Bytes of an HTTP target.
+pub(crate) const PATH: usize = 16_384;
+/// Bytes of an HTTP method.
+pub(crate) const METHOD: usize = 32;
+/// Bytes of an HTTP host.
+pub(crate) const HOST: usize = 512;
+/// Bytes of a peer address in a record.
+pub(crate) const PEER: usize = 256;
+/// Entries of Envoy's `context_extensions`.
+pub(crate) const EXTENSIONS: usize = 256;

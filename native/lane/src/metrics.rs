@@ -1,0 +1,445 @@
+//! What is counted, with labels from closed sets only.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use authz_kernel::decision::Outcome;
+use authz_kernel::model::Tier;
+use authz_kernel::reason::ReasonCode;
+use authz_state::AuditHealth;
+
+use crate::settings::Surface;
+
+/// Upper bounds of the histograms' buckets, in seconds.
+pub const BUCKETS: [f64; 16] = [
+    1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5,
+    1.0,
+];
+/// Systems of all bundles served since the start; later ones are counted as unknown.
+const MAX_SYSTEMS: usize = 10_000;
+/// The system label where the operation was not resolved.
+const UNKNOWN: &str = "unknown";
+
+/// A metric family, as `prometheus-client`'s collectors want it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Family {
+    /// Name; of a counter without `_total`.
+    pub name: &'static str,
+    /// What is counted.
+    pub help: &'static str,
+    /// What kind it is.
+    pub kind: Kind,
+    /// Its samples.
+    pub samples: Vec<Sample>,
+}
+
+/// What kind a family is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts in buckets.
+    Histogram,
+}
+
+impl Kind {
+    /// The word that Prometheus uses.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One value of a family.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Its full name.
+    pub name: String,
+    /// Its labels, in a fixed order.
+    pub labels: Vec<(&'static str, String)>,
+    /// Its value.
+    pub value: f64,
+}
+
+/// A system of a bundle, as the counters know it; the default is the unknown one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SystemId(u32);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct DecisionKey {
+    outcome: u8,
+    reason: u8,
+    system: SystemId,
+    tier: Option<Tier>,
+    surface: Surface,
+    enforced: bool,
+}
+
+#[derive(Debug, Default)]
+struct Histogram {
+    buckets: [AtomicU64; BUCKETS.len()],
+    above: AtomicU64,
+    nanos: AtomicU64,
+}
+
+impl Histogram {
+    fn observe(&self, time: Duration) {
+        let seconds = time.as_secs_f64();
+        let bucket = BUCKETS
+            .iter()
+            .position(|bound| seconds <= *bound)
+            .and_then(|at| self.buckets.get(at))
+            .unwrap_or(&self.above);
+        bucket.fetch_add(1, Ordering::Relaxed);
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
+    fn samples(&self, name: &str, labels: &[(&'static str, String)], into: &mut Vec<Sample>) {
+        let with = |extra: Option<String>| {
+            let mut labels = labels.to_vec();
+            if let Some(bound) = extra {
+                labels.push(("le", bound));
+            }
+            labels
+        };
+        let mut count = 0_u64;
+        for (bound, bucket) in BUCKETS.iter().zip(&self.buckets) {
+            count = count.saturating_add(bucket.load(Ordering::Relaxed));
+            into.push(Sample {
+                name: format!("{name}_bucket"),
+                labels: with(Some(format!("{bound:?}"))),
+                value: count as f64,
+            });
+        }
+        count = count.saturating_add(self.above.load(Ordering::Relaxed));
+        into.push(Sample {
+            name: format!("{name}_bucket"),
+            labels: with(Some("+Inf".to_owned())),
+            value: count as f64,
+        });
+        into.push(Sample {
+            name: format!("{name}_count"),
+            labels: with(None),
+            value: count as f64,
+        });
+        into.push(Sample {
+            name: format!("{name}_sum"),
+            labels: with(None),
+            value: Duration::from_nanos(self.nanos.load(Ordering::Relaxed)).as_secs_f64(),
+        });
+    }
+}
+
+/// All counters of one engine.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    decisions: RwLock<HashMap<DecisionKey, AtomicU64>>,
+    systems: RwLock<BTreeMap<String, SystemId>>,
+    durations: [Histogram; Surface::ALL.len()],
+    verify: Histogram,
+    panics: AtomicU64,
+}
+
+impl Metrics {
+    /// The id of a bundle's system; the unknown one past the bound.
+    pub(crate) fn system(&self, name: &str) -> SystemId {
+        let mut systems = self.systems.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = systems.get(name) {
+            return *id;
+        }
+        if systems.len() >= MAX_SYSTEMS {
+            return SystemId::default();
+        }
+        let id = SystemId(u32::try_from(systems.len()).map_or(0, |count| count.saturating_add(1)));
+        systems.insert(name.to_owned(), id);
+        id
+    }
+
+    pub(crate) fn decided(
+        &self,
+        outcome: Outcome,
+        reason: ReasonCode,
+        system: SystemId,
+        tier: Option<Tier>,
+        surface: Surface,
+        enforced: bool,
+    ) {
+        let key = DecisionKey {
+            outcome: outcome as u8,
+            reason: reason as u8,
+            system,
+            tier,
+            surface,
+            enforced,
+        };
+        {
+            let decisions = self.decisions.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(count) = decisions.get(&key) {
+                count.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        }
+        let mut decisions = self.decisions.write().unwrap_or_else(PoisonError::into_inner);
+        decisions.entry(key).or_default().fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn took(&self, surface: Surface, time: Duration) {
+        if let Some(histogram) = self.durations.get(surface as usize) {
+            histogram.observe(time);
+        }
+    }
+
+    pub(crate) fn verified(&self, time: Duration) {
+        self.verify.observe(time);
+    }
+
+    pub(crate) fn panicked(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+
+    /// All families, in the order of their names' first mention in the documentation.
+    pub(crate) fn families(&self, gauges: &Gauges<'_>) -> Vec<Family> {
+        vec![
+            self.decision_family(),
+            self.duration_family(),
+            self.verify_family(),
+            counter(
+                "authz_cache_requests",
+                "Look-ups in a cache.",
+                [("hit", gauges.cache_hits), ("miss", gauges.cache_misses)].map(
+                    |(result, value)| {
+                        (vec![("cache", "token".to_owned()), ("result", result.to_owned())], value)
+                    },
+                ),
+            ),
+            counter(
+                "authz_audit_records",
+                "Audit records, by what became of them.",
+                [("written", gauges.audit.written_lines), ("refused", gauges.audit.refused_lines)]
+                    .map(|(result, value)| (vec![("result", result.to_owned())], value)),
+            ),
+            plain(
+                "authz_audit_written_bytes",
+                "Bytes of audit records.",
+                gauges.audit.written_bytes,
+            ),
+            plain("authz_audit_syncs", "Times the audit file was synced.", gauges.audit.syncs),
+            plain(
+                "authz_audit_failures",
+                "Writes, syncs and openings of the audit file that failed.",
+                gauges.audit.failures,
+            ),
+            gauge(
+                "authz_audit_queued_records",
+                "Audit records that wait for the disk.",
+                gauges.audit.queued_lines,
+            ),
+            gauge(
+                "authz_audit_queued_bytes",
+                "Bytes of audit records that wait for the disk.",
+                gauges.audit.queued_bytes,
+            ),
+            gauge(
+                "authz_audit_writable",
+                "1 while the audit file can be written.",
+                u64::from(gauges.audit.writable),
+            ),
+            plain("authz_panics", "Decisions that failed inside; each was denied.", self.panics()),
+            Family {
+                name: "authz_build_info",
+                help: "1, with the version and the build profile.",
+                kind: Kind::Gauge,
+                samples: vec![Sample {
+                    name: "authz_build_info".to_owned(),
+                    labels: vec![
+                        ("version", gauges.version.to_owned()),
+                        ("profile", crate::build_profile().to_owned()),
+                    ],
+                    value: 1.0,
+                }],
+            },
+        ]
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
+    fn decision_family(&self) -> Family {
+        let systems = self.systems.read().unwrap_or_else(PoisonError::into_inner);
+        let names: BTreeMap<SystemId, &str> =
+            systems.iter().map(|(name, id)| (*id, name.as_str())).collect();
+        let decisions = self.decisions.read().unwrap_or_else(PoisonError::into_inner);
+        let sorted: BTreeMap<&DecisionKey, u64> =
+            decisions.iter().map(|(key, count)| (key, count.load(Ordering::Relaxed))).collect();
+        let samples = sorted
+            .into_iter()
+            .map(|(key, count)| Sample {
+                name: "authz_decisions_total".to_owned(),
+                labels: vec![
+                    ("decision", outcome_label(key.outcome).to_owned()),
+                    ("reason_code", reason_label(key.reason).to_owned()),
+                    ("system", names.get(&key.system).copied().unwrap_or(UNKNOWN).to_owned()),
+                    ("tier", key.tier.map_or(UNKNOWN, Tier::as_str).to_owned()),
+                    ("surface", key.surface.as_str().to_owned()),
+                    ("enforced", key.enforced.to_string()),
+                ],
+                value: count as f64,
+            })
+            .collect();
+        Family {
+            name: "authz_decisions",
+            help: "Decisions answered.",
+            kind: Kind::Counter,
+            samples,
+        }
+    }
+
+    fn duration_family(&self) -> Family {
+        let name = "authz_decision_duration_seconds";
+        let mut samples = Vec::new();
+        for (surface, histogram) in Surface::ALL.into_iter().zip(&self.durations) {
+            let labels = [("surface", surface.as_str().to_owned())];
+            histogram.samples(name, &labels, &mut samples);
+        }
+        Family {
+            name,
+            help: "From the request's bytes to the answer's, the wait for a durable record included.",
+            kind: Kind::Histogram,
+            samples,
+        }
+    }
+
+    fn verify_family(&self) -> Family {
+        let name = "authz_token_verify_duration_seconds";
+        let mut samples = Vec::new();
+        self.verify.samples(name, &[], &mut samples);
+        Family {
+            name,
+            help: "Verification of all credentials of a request, cached or not.",
+            kind: Kind::Histogram,
+            samples,
+        }
+    }
+}
+
+/// What other parts count.
+pub(crate) struct Gauges<'a> {
+    pub(crate) cache_hits: u64,
+    pub(crate) cache_misses: u64,
+    pub(crate) audit: &'a AuditHealth,
+    pub(crate) version: &'a str,
+}
+
+const fn outcome_label(outcome: u8) -> &'static str {
+    match outcome {
+        0 => "permit",
+        1 => "step_up",
+        _ => "deny",
+    }
+}
+
+fn reason_label(reason: u8) -> &'static str {
+    ReasonCode::ALL
+        .into_iter()
+        .find(|code| *code as u8 == reason)
+        .unwrap_or(ReasonCode::Unavailable)
+        .as_str()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
+fn counter<const N: usize>(
+    name: &'static str,
+    help: &'static str,
+    values: [(Vec<(&'static str, String)>, u64); N],
+) -> Family {
+    let samples = values
+        .into_iter()
+        .map(|(labels, value)| Sample {
+            name: format!("{name}_total"),
+            labels,
+            value: value as f64,
+        })
+        .collect();
+    Family { name, help, kind: Kind::Counter, samples }
+}
+
+fn plain(name: &'static str, help: &'static str, value: u64) -> Family {
+    counter(name, help, [(Vec::new(), value)])
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
+fn gauge(name: &'static str, help: &'static str, value: u64) -> Family {
+    let samples = vec![Sample { name: name.to_owned(), labels: Vec::new(), value: value as f64 }];
+    Family { name, help, kind: Kind::Gauge, samples }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every label value is of a closed set, and an operation of no system is counted as unknown.
+    #[test]
+    fn labels_are_closed() {
+        let metrics = Metrics::default();
+        let crm = metrics.system("crm");
+        assert_eq!(crm, metrics.system("crm"));
+        for system in [crm, SystemId::default()] {
+            for _ in 0..2 {
+                metrics.decided(
+                    Outcome::Deny,
+                    ReasonCode::NotPermitted,
+                    system,
+                    Some(Tier::High),
+                    Surface::Check,
+                    true,
+                );
+            }
+        }
+        let values: Vec<(f64, String)> = metrics
+            .decision_family()
+            .samples
+            .iter()
+            .map(|sample| {
+                let labels: Vec<&str> = sample.labels.iter().map(|(_, value)| &**value).collect();
+                (sample.value, labels.join(" "))
+            })
+            .collect();
+        let expected = [
+            (2.0, "deny NOT_PERMITTED unknown high check true".to_owned()),
+            (2.0, "deny NOT_PERMITTED crm high check true".to_owned()),
+        ];
+        assert_eq!(expected.as_slice(), values);
+    }
+
+    /// Buckets count up, and the last one holds everything.
+    #[test]
+    fn histogram_is_cumulative() {
+        let metrics = Metrics::default();
+        for time in [Duration::from_micros(5), Duration::from_micros(90), Duration::from_secs(3)] {
+            metrics.verified(time);
+        }
+        let family = metrics.verify_family();
+        let of = |le: &str| {
+            family
+                .samples
+                .iter()
+                .find(|sample| sample.labels == [("le", le.to_owned())])
+                .map(|sample| sample.value)
+        };
+        assert_eq!([Some(1.0), Some(2.0), Some(3.0)], [of("1e-5"), of("0.0001"), of("+Inf")]);
+        let sum = family.samples.iter().find(|sample| sample.name.ends_with("_sum"));
+        assert!(sum.is_some_and(|sample| (sample.value - 3.000_095).abs() < 1e-9));
+    }
+}

@@ -1,0 +1,229 @@
+//! How the engine and its listeners are set up.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// Settings of an [`crate::Engine`], from JSON.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The audit file; required, since a decision without a record is none.
+    pub audit_path: PathBuf,
+    /// Most records that wait for the disk.
+    #[serde(default = "defaults::audit_queue_lines")]
+    pub audit_queue_lines: usize,
+    /// Most bytes of records that wait for the disk.
+    #[serde(default = "defaults::audit_queue_bytes")]
+    pub audit_queue_bytes: usize,
+    /// Records of low tiers are synced at least this often.
+    #[serde(default = "defaults::audit_sync_interval_ms")]
+    pub audit_sync_interval_ms: u64,
+    /// Longest wait for a durable record where the caller's deadline is later or none.
+    #[serde(default = "defaults::audit_max_wait_ms")]
+    pub audit_max_wait_ms: u64,
+    /// Verified tokens that are remembered; 0: none.
+    #[serde(default = "defaults::token_cache_size")]
+    pub token_cache_size: usize,
+    /// Largest request.
+    #[serde(default = "defaults::max_message_bytes")]
+    pub max_message_bytes: usize,
+    /// Longest arguments.
+    #[serde(default = "defaults::max_arguments_bytes")]
+    pub max_arguments_bytes: usize,
+    /// Longest token or proof.
+    #[serde(default = "defaults::max_token_bytes")]
+    pub max_token_bytes: usize,
+    /// PROBE requests a second and caller.
+    #[serde(default = "defaults::probe_rate")]
+    pub probe_rate: f64,
+    /// PROBE requests that a caller may send at once.
+    #[serde(default = "defaults::probe_burst")]
+    pub probe_burst: f64,
+    /// Callers whose rate is remembered.
+    #[serde(default = "defaults::probe_callers")]
+    pub probe_callers: usize,
+    /// Answer Envoy with `error_response` where the decision could not be made. Its `failure_mode_allow` then permits.
+    #[serde(default)]
+    pub envoy_error_response: bool,
+    /// Name of this server in audit records.
+    #[serde(default)]
+    pub node_id: String,
+    /// Version in audit records and `authz_build_info`.
+    #[serde(default = "defaults::version")]
+    pub version: String,
+}
+
+mod defaults {
+    pub(super) const fn audit_queue_lines() -> usize {
+        65_536
+    }
+    pub(super) const fn audit_queue_bytes() -> usize {
+        64 * 1024 * 1024
+    }
+    pub(super) const fn audit_sync_interval_ms() -> u64 {
+        1_000
+    }
+    pub(super) const fn audit_max_wait_ms() -> u64 {
+        2_000
+    }
+    pub(super) const fn token_cache_size() -> usize {
+        10_000
+    }
+    pub(super) const fn max_message_bytes() -> usize {
+        1024 * 1024
+    }
+    pub(super) const fn max_arguments_bytes() -> usize {
+        256 * 1024
+    }
+    pub(super) const fn max_token_bytes() -> usize {
+        8_192
+    }
+    pub(super) const fn probe_rate() -> f64 {
+        50.0
+    }
+    pub(super) const fn probe_burst() -> f64 {
+        200.0
+    }
+    pub(super) const fn probe_callers() -> usize {
+        10_000
+    }
+    pub(super) fn version() -> String {
+        env!("CARGO_PKG_VERSION").to_owned()
+    }
+}
+
+impl Settings {
+    /// Reads settings.
+    ///
+    /// # Errors
+    /// An unknown or missing key, a wrong type, or a limit out of its range.
+    pub fn from_json(text: &[u8]) -> Result<Self, EngineError> {
+        let settings: Self = serde_json::from_slice(text)
+            .map_err(|error| EngineError(format!("engine settings: {error}")))?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        let bounds = [
+            ("audit_queue_lines", self.audit_queue_lines as u64, 1, 10_000_000),
+            ("audit_queue_bytes", self.audit_queue_bytes as u64, 1 << 16, 1 << 34),
+            ("audit_sync_interval_ms", self.audit_sync_interval_ms, 1, 60_000),
+            ("audit_max_wait_ms", self.audit_max_wait_ms, 1, 60_000),
+            ("token_cache_size", self.token_cache_size as u64, 0, 10_000_000),
+            ("max_message_bytes", self.max_message_bytes as u64, 1 << 10, 1 << 24),
+            ("max_arguments_bytes", self.max_arguments_bytes as u64, 1 << 8, 1 << 24),
+            ("max_token_bytes", self.max_token_bytes as u64, 256, 65_536),
+            ("probe_callers", self.probe_callers as u64, 1, 1_000_000),
+        ];
+        for (name, value, least, most) in bounds {
+            if !(least..=most).contains(&value) {
+                return Err(EngineError(format!(
+                    "engine settings: `{name}` is {value}; give {least} to {most}"
+                )));
+            }
+        }
+        for (name, value) in [("probe_rate", self.probe_rate), ("probe_burst", self.probe_burst)] {
+            if !(0.0..=1e6).contains(&value) {
+                return Err(EngineError(format!(
+                    "engine settings: `{name}` is {value}; give 0 to 1000000"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One way in, as configured.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Its name, which each call gives.
+    pub name: String,
+    /// The enforcer that everybody who can reach it is; none: callers ask about themselves.
+    #[serde(default)]
+    pub enforcer: Option<EnforcerSpec>,
+    /// Everybody who can reach it is an enforcer for all systems; for development only.
+    #[serde(default)]
+    pub insecure_dev: bool,
+    /// Explain is answered here.
+    #[serde(default)]
+    pub admin: bool,
+    /// What is answered here; none: everything that the other keys allow.
+    #[serde(default)]
+    pub surfaces: Option<Vec<Surface>>,
+}
+
+/// An enforcer, as configured.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnforcerSpec {
+    /// Its name in policies and audit records.
+    pub name: String,
+    /// Systems that it asks about: `system:crm`, or `system:*` for all.
+    pub asks: Vec<String>,
+}
+
+/// The name of the enforcer that an `insecure_dev` listener is.
+pub const INSECURE_DEV: &str = "insecure_dev";
+
+/// What a call asks for, whichever lane it came by.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[serde(rename_all = "snake_case")]
+pub enum Surface {
+    /// `authz.v1.Authorizer/Check`.
+    Check,
+    /// `authz.v1.Authorizer/BatchCheck`.
+    BatchCheck,
+    /// `authz.v1.Authorizer/Explain`.
+    Explain,
+    /// `envoy.service.auth.v3.Authorization/Check`.
+    ExtAuthz,
+}
+
+impl Surface {
+    /// The word used in metrics and configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Check => "check",
+            Self::BatchCheck => "batch_check",
+            Self::Explain => "explain",
+            Self::ExtAuthz => "ext_authz",
+        }
+    }
+
+    /// The surface of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|surface| surface.as_str() == name)
+    }
+
+    /// `path` of an audit record.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Check => "authz.v1.Authorizer/Check",
+            Self::BatchCheck => "authz.v1.Authorizer/BatchCheck",
+            Self::Explain => "authz.v1.Authorizer/Explain",
+            Self::ExtAuthz => "envoy.service.auth.v3.Authorization/Check",
+        }
+    }
+
+    /// All surfaces.
+    pub const ALL: [Self; 4] = [Self::Check, Self::BatchCheck, Self::Explain, Self::ExtAuthz];
+}
+
+/// The engine could not be set up: what, where, and how to mend it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineError(pub(crate) String);
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for EngineError {}
