@@ -134,9 +134,9 @@ test-integration: setup ## only the tests that start servers and Envoy
 	$(PYTEST) tests/integration
 
 .PHONY: fuzz
-fuzz: $(STAMPS)/deps ## the fuzz bodies, long (FUZZ_CASES=100000 inputs a parser)
-	$(CARGO) test --quiet --locked --workspace fuzz
-fuzz: export PROPTEST_CASES := $(or $(FUZZ_CASES),100000)
+fuzz: export PROPTEST_CASES := $(or $(CASES),100000)
+fuzz: $(STAMPS)/deps ## the fuzz bodies over random bytes, long (CASES=100000 inputs a parser)
+	$(CARGO) test --locked --workspace -- fuzz hostile random
 
 .PHONY: check-fresh
 check-fresh: ## clone HEAD into a new folder with an empty target folder, run demo and test there
