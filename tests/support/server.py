@@ -31,6 +31,13 @@ from tests.support.waiting import eventually, free_port
 TRUSTED = (DOMAIN, OTHER_DOMAIN, EMPTY_DOMAIN)
 
 
+def code_of(error: grpc.RpcError) -> grpc.StatusCode:
+    """Returns the code of a failed call."""
+    call: Any = error
+    code: grpc.StatusCode = call.code()
+    return code
+
+
 def command() -> list[str]:
     """Returns the `authz` command of this interpreter's environment."""
     found = Path(sys.executable).with_name("authz")

@@ -1,0 +1,265 @@
+"""Every case file on every surface: kernel, engine, both lanes, Envoy's Check on both."""
+
+import json
+import time
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+import yaml
+
+from authz import _native
+from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
+from authz.v1 import decision_pb2, options_pb2
+from tests.support import cases
+from tests.support.cases import BUNDLES, Expect, Flat, Upstream
+from tests.support.fixtures import Servers
+from tests.support.minting import DOMAIN, Authority
+from tests.support.server import bundle_files, trust_spec
+from tests.support.surfaces import (
+    ENCODINGS,
+    Surface,
+    body_of,
+    check_request,
+    decision_of,
+    envoy_request,
+    lanes,
+    mint,
+    normal_check,
+    normal_envoy,
+    outcome,
+    reason_name,
+    reason_rows,
+)
+
+CASES = cases.load()
+CHECKED = [case for case in CASES if case.step.call is not None]
+OVER_HTTP = [case for case in CASES if case.step.http is not None]
+KERNEL_REQUEST = {"resource", "destinations", "supported_obligations"}
+ROWS = reason_rows()
+IDENTITY = ("x-authz-agent", "x-authz-subject", "x-authz-decision-id")
+OURS_INBOUND = ("authz-credential", "authz-subject", "authz-task")
+
+
+@pytest.fixture(scope="session")
+def engines(
+    authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, _native.Engine]]:
+    """An engine in this process for each bundle, with the listeners that the servers have."""
+    folder = tmp_path_factory.mktemp("engines")
+    listeners = [
+        {"name": "main", "insecure_dev": True},
+        {"name": "crm-only", "enforcer": {"name": "crm-server", "asks": ["system:crm"]}},
+        {"name": "none"},
+    ]
+    made = {}
+    for bundle in sorted({case.bundle for case in CASES}):
+        engine = _native.Engine(
+            json.dumps({"audit_path": str(folder / f"{bundle}.jsonl")}).encode()
+        )
+        trust = _native.Trust.compile(trust_spec(authority))
+        engine.load(plan(bundle), trust, json.dumps(listeners).encode())
+        made[bundle] = engine
+    yield made
+    for engine in made.values():
+        engine.close()
+
+
+@cache
+def plan(bundle: str) -> _native.Plan:
+    """Compiles a bundle of the case files."""
+    return _native.Plan.compile(bundle_files(BUNDLES / bundle), {"trust_domain": DOMAIN})
+
+
+def in_process(engine: _native.Engine) -> list[Surface]:
+    """Returns the engine's own surfaces."""
+    return [
+        Surface("engine, check", "check", lambda listener, data: engine.check(data, listener)),
+        Surface(
+            "engine, envoy", "envoy", lambda listener, data: engine.envoy_check(data, listener)
+        ),
+    ]
+
+
+def compare(decision: decision_pb2.Decision, wanted: Expect) -> dict[str, tuple[Any, Any]]:
+    """Returns what differs, as wanted and found."""
+    found: dict[str, Any] = {
+        "outcome": outcome(decision),
+        "code": reason_name(decision),
+        "kinds": list(decision.step_up_kinds),
+        "policies": list(decision.policy_ids),
+        "controls": list(decision.controls),
+        "obligations": list(decision.obligations),
+        "public_code": options_pb2.PublicCode.Name(decision.public_code)[len("PUBLIC_CODE_") :],
+        "next_action": options_pb2.NextAction.Name(decision.next_action)[len("NEXT_ACTION_") :],
+        "tier": decision_pb2.Tier.Name(decision.tier),
+        "resource": decision.resource,
+        "shown_reason": decision.shown_reason,
+    }
+    differ = {
+        name: (want, found[name])
+        for name in found
+        if (want := getattr(wanted, name)) is not None and want != found[name]
+    }
+    if wanted.policy is not None and wanted.policy not in decision.policy_ids:
+        differ["policy"] = (wanted.policy, list(decision.policy_ids))
+    row = ROWS[found["code"]]
+    if (row.public_code, row.next_action) != (found["public_code"], found["next_action"]):
+        differ["row"] = (row, found)
+    return differ
+
+
+def compare_envoy(
+    response: external_auth_pb2.CheckResponse, wanted: Expect
+) -> dict[str, tuple[Any, Any]]:
+    """Returns what differs, as wanted and found."""
+    code = str(response.dynamic_metadata["reason_code"])
+    row = ROWS[code]
+    differ: dict[str, tuple[Any, Any]] = {}
+    if wanted.code not in {None, code}:
+        differ["code"] = (wanted.code, code)
+    if response.dynamic_metadata["decision"] != wanted.outcome:
+        differ["outcome"] = (wanted.outcome, response.dynamic_metadata["decision"])
+    if wanted.outcome == "PERMIT":
+        if response.status.code != 0 or not response.HasField("ok_response"):
+            differ["status"] = (0, response)
+            return differ
+        return differ | compare_upstream(response.ok_response, wanted)
+    if response.status.code != row.grpc_code or row.grpc_code == 0:
+        differ["status"] = (row.grpc_code, response.status.code)
+    if not response.HasField("denied_response"):
+        differ["response"] = ("denied_response", response)
+    elif response.denied_response.status.code != row.http_status:
+        differ["http"] = (row.http_status, response.denied_response.status.code)
+    body = body_of(response)
+    shown = (body["public_code"], body["next_action"], body["retry"])
+    if shown != (row.public_code, row.next_action, row.retry):
+        differ["body"] = (row, body)
+    names = [option.header.key for option in response.denied_response.headers]
+    if (row.http_status == 401) != ("www-authenticate" in names):
+        differ["www-authenticate"] = (row.http_status == 401, names)
+    return differ
+
+
+def compare_upstream(
+    ok: external_auth_pb2.OkHttpResponse, wanted: Expect
+) -> dict[str, tuple[Any, Any]]:
+    """Returns what differs in the headers of a permit."""
+    overwrite = (True, False, 2)
+    flags = {
+        option.header.key: (option.HasField("append"), option.append.value, option.append_action)
+        for option in ok.headers
+    }
+    differ: dict[str, tuple[Any, Any]] = {
+        f"overwrite {name}": (overwrite, found)
+        for name, found in flags.items()
+        if found != overwrite
+    }
+    put = {option.header.key: option.header.value for option in ok.headers}
+    gone = set(ok.headers_to_remove)
+    if put.keys() & gone:
+        differ["both set and removed"] = (set(), put.keys() & gone)
+    # On every permit each identity header is set or removed, and what came in for us is removed.
+    if missing := {*IDENTITY} - put.keys() - gone:
+        differ["identity"] = (IDENTITY, missing)
+    if kept := {*OURS_INBOUND} - gone:
+        differ["ours"] = (OURS_INBOUND, kept)
+    upstream = wanted.upstream or Upstream()
+    if not upstream.set.items() <= put.items():
+        differ["set"] = (upstream.set, put)
+    if not set(upstream.removed) <= gone:
+        differ["removed"] = (upstream.removed, gone)
+    return differ
+
+
+@pytest.mark.parametrize("case", CHECKED, ids=lambda case: case.id)
+def test_check(
+    case: Flat, authority: Authority, servers: Servers, engines: dict[str, _native.Engine]
+) -> None:
+    """Engine and both lanes decide as the case says, with the same bytes but for id and time."""
+    request = check_request(case, mint(authority, case))
+    surfaces = [*in_process(engines[case.bundle]), *lanes(servers.of(case.bundle))]
+    answers = {
+        surface.name: surface.ask(case.step.listener, request)
+        for surface in surfaces
+        if surface.kind == "check"
+    }
+    assert {name: {} for name in answers} == {
+        name: compare(decision_of(answer), case.step.wanted) for name, answer in answers.items()
+    }
+    assert len({normal_check(answer) for answer in answers.values()}) == 1
+
+
+@pytest.mark.parametrize("case", OVER_HTTP, ids=lambda case: case.id)
+def test_envoy_check(
+    case: Flat, authority: Authority, servers: Servers, engines: dict[str, _native.Engine]
+) -> None:
+    """So do they for the same request as Envoy sends it, in both encodings of headers."""
+    tokens = mint(authority, case)
+    requests = {encoding: envoy_request(case, tokens, encoding) for encoding in ENCODINGS}
+    surfaces = [*in_process(engines[case.bundle]), *lanes(servers.of(case.bundle))]
+    answers = {
+        f"{surface.name}, {encoding}": surface.ask(case.step.listener, request)
+        for surface in surfaces
+        for encoding, request in requests.items()
+        if surface.kind == "envoy" and request is not None
+    }
+    assert answers, "a case with `http` that HTTP cannot say"
+    read = external_auth_pb2.CheckResponse.FromString
+    assert {name: {} for name in answers} == {
+        name: compare_envoy(read(answer), case.step.wanted) for name, answer in answers.items()
+    }
+    assert len({normal_envoy(answer) for answer in answers.values()}) == 1
+
+
+def for_kernel(case: Flat) -> dict[str, Any] | None:
+    """Writes a case as a test of its bundle; None where only a server can run it."""
+    step = case.step
+    said = step.request.model_dump(exclude_defaults=True)
+    if (
+        step.call is None
+        or step.evidence is not None
+        or not (case.who.agent or case.who.subject)
+        or step.input_text is not None
+        or step.input_base64 is not None
+        or not said.keys() <= KERNEL_REQUEST
+        or step.listener != "main"
+        or step.wanted.shown_reason is not None
+    ):
+        return None
+    wanted = step.wanted.model_dump(exclude_none=True, exclude={"upstream", "shown_reason"})
+    if "tier" in wanted:
+        wanted["tier"] = wanted["tier"].removeprefix("TIER_").lower()
+    test: dict[str, Any] = {
+        "case": case.id,
+        "as": case.who.model_dump(exclude_none=True),
+        "call": step.call,
+        "expect": wanted,
+        **said,
+    }
+    return test if step.input is None else {**test, "input": step.input}
+
+
+@pytest.mark.parametrize("bundle", sorted({case.bundle for case in CASES}))
+def test_kernel(bundle: str) -> None:
+    """The kernel alone decides as the cases say, where no credential or wire is in play."""
+    mine = [case for case in CASES if case.bundle == bundle]
+    tests = [test for case in mine if (test := for_kernel(case)) is not None]
+    assert tests
+    fixtures = mine[0].fixtures.model_dump(exclude_none=True)
+    file = yaml.safe_dump({"fixtures": fixtures, "tests": tests}).encode()
+    report = json.loads(plan(bundle).test({"cases.yaml": file}, int(time.time() * 1000)))
+    assert report["failed"] == []
+    assert report["passed"] == len(tests)
+
+
+def test_schema_of_case_files() -> None:
+    """The committed schema is the one that the files are read with."""
+    assert cases.SCHEMA.read_text() == cases.schema()
+
+
+def test_names_of_cases() -> None:
+    """No two requests have one name."""
+    names = [case.id for case in CASES]
+    assert sorted(set(names)) == sorted(names)

@@ -1,0 +1,75 @@
+"""Each reason code is reached by a case, or by a test that brings about its cause, or cannot be reached yet."""
+
+import re
+from pathlib import Path
+
+from authz.v1 import decision_pb2
+from tests.support import cases
+from tests.support.surfaces import reason_rows
+
+#: Codes whose cause no case file can say: the test that brings it about.
+BY_TEST = {
+    "AUDIT_FULL": "integration/test_failures.py",
+    "DEADLINE": "integration/test_failures.py",
+    "OVERLOADED": "integration/test_failures.py",
+    "UNAVAILABLE": "integration/test_failures.py",
+}
+
+#: Codes that nothing can reach in this version, and why.
+NOT_REACHABLE = {
+    "REPLAYED": "proofs of possession are not verified, so none is ever accepted once",
+    "REVOKED": "there is no revocation",
+    "HEADER_MISMATCH": "there is no MCP, whose headers repeat the body",
+    "CATALOG_DRIFT": "catalogs are not fetched, so they cannot differ from what was reviewed",
+    "NEEDS_PROVIDER": "a bundle with a provider is refused",
+    "NO_TASK": "a bundle that requires tasks is refused",
+    "TASK_ENDED": "there are no tasks",
+    "NOT_ASSIGNEE": "there are no tasks",
+    "IDEMPOTENCY_CONFLICT": "a request with an idempotency key is refused",
+    "OUT_OF_SCOPE": "there are no tasks",
+    "USES_EXHAUSTED": "there are no tasks",
+    "TOO_DEEP": "chains are never longer than subject and agent",
+    "BUDGET_EXCEEDED": "a bundle with budgets is refused",
+    "WINDOW_FULL": "a bundle with budgets is refused",
+    "EXCEPTION_EXPIRED": "a bundle with exceptions is refused",
+    "APPROVAL_EXPIRED": "there are no approvals",
+    "APPROVAL_REJECTED": "there are no approvals",
+    "APPROVER_BUSY": "there are no approvals",
+    "STATE_UNAVAILABLE": "there is no store",
+    "STORE_SLOW": "there is no store",
+}
+
+ROWS = reason_rows()
+REACHED = {case.step.wanted.code for case in cases.load()} - {None}
+
+
+def test_every_code_has_a_place() -> None:
+    """A code that is added must be given a case, a test, or a reason why not."""
+    assert set(ROWS) == REACHED | BY_TEST.keys() | NOT_REACHABLE.keys()
+
+
+def test_no_code_is_called_unreachable_that_is_reached() -> None:
+    """A list of excuses that outlives its reasons hides missing cases."""
+    assert set() == (REACHED | BY_TEST.keys()) & NOT_REACHABLE.keys()
+
+
+def test_codes_of_tests_are_named_there() -> None:
+    """The test that a code points to speaks of it."""
+    folder = Path(__file__).parents[1]
+    for code, file in BY_TEST.items():
+        assert re.search(rf"\b{code}\b", (folder / file).read_text()), (code, file)
+
+
+def test_only_one_code_permits() -> None:
+    """Every other row is a refusal on every surface."""
+    permits = [name for name, row in ROWS.items() if row.public_code == "PERMIT"]
+    assert permits == ["PERMITTED"]
+    for name, row in ROWS.items():
+        if name != "PERMITTED":
+            assert row.grpc_code != 0, name
+            assert 400 <= row.http_status < 600, name
+
+
+def test_the_zero_outcome_is_no_permit() -> None:
+    """A decision that nobody filled in is not read as a permit."""
+    assert decision_pb2.Decision().outcome != decision_pb2.OUTCOME_PERMIT

@@ -1,0 +1,73 @@
+"""Fixtures of every folder that starts servers; each folder's conftest imports them."""
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.minting import Authority
+from tests.support.server import Server, layout
+from tests.support.upstream import Upstream
+
+_running: list[Server] = []
+_LOG_BYTES = 8_000
+
+
+class Servers:
+    """One server for each bundle, started when first asked for."""
+
+    def __init__(self, folder: Path, authority: Authority) -> None:
+        self._folder = folder
+        self._authority = authority
+        self._started: dict[str, Server] = {}
+
+    def of(self, bundle: str) -> Server:
+        """Returns the server of a bundle."""
+        if bundle not in self._started:
+            server = Server(layout(self._folder / bundle, self._authority, bundle))
+            _running.append(server)
+            self._started[bundle] = server
+            server.start()
+        return self._started[bundle]
+
+    def close(self) -> None:
+        """Ends them all."""
+        for server in self._started.values():
+            server.close()
+            _running.remove(server)
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    """Fresh keys."""
+    return Authority()
+
+
+@pytest.fixture(scope="session")
+def servers(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Servers by bundle, shared by tests that change nothing about them."""
+    made = Servers(tmp_path_factory.mktemp("servers"), authority)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def upstream() -> Iterator[Upstream]:
+    """An upstream."""
+    with Upstream() as running:
+        yield running
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Shows what the shared servers wrote, where a test failed."""
+    del item, call
+    report = yield
+    if report.failed:
+        for server in _running:
+            if server.log.exists():
+                text = server.log.read_bytes()[-_LOG_BYTES:].decode(errors="replace")
+                report.sections.append((f"log of {server.place.folder.name}", text))
+    return report
