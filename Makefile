@@ -151,6 +151,7 @@ demo: setup ## a throw-away trust domain, real calls over gRPC and Envoy, one ta
 
 .PHONY: serve
 serve: setup ## the server on an example bundle
+	$(VENV)/bin/authz keys make examples/quickstart/keys
 	$(VENV)/bin/authz serve --config examples/quickstart/config.yaml $(ARGS)
 
 # --- speed

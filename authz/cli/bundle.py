@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from authz.cli.options import BundleFolder, Vars, variables
+from authz.cli.options import BundleFolder, Vars, offline_variables
 from authz.cli.show import Show
 from authz.config import json_schema
 from authz.context import outcome, read_folder
@@ -52,7 +52,8 @@ def check(
 ) -> None:
     """Compile a bundle and print every defect; exits with 3 where it is refused."""
     show = Show()
-    plan = Plan.compile(read_folder(folder), variables(var))
+    bundle = read_folder(folder)
+    plan = Plan.compile(bundle, offline_variables(bundle, var, show.note))
     show.diagnostics(plan.warnings)
     show.line(
         f"{plan.name} {plan.revision} {plan.digest[:12]}: {plan.policy_count} policies, "
@@ -99,7 +100,7 @@ def run_tests(
     """Run a bundle's own tests; exits with 2 where one fails, with 3 where the bundle is refused."""
     show = Show()
     bundle = read_folder(folder)
-    plan = Plan.compile(bundle, variables(var))
+    plan = Plan.compile(bundle, offline_variables(bundle, var, show.note))
     tests = outcome(plan.test(bundle, int(time.time() * 1000)))
     if junit is not None:
         write_junit(tests, junit)

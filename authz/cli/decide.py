@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from google.protobuf import json_format
 
-from authz.cli.options import Vars, variables
+from authz.cli.options import Vars, offline_variables
 from authz.cli.show import Show
 from authz.context import read_folder
 from authz.engine import Plan
@@ -69,9 +69,10 @@ def evaluate(
             "claims": _claims(claim),
         }
     request = {"as": who, "call": operation, "input": _object(input_)}
-    plan = Plan.compile(read_folder(bundle), variables(var))
-    decision = plan.eval(request, int(time.time() * 1000))
     show = Show()
+    files = read_folder(bundle)
+    plan = Plan.compile(files, offline_variables(files, var, show.note))
+    decision = plan.eval(request, int(time.time() * 1000))
     if output == "json":
         show.json(decision)
     else:

@@ -1,15 +1,17 @@
 """Options that several verbs take, and what they come to."""
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from authz.config import Config, load, parse_assignment
 from authz.config.load import Assignment
 from authz.errors import UsageError
+from authz.model import BundleFiles
 
 __all__ = [
     "BundleFolder",
@@ -18,8 +20,11 @@ __all__ = [
     "Vars",
     "configuration",
     "flags",
+    "offline_variables",
     "variables",
 ]
+
+_VARIABLE: Final = re.compile(r"(?<!\$)\$\{([A-Za-z_][A-Za-z0-9_]{0,63})\}")
 
 ConfigFile = Annotated[
     Path | None,
@@ -82,6 +87,32 @@ def configuration(
     """
     assignments = [*named, *(parse_assignment(text) for text in sets or ())]
     return load(file, os.environ, assignments, working_folder=Path.cwd())
+
+
+def offline_variables(
+    bundle: BundleFiles, given: Sequence[str] | None, note: Callable[[str], None]
+) -> dict[str, str]:
+    """Read `--var`, and let something stand in for each variable that was not given.
+
+    A node refuses a bundle of which a variable has no value; whoever only looks at one need not know it.
+
+    Args:
+        bundle: The bundle's files.
+        given: Values as given.
+        note: Told what stands in.
+
+    Returns:
+        Values by name.
+
+    Raises:
+        UsageError: One is no assignment.
+    """
+    found = variables(given)
+    texts = (content.decode(errors="replace") for content in bundle.files.values())
+    for name in sorted({name for text in texts for name in _VARIABLE.findall(text)} - set(found)):
+        found[name] = f"{name.lower().replace('_', '-')}.example"
+        note(f"${{{name}}} is {found[name]} here; say --var {name}=VALUE for another")
+    return found
 
 
 def variables(given: Sequence[str] | None) -> dict[str, str]:

@@ -39,7 +39,7 @@ class Tokens(StrEnum):
         Returns:
             The agent's and the subject's.
         """
-        staff = domain.subject_token("alice", AUDIENCE, {"groups": ["staff"]})
+        staff = domain.subject_token("alice", AUDIENCE, {"groups": ["employees"]})
         agent: str | None = {
             Tokens.STRANGER: domain.svid("/ns/lab/sa/toy", AUDIENCE),
             Tokens.EXPIRED: domain.svid(BOT, AUDIENCE, lifetime=-600),
@@ -48,9 +48,9 @@ class Tokens(StrEnum):
             Tokens.DOMAIN: forger.svid(BOT, AUDIENCE),
         }.get(self, domain.svid(BOT, AUDIENCE))
         subject: str | None = {
-            Tokens.GUEST: domain.subject_token("mallory", AUDIENCE, {"groups": ["guests"]}),
+            Tokens.GUEST: domain.subject_token("mallory", AUDIENCE, {"groups": ["visitors"]}),
             Tokens.SUBJECT: domain.subject_token(
-                "alice", AUDIENCE, {"groups": ["staff"]}, lifetime=-600
+                "alice", AUDIENCE, {"groups": ["employees"]}, lifetime=-600
             ),
         }.get(self, staff)
         if self is Tokens.ALONE:
@@ -74,6 +74,10 @@ class Call:
     """Expected reason code."""
     tokens: Tokens = Tokens.GOOD
     """Who asks."""
+    obligations: tuple[str, ...] = ()
+    """What the caller can carry out."""
+    note: str = ""
+    """What it shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +100,38 @@ class Request:
     """What it shows."""
 
 
-_SEARCH: Final = ("crm.search", '{"q": "smith"}')
+_SEARCH: Final = ("crm.search", '{"query": "smith"}')
+_MAIL: Final = '{"to": ["%s"], "subject": "Re", "body": "hi"}'
+_QUERY: Final = "/customers?q=smith"
 
 CALLS: Final = (
     Call(*_SEARCH, "PERMIT", "PERMITTED"),
-    Call("mail.send", '{"to": "bob@corp.example", "body": "hi"}', "PERMIT", "PERMITTED"),
-    Call("mail.send", '{"to": "x@evil.example", "body": "hi"}', "STEP_UP", "CONFIRM_REQUIRED"),
-    Call("crm.delete", '{"id": "42"}', "DENY", "NOT_PERMITTED"),
-    Call("crm.drop", "{}", "DENY", "UNKNOWN_OPERATION"),
-    Call("crm.search", '{"q": 1}', "DENY", "BAD_INPUT"),
-    Call("crm.search", '{"q": "a", "q": "b"}', "DENY", "BAD_INPUT"),
-    Call(*_SEARCH, "DENY", "CHAIN_NOT_PERMITTED", Tokens.GUEST),
+    Call(
+        "crm.get",
+        '{"id": "42"}',
+        "PERMIT",
+        "PERMITTED",
+        obligations=("redact:card",),
+        note="the caller can redact",
+    ),
+    Call("crm.get", '{"id": "42"}', "DENY", "ENFORCER_REFUSED", note="the caller cannot redact"),
+    Call("crm.delete_ticket", '{"id": "7"}', "PERMIT", "PERMITTED", note="tier high"),
+    Call("crm.delete", '{"id": "42"}', "DENY", "FORBIDDEN", note="customers are never deleted"),
+    Call("crm.refund", '{"id": "42", "amount": 100}', "PERMIT", "PERMITTED"),
+    Call("crm.refund", '{"id": "42", "amount": 101}', "DENY", "FORBIDDEN", note="above the limit"),
+    Call("crm.refund", '{"id": "42", "amount": "1"}', "DENY", "BAD_INPUT", note="a text"),
+    Call("crm.search", '{"query": "a", "query": "b"}', "DENY", "BAD_INPUT", note="a key twice"),
+    Call("crm.purge", "{}", "DENY", "UNKNOWN_OPERATION"),
+    Call("gmail.send_email", _MAIL % "bob@corp.example", "PERMIT", "PERMITTED"),
+    Call(
+        "gmail.send_email",
+        _MAIL % "eve@evil.example",
+        "STEP_UP",
+        "APPROVAL_REQUIRED",
+        note="mail to a stranger waits for approval",
+    ),
     Call(*_SEARCH, "PERMIT", "PERMITTED", Tokens.ALONE),
+    Call(*_SEARCH, "DENY", "CHAIN_NOT_PERMITTED", Tokens.GUEST),
     Call(*_SEARCH, "DENY", "NOT_PERMITTED", Tokens.STRANGER),
     Call(*_SEARCH, "DENY", "EXPIRED_CREDENTIAL", Tokens.EXPIRED),
     Call(*_SEARCH, "DENY", "WRONG_AUDIENCE", Tokens.AUDIENCE),
@@ -119,26 +143,25 @@ CALLS: Final = (
 """Asked on both lanes."""
 
 REQUESTS: Final = (
-    Request("GET", "/customers?q=smith", 200, note="reaches the API"),
+    Request("GET", _QUERY, 200, note="reaches the API"),
     Request(
         "GET",
-        "/customers/42",
+        _QUERY,
         200,
         headers={"x-authz-agent": "spiffe://dev.example/ns/root"},
         note="a forged identity header is overwritten",
     ),
-    Request(
-        "POST", "/mail", 200, body='{"to": "bob@corp.example", "body": "hi"}', note="to a colleague"
-    ),
-    Request(
-        "POST", "/mail", 403, body='{"to": "x@evil.example", "body": "hi"}', note="step-up: confirm"
-    ),
-    Request("DELETE", "/customers/42", 403, note="not permitted"),
-    Request("GET", "/customers?q=smith&all=1", 400, note="a parameter that no route knows"),
+    Request("DELETE", "/tickets/7", 200, note="tier high"),
+    Request("DELETE", "/customers/42", 403, note="customers are never deleted"),
+    Request("POST", "/customers/42/refunds", 200, body='{"amount": 100}'),
+    Request("POST", "/customers/42/refunds", 403, body='{"amount": 101}', note="above the limit"),
+    Request("GET", "/customers/42", 403, note="Envoy cannot redact the card number"),
+    Request("GET", f"{_QUERY}&admin=1", 400, note="a parameter that no route accounts for"),
     Request("GET", "/customers//42", 400, note="a path that two readers read differently"),
     Request("GET", "/secrets", 403, note="no route"),
-    Request("GET", "/customers?q=smith", 401, Tokens.EXPIRED, note="expired"),
-    Request("GET", "/customers?q=smith", 401, Tokens.KEY, note="wrong key"),
-    Request("GET", "/customers?q=smith", 401, Tokens.NONE, note="no credential"),
+    Request("GET", _QUERY, 403, Tokens.GUEST, note="a guest lends the agent nothing"),
+    Request("GET", _QUERY, 401, Tokens.EXPIRED, note="expired"),
+    Request("GET", _QUERY, 401, Tokens.KEY, note="wrong key"),
+    Request("GET", _QUERY, 401, Tokens.NONE, note="no credential"),
 )
 """Sent through Envoy."""

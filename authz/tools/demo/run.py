@@ -96,7 +96,7 @@ class Demo:
         undo.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self._say(f"a throw-away trust domain {_DOMAIN} in {self.folder}")
         self._domain.publish(self.folder)
-        bundle = undo.enter_context(as_file(files("authz.tools.demo") / "bundle"))
+        bundle = undo.enter_context(as_file(files("authz.tools") / "templates" / "init"))
         config = self.folder / "config.yaml"
         config.write_text(_config(self.folder, bundle))
         self._say("the node: authz serve")
@@ -141,6 +141,7 @@ class Demo:
         ask = decision_pb2.CheckRequest(
             operation=call.operation,
             arguments_json=call.arguments.encode(),
+            supported_obligations=call.obligations,
             evidence=[
                 decision_pb2.Evidence(
                     role=role, scheme=decision_pb2.EVIDENCE_SCHEME_BEARER, token=token
@@ -165,7 +166,9 @@ class Demo:
             took = time.perf_counter() - started
             got = f"RPC error: {error}"
         asked = f"{call.operation} {call.arguments}"
-        return Row(lane, asked, call.tokens, f"{call.outcome} {call.reason}", got, took * 1000)
+        return Row(
+            lane, asked, call.tokens, f"{call.outcome} {call.reason}", got, took * 1000, call.note
+        )
 
     def _request(self, port: int, request: Request) -> Row:
         agent, subject = request.tokens.make(self._domain, self._forger)
@@ -210,7 +213,7 @@ class Demo:
         request = json.dumps(
             {
                 "operation": "crm.search",
-                "arguments_json": base64.b64encode(b'{"q":"smith"}').decode(),
+                "arguments_json": base64.b64encode(b'{"query":"smith"}').decode(),
                 "evidence": [
                     {"role": "EVIDENCE_ROLE_AGENT", "scheme": scheme, "token": agent},
                     {"role": "EVIDENCE_ROLE_SUBJECT", "scheme": scheme, "token": subject},
