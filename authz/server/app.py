@@ -30,6 +30,7 @@ from authz.server.tls import read_tls
 from authz.server.watch import Watch
 from authz.server.world import World
 from authz.telemetry import Logger, Metrics
+from authz.v1 import approvals_pb2, credentials_pb2, tasks_pb2
 
 __all__ = ["Node", "engine_settings", "listener_rules"]
 
@@ -197,8 +198,11 @@ class Node:
         parts.engine.close()
         if parts.http is not None:
             parts.http.close()
-        for listener in parts.listeners:
+        for listener in self._config.listeners.decisions.values():
             _unlink(listener.address)
+        for fixed in (self._config.listeners.admin, self._config.listeners.metrics):
+            if fixed is not None:
+                _unlink(fixed.address)
         self._log.info("stopped")
 
     # --- what it can be asked
@@ -393,6 +397,7 @@ def _decision_services(decisions: Decisions, metrics: Metrics) -> Services:
         return grpc.unary_unary_rpc_method_handler(not_in_this_version(f"Authorizer.{method}"))
 
     return {
+        **_later_services(),
         AUTHORIZER: {
             "Check": judged(AUTHORIZER, "Check", Surface.CHECK),
             "BatchCheck": judged(AUTHORIZER, "BatchCheck", Surface.BATCH_CHECK),
@@ -404,6 +409,22 @@ def _decision_services(decisions: Decisions, metrics: Metrics) -> Services:
         },
         ENVOY: {"Check": judged(ENVOY, "Check", Surface.EXT_AUTHZ)},
     }
+
+
+def _later_services() -> dict[str, dict[str, RawHandler]]:
+    """Answer every method of the services that are not done yet with why."""
+    services: dict[str, dict[str, RawHandler]] = {}
+    for file in (tasks_pb2, credentials_pb2, approvals_pb2):
+        for service in file.DESCRIPTOR.services_by_name.values():
+            services[service.full_name] = {
+                method.name: (
+                    grpc.unary_stream_rpc_method_handler
+                    if method.server_streaming
+                    else grpc.unary_unary_rpc_method_handler
+                )(not_in_this_version(f"{service.name}.{method.name}"))
+                for method in service.methods
+            }
+    return services
 
 
 def _executor_metrics(metrics: Metrics, executor: BoundedExecutor) -> None:
