@@ -9,6 +9,7 @@ mod judgement;
 mod limits;
 pub mod message;
 pub mod metrics;
+pub mod offline;
 mod probe;
 pub mod proto;
 mod record;

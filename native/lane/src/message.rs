@@ -17,6 +17,30 @@ pub fn public_message(reason: ReasonCode) -> String {
     text
 }
 
+/// Every reason code with its row and its public text, as a JSON array.
+#[must_use]
+pub fn reason_table() -> Vec<u8> {
+    let rows: serde_json::Value = ReasonCode::ALL
+        .into_iter()
+        .map(|reason| {
+            let row = reason.row();
+            serde_json::json!({
+                "name": reason.as_str(),
+                "number": reason.number(),
+                "public_code": row.public_code.as_str(),
+                "next_action": row.next_action.as_str(),
+                "retry": row.retry.as_str(),
+                "grpc_code": row.grpc_code,
+                "http_status": row.http_status,
+                "title": row.title,
+                "mend": row.mend,
+                "public_message": public_message(reason),
+            })
+        })
+        .collect();
+    rows.to_string().into_bytes()
+}
+
 const fn what(code: PublicCode) -> &'static str {
     match code {
         PublicCode::Permit => "The operation may be performed.",

@@ -156,6 +156,16 @@ pub struct Listener {
     pub surfaces: Option<Vec<Surface>>,
 }
 
+impl Listener {
+    /// Reads listeners from a JSON array.
+    ///
+    /// # Errors
+    /// An unknown or missing key, or a wrong type.
+    pub fn list_from_json(text: &[u8]) -> Result<Vec<Self>, EngineError> {
+        serde_json::from_slice(text).map_err(|error| EngineError(format!("listeners: {error}")))
+    }
+}
+
 /// An enforcer, as configured.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

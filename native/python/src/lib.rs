@@ -1,1 +1,435 @@
-//! stub
+//! The binding: convert, let other threads run, call, map the error. No logic stands here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use authz_kernel::diagnostic::{Diagnostic, Diagnostics};
+use authz_kernel::model::Location;
+use authz_kernel::reason::ReasonCode;
+use authz_kernel::{casefile, format, source};
+use authz_lane::{FastSettings, Listener, Settings, Surface, Transport, World, offline};
+use authz_token::{TrustSpec, TrustStore};
+use pyo3::create_exception;
+use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+create_exception!(authz._native, BundleError, PyValueError, "A bundle was refused.");
+create_exception!(
+    authz._native,
+    TrustError,
+    PyValueError,
+    "Trust sources were refused; the text says where and how to mend each."
+);
+create_exception!(
+    authz._native,
+    EngineError,
+    PyRuntimeError,
+    "The engine or its fast lane could not be set up."
+);
+create_exception!(
+    authz._native,
+    ApiError,
+    PyException,
+    "A call that answers no decision was refused."
+);
+
+type Files = BTreeMap<String, Vec<u8>>;
+type Samples = Vec<(String, Vec<(&'static str, String)>, f64)>;
+
+/// Sets an attribute of an error that is about to be raised; failing to is an error of its own.
+fn with<'py, T: IntoPyObject<'py>>(
+    py: Python<'py>,
+    error: PyErr,
+    attributes: impl IntoIterator<Item = (&'static str, T)>,
+) -> PyErr {
+    for (name, value) in attributes {
+        if let Err(failed) = error.value(py).setattr(name, value) {
+            return failed;
+        }
+    }
+    error
+}
+
+fn bundle_error(py: Python<'_>, diagnostics: &Diagnostics) -> PyErr {
+    let text: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+    let json = json_of(diagnostics.iter());
+    with(py, BundleError::new_err(text.join("\n")), [("diagnostics", json)])
+}
+
+fn engine_error(error: &authz_lane::EngineError) -> PyErr {
+    EngineError::new_err(error.to_string())
+}
+
+fn json_of<T: serde::Serialize>(items: impl Iterator<Item = T>) -> String {
+    serde_json::to_string(&items.collect::<Vec<_>>()).unwrap_or_else(|_| "[]".to_owned())
+}
+
+/// A compiled bundle.
+#[pyclass(frozen, module = "authz._native")]
+struct Plan {
+    inner: Arc<authz_kernel::plan::Plan>,
+}
+
+#[pymethods]
+impl Plan {
+    #[staticmethod]
+    #[pyo3(signature = (files, vars, previous=None))]
+    fn compile(
+        py: Python<'_>,
+        files: Files,
+        vars: BTreeMap<String, String>,
+        previous: Option<&Self>,
+    ) -> PyResult<Self> {
+        let previous = previous.map(|plan| Arc::clone(&plan.inner));
+        let compiled = py.detach(|| {
+            let model = source::load(&files, &vars)?;
+            authz_kernel::plan::Plan::compile(model, previous.as_deref())
+        });
+        let inner = compiled.map_err(|diagnostics| bundle_error(py, &diagnostics))?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    fn test<'py>(
+        &self,
+        py: Python<'py>,
+        files: Files,
+        now_ms: i64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let report = py.detach(|| serde_json::to_vec(&offline::test(&self.inner, &files, now_ms)));
+        let report = report.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        Ok(PyBytes::new(py, &report))
+    }
+
+    fn eval<'py>(
+        &self,
+        py: Python<'py>,
+        request_json: &[u8],
+        now_ms: i64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let answer = py.detach(|| offline::eval(&self.inner, request_json, now_ms));
+        let answer = answer.map_err(|what| {
+            let at = Location { file: "request".to_owned(), ..Location::default() };
+            bundle_error(py, &Diagnostic::error(&at, what, "").into())
+        })?;
+        Ok(PyBytes::new(py, &answer))
+    }
+
+    #[getter]
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    #[getter]
+    fn revision(&self) -> &str {
+        self.inner.revision()
+    }
+
+    #[getter]
+    fn digest(&self) -> String {
+        self.inner.digest().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[getter]
+    fn warnings(&self) -> String {
+        json_of(self.inner.warnings().iter())
+    }
+
+    #[getter]
+    fn operation_count(&self) -> usize {
+        self.inner.operations().len()
+    }
+
+    #[getter]
+    fn policy_count(&self) -> usize {
+        self.inner.policy_count()
+    }
+
+    #[getter]
+    fn systems(&self) -> Vec<String> {
+        self.inner.systems().keys().cloned().collect()
+    }
+}
+
+/// Compiled trust sources.
+#[pyclass(frozen, module = "authz._native")]
+struct Trust {
+    inner: Arc<TrustStore>,
+}
+
+#[pymethods]
+impl Trust {
+    #[staticmethod]
+    fn compile(py: Python<'_>, spec: &[u8]) -> PyResult<Self> {
+        let compiled = py.detach(|| {
+            let spec = TrustSpec::from_json(spec).map_err(|error| vec![error])?;
+            TrustStore::compile(&spec)
+        });
+        let inner = compiled.map_err(|errors| {
+            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            TrustError::new_err(lines.join("\n"))
+        })?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    #[getter]
+    fn revision(&self) -> &str {
+        self.inner.revision()
+    }
+
+    #[getter]
+    fn warnings(&self) -> String {
+        json_of(self.inner.warnings().iter())
+    }
+}
+
+/// What Python knows of a call.
+struct Call<'a> {
+    listener: &'a str,
+    remaining: Option<f64>,
+    traceparent: Option<&'a str>,
+    authorization: Option<&'a str>,
+    peer: Option<&'a str>,
+}
+
+impl<'a> Call<'a> {
+    fn transport(&self, received: Instant) -> Transport<'a> {
+        // A deadline that is past, or no number, is past.
+        let remaining = self.remaining.map(|seconds| {
+            Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(if seconds > 0.0 {
+                Duration::MAX
+            } else {
+                Duration::ZERO
+            })
+        });
+        Transport {
+            listener: self.listener,
+            remaining,
+            received,
+            trace_parent: self.traceparent,
+            authorization: self.authorization,
+            peer: self.peer,
+        }
+    }
+}
+
+/// Decides.
+#[pyclass(frozen, module = "authz._native")]
+struct Engine {
+    inner: Arc<authz_lane::Engine>,
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    fn new(py: Python<'_>, settings: &[u8]) -> PyResult<Self> {
+        let engine = py.detach(|| Settings::from_json(settings).and_then(authz_lane::Engine::new));
+        Ok(Self { inner: Arc::new(engine.map_err(|error| engine_error(&error))?) })
+    }
+
+    fn load(&self, py: Python<'_>, plan: &Plan, trust: &Trust, listeners: &[u8]) -> PyResult<()> {
+        let (plan, trust) = (Arc::clone(&plan.inner), Arc::clone(&trust.inner));
+        let loaded = py.detach(|| {
+            let listeners = Listener::list_from_json(listeners)?;
+            self.inner.load(World { plan, trust, listeners })
+        });
+        loaded.map_err(|error| engine_error(&error))
+    }
+
+    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the call's facts, passed without a dict"
+    )]
+    fn check<'py>(
+        &self,
+        py: Python<'py>,
+        request: &[u8],
+        listener: &str,
+        remaining: Option<f64>,
+        traceparent: Option<&str>,
+        authorization: Option<&str>,
+        peer: Option<&str>,
+    ) -> Bound<'py, PyBytes> {
+        let received = Instant::now();
+        let call = Call { listener, remaining, traceparent, authorization, peer };
+        let answer = py.detach(|| self.inner.check(request, &call.transport(received)));
+        PyBytes::new(py, &answer)
+    }
+
+    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the call's facts, passed without a dict"
+    )]
+    fn batch_check<'py>(
+        &self,
+        py: Python<'py>,
+        request: &[u8],
+        listener: &str,
+        remaining: Option<f64>,
+        traceparent: Option<&str>,
+        authorization: Option<&str>,
+        peer: Option<&str>,
+    ) -> Bound<'py, PyBytes> {
+        let received = Instant::now();
+        let call = Call { listener, remaining, traceparent, authorization, peer };
+        let answer = py.detach(|| self.inner.batch_check(request, &call.transport(received)));
+        PyBytes::new(py, &answer)
+    }
+
+    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the call's facts, passed without a dict"
+    )]
+    fn envoy_check<'py>(
+        &self,
+        py: Python<'py>,
+        request: &[u8],
+        listener: &str,
+        remaining: Option<f64>,
+        traceparent: Option<&str>,
+        authorization: Option<&str>,
+        peer: Option<&str>,
+    ) -> Bound<'py, PyBytes> {
+        let received = Instant::now();
+        let call = Call { listener, remaining, traceparent, authorization, peer };
+        let answer = py.detach(|| self.inner.envoy_check(request, &call.transport(received)));
+        PyBytes::new(py, &answer)
+    }
+
+    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the call's facts, passed without a dict"
+    )]
+    fn explain<'py>(
+        &self,
+        py: Python<'py>,
+        request: &[u8],
+        listener: &str,
+        remaining: Option<f64>,
+        traceparent: Option<&str>,
+        authorization: Option<&str>,
+        peer: Option<&str>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let received = Instant::now();
+        let call = Call { listener, remaining, traceparent, authorization, peer };
+        let answer = py.detach(|| self.inner.explain(request, &call.transport(received)));
+        let answer = answer.map_err(|error| {
+            let raised = ApiError::new_err(error.to_string());
+            let raised = with(py, raised, [("grpc_code", error.grpc_code)]);
+            let texts =
+                [("reason_code", error.reason_code.as_str()), ("message", error.message.as_str())];
+            with(py, raised, texts)
+        })?;
+        Ok(PyBytes::new(py, &answer))
+    }
+
+    fn refusal<'py>(
+        &self,
+        py: Python<'py>,
+        surface: &str,
+        reason: &str,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let surface = Surface::from_name(surface)
+            .ok_or_else(|| PyValueError::new_err(format!("`{surface}` is no surface")))?;
+        let reason = ReasonCode::from_name(reason).unwrap_or(ReasonCode::Unavailable);
+        let answer = py.detach(|| self.inner.refusal(surface, reason));
+        Ok(PyBytes::new(py, &answer))
+    }
+
+    fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let status = py.detach(|| serde_json::to_vec(&self.inner.status()));
+        let status = status.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        Ok(PyBytes::new(py, &status))
+    }
+
+    fn metrics(&self, py: Python<'_>) -> Vec<(&'static str, &'static str, &'static str, Samples)> {
+        let families = py.detach(|| self.inner.metrics());
+        let samples = |list: Vec<authz_lane::metrics::Sample>| {
+            list.into_iter().map(|sample| (sample.name, sample.labels, sample.value)).collect()
+        };
+        families
+            .into_iter()
+            .map(|family| (family.name, family.help, family.kind.as_str(), samples(family.samples)))
+            .collect()
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.inner.close());
+    }
+}
+
+/// The tonic server.
+#[pyclass(frozen, module = "authz._native")]
+struct FastLane {
+    inner: authz_lane::FastLane,
+}
+
+#[pymethods]
+impl FastLane {
+    #[staticmethod]
+    fn start(py: Python<'_>, engine: &Engine, settings: &[u8]) -> PyResult<Self> {
+        let engine = Arc::clone(&engine.inner);
+        let started = py.detach(|| {
+            let settings = FastSettings::from_json(settings)?;
+            authz_lane::FastLane::start(engine, settings)
+        });
+        Ok(Self { inner: started.map_err(|error| engine_error(&error))? })
+    }
+
+    #[getter]
+    fn addresses(&self) -> Vec<String> {
+        self.inner.addresses().to_vec()
+    }
+
+    fn close(&self, py: Python<'_>, grace: f64) {
+        let grace = Duration::try_from_secs_f64(grace.max(0.0)).unwrap_or(Duration::ZERO);
+        py.detach(|| self.inner.close(grace));
+    }
+}
+
+/// Lays out a Cedar file.
+#[pyfunction]
+fn format_policy(py: Python<'_>, text: &str, file: &str) -> PyResult<String> {
+    py.detach(|| format::format_policy(file, text))
+        .map_err(|diagnostics| bundle_error(py, &diagnostics))
+}
+
+/// JSON Schema of a bundle's YAML files.
+#[pyfunction]
+fn bundle_schema(py: Python<'_>) -> String {
+    py.detach(source::bundle_schema)
+}
+
+/// JSON Schema of case files.
+#[pyfunction]
+fn case_schema(py: Python<'_>) -> String {
+    py.detach(casefile::case_schema)
+}
+
+/// How this module was compiled.
+#[pyfunction]
+const fn build_profile() -> &'static str {
+    authz_lane::build_profile()
+}
+
+/// Every reason code with its row, as JSON.
+#[pyfunction]
+fn reason_table(py: Python<'_>) -> Bound<'_, PyBytes> {
+    let table = py.detach(authz_lane::message::reason_table);
+    PyBytes::new(py, &table)
+}
+
+/// Kernel, verification and fast lane.
+#[pymodule(gil_used = false, name = "_native")]
+mod native {
+    #[pymodule_export]
+    use super::{
+        ApiError, BundleError, Engine, EngineError, FastLane, Plan, Trust, TrustError,
+        build_profile, bundle_schema, case_schema, format_policy, reason_table,
+    };
+}

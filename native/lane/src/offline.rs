@@ -1,0 +1,211 @@
+//! What tools ask of a bundle without a server: run its tests, judge on stated facts.
+
+use std::collections::BTreeMap;
+
+use authz_kernel::casefile::{self, Report};
+use authz_kernel::decide::decide_traced;
+use authz_kernel::decision::{
+    Claim, Facts, PolicyEffect, Principal, Proof, ProofMethod, Request, Subject, Time, Verdict,
+};
+use authz_kernel::model::Tier;
+use authz_kernel::plan::Plan;
+use authz_token::SpiffeId;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::judgement::{hex, name_of};
+use crate::record::outcome;
+
+/// Runs case files against a plan.
+///
+/// Args: `files`: case files by path; of a whole bundle folder those under `tests/` are taken.
+#[must_use]
+pub fn test(plan: &Plan, files: &BTreeMap<String, Vec<u8>>, now_ms: i64) -> Report {
+    if !files.contains_key("bundle.yaml") {
+        return casefile::run(plan, files, Time(now_ms));
+    }
+    let is_test = |path: &str| {
+        path.starts_with("tests/") && path.rsplit_once('.').is_some_and(|(_, kind)| kind == "yaml")
+    };
+    let tests: BTreeMap<String, Vec<u8>> = files
+        .iter()
+        .filter(|(path, _)| is_test(path))
+        .map(|(path, bytes)| (path.clone(), bytes.clone()))
+        .collect();
+    casefile::run(plan, &tests, Time(now_ms))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stated {
+    r#as: Who,
+    call: String,
+    #[serde(default = "empty")]
+    input: Value,
+    resource: Option<String>,
+    #[serde(default)]
+    destinations: Vec<String>,
+    #[serde(default)]
+    supported_obligations: Vec<String>,
+    #[serde(default)]
+    enforcer: String,
+}
+
+fn empty() -> Value {
+    Value::Object(Map::new())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Who {
+    agent: Option<String>,
+    subject: Option<StatedSubject>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatedSubject {
+    issuer: String,
+    sub: String,
+    #[serde(default)]
+    kind: StatedKind,
+    #[serde(default)]
+    claims: BTreeMap<String, Value>,
+    #[serde(default)]
+    acr: String,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum StatedKind {
+    #[default]
+    User,
+    Service,
+}
+
+/// Judges one request whose principals are stated, not proved; for tools only, never for a caller.
+///
+/// Args: `request`: JSON of `{as: {agent, subject: {issuer, sub, kind, claims, acr}}, call, input, resource, destinations,
+/// supported_obligations, enforcer}`.
+///
+/// Returns: the decision with every policy judged, as JSON.
+///
+/// # Errors
+/// The request is not of that form.
+pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String> {
+    let stated: Stated = serde_json::from_slice(request).map_err(|error| error.to_string())?;
+    let chain = stated.r#as.chain()?;
+    let acr = stated.r#as.subject.as_ref().map_or("", |subject| subject.acr.as_str());
+    let is_agent = stated.r#as.agent.is_some();
+    let facts = Facts {
+        enforcer: &stated.enforcer,
+        chain: &chain,
+        proof: Proof {
+            method: if is_agent { ProofMethod::JwtSvid } else { ProofMethod::Jwt },
+            bound: false,
+            age: Some(0),
+            acr,
+        },
+        confidence: 0,
+    };
+    let arguments = stated.input.to_string();
+    let destinations: Vec<&str> = stated.destinations.iter().map(String::as_str).collect();
+    let obligations: Vec<&str> = stated.supported_obligations.iter().map(String::as_str).collect();
+    let request = Request {
+        operation: &stated.call,
+        arguments: arguments.as_bytes(),
+        resource: stated.resource.as_deref(),
+        destinations: &destinations,
+        supported_obligations: &obligations,
+    };
+    let decision = decide_traced(plan, &facts, &request, Time(now_ms));
+    let trace: Vec<Value> = decision
+        .trace
+        .iter()
+        .map(|judged| {
+            let (result, error) = match &judged.result {
+                Verdict::Fired => ("fired", ""),
+                Verdict::NotFired => ("not fired", ""),
+                Verdict::Failed(how) => ("failed", how.as_str()),
+            };
+            json!({
+                "policy_id": judged.policy,
+                "effect": match judged.effect {
+                    PolicyEffect::Permit => "permit",
+                    PolicyEffect::Forbid => "forbid",
+                },
+                "result": result,
+                "error": error,
+                "principal": judged.principal,
+                "file": judged.at.file,
+                "line": judged.at.line,
+                "reason": judged.reason,
+            })
+        })
+        .collect();
+    let row = decision.reason.row();
+    let answer = json!({
+        "outcome": outcome(decision.outcome),
+        "reason_code": decision.reason.as_str(),
+        "public_code": row.public_code.as_str(),
+        "next_action": row.next_action.as_str(),
+        "retry": row.retry.as_str(),
+        "message": decision.message,
+        "step_up_kinds": decision.kinds,
+        "policy_ids": decision.policies,
+        "controls": decision.controls,
+        "obligations": decision.obligations,
+        "tier": decision.tier.map_or("", Tier::as_str),
+        "resource": decision.resource,
+        "destination_class": decision.destination_class,
+        "arguments_digest": decision.arguments_digest.map(|digest| hex(&digest)),
+        "chain": chain.iter().map(name_of).collect::<Vec<_>>(),
+        "shown_reason": decision.shown_reason,
+        "trace": trace,
+    });
+    Ok(answer.to_string().into_bytes())
+}
+
+impl Who {
+    fn chain(&self) -> Result<Vec<Principal>, String> {
+        let mut chain = Vec::new();
+        if let Some(stated) = &self.subject {
+            let mut claims = BTreeMap::new();
+            for (name, value) in &stated.claims {
+                claims.insert(name.clone(), claim(name, value)?);
+            }
+            let subject =
+                Subject { issuer: stated.issuer.clone(), sub: stated.sub.clone(), claims };
+            chain.push(match stated.kind {
+                StatedKind::User => Principal::User(subject),
+                StatedKind::Service => Principal::Service(subject),
+            });
+        }
+        if let Some(agent) = &self.agent {
+            let id = SpiffeId::parse(agent)
+                .map_err(|error| format!("`as.agent` is no SPIFFE id: {error}"))?;
+            chain.push(Principal::Agent {
+                spiffe_id: id.as_str().to_owned(),
+                trust_domain: id.trust_domain().to_owned(),
+            });
+        }
+        if chain.is_empty() {
+            return Err("`as` names nobody; give `agent`, `subject` or both".to_owned());
+        }
+        Ok(chain)
+    }
+}
+
+fn claim(name: &str, value: &Value) -> Result<Claim, String> {
+    let refused = || format!("claim `{name}` is no true or false, integer, text, or list of texts");
+    match value {
+        Value::Bool(value) => Ok(Claim::Bool(*value)),
+        Value::Number(number) => number.as_i64().map(Claim::Long).ok_or_else(refused),
+        Value::String(text) => Ok(Claim::Text(text.clone())),
+        Value::Array(items) => {
+            let text = |item: &Value| item.as_str().map(str::to_owned).ok_or_else(refused);
+            items.iter().map(text).collect::<Result<_, _>>().map(Claim::Texts)
+        }
+        Value::Null | Value::Object(_) => Err(refused()),
+    }
+}
