@@ -262,8 +262,12 @@ class Audit(_Strict):
 
     path: FilePath | None = None
     """File that records are appended to; required to serve."""
-    queue: int = Field(default=4096, ge=16, le=1_000_000)
+    queue: int = Field(default=65_536, ge=16, le=10_000_000)
     """Records that may wait to be written; full: deny."""
+    sync_interval: Annotated[Duration, Field(ge=0.001, le=60)] = 1.0
+    """Records of tiers low and standard reach the disk at least this often; those of higher tiers at once."""
+    max_wait: Annotated[Duration, Field(ge=0.001, le=60)] = 2.0
+    """Longest wait for the disk, where the caller's deadline is later; then: deny."""
 
 
 class Limits(_Strict):
@@ -281,12 +285,18 @@ class Limits(_Strict):
     """A call whose request has not come by then is cancelled."""
     default_deadline: Annotated[Duration, Field(ge=0.01, le=60)] = 2.0
     """Deadline of a call that sets none."""
+    max_arguments_bytes: int = Field(default=262_144, ge=256, le=8_388_608)
+    """Longest arguments; longer: BAD_INPUT."""
     max_token_bytes: int = Field(default=8192, ge=512, le=65_536)
     """Longest credential."""
     token_cache: int = Field(default=65_536, ge=0, le=10_000_000)
     """Verified tokens that are remembered."""
     probe_rate: int = Field(default=100, ge=0, le=1_000_000)
     """Requests in mode PROBE a second."""
+    fast_threads: int = Field(default=2, ge=1, le=256)
+    """Threads of the fast lane."""
+    fast_concurrency: int = Field(default=1024, ge=1, le=1_000_000)
+    """Calls that the fast lane judges at once; one more: OVERLOADED."""
     bundle_max_bytes: int = Field(default=67_108_864, ge=1024, le=1_073_741_824)
     """Largest bundle, all files together."""
     bundle_max_files: int = Field(default=10_000, ge=1, le=1_000_000)
@@ -321,6 +331,8 @@ class Log(_Strict):
 class Config(_Strict):
     """Configuration of one Authz node."""
 
+    node: Annotated[str, StringConstraints(max_length=255)] = ""
+    """Name of this node in records."""
     bundle: Bundle
     """The folder of policy and facts."""
     trust: Trust = Trust()

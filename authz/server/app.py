@@ -58,6 +58,10 @@ def engine_settings(config: Config) -> dict[str, Any]:
     return {
         "audit_path": config.audit.path,
         "audit_queue_lines": config.audit.queue,
+        "audit_sync_interval_ms": round(config.audit.sync_interval * 1000),
+        "audit_max_wait_ms": round(config.audit.max_wait * 1000),
+        "node_id": config.node,
+        "max_arguments_bytes": limits.max_arguments_bytes,
         "token_cache_size": limits.token_cache,
         "max_message_bytes": limits.max_message_bytes,
         "max_token_bytes": limits.max_token_bytes,
@@ -382,6 +386,8 @@ class Node:
                 }
             )
         settings = {
+            "workers": self._config.limits.fast_threads,
+            "concurrency": self._config.limits.fast_concurrency,
             "listeners": listeners,
             "max_streams": self._config.limits.max_concurrent_streams,
         }
