@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::arguments::{ArgumentSchema, Member};
+use crate::arguments::ArgumentSchema;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::evaluate::syntax::ActionScope;
 use crate::evaluate::{Base, Words};
@@ -120,7 +120,7 @@ impl Plan {
         let all: Vec<&Operation> = model.operations.iter().chain(&own).collect();
         let arguments = arguments(&all, previous, &mut diagnostics);
         let groups: Vec<Vec<String>> = all.iter().map(|operation| groups_of(operation)).collect();
-        let catalog = catalog(&model, &all, &groups, &arguments);
+        let catalog = catalog(&all, &groups, &arguments);
 
         let covered: Vec<Option<Covered>> = policies
             .iter()
@@ -214,6 +214,30 @@ impl Plan {
     #[must_use]
     pub const fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// The Cedar schema that the bundle's policies are validated against, in Cedar's own syntax.
+    #[must_use]
+    pub fn cedar_schema(&self) -> String {
+        let names = Names::of(&self.model, &reauth_kinds(&self.policies));
+        let all: Vec<&Operation> = self.model.operations.iter().chain(&self.own).collect();
+        let groups: Vec<Vec<String>> = all.iter().map(|operation| groups_of(operation)).collect();
+        let mut text = names.prelude();
+        for group in all_groups(&groups) {
+            text.push_str(&schema::group(group));
+        }
+        for (operation, groups) in all.iter().zip(&groups) {
+            if let Some(prepared) = self.operations.get(&operation.id) {
+                let members = prepared.arguments.members();
+                text.push_str(&schema::action(
+                    &operation.id,
+                    groups,
+                    resource_type(operation),
+                    members,
+                ));
+            }
+        }
+        text
     }
 
     /// How many policies there are.
@@ -343,12 +367,8 @@ fn resource_type(operation: &Operation) -> &'static str {
     if operation.resource.is_some() { "Resource" } else { "System" }
 }
 
-fn catalog<'a>(
-    model: &'a Model,
-    all: &[&'a Operation],
-    groups: &'a [Vec<String>],
-    arguments: &'a [Arc<ArgumentSchema>],
-) -> Catalog<'a> {
+/// Every action group: those of effects always, also where no operation is in them.
+fn all_groups(groups: &[Vec<String>]) -> BTreeSet<&str> {
     const EFFECTS: [&str; 6] = [
         "effect:read",
         "effect:write",
@@ -357,11 +377,18 @@ fn catalog<'a>(
         "effect:execute",
         "effect:grant",
     ];
+    EFFECTS.into_iter().chain(groups.iter().flatten().map(String::as_str)).collect()
+}
+
+fn catalog<'a>(
+    all: &[&'a Operation],
+    groups: &'a [Vec<String>],
+    arguments: &'a [Arc<ArgumentSchema>],
+) -> Catalog<'a> {
     let mut catalog = Catalog::default();
-    for effect in EFFECTS {
-        catalog.groups.insert(effect, Vec::new());
+    for group in all_groups(groups) {
+        catalog.groups.insert(group, Vec::new());
     }
-    let _ = model;
     for (position, (operation, groups)) in all.iter().zip(groups).enumerate() {
         catalog.operations.insert(&operation.id, position);
         for group in groups {
@@ -369,12 +396,8 @@ fn catalog<'a>(
         }
     }
     catalog.inputs = arguments.iter().map(|schema| schema.members()).collect();
-    catalog.arguments = catalog
-        .inputs
-        .iter()
-        .flat_map(|input: &&BTreeMap<String, Member>| input.keys())
-        .map(String::as_str)
-        .collect();
+    let names = catalog.inputs.iter().flat_map(|input| input.keys());
+    catalog.arguments = names.map(String::as_str).collect();
     catalog
 }
 

@@ -162,7 +162,7 @@ impl<'a> Typing<'a> {
                 Err(SchemaError::new(at, "a schema must be an object"))
             };
         };
-        if at != "" && map.contains_key("$id") {
+        if !at.is_empty() && map.contains_key("$id") {
             return Err(SchemaError::new(at, "a nested `$id` would change what `$ref` means"));
         }
         for key in ["$dynamicRef", "$recursiveRef"] {

@@ -149,7 +149,9 @@ fn worst<'a>(
                 }
             }
             Some(_) => {
-                return Err(bad(format!("argument `{pointer}` names destinations: expected texts")));
+                return Err(bad(format!(
+                    "argument `{pointer}` names destinations: expected texts"
+                )));
             }
         }
         if named.len() > MAX_DESTINATIONS {

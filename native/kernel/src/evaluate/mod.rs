@@ -554,3 +554,54 @@ impl<'a> Judge<'a> {
 pub(crate) fn for_validator(policy: &Policy, id: &str) -> cedar_policy::Policy {
     policy.new_id(cedar_policy_core::ast::PolicyID::from_string(id)).into()
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::model::Model;
+    use crate::schema::Names;
+
+    /// The verdict of a policy in a store that lacks the request's entities.
+    fn without_entities(text: &str) -> (Verdict, bool) {
+        let names = Names::of(&Model::default(), &std::collections::BTreeSet::new());
+        let words = Words::new(&names).unwrap();
+        let parsed = syntax::parse("a.cedar", text).unwrap().remove(0);
+        let rule = Rule::new(&parsed.policy, &syntax::reading(&parsed.policy));
+        let base = words.base("mail.send", &["effect:export".to_owned()]).unwrap();
+        let bot = Principal::Agent {
+            spiffe_id: "spiffe://a.example/bot".to_owned(),
+            trust_domain: "a.example".to_owned(),
+        };
+        let chain = [words.principal(&bot, &[]).unwrap()];
+        let system = words.system("authz").unwrap();
+        let entities = empty_store();
+        let judge = Judge::new(&words, &base, &chain, &system, &Context::empty(), &entities);
+        (judge.judge(&rule, 0), rule.store)
+    }
+
+    #[test]
+    fn a_forbid_that_reads_a_missing_entity_fails_and_is_not_skipped() {
+        let (verdict, store) = without_entities(
+            "forbid(principal, action, resource) when { principal.trust_domain == \"a.example\" };",
+        );
+        assert!(matches!(verdict, Verdict::Failed(_)), "{verdict:?}");
+        assert!(store, "so a plan never judges it without a store");
+    }
+
+    #[test]
+    fn what_asks_the_store_is_seen_to_ask_it() {
+        for (body, asks) in [
+            ("principal has trust_domain", true),
+            ("action in Action::\"effect:export\"", true),
+            ("resource == System::\"authz\"", true),
+            ("Agent::\"x\".trust_domain == \"y\"", true),
+            ("context.chain.agents.contains(Agent::\"x\")", false),
+            ("context.input.to == \"y\" && context.tier > 1", false),
+            ("context has input.to && context.input has to", false),
+        ] {
+            let text = format!("permit(principal, action, resource) when {{ {body} }};");
+            assert_eq!(asks, without_entities(&text).1, "{body}");
+        }
+    }
+}

@@ -35,13 +35,18 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Parsed>, Diagnostics> 
     let set = parse_policyset(text).map_err(|errors| {
         let mut all = Diagnostics::new();
         for error in errors.iter() {
-            let offset =
-                error.labels().and_then(|mut labels| labels.next()).map(|label| label.offset());
-            let help = error.help().map(|help| format!("{help}.")).unwrap_or_default();
+            let label = error.labels().and_then(|mut labels| labels.next());
+            let offset = label.as_ref().map(|label| label.offset());
+            let expected = label.as_ref().and_then(|label| label.label()?.strip_prefix("expected"));
+            let mend = match (error.help(), expected) {
+                (Some(help), _) => format!("{help}."),
+                (None, Some(expected)) => format!("Expected{expected}."),
+                (None, None) => String::new(),
+            };
             all.push(Diagnostic::error(
                 &lines.at(file, offset.unwrap_or(0)),
                 error.to_string(),
-                help,
+                mend,
             ));
         }
         all

@@ -108,8 +108,11 @@ fn judge(
         let Some(placed) = policies.get(*index) else { continue };
         positions.insert(&placed.policy.id, *index);
         if let Err(error) = set.add(placed.policy.parsed.clone()) {
-            diagnostics.error(&placed.at, error.to_string(), "");
-            return none();
+            // A repeated id has been reported with both places.
+            if !diagnostics.has_errors() {
+                diagnostics.error(&placed.at, error.to_string(), "");
+            }
+            valid.insert(*index, false);
         }
     }
     let result = Validator::new(schema).validate_with_level(&set, ValidationMode::Strict, LEVEL);

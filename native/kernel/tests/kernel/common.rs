@@ -1,5 +1,4 @@
 //! A small bundle as a typed model, for tests.
-#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses a part")]
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,0 +1,223 @@
+//! From bytes to typed arguments.
+
+use authz_kernel::arguments::{ArgumentSchema, ArgumentType, Value};
+use serde_json::json;
+
+fn schema(value: serde_json::Value) -> ArgumentSchema {
+    ArgumentSchema::compile(&value).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn wide() -> ArgumentSchema {
+    schema(json!({
+        "type": "object",
+        "required": ["n", "must"],
+        "properties": {
+            "n": {"type": "integer", "minimum": 0}, "must": {"type": ["string", "null"]},
+            "price": {"type": "number"}, "flag": {"type": "boolean"},
+            "level": {"enum": ["low", "high"]},
+            "tags": {"type": "array", "items": {"type": "string"}},
+            "address": {"type": "object", "required": ["city"], "properties": {"city": {"type": "string"}, "zip": {"type": "string", "pattern": "^[0-9]{5}$"}}},
+            "map": {"type": "object", "additionalProperties": {"type": "integer"}},
+            "either": {"oneOf": [{"type": "string"}, {"type": "integer"}]},
+            "tree": {"$ref": "#/$defs/tree"},
+            "maybe": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+            "any": {}
+        },
+        "$defs": {"tree": {"type": "object", "properties": {"kids": {"type": "array", "items": {"$ref": "#/$defs/tree"}}}}}
+    }))
+}
+
+#[test]
+fn each_schema_has_the_type_that_policies_see() {
+    let schema = wide();
+    let kind = |name: &str| schema.members()[name].kind.clone();
+    assert_eq!(ArgumentType::Long, kind("n"));
+    assert_eq!(ArgumentType::Decimal, kind("price"));
+    assert_eq!(ArgumentType::Bool, kind("flag"));
+    assert_eq!(ArgumentType::Text, kind("level"));
+    assert_eq!(ArgumentType::Set(Box::new(ArgumentType::Text)), kind("tags"));
+    assert!(matches!(kind("address"), ArgumentType::Record(_)));
+    for name in ["map", "either", "any"] {
+        assert_eq!(ArgumentType::Opaque, kind(name), "{name}");
+    }
+    assert!(matches!(kind("tree"), ArgumentType::Record(_)), "opaque only where it recurs");
+    assert_eq!((ArgumentType::Long, false), (kind("maybe"), schema.members()["maybe"].required));
+    // A member that must be there but may be null is absent where it is null.
+    assert_eq!(
+        (false, true),
+        (schema.members()["must"].required, schema.members()["must"].nullable)
+    );
+}
+
+#[test]
+fn typed_values_are_read() {
+    let read = wide().read(br#"{"n": 7, "must": null, "price": 1.5, "flag": true, "level": "low", "tags": ["b", "a"],
+        "address": {"city": "Oslo", "zip": null}, "map": {"x": 1}, "maybe": null, "any": [1, {"y": null}]}"#).unwrap();
+    let value = |name: &str| read.values().get(name);
+    assert_eq!(Some(&Value::Long(7)), value("n"));
+    assert_eq!(Some(&Value::Decimal(15_000)), value("price"));
+    assert_eq!(None, value("must"));
+    assert_eq!(None, value("maybe"));
+    assert_eq!(Some(&Value::Opaque), value("map"));
+    assert_eq!(Some(&Value::Opaque), value("any"));
+    let Some(Value::Record(address)) = value("address") else { panic!("no record") };
+    assert_eq!(1, address.len());
+}
+
+#[test]
+fn what_has_not_the_declared_form_is_refused_by_pointer_and_without_its_value() {
+    for (arguments, message) in [
+        ("", "argument `/n`: required, but absent"),
+        ("[]", "arguments: expected an object"),
+        ("{", "arguments: expected a string"),
+        (r#"{"n": "secret"}"#, "argument `/n`: expected an integer within ±2^53"),
+        (r#"{"n": 1.0}"#, "argument `/n`: expected an integer within ±2^53"),
+        (r#"{"n": 9007199254740993}"#, "argument `/n`: expected an integer within ±2^53"),
+        (r#"{"n": -1, "must": "x"}"#, "argument `/n`: breaks `minimum` of the schema"),
+        (r#"{"n": null, "must": "x"}"#, "argument `/n`: expected an integer within ±2^53"),
+        (r#"{"n": 1, "must": "x", "other": 1}"#, "argument `/other`: not declared"),
+        (
+            r#"{"n": 1, "must": "x", "level": "secret"}"#,
+            "argument `/level`: breaks `enum` of the schema",
+        ),
+        (r#"{"n": 1, "must": "x", "tags": [1]}"#, "argument `/tags/0`: expected a string"),
+        (
+            r#"{"n": 1, "must": "x", "address": {}}"#,
+            "argument `/address/city`: required, but absent",
+        ),
+        (
+            r#"{"n": 1, "must": "x", "address": {"city": "x", "zip": "secret"}}"#,
+            "argument `/address/zip`: breaks `pattern` of the schema",
+        ),
+        (
+            r#"{"n": 1, "must": "x", "map": {"a": "secret"}}"#,
+            "argument `/map/a`: breaks `type` of the schema",
+        ),
+        (r#"{"n": 1, "must": "x", "n": 2}"#, "argument `/n`: member named twice"),
+        (r#"{"n": 1}"#, "arguments: breaks `required` of the schema"),
+    ] {
+        let error = wide().read(arguments.as_bytes()).map(|_| ()).unwrap_err().to_string();
+        assert_eq!(message, error, "{arguments}");
+    }
+}
+
+#[test]
+fn a_number_that_a_decimal_cannot_hold_is_present_and_no_more() {
+    let schema = schema(json!({"type": "object", "properties": {"x": {"type": "number"}}}));
+    let read = |text: &str| {
+        let read = schema.read(format!("{{\"x\": {text}}}").as_bytes()).unwrap();
+        read.values()["x"].clone()
+    };
+    for (text, value) in [
+        ("1", 10_000),
+        ("-0", 0),
+        ("0.0001", 1),
+        ("1.50000", 15_000),
+        ("1e3", 10_000_000),
+        ("-2.5E-1", -2_500),
+        ("922337203685477.5807", i64::MAX),
+    ] {
+        assert_eq!(Value::Decimal(value), read(text), "{text}");
+    }
+    for text in [
+        "0.00001",
+        "59.12345",
+        "1e300",
+        "922337203685477.5808",
+        "1e-9999",
+        "123456789012345678901234567890",
+    ] {
+        assert_eq!(Value::Opaque, read(text), "{text}");
+    }
+}
+
+#[test]
+fn a_schema_that_would_reach_out_or_run_long_is_refused() {
+    let object =
+        |property: serde_json::Value| json!({"type": "object", "properties": {"x": property}});
+    for (schema, part) in [
+        (object(json!({"$ref": "https://example.org/schema"})), "points outside"),
+        (
+            object(json!({"oneOf": [{"$ref": "file:///etc/passwd"}, {"type": "string"}]})),
+            "points outside",
+        ),
+        (object(json!({"$ref": "#/nowhere"})), "points to nothing"),
+        (object(json!({"type": "string", "pattern": "(a+)+\\1"})), ""),
+        (object(json!({"type": "string", "pattern": "(?=a)b"})), ""),
+        (object(json!({"$id": "https://example.org/", "type": "string"})), "`$id`"),
+        (object(json!({"type": "file"})), "unknown type"),
+        (json!({"type": "string"}), "must describe an object"),
+        (json!({"oneOf": [{"type": "object"}]}), "must describe an object"),
+        (json!({"type": "object", "required": ["y"], "properties": {}}), "does not declare"),
+        (json!(true), "must describe an object"),
+    ] {
+        let error = ArgumentSchema::compile(&schema).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(part), "{schema}: {error}");
+    }
+    let mut deep = json!({"type": "string"});
+    for _ in 0..40 {
+        deep = json!({"type": "object", "properties": {"x": deep}});
+    }
+    assert!(ArgumentSchema::compile(&deep).is_err());
+}
+
+fn digest(text: &str) -> [u8; 32] {
+    let open = schema(json!({"type": "object", "properties": {"a": {}, "b": {}, "\u{e9}": {}}}));
+    open.read(text.as_bytes()).unwrap().digest()
+}
+
+#[test]
+fn the_digest_is_of_what_is_said_not_of_how_it_is_written() {
+    use sha2::Digest as _;
+    let of = |text: &str| -> [u8; 32] { sha2::Sha256::digest(text).into() };
+    assert_eq!(of("{}"), digest(""));
+    // RFC 8785, appendix B, and its rules for texts and order.
+    for (written, canonical) in [
+        (r#"{"b": 1, "a": 2}"#, r#"{"a":2,"b":1}"#),
+        (
+            r#"{"a": "\u20ac\u0024\u000f\nA'\u0042\u0022\u005c\\\"\/"}"#,
+            "{\"a\":\"€$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\"}",
+        ),
+        (
+            r#"{"a": [333333333.3333333, 1E30, 4.50, 2e-3, 1e-27, -0, 100.0]}"#,
+            r#"{"a":[333333333.3333333,1e+30,4.5,0.002,1e-27,0,100]}"#,
+        ),
+        (
+            r#"{"a": [1e21, 1e20, 123e-9, 0.000001]}"#,
+            r#"{"a":[1e+21,100000000000000000000,1.23e-7,0.000001]}"#,
+        ),
+        ("{\"\u{e9}\": 1, \"b\": null}", "{\"b\":null,\"\u{e9}\":1}"),
+    ] {
+        assert_eq!(of(canonical), digest(written), "{written}");
+    }
+}
+
+#[test]
+fn two_numbers_that_one_double_stands_for_have_two_digests() {
+    assert_ne!(digest(r#"{"a": 9007199254740993}"#), digest(r#"{"a": 9007199254740992}"#));
+    assert_ne!(digest(r#"{"a": 0.1000000000000000055511151231257827}"#), digest(r#"{"a": 0.1}"#));
+    let typed = schema(json!({"type": "object", "properties": {"x": {"type": "number"}}}));
+    let digest = |text: &str| typed.read(text.as_bytes()).unwrap().digest();
+    assert_ne!(digest(r#"{"x": 1e400}"#), digest(r#"{"x": 1e401}"#));
+}
+
+#[test]
+fn hostile_bytes_are_an_error_and_never_a_crash() {
+    let schema = wide();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for round in 0..20_000 {
+        let mut bytes =
+            br#"{"n": 1, "must": "x", "tags": ["a"], "price": 1.25, "any": {"k": [null]}}"#
+                .to_vec();
+        for _ in 0..=(round % 4) {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let at = usize::try_from(state % 70).unwrap();
+            bytes[at] = u8::try_from((state >> 32) & 0xff).unwrap();
+        }
+        let _ = schema.read(&bytes);
+    }
+    assert!(schema.read(&b"[".repeat(100_000)).is_err());
+    assert!(schema.read(&vec![b' '; 2 << 20]).is_err());
+}

@@ -1,0 +1,16 @@
+//! The kernel from outside: typed facts and bytes in, decisions and diagnostics out.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod arguments;
+mod common;
+mod decide;
+mod property;
+mod refusals;
+mod reload;
+mod traps;

@@ -1,0 +1,270 @@
+//! What refuses a bundle, word for word.
+
+use crate::common::{model, refusals};
+use authz_kernel::plan::Plan;
+
+/// Each policy is refused with exactly these lines (the file name left out).
+const REFUSED: &[(&str, &[&str])] = &[
+    (
+        "permit(principal, action, resource);",
+        &[
+            "1:1: the policy has no `@id`. Write `@id(\"…\")` before it: decisions, tests and the audit name policies by it.",
+        ],
+    ),
+    (
+        "@id(\"a\") permit(principal, action, resource);\n@id(\"a\") permit(principal, action, resource);",
+        &[
+            "2:1: the id `a` is also at policies/support.cedar:1. Give each policy an `@id` of its own.",
+        ],
+    ),
+    (
+        "@id(\"a\") @resaon(\"x\") permit(principal, action, resource);",
+        &["1:10: unknown annotation `@resaon`. Did you mean `@reason`?"],
+    ),
+    (
+        "@id(\"a\") @covers(\"operation\") permit(principal, action, resource);",
+        &["1:10: `@covers` is not in this version. Remove it."],
+    ),
+    (
+        "@id(\"a b\") permit(principal, action, resource);",
+        &["1:1: `@id(\"a b\")` is no id. Use letters, digits and `-_.:/`, at most 128."],
+    ),
+    (
+        "@id(\"a\") @stepup(\"approve\") permit(principal, action, resource);",
+        &[
+            "1:10: `@stepup` on a permit does nothing. Put it on a `forbid`, with `unless { context.satisfied.contains(Kind::\"…\") }`.",
+        ],
+    ),
+    (
+        "@id(\"a\") @obligation(\"redact:pii\") forbid(principal, action, resource);",
+        &[
+            "1:10: `@obligation` on a forbid does nothing. Put it on the `permit` whose use it conditions.",
+        ],
+    ),
+    (
+        "@id(\"a\") @obligation(\"redact pii\") permit(principal, action, resource);",
+        &[
+            "1:10: `@obligation` must be a comma list of `name` or `name:value`. Write for instance `@obligation(\"redact:pii\")`.",
+        ],
+    ),
+    (
+        "@id(\"a\") @control(\"\") permit(principal, action, resource);",
+        &[
+            "1:10: `@control` must be a comma list of control ids. Write for instance `@control(\"ASI03,NHI5\")`.",
+        ],
+    ),
+    (
+        "@id(\"a\") @stepup(\"aprove\") forbid(principal, action, resource) unless { context.satisfied.contains(Kind::\"approve\") };",
+        &[
+            "1:10: unknown step-up kind `aprove`; declared: approve, approve:staff, approve:support-agent, bound_token, confidence and 3 more. Did you mean `approve`?",
+        ],
+    ),
+    (
+        "@id(\"a\") @stepup(\"approve\") forbid(principal, action, resource);",
+        &[
+            "1:10: nothing lifts `@stepup(\"approve\")`: the policy would still fire after the step-up. Add `unless { context.satisfied.contains(Kind::\"approve\") }`.",
+        ],
+    ),
+    (
+        "@id(\"a\") @stepup(\"approve\") forbid(principal, action, resource) unless { context.satisfied.contains(Kind::\"confirm\") };",
+        &[
+            "1:10: nothing lifts `@stepup(\"approve\")`: the policy would still fire after the step-up. Add `unless { context.satisfied.contains(Kind::\"approve\") }`.",
+        ],
+    ),
+    (
+        "@id(\"a\") @stepup(\"approve\") forbid(principal, action, resource) unless { context.tier == 0 && context.satisfied.contains(Kind::\"approve\") };",
+        &[
+            "1:10: nothing lifts `@stepup(\"approve\")`: the policy would still fire after the step-up. Add `unless { context.satisfied.contains(Kind::\"approve\") }`.",
+        ],
+    ),
+    (
+        "@id(\"a\") forbid(principal == ?principal, action, resource);",
+        &[
+            "1:1: a template (`?principal` or `?resource`) is linked by nothing, so it would never be evaluated. Write a policy that names the principal or resource, or a role or collection.",
+        ],
+    ),
+    (
+        "@id(\"a\") forbid(principal in Role::\"stafff\", action, resource);",
+        &[
+            "1:30: unknown role `stafff`; declared: staff (support.yaml:11), support-agent (support.yaml:12). Did you mean `staff`?",
+        ],
+    ),
+    (
+        "@id(\"a\") forbid(principal, action, resource)\n  when { resource is Resource && resource.labels.contains(Label::\"pi\") };",
+        &[
+            "2:59: unknown label `pi`; declared: pii (support.yaml:5), vip (support.yaml:5). Did you mean `pii`?",
+        ],
+    ),
+    (
+        "@id(\"a\") forbid(principal, action == Action::\"crm.serch\", resource);",
+        &[
+            "1:38: unknown operation `crm.serch`; declared: crm.search, authz.explain, authz.probe, authz.reload, authz.status and 6 more. Did you mean `crm.search`?",
+        ],
+    ),
+    (
+        "@id(\"a\") forbid(principal, action in Action::\"effect:exprot\", resource);",
+        &[
+            "1:38: unknown action group `effect:exprot`; declared: effect:export, effect:delete, effect:execute, effect:grant, effect:read and 4 more. Did you mean `effect:export`?",
+        ],
+    ),
+    (
+        "@id(\"a\") forbid(principal, action in Action::\"effect:grant\", resource);",
+        &[
+            "1:38: the action group `effect:grant` is empty: no operation is in it, so the policy could never match. Classify an operation into it, or remove it from the policy.",
+        ],
+    ),
+    (
+        "@id(\"a\") forbid(principal, action, resource in Collection::\"custmers\");",
+        &[
+            "1:48: unknown collection `custmers`; declared: customers (support.yaml:7). Did you mean `customers`?",
+        ],
+    ),
+    (
+        "@id(\"a\") forbid(principal, action, resource == Resource::\"custmers/1\");",
+        &[
+            "1:48: unknown collection `custmers`; declared: customers (support.yaml:7). Did you mean `customers`?",
+        ],
+    ),
+    (
+        "@id(\"a\") forbid(principal == Agent::\"spiffe://a.example/x\", action, resource);",
+        &[
+            "1:30: no registration under `agents` matches `Agent::\"spiffe://a.example/x\"`, so the policy could never match. Register the agent with a role, or correct its SPIFFE id.",
+        ],
+    ),
+    (
+        "@id(\"a\") forbid(principal == User::\"alice\", action, resource);",
+        &[
+            "1:30: `User::\"alice\"` could never match: a subject is named `<issuer alias>/<sub>`. Put the issuer's alias before the `sub`.",
+        ],
+    ),
+    (
+        "@id(\"a\") forbid(principal, action, resource) when { context.excess.contains(Label::\"pii\") };",
+        &["1:53: `context.excess` is not in this version. Remove the condition."],
+    ),
+    (
+        "@id(\"a\") forbid(principal, action, resource) when { context.teir == 1 };",
+        &[
+            "1:53: unknown context key `teir`; declared: tier, input, task, subject_proof, chain and 6 more. Did you mean `tier`?",
+        ],
+    ),
+    (
+        "@id(\"a\") forbid(principal, action, resource) when { context == {} };",
+        &["1:53: `context` may be read only by its keys. Read a key, for instance `context.tier`."],
+    ),
+    (
+        "@id(\"a\") forbid(principal, action == Action::\"crm.refund\", resource) when { context.input has amuont && context.input.amuont > 10 };",
+        &[
+            "1:77: unknown argument `amuont`; declared: amount, extra, id, note, odd name and 1 more: no operation in the policy's scope has it, so the policy could never match. Did you mean `amount`?",
+            "1:105: unknown argument `amuont`; declared: amount, extra, id, note, odd name and 1 more: no operation in the policy's scope has it, so the policy could never match. Did you mean `amount`?",
+        ],
+    ),
+    (
+        "@id(\"a\") forbid(principal, action in Action::\"system:mail\", resource) when { context.input has amount };",
+        &[
+            "1:78: unknown argument `amount`; declared: body, cc, to: no operation in the policy's scope has it, so the policy could never match",
+        ],
+    ),
+    (
+        "@id(\"a\") forbid(principal, action, resource) when { ",
+        &[
+            "1:52: unexpected end of input. Expected `!`, `(`, `-`, `[`, `{`, `}`, `true`, `false`, identifier, `principal`, `action`, `resource`, `context`, `if`, number, `?principal`, `?resource`, or string literal.",
+        ],
+    ),
+];
+
+#[test]
+fn each_mistake_is_refused_with_its_place_and_its_mending() {
+    let mut wrong = Vec::new();
+    for (policies, expected) in REFUSED {
+        let expected: Vec<String> =
+            expected.iter().map(|line| format!("policies/support.cedar:{line}")).collect();
+        let found = refusals(policies);
+        if expected != found {
+            wrong.push(format!("{policies}\n  wanted {expected:#?}\n  found {found:#?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Cedar's own words are not ours to repeat; that it refuses is.
+#[test]
+fn what_the_validator_finds_or_warns_of_is_refused_with_its_place() {
+    for (policies, place, part) in [
+        (
+            "@id(\"a\") forbid(principal, action, resource) when { context.tier == \"x\" };",
+            "1:",
+            "a",
+        ),
+        (
+            "@id(\"a\") forbid(principal, action, resource) when { principal.team == \"x\" };",
+            "1:",
+            "team",
+        ),
+        // An optional argument without `has`.
+        (
+            "@id(\"a\") forbid(principal, action == Action::\"crm.search\", resource) when { context.input.limit > 1 };",
+            "1:",
+            "limit",
+        ),
+        // Only a warning of Cedar's: the policy can never match.
+        (
+            "@id(\"a\") forbid(principal is User, action, resource) when { principal is Agent };",
+            "1:",
+            "impossible",
+        ),
+        ("@id(\"a\") forbid(principal, action, resource) when { false };", "1:", "impossible"),
+        (
+            "@id(\"a\") forbid(principal, action == Action::\"mail.status\", resource is Resource);",
+            "1:",
+            "",
+        ),
+        // Level: an attribute of an entity that is no variable.
+        (
+            "@id(\"a\") forbid(principal, action, resource) when { Agent::\"spiffe://a.example/ns/support/sa/bot\".trust_domain == \"x\" };",
+            "1:",
+            "",
+        ),
+        // Letters of two scripts.
+        (
+            "@id(\"a\") forbid(principal, action, resource) when { context.enforcer == \"envоy\" };",
+            "1:",
+            "script",
+        ),
+    ] {
+        let lines = refusals(policies);
+        assert!(!lines.is_empty(), "loaded: {policies}");
+        let prefix = format!("policies/support.cedar:{place}");
+        assert!(lines.iter().all(|line| line.starts_with(&prefix)), "{lines:?}");
+        assert!(lines.iter().any(|line| line.contains(part)), "{lines:?}");
+    }
+}
+
+#[test]
+fn a_policy_on_a_group_may_not_read_an_argument_of_two_types() {
+    let mut two = model(
+        "@id(\"a\") forbid(principal, action in Action::\"effect:read\", resource) when { context.input has limit && context.input.limit > 5 };",
+    );
+    assert!(
+        Plan::compile(two.clone(), None).is_ok(),
+        "operations without the argument do not matter"
+    );
+    let status = two.operations.iter_mut().find(|operation| operation.id == "mail.status").unwrap();
+    status.input =
+        serde_json::json!({"type": "object", "properties": {"limit": {"type": "string"}}});
+    assert!(Plan::compile(two, None).is_err());
+}
+
+#[test]
+fn names_that_are_ours_are_refused() {
+    let mut taken = model("");
+    let system = taken.systems["crm"].clone();
+    taken.systems.insert("authz".to_owned(), system);
+    let class = taken.destinations["external"].clone();
+    taken.destinations.insert("none".to_owned(), class);
+    let errors = Plan::compile(taken, None).unwrap_err().to_string();
+    assert_eq!(
+        "support.yaml:1:3: the system `authz` is this server. Use another name.\n\
+         support.yaml:9:3: the destination class `none` stands for an operation without destination. Use another name.",
+        errors
+    );
+}
