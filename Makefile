@@ -19,6 +19,7 @@ STAMPS := $(VENV)/.stamps
 CARGO := cd native && cargo
 PYTEST := $(PY) -m pytest
 GHZ_VERSION := v0.121.0
+GHZ := $(CACHE)/ghz-$(GHZ_VERSION)/ghz
 
 # The first interpreter that runs, is new enough and can make a virtual environment.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
@@ -163,11 +164,10 @@ bench-build: setup ## build the release extension, beside the one of .venv, and 
 	$(PY) -m pip install --quiet --no-deps --target $(CACHE)/bench $(CACHE)/wheels/*.whl
 	$(CARGO) build --quiet --locked --release -p authz-lane --example floor
 
-$(CACHE)/bin/ghz-$(GHZ_VERSION):
+$(GHZ):
 	@command -v go >/dev/null || { echo "make bench: needs Go, to build the load generator ghz" >&2; exit 1; }
-	GOBIN=$(CACHE)/bin go install github.com/bojand/ghz/cmd/ghz@$(GHZ_VERSION)
-	mv $(CACHE)/bin/ghz $@
+	GOBIN=$(@D) go install github.com/bojand/ghz/cmd/ghz@$(GHZ_VERSION)
 
 .PHONY: bench
-bench: bench-build $(CACHE)/bin/ghz-$(GHZ_VERSION) ## measure; writes bench/results/*.json (ARGS=--quick is shorter)
-	$(PY) -m bench.run --ghz $(CACHE)/bin/ghz-$(GHZ_VERSION) $(ARGS)
+bench: bench-build $(GHZ) ## measure; writes bench/results/*.json (ARGS=--quick is shorter)
+	$(PY) -m bench.run --ghz $(GHZ) $(ARGS)
