@@ -1,0 +1,145 @@
+"""What `authz serve` does not start with: each says what, where, and how to mend it."""
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.minting import Authority
+from tests.support.server import command, layout
+
+#: Change of a good configuration, and what must be said.
+REFUSED: Mapping[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
+    "an issuer without audience": (
+        {"trust": {"issuers": {"corp": {"audience": None}}}},
+        ("config.yaml:", "corp", "audience", "any service would be accepted"),
+    ),
+    "an issuer without algorithms": (
+        {"trust": {"issuers": {"corp": {"algorithms": None}}}},
+        ("config.yaml:", "corp", "algorithms"),
+    ),
+    "an issuer that may sign with a secret": (
+        {"trust": {"issuers": {"corp": {"algorithms": ["HS256"]}}}},
+        ("HS256",),
+    ),
+    "an issuer that need not sign": (
+        {"trust": {"issuers": {"corp": {"algorithms": ["none"]}}}},
+        ("none",),
+    ),
+    "no audience of our own": ({"identity": {"audiences": []}}, ("identity.audiences",)),
+    "a certificate without a key": (
+        {"listeners": {"main": {"insecure_dev": False, "tls": {"cert_file": "server.pem"}}}},
+        ("main", "key"),
+    ),
+    "plain TCP": ({"listeners": {"main": {"insecure_dev": False}}}, ("main", "tls")),
+    "plain TCP for the world": (
+        {"listeners": {"main": {"address": "0.0.0.0:9191"}}},
+        ("main", "loopback"),
+    ),
+    "an unknown key": ({"listners": {}}, ("config.yaml:", "listners", "listeners")),
+    "an unknown key deep down": (
+        {"trust": {"issuers": {"corp": {"audiences": ["x"]}}}},
+        ("config.yaml:", "audiences"),
+    ),
+    "a key of later work": ({"topology": "sidecar"}, ("topology", "not in this version")),
+    "no audit": ({"audit": {"path": None}}, ("audit",)),
+    "an audit that cannot be written": (
+        {"audit": {"path": "/proc/authz/audit.jsonl"}},
+        ("audit",),
+    ),
+    "an enforcer without a system": (
+        {"enforcers": [{"name": "x", "listener": "crm-only", "asks": []}]},
+        ("`x`",),
+    ),
+    "an enforcer on a port": (
+        {"enforcers": [{"name": "x", "listener": "main", "asks": ["system:*"]}]},
+        ("`x`", "unix"),
+    ),
+    "administration on a port": (
+        {"listeners": {"admin": {"address": "127.0.0.1:9999"}}},
+        ("admin", "unix"),
+    ),
+    "a bundle that is not there": (
+        {"bundle": {"path": "/nonexistent/bundle"}},
+        ("/nonexistent/bundle",),
+    ),
+    "a variable that is missing": (
+        {"vars": {"trust_domain": None}},
+        ("facts.yaml:", "trust_domain"),
+    ),
+    "a key file that is not there": (
+        {"trust": {"domains": {"a.example": {"bundle": {"file": "/nonexistent/keys"}}}}},
+        ("a.example", "/nonexistent/keys"),
+    ),
+}
+
+
+def serve(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Starts the server and waits for it to give up."""
+    return subprocess.run(
+        [*command(), "serve", "--config", str(folder / "config.yaml")],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        cwd=folder,
+    )
+
+
+def is_clean(done: subprocess.CompletedProcess[str]) -> bool:
+    """Tells whether a command gave up in words, not by a crash."""
+    return done.returncode not in {0, -6, -11} and "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name: str, authority: Authority, tmp_path: Path) -> None:
+    """It does not start, and says why."""
+    change, words = REFUSED[name]
+    layout(tmp_path, authority, "desk", change)
+    done = serve(tmp_path)
+    assert is_clean(done), done.stderr
+    said = done.stdout + done.stderr
+    assert [word for word in words if word not in said] == [], said
+
+
+def test_several_defects_are_told_at_once(authority: Authority, tmp_path: Path) -> None:
+    """Mending one at a time would take all day."""
+    change = {
+        "trust": {"issuers": {"corp": {"audience": None}, "machines": {"algorithms": None}}},
+        "listeners": {"main": {"insecure_dev": False}},
+    }
+    layout(tmp_path, authority, "desk", change)
+    said = serve(tmp_path).stderr
+    assert all(word in said for word in ("`corp`", "`machines`", "`main`")), said
+
+
+def test_a_bundle_that_does_not_compile(authority: Authority, tmp_path: Path) -> None:
+    """At the start there is no older one: it does not start."""
+    place = layout(tmp_path, authority, "desk")
+    policies = place.folder / "bundle" / "policies" / "desk.cedar"
+    policies.write_text(
+        policies.read_text().replace("Collection", "Colection").replace("boss", "bos")
+    )
+    done = serve(tmp_path)
+    assert is_clean(done), done.stderr
+    assert "policies/desk.cedar:" in done.stdout + done.stderr
+
+
+def test_secrets_are_not_printed(authority: Authority, tmp_path: Path) -> None:
+    """The configuration that is shown holds no variable's value, which may be a secret."""
+    layout(
+        tmp_path,
+        authority,
+        "desk",
+        {"vars": {"trust_domain": "a.example", "api_key": "s3cr3t-v4lue"}},
+    )
+    shown = subprocess.run(
+        [*command(), "config", "print", "--config", str(tmp_path / "config.yaml")],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert "s3cr3t-v4lue" not in shown.stdout + shown.stderr

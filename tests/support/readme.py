@@ -1,0 +1,95 @@
+"""Reads the parts of a Markdown file that must run as printed.
+
+A fence ```sh after a line `<!-- run -->` is run; a fence after `<!-- output -->` is what the run before it must print.
+In expected output `…` stands for anything within a line, and a line `…` for any lines.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_FENCE = re.compile(
+    r"^<!-- (?P<kind>run|output) -->\n(?:[ \t]*\n)*```(?P<language>\w*)\n(?P<body>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+_MARKS = re.compile(r"^<!-- (?:run|output) -->$", re.MULTILINE)
+_IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_TIMES = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)")
+_DIGESTS = re.compile(r"\b[0-9a-f]{64}\b")
+_DURATIONS = re.compile(r"\b\d+(?:\.\d+)? ?(?:ns|µs|us|ms|s)\b")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Commands, and what they must print, if that is said."""
+
+    line: int
+    commands: str
+    output: str | None
+
+
+def blocks(text: str) -> list[Block]:
+    """Finds every block, in order.
+
+    Raises:
+        ValueError: A mark without a fence of its kind.
+    """
+    found = list(_FENCE.finditer(text))
+    if len(found) != len(_MARKS.findall(text)):
+        raise ValueError("a mark is not followed by a fence")
+    return list(_pair(text, found))
+
+
+def _pair(text: str, found: list[re.Match[str]]) -> Iterator[Block]:
+    pending: Block | None = None
+    for match in found:
+        line = text.count("\n", 0, match.start()) + 1
+        if match["kind"] == "run":
+            if match["language"] != "sh":
+                raise ValueError(f"line {line}: only `sh` is run")
+            if pending is not None:
+                yield pending
+            pending = Block(line, match["body"], None)
+        elif pending is None or pending.output is not None:
+            raise ValueError(f"line {line}: output without a run")
+        else:
+            pending = Block(pending.line, pending.commands, match["body"])
+    if pending is not None:
+        yield pending
+
+
+def normal(text: str) -> str:
+    """Replaces what differs from run to run: ids, times, digests, durations, and space at ends of lines."""
+    for pattern, name in (
+        (_IDS, "<id>"),
+        (_TIMES, "<time>"),
+        (_DIGESTS, "<digest>"),
+        (_DURATIONS, "<duration>"),
+    ):
+        text = pattern.sub(name, text)
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())
+
+
+def matches(expected: str, printed: str) -> bool:
+    """Tells whether the output is what the file says."""
+    lines = []
+    for line in normal(expected).split("\n"):
+        if line.strip() in {"…", "..."}:
+            lines.append(r"(?:.*\n)*?")
+        else:
+            lines.append(".*".join(re.escape(part) for part in line.split("…")) + r"\n")
+    return re.fullmatch("".join(lines), normal(printed) + "\n") is not None
+
+
+def copy_of(root: Path) -> list[str]:
+    """Lists what a fresh clone of the working tree holds: tracked files, and new ones that are not ignored."""
+    import subprocess  # noqa: PLC0415 - only here
+
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=root,
+        capture_output=True,
+        check=True,
+    )
+    return [name for name in listed.stdout.decode().split("\0") if name and (root / name).is_file()]
