@@ -4,6 +4,7 @@
 //! route is tried, a part of it that no route accounts for is refused after. Nothing is normalised.
 
 mod compile;
+mod reads;
 mod target;
 
 use std::collections::HashMap;
