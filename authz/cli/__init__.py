@@ -12,7 +12,7 @@ import typer
 
 from authz.cli import bundle, config, decide, dev, node
 from authz.cli.show import Show
-from authz.errors import AuthzError
+from authz.errors import AuthzError, UsageError
 
 __all__ = ["application", "main"]
 
@@ -61,5 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # Two means "tests fail" here; the parser of arguments uses it for wrong use.
         sys.exit(1 if stop.code == _USAGE else stop.code)
     except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        show.error(UsageError(f"{where}{error.strerror or error}"))
         sys.exit(1)
     sys.exit(0)

@@ -239,8 +239,7 @@ class Node:
     def _build(self, undo: ExitStack) -> _Parts:
         config, log = self._config, self._log
         metrics = Metrics()
-        if config.audit.path is not None:
-            Path(config.audit.path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folder(config.audit.path)
         engine = Engine(engine_settings(config))
         undo.callback(engine.close)
         metrics.pull(engine.metrics)
@@ -447,6 +446,17 @@ def _executor_metrics(metrics: Metrics, executor: BoundedExecutor) -> None:
         "Calls cancelled because their request did not come.",
         lambda: float(executor.stalled),
     )
+
+
+def _make_folder(audit: str | None) -> None:
+    if audit is None:
+        return
+    try:
+        Path(audit).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"the folder of `audit.path` cannot be made: {error.strerror}."
+        at = Diagnostic(what, audit, mend="Decisions would leave no record; name another path.")
+        raise ConfigError((at,)) from error
 
 
 def _unlink(address: str) -> None:
