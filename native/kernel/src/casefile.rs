@@ -14,6 +14,8 @@ use crate::decision::{
 use crate::diagnostic::{Diagnostic, clip, unknown};
 use crate::model::Location;
 use crate::plan::Plan;
+use crate::reason::ReasonCode;
+use crate::routes::{Body, HttpRequest, RouteError, RouteTable};
 use crate::source::{At, Many, Mark, duration, pretty, read_yaml};
 
 /// Failures that a report lists; the rest are counted.
@@ -90,13 +92,13 @@ enum ClaimEntry {
     Texts(Vec<String>),
 }
 
-/// A single case, or a trace of steps by the same caller.
+/// A single case, or a trace of steps.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Test {
     /// Name of a test with `steps`.
     trace: Option<At<String>>,
-    /// Name of a test with one `call`.
+    /// Name of a test with one call.
     case: Option<At<String>>,
     /// Who acts.
     r#as: Option<At<Chain>>,
@@ -105,24 +107,80 @@ struct Test {
     enforcer: String,
     /// Not in this version.
     task: Option<At<serde_json::Value>>,
-    /// For runs over a server: credentials that are to be refused. Such a test is not run here.
-    evidence: Option<serde_json::Value>,
     /// The steps of a trace, in order.
     steps: Option<Vec<At<Step>>>,
-    /// The operation of a single case.
+    /// For runs over a server: credentials instead of good ones. Such a call is not judged here.
+    evidence: Option<serde_json::Value>,
+    /// For runs over a server: which listener is asked; `main` by default. Another is not asked here.
+    listener: Option<String>,
+    /// The operation.
     call: Option<At<String>>,
     /// Its arguments.
     input: Option<serde_json::Value>,
-    /// Its resource, where the operation's rule names none.
+    /// Its arguments as raw text, for what YAML cannot say.
+    input_text: Option<String>,
+    /// Its arguments as raw bytes in base64; for runs over a server only.
+    input_base64: Option<String>,
+    /// Further fields of the request.
+    #[serde(default)]
+    request: RequestFields,
+    /// The HTTP request as a proxy sends it; judged here where there is no `call`.
+    http: Option<Http>,
+    /// What must come of it.
+    expect: Option<Expect>,
+}
+
+/// Further fields of a request.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RequestFields {
+    /// The resource, where the operation's rule names none.
     resource: Option<String>,
-    /// Its destinations, where the operation's rule names no argument.
+    /// The destinations, where the operation's rule names no argument.
     #[serde(default)]
     destinations: Many<String>,
     /// Obligations that the enforcer can carry out.
     #[serde(default)]
     supported_obligations: Many<String>,
-    /// What must come of it.
-    expect: Option<Expect>,
+    /// For runs over a server.
+    task: Option<String>,
+    /// For runs over a server.
+    labels: Option<Vec<String>>,
+    /// For runs over a server.
+    confidence_jws: Option<String>,
+    /// For runs over a server.
+    idempotency_key: Option<String>,
+    /// For runs over a server.
+    approval_id: Option<String>,
+    /// For runs over a server.
+    mode: Option<String>,
+}
+
+/// An HTTP request as a proxy sends it.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Http {
+    /// The method; default `GET`.
+    method: Option<String>,
+    /// The host; default `crm.example`.
+    host: Option<String>,
+    /// The target with its query, not decoded; default `/`.
+    path: Option<String>,
+    /// Headers, each a name in lower case and a value.
+    #[serde(default)]
+    headers: Vec<(String, String)>,
+    /// The body; default: none.
+    body: Option<String>,
+    /// Whether the body was cut off.
+    #[serde(default)]
+    partial: Option<bool>,
+    /// For runs over a server.
+    credentials: Option<bool>,
+    /// For runs over a server.
+    principal: Option<String>,
+    /// What the proxy is configured to say: `authz.supported_obligations`, separated by commas.
+    #[serde(default)]
+    extensions: BTreeMap<String, String>,
 }
 
 /// Who acts: the agent for the subject, or one of them alone.
@@ -137,22 +195,29 @@ struct Chain {
     age: Option<At<String>>,
 }
 
-/// One call.
+/// One call of a trace.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Step {
+    /// Who acts; default: that of the test.
+    r#as: Option<At<Chain>>,
+    /// For runs over a server: credentials instead of good ones. Such a call is not judged here.
+    evidence: Option<serde_json::Value>,
+    /// For runs over a server: which listener is asked; `main` by default. Another is not asked here.
+    listener: Option<String>,
     /// The operation.
-    call: At<String>,
+    call: Option<At<String>>,
     /// Its arguments.
     input: Option<serde_json::Value>,
-    /// Its resource, where the operation's rule names none.
-    resource: Option<String>,
-    /// Its destinations, where the operation's rule names no argument.
+    /// Its arguments as raw text, for what YAML cannot say.
+    input_text: Option<String>,
+    /// Its arguments as raw bytes in base64; for runs over a server only.
+    input_base64: Option<String>,
+    /// Further fields of the request.
     #[serde(default)]
-    destinations: Many<String>,
-    /// Obligations that the enforcer can carry out.
-    #[serde(default)]
-    supported_obligations: Many<String>,
+    request: RequestFields,
+    /// The HTTP request as a proxy sends it; judged here where there is no `call`.
+    http: Option<Http>,
     /// What must come of it.
     expect: Expect,
 }
@@ -206,6 +271,11 @@ struct ExpectObject {
     resource: Option<String>,
     /// The class of the worst destination.
     destination_class: Option<String>,
+    /// The reason that the agent is shown.
+    shown_reason: Option<String>,
+    /// For runs over a server: headers towards the upstream.
+    #[expect(dead_code, reason = "compared over a server only")]
+    upstream: Option<serde_json::Value>,
 }
 
 impl<'de> Deserialize<'de> for Expect {
@@ -235,7 +305,7 @@ impl<'de> Deserialize<'de> for Expect {
 pub struct Report {
     /// Steps that came out as expected.
     pub passed: usize,
-    /// Tests that only a server can run.
+    /// Calls that only a server can judge.
     pub skipped: usize,
     /// Steps that did not come out as expected, and files that could not be read; at most 200.
     pub failed: Vec<Failure>,
@@ -283,6 +353,9 @@ pub trait Judge {
     /// Judges one request.
     fn judge(&self, facts: &Facts<'_>, request: &Request<'_>, now: Time) -> Decision;
 
+    /// Which HTTP request is which operation.
+    fn routes(&self) -> &RouteTable;
+
     /// What `${…}` stands for.
     fn vars(&self) -> &BTreeMap<String, String>;
 }
@@ -290,6 +363,10 @@ pub trait Judge {
 impl Judge for Plan {
     fn judge(&self, facts: &Facts<'_>, request: &Request<'_>, now: Time) -> Decision {
         decide(self, facts, request, now)
+    }
+
+    fn routes(&self) -> &RouteTable {
+        Self::routes(self)
     }
 
     fn vars(&self) -> &BTreeMap<String, String> {
@@ -357,27 +434,27 @@ impl CaseFile {
 
     fn check(&self, file: &str, test: &At<Test>) -> Result<(), Diagnostic> {
         let at = |mark: Mark| mark.within(file);
-        let fail =
-            |mark: Mark, what: &str, mend: &str| Err(Diagnostic::error(&at(mark), what, mend));
+        let fail = |mark: Mark, what: &str, mend: &str| Err(Diagnostic::error(&at(mark), what, mend));
         let said = &test.value;
-        let inline = said.call.is_some() || said.input.is_some() || said.expect.is_some();
+        let inline = said.call.is_some() || said.http.is_some();
         match (&said.trace, &said.case) {
             (Some(_), None) | (None, Some(_)) => {}
             _ => return fail(test.at, "a test has a name: either `trace` or `case`", "Add one."),
         }
         match &said.steps {
-            Some(steps) if steps.is_empty() => {
-                return fail(test.at, "`steps` is empty", "Add a step.");
+            Some(steps) if steps.is_empty() || steps.len() > MOST_TESTS => {
+                return fail(test.at, "`steps` is empty or too long", "Add a step, or split the test.");
             }
-            Some(steps) if steps.len() > MOST_TESTS => {
-                return fail(test.at, "too many steps", "Split the test.");
-            }
-            Some(_) if inline => {
+            Some(_) if inline || said.input.is_some() || said.expect.is_some() => {
                 let what = "a test has either `steps`, or `call`, `input` and `expect` of its own";
                 return fail(test.at, what, "Move the call into `steps`.");
             }
-            Some(_) => {}
-            None if said.call.is_none() || said.expect.is_none() => {
+            Some(steps) => {
+                for step in steps.iter().filter(|s| s.value.call.is_none() && s.value.http.is_none()) {
+                    return fail(step.at, "a step needs `call` or `http`", "Say what is called.");
+                }
+            }
+            None if !inline || said.expect.is_none() => {
                 let what = "a test needs `call` and `expect`, or `steps`";
                 return fail(test.at, what, "Say what is called, and what must come of it.");
             }
@@ -386,26 +463,16 @@ impl CaseFile {
         if let Some(task) = &said.task {
             return fail(task.at, "`task` is not in this version", "Remove it.");
         }
-        if said.evidence.is_none() {
-            self.chain(file, test)?;
+        for call in said.calls(test.at).filter(|call| !call.is_for_servers()) {
+            self.chain(file, &call)?;
         }
         Ok(())
     }
 
-    /// The chain of a test, how old the caller's credential is, and the `acr` of the subject's.
-    fn chain(
-        &self,
-        file: &str,
-        test: &At<Test>,
-    ) -> Result<(Vec<Principal>, i64, &str), Diagnostic> {
-        let at = test.value.r#as.as_ref().map_or(test.at, |who| who.at).within(file);
-        let Some(who) = test.value.r#as.as_ref().map(|who| &who.value) else {
-            return Err(Diagnostic::error(
-                &at,
-                "`as` is missing",
-                "Add `as: {agent: …, subject: …}`.",
-            ));
-        };
+    /// The chain of a call, how old the caller's credential is, and the `acr` of the subject's; nobody where nobody is
+    /// named.
+    fn chain(&self, file: &str, call: &Call<'_>) -> Result<Option<Caller<'_>>, Diagnostic> {
+        let Some(who) = call.who.map(|who| &who.value) else { return Ok(None) };
         let mut chain = Vec::new();
         let mut acr = "";
         if let Some(name) = &who.subject {
@@ -424,16 +491,10 @@ impl CaseFile {
             let domain = id.strip_prefix("spiffe://").and_then(|rest| rest.split('/').next());
             let Some(domain) = domain.filter(|domain| !domain.is_empty()) else {
                 let what = format!("`{}` is no SPIFFE id", clip(id));
-                return Err(Diagnostic::error(&name.at.within(file), what, ""));
+                let mend = "Write `spiffe://trust.domain/path`.";
+                return Err(Diagnostic::error(&name.at.within(file), what, mend));
             };
             chain.push(Principal::Agent { spiffe_id: id.clone(), trust_domain: domain.to_owned() });
-        }
-        if chain.is_empty() {
-            return Err(Diagnostic::error(
-                &at,
-                "`as` names nobody",
-                "Add `agent`, `subject`, or both.",
-            ));
         }
         let age = match &who.age {
             None => 0,
@@ -441,66 +502,114 @@ impl CaseFile {
                 Some(age) => i64::try_from(age.as_secs()).unwrap_or(i64::MAX),
                 None => {
                     let what = format!("`{}` is no duration", clip(&text.value));
-                    return Err(Diagnostic::error(
-                        &text.at.within(file),
-                        what,
-                        "Write 30s or 15m.",
-                    ));
+                    return Err(Diagnostic::error(&text.at.within(file), what, "Write 30s or 15m."));
                 }
             },
         };
-        Ok((chain, age, acr))
+        Ok((!chain.is_empty()).then_some(Caller { chain, age, acr }))
     }
 
     fn run(&self, file: &str, judge: &impl Judge, now: Time, report: &mut Report) {
         for test in &self.tests {
-            if test.value.evidence.is_some() {
-                report.skipped += 1;
-                continue;
-            }
-            // `parse` has checked this already; a failure here is reported all the same.
-            let (chain, age, acr) = match self.chain(file, test) {
-                Ok(chain) => chain,
-                Err(error) => {
-                    report.fail(Failure {
-                        file: file.to_owned(),
-                        line: error.line,
-                        test: test.value.name().to_owned(),
-                        step: 0,
-                        expected: String::new(),
-                        actual: String::new(),
-                        message: error.to_string(),
-                    });
-                    continue;
-                }
-            };
-            let method = match chain.last() {
-                Some(Principal::Agent { .. }) => ProofMethod::JwtSvid,
-                _ => ProofMethod::Jwt,
-            };
-            let facts = Facts {
-                enforcer: &test.value.enforcer,
-                chain: &chain,
-                proof: Proof { method, bound: false, age: Some(age), acr },
-                confidence: 0,
-            };
-            for (index, step) in test.value.calls(test.at).enumerate() {
-                let decision = step.judge(judge, &facts, now);
-                let (expected, actual) = step.expect.compare(&decision);
-                if expected == actual {
-                    report.passed += 1;
-                    continue;
-                }
-                report.fail(Failure {
+            for (index, call) in test.value.calls(test.at).enumerate() {
+                let failure = |expected: Vec<String>, actual: Vec<String>, message| Failure {
                     file: file.to_owned(),
-                    line: step.at.line,
+                    line: call.at.line,
                     test: test.value.name().to_owned(),
                     step: index + 1,
                     expected: expected.join(", "),
                     actual: actual.join(", "),
-                    message: decision.message,
-                });
+                    message,
+                };
+                if call.is_for_servers() {
+                    report.skipped += 1;
+                    continue;
+                }
+                let caller = match self.chain(file, &call) {
+                    Ok(Some(caller)) => caller,
+                    // Without a caller there is nothing to judge: what refuses it stands before the kernel.
+                    Ok(None) => {
+                        report.skipped += 1;
+                        continue;
+                    }
+                    // `parse` has checked this already; a failure here is reported all the same.
+                    Err(error) => {
+                        report.fail(failure(Vec::new(), Vec::new(), error.to_string()));
+                        continue;
+                    }
+                };
+                let decision = call.judge(judge, &caller, &test.value.enforcer, now);
+                let (expected, actual) = match &decision {
+                    Ok(decision) => call.expect.compare(&Seen::from(decision)),
+                    Err(refused) => call.expect.compare(&Seen::from(refused)),
+                };
+                if expected == actual {
+                    report.passed += 1;
+                    continue;
+                }
+                let message = decision.map_or_else(|refused| refused.message, |d| d.message);
+                report.fail(failure(expected, actual, message));
             }
+        }
+    }
+}
+
+/// Who acts in a call.
+struct Caller<'a> {
+    chain: Vec<Principal>,
+    age: i64,
+    acr: &'a str,
+}
+
+/// What a test may compare.
+struct Seen<'a> {
+    outcome: OutcomeWord,
+    reason: ReasonCode,
+    kinds: &'a [String],
+    policies: &'a [String],
+    obligations: &'a [String],
+    controls: &'a [String],
+    tier: &'a str,
+    resource: &'a str,
+    destination_class: &'a str,
+    shown_reason: &'a str,
+}
+
+impl<'a> From<&'a Decision> for Seen<'a> {
+    fn from(decision: &'a Decision) -> Self {
+        Self {
+            outcome: match decision.outcome {
+                Outcome::Permit => OutcomeWord::Permit,
+                Outcome::StepUp => OutcomeWord::StepUp,
+                Outcome::Deny => OutcomeWord::Deny,
+            },
+            reason: decision.reason,
+            kinds: &decision.kinds,
+            policies: &decision.policies,
+            obligations: &decision.obligations,
+            controls: &decision.controls,
+            tier: decision.tier.map_or("", |tier| tier.as_str()),
+            resource: &decision.resource,
+            destination_class: &decision.destination_class,
+            shown_reason: decision.shown_reason.as_deref().unwrap_or_default(),
+        }
+    }
+}
+
+/// A request that no route understands is a denial like any other.
+impl From<&RouteError> for Seen<'_> {
+    fn from(refused: &RouteError) -> Self {
+        Self {
+            outcome: OutcomeWord::Deny,
+            reason: refused.reason,
+            kinds: &[],
+            policies: &[],
+            obligations: &[],
+            controls: &[],
+            tier: "",
+            resource: "",
+            destination_class: "",
+            shown_reason: "",
         }
     }
 }
@@ -508,27 +617,98 @@ impl CaseFile {
 /// One call of a test, wherever it is written.
 struct Call<'a> {
     at: Mark,
-    operation: &'a str,
+    who: Option<&'a At<Chain>>,
+    evidence: bool,
+    listener: Option<&'a str>,
+    operation: Option<&'a str>,
     input: Option<&'a serde_json::Value>,
-    resource: Option<&'a str>,
-    destinations: &'a [String],
-    obligations: &'a [String],
+    input_text: Option<&'a str>,
+    bytes: bool,
+    request: &'a RequestFields,
+    http: Option<&'a Http>,
     expect: &'a Expect,
 }
 
 impl Call<'_> {
-    fn judge(&self, judge: &impl Judge, facts: &Facts<'_>, now: Time) -> Decision {
-        let arguments = self.input.map(ToString::to_string).unwrap_or_default();
-        let destinations: Vec<&str> = self.destinations.iter().map(String::as_str).collect();
-        let obligations: Vec<&str> = self.obligations.iter().map(String::as_str).collect();
+    /// Whether something of the call is judged before the kernel is asked.
+    fn is_for_servers(&self) -> bool {
+        let said = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+        let request = self.request;
+        self.evidence
+            || self.bytes
+            || self.listener.is_some_and(|listener| listener != "main")
+            || said(&request.task)
+            || said(&request.confidence_jws)
+            || said(&request.idempotency_key)
+            || said(&request.approval_id)
+            || request.labels.as_ref().is_some_and(|labels| !labels.is_empty())
+            || request.mode.as_ref().is_some_and(|mode| !mode.is_empty() && mode != "ENFORCE")
+            || (self.operation.is_none()
+                && self.http.is_some_and(|http| http.credentials == Some(false) || said(&http.principal)))
+    }
+
+    fn judge(
+        &self,
+        judge: &impl Judge,
+        caller: &Caller<'_>,
+        enforcer: &str,
+        now: Time,
+    ) -> Result<Decision, RouteError> {
+        let method = match caller.chain.last() {
+            Some(Principal::Agent { .. }) => ProofMethod::JwtSvid,
+            _ => ProofMethod::Jwt,
+        };
+        let proof = Proof { method, bound: false, age: Some(caller.age), acr: caller.acr };
+        let facts = Facts { enforcer, chain: &caller.chain, proof, confidence: 0 };
+        let texts = |list: &'_ Many<String>| list.0.clone();
+        let mut obligations = texts(&self.request.supported_obligations);
+        let (operation, arguments) = match (self.operation, self.http) {
+            (Some(operation), _) => {
+                let text = self.input_text.map(str::to_owned);
+                let arguments = text.or_else(|| self.input.map(ToString::to_string));
+                (operation.to_owned(), arguments.unwrap_or_default().into_bytes())
+            }
+            (None, http) => {
+                let routed = http.map_or_else(
+                    || Err(RouteError { reason: ReasonCode::NoRoute, message: "no call".into() }),
+                    |http| judge.routes().resolve(&http.request(&http.headers())),
+                )?;
+                let listed = http.and_then(|h| h.extensions.get("authz.supported_obligations"));
+                let listed = listed.map_or("", String::as_str).split(',').map(str::trim);
+                obligations.extend(listed.filter(|o| !o.is_empty()).map(str::to_owned));
+                (routed.operation, routed.arguments)
+            }
+        };
+        let destinations: Vec<&str> = self.request.destinations.0.iter().map(String::as_str).collect();
+        let obligations: Vec<&str> = obligations.iter().map(String::as_str).collect();
         let request = Request {
-            operation: self.operation,
-            arguments: arguments.as_bytes(),
-            resource: self.resource,
+            operation: &operation,
+            arguments: &arguments,
+            resource: self.request.resource.as_deref().filter(|resource| !resource.is_empty()),
             destinations: &destinations,
             supported_obligations: &obligations,
         };
-        judge.judge(facts, &request, now)
+        Ok(judge.judge(&facts, &request, now))
+    }
+}
+
+impl Http {
+    fn headers(&self) -> Vec<(&str, &str)> {
+        self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
+
+    fn request<'a>(&'a self, headers: &'a [(&'a str, &'a str)]) -> HttpRequest<'a> {
+        HttpRequest {
+            method: self.method.as_deref().unwrap_or("GET"),
+            host: self.host.as_deref().unwrap_or("crm.example"),
+            path: self.path.as_deref().unwrap_or("/"),
+            headers,
+            body: match &self.body {
+                _ if self.partial == Some(true) => Body::Partial,
+                Some(body) => Body::Whole(body.as_bytes()),
+                None => Body::Absent,
+            },
+        }
     }
 }
 
@@ -540,21 +720,29 @@ impl Test {
     fn calls(&self, at: Mark) -> impl Iterator<Item = Call<'_>> {
         let steps = self.steps.iter().flatten().map(|step| Call {
             at: step.at,
-            operation: &step.value.call.value,
+            who: step.value.r#as.as_ref().or(self.r#as.as_ref()),
+            evidence: step.value.evidence.is_some(),
+            listener: step.value.listener.as_deref(),
+            operation: step.value.call.as_ref().map(|call| call.value.as_str()),
             input: step.value.input.as_ref(),
-            resource: step.value.resource.as_deref(),
-            destinations: &step.value.destinations.0,
-            obligations: &step.value.supported_obligations.0,
+            input_text: step.value.input_text.as_deref(),
+            bytes: step.value.input_base64.is_some(),
+            request: &step.value.request,
+            http: step.value.http.as_ref(),
             expect: &step.value.expect,
         });
-        let own = self.call.as_ref().zip(self.expect.as_ref()).map(|(call, expect)| Call {
-            at,
-            operation: &call.value,
+        let own = self.expect.as_ref().filter(|_| self.steps.is_none()).map(|expect| Call {
+            at: at,
+            who: self.r#as.as_ref(),
+            evidence: self.evidence.is_some(),
+            listener: self.listener.as_deref(),
+            operation: self.call.as_ref().map(|call| call.value.as_str()),
             input: self.input.as_ref(),
-            resource: self.resource.as_deref(),
-            destinations: &self.destinations.0,
-            obligations: &self.supported_obligations.0,
-            expect,
+            input_text: self.input_text.as_deref(),
+            bytes: self.input_base64.is_some(),
+            request: &self.request,
+            http: self.http.as_ref(),
+            expect: expect,
         });
         steps.chain(own)
     }
@@ -590,27 +778,17 @@ impl OutcomeWord {
     }
 }
 
-impl From<Outcome> for OutcomeWord {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Permit => Self::Permit,
-            Outcome::StepUp => Self::StepUp,
-            Outcome::Deny => Self::Deny,
-        }
-    }
-}
-
 impl Expect {
     /// The expected fields, and the same fields of the decision.
-    fn compare(&self, decision: &Decision) -> (Vec<String>, Vec<String>) {
-        let got = OutcomeWord::from(decision.outcome);
+    fn compare(&self, decision: &Seen<'_>) -> (Vec<String>, Vec<String>) {
+        let got = decision.outcome;
         let field = |name: &str, value: &str| format!("{name}: {value}");
         let said = match self {
             Self::Outcome(word) => {
                 let mut actual = vec![field("outcome", got.as_str())];
                 if *word != got {
                     actual.push(field("code", decision.reason.as_str()));
-                    actual.push(set("policies", &decision.policies));
+                    actual.push(set("policies", decision.policies));
                 }
                 return (vec![field("outcome", word.as_str())], actual);
             }
@@ -619,14 +797,16 @@ impl Expect {
         let mut expected = vec![field("outcome", said.outcome.as_str())];
         let mut actual = vec![field("outcome", got.as_str())];
         let row = decision.reason.row();
-        let tier = decision.tier.map_or("", |tier| tier.as_str());
+        // Over a server a tier is spelt as in the protocol.
+        let tier = said.tier.as_deref().map(|t| t.strip_prefix("TIER_").unwrap_or(t).to_lowercase());
         for (name, wanted, got) in [
             ("code", &said.code, decision.reason.as_str()),
             ("public_code", &said.public_code, row.public_code.as_str()),
             ("next_action", &said.next_action, row.next_action.as_str()),
-            ("tier", &said.tier, tier),
-            ("resource", &said.resource, &decision.resource),
-            ("destination_class", &said.destination_class, &decision.destination_class),
+            ("tier", &tier, decision.tier),
+            ("resource", &said.resource, decision.resource),
+            ("destination_class", &said.destination_class, decision.destination_class),
+            ("shown_reason", &said.shown_reason, decision.shown_reason),
         ] {
             if let Some(wanted) = wanted {
                 expected.push(field(name, wanted));
@@ -638,14 +818,14 @@ impl Expect {
             actual.push(if decision.policies.contains(policy) {
                 field("policy", policy)
             } else {
-                set("policies", &decision.policies)
+                set("policies", decision.policies)
             });
         }
         for (name, wanted, got) in [
-            ("kinds", &said.kinds, &decision.kinds),
-            ("policies", &said.policies, &decision.policies),
-            ("obligations", &said.obligations, &decision.obligations),
-            ("controls", &said.controls, &decision.controls),
+            ("kinds", &said.kinds, decision.kinds),
+            ("policies", &said.policies, decision.policies),
+            ("obligations", &said.obligations, decision.obligations),
+            ("controls", &said.controls, decision.controls),
         ] {
             if let Some(wanted) = wanted {
                 expected.push(set(name, wanted));

@@ -1,0 +1,48 @@
+//! The bundles that newcomers read: they load without a warning, and pass their own tests.
+#![expect(clippy::panic, clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use authz_kernel::decision::Time;
+use authz_kernel::plan::Plan;
+use authz_kernel::{casefile, source};
+
+fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut out = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");
+                out.insert(name, std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    out
+}
+
+fn passes(folder: &str) {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
+    let vars = BTreeMap::from([("trust_domain".to_owned(), "a.example".to_owned())]);
+    let model = source::load(&files(&root), &vars).unwrap_or_else(|e| panic!("{e}"));
+    let plan = Plan::compile(model, None).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(0, plan.warnings().len(), "{:?}", plan.warnings());
+    let report = casefile::run(&plan, &plan.model().tests, Time(1_800_000_000_000));
+    assert!(report.is_ok(), "{:#?}", report.failed);
+    assert!(report.passed >= 10, "only {} steps ran", report.passed);
+    assert_eq!(0, report.skipped);
+}
+
+#[test]
+fn the_quickstart_bundle_passes_its_tests() {
+    passes("examples/quickstart/bundle");
+}
+
+#[test]
+fn the_template_of_init_passes_its_tests() {
+    passes("authz/tools/templates/init");
+}
