@@ -11,7 +11,7 @@ from typing import NoReturn
 import typer
 
 from authz.cli import bundle, config, decide, dev, node
-from authz.cli.show import Show
+from authz.cli.show import Ended, Show
 from authz.errors import AuthzError, UsageError
 
 __all__ = ["application", "main"]
@@ -57,8 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except AuthzError as error:
         show.error(error)
         sys.exit(error.exit_code)
+    except Ended as ended:
+        sys.exit(ended.code)
     except SystemExit as stop:
-        # Two means "tests fail" here; the parser of arguments uses it for wrong use.
+        # Two means something else here; the parser of arguments uses it for wrong use.
         sys.exit(1 if stop.code == _USAGE else stop.code)
     except BrokenPipeError:
         sys.exit(1)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from authz.cli.options import BundleFolder, Vars, offline_variables
-from authz.cli.show import Show
+from authz.cli.show import Ended, Show
 from authz.config import json_schema
 from authz.context import outcome, read_folder
 from authz.engine import Plan, bundle_schema, case_schema, format_policy
@@ -60,7 +60,7 @@ def check(
         f"{plan.operation_count} operations of {len(plan.systems)} systems"
     )
     if strict and plan.warnings:
-        raise typer.Exit(3)
+        raise Ended(3)
 
 
 def fmt(
@@ -86,7 +86,7 @@ def fmt(
             if not only_check:
                 file.write_text(formatted)
     if only_check and changed:
-        raise typer.Exit(_WOULD_CHANGE)
+        raise Ended(_WOULD_CHANGE)
 
 
 def run_tests(

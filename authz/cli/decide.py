@@ -9,7 +9,7 @@ import typer
 from google.protobuf import json_format
 
 from authz.cli.options import Vars, offline_variables
-from authz.cli.show import Show
+from authz.cli.show import Ended, Show
 from authz.context import read_folder
 from authz.engine import Plan
 from authz.errors import UsageError
@@ -78,7 +78,7 @@ def evaluate(
     else:
         show.decision(decision)
     if decision.get("outcome") != "PERMIT":
-        raise typer.Exit(_NOT_PERMITTED)
+        raise Ended(_NOT_PERMITTED)
 
 
 def explain(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from authz.cli.show import Show
+from authz.cli.show import Ended, Show
 from authz.errors import UsageError
 from authz.tools.demo import Demo
 from authz.tools.keys import DevDomain
@@ -70,7 +70,7 @@ def demo(
             show.note("staying up; Ctrl-C ends it")
             _wait_for_signal()
     if wrong:
-        raise typer.Exit(_DIFFERS)
+        raise Ended(_DIFFERS)
 
 
 def _wait_for_signal() -> None:

@@ -11,7 +11,7 @@ import typer
 
 from authz import __version__
 from authz.cli.options import ConfigFile, Sets, configuration, flags
-from authz.cli.show import Show
+from authz.cli.show import Ended, Show
 from authz.engine import build_profile
 from authz.errors import UnavailableError, UsageError
 from authz.server import Node
@@ -110,7 +110,7 @@ def status(
         ]
         show.table(("", address), rows)
     if refused or not stands.ready:
-        raise typer.Exit(1)
+        raise Ended(1)
 
 
 def healthcheck(

@@ -19,9 +19,21 @@ from authz.errors import (
 )
 from authz.model import Diagnostic, Severity
 
-__all__ = ["Show"]
+__all__ = ["Ended", "Show"]
 
 _STYLES: Final = {"PERMIT": "green", "STEP_UP": "yellow", "DENY": "red"}
+
+
+class Ended(Exception):  # noqa: N818 - it ends the command, and is no error
+    """Ends the command with an exit code that is no failure of the command itself.
+
+    Args:
+        code: The exit code.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit code {code}")
+        self.code = code
 
 
 class Show:

@@ -9,6 +9,7 @@ __all__ = ["Upstream"]
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def _answer(self) -> None:
         self.rfile.read(int(self.headers.get("content-length") or 0))
