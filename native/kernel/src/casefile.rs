@@ -434,7 +434,8 @@ impl CaseFile {
 
     fn check(&self, file: &str, test: &At<Test>) -> Result<(), Diagnostic> {
         let at = |mark: Mark| mark.within(file);
-        let fail = |mark: Mark, what: &str, mend: &str| Err(Diagnostic::error(&at(mark), what, mend));
+        let fail =
+            |mark: Mark, what: &str, mend: &str| Err(Diagnostic::error(&at(mark), what, mend));
         let said = &test.value;
         let inline = said.call.is_some() || said.http.is_some();
         match (&said.trace, &said.case) {
@@ -443,14 +444,20 @@ impl CaseFile {
         }
         match &said.steps {
             Some(steps) if steps.is_empty() || steps.len() > MOST_TESTS => {
-                return fail(test.at, "`steps` is empty or too long", "Add a step, or split the test.");
+                return fail(
+                    test.at,
+                    "`steps` is empty or too long",
+                    "Add a step, or split the test.",
+                );
             }
             Some(_) if inline || said.input.is_some() || said.expect.is_some() => {
                 let what = "a test has either `steps`, or `call`, `input` and `expect` of its own";
                 return fail(test.at, what, "Move the call into `steps`.");
             }
             Some(steps) => {
-                for step in steps.iter().filter(|s| s.value.call.is_none() && s.value.http.is_none()) {
+                for step in
+                    steps.iter().filter(|s| s.value.call.is_none() && s.value.http.is_none())
+                {
                     return fail(step.at, "a step needs `call` or `http`", "Say what is called.");
                 }
             }
@@ -502,7 +509,11 @@ impl CaseFile {
                 Some(age) => i64::try_from(age.as_secs()).unwrap_or(i64::MAX),
                 None => {
                     let what = format!("`{}` is no duration", clip(&text.value));
-                    return Err(Diagnostic::error(&text.at.within(file), what, "Write 30s or 15m."));
+                    return Err(Diagnostic::error(
+                        &text.at.within(file),
+                        what,
+                        "Write 30s or 15m.",
+                    ));
                 }
             },
         };
@@ -644,7 +655,9 @@ impl Call<'_> {
             || request.labels.as_ref().is_some_and(|labels| !labels.is_empty())
             || request.mode.as_ref().is_some_and(|mode| !mode.is_empty() && mode != "ENFORCE")
             || (self.operation.is_none()
-                && self.http.is_some_and(|http| http.credentials == Some(false) || said(&http.principal)))
+                && self
+                    .http
+                    .is_some_and(|http| http.credentials == Some(false) || said(&http.principal)))
     }
 
     fn judge(
@@ -679,7 +692,8 @@ impl Call<'_> {
                 (routed.operation, routed.arguments)
             }
         };
-        let destinations: Vec<&str> = self.request.destinations.0.iter().map(String::as_str).collect();
+        let destinations: Vec<&str> =
+            self.request.destinations.0.iter().map(String::as_str).collect();
         let obligations: Vec<&str> = obligations.iter().map(String::as_str).collect();
         let request = Request {
             operation: &operation,
@@ -798,7 +812,8 @@ impl Expect {
         let mut actual = vec![field("outcome", got.as_str())];
         let row = decision.reason.row();
         // Over a server a tier is spelt as in the protocol.
-        let tier = said.tier.as_deref().map(|t| t.strip_prefix("TIER_").unwrap_or(t).to_lowercase());
+        let tier =
+            said.tier.as_deref().map(|t| t.strip_prefix("TIER_").unwrap_or(t).to_lowercase());
         for (name, wanted, got) in [
             ("code", &said.code, decision.reason.as_str()),
             ("public_code", &said.public_code, row.public_code.as_str()),

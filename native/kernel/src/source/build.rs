@@ -358,7 +358,9 @@ impl Build<'_> {
         for group in by_size.values() {
             for (i, (a, a_text, a_class)) in group.iter().enumerate() {
                 for (b, b_text, b_class) in group.iter().take(i) {
-                    if a_class == b_class || !same_kind(a_text, b_text) || !a.overlaps(b) {
+                    // The same pattern twice has been refused already.
+                    let same = a_class == b_class || a == b;
+                    if same || !same_kind(a_text, b_text) || !a.overlaps(b) {
                         continue;
                     }
                     let place = |text: &str| {

@@ -213,3 +213,6 @@ fn policy(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

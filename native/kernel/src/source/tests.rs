@@ -1,0 +1,413 @@
+//! Each kind of error has one message; these are all of them.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::model::{ClaimTest, DestinationKind, Effect, Tier};
+
+const BASE: &str = "
+catalog:
+  crm: {kind: http, operations: {get: {input: {type: object, properties: {id: {type: string}, n: {type: integer}, o: {type: object}}}}, mail: {input: {type: object, properties: {to: {type: array, items: {type: string}}}}}}}
+labels: {pii: {kind: confidentiality}, untrusted: {kind: trust}}
+resources: {customers: {labels: [pii]}}
+destinations: {internal: {match: '*@corp.example', clearance: [pii]}, external: {match: '*', clearance: []}}
+";
+
+fn read(files: &[(&str, &str)]) -> Result<Model, String> {
+    let mut all: BTreeMap<String, Vec<u8>> =
+        files.iter().map(|(n, t)| ((*n).to_owned(), t.as_bytes().to_vec())).collect();
+    all.entry("bundle.yaml".into()).or_insert_with(|| b"{name: test, tasks: optional}".to_vec());
+    let vars = BTreeMap::from([("domain".to_owned(), "a.example".to_owned())]);
+    load(&all, &vars).map_err(|e| e.to_string())
+}
+
+/// The messages about a file `x.yaml` beside the base.
+fn about(text: &str) -> String {
+    match read(&[("base.yaml", BASE), ("x.yaml", text)]) {
+        Ok(model) => format!("loaded with {:?}", model.warnings),
+        Err(message) => message,
+    }
+}
+
+#[test]
+fn each_fault_of_a_key_has_its_message() {
+    let mut wrong = Vec::new();
+    for (text, message) in [
+        (
+            "clasify: []",
+            "x.yaml:1:1: unknown key `clasify`; known: agents, subjects, catalog, classify, resources, directories, destinations, labels, templates, tiers, sequences, budgets, exceptions, routes, mode. Did you mean `classify`?",
+        ),
+        (
+            "labels: {pii: {kind: trust}}",
+            "x.yaml:1:10: label `pii` is declared twice; first in base.yaml:4. Keep one of the two.",
+        ),
+        (
+            "labels: {a: {kind: confidentialty}}",
+            "x.yaml:1:20: unknown value `confidentialty`; known: confidentiality, trust. Did you mean `confidentiality`?",
+        ),
+        (
+            "labels: {a b: {kind: trust}}",
+            "x.yaml:1:10: bad label `a b`: letters, digits, `.`, `_` and `-`, a letter or digit first. Rename it.",
+        ),
+        ("labels: {a: {}}", "x.yaml:1:13: `kind` is missing"),
+        ("labels: [a]", "x.yaml:1:9: expected a mapping, found a list"),
+        (
+            "labels: {a: {kind: trust}, a: {kind: trust}}",
+            "x.yaml:1:28: `a` is named twice. Keep one of the two.",
+        ),
+        (
+            "labels: {a: {kind: trust, derive: {}}}",
+            "x.yaml:1:35: `derive` is not in this version. Remove it.",
+        ),
+        ("templates: {a: {}}", "x.yaml:1:12: `templates` is not in this version. Remove it."),
+        (
+            "directories: {}\nsequences: {}\nbudgets: {}\nexceptions: {}",
+            "x.yaml:1:14: `directories` is not in this version. Remove it.\nx.yaml:2:12: `sequences` is not in this version. Remove it.\nx.yaml:3:10: `budgets` is not in this version. Remove it.\nx.yaml:4:13: `exceptions` is not in this version. Remove it.",
+        ),
+        (
+            "mode: observe",
+            "x.yaml:1:7: a `mode` other than `enforce` is not in this version. Say `mode: enforce`, or remove it.",
+        ),
+        (
+            "agents: {bot: {match: spiffe://a.example/x, limits: {}}}",
+            "x.yaml:1:53: `limits` is not in this version. Remove it.",
+        ),
+        (
+            "agents: {bot: ['spiffe://A.example/x']}",
+            "x.yaml:1:16: bad SPIFFE id `spiffe://A.example/x`: its trust domain is not of lower-case letters, digits, `.`, `_` and `-`. Write `spiffe://trust.domain/ns/*/sa/name`.",
+        ),
+        (
+            "agents: {bot: ['spiffe://a.example/b*']}",
+            "x.yaml:1:16: bad SPIFFE id `spiffe://a.example/b*`: a path segment is letters, digits, `.`, `_` and `-`, or a whole `*`. Write `spiffe://trust.domain/ns/*/sa/name`.",
+        ),
+        (
+            "agents: {bot: ['spiffe://${domian}/b']}",
+            "x.yaml:1:16: unknown variable `domian`; declared: domain. Did you mean `domain`? Variables are set under `vars` in the configuration.",
+        ),
+        (
+            "subjects: {staff: {issuer: corp, claim: groups}}",
+            "x.yaml:1:19: a condition has `claim` with either `contains` or `equals`, or none of them. Write `{issuer: corp, claim: groups, contains: staff}`.",
+        ),
+        (
+            "subjects: {staff: {issuer: corp, claim: sub, contains: a}}",
+            "x.yaml:1:19: `sub` is a text, not a list. Write `equals` instead of `contains`.",
+        ),
+        (
+            "catalog: {Crm: {kind: http}}",
+            "x.yaml:1:11: bad system `Crm`: lower-case letters, digits, `_` and `-`, a letter or digit first. Rename it.",
+        ),
+        (
+            "catalog: {authz: {kind: http}}",
+            "x.yaml:1:11: bad system `authz`: `authz` is this server itself. Rename it.",
+        ),
+        (
+            "catalog: {wiki: {kind: mcp}}",
+            "x.yaml:1:24: `kind: mcp` is not in this version. Say `kind: http`.",
+        ),
+        (
+            "catalog: {wiki: {kind: http, origin: 'https://Wiki.example/x'}}",
+            "x.yaml:1:38: `https://Wiki.example/x` is no origin. Write `https://host` or `https://host:port`, in lower case, without a path.",
+        ),
+        (
+            "catalog: {wiki: {kind: http, operations: {read: {input: {type: string}}}}}",
+            "x.yaml:1:57: the input of `wiki.read` is no object schema. Write `input: {type: object, properties: {…}}`.",
+        ),
+        (
+            "catalog: {wiki: {kind: http, operations: {read: {input: {type: object, properties: {page: {}}, required: [pge]}}}}}",
+            "x.yaml:1:57: `required` of `wiki.read`: unknown argument `pge`; declared: page. Did you mean `page`?",
+        ),
+        (
+            "classify: [{match: crm.gte, effects: [read]}]",
+            "x.yaml:1:20: `crm.gte` matches no operation. Did you mean `crm.get`?",
+        ),
+        (
+            "classify: [{match: crm.get, effects: []}]",
+            "x.yaml:1:38: `effects` is empty. Say what the operation does: read, write, …",
+        ),
+        (
+            "classify: [{match: crm.get, effects: [raed]}]",
+            "x.yaml:1:39: unknown value `raed`; known: read, write, delete, export, execute, grant. Did you mean `read`?",
+        ),
+        (
+            "classify: [{match: crm.mail, effects: [export]}]",
+            "x.yaml:1:20: `crm.mail` exports, but has no destination. Add `destination: {from: [/argument], type: …}`.",
+        ),
+        (
+            "classify: [{match: crm.get, effects: [read], yields: [pi]}]",
+            "x.yaml:1:55: unknown label `pi`; declared: pii (base.yaml:4), untrusted (base.yaml:4). Did you mean `pii`?",
+        ),
+        (
+            "classify: [{match: crm.get, effects: [read], yields: {minimum: [pii], maximum: []}}]",
+            "x.yaml:1:65: `pii` is in `minimum` but not in `maximum`. Add it to `maximum`.",
+        ),
+        (
+            "classify: [{match: crm.get, effects: [read], resource: {collection: custmers}}]",
+            "x.yaml:1:69: unknown collection `custmers`; declared: customers (base.yaml:5). Did you mean `customers`?",
+        ),
+        (
+            "classify: [{match: crm.get, effects: [read], resource: {collection: customers, id: /di}}]",
+            "x.yaml:1:84: `/di` names no argument of `crm.get`: unknown argument `di`; declared: id, n, o. Did you mean `id`?",
+        ),
+        (
+            "classify: [{match: crm.get, effects: [read], resource: {collection: customers, id: /o}}]",
+            "x.yaml:1:84: `/o` of `crm.get` is not declared as string or integer. Give the argument `type: string` in the catalog.",
+        ),
+        (
+            "classify: [{match: crm.mail, effects: [export], destination: {from: to, type: email}}]",
+            "x.yaml:1:69: `to` is no JSON pointer to an argument. Write `/argument`, or `/argument/member`.",
+        ),
+        (
+            "classify: [{match: crm.mail, effects: [export], destination: {from: /to, type: email, when_absent: externl}}]",
+            "x.yaml:1:100: unknown destination class `externl`; declared: external (base.yaml:6), internal (base.yaml:6). Did you mean `external`?",
+        ),
+        (
+            "classify: [{match: crm.get, effects: [read], split: {}}]",
+            "x.yaml:1:53: `split` is not in this version. Remove it.",
+        ),
+        (
+            "classify: [{match: crm.get, effects: [read]}, {match: crm.get, effects: [write]}]",
+            "x.yaml:1:55: `crm.get` is classified twice; first in x.yaml:1. Keep one of the two.",
+        ),
+        (
+            "resources: {a: {patterns: [{match: 'x*/y', labels: [pii]}]}}",
+            "x.yaml:1:36: bad pattern `x*/y`. `*` stands for one whole segment between `/`, a last `**` for any number of them.",
+        ),
+        (
+            "destinations: {lab: {match: '*@corp.example', clearance: []}}",
+            "x.yaml:1:29: destination pattern `*@corp.example` stands twice; first in base.yaml:6. Keep one of the two.",
+        ),
+        (
+            "destinations: {lab: {match: 'bob.smither@*', clearance: []}, l2: {match: '*@acm.example', clearance: []}}",
+            "x.yaml:1:74: `*@acm.example` is as specific as `bob.smither@*` (x.yaml:1), and both match some destinations. Make one of the two more specific.",
+        ),
+        (
+            "destinations: {lab: {match: 'a', clearance: [untrusted]}}",
+            "x.yaml:1:46: `untrusted` is a trust label. A clearance lists confidentiality labels.",
+        ),
+        (
+            "tiers: {hihg: {}}",
+            "x.yaml:1:9: unknown tier `hihg`; declared: high, low, standard, critical. Did you mean `high`?",
+        ),
+        (
+            "tiers: {high: {max_age: 5x}}",
+            "x.yaml:1:25: `5x` is no duration. Write a whole number and a unit: 30s, 15m, 24h or 7d, at most 3650d.",
+        ),
+        (
+            "tiers: {high: {confidence: 101}}",
+            "x.yaml:1:28: confidence 101 is above 100. Write 0 to 100.",
+        ),
+        (
+            "a: &a [1]\nb: *a",
+            "x.yaml:1:1: unknown key `a`; known: agents, subjects, catalog, classify, resources, directories, destinations, labels, templates, tiers, sequences, budgets, exceptions, routes, mode",
+        ),
+        ("", "x.yaml: the file says nothing. Fill it, or remove it."),
+    ] {
+        let got = about(text);
+        if message != got {
+            wrong.push(format!("{text}\n  expected {message}\n  actual   {got}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn each_fault_of_a_file_has_its_message() {
+    let bundle = |text: &str| match read(&[("bundle.yaml", text), ("base.yaml", BASE)]) {
+        Ok(_) => "loaded".to_owned(),
+        Err(message) => message,
+    };
+    for (text, message) in [
+        (
+            "{name: a, tasks: required}",
+            "bundle.yaml:1:18: `tasks: required` is not in this version. Say `tasks: optional`: then policy alone decides.",
+        ),
+        (
+            "{name: a}",
+            "bundle.yaml: `tasks` is missing, and its default `required` is not in this version. Say `tasks: optional`: then policy alone decides.",
+        ),
+        ("{tasks: optional}", "bundle.yaml:1:1: `name` is missing"),
+        (
+            "{name: a, tasks: optional, mcp: {}}",
+            "bundle.yaml:1:33: `mcp` is not in this version. Remove it.",
+        ),
+        (
+            "{name: a, tasks: optional, implicit_tasks: {}}",
+            "bundle.yaml:1:44: `implicit_tasks` is not in this version. Remove it.",
+        ),
+        (
+            "{name: a, tasks: optional, show_reason: [cmr]}",
+            "bundle.yaml:1:42: unknown system `cmr`; declared: crm (base.yaml:3). Did you mean `crm`?",
+        ),
+        ("{name: a, tasks: optional, show_reason: crm}", "loaded"),
+    ] {
+        assert_eq!(message, bundle(text), "{text}");
+    }
+    for (path, message) in [
+        (
+            "policies/a.txt",
+            "policies/a.txt: a bundle holds no files of this kind. policies/ holds *.cedar only.",
+        ),
+        ("a.cedar", "a.cedar: a bundle holds no files of this kind. Move it under policies/."),
+        ("a.yml", "a.yml: a bundle holds no files of this kind. Rename it to *.yaml."),
+        (
+            "a.csv",
+            "a.csv: a bundle holds no files of this kind. It may hold bundle.yaml, policies/**/*.cedar, tests/**/*.yaml, other *.yaml, *.md, and anything under data/.",
+        ),
+        (
+            "catalog/x.mcp.yaml",
+            "catalog/x.mcp.yaml: a bundle holds no files of this kind. Catalogs of MCP servers are not in this version.",
+        ),
+        ("../a.yaml", "../a.yaml: not a plain path within the bundle. Rename the file."),
+    ] {
+        assert_eq!(Err(message.to_owned()), read(&[(path, "")]).map(|_| ()), "{path}");
+    }
+    let none = load(&BTreeMap::new(), &BTreeMap::new()).map_err(|e| e.to_string()).map(|_| ());
+    assert_eq!(Err("bundle.yaml: the bundle has no bundle.yaml. Add one that says `name: <name>` and `tasks: optional`.".to_owned()), none);
+    let cedar = read(&[("policies/a.cedar", "// ok\n  ${nope}")]).map(|_| ());
+    assert_eq!(Err("policies/a.cedar:2:3: unknown variable `nope`; declared: domain. Variables are set under `vars` in the configuration.".to_owned()), cedar);
+}
+
+#[test]
+fn a_bundle_within_its_bounds_is_read_and_one_beyond_is_not() {
+    let deep = format!("labels: {}{}", "[".repeat(60), "]".repeat(60));
+    assert!(
+        about(&deep).contains("too large: more than 1000000 values, or nested deeper than 48"),
+        "{}",
+        about(&deep)
+    );
+    let long = format!("labels: {{{}: {{kind: trust}}}}", "a".repeat(257));
+    assert!(about(&long).contains("at most 256 bytes"), "{}", about(&long));
+    let bomb = "labels: &a [x, x, x, x, x, x, x, x, x, x]\nroutes: [&b [*a, *a, *a, *a, *a, *a, *a, *a], &c [*b, *b, *b, *b, *b, *b], [*c, *c, *c, *c, *c, *c, *c, *c, *c]]";
+    assert!(about(bomb).starts_with("x.yaml:"), "{}", about(bomb));
+    let many: BTreeMap<String, Vec<u8>> =
+        (0..10_001).map(|i| (format!("{i}.md"), Vec::new())).collect();
+    let message = load(&many, &BTreeMap::new()).map_err(|e| e.to_string()).map(|_| ());
+    assert!(
+        message.is_err_and(|m| m.starts_with("bundle.yaml: the bundle has more than 10000 files"))
+    );
+}
+
+#[test]
+fn a_glob_gives_way_to_an_exact_id_and_to_an_earlier_glob() {
+    let model = read(&[
+        ("base.yaml", BASE),
+        (
+            "x.yaml",
+            "classify: [{match: 'crm.*', effects: [write]}, {match: crm.get, effects: [read], tier: low}, {match: 'crm.m*', effects: [delete]}]",
+        ),
+    ]);
+    let model = model.unwrap_or_default();
+    let of = |id: &str| {
+        model.operations.iter().find(|o| o.id == id).map(|o| (o.tier, o.effects.clone()))
+    };
+    assert_eq!(Some((Tier::Low, [Effect::Read].into())), of("crm.get"));
+    assert_eq!(Some((Tier::Standard, [Effect::Write].into())), of("crm.mail"));
+    assert_eq!(
+        vec![
+            "x.yaml:1:102: warning: `crm.m*` decides about no operation: each that it matches has an earlier rule or an exact one. Move it up, or remove it."
+        ],
+        model.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn globs_of_two_files_on_one_operation_are_refused() {
+    let text = "classify: [{match: 'crm.*', effects: [read]}]";
+    let both = read(&[("base.yaml", BASE), ("x.yaml", text), ("y.yaml", text)]).map(|_| ());
+    let message = "y.yaml:1:20: `crm.*` matches `crm.get`, and so does `crm.*` (x.yaml:1). Globs of two files have no order: classify `crm.get` by its exact id.";
+    assert!(both.as_ref().is_err_and(|m| m.contains(message)), "{both:?}");
+}
+
+#[test]
+fn an_operation_that_no_rule_matches_stays_unreviewed() {
+    let model = read(&[("base.yaml", BASE)]).unwrap_or_default();
+    assert_eq!(2, model.operations.len());
+    assert!(model.operations.iter().all(|o| !o.reviewed && o.tier == Tier::Critical));
+}
+
+#[test]
+fn a_destination_without_a_class_for_its_absence_is_the_least_trusted() {
+    let text =
+        "classify: [{match: crm.mail, effects: [export], destination: {from: /to, type: email}}]";
+    let model = read(&[("base.yaml", BASE), ("x.yaml", text)]).unwrap_or_default();
+    let rule = model.operations.iter().find_map(|o| o.destination.clone());
+    assert_eq!(
+        Some(("external", DestinationKind::Email)),
+        rule.as_ref().map(|r| (&*r.when_absent, r.kind))
+    );
+}
+
+#[test]
+fn members_of_a_role_join_from_agents_and_subjects() {
+    let text = "agents: {a: ['spiffe://${domain}/x']}\nsubjects: {a: [{issuer: corp}, {issuer: corp, claim: sub, equals: me}]}";
+    let model = read(&[("x.yaml", text)]).unwrap_or_default();
+    assert_eq!(vec!["a"], model.agent_roles("spiffe://a.example/x").to_vec());
+    let tests: Vec<_> =
+        model.roles.values().flat_map(|r| r.subjects.iter().map(|s| s.test.clone())).collect();
+    assert_eq!(vec![ClaimTest::Any, ClaimTest::Equals("sub".into(), "me".into())], tests);
+}
+
+#[test]
+fn the_digest_is_over_the_files_and_not_over_the_variables() {
+    let files = BTreeMap::from([
+        ("bundle.yaml".to_owned(), b"{name: test, tasks: optional}".to_vec()),
+        ("policies/a.cedar".to_owned(), b"// ${domain}".to_vec()),
+    ]);
+    let with = |value: &str| {
+        load(&files, &BTreeMap::from([("domain".to_owned(), value.to_owned())])).unwrap_or_default()
+    };
+    let (a, b) = (with("a.example"), with("b.example"));
+    assert_eq!((a.digest, &a.revision), (b.digest, &b.revision));
+    assert_ne!(a.policies, b.policies);
+    assert_eq!(12, a.revision.len());
+    // Moving a byte from the path to the content is another bundle.
+    let of = |path: &str, text: &str| {
+        digest(&BTreeMap::from([(path.to_owned(), text.as_bytes().to_vec())]))
+    };
+    assert_ne!(of("ab", "c"), of("a", "bc"));
+}
+
+#[test]
+fn the_schemas_name_every_key() {
+    let schema = bundle_schema();
+    for key in
+        ["agents", "directories", "implicit_tasks", "when_absent", "max_age", "ignore", "derive"]
+    {
+        assert!(schema.contains(&format!("\"{key}\"")), "{key}");
+    }
+    assert!(crate::casefile::case_schema().contains("\"supported_obligations\""));
+    assert!(serde_json::from_str::<serde_json::Value>(&schema).is_ok());
+}
+
+#[test]
+fn the_corpus_and_what_resembles_it_never_panic() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let table = crate::routes::RouteTable::default();
+    let mut count = 0;
+    for folder in ["bundle", "route", "case"] {
+        let entries = std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
+        for bytes in entries.filter_map(|entry| std::fs::read(entry.path()).ok()) {
+            count += 1;
+            let mut seed = 0x9e37_79b9_u32;
+            for _ in 0..64 {
+                let mut changed = bytes.clone();
+                for _ in 0..3 {
+                    seed ^= seed << 13;
+                    seed ^= seed >> 17;
+                    seed ^= seed << 5;
+                    let at = seed as usize % changed.len().max(1);
+                    if let Some(byte) = changed.get_mut(at) {
+                        *byte = (seed >> 16) as u8;
+                    }
+                }
+                for text in [&bytes, &changed] {
+                    fuzz::bundle_file(text);
+                    fuzz::json_text(text);
+                    fuzz::request(text, &table);
+                    fuzz::destination(text);
+                }
+            }
+        }
+    }
+    assert!(count >= 6, "the corpus is gone");
+}
