@@ -113,11 +113,12 @@ impl Times {
                 "the token's `exp` has passed",
             ));
         }
+        let early = |what: &str| Err(Refusal::new(RefusalReason::ExpiredCredential, what));
         if in_future(self.not_before) {
-            return Err(Refusal::bad("the token's `nbf` is still to come"));
+            return early("the token's `nbf` is still to come");
         }
         if in_future(self.issued_at) || in_future(self.auth_time) {
-            return Err(Refusal::bad("the token's `iat` or `auth_time` is still to come"));
+            return early("the token's `iat` or `auth_time` is still to come");
         }
         Ok(())
     }

@@ -9,9 +9,9 @@ use crate::facts::Role;
 pub enum RefusalReason {
     /// No evidence was presented at all.
     NoCredential,
-    /// Malformed, forged, of the wrong kind, not valid yet, or presented twice.
+    /// Malformed, forged, of the wrong kind, or presented twice.
     BadCredential,
-    /// Genuine, but its time is over.
+    /// Genuine, but its time is over, or still to come: two clocks may differ.
     ExpiredCredential,
     /// Genuine, but meant for another service.
     WrongAudience,

@@ -135,7 +135,7 @@ fn nbf_and_iat_are_sound() {
         for (time, expected) in [
             (json!(NOW + 5), None),
             (json!(NOW), None),
-            (json!(NOW + 6), Some(BadCredential)),
+            (json!(NOW + 6), Some(ExpiredCredential)),
             (json!(NOW + 301), Some(BadCredential)),
             (json!("now"), Some(BadCredential)),
             (json!(-5), Some(BadCredential)),

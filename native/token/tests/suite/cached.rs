@@ -57,7 +57,7 @@ fn an_entry_ends_with_its_token() {
     assert_eq!(None, reason(NOW));
     assert_eq!(None, reason(NOW + 304));
     assert_eq!(Some(authz_token::RefusalReason::ExpiredCredential), reason(NOW + 305));
-    assert_eq!(Some(authz_token::RefusalReason::BadCredential), reason(NOW - 6));
+    assert_eq!(Some(authz_token::RefusalReason::ExpiredCredential), reason(NOW - 6));
 }
 
 /// A change of keys or settings ends what was cached.
