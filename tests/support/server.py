@@ -270,11 +270,14 @@ class Server:
     def channel(self, listener: str) -> grpc.Channel:
         """Returns the channel to a listener."""
         if listener not in self._channels:
-            options = [
+            options: list[tuple[str, Any]] = [
                 ("grpc.max_send_message_length", -1),
                 ("grpc.use_local_subchannel_pool", 1),
                 ("grpc.enable_retries", 0),
             ]
+            if self.address(listener).startswith("unix:"):
+                # grpcio would send the socket's path as `:authority`, which the fast lane's HTTP/2 takes for none.
+                options.append(("grpc.default_authority", "localhost"))
             self._channels[listener] = grpc.insecure_channel(self.address(listener), options)
         return self._channels[listener]
 
