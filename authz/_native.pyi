@@ -7,7 +7,21 @@ threads run while it works; no Rust thread ever calls Python.
 from collections.abc import Mapping
 from typing import final
 
-__all__: list[str]
+__all__ = [
+    "ApiError",
+    "BundleError",
+    "Engine",
+    "EngineError",
+    "FastLane",
+    "Plan",
+    "Trust",
+    "TrustError",
+    "build_profile",
+    "bundle_schema",
+    "case_schema",
+    "format_policy",
+    "reason_table",
+]
 
 class BundleError(ValueError):
     """A bundle was refused."""

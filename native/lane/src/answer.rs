@@ -51,6 +51,10 @@ pub(crate) fn decision(judgement: &Judgement) -> wire::Decision {
         answer.step_up_kinds.clone_from(&standing.kinds);
         answer.shown_reason = standing.shown_reason.clone().unwrap_or_default();
     }
+    // That we failed is no secret, and whoever asks may have to tell why.
+    if row.public_code == PublicCode::Unavailable {
+        answer.reason_code = judgement.reason().number();
+    }
     if !judgement.asks_itself {
         for_enforcer(judgement, &mut answer);
     }

@@ -481,9 +481,8 @@ impl Engine {
             },
             Target::Http { method, host, path, headers, unusable, body } => {
                 let routes = world.plan.routes();
-                if !unusable.is_empty() {
-                    // Which headers a route reads is its own matter: what cannot be shown to it is refused.
-                    return Err(Refused::ambiguous("a header's value is no text"));
+                if let Some(name) = unusable.iter().find(|name| routes.reads_header(name)) {
+                    return Err(Refused::ambiguous(format!("`{name}` is no text")));
                 }
                 let http = HttpRequest { method, host, path, headers, body: *body };
                 routed = routes

@@ -272,14 +272,13 @@ fn body<'a>(http: &'a HttpRequest, headers: &Headers<'a>) -> Result<Body<'a>, Re
         (false, false) => Err(Refused::ambiguous("the body came twice")),
         (false, true) => Ok(Body::Whole(http.body.as_bytes())),
         (true, false) => Ok(Body::Whole(&http.raw_body)),
-        // Nobody can tell an empty body from one that was not sent along; a stated size, or a chunked body, settles it.
+        // A body of which nothing was sent along, though there is one.
+        (true, true) if http.size > 0 => Ok(Body::Partial),
+        // Nobody can tell an empty body from one that was not sent along, unless its length is said.
         (true, true) => {
-            let is_empty = headers.all("transfer-encoding").next().is_none()
-                && http.size <= 0
-                && headers.all("content-length").all(|length| length == "0");
-            let has_none = ["GET", "HEAD", "OPTIONS", "DELETE"].contains(&http.method.as_str());
-            let said_empty = headers.all("content-length").next().is_some();
-            Ok(if is_empty && (has_none || said_empty) { Body::Whole(b"") } else { Body::Absent })
+            let mut lengths = headers.all("content-length").peekable();
+            let is_empty = lengths.peek().is_some() && lengths.all(|length| length == "0");
+            Ok(if is_empty { Body::Whole(b"") } else { Body::Absent })
         }
     }
 }

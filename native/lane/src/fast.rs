@@ -22,11 +22,11 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::UnixListenerStream;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
 use tonic::codegen::{BoxFuture, Bytes, Service};
-use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+use tonic::transport::server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::engine::{Engine, Transport};
@@ -303,7 +303,7 @@ fn server(listener: &FastListener, max_streams: u32) -> Result<Server, EngineErr
 
 fn serve(
     runtime: &Runtime,
-    mut server: Server,
+    server: Server,
     socket: Bound,
     lane: Lane,
     mut stopped: watch::Receiver<bool>,
@@ -312,10 +312,12 @@ fn serve(
         // A sender that is gone means the same.
         drop(stopped.wait_for(|stopped| *stopped).await);
     };
-    server = server.tcp_nodelay(true);
     Ok(match socket {
         Bound::Tcp(socket) => {
-            let incoming = TcpListenerStream::new(TcpListener::from_std(socket)?);
+            // The server's own `tcp_nodelay` does not reach sockets that it did not accept itself; without it each
+            // answer waits for the peer's delayed acknowledgement, some 40 ms.
+            let incoming =
+                TcpIncoming::from(TcpListener::from_std(socket)?).with_nodelay(Some(true));
             runtime.spawn(async move {
                 drop(server.serve_with_incoming_shutdown(lane, incoming, stop).await);
             })

@@ -5,6 +5,8 @@ mod ask;
 mod engine;
 mod envoy;
 mod fast;
+#[doc(hidden)]
+pub mod fuzz;
 mod judgement;
 mod limits;
 pub mod message;

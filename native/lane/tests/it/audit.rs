@@ -1,0 +1,164 @@
+//! The record of each decision, and what happens where there can be none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use authz_lane::Transport;
+use authz_lane::proto::authz::v1 as wire;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use prost::Message;
+use serde_json::json;
+
+use crate::support::*;
+
+/// A record has OPA's names, the facts, and is found by the answer's id.
+#[test]
+fn record_holds_what_was_judged() {
+    let served = served();
+    let mut request = search();
+    request.arguments_json = br#"{"query":"secret words","limit":3,"sort":"up"}"#.to_vec();
+    let call = Transport {
+        trace_parent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        peer: Some("127.0.0.1:5"),
+        ..Transport::by("dev")
+    };
+    let decision = own(&served.engine.check(&request.encode_to_vec(), &call));
+    let record = served.records().remove(0);
+    assert_eq!(decision.decision_id, record["decision_id"]);
+    assert_eq!(decision.bundle_digest, record["bundles"]["desk"]["digest"]);
+    assert_eq!("authz.v1.Authorizer/Check", record["path"]);
+    assert_eq!("127.0.0.1:5", record["requested_by"]);
+    assert_eq!("0af7651916cd43dd8448eb211c80319c", record["trace_id"]);
+    assert_eq!("b7ad6b7169203331", record["span_id"]);
+    let input = &record["input"];
+    assert_eq!("crm.search", input["operation"]);
+    assert_eq!("insecure_dev", input["enforcer"]);
+    assert_eq!(
+        json!(["corp/alice", BOT]),
+        json!([input["chain"][0]["id"], input["chain"][1]["id"]])
+    );
+    assert_eq!(json!([3, "up"]), json!([input["arguments"]["limit"], input["arguments"]["sort"]]));
+    let query = input["arguments"]["query"].as_str().unwrap();
+    assert!(query.starts_with("sha256:") && query.len() == 71, "{query}");
+    assert!(record["masked"].as_array().unwrap().contains(&json!("/input/arguments/query")));
+    assert_eq!("PERMIT", record["result"]["outcome"]);
+    assert_eq!("PERMITTED", record["result"]["reason_code"]);
+    assert_eq!("n1", record["labels"]["id"]);
+    assert!(record["metrics"]["timer_decide_ns"].as_u64().unwrap() > 0);
+}
+
+/// Wherever a token is put, no record holds it, also not encoded once more.
+#[test]
+fn tokens_never_get_in() {
+    let served = served();
+    let (agent, subject) = (svid(), alice());
+    let request = wire::CheckRequest {
+        evidence: vec![
+            evidence(wire::EvidenceRole::Agent, &*agent),
+            evidence(wire::EvidenceRole::Subject, &*subject),
+        ],
+        ..asking("crm.delete")
+    };
+    let put: Vec<fn(&mut wire::CheckRequest, &str)> = vec![
+        |_, _| {},
+        |r, token| r.arguments_json = json!({"id": token}).to_string().into_bytes(),
+        |r, token| r.arguments_json = json!({ token: "x" }).to_string().into_bytes(),
+        |r, token| r.operation = token.chars().take(500).collect(),
+        |r, token| r.resource = token.chars().take(500).collect(),
+        |r, token| r.task = token.chars().take(500).collect(),
+        |r, token| r.approval_id = token.chars().take(500).collect(),
+        |r, token| r.destinations = vec![token.to_owned()],
+        |r, token| r.supported_obligations = vec![token.chars().take(250).collect()],
+        |r, token| r.evidence[0].token = format!("{token}x"),
+        |r, token| r.evidence[0].proof = token.to_owned(),
+    ];
+    for token in [&agent, &subject] {
+        for change in &put {
+            let mut request = request.clone();
+            change(&mut request, token);
+            served.check(&request);
+            let call = Transport {
+                authorization: Some(token),
+                trace_parent: Some(token),
+                peer: Some("p"),
+                ..Transport::by(token)
+            };
+            let _denied = served.engine.check(&request.encode_to_vec(), &call);
+        }
+        let headers = [
+            ("authz-task", token.as_str()),
+            ("x-other", token.as_str()),
+            ("baggage", &format!("authz.task={token}")),
+        ];
+        for header in headers {
+            served.proxy(&http("GET", "/customers?q=a", &[header]));
+        }
+        served.proxy(&http("GET", &format!("/customers?q={token}"), &[]));
+        served.proxy(&http("DELETE", &format!("/customers/{token}"), &[]));
+        served.proxy(&http(token, "/customers", &[]));
+    }
+    let records = served.records();
+    assert!(records.len() > 40);
+    let text = std::fs::read_to_string(&served.audit).unwrap();
+    for token in [&agent, &subject] {
+        let (head, signature) = token.rsplit_once('.').unwrap();
+        let payload = head.split_once('.').unwrap().1;
+        let encoded = STANDARD.encode(token.as_bytes());
+        let encoded_url = URL_SAFE_NO_PAD.encode(token.as_bytes());
+        for needle in [payload, &signature[..40], &encoded[..200], &encoded_url[..200]] {
+            assert!(!text.contains(needle), "a record holds {needle}");
+        }
+    }
+}
+
+/// A record that cannot be queued denies, whatever the tier.
+#[test]
+fn full_queue_denies() {
+    let served = served_with(&json!({"audit_queue_lines": 1}));
+    let served = Arc::new(served);
+    let mut outcomes = std::collections::BTreeSet::new();
+    // One line at a time fits; of many at once some find the queue full.
+    for _ in 0..200 {
+        let decision = served.check(&search());
+        let permitted = decision.outcome == wire::Outcome::Permit as i32;
+        assert_eq!(permitted, code(&decision) == "PERMITTED");
+        outcomes.insert(code(&decision));
+    }
+    assert!(outcomes.contains("AUDIT_FULL"), "{outcomes:?}");
+    let refused = served.engine.status().audit.refused_lines;
+    assert!(refused > 0);
+}
+
+/// After the writer has closed nothing is permitted: nobody could tell later.
+#[test]
+fn closed_writer_denies() {
+    let served = served();
+    served.engine.close();
+    for request in [search(), asking("crm.card")] {
+        let decision = served.check(&request);
+        assert_eq!(("AUDIT_FULL", wire::Outcome::Deny as i32), (code(&decision), decision.outcome));
+    }
+}
+
+/// High tier: the record is on the disk before the answer is.
+#[test]
+fn high_tier_is_durable_first() {
+    let served = served();
+    let mut request = asking("crm.delete");
+    request.arguments_json = b"{\"id\":\"1\"}".to_vec();
+    for _ in 0..5 {
+        let syncs = served.engine.status().audit.syncs;
+        let decision = served.check(&request);
+        assert_eq!("PERMITTED", code(&decision), "{}", decision.message);
+        let text = std::fs::read_to_string(&served.audit).unwrap();
+        assert!(text.contains(&decision.decision_id));
+        assert!(served.engine.status().audit.syncs > syncs);
+    }
+    // A deadline that leaves no time for the disk is a denial, and the record says so.
+    let call = Transport { remaining: Some(Duration::from_micros(1)), ..Transport::by("dev") };
+    let decision = own(&served.engine.check(&request.encode_to_vec(), &call));
+    assert_eq!("DEADLINE", code(&decision));
+    let last = served.records().pop().unwrap();
+    assert_eq!("DEADLINE", last["result"]["reason_code"]);
+}

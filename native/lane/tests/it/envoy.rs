@@ -1,0 +1,462 @@
+//! The contract with Envoy, and with others that speak its protocol. Each test names what would go wrong on the naive way.
+#![expect(deprecated, reason = "proxies up to 1.36 read only the older field")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use authz_kernel::reason::ReasonCode;
+use authz_lane::proto::envoy::config::core::v3::{HeaderMap, HeaderValue};
+use authz_lane::proto::envoy::service::auth::v3 as ext;
+use authz_lane::proto::envoy::service::auth::v3::attribute_context as attributes;
+use authz_lane::proto::envoy::service::auth::v3::check_response::HttpResponse;
+use authz_lane::{Surface, Transport};
+use prost::Message;
+use prost_types::value::Kind;
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+/// What Envoy does with an answer: a missing status, or code 0, is a permit, whatever else it holds.
+fn envoy_permits(answer: &ext::CheckResponse) -> bool {
+    let is_error = matches!(answer.http_response, Some(HttpResponse::ErrorResponse(_)));
+    !is_error && answer.status.as_ref().is_none_or(|status| status.code == 0)
+}
+
+fn ok(answer: &ext::CheckResponse) -> &ext::OkHttpResponse {
+    match &answer.http_response {
+        Some(HttpResponse::OkResponse(ok)) if envoy_permits(answer) => ok,
+        other => panic!("no permit: {other:?}"),
+    }
+}
+
+fn denied(answer: &ext::CheckResponse) -> &ext::DeniedHttpResponse {
+    assert!(!envoy_permits(answer));
+    match &answer.http_response {
+        Some(HttpResponse::DeniedResponse(denied)) => denied,
+        other => panic!("no denial: {other:?}"),
+    }
+}
+
+fn metadata(answer: &ext::CheckResponse) -> BTreeMap<String, String> {
+    let fields = &answer.dynamic_metadata.as_ref().unwrap().fields;
+    fields
+        .iter()
+        .map(|(name, value)| match &value.kind {
+            Some(Kind::StringValue(text)) => (name.clone(), text.clone()),
+            other => panic!("no text: {other:?}"),
+        })
+        .collect()
+}
+
+fn reason(answer: &ext::CheckResponse) -> String {
+    metadata(answer)["reason_code"].clone()
+}
+
+fn set(ok: &ext::OkHttpResponse) -> BTreeMap<String, String> {
+    ok.headers.iter().map(|o| o.header.clone().unwrap()).map(|h| (h.key, h.value)).collect()
+}
+
+/// A permit names agent, subject and decision, and takes every header of ours out of the request.
+#[test]
+fn permit() {
+    let served = served();
+    let spoofed = [
+        ("x-authz-agent", "spiffe://evil"),
+        ("x-authz-admin", "1"),
+        ("x_authz_agent", "spiffe://evil"),
+        ("authz-labels", "x"),
+        ("user-agent", "curl"),
+    ];
+    let answer = served.proxy(&http("GET", "/customers?q=a", &spoofed));
+    let ok = ok(&answer);
+    let metadata = metadata(&answer);
+    assert_eq!(
+        BTreeMap::from([
+            ("x-authz-agent".to_owned(), BOT.to_owned()),
+            ("x-authz-decision-id".to_owned(), metadata["decision_id"].clone()),
+            ("x-authz-subject".to_owned(), "corp/alice".to_owned()),
+        ]),
+        set(ok)
+    );
+    let removed: BTreeSet<&str> = ok.headers_to_remove.iter().map(String::as_str).collect();
+    let expected = [
+        "authz-credential",
+        "authz-labels",
+        "authz-subject",
+        "authz-task",
+        "x-authz-admin",
+        "x_authz_agent",
+    ];
+    assert_eq!(BTreeSet::from(expected), removed);
+    assert_eq!(format!("corp/alice > {BOT}"), metadata["agent_chain"]);
+    assert_eq!(BOT, metadata["principal"]);
+    assert_eq!(("PERMIT", "PERMITTED"), (&*metadata["decision"], &*metadata["reason_code"]));
+    assert_eq!(6, metadata.len());
+}
+
+/// Both fields say "overwrite": 1.37.0 reads the newer one where the older is unset, and its zero means append.
+#[test]
+fn identity_headers_overwrite() {
+    let served = served();
+    let mut answers = vec![served.proxy(&http("GET", "/customers?q=a", &[]))];
+    answers.push(served.proxy(&http("GET", "/pages", &[])));
+    for answer in &answers {
+        let headers = match answer.http_response.as_ref().unwrap() {
+            HttpResponse::OkResponse(ok) => &ok.headers,
+            HttpResponse::DeniedResponse(denied) | HttpResponse::ErrorResponse(denied) => {
+                &denied.headers
+            }
+        };
+        assert!(!headers.is_empty());
+        for option in headers {
+            assert_eq!((Some(false), 2), (option.append, option.append_action), "{option:?}");
+        }
+    }
+    // Trap: a header option as most authorizers build it. 1.37.0 appends it to the client's own.
+    let naive = ext::OkHttpResponse {
+        headers: vec![authz_lane::proto::envoy::config::core::v3::HeaderValueOption {
+            header: Some(HeaderValue {
+                key: "x-authz-agent".to_owned(),
+                value: BOT.to_owned(),
+                raw_value: Vec::new(),
+            }),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    assert_eq!((None, 0), (naive.headers[0].append, naive.headers[0].append_action));
+}
+
+/// A name is never both set and removed: the removal would win. Without a subject its header is removed.
+#[test]
+fn absent_identity_is_removed() {
+    let served = served();
+    let request =
+        http("GET", "/customers?q=a", &[("authz-subject", "\0"), ("x-authz-subject", "boss")]);
+    let answer = served.proxy(&request);
+    let ok = ok(&answer);
+    assert!(ok.headers_to_remove.contains(&"x-authz-subject".to_owned()));
+    let set = set(ok);
+    assert!(!set.contains_key("x-authz-subject"));
+    assert!(ok.headers_to_remove.iter().all(|name| !set.contains_key(name)));
+    assert!(!ok.headers_to_remove.contains(&"authorization".to_owned()));
+}
+
+/// A `sub` of any letters cannot end a header or look like another chain.
+#[test]
+fn names_are_encoded() {
+    let served = served();
+    let token = user("eve > spiffe://a/b, é;%", json!(["employees"]));
+    let answer = served.proxy(&http("GET", "/customers?q=a", &[("authz-subject", &token)]));
+    let value = &set(ok(&answer))["x-authz-subject"];
+    assert_eq!("corp/eve%20%3E%20spiffe://a/b%2C%20%C3%A9%3B%25", value);
+}
+
+/// Traps: what other authorizers answer by mistake, Envoy takes for a permit.
+#[test]
+fn naive_answers_permit() {
+    assert!(envoy_permits(&ext::CheckResponse::default()), "an early return");
+    let with_denial = ext::CheckResponse {
+        http_response: Some(HttpResponse::DeniedResponse(ext::DeniedHttpResponse::default())),
+        ..ext::CheckResponse::default()
+    };
+    assert!(envoy_permits(&with_denial), "a denial without a status");
+    assert!(ext::CheckResponse::default().encode_to_vec().is_empty(), "and so do no bytes");
+}
+
+type Expected = (&'static str, i32, i32);
+
+/// Requests by what must come of them: reason, gRPC code, HTTP status.
+#[test]
+fn refusals() {
+    let bearer = format!("Bearer {}", svid());
+    let double = format!("{bearer}, {bearer}");
+    let dpop = bearer.replace("Bearer", "DPoP");
+    let spaced = format!("{bearer} x");
+    let long = format!("Bearer {}", "a".repeat(9000));
+    let get = |headers: &[(&str, &str)]| http("GET", "/customers?q=a", headers);
+    let many: Vec<(String, String)> =
+        (0..300).map(|n| (format!("x-{n}"), "v".to_owned())).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let ours: Vec<String> = (0..80).map(|n| format!("authz-{n}")).collect();
+    let ours: Vec<(&str, &str)> = ours.iter().map(|n| (n.as_str(), "v")).collect();
+
+    const NONE: Expected = ("NO_CREDENTIAL", 16, 401);
+    const BAD: Expected = ("BAD_CREDENTIAL", 16, 401);
+    const AMBIGUOUS: Expected = ("AMBIGUOUS_REQUEST", 3, 400);
+    const INPUT: Expected = ("BAD_INPUT", 3, 400);
+    let cases: Vec<(&str, Expected, ext::CheckRequest)> = vec![
+        ("nothing at all", INPUT, ext::CheckRequest::default()),
+        (
+            "no HTTP",
+            INPUT,
+            ext::CheckRequest { attributes: Some(ext::AttributeContext::default()) },
+        ),
+        ("empty HTTP", NONE, request(attributes::HttpRequest::default())),
+        ("no authorization", NONE, get(&[("authorization", "\0")])),
+        ("only a subject", NONE, get(&[("authorization", "\0")])),
+        ("empty authorization", BAD, get(&[("authorization", "")])),
+        ("no scheme", BAD, get(&[("authorization", &bearer[7..])])),
+        ("basic", BAD, get(&[("authorization", "Basic eDp5")])),
+        ("joined", BAD, get(&[("authorization", &double)])),
+        ("two tokens", BAD, get(&[("authorization", &spaced)])),
+        ("scheme alone", BAD, get(&[("authorization", "Bearer ")])),
+        ("too long", BAD, get(&[("authorization", &long)])),
+        ("two subjects", BAD, get(&[("authz-subject", &format!("{0},{0}", alice()))])),
+        ("subject is an agent", BAD, get(&[("authz-subject", &svid())])),
+        ("agent is a subject", BAD, get(&[("authorization", &format!("Bearer {}", alice()))])),
+        ("forged", BAD, get(&[("authorization", &format!("Bearer {}", forged()))])),
+        ("task credential", ("UNBOUND_CREDENTIAL", 16, 401), get(&[("authz-credential", "x")])),
+        ("DPoP without proof", ("BAD_PROOF", 16, 401), get(&[("authorization", &dpop)])),
+        ("a task", ("UNKNOWN_TASK", 7, 403), get(&[("authz-task", "t")])),
+        ("in baggage", ("UNKNOWN_TASK", 7, 403), get(&[("baggage", "a=b, authz.task=t;p=1")])),
+        (
+            "two tasks",
+            ("TASK_CONFLICT", 3, 400),
+            get(&[("authz-task", "t"), ("baggage", "authz.task=u")]),
+        ),
+        ("no route", ("NO_ROUTE", 7, 403), http("GET", "/nothing", &[])),
+        ("other method", ("NO_ROUTE", 7, 403), http("PUT", "/customers?q=a", &[])),
+        ("double slash", AMBIGUOUS, http("GET", "//customers?q=a", &[])),
+        ("encoded slash", AMBIGUOUS, http("DELETE", "/customers/a%2Fb", &[])),
+        ("encoded dot", AMBIGUOUS, http("DELETE", "/customers/%2e%2e", &[])),
+        ("dot segment", AMBIGUOUS, http("DELETE", "/customers/../cards", &[])),
+        ("semicolon", AMBIGUOUS, http("DELETE", "/customers/a;b", &[])),
+        ("backslash", AMBIGUOUS, http("DELETE", "/customers/a\\b", &[])),
+        ("NUL", AMBIGUOUS, http("DELETE", "/customers/%00", &[])),
+        ("path twice", AMBIGUOUS, get(&[(":path", "/pages")])),
+        ("method twice", AMBIGUOUS, get(&[(":method", "POST")])),
+        ("host twice", AMBIGUOUS, get(&[("host", "evil.example")])),
+        ("query apart", AMBIGUOUS, edit(get(&[]), |h| h.query = "q=b".to_owned())),
+        ("fragment apart", AMBIGUOUS, edit(get(&[]), |h| h.fragment = "x".to_owned())),
+        ("upper-case name", AMBIGUOUS, get(&[("Authorization", "x")])),
+        ("space in name", AMBIGUOUS, get(&[("a b", "x")])),
+        (
+            "both encodings",
+            AMBIGUOUS,
+            edit(get(&[]), |h| {
+                let headers =
+                    vec![HeaderValue { key: "a".into(), value: "b".into(), raw_value: vec![] }];
+                h.header_map = Some(HeaderMap { headers });
+            }),
+        ),
+        (
+            "value twice",
+            AMBIGUOUS,
+            edit(raw("GET", "/customers?q=a", &[("a", b"b")]), |h| {
+                h.header_map.as_mut().unwrap().headers[2].value = "c".to_owned();
+            }),
+        ),
+        (
+            "body twice",
+            AMBIGUOUS,
+            edit(http("POST", "/customers", &[]), |h| {
+                h.body = "{\"q\":\"a\"}".to_owned();
+                h.raw_body = b"{\"q\":\"b\"}".to_vec();
+            }),
+        ),
+        (
+            "duplicate authorization",
+            BAD,
+            raw("GET", "/customers?q=a", &[("authorization", b"Bearer x")]),
+        ),
+        (
+            "authorization is no text",
+            AMBIGUOUS,
+            raw("GET", "/customers?q=a", &[("authorization", b"\xff")]),
+        ),
+        (
+            "routed header is no text",
+            AMBIGUOUS,
+            raw("GET", "/customers?q=a", &[("x-sort", b"up\xff")]),
+        ),
+        ("unmapped query", INPUT, http("GET", "/customers?q=a&x=1", &[])),
+        ("ill-typed query", INPUT, http("GET", "/customers?q=a&limit=x", &[])),
+        ("no body", INPUT, http("POST", "/customers", &[])),
+        (
+            "partial body",
+            INPUT,
+            edit(http("POST", "/customers", &[("x-envoy-auth-partial-body", "true")]), |h| {
+                h.body = "{\"q\":\"a\"}".to_owned();
+            }),
+        ),
+        ("body held back", INPUT, edit(get(&[]), |h| h.size = 5)),
+        (
+            "body no JSON",
+            INPUT,
+            edit(http("POST", "/customers", &[("content-type", "application/json")]), |h| {
+                h.body = "q=a".to_owned();
+            }),
+        ),
+        (
+            "duplicate key",
+            INPUT,
+            edit(http("POST", "/customers", &[("content-type", "application/json")]), |h| {
+                h.raw_body = b"{\"q\":\"a\",\"q\":\"b\"}".to_vec();
+            }),
+        ),
+        (
+            "unmapped body",
+            INPUT,
+            edit(http("POST", "/customers", &[("content-type", "application/json")]), |h| {
+                h.body = "{\"q\":\"a\",\"admin\":true}".to_owned();
+            }),
+        ),
+        ("long path", INPUT, http("GET", &format!("/customers?q={}", "a".repeat(20_000)), &[])),
+        ("many headers", INPUT, get(&many)),
+        ("many of ours", INPUT, get(&ours)),
+        ("unreviewed", ("UNREVIEWED_OPERATION", 7, 403), http("GET", "/raw", &[])),
+        ("forbidden", ("FORBIDDEN", 7, 403), http("GET", "/pages", &[])),
+        ("obligation", ("ENFORCER_REFUSED", 7, 403), http("GET", "/cards", &[])),
+        ("step-up", ("CONFIRM_REQUIRED", 7, 403), http("GET", "/mail", &[])),
+    ];
+    let served = served();
+    let mut bodies: BTreeMap<(String, String, String), String> = BTreeMap::new();
+    for (name, (reason_code, grpc, status), request) in &cases {
+        let answer = served.proxy(request);
+        assert_eq!(*reason_code, reason(&answer), "{name}");
+        let denial = denied(&answer);
+        assert_eq!(*grpc, answer.status.as_ref().unwrap().code, "{name}");
+        assert_eq!(*status, denial.status.as_ref().unwrap().code, "{name}");
+        let headers: BTreeMap<String, String> = denial
+            .headers
+            .iter()
+            .map(|o| o.header.clone().unwrap())
+            .map(|h| (h.key, h.value))
+            .collect();
+        let id = &metadata(&answer)["decision_id"];
+        assert_eq!(Some(id), headers.get("x-authz-decision-id"));
+        assert_eq!(Some("application/json"), headers.get("content-type").map(String::as_str));
+        assert_eq!(*status == 401, headers.contains_key("www-authenticate"), "{name}");
+        let body: Value = serde_json::from_str(&denial.body).unwrap();
+        assert_eq!(id, body["decision_id"].as_str().unwrap());
+        let text = |key: &str| body[key].as_str().unwrap().to_owned();
+        let triple = (text("public_code"), text("next_action"), text("retry"));
+        if body.get("reason").is_none() {
+            let without_id = denial.body.replace(id, "");
+            let known = bodies.entry(triple).or_insert_with(|| without_id.clone());
+            assert_eq!(*known, without_id, "{name}: bodies of one triple are equal");
+        }
+    }
+    assert!(bodies.len() >= 5);
+    assert_eq!(cases.len(), served.records().len());
+}
+
+/// A bundle may let agents see a policy's reason; only then the body has one.
+#[test]
+fn shown_reason() {
+    let served = served();
+    let body = |answer: &ext::CheckResponse| -> Value {
+        serde_json::from_str(&denied(answer).body).unwrap()
+    };
+    let shown = body(&served.proxy(&http("GET", "/pages", &[])));
+    assert_eq!("the wiki is closed", shown["reason"]);
+    let hidden = body(&served.proxy(&http("GET", "/mail", &[])));
+    assert!(hidden.get("reason").is_none(), "{hidden}");
+}
+
+/// Requests that are well, in every form that callers use.
+#[test]
+fn accepted_forms() {
+    let served = served();
+    let json_type = ("content-type", "application/json");
+    let bearer = format!("bEaReR {}", svid());
+    let cases: Vec<(&str, ext::CheckRequest)> = vec![
+        ("map of texts", http("GET", "/customers?q=a&limit=3", &[])),
+        ("scheme in any case", http("GET", "/customers?q=a", &[("authorization", &bearer)])),
+        ("bytes, as gRPC itself sends", raw("GET", "/customers?q=a", &[])),
+        (
+            "a header of bytes that nobody reads",
+            raw("GET", "/customers?q=a", &[("x-photo", b"\xff\xfe")]),
+        ),
+        ("a routed header", raw("GET", "/customers?q=a", &[("x-sort", b"up")])),
+        (
+            "text body",
+            edit(http("POST", "/customers", &[json_type]), |h| h.body = "{\"q\":\"a\"}".into()),
+        ),
+        (
+            "raw body",
+            edit(
+                http("POST", "/customers", &[json_type, ("x-envoy-auth-partial-body", "false")]),
+                |h| {
+                    h.raw_body = b"{\"q\":\"a\"}".to_vec();
+                },
+            ),
+        ),
+    ];
+    for (name, request) in &cases {
+        let answer = served.proxy(request);
+        assert_eq!("PERMITTED", reason(&answer), "{name}");
+        ok(&answer);
+    }
+    let mut card = http("GET", "/cards", &[]);
+    let extensions = &mut card.attributes.as_mut().unwrap().context_extensions;
+    extensions.insert("authz.supported_obligations".to_owned(), "log, redact:card".to_owned());
+    assert_eq!("PERMITTED", reason(&served.proxy(&card)));
+}
+
+/// The proxy's view of its peer proves nothing here, set or not; a workload's name in it is no credential.
+#[test]
+fn source_principal_is_no_credential() {
+    let served = served();
+    for principal in ["", BOT, "*"] {
+        let mut request =
+            http("GET", "/customers?q=a", &[("authorization", "\0"), ("authz-subject", "\0")]);
+        let source = attributes::Peer {
+            principal: principal.to_owned(),
+            service: BOT.to_owned(),
+            ..attributes::Peer::default()
+        };
+        request.attributes.as_mut().unwrap().source = Some(source);
+        let answer = served.proxy(&request);
+        assert_eq!(
+            ("NO_CREDENTIAL", 401),
+            (&*reason(&answer), denied(&answer).status.as_ref().unwrap().code)
+        );
+        assert_eq!("", metadata(&answer)["principal"]);
+    }
+}
+
+/// Our own failures are denials that no `failure_mode_allow` turns round: RPC OK, a status that is not, 503 or 429.
+#[test]
+fn own_failures_are_denials() {
+    let served = served();
+    let engine = &served.engine;
+    let request = http("GET", "/customers?q=a", &[]).encode_to_vec();
+    let late = Transport { remaining: Some(std::time::Duration::ZERO), ..Transport::by("dev") };
+    let empty = unloaded(&json!({}));
+    for (bytes, grpc, status) in [
+        (engine.envoy_check(&request, &late), 4, 503),
+        (engine.refusal(Surface::ExtAuthz, ReasonCode::Overloaded), 8, 429),
+        (engine.refusal(Surface::ExtAuthz, ReasonCode::Deadline), 4, 503),
+        (engine.refusal(Surface::ExtAuthz, ReasonCode::Unavailable), 14, 503),
+        (engine.refusal(Surface::ExtAuthz, ReasonCode::Permitted), 14, 503),
+        (empty.engine.envoy_check(&request, &Transport::by("dev")), 14, 503),
+    ] {
+        let answer = ext::CheckResponse::decode(bytes.as_slice()).unwrap();
+        assert_eq!(grpc, answer.status.as_ref().unwrap().code);
+        assert_eq!(status, denied(&answer).status.as_ref().unwrap().code);
+    }
+    // Only by opt-in it is an error; the code stays non-zero for proxies that do not know the field.
+    let opted = served_with(&json!({"envoy_error_response": true}));
+    let bytes = opted.engine.refusal(Surface::ExtAuthz, ReasonCode::Unavailable);
+    let answer = ext::CheckResponse::decode(bytes.as_slice()).unwrap();
+    assert!(matches!(answer.http_response, Some(HttpResponse::ErrorResponse(_))));
+    assert_eq!(14, answer.status.as_ref().unwrap().code);
+    let denial = opted.proxy(&http("GET", "/pages", &[]));
+    denied(&denial);
+}
+
+/// A proxy is answered only where its listener makes it an enforcer.
+#[test]
+fn only_enforcers_are_answered() {
+    let served = served();
+    let request = http("GET", "/customers?q=a", &[]).encode_to_vec();
+    let ask = |listener: &str| {
+        let bytes = served.engine.envoy_check(&request, &Transport::by(listener));
+        reason(&ext::CheckResponse::decode(bytes.as_slice()).unwrap())
+    };
+    assert_eq!("PERMITTED", ask("crm"));
+    for listener in ["own", "admin", "unknown"] {
+        assert_eq!("ENFORCER_REFUSED", ask(listener), "{listener}");
+    }
+}
