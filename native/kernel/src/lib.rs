@@ -20,3 +20,5 @@ pub mod reason;
 pub mod routes;
 pub mod schema;
 pub mod source;
+#[cfg(feature = "test-support")]
+pub mod test_support;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::arguments::ArgumentSchema;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::evaluate::syntax::ActionScope;
-use crate::evaluate::{Base, Words};
+use crate::evaluate::{Base, Constants, Words};
 use crate::model::{Effect, Model, Operation, System, Tier};
 use crate::policy::{self, Cache, Catalog, Covered, Placed};
 use crate::routes::RouteTable;
@@ -20,6 +20,7 @@ pub struct Plan {
     pub(crate) policies: Vec<Placed>,
     cache: Cache,
     pub(crate) words: Words,
+    pub(crate) constants: Constants,
     operations: HashMap<String, Prepared>,
     /// Our own operations stand beside the bundle's.
     own: Vec<Operation>,
@@ -159,7 +160,8 @@ impl Plan {
         let warnings = diagnostics.iter().cloned().collect();
         diagnostics.finish(())?;
         let labels = Labels::of(&model);
-        Ok(Self { model, warnings, policies, cache, words, operations, own, labels })
+        let constants = Constants::of(policies.iter().map(|placed| &placed.policy.rule));
+        Ok(Self { model, warnings, policies, cache, words, constants, operations, own, labels })
     }
 
     /// `name` of `bundle.yaml`.

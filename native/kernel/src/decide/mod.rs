@@ -147,6 +147,7 @@ fn judge(
     let subject = has_subject(facts);
     let context = words.context(
         keys,
+        &plan.constants,
         &ContextFacts {
             input: resolved.arguments.values(),
             tier: i64::from(tier as u8),

@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use cedar_policy_core::ast::{
-    Context, Eid, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, Expr, Literal,
-    Name, PartialValue, Policy, PrincipalOrResourceConstraint, Request, SlotEnv, Value, ValueKind,
+    BinaryOp, Context, Eid, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, Expr,
+    ExprKind, Literal, Name, PartialValue, Policy, PrincipalOrResourceConstraint, Request, SlotEnv,
+    Value, ValueKind, Var,
 };
 use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
 use cedar_policy_core::evaluator::Evaluator;
@@ -37,6 +38,23 @@ pub(crate) struct Rule {
     pub(crate) store: bool,
     /// Context keys that the body reads.
     pub(crate) keys: Keys,
+    constants: Vec<(SmolStr, Value)>,
+}
+
+/// The hidden key of `context` under which bodies find their constants; no schema declares it, so no policy reads it.
+const CONSTANTS: &str = "#constants";
+/// The hidden key of the time in milliseconds: comparing numbers spares parsing a duration in each decision.
+const NOW: &str = "#now";
+
+/// Constants of an extension type, made at load.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Constants(Arc<BTreeMap<SmolStr, Value>>);
+
+impl Constants {
+    /// The constants of all rules.
+    pub(crate) fn of<'a>(rules: impl Iterator<Item = &'a Rule>) -> Self {
+        Self(Arc::new(rules.flat_map(|rule| rule.constants.iter().cloned()).collect()))
+    }
 }
 
 /// What a scope says of the principal or the resource.
@@ -84,13 +102,21 @@ impl Rule {
     pub(crate) fn new(policy: &Policy, reading: &syntax::Reading) -> Self {
         let principal = Scope::new(policy.principal_constraint().as_inner());
         let resource = Scope::new(policy.resource_constraint().as_inner());
+        let mut constants = Vec::new();
+        // INVARIANT (depth): what is too deep to copy is refused by its reading, and never judged.
+        let body = policy
+            .non_scope_constraints()
+            .filter(|_| !reading.too_large)
+            .map(|body| Arc::new(syntax::bare(body, &mut |expr| rewritten(expr, &mut constants))));
         Self {
             per_principal: reading.principal || !matches!(principal, Scope::Any),
             principal,
             resource,
-            body: policy.non_scope_constraints_arc().cloned(),
             store: reading.store,
-            keys: reading.keys,
+            // What only compares the time reads a number instead.
+            keys: body.as_deref().map_or_else(Keys::default, syntax::keys),
+            body,
+            constants,
         }
     }
 }
@@ -338,8 +364,18 @@ impl Words {
     }
 
     /// The context, of only the keys that the slice reads.
-    pub(crate) fn context(&self, keys: Keys, facts: &ContextFacts<'_>) -> Result<Context, Unready> {
+    pub(crate) fn context(
+        &self,
+        keys: Keys,
+        constants: &Constants,
+        facts: &ContextFacts<'_>,
+    ) -> Result<Context, Unready> {
         let mut map: BTreeMap<SmolStr, Value> = BTreeMap::new();
+        if !constants.0.is_empty() {
+            let all = Value::record_arc(Arc::clone(&constants.0), None);
+            map.insert(SmolStr::new_static(CONSTANTS), all);
+        }
+        map.insert(SmolStr::new_static(NOW), long(facts.time));
         for key in Key::ALL {
             if !keys.contains(key) {
                 continue;
@@ -454,6 +490,54 @@ fn boolean(value: bool) -> Value {
 fn record<const N: usize>(members: [(&'static str, Value); N]) -> Value {
     let members = members.into_iter().map(|(name, value)| (SmolStr::new_static(name), value));
     Value::record_arc(Arc::new(members.collect()), None)
+}
+
+/// What stands for a constant, or for a comparison of the time with one.
+fn rewritten(expr: &Expr, constants: &mut Vec<(SmolStr, Value)>) -> Option<Expr> {
+    let hidden = |name| Expr::get_attr(Expr::var(Var::Context), SmolStr::new_static(name));
+    match expr.expr_kind() {
+        ExprKind::ExtensionFunctionApp { fn_name, args } => {
+            let (name, value) = constant(fn_name, args)?;
+            constants.push((name.clone(), value));
+            Some(Expr::get_attr(hidden(CONSTANTS), name))
+        }
+        ExprKind::BinaryApp {
+            op: op @ (BinaryOp::Less | BinaryOp::LessEq | BinaryOp::Eq),
+            arg1,
+            arg2,
+        } => {
+            let now = || hidden(NOW);
+            if syntax::is_time(arg1) {
+                Some(Expr::binary_app(*op, now(), Expr::val(milliseconds(arg2)?)))
+            } else if syntax::is_time(arg2) {
+                Some(Expr::binary_app(*op, Expr::val(milliseconds(arg1)?), now()))
+            } else {
+                None
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Milliseconds since the epoch of `datetime("…")`.
+fn milliseconds(expr: &Expr) -> Option<i64> {
+    let ExprKind::ExtensionFunctionApp { fn_name, args } = expr.expr_kind() else { return None };
+    let (_, value) = constant(fn_name, args)?;
+    let name = |text| Name::parse_unqualified_name(text).ok();
+    let epoch = call(&name("datetime")?, &[text("1970-01-01")]).ok()?;
+    let since = call(&name("durationSince")?, &[value, epoch]).ok()?;
+    match call(&name("toMilliseconds")?, &[since]).ok()?.value {
+        ValueKind::Lit(Literal::Long(number)) => Some(number),
+        _ => None,
+    }
+}
+
+/// The value of a call on texts alone, named by the call itself; none where it is none, or fails.
+fn constant(function: &Name, arguments: &[Expr]) -> Option<(SmolStr, Value)> {
+    let [argument] = arguments else { return None };
+    let ExprKind::Lit(literal @ Literal::String(text)) = argument.expr_kind() else { return None };
+    let value = call(function, &[literal.clone().into()]).ok()?;
+    Some((format!("{function}({text})").into(), value))
 }
 
 fn call(function: &Name, arguments: &[Value]) -> Result<Value, Unready> {

@@ -17,6 +17,10 @@ use crate::schema::{Key, Keys};
 
 /// How many nodes one policy may have.
 const MAX_NODES: usize = 10_000;
+/// How deep its conditions may nest: each `&&` of a row counts, since they nest to the left.
+const MAX_DEPTH: usize = 200;
+/// How deep brackets may nest in the text, and how many `if` a policy may have.
+const MAX_BRACKETS: usize = 64;
 
 /// A policy as it stands in a file.
 #[derive(Clone, Debug)]
@@ -32,6 +36,11 @@ pub(crate) struct Parsed {
 /// Parses a file; policies come in the order of the text.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Parsed>, Diagnostics> {
     let lines = Lines::new(text);
+    if let Some(offset) = too_deep(text) {
+        let at = lines.at(file, offset);
+        let what = format!("the policy nests deeper than {MAX_BRACKETS}");
+        return Err(Diagnostic::error(&at, what, "Split it.").into());
+    }
     let set = parse_policyset(text).map_err(|errors| {
         let mut all = Diagnostics::new();
         for error in errors.iter() {
@@ -74,6 +83,48 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Parsed>, Diagnostics> 
     }
     policies.sort_by_key(|(offset, _)| *offset);
     all.finish(policies.into_iter().map(|(_, parsed)| parsed).collect())
+}
+
+/// Where a text nests too deep: Cedar's parser and validator recurse without a limit of their own, and a stack that
+/// overflows ends the process.
+fn too_deep(text: &str) -> Option<usize> {
+    let (mut depth, mut branches) = (0_usize, 0_usize);
+    let mut chars = text.char_indices().peekable();
+    let mut word = String::new();
+    while let Some((offset, character)) = chars.next() {
+        if character.is_alphanumeric() || character == '_' {
+            if word.len() < 3 {
+                word.push(character);
+            }
+            continue;
+        }
+        if word == "if" {
+            branches = branches.saturating_add(1);
+        }
+        word.clear();
+        match character {
+            '/' if chars.peek().is_some_and(|(_, next)| *next == '/') => {
+                while chars.next_if(|(_, next)| *next != '\n').is_some() {}
+            }
+            '"' => {
+                while let Some((_, inner)) = chars.next() {
+                    match inner {
+                        '"' => break,
+                        '\\' => drop(chars.next()),
+                        _ => {}
+                    }
+                }
+            }
+            '(' | '[' | '{' => depth = depth.saturating_add(1),
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            ';' => (depth, branches) = (0, 0),
+            _ => {}
+        }
+        if depth > MAX_BRACKETS || branches > MAX_BRACKETS {
+            return Some(offset);
+        }
+    }
+    None
 }
 
 /// Line starts of a text.
@@ -152,8 +203,26 @@ pub(crate) struct Reading {
     pub(crate) store: bool,
     /// Kinds whose satisfaction keeps the policy from firing.
     pub(crate) lifted_by: BTreeSet<String>,
-    /// The policy has more nodes than allowed.
+    /// The policy has more nodes, or nests deeper, than allowed.
     pub(crate) too_large: bool,
+}
+
+impl Reading {
+    fn empty() -> Self {
+        Self {
+            actions: ActionScope::Any,
+            keys: Keys::default(),
+            key_reads: Vec::new(),
+            inputs: Vec::new(),
+            whole_context: None,
+            names: Vec::new(),
+            body_actions: BTreeSet::new(),
+            principal: false,
+            store: false,
+            lifted_by: BTreeSet::new(),
+            too_large: false,
+        }
+    }
 }
 
 /// Permit or forbid.
@@ -179,19 +248,7 @@ pub(crate) fn annotations(policy: &Policy) -> Vec<(String, String, usize)> {
 /// Reads a policy through.
 pub(crate) fn reading(policy: &Policy) -> Reading {
     let start = policy.loc().map_or(0, |loc| loc.start());
-    let mut reading = Reading {
-        actions: ActionScope::Any,
-        keys: Keys::default(),
-        key_reads: Vec::new(),
-        inputs: Vec::new(),
-        whole_context: None,
-        names: Vec::new(),
-        body_actions: BTreeSet::new(),
-        principal: false,
-        store: false,
-        lifted_by: BTreeSet::new(),
-        too_large: false,
-    };
+    let mut reading = Reading::empty();
     let name = |uid: &EntityUID, names: &mut Vec<Named>| {
         let offset = uid.loc().map_or(start, |loc| loc.start()).saturating_sub(start);
         names.push(Named {
@@ -230,11 +287,11 @@ pub(crate) fn reading(policy: &Policy) -> Reading {
 
 fn walk(body: &Expr, start: usize, reading: &mut Reading) {
     // A list of work instead of recursion: the depth of an expression is the author's.
-    let mut work: Vec<&Expr> = vec![body];
+    let mut work: Vec<(&Expr, usize)> = vec![(body, 0)];
     let mut nodes = 0_usize;
-    while let Some(expr) = work.pop() {
+    while let Some((expr, depth)) = work.pop() {
         nodes = nodes.saturating_add(1);
-        if nodes > MAX_NODES {
+        if nodes > MAX_NODES || depth > MAX_DEPTH {
             reading.too_large = true;
             return;
         }
@@ -256,6 +313,7 @@ fn walk(body: &Expr, start: usize, reading: &mut Reading) {
             }
             continue;
         }
+        let mut below: Vec<&Expr> = Vec::new();
         match expr.expr_kind() {
             ExprKind::Lit(Literal::EntityUID(uid)) => {
                 let kind = uid.entity_type().to_string();
@@ -272,30 +330,31 @@ fn walk(body: &Expr, start: usize, reading: &mut Reading) {
             }
             ExprKind::Var(_) => reading.store = true,
             ExprKind::If { test_expr, then_expr, else_expr } => {
-                work.extend([test_expr.as_ref(), then_expr, else_expr]);
+                below.extend([test_expr.as_ref(), then_expr, else_expr]);
             }
             ExprKind::And { left, right } | ExprKind::Or { left, right } => {
-                work.extend([left.as_ref(), right]);
+                below.extend([left.as_ref(), right]);
             }
-            ExprKind::UnaryApp { arg, .. } => work.push(arg),
+            ExprKind::UnaryApp { arg, .. } => below.push(arg),
             ExprKind::BinaryApp { op, arg1, arg2 } => {
                 if matches!(op, BinaryOp::In | BinaryOp::GetTag | BinaryOp::HasTag) {
                     reading.store = true;
                 }
-                work.extend([arg1.as_ref(), arg2]);
+                below.extend([arg1.as_ref(), arg2]);
             }
-            ExprKind::ExtensionFunctionApp { args, .. } => work.extend(args.iter()),
+            ExprKind::ExtensionFunctionApp { args, .. } => below.extend(args.iter()),
             // What is left below an attribute is no plain path in `context`, so it may be an entity.
             ExprKind::GetAttr { expr, .. }
             | ExprKind::HasAttr { expr, .. }
             | ExprKind::ExtHasAttr { expr, .. } => {
                 reading.store = true;
-                work.push(expr);
+                below.push(expr);
             }
-            ExprKind::Like { expr, .. } | ExprKind::Is { expr, .. } => work.push(expr),
-            ExprKind::Set(items) => work.extend(items.iter()),
-            ExprKind::Record(members) => work.extend(members.values()),
+            ExprKind::Like { expr, .. } | ExprKind::Is { expr, .. } => below.push(expr),
+            ExprKind::Set(items) => below.extend(items.iter()),
+            ExprKind::Record(members) => below.extend(members.values()),
         }
+        work.extend(below.into_iter().map(|expr| (expr, depth.saturating_add(1))));
     }
 }
 
@@ -355,4 +414,64 @@ fn lifts(body: &Expr, kinds: &mut BTreeSet<String>) {
             _ => {}
         }
     }
+}
+
+/// The conditions without places, and with each constant of an extension type (`datetime("…")`) read from the context.
+///
+/// The evaluator copies the place of every node that it visits, and parses each constant anew: together that costs
+/// more than the evaluation. Messages have the policy's own place.
+///
+/// Args:
+/// * `read`: what stands for an expression; none leaves it as it is.
+// Recursion is bounded by `MAX_DEPTH`: the caller has checked.
+pub(crate) fn bare(expr: &Expr, read: &mut dyn FnMut(&Expr) -> Option<Expr>) -> Expr {
+    if let Some(other) = read(expr) {
+        return other;
+    }
+    match expr.expr_kind() {
+        ExprKind::Lit(literal) => Expr::val(literal.clone()),
+        ExprKind::Var(variable) => Expr::var(*variable),
+        ExprKind::Slot(slot) => Expr::slot(*slot),
+        ExprKind::Unknown(unknown) => Expr::unknown(unknown.clone()),
+        ExprKind::If { test_expr, then_expr, else_expr } => {
+            Expr::ite(bare(test_expr, read), bare(then_expr, read), bare(else_expr, read))
+        }
+        ExprKind::And { left, right } => Expr::and(bare(left, read), bare(right, read)),
+        ExprKind::Or { left, right } => Expr::or(bare(left, read), bare(right, read)),
+        ExprKind::UnaryApp { op, arg } => Expr::unary_app(*op, bare(arg, read)),
+        ExprKind::BinaryApp { op, arg1, arg2 } => {
+            Expr::binary_app(*op, bare(arg1, read), bare(arg2, read))
+        }
+        ExprKind::ExtensionFunctionApp { fn_name, args } => {
+            let args = args.iter().map(|arg| bare(arg, read)).collect();
+            Expr::call_extension_fn(fn_name.clone(), args)
+        }
+        ExprKind::GetAttr { expr, attr } => Expr::get_attr(bare(expr, read), attr.clone()),
+        ExprKind::HasAttr { expr, attr } => Expr::has_attr(bare(expr, read), attr.clone()),
+        ExprKind::ExtHasAttr { expr, attrs } => {
+            Expr::extended_has_attr(bare(expr, read), attrs.clone())
+        }
+        ExprKind::Like { expr, pattern } => Expr::like(bare(expr, read), pattern.clone()),
+        ExprKind::Is { expr, entity_type } => {
+            Expr::is_entity_type(bare(expr, read), entity_type.clone())
+        }
+        ExprKind::Set(items) => Expr::set(items.iter().map(|item| bare(item, read))),
+        ExprKind::Record(members) => {
+            let members = members.iter().map(|(name, member)| (name.clone(), bare(member, read)));
+            Expr::record_arc(Arc::new(members.collect()))
+        }
+    }
+}
+
+/// Whether the expression is `context.time`.
+pub(crate) fn is_time(expr: &Expr) -> bool {
+    matches!(expr.expr_kind(), ExprKind::GetAttr { .. })
+        && context_path(expr).is_some_and(|path| path == [Key::Time.as_str()])
+}
+
+/// Context keys that an expression reads.
+pub(crate) fn keys(expr: &Expr) -> Keys {
+    let mut reading = Reading::empty();
+    walk(expr, 0, &mut reading);
+    reading.keys
 }

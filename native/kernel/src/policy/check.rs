@@ -57,7 +57,11 @@ fn check_all(
     let policy = &placed.policy;
     let reading = &policy.reading;
     if reading.too_large {
-        diagnostics.error(&placed.at, "the policy has more than 10,000 nodes", "Split it.");
+        diagnostics.error(
+            &placed.at,
+            "the policy has more than 10,000 nodes, or nests deeper than 200",
+            "Split it.",
+        );
         return None;
     }
     let covered = scope(placed, catalog, diagnostics)?;

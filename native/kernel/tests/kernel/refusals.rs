@@ -167,7 +167,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     (
         "@id(\"a\") forbid(principal, action, resource) when { ",
         &[
-            "1:52: unexpected end of input. Expected `!`, `(`, `-`, `[`, `{`, `}`, `true`, `false`, identifier, `principal`, `action`, `resource`, `context`, `if`, number, `?principal`, `?resource`, or string literal.",
+            "1:52: unexpected end of input. Expected `!`, `(`, `-`, `[`, `{`, `}`, `false`, identifier, `if`, number, `?principal`, `?resource`, string literal, or `true`.",
         ],
     ),
 ];
@@ -267,4 +267,26 @@ fn names_that_are_ours_are_refused() {
          support.yaml:9:3: the destination class `none` stands for an operation without destination. Use another name.",
         errors
     );
+}
+
+#[test]
+fn conditions_that_nest_too_deep_are_refused() {
+    let policy =
+        |body: &str| format!("@id(\"a\") permit(principal, action, resource) when {{ {body} }};");
+    let row = |count: usize| policy(&vec!["context.tier < 3"; count].join(" && "));
+    assert_eq!(Vec::<String>::new(), refusals(&row(150)));
+    let long = "policies/support.cedar:1:1: the policy has more than 10,000 nodes, or nests deeper than 200. Split it.";
+    assert_eq!(vec![long], refusals(&row(600)));
+    for (open, close) in [("(", ")"), ("!(", ")"), ("[", "]"), ("if true then true else ", "")] {
+        let body = format!("{}context.chain.subject{}", open.repeat(20_000), close.repeat(20_000));
+        let lines = refusals(&policy(&body));
+        assert!(lines[0].ends_with("the policy nests deeper than 64. Split it."), "{lines:?}");
+    }
+    // What stands in texts and comments does not count.
+    let brackets = "(".repeat(100);
+    let plain = format!(
+        "// {brackets}\n{}",
+        policy(&format!("context.enforcer == \"\\\"{brackets}\" || context.tier == 0"))
+    );
+    assert_eq!(Vec::<String>::new(), refusals(&plain));
 }

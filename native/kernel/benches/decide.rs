@@ -1,0 +1,140 @@
+//! A warm decision from typed facts to verdict, and a reload.
+//!
+//! `cargo bench -p authz-kernel --features test-support --bench decide`
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a benchmark stops where its bundle is wrong"
+)]
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+
+use authz_kernel::decide::decide;
+use authz_kernel::decision::{
+    Claim, Facts, Outcome, Principal, Proof, ProofMethod, Request, Subject, Time,
+};
+use authz_kernel::model::Model;
+use authz_kernel::plan::Plan;
+use authz_kernel::source;
+use authz_kernel::test_support::{bundle_of, operation_id, operations_of};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+
+const NOW: Time = Time(1_795_564_800_000);
+const REQUESTS: usize = 1_000;
+
+fn load(policies: usize, changed: usize) -> Model {
+    let files: BTreeMap<String, Vec<u8>> = bundle_of(policies, changed)
+        .into_iter()
+        .map(|(path, text)| (path, text.into_bytes()))
+        .collect();
+    source::load(&files, &BTreeMap::new()).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn compile(model: Model, previous: Option<&Plan>) -> Plan {
+    Plan::compile(model, previous).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+struct Ask {
+    operation: String,
+    arguments: String,
+    chain: Vec<Principal>,
+}
+
+fn agent(name: &str) -> Principal {
+    Principal::Agent {
+        spiffe_id: format!("spiffe://bench.example/ns/bench/sa/{name}"),
+        trust_domain: "bench.example".to_owned(),
+    }
+}
+
+/// A thousand distinct requests over all operations.
+fn asks(operations: usize, principals: usize) -> Vec<Ask> {
+    let groups = Claim::Texts(vec!["employees".to_owned(), "berlin".to_owned()]);
+    (0..REQUESTS)
+        .map(|index| {
+            let user = Principal::User(Subject {
+                issuer: "corp".to_owned(),
+                sub: format!("user-{}", index % 256),
+                claims: BTreeMap::from([("groups".to_owned(), groups.clone())]),
+            });
+            let agents = (1..principals).map(|hop| agent(&format!("worker-{}-{hop}", index % 256)));
+            Ask {
+                operation: operation_id((index * 7919) % operations),
+                arguments: format!(
+                    r#"{{"id": "a-{index}", "amount": {}, "currency": "EUR", "note": "invoice {index}"}}"#,
+                    index % 400
+                ),
+                chain: [user].into_iter().chain(agents).collect(),
+            }
+        })
+        .collect()
+}
+
+fn decisions(criterion: &mut Criterion) {
+    for policies in [100, 1_000, 10_000] {
+        let plan = compile(load(policies, 0), None);
+        for principals in [2, 4] {
+            let asks = asks(operations_of(policies), principals);
+            let mut next = asks.iter().cycle();
+            let mut one = || {
+                let ask = next.next().unwrap();
+                let facts = Facts {
+                    enforcer: "envoy",
+                    chain: &ask.chain,
+                    proof: Proof {
+                        method: ProofMethod::JwtSvid,
+                        bound: false,
+                        age: Some(60),
+                        acr: "",
+                    },
+                    confidence: 0,
+                };
+                let request = Request {
+                    operation: &ask.operation,
+                    arguments: ask.arguments.as_bytes(),
+                    resource: None,
+                    destinations: &[],
+                    supported_obligations: &[],
+                };
+                decide(&plan, &facts, &request, NOW)
+            };
+            assert_eq!(Outcome::Permit, one().outcome);
+            criterion.bench_function(
+                &format!("decide/{policies} policies/chain of {principals}"),
+                |bencher| {
+                    bencher.iter(|| black_box(one()));
+                },
+            );
+        }
+    }
+}
+
+fn reloads(criterion: &mut Criterion) {
+    let serving = compile(load(10_000, 0), None);
+    let mut group = criterion.benchmark_group("reload/10000 policies, 10 changed");
+    group.sample_size(10);
+    group.bench_function("read and compile", |bencher| {
+        bencher.iter(|| black_box(compile(load(10_000, 10), Some(&serving))));
+    });
+    group.bench_function("compile", |bencher| {
+        let model = load(10_000, 10);
+        bencher.iter_batched(
+            || model.clone(),
+            |model| black_box(compile(model, Some(&serving))),
+            BatchSize::PerIteration,
+        );
+    });
+    group.bench_function("compile, nothing cached", |bencher| {
+        let model = load(10_000, 10);
+        bencher.iter_batched(
+            || model.clone(),
+            |model| black_box(compile(model, None)),
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, decisions, reloads);
+criterion_main!(benches);
