@@ -455,9 +455,8 @@ impl CaseFile {
                 return fail(test.at, what, "Move the call into `steps`.");
             }
             Some(steps) => {
-                for step in
-                    steps.iter().filter(|s| s.value.call.is_none() && s.value.http.is_none())
-                {
+                let empty = |s: &&At<Step>| s.value.call.is_none() && s.value.http.is_none();
+                if let Some(step) = steps.iter().find(empty) {
                     return fail(step.at, "a step needs `call` or `http`", "Say what is called.");
                 }
             }
@@ -654,10 +653,7 @@ impl Call<'_> {
             || said(&request.approval_id)
             || request.labels.as_ref().is_some_and(|labels| !labels.is_empty())
             || request.mode.as_ref().is_some_and(|mode| !mode.is_empty() && mode != "ENFORCE")
-            || (self.operation.is_none()
-                && self
-                    .http
-                    .is_some_and(|http| http.credentials == Some(false) || said(&http.principal)))
+            || (self.operation.is_none() && self.http.is_some_and(Http::is_for_servers))
     }
 
     fn judge(
@@ -707,6 +703,17 @@ impl Call<'_> {
 }
 
 impl Http {
+    /// Whether it says who acts, or for which task: that is read before the kernel is asked.
+    fn is_for_servers(&self) -> bool {
+        let names = ["authorization", "dpop", "baggage"];
+        self.credentials == Some(false)
+            || self.principal.as_ref().is_some_and(|principal| !principal.is_empty())
+            || self
+                .headers
+                .iter()
+                .any(|(name, _)| names.contains(&name.as_str()) || name.starts_with("authz-"))
+    }
+
     fn headers(&self) -> Vec<(&str, &str)> {
         self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
     }
@@ -746,7 +753,7 @@ impl Test {
             expect: &step.value.expect,
         });
         let own = self.expect.as_ref().filter(|_| self.steps.is_none()).map(|expect| Call {
-            at: at,
+            at,
             who: self.r#as.as_ref(),
             evidence: self.evidence.is_some(),
             listener: self.listener.as_deref(),
@@ -756,7 +763,7 @@ impl Test {
             bytes: self.input_base64.is_some(),
             request: &self.request,
             http: self.http.as_ref(),
-            expect: expect,
+            expect,
         });
         steps.chain(own)
     }

@@ -46,3 +46,27 @@ fn the_quickstart_bundle_passes_its_tests() {
 fn the_template_of_init_passes_its_tests() {
     passes("authz/tools/templates/init");
 }
+
+#[test]
+fn the_cases_of_every_surface_come_out_the_same_without_one() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/cases");
+    let vars = BTreeMap::from([("trust_domain".to_owned(), "a.example".to_owned())]);
+    let mut passed = 0;
+    for entry in std::fs::read_dir(&root).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let bytes = std::fs::read(&path).unwrap();
+        let cases = casefile::parse(&name, &bytes, &vars).unwrap_or_else(|e| panic!("{e}"));
+        let bundle = root.join("bundles").join(cases.bundle().unwrap());
+        let model = source::load(&files(&bundle), &vars).unwrap_or_else(|e| panic!("{e}"));
+        let plan = Plan::compile(model, None).unwrap_or_else(|e| panic!("{e}"));
+        let report =
+            casefile::run(&plan, &BTreeMap::from([(name, bytes)]), Time(1_800_000_000_000));
+        assert!(report.is_ok(), "{:#?}", report.failed);
+        passed += report.passed;
+    }
+    assert!(passed >= 50, "only {passed} steps ran");
+}
