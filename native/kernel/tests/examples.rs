@@ -70,3 +70,54 @@ fn the_cases_of_every_surface_come_out_the_same_without_one() {
     }
     assert!(passed >= 50, "only {passed} steps ran");
 }
+
+#[test]
+fn a_step_that_comes_out_otherwise_is_reported_with_its_line() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/quickstart/bundle");
+    let vars = BTreeMap::from([("trust_domain".to_owned(), "a.example".to_owned())]);
+    let model = source::load(&files(&root), &vars).unwrap_or_else(|e| panic!("{e}"));
+    let plan = Plan::compile(model, None).unwrap_or_else(|e| panic!("{e}"));
+    let text = "fixtures: {subjects: {alice: {issuer: corp, claims: {groups: [employees]}}}}
+tests:
+  - trace: wrong
+    as: {subject: alice}
+    steps:
+      - {call: crm.search, input: {query: x}, expect: PERMIT}
+      - {call: crm.delete, input: {id: a}, expect: {outcome: STEP_UP, kinds: [approve], policy: nope}}
+";
+    let run = |text: &str| {
+        let files = BTreeMap::from([("tests/a.yaml".to_owned(), text.as_bytes().to_vec())]);
+        casefile::run(&plan, &files, Time(1_800_000_000_000))
+    };
+    let report = run(text);
+    assert_eq!((1, 1), (report.passed, report.failed.len()));
+    let failure = report.failed.first().unwrap();
+    assert_eq!(("wrong", 2, 7), (failure.test.as_str(), failure.step, failure.line));
+    assert_eq!("outcome: STEP_UP, policy: nope, kinds: [approve]", failure.expected);
+    assert_eq!("outcome: DENY, policies: [only-tickets-are-deleted], kinds: []", failure.actual);
+    for (from, to, message) in [
+        (
+            "subject: alice",
+            "subject: alise",
+            "tests/a.yaml:4:19: unknown subject `alise`; declared: alice. Did you mean `alice`? Tests name their principals under `fixtures`.",
+        ),
+        (
+            "trace: wrong",
+            "enforcer: x",
+            "tests/a.yaml:3:5: a test has a name: either `trace` or `case`. Add one.",
+        ),
+        (
+            "    steps:",
+            "    task: {}\n    steps:",
+            "tests/a.yaml:5:11: `task` is not in this version. Remove it.",
+        ),
+        (
+            "STEP_UP",
+            "STEPUP",
+            "tests/a.yaml:7:62: unknown value `STEPUP`; known: PERMIT, STEP_UP, DENY. Did you mean `STEP_UP`?",
+        ),
+    ] {
+        let report = run(&text.replace(from, to));
+        assert_eq!(Some(message), report.failed.first().map(|f| f.message.as_str()));
+    }
+}
