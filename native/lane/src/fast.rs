@@ -47,6 +47,8 @@ const NOT_FOUND: i32 = 5;
 const UNIMPLEMENTED: i32 = 12;
 /// Bytes before a message (gRPC over HTTP/2, Length-Prefixed-Message).
 const PREFIX: usize = 5;
+/// How long the message of a call may take to come.
+const RECEIVE: Duration = Duration::from_secs(5);
 /// Largest health request.
 const MAX_HEALTH: usize = 4096;
 /// How long the runtime may take to let go of what the grace period did not end.
@@ -386,23 +388,22 @@ impl Lane {
         let (parts, body) = request.into_parts();
         let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
         let remaining = header("grpc-timeout").and_then(grpc_timeout);
+        let authorization = authorization(&parts.headers);
         let peer = peer(&parts.extensions);
         // A message that is too long is read as far as shows it, and then is what it is: no request.
         let most = self.engine.max_message_bytes().saturating_add(1);
         let read = read_message(body, most);
-        let message = match remaining {
-            Some(remaining) => match tokio::time::timeout(remaining, read).await {
-                Ok(message) => message,
-                Err(_) => return reply(self.engine.refusal(surface, ReasonCode::Deadline)),
-            },
-            None => read.await,
+        // A sender that never ends its message would hold its permit for ever, and in the end all of them.
+        let patience = remaining.unwrap_or(RECEIVE).min(RECEIVE);
+        let Ok(message) = tokio::time::timeout(patience, read).await else {
+            return reply(self.engine.refusal(surface, ReasonCode::Deadline));
         };
         let transport = Transport {
             listener: &self.listener,
             remaining,
             received,
             trace_parent: header("traceparent"),
-            authorization: header("authorization"),
+            authorization: authorization.as_deref(),
             peer: peer.as_deref(),
         };
         reply(self.engine.answer_async(surface, &message, &transport).await)
@@ -458,6 +459,16 @@ async fn read_message(mut body: Body, most: usize) -> Vec<u8> {
 /// Bytes that are no message of any type: a field of number 0.
 fn garbage() -> Vec<u8> {
     vec![0]
+}
+
+/// The call's own credential. Two of them are joined and a value that is no text is spoilt, so that neither is believed.
+fn authorization(headers: &HeaderMap) -> Option<String> {
+    let values: Vec<_> = headers
+        .get_all("authorization")
+        .iter()
+        .map(|value| String::from_utf8_lossy(value.as_bytes()))
+        .collect();
+    (!values.is_empty()).then(|| values.join(","))
 }
 
 /// gRPC over HTTP/2, `Timeout`: at most 8 digits and a unit.
@@ -536,6 +547,19 @@ fn error(code: i32, reason: &str, message: &str) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Two credentials are no credential, and nor are bytes.
+    #[test]
+    fn authorization_is_one_value() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(None, authorization(&headers));
+        headers.append("authorization", HeaderValue::from_static("Bearer a"));
+        assert_eq!(Some("Bearer a"), authorization(&headers).as_deref());
+        headers.append("authorization", HeaderValue::from_static("Bearer b"));
+        assert_eq!(Some("Bearer a,Bearer b"), authorization(&headers).as_deref());
+        headers.insert("authorization", HeaderValue::from_bytes(b"Bearer \xff").unwrap());
+        assert!(crate::ask::authorization(&authorization(&headers).unwrap()).is_err());
+    }
 
     /// Units of `grpc-timeout`; anything else is no deadline.
     #[test]
