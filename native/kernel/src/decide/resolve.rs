@@ -74,7 +74,7 @@ fn resource(
 ) -> Result<Known, Refusal> {
     let Some(ResourceRule { collection, id }) = &operation.resource else {
         return match request.resource {
-            None | Some("") => Ok(plan.words.system(&operation.system)?),
+            None | Some("") => Ok(plan.words.system(&operation.system)),
             Some(_) => Err(bad(format!(
                 "`{}` acts on no collection, so no resource may be named",
                 operation.id
@@ -101,12 +101,7 @@ fn resource(
         (None, _) => String::new(),
     };
     let labels = plan.labels(collection, &id);
-    Ok(plan.words.resource(
-        &operation.system,
-        collection,
-        &id,
-        labels.iter().map(String::as_str),
-    )?)
+    Ok(plan.words.resource(&operation.system, collection, &id, labels.iter().map(String::as_str)))
 }
 
 /// One way to write an id: without a leading slash, empty or dot segments and control characters, so that no other

@@ -7,7 +7,7 @@
 
 pub(crate) mod syntax;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use cedar_policy_core::ast::{
@@ -187,9 +187,14 @@ pub(crate) struct Base {
 /// The words of a bundle as Cedar entities, made at load.
 #[derive(Debug)]
 pub(crate) struct Words {
-    types: HashMap<&'static str, EntityType>,
+    types: Types,
     kinds: BTreeMap<String, Arc<EntityUID>>,
-    constants: HashMap<(&'static str, String), Value>,
+    classes: BTreeMap<String, Value>,
+    methods: BTreeMap<String, Value>,
+    /// The task of a request without one.
+    no_task: Value,
+    /// Subject proof of a chain with a verified subject, and of one without.
+    proofs: (Value, Value),
     none: SlotEnv,
     epoch: Value,
     duration: Name,
@@ -197,23 +202,23 @@ pub(crate) struct Words {
     decimal: Name,
 }
 
-/// Types that are made per request, and the enumerated ones whose values context holds.
-const TYPES: [&str; 14] = [
-    "Action",
-    "Agent",
-    "User",
-    "Service",
-    "Resource",
-    "Role",
-    "Label",
-    "System",
-    "Collection",
-    "Kind",
-    "DestinationClass",
-    "ProofMethod",
-    "TaskKind",
-    "Template",
-];
+/// The types of entities that are made per request or per operation.
+#[derive(Debug)]
+struct Types {
+    action: EntityType,
+    agent: EntityType,
+    user: EntityType,
+    service: EntityType,
+    resource: EntityType,
+    role: EntityType,
+    label: EntityType,
+    system: EntityType,
+    collection: EntityType,
+}
+
+fn uid(kind: &EntityType, id: &str) -> EntityUID {
+    EntityUID::from_components(kind.clone(), Eid::new(id), None)
+}
 
 /// Facts that policies may read, gathered before any is judged.
 #[derive(Clone, Copy, Debug)]
@@ -246,48 +251,52 @@ impl Words {
             Name::parse_unqualified_name(text)
                 .map_err(|error| Unready(format!("`{text}`: {error}")))
         };
-        let mut types = HashMap::new();
-        for kind in TYPES.into_iter().chain(["SubjectProof"]) {
-            types.insert(kind, EntityType::EntityType(name(kind)?));
-        }
-        let epoch = call(&name("datetime")?, &[text("1970-01-01")])?;
-        let mut words = Self {
-            types,
-            kinds: BTreeMap::new(),
-            constants: HashMap::new(),
+        let kind = |text: &str| name(text).map(EntityType::EntityType);
+        let value =
+            |kind: &EntityType, id: &str| Value::from(Literal::EntityUID(Arc::new(uid(kind, id))));
+        let values = |text: &str| {
+            let kind = kind(text)?;
+            let members = names.members(text).into_iter().flatten();
+            Ok(members.map(|member| (member.clone(), value(&kind, member))).collect())
+        };
+        let (step_up, proof) = (kind("Kind")?, kind("SubjectProof")?);
+        let kinds = names.members("Kind").into_iter().flatten();
+        Ok(Self {
+            types: Types {
+                action: kind("Action")?,
+                agent: kind("Agent")?,
+                user: kind("User")?,
+                service: kind("Service")?,
+                resource: kind("Resource")?,
+                role: kind("Role")?,
+                label: kind("Label")?,
+                system: kind("System")?,
+                collection: kind("Collection")?,
+            },
+            kinds: kinds.map(|id| (id.clone(), Arc::new(uid(&step_up, id)))).collect(),
+            classes: values("DestinationClass")?,
+            methods: values("ProofMethod")?,
+            no_task: record([
+                ("kind", value(&kind("TaskKind")?, "none")),
+                ("template", value(&kind("Template")?, "none")),
+                ("purpose", text("")),
+                ("depth", long(0)),
+                ("age", long(0)),
+            ]),
+            proofs: (value(&proof, "verified"), value(&proof, "self")),
             none: SlotEnv::new(),
-            epoch,
+            epoch: call(&name("datetime")?, &[text("1970-01-01")])?,
             duration: name("duration")?,
             offset: name("offset")?,
             decimal: name("decimal")?,
-        };
-        for kind in names.members("Kind").into_iter().flatten() {
-            words.kinds.insert(kind.clone(), Arc::new(words.uid("Kind", kind)?));
-        }
-        for kind in ["DestinationClass", "ProofMethod", "SubjectProof", "TaskKind", "Template"] {
-            for member in names.members(kind).into_iter().flatten() {
-                let value = Literal::EntityUID(Arc::new(words.uid(kind, member)?)).into();
-                words.constants.insert((kind, member.clone()), value);
-            }
-        }
-        Ok(words)
-    }
-
-    fn uid(&self, kind: &'static str, id: &str) -> Result<EntityUID, Unready> {
-        let kind = self.types.get(kind).ok_or_else(|| Unready(format!("no type `{kind}`")))?;
-        Ok(EntityUID::from_components(kind.clone(), Eid::new(id), None))
-    }
-
-    fn constant(&self, kind: &'static str, id: &str) -> Result<Value, Unready> {
-        let value = self.constants.get(&(kind, id.to_owned())).cloned();
-        value.ok_or_else(|| Unready(format!("`{kind}::{id}` is not declared")))
+        })
     }
 
     /// The base store of an operation.
     pub(crate) fn base(&self, operation: &str, groups: &[String]) -> Result<Base, Unready> {
-        let action = self.uid("Action", operation)?;
-        let groups =
-            groups.iter().map(|group| self.uid("Action", group)).collect::<Result<Vec<_>, _>>()?;
+        let action = uid(&self.types.action, operation);
+        let groups: Vec<EntityUID> =
+            groups.iter().map(|group| uid(&self.types.action, group)).collect();
         let parents: HashSet<EntityUID> = groups.iter().cloned().collect();
         let own =
             Entity::new_with_attr_partial_value(action.clone(), [], HashSet::new(), parents, []);
@@ -304,39 +313,37 @@ impl Words {
     }
 
     /// A principal with the roles that it holds.
-    pub(crate) fn principal(
-        &self,
-        principal: &Principal,
-        roles: &[&str],
-    ) -> Result<Known, Unready> {
+    pub(crate) fn principal(&self, principal: &Principal, roles: &[&str]) -> Known {
         let (kind, id, attributes) = match principal {
             Principal::Agent { spiffe_id, trust_domain } => (
-                "Agent",
+                &self.types.agent,
                 SmolStr::new(spiffe_id),
                 [
                     ("spiffe_id", SmolStr::new(spiffe_id)),
                     ("trust_domain", SmolStr::new(trust_domain)),
                 ],
             ),
-            Principal::User(subject) => ("User", uid_of(subject), subject_attributes(subject)),
+            Principal::User(subject) => {
+                (&self.types.user, uid_of(subject), subject_attributes(subject))
+            }
             Principal::Service(subject) => {
-                ("Service", uid_of(subject), subject_attributes(subject))
+                (&self.types.service, uid_of(subject), subject_attributes(subject))
             }
         };
-        Ok(Known {
-            uid: Arc::new(self.uid(kind, &id)?),
-            ancestors: roles.iter().map(|role| self.uid("Role", role)).collect::<Result<_, _>>()?,
+        Known {
+            uid: Arc::new(uid(kind, &id)),
+            ancestors: roles.iter().map(|role| uid(&self.types.role, role)).collect(),
             attributes: Attributes::Texts(attributes),
-        })
+        }
     }
 
     /// A system as resource, for an operation that acts on no collection.
-    pub(crate) fn system(&self, system: &str) -> Result<Known, Unready> {
-        Ok(Known {
-            uid: Arc::new(self.uid("System", system)?),
+    pub(crate) fn system(&self, system: &str) -> Known {
+        Known {
+            uid: Arc::new(uid(&self.types.system, system)),
             ancestors: SmallVec::new(),
             attributes: Attributes::None,
-        })
+        }
     }
 
     /// A resource of a collection.
@@ -349,18 +356,18 @@ impl Words {
         collection: &str,
         id: &str,
         labels: impl Iterator<Item = &'a str>,
-    ) -> Result<Known, Unready> {
-        let uid = if id.is_empty() { collection.to_owned() } else { format!("{collection}/{id}") };
-        Ok(Known {
-            uid: Arc::new(self.uid("Resource", &uid)?),
-            ancestors: [self.uid("Collection", collection)?, self.uid("System", system)?]
+    ) -> Known {
+        let name = if id.is_empty() { collection.to_owned() } else { format!("{collection}/{id}") };
+        Known {
+            uid: Arc::new(uid(&self.types.resource, &name)),
+            ancestors: [uid(&self.types.collection, collection), uid(&self.types.system, system)]
                 .into_iter()
                 .collect(),
             attributes: Attributes::Resource {
                 id: SmolStr::new(id),
-                labels: labels.map(|label| self.uid("Label", label)).collect::<Result<_, _>>()?,
+                labels: labels.map(|label| uid(&self.types.label, label)).collect(),
             },
-        })
+        }
     }
 
     /// The context, of only the keys that the slice reads.
@@ -383,20 +390,13 @@ impl Words {
             let value = match key {
                 Key::Input => self.record_of(facts.input)?,
                 Key::Tier => long(facts.tier),
-                Key::Task => record([
-                    ("kind", self.constant("TaskKind", "none")?),
-                    ("template", self.constant("Template", "none")?),
-                    ("purpose", text("")),
-                    ("depth", long(0)),
-                    ("age", long(0)),
-                ]),
-                Key::SubjectProof => {
-                    self.constant("SubjectProof", if facts.subject { "verified" } else { "self" })?
-                }
+                Key::Task => self.no_task.clone(),
+                Key::SubjectProof if facts.subject => self.proofs.0.clone(),
+                Key::SubjectProof => self.proofs.1.clone(),
                 Key::Chain => {
-                    let agent = self.types.get("Agent");
+                    let agent = &self.types.agent;
                     let agents =
-                        facts.chain.iter().filter(|known| Some(known.uid.entity_type()) == agent);
+                        facts.chain.iter().filter(|known| known.uid.entity_type() == agent);
                     let agents = agents.map(|known| Literal::EntityUID(known.uid.clone()));
                     record([
                         ("depth", long(facts.depth)),
@@ -407,13 +407,13 @@ impl Words {
                 Key::Enforcer => text(facts.enforcer),
                 Key::Confidence => long(facts.confidence),
                 Key::Destination => record([
-                    ("class", self.constant("DestinationClass", facts.class)?),
+                    ("class", known(&self.classes, facts.class)?),
                     ("trusted", boolean(false)),
                     ("host", text(facts.host)),
                     ("present", boolean(facts.destination)),
                 ]),
                 Key::Proof => record([
-                    ("method", self.constant("ProofMethod", facts.method)?),
+                    ("method", known(&self.methods, facts.method)?),
                     ("bound", boolean(facts.bound)),
                     ("age", long(facts.age)),
                     ("acr", text(facts.acr)),
@@ -465,6 +465,10 @@ impl Words {
         }
         Ok(Value::record_arc(Arc::new(record), None))
     }
+}
+
+fn known(values: &BTreeMap<String, Value>, id: &str) -> Result<Value, Unready> {
+    values.get(id).cloned().ok_or_else(|| Unready(format!("`{id}` is not declared")))
 }
 
 fn uid_of(subject: &Subject) -> SmolStr {
@@ -657,8 +661,8 @@ mod tests {
             spiffe_id: "spiffe://a.example/bot".to_owned(),
             trust_domain: "a.example".to_owned(),
         };
-        let chain = [words.principal(&bot, &[]).unwrap()];
-        let system = words.system("authz").unwrap();
+        let chain = [words.principal(&bot, &[])];
+        let system = words.system("authz");
         let entities = empty_store();
         let judge = Judge::new(&words, &base, &chain, &system, &Context::empty(), &entities);
         (judge.judge(&rule, 0), rule.store)

@@ -1,7 +1,6 @@
 //! The kernel from outside: typed facts and bytes in, decisions and diagnostics out.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "tests"
