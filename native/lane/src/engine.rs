@@ -335,7 +335,6 @@ impl Engine {
             }
             Err(refused) => {
                 self.refuse_unless_unready(&mut judgement, transport, refused);
-                // The tokens are known all the same, so that they can be kept out of the record.
                 self.record(judgement, &[], transport, Reply::Own)
             }
         }
@@ -696,8 +695,8 @@ impl Engine {
 
     /// Answers, once it is known whether the record is durable.
     pub(crate) fn finish(&self, pending: Pending, recorded: Result<(), AuditError>) -> Vec<u8> {
-        let Pending { judgement, line, reply, received, .. } = pending;
-        let judgement = self.settle(judgement, &line, recorded);
+        let Pending { judgement, line, reply, received, deadline, .. } = pending;
+        let judgement = self.settle(judgement, &line, deadline, recorded);
         self.count(&judgement, received);
         match reply {
             Reply::Own => {
@@ -716,8 +715,15 @@ impl Engine {
         &self,
         mut judgement: Judgement,
         recorded: &Recorded,
+        deadline: Option<Instant>,
         outcome: Result<(), AuditError>,
     ) -> Judgement {
+        let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let outcome = match outcome {
+            // Nobody waits any more: a permit that is not heard of must not stand in the records as one.
+            Ok(()) if is_late && judgement.outcome() != Outcome::Deny => Err(AuditError::Late),
+            outcome => outcome,
+        };
         if let Err(error) = outcome {
             let before = judgement.outcome();
             judgement.refuse(unrecorded(error));
@@ -783,7 +789,7 @@ impl Engine {
         let mut decisions = Vec::with_capacity(pending.len());
         for mut item in pending {
             let recorded = self.wait(&mut item);
-            let judgement = self.settle(item.judgement, &item.line, recorded);
+            let judgement = self.settle(item.judgement, &item.line, item.deadline, recorded);
             self.count(&judgement, item.received);
             decisions.push(answer::decision(&judgement));
         }
@@ -836,7 +842,7 @@ impl Engine {
         };
         let mut pending = pending;
         let recorded = self.wait(&mut pending);
-        let judgement = self.settle(pending.judgement, &pending.line, recorded);
+        let judgement = self.settle(pending.judgement, &pending.line, pending.deadline, recorded);
         self.count(&judgement, pending.received);
         let facts = record::facts_of(&judgement, &mut Vec::new());
         let facts =
@@ -859,7 +865,7 @@ impl Engine {
         }
         let mut pending = self.record(judgement, &[], transport, Reply::Own);
         let recorded = self.wait(&mut pending);
-        let judgement = self.settle(pending.judgement, &pending.line, recorded);
+        let judgement = self.settle(pending.judgement, &pending.line, pending.deadline, recorded);
         self.count(&judgement, pending.received);
         match judgement.permit() {
             Some(_) => Ok(()),
@@ -1049,12 +1055,12 @@ const fn own(operation: &str) -> Request<'_> {
     }
 }
 
-const fn unrecorded(error: AuditError) -> Refused {
+fn unrecorded(error: AuditError) -> Refused {
     let reason = match error {
         AuditError::Full | AuditError::Failed => ReasonCode::AuditFull,
         AuditError::Late => ReasonCode::Deadline,
     };
-    Refused { reason, step: Step::Record, message: String::new() }
+    Refused::new(reason, Step::Record, error.to_string())
 }
 
 const fn refusal_reason(reason: RefusalReason) -> ReasonCode {

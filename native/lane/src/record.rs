@@ -16,6 +16,8 @@ use crate::judgement::{Judgement, hex, name_of};
 /// Members, items and levels of arguments that a record repeats; their digest stands for the rest.
 const MAX_FACTS: usize = 256;
 const MAX_DEPTH: usize = 8;
+/// So much of a token's start is taken for the token.
+const TOKEN_START: usize = 32;
 /// Longest resource that is written in clear.
 const MAX_RESOURCE: usize = 600;
 
@@ -147,6 +149,13 @@ pub(crate) fn line(
     } else {
         resource.to_owned()
     };
+    // The kernel's messages hold no values, but they may name an argument that the caller made up.
+    let message = if carries_token(judgement.message(), evidence) {
+        masked.push("/result/message".to_owned());
+        text_digest(judgement.message())
+    } else {
+        judgement.message().to_owned()
+    };
     let row = judgement.reason().row();
     let standing = judgement.standing();
     let mut bundles = BTreeMap::new();
@@ -193,7 +202,7 @@ pub(crate) fn line(
             policies: standing.map_or(&[], |decision| decision.policies.as_slice()),
             controls: standing.map_or(&[], |decision| decision.controls.as_slice()),
             obligations: standing.map_or(&[], |decision| decision.obligations.as_slice()),
-            message: judgement.message(),
+            message: &message,
             instead_of: instead_of.map(outcome),
         },
         requested_by: origin.peer,
@@ -355,12 +364,27 @@ fn claims(
     shown
 }
 
+/// Whether a text that callers can write into may hold a token, or a good part of one.
 fn carries_token(text: &str, evidence: &[Evidence<'_>]) -> bool {
-    // A compact JWS has two dots and begins with the Base64 of `{"`; one that was not evidence is a secret all the same.
-    let looks_like_one =
-        text.contains("eyJ") && text.bytes().filter(|byte| *byte == b'.').count() >= 2;
-    looks_like_one
-        || evidence.iter().any(|item| !item.token.is_empty() && text.contains(item.token))
+    evidence.iter().any(|item| {
+        let start = item.token.get(..TOKEN_START).unwrap_or(item.token);
+        !start.is_empty() && text.contains(start)
+    }) || looks_like_token(text)
+}
+
+/// A compact JWS begins with the Base64 of `{"`; one that was not evidence is a secret all the same, also encoded again.
+fn looks_like_token(text: &str) -> bool {
+    ["eyJ", "ZXlK"].iter().any(|start| {
+        text.match_indices(start).take(MAX_FACTS).any(|(at, _)| {
+            let rest = text.get(at..).unwrap_or_default();
+            rest.bytes().take_while(|byte| is_token_byte(*byte)).take(TOKEN_START).count()
+                >= TOKEN_START
+        })
+    })
+}
+
+const fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'+' | b'/' | b'=')
 }
 
 fn text_digest(text: &str) -> String {

@@ -107,7 +107,8 @@ fn tokens_never_get_in() {
         let encoded = STANDARD.encode(token.as_bytes());
         let encoded_url = URL_SAFE_NO_PAD.encode(token.as_bytes());
         for needle in [payload, &signature[..40], &encoded[..200], &encoded_url[..200]] {
-            assert!(!text.contains(needle), "a record holds {needle}");
+            let holds = text.lines().find(|line| line.contains(needle));
+            assert_eq!(None, holds, "a record holds {needle}");
         }
     }
 }
