@@ -299,7 +299,7 @@ def test_overloaded(
     Threads and queue are as small as can be and really full: every request is one that policy denies, so a single 200
     would be a request that nobody judged.
     """
-    limits = {"threads": 1, "queue": 1, "max_concurrent_streams": 1024}
+    limits = {"threads": 1, "queue": 1, "fast_threads": 2, "fast_concurrency": 1}
     server = Server(layout(tmp_path / "server", authority, "desk", {"limits": limits}))
     denied = bearer(people.idle)
 
@@ -314,7 +314,7 @@ def test_overloaded(
         def burst() -> set[int]:
             with ThreadPoolExecutor(64) as pool:
                 asked = [
-                    pool.submit(envoy.request, "GET", "/customers?q=x", denied) for _ in range(256)
+                    pool.submit(envoy.request, "DELETE", "/customers/7", denied) for _ in range(256)
                 ]
                 return {future.result().status for future in asked}
 

@@ -24,7 +24,7 @@ from tests.support.server import Server, command, layout
 from tests.support.surfaces import CHECK, ENVOY, LANES, decision_of, outcome, reason_name
 from tests.support.waiting import eventually
 
-BROKEN = 'permit(principal in Role::"stafff", action, resource);\n'
+BROKEN = '@id("x") permit(principal in Role::"stafff", action, resource);\n'
 
 
 @pytest.fixture(scope="module")
@@ -317,20 +317,41 @@ def _parts(token: str) -> Iterator[bytes]:
     yield b64encode(token.encode())
 
 
-def test_a_second_server_on_the_same_addresses_refuses(server: Server, tmp_path: Path) -> None:
-    """It says which address, and leaves the first one alone."""
-    done = subprocess.run(
-        [*command(), "serve", "--config", str(server.place.file)],
+def second(server: Server, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Starts another server beside one that runs, and waits for it to give up."""
+    return subprocess.run(
+        [*command(), "serve", "--config", str(folder / "config.yaml")],
         capture_output=True,
         text=True,
         timeout=30,
         check=False,
-        cwd=tmp_path,
+        cwd=server.place.folder,
     )
+
+
+def test_a_second_server_on_the_same_audit_file_refuses(server: Server) -> None:
+    """Two writers would mix their lines; the first one goes on."""
+    done = second(server, server.place.folder)
+    assert done.returncode != 0
+    assert "audit.jsonl" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert revision(server) == "desk-1"
+
+
+@pytest.mark.parametrize("listener", ["main", "main-fast", "crm-only", "crm-only-fast", "metrics"])
+def test_a_second_server_on_the_same_address_refuses(
+    server: Server, authority: Authority, tmp_path: Path, listener: str
+) -> None:
+    """It says which address, and leaves the first one alone, sockets too."""
+    address = server.place.config["listeners"][listener]["address"]
+    layout(tmp_path / "second", authority, "desk", {"listeners": {listener: {"address": address}}})
+    done = second(server, tmp_path / "second")
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
-    assert "main" in done.stderr
+    assert address.removeprefix("unix://") in done.stderr
     assert revision(server) == "desk-1"
+    for name in ("crm-only", "crm-only-fast"):
+        assert server.call(name, CHECK, search(None))
 
 
 def test_metrics(server: Server, people: People) -> None:
@@ -374,7 +395,7 @@ def test_decided_is_counted_once(server: Server, people: People) -> None:
     def count() -> float:
         return server.metric(
             "authz_decisions_total",
-            decision="PERMIT",
+            decision="permit",
             reason_code="PERMITTED",
             system="crm",
             tier="low",

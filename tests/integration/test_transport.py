@@ -182,15 +182,26 @@ def test_a_caller_that_is_no_enforcer_asks_about_itself(
 def test_nobody_asks_about_others_without_being_an_enforcer(
     servers: Servers, authority: Authority, people: People, lane: str
 ) -> None:
-    """Evidence of somebody else is refused where the caller proves to be another one, or nobody."""
+    """Evidence of somebody else is refused where the call's own credential proves another caller, or none."""
     server = servers.of("desk")
     other = authority.agent("spiffe://a.example/ns/support/sa/other")
-    for metadata in ((), (("authorization", f"Bearer {people.idle}"),)):
+    for value in (f"Bearer {people.idle}", f"Bearer {people.alice}", "Bearer x", "Basic eDp5", ""):
+        own = (("authorization", value),)
         for request in (search(people.bot), search(other), search(people.bot, people.boss)):
-            decision = decision_of(server.call("none" + lane, CHECK, request, metadata=metadata))
+            decision = decision_of(server.call("none" + lane, CHECK, request, metadata=own))
             assert outcome(decision) == "DENY"
             record = server.record(decision.decision_id)
-            assert record["result"]["reason_code"] in {"ENFORCER_REFUSED", "NO_CREDENTIAL"}
+            assert record["result"]["reason_code"] in {"ENFORCER_REFUSED", "BAD_CREDENTIAL"}
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_two_credentials_of_one_call(servers: Servers, people: People, lane: str) -> None:
+    """Of two `authorization` values neither is believed, also where one of them is good."""
+    server = servers.of("desk")
+    for pair in ((people.bot, people.idle), (people.idle, people.bot), (people.bot, people.bot)):
+        own = tuple(("authorization", f"Bearer {token}") for token in pair)
+        decision = decision_of(server.call("none" + lane, CHECK, search(None), metadata=own))
+        assert (outcome(decision), decision.public_code) == ("DENY", 4)
 
 
 @pytest.mark.parametrize("lane", LANES)
