@@ -545,6 +545,7 @@ fn error(code: i32, reason: &str, message: &str) -> Response<Body> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

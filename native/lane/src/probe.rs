@@ -63,8 +63,7 @@ mod tests {
     fn rate_is_per_caller() {
         let rate = ProbeRate::new(10.0, 2.0, 2);
         let start = Instant::now();
-        let mut admit =
-            |caller: &str, after| rate.admit(caller, start + Duration::from_millis(after));
+        let admit = |caller: &str, after| rate.admit(caller, start + Duration::from_millis(after));
         assert_eq!([true, true, false], [admit("a", 0), admit("a", 0), admit("a", 0)]);
         assert!(admit("b", 0));
         assert!(!admit("c", 0), "the table is full and both are busy");

@@ -1,7 +1,7 @@
 //! The engine, from bytes to bytes, over every surface and lane.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
+    clippy::string_slice,
     clippy::indexing_slicing,
     clippy::panic,
     unreachable_pub,
