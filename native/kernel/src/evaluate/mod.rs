@@ -98,16 +98,31 @@ impl Scope {
     }
 }
 
+/// Conditions seen so far: equal ones share their memory, so that a large bundle of like policies stays in the
+/// processor's cache.
+#[derive(Debug, Default)]
+pub(crate) struct Bodies(HashSet<Arc<Expr>>);
+
+impl Bodies {
+    fn share(&mut self, body: Expr) -> Arc<Expr> {
+        if let Some(known) = self.0.get(&body) {
+            return Arc::clone(known);
+        }
+        let body = Arc::new(body);
+        self.0.insert(Arc::clone(&body));
+        body
+    }
+}
+
 impl Rule {
-    pub(crate) fn new(policy: &Policy, reading: &syntax::Reading) -> Self {
+    pub(crate) fn new(policy: &Policy, reading: &syntax::Reading, bodies: &mut Bodies) -> Self {
         let principal = Scope::new(policy.principal_constraint().as_inner());
         let resource = Scope::new(policy.resource_constraint().as_inner());
         let mut constants = Vec::new();
         // INVARIANT (depth): what is too deep to copy is refused by its reading, and never judged.
-        let body = policy
-            .non_scope_constraints()
-            .filter(|_| !reading.too_large)
-            .map(|body| Arc::new(syntax::bare(body, &mut |expr| rewritten(expr, &mut constants))));
+        let body = policy.non_scope_constraints().filter(|_| !reading.too_large).map(|body| {
+            bodies.share(syntax::bare(body, &mut |expr| rewritten(expr, &mut constants)))
+        });
         Self {
             per_principal: reading.principal || !matches!(principal, Scope::Any),
             principal,
@@ -655,7 +670,8 @@ mod tests {
         let names = Names::of(&Model::default(), &std::collections::BTreeSet::new());
         let words = Words::new(&names).unwrap();
         let parsed = syntax::parse("a.cedar", text).unwrap().remove(0);
-        let rule = Rule::new(&parsed.policy, &syntax::reading(&parsed.policy));
+        let rule =
+            Rule::new(&parsed.policy, &syntax::reading(&parsed.policy), &mut Bodies::default());
         let base = words.base("mail.send", &["effect:export".to_owned()]).unwrap();
         let bot = Principal::Agent {
             spiffe_id: "spiffe://a.example/bot".to_owned(),
