@@ -23,6 +23,8 @@ Services = Mapping[str, Mapping[str, RawHandler]]
 
 # Calls beyond queue and threads wait to be shed; past this many, the transport refuses.
 _SHED_QUEUE: Final = 16_384
+# Calls that have arrived and wait for Python's polling thread.
+_MOST_PENDING: Final = 65_536
 
 
 def options(limits: Limits) -> list[tuple[str, int]]:
@@ -40,6 +42,10 @@ def options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", TRANSPORT_MAX_BYTES),
         ("grpc.max_send_message_length", TRANSPORT_MAX_BYTES),
         ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
+        # By default the transport cancels calls at random once a thousand wait for Python to pick them up, before
+        # any handler could refuse them; and a cancelled call is an error to Envoy, not a denial.
+        ("grpc.server.max_pending_requests", _MOST_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ]
