@@ -1,14 +1,13 @@
 """The README's commands work as printed, in a copy of the tree."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.readme import Block, blocks, copy_of, matches
+from tests.support.readme import Block, blocks, copy_tree, matches
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -44,12 +43,7 @@ def test_readme(tmp_path: Path) -> None:
     found = blocks(README.read_text())
     assert found, "the README marks no commands"
     clone = tmp_path / "authz"
-    for name in copy_of(ROOT):
-        target = clone / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, target)
-    # The copy works with this environment: what it would build is what is tested here.
-    (clone / ".venv").symlink_to(ROOT / ".venv")
+    copy_tree(ROOT, clone)
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

@@ -106,7 +106,7 @@ class Envoy:
             self._process = subprocess.Popen(
                 [
                     *(str(found), "--config-path", str(self.config), "--concurrency", "1"),
-                    *("--use-dynamic-base-id", "--disable-hot-restart"),
+                    *("--disable-hot-restart", "--file-flush-interval-msec", "50"),
                     *("--admin-address-path", str(self._addresses), "--log-level", "warning"),
                 ],
                 stdout=log,

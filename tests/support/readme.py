@@ -5,6 +5,8 @@ In expected output `…` stands for anything within a line, and a line `…` for
 """
 
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,14 +84,29 @@ def matches(expected: str, printed: str) -> bool:
     return re.fullmatch("".join(lines), normal(printed) + "\n") is not None
 
 
-def copy_of(root: Path) -> list[str]:
-    """Lists what a fresh clone of the working tree holds: tracked files, and new ones that are not ignored."""
-    import subprocess  # noqa: PLC0415 - only here
+def copy_tree(root: Path, target: Path) -> None:
+    """Copies what a fresh clone would hold after `make setup`: tracked and new files, extension, environment.
 
+    The environment is that of this run, with stamps of its own: were it built again here, it would end up in the copy.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=root,
         capture_output=True,
         check=True,
     )
-    return [name for name in listed.stdout.decode().split("\0") if name and (root / name).is_file()]
+    names = [name for name in listed.stdout.decode().split("\0") if name]
+    names += [path.relative_to(root).as_posix() for path in root.glob("authz/_native*.so")]
+    for name in names:
+        if (root / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, target / name)
+    environment = target / ".venv"
+    environment.mkdir()
+    for path in (root / ".venv").iterdir():
+        if path.name != ".stamps":
+            (environment / path.name).symlink_to(path)
+    stamps = environment / ".stamps"
+    stamps.mkdir()
+    for name in ("deps", "native"):
+        (stamps / name).touch()
