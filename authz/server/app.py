@@ -389,6 +389,7 @@ class Node:
             "concurrency": self._config.limits.fast_concurrency,
             "listeners": listeners,
             "max_streams": self._config.limits.max_concurrent_streams,
+            "receive_timeout_ms": round(self._config.limits.receive_timeout * 1000),
         }
         with private(shared=True):
             return FastLane(engine, settings)

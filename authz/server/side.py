@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias, cast
 
 import grpc
 from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import FileDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -123,6 +124,41 @@ class _Recorder:
         """Ignore: the generic ones do the same."""
 
 
+class _Pool:
+    """A descriptor pool that also finds methods, for which load generators ask.
+
+    Args:
+        pool: The pool, which finds only what contains them.
+    """
+
+    def __init__(self, pool: descriptor_pool.DescriptorPool) -> None:
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802 - the pool's name
+        """Find the file of a symbol.
+
+        Args:
+            symbol: Full name, of a method too.
+
+        Returns:
+            The file.
+
+        Raises:
+            KeyError: There is none.
+        """
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            service, _, method = symbol.rpartition(".")
+            found = self._pool.FindServiceByName(service)
+            if method not in found.methods_by_name:
+                raise
+            return found.file
+
+
 class Health:
     """`grpc.health.v1`, with the state of each service.
 
@@ -172,6 +208,6 @@ def reflection_handler(
     reflection.enable_server_reflection(
         (*services, health.SERVICE_NAME, reflection.SERVICE_NAME),
         cast("grpc.Server", recorder),
-        pool=descriptor_pool.Default(),
+        pool=cast("descriptor_pool.DescriptorPool", _Pool(descriptor_pool.Default())),
     )
     return tuple(_MovedService(handler, side) for handler in recorder.generic)
