@@ -289,7 +289,7 @@ class FastLane:
         Args:
             engine: What decides.
             settings: JSON of `{listeners: [{name, address: "host:port" | "unix:/path", tls: null | {certificate, key,
-                client_ca}}], workers, concurrency, max_streams}`; certificates are PEM texts.
+                client_ca}}], workers, concurrency, max_streams, receive_timeout_ms}`; certificates are PEM texts.
 
         Raises:
             EngineError: A listener cannot be bound, or a setting is refused.

@@ -10,17 +10,21 @@ from typing import Any
 
 import pytest
 
+from tests.support import cases
+from tests.support.cases import Flat
 from tests.support.envoy import Answer, Envoy, ext_authz
 from tests.support.fixtures import Servers
 from tests.support.minting import Authority
 from tests.support.people import BOT, People
 from tests.support.server import Server, layout
+from tests.support.surfaces import http_headers, mint, reason_rows
 from tests.support.upstream import Upstream
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.envoy
 
 LANES = ("main", "main-fast")
+ROWS = reason_rows()
 #: Seconds that the shipped configuration gives the authorizer.
 TIMEOUT = 0.5
 
@@ -203,6 +207,46 @@ def test_the_audit_knows_the_decision(envoy: Envoy, people: People, servers: Ser
     assert record["result"]["outcome"] == "PERMIT"
     assert record["input"]["operation"] == "crm.get"
     assert record["path"] == "envoy.service.auth.v3.Authorization/Check"
+
+
+def sendable(case: Flat) -> bool:
+    """Tells whether a client can send a case through Envoy, which itself then sets the rest."""
+    http = case.step.http
+    return (
+        http is not None
+        and case.step.listener == "main"
+        and http.path.isascii()
+        and http.path.startswith("/")
+        and not (http.principal or http.extensions or http.partial)
+        and case.step.wanted.code != "ENFORCER_REFUSED"
+    )
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in cases.load() if sendable(case)], ids=lambda case: case.id
+)
+def test_case_files(
+    case: Flat, envoys: dict[str, Envoy], authority: Authority, upstream: Upstream
+) -> None:
+    """The case files' requests come out as they say also through Envoy; it may refuse some by itself."""
+    http = case.step.http
+    if case.bundle != "desk" or http is None:
+        pytest.fail("the Envoys of this module serve one bundle")
+    headers = http_headers(case, mint(authority, case))
+    if headers is None:
+        return
+    body = (http.body or "").encode()
+    wanted = case.step.wanted
+    for envoy in envoys.values():
+        before = len(upstream.seen)
+        answer = envoy.request(http.method, http.path, [("host", http.host), *headers], body)
+        if wanted.outcome == "PERMIT":
+            assert answer.status == 200
+            continue
+        assert len(upstream.seen) == before
+        assert 400 <= answer.status < 600
+        if answer.header("x-authz-decision-id") and wanted.code is not None:
+            assert answer.status == ROWS[wanted.code].http_status
 
 
 @pytest.mark.parametrize("lane", LANES)

@@ -15,6 +15,7 @@ from authz.v1 import decision_pb2, options_pb2
 from tests.support.minting import Authority
 from tests.support.people import People, check, delete, envoy_search, search
 from tests.support.server import Server, layout
+from tests.support.stalled import StalledCalls
 from tests.support.surfaces import CHECK, ENVOY, LANES, decision_of, outcome, reason_name
 from tests.support.waiting import eventually
 
@@ -182,3 +183,29 @@ def test_a_surface_that_is_none_gets_no_answer(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no surface"):
         engine.refusal("nonsense", "OVERLOADED")
     engine.close()
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_slow_senders_hold_nobody_up(
+    authority: Authority, people: People, tmp_path: Path, lane: str
+) -> None:
+    """Calls whose message never comes are given up, and the others are answered again."""
+    limits = {
+        "threads": 2,
+        "queue": 4,
+        "fast_threads": 2,
+        "fast_concurrency": 4,
+        "receive_timeout": "500ms",
+    }
+    with Server(layout(tmp_path, authority, "desk", {"limits": limits})) as server:
+        listener = "main" + lane
+        request = search(people.bot)
+
+        def reason() -> str:
+            return reason_name(decision_of(server.call(listener, CHECK, request, timeout=20)))
+
+        assert reason() == "PERMITTED"
+        with StalledCalls(server.port(listener), CHECK, 16):
+            eventually(lambda: reason() == "PERMITTED", within=20, what="calls are answered")
+        for _ in range(20):
+            assert reason() == "PERMITTED"

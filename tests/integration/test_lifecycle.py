@@ -203,7 +203,10 @@ def test_stop(server: Server, people: People) -> None:
 
     def watch() -> None:
         try:
-            states.extend(answer.status for answer in watched)
+            for answer in watched:
+                states.append(answer.status)
+                if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+                    watched.cancel()
         except grpc.RpcError:
             return
 
@@ -240,6 +243,8 @@ def test_stop(server: Server, people: People) -> None:
     assert set(answered) <= recorded
     left = [path.name for path in server.place.sockets.iterdir()]
     assert left == []
+    for line in server.log.read_text().splitlines():
+        assert {"event", "level", "time"} <= json.loads(line).keys()
 
 
 def test_kill_during_load(server: Server, people: People) -> None:

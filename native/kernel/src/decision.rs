@@ -86,7 +86,8 @@ pub enum ProofMethod {
 
 impl ProofMethod {
     /// All methods, also those of later versions: the names policies may use.
-    pub const NAMES: [&'static str; 5] = ["jwt-svid", "jwt", "x509-svid", "task-credential", "none"];
+    pub const NAMES: [&'static str; 5] =
+        ["jwt-svid", "jwt", "x509-svid", "task-credential", "none"];
 
     /// The word used in policies.
     #[must_use]

@@ -49,11 +49,7 @@ impl Model {
         let (canonical, host) = canonical(kind, raw)?;
         let class = self.index.destinations.class(kind, &canonical);
         let class = class.or_else(|| self.least_trusted()).unwrap_or_default();
-        Ok(Placed {
-            class,
-            canonical,
-            host,
-        })
+        Ok(Placed { class, canonical, host })
     }
 
     /// The class with the smallest clearance; of several the one that matches anything, else the first by name.
@@ -95,8 +91,7 @@ impl Destinations {
                 }
             }
         }
-        out.others
-            .sort_by_key(|(glob, ..)| std::cmp::Reverse(glob.fixed()));
+        out.others.sort_by_key(|(glob, ..)| std::cmp::Reverse(glob.fixed()));
         out
     }
 
@@ -161,9 +156,7 @@ fn email(raw: &str) -> Result<(String, String), IllTyped> {
     let atext = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b);
     let dot_atom = !local.is_empty()
         && local.len() <= 64
-        && local
-            .split('.')
-            .all(|atom| !atom.is_empty() && atom.bytes().all(atext));
+        && local.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(atext));
     if !dot_atom {
         return ill("no plain email address: its local part is quoted or malformed");
     }
@@ -214,9 +207,7 @@ fn url_host(raw: &str) -> Result<String, IllTyped> {
     }
     match host.parse::<Ipv4Addr>() {
         Ok(v4) => Ok(v4.to_string()),
-        Err(_) => domain_name(host).ok_or(IllTyped {
-            what: "the URL's host is malformed",
-        }),
+        Err(_) => domain_name(host).ok_or(IllTyped { what: "the URL's host is malformed" }),
     }
 }
 
@@ -243,39 +234,21 @@ fn iban(raw: &str) -> Result<String, IllTyped> {
     if raw.len() > 48 {
         return ill("no IBAN: too long");
     }
-    let iban: String = raw
-        .chars()
-        .filter(|c| *c != ' ')
-        .map(|c| c.to_ascii_uppercase())
-        .collect();
+    let iban: String = raw.chars().filter(|c| *c != ' ').map(|c| c.to_ascii_uppercase()).collect();
     let letters = |range: std::ops::Range<usize>| {
-        iban.get(range)
-            .is_some_and(|s| s.bytes().all(|b| b.is_ascii_uppercase()))
+        iban.get(range).is_some_and(|s| s.bytes().all(|b| b.is_ascii_uppercase()))
     };
-    let digits = iban
-        .get(2..4)
-        .is_some_and(|s| s.bytes().all(|b| b.is_ascii_digit()));
+    let digits = iban.get(2..4).is_some_and(|s| s.bytes().all(|b| b.is_ascii_digit()));
     let alphanumeric = iban.bytes().all(|b| b.is_ascii_alphanumeric());
     if !(15..=34).contains(&iban.len()) || !letters(0..2) || !digits || !alphanumeric {
         return ill("no IBAN: country, check digits, then 11 to 30 letters or digits");
     }
     let (head, tail) = iban.split_at_checked(4).unwrap_or_default();
-    let rest = tail
-        .chars()
-        .chain(head.chars())
-        .filter_map(|c| c.to_digit(36))
-        .fold(0, |rest, digit| {
-            if digit < 10 {
-                (rest * 10 + digit) % 97
-            } else {
-                (rest * 100 + digit) % 97
-            }
+    let rest =
+        tail.chars().chain(head.chars()).filter_map(|c| c.to_digit(36)).fold(0, |rest, digit| {
+            if digit < 10 { (rest * 10 + digit) % 97 } else { (rest * 100 + digit) % 97 }
         });
-    if rest == 1 {
-        Ok(iban)
-    } else {
-        ill("no IBAN: its check digits are wrong")
-    }
+    if rest == 1 { Ok(iban) } else { ill("no IBAN: its check digits are wrong") }
 }
 
 fn account(raw: &str) -> Result<String, IllTyped> {
@@ -320,69 +293,37 @@ mod tests {
     fn the_most_specific_pattern_wins() {
         let model = model(&[
             ("internal", &["*@corp.example", "*.corp.example"], &["pii"]),
-            (
-                "lab",
-                &["*@lab.corp.example", "lab-*.corp.example"],
-                &["pii"],
-            ),
+            ("lab", &["*@lab.corp.example", "lab-*.corp.example"], &["pii"]),
             ("boss", &["boss@corp.example"], &["pii", "secret"]),
             ("external", &["*"], &[]),
         ]);
-        let class = |kind, raw| {
-            model
-                .classify_destination(kind, raw)
-                .unwrap()
-                .class
-                .to_owned()
-        };
+        let class = |kind, raw| model.classify_destination(kind, raw).unwrap().class.to_owned();
         assert_eq!("internal", class(DestinationKind::Email, "a@corp.example"));
         assert_eq!("internal", class(DestinationKind::Email, "A@CORP.example"));
         assert_eq!("boss", class(DestinationKind::Email, "boss@corp.example"));
         assert_eq!("lab", class(DestinationKind::Email, "a@lab.corp.example"));
-        assert_eq!(
-            "external",
-            class(DestinationKind::Email, "a@corp.example.evil.example")
-        );
-        assert_eq!(
-            "internal",
-            class(DestinationKind::UrlHost, "https://x.corp.example/y?z")
-        );
-        assert_eq!(
-            "lab",
-            class(DestinationKind::UrlHost, "https://lab-1.corp.example")
-        );
-        assert_eq!(
-            "external",
-            class(DestinationKind::UrlHost, "https://corp.example")
-        );
+        assert_eq!("external", class(DestinationKind::Email, "a@corp.example.evil.example"));
+        assert_eq!("internal", class(DestinationKind::UrlHost, "https://x.corp.example/y?z"));
+        assert_eq!("lab", class(DestinationKind::UrlHost, "https://lab-1.corp.example"));
+        assert_eq!("external", class(DestinationKind::UrlHost, "https://corp.example"));
     }
 
     #[test]
     fn a_pattern_for_hosts_says_nothing_of_mailboxes_or_paths() {
-        let model = model(&[
-            ("internal", &["*.corp.example"], &["pii"]),
-            ("external", &["*"], &[]),
-        ]);
+        let model =
+            model(&[("internal", &["*.corp.example"], &["pii"]), ("external", &["*"], &[])]);
         for (kind, raw) in [
             (DestinationKind::Email, "a@evil.corp.example"),
             (DestinationKind::Path, "/tmp/x.corp.example"),
         ] {
-            assert_eq!(
-                "external",
-                model.classify_destination(kind, raw).unwrap().class
-            );
+            assert_eq!("external", model.classify_destination(kind, raw).unwrap().class);
         }
     }
 
     #[test]
     fn what_no_pattern_matches_is_of_the_least_trusted_class() {
-        let model = model(&[
-            ("a", &["a@x.example"], &["pii"]),
-            ("z", &["z@x.example"], &[]),
-        ]);
-        let placed = model
-            .classify_destination(DestinationKind::Email, "q@x.example")
-            .unwrap();
+        let model = model(&[("a", &["a@x.example"], &["pii"]), ("z", &["z@x.example"], &[])]);
+        let placed = model.classify_destination(DestinationKind::Email, "q@x.example").unwrap();
         assert_eq!("z", placed.class);
         assert_eq!("x.example", placed.host);
     }
@@ -390,31 +331,15 @@ mod tests {
     #[test]
     fn each_kind_has_one_canonical_form() {
         for (kind, raw, wanted) in [
-            (
-                DestinationKind::Email,
-                "Bob+x@Acme.EXAMPLE",
-                "Bob+x@acme.example",
-            ),
-            (
-                DestinationKind::UrlHost,
-                "HTTPS://WWW.Acme.example:8443/A?b#c",
-                "www.acme.example",
-            ),
+            (DestinationKind::Email, "Bob+x@Acme.EXAMPLE", "Bob+x@acme.example"),
+            (DestinationKind::UrlHost, "HTTPS://WWW.Acme.example:8443/A?b#c", "www.acme.example"),
             (DestinationKind::UrlHost, "http://127.0.0.1:80", "127.0.0.1"),
             (DestinationKind::UrlHost, "http://[::0:1]/", "[::1]"),
-            (
-                DestinationKind::Iban,
-                "gb82 west 1234 5698 7654 32",
-                "GB82WEST12345698765432",
-            ),
+            (DestinationKind::Iban, "gb82 west 1234 5698 7654 32", "GB82WEST12345698765432"),
             (DestinationKind::Account, "acct:42", "acct:42"),
             (DestinationKind::Path, "/exports/a.csv", "/exports/a.csv"),
         ] {
-            assert_eq!(
-                (wanted, true),
-                (&*canonical(kind, raw).unwrap().0, true),
-                "{raw}"
-            );
+            assert_eq!((wanted, true), (&*canonical(kind, raw).unwrap().0, true), "{raw}");
         }
     }
 
@@ -476,9 +401,7 @@ mod tests {
             "GB82-WEST-1234-5698-7654-32",
             "1282WEST12345698765432",
         ];
-        let path = [
-            "", "/", "a//b", "a/../b", "./a", "a/", "a\\b", "a%2fb", "a\0b",
-        ];
+        let path = ["", "/", "a//b", "a/../b", "./a", "a/", "a\\b", "a%2fb", "a\0b"];
         for (kind, raws) in [
             (DestinationKind::Email, &email[..]),
             (DestinationKind::UrlHost, &url[..]),

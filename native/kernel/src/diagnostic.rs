@@ -77,11 +77,7 @@ impl fmt::Display for Diagnostic {
             f.write_str("warning: ")?;
         }
         f.write_str(&self.what)?;
-        if self.mend.is_empty() {
-            Ok(())
-        } else {
-            write!(f, ". {}", self.mend)
-        }
+        if self.mend.is_empty() { Ok(()) } else { write!(f, ". {}", self.mend) }
     }
 }
 
@@ -113,10 +109,7 @@ impl Diagnostics {
         self.list.insert(place, diagnostic);
         if self.list.len() > MOST {
             // An error is never dropped for a warning.
-            let warning = self
-                .list
-                .iter()
-                .rposition(|d| d.severity == Severity::Warning);
+            let warning = self.list.iter().rposition(|d| d.severity == Severity::Warning);
             self.list.remove(warning.unwrap_or(MOST));
             self.omitted += 1;
         }
@@ -198,11 +191,7 @@ impl fmt::Display for Diagnostics {
             }
             write!(f, "{diagnostic}")?;
         }
-        if self.omitted > 0 {
-            write!(f, "\nand {} more", self.omitted)
-        } else {
-            Ok(())
-        }
+        if self.omitted > 0 { write!(f, "\nand {} more", self.omitted) } else { Ok(()) }
     }
 }
 
@@ -299,26 +288,15 @@ mod tests {
     use super::*;
 
     fn at(line: u32) -> Location {
-        Location {
-            file: "support.yaml".into(),
-            line,
-            column: 3,
-        }
+        Location { file: "support.yaml".into(), line, column: 3 }
     }
 
     #[test]
     fn a_message_says_what_where_and_how_to_mend() {
-        let place = Location {
-            file: "policies/support.cedar".into(),
-            line: 17,
-            column: 44,
-        };
+        let place = Location { file: "policies/support.cedar".into(), line: 17, column: 44 };
         let declared = at(31);
-        let (what, mend) = unknown(
-            "sequence",
-            "search-then-delte",
-            [("search-then-delete", Some(&declared))],
-        );
+        let (what, mend) =
+            unknown("sequence", "search-then-delte", [("search-then-delete", Some(&declared))]);
         assert_eq!(
             "policies/support.cedar:17:44: unknown sequence `search-then-delte`; declared: search-then-delete \
              (support.yaml:31). Did you mean `search-then-delete`?",
@@ -346,19 +324,13 @@ mod tests {
         assert!(list.has_errors());
         assert_eq!(Some("last"), list.iter().last().map(|d| d.what.as_str()));
         assert!(list.iter().is_sorted());
-        assert!(
-            list.to_string()
-                .ends_with("support.yaml:900:3: last\nand 101 more")
-        );
+        assert!(list.to_string().ends_with("support.yaml:900:3: last\nand 101 more"));
     }
 
     #[test]
     fn edits_count_a_swap_once() {
         let of = |a: &str, b: &str| {
-            edits(
-                &a.chars().collect::<Vec<_>>(),
-                &b.chars().collect::<Vec<_>>(),
-            )
+            edits(&a.chars().collect::<Vec<_>>(), &b.chars().collect::<Vec<_>>())
         };
         assert_eq!(1, of("stpe", "step"));
         assert_eq!(3, of("kitten", "sitting"));

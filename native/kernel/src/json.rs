@@ -24,11 +24,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            bytes: 1 << 20,
-            depth: 32,
-            values: 65_536,
-        }
+        Self { bytes: 1 << 20, depth: 32, values: 65_536 }
     }
 }
 
@@ -64,13 +60,11 @@ impl Value {
     /// The value at a pointer (RFC 6901); none where there is none, or where the pointer is malformed.
     #[must_use]
     pub fn pointer(&self, pointer: &str) -> Option<&Self> {
-        pointer_tokens(pointer)?
-            .iter()
-            .try_fold(self, |value, token| match value {
-                Self::Object(_) => value.get(token),
-                Self::Array(items) => items.get(array_index(token)?),
-                _ => None,
-            })
+        pointer_tokens(pointer)?.iter().try_fold(self, |value, token| match value {
+            Self::Object(_) => value.get(token),
+            Self::Array(items) => items.get(array_index(token)?),
+            _ => None,
+        })
     }
 
     /// Appends the value as JSON, without white space.
@@ -135,28 +129,16 @@ impl std::error::Error for JsonError {}
 /// Not UTF-8, not JSON, longer, deeper or with more values than `limits`, a member named twice, a lone surrogate, or a
 /// number that no reader can hold (an exponent of more than four digits, more than 400 characters).
 pub fn parse(bytes: &[u8], limits: Limits) -> Result<Value, JsonError> {
-    let fail = |what: &str| JsonError {
-        what: what.to_owned(),
-        pointer: String::new(),
-    };
+    let fail = |what: &str| JsonError { what: what.to_owned(), pointer: String::new() };
     if bytes.len() > limits.bytes {
         return Err(fail(&format!("longer than {} bytes", limits.bytes)));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| fail("not UTF-8"))?;
-    let mut reader = Reader {
-        rest: text,
-        limits,
-        left: limits.values,
-        path: Vec::new(),
-    };
+    let mut reader = Reader { rest: text, limits, left: limits.values, path: Vec::new() };
     reader.space();
     let value = reader.value(0)?;
     reader.space();
-    if reader.rest.is_empty() {
-        Ok(value)
-    } else {
-        Err(reader.error("text after the value"))
-    }
+    if reader.rest.is_empty() { Ok(value) } else { Err(reader.error("text after the value")) }
 }
 
 /// Splits a pointer into its unescaped tokens; none where it is malformed (RFC 6901 §3).
@@ -165,11 +147,7 @@ pub fn pointer_tokens(pointer: &str) -> Option<Vec<String>> {
     if pointer.is_empty() {
         return Some(Vec::new());
     }
-    pointer
-        .strip_prefix('/')?
-        .split('/')
-        .map(unescape_token)
-        .collect()
+    pointer.strip_prefix('/')?.split('/').map(unescape_token).collect()
 }
 
 /// Appends one token to a pointer, escaped (RFC 6901 §3).
@@ -285,19 +263,12 @@ impl<'a> Reader<'a> {
         for token in &self.path {
             push_token(&mut pointer, token);
         }
-        let cut = pointer
-            .char_indices()
-            .map(|(i, _)| i)
-            .take_while(|i| *i <= 256)
-            .last()
-            .unwrap_or(0);
+        let cut =
+            pointer.char_indices().map(|(i, _)| i).take_while(|i| *i <= 256).last().unwrap_or(0);
         if pointer.len() > 256 {
             pointer.truncate(cut);
         }
-        JsonError {
-            what: what.into(),
-            pointer,
-        }
+        JsonError { what: what.into(), pointer }
     }
 
     fn space(&mut self) {
@@ -404,11 +375,7 @@ impl<'a> Reader<'a> {
             return Err(self.error("not a number"));
         };
         self.rest = self.rest.strip_prefix(lexical).unwrap_or_default();
-        let exact = if integer && lexical != "-0" {
-            lexical.parse::<i64>().ok()
-        } else {
-            None
-        };
+        let exact = if integer && lexical != "-0" { lexical.parse::<i64>().ok() } else { None };
         Ok(match exact {
             Some(i) if (-EXACT..=EXACT).contains(&i) => Value::Integer(i),
             _ => Value::Decimal(lexical.to_owned()),
@@ -421,9 +388,7 @@ impl<'a> Reader<'a> {
         }
         let mut out = String::new();
         loop {
-            let plain = self
-                .rest
-                .find(|c: char| c == '"' || c == '\\' || u32::from(c) < 0x20);
+            let plain = self.rest.find(|c: char| c == '"' || c == '\\' || u32::from(c) < 0x20);
             let Some((text, rest)) = plain.and_then(|i| self.rest.split_at_checked(i)) else {
                 return Err(self.error("string does not end"));
             };
@@ -508,31 +473,20 @@ mod tests {
 
     #[test]
     fn inexact_numbers_keep_their_text() {
-        for text in [
-            "-0",
-            "1.0",
-            "1e3",
-            "9007199254740993",
-            "-9007199254740993",
-            "99999999999999999999999",
-        ] {
+        for text in
+            ["-0", "1.0", "1e3", "9007199254740993", "-9007199254740993", "99999999999999999999999"]
+        {
             assert_eq!(Value::Decimal(text.to_owned()), read(text).unwrap());
         }
-        assert_eq!(
-            Value::Integer(9_007_199_254_740_992),
-            read("9007199254740992").unwrap()
-        );
-        assert_eq!(
-            Value::Integer(-9_007_199_254_740_992),
-            read("-9007199254740992").unwrap()
-        );
+        assert_eq!(Value::Integer(9_007_199_254_740_992), read("9007199254740992").unwrap());
+        assert_eq!(Value::Integer(-9_007_199_254_740_992), read("-9007199254740992").unwrap());
     }
 
     #[test]
     fn what_is_no_number_is_refused() {
-        for text in [
-            "01", "-", "1.", ".5", "+1", "1e", "1e12345", "NaN", "Infinity", "0x1", "1_0", "--1",
-        ] {
+        for text in
+            ["01", "-", "1.", ".5", "+1", "1e", "1e12345", "NaN", "Infinity", "0x1", "1_0", "--1"]
+        {
             assert!(read(text).is_err(), "{text}");
         }
         assert!(read(&"1".repeat(401)).is_err());
@@ -540,23 +494,11 @@ mod tests {
 
     #[test]
     fn a_member_named_twice_is_refused_also_where_one_name_is_escaped() {
-        assert_eq!(
-            "member named twice at `/a/b~1c`",
-            refusal(r#"{"a":{"b/c":1,"\u0062/c":2}}"#)
-        );
-        let many = (0..40)
-            .map(|i| format!("\"k{i}\":1"))
-            .collect::<Vec<_>>()
-            .join(",");
+        assert_eq!("member named twice at `/a/b~1c`", refusal(r#"{"a":{"b/c":1,"\u0062/c":2}}"#));
+        let many = (0..40).map(|i| format!("\"k{i}\":1")).collect::<Vec<_>>().join(",");
         assert!(read(&format!("{{{many}}}")).is_ok());
-        assert_eq!(
-            "member named twice at `/k39`",
-            refusal(&format!("{{{many},\"k39\":2}}"))
-        );
-        assert_eq!(
-            "member named twice at `/k0`",
-            refusal(&format!("{{{many},\"k0\":2}}"))
-        );
+        assert_eq!("member named twice at `/k39`", refusal(&format!("{{{many},\"k39\":2}}")));
+        assert_eq!("member named twice at `/k0`", refusal(&format!("{{{many},\"k0\":2}}")));
     }
 
     #[test]
@@ -564,19 +506,9 @@ mod tests {
         let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
         assert!(read(&deep(32)).is_ok());
         assert!(refusal(&deep(33)).starts_with("nested deeper than 32"));
-        let few = Limits {
-            bytes: 8,
-            depth: 4,
-            values: 3,
-        };
-        assert_eq!(
-            "more than 3 values at `/2`",
-            parse(b"[1,2,3]", few).unwrap_err().to_string()
-        );
-        assert_eq!(
-            "longer than 8 bytes",
-            parse(b"[1, 2, 3]", few).unwrap_err().to_string()
-        );
+        let few = Limits { bytes: 8, depth: 4, values: 3 };
+        assert_eq!("more than 3 values at `/2`", parse(b"[1,2,3]", few).unwrap_err().to_string());
+        assert_eq!("longer than 8 bytes", parse(b"[1, 2, 3]", few).unwrap_err().to_string());
     }
 
     #[test]
@@ -600,12 +532,7 @@ mod tests {
         ] {
             assert_eq!(what, refusal(text), "{text}");
         }
-        assert_eq!(
-            "not UTF-8",
-            parse(b"\"\xff\"", Limits::default())
-                .unwrap_err()
-                .to_string()
-        );
+        assert_eq!("not UTF-8", parse(b"\"\xff\"", Limits::default()).unwrap_err().to_string());
     }
 
     #[test]

@@ -40,21 +40,14 @@ struct Issuer {
 
 impl Members {
     pub(crate) fn compile(roles: &BTreeMap<String, RoleMembers>) -> Self {
-        let mut members = Self {
-            tree: vec![Node::default()],
-            ..Self::default()
-        };
+        let mut members = Self { tree: vec![Node::default()], ..Self::default() };
         for (role, (name, who)) in roles.iter().enumerate() {
             members.names.push(name.clone());
             for agent in &who.agents {
                 if agent.value.contains('*') {
                     members.insert(&agent.value, role);
                 } else {
-                    members
-                        .exact
-                        .entry(agent.value.clone())
-                        .or_default()
-                        .push(role);
+                    members.exact.entry(agent.value.clone()).or_default().push(role);
                 }
             }
             for subject in &who.subjects {
@@ -124,16 +117,11 @@ impl Members {
             return found;
         };
         found.extend(issuer.every.iter().copied());
-        let mut take =
-            |map: &HashMap<String, HashMap<String, Vec<usize>>>, claim: &str, value: &str| {
-                found.extend(
-                    map.get(claim)
-                        .and_then(|m| m.get(value))
-                        .into_iter()
-                        .flatten()
-                        .copied(),
-                );
-            };
+        let mut take = |map: &HashMap<String, HashMap<String, Vec<usize>>>,
+                        claim: &str,
+                        value: &str| {
+            found.extend(map.get(claim).and_then(|m| m.get(value)).into_iter().flatten().copied());
+        };
         take(&issuer.equals, "sub", &subject.sub);
         for (claim, value) in &subject.claims {
             match value {
@@ -150,11 +138,7 @@ impl Members {
     fn name(&self, mut found: SmallVec<[usize; 8]>) -> Roles<'_> {
         found.sort_unstable();
         found.dedup();
-        found
-            .iter()
-            .filter_map(|role| self.names.get(*role))
-            .map(String::as_str)
-            .collect()
+        found.iter().filter_map(|role| self.names.get(*role)).map(String::as_str).collect()
     }
 }
 
@@ -195,19 +179,12 @@ mod tests {
         let mut model = Model::default();
         for (role, id) in agents {
             let members = model.roles.entry((*role).to_owned()).or_default();
-            members.agents.push(Declared {
-                value: (*id).to_owned(),
-                at: Location::default(),
-            });
+            members.agents.push(Declared { value: (*id).to_owned(), at: Location::default() });
         }
         for (role, test) in subjects {
             let members = model.roles.entry((*role).to_owned()).or_default();
             let (issuer, at) = ("corp".to_owned(), Location::default());
-            members.subjects.push(SubjectMatch {
-                issuer,
-                test: test.clone(),
-                at,
-            });
+            members.subjects.push(SubjectMatch { issuer, test: test.clone(), at });
         }
         model.build_index();
         model
@@ -224,10 +201,7 @@ mod tests {
             &[],
         );
         let roles = |id| model.agent_roles(id).to_vec();
-        assert_eq!(
-            vec!["any", "bot", "one"],
-            roles("spiffe://a.example/ns/support/sa/bot")
-        );
+        assert_eq!(vec!["any", "bot", "one"], roles("spiffe://a.example/ns/support/sa/bot"));
         assert_eq!(vec!["bot"], roles("spiffe://a.example/ns/sales/sa/bot"));
         for none in [
             "spiffe://a.example/ns/sales/x/sa/bot",
@@ -250,23 +224,11 @@ mod tests {
         let by_sub = ClaimTest::Equals("sub".into(), "alice".into());
         let model = model(
             &[],
-            &[
-                ("staff", contains),
-                ("boss", equals),
-                ("alice", by_sub),
-                ("all", ClaimTest::Any),
-            ],
+            &[("staff", contains), ("boss", equals), ("alice", by_sub), ("all", ClaimTest::Any)],
         );
         let roles = |issuer: &str, sub: &str, claims: &[(&str, Claim)]| {
-            let claims = claims
-                .iter()
-                .map(|(n, c)| ((*n).to_owned(), c.clone()))
-                .collect();
-            let subject = Subject {
-                issuer: issuer.into(),
-                sub: sub.into(),
-                claims,
-            };
+            let claims = claims.iter().map(|(n, c)| ((*n).to_owned(), c.clone())).collect();
+            let subject = Subject { issuer: issuer.into(), sub: sub.into(), claims };
             model
                 .roles_of(&Principal::User(subject))
                 .iter()
@@ -274,23 +236,11 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let texts = |t: &str| Claim::Texts(vec![t.into()]);
-        assert_eq!(
-            vec!["all", "staff"],
-            roles("corp", "bob", &[("groups", texts("staff"))])
-        );
-        assert_eq!(
-            vec!["all"],
-            roles("corp", "bob", &[("groups", Claim::Text("staff".into()))])
-        );
-        assert_eq!(
-            vec!["all"],
-            roles("corp", "bob", &[("groups", texts("boss"))])
-        );
+        assert_eq!(vec!["all", "staff"], roles("corp", "bob", &[("groups", texts("staff"))]));
+        assert_eq!(vec!["all"], roles("corp", "bob", &[("groups", Claim::Text("staff".into()))]));
+        assert_eq!(vec!["all"], roles("corp", "bob", &[("groups", texts("boss"))]));
         assert_eq!(vec!["alice", "all"], roles("corp", "alice", &[]));
-        assert_eq!(
-            vec!["all"],
-            roles("corp", "bob", &[("sub", Claim::Text("alice".into()))])
-        );
+        assert_eq!(vec!["all"], roles("corp", "bob", &[("sub", Claim::Text("alice".into()))]));
         assert!(roles("other", "alice", &[("groups", texts("staff"))]).is_empty());
     }
 }

@@ -47,8 +47,6 @@ const NOT_FOUND: i32 = 5;
 const UNIMPLEMENTED: i32 = 12;
 /// Bytes before a message (gRPC over HTTP/2, Length-Prefixed-Message).
 const PREFIX: usize = 5;
-/// How long the message of a call may take to come.
-const RECEIVE: Duration = Duration::from_secs(5);
 /// Largest health request.
 const MAX_HEALTH: usize = 4096;
 /// How long the runtime may take to let go of what the grace period did not end.
@@ -69,6 +67,9 @@ pub struct FastSettings {
     /// Streams of one connection.
     #[serde(default = "max_streams")]
     pub max_streams: u32,
+    /// How long the message of a call may take to come.
+    #[serde(default = "receive_timeout_ms")]
+    pub receive_timeout_ms: u64,
 }
 
 const fn workers() -> usize {
@@ -79,6 +80,9 @@ const fn concurrency() -> usize {
 }
 const fn max_streams() -> u32 {
     256
+}
+const fn receive_timeout_ms() -> u64 {
+    5_000
 }
 
 /// One address of the fast lane.
@@ -129,6 +133,11 @@ impl FastSettings {
             ("concurrency", settings.concurrency, 1_000_000),
             ("max_streams", usize::try_from(settings.max_streams).unwrap_or(usize::MAX), 100_000),
             ("listeners", settings.listeners.len(), 64),
+            (
+                "receive_timeout_ms",
+                usize::try_from(settings.receive_timeout_ms).unwrap_or(usize::MAX),
+                60_000,
+            ),
         ] {
             if !(1..=most).contains(&value) {
                 return Err(EngineError(format!(
@@ -196,6 +205,7 @@ impl FastLane {
                 listener: listener.name.as_str().into(),
                 permits: Arc::clone(&permits),
                 draining: Arc::clone(&draining),
+                receive: Duration::from_millis(settings.receive_timeout_ms),
             };
             let server = server(listener, settings.max_streams)?;
             let _inside = runtime.enter();
@@ -340,6 +350,7 @@ struct Lane {
     listener: Arc<str>,
     permits: Arc<Semaphore>,
     draining: Arc<AtomicBool>,
+    receive: Duration,
 }
 
 impl Service<Request<Body>> for Lane {
@@ -394,7 +405,7 @@ impl Lane {
         let most = self.engine.max_message_bytes().saturating_add(1);
         let read = read_message(body, most);
         // A sender that never ends its message would hold its permit for ever, and in the end all of them.
-        let patience = remaining.unwrap_or(RECEIVE).min(RECEIVE);
+        let patience = remaining.unwrap_or(self.receive).min(self.receive);
         let Ok(message) = tokio::time::timeout(patience, read).await else {
             return reply(self.engine.refusal(surface, ReasonCode::Deadline));
         };

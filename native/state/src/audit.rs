@@ -171,15 +171,9 @@ impl AuditWriter {
     /// # Errors
     /// [`OpenError`] where the path is no regular file, cannot be written, or has another writer.
     pub fn open(settings: AuditSettings) -> Result<Self, OpenError> {
-        let fail = |cause| OpenError {
-            path: settings.path.clone(),
-            cause,
-        };
+        let fail = |cause| OpenError { path: settings.path.clone(), cause };
         let (medium, torn) = FileMedium::open(&settings.path).map_err(fail)?;
-        let mut health = AuditHealth {
-            writable: true,
-            ..AuditHealth::default()
-        };
+        let mut health = AuditHealth { writable: true, ..AuditHealth::default() };
         if let Some(torn) = torn {
             health.torn_bytes = torn.bytes;
             health.torn_file = torn.kept_in.display().to_string();
@@ -193,28 +187,15 @@ impl AuditWriter {
         health: AuditHealth,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue {
-                health,
-                ..Queue::default()
-            }),
+            queue: Mutex::new(Queue { health, ..Queue::default() }),
             filled: Condvar::new(),
             settings,
         });
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("authz-audit".to_owned())
-            .spawn(move || {
-                Loop {
-                    shared: of_thread,
-                    medium,
-                    kept: Vec::new(),
-                }
-                .run()
-            })?;
-        Ok(Self {
-            shared,
-            thread: Mutex::new(Some(thread)),
-        })
+            .spawn(move || Loop { shared: of_thread, medium, kept: Vec::new() }.run())?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
     /// Queues a line (without its line feed). Never blocks on the disk.
@@ -258,10 +239,7 @@ impl AuditWriter {
         };
         // The thread sleeps only on an empty queue, and wakes by itself for lines that nobody waits for.
         let wake = settle.is_some() || queue.lines.is_empty();
-        queue.lines.push(Line {
-            bytes: line,
-            settle,
-        });
+        queue.lines.push(Line { bytes: line, settle });
         drop(queue);
         if wake {
             self.shared.filled.notify_one();
@@ -279,11 +257,7 @@ impl AuditWriter {
         durable: bool,
         deadline: Instant,
     ) -> Result<(), AuditError> {
-        let durability = if durable {
-            Durability::Synced
-        } else {
-            Durability::Queued
-        };
+        let durability = if durable { Durability::Synced } else { Durability::Queued };
         match self.submit(line, durability)? {
             Some(ticket) => ticket.wait(deadline),
             None => Ok(()),
@@ -300,11 +274,7 @@ impl AuditWriter {
     pub fn close(&self) {
         self.shared.lock().closing = true;
         self.shared.filled.notify_one();
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {
@@ -338,9 +308,7 @@ impl Loop {
             let sync_due = last_sync.elapsed() >= self.shared.settings.sync_interval;
             if sync_due && !failed && !self.medium.is_current() {
                 // A rotation moved the file away: what was written there is synced before it is let go.
-                failed = self
-                    .note(|medium| medium.sync().and_then(|()| medium.recover()))
-                    .is_err();
+                failed = self.note(|medium| medium.sync().and_then(|()| medium.recover())).is_err();
             }
             if failed {
                 failed = self.note(|medium| medium.recover()).is_err();
@@ -397,17 +365,11 @@ impl Loop {
     fn next_batch(&self, failed: bool, unsynced: bool) -> (Vec<Line>, bool) {
         let settings = &self.shared.settings;
         let mut queue = self.shared.lock();
-        let pause = if failed {
-            settings.retry_interval
-        } else {
-            settings.sync_interval
-        };
+        let pause = if failed { settings.retry_interval } else { settings.sync_interval };
         let until = Instant::now().checked_add(pause);
         // While the disk fails, new lines wait for the next retry, else a burst would become a busy loop.
         while (queue.lines.is_empty() || failed) && !queue.closing {
-            let left = until.map_or(pause, |until| {
-                until.saturating_duration_since(Instant::now())
-            });
+            let left = until.map_or(pause, |until| until.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 break;
             }
@@ -417,10 +379,7 @@ impl Loop {
                     Err(poisoned) => poisoned.into_inner().0,
                 }
             } else {
-                self.shared
-                    .filled
-                    .wait(queue)
-                    .unwrap_or_else(PoisonError::into_inner)
+                self.shared.filled.wait(queue).unwrap_or_else(PoisonError::into_inner)
             };
             if failed && queue.lines.iter().any(|line| line.settle.is_some()) {
                 break;
@@ -446,10 +405,7 @@ impl Loop {
     }
 
     fn write(&mut self, lines: &[Line]) -> io::Result<()> {
-        let size = lines
-            .iter()
-            .map(|line| line.bytes.len())
-            .fold(0, usize::saturating_add);
+        let size = lines.iter().map(|line| line.bytes.len()).fold(0, usize::saturating_add);
         let mut bytes = Vec::with_capacity(size);
         for line in lines {
             bytes.extend_from_slice(&line.bytes);
@@ -561,10 +517,7 @@ mod tests {
         settings.retry_interval = Duration::from_millis(10);
         settings.sync_interval = Duration::from_millis(20);
         change(&mut settings);
-        let health = AuditHealth {
-            writable: true,
-            ..AuditHealth::default()
-        };
+        let health = AuditHealth { writable: true, ..AuditHealth::default() };
         AuditWriter::start(settings, Box::new(disk.clone()), health).unwrap()
     }
 
@@ -591,29 +544,15 @@ mod tests {
                 scope.spawn(move || {
                     for number in 0..50 {
                         let line = format!("{{\"n\":\"{thread}-{number}\"}}");
-                        writer
-                            .append(line.clone().into_bytes(), true, soon())
-                            .unwrap();
+                        writer.append(line.clone().into_bytes(), true, soon()).unwrap();
                         // Acknowledged: it can be read back before anything else happens.
-                        assert!(
-                            std::fs::read_to_string(path)
-                                .unwrap()
-                                .lines()
-                                .any(|l| l == line)
-                        );
+                        assert!(std::fs::read_to_string(path).unwrap().lines().any(|l| l == line));
                     }
                 });
             }
         });
         let health = writer.health();
-        assert_eq!(
-            (200, 0, 0),
-            (
-                health.written_lines,
-                health.queued_lines,
-                health.queued_bytes
-            )
-        );
+        assert_eq!((200, 0, 0), (health.written_lines, health.queued_lines, health.queued_bytes));
         assert!(health.syncs < 200, "syncs are shared: {}", health.syncs);
         writer.close();
         assert_eq!(200, std::fs::read_to_string(&path).unwrap().lines().count());
@@ -625,20 +564,12 @@ mod tests {
         let path = folder("close").join("audit.jsonl");
         let writer = AuditWriter::open(AuditSettings::new(path.clone())).unwrap();
         for _ in 0..100 {
-            assert!(
-                writer
-                    .submit(b"{}".to_vec(), Durability::Queued)
-                    .unwrap()
-                    .is_none()
-            );
+            assert!(writer.submit(b"{}".to_vec(), Durability::Queued).unwrap().is_none());
         }
         writer.close();
         writer.close();
         assert_eq!(100, std::fs::read_to_string(&path).unwrap().lines().count());
-        assert_eq!(
-            Err(AuditError::Failed),
-            writer.append(b"{}".to_vec(), false, soon())
-        );
+        assert_eq!(Err(AuditError::Failed), writer.append(b"{}".to_vec(), false, soon()));
     }
 
     /// A full disk refuses durable and queued lines alike, keeps what it had accepted, and recovers by itself.
@@ -649,24 +580,11 @@ mod tests {
         writer.append(b"first".to_vec(), true, soon()).unwrap();
         disk.full.store(true, Ordering::SeqCst);
         writer.append(b"accepted".to_vec(), false, soon()).unwrap();
-        assert_eq!(
-            Err(AuditError::Failed),
-            writer.append(b"lost".to_vec(), true, soon())
-        );
+        assert_eq!(Err(AuditError::Failed), writer.append(b"lost".to_vec(), true, soon()));
         let health = writer.health();
-        assert!(
-            !health.writable && !health.last_error.is_empty(),
-            "{health:?}"
-        );
-        assert_eq!(
-            Err(AuditError::Failed),
-            writer.append(b"refused".to_vec(), false, soon())
-        );
-        assert!(
-            writer
-                .submit(b"denial".to_vec(), Durability::BestEffort)
-                .is_ok()
-        );
+        assert!(!health.writable && !health.last_error.is_empty(), "{health:?}");
+        assert_eq!(Err(AuditError::Failed), writer.append(b"refused".to_vec(), false, soon()));
+        assert!(writer.submit(b"denial".to_vec(), Durability::BestEffort).is_ok());
         disk.full.store(false, Ordering::SeqCst);
         while !writer.health().writable {
             std::thread::sleep(Duration::from_millis(5));
@@ -684,10 +602,7 @@ mod tests {
         let disk = Disk::default();
         let writer = on_disk(&disk, |_| {});
         disk.sync_fails.store(true, Ordering::SeqCst);
-        assert_eq!(
-            Err(AuditError::Failed),
-            writer.append(b"line".to_vec(), true, soon())
-        );
+        assert_eq!(Err(AuditError::Failed), writer.append(b"line".to_vec(), true, soon()));
         assert!(
             disk.bytes.lock().unwrap().starts_with(b"line"),
             "the naive way would acknowledge it"
@@ -707,15 +622,9 @@ mod tests {
             settings.max_lines = 4;
             settings.max_bytes = 100;
         });
-        let ticket = writer
-            .submit(b"slow".to_vec(), Durability::Synced)
-            .unwrap()
-            .unwrap();
+        let ticket = writer.submit(b"slow".to_vec(), Durability::Synced).unwrap().unwrap();
         std::thread::sleep(Duration::from_millis(50));
-        assert_eq!(
-            Err(AuditError::Full),
-            writer.append(vec![b'x'; 200], false, soon())
-        );
+        assert_eq!(Err(AuditError::Full), writer.append(vec![b'x'; 200], false, soon()));
         let mut accepted = 0;
         for _ in 0..10 {
             match writer.submit(b"line".to_vec(), Durability::BestEffort) {
@@ -736,10 +645,7 @@ mod tests {
         let writer = on_disk(&disk, |_| {});
         let start = Instant::now();
         let deadline = start + Duration::from_millis(30);
-        assert_eq!(
-            Err(AuditError::Late),
-            writer.append(b"line".to_vec(), true, deadline)
-        );
+        assert_eq!(Err(AuditError::Late), writer.append(b"line".to_vec(), true, deadline));
         assert!(start.elapsed() < Duration::from_millis(250));
     }
 
@@ -751,15 +657,9 @@ mod tests {
         let writer = AuditWriter::open(AuditSettings::new(path.clone())).unwrap();
         let health = writer.health();
         assert_eq!(5, health.torn_bytes);
-        assert_eq!(
-            "{\"b\":",
-            std::fs::read_to_string(&health.torn_file).unwrap()
-        );
+        assert_eq!("{\"b\":", std::fs::read_to_string(&health.torn_file).unwrap());
         writer.append(b"{\"c\":2}".to_vec(), true, soon()).unwrap();
-        assert_eq!(
-            "{\"a\":1}\n{\"c\":2}\n",
-            std::fs::read_to_string(&path).unwrap()
-        );
+        assert_eq!("{\"a\":1}\n{\"c\":2}\n", std::fs::read_to_string(&path).unwrap());
     }
 
     /// Two writers of one file would cut each other's lines.
@@ -767,9 +667,7 @@ mod tests {
     fn second_writer_is_refused() {
         let path = folder("second").join("audit.jsonl");
         let writer = AuditWriter::open(AuditSettings::new(path.clone())).unwrap();
-        let error = AuditWriter::open(AuditSettings::new(path.clone()))
-            .unwrap_err()
-            .to_string();
+        let error = AuditWriter::open(AuditSettings::new(path.clone())).unwrap_err().to_string();
         assert!(error.contains("another process"), "{error}");
         drop(writer);
         AuditWriter::open(AuditSettings::new(path)).unwrap();
@@ -848,10 +746,8 @@ mod tests {
         assert!(status.success());
         let acknowledged: usize = std::fs::read_to_string(&count).unwrap().parse().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        let whole: Vec<&str> = text
-            .split_inclusive('\n')
-            .filter(|line| line.len() == 101)
-            .collect();
+        let whole: Vec<&str> =
+            text.split_inclusive('\n').filter(|line| line.len() == 101).collect();
         assert_eq!(acknowledged, whole.len());
         // Nothing half-written stays before a later record.
         AuditWriter::open(AuditSettings::new(path.clone())).unwrap();

@@ -44,9 +44,7 @@ impl FileMedium {
         let mut file = options.open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
-            return Err(io::Error::other(
-                "is no regular file, so nothing in it would survive",
-            ));
+            return Err(io::Error::other("is no regular file, so nothing in it would survive"));
         }
         match file.try_lock() {
             Ok(()) => {}
@@ -59,21 +57,10 @@ impl FileMedium {
         let whole = file.metadata()?.len();
         // The name itself must survive too.
         if let Some(folder) = path.parent() {
-            let folder = if folder.as_os_str().is_empty() {
-                Path::new(".")
-            } else {
-                folder
-            };
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
             File::open(folder)?.sync_all()?;
         }
-        Ok((
-            Self {
-                path: path.to_owned(),
-                file,
-                whole,
-            },
-            torn,
-        ))
+        Ok((Self { path: path.to_owned(), file, whole }, torn))
     }
 }
 
@@ -130,10 +117,7 @@ fn cut_torn_line(path: &Path, file: &mut File) -> io::Result<Option<Torn>> {
     if tail.is_empty() {
         return Ok(None);
     }
-    let keep = tail
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map_or(0, |at| at.saturating_add(1));
+    let keep = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at.saturating_add(1));
     if keep == 0 && from > 0 {
         return Err(io::Error::other(
             "ends in more than 16 MiB without a line feed; is it an audit file?",
@@ -143,10 +127,7 @@ fn cut_torn_line(path: &Path, file: &mut File) -> io::Result<Option<Torn>> {
     let kept_in = write_side_file(path, &torn)?;
     file.set_len(from.saturating_add(keep as u64))?;
     file.sync_data()?;
-    Ok(Some(Torn {
-        bytes: torn.len() as u64,
-        kept_in,
-    }))
+    Ok(Some(Torn { bytes: torn.len() as u64, kept_in }))
 }
 
 fn write_side_file(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
@@ -154,12 +135,7 @@ fn write_side_file(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".torn-{number}"));
         let name = PathBuf::from(name);
-        match OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&name)
-        {
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&name) {
             Ok(mut side) => {
                 side.write_all(bytes)?;
                 side.sync_all()?;
@@ -169,7 +145,5 @@ fn write_side_file(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
             Err(error) => return Err(error),
         }
     }
-    Err(io::Error::other(
-        "has 1,000 side files of torn lines; remove them",
-    ))
+    Err(io::Error::other("has 1,000 side files of torn lines; remove them"))
 }

@@ -106,10 +106,5 @@ impl Drop for Settle {
 /// Both ends of a promise.
 pub(crate) fn pair() -> (Settle, Ticket) {
     let slot = Arc::new(Slot::default());
-    (
-        Settle {
-            slot: Arc::clone(&slot),
-        },
-        Ticket { slot },
-    )
+    (Settle { slot: Arc::clone(&slot) }, Ticket { slot })
 }

@@ -1,10 +1,5 @@
 //! The kernel from outside: typed facts and bytes in, decisions and diagnostics out.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod arguments;
 mod common;
