@@ -6,6 +6,7 @@ a passed deadline, a message that is too large, an exception, even a panic of th
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
@@ -125,22 +126,30 @@ class Decisions:
         default = self.default_deadline
         clock = time.perf_counter
 
+        def denied(error: BaseException) -> bytes:
+            with suppress(BaseException):
+                self.failed(error)
+            try:
+                return refuse(surface, "UNAVAILABLE")
+            except BaseException as again:  # noqa: BLE001 - the same
+                with suppress(BaseException):
+                    self.failed(again)
+                return ready
+
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
             started = clock()
             try:
                 turn.received()
                 if turn.shedding():
-                    return refuse(surface, "OVERLOADED")
-                return judge(request, facts_of(context, listener, default - turn.waited()))
+                    reply = refuse(surface, "OVERLOADED")
+                else:
+                    reply = judge(request, facts_of(context, listener, default - turn.waited()))
             except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
-                self.failed(error)
-                try:
-                    return refuse(surface, "UNAVAILABLE")
-                except BaseException as again:  # noqa: BLE001 - the same
-                    self.failed(again)
-                    return ready
-            finally:
+                reply = denied(error)
+            # Neither a log nor a metric that fails may turn the answer into an RPC error.
+            with suppress(BaseException):
                 observe(clock() - started)
+            return reply
 
         return grpc.unary_unary_rpc_method_handler(answer)
 

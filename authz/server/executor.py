@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent import futures
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Protocol, cast
 
@@ -232,10 +233,11 @@ class BoundedExecutor(futures.Executor):
             try:
                 job.fn(*job.args, **job.kwargs)
             except BaseException as error:  # noqa: BLE001 - a thread of the pool must outlive any call
-                self._failed(error)
-            finally:
-                slot.job = None
-                slot.running = False
+                with suppress(BaseException):
+                    self._failed(error)
+            slot.job = None
+            slot.running = False
+            with suppress(BaseException):
                 job.finish()
 
     def _watch(self) -> None:

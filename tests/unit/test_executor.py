@@ -18,7 +18,7 @@ from authz.v1 import authorizer_pb2, decision_pb2, reason_pb2
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from concurrent import futures
 
 
@@ -55,14 +55,23 @@ class Engine:
 class Server:
     """A grpcio server with the decision handlers on a fake engine."""
 
-    def __init__(self, threads: int = 2, queue: int = 2, receive_timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        threads: int = 2,
+        queue: int = 2,
+        receive_timeout: float = 5.0,
+        *,
+        failed: Callable[[BaseException], None] | None = None,
+        observe: Callable[[float], None] = lambda _: None,
+    ) -> None:
         self.engine = Engine()
         self.errors: list[BaseException] = []
+        tell = failed or self.errors.append
         self.executor = BoundedExecutor(
-            threads, queue, receive_timeout=receive_timeout, failed=self.errors.append
+            threads, queue, receive_timeout=receive_timeout, failed=tell
         )
         limits = Limits(threads=threads, queue=queue)
-        decisions = Decisions(self.engine, "main", self.executor, 2.0, self.errors.append)
+        decisions = Decisions(self.engine, "main", self.executor, 2.0, tell)
         self.server = grpc.server(
             cast("futures.ThreadPoolExecutor", self.executor), options=options(limits)
         )
@@ -71,7 +80,7 @@ class Server:
             (AUTHORIZER, "BatchCheck", Surface.BATCH_CHECK),
             (ENVOY, "Check", Surface.EXT_AUTHZ),
         ):
-            handlers = {method: decisions.handler(surface, lambda _: None)}
+            handlers = {method: decisions.handler(surface, observe)}
             self.server.add_generic_rpc_handlers(
                 (grpc.method_handlers_generic_handler(service, handlers),)
             )
@@ -163,6 +172,39 @@ def test_when_even_the_refusal_fails_ready_bytes_deny(server: Server, surface: S
     }[surface]
 
     assert last_resort(surface) == server.ask(method=method).result(timeout=10)
+
+
+def test_a_log_or_metric_that_fails_does_not_change_the_answer() -> None:
+    """A closed standard error must not turn denials into RPC errors."""
+
+    def fail(_: object) -> None:
+        raise BrokenPipeError
+
+    server = Server(failed=fail, observe=fail)
+    try:
+        assert server.ask().result(timeout=10) == b"answer to x"
+        server.engine.raises = RuntimeError("x")
+        assert server.ask().result(timeout=10) == b"check UNAVAILABLE"
+        server.engine.refusal_raises = RuntimeError("y")
+        assert server.ask().result(timeout=10) == last_resort(Surface.CHECK)
+    finally:
+        server.close()
+
+
+def test_a_thread_outlives_a_job_and_a_log_that_fail() -> None:
+    """Otherwise a few bad calls would end the pool."""
+
+    def fail(*_: object) -> None:
+        raise BrokenPipeError
+
+    executor = BoundedExecutor(1, 8, failed=fail)
+    done = threading.Event()
+    executor.submit(fail)
+    executor.submit(lambda: None).add_done_callback(fail)
+    executor.submit(done.set)
+
+    assert done.wait(5)
+    executor.shutdown()
 
 
 def test_the_last_resort_denies_on_every_surface() -> None:
