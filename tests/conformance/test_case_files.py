@@ -38,7 +38,7 @@ CASES = cases.load()
 CHECKED = [case for case in CASES if case.step.call is not None]
 OVER_HTTP = [case for case in CASES if case.step.http is not None]
 #: Reasons that stand in headers which only a server reads.
-OUTSIDE_KERNEL = re.compile("UNKNOWN_TASK|TASK_CONFLICT|UNBOUND_CREDENTIAL")
+OUTSIDE_KERNEL = re.compile("NO_CREDENTIAL|UNKNOWN_TASK|TASK_CONFLICT|UNBOUND_CREDENTIAL")
 ROWS = reason_rows()
 IDENTITY = ("x-authz-agent", "x-authz-subject", "x-authz-decision-id")
 OURS_INBOUND = ("authz-credential", "authz-subject", "authz-task")

@@ -127,7 +127,7 @@ def test_a_remembered_token_ends_at_its_end(
     """Being remembered makes no token live longer."""
     server = servers.of("desk")
     # The leeway of five seconds is nearly used up.
-    token = authority.agent(BOT, iat=int(time.time()) - 60, exp=int(time.time()) - 3)
+    token = authority.agent(BOT, iat=int(time.time()) - 60, exp=int(time.time()) - 2)
     request = search(token)
 
     def reason() -> str:

@@ -332,3 +332,20 @@ def test_invalid_utf8_in_texts(server: Server, people: People, lane: str) -> Non
     """A protobuf text that is no text makes the message none."""
     request = search(people.bot).replace(b"crm.search", b"crm.s\xff\xferch")
     assert denied(server, lane, request) in {"BAD_INPUT", "UNKNOWN_OPERATION"}
+
+
+@pytest.mark.parametrize(
+    "method", ["authz.v1.Authorizer/Explain", "authz.v1.Admin/Status", "authz.v1.Admin/Reload"]
+)
+@BOUNDED
+@given(data=st.binary(max_size=200))
+def test_administration(server: Server, people: People, method: str, data: bytes) -> None:
+    """Random bytes to the administration socket: an answer, or an error with a reason; never a crash."""
+    own = (("authorization", f"Bearer {people.root}"),)
+    send: Any = server.channel("admin").unary_unary(f"/{method}")
+    call = send.future(data, timeout=10, metadata=own, wait_for_ready=True)
+    assert call.code() in {
+        grpc.StatusCode.OK,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNIMPLEMENTED,
+    }

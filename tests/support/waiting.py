@@ -1,11 +1,14 @@
 """Waits on conditions: a test never sleeps for a guessed time."""
 
+import random
 import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+# Not the generator that test order is drawn from, which starts anew with each test.
+_RANDOM = random.SystemRandom()
 
 
 def eventually(
@@ -46,8 +49,15 @@ def accepts(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Returns a loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Returns a loopback port that was free a moment ago.
+
+    From below the range that Linux gives to outgoing connections, so that none of them takes it meanwhile.
+    """
+    while True:
+        port = _RANDOM.randrange(15_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
