@@ -225,6 +225,13 @@ fn evidence<'a>(
     let authorization = headers.single(AUTHORIZATION)?;
     let subject = headers.single(SUBJECT)?;
     let proof = headers.single(DPOP)?;
+    if proof.is_some_and(str::is_empty) {
+        return Err(Refused::new(
+            ReasonCode::BadProof,
+            Step::Identify,
+            "the `dpop` header is empty",
+        ));
+    }
     let Some(authorization) = authorization else {
         return Err(Refused::new(
             ReasonCode::NoCredential,

@@ -460,3 +460,10 @@ fn only_enforcers_are_answered() {
         assert_eq!("ENFORCER_REFUSED", ask(listener), "{listener}");
     }
 }
+
+/// A header that should prove something and is empty proves nothing; it is not as if it were absent.
+#[test]
+fn empty_proof() {
+    let answer = served().proxy(&http("GET", "/customers?q=a", &[("dpop", "")]));
+    assert_eq!(reason(&answer), "BAD_PROOF");
+}
