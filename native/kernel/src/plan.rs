@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::arguments::ArgumentSchema;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::evaluate::syntax::ActionScope;
-use crate::evaluate::{Base, Constants, Words};
+use crate::evaluate::{Base, Constants, Group, Rule, Words};
 use crate::model::{Effect, Model, Operation, System, Tier};
 use crate::policy::{self, Cache, Catalog, Covered, Placed};
 use crate::routes::RouteTable;
@@ -86,7 +86,8 @@ pub(crate) struct Prepared {
 /// The policies that can match an operation: the union of those on any action, on each of its groups, and on itself.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Slice {
-    lists: Vec<Arc<[u32]>>,
+    /// A copy of each rule stands in its list: one after the other in memory.
+    lists: Vec<Arc<[(u32, Rule)]>>,
     /// Context keys that they read together.
     pub(crate) keys: Keys,
     /// One of them can ask the entity store.
@@ -94,9 +95,9 @@ pub(crate) struct Slice {
 }
 
 impl Slice {
-    /// Positions of the policies; each once.
-    pub(crate) fn policies(&self) -> impl Iterator<Item = usize> + '_ {
-        self.lists.iter().flat_map(|list| list.iter()).map(|index| *index as usize)
+    /// Each policy once: its position, and its rule.
+    pub(crate) fn policies(&self) -> impl Iterator<Item = (usize, &Rule)> + '_ {
+        self.lists.iter().flat_map(|list| list.iter()).map(|(index, rule)| (*index as usize, rule))
     }
 }
 
@@ -147,10 +148,13 @@ impl Plan {
         };
         let slices = slices(&policies, &covered, &catalog, all.len(), &groups);
         drop(catalog);
+        let shared: BTreeMap<&str, Group> =
+            all_groups(&groups).into_iter().map(|group| (group, words.group(group))).collect();
         let mut operations = HashMap::with_capacity(all.len());
         let prepared = all.iter().zip(&groups).zip(arguments).zip(slices).enumerate();
         for (position, (((operation, groups), arguments), slice)) in prepared {
-            let base = match words.base(&operation.id, groups) {
+            let entities = groups.iter().filter_map(|group| shared.get(group.as_str()));
+            let base = match words.base(&operation.id, entities) {
                 Ok(base) => base,
                 Err(unready) => return Err(internal(diagnostics, &unready.0)),
             };
@@ -329,30 +333,36 @@ fn own_operation(name: &str) -> Operation {
     }
 }
 
-/// The schema of each operation, taken from the previous plan where it is the same.
+/// The schema of each operation, taken from the previous plan where it is the same; equal ones are shared.
 fn arguments(
     all: &[&Operation],
     previous: Option<&Plan>,
     diagnostics: &mut Diagnostics,
 ) -> Vec<Arc<ArgumentSchema>> {
-    let known = |operation: &Operation| {
+    let mut shared: HashMap<String, Arc<ArgumentSchema>> = HashMap::new();
+    let kept = |operation: &Operation| {
         let (old, prepared) = previous?.prepared(&operation.id)?;
         (old.input == operation.input).then(|| Arc::clone(&prepared.arguments))
     };
-    all.iter()
-        .map(|operation| {
-            known(operation).unwrap_or_else(|| {
-                Arc::new(ArgumentSchema::compile(&operation.input).unwrap_or_else(|error| {
-                    diagnostics.error(
-                        &operation.at,
-                        format!("operation `{}`: {error}", operation.id),
-                        "Correct the operation's `input`.",
-                    );
-                    ArgumentSchema::none()
-                }))
-            })
-        })
-        .collect()
+    let mut of = |operation: &&Operation| {
+        let text = operation.input.to_string();
+        if let Some(known) = shared.get(&text) {
+            return Arc::clone(known);
+        }
+        let schema = kept(operation).unwrap_or_else(|| {
+            Arc::new(ArgumentSchema::compile(&operation.input).unwrap_or_else(|error| {
+                diagnostics.error(
+                    &operation.at,
+                    format!("operation `{}`: {error}", operation.id),
+                    "Correct the operation's `input`.",
+                );
+                ArgumentSchema::none()
+            }))
+        });
+        shared.insert(text, Arc::clone(&schema));
+        schema
+    };
+    all.iter().map(&mut of).collect()
 }
 
 fn groups_of(operation: &Operation) -> Vec<String> {
@@ -435,12 +445,11 @@ fn slices(
         }
     }
     let summed = |list: Vec<u32>| {
-        let rules = || {
-            list.iter().filter_map(|i| policies.get(*i as usize)).map(|placed| &placed.policy.rule)
-        };
-        let keys = rules().fold(Keys::default(), |keys, rule| keys.union(rule.keys));
-        let store = rules().any(|rule| rule.store);
-        (Arc::<[u32]>::from(list), keys, store)
+        let rule = |index: u32| Some((index, policies.get(index as usize)?.policy.rule.clone()));
+        let list: Vec<(u32, Rule)> = list.into_iter().filter_map(rule).collect();
+        let keys = list.iter().fold(Keys::default(), |keys, (_, rule)| keys.union(rule.keys));
+        let store = list.iter().any(|(_, rule)| rule.store);
+        (Arc::<[(u32, Rule)]>::from(list), keys, store)
     };
     let any = summed(any);
     let by_group: BTreeMap<&str, _> =

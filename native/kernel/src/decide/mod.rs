@@ -174,14 +174,13 @@ fn judge(
     };
     let judge = Judge::new(words, &prepared.base, &chain, &resolved.resource, &context, &entities);
     let mut tally = Tally::new(chain.len());
-    for index in prepared.slice.policies() {
+    for (index, rule) in prepared.slice.policies() {
         let Some(placed) = plan.policies.get(index) else {
             return Err(Refusal::new(
                 ReasonCode::Unavailable,
                 "a slice names a policy that is not there",
             ));
         };
-        let rule = &placed.policy.rule;
         let times = if rule.per_principal { chain.len() } else { 1 };
         for position in 0..times {
             let verdict = judge.judge(rule, position);

@@ -70,14 +70,19 @@ enum Scope {
 }
 
 impl Scope {
-    fn new(constraint: &PrincipalOrResourceConstraint) -> Self {
+    fn new(constraint: &PrincipalOrResourceConstraint, shared: &mut Shared) -> Self {
+        let Shared { uids, types, .. } = shared;
         match constraint {
             PrincipalOrResourceConstraint::Any => Self::Any,
-            PrincipalOrResourceConstraint::Eq(EntityReference::EUID(uid)) => Self::Eq(uid.clone()),
-            PrincipalOrResourceConstraint::In(EntityReference::EUID(uid)) => Self::In(uid.clone()),
-            PrincipalOrResourceConstraint::Is(kind) => Self::Is(kind.clone()),
+            PrincipalOrResourceConstraint::Eq(EntityReference::EUID(uid)) => {
+                Self::Eq(share(uids, uid.clone()))
+            }
+            PrincipalOrResourceConstraint::In(EntityReference::EUID(uid)) => {
+                Self::In(share(uids, uid.clone()))
+            }
+            PrincipalOrResourceConstraint::Is(kind) => Self::Is(share(types, kind.clone())),
             PrincipalOrResourceConstraint::IsIn(kind, EntityReference::EUID(uid)) => {
-                Self::IsIn(kind.clone(), uid.clone())
+                Self::IsIn(share(types, kind.clone()), share(uids, uid.clone()))
             }
             PrincipalOrResourceConstraint::Eq(EntityReference::Slot(_))
             | PrincipalOrResourceConstraint::In(EntityReference::Slot(_))
@@ -86,10 +91,15 @@ impl Scope {
     }
 
     fn matches(&self, entity: &Known) -> bool {
-        let within = |uid: &EntityUID| *uid == *entity.uid || entity.ancestors.contains(uid);
+        // The id first: it differs more often than the type, and compares faster.
+        let same =
+            |a: &EntityUID, b: &EntityUID| a.eid() == b.eid() && a.entity_type() == b.entity_type();
+        let within = |uid: &EntityUID| {
+            same(uid, &entity.uid) || entity.ancestors.iter().any(|ancestor| same(uid, ancestor))
+        };
         match self {
             Self::Any => true,
-            Self::Eq(uid) => *uid == entity.uid,
+            Self::Eq(uid) => same(uid, &entity.uid),
             Self::In(uid) => within(uid),
             Self::Is(kind) => entity.uid.entity_type() == kind.as_ref(),
             Self::IsIn(kind, uid) => entity.uid.entity_type() == kind.as_ref() && within(uid),
@@ -98,30 +108,32 @@ impl Scope {
     }
 }
 
-/// Conditions seen so far: equal ones share their memory, so that a large bundle of like policies stays in the
-/// processor's cache.
+/// Conditions and scope entities seen so far: equal ones share their memory, so that a large bundle of like policies
+/// stays in the processor's cache.
 #[derive(Debug, Default)]
-pub(crate) struct Bodies(HashSet<Arc<Expr>>);
+pub(crate) struct Shared {
+    bodies: HashSet<Arc<Expr>>,
+    uids: HashSet<Arc<EntityUID>>,
+    types: HashSet<Arc<EntityType>>,
+}
 
-impl Bodies {
-    fn share(&mut self, body: Expr) -> Arc<Expr> {
-        if let Some(known) = self.0.get(&body) {
-            return Arc::clone(known);
-        }
-        let body = Arc::new(body);
-        self.0.insert(Arc::clone(&body));
-        body
+fn share<T: Eq + std::hash::Hash>(all: &mut HashSet<Arc<T>>, one: Arc<T>) -> Arc<T> {
+    if let Some(known) = all.get(&one) {
+        return Arc::clone(known);
     }
+    all.insert(Arc::clone(&one));
+    one
 }
 
 impl Rule {
-    pub(crate) fn new(policy: &Policy, reading: &syntax::Reading, bodies: &mut Bodies) -> Self {
-        let principal = Scope::new(policy.principal_constraint().as_inner());
-        let resource = Scope::new(policy.resource_constraint().as_inner());
+    pub(crate) fn new(policy: &Policy, reading: &syntax::Reading, shared: &mut Shared) -> Self {
+        let principal = Scope::new(policy.principal_constraint().as_inner(), shared);
+        let resource = Scope::new(policy.resource_constraint().as_inner(), shared);
         let mut constants = Vec::new();
         // INVARIANT (depth): what is too deep to copy is refused by its reading, and never judged.
         let body = policy.non_scope_constraints().filter(|_| !reading.too_large).map(|body| {
-            bodies.share(syntax::bare(body, &mut |expr| rewritten(expr, &mut constants)))
+            let body = syntax::bare(body, &mut |expr| rewritten(expr, &mut constants));
+            share(&mut shared.bodies, Arc::new(body))
         });
         Self {
             per_principal: reading.principal || !matches!(principal, Scope::Any),
@@ -198,6 +210,10 @@ pub(crate) struct Base {
     action: Arc<EntityUID>,
     entities: Entities,
 }
+
+/// The entity of an action group.
+#[derive(Clone, Debug)]
+pub(crate) struct Group(Arc<Entity>);
 
 /// The words of a bundle as Cedar entities, made at load.
 #[derive(Debug)]
@@ -307,23 +323,34 @@ impl Words {
         })
     }
 
+    /// The entity of an action group.
+    pub(crate) fn group(&self, name: &str) -> Group {
+        Group(Arc::new(Entity::with_uid(uid(&self.types.action, name))))
+    }
+
     /// The base store of an operation.
-    pub(crate) fn base(&self, operation: &str, groups: &[String]) -> Result<Base, Unready> {
+    ///
+    /// Args:
+    /// * `groups`: all groups that the action is in; operations share them.
+    pub(crate) fn base<'a>(
+        &self,
+        operation: &str,
+        groups: impl Iterator<Item = &'a Group> + Clone,
+    ) -> Result<Base, Unready> {
         let action = uid(&self.types.action, operation);
-        let groups: Vec<EntityUID> =
-            groups.iter().map(|group| uid(&self.types.action, group)).collect();
-        let parents: HashSet<EntityUID> = groups.iter().cloned().collect();
+        let parents: HashSet<EntityUID> =
+            groups.clone().map(|group| group.0.uid().clone()).collect();
         let own =
             Entity::new_with_attr_partial_value(action.clone(), [], HashSet::new(), parents, []);
-        let entities = [own].into_iter().chain(groups.into_iter().map(Entity::with_uid));
-        let entities = Entities::from_entities(
-            entities,
-            None::<&NoEntitiesSchema>,
-            // INVARIANT (closed): groups have no parents.
-            TCComputation::AssumeAlreadyComputed,
-            Extensions::all_available(),
-        )
-        .map_err(|error| Unready(error.to_string()))?;
+        let entities = Entities::new()
+            .add_entities(
+                [Arc::new(own)].into_iter().chain(groups.map(|group| Arc::clone(&group.0))),
+                None::<&NoEntitiesSchema>,
+                // INVARIANT (closed): groups have no parents.
+                TCComputation::AssumeAlreadyComputed,
+                Extensions::all_available(),
+            )
+            .map_err(|error| Unready(error.to_string()))?;
         Ok(Base { action: Arc::new(action), entities })
     }
 
@@ -671,8 +698,8 @@ mod tests {
         let words = Words::new(&names).unwrap();
         let parsed = syntax::parse("a.cedar", text).unwrap().remove(0);
         let rule =
-            Rule::new(&parsed.policy, &syntax::reading(&parsed.policy), &mut Bodies::default());
-        let base = words.base("mail.send", &["effect:export".to_owned()]).unwrap();
+            Rule::new(&parsed.policy, &syntax::reading(&parsed.policy), &mut Shared::default());
+        let base = words.base("mail.send", [words.group("effect:export")].iter()).unwrap();
         let bot = Principal::Agent {
             spiffe_id: "spiffe://a.example/bot".to_owned(),
             trust_domain: "a.example".to_owned(),

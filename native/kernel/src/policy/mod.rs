@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::decision::PolicyEffect;
 use crate::diagnostic::Diagnostics;
 use crate::evaluate::syntax::{self, Lines, Parsed, Reading};
-use crate::evaluate::{Bodies, Rule};
+use crate::evaluate::{Rule, Shared};
 use crate::model::{Location, PolicyFile};
 
 pub(crate) use check::{Catalog, Covered, check};
@@ -76,7 +76,7 @@ pub(crate) fn read(
 ) -> (Cache, Vec<Placed>) {
     let mut cache = Cache::default();
     let mut all: Vec<Placed> = Vec::new();
-    let mut bodies = Bodies::default();
+    let mut shared = Shared::default();
     let mut by_text: Option<HashMap<&str, &Placed>> = None;
     for file in files {
         let first = all.len();
@@ -100,7 +100,7 @@ pub(crate) fn read(
                     for parsed in parsed {
                         match by_text.get(parsed.text.as_ref()) {
                             Some(known) => all.push(Placed { at: parsed.at, ..(*known).clone() }),
-                            None => all.extend(new(parsed, &mut bodies, diagnostics)),
+                            None => all.extend(new(parsed, &mut shared, diagnostics)),
                         }
                     }
                 }
@@ -113,13 +113,13 @@ pub(crate) fn read(
     (cache, all)
 }
 
-fn new(parsed: Parsed, bodies: &mut Bodies, diagnostics: &mut Diagnostics) -> Option<Placed> {
+fn new(parsed: Parsed, shared: &mut Shared, diagnostics: &mut Diagnostics) -> Option<Placed> {
     let effect = syntax::effect(&parsed.policy);
     let notes = annotations::read(&parsed, effect, diagnostics)?;
     let reading = syntax::reading(&parsed.policy);
     let start = parsed.policy.loc().map_or(0, |loc| loc.start());
     let policy = Policy {
-        rule: Rule::new(&parsed.policy, &reading, bodies),
+        rule: Rule::new(&parsed.policy, &reading, shared),
         parsed: crate::evaluate::for_validator(&parsed.policy, &notes.id),
         id: notes.id,
         text: parsed.text,
