@@ -1,5 +1,6 @@
 """The `authz serve` process, on addresses of its own."""
 
+import atexit
 import json
 import os
 import shutil
@@ -148,6 +149,7 @@ def layout(
     folder.mkdir(parents=True, exist_ok=True)
     # A unix socket's path has at most 107 bytes, which a test's own folder may exceed.
     sockets = Path(tempfile.mkdtemp(prefix="authz-"))
+    atexit.register(shutil.rmtree, sockets, ignore_errors=True)
     source = BUNDLES / bundle if isinstance(bundle, str) else bundle
     shutil.copytree(source, folder / "bundle", dirs_exist_ok=True)
     audit = folder / "audit.jsonl"
