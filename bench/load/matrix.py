@@ -107,7 +107,7 @@ class Bench:
         if target.metrics:
             now = scrape(target.metrics)
             made = counters.decisions(counted, now)
-            if made != {"PERMIT PERMITTED": seen.count}:
+            if made != {"permit PERMITTED": seen.count}:
                 raise LoadError(
                     f"{where}: {seen.count} requests, all to be permitted; the server counted {made}"
                 )

@@ -166,7 +166,7 @@ def _ext_authz(
                             ":scheme": "https",
                             "accept": "application/json",
                             "authorization": f"Bearer {agent}",
-                            "authz-subject": f"Bearer {subject}",
+                            "authz-subject": subject,
                             "user-agent": "bench/1.0",
                             "x-forwarded-proto": "https",
                             "x-request-id": "0199a1c2-7f00-7000-8000-0123456789ab",
