@@ -140,7 +140,10 @@ class SubjectKind(StrEnum):
 
 
 class Issuer(_Strict):
-    """Whoever issues subject tokens: the people and services on whose behalf agents act."""
+    """Whoever issues subject tokens: the people and services on whose behalf agents act.
+
+    A token with `may_act` serves only the agent whose SPIFFE ID is its `sub`, its only member; one with `act` is refused.
+    """
 
     issuer: Text
     """The exact `iss` of its tokens."""

@@ -130,7 +130,8 @@ pub struct SubjectFacts {
     pub acr: Option<String>,
     /// `auth_time`: when the subject was authenticated, in seconds since 1970.
     pub auth_time: Option<i64>,
-    /// `may_act`: who may act for this subject (RFC 8693 §4.4), as its text members by name.
+    /// `may_act`: who may act for this subject (RFC 8693 §4.4), as its text members by name; the
+    /// agent beside this subject, if there is one, is it.
     pub may_act: Option<BTreeMap<String, String>>,
     /// SHA-256 of the whole token.
     pub token_digest: [u8; 32],

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::claims::{self, Times};
-use crate::facts::{ClaimValue, SubjectFacts};
+use crate::facts::{AgentFacts, ClaimValue, SubjectFacts};
 use crate::json::{Object, Value};
 use crate::jws::{Header, Parts};
 use crate::refusal::Refusal;
@@ -40,6 +40,7 @@ pub(crate) fn verify(
 
     // INVARIANT (signed): from here on the claims are the issuer's word.
     claims::refuse_binding(&claims)?;
+    refuse_delegation(&claims)?;
     let sub = claims::text(&claims, "sub", MAX_SUB_BYTES)?
         .ok_or_else(|| Refusal::bad("the token has no `sub`"))?;
     if sub.is_empty() || sub.chars().any(is_unprintable) {
@@ -99,6 +100,37 @@ fn kept(claims: &Object<'_>, names: &[String]) -> Result<BTreeMap<String, ClaimV
         kept.insert(name.clone(), value);
     }
     Ok(kept)
+}
+
+/// Refuses a token in which somebody acts for its subject already (RFC 8693 §4.1): taken for the
+/// subject's own, it would hide the actor, whom nobody here verified.
+fn refuse_delegation(claims: &Object<'_>) -> Result<(), Refusal> {
+    if claims.get("act").is_some() {
+        return Err(Refusal::bad("the token has `act`; delegated tokens are not in this version"));
+    }
+    Ok(())
+}
+
+/// Holds the agent beside a subject to the subject token's `may_act` (RFC 8693 §4.4).
+///
+/// The cache keeps a token without the agent beside it, so this is asked of each pair anew. A
+/// member other than `sub` limits the actor by something that an SVID does not have, such as an
+/// issuer or a client id; to leave it out would lift the limit.
+///
+/// Errors: [`crate::RefusalReason::BadCredential`] where `may_act` is not this agent's `sub` alone.
+pub(crate) fn check_actor(subject: &SubjectFacts, agent: &AgentFacts) -> Result<(), Refusal> {
+    let Some(actor) = &subject.may_act else { return Ok(()) };
+    if actor.keys().any(|member| member != "sub") {
+        return Err(Refusal::bad(
+            "the token's `may_act` has a member other than `sub`, which no agent can meet",
+        ));
+    }
+    if actor.get("sub") != Some(&agent.spiffe_id) {
+        return Err(Refusal::bad(
+            "the token's `may_act` does not name the agent that acts for its subject",
+        ));
+    }
+    Ok(())
 }
 
 /// `may_act`, whose members are texts; anything else could limit the actor in a way that is lost

@@ -454,8 +454,8 @@ impl Compiler {
 }
 
 /// Claims that the profiles read; a policy sees them in places of their own or not at all.
-const REGISTERED: [&str; 11] =
-    ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "cnf", "acr", "auth_time", "may_act"];
+const REGISTERED: [&str; 12] =
+    ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "cnf", "acr", "auth_time", "may_act", "act"];
 const MAX_LEEWAY: u32 = 60;
 const MAX_AUDIENCES: usize = 64;
 const MAX_SOURCES: usize = 1024;

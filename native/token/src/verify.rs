@@ -17,7 +17,8 @@ use crate::{agent, subject};
 /// Errors: the first refusal in the order of `evidence`. Two credentials of one role are
 /// [`RefusalReason::BadCredential`]; a scheme with a proof, or a proof beside a bearer token, is
 /// [`RefusalReason::BadProof`]; a token with `cnf` is [`RefusalReason::UnboundCredential`]; for the
-/// rest see [`RefusalReason`].
+/// rest see [`RefusalReason`]. Last, a subject token whose `may_act` (RFC 8693 §4.4) is not the agent
+/// beside it is [`RefusalReason::BadCredential`]; where no agent is, the claim does not apply.
 pub fn verify(
     evidence: &[Evidence<'_>],
     trust: &TrustStore,
@@ -40,6 +41,9 @@ pub fn verify(
             Verified::Agent(agent) => facts.agent = Some(agent),
             Verified::Subject(subject) => facts.subject = Some(subject),
         }
+    }
+    if let (Some(subject), Some(agent)) = (&facts.subject, &facts.agent) {
+        subject::check_actor(subject, agent).map_err(|refusal| refusal.of(Role::Subject))?;
     }
     Ok(facts)
 }

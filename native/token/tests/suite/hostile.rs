@@ -122,6 +122,7 @@ fn refusals_hold_nothing_of_the_token() {
             "groups",
             "auth_time",
             "may_act",
+            "act",
             "email",
         ] {
             for value in [

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use authz_token::RefusalReason::*;
 use authz_token::mint::{Key, bundle, jwks};
-use authz_token::{ClaimValue, SubjectKind};
+use authz_token::{ClaimValue, Refusal, Role, SubjectKind, TokenCache, UnixTime, verify};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -239,6 +239,84 @@ fn claims_with_a_place_are_of_their_types() {
         let claims = but(user(), name, value);
         assert_eq!(Some(BadCredential), subject_reason(&claims), "{claims}");
     }
+}
+
+/// The refusal of a subject token with these claims beside the agent `AGENT_ID`, whichever of the
+/// two stands first.
+fn beside_the_agent(claims: &Value) -> Option<Refusal> {
+    let (svid, token) = (AGENT_KEY.sign(&svid().to_string()), IDP_KEY.sign(&claims.to_string()));
+    let (agent, subject) = (evidence(Role::Agent, &svid), evidence(Role::Subject, &token));
+    let first = check_at(&spec(), &[agent, subject], NOW).err();
+    assert_eq!(first, check_at(&spec(), &[subject, agent], NOW).err(), "{claims}");
+    first
+}
+
+/// Values of `may_act` that do not mean `AGENT_ID` and it alone.
+fn others() -> Vec<Value> {
+    vec![
+        json!({"sub": "spiffe://a.example/ns/other/sa/bot"}),
+        json!({"sub": "spiffe://A.example/ns/support/sa/bot"}),
+        json!({"sub": format!("{AGENT_ID}/")}),
+        json!({"sub": ""}),
+        json!({}),
+        json!({"iss": "spiffe://a.example"}),
+        json!({"client_id": AGENT_ID}),
+        json!({"sub": AGENT_ID, "iss": "spiffe://a.example"}),
+        json!({"sub": AGENT_ID, "client_id": "x"}),
+    ]
+}
+
+/// A token that says who may act for its subject serves that agent only, and its subject alone.
+#[test]
+fn may_act_is_the_agent_beside_it() {
+    assert_eq!(None, beside_the_agent(&user()));
+    assert_eq!(None, beside_the_agent(&but(user(), "may_act", json!({"sub": AGENT_ID}))));
+    for actor in others() {
+        let claims = but(user(), "may_act", actor);
+        let refusal = beside_the_agent(&claims).expect("it is not the agent that may act");
+        assert_eq!((BadCredential, Some(Role::Subject)), (refusal.reason, refusal.role));
+        for theirs in ["spiffe:", "client_id", "ns/other"] {
+            assert!(!refusal.detail.contains(theirs), "{}", refusal.detail);
+        }
+        // Nobody acts for the subject here: the claim limits nothing.
+        assert_eq!(None, subject_reason(&claims), "{claims}");
+    }
+}
+
+/// A token that was verified before, alone or beside its own agent, is held to it all the same.
+#[test]
+fn may_act_holds_for_what_is_remembered() {
+    let trust = compile(&spec());
+    let cache = TokenCache::new(64);
+    let ours = AGENT_KEY.sign(&svid().to_string());
+    let other = "spiffe://a.example/ns/other/sa/bot";
+    let theirs = AGENT_KEY.sign(&but(svid(), "sub", json!(other)).to_string());
+    let token = IDP_KEY.sign(&but(user(), "may_act", json!({"sub": AGENT_ID})).to_string());
+    let reason = |agent: Option<&str>| {
+        let mut all = vec![evidence(Role::Subject, &token)];
+        all.extend(agent.map(|agent| evidence(Role::Agent, agent)));
+        verify(&all, &trust, &cache, UnixTime(NOW)).err().map(|refusal| refusal.reason)
+    };
+    for _ in 0..3 {
+        assert_eq!(None, reason(None));
+        assert_eq!(None, reason(Some(&ours)));
+        assert_eq!(Some(BadCredential), reason(Some(&theirs)));
+    }
+    assert!(cache.hits() > 0);
+}
+
+/// A token that already stands for a delegation is not its subject's own.
+#[test]
+fn a_delegated_token_is_refused() {
+    for act in [json!({"sub": AGENT_ID}), json!({}), json!("x"), json!(false)] {
+        let claims = but(user(), "act", act);
+        assert_eq!(Some(BadCredential), subject_reason(&claims), "{claims}");
+        assert_eq!(Some(BadCredential), beside_the_agent(&claims).map(|refusal| refusal.reason));
+    }
+    let null = user().to_string().replacen('{', r#"{"act":null,"#, 1);
+    let refusal = check_subject(&spec(), &IDP_KEY.sign(&null)).unwrap_err();
+    assert_eq!(BadCredential, refusal.reason);
+    assert!(refusal.detail.contains("not in this version"), "{}", refusal.detail);
 }
 
 /// An issuer without a usable key is invalid as a whole.
