@@ -26,7 +26,7 @@ class _ReasonCode:
 class _ReasonCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReasonCode.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     REASON_CODE_UNSPECIFIED: _ReasonCode.ValueType  # 0
-    """Never sent; a reader treats it as UNAVAILABLE."""
+    """Sent to a caller that asks about itself, which must not learn why; an enforcer treats it as UNAVAILABLE."""
     REASON_CODE_PERMITTED: _ReasonCode.ValueType  # 1
     """Every check permits the operation."""
     REASON_CODE_NO_CREDENTIAL: _ReasonCode.ValueType  # 2
@@ -132,7 +132,7 @@ class ReasonCode(_ReasonCode, metaclass=_ReasonCodeEnumTypeWrapper):
     """Why a decision came out as it did."""
 
 REASON_CODE_UNSPECIFIED: ReasonCode.ValueType  # 0
-"""Never sent; a reader treats it as UNAVAILABLE."""
+"""Sent to a caller that asks about itself, which must not learn why; an enforcer treats it as UNAVAILABLE."""
 REASON_CODE_PERMITTED: ReasonCode.ValueType  # 1
 """Every check permits the operation."""
 REASON_CODE_NO_CREDENTIAL: ReasonCode.ValueType  # 2

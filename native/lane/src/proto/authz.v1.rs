@@ -270,7 +270,7 @@ impl Retry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ReasonCode {
-    /// Never sent; a reader treats it as UNAVAILABLE.
+    /// Sent to a caller that asks about itself, which must not learn why; an enforcer treats it as UNAVAILABLE.
     Unspecified = 0,
     /// Every check permits the operation.
     Permitted = 1,
