@@ -64,6 +64,7 @@ pub(super) fn manifest(
             build.found.error(&super::whole(file), what, TASKS);
         }
     }
+    build.later(file, "sequence", said.sequence.as_ref());
     build.later(file, "taskless_tier", said.taskless_tier.as_ref());
     build.later(file, "implicit_tasks", said.implicit_tasks.as_ref());
     build.later(file, "mcp", said.mcp.as_ref());

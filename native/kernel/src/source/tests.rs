@@ -227,6 +227,10 @@ fn each_fault_of_a_file_has_its_message() {
         ),
         ("{tasks: optional}", "bundle.yaml:1:1: `name` is missing"),
         (
+            "{name: a, sequence: 7, tasks: optional}",
+            "bundle.yaml:1:21: `sequence` is not in this version. Remove it.",
+        ),
+        (
             "{name: a, tasks: optional, mcp: {}}",
             "bundle.yaml:1:33: `mcp` is not in this version. Remove it.",
         ),

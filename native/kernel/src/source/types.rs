@@ -15,9 +15,8 @@ pub(crate) struct Manifest {
     pub(crate) name: At<String>,
     /// What people call this state of it; default: the first 12 hex digits of its digest.
     pub(crate) revision: Option<At<String>>,
-    /// A number that goes up with each publication.
-    #[expect(dead_code, reason = "only signed bundles compare it")]
-    pub(crate) sequence: Option<At<u64>>,
+    /// Not in this version.
+    pub(crate) sequence: Option<At<Later>>,
     /// Whether every operation needs a task; default `required`.
     pub(crate) tasks: Option<At<TasksWord>>,
     /// Not in this version.
