@@ -16,6 +16,10 @@ use crate::ticket::{Settle, Ticket, pair};
 const LINGER: Duration = Duration::from_millis(5);
 /// From here on they no longer gather.
 const LINGER_BYTES: u64 = 256 * 1024;
+/// So often lines are written again, where the file was taken away right after they were written.
+const MAX_REWRITES: u32 = 4;
+/// One part in so many of the queue, by lines and by bytes, is all that refusals may take of it.
+const REFUSAL_SHARE: u64 = 2;
 
 /// How an [`AuditWriter`] is set up.
 #[derive(Clone, Debug)]
@@ -53,7 +57,8 @@ pub enum Durability {
     Queued,
     /// To be synced; the ticket says when.
     Synced,
-    /// Nothing: the answer is a refusal anyway. Queued where there is room, also while the disk fails.
+    /// Nothing: the answer is a refusal anyway. Queued where there is room in the half of the queue that refusals may
+    /// take, also while the disk fails. Who needs no credential to be refused must not be able to crowd permits out.
     BestEffort,
 }
 
@@ -120,6 +125,8 @@ pub struct AuditHealth {
     pub failures: u64,
     /// Lines refused because the queue was full or the disk failed.
     pub refused_lines: u64,
+    /// Lines of refusals that were dropped because the share of refusals was full; not among `refused_lines`.
+    pub dropped_refusals: u64,
     /// Bytes of a torn last line that were cut off at the start.
     pub torn_bytes: u64,
     /// Where those bytes are kept; empty where there were none.
@@ -129,13 +136,67 @@ pub struct AuditHealth {
 struct Line {
     bytes: Vec<u8>,
     settle: Option<Settle>,
+    /// Whether it counts to the share of refusals.
+    best_effort: bool,
+}
+
+/// How much waits.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    lines: u64,
+    bytes: u64,
+}
+
+impl Load {
+    fn of<'a>(lines: impl Iterator<Item = &'a Line>) -> Self {
+        lines.fold(Self::default(), |load, line| load.plus(line.bytes.len() as u64))
+    }
+
+    const fn plus(self, bytes: u64) -> Self {
+        Self { lines: self.lines.saturating_add(1), bytes: self.bytes.saturating_add(bytes) }
+    }
+
+    const fn less(self, other: Self) -> Self {
+        Self {
+            lines: self.lines.saturating_sub(other.lines),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+
+    const fn fits(self, lines: u64, bytes: u64) -> bool {
+        self.lines <= lines && self.bytes <= bytes
+    }
 }
 
 #[derive(Default)]
 struct Queue {
     lines: Vec<Line>,
     closing: bool,
+    /// Of all that waits, the refusals.
+    refusals: Load,
     health: AuditHealth,
+}
+
+impl Queue {
+    /// Counts lines that wait.
+    fn load<'a>(&mut self, lines: impl Iterator<Item = &'a Line>) {
+        for line in lines {
+            let size = line.bytes.len() as u64;
+            self.health.queued_lines = self.health.queued_lines.saturating_add(1);
+            self.health.queued_bytes = self.health.queued_bytes.saturating_add(size);
+            if line.best_effort {
+                self.refusals = self.refusals.plus(size);
+            }
+        }
+    }
+
+    /// Takes lines that no longer wait out of the counts.
+    fn unload<'a>(&mut self, lines: impl Iterator<Item = &'a Line> + Clone) {
+        let all = Load::of(lines.clone());
+        self.refusals = self.refusals.less(Load::of(lines.filter(|line| line.best_effort)));
+        self.health.queued_lines = self.health.queued_lines.saturating_sub(all.lines);
+        self.health.queued_bytes = self.health.queued_bytes.saturating_sub(all.bytes);
+    }
 }
 
 struct Shared {
@@ -203,7 +264,7 @@ impl AuditWriter {
     /// Returns a ticket for [`Durability::Synced`]; the line counts only once the ticket settles.
     ///
     /// # Errors
-    /// [`AuditError::Full`] where the queue has no room; [`AuditError::Failed`] where the disk refuses (but for
+    /// [`AuditError::Full`] where the queue, or the share of refusals in it, has no room; [`AuditError::Failed`] where the disk refuses (but for
     /// [`Durability::BestEffort`]) or the writer is closed.
     pub fn submit(
         &self,
@@ -213,14 +274,24 @@ impl AuditWriter {
         line.push(b'\n');
         let size = line.len() as u64;
         let settings = &self.shared.settings;
+        let (max_lines, max_bytes) = (settings.max_lines as u64, settings.max_bytes as u64);
+        let best_effort = durability == Durability::BestEffort;
         let mut queue = self.shared.lock();
+        let waiting =
+            Load { lines: queue.health.queued_lines, bytes: queue.health.queued_bytes }.plus(size);
+        let refusals = queue.refusals.plus(size);
+        if !queue.closing
+            && best_effort
+            && !refusals.fits(max_lines / REFUSAL_SHARE, max_bytes / REFUSAL_SHARE)
+        {
+            queue.health.dropped_refusals = queue.health.dropped_refusals.saturating_add(1);
+            return Err(AuditError::Full);
+        }
         let refusal = if queue.closing {
             Some(AuditError::Failed)
-        } else if queue.health.queued_lines >= settings.max_lines as u64
-            || queue.health.queued_bytes.saturating_add(size) > settings.max_bytes as u64
-        {
+        } else if !waiting.fits(max_lines, max_bytes) {
             Some(AuditError::Full)
-        } else if !queue.health.writable && durability != Durability::BestEffort {
+        } else if !queue.health.writable && !best_effort {
             Some(AuditError::Failed)
         } else {
             None
@@ -229,8 +300,6 @@ impl AuditWriter {
             queue.health.refused_lines = queue.health.refused_lines.saturating_add(1);
             return Err(error);
         }
-        queue.health.queued_lines = queue.health.queued_lines.saturating_add(1);
-        queue.health.queued_bytes = queue.health.queued_bytes.saturating_add(size);
         let (settle, ticket) = if durability == Durability::Synced {
             let (settle, ticket) = pair();
             (Some(settle), Some(ticket))
@@ -239,7 +308,9 @@ impl AuditWriter {
         };
         // The thread sleeps only on an empty queue, and wakes by itself for lines that nobody waits for.
         let wake = settle.is_some() || queue.lines.is_empty();
-        queue.lines.push(Line { bytes: line, settle });
+        let line = Line { bytes: line, settle, best_effort };
+        queue.load(std::iter::once(&line));
+        queue.lines.push(line);
         drop(queue);
         if wake {
             self.shared.filled.notify_one();
@@ -306,7 +377,9 @@ impl Loop {
             let mut lines = std::mem::take(&mut self.kept);
             lines.append(&mut batch);
             let sync_due = last_sync.elapsed() >= self.shared.settings.sync_interval;
-            if sync_due && !failed && !self.medium.is_current() {
+            // Looked at before every write, not once in a while: what is written to a file that nobody has any more is
+            // no record.
+            if (sync_due || !lines.is_empty()) && !failed && !self.medium.is_current() {
                 // A rotation moved the file away: what was written there is synced before it is let go.
                 failed = self.note(|medium| medium.sync().and_then(|()| medium.recover())).is_err();
             }
@@ -345,10 +418,23 @@ impl Loop {
                     }
                     continue;
                 }
+                // Nobody is answered before the record stands in the file that is at the path after the sync.
+                if self.rewrite(&lines, true).is_err() {
+                    failed = true;
+                    self.put_back(lines, closing);
+                    if closing {
+                        return;
+                    }
+                    continue;
+                }
                 unsynced = false;
                 let mut queue = self.shared.lock();
                 queue.health.writable = true;
                 queue.health.syncs = queue.health.syncs.saturating_add(1);
+            } else if self.rewrite(&lines, false).is_err() {
+                failed = true;
+                self.put_back(lines, closing);
+                continue;
             }
             for line in lines {
                 if let Some(settle) = line.settle {
@@ -412,35 +498,55 @@ impl Loop {
         }
         self.note(|medium| medium.append(&bytes))?;
         let mut queue = self.shared.lock();
+        queue.unload(lines.iter());
         let health = &mut queue.health;
         health.writable = true;
         health.written_lines = health.written_lines.saturating_add(lines.len() as u64);
         health.written_bytes = health.written_bytes.saturating_add(size as u64);
-        health.queued_lines = health.queued_lines.saturating_sub(lines.len() as u64);
-        health.queued_bytes = health.queued_bytes.saturating_sub(size as u64);
         Ok(())
+    }
+
+    /// Writes lines again where the file was removed, moved or cut short since they were written. They may then stand
+    /// both in a moved file and in the new one, with one id.
+    fn rewrite(&mut self, lines: &[Line], synced: bool) -> io::Result<()> {
+        if lines.is_empty() || self.medium.holds_all() {
+            return Ok(());
+        }
+        let bytes: Vec<u8> = lines.iter().flat_map(|line| line.bytes.iter().copied()).collect();
+        for _ in 0..MAX_REWRITES {
+            self.note(|medium| {
+                medium.recover()?;
+                medium.append(&bytes)?;
+                if synced { medium.sync() } else { Ok(()) }
+            })?;
+            if self.medium.holds_all() {
+                return Ok(());
+            }
+        }
+        self.note(|_| Err(io::Error::other("the file at the path changes again and again")))
+    }
+
+    /// Makes lines wait again that were written to a file that is gone, as far as nobody waits for them.
+    fn put_back(&mut self, lines: Vec<Line>, closing: bool) {
+        let mut queue = self.shared.lock();
+        queue.load(lines.iter());
+        drop(queue);
+        self.refuse(lines, closing);
     }
 
     /// Answers the lines that somebody waits for, and keeps the others for the next try.
     fn refuse(&mut self, lines: Vec<Line>, closing: bool) {
-        let mut refused: u64 = 0;
-        let mut bytes: u64 = 0;
-        for line in lines {
-            if line.settle.is_none() && !closing {
-                self.kept.push(line);
-                continue;
-            }
-            refused = refused.saturating_add(1);
-            bytes = bytes.saturating_add(line.bytes.len() as u64);
-            if let Some(settle) = line.settle {
-                settle.settle(Err(AuditError::Failed));
-            }
-        }
+        let (kept, refused): (Vec<Line>, Vec<Line>) =
+            lines.into_iter().partition(|line| line.settle.is_none() && !closing);
+        self.kept = kept;
         let mut queue = self.shared.lock();
-        let health = &mut queue.health;
-        health.refused_lines = health.refused_lines.saturating_add(refused);
-        health.queued_lines = health.queued_lines.saturating_sub(refused);
-        health.queued_bytes = health.queued_bytes.saturating_sub(bytes);
+        queue.unload(refused.iter());
+        let count = refused.len() as u64;
+        queue.health.refused_lines = queue.health.refused_lines.saturating_add(count);
+        drop(queue);
+        for settle in refused.into_iter().filter_map(|line| line.settle) {
+            settle.settle(Err(AuditError::Failed));
+        }
     }
 
     /// Does something to the medium and remembers how that went.
@@ -477,6 +583,8 @@ mod tests {
         full: Arc<AtomicBool>,
         sync_fails: Arc<AtomicBool>,
         slow: Arc<AtomicBool>,
+        /// The file is taken away once, right after the next write.
+        taken: Arc<AtomicBool>,
     }
 
     impl Medium for Disk {
@@ -509,6 +617,10 @@ mod tests {
 
         fn is_current(&self) -> bool {
             true
+        }
+
+        fn holds_all(&self) -> bool {
+            !self.taken.swap(false, Ordering::SeqCst)
         }
     }
 
@@ -627,7 +739,7 @@ mod tests {
         assert_eq!(Err(AuditError::Full), writer.append(vec![b'x'; 200], false, soon()));
         let mut accepted = 0;
         for _ in 0..10 {
-            match writer.submit(b"line".to_vec(), Durability::BestEffort) {
+            match writer.submit(b"line".to_vec(), Durability::Queued) {
                 Ok(_) => accepted += 1,
                 Err(error) => assert_eq!(AuditError::Full, error),
             }
@@ -635,6 +747,127 @@ mod tests {
         assert_eq!(4, accepted);
         assert_eq!(Ok(()), ticket.wait(soon()));
         assert_eq!(7, writer.health().refused_lines);
+    }
+
+    /// Naive way: one queue for all. Callers that need no credential to be refused would fill it, and who may do what
+    /// it asks for would be refused. By lines, by bytes, and while the disk fails.
+    #[test]
+    fn refusals_leave_room_for_permits() {
+        for (line, max_lines, max_bytes) in [(1, 20, 1_000_000), (99, 1_000_000, 2_000)] {
+            let disk = Disk::default();
+            disk.slow.store(true, Ordering::SeqCst);
+            let writer = on_disk(&disk, |settings| {
+                settings.max_lines = max_lines;
+                settings.max_bytes = max_bytes;
+            });
+            let busy = writer.submit(b"slow".to_vec(), Durability::Synced).unwrap().unwrap();
+            std::thread::sleep(Duration::from_millis(50));
+            let results: Vec<_> = (0..100)
+                .map(|_| writer.submit(vec![b'r'; line], Durability::BestEffort).map(drop))
+                .collect();
+            assert_eq!(10, results.iter().filter(|result| result.is_ok()).count());
+            assert!(results.iter().rev().take(90).all(|r| *r == Err(AuditError::Full)));
+            for _ in 0..9 {
+                writer.submit(vec![b'p'; line], Durability::Queued).unwrap();
+            }
+            let permit = writer.submit(vec![b'P'; line], Durability::Synced).unwrap().unwrap();
+            let health = writer.health();
+            assert_eq!((90, 0), (health.dropped_refusals, health.refused_lines));
+            assert_eq!((Ok(()), Ok(())), (busy.wait(soon()), permit.wait(soon())));
+            // The share is given back once it is written, and after a failure that kept lines.
+            assert!(writer.submit(b"again".to_vec(), Durability::BestEffort).is_ok());
+            disk.full.store(true, Ordering::SeqCst);
+            assert_eq!(Err(AuditError::Failed), writer.append(b"lost".to_vec(), true, soon()));
+            while writer.submit(vec![b'r'; line], Durability::BestEffort).is_ok() {}
+            disk.full.store(false, Ordering::SeqCst);
+            while writer.append(b"permit".to_vec(), false, soon()).is_err() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            writer.close();
+            let health = writer.health();
+            assert_eq!((0, 0), (health.queued_lines, health.queued_bytes));
+            assert_eq!((0, 0), {
+                let queue = writer.shared.lock();
+                (queue.refusals.lines, queue.refusals.bytes)
+            });
+        }
+    }
+
+    /// Naive way: look for the file once in a while, from the last sync on. Steady records put that off for ever, and
+    /// each of them was acknowledged in a file that nobody has.
+    #[test]
+    fn removed_file_is_noticed_by_the_next_record() {
+        for durable in [true, false] {
+            let path = folder("removed").join("audit.jsonl");
+            let mut settings = AuditSettings::new(path.clone());
+            settings.sync_interval = Duration::from_millis(200);
+            let writer = AuditWriter::open(settings).unwrap();
+            let mut next = 0;
+            let mut append = |durable| {
+                next += 1;
+                writer.append(format!("line {next}").into_bytes(), durable, soon()).unwrap();
+                next
+            };
+            for _ in 0..3 {
+                append(true);
+            }
+            std::fs::remove_file(&path).unwrap();
+            let mut last = 0;
+            for _ in 0..12 {
+                std::thread::sleep(Duration::from_millis(50));
+                last = append(durable);
+                if durable {
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    assert!(text.ends_with(&format!("line {last}\n")), "{text}");
+                }
+            }
+            writer.close();
+            let expected: String = (4..=last).map(|n| format!("line {n}\n")).collect();
+            assert_eq!(expected, std::fs::read_to_string(&path).unwrap());
+            assert!(writer.health().writable);
+        }
+    }
+
+    /// The same while somebody removes, renames or empties the file over and over.
+    #[test]
+    fn acknowledged_lines_outlive_rotation() {
+        let folder = folder("churn");
+        let path = folder.join("audit.jsonl");
+        let writer = AuditWriter::open(AuditSettings::new(path.clone())).unwrap();
+        for number in 0..120 {
+            match number % 4 {
+                0 => std::fs::remove_file(&path).unwrap(),
+                1 => std::fs::rename(&path, folder.join("audit.1")).unwrap(),
+                2 => drop(std::fs::File::create(&path).unwrap()),
+                _ => {}
+            }
+            writer.append(format!("n{number}").into_bytes(), true, soon()).unwrap();
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.ends_with(&format!("n{number}\n")), "{text}");
+        }
+        // A folder that is gone leaves no place for a record: nothing is acknowledged until it is back.
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(Err(AuditError::Failed), writer.append(b"lost".to_vec(), true, soon()));
+        assert!(!writer.health().writable);
+        std::fs::create_dir_all(&folder).unwrap();
+        while writer.append(b"back".to_vec(), true, soon()).is_err() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!("back\n", std::fs::read_to_string(&path).unwrap());
+    }
+
+    /// A file that is taken away between the write and the answer: the line is written again.
+    #[test]
+    fn taken_after_the_write() {
+        for durable in [true, false] {
+            let disk = Disk::default();
+            let writer = on_disk(&disk, |_| {});
+            disk.taken.store(true, Ordering::SeqCst);
+            writer.append(b"line".to_vec(), durable, soon()).unwrap();
+            writer.close();
+            assert_eq!(b"line\nline\n".as_slice(), disk.bytes.lock().unwrap().as_slice());
+            assert_eq!((1, 0), (writer.health().written_lines, writer.health().queued_lines));
+        }
     }
 
     /// A wait ends with the deadline, though the disk is slow.

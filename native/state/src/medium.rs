@@ -20,6 +20,8 @@ pub(crate) trait Medium: Send {
     fn recover(&mut self) -> io::Result<()>;
     /// Whether the file is still the one at the path.
     fn is_current(&self) -> bool;
+    /// Whether what was appended last still stands in the file at the path.
+    fn holds_all(&self) -> bool;
 }
 
 /// The torn last line of an earlier crash.
@@ -94,6 +96,10 @@ impl Medium for FileMedium {
             (Ok(ours), Ok(named)) => ours.dev() == named.dev() && ours.ino() == named.ino(),
             _ => false,
         }
+    }
+
+    fn holds_all(&self) -> bool {
+        self.is_current() && self.file.metadata().is_ok_and(|ours| ours.len() >= self.whole)
     }
 }
 
