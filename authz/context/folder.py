@@ -4,6 +4,7 @@ Where the folder has a `MANIFEST.sha256` (the format of `sha256sum`), exactly th
 loaded, and each must have its digest. Otherwise the folder is read twice and must not change in between.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -61,15 +62,15 @@ def read_folder(
     """
     bounds = _Bounds(max_bytes, max_files)
     try:
-        root = folder.resolve(strict=True)
-    except OSError as error:
+        root = Path(os.path.realpath(folder, strict=True))
+    except (OSError, ValueError) as error:
         raise _refused(
-            f"the folder cannot be read: {error.strerror}.", folder, "Check bundle.path."
+            f"the folder cannot be read: {_reason(error)}.", folder, "Check bundle.path."
         ) from error
     if not root.is_dir():
         raise _refused("not a folder.", folder, "Give the folder that has bundle.yaml in it.")
     manifest = root / MANIFEST
-    if manifest.exists():
+    if os.path.lexists(manifest):
         return _by_manifest(folder, root, manifest, bounds)
     before = _read_once(folder, root, bounds)
     for _ in range(_TRIES):
@@ -86,34 +87,80 @@ def read_folder(
 
 
 def _refused(what: str, where: Path, mend: str = "") -> BundleError:
-    return BundleError((Diagnostic(what, str(where), mend=mend),))
+    return BundleError((Diagnostic(what, _shown(where), mend=mend),))
 
 
-def _walk(folder: Path, root: Path, at: Path, depth: int) -> Iterator[Path]:
-    if depth > _MAX_DEPTH:
+def _shown(path: Path) -> str:
+    """Write a path so that it can stand in any message, whatever its bytes are."""
+    try:
+        return os.fsencode(path).decode(errors="backslashreplace")
+    except UnicodeEncodeError:
+        return ascii(str(path))
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _real(path: Path, folder: Path, name: str) -> Path:
+    """Follow every link of a path. `Path.resolve` tells a circle differently in each Python."""
+    try:
+        return Path(os.path.realpath(path, strict=True))
+    except FileNotFoundError:
+        return Path(os.path.realpath(path))
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise _circle(folder, name) from error
+
+
+def _circle(folder: Path, name: str) -> BundleError:
+    return _refused(f"the symbolic link `{name}` leads in a circle.", folder, "Remove it.")
+
+
+def _walk(folder: Path, root: Path, at: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """Find files; `above` are the folders that are being read, without links, the root first."""
+    if len(above) > _MAX_DEPTH + 1:
         raise _refused(f"folders are nested deeper than {_MAX_DEPTH}.", folder)
+    at_real = above[-1]
     with os.scandir(at) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.name.startswith("."):
                 continue
             path = Path(entry.path)
-            if entry.is_symlink() and not path.resolve().is_relative_to(root):
+            name = _shown(path.relative_to(root))
+            real = _real(path, folder, name) if entry.is_symlink() else at_real / entry.name
+            if not real.is_relative_to(root):
                 raise _refused(
-                    f"the symbolic link `{path.relative_to(root)}` leads out of the bundle.",
+                    f"the symbolic link `{name}` leads out of the bundle.",
                     folder,
                     "Copy the file into the bundle.",
                 )
-            if entry.is_dir():
-                yield from _walk(folder, root, path, depth + 1)
-            elif path.suffix in _SUFFIXES:
+            if not entry.is_dir() and path.suffix not in _SUFFIXES:
+                continue
+            if not _is_utf8(entry.name):
+                raise _refused(f"the name `{name}` is not UTF-8.", folder, "Rename it.")
+            if not entry.is_dir():
                 yield path
+            elif real in above:
+                raise _circle(folder, name)
+            else:
+                yield from _walk(folder, root, path, (*above, real))
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_once(folder: Path, root: Path, bounds: _Bounds) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     room = bounds.max_bytes
     try:
-        for path in _walk(folder, root, root, 0):
+        for path in _walk(folder, root, root, (root,)):
             if len(files) >= bounds.max_files:
                 raise _refused(
                     f"more than {bounds.max_files} files.", folder, "Raise bundle_max_files."
@@ -129,7 +176,8 @@ def _read_once(folder: Path, root: Path, bounds: _Bounds) -> dict[str, bytes]:
         # Gone between listing and reading: the folder changes, and the next reading will differ.
         files[""] = os.urandom(8)
     except OSError as error:
-        raise _refused(f"`{error.filename}` cannot be read: {error.strerror}.", folder) from error
+        name = _shown(Path(os.fsdecode(error.filename))) if error.filename else "it"
+        raise _refused(f"`{name}` cannot be read: {_reason(error)}.", folder) from error
     return files
 
 
@@ -140,6 +188,13 @@ def _read_file(path: Path, room: int) -> bytes | None:
             raise OSError(0, "not a regular file", str(path))
         content = stream.read(room + 1)
     return content if len(content) <= room else None
+
+
+def _in_root(path: Path, root: Path, folder: Path, name: str) -> bool:
+    try:
+        return _real(path, folder, name).is_relative_to(root)
+    except OSError as error:
+        raise _refused(f"`{name}` cannot be read: {_reason(error)}.", folder) from error
 
 
 def _by_manifest(folder: Path, root: Path, manifest: Path, bounds: _Bounds) -> BundleFiles:
@@ -155,7 +210,7 @@ def _by_manifest(folder: Path, root: Path, manifest: Path, bounds: _Bounds) -> B
         match = _MANIFEST_LINE.fullmatch(line)
         name = match[2] if match else ""
         path = root / name
-        if match is None or not path.resolve().is_relative_to(root):
+        if match is None or "\0" in name or not _in_root(path, root, folder, name):
             at = Diagnostic(
                 "not a line of sha256sum.", str(manifest), number, mend="Write it anew."
             )
@@ -167,7 +222,7 @@ def _by_manifest(folder: Path, root: Path, manifest: Path, bounds: _Bounds) -> B
         try:
             content = _read_file(path, room)
         except OSError as error:
-            raise _refused(f"`{name}` cannot be read: {error.strerror}.", folder) from error
+            raise _refused(f"`{name}` cannot be read: {_reason(error)}.", folder) from error
         if content is None:
             raise _refused(
                 f"larger than {bounds.max_bytes} bytes.", folder, "Raise bundle_max_bytes."

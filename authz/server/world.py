@@ -3,12 +3,13 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
 from authz.config import Config
-from authz.context import compile_bundle, read_folder
+from authz.context import Compiled, compile_bundle, read_folder
 from authz.engine import ListenerRules, Plan, Trust
 from authz.errors import AuthzError, BundleError, ConfigError, TrustError
 from authz.identity import read_trust
@@ -18,6 +19,7 @@ from authz.telemetry import Logger, Metrics
 __all__ = ["Loads", "Stands", "World"]
 
 _MAX_DIAGNOSTICS: Final = 100
+_MAX_SAID: Final = 1000
 
 
 class Loads(Protocol):
@@ -101,28 +103,35 @@ class World:
     def reload(self) -> Reloaded:
         """Load again, all or nothing.
 
+        Whatever goes wrong is a refusal: nothing that lies in a folder may stop a node that serves.
+
         Returns:
             What came of it; a refusal leaves the world as it was.
         """
         with self._lock:
-            before = self._stands
-            serving = before.plan.revision if before.plan is not None else ""
             try:
                 changed = self._load()
-            except AuthzError as error:
-                diagnostics = _diagnostics(error)[:_MAX_DIAGNOSTICS]
-                self._metrics.reloaded("failure")
-                self._stands = replace(before, refused=diagnostics)
-                said = [str(diagnostic) for diagnostic in diagnostics[:10]]
-                self._log.error(
-                    f"reload refused; bundle {serving or '(none)'} goes on serving",
-                    diagnostics=said,
-                )
-                return Reloaded(
-                    changed=False, revision=serving, diagnostics=diagnostics, failed=True
-                )
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
+                return self._refuse(error)
             plan = self._stands.plan
             return Reloaded(changed=changed, revision=plan.revision if plan is not None else "")
+
+    def _refuse(self, error: BaseException) -> Reloaded:
+        diagnostics = _diagnostics(error)[:_MAX_DIAGNOSTICS]
+        self._stands = replace(self._stands, refused=diagnostics)
+        plan = self._stands.plan
+        serving = plan.revision if plan is not None else ""
+        # It is kept above; a log that cannot be written must not lose it.
+        with suppress(Exception):
+            self._metrics.reloaded("failure")
+            self._log.error(
+                f"reload refused; bundle {serving or '(none)'} goes on serving",
+                diagnostics=[str(diagnostic) for diagnostic in diagnostics[:10]],
+                exc_info=None if isinstance(error, AuthzError) else error,
+            )
+        return Reloaded(changed=False, revision=serving, diagnostics=diagnostics, failed=True)
 
     def _load(self) -> bool:
         config, before = self._config, self._stands
@@ -142,9 +151,15 @@ class World:
         now = self._clock()
         trust = Trust.compile(trust_files.spec)
         compiled = compile_bundle(bundle, config.vars, int(now * 1000), before.plan)
+        self._engine.load(compiled.plan, trust, self._rules)
+        self._stands = Stands(compiled.plan, trust, now, (), bundle, trust_files.spec)
+        # It serves; a log that cannot be written must not say otherwise.
+        with suppress(Exception):
+            self._tell(compiled, trust, now)
+        return True
+
+    def _tell(self, compiled: Compiled, trust: Trust, now: float) -> None:
         plan = compiled.plan
-        self._engine.load(plan, trust, self._rules)
-        self._stands = Stands(plan, trust, now, (), bundle, trust_files.spec)
         self._metrics.reloaded("success", at=now)
         self._metrics.bundle(plan.name, plan.revision, plan.digest)
         for warning in (*map(str, plan.warnings), *trust.warnings):
@@ -159,10 +174,14 @@ class World:
             tests=compiled.tests.passed,
             trust=trust.revision,
         )
-        return True
 
 
-def _diagnostics(error: AuthzError) -> tuple[Diagnostic, ...]:
+def _diagnostics(error: BaseException) -> tuple[Diagnostic, ...]:
     if isinstance(error, (BundleError, ConfigError, TrustError)):
         return error.diagnostics
-    return (Diagnostic(str(error)),)
+    if isinstance(error, AuthzError):
+        return (Diagnostic(str(error)),)
+    # A text that is not UTF-8, such as a file name's, could not be told over the API.
+    said = f"{type(error).__name__}: {error}".encode(errors="backslashreplace").decode()
+    what = f"the reload failed inside the server: {said[:_MAX_SAID].removesuffix(': ')}."
+    return (Diagnostic(what, mend="See the log."),)

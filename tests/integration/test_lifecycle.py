@@ -113,6 +113,30 @@ def test_a_bad_bundle_changes_nothing(server: Server, people: People) -> None:
     assert json.loads(server.http("/readyz")[1])["last_reload_refused"] == []
 
 
+def test_an_odd_file_in_the_bundle_does_not_stop_the_node(server: Server, people: People) -> None:
+    """A link that leads to itself, and a name that is not UTF-8: refused, told, and the old one serves."""
+    bundle = server.place.folder / "bundle"
+
+    def refused(times: int) -> None:
+        os.kill(server.pid, signal.SIGHUP)
+        eventually(
+            lambda: server.metric("authz_policy_reload_total", result="failure") == times,
+            what="the reload is refused",
+        )
+        assert outcome(decision_of(server.call("main", CHECK, search(people.bot)))) == "PERMIT"
+
+    (bundle / "loop").symlink_to("loop")
+    refused(1)
+    assert "`loop` leads in a circle" in "\n".join(reload(server).diagnostics)
+    (bundle / "loop").unlink()
+    Path(os.fsdecode(os.fsencode(bundle) + b"/\xff.yaml")).write_text("a: 1\n")
+    refused(3)
+    status, text = server.http("/readyz")
+    assert status == 200
+    assert "is not UTF-8" in json.loads(text)["last_reload_refused"][0]
+    assert "is not UTF-8" in "\n".join(reload(server).diagnostics)
+
+
 def test_a_bundle_whose_own_tests_fail_is_refused(server: Server) -> None:
     """It compiles, but does not do what it says."""
     tests = server.place.folder / "bundle" / "tests"

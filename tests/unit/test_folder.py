@@ -47,6 +47,57 @@ def test_a_link_out_of_the_bundle_is_refused(folder: Path) -> None:
         read_folder(folder, pause=nothing)
 
 
+@pytest.mark.parametrize("name", ["loop", "loop.yaml"])
+def test_a_link_that_leads_to_itself_is_refused(folder: Path, name: str) -> None:
+    """Also where its name is none of a bundle's."""
+    (folder / "policies" / name).symlink_to(name)
+
+    with pytest.raises(BundleError, match=rf"link `policies/{name}` leads in a circle\. Remove"):
+        read_folder(folder, pause=nothing)
+
+
+@pytest.mark.parametrize("target", [".", "..", "../policies"])
+def test_a_link_to_a_folder_that_holds_it_is_refused(folder: Path, target: str) -> None:
+    """Every file would be read again and again."""
+    (folder / "policies" / "more").symlink_to(target)
+
+    with pytest.raises(BundleError, match="link `policies/more` leads in a circle"):
+        read_folder(folder, pause=nothing)
+
+
+def test_two_links_that_lead_to_each_other_are_refused(folder: Path) -> None:
+    """No folder holds the link that leads to it."""
+    (folder / "other").mkdir()
+    (folder / "other" / "back").symlink_to("../policies")
+    (folder / "policies" / "more").symlink_to("../other")
+
+    with pytest.raises(BundleError, match="leads in a circle"):
+        read_folder(folder, pause=nothing)
+
+
+@pytest.mark.parametrize("name", [b"\xff.yaml", b"\xffolder"])
+def test_a_name_that_is_no_utf_8_is_refused(folder: Path, name: bytes) -> None:
+    """The engine could not read it, nor anybody the message."""
+    made = os.fsencode(folder) + b"/" + name
+    if b"." in name:
+        with open(made, "wb") as stream:  # noqa: PTH123 - a path of bytes
+            stream.write(b"a: 1\n")
+    else:
+        os.mkdir(made)  # noqa: PTH102 - a path of bytes
+
+    with pytest.raises(BundleError, match=r"`\\xff[a-z.]+` is not UTF-8\. Rename it\.") as refused:
+        read_folder(folder, pause=nothing)
+    assert str(refused.value).encode()
+
+
+def test_a_folder_that_leads_to_itself_is_refused(tmp_path: Path) -> None:
+    """As any that cannot be read."""
+    (tmp_path / "bundle").symlink_to("bundle")
+
+    with pytest.raises(BundleError, match="cannot be read"):
+        read_folder(tmp_path / "bundle", pause=nothing)
+
+
 def test_the_links_of_a_mounted_config_map_are_followed(folder: Path) -> None:
     """They stay inside: `bundle.yaml -> ..data/bundle.yaml`, `..data -> ..1`."""
     (folder / "..1").mkdir()
@@ -115,10 +166,14 @@ def test_a_manifest_says_exactly_what_is_loaded(folder: Path) -> None:
         "x  bundle.yaml",
         hashlib.sha256(b"").hexdigest() + "  ../../outside.yaml",
         hashlib.sha256(b"").hexdigest() + "  missing.yaml",
+        hashlib.sha256(b"").hexdigest() + "  nul\0.yaml",
+        hashlib.sha256(b"").hexdigest() + "  loop.yaml",
+        hashlib.sha256(b"").hexdigest() + "  " + "long" * 100 + ".yaml",
     ],
 )
 def test_a_manifest_that_does_not_hold_refuses_all(folder: Path, line: str) -> None:
     """A half-copied folder is never seen."""
+    (folder / "loop.yaml").symlink_to("loop.yaml")
     (folder / MANIFEST).write_text(line + "\n")
 
     with pytest.raises(BundleError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -179,6 +180,97 @@ def test_a_world_that_the_engine_refuses_is_not_said_to_serve(stage: Stage) -> N
 
     assert stage.world.reload().failed
     assert stage.world.stands.plan is before.plan
+
+
+class Panic(BaseException):
+    """As the extension's panics, which are no `Exception`."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(5, "Input/output error", "/x"),
+        RecursionError("too deep"),
+        MemoryError(),
+        RuntimeError("Symlink loop"),
+        UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"),
+        ValueError("\udcff"),
+        Panic("at the disco"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("part", ["read_folder", "read_trust", "compile_bundle"])
+def test_whatever_goes_wrong_leaves_everything_as_it_was(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, part: str, error: BaseException
+) -> None:
+    """What nobody foresaw is a refused reload as well, and is told."""
+    before = stage.world.stands
+
+    def fail(*_args: object, **_named: object) -> None:
+        raise error
+
+    stage.write("bundle/policies/p.cedar", POLICY.format(id="two"))
+    with monkeypatch.context() as patched:
+        patched.setattr(f"authz.server.world.{part}", fail)
+        outcome = stage.world.reload()
+
+    assert (outcome.changed, outcome.failed) == (False, True)
+    (told,) = outcome.diagnostics
+    assert type(error).__name__ in str(told)
+    assert str(told).encode(), "it goes into messages of the API"
+    assert stage.world.stands.plan is before.plan
+    assert stage.world.stands.refused == outcome.diagnostics
+    assert stage.reloads("failure") == 1
+    assert "goes on serving" in stage.log.getvalue()
+    assert stage.world.reload().changed
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_a_wish_to_stop_is_not_held_back(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
+) -> None:
+    """It is no failure."""
+
+    def leave(*_args: object, **_named: object) -> None:
+        raise stop
+
+    monkeypatch.setattr("authz.server.world.read_folder", leave)
+
+    with pytest.raises(stop):
+        stage.world.reload()
+
+
+def test_an_odd_file_in_the_bundle_leaves_everything_as_it_was(stage: Stage) -> None:
+    """A link that leads to itself, and a name that is not UTF-8."""
+    loop = stage.folder / "bundle/loop"
+    loop.symlink_to("loop")
+    assert stage.world.reload().failed
+    assert "`loop` leads in a circle" in str(stage.world.stands.refused[0])
+    loop.unlink()
+    with open(os.fsencode(stage.folder / "bundle") + b"/\xff.yaml", "wb"):  # noqa: PTH123
+        pass
+
+    assert stage.world.reload().failed
+    assert stage.reloads("failure") == 2
+    assert len(stage.engine.loaded) == 1
+
+
+def test_a_world_that_serves_is_said_to_serve_though_telling_failed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is reported is what decides."""
+
+    def fail(*_args: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(stage.metrics, "bundle", fail)
+    stage.write("bundle/policies/p.cedar", POLICY.format(id="two"))
+
+    outcome = stage.world.reload()
+
+    assert (outcome.changed, outcome.failed) == (True, False)
+    assert stage.world.stands.plan is stage.engine.loaded[-1][0]
+    assert len(stage.engine.loaded) == 2
 
 
 def test_after_a_refusal_the_mended_one_is_swapped_in(stage: Stage) -> None:
