@@ -5,6 +5,7 @@ use cedar_policy_formatter::{Config, policies_str_to_pretty};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::evaluate::syntax;
 use crate::model::Location;
+use crate::stack::on_large_stack;
 
 /// Lays out Cedar text: 100 columns, two spaces.
 ///
@@ -14,6 +15,10 @@ use crate::model::Location;
 /// # Errors
 /// Diagnostics where the text is no Cedar, or where the result would mean something else.
 pub fn format_policy(file: &str, text: &str) -> Result<String, Diagnostics> {
+    on_large_stack(file, || format_here(file, text))?
+}
+
+fn format_here(file: &str, text: &str) -> Result<String, Diagnostics> {
     syntax::parse(file, text)?;
     let config = Config { line_width: 100, indent_width: 2 };
     policies_str_to_pretty(text, &config).map_err(|error| {

@@ -1,6 +1,6 @@
 //! The pure kernel: a bundle's files become a [`plan::Plan`]; [`decide::decide`] judges one request under it.
 //!
-//! No I/O, no clock, no globals, no panic.
+//! No I/O, no clock, no globals, no panic. One thread, while a bundle is compiled: `stack` says why.
 
 pub mod arguments;
 pub mod casefile;
@@ -20,5 +20,6 @@ pub mod reason;
 pub mod routes;
 pub mod schema;
 pub mod source;
+mod stack;
 #[cfg(feature = "test-support")]
 pub mod test_support;

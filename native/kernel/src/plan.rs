@@ -11,6 +11,7 @@ use crate::model::{Effect, Model, Operation, System, Tier};
 use crate::policy::{self, Cache, Catalog, Covered, Placed};
 use crate::routes::RouteTable;
 use crate::schema::{self, Keys, NO_DESTINATION, Names, OWN_OPERATIONS, OWN_SYSTEM};
+use crate::stack::on_large_stack;
 
 /// A compiled bundle.
 #[derive(Debug)]
@@ -110,6 +111,10 @@ impl Plan {
     /// # Errors
     /// Everything that is wrong, with places. A warning of Cedar's validator refuses too.
     pub fn compile(model: Model, previous: Option<&Self>) -> Result<Self, Diagnostics> {
+        on_large_stack("bundle.yaml", || Self::compile_here(model, previous))?
+    }
+
+    fn compile_here(model: Model, previous: Option<&Self>) -> Result<Self, Diagnostics> {
         let mut diagnostics = Diagnostics::new();
         for warning in &model.warnings {
             diagnostics.push(warning.clone());

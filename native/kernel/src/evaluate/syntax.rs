@@ -21,6 +21,14 @@ const MAX_NODES: usize = 10_000;
 const MAX_DEPTH: usize = 200;
 /// How deep brackets may nest in the text, and how many `if` a policy may have.
 const MAX_BRACKETS: usize = 64;
+/// How many `.` and `[` the text of one policy may have: attributes, methods, lists.
+const MAX_ACCESSES: usize = 2_000;
+/// How many `+`, `-` and `*`.
+const MAX_SUMS: usize = 1_000;
+/// How many `&&` and `||`, and the `when` and `unless` that are joined alike.
+const MAX_JOINS: usize = 1_000;
+/// The longest word that [`too_much`] looks for, in bytes.
+const LONGEST_WORD: usize = 6;
 
 /// A policy as it stands in a file.
 #[derive(Clone, Debug)]
@@ -36,9 +44,8 @@ pub(crate) struct Parsed {
 /// Parses a file; policies come in the order of the text.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Parsed>, Diagnostics> {
     let lines = Lines::new(text);
-    if let Some(offset) = too_deep(text) {
+    if let Some((offset, what)) = too_much(text) {
         let at = lines.at(file, offset);
-        let what = format!("the policy nests deeper than {MAX_BRACKETS}");
         return Err(Diagnostic::error(&at, what, "Split it.").into());
     }
     let set = parse_policyset(text).map_err(|errors| {
@@ -85,26 +92,34 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Parsed>, Diagnostics> 
     all.finish(policies.into_iter().map(|(_, parsed)| parsed).collect())
 }
 
-/// Where a text nests too deep: Cedar's parser and validator recurse without a limit of their own, and a stack that
-/// overflows ends the process.
-fn too_deep(text: &str) -> Option<usize> {
-    let (mut depth, mut branches) = (0_usize, 0_usize);
+/// Where a text is longer or deeper than is safe to parse, and what of it there is too much.
+///
+/// Cedar's parser builds a row (`a.b.c`, `1 + 1 + 1`, `a || b || c`) as deep as it is long, and it and all that reads
+/// its result recurse without a limit of their own: a stack that overflows ends the process. So rows are bounded here,
+/// over each policy as a whole; far below, [`walk`] bounds how deep each really is.
+fn too_much(text: &str) -> Option<(usize, String)> {
+    let mut count = Count::default();
     let mut chars = text.char_indices().peekable();
     let mut word = String::new();
     while let Some((offset, character)) = chars.next() {
         if character.is_alphanumeric() || character == '_' {
-            if word.len() < 3 {
+            if word.len() <= LONGEST_WORD {
                 word.push(character);
             }
             continue;
         }
-        if word == "if" {
-            branches = branches.saturating_add(1);
+        match word.as_str() {
+            "if" => count.branches = count.branches.saturating_add(1),
+            // All conditions of a policy are joined with `&&`.
+            "when" | "unless" => count.joins = count.joins.saturating_add(1),
+            _ => {}
         }
         word.clear();
+        let next = chars.peek().map(|(_, next)| *next);
         match character {
-            '/' if chars.peek().is_some_and(|(_, next)| *next == '/') => {
-                while chars.next_if(|(_, next)| *next != '\n').is_some() {}
+            // As Cedar has it, a carriage return ends a comment too.
+            '/' if next == Some('/') => {
+                while chars.next_if(|(_, next)| !matches!(next, '\n' | '\r')).is_some() {}
             }
             '"' => {
                 while let Some((_, inner)) = chars.next() {
@@ -115,16 +130,52 @@ fn too_deep(text: &str) -> Option<usize> {
                     }
                 }
             }
-            '(' | '[' | '{' => depth = depth.saturating_add(1),
-            ')' | ']' | '}' => depth = depth.saturating_sub(1),
-            ';' => (depth, branches) = (0, 0),
+            '(' | '{' => count.depth = count.depth.saturating_add(1),
+            '[' => {
+                count.depth = count.depth.saturating_add(1);
+                count.accesses = count.accesses.saturating_add(1);
+            }
+            ')' | ']' | '}' => count.depth = count.depth.saturating_sub(1),
+            '.' => count.accesses = count.accesses.saturating_add(1),
+            '+' | '-' | '*' => count.sums = count.sums.saturating_add(1),
+            '&' | '|' if next == Some(character) => {
+                chars.next();
+                count.joins = count.joins.saturating_add(1);
+            }
+            ';' => count = Count::default(),
             _ => {}
         }
-        if depth > MAX_BRACKETS || branches > MAX_BRACKETS {
-            return Some(offset);
+        if let Some(what) = count.too_much() {
+            return Some((offset, what));
         }
     }
     None
+}
+
+/// What one policy has of everything that nests, by its text.
+#[derive(Default)]
+struct Count {
+    depth: usize,
+    branches: usize,
+    accesses: usize,
+    sums: usize,
+    joins: usize,
+}
+
+impl Count {
+    fn too_much(&self) -> Option<String> {
+        let &Self { depth, branches, accesses, sums, joins } = self;
+        if depth > MAX_BRACKETS || branches > MAX_BRACKETS {
+            return Some(format!("the policy nests deeper than {MAX_BRACKETS}"));
+        }
+        let rows = [
+            (accesses, MAX_ACCESSES, "`.` and `[`"),
+            (sums, MAX_SUMS, "`+`, `-` and `*`"),
+            (joins, MAX_JOINS, "`&&`, `||`, `when` and `unless`"),
+        ];
+        let (_, most, of) = rows.into_iter().find(|(count, most, _)| count > most)?;
+        Some(format!("the policy has more than {most} of {of}"))
+    }
 }
 
 /// Line starts of a text.
@@ -297,6 +348,10 @@ fn walk(body: &Expr, start: usize, reading: &mut Reading) {
         }
         let offset = expr.source_loc().map_or(start, |loc| loc.start()).saturating_sub(start);
         if let Some(path) = context_path(expr) {
+            if depth.saturating_add(path.len()) > MAX_DEPTH {
+                reading.too_large = true;
+                return;
+            }
             let mut path = path.into_iter();
             let Some(key) = path.next() else {
                 reading.whole_context.get_or_insert(offset);

@@ -290,3 +290,78 @@ fn conditions_that_nest_too_deep_are_refused() {
     );
     assert_eq!(Vec::<String>::new(), refusals(&plain));
 }
+
+/// Says to the test below that it is its own child process.
+const CHILD: &str = "AUTHZ_TEST_LONG_ROWS";
+
+/// A stack that overflows ends the process, so the work is done in a child.
+#[test]
+fn long_rows_are_refused_before_they_are_parsed() {
+    if std::env::var_os(CHILD).is_some() {
+        return long_rows();
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "refusals::long_rows_are_refused_before_they_are_parsed", "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}\n{errors}");
+}
+
+fn long_rows() {
+    let when = |body: &str| format!("forbid(principal, action, resource) when {{ {body} }};");
+    let accesses = "more than 2000 of `.` and `[`";
+    let sums = "more than 1000 of `+`, `-` and `*`";
+    let joins = "more than 1000 of `&&`, `||`, `when` and `unless`";
+    let many = |text: &str| text.repeat(150_000);
+    for (policy, part) in [
+        (when(&format!("context.input.meta{} == 1", many(".a"))), accesses),
+        (when(&format!("context{} == 1", many("[\"input\"]"))), accesses),
+        (when(&format!("context.satisfied{}", many(".contains(1)"))), accesses),
+        (when(&format!("1{} == 1", many("+1"))), sums),
+        (when(&format!("1{} == 1", many("*1"))), sums),
+        (when(&format!("{} context.tier == 2", many("context.tier == 1 ||"))), joins),
+        (when(&format!("{} true", many("true ||"))), joins),
+        (when(&format!("// comment\rtrue {} ", many("&& true"))), joins),
+        (format!("forbid(principal, action, resource) {};", many("when {true}")), joins),
+    ] {
+        let lines = refusals(&format!("@id(\"a\") {policy}"));
+        assert_eq!(1, lines.len(), "{lines:?}");
+        assert!(lines[0].starts_with("policies/support.cedar:1:"), "{lines:?}");
+        assert!(lines[0].ends_with(&format!("the policy has {part}. Split it.")), "{lines:?}");
+        assert!(authz_kernel::format::format_policy("a.cedar", &policy).is_err());
+    }
+    // What is bounded only by the parser: it must refuse or load, and not overflow.
+    for policy in [
+        when(&format!("{}A::\"x\" == principal", many("a::"))),
+        when(&format!("{}true", many("!"))),
+        when(&format!("context.tier {} 1", many("< 1"))),
+        when(&format!("[{}1].contains(1)", many("1,"))),
+        format!("{}forbid(principal, action, resource);", many("@a(\"\")")),
+    ] {
+        assert!(!refusals(&policy).is_empty());
+    }
+}
+
+#[test]
+fn long_chains_of_attributes_are_refused() {
+    let policy = format!(
+        "@id(\"a\") forbid(principal, action, resource) when {{ context.input.extra{} == 1 }};",
+        ".a".repeat(1_900)
+    );
+    let long = "policies/support.cedar:1:1: the policy has more than 10,000 nodes, or nests deeper than 200. Split it.";
+    assert_eq!(vec![long], refusals(&policy));
+}
+
+/// On a short stack Cedar's validator finds nothing wrong, and says nothing.
+#[test]
+fn a_short_stack_of_the_caller_hides_no_error() {
+    let typo = "@id(\"a\") forbid(principal, action, resource) when { principal.team == \"x\" };";
+    let model = model(typo);
+    let compile = move || Plan::compile(model, None).map(drop).map_err(|errors| errors.to_string());
+    let thread = std::thread::Builder::new().stack_size(128 << 10).spawn(compile).unwrap();
+    let errors = thread.join().unwrap().unwrap_err();
+    assert!(errors.contains("team"), "{errors}");
+}
