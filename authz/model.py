@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 __all__ = [
     "BundleFiles",
@@ -14,6 +15,9 @@ __all__ = [
     "Severity",
     "Surface",
 ]
+
+
+_CLOSING: Final = (".", "!", "?", "…")
 
 
 class Severity(StrEnum):
@@ -41,11 +45,12 @@ class Diagnostic:
     """Error or warning."""
 
     def __str__(self) -> str:
-        """`file:line:column: what mend`."""
+        """`file:line:column: what. mend`; not every part ends its own sentence."""
         where = self.file
         if where and self.line:
             where += f":{self.line}" + (f":{self.column}" if self.column else "")
-        text = " ".join(part for part in (self.what, self.mend) if part)
+        what = self.what if not self.what or self.what.endswith(_CLOSING) else self.what + "."
+        text = " ".join(part for part in (what, self.mend) if part)
         return f"{where}: {text}" if where else text
 
 

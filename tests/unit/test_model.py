@@ -1,0 +1,30 @@
+"""Values that the parts hand to one another: their text."""
+
+import pytest
+
+from authz.model import Diagnostic
+
+
+@pytest.mark.parametrize(
+    ("what", "mend", "text"),
+    [
+        ("no such role `bott`", "Did you mean `bot`?", "no such role `bott`. Did you mean `bot`?"),
+        ("no such role `bott`.", "Did you mean `bot`?", "no such role `bott`. Did you mean `bot`?"),
+        ("known: a, b and 4 more", "Use one.", "known: a, b and 4 more. Use one."),
+        ("what is that?", "Remove it.", "what is that? Remove it."),
+        ("`a`, `b`…", "Shorten it.", "`a`, `b`… Shorten it."),
+        ("not UTF-8", "", "not UTF-8."),
+        ("", "Mend it.", "Mend it."),
+        ("", "", ""),
+    ],
+)
+def test_a_defect_is_told_in_sentences(what: str, mend: str, text: str) -> None:
+    """What is wrong ends with a full stop, whoever wrote it."""
+    assert str(Diagnostic(what, mend=mend)) == text
+
+
+def test_a_defect_is_told_with_its_place() -> None:
+    """As far as it is known."""
+    assert str(Diagnostic("bad", "a.yaml", 3, 7)) == "a.yaml:3:7: bad."
+    assert str(Diagnostic("bad", "a.yaml", 3)) == "a.yaml:3: bad."
+    assert str(Diagnostic("bad", "a.yaml", 0, 7)) == "a.yaml: bad."
