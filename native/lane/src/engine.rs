@@ -483,6 +483,12 @@ impl Engine {
                 if let Some(name) = unusable.iter().find(|name| routes.reads_header(name)) {
                     return Err(Refused::ambiguous(format!("`{name}` is no text")));
                 }
+                let names = headers.iter().map(|(name, _)| *name).chain(unusable.iter().copied());
+                if let Some(name) = world.read_headers.twin(names) {
+                    return Err(Refused::ambiguous(format!(
+                        "a header is spelled almost as `{name}`, and some servers take both for one"
+                    )));
+                }
                 let http = HttpRequest { method, host, path, headers, body: *body };
                 routed = routes
                     .resolve(&http)
@@ -648,8 +654,10 @@ impl Engine {
             Ok(ticket) => ticket,
             Err(error) => {
                 judgement.refuse(unrecorded(error));
-                let line = record::line(&judgement, evidence, origin, None);
-                self.record_refusal(line);
+                // Where a refusal finds no room, another one would find none either.
+                if durability != Durability::BestEffort {
+                    self.record_refusal(record::line(&judgement, evidence, origin, None));
+                }
                 None
             }
         };
@@ -666,7 +674,7 @@ impl Engine {
         }
     }
 
-    /// The record of a refusal is written where there is room; the writer counts those that were not.
+    /// The record of a refusal is written where the share of refusals has room; the writer counts those that were not.
     fn record_refusal(&self, line: Vec<u8>) {
         if let Ok(Some(ticket)) = self.audit.submit(line, Durability::BestEffort) {
             drop(ticket);

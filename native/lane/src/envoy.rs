@@ -2,6 +2,8 @@
 //!
 //! Every field may be missing. What two readers could read differently is refused, never mended.
 
+use std::sync::LazyLock;
+
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::routes::Body;
 use authz_token::{Role, Scheme};
@@ -19,8 +21,12 @@ const CREDENTIAL: &str = "authz-credential";
 const TASK: &str = "authz-task";
 const BAGGAGE: &str = "baggage";
 const PARTIAL: &str = "x-envoy-auth-partial-body";
+const LENGTH: &str = "content-length";
+const TRANSFER: &str = "transfer-encoding";
 /// Inbound headers of ours that never reach the upstream, also where the proxy did not show them to us.
 const OURS_INBOUND: [&str; 3] = [CREDENTIAL, SUBJECT, TASK];
+/// Headers by which the upstream knows who acts; each has spellings that a CGI or WSGI server takes for it.
+const IDENTITY: [&str; 3] = ["x-authz-agent", "x-authz-subject", "x-authz-decision-id"];
 /// The member of `baggage` that names a task.
 const BAGGAGE_TASK: &str = "authz.task";
 /// The key of `context_extensions` that lists obligations.
@@ -139,6 +145,9 @@ impl<'a> Headers<'a> {
             if name.is_empty() || name.len() > limits::HEADER_NAME || !is_name {
                 return Err(Refused::ambiguous("a header's name is no lower-case token"));
             }
+            if name != PARTIAL && name.contains('_') && name.replace('_', "-") == PARTIAL {
+                return Err(Refused::ambiguous(format!("`{PARTIAL}` has a twin with `_`")));
+            }
         }
         Ok(headers)
     }
@@ -173,7 +182,7 @@ impl<'a> Headers<'a> {
 
     /// Names that are ours, also as written by servers that take `_` for `-`.
     fn to_remove(&self) -> Result<Vec<String>, Refused> {
-        let mut names: Vec<String> = OURS_INBOUND.map(str::to_owned).to_vec();
+        let mut names: Vec<String> = Vec::new();
         for name in self.names() {
             let dashed = name.replace('_', "-");
             if dashed.starts_with("authz-") || dashed.starts_with("x-authz-") {
@@ -188,8 +197,30 @@ impl<'a> Headers<'a> {
                 limits::LIST
             )));
         }
+        names.extend(ALWAYS_REMOVED.iter().cloned());
+        names.sort_unstable();
+        names.dedup();
         Ok(names)
     }
+}
+
+/// What is removed whether or not the proxy showed it.
+static ALWAYS_REMOVED: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let twins = OURS_INBOUND.iter().chain(&IDENTITY).flat_map(|name| spellings(name));
+    twins.filter(|name| !IDENTITY.contains(&name.as_str())).collect()
+});
+
+/// A name with each choice of `-` and `_`, itself included.
+fn spellings(name: &str) -> Vec<String> {
+    let mut parts = name.split('-');
+    let mut all = vec![parts.next().unwrap_or_default().to_owned()];
+    for part in parts {
+        all = all
+            .iter()
+            .flat_map(|start| [format!("{start}-{part}"), format!("{start}_{part}")])
+            .collect();
+    }
+    all
 }
 
 fn is_read_here(name: &str) -> bool {
@@ -272,21 +303,43 @@ fn has_task(headers: &Headers<'_>) -> Result<bool, Refused> {
 }
 
 fn body<'a>(http: &'a HttpRequest, headers: &Headers<'a>) -> Result<Body<'a>, Refused> {
+    let length = content_length(headers)?;
     if headers.all(PARTIAL).any(|value| value != "false") {
         return Ok(Body::Partial);
     }
-    match (http.body.is_empty(), http.raw_body.is_empty()) {
-        (false, false) => Err(Refused::ambiguous("the body came twice")),
-        (false, true) => Ok(Body::Whole(http.body.as_bytes())),
-        (true, false) => Ok(Body::Whole(&http.raw_body)),
-        // A body of which nothing was sent along, though there is one.
-        (true, true) if http.size > 0 => Ok(Body::Partial),
+    let bytes = match (http.body.is_empty(), http.raw_body.is_empty()) {
+        (false, false) => return Err(Refused::ambiguous("the body came twice")),
+        (false, true) => http.body.as_bytes(),
+        (true, _) => http.raw_body.as_slice(),
+    };
+    let sent = bytes.len() as u64;
+    // More of it passed the proxy than it sent along.
+    if u64::try_from(http.size).is_ok_and(|size| size > sent) {
+        return Ok(Body::Partial);
+    }
+    match length {
+        Some(length) if length == sent => Ok(Body::Whole(bytes)),
         // Nobody can tell an empty body from one that was not sent along, unless its length is said.
-        (true, true) => {
-            let mut lengths = headers.all("content-length").peekable();
-            let is_empty = lengths.peek().is_some() && lengths.all(|length| length == "0");
-            Ok(if is_empty { Body::Whole(b"") } else { Body::Absent })
-        }
+        _ if bytes.is_empty() => Ok(Body::Absent),
+        None => Ok(Body::Whole(bytes)),
+        Some(_) => Err(Refused::ambiguous("`content-length` is not the length of the body")),
+    }
+}
+
+/// What `content-length` says. With `transfer-encoding` beside it the next server may believe either (RFC 9112 §6.3).
+fn content_length(headers: &Headers<'_>) -> Result<Option<u64>, Refused> {
+    let mut values = headers.all(LENGTH);
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() || headers.names().any(|name| name == TRANSFER) {
+        return Err(Refused::ambiguous("the length of the body is said twice"));
+    }
+    // RFC 9110 §8.6: digits only.
+    let length = value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok());
+    match length.flatten() {
+        Some(length) => Ok(Some(length)),
+        None => Err(Refused::ambiguous("`content-length` is no number")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What all decisions share until it is swapped: plan, trust, listeners.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use authz_kernel::plan::Plan;
@@ -27,6 +27,7 @@ pub struct World {
 pub(crate) struct Loaded {
     pub(crate) plan: Arc<Plan>,
     pub(crate) trust: Arc<TrustStore>,
+    pub(crate) read_headers: ReadHeaders,
     pub(crate) name: String,
     pub(crate) revision: String,
     pub(crate) digest: String,
@@ -90,6 +91,45 @@ impl Enforcer {
     }
 }
 
+/// Headers that decide what a request is, and how others are spelled that CGI and WSGI servers take for them: `_` and `-`
+/// give the same variable there.
+#[derive(Debug, Default)]
+pub(crate) struct ReadHeaders {
+    /// By the name with `-` throughout: the one spelling that is read, or none where two are.
+    spelling: HashMap<String, Option<String>>,
+    /// Whether a name with `_` is read, so that one without could be its twin.
+    any_underscore: bool,
+}
+
+impl ReadHeaders {
+    fn of<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let mut read = Self::default();
+        for name in names {
+            read.any_underscore |= name.contains('_');
+            read.spelling
+                .entry(name.replace('_', "-"))
+                .and_modify(|known| {
+                    if known.as_deref() != Some(name) {
+                        *known = None;
+                    }
+                })
+                .or_insert_with(|| Some(name.to_owned()));
+        }
+        read
+    }
+
+    /// A header that is read, where one of `names` is another spelling of it. Gives its name with `-` throughout.
+    pub(crate) fn twin<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> Option<&str> {
+        names.find_map(|name| {
+            if !name.contains('_') && !self.any_underscore {
+                return None;
+            }
+            let (dashed, spelling) = self.spelling.get_key_value(&name.replace('_', "-"))?;
+            (spelling.as_deref() != Some(name)).then_some(dashed.as_str())
+        })
+    }
+}
+
 impl Loaded {
     pub(crate) fn new(world: World, metrics: &Metrics) -> Result<Self, EngineError> {
         let World { plan, trust, listeners } = world;
@@ -114,6 +154,7 @@ impl Loaded {
             name: plan.name().to_owned(),
             revision: plan.revision().to_owned(),
             digest: hex(&plan.digest()),
+            read_headers: ReadHeaders::of(plan.routes().read_headers()),
             plan,
             trust,
             ways,

@@ -7,6 +7,15 @@ const OF_BODY: [&str; 5] =
     ["content-encoding", "content-length", "content-type", "host", "transfer-encoding"];
 
 impl RouteTable {
+    /// The names, in lower case and maybe repeated, for which [`RouteTable::reads_header`] is true.
+    pub fn read_headers(&self) -> impl Iterator<Item = &str> {
+        let of_routes = self.routes.iter().flat_map(|route| {
+            let conditions = route.headers.iter().map(|(name, _)| name.as_str());
+            conditions.chain(route.header_arguments.iter().map(|(name, ..)| name.as_str()))
+        });
+        OVERRIDES.iter().chain(OF_BODY.iter()).copied().chain(of_routes)
+    }
+
     /// Whether a header, by its name in lower case, can change the operation or its arguments.
     ///
     /// Who cannot show such a header's value to [`RouteTable::resolve`] must refuse the request: left out, it would be judged

@@ -55,6 +55,39 @@ fn set(ok: &ext::OkHttpResponse) -> BTreeMap<String, String> {
     ok.headers.iter().map(|o| o.header.clone().unwrap()).map(|h| (h.key, h.value)).collect()
 }
 
+/// What a permit removes unseen: credentials of ours, and every name that a CGI or WSGI server takes for one of ours.
+fn always_removed() -> BTreeSet<String> {
+    let ours = ["authz-credential", "authz-subject", "authz-task"];
+    let identity = ["x-authz-agent", "x-authz-subject", "x-authz-decision-id"];
+    let mut names = BTreeSet::new();
+    for name in ours.iter().chain(&identity) {
+        let dashes: Vec<usize> = name.match_indices('-').map(|(at, _)| at).collect();
+        for choice in 0..1_u32 << dashes.len() {
+            let mut twin = name.as_bytes().to_vec();
+            for (bit, at) in dashes.iter().enumerate() {
+                if choice >> bit & 1 == 1 {
+                    twin[*at] = b'_';
+                }
+            }
+            names.insert(String::from_utf8(twin).unwrap());
+        }
+    }
+    names.retain(|name| !identity.contains(&name.as_str()));
+    names
+}
+
+/// A proxy that shows only some headers shows no twins of ours: they are removed all the same.
+#[test]
+fn unseen_twins_are_removed() {
+    let served = served();
+    let answer = served.proxy(&http("GET", "/customers?q=a", &[]));
+    let removed: BTreeSet<String> = ok(&answer).headers_to_remove.iter().cloned().collect();
+    for name in ["x_authz_agent", "x-authz_decision_id", "x_authz_subject", "authz_task"] {
+        assert!(removed.contains(name), "{name}");
+    }
+    assert_eq!(always_removed(), removed);
+}
+
 /// A permit names agent, subject and decision, and takes every header of ours out of the request.
 #[test]
 fn permit() {
@@ -78,15 +111,9 @@ fn permit() {
         set(ok)
     );
     let removed: BTreeSet<&str> = ok.headers_to_remove.iter().map(String::as_str).collect();
-    let expected = [
-        "authz-credential",
-        "authz-labels",
-        "authz-subject",
-        "authz-task",
-        "x-authz-admin",
-        "x_authz_agent",
-    ];
-    assert_eq!(BTreeSet::from(expected), removed);
+    let mut expected = always_removed();
+    expected.extend(["authz-labels".to_owned(), "x-authz-admin".to_owned()]);
+    assert_eq!(expected.iter().map(String::as_str).collect::<BTreeSet<_>>(), removed);
     assert_eq!(format!("corp/alice > {BOT}"), metadata["agent_chain"]);
     assert_eq!(BOT, metadata["principal"]);
     assert_eq!(("PERMIT", "PERMITTED"), (&*metadata["decision"], &*metadata["reason_code"]));
@@ -269,6 +296,67 @@ fn refusals() {
             AMBIGUOUS,
             raw("GET", "/customers?q=a", &[("x-sort", b"up\xff")]),
         ),
+        // CGI and WSGI servers take `_` for `-`: what they would read is not what was judged.
+        ("twin of a routed header", AMBIGUOUS, get(&[("x-sort", "up"), ("x_sort", "down")])),
+        ("only the twin", AMBIGUOUS, get(&[("x_sort", "down")])),
+        ("twin of bytes", AMBIGUOUS, raw("GET", "/customers?q=a", &[("x_sort", b"\xff")])),
+        ("content_type", AMBIGUOUS, get(&[("content_type", "text/plain")])),
+        ("content_length", AMBIGUOUS, get(&[("content_length", "0")])),
+        ("transfer_encoding", AMBIGUOUS, get(&[("transfer_encoding", "chunked")])),
+        ("override", AMBIGUOUS, get(&[("x_http_method_override", "DELETE")])),
+        ("half an override", AMBIGUOUS, get(&[("x-http_method-override", "GET")])),
+        ("twin of ours", AMBIGUOUS, get(&[("x_envoy_auth_partial_body", "false")])),
+        // RFC 9112 §6.3: who says the length twice says two things.
+        (
+            "length and chunks",
+            AMBIGUOUS,
+            http(
+                "POST",
+                "/customers",
+                &[("content-length", "0"), ("transfer-encoding", "chunked")],
+            ),
+        ),
+        (
+            "length and chunks, no body read",
+            AMBIGUOUS,
+            get(&[("content-length", "0"), ("transfer-encoding", "chunked")]),
+        ),
+        (
+            "length twice",
+            AMBIGUOUS,
+            raw("GET", "/customers?q=a", &[("content-length", b"0"), ("content-length", b"0")]),
+        ),
+        ("lengths joined", AMBIGUOUS, get(&[("content-length", "0, 0")])),
+        ("length of signs", AMBIGUOUS, get(&[("content-length", "+0")])),
+        ("no length", AMBIGUOUS, get(&[("content-length", "")])),
+        (
+            "length too long",
+            AMBIGUOUS,
+            edit(http("POST", "/customers", &[("content-length", "500")]), |h| {
+                h.body = "{\"q\":\"a\"}".to_owned();
+            }),
+        ),
+        (
+            "length too short",
+            AMBIGUOUS,
+            edit(http("POST", "/customers", &[("content-length", "0")]), |h| {
+                h.raw_body = b"{\"q\":\"a\"}".to_vec();
+            }),
+        ),
+        (
+            "more than was sent along",
+            INPUT,
+            edit(http("POST", "/customers", &[("content-type", "application/json")]), |h| {
+                h.body = "{\"q\":\"a\"}".to_owned();
+                h.size = 500;
+            }),
+        ),
+        (
+            "length, but no body sent along",
+            INPUT,
+            http("POST", "/customers", &[("content-length", "9")]),
+        ),
+        ("chunks, but no body", INPUT, get(&[("transfer-encoding", "chunked")])),
         ("unmapped query", INPUT, http("GET", "/customers?q=a&x=1", &[])),
         ("ill-typed query", INPUT, http("GET", "/customers?q=a&limit=x", &[])),
         ("no body", INPUT, http("POST", "/customers", &[])),
@@ -367,6 +455,22 @@ fn accepted_forms() {
         (
             "a header of bytes that nobody reads",
             raw("GET", "/customers?q=a", &[("x-photo", b"\xff\xfe")]),
+        ),
+        ("a twin of what nobody reads", http("GET", "/customers?q=a", &[("x_other", "1")])),
+        ("no body by length", http("GET", "/customers?q=a", &[("content-length", "0")])),
+        (
+            "body of its length",
+            edit(http("POST", "/customers", &[json_type, ("content-length", "9")]), |h| {
+                h.body = "{\"q\":\"a\"}".into();
+                h.size = 9;
+            }),
+        ),
+        (
+            "body in chunks",
+            edit(http("POST", "/customers", &[json_type, ("transfer-encoding", "chunked")]), |h| {
+                h.body = "{\"q\":\"a\"}".into();
+                h.size = 9;
+            }),
         ),
         ("a routed header", raw("GET", "/customers?q=a", &[("x-sort", b"up")])),
         (
