@@ -8,10 +8,15 @@ use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
 use authz_token::Facts;
 
+use serde_json::Value;
+
 use crate::ask::{Refused, Step};
 use crate::metrics::SystemId;
 use crate::settings::Surface;
 use crate::world::Loaded;
+
+/// Stands for a name that the caller made up.
+const UNKNOWN_MEMBER: &str = "<unknown member>";
 
 /// A decision with all that its answer, its record and its counters need. Made as a refusal; only
 /// [`Judgement::decided`] makes it anything else.
@@ -89,7 +94,7 @@ impl Judgement {
             _ => refused.reason,
         };
         self.step = refused.step;
-        self.message = refused.message;
+        self.message = self.without_inventions(&refused.message);
     }
 
     /// Ends the decision with the kernel's answer.
@@ -114,11 +119,21 @@ impl Judgement {
             | ReasonCode::NeedsProvider => Step::Resolve,
             _ => Step::Judge,
         };
-        self.message.clone_from(&decision.message);
+        self.message = self.without_inventions(&decision.message);
         if decision.tier.is_some() {
             self.tier = decision.tier;
         }
         self.decision = Some(decision);
+    }
+
+    /// The message of a refused input, with names of members only where the schema has them: any other was written by the
+    /// caller, and may be a secret.
+    fn without_inventions(&self, message: &str) -> String {
+        if self.reason != ReasonCode::BadInput {
+            return message.to_owned();
+        }
+        let schema = self.world.as_ref().and_then(|world| world.schema(&self.operation));
+        declared_only(message, schema)
     }
 
     pub(crate) const fn outcome(&self) -> Outcome {
@@ -195,6 +210,36 @@ fn encoded(text: &str) -> String {
         }
     }
     out
+}
+
+/// Replaces the undeclared names in the pointer of a message.
+///
+/// The kernel writes "argument `<pointer>`: <what>" of arguments, and "<what> at `<pointer>`" of a text that is no JSON.
+fn declared_only(message: &str, schema: Option<&Value>) -> String {
+    let of_argument = message.split_once("argument `").and_then(|(before, rest)| {
+        // A name may hold the separator, `<what>` does not.
+        let (pointer, what) = rest.rsplit_once("`: ")?;
+        Some((before, "argument `", pointer, "`: ", what))
+    });
+    let of_text = || {
+        let (before, rest) = message.split_once(" at `")?;
+        Some((before, " at `", rest.strip_suffix('`')?, "`", ""))
+    };
+    let Some((before, open, pointer, close, after)) = of_argument.or_else(of_text) else {
+        return message.to_owned();
+    };
+    let mut shown = String::new();
+    let mut schema = schema;
+    for token in pointer.split('/').skip(1) {
+        let name = token.replace("~1", "/").replace("~0", "~");
+        let member = schema.and_then(|schema| schema.get("properties")?.get(&name));
+        let item =
+            schema.and_then(|schema| schema.get("items")).filter(|_| token.parse::<u32>().is_ok());
+        schema = member.or(item);
+        shown.push('/');
+        shown.push_str(if schema.is_some() || token == "*" { token } else { UNKNOWN_MEMBER });
+    }
+    format!("{before}{open}{shown}{close}{after}")
 }
 
 /// Lower-case hex.

@@ -163,3 +163,92 @@ fn high_tier_is_durable_first() {
     let last = served.records().pop().unwrap();
     assert_eq!("DEADLINE", last["result"]["reason_code"]);
 }
+
+/// Naive way: a refusal names the member that it is about. Its name is the caller's own text, at any depth and in either
+/// form of request.
+#[test]
+fn invented_names_are_not_repeated() {
+    const SECRET: &str = "hunter2-password";
+    let served = served();
+    let mut answers = Vec::new();
+    for arguments in [
+        json!({"query": "a", SECRET: 1}).to_string(),
+        json!({"query": {SECRET: 1}}).to_string(),
+        json!({"query": "a", format!("x`: {SECRET}"): 1}).to_string(),
+        json!({"query": "a", format!("a/b~{SECRET}"): {"limit": 1}}).to_string(),
+        format!("{{\"{SECRET}\":1,\"{SECRET}\":2}}"),
+        format!("{{\"query\":{{\"{SECRET}` at `\":[1,}}"),
+        format!("{{\"query\":\"a\",\"{}{SECRET}\":1}}", "x".repeat(150)),
+    ] {
+        let mut request = search();
+        request.arguments_json = arguments.into_bytes();
+        let decision = served.check(&request);
+        assert_eq!("BAD_INPUT", code(&decision));
+        answers.push(format!("{decision:?}"));
+        let typed = [("content-type", "application/json")];
+        let body = request.arguments_json.clone();
+        let posted = edit(http("POST", "/customers", &typed), |http| http.raw_body = body);
+        answers.push(format!("{:?}", served.proxy(&posted)));
+    }
+    let mut request = search();
+    request.arguments_json = br#"{"query":"a","limit":"x"}"#.to_vec();
+    let named = served.check(&request);
+    let records = served.records();
+    let text = std::fs::read_to_string(&served.audit).unwrap();
+    assert_eq!(15, records.len());
+    assert!(!text.contains(SECRET), "{text}");
+    assert!(answers.iter().all(|answer| !answer.contains(SECRET)), "{answers:?}");
+    // What the schema declares is named, for whoever has to mend the request.
+    let message = records[14]["result"]["message"].as_str().unwrap();
+    assert!(message.contains("`/limit`"), "{message}");
+    assert!(named.message.is_empty() || named.message.contains("`/limit`"), "{}", named.message);
+}
+
+/// Naive way: callers without a credential fill the queue, and who may do what it asks for finds no room.
+#[test]
+fn strangers_leave_room_in_the_queue() {
+    let served = served_with(&json!({"audit_queue_lines": 100}));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                    let _denied = served.engine.check(b"\xff\xff", &Transport::by("dev"));
+                }
+            });
+        }
+        let request = search();
+        let outcomes: Vec<&str> = (0..500)
+            .map(|_| {
+                // Slower than the queue of permits drains, far slower than strangers fill theirs.
+                std::thread::sleep(Duration::from_micros(500));
+                code(&served.check(&request))
+            })
+            .collect();
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert!(outcomes.iter().all(|outcome| *outcome == "PERMITTED"), "{outcomes:?}");
+    });
+    let audit = served.engine.status().audit;
+    assert!(audit.dropped_refusals > 0, "{audit:?}");
+    assert_eq!(0, audit.refused_lines);
+    let metrics = format!("{:?}", served.engine.metrics());
+    assert!(metrics.contains(r#"("result", "dropped")"#), "{metrics}");
+}
+
+/// Naive way: the audit file is removed, and permits of tier high go on being answered on records that nobody has.
+#[test]
+fn removed_audit_file() {
+    let served = served();
+    let mut request = asking("crm.delete");
+    request.arguments_json = b"{\"id\":\"1\"}".to_vec();
+    assert_eq!("PERMITTED", code(&served.check(&request)));
+    std::fs::remove_file(&served.audit).unwrap();
+    for _ in 0..3 {
+        let decision = served.check(&request);
+        assert_eq!("PERMITTED", code(&decision));
+        let text = std::fs::read_to_string(&served.audit).unwrap();
+        assert!(text.contains(&decision.decision_id));
+    }
+    std::fs::remove_dir_all(served.audit.parent().unwrap()).unwrap();
+    assert_eq!("AUDIT_FULL", code(&served.check(&request)));
+}
