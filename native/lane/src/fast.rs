@@ -43,6 +43,7 @@ const HEALTH: &str = "grpc.health.v1.Health";
 const DOMAIN: &str = "authz.dev";
 /// `google.rpc.Code`.
 const INVALID_ARGUMENT: i32 = 3;
+const DEADLINE_EXCEEDED: i32 = 4;
 const NOT_FOUND: i32 = 5;
 const UNIMPLEMENTED: i32 = 12;
 /// Bytes before a message (gRPC over HTTP/2, Length-Prefixed-Message).
@@ -421,7 +422,10 @@ impl Lane {
     }
 
     async fn health(self, request: Request<Body>) -> Response<Body> {
-        let message = read_message(request.into_body(), MAX_HEALTH).await;
+        let read = read_message(request.into_body(), MAX_HEALTH);
+        let Ok(message) = tokio::time::timeout(self.receive, read).await else {
+            return error(DEADLINE_EXCEEDED, "DEADLINE", "the request did not come in time");
+        };
         let Ok(asked) = HealthCheckRequest::decode(message.as_slice()) else {
             return error(INVALID_ARGUMENT, "BAD_INPUT", "the bytes are no HealthCheckRequest");
         };

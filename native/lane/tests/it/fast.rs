@@ -160,3 +160,30 @@ fn overload_and_deadline() {
     });
     lane.close(Duration::from_secs(1));
 }
+
+/// Naive way: a health call waits for its message for ever. One that does not come ends in the time of any other.
+#[test]
+fn health_does_not_wait_for_ever() {
+    use tokio_stream::StreamExt as _;
+    let served = served();
+    let (lane, address) = lane(&served, json!({"receive_timeout_ms": 100}));
+    runtime().block_on(async {
+        let channel = connect(&address).await;
+        let mut grpc = tonic::client::Grpc::new(channel);
+        grpc.ready().await.unwrap();
+        let never = tokio_stream::pending::<HealthCheckRequest>();
+        let codec = tonic_prost::ProstCodec::<
+            HealthCheckRequest,
+            authz_lane::proto::grpc::health::v1::HealthCheckResponse,
+        >::default();
+        let path = "/grpc.health.v1.Health/Check".parse().unwrap();
+        let call = grpc.streaming(tonic::Request::new(never), path, codec);
+        let ended = tokio::time::timeout(Duration::from_secs(5), call).await.unwrap();
+        let code = match ended {
+            Err(status) => status.code(),
+            Ok(answer) => answer.into_inner().next().await.unwrap().unwrap_err().code(),
+        };
+        assert_eq!(tonic::Code::DeadlineExceeded, code);
+    });
+    lane.close(Duration::from_secs(1));
+}
