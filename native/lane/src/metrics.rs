@@ -229,8 +229,12 @@ impl Metrics {
             counter(
                 "authz_audit_records",
                 "Audit records, by what became of them.",
-                [("written", gauges.audit.written_lines), ("refused", gauges.audit.refused_lines)]
-                    .map(|(result, value)| (vec![("result", result.to_owned())], value)),
+                [
+                    ("written", gauges.audit.written_lines),
+                    ("refused", gauges.audit.refused_lines),
+                    ("dropped", gauges.audit.dropped_refusals),
+                ]
+                .map(|(result, value)| (vec![("result", result.to_owned())], value)),
             ),
             plain(
                 "authz_audit_written_bytes",
