@@ -16,16 +16,16 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
 use tonic::codegen::{BoxFuture, Bytes, Service};
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
-/// Threads, as `workers` of the fast lane.
+/// Threads, as `limits.fast_threads` of the server.
 const WORKERS: usize = 2;
-/// As `max_streams` of the fast lane.
-const MAX_STREAMS: u32 = 256;
+/// As `limits.max_concurrent_streams` of the server.
+const MAX_STREAMS: u32 = 1024;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -39,7 +39,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .enable_all()
         .build()?;
     runtime.block_on(async move {
-        let incoming = TcpListenerStream::new(TcpListener::bind(("127.0.0.1", port)).await?);
+        let incoming = TcpIncoming::from(TcpListener::bind(("127.0.0.1", port)).await?)
+            .with_nodelay(Some(true));
         let floor = Floor { check, ext_authz };
         // Spawned, as the lane does: the thread that started it serves nothing.
         tokio::spawn(async move {
@@ -47,7 +48,6 @@ fn main() -> Result<(), Box<dyn Error>> {
                 .max_concurrent_streams(MAX_STREAMS)
                 .http2_keepalive_interval(Some(Duration::from_secs(30)))
                 .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-                .tcp_nodelay(true)
                 .serve_with_incoming(floor, incoming)
                 .await
         })
