@@ -22,6 +22,7 @@ __all__ = [
     "Config",
     "DecisionListener",
     "Enforcer",
+    "Envoy",
     "Identity",
     "Issuer",
     "Lane",
@@ -267,10 +268,21 @@ class Audit(_Strict):
     """File that records are appended to; required to serve."""
     queue: int = Field(default=65_536, ge=16, le=10_000_000)
     """Records that may wait to be written; full: deny."""
+    queue_bytes: int = Field(default=67_108_864, ge=65_536, le=17_179_869_184)
+    """Bytes of records that may wait to be written; full: deny."""
     sync_interval: Annotated[Duration, Field(ge=0.001, le=60)] = 1.0
     """Records of tiers low and standard reach the disk at least this often; those of higher tiers at once."""
     max_wait: Annotated[Duration, Field(ge=0.001, le=60)] = 2.0
     """Longest wait for the disk, where the caller's deadline is later; then: deny."""
+
+
+class Envoy(_Strict):
+    """How Envoy's `Authorization` is answered."""
+
+    error_response: bool = False
+    """Answer failures of our own, time-outs and overload with `error_response`, not with a denial. The proxy's
+    `failure_mode_allow` then decides, and may let the request through.
+    """
 
 
 class Limits(_Strict):
@@ -295,7 +307,9 @@ class Limits(_Strict):
     token_cache: int = Field(default=65_536, ge=0, le=10_000_000)
     """Verified tokens that are remembered."""
     probe_rate: int = Field(default=100, ge=0, le=1_000_000)
-    """Requests in mode PROBE a second."""
+    """Requests in mode PROBE a second, of one caller."""
+    probe_burst: int = Field(default=200, ge=0, le=1_000_000)
+    """Requests in mode PROBE that one caller may send at once."""
     fast_threads: int = Field(default=2, ge=1, le=256)
     """Threads of the fast lane."""
     fast_concurrency: int = Field(default=1024, ge=1, le=1_000_000)
@@ -352,6 +366,8 @@ class Config(_Strict):
     """The record of every decision."""
     limits: Limits = Limits()
     """What one node may use."""
+    envoy: Envoy = Envoy()
+    """How Envoy's `Authorization` is answered."""
     log: Log = Log()
     """The log of the node."""
     shutdown_grace_period: Annotated[Duration, Field(ge=0, le=600)] = 10.0

@@ -58,6 +58,7 @@ def engine_settings(config: Config) -> dict[str, Any]:
     return {
         "audit_path": config.audit.path,
         "audit_queue_lines": config.audit.queue,
+        "audit_queue_bytes": config.audit.queue_bytes,
         "audit_sync_interval_ms": round(config.audit.sync_interval * 1000),
         "audit_max_wait_ms": round(config.audit.max_wait * 1000),
         "node_id": config.node,
@@ -66,6 +67,8 @@ def engine_settings(config: Config) -> dict[str, Any]:
         "max_message_bytes": limits.max_message_bytes,
         "max_token_bytes": limits.max_token_bytes,
         "probe_rate": limits.probe_rate,
+        "probe_burst": limits.probe_burst,
+        "envoy_error_response": config.envoy.error_response,
         "version": __version__,
     }
 
