@@ -12,6 +12,7 @@ use crate::decision::{
 use crate::evaluate::{self, ContextFacts, Judge, Known, Unready};
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
+use crate::schema::Key;
 
 use resolve::Resolved;
 use verdict::Tally;
@@ -145,6 +146,10 @@ fn judge(
     let satisfied = satisfied(plan, facts, tier);
     let keys = prepared.slice.keys;
     let subject = has_subject(facts);
+    let (worst, others) = match resolved.destinations.split_first() {
+        Some((worst, others)) => (Some(worst), others),
+        None => (None, [].as_slice()),
+    };
     let context = words.context(
         keys,
         &plan.constants,
@@ -156,9 +161,9 @@ fn judge(
             subject,
             enforcer: facts.enforcer,
             confidence: i64::from(facts.confidence.min(100)),
-            class: resolved.class(),
-            host: resolved.destination.as_ref().map_or("", |placed| placed.host.as_str()),
-            destination: resolved.destination.is_some(),
+            class: resolve::class(worst),
+            host: worst.map_or("", |placed| placed.host.as_str()),
+            destination: worst.is_some(),
             method: method(facts),
             bound: facts.proof.bound,
             age: facts.proof.age.map_or(AGELESS, |age| age.clamp(0, AGELESS)),
@@ -172,7 +177,18 @@ fn judge(
     } else {
         evaluate::empty_store()
     };
-    let judge = Judge::new(words, &prepared.base, &chain, &resolved.resource, &context, &entities);
+    let judge = |context: &_| {
+        Judge::new(words, &prepared.base, &chain, &resolved.resource, context, &entities)
+    };
+    let first = judge(&context);
+    // What reads the destination is judged for each; the rest once.
+    let mut elsewhere: Vec<Judge<'_>> = Vec::new();
+    if keys.contains(Key::Destination) {
+        for placed in others {
+            let class = resolve::class(Some(placed));
+            elsewhere.push(judge(&words.with_destination(&context, class, &placed.host)?));
+        }
+    }
     let mut tally = Tally::new(chain.len());
     for (index, rule) in prepared.slice.policies() {
         let Some(placed) = plan.policies.get(index) else {
@@ -183,7 +199,13 @@ fn judge(
         };
         let times = if rule.per_principal { chain.len() } else { 1 };
         for position in 0..times {
-            let verdict = judge.judge(rule, position);
+            let mut verdict = first.judge(rule, position);
+            if rule.keys.contains(Key::Destination) {
+                for judge in &elsewhere {
+                    verdict =
+                        verdict::worse(placed.policy.effect, verdict, judge.judge(rule, position));
+                }
+            }
             let whom = if rule.per_principal { Some(position) } else { None };
             if traced {
                 verdict::trace(placed, &chain, whom, &verdict, &mut decision.trace);

@@ -1,5 +1,7 @@
 //! From an operation id and bytes to arguments, resource and destination.
 
+use smallvec::SmallVec;
+
 use crate::arguments::Arguments;
 use crate::decision::{Decision, ReasonCode, Request};
 use crate::destinations::Placed;
@@ -15,23 +17,24 @@ use super::Refusal;
 const MAX_ID: usize = 1024;
 /// Destinations of one request.
 const MAX_DESTINATIONS: usize = 256;
+/// Destinations of one request that policies can tell apart.
+const MAX_DISTINCT: usize = 16;
 
 /// What a request is about.
 pub(super) struct Resolved<'a> {
     pub(super) arguments: Arguments,
     pub(super) resource: Known,
-    /// The worst destination; none where the operation has no destination rule.
-    pub(super) destination: Option<Placed<'a>>,
+    /// The destinations that policies can tell apart, the worst first; none where the operation has no destination
+    /// rule.
+    pub(super) destinations: Destinations<'a>,
 }
 
-impl Resolved<'_> {
-    /// Class of the worst destination.
-    pub(super) fn class(&self) -> &str {
-        match &self.destination {
-            Some(placed) if !placed.class.is_empty() => placed.class,
-            _ => NO_DESTINATION,
-        }
-    }
+/// Destinations that differ in class or host.
+pub(super) type Destinations<'a> = SmallVec<[Placed<'a>; 1]>;
+
+/// The class as policies see it.
+pub(super) fn class<'a>(placed: Option<&Placed<'a>>) -> &'a str {
+    placed.map(|placed| placed.class).filter(|class| !class.is_empty()).unwrap_or(NO_DESTINATION)
 }
 
 pub(super) fn resolve<'a>(
@@ -46,20 +49,20 @@ pub(super) fn resolve<'a>(
     decision.arguments_digest = Some(arguments.digest());
     let resource = resource(plan, operation, &arguments, request)?;
     decision.resource = resource.uid();
-    let destination = match &operation.destination {
-        None if request.destinations.is_empty() => None,
+    let destinations = match &operation.destination {
+        None if request.destinations.is_empty() => Destinations::new(),
         None => {
             return Err(bad(format!(
                 "`{}` sends data nowhere, so no destination may be named",
                 operation.id
             )));
         }
-        Some(rule) => Some(worst(plan, rule, &arguments, request)?),
+        Some(rule) => distinct(plan, rule, &arguments, request)?,
     };
-    if let Some(placed) = &destination {
+    if let Some(placed) = destinations.first() {
         placed.class.clone_into(&mut decision.destination_class);
     }
-    Ok(Resolved { arguments, resource, destination })
+    Ok(Resolved { arguments, resource, destinations })
 }
 
 fn bad(message: impl Into<String>) -> Refusal {
@@ -117,12 +120,13 @@ fn canonical(id: &str) -> Result<String, Refusal> {
     Ok(id.to_owned())
 }
 
-fn worst<'a>(
+/// All destinations that policies can tell apart: each is judged, since one recipient must not hide another.
+fn distinct<'a>(
     plan: &'a Plan,
     rule: &'a DestinationRule,
     arguments: &Arguments,
     request: &Request<'_>,
-) -> Result<Placed<'a>, Refusal> {
+) -> Result<Destinations<'a>, Refusal> {
     let mut named: Vec<&str> = Vec::new();
     if rule.from.is_empty() {
         named.extend(request.destinations);
@@ -156,34 +160,40 @@ fn worst<'a>(
     if named.len() > MAX_DESTINATIONS {
         return Err(bad(format!("more than {MAX_DESTINATIONS} destinations")));
     }
-    let mut worst: Option<(usize, Placed<'a>)> = None;
+    if named.is_empty() {
+        let class = if rule.when_absent.is_empty() {
+            plan.model().least_trusted()
+        } else {
+            Some(rule.when_absent.as_str())
+        };
+        let nowhere = Placed {
+            class: class.unwrap_or_default(),
+            canonical: String::new(),
+            host: String::new(),
+        };
+        return Ok(Destinations::from_iter([nowhere]));
+    }
+    let mut distinct = Destinations::new();
     for raw in named {
         let placed = plan
             .model()
             .classify_destination(rule.kind, raw)
             .map_err(|error| bad(format!("a destination: {error}")))?;
-        let clearance =
-            plan.model().destinations.get(placed.class).map_or(0, |class| class.clearance.len());
-        let worse = worst
-            .as_ref()
-            .is_none_or(|(least, other)| (clearance, placed.class) < (*least, other.class));
-        if worse {
-            worst = Some((clearance, placed));
+        if distinct.iter().any(|known| known.class == placed.class && known.host == placed.host) {
+            continue;
         }
+        if distinct.len() >= MAX_DISTINCT {
+            return Err(bad(format!(
+                "more than {MAX_DISTINCT} destinations that differ in class or host"
+            )));
+        }
+        distinct.push(placed);
     }
-    Ok(worst.map_or_else(
-        || {
-            let class = if rule.when_absent.is_empty() {
-                plan.model().least_trusted()
-            } else {
-                Some(rule.when_absent.as_str())
-            };
-            Placed {
-                class: class.unwrap_or_default(),
-                canonical: String::new(),
-                host: String::new(),
-            }
-        },
-        |(_, placed)| placed,
-    ))
+    // Of two clearances of which one holds the other, the held one is the smaller: so by size, then by name.
+    let clearance =
+        |class: &str| plan.model().destinations.get(class).map_or(0, |class| class.clearance.len());
+    distinct.sort_by(|a, b| {
+        (clearance(a.class), a.class, &a.host).cmp(&(clearance(b.class), b.class, &b.host))
+    });
+    Ok(distinct)
 }

@@ -205,6 +205,17 @@ fn join<'a>(parts: impl Iterator<Item = &'a str>) -> String {
     parts.collect::<Vec<_>>().join(", ")
 }
 
+/// The worse of two results of one policy for two destinations: a forbid that fires for one counts, a permit that
+/// does not fire for one counts for none, and a failure is never hidden.
+pub(super) fn worse(effect: PolicyEffect, one: Verdict, other: Verdict) -> Verdict {
+    let rank = |verdict: &Verdict| match (effect, verdict) {
+        (_, Verdict::Failed(_)) => 2,
+        (PolicyEffect::Forbid, Verdict::Fired) | (PolicyEffect::Permit, Verdict::NotFired) => 1,
+        (PolicyEffect::Forbid, Verdict::NotFired) | (PolicyEffect::Permit, Verdict::Fired) => 0,
+    };
+    if rank(&other) > rank(&one) { other } else { one }
+}
+
 /// Notes one result for each principal that it holds for.
 pub(super) fn trace(
     placed: &Placed,

@@ -16,7 +16,7 @@ use cedar_policy_core::ast::{
     Value, ValueKind, Var,
 };
 use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
-use cedar_policy_core::evaluator::Evaluator;
+use cedar_policy_core::evaluator::{EvaluationError, Evaluator};
 use cedar_policy_core::extensions::Extensions;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
@@ -448,12 +448,7 @@ impl Words {
                 }
                 Key::Enforcer => text(facts.enforcer),
                 Key::Confidence => long(facts.confidence),
-                Key::Destination => record([
-                    ("class", known(&self.classes, facts.class)?),
-                    ("trusted", boolean(false)),
-                    ("host", text(facts.host)),
-                    ("present", boolean(facts.destination)),
-                ]),
+                Key::Destination => self.destination(facts.class, facts.host, facts.destination)?,
                 Key::Proof => record([
                     ("method", known(&self.methods, facts.method)?),
                     ("bound", boolean(facts.bound)),
@@ -476,6 +471,31 @@ impl Words {
             map.insert(SmolStr::new_static(key.as_str()), value);
         }
         Ok(Context::Value(Arc::new(map)))
+    }
+
+    /// The same context with another destination.
+    pub(crate) fn with_destination(
+        &self,
+        context: &Context,
+        class: &str,
+        host: &str,
+    ) -> Result<Context, Unready> {
+        let Context::Value(map) = context else {
+            return Err(Unready("the context is a residual".to_owned()));
+        };
+        let mut map = map.as_ref().clone();
+        let key = SmolStr::new_static(Key::Destination.as_str());
+        map.insert(key, self.destination(class, host, true)?);
+        Ok(Context::Value(Arc::new(map)))
+    }
+
+    fn destination(&self, class: &str, host: &str, present: bool) -> Result<Value, Unready> {
+        Ok(record([
+            ("class", known(&self.classes, class)?),
+            ("trusted", boolean(false)),
+            ("host", text(host)),
+            ("present", boolean(present)),
+        ]))
     }
 
     // Recursion is bounded by the depth limit of the argument reader.
@@ -587,7 +607,7 @@ fn constant(function: &Name, arguments: &[Expr]) -> Option<(SmolStr, Value)> {
 }
 
 fn call(function: &Name, arguments: &[Value]) -> Result<Value, Unready> {
-    let unready = |error: cedar_policy_core::evaluator::EvaluationError| Unready(error.to_string());
+    let unready = |error: EvaluationError| Unready(error.to_string());
     let function =
         Extensions::all_available().func(function).map_err(|error| Unready(error.to_string()))?;
     match function.call(arguments).map_err(unready)? {
@@ -675,6 +695,10 @@ impl<'a> Judge<'a> {
             Ok(Value { value: ValueKind::Lit(Literal::Bool(true)), .. }) => Verdict::Fired,
             Ok(Value { value: ValueKind::Lit(Literal::Bool(false)), .. }) => Verdict::NotFired,
             Ok(_) => Verdict::Failed("the conditions are no boolean".to_owned()),
+            // Its own text repeats the numbers, which may be arguments.
+            Err(EvaluationError::IntegerOverflow(_)) => {
+                Verdict::Failed("integer overflow".to_owned())
+            }
             Err(error) => Verdict::Failed(error.to_string()),
         }
     }

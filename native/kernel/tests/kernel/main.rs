@@ -4,6 +4,7 @@
 mod arguments;
 mod common;
 mod decide;
+mod destinations;
 mod property;
 mod refusals;
 mod reload;

@@ -169,7 +169,7 @@ struct Ask {
 fn asks() -> impl Strategy<Value = Ask> {
     (
         0..6_usize,
-        0..4_usize,
+        0..5_usize,
         0..5_usize,
         any::<bool>(),
         prop_oneof![Just(None), Just(Some(0)), Just(Some(5)), Just(Some(1000))],
@@ -185,18 +185,35 @@ fn asks() -> impl Strategy<Value = Ask> {
         })
 }
 
-/// Operation, arguments as sent, arguments as policies see them, resource id, destination class and host.
-fn shape(
-    ask: &Ask,
-) -> (&'static str, serde_json::Value, serde_json::Value, &'static str, &'static str, &'static str)
-{
-    let id = ["1", "gold/1", "gold/2", "x/y"][ask.variant];
-    let amount = [1, 400, 501, 9_000_000][ask.variant];
+/// Operation, arguments as sent, arguments as policies see them, resource id.
+type Shape = (&'static str, serde_json::Value, serde_json::Value, &'static str);
+
+/// Classes and hosts of a request's destinations; one of class `none` where it has none.
+fn places(ask: &Ask) -> &'static [(&'static str, &'static str)] {
+    const INTERNAL: (&str, &str) = ("internal", "corp.example");
+    match (ask.operation, ask.variant) {
+        (4, 0) => &[INTERNAL],
+        (4, 1) => &[INTERNAL, ("external", "x.example")],
+        (4, 2) => &[("external", "")],
+        (4, 3) => &[("external", "y.test")],
+        (4, 4) => &[("external", "y.test"), ("external", "x.example"), INTERNAL],
+        _ => &[("none", "")],
+    }
+}
+
+fn shape(ask: &Ask) -> Shape {
+    // Only mail has a fifth variant.
+    let ask = &Ask {
+        variant: if ask.operation == 4 { ask.variant } else { ask.variant % 4 },
+        ..ask.clone()
+    };
+    let id = ["1", "gold/1", "gold/2", "x/y"][ask.variant % 4];
+    let amount = [1, 400, 501, 9_000_000][ask.variant % 4];
     match ask.operation {
-        0 => ("crm.get", json!({"id": id}), json!({"id": id}), id, "none", ""),
+        0 => ("crm.get", json!({"id": id}), json!({"id": id}), id),
         1 => {
             let query = ["all", "some", "", "x"][ask.variant];
-            ("crm.search", json!({"query": query}), json!({"query": query}), "", "none", "")
+            ("crm.search", json!({"query": query}), json!({"query": query}), "")
         }
         2 => {
             let (sent, seen) = [
@@ -210,20 +227,21 @@ fn shape(
                 value["amount"] = json!(amount);
                 value
             };
-            ("crm.refund", merge(sent), merge(seen), id, "none", "")
+            ("crm.refund", merge(sent), merge(seen), id)
         }
-        3 => ("crm.delete", json!({"id": id}), json!({"id": id}), id, "none", ""),
+        3 => ("crm.delete", json!({"id": id}), json!({"id": id}), id),
         4 => {
-            let (to, class, host) = [
-                (json!(["a@corp.example"]), "internal", "corp.example"),
-                (json!(["a@corp.example", "b@x.example"]), "external", "x.example"),
-                (json!([]), "external", ""),
-                (json!(["c@y.test"]), "external", "y.test"),
+            let to = [
+                json!(["a@corp.example"]),
+                json!(["a@corp.example", "b@x.example"]),
+                json!([]),
+                json!(["c@y.test"]),
+                json!(["c@y.test", "b@x.example", "d@y.test", "a@corp.example"]),
             ][ask.variant]
                 .clone();
-            ("mail.send", json!({"to": to}), json!({"to": to}), "", class, host)
+            ("mail.send", json!({"to": to}), json!({"to": to}), "")
         }
-        _ => ("mail.status", json!({}), json!({}), "", "none", ""),
+        _ => ("mail.status", json!({}), json!({}), ""),
     }
 }
 
@@ -287,8 +305,36 @@ impl Oracle {
         Self { schema: Schema::from_str(schema).unwrap(), all, permits }
     }
 
+    /// What came of each policy over all destinations: each is judged alone, what failed for one failed, a permit
+    /// fired where it fired for all, and a forbid where it fired for one.
     fn judge(&self, ask: &Ask, chain: &[Principal], principal: &Principal, tier: i64) -> Judged {
-        let (operation, _, seen, id, class, host) = shape(ask);
+        let each =
+            places(ask).iter().map(|place| self.judge_one(ask, *place, chain, principal, tier));
+        let mut all = each
+            .reduce(|one, other| Judged {
+                permits: &one.permits & &other.permits,
+                forbids: &one.forbids | &other.forbids,
+                failed: &one.failed | &other.failed,
+                allow: false,
+            })
+            .unwrap();
+        if places(ask).len() > 1 {
+            all.permits = &all.permits - &all.failed;
+            all.forbids = &all.forbids - &all.failed;
+            all.allow = all.forbids.is_empty() && !all.permits.is_empty();
+        }
+        all
+    }
+
+    fn judge_one(
+        &self,
+        ask: &Ask,
+        (class, host): (&str, &str),
+        chain: &[Principal],
+        principal: &Principal,
+        tier: i64,
+    ) -> Judged {
+        let (operation, _, seen, id) = shape(ask);
         let action = EntityUid::from_str(&format!("Action::\"{operation}\"")).unwrap();
         let subject = chain.iter().any(|principal| matches!(principal, Principal::User(_)));
         let agents: Vec<_> = chain
