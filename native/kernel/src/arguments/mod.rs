@@ -7,6 +7,7 @@
 
 mod read;
 mod types;
+mod unions;
 
 pub use read::{ArgumentError, Arguments, Value};
 pub use types::{ArgumentType, Member, SchemaError};
@@ -17,25 +18,38 @@ use types::Compiled;
 #[derive(Debug)]
 pub struct ArgumentSchema {
     root: std::collections::BTreeMap<String, Member>,
-    validator: Option<jsonschema::Validator>,
+    checker: Option<Checker>,
+}
+
+/// What checks everything that the types do not say.
+#[derive(Debug)]
+struct Checker {
+    validator: jsonschema::Validator,
+    /// Only where nesting multiplies the work.
+    unions: Option<unions::Unions>,
 }
 
 impl ArgumentSchema {
     /// Compiles an object schema.
     ///
     /// # Errors
-    /// [`SchemaError`] where the schema is no object schema, refers to another document, has a pattern that cannot
-    /// be matched in linear time, or is larger than the limits allow.
+    /// [`SchemaError`] where the schema is no object schema, refers to another document, leads back to itself without
+    /// going into the value, has a pattern that cannot be matched in linear time, or is larger than the limits allow.
     pub fn compile(schema: &serde_json::Value) -> Result<Self, SchemaError> {
         let Compiled { root, checked } = types::compile(schema)?;
-        let validator = if checked { Some(types::validator(schema)?) } else { None };
-        Ok(Self { root, validator })
+        let checker = if checked {
+            let unions = unions::compile(schema)?;
+            Some(Checker { validator: types::validator(schema)?, unions })
+        } else {
+            None
+        };
+        Ok(Self { root, checker })
     }
 
     /// A schema without arguments.
     #[must_use]
     pub const fn none() -> Self {
-        Self { root: std::collections::BTreeMap::new(), validator: None }
+        Self { root: std::collections::BTreeMap::new(), checker: None }
     }
 
     /// The declared arguments by name.
@@ -48,8 +62,8 @@ impl ArgumentSchema {
     ///
     /// # Errors
     /// [`ArgumentError`] with a JSON pointer and no value, where the bytes are no strict JSON object or do not have
-    /// the declared form.
+    /// the declared form, or nest so deep in unions that checking them would take too long.
     pub fn read(&self, bytes: &[u8]) -> Result<Arguments, ArgumentError> {
-        read::read(&self.root, self.validator.as_ref(), bytes)
+        read::read(&self.root, self.checker.as_ref(), bytes)
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
+use super::Checker;
 use super::types::{ArgumentType, Member};
 use crate::json::{self, Limits};
 
@@ -56,7 +57,7 @@ impl Arguments {
     }
 }
 
-/// Arguments that do not have the declared form. Holds member names, never values.
+/// Arguments that do not have the declared form. Holds declared names, never values or names of the caller's making.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArgumentError {
     pointer: String,
@@ -68,7 +69,7 @@ impl ArgumentError {
         Self { pointer: pointer.to_owned(), what: what.into() }
     }
 
-    /// JSON pointer (RFC 6901) to the member.
+    /// JSON pointer (RFC 6901) to the member, as far as the schema declares it.
     #[must_use]
     pub fn pointer(&self) -> &str {
         &self.pointer
@@ -89,34 +90,71 @@ impl std::error::Error for ArgumentError {}
 
 pub(super) fn read(
     members: &BTreeMap<String, Member>,
-    validator: Option<&jsonschema::Validator>,
+    checker: Option<&Checker>,
     bytes: &[u8],
 ) -> Result<Arguments, ArgumentError> {
     let json = if bytes.is_empty() {
         json::Value::Object(Vec::new())
     } else {
-        json::parse(bytes, Limits::default())
-            .map_err(|error| ArgumentError::new(&error.pointer, error.what))?
+        json::parse(bytes, Limits::default()).map_err(|error| {
+            let (pointer, whole) = declared(members, &error.pointer, false);
+            ArgumentError::new(&pointer, within(whole, &error.what))
+        })?
     };
     let mut pointer = String::new();
     let values = record(members, &json, &mut pointer)?;
-    if let Some(validator) = validator {
+    if let Some(Checker { validator, unions }) = checker {
         let checked = plain_record(members, &json)?;
+        if unions.as_ref().is_some_and(|unions| !unions.bounded(&checked)) {
+            return Err(ArgumentError::new("", "nested too deep for the unions of the schema"));
+        }
         if let Err(error) = validator.validate(&checked) {
             // The error's own text repeats the value; the keyword that it breaks does not.
             let path = error.schema_path().to_string();
             let keyword =
                 path.rsplit('/').find(|token| token.parse::<u32>().is_err()).unwrap_or("?");
-            return Err(ArgumentError::new(
-                error.instance_path().as_str(),
-                format!("breaks `{keyword}` of the schema"),
-            ));
+            let (pointer, whole) = declared(members, error.instance_path().as_str(), true);
+            let what = format!("breaks `{keyword}` of the schema");
+            return Err(ArgumentError::new(&pointer, within(whole, &what)));
         }
     }
     let mut canonical = String::with_capacity(bytes.len());
     write_canonical(&json, &mut canonical);
     let digest = Sha256::digest(canonical.as_bytes()).into();
     Ok(Arguments { json, values, digest })
+}
+
+/// As much of a pointer as the schema declares, and whether that is all: other names are the caller's words, which may
+/// be secrets.
+///
+/// Args:
+/// * `typed`: the value has the declared types, so that a number after an array's name is an index.
+fn declared(members: &BTreeMap<String, Member>, pointer: &str, typed: bool) -> (String, bool) {
+    let mut shown = String::new();
+    let mut above = Some(members);
+    let mut item: Option<&ArgumentType> = None;
+    let Some(tokens) = json::pointer_tokens(pointer) else { return (shown, false) };
+    for token in tokens {
+        let kind = match (item, above) {
+            (Some(kind), _) if typed => kind,
+            (None, Some(members)) => match members.get(token.as_str()) {
+                Some(member) => &member.kind,
+                None => return (shown, false),
+            },
+            _ => return (shown, false),
+        };
+        json::push_token(&mut shown, &token);
+        (above, item) = match kind {
+            ArgumentType::Record(members) => (Some(members), None),
+            ArgumentType::Set(item) => (None, Some(item.as_ref())),
+            _ => (None, None),
+        };
+    }
+    (shown, true)
+}
+
+fn within(whole: bool, what: &str) -> String {
+    if whole { what.to_owned() } else { format!("an undeclared member: {what}") }
 }
 
 // Recursion is bounded by the depth limit of the reader.
@@ -130,11 +168,11 @@ fn record(
     };
     let mut values = BTreeMap::new();
     for (name, value) in given {
+        let Some(member) = members.get(name) else {
+            return Err(ArgumentError::new(pointer, "an undeclared member"));
+        };
         let length = pointer.len();
         json::push_token(pointer, name);
-        let Some(member) = members.get(name) else {
-            return Err(ArgumentError::new(&cut(pointer), "not declared"));
-        };
         match value {
             json::Value::Null if member.nullable || !member.required => {}
             _ => {
@@ -158,7 +196,7 @@ fn typed(
     pointer: &mut String,
 ) -> Result<Value, ArgumentError> {
     let wrong = |expected: &str, pointer: &str| {
-        Err(ArgumentError::new(&cut(pointer), format!("expected {expected}")))
+        Err(ArgumentError::new(pointer, format!("expected {expected}")))
     };
     match (kind, value) {
         (ArgumentType::Opaque, _) => Ok(Value::Opaque),
@@ -188,10 +226,6 @@ fn typed(
         (ArgumentType::Set(_), _) => wrong("an array", pointer),
         (ArgumentType::Record(members), _) => record(members, value, pointer).map(Value::Record),
     }
-}
-
-fn cut(pointer: &str) -> String {
-    pointer.chars().take(256).collect()
 }
 
 /// The value for the JSON Schema checker: a null that stands for an absent optional member is left out.

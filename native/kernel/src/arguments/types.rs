@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 /// How deep a schema may nest, references followed.
 const MAX_DEPTH: usize = 16;
 /// How many schema nodes one operation may have, references followed.
-const MAX_NODES: usize = 2048;
+pub(super) const MAX_NODES: usize = 2048;
 /// Size limit of one compiled pattern, in bytes.
 const PATTERN_BYTES: usize = 1 << 20;
 
@@ -50,7 +50,7 @@ pub struct SchemaError {
 }
 
 impl SchemaError {
-    fn new(pointer: &str, what: impl Into<String>) -> Self {
+    pub(super) fn new(pointer: &str, what: impl Into<String>) -> Self {
         Self { pointer: pointer.to_owned(), what: what.into() }
     }
 
@@ -241,6 +241,7 @@ impl<'a> Typing<'a> {
             return Ok(ArgumentType::Set(Box::new(ArgumentType::Opaque)));
         };
         if map.contains_key("prefixItems") || items.is_array() {
+            self.checked = true;
             self.scan(items, at)?;
             return Ok(ArgumentType::Set(Box::new(ArgumentType::Opaque)));
         }

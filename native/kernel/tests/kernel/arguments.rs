@@ -75,7 +75,7 @@ fn what_has_not_the_declared_form_is_refused_by_pointer_and_without_its_value() 
         (r#"{"n": 9007199254740993}"#, "argument `/n`: expected an integer within ±2^53"),
         (r#"{"n": -1, "must": "x"}"#, "argument `/n`: breaks `minimum` of the schema"),
         (r#"{"n": null, "must": "x"}"#, "argument `/n`: expected an integer within ±2^53"),
-        (r#"{"n": 1, "must": "x", "other": 1}"#, "argument `/other`: not declared"),
+        (r#"{"n": 1, "must": "x", "other": 1}"#, "arguments: an undeclared member"),
         (
             r#"{"n": 1, "must": "x", "level": "secret"}"#,
             "argument `/level`: breaks `enum` of the schema",
@@ -91,7 +91,7 @@ fn what_has_not_the_declared_form_is_refused_by_pointer_and_without_its_value() 
         ),
         (
             r#"{"n": 1, "must": "x", "map": {"a": "secret"}}"#,
-            "argument `/map/a`: breaks `type` of the schema",
+            "argument `/map`: an undeclared member: breaks `type` of the schema",
         ),
         (r#"{"n": 1, "must": "x", "n": 2}"#, "argument `/n`: member named twice"),
         (r#"{"n": 1}"#, "arguments: breaks `required` of the schema"),
@@ -220,4 +220,118 @@ fn hostile_bytes_are_an_error_and_never_a_crash() {
     }
     assert!(schema.read(&b"[".repeat(100_000)).is_err());
     assert!(schema.read(&vec![b' '; 2 << 20]).is_err());
+}
+
+/// A rich text whose nodes are of three types, as generators write it.
+fn rich_text() -> serde_json::Value {
+    let node = |name: &str| {
+        json!({
+            "type": "object", "required": ["type"],
+            "properties": {"type": {"const": name}, "content": {"type": "array", "items": {"$ref": "#/$defs/n"}}}
+        })
+    };
+    json!({
+        "type": "object", "properties": {"x": {"$ref": "#/$defs/n"}},
+        "$defs": {"n": {"anyOf": [node("p"), node("list"), node("quote")]}}
+    })
+}
+
+fn nested(levels: usize, inmost: &str) -> String {
+    let open = r#"{"type":"quote","content":["#.repeat(levels);
+    format!(r#"{{"x":{open}{{"type":"{inmost}"}}{}}}"#, "]}".repeat(levels))
+}
+
+#[test]
+fn a_union_that_leads_back_to_itself_is_checked_only_as_deep_as_that_is_cheap() {
+    let schema = schema(rich_text());
+    for levels in 0..=3 {
+        assert!(schema.read(nested(levels, "p").as_bytes()).is_ok(), "{levels}");
+        let error = schema.read(nested(levels, "bad").as_bytes()).unwrap_err().to_string();
+        assert_eq!("argument `/x`: breaks `anyOf` of the schema", error, "{levels}");
+    }
+    let began = std::time::Instant::now();
+    for inmost in ["p", "bad"] {
+        let error = schema.read(nested(15, inmost).as_bytes()).unwrap_err().to_string();
+        assert_eq!("arguments: nested too deep for the unions of the schema", error);
+    }
+    assert!(began.elapsed() < std::time::Duration::from_millis(50), "{:?}", began.elapsed());
+    // Many nodes side by side multiply nothing.
+    let leaf = r#"{"type":"list","content":[{"type":"p"}]}"#;
+    let wide = format!(r#"{{"x":{{"type":"p","content":[{}]}}}}"#, [leaf; 500].join(","));
+    schema.read(wide.as_bytes()).unwrap();
+}
+
+#[test]
+fn recursion_without_choice_is_checked_to_the_depth_of_the_reader() {
+    let schema = schema(json!({
+        "type": "object", "properties": {"x": {"$ref": "#/$defs/n"}},
+        "$defs": {"n": {"anyOf": [
+            {"type": "object", "required": ["left"], "properties": {"left": {"$ref": "#/$defs/n"}, "right": {"$ref": "#/$defs/n"}}},
+            {"type": "integer"}
+        ]}}
+    }));
+    let deep = format!(r#"{{"x":{}7{}}}"#, r#"{"left":"#.repeat(30), "}".repeat(30));
+    schema.read(deep.as_bytes()).unwrap();
+}
+
+#[test]
+fn a_reference_that_never_goes_into_the_value_is_refused() {
+    for (defs, place) in [
+        (json!({"n": {"anyOf": [{"$ref": "#/$defs/n"}, {"type": "string"}]}}), ""),
+        (json!({"n": {"allOf": [{"$ref": "#/$defs/m"}]}, "m": {"not": {"$ref": "#/$defs/n"}}}), ""),
+        (json!({"n": {"anyOf": [{"$ref": "#name"}, {"$anchor": "name"}]}}), "/$defs/n/anyOf/0"),
+    ] {
+        let schema =
+            json!({"type": "object", "properties": {"x": {"$ref": "#/$defs/n"}}, "$defs": defs});
+        let error = ArgumentSchema::compile(&schema).map(|_| ()).unwrap_err();
+        assert_eq!(place, error.pointer(), "{error}");
+    }
+}
+
+#[test]
+fn the_items_of_a_tuple_are_checked() {
+    let tuple = |version: &str, keyword: &str| {
+        ArgumentSchema::compile(&json!({
+            "$schema": version, "type": "object",
+            "properties": {"t": {"type": "array", keyword: [{"type": "string"}, {"type": "integer"}]}}
+        }))
+    };
+    let old = tuple("http://json-schema.org/draft-07/schema#", "items").unwrap();
+    let new = tuple("https://json-schema.org/draft/2020-12/schema", "prefixItems").unwrap();
+    for schema in [old, new] {
+        schema.read(br#"{"t": ["a", 1]}"#).unwrap();
+        for wrong in [r#"{"t": [{"a": 1}, 5]}"#, r#"{"t": ["a", null]}"#] {
+            assert!(schema.read(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+    }
+    assert!(tuple("https://json-schema.org/draft/2020-12/schema", "items").is_err());
+}
+
+#[test]
+fn names_of_the_callers_making_occur_in_no_message() {
+    let schema = wide();
+    for (arguments, message) in [
+        (r#"{"hunter2": 1}"#, "arguments: an undeclared member"),
+        (r#"{"hunter2": 1, "hunter2": 1}"#, "arguments: an undeclared member: member named twice"),
+        (
+            r#"{"n": 1, "must": "x", "address": {"city": "x", "hunter2": 1}}"#,
+            "argument `/address`: an undeclared member",
+        ),
+        (
+            r#"{"n": 1, "must": "x", "map": {"hunter2": "y"}}"#,
+            "argument `/map`: an undeclared member: breaks `type` of the schema",
+        ),
+        (
+            r#"{"tags": {"1234": {"a": 1, "a": 2}}}"#,
+            "argument `/tags`: an undeclared member: member named twice",
+        ),
+        (
+            r#"{"any": [{"hunter2": {"a": 1, "a": 2}}]}"#,
+            "argument `/any`: an undeclared member: member named twice",
+        ),
+    ] {
+        let error = schema.read(arguments.as_bytes()).map(|_| ()).unwrap_err();
+        assert_eq!(message, error.to_string(), "{arguments}");
+        assert!(!format!("{error:?}").contains("hunter2"), "{arguments}");
+    }
 }
