@@ -8,7 +8,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::evaluate::syntax::ActionScope;
 use crate::evaluate::{Base, Constants, Group, Rule, Words};
 use crate::model::{Effect, Model, Operation, System, Tier};
-use crate::policy::{self, Cache, Catalog, Covered, Placed};
+use crate::policy::{self, Cache, Catalog, Covered, Placed, Target};
 use crate::routes::RouteTable;
 use crate::schema::{self, Keys, NO_DESTINATION, Names, OWN_OPERATIONS, OWN_SYSTEM};
 use crate::stack::on_large_stack;
@@ -412,6 +412,12 @@ fn catalog<'a>(
             catalog.groups.entry(group).or_default().push(position);
         }
     }
+    let target = |operation: &&'a Operation| Target {
+        system: &operation.system,
+        collection: operation.resource.as_ref().map(|rule| rule.collection.as_str()),
+        destination: operation.destination.is_some(),
+    };
+    catalog.targets = all.iter().map(target).collect();
     catalog.inputs = arguments.iter().map(|schema| schema.members()).collect();
     let names = catalog.inputs.iter().flat_map(|input| input.keys());
     catalog.arguments = names.map(String::as_str).collect();

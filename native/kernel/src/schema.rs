@@ -230,6 +230,25 @@ enforcer: String, confidence: Long, destination: DestinationFacts, proof: ProofF
 time: datetime, session: SessionFacts, excess: Set<Label>, sequences: Set<Sequence>, budgets: Set<Budget>, \
 exception: ExceptionFacts";
 
+/// The attributes of a fixed entity or record type; none where the type has none.
+pub(crate) fn attributes(name: &str) -> Vec<&'static str> {
+    let declared = |line: &&str| {
+        let mut words = line.split(' ');
+        matches!(words.next(), Some("entity" | "type")) && words.next() == Some(name)
+    };
+    let line = FIXED.lines().find(declared).unwrap_or_default();
+    let members = line.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
+    let members = members.map_or("", |(members, _)| members).split(',');
+    members.filter_map(|member| member.split_once(':')).map(|(name, _)| name.trim()).collect()
+}
+
+/// The attributes below a key of the context, other than those of the arguments; none where it has none.
+pub(crate) fn attributes_of_key(key: &str) -> Vec<&'static str> {
+    let mut pairs = CONTEXT.split(',').filter_map(|pair| pair.split_once(':'));
+    let found = pairs.find(|(name, _)| name.trim() == key);
+    found.map(|(_, kind)| attributes(kind.trim())).unwrap_or_default()
+}
+
 /// Declares an action group.
 #[must_use]
 pub fn group(name: &str) -> String {
@@ -310,4 +329,21 @@ pub fn quote(text: &str) -> String {
     }
     quoted.push('"');
     quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_those_of_the_schema() {
+        assert_eq!(["trust_domain", "spiffe_id"].as_slice(), attributes("Agent"));
+        assert_eq!(["labels", "id"].as_slice(), attributes("Resource"));
+        assert!(attributes("System").is_empty());
+        assert_eq!(
+            ["class", "trusted", "host", "present"].as_slice(),
+            attributes_of_key("destination")
+        );
+        assert!(attributes_of_key("tier").is_empty());
+    }
 }

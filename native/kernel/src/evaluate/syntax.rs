@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cedar_policy_core::ast::{
-    ActionConstraint, BinaryOp, EntityReference, EntityUID, Expr, ExprKind, Literal, Policy,
-    PrincipalOrResourceConstraint, UnaryOp, Var,
+    ActionConstraint, BinaryOp, EntityReference, EntityUID, Expr, ExprKind, Literal, PatternElem,
+    Policy, PrincipalOrResourceConstraint, UnaryOp, Var,
 };
 use cedar_policy_core::parser::parse_policyset;
 use miette::Diagnostic as _;
@@ -13,7 +13,7 @@ use miette::Diagnostic as _;
 use crate::decision::PolicyEffect;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::model::Location;
-use crate::schema::{Key, Keys};
+use crate::schema::{Key, Keys, attributes_of_key};
 
 /// How many nodes one policy may have.
 const MAX_NODES: usize = 10_000;
@@ -224,6 +224,33 @@ pub(crate) struct Read {
     pub(crate) offset: usize,
 }
 
+/// A name read below the keys of `context`, or of the principal or resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Path {
+    pub(crate) root: Root,
+    /// Attributes from the root on; at least one.
+    pub(crate) names: Vec<String>,
+    /// Byte offset from the start of the policy.
+    pub(crate) offset: usize,
+}
+
+/// Where a [`Path`] starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Root {
+    Principal,
+    Resource,
+    Context,
+}
+
+/// A comparison whose outcome no request changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Idle {
+    /// A number against something that it never reaches, or never leaves.
+    Range { key: &'static str, from: i64, to: i64, outcome: bool },
+    /// Upper case in a text for a host, which is lower case.
+    UpperHost,
+}
+
 /// Which actions a policy's scope names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ActionScope {
@@ -242,6 +269,18 @@ pub(crate) struct Reading {
     pub(crate) key_reads: Vec<Read>,
     /// Arguments read or tested by name.
     pub(crate) inputs: Vec<Read>,
+    /// Attributes of the principal, of the resource and below the keys of `context`.
+    pub(crate) paths: Vec<Path>,
+    /// A use of entity tags.
+    pub(crate) tags: Option<usize>,
+    /// Comparisons whose outcome no request changes.
+    pub(crate) idle: Vec<(Idle, usize)>,
+    /// A condition that keeps the policy from firing whatever the request.
+    pub(crate) never: Option<usize>,
+    /// The type that the scope gives the principal.
+    pub(crate) principal_type: Option<String>,
+    /// The type that the scope gives the resource.
+    pub(crate) resource_type: Option<String>,
     /// Uses of `context` other than by key.
     pub(crate) whole_context: Option<usize>,
     /// Every entity named, scope included.
@@ -265,6 +304,12 @@ impl Reading {
             keys: Keys::default(),
             key_reads: Vec::new(),
             inputs: Vec::new(),
+            paths: Vec::new(),
+            tags: None,
+            idle: Vec::new(),
+            never: None,
+            principal_type: None,
+            resource_type: None,
             whole_context: None,
             names: Vec::new(),
             body_actions: BTreeSet::new(),
@@ -318,6 +363,8 @@ pub(crate) fn reading(policy: &Policy) -> Reading {
             name(uid, &mut reading.names);
         }
     }
+    reading.principal_type = type_of(principal.as_inner());
+    reading.resource_type = type_of(resource.as_inner());
     reading.actions = match policy.action_constraint() {
         ActionConstraint::Any => ActionScope::Any,
         ActionConstraint::Eq(uid) => {
@@ -332,8 +379,26 @@ pub(crate) fn reading(policy: &Policy) -> Reading {
     }
     let Some(body) = policy.non_scope_constraints() else { return reading };
     walk(body, start, &mut reading);
-    lifts(body, &mut reading.lifted_by);
+    if !reading.too_large {
+        lifts(body, &mut reading.lifted_by);
+        reading.never = never(body)
+            .and_then(|expr| expr.source_loc())
+            .map(|loc| loc.start().saturating_sub(start));
+    }
     reading
+}
+
+/// The type of entity that a scope admits; none where it admits several.
+fn type_of(constraint: &PrincipalOrResourceConstraint) -> Option<String> {
+    match constraint {
+        PrincipalOrResourceConstraint::Is(kind) | PrincipalOrResourceConstraint::IsIn(kind, _) => {
+            Some(kind.to_string())
+        }
+        PrincipalOrResourceConstraint::Eq(EntityReference::EUID(uid)) => {
+            Some(uid.entity_type().to_string())
+        }
+        _ => None,
+    }
 }
 
 fn walk(body: &Expr, start: usize, reading: &mut Reading) {
@@ -361,12 +426,23 @@ fn walk(body: &Expr, start: usize, reading: &mut Reading) {
                 reading.keys.insert(key);
             }
             reading.key_reads.push(Read { name: key.to_owned(), offset });
-            if key == Key::Input.as_str()
-                && let Some(input) = path.next()
-            {
-                reading.inputs.push(Read { name: input.to_owned(), offset });
+            let mut names = vec![key.to_owned()];
+            names.extend(path.map(str::to_owned));
+            let least = if key == Key::Input.as_str() {
+                if let Some(input) = names.get(1) {
+                    reading.inputs.push(Read { name: input.clone(), offset });
+                }
+                3
+            } else {
+                2
+            };
+            if names.len() >= least {
+                reading.paths.push(Path { root: Root::Context, names, offset });
             }
             continue;
+        }
+        if let Some(idle) = idle(expr) {
+            reading.idle.push((idle, offset));
         }
         let mut below: Vec<&Expr> = Vec::new();
         match expr.expr_kind() {
@@ -395,14 +471,18 @@ fn walk(body: &Expr, start: usize, reading: &mut Reading) {
                 if matches!(op, BinaryOp::In | BinaryOp::GetTag | BinaryOp::HasTag) {
                     reading.store = true;
                 }
+                if matches!(op, BinaryOp::GetTag | BinaryOp::HasTag) {
+                    reading.tags.get_or_insert(offset);
+                }
                 below.extend([arg1.as_ref(), arg2]);
             }
             ExprKind::ExtensionFunctionApp { args, .. } => below.extend(args.iter()),
             // What is left below an attribute is no plain path in `context`, so it may be an entity.
-            ExprKind::GetAttr { expr, .. }
+            kind @ (ExprKind::GetAttr { expr, .. }
             | ExprKind::HasAttr { expr, .. }
-            | ExprKind::ExtHasAttr { expr, .. } => {
+            | ExprKind::ExtHasAttr { expr, .. }) => {
                 reading.store = true;
+                reading.paths.extend(entity_path(expr, kind, offset));
                 below.push(expr);
             }
             ExprKind::Like { expr, .. } | ExprKind::Is { expr, .. } => below.push(expr),
@@ -439,6 +519,175 @@ fn context_path(expr: &Expr) -> Option<Vec<&str>> {
             return None;
         }
     }
+}
+
+/// The attribute of the principal or resource that an expression reads or tests.
+fn entity_path(below: &Expr, kind: &ExprKind, offset: usize) -> Option<Path> {
+    let root = match below.expr_kind() {
+        ExprKind::Var(Var::Principal) => Root::Principal,
+        ExprKind::Var(Var::Resource) => Root::Resource,
+        _ => return None,
+    };
+    let names = match kind {
+        ExprKind::GetAttr { attr, .. } | ExprKind::HasAttr { attr, .. } => vec![attr.to_string()],
+        ExprKind::ExtHasAttr { attrs, .. } => attrs.iter().map(ToString::to_string).collect(),
+        _ => return None,
+    };
+    Some(Path { root, names, offset })
+}
+
+/// The numbers of the context whose range is known: path, least, most.
+const RANGES: [(&[&str], &str, i64, i64); 2] =
+    [(&["tier"], "tier", 0, 3), (&["confidence"], "confidence", 0, 100)];
+
+fn range(expr: &Expr) -> Option<(&'static str, i64, i64)> {
+    let path = context_path(expr)?;
+    let found = RANGES.into_iter().find(|(names, ..)| path == *names)?;
+    Some((found.1, found.2, found.3))
+}
+
+fn long(expr: &Expr) -> Option<i64> {
+    match expr.expr_kind() {
+        ExprKind::Lit(Literal::Long(number)) => Some(*number),
+        _ => None,
+    }
+}
+
+/// The comparison that an expression is, where its outcome is the same for every request.
+fn idle(expr: &Expr) -> Option<Idle> {
+    if let ExprKind::Like { expr, pattern } = expr.expr_kind() {
+        let upper = |elem: &PatternElem| matches!(elem, PatternElem::Char(c) if c.is_uppercase());
+        return (is_host(expr) && pattern.iter().any(upper)).then_some(Idle::UpperHost);
+    }
+    let ExprKind::BinaryApp { op, arg1, arg2 } = expr.expr_kind() else { return None };
+    let text = |expr: &Expr| match expr.expr_kind() {
+        ExprKind::Lit(Literal::String(text)) => text.contains(char::is_uppercase),
+        _ => false,
+    };
+    if *op == BinaryOp::Eq && ((is_host(arg1) && text(arg2)) || (is_host(arg2) && text(arg1))) {
+        return Some(Idle::UpperHost);
+    }
+    let (key, from, to, outcome) = match (range(arg1), long(arg2), long(arg1), range(arg2)) {
+        (Some((key, from, to)), Some(number), ..) => {
+            let outcome = match op {
+                BinaryOp::Less => decided(to < number, from >= number),
+                BinaryOp::LessEq => decided(to <= number, from > number),
+                BinaryOp::Eq => decided(false, number < from || number > to),
+                _ => None,
+            };
+            (key, from, to, outcome?)
+        }
+        (.., Some(number), Some((key, from, to))) => {
+            let outcome = match op {
+                BinaryOp::Less => decided(number < from, number >= to),
+                BinaryOp::LessEq => decided(number <= from, number > to),
+                BinaryOp::Eq => decided(false, number < from || number > to),
+                _ => None,
+            };
+            (key, from, to, outcome?)
+        }
+        _ => return None,
+    };
+    Some(Idle::Range { key, from, to, outcome })
+}
+
+const fn decided(always: bool, never: bool) -> Option<bool> {
+    match (always, never) {
+        (true, _) => Some(true),
+        (_, true) => Some(false),
+        _ => None,
+    }
+}
+
+fn is_host(expr: &Expr) -> bool {
+    context_path(expr).is_some_and(|path| path == ["destination", "host"])
+}
+
+/// What an expression is for every request, where that is plain to see.
+// Recursion is bounded by `MAX_DEPTH`: the caller has checked.
+fn constant(expr: &Expr) -> Option<bool> {
+    match expr.expr_kind() {
+        ExprKind::Lit(Literal::Bool(value)) => Some(*value),
+        ExprKind::UnaryApp { op: UnaryOp::Not, arg } => constant(arg).map(|value| !value),
+        ExprKind::And { left, right } => match (constant(left), constant(right)) {
+            (Some(false), _) | (_, Some(false)) => Some(false),
+            (Some(true), Some(true)) => Some(true),
+            _ => None,
+        },
+        ExprKind::Or { left, right } => match (constant(left), constant(right)) {
+            (Some(true), _) | (_, Some(true)) => Some(true),
+            (Some(false), Some(false)) => Some(false),
+            _ => None,
+        },
+        ExprKind::If { test_expr, then_expr, else_expr } => match constant(test_expr) {
+            Some(true) => constant(then_expr),
+            Some(false) => constant(else_expr),
+            None => constant(then_expr).filter(|value| constant(else_expr) == Some(*value)),
+        },
+        ExprKind::Like { pattern, .. } if !pattern.is_empty() => {
+            pattern.iter().all(|elem| *elem == PatternElem::Wildcard).then_some(true)
+        }
+        // Every key of the context is always there, and every attribute below it; of arguments nothing is known.
+        ExprKind::HasAttr { .. } | ExprKind::ExtHasAttr { .. } => {
+            let always = match context_path(expr)?.as_slice() {
+                [key] => Key::parse(key).is_some(),
+                [key, name] => attributes_of_key(key).contains(name),
+                _ => false,
+            };
+            always.then_some(true)
+        }
+        ExprKind::BinaryApp { op, arg1, arg2 } => match idle(expr) {
+            Some(Idle::Range { outcome, .. }) => Some(outcome),
+            Some(Idle::UpperHost) => Some(false),
+            None => match (op, arg1.expr_kind(), arg2.expr_kind()) {
+                (BinaryOp::Eq | BinaryOp::LessEq | BinaryOp::In, ..) if arg1.eq_shape(arg2) => {
+                    Some(true)
+                }
+                (BinaryOp::Less, ..) if arg1.eq_shape(arg2) => Some(false),
+                (BinaryOp::Eq, ExprKind::Lit(a), ExprKind::Lit(b)) => Some(a == b),
+                (BinaryOp::Less, ..) => Some(long(arg1)? < long(arg2)?),
+                (BinaryOp::LessEq, ..) => Some(long(arg1)? <= long(arg2)?),
+                _ => None,
+            },
+        },
+        _ => None,
+    }
+}
+
+/// A conjunct of the body that is false for every request, or what makes it so.
+fn never(body: &Expr) -> Option<&Expr> {
+    let mut conjuncts = vec![body];
+    while let Some(expr) = conjuncts.pop() {
+        if let ExprKind::And { left, right } = expr.expr_kind() {
+            conjuncts.extend([left.as_ref(), right]);
+            continue;
+        }
+        if let ExprKind::UnaryApp { op: UnaryOp::Not, arg } = expr.expr_kind() {
+            let mut all: Vec<&Expr> = Vec::new();
+            let mut disjuncts = vec![arg.as_ref()];
+            while let Some(expr) = disjuncts.pop() {
+                match expr.expr_kind() {
+                    ExprKind::Or { left, right } => disjuncts.extend([left.as_ref(), right]),
+                    _ => all.push(expr),
+                }
+            }
+            // One that is always true, or two of which one always is.
+            let negated = |expr: &Expr| {
+                all.iter().any(|other| match other.expr_kind() {
+                    ExprKind::UnaryApp { op: UnaryOp::Not, arg } => arg.eq_shape(expr),
+                    _ => false,
+                })
+            };
+            let found = all.iter().find(|one| constant(one) == Some(true) || negated(one));
+            if found.is_some() {
+                return found.copied();
+            }
+        }
+        if constant(expr) == Some(false) {
+            return Some(expr);
+        }
+    }
+    None
 }
 
 /// The kinds `k` for which the body has a conjunct `!(… || context.satisfied.contains(Kind::"k") || …)`.

@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Placed;
-use crate::arguments::Member;
+use crate::arguments::{ArgumentType, Member};
 use crate::diagnostic::{Diagnostics, unknown};
-use crate::evaluate::syntax::{ActionScope, Named};
+use crate::evaluate::syntax::{ActionScope, Idle, Named, Path, Root};
 use crate::model::{Location, Model};
-use crate::schema::{BUILT_IN_KINDS, Key, Names};
+use crate::schema::{BUILT_IN_KINDS, Key, Names, attributes, attributes_of_key};
+
+/// Bytes of a resource id, as in a request.
+const MAX_RESOURCE: usize = 1024;
 
 /// Operations and groups, as policies name them.
 #[derive(Debug, Default)]
@@ -18,8 +21,20 @@ pub(crate) struct Catalog<'a> {
     pub(crate) groups: BTreeMap<&'a str, Vec<usize>>,
     /// Arguments by position.
     pub(crate) inputs: Vec<&'a BTreeMap<String, Member>>,
+    /// What each operation acts on, by position.
+    pub(crate) targets: Vec<Target<'a>>,
     /// All argument names.
     pub(crate) arguments: BTreeSet<&'a str>,
+}
+
+/// What an operation acts on.
+#[derive(Debug)]
+pub(crate) struct Target<'a> {
+    pub(crate) system: &'a str,
+    /// None: the system itself.
+    pub(crate) collection: Option<&'a str>,
+    /// Whether it sends data somewhere.
+    pub(crate) destination: bool,
 }
 
 /// The operations that a policy's action scope covers.
@@ -29,6 +44,16 @@ pub(crate) enum Covered {
     All,
     /// Positions, sorted, each once.
     Of(Vec<usize>),
+}
+
+impl Covered {
+    /// What of a list by position belongs to the operations.
+    fn of<'b, T>(&'b self, list: &'b [T]) -> Box<dyn Iterator<Item = &'b T> + 'b> {
+        match self {
+            Self::All => Box::new(list.iter()),
+            Self::Of(positions) => Box::new(positions.iter().filter_map(|i| list.get(*i))),
+        }
+    }
 }
 
 /// Checks one policy; gives what its scope covers, or none where something is wrong.
@@ -67,6 +92,7 @@ fn check_all(
     let covered = scope(placed, catalog, diagnostics)?;
     for name in &reading.names {
         named(placed, name, catalog, names, model, diagnostics);
+        reached(placed, name, &covered, catalog, model, diagnostics);
     }
     keys(placed, diagnostics);
     for input in &reading.inputs {
@@ -94,6 +120,10 @@ fn check_all(
             diagnostics.error(&placed.place(input.offset), what, mend);
         }
     }
+    for path in &reading.paths {
+        path_of(placed, path, &covered, catalog, diagnostics);
+    }
+    idle(placed, diagnostics);
     stepup(placed, names, diagnostics);
     Some(covered)
 }
@@ -209,6 +239,178 @@ fn named(
             let (what, mend) = unknown(word(kind), id, declared);
             diagnostics.error(&at(), what, mend);
         }
+    }
+}
+
+/// Refuses a declared name that no operation in the policy's scope has to do with.
+fn reached(
+    placed: &Placed,
+    name: &Named,
+    covered: &Covered,
+    catalog: &Catalog<'_>,
+    model: &Model,
+    diagnostics: &mut Diagnostics,
+) {
+    let id = name.id.as_str();
+    let any = |test: &dyn Fn(&Target<'_>) -> bool| covered.of(&catalog.targets).any(test);
+    let (reached, what) = match name.kind.as_str() {
+        "Resource" => {
+            let (collection, rest) = match id.split_once('/') {
+                Some((collection, rest)) => (collection, Some(rest)),
+                None => (id, None),
+            };
+            if !model.collections.contains_key(collection) {
+                return;
+            }
+            if rest.is_some_and(|id| !is_canonical(id)) {
+                diagnostics.error(
+                    &placed.place(name.offset),
+                    format!("`Resource::\"{id}\"` could never match: an id has no leading slash, and no empty or dot segments"),
+                    "Write `<collection>/<id>`, or `<collection>` for the collection as a whole.",
+                );
+                return;
+            }
+            let acts = any(&|target| target.collection == Some(collection));
+            (acts, format!("acts on the collection `{collection}`"))
+        }
+        "Collection" if model.collections.contains_key(id) => {
+            let acts = any(&|target| target.collection == Some(id));
+            (acts, format!("acts on the collection `{id}`"))
+        }
+        "System" if id == crate::schema::OWN_SYSTEM || model.systems.contains_key(id) => {
+            (any(&|target| target.system == id), format!("is of the system `{id}`"))
+        }
+        "DestinationClass" if model.destinations.contains_key(id) => {
+            (any(&|target| target.destination), "has a destination".to_owned())
+        }
+        _ => return,
+    };
+    if !reached {
+        diagnostics.error(
+            &placed.place(name.offset),
+            format!("no operation in the policy's scope {what}, so this could never match"),
+            "Correct the policy's actions, or the name.",
+        );
+    }
+}
+
+/// Whether a request could have a resource of this id.
+fn is_canonical(id: &str) -> bool {
+    id.len() <= MAX_RESOURCE
+        && !id.chars().any(char::is_control)
+        && id.split('/').all(|segment| !matches!(segment, "" | "." | ".."))
+}
+
+/// Refuses an attribute that nothing in the policy's scope has: in an arm of `||`, Cedar takes a test for it as false.
+fn path_of(
+    placed: &Placed,
+    path: &Path,
+    covered: &Covered,
+    catalog: &Catalog<'_>,
+    diagnostics: &mut Diagnostics,
+) {
+    let policy = &placed.policy.reading;
+    let mut refuse = |kind: &str, name: &str, declared: BTreeSet<&str>| {
+        let (what, mend) = unknown(kind, name, declared.into_iter().map(|name| (name, None)));
+        let what =
+            format!("{what}: nothing in the policy's scope has it, so this could never match");
+        diagnostics.error(&placed.place(path.offset), what, mend);
+    };
+    let mut names = path.names.iter().map(String::as_str);
+    let known: BTreeSet<&str> = match path.root {
+        Root::Principal => {
+            let types = match &policy.principal_type {
+                Some(kind) => vec![kind.as_str()],
+                None => vec!["User", "Service", "Agent"],
+            };
+            types.into_iter().flat_map(attributes).collect()
+        }
+        Root::Resource => {
+            let mut types = Vec::new();
+            if covered.of(&catalog.targets).any(|target| target.collection.is_some()) {
+                types.push("Resource");
+            }
+            types.retain(|kind| policy.resource_type.as_ref().is_none_or(|only| only == kind));
+            types.into_iter().flat_map(attributes).collect()
+        }
+        Root::Context => match names.next() {
+            Some(key) if key == Key::Input.as_str() => {
+                return member(path, covered, catalog, &mut refuse);
+            }
+            // An unknown key, or one of later, is reported as such.
+            Some(key) if Key::parse(key).is_none_or(Key::is_later) => return,
+            Some(key) => attributes_of_key(key).into_iter().collect(),
+            None => return,
+        },
+    };
+    match (names.next(), names.next()) {
+        (Some(name), _) if !known.contains(name) => refuse("attribute", name, known),
+        // What the bundle does not declare has nothing below its attributes.
+        (Some(_), Some(name)) => refuse("attribute", name, BTreeSet::new()),
+        _ => {}
+    }
+}
+
+/// Looks a member of an argument up in all operations at once.
+fn member(
+    path: &Path,
+    covered: &Covered,
+    catalog: &Catalog<'_>,
+    refuse: &mut dyn FnMut(&str, &str, BTreeSet<&str>),
+) {
+    let mut level: Vec<&BTreeMap<String, Member>> = covered.of(&catalog.inputs).copied().collect();
+    for (depth, name) in path.names.iter().enumerate().skip(1) {
+        let found: Vec<&Member> = level.iter().filter_map(|members| members.get(name)).collect();
+        if found.is_empty() {
+            // An unknown argument is reported as such.
+            if depth > 1 {
+                let declared = level.iter().flat_map(|members| members.keys());
+                refuse("member", name, declared.map(String::as_str).collect());
+            }
+            return;
+        }
+        let below = found.into_iter().filter_map(|member| match &member.kind {
+            ArgumentType::Record(members) => Some(members),
+            _ => None,
+        });
+        level = below.collect();
+    }
+}
+
+/// Refuses conditions whose outcome no request changes.
+fn idle(placed: &Placed, diagnostics: &mut Diagnostics) {
+    let reading = &placed.policy.reading;
+    for (idle, offset) in &reading.idle {
+        let (what, mend) = match idle {
+            Idle::Range { key, from, to, outcome } => (
+                format!(
+                    "`context.{key}` is a number from {from} to {to}, so this comparison is always {outcome}"
+                ),
+                "Correct the number, or remove the comparison.",
+            ),
+            Idle::UpperHost => (
+                "`context.destination.host` is in lower case, so this comparison is always false"
+                    .to_owned(),
+                "Write the host in lower case.",
+            ),
+        };
+        diagnostics.error(&placed.place(*offset), what, mend);
+    }
+    if let Some(offset) = reading.tags {
+        diagnostics.error(
+            &placed.place(offset),
+            "no entity has tags, so this could never match",
+            "Read an attribute, for instance `resource.labels`.",
+        );
+    }
+    if reading.idle.is_empty()
+        && let Some(offset) = reading.never
+    {
+        diagnostics.error(
+            &placed.place(offset),
+            "this condition is the same for every request, and with it the policy could never match",
+            "Correct or remove it.",
+        );
     }
 }
 

@@ -13,7 +13,7 @@ use crate::evaluate::syntax::{self, Lines, Parsed, Reading};
 use crate::evaluate::{Rule, Shared};
 use crate::model::{Location, PolicyFile};
 
-pub(crate) use check::{Catalog, Covered, check};
+pub(crate) use check::{Catalog, Covered, Target, check};
 pub(crate) use validate::validate;
 
 /// One policy; depends on its text alone, so that a reload shares it.

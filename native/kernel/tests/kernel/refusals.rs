@@ -1,6 +1,7 @@
 //! What refuses a bundle, word for word.
 
-use crate::common::{model, refusals};
+use crate::common::{model, operation, refusals};
+use authz_kernel::model::{Effect, Operation, ResourceRule, Tier};
 use authz_kernel::plan::Plan;
 
 /// Each policy is refused with exactly these lines (the file name left out).
@@ -212,7 +213,7 @@ fn what_the_validator_finds_or_warns_of_is_refused_with_its_place() {
             "1:",
             "impossible",
         ),
-        ("@id(\"a\") forbid(principal, action, resource) when { false };", "1:", "impossible"),
+        ("@id(\"a\") forbid(principal, action, resource) when { false };", "1:", "never match"),
         (
             "@id(\"a\") forbid(principal, action == Action::\"mail.status\", resource is Resource);",
             "1:",
@@ -358,10 +359,171 @@ fn long_chains_of_attributes_are_refused() {
 /// On a short stack Cedar's validator finds nothing wrong, and says nothing.
 #[test]
 fn a_short_stack_of_the_caller_hides_no_error() {
-    let typo = "@id(\"a\") forbid(principal, action, resource) when { principal.team == \"x\" };";
+    let typo = "@id(\"a\") forbid(principal, action, resource) when { context.tier == \"x\" };";
     let model = model(typo);
     let compile = move || Plan::compile(model, None).map(drop).map_err(|errors| errors.to_string());
     let thread = std::thread::Builder::new().stack_size(128 << 10).spawn(compile).unwrap();
     let errors = thread.join().unwrap().unwrap_err();
-    assert!(errors.contains("team"), "{errors}");
+    assert!(errors.starts_with("policies/support.cedar:1:"), "{errors}");
+}
+
+/// The support desk with a second collection, on which one operation acts.
+fn with_orders(policies: &str) -> Vec<String> {
+    let mut model = model(policies);
+    let customers = model.collections["customers"].clone();
+    model.collections.insert("orders".to_owned(), customers);
+    let input = serde_json::json!({"type": "object", "required": ["id"], "properties": {
+        "id": {"type": "string"},
+        "meta": {"type": "object", "properties": {"amount": {"type": "integer"}}}
+    }});
+    model.operations.push(Operation {
+        resource: Some(ResourceRule {
+            collection: "orders".to_owned(),
+            id: Some("/id".to_owned()),
+        }),
+        ..operation("crm.del_order", &[Effect::Delete], Tier::High, input)
+    });
+    match Plan::compile(model, None) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors
+            .iter()
+            .map(|error| error.to_string().replace("policies/support.cedar:1:", ""))
+            .collect(),
+    }
+}
+
+/// What follows `@id("a") forbid(`, and the one line that refuses it.
+const NEVER: &[(&str, &str)] = &[
+    (
+        "principal, action == Action::\"crm.del_order\", resource in Collection::\"customers\");",
+        "75: no operation in the policy's scope acts on the collection `customers`, so this could never match. Correct the policy's actions, or the name.",
+    ),
+    (
+        "principal, action == Action::\"crm.del_order\", resource == Resource::\"customers/42\");",
+        "75: no operation in the policy's scope acts on the collection `customers`, so this could never match. Correct the policy's actions, or the name.",
+    ),
+    (
+        "principal, action == Action::\"crm.del_order\", resource in System::\"mail\");",
+        "75: no operation in the policy's scope is of the system `mail`, so this could never match. Correct the policy's actions, or the name.",
+    ),
+    (
+        "principal, action in Action::\"effect:export\", resource) when { resource in Collection::\"orders\" };",
+        "?: no operation in the policy's scope acts on the collection `orders`, so this could never match. Correct the policy's actions, or the name.",
+    ),
+    (
+        "principal, action, resource == Resource::\"customers/\");",
+        "48: `Resource::\"customers/\"` could never match: an id has no leading slash, and no empty or dot segments. Write `<collection>/<id>`, or `<collection>` for the collection as a whole.",
+    ),
+    (
+        "principal, action, resource == Resource::\"customers//x\");",
+        "48: `Resource::\"customers//x\"` could never match: an id has no leading slash, and no empty or dot segments. Write `<collection>/<id>`, or `<collection>` for the collection as a whole.",
+    ),
+    (
+        "principal, action == Action::\"crm.get\", resource) when { context.destination.class == DestinationClass::\"external\" };",
+        "?: no operation in the policy's scope has a destination, so this could never match. Correct the policy's actions, or the name.",
+    ),
+    (
+        "principal, action == Action::\"crm.del_order\", resource) when { context.tier > 2 || (context.input has meta && context.input.meta has amuont) };",
+        "?: unknown member `amuont`; declared: amount: nothing in the policy's scope has it, so this could never match. Did you mean `amount`?",
+    ),
+    (
+        "principal, action == Action::\"crm.get\", resource) when { context.tier > 2 || resource has lables };",
+        "?: unknown attribute `lables`; declared: labels, id: nothing in the policy's scope has it, so this could never match. Did you mean `labels`?",
+    ),
+    (
+        "principal, action, resource) when { context.tier > 2 || principal has teem };",
+        "?: unknown attribute `teem`; declared: issuer, spiffe_id, sub, trust_domain: nothing in the policy's scope has it, so this could never match",
+    ),
+    (
+        "principal is User, action, resource) when { context.tier > 2 || principal has spiffe_id };",
+        "?: unknown attribute `spiffe_id`; declared: issuer, sub: nothing in the policy's scope has it, so this could never match",
+    ),
+    (
+        "principal, action == Action::\"mail.status\", resource) when { context.tier > 2 || resource has labels };",
+        "?: unknown attribute `labels`: nothing in the policy's scope has it, so this could never match. No attribute is declared.",
+    ),
+    (
+        "principal, action, resource) unless { context.tier > 2 || context.destination has hots };",
+        "?: unknown attribute `hots`; declared: host, class, present, trusted: nothing in the policy's scope has it, so this could never match. Did you mean `host`?",
+    ),
+    (
+        "principal, action, resource) when { context.tier > 2 || principal.hasTag(\"x\") };",
+        "?: no entity has tags, so this could never match. Read an attribute, for instance `resource.labels`.",
+    ),
+    (
+        "principal, action, resource) when { context.tier > 3 };",
+        "?: `context.tier` is a number from 0 to 3, so this comparison is always true. Correct the number, or remove the comparison.",
+    ),
+    (
+        "principal, action, resource) when { 101 == context.confidence };",
+        "?: `context.confidence` is a number from 0 to 100, so this comparison is always false. Correct the number, or remove the comparison.",
+    ),
+    (
+        "principal, action, resource) when { context.destination.host like \"*.Evil.example\" };",
+        "?: `context.destination.host` is in lower case, so this comparison is always false. Write the host in lower case.",
+    ),
+    (
+        "principal, action, resource) when { \"Evil.example\" == context.destination.host };",
+        "?: `context.destination.host` is in lower case, so this comparison is always false. Write the host in lower case.",
+    ),
+];
+
+#[test]
+fn what_could_never_match_is_refused() {
+    let mut wrong = Vec::new();
+    for (policy, expected) in NEVER {
+        let found = with_orders(&format!("@id(\"a\") forbid({policy}"));
+        let fits = match (found.as_slice(), expected.strip_prefix('?')) {
+            ([line], Some(end)) => line.ends_with(end),
+            ([line], None) => line == expected,
+            _ => false,
+        };
+        if !fits {
+            wrong.push(format!("{policy}\n  wanted {expected}\n  found {found:#?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for policy in [
+        "principal, action, resource in Collection::\"customers\");",
+        "principal, action, resource in Collection::\"orders\");",
+        "principal, action in Action::\"effect:delete\", resource == Resource::\"customers/a/b\");",
+        "principal, action, resource == Resource::\"customers\");",
+        "principal, action, resource in System::\"authz\");",
+        "principal, action in Action::\"effect:export\", resource) when { context.destination.class == DestinationClass::\"none\" };",
+        "principal, action, resource) when { context.input has meta && context.input.meta has amount };",
+        "principal, action, resource) when { context.tier >= 3 && context.confidence < 100 };",
+        "principal, action, resource) when { context.destination.host like \"*.evil.example\" };",
+        "principal, action, resource) when { principal has spiffe_id && principal.spiffe_id like \"*x\" };",
+    ] {
+        let found = with_orders(&format!("@id(\"a\") forbid({policy}"));
+        assert_eq!(Vec::<String>::new(), found, "{policy}");
+    }
+}
+
+#[test]
+fn a_step_up_beside_what_always_holds_is_refused() {
+    let lifted = |beside: &str| {
+        refusals(&format!(
+            "@id(\"a\") @stepup(\"approve\") forbid(principal, action, resource) unless {{ {beside} context.satisfied.contains(Kind::\"approve\") }};"
+        ))
+    };
+    for beside in [
+        "1 == 1 ||",
+        "1 < 2 ||",
+        "context.enforcer like \"*\" ||",
+        "context.enforcer == context.enforcer ||",
+        "context has tier ||",
+        "context.destination has host ||",
+        "context.tier == 0 || context.tier != 0 ||",
+        "(context.chain.subject || 2 > 1) ||",
+    ] {
+        let lines = lifted(beside);
+        assert!(
+            lines.iter().any(|line| line.ends_with(": this condition is the same for every request, and with it the policy could never match. Correct or remove it.")),
+            "{beside} {lines:?}"
+        );
+    }
+    assert!(lifted("context.tier >= 0 ||")[0].contains("always"));
+    assert_eq!(Vec::<String>::new(), lifted(""));
+    assert_eq!(Vec::<String>::new(), lifted("context.tier == 0 || context.chain.subject ||"));
 }
