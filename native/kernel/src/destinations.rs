@@ -37,7 +37,8 @@ impl Model {
     /// The class of a destination, and its canonical form.
     ///
     /// The most specific pattern wins: one without a star, else the one that fixes the most characters. What no
-    /// pattern matches is of the least trusted class. Letters are compared without case.
+    /// pattern matches is of the least trusted class. Letters of mailboxes and hosts are compared without case. A
+    /// pattern matches only kinds that it can be meant for: with `@` mailboxes, with `/` paths, else the others.
     ///
     /// # Errors
     /// The text is not written as its kind demands.
@@ -66,6 +67,14 @@ impl Model {
 /// Destination patterns, arranged for look-up.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Destinations {
+    /// For kinds whose letters are compared without case: patterns in lower case.
+    folded: Patterns,
+    /// For the others: patterns as they stand.
+    literal: Patterns,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Patterns {
     exact: HashMap<String, String>,
     /// Patterns of a star and a text: by that text, and the lengths that occur.
     suffix: HashMap<String, String>,
@@ -76,10 +85,34 @@ pub(crate) struct Destinations {
 
 impl Destinations {
     pub(crate) fn compile(classes: &BTreeMap<String, DestinationClass>) -> Self {
+        Self {
+            folded: Patterns::compile(classes, str::to_ascii_lowercase),
+            literal: Patterns::compile(classes, str::to_owned),
+        }
+    }
+
+    fn class(&self, kind: DestinationKind, canonical: &str) -> Option<&str> {
+        match kind {
+            // Mail and host names are compared without case by those who deliver; paths and accounts are not.
+            DestinationKind::Email | DestinationKind::UrlHost => {
+                self.folded.class(kind, &canonical.to_ascii_lowercase())
+            }
+            DestinationKind::Iban | DestinationKind::Account | DestinationKind::Path => {
+                self.literal.class(kind, canonical)
+            }
+        }
+    }
+}
+
+impl Patterns {
+    fn compile(
+        classes: &BTreeMap<String, DestinationClass>,
+        form: impl Fn(&str) -> String,
+    ) -> Self {
         let mut out = Self::default();
         for (name, class) in classes {
             for pattern in &class.patterns {
-                let pattern = pattern.to_ascii_lowercase();
+                let pattern = form(pattern);
                 let glob = Glob::new(&pattern);
                 if glob.is_exact() {
                     out.exact.insert(pattern, name.clone());
@@ -95,9 +128,9 @@ impl Destinations {
         out
     }
 
-    fn class(&self, kind: DestinationKind, canonical: &str) -> Option<&str> {
-        let text = canonical.to_ascii_lowercase();
-        if let Some(class) = self.exact.get(&text) {
+    fn class(&self, kind: DestinationKind, text: &str) -> Option<&str> {
+        // A path may be written like a mailbox: the pattern of the one says nothing of the other.
+        if let Some(class) = self.exact.get(text).filter(|_| speaks_of(text, kind)) {
             return Some(class);
         }
         let ending = self.lengths.iter().rev().find_map(|length| {
@@ -108,7 +141,7 @@ impl Destinations {
         let other = self
             .others
             .iter()
-            .find(|(glob, pattern, _)| speaks_of(pattern, kind) && glob.matches(&text))
+            .find(|(glob, pattern, _)| speaks_of(pattern, kind) && glob.matches(text))
             .map(|(glob, _, class)| (glob.fixed(), class));
         match (ending, other) {
             (Some((a, _)), Some((b, class))) if b > a => Some(class),
@@ -118,14 +151,14 @@ impl Destinations {
     }
 }
 
-/// Whether a pattern with a star can be meant for a kind: `*.corp.example` says nothing of mailboxes or paths, so a
+/// Whether a pattern can be meant for a kind: `*.corp.example` says nothing of mailboxes or paths, so a
 /// path that ends like that host gains nothing by it.
 pub(crate) fn speaks_of(pattern: &str, kind: DestinationKind) -> bool {
     let fixed = pattern.trim_matches('*');
     match kind {
         _ if fixed.is_empty() => true,
         DestinationKind::Email => fixed.contains('@'),
-        DestinationKind::Path => fixed.contains('/'),
+        DestinationKind::Path => fixed.contains('/') && !fixed.contains('@'),
         DestinationKind::UrlHost | DestinationKind::Iban | DestinationKind::Account => {
             !fixed.contains(['@', '/'])
         }
@@ -317,6 +350,37 @@ mod tests {
             (DestinationKind::Path, "/tmp/x.corp.example"),
         ] {
             assert_eq!("external", model.classify_destination(kind, raw).unwrap().class);
+        }
+    }
+
+    #[test]
+    fn a_pattern_without_star_is_held_to_its_kind_too() {
+        let model = model(&[
+            ("boss", &["Boss@corp.example"], &["pii"]),
+            ("exports", &["/exports/*", "/exports"], &["pii"]),
+            ("ledger", &["Acct-7"], &["pii"]),
+            ("host", &["x.corp.example"], &["pii"]),
+            ("slash", &["a/b@corp.example"], &["pii"]),
+            ("external", &["*"], &[]),
+        ]);
+        for (kind, raw, class) in [
+            (DestinationKind::Email, "bOSS@Corp.example", "boss"),
+            (DestinationKind::Path, "boss@corp.example", "external"),
+            (DestinationKind::Path, "Boss@corp.example", "external"),
+            (DestinationKind::Account, "Boss@corp.example", "external"),
+            (DestinationKind::Path, "/exports/a", "exports"),
+            (DestinationKind::Path, "/exports", "exports"),
+            (DestinationKind::Path, "/EXPORTS/a", "external"),
+            (DestinationKind::Account, "/exports", "external"),
+            (DestinationKind::Account, "Acct-7", "ledger"),
+            (DestinationKind::Account, "acct-7", "external"),
+            (DestinationKind::Path, "Acct-7", "external"),
+            (DestinationKind::UrlHost, "https://X.corp.example", "host"),
+            (DestinationKind::Email, "a/b@corp.example", "slash"),
+            (DestinationKind::Path, "a/b@corp.example", "external"),
+        ] {
+            let found = model.classify_destination(kind, raw).unwrap();
+            assert_eq!(class, found.class, "{kind:?} {raw}");
         }
     }
 
