@@ -240,7 +240,7 @@ impl RouteTable {
     fn overrides(&self, request: &HttpRequest<'_>) -> Result<(), RouteError> {
         for (name, value) in request.headers {
             let harmless = name.contains("method") && *value == request.method;
-            if OVERRIDES.contains(name) && !harmless {
+            if OVERRIDES.iter().any(|known| is_spelling(name, known)) && !harmless {
                 return ambiguous(format!("the header `{name}` overrides the request line"));
             }
         }
@@ -462,14 +462,26 @@ impl Scalar {
     }
 }
 
-/// The value of a header that stands there at most once.
+/// The value of a header that stands there at most once, and in no other spelling.
+///
+/// CGI (RFC 3875 §4.1.18) and what follows it read `x_id` and `x-id` as one `HTTP_X_ID`.
 fn once<'a>(headers: &[(&str, &'a str)], name: &str) -> Result<Option<&'a str>, RouteError> {
-    let mut values = headers.iter().filter(|(n, _)| *n == name).map(|(_, v)| *v);
-    let first = values.next();
-    match values.next() {
-        Some(_) => ambiguous(format!("the header `{name}` stands twice")),
-        None => Ok(first),
+    let mut found = None;
+    for (spelling, value) in headers.iter().filter(|(n, _)| is_spelling(n, name)) {
+        if *spelling != name {
+            return ambiguous(format!("the header `{name}` stands there with `_` and `-` swapped"));
+        }
+        if found.replace(*value).is_some() {
+            return ambiguous(format!("the header `{name}` stands twice"));
+        }
     }
+    Ok(found)
+}
+
+/// Whether two header names are the same to who takes `_` for `-`.
+fn is_spelling(a: &str, b: &str) -> bool {
+    let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    a.len() == b.len() && a.bytes().map(dashed).eq(b.bytes().map(dashed))
 }
 
 /// Refuses a body that its headers call something else than plain JSON.
