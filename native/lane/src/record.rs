@@ -18,6 +18,8 @@ const MAX_FACTS: usize = 256;
 const MAX_DEPTH: usize = 8;
 /// So much of a token's start is taken for the token.
 const TOKEN_START: usize = 32;
+/// What most records need, so that a line seldom grows while it is written.
+const LINE_BYTES: usize = 2_560;
 /// Longest resource that is written in clear.
 const MAX_RESOURCE: usize = 600;
 
@@ -216,8 +218,11 @@ pub(crate) fn line(
         masked: &masked,
     };
     // Texts and numbers always serialise; were it otherwise, the id still says that something was decided.
-    serde_json::to_vec(&record)
-        .unwrap_or_else(|_| format!("{{\"decision_id\":\"{}\"}}", judgement.id).into_bytes())
+    let mut line = Vec::with_capacity(LINE_BYTES);
+    match serde_json::to_writer(&mut line, &record) {
+        Ok(()) => line,
+        Err(_) => format!("{{\"decision_id\":\"{}\"}}", judgement.id).into_bytes(),
+    }
 }
 
 /// What the policies could read of the arguments; empty where they could not be read.
@@ -232,7 +237,12 @@ pub(crate) fn facts_of(judgement: &Judgement, masked: &mut Vec<String>) -> Value
     match serde_json::from_slice(text) {
         Ok(value) => {
             let mut left = MAX_FACTS;
-            Facts { masked, left: &mut left }.clean(&value, schema, "/input/arguments", 0)
+            Facts { masked, left: &mut left }.clean(
+                value,
+                schema,
+                &mut "/input/arguments".to_owned(),
+                0,
+            )
         }
         Err(_) => Value::Null,
     }
@@ -244,52 +254,67 @@ struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    fn clean(&mut self, value: &Value, schema: Option<&Value>, at: &str, depth: usize) -> Value {
+    /// `at` is the JSON pointer of `value`; it is as it was when this returns.
+    fn clean(
+        &mut self,
+        value: Value,
+        schema: Option<&Value>,
+        at: &mut String,
+        depth: usize,
+    ) -> Value {
         if *self.left == 0 || depth > MAX_DEPTH {
-            self.masked.push(at.to_owned());
+            self.masked.push(at.clone());
             return Value::Null;
         }
         *self.left = self.left.saturating_sub(1);
+        let length = at.len();
         match value {
-            Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
-            Value::String(text) if is_enumerated(text, schema) => value.clone(),
+            Value::Null | Value::Bool(_) | Value::Number(_) => value,
+            Value::String(text) if is_enumerated(&text, schema) => Value::String(text),
             Value::String(text) => {
-                self.masked.push(at.to_owned());
-                Value::String(text_digest(text))
+                self.masked.push(at.clone());
+                Value::String(text_digest(&text))
             }
             Value::Array(items) => {
                 let schema = schema.and_then(|schema| schema.get("items"));
                 let mut list = Vec::new();
-                for (index, item) in items.iter().enumerate() {
+                for (index, item) in items.into_iter().enumerate() {
                     if *self.left == 0 {
                         self.masked.push(format!("{at}/{index}"));
                         break;
                     }
-                    list.push(self.clean(
-                        item,
-                        schema,
-                        &format!("{at}/{index}"),
-                        depth.saturating_add(1),
-                    ));
+                    at.push('/');
+                    at.push_str(&index.to_string());
+                    list.push(self.clean(item, schema, at, depth.saturating_add(1)));
+                    at.truncate(length);
                 }
                 Value::Array(list)
             }
             Value::Object(members) => {
                 let properties = schema.and_then(|schema| schema.get("properties"));
-                let mut object = Map::new();
-                for (number, (name, item)) in members.iter().enumerate() {
-                    let schema = properties.and_then(|properties| properties.get(name));
-                    // A member that the schema does not name was written by the caller, its name too.
-                    let shown = match schema {
-                        Some(_) => name.clone(),
-                        None => text_digest(name),
-                    };
-                    let pointer = format!("{at}/{}", shown.replace('~', "~0").replace('/', "~1"));
+                let mut object = Map::with_capacity(members.len().min(*self.left));
+                for (number, (name, item)) in members.into_iter().enumerate() {
                     if *self.left == 0 {
                         self.masked.push(format!("{at}/{number}"));
                         break;
                     }
-                    let item = self.clean(item, schema, &pointer, depth.saturating_add(1));
+                    let schema = properties.and_then(|properties| properties.get(&name));
+                    // A member that the schema does not name was written by the caller, its name too.
+                    let shown = match schema {
+                        Some(_) => name,
+                        None => text_digest(&name),
+                    };
+                    at.push('/');
+                    // RFC 6901 §3.
+                    for character in shown.chars() {
+                        match character {
+                            '~' => at.push_str("~0"),
+                            '/' => at.push_str("~1"),
+                            plain => at.push(plain),
+                        }
+                    }
+                    let item = self.clean(item, schema, at, depth.saturating_add(1));
+                    at.truncate(length);
                     object.insert(shown, item);
                 }
                 Value::Object(object)
