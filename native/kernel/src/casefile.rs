@@ -548,6 +548,13 @@ impl CaseFile {
                         continue;
                     }
                 };
+                // A proxy's request is an agent's: without one it is refused before the kernel is asked.
+                if call.is_a_proxys()
+                    && !matches!(caller.chain.last(), Some(Principal::Agent { .. }))
+                {
+                    report.skipped += 1;
+                    continue;
+                }
                 let decision = call.judge(judge, &caller, &test.value.enforcer, now);
                 let (expected, actual) = match &decision {
                     Ok(decision) => call.expect.compare(&Seen::from(decision)),
@@ -654,6 +661,11 @@ impl Call<'_> {
             || request.labels.as_ref().is_some_and(|labels| !labels.is_empty())
             || request.mode.as_ref().is_some_and(|mode| !mode.is_empty() && mode != "ENFORCE")
             || (self.operation.is_none() && self.http.is_some_and(Http::is_for_servers))
+    }
+
+    /// Whether it is said as an HTTP request only.
+    fn is_a_proxys(&self) -> bool {
+        self.operation.is_none() && self.http.is_some()
     }
 
     fn judge(
