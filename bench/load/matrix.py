@@ -23,6 +23,7 @@ class Extent:
 
     Attributes:
         seconds: length of a load.
+        pair_seconds: length of a load of a pair.
         bundles: sizes of the bundles.
         concurrencies: of the closed loops; the last one tells the saturation.
         rates: of the open loops, a second; half of the saturation comes on top.
@@ -30,14 +31,15 @@ class Extent:
     """
 
     seconds: float
+    pair_seconds: float
     bundles: tuple[int, ...]
     concurrencies: tuple[int, ...]
     rates: tuple[int, ...]
     pairs: int
 
 
-WHOLE = Extent(4.0, BUNDLES, (1, 16, 64), (1_000,), 5)
-QUICK = Extent(1.0, (100, 10_000, MIDDLE), (64,), (1_000,), 1)
+WHOLE = Extent(3.0, 2.0, BUNDLES, (1, 16, 64), (1_000,), 5)
+QUICK = Extent(1.0, 1.0, (100, 10_000, MIDDLE), (64,), (1_000,), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,7 @@ class Bench:
             For each ratio: what it is of, and the pairs.
         """
         found = []
-        full = Load(extent.concurrencies[-1], 0, extent.seconds)
+        full = Load(extent.concurrencies[-1], 0, extent.pair_seconds)
         small, large = min(extent.bundles), max(extent.bundles)
         for lane in LANES:
             for surface in METHODS:
