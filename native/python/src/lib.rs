@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use authz_kernel::diagnostic::{Diagnostic, Diagnostics};
@@ -70,6 +71,25 @@ fn json_of<T: serde::Serialize>(items: impl Iterator<Item = T>) -> String {
 #[pyclass(frozen, module = "authz._native")]
 struct Plan {
     inner: Arc<authz_kernel::plan::Plan>,
+    /// Goes after `inner`, and so tells the thread of `drop` that it holds the last reference.
+    gone: Option<Sender<()>>,
+}
+
+impl Drop for Plan {
+    /// Freeing a large plan takes milliseconds, and Python frees objects with its lock held: no call would be answered
+    /// meanwhile. So a thread of its own frees it.
+    fn drop(&mut self) {
+        let (gone, wait) = channel::<()>();
+        let last = Arc::clone(&self.inner);
+        // Where no thread can be had, it is freed here.
+        let started = std::thread::Builder::new().name("authz-free".to_owned()).spawn(move || {
+            // Nothing is ever sent: the sender is gone.
+            let _gone = wait.recv();
+            drop(last);
+        });
+        drop(started);
+        self.gone = Some(gone);
+    }
 }
 
 #[pymethods]
@@ -88,7 +108,7 @@ impl Plan {
             authz_kernel::plan::Plan::compile(model, previous.as_deref())
         });
         let inner = compiled.map_err(|diagnostics| bundle_error(py, &diagnostics))?;
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), gone: None })
     }
 
     fn test<'py>(
