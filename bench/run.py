@@ -63,6 +63,7 @@ def _measure(paths: server.Paths, arguments: argparse.Namespace) -> dict[str, di
     if profile != "release":
         raise RunError(f"{paths.extension} holds a {profile} build; run `make bench-build`")
     facts = machine.facts(ROOT, profile, paths.ghz)
+    facts["extent"] = "quick" if arguments.quick else "whole"
     measured: dict[str, dict[str, Any]] = {}
     if "micro" in arguments.part:
         say("parts: criterion")
