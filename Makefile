@@ -57,7 +57,7 @@ $(STAMPS)/native: $(STAMPS)/deps pyproject.toml $(NATIVE)
 
 .PHONY: lock
 lock: $(STAMPS)/deps ## resolve requirements.lock anew (needs `uv` on PATH)
-	uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra demo \
+	uv pip compile --quiet --universal --python-version 3.11 --all-extras \
 		--generate-hashes pyproject.toml --output-file requirements.lock
 
 .PHONY: clean
