@@ -288,10 +288,18 @@ impl Route {
         if host.eq_ignore_ascii_case(wanted) {
             return true;
         }
-        let port = |host: &str| host.rsplit_once(':').is_some_and(|(_, p)| !p.ends_with(']'));
-        let name =
-            if port(host) { host.rsplit_once(':').map_or(host, |(name, _)| name) } else { host };
-        !port(wanted) && name.eq_ignore_ascii_case(wanted)
+        // A route without a port is for every port; what follows the last colon of an address in brackets is none.
+        let bare = |host: &'_ str| {
+            let (name, port) = host.rsplit_once(':')?;
+            (!port.is_empty()
+                && port.bytes().all(|b| b.is_ascii_digit())
+                && port.parse::<u16>().is_ok())
+            .then(|| name.len())
+        };
+        bare(wanted).is_none()
+            && bare(host)
+                .and_then(|end| host.get(..end))
+                .is_some_and(|n| n.eq_ignore_ascii_case(wanted))
     }
 
     fn headers_match(&self, headers: &[(&str, &str)]) -> Result<bool, RouteError> {

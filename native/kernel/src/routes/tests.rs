@@ -301,6 +301,11 @@ fn hosts_and_headers_tell_routes_apart() {
     assert_eq!(Err(ReasonCode::NoRoute), ask("b.example", &[("x-api", "2")]));
     assert_eq!(Err(ReasonCode::NoRoute), ask("", &[]));
     assert_eq!(Err(ReasonCode::NoRoute), ask("b.example:8443", &[]));
+    for host in
+        ["a.example:", "a.example:abc", "a.example:+80", "a.example:70000", "a.example:80:80"]
+    {
+        assert_eq!(Err(ReasonCode::NoRoute), ask(host, &[]), "{host}");
+    }
     assert_eq!(
         Err(ReasonCode::AmbiguousRequest),
         ask("b.example:8443", &[("x-api", "1"), ("x-api", "2")])
