@@ -1,9 +1,9 @@
-//! The verified-token cache.
+//! The caches of verified tokens and of verified certificate chains.
 //!
-//! Its key covers the whole token, so a token with another body and a known signature is another
+//! A key covers the whole credential, so a token with another body and a known signature is another
 //! key, and the revision of the trust store, so a change of keys or settings ends what was cached.
-//! Only what verified is kept; refusals are not. An entry serves until its token's `exp`, which is
-//! checked on every hit by the same code that checks a token for the first time.
+//! Only what verified is kept; refusals are not. An entry serves until its credential ends, which is
+//! checked on every hit by the same code that checks a credential for the first time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::claims::Times;
 use crate::facts::{AgentFacts, Role, SubjectFacts};
 use crate::jws::Header;
+use crate::peer::PeerFacts;
 
 /// What a verified token says.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -49,40 +50,101 @@ impl CacheKey {
         Self(hash.finalize().into())
     }
 
+    /// The key of a certificate chain: SHA-256 over the trust revision and each certificate with its
+    /// length.
+    pub(crate) fn of_chain(revision: &[u8; 32], chain: &[&[u8]]) -> Self {
+        let mut hash = Sha256::new().chain_update(b"authz.peer.cache.1\0").chain_update(revision);
+        for certificate in chain {
+            let length = u64::try_from(certificate.len()).unwrap_or(u64::MAX);
+            hash.update(length.to_be_bytes());
+            hash.update(certificate);
+        }
+        Self(hash.finalize().into())
+    }
+
     fn shard(&self) -> usize {
         self.0.first().copied().map_or(0, usize::from)
     }
 }
 
-struct Entry {
-    verified: Verified,
-    times: Times,
+struct Entry<V> {
+    value: V,
     /// Read since it was last considered for eviction.
     used: bool,
 }
 
-#[derive(Default)]
-struct Shard {
+struct Shard<V> {
     // INVARIANT (one each): `order` holds each key of `entries` exactly once.
-    entries: BTreeMap<CacheKey, Entry>,
+    entries: BTreeMap<CacheKey, Entry<V>>,
     order: VecDeque<CacheKey>,
 }
 
-/// A bounded store of verified tokens; safe to share, never wrong, at worst empty.
-pub struct TokenCache {
-    shards: Vec<Mutex<Shard>>,
+impl<V> Default for Shard<V> {
+    fn default() -> Self {
+        Self { entries: BTreeMap::new(), order: VecDeque::new() }
+    }
+}
+
+/// A bounded store; safe to share, at worst empty.
+pub(crate) struct Cache<V> {
+    shards: Vec<Mutex<Shard<V>>>,
     shard_capacity: usize,
     hits: AtomicU64,
     misses: AtomicU64,
 }
 
-impl TokenCache {
-    /// Makes an empty cache.
-    ///
-    /// Args: `capacity`: most tokens kept; 0 keeps none. An entry takes about as much memory as its
-    /// token.
-    #[must_use]
-    pub fn new(capacity: usize) -> Self {
+/// A bounded store of verified tokens; safe to share, never wrong, at worst empty.
+#[derive(Debug)]
+pub struct TokenCache(pub(crate) Cache<(Verified, Times)>);
+
+/// A bounded store of verified certificate chains; safe to share, never wrong, at worst empty.
+#[derive(Debug)]
+pub struct PeerCache(pub(crate) Cache<PeerFacts>);
+
+macro_rules! public_cache {
+    ($name:ident) => {
+        impl $name {
+            /// Makes an empty cache.
+            ///
+            /// Args: `capacity`: most credentials kept; 0 keeps none. An entry takes less memory
+            /// than its credential.
+            #[must_use]
+            pub fn new(capacity: usize) -> Self {
+                Self(Cache::new(capacity))
+            }
+
+            /// Returns: how many credentials were found since the start.
+            #[must_use]
+            pub fn hits(&self) -> u64 {
+                self.0.hits.load(Ordering::Relaxed)
+            }
+
+            /// Returns: how many well-formed credentials were not found since the start.
+            #[must_use]
+            pub fn misses(&self) -> u64 {
+                self.0.misses.load(Ordering::Relaxed)
+            }
+
+            /// Returns: how many credentials are kept, those that have expired since included.
+            #[must_use]
+            pub fn len(&self) -> usize {
+                self.0.len()
+            }
+
+            /// Returns: whether no credential is kept.
+            #[must_use]
+            pub fn is_empty(&self) -> bool {
+                self.len() == 0
+            }
+        }
+    };
+}
+
+public_cache!(TokenCache);
+public_cache!(PeerCache);
+
+impl<V: Clone> Cache<V> {
+    fn new(capacity: usize) -> Self {
         let count = capacity.min(SHARDS);
         Self {
             shards: (0..count).map(|_| Mutex::default()).collect(),
@@ -92,55 +154,34 @@ impl TokenCache {
         }
     }
 
-    /// Returns: how many tokens were found since the start.
-    #[must_use]
-    pub fn hits(&self) -> u64 {
-        self.hits.load(Ordering::Relaxed)
-    }
-
-    /// Returns: how many well-formed tokens were not found since the start.
-    #[must_use]
-    pub fn misses(&self) -> u64 {
-        self.misses.load(Ordering::Relaxed)
-    }
-
-    /// Returns: how many tokens are kept, those that have expired since included.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().map_or(0, |shard| shard.entries.len())).sum()
     }
 
-    /// Returns: whether no token is kept.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// The entry of that key; the caller checks its times.
-    pub(crate) fn find(&self, key: &CacheKey) -> Option<(Verified, Times)> {
+    pub(crate) fn find(&self, key: &CacheKey) -> Option<V> {
         let found = self.look_up(key);
         let counter = if found.is_some() { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);
         found
     }
 
-    fn look_up(&self, key: &CacheKey) -> Option<(Verified, Times)> {
-        // A poisoned shard is a miss: the token is verified anew.
+    fn look_up(&self, key: &CacheKey) -> Option<V> {
+        // A poisoned shard is a miss: the credential is verified anew.
         let mut shard = self.shard(key)?.lock().ok()?;
         let entry = shard.entries.get_mut(key)?;
         entry.used = true;
-        Some((entry.verified.clone(), entry.times))
+        Some(entry.value.clone())
     }
 
-    pub(crate) fn insert(&self, key: CacheKey, verified: Verified, times: Times) {
+    pub(crate) fn insert(&self, key: CacheKey, value: V) {
         let Some(Ok(mut shard)) = self.shard(&key).map(Mutex::lock) else {
             return;
         };
         let shard = &mut *shard;
         if let Some(entry) = shard.entries.get_mut(&key) {
             // Verified twice at once; both found the same.
-            entry.verified = verified;
-            entry.times = times;
+            entry.value = value;
             return;
         }
         let mut chances = SECOND_CHANCES;
@@ -161,17 +202,17 @@ impl TokenCache {
         }
         // INVARIANT (one each): `key` was in neither.
         shard.order.push_back(key);
-        shard.entries.insert(key, Entry { verified, times, used: false });
+        shard.entries.insert(key, Entry { value, used: false });
     }
 
-    fn shard(&self, key: &CacheKey) -> Option<&Mutex<Shard>> {
+    fn shard(&self, key: &CacheKey) -> Option<&Mutex<Shard<V>>> {
         self.shards.get(key.shard().checked_rem(self.shards.len())?)
     }
 }
 
-impl std::fmt::Debug for TokenCache {
+impl<V> std::fmt::Debug for Cache<V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TokenCache")
+        f.debug_struct("Cache")
             .field("shards", &self.shards.len())
             .field("shard_capacity", &self.shard_capacity)
             .finish_non_exhaustive()
@@ -190,7 +231,7 @@ mod tests {
     use crate::claims::{self, TimeLimits};
     use crate::jws::Parts;
 
-    fn entry(byte: u8) -> (CacheKey, Verified, Times) {
+    fn entry(byte: u8) -> (CacheKey, (Verified, Times)) {
         let claims = claims::read(br#"{"exp":1}"#).unwrap();
         let times = Times::read(&claims, &TimeLimits { leeway: 0, max_lifetime: None }).unwrap();
         let facts = AgentFacts {
@@ -202,15 +243,15 @@ mod tests {
             token_digest: [byte; 32],
             jti: None,
         };
-        (CacheKey([byte; 32]), Verified::Agent(facts), times)
+        (CacheKey([byte; 32]), (Verified::Agent(facts), times))
     }
 
     /// After a thread died holding a shard, the cache misses and does not panic.
     #[test]
     fn a_poisoned_shard_is_a_miss() {
-        let cache = TokenCache::new(1);
-        let (key, verified, times) = entry(7);
-        cache.insert(key, verified.clone(), times);
+        let cache = Cache::new(1);
+        let (key, value) = entry(7);
+        cache.insert(key, value.clone());
         assert!(cache.find(&key).is_some());
         let died = std::thread::scope(|scope| {
             scope
@@ -223,7 +264,7 @@ mod tests {
         });
         assert!(died);
         assert!(cache.find(&key).is_none());
-        cache.insert(key, verified, times);
+        cache.insert(key, value);
         assert_eq!(0, cache.len());
     }
 
@@ -231,13 +272,13 @@ mod tests {
     /// unused ones.
     #[test]
     fn the_queue_holds_each_key_once() {
-        let cache = TokenCache::new(64);
-        let (kept, verified, times) = entry(0);
-        cache.insert(kept, verified, times);
+        let cache = Cache::new(64);
+        let (kept, value) = entry(0);
+        cache.insert(kept, value);
         for byte in 1..=255 {
-            let (key, verified, times) = entry(byte);
-            cache.insert(key, verified.clone(), times);
-            cache.insert(key, verified, times);
+            let (key, value) = entry(byte);
+            cache.insert(key, value.clone());
+            cache.insert(key, value);
             assert!(cache.find(&kept).is_some(), "in use, so kept");
             for shard in &cache.shards {
                 let shard = shard.lock().unwrap();

@@ -5,9 +5,10 @@
 
 use aws_lc_rs::signature::{ED25519, ParsedPublicKey, RsaPublicKeyComponents};
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 use crate::algorithm::Algorithm;
+use crate::authority::{self, Authority};
 use crate::json::{self, Object, Value};
 use crate::jws::{Header, Parts};
 use crate::refusal::Refusal;
@@ -15,7 +16,7 @@ use crate::refusal::Refusal;
 /// What a set of keys is for.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(crate) enum Purpose {
-    /// JWT-SVIDs: `use` must be `jwt-svid` and `kid` is required.
+    /// SVIDs: `use` must be `jwt-svid`, and `kid` is required, or `x509-svid`, with a certificate.
     Svid,
     /// Subject tokens: `use` must be `sig` or absent.
     Subject,
@@ -36,6 +37,8 @@ impl Key {
 /// The usable keys of one trust domain or issuer.
 pub(crate) struct KeySet {
     pub(crate) keys: Vec<Key>,
+    /// The authorities of X.509-SVIDs.
+    pub(crate) authorities: Vec<Authority>,
     /// Why keys were left out, by position, for the operator.
     pub(crate) ignored: Vec<String>,
     /// `spiffe_sequence`.
@@ -67,6 +70,7 @@ impl KeySet {
             return Err(format!("more than {MAX_KEYS} keys"));
         }
         let mut keys: Vec<Key> = Vec::new();
+        let mut authorities = Vec::new();
         let mut ignored = Vec::new();
         for (position, entry) in entries.iter().enumerate() {
             let Value::Object(jwk) = entry else {
@@ -74,6 +78,13 @@ impl KeySet {
             };
             if PRIVATE_MEMBERS.iter().any(|member| jwk.get(member).is_some()) {
                 return Err(format!("key {position} holds a private or secret key"));
+            }
+            if purpose == Purpose::Svid && is_authority(jwk) {
+                match read_authority(jwk) {
+                    Ok(authority) => authorities.push(authority),
+                    Err(why) => ignored.push(format!("key {position}: {why}")),
+                }
+                continue;
             }
             let key = match read_key(jwk, purpose, allowed) {
                 Ok(key) => key,
@@ -89,7 +100,12 @@ impl KeySet {
         }
         let sequence = unsigned(&set, "spiffe_sequence")?;
         let refresh_hint = unsigned(&set, "spiffe_refresh_hint")?;
-        Ok(Self { keys, ignored, sequence, refresh_hint })
+        Ok(Self { keys, authorities, ignored, sequence, refresh_hint })
+    }
+
+    /// Whether nothing in it is usable, so that nothing of its owner is valid.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.authorities.is_empty()
     }
 
     /// Verifies a signature by the key that the header names.
@@ -134,6 +150,54 @@ impl KeySet {
     }
 }
 
+fn is_authority(jwk: &Object<'_>) -> bool {
+    matches!(jwk.get("use"), Some(Value::String(own)) if own == "x509-svid")
+}
+
+/// Reads one authority (X.509-SVID §6.2), or says why it is left out: the certificate is the first
+/// value of `x5c`, and its key is the one that the entry states (RFC 7517 §4.7).
+fn read_authority(jwk: &Object<'_>) -> Result<Authority, &'static str> {
+    let first = match jwk.get("x5c") {
+        Some(Value::Array(values)) => values.first(),
+        _ => None,
+    };
+    let Some(Value::String(first)) = first else {
+        return Err("it has no certificate in `x5c`");
+    };
+    if first.len() > MAX_CERTIFICATE_TEXT {
+        return Err("its certificate is too long");
+    }
+    let der =
+        STANDARD.decode(first.as_bytes()).map_err(|_| "its certificate is not canonical base64")?;
+    let authority = Authority::read(der)?;
+    if authority.public_key() != public_key(jwk)? {
+        return Err("its key is not that of its certificate");
+    }
+    Ok(authority)
+}
+
+/// The key that an entry states, as the bits of a SubjectPublicKeyInfo (RFC 5480 §2.2, RFC 8017
+/// A.1.1, RFC 8410 §4).
+fn public_key(jwk: &Object<'_>) -> Result<Vec<u8>, &'static str> {
+    match text(jwk, "kty")? {
+        Some("EC") => {
+            let crv = text(jwk, "crv")?.ok_or("it has no `crv`")?;
+            let (_, _, size) = Algorithm::of_curve(crv).ok_or("its `crv` is not supported")?;
+            let mut point = vec![4];
+            point.extend(coordinate(jwk, "x", size)?);
+            point.extend(coordinate(jwk, "y", size)?);
+            Ok(point)
+        }
+        Some("RSA") => {
+            let (n, e) = (integer(jwk, "n")?, integer(jwk, "e")?);
+            authority::rsa_public_key(&n, &e).ok_or("it is not an RSA key")
+        }
+        Some("OKP") if text(jwk, "crv")? == Some("Ed25519") => coordinate(jwk, "x", 32),
+        Some("OKP") => Err("its `crv` is not supported"),
+        _ => Err("its `kty` is not supported"),
+    }
+}
+
 /// Reads one key, or says why it is left out.
 fn read_key(
     jwk: &Object<'_>,
@@ -143,7 +207,7 @@ fn read_key(
     let r#use = text(jwk, "use")?;
     match (purpose, r#use) {
         (Purpose::Svid, Some("jwt-svid")) | (Purpose::Subject, None | Some("sig")) => {}
-        (Purpose::Svid, _) => return Err("its `use` is not `jwt-svid`"),
+        (Purpose::Svid, _) => return Err("its `use` is neither `jwt-svid` nor `x509-svid`"),
         (Purpose::Subject, _) => return Err("its `use` is not `sig`"),
     }
     match jwk.get("key_ops") {
@@ -283,6 +347,7 @@ const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"]
 const MAX_SET_BYTES: usize = 1 << 20;
 const MAX_KEYS: usize = 128;
 const MAX_MEMBER_BYTES: usize = 2048;
+const MAX_CERTIFICATE_TEXT: usize = 32_768;
 const MAX_TRIED: usize = 4;
 const SET_LIMITS: json::Limits = json::Limits { depth: 8, nodes: 16_384 };
 
@@ -373,6 +438,7 @@ mod tests {
         let key = ParsedPublicKey::new(parameters, spki.as_ref()).unwrap();
         let keys = KeySet {
             keys: vec![Key { kid: None, prepared: vec![(Algorithm::Ps256, key)] }],
+            authorities: Vec::new(),
             ignored: Vec::new(),
             sequence: None,
             refresh_hint: None,

@@ -23,16 +23,20 @@
 
 mod agent;
 mod algorithm;
+mod authority;
 mod cache;
+mod certificate;
 mod claims;
 mod facts;
 #[doc(hidden)]
 pub mod fuzz;
+
 mod json;
 mod jwk;
 mod jws;
 #[cfg(feature = "test-support")]
 pub mod mint;
+mod peer;
 mod refusal;
 mod spec;
 mod spiffe;
@@ -40,10 +44,11 @@ mod subject;
 mod trust;
 mod verify;
 
-pub use cache::TokenCache;
+pub use cache::{PeerCache, TokenCache};
 pub use facts::{
     AgentFacts, ClaimValue, Evidence, Facts, Role, Scheme, SubjectFacts, SubjectKind, UnixTime,
 };
+pub use peer::{MAX_CHAIN_BYTES, MAX_CHAIN_LENGTH, PeerFacts, verify_certificate, verify_peer};
 pub use refusal::{Refusal, RefusalReason};
 pub use spec::{DomainSpec, IssuerSpec, TrustSpec};
 pub use spiffe::{InvalidSpiffeId, SpiffeId};

@@ -13,6 +13,8 @@
 
 #![expect(clippy::expect_used, reason = "only tests and benchmarks compile it")]
 
+pub mod x509;
+
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{

@@ -56,6 +56,8 @@ pub struct DomainStatus {
     pub from: String,
     /// Usable JWT-SVID keys; with none, each token of the domain is refused.
     pub keys: usize,
+    /// Usable X.509-SVID authorities; with none, each certificate of the domain is refused.
+    pub authorities: usize,
     /// `spiffe_sequence`; whoever fetches bundles must refuse one that goes down.
     pub sequence: Option<u64>,
     /// `spiffe_refresh_hint`: suggested seconds between fetches.
@@ -185,6 +187,7 @@ impl TrustStore {
                 domain: name.clone(),
                 from: domain.from.clone(),
                 keys: domain.keys.keys.len(),
+                authorities: domain.keys.authorities.len(),
                 sequence: domain.keys.sequence,
                 refresh_hint: domain.keys.refresh_hint,
             })
@@ -318,6 +321,12 @@ impl Compiler {
             &keys,
             "no usable key with `use: jwt-svid`: every JWT-SVID of this domain is refused",
         );
+        if keys.is_empty() {
+            self.warnings.push(TrustWarning {
+                place: place.clone(),
+                what: "no usable entry at all: every SVID of this domain is refused".to_owned(),
+            });
+        }
         Some(Domain { keys, from: spec.from.clone() })
     }
 

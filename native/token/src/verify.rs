@@ -70,7 +70,7 @@ fn verify_one(
     let parts = Parts::split(evidence.token, trust.max_token_bytes())?;
     let header = Header::read(&parts)?;
     let key = CacheKey::new(trust.revision_bytes(), evidence.role, &header, evidence.token);
-    if let Some((verified, times)) = cache.find(&key) {
+    if let Some((verified, times)) = cache.0.find(&key) {
         times.check(trust.time_limits(), now)?;
         return Ok(verified);
     }
@@ -86,6 +86,6 @@ fn verify_one(
         }
     };
     times.check(trust.time_limits(), now)?;
-    cache.insert(key, verified.clone(), times);
+    cache.0.insert(key, (verified.clone(), times));
     Ok(verified)
 }

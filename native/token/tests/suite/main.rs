@@ -9,6 +9,7 @@ mod clauses;
 mod form;
 mod hostile;
 mod keys;
+mod peer;
 mod settings;
 mod spiffe_id;
 mod subject;

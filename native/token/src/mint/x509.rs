@@ -1,0 +1,137 @@
+//! Authorities and certificates.
+//!
+//! ```
+//! use authz_token::mint::x509::{Signer, bundle};
+//!
+//! let authority = Signer::authority("a.example");
+//! let leaf = authority.leaf("spiffe://a.example/bot");
+//! assert!(bundle(&[&authority]).contains("x509-svid"));
+//! assert_eq!(Some(&0x30), leaf.first());
+//! ```
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+pub use rcgen;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData as _, SanType,
+};
+use serde_json::json;
+
+/// A signing certificate with its P-256 key.
+pub struct Signer {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: Vec<u8>,
+}
+
+impl Signer {
+    /// Makes a self-signed authority of a trust domain, valid from 2020 to 2099.
+    #[must_use]
+    pub fn authority(domain: &str) -> Self {
+        Self::authority_with(domain, |_| {})
+    }
+
+    /// Makes a self-signed authority of a trust domain, with anything about it changed.
+    #[must_use]
+    pub fn authority_with(domain: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = signing(domain);
+        change(&mut params);
+        let certificate = params.self_signed(&key).expect("a certificate").der().to_vec();
+        Self { issuer: Issuer::new(params, key), certificate }
+    }
+
+    /// Signs an intermediate of a trust domain, with anything about it changed.
+    #[must_use]
+    pub fn intermediate_with(
+        &self,
+        domain: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = signing(domain);
+        params.distinguished_name.push(DnType::OrganizationalUnitName, "intermediate");
+        change(&mut params);
+        let certificate =
+            params.signed_by(&key, &self.issuer).expect("a certificate").der().to_vec();
+        Self { issuer: Issuer::new(params, key), certificate }
+    }
+
+    /// Signs a sound X.509-SVID, valid from 2020 to 2099.
+    ///
+    /// Returns: the certificate in DER.
+    #[must_use]
+    pub fn leaf(&self, id: &str) -> Vec<u8> {
+        self.leaf_with(id, |_| {})
+    }
+
+    /// Signs an X.509-SVID with anything about it changed.
+    ///
+    /// Returns: the certificate in DER.
+    #[must_use]
+    pub fn leaf_with(&self, id: &str, change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = params();
+        params.distinguished_name.push(DnType::CommonName, "workload");
+        params.subject_alt_names = vec![uri(id)];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        change(&mut params);
+        params.signed_by(&key, &self.issuer).expect("a certificate").der().to_vec()
+    }
+
+    /// Returns: its certificate in DER.
+    #[must_use]
+    pub fn certificate(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    /// Returns: its bundle entry, with `use: x509-svid`.
+    #[must_use]
+    pub fn jwk(&self) -> serde_json::Value {
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let (x, y) = self
+            .issuer
+            .key()
+            .der_bytes()
+            .split_at_checked(1)
+            .and_then(|(_, point)| point.split_at_checked(32))
+            .expect("an uncompressed point");
+        json!({
+            "kty": "EC", "crv": "P-256", "x": encode(x), "y": encode(y), "use": "x509-svid",
+            "x5c": [STANDARD.encode(&self.certificate)],
+        })
+    }
+}
+
+/// A subject alternative name of type URI.
+#[must_use]
+pub fn uri(text: &str) -> SanType {
+    SanType::URI(text.try_into().expect("ASCII"))
+}
+
+/// A SPIFFE bundle of those authorities.
+#[must_use]
+pub fn bundle(authorities: &[&Signer]) -> String {
+    let keys: Vec<_> = authorities.iter().map(|authority| authority.jwk()).collect();
+    json!({"keys": keys, "spiffe_sequence": 1, "spiffe_refresh_hint": 60}).to_string()
+}
+
+fn params() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2099, 1, 1);
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params
+}
+
+/// What an authority and an intermediate have in common; their names differ by trust domain.
+fn signing(domain: &str) -> CertificateParams {
+    let mut params = params();
+    params.distinguished_name.push(DnType::OrganizationName, domain);
+    params.subject_alt_names = vec![uri(&format!("spiffe://{domain}"))];
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
