@@ -112,14 +112,20 @@ class Trust:
     revision: str
     """Digest of the key set."""
     warnings: str
-    """JSON array of `{place, what, mend}`."""
+    """JSON array of `{place, what}`."""
+    domains: str
+    """JSON array of `{domain, from, keys, authorities, sequence, rolled_back, refresh_hint}`."""
+    issuers: str
+    """JSON array of `{alias, from, keys}`."""
 
     @staticmethod
-    def compile(spec: bytes) -> Trust:
+    def compile(spec: bytes, previous: Trust | None = None) -> Trust:
         """Compiles trust sources.
 
         Args:
             spec: JSON of `{audiences, leeway_seconds, max_token_bytes, max_lifetime_seconds, domains, issuers}`.
+            previous: What was trusted until now: a bundle with a lower `spiffe_sequence` than there is refused, and
+                its domain keeps the one that it has.
 
         Raises:
             TrustError: A source is refused.

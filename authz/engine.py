@@ -27,6 +27,7 @@ __all__ = [
     "Plan",
     "TestReport",
     "Trust",
+    "TrustedDomain",
     "build_profile",
     "bundle_schema",
     "case_schema",
@@ -194,6 +195,23 @@ class TestReport:
     """As the engine wrote it."""
 
 
+@dataclass(frozen=True, slots=True)
+class TrustedDomain:
+    """The state of a trust domain's bundle."""
+
+    name: str
+    keys: int
+    """Usable keys of JWT-SVIDs."""
+    authorities: int
+    """Usable authorities of X.509-SVIDs."""
+    sequence: int | None
+    """`spiffe_sequence` of the bundle in use."""
+    refresh_hint: int | None
+    """`spiffe_refresh_hint`: how often its publisher suggests to ask again, in seconds."""
+    rolled_back: bool
+    """The bundle given last was refused as older, so that the one before stays in use."""
+
+
 @final
 class Trust:
     """A compiled key set."""
@@ -204,11 +222,13 @@ class Trust:
         self.native = native
 
     @staticmethod
-    def compile(spec: bytes) -> "Trust":
+    def compile(spec: bytes, previous: "Trust | None" = None) -> "Trust":
         """Compile trust sources.
 
         Args:
             spec: Their JSON.
+            previous: What was trusted until now. A bundle whose `spiffe_sequence` is lower than
+                there is refused, and its domain keeps the bundle that it has.
 
         Returns:
             The key set.
@@ -217,7 +237,8 @@ class Trust:
             TrustError: With every defect.
         """
         try:
-            return Trust(_native.Trust.compile(spec))
+            before = previous.native if previous is not None else None
+            return Trust(_native.Trust.compile(spec, before))
         except _native.TrustError as error:
             raise TrustError(_diagnostics(str(error))) from error
 
@@ -230,8 +251,23 @@ class Trust:
     def warnings(self) -> tuple[str, ...]:
         """What is wrong but does not refuse it, such as an empty domain bundle."""
         return tuple(
-            f"{item.get('place', '')}: {item.get('what', '')}; {item.get('mend', '')}"
+            f"{item.get('place', '')}: {item.get('what', '')}"
             for item in json.loads(self.native.warnings)
+        )
+
+    @property
+    def domains(self) -> tuple[TrustedDomain, ...]:
+        """The state of each trust domain, by name."""
+        return tuple(
+            TrustedDomain(
+                name=item["domain"],
+                keys=item["keys"],
+                authorities=item["authorities"],
+                sequence=item["sequence"],
+                refresh_hint=item["refresh_hint"],
+                rolled_back=item["rolled_back"],
+            )
+            for item in json.loads(self.native.domains)
         )
 
 

@@ -181,10 +181,12 @@ struct Trust {
 #[pymethods]
 impl Trust {
     #[staticmethod]
-    fn compile(py: Python<'_>, spec: &[u8]) -> PyResult<Self> {
+    #[pyo3(signature = (spec, previous=None))]
+    fn compile(py: Python<'_>, spec: &[u8], previous: Option<&Self>) -> PyResult<Self> {
+        let previous = previous.map(|previous| Arc::clone(&previous.inner));
         let compiled = py.detach(|| {
             let spec = TrustSpec::from_json(spec).map_err(|error| vec![error])?;
-            TrustStore::compile(&spec)
+            TrustStore::compile_after(&spec, previous.as_deref())
         });
         let inner = compiled.map_err(|errors| {
             let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
@@ -201,6 +203,16 @@ impl Trust {
     #[getter]
     fn warnings(&self) -> String {
         json_of(self.inner.warnings().iter())
+    }
+
+    #[getter]
+    fn domains(&self) -> String {
+        json_of(self.inner.domains().iter())
+    }
+
+    #[getter]
+    fn issuers(&self) -> String {
+        json_of(self.inner.issuers().iter())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The compiled trust store.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -58,8 +59,10 @@ pub struct DomainStatus {
     pub keys: usize,
     /// Usable X.509-SVID authorities; with none, each certificate of the domain is refused.
     pub authorities: usize,
-    /// `spiffe_sequence`; whoever fetches bundles must refuse one that goes down.
+    /// `spiffe_sequence` of the bundle in use.
     pub sequence: Option<u64>,
+    /// Whether the bundle that was given was refused as older, so that the one before stays in use.
+    pub rolled_back: bool,
     /// `spiffe_refresh_hint`: suggested seconds between fetches.
     pub refresh_hint: Option<u64>,
 }
@@ -89,7 +92,10 @@ pub(crate) struct Issuer {
 
 struct Domain {
     keys: KeySet,
+    /// The text of the bundle in use, from which the next compilation keeps it.
+    bundle: String,
     from: String,
+    rolled_back: bool,
 }
 
 /// Everything that is trusted: checked, immutable, with its keys ready for use.
@@ -115,12 +121,32 @@ impl TrustStore {
     /// Returns: the store.
     /// Errors: every reason for which the specification is refused, at least one.
     pub fn compile(spec: &TrustSpec) -> Result<Self, Vec<TrustError>> {
+        Self::compile_after(spec, None)
+    }
+
+    /// Checks a specification that takes the place of another, as [`TrustStore::compile`] does.
+    ///
+    /// A bundle whose `spiffe_sequence` is lower than that of the same domain in `previous`, or gone,
+    /// is refused: the domain keeps its previous bundle, and a warning and its status say so
+    /// (SPIFFE Trust Domain and Bundle §4.1.1). One with the same number and another content is
+    /// taken, with a warning: publishers forget to count.
+    ///
+    /// Args: `spec`: what to trust; `previous`: what was trusted until now.
+    /// Returns: the store, whose revision is that of the bundles in use.
+    /// Errors: every reason for which the specification is refused, at least one.
+    pub fn compile_after(
+        spec: &TrustSpec,
+        previous: Option<&Self>,
+    ) -> Result<Self, Vec<TrustError>> {
         let mut compiler = Compiler::default();
         let max_token_bytes = compiler.settings(spec);
-        let domains = spec
+        let domains: BTreeMap<String, Domain> = spec
             .domains
             .iter()
-            .filter_map(|(name, domain)| Some((name.clone(), compiler.domain(name, domain)?)))
+            .filter_map(|(name, domain)| {
+                let before = previous.and_then(|previous| previous.domains.get(name));
+                Some((name.clone(), compiler.domain(name, domain, before)?))
+            })
             .collect();
         let mut issuers = BTreeMap::new();
         for (alias, issuer) in &spec.issuers {
@@ -135,7 +161,13 @@ impl TrustStore {
                 );
             }
         }
-        let encoded = serde_json::to_vec(spec).unwrap_or_else(|error| {
+        let mut in_use = Cow::Borrowed(spec);
+        for (name, domain) in domains.iter().filter(|(_, domain)| domain.rolled_back) {
+            if let Some(spec) = in_use.to_mut().domains.get_mut(name) {
+                spec.bundle.clone_from(&domain.bundle);
+            }
+        }
+        let encoded = serde_json::to_vec(in_use.as_ref()).unwrap_or_else(|error| {
             compiler.error("trust", error.to_string(), "give another specification");
             Vec::new()
         });
@@ -189,6 +221,7 @@ impl TrustStore {
                 keys: domain.keys.keys.len(),
                 authorities: domain.keys.authorities.len(),
                 sequence: domain.keys.sequence,
+                rolled_back: domain.rolled_back,
                 refresh_hint: domain.keys.refresh_hint,
             })
             .collect()
@@ -299,7 +332,12 @@ impl Compiler {
         usize::try_from(spec.max_token_bytes).unwrap_or_default()
     }
 
-    fn domain(&mut self, name: &str, spec: &DomainSpec) -> Option<Domain> {
+    fn domain(
+        &mut self,
+        name: &str,
+        spec: &DomainSpec,
+        previous: Option<&Domain>,
+    ) -> Option<Domain> {
         let place = format!("domains.{name}.bundle ({})", spec.from);
         if !is_trust_domain(name) {
             self.error(
@@ -309,13 +347,28 @@ impl Compiler {
             );
             return None;
         }
-        let keys = match KeySet::read(&spec.bundle, Purpose::Svid, &Algorithm::JWT_SVID) {
-            Ok(keys) => keys,
-            Err(what) => {
-                self.error(&place, what, "give the domain's SPIFFE bundle, a JWK set");
-                return None;
+        let mut keys = self.bundle(&place, &spec.bundle)?;
+        let mut bundle = &spec.bundle;
+        let mut rolled_back = false;
+        if let Some(previous) = previous {
+            let (old, new) = (previous.keys.sequence, keys.sequence);
+            let mut warn = |what: &str| {
+                self.warnings.push(TrustWarning { place: place.clone(), what: what.to_owned() });
+            };
+            if new < old {
+                rolled_back = true;
+                warn(
+                    "its `spiffe_sequence` is lower than that of the bundle in use, or gone: \
+                     refused; the bundle in use stays",
+                );
+            } else if new.is_some() && new == old && spec.bundle != previous.bundle {
+                warn("its content changed and its `spiffe_sequence` did not");
             }
-        };
+            if rolled_back {
+                keys = self.bundle(&place, &previous.bundle)?;
+                bundle = &previous.bundle;
+            }
+        }
         self.note_keys(
             &place,
             &keys,
@@ -327,7 +380,15 @@ impl Compiler {
                 what: "no usable entry at all: every SVID of this domain is refused".to_owned(),
             });
         }
-        Some(Domain { keys, from: spec.from.clone() })
+        Some(Domain { keys, bundle: bundle.clone(), from: spec.from.clone(), rolled_back })
+    }
+
+    fn bundle(&mut self, place: &str, text: &str) -> Option<KeySet> {
+        KeySet::read(text, Purpose::Svid, &Algorithm::JWT_SVID)
+            .map_err(|what| {
+                self.error(place, what, "give the domain's SPIFFE bundle, a JWK set");
+            })
+            .ok()
     }
 
     fn issuer(&mut self, alias: &str, spec: &IssuerSpec) -> Option<Issuer> {

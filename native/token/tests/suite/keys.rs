@@ -1,7 +1,7 @@
 //! Import of keys: what makes a JWK usable, ignored, or its whole set refused.
 
 use authz_token::mint::{Key, bundle};
-use authz_token::{TrustSpec, TrustStore};
+use authz_token::{Role, TokenCache, TrustSpec, TrustStore, UnixTime, verify};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -97,6 +97,66 @@ fn a_set_is_a_json_object_with_keys() {
     }
     let twice = bundle(&[&AGENT_KEY]).replace("\"kty\":\"EC\"", "\"kty\":\"EC\",\"kty\":\"EC\"");
     assert!(TrustStore::compile(&spec_with_bundle(&twice)).is_err());
+}
+
+/// A bundle whose sequence goes down, or is gone, does not take the place of the one in use: the
+/// naive way would bring the keys of the past back.
+#[test]
+fn a_sequence_never_goes_down() {
+    let old_key = Key::es256("old");
+    let with = |key: &Key, sequence: Option<u64>| {
+        let mut bundle = json!({"keys": [key.jwk(Some("jwt-svid"))]});
+        if let Some(sequence) = sequence {
+            bundle = but(bundle, "spiffe_sequence", json!(sequence));
+        }
+        spec_with_bundle(&bundle.to_string())
+    };
+    let token = old_key.sign(&svid().to_string());
+    let accepts = |trust: &TrustStore, token: &str| {
+        let evidence = [evidence(Role::Agent, token)];
+        verify(&evidence, trust, &TokenCache::new(0), UnixTime(NOW)).is_ok()
+    };
+    let status = |trust: &TrustStore| {
+        let status = trust.domains().first().unwrap().clone();
+        (status.sequence, status.rolled_back)
+    };
+    let warned = |trust: &TrustStore, words: &str| {
+        trust.warnings().iter().any(|warning| warning.what.contains(words))
+    };
+    let big = u64::try_from(i64::MAX).unwrap();
+    let current = compile(&with(&AGENT_KEY, Some(big)));
+    for sequence in [Some(big - 1), Some(0), None] {
+        let past = with(&old_key, sequence);
+        assert!(accepts(&compile(&past), &token), "the naive way takes it");
+        let kept = TrustStore::compile_after(&past, Some(&current)).unwrap();
+        assert!(!accepts(&kept, &token));
+        assert!(accepts(&kept, &AGENT_KEY.sign(&svid().to_string())));
+        assert_eq!((Some(big), true), status(&kept));
+        assert!(warned(&kept, "lower than that of the bundle in use"));
+        assert_eq!(current.revision(), kept.revision(), "nothing that is in use changed");
+        // Once more: what was kept is what the next one is measured by.
+        let again = TrustStore::compile_after(&past, Some(&kept)).unwrap();
+        assert_eq!((Some(big), true), status(&again));
+    }
+    // Upwards, from none, and for another domain it is taken; so is a change that was not counted,
+    // with a warning.
+    let low = compile(&with(&AGENT_KEY, Some(7)));
+    let none = compile(&with(&AGENT_KEY, None));
+    for (previous, sequence) in [(&low, Some(8)), (&low, Some(7)), (&none, None), (&none, Some(0))]
+    {
+        let next = TrustStore::compile_after(&with(&old_key, sequence), Some(previous)).unwrap();
+        assert_eq!((sequence, false), status(&next));
+        assert!(accepts(&next, &token));
+        assert_eq!(sequence == Some(7), warned(&next, "content changed"));
+    }
+    let mut other = with(&old_key, Some(1));
+    let domain = other.domains.remove("a.example").unwrap();
+    other.domains.insert("b.example".to_owned(), domain);
+    let next = TrustStore::compile_after(&other, Some(&low)).unwrap();
+    assert_eq!((Some(1), false), status(&next));
+    // A malformed bundle is refused as ever.
+    let malformed = spec_with_bundle("{}");
+    assert!(TrustStore::compile_after(&malformed, Some(&low)).is_err());
 }
 
 /// `spiffe_sequence` and `spiffe_refresh_hint` are integers of 64 bits, and are shown.
