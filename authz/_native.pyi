@@ -142,7 +142,7 @@ class Engine:
             settings: JSON of `{audit_path}` and, optional, `audit_queue_lines`, `audit_queue_bytes`,
                 `audit_sync_interval_ms`, `audit_max_wait_ms`, `token_cache_size`, `max_message_bytes`,
                 `max_arguments_bytes`, `max_token_bytes`, `probe_rate`, `probe_burst`, `probe_callers`,
-                `envoy_error_response`, `node_id`, `version`.
+                `envoy_error_response`, `node_id`, `version`, `trace` (`{parent_based, ratio, queue}`).
 
         Raises:
             EngineError: A setting is refused, or the audit file cannot be opened.
@@ -169,6 +169,7 @@ class Engine:
         traceparent: str | None = None,
         authorization: str | None = None,
         peer: str | None = None,
+        tracestate: str | None = None,
     ) -> bytes:
         """Judges one operation; any bytes are answered with a decision.
 
@@ -179,6 +180,7 @@ class Engine:
             traceparent: W3C trace context of the call.
             authorization: The call's `authorization` metadata.
             peer: Address of the peer, for the audit record.
+            tracestate: W3C trace state of the call.
 
         Returns:
             `authz.v1.CheckResponse`.
@@ -192,6 +194,7 @@ class Engine:
         traceparent: str | None = None,
         authorization: str | None = None,
         peer: str | None = None,
+        tracestate: str | None = None,
     ) -> bytes:
         """Judges several operations on one snapshot; any bytes are answered with decisions.
 
@@ -202,6 +205,7 @@ class Engine:
             traceparent: As for `check`.
             authorization: As for `check`.
             peer: As for `check`.
+            tracestate: As for `check`.
 
         Returns:
             `authz.v1.BatchCheckResponse`.
@@ -215,6 +219,7 @@ class Engine:
         traceparent: str | None = None,
         authorization: str | None = None,
         peer: str | None = None,
+        tracestate: str | None = None,
     ) -> bytes:
         """Judges one HTTP request for Envoy; any bytes are answered, and only a permit has `status.code` 0.
 
@@ -225,6 +230,7 @@ class Engine:
             traceparent: As for `check`.
             authorization: Ignored: an HTTP request brings its own.
             peer: As for `check`.
+            tracestate: As for `check`.
 
         Returns:
             `envoy.service.auth.v3.CheckResponse`.
@@ -238,6 +244,7 @@ class Engine:
         traceparent: str | None = None,
         authorization: str | None = None,
         peer: str | None = None,
+        tracestate: str | None = None,
     ) -> bytes:
         """Judges without effect and tells everything; whoever asks needs a permit for `authz.explain`.
 
@@ -248,6 +255,7 @@ class Engine:
             traceparent: As for `check`.
             authorization: Who asks.
             peer: As for `check`.
+            tracestate: As for `check`.
 
         Returns:
             `authz.v1.ExplainResponse`.
@@ -276,6 +284,17 @@ class Engine:
         """What was counted: `(name, help, kind, [(sample name, labels, value)])`, kind as Prometheus names it.
 
         Counter families are named without `_total`; their samples with it.
+        """
+
+    def spans(self, most: int) -> bytes:
+        """Takes the oldest spans that wait to be exported.
+
+        Args:
+            most: So many at most.
+
+        Returns:
+            JSON array of `{trace_id, span_id, parent_id, trace_state, name, start_ns, end_ns, failed, decision_id,
+            decision, reason_code, operation, bundle_revision, enforcer, listener, verify_ns, decide_ns}`.
         """
 
     def close(self) -> None:

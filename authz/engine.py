@@ -339,6 +339,7 @@ class Engine:
             facts.traceparent,
             facts.authorization,
             facts.peer,
+            facts.tracestate,
         )
 
     def batch_check(self, request: bytes, facts: CallFacts) -> bytes:
@@ -358,6 +359,7 @@ class Engine:
             facts.traceparent,
             facts.authorization,
             facts.peer,
+            facts.tracestate,
         )
 
     def envoy_check(self, request: bytes, facts: CallFacts) -> bytes:
@@ -377,6 +379,7 @@ class Engine:
             facts.traceparent,
             facts.authorization,
             facts.peer,
+            facts.tracestate,
         )
 
     def explain(self, request: bytes, facts: CallFacts) -> bytes:
@@ -400,6 +403,7 @@ class Engine:
                 facts.traceparent,
                 facts.authorization,
                 facts.peer,
+                facts.tracestate,
             )
         except _native.ApiError as error:
             raise ApiError(error.reason_code, error.grpc_code, error.message) from error
@@ -440,6 +444,18 @@ class Engine:
             )
             for name, text, kind, samples in self._native.metrics()
         )
+
+    def spans(self, most: int) -> list[dict[str, Any]]:
+        """Take the oldest spans that wait to be exported.
+
+        Args:
+            most: So many at most.
+
+        Returns:
+            One mapping a span; none where there are no traces.
+        """
+        taken: list[dict[str, Any]] = json.loads(self._native.spans(most))
+        return taken
 
     def close(self) -> None:
         """Flush the audit and let go of everything; later calls deny."""

@@ -86,6 +86,8 @@ class CallFacts:
     """`authorization` metadata; several are joined by a comma, which no verifier accepts."""
     peer: str | None = None
     """Peer address, for the audit."""
+    tracestate: str | None = None
+    """W3C trace state; several are joined."""
 
 
 class MetricKind(StrEnum):

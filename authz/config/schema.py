@@ -379,7 +379,6 @@ class Config(_Strict):
     credentials: Any = _later("Keys of the task credentials that are issued.")
     approvals: Any = _later("How people are asked to decide.")
     guards: Any = _later("Keys whose signed confidence is believed.")
-    tracing: Any = _later("Where spans are sent.")
 
 
 def json_schema() -> dict[str, Any]:

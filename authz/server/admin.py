@@ -14,12 +14,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from authz.errors import ApiError, AuthzError, UnavailableError
 from authz.model import CallFacts
-from authz.server.decisions import AUTHORIZER, RawHandler, facts_of
+from authz.server.decisions import AUTHORIZER, RawHandler, facts_of, traceparent_of
 from authz.server.grpc_listener import Services
 from authz.server.readiness import Readiness
 from authz.server.status import abort, not_in_this_version, status_code
 from authz.server.world import World
 from authz.telemetry import Metrics
+from authz.telemetry.context import in_trace
 from authz.v1 import admin_pb2
 
 __all__ = ["ADMIN", "Administration", "Explains"]
@@ -73,6 +74,10 @@ class Administration:
         self, service: str, method: str, answer: Callable[[bytes, grpc.ServicerContext], bytes]
     ) -> RawHandler:
         def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
+            with in_trace(traceparent_of(context)):
+                return handled(request, context)
+
+        def handled(request: bytes, context: grpc.ServicerContext) -> bytes:
             error: AuthzError | None = None
             answered = b""
             try:

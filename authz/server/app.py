@@ -1,5 +1,6 @@
 """Builds a node from its configuration, runs it, and takes it down again. Nothing else builds objects."""
 
+import os
 import signal
 import time
 from contextlib import ExitStack
@@ -29,7 +30,7 @@ from authz.server.status import not_in_this_version
 from authz.server.tls import read_tls
 from authz.server.watch import Watch
 from authz.server.world import World
-from authz.telemetry import Logger, Metrics
+from authz.telemetry import Logger, Metrics, TraceExport
 from authz.v1 import approvals_pb2, credentials_pb2, tasks_pb2
 
 __all__ = ["Node", "engine_settings", "listener_rules"]
@@ -115,6 +116,7 @@ class _Parts:
     http: HttpListener | None
     watch: Watch | None
     metrics: Metrics
+    traces: TraceExport | None
 
 
 class Node:
@@ -142,6 +144,8 @@ class Node:
     def start(self) -> None:
         """Open every listener."""
         parts = self._parts
+        if parts.traces is not None:
+            parts.traces.start(parts.engine.spans)
         for listener in parts.listeners:
             listener.server.start()
         if parts.http is not None:
@@ -202,6 +206,8 @@ class Node:
         parts.executor.shutdown(wait=False)
         parts.admin_executor.shutdown(wait=False)
         parts.side.close()
+        if parts.traces is not None:
+            parts.traces.close()
         parts.engine.close()
         if parts.http is not None:
             parts.http.close()
@@ -243,7 +249,13 @@ class Node:
         config, log = self._config, self._log
         metrics = Metrics()
         _make_folder(config.audit.path)
-        engine = Engine(engine_settings(config))
+        traces = TraceExport.from_environment(os.environ, __version__, log)
+        settings = engine_settings(config)
+        if traces is not None:
+            undo.callback(traces.close)
+            settings["trace"] = traces.settings.engine()
+            _trace_metrics(metrics, traces)
+        engine = Engine(settings)
         undo.callback(engine.close)
         metrics.pull(engine.metrics)
         world = World(config, engine, listener_rules(config), metrics=metrics, log=log)
@@ -305,6 +317,7 @@ class Node:
             http,
             watch,
             metrics,
+            traces,
         )
 
     def _bind(
@@ -449,6 +462,19 @@ def _executor_metrics(metrics: Metrics, executor: BoundedExecutor) -> None:
         "authz_stalled_total",
         "Calls cancelled because their request did not come.",
         lambda: float(executor.stalled),
+    )
+
+
+def _trace_metrics(metrics: Metrics, traces: TraceExport) -> None:
+    metrics.counted(
+        "authz_trace_spans_exported_total",
+        "Spans that were sent.",
+        lambda: float(traces.exported),
+    )
+    metrics.counted(
+        "authz_trace_spans_failed_total",
+        "Spans that could not be sent.",
+        lambda: float(traces.failed),
     )
 
 

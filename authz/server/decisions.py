@@ -14,6 +14,7 @@ import grpc
 
 from authz.model import CallFacts, Surface
 from authz.server.executor import Turn
+from authz.telemetry.context import in_trace
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
 from authz.thirdparty.envoy.type.v3 import http_status_pb2
 from authz.v1 import authorizer_pb2, decision_pb2, options_pb2, reason_pb2
@@ -26,7 +27,9 @@ __all__ = [
     "Decisions",
     "Observe",
     "RawHandler",
+    "facts_of",
     "last_resort",
+    "traceparent_of",
 ]
 
 AUTHORIZER: Final = "authz.v1.Authorizer"
@@ -126,8 +129,8 @@ class Decisions:
         default = self.default_deadline
         clock = time.perf_counter
 
-        def denied(error: BaseException) -> bytes:
-            with suppress(BaseException):
+        def denied(error: BaseException, context: grpc.ServicerContext) -> bytes:
+            with suppress(BaseException), in_trace(traceparent_of(context)):
                 self.failed(error)
             try:
                 return refuse(surface, "UNAVAILABLE")
@@ -145,7 +148,7 @@ class Decisions:
                 else:
                     reply = judge(request, facts_of(context, listener, default - turn.waited()))
             except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
-                reply = denied(error)
+                reply = denied(error, context)
             # Neither a log nor a metric that fails may turn the answer into an RPC error.
             with suppress(BaseException):
                 observe(clock() - started)
@@ -165,7 +168,8 @@ def facts_of(context: grpc.ServicerContext, listener: str, default: float) -> Ca
     Returns:
         The facts.
     """
-    traceparent: str | None = None
+    traceparents: list[str] = []
+    tracestates: list[str] = []
     authorization: str | None = None
     for key, value in context.invocation_metadata() or ():
         if key == "authorization":
@@ -173,8 +177,31 @@ def facts_of(context: grpc.ServicerContext, listener: str, default: float) -> Ca
             # Two of them: joined, so that neither is believed.
             authorization = text if authorization is None else f"{authorization},{text}"
         elif key == "traceparent":
-            traceparent = value if isinstance(value, str) else None
+            traceparents.append(value if isinstance(value, str) else "")
+        elif key == "tracestate":
+            tracestates.append(value if isinstance(value, str) else "")
     # The stub says that it is always there; without a deadline it is infinitely far.
     left: float | None = context.time_remaining()
     remaining = left if left is not None and left < _FAR else default
-    return CallFacts(listener, remaining, traceparent, authorization, context.peer())
+    return CallFacts(
+        listener,
+        remaining,
+        # One, or none at all (W3C Trace Context §3.2).
+        traceparents[0] if len(traceparents) == 1 else None,
+        authorization,
+        context.peer(),
+        ",".join(tracestates) or None,
+    )
+
+
+def traceparent_of(context: grpc.ServicerContext) -> str | None:
+    """Read a call's `traceparent`.
+
+    Args:
+        context: The call.
+
+    Returns:
+        The only one; none where there are several.
+    """
+    found = [value for key, value in context.invocation_metadata() or () if key == "traceparent"]
+    return found[0] if len(found) == 1 and isinstance(found[0], str) else None

@@ -11,6 +11,7 @@ from typing import Any, Final, TextIO
 import structlog
 
 from authz.config import Log, LogFormat
+from authz.telemetry.context import current_trace
 
 __all__ = ["Logger", "make_logger"]
 
@@ -27,6 +28,13 @@ def _hide_tokens(
     for key, value in event.items():
         if isinstance(value, str) and "eyJ" in value:
             event[key] = _TOKEN.sub("(token)", value)
+    return event
+
+
+def _add_trace(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    event.update(current_trace())
     return event
 
 
@@ -50,6 +58,7 @@ def make_logger(settings: Log, stream: TextIO) -> Logger:
         structlog.WriteLogger(stream),
         processors=[
             structlog.processors.add_log_level,
+            _add_trace,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             structlog.processors.format_exc_info,
             structlog.processors.UnicodeDecoder(),

@@ -253,7 +253,12 @@ def test_the_engine_gets_what_the_transport_knows(server: Server) -> None:
     call(
         b"x",
         timeout=7,
-        metadata=(("traceparent", "00-a-b-01"), ("authorization", "one"), ("authorization", "two")),
+        metadata=(
+            ("traceparent", "00-a-b-01"),
+            ("tracestate", "x=1"),
+            ("authorization", "one"),
+            ("authorization", "two"),
+        ),
     )
 
     (facts,) = server.engine.seen
@@ -262,6 +267,7 @@ def test_the_engine_gets_what_the_transport_knows(server: Server) -> None:
     # On the wire grpc rounds it up by a few milliseconds.
     assert 0 < facts.remaining <= 7.1
     assert facts.traceparent == "00-a-b-01"
+    assert facts.tracestate == "x=1"
     assert facts.authorization == "one,two"
     assert (facts.peer or "").startswith("ipv4:127.0.0.1")
 

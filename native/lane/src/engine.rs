@@ -33,7 +33,8 @@ use crate::probe::ProbeRate;
 use crate::proto::authz::v1 as wire;
 use crate::proto::envoy::service::auth::v3 as ext_authz;
 use crate::record::{self, Origin};
-use crate::settings::{EngineError, Settings, Surface};
+use crate::settings::{EngineError, Lane, Settings, Surface};
+use crate::trace::{self, Ids, Span, Tracing};
 use crate::world::{Enforcer, Loaded, Way, World};
 
 /// The operations of ours that policy judges.
@@ -52,12 +53,16 @@ pub struct Transport<'a> {
     pub remaining: Option<Duration>,
     /// When it was received.
     pub received: Instant,
-    /// W3C `traceparent`.
+    /// W3C `traceparent` of the call; a request of a proxy may bring one too.
     pub trace_parent: Option<&'a str>,
+    /// W3C `tracestate`.
+    pub trace_state: Option<&'a str>,
     /// `authorization` metadata of the gRPC call.
     pub authorization: Option<&'a str>,
     /// Address of the peer, for the record.
     pub peer: Option<&'a str>,
+    /// Which server it came by.
+    pub lane: Lane,
 }
 
 impl<'a> Transport<'a> {
@@ -69,8 +74,10 @@ impl<'a> Transport<'a> {
             remaining: None,
             received: Instant::now(),
             trace_parent: None,
+            trace_state: None,
             authorization: None,
             peer: None,
+            lane: Lane::Python,
         }
     }
 
@@ -157,6 +164,7 @@ pub struct Engine {
     audit: AuditWriter,
     metrics: Metrics,
     probes: ProbeRate,
+    tracing: Option<Tracing>,
 }
 
 /// A decision that waits for its record.
@@ -172,7 +180,8 @@ pub(crate) struct Pending {
 /// What a second record of the decision would need.
 struct Recorded {
     peer: String,
-    trace: Option<(String, String)>,
+    trace: Option<Ids>,
+    lane: Lane,
 }
 
 enum Reply {
@@ -209,6 +218,7 @@ impl Engine {
                 settings.probe_burst,
                 settings.probe_callers,
             ),
+            tracing: settings.trace.map(Tracing::new),
             settings,
         })
     }
@@ -242,7 +252,7 @@ impl Engine {
     }
 
     fn answer(&self, surface: Surface, request: &[u8], transport: &Transport<'_>) -> Vec<u8> {
-        self.guarded(surface, || {
+        self.guarded(transport.lane, surface, || {
             let mut pending = self.begin(surface, request, transport);
             let recorded = self.wait(&mut pending);
             self.finish(pending, recorded)
@@ -259,7 +269,7 @@ impl Engine {
         let begun = catch_unwind(AssertUnwindSafe(|| self.begin(surface, request, transport)));
         let Ok(mut pending) = begun else {
             self.metrics.panicked();
-            return self.refusal(surface, ReasonCode::Unavailable);
+            return self.refuse(transport.lane, surface, ReasonCode::Unavailable);
         };
         let recorded = match pending.take_ticket() {
             Some(ticket) => {
@@ -268,7 +278,7 @@ impl Engine {
             }
             None => Ok(()),
         };
-        self.guarded(surface, || self.finish(pending, recorded))
+        self.guarded(transport.lane, surface, || self.finish(pending, recorded))
     }
 
     /// Whether decisions can be made and recorded.
@@ -278,10 +288,15 @@ impl Engine {
     }
 
     /// Runs what answers; where it panics, the answer is a denial.
-    pub(crate) fn guarded(&self, surface: Surface, run: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
+    pub(crate) fn guarded(
+        &self,
+        lane: Lane,
+        surface: Surface,
+        run: impl FnOnce() -> Vec<u8>,
+    ) -> Vec<u8> {
         catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
             self.metrics.panicked();
-            self.refusal(surface, ReasonCode::Unavailable)
+            self.refuse(lane, surface, ReasonCode::Unavailable)
         })
     }
 
@@ -361,6 +376,7 @@ impl Engine {
         };
         match envoy::of_request(&message, &self.settings) {
             Ok(mut parsed) => {
+                let transport = &parsed.trace.over(transport);
                 self.judge(&mut judgement, &mut parsed.ask, transport, false);
                 let reply = Reply::Envoy { remove: parsed.remove };
                 self.record(judgement, &parsed.ask.evidence, transport, reply)
@@ -639,9 +655,10 @@ impl Engine {
         transport: &Transport<'_>,
         reply: Reply,
     ) -> Pending {
-        let trace = transport.trace_parent.and_then(trace_parent);
+        let trace =
+            trace::ids(self.tracing.as_ref(), transport.trace_parent, transport.trace_state);
         let peer = transport.peer.filter(|peer| peer.len() <= limits::PEER).unwrap_or_default();
-        let origin = self.origin(peer, trace);
+        let origin = self.origin(peer, trace.as_ref());
         let durability = if judgement.tier.is_some_and(|tier| tier >= Tier::High) {
             Durability::Synced
         } else if judgement.outcome() == Outcome::Deny {
@@ -663,10 +680,7 @@ impl Engine {
         };
         Pending {
             judgement,
-            line: Recorded {
-                peer: peer.to_owned(),
-                trace: trace.map(|(trace, span)| (trace.to_owned(), span.to_owned())),
-            },
+            line: Recorded { peer: peer.to_owned(), trace, lane: transport.lane },
             reply,
             ticket,
             received: transport.received,
@@ -681,8 +695,13 @@ impl Engine {
         }
     }
 
-    fn origin<'a>(&'a self, peer: &'a str, trace: Option<(&'a str, &'a str)>) -> Origin<'a> {
-        Origin { peer, trace, node_id: &self.settings.node_id, version: &self.settings.version }
+    fn origin<'a>(&'a self, peer: &'a str, trace: Option<&'a Ids>) -> Origin<'a> {
+        Origin {
+            peer,
+            trace: trace.map(Ids::of_record),
+            node_id: &self.settings.node_id,
+            version: &self.settings.version,
+        }
     }
 
     /// Longest wait for a durable record, as a point in time.
@@ -705,7 +724,7 @@ impl Engine {
     pub(crate) fn finish(&self, pending: Pending, recorded: Result<(), AuditError>) -> Vec<u8> {
         let Pending { judgement, line, reply, received, deadline, .. } = pending;
         let judgement = self.settle(judgement, &line, deadline, recorded);
-        self.count(&judgement, received);
+        self.count(&judgement, received, line.lane, line.trace.as_ref());
         match reply {
             Reply::Own => {
                 let decision = Some(answer::decision(&judgement));
@@ -735,15 +754,13 @@ impl Engine {
         if let Err(error) = outcome {
             let before = judgement.outcome();
             judgement.refuse(unrecorded(error));
-            let trace =
-                recorded.trace.as_ref().map(|(trace, span)| (trace.as_str(), span.as_str()));
-            let origin = self.origin(&recorded.peer, trace);
+            let origin = self.origin(&recorded.peer, recorded.trace.as_ref());
             self.record_refusal(record::line(&judgement, &[], origin, Some(before)));
         }
         judgement
     }
 
-    fn count(&self, judgement: &Judgement, received: Instant) {
+    fn count(&self, judgement: &Judgement, received: Instant, lane: Lane, trace: Option<&Ids>) {
         self.metrics.decided(
             judgement.outcome(),
             judgement.reason(),
@@ -752,7 +769,11 @@ impl Engine {
             judgement.surface,
             true,
         );
-        self.metrics.took(judgement.surface, received.elapsed());
+        let took = received.elapsed();
+        self.metrics.took(lane, judgement.surface, took);
+        if let Some((tracing, ids)) = self.tracing.as_ref().zip(trace) {
+            tracing.end(ids, judgement, took);
+        }
     }
 
     /// Judges a batch: SNAPSHOT, PROBE items, at most 100; anything else is BAD_INPUT for every item.
@@ -760,7 +781,7 @@ impl Engine {
     /// Items that cannot be counted, or are too many, get one decision together.
     #[must_use]
     pub fn batch_check(&self, request: &[u8], transport: &Transport<'_>) -> Vec<u8> {
-        self.guarded(Surface::BatchCheck, || self.batch(request, transport))
+        self.guarded(transport.lane, Surface::BatchCheck, || self.batch(request, transport))
     }
 
     fn batch(&self, request: &[u8], transport: &Transport<'_>) -> Vec<u8> {
@@ -798,7 +819,7 @@ impl Engine {
         for mut item in pending {
             let recorded = self.wait(&mut item);
             let judgement = self.settle(item.judgement, &item.line, item.deadline, recorded);
-            self.count(&judgement, item.received);
+            self.count(&judgement, item.received, item.line.lane, item.line.trace.as_ref());
             decisions.push(answer::decision(&judgement));
         }
         wire::BatchCheckResponse { decisions }.encode_to_vec()
@@ -851,7 +872,8 @@ impl Engine {
         let mut pending = pending;
         let recorded = self.wait(&mut pending);
         let judgement = self.settle(pending.judgement, &pending.line, pending.deadline, recorded);
-        self.count(&judgement, pending.received);
+        let line = &pending.line;
+        self.count(&judgement, pending.received, line.lane, line.trace.as_ref());
         let facts = record::facts_of(&judgement, &mut Vec::new());
         let facts =
             serde_json::to_vec(&serde_json::json!({ "arguments": facts })).unwrap_or_default();
@@ -874,7 +896,8 @@ impl Engine {
         let mut pending = self.record(judgement, &[], transport, Reply::Own);
         let recorded = self.wait(&mut pending);
         let judgement = self.settle(pending.judgement, &pending.line, pending.deadline, recorded);
-        self.count(&judgement, pending.received);
+        let line = &pending.line;
+        self.count(&judgement, pending.received, line.lane, line.trace.as_ref());
         match judgement.permit() {
             Some(_) => Ok(()),
             None => Err(ApiError::of(judgement.reason(), judgement.message())),
@@ -917,6 +940,11 @@ impl Engine {
     /// Counted and recorded; never waits.
     #[must_use]
     pub fn refusal(&self, surface: Surface, reason: ReasonCode) -> Vec<u8> {
+        self.refuse(Lane::Python, surface, reason)
+    }
+
+    /// As [`Engine::refusal`], of either lane.
+    pub(crate) fn refuse(&self, lane: Lane, surface: Surface, reason: ReasonCode) -> Vec<u8> {
         let reason = match reason {
             ReasonCode::Overloaded | ReasonCode::Deadline => reason,
             _ => ReasonCode::Unavailable,
@@ -926,7 +954,7 @@ impl Engine {
         let mut judgement = self.judgement(surface, world, &Transport::by(""));
         judgement.refuse(Refused::new(reason, Step::Identify, reason.row().title));
         self.record_refusal(record::line(&judgement, &[], self.origin("", None), None));
-        self.count(&judgement, received);
+        self.count(&judgement, received, lane, None);
         match surface {
             Surface::ExtAuthz => {
                 answer::envoy(&judgement, &[], self.settings.envoy_error_response).encode_to_vec()
@@ -1015,8 +1043,15 @@ impl Engine {
             cache_hits: self.tokens.hits(),
             cache_misses: self.tokens.misses(),
             audit: &self.audit.health(),
+            spans_dropped: self.tracing.as_ref().map_or(0, Tracing::dropped),
             version: &self.settings.version,
         })
+    }
+
+    /// Takes the oldest spans that wait to be exported, at most so many; none where there are no traces.
+    #[must_use]
+    pub fn spans(&self, most: usize) -> Vec<Span> {
+        self.tracing.as_ref().map_or_else(Vec::new, |tracing| tracing.take(most))
     }
 
     /// Writes and syncs the audit queue. Later requests are denied, since nothing can record them. Idempotent.
@@ -1152,24 +1187,4 @@ fn kernel_facts<'a>(judgement: &'a Judgement, chain: &'a [Principal]) -> Facts<'
         },
         confidence: 0,
     }
-}
-
-/// Trace id and parent id of a W3C `traceparent` (Trace Context §3.2.2), where it is well-formed.
-fn trace_parent(value: &str) -> Option<(&str, &str)> {
-    let mut parts = value.split('-');
-    let (version, trace, span, flags) =
-        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_hex = |text: &str, length: usize| {
-        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let is_zero = |text: &str| text.bytes().all(|byte| byte == b'0');
-    let is_valid = is_hex(version, 2)
-        && version != "ff"
-        && (version != "00" || parts.next().is_none())
-        && is_hex(trace, 32)
-        && !is_zero(trace)
-        && is_hex(span, 16)
-        && !is_zero(span)
-        && is_hex(flags, 2);
-    is_valid.then_some((trace, span))
 }

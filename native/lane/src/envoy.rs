@@ -9,9 +9,11 @@ use authz_kernel::routes::Body;
 use authz_token::{Role, Scheme};
 
 use crate::ask::{self, Ask, Refused, Step, Target};
+use crate::engine::Transport;
 use crate::limits;
 use crate::proto::envoy::service::auth::v3::{CheckRequest, attribute_context::HttpRequest};
 use crate::settings::Settings;
+use crate::trace;
 
 /// Headers that bring credentials and names; each may stand once.
 const AUTHORIZATION: &str = "authorization";
@@ -20,6 +22,8 @@ const SUBJECT: &str = "authz-subject";
 const CREDENTIAL: &str = "authz-credential";
 const TASK: &str = "authz-task";
 const BAGGAGE: &str = "baggage";
+const TRACE_PARENT: &str = "traceparent";
+const TRACE_STATE: &str = "tracestate";
 const PARTIAL: &str = "x-envoy-auth-partial-body";
 const LENGTH: &str = "content-length";
 const TRANSFER: &str = "transfer-encoding";
@@ -38,6 +42,26 @@ pub(crate) struct Parsed<'a> {
     pub(crate) ask: Ask<'a>,
     /// Inbound headers that must not reach the upstream, sorted.
     pub(crate) remove: Vec<String>,
+    /// The request's own place in a trace.
+    pub(crate) trace: Trace<'a>,
+}
+
+/// W3C Trace Context of the request that the proxy asks about.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Trace<'a> {
+    parent: Option<&'a str>,
+    state: Option<&'a str>,
+}
+
+impl<'a> Trace<'a> {
+    /// The call with the request's trace, unless it has one itself: a proxy that traces puts its own span there, which is
+    /// nearer.
+    pub(crate) fn over(self, transport: &Transport<'a>) -> Transport<'a> {
+        if transport.trace_parent.is_some_and(|value| trace::parent(value).is_some()) {
+            return *transport;
+        }
+        Transport { trace_parent: self.parent, trace_state: self.state, ..*transport }
+    }
 }
 
 /// Reads a request.
@@ -73,6 +97,7 @@ pub(crate) fn of_request<'a>(
         None => Vec::new(),
     };
     let remove = headers.to_remove()?;
+    let trace = Trace { parent: headers.only(TRACE_PARENT), state: headers.only(TRACE_STATE) };
     let ask = Ask {
         evidence,
         target: Target::Http {
@@ -88,7 +113,7 @@ pub(crate) fn of_request<'a>(
         has_approval: false,
         probe: false,
     };
-    Ok(Parsed { ask, remove })
+    Ok(Parsed { ask, remove, trace })
 }
 
 fn bounds(http: &HttpRequest) -> Result<(), Refused> {
@@ -168,6 +193,13 @@ impl<'a> Headers<'a> {
             return Err(Refused::credential(format!("`{name}` came more than once")));
         }
         Ok(value)
+    }
+
+    /// The value of a header that counts only where it stands once.
+    fn only(&self, name: &str) -> Option<&'a str> {
+        let mut values = self.all(name);
+        let value = values.next();
+        value.filter(|_| values.next().is_none())
     }
 
     /// A pseudo header, where the proxy shows it, says what the field says.

@@ -34,7 +34,7 @@ use crate::proto::google::rpc::{ErrorInfo, Status};
 use crate::proto::grpc::health::v1::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
 };
-use crate::settings::{EngineError, Surface};
+use crate::settings::{EngineError, Lane as WhichLane, Surface};
 
 const AUTHORIZER: &str = "authz.v1.Authorizer";
 const AUTHORIZATION: &str = "envoy.service.auth.v3.Authorization";
@@ -395,12 +395,13 @@ impl Lane {
         received: Instant,
     ) -> Response<Body> {
         let Ok(_permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            return reply(self.engine.refusal(surface, ReasonCode::Overloaded));
+            return reply(self.engine.refuse(WhichLane::Fast, surface, ReasonCode::Overloaded));
         };
         let (parts, body) = request.into_parts();
         let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
         let remaining = header("grpc-timeout").and_then(grpc_timeout);
         let authorization = authorization(&parts.headers);
+        let trace_state = trace_state(&parts.headers);
         let peer = peer(&parts.extensions);
         // A message that is too long is read as far as shows it, and then is what it is: no request.
         let most = self.engine.max_message_bytes().saturating_add(1);
@@ -408,15 +409,17 @@ impl Lane {
         // A sender that never ends its message would hold its permit for ever, and in the end all of them.
         let patience = remaining.unwrap_or(self.receive).min(self.receive);
         let Ok(message) = tokio::time::timeout(patience, read).await else {
-            return reply(self.engine.refusal(surface, ReasonCode::Deadline));
+            return reply(self.engine.refuse(WhichLane::Fast, surface, ReasonCode::Deadline));
         };
         let transport = Transport {
             listener: &self.listener,
             remaining,
             received,
-            trace_parent: header("traceparent"),
+            trace_parent: trace_parent(&parts.headers),
+            trace_state: trace_state.as_deref(),
             authorization: authorization.as_deref(),
             peer: peer.as_deref(),
+            lane: WhichLane::Fast,
         };
         reply(self.engine.answer_async(surface, &message, &transport).await)
     }
@@ -483,6 +486,20 @@ fn authorization(headers: &HeaderMap) -> Option<String> {
         .iter()
         .map(|value| String::from_utf8_lossy(value.as_bytes()))
         .collect();
+    (!values.is_empty()).then(|| values.join(","))
+}
+
+/// W3C `traceparent`: one, or none at all (Trace Context §3.2).
+fn trace_parent(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all("traceparent").iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
+}
+
+/// W3C `tracestate`, which may be split over several headers (Trace Context §3.3.1.1).
+fn trace_state(headers: &HeaderMap) -> Option<String> {
+    let values: Vec<&str> =
+        headers.get_all("tracestate").iter().map_while(|value| value.to_str().ok()).collect();
     (!values.is_empty()).then(|| values.join(","))
 }
 
@@ -575,6 +592,20 @@ mod tests {
         assert_eq!(Some("Bearer a,Bearer b"), authorization(&headers).as_deref());
         headers.insert("authorization", HeaderValue::from_bytes(b"Bearer \xff").unwrap());
         assert!(crate::ask::authorization(&authorization(&headers).unwrap()).is_err());
+    }
+
+    /// Two parents are none; several states are one.
+    #[test]
+    fn trace_context_is_one_parent() {
+        let mut headers = HeaderMap::new();
+        assert_eq!((None, None), (trace_parent(&headers), trace_state(&headers)));
+        headers.append("traceparent", HeaderValue::from_static("00-a"));
+        headers.append("tracestate", HeaderValue::from_static("a=1"));
+        headers.append("tracestate", HeaderValue::from_static("b=2"));
+        assert_eq!(Some("00-a"), trace_parent(&headers));
+        assert_eq!(Some("a=1,b=2"), trace_state(&headers).as_deref());
+        headers.append("traceparent", HeaderValue::from_static("00-b"));
+        assert_eq!(None, trace_parent(&headers));
     }
 
     /// Units of `grpc-timeout`; anything else is no deadline.

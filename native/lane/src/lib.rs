@@ -16,11 +16,13 @@ mod probe;
 pub mod proto;
 mod record;
 pub mod settings;
+mod trace;
 mod world;
 
 pub use engine::{ApiError, Engine, Status, Transport};
 pub use fast::{FastLane, FastListener, FastSettings, FastTls};
-pub use settings::{EnforcerSpec, EngineError, Listener, Settings, Surface};
+pub use settings::{EnforcerSpec, EngineError, Lane, Listener, Settings, Surface};
+pub use trace::{Span, TraceSettings};
 pub use world::World;
 
 /// How this code was compiled: `release` or `debug`.

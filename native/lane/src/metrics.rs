@@ -10,7 +10,7 @@ use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
 use authz_state::AuditHealth;
 
-use crate::settings::Surface;
+use crate::settings::{Lane, Surface};
 
 /// Upper bounds of the histograms' buckets, in seconds.
 pub const BUCKETS: [f64; 16] = [
@@ -145,7 +145,7 @@ impl Histogram {
 pub(crate) struct Metrics {
     decisions: RwLock<HashMap<DecisionKey, AtomicU64>>,
     systems: RwLock<BTreeMap<String, SystemId>>,
-    durations: [Histogram; Surface::ALL.len()],
+    durations: [[Histogram; Surface::ALL.len()]; Lane::ALL.len()],
     verify: Histogram,
     panics: AtomicU64,
 }
@@ -193,8 +193,9 @@ impl Metrics {
         decisions.entry(key).or_default().fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn took(&self, surface: Surface, time: Duration) {
-        if let Some(histogram) = self.durations.get(surface as usize) {
+    pub(crate) fn took(&self, lane: Lane, surface: Surface, time: Duration) {
+        let histograms = self.durations.get(lane as usize);
+        if let Some(histogram) = histograms.and_then(|lane| lane.get(surface as usize)) {
             histogram.observe(time);
         }
     }
@@ -262,6 +263,11 @@ impl Metrics {
                 "1 while the audit file can be written.",
                 u64::from(gauges.audit.writable),
             ),
+            plain(
+                "authz_trace_spans_dropped",
+                "Spans that found the queue of the exporter full.",
+                gauges.spans_dropped,
+            ),
             plain("authz_panics", "Decisions that failed inside; each was denied.", self.panics()),
             Family {
                 name: "authz_build_info",
@@ -313,9 +319,16 @@ impl Metrics {
     fn duration_family(&self) -> Family {
         let name = "authz_decision_duration_seconds";
         let mut samples = Vec::new();
-        for (surface, histogram) in Surface::ALL.into_iter().zip(&self.durations) {
-            let labels = [("surface", surface.as_str().to_owned())];
-            histogram.samples(name, &labels, &mut samples);
+        for (lane, histograms) in Lane::ALL.into_iter().zip(&self.durations) {
+            for (surface, histogram) in Surface::ALL.into_iter().zip(histograms) {
+                // The fast lane answers no more.
+                if lane == Lane::Fast && !matches!(surface, Surface::Check | Surface::ExtAuthz) {
+                    continue;
+                }
+                let labels =
+                    [("lane", lane.as_str().to_owned()), ("surface", surface.as_str().to_owned())];
+                histogram.samples(name, &labels, &mut samples);
+            }
         }
         Family {
             name,
@@ -343,6 +356,7 @@ pub(crate) struct Gauges<'a> {
     pub(crate) cache_hits: u64,
     pub(crate) cache_misses: u64,
     pub(crate) audit: &'a AuditHealth,
+    pub(crate) spans_dropped: u64,
     pub(crate) version: &'a str,
 }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::trace::TraceSettings;
+
 /// Settings of an [`crate::Engine`], from JSON.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +52,9 @@ pub struct Settings {
     /// Name of this server in audit records.
     #[serde(default)]
     pub node_id: String,
+    /// Spans of decisions; none: no traces.
+    #[serde(default)]
+    pub trace: Option<TraceSettings>,
     /// Version in audit records and `authz_build_info`.
     #[serde(default = "defaults::version")]
     pub version: String,
@@ -124,6 +129,9 @@ impl Settings {
                     "engine settings: `{name}` is {value}; give {least} to {most}"
                 )));
             }
+        }
+        if let Some(defect) = self.trace.as_ref().and_then(TraceSettings::defect) {
+            return Err(EngineError(format!("engine settings: {defect}")));
         }
         for (name, value) in [("probe_rate", self.probe_rate), ("probe_burst", self.probe_burst)] {
             if !(0.0..=1e6).contains(&value) {
@@ -224,6 +232,29 @@ impl Surface {
 
     /// All surfaces.
     pub const ALL: [Self; 4] = [Self::Check, Self::BatchCheck, Self::Explain, Self::ExtAuthz];
+}
+
+/// Which server a call came by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// grpcio's.
+    Python,
+    /// [`crate::FastLane`].
+    Fast,
+}
+
+impl Lane {
+    /// The word used in metrics and configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Python => "python",
+            Self::Fast => "fast",
+        }
+    }
+
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Python, Self::Fast];
 }
 
 /// The engine could not be set up: what, where, and how to mend it.

@@ -9,7 +9,7 @@ use authz_kernel::diagnostic::{Diagnostic, Diagnostics};
 use authz_kernel::model::Location;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::{casefile, format, source};
-use authz_lane::{FastSettings, Listener, Settings, Surface, Transport, World, offline};
+use authz_lane::{FastSettings, Lane, Listener, Settings, Surface, Transport, World, offline};
 use authz_token::{TrustSpec, TrustStore};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
@@ -223,6 +223,7 @@ struct Call<'a> {
     traceparent: Option<&'a str>,
     authorization: Option<&'a str>,
     peer: Option<&'a str>,
+    tracestate: Option<&'a str>,
 }
 
 impl<'a> Call<'a> {
@@ -240,8 +241,10 @@ impl<'a> Call<'a> {
             remaining,
             received,
             trace_parent: self.traceparent,
+            trace_state: self.tracestate,
             authorization: self.authorization,
             peer: self.peer,
+            lane: Lane::Python,
         }
     }
 }
@@ -269,7 +272,7 @@ impl Engine {
         loaded.map_err(|error| engine_error(&error))
     }
 
-    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None))]
+    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None, tracestate=None))]
     #[expect(
         clippy::too_many_arguments,
         reason = "they are the call's facts, passed without a dict"
@@ -283,14 +286,15 @@ impl Engine {
         traceparent: Option<&str>,
         authorization: Option<&str>,
         peer: Option<&str>,
+        tracestate: Option<&str>,
     ) -> Bound<'py, PyBytes> {
         let received = Instant::now();
-        let call = Call { listener, remaining, traceparent, authorization, peer };
+        let call = Call { listener, remaining, traceparent, authorization, peer, tracestate };
         let answer = py.detach(|| self.inner.check(request, &call.transport(received)));
         PyBytes::new(py, &answer)
     }
 
-    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None))]
+    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None, tracestate=None))]
     #[expect(
         clippy::too_many_arguments,
         reason = "they are the call's facts, passed without a dict"
@@ -304,14 +308,15 @@ impl Engine {
         traceparent: Option<&str>,
         authorization: Option<&str>,
         peer: Option<&str>,
+        tracestate: Option<&str>,
     ) -> Bound<'py, PyBytes> {
         let received = Instant::now();
-        let call = Call { listener, remaining, traceparent, authorization, peer };
+        let call = Call { listener, remaining, traceparent, authorization, peer, tracestate };
         let answer = py.detach(|| self.inner.batch_check(request, &call.transport(received)));
         PyBytes::new(py, &answer)
     }
 
-    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None))]
+    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None, tracestate=None))]
     #[expect(
         clippy::too_many_arguments,
         reason = "they are the call's facts, passed without a dict"
@@ -325,14 +330,15 @@ impl Engine {
         traceparent: Option<&str>,
         authorization: Option<&str>,
         peer: Option<&str>,
+        tracestate: Option<&str>,
     ) -> Bound<'py, PyBytes> {
         let received = Instant::now();
-        let call = Call { listener, remaining, traceparent, authorization, peer };
+        let call = Call { listener, remaining, traceparent, authorization, peer, tracestate };
         let answer = py.detach(|| self.inner.envoy_check(request, &call.transport(received)));
         PyBytes::new(py, &answer)
     }
 
-    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None))]
+    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None, tracestate=None))]
     #[expect(
         clippy::too_many_arguments,
         reason = "they are the call's facts, passed without a dict"
@@ -346,9 +352,10 @@ impl Engine {
         traceparent: Option<&str>,
         authorization: Option<&str>,
         peer: Option<&str>,
+        tracestate: Option<&str>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let received = Instant::now();
-        let call = Call { listener, remaining, traceparent, authorization, peer };
+        let call = Call { listener, remaining, traceparent, authorization, peer, tracestate };
         let answer = py.detach(|| self.inner.explain(request, &call.transport(received)));
         let answer = answer.map_err(|error| {
             let raised = ApiError::new_err(error.to_string());
@@ -388,6 +395,12 @@ impl Engine {
             .into_iter()
             .map(|family| (family.name, family.help, family.kind.as_str(), samples(family.samples)))
             .collect()
+    }
+
+    fn spans<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let spans = py.detach(|| serde_json::to_vec(&self.inner.spans(most)));
+        let spans = spans.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        Ok(PyBytes::new(py, &spans))
     }
 
     fn close(&self, py: Python<'_>) {

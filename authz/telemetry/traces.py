@@ -1,0 +1,334 @@
+"""Traces: the engine makes a span of each sampled decision; a thread pulls them and sends them on.
+
+Where to, and how much, say the standard `OTEL_*` variables. Nothing here is on the path of a decision: the
+engine's queue is bounded, a span that finds it full is dropped and counted, and a collector that does not answer
+holds only this module's own thread.
+"""
+
+import importlib
+import logging
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from authz.telemetry.log import Logger
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+__all__ = ["TraceExport", "TraceSettings", "read_settings"]
+
+_GRPC: Final = "opentelemetry.exporter.otlp.proto.grpc.trace_exporter"
+_HTTP: Final = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
+_LONGEST_PAUSE: Final = 0.2
+_FLUSH: Final = 2.0
+_SAMPLERS: Final = {
+    "always_on": (False, 1.0),
+    "always_off": (False, 0.0),
+    "traceidratio": (False, None),
+    "parentbased_always_on": (True, 1.0),
+    "parentbased_always_off": (True, 0.0),
+    "parentbased_traceidratio": (True, None),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TraceSettings:
+    """What the environment says."""
+
+    exporter: str
+    """`otlp` or `console`."""
+    protocol: str = "grpc"
+    """Of OTLP: `grpc` or `http/protobuf`."""
+    parent_based: bool = True
+    """Follow the caller's decision where it made one."""
+    ratio: float = 1.0
+    """Share of the other traces that is sampled."""
+    queue: int = 2048
+    """Most spans that wait."""
+    batch: int = 512
+    """Most spans that are sent at once."""
+    pause: float = _LONGEST_PAUSE
+    """Seconds between two looks at the queue."""
+
+    def engine(self) -> dict[str, Any]:
+        """Give what the engine must know.
+
+        Returns:
+            Its settings.
+        """
+        return {"parent_based": self.parent_based, "ratio": self.ratio, "queue": self.queue}
+
+
+def read_settings(
+    environment: Mapping[str, str], warn: Callable[[str], object]
+) -> TraceSettings | None:
+    """Read the standard variables.
+
+    Args:
+        environment: Of the process.
+        warn: Told what is wrong; there are no traces then.
+
+    Returns:
+        The settings; none where nothing asks for traces, or what asks cannot be done.
+    """
+    said = {name: value.strip() for name, value in environment.items() if name.startswith("OTEL_")}
+    exporter = _exporter(said)
+    if exporter is None:
+        return None
+    try:
+        _one_of("OTEL_TRACES_EXPORTER", exporter, ("otlp", "console", "none"))
+        protocol = (
+            said.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+            or said.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+            or "grpc"
+        )
+        _one_of("OTEL_EXPORTER_OTLP_PROTOCOL", protocol, ("grpc", "http/protobuf"))
+        parent_based, ratio = _sampler(said)
+        queue = int(_number(said, "OTEL_BSP_MAX_QUEUE_SIZE", 2048, 1, 1_000_000))
+        batch = int(_number(said, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512, 1, 1_000_000))
+        delay = _number(said, "OTEL_BSP_SCHEDULE_DELAY", 5000, 1, 3_600_000)
+    except ValueError as error:
+        warn(f"no traces: {error}")
+        return None
+    # A queue is looked at more often than the variable says, else a second of load would overflow it.
+    pause = min(delay / 1000, _LONGEST_PAUSE)
+    return TraceSettings(exporter, protocol, parent_based, ratio, queue, min(batch, queue), pause)
+
+
+def _exporter(said: Mapping[str, str]) -> str | None:
+    if said.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return None
+    named = said.get("OTEL_TRACES_EXPORTER", "").lower()
+    if named:
+        return None if named == "none" else named
+    # `otlp` is the standard's default; here it needs a place to send to, so that nobody pays for a variable that
+    # was set for other programs.
+    endpoints = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    return "otlp" if any(said.get(name) for name in endpoints) else None
+
+
+def _sampler(said: Mapping[str, str]) -> tuple[bool, float]:
+    name = (said.get("OTEL_TRACES_SAMPLER") or "parentbased_always_on").lower()
+    _one_of("OTEL_TRACES_SAMPLER", name, tuple(_SAMPLERS))
+    parent_based, ratio = _SAMPLERS[name]
+    if ratio is None:
+        ratio = _number(said, "OTEL_TRACES_SAMPLER_ARG", 1.0, 0.0, 1.0)
+    return parent_based, ratio
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} is {value}; give one of {', '.join(known)}")
+
+
+def _number(said: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:
+    text = said.get(name)
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not least <= value <= most:
+        raise ValueError(f"{name} is {text}; give {least:g} to {most:g}")
+    return value
+
+
+class TraceExport:
+    """Pulls spans and sends them.
+
+    Args:
+        settings: What the environment says.
+        version: Version of the software.
+        log: Told when spans cannot be sent, and when they can again.
+        exporter: Sends; that of the settings where none is given.
+
+    Raises:
+        ImportError: The extra `otel` is not installed.
+        Exception: The exporter refuses its variables.
+    """
+
+    def __init__(
+        self,
+        settings: TraceSettings,
+        version: str,
+        log: Logger,
+        exporter: "SpanExporter | None" = None,
+    ) -> None:
+        self.settings = settings
+        self._log = log
+        self._resource = _resource(version)
+        self._exporter = exporter if exporter is not None else _make(settings)
+        self._pull: Callable[[int], Sequence[Mapping[str, Any]]] = lambda _: ()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="authz-traces", daemon=True)
+        self._well = True
+        self.exported = 0
+        """Spans that were sent."""
+        self.failed = 0
+        """Spans that could not be sent."""
+
+    @staticmethod
+    def from_environment(
+        environment: Mapping[str, str], version: str, log: Logger
+    ) -> "TraceExport | None":
+        """Make what the environment asks for.
+
+        Traces are no part of a decision: what cannot be had is said, and the node serves without.
+
+        Args:
+            environment: Of the process.
+            version: Version of the software.
+            log: Where it says so.
+
+        Returns:
+            The export; none where nothing asks for traces, or what asks cannot be done.
+        """
+        settings = read_settings(environment, log.warning)
+        if settings is None:
+            return None
+        try:
+            return TraceExport(settings, version, log)
+        except ImportError as error:
+            log.warning(
+                "no traces: OTEL_* asks for them, but a package is missing",
+                mend='pip install "authz-runtime[otel]"',
+                error=str(error),
+            )
+        except Exception as error:  # noqa: BLE001 - whatever an exporter makes of its variables
+            log.warning("no traces: the exporter refuses its OTEL_* variables", error=repr(error))
+        return None
+
+    def start(self, pull: Callable[[int], Sequence[Mapping[str, Any]]]) -> None:
+        """Begin to send.
+
+        Args:
+            pull: Takes the oldest spans, at most so many.
+        """
+        self._pull = pull
+        self._thread.start()
+        self._log.info("traces", exporter=self.settings.exporter, protocol=self.settings.protocol)
+
+    def close(self) -> None:
+        """Send what waits, for at most two seconds, and stop. Again: nothing."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(_FLUSH)
+        with suppress(Exception):
+            self._exporter.shutdown()
+        if self._thread.is_alive():
+            self._thread.join(_FLUSH)
+
+    def _run(self) -> None:
+        while True:
+            stopping = self._stop.wait(self.settings.pause)
+            while batch := self._pull(self.settings.batch):
+                self._send(batch)
+            if stopping:
+                return
+
+    def _send(self, batch: Sequence[Mapping[str, Any]]) -> None:
+        error = ""
+        try:
+            sent = self._exporter.export([_readable(span, self._resource) for span in batch])
+            well = sent.name == "SUCCESS"
+        except Exception as failed:  # noqa: BLE001 - the thread outlives whatever an exporter does
+            well, error = False, repr(failed)
+        if well:
+            self.exported += len(batch)
+        else:
+            self.failed += len(batch)
+        if well != self._well:
+            self._well = well
+            with suppress(Exception):
+                if well:
+                    self._log.info("spans are sent again")
+                else:
+                    self._log.warning("spans cannot be sent", error=error)
+
+
+def _make(settings: TraceSettings) -> "SpanExporter":
+    # Its own warnings are neither in our form nor bounded; `_send` tells what became of a batch.
+    library = logging.getLogger("opentelemetry")
+    library.addHandler(logging.NullHandler())
+    library.propagate = False
+    if settings.exporter == "console":
+        module, name = "opentelemetry.sdk.trace.export", "ConsoleSpanExporter"
+    else:
+        module, name = _GRPC if settings.protocol == "grpc" else _HTTP, "OTLPSpanExporter"
+    made: SpanExporter = getattr(importlib.import_module(module), name)()
+    return made
+
+
+def _resource(version: str) -> "Resource":
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - an extra
+
+    found = Resource.create({"service.version": version})
+    if str(found.attributes.get("service.name", "")).startswith("unknown_service"):
+        found = found.merge(Resource({"service.name": "authz"}))
+    return found
+
+
+def _readable(span: Mapping[str, Any], resource: "Resource") -> "ReadableSpan":
+    """Make a span of the library's, from the engine's account.
+
+    The library's own tracer cannot be told ids and times that are past.
+    """
+    from opentelemetry.sdk.trace import ReadableSpan  # noqa: PLC0415 - an extra
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope  # noqa: PLC0415
+    from opentelemetry.trace import (  # noqa: PLC0415
+        SpanContext,
+        SpanKind,
+        Status,
+        StatusCode,
+        TraceFlags,
+        TraceState,
+    )
+
+    trace_id = int(span["trace_id"], 16)
+    state = TraceState.from_header([span["trace_state"]]) if span["trace_state"] else TraceState()
+    flags = TraceFlags(TraceFlags.SAMPLED)
+    context = SpanContext(
+        trace_id, int(span["span_id"], 16), is_remote=False, trace_flags=flags, trace_state=state
+    )
+    parent = None
+    if span["parent_id"] is not None:
+        parent = SpanContext(
+            trace_id, int(span["parent_id"], 16), is_remote=True, trace_flags=flags
+        )
+    service, _, method = str(span["name"]).partition("/")
+    operation = str(span["operation"])
+    attributes = {
+        "rpc.system": "grpc",
+        "rpc.service": service,
+        "rpc.method": method,
+        "authz.decision_id": span["decision_id"],
+        "authz.decision": span["decision"],
+        "authz.reason_code": span["reason_code"],
+        "authz.operation": operation,
+        "authz.system": operation.partition(".")[0],
+        "authz.bundle.revision": span["bundle_revision"],
+        "authz.enforcer": span["enforcer"],
+        "authz.listener": span["listener"],
+        "authz.verify_ns": span["verify_ns"],
+        "authz.decide_ns": span["decide_ns"],
+    }
+    return ReadableSpan(
+        name=str(span["name"]),
+        context=context,
+        parent=parent,
+        resource=resource,
+        attributes={key: value for key, value in attributes.items() if value not in (None, "")},
+        kind=SpanKind.SERVER,
+        # A denial is an answer; only what could not be decided is an error.
+        status=Status(StatusCode.ERROR if span["failed"] else StatusCode.UNSET),
+        start_time=int(span["start_ns"]),
+        end_time=int(span["end_ns"]),
+        instrumentation_scope=InstrumentationScope("authz"),
+    )
