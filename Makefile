@@ -20,6 +20,7 @@ CARGO := cd native && cargo
 PYTEST := $(PY) -m pytest
 GHZ_VERSION := v0.121.0
 GHZ := $(CACHE)/ghz-$(GHZ_VERSION)/ghz
+PROMETHEUS := $(CACHE)/prometheus/usr/bin/prometheus
 
 # The first interpreter that runs, is new enough and can make a virtual environment.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
@@ -95,6 +96,7 @@ lint-python: setup
 	$(VENV)/bin/mypy
 	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml authz._native
 	$(VENV)/bin/lint-imports
+	$(PY) deploy/grafana/dashboard.py --check
 
 .PHONY: lint-proto
 lint-proto: $(STAMPS)/deps
@@ -127,12 +129,27 @@ test-rust: $(STAMPS)/deps ## every Rust test
 	$(CARGO) test --quiet --locked --workspace
 
 .PHONY: test-python
-test-python: setup ## every Python test, with a real Envoy
+test-python: setup test-tools ## every Python test, with a real Envoy and a real Prometheus
 	$(PYTEST)
 
 .PHONY: test-integration
-test-integration: setup ## only the tests that start servers and Envoy
+test-integration: setup test-tools ## only the tests that start servers and Envoy
 	$(PYTEST) tests/integration
+
+# A test whose tool cannot be had here is left out; the report says so.
+.PHONY: test-tools
+test-tools: ## the load generator and Prometheus, for the tests of dashboard and alerts
+	@$(MAKE) $(GHZ) || echo "make test: the test of the dashboard's queries is left out" >&2
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || $(MAKE) $(PROMETHEUS) \
+		|| echo "make test: the tests of dashboard and alerts are left out" >&2
+
+# Debian's, unpacked beside the other tools: nothing is installed, and nothing started.
+$(PROMETHEUS):
+	@command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null \
+		|| { echo "make: needs Prometheus and promtool on PATH (Debian: prometheus)" >&2; exit 1; }
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && chmod 755 "$$folder" && cd "$$folder" \
+		&& { apt-get -qq download prometheus || { apt-get -qq update && apt-get -qq download prometheus; }; } \
+		&& rm -rf $(CACHE)/prometheus && dpkg-deb -x prometheus_*.deb $(CACHE)/prometheus && touch $@
 
 .PHONY: fuzz
 fuzz: export PROPTEST_CASES := $(or $(CASES),100000)
@@ -145,6 +162,10 @@ check-fresh: ## clone HEAD into a new folder with an empty target folder, run de
 		&& CARGO_TARGET_DIR="$$folder/target" $(MAKE) -C "$$folder/authz" demo test
 
 # --- run
+
+.PHONY: dashboard
+dashboard: $(STAMPS)/deps ## write deploy/grafana/authz.json from dashboard.py
+	$(PY) deploy/grafana/dashboard.py
 
 .PHONY: demo
 demo: setup ## a throw-away trust domain, real calls over gRPC and Envoy, one table
@@ -165,7 +186,7 @@ bench-build: setup ## build the release extension, beside the one of .venv, and 
 	$(CARGO) build --quiet --locked --release -p authz-lane --example floor
 
 $(GHZ):
-	@command -v go >/dev/null || { echo "make bench: needs Go, to build the load generator ghz" >&2; exit 1; }
+	@command -v go >/dev/null || { echo "make: needs Go, to build the load generator ghz" >&2; exit 1; }
 	GOBIN=$(@D) go install github.com/bojand/ghz/cmd/ghz@$(GHZ_VERSION)
 
 .PHONY: bench

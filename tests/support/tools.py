@@ -1,0 +1,24 @@
+"""Programs that tests run and that no Python package brings; `make test-tools` puts them into the cache."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "authz"
+
+
+def find(name: str) -> Path:
+    """Finds a program on PATH or in the cache; without it the test is left out, and the report says why."""
+    on_path = shutil.which(name)
+    if on_path is not None:
+        return Path(on_path)
+    for pattern in ("prometheus/usr/bin", "ghz-*"):
+        for folder in sorted(_cache().glob(pattern), reverse=True):
+            if (folder / name).exists():
+                return folder / name
+    pytest.skip(f"{name} is not there; run: make test-tools")
