@@ -203,7 +203,6 @@ impl Tracing {
 /// As OpenTelemetry's `TraceIdRatioBased` sampler decides: by the low half of the trace id.
 #[expect(
     clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
     clippy::cast_sign_loss,
     reason = "a ratio within 0 and 1 gives a bound within u64, and the conversion saturates"
 )]
