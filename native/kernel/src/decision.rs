@@ -140,6 +140,8 @@ pub struct Decision {
     pub controls: Vec<String>,
     /// `@obligation` values of all fired permits, sorted; only on PERMIT.
     pub obligations: Vec<String>,
+    /// The operation that was judged: of one that is split, the case that the arguments name; empty where not resolved.
+    pub operation: String,
     /// Effective tier; none where the operation was not resolved.
     pub tier: Option<Tier>,
     /// The Cedar resource, `Resource::"customers/42"`; empty where not resolved.

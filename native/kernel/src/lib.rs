@@ -4,6 +4,7 @@
 
 pub mod arguments;
 pub mod casefile;
+pub mod catalog;
 pub mod decide;
 pub mod decision;
 pub mod destinations;

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::catalog::Digest;
 use crate::destinations::Destinations;
 use crate::diagnostic::Diagnostic;
 use crate::members::Members;
@@ -36,6 +37,10 @@ pub struct Model {
     pub systems: BTreeMap<String, System>,
     /// Operations, sorted by id.
     pub operations: Vec<Operation>,
+    /// Operations that an argument divides into several, by id; they are not among `operations`.
+    pub splits: BTreeMap<String, Split>,
+    /// The tools of each MCP system, by the name that the server gives them.
+    pub tools: BTreeMap<String, BTreeMap<String, Tool>>,
     /// Declared labels.
     pub labels: BTreeMap<String, Declared<LabelKind>>,
     /// Declared collections and the labels of their resources.
@@ -125,6 +130,19 @@ pub struct System {
 pub enum SystemKind {
     /// A plain HTTP API, or one that is asked about over gRPC only.
     Http,
+    /// An MCP server.
+    Mcp,
+}
+
+/// A tool of an MCP server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tool {
+    /// The id of its operation.
+    pub operation: String,
+    /// What it is now: see [`crate::catalog::Tool::digest`].
+    pub digest: Digest,
+    /// What it was when somebody reviewed it; none where nobody has.
+    pub accepted: Option<Digest>,
 }
 
 /// One thing a system can do.
@@ -140,8 +158,11 @@ pub struct Operation {
     pub effects: BTreeSet<Effect>,
     /// Static tier.
     pub tier: Tier,
-    /// False where no `classify` rule matched: every request is refused as UNREVIEWED_OPERATION.
+    /// False where no `classify` rule decides about it, or where it is a tool of an MCP server that nobody accepted:
+    /// every request is refused as UNREVIEWED_OPERATION.
     pub reviewed: bool,
+    /// True where its tool is not the one that was accepted: every request is refused as CATALOG_DRIFT.
+    pub drifted: bool,
     /// Labels that its results carry (minimum, maximum ⊇ minimum).
     pub yields: (BTreeSet<String>, BTreeSet<String>),
     /// What it acts on.
@@ -154,6 +175,19 @@ pub struct Operation {
     pub abortable: bool,
     /// Where the catalog names it.
     pub at: Location,
+}
+
+/// An operation that is as many as an argument has values.
+#[derive(Clone, Debug)]
+pub struct Split {
+    /// What callers name. Its tier is the highest of its cases; it has no other meaning of its own.
+    pub operation: Operation,
+    /// JSON pointer (RFC 6901) to the argument.
+    pub on: String,
+    /// The operation of each value.
+    pub cases: BTreeMap<String, String>,
+    /// The operation where the argument is absent; none: such a request is refused.
+    pub when_absent: Option<String>,
 }
 
 /// What an operation does to the world.

@@ -82,6 +82,17 @@ pub(crate) struct Prepared {
     pub(crate) arguments: Arc<ArgumentSchema>,
     pub(crate) base: Base,
     pub(crate) slice: Slice,
+    /// For a case of a split operation: which.
+    pub(crate) case: Option<Case>,
+}
+
+/// A case of a split operation.
+#[derive(Debug)]
+pub(crate) struct Case {
+    /// Id of the operation that is split.
+    pub(crate) of: String,
+    /// The value of the argument; one case may stand for its absence too.
+    pub(crate) value: String,
 }
 
 /// The policies that can match an operation: the union of those on any action, on each of its groups, and on itself.
@@ -163,7 +174,15 @@ impl Plan {
                 Ok(base) => base,
                 Err(unready) => return Err(internal(diagnostics, &unready.0)),
             };
-            operations.insert(operation.id.clone(), Prepared { position, arguments, base, slice });
+            let prepared = Prepared { position, arguments, base, slice, case: None };
+            operations.insert(operation.id.clone(), prepared);
+        }
+        for (of, split) in &model.splits {
+            for (value, id) in &split.cases {
+                if let Some(prepared) = operations.get_mut(id) {
+                    prepared.case = Some(Case { of: of.clone(), value: value.clone() });
+                }
+            }
         }
         drop(all);
         let warnings = diagnostics.iter().cloned().collect();
@@ -197,10 +216,13 @@ impl Plan {
         &self.warnings
     }
 
-    /// An operation of the bundle, or one of our own (`authz.…`).
+    /// An operation of the bundle, also one that is split, or one of our own (`authz.…`).
     #[must_use]
     pub fn operation(&self, id: &str) -> Option<&Operation> {
-        self.operations.get(id).and_then(|prepared| self.source(prepared))
+        match self.operations.get(id) {
+            Some(prepared) => self.source(prepared),
+            None => self.model.splits.get(id).map(|split| &split.operation),
+        }
     }
 
     /// The bundle's operations, sorted by id; without our own.
@@ -329,6 +351,7 @@ fn own_operation(name: &str) -> Operation {
         effects: BTreeSet::from([Effect::Read]),
         tier: Tier::Low,
         reviewed: true,
+        drifted: false,
         yields: (BTreeSet::new(), BTreeSet::new()),
         resource: None,
         destination: None,

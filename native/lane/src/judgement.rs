@@ -120,6 +120,9 @@ impl Judgement {
             _ => Step::Judge,
         };
         self.message = self.without_inventions(&decision.message);
+        if !decision.operation.is_empty() {
+            self.operation.clone_from(&decision.operation);
+        }
         if decision.tier.is_some() {
             self.tier = decision.tier;
         }

@@ -155,6 +155,7 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
         "policy_ids": decision.policies,
         "controls": decision.controls,
         "obligations": decision.obligations,
+        "operation": decision.operation,
         "tier": decision.tier.map_or("", Tier::as_str),
         "resource": decision.resource,
         "destination_class": decision.destination_class,

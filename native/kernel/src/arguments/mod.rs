@@ -6,10 +6,13 @@
 //! may be any text, read as `context.input["odd name"]`.
 
 mod read;
+mod tame;
 mod types;
 mod unions;
 
+pub(crate) use read::write_canonical;
 pub use read::{ArgumentError, Arguments, Value};
+pub use tame::tame;
 pub use types::{ArgumentType, Member, SchemaError};
 
 use types::Compiled;

@@ -376,7 +376,7 @@ impl Number {
 }
 
 /// Appends the canonical form (RFC 8785).
-fn write_canonical(value: &json::Value, out: &mut String) {
+pub(crate) fn write_canonical(value: &json::Value, out: &mut String) {
     match value {
         json::Value::Decimal(text) => {
             let exact = Number::parse(text);

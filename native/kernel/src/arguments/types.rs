@@ -59,6 +59,11 @@ impl SchemaError {
     pub fn pointer(&self) -> &str {
         &self.pointer
     }
+
+    /// What is wrong there.
+    pub(super) fn what(&self) -> &str {
+        &self.what
+    }
 }
 
 impl fmt::Display for SchemaError {
@@ -102,6 +107,11 @@ pub(super) fn validator(schema: &Json) -> Result<jsonschema::Validator, SchemaEr
         .offline()
         .build(schema)
         .map_err(|error| SchemaError::new(error.instance_path().as_str(), error.to_string()))
+}
+
+/// Whether a pattern can be matched in linear time.
+pub(super) fn compiles_pattern(pattern: &str) -> bool {
+    validator(&serde_json::json!({ "pattern": pattern })).is_ok()
 }
 
 struct Shape {

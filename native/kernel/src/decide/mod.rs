@@ -4,6 +4,7 @@
 //! permit. Of several denials the first in [`ReasonCode`]'s order is reported. Every error denies.
 
 mod resolve;
+mod split;
 mod verdict;
 
 use crate::decision::{
@@ -15,6 +16,7 @@ use crate::plan::{Plan, Prepared};
 use crate::schema::Key;
 
 use resolve::Resolved;
+use split::Chosen;
 use verdict::Tally;
 
 /// Principals in a chain.
@@ -47,6 +49,7 @@ fn run(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time, traced:
         policies: Vec::new(),
         controls: Vec::new(),
         obligations: Vec::new(),
+        operation: String::new(),
         tier: None,
         resource: String::new(),
         destination_class: String::new(),
@@ -107,21 +110,33 @@ fn steps(
             ),
         ));
     }
-    let Some((operation, prepared)) = plan.prepared(request.operation) else {
-        return Err(Refusal::new(
-            ReasonCode::UnknownOperation,
-            "the catalog has no such operation",
-        ));
-    };
+    let Chosen { operation, prepared, arguments } = split::choose(plan, request)?;
+    operation.id.clone_into(&mut decision.operation);
     decision.tier = Some(operation.tier);
+    known(operation)?;
+    let arguments = match arguments {
+        Some(arguments) => arguments,
+        None => split::read(plan, prepared, request)?,
+    };
+    let resolved = resolve::resolve(plan, operation, arguments, request, decision)?;
+    judge(plan, facts, request, now, traced, operation, prepared, &resolved, decision)
+}
+
+/// Refuses an operation that nobody has looked at as it is now.
+fn known(operation: &Operation) -> Result<(), Refusal> {
     if !operation.reviewed {
         return Err(Refusal::new(
             ReasonCode::UnreviewedOperation,
-            format!("no `classify` rule matches `{}`", operation.id),
+            format!("`{}` has no `classify` rule, or nobody accepted its tool", operation.id),
         ));
     }
-    let resolved = resolve::resolve(plan, operation, prepared, request, decision)?;
-    judge(plan, facts, request, now, traced, operation, prepared, &resolved, decision)
+    if operation.drifted {
+        return Err(Refusal::new(
+            ReasonCode::CatalogDrift,
+            format!("the tool of `{}` is not the one that was reviewed", operation.id),
+        ));
+    }
+    Ok(())
 }
 
 #[expect(clippy::too_many_arguments, reason = "one call, and each is another thing")]

@@ -8,7 +8,7 @@ use crate::destinations::Placed;
 use crate::evaluate::Known;
 use crate::json::Value as Json;
 use crate::model::{DestinationRule, Operation, ResourceRule};
-use crate::plan::{Plan, Prepared};
+use crate::plan::Plan;
 use crate::schema::NO_DESTINATION;
 
 use super::Refusal;
@@ -40,12 +40,10 @@ pub(super) fn class<'a>(placed: Option<&Placed<'a>>) -> &'a str {
 pub(super) fn resolve<'a>(
     plan: &'a Plan,
     operation: &'a Operation,
-    prepared: &Prepared,
+    arguments: Arguments,
     request: &Request<'_>,
     decision: &mut Decision,
 ) -> Result<Resolved<'a>, Refusal> {
-    let arguments =
-        prepared.arguments.read(request.arguments).map_err(|error| bad(error.to_string()))?;
     decision.arguments_digest = Some(arguments.digest());
     let resource = resource(plan, operation, &arguments, request)?;
     decision.resource = resource.uid();
@@ -65,7 +63,7 @@ pub(super) fn resolve<'a>(
     Ok(Resolved { arguments, resource, destinations })
 }
 
-fn bad(message: impl Into<String>) -> Refusal {
+pub(super) fn bad(message: impl Into<String>) -> Refusal {
     Refusal::new(ReasonCode::BadInput, message)
 }
 

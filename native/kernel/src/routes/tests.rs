@@ -16,6 +16,7 @@ fn operation(id: &str, input: serde_json::Value) -> Operation {
         effects: BTreeSet::new(),
         tier: Tier::Low,
         reviewed: true,
+        drifted: false,
         yields: Default::default(),
         resource: None,
         destination: None,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::mcp::{self, McpFile};
 use super::types::{
     AgentMembers, ApprovalWord, CollectionEntry, DestinationEntry, Facts, IgnoreEntry, LabelWord,
     Manifest, ModeEntry, RouteEntry, SourceEntry, SubjectRule, SystemEntry, SystemWord, TasksWord,
@@ -35,6 +36,17 @@ pub(super) struct Build<'a> {
     pub(super) found: &'a mut Diagnostics,
     /// Where each id was first declared, by key.
     places: BTreeMap<(&'static str, String), Location>,
+    /// Operations of tools that nobody accepted.
+    pub(super) unaccepted: BTreeSet<String>,
+    /// Operations of tools that are not the ones that were accepted.
+    pub(super) drifted: BTreeSet<String>,
+}
+
+impl<'a> Build<'a> {
+    fn new(model: &'a mut Model, found: &'a mut Diagnostics) -> Self {
+        let (places, unaccepted, drifted) = Default::default();
+        Self { model, found, places, unaccepted, drifted }
+    }
 }
 
 /// Takes over `bundle.yaml`. Returns the systems of `show_reason`: whether they exist is known only later.
@@ -44,7 +56,7 @@ pub(super) fn manifest(
     found: &mut Diagnostics,
 ) -> Vec<(String, Location)> {
     let file = "bundle.yaml";
-    let mut build = Build { model, found, places: BTreeMap::new() };
+    let mut build = Build::new(model, found);
     build.id(file, "bundle name", &said.name, ids::refuse);
     build.model.name = said.name.value;
     build.model.revision = match said.revision {
@@ -76,12 +88,13 @@ const TASKS: &str = "Say `tasks: optional`: then policy alone decides.";
 /// Takes over all other YAML files.
 pub(super) fn facts(
     files: Vec<(&str, Facts)>,
+    catalogs: Vec<(&str, McpFile)>,
     show_reason: Vec<(String, Location)>,
     model: &mut Model,
     found: &mut Diagnostics,
 ) {
     model.tiers = Tier::ALL.map(tier_default);
-    let mut build = Build { model, found, places: BTreeMap::new() };
+    let mut build = Build::new(model, found);
     let mut mode: Option<Location> = None;
     for (file, facts) in &files {
         build.later(file, "directories", facts.directories.as_ref());
@@ -104,8 +117,13 @@ pub(super) fn facts(
             }
         }
     }
+    for (file, said) in catalogs {
+        build.mcp(file, said);
+    }
+    let mut pins = mcp::Pins::new();
     for (file, facts) in &files {
         build.catalog(file, &facts.catalog);
+        build.accepted(file, &facts.accepted, &mut pins);
         build.collections(file, &facts.resources);
         build.destinations(file, &facts.destinations);
         build.agents(file, &facts.agents);
@@ -122,7 +140,9 @@ pub(super) fn facts(
         routes.push((file, facts.routes));
     }
     build.model.operations.sort_by(|a, b| a.id.cmp(&b.id));
+    build.pin(pins);
     classify::apply(&mut build, &rules);
+    build.worklist();
     build.routes(routes);
 }
 
@@ -151,7 +171,7 @@ impl Build<'_> {
     }
 
     /// The place of an id that is well formed and new; none where an error was found.
-    fn declare(
+    pub(super) fn declare(
         &mut self,
         file: &str,
         kind: &'static str,
@@ -204,19 +224,15 @@ impl Build<'_> {
 
     fn catalog(&mut self, file: &str, said: &Entries<SystemEntry>) {
         for (id, entry) in &said.0 {
+            if entry.kind.value == SystemWord::Mcp {
+                self.mcp_entry(file, id, entry);
+                continue;
+            }
             let Some(at) = self.declare(file, "system", id, ids::refuse_system) else { continue };
             self.later(file, "reports", entry.reports.as_ref());
-            if entry.kind.value == SystemWord::Mcp {
-                let what = "`kind: mcp` is not in this version";
-                self.found.error(&entry.kind.at.within(file), what, "Say `kind: http`.");
-            }
             let origin = entry.origin.as_ref().map_or("", |o| &o.value);
-            if !origin.is_empty() && !is_origin(origin) {
-                let origin_at = entry.origin.as_ref().map_or(id.at, |o| o.at).within(file);
-                let what = format!("`{}` is no origin", clip(origin));
-                let mend =
-                    "Write `https://host` or `https://host:port`, in lower case, without a path.";
-                self.found.error(&origin_at, what, mend);
+            if let Some(origin) = &entry.origin {
+                self.origin(file, origin);
             }
             for (name, operation) in &entry.operations.0 {
                 let full = At { value: format!("{}.{}", id.value, name.value), at: name.at };
@@ -238,6 +254,7 @@ impl Build<'_> {
                     effects: BTreeSet::new(),
                     tier: Tier::Critical,
                     reviewed: false,
+                    drifted: false,
                     yields: Default::default(),
                     resource: None,
                     destination: None,
@@ -248,6 +265,16 @@ impl Build<'_> {
             }
             let system = System { kind: SystemKind::Http, origin: origin.to_owned(), at };
             self.model.systems.insert(id.value.clone(), system);
+        }
+    }
+
+    /// Checks an origin; an empty one says nothing.
+    pub(super) fn origin(&mut self, file: &str, origin: &At<String>) {
+        if !origin.value.is_empty() && !is_origin(&origin.value) {
+            let what = format!("`{}` is no origin", clip(&origin.value));
+            let mend =
+                "Write `https://host` or `https://host:port`, in lower case, without a path.";
+            self.found.error(&origin.at.within(file), what, mend);
         }
     }
 
@@ -538,7 +565,7 @@ impl Build<'_> {
                 let place = |at: super::Mark| at.within(file);
                 let known =
                     self.model.operations.binary_search_by(|o| o.id.cmp(&route.operation.value));
-                if known.is_err() {
+                if known.is_err() && !self.model.splits.contains_key(&route.operation.value) {
                     let names = self.model.operations.iter().map(|o| (o.id.as_str(), Some(&o.at)));
                     let (what, mend) = unknown("operation", &route.operation.value, names);
                     self.found.error(&place(route.operation.at), what, mend);
@@ -569,7 +596,15 @@ impl Build<'_> {
             let what = format!("more than {MOST_ROUTES} routes");
             return self.found.error(&super::whole("bundle.yaml"), what, "Split the bundle.");
         }
-        self.model.routes = RouteTable::compile(specs, &self.model.operations, self.found);
+        if self.model.splits.is_empty() {
+            self.model.routes = RouteTable::compile(specs, &self.model.operations, self.found);
+            return;
+        }
+        // What a caller names may be split; the arguments that the route gathers say which case it is.
+        let mut named = self.model.operations.clone();
+        named.extend(self.model.splits.values().map(|split| split.operation.clone()));
+        named.sort_by(|a, b| a.id.cmp(&b.id));
+        self.model.routes = RouteTable::compile(specs, &named, self.found);
     }
 }
 

@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::build::Build;
+use super::ids::refuse_operation;
 use super::types::{
-    ClassifyRule, DestinationFrom, DestinationWord, EffectWord, ResourceEntry, TierWord, Yields,
+    CaseEntry, ClassifyRule, DestinationFrom, DestinationWord, EffectWord, ResourceEntry,
+    SplitEntry, TierWord, Yields,
 };
 use super::yaml::At;
-use crate::diagnostic::{clip, unknown};
+use crate::catalog::operation_name;
+use crate::diagnostic::{Diagnostic, Severity, clip, unknown};
 use crate::json::pointer_tokens;
 use crate::model::{
-    DestinationKind, DestinationRule, Effect, Location, Operation, ResourceRule, Tier,
+    DestinationKind, DestinationRule, Effect, Location, Operation, ResourceRule, Split, Tier,
 };
 use crate::pattern::Glob;
 
@@ -26,12 +29,62 @@ struct Rule<'a> {
     at: Location,
 }
 
+const SAY: &str = "Say what the operation does: read, write, …";
+
+/// What a rule says of one operation, or of one case of it.
+#[derive(Clone, Copy)]
+struct Said<'a> {
+    effects: Option<&'a At<Vec<At<EffectWord>>>>,
+    tier: Option<&'a At<TierWord>>,
+    yields: Option<&'a Yields>,
+    resource: Option<&'a ResourceEntry>,
+    destination: Option<&'a At<DestinationFrom>>,
+    abortable: bool,
+}
+
+impl<'a> Said<'a> {
+    fn of(rule: &'a ClassifyRule) -> Self {
+        Self {
+            effects: rule.effects.as_ref(),
+            tier: rule.tier.as_ref(),
+            yields: rule.yields.as_ref(),
+            resource: rule.resource.as_ref(),
+            destination: rule.destination.as_ref(),
+            abortable: rule.abortable,
+        }
+    }
+
+    fn with(self, case: &'a CaseEntry) -> Self {
+        Self {
+            effects: case.effects.as_ref().or(self.effects),
+            // A case with effects of its own has their tier, unless it says another.
+            tier: case.tier.as_ref().or(self.tier.filter(|_| case.effects.is_none())),
+            yields: case.yields.as_ref().or(self.yields),
+            resource: case.resource.as_ref().or(self.resource),
+            destination: case.destination.as_ref().or(self.destination),
+            abortable: case.abortable.unwrap_or(self.abortable),
+        }
+    }
+}
+
+/// The values that a schema lists for an argument; none where it lists none.
+fn enumerated<'a>(root: &'a serde_json::Value, pointer: &str) -> BTreeSet<&'a str> {
+    let mut schema = Some(root);
+    for token in pointer_tokens(pointer).unwrap_or_default() {
+        let object = schema.and_then(|schema| deref(root, schema));
+        schema = object.and_then(|object| object.get("properties")?.get(&token));
+    }
+    let listed = schema.and_then(|schema| deref(root, schema)?.get("enum")?.as_array());
+    listed.into_iter().flatten().filter_map(serde_json::Value::as_str).collect()
+}
+
 /// Applies all rules. Operations that none matches stay unreviewed.
 pub(super) fn apply(build: &mut Build<'_>, files: &[(&str, Vec<At<ClassifyRule>>)]) {
     let mut exact: BTreeMap<&str, Rule<'_>> = BTreeMap::new();
     let mut globs: Vec<Rule<'_>> = Vec::new();
     for (file, rules) in files {
-        for rule in rules {
+        // What nobody has reviewed decides about nothing.
+        for rule in rules.iter().filter(|rule| !rule.value.proposed) {
             let at = rule.value.r#match.at.within(file);
             let id = rule.value.r#match.value.as_str();
             let rule = Rule { file, rule: &rule.value, glob: Glob::new(id), at };
@@ -64,6 +117,7 @@ pub(super) fn apply(build: &mut Build<'_>, files: &[(&str, Vec<At<ClassifyRule>>
     let ids: BTreeSet<String> = build.model.operations.iter().map(|o| o.id.clone()).collect();
     let mut matched = vec![(false, false); globs.len()];
     let mut operations = std::mem::take(&mut build.model.operations);
+    let mut cases: Vec<Operation> = Vec::new();
     for operation in &mut operations {
         let mut chosen: Option<&Rule<'_>> = None;
         for (rule, seen) in globs.iter().zip(matched.iter_mut()) {
@@ -96,9 +150,12 @@ pub(super) fn apply(build: &mut Build<'_>, files: &[(&str, Vec<At<ClassifyRule>>
             }
         }
         if let Some(rule) = exact.get(operation.id.as_str()).or(chosen) {
-            build.classify(operation, rule);
+            build.give(operation, rule, &mut cases);
         }
     }
+    operations.retain(|operation| !build.model.splits.contains_key(&operation.id));
+    operations.append(&mut cases);
+    operations.sort_by(|a, b| a.id.cmp(&b.id));
     for rule in exact.values().filter(|rule| !ids.contains(rule.rule.r#match.value.as_str())) {
         no_match(build, rule, &ids);
     }
@@ -128,24 +185,105 @@ fn no_match(build: &mut Build<'_>, rule: &Rule<'_>, ids: &BTreeSet<String>) {
 }
 
 fn later(build: &mut Build<'_>, rule: &Rule<'_>) {
-    build.later(rule.file, "split", rule.rule.split.as_ref());
     build.later(rule.file, "rows", rule.rule.rows.as_ref());
     build.later(rule.file, "provider", rule.rule.provider.as_ref());
 }
 
 impl Build<'_> {
-    fn classify(&mut self, operation: &mut Operation, rule: &Rule<'_>) {
-        let (file, said) = (rule.file, rule.rule);
-        operation.effects = said.effects.value.iter().map(|e| effect(e.value)).collect();
-        if operation.effects.is_empty() {
-            let at = said.effects.at.within(file);
-            self.found.error(
-                &at,
-                "`effects` is empty",
-                "Say what the operation does: read, write, …",
-            );
+    /// Gives an operation the meaning that a rule says, as far as it may count.
+    fn give(&mut self, operation: &mut Operation, rule: &Rule<'_>, cases: &mut Vec<Operation>) {
+        let drifted = self.drifted.contains(&operation.id);
+        // A rule about a tool that is no longer the same: what it gets wrong is for the next review.
+        let before = drifted.then(|| std::mem::take(self.found));
+        let first = cases.len();
+        operation.reviewed = !self.unaccepted.contains(&operation.id);
+        operation.drifted = drifted;
+        match &rule.rule.split {
+            Some(split) => self.split(operation, rule, split, cases),
+            None => self.classify(operation, rule.file, &rule.at, &Said::of(rule.rule)),
         }
-        operation.tier = match &said.tier {
+        if let Some(before) = before {
+            for fault in std::mem::replace(self.found, before).iter() {
+                self.found.push(Diagnostic { severity: Severity::Warning, ..fault.clone() });
+            }
+        }
+        let reviewed = !self.unaccepted.contains(&operation.id);
+        for given in cases.iter_mut().skip(first).chain([operation]) {
+            given.reviewed = reviewed;
+            given.drifted = drifted;
+        }
+    }
+
+    /// One operation per value of an argument.
+    fn split(
+        &mut self,
+        operation: &mut Operation,
+        rule: &Rule<'_>,
+        said: &At<SplitEntry>,
+        cases: &mut Vec<Operation>,
+    ) {
+        let (file, entry) = (rule.file, &said.value);
+        self.pointer(file, operation, &entry.on, &["string"], false);
+        let values = enumerated(&operation.input, &entry.on.value);
+        let mut by_value: BTreeMap<String, String> = BTreeMap::new();
+        for (value, case) in &entry.cases.0 {
+            let at = value.at.within(file);
+            if !values.is_empty() && !values.contains(value.value.as_str()) {
+                let names = values.iter().map(|name| (*name, None));
+                let (what, mend) = unknown("value", &value.value, names);
+                self.found.error(&at, what, mend);
+                continue;
+            }
+            let id = format!("{}.{}", operation.id, operation_name(&value.value));
+            let full = At { value: id.clone(), at: value.at };
+            if self.declare(file, "operation", &full, refuse_operation).is_none() {
+                continue;
+            }
+            let name = id.split_once('.').map_or("", |(_, name)| name).to_owned();
+            let mut one = Operation { id: id.clone(), name, ..operation.clone() };
+            self.classify(&mut one, file, &at, &Said::of(rule.rule).with(case));
+            operation.tier =
+                if by_value.is_empty() { one.tier } else { operation.tier.max(one.tier) };
+            cases.push(one);
+            by_value.insert(value.value.clone(), id);
+        }
+        if entry.cases.0.is_empty() {
+            let what = format!("`split` of `{}` has no cases", operation.id);
+            self.found.error(&said.at.within(file), what, "Add `cases: {value: {effects: […]}}`.");
+        }
+        let left: Vec<&str> = values.into_iter().filter(|v| !by_value.contains_key(*v)).collect();
+        if !left.is_empty() && !by_value.is_empty() {
+            let what = format!("`{}` has no case for {}", operation.id, clip(&left.join(", ")));
+            let mend = "Such requests are refused. Add the cases, unless that is meant.";
+            self.found.warning(&said.at.within(file), what, mend);
+        }
+        let when_absent = entry.when_absent.as_ref().and_then(|value| {
+            let known = by_value.get(&value.value).cloned();
+            if known.is_none() {
+                let names = by_value.keys().map(|name| (name.as_str(), None));
+                let (what, mend) = unknown("case", &value.value, names);
+                self.found.error(&value.at.within(file), what, mend);
+            }
+            known
+        });
+        let split = Split {
+            operation: operation.clone(),
+            on: entry.on.value.clone(),
+            cases: by_value,
+            when_absent,
+        };
+        self.model.splits.insert(operation.id.clone(), split);
+    }
+
+    fn classify(&mut self, operation: &mut Operation, file: &str, at: &Location, said: &Said<'_>) {
+        let Some(effects) = said.effects else {
+            return self.found.error(at, "`effects` is missing", SAY);
+        };
+        operation.effects = effects.value.iter().map(|e| effect(e.value)).collect();
+        if operation.effects.is_empty() {
+            self.found.error(&effects.at.within(file), "`effects` is empty", SAY);
+        }
+        operation.tier = match said.tier {
             Some(word) => tier(word.value),
             None => {
                 operation.effects.iter().map(|e| default_tier(*e)).max().unwrap_or(Tier::Critical)
@@ -153,18 +291,18 @@ impl Build<'_> {
         };
         operation.abortable = said.abortable;
         operation.reviewed = true;
-        if let Some(yields) = &said.yields {
+        if let Some(yields) = said.yields {
             operation.yields = self.yields(file, yields);
         }
-        if let Some(resource) = &said.resource {
+        if let Some(resource) = said.resource {
             operation.resource = self.resource(file, operation, resource);
         }
-        match &said.destination {
+        match said.destination {
             Some(from) => operation.destination = self.destination(file, operation, from),
             None if operation.effects.contains(&Effect::Export) => {
                 let what = format!("`{}` exports, but has no destination", operation.id);
                 let mend = "Add `destination: {from: [/argument], type: …}`.";
-                self.found.error(&rule.at, what, mend);
+                self.found.error(at, what, mend);
             }
             None => {}
         }
@@ -202,7 +340,7 @@ impl Build<'_> {
             return None;
         }
         if let Some(id) = &said.id {
-            self.pointer(file, operation, id, &["string", "integer"]);
+            self.pointer(file, operation, id, &["string", "integer"], true);
         }
         let id = said.id.as_ref().map(|id| id.value.clone());
         Some(ResourceRule { collection: said.collection.value.clone(), id })
@@ -215,7 +353,7 @@ impl Build<'_> {
         said: &At<DestinationFrom>,
     ) -> Option<DestinationRule> {
         for pointer in &said.value.from.0 {
-            self.pointer(file, operation, pointer, &["string"]);
+            self.pointer(file, operation, pointer, &["string"], true);
         }
         let declared = &self.model.destinations;
         let when_absent = match &said.value.when_absent {
@@ -248,7 +386,14 @@ impl Build<'_> {
     }
 
     /// Checks that a pointer names an argument of one of the types, or a list of them.
-    fn pointer(&mut self, file: &str, operation: &Operation, pointer: &At<String>, types: &[&str]) {
+    fn pointer(
+        &mut self,
+        file: &str,
+        operation: &Operation,
+        pointer: &At<String>,
+        types: &[&str],
+        list: bool,
+    ) {
         let at = pointer.at.within(file);
         let text = clip(&pointer.value);
         let Some(tokens) = pointer_tokens(&pointer.value).filter(|tokens| !tokens.is_empty())
@@ -269,7 +414,7 @@ impl Build<'_> {
             }
         }
         let resolved = schema.and_then(|s| deref(&operation.input, s));
-        if !resolved.is_some_and(|s| is_of(&operation.input, s, types, true)) {
+        if !resolved.is_some_and(|s| is_of(&operation.input, s, types, list)) {
             let wanted = types.join(" or ");
             let what = format!("`{text}` of `{}` is not declared as {wanted}", operation.id);
             let mend = format!(
@@ -298,6 +443,17 @@ impl Build<'_> {
 
 /// Whether a schema is of one of the types, also a nullable one; where `list`, also a list of them.
 fn is_of(root: &serde_json::Value, schema: &serde_json::Value, types: &[&str], list: bool) -> bool {
+    for key in ["anyOf", "oneOf"] {
+        if let Some(branches) = schema.get(key).and_then(serde_json::Value::as_array) {
+            let null =
+                |s: &&serde_json::Value| s.get("type").and_then(|t| t.as_str()) != Some("null");
+            let mut branches = branches.iter().filter(null).peekable();
+            return branches.peek().is_some()
+                && branches.all(|branch| {
+                    deref(root, branch).is_some_and(|branch| is_of(root, branch, types, list))
+                });
+        }
+    }
     let words: Vec<&str> = match schema.get("type") {
         Some(serde_json::Value::String(word)) => vec![word],
         Some(serde_json::Value::Array(words)) => words.iter().filter_map(|w| w.as_str()).collect(),

@@ -4,6 +4,7 @@ mod build;
 mod classify;
 pub mod fuzz;
 mod ids;
+mod mcp;
 mod types;
 mod vars;
 mod yaml;
@@ -17,6 +18,7 @@ use crate::model::{Location, Model, PolicyFile};
 
 pub(crate) use build::{duration, properties, required};
 pub(crate) use classify::deref;
+pub(crate) use ids::refuse_operation;
 pub(crate) use yaml::{At, Many, Mark, read as read_yaml};
 
 /// Files of a bundle.
@@ -52,6 +54,7 @@ pub fn load(
 
     let mut model = Model { digest: digest(files), vars: vars.clone(), ..Model::default() };
     let mut facts = Vec::new();
+    let mut catalogs = Vec::new();
     let mut manifest = None;
     for (path, bytes) in files {
         match FileKind::of(path) {
@@ -63,6 +66,14 @@ pub fn load(
                 Ok(Some(read)) => facts.push((path.as_str(), read)),
                 Ok(None) => {
                     found.error(&whole(path), "the file says nothing", "Fill it, or remove it.")
+                }
+                Err(error) => found.push(error),
+            },
+            // A server's own words may hold `${…}`, which is then none of ours.
+            FileKind::Catalog => match yaml::read_plain::<Option<mcp::McpFile>>(path, bytes) {
+                Ok(Some(read)) => catalogs.push((path.as_str(), read)),
+                Ok(None) => {
+                    found.error(&whole(path), "the file says nothing", "Import it again.");
                 }
                 Err(error) => found.push(error),
             },
@@ -93,7 +104,7 @@ pub fn load(
     if found.has_errors() {
         return Err(found);
     }
-    build::facts(facts, show_reason, &mut model, &mut found);
+    build::facts(facts, catalogs, show_reason, &mut model, &mut found);
     if found.has_errors() {
         return Err(found);
     }
@@ -121,6 +132,7 @@ pub(crate) fn whole(file: &str) -> Location {
 enum FileKind {
     Manifest,
     Facts,
+    Catalog,
     Policy,
     Test,
     /// Data and texts for people: part of the digest, not read here.
@@ -140,9 +152,7 @@ impl FileKind {
             ("tests", "yaml") => Self::Test,
             ("policies", _) => Self::Unknown("policies/ holds *.cedar only."),
             (_, "yml") => Self::Unknown("Rename it to *.yaml."),
-            ("catalog", "yaml") if path.ends_with(".mcp.yaml") => {
-                Self::Unknown("Catalogs of MCP servers are not in this version.")
-            }
+            (_, "yaml") if mcp::is_catalog(path) => Self::Catalog,
             (_, "yaml") => Self::Facts,
             _ => Self::Unknown(
                 "It may hold bundle.yaml, policies/**/*.cedar, tests/**/*.yaml, other *.yaml, *.md, and anything \

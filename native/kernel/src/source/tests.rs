@@ -35,7 +35,7 @@ fn each_fault_of_a_key_has_its_message() {
     for (text, message) in [
         (
             "clasify: []",
-            "x.yaml:1:1: unknown key `clasify`; known: agents, subjects, catalog, classify, resources, directories, destinations, labels, templates, tiers, sequences, budgets, exceptions, routes, mode. Did you mean `classify`?",
+            "x.yaml:1:1: unknown key `clasify`; known: agents, subjects, catalog, classify, accepted, resources, directories, destinations, labels, templates, tiers, sequences, budgets, exceptions, routes, mode. Did you mean `classify`?",
         ),
         (
             "labels: {pii: {kind: trust}}",
@@ -102,7 +102,7 @@ fn each_fault_of_a_key_has_its_message() {
         ),
         (
             "catalog: {wiki: {kind: mcp}}",
-            "x.yaml:1:24: `kind: mcp` is not in this version. Say `kind: http`.",
+            "x.yaml:1:11: there is no catalog/wiki.mcp.yaml. Run `authz catalog import-mcp wiki`.",
         ),
         (
             "catalog: {wiki: {kind: http, origin: 'https://Wiki.example/x'}}",
@@ -161,8 +161,24 @@ fn each_fault_of_a_key_has_its_message() {
             "x.yaml:1:100: unknown destination class `externl`; declared: external (base.yaml:6), internal (base.yaml:6). Did you mean `external`?",
         ),
         (
-            "classify: [{match: crm.get, effects: [read], split: {}}]",
-            "x.yaml:1:53: `split` is not in this version. Remove it.",
+            "classify: [{match: crm.get}]",
+            "x.yaml:1:20: `effects` is missing. Say what the operation does: read, write, …",
+        ),
+        (
+            "classify: [{match: crm.get, split: {on: /n, cases: {a: {effects: [read]}}}}]",
+            "x.yaml:1:41: `/n` of `crm.get` is not declared as string. Give the argument `type: string` in the catalog.",
+        ),
+        (
+            "classify: [{match: crm.get, split: {on: /id, cases: {}}}]",
+            "x.yaml:1:36: `split` of `crm.get` has no cases. Add `cases: {value: {effects: […]}}`.",
+        ),
+        (
+            "classify: [{match: crm.get, split: {on: /id, cases: {a: {}}}}]",
+            "x.yaml:1:54: `effects` is missing. Say what the operation does: read, write, …",
+        ),
+        (
+            "classify: [{match: crm.get, effects: [read], split: {on: /id, cases: {a b: {}, a_b: {}}, when_absent: ab}}]",
+            "x.yaml:1:80: operation `crm.get.a_b` is declared twice; first in x.yaml:1. Keep one of the two.\nx.yaml:1:103: unknown case `ab`; declared: a b. Did you mean `a b`?",
         ),
         (
             "classify: [{match: crm.get, effects: [read]}, {match: crm.get, effects: [write]}]",
@@ -198,7 +214,7 @@ fn each_fault_of_a_key_has_its_message() {
         ),
         (
             "a: &a [1]\nb: *a",
-            "x.yaml:1:1: unknown key `a`; known: agents, subjects, catalog, classify, resources, directories, destinations, labels, templates, tiers, sequences, budgets, exceptions, routes, mode",
+            "x.yaml:1:1: unknown key `a`; known: agents, subjects, catalog, classify, accepted, resources, directories, destinations, labels, templates, tiers, sequences, budgets, exceptions, routes, mode",
         ),
         ("", "x.yaml: the file says nothing. Fill it, or remove it."),
     ] {
@@ -257,10 +273,7 @@ fn each_fault_of_a_file_has_its_message() {
             "a.csv",
             "a.csv: a bundle holds no files of this kind. It may hold bundle.yaml, policies/**/*.cedar, tests/**/*.yaml, other *.yaml, *.md, and anything under data/.",
         ),
-        (
-            "catalog/x.mcp.yaml",
-            "catalog/x.mcp.yaml: a bundle holds no files of this kind. Catalogs of MCP servers are not in this version.",
-        ),
+        ("catalog/x.mcp.yaml", "catalog/x.mcp.yaml: the file says nothing. Import it again."),
         ("../a.yaml", "../a.yaml: not a plain path within the bundle. Rename the file."),
     ] {
         assert_eq!(Err(message.to_owned()), read(&[(path, "")]).map(|_| ()), "{path}");

@@ -56,6 +56,9 @@ pub(crate) struct Facts {
     /// What the operations mean: in each file the first rule that matches counts, an exact id before a glob.
     #[serde(default)]
     pub(crate) classify: Vec<At<ClassifyRule>>,
+    /// Tools of MCP servers as they were reviewed: `sha256:…` by operation id. Written by `authz catalog accept`.
+    #[serde(default)]
+    pub(crate) accepted: Entries<At<String>>,
     /// Collections of resources, by name.
     #[serde(default)]
     pub(crate) resources: Entries<CollectionEntry>,
@@ -142,7 +145,7 @@ pub(crate) struct SystemEntry {
 pub(crate) enum SystemWord {
     /// A plain HTTP API, or one that is asked about over gRPC only.
     Http,
-    /// Not in this version.
+    /// An MCP server, whose tools stand in `catalog/<system>.mcp.yaml`; an entry here may say its origin.
     Mcp,
 }
 
@@ -165,8 +168,8 @@ pub(crate) struct OperationEntry {
 pub(crate) struct ClassifyRule {
     /// An operation id, or a glob: `*` stands for any characters.
     pub(crate) r#match: At<String>,
-    /// What the operation does: at least one.
-    pub(crate) effects: At<Vec<At<EffectWord>>>,
+    /// What the operation does: at least one. May be missing where each case of `split` says it.
+    pub(crate) effects: Option<At<Vec<At<EffectWord>>>>,
     /// How much it can hurt; default by its effects.
     pub(crate) tier: Option<At<TierWord>>,
     /// Labels that its results carry.
@@ -178,12 +181,45 @@ pub(crate) struct ClassifyRule {
     /// Nothing has happened when it fails.
     #[serde(default)]
     pub(crate) abortable: bool,
-    /// Not in this version.
-    pub(crate) split: Option<At<Later>>,
+    /// A proposal that nobody has reviewed: it decides about no operation.
+    #[serde(default)]
+    pub(crate) proposed: bool,
+    /// One operation per value of an argument.
+    pub(crate) split: Option<At<SplitEntry>>,
     /// Not in this version.
     pub(crate) rows: Option<At<Later>>,
     /// Not in this version.
     pub(crate) provider: Option<At<Later>>,
+}
+
+/// One operation per value of an argument.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SplitEntry {
+    /// JSON pointer to the argument, a text.
+    pub(crate) on: At<String>,
+    /// What each value means; the id is `<operation>.<value>`. Another value is no operation.
+    pub(crate) cases: Entries<CaseEntry>,
+    /// The value that an absent argument stands for; without it such a request is refused.
+    pub(crate) when_absent: Option<At<String>>,
+}
+
+/// What one value of a split operation means; what it does not say, the rule says.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CaseEntry {
+    /// What the operation does.
+    pub(crate) effects: Option<At<Vec<At<EffectWord>>>>,
+    /// How much it can hurt; default by its effects.
+    pub(crate) tier: Option<At<TierWord>>,
+    /// Labels that its results carry.
+    pub(crate) yields: Option<Yields>,
+    /// What it acts on.
+    pub(crate) resource: Option<ResourceEntry>,
+    /// Where its data goes.
+    pub(crate) destination: Option<At<DestinationFrom>>,
+    /// Nothing has happened when it fails.
+    pub(crate) abortable: Option<bool>,
 }
 
 /// What an operation does to the world.
@@ -509,6 +545,8 @@ impl<'de> Deserialize<'de> for ModeEntry {
 pub(crate) enum AnyFile {
     /// `bundle.yaml`.
     Manifest(Manifest),
+    /// `catalog/<system>.mcp.yaml`.
+    Catalog(super::mcp::McpFile),
     /// Any other file.
     Facts(Facts),
 }

@@ -46,18 +46,31 @@ pub(crate) fn read<T: DeserializeOwned>(
     bytes: &[u8],
     vars: &BTreeMap<String, String>,
 ) -> Result<T, Diagnostic> {
+    let mut node = tree(file, bytes)?;
+    let at = |mark: Mark| mark.within(file);
+    node.fill(vars).map_err(|e| Diagnostic::error(&at(e.at), e.what, e.mend))?;
+    T::deserialize(&node).map_err(|e| Diagnostic::error(&at(e.at), e.what, e.mend))
+}
+
+/// Reads one YAML document into a typed value, `${…}` kept as it is.
+///
+/// Errors: the first thing that is wrong, with its place.
+pub(crate) fn read_plain<T: DeserializeOwned>(file: &str, bytes: &[u8]) -> Result<T, Diagnostic> {
+    let node = tree(file, bytes)?;
+    T::deserialize(&node).map_err(|e| Diagnostic::error(&e.at.within(file), e.what, e.mend))
+}
+
+fn tree(file: &str, bytes: &[u8]) -> Result<Node, Diagnostic> {
     let at = |mark: Mark| mark.within(file);
     let text = std::str::from_utf8(bytes).map_err(|e| {
         let line = bytes.iter().take(e.valid_up_to()).filter(|b| **b == b'\n').count() + 1;
         let mark = Mark { line: u32::try_from(line).unwrap_or(0), column: 0 };
         Diagnostic::error(&at(mark), "not UTF-8", "Save the file as UTF-8.")
     })?;
-    let mut node: Node = serde_saphyr::from_str_with_options(text, options()).map_err(|e| {
+    serde_saphyr::from_str_with_options(text, options()).map_err(|e| {
         let (mark, what, mend) = explain(&e);
         Diagnostic::error(&at(mark), what, mend)
-    })?;
-    node.fill(vars).map_err(|e| Diagnostic::error(&at(e.at), e.what, e.mend))?;
-    T::deserialize(&node).map_err(|e| Diagnostic::error(&at(e.at), e.what, e.mend))
+    })
 }
 
 fn options() -> serde_saphyr::Options {

@@ -39,6 +39,7 @@ pub(crate) fn operation(
         effects: effects.iter().copied().collect(),
         tier,
         reviewed: true,
+        drifted: false,
         yields: (BTreeSet::new(), BTreeSet::new()),
         resource: None,
         destination: None,

@@ -1,0 +1,238 @@
+//! Catalogs of MCP servers: `catalog/<system>.mcp.yaml`, generated from `tools/list` and pinned by digest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::build::Build;
+use super::ids;
+use super::types::SystemEntry;
+use super::yaml::{At, Entries};
+use crate::arguments::tame;
+use crate::catalog::{Digest, Implementation, Server, Tool, parse_digest};
+use crate::diagnostic::clip;
+use crate::model::{self, Location, Operation, System, SystemKind, Tier};
+
+/// What the name of such a file ends with.
+const ENDING: &str = ".mcp.yaml";
+
+/// `catalog/<system>.mcp.yaml`: the tools of an MCP server. Generated; an edited file is refused.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct McpFile {
+    /// The system; the file is called after it.
+    pub(crate) system: At<String>,
+    /// What the server calls itself.
+    pub(crate) server: Implementation,
+    /// `https://host[:port]` where it is served.
+    pub(crate) origin: Option<At<String>>,
+    /// `sha256:…` over all that the file says, in canonical JSON.
+    pub(crate) digest: At<String>,
+    /// Its tools.
+    pub(crate) tools: Vec<McpTool>,
+}
+
+/// One tool, in the server's own words.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct McpTool {
+    /// Its name.
+    pub(crate) name: At<String>,
+    /// `sha256:…` over the tool, in canonical JSON: what `accepted` pins.
+    pub(crate) digest: At<String>,
+    /// Its name for people.
+    pub(crate) title: Option<String>,
+    /// What it does.
+    pub(crate) description: Option<String>,
+    /// Hints.
+    pub(crate) annotations: Option<serde_json::Value>,
+    /// JSON Schema of its arguments.
+    pub(crate) input: serde_json::Value,
+    /// JSON Schema of its structured result.
+    pub(crate) output: Option<serde_json::Value>,
+}
+
+/// Whether a path is that of a catalog of an MCP server.
+pub(super) fn is_catalog(path: &str) -> bool {
+    path.strip_prefix("catalog/").is_some_and(|name| name.ends_with(ENDING))
+}
+
+/// Digests that were accepted, by id of the tool's operation.
+pub(super) type Pins = BTreeMap<String, (Digest, Location)>;
+
+impl Build<'_> {
+    /// Takes over a catalog file.
+    pub(super) fn mcp(&mut self, file: &str, said: McpFile) {
+        let Some(at) = self.declare(file, "system", &said.system, ids::refuse_system) else {
+            return;
+        };
+        let system = said.system.value;
+        if file != format!("catalog/{system}{ENDING}") {
+            let what = format!(
+                "the file speaks of `{}`, not of the system it is called after",
+                clip(&system)
+            );
+            let mend = format!("Call it catalog/{system}{ENDING}.");
+            self.found.error(&at, what, mend);
+        }
+        let origin = said.origin.as_ref().map_or("", |origin| &origin.value);
+        if let Some(origin) = &said.origin {
+            self.origin(file, origin);
+        }
+        let places: Vec<(Location, At<String>)> =
+            said.tools.iter().map(|t| (t.name.at.within(file), t.digest.clone())).collect();
+        let tool = |tool: McpTool| Tool {
+            name: tool.name.value,
+            title: tool.title,
+            description: tool.description,
+            annotations: tool.annotations,
+            input: tool.input,
+            output: tool.output,
+        };
+        let server = Server {
+            system: system.clone(),
+            server: said.server,
+            origin: said.origin.as_ref().map(|origin| origin.value.clone()),
+            tools: said.tools.into_iter().map(tool).collect(),
+        };
+        self.model.systems.insert(
+            system.clone(),
+            System { kind: SystemKind::Mcp, origin: origin.to_owned(), at: at.clone() },
+        );
+        let ids = match server.operations() {
+            Ok(ids) => ids,
+            Err((position, what)) => {
+                let at = places.get(position).map_or(&at, |(at, _)| at);
+                let mend =
+                    "The server has to rename it: which of its tools is meant must be plain.";
+                return self.found.error(at, what, mend);
+            }
+        };
+        if parse_digest(&said.digest.value) != Some(server.digest()) {
+            self.edited(&said.digest.at.within(file), &system);
+        }
+        let mut tools = BTreeMap::new();
+        for ((tool, id), (at, digest)) in server.tools.into_iter().zip(ids).zip(places) {
+            let found = tool.digest();
+            if parse_digest(&digest.value) != Some(found) {
+                self.edited(&digest.at.within(file), &system);
+            }
+            let full =
+                At { value: id.clone(), at: super::Mark { line: at.line, column: at.column } };
+            if self.declare(file, "operation", &full, ids::refuse_operation).is_none() {
+                continue;
+            }
+            let (input, opened) = tame(&tool.input);
+            for what in opened {
+                self.found.warning(&at, format!("`{id}`: {what}"), "");
+            }
+            let name = id.split_once('.').map_or("", |(_, name)| name).to_owned();
+            self.model.operations.push(Operation {
+                id: id.clone(),
+                system: system.clone(),
+                name,
+                effects: BTreeSet::new(),
+                tier: Tier::Critical,
+                reviewed: false,
+                drifted: false,
+                yields: Default::default(),
+                resource: None,
+                destination: None,
+                input,
+                abortable: false,
+                at: at.clone(),
+            });
+            tools.insert(tool.name, model::Tool { operation: id, digest: found, accepted: None });
+        }
+        self.model.tools.insert(system, tools);
+    }
+
+    fn edited(&mut self, at: &Location, system: &str) {
+        let mend = format!("The file is generated: run `authz catalog import-mcp {system}` again.");
+        self.found.error(at, "the digest is not that of what the file says", mend);
+    }
+
+    /// An entry under `catalog` for a system of which there is a catalog file: it may say where the server is.
+    pub(super) fn mcp_entry(&mut self, file: &str, id: &At<String>, entry: &SystemEntry) {
+        let Some(at) = self.declare(file, "MCP system", id, ids::refuse_system) else { return };
+        self.later(file, "reports", entry.reports.as_ref());
+        if let Some((name, _)) = entry.operations.0.first() {
+            let what = "the operations of an MCP server stand in its catalog file";
+            self.found.error(&name.at.within(file), what, "Remove `operations`.");
+        }
+        if let Some(origin) = &entry.origin {
+            self.origin(file, origin);
+        }
+        match self.model.systems.get_mut(&id.value) {
+            Some(system) if system.kind == SystemKind::Mcp => {
+                if let Some(origin) = &entry.origin {
+                    origin.value.clone_into(&mut system.origin);
+                }
+            }
+            _ => {
+                let what = format!("there is no catalog/{}{ENDING}", clip(&id.value));
+                let mend = format!("Run `authz catalog import-mcp {}`.", clip(&id.value));
+                self.found.error(&at, what, mend);
+            }
+        }
+    }
+
+    /// Reads the digests that a file accepts.
+    pub(super) fn accepted(&mut self, file: &str, said: &Entries<At<String>>, pins: &mut Pins) {
+        for (id, digest) in &said.0 {
+            let Some(at) = self.declare(file, "accepted tool", id, ids::refuse_operation) else {
+                continue;
+            };
+            match parse_digest(&digest.value) {
+                Some(digest) => drop(pins.insert(id.value.clone(), (digest, at))),
+                None => {
+                    let what = format!("`{}` is no digest", clip(&digest.value));
+                    let mend = "Run `authz catalog accept`, which writes it.";
+                    self.found.error(&digest.at.within(file), what, mend);
+                }
+            }
+        }
+    }
+
+    /// Holds the tools to the digests that were accepted.
+    pub(super) fn pin(&mut self, mut pins: Pins) {
+        for tool in self.model.tools.values_mut().flat_map(BTreeMap::values_mut) {
+            tool.accepted = pins.remove(&tool.operation).map(|(digest, _)| digest);
+            match tool.accepted {
+                None => drop(self.unaccepted.insert(tool.operation.clone())),
+                Some(digest) if digest != tool.digest => {
+                    self.drifted.insert(tool.operation.clone());
+                }
+                Some(_) => {}
+            }
+        }
+        for (id, (_, at)) in pins {
+            let what = format!("`{}` is accepted, but no MCP server has it", clip(&id));
+            self.found.warning(&at, what, "Remove it.");
+        }
+    }
+
+    /// Says of each system how many of its operations are refused until somebody looks at them.
+    pub(super) fn worklist(&mut self) {
+        for (id, system) in &self.model.systems {
+            let of_system = self.model.operations.iter().filter(|o| o.system == *id);
+            let all = of_system.clone().count();
+            let unreviewed = of_system.clone().filter(|o| !o.reviewed).count();
+            let drifted = of_system.filter(|o| o.reviewed && o.drifted).count();
+            if system.kind != SystemKind::Mcp || unreviewed + drifted == 0 {
+                continue;
+            }
+            let mut counts = Vec::new();
+            for (count, word) in [(unreviewed, "not reviewed"), (drifted, "changed since review")] {
+                if count > 0 {
+                    counts.push(format!("{count} {word}"));
+                }
+            }
+            let what =
+                format!("`{id}`: {} of {all} operations, refused until then", counts.join(", "));
+            let mend = format!("Run `authz catalog review {id}`.");
+            self.found.warning(&system.at, what, mend);
+        }
+    }
+}
