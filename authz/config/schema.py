@@ -140,6 +140,13 @@ class SubjectKind(StrEnum):
     SERVICE = "service"
 
 
+class SubjectProfile(StrEnum):
+    """The kind of an issuer's tokens, by which they are judged."""
+
+    JWT = "jwt"
+    ACCESS_TOKEN = "access_token"  # noqa: S105 (a name, no secret)
+
+
 class Issuer(_Strict):
     """Whoever issues subject tokens: the people and services on whose behalf agents act.
 
@@ -158,8 +165,11 @@ class Issuer(_Strict):
     """What its subjects are."""
     claims: tuple[Text, ...] = Field(default=(), max_length=32)
     """Claims that the bundle may read."""
+    profile: SubjectProfile = SubjectProfile.JWT
+    """The kind of its tokens: OAuth access tokens (RFC 9068, `typ: at+jwt`), or other JWTs such as ID tokens; none passes
+    for the other."""
     typ: tuple[Text, ...] | None = Field(default=None, max_length=8)
-    """Accepted `typ` headers; none given: JWT or absent."""
+    """Accepted `typ` headers under the profile `jwt`; none given: JWT or absent."""
 
 
 class Trust(_Strict):

@@ -71,6 +71,7 @@ def read_trust(config: Config) -> TrustFiles:
             "jwks": read(issuer.jwks.file, f"issuer `{alias}`"),
             "from": issuer.jwks.file,
             "subject": issuer.subject.value,
+            "profile": issuer.profile.value,
             "claims": list(issuer.claims),
             **({"typ": list(issuer.typ)} if issuer.typ is not None else {}),
         }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use authz_token::mint::{Key, bundle, jwks};
 use authz_token::{
-    DomainSpec, Evidence, IssuerSpec, Role, Scheme, SubjectKind, TokenCache, TrustSpec, TrustStore,
-    UnixTime, verify,
+    DomainSpec, Evidence, IssuerSpec, Role, Scheme, SubjectKind, SubjectProfile, TokenCache,
+    TrustSpec, TrustStore, UnixTime, verify,
 };
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
@@ -52,6 +52,7 @@ fn trust(key: &Key) -> TrustStore {
         jwks: jwks(&[key]),
         from: "bench".to_owned(),
         subject: SubjectKind::User,
+        profile: SubjectProfile::Jwt,
         typ: None,
         claims: vec!["groups".to_owned()],
     };

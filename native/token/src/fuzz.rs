@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::facts::{Evidence, Role, Scheme, UnixTime};
-use crate::spec::{DomainSpec, IssuerSpec, TrustSpec};
+use crate::spec::{DomainSpec, IssuerSpec, SubjectProfile, TrustSpec};
 use crate::spiffe::SpiffeId;
 use crate::trust::TrustStore;
 use crate::{TokenCache, verify};
@@ -55,6 +55,7 @@ fn spec(keys: String) -> TrustSpec {
         jwks: keys,
         from: "fuzz".to_owned(),
         subject: crate::SubjectKind::User,
+        profile: SubjectProfile::Jwt,
         typ: None,
         claims: vec!["groups".to_owned()],
     };

@@ -6,8 +6,9 @@
 //! never the answer.
 //!
 //! There is one validation profile per kind of token, and a token valid under one is invalid under
-//! the other: the agent profile is the SPIFFE JWT-SVID, the subject profile is a JWT of a
-//! configured issuer. A profile checks, in this order: form and size, header, trust source,
+//! the others: the agent profile is the SPIFFE JWT-SVID; a subject's is the OAuth access token
+//! (RFC 9068) or another JWT of a configured issuer, as that issuer is configured. [`verify_peer`] is
+//! the profile of X.509-SVIDs. A profile of tokens checks, in this order: form and size, header, trust source,
 //! signature, claims, time. Nothing that only the claims could tell is revealed of a token whose
 //! signature is not valid: it is refused as [`RefusalReason::BadCredential`] or
 //! [`RefusalReason::UntrustedIssuer`].
@@ -50,7 +51,7 @@ pub use facts::{
 };
 pub use peer::{MAX_CHAIN_BYTES, MAX_CHAIN_LENGTH, PeerFacts, verify_certificate, verify_peer};
 pub use refusal::{Refusal, RefusalReason};
-pub use spec::{DomainSpec, IssuerSpec, TrustSpec};
+pub use spec::{DomainSpec, IssuerSpec, SubjectProfile, TrustSpec};
 pub use spiffe::{InvalidSpiffeId, SpiffeId};
 pub use trust::{DomainStatus, IssuerStatus, TrustError, TrustStore, TrustWarning};
 pub use verify::verify;

@@ -61,13 +61,28 @@ pub struct IssuerSpec {
     /// What its subjects are: default `user`.
     #[serde(default)]
     pub subject: SubjectKind,
-    /// The `typ` values accepted, without regard to case or a leading `application/`; the empty
-    /// text stands for a token without `typ`. Default: `JWT`, `at+jwt`, none.
+    /// The kind of its tokens: default `jwt`.
+    #[serde(default)]
+    pub profile: SubjectProfile,
+    /// The `typ` values accepted under the profile `jwt`, without regard to case or a leading
+    /// `application/`; the empty text stands for a token without `typ`. Default: `JWT`, none.
     #[serde(default)]
     pub typ: Option<Vec<String>>,
     /// Names of the claims kept for policy, at most 32.
     #[serde(default)]
     pub claims: Vec<String>,
+}
+
+/// The validation profile of an issuer's tokens; a token is valid under one of them at most.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubjectProfile {
+    /// Any JWT that is no OAuth access token by its `typ` (RFC 7519, RFC 8725), such as an OpenID
+    /// Connect ID token.
+    #[default]
+    Jwt,
+    /// The OAuth access token in JWT form (RFC 9068).
+    AccessToken,
 }
 
 impl TrustSpec {

@@ -1,4 +1,5 @@
-//! The subject profile: a JWT of a configured issuer (RFC 7519, RFC 8725, RFC 9068).
+//! The subject profiles: an OAuth access token (RFC 9068) or another JWT (RFC 7519, RFC 8725) of a
+//! configured issuer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,6 +8,7 @@ use crate::facts::{AgentFacts, ClaimValue, SubjectFacts};
 use crate::json::{Object, Value};
 use crate::jws::{Header, Parts};
 use crate::refusal::Refusal;
+use crate::spec::SubjectProfile;
 use crate::trust::{TrustStore, media_type};
 
 /// Verifies all of a subject token but its times.
@@ -41,6 +43,9 @@ pub(crate) fn verify(
     // INVARIANT (signed): from here on the claims are the issuer's word.
     claims::refuse_binding(&claims)?;
     refuse_delegation(&claims)?;
+    if issuer.profile == SubjectProfile::AccessToken {
+        check_access_token(&claims)?;
+    }
     let sub = claims::text(&claims, "sub", MAX_SUB_BYTES)?
         .ok_or_else(|| Refusal::bad("the token has no `sub`"))?;
     if sub.is_empty() || sub.chars().any(is_unprintable) {
@@ -107,6 +112,26 @@ fn kept(claims: &Object<'_>, names: &[String]) -> Result<BTreeMap<String, ClaimV
 fn refuse_delegation(claims: &Object<'_>) -> Result<(), Refusal> {
     if claims.get("act").is_some() {
         return Err(Refusal::bad("the token has `act`; delegated tokens are not in this version"));
+    }
+    Ok(())
+}
+
+/// The claims that an access token has beyond those of any subject token (RFC 9068 §2.2); its `typ`
+/// was checked before its signature (§2.1, §4).
+fn check_access_token(claims: &Object<'_>) -> Result<(), Refusal> {
+    for name in ["client_id", "jti"] {
+        match claims::text(claims, name, MAX_TEXT_BYTES)? {
+            Some(text) if !text.is_empty() && !text.chars().any(is_unprintable) => {}
+            Some(_) => {
+                return Err(Refusal::bad(format!(
+                    "the access token's `{name}` is empty or has control characters"
+                )));
+            }
+            None => return Err(Refusal::bad(format!("the access token has no `{name}`"))),
+        }
+    }
+    if claims.get("iat").is_none() {
+        return Err(Refusal::bad("the access token has no `iat`"));
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::algorithm::Algorithm;
 use crate::claims::TimeLimits;
 use crate::facts::SubjectKind;
 use crate::jwk::{KeySet, Purpose};
-use crate::spec::{DomainSpec, IssuerSpec, TrustSpec};
+use crate::spec::{DomainSpec, IssuerSpec, SubjectProfile, TrustSpec};
 use crate::spiffe::is_trust_domain;
 
 /// Something in a [`TrustSpec`] for which it is refused.
@@ -83,6 +83,7 @@ pub(crate) struct Issuer {
     pub(crate) kind: SubjectKind,
     pub(crate) audience: Vec<String>,
     pub(crate) algorithms: Vec<Algorithm>,
+    pub(crate) profile: SubjectProfile,
     /// Accepted media types as of [`media_type`]; the empty text is a token without `typ`.
     pub(crate) typ: Vec<String>,
     pub(crate) claims: Vec<String>,
@@ -441,10 +442,27 @@ impl Compiler {
                 ),
             }
         }
-        let typ = match &spec.typ {
-            None => ["jwt", "at+jwt", ""].map(str::to_owned).to_vec(),
-            Some(listed) => listed.iter().map(|typ| media_type(typ)).collect(),
+        let typ: Vec<String> = match (spec.profile, &spec.typ) {
+            (SubjectProfile::Jwt, None) => ["jwt", ""].map(str::to_owned).to_vec(),
+            (SubjectProfile::Jwt, Some(listed)) => {
+                listed.iter().map(|typ| media_type(typ)).collect()
+            }
+            (SubjectProfile::AccessToken, _) => vec![ACCESS_TOKEN.to_owned()],
         };
+        if spec.profile == SubjectProfile::AccessToken && spec.typ.is_some() {
+            self.error(
+                &at("typ"),
+                "the profile `access_token` has one `typ`, `at+jwt`",
+                "leave `typ` out",
+            );
+        }
+        if spec.profile == SubjectProfile::Jwt && typ.iter().any(|typ| typ == ACCESS_TOKEN) {
+            self.error(
+                &at("typ"),
+                "an access token would be taken without the checks of its own profile",
+                "say `profile: access_token` instead of `typ: [at+jwt]`",
+            );
+        }
         if typ.is_empty() || typ.len() > MAX_TYPES {
             self.error(
                 &at("typ"),
@@ -474,6 +492,7 @@ impl Compiler {
             kind: spec.subject,
             audience: spec.audience.clone(),
             algorithms,
+            profile: spec.profile,
             typ,
             claims: spec.claims.clone(),
             keys,
@@ -526,6 +545,8 @@ impl Compiler {
 /// Claims that the profiles read; a policy sees them in places of their own or not at all.
 const REGISTERED: [&str; 12] =
     ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "cnf", "acr", "auth_time", "may_act", "act"];
+/// The media type of an access token (RFC 9068 §2.1), as of [`media_type`].
+const ACCESS_TOKEN: &str = "at+jwt";
 const MAX_LEEWAY: u32 = 60;
 const MAX_AUDIENCES: usize = 64;
 const MAX_SOURCES: usize = 1024;

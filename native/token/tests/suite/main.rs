@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod access_token;
 mod agent;
 mod algorithms;
 mod cached;

@@ -1,6 +1,6 @@
 //! Half-configured trust is refused, with a message that says how to mend it.
 
-use authz_token::{IssuerSpec, TrustSpec, TrustStore};
+use authz_token::{IssuerSpec, SubjectProfile, TrustSpec, TrustStore};
 
 use crate::support::*;
 
@@ -52,6 +52,23 @@ fn an_issuer_is_named_soundly() {
         issuer_refused(|issuer| issuer.issuer = iss.to_owned(), "issuers.corp.issuer", "empty");
     }
     issuer_refused(|issuer| issuer.typ = Some(Vec::new()), "issuers.corp.typ", "empty");
+}
+
+/// The profile of access tokens has its own `typ`, and no other profile has that one.
+#[test]
+fn the_typ_of_access_tokens_is_fixed() {
+    for typ in ["at+jwt", "Application/AT+JWT"] {
+        let typ = Some(vec!["JWT".to_owned(), typ.to_owned()]);
+        issuer_refused(|issuer| issuer.typ = typ, "issuers.corp.typ", "its own profile");
+    }
+    issuer_refused(
+        |issuer| {
+            issuer.profile = SubjectProfile::AccessToken;
+            issuer.typ = Some(vec!["JWT".to_owned()]);
+        },
+        "issuers.corp.typ",
+        "has one `typ`",
+    );
 }
 
 /// Kept claims are few, distinct, and not those that have a place of their own.

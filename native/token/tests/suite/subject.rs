@@ -131,15 +131,17 @@ fn times_are_sound() {
 #[test]
 fn typ_is_one_of_the_issuers() {
     let default = spec();
-    let strict = spec_with_issuer(|issuer| issuer.typ = Some(vec!["at+jwt".to_owned()]));
+    let strict = spec_with_issuer(|issuer| issuer.typ = Some(vec!["application/ID".to_owned()]));
     let lax = spec_with_issuer(|issuer| issuer.typ = Some(vec![String::new()]));
     for (typ, by_default, by_strict, by_lax) in [
         (None, true, false, true),
         (Some("JWT"), true, false, false),
         (Some("jwt"), true, false, false),
-        (Some("at+jwt"), true, true, false),
-        (Some("application/at+jwt"), true, true, false),
-        (Some("APPLICATION/AT+JWT"), true, true, false),
+        (Some("id"), false, true, false),
+        (Some("Application/Id"), false, true, false),
+        (Some("at+jwt"), false, false, false),
+        (Some("application/at+jwt"), false, false, false),
+        (Some("APPLICATION/AT+JWT"), false, false, false),
         (Some("JOSE"), false, false, false),
         (Some("dpop+jwt"), false, false, false),
         (Some("wit+jwt"), false, false, false),

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use authz_token::mint::{Key, bundle, jwks};
 use authz_token::{
     AgentFacts, DomainSpec, Evidence, Facts, IssuerSpec, Refusal, RefusalReason, Role, Scheme,
-    SubjectFacts, SubjectKind, TokenCache, TrustSpec, TrustStore, UnixTime, verify,
+    SubjectFacts, SubjectKind, SubjectProfile, TokenCache, TrustSpec, TrustStore, UnixTime, verify,
 };
 use serde_json::{Value, json};
 
@@ -35,6 +35,7 @@ pub(crate) fn issuer(keys: &str) -> IssuerSpec {
         jwks: keys.to_owned(),
         from: "jwks.json".to_owned(),
         subject: SubjectKind::User,
+        profile: SubjectProfile::Jwt,
         typ: None,
         claims: vec!["groups".to_owned(), "email".to_owned(), "admin".to_owned(), "age".to_owned()],
     }
