@@ -7,7 +7,7 @@ import pytest
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
 from authz.v1 import options_pb2
 from tests.support.fixtures import Servers
-from tests.support.minting import AGENT_DEFECTS, SUBJECT_DEFECTS, Authority
+from tests.support.minting import ACCESS_TOKEN_DEFECTS, AGENT_DEFECTS, SUBJECT_DEFECTS, Authority
 from tests.support.people import BOT, envoy_search, search
 from tests.support.surfaces import CHECK, ENVOY, LANES, decision_of, outcome, reason_name
 from tests.support.waiting import eventually
@@ -56,10 +56,11 @@ def test_agent(defect: str, authority: Authority, servers: Servers) -> None:
     ("alias", "defect"),
     [
         (alias, defect)
-        for alias in ("corp", "machines")
+        for alias in ("corp", "machines", "oauth")
         for defect in SUBJECT_DEFECTS
         if (alias, defect) != ("machines", "other-issuers-key")  # that one is its own
-    ],
+    ]
+    + [("oauth", defect) for defect in ACCESS_TOKEN_DEFECTS],
 )
 def test_subject(defect: str, alias: str, authority: Authority, servers: Servers) -> None:
     """No forged subject token proves anything, beside a good SVID or alone."""
@@ -71,6 +72,26 @@ def test_subject(defect: str, alias: str, authority: Authority, servers: Servers
             assert outcome(decision) == "DENY"
             assert decision.public_code == options_pb2.PUBLIC_CODE_UNAUTHENTICATED
             assert reason_name(decision) in CODES.get(defect, {"BAD_CREDENTIAL"})
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_no_kind_of_token_passes_for_another(
+    lane: str, authority: Authority, servers: Servers
+) -> None:
+    """An ID token proves nothing where access tokens are expected, nor the reverse."""
+    server = servers.of("desk")
+
+    def proves(token: str) -> bool:
+        request = search(authority.agent(BOT), token)
+        decision = decision_of(server.call("main" + lane, CHECK, request))
+        return decision.public_code != options_pb2.PUBLIC_CODE_UNAUTHENTICATED
+
+    for alias, good, bad in (("corp", "JWT", "at+jwt"), ("oauth", "at+jwt", "JWT")):
+        # Everything that either kind asks for, so that only `typ` differs.
+        claims = authority.subject_claims("alice", alias, client_id="assistant", nonce="n")
+        key = authority.issuers[alias].key
+        assert proves(key.sign(claims, {"typ": good}))
+        assert not proves(key.sign(claims, {"typ": bad}))
 
 
 @pytest.mark.parametrize("defect", [name for name in AGENT_DEFECTS if name != "scheme-word"])

@@ -30,6 +30,8 @@ DOMAIN, OTHER_DOMAIN, EMPTY_DOMAIN, UNKNOWN_DOMAIN = (
     "empty.example",
     "x.example",
 )
+#: The `typ` of a good token, by the profile of its issuer.
+TYPES: Final = {"jwt": "JWT", "access_token": "at+jwt"}
 #: Seconds for which a minted token is good.
 LIFETIME: Final = 3600
 
@@ -107,6 +109,7 @@ class Issuer:
     kind: str
     key: Key
     claims: tuple[str, ...] = ()
+    profile: str = "jwt"
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,14 @@ class Authority:
                 "service",
                 Key.make("machines-1", "EdDSA"),
                 ("team",),
+            ),
+            "oauth": Issuer(
+                "oauth",
+                "https://as.corp.example",
+                "user",
+                Key.make("oauth-1"),
+                ("groups",),
+                profile="access_token",
             ),
         }
     )
@@ -169,7 +180,9 @@ class Authority:
     def subject(self, sub: str, alias: str = "corp", **claims: Any) -> str:
         """Mints a good subject token; `claims` replace or add, a value of None removes."""
         issuer = self.issuers[alias]
-        return issuer.key.sign(self.subject_claims(sub, alias, **claims))
+        return issuer.key.sign(
+            self.subject_claims(sub, alias, **claims), {"typ": TYPES[issuer.profile]}
+        )
 
     def subject_claims(self, sub: str, alias: str = "corp", **claims: Any) -> Claims:
         """Returns the claims of a good subject token."""
@@ -182,6 +195,8 @@ class Authority:
             "exp": now + LIFETIME,
             "jti": str(uuid.uuid4()),
         }
+        if self.issuers[alias].profile == "access_token":
+            base["client_id"] = "assistant"
         base |= claims
         return {name: value for name, value in base.items() if value is not None}
 
@@ -192,8 +207,10 @@ class Authority:
 
     def bad_subject(self, defect: str, sub: str, alias: str = "corp", **claims: Any) -> str:
         """Mints the subject token that breaks the rule named `defect`, and no other."""
-        forge = Forge(self, self.issuers[alias].key, self.subject_claims(sub, alias, **claims), sub)
-        return SUBJECT_DEFECTS[defect](forge)
+        issuer = self.issuers[alias]
+        own = self.subject_claims(sub, alias, **claims)
+        forge = Forge(self, issuer.key, own, sub, TYPES[issuer.profile])
+        return (SUBJECT_DEFECTS | ACCESS_TOKEN_DEFECTS)[defect](forge)
 
 
 @dataclass(frozen=True)
@@ -204,11 +221,13 @@ class Forge:
     key: Key
     claims: Claims
     name: str
+    typ: str = "JWT"
 
     def with_claims(self, **claims: Any) -> str:
         """Signs well, over other claims; None removes one."""
         merged = {**self.claims, **claims}
-        return self.key.sign({name: value for name, value in merged.items() if value is not None})
+        kept = {name: value for name, value in merged.items() if value is not None}
+        return self.key.sign(kept, {"typ": self.typ})
 
     def with_header(self, **header: Any) -> str:
         """Signs well, under more header members."""
@@ -217,12 +236,12 @@ class Forge:
     @property
     def header(self) -> dict[str, Any]:
         """The header of a good token."""
-        return {"alg": self.key.algorithm, "kid": self.key.kid, "typ": "JWT"}
+        return {"alg": self.key.algorithm, "kid": self.key.kid, "typ": self.typ}
 
     @property
     def good(self) -> str:
         """The good token."""
-        return self.key.sign(self.claims)
+        return self.key.sign(self.claims, {"typ": self.typ})
 
     def domain(self, domain: str) -> str:
         """Signs well for the same path in another trust domain."""
@@ -277,10 +296,14 @@ COMMON_DEFECTS: Final[dict[str, Callable[[Forge], str]]] = {
     "alg-none-mixed-case": lambda f: _none(f, "nOnE"),
     "hs256-public-key": lambda f: _hs256(f, f.key.public_pem),
     "hs256-empty-key": lambda f: _hs256(f, b""),
-    "wrong-key": lambda f: Key(f.key.kid, "ES256", f.authority.stranger.private).sign(f.claims),
-    "unknown-kid": lambda f: Key("nobody", f.key.algorithm, f.key.private).sign(f.claims),
+    "wrong-key": lambda f: Key(f.key.kid, "ES256", f.authority.stranger.private).sign(
+        f.claims, {"typ": f.typ}
+    ),
+    "unknown-kid": lambda f: Key("nobody", f.key.algorithm, f.key.private).sign(
+        f.claims, {"typ": f.typ}
+    ),
     "missing-kid-wrong-key": lambda f: f.authority.stranger.sign_raw(
-        _json({"alg": "ES256", "typ": "JWT"}), _json(f.claims)
+        _json({"alg": "ES256", "typ": f.typ}), _json(f.claims)
     ),
     "wrong-aud": lambda f: f.with_claims(aud=["someone-else"]),
     "aud-prefix": lambda f: f.with_claims(aud=[AUDIENCE + "/extra", ISSUER_AUDIENCE + "x"]),
@@ -358,6 +381,24 @@ SUBJECT_DEFECTS: Final[dict[str, Callable[[Forge], str]]] = COMMON_DEFECTS | {
     "unknown-issuer": lambda f: f.with_claims(iss="https://evil.example"),
     "issuer-with-slash": lambda f: f.with_claims(iss=f.claims["iss"] + "/"),
     "missing-iss": lambda f: f.with_claims(iss=None),
-    "other-issuers-key": lambda f: f.authority.issuers["machines"].key.sign(f.claims),
+    "other-issuers-key": lambda f: f.authority.issuers["machines"].key.sign(
+        f.claims, {"typ": f.typ}
+    ),
     "is-svid": lambda f: f.authority.agent(f"spiffe://{DOMAIN}/ns/support/sa/bot"),
+}
+
+#: Defects of an access token (RFC 9068 sections 2 and 4), beside those of any subject token.
+ACCESS_TOKEN_DEFECTS: Final[dict[str, Callable[[Forge], str]]] = {
+    "id-token": lambda f: f.with_header(typ="JWT"),
+    "without-typ": lambda f: f.key.sign_raw(
+        _json({"alg": f.key.algorithm, "kid": f.key.kid}), _json(f.claims)
+    ),
+    "missing-client-id": lambda f: f.with_claims(client_id=None),
+    "client-id-number": lambda f: f.with_claims(client_id=7),
+    "empty-client-id": lambda f: f.with_claims(client_id=""),
+    "missing-iat": lambda f: f.with_claims(iat=None),
+    "missing-jti": lambda f: f.with_claims(jti=None),
+    "jti-number": lambda f: f.with_claims(jti=7),
+    "x5c": lambda f: f.with_header(x5c=["AAAA"]),
+    "delegated": lambda f: f.with_claims(act={"sub": "someone"}),
 }

@@ -71,6 +71,7 @@ def write_trust(authority: Authority, folder: Path) -> dict[str, Any]:
             "algorithms": [issuer.key.algorithm],
             "jwks": {"file": str(path)},
             "subject": issuer.kind,
+            "profile": issuer.profile,
             "claims": list(issuer.claims),
         }
     return {"domains": domains, "issuers": issuers}
@@ -92,6 +93,7 @@ def trust_spec(authority: Authority) -> bytes:
                 "jwks": authority.jwks(alias),
                 "from": f"{alias}.json",
                 "subject": issuer.kind,
+                "profile": issuer.profile,
                 "claims": list(issuer.claims),
             }
             for alias, issuer in authority.issuers.items()
