@@ -8,7 +8,7 @@ mod split;
 mod verdict;
 
 use crate::decision::{
-    Decision, Facts, Outcome, Principal, ProofMethod, ReasonCode, Request, Time,
+    Decision, Facts, Outcome, Principal, ProofMethod, ReasonCode, Request, Time, Verdict,
 };
 use crate::evaluate::{self, ContextFacts, Judge, Known, Unready};
 use crate::model::{Operation, Tier};
@@ -206,21 +206,24 @@ fn judge(
     }
     let mut tally = Tally::new(chain.len());
     for (index, rule) in prepared.slice.policies() {
-        let Some(placed) = plan.policies.get(index) else {
-            return Err(Refusal::new(
-                ReasonCode::Unavailable,
-                "a slice names a policy that is not there",
-            ));
-        };
         let times = if rule.per_principal { chain.len() } else { 1 };
         for position in 0..times {
             let mut verdict = first.judge(rule, position);
             if rule.keys.contains(Key::Destination) {
                 for judge in &elsewhere {
-                    verdict =
-                        verdict::worse(placed.policy.effect, verdict, judge.judge(rule, position));
+                    verdict = verdict::worse(rule.effect, verdict, judge.judge(rule, position));
                 }
             }
+            // Most do not fire; looking those up would read memory that a large bundle has not in the cache.
+            if verdict == Verdict::NotFired && !traced {
+                continue;
+            }
+            let Some(placed) = plan.policies.get(index) else {
+                return Err(Refusal::new(
+                    ReasonCode::Unavailable,
+                    "a slice names a policy that is not there",
+                ));
+            };
             let whom = if rule.per_principal { Some(position) } else { None };
             if traced {
                 verdict::trace(placed, &chain, whom, &verdict, &mut decision.trace);

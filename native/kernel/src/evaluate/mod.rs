@@ -22,12 +22,14 @@ use smallvec::SmallVec;
 use smol_str::SmolStr;
 
 use crate::arguments;
-use crate::decision::{Principal, Subject, Verdict};
+use crate::decision::{PolicyEffect, Principal, Subject, Verdict};
 use crate::schema::{Key, Keys};
 
 /// A policy ready to be judged.
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
+    /// Stands here too, so that a policy that does not fire is not looked up.
+    pub(crate) effect: PolicyEffect,
     principal: Scope,
     resource: Scope,
     /// None: the policy has no conditions.
@@ -136,6 +138,7 @@ impl Rule {
             share(&mut shared.bodies, Arc::new(body))
         });
         Self {
+            effect: syntax::effect(policy),
             per_principal: reading.principal || !matches!(principal, Scope::Any),
             principal,
             resource,
