@@ -1,7 +1,9 @@
 //! What goes into a decision and what comes out.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use crate::arguments::Arguments;
 use crate::model::{Location, Tier};
 pub use crate::reason::{NextAction, PublicCode, ReasonCode, Retry};
 
@@ -150,6 +152,8 @@ pub struct Decision {
     pub destination_class: String,
     /// SHA-256 of the canonical arguments (RFC 8785); none where they could not be read.
     pub arguments_digest: Option<[u8; 32]>,
+    /// The arguments themselves; none where they could not be read.
+    pub arguments: Option<Arc<Arguments>>,
     /// What happened, for the enforcer's detail, Explain and the log: one line, no argument values.
     pub message: String,
     /// `@reason` of the first determining policy, where the bundle lets the system show it.

@@ -165,6 +165,11 @@ pub fn push_token(pointer: &mut String, token: &str) {
 /// Appends a text as a JSON string.
 pub fn write_string(text: &str, out: &mut String) {
     out.push('"');
+    if text.bytes().all(is_plain) {
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
     for c in text.chars() {
         match c {
             '"' => out.push_str("\\\""),
@@ -177,6 +182,11 @@ pub fn write_string(text: &str, out: &mut String) {
         }
     }
     out.push('"');
+}
+
+/// Whether a byte of a text stands for itself in a JSON string.
+pub(crate) const fn is_plain(byte: u8) -> bool {
+    byte >= 0x20 && byte != b'"' && byte != b'\\'
 }
 
 /// Whether a text is a JSON number that [`parse`] accepts.

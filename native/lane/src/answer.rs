@@ -83,7 +83,7 @@ pub(crate) fn detail(judgement: &Judgement, facts_json: Vec<u8>) -> wire::Detail
     wire::Detail {
         policies: decision
             .map_or_else(Vec::new, |decision| decision.trace.iter().map(judged).collect()),
-        chain: judgement.chain.iter().map(name_of).collect(),
+        chain: judgement.chain.iter().map(|principal| name_of(principal).into_owned()).collect(),
         enforcer: judgement.enforcer.clone(),
         step: judgement.step().as_str().to_owned(),
         facts_json,
@@ -134,19 +134,27 @@ fn timestamp(ms: i64) -> Timestamp {
 /// A default-constructed `CheckResponse` permits, so this is the only place where one is made.
 pub(crate) fn envoy(
     judgement: &Judgement,
-    remove: &[String],
+    remove: Vec<String>,
     error_response: bool,
 ) -> CheckResponse {
-    let mut answer = denied(judgement, error_response);
-    if let Some(permit) = judgement.permit() {
-        answer.status = Some(Status { code: 0, ..Status::default() });
-        answer.http_response = Some(HttpResponse::OkResponse(permitted(permit, remove)));
+    // A denial already, whatever is or is not added to it.
+    let mut answer = CheckResponse {
+        status: Some(Status { code: PERMISSION_DENIED, ..Status::default() }),
+        http_response: None,
+        dynamic_metadata: Some(metadata(judgement)),
+    };
+    match judgement.permit() {
+        None => deny(judgement, error_response, &mut answer),
+        Some(permit) => {
+            answer.status = Some(Status { code: 0, ..Status::default() });
+            answer.http_response = Some(HttpResponse::OkResponse(permitted(permit, remove)));
+        }
     }
     answer
 }
 
 /// An answer that no setting of Envoy's turns into a permit: RPC OK, a status that is not, and a `denied_response`.
-fn denied(judgement: &Judgement, error_response: bool) -> CheckResponse {
+fn deny(judgement: &Judgement, error_response: bool, answer: &mut CheckResponse) {
     let row = judgement.reason().row();
     let code = if row.grpc_code == 0 { PERMISSION_DENIED } else { row.grpc_code };
     let status = match row.http_status {
@@ -166,15 +174,12 @@ fn denied(judgement: &Judgement, error_response: bool) -> CheckResponse {
         body: body(judgement),
     };
     let unavailable = row.public_code == PublicCode::Unavailable;
-    CheckResponse {
-        status: Some(Status { code, ..Status::default() }),
-        http_response: Some(if unavailable && error_response {
-            HttpResponse::ErrorResponse(response)
-        } else {
-            HttpResponse::DeniedResponse(response)
-        }),
-        dynamic_metadata: Some(metadata(judgement)),
-    }
+    answer.status = Some(Status { code, ..Status::default() });
+    answer.http_response = Some(if unavailable && error_response {
+        HttpResponse::ErrorResponse(response)
+    } else {
+        HttpResponse::DeniedResponse(response)
+    });
 }
 
 /// What the agent reads: the public triple and its text, byte-equal but for the id.
@@ -193,26 +198,28 @@ fn body(judgement: &Judgement) -> String {
     serde_json::Value::Object(body).to_string()
 }
 
-fn permitted(permit: Permit<'_>, remove: &[String]) -> OkHttpResponse {
+fn permitted(permit: Permit<'_>, remove: Vec<String>) -> OkHttpResponse {
     let judgement = permit.judgement();
     let agent =
         judgement.chain.iter().rfind(|principal| matches!(principal, Principal::Agent { .. }));
     let subject =
         judgement.chain.iter().find(|principal| !matches!(principal, Principal::Agent { .. }));
     let mut headers = vec![header(DECISION_ID, judgement.id.clone())];
-    let mut headers_to_remove = Vec::new();
+    let mut absent: Vec<&str> = Vec::new();
     for (name, principal) in [(AGENT, agent), (SUBJECT, subject)] {
         match principal {
-            Some(principal) => headers.push(header(name, name_of(principal))),
-            None => headers_to_remove.push(name.to_owned()),
+            Some(principal) => headers.push(header(name, name_of(principal).into_owned())),
+            None => absent.push(name),
         }
     }
     // Envoy removes last: a name that is set must not be removed.
     let is_set =
         |name: &str| headers.iter().any(|set| set.header.as_ref().is_some_and(|h| h.key == name));
-    for name in remove {
-        if !is_set(name) && !headers_to_remove.contains(name) {
-            headers_to_remove.push(name.clone());
+    let mut headers_to_remove = remove;
+    headers_to_remove.retain(|name| !is_set(name));
+    for name in absent {
+        if !headers_to_remove.iter().any(|known| known == name) {
+            headers_to_remove.push(name.to_owned());
         }
     }
     OkHttpResponse { headers, headers_to_remove, ..OkHttpResponse::default() }
@@ -236,7 +243,7 @@ fn metadata(judgement: &Judgement) -> Struct {
         Outcome::StepUp => "STEP_UP",
         Outcome::Deny => "DENY",
     };
-    let chain: Vec<String> = judgement.chain.iter().map(name_of).collect();
+    let chain: Vec<_> = judgement.chain.iter().map(name_of).collect();
     let fields = [
         ("agent_chain", chain.join(" > ")),
         ("decision", outcome.to_owned()),
@@ -245,7 +252,7 @@ fn metadata(judgement: &Judgement) -> Struct {
             "policy_revision",
             judgement.world.as_ref().map_or_else(String::new, |w| w.revision.clone()),
         ),
-        ("principal", chain.last().cloned().unwrap_or_default()),
+        ("principal", chain.last().map_or_else(String::new, |name| name.to_string())),
         ("reason_code", judgement.reason().as_str().to_owned()),
     ];
     let fields = fields

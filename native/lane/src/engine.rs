@@ -569,10 +569,8 @@ impl Engine {
                 decide(&world.plan, &facts, &request, now)
             }
         });
-        let arguments = request.arguments.to_vec();
         judgement.chain = chain;
         judgement.decide_time = Some(started.elapsed());
-        judgement.arguments = arguments;
         judgement.decided(decision?);
         in_time(transport, Step::Judge)
     }
@@ -732,7 +730,7 @@ impl Engine {
             }
             Reply::Envoy { remove } => {
                 let error_response = self.settings.envoy_error_response;
-                answer::envoy(&judgement, &remove, error_response).encode_to_vec()
+                answer::envoy(&judgement, remove, error_response).encode_to_vec()
             }
         }
     }
@@ -874,7 +872,7 @@ impl Engine {
         let judgement = self.settle(pending.judgement, &pending.line, pending.deadline, recorded);
         let line = &pending.line;
         self.count(&judgement, pending.received, line.lane, line.trace.as_ref());
-        let facts = record::facts_of(&judgement, &mut Vec::new());
+        let facts = record::facts_of(&judgement);
         let facts =
             serde_json::to_vec(&serde_json::json!({ "arguments": facts })).unwrap_or_default();
         let mut decision = answer::decision(&judgement);
@@ -957,7 +955,8 @@ impl Engine {
         self.count(&judgement, received, lane, None);
         match surface {
             Surface::ExtAuthz => {
-                answer::envoy(&judgement, &[], self.settings.envoy_error_response).encode_to_vec()
+                answer::envoy(&judgement, Vec::new(), self.settings.envoy_error_response)
+                    .encode_to_vec()
             }
             Surface::BatchCheck => {
                 let decisions = vec![answer::decision(&judgement)];

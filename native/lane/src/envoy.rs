@@ -215,11 +215,8 @@ impl<'a> Headers<'a> {
     /// Names that are ours, also as written by servers that take `_` for `-`.
     fn to_remove(&self) -> Result<Vec<String>, Refused> {
         let mut names: Vec<String> = Vec::new();
-        for name in self.names() {
-            let dashed = name.replace('_', "-");
-            if dashed.starts_with("authz-") || dashed.starts_with("x-authz-") {
-                names.push(name.to_owned());
-            }
+        for name in self.names().filter(|name| is_ours(name)) {
+            names.push(name.to_owned());
         }
         names.sort_unstable();
         names.dedup();
@@ -229,17 +226,23 @@ impl<'a> Headers<'a> {
                 limits::LIST
             )));
         }
-        names.extend(ALWAYS_REMOVED.iter().cloned());
-        names.sort_unstable();
-        names.dedup();
-        Ok(names)
+        let mut all = ALWAYS_REMOVED.clone();
+        for name in names {
+            if let Err(place) = all.binary_search(&name) {
+                all.insert(place, name);
+            }
+        }
+        Ok(all)
     }
 }
 
-/// What is removed whether or not the proxy showed it.
+/// What is removed whether or not the proxy showed it, sorted.
 static ALWAYS_REMOVED: LazyLock<Vec<String>> = LazyLock::new(|| {
     let twins = OURS_INBOUND.iter().chain(&IDENTITY).flat_map(|name| spellings(name));
-    twins.filter(|name| !IDENTITY.contains(&name.as_str())).collect()
+    let mut all: Vec<String> = twins.filter(|name| !IDENTITY.contains(&name.as_str())).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 });
 
 /// A name with each choice of `-` and `_`, itself included.
@@ -255,12 +258,19 @@ fn spellings(name: &str) -> Vec<String> {
     all
 }
 
+/// Whether a name is one of ours to a server that takes `_` for `-`.
+fn is_ours(name: &str) -> bool {
+    let starts = |start: &str| {
+        name.len() >= start.len()
+            && name.bytes().zip(start.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
+    };
+    starts("authz-") || starts("x-authz-")
+}
+
 fn is_read_here(name: &str) -> bool {
-    let dashed = name.replace('_', "-");
     [AUTHORIZATION, DPOP, BAGGAGE, PARTIAL, "host"].contains(&name)
         || name.starts_with(':')
-        || dashed.starts_with("authz-")
-        || dashed.starts_with("x-authz-")
+        || is_ours(name)
 }
 
 /// RFC 9110 §5.6.2 `tchar`, lower case only (RFC 9113 §8.2.1).

@@ -1,5 +1,6 @@
 //! Everything known about one decision, once it is made.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +40,6 @@ pub(crate) struct Judgement {
     pub(crate) operation: String,
     pub(crate) system: SystemId,
     pub(crate) tier: Option<Tier>,
-    pub(crate) arguments: Vec<u8>,
     pub(crate) route: Option<usize>,
     pub(crate) probe: bool,
     pub(crate) decision: Option<Decision>,
@@ -72,7 +72,6 @@ impl Judgement {
             operation: String::new(),
             system: SystemId::default(),
             tier: None,
-            arguments: Vec::new(),
             route: None,
             probe: false,
             decision: None,
@@ -193,17 +192,22 @@ impl<'a> Permit<'a> {
 ///
 /// A `sub` is any text; everything but visible ASCII without `%`, `,`, `;` and `>` is percent-encoded, so that the name can
 /// neither end a header nor look like two.
-pub(crate) fn name_of(principal: &Principal) -> String {
+pub(crate) fn name_of(principal: &Principal) -> Cow<'_, str> {
     match principal {
-        Principal::Agent { spiffe_id, .. } => spiffe_id.clone(),
+        Principal::Agent { spiffe_id, .. } => Cow::Borrowed(spiffe_id),
         Principal::User(subject) | Principal::Service(subject) => {
-            format!("{}/{}", encoded(&subject.issuer), encoded(&subject.sub))
+            let (issuer, sub) = (&subject.issuer, &subject.sub);
+            let mut name =
+                String::with_capacity(issuer.len().saturating_add(sub.len()).saturating_add(1));
+            encode(issuer, &mut name);
+            name.push('/');
+            encode(sub, &mut name);
+            Cow::Owned(name)
         }
     }
 }
 
-fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
+fn encode(text: &str, out: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii_graphic() && !matches!(byte, b'%' | b',' | b';' | b'>') {
             out.push(char::from(byte));
@@ -212,7 +216,6 @@ fn encoded(text: &str) -> String {
             out.push_str(&hex(&[byte]).to_ascii_uppercase());
         }
     }
-    out
 }
 
 /// Replaces the undeclared names in the pointer of a message.
@@ -247,11 +250,16 @@ fn declared_only(message: &str, schema: Option<&Value>) -> String {
 
 /// Lower-case hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from(nibble + if nibble < 10 { b'0' } else { b'a' - 10 });
-    let mut text = String::with_capacity(bytes.len().saturating_mul(2));
-    for byte in bytes {
-        text.push(digit(byte >> 4));
-        text.push(digit(byte & 15));
+    let mut text = vec![0; bytes.len().saturating_mul(2)];
+    write_hex(bytes, &mut text);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// Writes lower-case hex into `text`, as far as it reaches.
+pub(crate) fn write_hex(bytes: &[u8], text: &mut [u8]) {
+    let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
+    for (byte, [high, low]) in bytes.iter().zip(text.as_chunks_mut().0) {
+        *high = digit(byte >> 4);
+        *low = digit(byte & 15);
     }
-    text
 }

@@ -2,16 +2,19 @@
 //!
 //! A record holds what the policies could read: numbers and truth values in clear, texts as digests. It never holds a token.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 
 use authz_kernel::decision::{Outcome, Principal};
+use authz_kernel::json::{Value, push_token};
 use authz_kernel::model::Tier;
 use authz_token::{ClaimValue, Evidence};
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde::ser::{SerializeMap as _, SerializeSeq as _};
+use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-use crate::judgement::{Judgement, hex, name_of};
+use crate::judgement::{Judgement, name_of, write_hex};
 
 /// Members, items and levels of arguments that a record repeats; their digest stands for the rest.
 const MAX_FACTS: usize = 256;
@@ -38,7 +41,7 @@ struct Record<'a> {
     decision_id: &'a str,
     timestamp: String,
     labels: Labels<'a>,
-    bundles: BTreeMap<&'a str, Bundle<'a>>,
+    bundles: Bundles<'a>,
     path: &'a str,
     input: Input<'a>,
     result: Answer<'a>,
@@ -49,7 +52,8 @@ struct Record<'a> {
     span_id: Option<&'a str>,
     metrics: Times,
     erased: [&'a str; 0],
-    masked: &'a [String],
+    // INVARIANT (last): what is written before it adds to it.
+    masked: &'a RefCell<Vec<String>>,
 }
 
 #[derive(Serialize)]
@@ -58,6 +62,19 @@ struct Labels<'a> {
     version: &'a str,
     listener: &'a str,
     surface: &'a str,
+}
+
+/// The bundle that serves, by its name; none where none is loaded.
+struct Bundles<'a>(Option<(&'a str, Bundle<'a>)>);
+
+impl Serialize for Bundles<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(usize::from(self.0.is_some())))?;
+        if let Some((name, bundle)) = &self.0 {
+            map.serialize_entry(name, bundle)?;
+        }
+        map.end()
+    }
 }
 
 #[derive(Serialize)]
@@ -70,23 +87,23 @@ struct Bundle<'a> {
 struct Input<'a> {
     enforcer: &'a str,
     mode: &'a str,
-    chain: Vec<Link<'a>>,
-    operation: String,
+    chain: Chain<'a>,
+    operation: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     route: Option<usize>,
-    arguments: Value,
+    arguments: Option<Facts<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    arguments_digest: Option<String>,
-    resource: String,
+    arguments_digest: Option<Hash>,
+    resource: Cow<'a, str>,
     destination_class: &'a str,
 }
 
 #[derive(Serialize)]
 struct Link<'a> {
     kind: &'a str,
-    id: String,
-    claims: Map<String, Value>,
-    token_sha256: String,
+    id: Cow<'a, str>,
+    claims: Claims<'a>,
+    token_sha256: Hex,
     #[serde(skip_serializing_if = "Option::is_none")]
     kid: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,31 +159,16 @@ pub(crate) fn line(
     instead_of: Option<Outcome>,
 ) -> Vec<u8> {
     let decision = judgement.decision.as_ref();
-    let mut masked = Vec::new();
-    let arguments = facts_of(judgement, &mut masked);
+    let notes = Notes::new();
     let resource = decision.map_or("", |decision| decision.resource.as_str());
-    let resource = if carries_token(resource, evidence) || resource.len() > MAX_RESOURCE {
-        masked.push("/input/resource".to_owned());
-        text_digest(resource)
-    } else {
-        resource.to_owned()
-    };
+    let resource = notes.shown(resource, "/input/resource", MAX_RESOURCE, evidence);
     // The kernel's messages hold no values, but they may name an argument that the caller made up.
-    let message = if carries_token(judgement.message(), evidence) {
-        masked.push("/result/message".to_owned());
-        text_digest(judgement.message())
-    } else {
-        judgement.message().to_owned()
-    };
+    let message = notes.shown(judgement.message(), "/result/message", usize::MAX, evidence);
     let row = judgement.reason().row();
     let standing = judgement.standing();
-    let mut bundles = BTreeMap::new();
-    if let Some(world) = &judgement.world {
-        bundles.insert(
-            world.name.as_str(),
-            Bundle { revision: &world.revision, digest: &world.digest },
-        );
-    }
+    let bundle = judgement.world.as_ref().map(|world| {
+        (world.name.as_str(), Bundle { revision: &world.revision, digest: &world.digest })
+    });
     let record = Record {
         decision_id: &judgement.id,
         timestamp: rfc3339(judgement.now_ms),
@@ -176,18 +178,18 @@ pub(crate) fn line(
             listener: &judgement.listener,
             surface: judgement.surface.as_str(),
         },
-        bundles,
+        bundles: Bundles(bundle),
         path: judgement.surface.path(),
         input: Input {
             enforcer: &judgement.enforcer,
             mode: if judgement.probe { "PROBE" } else { "ENFORCE" },
-            chain: chain(judgement, &mut masked),
-            operation: judgement.operation.clone(),
+            chain: Chain { judgement, notes: &notes },
+            operation: &judgement.operation,
             route: judgement.route,
-            arguments,
+            arguments: Facts::of(judgement, &notes),
             arguments_digest: decision
                 .and_then(|decision| decision.arguments_digest)
-                .map(|digest| format!("sha256:{}", hex(&digest))),
+                .map(|digest| Hash::from(&digest)),
             resource,
             destination_class: decision.map_or("", |decision| decision.destination_class.as_str()),
         },
@@ -215,7 +217,7 @@ pub(crate) fn line(
             timer_decide_ns: judgement.decide_time.map(|time| time.as_nanos()),
         },
         erased: [],
-        masked: &masked,
+        masked: &notes.masked,
     };
     // Texts and numbers always serialise; were it otherwise, the id still says that something was decided.
     let mut line = Vec::with_capacity(LINE_BYTES);
@@ -225,168 +227,291 @@ pub(crate) fn line(
     }
 }
 
-/// What the policies could read of the arguments; empty where they could not be read.
-pub(crate) fn facts_of(judgement: &Judgement, masked: &mut Vec<String>) -> Value {
-    let read =
-        judgement.decision.as_ref().is_some_and(|decision| decision.arguments_digest.is_some());
-    if !read {
-        return Value::Null;
-    }
-    let schema = judgement.world.as_ref().and_then(|world| world.schema(&judgement.operation));
-    let text: &[u8] = if judgement.arguments.is_empty() { b"{}" } else { &judgement.arguments };
-    match serde_json::from_slice(text) {
-        Ok(value) => {
-            let mut left = MAX_FACTS;
-            Facts { masked, left: &mut left }.clean(
-                value,
-                schema,
-                &mut "/input/arguments".to_owned(),
-                0,
-            )
+/// What is noted while a record is written.
+struct Notes {
+    /// JSON pointers of what is left out, or stands as a digest.
+    masked: RefCell<Vec<String>>,
+    /// JSON pointer of the argument that is being written.
+    at: RefCell<String>,
+    /// How many more arguments are written.
+    left: Cell<usize>,
+}
+
+impl Notes {
+    fn new() -> Self {
+        Self {
+            masked: RefCell::new(Vec::new()),
+            at: RefCell::new("/input/arguments".to_owned()),
+            left: Cell::new(MAX_FACTS),
         }
-        Err(_) => Value::Null,
+    }
+
+    fn mask(&self, pointer: String) {
+        self.masked.borrow_mut().push(pointer);
+    }
+
+    /// A text, or its digest where it is too long or may hold a token.
+    fn shown<'a>(
+        &self,
+        text: &'a str,
+        pointer: &str,
+        longest: usize,
+        evidence: &[Evidence<'_>],
+    ) -> Cow<'a, str> {
+        if text.len() > longest || carries_token(text, evidence) {
+            self.mask(pointer.to_owned());
+            return Cow::Owned(Hash::of(text).as_str().to_owned());
+        }
+        Cow::Borrowed(text)
+    }
+
+    fn mask_here(&self) {
+        self.mask(self.at.borrow().clone());
+    }
+
+    /// Takes one of those that are left; false where none is, or `depth` is too deep.
+    fn take(&self, depth: usize) -> bool {
+        let left = self.left.get();
+        if left == 0 || depth > MAX_DEPTH {
+            return false;
+        }
+        self.left.set(left.saturating_sub(1));
+        true
     }
 }
 
+/// What the policies could read of the arguments, for Explain; null where they could not be read.
+pub(crate) fn facts_of(judgement: &Judgement) -> serde_json::Value {
+    let notes = Notes::new();
+    let facts = Facts::of(judgement, &notes);
+    serde_json::to_value(facts).unwrap_or(serde_json::Value::Null)
+}
+
+/// A part of the arguments, written without its free texts.
 struct Facts<'a> {
-    masked: &'a mut Vec<String>,
-    left: &'a mut usize,
+    value: &'a Value,
+    /// Of `value`; none where the catalog declares none.
+    schema: Option<&'a serde_json::Value>,
+    depth: usize,
+    notes: &'a Notes,
 }
 
-impl Facts<'_> {
-    /// `at` is the JSON pointer of `value`; it is as it was when this returns.
-    fn clean(
-        &mut self,
-        value: Value,
-        schema: Option<&Value>,
-        at: &mut String,
-        depth: usize,
-    ) -> Value {
-        if *self.left == 0 || depth > MAX_DEPTH {
-            self.masked.push(at.clone());
-            return Value::Null;
+impl<'a> Facts<'a> {
+    /// None where the arguments could not be read.
+    fn of(judgement: &'a Judgement, notes: &'a Notes) -> Option<Self> {
+        let arguments = judgement.decision.as_ref()?.arguments.as_ref()?;
+        let schema = judgement.world.as_ref().and_then(|world| world.schema(&judgement.operation));
+        Some(Self { value: arguments.json(), schema, depth: 0, notes })
+    }
+
+    fn part(&self, value: &'a Value, schema: Option<&'a serde_json::Value>) -> Self {
+        Self { value, schema, depth: self.depth.saturating_add(1), notes: self.notes }
+    }
+}
+
+impl Serialize for Facts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let notes = self.notes;
+        if !notes.take(self.depth) {
+            notes.mask_here();
+            return serializer.serialize_unit();
         }
-        *self.left = self.left.saturating_sub(1);
-        let length = at.len();
-        match value {
-            Value::Null | Value::Bool(_) | Value::Number(_) => value,
-            Value::String(text) if is_enumerated(&text, schema) => Value::String(text),
+        let length = notes.at.borrow().len();
+        match self.value {
+            Value::Null => serializer.serialize_unit(),
+            Value::Bool(value) => serializer.serialize_bool(*value),
+            Value::Integer(number) => serializer.serialize_i64(*number),
+            // As `serde_json` would read it; what it could not is no number for the reader of a record either.
+            Value::Decimal(text) => match text.parse::<serde_json::Number>() {
+                Ok(number) => number.serialize(serializer),
+                Err(_) => {
+                    notes.mask_here();
+                    serializer.serialize_unit()
+                }
+            },
+            Value::String(text) if is_enumerated(text, self.schema) => {
+                serializer.serialize_str(text)
+            }
             Value::String(text) => {
-                self.masked.push(at.clone());
-                Value::String(text_digest(&text))
+                notes.mask_here();
+                Hash::of(text).serialize(serializer)
             }
             Value::Array(items) => {
-                let schema = schema.and_then(|schema| schema.get("items"));
-                let mut list = Vec::new();
-                for (index, item) in items.into_iter().enumerate() {
-                    if *self.left == 0 {
-                        self.masked.push(format!("{at}/{index}"));
+                let schema = self.schema.and_then(|schema| schema.get("items"));
+                let mut list = serializer.serialize_seq(None)?;
+                for (index, item) in items.iter().enumerate() {
+                    if notes.left.get() == 0 {
+                        notes.mask(format!("{}/{index}", notes.at.borrow()));
                         break;
                     }
-                    at.push('/');
-                    at.push_str(&index.to_string());
-                    list.push(self.clean(item, schema, at, depth.saturating_add(1)));
-                    at.truncate(length);
+                    push_token(&mut notes.at.borrow_mut(), &index.to_string());
+                    list.serialize_element(&self.part(item, schema))?;
+                    notes.at.borrow_mut().truncate(length);
                 }
-                Value::Array(list)
+                list.end()
             }
             Value::Object(members) => {
-                let properties = schema.and_then(|schema| schema.get("properties"));
-                let mut object = Map::with_capacity(members.len().min(*self.left));
-                for (number, (name, item)) in members.into_iter().enumerate() {
-                    if *self.left == 0 {
-                        self.masked.push(format!("{at}/{number}"));
+                let properties = self.schema.and_then(|schema| schema.get("properties"));
+                let mut object = serializer.serialize_map(None)?;
+                for (number, (name, item)) in members.iter().enumerate() {
+                    if notes.left.get() == 0 {
+                        notes.mask(format!("{}/{number}", notes.at.borrow()));
                         break;
                     }
-                    let schema = properties.and_then(|properties| properties.get(&name));
+                    let schema = properties.and_then(|properties| properties.get(name));
                     // A member that the schema does not name was written by the caller, its name too.
-                    let shown = match schema {
-                        Some(_) => name,
-                        None => text_digest(&name),
-                    };
-                    at.push('/');
-                    // RFC 6901 §3.
-                    for character in shown.chars() {
-                        match character {
-                            '~' => at.push_str("~0"),
-                            '/' => at.push_str("~1"),
-                            plain => at.push(plain),
-                        }
-                    }
-                    let item = self.clean(item, schema, at, depth.saturating_add(1));
-                    at.truncate(length);
-                    object.insert(shown, item);
+                    let hash = schema.is_none().then(|| Hash::of(name));
+                    let shown = hash.as_ref().map_or(name.as_str(), Hash::as_str);
+                    push_token(&mut notes.at.borrow_mut(), shown);
+                    object.serialize_entry(shown, &self.part(item, schema))?;
+                    notes.at.borrow_mut().truncate(length);
                 }
-                Value::Object(object)
+                object.end()
             }
         }
     }
 }
 
 /// A text of a closed set is no free text.
-fn is_enumerated(text: &str, schema: Option<&Value>) -> bool {
+fn is_enumerated(text: &str, schema: Option<&serde_json::Value>) -> bool {
     let Some(schema) = schema else {
         return false;
     };
-    let is_it = |value: &Value| value.as_str() == Some(text);
+    let is_it = |value: &serde_json::Value| value.as_str() == Some(text);
     schema.get("const").is_some_and(is_it)
         || schema
             .get("enum")
-            .and_then(Value::as_array)
+            .and_then(serde_json::Value::as_array)
             .is_some_and(|values| values.iter().any(is_it))
 }
 
-fn chain<'a>(judgement: &'a Judgement, masked: &mut Vec<String>) -> Vec<Link<'a>> {
-    let mut links = Vec::new();
-    for (index, principal) in judgement.chain.iter().enumerate() {
-        let link = match principal {
-            Principal::Agent { .. } => judgement.facts.agent.as_ref().map(|agent| Link {
-                kind: "Agent",
-                id: name_of(principal),
-                claims: Map::new(),
-                token_sha256: hex(&agent.token_digest),
-                kid: Some(agent.kid.as_str()),
-                issued_at: agent.issued_at,
-                expires_at: agent.expires_at,
-            }),
-            Principal::User(_) | Principal::Service(_) => {
-                judgement.facts.subject.as_ref().map(|subject| Link {
-                    kind: if matches!(principal, Principal::User(_)) { "User" } else { "Service" },
-                    id: name_of(principal),
-                    claims: claims(&subject.claims, index, masked),
-                    token_sha256: hex(&subject.token_digest),
-                    kid: None,
-                    issued_at: subject.issued_at,
-                    expires_at: subject.expires_at,
-                })
-            }
-        };
-        links.extend(link);
-    }
-    links
+/// Who acts, the caller last.
+struct Chain<'a> {
+    judgement: &'a Judgement,
+    notes: &'a Notes,
 }
 
-fn claims(
-    claims: &BTreeMap<String, ClaimValue>,
-    index: usize,
-    masked: &mut Vec<String>,
-) -> Map<String, Value> {
-    let mut shown = Map::new();
-    for (name, claim) in claims {
-        let value = match claim {
-            ClaimValue::Bool(value) => Value::from(*value),
-            ClaimValue::Long(value) => Value::from(*value),
-            ClaimValue::String(text) => Value::from(text_digest(text)),
-            ClaimValue::Set(texts) => {
-                texts.iter().map(|text| Value::from(text_digest(text))).collect()
+impl Serialize for Chain<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { judgement, notes } = *self;
+        let mut links = serializer.serialize_seq(None)?;
+        for (index, principal) in judgement.chain.iter().enumerate() {
+            let link = match principal {
+                Principal::Agent { .. } => judgement.facts.agent.as_ref().map(|agent| Link {
+                    kind: "Agent",
+                    id: name_of(principal),
+                    claims: Claims { all: None, index, notes },
+                    token_sha256: Hex::from(&agent.token_digest),
+                    kid: Some(agent.kid.as_str()),
+                    issued_at: agent.issued_at,
+                    expires_at: agent.expires_at,
+                }),
+                Principal::User(_) | Principal::Service(_) => {
+                    judgement.facts.subject.as_ref().map(|subject| Link {
+                        kind: if matches!(principal, Principal::User(_)) {
+                            "User"
+                        } else {
+                            "Service"
+                        },
+                        id: name_of(principal),
+                        claims: Claims { all: Some(&subject.claims), index, notes },
+                        token_sha256: Hex::from(&subject.token_digest),
+                        kid: None,
+                        issued_at: subject.issued_at,
+                        expires_at: subject.expires_at,
+                    })
+                }
+            };
+            if let Some(link) = link {
+                links.serialize_element(&link)?;
             }
-        };
-        if matches!(claim, ClaimValue::String(_) | ClaimValue::Set(_)) {
-            masked.push(format!("/input/chain/{index}/claims/{name}"));
         }
-        shown.insert(name.clone(), value);
+        links.end()
     }
-    shown
+}
+
+/// Claims of a link, texts as digests.
+struct Claims<'a> {
+    all: Option<&'a BTreeMap<String, ClaimValue>>,
+    /// Of the link in its chain.
+    index: usize,
+    notes: &'a Notes,
+}
+
+impl Serialize for Claims<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut shown = serializer.serialize_map(None)?;
+        for (name, claim) in self.all.into_iter().flatten() {
+            match claim {
+                ClaimValue::Bool(value) => shown.serialize_entry(name, value)?,
+                ClaimValue::Long(value) => shown.serialize_entry(name, value)?,
+                ClaimValue::String(text) => shown.serialize_entry(name, &Hash::of(text))?,
+                ClaimValue::Set(texts) => shown.serialize_entry(name, &Hashes(texts))?,
+            }
+            if matches!(claim, ClaimValue::String(_) | ClaimValue::Set(_)) {
+                self.notes.mask(format!("/input/chain/{}/claims/{name}", self.index));
+            }
+        }
+        shown.end()
+    }
+}
+
+/// The digests of texts.
+struct Hashes<'a>(&'a BTreeSet<String>);
+
+impl Serialize for Hashes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|text| Hash::of(text)))
+    }
+}
+
+/// Stands for a text: `sha256:` and its digest in hex.
+struct Hash([u8; HASH_START.len() + 64]);
+
+const HASH_START: &[u8; 7] = b"sha256:";
+
+impl Hash {
+    fn of(text: &str) -> Self {
+        Self::from(&Sha256::digest(text.as_bytes()).into())
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl From<&[u8; 32]> for Hash {
+    fn from(digest: &[u8; 32]) -> Self {
+        let mut text = [0; HASH_START.len() + 64];
+        if let Some((start, rest)) = text.split_first_chunk_mut() {
+            *start = *HASH_START;
+            write_hex(digest, rest);
+        }
+        Self(text)
+    }
+}
+
+impl Serialize for Hash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// A digest in hex.
+struct Hex([u8; 64]);
+
+impl From<&[u8; 32]> for Hex {
+    fn from(digest: &[u8; 32]) -> Self {
+        let mut text = [0; 64];
+        write_hex(digest, &mut text);
+        Self(text)
+    }
+}
+
+impl Serialize for Hex {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(std::str::from_utf8(&self.0).unwrap_or_default())
+    }
 }
 
 /// Whether a text that callers can write into may hold a token, or a good part of one.
@@ -412,10 +537,6 @@ const fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'+' | b'/' | b'=')
 }
 
-fn text_digest(text: &str) -> String {
-    format!("sha256:{}", hex(&Sha256::digest(text.as_bytes())))
-}
-
 /// Milliseconds since 1970 as RFC 3339 in UTC.
 pub(crate) fn rfc3339(ms: i64) -> String {
     let days = ms.div_euclid(86_400_000);
@@ -431,13 +552,23 @@ pub(crate) fn rfc3339(ms: i64) -> String {
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era.saturating_mul(400) + i64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
-        of_day / 3_600_000,
-        of_day / 60_000 % 60,
-        of_day / 1_000 % 60,
-        of_day % 1_000
-    )
+    // Digit by digit: the formatter takes longer than all of the rest.
+    let mut text = String::with_capacity(24);
+    let mut put = |number: i64, digits: u32, after: char| {
+        for place in (0..digits).rev() {
+            let digit = number.div_euclid(10_i64.pow(place)).rem_euclid(10);
+            text.push(char::from(b'0'.saturating_add(u8::try_from(digit).unwrap_or(0))));
+        }
+        text.push(after);
+    };
+    put(year, 4, '-');
+    put(month, 2, '-');
+    put(day, 2, 'T');
+    put(of_day / 3_600_000, 2, ':');
+    put(of_day / 60_000 % 60, 2, ':');
+    put(of_day / 1_000 % 60, 2, '.');
+    put(of_day % 1_000, 3, 'Z');
+    text
 }
 
 #[cfg(test)]

@@ -422,6 +422,11 @@ pub(crate) fn write_canonical(value: &json::Value, out: &mut String) {
 /// RFC 8785 §3.2.2.2: the short escapes, `\u00xx` for other controls, all else as it is.
 fn write_text(text: &str, out: &mut String) {
     out.push('"');
+    if text.bytes().all(json::is_plain) {
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
     for character in text.chars() {
         match character {
             '"' => out.push_str("\\\""),

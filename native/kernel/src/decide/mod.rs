@@ -54,6 +54,7 @@ fn run(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time, traced:
         resource: String::new(),
         destination_class: String::new(),
         arguments_digest: None,
+        arguments: None,
         message: String::new(),
         shown_reason: None,
         trace: Vec::new(),

@@ -1,5 +1,7 @@
 //! From an operation id and bytes to arguments, resource and destination.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use crate::arguments::Arguments;
@@ -22,7 +24,7 @@ const MAX_DISTINCT: usize = 16;
 
 /// What a request is about.
 pub(super) struct Resolved<'a> {
-    pub(super) arguments: Arguments,
+    pub(super) arguments: Arc<Arguments>,
     pub(super) resource: Known,
     /// The destinations that policies can tell apart, the worst first; none where the operation has no destination
     /// rule.
@@ -44,7 +46,9 @@ pub(super) fn resolve<'a>(
     request: &Request<'_>,
     decision: &mut Decision,
 ) -> Result<Resolved<'a>, Refusal> {
+    let arguments = Arc::new(arguments);
     decision.arguments_digest = Some(arguments.digest());
+    decision.arguments = Some(Arc::clone(&arguments));
     let resource = resource(plan, operation, &arguments, request)?;
     decision.resource = resource.uid();
     let destinations = match &operation.destination {
