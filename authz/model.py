@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 __all__ = [
     "BundleFiles",
@@ -72,8 +72,8 @@ class Surface(StrEnum):
     EXT_AUTHZ = "ext_authz"
 
 
-@dataclass(frozen=True, slots=True)
-class CallFacts:
+# A tuple: one is made for each call, and a frozen dataclass takes five times as long.
+class CallFacts(NamedTuple):
     """What the transport knows about one call."""
 
     listener: str

@@ -237,8 +237,10 @@ class BoundedExecutor(futures.Executor):
                     self._failed(error)
             slot.job = None
             slot.running = False
-            with suppress(BaseException):
+            try:  # noqa: SIM105 - a context manager takes longer
                 job.finish()
+            except BaseException:  # noqa: BLE001, S110 - a thread of the pool must outlive any call
+                pass
 
     def _watch(self) -> None:
         pause = min(_LONGEST_LOOK, max(_SHORTEST_LOOK, self._receive_timeout / 4))
