@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::arguments::ArgumentSchema;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::evaluate::syntax::ActionScope;
+use crate::evaluate::syntax::{ActionScope, Asks};
 use crate::evaluate::{Base, Constants, Group, Rule, Words};
 use crate::model::{Effect, Model, Operation, System, Tier};
 use crate::policy::{self, Cache, Catalog, Covered, Placed, Target};
@@ -102,8 +102,8 @@ pub(crate) struct Slice {
     lists: Vec<Arc<[(u32, Rule)]>>,
     /// Context keys that they read together.
     pub(crate) keys: Keys,
-    /// One of them can ask the entity store.
-    pub(crate) store: bool,
+    /// What they can ask the entity store for.
+    pub(crate) store: Asks,
 }
 
 impl Slice {
@@ -482,7 +482,7 @@ fn slices(
         let rule = |index: u32| Some((index, policies.get(index as usize)?.policy.rule.clone()));
         let list: Vec<(u32, Rule)> = list.into_iter().filter_map(rule).collect();
         let keys = list.iter().fold(Keys::default(), |keys, (_, rule)| keys.union(rule.keys));
-        let store = list.iter().any(|(_, rule)| rule.store);
+        let store = list.iter().map(|(_, rule)| rule.store).max().unwrap_or_default();
         (Arc::<[(u32, Rule)]>::from(list), keys, store)
     };
     let any = summed(any);
@@ -501,7 +501,7 @@ fn slices(
                 }
                 slice.lists.push(Arc::clone(list));
                 slice.keys = slice.keys.union(*keys);
-                slice.store |= *store;
+                slice.store = slice.store.max(*store);
             }
             slice
         })

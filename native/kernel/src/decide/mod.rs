@@ -188,11 +188,8 @@ fn judge(
             time: now.0,
         },
     )?;
-    let entities = if prepared.slice.store {
-        evaluate::store(&prepared.base, &chain, &resolved.resource)?
-    } else {
-        evaluate::empty_store()
-    };
+    let entities =
+        evaluate::store(prepared.slice.store, &prepared.base, &chain, &resolved.resource)?;
     let judge = |context: &_| {
         Judge::new(words, &prepared.base, &chain, &resolved.resource, context, &entities)
     };

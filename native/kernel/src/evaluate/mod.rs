@@ -25,6 +25,8 @@ use crate::arguments;
 use crate::decision::{PolicyEffect, Principal, Subject, Verdict};
 use crate::schema::{Key, Keys};
 
+use syntax::Asks;
+
 /// A policy ready to be judged.
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
@@ -36,8 +38,8 @@ pub(crate) struct Rule {
     body: Option<Arc<Expr>>,
     /// Scope or body mention the principal, so it is judged for each of the chain.
     pub(crate) per_principal: bool,
-    /// The body can ask the entity store.
-    pub(crate) store: bool,
+    /// What the body can ask the entity store for.
+    pub(crate) store: Asks,
     /// Context keys that the body reads.
     pub(crate) keys: Keys,
     constants: Vec<(SmolStr, Value)>,
@@ -629,13 +631,21 @@ pub(crate) struct Judge<'a> {
     evaluators: SmallVec<[Evaluator<'a>; 4]>,
 }
 
-/// A store for policies that ask none.
-pub(crate) fn empty_store() -> Entities {
-    Entities::new()
-}
-
-/// The store of one request.
-pub(crate) fn store(base: &Base, chain: &[Known], resource: &Known) -> Result<Entities, Unready> {
+/// The store of one request, with all that its policies can ask for.
+///
+/// INVARIANT (nothing missing): an entity that is not there has no attributes and is in no group, so a policy that asks
+/// for it could fail to match.
+pub(crate) fn store(
+    asks: Asks,
+    base: &Base,
+    chain: &[Known],
+    resource: &Known,
+) -> Result<Entities, Unready> {
+    let (entities, chain) = match asks {
+        Asks::Nothing => return Ok(Entities::new()),
+        Asks::Resource => (Entities::new(), [].as_slice()),
+        Asks::Everything => (base.entities.clone(), chain),
+    };
     let mut known: SmallVec<[&Known; 6]> = SmallVec::new();
     for one in chain.iter().chain([resource]) {
         // A uid stands once in a store; the first is the subject's.
@@ -643,8 +653,7 @@ pub(crate) fn store(base: &Base, chain: &[Known], resource: &Known) -> Result<En
             known.push(one);
         }
     }
-    base.entities
-        .clone()
+    entities
         .add_entities(
             known.into_iter().map(|one| Arc::new(one.entity())),
             None::<&NoEntitiesSchema>,
@@ -720,7 +729,7 @@ mod tests {
     use crate::schema::Names;
 
     /// The verdict of a policy in a store that lacks the request's entities.
-    fn without_entities(text: &str) -> (Verdict, bool) {
+    fn without_entities(text: &str) -> (Verdict, Asks) {
         let names = Names::of(&Model::default(), &std::collections::BTreeSet::new());
         let words = Words::new(&names).unwrap();
         let parsed = syntax::parse("a.cedar", text).unwrap().remove(0);
@@ -733,7 +742,7 @@ mod tests {
         };
         let chain = [words.principal(&bot, &[])];
         let system = words.system("authz");
-        let entities = empty_store();
+        let entities = store(Asks::Nothing, &base, &chain, &system).unwrap();
         let judge = Judge::new(&words, &base, &chain, &system, &Context::empty(), &entities);
         (judge.judge(&rule, 0), rule.store)
     }
@@ -744,19 +753,32 @@ mod tests {
             "forbid(principal, action, resource) when { principal.trust_domain == \"a.example\" };",
         );
         assert!(matches!(verdict, Verdict::Failed(_)), "{verdict:?}");
-        assert!(store, "so a plan never judges it without a store");
+        assert_eq!(Asks::Everything, store, "so a plan never judges it without a store");
     }
 
     #[test]
     fn what_asks_the_store_is_seen_to_ask_it() {
         for (body, asks) in [
-            ("principal has trust_domain", true),
-            ("action in Action::\"effect:export\"", true),
-            ("resource == System::\"authz\"", true),
-            ("Agent::\"x\".trust_domain == \"y\"", true),
-            ("context.chain.agents.contains(Agent::\"x\")", false),
-            ("context.input.to == \"y\" && context.tier > 1", false),
-            ("context has input.to && context.input has to", false),
+            ("principal has trust_domain", Asks::Everything),
+            ("action in Action::\"effect:export\"", Asks::Everything),
+            ("resource == System::\"authz\"", Asks::Everything),
+            ("resource in System::\"authz\"", Asks::Everything),
+            ("Agent::\"x\".trust_domain == \"y\"", Asks::Everything),
+            ("resource.labels.contains(Label::\"pii\")", Asks::Resource),
+            ("resource has id && resource.id like \"a/*\"", Asks::Resource),
+            (
+                "resource.labels.contains(Label::\"pii\") || resource in System::\"a\"",
+                Asks::Everything,
+            ),
+            ("resource.id == \"a\" && principal.trust_domain == \"b\"", Asks::Everything),
+            // What the attribute holds could be an entity, here and in a later version.
+            ("resource.owner.name == \"a\"", Asks::Everything),
+            ("resource.owner in Role::\"a\"", Asks::Everything),
+            ("resource has owner.name", Asks::Everything),
+            ("(if context.tier > 1 then resource else resource) has id", Asks::Everything),
+            ("context.chain.agents.contains(Agent::\"x\")", Asks::Nothing),
+            ("context.input.to == \"y\" && context.tier > 1", Asks::Nothing),
+            ("context has input.to && context.input has to", Asks::Nothing),
         ] {
             let text = format!("permit(principal, action, resource) when {{ {body} }};");
             assert_eq!(asks, without_entities(&text).1, "{body}");

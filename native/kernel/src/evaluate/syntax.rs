@@ -289,12 +289,22 @@ pub(crate) struct Reading {
     pub(crate) body_actions: BTreeSet<String>,
     /// The body mentions `principal`.
     pub(crate) principal: bool,
-    /// The body can ask the entity store.
-    pub(crate) store: bool,
+    /// What the body can ask the entity store for.
+    pub(crate) store: Asks,
     /// Kinds whose satisfaction keeps the policy from firing.
     pub(crate) lifted_by: BTreeSet<String>,
     /// The policy has more nodes, or nests deeper, than allowed.
     pub(crate) too_large: bool,
+}
+
+/// What a body can ask the entity store for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Asks {
+    #[default]
+    Nothing,
+    /// Attributes of the resource.
+    Resource,
+    Everything,
 }
 
 impl Reading {
@@ -314,7 +324,7 @@ impl Reading {
             names: Vec::new(),
             body_actions: BTreeSet::new(),
             principal: false,
-            store: false,
+            store: Asks::Nothing,
             lifted_by: BTreeSet::new(),
             too_large: false,
         }
@@ -457,9 +467,9 @@ fn walk(body: &Expr, start: usize, reading: &mut Reading) {
             ExprKind::Lit(_) | ExprKind::Slot(_) | ExprKind::Unknown(_) => {}
             ExprKind::Var(Var::Principal) => {
                 reading.principal = true;
-                reading.store = true;
+                reading.store = Asks::Everything;
             }
-            ExprKind::Var(_) => reading.store = true,
+            ExprKind::Var(_) => reading.store = Asks::Everything,
             ExprKind::If { test_expr, then_expr, else_expr } => {
                 below.extend([test_expr.as_ref(), then_expr, else_expr]);
             }
@@ -469,7 +479,7 @@ fn walk(body: &Expr, start: usize, reading: &mut Reading) {
             ExprKind::UnaryApp { arg, .. } => below.push(arg),
             ExprKind::BinaryApp { op, arg1, arg2 } => {
                 if matches!(op, BinaryOp::In | BinaryOp::GetTag | BinaryOp::HasTag) {
-                    reading.store = true;
+                    reading.store = Asks::Everything;
                 }
                 if matches!(op, BinaryOp::GetTag | BinaryOp::HasTag) {
                     reading.tags.get_or_insert(offset);
@@ -477,11 +487,19 @@ fn walk(body: &Expr, start: usize, reading: &mut Reading) {
                 below.extend([arg1.as_ref(), arg2]);
             }
             ExprKind::ExtensionFunctionApp { args, .. } => below.extend(args.iter()),
+            // An attribute of the resource itself needs no other entity: what is asked of its value is another expression,
+            // and read as one.
+            kind @ (ExprKind::GetAttr { expr, .. } | ExprKind::HasAttr { expr, .. })
+                if matches!(expr.expr_kind(), ExprKind::Var(Var::Resource)) =>
+            {
+                reading.store = reading.store.max(Asks::Resource);
+                reading.paths.extend(entity_path(expr, kind, offset));
+            }
             // What is left below an attribute is no plain path in `context`, so it may be an entity.
             kind @ (ExprKind::GetAttr { expr, .. }
             | ExprKind::HasAttr { expr, .. }
             | ExprKind::ExtHasAttr { expr, .. }) => {
-                reading.store = true;
+                reading.store = Asks::Everything;
                 reading.paths.extend(entity_path(expr, kind, offset));
                 below.push(expr);
             }
