@@ -22,6 +22,10 @@ use tonic::codegen::{BoxFuture, Bytes, Service};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+/// The extension's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Threads, as `limits.fast_threads` of the server.
 const WORKERS: usize = 2;
 /// As `limits.max_concurrent_streams` of the server.

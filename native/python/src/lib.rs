@@ -16,6 +16,10 @@ use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+/// Of Rust's memory alone; Python keeps its own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 create_exception!(authz._native, BundleError, PyValueError, "A bundle was refused.");
 create_exception!(
     authz._native,
