@@ -294,7 +294,7 @@ impl Route {
             (!port.is_empty()
                 && port.bytes().all(|b| b.is_ascii_digit())
                 && port.parse::<u16>().is_ok())
-            .then(|| name.len())
+            .then_some(name.len())
         };
         bare(wanted).is_none()
             && bare(host)
