@@ -16,6 +16,8 @@ use crate::ticket::{Settle, Ticket, pair};
 const LINGER: Duration = Duration::from_millis(5);
 /// From here on they no longer gather.
 const LINGER_BYTES: u64 = 256 * 1024;
+/// Most bytes of memory that are kept between writes.
+const MAX_JOINED: usize = 1024 * 1024;
 /// So often lines are written again, where the file was taken away right after they were written.
 const MAX_REWRITES: u32 = 4;
 /// One part in so many of the queue, by lines and by bytes, is all that refusals may take of it.
@@ -253,9 +255,10 @@ impl AuditWriter {
             settings,
         });
         let of_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("authz-audit".to_owned())
-            .spawn(move || Loop { shared: of_thread, medium, kept: Vec::new() }.run())?;
+        let thread =
+            std::thread::Builder::new().name("authz-audit".to_owned()).spawn(move || {
+                Loop { shared: of_thread, medium, joined: Vec::new(), kept: Vec::new() }.run()
+            })?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
@@ -363,6 +366,8 @@ impl Drop for AuditWriter {
 struct Loop {
     shared: Arc<Shared>,
     medium: Box<dyn Medium>,
+    /// Where the lines of a write are joined; kept, since fresh memory of that size costs a fault for each page.
+    joined: Vec<u8>,
     /// Lines that the disk refused and that nobody waits for; they still count as queued.
     kept: Vec<Line>,
 }
@@ -492,11 +497,16 @@ impl Loop {
 
     fn write(&mut self, lines: &[Line]) -> io::Result<()> {
         let size = lines.iter().map(|line| line.bytes.len()).fold(0, usize::saturating_add);
-        let mut bytes = Vec::with_capacity(size);
+        let mut bytes = std::mem::take(&mut self.joined);
+        bytes.reserve(size);
         for line in lines {
             bytes.extend_from_slice(&line.bytes);
         }
-        self.note(|medium| medium.append(&bytes))?;
+        let appended = self.note(|medium| medium.append(&bytes));
+        bytes.clear();
+        bytes.shrink_to(MAX_JOINED);
+        self.joined = bytes;
+        appended?;
         let mut queue = self.shared.lock();
         queue.unload(lines.iter());
         let health = &mut queue.health;
