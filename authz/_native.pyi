@@ -4,7 +4,7 @@ Bytes in, bytes out: requests and answers are protobuf messages as they go over 
 threads run while it works; no Rust thread ever calls Python.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import final
 
 __all__ = [
@@ -129,6 +129,19 @@ class Trust:
 
         Raises:
             TrustError: A source is refused.
+        """
+    def verify_peer(self, chain: Sequence[bytes], now: int) -> str:
+        """Verifies a TLS peer's certificate chain as an X.509-SVID of its own trust domain.
+
+        Args:
+            chain: Its certificates in DER, its own first.
+            now: Seconds since 1970.
+
+        Returns:
+            Its SPIFFE ID.
+
+        Raises:
+            ApiError: It is refused, with the reason code.
         """
 
 @final

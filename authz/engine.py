@@ -255,6 +255,24 @@ class Trust:
             for item in json.loads(self.native.warnings)
         )
 
+    def verify_peer(self, chain: Sequence[bytes], now: float) -> str:
+        """Verify a TLS peer's certificate chain as an X.509-SVID of its own trust domain.
+
+        Args:
+            chain: Its certificates in DER, its own first.
+            now: Seconds since 1970.
+
+        Returns:
+            Its SPIFFE ID.
+
+        Raises:
+            ApiError: It is refused, with the reason code.
+        """
+        try:
+            return self.native.verify_peer(chain, int(now))
+        except _native.ApiError as error:
+            raise ApiError(error.reason_code, error.grpc_code, error.message) from error
+
     @property
     def domains(self) -> tuple[TrustedDomain, ...]:
         """The state of each trust domain, by name."""

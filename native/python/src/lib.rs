@@ -10,7 +10,7 @@ use authz_kernel::model::Location;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::{casefile, format, source};
 use authz_lane::{FastSettings, Lane, Listener, Settings, Surface, Transport, World, offline};
-use authz_token::{TrustSpec, TrustStore};
+use authz_token::{PeerCache, TrustSpec, TrustStore, UnixTime, verify_peer};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -217,6 +217,19 @@ impl Trust {
     #[getter]
     fn issuers(&self) -> String {
         json_of(self.inner.issuers().iter())
+    }
+
+    fn verify_peer(&self, py: Python<'_>, chain: Vec<Vec<u8>>, now: i64) -> PyResult<String> {
+        let verified = py.detach(|| {
+            let chain: Vec<&[u8]> = chain.iter().map(Vec::as_slice).collect();
+            verify_peer(&chain, &self.inner, &PeerCache::new(0), UnixTime(now))
+        });
+        let facts = verified.map_err(|refusal| {
+            let raised = ApiError::new_err(refusal.to_string());
+            let raised = with(py, raised, [("grpc_code", 16)]);
+            with(py, raised, [("reason_code", refusal.reason.code()), ("message", &refusal.detail)])
+        })?;
+        Ok(facts.spiffe_id)
     }
 }
 

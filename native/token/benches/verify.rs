@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Duration;
 
+use authz_token::mint::x509::{self, Signer};
 use authz_token::mint::{Key, bundle, jwks};
 use authz_token::{
-    DomainSpec, Evidence, IssuerSpec, Role, Scheme, SubjectKind, SubjectProfile, TokenCache,
-    TrustSpec, TrustStore, UnixTime, verify,
+    DomainSpec, Evidence, IssuerSpec, PeerCache, Role, Scheme, SubjectKind, SubjectProfile,
+    TokenCache, TrustSpec, TrustStore, UnixTime, verify, verify_peer,
 };
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
@@ -98,6 +99,28 @@ fn benches(criterion: &mut Criterion) {
         let cache = TokenCache::new(1024);
         criterion.bench_function(&format!("cached/{alg}"), |bencher| {
             bencher.iter(|| verify(black_box(&evidence), &trust, &cache, UnixTime(NOW)));
+        });
+    }
+    peers(criterion);
+}
+
+/// A certificate chain of two, cold and as on each further call of a connection.
+fn peers(criterion: &mut Criterion) {
+    let authority = Signer::authority("a.example");
+    let signer = authority.intermediate_with("a.example", |_| {});
+    let leaf = signer.leaf("spiffe://a.example/ns/tools/sa/crm");
+    let chain = [leaf.as_slice(), signer.certificate()];
+    let domain = DomainSpec { bundle: x509::bundle(&[&authority]), from: "bench".to_owned() };
+    let spec = TrustSpec {
+        audiences: vec!["authz".to_owned()],
+        domains: BTreeMap::from([("a.example".to_owned(), domain)]),
+        ..TrustSpec::default()
+    };
+    let trust = TrustStore::compile(&spec).expect("a sound specification");
+    for (name, cache) in [("cold/X509", PeerCache::new(0)), ("cached/X509", PeerCache::new(64))] {
+        assert!(verify_peer(&chain, &trust, &cache, UnixTime(NOW)).is_ok());
+        criterion.bench_function(name, |bencher| {
+            bencher.iter(|| verify_peer(black_box(&chain), &trust, &cache, UnixTime(NOW)));
         });
     }
 }

@@ -3,11 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::facts::{Evidence, Role, Scheme, UnixTime};
 use crate::spec::{DomainSpec, IssuerSpec, SubjectProfile, TrustSpec};
 use crate::spiffe::SpiffeId;
 use crate::trust::TrustStore;
-use crate::{TokenCache, verify};
+use crate::{MAX_CHAIN_LENGTH, PeerCache, TokenCache, verify, verify_certificate, verify_peer};
 
 /// Verifies `data` as each role's token against a store whose private keys nobody has; accepted
 /// would be a forgery.
@@ -45,6 +48,43 @@ pub fn spiffe_id(data: &[u8]) -> bool {
         .is_ok_and(|id| format!("spiffe://{}{}", id.trust_domain(), id.path()) == text)
 }
 
+/// Verifies `data`, certificates in DER one after the other, as a peer's chain, and reads it as a
+/// forwarded certificate and as an authority; accepted means as a chain, whose authority's key
+/// nobody has any more.
+pub fn certificate(data: &[u8]) -> bool {
+    let keys = KEYS.replacen("[", &format!("[{AUTHORITY},"), 1);
+    let Ok(trust) = TrustStore::compile(&spec(keys)) else {
+        return false;
+    };
+    let cache = PeerCache::new(1);
+    let now = UnixTime(NOW);
+    let mut chain = Vec::new();
+    let mut rest = data;
+    while !rest.is_empty() && chain.len() <= MAX_CHAIN_LENGTH {
+        let (first, others) = rest.split_at_checked(element(rest)).unwrap_or((rest, &[]));
+        chain.push(first);
+        rest = others;
+    }
+    let encoded = STANDARD.encode(data);
+    let pem = format!("-----BEGIN CERTIFICATE-----\n{encoded}\n-----END CERTIFICATE-----\n");
+    // Whatever these say, they say it without a panic.
+    let _ = verify_certificate(&pem, &trust, &cache, now);
+    let _ = std::str::from_utf8(data).map(|text| verify_certificate(text, &trust, &cache, now));
+    let entry = format!(r#"{{"keys":[{{"kty":"EC","use":"x509-svid","x5c":["{encoded}"]}}]}}"#);
+    let _ = TrustStore::compile(&spec(entry));
+    verify_peer(&chain, &trust, &cache, now).is_ok()
+}
+
+/// The length of a DER SEQUENCE whose content takes two octets to count; all of any other data.
+fn element(data: &[u8]) -> usize {
+    match data {
+        [0x30, 0x82, high, low, ..] => {
+            usize::from(u16::from_be_bytes([*high, *low])).saturating_add(4)
+        }
+        _ => data.len(),
+    }
+}
+
 /// A specification with one domain and one issuer, both of the given keys.
 fn spec(keys: String) -> TrustSpec {
     let domain = DomainSpec { bundle: keys.clone(), from: "fuzz".to_owned() };
@@ -76,3 +116,18 @@ const KEYS: &str = r#"{"keys":[
   "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"},
  {"kty":"OKP","crv":"Ed25519","kid":"b",
   "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+/// The authority of the committed corpus.
+const AUTHORITY: &str = concat!(
+    r#"{"kty":"EC","crv":"P-256","use":"x509-svid","#,
+    r#""x":"j3RcZZgvlFVYmfw4gxWlrLWqPecpiiX1oMOjtudQMMo","#,
+    r#""y":"vDGWEZlpoxNEE34qElO8Te8hvAZ5oqO6fcppOiuH6k4","x5c":[""#,
+    "MIIBjTCCATOgAwIBAgIUSnsD/BKrpM4Frc1lc5mLWc4qFe4wCgYIKoZIzj0EAwIwFDESMBAGA1UECgwJYS5l",
+    "eGFtcGxlMCAXDTIwMDEwMTAwMDAwMFoYDzIwOTkwMTAxMDAwMDAwWjAUMRIwEAYDVQQKDAlhLmV4YW1wbGUw",
+    "WTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAASPdFxlmC+UVViZ/DiDFaWstao95ymKJfWgw6O251AwyrwxlhGZ",
+    "aaMTRBN+KhJTvE3vIbwGeaKjun3KaTorh+pOo2EwXzAdBgNVHREEFjAUhhJzcGlmZmU6Ly9hLmV4YW1wbGUw",
+    "DgYDVR0PAQH/BAQDAgEGMB0GA1UdDgQWBBTza6jivzRzj+HNcut7VwbLtP5SCzAPBgNVHRMBAf8EBTADAQH/",
+    "MAoGCCqGSM49BAMCA0gAMEUCIQC5ClDZ7c3FgS2ZowBo3cX76mCIweReMeZd3kCEShTbXwIgcUbSKF0bnUk1",
+    "6NDFVliIzYzADM8+kR85SgBEkKAF2dY=",
+    r#""]}"#,
+);

@@ -190,6 +190,9 @@ fn public_key(jwk: &Object<'_>) -> Result<Vec<u8>, &'static str> {
         }
         Some("RSA") => {
             let (n, e) = (integer(jwk, "n")?, integer(jwk, "e")?);
+            if !(2048..=8192).contains(&bits(&n)) {
+                return Err("its modulus is not of 2048 to 8192 bits");
+            }
             authority::rsa_public_key(&n, &e).ok_or("it is not an RSA key")
         }
         Some("OKP") if text(jwk, "crv")? == Some("Ed25519") => coordinate(jwk, "x", 32),

@@ -54,6 +54,25 @@ fn key_sets_of_the_corpus_are_judged() {
     }
 }
 
+/// Chains of the corpus are accepted where their file name says so; one that is not stays refused
+/// with any one byte changed, and none is a panic however it is cut.
+#[test]
+fn certificates_of_the_corpus_are_judged() {
+    for (name, bytes) in corpus("certificate") {
+        let good = name.starts_with("good-");
+        assert_eq!(good, fuzz::certificate(&bytes), "{name}");
+        for position in (0..bytes.len()).step_by(5) {
+            let mut changed = bytes.clone();
+            *changed.get_mut(position).unwrap() ^= 0x24;
+            assert!(good || !fuzz::certificate(&changed), "{name}, byte {position}");
+            let _ = fuzz::certificate(&changed);
+            changed.truncate(position);
+            let whole = name == "good-chain-with-root";
+            assert!(whole || !fuzz::certificate(&changed), "{name}, cut at {position}");
+        }
+    }
+}
+
 /// SPIFFE IDs of the corpus are accepted where their file name says so.
 #[test]
 fn spiffe_ids_of_the_corpus_are_judged() {
@@ -66,12 +85,13 @@ proptest! {
     // `make fuzz` asks for more.
     #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(512)))]
 
-    /// Random bytes are no token, no key set and no SPIFFE ID.
+    /// Random bytes are no token, no key set, no SPIFFE ID and no certificate.
     #[test]
     fn random_bytes_are_nothing(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
         prop_assert!(!fuzz::token(&bytes));
         prop_assert!(!fuzz::jwks(&bytes));
         prop_assert!(!fuzz::spiffe_id(&bytes));
+        prop_assert!(!fuzz::certificate(&bytes));
     }
 
     /// Random headers, claims and signatures in the right form do not verify.

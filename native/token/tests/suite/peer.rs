@@ -574,6 +574,49 @@ fn a_domain_without_authorities_has_no_peers() {
     }
 }
 
+/// The kinds of SVID do not lend each other their keys: an authority verifies no token, a token's key
+/// no certificate, and a `kid` that both bear names the token's key alone.
+#[test]
+fn each_kind_of_svid_has_its_own_keys() {
+    use authz_token::mint::Key;
+    use authz_token::{Evidence, Role, Scheme, TokenCache, verify};
+
+    let key = Key::es256("shared");
+    let claims = json!({"sub": ID, "aud": ["authz"], "exp": NOW + 300});
+    let token = key.sign(&claims.to_string());
+    let leaf = A.leaf(ID);
+    let accepted = |trust: &TrustStore| {
+        let evidence =
+            Evidence { role: Role::Agent, scheme: Scheme::Bearer, token: &token, proof: None };
+        let token = verify(&[evidence], trust, &TokenCache::new(0), UnixTime(NOW));
+        (token.is_ok(), check_at(trust, &[&leaf], NOW).is_ok())
+    };
+    let named = |name: &str, value: Value, mut entry: Value| {
+        entry.as_object_mut().unwrap().insert(name.to_owned(), value);
+        entry
+    };
+    let token_key = key.jwk(Some("jwt-svid"));
+    let authority = named("kid", json!("shared"), A.jwk());
+    assert_eq!((true, true), accepted(&store_of(&json!([token_key, authority]))));
+    assert_eq!((true, true), accepted(&store_of(&json!([authority, token_key]))));
+    assert_eq!((true, false), accepted(&store_of(&json!([token_key]))));
+    assert_eq!((false, true), accepted(&store_of(&json!([authority]))));
+    // Each under the other's `use`.
+    let token_key = named("use", json!("x509-svid"), token_key);
+    let authority = named("use", json!("jwt-svid"), authority);
+    assert_eq!((false, false), accepted(&store_of(&json!([token_key, authority]))));
+    assert_eq!((false, false), accepted(&store_of(&json!([]))));
+    // The set is bounded over both kinds, and one that is not public is refused whole.
+    let many: Vec<Value> = (0..129).map(|_| A.jwk()).collect();
+    let private = named("d", json!("AAAA"), A.jwk());
+    for entries in [json!(many), json!([private])] {
+        let mut spec = spec();
+        let bundle = json!({"keys": entries}).to_string();
+        spec.domains.insert("a.example".to_owned(), domain(bundle));
+        assert!(TrustStore::compile(&spec).is_err());
+    }
+}
+
 /// What a proxy forwards is PEM, percent-encoded or not, and is held to the same rules.
 #[test]
 fn a_forwarded_certificate_is_verified_alike() {
