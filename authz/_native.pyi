@@ -21,6 +21,7 @@ __all__ = [
     "case_schema",
     "format_policy",
     "reason_table",
+    "seal_catalog",
 ]
 
 class BundleError(ValueError):
@@ -75,6 +76,14 @@ class Plan:
 
         Raises:
             BundleError: The bundle is refused.
+        """
+
+    def tools(self) -> str:
+        """Tools of MCP systems, and how far the review of each has come.
+
+        Returns:
+            JSON array of `{system, tool, operation, digest, accepted, reviewed, drifted, effects, tier, cases, file,
+            line}`.
         """
 
     def test(self, files: Mapping[str, bytes], now_ms: int) -> bytes:
@@ -352,6 +361,20 @@ def bundle_schema() -> str:
 
 def case_schema() -> str:
     """JSON Schema of case files."""
+
+def seal_catalog(document: bytes) -> str:
+    """Digests and operations of an MCP server's tools.
+
+    Args:
+        document: JSON of `{system, server: {name, version}, origin, tools: [{name, title, description, annotations,
+            input, output}]}`.
+
+    Returns:
+        JSON of `{digest, tools: [{name, operation, digest, opened}]}`.
+
+    Raises:
+        ValueError: It is no such document, or two tools would be one operation.
+    """
 
 def build_profile() -> str:
     """`release` or `debug`: how this module was compiled."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from authz import _native
-from authz.errors import ApiError, BundleError, EngineError, TrustError
+from authz.errors import ApiError, BundleError, EngineError, TrustError, UsageError
 from authz.model import (
     BundleFiles,
     CallFacts,
@@ -33,6 +33,7 @@ __all__ = [
     "case_schema",
     "format_policy",
     "reason_table",
+    "seal_catalog",
 ]
 
 _MAX_SHOWN: Final = 1000
@@ -139,6 +140,16 @@ class Plan:
     def policy_count(self) -> int:
         """Policies."""
         return self.native.policy_count
+
+    def tools(self) -> list[dict[str, Any]]:
+        """Tell of each tool of an MCP system how far its review has come.
+
+        Returns:
+            `system`, `tool`, `operation`, `digest`, `accepted`, `reviewed`, `drifted`, `effects`, `tier`, `cases`,
+            `file`, `line`, a tool each.
+        """
+        listed: list[dict[str, Any]] = json.loads(self.native.tools())
+        return listed
 
     def test(self, bundle: BundleFiles, now_ms: int) -> "TestReport":
         """Run the bundle's own tests.
@@ -549,6 +560,26 @@ def case_schema() -> str:
         JSON text.
     """
     return _native.case_schema()
+
+
+def seal_catalog(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Work out digests and operations of an MCP server's tools.
+
+    Args:
+        document: `system`, `server`, `origin`, `tools`, as they stand in a catalog file.
+
+    Returns:
+        `digest`, and `tools` with `name`, `operation`, `digest`, `opened` each.
+
+    Raises:
+        UsageError: It is no such document, or two tools would be one operation.
+    """
+    try:
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+        sealed: dict[str, Any] = json.loads(_native.seal_catalog(text))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the tools cannot be read: {error}") from error
+    return sealed
 
 
 def build_profile() -> str:

@@ -108,7 +108,12 @@ def offline_variables(
         UsageError: One is no assignment.
     """
     found = variables(given)
-    texts = (content.decode(errors="replace") for content in bundle.files.values())
+    # What an MCP server says of its tools is not filled in.
+    texts = (
+        content.decode(errors="replace")
+        for name, content in bundle.files.items()
+        if not name.endswith(".mcp.yaml")
+    )
     for name in sorted({name for text in texts for name in _VARIABLE.findall(text)} - set(found)):
         found[name] = f"{name.lower().replace('_', '-')}.example"
         note(f"${{{name}}} is {found[name]} here; say --var {name}=VALUE for another")

@@ -20,7 +20,6 @@ NOT_REACHABLE = {
     "REPLAYED": "proofs of possession are not verified, so none is ever accepted once",
     "REVOKED": "there is no revocation",
     "HEADER_MISMATCH": "there is no MCP, whose headers repeat the body",
-    "CATALOG_DRIFT": "catalogs are not fetched, so they cannot differ from what was reviewed",
     "NEEDS_PROVIDER": "a bundle with a provider is refused",
     "NO_TASK": "a bundle that requires tasks is refused",
     "TASK_ENDED": "there are no tasks",

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::arguments::write_canonical;
+use crate::arguments::{tame, write_canonical};
 use crate::diagnostic::clip;
 use crate::json;
-use crate::source::refuse_operation;
+use crate::model::{Model, Operation};
+use crate::source::{refuse_operation, refuse_system};
 
 /// SHA-256 of a tool or of a server's tools.
 pub type Digest = [u8; 32];
@@ -148,6 +149,65 @@ pub fn operation_name(tool: &str) -> String {
     let spelled = |c: char| if c.is_ascii_alphanumeric() || "._-/".contains(c) { c } else { '_' };
     let name: String = tool.chars().map(spelled).collect();
     if name.starts_with(['.', '-', '/']) { format!("_{name}") } else { name }
+}
+
+/// Reads a server's tools as JSON, and gives what its catalog file says beside them, as JSON:
+/// `{digest, tools: [{name, operation, digest, opened: […]}]}`.
+///
+/// # Errors
+/// The JSON is not that of a [`Server`], its system has no name that a system can have, or two of its tools would be
+/// one operation.
+pub fn seal(document: &[u8]) -> Result<String, String> {
+    let server: Server = serde_json::from_slice(document).map_err(|error| error.to_string())?;
+    if let Some(why) = refuse_system(&server.system) {
+        return Err(format!("bad system `{}`: {why}", clip(&server.system)));
+    }
+    let ids = server.operations().map_err(|(_, what)| what)?;
+    let tool = |(tool, id): (&Tool, String)| {
+        serde_json::json!({
+            "name": tool.name,
+            "operation": id,
+            "digest": digest_text(&tool.digest()),
+            "opened": tame(&tool.input).1,
+        })
+    };
+    let tools: Vec<serde_json::Value> = server.tools.iter().zip(ids).map(tool).collect();
+    let sealed = serde_json::json!({"digest": digest_text(&server.digest()), "tools": tools});
+    Ok(sealed.to_string())
+}
+
+/// Every tool of every MCP system, and how far it has come, as JSON:
+/// `[{system, tool, operation, digest, accepted, reviewed, drifted, effects, tier, cases: {value: operation}, file, line}]`;
+/// `effects` is empty where no rule that counts speaks of the tool.
+#[must_use]
+pub fn state(model: &Model) -> String {
+    let words = |operation: &Operation| -> Vec<&str> {
+        operation.effects.iter().map(|effect| effect.as_str()).collect()
+    };
+    let mut listed = Vec::new();
+    for (system, tools) in &model.tools {
+        for (name, tool) in tools {
+            let at = model.operations.binary_search_by(|o| o.id.cmp(&tool.operation));
+            let split = model.splits.get(&tool.operation);
+            let plain = at.ok().and_then(|at| model.operations.get(at));
+            let Some(operation) = plain.or(split.map(|split| &split.operation)) else { continue };
+            listed.push(serde_json::json!({
+                "system": system,
+                "tool": name,
+                "operation": tool.operation,
+                "digest": digest_text(&tool.digest),
+                "accepted": tool.accepted.as_ref().map(digest_text),
+                "reviewed": operation.reviewed,
+                "drifted": operation.drifted,
+                "effects": words(operation),
+                "tier": operation.tier.as_str(),
+                "cases": split.map(|split| &split.cases),
+                "file": operation.at.file,
+                "line": operation.at.line,
+            }));
+        }
+    }
+    serde_json::Value::from(listed).to_string()
 }
 
 /// `sha256:` and 64 hex digits.

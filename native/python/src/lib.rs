@@ -160,6 +160,11 @@ impl Plan {
         json_of(self.inner.warnings().iter())
     }
 
+    /// Tools of MCP systems, as JSON.
+    fn tools(&self, py: Python<'_>) -> String {
+        py.detach(|| authz_kernel::catalog::state(self.inner.model()))
+    }
+
     #[getter]
     fn operation_count(&self) -> usize {
         self.inner.operations().len()
@@ -467,6 +472,12 @@ fn bundle_schema(py: Python<'_>) -> String {
     py.detach(source::bundle_schema)
 }
 
+/// Digests and operations of an MCP server's tools.
+#[pyfunction]
+fn seal_catalog(py: Python<'_>, document: &[u8]) -> PyResult<String> {
+    py.detach(|| authz_kernel::catalog::seal(document)).map_err(PyValueError::new_err)
+}
+
 /// JSON Schema of case files.
 #[pyfunction]
 fn case_schema(py: Python<'_>) -> String {
@@ -492,6 +503,6 @@ mod native {
     #[pymodule_export]
     use super::{
         ApiError, BundleError, Engine, EngineError, FastLane, Plan, Trust, TrustError,
-        build_profile, bundle_schema, case_schema, format_policy, reason_table,
+        build_profile, bundle_schema, case_schema, format_policy, reason_table, seal_catalog,
     };
 }

@@ -1,0 +1,68 @@
+"""What differs between two answers to `tools/list`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from authz.tools.catalog.tool import Listing, Tool
+
+__all__ = ["Change", "changes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One tool that differs."""
+
+    kind: str
+    """`added`, `removed` or `changed`."""
+    tool: str
+    """Its name."""
+    what: tuple[str, ...] = ()
+    """What changed, one thing each."""
+
+
+def changes(old: Listing, new: Listing) -> list[Change]:
+    """Compare two listings.
+
+    Args:
+        old: Before.
+        new: After.
+
+    Returns:
+        The tools that differ, by name.
+    """
+    before = {tool.name: tool for tool in old.tools}
+    after = {tool.name: tool for tool in new.tools}
+    found = [Change("removed", name) for name in before.keys() - after.keys()]
+    found += [Change("added", name) for name in after.keys() - before.keys()]
+    for name in before.keys() & after.keys():
+        if before[name].document() != after[name].document():
+            found.append(Change("changed", name, tuple(_what(before[name], after[name]))))
+    return sorted(found, key=lambda change: change.tool)
+
+
+def _what(old: Tool, new: Tool) -> list[str]:
+    found = [
+        f"{key} changed"
+        for key in ("title", "description")
+        if getattr(old, key) != getattr(new, key)
+    ]
+    found += _members("hint", old.annotations or {}, new.annotations or {})
+    arguments = _members("argument", old.properties, new.properties)
+    for name in sorted(old.required ^ new.required):
+        word = "required" if name in new.required else "optional"
+        if name in old.properties and name in new.properties:
+            arguments.append(f"argument {name} is {word} now")
+    if old.input != new.input and not arguments:
+        arguments.append("inputSchema changed")
+    found += arguments
+    if old.output != new.output:
+        found.append("outputSchema changed")
+    return found
+
+
+def _members(word: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    found = [f"{word} {name} removed" for name in sorted(old.keys() - new.keys())]
+    found += [f"{word} {name} added" for name in sorted(new.keys() - old.keys())]
+    found += [f"{word} {n} changed" for n in sorted(old.keys() & new.keys()) if old[n] != new[n]]
+    return found

@@ -1,0 +1,456 @@
+"""From proposals to reviewed operations: the worklist, and what accepting writes."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from authz.context import read_folder
+from authz.engine import Plan, seal_catalog
+from authz.errors import UsageError
+from authz.model import BundleFiles
+from authz.tools.catalog.changes import Change, changes
+from authz.tools.catalog.files import (
+    Rules,
+    catalog_path,
+    flow,
+    read_catalog,
+    read_rules,
+    render_catalog,
+    render_rules,
+    rules_path,
+    write_files,
+)
+from authz.tools.catalog.propose import EFFECTS, TIERS, Proposal, prefix_of, propose
+from authz.tools.catalog.splits import SplitProposal, propose_split
+from authz.tools.catalog.tool import Listing, Tool, plain
+
+__all__ = ["Catalog", "Item", "changed", "import_listing", "read_csv", "write_csv"]
+
+_COLUMNS: Final = (
+    "decision",
+    "operation",
+    "state",
+    "effects",
+    "tier",
+    "rule",
+    "why",
+    "description",
+)
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_MAX_ROWS: Final = 10_000
+
+
+@dataclass(slots=True)
+class Item:
+    """A tool on the worklist."""
+
+    operation: str
+    """Id of its operation."""
+    tool: Tool
+    """What the server says of it."""
+    digest: str
+    """What it is now."""
+    state: str
+    """`unreviewed`, `changed` or `reviewed`."""
+    has_rule: bool
+    """A rule that counts speaks of it already; accepting only pins it."""
+    effects: tuple[str, ...]
+    """What that rule, or the proposal, says it does; empty where nothing does."""
+    tier: str
+    """The same of its tier; `high` where nothing says it."""
+    rule: dict[str, Any] = field(default_factory=dict)
+    """The proposed rule without `match`; empty where there is none."""
+    why: str = ""
+    """What the proposal was concluded from."""
+
+    @property
+    def risk(self) -> tuple[int, int]:
+        """Order on the worklist: the greatest risk first, and of one tier what nothing is known about."""
+        return (-TIERS.index(self.tier), bool(self.effects))
+
+
+def import_listing(
+    bundle: Path, system: str, listing: Listing, variables: Mapping[str, str]
+) -> list[Change]:
+    """Write a catalog file, if the bundle compiles with it.
+
+    Generated rules and pins of tools that are gone go with them.
+
+    Args:
+        bundle: Folder of the bundle.
+        system: The system.
+        listing: Its tools.
+        variables: Values of `${…}` in the bundle.
+
+    Returns:
+        What differs from the catalog before.
+
+    Raises:
+        UsageError: The tools cannot be taken over.
+        BundleError: The bundle would be refused; nothing was written.
+    """
+    old = read_catalog(bundle, system) or Listing(())
+    files = {catalog_path(bundle, system): render_catalog(system, listing)}
+    sealed = seal_catalog(
+        {
+            "system": system,
+            "server": {"name": listing.name, "version": listing.version},
+            "tools": [tool.document() for tool in listing.tools],
+        }
+    )
+    known = {str(tool["operation"]) for tool in sealed["tools"]}
+    for kind in ("accepted", "proposed"):
+        path = rules_path(bundle, system, kind)
+        rules = read_rules(path)
+        if gone := (rules.classify.keys() | rules.accepted.keys()) - known:
+            for operation in gone:
+                rules.classify.pop(operation, None)
+                rules.accepted.pop(operation, None)
+            files[path] = render_rules(kind, rules)
+    _write_if_well(bundle, files, variables)
+    return changes(old, listing)
+
+
+class Catalog:
+    """One MCP system of a bundle.
+
+    Args:
+        bundle: Folder of the bundle.
+        system: The system.
+        variables: Values of `${…}` in the bundle, given its files.
+    """
+
+    def __init__(self, bundle: Path, system: str, variables: Mapping[str, str]) -> None:
+        self.bundle = bundle
+        self.system = system
+        self.variables = variables
+        listing = read_catalog(bundle, system)
+        if listing is None:
+            path = catalog_path(bundle, system)
+            raise UsageError(f"there is no {path}; run `authz catalog import-mcp {system}` first")
+        self.listing = listing
+        self.accepted_path = rules_path(bundle, system, "accepted")
+        self.proposed_path = rules_path(bundle, system, "proposed")
+        self.accepted = read_rules(self.accepted_path)
+        self.proposed = read_rules(self.proposed_path)
+        plan = Plan.compile(read_folder(bundle), variables)
+        self.states = {
+            str(one["operation"]): one for one in plan.tools() if one["system"] == system
+        }
+
+    def items(self) -> list[Item]:
+        """List the tools, the riskiest first.
+
+        Returns:
+            All tools, reviewed ones last.
+        """
+        by_name = {tool.name: tool for tool in self.listing.tools}
+        found = []
+        for operation, state in self.states.items():
+            rule = {
+                key: value
+                for key, value in self.proposed.classify.get(operation, {}).items()
+                if key != "proposed"
+            }
+            word = "unreviewed"
+            if state["drifted"]:
+                word = "changed"
+            elif state["reviewed"]:
+                word = "reviewed"
+            has_rule = bool(state["effects"] or state["cases"])
+            said = (state["effects"], state["tier"]) if has_rule else _said(rule)
+            found.append(
+                Item(
+                    operation=operation,
+                    tool=by_name[str(state["tool"])],
+                    digest=str(state["digest"]),
+                    state=word,
+                    has_rule=has_rule,
+                    effects=tuple(said[0]),
+                    tier=str(said[1]),
+                    rule=rule,
+                    why=self.proposed.why.get(operation, ""),
+                )
+            )
+        return sorted(found, key=lambda i: (i.state == "reviewed", i.risk, i.operation))
+
+    def classify(self) -> list[tuple[Item, Proposal | None]]:
+        """Write proposals for the tools that no rule speaks of, in place of earlier proposals.
+
+        A tool that is split already in the proposals keeps its split.
+
+        Returns:
+            Each such tool with its proposal; None where it gets none.
+        """
+        prefix = prefix_of(self.listing.tools)
+        rules = Rules()
+        found = []
+        for item in self.items():
+            if item.has_rule:
+                continue
+            if "split" in item.rule:
+                rules.classify[item.operation] = item.rule
+                continue
+            proposal = propose(self.system, item.tool, prefix)
+            found.append((item, proposal))
+            if proposal is not None:
+                rules.classify[item.operation] = proposal.rule()
+                rules.why[item.operation] = proposal.why
+        self._write({self.proposed_path: render_rules("proposed", rules)})
+        return found
+
+    def split(self, operation: str, on: str) -> list[tuple[str, SplitProposal]]:
+        """Write proposals to split tools that do several things.
+
+        Args:
+            operation: The one; empty: each that no rule speaks of.
+            on: The argument; empty: one that looks like it.
+
+        Returns:
+            What was proposed, by operation.
+
+        Raises:
+            UsageError: The operation is none, a rule speaks of it, or no argument lists what it does.
+        """
+        known = {item.operation: item for item in self.items()}
+        if operation and operation not in known:
+            raise UsageError(f"`{plain(operation)}` is no tool of `{self.system}`")
+        if operation and known[operation].has_rule:
+            raise UsageError(f"a rule speaks of `{operation}` already: write `split` there")
+        found = []
+        for item in known.values():
+            if item.has_rule or (operation and item.operation != operation):
+                continue
+            proposal = propose_split(self.system, item.tool, on)
+            if proposal is not None:
+                found.append((item.operation, proposal))
+        if operation and not found:
+            raise UsageError(f"no argument of `{operation}` lists (`enum`) what it does")
+        rules = Rules(classify=dict(self.proposed.classify), why=dict(self.proposed.why))
+        for split_operation, proposal in found:
+            rules.classify[split_operation] = proposal.rule()
+            rules.why[split_operation] = proposal.why
+        for rule in rules.classify.values():
+            rule.pop("proposed", None)
+        self._write({self.proposed_path: render_rules("proposed", rules)})
+        return found
+
+    def accept(self, chosen: Mapping[str, Mapping[str, Any] | None]) -> None:
+        """Pin tools as they are now, and make their proposals rules.
+
+        Args:
+            chosen: Operations, each with the rule that it gets; None: its proposal, or the rule that there is.
+
+        Raises:
+            UsageError: One is no tool, or neither a rule nor a proposal says what it does.
+            BundleError: The bundle would be refused; nothing was written.
+        """
+        known = {item.operation: item for item in self.items()}
+        accepted, proposed = self.accepted, Rules(classify=dict(self.proposed.classify))
+        for operation, given in chosen.items():
+            item = known.get(operation)
+            if item is None:
+                raise UsageError(f"`{plain(operation)}` is no tool of `{self.system}`")
+            if given is None and not item.has_rule and not item.rule:
+                raise UsageError(
+                    f"nothing says what `{operation}` does: review it, or write a `classify` rule"
+                )
+            if given is not None and item.has_rule and operation not in accepted.classify:
+                raise UsageError(f"a rule of yours speaks of `{operation}`: change it there")
+            if given is not None:
+                accepted.classify[operation] = dict(given)
+            elif not item.has_rule:
+                accepted.classify[operation] = dict(item.rule)
+            accepted.accepted[operation] = item.digest
+            proposed.classify.pop(operation, None)
+        for operation in [*accepted.accepted]:
+            # What the server no longer has takes its pin and its rule with it.
+            if operation not in known:
+                accepted.accepted.pop(operation)
+                accepted.classify.pop(operation, None)
+        self._declare(accepted)
+        for rule in proposed.classify.values():
+            rule.pop("proposed", None)
+        proposed.why = {k: v for k, v in self.proposed.why.items() if k in proposed.classify}
+        self._write(
+            {
+                self.accepted_path: render_rules("accepted", accepted),
+                self.proposed_path: render_rules("proposed", proposed),
+            }
+        )
+
+    def _declare(self, rules: Rules) -> None:
+        """Declare what the rules name and the bundle has not: a collection, and the least trusted class."""
+        collections, classes = set[str](), set[str]()
+        for name, content in read_folder(self.bundle).files.items():
+            if not name.endswith(".yaml") or name.startswith(("tests/", "data/")):
+                continue
+            if name == _within(self.bundle, self.accepted_path) or name.endswith(".mcp.yaml"):
+                continue
+            said = yaml.safe_load(content.decode())
+            if isinstance(said, dict):
+                collections |= set(said.get("resources") or ())
+                classes |= set(said.get("destinations") or ())
+        named = set(_named(rules.classify.values(), "resource", "collection"))
+        rules.resources = {
+            name: rules.resources.get(name) or {} for name in sorted(named - collections)
+        }
+        exports = any(True for _ in _named(rules.classify.values(), "destination", "type"))
+        if classes or not exports:
+            rules.destinations = {}
+        else:
+            rules.destinations = rules.destinations or {"external": {"match": "*", "clearance": []}}
+
+    def _write(self, files: Mapping[Path, str]) -> None:
+        _write_if_well(self.bundle, files, self.variables)
+
+
+def write_csv(items: Iterable[Item]) -> str:
+    """Write the worklist as CSV, for a spreadsheet.
+
+    Args:
+        items: The tools.
+
+    Returns:
+        The text; the column `decision` is to be filled with `accept`.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for item in items:
+        row = (
+            "",
+            item.operation,
+            item.state,
+            " ".join(item.effects),
+            item.tier,
+            "" if item.has_rule else flow(item.rule),
+            item.why,
+            plain(item.tool.description or ""),
+        )
+        writer.writerow([_cell(text) for text in row])
+    return stream.getvalue()
+
+
+def read_csv(text: str, items: Iterable[Item]) -> dict[str, dict[str, Any] | None]:
+    """Read what a reviewer decided.
+
+    Args:
+        text: The CSV that `write_csv` wrote, with `accept` in the column `decision`, effects and tiers as changed.
+        items: The tools as they are now.
+
+    Returns:
+        Accepted operations with the rule of each; None: as proposed, or as the rule that there is.
+
+    Raises:
+        UsageError: A row is none of the worklist, or says an unknown effect or tier.
+    """
+    known = {item.operation: item for item in items}
+    chosen: dict[str, dict[str, Any] | None] = {}
+    reader = csv.DictReader(io.StringIO(text))
+    if reader.fieldnames is None or not {"decision", "operation", "effects", "tier"} <= set(
+        reader.fieldnames
+    ):
+        raise UsageError("the CSV needs the columns decision, operation, effects and tier")
+    for number, row in enumerate(reader, 2):
+        if number > _MAX_ROWS:
+            raise UsageError(f"more than {_MAX_ROWS} rows")
+        decision = (row["decision"] or "").strip().lower()
+        operation = (row["operation"] or "").strip()
+        if decision in {"", "skip"}:
+            continue
+        if decision != "accept":
+            raise UsageError(
+                f"row {number}: `{plain(decision)}` is no decision: accept, skip or empty"
+            )
+        item = known.get(operation)
+        if item is None or operation in chosen:
+            raise UsageError(
+                f"row {number}: `{plain(operation)}` is no tool of the worklist, or twice"
+            )
+        chosen[operation] = changed(
+            item,
+            (row["effects"] or "").replace(",", " ").split(),
+            (row["tier"] or "").strip(),
+            f"row {number}",
+        )
+    return chosen
+
+
+def changed(item: Item, effects: Iterable[str], tier: str, where: str) -> dict[str, Any] | None:
+    """Take over what a reviewer says of a tool.
+
+    Args:
+        item: The tool.
+        effects: Its effects.
+        tier: Its tier.
+        where: Where it was said, for messages.
+
+    Returns:
+        The rule; None where it says what is proposed, or what a rule says already.
+
+    Raises:
+        UsageError: An unknown effect or tier, or none.
+    """
+    said = set(effects)
+    if unknown := said - set(EFFECTS):
+        raise UsageError(f"{where}: `{plain(min(unknown))}` is no effect: {', '.join(EFFECTS)}")
+    if not said:
+        raise UsageError(f"{where}: say what `{item.operation}` does: {', '.join(EFFECTS)}")
+    if tier not in TIERS:
+        raise UsageError(f"{where}: `{plain(tier)}` is no tier: {', '.join(TIERS)}")
+    if said == set(item.effects) and tier == item.tier and (item.has_rule or item.rule):
+        return None
+    rule = {key: value for key, value in item.rule.items() if key in {"resource", "destination"}}
+    listed: dict[str, Any] = {"effects": [e for e in EFFECTS if e in said], "tier": tier, **rule}
+    if "export" in said:
+        listed.setdefault("destination", {"type": "url"})
+    else:
+        listed.pop("destination", None)
+    return listed
+
+
+def _write_if_well(bundle: Path, files: Mapping[Path, str], variables: Mapping[str, str]) -> None:
+    """Write files, if the bundle compiles with them."""
+    after = dict(read_folder(bundle).files)
+    for path, text in files.items():
+        name = _within(bundle, path)
+        if text:
+            after[name] = text.encode()
+        else:
+            after.pop(name, None)
+    Plan.compile(BundleFiles(str(bundle), after), variables)
+    write_files(bundle, files)
+
+
+def _said(rule: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
+    """Sum up a proposed rule; nothing proposed is `high`."""
+    rules: list[Mapping[str, Any]] = [rule]
+    if isinstance(split := rule.get("split"), Mapping):
+        rules = list(split.get("cases", {}).values())
+    effects = {effect for one in rules for effect in one.get("effects", ())}
+    tiers = [str(one.get("tier", "high")) for one in rules] or ["high"]
+    tier = max((tier for tier in tiers if tier in TIERS), key=TIERS.index, default="high")
+    return tuple(effect for effect in EFFECTS if effect in effects), tier
+
+
+def _named(rules: Iterable[Mapping[str, Any]], key: str, member: str) -> Iterable[str]:
+    for rule in rules:
+        split = rule.get("split") or {}
+        for one in (rule, *(split.get("cases") or {}).values()):
+            if isinstance(said := one.get(key), Mapping) and member in said:
+                yield str(said[member])
+
+
+def _within(bundle: Path, path: Path) -> str:
+    return path.relative_to(bundle).as_posix()
+
+
+def _cell(text: str) -> str:
+    """Keep a spreadsheet from reading a stranger's text as a formula."""
+    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -1,0 +1,120 @@
+"""How far proposals agree with what people say real tools do: `python -m tests.support.gold` prints the table."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from authz.tools.catalog.propose import TIERS, Proposal, prefix_of, propose
+from authz.tools.catalog.tool import Listing, read_listing
+
+FOLDER: Final = Path(__file__).parents[1] / "data" / "mcp"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A tool: what it does, and what is proposed."""
+
+    system: str
+    tool: str
+    effects: frozenset[str]
+    tier: str
+    gold: dict[str, Any]
+    proposal: Proposal | None
+
+    @property
+    def right(self) -> bool:
+        """Effects and tier are exactly those of the gold list."""
+        said = self.proposal
+        return said is not None and (frozenset(said.effects), said.tier) == (
+            self.effects,
+            self.tier,
+        )
+
+    @property
+    def lower(self) -> bool:
+        """A proposal was made, and it lacks an effect or has a lower tier."""
+        said = self.proposal
+        return said is not None and (
+            bool(self.effects - set(said.effects))
+            or TIERS.index(said.tier) < TIERS.index(self.tier)
+        )
+
+    @property
+    def places_agree(self) -> bool:
+        """Resource and destination are those of the gold list."""
+        if self.proposal is None:
+            return False
+        resource = (self.proposal.resource or {}).get("id")
+        destination = (self.proposal.destination or {}).get("from")
+        wanted = (self.gold.get("resource"), self.gold.get("destination"))
+        return (resource, destination) == wanted
+
+
+@cache
+def listings() -> dict[str, Listing]:
+    """Read the tools of all servers.
+
+    Returns:
+        Listings by system.
+    """
+    files = sorted(FOLDER.glob("*.json"))
+    return {file.stem: read_listing(file.read_text()) for file in files}
+
+
+def judged() -> Iterator[Judged]:
+    """Propose for every tool.
+
+    Yields:
+        Each with what the gold list says.
+    """
+    gold = yaml.safe_load((FOLDER / "gold.yaml").read_text())
+    for system, listing in listings().items():
+        prefix = prefix_of(listing.tools)
+        assert gold[system].keys() == {tool.name for tool in listing.tools}, system
+        for tool in listing.tools:
+            said = gold[system][tool.name]
+            yield Judged(
+                system,
+                tool.name,
+                frozenset(said["effects"]),
+                said["tier"],
+                said,
+                propose(system, tool, prefix),
+            )
+
+
+def report() -> str:
+    """Write the table.
+
+    Returns:
+        Counts by system, then every tool whose proposal is not right.
+    """
+    every = list(judged())
+    words = ("tools", "right", "higher", "none", "lower")
+    lines = [f"{'system':>19}  " + "  ".join(f"{word:>6}" for word in words)]
+    for system in listings():
+        mine = [one for one in every if one.system == system]
+        none = sum(one.proposal is None for one in mine)
+        right, lower = sum(one.right for one in mine), sum(one.lower for one in mine)
+        counts = (len(mine), right, len(mine) - right - none - lower, none, lower)
+        lines.append(f"{system[:19]:>19}  " + "  ".join(f"{count:>6}" for count in counts))
+    right = sum(one.right for one in every)
+    places = sum(one.places_agree for one in every if one.right)
+    lines.append(f"\n{right} of {len(every)} right ({right / len(every):.1%}).")
+    lines.append(f"Of these, resource and destination are those of the gold list in {places}.\n")
+    for one in every:
+        if not one.right:
+            said = one.proposal
+            got = f"{' '.join(said.effects)}, {said.tier} ({said.why})" if said else "no proposal"
+            wanted = f"{' '.join(sorted(one.effects))}, {one.tier}"
+            lines.append(f"{one.system} {one.tool}: {wanted}; got {got}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(report())
