@@ -57,6 +57,8 @@ class Plan:
     """SHA-256 of the bundle's files, in hex."""
     warnings: str
     """JSON array, as `BundleError.diagnostics`."""
+    observing: str
+    """JSON array of `mode`'s entries that observe: scope, name, owner, until_ms."""
     operation_count: int
     policy_count: int
     systems: list[str]
@@ -65,6 +67,7 @@ class Plan:
     def compile(
         files: Mapping[str, bytes],
         vars: Mapping[str, str],
+        now_ms: int,
         previous: Plan | None = None,
     ) -> Plan:
         """Compiles a bundle.
@@ -72,6 +75,7 @@ class Plan:
         Args:
             files: Content by path relative to the bundle folder.
             vars: What fills `${…}`.
+            now_ms: Unix time in milliseconds: what `mode` observes ends at most 90 days from then.
             previous: The plan served so far; policies that did not change are not validated again.
 
         Raises:

@@ -4,6 +4,7 @@ Everything crosses as bytes or scalars; errors of the extension become errors of
 """
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
@@ -16,6 +17,7 @@ from authz.model import (
     Diagnostic,
     MetricFamily,
     MetricKind,
+    Observing,
     Severity,
     Surface,
 )
@@ -85,7 +87,11 @@ class Plan:
 
     @staticmethod
     def compile(
-        bundle: BundleFiles, variables: Mapping[str, str], previous: "Plan | None" = None
+        bundle: BundleFiles,
+        variables: Mapping[str, str],
+        previous: "Plan | None" = None,
+        *,
+        now_ms: int | None = None,
     ) -> "Plan":
         """Compile a bundle.
 
@@ -93,6 +99,7 @@ class Plan:
             bundle: Its files.
             variables: Values of `${…}`.
             previous: The plan before; what did not change is not validated again.
+            now_ms: Unix time in milliseconds against which the ends of `mode` are held; default: the clock's.
 
         Returns:
             The plan.
@@ -101,8 +108,9 @@ class Plan:
             BundleError: With every defect.
         """
         before = previous.native if previous is not None else None
+        now = now_ms if now_ms is not None else int(time.time() * 1000)
         try:
-            return Plan(_native.Plan.compile(dict(bundle.files), dict(variables), before))
+            return Plan(_native.Plan.compile(dict(bundle.files), dict(variables), now, before))
         except _native.BundleError as error:
             raise BundleError(_diagnostics(error.diagnostics)) from error
 
@@ -130,6 +138,19 @@ class Plan:
     def warnings(self) -> tuple[Diagnostic, ...]:
         """Defects that do not refuse it."""
         return _diagnostics(self.native.warnings)
+
+    @property
+    def observing(self) -> tuple[Observing, ...]:
+        """Entries of `mode` that say `observe`, ended or not."""
+        return tuple(
+            Observing(
+                scope=str(entry["scope"]),
+                name=str(entry["name"]),
+                owner=str(entry["owner"]),
+                until=int(entry["until_ms"]) / 1000,
+            )
+            for entry in json.loads(self.native.observing)
+        )
 
     @property
     def operation_count(self) -> int:

@@ -11,6 +11,7 @@ __all__ = [
     "Diagnostic",
     "MetricFamily",
     "MetricKind",
+    "Observing",
     "Reloaded",
     "Severity",
     "Surface",
@@ -110,6 +111,23 @@ class MetricFamily:
     """Kind."""
     samples: tuple[tuple[str, Mapping[str, str], float], ...] = field(default=())
     """Sample name, labels, value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observing:
+    """An entry of a bundle's `mode` that says `observe`."""
+
+    scope: str
+    """`default`, `system`, `agent` or `tier`."""
+    name: str
+    """Which one; empty for the default."""
+    owner: str
+    """Who answers for it."""
+    until: float
+    """When it becomes `enforce`; Unix time."""
+
+    def __str__(self) -> str:
+        return f"{self.scope} {self.name}" if self.name else "everything else"
 
 
 @dataclass(frozen=True, slots=True)

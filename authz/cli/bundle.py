@@ -1,6 +1,7 @@
 """Verbs about a bundle: init, check, fmt, test, schema."""
 
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from authz.tools.scaffold import write_template
 __all__ = ["register"]
 
 _WOULD_CHANGE = 2
+_OBSERVED_DAYS = 30
 
 
 def register(app: typer.Typer) -> None:
@@ -36,11 +38,20 @@ def register(app: typer.Typer) -> None:
 def init(
     *,
     folder: Annotated[Path, typer.Argument(help="A new folder.", file_okay=False)] = Path("bundle"),
+    enforce: Annotated[
+        bool, typer.Option("--enforce", help="Enforce denials at once, instead of in 30 days.")
+    ] = False,
 ) -> None:
-    """Write a bundle that you can edit."""
+    """Write a bundle that you can edit; for 30 days its denials are only noted, unless told otherwise."""
     show = Show()
-    for file in write_template(folder):
+    until = None if enforce else datetime.now(UTC).date() + timedelta(days=_OBSERVED_DAYS)
+    for file in write_template(folder, until):
         show.line(str(file))
+    if until is not None:
+        show.note(
+            f"Denials are only noted, and the calls let through, until {until}: see {folder}/mode.yaml, and put "
+            "its owner in. `authz init --enforce` enforces at once."
+        )
     show.note(f"Next: authz check {folder}; authz test {folder}")
 
 
@@ -59,6 +70,9 @@ def check(
         f"{plan.name} {plan.revision} {plan.digest[:12]}: {plan.policy_count} policies, "
         f"{plan.operation_count} operations of {len(plan.systems)} systems"
     )
+    for entry in plan.observing:
+        until = datetime.fromtimestamp(entry.until, UTC).isoformat().replace("+00:00", "Z")
+        show.line(f"observe: {entry}, until {until} ({entry.owner})")
     if strict and plan.warnings:
         raise Ended(3)
 

@@ -4,8 +4,9 @@ import json
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -107,10 +108,18 @@ def status(
             ("trust", stands.trust_revision[:12]),
             *(("problem", problem) for problem in stands.problems),
             *(("refused", line) for line in stands.last_reload_error.splitlines()),
+            *(("observing", _observing(entry)) for entry in detail.get("observing", ())),
         ]
         show.table(("", address), rows)
     if refused or not stands.ready:
         raise Ended(1)
+
+
+def _observing(entry: Mapping[str, Any]) -> str:
+    what = f"{entry['scope']} {entry['name']}" if entry["name"] else "everything else"
+    if not entry["active"]:
+        return f"{what} ended {entry['until']}; it is enforced ({entry['owner']})"
+    return f"{what} until {entry['until']}, then it is enforced ({entry['owner']})"
 
 
 def healthcheck(

@@ -92,6 +92,8 @@ class Show:
         head = Text(outcome, style=_STYLES.get(outcome, "")) + Text(
             f"  {decision.get('reason_code', '')}"
         )
+        if decision.get("enforced") is False:
+            head += Text("  only observed: the call is let through", style="yellow")
         self.out.print(head)
         if message := decision.get("message"):
             self.line(f"  {message}")

@@ -90,7 +90,7 @@ def compile_bundle(
     Args:
         bundle: Its files.
         variables: Values of `${…}`.
-        now_ms: The time that the tests see.
+        now_ms: The time that the tests see, and that the ends of `mode` are held against.
         previous: The plan before, which saves work.
 
     Returns:
@@ -100,7 +100,7 @@ def compile_bundle(
         BundleError: It does not compile.
         BundleTestError: A test of its own fails.
     """
-    plan = Plan.compile(bundle, variables, previous)
+    plan = Plan.compile(bundle, variables, previous, now_ms=now_ms)
     tests = outcome(plan.test(bundle, now_ms))
     tests.check()
     return Compiled(plan, tests)

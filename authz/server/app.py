@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from authz.server.decisions import AUTHORIZER, ENVOY, Decisions, RawHandler
 from authz.server.executor import BoundedExecutor
 from authz.server.grpc_listener import GrpcListener, Services
 from authz.server.http import HttpListener, application
+from authz.server.observing import Reminder
 from authz.server.readiness import Readiness
 from authz.server.side import Health, SideThreads, reflection_handler
 from authz.server.sockets import prepare, private
@@ -38,6 +39,7 @@ __all__ = ["Node", "engine_settings", "listener_rules"]
 _ADMIN_THREADS: Final = 2
 _ADMIN_QUEUE: Final = 16
 _MARGIN: Final = 2.0
+_REMIND_SECONDS: Final = 60.0
 
 
 def engine_settings(config: Config) -> dict[str, Any]:
@@ -138,6 +140,7 @@ class Node:
         with ExitStack() as undo:
             self._parts = self._build(undo)
             undo.pop_all()
+        self._reminder = Reminder(lambda: self._parts.world.stands.plan, log, time.time)
 
     # --- life
 
@@ -162,6 +165,7 @@ class Node:
                     "insecure_dev: whoever reaches this address may ask about every system",
                     listener=name,
                 )
+        self._reminder.remind()
         self._log.info("ready", version=__version__, build_profile=build_profile())
 
     def run(self) -> None:
@@ -179,12 +183,20 @@ class Node:
         }
         try:
             self.start()
-            while self._commands.get() == "reload":
-                self._parts.world.reload()
+            while (command := self._next_command()) != "stop":
+                if command == "reload":
+                    self._parts.world.reload()
+                self._reminder.remind()
         finally:
             self.close()
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _next_command(self) -> str:
+        try:
+            return self._commands.get(timeout=_REMIND_SECONDS)
+        except Empty:
+            return "remind"
 
     def close(self) -> None:
         """Stop: not serving, lanes drain, audit flushes, engine closes. Again: nothing."""

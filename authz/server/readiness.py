@@ -1,10 +1,12 @@
 """Whether the node may be asked, and everything that an operator wants to know about it."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from authz.server.observing import told
 from authz.server.world import World
 
 __all__ = ["Readiness", "Report"]
@@ -32,6 +34,7 @@ class Readiness:
         engine: Gives the engine's own account.
         insecure: Names of listeners with `insecure_dev`.
         started_at: Unix time.
+        clock: Unix time, for what ends.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Readiness:
         engine: Callable[[], Mapping[str, Any]],
         insecure: Sequence[str],
         started_at: float,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._version = version
         self._profile = profile
@@ -50,6 +54,7 @@ class Readiness:
         self._engine = engine
         self._insecure = tuple(insecure)
         self.started_at = started_at
+        self._clock = clock
         self._stopping = False
         self._serving = False
 
@@ -89,6 +94,16 @@ class Readiness:
             problems.append("the last reload was refused")
         if self._insecure:
             problems.append("insecure_dev: " + ", ".join(self._insecure))
+        observing = [
+            told(entry, self._clock())
+            for entry in (stands.plan.observing if stands.plan is not None else ())
+        ]
+        problems.extend(
+            f"mode: {entry['scope']} {entry['name']}".rstrip()
+            + f" observes until {entry['until']}, then denials are enforced ({entry['owner']})"
+            for entry in observing
+            if entry["ends_soon"]
+        )
         detail = {
             "ready": ready,
             "problems": problems,
@@ -114,6 +129,7 @@ class Readiness:
             else None,
             "last_reload_refused": [str(diagnostic) for diagnostic in stands.refused[:20]],
             "insecure_dev": list(self._insecure),
+            "observing": observing,
             "engine": dict(engine),
         }
         return Report(ready, tuple(problems), detail)

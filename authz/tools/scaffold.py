@@ -1,6 +1,7 @@
 """`authz init`: a bundle that a newcomer can edit."""
 
 from collections.abc import Iterator
+from datetime import date
 from importlib.abc import Traversable
 from importlib.resources import files
 from pathlib import Path
@@ -9,12 +10,23 @@ from authz.errors import UsageError
 
 __all__ = ["write_template"]
 
+_MODE = """\
+# Whether denials are enforced. `observe`: every decision is made and recorded, but the call goes through.
+# See what would be held: authz why --observed. Then say `mode: enforce`, or remove this file.
+mode:
+  default: observe
+  owner: you@corp.example      # who is asked about it: put a team here
+  until: {until}            # from then on it is enforced; at most 90 days ahead
+  tiers: {{critical: enforce}}
+"""
 
-def write_template(folder: Path) -> tuple[Path, ...]:
+
+def write_template(folder: Path, observe_until: date | None = None) -> tuple[Path, ...]:
     """Copy the template.
 
     Args:
         folder: Where; must not exist, or be empty.
+        observe_until: The last day on which its denials are only noted; none: they are enforced at once.
 
     Returns:
         The files that were written.
@@ -29,6 +41,10 @@ def write_template(folder: Path) -> tuple[Path, ...]:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
+        written.append(target)
+    if observe_until is not None:
+        target = folder / "mode.yaml"
+        target.write_text(_MODE.format(until=observe_until.isoformat()))
         written.append(target)
     return tuple(written)
 

@@ -372,6 +372,7 @@ class Decision(_message.Message):
     SHOWN_REASON_FIELD_NUMBER: _builtins.int
     RESERVATION_ID_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    OBSERVED_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """UUIDv7; the same id stands in audit, logs and traces."""
     outcome: Global___Outcome.ValueType
@@ -391,7 +392,7 @@ class Decision(_message.Message):
     bundle_digest: _builtins.str
     """SHA-256 of the bundle's files, in hex."""
     enforced: _builtins.bool
-    """False where the answer was softened by `mode: observe`; the outcome is then what it would have been."""
+    """False where the answer was softened by `mode: observe`; `observed` is then what it would have been."""
     tier: Global___Tier.ValueType
     """Effective tier."""
     resource: _builtins.str
@@ -432,6 +433,12 @@ class Decision(_message.Message):
     def detail(self) -> Global___Detail:
         """Where the policies stand and what they said: only for Explain and on the enforcer's detail."""
 
+    @_builtins.property
+    def observed(self) -> Global___Observed:
+        """What the answer would have been, where it was softened. `policy_ids`, `controls`, `resource` and `message` speak of
+        this one too.
+        """
+
     def __init__(
         self,
         *,
@@ -458,14 +465,59 @@ class Decision(_message.Message):
         shown_reason: _builtins.str = ...,
         reservation_id: _builtins.str = ...,
         detail: Global___Detail | None = ...,
+        observed: Global___Observed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "decided_at", b"decided_at", "detail", b"detail"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "decided_at", b"decided_at", "detail", b"detail", "observed", b"observed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_digest", b"bundle_digest", "bundle_revision", b"bundle_revision", "cache_ttl_ms", b"cache_ttl_ms", "challenge", b"challenge", "controls", b"controls", "decided_at", b"decided_at", "decision_id", b"decision_id", "detail", b"detail", "enforced", b"enforced", "message", b"message", "next_action", b"next_action", "obligations", b"obligations", "outcome", b"outcome", "policy_ids", b"policy_ids", "public_code", b"public_code", "public_message", b"public_message", "reason_code", b"reason_code", "reservation_id", b"reservation_id", "resource", b"resource", "retry", b"retry", "shown_reason", b"shown_reason", "step_up_kinds", b"step_up_kinds", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_digest", b"bundle_digest", "bundle_revision", b"bundle_revision", "cache_ttl_ms", b"cache_ttl_ms", "challenge", b"challenge", "controls", b"controls", "decided_at", b"decided_at", "decision_id", b"decision_id", "detail", b"detail", "enforced", b"enforced", "message", b"message", "next_action", b"next_action", "obligations", b"obligations", "observed", b"observed", "outcome", b"outcome", "policy_ids", b"policy_ids", "public_code", b"public_code", "public_message", b"public_message", "reason_code", b"reason_code", "reservation_id", b"reservation_id", "resource", b"resource", "retry", b"retry", "shown_reason", b"shown_reason", "step_up_kinds", b"step_up_kinds", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
+
+@_typing.final
+class Observed(_message.Message):
+    """What an answer that was softened would have been."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    PUBLIC_CODE_FIELD_NUMBER: _builtins.int
+    NEXT_ACTION_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
+    REASON_CODE_FIELD_NUMBER: _builtins.int
+    STEP_UP_KINDS_FIELD_NUMBER: _builtins.int
+    outcome: Global___Outcome.ValueType
+    """STEP_UP or DENY."""
+    public_code: _options_pb2.PublicCode.ValueType
+    """What the agent would have seen."""
+    next_action: _options_pb2.NextAction.ValueType
+    """What it could have done."""
+    retry: _options_pb2.Retry.ValueType
+    """Whether asking again could have helped."""
+    reason_code: _reason_pb2.ReasonCode.ValueType
+    """For the enforcer, not for the agent: why."""
+    @_builtins.property
+    def step_up_kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What would have lifted a STEP_UP."""
+
+    def __init__(
+        self,
+        *,
+        outcome: Global___Outcome.ValueType = ...,
+        public_code: _options_pb2.PublicCode.ValueType = ...,
+        next_action: _options_pb2.NextAction.ValueType = ...,
+        retry: _options_pb2.Retry.ValueType = ...,
+        reason_code: _reason_pb2.ReasonCode.ValueType = ...,
+        step_up_kinds: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_action", b"next_action", "outcome", b"outcome", "public_code", b"public_code", "reason_code", b"reason_code", "retry", b"retry", "step_up_kinds", b"step_up_kinds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Observed: _TypeAlias = Observed  # noqa: Y015
 
 @_typing.final
 class Challenge(_message.Message):

@@ -71,7 +71,8 @@ def engines(
 @cache
 def plan(bundle: str) -> _native.Plan:
     """Compiles a bundle of the case files."""
-    return _native.Plan.compile(bundle_files(BUNDLES / bundle), {"trust_domain": DOMAIN})
+    now = int(time.time() * 1000)
+    return _native.Plan.compile(bundle_files(BUNDLES / bundle), {"trust_domain": DOMAIN}, now)
 
 
 def in_process(engine: _native.Engine) -> list[Surface]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,37 @@ def test_the_template_is_well(bundle: Path, capsys: pytest.CaptureFixture[str]) 
     assert run("test", bundle) == 0
     assert run("fmt", "--check", bundle) == 0
     assert " 0 failed" in capsys.readouterr().out
+
+
+def test_init_observes_for_30_days_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The owner is to be edited; `--enforce` leaves it out."""
+    until = datetime.now(UTC).date() + timedelta(days=30)
+
+    assert run("init", tmp_path / "observed") == 0
+    assert f"let through, until {until}" in capsys.readouterr().err
+    assert f"until: {until}" in (tmp_path / "observed" / "mode.yaml").read_text()
+    assert run("check", tmp_path / "observed") == 0
+    assert "observe: everything else, until " in capsys.readouterr().out
+    assert run("init", "--enforce", tmp_path / "enforced") == 0
+    assert not (tmp_path / "enforced" / "mode.yaml").exists()
+    assert run("check", tmp_path / "enforced") == 0
+    assert "observe:" not in capsys.readouterr().out
+
+
+def test_eval_says_that_a_denial_is_only_observed(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The judged outcome stays what it is."""
+    command = ("eval", "crm.search", "--bundle", bundle, "--agent", "spiffe://a.example/no")
+    query = ("--input", '{"query": "x"}')
+
+    assert run(*command, *query, "--output", "json") == 2
+    decision = json.loads(capsys.readouterr().out)
+    assert (decision["outcome"], decision["enforced"]) == ("DENY", False)
+    assert run(*command, *query) == 2
+    assert "only observed: the call is let through" in capsys.readouterr().out
 
 
 def test_init_leaves_a_folder_with_something_in_it_alone(tmp_path: Path) -> None:

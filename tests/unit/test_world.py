@@ -12,6 +12,7 @@ import pytest
 from authz.config import Config, Log, load
 from authz.errors import BundleError, EngineError, TrustError
 from authz.server.app import listener_rules
+from authz.server.observing import Reminder
 from authz.server.readiness import Readiness
 from authz.server.world import World
 from authz.telemetry import Metrics, make_logger
@@ -74,6 +75,7 @@ class Stage:
             self.write(name, text)
         DevDomain.make("a.example", "https://idp").save(folder / "keys")
         self.log = io.StringIO()
+        self.logger = make_logger(Log(), self.log)
         self.engine = Engine()
         self.metrics = Metrics()
         self.config: Config = load(folder / "config.yaml", {}, working_folder=folder)
@@ -83,7 +85,7 @@ class Stage:
             self.engine,
             listener_rules(self.config),
             metrics=self.metrics,
-            log=make_logger(Log(), self.log),
+            log=self.logger,
             clock=lambda: self.now,
         )
 
@@ -340,6 +342,60 @@ def test_an_engine_that_is_not_ready_makes_the_node_not_ready(stage: Stage) -> N
 
     assert not readiness.report().ready
     assert list(readiness.report().problems) == ["audit"]
+
+
+OBSERVE = "mode: {{default: observe, owner: sec@corp.example, until: {until}}}\n"
+DAY = 86_400.0
+
+
+def test_a_mode_that_observes_for_too_long_is_refused(stage: Stage) -> None:
+    """Seen from the time of loading: 90 days, whole days."""
+    stage.write("bundle/mode.yaml", OBSERVE.format(until="1970-04-02"))
+    assert "more than 90 days ahead. Say `until: 1970-04-01`" in str(
+        stage.world.reload().diagnostics[0]
+    )
+    stage.write("bundle/mode.yaml", OBSERVE.format(until="1970-04-01"))
+    assert stage.world.reload().changed
+
+
+def test_what_is_observed_is_told_once_then_daily_in_the_last_week(stage: Stage) -> None:
+    """By readiness too, and not once it has ended."""
+    stage.write("bundle/mode.yaml", OBSERVE.format(until="1970-01-31T00:00:00Z"))
+    assert stage.world.reload().changed
+    reminder = Reminder(lambda: stage.world.stands.plan, stage.logger, lambda: stage.now)
+    readiness = Readiness(
+        "1",
+        "debug",
+        world=stage.world,
+        engine=lambda: {"ready": True, "problems": []},
+        insecure=[],
+        started_at=0.0,
+        clock=lambda: stage.now,
+    )
+    readiness.serving()
+    soon = (
+        "mode: default observes until 1970-01-31T00:00:00Z, then denials are enforced "
+        "(sec@corp.example)"
+    )
+    for day, said, problems, active in [
+        (0.1, "let through", [], True),
+        (0.2, "", [], True),
+        (22.9, "", [], True),
+        (23.1, "observe ends soon", [soon], True),
+        (23.2, "", [soon], True),
+        (24.2, "observe ends soon", [soon], True),
+        (30.0, "observe has ended", [], False),
+        (40.0, "", [], False),
+    ]:
+        stage.now = day * DAY
+        before = len(stage.log.getvalue())
+        reminder.remind()
+        log = stage.log.getvalue()[before:]
+        assert said in log if said else not log, (day, log)
+        report = readiness.report()
+        assert list(report.problems) == problems
+        assert report.detail["observing"][0]["active"] is active
+    assert "1970-01-31T00:00:00Z" in stage.log.getvalue()
 
 
 def test_a_token_never_reaches_the_log() -> None:

@@ -691,7 +691,13 @@ impl Call<'_> {
             }
             (None, http) => {
                 let routed = http.map_or_else(
-                    || Err(RouteError { reason: ReasonCode::NoRoute, message: "no call".into() }),
+                    || {
+                        Err(RouteError {
+                            reason: ReasonCode::NoRoute,
+                            message: "no call".into(),
+                            understood: true,
+                        })
+                    },
                     |http| judge.routes().resolve(&http.request(&http.headers())),
                 )?;
                 let listed = http.and_then(|h| h.extensions.get("authz.supported_obligations"));

@@ -160,6 +160,8 @@ pub struct Decision {
     pub shown_reason: Option<String>,
     /// Every policy judged, per principal: filled only when asked for.
     pub trace: Vec<Judged>,
+    /// The request was read whole, in the only way it can be read.
+    pub understood: bool,
 }
 
 /// One policy judged for one principal.

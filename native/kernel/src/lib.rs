@@ -13,6 +13,7 @@ mod evaluate;
 pub mod format;
 pub mod json;
 pub mod members;
+pub mod mode;
 pub mod model;
 mod pattern;
 pub mod plan;

@@ -166,7 +166,7 @@ impl Model {
 }
 
 /// Trust domain, then path segments.
-fn segments(id: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn segments(id: &str) -> impl Iterator<Item = &str> {
     id.strip_prefix("spiffe://").unwrap_or_default().split('/')
 }
 

@@ -9,6 +9,7 @@ use crate::catalog::Digest;
 use crate::destinations::Destinations;
 use crate::diagnostic::Diagnostic;
 use crate::members::Members;
+use crate::mode::Modes;
 use crate::routes::RouteTable;
 
 /// Where something stands in a bundle, for messages.
@@ -57,6 +58,8 @@ pub struct Model {
     pub show_reason: BTreeSet<String>,
     /// HTTP routes to operations.
     pub routes: RouteTable,
+    /// Whether denials are enforced.
+    pub modes: Modes,
     /// The bundle's own test files, by path.
     pub tests: BTreeMap<String, Vec<u8>>,
     /// What `${…}` stood for when the bundle was read.

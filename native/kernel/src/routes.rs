@@ -71,6 +71,8 @@ pub struct RouteError {
     pub reason: ReasonCode,
     /// What happened: no values of the request.
     pub message: String,
+    /// The request was read whole, in the only way it can be read, and asks for what no route provides.
+    pub understood: bool,
 }
 
 /// A route as the bundle says it.
@@ -189,11 +191,18 @@ struct JsonRule {
 }
 
 fn ambiguous<T>(message: impl Into<String>) -> Result<T, RouteError> {
-    Err(RouteError { reason: ReasonCode::AmbiguousRequest, message: message.into() })
+    let reason = ReasonCode::AmbiguousRequest;
+    Err(RouteError { reason, message: message.into(), understood: false })
 }
 
+/// Read, but not what the route provides for.
 fn bad<T>(message: impl Into<String>) -> Result<T, RouteError> {
-    Err(RouteError { reason: ReasonCode::BadInput, message: message.into() })
+    Err(RouteError { reason: ReasonCode::BadInput, message: message.into(), understood: true })
+}
+
+/// Not read, or not all of it.
+fn unread<T>(message: impl Into<String>) -> Result<T, RouteError> {
+    Err(RouteError { reason: ReasonCode::BadInput, message: message.into(), understood: false })
 }
 
 impl RouteTable {
@@ -219,7 +228,7 @@ impl RouteTable {
         self.overrides(request)?;
         let Some(index) = self.find(request, &target.segments)? else {
             let message = "no route matches the method, host, path and headers".to_owned();
-            return Err(RouteError { reason: ReasonCode::NoRoute, message });
+            return Err(RouteError { reason: ReasonCode::NoRoute, message, understood: true });
         };
         let Some(route) = self.routes.get(index) else {
             return ambiguous("the route table is inconsistent");
@@ -391,16 +400,16 @@ impl Route {
             }
             (BodyRule::None, _) => bad("the request has a body, but its route maps none"),
             (BodyRule::Json(_), Body::Absent) => {
-                bad("the body was not sent along; let the proxy send it")
+                unread("the body was not sent along; let the proxy send it")
             }
             (BodyRule::Json(_), Body::Partial) => {
-                bad("the body was cut off; let the proxy send all of it")
+                unread("the body was cut off; let the proxy send all of it")
             }
             (BodyRule::Json(_), Body::Whole(b"")) => Ok(()),
             (BodyRule::Json(rule), Body::Whole(bytes)) => {
                 is_json(request.headers)?;
-                let value =
-                    json::parse(bytes, json::Limits::default()).or_else(|e| bad(e.to_string()))?;
+                let value = json::parse(bytes, json::Limits::default())
+                    .or_else(|e| unread(e.to_string()))?;
                 rule.take(value, 0, out)
             }
         }
@@ -504,13 +513,13 @@ fn is_json(headers: &[(&str, &str)]) -> Result<(), RouteError> {
             matches!(p.as_str(), "charset=utf-8" | "charset=\"utf-8\"") || !p.starts_with("charset")
         });
         if !json || !utf8 {
-            return bad("the body is not sent as JSON in UTF-8");
+            return unread("the body is not sent as JSON in UTF-8");
         }
     }
     match once(headers, "content-encoding")? {
         None => Ok(()),
         Some(encoding) if encoding.trim().eq_ignore_ascii_case("identity") => Ok(()),
-        Some(_) => bad("the body is encoded"),
+        Some(_) => unread("the body is encoded"),
     }
 }
 

@@ -1,13 +1,13 @@
-//! Builds the answers. Each starts as a denial; only a [`Permit`] turns one into a permit.
+//! Builds the answers. Each starts as a denial; only a permit, or a proof that `mode` softens, turns one into a permit.
 
 use std::collections::BTreeMap;
 
 use authz_kernel::decision::{Judged, Outcome, PolicyEffect, Principal, Verdict};
 use authz_kernel::model::Tier;
-use authz_kernel::reason::PublicCode;
+use authz_kernel::reason::{PublicCode, ReasonCode};
 use prost_types::{Struct, Timestamp, Value, value::Kind};
 
-use crate::judgement::{Judgement, Permit, name_of};
+use crate::judgement::{Judgement, Passage, Softened, name_of};
 use crate::message::public_message;
 use crate::proto::authz::v1 as wire;
 use crate::proto::envoy::config::core::v3::{
@@ -18,6 +18,7 @@ use crate::proto::envoy::service::auth::v3::{
 };
 use crate::proto::envoy::r#type::v3::HttpStatus;
 use crate::proto::google::rpc::Status;
+use crate::record::outcome;
 
 /// `google.rpc.Code.PERMISSION_DENIED`.
 const PERMISSION_DENIED: i32 = 7;
@@ -51,6 +52,17 @@ pub(crate) fn decision(judgement: &Judgement) -> wire::Decision {
         answer.step_up_kinds.clone_from(&standing.kinds);
         answer.shown_reason = standing.shown_reason.clone().unwrap_or_default();
     }
+    if let Some(softened) = judgement.softened() {
+        let observed = wire::Observed {
+            outcome: answer.outcome,
+            public_code: answer.public_code,
+            next_action: answer.next_action,
+            retry: answer.retry,
+            step_up_kinds: std::mem::take(&mut answer.step_up_kinds),
+            reason_code: 0,
+        };
+        permit_softened(softened, observed, &mut answer);
+    }
     // That we failed is no secret, and whoever asks may have to tell why.
     if row.public_code == PublicCode::Unavailable {
         answer.reason_code = judgement.reason().number();
@@ -61,9 +73,29 @@ pub(crate) fn decision(judgement: &Judgement) -> wire::Decision {
     answer
 }
 
+/// Turns a denial into what a caller reads as a permit, and keeps beside it what it would have been.
+fn permit_softened(_: Softened<'_>, observed: wire::Observed, answer: &mut wire::Decision) {
+    let row = ReasonCode::Permitted.row();
+    answer.outcome = wire::Outcome::Permit as i32;
+    answer.public_code = row.public_code.number();
+    answer.next_action = row.next_action.number();
+    answer.retry = row.retry.number();
+    answer.public_message = public_message(ReasonCode::Permitted);
+    answer.shown_reason.clear();
+    answer.enforced = false;
+    answer.observed = Some(observed);
+}
+
 /// The part of a decision that an agent must not see.
 fn for_enforcer(judgement: &Judgement, answer: &mut wire::Decision) {
-    answer.reason_code = judgement.reason().number();
+    let reason = judgement.reason().number();
+    match &mut answer.observed {
+        Some(observed) => {
+            observed.reason_code = reason;
+            answer.reason_code = ReasonCode::Permitted.number();
+        }
+        None => answer.reason_code = reason,
+    }
     judgement.message().clone_into(&mut answer.message);
     answer.tier = judgement.tier.map_or(wire::Tier::Unspecified, tier) as i32;
     if let Some(world) = &judgement.world {
@@ -143,11 +175,11 @@ pub(crate) fn envoy(
         http_response: None,
         dynamic_metadata: Some(metadata(judgement)),
     };
-    match judgement.permit() {
+    match judgement.passage() {
         None => deny(judgement, error_response, &mut answer),
-        Some(permit) => {
+        Some(passage) => {
             answer.status = Some(Status { code: 0, ..Status::default() });
-            answer.http_response = Some(HttpResponse::OkResponse(permitted(permit, remove)));
+            answer.http_response = Some(HttpResponse::OkResponse(forwarded(passage, remove)));
         }
     }
     answer
@@ -198,8 +230,8 @@ fn body(judgement: &Judgement) -> String {
     serde_json::Value::Object(body).to_string()
 }
 
-fn permitted(permit: Permit<'_>, remove: Vec<String>) -> OkHttpResponse {
-    let judgement = permit.judgement();
+fn forwarded(passage: Passage<'_>, remove: Vec<String>) -> OkHttpResponse {
+    let judgement = passage.judgement();
     let agent =
         judgement.chain.iter().rfind(|principal| matches!(principal, Principal::Agent { .. }));
     let subject =
@@ -237,24 +269,32 @@ fn header(name: &str, value: String) -> HeaderValueOption {
 }
 
 /// Flat texts for access logs: `%DYNAMIC_METADATA(envoy.filters.http.ext_authz:decision_id)%`.
+///
+/// `decision` and `reason_code` are what was answered; where that was softened, `observed_…` is what was judged.
 fn metadata(judgement: &Judgement) -> Struct {
-    let outcome = match judgement.outcome() {
-        Outcome::Permit => "PERMIT",
-        Outcome::StepUp => "STEP_UP",
-        Outcome::Deny => "DENY",
-    };
     let chain: Vec<_> = judgement.chain.iter().map(name_of).collect();
-    let fields = [
+    let judged = (outcome(judgement.outcome()), judgement.reason());
+    let observed = judgement.softened().map(|_| judged);
+    let (decision, reason) = match observed {
+        Some(_) => (outcome(Outcome::Permit), ReasonCode::Permitted),
+        None => judged,
+    };
+    let mut fields = vec![
         ("agent_chain", chain.join(" > ")),
-        ("decision", outcome.to_owned()),
+        ("decision", decision.to_owned()),
         ("decision_id", judgement.id.clone()),
+        ("enforced", observed.is_none().to_string()),
         (
             "policy_revision",
             judgement.world.as_ref().map_or_else(String::new, |w| w.revision.clone()),
         ),
         ("principal", chain.last().map_or_else(String::new, |name| name.to_string())),
-        ("reason_code", judgement.reason().as_str().to_owned()),
+        ("reason_code", reason.as_str().to_owned()),
     ];
+    if let Some((decision, reason)) = observed {
+        fields.push(("observed_decision", decision.to_owned()));
+        fields.push(("observed_reason_code", reason.as_str().to_owned()));
+    }
     let fields = fields
         .into_iter()
         .map(|(key, text)| (key.to_owned(), Value { kind: Some(Kind::StringValue(text)) }))

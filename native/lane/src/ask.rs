@@ -37,11 +37,14 @@ pub(crate) struct Refused {
     pub(crate) step: Step,
     /// For the enforcer: never bytes of the request.
     pub(crate) message: String,
+    /// The request was read whole, in the only way it can be read, and judged as what it is: without that no `mode`
+    /// lets it through.
+    pub(crate) understood: bool,
 }
 
 impl Refused {
     pub(crate) fn new(reason: ReasonCode, step: Step, message: impl Into<String>) -> Self {
-        Self { reason, step, message: message.into() }
+        Self { reason, step, message: message.into(), understood: false }
     }
 
     pub(crate) fn credential(message: impl Into<String>) -> Self {
@@ -66,6 +69,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) has_task: bool,
     pub(crate) has_approval: bool,
     pub(crate) probe: bool,
+    /// What to say where no agent is known: this surface knows no caller that is none.
+    pub(crate) agentless: Option<&'static str>,
 }
 
 /// The operation, or the HTTP request that a route turns into one.
@@ -132,6 +137,7 @@ pub(crate) fn of_request<'a>(
         has_task: !request.task.is_empty(),
         has_approval: !request.approval_id.is_empty(),
         probe,
+        agentless: None,
     })
 }
 

@@ -10,6 +10,7 @@ use authz_kernel::decide::{decide, decide_traced};
 use authz_kernel::decision::{
     Claim, Facts, Outcome, Principal, Proof, ProofMethod, Request, Subject, Time,
 };
+use authz_kernel::mode::may_soften;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
 use authz_kernel::routes::HttpRequest;
@@ -395,12 +396,8 @@ impl Engine {
         world: Option<Arc<Loaded>>,
         transport: &Transport<'_>,
     ) -> Judgement {
-        let now_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .ok()
-            .and_then(|since| i64::try_from(since.as_millis()).ok())
-            .unwrap_or(0);
-        let mut judgement = Judgement::new(Uuid::now_v7().to_string(), now_ms, surface, world);
+        let id = Uuid::now_v7().to_string();
+        let mut judgement = Judgement::new(id, now_ms(), surface, world);
         if let Some(way) = judgement.world.as_ref().and_then(|world| world.way(transport.listener))
         {
             judgement.asks_itself = matches!(way.enforcer, Enforcer::None);
@@ -467,6 +464,7 @@ impl Engine {
         if let Err(refused) = self.try_judge(judgement, ask, transport, explain) {
             judgement.refuse(refused);
         }
+        judgement.soften();
     }
 
     fn try_judge<'a>(
@@ -481,7 +479,28 @@ impl Engine {
         if judgement.asks_itself && !explain {
             self.add_own_authorization(ask, transport)?;
         }
-        self.identify(judgement, &world, &ask.evidence)?;
+        let now = Time(judgement.now_ms);
+        let known = self.identify(judgement, &world, &ask.evidence);
+        let known = match (known, ask.agentless) {
+            (Ok(()), Some(message)) if judgement.facts.agent.is_none() => {
+                Err(Refused::new(ReasonCode::NoCredential, Step::Identify, message))
+            }
+            (Err(refused), Some(message)) if refused.reason == ReasonCode::NoCredential => {
+                Err(Refused { message: message.to_owned(), ..refused })
+            }
+            (known, _) => known,
+        };
+        let nobody = match known {
+            Ok(()) => None,
+            // Where that is only noted, the rest must still be fit to be let through.
+            Err(refused)
+                if refused.reason == ReasonCode::NoCredential
+                    && world.plan.model().modes.any_observes(now) =>
+            {
+                Some(refused)
+            }
+            Err(refused) => return Err(refused),
+        };
         in_time(transport, Step::Resolve)?;
 
         // 2: the operation.
@@ -506,9 +525,11 @@ impl Engine {
                     )));
                 }
                 let http = HttpRequest { method, host, path, headers, body: *body };
-                routed = routes
-                    .resolve(&http)
-                    .map_err(|error| Refused::new(error.reason, Step::Resolve, error.message))?;
+                routed = routes.resolve(&http).map_err(|error| {
+                    let refused = Refused::new(error.reason, Step::Resolve, error.message);
+                    let refused = Refused { understood: error.understood, ..refused };
+                    instead(nobody.as_ref(), refused)
+                })?;
                 judgement.route = Some(routed.route);
                 if routed.arguments.len() > self.settings.max_arguments_bytes {
                     return Err(Refused::input("the arguments are too long"));
@@ -526,6 +547,10 @@ impl Engine {
             judgement.operation.clone_from(&operation.id);
             judgement.system = world.system(&operation.id);
             judgement.tier = Some(operation.tier);
+        } else if let Some((system, _)) = request.operation.split_once('.')
+            && world.plan.systems().contains_key(system)
+        {
+            system.clone_into(&mut judgement.unknown_in);
         }
         let may_ask = world
             .way(transport.listener)
@@ -557,8 +582,8 @@ impl Engine {
 
         // 5: policy.
         let chain = std::mem::take(&mut judgement.chain);
-        let facts = kernel_facts(judgement, &chain);
-        let now = Time(judgement.now_ms);
+        let known = if nobody.is_some() { &[] } else { chain.as_slice() };
+        let facts = kernel_facts(judgement, known);
         let probing =
             if ask.probe && !explain { self.may_probe(&world, &facts, now) } else { Ok(()) };
         let started = Instant::now();
@@ -572,7 +597,13 @@ impl Engine {
         judgement.chain = chain;
         judgement.decide_time = Some(started.elapsed());
         judgement.decided(decision?);
-        in_time(transport, Step::Judge)
+        in_time(transport, Step::Judge)?;
+        match nobody {
+            Some(first) if judgement.reason() == first.reason => {
+                Err(Refused { understood: judgement.understood(), ..first })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// 1: who acts. What the token says is kept, whatever comes later.
@@ -659,7 +690,7 @@ impl Engine {
         let origin = self.origin(peer, trace.as_ref());
         let durability = if judgement.tier.is_some_and(|tier| tier >= Tier::High) {
             Durability::Synced
-        } else if judgement.outcome() == Outcome::Deny {
+        } else if judgement.outcome() == Outcome::Deny && judgement.passage().is_none() {
             Durability::BestEffort
         } else {
             Durability::Queued
@@ -746,7 +777,12 @@ impl Engine {
         let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
         let outcome = match outcome {
             // Nobody waits any more: a permit that is not heard of must not stand in the records as one.
-            Ok(()) if is_late && judgement.outcome() != Outcome::Deny => Err(AuditError::Late),
+            Ok(())
+                if is_late
+                    && (judgement.outcome() != Outcome::Deny || judgement.passage().is_some()) =>
+            {
+                Err(AuditError::Late)
+            }
             outcome => outcome,
         };
         if let Err(error) = outcome {
@@ -765,7 +801,7 @@ impl Engine {
             judgement.system,
             judgement.tier,
             judgement.surface,
-            true,
+            judgement.softened().is_none(),
         );
         let took = received.elapsed();
         self.metrics.took(lane, judgement.surface, took);
@@ -1038,7 +1074,16 @@ impl Engine {
     /// What was counted.
     #[must_use]
     pub fn metrics(&self) -> Vec<Family> {
+        let now = Time(now_ms());
+        let world = self.world.load();
+        let modes = world.as_ref().map(|world| &world.plan.model().modes);
+        let ends = || {
+            let entries = modes.into_iter().flat_map(|modes| modes.entries());
+            entries.filter(|(_, entry)| entry.observes(now)).filter_map(|(_, entry)| entry.until)
+        };
         self.metrics.families(&Gauges {
+            observing: ends().count() as u64,
+            observing_until: ends().min().map_or(0, |end| end.0.div_euclid(1_000).unsigned_abs()),
             cache_hits: self.tokens.hits(),
             cache_misses: self.tokens.misses(),
             audit: &self.audit.health(),
@@ -1057,6 +1102,29 @@ impl Engine {
     pub fn close(&self) {
         self.audit.close();
     }
+}
+
+/// Milliseconds since 1970; 0 where the clock says less.
+fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|since| i64::try_from(since.as_millis()).ok())
+        .unwrap_or(0)
+}
+
+/// The refusal of a request of nobody that is also refused for what it asks: the first counts, and is let through only
+/// where both may be.
+fn instead(nobody: Option<&Refused>, refused: Refused) -> Refused {
+    let Some(first) = nobody else { return refused };
+    let understood = refused.understood && may_soften(refused.reason);
+    let message = match understood {
+        true => first.message.clone(),
+        false => {
+            format!("{}; nor can the request be let through: {}", first.message, refused.message)
+        }
+    };
+    Refused { understood, message, ..first.clone() }
 }
 
 fn in_time(transport: &Transport<'_>, step: Step) -> Result<(), Refused> {

@@ -112,6 +112,7 @@ pub(crate) fn of_request<'a>(
         has_task,
         has_approval: false,
         probe: false,
+        agentless: Some("there is no `authorization` header"),
     };
     Ok(Parsed { ask, remove, trace })
 }
@@ -305,15 +306,11 @@ fn evidence<'a>(
             "the `dpop` header is empty",
         ));
     }
-    let Some(authorization) = authorization else {
-        return Err(Refused::new(
-            ReasonCode::NoCredential,
-            Step::Identify,
-            "there is no `authorization` header",
-        ));
-    };
-    let (scheme, token) = ask::authorization(authorization)?;
-    let mut evidence = vec![ask::credential(Role::Agent, scheme, token, proof, settings)?];
+    let mut evidence = Vec::with_capacity(2);
+    if let Some(authorization) = authorization {
+        let (scheme, token) = ask::authorization(authorization)?;
+        evidence.push(ask::credential(Role::Agent, scheme, token, proof, settings)?);
+    }
     if let Some(token) = subject {
         evidence.push(ask::credential(Role::Subject, Scheme::Bearer, token, None, settings)?);
     }

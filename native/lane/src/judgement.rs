@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use authz_kernel::decision::{Decision, Outcome, Principal};
+use authz_kernel::decision::{Decision, Outcome, Principal, Time};
+use authz_kernel::mode::Asked;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
 use authz_token::Facts;
@@ -39,6 +40,8 @@ pub(crate) struct Judgement {
     /// Operation id; empty unless it stands in the catalog.
     pub(crate) operation: String,
     pub(crate) system: SystemId,
+    /// The system that is asked for an operation which it does not have; empty otherwise.
+    pub(crate) unknown_in: String,
     pub(crate) tier: Option<Tier>,
     pub(crate) route: Option<usize>,
     pub(crate) probe: bool,
@@ -49,6 +52,8 @@ pub(crate) struct Judgement {
     reason: ReasonCode,
     step: Step,
     message: String,
+    understood: bool,
+    softened: bool,
 }
 
 impl Judgement {
@@ -71,6 +76,7 @@ impl Judgement {
             chain: Vec::new(),
             operation: String::new(),
             system: SystemId::default(),
+            unknown_in: String::new(),
             tier: None,
             route: None,
             probe: false,
@@ -81,6 +87,8 @@ impl Judgement {
             reason: ReasonCode::Unavailable,
             step: Step::Identify,
             message: "no decision was made".to_owned(),
+            understood: false,
+            softened: false,
         }
     }
 
@@ -94,6 +102,8 @@ impl Judgement {
         };
         self.step = refused.step;
         self.message = self.without_inventions(&refused.message);
+        self.understood = refused.understood;
+        self.softened = false;
     }
 
     /// Ends the decision with the kernel's answer.
@@ -122,6 +132,8 @@ impl Judgement {
         if !decision.operation.is_empty() {
             self.operation.clone_from(&decision.operation);
         }
+        self.understood = decision.understood;
+        self.softened = false;
         if decision.tier.is_some() {
             self.tier = decision.tier;
         }
@@ -161,6 +173,35 @@ impl Judgement {
             .filter(|decision| decision.reason == self.reason && decision.outcome == self.outcome)
     }
 
+    /// Lets the call through where `mode` only observes it; the outcome stays what it is. A later refusal ends that.
+    pub(crate) fn soften(&mut self) {
+        let Some(world) = &self.world else { return };
+        let modes = &world.plan.model().modes;
+        if self.outcome == Outcome::Permit {
+            return;
+        }
+        let known = self.operation.split_once('.').map(|(system, _)| system);
+        let system = known.unwrap_or(&self.unknown_in);
+        let asked = Asked { chain: &self.chain, system, tier: self.tier };
+        self.softened = modes.softens(&asked, self.reason, self.understood, Time(self.now_ms));
+    }
+
+    /// The request was read whole, in the only way it can be read.
+    pub(crate) const fn understood(&self) -> bool {
+        self.understood
+    }
+
+    /// The proof that the call is let through although it is not permitted, if it is.
+    pub(crate) fn softened(&self) -> Option<Softened<'_>> {
+        (self.softened && self.outcome != Outcome::Permit).then_some(Softened { judgement: self })
+    }
+
+    /// The proof that the answer lets the call through, if it does.
+    pub(crate) fn passage(&self) -> Option<Passage<'_>> {
+        let permitted = self.permit().map(Passage::Permitted);
+        permitted.or_else(|| self.softened().map(Passage::Softened))
+    }
+
     /// The permit, if this is one.
     pub(crate) fn permit(&self) -> Option<Permit<'_>> {
         let decision = self.standing()?;
@@ -179,12 +220,30 @@ pub(crate) struct Permit<'a> {
 }
 
 impl<'a> Permit<'a> {
-    pub(crate) const fn judgement(self) -> &'a Judgement {
-        self.judgement
-    }
-
     pub(crate) const fn decision(self) -> &'a Decision {
         self.decision
+    }
+}
+
+/// Proof that `mode` lets a call through that is not permitted: without one, or a [`Permit`], no answer can.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Softened<'a> {
+    judgement: &'a Judgement,
+}
+
+/// Proof that a call is let through.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Passage<'a> {
+    Permitted(Permit<'a>),
+    Softened(Softened<'a>),
+}
+
+impl<'a> Passage<'a> {
+    pub(crate) const fn judgement(self) -> &'a Judgement {
+        match self {
+            Self::Permitted(permit) => permit.judgement,
+            Self::Softened(softened) => softened.judgement,
+        }
     }
 }
 

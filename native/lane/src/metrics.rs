@@ -268,6 +268,16 @@ impl Metrics {
                 "Spans that found the queue of the exporter full.",
                 gauges.spans_dropped,
             ),
+            gauge(
+                "authz_observe_entries",
+                "Entries of `mode` that observe: what falls under them is not enforced.",
+                gauges.observing,
+            ),
+            gauge(
+                "authz_observe_until_timestamp_seconds",
+                "When the first of them ends; 0 where there is none.",
+                gauges.observing_until,
+            ),
             plain("authz_panics", "Decisions that failed inside; each was denied.", self.panics()),
             Family {
                 name: "authz_build_info",
@@ -355,6 +365,8 @@ impl Metrics {
 pub(crate) struct Gauges<'a> {
     pub(crate) cache_hits: u64,
     pub(crate) cache_misses: u64,
+    pub(crate) observing: u64,
+    pub(crate) observing_until: u64,
     pub(crate) audit: &'a AuditHealth,
     pub(crate) spans_dropped: u64,
     pub(crate) version: &'a str,

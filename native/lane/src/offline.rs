@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use authz_kernel::casefile::{self, Report};
 use authz_kernel::decide::decide_traced;
 use authz_kernel::decision::{
-    Claim, Facts, PolicyEffect, Principal, Proof, ProofMethod, Request, Subject, Time, Verdict,
+    Claim, Facts, Outcome, PolicyEffect, Principal, Proof, ProofMethod, Request, Subject, Time,
+    Verdict,
 };
+use authz_kernel::mode::Asked;
 use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
 use authz_token::SpiffeId;
@@ -144,7 +146,17 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
         })
         .collect();
     let row = decision.reason.row();
+    let known = plan.operation(&stated.call);
+    let asked = Asked {
+        chain: &chain,
+        system: stated.call.split_once('.').map_or("", |(system, _)| system),
+        tier: decision.tier.or_else(|| known.map(|operation| operation.tier)),
+    };
+    let modes = &plan.model().modes;
+    let softened = decision.outcome != Outcome::Permit
+        && modes.softens(&asked, decision.reason, decision.understood, Time(now_ms));
     let answer = json!({
+        "enforced": !softened,
         "outcome": outcome(decision.outcome),
         "reason_code": decision.reason.as_str(),
         "public_code": row.public_code.as_str(),

@@ -199,7 +199,7 @@ pub(crate) fn line(
             public_code: row.public_code.as_str(),
             next_action: row.next_action.as_str(),
             retry: row.retry.as_str(),
-            enforced: true,
+            enforced: judgement.softened().is_none(),
             step: judgement.step().as_str(),
             tier: judgement.tier.map_or("", Tier::as_str),
             step_up_kinds: standing.map_or(&[], |decision| decision.kinds.as_slice()),

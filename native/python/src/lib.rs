@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
+use authz_kernel::decision::Time;
 use authz_kernel::diagnostic::{Diagnostic, Diagnostics};
 use authz_kernel::model::Location;
 use authz_kernel::reason::ReasonCode;
@@ -99,16 +100,17 @@ impl Drop for Plan {
 #[pymethods]
 impl Plan {
     #[staticmethod]
-    #[pyo3(signature = (files, vars, previous=None))]
+    #[pyo3(signature = (files, vars, now_ms, previous=None))]
     fn compile(
         py: Python<'_>,
         files: Files,
         vars: BTreeMap<String, String>,
+        now_ms: i64,
         previous: Option<&Self>,
     ) -> PyResult<Self> {
         let previous = previous.map(|plan| Arc::clone(&plan.inner));
         let compiled = py.detach(|| {
-            let model = source::load(&files, &vars)?;
+            let model = source::load_at(&files, &vars, Time(now_ms))?;
             authz_kernel::plan::Plan::compile(model, previous.as_deref())
         });
         let inner = compiled.map_err(|diagnostics| bundle_error(py, &diagnostics))?;
@@ -163,6 +165,11 @@ impl Plan {
     /// Tools of MCP systems, as JSON.
     fn tools(&self, py: Python<'_>) -> String {
         py.detach(|| authz_kernel::catalog::state(self.inner.model()))
+    }
+
+    #[getter]
+    fn observing(&self) -> String {
+        json_of(self.inner.model().modes.observing())
     }
 
     #[getter]

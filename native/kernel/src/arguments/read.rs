@@ -62,11 +62,23 @@ impl Arguments {
 pub struct ArgumentError {
     pointer: String,
     what: String,
+    understood: bool,
 }
 
 impl ArgumentError {
     fn new(pointer: &str, what: impl Into<String>) -> Self {
-        Self { pointer: pointer.to_owned(), what: what.into() }
+        Self { pointer: pointer.to_owned(), what: what.into(), understood: true }
+    }
+
+    /// Not JSON that has one reading, or beyond our bounds.
+    fn unread(pointer: &str, what: impl Into<String>) -> Self {
+        Self { understood: false, ..Self::new(pointer, what) }
+    }
+
+    /// The arguments were read whole, in the only way they can be read; they are not those of the operation.
+    #[must_use]
+    pub const fn is_understood(&self) -> bool {
+        self.understood
     }
 
     /// JSON pointer (RFC 6901) to the member, as far as the schema declares it.
@@ -98,7 +110,7 @@ pub(super) fn read(
     } else {
         json::parse(bytes, Limits::default()).map_err(|error| {
             let (pointer, whole) = declared(members, &error.pointer, false);
-            ArgumentError::new(&pointer, within(whole, &error.what))
+            ArgumentError::unread(&pointer, within(whole, &error.what))
         })?
     };
     let mut pointer = String::new();
@@ -106,7 +118,8 @@ pub(super) fn read(
     if let Some(Checker { validator, unions }) = checker {
         let checked = plain_record(members, &json)?;
         if unions.as_ref().is_some_and(|unions| !unions.bounded(&checked)) {
-            return Err(ArgumentError::new("", "nested too deep for the unions of the schema"));
+            let what = "nested too deep for the unions of the schema";
+            return Err(ArgumentError::unread("", what));
         }
         if let Err(error) = validator.validate(&checked) {
             // The error's own text repeats the value; the keyword that it breaks does not.

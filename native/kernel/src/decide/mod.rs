@@ -58,13 +58,16 @@ fn run(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time, traced:
         message: String::new(),
         shown_reason: None,
         trace: Vec::new(),
+        understood: true,
     };
-    if let Err(Refusal { reason, message }) =
+    if let Err(Refusal { reason, message, understood }) =
         steps(plan, facts, request, now, traced, &mut decision)
     {
         decision.outcome = Outcome::Deny;
         decision.reason = reason;
         decision.message = message;
+        let read = decision.arguments_digest.is_some();
+        decision.understood = understood && (read || is_readable(request));
     }
     decision
 }
@@ -74,11 +77,17 @@ fn run(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time, traced:
 pub(crate) struct Refusal {
     reason: ReasonCode,
     message: String,
+    understood: bool,
 }
 
 impl Refusal {
     pub(crate) fn new(reason: ReasonCode, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self { reason, message: message.into(), understood: true }
+    }
+
+    /// The request was not read whole, or could be read in another way.
+    fn unread(reason: ReasonCode, message: impl Into<String>) -> Self {
+        Self { understood: false, ..Self::new(reason, message) }
     }
 }
 
@@ -100,7 +109,7 @@ fn steps(
     decision: &mut Decision,
 ) -> Result<(), Refusal> {
     if facts.chain.is_empty() {
-        return Err(Refusal::new(ReasonCode::NoCredential, "nobody acts: the chain is empty"));
+        return Err(nobody(plan, request, decision));
     }
     if facts.chain.len() > MAX_CHAIN {
         return Err(Refusal::new(
@@ -111,6 +120,16 @@ fn steps(
             ),
         ));
     }
+    let (operation, prepared, resolved) = named(plan, request, decision)?;
+    judge(plan, facts, request, now, traced, operation, prepared, &resolved, decision)
+}
+
+/// The operation that is asked for, and what it would act on.
+fn named<'a>(
+    plan: &'a Plan,
+    request: &Request<'_>,
+    decision: &mut Decision,
+) -> Result<(&'a Operation, &'a Prepared, Resolved<'a>), Refusal> {
     let Chosen { operation, prepared, arguments } = split::choose(plan, request)?;
     operation.id.clone_into(&mut decision.operation);
     decision.tier = Some(operation.tier);
@@ -120,7 +139,7 @@ fn steps(
         None => split::read(plan, prepared, request)?,
     };
     let resolved = resolve::resolve(plan, operation, arguments, request, decision)?;
-    judge(plan, facts, request, now, traced, operation, prepared, &resolved, decision)
+    Ok((operation, prepared, resolved))
 }
 
 /// Refuses an operation that nobody has looked at as it is now.
@@ -138,6 +157,19 @@ fn known(operation: &Operation) -> Result<(), Refusal> {
         ));
     }
     Ok(())
+}
+
+/// A request of nobody. It is read all the same: where it would only be noted, it must still be fit to be let through.
+fn nobody(plan: &Plan, request: &Request<'_>, decision: &mut Decision) -> Refusal {
+    let understood = named(plan, request, decision).err().is_none_or(|refusal| refusal.understood);
+    let refusal = Refusal::new(ReasonCode::NoCredential, "nobody acts: the chain is empty");
+    Refusal { understood, ..refusal }
+}
+
+/// Whether the arguments have one reading, whatever they are arguments of.
+fn is_readable(request: &Request<'_>) -> bool {
+    request.arguments.is_empty()
+        || crate::json::parse(request.arguments, crate::json::Limits::default()).is_ok()
 }
 
 #[expect(clippy::too_many_arguments, reason = "one call, and each is another thing")]

@@ -45,14 +45,18 @@ pub(super) fn read(
         let said = case(split, &arguments)?;
         if split.cases.get(&named.value).is_none_or(|id| id != said) {
             let on = &split.on;
-            return Err(bad(format!("argument `{on}` says another operation than was named")));
+            let what = format!("argument `{on}` says another operation than was named");
+            return Err(Refusal::unread(ReasonCode::BadInput, what));
         }
     }
     Ok(arguments)
 }
 
 fn read_plain(prepared: &Prepared, request: &Request<'_>) -> Result<Arguments, Refusal> {
-    prepared.arguments.read(request.arguments).map_err(|error| bad(error.to_string()))
+    prepared
+        .arguments
+        .read(request.arguments)
+        .map_err(|error| Refusal { understood: error.is_understood(), ..bad(error.to_string()) })
 }
 
 /// The operation that the arguments say.

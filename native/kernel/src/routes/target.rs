@@ -1,6 +1,6 @@
 //! The target of a request line, taken apart without normalising anything.
 
-use super::{RouteError, ambiguous, bad};
+use super::{RouteError, ambiguous, unread};
 
 /// Bytes of a target.
 const LONGEST: usize = 16_384;
@@ -35,7 +35,7 @@ impl Segment<'_> {
 /// percent sign or a character that needs no encoding, and a malformed one.
 pub(super) fn split(target: &str) -> Result<Target<'_>, RouteError> {
     if target.len() > LONGEST {
-        return bad("the target is too long");
+        return unread("the target is too long");
     }
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
@@ -59,7 +59,7 @@ pub(super) fn split(target: &str) -> Result<Target<'_>, RouteError> {
             return ambiguous("the path holds a dot segment");
         }
         if segments.len() >= MOST_SEGMENTS {
-            return bad("the path has too many segments");
+            return unread("the path has too many segments");
         }
         encodings(raw)?;
         segments.push(Segment { raw });
@@ -77,7 +77,7 @@ pub(super) fn query(query: Option<&str>) -> Result<Vec<(String, String)>, RouteE
     }
     for pair in query.split('&') {
         if out.len() >= MOST_PAIRS {
-            return bad("the query has too many members");
+            return unread("the query has too many members");
         }
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         out.push((decode(name, true)?, decode(value, true)?));

@@ -10,7 +10,7 @@ use super::types::{
     TierEntry,
 };
 use super::yaml::{At, Entries, Many};
-use super::{classify, ids};
+use super::{classify, ids, mode};
 use crate::destinations::speaks_of;
 use crate::diagnostic::{Diagnostics, clip, unknown};
 use crate::model::{
@@ -95,16 +95,14 @@ pub(super) fn facts(
 ) {
     model.tiers = Tier::ALL.map(tier_default);
     let mut build = Build::new(model, found);
-    let mut mode: Option<Location> = None;
+    let mut mode: Option<(&str, &At<ModeEntry>)> = None;
     for (file, facts) in &files {
         build.later(file, "directories", facts.directories.as_ref());
         build.later(file, "templates", facts.templates.as_ref());
         build.later(file, "sequences", facts.sequences.as_ref());
         build.later(file, "budgets", facts.budgets.as_ref());
         build.later(file, "exceptions", facts.exceptions.as_ref());
-        if let Some(said) = &facts.mode {
-            build.mode(file, said, &mut mode);
-        }
+        mode::once(&mut build, &mut mode, file, facts.mode.as_ref());
         // Labels first: the other keys name them.
         for (id, label) in &facts.labels.0 {
             if let Some(at) = build.declare(file, "label", id, ids::refuse) {
@@ -129,6 +127,9 @@ pub(super) fn facts(
         build.agents(file, &facts.agents);
         build.subjects(file, &facts.subjects);
         build.tiers(file, &facts.tiers);
+    }
+    if let Some((file, said)) = mode {
+        mode::apply(&mut build, file, said);
     }
     build.bounds();
     build.ties();
@@ -195,31 +196,6 @@ impl Build<'_> {
         }
         self.places.insert(key, at.clone());
         Some(at)
-    }
-
-    fn mode(&mut self, file: &str, said: &At<ModeEntry>, first: &mut Option<Location>) {
-        let at = said.at.within(file);
-        if let Some(first) = first {
-            let what = format!("`mode` is said twice; first in {}:{}", first.file, first.line);
-            self.found.error(&at, what, "Keep one of the two.");
-            return;
-        }
-        let enforce = match &said.value {
-            ModeEntry::Word(word) => word == "enforce",
-            ModeEntry::Object(o) => {
-                o.default.as_deref().is_none_or(|word| word == "enforce")
-                    && o.owner.is_none()
-                    && o.until.is_none()
-                    && o.systems.is_none()
-                    && o.agents.is_none()
-                    && o.tiers.is_none()
-            }
-        };
-        if !enforce {
-            let what = "a `mode` other than `enforce` is not in this version";
-            self.found.error(&at, what, "Say `mode: enforce`, or remove it.");
-        }
-        *first = Some(at);
     }
 
     fn catalog(&mut self, file: &str, said: &Entries<SystemEntry>) {

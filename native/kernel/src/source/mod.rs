@@ -5,6 +5,7 @@ mod classify;
 pub mod fuzz;
 mod ids;
 mod mcp;
+mod mode;
 mod types;
 mod vars;
 mod yaml;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
+use crate::decision::Time;
 use crate::diagnostic::{Diagnostics, clip};
 use crate::model::{Location, Model, PolicyFile};
 
@@ -110,6 +112,25 @@ pub fn load(
     }
     model.build_index();
     model.warnings = found.iter().cloned().collect();
+    Ok(model)
+}
+
+/// As [`load`], and holds the ends of `mode` against the time of loading.
+///
+/// # Errors
+/// As [`load`]; also where an entry observes for longer than it may.
+pub fn load_at(
+    files: &BTreeMap<String, Vec<u8>>,
+    vars: &BTreeMap<String, String>,
+    now: Time,
+) -> Result<Model, Diagnostics> {
+    let mut model = load(files, vars)?;
+    let mut found = Diagnostics::new();
+    crate::mode::check(&model.modes, now, &mut found);
+    if found.has_errors() {
+        return Err(found);
+    }
+    model.warnings.extend(found.iter().cloned());
     Ok(model)
 }
 

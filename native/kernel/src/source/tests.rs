@@ -66,7 +66,35 @@ fn each_fault_of_a_key_has_its_message() {
         ),
         (
             "mode: observe",
-            "x.yaml:1:7: a `mode` other than `enforce` is not in this version. Say `mode: enforce`, or remove it.",
+            "x.yaml:1:7: `observe` without an end. Add `until: 2027-01-31`, at most 90 days ahead.\nx.yaml:1:7: `observe` without an owner. Add `owner: team@corp.example`: who is asked about it.",
+        ),
+        (
+            "mode: obsrve",
+            "x.yaml:1:7: unknown value `obsrve`; known: enforce, observe. Did you mean `observe`?",
+        ),
+        (
+            "mode: {default: observe, owner: sec}",
+            "x.yaml:1:17: `observe` without an end. Add `until: 2027-01-31`, at most 90 days ahead.",
+        ),
+        (
+            "mode: {owner: ' ', until: soon, systems: {crm: observe}}",
+            "x.yaml:1:15: an owner is one line of at most 256 bytes. Name a team or a person.\nx.yaml:1:27: `soon` is no end. Write a date, `2027-01-31`, or a moment, `2027-01-31T18:00:00Z`.",
+        ),
+        (
+            "mode: {systems: {crn: enforce}}",
+            "x.yaml:1:18: unknown system `crn`; declared: crm (base.yaml:3). Did you mean `crm`?",
+        ),
+        (
+            "mode: {agents: {bot: enforce}}",
+            "x.yaml:1:17: bad SPIFFE id `bot`: it is not spiffe://<trust domain>/<path>. Write `spiffe://trust.domain/ns/*/sa/name`.",
+        ),
+        (
+            "mode: {tiers: {hihg: {mode: observe, owner: sec, until: 2026-01-31}}}",
+            "x.yaml:1:16: unknown tier `hihg`; declared: high, low, standard, critical. Did you mean `high`?",
+        ),
+        (
+            "mode: {tiers: {high: {owner: sec, until: 2026-01-31}}}",
+            "x.yaml:1:22: `mode` is missing",
         ),
         (
             "agents: {bot: {match: spiffe://a.example/x, limits: {}}}",

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::de::{IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::yaml::{At, Entries, Later, Many};
@@ -84,7 +84,7 @@ pub(crate) struct Facts {
     /// Which HTTP request is which operation.
     #[serde(default)]
     pub(crate) routes: Vec<At<RouteEntry>>,
-    /// Whether decisions are enforced; this version does `enforce` only.
+    /// Whether denials are enforced; default: `enforce`.
     pub(crate) mode: Option<At<ModeEntry>>,
 }
 
@@ -402,32 +402,67 @@ pub(crate) enum ApprovalWord {
     TwoPerson,
 }
 
-/// Whether decisions are enforced: a word, or a mapping.
+/// Whether denials are enforced: a word, or a mapping.
 #[derive(Debug, JsonSchema)]
 #[schemars(untagged)]
 pub(crate) enum ModeEntry {
-    /// `enforce`.
-    Word(String),
+    /// For everything.
+    Word(ModeWord),
     /// By system, agent or tier.
     Object(ModeObject),
 }
 
-/// Whether decisions are enforced.
+/// Whether denials are enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ModeWord {
+    /// A denial denies.
+    Enforce,
+    /// A denial is noted, and the call let through.
+    Observe,
+}
+
+/// Whether denials are enforced, by what is asked: the most specific entry counts, of several the stricter.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ModeObject {
-    /// This version does `enforce` only.
-    pub(crate) default: Option<String>,
-    /// Not in this version.
-    pub(crate) owner: Option<Later>,
-    /// Not in this version.
-    pub(crate) until: Option<Later>,
-    /// Not in this version.
-    pub(crate) systems: Option<Later>,
-    /// Not in this version.
-    pub(crate) agents: Option<Later>,
-    /// Not in this version.
-    pub(crate) tiers: Option<Later>,
+    /// For what no other entry speaks of; default: `enforce`.
+    pub(crate) default: Option<At<ModeWord>>,
+    /// Who answers for entries that name no owner of their own.
+    pub(crate) owner: Option<At<String>>,
+    /// When entries that name no end of their own become `enforce`: a date, or a moment (RFC 3339).
+    pub(crate) until: Option<At<String>>,
+    /// By system.
+    #[serde(default)]
+    pub(crate) systems: Entries<ModeSaid>,
+    /// By SPIFFE id; `*` stands for one whole path segment.
+    #[serde(default)]
+    pub(crate) agents: Entries<ModeSaid>,
+    /// By tier.
+    #[serde(default)]
+    pub(crate) tiers: Entries<ModeSaid>,
+}
+
+/// Whether denials are enforced: a word, or a mapping with `mode`.
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
+pub(crate) enum ModeSaid {
+    /// With the owner and end that stand above.
+    Word(ModeWord),
+    /// With its own.
+    Object(ModeOwned),
+}
+
+/// Whether denials are enforced, by whom and until when.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ModeOwned {
+    /// Whether denials are enforced.
+    pub(crate) mode: ModeWord,
+    /// Who answers for it.
+    pub(crate) owner: Option<At<String>>,
+    /// When it becomes `enforce`: a date, or a moment (RFC 3339).
+    pub(crate) until: Option<At<String>>,
 }
 
 /// Which HTTP request is which operation.
@@ -518,30 +553,38 @@ list_or_object!(
     "a list of labels, or a mapping with `minimum` and `maximum`"
 );
 
-impl<'de> Deserialize<'de> for ModeEntry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = ModeEntry;
+/// A value that is a word or a mapping that is `$object`.
+macro_rules! word_or_object {
+    ($type:ident, $word:ident, $object:ident, $expecting:literal) => {
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Either;
+                impl<'de> Visitor<'de> for Either {
+                    type Value = $type;
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("`enforce`, or a mapping")
-            }
-            fn visit_str<E>(self, v: &str) -> Result<ModeEntry, E> {
-                Ok(ModeEntry::Word(v.to_owned()))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ModeEntry, A::Error> {
-                Deserialize::deserialize(MapAccessDeserializer::new(map)).map(ModeEntry::Object)
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str($expecting)
+                    }
+                    fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<$type, E> {
+                        $word::deserialize(word.into_deserializer()).map($type::Word)
+                    }
+                    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<$type, A::Error> {
+                        Deserialize::deserialize(MapAccessDeserializer::new(map)).map($type::Object)
+                    }
+                }
+                deserializer.deserialize_any(Either)
             }
         }
-        deserializer.deserialize_any(Either)
-    }
+    };
 }
+
+word_or_object!(ModeEntry, ModeWord, ModeObject, "`enforce`, `observe`, or a mapping");
+word_or_object!(ModeSaid, ModeWord, ModeOwned, "`enforce`, `observe`, or a mapping with `mode`");
 
 /// What one file of a bundle may be: for the published schema only.
 #[derive(JsonSchema)]
 #[schemars(untagged, title = "Authz bundle file")]
-#[expect(dead_code, reason = "only its schema is used")]
+#[expect(dead_code, clippy::large_enum_variant, reason = "only its schema is used")]
 pub(crate) enum AnyFile {
     /// `bundle.yaml`.
     Manifest(Manifest),

@@ -596,7 +596,7 @@ pub struct Decision {
     /// SHA-256 of the bundle's files, in hex.
     #[prost(string, tag = "22")]
     pub bundle_digest: ::prost::alloc::string::String,
-    /// False where the answer was softened by `mode: observe`; the outcome is then what it would have been.
+    /// False where the answer was softened by `mode: observe`; `observed` is then what it would have been.
     #[prost(bool, tag = "23")]
     pub enforced: bool,
     /// Effective tier.
@@ -626,6 +626,32 @@ pub struct Decision {
     /// Where the policies stand and what they said: only for Explain and on the enforcer's detail.
     #[prost(message, optional, tag = "32")]
     pub detail: ::core::option::Option<Detail>,
+    /// What the answer would have been, where it was softened. `policy_ids`, `controls`, `resource` and `message` speak of
+    /// this one too.
+    #[prost(message, optional, tag = "33")]
+    pub observed: ::core::option::Option<Observed>,
+}
+/// What an answer that was softened would have been.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Observed {
+    /// STEP_UP or DENY.
+    #[prost(enumeration = "Outcome", tag = "1")]
+    pub outcome: i32,
+    /// What the agent would have seen.
+    #[prost(enumeration = "PublicCode", tag = "2")]
+    pub public_code: i32,
+    /// What it could have done.
+    #[prost(enumeration = "NextAction", tag = "3")]
+    pub next_action: i32,
+    /// Whether asking again could have helped.
+    #[prost(enumeration = "Retry", tag = "4")]
+    pub retry: i32,
+    /// For the enforcer, not for the agent: why.
+    #[prost(enumeration = "ReasonCode", tag = "5")]
+    pub reason_code: i32,
+    /// What would have lifted a STEP_UP.
+    #[prost(string, repeated, tag = "6")]
+    pub step_up_kinds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// What a STEP_UP waits for.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

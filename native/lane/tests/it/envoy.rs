@@ -117,7 +117,8 @@ fn permit() {
     assert_eq!(format!("corp/alice > {BOT}"), metadata["agent_chain"]);
     assert_eq!(BOT, metadata["principal"]);
     assert_eq!(("PERMIT", "PERMITTED"), (&*metadata["decision"], &*metadata["reason_code"]));
-    assert_eq!(6, metadata.len());
+    assert_eq!("true", metadata["enforced"]);
+    assert_eq!(7, metadata.len());
 }
 
 /// Both fields say "overwrite": 1.37.0 reads the newer one where the older is unset, and its zero means append.

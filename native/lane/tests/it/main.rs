@@ -12,5 +12,6 @@ mod audit;
 mod bytes;
 mod envoy;
 mod fast;
+mod observe;
 mod own;
 mod support;

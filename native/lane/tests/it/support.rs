@@ -91,15 +91,21 @@ pub static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys {
     stranger: Key::es256("d1"),
 });
 
-static PLAN: LazyLock<Arc<Plan>> = LazyLock::new(|| {
-    let files: BTreeMap<String, Vec<u8>> =
-        BUNDLE.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect();
+static PLAN: LazyLock<Arc<Plan>> = LazyLock::new(|| plan(&[]));
+
+/// The bundle with more files.
+pub fn plan(more: &[(&str, &str)]) -> Arc<Plan> {
+    let files: BTreeMap<String, Vec<u8>> = BUNDLE
+        .iter()
+        .chain(more)
+        .map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec()))
+        .collect();
     let explain = |found: authz_kernel::diagnostic::Diagnostics| {
         found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     };
     let model = source::load(&files, &BTreeMap::new()).map_err(explain).unwrap();
     Arc::new(Plan::compile(model, None).map_err(explain).unwrap())
-});
+}
 
 static TRUST: LazyLock<Arc<TrustStore>> = LazyLock::new(|| {
     let spec = json!({
@@ -218,6 +224,18 @@ pub fn world() -> World {
 pub fn served_with(extra: &Value) -> Served {
     let served = unloaded(extra);
     served.engine.load(world()).unwrap();
+    served
+}
+
+/// An engine whose bundle says `mode`.
+pub fn observing(mode: &str) -> Served {
+    observing_with(mode, &json!({}))
+}
+
+pub fn observing_with(mode: &str, extra: &Value) -> Served {
+    let served = unloaded(extra);
+    let world = World { plan: plan(&[("mode.yaml", mode)]), ..world() };
+    served.engine.load(world).unwrap();
     served
 }
 
