@@ -25,6 +25,7 @@ use RefusalReason::{BadCredential, ExpiredCredential, NoCredential, UntrustedIss
 const NOW: i64 = 1_800_000_000;
 const ID: &str = "spiffe://a.example/ns/tools/sa/crm";
 const YEAR_2020: i64 = 1_577_836_800;
+const YEAR_2029: i64 = 1_861_920_000;
 const YEAR_2099: i64 = 4_070_908_800;
 
 static A: LazyLock<Signer> = LazyLock::new(|| Signer::authority("a.example"));
@@ -296,6 +297,30 @@ fn the_path_is_valid_now() {
         let both = store_of(&json!([authority.jwk(), A.jwk()]));
         assert!(check_at(&both, &[&A.leaf(ID)], NOW).is_ok());
         assert!(check_at(&both, &[&leaf], NOW).is_err());
+    }
+}
+
+/// A path begins with the last and ends with the first of its certificates, whichever that is: its
+/// facts say so, and so does the cache.
+#[test]
+fn a_path_ends_with_the_first_of_its_certificates() {
+    let ends = |year: i32| {
+        move |params: &mut CertificateParams| {
+            params.not_after = date_time_ymd(year, 1, 1);
+        }
+    };
+    for years in [[2029, 2040, 2050], [2040, 2029, 2050], [2050, 2040, 2029]] {
+        let [authority, signer, leaf] = years;
+        let authority = Signer::authority_with("a.example", ends(authority));
+        let signer = authority.intermediate_with("a.example", ends(signer));
+        let leaf = signer.leaf_with(ID, ends(leaf));
+        let trust = store_of(&json!([authority.jwk()]));
+        let cache = PeerCache::new(64);
+        let chain = [leaf.as_slice(), signer.certificate()];
+        let facts = verify_peer(&chain, &trust, &cache, UnixTime(NOW)).unwrap();
+        assert_eq!(YEAR_2029, facts.expires_at, "{years:?}");
+        assert!(verify_peer(&chain, &trust, &cache, UnixTime(YEAR_2029)).is_ok());
+        assert!(verify_peer(&chain, &trust, &cache, UnixTime(YEAR_2029 + 1)).is_err(), "{years:?}");
     }
 }
 
