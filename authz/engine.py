@@ -30,6 +30,7 @@ __all__ = [
     "TestReport",
     "Trust",
     "TrustedDomain",
+    "TrustedIssuer",
     "build_profile",
     "bundle_schema",
     "case_schema",
@@ -244,6 +245,15 @@ class TrustedDomain:
     """The bundle given last was refused as older, so that the one before stays in use."""
 
 
+@dataclass(frozen=True, slots=True)
+class TrustedIssuer:
+    """The state of an issuer's key set."""
+
+    alias: str
+    keys: int
+    """Usable keys."""
+
+
 @final
 class Trust:
     """A compiled key set."""
@@ -318,6 +328,14 @@ class Trust:
                 rolled_back=item["rolled_back"],
             )
             for item in json.loads(self.native.domains)
+        )
+
+    @property
+    def issuers(self) -> tuple[TrustedIssuer, ...]:
+        """The state of each issuer."""
+        return tuple(
+            TrustedIssuer(alias=item["alias"], keys=item["keys"])
+            for item in json.loads(self.native.issuers)
         )
 
 

@@ -108,11 +108,19 @@ def status(
             ("trust", stands.trust_revision[:12]),
             *(("problem", problem) for problem in stands.problems),
             *(("refused", line) for line in stands.last_reload_error.splitlines()),
+            *(("keys", _keys(entry)) for entry in (detail.get("trust") or {}).get("sources", ())),
             *(("observing", _observing(entry)) for entry in detail.get("observing", ())),
         ]
         show.table(("", address), rows)
     if refused or not stands.ready:
         raise Ended(1)
+
+
+def _keys(entry: Mapping[str, Any]) -> str:
+    age = entry["age_seconds"]
+    known = "never fetched" if age is None else f"known {age:.0f} s ago"
+    usable = "dropped, too old" if entry["stale"] else f"{entry['keys']} usable"
+    return f"{entry['kind']} {entry['name']}: {usable}, {known}, {entry['from']}"
 
 
 def _observing(entry: Mapping[str, Any]) -> str:

@@ -2,12 +2,14 @@
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from authz.config.document import Path
 from authz.config.schema import (
+    BundleProfile,
+    BundleSource,
     Config,
     DecisionListener,
     Enforcer,
@@ -15,13 +17,19 @@ from authz.config.schema import (
     Lane,
     Listener,
     MetricsListener,
+    Refresh,
     Tls,
+    TrustSource,
 )
+from authz.config.urls import url_defect
 
 __all__ = ["Finding", "findings", "host_and_port", "socket_path"]
 
 _ALGORITHMS: Final = (
     "RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA".split()  # noqa: SIM905 - read as a line
+)
+_SPIFFE_ID: Final = re.compile(
+    r"spiffe://([a-z0-9._-]{1,255})(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]+)+"
 )
 _DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
 _LISTENER: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -96,6 +104,9 @@ def _trust(config: Config) -> Iterator[Finding]:
                 f"`{name}` is no SPIFFE trust domain.",
                 "Use lower-case letters, digits, dots, dashes and underscores, without `spiffe://`.",
             )
+    yield from _interval(("trust", "refresh"), "`trust.refresh`", config.trust.refresh)
+    for name, domain in config.trust.domains.items():
+        yield from _bundle(("trust", "domains", name, "bundle"), name, domain.bundle, config)
     if config.trust.domains and not config.identity.audiences:
         yield Finding(
             ("trust", "domains"),
@@ -111,6 +122,7 @@ def _trust(config: Config) -> Iterator[Finding]:
                 "Use letters, digits, dots, dashes and underscores.",
             )
         yield from _issuer(("trust", "issuers", alias), alias, issuer)
+        yield from _keys(("trust", "issuers", alias), alias, issuer, config.trust.refresh)
         if issuer.issuer in seen:
             yield Finding(
                 ("trust", "issuers", alias, "issuer"),
@@ -140,6 +152,205 @@ def _issuer(path: Path, alias: str, issuer: Issuer) -> Iterator[Finding]:
                 f"`{algorithm}` is no signature algorithm that is accepted.",
                 f"Use one of {', '.join(_ALGORITHMS)}.",
             )
+
+
+def _keys(path: Path, alias: str, issuer: Issuer, refresh: Refresh) -> Iterator[Finding]:
+    source = issuer.jwks
+    path, of = (*path, "jwks"), f"issuer `{alias}`"
+    named = [key for key in ("file", "url") if getattr(source, key) is not None]
+    if source.discovery:
+        named.append("discovery")
+    if len(named) > 1:
+        yield _several(path, of, named)
+    elif not named and source.discovery is False:
+        yield Finding(
+            path,
+            f"{of} has no keys: every token of it would be refused.",
+            "Give file, url or discovery: true.",
+        )
+    elif named == ["file"]:
+        yield from _file_alone(path, of, source)
+    elif named == ["url"]:
+        yield from _fetched(path, of, source, refresh)
+    else:
+        yield from _fetched(path, of, source, refresh, issuer.issuer)
+
+
+def _bundle(path: Path, name: str, source: BundleSource, config: Config) -> Iterator[Finding]:
+    of = f"trust domain `{name}`"
+    ways = ("file", "url", "workload_api")
+    named = [key for key in ways if getattr(source, key) is not None]
+    if len(named) > 1:
+        yield _several(path, of, named)
+        return
+    if not named:
+        yield Finding(
+            path,
+            f"{of} has no bundle: every credential of it would be refused.",
+            "Give one of file, url, workload_api.",
+        )
+        return
+    if named != ["url"]:
+        spiffe = source.profile is not BundleProfile.HTTPS_WEB
+        for key in ("endpoint_spiffe_id", "bootstrap_file", *(("profile",) if spiffe else ())):
+            if getattr(source, key) is not None:
+                yield Finding(
+                    (*path, key),
+                    f"{of} has `{key}`, and no endpoint at a url.",
+                    f"Remove {key}, or give url.",
+                )
+    if source.workload_api is not None or source.profile is not BundleProfile.HTTPS_WEB:
+        key = "workload_api" if source.workload_api is not None else "profile"
+        yield Finding(
+            (*path, key), f"`{key}` of {of} is not in this version.", "Give a file or url."
+        )
+    if named == ["file"]:
+        yield from _file_alone(path, of, source)
+    elif named == ["workload_api"]:
+        yield from _without_web(path, of, source, "the Workload API")
+        yield from _interval((*path, "refresh"), of, source.refresh.over(config.trust.refresh))
+        if socket_path(source.workload_api or "") is None:
+            yield Finding(
+                (*path, "workload_api"),
+                f"the Workload API of {of} is not a unix socket: nothing proves who answers.",
+                "Use `unix:///path`.",
+            )
+    else:
+        yield from _fetched(path, of, source, config.trust.refresh)
+        yield from _endpoint(path, name, source, config)
+
+
+def _endpoint(path: Path, name: str, source: BundleSource, config: Config) -> Iterator[Finding]:
+    of = f"trust domain `{name}`"
+    if source.profile is BundleProfile.HTTPS_WEB:
+        for key in ("endpoint_spiffe_id", "bootstrap_file"):
+            if getattr(source, key) is not None:
+                yield Finding(
+                    (*path, key),
+                    f"{of} has `{key}`, which the profile `https_web` does not look at.",
+                    f"Say profile: https_spiffe, or remove {key}.",
+                )
+        return
+    for key in ("ca_file", "insecure_dev"):
+        if getattr(source, key):
+            yield Finding(
+                (*path, key),
+                f"{of} has `{key}`, which the profile `https_spiffe` does not look at.",
+                f"Remove {key}: the endpoint shows an X.509-SVID.",
+            )
+    if source.endpoint_spiffe_id is not None:
+        yield from _endpoint_id(path, name, source, source.endpoint_spiffe_id, config)
+        return
+    yield Finding(
+        path,
+        f"{of} has the profile `https_spiffe` without `endpoint_spiffe_id`. "
+        "Any workload could give the bundle.",
+        "Add endpoint_spiffe_id, for example spiffe://example.org/spire/server.",
+    )
+
+
+def _endpoint_id(
+    path: Path, name: str, source: BundleSource, endpoint: str, config: Config
+) -> Iterator[Finding]:
+    of = f"trust domain `{name}`"
+    found = _SPIFFE_ID.fullmatch(endpoint)
+    if found is None:
+        yield Finding(
+            (*path, "endpoint_spiffe_id"),
+            f"`{endpoint}` is no SPIFFE ID of a workload.",
+            "Write spiffe://<trust domain>/<path>.",
+        )
+    elif found[1] == name:
+        if source.bootstrap_file is None:
+            yield Finding(
+                path,
+                f"{of} gives its bundle itself, and has no `bootstrap_file`. Nothing would verify the first fetch.",
+                "Add bootstrap_file: a copy of its bundle that came another way.",
+            )
+    elif found[1] not in config.trust.domains:
+        yield Finding(
+            (*path, "endpoint_spiffe_id"),
+            f"the endpoint of {of} is of the trust domain `{found[1]}`, which is not trusted.",
+            f"Add it under trust.domains, or name an endpoint of `{name}`.",
+        )
+    elif source.bootstrap_file is not None:
+        yield Finding(
+            (*path, "bootstrap_file"),
+            f"the endpoint of {of} is verified by the bundle of `{found[1]}`, not by `bootstrap_file`.",
+            "Remove bootstrap_file.",
+        )
+
+
+def _several(path: Path, of: str, named: Sequence[str]) -> Finding:
+    listed = " and ".join(f"`{key}`" for key in named)
+    return Finding(path, f"{of} has {listed}.", "Keep one: which keys count would be chance.")
+
+
+def _file_alone(path: Path, of: str, source: TrustSource) -> Iterator[Finding]:
+    yield from _without_web(path, of, source, "a file")
+    if source.refresh.model_fields_set:
+        yield Finding(
+            (*path, "refresh"), f"{of} has `refresh`, and is read from a file.", "Remove refresh."
+        )
+
+
+def _without_web(path: Path, of: str, source: TrustSource, what: str) -> Iterator[Finding]:
+    for key in ("ca_file", "allow_private", "allow_networks", "insecure_dev"):
+        if getattr(source, key):
+            yield Finding(
+                (*path, key), f"{of} has `{key}`, and is read from {what}.", f"Remove {key}."
+            )
+
+
+def _fetched(
+    path: Path, of: str, source: TrustSource, refresh: Refresh, issuer: str | None = None
+) -> Iterator[Finding]:
+    """Check what is fetched: by its URL, or by discovery where an issuer is given."""
+    url = source.url if issuer is None else issuer
+    assert url is not None  # noqa: S101 - one of them is given
+    where = (*path, "url") if issuer is None else (*path[:-1], "issuer")
+    defect = url_defect(url, plain=source.insecure_dev)
+    if defect is None and issuer is not None and "?" in issuer:
+        defect = "has a query"
+    if defect is not None:
+        yield Finding(
+            where,
+            f"the keys of {of} cannot be fetched: their URL {defect}."
+            if issuer is None
+            else f"{of} has neither `jwks.file` nor `jwks.url`, and its `issuer` {defect}, "
+            "so that its keys cannot be discovered.",
+            "Use an https URL." if issuer is None else "Give jwks: {file: ...} or {url: ...}.",
+        )
+    elif source.insecure_dev and url.startswith("https:"):
+        yield Finding(
+            (*path, "insecure_dev"), f"{of} has https and `insecure_dev`.", "Remove insecure_dev."
+        )
+    if source.insecure_dev and source.ca_file is not None:
+        yield Finding(
+            (*path, "ca_file"), f"{of} has `ca_file` and `insecure_dev`.", "Remove one of them."
+        )
+    for index, network in enumerate(source.allow_networks):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            yield Finding(
+                (*path, "allow_networks", index),
+                f"`{network}` is no network.",
+                "Write it as `10.1.0.0/16`, without bits of a host.",
+            )
+    yield from _interval((*path, "refresh"), of, source.refresh.over(refresh))
+
+
+def _interval(path: Path, of: str, refresh: Refresh) -> Iterator[Finding]:
+    if refresh.min > refresh.max:
+        yield Finding(path, f"of {of}, `refresh.min` is longer than `refresh.max`.", "Swap them.")
+    if refresh.max_staleness <= refresh.max + refresh.timeout:
+        yield Finding(
+            path,
+            f"of {of}, `refresh.max_staleness` is not longer than `refresh.max` and `timeout` together: "
+            "keys would be dropped between two fetches.",
+            "Give a longer max_staleness, or a shorter max.",
+        )
 
 
 def _listeners(config: Config) -> Iterator[Finding]:

@@ -19,12 +19,15 @@ __all__ = [
     "LATER",
     "Audit",
     "Bundle",
+    "BundleProfile",
+    "BundleSource",
     "Config",
     "DecisionListener",
     "Enforcer",
     "Envoy",
     "Identity",
     "Issuer",
+    "KeySource",
     "Lane",
     "Limits",
     "Listener",
@@ -32,6 +35,8 @@ __all__ = [
     "Log",
     "LogFormat",
     "LogLevel",
+    "Refresh",
+    "SourceRefresh",
     "Tls",
     "Trust",
     "TrustDomain",
@@ -118,18 +123,93 @@ class Bundle(_Strict):
     keys: Any = _later("Keys that bundles must be signed with.")
 
 
+class Refresh(_Strict):
+    """How fetched keys are kept fresh."""
+
+    min: Annotated[Duration, Field(ge=1, le=86_400)] = 60.0
+    """Shortest time between two fetches that went well, whatever the source says."""
+    max: Annotated[Duration, Field(ge=1, le=604_800)] = 3600.0
+    """Longest time between two fetches; a source that says nothing is asked every 5 minutes."""
+    max_staleness: Annotated[Duration, Field(ge=2, le=2_592_000)] = 86_400.0
+    """Keys that could not be fetched again for so long are dropped: every credential of that source is refused."""
+    timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 10.0
+    """How long one fetch may take, all of it."""
+
+
+class SourceRefresh(_Strict):
+    """How the keys of one source are kept fresh; what is not said is as in `trust.refresh`."""
+
+    min: Annotated[Duration, Field(ge=1, le=86_400)] | None = None
+    """Shortest time between two fetches that went well."""
+    max: Annotated[Duration, Field(ge=1, le=604_800)] | None = None
+    """Longest time between two fetches."""
+    max_staleness: Annotated[Duration, Field(ge=2, le=2_592_000)] | None = None
+    """Keys that could not be fetched again for so long are dropped."""
+    timeout: Annotated[Duration, Field(ge=0.1, le=60)] | None = None
+    """How long one fetch may take."""
+
+    def over(self, common: Refresh) -> Refresh:
+        """Fill in what is not said.
+
+        Args:
+            common: `trust.refresh`.
+
+        Returns:
+            What counts for the source.
+        """
+        return Refresh.model_construct(**{**dict(common), **self.model_dump(exclude_none=True)})
+
+
 class TrustSource(_Strict):
     """Where keys come from."""
 
-    file: FilePath
+    file: FilePath | None = None
     """A file, watched."""
-    url: Any = _later("Fetched from this URL.")
+    url: Text | None = None
+    """Fetched from this https URL. Redirects are not followed."""
+    ca_file: FilePath | None = None
+    """Authorities that may vouch for the server of the URL, PEM; none: those of the system."""
+    allow_private: bool = False
+    """The host of the URL may have an address of a private network, or loopback."""
+    allow_networks: tuple[Text, ...] = Field(default=(), max_length=64)
+    """Networks, such as `10.1.0.0/16`, whose addresses may be fetched from beside public ones."""
+    insecure_dev: bool = False
+    """Plain http to loopback, for development."""
+    refresh: SourceRefresh = SourceRefresh()
+    """How fetched keys are kept fresh."""
+
+
+class KeySource(TrustSource):
+    """Where the keys of an issuer come from; nothing said: OpenID Connect discovery."""
+
+    discovery: bool | None = None
+    """Find the keys by `<issuer>/.well-known/openid-configuration`, whose `issuer` must be exactly this one."""
+
+
+class BundleProfile(StrEnum):
+    """How a bundle endpoint proves who it is."""
+
+    HTTPS_WEB = "https_web"
+    HTTPS_SPIFFE = "https_spiffe"
+
+
+class BundleSource(TrustSource):
+    """Where the bundle of a trust domain comes from: one of `file`, `url`, `workload_api`."""
+
+    profile: BundleProfile = BundleProfile.HTTPS_WEB
+    """How the endpoint at `url` proves who it is: a certificate of the web, or an X.509-SVID."""
+    endpoint_spiffe_id: Text | None = None
+    """SPIFFE ID of the endpoint, with `https_spiffe`; it is verified by the bundle of its own trust domain."""
+    bootstrap_file: FilePath | None = None
+    """With `https_spiffe` and an endpoint of this very domain: the bundle by which the first fetch is verified."""
+    workload_api: Address | None = None
+    """Socket of the SPIFFE Workload API, `unix:///path`; needs the extra `workload`."""
 
 
 class TrustDomain(_Strict):
     """One SPIFFE trust domain."""
 
-    bundle: TrustSource
+    bundle: BundleSource
     """Its SPIFFE bundle (JWKS with `use`); an empty one makes the whole domain invalid."""
 
 
@@ -159,8 +239,8 @@ class Issuer(_Strict):
     """A token must be for one of these; required."""
     algorithms: tuple[Text, ...] = Field(default=(), max_length=16)
     """Signature algorithms that are accepted, such as ES256; required."""
-    jwks: TrustSource
-    """Its keys."""
+    jwks: KeySource = KeySource()
+    """Its keys; none of `file`, `url` given: OpenID Connect discovery."""
     subject: SubjectKind = SubjectKind.USER
     """What its subjects are."""
     claims: tuple[Text, ...] = Field(default=(), max_length=32)
@@ -183,6 +263,8 @@ class Trust(_Strict):
     """How far clocks may differ."""
     max_lifetime: Annotated[Duration, Field(gt=0)] | None = None
     """Tokens that live longer are refused; none: no limit."""
+    refresh: Refresh = Refresh()
+    """How fetched keys are kept fresh, where a source does not say otherwise."""
 
 
 class Identity(_Strict):

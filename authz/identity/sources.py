@@ -1,75 +1,114 @@
-"""Reads JWKS and SPIFFE bundle files into one specification, which the engine compiles."""
+"""Whose keys are believed, as one specification that the engine compiles; and those of them that lie in files."""
 
 import json
 import math
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from authz.config import Config
+from authz.config.urls import shown
 from authz.errors import TrustError
 from authz.model import Diagnostic
 
-__all__ = ["TrustFiles", "read_trust"]
+__all__ = [
+    "SourceKey",
+    "TrustFiles",
+    "place_of",
+    "read_small",
+    "read_trust",
+    "trust_spec",
+    "withdrawn",
+]
 
 _MAX_BYTES: Final = 1_048_576
+_NO_KEYS: Final = '{"keys":[]}'
+
+
+class SourceKey(NamedTuple):
+    """Whose keys a source gives."""
+
+    kind: str
+    """`domain` or `issuer`."""
+    name: str
+    """The trust domain, or the issuer's alias."""
+
+    def __str__(self) -> str:
+        """As it is said in messages."""
+        return f"{'trust domain' if self.kind == 'domain' else self.kind} `{self.name}`"
 
 
 @dataclass(frozen=True, slots=True)
 class TrustFiles:
-    """Trust sources as they stood when they were read."""
+    """Trust sources that are files, as they stood when they were read."""
 
-    spec: bytes
-    """What the engine compiles."""
+    documents: Mapping[SourceKey, str]
+    """Their contents."""
     paths: tuple[Path, ...]
     """Every file that was read, to be watched."""
 
 
 def read_trust(config: Config) -> TrustFiles:
-    """Read every trust source.
+    """Read every trust source that is a file.
 
     Args:
         config: Where they are.
 
     Returns:
-        The specification.
+        What they say.
 
     Raises:
         TrustError: A file cannot be read; with every such file.
     """
     defects: list[Diagnostic] = []
-    paths: list[Path] = []
-
-    def read(file: str, of: str) -> str:
-        path = Path(file)
-        paths.append(path)
+    documents: dict[SourceKey, str] = {}
+    files = {
+        **{SourceKey("domain", n): d.bundle.file for n, d in config.trust.domains.items()},
+        **{SourceKey("issuer", n): i.jwks.file for n, i in config.trust.issuers.items()},
+    }
+    named = {key: file for key, file in files.items() if file is not None}
+    for key, file in named.items():
         try:
-            return _read(path)
+            documents[key] = read_small(Path(file))
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             mend = "Without keys every token of it is refused; check the path."
             defects.append(
-                Diagnostic(f"the keys of {of} cannot be read: {reason}.", file, mend=mend)
+                Diagnostic(f"the keys of {key} cannot be read: {reason}.", file, mend=mend)
             )
-            return ""
+    if defects:
+        raise TrustError(tuple(defects))
+    return TrustFiles(documents, tuple(Path(file) for file in named.values()))
 
+
+def trust_spec(config: Config, documents: Mapping[SourceKey, str]) -> bytes:
+    """Say what is trusted.
+
+    Args:
+        config: The configuration.
+        documents: The keys of each source; one that is missing has none.
+
+    Returns:
+        What the engine compiles.
+    """
     trust = config.trust
     domains = {
         name: {
-            "bundle": read(domain.bundle.file, f"trust domain `{name}`"),
-            "from": domain.bundle.file,
+            "bundle": documents.get(SourceKey("domain", name), _NO_KEYS),
+            "from": place_of(config, SourceKey("domain", name)),
         }
-        for name, domain in trust.domains.items()
+        for name in trust.domains
     }
     issuers: dict[str, dict[str, Any]] = {
         alias: {
             "issuer": issuer.issuer,
             "audience": list(issuer.audience),
             "algorithms": list(issuer.algorithms),
-            "jwks": read(issuer.jwks.file, f"issuer `{alias}`"),
-            "from": issuer.jwks.file,
+            "jwks": documents.get(SourceKey("issuer", alias), _NO_KEYS),
+            "from": place_of(config, SourceKey("issuer", alias)),
             "subject": issuer.subject.value,
             "profile": issuer.profile.value,
             "claims": list(issuer.claims),
@@ -77,8 +116,6 @@ def read_trust(config: Config) -> TrustFiles:
         }
         for alias, issuer in trust.issuers.items()
     }
-    if defects:
-        raise TrustError(tuple(defects))
     spec = {
         "audiences": list(config.identity.audiences),
         "leeway_seconds": math.ceil(trust.leeway),
@@ -87,10 +124,68 @@ def read_trust(config: Config) -> TrustFiles:
         "domains": domains,
         "issuers": issuers,
     }
-    return TrustFiles(json.dumps(spec, sort_keys=True).encode(), tuple(paths))
+    return json.dumps(spec, sort_keys=True).encode()
 
 
-def _read(path: Path) -> str:
+def place_of(config: Config, key: SourceKey) -> str:
+    """Tell where the keys of a source come from, for messages.
+
+    Args:
+        config: The configuration.
+        key: The source.
+
+    Returns:
+        A file, a socket, or a URL without its query.
+    """
+    if key.kind == "domain":
+        bundle = config.trust.domains[key.name].bundle
+        return bundle.file or bundle.workload_api or shown(bundle.url or "")
+    issuer = config.trust.issuers[key.name]
+    return issuer.jwks.file or shown(issuer.jwks.url or discovery_url(issuer.issuer))
+
+
+def discovery_url(issuer: str) -> str:
+    """Tell where an issuer describes itself (OpenID Connect Discovery §4).
+
+    Args:
+        issuer: Its `iss`.
+
+    Returns:
+        The URL.
+    """
+    return issuer.removesuffix("/") + "/.well-known/openid-configuration"
+
+
+def withdrawn(document: str) -> str:
+    """Make what stands in the place of keys that are too old.
+
+    Args:
+        document: The keys.
+
+    Returns:
+        None, of the same `spiffe_sequence`, so that an earlier bundle cannot follow.
+    """
+    try:
+        sequence = json.loads(document).get("spiffe_sequence")
+    except (ValueError, RecursionError, AttributeError):
+        sequence = None
+    known = {"spiffe_sequence": sequence} if isinstance(sequence, int) else {}
+    return json.dumps({"keys": [], **known})
+
+
+def read_small(path: Path) -> str:
+    """Read a small text file, without ever waiting for it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its text.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no regular file, larger than 1 MiB, or not UTF-8.
+    """
     # Opened without waiting, so that a named pipe cannot hold the start.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as stream:

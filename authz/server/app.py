@@ -17,6 +17,7 @@ from authz.config import Config, Lane
 from authz.config.rules import socket_path
 from authz.engine import Engine, FastLane, ListenerRules, build_profile
 from authz.errors import ConfigError
+from authz.identity import Fetcher, Refresher, remote_sources
 from authz.model import Diagnostic, Surface
 from authz.server.admin import ADMIN, Administration
 from authz.server.decisions import AUTHORIZER, ENVOY, Decisions, RawHandler
@@ -27,6 +28,7 @@ from authz.server.observing import Reminder
 from authz.server.readiness import Readiness
 from authz.server.side import Health, SideThreads, reflection_handler
 from authz.server.sockets import prepare, private
+from authz.server.sources import TrustSources
 from authz.server.status import not_in_this_version
 from authz.server.tls import read_tls
 from authz.server.watch import Watch
@@ -117,6 +119,7 @@ class _Parts:
     fast: FastLane | None
     http: HttpListener | None
     watch: Watch | None
+    refresher: Refresher
     metrics: Metrics
     traces: TraceExport | None
 
@@ -154,7 +157,8 @@ class Node:
         if parts.http is not None:
             parts.http.start()
         parts.readiness.serving()
-        parts.health.serving(on=True)
+        # Says that the node serves, once every source of keys was fetched.
+        parts.refresher.start()
         if parts.watch is not None:
             parts.watch.start()
         for name, address in self.addresses.items():
@@ -209,6 +213,7 @@ class Node:
         parts.health.stopping()
         if parts.watch is not None:
             parts.watch.close()
+        parts.refresher.close()
         draining = [listener.server.stop(grace) for listener in parts.listeners]
         if parts.fast is not None:
             parts.fast.close(grace)
@@ -271,10 +276,23 @@ class Node:
         undo.callback(engine.close)
         metrics.pull(engine.metrics)
         world = World(config, engine, listener_rules(config), metrics=metrics, log=log)
+        side = SideThreads()
+        undo.callback(side.close)
+        health = Health((AUTHORIZER, ENVOY, ADMIN), side)
+        refresher = Refresher(
+            remote_sources(config, Fetcher().get),
+            world,
+            log,
+            complete=lambda: health.serving(on=True),
+        )
+        undo.callback(refresher.close)
+        sources = TrustSources(config, world, refresher)
+        metrics.pull(sources.families)
         readiness = Readiness(
             __version__,
             build_profile(),
             world=world,
+            sources=sources,
             engine=engine.status,
             insecure=[
                 name
@@ -294,9 +312,6 @@ class Node:
         admin_executor = BoundedExecutor(_ADMIN_THREADS, _ADMIN_QUEUE, failed=self._failed)
         undo.callback(admin_executor.shutdown, wait=False)
         _executor_metrics(metrics, executor)
-        side = SideThreads()
-        undo.callback(side.close)
-        health = Health((AUTHORIZER, ENVOY, ADMIN), side)
         listeners = self._bind(
             engine=engine,
             world=world,
@@ -328,6 +343,7 @@ class Node:
             fast,
             http,
             watch,
+            refresher,
             metrics,
             traces,
         )

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from authz.server.observing import told
+from authz.server.sources import TrustSources
 from authz.server.world import World
 
 __all__ = ["Readiness", "Report"]
@@ -31,6 +32,7 @@ class Readiness:
         version: Version of the software.
         profile: Build profile of the engine.
         world: Bundle and keys.
+        sources: Where the keys come from.
         engine: Gives the engine's own account.
         insecure: Names of listeners with `insecure_dev`.
         started_at: Unix time.
@@ -43,6 +45,7 @@ class Readiness:
         profile: str,
         *,
         world: World,
+        sources: TrustSources,
         engine: Callable[[], Mapping[str, Any]],
         insecure: Sequence[str],
         started_at: float,
@@ -51,6 +54,7 @@ class Readiness:
         self._version = version
         self._profile = profile
         self._world = world
+        self._sources = sources
         self._engine = engine
         self._insecure = tuple(insecure)
         self.started_at = started_at
@@ -83,11 +87,13 @@ class Readiness:
             problems.append("no bundle is loaded")
         if stands.trust is None:
             problems.append("no keys are loaded")
+        problems.extend(self._sources.problems())
         problems.extend(str(problem) for problem in engine.get("problems", ()))
         ready = (
             self._serving
             and not self._stopping
             and stands.plan is not None
+            and not self._sources.waiting
             and bool(engine.get("ready"))
         )
         if stands.refused:
@@ -124,6 +130,7 @@ class Readiness:
             "trust": {
                 "revision": stands.trust.revision,
                 "warnings": list(stands.trust.warnings[:20]),
+                "sources": self._sources.detail(),
             }
             if stands.trust is not None
             else None,

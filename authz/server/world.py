@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Final, Protocol
 from authz.config import Config
 from authz.context import Compiled, compile_bundle, read_folder
 from authz.engine import ListenerRules, Plan, Trust
-from authz.errors import AuthzError, BundleError, ConfigError, TrustError
-from authz.identity import read_trust
+from authz.errors import AuthzError, BundleError, ConfigError, EngineError, TrustError
+from authz.identity import SourceKey, place_of, read_trust, trust_spec, withdrawn
 from authz.model import BundleFiles, Diagnostic, Reloaded
 from authz.telemetry import Logger, Metrics
 
@@ -45,6 +45,10 @@ class Stands:
     """Files of the bundle that serves."""
     trust_spec: bytes = field(default=b"", repr=False)
     """Trust sources that serve."""
+    documents: Mapping[SourceKey, str] = field(default_factory=dict, repr=False)
+    """The keys of each source that serve."""
+    files_read_at: float = 0.0
+    """When those that are files were last read; Unix time."""
 
 
 class World:
@@ -89,7 +93,7 @@ class World:
         trust = self._config.trust
         files = [domain.bundle.file for domain in trust.domains.values()]
         files += [issuer.jwks.file for issuer in trust.issuers.values()]
-        return (Path(self._config.bundle.path), *(Path(file) for file in files))
+        return (Path(self._config.bundle.path), *(Path(file) for file in files if file is not None))
 
     def load(self) -> None:
         """Load for the first time.
@@ -118,6 +122,65 @@ class World:
             plan = self._stands.plan
             return Reloaded(changed=changed, revision=plan.revision if plan is not None else "")
 
+    def current(self, key: SourceKey) -> str | None:
+        """Give the keys of a source that serve.
+
+        Args:
+            key: The source.
+
+        Returns:
+            Its document; none where there never was one.
+        """
+        return self._stands.documents.get(key)
+
+    def renew(self, key: SourceKey, document: str) -> bool:
+        """Put fetched keys in the place of those that serve; the bundle stays.
+
+        Args:
+            key: Whose.
+            document: The keys.
+
+        Returns:
+            Whether anything changed.
+
+        Raises:
+            AuthzError: The keys are refused; those before go on serving.
+        """
+        with self._lock:
+            before = self._stands
+            if before.documents.get(key) == document:
+                return False
+            self._swap_keys({**before.documents, key: document}, key)
+            return True
+
+    def drop(self, key: SourceKey) -> None:
+        """Take the keys of a source away.
+
+        Args:
+            key: Whose.
+        """
+        with self._lock:
+            documents = self._stands.documents
+            self._swap_keys({**documents, key: withdrawn(documents.get(key, ""))}, key)
+
+    def _swap_keys(self, documents: Mapping[SourceKey, str], key: SourceKey) -> None:
+        before = self._stands
+        if before.plan is None:
+            raise EngineError("no bundle is loaded")
+        spec = trust_spec(self._config, documents)
+        trust = Trust.compile(spec, before.trust)
+        if any(domain.rolled_back for domain in trust.domains if key == ("domain", domain.name)):
+            what = f"the bundle of {key} has a lower `spiffe_sequence` than the one that serves, or none."
+            at = place_of(self._config, key)
+            raise TrustError((Diagnostic(what, at, mend="The one that serves goes on serving."),))
+        self._engine.load(before.plan, trust, self._rules)
+        self._stands = replace(before, trust=trust, trust_spec=spec, documents=documents)
+        known = before.trust.warnings if before.trust is not None else ()
+        with suppress(Exception):
+            for warning in trust.warnings:
+                if warning not in known:
+                    self._log.warning("keys have a warning", warning=warning)
+
     def _refuse(self, error: BaseException) -> Reloaded:
         diagnostics = _diagnostics(error)[:_MAX_DIAGNOSTICS]
         self._stands = replace(self._stands, refused=diagnostics)
@@ -135,7 +198,11 @@ class World:
 
     def _load(self) -> bool:
         config, before = self._config, self._stands
-        trust_files = read_trust(config)
+        now = self._clock()
+        files = read_trust(config)
+        # Those that are fetched stay as they are.
+        documents = {**before.documents, **files.documents}
+        spec = trust_spec(config, documents)
         bundle = read_folder(
             Path(config.bundle.path),
             max_bytes=config.limits.bundle_max_bytes,
@@ -143,16 +210,15 @@ class World:
         )
         if before.plan is not None and (before.bundle_files, before.trust_spec) == (
             bundle,
-            trust_files.spec,
+            spec,
         ):
-            self._stands = replace(before, refused=())
+            self._stands = replace(before, refused=(), files_read_at=now)
             self._metrics.reloaded("unchanged")
             return False
-        now = self._clock()
-        trust = Trust.compile(trust_files.spec)
+        trust = Trust.compile(spec, before.trust)
         compiled = compile_bundle(bundle, config.vars, int(now * 1000), before.plan)
         self._engine.load(compiled.plan, trust, self._rules)
-        self._stands = Stands(compiled.plan, trust, now, (), bundle, trust_files.spec)
+        self._stands = Stands(compiled.plan, trust, now, (), bundle, spec, documents, now)
         # It serves; a log that cannot be written must not say otherwise.
         with suppress(Exception):
             self._tell(compiled, trust, now)

@@ -86,14 +86,6 @@ def test_the_good_one_loads_and_its_paths_start_at_its_folder(tmp_path: Path) ->
             "config.yaml:6: `corp/x` is no alias of an issuer. Use letters, digits, dots, dashes and underscores.",
         ),
         (
-            "jwks: {file: keys/jwks.json}",
-            "jwks: {file: keys/jwks.json, url: x}",
-            (
-                "config.yaml:10: `trust.issuers.corp.jwks.url` is not in this version. Remove it; without it, this "
-                "version is safe."
-            ),
-        ),
-        (
             "      algorithms: [ES256]\n",
             "",
             (
@@ -380,7 +372,6 @@ def test_the_schema_requires_what_the_rules_require() -> None:
         "issuer",
         "audience",
         "algorithms",
-        "jwks",
     }
     assert schema["additionalProperties"] is False
 
@@ -388,3 +379,160 @@ def test_the_schema_requires_what_the_rules_require() -> None:
 def test_a_key_names_its_variable() -> None:
     """Dashes and dots are underscores."""
     assert environment_name(("limits", "threads")) == "AUTHZ_LIMITS_THREADS"
+
+
+BUNDLE = "{file: keys/a.json}"
+JWKS = "{file: keys/jwks.json}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (JWKS, "{url: 'https://idp.example/keys?tenant=1'}"),
+        (JWKS, "{discovery: true}"),
+        (JWKS, "{}"),
+        ("      jwks: {file: keys/jwks.json}\n", ""),
+        (JWKS, "{url: 'http://127.0.0.1:1/keys', insecure_dev: true}"),
+        (
+            JWKS,
+            "{url: 'https://idp.example/k', ca_file: ca.pem, allow_networks: [10.1.0.0/16, 'fd00::/8']}",
+        ),
+        (JWKS, "{allow_private: true, refresh: {min: 5s, max: 10s, max_staleness: 1m}}"),
+        (BUNDLE, "{url: 'https://b.example/bundle', profile: https_web}"),
+    ],
+)
+def test_a_source_of_keys_is_taken(tmp_path: Path, old: str, new: str) -> None:
+    """A file, a URL, or discovery."""
+    read(tmp_path, change(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            JWKS,
+            "{file: keys/jwks.json, url: 'https://idp.example/keys'}",
+            "config.yaml:10: issuer `corp` has `file` and `url`. Keep one: which keys count would be chance.",
+        ),
+        (
+            JWKS,
+            "{url: 'https://idp.example/keys', discovery: true}",
+            "config.yaml:10: issuer `corp` has `url` and `discovery`. Keep one: which keys count would be chance.",
+        ),
+        (
+            JWKS,
+            "{discovery: false}",
+            (
+                "config.yaml:10: issuer `corp` has no keys: every token of it would be refused. "
+                "Give file, url or discovery: true."
+            ),
+        ),
+        (
+            JWKS,
+            "{url: 'http://idp.example/keys'}",
+            (
+                "config.yaml:10: the keys of issuer `corp` cannot be fetched: their URL is not https. "
+                "Use an https URL."
+            ),
+        ),
+        (
+            JWKS,
+            "{url: 'http://idp.example/keys', insecure_dev: true}",
+            (
+                "config.yaml:10: the keys of issuer `corp` cannot be fetched: their URL is http, and its "
+                "host is not loopback. Use an https URL."
+            ),
+        ),
+        (
+            JWKS,
+            "{url: 'https://me:pw@idp.example/keys'}",
+            "config.yaml:10: the keys of issuer `corp` cannot be fetched: their URL carries a user or password. Use an https URL.",
+        ),
+        (
+            "https://idp.example\n",
+            "idp\n",
+            None,
+        ),
+        (
+            JWKS,
+            "{url: 'https://idp.example/keys', insecure_dev: true}",
+            "config.yaml:10: issuer `corp` has https and `insecure_dev`. Remove insecure_dev.",
+        ),
+        (
+            JWKS,
+            "{file: keys/jwks.json, allow_private: true}",
+            "config.yaml:10: issuer `corp` has `allow_private`, and is read from a file. Remove allow_private.",
+        ),
+        (
+            JWKS,
+            "{file: keys/jwks.json, refresh: {min: 5s}}",
+            "config.yaml:10: issuer `corp` has `refresh`, and is read from a file. Remove refresh.",
+        ),
+        (
+            JWKS,
+            "{allow_networks: [10.1.2.3/16]}",
+            "config.yaml:10: `10.1.2.3/16` is no network. Write it as `10.1.0.0/16`, without bits of a host.",
+        ),
+        (
+            JWKS,
+            "{refresh: {min: 2h}}",
+            "config.yaml:10: of issuer `corp`, `refresh.min` is longer than `refresh.max`. Swap them.",
+        ),
+        (
+            JWKS,
+            "{refresh: {max_staleness: 1h}}",
+            (
+                "config.yaml:10: of issuer `corp`, `refresh.max_staleness` is not longer than `refresh.max` and `timeout` "
+                "together: keys would be dropped between two fetches. Give a longer max_staleness, or a shorter max."
+            ),
+        ),
+        (
+            JWKS,
+            "{urls: x}",
+            "config.yaml:10: unknown key `urls` under `trust.issuers.corp.jwks`. Did you mean `url`?",
+        ),
+        (
+            BUNDLE,
+            "{}",
+            (
+                "config.yaml:4: trust domain `a.example` has no bundle: every credential of it would be refused. "
+                "Give one of file, url, workload_api."
+            ),
+        ),
+        (
+            BUNDLE,
+            "{url: 'https://a.example/b', endpoint_spiffe_id: 'spiffe://a.example/s'}",
+            (
+                "config.yaml:4: trust domain `a.example` has `endpoint_spiffe_id`, which the profile `https_web` does not "
+                "look at. Say profile: https_spiffe, or remove endpoint_spiffe_id."
+            ),
+        ),
+        (
+            BUNDLE,
+            "{file: keys/a.json, endpoint_spiffe_id: 'spiffe://a.example/s'}",
+            (
+                "config.yaml:4: trust domain `a.example` has `endpoint_spiffe_id`, and no endpoint at a url. "
+                "Remove endpoint_spiffe_id, or give url."
+            ),
+        ),
+        (
+            "trust:\n",
+            "trust:\n  refresh: {min: 1h, max: 10m}\n",
+            "config.yaml:3: of `trust.refresh`, `refresh.min` is longer than `refresh.max`. Swap them.",
+        ),
+    ],
+)
+def test_a_source_of_keys_that_is_half_said_is_refused(
+    tmp_path: Path, old: str, new: str, message: str | None
+) -> None:
+    """Where it stands, and how to mend it."""
+    if message is None:
+        text = change(old, new).replace("      jwks: {file: keys/jwks.json}\n", "")
+        message = (
+            "config.yaml:7: issuer `corp` has neither `jwks.file` nor `jwks.url`, and its `issuer` is no URL with a "
+            "host, so that its keys cannot be discovered. Give jwks: {file: ...} or {url: ...}."
+        )
+    else:
+        text = change(old, new)
+
+    assert refusals(tmp_path, text) == [message]

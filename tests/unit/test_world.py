@@ -11,12 +11,15 @@ import pytest
 
 from authz.config import Config, Log, load
 from authz.errors import BundleError, EngineError, TrustError
+from authz.identity import Refresher, SourceKey
 from authz.server.app import listener_rules
 from authz.server.observing import Reminder
 from authz.server.readiness import Readiness
+from authz.server.sources import TrustSources
 from authz.server.world import World
 from authz.telemetry import Metrics, make_logger
 from authz.tools.keys import DevDomain
+from tests.support.minting import Key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,14 +66,14 @@ class Engine:
 class Stage:
     """A folder with bundle, keys and configuration, and a world on it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: str = CONFIG) -> None:
         self.folder = folder
         for name, text in {
             "bundle/bundle.yaml": "name: test\ntasks: optional\n",
             "bundle/facts.yaml": FACTS,
             "bundle/policies/p.cedar": POLICY.format(id="one"),
             "bundle/tests/t.yaml": TEST.format(expect="PERMIT"),
-            "config.yaml": CONFIG,
+            "config.yaml": config,
         }.items():
             self.write(name, text)
         DevDomain.make("a.example", "https://idp").save(folder / "keys")
@@ -87,6 +90,9 @@ class Stage:
             metrics=self.metrics,
             log=self.logger,
             clock=lambda: self.now,
+        )
+        self.sources = TrustSources(
+            self.config, self.world, Refresher((), self.world, self.logger), lambda: self.now
         )
 
     def write(self, name: str, text: str) -> None:
@@ -310,6 +316,7 @@ def test_readiness_tells_a_refused_reload_and_insecure_dev(stage: Stage) -> None
         "1",
         "debug",
         world=stage.world,
+        sources=stage.sources,
         engine=lambda: {"ready": True, "problems": []},
         insecure=["main"],
         started_at=0.0,
@@ -334,6 +341,7 @@ def test_an_engine_that_is_not_ready_makes_the_node_not_ready(stage: Stage) -> N
         "1",
         "debug",
         world=stage.world,
+        sources=stage.sources,
         engine=lambda: {"ready": False, "problems": ["audit"]},
         insecure=[],
         started_at=0.0,
@@ -342,6 +350,110 @@ def test_an_engine_that_is_not_ready_makes_the_node_not_ready(stage: Stage) -> N
 
     assert not readiness.report().ready
     assert list(readiness.report().problems) == ["audit"]
+
+
+MESH = SourceKey("domain", "b.example")
+
+
+@pytest.fixture
+def fetching(tmp_path: Path) -> Stage:
+    """A loaded world, of which one trust domain is fetched."""
+    more = "{a.example: {bundle: {file: keys/bundle.json}}, b.example: {bundle: {url: https://b.example/b}}}"
+    made = Stage(tmp_path, CONFIG.replace("{a.example: {bundle: {file: keys/bundle.json}}}", more))
+    made.world.load()
+    return made
+
+
+def bundle(sequence: int, kid: str = "one") -> str:
+    """A SPIFFE bundle with one key."""
+    key = Key.make(kid).jwk("jwt-svid")
+    return json.dumps({"keys": [key], "spiffe_sequence": sequence})
+
+
+def usable(stage: Stage, name: str = "b.example") -> int:
+    """Counts the usable keys of a trust domain, as the engine was given them last."""
+    _, trust, _ = stage.engine.loaded[-1]
+    return next(domain.keys for domain in trust.domains if domain.name == name)
+
+
+def test_fetched_keys_are_swapped_in_under_the_bundle_that_serves(fetching: Stage) -> None:
+    """Until they come there are none; the others stay."""
+    assert usable(fetching) == 0
+    plan = fetching.world.stands.plan
+
+    assert fetching.world.renew(MESH, bundle(1))
+
+    assert usable(fetching) == 1
+    assert usable(fetching, "a.example") == 1
+    assert fetching.engine.loaded[-1][0] is plan
+    assert fetching.world.stands.trust is fetching.engine.loaded[-1][1]
+
+
+def test_the_same_keys_again_swap_nothing(fetching: Stage) -> None:
+    """Else each fetch would empty the caches."""
+    document = bundle(1)
+    fetching.world.renew(MESH, document)
+    loaded = len(fetching.engine.loaded)
+
+    assert not fetching.world.renew(MESH, document)
+    assert len(fetching.engine.loaded) == loaded
+
+
+@pytest.mark.parametrize("document", ["{", "{}", '{"keys": [7]}', bundle(4), '{"keys":[]}'])
+def test_bad_keys_leave_those_before(fetching: Stage, document: str) -> None:
+    """An earlier bundle is bad as well."""
+    fetching.world.renew(MESH, bundle(5))
+    before, loaded = fetching.world.stands, len(fetching.engine.loaded)
+
+    with pytest.raises(TrustError):
+        fetching.world.renew(MESH, document)
+
+    assert fetching.world.stands is before
+    assert len(fetching.engine.loaded) == loaded
+
+
+def test_a_reload_keeps_what_was_fetched(fetching: Stage) -> None:
+    """Also what was dropped stays away."""
+    fetching.world.renew(MESH, bundle(5))
+    fetching.write("bundle/policies/p.cedar", POLICY.format(id="two"))
+    assert fetching.world.reload().changed
+    assert usable(fetching) == 1
+
+    fetching.world.drop(MESH)
+
+    assert usable(fetching) == 0
+    fetching.write("bundle/policies/p.cedar", POLICY.format(id="three"))
+    assert fetching.world.reload().changed
+    assert usable(fetching) == 0
+    with pytest.raises(TrustError, match="lower `spiffe_sequence`"):
+        fetching.world.renew(MESH, bundle(4))
+    assert fetching.world.renew(MESH, bundle(5))
+    assert usable(fetching) == 1
+
+
+def test_keys_that_the_engine_refuses_are_not_said_to_serve(fetching: Stage) -> None:
+    """What is reported is what decides."""
+    before = fetching.world.stands
+    fetching.engine.raises = EngineError("no")
+
+    with pytest.raises(EngineError):
+        fetching.world.renew(MESH, bundle(1))
+    assert fetching.world.stands is before
+
+
+def test_an_earlier_bundle_in_a_file_does_not_replace_the_one_in_use(stage: Stage) -> None:
+    """Nor does it hold up the rest of a reload."""
+    stage.write("keys/bundle.json", bundle(5))
+    assert stage.world.reload().changed
+    revision = stage.engine.loaded[-1][1].revision
+    stage.write("keys/bundle.json", bundle(4, "two"))
+    assert stage.world.reload().changed
+
+    _, trust, _ = stage.engine.loaded[-1]
+    assert trust.revision == revision
+    assert [domain.sequence for domain in trust.domains] == [5]
+    assert "goes" not in stage.log.getvalue()
+    assert any("spiffe_sequence" in warning for warning in trust.warnings)
 
 
 OBSERVE = "mode: {{default: observe, owner: sec@corp.example, until: {until}}}\n"
@@ -367,6 +479,7 @@ def test_what_is_observed_is_told_once_then_daily_in_the_last_week(stage: Stage)
         "1",
         "debug",
         world=stage.world,
+        sources=stage.sources,
         engine=lambda: {"ready": True, "problems": []},
         insecure=[],
         started_at=0.0,

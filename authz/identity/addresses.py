@@ -1,0 +1,125 @@
+"""Which network addresses keys may be fetched from.
+
+A name that an issuer, or whoever answers for its DNS, points at an inner address would make this node ask a service
+that trusts its neighbours. So only public addresses are asked, unless the configuration says otherwise.
+"""
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+__all__ = ["Address", "Network", "Reach", "refusal"]
+
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+"""An address."""
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+"""A network."""
+
+
+def _networks(*texts: str) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(text) for text in texts)
+
+
+_LOOPBACK: Final = _networks("127.0.0.0/8", "::1/128")
+_PRIVATE: Final = _networks(
+    "10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"
+)
+# What the registries of special-purpose addresses (RFC 6890) list beside those.
+_SPECIAL: Final = _networks(
+    "0.0.0.0/8",
+    "169.254.0.0/16",
+    "192.0.0.0/24",
+    "192.0.2.0/24",
+    "192.88.99.0/24",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "2001::/23",
+    "2001:db8::/32",
+    "2002::/16",
+    "3fff::/20",
+)
+_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+# Whoever can read these holds the credentials of the machine; no entry opens them.
+_METADATA: Final = frozenset(
+    ipaddress.ip_address(text)
+    for text in (
+        "100.100.100.200",
+        "168.63.129.16",
+        "169.254.169.254",
+        "169.254.170.2",
+        "169.254.170.23",
+        "192.0.0.192",
+        "fd00:ec2::23",
+        "fd00:ec2::254",
+        "fd20:ce::254",
+    )
+)
+
+
+_METADATA_SERVICE: Final = "a metadata service"
+_IS_LOOPBACK: Final = "loopback"
+_IS_PRIVATE: Final = "a private address"
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Which addresses may be asked beside the public ones."""
+
+    private: bool = False
+    """Private networks and loopback."""
+    networks: tuple[Network, ...] = ()
+    """These too, whatever they are."""
+    loopback_only: bool = False
+    """Nothing but loopback: without TLS, nothing else proves who answers."""
+
+
+def refusal(address: Address, reach: Reach) -> str | None:
+    """Say why an address may not be asked.
+
+    Args:
+        address: As resolved.
+        reach: What may be asked.
+
+    Returns:
+        What it is; none where it may be asked.
+    """
+    address = _inner(address)
+    kind = _kind(address)
+    if kind is None or kind == _METADATA_SERVICE:
+        allowed = kind is None
+    else:
+        listed = any(address in network for network in reach.networks)
+        allowed = listed or (reach.private and kind in (_IS_LOOPBACK, _IS_PRIVATE))
+    if reach.loopback_only:
+        kind, allowed = "not loopback", kind == _IS_LOOPBACK
+    return None if allowed else kind
+
+
+def _kind(address: Address) -> str | None:
+    """What an address is, if it is not a public one."""
+    if address in _METADATA:
+        return _METADATA_SERVICE
+    if any(address in network for network in _LOOPBACK):
+        return _IS_LOOPBACK
+    if any(address in network for network in _PRIVATE):
+        return _IS_PRIVATE
+    if address.is_link_local:
+        return "link-local"
+    outside = address.version == 6 and address not in _UNICAST
+    if outside or any(address in network for network in _SPECIAL):
+        return "not a public address"
+    return None
+
+
+def _inner(address: Address) -> Address:
+    """The IPv4 address that an IPv6 address stands for, or the address itself."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        if address in _NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
