@@ -138,6 +138,8 @@ pub struct Decision {
     pub kinds: Vec<String>,
     /// Policies that determined the outcome, by `@id`, sorted.
     pub policies: Vec<String>,
+    /// Where each of those stands, in their order.
+    pub places: Vec<Location>,
     /// `@control` values of those, sorted.
     pub controls: Vec<String>,
     /// `@obligation` values of all fired permits, sorted; only on PERMIT.

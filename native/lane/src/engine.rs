@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 use crate::answer;
 use crate::ask::{self, Ask, Refused, Step, Target};
+use crate::asked::Asked;
 use crate::envoy;
 use crate::judgement::{Judgement, name_of};
 use crate::limits;
@@ -526,6 +527,9 @@ impl Engine {
                 }
                 let http = HttpRequest { method, host, path, headers, body: *body };
                 routed = routes.resolve(&http).map_err(|error| {
+                    if error.reason == ReasonCode::NoRoute {
+                        judgement.asked = Some(Asked::http(&http));
+                    }
                     let refused = Refused::new(error.reason, Step::Resolve, error.message);
                     let refused = Refused { understood: error.understood, ..refused };
                     instead(nobody.as_ref(), refused)
@@ -547,10 +551,13 @@ impl Engine {
             judgement.operation.clone_from(&operation.id);
             judgement.system = world.system(&operation.id);
             judgement.tier = Some(operation.tier);
-        } else if let Some((system, _)) = request.operation.split_once('.')
-            && world.plan.systems().contains_key(system)
-        {
-            system.clone_into(&mut judgement.unknown_in);
+        } else {
+            judgement.asked = Some(Asked::operation(request.operation));
+            if let Some((system, _)) = request.operation.split_once('.')
+                && world.plan.systems().contains_key(system)
+            {
+                system.clone_into(&mut judgement.unknown_in);
+            }
         }
         let may_ask = world
             .way(transport.listener)

@@ -13,6 +13,7 @@ use authz_token::Facts;
 use serde_json::Value;
 
 use crate::ask::{Refused, Step};
+use crate::asked::Asked as Form;
 use crate::metrics::SystemId;
 use crate::settings::Surface;
 use crate::world::Loaded;
@@ -42,6 +43,8 @@ pub(crate) struct Judgement {
     pub(crate) system: SystemId,
     /// The system that is asked for an operation which it does not have; empty otherwise.
     pub(crate) unknown_in: String,
+    /// What was asked for, where no operation was found.
+    pub(crate) asked: Option<Form>,
     pub(crate) tier: Option<Tier>,
     pub(crate) route: Option<usize>,
     pub(crate) probe: bool,
@@ -77,6 +80,7 @@ impl Judgement {
             operation: String::new(),
             system: SystemId::default(),
             unknown_in: String::new(),
+            asked: None,
             tier: None,
             route: None,
             probe: false,

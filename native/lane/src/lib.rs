@@ -2,6 +2,7 @@
 
 mod answer;
 mod ask;
+mod asked;
 mod engine;
 mod envoy;
 mod fast;

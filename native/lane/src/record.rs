@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use authz_kernel::decision::{Outcome, Principal};
 use authz_kernel::json::{Value, push_token};
-use authz_kernel::model::Tier;
+use authz_kernel::members;
+use authz_kernel::model::{Location, Tier};
 use authz_token::{ClaimValue, Evidence};
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
+use crate::asked::Asked;
 use crate::judgement::{Judgement, name_of, write_hex};
 
 /// Members, items and levels of arguments that a record repeats; their digest stands for the rest.
@@ -25,6 +27,10 @@ const TOKEN_START: usize = 32;
 const LINE_BYTES: usize = 2_560;
 /// Longest resource that is written in clear.
 const MAX_RESOURCE: usize = 600;
+/// Longest part of what was asked for that is written in clear.
+const MAX_FORM: usize = 600;
+/// Roles of a principal that a record repeats.
+const MAX_ROLES: usize = 64;
 
 /// What a record takes from the call itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -91,6 +97,9 @@ struct Input<'a> {
     operation: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     route: Option<usize>,
+    /// Where no operation was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asked: Option<Form<'a>>,
     arguments: Option<Facts<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     arguments_digest: Option<Hash>,
@@ -98,10 +107,53 @@ struct Input<'a> {
     destination_class: &'a str,
 }
 
+/// What was asked for: the words of it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Form<'a> {
+    Operation {
+        operation: Cow<'a, str>,
+    },
+    Http {
+        method: &'a str,
+        host: Cow<'a, str>,
+        path: Cow<'a, str>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        query: Vec<Cow<'a, str>>,
+        #[serde(skip_serializing_if = "is_false")]
+        body: bool,
+    },
+}
+
+impl<'a> Form<'a> {
+    fn of(asked: &'a Asked, notes: &Notes, evidence: &[Evidence<'_>]) -> Self {
+        let shown = |text: &'a str, member: &str| {
+            notes.shown(text, &format!("/input/asked/{member}"), MAX_FORM, evidence)
+        };
+        match asked {
+            Asked::Operation(id) => Self::Operation { operation: shown(id, "operation") },
+            Asked::Http { method, host, path, query, body } => Self::Http {
+                method,
+                host: shown(host, "host"),
+                path: shown(path, "path"),
+                query: query.iter().map(|name| shown(name, "query")).collect(),
+                body: *body,
+            },
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
 #[derive(Serialize)]
 struct Link<'a> {
     kind: &'a str,
     id: Cow<'a, str>,
+    /// In the bundle that judged.
+    roles: Roles<'a>,
     claims: Claims<'a>,
     token_sha256: Hex,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,6 +175,8 @@ struct Answer<'a> {
     tier: &'a str,
     step_up_kinds: &'a [String],
     policies: &'a [String],
+    /// `file:line` of each of those.
+    policies_at: Places<'a>,
     controls: &'a [String],
     obligations: &'a [String],
     message: &'a str,
@@ -186,6 +240,7 @@ pub(crate) fn line(
             chain: Chain { judgement, notes: &notes },
             operation: &judgement.operation,
             route: judgement.route,
+            asked: judgement.asked.as_ref().map(|asked| Form::of(asked, &notes, evidence)),
             arguments: Facts::of(judgement, &notes),
             arguments_digest: decision
                 .and_then(|decision| decision.arguments_digest)
@@ -204,6 +259,7 @@ pub(crate) fn line(
             tier: judgement.tier.map_or("", Tier::as_str),
             step_up_kinds: standing.map_or(&[], |decision| decision.kinds.as_slice()),
             policies: standing.map_or(&[], |decision| decision.policies.as_slice()),
+            policies_at: Places(standing.map_or(&[], |decision| decision.places.as_slice())),
             controls: standing.map_or(&[], |decision| decision.controls.as_slice()),
             obligations: standing.map_or(&[], |decision| decision.obligations.as_slice()),
             message: &message,
@@ -396,10 +452,19 @@ impl Serialize for Chain<'_> {
         let Self { judgement, notes } = *self;
         let mut links = serializer.serialize_seq(None)?;
         for (index, principal) in judgement.chain.iter().enumerate() {
+            let model = judgement.world.as_ref().map(|world| world.plan.model());
+            let roles = || {
+                let roles = model.map(|model| model.roles_of(principal)).unwrap_or_default();
+                if roles.len() > MAX_ROLES {
+                    notes.mask(format!("/input/chain/{index}/roles"));
+                }
+                Roles(roles)
+            };
             let link = match principal {
                 Principal::Agent { .. } => judgement.facts.agent.as_ref().map(|agent| Link {
                     kind: "Agent",
                     id: name_of(principal),
+                    roles: roles(),
                     claims: Claims { all: None, index, notes },
                     token_sha256: Hex::from(&agent.token_digest),
                     kid: Some(agent.kid.as_str()),
@@ -414,6 +479,7 @@ impl Serialize for Chain<'_> {
                             "Service"
                         },
                         id: name_of(principal),
+                        roles: roles(),
                         claims: Claims { all: Some(&subject.claims), index, notes },
                         token_sha256: Hex::from(&subject.token_digest),
                         kid: None,
@@ -427,6 +493,24 @@ impl Serialize for Chain<'_> {
             }
         }
         links.end()
+    }
+}
+
+/// The roles of a link, as far as they are written.
+struct Roles<'a>(members::Roles<'a>);
+
+impl Serialize for Roles<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().take(MAX_ROLES))
+    }
+}
+
+/// Where policies stand.
+struct Places<'a>(&'a [Location]);
+
+impl Serialize for Places<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|at| format!("{}:{}", at.file, at.line)))
     }
 }
 

@@ -47,6 +47,7 @@ fn run(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time, traced:
         reason: ReasonCode::Unavailable,
         kinds: Vec::new(),
         policies: Vec::new(),
+        places: Vec::new(),
         controls: Vec::new(),
         obligations: Vec::new(),
         operation: String::new(),

@@ -1,13 +1,13 @@
 //! From what came of each policy to the answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use smallvec::SmallVec;
 
 use super::Unmet;
 use crate::decision::{Decision, Judged, Outcome, PolicyEffect, ReasonCode, Verdict};
 use crate::evaluate::Known;
-use crate::model::Operation;
+use crate::model::{Location, Operation};
 use crate::plan::Plan;
 use crate::policy::Placed;
 
@@ -179,8 +179,10 @@ fn answer(
     decision.outcome = outcome;
     decision.reason = reason;
     let sorted = |all: BTreeSet<&str>| all.into_iter().map(str::to_owned).collect();
-    decision.policies =
-        sorted(determining.iter().map(|placed| placed.policy.id.as_str()).collect());
+    let placed: BTreeMap<&str, &Location> =
+        determining.iter().map(|placed| (placed.policy.id.as_str(), &placed.at)).collect();
+    decision.policies = placed.keys().map(|id| (*id).to_owned()).collect();
+    decision.places = placed.into_values().cloned().collect();
     decision.controls = sorted(
         determining.iter().flat_map(|placed| &placed.policy.controls).map(String::as_str).collect(),
     );

@@ -38,6 +38,14 @@ fn record_holds_what_was_judged() {
         json!(["corp/alice", BOT]),
         json!([input["chain"][0]["id"], input["chain"][1]["id"]])
     );
+    assert_eq!(
+        json!([["staff"], ["bot"]]),
+        json!([input["chain"][0]["roles"], input["chain"][1]["roles"]])
+    );
+    assert_eq!(None, input.get("asked"));
+    let places = record["result"]["policies_at"].as_array().unwrap();
+    assert_eq!(record["result"]["policies"].as_array().unwrap().len(), places.len());
+    assert!(places[0].as_str().unwrap().starts_with("policies/all.cedar:"), "{places:?}");
     assert_eq!(json!([3, "up"]), json!([input["arguments"]["limit"], input["arguments"]["sort"]]));
     let query = input["arguments"]["query"].as_str().unwrap();
     assert!(query.starts_with("sha256:") && query.len() == 71, "{query}");
@@ -46,6 +54,26 @@ fn record_holds_what_was_judged() {
     assert_eq!("PERMITTED", record["result"]["reason_code"]);
     assert_eq!("n1", record["labels"]["id"]);
     assert!(record["metrics"]["timer_decide_ns"].as_u64().unwrap() > 0);
+}
+
+/// What no operation was found for is told by its form, so that somebody can write the missing entry.
+#[test]
+fn record_tells_what_is_missing() {
+    let served = served();
+    served.check(&asking("crm.purge"));
+    served.check(&asking("crm.purge\u{1b}[2J"));
+    served.proxy(&http("PATCH", "/nowhere/4711/notes?limit=3&limit=4&9=x", &[]));
+    let asked: Vec<_> =
+        served.records().iter().map(|record| record["input"]["asked"].clone()).collect();
+    assert_eq!(json!({"operation": "crm.purge"}), asked[0]);
+    assert_eq!(json!({"operation": "{text}"}), asked[1]);
+    let form = json!({
+        "method": "PATCH",
+        "host": "crm.example",
+        "path": "/nowhere/{digits}/notes",
+        "query": ["limit", "{digits}"],
+    });
+    assert_eq!(form, asked[2]);
 }
 
 /// Wherever a token is put, no record holds it, also not encoded once more.
