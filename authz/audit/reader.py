@@ -1,17 +1,26 @@
 """Reads records of the audit file, oldest first, without ever holding more than one line."""
 
+import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from authz.errors import UnavailableError
 from authz.model import Diagnostic, Severity
 
-__all__ = ["Record", "read"]
+__all__ = ["Lines", "Record", "read", "read_stream"]
 
 _MAX_LINE: Final = 1_048_576
+
+
+class Lines(Protocol):
+    """What can be read line by line."""
+
+    def readline(self, size: int, /) -> bytes:
+        """Read a line, but no more than `size` bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +39,10 @@ class Record:
 
 
 def read(path: Path, damaged: Callable[[Diagnostic], None]) -> Iterator[Record]:
-    """Read every record.
+    """Read every record of a file.
 
     Args:
-        path: The audit file.
+        path: The audit file, or one that was rotated away; `.gz` is unpacked on the way.
         damaged: Told of each line that is no record, such as the last one after a crash; reading goes on.
 
     Yields:
@@ -42,29 +51,46 @@ def read(path: Path, damaged: Callable[[Diagnostic], None]) -> Iterator[Record]:
     Raises:
         UnavailableError: The file cannot be read.
     """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            yield from read_stream(stream, str(path), damaged)
+    except (OSError, EOFError, zlib.error) as error:
+        what = getattr(error, "strerror", None) or "it is no whole gzip file"
+        raise UnavailableError(f"{path} cannot be read: {what}") from error
+
+
+def read_stream(
+    stream: Lines, name: str, damaged: Callable[[Diagnostic], None]
+) -> Iterator[Record]:
+    """Read every record of what is open.
+
+    Args:
+        stream: Lines of the audit.
+        name: What it is called in messages.
+        damaged: Told of each line that is no record.
+
+    Yields:
+        Each record, oldest first.
+    """
 
     def defect(number: int, what: str) -> None:
         mend = "The records around it are unaffected."
-        damaged(Diagnostic(what, str(path), number, mend=mend, severity=Severity.WARNING))
+        damaged(Diagnostic(what, name, number, mend=mend, severity=Severity.WARNING))
 
-    try:
-        with path.open("rb") as stream:
-            number = 0
-            while line := stream.readline(_MAX_LINE + 1):
-                number += 1
-                if not line.endswith(b"\n"):
-                    if len(line) > _MAX_LINE:
-                        _skip(stream.readline)
-                        defect(number, "longer than 1 MiB.")
-                    else:
-                        defect(number, "the last record was not written whole.")
-                    continue
-                if (record := _record(line)) is None:
-                    defect(number, "not a record.")
-                else:
-                    yield Record(number, record)
-    except OSError as error:
-        raise UnavailableError(f"{path} cannot be read: {error.strerror}") from error
+    number = 0
+    while line := stream.readline(_MAX_LINE + 1):
+        number += 1
+        if not line.endswith(b"\n"):
+            if len(line) > _MAX_LINE:
+                _skip(stream.readline)
+                defect(number, "longer than 1 MiB.")
+            else:
+                defect(number, "the last record was not written whole.")
+            continue
+        if (record := _record(line)) is None:
+            defect(number, "not a record.")
+        else:
+            yield Record(number, record)
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

@@ -1,0 +1,464 @@
+"""Writes down what was seen as a change of the bundle that permits nothing until somebody has reviewed it.
+
+Roles are new and begin with `proposed-`, so that no policy speaks of them; rules of `classify` are `proposed`, so that they decide
+about nothing; policies are comments. A record is written by whoever asked: its texts are matched against what a bundle can hold,
+written as quoted values, and stripped of line breaks in comments.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from authz.tools.catalog.files import flow
+from authz.tools.catalog.propose import propose
+from authz.tools.catalog.tool import Tool, plain
+from authz.tools.propose.known import Known, overlap
+from authz.tools.propose.paths import Form, forms
+from authz.tools.propose.seen import Count, Counted, Seen
+
+__all__ = ["Draft", "draft"]
+
+_PREFIX: Final = "proposed-"
+_SHOWN: Final = 8
+_KEYS: Final = ("agents", "subjects", "catalog", "classify", "routes")
+_GENERIC: Final = frozenset({"api", "www", "localhost", "app", "svc", "authz"})
+_BY_METHOD: Final = {
+    "GET": ("read", "standard"),
+    "HEAD": ("read", "standard"),
+    "OPTIONS": ("read", "standard"),
+    "PUT": ("write", "standard"),
+    "PATCH": ("write", "standard"),
+    "DELETE": ("delete", "high"),
+}
+_SIMPLE: Final = frozenset({"read", "write", "delete", "execute", "grant"})
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A change to review."""
+
+    facts: str
+    """YAML; empty where there is nothing to propose."""
+    bare: bool
+    """The YAML is comments only, which no bundle takes for a file of facts."""
+    policies: str
+    """Cedar, all of it comments; empty where no permit is missing."""
+    entries: int
+    """How many entries there are to review."""
+
+
+@dataclass(slots=True)
+class _Writer:
+    known: Known
+    lines: dict[str, list[str]] = field(default_factory=lambda: {key: [] for key in _KEYS})
+    by_hand: list[str] = field(default_factory=list)
+    entries: int = 0
+    taken: set[str] = field(default_factory=set)
+    roles: dict[str, str] = field(default_factory=dict)
+    """Proposed roles by SPIFFE id, or by `<issuer>/`."""
+
+    def add(self, key: str, comment: str, entry: str) -> None:
+        """Write an entry of a key, with a comment above it."""
+        self.lines[key] += [f"  # {plain(comment, 400)}", f"  {entry}"]
+        self.entries += 1
+
+    def hand(self, *lines: str) -> None:
+        """Write what somebody has to put in place."""
+        self.by_hand += [f"# {line}".rstrip() for line in lines]
+
+    def name(self, wanted: str) -> str:
+        """Make a role's name that nobody has."""
+        base = _PREFIX + (re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip("-")[:100] or "role")
+        name, number = base, 1
+        while name in self.taken or name in self.known.roles:
+            number += 1
+            name = f"{base}-{number}"
+        self.taken.add(name)
+        return name
+
+
+def draft(seen: Seen, known: Known | None) -> Draft:
+    """Write down what was seen.
+
+    Args:
+        seen: What was seen.
+        known: What the bundle says already; none where no bundle is given.
+
+    Returns:
+        The change.
+    """
+    writer = _Writer(known or Known())
+    _agents(writer, seen, given=known is not None)
+    _subjects(writer, seen)
+    systems = _Systems(writer, seen)
+    _operations(writer, seen, systems)
+    _requests(writer, seen, systems)
+    systems.write()
+    _unreviewed(writer, seen)
+    policies, permits = _policies(writer, seen)
+    writer.entries += permits
+    if not writer.entries:
+        return Draft("", bare=True, policies="", entries=0)
+    parts = [_head(seen, given=known is not None)]
+    parts += [
+        f"\n{key}:\n" + "".join(f"{line}\n" for line in writer.lines[key])
+        for key in _KEYS
+        if writer.lines[key]
+    ]
+    if writer.by_hand:
+        while writer.by_hand[-1] == "#":
+            writer.by_hand.pop()
+        parts.append("\n" + "".join(f"{line}\n" for line in writer.by_hand))
+    parts.append(_summary(seen))
+    return Draft(
+        facts="".join(parts),
+        bare=not any(writer.lines.values()),
+        policies=policies,
+        entries=writer.entries,
+    )
+
+
+def _when(count: Count) -> str:
+    times = "once" if count.times == 1 else f"{count.times} times"
+    if not count.first:
+        return times
+    return (
+        f"{times}, {count.first} to {count.last}" if count.times > 1 else f"{times}, {count.first}"
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+    return ", ".join(plain(name, 200) for name in listed[:_SHOWN]) + more
+
+
+def _by(callers: set[str]) -> str:
+    return f"; asked by {_some(callers)}" if callers else "; by nobody known"
+
+
+def _head(seen: Seen, *, given: bool) -> str:
+    lines = [
+        f"Proposed by `authz propose` from {seen.all.times} decisions"
+        + (f", {seen.all.first} to {seen.all.last}." if seen.all.first else "."),
+        "Nothing here permits anything: no policy speaks of a role `proposed-…`, a rule that is `proposed` decides about nothing.",
+        "Go through it: rename, complete or remove each entry, then drop `proposed: true`.",
+    ]
+    if not given:
+        lines.append("No bundle was given: what it says already may be proposed again.")
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def _agents(writer: _Writer, seen: Seen, *, given: bool) -> None:
+    unsaid = []
+    for agent, caller in sorted(seen.agents.entries.items()):
+        if writer.known.has_role(agent) or (caller.roles and not given):
+            continue
+        if caller.roles is None and not given:
+            unsaid.append(agent)
+            continue
+        words = [word for word in agent.split("/")[3:] if word not in {"ns", "sa"}]
+        role = writer.roles[agent] = writer.name("-".join(words))
+        comment = f"{_when(caller.count)}: no entry names it"
+        writer.add("agents", comment, f"{flow(role)}: {flow([agent])}")
+    if unsaid:
+        writer.hand(f"Records of an earlier version do not tell the roles of: {_some(unsaid)}", "")
+
+
+def _subjects(writer: _Writer, seen: Seen) -> None:
+    for (issuer, kind), subjects in sorted(seen.subjects.entries.items()):
+        if f"{issuer}/" in writer.roles:
+            role = writer.roles[f"{issuer}/"]
+            writer.hand(f"Subjects of `{issuer}` acted as {kind} too; `{role}` holds for both.", "")
+            continue
+        role = writer.roles[f"{issuer}/"] = writer.name(issuer)
+        claims = [
+            f"{name} ({len(values)} value{'s' if len(values) != 1 else ''})"
+            for name, values in sorted(subjects.claims.items())
+        ]
+        comment = (
+            f"{_when(subjects.count)}: {len(subjects.ids)} subjects of the issuer without a role; "
+            f"claims that tell them apart: {_some(claims) or 'none is kept'}"
+        )
+        writer.add("subjects", comment, f"{flow(role)}: {flow({'issuer': issuer})}")
+
+
+@dataclass(slots=True)
+class _Operation:
+    """An operation to declare."""
+
+    name: str
+    comment: str
+    entry: dict[str, Any]
+    rule: dict[str, Any]
+    why: str
+    route: dict[str, Any] | None = None
+    route_comment: str = ""
+
+
+class _Systems:
+    """The systems to declare, and their operations."""
+
+    def __init__(self, writer: _Writer, seen: Seen) -> None:
+        self.writer = writer
+        self.there = set(writer.known.systems) | seen.systems
+        self.hosts: dict[str, str] = {}
+        self.operations: dict[str, dict[str, _Operation]] = {}
+
+    def at(self, host: str) -> str:
+        """Find the system of a host, or name it by its first label that says something."""
+        if system := self.writer.known.system_of(host):
+            return system
+        if host in self.hosts:
+            return self.hosts[host]
+        labels = host.split(":", maxsplit=1)[0].split(".")
+        label = next((one for one in labels if one not in _GENERIC and not one.isdigit()), "web")
+        base = re.sub(r"[^a-z0-9_-]", "-", label).lstrip("_-")[:100] or "web"
+        name, number = base, 1
+        while name in self.there or name in self.hosts.values() or name in self.operations:
+            number += 1
+            name = f"{base}-{number}"
+        self.hosts[host] = name
+        return name
+
+    def add(self, system: str, operation: _Operation) -> None:
+        """Take an operation in; a second of one name is told apart by a number."""
+        listed = self.operations.setdefault(system, {})
+        name, number = operation.name, 1
+        while (
+            operation.name in listed or f"{system}.{operation.name}" in self.writer.known.operations
+        ):
+            number += 1
+            operation.name = f"{name}_{number}"
+        listed[operation.name] = operation
+
+    def write(self) -> None:
+        """Write them: those of systems that the bundle has go there by hand, since a system stands in one place."""
+        for system, listed in sorted(self.operations.items()):
+            if system in self.there:
+                self._by_hand(system, listed)
+            else:
+                self._new(system, listed)
+
+    def _new(self, system: str, listed: dict[str, _Operation]) -> None:
+        writer = self.writer
+        hosts = sorted(host for host, name in self.hosts.items() if name == system and host)
+        about = f"served at {_some(hosts)}; add its `origin`" if hosts else "asked for by name"
+        lines = writer.lines["catalog"]
+        lines += [f"  # {about}", f"  {flow(system)}:", "    kind: http", "    operations:"]
+        for name, operation in sorted(listed.items()):
+            lines.append(f"      # {plain(operation.comment, 400)}")
+            lines.append(f"      {flow(name)}: {flow(operation.entry)}")
+            writer.entries += 1
+            rule = {"match": f"{system}.{name}", "proposed": True, **operation.rule}
+            writer.add("classify", operation.why, f"- {flow(rule)}")
+            if operation.route is not None:
+                route = {**operation.route, "operation": f"{system}.{name}"}
+                writer.add("routes", operation.route_comment, f"- {flow(route)}")
+
+    def _by_hand(self, system: str, listed: dict[str, _Operation]) -> None:
+        writer = self.writer
+        if system in writer.known.tools:
+            writer.hand(f"`{system}` was imported from an MCP server and has no such tools:")
+            for name, operation in sorted(listed.items()):
+                writer.hand(f"  {flow(name)}: {plain(operation.comment, 300)}")
+                writer.entries += 1
+            command = f"authz catalog import-mcp {system}; authz catalog review {system}"
+            writer.hand(f"If the server has them: {command}", "")
+            return
+        writer.hand(f"The bundle has `{system}` already; add under its `operations`:")
+        for name, operation in sorted(listed.items()):
+            writer.hand(f"  # {plain(operation.comment, 300)}")
+            writer.hand(f"  {flow(name)}: {flow(operation.entry)}")
+            writer.entries += 1
+        writer.hand("under `classify`:")
+        for name, operation in sorted(listed.items()):
+            rule = {"match": f"{system}.{name}", "proposed": True, **operation.rule}
+            writer.hand(f"  # {plain(operation.why, 300)}", f"  - {flow(rule)}")
+        routes = [one for one in listed.values() if one.route is not None]
+        if routes:
+            writer.hand("and under `routes`:")
+        for operation in routes:
+            route = {**(operation.route or {}), "operation": f"{system}.{operation.name}"}
+            writer.hand(f"  # {plain(operation.route_comment, 300)}", f"  - {flow(route)}")
+        writer.hand("")
+
+
+def _operations(writer: _Writer, seen: Seen, systems: _Systems) -> None:
+    for operation, missing in sorted(seen.unknown.entries.items()):
+        if operation in writer.known.operations:
+            continue
+        system, _, name = operation.partition(".")
+        rule, why = _meaning(system, name)
+        comment = f"{_when(missing.count)}{_by(missing.callers)}"
+        if system not in writer.known.tools:
+            comment += "; no record holds its arguments: write their JSON Schema as `input`"
+        systems.add(system, _Operation(name, comment, {}, rule, why))
+
+
+def _meaning(system: str, name: str) -> tuple[dict[str, Any], str]:
+    """What the verb of a name says, where that needs no arguments; else the worst that is likely."""
+    found = propose(system, Tool(name, {}))
+    if found is None or not set(found.effects) <= _SIMPLE:
+        return {"effects": ["execute"], "tier": "high"}, "the name says nothing certain"
+    return {"effects": list(found.effects), "tier": found.tier}, found.why
+
+
+def _requests(writer: _Writer, seen: Seen, systems: _Systems) -> None:
+    written: list[Form] = []
+    # Where two could match one request, the one with ids is written: it matches what the other does.
+    wide = sorted(forms(seen.requests.entries), key=lambda form: -len(form.names))
+    for form in wide:
+        comment = f"{_when(form.request.count)}"
+        if form.why:
+            comment += f"; taken for an id: {_some(form.why)}"
+        there = writer.known.routed(form.method, form.host, form.path)
+        if there == form.path:
+            continue
+        twin = there or next(
+            (
+                other.path
+                for other in written
+                if (other.method, other.host) == (form.method, form.host)
+                and overlap(other.path, form.path)
+            ),
+            "",
+        )
+        if twin:
+            writer.hand(
+                f"{form.method} {form.host}{form.path}: {plain(comment, 200)}",
+                f"  would be matched by {twin} too, and a bundle with both is refused: widen one, or tell them apart by `headers`.",
+                "",
+            )
+            writer.entries += 1
+            continue
+        written.append(form)
+        systems.add(systems.at(form.host), _operation(form, comment))
+
+
+def _operation(form: Form, comment: str) -> _Operation:
+    words = ["id" if segment == "*" else segment for segment in form.segments if segment]
+    name = "_".join([form.method.lower(), *words])
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:200].rstrip("._-")
+    arguments: dict[str, dict[str, str]] = {one: {"path": one} for one in form.names}
+    required = list(arguments)
+    strange = False
+    for member in sorted(form.request.query):
+        if member.startswith("{"):
+            strange = True
+            continue
+        argument = member if member not in arguments else f"query_{member}"
+        arguments[argument] = {"query": member}
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {one: {"type": "string"} for one in arguments},
+    }
+    if required:
+        schema["required"] = required
+    route: dict[str, Any] = {"method": form.method}
+    if form.host:
+        route["host"] = form.host
+    route["path"] = form.path
+    if arguments:
+        route["arguments"] = arguments
+    hints = []
+    if strange:
+        hints.append("its query had members with other names")
+    if form.request.body:
+        hints.append("it had a body: map its members, `{json: /x}`, or say `ignore: [body]`")
+    effect, tier = _BY_METHOD.get(form.method, ("execute", "high"))
+    return _Operation(
+        name=name,
+        comment=f"{form.method} {form.host}{form.path}: {comment}",
+        entry={"input": schema} if arguments else {},
+        rule={"effects": [effect], "tier": tier},
+        why=f"method {form.method}",
+        route=route,
+        route_comment="; ".join([comment, *hints]),
+    )
+
+
+def _unreviewed(writer: _Writer, seen: Seen) -> None:
+    listed = sorted(seen.unreviewed.entries.items())
+    if not listed:
+        return
+    writer.hand("In the catalog, and nobody reviewed them as they are:")
+    for (code, operation), missing in listed:
+        system = operation.partition(".")[0]
+        tools = system in writer.known.tools
+        how = f"authz catalog review {system}" if tools else "write a `classify` rule"
+        writer.hand(f"  {operation}: {code}, {_when(missing.count)}{_by(missing.callers)}: {how}")
+        writer.entries += 1
+    writer.hand("")
+
+
+def _policies(writer: _Writer, seen: Seen) -> tuple[str, int]:
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for (kind, name, operation), refused in sorted(seen.refused.entries.items()):
+        role = name
+        if kind == "Agent":
+            role = writer.roles.get(name, "")
+        elif kind != "Role":
+            role = writer.roles.get(name.partition("/")[0] + "/", "")
+        principal = (
+            f"principal in Role::{_quoted(role)}"
+            if role
+            else f"principal == {kind}::{_quoted(name)}"
+        )
+        comment = f"{_when(refused.count)}{_by(refused.callers)}"
+        groups.setdefault(principal, []).append((operation, comment))
+    if not groups:
+        return "", 0
+    lines = [
+        "Permits that were missing: operations that `mode: observe` let through although no policy permits them.",
+        "All of it is comment. Take over what should be permitted, with a reason; leave the rest: it will be denied.",
+    ]
+    for number, (principal, actions) in enumerate(sorted(groups.items()), 1):
+        lines += ["", f'@id("proposed-{number}") @reason("to be written")']
+        lines.append(f"permit({principal}, action in [")
+        for operation, comment in actions:
+            lines.append(f"  Action::{_quoted(operation)},  // {plain(comment, 300)}")
+        lines.append("], resource);")
+    text = "".join(f"// {line}".rstrip() + "\n" for line in lines)
+    return text, sum(map(len, groups.values()))
+
+
+def _quoted(text: str) -> str:
+    """Write a text for Cedar: what could end it, or the line, is left out."""
+    return '"' + plain(text, 600).replace("\\", "").replace('"', "") + '"'
+
+
+def _summary(seen: Seen) -> str:
+    lines: list[str] = []
+    if seen.roles.entries:
+        lines.append("Roles that were held:")
+        lines += [f"  {role}: {_when(count)}" for role, count in sorted(seen.roles.entries.items())]
+    if seen.passed.entries:
+        lines.append(
+            "Let through by `mode: observe`, by reason (`authz why --observed` tells more):"
+        )
+        lines += [
+            f"  {plain(code, 60)} {plain(operation, 260)}".rstrip() + f": {_when(count)}"
+            for (code, operation), count in sorted(seen.passed.entries.items())
+        ]
+    if seen.unreadable.times:
+        lines.append(f"Of a form that no bundle could have: {_when(seen.unreadable)}")
+    lines += list(_left_out(seen))
+    return "\n" + "".join(f"# {line}\n" for line in lines) if lines else ""
+
+
+def _left_out(seen: Seen) -> Iterator[str]:
+    kinds: tuple[tuple[str, Counted[Any, Any]], ...] = (
+        ("requests without a route", seen.requests),
+        ("unknown operations", seen.unknown),
+        ("operations that nobody reviewed", seen.unreviewed),
+        ("agents", seen.agents),
+        ("issuers", seen.subjects),
+        ("roles", seen.roles),
+        ("missing permits", seen.refused),
+        ("reasons", seen.passed),
+    )
+    for what, counted in kinds:
+        if counted.left_out:
+            yield f"Not kept, since there were too many {what}: {counted.left_out} decisions"

@@ -1,0 +1,97 @@
+"""Forms of paths that were seen, and the routes that they come to."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from authz.tools.propose.seen import Request
+
+__all__ = ["MANY", "Form", "forms"]
+
+MANY: Final = 10
+"""So many different words at one place of otherwise equal paths are ids, and not words."""
+_ANY: Final = "*"
+
+
+@dataclass(slots=True)
+class Form:
+    """What one route would match."""
+
+    method: str
+    """The method."""
+    host: str
+    """The host."""
+    segments: tuple[str, ...]
+    """Words, and `*` for what is an id."""
+    request: Request = field(default_factory=Request)
+    """All that it stands for."""
+    why: set[str] = field(default_factory=set)
+    """What was taken for an id, and why."""
+
+    @property
+    def path(self) -> str:
+        """As a route has it: `/tickets/{id}/notes/{id2}`."""
+        names = iter(self.names)
+        return "/" + "/".join(
+            "{" + next(names) + "}" if segment == _ANY else segment for segment in self.segments
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the ids in the path."""
+        number = self.segments.count(_ANY)
+        return [f"id{at}" if at > 1 else "id" for at in range(1, number + 1)]
+
+    def take(self, request: Request, why: Iterable[str]) -> None:
+        """Let it stand for one more.
+
+        Args:
+            request: The other.
+            why: What was taken for an id there.
+        """
+        self.request.count.add(request.count)
+        self.request.query |= request.query
+        self.request.body = self.request.body or request.body
+        self.why.update(why)
+
+
+def forms(seen: dict[tuple[str, str, str], Request]) -> list[Form]:
+    """Put together what one route would match.
+
+    Args:
+        seen: Requests by method, host and form of the path.
+
+    Returns:
+        Forms, sorted.
+    """
+    found: dict[tuple[str, str, tuple[str, ...]], Form] = {}
+    for (method, host, path), request in sorted(seen.items()):
+        segments, why = [], []
+        for segment in path.removeprefix("/").split("/"):
+            kind = segment.startswith("{")
+            segments.append(_ANY if kind else segment)
+            if kind:
+                why.append({"{text}": "text that is no word"}.get(segment, segment.strip("{}")))
+        key = (method, host, tuple(segments))
+        found.setdefault(key, Form(*key)).take(request, why)
+    longest = max((len(form.segments) for form in found.values()), default=0)
+    for place in range(longest):
+        _fold(found, place)
+    return [form for _, form in sorted(found.items())]
+
+
+def _fold(found: dict[tuple[str, str, tuple[str, ...]], Form], place: int) -> None:
+    """Take the words at one place for ids where there are many."""
+    groups: dict[tuple[str, str, tuple[str, ...]], list[Form]] = {}
+    for (method, host, segments), form in found.items():
+        if place < len(segments) and segments[place] not in {"", _ANY}:
+            key = (method, host, (*segments[:place], _ANY, *segments[place + 1 :]))
+            groups.setdefault(key, []).append(form)
+    for key, group in groups.items():
+        if len(group) < MANY:
+            continue
+        folded = found.setdefault(key, Form(*key))
+        for form in group:
+            folded.take(form.request, form.why)
+            del found[(form.method, form.host, form.segments)]
+        folded.why.add(f"{len(group)} different words")

@@ -1,0 +1,68 @@
+"""From traffic that a server only observes to a change of its bundle: what the audit of a real server holds is enough."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from authz.cli import main
+from tests.support.people import IDLE, People, check, envoy_search
+from tests.support.server import Server, layout
+from tests.support.surfaces import lanes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.minting import Authority
+
+
+def run(*arguments: str | Path) -> int:
+    """Run the command and give its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(one) for one in arguments])
+    code = ended.value.code
+    return code if isinstance(code, int) else 0
+
+
+@pytest.fixture
+def observed(tmp_path: Path, authority: Authority) -> Server:
+    """A server that has let through what its bundle does not know."""
+    people = People.of(authority)
+    place = layout(tmp_path, authority, "desk")
+    until = (datetime.now(UTC) + timedelta(days=30)).date()
+    (tmp_path / "bundle" / "mode.yaml").write_text(
+        f"mode: {{default: observe, owner: sec@corp.example, until: {until}}}\n"
+    )
+    unknown = check("jira.delete_issue", b'{"key": "A-1"}', agent=people.idle)
+    unpermitted = check("crm.get", b'{"id": "7"}', agent=people.idle)
+    with Server(place) as server:
+        for surface in lanes(server):
+            if surface.kind == "check":
+                for request in (unknown, unpermitted):
+                    surface.ask("main", request.SerializeToString())
+            else:
+                surface.ask("main", envoy_search(people.idle, "/invoices/4711?limit=3"))
+                surface.ask("main", envoy_search(None, "/invoices/4712?limit=3"))
+    return server
+
+
+def test_propose_reads_what_a_server_wrote(
+    observed: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also of callers that know nothing of Authz."""
+    folder = observed.place.folder / "change"
+    assert run("propose", "--since", "1h", "-c", observed.place.file, "-o", folder) == 0
+    said = capsys.readouterr()
+    assert "refused" not in said.err, "the bundle takes the change as it is"
+    text = (folder / "proposed.yaml").read_text()
+    facts = yaml.safe_load(text)
+    assert facts["agents"] == {"proposed-idle-bot": [IDLE]}
+    assert "delete_issue" in facts["catalog"]["jira"]["operations"]
+    assert '{method: GET, host: crm.example, path: "/invoices/{id}"' in text
+    assert "4711" not in text
+    assert "4 times" in text
+    policies = (folder / "policies" / "proposed.cedar").read_text()
+    assert 'Action::"crm.get"' in policies
