@@ -20,6 +20,8 @@ CARGO := cd native && cargo
 PYTEST := $(PY) -m pytest
 GHZ_VERSION := v0.121.0
 GHZ := $(CACHE)/ghz-$(GHZ_VERSION)/ghz
+MCP_TYPES := cedar-policy-mcp-schema-generator
+MCP_TYPES_VERSION := 0.7.0
 PROMETHEUS := $(CACHE)/prometheus/usr/bin/prometheus
 
 # The first interpreter that runs, is new enough and can make a virtual environment.
@@ -76,6 +78,13 @@ proto: $(STAMPS)/deps ## generate Python, Rust and docs from proto/
 .PHONY: proto-check
 proto-check: $(STAMPS)/deps ## fail if generated files differ from what proto/ gives
 	$(PY) scripts/proto.py --check
+
+# A peer, apart from our workspace: it pins another version of Cedar.
+.PHONY: mcp-types
+mcp-types: $(STAMPS)/deps ## write anew what Cedar's own generator makes of the tools in tests/data/mcp (minutes)
+	CARGO_TARGET_DIR=$(CACHE)/mcp-types cargo install --quiet --locked --debug --features cli \
+		--root $(CACHE)/mcp-types $(MCP_TYPES)@$(MCP_TYPES_VERSION)
+	$(PY) scripts/mcp_types.py $(CACHE)/mcp-types/bin/$(MCP_TYPES)
 
 # --- checks
 

@@ -6,6 +6,7 @@ mod common;
 mod decide;
 mod destinations;
 mod mcp;
+mod peer_types;
 mod property;
 mod refusals;
 mod reload;
