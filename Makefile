@@ -84,7 +84,7 @@ proto-check: $(STAMPS)/deps ## fail if generated files differ from what proto/ g
 mcp-types: $(STAMPS)/deps ## write anew what Cedar's own generator makes of the tools in tests/data/mcp (minutes)
 	CARGO_TARGET_DIR=$(CACHE)/mcp-types cargo install --quiet --locked --debug --features cli \
 		--root $(CACHE)/mcp-types $(MCP_TYPES)@$(MCP_TYPES_VERSION)
-	$(PY) scripts/mcp_types.py $(CACHE)/mcp-types/bin/$(MCP_TYPES)
+	$(PY) scripts/peer_types.py $(CACHE)/mcp-types/bin/$(MCP_TYPES)
 
 # --- checks
 

@@ -1,4 +1,4 @@
-"""Writes the types that Cedar's own generator gives the arguments of real MCP tools: `python scripts/mcp_types.py`.
+"""Writes the types that Cedar's own generator gives the arguments of real MCP tools: `python scripts/peer_types.py`.
 
 The generator is the crate `cedar-policy-mcp-schema-generator`, built by `make mcp-types`. What it says is kept in
 `tests/data/cedar/mcp-types.json`, to which the tests of the kernel hold our own types.
