@@ -1,0 +1,179 @@
+"""The dashboard: every query of every panel finds something in a real Prometheus that watched a server under load."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from authz.v1 import admin_pb2
+from bench.load.ghz import Ghz, Load
+from bench.load.requests import compile_protos, write
+from tests.support.collector import Collector
+from tests.support.minting import Authority
+from tests.support.people import People, check, delete, envoy_search, search
+from tests.support.prometheus import Prometheus
+from tests.support.server import Server, layout
+from tests.support.stalled import StalledCalls
+from tests.support.surfaces import CHECK, ENVOY
+from tests.support.tools import find
+from tests.support.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+DASHBOARD = ROOT / "deploy" / "grafana" / "authz.json"
+SECONDS = 9.0
+# The mail system is not enforced yet.
+OBSERVE = {"mode": {"systems": {"mail": {"mode": "observe", "owner": "sec@corp.example"}}}}
+
+
+def queries() -> list[tuple[str, str]]:
+    """Title of the panel and PromQL of every query, with Grafana's variables filled in."""
+    board: dict[str, Any] = json.loads(DASHBOARD.read_text())
+    return [
+        (
+            panel["title"],
+            target["expr"]
+            .replace("$__rate_interval", "1m")
+            .replace("$__range", "5m")
+            .replace("$instance", ".*"),
+        )
+        for panel in board["panels"]
+        for target in panel.get("targets", ())
+    ]
+
+
+def test_committed_dashboard_is_what_the_code_gives() -> None:
+    """Nobody edits it by hand."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "deploy" / "grafana" / "dashboard.py"), "--check"],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_query_makes_up_a_value() -> None:
+    """A panel that shows zero where there is no data hides that a metric is gone."""
+    assert len(queries()) > 30
+    assert not [text for _, text in queries() if "vector(" in text or "absent" in text]
+
+
+@pytest.fixture(scope="module")
+def watched(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A Prometheus that has watched a server through a busy while."""
+    folder = tmp_path_factory.mktemp("watched")
+    programs = find("ghz"), find("prometheus")
+    changes = {
+        "limits": {"threads": 1, "queue": 16, "receive_timeout": "300ms"},
+        "audit": {"sync_interval": "100ms"},
+    }
+    place = layout(folder / "server", authority, "desk", changes)
+    with_observe = place.folder / "bundle" / "mode.yaml"
+    with_observe.write_text(yaml.safe_dump(_with_until(OBSERVE)))
+    with Collector(stalls=True) as collector:
+        server = Server(place)
+        try:
+            server.spawn(
+                OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, OTEL_BSP_MAX_QUEUE_SIZE="16"
+            )
+            eventually(lambda: server.http("/readyz")[0] == 200, within=30)
+            with Prometheus(folder / "prometheus", server.port("metrics")) as prometheus:
+                _be_busy(server, authority, Ghz(programs[0], folder / "protos.bin"), folder)
+                yield prometheus
+        finally:
+            server.close()
+
+
+def _with_until(mode: dict[str, Any]) -> dict[str, Any]:
+    until = time.strftime("%Y-%m-%d", time.gmtime(time.time() + 30 * 86400))
+    mode["mode"]["systems"]["mail"]["until"] = until
+    return mode
+
+
+def _be_busy(server: Server, authority: Authority, ghz: Ghz, folder: Path) -> None:
+    people = People.of(authority)
+    compile_protos(ROOT, ghz.protoset)
+    data = write(folder / "requests.bin", [search(people.bot, people.alice)])
+    failed: list[BaseException] = []
+
+    def load(port: int, concurrency: int) -> None:
+        try:
+            ghz.samples("check", data, port, Load(concurrency, 0, SECONDS))
+        except BaseException as error:  # noqa: BLE001 - told by the thread that waits
+            failed.append(error)
+
+    loads = [
+        # More than fits into threads and queue.
+        threading.Thread(target=load, args=(server.port("main"), 48)),
+        threading.Thread(target=load, args=(server.port("main-fast"), 4)),
+    ]
+    for one in loads:
+        one.start()
+    ends, turn = time.monotonic() + SECONDS, 0
+    while time.monotonic() < ends:
+        _round(server, people, turn)
+        turn += 1
+        time.sleep(0.2)
+    for one in loads:
+        one.join()
+    assert not failed, failed
+    # The last scrape has everything.
+    time.sleep(1)
+
+
+def _round(server: Server, people: People, turn: int) -> None:
+    """One of everything that a panel shows."""
+    lane = ("main", "main-fast")[turn % 2]
+    to = b'{"to": ["eve@evil.example"], "subject": "x"}'
+    transfer = b'{"amount": 2000, "note": "x"}'
+    for request in (
+        search(people.idle),
+        search(None),
+        delete(people.bot, people.alice),
+        check("mail.send", to, agent=people.bot, subject=people.alice).SerializeToString(),
+        check("bank.transfer", transfer, agent=people.bot, subject=people.boss).SerializeToString(),
+        check("no.such", agent=people.bot).SerializeToString(),
+    ):
+        server.call(lane, CHECK, request)
+    server.call(lane, ENVOY, envoy_search(people.bot))
+    if turn % 8 == 2:
+        with StalledCalls(server.port("main"), CHECK, 2):
+            time.sleep(0.7)
+    if turn % 4 == 1:
+        bundle = server.place.folder / "bundle" / "bundle.yaml"
+        whole = bundle.read_text()
+        bundle.write_text("what: is this\n" if turn % 8 == 1 else f"{whole}# {turn}\n")
+        reload = admin_pb2.ReloadRequest().SerializeToString()
+        server.call("admin", "authz.v1.Admin/Reload", reload)
+        bundle.write_text(whole)
+    if turn % 8 == 4:
+        # A folder where the audit file should be: it cannot be written.
+        audit = server.place.audit
+        audit.rename(audit.with_suffix(f".{turn}"))
+        audit.mkdir()
+        for _ in range(3):
+            server.call(lane, CHECK, search(people.bot, people.alice))
+        time.sleep(0.6)
+        shutil.rmtree(audit)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_every_query_finds_something(watched: Prometheus) -> None:
+    """At least one sample of each is a number other than zero."""
+    empty = []
+    for title, text in queries():
+        values = [value for _, value in watched.query(text)]
+        if not any(math.isfinite(value) and value != 0 for value in values):
+            empty.append(f"{title}: {text}: {values}")
+    assert not empty, "\n".join(empty)
