@@ -323,6 +323,13 @@ class Engine:
             decision, reason_code, operation, bundle_revision, enforcer, listener, verify_ns, decide_ns}`.
         """
 
+    def unknown_keys(self) -> str:
+        """Takes whose keys tokens named that are not there, since this was last asked.
+
+        Returns:
+            JSON array of `{kind, name}`; `kind` is `domain` or `issuer`.
+        """
+
     def close(self) -> None:
         """Writes and syncs the audit queue. Later requests are denied. Idempotent."""
 

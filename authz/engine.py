@@ -525,6 +525,17 @@ class Engine:
         taken: list[dict[str, Any]] = json.loads(self._native.spans(most))
         return taken
 
+    def unknown_keys(self) -> tuple[tuple[str, str], ...]:
+        """Take whose keys tokens named that are not there.
+
+        Returns:
+            `domain` or `issuer` with the name of the configuration, each once since this was last asked.
+        """
+        return tuple(
+            (str(owner["kind"]), str(owner["name"]))
+            for owner in json.loads(self._native.unknown_keys())
+        )
+
     def close(self) -> None:
         """Flush the audit and let go of everything; later calls deny."""
         self._native.close()

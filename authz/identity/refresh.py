@@ -84,6 +84,8 @@ class _State:
     failures: int = 0
     error: str = ""
     asked: float | None = None
+    planned: float | None = None
+    """When it was due, before an unknown key made it due at once."""
     counts: Counter[Outcome] = field(default_factory=Counter)
 
 
@@ -196,6 +198,7 @@ class Refresher:
                 if state is None or state.flying:
                     continue
                 if state.asked is None or now - state.asked >= _ASKED_AGAIN:
+                    state.planned = state.due
                     state.asked, state.due = now, now
             due = [
                 key for key, state in self._states.items() if not state.flying and state.due <= now
@@ -247,12 +250,15 @@ class Refresher:
                 longest = min(_LONGEST_PAUSE, bounds.max)
                 pause = min(longest, _FIRST_PAUSE * 2.0 ** min(state.failures - 1, 16))
                 state.due = now + pause * self._spread(0.5, 1.0)
+                # Whoever makes tokens up must not make a source that fails be asked more often.
+                if state.planned is not None:
+                    state.due = max(state.due, state.planned)
             else:
                 state.failures = 0
                 wanted = fresh_for if fresh_for is not None else _DEFAULT_INTERVAL
                 pause = min(max(wanted, bounds.min), bounds.max)
                 state.due = now + pause * self._spread(0.9, 1.0)
-            state.flying = False
+            state.flying, state.planned = False, None
             complete = self._complete
             if not error and all(other.good is not None for other in self._states.values()):
                 self._complete = lambda: None

@@ -17,7 +17,7 @@ from authz.config import Config, Lane
 from authz.config.rules import socket_path
 from authz.engine import Engine, FastLane, ListenerRules, build_profile
 from authz.errors import ConfigError
-from authz.identity import Fetcher, Refresher, remote_sources
+from authz.identity import Fetcher, Refresher, SourceKey, remote_sources
 from authz.model import Diagnostic, Surface
 from authz.server.admin import ADMIN, Administration
 from authz.server.decisions import AUTHORIZER, ENVOY, Decisions, RawHandler
@@ -283,6 +283,7 @@ class Node:
             remote_sources(config, Fetcher().get),
             world,
             log,
+            unknown=lambda: (SourceKey(*owner) for owner in engine.unknown_keys()),
             complete=lambda: health.serving(on=True),
         )
         undo.callback(refresher.close)

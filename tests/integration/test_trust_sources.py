@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -225,6 +226,49 @@ def test_keys_that_cannot_be_fetched_again_are_dropped(
         assert scene.asks() == "UNTRUSTED_ISSUER"
         scene.publish()
         eventually(lambda: scene.asks() == "PERMITTED", within=20)
+
+
+SELDOM = {"min": "1h", "max": "1h", "timeout": "5s", "max_staleness": "24h"}
+
+
+def test_a_new_key_is_looked_for_when_a_token_names_it(
+    web: tuple[KeyServer, Path], tmp_path: Path
+) -> None:
+    """Long before the next refresh is due; the call that brought it does not wait."""
+    scene = Scene.set_up(tmp_path / "node", *web, SELDOM)
+    with scene.server:
+        assert scene.asks() == "PERMITTED"
+        new = Key.make("a-new")
+        scene.publish(new, sequence=2)
+        token = new.sign(scene.authority.agent_claims(BOT))
+        assert scene.asks(token=token) == "UNTRUSTED_ISSUER"
+        for lane in LANES:
+            eventually(lambda: scene.asks(lane, token) == "PERMITTED", within=10)  # noqa: B023
+        assert scene.web.asked.count("/bundle") == 2
+        assert scene.web.asked.count("/jwks") == 1, "the issuer was not asked"
+
+
+def test_random_key_ids_ask_the_source_once(web: tuple[KeyServer, Path], tmp_path: Path) -> None:
+    """Within a minute, however many come, by whichever lane; a source that hangs holds up no call."""
+    scene = Scene.set_up(tmp_path / "node", *web, SELDOM)
+    with scene.server:
+        assert scene.asks() == "PERMITTED"
+        running = scene.web
+        running.answers["/bundle"] = Answer(send=lambda _: _hang(running))
+        claims = scene.authority.agent_claims(BOT)
+        key = Key.make("x")
+        until, sent, longest = time.monotonic() + 8, 0, 0.0
+        while time.monotonic() < until:
+            token = replace(key, kid=f"random-{sent}").sign(claims)
+            began = time.monotonic()
+            assert scene.asks(LANES[sent % 2], token) == "UNTRUSTED_ISSUER"
+            longest = max(longest, time.monotonic() - began)
+            sent += 1
+        assert scene.asks() == "PERMITTED"
+        assert sent > 100
+        assert longest < 4, "the time-out of the fetch is 5 s"
+        assert running.asked.count("/bundle") == 2, "at the start, and for all of these"
+        assert running.asked.count("/jwks") == 1
 
 
 def test_an_address_that_may_not_be_asked_is_not_asked(

@@ -275,6 +275,20 @@ def test_an_unknown_key_asks_once_a_minute() -> None:
     assert stage.asked == [CORP] * 10, "ten minutes, and only the source that was asked for"
 
 
+def test_an_unknown_key_does_not_make_a_failing_source_be_asked_more_often() -> None:
+    """Once a minute stays once a minute, though what was asked for in between failed."""
+    stage = Stage(CORP)
+    stage.documents[CORP] = Document("one", 3600.0)
+    stage.run()
+    stage.asked.clear()
+    stage.documents[CORP] = FetchError("nobody there")
+    for _ in range(2 * 600):
+        stage.now += 0.5
+        stage.unknown = [CORP]
+        stage.run()
+    assert stage.asked == [CORP] * 10
+
+
 def test_an_unknown_key_after_a_quiet_time_is_looked_for_at_once() -> None:
     """The first token after a rotation does not wait for the interval."""
     stage = Stage(CORP)

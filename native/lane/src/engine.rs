@@ -1,5 +1,6 @@
 //! The pipeline: identify, resolve, judge, record, answer. The same for every surface and both lanes.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use authz_kernel::reason::{PublicCode, ReasonCode};
 use authz_kernel::routes::HttpRequest;
 use authz_state::{AuditError, AuditHealth, AuditSettings, AuditWriter, Durability, Ticket};
 use authz_token::{
-    ClaimValue, Evidence, RefusalReason, Role, SubjectKind, TokenCache, UnixTime, verify,
+    ClaimValue, Evidence, KeyOwner, RefusalReason, Role, SubjectKind, TokenCache, UnixTime, verify,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -37,6 +38,7 @@ use crate::proto::envoy::service::auth::v3 as ext_authz;
 use crate::record::{self, Origin};
 use crate::settings::{EngineError, Lane, Settings, Surface};
 use crate::trace::{self, Ids, Span, Tracing};
+use crate::wanted::Wanted;
 use crate::world::{Enforcer, Loaded, Way, World};
 
 /// The operations of ours that policy judges.
@@ -166,6 +168,7 @@ pub struct Engine {
     audit: AuditWriter,
     metrics: Metrics,
     probes: ProbeRate,
+    wanted: Wanted,
     tracing: Option<Tracing>,
 }
 
@@ -220,6 +223,7 @@ impl Engine {
                 settings.probe_burst,
                 settings.probe_callers,
             ),
+            wanted: Wanted::default(),
             tracing: settings.trace.map(Tracing::new),
             settings,
         })
@@ -233,6 +237,13 @@ impl Engine {
         let loaded = Loaded::new(world, &self.metrics)?;
         self.world.store(Some(Arc::new(loaded)));
         Ok(())
+    }
+
+    /// Takes the owners of which tokens named a key that they have not, since this was last asked: each is one of
+    /// the configuration, but whether its keys have changed only its source can say.
+    #[must_use]
+    pub fn take_unknown_keys(&self) -> BTreeSet<KeyOwner> {
+        self.wanted.take()
     }
 
     /// Largest request that is read.
@@ -627,6 +638,9 @@ impl Engine {
         self.metrics.verified(took);
         judgement.verify_time = Some(took);
         let facts = verified.map_err(|refusal| {
+            if let Some(owner) = &refusal.unknown_key {
+                self.wanted.add(owner);
+            }
             Refused::new(refusal_reason(refusal.reason), Step::Identify, refusal.to_string())
         })?;
         judgement.chain = chain_of(&facts);

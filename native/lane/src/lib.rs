@@ -18,6 +18,7 @@ pub mod proto;
 mod record;
 pub mod settings;
 mod trace;
+mod wanted;
 mod world;
 
 pub use engine::{ApiError, Engine, Status, Transport};

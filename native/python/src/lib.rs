@@ -432,6 +432,11 @@ impl Engine {
         Ok(PyBytes::new(py, &spans))
     }
 
+    fn unknown_keys(&self, py: Python<'_>) -> String {
+        let owners = py.detach(|| self.inner.take_unknown_keys());
+        json_of(owners.iter())
+    }
+
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.inner.close());
     }

@@ -4,7 +4,7 @@ use crate::algorithm::Algorithm;
 use crate::claims::{self, Times};
 use crate::facts::AgentFacts;
 use crate::jws::{Header, Parts};
-use crate::refusal::Refusal;
+use crate::refusal::{KeyOwner, Refusal};
 use crate::spiffe::SpiffeId;
 use crate::trust::TrustStore;
 
@@ -42,7 +42,7 @@ pub(crate) fn verify(
             id.trust_domain()
         )));
     }
-    let key = domain.verify(header, parts)?;
+    let key = domain.verify(header, parts, || KeyOwner::Domain(id.trust_domain().to_owned()))?;
 
     // INVARIANT (signed): from here on the claims are the trust domain's word.
     claims::refuse_binding(&claims)?;

@@ -11,7 +11,7 @@ use crate::algorithm::Algorithm;
 use crate::authority::{self, Authority};
 use crate::json::{self, Object, Value};
 use crate::jws::{Header, Parts};
-use crate::refusal::Refusal;
+use crate::refusal::{KeyOwner, Refusal};
 
 /// What a set of keys is for.
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -114,14 +114,21 @@ impl KeySet {
     /// its key is none of those trusted. A key that is known and does not fit, or a signature that
     /// it did not make, is [`crate::RefusalReason::BadCredential`]. A token without `kid` is tried
     /// with each key that fits its algorithm, of which there may be at most four.
-    pub(crate) fn verify(&self, header: &Header, parts: &Parts<'_>) -> Result<&Key, Refusal> {
+    /// `owner` says whose keys they are.
+    pub(crate) fn verify(
+        &self,
+        header: &Header,
+        parts: &Parts<'_>,
+        owner: impl FnOnce() -> KeyOwner,
+    ) -> Result<&Key, Refusal> {
         let message = parts.signing_input.as_bytes();
         let forged = || Refusal::bad("the token's signature is not valid");
         if let Some(kid) = &header.kid {
-            let key =
-                self.keys.iter().find(|key| key.kid.as_ref() == Some(kid)).ok_or_else(|| {
-                    Refusal::untrusted("the token's `kid` names no trusted key of its issuer")
-                })?;
+            let key = self
+                .keys
+                .iter()
+                .find(|key| key.kid.as_ref() == Some(kid))
+                .ok_or_else(|| Refusal::unknown_key(owner()))?;
             let prepared = key.prepared_for(header.algorithm).ok_or_else(|| {
                 Refusal::bad("the token's `alg` does not fit its key or is not allowed")
             })?;
@@ -374,7 +381,11 @@ mod tests {
         assert_eq!(1, keys.keys.len(), "{:?}", keys.ignored);
         let parts = Parts::split(token, 8192).unwrap();
         let header = Header::read(&parts).unwrap();
-        keys.verify(&header, &parts).is_ok()
+        keys.verify(&header, &parts, nobody).is_ok()
+    }
+
+    fn nobody() -> KeyOwner {
+        KeyOwner::Issuer(String::new())
     }
 
     /// RFC 7515 A.2 (RS256) and A.3 (ES256), RFC 8037 A.4 (EdDSA): as printed they verify, with one
@@ -453,7 +464,7 @@ mod tests {
             let token = format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature));
             let parts = Parts::split(&token, 8192).unwrap();
             let header = Header::read(&parts).unwrap();
-            assert_eq!(expected, keys.verify(&header, &parts).is_ok());
+            assert_eq!(expected, keys.verify(&header, &parts, nobody).is_ok());
         }
     }
 }

@@ -50,7 +50,7 @@ pub use facts::{
     AgentFacts, ClaimValue, Evidence, Facts, Role, Scheme, SubjectFacts, SubjectKind, UnixTime,
 };
 pub use peer::{MAX_CHAIN_BYTES, MAX_CHAIN_LENGTH, PeerFacts, verify_certificate, verify_peer};
-pub use refusal::{Refusal, RefusalReason};
+pub use refusal::{KeyOwner, Refusal, RefusalReason};
 pub use spec::{DomainSpec, IssuerSpec, SubjectProfile, TrustSpec};
 pub use spiffe::{InvalidSpiffeId, SpiffeId};
 pub use trust::{DomainStatus, IssuerStatus, TrustError, TrustStore, TrustWarning};

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 use crate::facts::Role;
 
 /// The closed set of reasons for which evidence is refused.
@@ -41,6 +43,16 @@ impl RefusalReason {
     }
 }
 
+/// Whose keys a credential is verified by, as configured.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case", tag = "kind", content = "name")]
+pub enum KeyOwner {
+    /// A trust domain.
+    Domain(String),
+    /// An issuer, by its alias.
+    Issuer(String),
+}
+
 /// A refusal of the evidence: the caller is unauthenticated.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Refusal {
@@ -51,11 +63,14 @@ pub struct Refusal {
     /// What exactly, for the log: our own words and configured names, never a byte of a token that
     /// configuration does not hold.
     pub detail: String,
+    /// Whose key the token names, where its owner has none of that name: it may have a new one by now.
+    /// Whoever made the token chose it, so nothing but a look at the owner's keys may come of it.
+    pub unknown_key: Option<KeyOwner>,
 }
 
 impl Refusal {
     pub(crate) fn new(reason: RefusalReason, detail: impl Into<String>) -> Self {
-        Self { reason, role: None, detail: detail.into() }
+        Self { reason, role: None, detail: detail.into(), unknown_key: None }
     }
 
     pub(crate) fn bad(detail: impl Into<String>) -> Self {
@@ -64,6 +79,13 @@ impl Refusal {
 
     pub(crate) fn untrusted(detail: impl Into<String>) -> Self {
         Self::new(RefusalReason::UntrustedIssuer, detail)
+    }
+
+    pub(crate) fn unknown_key(owner: KeyOwner) -> Self {
+        Self {
+            unknown_key: Some(owner),
+            ..Self::untrusted("the token's `kid` names no trusted key of its issuer")
+        }
     }
 
     pub(crate) fn of(mut self, role: Role) -> Self {

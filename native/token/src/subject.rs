@@ -7,7 +7,7 @@ use crate::claims::{self, Times};
 use crate::facts::{AgentFacts, ClaimValue, SubjectFacts};
 use crate::json::{Object, Value};
 use crate::jws::{Header, Parts};
-use crate::refusal::Refusal;
+use crate::refusal::{KeyOwner, Refusal};
 use crate::spec::SubjectProfile;
 use crate::trust::{TrustStore, media_type};
 
@@ -38,7 +38,7 @@ pub(crate) fn verify(
             issuer.alias
         )));
     }
-    issuer.keys.verify(header, parts)?;
+    issuer.keys.verify(header, parts, || KeyOwner::Issuer(issuer.alias.clone()))?;
 
     // INVARIANT (signed): from here on the claims are the issuer's word.
     claims::refuse_binding(&claims)?;

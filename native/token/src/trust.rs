@@ -362,7 +362,12 @@ impl Compiler {
                     "its `spiffe_sequence` is lower than that of the bundle in use, or gone: \
                      refused; the bundle in use stays",
                 );
-            } else if new.is_some() && new == old && spec.bundle != previous.bundle {
+            } else if new.is_some()
+                && new == old
+                && spec.bundle != previous.bundle
+                && !keys.is_empty()
+                && !previous.keys.is_empty()
+            {
                 warn("its content changed and its `spiffe_sequence` did not");
             }
             if rolled_back {

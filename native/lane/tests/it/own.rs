@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use authz_kernel::reason::ReasonCode;
 use authz_lane::proto::authz::v1 as wire;
 use authz_lane::{Surface, Transport};
+use authz_token::KeyOwner;
+use authz_token::mint::Key;
 use prost::Message;
 use serde_json::json;
 
@@ -81,6 +83,25 @@ fn refuses_by_field() {
         assert_eq!(wire::Outcome::Deny as i32, decision.outcome);
     }
     assert_eq!(cases.len(), served.records().len(), "every refusal has a record");
+}
+
+/// A token that names a key which its issuer has not says once whose keys to look at again.
+#[test]
+fn tells_whose_unknown_key_was_named() {
+    let served = served();
+    assert!(served.engine.take_unknown_keys().is_empty());
+    let unknown = Key::es256("unknown")
+        .sign(&json!({"sub": BOT, "aud": ["authz"], "exp": now() + 60}).to_string());
+    let mut request = search();
+    for _ in 0..3 {
+        request.evidence[0].token.clone_from(&unknown);
+        assert_eq!("UNTRUSTED_ISSUER", code(&served.check(&request)));
+    }
+    request.evidence[0].token = forged();
+    assert_eq!("BAD_CREDENTIAL", code(&served.check(&request)));
+    let owner = KeyOwner::Domain("a.example".to_owned());
+    assert_eq!(vec![owner], served.engine.take_unknown_keys().into_iter().collect::<Vec<_>>());
+    assert!(served.engine.take_unknown_keys().is_empty());
 }
 
 /// Bytes that are no request, or too many, are answered with a decision.

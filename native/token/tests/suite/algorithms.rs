@@ -2,6 +2,7 @@
 
 use authz_token::RefusalReason::{BadCredential, UntrustedIssuer};
 use authz_token::mint::{Key, bundle, jwks};
+use authz_token::{KeyOwner, Refusal};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
@@ -131,6 +132,33 @@ fn an_unknown_kid_is_untrusted_and_a_wrong_one_forged() {
     assert_eq!(UntrustedIssuer, check_subject(&spec(), &unknown).unwrap_err().reason);
     let forged = ROGUE_IDP_KEY.sign(&claims);
     assert_eq!(BadCredential, check_subject(&spec(), &forged).unwrap_err().reason);
+}
+
+/// An unknown `kid` says whose keys to look at again; nothing else that is refused does.
+#[test]
+fn an_unknown_kid_says_whose_it_would_be() {
+    let (agent, subject) = (svid().to_string(), user().to_string());
+    let owner = |refusal: Refusal| refusal.unknown_key;
+    let stranger = Key::es256("other");
+    assert_eq!(
+        Some(KeyOwner::Domain("a.example".to_owned())),
+        owner(check_agent(&spec(), &stranger.sign(&agent)).unwrap_err())
+    );
+    assert_eq!(
+        Some(KeyOwner::Issuer("corp".to_owned())),
+        owner(check_subject(&spec(), &stranger.sign(&subject)).unwrap_err())
+    );
+    let nowhere = but(svid(), "sub", json!("spiffe://x.example/a")).to_string();
+    let header = r#"{"alg":"ES256"}"#;
+    for token in [
+        ROGUE_AGENT_KEY.sign(&agent),
+        stranger.sign(&nowhere),
+        stranger.sign_with(header, &agent),
+        RSA_KEY.sign_with(header, &agent),
+        "x".to_owned(),
+    ] {
+        assert_eq!(None, owner(check_agent(&spec(), &token).unwrap_err()), "{token}");
+    }
 }
 
 /// Without `kid` each fitting key is tried, of which there may be four.

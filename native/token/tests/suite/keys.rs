@@ -149,6 +149,13 @@ fn a_sequence_never_goes_down() {
         assert!(accepts(&next, &token));
         assert_eq!(sequence == Some(7), warned(&next, "content changed"));
     }
+    // A bundle that was taken away, for it was too old, and is given again, is no change to warn of.
+    let gone = spec_with_bundle(r#"{"keys":[],"spiffe_sequence":7}"#);
+    let gone = TrustStore::compile_after(&gone, Some(&low)).unwrap();
+    let back = TrustStore::compile_after(&with(&AGENT_KEY, Some(7)), Some(&gone)).unwrap();
+    assert!(!warned(&gone, "content changed") && !warned(&back, "content changed"));
+    let past = TrustStore::compile_after(&with(&old_key, Some(6)), Some(&gone)).unwrap();
+    assert!(status(&past) == (Some(7), true) && !accepts(&past, &token));
     let mut other = with(&old_key, Some(1));
     let domain = other.domains.remove("a.example").unwrap();
     other.domains.insert("b.example".to_owned(), domain);
