@@ -301,6 +301,7 @@ class Node:
                 if listener.insecure_dev
             ],
             started_at=time.time(),
+            files={"bundle": config.bundle.path, "audit": str(config.audit.path)},
         )
         limits = config.limits
         executor = BoundedExecutor(

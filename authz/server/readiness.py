@@ -35,6 +35,7 @@ class Readiness:
         sources: Where the keys come from.
         engine: Gives the engine's own account.
         insecure: Names of listeners with `insecure_dev`.
+        files: Where bundle and audit are, by those names.
         started_at: Unix time.
         clock: Unix time, for what ends.
     """
@@ -49,6 +50,7 @@ class Readiness:
         engine: Callable[[], Mapping[str, Any]],
         insecure: Sequence[str],
         started_at: float,
+        files: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._version = version
@@ -58,6 +60,7 @@ class Readiness:
         self._engine = engine
         self._insecure = tuple(insecure)
         self.started_at = started_at
+        self._files = dict(files or {})
         self._clock = clock
         self._stopping = False
         self._serving = False
@@ -136,6 +139,7 @@ class Readiness:
             else None,
             "last_reload_refused": [str(diagnostic) for diagnostic in stands.refused[:20]],
             "insecure_dev": list(self._insecure),
+            "files": self._files,
             "observing": observing,
             "engine": dict(engine),
         }

@@ -11,9 +11,11 @@ import yaml
 from authz.cli import main
 from tests.support.people import IDLE, People, check, envoy_search
 from tests.support.server import Server, layout
-from tests.support.surfaces import lanes
+from tests.support.surfaces import decision_of, lanes
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.minting import Authority
@@ -25,6 +27,22 @@ def run(*arguments: str | Path) -> int:
         main([str(one) for one in arguments])
     code = ended.value.code
     return code if isinstance(code, int) else 0
+
+
+@pytest.fixture
+def observed_node(tmp_path: Path, authority: Authority) -> Iterator[tuple[Server, str]]:
+    """A running server, and the id of a decision that it only observes."""
+    place = layout(tmp_path, authority, "desk")
+    until = (datetime.now(UTC) + timedelta(days=30)).date()
+    (tmp_path / "bundle" / "mode.yaml").write_text(
+        f"mode: {{default: observe, owner: sec@corp.example, until: {until}}}\n"
+    )
+    request = check("crm.get", b'{"id": "7"}', agent=People.of(authority).idle)
+    with Server(place) as server:
+        answer = lanes(server)[0].ask("main", request.SerializeToString())
+        decision = decision_of(answer)
+        eventually(lambda: decision.decision_id in place.audit.read_text())
+        yield server, decision.decision_id
 
 
 @pytest.fixture
@@ -66,3 +84,19 @@ def test_propose_reads_what_a_server_wrote(
     assert "4 times" in text
     policies = (folder / "policies" / "proposed.cedar").read_text()
     assert 'Action::"crm.get"' in policies
+
+
+def test_why_asks_the_node_where_its_audit_is(
+    observed_node: tuple[Server, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One decision by its id, over the administration socket, with the bundle that serves."""
+    server, decision_id = observed_node
+    admin = server.place.config["listeners"]["admin"]["address"]
+    assert run("why", decision_id, "--admin", admin, "--var", "trust_domain=a.example") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("DENY  NOT_PERMITTED  (mode: observe let it through)")
+    assert "the bundle that is given is not the one" not in said
+    assert "support-agents-may (policies/desk.cedar:8)" in said
+    assert "the principal holds no role" in said
+    assert run("why", "--observed", "--since", "1h", "--admin", admin) == 0
+    assert "NOT_PERMITTED" in capsys.readouterr().out

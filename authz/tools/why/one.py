@@ -1,0 +1,257 @@
+"""One decision: the step that ended it, what it rests on, and what would permit it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from authz.audit import Link, Past
+from authz.engine import Plan, reason_table
+from authz.errors import BundleError
+from authz.tools.why.policies import Policy
+
+__all__ = ["STEPS", "Closest", "Why", "explain"]
+
+STEPS: Final = {
+    "identify": "who asks, and who acts",
+    "resolve": "which operation, on what, with which arguments",
+    "locate": "the task that it belongs to",
+    "recall": "what the task did before",
+    "judge": "every check ran, the worst answer won",
+    "settle": "what the answer changes",
+    "record": "the audit",
+}
+"""What each step settles."""
+_PAGE: Final = "docs/reference/reason-codes.md"
+_UNPERMITTED: Final = frozenset({"NOT_PERMITTED", "CHAIN_NOT_PERMITTED"})
+_MOST: Final = 10
+_ENTRY: Final = "an entry for it in the bundle: authz propose drafts one"
+_REVIEW: Final = "a review: authz catalog review SYSTEM, or a rule of `classify`"
+_NEAREST: Final = {
+    "NO_ROUTE": _ENTRY,
+    "UNKNOWN_OPERATION": _ENTRY,
+    "UNREVIEWED_OPERATION": _REVIEW,
+    "CATALOG_DRIFT": _REVIEW,
+    "FORBIDDEN": "a call that none of these policies forbids, or a change of the policy",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Closest:
+    """A permit that speaks of the operation, and what it lacked."""
+
+    policy: Policy
+    """The permit."""
+    principal: str
+    """For whom it did not fire."""
+    lacks: str
+    """Why not, as far as record and bundle tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """What can be said of a decision."""
+
+    decision: Past
+    """The decision."""
+    title: str
+    """What its code means."""
+    page: str
+    """Where the docs say more."""
+    settles: str
+    """What the step that decided settles."""
+    policies: tuple[tuple[str, str, str], ...]
+    """Id, `file:line` and `@reason` of each policy that determined it; empty texts where nothing tells."""
+    source: str
+    """Text of the first of them; empty without the bundle that judged."""
+    permits: tuple[Closest, ...]
+    """Of an operation that nothing permits: what came closest, nearest first."""
+    would_permit: tuple[str, ...]
+    """What would permit it, the nearest first; empty where it was permitted."""
+    same_bundle: bool | None
+    """The bundle that was given is the one that judged; none: no bundle was given."""
+
+    def document(self) -> dict[str, Any]:
+        """Give it as JSON values.
+
+        Returns:
+            The document.
+        """
+        one = self.decision
+        return {
+            "decision_id": one.decision_id,
+            "timestamp": one.at,
+            "outcome": one.outcome,
+            "reason_code": one.code,
+            "enforced": one.enforced,
+            "meaning": self.title,
+            "page": self.page,
+            "message": one.message,
+            "step": one.step,
+            "step_settles": self.settles,
+            "step_up_kinds": list(one.kinds),
+            "next_action": one.next_action,
+            "retry": one.retry,
+            "operation": one.operation,
+            "asked": one.what if one.asked is not None else None,
+            "resource": one.resource,
+            "destination_class": one.destination_class,
+            "tier": one.tier,
+            "arguments": one.arguments,
+            "chain": [
+                {
+                    "kind": link.kind,
+                    "id": link.id,
+                    "roles": list(link.roles) if link.roles is not None else None,
+                    "claims": dict(link.claims),
+                }
+                for link in one.chain
+            ],
+            "enforcer": one.enforcer,
+            "surface": one.surface,
+            "node": one.node,
+            "trace_id": one.trace_id,
+            "bundle": {"name": one.bundle, "revision": one.revision, "digest": one.digest},
+            "same_bundle": self.same_bundle,
+            "policies": [
+                {"id": id_, "at": at, "reason": reason} for id_, at, reason in self.policies
+            ],
+            "closest_permits": [
+                {
+                    "id": permit.policy.id,
+                    "at": f"{permit.policy.file}:{permit.policy.line}",
+                    "principal": permit.principal,
+                    "head": permit.policy.principal,
+                    "lacks": permit.lacks,
+                }
+                for permit in self.permits
+            ],
+            "would_permit": list(self.would_permit),
+        }
+
+
+def explain(
+    decision: Past, plan: Plan | None, policies: Mapping[str, Policy], table: Sequence[Any] = ()
+) -> Why:
+    """Tell why a decision came out as it did.
+
+    Args:
+        decision: The decision.
+        plan: The bundle, if it is given.
+        policies: Its policies.
+        table: The reason codes; default: this version's.
+
+    Returns:
+        What can be said.
+    """
+    rows = {row["name"]: row for row in (table or reason_table())}
+    row = rows.get(decision.code, {})
+    places = dict(zip(decision.policies, decision.places, strict=False))
+    told = []
+    for id_ in decision.policies:
+        policy = policies.get(id_)
+        at = places.get(id_) or (f"{policy.file}:{policy.line}" if policy else "")
+        told.append((id_, at, policy.reason if policy else ""))
+    same = plan.digest == decision.digest if plan is not None else None
+    first = next((policies[id_] for id_ in decision.policies if id_ in policies), None)
+    permits: tuple[Closest, ...] = ()
+    if decision.code in _UNPERMITTED and plan is not None:
+        permits = _closest(decision, plan, policies)
+    return Why(
+        decision=decision,
+        title=str(row.get("title", "a code that this version does not know")),
+        page=f"{_PAGE}#{decision.code.lower()}" if row else "",
+        settles=STEPS.get(decision.step, ""),
+        policies=tuple(told),
+        source=first.text if first is not None and same else "",
+        permits=permits,
+        would_permit=tuple(_would_permit(decision, row, permits, given=plan is not None)),
+        same_bundle=same,
+    )
+
+
+def without_permit(decision: Past) -> tuple[Link, ...]:
+    """Find the principals that no permit fired for.
+
+    Args:
+        decision: A decision that nothing permits.
+
+    Returns:
+        Those whom the message names, else the whole chain.
+    """
+    named = [link for link in decision.chain if f'{link.kind}::"{link.id}"' in decision.message]
+    return tuple(named or decision.chain)
+
+
+def _closest(decision: Past, plan: Plan, policies: Mapping[str, Policy]) -> tuple[Closest, ...]:
+    slice_ = _slice(decision, plan)
+    found = []
+    for link in without_permit(decision):
+        for policy in policies.values():
+            if policy.effect != "permit":
+                continue
+            if policy.id not in slice_ if slice_ else not policy.speaks_of(decision.operation):
+                continue
+            rank, lacks = _lacks(policy, link)
+            found.append((rank, policy.id, Closest(policy, f'{link.kind}::"{link.id}"', lacks)))
+    found.sort(key=lambda one: (one[2].principal, one[0], one[1]))
+    return tuple(one for _, _, one in found[:_MOST])
+
+
+def _slice(decision: Past, plan: Plan) -> frozenset[str]:
+    """Ids of the policies that speak of the operation; empty where the bundle cannot say."""
+    agent = next((link.id for link in decision.chain if link.kind == "Agent"), None)
+    arguments = decision.arguments if isinstance(decision.arguments, dict) else {}
+    if agent is None:
+        return frozenset()
+    request = {"as": {"agent": agent}, "call": decision.operation, "input": arguments}
+    try:
+        judged = plan.eval(request, 0)
+    except BundleError:
+        return frozenset()
+    return frozenset(str(one.get("policy_id", "")) for one in judged.get("trace", ()))
+
+
+def _lacks(policy: Policy, link: Link) -> tuple[int, str]:
+    wanted, named = policy.roles(), policy.names()
+    holds = set(link.roles or ())
+    condition = "its condition does not hold"
+    if not wanted and not named:
+        return (0, condition) if policy.conditional else (1, "it is not for this principal")
+    if wanted and wanted & holds:
+        return 0, condition if policy.conditional else "it fires with the bundle that is given"
+    if link.id in named:
+        return 0, condition
+    roles = ", ".join(sorted(wanted)) or "none of its kind"
+    held = ", ".join(sorted(holds)) if holds else "no role"
+    if link.roles is None:
+        held = "roles that the record does not tell"
+    return 2, f"it is for {roles}; the principal holds {held}" if wanted else "it names another"
+
+
+def _would_permit(
+    decision: Past, row: Mapping[str, Any], permits: Sequence[Closest], *, given: bool
+) -> list[str]:
+    if decision.outcome == "PERMIT":
+        return []
+    found = [_NEAREST.get(decision.code, "")]
+    if decision.code in _UNPERMITTED:
+        found += _missing_permits(decision)
+        if not permits:
+            without = "no permit of the bundle speaks of this operation"
+            found.append(without if given else "--bundle FOLDER tells which permits came closest")
+    elif decision.outcome == "STEP_UP":
+        found.append(f"to show first: {', '.join(decision.kinds)}")
+    found.append(str(row.get("mend", "")))
+    system = decision.operation.partition(".")[0]
+    return [what.replace("SYSTEM", system) for what in found if what]
+
+
+def _missing_permits(decision: Past) -> list[str]:
+    found = []
+    for link in without_permit(decision):
+        roles = " or ".join(f'Role::"{role}"' for role in link.roles or ())
+        whom = f"for {roles}, which it holds" if roles else "for a role that the bundle gives it"
+        found.append(
+            f'a permit for {link.kind}::"{link.id}" on Action::"{decision.operation}", {whom}'
+        )
+    return found
