@@ -276,6 +276,21 @@ struct ExpectObject {
     /// For runs over a server: headers towards the upstream.
     #[expect(dead_code, reason = "compared over a server only")]
     upstream: Option<serde_json::Value>,
+    /// For runs over a server: how an MCP client is answered.
+    #[expect(dead_code, reason = "compared over a server only")]
+    answer: Option<AnswerWord>,
+}
+
+/// How an MCP client is answered.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum AnswerWord {
+    /// With the result of a tool.
+    Result,
+    /// With a JSON-RPC error.
+    Error,
+    /// As any HTTP client.
+    Http,
 }
 
 impl<'de> Deserialize<'de> for Expect {
@@ -696,10 +711,19 @@ impl Call<'_> {
                             reason: ReasonCode::NoRoute,
                             message: "no call".into(),
                             understood: true,
+                            mcp: None,
                         })
                     },
                     |http| judge.routes().resolve(&http.request(&http.headers())),
                 )?;
+                if routed.task.is_some() {
+                    return Err(RouteError {
+                        reason: ReasonCode::UnknownTask,
+                        message: "there are no tasks in this version".into(),
+                        understood: false,
+                        mcp: routed.mcp.map(Box::new),
+                    });
+                }
                 let listed = http.and_then(|h| h.extensions.get("authz.supported_obligations"));
                 let listed = listed.map_or("", String::as_str).split(',').map(str::trim);
                 obligations.extend(listed.filter(|o| !o.is_empty()).map(str::to_owned));

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::arguments::{tame, write_canonical};
 use crate::diagnostic::clip;
 use crate::json;
+use crate::mcp;
 use crate::model::{Model, Operation};
 use crate::source::{refuse_operation, refuse_system};
 
@@ -18,7 +19,7 @@ use crate::source::{refuse_operation, refuse_system};
 pub type Digest = [u8; 32];
 
 /// Names of operations that every MCP system has beside its tools.
-const BUILT_IN: [&str; 3] = ["mcp", "resources.read", "prompts.get"];
+const BUILT_IN: [&str; 3] = [mcp::OWN, mcp::READ, mcp::PROMPT];
 
 /// The tools of one MCP server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -149,6 +150,11 @@ pub fn operation_name(tool: &str) -> String {
     let spelled = |c: char| if c.is_ascii_alphanumeric() || "._-/".contains(c) { c } else { '_' };
     let name: String = tool.chars().map(spelled).collect();
     if name.starts_with(['.', '-', '/']) { format!("_{name}") } else { name }
+}
+
+/// Whether a name is that of an operation that every MCP system has beside its tools.
+pub(crate) fn is_built_in(name: &str) -> bool {
+    BUILT_IN.contains(&name)
 }
 
 /// Reads a server's tools as JSON, and gives what its catalog file says beside them, as JSON:

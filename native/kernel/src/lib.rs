@@ -12,6 +12,7 @@ pub mod diagnostic;
 mod evaluate;
 pub mod format;
 pub mod json;
+pub mod mcp;
 pub mod members;
 pub mod mode;
 pub mod model;

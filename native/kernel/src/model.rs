@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::catalog::Digest;
+use crate::catalog::{Digest, is_built_in};
 use crate::destinations::Destinations;
 use crate::diagnostic::Diagnostic;
 use crate::members::Members;
@@ -58,6 +58,8 @@ pub struct Model {
     pub show_reason: BTreeSet<String>,
     /// HTTP routes to operations.
     pub routes: RouteTable,
+    /// How a call at an MCP endpoint is refused.
+    pub deny_as: DenyAs,
     /// Whether denials are enforced.
     pub modes: Modes,
     /// The bundle's own test files, by path.
@@ -78,6 +80,13 @@ pub struct Index {
 }
 
 impl Model {
+    /// Whether an operation is one that every MCP system has beside its tools.
+    #[must_use]
+    pub fn is_built_in(&self, operation: &Operation) -> bool {
+        let kind = self.systems.get(&operation.system).map(|system| system.kind);
+        kind == Some(SystemKind::Mcp) && is_built_in(&operation.name)
+    }
+
     /// Builds the look-up tables anew from `roles` and `destinations`.
     ///
     /// `source::load` has done so; a model made or changed by hand has no roles and only the least trusted destination
@@ -135,6 +144,18 @@ pub enum SystemKind {
     Http,
     /// An MCP server.
     Mcp,
+}
+
+/// How a call at an MCP endpoint is refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DenyAs {
+    /// As the result of the tool, with `isError`.
+    #[default]
+    ToolResult,
+    /// As a JSON-RPC error.
+    JsonrpcError,
+    /// By the HTTP status.
+    Http,
 }
 
 /// A tool of an MCP server.

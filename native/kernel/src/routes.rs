@@ -8,10 +8,12 @@ mod reads;
 mod target;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use crate::json::{self, Value};
+use crate::mcp::{self, Endpoint, Envelope};
 use crate::model::{Declared, Location};
 use crate::reason::ReasonCode;
 
@@ -62,17 +64,23 @@ pub struct Routed {
     pub arguments: Vec<u8>,
     /// Index of the route in the order of files and lines.
     pub route: usize,
+    /// What came to an MCP endpoint; none where the route leads to an operation.
+    pub mcp: Option<Envelope>,
+    /// The task that the body names.
+    pub task: Option<String>,
 }
 
 /// Why a request asks for nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteError {
-    /// `NoRoute`, `AmbiguousRequest` or `BadInput`.
+    /// `NoRoute`, `AmbiguousRequest` or `BadInput`; at an MCP endpoint also `HeaderMismatch` or `UnknownOperation`.
     pub reason: ReasonCode,
     /// What happened: no values of the request.
     pub message: String,
     /// The request was read whole, in the only way it can be read, and asks for what no route provides.
     pub understood: bool,
+    /// What came to an MCP endpoint; none where no route matches, or one that leads to an operation.
+    pub mcp: Option<Box<Envelope>>,
 }
 
 /// A route as the bundle says it.
@@ -88,6 +96,9 @@ pub struct RouteSpec {
     pub headers: Vec<(Declared<String>, String)>,
     /// A known operation id.
     pub operation: String,
+    /// The MCP endpoint that it leads to, for every method that such a one has; then `method` and `arguments` count for
+    /// nothing, and `operation` takes no arguments that it needs.
+    pub mcp: Option<Arc<Endpoint>>,
     /// Argument name to where it comes from.
     pub arguments: Vec<(String, Declared<Source>)>,
     /// What is no argument.
@@ -141,7 +152,10 @@ struct Node {
 
 #[derive(Clone, Debug)]
 struct Route {
+    /// Index of what the bundle says.
+    spec: usize,
     operation: String,
+    mcp: Option<Arc<Endpoint>>,
     host: Option<String>,
     headers: Vec<(String, String)>,
     /// For each `{name}` segment in order: its position, and the argument that it fills.
@@ -192,17 +206,22 @@ struct JsonRule {
 
 fn ambiguous<T>(message: impl Into<String>) -> Result<T, RouteError> {
     let reason = ReasonCode::AmbiguousRequest;
-    Err(RouteError { reason, message: message.into(), understood: false })
+    Err(RouteError { reason, message: message.into(), understood: false, mcp: None })
 }
 
 /// Read, but not what the route provides for.
 fn bad<T>(message: impl Into<String>) -> Result<T, RouteError> {
-    Err(RouteError { reason: ReasonCode::BadInput, message: message.into(), understood: true })
+    Err(RouteError { understood: true, ..read(message) })
+}
+
+fn read(message: impl Into<String>) -> RouteError {
+    let reason = ReasonCode::BadInput;
+    RouteError { reason, message: message.into(), understood: false, mcp: None }
 }
 
 /// Not read, or not all of it.
 fn unread<T>(message: impl Into<String>) -> Result<T, RouteError> {
-    Err(RouteError { reason: ReasonCode::BadInput, message: message.into(), understood: false })
+    Err(read(message))
 }
 
 impl RouteTable {
@@ -228,11 +247,15 @@ impl RouteTable {
         self.overrides(request)?;
         let Some(index) = self.find(request, &target.segments)? else {
             let message = "no route matches the method, host, path and headers".to_owned();
-            return Err(RouteError { reason: ReasonCode::NoRoute, message, understood: true });
+            let reason = ReasonCode::NoRoute;
+            return Err(RouteError { reason, message, understood: true, mcp: None });
         };
         let Some(route) = self.routes.get(index) else {
             return ambiguous("the route table is inconsistent");
         };
+        if let Some(endpoint) = &route.mcp {
+            return route.message(endpoint, request, target.query);
+        }
         let mut arguments: Vec<(&str, Value)> = Vec::new();
         route.path_arguments(&target.segments, &mut arguments)?;
         route.query_arguments(target.query, &mut arguments)?;
@@ -241,7 +264,9 @@ impl RouteTable {
         Ok(Routed {
             operation: route.operation.clone(),
             arguments: write(&arguments),
-            route: index,
+            route: route.spec,
+            mcp: None,
+            task: None,
         })
     }
 
@@ -321,6 +346,26 @@ impl Route {
         Ok(true)
     }
 
+    /// What a request to the MCP endpoint asks for.
+    fn message(
+        &self,
+        endpoint: &Endpoint,
+        request: &HttpRequest<'_>,
+        query: Option<&str>,
+    ) -> Result<Routed, RouteError> {
+        let at_endpoint = |error: RouteError| RouteError {
+            mcp: Some(Box::new(endpoint.envelope(request.method))),
+            ..error
+        };
+        // Nothing of it is an argument: each member is ignored, or refused.
+        self.query_arguments(query, &mut Vec::new()).map_err(at_endpoint)?;
+        if request.method != "POST" {
+            no_body(request).map_err(at_endpoint)?;
+        }
+        let mcp::Call { operation, arguments, task, envelope } = endpoint.read(request)?;
+        Ok(Routed { operation, arguments, route: self.spec, mcp: Some(envelope), task })
+    }
+
     fn path_arguments<'a>(
         &'a self,
         segments: &[target::Segment<'_>],
@@ -388,17 +433,8 @@ impl Route {
         out: &mut Vec<(&'a str, Value)>,
     ) -> Result<(), RouteError> {
         match (&self.body, request.body) {
-            (BodyRule::Ignored, _) | (BodyRule::None, Body::Whole(b"")) => Ok(()),
-            (BodyRule::None, Body::Absent) => {
-                // Whether there is one is said by the headers alone.
-                let length = once(request.headers, "content-length")?;
-                let chunked = once(request.headers, "transfer-encoding")?;
-                match (length.map(str::trim), chunked) {
-                    (None | Some("0"), None) => Ok(()),
-                    _ => bad("the request has a body, but its route maps none"),
-                }
-            }
-            (BodyRule::None, _) => bad("the request has a body, but its route maps none"),
+            (BodyRule::Ignored, _) => Ok(()),
+            (BodyRule::None, _) => no_body(request),
             (BodyRule::Json(_), Body::Absent) => {
                 unread("the body was not sent along; let the proxy send it")
             }
@@ -482,7 +518,10 @@ impl Scalar {
 /// The value of a header that stands there at most once, and in no other spelling.
 ///
 /// CGI (RFC 3875 §4.1.18) and what follows it read `x_id` and `x-id` as one `HTTP_X_ID`.
-fn once<'a>(headers: &[(&str, &'a str)], name: &str) -> Result<Option<&'a str>, RouteError> {
+pub(crate) fn once<'a>(
+    headers: &[(&str, &'a str)],
+    name: &str,
+) -> Result<Option<&'a str>, RouteError> {
     let mut found = None;
     for (spelling, value) in headers.iter().filter(|(n, _)| is_spelling(n, name)) {
         if *spelling != name {
@@ -501,8 +540,25 @@ fn is_spelling(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().map(dashed).eq(b.bytes().map(dashed))
 }
 
+/// Refuses a body where none is expected.
+fn no_body(request: &HttpRequest<'_>) -> Result<(), RouteError> {
+    match request.body {
+        Body::Whole(b"") => Ok(()),
+        Body::Absent => {
+            // Whether there is one is said by the headers alone.
+            let length = once(request.headers, "content-length")?;
+            let chunked = once(request.headers, "transfer-encoding")?;
+            match (length.map(str::trim), chunked) {
+                (None | Some("0"), None) => Ok(()),
+                _ => bad("the request has a body, but its route maps none"),
+            }
+        }
+        _ => bad("the request has a body, but its route maps none"),
+    }
+}
+
 /// Refuses a body that its headers call something else than plain JSON.
-fn is_json(headers: &[(&str, &str)]) -> Result<(), RouteError> {
+pub(crate) fn is_json(headers: &[(&str, &str)]) -> Result<(), RouteError> {
     if let Some(kind) = once(headers, "content-type")? {
         let mut parts = kind.split(';').map(str::trim);
         let media = parts.next().unwrap_or_default().to_ascii_lowercase();

@@ -13,6 +13,8 @@ use crate::source::{deref, properties, required};
 
 /// Routes that may differ by host and headers only.
 const MOST_ALIKE: usize = 256;
+/// The methods of an MCP endpoint.
+const OF_MCP: [&str; 3] = ["POST", "GET", "DELETE"];
 
 enum Piece<'a> {
     Literal(&'a str),
@@ -30,40 +32,58 @@ impl RouteTable {
     ) -> Self {
         let mut table = Self::default();
         let mut places: Vec<Location> = Vec::new();
-        for spec in &specs {
+        for (index, spec) in specs.iter().enumerate() {
             let by_id = operations.binary_search_by(|o| o.id.as_str().cmp(&spec.operation));
             let Some(operation) = by_id.ok().and_then(|i| operations.get(i)) else {
                 found.error(&spec.at, format!("unknown operation `{}`", clip(&spec.operation)), "");
                 continue;
             };
             let Some(pieces) = pieces(&spec.path, found) else { continue };
-            let Some(route) = route(spec, &pieces, operation, found) else { continue };
+            let Some(route) = route(index, spec, &pieces, operation, found) else { continue };
             if !is_method(&spec.method.value) {
                 let what = format!("`{}` is no method", clip(&spec.method.value));
                 found.error(&spec.method.at, what, "Write it in upper case: GET, POST, …");
                 continue;
             }
-            if let Some(other) = table.meets(&spec.method.value, &pieces, &route) {
-                let first = places.get(other).cloned().unwrap_or_default();
-                let what = format!(
-                    "`{} {}` matches requests that the route in {}:{} matches too",
-                    spec.method.value,
-                    clip(&spec.path.value),
-                    first.file,
-                    first.line
-                );
-                let mend = "Make the paths differ in a literal segment, or tell them apart by host or `headers`.";
-                found.error(&spec.at, what, mend);
-                continue;
-            }
-            if table.insert(&spec.method.value, &pieces, route) {
-                places.push(spec.at.clone());
-            } else {
-                let what = format!("more than {MOST_ALIKE} routes of one path");
-                found.error(&spec.at, what, "Use other paths.");
+            let methods = match spec.mcp {
+                Some(_) => &OF_MCP[..],
+                None => &[spec.method.value.as_str()],
+            };
+            for method in methods {
+                if let Err((what, mend)) = table.add(method, spec, &pieces, &route, &mut places) {
+                    found.error(&spec.at, what, mend);
+                    break;
+                }
             }
         }
         table
+    }
+
+    /// Adds a route for one method, or says why it cannot stand.
+    fn add(
+        &mut self,
+        method: &str,
+        spec: &RouteSpec,
+        pieces: &[Piece<'_>],
+        route: &Route,
+        places: &mut Vec<Location>,
+    ) -> Result<(), (String, &'static str)> {
+        if let Some(other) = self.meets(method, pieces, route) {
+            let first = places.get(other).cloned().unwrap_or_default();
+            let what = format!(
+                "`{method} {}` matches requests that the route in {}:{} matches too",
+                clip(&spec.path.value),
+                first.file,
+                first.line
+            );
+            let mend = "Make the paths differ in a literal segment, or tell them apart by host or `headers`.";
+            return Err((what, mend));
+        }
+        if !self.insert(method, pieces, route.clone()) {
+            return Err((format!("more than {MOST_ALIKE} routes of one path"), "Use other paths."));
+        }
+        places.push(spec.at.clone());
+        Ok(())
     }
 
     /// A route that some request matches together with the new one.
@@ -191,6 +211,7 @@ fn pieces<'a>(path: &'a Declared<String>, found: &mut Diagnostics) -> Option<Vec
 }
 
 fn route(
+    index: usize,
     spec: &RouteSpec,
     pieces: &[Piece<'_>],
     operation: &Operation,
@@ -349,7 +370,9 @@ fn route(
         None => BodyRule::None,
     };
     Some(Route {
+        spec: index,
         operation: operation.id.clone(),
+        mcp: spec.mcp.clone(),
         host: spec.host.as_ref().map(|h| h.value.clone()),
         headers,
         path: positions.iter().map(|(i, name)| (*i, path.remove(name).flatten())).collect(),

@@ -1,6 +1,7 @@
 //! Which headers decide what a request is.
 
 use super::{OVERRIDES, RouteTable};
+use crate::mcp::READ_HEADERS;
 
 /// Headers that say what a body is.
 const OF_BODY: [&str; 5] =
@@ -11,7 +12,9 @@ impl RouteTable {
     pub fn read_headers(&self) -> impl Iterator<Item = &str> {
         let of_routes = self.routes.iter().flat_map(|route| {
             let conditions = route.headers.iter().map(|(name, _)| name.as_str());
-            conditions.chain(route.header_arguments.iter().map(|(name, ..)| name.as_str()))
+            let arguments = route.header_arguments.iter().map(|(name, ..)| name.as_str());
+            let of_messages = route.mcp.iter().flat_map(|_| READ_HEADERS);
+            conditions.chain(arguments).chain(of_messages)
         });
         OVERRIDES.iter().chain(OF_BODY.iter()).copied().chain(of_routes)
     }
@@ -27,6 +30,7 @@ impl RouteTable {
             || self.routes.iter().any(|route| {
                 route.headers.iter().any(|(wanted, _)| wanted == name)
                     || route.header_arguments.iter().any(|(header, ..)| header == name)
+                    || (route.mcp.is_some() && READ_HEADERS.contains(&name))
             })
     }
 }

@@ -43,6 +43,7 @@ fn spec(
         path: said(path.to_owned(), line),
         headers: Vec::new(),
         operation: operation.to_owned(),
+        mcp: None,
         arguments: arguments
             .iter()
             .map(|(n, s)| ((*n).to_owned(), said(s.clone(), line)))

@@ -1,21 +1,23 @@
 //! Joins what the files say into one model, and refuses what does not fit together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::mcp::{self, McpFile};
+use super::mcp::{McpFile, Pins};
 use super::types::{
-    AgentMembers, ApprovalWord, CollectionEntry, DestinationEntry, Facts, IgnoreEntry, LabelWord,
-    Manifest, ModeEntry, RouteEntry, SourceEntry, SubjectRule, SystemEntry, SystemWord, TasksWord,
-    TierEntry,
+    AgentMembers, ApprovalWord, CollectionEntry, DenyWord, DestinationEntry, Facts, IgnoreEntry,
+    LabelWord, Manifest, ModeEntry, RouteEntry, SourceEntry, SubjectRule, SystemEntry, SystemWord,
+    TasksWord, TierEntry,
 };
 use super::yaml::{At, Entries, Many};
 use super::{classify, ids, mode};
 use crate::destinations::speaks_of;
 use crate::diagnostic::{Diagnostics, clip, unknown};
+use crate::mcp::{self, Endpoint};
 use crate::model::{
-    Approval, ClaimTest, Collection, Declared, DestinationClass, DestinationKind, LabelKind,
-    Location, Model, Operation, ResourcePattern, SubjectMatch, System, SystemKind, Tier,
+    Approval, ClaimTest, Collection, Declared, DenyAs, DestinationClass, DestinationKind,
+    LabelKind, Location, Model, Operation, ResourcePattern, SubjectMatch, System, SystemKind, Tier,
     TierRequirements,
 };
 use crate::pattern::Glob;
@@ -79,7 +81,11 @@ pub(super) fn manifest(
     build.later(file, "sequence", said.sequence.as_ref());
     build.later(file, "taskless_tier", said.taskless_tier.as_ref());
     build.later(file, "implicit_tasks", said.implicit_tasks.as_ref());
-    build.later(file, "mcp", said.mcp.as_ref());
+    build.model.deny_as = match said.mcp.and_then(|mcp| mcp.deny_as) {
+        None | Some(DenyWord::ToolResult) => DenyAs::ToolResult,
+        Some(DenyWord::JsonrpcError) => DenyAs::JsonrpcError,
+        Some(DenyWord::Http) => DenyAs::Http,
+    };
     said.show_reason.0.into_iter().map(|s| (s.value, s.at.within(file))).collect()
 }
 
@@ -118,7 +124,7 @@ pub(super) fn facts(
     for (file, said) in catalogs {
         build.mcp(file, said);
     }
-    let mut pins = mcp::Pins::new();
+    let mut pins = Pins::new();
     for (file, facts) in &files {
         build.catalog(file, &facts.catalog);
         build.accepted(file, &facts.accepted, &mut pins);
@@ -532,6 +538,42 @@ impl Build<'_> {
         }
     }
 
+    /// Where a route leads; none where an error was found.
+    fn leads(&mut self, file: &str, at: &Location, route: &RouteEntry) -> Option<Leads> {
+        let (method, operation) = match (&route.method, &route.operation, &route.mcp) {
+            (Some(method), Some(operation), None) => (method, operation),
+            (None, None, Some(system)) if route.arguments.0.is_empty() => {
+                for ignore in &route.ignore {
+                    if matches!(ignore.value, IgnoreEntry::Json(_) | IgnoreEntry::Body) {
+                        let what = "the body of an MCP endpoint is its message";
+                        self.found.error(&ignore.at.within(file), what, "Remove it.");
+                    }
+                }
+                return Some(Leads {
+                    method: Declared { value: "POST".to_owned(), at: at.clone() },
+                    operation: format!("{}.{}", system.value, mcp::OWN),
+                    mcp: Some(self.endpoint(system, file)?),
+                });
+            }
+            _ => {
+                let what = "a route has `method` and `operation`, or `mcp` and no `arguments`";
+                let mend =
+                    "Write `{method: GET, path: …, operation: …}` or `{path: …, mcp: system}`.";
+                self.found.error(at, what, mend);
+                return None;
+            }
+        };
+        let known = self.model.operations.binary_search_by(|o| o.id.cmp(&operation.value));
+        if known.is_err() && !self.model.splits.contains_key(&operation.value) {
+            let names = self.model.operations.iter().map(|o| (o.id.as_str(), Some(&o.at)));
+            let (what, mend) = unknown("operation", &operation.value, names);
+            self.found.error(&operation.at.within(file), what, mend);
+            return None;
+        }
+        let method = Declared { value: method.value.clone(), at: method.at.within(file) };
+        Some(Leads { method, operation: operation.value.clone(), mcp: None })
+    }
+
     fn routes(&mut self, files: Vec<(&str, Vec<At<RouteEntry>>)>) {
         let mut specs = Vec::new();
         for (file, routes) in files {
@@ -539,22 +581,16 @@ impl Build<'_> {
                 let (at, route) = (route.at.within(file), route.value);
                 self.later(file, "forward", route.forward.as_ref());
                 let place = |at: super::Mark| at.within(file);
-                let known =
-                    self.model.operations.binary_search_by(|o| o.id.cmp(&route.operation.value));
-                if known.is_err() && !self.model.splits.contains_key(&route.operation.value) {
-                    let names = self.model.operations.iter().map(|o| (o.id.as_str(), Some(&o.at)));
-                    let (what, mend) = unknown("operation", &route.operation.value, names);
-                    self.found.error(&place(route.operation.at), what, mend);
-                    continue;
-                }
+                let Some(leads) = self.leads(file, &at, &route) else { continue };
                 specs.push(RouteSpec {
                     host: route.host.map(|h| Declared { at: place(h.at), value: h.value }),
-                    method: Declared { at: place(route.method.at), value: route.method.value },
+                    method: leads.method,
                     path: Declared { at: place(route.path.at), value: route.path.value },
                     headers: (route.headers.0.into_iter())
                         .map(|(n, v)| (Declared { at: place(n.at), value: n.value }, v.value))
                         .collect(),
-                    operation: route.operation.value,
+                    operation: leads.operation,
+                    mcp: leads.mcp,
                     arguments: (route.arguments.0.into_iter())
                         .map(|(name, from)| {
                             let at = place(name.at);
@@ -582,6 +618,13 @@ impl Build<'_> {
         named.sort_by(|a, b| a.id.cmp(&b.id));
         self.model.routes = RouteTable::compile(specs, &named, self.found);
     }
+}
+
+/// Where a route leads.
+struct Leads {
+    method: Declared<String>,
+    operation: String,
+    mcp: Option<Arc<Endpoint>>,
 }
 
 /// What a tier requires where the bundle says nothing.

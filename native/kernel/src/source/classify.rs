@@ -119,9 +119,16 @@ pub(super) fn apply(build: &mut Build<'_>, files: &[(&str, Vec<At<ClassifyRule>>
     let mut operations = std::mem::take(&mut build.model.operations);
     let mut cases: Vec<Operation> = Vec::new();
     for operation in &mut operations {
+        let built_in = build.model.is_built_in(operation);
+        if let Some(rule) = exact.get(operation.id.as_str()).filter(|_| operation.reviewed) {
+            let what = format!("`{}` has its meaning from the protocol", operation.id);
+            build.found.error(&rule.at, what, "Remove the rule.");
+            continue;
+        }
         let mut chosen: Option<&Rule<'_>> = None;
         for (rule, seen) in globs.iter().zip(matched.iter_mut()) {
-            if !rule.glob.matches(&operation.id) {
+            // Whoever writes a glob thinks of tools.
+            if built_in || !rule.glob.matches(&operation.id) {
                 continue;
             }
             seen.0 = true;

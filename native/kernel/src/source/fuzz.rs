@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::json;
+use crate::mcp::{Endpoint, Kind};
 use crate::model::DestinationKind;
 use crate::routes::{Body, HttpRequest};
 
@@ -41,6 +42,38 @@ pub fn request(bytes: &[u8], table: &crate::routes::RouteTable) {
     if let Ok(routed) = routed {
         let arguments = json::parse(&routed.arguments, json::Limits::default());
         assert!(matches!(arguments, Ok(json::Value::Object(_))), "arguments are no JSON object");
+    }
+}
+
+/// Reads the bytes as a request to an MCP endpoint: headers up to an empty line, and the message. A tool that is called must
+/// be the one that a reader who knows only JSON finds.
+pub fn message(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (head, body) = text.split_once("\n\n").unwrap_or(("", &text));
+    let mut headers: Vec<(&str, &str)> =
+        head.lines().filter_map(|line| line.split_once(": ")).collect();
+    if headers.is_empty() {
+        headers.push(("mcp-protocol-version", "2025-11-25"));
+    }
+    let endpoint = Endpoint {
+        system: "wiki".to_owned(),
+        tools: BTreeMap::from([("read".to_owned(), "wiki.read".to_owned())]),
+    };
+    for method in ["POST", "GET"] {
+        let body = Body::Whole(body.as_bytes());
+        let request = HttpRequest { method, host: "", path: "/mcp", headers: &headers, body };
+        let Ok(call) = endpoint.read(&request) else { continue };
+        let arguments = json::parse(&call.arguments, json::Limits::default());
+        assert!(matches!(arguments, Ok(json::Value::Object(_))), "arguments are no JSON object");
+        if call.envelope.kind == Kind::ToolCall {
+            let Body::Whole(bytes) = request.body else { continue };
+            let plain: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+            assert_eq!(
+                Some("read"),
+                plain.pointer("/params/name").and_then(|n| n.as_str()),
+                "another tool is called"
+            );
+        }
     }
 }
 

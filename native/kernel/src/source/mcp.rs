@@ -1,9 +1,11 @@
 //! Catalogs of MCP servers: `catalog/<system>.mcp.yaml`, generated from `tools/list` and pinned by digest.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::build::Build;
 use super::ids;
@@ -11,8 +13,9 @@ use super::types::SystemEntry;
 use super::yaml::{At, Entries};
 use crate::arguments::tame;
 use crate::catalog::{Digest, Implementation, Server, Tool, parse_digest};
-use crate::diagnostic::clip;
-use crate::model::{self, Location, Operation, System, SystemKind, Tier};
+use crate::diagnostic::{clip, unknown};
+use crate::mcp::{self, Endpoint};
+use crate::model::{self, Effect, Location, Operation, System, SystemKind, Tier};
 
 /// What the name of such a file ends with.
 const ENDING: &str = ".mcp.yaml";
@@ -145,7 +148,54 @@ impl Build<'_> {
             });
             tools.insert(tool.name, model::Tool { operation: id, digest: found, accepted: None });
         }
+        self.built_in(&system, &at);
         self.model.tools.insert(system, tools);
+    }
+
+    /// The operations that every MCP server has. What it does with the protocol itself is known; what its resources and
+    /// prompts are, a rule has to say.
+    fn built_in(&mut self, system: &str, at: &Location) {
+        let text = json!({"type": "string"});
+        let texts = json!({"type": "object", "additionalProperties": text});
+        for (name, properties, required) in [
+            (mcp::OWN, json!({"method": text}), json!([])),
+            (mcp::READ, json!({"uri": text}), json!(["uri"])),
+            (mcp::PROMPT, json!({"name": text, "arguments": texts}), json!(["name"])),
+        ] {
+            let is_own = name == mcp::OWN;
+            self.model.operations.push(Operation {
+                id: format!("{system}.{name}"),
+                system: system.to_owned(),
+                name: name.to_owned(),
+                effects: if is_own { BTreeSet::from([Effect::Read]) } else { BTreeSet::new() },
+                tier: if is_own { Tier::Low } else { Tier::Critical },
+                reviewed: is_own,
+                drifted: false,
+                yields: Default::default(),
+                resource: None,
+                destination: None,
+                input: json!({"type": "object", "properties": properties, "required": required}),
+                abortable: false,
+                at: at.clone(),
+            });
+        }
+    }
+
+    /// The endpoint of a system, for its routes.
+    pub(super) fn endpoint(&mut self, system: &At<String>, file: &str) -> Option<Arc<Endpoint>> {
+        if let Some(tools) = self.model.tools.get(&system.value) {
+            let tools = tools.iter().map(|(name, tool)| (name.clone(), tool.operation.clone()));
+            let system = system.value.clone();
+            return Some(Arc::new(Endpoint { system, tools: tools.collect() }));
+        }
+        let declared = self.model.systems.iter().filter(|(_, s)| s.kind == SystemKind::Mcp);
+        let (what, mend) = unknown(
+            "MCP system",
+            &system.value,
+            declared.map(|(name, system)| (name.as_str(), Some(&system.at))),
+        );
+        self.found.error(&system.at.within(file), what, mend);
+        None
     }
 
     fn edited(&mut self, at: &Location, system: &str) {
@@ -216,7 +266,9 @@ impl Build<'_> {
     /// Says of each system how many of its operations are refused until somebody looks at them.
     pub(super) fn worklist(&mut self) {
         for (id, system) in &self.model.systems {
-            let of_system = self.model.operations.iter().filter(|o| o.system == *id);
+            // Those that it has anyway wait for a rule only where somebody wants them.
+            let tools = |o: &&Operation| o.system == *id && !self.model.is_built_in(o);
+            let of_system = self.model.operations.iter().filter(tools);
             let all = of_system.clone().count();
             let unreviewed = of_system.clone().filter(|o| !o.reviewed).count();
             let drifted = of_system.filter(|o| o.reviewed && o.drifted).count();

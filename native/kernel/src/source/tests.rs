@@ -229,6 +229,14 @@ fn each_fault_of_a_key_has_its_message() {
             "x.yaml:1:46: `untrusted` is a trust label. A clearance lists confidentiality labels.",
         ),
         (
+            "routes: [{path: /x, operation: crm.get}]",
+            "x.yaml:1:10: a route has `method` and `operation`, or `mcp` and no `arguments`. Write `{method: GET, path: …, operation: …}` or `{path: …, mcp: system}`.",
+        ),
+        (
+            "routes: [{path: /mcp, mcp: crm}]",
+            "x.yaml:1:28: unknown MCP system `crm`. No MCP system is declared.",
+        ),
+        (
             "tiers: {hihg: {}}",
             "x.yaml:1:9: unknown tier `hihg`; declared: high, low, standard, critical. Did you mean `high`?",
         ),
@@ -275,8 +283,8 @@ fn each_fault_of_a_file_has_its_message() {
             "bundle.yaml:1:21: `sequence` is not in this version. Remove it.",
         ),
         (
-            "{name: a, tasks: optional, mcp: {}}",
-            "bundle.yaml:1:33: `mcp` is not in this version. Remove it.",
+            "{name: a, tasks: optional, mcp: {deny_as: tool_reslut}}",
+            "bundle.yaml:1:43: unknown value `tool_reslut`; known: tool_result, jsonrpc_error, http. Did you mean `tool_result`?",
         ),
         (
             "{name: a, tasks: optional, implicit_tasks: {}}",
@@ -429,7 +437,7 @@ fn the_corpus_and_what_resembles_it_never_panic() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let table = crate::routes::RouteTable::default();
     let mut count = 0;
-    for folder in ["bundle", "route", "case"] {
+    for folder in ["bundle", "route", "case", "mcp"] {
         let entries = std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
         for bytes in entries.filter_map(|entry| std::fs::read(entry.path()).ok()) {
             count += 1;
@@ -449,10 +457,11 @@ fn the_corpus_and_what_resembles_it_never_panic() {
                     fuzz::bundle_file(text);
                     fuzz::json_text(text);
                     fuzz::request(text, &table);
+                    fuzz::message(text);
                     fuzz::destination(text);
                 }
             }
         }
     }
-    assert!(count >= 6, "the corpus is gone");
+    assert!(count >= 14, "the corpus is gone");
 }

@@ -23,11 +23,31 @@ pub(crate) struct Manifest {
     pub(crate) taskless_tier: Option<At<Later>>,
     /// Not in this version.
     pub(crate) implicit_tasks: Option<At<Later>>,
-    /// Not in this version.
-    pub(crate) mcp: Option<At<Later>>,
+    /// How calls at MCP endpoints are refused.
+    pub(crate) mcp: Option<McpEntry>,
     /// Systems whose denials may show a policy's `@reason` to the agent.
     #[serde(default)]
     pub(crate) show_reason: Many<At<String>>,
+}
+
+/// How calls at MCP endpoints are refused.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct McpEntry {
+    /// What a refused `tools/call` is answered with; default `tool_result`.
+    pub(crate) deny_as: Option<DenyWord>,
+}
+
+/// What a refused `tools/call` is answered with.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum DenyWord {
+    /// HTTP 200 and a result with `isError`, which the model reads.
+    ToolResult,
+    /// HTTP 200 and a JSON-RPC error, which the client reads.
+    JsonrpcError,
+    /// The HTTP status of the reason; many clients then end their session.
+    Http,
 }
 
 /// Whether every operation needs a task.
@@ -472,14 +492,16 @@ pub(crate) struct RouteEntry {
     /// `host` or `host:port`; without a port any port, without it any host.
     pub(crate) host: Option<At<String>>,
     /// The method, upper case.
-    pub(crate) method: At<String>,
+    pub(crate) method: Option<At<String>>,
     /// The path: literal segments and `{name}` segments.
     pub(crate) path: At<String>,
     /// Headers that must be there once, with exactly this value.
     #[serde(default)]
     pub(crate) headers: Entries<At<String>>,
     /// The operation.
-    pub(crate) operation: At<String>,
+    pub(crate) operation: Option<At<String>>,
+    /// Instead of method, operation and arguments: the system whose MCP endpoint (streamable HTTP) this is.
+    pub(crate) mcp: Option<At<String>>,
     /// Where each of its arguments comes from.
     #[serde(default)]
     pub(crate) arguments: Entries<At<SourceEntry>>,

@@ -6,8 +6,9 @@ use std::path::Path;
 use authz_kernel::arguments::{ArgumentSchema, ArgumentType, tame};
 use authz_kernel::catalog::{Implementation, Server, Tool, digest_text};
 use authz_kernel::decision::{Outcome, ReasonCode};
-use authz_kernel::model::{Model, SystemKind};
+use authz_kernel::model::{Model, SystemKind, Tier};
 use authz_kernel::plan::Plan;
+use authz_kernel::routes::{Body, HttpRequest};
 use authz_kernel::source;
 use serde_json::{Value, json};
 
@@ -73,6 +74,13 @@ fn warnings(plan: &Plan) -> Vec<String> {
 
 fn pin(tool: &Tool) -> String {
     digest_text(&tool.digest())
+}
+
+/// What is wrong with a bundle, without what is only odd.
+fn errors(server: &Server, facts: &str) -> String {
+    let found = load(server, facts).err().unwrap_or_default();
+    let lines: Vec<&str> = found.lines().filter(|line| !line.contains(": warning: ")).collect();
+    lines.join("\n")
 }
 
 const READ: &str = "classify: [{match: wiki.read, effects: [read]}]\n";
@@ -219,7 +227,7 @@ fn every_tool_of_the_real_servers_is_taken() {
         let mut server = server(tools.collect());
         server.system = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let plan = plan(&server, "");
-        assert_eq!(server.tools.len(), plan.operations().len());
+        assert_eq!(server.tools.len() + 3, plan.operations().len());
         let opened: Vec<String> =
             warnings(&plan).into_iter().filter(|w| !w.contains("not reviewed")).collect();
         assert!(opened.is_empty(), "{}: {opened:#?}", server.system);
@@ -313,4 +321,106 @@ fn a_union_at_the_root_is_still_checked() {
     for bad in [&br#"{"n": "b"}"#[..], br#"{"to": "a", "id": 1}"#, br#"{"id": 1, "n": "b"}"#] {
         assert!(schema.read(bad).is_err(), "{}", String::from_utf8_lossy(bad));
     }
+}
+
+const ENDPOINT: &str = "routes: [{host: wiki.example, path: /mcp, mcp: wiki}]\n";
+
+fn post<'a>(headers: &'a [(&'a str, &'a str)], body: &'a str) -> HttpRequest<'a> {
+    let body = Body::Whole(body.as_bytes());
+    HttpRequest { method: "POST", host: "wiki.example", path: "/mcp", headers, body }
+}
+
+#[test]
+fn a_route_leads_to_an_endpoint_by_every_method_that_it_has() {
+    let server = server(vec![tool("read page", "", page(json!({})))]);
+    let plan = plan(&server, ENDPOINT);
+    let version = [("mcp-protocol-version", "2025-11-25")];
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read page"}}"#;
+    let routed = plan.routes().resolve(&post(&version, call)).unwrap();
+    assert_eq!(
+        ("wiki.read_page", &b"{}"[..], 0),
+        (&*routed.operation, &*routed.arguments, routed.route)
+    );
+    for method in ["GET", "DELETE"] {
+        let request = HttpRequest { method, body: Body::Whole(b""), ..post(&version, "") };
+        let routed = plan.routes().resolve(&request).unwrap();
+        let arguments = format!(r#"{{"method":"{method}"}}"#);
+        assert_eq!(("wiki.mcp", arguments.as_bytes()), (&*routed.operation, &*routed.arguments));
+    }
+    let refused = |request: &HttpRequest<'_>| plan.routes().resolve(request).unwrap_err().reason;
+    let put = HttpRequest { method: "PUT", ..post(&version, call) };
+    assert_eq!(ReasonCode::NoRoute, refused(&put));
+    assert_eq!(
+        ReasonCode::BadInput,
+        refused(&HttpRequest { path: "/mcp?a=b", ..post(&version, call) })
+    );
+    assert_eq!(
+        ReasonCode::NoRoute,
+        refused(&HttpRequest { path: "/mcp/", ..post(&version, call) })
+    );
+    for name in ["mcp-method", "mcp-name", "mcp-protocol-version"] {
+        assert!(plan.routes().reads_header(name), "{name}");
+        assert!(plan.routes().read_headers().any(|read| read == name), "{name}");
+    }
+}
+
+#[test]
+fn an_endpoint_meets_other_routes_as_any_route_does() {
+    let server = server(vec![tool("read", "", page(json!({})))]);
+    for (routes, message) in [
+        (
+            "routes: [{path: /mcp, mcp: wiki}, {host: wiki.example, path: /mcp, mcp: wiki}]",
+            "facts.yaml:5:35: `POST /mcp` matches requests that the route in facts.yaml:5 matches too. Make the paths differ in a literal segment, or tell them apart by host or `headers`.",
+        ),
+        (
+            "routes: [{path: /mcp, mcp: wiki}, {method: GET, path: '/{p}', operation: wiki.mcp, ignore: [{path: p}]}]",
+            "facts.yaml:5:35: `GET /{p}` matches requests that the route in facts.yaml:5 matches too. Make the paths differ in a literal segment, or tell them apart by host or `headers`.",
+        ),
+        (
+            "routes: [{path: '/{tenant}/mcp', mcp: wiki}]",
+            "facts.yaml:5:17: `{tenant}` of the path is no argument. Map it, or add `{path: tenant}` to `ignore`.",
+        ),
+        (
+            "routes: [{path: /mcp, mcp: wiki, ignore: [body]}]",
+            "facts.yaml:5:43: the body of an MCP endpoint is its message. Remove it.",
+        ),
+        (
+            "routes: [{path: /mcp, mcp: wikki}]",
+            "facts.yaml:5:28: unknown MCP system `wikki`; declared: wiki (catalog/wiki.mcp.yaml:1). Did you mean `wiki`?",
+        ),
+        (
+            "routes: [{method: POST, path: /mcp, mcp: wiki}]",
+            "facts.yaml:5:10: a route has `method` and `operation`, or `mcp` and no `arguments`. Write `{method: GET, path: …, operation: …}` or `{path: …, mcp: system}`.",
+        ),
+    ] {
+        assert_eq!(message, errors(&server, routes), "{routes}");
+    }
+    let two = "routes: [{host: a.example, path: /mcp, mcp: wiki}, {host: b.example, path: /mcp, mcp: wiki}]";
+    assert_eq!(None, load(&server, two).err());
+}
+
+#[test]
+fn what_every_server_has_is_named_by_its_exact_id_or_not_at_all() {
+    let server = server(vec![tool("read", "", page(json!({})))]);
+    let accepted = format!("accepted: {{wiki.read: '{}'}}\n", pin(&server.tools[0]));
+    let glob = format!("{accepted}classify: [{{match: 'wiki.*', effects: [write]}}]\n");
+    let plan = plan(&server, &glob);
+    assert_eq!(Vec::<String>::new(), warnings(&plan), "they wait for nobody");
+    let own = ask(&plan, "wiki.mcp", r#"{"method":"ping"}"#);
+    assert_eq!((ReasonCode::Permitted, Some(Tier::Low)), (own.reason, own.tier));
+    for (operation, arguments) in
+        [("wiki.resources.read", r#"{"uri":"a:b"}"#), ("wiki.prompts.get", r#"{"name":"a"}"#)]
+    {
+        assert_eq!(ReasonCode::UnreviewedOperation, ask(&plan, operation, arguments).reason);
+    }
+    let exact = format!(
+        "{accepted}classify: [{{match: wiki.read, effects: [read]}}, {{match: wiki.resources.read, effects: [read]}}]"
+    );
+    let plan = self::plan(&server, &exact);
+    let read = ask(&plan, "wiki.resources.read", r#"{"uri":"a:b"}"#);
+    assert_eq!((ReasonCode::Permitted, Some(Tier::Standard)), (read.reason, read.tier));
+    assert_eq!(
+        "facts.yaml:5:20: `wiki.mcp` has its meaning from the protocol. Remove the rule.",
+        errors(&server, "classify: [{match: wiki.mcp, effects: [read]}]")
+    );
 }

@@ -1,0 +1,253 @@
+//! What an HTTP request to an MCP endpoint asks for: streamable HTTP, revisions 2025-06-18 to 2026-07-28.
+//!
+//! One POST is one JSON-RPC message, read once and strictly. What the message says is what is judged; headers that repeat
+//! it must agree, since whoever stands between may go by either.
+
+mod headers;
+mod message;
+
+use std::collections::BTreeMap;
+
+use crate::json;
+use crate::reason::ReasonCode;
+use crate::routes::{Body, HttpRequest, RouteError, is_json};
+
+pub(crate) use headers::READ as READ_HEADERS;
+pub use headers::VERSIONS;
+
+use message::Message;
+
+/// The operation of everything that is neither a tool nor a resource nor a prompt, after `<system>.`.
+pub(crate) const OWN: &str = "mcp";
+/// The operation of `resources/read`.
+pub(crate) const READ: &str = "resources.read";
+/// The operation of `prompts/get`.
+pub(crate) const PROMPT: &str = "prompts.get";
+/// What the operation [`OWN`] is told of a message that answers a request of the server's.
+const RESPONSE: &str = "response";
+/// The member of `_meta` that names a task.
+const TASK: &str = "dev.authz/task";
+/// Bytes of the name of a task.
+const LONGEST_TASK: usize = 256;
+
+/// Where an MCP server is served.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The system.
+    pub system: String,
+    /// The operation of each tool, by the name that the server gives it.
+    pub tools: BTreeMap<String, String>,
+}
+
+/// A message as far as its answer depends on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// The system whose endpoint it came to.
+    pub system: String,
+    /// What kind of message it is.
+    pub kind: Kind,
+    /// The id of a request; none for other messages.
+    pub id: Option<Id>,
+    /// The revision that the request says it follows, if it is one of [`VERSIONS`].
+    pub version: Option<&'static str>,
+    /// The request follows a revision that is none of [`VERSIONS`].
+    pub unsupported: bool,
+}
+
+/// What kind of message a request to an endpoint brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A `POST` that was not read as one message.
+    Unread,
+    /// `tools/call`.
+    ToolCall,
+    /// Any other request.
+    Request,
+    /// A notification: nobody waits for an answer.
+    Notification,
+    /// The answer to a request of the server's.
+    Response,
+    /// `GET`, which opens the server's stream, or `DELETE`, which ends the session.
+    Session,
+}
+
+/// The id of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Id {
+    /// A text.
+    Text(String),
+    /// An integer within ±2⁵³.
+    Number(i64),
+}
+
+/// What a request to an endpoint asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) operation: String,
+    pub(crate) arguments: Vec<u8>,
+    /// The task that `_meta` names.
+    pub(crate) task: Option<String>,
+    pub(crate) envelope: Envelope,
+}
+
+/// Why a message asks for nothing.
+#[derive(Debug)]
+struct Fault {
+    reason: ReasonCode,
+    message: String,
+    understood: bool,
+}
+
+impl Fault {
+    /// The message was not read, or could be read in another way.
+    fn unread(message: impl Into<String>) -> Self {
+        Self { reason: ReasonCode::BadInput, message: message.into(), understood: false }
+    }
+
+    /// The message was read, and asks for what no endpoint provides.
+    fn bad(message: impl Into<String>) -> Self {
+        Self { understood: true, ..Self::unread(message) }
+    }
+
+    fn mismatch(message: impl Into<String>) -> Self {
+        Self { reason: ReasonCode::HeaderMismatch, ..Self::unread(message) }
+    }
+
+    fn ambiguous(message: impl Into<String>) -> Self {
+        Self { reason: ReasonCode::AmbiguousRequest, ..Self::unread(message) }
+    }
+
+    fn unknown(message: impl Into<String>) -> Self {
+        Self { reason: ReasonCode::UnknownOperation, ..Self::bad(message) }
+    }
+}
+
+impl From<RouteError> for Fault {
+    fn from(error: RouteError) -> Self {
+        let RouteError { reason, message, understood, .. } = error;
+        Self { reason, message, understood }
+    }
+}
+
+impl Endpoint {
+    /// What a request asks for.
+    pub(crate) fn read(&self, request: &HttpRequest<'_>) -> Result<Call, RouteError> {
+        let mut envelope = self.envelope(request.method);
+        match self.ask(request, &mut envelope) {
+            Ok(Asked { operation, arguments, task }) => {
+                Ok(Call { operation, arguments: text(&arguments), task, envelope })
+            }
+            Err(Fault { reason, message, understood }) => {
+                Err(RouteError { reason, message, understood, mcp: Some(Box::new(envelope)) })
+            }
+        }
+    }
+
+    /// What is known of a request before its message is read.
+    pub(crate) fn envelope(&self, method: &str) -> Envelope {
+        let kind = if method == "POST" { Kind::Unread } else { Kind::Session };
+        let system = self.system.clone();
+        Envelope { system, kind, id: None, version: None, unsupported: false }
+    }
+
+    fn ask(&self, request: &HttpRequest<'_>, envelope: &mut Envelope) -> Result<Asked, Fault> {
+        if request.method != "POST" {
+            let said = headers::Said::read(request.headers)?;
+            said.version(None, envelope)?;
+            said.is_of(None, None)?;
+            return Ok(self.own(request.method, None));
+        }
+        let message = match request.body {
+            Body::Absent => {
+                return Err(Fault::unread("the body was not sent along; let the proxy send it"));
+            }
+            Body::Partial => {
+                return Err(Fault::unread("the body was cut off; let the proxy send all of it"));
+            }
+            Body::Whole(bytes) => {
+                is_json(request.headers)?;
+                Message::read(bytes)?
+            }
+        };
+        envelope.kind = message.kind();
+        envelope.id.clone_from(&message.id);
+        let method = message.method.as_deref();
+        let said = headers::Said::read(request.headers)?;
+        said.version(Some(&message), envelope)?;
+        said.is_of(method, message.name())?;
+        let task = message.task()?;
+        let Some(method) = method else { return Ok(self.own(RESPONSE, task)) };
+        match method {
+            "tools/call" => {
+                let (name, arguments) = message.called("name")?;
+                let Some(operation) = self.tools.get(name) else {
+                    return Err(Fault::unknown("the server has no tool of this name"));
+                };
+                Ok(Asked { operation: operation.clone(), arguments, task })
+            }
+            "resources/read" => {
+                let (uri, _) = message.called("uri")?;
+                let uri = json::Value::String(uri.to_owned());
+                Ok(self.asked(READ, vec![("uri".to_owned(), uri)], task))
+            }
+            "prompts/get" => {
+                let (name, arguments) = message.called("name")?;
+                let name = json::Value::String(name.to_owned());
+                let members = [("name".to_owned(), name), ("arguments".to_owned(), arguments)];
+                Ok(self.asked(PROMPT, members.into(), task))
+            }
+            _ if is_own(method, message.id.is_some()) => Ok(self.own(method, task)),
+            _ => Err(Fault::unknown("no operation stands for this JSON-RPC method")),
+        }
+    }
+
+    fn own(&self, method: &str, task: Option<String>) -> Asked {
+        self.asked(OWN, vec![("method".to_owned(), json::Value::String(method.to_owned()))], task)
+    }
+
+    fn asked(
+        &self,
+        name: &str,
+        arguments: Vec<(String, json::Value)>,
+        task: Option<String>,
+    ) -> Asked {
+        let operation = format!("{}.{name}", self.system);
+        Asked { operation, arguments: json::Value::Object(arguments), task }
+    }
+}
+
+struct Asked {
+    operation: String,
+    arguments: json::Value,
+    task: Option<String>,
+}
+
+/// Whether a method is part of the protocol itself: it lists, negotiates or notifies, and does nothing of the system's.
+fn is_own(method: &str, is_request: bool) -> bool {
+    if !is_request {
+        return method.starts_with("notifications/");
+    }
+    let exact = [
+        "initialize",
+        "ping",
+        "server/discover",
+        "subscriptions/listen",
+        "resources/subscribe",
+        "resources/unsubscribe",
+    ];
+    // The results of a call that runs as a task are those of the call: listing them is no list of what there is.
+    let lists = method.ends_with("/list") && !method.starts_with("tasks/");
+    exact.contains(&method)
+        || lists
+        || method.starts_with("completion/")
+        || method.starts_with("logging/")
+}
+
+fn text(value: &json::Value) -> Vec<u8> {
+    let mut out = String::new();
+    value.write(&mut out);
+    out.into_bytes()
+}
+
+#[cfg(test)]
+mod tests;

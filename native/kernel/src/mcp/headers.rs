@@ -1,0 +1,121 @@
+//! The headers of a request that repeat what its message says.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::message::Message;
+use super::{Envelope, Fault, Kind};
+use crate::json::Value;
+use crate::routes::once;
+
+/// The revisions that are spoken, oldest first.
+pub const VERSIONS: [&str; 3] = ["2025-06-18", "2025-11-25", "2026-07-28"];
+/// The first revision that repeats method and name in headers, has no sessions, and no requests of the server's.
+const STATELESS: &str = "2026-07-28";
+
+const VERSION: &str = "mcp-protocol-version";
+const METHOD: &str = "mcp-method";
+const NAME: &str = "mcp-name";
+/// The headers that are read.
+pub(crate) const READ: [&str; 3] = [VERSION, METHOD, NAME];
+/// The member of `_meta` that repeats the revision.
+const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+
+/// What the headers say.
+pub(super) struct Said<'a> {
+    version: Option<&'a str>,
+    method: Option<&'a str>,
+    name: Option<&'a str>,
+}
+
+impl<'a> Said<'a> {
+    pub(super) fn read(headers: &[(&str, &'a str)]) -> Result<Self, Fault> {
+        Ok(Self {
+            version: once(headers, VERSION)?,
+            method: once(headers, METHOD)?,
+            name: once(headers, NAME)?,
+        })
+    }
+
+    /// Notes the revision, which header and `_meta` must agree on.
+    ///
+    /// Only `initialize` comes without: it is what agrees on a revision.
+    pub(super) fn version(
+        &self,
+        message: Option<&Message>,
+        envelope: &mut Envelope,
+    ) -> Result<(), Fault> {
+        let in_body = message.map_or(Ok(None), |message| message.meta(META_VERSION))?;
+        let in_body = match in_body {
+            None => None,
+            Some(Value::String(version)) => Some(version.as_str()),
+            Some(_) => return Err(Fault::mismatch("`_meta` names no revision that a header can")),
+        };
+        let method = message.and_then(|message| message.method.as_deref());
+        let Some(said) = self.version else {
+            return match (in_body, method) {
+                (None, Some("initialize")) => Ok(()),
+                (None, _) => Err(Fault::unread(format!("`{VERSION}` is missing"))),
+                (Some(_), _) => Err(Fault::mismatch(format!("`{VERSION}` is in `_meta` only"))),
+            };
+        };
+        if in_body.is_some_and(|version| version != said) {
+            return Err(Fault::mismatch(format!("`{VERSION}` differs from `_meta`")));
+        }
+        envelope.version = VERSIONS.into_iter().find(|version| *version == said);
+        let Some(version) = envelope.version else {
+            envelope.unsupported = true;
+            return Err(Fault::unread(format!(
+                "`{VERSION}` names none of {}",
+                VERSIONS.join(", ")
+            )));
+        };
+        if version != STATELESS {
+            return Ok(());
+        }
+        match envelope.kind {
+            Kind::Response => Err(Fault::unread("this revision has no responses of clients")),
+            Kind::ToolCall | Kind::Request if in_body.is_none() => {
+                Err(Fault::mismatch(format!("`{VERSION}` is not in `_meta`")))
+            }
+            Kind::ToolCall | Kind::Request => self.repeats(message),
+            _ => Ok(()),
+        }
+    }
+
+    /// The headers that this revision asks for.
+    fn repeats(&self, message: Option<&Message>) -> Result<(), Fault> {
+        let method = message.and_then(|message| message.method.as_deref());
+        let named = matches!(method, Some("tools/call" | "resources/read" | "prompts/get"));
+        if self.method.is_none() {
+            return Err(Fault::mismatch(format!("`{METHOD}` is missing")));
+        }
+        if named && self.name.is_none() {
+            return Err(Fault::mismatch(format!("`{NAME}` is missing")));
+        }
+        Ok(())
+    }
+
+    /// The headers, where they are there, say what the message says.
+    pub(super) fn is_of(&self, method: Option<&str>, name: Option<&str>) -> Result<(), Fault> {
+        let differs = |header: &str, said: &str| match said.contains(',') {
+            // A proxy joins headers of one name with commas.
+            true => Err(Fault::ambiguous(format!("`{header}` may hold several values"))),
+            false => Err(Fault::mismatch(format!("`{header}` differs from the message"))),
+        };
+        match (self.method, self.name) {
+            (Some(said), _) if method != Some(said) => differs(METHOD, said),
+            (_, Some(said)) if !name.is_some_and(|name| says(said, name)) => differs(NAME, said),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether the value of a header stands for a text: as it is, or as `=?base64?…?=` of its UTF-8.
+pub(super) fn says(header: &str, text: &str) -> bool {
+    match header.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) {
+        // Written, not read: there is one right way to write a text, and any other is none.
+        Some(encoded) => encoded == STANDARD.encode(text),
+        None => header == text,
+    }
+}
