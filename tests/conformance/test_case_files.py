@@ -14,12 +14,14 @@ from authz import _native
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
 from authz.v1 import decision_pb2, options_pb2
 from tests.support import cases
-from tests.support.cases import BUNDLES, Expect, Flat, Upstream
+from tests.support.cases import BUNDLES, Expect, Flat, Step, Upstream
 from tests.support.fixtures import Servers
 from tests.support.minting import DOMAIN, Authority
 from tests.support.server import bundle_files, trust_spec
 from tests.support.surfaces import (
     ENCODINGS,
+    MCP_ERRORS,
+    Row,
     Surface,
     body_of,
     check_request,
@@ -114,9 +116,10 @@ def compare(decision: decision_pb2.Decision, wanted: Expect) -> dict[str, tuple[
 
 
 def compare_envoy(
-    response: external_auth_pb2.CheckResponse, wanted: Expect
+    response: external_auth_pb2.CheckResponse, step: Step
 ) -> dict[str, tuple[Any, Any]]:
     """Returns what differs, as wanted and found."""
+    wanted = step.wanted
     code = str(response.dynamic_metadata["reason_code"])
     row = ROWS[code]
     differ: dict[str, tuple[Any, Any]] = {}
@@ -133,7 +136,16 @@ def compare_envoy(
         differ["status"] = (row.grpc_code, response.status.code)
     if not response.HasField("denied_response"):
         differ["response"] = ("denied_response", response)
-    elif response.denied_response.status.code != row.http_status:
+    compare = compare_http if wanted.answer == "http" else compare_mcp
+    return differ | compare(response, step, row)
+
+
+def compare_http(
+    response: external_auth_pb2.CheckResponse, _: Step, row: Row
+) -> dict[str, tuple[Any, Any]]:
+    """Returns what differs in the answer to an HTTP client."""
+    differ: dict[str, tuple[Any, Any]] = {}
+    if response.denied_response.status.code != row.http_status:
         differ["http"] = (row.http_status, response.denied_response.status.code)
     body = body_of(response)
     shown = (body["public_code"], body["next_action"], body["retry"])
@@ -143,6 +155,30 @@ def compare_envoy(
     if (row.http_status == 401) != ("www-authenticate" in names):
         differ["www-authenticate"] = (row.http_status == 401, names)
     return differ
+
+
+def compare_mcp(
+    response: external_auth_pb2.CheckResponse, step: Step, row: Row
+) -> dict[str, tuple[Any, Any]]:
+    """Returns what differs in the answer to an MCP client."""
+    status, body = response.denied_response.status.code, body_of(response)
+    found: dict[str, Any] = {"status": status, "members": set(body), "id": body["id"]}
+    wanted: dict[str, Any] = {"status": 200, "members": {"jsonrpc", "id", step.wanted.answer}}
+    assert step.http is not None
+    if step.wanted.answer == "result":
+        (text, *_), public = body["result"]["content"], body["result"]["_meta"]
+        found["result"] = (body["result"]["isError"], text["type"])
+        wanted["result"] = (True, "text")
+    else:
+        public = body["error"]["data"]
+        wanted["status"] = MCP_ERRORS[body["error"]["code"]]
+    # What was read as no message has no id that could be its own.
+    unread = (status, body.get("error", {}).get("code")) == (400, -32600)
+    wanted["id"] = None if unread else json.loads(step.http.body or "{}").get("id")
+    public = public["dev.authz/decision"]
+    found["public"] = (public["public_code"], public["next_action"], public["retry"])
+    wanted["public"] = (row.public_code, row.next_action, row.retry)
+    return {name: (wanted[name], found[name]) for name in wanted if wanted[name] != found[name]}
 
 
 def compare_upstream(
@@ -211,7 +247,7 @@ def test_envoy_check(
     assert answers, "a case with `http` that HTTP cannot say"
     read = external_auth_pb2.CheckResponse.FromString
     assert {name: {} for name in answers} == {
-        name: compare_envoy(read(answer), case.step.wanted) for name, answer in answers.items()
+        name: compare_envoy(read(answer), case.step) for name, answer in answers.items()
     }
     assert len({normal_envoy(answer) for answer in answers.values()}) == 1
 

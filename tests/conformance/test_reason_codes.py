@@ -19,7 +19,6 @@ BY_TEST = {
 NOT_REACHABLE = {
     "REPLAYED": "proofs of possession are not verified, so none is ever accepted once",
     "REVOKED": "there is no revocation",
-    "HEADER_MISMATCH": "there is no MCP, whose headers repeat the body",
     "NEEDS_PROVIDER": "a bundle with a provider is refused",
     "NO_TASK": "a bundle that requires tasks is refused",
     "TASK_ENDED": "there are no tasks",

@@ -1,5 +1,6 @@
 """A real Envoy, as shipped, between a client and an upstream, asking a real server on either lane."""
 
+import json
 import signal
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from tests.support.fixtures import Servers
 from tests.support.minting import Authority
 from tests.support.people import BOT, People
 from tests.support.server import Server, layout
-from tests.support.surfaces import http_headers, mint, reason_rows
+from tests.support.surfaces import MCP_ERRORS, http_headers, mint, reason_rows
 from tests.support.upstream import Upstream
 from tests.support.waiting import eventually
 
@@ -40,13 +41,27 @@ def envoys(
     servers: Servers, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Envoy]]:
     """One Envoy a lane."""
-    server = servers.of("desk")
     folder = tmp_path_factory.mktemp("envoy")
     with ExitStack() as stack:
-        yield {
-            lane: stack.enter_context(Envoy(folder / lane, server.port(lane), upstream.port))
-            for lane in LANES
-        }
+        yield started(stack, folder, servers.of("desk"), upstream)
+
+
+@pytest.fixture(scope="module")
+def mcp_envoys(
+    servers: Servers, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Envoy]]:
+    """The same before a server of the bundle with an MCP endpoint."""
+    folder = tmp_path_factory.mktemp("mcp_envoy")
+    with ExitStack() as stack:
+        yield started(stack, folder, servers.of("tracker"), upstream)
+
+
+def started(stack: ExitStack, folder: Path, server: Server, upstream: Upstream) -> dict[str, Envoy]:
+    """Starts one Envoy a lane."""
+    return {
+        lane: stack.enter_context(Envoy(folder / lane, server.port(lane), upstream.port))
+        for lane in LANES
+    }
 
 
 @pytest.fixture(params=LANES)
@@ -222,16 +237,38 @@ def sendable(case: Flat) -> bool:
     )
 
 
+SENT = [case for case in cases.load() if sendable(case)]
+
+
 @pytest.mark.parametrize(
-    "case", [case for case in cases.load() if sendable(case)], ids=lambda case: case.id
+    "case", [case for case in SENT if case.bundle == "desk"], ids=lambda case: case.id
 )
 def test_case_files(
     case: Flat, envoys: dict[str, Envoy], authority: Authority, upstream: Upstream
 ) -> None:
     """The case files' requests come out as they say also through Envoy; it may refuse some by itself."""
+    send(case, envoys, authority, upstream)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in SENT if case.bundle == "tracker"], ids=lambda case: case.id
+)
+def test_case_files_of_mcp(
+    case: Flat, mcp_envoys: dict[str, Envoy], authority: Authority, upstream: Upstream
+) -> None:
+    """So do those to an MCP endpoint; what is refused there reaches no server, whatever the status."""
+    send(case, mcp_envoys, authority, upstream)
+
+
+def test_every_case_is_sent() -> None:
+    """No bundle of the case files is left out."""
+    assert {case.bundle for case in SENT} == {"desk", "tracker"}
+
+
+def send(case: Flat, envoys: dict[str, Envoy], authority: Authority, upstream: Upstream) -> None:
+    """Sends a case's request through each Envoy, and compares what comes of it."""
     http = case.step.http
-    if case.bundle != "desk" or http is None:
-        pytest.fail("the Envoys of this module serve one bundle")
+    assert http is not None
     headers = http_headers(case, mint(authority, case))
     if headers is None:
         return
@@ -242,11 +279,15 @@ def test_case_files(
         answer = envoy.request(http.method, http.path, [("host", http.host), *headers], body)
         if wanted.outcome == "PERMIT":
             assert answer.status == 200
+            assert len(upstream.seen) == before + 1
             continue
         assert len(upstream.seen) == before
-        assert 400 <= answer.status < 600
+        if wanted.answer == "http":
+            assert 400 <= answer.status < 600
         if answer.header("x-authz-decision-id") and wanted.code is not None:
-            assert answer.status == ROWS[wanted.code].http_status
+            rows = {"http": ROWS[wanted.code].http_status, "result": 200}
+            said = json.loads(answer.body).get("error", {}).get("code")
+            assert answer.status == rows.get(wanted.answer, MCP_ERRORS.get(said))
 
 
 @pytest.mark.parametrize("lane", LANES)

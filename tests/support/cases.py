@@ -140,6 +140,8 @@ class Expect(Strict):
     """The reason that the agent is shown."""
     upstream: Upstream | None = None
     """Over ext_authz: headers."""
+    answer: Literal["result", "error", "http"] = "http"
+    """Over ext_authz: the member of a JSON-RPC answer that refuses, or none."""
 
 
 class Request(Strict):

@@ -19,6 +19,15 @@ ENVOY: Final = "envoy.service.auth.v3.Authorization/Check"
 
 LANES: Final = ("", "-fast")
 ENCODINGS: Final = ("map", "raw")
+#: JSON-RPC errors of a refusal, and the HTTP status that each comes with.
+MCP_ERRORS: Final = {
+    -32600: 400,
+    -32601: 200,
+    -32602: 200,
+    -32003: 200,
+    -32020: 400,
+    -32022: 400,
+}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ mod message;
 
 use std::collections::BTreeMap;
 
+use crate::catalog::operation_name;
 use crate::json;
 use crate::reason::ReasonCode;
 use crate::routes::{Body, HttpRequest, RouteError, is_json};
@@ -52,6 +53,8 @@ pub struct Envelope {
     pub version: Option<&'static str>,
     /// The request follows a revision that is none of [`VERSIONS`].
     pub unsupported: bool,
+    /// What the operation of a tool that the catalog does not have would be called.
+    pub missing: Option<String>,
 }
 
 /// What kind of message a request to an endpoint brings.
@@ -147,7 +150,7 @@ impl Endpoint {
     pub(crate) fn envelope(&self, method: &str) -> Envelope {
         let kind = if method == "POST" { Kind::Unread } else { Kind::Session };
         let system = self.system.clone();
-        Envelope { system, kind, id: None, version: None, unsupported: false }
+        Envelope { system, kind, id: None, version: None, unsupported: false, missing: None }
     }
 
     fn ask(&self, request: &HttpRequest<'_>, envelope: &mut Envelope) -> Result<Asked, Fault> {
@@ -181,6 +184,7 @@ impl Endpoint {
             "tools/call" => {
                 let (name, arguments) = message.called("name")?;
                 let Some(operation) = self.tools.get(name) else {
+                    envelope.missing = Some(format!("{}.{}", self.system, operation_name(name)));
                     return Err(Fault::unknown("the server has no tool of this name"));
                 };
                 Ok(Asked { operation: operation.clone(), arguments, task })

@@ -8,6 +8,7 @@ use authz_kernel::reason::{PublicCode, ReasonCode};
 use prost_types::{Struct, Timestamp, Value, value::Kind};
 
 use crate::judgement::{Judgement, Passage, Softened, name_of};
+use crate::mcp::{self, Answer};
 use crate::message::public_message;
 use crate::proto::authz::v1 as wire;
 use crate::proto::envoy::config::core::v3::{
@@ -189,9 +190,9 @@ pub(crate) fn envoy(
 fn deny(judgement: &Judgement, error_response: bool, answer: &mut CheckResponse) {
     let row = judgement.reason().row();
     let code = if row.grpc_code == 0 { PERMISSION_DENIED } else { row.grpc_code };
-    let status = match row.http_status {
-        status @ 400..=599 => i32::from(status),
-        _ => 403,
+    let (status, body) = match mcp::answer(judgement) {
+        Some(Answer { status, body }) => (status, body),
+        None => (http_status(row.http_status), body(judgement)),
     };
     let mut headers = vec![
         header("content-type", "application/json".to_owned()),
@@ -200,11 +201,8 @@ fn deny(judgement: &Judgement, error_response: bool, answer: &mut CheckResponse)
     if status == 401 {
         headers.push(header("www-authenticate", "Bearer realm=\"authz\"".to_owned()));
     }
-    let response = DeniedHttpResponse {
-        status: Some(HttpStatus { code: status }),
-        headers,
-        body: body(judgement),
-    };
+    let status = Some(HttpStatus { code: i32::from(status) });
+    let response = DeniedHttpResponse { status, headers, body };
     let unavailable = row.public_code == PublicCode::Unavailable;
     answer.status = Some(Status { code, ..Status::default() });
     answer.http_response = Some(if unavailable && error_response {
@@ -214,20 +212,39 @@ fn deny(judgement: &Judgement, error_response: bool, answer: &mut CheckResponse)
     });
 }
 
+/// The HTTP status of a refusal.
+const fn http_status(said: u16) -> u16 {
+    match said {
+        status @ 400..=599 => status,
+        _ => 403,
+    }
+}
+
 /// What the agent reads: the public triple and its text, byte-equal but for the id.
 fn body(judgement: &Judgement) -> String {
+    let mut body = public(judgement);
+    body.insert("message".to_owned(), public_message(judgement.reason()).into());
+    if let Some(reason) = shown_reason(judgement) {
+        body.insert("reason".to_owned(), reason.into());
+    }
+    serde_json::Value::Object(body).to_string()
+}
+
+/// The id and the public triple.
+pub(crate) fn public(judgement: &Judgement) -> serde_json::Map<String, serde_json::Value> {
     let row = judgement.reason().row();
-    let mut body = serde_json::Map::new();
-    let mut put = |key: &str, value: &str| body.insert(key.to_owned(), value.into());
+    let mut public = serde_json::Map::new();
+    let mut put = |key: &str, value: &str| public.insert(key.to_owned(), value.into());
     put("decision_id", &judgement.id);
     put("public_code", row.public_code.as_str());
     put("next_action", row.next_action.as_str());
     put("retry", row.retry.as_str());
-    put("message", &public_message(judgement.reason()));
-    if let Some(reason) = judgement.standing().and_then(|decision| decision.shown_reason.as_ref()) {
-        put("reason", reason);
-    }
-    serde_json::Value::Object(body).to_string()
+    public
+}
+
+/// The policy's reason, where the bundle shows it.
+pub(crate) fn shown_reason(judgement: &Judgement) -> Option<&str> {
+    judgement.standing().and_then(|decision| decision.shown_reason.as_deref())
 }
 
 fn forwarded(passage: Passage<'_>, remove: Vec<String>) -> OkHttpResponse {

@@ -66,7 +66,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) evidence: Vec<Evidence<'a>>,
     pub(crate) target: Target<'a>,
     pub(crate) supported_obligations: Vec<&'a str>,
-    pub(crate) has_task: bool,
+    /// The task that is named beside the body.
+    pub(crate) task: Option<&'a str>,
     pub(crate) has_approval: bool,
     pub(crate) probe: bool,
     /// What to say where no agent is known: this surface knows no caller that is none.
@@ -134,7 +135,7 @@ pub(crate) fn of_request<'a>(
             destinations: request.destinations.iter().map(String::as_str).collect(),
         },
         supported_obligations: request.supported_obligations.iter().map(String::as_str).collect(),
-        has_task: !request.task.is_empty(),
+        task: Some(request.task.as_str()).filter(|task| !task.is_empty()),
         has_approval: !request.approval_id.is_empty(),
         probe,
         agentless: None,

@@ -517,6 +517,7 @@ impl Engine {
 
         // 2: the operation.
         let routed;
+        let mut in_body = None;
         let request = match &ask.target {
             Target::Operation { id, arguments, resource, destinations } => Request {
                 operation: id,
@@ -541,11 +542,18 @@ impl Engine {
                     if error.reason == ReasonCode::NoRoute {
                         judgement.asked = Some(Asked::http(&http));
                     }
+                    if let Some(message) = error.mcp {
+                        message.system.clone_into(&mut judgement.unknown_in);
+                        judgement.asked = message.missing.as_deref().map(Asked::operation);
+                        judgement.mcp = Some(*message);
+                    }
                     let refused = Refused::new(error.reason, Step::Resolve, error.message);
                     let refused = Refused { understood: error.understood, ..refused };
                     instead(nobody.as_ref(), refused)
                 })?;
                 judgement.route = Some(routed.route);
+                judgement.mcp.clone_from(&routed.mcp);
+                in_body = routed.task.as_deref();
                 if routed.arguments.len() > self.settings.max_arguments_bytes {
                     return Err(Refused::input("the arguments are too long"));
                 }
@@ -583,7 +591,14 @@ impl Engine {
 
         // 3: the task.
         let is_known = !judgement.operation.is_empty();
-        if ask.has_task && is_known {
+        if ask.task.zip(in_body).is_some_and(|(task, other)| task != other) {
+            return Err(Refused::new(
+                ReasonCode::TaskConflict,
+                Step::Locate,
+                "the task is named more than once, differently",
+            ));
+        }
+        if ask.task.or(in_body).is_some() && is_known {
             return Err(Refused::new(
                 ReasonCode::UnknownTask,
                 Step::Locate,

@@ -77,7 +77,7 @@ pub(crate) fn of_request<'a>(
     bounds(http)?;
     let headers = Headers::read(http)?;
     let evidence = evidence(&headers, settings)?;
-    let has_task = has_task(&headers)?;
+    let task = task(&headers)?;
     headers.pseudo(":path", &http.path)?;
     headers.pseudo(":method", &http.method)?;
     headers.pseudo(":authority", &http.host)?;
@@ -109,7 +109,7 @@ pub(crate) fn of_request<'a>(
             body,
         },
         supported_obligations,
-        has_task,
+        task,
         has_approval: false,
         probe: false,
         agentless: Some("there is no `authorization` header"),
@@ -317,8 +317,8 @@ fn evidence<'a>(
     Ok(evidence)
 }
 
-/// Whether a task is named; header and baggage must agree.
-fn has_task(headers: &Headers<'_>) -> Result<bool, Refused> {
+/// The task that is named; header and baggage must agree.
+fn task<'a>(headers: &Headers<'a>) -> Result<Option<&'a str>, Refused> {
     let conflict = || {
         Refused::new(
             ReasonCode::TaskConflict,
@@ -326,7 +326,7 @@ fn has_task(headers: &Headers<'_>) -> Result<bool, Refused> {
             "the task is named more than once, differently",
         )
     };
-    let mut named: Option<&str> = None;
+    let mut named: Option<&'a str> = None;
     // W3C Baggage §3.2: list members `key=value;property`, joined by commas.
     let in_baggage = headers.all(BAGGAGE).flat_map(|value| value.split(',')).filter_map(|member| {
         let (key, value) = member.split(';').next().unwrap_or_default().split_once('=')?;
@@ -338,7 +338,7 @@ fn has_task(headers: &Headers<'_>) -> Result<bool, Refused> {
         }
         named = Some(value);
     }
-    Ok(named.is_some())
+    Ok(named)
 }
 
 fn body<'a>(http: &'a HttpRequest, headers: &Headers<'a>) -> Result<Body<'a>, Refused> {

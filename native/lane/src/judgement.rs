@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use authz_kernel::decision::{Decision, Outcome, Principal, Time};
+use authz_kernel::mcp::Envelope;
 use authz_kernel::mode::Asked;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
@@ -47,6 +48,8 @@ pub(crate) struct Judgement {
     pub(crate) asked: Option<Form>,
     pub(crate) tier: Option<Tier>,
     pub(crate) route: Option<usize>,
+    /// The message that came to an MCP endpoint.
+    pub(crate) mcp: Option<Envelope>,
     pub(crate) probe: bool,
     pub(crate) decision: Option<Decision>,
     pub(crate) verify_time: Option<Duration>,
@@ -83,6 +86,7 @@ impl Judgement {
             asked: None,
             tier: None,
             route: None,
+            mcp: None,
             probe: false,
             decision: None,
             verify_time: None,

@@ -10,6 +10,7 @@ mod fast;
 pub mod fuzz;
 mod judgement;
 mod limits;
+mod mcp;
 pub mod message;
 pub mod metrics;
 pub mod offline;

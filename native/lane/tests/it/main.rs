@@ -12,6 +12,7 @@ mod audit;
 mod bytes;
 mod envoy;
 mod fast;
+mod mcp;
 mod observe;
 mod own;
 mod support;

@@ -1,0 +1,109 @@
+//! How a refusal is said to an MCP client.
+//!
+//! An HTTP status other than 200 ends the session of many clients, so a call that is refused is answered in the protocol
+//! itself. What stands in an answer is written here, and none of it is the request's but its id and revision.
+
+use authz_kernel::mcp::{Envelope, Id, Kind, VERSIONS};
+use authz_kernel::model::DenyAs;
+use authz_kernel::reason::{NextAction, PublicCode, ReasonCode};
+use serde_json::{Map, Value, json};
+
+use crate::answer::{public, shown_reason};
+use crate::judgement::Judgement;
+use crate::message::public_message;
+
+/// The member of `_meta`, and of an error's `data`, that holds the decision.
+const DECISION: &str = "dev.authz/decision";
+/// From this revision on every result says its type.
+const TYPED: &str = "2026-07-28";
+
+/// JSON-RPC 2.0 §5.1.
+const INVALID_REQUEST: i32 = -32_600;
+const METHOD_NOT_FOUND: i32 = -32_601;
+const INVALID_PARAMS: i32 = -32_602;
+/// Of MCP.
+const HEADER_MISMATCH: i32 = -32_020;
+const UNSUPPORTED_VERSION: i32 = -32_022;
+/// Ours, of those that MCP leaves to implementations.
+const REFUSED: i32 = -32_003;
+
+/// An answer to the client.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+/// The answer to a message that is refused; none where the HTTP status says it.
+pub(crate) fn answer(judgement: &Judgement) -> Option<Answer> {
+    let message = judgement.mcp.as_ref()?;
+    let reason = judgement.reason();
+    // Who calls is proved to HTTP, and that we failed is for HTTP to say.
+    if matches!(reason.row().public_code, PublicCode::Unauthenticated | PublicCode::Unavailable) {
+        return None;
+    }
+    let world = judgement.world.as_ref()?;
+    let deny_as = world.plan.model().deny_as;
+    if message.unsupported {
+        return Some(error(judgement, message, 400, UNSUPPORTED_VERSION));
+    }
+    match (message.kind, deny_as) {
+        (Kind::Unread, _) => Some(error(judgement, message, 400, INVALID_REQUEST)),
+        (Kind::ToolCall | Kind::Request, _) if reason == ReasonCode::HeaderMismatch => {
+            Some(error(judgement, message, 400, HEADER_MISMATCH))
+        }
+        (_, DenyAs::Http) | (Kind::Notification | Kind::Response | Kind::Session, _) => None,
+        (Kind::ToolCall, DenyAs::ToolResult) => Some(result(judgement, message)),
+        (Kind::ToolCall | Kind::Request, _) => {
+            Some(error(judgement, message, 200, error_code(reason)))
+        }
+    }
+}
+
+/// One code for each public triple.
+fn error_code(reason: ReasonCode) -> i32 {
+    let row = reason.row();
+    match (row.public_code, row.next_action) {
+        (PublicCode::Invalid, NextAction::ContactOwner) => METHOD_NOT_FOUND,
+        (PublicCode::Invalid, NextAction::Narrow) => INVALID_PARAMS,
+        (PublicCode::Invalid, _) => INVALID_REQUEST,
+        _ => REFUSED,
+    }
+}
+
+/// What the model reads: the public text, and the policy's reason where the bundle shows it.
+fn result(judgement: &Judgement, message: &Envelope) -> Answer {
+    let mut content = vec![json!({"type": "text", "text": public_message(judgement.reason())})];
+    content.extend(shown_reason(judgement).map(|text| json!({"type": "text", "text": text})));
+    let mut result = Map::new();
+    result.insert("_meta".to_owned(), json!({DECISION: public(judgement)}));
+    result.insert("content".to_owned(), content.into());
+    result.insert("isError".to_owned(), true.into());
+    if message.version == Some(TYPED) {
+        result.insert("resultType".to_owned(), "complete".into());
+    }
+    let body = json!({"jsonrpc": "2.0", "id": id(message), "result": result});
+    Answer { status: 200, body: body.to_string() }
+}
+
+fn error(judgement: &Judgement, message: &Envelope, status: u16, code: i32) -> Answer {
+    let mut data = Map::new();
+    data.insert(DECISION.to_owned(), public(judgement).into());
+    if let Some(reason) = shown_reason(judgement) {
+        data.insert("reason".to_owned(), reason.into());
+    }
+    if code == UNSUPPORTED_VERSION {
+        data.insert("supported".to_owned(), VERSIONS.as_slice().into());
+    }
+    let text = public_message(judgement.reason());
+    let error = json!({"code": code, "message": text, "data": data});
+    let body = json!({"jsonrpc": "2.0", "id": id(message), "error": error});
+    Answer { status, body: body.to_string() }
+}
+
+fn id(message: &Envelope) -> Value {
+    match &message.id {
+        None => Value::Null,
+        Some(Id::Text(text)) => text.clone().into(),
+        Some(Id::Number(number)) => (*number).into(),
+    }
+}
