@@ -22,6 +22,8 @@ GHZ_VERSION := v0.121.0
 GHZ := $(CACHE)/ghz-$(GHZ_VERSION)/ghz
 MCP_TYPES := cedar-policy-mcp-schema-generator
 MCP_TYPES_VERSION := 0.7.0
+SPIRE_VERSION := v1.13.3
+SPIRE := $(CACHE)/spire-$(SPIRE_VERSION)
 PROMETHEUS := $(CACHE)/prometheus/usr/bin/prometheus
 
 # The first interpreter that runs, is new enough and can make a virtual environment.
@@ -144,6 +146,19 @@ test-python: setup test-tools ## every Python test, with a real Envoy and a real
 .PHONY: test-integration
 test-integration: setup test-tools ## only the tests that start servers and Envoy
 	$(PYTEST) tests/integration
+
+# Minutes to build, so a group of its own; `make test` runs it where it was built before.
+.PHONY: test-spire
+test-spire: setup $(SPIRE)/spire-server ## the tests with a real SPIRE server and agent; builds them first, minutes
+	$(PYTEST) -m spire tests/integration
+
+$(SPIRE)/spire-server:
+	@command -v go >/dev/null || { echo "make: needs Go, to build SPIRE" >&2; exit 1; }
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && cd "$$folder" && go mod init spire \
+		&& go get -tool github.com/spiffe/spire/cmd/spire-agent@$(SPIRE_VERSION) \
+			github.com/spiffe/spire/cmd/spire-server@$(SPIRE_VERSION) \
+		&& GOBIN=$(SPIRE) go install github.com/spiffe/spire/cmd/spire-agent \
+		&& GOBIN=$(SPIRE) go install github.com/spiffe/spire/cmd/spire-server
 
 # A test whose tool cannot be had here is left out; the report says so.
 .PHONY: test-tools

@@ -199,11 +199,6 @@ def _bundle(path: Path, name: str, source: BundleSource, config: Config) -> Iter
                     f"{of} has `{key}`, and no endpoint at a url.",
                     f"Remove {key}, or give url.",
                 )
-    if source.workload_api is not None or source.profile is not BundleProfile.HTTPS_WEB:
-        key = "workload_api" if source.workload_api is not None else "profile"
-        yield Finding(
-            (*path, key), f"`{key}` of {of} is not in this version.", "Give a file or url."
-        )
     if named == ["file"]:
         yield from _file_alone(path, of, source)
     elif named == ["workload_api"]:

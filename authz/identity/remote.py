@@ -4,13 +4,17 @@ import ipaddress
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
-from authz.config import Config, KeySource, Refresh, TrustSource
+from authz.config import BundleProfile, BundleSource, Config, KeySource, Refresh, TrustSource
 from authz.config.urls import host_of
+from authz.errors import ConfigError
 from authz.identity.addresses import Reach
 from authz.identity.fetch import Fetched, FetchError, Request, WebTls
-from authz.identity.sources import SourceKey, discovery_url, place_of
+from authz.identity.sources import SourceKey, discovery_url, place_of, read_small
+from authz.identity.spiffe import SpiffeTls, authorities_of, has_workload_api, workload_bundle
+from authz.model import Diagnostic
 
 __all__ = ["Current", "Document", "Get", "RemoteSource", "remote_sources"]
 
@@ -56,6 +60,9 @@ def remote_sources(config: Config, get: Get) -> tuple[RemoteSource, ...]:
 
     Returns:
         The sources.
+
+    Raises:
+        ConfigError: One needs an extra that is not installed.
     """
     common, made = config.trust.refresh, []
     for name, domain in config.trust.domains.items():
@@ -63,7 +70,10 @@ def remote_sources(config: Config, get: Get) -> tuple[RemoteSource, ...]:
         refresh = bundle.refresh.over(common)
         if bundle.url is not None:
             request = _request(bundle.url, bundle, refresh)
-            made.append(_source(config, key, refresh, _bundle_over_web(get, request)))
+            made.append(_source(config, key, refresh, _endpoint(get, key, request, bundle)))
+        elif bundle.workload_api is not None:
+            fetch = _workload(name, bundle.workload_api, refresh.timeout)
+            made.append(_source(config, key, refresh, fetch))
     for alias, issuer in config.trust.issuers.items():
         key, jwks = SourceKey("issuer", alias), issuer.jwks
         refresh = jwks.refresh.over(common)
@@ -136,8 +146,37 @@ def host_of_or_none(url: str) -> str | None:
         return None
 
 
-def _bundle_over_web(get: Get, request: Request) -> Callable[[Current], Document]:
-    return lambda _: _bundle(get(request))
+def _endpoint(
+    get: Get, key: SourceKey, request: Request, source: BundleSource
+) -> Callable[[Current], Document]:
+    endpoint = source.endpoint_spiffe_id
+    if source.profile is BundleProfile.HTTPS_WEB or endpoint is None:
+        return lambda _: _bundle(get(request))
+    owner = SourceKey("domain", endpoint.split("/")[2])
+
+    def fetch(current: Current) -> Document:
+        authorities = authorities_of(current(owner) or "")
+        if not authorities and owner == key and source.bootstrap_file is not None:
+            authorities = authorities_of(_read(source.bootstrap_file))
+        return _bundle(get(replace(request, tls=SpiffeTls(endpoint, authorities))))
+
+    return fetch
+
+
+def _read(file: str) -> str:
+    try:
+        return read_small(Path(file))
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise FetchError(f"`bootstrap_file` {file} cannot be read: {said}") from error
+
+
+def _workload(domain: str, socket: str, timeout: float) -> Callable[[Current], Document]:
+    if not has_workload_api():
+        what = f"`workload_api` of trust domain `{domain}` needs the extra `workload`."
+        raise ConfigError((Diagnostic(what, mend="pip install 'authz-runtime[workload]'."),))
+    # Asking the agent of this machine costs nothing: as often as the configuration allows.
+    return lambda _: Document(workload_bundle(socket, domain, timeout), 0.0)
 
 
 def _document(fetched: Fetched) -> Document:

@@ -383,6 +383,7 @@ def test_a_key_names_its_variable() -> None:
 
 BUNDLE = "{file: keys/a.json}"
 JWKS = "{file: keys/jwks.json}"
+SPIFFE = "url: 'https://a.example/b', profile: https_spiffe"
 
 
 @pytest.mark.parametrize(
@@ -399,6 +400,15 @@ JWKS = "{file: keys/jwks.json}"
         ),
         (JWKS, "{allow_private: true, refresh: {min: 5s, max: 10s, max_staleness: 1m}}"),
         (BUNDLE, "{url: 'https://b.example/bundle', profile: https_web}"),
+        (BUNDLE, "{workload_api: 'unix:run/agent.sock', refresh: {min: 5s}}"),
+        (
+            BUNDLE,
+            f"{{{SPIFFE}, endpoint_spiffe_id: 'spiffe://a.example/s', bootstrap_file: b.json}}",
+        ),
+        (
+            BUNDLE,
+            f"{{{SPIFFE}, endpoint_spiffe_id: 'spiffe://b.example/s'}}}}\n    b.example: {{bundle: {BUNDLE}",
+        ),
     ],
 )
 def test_a_source_of_keys_is_taken(tmp_path: Path, old: str, new: str) -> None:
@@ -513,6 +523,71 @@ def test_a_source_of_keys_is_taken(tmp_path: Path, old: str, new: str) -> None:
             (
                 "config.yaml:4: trust domain `a.example` has `endpoint_spiffe_id`, and no endpoint at a url. "
                 "Remove endpoint_spiffe_id, or give url."
+            ),
+        ),
+        (
+            BUNDLE,
+            f"{{{SPIFFE}}}",
+            (
+                "config.yaml:4: trust domain `a.example` has the profile `https_spiffe` without `endpoint_spiffe_id`. "
+                "Any workload could give the bundle. Add endpoint_spiffe_id, for example "
+                "spiffe://example.org/spire/server."
+            ),
+        ),
+        (
+            BUNDLE,
+            f"{{{SPIFFE}, endpoint_spiffe_id: 'spiffe://a.example'}}",
+            (
+                "config.yaml:4: `spiffe://a.example` is no SPIFFE ID of a workload. "
+                "Write spiffe://<trust domain>/<path>."
+            ),
+        ),
+        (
+            BUNDLE,
+            f"{{{SPIFFE}, endpoint_spiffe_id: 'spiffe://a.example/s'}}",
+            (
+                "config.yaml:4: trust domain `a.example` gives its bundle itself, and has no `bootstrap_file`. "
+                "Nothing would verify the first fetch. Add bootstrap_file: a copy of its bundle that came another way."
+            ),
+        ),
+        (
+            BUNDLE,
+            f"{{{SPIFFE}, endpoint_spiffe_id: 'spiffe://b.example/s'}}",
+            (
+                "config.yaml:4: the endpoint of trust domain `a.example` is of the trust domain `b.example`, which is "
+                "not trusted. Add it under trust.domains, or name an endpoint of `a.example`."
+            ),
+        ),
+        (
+            BUNDLE,
+            f"{{{SPIFFE}, endpoint_spiffe_id: 'spiffe://a.example/s', bootstrap_file: b.json, ca_file: ca.pem}}",
+            (
+                "config.yaml:4: trust domain `a.example` has `ca_file`, which the profile `https_spiffe` does not look "
+                "at. Remove ca_file: the endpoint shows an X.509-SVID."
+            ),
+        ),
+        (
+            BUNDLE,
+            "{file: keys/a.json, workload_api: 'unix:run/agent.sock'}",
+            (
+                "config.yaml:4: trust domain `a.example` has `file` and `workload_api`. "
+                "Keep one: which keys count would be chance."
+            ),
+        ),
+        (
+            BUNDLE,
+            "{workload_api: 'tcp://127.0.0.1:8000'}",
+            (
+                "config.yaml:4: the Workload API of trust domain `a.example` is not a unix socket: nothing proves who "
+                "answers. Use `unix:///path`."
+            ),
+        ),
+        (
+            BUNDLE,
+            "{workload_api: 'unix:run/agent.sock', allow_private: true}",
+            (
+                "config.yaml:4: trust domain `a.example` has `allow_private`, and is read from the Workload API. "
+                "Remove allow_private."
             ),
         ),
         (
