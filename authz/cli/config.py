@@ -1,13 +1,22 @@
 """Verbs about the configuration: config print, validate, schema."""
 
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
 import yaml
 
-from authz.cli.options import ConfigFile, Sets, configuration
+from authz.cli.options import ConfigFile, Sets, configuration, loaded
 from authz.cli.show import Show
 from authz.config import json_schema, redacted
+from authz.config.document import Value, spell
+from authz.context import compile_bundle, read_folder
+from authz.engine import Trust
+from authz.errors import UsageError
+from authz.identity import read_trust, trust_spec
 
 __all__ = ["register"]
 
@@ -30,19 +39,67 @@ def print_(
     config: ConfigFile = None,
     sets: Sets = None,
     output: Annotated[str, typer.Option("--output", "-o", help="yaml or json")] = "yaml",
+    origins: Annotated[
+        bool, typer.Option("--origins", help="One value a line, with where it comes from.")
+    ] = False,
 ) -> None:
     """Print the configuration that would serve, with defaults, without secrets."""
-    shown = redacted(configuration(config, sets))
-    if output == "json":
+    if output not in {"yaml", "json"}:
+        raise UsageError(f"--output {output}: yaml or json")
+    found = loaded(config, sets)
+    shown = redacted(found.config)
+    if origins:
+        listed = [(spell(path), value, found.origin(path)) for path, value in _leaves(shown, ())]
+        if output == "json":
+            Show().json([{"key": k, "value": v, "origin": o} for k, v, o in listed])
+        for key, value, origin in listed if output == "yaml" else ():
+            print(f"{key}: {json.dumps(value, ensure_ascii=False)}  # {origin}")
+    elif output == "json":
         Show().json(shown)
     else:
         print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), end="")
 
 
-def validate(*, config: ConfigFile = None, sets: Sets = None) -> None:
-    """Check the configuration; exits with 3 where it is refused."""
-    configuration(config, sets)
-    Show().line("the configuration is well")
+def _leaves(
+    value: Value, path: tuple[str | int, ...]
+) -> Iterator[tuple[tuple[str | int, ...], Value]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, (*path, key))
+    elif isinstance(value, list) and value:
+        for index, inner in enumerate(value):
+            yield from _leaves(inner, (*path, index))
+    else:
+        yield path, value
+
+
+def validate(
+    *,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    files: Annotated[
+        bool, typer.Option("--files", help="Read keys and bundle too, and run its tests.")
+    ] = False,
+) -> None:
+    """Check the configuration, and with --files all that a node would read; exits with 3 where it is refused."""
+    show = Show()
+    checked = configuration(config, sets)
+    show.line("the configuration is well")
+    if not files:
+        return
+    trust = Trust.compile(trust_spec(checked, read_trust(checked).documents))
+    for warning in trust.warnings:
+        show.note(f"warning: {warning}")
+    show.line("the keys are well")
+    bundle = read_folder(
+        Path(checked.bundle.path),
+        max_bytes=checked.limits.bundle_max_bytes,
+        max_files=checked.limits.bundle_max_files,
+    )
+    compiled = compile_bundle(bundle, checked.vars, int(time.time() * 1000))
+    show.diagnostics(compiled.plan.warnings)
+    plan = compiled.plan
+    show.line(f"the bundle is well: {plan.name} {plan.revision}, {compiled.tests.passed} tests")
 
 
 def schema() -> None:

@@ -12,7 +12,7 @@ from authz.cli.options import Vars, offline_variables
 from authz.cli.show import Ended, Show
 from authz.context import read_folder
 from authz.engine import Plan
-from authz.errors import UsageError
+from authz.errors import BundleError, UsageError
 from authz.tools.remote import Remote
 from authz.v1 import authorizer_pb2, decision_pb2
 
@@ -55,6 +55,8 @@ def evaluate(
     """Judge one request offline, on stated facts, and show every policy; exits with 2 unless permitted."""
     if agent is None and subject is None:
         raise UsageError("say who acts: --agent, --subject, or both")
+    if subject is None and (claim or service):
+        raise UsageError("--claim and --service speak of a subject: say --subject too")
     who: dict[str, Any] = {}
     if agent is not None:
         who["agent"] = agent
@@ -72,7 +74,11 @@ def evaluate(
     show = Show()
     files = read_folder(bundle)
     plan = Plan.compile(files, offline_variables(files, var, show.note))
-    decision = plan.eval(request, int(time.time() * 1000))
+    try:
+        decision = plan.eval(request, int(time.time() * 1000))
+    except BundleError as error:
+        # The bundle compiled: what cannot be read is the request.
+        raise UsageError("; ".join(map(str, error.diagnostics))) from error
     if output == "json":
         show.json(decision)
     else:

@@ -4,7 +4,7 @@ import json
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -94,6 +94,8 @@ def status(
         refused = not outcome.reloaded
         for line in outcome.diagnostics:
             show.note(line)
+        now = outcome.bundle_revision or "nothing"
+        show.note(f"refused; bundle {now} goes on serving" if refused else f"bundle {now} serves")
     stands = remote.status()
     detail = json.loads(stands.detail_json)
     if output == "json":
@@ -104,16 +106,40 @@ def status(
             ("version", f"{stands.version} ({detail.get('build_profile', '')})"),
             ("ready", "yes" if stands.ready else "no"),
             ("bundle", bundle),
+            ("from", (detail.get("files") or {}).get("bundle", "")),
             ("loaded", stands.bundle_loaded_at.ToJsonString()),
             ("trust", stands.trust_revision[:12]),
             *(("problem", problem) for problem in stands.problems),
             *(("refused", line) for line in stands.last_reload_error.splitlines()),
             *(("keys", _keys(entry)) for entry in (detail.get("trust") or {}).get("sources", ())),
+            *(("listener", line) for line in _listeners(detail)),
+            *(("audit", line) for line in _audit(detail)),
             *(("observing", _observing(entry)) for entry in detail.get("observing", ())),
         ]
         show.table(("", address), rows)
     if refused or not stands.ready:
         raise Ended(1)
+
+
+def _listeners(detail: Mapping[str, Any]) -> Iterator[str]:
+    roles = dict(
+        str(line).split(": ", 1) for line in (detail.get("engine") or {}).get("listeners", ())
+    )
+    for name, address in (detail.get("listeners") or {}).items():
+        role = f": {roles[name]}" if name in roles else ""
+        yield f"{name} {address}{role}"
+
+
+def _audit(detail: Mapping[str, Any]) -> Iterator[str]:
+    audit = (detail.get("engine") or {}).get("audit") or {}
+    if not audit:
+        return
+    stands = "written" if audit["writable"] else f"NOT written: {audit['last_error']}"
+    yield f"{(detail.get('files') or {}).get('audit', '')}, {stands}"
+    yield (
+        f"{audit['written_lines']} records since the start, {audit['queued_lines']} wait, "
+        f"{audit['refused_lines']} refused, {audit['dropped_refusals']} dropped"
+    )
 
 
 def _keys(entry: Mapping[str, Any]) -> str:

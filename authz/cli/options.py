@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from authz.config import Config, load, parse_assignment
+from authz.config import Config, Loaded, load_with_origins, parse_assignment
 from authz.config.load import Assignment
 from authz.errors import UsageError
 from authz.model import BundleFiles
@@ -20,6 +20,7 @@ __all__ = [
     "Vars",
     "configuration",
     "flags",
+    "loaded",
     "offline_variables",
     "variables",
 ]
@@ -85,8 +86,27 @@ def configuration(
     Raises:
         ConfigError: It is refused.
     """
+    return loaded(file, sets, named).config
+
+
+def loaded(
+    file: Path | None, sets: Sequence[str] | None, named: Sequence[Assignment] = ()
+) -> Loaded:
+    """Load the configuration with the process's variables.
+
+    Args:
+        file: The YAML file.
+        sets: Values of `--set`.
+        named: Values of named flags; `--set` wins over them.
+
+    Returns:
+        The checked configuration, with where each value comes from.
+
+    Raises:
+        ConfigError: It is refused.
+    """
     assignments = [*named, *(parse_assignment(text) for text in sets or ())]
-    return load(file, os.environ, assignments, working_folder=Path.cwd())
+    return load_with_origins(file, os.environ, assignments, working_folder=Path.cwd())
 
 
 def offline_variables(

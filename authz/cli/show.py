@@ -68,7 +68,7 @@ class Show:
         """Print why the command ends."""
         if isinstance(error, (BundleError, ConfigError, TrustError)):
             self.diagnostics(error.diagnostics)
-            count = len(error.diagnostics)
+            count = sum(one.severity is Severity.ERROR for one in error.diagnostics)
             what = {
                 BundleTestError: "tests fail",
                 BundleError: "bundle refused",

@@ -266,6 +266,7 @@ def _facts(told: Why) -> list[tuple[str, str]]:
         ("arguments", json.dumps(one.arguments) if one.arguments else ""),
         ("bundle", f"{one.bundle} {one.revision} {one.digest[:12]}"),
         ("trace", one.trace_id),
+        ("the caller is told", f"next action {one.next_action}, retry {one.retry}"),
     ]
 
 

@@ -1,6 +1,12 @@
 """Settings of one node: one YAML file, flags and variables, checked before anything starts."""
 
-from authz.config.load import environment_name, load, parse_assignment
+from authz.config.load import (
+    Loaded,
+    environment_name,
+    load,
+    load_with_origins,
+    parse_assignment,
+)
 from authz.config.redact import redacted
 from authz.config.schema import (
     Audit,
@@ -44,6 +50,7 @@ __all__ = [
     "Limits",
     "Listener",
     "Listeners",
+    "Loaded",
     "Log",
     "LogFormat",
     "LogLevel",
@@ -56,6 +63,7 @@ __all__ = [
     "environment_name",
     "json_schema",
     "load",
+    "load_with_origins",
     "parse_assignment",
     "redacted",
 ]

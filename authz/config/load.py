@@ -21,7 +21,15 @@ from authz.config.schema import LATER, Config, json_schema
 from authz.errors import ConfigError
 from authz.model import Diagnostic
 
-__all__ = ["PREFIX", "Assignment", "environment_name", "load", "parse_assignment"]
+__all__ = [
+    "PREFIX",
+    "Assignment",
+    "Loaded",
+    "environment_name",
+    "load",
+    "load_with_origins",
+    "parse_assignment",
+]
 
 PREFIX: Final = "AUTHZ_"
 """How variables of the configuration begin."""
@@ -73,6 +81,35 @@ class _Tree:
         for old in [key for key in self.where if key[: len(path)] == path]:
             del self.where[old]
         self.where[path] = (where, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration that knows where its values come from."""
+
+    config: Config
+    """The checked configuration."""
+    tree: _Tree
+
+    def origin(self, path: Path) -> str:
+        """Tell where a value comes from.
+
+        Args:
+            path: Its key.
+
+        Returns:
+            `config.yaml:12`, a variable, `--set …`, or `default`.
+        """
+        value: Value = self.tree.value
+        for part in path:
+            if isinstance(value, dict) and part in value:
+                value = value[str(part)]
+            elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+                value = value[part]
+            else:
+                return "default"
+        file, line = self.tree.origin(path)
+        return f"{file}:{line}" if line else file
 
 
 class _Shape:
@@ -224,10 +261,39 @@ def load(
     Raises:
         ConfigError: With every defect that was found.
     """
+    return load_with_origins(file, environment, assignments, working_folder=working_folder).config
+
+
+def load_with_origins(
+    file: FolderPath | None,
+    environment: Mapping[str, str],
+    assignments: Sequence[Assignment] = (),
+    *,
+    working_folder: FolderPath,
+) -> Loaded:
+    """Read, merge and check the configuration, and keep where each value comes from.
+
+    Args:
+        file: The YAML file, if there is one.
+        environment: Variables; those that begin with `AUTHZ_` count.
+        assignments: Values of flags, the last wins.
+        working_folder: Where relative paths of flags and variables start.
+
+    Returns:
+        The checked configuration with its origins.
+
+    Raises:
+        ConfigError: With every defect that was found.
+    """
     shape = _Shape(json_schema())
     document = _read(file) if file is not None else Document()
     tree = _Tree(
-        document.value, {path: (document.file, line) for path, line in document.lines.items()}
+        document.value,
+        {
+            # What is missing at the top has no line of its own.
+            **({(): (document.file, 1)} if document.file else {}),
+            **{path: (document.file, line) for path, line in document.lines.items()},
+        },
     )
     from_file = _paths(tree.value, shape, file.parent.resolve() if file else working_folder)
     tree.value = from_file
@@ -246,7 +312,7 @@ def load(
     defects.extend(_place(finding, tree) for finding in findings(config))
     if defects:
         raise ConfigError(_sorted(defects))
-    return config
+    return Loaded(config, tree)
 
 
 def _read(file: FolderPath) -> Document:
@@ -347,11 +413,13 @@ def _explain(error: ErrorDetails, tree: _Tree, shape: _Shape) -> Diagnostic:
         return Diagnostic(f"unknown key `{last}`{under}.", file, line, mend=mend)
     if kind == "missing":
         node = shape.at(path)
-        meaning = str(node.get("description", "")) if node else ""
+        options = shape.options(node) if node is not None else ()
+        said_of = [str(option.get("description", "")) for option in options]
+        meaning = next((text for text in said_of if text), "")
         mend = f"Add `{last}`: {meaning[:1].lower()}{meaning[1:]}" if meaning else f"Add `{last}`."
         under = f"`{spell(parent)}` has no `{last}`." if parent else f"`{last}` is missing."
         return Diagnostic(under, file, line, mend=mend)
-    said = said[:1].lower() + said[1:]
+    said = (said[:1].lower() + said[1:]).replace("input should be", "it must be")
     return Diagnostic(f"`{spell(path)}`: {said}.", file, line, mend="See `authz config schema`.")
 
 

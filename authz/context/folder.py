@@ -45,7 +45,8 @@ def read_folder(
 ) -> BundleFiles:
     """Read a bundle folder.
 
-    Hidden files and folders, and files of other kinds than YAML, Cedar, JSON and CSV, are not part of a bundle.
+    Hidden files and folders, and files of other kinds than YAML, Cedar, JSON and CSV, are not part of a bundle; under
+    `policies/` every file is, but a copy that an editor kept (`…~`).
     A symbolic link may lead anywhere inside the folder (as in a mounted ConfigMap), but not out of it.
 
     Args:
@@ -136,7 +137,7 @@ def _walk(folder: Path, root: Path, at: Path, above: tuple[Path, ...]) -> Iterat
                     folder,
                     "Copy the file into the bundle.",
                 )
-            if not entry.is_dir() and path.suffix not in _SUFFIXES:
+            if not entry.is_dir() and not _belongs(path.relative_to(root)):
                 continue
             if not _is_utf8(entry.name):
                 raise _refused(f"the name `{name}` is not UTF-8.", folder, "Rename it.")
@@ -146,6 +147,13 @@ def _walk(folder: Path, root: Path, at: Path, above: tuple[Path, ...]) -> Iterat
                 raise _circle(folder, name)
             else:
                 yield from _walk(folder, root, path, (*above, real))
+
+
+def _belongs(name: Path) -> bool:
+    """Whether a file is part of the bundle: a policy with a slip in its name must be refused, not passed over."""
+    if name.parts[0] == "policies":
+        return not name.name.endswith("~")
+    return name.suffix in _SUFFIXES
 
 
 def _is_utf8(name: str) -> bool:
@@ -234,6 +242,6 @@ def _by_manifest(folder: Path, root: Path, manifest: Path, bounds: _Bounds) -> B
                 "Finish copying, or write the manifest anew.",
             )
         room -= len(content)
-        if path.suffix in _SUFFIXES:
+        if _belongs(Path(name)):
             files[name] = content
     return BundleFiles(str(folder), files)

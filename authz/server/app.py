@@ -13,7 +13,7 @@ from typing import Any, Final
 import grpc
 
 from authz import __version__
-from authz.config import Config, Lane
+from authz.config import Config, Lane, Listener
 from authz.config.rules import socket_path
 from authz.engine import Engine, FastLane, ListenerRules, build_profile
 from authz.errors import ConfigError
@@ -302,6 +302,7 @@ class Node:
             ],
             started_at=time.time(),
             files={"bundle": config.bundle.path, "audit": str(config.audit.path)},
+            listeners=_addresses(config),
         )
         limits = config.limits
         executor = BoundedExecutor(
@@ -506,6 +507,15 @@ def _trace_metrics(metrics: Metrics, traces: TraceExport) -> None:
         "Spans that could not be sent.",
         lambda: float(traces.failed),
     )
+
+
+def _addresses(config: Config) -> dict[str, str]:
+    served: dict[str, Listener | None] = {
+        **config.listeners.decisions,
+        "admin": config.listeners.admin,
+        "metrics": config.listeners.metrics,
+    }
+    return {name: one.address for name, one in served.items() if one is not None}
 
 
 def _make_folder(audit: str | None) -> None:

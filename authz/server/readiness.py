@@ -36,6 +36,7 @@ class Readiness:
         engine: Gives the engine's own account.
         insecure: Names of listeners with `insecure_dev`.
         files: Where bundle and audit are, by those names.
+        listeners: The address of each listener.
         started_at: Unix time.
         clock: Unix time, for what ends.
     """
@@ -51,6 +52,7 @@ class Readiness:
         insecure: Sequence[str],
         started_at: float,
         files: Mapping[str, str] | None = None,
+        listeners: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._version = version
@@ -61,6 +63,7 @@ class Readiness:
         self._insecure = tuple(insecure)
         self.started_at = started_at
         self._files = dict(files or {})
+        self._listeners = dict(listeners or {})
         self._clock = clock
         self._stopping = False
         self._serving = False
@@ -140,6 +143,7 @@ class Readiness:
             "last_reload_refused": [str(diagnostic) for diagnostic in stands.refused[:20]],
             "insecure_dev": list(self._insecure),
             "files": self._files,
+            "listeners": self._listeners,
             "observing": observing,
             "engine": dict(engine),
         }

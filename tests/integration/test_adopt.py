@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from authz.cli import main
+from authz.tools.remote import Remote
 from tests.support.people import IDLE, People, check, envoy_search
 from tests.support.server import Server, layout
 from tests.support.surfaces import decision_of, lanes
@@ -100,3 +101,25 @@ def test_why_asks_the_node_where_its_audit_is(
     assert "the principal holds no role" in said
     assert run("why", "--observed", "--since", "1h", "--admin", admin) == 0
     assert "NOT_PERMITTED" in capsys.readouterr().out
+
+
+def test_status_tells_what_stands_where(
+    observed_node: tuple[Server, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files, listeners, the audit's queue, what is only observed; and what a reload came to."""
+    server, _ = observed_node
+    place = server.place
+    admin = place.config["listeners"]["admin"]["address"]
+    assert run("status", "--admin", admin) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"main {place.config['listeners']['main']['address']}: anybody is an enforcer" in said
+    assert f"{place.audit}, written" in said
+    assert "records since the start, 0 wait, 0 refused, 0 dropped" in said
+    assert "everything else until" in said
+    revision = Remote(admin).status().bundle_revision
+    (place.folder / "bundle" / "policies" / "more.cedar").write_text("permit(")
+    assert run("status", "--admin", admin, "--reload") == 1
+    assert f"refused; bundle {revision} goes on serving" in capsys.readouterr().err
+    (place.folder / "bundle" / "policies" / "more.cedar").unlink()
+    assert run("status", "--admin", admin, "--reload", "--output", "json") == 0
+    assert f"bundle {revision} serves" in capsys.readouterr().err

@@ -203,7 +203,7 @@ def test_the_good_one_loads_and_its_paths_start_at_its_folder(tmp_path: Path) ->
         (
             "audit: {path: audit.jsonl}",
             "limits: {threads: many}",
-            "config.yaml:17: `limits.threads`: input should be a valid integer. See `authz config schema`.",
+            "config.yaml:17: `limits.threads`: it must be a valid integer. See `authz config schema`.",
         ),
         (
             "audit: {path: audit.jsonl}",

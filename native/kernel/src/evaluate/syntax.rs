@@ -57,7 +57,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Parsed>, Diagnostics> 
             let mend = match (error.help(), expected) {
                 (Some(help), _) => format!("{help}."),
                 (None, Some(expected)) => format!("Expected{expected}."),
-                (None, None) => String::new(),
+                (None, None) => "Mend the syntax.".to_owned(),
             };
             all.push(Diagnostic::error(
                 &lines.at(file, offset.unwrap_or(0)),

@@ -135,8 +135,11 @@ fn judge(
     for error in result.validation_errors() {
         let offset =
             error.labels().and_then(|mut labels| labels.next()).map(|label| label.offset());
-        let help = error.help().map(|help| format!("{help}.")).unwrap_or_default();
-        refuse(error.policy_id().as_ref(), offset, error.to_string(), help);
+        let mend = error.help().map_or_else(
+            || "Mend the policy, or the declaration that it reads.".to_owned(),
+            |help| format!("{help}."),
+        );
+        refuse(error.policy_id().as_ref(), offset, error.to_string(), mend);
     }
     for warning in result.validation_warnings() {
         let offset =

@@ -49,8 +49,11 @@ fn each_fault_of_a_key_has_its_message() {
             "labels: {a b: {kind: trust}}",
             "x.yaml:1:10: bad label `a b`: letters, digits, `.`, `_` and `-`, a letter or digit first. Rename it.",
         ),
-        ("labels: {a: {}}", "x.yaml:1:13: `kind` is missing"),
-        ("labels: [a]", "x.yaml:1:9: expected a mapping, found a list"),
+        ("labels: {a: {}}", "x.yaml:1:13: `kind` is missing. Add it."),
+        (
+            "labels: [a]",
+            "x.yaml:1:9: expected a mapping, found a list. `authz schema` gives the form of every file.",
+        ),
         (
             "labels: {a: {kind: trust}, a: {kind: trust}}",
             "x.yaml:1:28: `a` is named twice. Keep one of the two.",
@@ -94,7 +97,7 @@ fn each_fault_of_a_key_has_its_message() {
         ),
         (
             "mode: {tiers: {high: {owner: sec, until: 2026-01-31}}}",
-            "x.yaml:1:22: `mode` is missing",
+            "x.yaml:1:22: `mode` is missing. Add it.",
         ),
         (
             "agents: {bot: {match: spiffe://a.example/x, limits: {}}}",
@@ -277,7 +280,7 @@ fn each_fault_of_a_file_has_its_message() {
             "{name: a}",
             "bundle.yaml: `tasks` is missing, and its default `required` is not in this version. Say `tasks: optional`: then policy alone decides.",
         ),
-        ("{tasks: optional}", "bundle.yaml:1:1: `name` is missing"),
+        ("{tasks: optional}", "bundle.yaml:1:1: `name` is missing. Add it."),
         (
             "{name: a, sequence: 7, tasks: optional}",
             "bundle.yaml:1:21: `sequence` is not in this version. Remove it.",

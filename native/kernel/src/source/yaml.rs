@@ -122,7 +122,7 @@ fn explain(error: &serde_saphyr::Error) -> (Mark, String, &'static str) {
             let line = text.lines().next().unwrap_or_default();
             // The place stands in front of the message already.
             let line = line.split(" at line ").next().unwrap_or(line);
-            (mark, format!("not YAML: {}", line.trim_end_matches('.')), "")
+            (mark, format!("not YAML: {}", line.trim_end_matches('.')), "Mend the syntax.")
         }
     }
 }
@@ -270,7 +270,10 @@ impl de::Error for YamlError {
             de::Unexpected::Unit | de::Unexpected::Option => "nothing",
             _ => "something else",
         };
-        Self::custom(format!("expected {expected}, found {found}"))
+        Self {
+            mend: "`authz schema` gives the form of every file.".to_owned(),
+            ..Self::custom(format!("expected {expected}, found {found}"))
+        }
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
@@ -282,7 +285,7 @@ impl de::Error for YamlError {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self::custom(format!("`{field}` is missing"))
+        Self { mend: "Add it.".to_owned(), ..Self::custom(format!("`{field}` is missing")) }
     }
 }
 
