@@ -20,6 +20,11 @@ CARGO := cd native && cargo
 PYTEST := $(PY) -m pytest
 GHZ_VERSION := v0.121.0
 GHZ := $(CACHE)/ghz-$(GHZ_VERSION)/ghz
+# The other SDK of the two that are spoken to, and servers as their registries have them.
+MCP_SDK := mcp==1.30.0 mcp-server-time==2026.10.10 mcp-server-git==2026.10.10
+MCP_NPM := @modelcontextprotocol/server-everything@2026.8.31 @modelcontextprotocol/server-filesystem@2026.8.31 \
+	@modelcontextprotocol/server-memory@2026.8.31
+MCP_PEERS := $(CACHE)/mcp-peers-1
 MCP_TYPES := cedar-policy-mcp-schema-generator
 MCP_TYPES_VERSION := 0.7.0
 SPIRE_VERSION := v1.13.3
@@ -162,10 +167,19 @@ $(SPIRE)/spire-server:
 
 # A test whose tool cannot be had here is left out; the report says so.
 .PHONY: test-tools
-test-tools: ## the load generator and Prometheus, for the tests of dashboard and alerts
+test-tools: ## the load generator, Prometheus and MCP servers, for the tests that need them
 	@$(MAKE) $(GHZ) || echo "make test: the test of the dashboard's queries is left out" >&2
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || $(MAKE) $(PROMETHEUS) \
 		|| echo "make test: the tests of dashboard and alerts are left out" >&2
+	@$(MAKE) $(MCP_PEERS)/done || echo "make test: the tests with MCP servers are left out" >&2
+
+$(MCP_PEERS)/done: $(STAMPS)/deps
+	@command -v npm >/dev/null && command -v node >/dev/null \
+		|| { echo "make: needs node and npm, to run MCP servers (Debian: npm)" >&2; exit 1; }
+	rm -rf $(@D) && mkdir -p $(@D)/npm && $(PY) -m venv $(@D)/python
+	$(@D)/python/bin/python -m pip install --quiet --only-binary :all: $(MCP_SDK)
+	npm install --prefix $(@D)/npm --silent --no-audit --no-fund --ignore-scripts $(MCP_NPM)
+	@touch $@
 
 # Debian's, unpacked beside the other tools: nothing is installed, and nothing started.
 $(PROMETHEUS):

@@ -18,6 +18,7 @@ import yaml
 from tests.support.waiting import eventually
 
 TEMPLATE = Path(__file__).parents[2] / "deploy" / "envoy" / "envoy.yaml"
+MCP_TEMPLATE = TEMPLATE.with_name("mcp.yaml")
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -75,15 +76,23 @@ class Envoy:
         authz: Port of the authorizer, or the path of its unix socket.
         upstream: Port of the upstream.
         changes: Each is given the parsed configuration and changes it in place.
+        template: The shipped configuration.
     """
 
-    def __init__(self, folder: Path, authz: int | Path, upstream: int, *changes: Change) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        authz: int | Path,
+        upstream: int,
+        *changes: Change,
+        template: Path = TEMPLATE,
+    ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.access_log = folder / "access.log"
         self._log = folder / "envoy.log"
         self._addresses = folder / "admin.txt"
-        config = yaml.safe_load(TEMPLATE.read_text())
+        config = yaml.safe_load(template.read_text())
         clusters = {cluster["name"]: cluster for cluster in config["static_resources"]["clusters"]}
         _point(clusters["authz"], authz)
         _point(clusters["upstream"], upstream)
