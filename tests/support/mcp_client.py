@@ -1,0 +1,67 @@
+"""A client on the official MCP SDK, of either major version: reads what to do on standard input, writes what came of it.
+
+Run by the interpreter whose SDK is meant: `python mcp_client.py < plan.json`. A plan is `{url, headers, modern, calls: [[tool,
+arguments], …]}`; the answer is `{version, tools, calls: [{is_error, text, meta} or {code}]}`, or `{failed}`.
+"""
+
+import asyncio
+import json
+import sys
+from contextlib import AsyncExitStack
+from typing import Any
+
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
+
+
+async def _connect(stack: AsyncExitStack, plan: dict[str, Any]) -> Any:
+    http = await stack.enter_async_context(create_mcp_http_client(headers=plan["headers"]))
+    transport = streamable_http_client(plan["url"], http_client=http)
+    if plan.get("modern"):
+        from mcp.client.client import Client  # noqa: PLC0415 - of the newer SDK only
+
+        return await stack.enter_async_context(Client(transport, mode="auto"))
+    streams = await stack.enter_async_context(transport)
+    session = await stack.enter_async_context(ClientSession(streams[0], streams[1]))
+    await session.initialize()
+    return session
+
+
+async def _call(session: Any, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    try:
+        result = await session.call_tool(tool, arguments)
+    except Exception as error:  # noqa: BLE001 - either SDK's own
+        return {"code": getattr(getattr(error, "error", None), "code", None), "what": str(error)}
+    said = result.model_dump(mode="json", by_alias=True)
+    return {
+        "is_error": bool(said.get("isError")),
+        "text": " ".join(part.get("text") or "" for part in said["content"]),
+        "meta": said.get("_meta") or {},
+    }
+
+
+async def _run(plan: dict[str, Any]) -> dict[str, Any]:
+    done: dict[str, Any] = {}
+    async with AsyncExitStack() as stack:
+        session = await _connect(stack, plan)
+        listed = await session.list_tools()
+        done["tools"] = sorted(tool.name for tool in listed.tools)
+        done["calls"] = [await _call(session, tool, given) for tool, given in plan["calls"]]
+        done["version"] = getattr(session, "protocol_version", None)
+    return done
+
+
+def main() -> None:
+    """Do what standard input says."""
+    try:
+        done = asyncio.run(asyncio.wait_for(_run(json.load(sys.stdin)), 45))
+    except BaseException as error:  # noqa: BLE001 - groups of groups
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        done = {"failed": f"{type(error).__name__}: {error}"}
+    json.dump(done, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
