@@ -174,17 +174,18 @@ class Engine:
             EngineError: A setting is refused, or the audit file cannot be opened.
         """
 
-    def load(self, plan: Plan, trust: Trust, listeners: bytes) -> None:
-        """Swaps plan, trust and listeners, all at once; a running decision keeps what it began with.
+    def load(self, plan: Plan, trust: Trust, listeners: bytes, peers: bytes) -> None:
+        """Swaps plan, trust, listeners and enforcers, all at once; a running decision keeps what it began with.
 
         Args:
             plan: The bundle.
             trust: The trust sources.
-            listeners: JSON array of `{name, enforcer: {name, asks: ["system:x" | "system:*"]} | null, insecure_dev,
-                admin, surfaces: null | ["check", "batch_check", "ext_authz", "explain"]}`.
+            listeners: JSON array of `{name, enforcer: {name, asks: ["system:x" | "system:*"], relays: ["principal"]}
+                | null, mutual, insecure_dev, admin, surfaces: null | ["check", "batch_check", "ext_authz", "explain"]}`.
+            peers: JSON array of `{name, match, asks, relays}`: enforcers that show a certificate.
 
         Raises:
-            EngineError: A listener is refused.
+            EngineError: A listener or enforcer is refused.
         """
 
     def check(
@@ -196,6 +197,8 @@ class Engine:
         authorization: str | None = None,
         peer: str | None = None,
         tracestate: str | None = None,
+        certificate: bytes | None = None,
+        intermediates: bytes | None = None,
     ) -> bytes:
         """Judges one operation; any bytes are answered with a decision.
 
@@ -207,6 +210,8 @@ class Engine:
             authorization: The call's `authorization` metadata.
             peer: Address of the peer, for the audit record.
             tracestate: W3C trace state of the call.
+            certificate: The TLS peer's own certificate, PEM.
+            intermediates: What it sent along, PEM; it may begin with its own again.
 
         Returns:
             `authz.v1.CheckResponse`.
@@ -221,6 +226,8 @@ class Engine:
         authorization: str | None = None,
         peer: str | None = None,
         tracestate: str | None = None,
+        certificate: bytes | None = None,
+        intermediates: bytes | None = None,
     ) -> bytes:
         """Judges several operations on one snapshot; any bytes are answered with decisions.
 
@@ -232,6 +239,8 @@ class Engine:
             authorization: As for `check`.
             peer: As for `check`.
             tracestate: As for `check`.
+            certificate: The TLS peer's own certificate, PEM.
+            intermediates: What it sent along, PEM.
 
         Returns:
             `authz.v1.BatchCheckResponse`.
@@ -246,6 +255,8 @@ class Engine:
         authorization: str | None = None,
         peer: str | None = None,
         tracestate: str | None = None,
+        certificate: bytes | None = None,
+        intermediates: bytes | None = None,
     ) -> bytes:
         """Judges one HTTP request for Envoy; any bytes are answered, and only a permit has `status.code` 0.
 
@@ -257,6 +268,8 @@ class Engine:
             authorization: Ignored: an HTTP request brings its own.
             peer: As for `check`.
             tracestate: As for `check`.
+            certificate: The TLS peer's own certificate, PEM.
+            intermediates: What it sent along, PEM.
 
         Returns:
             `envoy.service.auth.v3.CheckResponse`.
@@ -271,6 +284,8 @@ class Engine:
         authorization: str | None = None,
         peer: str | None = None,
         tracestate: str | None = None,
+        certificate: bytes | None = None,
+        intermediates: bytes | None = None,
     ) -> bytes:
         """Judges without effect and tells everything; whoever asks needs a permit for `authz.explain`.
 
@@ -282,6 +297,8 @@ class Engine:
             authorization: Who asks.
             peer: As for `check`.
             tracestate: As for `check`.
+            certificate: The TLS peer's own certificate, PEM.
+            intermediates: What it sent along, PEM.
 
         Returns:
             `authz.v1.ExplainResponse`.

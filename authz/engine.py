@@ -6,7 +6,7 @@ Everything crosses as bytes or scalars; errors of the extension become errors of
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final, final
 
 from authz import _native
@@ -26,6 +26,7 @@ __all__ = [
     "Engine",
     "FastLane",
     "ListenerRules",
+    "PeerRules",
     "Plan",
     "TestReport",
     "Trust",
@@ -71,10 +72,28 @@ class ListenerRules:
     """The enforcer that it is, if it is one."""
     asks: tuple[str, ...] = ()
     """What that enforcer may ask about."""
+    relays: tuple[str, ...] = ()
+    """What it may say of the agents that it asks about."""
+    mutual: bool = False
+    """Callers show a certificate, which says who they are."""
     insecure_dev: bool = False
     """Plain TCP: whoever reaches it may ask about every system, and may relay nothing."""
     admin: bool = False
     """The administration listener."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRules:
+    """What the engine knows about an enforcer that shows a certificate."""
+
+    name: str
+    """Its name."""
+    match: str
+    """Its SPIFFE id, or a pattern over such ids."""
+    asks: tuple[str, ...]
+    """What it may ask about."""
+    relays: tuple[str, ...] = ()
+    """What it may say of the agents that it asks about."""
 
 
 @final
@@ -363,30 +382,47 @@ class Engine:
         """The extension's object, for the fast lane."""
         return self._native
 
-    def load(self, plan: Plan, trust: Trust, listeners: Sequence[ListenerRules]) -> None:
+    def load(
+        self,
+        plan: Plan,
+        trust: Trust,
+        listeners: Sequence[ListenerRules],
+        peers: Sequence[PeerRules],
+    ) -> None:
         """Swap in a new world; decisions that run keep the one before.
 
         Args:
             plan: The bundle.
             trust: The keys.
             listeners: Every listener.
+            peers: Every enforcer that shows a certificate.
 
         Raises:
-            EngineError: The listeners cannot be read; nothing changed.
+            EngineError: A listener or enforcer is refused; nothing changed.
         """
         rules = [
             {
                 "name": rule.name,
-                "enforcer": {"name": rule.enforcer, "asks": list(rule.asks)}
+                "enforcer": {
+                    "name": rule.enforcer,
+                    "asks": list(rule.asks),
+                    "relays": list(rule.relays),
+                }
                 if rule.enforcer is not None
                 else None,
+                "mutual": rule.mutual,
                 "insecure_dev": rule.insecure_dev,
                 "admin": rule.admin,
             }
             for rule in listeners
         ]
         try:
-            self._native.load(plan.native, trust.native, json.dumps(rules).encode())
+            self._native.load(
+                plan.native,
+                trust.native,
+                json.dumps(rules).encode(),
+                json.dumps([asdict(peer) for peer in peers]).encode(),
+            )
         except _native.EngineError as error:
             raise EngineError(str(error)) from error
 
@@ -408,6 +444,8 @@ class Engine:
             facts.authorization,
             facts.peer,
             facts.tracestate,
+            facts.certificate,
+            facts.intermediates,
         )
 
     def batch_check(self, request: bytes, facts: CallFacts) -> bytes:
@@ -428,6 +466,8 @@ class Engine:
             facts.authorization,
             facts.peer,
             facts.tracestate,
+            facts.certificate,
+            facts.intermediates,
         )
 
     def envoy_check(self, request: bytes, facts: CallFacts) -> bytes:
@@ -448,6 +488,8 @@ class Engine:
             facts.authorization,
             facts.peer,
             facts.tracestate,
+            facts.certificate,
+            facts.intermediates,
         )
 
     def explain(self, request: bytes, facts: CallFacts) -> bytes:
@@ -472,6 +514,8 @@ class Engine:
                 facts.authorization,
                 facts.peer,
                 facts.tracestate,
+                facts.certificate,
+                facts.intermediates,
             )
         except _native.ApiError as error:
             raise ApiError(error.reason_code, error.grpc_code, error.message) from error

@@ -89,6 +89,10 @@ class CallFacts(NamedTuple):
     """Peer address, for the audit."""
     tracestate: str | None = None
     """W3C trace state; several are joined."""
+    certificate: bytes | None = None
+    """The TLS peer's own certificate, PEM; none where it showed none."""
+    intermediates: bytes | None = None
+    """What it sent along, PEM."""
 
 
 class MetricKind(StrEnum):

@@ -2,8 +2,9 @@
 
 import ipaddress
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Final
 
 from authz.config.document import Path
@@ -18,6 +19,7 @@ from authz.config.schema import (
     Listener,
     MetricsListener,
     Refresh,
+    Relay,
     Tls,
     TrustSource,
 )
@@ -35,6 +37,9 @@ _DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
 _LISTENER: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _ALIAS: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SYSTEM: Final = re.compile(r"system:(\*|[A-Za-z0-9_-]{1,128})")
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9._-]+")
+_MOST_SEGMENTS: Final = 32
+_MAX_PATTERN: Final = 2048
 _MAX_PORT: Final = 65_535
 _MAX_SOCKET_PATH: Final = 100
 
@@ -360,7 +365,7 @@ def _listeners(config: Config) -> Iterator[Finding]:
         path: Path = ("listeners", name)
         if not _LISTENER.fullmatch(name):
             yield Finding(path, f"`{name}` is no name of a listener.", "Use lower-case letters.")
-        yield from _decision_listener(path, name, listener)
+        yield from _decision_listener(path, name, listener, config)
     if config.listeners.admin is not None:
         named["admin"] = config.listeners.admin
         if socket_path(config.listeners.admin.address) is None:
@@ -439,7 +444,9 @@ def _tls(path: Path, name: str, listener: Listener) -> Iterator[Finding]:
         )
 
 
-def _decision_listener(path: Path, name: str, listener: DecisionListener) -> Iterator[Finding]:
+def _decision_listener(
+    path: Path, name: str, listener: DecisionListener, config: Config
+) -> Iterator[Finding]:
     tcp = host_and_port(listener.address)
     if tcp is None:
         if listener.insecure_dev:
@@ -470,6 +477,12 @@ def _decision_listener(path: Path, name: str, listener: DecisionListener) -> Ite
             "and callers would have no identity.",
             "Add tls: {cert_file: ..., key_file: ...}; or, on loopback for development, insecure_dev: true.",
         )
+    if listener.is_mutual and not config.trust.domains:
+        yield Finding(
+            (*path, "tls", "client_ca_file"),
+            f"listener `{name}` asks for certificates, but no trust domain is configured. Every caller would be refused.",
+            "Add trust.domains with the SPIFFE bundle of the callers' trust domain.",
+        )
     if listener.lane is Lane.FAST and tcp[1] == 0 and listener.tls is not None:
         yield Finding((*path, "address"), f"listener `{name}` needs a fixed port.", "Choose one.")
 
@@ -484,6 +497,7 @@ def _loopback(host: str) -> bool:
 
 def _enforcers(config: Config) -> Iterator[Finding]:
     taken: dict[str, str] = {}
+    patterns: dict[str, str] = {}
     names: set[str] = set()
     for index, enforcer in enumerate(config.enforcers):
         path: Path = ("enforcers", index)
@@ -491,11 +505,24 @@ def _enforcers(config: Config) -> Iterator[Finding]:
             yield Finding(path, f"enforcer `{enforcer.name}` is named twice.", "Rename one.")
         names.add(enforcer.name)
         yield from _asks(path, enforcer)
+        yield from _relays(path, enforcer, config)
+        if enforcer.match is not None:
+            yield from _match(path, enforcer.name, enforcer.match, config)
+            yield from _ties(path, enforcer.name, enforcer.match, patterns)
+            patterns.setdefault(enforcer.match, enforcer.name)
+            if enforcer.listener is not None:
+                yield Finding(
+                    path,
+                    f"enforcer `{enforcer.name}` has both `match` and `listener`. Whoever opens the socket would be it "
+                    "without a certificate.",
+                    "Keep one; for both ways in, give the other an entry and a name of its own.",
+                )
+            continue
         if enforcer.listener is None:
             yield Finding(
                 path,
-                f"enforcer `{enforcer.name}` has no listener. Nobody could be it.",
-                "Add listener: the name of a unix-socket listener.",
+                f"enforcer `{enforcer.name}` has neither `match` nor `listener`. Nobody could be it.",
+                "Add match: the SPIFFE id of a TLS peer; or listener: the name of a unix-socket listener.",
             )
             continue
         listener = config.listeners.decisions.get(enforcer.listener)
@@ -511,7 +538,7 @@ def _enforcers(config: Config) -> Iterator[Finding]:
                 (*path, "listener"),
                 f"enforcer `{enforcer.name}` is bound to `{enforcer.listener}`, which is not a unix socket. "
                 "Whoever reaches the port would be that enforcer.",
-                "Use a unix-socket listener; the mode of its folder says who may open it.",
+                "Use a unix-socket listener, the mode of whose folder says who may open it; or match: its SPIFFE id.",
             )
         elif enforcer.listener in taken:
             yield Finding(
@@ -520,6 +547,88 @@ def _enforcers(config: Config) -> Iterator[Finding]:
                 "Give each its own socket.",
             )
         taken[enforcer.listener] = enforcer.name
+
+
+def _match(path: Path, name: str, pattern: str, config: Config) -> Iterator[Finding]:
+    """Find what keeps a pattern from ever naming a peer."""
+    at: Path = (*path, "match")
+    domain, slash, rest = pattern.removeprefix("spiffe://").partition("/")
+    segments = rest.split("/")
+    is_plain = all(
+        segment == "*" or (_SEGMENT.fullmatch(segment) and segment not in {".", ".."})
+        for segment in segments
+    )
+    if (
+        not pattern.startswith("spiffe://")
+        or not slash
+        or not _DOMAIN.fullmatch(domain)
+        or not is_plain
+        or len(segments) >= _MOST_SEGMENTS
+        or len(pattern) > _MAX_PATTERN
+    ):
+        yield Finding(
+            at,
+            f"`{pattern}` is no SPIFFE id and no pattern of one. Nobody could be enforcer `{name}`.",
+            "Write `spiffe://trust.domain/ns/tools/sa/crm`; `*` stands for one whole segment of the path.",
+        )
+    elif domain not in config.trust.domains:
+        known = ", ".join(sorted(config.trust.domains)) or "none"
+        yield Finding(
+            at,
+            f"enforcer `{name}` is of trust domain `{domain}`, which is not trusted. Its certificate would be refused.",
+            f"Add it under trust.domains; there: {known}.",
+        )
+    if not any(listener.is_mutual for listener in config.listeners.decisions.values()):
+        yield Finding(
+            at,
+            f"enforcer `{name}` is known by its certificate, but no listener asks for one. Nobody could be it.",
+            "Give a listener tls: {client_ca_file: ...}.",
+        )
+
+
+def _ties(path: Path, name: str, pattern: str, before: Mapping[str, str]) -> Iterator[Finding]:
+    """Find earlier patterns that match an id of this one, where neither is the more specific."""
+    at: Path = (*path, "match")
+    for other, first in before.items():
+        if other == pattern:
+            yield Finding(
+                at,
+                f"enforcers `{first}` and `{name}` have the same `match`. Which one a peer is would be chance.",
+                "Remove one, or make one entry of both.",
+            )
+        elif _overlap(pattern, other) and _covers(pattern, other) == _covers(other, pattern):
+            yield Finding(
+                at,
+                f"`{pattern}` of enforcer `{name}` and `{other}` of `{first}` match one id, and neither is the more "
+                "specific. Which one a peer is would be chance.",
+                "Narrow one of them.",
+            )
+
+
+def _overlap(one: str, other: str) -> bool:
+    pairs = list(zip_longest(one.split("/"), other.split("/")))
+    return all(a == b or (a and b and "*" in {a, b}) for a, b in pairs)
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    pairs = list(zip_longest(wide.split("/"), narrow.split("/")))
+    return all(a == b or (b and a == "*") for a, b in pairs)
+
+
+def _relays(path: Path, enforcer: Enforcer, config: Config) -> Iterator[Finding]:
+    for index, relay in enumerate(enforcer.relays):
+        if relay is not Relay.PRINCIPAL:
+            yield Finding(
+                (*path, "relays", index),
+                f"enforcer `{enforcer.name}` relays `{relay}`, which is not in this version.",
+                "Remove it; without it, what the enforcer says of it is not believed.",
+            )
+    if Relay.PRINCIPAL in enforcer.relays and not config.trust.domains:
+        yield Finding(
+            (*path, "relays"),
+            f"enforcer `{enforcer.name}` relays principals, but no trust domain is configured. Each would be refused.",
+            "Add trust.domains.",
+        )
 
 
 def _asks(path: Path, enforcer: Enforcer) -> Iterator[Finding]:

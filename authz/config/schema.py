@@ -36,6 +36,7 @@ __all__ = [
     "LogFormat",
     "LogLevel",
     "Refresh",
+    "Relay",
     "SourceRefresh",
     "Tls",
     "Trust",
@@ -274,17 +275,30 @@ class Identity(_Strict):
     """A JWT-SVID must be for one of these: our own names."""
 
 
+class Relay(StrEnum):
+    """A fact about the caller that an enforcer may relay."""
+
+    PRINCIPAL = "principal"
+    TASK = "task"
+    CONFIDENCE = "confidence"
+    LABELS = "labels"
+
+
 class Enforcer(_Strict):
-    """Whoever may ask about others."""
+    """Whoever may ask about others: a TLS peer (`match`) or a unix socket (`listener`)."""
 
     name: Name
     """Its name, in policies and records."""
+    match: Text | None = None
+    """SPIFFE ids of the TLS peers that are this enforcer: `*` stands for one whole path segment, and of several that match,
+    the most specific counts. Needs a listener with `client_ca_file`."""
     listener: Name | None = None
     """The unix-socket listener that is this enforcer: the mode of its folder is the control."""
     asks: tuple[Text, ...] = Field(default=(), max_length=1000)
     """Systems it may ask about: `system:crm`, or `system:*`; required."""
-    match: Any = _later("SPIFFE id of the TLS peer that is this enforcer.")
-    relays: Any = _later("Facts about the caller that it may relay.")
+    relays: tuple[Relay, ...] = Field(default=(), max_length=4)
+    """Facts about the agent that are believed on its word. `principal`: who it is, as Envoy verified it on its own mTLS
+    connection (`source.principal`). `task`, `confidence`, `labels`: not in this version."""
     reports: Any = _later("How it reports what came of a permit.")
 
 
@@ -296,7 +310,8 @@ class Tls(_Strict):
     key_file: FilePath | None = None
     """Private key, PEM."""
     client_ca_file: FilePath | None = None
-    """Callers must show a certificate of these authorities, PEM."""
+    """Callers must show a certificate that one of these authorities signed, PEM. On a listener of decisions it must be an
+    X.509-SVID of a trust domain, against whose own authorities it is verified again on each call; it says who asks."""
 
 
 class Listener(_Strict):
@@ -306,6 +321,11 @@ class Listener(_Strict):
     """`host:port` or `unix:///path`."""
     tls: Tls | None = None
     """TLS; needed on TCP unless `insecure_dev`."""
+
+    @property
+    def is_mutual(self) -> bool:
+        """Callers must show a certificate."""
+        return self.tls is not None and self.tls.client_ca_file is not None
 
 
 class Lane(StrEnum):
@@ -397,7 +417,7 @@ class Limits(_Strict):
     max_token_bytes: int = Field(default=8192, ge=512, le=65_536)
     """Longest credential."""
     token_cache: int = Field(default=65_536, ge=0, le=10_000_000)
-    """Verified tokens that are remembered."""
+    """Verified tokens that are remembered, and as many certificates."""
     probe_rate: int = Field(default=100, ge=0, le=1_000_000)
     """Requests in mode PROBE a second, of one caller."""
     probe_burst: int = Field(default=200, ge=0, le=1_000_000)

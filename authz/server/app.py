@@ -15,7 +15,7 @@ import grpc
 from authz import __version__
 from authz.config import Config, Lane, Listener
 from authz.config.rules import socket_path
-from authz.engine import Engine, FastLane, ListenerRules, build_profile
+from authz.engine import Engine, FastLane, ListenerRules, PeerRules, build_profile
 from authz.errors import ConfigError
 from authz.identity import Fetcher, Refresher, SourceKey, remote_sources
 from authz.model import Diagnostic, Surface
@@ -36,7 +36,7 @@ from authz.server.world import World
 from authz.telemetry import Logger, Metrics, TraceExport
 from authz.v1 import approvals_pb2, credentials_pb2, tasks_pb2
 
-__all__ = ["Node", "engine_settings", "listener_rules"]
+__all__ = ["Node", "engine_settings", "listener_rules", "peer_rules"]
 
 _ADMIN_THREADS: Final = 2
 _ADMIN_QUEUE: Final = 16
@@ -87,7 +87,11 @@ def listener_rules(config: Config) -> list[ListenerRules]:
     Returns:
         One rule a listener that can ask.
     """
-    enforcers = {enforcer.listener: enforcer for enforcer in config.enforcers}
+    enforcers = {
+        enforcer.listener: enforcer
+        for enforcer in config.enforcers
+        if enforcer.listener is not None
+    }
     rules = []
     for name, listener in config.listeners.decisions.items():
         enforcer = enforcers.get(name)
@@ -96,12 +100,30 @@ def listener_rules(config: Config) -> list[ListenerRules]:
                 name,
                 enforcer=enforcer.name if enforcer is not None else None,
                 asks=enforcer.asks if enforcer is not None else (),
+                relays=enforcer.relays if enforcer is not None else (),
+                mutual=listener.is_mutual,
                 insecure_dev=listener.insecure_dev,
             )
         )
     if config.listeners.admin is not None:
         rules.append(ListenerRules("admin", admin=True))
     return rules
+
+
+def peer_rules(config: Config) -> list[PeerRules]:
+    """Say what the engine must know about each enforcer that shows a certificate.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        One rule an enforcer with `match`.
+    """
+    return [
+        PeerRules(enforcer.name, enforcer.match, enforcer.asks, enforcer.relays)
+        for enforcer in config.enforcers
+        if enforcer.match is not None
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +297,14 @@ class Node:
         engine = Engine(settings)
         undo.callback(engine.close)
         metrics.pull(engine.metrics)
-        world = World(config, engine, listener_rules(config), metrics=metrics, log=log)
+        world = World(
+            config,
+            engine,
+            listener_rules(config),
+            peers=peer_rules(config),
+            metrics=metrics,
+            log=log,
+        )
         side = SideThreads()
         undo.callback(side.close)
         health = Health((AUTHORIZER, ENVOY, ADMIN), side)
@@ -371,7 +400,12 @@ class Node:
             if listener.lane is Lane.FAST:
                 continue
             decisions = Decisions(
-                engine, name, executor, config.limits.default_deadline, self._failed
+                engine,
+                name,
+                executor,
+                config.limits.default_deadline,
+                self._failed,
+                mutual=listener.is_mutual,
             )
             services = _decision_services(decisions, metrics)
             bound.append(

@@ -5,10 +5,10 @@ a passed deadline, a message that is too large, an exception, even a panic of th
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, cast
 
 import grpc
 
@@ -29,6 +29,7 @@ __all__ = [
     "RawHandler",
     "facts_of",
     "last_resort",
+    "peer_facts_of",
     "traceparent_of",
 ]
 
@@ -108,6 +109,8 @@ class Decisions:
     """Seconds that a call without a deadline has."""
     failed: Callable[[BaseException], None]
     """Told of every exception."""
+    mutual: bool = False
+    """Callers show a certificate."""
 
     def handler(self, surface: Surface, observe: Observe) -> RawHandler:
         """Make a raw-bytes handler.
@@ -126,6 +129,7 @@ class Decisions:
         }[surface]
         ready = last_resort(surface)
         turn, refuse, listener = self.turn, self.engine.refusal, self.listener
+        read = peer_facts_of if self.mutual else facts_of
         default = self.default_deadline
         clock = time.perf_counter
 
@@ -146,7 +150,7 @@ class Decisions:
                 if turn.shedding():
                     reply = refuse(surface, "OVERLOADED")
                 else:
-                    reply = judge(request, facts_of(context, listener, default - turn.waited()))
+                    reply = judge(request, read(context, listener, default - turn.waited()))
             except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
                 reply = denied(error, context)
             try:  # noqa: SIM105 - a context manager takes longer
@@ -192,6 +196,28 @@ def facts_of(context: grpc.ServicerContext, listener: str, default: float) -> Ca
         authorization,
         context.peer(),
         ",".join(tracestates) or None,
+    )
+
+
+def peer_facts_of(context: grpc.ServicerContext, listener: str, default: float) -> CallFacts:
+    """Read what the transport knows about a call of a caller that shows a certificate.
+
+    Only the certificates are taken, as they are: what grpcio makes of them, such as `peer_spiffe_id`, holds for any trust
+    domain whose authority it knows.
+
+    Args:
+        context: The call.
+        listener: Name of the listener.
+        default: Seconds left where the caller set no deadline.
+
+    Returns:
+        The facts; without a certificate the engine refuses the call.
+    """
+    # The stub says bytes, where there is a list of them.
+    shown = cast("Mapping[str, Sequence[bytes]]", context.auth_context())
+    leaf, rest = shown.get("x509_pem_cert", ()), shown.get("x509_pem_cert_chain", ())
+    return facts_of(context, listener, default)._replace(
+        certificate=leaf[0] if leaf else None, intermediates=rest[0] if rest else None
     )
 
 

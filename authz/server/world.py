@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from authz.config import Config
 from authz.context import Compiled, compile_bundle, read_folder
-from authz.engine import ListenerRules, Plan, Trust
+from authz.engine import ListenerRules, PeerRules, Plan, Trust
 from authz.errors import AuthzError, BundleError, ConfigError, EngineError, TrustError
 from authz.identity import SourceKey, place_of, read_trust, trust_spec, withdrawn
 from authz.model import BundleFiles, Diagnostic, Reloaded
@@ -25,7 +25,13 @@ _MAX_SAID: Final = 1000
 class Loads(Protocol):
     """The engine, as far as loading needs it."""
 
-    def load(self, plan: Plan, trust: Trust, listeners: Sequence[ListenerRules]) -> None:
+    def load(
+        self,
+        plan: Plan,
+        trust: Trust,
+        listeners: Sequence[ListenerRules],
+        peers: Sequence[PeerRules],
+    ) -> None:
         """Swap in a new world."""
 
 
@@ -58,6 +64,7 @@ class World:
         config: Where bundle and keys are.
         engine: Where a new world is swapped in.
         rules: What the engine knows about each listener.
+        peers: What it knows about each enforcer that shows a certificate.
         metrics: Counts loads.
         log: Says what came of them.
         clock: Unix time.
@@ -69,6 +76,7 @@ class World:
         engine: Loads,
         rules: Sequence[ListenerRules],
         *,
+        peers: Sequence[PeerRules] = (),
         metrics: Metrics,
         log: Logger,
         clock: Callable[[], float] = time.time,
@@ -76,6 +84,7 @@ class World:
         self._config = config
         self._engine = engine
         self._rules = tuple(rules)
+        self._peers = tuple(peers)
         self._metrics = metrics
         self._log = log
         self._clock = clock
@@ -173,7 +182,7 @@ class World:
             what = f"the bundle of {key} has a lower `spiffe_sequence` than the one that serves, or none."
             at = place_of(self._config, key)
             raise TrustError((Diagnostic(what, at, mend="The one that serves goes on serving."),))
-        self._engine.load(before.plan, trust, self._rules)
+        self._engine.load(before.plan, trust, self._rules, self._peers)
         self._stands = replace(before, trust=trust, trust_spec=spec, documents=documents)
         known = before.trust.warnings if before.trust is not None else ()
         with suppress(Exception):
@@ -217,7 +226,7 @@ class World:
             return False
         trust = Trust.compile(spec, before.trust)
         compiled = compile_bundle(bundle, config.vars, int(now * 1000), before.plan)
-        self._engine.load(compiled.plan, trust, self._rules)
+        self._engine.load(compiled.plan, trust, self._rules, self._peers)
         self._stands = Stands(compiled.plan, trust, now, (), bundle, spec, documents, now)
         # It serves; a log that cannot be written must not say otherwise.
         with suppress(Exception):

@@ -63,7 +63,7 @@ def engines(
             json.dumps({"audit_path": str(folder / f"{bundle}.jsonl")}).encode()
         )
         trust = _native.Trust.compile(trust_spec(authority))
-        engine.load(plan(bundle), trust, json.dumps(listeners).encode())
+        engine.load(plan(bundle), trust, json.dumps(listeners).encode(), b"[]")
         made[bundle] = engine
     yield made
     for engine in made.values():

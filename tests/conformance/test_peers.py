@@ -1,159 +1,17 @@
 """X.509-SVIDs minted by another library, each breaking one rule; SPIFFE X509-SVID and RFC 5280."""
 
-import base64
-import datetime as dt
 import json
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from authz.engine import Trust
 from authz.errors import ApiError
-
-ID: Final = "spiffe://a.example/ns/tools/sa/crm"
-NOW: Final = int(time.time())
-
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
-
-
-def _usage(*names: str) -> x509.KeyUsage:
-    every = (
-        "digital_signature",
-        "content_commitment",
-        "key_encipherment",
-        "data_encipherment",
-        "key_agreement",
-        "key_cert_sign",
-        "crl_sign",
-        "encipher_only",
-        "decipher_only",
-    )
-    return x509.KeyUsage(**{name: name in names for name in every})
-
-
-@dataclass(frozen=True)
-class Template:
-    """What a certificate says; the defaults are those of a good leaf."""
-
-    name: str = "workload"
-    uris: Sequence[str] = (ID,)
-    dns: Sequence[str] = ()
-    ca: bool | None = False
-    length: int | None = None
-    usage: x509.KeyUsage | None = field(default_factory=lambda: _usage("digital_signature"))
-    usage_critical: bool = True
-    purposes: Sequence[x509.ObjectIdentifier] = (
-        ExtendedKeyUsageOID.CLIENT_AUTH,
-        ExtendedKeyUsageOID.SERVER_AUTH,
-    )
-    begins: int = -3600
-    ends: int = 3600
-    constraints: x509.NameConstraints | None = None
-
-
-def _signing(domain: str) -> Template:
-    return Template(
-        name=f"authority of {domain}",
-        uris=(f"spiffe://{domain}",),
-        ca=True,
-        usage=_usage("key_cert_sign", "crl_sign"),
-        purposes=(),
-    )
-
-
-@dataclass(frozen=True)
-class Signer:
-    """A signing certificate with its key."""
-
-    certificate: x509.Certificate
-    key: PrivateKey
-
-    @classmethod
-    def authority(cls, domain: str, key: PrivateKey | None = None, **changes: Any) -> "Signer":
-        """Makes a self-signed authority of a trust domain."""
-        key = key or ec.generate_private_key(ec.SECP256R1())
-        template = replace(_signing(domain), **changes)
-        return cls(_certify(template, key, _name(template.name), key), key)
-
-    def intermediate(self, domain: str, **changes: Any) -> "Signer":
-        """Signs an intermediate of a trust domain."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        template = replace(_signing(domain), **{"name": f"intermediate of {domain}", **changes})
-        return Signer(_certify(template, key, self.certificate.subject, self.key), key)
-
-    def leaf(self, **changes: Any) -> bytes:
-        """Signs a leaf; returns its DER."""
-        template = replace(Template(), **changes)
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _certify(template, key, self.certificate.subject, self.key)
-        return certificate.public_bytes(Encoding.DER)
-
-    @property
-    def der(self) -> bytes:
-        """The certificate."""
-        return self.certificate.public_bytes(Encoding.DER)
-
-    @property
-    def jwk(self) -> dict[str, Any]:
-        """Its entry of a SPIFFE bundle."""
-        public = self.key.public_key()
-        if isinstance(public, ec.EllipticCurvePublicKey):
-            body = ECAlgorithm.to_jwk(public, as_dict=True)
-        elif isinstance(public, rsa.RSAPublicKey):
-            body = RSAAlgorithm.to_jwk(public, as_dict=True)
-        else:
-            body = OKPAlgorithm.to_jwk(public, as_dict=True)
-        body.pop("key_ops", None)
-        return {**body, "use": "x509-svid", "x5c": [base64.b64encode(self.der).decode()]}
-
-
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-
-def _certify(
-    template: Template, key: PrivateKey, issuer: x509.Name, by: PrivateKey
-) -> x509.Certificate:
-    start = dt.datetime.fromtimestamp(NOW, dt.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(_name(template.name))
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start + dt.timedelta(seconds=template.begins))
-        .not_valid_after(start + dt.timedelta(seconds=template.ends))
-    )
-    names = [
-        *(x509.UniformResourceIdentifier(uri) for uri in template.uris),
-        *(x509.DNSName(name) for name in template.dns),
-    ]
-    extensions: list[tuple[x509.ExtensionType, bool]] = []
-    if names:
-        extensions.append((x509.SubjectAlternativeName(names), False))
-    if template.ca is not None:
-        extensions.append((x509.BasicConstraints(template.ca, template.length), True))
-    if template.usage is not None:
-        extensions.append((template.usage, template.usage_critical))
-    if template.purposes:
-        extensions.append((x509.ExtendedKeyUsage(template.purposes), False))
-    if template.constraints is not None:
-        extensions.append((template.constraints, True))
-    for extension, critical in extensions:
-        builder = builder.add_extension(extension, critical)
-    if isinstance(by, ed25519.Ed25519PrivateKey):
-        return builder.sign(by, None)
-    long = isinstance(by, ec.EllipticCurvePrivateKey) and by.curve.name == "secp521r1"
-    return builder.sign(by, hashes.SHA512() if long else hashes.SHA256())
+from tests.support.svid import ID, NOW, PrivateKey, Signer, usage
 
 
 def _trust(**domains: Sequence[Signer]) -> Trust:
@@ -226,7 +84,7 @@ DEFECTS: Final[dict[str, tuple[str, Callable[[], Sequence[bytes]]]]] = {
     ),
     "intermediate-usage": (
         "BAD_CREDENTIAL",
-        lambda: _with(A.intermediate("a.example", usage=_usage("digital_signature"))),
+        lambda: _with(A.intermediate("a.example", usage=usage("digital_signature"))),
     ),
     "intermediate-expired": (
         "EXPIRED_CREDENTIAL",
@@ -261,13 +119,13 @@ DEFECTS: Final[dict[str, tuple[str, Callable[[], Sequence[bytes]]]]] = {
     "authority-as-leaf": ("BAD_CREDENTIAL", lambda: [A.der]),
     "cert-sign": (
         "BAD_CREDENTIAL",
-        lambda: [A.leaf(usage=_usage("digital_signature", "key_cert_sign"))],
+        lambda: [A.leaf(usage=usage("digital_signature", "key_cert_sign"))],
     ),
     "crl-sign": (
         "BAD_CREDENTIAL",
-        lambda: [A.leaf(usage=_usage("digital_signature", "crl_sign"))],
+        lambda: [A.leaf(usage=usage("digital_signature", "crl_sign"))],
     ),
-    "no-signature-usage": ("BAD_CREDENTIAL", lambda: [A.leaf(usage=_usage("key_encipherment"))]),
+    "no-signature-usage": ("BAD_CREDENTIAL", lambda: [A.leaf(usage=usage("key_encipherment"))]),
     "no-usage": ("BAD_CREDENTIAL", lambda: [A.leaf(usage=None)]),
     "usage-not-critical": ("BAD_CREDENTIAL", lambda: [A.leaf(usage_critical=False)]),
     "client-only": (

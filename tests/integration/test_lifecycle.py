@@ -403,6 +403,7 @@ def test_metrics(server: Server, people: People) -> None:
         "authz_policy_reload_total": {"result"},
         "authz_policy_last_success_timestamp_seconds": set(),
         "authz_cache_requests_total": {"cache", "result"},
+        "authz_identified_total": {"enforcer", "agent"},
         "authz_build_info": {"version", "profile"},
         "grpc_server_handled_total": {"grpc_service", "grpc_method", "grpc_code"},
         "grpc_server_handling_seconds_count": {"grpc_service", "grpc_method"},

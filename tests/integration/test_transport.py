@@ -1,17 +1,11 @@
 """Listeners: health, reflection, TLS, sockets; and callers that ask about themselves."""
 
-import datetime as dt
-import ipaddress
 import stat
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -19,9 +13,11 @@ from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
 from authz.v1 import decision_pb2
 from tests.support.fixtures import Servers
 from tests.support.minting import Authority
+from tests.support.mutual import Pki
 from tests.support.people import BOT, People, check, envoy_search, search
 from tests.support.server import Server, code_of, layout
 from tests.support.surfaces import CHECK, ENVOY, LANES, decision_of, outcome, reason_name
+from tests.support.svid import Signer
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
@@ -69,61 +65,20 @@ def test_reflection(servers: Servers) -> None:
     assert envoys.file_descriptor_response.file_descriptor_proto
 
 
-def certificate(
-    name: str, issuer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None
-) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """Makes a certificate: an authority where no issuer is given, else a leaf for loopback."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = dt.datetime.now(dt.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer[0].subject if issuer else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(minutes=5))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName(
-                [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-            ),
-            critical=False,
-        )
-    )
-    return builder.sign(issuer[1] if issuer else key, hashes.SHA256()), key
-
-
-def write(
-    folder: Path, name: str, made: tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
-) -> None:
-    """Writes certificate and key as PEM files."""
-    pem = serialization.Encoding.PEM
-    (folder / f"{name}.pem").write_bytes(made[0].public_bytes(pem))
-    (folder / f"{name}.key").write_bytes(
-        made[1].private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-
-
 @pytest.mark.parametrize("lane", ["python", "fast"])
 def test_tls(authority: Authority, people: People, tmp_path: Path, lane: str) -> None:
     """A TLS listener answers those who trust it, and asks for client certificates where told to."""
-    root = certificate("root", None)
-    stranger = certificate("stranger", None)
-    for name, made in (
-        ("root", root),
-        ("server", certificate("server", root)),
-        ("client", certificate("client", root)),
-        ("other", certificate("other", stranger)),
-    ):
-        write(tmp_path, name, made)
+    pki = Pki(tmp_path)
+    for name, signer in (("client", pki.a), ("other", Signer.authority("a.example"))):
+        svid = signer.svid(BOT)
+        (tmp_path / f"{name}.pem").write_bytes(svid.pem)
+        (tmp_path / f"{name}.key").write_bytes(svid.key_pem)
     base = layout(tmp_path / "server", authority, "desk")
-    tls = {"cert_file": str(tmp_path / "server.pem"), "key_file": str(tmp_path / "server.key")}
-    main = {"address": base.config["listeners"]["main"]["address"], "tls": tls, "lane": lane}
+    pki.trust(base)
+    main = {"address": base.config["listeners"]["main"]["address"], "tls": pki.tls, "lane": lane}
     mutual = {
         "address": base.config["listeners"]["main-fast"]["address"],
-        "tls": {**tls, "client_ca_file": str(tmp_path / "root.pem")},
+        "tls": {**pki.tls, "client_ca_file": str(pki.clients)},
         "lane": lane,
     }
     base.config["listeners"]["main"] = main

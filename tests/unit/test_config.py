@@ -163,7 +163,8 @@ def test_the_good_one_loads_and_its_paths_start_at_its_folder(tmp_path: Path) ->
             "listener: main",
             (
                 "config.yaml:16: enforcer `envoy` is bound to `main`, which is not a unix socket. Whoever reaches the "
-                "port would be that enforcer. Use a unix-socket listener; the mode of its folder says who may open it."
+                "port would be that enforcer. Use a unix-socket listener, the mode of whose folder says who may open it; "
+                "or match: its SPIFFE id."
             ),
         ),
         (
@@ -230,9 +231,9 @@ def test_the_good_one_loads_and_its_paths_start_at_its_folder(tmp_path: Path) ->
         ),
         (
             'asks: ["system:*"]',
-            'asks: ["system:*"], relays: [principal]',
+            'asks: ["system:*"], reports: sdk',
             (
-                "config.yaml:16: `enforcers[0].relays` is not in this version. Remove it; without it, this version is "
+                "config.yaml:16: `enforcers[0].reports` is not in this version. Remove it; without it, this version is "
                 "safe."
             ),
         ),
@@ -253,6 +254,169 @@ def test_what_is_refused_and_how_it_is_said(
 ) -> None:
     """One defect, one message: file, line, what follows from it, how to mend it."""
     assert refusals(tmp_path, change(old, new)) == [message]
+
+
+MUTUAL = """\
+bundle: {path: bundle}
+trust: {domains: {a.example: {bundle: {file: keys/a.json}}, b.example: {bundle: {file: keys/b.json}}}}
+identity: {audiences: [authz]}
+listeners:
+  main: {address: "0.0.0.0:9191", tls: {cert_file: c, key_file: k, client_ca_file: ca}}
+  sidecar: {address: "unix:run/authz.sock"}
+enforcers:
+  - {name: crm, match: "spiffe://a.example/ns/tools/sa/crm", asks: ["system:crm"]}
+  - {name: mesh, match: "spiffe://a.example/ns/*/sa/gateway", asks: ["system:*"], relays: [principal]}
+  - {name: tools, match: "spiffe://a.example/ns/tools/sa/*", asks: ["system:wiki"]}
+  - {name: envoy, listener: sidecar, asks: ["system:*"], relays: [principal]}
+"""
+
+
+def test_enforcers_by_certificate_and_by_socket(tmp_path: Path) -> None:
+    """A pattern and an id within it go together: the id is the more specific."""
+    text = MUTUAL.replace("ns/*/sa/gateway", "ns/mesh/sa/gateway")
+
+    config = read(tmp_path, text)
+
+    assert [(one.name, one.match, one.listener) for one in config.enforcers] == [
+        ("crm", "spiffe://a.example/ns/tools/sa/crm", None),
+        ("mesh", "spiffe://a.example/ns/mesh/sa/gateway", None),
+        ("tools", "spiffe://a.example/ns/tools/sa/*", None),
+        ("envoy", None, "sidecar"),
+    ]
+    assert [[str(relay) for relay in one.relays] for one in config.enforcers] == [
+        [],
+        ["principal"],
+        [],
+        ["principal"],
+    ]
+
+
+TIE = (
+    "config.yaml:10: `spiffe://a.example/ns/tools/sa/*` of enforcer `tools` and `spiffe://a.example/ns/*/sa/gateway` of "
+    "`mesh` match one id, and neither is the more specific. Which one a peer is would be chance. Narrow one of them."
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("", "", TIE),
+        (
+            "ns/*/sa/gateway",
+            "ns/tools/sa/crm",
+            (
+                "config.yaml:9: enforcers `crm` and `mesh` have the same `match`. Which one a peer is would be chance. "
+                "Remove one, or make one entry of both."
+            ),
+        ),
+        (
+            "ns/*/sa/gateway",
+            "ns/tools/sa/*",
+            (
+                "config.yaml:10: enforcers `mesh` and `tools` have the same `match`. Which one a peer is would be chance. "
+                "Remove one, or make one entry of both."
+            ),
+        ),
+        (
+            "spiffe://a.example/ns/*/sa/gateway",
+            "spiffe://c.example/ns/mesh/sa/gateway",
+            (
+                "config.yaml:9: enforcer `mesh` is of trust domain `c.example`, which is not trusted. Its certificate would "
+                "be refused. Add it under trust.domains; there: a.example, b.example."
+            ),
+        ),
+        (
+            "ns/*/sa/gateway",
+            "ns/mesh*/sa/gateway",
+            (
+                "config.yaml:9: `spiffe://a.example/ns/mesh*/sa/gateway` is no SPIFFE id and no pattern of one. Nobody could "
+                "be enforcer `mesh`. Write `spiffe://trust.domain/ns/tools/sa/crm`; `*` stands for one whole segment of the "
+                "path."
+            ),
+        ),
+        (
+            "spiffe://a.example/ns/*/sa/gateway",
+            "spiffe://*/ns/mesh/sa/gateway",
+            (
+                "config.yaml:9: `spiffe://*/ns/mesh/sa/gateway` is no SPIFFE id and no pattern of one. Nobody could be "
+                "enforcer `mesh`. Write `spiffe://trust.domain/ns/tools/sa/crm`; `*` stands for one whole segment of the "
+                "path."
+            ),
+        ),
+        (
+            ", client_ca_file: ca",
+            "",
+            (
+                "config.yaml:8: enforcer `crm` is known by its certificate, but no listener asks for one. Nobody could be it. "
+                "Give a listener tls: {client_ca_file: ...}."
+            ),
+        ),
+        (
+            '{name: mesh, match: "spiffe://a.example/ns/*/sa/gateway",',
+            '{name: mesh, match: "spiffe://a.example/ns/mesh/sa/gateway", listener: sidecar,',
+            (
+                "config.yaml:9: enforcer `mesh` has both `match` and `listener`. Whoever opens the socket would be it without "
+                "a certificate. Keep one; for both ways in, give the other an entry and a name of its own."
+            ),
+        ),
+        (
+            '{name: mesh, match: "spiffe://a.example/ns/*/sa/gateway",',
+            "{name: mesh,",
+            (
+                "config.yaml:9: enforcer `mesh` has neither `match` nor `listener`. Nobody could be it. Add match: the SPIFFE "
+                "id of a TLS peer; or listener: the name of a unix-socket listener."
+            ),
+        ),
+        (
+            'asks: ["system:wiki"]',
+            'asks: ["system:wiki"], relays: [principal, task]',
+            (
+                "config.yaml:10: enforcer `tools` relays `task`, which is not in this version. Remove it; without it, what the "
+                "enforcer says of it is not believed."
+            ),
+        ),
+        (
+            'asks: ["system:wiki"]',
+            'asks: ["system:wiki"], relays: [labels]',
+            (
+                "config.yaml:10: enforcer `tools` relays `labels`, which is not in this version. Remove it; without it, what "
+                "the enforcer says of it is not believed."
+            ),
+        ),
+        (
+            'asks: ["system:wiki"]',
+            'asks: ["system:wiki"], relays: [confidence]',
+            (
+                "config.yaml:10: enforcer `tools` relays `confidence`, which is not in this version. Remove it; without it, "
+                "what the enforcer says of it is not believed."
+            ),
+        ),
+        (
+            "{domains: {a.example: {bundle: {file: keys/a.json}}, b.example: {bundle: {file: keys/b.json}}}}",
+            "{}",
+            (
+                "config.yaml:5: listener `main` asks for certificates, but no trust domain is configured. Every caller would "
+                "be refused. Add trust.domains with the SPIFFE bundle of the callers' trust domain."
+            ),
+        ),
+        (
+            "{domains: {a.example: {bundle: {file: keys/a.json}}, b.example: {bundle: {file: keys/b.json}}}}",
+            "{}",
+            (
+                "config.yaml:11: enforcer `envoy` relays principals, but no trust domain is configured. Each would be "
+                "refused. Add trust.domains."
+            ),
+        ),
+    ],
+)
+def test_half_configured_enforcers_are_refused(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    """Whom nobody could be, or whom chance would choose, stops the start."""
+    assert old in MUTUAL
+    text = MUTUAL.replace(old, new) if old else MUTUAL
+
+    assert message in refusals(tmp_path, text)
 
 
 def test_every_defect_is_told_at_once(tmp_path: Path) -> None:

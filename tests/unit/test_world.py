@@ -12,7 +12,7 @@ import pytest
 from authz.config import Config, Log, load
 from authz.errors import BundleError, EngineError, TrustError
 from authz.identity import Refresher, SourceKey
-from authz.server.app import listener_rules
+from authz.server.app import listener_rules, peer_rules
 from authz.server.observing import Reminder
 from authz.server.readiness import Readiness
 from authz.server.sources import TrustSources
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from authz.engine import ListenerRules, Plan, Trust
+    from authz.engine import ListenerRules, PeerRules, Plan, Trust
 
 POLICY = '@id("{id}") permit(principal in Role::"bot", action in Action::"system:crm", resource);\n'
 FACTS = """\
@@ -54,13 +54,21 @@ class Engine:
 
     def __init__(self) -> None:
         self.loaded: list[tuple[Plan, Trust, Sequence[ListenerRules]]] = []
+        self.peers: list[tuple[PeerRules, ...]] = []
         self.raises: Exception | None = None
 
-    def load(self, plan: Plan, trust: Trust, listeners: Sequence[ListenerRules]) -> None:
+    def load(
+        self,
+        plan: Plan,
+        trust: Trust,
+        listeners: Sequence[ListenerRules],
+        peers: Sequence[PeerRules],
+    ) -> None:
         """Keep it."""
         if self.raises is not None:
             raise self.raises
         self.loaded.append((plan, trust, listeners))
+        self.peers.append(tuple(peers))
 
 
 class Stage:
@@ -87,6 +95,7 @@ class Stage:
             self.config,
             self.engine,
             listener_rules(self.config),
+            peers=peer_rules(self.config),
             metrics=self.metrics,
             log=self.logger,
             clock=lambda: self.now,
@@ -353,13 +362,16 @@ def test_an_engine_that_is_not_ready_makes_the_node_not_ready(stage: Stage) -> N
 
 
 MESH = SourceKey("domain", "b.example")
+FETCHED = "{a.example: {bundle: {file: keys/bundle.json}}, b.example: {bundle: {url: https://b.example/b}}}"
+MUTUAL = 'main: {address: "127.0.0.1:0", tls: {cert_file: c, key_file: k, client_ca_file: ca}}'
 
 
 @pytest.fixture
 def fetching(tmp_path: Path) -> Stage:
     """A loaded world, of which one trust domain is fetched."""
-    more = "{a.example: {bundle: {file: keys/bundle.json}}, b.example: {bundle: {url: https://b.example/b}}}"
-    made = Stage(tmp_path, CONFIG.replace("{a.example: {bundle: {file: keys/bundle.json}}}", more))
+    made = Stage(
+        tmp_path, CONFIG.replace("{a.example: {bundle: {file: keys/bundle.json}}}", FETCHED)
+    )
     made.world.load()
     return made
 
@@ -387,6 +399,22 @@ def test_fetched_keys_are_swapped_in_under_the_bundle_that_serves(fetching: Stag
     assert usable(fetching, "a.example") == 1
     assert fetching.engine.loaded[-1][0] is plan
     assert fetching.world.stands.trust is fetching.engine.loaded[-1][1]
+
+
+def test_every_swap_keeps_the_enforcers(tmp_path: Path) -> None:
+    """New keys must not make an enforcer an agent that asks about itself."""
+    text = CONFIG.replace("{a.example: {bundle: {file: keys/bundle.json}}}", FETCHED)
+    text = text.replace('main: {address: "127.0.0.1:0", insecure_dev: true}', MUTUAL)
+    text += 'enforcers: [{name: crm, match: "spiffe://a.example/crm", asks: ["system:crm"]}]\n'
+    made = Stage(tmp_path, text)
+    made.world.load()
+    made.world.renew(MESH, bundle(1))
+    made.world.drop(MESH)
+    made.write("bundle/policies/p.cedar", POLICY.format(id="two"))
+    assert made.world.reload().changed
+
+    names = [[peer.name for peer in peers] for peers in made.engine.peers]
+    assert names == [["crm"]] * 4
 
 
 def test_the_same_keys_again_swap_nothing(fetching: Stage) -> None:

@@ -82,20 +82,26 @@ pub struct Proof<'a> {
 pub enum ProofMethod {
     /// A JWT-SVID.
     JwtSvid,
+    /// The X.509-SVID of its own TLS connection.
+    X509Svid,
+    /// The word of an enforcer that verified it.
+    Relayed,
     /// A subject token alone.
     Jwt,
 }
 
 impl ProofMethod {
     /// All methods, also those of later versions: the names policies may use.
-    pub const NAMES: [&'static str; 5] =
-        ["jwt-svid", "jwt", "x509-svid", "task-credential", "none"];
+    pub const NAMES: [&'static str; 6] =
+        ["jwt-svid", "jwt", "x509-svid", "relayed", "task-credential", "none"];
 
     /// The word used in policies.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::JwtSvid => "jwt-svid",
+            Self::X509Svid => "x509-svid",
+            Self::Relayed => "relayed",
             Self::Jwt => "jwt",
         }
     }

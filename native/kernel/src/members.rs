@@ -165,6 +165,31 @@ impl Model {
     }
 }
 
+/// What is wrong with a SPIFFE id or a whole-segment pattern over such ids; none where it is well-formed.
+#[must_use]
+pub fn pattern_defect(pattern: &str) -> Option<&'static str> {
+    crate::source::refuse_spiffe(pattern)
+}
+
+/// Whether every id that `narrow`, an id or a pattern, matches is matched by `wide`.
+#[must_use]
+pub fn covers(wide: &str, narrow: &str) -> bool {
+    let mut narrow = segments(narrow);
+    let covered = segments(wide)
+        .all(|segment| narrow.next().is_some_and(|other| segment == "*" || segment == other));
+    covered && narrow.next().is_none()
+}
+
+/// Whether some id is matched by both patterns.
+#[must_use]
+pub fn overlap(one: &str, other: &str) -> bool {
+    let mut others = segments(other);
+    let fit = segments(one).all(|segment| {
+        others.next().is_some_and(|other| segment == "*" || other == "*" || segment == other)
+    });
+    fit && others.next().is_none()
+}
+
 /// Trust domain, then path segments.
 pub(crate) fn segments(id: &str) -> impl Iterator<Item = &str> {
     id.strip_prefix("spiffe://").unwrap_or_default().split('/')

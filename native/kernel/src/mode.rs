@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::decision::{Principal, Time};
 use crate::diagnostic::Diagnostics;
-use crate::members::segments;
+use crate::members::covers;
 use crate::model::{Location, Tier};
 use crate::reason::ReasonCode;
 
@@ -227,14 +227,6 @@ impl Modes {
         };
         matching.iter().filter(|(pattern, _)| is_least(pattern)).map(|(_, entry)| *entry).collect()
     }
-}
-
-/// Whether every id that `narrow`, an id or a pattern, matches is matched by `wide`.
-fn covers(wide: &str, narrow: &str) -> bool {
-    let mut narrow = segments(narrow);
-    let covered = segments(wide)
-        .all(|segment| narrow.next().is_some_and(|other| segment == "*" || segment == other));
-    covered && narrow.next().is_none()
 }
 
 /// Whether a reason may be softened: bundle or policy do not provide for the request. Never where what was presented

@@ -117,7 +117,7 @@ pub(crate) fn detail(judgement: &Judgement, facts_json: Vec<u8>) -> wire::Detail
         policies: decision
             .map_or_else(Vec::new, |decision| decision.trace.iter().map(judged).collect()),
         chain: judgement.chain.iter().map(|principal| name_of(principal).into_owned()).collect(),
-        enforcer: judgement.enforcer.clone(),
+        enforcer: judgement.asker.name().to_owned(),
         step: judgement.step().as_str().to_owned(),
         facts_json,
         label_origins: BTreeMap::new(),

@@ -72,6 +72,33 @@ pub(crate) struct Ask<'a> {
     pub(crate) probe: bool,
     /// What to say where no agent is known: this surface knows no caller that is none.
     pub(crate) agentless: Option<&'static str>,
+    /// The agent, on the word of whoever asks, who is believed in that.
+    pub(crate) relayed: Option<Relayed<'a>>,
+    /// The request's `authorization`, where another credential than the agent's may stand there.
+    pub(crate) authorization: Option<Authorization<'a>>,
+}
+
+/// Whom an enforcer verified on a connection of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Relayed<'a> {
+    /// Never empty.
+    pub(crate) principal: &'a str,
+    /// Empty where it was not sent along.
+    pub(crate) certificate: &'a str,
+}
+
+/// A header that may be meant for us or for the upstream.
+#[derive(Clone, Copy)]
+pub(crate) struct Authorization<'a> {
+    pub(crate) value: &'a str,
+    pub(crate) proof: Option<&'a str>,
+}
+
+// Written by hand so that no log can hold a token.
+impl std::fmt::Debug for Authorization<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authorization").field("bytes", &self.value.len()).finish_non_exhaustive()
+    }
 }
 
 /// The operation, or the HTTP request that a route turns into one.
@@ -139,6 +166,8 @@ pub(crate) fn of_request<'a>(
         has_approval: !request.approval_id.is_empty(),
         probe,
         agentless: None,
+        relayed: None,
+        authorization: None,
     })
 }
 
@@ -203,6 +232,14 @@ fn list(name: &str, values: &[String], most: usize) -> Result<(), Refused> {
         return Err(Refused::input(format!("`{name}` has more than {} items", limits::LIST)));
     }
     values.iter().try_for_each(|value| text(name, value, most))
+}
+
+/// Whether an `authorization` value may hold a credential of a kind that is verified here, or is none at all.
+pub(crate) fn may_be_ours(value: &str) -> bool {
+    let scheme = value.split_once(' ').map(|(scheme, _)| scheme);
+    scheme.is_none_or(|scheme| {
+        scheme.eq_ignore_ascii_case("bearer") || scheme.eq_ignore_ascii_case("dpop")
+    })
 }
 
 /// The one token under a scheme of an `authorization` value, or what is wrong with it.

@@ -17,7 +17,9 @@ use authz_kernel::reason::{PublicCode, ReasonCode};
 use authz_kernel::routes::HttpRequest;
 use authz_state::{AuditError, AuditHealth, AuditSettings, AuditWriter, Durability, Ticket};
 use authz_token::{
-    ClaimValue, Evidence, KeyOwner, RefusalReason, Role, SubjectKind, TokenCache, UnixTime, verify,
+    AgentFacts, AgentProof, ClaimValue, Evidence, KeyOwner, PeerCache, Refusal, RefusalReason,
+    Role, SubjectKind, TokenCache, TrustStore, UnixTime, verify, verify_peer, verify_pem,
+    verify_relayed,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -26,10 +28,10 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::answer;
-use crate::ask::{self, Ask, Refused, Step, Target};
+use crate::ask::{self, Ask, Authorization, Refused, Relayed, Step, Target};
 use crate::asked::Asked;
 use crate::envoy;
-use crate::judgement::{Judgement, name_of};
+use crate::judgement::{Asker, Judgement, Known, method_of, name_of};
 use crate::limits;
 use crate::metrics::{Family, Gauges, Metrics};
 use crate::probe::ProbeRate;
@@ -39,7 +41,7 @@ use crate::record::{self, Origin};
 use crate::settings::{EngineError, Lane, Settings, Surface};
 use crate::trace::{self, Ids, Span, Tracing};
 use crate::wanted::Wanted;
-use crate::world::{Enforcer, Loaded, Way, World};
+use crate::world::{Loaded, Way, World};
 
 /// The operations of ours that policy judges.
 const PROBE: &str = "authz.probe";
@@ -65,6 +67,8 @@ pub struct Transport<'a> {
     pub authorization: Option<&'a str>,
     /// Address of the peer, for the record.
     pub peer: Option<&'a str>,
+    /// What the peer showed in its TLS handshake.
+    pub peer_chain: PeerChain<'a>,
     /// Which server it came by.
     pub lane: Lane,
 }
@@ -81,6 +85,7 @@ impl<'a> Transport<'a> {
             trace_state: None,
             authorization: None,
             peer: None,
+            peer_chain: PeerChain::None,
             lane: Lane::Python,
         }
     }
@@ -95,6 +100,23 @@ impl<'a> Transport<'a> {
     fn is_late(&self) -> bool {
         self.deadline().is_some_and(|deadline| Instant::now() >= deadline)
     }
+}
+
+/// The certificates of a TLS peer, of which its transport has proved no more than that the peer holds the first one's key
+/// and that some authority signed it.
+#[derive(Clone, Copy, Debug)]
+pub enum PeerChain<'a> {
+    /// It showed none, or there is no TLS.
+    None,
+    /// In DER, its own first.
+    Der(&'a [&'a [u8]]),
+    /// In PEM.
+    Pem {
+        /// Its own.
+        leaf: &'a [u8],
+        /// What it sent along; may be empty, or begin with its own again.
+        intermediates: &'a [u8],
+    },
 }
 
 /// A call that answers no decision was refused.
@@ -165,6 +187,7 @@ pub struct Engine {
     settings: Settings,
     world: ArcSwapOption<Loaded>,
     tokens: TokenCache,
+    certificates: PeerCache,
     audit: AuditWriter,
     metrics: Metrics,
     probes: ProbeRate,
@@ -216,6 +239,7 @@ impl Engine {
         Ok(Self {
             world: ArcSwapOption::empty(),
             tokens: TokenCache::new(settings.token_cache_size),
+            certificates: PeerCache::new(settings.token_cache_size),
             audit,
             metrics: Metrics::default(),
             probes: ProbeRate::new(
@@ -387,7 +411,9 @@ impl Engine {
                 return self.record(judgement, &[], transport, none());
             }
         };
-        match envoy::of_request(&message, &self.settings) {
+        let relays =
+            judgement.asker.enforcer.as_ref().is_some_and(|enforcer| enforcer.relays_principal);
+        match envoy::of_request(&message, &self.settings, relays) {
             Ok(mut parsed) => {
                 let transport = &parsed.trace.over(transport);
                 self.judge(&mut judgement, &mut parsed.ask, transport, false);
@@ -410,14 +436,48 @@ impl Engine {
     ) -> Judgement {
         let id = Uuid::now_v7().to_string();
         let mut judgement = Judgement::new(id, now_ms(), surface, world);
-        if let Some(way) = judgement.world.as_ref().and_then(|world| world.way(transport.listener))
+        if let Some(world) = judgement.world.clone()
+            && let Some(way) = world.way(transport.listener)
         {
-            judgement.asks_itself = matches!(way.enforcer, Enforcer::None);
-            judgement.enforcer = way.enforcer.name().to_owned();
             // A name that is not configured is the caller's own text.
             judgement.listener = transport.listener.to_owned();
+            match self.asker(&world, way, transport, seconds(judgement.now_ms)) {
+                Ok(asker) => {
+                    judgement.asks_itself = asker.enforcer.is_none();
+                    judgement.asker = asker;
+                }
+                Err(refused) => judgement.stranger = Some(refused),
+            }
         }
         judgement
+    }
+
+    /// Who asks: the enforcer that its listener is, or whoever its certificate says.
+    fn asker(
+        &self,
+        world: &Loaded,
+        way: &Way,
+        transport: &Transport<'_>,
+        now: UnixTime,
+    ) -> Result<Asker, Refused> {
+        if let Some(enforcer) = &way.enforcer {
+            let known = if way.insecure_dev { Known::InsecureDev } else { Known::Listener };
+            return Ok(Asker { enforcer: Some(Arc::clone(enforcer)), known, peer: None });
+        }
+        let trust = &world.trust;
+        let verified = match transport.peer_chain {
+            PeerChain::None if way.mutual => verify_peer(&[], trust, &self.certificates, now),
+            PeerChain::None => return Ok(Asker::default()),
+            PeerChain::Der(chain) => verify_peer(chain, trust, &self.certificates, now),
+            PeerChain::Pem { leaf, intermediates } => {
+                verify_pem(leaf, intermediates, trust, &self.certificates, now)
+            }
+        };
+        // INVARIANT (no downgrade): whoever shows a certificate is its workload or nobody, never an anonymous caller.
+        let peer = verified.map_err(|refusal| refused(&refusal))?;
+        let enforcer = world.enforcer_of(&peer.spiffe_id).cloned();
+        let known = if enforcer.is_some() { Known::Certificate } else { Known::No };
+        Ok(Asker { enforcer, known, peer: Some(peer) })
     }
 
     /// Refuses a request that cannot be read, unless nothing could be decided anyway.
@@ -448,18 +508,20 @@ impl Engine {
             ));
         };
         in_time(transport, Step::Identify)?;
+        if let Some(refused) = &judgement.stranger {
+            return Err(refused.clone());
+        }
         let way = world.way(transport.listener);
         let refuse =
             |message: &str| Err(Refused::new(ReasonCode::EnforcerRefused, Step::Identify, message));
+        let is_enforcer = judgement.asker.enforcer.is_some();
         match way {
             None => refuse("the call came by a listener that is not configured"),
             Some(way) if !way.answers(judgement.surface) => {
                 refuse("the listener does not answer this")
             }
-            Some(Way { enforcer: Enforcer::None, .. })
-                if judgement.surface == Surface::ExtAuthz =>
-            {
-                refuse("the listener is no enforcer, so it answers no proxy")
+            Some(_) if judgement.surface == Surface::ExtAuthz && !is_enforcer => {
+                refuse("whoever asks is no enforcer, so no proxy is answered")
             }
             Some(_) => Ok(world),
         }
@@ -488,11 +550,21 @@ impl Engine {
     ) -> Result<(), Refused> {
         let world = self.admit(judgement, transport)?;
         judgement.probe = ask.probe;
+        let mut known_agent = None;
         if judgement.asks_itself && !explain {
-            self.add_own_authorization(ask, transport)?;
+            known_agent =
+                judgement.asker.peer.as_ref().map(|peer| peer.agent(AgentProof::X509Svid));
+            self.add_own_authorization(ask, transport, known_agent.is_some())?;
+        }
+        if let Some(Relayed { principal, certificate }) = ask.relayed {
+            let now = seconds(judgement.now_ms);
+            let (trust, cache) = (&world.trust, &self.certificates);
+            let agent = verify_relayed(principal, certificate, trust, cache, now);
+            known_agent = Some(agent.map_err(|refusal| refused(&refusal))?);
+            self.add_authorization(ask, &world.trust)?;
         }
         let now = Time(judgement.now_ms);
-        let known = self.identify(judgement, &world, &ask.evidence);
+        let known = self.identify(judgement, &world, &ask.evidence, known_agent);
         let known = match (known, ask.agentless) {
             (Ok(()), Some(message)) if judgement.facts.agent.is_none() => {
                 Err(Refused::new(ReasonCode::NoCredential, Step::Identify, message))
@@ -578,10 +650,9 @@ impl Engine {
                 system.clone_into(&mut judgement.unknown_in);
             }
         }
-        let may_ask = world
-            .way(transport.listener)
-            .is_some_and(|way| way.enforcer.may_ask(request.operation));
-        if !may_ask {
+        // Whoever asks about itself may ask about every system.
+        let enforcer = judgement.asker.enforcer.as_ref();
+        if !enforcer.is_none_or(|enforcer| enforcer.may_ask(request.operation)) {
             return Err(Refused::new(
                 ReasonCode::EnforcerRefused,
                 Step::Identify,
@@ -640,55 +711,96 @@ impl Engine {
     }
 
     /// 1: who acts. What the token says is kept, whatever comes later.
+    ///
+    /// Args: `agent`: who acts, where that is known without evidence; evidence may then prove nobody else.
     fn identify(
         &self,
         judgement: &mut Judgement,
         world: &Loaded,
         evidence: &[Evidence<'_>],
+        agent: Option<AgentFacts>,
     ) -> Result<(), Refused> {
         let started = Instant::now();
-        let now = UnixTime(judgement.now_ms.div_euclid(1_000));
-        let verified = verify(evidence, &world.trust, &self.tokens, now);
+        let now = seconds(judgement.now_ms);
+        let verified = if evidence.is_empty() && agent.is_some() {
+            Ok(authz_token::Facts::default())
+        } else {
+            verify(evidence, &world.trust, &self.tokens, now)
+        };
         let took = started.elapsed();
         self.metrics.verified(took);
         judgement.verify_time = Some(took);
-        let facts = verified.map_err(|refusal| {
+        let mut facts = verified.map_err(|refusal| {
             if let Some(owner) = &refusal.unknown_key {
                 self.wanted.add(owner);
             }
-            Refused::new(refusal_reason(refusal.reason), Step::Identify, refusal.to_string())
+            refused(&refusal)
         })?;
+        if let Some(agent) = agent {
+            if facts.agent.as_ref().is_some_and(|other| other.spiffe_id != agent.spiffe_id) {
+                return Err(other_agent(agent.proof));
+            }
+            facts = facts.with_agent(agent).map_err(|refusal| refused(&refusal))?;
+        }
         judgement.chain = chain_of(&facts);
         judgement.facts = facts;
         Ok(())
     }
 
     /// A caller that asks about itself may bring its credential as the call's own; two that differ prove nothing.
+    ///
+    /// Args: `is_known`: the caller is known by its certificate, so that the credential may be its subject's.
     fn add_own_authorization<'a>(
         &self,
         ask: &mut Ask<'a>,
         transport: &Transport<'a>,
+        is_known: bool,
     ) -> Result<(), Refused> {
         let Some(value) = transport.authorization else {
             return Ok(());
         };
         let (scheme, token) = ask::authorization(value)?;
-        let of_caller = [Role::Agent, Role::Subject]
-            .into_iter()
-            .find_map(|role| ask.evidence.iter().find(|item| item.role == role));
-        match of_caller {
+        let role = role_of(token);
+        let of_role = |role| ask.evidence.iter().find(|item| item.role == role);
+        let same = if is_known {
+            of_role(role)
+        } else {
+            of_role(Role::Agent).or_else(|| of_role(Role::Subject))
+        };
+        match same {
             Some(item) if item.token == token => Ok(()),
             Some(_) => Err(Refused::new(
                 ReasonCode::EnforcerRefused,
                 Step::Identify,
-                "the call's own credential is not the caller's, and its listener is no enforcer",
+                "the call's own credential is not the caller's, and whoever asks is no enforcer",
             )),
             None => {
-                let role = role_of(token);
                 ask.evidence.push(ask::credential(role, scheme, token, None, &self.settings)?);
                 Ok(())
             }
         }
+    }
+
+    /// What stands in `authorization` beside a relayed agent: that agent's own credential again, its subject's, or one for
+    /// the upstream alone, which is none of ours.
+    fn add_authorization(&self, ask: &mut Ask<'_>, trust: &TrustStore) -> Result<(), Refused> {
+        let Some(Authorization { value, proof }) = ask.authorization else {
+            return Ok(());
+        };
+        if !ask::may_be_ours(value) {
+            return Ok(());
+        }
+        let (scheme, token) = ask::authorization(value)?;
+        let evidence = ask::credential(Role::Agent, scheme, token, proof, &self.settings)?;
+        let role = match role_of(token) {
+            Role::Agent => Role::Agent,
+            Role::Subject if issuer_of(token).is_some_and(|iss| trust.has_issuer(&iss)) => {
+                Role::Subject
+            }
+            Role::Subject => return Ok(()),
+        };
+        ask.evidence.push(Evidence { role, ..evidence });
+        Ok(())
     }
 
     /// The whole chain needs a permit for `authz.probe`, and the caller has a rate.
@@ -841,6 +953,8 @@ impl Engine {
         );
         let took = received.elapsed();
         self.metrics.took(lane, judgement.surface, took);
+        let agent = judgement.facts.agent.as_ref().map(|agent| method_of(agent.proof));
+        self.metrics.identified(judgement.asker.known, agent);
         if let Some((tracing, ids)) = self.tracing.as_ref().zip(trace) {
             tracing.end(ids, judgement, took);
         }
@@ -996,7 +1110,7 @@ impl Engine {
         };
         let (scheme, token) = ask::authorization(value)?;
         let evidence = ask::credential(role_of(token), scheme, token, None, &self.settings)?;
-        self.identify(judgement, &world, &[evidence])?;
+        self.identify(judgement, &world, &[evidence], None)?;
         let chain = std::mem::take(&mut judgement.chain);
         let facts = kernel_facts(judgement, &chain);
         let decision = decide(&world.plan, &facts, &own(EXPLAIN), Time(judgement.now_ms));
@@ -1075,11 +1189,12 @@ impl Engine {
             }
             for (name, way) in world.listeners() {
                 let what = match &way.enforcer {
-                    Enforcer::None => "callers ask about themselves",
-                    Enforcer::Named { .. } => "enforcer",
-                    Enforcer::InsecureDev => "anybody is an enforcer (insecure_dev)",
+                    _ if way.insecure_dev => "anybody is an enforcer (insecure_dev)",
+                    Some(_) => "enforcer",
+                    None if way.mutual => "callers are who their certificate says",
+                    None => "callers ask about themselves",
                 };
-                if matches!(way.enforcer, Enforcer::InsecureDev) {
+                if way.insecure_dev {
                     warnings.push(format!("listener `{name}` is insecure_dev"));
                 }
                 listeners.push(format!("{name}: {what}"));
@@ -1120,8 +1235,8 @@ impl Engine {
         self.metrics.families(&Gauges {
             observing: ends().count() as u64,
             observing_until: ends().min().map_or(0, |end| end.0.div_euclid(1_000).unsigned_abs()),
-            cache_hits: self.tokens.hits(),
-            cache_misses: self.tokens.misses(),
+            tokens: (self.tokens.hits(), self.tokens.misses()),
+            certificates: (self.certificates.hits(), self.certificates.misses()),
             audit: &self.audit.health(),
             spans_dropped: self.tracing.as_ref().map_or(0, Tracing::dropped),
             version: &self.settings.version,
@@ -1147,6 +1262,29 @@ fn now_ms() -> i64 {
         .ok()
         .and_then(|since| i64::try_from(since.as_millis()).ok())
         .unwrap_or(0)
+}
+
+/// Whole seconds of a time in milliseconds.
+const fn seconds(now_ms: i64) -> UnixTime {
+    UnixTime(now_ms.div_euclid(1_000))
+}
+
+fn refused(refusal: &Refusal) -> Refused {
+    Refused::new(refusal_reason(refusal.reason), Step::Identify, refusal.to_string())
+}
+
+/// Evidence proves another agent than the one that is known without it.
+fn other_agent(known_by: AgentProof) -> Refused {
+    match known_by {
+        AgentProof::JwtSvid | AgentProof::X509Svid => Refused::new(
+            ReasonCode::EnforcerRefused,
+            Step::Identify,
+            "the evidence is another agent's than the one that asks, which is no enforcer",
+        ),
+        AgentProof::Relayed => {
+            Refused::credential("`authorization` is another agent's than the one that is relayed")
+        }
+    }
 }
 
 /// The refusal of a request of nobody that is also refused for what it asks: the first counts, and is let through only
@@ -1224,18 +1362,20 @@ const fn refusal_reason(reason: RefusalReason) -> ReasonCode {
 /// Under which profile a call's own credential is verified: its `sub`, read before anything is believed, only chooses; each
 /// profile refuses the other's tokens.
 fn role_of(token: &str) -> Role {
-    let is_svid = token
-        .split('.')
-        .nth(1)
-        .and_then(|payload| URL_SAFE_NO_PAD.decode(payload).ok())
-        .and_then(|payload| serde_json::from_slice::<serde_json::Value>(&payload).ok())
-        .is_some_and(|claims| {
-            claims
-                .get("sub")
-                .and_then(|sub| sub.as_str())
-                .is_some_and(|sub| sub.starts_with("spiffe://"))
-        });
+    let is_svid = claimed(token, "sub").is_some_and(|sub| sub.starts_with("spiffe://"));
     if is_svid { Role::Agent } else { Role::Subject }
+}
+
+/// Who is said to have issued a token, before anything is believed.
+fn issuer_of(token: &str) -> Option<String> {
+    claimed(token, "iss")
+}
+
+/// A text among the claims of a token that nobody has verified.
+fn claimed(token: &str, name: &str) -> Option<String> {
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(&payload).ok()?;
+    Some(claims.get(name)?.as_str()?.to_owned())
 }
 
 fn chain_of(facts: &authz_token::Facts) -> Vec<Principal> {
@@ -1270,7 +1410,7 @@ fn chain_of(facts: &authz_token::Facts) -> Vec<Principal> {
     chain
 }
 
-/// The facts as policy reads them. Nothing raises confidence, and no credential is bound, in this version.
+/// The facts as policy reads them. Nothing raises confidence, and no token is bound, in this version.
 fn kernel_facts<'a>(judgement: &'a Judgement, chain: &'a [Principal]) -> Facts<'a> {
     let agent = judgement.facts.agent.as_ref();
     let subject = judgement.facts.subject.as_ref();
@@ -1280,11 +1420,12 @@ fn kernel_facts<'a>(judgement: &'a Judgement, chain: &'a [Principal]) -> Facts<'
     };
     let now = judgement.now_ms.div_euclid(1_000);
     Facts {
-        enforcer: &judgement.enforcer,
+        enforcer: judgement.asker.name(),
         chain,
         proof: Proof {
-            method: if agent.is_some() { ProofMethod::JwtSvid } else { ProofMethod::Jwt },
-            bound: false,
+            method: agent.map_or(ProofMethod::Jwt, |agent| method_of(agent.proof)),
+            // Whoever speaks TLS by a certificate holds its key.
+            bound: agent.is_some_and(|agent| agent.certificate_digest.is_some()),
             age: issued_at.map(|issued_at| now.saturating_sub(issued_at).max(0)),
             acr: subject.and_then(|subject| subject.acr.as_deref()).unwrap_or_default(),
         },

@@ -8,10 +8,11 @@ use authz_kernel::reason::ReasonCode;
 use authz_kernel::routes::Body;
 use authz_token::{Role, Scheme};
 
-use crate::ask::{self, Ask, Refused, Step, Target};
+use crate::ask::{self, Ask, Authorization, Refused, Relayed, Step, Target};
 use crate::engine::Transport;
 use crate::limits;
-use crate::proto::envoy::service::auth::v3::{CheckRequest, attribute_context::HttpRequest};
+use crate::proto::envoy::service::auth::v3::CheckRequest;
+use crate::proto::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer};
 use crate::settings::Settings;
 use crate::trace;
 
@@ -64,10 +65,11 @@ impl<'a> Trace<'a> {
     }
 }
 
-/// Reads a request.
+/// Reads a request. `relays_principal`: whoever asks may say who the agent is.
 pub(crate) fn of_request<'a>(
     request: &'a CheckRequest,
     settings: &Settings,
+    relays_principal: bool,
 ) -> Result<Parsed<'a>, Refused> {
     let attributes = request.attributes.as_ref();
     let http = attributes
@@ -76,7 +78,11 @@ pub(crate) fn of_request<'a>(
         .ok_or_else(|| Refused::input("there is no HTTP request"))?;
     bounds(http)?;
     let headers = Headers::read(http)?;
-    let evidence = evidence(&headers, settings)?;
+    let relayed = match attributes.and_then(|attributes| attributes.source.as_ref()) {
+        Some(source) if relays_principal => relayed(source)?,
+        _ => None,
+    };
+    let (evidence, authorization) = evidence(&headers, settings, relayed.is_some())?;
     let task = task(&headers)?;
     headers.pseudo(":path", &http.path)?;
     headers.pseudo(":method", &http.method)?;
@@ -112,7 +118,12 @@ pub(crate) fn of_request<'a>(
         task,
         has_approval: false,
         probe: false,
-        agentless: Some("there is no `authorization` header"),
+        agentless: Some(match relays_principal {
+            true => "there is neither a relayed principal nor an `authorization` header",
+            false => "there is no `authorization` header",
+        }),
+        relayed,
+        authorization,
     };
     Ok(Parsed { ask, remove, trace })
 }
@@ -283,12 +294,26 @@ const fn is_name_byte(byte: u8) -> bool {
     )
 }
 
-/// `authorization` is the agent, `authz-subject` the one on whose behalf it acts. The proxy's own view of the peer
-/// (`source.principal`) proves nothing here: it is the last hop, and no listener relays it in this version.
+/// The proxy's own view of its peer, the last hop: it counts only where the proxy is believed in this. An empty one is
+/// nobody.
+fn relayed(source: &Peer) -> Result<Option<Relayed<'_>>, Refused> {
+    let (principal, certificate) = (source.principal.as_str(), source.certificate.as_str());
+    match (principal.is_empty(), certificate.is_empty()) {
+        (true, true) => Ok(None),
+        (true, false) => Err(Refused::credential(
+            "`source.certificate` came without a principal: the proxy did not verify it",
+        )),
+        (false, _) => Ok(Some(Relayed { principal, certificate })),
+    }
+}
+
+/// `authorization` is the agent, `authz-subject` the one on whose behalf it acts. Where the agent is relayed, what
+/// `authorization` is must be found out, and it is not yet evidence.
 fn evidence<'a>(
     headers: &Headers<'a>,
     settings: &Settings,
-) -> Result<Vec<authz_token::Evidence<'a>>, Refused> {
+    is_relayed: bool,
+) -> Result<(Vec<authz_token::Evidence<'a>>, Option<Authorization<'a>>), Refused> {
     if headers.all(CREDENTIAL).next().is_some() {
         return Err(Refused::new(
             ReasonCode::UnboundCredential,
@@ -307,14 +332,19 @@ fn evidence<'a>(
         ));
     }
     let mut evidence = Vec::with_capacity(2);
-    if let Some(authorization) = authorization {
-        let (scheme, token) = ask::authorization(authorization)?;
-        evidence.push(ask::credential(Role::Agent, scheme, token, proof, settings)?);
+    let mut unknown = None;
+    match authorization {
+        Some(value) if is_relayed => unknown = Some(Authorization { value, proof }),
+        Some(value) => {
+            let (scheme, token) = ask::authorization(value)?;
+            evidence.push(ask::credential(Role::Agent, scheme, token, proof, settings)?);
+        }
+        None => {}
     }
     if let Some(token) = subject {
         evidence.push(ask::credential(Role::Subject, Scheme::Bearer, token, None, settings)?);
     }
-    Ok(evidence)
+    Ok((evidence, unknown))
 }
 
 /// The task that is named; header and baggage must agree.

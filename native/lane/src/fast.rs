@@ -29,7 +29,7 @@ use tonic::codegen::{BoxFuture, Bytes, Service};
 use tonic::transport::server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
-use crate::engine::{Engine, Transport};
+use crate::engine::{Engine, PeerChain, Transport};
 use crate::proto::google::rpc::{ErrorInfo, Status};
 use crate::proto::grpc::health::v1::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
@@ -403,6 +403,12 @@ impl Lane {
         let authorization = authorization(&parts.headers);
         let trace_state = trace_state(&parts.headers);
         let peer = peer(&parts.extensions);
+        let shown = parts
+            .extensions
+            .get::<TlsConnectInfo<TcpConnectInfo>>()
+            .and_then(TlsConnectInfo::peer_certs);
+        let chain: Option<Vec<&[u8]>> =
+            shown.as_ref().map(|shown| shown.iter().map(AsRef::as_ref).collect());
         // A message that is too long is read as far as shows it, and then is what it is: no request.
         let most = self.engine.max_message_bytes().saturating_add(1);
         let read = read_message(body, most);
@@ -419,6 +425,7 @@ impl Lane {
             trace_state: trace_state.as_deref(),
             authorization: authorization.as_deref(),
             peer: peer.as_deref(),
+            peer_chain: chain.as_deref().map_or(PeerChain::None, PeerChain::Der),
             lane: WhichLane::Fast,
         };
         reply(self.engine.answer_async(surface, &message, &transport).await)

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use authz_kernel::decision::{Decision, Outcome, Principal, Time};
+use authz_kernel::decision::{Decision, Outcome, Principal, ProofMethod, Time};
 use authz_kernel::mcp::Envelope;
 use authz_kernel::mode::Asked;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
-use authz_token::Facts;
+use authz_token::{AgentProof, Facts, PeerFacts};
 
 use serde_json::Value;
 
@@ -17,10 +17,57 @@ use crate::ask::{Refused, Step};
 use crate::asked::Asked as Form;
 use crate::metrics::SystemId;
 use crate::settings::Surface;
-use crate::world::Loaded;
+use crate::world::{Enforcer, Loaded};
 
 /// Stands for a name that the caller made up.
 const UNKNOWN_MEMBER: &str = "<unknown member>";
+
+/// Who asks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asker {
+    /// The enforcer that it is; none: it asks about itself.
+    pub(crate) enforcer: Option<Arc<Enforcer>>,
+    pub(crate) known: Known,
+    /// Its verified certificate, where it showed one.
+    pub(crate) peer: Option<PeerFacts>,
+}
+
+impl Asker {
+    /// The enforcer's name in policies and records; empty where it is none.
+    pub(crate) fn name(&self) -> &str {
+        self.enforcer.as_ref().map_or("", |enforcer| enforcer.name.as_str())
+    }
+}
+
+/// How an enforcer is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// It is none.
+    #[default]
+    No,
+    /// By the listener that it asks by.
+    Listener,
+    /// By its TLS certificate.
+    Certificate,
+    /// Not at all: anybody is one there.
+    InsecureDev,
+}
+
+impl Known {
+    /// All, in order.
+    pub(crate) const ALL: [Self; 4] =
+        [Self::No, Self::Listener, Self::Certificate, Self::InsecureDev];
+
+    /// The word used in records and metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::No => "none",
+            Self::Listener => "listener",
+            Self::Certificate => "certificate",
+            Self::InsecureDev => "insecure_dev",
+        }
+    }
+}
 
 /// A decision with all that its answer, its record and its counters need. Made as a refusal; only
 /// [`Judgement::decided`] makes it anything else.
@@ -33,7 +80,10 @@ pub(crate) struct Judgement {
     pub(crate) surface: Surface,
     pub(crate) world: Option<Arc<Loaded>>,
     pub(crate) listener: String,
-    pub(crate) enforcer: String,
+    /// Who asks.
+    pub(crate) asker: Asker,
+    /// Why whoever asks is nobody: its certificate proves nothing.
+    pub(crate) stranger: Option<Refused>,
     /// The caller asks about itself: it sees what an agent may see.
     pub(crate) asks_itself: bool,
     pub(crate) facts: Facts,
@@ -76,7 +126,8 @@ impl Judgement {
             surface,
             world,
             listener: String::new(),
-            enforcer: String::new(),
+            asker: Asker::default(),
+            stranger: None,
             asks_itself: true,
             facts: Facts::default(),
             chain: Vec::new(),
@@ -252,6 +303,15 @@ impl<'a> Passage<'a> {
             Self::Permitted(permit) => permit.judgement,
             Self::Softened(softened) => softened.judgement,
         }
+    }
+}
+
+/// How an agent was proved, as policies and records say it.
+pub(crate) const fn method_of(proof: AgentProof) -> ProofMethod {
+    match proof {
+        AgentProof::JwtSvid => ProofMethod::JwtSvid,
+        AgentProof::X509Svid => ProofMethod::X509Svid,
+        AgentProof::Relayed => ProofMethod::Relayed,
     }
 }
 

@@ -22,9 +22,9 @@ mod trace;
 mod wanted;
 mod world;
 
-pub use engine::{ApiError, Engine, Status, Transport};
+pub use engine::{ApiError, Engine, PeerChain, Status, Transport};
 pub use fast::{FastLane, FastListener, FastSettings, FastTls};
-pub use settings::{EnforcerSpec, EngineError, Lane, Listener, Settings, Surface};
+pub use settings::{EnforcerSpec, EngineError, Lane, Listener, PeerSpec, Relay, Settings, Surface};
 pub use trace::{Span, TraceSettings};
 pub use world::World;
 

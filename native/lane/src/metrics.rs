@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use authz_kernel::decision::Outcome;
+use authz_kernel::decision::{Outcome, ProofMethod};
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
 use authz_state::AuditHealth;
 
+use crate::judgement::Known;
 use crate::settings::{Lane, Surface};
 
 /// Upper bounds of the histograms' buckets, in seconds.
@@ -19,6 +20,9 @@ pub const BUCKETS: [f64; 16] = [
 ];
 /// Systems of all bundles served since the start; later ones are counted as unknown.
 const MAX_SYSTEMS: usize = 10_000;
+/// How an agent may be proved; none: there is no proved agent.
+const AGENTS: [Option<ProofMethod>; 4] =
+    [None, Some(ProofMethod::JwtSvid), Some(ProofMethod::X509Svid), Some(ProofMethod::Relayed)];
 /// The system label where the operation was not resolved.
 const UNKNOWN: &str = "unknown";
 
@@ -147,6 +151,7 @@ pub(crate) struct Metrics {
     systems: RwLock<BTreeMap<String, SystemId>>,
     durations: [[Histogram; Surface::ALL.len()]; Lane::ALL.len()],
     verify: Histogram,
+    identified: [[AtomicU64; AGENTS.len()]; Known::ALL.len()],
     panics: AtomicU64,
 }
 
@@ -204,6 +209,15 @@ impl Metrics {
         self.verify.observe(time);
     }
 
+    /// Counts who asked, and how the agent was proved; none: there was none, or it was not.
+    pub(crate) fn identified(&self, enforcer: Known, agent: Option<ProofMethod>) {
+        let place = AGENTS.iter().position(|known| *known == agent).unwrap_or_default();
+        let counts = self.identified.get(enforcer as usize);
+        if let Some(count) = counts.and_then(|counts| counts.get(place)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn panicked(&self) {
         self.panics.fetch_add(1, Ordering::Relaxed);
     }
@@ -221,12 +235,17 @@ impl Metrics {
             counter(
                 "authz_cache_requests",
                 "Look-ups in a cache.",
-                [("hit", gauges.cache_hits), ("miss", gauges.cache_misses)].map(
-                    |(result, value)| {
-                        (vec![("cache", "token".to_owned()), ("result", result.to_owned())], value)
-                    },
-                ),
+                [
+                    ("token", "hit", gauges.tokens.0),
+                    ("token", "miss", gauges.tokens.1),
+                    ("certificate", "hit", gauges.certificates.0),
+                    ("certificate", "miss", gauges.certificates.1),
+                ]
+                .map(|(cache, result, value)| {
+                    (vec![("cache", cache.to_owned()), ("result", result.to_owned())], value)
+                }),
             ),
+            self.identified_family(),
             counter(
                 "authz_audit_records",
                 "Audit records, by what became of them.",
@@ -293,6 +312,29 @@ impl Metrics {
                 }],
             },
         ]
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
+    fn identified_family(&self) -> Family {
+        let mut samples = Vec::new();
+        for (known, counts) in Known::ALL.into_iter().zip(&self.identified) {
+            for (agent, count) in AGENTS.into_iter().zip(counts) {
+                samples.push(Sample {
+                    name: "authz_identified_total".to_owned(),
+                    labels: vec![
+                        ("enforcer", known.as_str().to_owned()),
+                        ("agent", agent.map_or("none", ProofMethod::as_str).to_owned()),
+                    ],
+                    value: count.load(Ordering::Relaxed) as f64,
+                });
+            }
+        }
+        Family {
+            name: "authz_identified",
+            help: "Decisions, by how the enforcer and the agent were known.",
+            kind: Kind::Counter,
+            samples,
+        }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
@@ -363,8 +405,10 @@ impl Metrics {
 
 /// What other parts count.
 pub(crate) struct Gauges<'a> {
-    pub(crate) cache_hits: u64,
-    pub(crate) cache_misses: u64,
+    /// Hits and misses of the cache of verified tokens.
+    pub(crate) tokens: (u64, u64),
+    /// And of that of verified certificates.
+    pub(crate) certificates: (u64, u64),
     pub(crate) observing: u64,
     pub(crate) observing_until: u64,
     pub(crate) audit: &'a AuditHealth,

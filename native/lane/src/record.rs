@@ -6,17 +6,17 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
-use authz_kernel::decision::{Outcome, Principal};
+use authz_kernel::decision::{Outcome, Principal, ProofMethod};
 use authz_kernel::json::{Value, push_token};
 use authz_kernel::members;
 use authz_kernel::model::{Location, Tier};
-use authz_token::{ClaimValue, Evidence};
+use authz_token::{ClaimValue, Evidence, PeerFacts};
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::asked::Asked;
-use crate::judgement::{Judgement, name_of, write_hex};
+use crate::judgement::{Judgement, method_of, name_of, write_hex};
 
 /// Members, items and levels of arguments that a record repeats; their digest stands for the rest.
 const MAX_FACTS: usize = 256;
@@ -92,6 +92,9 @@ struct Bundle<'a> {
 #[derive(Serialize)]
 struct Input<'a> {
     enforcer: &'a str,
+    enforcer_by: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<Peer<'a>>,
     mode: &'a str,
     chain: Chain<'a>,
     operation: &'a str,
@@ -154,13 +157,18 @@ struct Link<'a> {
     id: Cow<'a, str>,
     /// In the bundle that judged.
     roles: Roles<'a>,
+    proof: &'a str,
     claims: Claims<'a>,
-    token_sha256: Hex,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_sha256: Option<Hex>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_sha256: Option<Hex>,
     #[serde(skip_serializing_if = "Option::is_none")]
     kid: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     issued_at: Option<i64>,
-    expires_at: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<i64>,
 }
 
 #[derive(Serialize)]
@@ -235,7 +243,9 @@ pub(crate) fn line(
         bundles: Bundles(bundle),
         path: judgement.surface.path(),
         input: Input {
-            enforcer: &judgement.enforcer,
+            enforcer: judgement.asker.name(),
+            enforcer_by: judgement.asker.known.as_str(),
+            peer: judgement.asker.peer.as_ref().map(Peer),
             mode: if judgement.probe { "PROBE" } else { "ENFORCE" },
             chain: Chain { judgement, notes: &notes },
             operation: &judgement.operation,
@@ -465,9 +475,11 @@ impl Serialize for Chain<'_> {
                     kind: "Agent",
                     id: name_of(principal),
                     roles: roles(),
+                    proof: method_of(agent.proof).as_str(),
                     claims: Claims { all: None, index, notes },
-                    token_sha256: Hex::from(&agent.token_digest),
-                    kid: Some(agent.kid.as_str()),
+                    token_sha256: agent.token_digest.as_ref().map(Hex::from),
+                    certificate_sha256: agent.certificate_digest.as_ref().map(Hex::from),
+                    kid: agent.kid.as_deref(),
                     issued_at: agent.issued_at,
                     expires_at: agent.expires_at,
                 }),
@@ -480,11 +492,13 @@ impl Serialize for Chain<'_> {
                         },
                         id: name_of(principal),
                         roles: roles(),
+                        proof: ProofMethod::Jwt.as_str(),
                         claims: Claims { all: Some(&subject.claims), index, notes },
-                        token_sha256: Hex::from(&subject.token_digest),
+                        token_sha256: Some(Hex::from(&subject.token_digest)),
+                        certificate_sha256: None,
                         kid: None,
                         issued_at: subject.issued_at,
-                        expires_at: subject.expires_at,
+                        expires_at: Some(subject.expires_at),
                     })
                 }
             };
@@ -511,6 +525,20 @@ struct Places<'a>(&'a [Location]);
 impl Serialize for Places<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.0.iter().map(|at| format!("{}:{}", at.file, at.line)))
+    }
+}
+
+/// A verified TLS peer.
+struct Peer<'a>(&'a PeerFacts);
+
+impl Serialize for Peer<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(facts) = *self;
+        let mut peer = serializer.serialize_map(Some(3))?;
+        peer.serialize_entry("id", &facts.spiffe_id)?;
+        peer.serialize_entry("certificate_sha256", &Hex::from(&facts.certificate_digest))?;
+        peer.serialize_entry("expires_at", &facts.expires_at)?;
+        peer.end()
     }
 }
 

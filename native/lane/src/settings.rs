@@ -156,6 +156,9 @@ pub struct Listener {
     /// Everybody who can reach it is an enforcer for all systems; for development only.
     #[serde(default)]
     pub insecure_dev: bool,
+    /// Callers show a certificate (X.509-SVID), and are who it says; without one they are refused.
+    #[serde(default)]
+    pub mutual: bool,
     /// Explain is answered here.
     #[serde(default)]
     pub admin: bool,
@@ -182,6 +185,42 @@ pub struct EnforcerSpec {
     pub name: String,
     /// Systems that it asks about: `system:crm`, or `system:*` for all.
     pub asks: Vec<String>,
+    /// What it may say of the agents that it asks about, and is believed.
+    #[serde(default)]
+    pub relays: Vec<Relay>,
+}
+
+/// A fact that an enforcer may relay.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Relay {
+    /// Who the agent is, as the enforcer verified on a connection of its own.
+    Principal,
+}
+
+/// A TLS peer that is an enforcer, as configured.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerSpec {
+    /// Its name in policies and audit records.
+    pub name: String,
+    /// SPIFFE ids of such peers; `*` stands for one whole path segment. Of several that match, the most specific counts.
+    pub r#match: String,
+    /// As of [`EnforcerSpec`].
+    pub asks: Vec<String>,
+    /// As of [`EnforcerSpec`].
+    #[serde(default)]
+    pub relays: Vec<Relay>,
+}
+
+impl PeerSpec {
+    /// Reads enforcers from a JSON array.
+    ///
+    /// # Errors
+    /// An unknown or missing key, or a wrong type.
+    pub fn list_from_json(text: &[u8]) -> Result<Vec<Self>, EngineError> {
+        serde_json::from_slice(text).map_err(|error| EngineError(format!("enforcers: {error}")))
+    }
 }
 
 /// The name of the enforcer that an `insecure_dev` listener is.

@@ -179,7 +179,7 @@ impl Tracing {
                 .world
                 .as_ref()
                 .map_or_else(String::new, |world| world.revision.clone()),
-            enforcer: judgement.enforcer.clone(),
+            enforcer: judgement.asker.name().to_owned(),
             listener: judgement.listener.clone(),
             verify_ns: judgement.verify_time.map(nanos),
             decide_ns: judgement.decide_time.map(nanos),

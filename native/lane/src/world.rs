@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use authz_kernel::members::{covers, overlap, pattern_defect};
 use authz_kernel::plan::Plan;
 use authz_token::TrustStore;
 use serde_json::Value;
 
 use crate::judgement::hex;
 use crate::metrics::{Metrics, SystemId};
-use crate::settings::{EngineError, INSECURE_DEV, Listener, Surface};
+use crate::settings::{EngineError, INSECURE_DEV, Listener, PeerSpec, Relay, Surface};
 
 /// Everything that a decision reads besides its request. Swapped whole.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct World {
     pub trust: Arc<TrustStore>,
     /// The ways in.
     pub listeners: Vec<Listener>,
+    /// TLS peers that are enforcers.
+    pub peers: Vec<PeerSpec>,
 }
 
 /// A world, checked and indexed.
@@ -32,6 +35,7 @@ pub(crate) struct Loaded {
     pub(crate) revision: String,
     pub(crate) digest: String,
     ways: BTreeMap<String, Way>,
+    peers: Peers,
     systems: BTreeMap<String, SystemId>,
     /// Systems that an enforcer asks about and the bundle does not have.
     pub(crate) unknown_systems: Vec<String>,
@@ -40,7 +44,11 @@ pub(crate) struct Loaded {
 /// A way in.
 #[derive(Debug)]
 pub(crate) struct Way {
-    pub(crate) enforcer: Enforcer,
+    /// The enforcer that everybody who can reach it is.
+    pub(crate) enforcer: Option<Arc<Enforcer>>,
+    pub(crate) insecure_dev: bool,
+    /// Callers show a certificate, by which they are known.
+    pub(crate) mutual: bool,
     pub(crate) admin: bool,
     surfaces: Option<BTreeSet<Surface>>,
 }
@@ -52,15 +60,14 @@ impl Way {
     }
 }
 
-/// Who asks, by the listener that the call came by.
+/// Whoever may ask about others.
 #[derive(Debug)]
-pub(crate) enum Enforcer {
-    /// Nobody: the caller asks about itself.
-    None,
-    /// A configured one.
-    Named { name: String, asks: Asks },
-    /// Anybody, for development.
-    InsecureDev,
+pub(crate) struct Enforcer {
+    /// Its name in policies and records.
+    pub(crate) name: String,
+    asks: Asks,
+    /// It may say whom it verified on a connection of its own.
+    pub(crate) relays_principal: bool,
 }
 
 /// Systems that an enforcer asks about.
@@ -71,23 +78,83 @@ pub(crate) enum Asks {
 }
 
 impl Enforcer {
-    /// Its name in policies and records; empty where there is none.
-    pub(crate) fn name(&self) -> &str {
-        match self {
-            Self::None => "",
-            Self::Named { name, .. } => name,
-            Self::InsecureDev => INSECURE_DEV,
+    fn new(name: String, asked: &[String], relays: &[Relay]) -> Result<Self, String> {
+        if name.is_empty() || name == INSECURE_DEV {
+            return Err("its name is empty or reserved; give another".to_owned());
         }
+        Ok(Self { name, asks: asks(asked)?, relays_principal: relays.contains(&Relay::Principal) })
     }
 
-    /// Whether it may ask about the operation. Whoever asks about itself may ask about every system.
+    /// Anybody, for development.
+    fn insecure_dev() -> Self {
+        Self { name: INSECURE_DEV.to_owned(), asks: Asks::All, relays_principal: false }
+    }
+
+    /// Whether it may ask about the operation.
     pub(crate) fn may_ask(&self, operation: &str) -> bool {
-        match self {
-            Self::None | Self::InsecureDev | Self::Named { asks: Asks::All, .. } => true,
-            Self::Named { asks: Asks::These(systems), .. } => {
+        match &self.asks {
+            Asks::All => true,
+            Asks::These(systems) => {
                 operation.split_once('.').is_some_and(|(system, _)| systems.contains(system))
             }
         }
+    }
+}
+
+/// The enforcers among TLS peers.
+#[derive(Debug, Default)]
+struct Peers {
+    exact: HashMap<String, Arc<Enforcer>>,
+    // INVARIANT (nested): of two that match one id, one covers the other, and comes after it.
+    patterns: Vec<(String, Arc<Enforcer>)>,
+}
+
+impl Peers {
+    fn of(specs: Vec<PeerSpec>) -> Result<Self, EngineError> {
+        let mut peers = Self::default();
+        let refused = |name: &str, what: &str| EngineError(format!("enforcer `{name}`: {what}"));
+        for spec in specs {
+            let PeerSpec { name, r#match: pattern, asks, relays } = spec;
+            if let Some(defect) = pattern_defect(&pattern) {
+                return Err(refused(&name, &format!("`match: {pattern}`: {defect}")));
+            }
+            let enforcer = Enforcer::new(name.clone(), &asks, &relays)
+                .map_err(|what| refused(&name, &what))?;
+            let enforcer = Arc::new(enforcer);
+            let tie = peers.patterns.iter().find(|(other, _)| {
+                let nested = covers(other, &pattern) != covers(&pattern, other);
+                overlap(other, &pattern) && !nested
+            });
+            if let Some((other, first)) = tie {
+                return Err(refused(
+                    &name,
+                    &format!(
+                        "`{pattern}` and `{other}` of `{}` match one id; narrow one",
+                        first.name
+                    ),
+                ));
+            }
+            if pattern.contains('*') {
+                peers.patterns.push((pattern, enforcer));
+            } else if peers.exact.insert(pattern, enforcer).is_some() {
+                return Err(refused(&name, "another enforcer has the same `match`; remove one"));
+            }
+        }
+        // INVARIANT (nested): what covers another has `*` wherever that has, and in one more place.
+        peers.patterns.sort_by_key(|(pattern, _)| pattern.matches('*').count());
+        Ok(peers)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Enforcer>> {
+        self.exact.values().chain(self.patterns.iter().map(|(_, enforcer)| enforcer))
+    }
+
+    /// The enforcer that a verified peer is: of several that match, the most specific.
+    fn find(&self, spiffe_id: &str) -> Option<&Arc<Enforcer>> {
+        self.exact.get(spiffe_id).or_else(|| {
+            let matching = self.patterns.iter().find(|(pattern, _)| covers(pattern, spiffe_id));
+            matching.map(|(_, enforcer)| enforcer)
+        })
     }
 }
 
@@ -132,18 +199,23 @@ impl ReadHeaders {
 
 impl Loaded {
     pub(crate) fn new(world: World, metrics: &Metrics) -> Result<Self, EngineError> {
-        let World { plan, trust, listeners } = world;
+        let World { plan, trust, listeners, peers } = world;
         let systems: BTreeMap<String, SystemId> =
             plan.systems().keys().map(|system| (system.clone(), metrics.system(system))).collect();
         let mut ways = BTreeMap::new();
+        let peers = Peers::of(peers)?;
         let mut unknown_systems = BTreeSet::new();
-        for listener in listeners {
-            let name = listener.name.clone();
-            let way = way(listener)?;
-            if let Enforcer::Named { asks: Asks::These(asked), .. } = &way.enforcer {
+        let mut note = |enforcer: &Enforcer| {
+            if let Asks::These(asked) = &enforcer.asks {
                 unknown_systems
                     .extend(asked.iter().filter(|system| !systems.contains_key(*system)).cloned());
             }
+        };
+        peers.all().for_each(|enforcer| note(enforcer));
+        for listener in listeners {
+            let name = listener.name.clone();
+            let way = way(listener)?;
+            way.enforcer.iter().for_each(|enforcer| note(enforcer));
             if ways.insert(name.clone(), way).is_some() {
                 return Err(EngineError(format!(
                     "two listeners have the name `{name}`; rename one"
@@ -158,6 +230,7 @@ impl Loaded {
             plan,
             trust,
             ways,
+            peers,
             systems,
             unknown_systems: unknown_systems.into_iter().collect(),
         })
@@ -165,6 +238,11 @@ impl Loaded {
 
     pub(crate) fn way(&self, listener: &str) -> Option<&Way> {
         self.ways.get(listener)
+    }
+
+    /// The enforcer that a verified TLS peer is, if it is one.
+    pub(crate) fn enforcer_of(&self, spiffe_id: &str) -> Option<&Arc<Enforcer>> {
+        self.peers.find(spiffe_id)
     }
 
     pub(crate) fn listeners(&self) -> impl Iterator<Item = (&str, &Way)> {
@@ -193,20 +271,24 @@ fn way(listener: Listener) -> Result<Way, EngineError> {
         (Some(_), true) => {
             return Err(refused("has both `enforcer` and `insecure_dev`; give one"));
         }
-        (None, true) => Enforcer::InsecureDev,
-        (None, false) => Enforcer::None,
+        (None, true) => Some(Enforcer::insecure_dev()),
+        (None, false) => None,
         (Some(spec), false) => {
-            if spec.name.is_empty() || spec.name == INSECURE_DEV {
-                return Err(refused("`enforcer.name` is empty or reserved; give another"));
-            }
-            Enforcer::Named {
-                asks: asks(&spec.asks).map_err(|what| refused(&what))?,
-                name: spec.name,
-            }
+            let made = Enforcer::new(spec.name, &spec.asks, &spec.relays);
+            Some(made.map_err(|what| refused(&format!("enforcer: {what}")))?)
         }
     };
+    if listener.mutual && enforcer.is_some() {
+        return Err(refused("knows its callers by certificate, and is an enforcer; give one"));
+    }
     let surfaces = listener.surfaces.map(|list| list.into_iter().collect());
-    Ok(Way { enforcer, admin: listener.admin, surfaces })
+    Ok(Way {
+        enforcer: enforcer.map(Arc::new),
+        insecure_dev: listener.insecure_dev,
+        mutual: listener.mutual,
+        admin: listener.admin,
+        surfaces,
+    })
 }
 
 fn asks(list: &[String]) -> Result<Asks, String> {

@@ -10,7 +10,9 @@ use authz_kernel::diagnostic::{Diagnostic, Diagnostics};
 use authz_kernel::model::Location;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::{casefile, format, source};
-use authz_lane::{FastSettings, Lane, Listener, Settings, Surface, Transport, World, offline};
+use authz_lane::{
+    FastSettings, Lane, Listener, PeerChain, PeerSpec, Settings, Surface, Transport, World, offline,
+};
 use authz_token::{PeerCache, TrustSpec, TrustStore, UnixTime, verify_peer};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
@@ -253,6 +255,8 @@ struct Call<'a> {
     authorization: Option<&'a str>,
     peer: Option<&'a str>,
     tracestate: Option<&'a str>,
+    certificate: Option<&'a [u8]>,
+    intermediates: Option<&'a [u8]>,
 }
 
 impl<'a> Call<'a> {
@@ -273,6 +277,10 @@ impl<'a> Call<'a> {
             trace_state: self.tracestate,
             authorization: self.authorization,
             peer: self.peer,
+            peer_chain: self.certificate.map_or(PeerChain::None, |leaf| PeerChain::Pem {
+                leaf,
+                intermediates: self.intermediates.unwrap_or_default(),
+            }),
             lane: Lane::Python,
         }
     }
@@ -292,16 +300,24 @@ impl Engine {
         Ok(Self { inner: Arc::new(engine.map_err(|error| engine_error(&error))?) })
     }
 
-    fn load(&self, py: Python<'_>, plan: &Plan, trust: &Trust, listeners: &[u8]) -> PyResult<()> {
+    fn load(
+        &self,
+        py: Python<'_>,
+        plan: &Plan,
+        trust: &Trust,
+        listeners: &[u8],
+        peers: &[u8],
+    ) -> PyResult<()> {
         let (plan, trust) = (Arc::clone(&plan.inner), Arc::clone(&trust.inner));
         let loaded = py.detach(|| {
             let listeners = Listener::list_from_json(listeners)?;
-            self.inner.load(World { plan, trust, listeners })
+            let peers = PeerSpec::list_from_json(peers)?;
+            self.inner.load(World { plan, trust, listeners, peers })
         });
         loaded.map_err(|error| engine_error(&error))
     }
 
-    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None, tracestate=None))]
+    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None, tracestate=None, certificate=None, intermediates=None))]
     #[expect(
         clippy::too_many_arguments,
         reason = "they are the call's facts, passed without a dict"
@@ -316,14 +332,25 @@ impl Engine {
         authorization: Option<&str>,
         peer: Option<&str>,
         tracestate: Option<&str>,
+        certificate: Option<&[u8]>,
+        intermediates: Option<&[u8]>,
     ) -> Bound<'py, PyBytes> {
         let received = Instant::now();
-        let call = Call { listener, remaining, traceparent, authorization, peer, tracestate };
+        let call = Call {
+            listener,
+            remaining,
+            traceparent,
+            authorization,
+            peer,
+            tracestate,
+            certificate,
+            intermediates,
+        };
         let answer = py.detach(|| self.inner.check(request, &call.transport(received)));
         PyBytes::new(py, &answer)
     }
 
-    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None, tracestate=None))]
+    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None, tracestate=None, certificate=None, intermediates=None))]
     #[expect(
         clippy::too_many_arguments,
         reason = "they are the call's facts, passed without a dict"
@@ -338,14 +365,25 @@ impl Engine {
         authorization: Option<&str>,
         peer: Option<&str>,
         tracestate: Option<&str>,
+        certificate: Option<&[u8]>,
+        intermediates: Option<&[u8]>,
     ) -> Bound<'py, PyBytes> {
         let received = Instant::now();
-        let call = Call { listener, remaining, traceparent, authorization, peer, tracestate };
+        let call = Call {
+            listener,
+            remaining,
+            traceparent,
+            authorization,
+            peer,
+            tracestate,
+            certificate,
+            intermediates,
+        };
         let answer = py.detach(|| self.inner.batch_check(request, &call.transport(received)));
         PyBytes::new(py, &answer)
     }
 
-    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None, tracestate=None))]
+    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None, tracestate=None, certificate=None, intermediates=None))]
     #[expect(
         clippy::too_many_arguments,
         reason = "they are the call's facts, passed without a dict"
@@ -360,14 +398,25 @@ impl Engine {
         authorization: Option<&str>,
         peer: Option<&str>,
         tracestate: Option<&str>,
+        certificate: Option<&[u8]>,
+        intermediates: Option<&[u8]>,
     ) -> Bound<'py, PyBytes> {
         let received = Instant::now();
-        let call = Call { listener, remaining, traceparent, authorization, peer, tracestate };
+        let call = Call {
+            listener,
+            remaining,
+            traceparent,
+            authorization,
+            peer,
+            tracestate,
+            certificate,
+            intermediates,
+        };
         let answer = py.detach(|| self.inner.envoy_check(request, &call.transport(received)));
         PyBytes::new(py, &answer)
     }
 
-    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None, tracestate=None))]
+    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None, tracestate=None, certificate=None, intermediates=None))]
     #[expect(
         clippy::too_many_arguments,
         reason = "they are the call's facts, passed without a dict"
@@ -382,9 +431,20 @@ impl Engine {
         authorization: Option<&str>,
         peer: Option<&str>,
         tracestate: Option<&str>,
+        certificate: Option<&[u8]>,
+        intermediates: Option<&[u8]>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let received = Instant::now();
-        let call = Call { listener, remaining, traceparent, authorization, peer, tracestate };
+        let call = Call {
+            listener,
+            remaining,
+            traceparent,
+            authorization,
+            peer,
+            tracestate,
+            certificate,
+            intermediates,
+        };
         let answer = py.detach(|| self.inner.explain(request, &call.transport(received)));
         let answer = answer.map_err(|error| {
             let raised = ApiError::new_err(error.to_string());

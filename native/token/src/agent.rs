@@ -2,7 +2,7 @@
 
 use crate::algorithm::Algorithm;
 use crate::claims::{self, Times};
-use crate::facts::AgentFacts;
+use crate::facts::{AgentFacts, AgentProof};
 use crate::jws::{Header, Parts};
 use crate::refusal::{KeyOwner, Refusal};
 use crate::spiffe::SpiffeId;
@@ -52,10 +52,12 @@ pub(crate) fn verify(
     let facts = AgentFacts {
         spiffe_id: id.as_str().to_owned(),
         trust_domain: id.trust_domain().to_owned(),
-        kid: key.kid.clone().unwrap_or_default(),
+        proof: AgentProof::JwtSvid,
+        kid: key.kid.clone(),
         issued_at: times.issued_at,
-        expires_at: times.expires_at,
-        token_digest,
+        expires_at: Some(times.expires_at),
+        token_digest: Some(token_digest),
+        certificate_digest: None,
         jti: jti.map(str::to_owned),
     };
     Ok((facts, times))

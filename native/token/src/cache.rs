@@ -53,11 +53,21 @@ impl CacheKey {
     /// The key of a certificate chain: SHA-256 over the trust revision and each certificate with its
     /// length.
     pub(crate) fn of_chain(revision: &[u8; 32], chain: &[&[u8]]) -> Self {
-        let mut hash = Sha256::new().chain_update(b"authz.peer.cache.1\0").chain_update(revision);
-        for certificate in chain {
-            let length = u64::try_from(certificate.len()).unwrap_or(u64::MAX);
+        Self::of_parts(b"authz.peer.cache.1\0", revision, chain)
+    }
+
+    /// The key of a certificate chain that is written as texts, so that they need not be read to find
+    /// it.
+    pub(crate) fn of_texts(revision: &[u8; 32], texts: &[&[u8]]) -> Self {
+        Self::of_parts(b"authz.peer.cache.text.1\0", revision, texts)
+    }
+
+    fn of_parts(kind: &[u8], revision: &[u8; 32], parts: &[&[u8]]) -> Self {
+        let mut hash = Sha256::new().chain_update(kind).chain_update(revision);
+        for part in parts {
+            let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
             hash.update(length.to_be_bytes());
-            hash.update(certificate);
+            hash.update(part);
         }
         Self(hash.finalize().into())
     }
@@ -229,6 +239,7 @@ mod tests {
 
     use super::*;
     use crate::claims::{self, TimeLimits};
+    use crate::facts::AgentProof;
     use crate::jws::Parts;
 
     fn entry(byte: u8) -> (CacheKey, (Verified, Times)) {
@@ -237,10 +248,12 @@ mod tests {
         let facts = AgentFacts {
             spiffe_id: String::new(),
             trust_domain: String::new(),
-            kid: String::new(),
+            proof: AgentProof::JwtSvid,
+            kid: None,
             issued_at: None,
-            expires_at: 1,
-            token_digest: [byte; 32],
+            expires_at: Some(1),
+            token_digest: Some([byte; 32]),
+            certificate_digest: None,
             jti: None,
         };
         (CacheKey([byte; 32]), (Verified::Agent(facts), times))

@@ -5,6 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::refusal::Refusal;
+use crate::subject;
+
 /// Seconds since 1970-01-01T00:00:00Z, leap seconds not counted (RFC 7519 §2, NumericDate).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct UnixTime(pub i64);
@@ -65,6 +68,17 @@ impl fmt::Debug for Evidence<'_> {
     }
 }
 
+/// How an agent was proved.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum AgentProof {
+    /// By a JWT-SVID that was presented.
+    JwtSvid,
+    /// By the X.509-SVID of the TLS connection that it asks by.
+    X509Svid,
+    /// By the word of an enforcer that relays whom it verified on a connection of its own.
+    Relayed,
+}
+
 /// A verified agent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AgentFacts {
@@ -72,14 +86,20 @@ pub struct AgentFacts {
     pub spiffe_id: String,
     /// The trust domain of that ID, for example `a.example`.
     pub trust_domain: String,
-    /// Id of the bundle key that verified the token.
-    pub kid: String,
-    /// `iat`, in seconds since 1970, if the token has one.
+    /// How it was proved.
+    pub proof: AgentProof,
+    /// Id of the bundle key that verified the token; none without a token.
+    pub kid: Option<String>,
+    /// `iat` of the token, or when the certificate begins to be valid, in seconds since 1970; none
+    /// where neither says.
     pub issued_at: Option<i64>,
-    /// `exp`, in seconds since 1970.
-    pub expires_at: i64,
-    /// SHA-256 of the whole token.
-    pub token_digest: [u8; 32],
+    /// `exp` of the token, or the last second in which the certificate's path is valid, in seconds
+    /// since 1970; none where only a name was relayed.
+    pub expires_at: Option<i64>,
+    /// SHA-256 of the whole token; none without a token.
+    pub token_digest: Option<[u8; 32]>,
+    /// SHA-256 of the certificate in DER; none without a certificate.
+    pub certificate_digest: Option<[u8; 32]>,
     /// `jti`, if the token has one; for the audit, uniqueness is not tracked.
     pub jti: Option<String>,
 }
@@ -146,4 +166,19 @@ pub struct Facts {
     pub agent: Option<AgentFacts>,
     /// The subject, if its credential was presented.
     pub subject: Option<SubjectFacts>,
+}
+
+impl Facts {
+    /// Puts in an agent that was proved otherwise than by a token, in place of one that was.
+    ///
+    /// Args: `agent`: who acts.
+    /// Returns: the facts with that agent.
+    /// Errors: [`crate::RefusalReason::BadCredential`] where the subject's token has a `may_act` (RFC
+    /// 8693 §4.4) that is not this agent.
+    pub fn with_agent(self, agent: AgentFacts) -> Result<Self, Refusal> {
+        if let Some(subject) = &self.subject {
+            subject::check_actor(subject, &agent).map_err(|refusal| refusal.of(Role::Subject))?;
+        }
+        Ok(Self { agent: Some(agent), ..self })
+    }
 }

@@ -39,6 +39,7 @@ mod jws;
 pub mod mint;
 mod peer;
 mod refusal;
+mod relayed;
 mod spec;
 mod spiffe;
 mod subject;
@@ -47,10 +48,14 @@ mod verify;
 
 pub use cache::{PeerCache, TokenCache};
 pub use facts::{
-    AgentFacts, ClaimValue, Evidence, Facts, Role, Scheme, SubjectFacts, SubjectKind, UnixTime,
+    AgentFacts, AgentProof, ClaimValue, Evidence, Facts, Role, Scheme, SubjectFacts, SubjectKind,
+    UnixTime,
 };
-pub use peer::{MAX_CHAIN_BYTES, MAX_CHAIN_LENGTH, PeerFacts, verify_certificate, verify_peer};
+pub use peer::{
+    MAX_CHAIN_BYTES, MAX_CHAIN_LENGTH, PeerFacts, verify_certificate, verify_peer, verify_pem,
+};
 pub use refusal::{KeyOwner, Refusal, RefusalReason};
+pub use relayed::verify_relayed;
 pub use spec::{DomainSpec, IssuerSpec, SubjectProfile, TrustSpec};
 pub use spiffe::{InvalidSpiffeId, SpiffeId};
 pub use trust::{DomainStatus, IssuerStatus, TrustError, TrustStore, TrustWarning};

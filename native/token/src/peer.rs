@@ -15,7 +15,7 @@ use webpki::{EndEntityCert, KeyUsage, aws_lc_rs};
 use crate::authority::Authority;
 use crate::cache::{CacheKey, PeerCache};
 use crate::certificate::Certificate;
-use crate::facts::UnixTime;
+use crate::facts::{AgentFacts, AgentProof, UnixTime};
 use crate::jwk::KeySet;
 use crate::refusal::{Refusal, RefusalReason};
 use crate::spiffe::SpiffeId;
@@ -28,12 +28,32 @@ pub struct PeerFacts {
     pub spiffe_id: String,
     /// The trust domain of that ID, for example `a.example`.
     pub trust_domain: String,
+    /// When its own certificate begins to be valid, in seconds since 1970.
+    pub issued_at: i64,
     /// When the last certificate of its path begins to be valid, in seconds since 1970.
     pub not_before: i64,
     /// The last second in which the whole path is valid, in seconds since 1970.
     pub expires_at: i64,
     /// SHA-256 of its certificate in DER: what `cnf.x5t#S256` holds (RFC 8705 §3.1).
     pub certificate_digest: [u8; 32],
+}
+
+impl PeerFacts {
+    /// Returns: the peer as the agent that acts, proved as `proof` says.
+    #[must_use]
+    pub fn agent(&self, proof: AgentProof) -> AgentFacts {
+        AgentFacts {
+            spiffe_id: self.spiffe_id.clone(),
+            trust_domain: self.trust_domain.clone(),
+            proof,
+            kid: None,
+            issued_at: Some(self.issued_at),
+            expires_at: Some(self.expires_at),
+            token_digest: None,
+            certificate_digest: Some(self.certificate_digest),
+            jti: None,
+        }
+    }
 }
 
 /// Verifies the certificate chain of a TLS peer as an X.509-SVID.
@@ -55,22 +75,45 @@ pub fn verify_peer(
     cache: &PeerCache,
     now: UnixTime,
 ) -> Result<PeerFacts, Refusal> {
-    let Some((leaf, intermediates)) = chain.split_first() else {
-        return Err(Refusal::new(RefusalReason::NoCredential, "the peer presented no certificate"));
-    };
-    let size = chain.iter().fold(0_usize, |size, der| size.saturating_add(der.len()));
-    if chain.len() > MAX_CHAIN_LENGTH || size > MAX_CHAIN_BYTES {
+    check_size(chain)?;
+    let key = CacheKey::of_chain(trust.revision_bytes(), chain);
+    remembered(cache, key, now, || verify_chain(chain, trust, now))
+}
+
+/// Verifies the certificate chain of a TLS peer, as [`verify_peer`] does, from PEM texts.
+///
+/// Args: `leaf`: the peer's own certificate (RFC 7468). `intermediates`: what it sent along, perhaps
+/// nothing, perhaps its own certificate again first. The rest as of [`verify_peer`].
+/// Returns: who the peer is.
+/// Errors: as of [`verify_peer`]; a text that is not PEM, or holds anything but certificates, is
+/// [`RefusalReason::BadCredential`].
+pub fn verify_pem(
+    leaf: &[u8],
+    intermediates: &[u8],
+    trust: &TrustStore,
+    cache: &PeerCache,
+    now: UnixTime,
+) -> Result<PeerFacts, Refusal> {
+    if leaf.len().saturating_add(intermediates.len()) > MAX_TEXT_BYTES {
         return Err(Refusal::bad("the peer's certificate chain is too long"));
     }
-    let key = CacheKey::of_chain(trust.revision_bytes(), chain);
-    if let Some(facts) = cache.0.find(&key) {
-        check_validity(&facts, now)?;
-        return Ok(facts);
-    }
-    let facts = verify_chain(leaf, intermediates, trust, now)?;
-    check_validity(&facts, now)?;
-    cache.0.insert(key, facts.clone());
-    Ok(facts)
+    let key = CacheKey::of_texts(trust.revision_bytes(), &[leaf, intermediates]);
+    remembered(cache, key, now, || {
+        let mut chain = certificates(leaf)?;
+        match chain.len() {
+            0 => return Err(none()),
+            1 => {}
+            _ => return Err(Refusal::bad("the peer's own certificate is more than one")),
+        }
+        let mut rest = certificates(intermediates)?;
+        if !rest.is_empty() && rest.first() == chain.first() {
+            rest.remove(0);
+        }
+        chain.extend(rest);
+        let chain: Vec<&[u8]> = chain.iter().map(Vec::as_slice).collect();
+        check_size(&chain)?;
+        verify_chain(&chain, trust, now)
+    })
 }
 
 /// Verifies a certificate that a proxy forwards about its own peer, as [`verify_peer`] does.
@@ -90,31 +133,66 @@ pub fn verify_certificate(
     if text.len() > MAX_TEXT_BYTES {
         return Err(Refusal::bad("the forwarded certificate is too long"));
     }
-    let pem: Vec<u8> = percent_decode_str(text).collect();
-    let mut chain = Vec::new();
-    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(&pem).take(MAX_CHAIN_LENGTH + 1) {
+    let key = CacheKey::of_texts(trust.revision_bytes(), &[text.as_bytes()]);
+    remembered(cache, key, now, || {
+        let pem: Vec<u8> = percent_decode_str(text).collect();
+        let chain = certificates(&pem)?;
+        let chain: Vec<&[u8]> = chain.iter().map(Vec::as_slice).collect();
+        check_size(&chain)?;
+        verify_chain(&chain, trust, now)
+    })
+}
+
+/// What the cache knows of a chain, else what `verify` finds, which it then knows.
+fn remembered(
+    cache: &PeerCache,
+    key: CacheKey,
+    now: UnixTime,
+    verify: impl FnOnce() -> Result<PeerFacts, Refusal>,
+) -> Result<PeerFacts, Refusal> {
+    if let Some(facts) = cache.0.find(&key) {
+        check_validity(&facts, now)?;
+        return Ok(facts);
+    }
+    let facts = verify()?;
+    check_validity(&facts, now)?;
+    cache.0.insert(key, facts.clone());
+    Ok(facts)
+}
+
+/// The certificates of a PEM text in DER, one more than is allowed at most.
+fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
+    let mut found = Vec::new();
+    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem).take(MAX_CHAIN_LENGTH + 1) {
         match section {
-            Ok((SectionKind::Certificate, der)) => chain.push(der),
+            Ok((SectionKind::Certificate, der)) => found.push(der),
             Ok(_) => {
-                return Err(Refusal::bad("the forwarded text holds more than certificates"));
+                return Err(Refusal::bad("the text of a certificate holds more than certificates"));
             }
-            Err(_) => return Err(Refusal::bad("the forwarded certificate is not PEM")),
+            Err(_) => return Err(Refusal::bad("the text of a certificate is not PEM")),
         }
     }
-    if chain.is_empty() && !text.is_empty() {
-        return Err(Refusal::bad("the forwarded certificate is not PEM"));
+    if found.is_empty() && !pem.is_empty() {
+        return Err(Refusal::bad("the text of a certificate is not PEM"));
     }
-    let chain: Vec<&[u8]> = chain.iter().map(Vec::as_slice).collect();
-    verify_peer(&chain, trust, cache, now)
+    Ok(found)
+}
+
+fn none() -> Refusal {
+    Refusal::new(RefusalReason::NoCredential, "the peer presented no certificate")
+}
+
+fn check_size(chain: &[&[u8]]) -> Result<(), Refusal> {
+    let size = chain.iter().fold(0_usize, |size, der| size.saturating_add(der.len()));
+    if chain.len() > MAX_CHAIN_LENGTH || size > MAX_CHAIN_BYTES {
+        return Err(Refusal::bad("the peer's certificate chain is too long"));
+    }
+    Ok(())
 }
 
 /// Verifies all of a chain but that its anchor is valid now.
-fn verify_chain(
-    leaf: &[u8],
-    intermediates: &[&[u8]],
-    trust: &TrustStore,
-    now: UnixTime,
-) -> Result<PeerFacts, Refusal> {
+fn verify_chain(chain: &[&[u8]], trust: &TrustStore, now: UnixTime) -> Result<PeerFacts, Refusal> {
+    let (leaf, intermediates) = chain.split_first().ok_or_else(none)?;
     let certificate = Certificate::read(leaf).map_err(about_the_leaf)?;
     let uri = certificate.leaf().map_err(about_the_leaf)?;
     let id = SpiffeId::parse(uri)
@@ -147,6 +225,7 @@ fn verify_chain(
     Ok(PeerFacts {
         spiffe_id: id.as_str().to_owned(),
         trust_domain: id.trust_domain().to_owned(),
+        issued_at: certificate.not_before,
         not_before,
         expires_at,
         certificate_digest: Sha256::digest(leaf).into(),

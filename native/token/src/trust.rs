@@ -245,6 +245,12 @@ impl TrustStore {
         self.domains.get(name).map(|domain| &domain.keys)
     }
 
+    /// Returns: whether tokens with that exact `iss` are a configured issuer's.
+    #[must_use]
+    pub fn has_issuer(&self, iss: &str) -> bool {
+        self.issuers.contains_key(iss)
+    }
+
     pub(crate) fn issuer(&self, iss: &str) -> Option<&Issuer> {
         self.issuers.get(iss)
     }

@@ -15,4 +15,5 @@ mod fast;
 mod mcp;
 mod observe;
 mod own;
+mod peers;
 mod support;

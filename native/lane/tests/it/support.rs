@@ -107,15 +107,20 @@ pub fn plan(more: &[(&str, &str)]) -> Arc<Plan> {
     Arc::new(Plan::compile(model, None).map_err(explain).unwrap())
 }
 
-static TRUST: LazyLock<Arc<TrustStore>> = LazyLock::new(|| {
-    let spec = json!({
+/// What is trusted, as JSON.
+pub fn trust_spec() -> Value {
+    json!({
         "audiences": ["authz"],
         "domains": {"a.example": {"bundle": bundle(&[&KEYS.domain]), "from": "test"}},
         "issuers": {"corp": {
             "issuer": "https://idp.example", "audience": ["authz"], "algorithms": ["ES256"],
             "jwks": jwks(&[&KEYS.corp]), "from": "test", "claims": ["groups", "email"],
         }},
-    });
+    })
+}
+
+static TRUST: LazyLock<Arc<TrustStore>> = LazyLock::new(|| {
+    let spec = trust_spec();
     let spec = TrustSpec::from_json(spec.to_string().as_bytes()).unwrap();
     Arc::new(TrustStore::compile(&spec).unwrap())
 });
@@ -218,6 +223,7 @@ pub fn world() -> World {
         plan: Arc::clone(&PLAN),
         trust: Arc::clone(&TRUST),
         listeners: Listener::list_from_json(listeners.to_string().as_bytes()).unwrap(),
+        peers: Vec::new(),
     }
 }
 

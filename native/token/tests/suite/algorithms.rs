@@ -50,7 +50,7 @@ fn a_svid_uses_one_of_nine_algorithms() {
         if alg == "EdDSA" {
             assert_eq!(BadCredential, result.unwrap_err().reason);
         } else {
-            assert_eq!("k", result.unwrap().kid, "{alg}");
+            assert_eq!(Some("k"), result.unwrap().kid.as_deref(), "{alg}");
         }
     }
 }
@@ -168,7 +168,8 @@ fn without_kid_a_few_keys_are_tried() {
     let header = r#"{"alg":"ES256"}"#;
     let first = |count: usize| bundle(&keys.iter().take(count).collect::<Vec<_>>());
     let token = keys.get(3).unwrap().sign_with(header, &svid().to_string());
-    assert_eq!("k3", check_agent(&spec_with_bundle(&first(4)), &token).unwrap().kid);
+    let found = check_agent(&spec_with_bundle(&first(4)), &token).unwrap();
+    assert_eq!(Some("k3"), found.kid.as_deref());
     for (count, expected) in [(3, BadCredential), (5, BadCredential)] {
         let refusal = check_agent(&spec_with_bundle(&first(count)), &token).unwrap_err();
         assert_eq!(expected, refusal.reason, "{count} keys");

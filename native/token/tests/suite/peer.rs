@@ -11,8 +11,9 @@ use authz_token::mint::x509::rcgen::{
 };
 use authz_token::mint::x509::{Signer, bundle, uri};
 use authz_token::{
-    DomainSpec, MAX_CHAIN_BYTES, MAX_CHAIN_LENGTH, PeerCache, PeerFacts, Refusal, RefusalReason,
-    TrustSpec, TrustStore, UnixTime, verify_certificate, verify_peer,
+    AgentProof, DomainSpec, MAX_CHAIN_BYTES, MAX_CHAIN_LENGTH, PeerCache, PeerFacts, Refusal,
+    RefusalReason, TrustSpec, TrustStore, UnixTime, verify_certificate, verify_peer, verify_pem,
+    verify_relayed,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -108,6 +109,7 @@ fn a_sound_chain_is_its_peer() {
         PeerFacts {
             spiffe_id: ID.to_owned(),
             trust_domain: "a.example".to_owned(),
+            issued_at: YEAR_2020,
             not_before: YEAR_2020,
             expires_at: YEAR_2099,
             certificate_digest: Sha256::digest(&leaf).into(),
@@ -676,6 +678,103 @@ fn a_forwarded_certificate_is_verified_alike() {
     }
     refused(check(&"x".repeat(400_000)), BadCredential, "too long");
     refused(check(&leaf.repeat(MAX_CHAIN_LENGTH + 1)), BadCredential, "too long");
+}
+
+fn pem(der: &[u8]) -> String {
+    let body = STANDARD.encode(der);
+    format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+}
+
+/// A chain in PEM is the same chain, whether or not its leaf stands among the rest again.
+#[test]
+fn a_chain_in_pem_is_verified_alike() {
+    let cache = PeerCache::new(16);
+    let check = |leaf: &str, rest: &str| {
+        verify_pem(leaf.as_bytes(), rest.as_bytes(), &STORE, &cache, UnixTime(NOW))
+    };
+    let signer = A.intermediate_with("a.example", |_| {});
+    let leaf = signer.leaf(ID);
+    let (own, rest) = (pem(&leaf), pem(signer.certificate()));
+    let expected = self::check(&[&leaf, signer.certificate()]).unwrap();
+    assert_eq!(expected, check(&own, &rest).unwrap());
+    assert_eq!(expected, check(&own, &(own.clone() + &rest)).unwrap());
+    assert_eq!((0, 2), (cache.hits(), cache.misses()));
+    assert_eq!(expected, check(&own, &rest).unwrap());
+    assert_eq!((1, 2), (cache.hits(), cache.misses()));
+
+    refused(check(&own, ""), UntrustedIssuer, "no authority");
+    refused(check("", ""), NoCredential, "no certificate");
+    refused(check("", &rest), NoCredential, "no certificate");
+    refused(check(&(own.clone() + &rest), ""), BadCredential, "more than one");
+    refused(check(&own, &(own.clone() + &own)), BadCredential, "an intermediate");
+    refused(check(&own, "x"), BadCredential, "not PEM");
+    refused(check("x", &rest), BadCredential, "not PEM");
+    refused(check(&own, &rest.repeat(MAX_CHAIN_LENGTH)), BadCredential, "too long");
+    refused(check(&own, &"x".repeat(400_000)), BadCredential, "too long");
+    let other = pem(&B.leaf(ID));
+    refused(check(&other, ""), UntrustedIssuer, "no authority");
+}
+
+/// What is remembered of a chain in PEM ends with its certificates and with the keys.
+#[test]
+fn a_remembered_pem_chain_ends() {
+    let cache = PeerCache::new(16);
+    let leaf = pem(&A.leaf_with(ID, |params| params.not_after = date_time_ymd(2029, 1, 1)));
+    let check = |trust: &TrustStore, now: i64| {
+        verify_pem(leaf.as_bytes(), b"", trust, &cache, UnixTime(now)).map(|facts| facts.spiffe_id)
+    };
+    assert_eq!(ID, check(&STORE, NOW).unwrap());
+    assert_eq!(ID, check(&STORE, YEAR_2029).unwrap());
+    assert_eq!(ExpiredCredential, check(&STORE, YEAR_2029 + 1).unwrap_err().reason);
+    let other = store_of(&json!([]));
+    assert_eq!(UntrustedIssuer, check(&other, NOW).unwrap_err().reason);
+}
+
+/// A relayed agent is one of a trust domain that has authorities, and its certificate, where it comes along, is its own.
+#[test]
+fn a_relayed_principal() {
+    let check = |principal: &str, certificate: &str| {
+        verify_relayed(principal, certificate, &STORE, &PeerCache::new(1), UnixTime(NOW))
+    };
+    let refused = |principal: &str, certificate: &str, reason, words: &str| {
+        let refusal = check(principal, certificate).expect_err("it is to be refused");
+        assert_eq!(reason, refusal.reason, "{}", refusal.detail);
+        assert!(refusal.detail.contains(words), "`{words}` is not in `{}`", refusal.detail);
+    };
+    let agent = check(ID, "").unwrap();
+    assert_eq!((ID, AgentProof::Relayed), (agent.spiffe_id.as_str(), agent.proof));
+    assert_eq!((None, None), (agent.certificate_digest, agent.issued_at));
+    let leaf = A.leaf(ID);
+    let agent = check(ID, &pem(&leaf)).unwrap();
+    assert_eq!(AgentProof::Relayed, agent.proof);
+    assert_eq!(Some(Sha256::digest(&leaf).into()), agent.certificate_digest);
+    assert_eq!((Some(YEAR_2020), Some(YEAR_2099)), (agent.issued_at, agent.expires_at));
+
+    for (principal, words) in [
+        ("", "spiffe://"),
+        ("CN=bot", "spiffe://"),
+        ("bot.a.example", "spiffe://"),
+        ("spiffe://A.example/bot", "trust domain"),
+        ("spiffe://a.example", "not a workload"),
+        ("spiffe://a.example/", "segment"),
+        ("spiffe://a.example/ns/../bot", "segment"),
+        ("spiffe://a.example/ns//bot", "segment"),
+        ("spiffe://a.example/ns/%2e%2e", "character"),
+        ("spiffe://a.example/ns/*", "character"),
+        (&format!("spiffe://a.example/{}", "x".repeat(2048)), "2048"),
+    ] {
+        refused(principal, "", BadCredential, words);
+    }
+    refused("spiffe://a.example.evil.example/bot", "", UntrustedIssuer, "not trusted");
+    refused("spiffe://x.example/bot", "", UntrustedIssuer, "not trusted");
+    refused(ID, &pem(&A.leaf("spiffe://a.example/other")), BadCredential, "not the relayed");
+    refused(ID, &pem(&B.leaf(ID)), UntrustedIssuer, "no authority");
+    refused(ID, "x", BadCredential, "not PEM");
+    let expired = A.leaf_with(ID, |params| params.not_after = date_time_ymd(2026, 1, 1));
+    refused(ID, &pem(&expired), ExpiredCredential, "not valid now");
+    let none = store_of(&json!([]));
+    let refusal = verify_relayed(ID, "", &none, &PeerCache::new(1), UnixTime(NOW)).unwrap_err();
+    assert_eq!(UntrustedIssuer, refusal.reason);
 }
 
 const KEY_USAGE: [u64; 4] = [2, 5, 29, 15];

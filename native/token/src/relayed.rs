@@ -1,0 +1,60 @@
+//! The relayed profile: an agent that an enforcer verified on a connection of its own, such as the client of a proxy.
+
+use crate::cache::PeerCache;
+use crate::facts::{AgentFacts, AgentProof, UnixTime};
+use crate::peer::verify_certificate;
+use crate::refusal::Refusal;
+use crate::spiffe::SpiffeId;
+use crate::trust::TrustStore;
+
+/// Takes the word of an enforcer for who an agent is; that it may relay this is the caller's to know.
+///
+/// Args: `principal`: the agent's SPIFFE ID, as in Envoy's `source.principal`. `certificate`: the
+/// agent's own certificate as [`crate::verify_certificate`] takes it, as in Envoy's
+/// `source.certificate`; empty where the enforcer does not send it. `trust`, `cache`, `now`: as of
+/// [`crate::verify_peer`].
+/// Returns: who the agent is.
+/// Errors: a principal that is no SPIFFE ID of a workload, or not that of the certificate, is
+/// [`crate::RefusalReason::BadCredential`]; one of a trust domain that is not trusted, or has no
+/// usable authority, is [`crate::RefusalReason::UntrustedIssuer`]; for a certificate as of
+/// [`crate::verify_peer`].
+pub fn verify_relayed(
+    principal: &str,
+    certificate: &str,
+    trust: &TrustStore,
+    cache: &PeerCache,
+    now: UnixTime,
+) -> Result<AgentFacts, Refusal> {
+    let id = SpiffeId::parse(principal)
+        .map_err(|error| Refusal::bad(format!("the relayed principal is no SPIFFE ID: {error}")))?;
+    if id.path().is_empty() {
+        return Err(Refusal::bad("the relayed principal names a trust domain, not a workload"));
+    }
+    let domain = trust.domain(id.trust_domain()).ok_or_else(|| {
+        Refusal::untrusted("the trust domain of the relayed principal is not trusted")
+    })?;
+    if domain.authorities.is_empty() {
+        return Err(Refusal::untrusted(format!(
+            "trust domain `{}` has no usable authority, so nobody of it can have shown a certificate",
+            id.trust_domain()
+        )));
+    }
+    if !certificate.is_empty() {
+        let peer = verify_certificate(certificate, trust, cache, now)?;
+        if peer.spiffe_id != principal {
+            return Err(Refusal::bad("the relayed certificate is not the relayed principal's"));
+        }
+        return Ok(peer.agent(AgentProof::Relayed));
+    }
+    Ok(AgentFacts {
+        spiffe_id: id.as_str().to_owned(),
+        trust_domain: id.trust_domain().to_owned(),
+        proof: AgentProof::Relayed,
+        kid: None,
+        issued_at: None,
+        expires_at: None,
+        token_digest: None,
+        certificate_digest: None,
+        jti: None,
+    })
+}
