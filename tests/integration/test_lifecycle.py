@@ -210,7 +210,7 @@ def test_an_emptied_trust_domain_is_refused_whole(
 ) -> None:
     """An empty bundle means that nobody of the domain is believed, and readiness says so."""
     path = server.place.folder / "trust" / f"{OTHER_DOMAIN}.json"
-    path.write_text(json.dumps({"keys": []}))
+    path.write_text(json.dumps({"keys": [], "spiffe_sequence": 2}))
     reload(server)
     partner = authority.agent(f"spiffe://{OTHER_DOMAIN}/ns/partner/sa/bot")
     decision = decision_of(server.call("main", CHECK, search(partner)))
