@@ -362,7 +362,8 @@ impl Compiler {
             let mut warn = |what: &str| {
                 self.warnings.push(TrustWarning { place: place.clone(), what: what.to_owned() });
             };
-            if new < old {
+            // An empty bundle takes every key away, so whatever its sequence, it is believed.
+            if new < old && !keys.is_empty() {
                 rolled_back = true;
                 warn(
                     "its `spiffe_sequence` is lower than that of the bundle in use, or gone: \
@@ -379,6 +380,10 @@ impl Compiler {
             if rolled_back {
                 keys = self.bundle(&place, &previous.bundle)?;
                 bundle = &previous.bundle;
+            }
+            if keys.is_empty() {
+                // What follows an empty bundle is measured by what was there before it.
+                keys.sequence = keys.sequence.max(old);
             }
         }
         self.note_keys(

@@ -138,6 +138,20 @@ fn a_sequence_never_goes_down() {
         let again = TrustStore::compile_after(&past, Some(&kept)).unwrap();
         assert_eq!((Some(big), true), status(&again));
     }
+    // An empty one brings nothing back: it makes the domain invalid, whatever it says of its sequence.
+    for empty in [r#"{"keys":[]}"#, r#"{"keys":[],"spiffe_sequence":3}"#] {
+        let emptied = TrustStore::compile_after(&spec_with_bundle(empty), Some(&current)).unwrap();
+        assert!(!accepts(&emptied, &token));
+        assert!(!accepts(&emptied, &AGENT_KEY.sign(&svid().to_string())));
+        assert!(warned(&emptied, "every SVID of this domain is refused"));
+        let past = with(&old_key, Some(big - 1));
+        let mut next = emptied;
+        for _ in 0..2 {
+            next = TrustStore::compile_after(&past, Some(&next)).unwrap();
+            assert_eq!((Some(big), true), status(&next), "no way back through an empty one");
+            assert!(!accepts(&next, &token));
+        }
+    }
     // Upwards, from none, and for another domain it is taken; so is a change that was not counted,
     // with a warning.
     let low = compile(&with(&AGENT_KEY, Some(7)));
