@@ -5,6 +5,7 @@ and an identity provider issue the tokens, and Authz only ever sees public keys.
 """
 
 import base64
+import datetime as dt
 import json
 import os
 import secrets
@@ -15,15 +16,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import jwt
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from authz.errors import UsageError
 
-__all__ = ["DevDomain"]
+__all__ = ["Authority", "DevDomain"]
 
 _LIFETIME: Final = 3600
 _KEY_FILE: Final = "private-keys.json"
+_AUTHORITY: Final = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "throw-away authority")])
+_WORKLOAD: Final = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "workload")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,3 +250,93 @@ class DevDomain:
 
 def _sign(key: _Key, claims: Mapping[str, Any]) -> str:
     return jwt.encode(dict(claims), key.private, algorithm="ES256", headers={"kid": key.kid})
+
+
+class Authority:
+    """A certificate authority of a trust domain, for one run: it is never written to disk.
+
+    Args:
+        domain: SPIFFE trust domain.
+    """
+
+    def __init__(self, domain: str) -> None:
+        self.domain = domain
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        spiffe_id = x509.UniformResourceIdentifier(f"spiffe://{domain}")
+        self._certificate = (
+            _unsigned(_AUTHORITY, self._key.public_key(), _LIFETIME)
+            .issuer_name(_AUTHORITY)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(authority=True), critical=True)
+            .add_extension(x509.SubjectAlternativeName([spiffe_id]), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+
+    @property
+    def pem(self) -> str:
+        """Its certificate."""
+        return self._certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    def jwk(self) -> dict[str, object]:
+        """Write its certificate as a key of a SPIFFE bundle (SPIFFE X.509-SVID, 6.2).
+
+        Returns:
+            The JWK.
+        """
+        der = self._certificate.public_bytes(serialization.Encoding.DER)
+        chain = [base64.b64encode(der).decode()]
+        jwk = _Key("", self._key).public_jwk(use="x509-svid", x5c=chain)
+        del jwk["kid"]
+        return jwk
+
+    def svid(self, path: str, *, lifetime: int = _LIFETIME) -> tuple[str, str]:
+        """Make an X.509-SVID.
+
+        Args:
+            path: Path of the SPIFFE id, with a leading slash.
+            lifetime: Seconds.
+
+        Returns:
+            Certificate and private key, PEM.
+        """
+        key = ec.generate_private_key(ec.SECP256R1())
+        spiffe_id = x509.UniformResourceIdentifier(f"spiffe://{self.domain}{path}")
+        purposes = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+        certificate = (
+            _unsigned(_WORKLOAD, key.public_key(), lifetime)
+            .issuer_name(self._certificate.subject)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(authority=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+            .add_extension(x509.SubjectAlternativeName([spiffe_id]), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        return certificate.public_bytes(serialization.Encoding.PEM).decode(), _Key("", key).pem()
+
+
+def _unsigned(
+    subject: x509.Name, key: ec.EllipticCurvePublicKey, lifetime: int
+) -> x509.CertificateBuilder:
+    now = dt.datetime.now(dt.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(seconds=60))
+        .not_valid_after(now + dt.timedelta(seconds=lifetime))
+    )
+
+
+def _usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
