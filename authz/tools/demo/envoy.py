@@ -1,4 +1,4 @@
-"""A real Envoy in front of the upstream, which asks the demo's node about every request."""
+"""Real Envoys, and the parts of their configuration."""
 
 import json
 import os
@@ -6,13 +6,23 @@ import shutil
 import subprocess
 import time
 import urllib.request
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 from authz.errors import UnavailableError
 
-__all__ = ["Envoy", "find_envoy"]
+__all__ = [
+    "Envoy",
+    "ask_authz",
+    "authz_cluster",
+    "bootstrap",
+    "cluster",
+    "find_envoy",
+    "loopback",
+    "transport",
+]
 
 _START: Final = 20.0
 _TYPE: Final = "type.googleapis.com/envoy.extensions"
@@ -39,22 +49,24 @@ class Envoy:
     Args:
         program: What to run.
         folder: Where its files go.
-        authz: Socket of the node.
-        upstream: Port of the upstream.
+        config: Its configuration, as `bootstrap` makes it.
+        name: What its files are called.
 
     Raises:
         UnavailableError: It does not start.
     """
 
-    def __init__(self, program: Path, folder: Path, authz: Path, upstream: int) -> None:
-        config = folder / "envoy.json"
-        config.write_text(json.dumps(_config(authz, upstream), indent=2))
-        self._log = folder / "envoy.log"
-        self._admin_file = folder / "envoy-admin.txt"
+    def __init__(
+        self, program: Path, folder: Path, config: dict[str, Any], name: str = "envoy"
+    ) -> None:
+        file = folder / f"{name}.json"
+        file.write_text(json.dumps(config, indent=2))
+        self._log = folder / f"{name}.log"
+        self._admin_file = folder / f"{name}-admin.txt"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    *(str(program), "--config-path", str(config), "--concurrency", "1"),
+                    *(str(program), "--config-path", str(file), "--concurrency", "1"),
                     *("--use-dynamic-base-id", "--disable-hot-restart", "--log-level", "warning"),
                     *("--admin-address-path", str(self._admin_file)),
                 ],
@@ -100,11 +112,29 @@ class Envoy:
         return content
 
 
-def _loopback(port: int) -> dict[str, Any]:
+def loopback(port: int) -> dict[str, Any]:
+    """Write an address of this machine.
+
+    Args:
+        port: The port; 0: any.
+
+    Returns:
+        Envoy's `Address`.
+    """
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
-def _cluster(name: str, address: dict[str, Any], **more: object) -> dict[str, Any]:
+def cluster(name: str, address: dict[str, Any], **more: object) -> dict[str, Any]:
+    """Write a cluster of one endpoint.
+
+    Args:
+        name: Its name.
+        address: Where it is.
+        more: Further keys.
+
+    Returns:
+        Envoy's `Cluster`.
+    """
     endpoint = {"endpoint": {"address": address}}
     return {
         "name": name,
@@ -118,68 +148,131 @@ def _cluster(name: str, address: dict[str, Any], **more: object) -> dict[str, An
     }
 
 
-def _config(authz: Path, upstream: int) -> dict[str, Any]:
-    ext_authz = {
-        "@type": f"{_TYPE}.filters.http.ext_authz.v3.ExtAuthz",
-        "transport_api_version": "V3",
-        "grpc_service": {"envoy_grpc": {"cluster_name": "authz"}, "timeout": "2s"},
-        # Never true: it would let every request pass, unjudged, while the node is down.
-        "failure_mode_allow": False,
-        "encode_raw_headers": True,
-        "with_request_body": {"max_request_bytes": 65536, "pack_as_bytes": True},
-    }
-    manager = {
-        "@type": f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "demo",
-        "normalize_path": False,
-        "merge_slashes": False,
-        "http_filters": [
-            {"name": "envoy.filters.http.ext_authz", "typed_config": ext_authz},
-            {
-                "name": "envoy.filters.http.router",
-                "typed_config": {"@type": f"{_TYPE}.filters.http.router.v3.Router"},
-            },
-        ],
-        "route_config": {
-            "virtual_hosts": [
-                {
-                    "name": "all",
-                    "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "upstream"}}],
-                }
-            ]
-        },
-    }
+def authz_cluster(socket: Path) -> dict[str, Any]:
+    """Write the cluster `authz`.
+
+    Args:
+        socket: Socket of the node.
+
+    Returns:
+        Envoy's `Cluster`.
+    """
     http2 = {
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
             "@type": f"{_TYPE}.upstreams.http.v3.HttpProtocolOptions",
             "explicit_http_config": {"http2_protocol_options": {}},
         }
     }
+    return cluster("authz", {"pipe": {"path": str(socket)}}, typed_extension_protocol_options=http2)
+
+
+def ask_authz() -> dict[str, Any]:
+    """Write the filter that asks the node about every request.
+
+    Returns:
+        Envoy's `HttpFilter`.
+    """
     return {
-        "admin": {"address": _loopback(0)},
-        "static_resources": {
-            "listeners": [
-                {
-                    "name": "demo",
-                    "address": _loopback(0),
-                    "filter_chains": [
-                        {
-                            "filters": [
-                                {
-                                    "name": "envoy.filters.network.http_connection_manager",
-                                    "typed_config": manager,
-                                }
-                            ]
-                        }
-                    ],
-                }
-            ],
-            "clusters": [
-                _cluster(
-                    "authz", {"pipe": {"path": str(authz)}}, typed_extension_protocol_options=http2
-                ),
-                _cluster("upstream", _loopback(upstream)),
-            ],
+        "name": "envoy.filters.http.ext_authz",
+        "typed_config": {
+            "@type": f"{_TYPE}.filters.http.ext_authz.v3.ExtAuthz",
+            "transport_api_version": "V3",
+            "grpc_service": {"envoy_grpc": {"cluster_name": "authz"}, "timeout": "2s"},
+            # Never true: it would let every request pass, unjudged, while the node is down.
+            "failure_mode_allow": False,
+            "status_on_error": {"code": 503},
+            "encode_raw_headers": True,
+            "with_request_body": {"max_request_bytes": 65536, "pack_as_bytes": True},
         },
     }
+
+
+def bootstrap(
+    listener: str,
+    filters: Sequence[dict[str, Any]],
+    routes: Mapping[str, str],
+    clusters: Sequence[dict[str, Any]],
+    **more: object,
+) -> dict[str, Any]:
+    """Write the configuration of an Envoy with one listener on a free port.
+
+    Args:
+        listener: Its name.
+        filters: HTTP filters before the router.
+        routes: Cluster by path prefix.
+        clusters: Where requests go.
+        more: Further keys of the filter chain, such as `transport_socket`.
+
+    Returns:
+        Envoy's `Bootstrap`.
+    """
+    router = {
+        "name": "envoy.filters.http.router",
+        "typed_config": {"@type": f"{_TYPE}.filters.http.router.v3.Router"},
+    }
+    manager = {
+        "@type": f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": listener,
+        "normalize_path": False,
+        "merge_slashes": False,
+        "http_filters": [*filters, router],
+        "route_config": {
+            "virtual_hosts": [
+                {
+                    "name": "all",
+                    "domains": ["*"],
+                    "routes": [
+                        # Streams of events have no end.
+                        {
+                            "match": {"prefix": prefix},
+                            "route": {"cluster": to, "timeout": "0s"},
+                        }
+                        for prefix, to in routes.items()
+                    ],
+                }
+            ]
+        },
+    }
+    chain = {
+        "filters": [
+            {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+        ],
+        **more,
+    }
+    return {
+        "admin": {"address": loopback(0)},
+        "static_resources": {
+            "listeners": [{"name": listener, "address": loopback(0), "filter_chains": [chain]}],
+            "clusters": list(clusters),
+        },
+    }
+
+
+def transport(side: str, certificate: str, key: str, authority: str) -> dict[str, Any]:
+    """Write mutual TLS: a certificate of one's own, and one of the other side by the same authority.
+
+    Args:
+        side: `Downstream` or `Upstream`.
+        certificate: Own certificate, PEM.
+        key: Its private key, PEM.
+        authority: Whose certificates are accepted, PEM.
+
+    Returns:
+        Envoy's `TransportSocket`.
+    """
+    common = {
+        "tls_certificates": [
+            {
+                "certificate_chain": {"inline_string": certificate},
+                "private_key": {"inline_string": key},
+            }
+        ],
+        "validation_context": {"trusted_ca": {"inline_string": authority}},
+    }
+    typed: dict[str, Any] = {
+        "@type": f"{_TYPE}.transport_sockets.tls.v3.{side}TlsContext",
+        "common_tls_context": common,
+    }
+    if side == "Downstream":
+        typed["require_client_certificate"] = True
+    return {"name": "envoy.transport_sockets.tls", "typed_config": typed}

@@ -52,6 +52,12 @@ class NodeProcess:
                 self._process.wait()
         self._reader.join(5)
 
+    def kill(self) -> None:
+        """Kill it, as the machine might: it can write and tell nothing more."""
+        self._process.kill()
+        self._process.wait()
+        self._reader.join(5)
+
     def _read(self) -> None:
         stream = self._process.stderr
         if stream is None:

@@ -17,7 +17,15 @@ from typing import Final, Self
 import grpc
 
 from authz.errors import UnavailableError
-from authz.tools.demo.envoy import Envoy, find_envoy
+from authz.tools.demo.envoy import (
+    Envoy,
+    ask_authz,
+    authz_cluster,
+    bootstrap,
+    cluster,
+    find_envoy,
+    loopback,
+)
 from authz.tools.demo.node import NodeProcess
 from authz.tools.demo.rows import AUDIENCE, BOT, CALLS, REQUESTS, Call, Request, Tokens
 from authz.tools.demo.upstream import Upstream
@@ -108,9 +116,12 @@ class Demo:
             self._say("an upstream, and Envoy before it")
             upstream = Upstream()
             undo.callback(upstream.close)
-            self.envoy = Envoy(
-                program, self.folder, self.folder / "run" / "envoy.sock", upstream.port
+            clusters = (
+                authz_cluster(self.folder / "run" / "envoy.sock"),
+                cluster("upstream", loopback(upstream.port)),
             )
+            listening = bootstrap("demo", [ask_authz()], {"/": "upstream"}, clusters)
+            self.envoy = Envoy(program, self.folder, listening)
             undo.callback(self.envoy.close)
 
     # --- asking
