@@ -209,6 +209,10 @@ dashboard: $(STAMPS)/deps ## write deploy/grafana/authz.json from dashboard.py
 demo: setup ## a throw-away trust domain, real calls over gRPC and Envoy, one table
 	$(VENV)/bin/authz demo $(ARGS)
 
+.PHONY: demo-mesh
+demo-mesh: setup ## MCP servers behind a gateway and an agent that knows nothing: observed, enforced, the node killed
+	$(VENV)/bin/authz demo --mesh
+
 .PHONY: serve
 serve: setup ## the server on an example bundle
 	$(VENV)/bin/authz keys make examples/quickstart/keys

@@ -1,7 +1,9 @@
 """Verbs for development: demo, and keys of a throw-away trust domain."""
 
+import asyncio
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +12,7 @@ import typer
 from authz.cli.show import Ended, Show
 from authz.errors import UsageError
 from authz.tools.demo import Demo
+from authz.tools.demo.mesh import Call, Mesh, Step
 from authz.tools.keys import DevDomain
 
 __all__ = ["register"]
@@ -39,9 +42,20 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Stay up, and print lines for grpcurl, ghz and curl.")
     ] = False,
+    mesh: Annotated[
+        bool,
+        typer.Option(
+            "--mesh", help="MCP servers behind a gateway, and an agent that knows nothing."
+        ),
+    ] = False,
 ) -> None:
     """Make real calls in a throw-away trust domain, over gRPC and Envoy; exits with 2 if one comes out wrong."""
     show = Show()
+    if mesh:
+        if keep:
+            raise UsageError("--keep goes without --mesh")
+        _mesh(show)
+        return
     with Demo(show.note) as running:
         rows = list(running.rows())
         show.table(
@@ -71,6 +85,44 @@ def demo(
             _wait_for_signal()
     if wrong:
         raise Ended(_DIFFERS)
+
+
+def _mesh(show: Show) -> None:
+    async def steps(add: Callable[[tuple[str, ...]], None]) -> list[Step]:
+        return [step async for step in running.steps(lambda call: add(_called(call)))]
+
+    with Mesh(show.note) as running:
+        columns = ("the agent calls", "with", "and gets", "judged", "because of")
+        with show.live(columns) as add:
+            seen = asyncio.run(steps(add))
+        show.table(
+            ("", "step", "expected", "got", "ms"),
+            [
+                (
+                    "ok" if step.well else "WRONG",
+                    step.what,
+                    step.expected,
+                    step.got,
+                    f"{step.milliseconds:.0f}" if step.milliseconds else "",
+                )
+                for step in seen
+            ],
+        )
+        show.line(running.why)
+    if not all(step.well for step in seen):
+        raise Ended(_DIFFERS)
+
+
+def _called(call: Call) -> tuple[str, ...]:
+    judged = call.judged
+    observed = judged is not None and not judged.enforced
+    return (
+        call.done.tool,
+        ", ".join(map(str, call.done.arguments.values())),
+        "an error" if call.done.held else "an answer",
+        "nobody could" if judged is None else judged.outcome + (", only noted" if observed else ""),
+        "" if judged is None or judged.outcome == "PERMIT" else judged.policies or judged.reason,
+    )
 
 
 def _wait_for_signal() -> None:

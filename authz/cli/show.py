@@ -2,10 +2,12 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -85,6 +87,30 @@ class Show:
         for row in rows:
             table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
         self.out.print(table)
+
+    @contextmanager
+    def live(self, columns: Sequence[str]) -> Iterator[Callable[[Sequence[str]], None]]:
+        """Print a table that grows: in place on a terminal, else once it is whole.
+
+        Args:
+            columns: Its head.
+
+        Yields:
+            What adds a row.
+        """
+        table = Table(*columns, header_style="bold")
+
+        def add(row: Sequence[str]) -> None:
+            words = (cell.partition(",")[0] for cell in row)
+            cells = zip(row, words, strict=True)
+            table.add_row(*(Text(cell, style=_STYLES.get(word, "")) for cell, word in cells))
+
+        if self.out.is_terminal:
+            with Live(table, console=self.out, auto_refresh=True):
+                yield add
+        else:
+            yield add
+            self.out.print(table)
 
     def decision(self, decision: Mapping[str, Any]) -> None:
         """Print a decision with its trace, for people."""
