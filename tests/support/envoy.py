@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import urllib.request
 from collections.abc import Callable
@@ -182,6 +183,7 @@ class Envoy:
         body: bytes = b"",
         *,
         timeout: float = 15,
+        tls: ssl.SSLContext | None = None,
     ) -> Answer:
         """Sends one HTTP/1.1 request, its target and headers byte for byte as given.
 
@@ -197,7 +199,9 @@ class Envoy:
         lines += [f"{name}: {value}" for name, value in given]
         lines.append("connection: close")
         text = "\r\n".join(lines) + "\r\n\r\n"
-        with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as connection:
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
+        connection = tls.wrap_socket(plain, server_hostname="localhost") if tls else plain
+        with connection:
             connection.sendall(text.encode("latin-1") + body)
             received = b""
             while piece := connection.recv(65536):

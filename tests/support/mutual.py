@@ -36,6 +36,8 @@ ENFORCERS: Final[Sequence[Mapping[str, Any]]] = (
 )
 #: Listeners of the two lanes.
 MUTUAL: Final = ("mutual", "mutual-fast")
+#: Unix sockets of an enforcer that may relay.
+SOCKETS: Final = ("relay", "relay-fast")
 
 Made = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
 
@@ -110,20 +112,20 @@ class Pki:
         root = (self.folder / "root.pem").read_bytes()
         return grpc.ssl_channel_credentials(root, svid.key_pem, chain)
 
-    def context(self, name: str, svid: Svid) -> ssl.SSLContext:
+    def context(self, name: str, svid: Svid, protocol: str = "h2") -> ssl.SSLContext:
         """Returns the same for Python's own TLS."""
         file = self.folder / f"{name}.pem"
         file.write_bytes(svid.key_pem + svid.pem)
         context = ssl.create_default_context(cafile=str(self.folder / "root.pem"))
         context.load_cert_chain(file)
-        context.set_alpn_protocols(["h2"])
+        context.set_alpn_protocols([protocol])
         return context
 
 
 def mutual_layout(
     folder: Path, authority: Authority, pki: Pki, changes: Mapping[str, Any] | None = None
 ) -> Layout:
-    """Lays out a server of the `desk` bundle with a mutual TLS listener in each lane.
+    """Lays out a server of the `desk` bundle with a mutual TLS listener and a relaying socket in each lane.
 
     Args:
         folder: Where its files go.
@@ -142,7 +144,16 @@ def mutual_layout(
             "tls": tls,
             "lane": "fast" if name.endswith("-fast") else "python",
         }
-    place.config["enforcers"] = [*place.config["enforcers"], *ENFORCERS]
+    for name in SOCKETS:
+        place.config["listeners"][name] = {
+            "address": f"unix://{place.sockets / name}.sock",
+            "lane": "fast" if name.endswith("-fast") else "python",
+        }
+    relays = [
+        {"name": name, "listener": name, "asks": ["system:*"], "relays": ["principal"]}
+        for name in SOCKETS
+    ]
+    place.config["enforcers"] = [*place.config["enforcers"], *ENFORCERS, *relays]
     place.write()
     pki.trust(place)
     return place
