@@ -427,7 +427,7 @@ def test_the_same_keys_again_swap_nothing(fetching: Stage) -> None:
     assert len(fetching.engine.loaded) == loaded
 
 
-@pytest.mark.parametrize("document", ["{", "{}", '{"keys": [7]}', bundle(4), '{"keys":[]}'])
+@pytest.mark.parametrize("document", ["{", "{}", '{"keys": [7]}', bundle(4)])
 def test_bad_keys_leave_those_before(fetching: Stage, document: str) -> None:
     """An earlier bundle is bad as well."""
     fetching.world.renew(MESH, bundle(5))
@@ -438,6 +438,20 @@ def test_bad_keys_leave_those_before(fetching: Stage, document: str) -> None:
 
     assert fetching.world.stands is before
     assert len(fetching.engine.loaded) == loaded
+
+
+def test_an_empty_bundle_takes_every_key_away(fetching: Stage) -> None:
+    """Whatever it says of its sequence; and none leads back past it."""
+    fetching.world.renew(MESH, bundle(5))
+
+    assert fetching.world.renew(MESH, '{"keys":[]}')
+
+    assert usable(fetching) == 0
+    with pytest.raises(TrustError, match="lower `spiffe_sequence`"):
+        fetching.world.renew(MESH, bundle(4))
+    assert usable(fetching) == 0
+    assert fetching.world.renew(MESH, bundle(6))
+    assert usable(fetching) == 1
 
 
 def test_a_reload_keeps_what_was_fetched(fetching: Stage) -> None:
