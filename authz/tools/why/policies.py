@@ -162,7 +162,26 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
 
 def _scope(source: str, start: int) -> str:
     """What stands between the head's parentheses."""
-    depth, quoted, at = 1, False, start
+    for at, _, depth in _outside(source, start):
+        if depth < 0:
+            return source[start:at]
+    return source[start:]
+
+
+def _split(scope: str) -> Iterator[str]:
+    """Cut a head at its own commas."""
+    begin = 0
+    for at, here, depth in _outside(scope, 0):
+        if here == "," and not depth:
+            yield scope[begin:at]
+            begin = at + 1
+    if scope[begin:].strip():
+        yield scope[begin:]
+
+
+def _outside(source: str, at: int) -> Iterator[tuple[int, str, int]]:
+    """Every character outside of texts, with its place and how many parentheses are open after it."""
+    depth, quoted = 0, False
     while at < len(source):
         here = source[at]
         if quoted and here == "\\":
@@ -170,33 +189,7 @@ def _scope(source: str, start: int) -> str:
             continue
         if here == '"':
             quoted = not quoted
-        elif not quoted and here in "([":
-            depth += 1
-        elif not quoted and here in ")]":
-            depth -= 1
-            if depth == 0:
-                return source[start:at]
+        elif not quoted:
+            depth += (here in "([") - (here in ")]")
+            yield at, here, depth
         at += 1
-    return source[start:]
-
-
-def _split(scope: str) -> Iterator[str]:
-    """Cut a head at its own commas."""
-    depth, quoted, begin, at = 0, False, 0, 0
-    while at < len(scope):
-        here = scope[at]
-        if quoted and here == "\\":
-            at += 2
-            continue
-        if here == '"':
-            quoted = not quoted
-        elif not quoted and here in "([":
-            depth += 1
-        elif not quoted and here in ")]":
-            depth -= 1
-        elif not quoted and not depth and here == ",":
-            yield scope[begin:at]
-            begin = at + 1
-        at += 1
-    if scope[begin:].strip():
-        yield scope[begin:]
