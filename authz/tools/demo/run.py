@@ -3,16 +3,13 @@
 import base64
 import http.client
 import json
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import grpc
 
@@ -28,6 +25,7 @@ from authz.tools.demo.envoy import (
 )
 from authz.tools.demo.node import NodeProcess
 from authz.tools.demo.rows import AUDIENCE, BOT, CALLS, REQUESTS, Call, Request, Tokens
+from authz.tools.demo.stage import Stage
 from authz.tools.demo.upstream import Upstream
 from authz.tools.keys import DevDomain
 from authz.v1 import decision_pb2, reason_pb2
@@ -66,7 +64,7 @@ class Row:
         return self.expected == self.got
 
 
-class Demo:
+class Demo(Stage):
     """The demo's node, Envoy and upstream; a context manager.
 
     Args:
@@ -74,34 +72,15 @@ class Demo:
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._undo = ExitStack()
-        self.folder = Path()
+        super().__init__(say)
         self.profile = ""
         self.addresses: dict[str, str] = {}
         self.envoy: Envoy | None = None
         self._domain = DevDomain.make(_DOMAIN, _ISSUER)
         self._forger = DevDomain.make("evil.example", _ISSUER)
 
-    def __enter__(self) -> Self:
-        """Start everything."""
-        with ExitStack() as undo:
-            self._start(undo)
-            self._undo = undo.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop everything, and remove the folder."""
-        self._undo.__exit__(kind, error, trace)
-
     def _start(self, undo: ExitStack) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="authz-demo-"))
-        undo.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self._make_folder(undo, "demo")
         self._say(f"a throw-away trust domain {_DOMAIN} in {self.folder}")
         self._domain.publish(self.folder)
         bundle = undo.enter_context(as_file(files("authz.tools") / "templates" / "init"))

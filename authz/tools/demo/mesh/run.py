@@ -6,15 +6,12 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.resources import as_file, files
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from authz.errors import UnavailableError
 from authz.tools.catalog.fetch import Source, fetch_listing
@@ -32,6 +29,7 @@ from authz.tools.demo.envoy import (
 from authz.tools.demo.mesh.agent import Agent, Done
 from authz.tools.demo.mesh.servers import HIJACKER, SYSTEMS, ToolServers, mcp_is_here
 from authz.tools.demo.node import NodeProcess
+from authz.tools.demo.stage import Stage
 from authz.tools.keys import Authority
 
 __all__ = ["Call", "Judged", "Mesh", "Step"]
@@ -97,7 +95,7 @@ class Step:
         return self.expected == self.got
 
 
-class Mesh:
+class Mesh(Stage):
     """The node, a gateway, three MCP servers, an agent's sidecar; a context manager.
 
     Args:
@@ -109,40 +107,21 @@ class Mesh:
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._undo = ExitStack()
+        super().__init__(say)
         self._authority = Authority(_DOMAIN)
         self._read = 0
         self._node: NodeProcess | None = None
         self._sidecar: Envoy | None = None
-        self.folder = Path()
         self.why = ""
         """What `authz why` said of the last call that was held."""
         self._held: list[Judged] = []
-
-    def __enter__(self) -> Self:
-        """Start everything."""
-        with ExitStack() as undo:
-            self._start(undo)
-            self._undo = undo.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop everything, and remove the folder."""
-        self._undo.__exit__(kind, error, trace)
 
     def _start(self, undo: ExitStack) -> None:
         mcp_is_here()
         program = find_envoy()
         if program is None:
             raise UnavailableError('Envoy is missing: pip install "authz-runtime[demo]"')
-        self.folder = Path(tempfile.mkdtemp(prefix="authz-mesh-"))
-        undo.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self._make_folder(undo, "mesh")
         self._say(f"a throw-away trust domain {_DOMAIN} in {self.folder}")
         keys = {"keys": [self._authority.jwk()], "spiffe_sequence": 1}
         (self.folder / "trust.json").write_text(json.dumps(keys))
