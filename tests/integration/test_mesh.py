@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from tests.support.envoy import binary
+from authz.tools.demo.envoy import find_envoy
 
 
 @pytest.mark.envoy
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-@pytest.mark.skipif(binary() is None, reason="Envoy is missing")
+@pytest.mark.skipif(find_envoy() is None, reason="Envoy is missing")
 def test_an_agent_that_knows_nothing_is_observed_then_held() -> None:
     """Ends with 0 only if each step was seen, and tells what `authz why` says of the last call that was held."""
     done = subprocess.run(

