@@ -24,5 +24,6 @@ pub mod routes;
 pub mod schema;
 pub mod source;
 mod stack;
+pub mod task;
 #[cfg(feature = "test-support")]
 pub mod test_support;

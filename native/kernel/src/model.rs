@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::catalog::{Digest, is_built_in};
 use crate::destinations::Destinations;
 use crate::diagnostic::Diagnostic;
@@ -251,7 +253,10 @@ impl Effect {
 }
 
 /// How much an operation can hurt, from 0 to 3.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Tier {
     /// Public reads.
     #[default]

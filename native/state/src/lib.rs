@@ -1,9 +1,10 @@
-//! State that outlives a request. So far: the audit file.
+//! State that outlives a request: records, and the audit file.
 //!
 //! Threads are owned by the values that start them and end with their `close`.
 
 mod audit;
 mod medium;
+pub mod store;
 mod ticket;
 
 pub use audit::{AuditError, AuditHealth, AuditSettings, AuditWriter, Durability, OpenError};

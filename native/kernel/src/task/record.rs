@@ -1,0 +1,522 @@
+//! What is stored of tasks.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::decision::{Claim, Principal, Time};
+use crate::model::Tier;
+
+/// What a record is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordKind {
+    /// A task tree as a whole. Whoever changes anything of the tree locks this one.
+    Session,
+    /// An agent. Locked by whoever starts or ends a task of the agent.
+    Agent,
+    /// A task.
+    Task,
+    /// A permitted operation of which nothing has been reported yet.
+    Reservation,
+    /// What an enforcer's key was answered.
+    Idempotency,
+    /// Something revoked.
+    Revocation,
+}
+
+/// Which record.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordKey {
+    /// What it is of.
+    pub kind: RecordKind,
+    /// Its id within the kind.
+    pub id: String,
+}
+
+impl RecordKey {
+    /// The key of a record.
+    #[must_use]
+    pub fn new(kind: RecordKind, id: impl Into<String>) -> Self {
+        Self { kind, id: id.into() }
+    }
+}
+
+/// A unit of state.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Record {
+    /// A task tree.
+    Session(Arc<Session>),
+    /// A task.
+    Task(Arc<Task>),
+    /// A permitted operation.
+    Reservation(Arc<Reservation>),
+    /// An answer to repeat.
+    Idempotency(Arc<Idempotency>),
+    /// Something revoked.
+    Revocation(Arc<Revocation>),
+}
+
+impl Record {
+    /// Its key.
+    #[must_use]
+    pub fn key(&self) -> RecordKey {
+        match self {
+            Self::Session(session) => RecordKey::new(RecordKind::Session, &session.id),
+            Self::Task(task) => RecordKey::new(RecordKind::Task, &task.id),
+            Self::Reservation(one) => RecordKey::new(RecordKind::Reservation, &one.decision_id),
+            Self::Idempotency(one) => RecordKey::new(RecordKind::Idempotency, &one.id),
+            Self::Revocation(one) => {
+                RecordKey::new(RecordKind::Revocation, one.target.key(&one.value))
+            }
+        }
+    }
+
+    /// When its time is up, in milliseconds since 1970; none: never, or it has ended already.
+    #[must_use]
+    pub fn due(&self) -> Option<i64> {
+        match self {
+            Self::Session(session) => Some(session.expires_at.0),
+            Self::Task(task) => task.due(),
+            Self::Reservation(one) => Some(one.due.0),
+            Self::Idempotency(one) => Some(one.expires_at.0),
+            Self::Revocation(_) => None,
+        }
+    }
+}
+
+/// A task tree as a whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// Its id.
+    pub id: String,
+    /// The root task.
+    pub root: String,
+    /// Tasks of the tree, live and ended.
+    pub tasks: u32,
+    /// When the root was started.
+    pub started_at: Time,
+    /// When it may be forgotten: a while after the last of its tasks has ended.
+    pub expires_at: Time,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// A unit of delegated work.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its id; a name, not a secret.
+    pub id: String,
+    /// How it came to be.
+    pub kind: TaskKind,
+    /// The template that it was made from.
+    pub template: String,
+    /// SHA-256 of the template as it was, in hex: another revision of the bundle may say otherwise.
+    pub template_digest: String,
+    /// The session that it shares with its whole tree.
+    pub session: String,
+    /// The tasks above it, the root first; empty for a root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ancestors: Vec<String>,
+    /// The agents from the root's assignee to its own; never empty.
+    pub agents: Vec<AgentName>,
+    /// On whose behalf; none where the first agent acts for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Subject>,
+    /// How that was proved.
+    pub subject_proof: SubjectProof,
+    /// Who started it: the SPIFFE id of an agent, or `<issuer>:<sub>`.
+    pub starter: String,
+    /// What it is for, as the template says.
+    pub purpose: String,
+    /// Parameters of the template.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, Param>,
+    /// What it may do, within what the tasks above it may.
+    pub scope: Vec<ScopeEntry>,
+    /// How often each entry of `scope` was used, in its order, by the task and all below it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uses: Vec<u64>,
+    /// No operation above this tier.
+    pub tier_cap: Tier,
+    /// How deep tasks below the root may be; 0: it may have no children.
+    pub max_depth: u32,
+    /// When it was started.
+    pub started_at: Time,
+    /// When it ends at the latest.
+    pub deadline: Time,
+    /// How long it may lie idle, in milliseconds; none: as long as it lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_ms: Option<i64>,
+    /// When something was last permitted in it, at a grain of a tenth of `idle_timeout_ms`.
+    pub last_used: Time,
+    /// How it stands. One that is ACTIVE beyond its deadline is expired, although nothing has been written yet.
+    pub status: TaskStatus,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Time>,
+    /// Keyed hashes of what the user named in the prompt.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub literals: BTreeSet<Literal>,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+impl Task {
+    /// The agent that it was given to.
+    #[must_use]
+    pub fn assignee(&self) -> &str {
+        self.agents.last().map_or("", |agent| agent.spiffe_id.as_str())
+    }
+
+    /// How far from the root; 0 is the root.
+    #[must_use]
+    pub fn depth(&self) -> u32 {
+        u32::try_from(self.ancestors.len()).unwrap_or(u32::MAX)
+    }
+
+    /// How it stands at a time: time-outs count from then on, whether or not they were written.
+    #[must_use]
+    pub fn status_at(&self, now: Time) -> TaskStatus {
+        let is_idle =
+            self.idle_timeout_ms.is_some_and(|most| self.last_used.0.saturating_add(most) <= now.0);
+        match self.status {
+            TaskStatus::Active if self.deadline <= now || is_idle => TaskStatus::Expired,
+            status => status,
+        }
+    }
+
+    /// When its time is up, in milliseconds since 1970; none where it has ended.
+    #[must_use]
+    pub fn due(&self) -> Option<i64> {
+        let idle = self.idle_timeout_ms.map(|most| self.last_used.0.saturating_add(most));
+        let due = idle.map_or(self.deadline.0, |idle| idle.min(self.deadline.0));
+        (self.status == TaskStatus::Active).then_some(due)
+    }
+
+    /// Subject first, then every agent down to its assignee.
+    #[must_use]
+    pub fn chain(&self) -> Vec<Principal> {
+        let subject = self.subject.iter().map(Subject::principal);
+        let agents = self.agents.iter().map(|agent| Principal::Agent {
+            spiffe_id: agent.spiffe_id.clone(),
+            trust_domain: agent.trust_domain.clone(),
+        });
+        subject.chain(agents).collect()
+    }
+}
+
+/// How a task came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskKind {
+    /// It was started.
+    Root,
+    /// It was delegated.
+    Child,
+    /// Its agent came without one.
+    Implicit,
+}
+
+impl TaskKind {
+    /// The word used in policies; without a task it is `none`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Child => "child",
+            Self::Implicit => "implicit",
+        }
+    }
+}
+
+/// How a task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskStatus {
+    /// It gives authority.
+    Active,
+    /// Its work is done.
+    Completed,
+    /// It was given up.
+    Aborted,
+    /// It was taken away.
+    Revoked,
+    /// Its time ran out.
+    Expired,
+}
+
+/// How it was proved on whose behalf a task was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubjectProof {
+    /// By a verified token.
+    Verified,
+    /// By the word of a starter that policy lets speak for subjects; below tier high.
+    Asserted,
+    /// The starter acts for itself.
+    #[serde(rename = "self")]
+    Itself,
+}
+
+impl SubjectProof {
+    /// The word used in policies.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Verified => "verified",
+            Self::Asserted => "asserted",
+            Self::Itself => "self",
+        }
+    }
+}
+
+/// An agent of the chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentName {
+    /// `spiffe://<trust domain>/<path>`.
+    pub spiffe_id: String,
+    /// Its trust domain.
+    pub trust_domain: String,
+}
+
+/// A subject as it was verified when the task was started.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Subject {
+    /// A service, not a person.
+    #[serde(default)]
+    pub is_service: bool,
+    /// Alias of the issuer.
+    pub issuer: String,
+    /// `sub` of the token.
+    pub sub: String,
+    /// Kept claims.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, Claim>,
+    /// `acr` of the token; empty where absent.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub acr: String,
+}
+
+impl Subject {
+    /// As policies know it.
+    #[must_use]
+    pub fn principal(&self) -> Principal {
+        let subject = crate::decision::Subject {
+            issuer: self.issuer.clone(),
+            sub: self.sub.clone(),
+            claims: self.claims.clone(),
+        };
+        if self.is_service { Principal::Service(subject) } else { Principal::User(subject) }
+    }
+}
+
+/// A parameter of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Param {
+    /// True or false.
+    Bool(bool),
+    /// A whole number.
+    Long(i64),
+    /// A text.
+    Text(String),
+}
+
+/// One thing that a task may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScopeEntry {
+    /// Operation id.
+    pub operation: String,
+    /// On which resources.
+    #[serde(default)]
+    pub resources: Selector,
+    /// Limits on arguments, by JSON pointer (RFC 6901).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub arguments: BTreeMap<String, Limit>,
+    /// How often; none: without limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
+}
+
+/// A conjunction over resources; a field that is none restricts nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selector {
+    /// Any of these collections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collections: Option<BTreeSet<String>>,
+    /// Any of these ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<BTreeSet<String>>,
+    /// Ids that begin with these whole segments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_prefix: Option<String>,
+    /// No labels but these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_ceiling: Option<BTreeSet<String>>,
+}
+
+/// A limit on one argument.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// One of these texts.
+    OneOf(BTreeSet<String>),
+    /// A whole number from the first to the second.
+    Range(i64, i64),
+    /// A text that begins so.
+    Prefix(String),
+}
+
+/// Keyed hash (HMAC-SHA-256, 16 bytes, in hex) of something that a user named: nobody reads the prompt from it.
+pub type Literal = String;
+
+/// A permitted operation of which nothing has been reported yet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reservation {
+    /// The permit's decision.
+    pub decision_id: String,
+    /// The task; its uses are counted already.
+    pub task: String,
+    /// The session.
+    pub session: String,
+    /// The operation.
+    pub operation: String,
+    /// Which entry of which task was charged: `(task id, index)`, own and ancestors'.
+    pub charged: Vec<(String, u32)>,
+    /// The enforcer that asked; empty where the caller asked about itself.
+    pub enforcer: String,
+    /// When it was permitted.
+    pub permitted_at: Time,
+    /// When it counts as done without a report.
+    pub due: Time,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// What an enforcer's key was answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Idempotency {
+    /// `<scope>/<hash of the key>`: the scope is the caller's, so that nobody meets another's keys.
+    pub id: String,
+    /// SHA-256 of what was asked, in hex.
+    pub digest: String,
+    /// The answer, encoded.
+    #[serde(with = "base64_text")]
+    pub answer: Vec<u8>,
+    /// When it may be forgotten.
+    pub expires_at: Time,
+}
+
+/// What a revocation speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RevocationTarget {
+    /// A SPIFFE id.
+    Agent,
+    /// A session id.
+    Session,
+    /// A task id.
+    Task,
+    /// A token id.
+    Jti,
+    /// A key id or thumbprint.
+    Key,
+    /// An operation id.
+    Operation,
+    /// A system id.
+    System,
+    /// An issuer alias or a trust domain.
+    Issuer,
+}
+
+impl RevocationTarget {
+    /// The word used in commands and records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Session => "session",
+            Self::Task => "task",
+            Self::Jti => "jti",
+            Self::Key => "key",
+            Self::Operation => "operation",
+            Self::System => "system",
+            Self::Issuer => "issuer",
+        }
+    }
+
+    fn key(self, value: &str) -> String {
+        format!("{}:{value}", self.as_str())
+    }
+}
+
+/// Something revoked: whatever it names is refused from then on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Revocation {
+    /// What `value` is.
+    pub target: RevocationTarget,
+    /// Which one.
+    pub value: String,
+    /// Why, in the words of whoever revoked.
+    pub reason: String,
+    /// Who revoked.
+    pub by: String,
+    /// When.
+    pub at: Time,
+}
+
+/// All revocations, as a node knows them.
+#[derive(Clone, Debug, Default)]
+pub struct Revocations {
+    known: HashMap<(RevocationTarget, String), Arc<Revocation>>,
+}
+
+impl Revocations {
+    /// Adds one.
+    pub fn insert(&mut self, revocation: Arc<Revocation>) {
+        self.known.insert((revocation.target, revocation.value.clone()), revocation);
+    }
+
+    /// The revocation of something; none where it is not revoked.
+    #[must_use]
+    pub fn find(&self, target: RevocationTarget, value: &str) -> Option<&Arc<Revocation>> {
+        if self.known.is_empty() {
+            return None;
+        }
+        self.known.get(&(target, value.to_owned()))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// True where nothing is revoked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+}
+
+mod base64_text {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        STANDARD.decode(text).map_err(de::Error::custom)
+    }
+}
