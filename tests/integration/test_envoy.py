@@ -312,6 +312,34 @@ def test_half_a_body(
         assert refused(envoy.request("POST", "/messages", headers, long), 400, "INVALID")
 
 
+@pytest.mark.parametrize("lane", LANES)
+def test_cut_off_messages_of_mcp(
+    lane: str, servers: Servers, upstream: Upstream, people: People, tmp_path: Path
+) -> None:
+    """So is a message to an MCP endpoint, in the protocol's words, and it reaches no server."""
+
+    def partial(config: dict[str, Any]) -> None:
+        body = ext_authz(config)["with_request_body"]
+        body.update(max_request_bytes=128, allow_partial_message=True)
+
+    headers = [
+        *bearer(people.bot, people.alice),
+        ("host", "mcp.tracker.example"),
+        ("content-type", "application/json"),
+        ("mcp-protocol-version", "2025-11-25"),
+    ]
+    call = {"name": "list_issues", "arguments": {}}
+    short = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}).encode()
+    assert len(short) < 128
+    with Envoy(tmp_path, servers.of("tracker").port(lane), upstream.port, partial) as envoy:
+        assert envoy.request("POST", "/mcp", headers, short).status == 200
+        before = len(upstream.seen)
+        answer = envoy.request("POST", "/mcp", headers, short + b" " * 100)
+        assert answer.status == 400
+        assert json.loads(answer.body)["error"]["code"] == -32600
+        assert len(upstream.seen) == before
+
+
 @pytest.mark.parametrize("raw", [True, False])
 def test_both_encodings_of_headers(
     raw: bool,  # noqa: FBT001 - a case
