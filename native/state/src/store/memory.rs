@@ -1,18 +1,28 @@
 //! The slow, obvious store: everything under one lock, found by looking at all of it. Nothing outlives it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use authz_kernel::task::{Record, RecordKey, RecordKind, Revocations, TaskStatus};
 
-use super::{Commit, Page, Query, Store, StoreError, StoreHealth, Survives, Transaction, Work};
+use super::bounds::{Bounds, MAX_PAGE};
+use super::locks::KeyLocks;
+use super::{
+    Commit, Page, Query, Store, StoreError, StoreHealth, Survives, Transaction, Work, codec,
+};
+
+/// Most audit lines that are kept for [`MemoryStore::take_lines`]; the oldest go first.
+const MAX_LINES: usize = 65_536;
 
 /// Keeps records in memory alone: for tests, and for the library in a process of its own.
 #[derive(Debug)]
 pub struct MemoryStore {
+    /// One transaction at a time.
+    gate: KeyLocks,
     state: Mutex<State>,
     secret: [u8; 32],
+    bounds: Bounds,
 }
 
 #[derive(Debug, Default)]
@@ -32,10 +42,20 @@ impl MemoryStore {
     /// * `secret`: what [`Store::secret`] gives.
     #[must_use]
     pub fn new(secret: [u8; 32]) -> Self {
-        Self { state: Mutex::default(), secret }
+        Self::with_bounds(secret, Bounds::default())
     }
 
-    /// Takes the audit lines that were committed since the last call.
+    /// An empty one that holds no more than `bounds` say.
+    ///
+    /// Args:
+    /// * `secret`: what [`Store::secret`] gives.
+    /// * `bounds`: how much it holds.
+    #[must_use]
+    pub fn with_bounds(secret: [u8; 32], bounds: Bounds) -> Self {
+        Self { gate: KeyLocks::default(), state: Mutex::default(), secret, bounds }
+    }
+
+    /// Takes the audit lines that were committed since the last call, or the last 65,536 of them.
     #[must_use]
     pub fn take_lines(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.lock().lines)
@@ -43,6 +63,52 @@ impl MemoryStore {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn commit(
+        &self,
+        changes: BTreeMap<RecordKey, Option<Record>>,
+        mut lines: Vec<Vec<u8>>,
+    ) -> Result<Commit, StoreError> {
+        let mut state = self.lock();
+        state.open()?;
+        self.bounds.check_changes(changes.keys(), &lines)?;
+        for record in changes.values().flatten() {
+            self.bounds.check_record(codec::encode(record)?.len())?;
+        }
+        for kind in changes.keys().map(|key| key.kind).collect::<BTreeSet<_>>() {
+            let of_kind = |key: &&RecordKey| key.kind == kind;
+            let put = changes.iter().filter(|(_, record)| record.is_some()).map(|(key, _)| key);
+            let new: Vec<&RecordKey> =
+                put.filter(of_kind).filter(|key| !state.records.contains_key(key)).collect();
+            let gone = changes.iter().filter(|(_, record)| record.is_none()).map(|(key, _)| key);
+            let gone = gone.filter(of_kind).filter(|key| state.records.contains_key(key)).count();
+            if !new.is_empty() {
+                let kept = state.records.keys().filter(of_kind).count().saturating_sub(gone);
+                self.bounds.check_count(kind, kept.saturating_add(new.len()))?;
+            }
+        }
+        let revokes = changes.keys().any(|key| key.kind == RecordKind::Revocation);
+        for (key, record) in changes {
+            match record {
+                Some(record) => state.records.insert(key, record),
+                None => state.records.remove(&key),
+            };
+        }
+        if revokes {
+            let mut revocations = Revocations::default();
+            for record in state.records.values() {
+                if let Record::Revocation(one) = record {
+                    revocations.insert(Arc::clone(one));
+                }
+            }
+            state.revocations = Arc::new(revocations);
+        }
+        state.lines.append(&mut lines);
+        let over = state.lines.len().saturating_sub(MAX_LINES);
+        state.lines.drain(..over);
+        state.commits = state.commits.saturating_add(1);
+        Ok(Commit::Done)
     }
 }
 
@@ -72,39 +138,24 @@ impl Store for MemoryStore {
         &self,
         _locks: &[RecordKey],
         _survives: Survives,
-        _deadline: Instant,
+        deadline: Instant,
         work: &mut Work<'_>,
     ) -> Result<Commit, StoreError> {
-        let mut state = self.lock();
-        state.open()?;
+        self.lock().open()?;
+        let _turn = self.gate.acquire(&[RecordKey::new(RecordKind::Session, "")], deadline)?;
         let mut running =
-            Running { state: &mut state, changes: BTreeMap::new(), lines: Vec::new() };
-        let commits = work(&mut running);
-        let Running { changes, mut lines, .. } = running;
-        match commits {
-            Ok(true) => {}
+            Running { store: self, deadline, changes: BTreeMap::new(), lines: Vec::new() };
+        let outcome = match work(&mut running) {
             Ok(false) => return Ok(Commit::Done),
-            Err(error) => {
-                state.failures = state.failures.saturating_add(1);
-                return Err(error);
-            }
+            Ok(true) if Instant::now() >= deadline => Err(StoreError::Slow),
+            Ok(true) => self.commit(running.changes, running.lines),
+            Err(error) => Err(error),
+        };
+        if outcome.is_err() {
+            let mut state = self.lock();
+            state.failures = state.failures.saturating_add(1);
         }
-        for (key, record) in changes {
-            match record {
-                Some(record) => {
-                    if let Record::Revocation(one) = &record {
-                        Arc::make_mut(&mut state.revocations).insert(Arc::clone(one));
-                    }
-                    state.records.insert(key, record);
-                }
-                None => {
-                    state.records.remove(&key);
-                }
-            }
-        }
-        state.lines.append(&mut lines);
-        state.commits = state.commits.saturating_add(1);
-        Ok(Commit::Done)
+        outcome
     }
 
     fn revocations(&self) -> Arc<Revocations> {
@@ -148,21 +199,33 @@ impl State {
 }
 
 struct Running<'a> {
-    state: &'a mut State,
+    store: &'a MemoryStore,
+    deadline: Instant,
     changes: BTreeMap<RecordKey, Option<Record>>,
     lines: Vec<Vec<u8>>,
 }
 
+impl Running<'_> {
+    fn state(&self) -> Result<MutexGuard<'_, State>, StoreError> {
+        if Instant::now() >= self.deadline {
+            return Err(StoreError::Slow);
+        }
+        Ok(self.store.lock())
+    }
+}
+
 impl Transaction for Running<'_> {
     fn get(&mut self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
+        let state = self.state()?;
         Ok(match self.changes.get(key) {
             Some(changed) => changed.clone(),
-            None => self.state.records.get(key).cloned(),
+            None => state.records.get(key).cloned(),
         })
     }
 
     fn find(&mut self, query: &Query, page: &Page) -> Result<Vec<Record>, StoreError> {
-        let kept = self.state.records.iter().filter(|(key, _)| !self.changes.contains_key(*key));
+        let state = self.state()?;
+        let kept = state.records.iter().filter(|(key, _)| !self.changes.contains_key(*key));
         let now: BTreeMap<&RecordKey, &Record> = kept
             .chain(self.changes.iter().filter_map(|(key, record)| Some((key, record.as_ref()?))))
             .collect();
@@ -184,13 +247,14 @@ impl Transaction for Running<'_> {
 
 /// Looks at every record; `all` is in the order of the keys.
 fn found<'a>(all: impl Iterator<Item = &'a Record>, query: &Query, page: &Page) -> Vec<Record> {
+    let most = page.most.min(MAX_PAGE);
     if let Query::DueBefore(before) = query {
         let mut due: Vec<(i64, &Record)> = all
             .filter_map(|record| Some((record.due()?, record)))
             .filter(|(due, _)| due < before)
             .collect();
         due.sort_by(|(one, a), (other, b)| (one, a.key()).cmp(&(other, b.key())));
-        return due.into_iter().take(page.most).map(|(_, record)| record.clone()).collect();
+        return due.into_iter().take(most).map(|(_, record)| record.clone()).collect();
     }
     let fits = |record: &&Record| {
         let Record::Task(task) = record else { return false };
@@ -203,5 +267,5 @@ fn found<'a>(all: impl Iterator<Item = &'a Record>, query: &Query, page: &Page) 
         };
         fits && task.id > page.after
     };
-    all.filter(fits).take(page.most).cloned().collect()
+    all.filter(fits).take(most).cloned().collect()
 }

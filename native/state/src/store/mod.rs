@@ -1,6 +1,13 @@
 //! Records that outlive a request, and how they change: one decision is one transaction.
 
+mod bounds;
+mod codec;
+mod embedded;
+mod index;
+mod locks;
 mod memory;
+mod outbox;
+mod query;
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +16,10 @@ use std::time::{Duration, Instant};
 use authz_kernel::task::{Record, RecordKey, Revocations};
 use serde::Serialize;
 
+pub use self::bounds::{Bounds, MAX_ID_BYTES, MAX_PAGE};
+pub use self::embedded::{EmbeddedSettings, EmbeddedStore};
 pub use self::memory::MemoryStore;
+pub use self::outbox::AuditSink;
 use crate::ticket::Ticket;
 
 /// What a committed change must survive.
@@ -20,6 +30,27 @@ pub enum Survives {
     /// A loss of power.
     PowerLoss,
 }
+
+/// A store could not be opened.
+#[derive(Debug)]
+pub struct StoreOpenError {
+    what: String,
+    why: String,
+}
+
+impl StoreOpenError {
+    pub(crate) fn new(what: impl Into<String>, why: impl fmt::Display) -> Self {
+        Self { what: what.into(), why: why.to_string() }
+    }
+}
+
+impl fmt::Display for StoreOpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.why)
+    }
+}
+
+impl std::error::Error for StoreOpenError {}
 
 /// Why a store did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +96,7 @@ pub enum Query {
 pub struct Page {
     /// Only ids after this one; empty: from the first. Not for [`Query::DueBefore`].
     pub after: String,
-    /// At most so many.
+    /// At most so many, and never more than [`MAX_PAGE`]: whoever wants all goes on until a page is empty.
     pub most: usize,
 }
 
@@ -129,6 +160,9 @@ pub enum Commit {
 }
 
 /// What is done within a transaction: true commits, false gives up and changes nothing.
+///
+/// Who answers from what it read, such as an answer that is repeated, commits even where it changes nothing: what it read
+/// may not be durable yet.
 pub type Work<'a> = dyn FnMut(&mut dyn Transaction) -> Result<bool, StoreError> + 'a;
 
 /// Keeps records. Calls block the thread, at most until their deadline.

@@ -1,0 +1,71 @@
+//! How records are written: JSON, under a number for the kind and an id.
+
+use std::sync::Arc;
+
+use authz_kernel::task::{Record, RecordKey, RecordKind};
+
+use super::StoreError;
+
+/// The number that stands for a kind on disk.
+pub(crate) const fn number(kind: RecordKind) -> i16 {
+    match kind {
+        RecordKind::Session => 1,
+        RecordKind::Agent => 2,
+        RecordKind::Task => 3,
+        RecordKind::Reservation => 4,
+        RecordKind::Idempotency => 5,
+        RecordKind::Revocation => 6,
+    }
+}
+
+/// The kind that a number stands for.
+pub(crate) const fn kind(number: i16) -> Option<RecordKind> {
+    Some(match number {
+        1 => RecordKind::Session,
+        2 => RecordKind::Agent,
+        3 => RecordKind::Task,
+        4 => RecordKind::Reservation,
+        5 => RecordKind::Idempotency,
+        6 => RecordKind::Revocation,
+        _ => return None,
+    })
+}
+
+/// A record as it is written.
+pub(crate) fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
+    let bytes = match record {
+        Record::Session(one) => serde_json::to_vec(one),
+        Record::Task(one) => serde_json::to_vec(one),
+        Record::Reservation(one) => serde_json::to_vec(one),
+        Record::Idempotency(one) => serde_json::to_vec(one),
+        Record::Revocation(one) => serde_json::to_vec(one),
+    };
+    bytes.map_err(|error| StoreError::Unavailable(format!("a record cannot be written: {error}")))
+}
+
+/// A record as it was written under `key`.
+pub(crate) fn decode(key: &RecordKey, bytes: &[u8]) -> Result<Record, String> {
+    let record = match key.kind {
+        RecordKind::Session => {
+            serde_json::from_slice(bytes).map(|one| Record::Session(Arc::new(one)))
+        }
+        RecordKind::Task => serde_json::from_slice(bytes).map(|one| Record::Task(Arc::new(one))),
+        RecordKind::Reservation => {
+            serde_json::from_slice(bytes).map(|one| Record::Reservation(Arc::new(one)))
+        }
+        RecordKind::Idempotency => {
+            serde_json::from_slice(bytes).map(|one| Record::Idempotency(Arc::new(one)))
+        }
+        RecordKind::Revocation => {
+            serde_json::from_slice(bytes).map(|one| Record::Revocation(Arc::new(one)))
+        }
+        RecordKind::Agent => return Err(format!("agent `{}` has no record", key.id)),
+    };
+    let record = record.map_err(|error| {
+        format!("{:?} `{}` cannot be read by this version: {error}", key.kind, key.id)
+    })?;
+    if record.key() != *key {
+        return Err(format!("{:?} `{}` holds another record", key.kind, key.id));
+    }
+    Ok(record)
+}

@@ -1,0 +1,295 @@
+//! The store of one process: memory is the authority, and a SQLite file keeps what is committed.
+//!
+//! A commit changes memory at once and is durable once the writer's thread has written it, many commits at a time. Where
+//! the disk fails, all that waits is undone in memory, and nothing is changed until the file holds what memory holds.
+
+mod disk;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use authz_kernel::task::{Record, RecordKey, RecordKind, Revocations};
+
+use self::disk::Disk;
+use self::writer::{Shared, Writer};
+use super::bounds::Bounds;
+use super::locks::KeyLocks;
+use super::outbox::AuditSink;
+use super::{
+    Commit, Page, Query, Store, StoreError, StoreHealth, StoreOpenError, Survives, Transaction,
+    Work, codec, query,
+};
+
+/// How an [`EmbeddedStore`] is set up.
+#[derive(Clone, Debug)]
+pub struct EmbeddedSettings {
+    /// The folder; made (mode 0700) where it does not exist. No two processes share it.
+    pub folder: PathBuf,
+    /// How much it holds.
+    pub bounds: Bounds,
+    /// Most commits that wait for the disk.
+    pub max_queued: usize,
+    /// Most bytes that wait for the disk.
+    pub max_queued_bytes: usize,
+    /// Most pages of 4 KiB that the file has; none: as many as the disk takes.
+    pub max_pages: Option<u32>,
+    /// How often a failed disk is tried again.
+    pub retry_interval: Duration,
+}
+
+impl EmbeddedSettings {
+    /// Defaults: 16,384 commits and 64 MiB wait at most, retried every 200 ms.
+    #[must_use]
+    pub fn new(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            bounds: Bounds::default(),
+            max_queued: 16_384,
+            max_queued_bytes: 64 * 1024 * 1024,
+            max_pages: None,
+            retry_interval: Duration::from_millis(200),
+        }
+    }
+}
+
+/// Keeps records in memory and in a folder of its own.
+pub struct EmbeddedStore {
+    shared: Arc<Shared>,
+    locks: KeyLocks,
+    secret: [u8; 32],
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for EmbeddedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedStore")
+            .field("folder", &self.shared.settings.folder)
+            .finish_non_exhaustive()
+    }
+}
+
+impl EmbeddedStore {
+    /// Locks the folder for this process, reads what it holds, and starts the writer's thread. Audit lines that an earlier
+    /// process committed but did not get to the audit file are sent again; they may then stand there twice.
+    ///
+    /// Args:
+    /// * `settings`: where and how much.
+    /// * `sink`: where audit lines go. Close the store before it.
+    ///
+    /// # Errors
+    /// Another process has the folder, it cannot be written, the file is none of ours, cannot be read, or was written by a
+    /// newer version.
+    pub fn open(settings: EmbeddedSettings, sink: AuditSink) -> Result<Self, StoreOpenError> {
+        let what = format!("state folder `{}`", settings.folder.display());
+        let lock =
+            lock_folder(&settings.folder).map_err(|why| StoreOpenError::new(what.as_str(), why))?;
+        let path = settings.folder.join("state.db");
+        let what = format!("state file `{}`", path.display());
+        let fail = |why: String| StoreOpenError::new(what.as_str(), why);
+        let disk = Disk::open(&path, settings.max_pages).map_err(fail)?;
+        let loaded = disk.load().map_err(fail)?;
+        let secret = loaded.secret;
+        let (shared, writer) = Writer::new(settings, path.clone(), disk, loaded, lock, sink)
+            .map_err(|error| fail(error.to_string()))?;
+        let thread = std::thread::Builder::new()
+            .name("authz-state".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|error| fail(error.to_string()))?;
+        let thread = Mutex::new(Some(thread));
+        Ok(Self { shared, locks: KeyLocks::default(), secret, thread })
+    }
+}
+
+impl Store for EmbeddedStore {
+    fn is_remote(&self) -> bool {
+        false
+    }
+
+    fn peek(&self, key: &RecordKey, _deadline: Instant) -> Result<Option<Record>, StoreError> {
+        self.shared.check_open()?;
+        Ok(self.shared.index().get(key).cloned())
+    }
+
+    fn find(
+        &self,
+        query: &Query,
+        page: &Page,
+        _deadline: Instant,
+    ) -> Result<Vec<Record>, StoreError> {
+        self.shared.check_open()?;
+        Ok(self.shared.index().find(query, page, &BTreeMap::<RecordKey, ()>::new()))
+    }
+
+    fn transact(
+        &self,
+        locks: &[RecordKey],
+        survives: Survives,
+        deadline: Instant,
+        work: &mut Work<'_>,
+    ) -> Result<Commit, StoreError> {
+        let outcome = self.try_transact(locks, survives, deadline, work);
+        if outcome.is_err() {
+            self.shared.count_failure();
+        }
+        outcome
+    }
+
+    fn revocations(&self) -> Arc<Revocations> {
+        self.shared.index().revoked()
+    }
+
+    fn staleness(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn secret(&self) -> [u8; 32] {
+        self.secret
+    }
+
+    fn health(&self) -> StoreHealth {
+        StoreHealth {
+            engine: "embedded",
+            tasks: self.shared.index().count(RecordKind::Task) as u64,
+            ..self.shared.health()
+        }
+    }
+
+    fn close(&self) {
+        self.shared.close();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            drop(thread.join());
+        }
+    }
+}
+
+impl EmbeddedStore {
+    fn try_transact(
+        &self,
+        locks: &[RecordKey],
+        survives: Survives,
+        deadline: Instant,
+        work: &mut Work<'_>,
+    ) -> Result<Commit, StoreError> {
+        self.shared.check_writable()?;
+        let _guard = self.locks.acquire(locks, deadline)?;
+        let epoch = self.shared.check_writable()?;
+        let mut running =
+            Running { shared: &self.shared, deadline, changes: BTreeMap::new(), lines: Vec::new() };
+        if !work(&mut running)? {
+            return Ok(Commit::Done);
+        }
+        if Instant::now() >= deadline {
+            return Err(StoreError::Slow);
+        }
+        let Running { changes, lines, .. } = running;
+        self.shared.settings.bounds.check_changes(changes.keys(), &lines)?;
+        let mut encoded = Vec::with_capacity(changes.len());
+        for (key, record) in changes {
+            let body = record.as_ref().map(codec::encode).transpose()?;
+            if let Some(body) = &body {
+                self.shared.settings.bounds.check_record(body.len())?;
+            }
+            encoded.push((key, record, body));
+        }
+        self.shared.commit(epoch, encoded, lines, survives)
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+struct Running<'a> {
+    shared: &'a Shared,
+    deadline: Instant,
+    changes: BTreeMap<RecordKey, Option<Record>>,
+    lines: Vec<Vec<u8>>,
+}
+
+impl Running<'_> {
+    fn check_time(&self) -> Result<(), StoreError> {
+        if Instant::now() >= self.deadline {
+            return Err(StoreError::Slow);
+        }
+        Ok(())
+    }
+}
+
+impl Transaction for Running<'_> {
+    fn get(&mut self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
+        self.check_time()?;
+        Ok(match self.changes.get(key) {
+            Some(changed) => changed.clone(),
+            None => self.shared.index().get(key).cloned(),
+        })
+    }
+
+    fn find(&mut self, query: &Query, page: &Page) -> Result<Vec<Record>, StoreError> {
+        self.check_time()?;
+        let stored = self.shared.index().find(query, page, &self.changes);
+        if self.changes.is_empty() {
+            return Ok(stored);
+        }
+        Ok(query::merged(stored, &self.changes, query, page))
+    }
+
+    fn put(&mut self, record: Record) {
+        self.changes.insert(record.key(), Some(record));
+    }
+
+    fn delete(&mut self, key: RecordKey) {
+        self.changes.insert(key, None);
+    }
+
+    fn audit(&mut self, line: Vec<u8>) {
+        self.lines.push(line);
+    }
+}
+
+/// Makes the folder and locks it for this process. The lock is held as long as the file is open.
+fn lock_folder(folder: &Path) -> Result<File, String> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|error| error.to_string())?;
+    let path = folder.join("lock");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| format!("`{}`: {error}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut who = String::new();
+            drop(file.take(200).read_to_string(&mut who));
+            let who = who.trim().to_owned();
+            let who = if who.is_empty() { "another process".to_owned() } else { who };
+            return Err(format!(
+                "{who} uses it; one process owns an embedded store, PostgreSQL serves several"
+            ));
+        }
+        Err(TryLockError::Error(error)) => return Err(format!("`{}`: {error}", path.display())),
+    }
+    let mut note = || {
+        file.set_len(0)?;
+        file.write_all(format!("process {}\n", std::process::id()).as_bytes())
+    };
+    note().map_err(|error| format!("`{}`: {error}", path.display()))?;
+    Ok(file)
+}

@@ -1,0 +1,46 @@
+//! What queries find, whatever keeps the records.
+
+use std::collections::BTreeMap;
+
+use authz_kernel::task::{Record, RecordKey, RecordKind, TaskStatus};
+
+use super::bounds::MAX_PAGE;
+use super::{Page, Query};
+
+/// Where a record stands among what a query finds; none where it is not found.
+pub(crate) fn place(query: &Query, after: &str, record: &Record) -> Option<(i64, RecordKey)> {
+    if let Query::DueBefore(before) = query {
+        return record.due().filter(|due| due < before).map(|due| (due, record.key()));
+    }
+    let Record::Task(task) = record else { return None };
+    let fits = match query {
+        Query::Session(session) => task.session == *session,
+        Query::LiveOf(agent) => task.status == TaskStatus::Active && task.assignee() == agent,
+        Query::TasksOf(agent) => task.assignee() == agent,
+        Query::Tasks => true,
+        Query::DueBefore(_) => false,
+    };
+    (fits && task.id.as_str() > after).then(|| (0, RecordKey::new(RecordKind::Task, &task.id)))
+}
+
+/// How many records a page takes.
+pub(crate) fn most(page: &Page) -> usize {
+    page.most.min(MAX_PAGE)
+}
+
+/// What is stored with what a transaction changed: `stored` holds none of the changed keys.
+pub(crate) fn merged(
+    stored: Vec<Record>,
+    changes: &BTreeMap<RecordKey, Option<Record>>,
+    query: &Query,
+    page: &Page,
+) -> Vec<Record> {
+    let mut all: Vec<((i64, RecordKey), Record)> = stored
+        .into_iter()
+        .chain(changes.values().flatten().cloned())
+        .filter_map(|record| Some((place(query, &page.after, &record)?, record)))
+        .collect();
+    all.sort_by(|(one, _), (other, _)| one.cmp(other));
+    all.truncate(most(page));
+    all.into_iter().map(|(_, record)| record).collect()
+}

@@ -1,0 +1,14 @@
+//! Every store against one contract, and each against the failures of what it stands on.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod contract;
+mod embedded;
+mod memory;
+mod support;

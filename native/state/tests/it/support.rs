@@ -1,0 +1,216 @@
+//! Records to keep, and stores to keep them in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use authz_kernel::decision::Time;
+use authz_kernel::model::Tier;
+use authz_kernel::task::{
+    AgentName, Idempotency, Limit, Param, Record, RecordKey, RecordKind, Reservation, Revocation,
+    RevocationTarget, ScopeEntry, Selector, Session, Subject, SubjectProof, Task, TaskKind,
+    TaskStatus,
+};
+use authz_state::Ticket;
+use authz_state::store::{
+    AuditSink, Commit, Page, Query, Store, StoreError, Survives, Transaction,
+};
+
+pub const NOW: i64 = 1_795_564_800_000;
+
+/// A moment that is far enough.
+pub fn soon() -> Instant {
+    after(10_000)
+}
+
+pub fn after(ms: u64) -> Instant {
+    Instant::now().checked_add(Duration::from_millis(ms)).unwrap()
+}
+
+/// A folder of its own, empty.
+pub fn folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("authz-state-{}-{name}", std::process::id()));
+    drop(std::fs::remove_dir_all(&folder));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+pub fn key(kind: RecordKind, id: &str) -> RecordKey {
+    RecordKey::new(kind, id)
+}
+
+pub fn session_key(id: &str) -> RecordKey {
+    key(RecordKind::Session, id)
+}
+
+pub fn task_key(id: &str) -> RecordKey {
+    key(RecordKind::Task, id)
+}
+
+pub fn task(id: &str, session: &str, agent: &str) -> Task {
+    let entry = |operation: &str| ScopeEntry {
+        operation: operation.to_owned(),
+        resources: Selector {
+            collections: Some(BTreeSet::from(["tickets".to_owned()])),
+            ids: Some(BTreeSet::from(["T-17".to_owned()])),
+            ..Selector::default()
+        },
+        arguments: BTreeMap::from([("/limit".to_owned(), Limit::Range(1, 50))]),
+        uses: Some(20),
+    };
+    Task {
+        id: id.to_owned(),
+        kind: TaskKind::Root,
+        template: "answer-ticket".to_owned(),
+        template_digest: "ab".repeat(32),
+        session: session.to_owned(),
+        ancestors: Vec::new(),
+        agents: vec![AgentName {
+            spiffe_id: format!("spiffe://corp.example/{agent}"),
+            trust_domain: "corp.example".to_owned(),
+        }],
+        subject: Some(Subject {
+            is_service: false,
+            issuer: "corp".to_owned(),
+            sub: "anna \"\u{0}\u{1f600} O'Neil".to_owned(),
+            claims: BTreeMap::new(),
+            acr: String::new(),
+        }),
+        subject_proof: SubjectProof::Verified,
+        starter: "corp:anna".to_owned(),
+        purpose: "customer support".to_owned(),
+        params: BTreeMap::from([("ticket".to_owned(), Param::Text("T-17".to_owned()))]),
+        scope: vec![entry("crm.ticket.read"), entry("crm.search"), entry("gmail.send")],
+        uses: vec![0, 0, 0],
+        tier_cap: Tier::Standard,
+        max_depth: 0,
+        started_at: Time(NOW),
+        deadline: Time(NOW + 1_800_000),
+        idle_timeout_ms: None,
+        last_used: Time(NOW),
+        status: TaskStatus::Active,
+        ended_at: None,
+        literals: BTreeSet::from(["00112233445566778899aabbccddeeff".to_owned()]),
+        rest: BTreeMap::new(),
+    }
+}
+
+pub fn session(id: &str) -> Record {
+    Record::Session(Arc::new(Session {
+        id: id.to_owned(),
+        root: format!("{id}-root"),
+        tasks: 1,
+        started_at: Time(NOW),
+        expires_at: Time(NOW + 86_400_000),
+        rest: BTreeMap::new(),
+    }))
+}
+
+pub fn reservation(id: &str, session: &str, due: i64) -> Record {
+    Record::Reservation(Arc::new(Reservation {
+        decision_id: id.to_owned(),
+        task: "t".to_owned(),
+        session: session.to_owned(),
+        operation: "gmail.send".to_owned(),
+        charged: vec![("t".to_owned(), 2)],
+        enforcer: String::new(),
+        permitted_at: Time(NOW),
+        due: Time(due),
+        rest: BTreeMap::new(),
+    }))
+}
+
+pub fn idempotency(id: &str, expires_at: i64) -> Record {
+    Record::Idempotency(Arc::new(Idempotency {
+        id: id.to_owned(),
+        digest: "cd".repeat(32),
+        answer: vec![0, 255, 10, 34],
+        expires_at: Time(expires_at),
+    }))
+}
+
+pub fn revocation(target: RevocationTarget, value: &str) -> Record {
+    Record::Revocation(Arc::new(Revocation {
+        target,
+        value: value.to_owned(),
+        reason: "leaked".to_owned(),
+        by: "corp:anna".to_owned(),
+        at: Time(NOW),
+    }))
+}
+
+pub fn ids(records: &[Record]) -> Vec<String> {
+    records.iter().map(|record| record.key().id).collect()
+}
+
+/// Audit lines as they come, by a sink that takes all.
+#[derive(Clone, Default)]
+pub struct Lines(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Lines {
+    pub fn sink(&self) -> AuditSink {
+        let lines = Arc::clone(&self.0);
+        Arc::new(move |line, _| {
+            lines.lock().unwrap().push(line);
+            Ok(None::<Ticket>)
+        })
+    }
+
+    pub fn take(&self) -> Vec<String> {
+        let lines = std::mem::take(&mut *self.0.lock().unwrap());
+        lines.into_iter().map(|line| String::from_utf8(line).unwrap()).collect()
+    }
+
+    /// Takes lines until so many have come.
+    pub fn wait(&self, count: usize) -> Vec<String> {
+        let until = soon();
+        let mut lines = self.take();
+        while lines.len() < count && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+            lines.append(&mut self.take());
+        }
+        lines
+    }
+}
+
+/// Runs one transaction to its end.
+pub fn transact(
+    store: &dyn Store,
+    locks: &[RecordKey],
+    deadline: Instant,
+    mut work: impl FnMut(&mut dyn Transaction) -> Result<bool, StoreError>,
+) -> Result<(), StoreError> {
+    match store.transact(locks, Survives::Crash, deadline, &mut work)? {
+        Commit::Done => Ok(()),
+        Commit::Pending(ticket) => {
+            ticket.wait(deadline).map_err(|error| StoreError::Unavailable(error.to_string()))
+        }
+    }
+}
+
+/// Puts records in one transaction.
+pub fn put(store: &dyn Store, records: &[Record]) -> Result<(), StoreError> {
+    transact(store, &[session_key("s")], soon(), |transaction| {
+        for record in records {
+            transaction.put(record.clone());
+        }
+        Ok(true)
+    })
+}
+
+pub fn page(after: &str, most: usize) -> Page {
+    Page { after: after.to_owned(), most }
+}
+
+/// All that a query finds, page by page.
+pub fn all(store: &dyn Store, query: &Query) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut after = String::new();
+    loop {
+        let next = ids(&store.find(query, &page(&after, 3), soon()).unwrap());
+        let Some(last) = next.last() else { return found };
+        after.clone_from(last);
+        found.extend(next);
+    }
+}
