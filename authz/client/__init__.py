@@ -1,0 +1,115 @@
+"""The SDK: agents start tasks and guard what they do, tool servers ask about their callers.
+
+    from authz.client import Authz, TokenFile
+
+    authz = Authz("unix:///run/authz/authz.sock", credentials=TokenFile("/run/spiffe/svid.jwt"))
+
+    @authz.guard("crm.search")
+    async def search(query: str) -> list[str]: ...
+
+    async with authz.task("answer-ticket", params={"ticket": "T-1"}, subject_token=token):
+        await search("T-1")
+
+Nothing runs that was not permitted: a refusal raises `Denied`, `StepUp` or `Unavailable`, and so does every failure.
+"""
+
+from authz.client.client import Asked, Authz
+from authz.client.context import (
+    TASK_HEADER,
+    TASK_META,
+    Caller,
+    acting_for,
+    caller,
+    current_task,
+    outgoing_task,
+    within_task,
+)
+from authz.client.credentials import Credentials, TokenFile, TokenSource, WorkloadToken
+from authz.client.default import guard, task, use
+from authz.client.errors import (
+    Denied,
+    NextAction,
+    PublicCode,
+    Refused,
+    Retry,
+    StepUp,
+    TransportError,
+    Unavailable,
+)
+from authz.client.obligations import Obligation, Obligations
+from authz.client.permit import Permit
+from authz.client.propagate import (
+    async_event_hooks,
+    event_hooks,
+    grpc_aio_interceptors,
+    grpc_interceptors,
+    mcp_session,
+    task_headers,
+    task_meta,
+)
+from authz.client.tasks import (
+    Between,
+    DelegateOptions,
+    Ending,
+    OneOf,
+    Prefix,
+    Scope,
+    Task,
+    TaskBlock,
+    TaskOptions,
+    Tasks,
+)
+from authz.client.tools import filter_tools
+from authz.client.transport import GrpcTransport, Tls, Transport
+
+__all__ = [
+    "TASK_HEADER",
+    "TASK_META",
+    "Asked",
+    "Authz",
+    "Between",
+    "Caller",
+    "Credentials",
+    "DelegateOptions",
+    "Denied",
+    "Ending",
+    "GrpcTransport",
+    "NextAction",
+    "Obligation",
+    "Obligations",
+    "OneOf",
+    "Permit",
+    "Prefix",
+    "PublicCode",
+    "Refused",
+    "Retry",
+    "Scope",
+    "StepUp",
+    "Task",
+    "TaskBlock",
+    "TaskOptions",
+    "Tasks",
+    "Tls",
+    "TokenFile",
+    "TokenSource",
+    "Transport",
+    "TransportError",
+    "Unavailable",
+    "WorkloadToken",
+    "acting_for",
+    "async_event_hooks",
+    "caller",
+    "current_task",
+    "event_hooks",
+    "filter_tools",
+    "grpc_aio_interceptors",
+    "grpc_interceptors",
+    "guard",
+    "mcp_session",
+    "outgoing_task",
+    "task",
+    "task_headers",
+    "task_meta",
+    "use",
+    "within_task",
+]

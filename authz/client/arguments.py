@@ -1,0 +1,117 @@
+"""Arguments of an operation, from those of a function to JSON."""
+
+import dataclasses
+import enum
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias, final
+
+from authz.errors import UsageError
+
+__all__ = ["Arguments", "Reading", "encoded"]
+
+Arguments: TypeAlias = Callable[..., Mapping[str, Any]] | Mapping[str, str]
+"""A function that takes what the decorated one takes and gives the operation's arguments, or a mapping from each
+argument to the parameter that holds it."""
+
+_BOUND: Final = ("self", "cls")
+
+
+def encoded(arguments: Mapping[str, Any] | bytes | None) -> bytes:
+    """Write arguments as one JSON object.
+
+    Args:
+        arguments: The arguments, or what is JSON already.
+
+    Returns:
+        JSON.
+
+    Raises:
+        UsageError: They have no form in JSON.
+    """
+    if isinstance(arguments, bytes):
+        return arguments
+    try:
+        plain = dict(arguments or {})
+        return json.dumps(plain, ensure_ascii=False, allow_nan=False, default=_plain).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"the arguments are no JSON: {error}") from error
+
+
+def _plain(value: object) -> object:
+    """What stands for a value that JSON does not know."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.value
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        return dump(mode="json", by_alias=True)
+    raise TypeError(f"{type(value).__name__} has no form in JSON; give `arguments` to the guard")
+
+
+@final
+class Reading:
+    """How the arguments of an operation are read from those of a function.
+
+    Args:
+        function: The function.
+        arguments: As given to the guard.
+        resource: The parameter that holds the resource id; empty: none.
+
+    Raises:
+        UsageError: A parameter does not exist, or cannot become an argument by its name.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], arguments: Arguments | None, resource: str
+    ) -> None:
+        self._signature = inspect.signature(function)
+        self._resource = resource
+        self._arguments = arguments
+        parameters = self._signature.parameters
+        named = set(arguments.values()) if isinstance(arguments, Mapping) else set()
+        unknown = (named | ({resource} if resource else set())) - set(parameters)
+        if unknown:
+            raise UsageError(f"{_name(function)} has no parameter `{min(unknown)}`")
+        kinds = (inspect.Parameter.VAR_POSITIONAL,)
+        if arguments is None and any(one.kind in kinds for one in parameters.values()):
+            what = f"{_name(function)} takes any number of arguments: give `arguments` to the guard"
+            raise UsageError(what)
+
+    def read(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[bytes, str]:
+        """Read one call.
+
+        Args:
+            args: Its positional arguments.
+            kwargs: Its arguments by name.
+
+        Returns:
+            The operation's arguments as JSON, and the resource id; empty where none is named.
+
+        Raises:
+            UsageError: They have no form in JSON.
+            TypeError: The function does not take them.
+        """
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        resource = str(bound.arguments[self._resource]) if self._resource else ""
+        if callable(self._arguments):
+            return encoded(self._arguments(*args, **kwargs)), resource
+        if self._arguments is not None:
+            given = {name: bound.arguments[held] for name, held in self._arguments.items()}
+            return encoded(given), resource
+        found: dict[str, Any] = {}
+        for position, (name, parameter) in enumerate(self._signature.parameters.items()):
+            if name == self._resource or (position == 0 and name in _BOUND):
+                continue
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                found.update(bound.arguments[name])
+            else:
+                found[name] = bound.arguments[name]
+        return encoded(found), resource
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", repr(function))

@@ -1,0 +1,280 @@
+"""What surrounds a call: the task that the code works on, and the caller that a tool server works for.
+
+Both are context variables: they follow `await` and tasks of asyncio, and threads only by `contextvars.copy_context`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote
+
+from authz.v1 import decision_pb2
+
+__all__ = [
+    "TASK_HEADER",
+    "TASK_META",
+    "Caller",
+    "acting_for",
+    "caller",
+    "current_task",
+    "outgoing_task",
+    "within_task",
+]
+
+TASK_HEADER: Final = "authz-task"
+"""The header, and the gRPC metadata, that names the task."""
+TASK_META: Final = "dev.authz/task"
+"""The member of an MCP request's `_meta` that names the task."""
+_SUBJECT_HEADER: Final = "authz-subject"
+_BAGGAGE: Final = "authz.task"
+
+
+@dataclass(frozen=True, slots=True)
+class _Working:
+    """The task that the code works on, and the one that it hands on."""
+
+    acting: str
+    outgoing: str
+
+
+_working: ContextVar[_Working | None] = ContextVar("authz_task", default=None)
+_caller: ContextVar["Caller | None"] = ContextVar("authz_caller", default=None)
+_subject: ContextVar[str | None] = ContextVar("authz_subject", default=None)
+
+
+def current_task() -> str | None:
+    """Tell which task the code works on.
+
+    Returns:
+        Its id; none where there is none.
+    """
+    working = _working.get()
+    return working.acting or None if working is not None else None
+
+
+def outgoing_task() -> str | None:
+    """Tell which task calls to others carry: the current one, or a child within the block that delegated it.
+
+    Returns:
+        Its id; none where there is none.
+    """
+    working = _working.get()
+    return working.outgoing or None if working is not None else None
+
+
+@contextmanager
+def within_task(task: str) -> Iterator[None]:
+    """Work on a task that somebody else started, such as one that a request names.
+
+    Nothing is started or ended. Whether the task is the caller's, the server decides with each call.
+
+    Args:
+        task: Its id.
+
+    Yields:
+        Nothing.
+    """
+    with working(task, task):
+        yield
+
+
+@contextmanager
+def working(acting: str, outgoing: str) -> Iterator[None]:
+    """Set both tasks.
+
+    Args:
+        acting: The task that the code works on.
+        outgoing: The task that calls to others carry.
+
+    Yields:
+        Nothing.
+    """
+    before = enter(acting, outgoing)
+    try:
+        yield
+    finally:
+        leave(before)
+
+
+def enter(acting: str, outgoing: str) -> "_Working | None":
+    """Set both tasks until `leave`.
+
+    Args:
+        acting: The task that the code works on.
+        outgoing: The task that calls to others carry.
+
+    Returns:
+        What was before.
+    """
+    before = _working.get()
+    _working.set(_Working(acting, outgoing))
+    return before
+
+
+def leave(before: "_Working | None") -> None:
+    """Put back what was before.
+
+    Args:
+        before: What `enter` gave.
+    """
+    # Not by a token: a block may be left in another context than it was entered in, as by a fixture.
+    _working.set(before)
+
+
+@contextmanager
+def acting_for(subject_token: str) -> Iterator[None]:
+    """Act for a subject where no task says for whom.
+
+    Args:
+        subject_token: The subject's token.
+
+    Yields:
+        Nothing.
+    """
+    before = _subject.get()
+    _subject.set(subject_token)
+    try:
+        yield
+    finally:
+        _subject.set(before)
+
+
+def current_subject() -> str | None:
+    """Tell whose token `acting_for` gave.
+
+    Returns:
+        The token; none where there is none.
+    """
+    return _subject.get()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Caller:
+    """Who called a tool server, as far as its request says it; the decision proves it or refuses it."""
+
+    agent_token: str | None = None
+    """The agent's credential."""
+    subject_token: str | None = None
+    """The subject's credential."""
+    task: str | None = None
+    """The task that it names."""
+    scheme: decision_pb2.EvidenceScheme.ValueType = decision_pb2.EVIDENCE_SCHEME_BEARER
+    """How the agent's credential was presented."""
+    proof: str = ""
+    """Proof of possession of the agent's credential."""
+    conflict: str = ""
+    """What the request says twice, differently; every question about such a caller is denied."""
+
+    def __repr__(self) -> str:
+        """Shows no credential."""
+        return f"Caller(task={self.task!r})"
+
+    @staticmethod
+    def from_headers(
+        headers: Mapping[str, str] | Iterable[tuple[str, str | bytes]],
+        *,
+        meta: Mapping[str, object] | None = None,
+    ) -> "Caller":
+        """Read the headers of an HTTP request, or the metadata of a gRPC call.
+
+        Args:
+            headers: As a mapping, or as pairs; names in any case.
+            meta: `_meta` of the MCP request, where there is one.
+
+        Returns:
+            The caller.
+        """
+        pairs = headers.items() if isinstance(headers, Mapping) else headers
+        found: dict[str, list[str]] = {}
+        for name, value in pairs:
+            text = value.decode("latin-1") if isinstance(value, bytes) else value
+            found.setdefault(name.lower(), []).append(text)
+        conflicts = [
+            name
+            for name in ("authorization", _SUBJECT_HEADER, TASK_HEADER, "dpop")
+            if len(found.get(name, ())) > 1
+        ]
+        agent, scheme = _authorization(_only(found, "authorization"))
+        if agent is None and found.get("authorization"):
+            conflicts.append("authorization")
+        named = (meta or {}).get(TASK_META)
+        if named is not None and not isinstance(named, str):
+            conflicts.append(TASK_META)
+        tasks = [_only(found, TASK_HEADER), named if isinstance(named, str) else None]
+        said = {task for task in tasks if task}
+        if len(said) > 1:
+            conflicts.append("the task")
+        task = next(iter(said), None) or _of_baggage(found.get("baggage", ()))
+        return Caller(
+            agent_token=agent,
+            subject_token=_bare(_only(found, _SUBJECT_HEADER)),
+            task=task,
+            scheme=scheme,
+            proof=_only(found, "dpop") or "",
+            conflict=", ".join(conflicts),
+        )
+
+
+def _only(found: Mapping[str, list[str]], name: str) -> str | None:
+    values = found.get(name, ())
+    return values[0].strip() if len(values) == 1 else None
+
+
+def _authorization(value: str | None) -> tuple[str | None, decision_pb2.EvidenceScheme.ValueType]:
+    """The token of an `authorization` value, and its scheme; of any other form: none."""
+    scheme, _, token = (value or "").partition(" ")
+    token = token.strip()
+    known = {
+        "bearer": decision_pb2.EVIDENCE_SCHEME_BEARER,
+        "dpop": decision_pb2.EVIDENCE_SCHEME_DPOP,
+    }.get(scheme.lower())
+    if known is None or not token or " " in token or "," in token:
+        return None, decision_pb2.EVIDENCE_SCHEME_BEARER
+    return token, known
+
+
+def _bare(value: str | None) -> str | None:
+    """A token with or without `Bearer`."""
+    if not value:
+        return None
+    scheme, _, rest = value.partition(" ")
+    return rest.strip() if scheme.lower() == "bearer" and rest else value
+
+
+def _of_baggage(values: Iterable[str]) -> str | None:
+    """The task in W3C baggage; the first member of that name."""
+    for value in values:
+        for member in value.split(","):
+            name, equals, text = member.split(";", 1)[0].partition("=")
+            if equals and name.strip() == _BAGGAGE:
+                return unquote(text.strip()) or None
+    return None
+
+
+@contextmanager
+def caller(who: Caller) -> Iterator[None]:
+    """Ask about a caller: within the block a client with `enforcer=True` asks whether *it* may.
+
+    Args:
+        who: The caller.
+
+    Yields:
+        Nothing.
+    """
+    before = _caller.get()
+    _caller.set(who)
+    try:
+        yield
+    finally:
+        _caller.set(before)
+
+
+def current_caller() -> "Caller | None":
+    """Tell whom the code works for.
+
+    Returns:
+        The caller; none where there is none.
+    """
+    return _caller.get()

@@ -1,0 +1,61 @@
+"""`guard` and `task` of the client of the whole process, which may be set after functions were decorated."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, Unpack
+
+from authz.client.arguments import Arguments
+from authz.client.client import Authz
+from authz.client.errors import Unavailable
+from authz.client.guard import Guard
+from authz.client.tasks import TaskBlock, TaskOptions
+
+__all__ = ["guard", "task", "use"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_used: Authz | None = None
+
+
+def use(client: Authz | None) -> None:
+    """Set the client of `guard` and `task`.
+
+    Args:
+        client: The client; none: every guarded function refuses to run.
+    """
+    global _used  # noqa: PLW0603 - one a process is the point
+    _used = client
+
+
+def _client() -> Authz:
+    if _used is None:
+        raise Unavailable.of("no client is set: call `authz.client.use(Authz(…))`")
+    return _used
+
+
+def guard(
+    operation: str, *, arguments: Arguments | None = None, resource: str = ""
+) -> Callable[[Function], Function]:
+    """As `Authz.guard`, of the client that `use` sets.
+
+    Args:
+        operation: Its id, `<system>.<name>`.
+        arguments: As of `Authz.guard`.
+        resource: The parameter that holds the resource id.
+
+    Returns:
+        The decorator.
+    """
+    return Guard(operation, arguments, resource, _client).decorate
+
+
+def task(template: str, **options: Unpack[TaskOptions]) -> TaskBlock:
+    """As `Authz.task`, of the client that `use` sets.
+
+    Args:
+        template: The template in the bundle.
+        options: What else the start says.
+
+    Returns:
+        The block.
+    """
+    return _client().task(template, **options)

@@ -1,0 +1,145 @@
+"""A function that runs only where its operation is permitted."""
+
+import functools
+import inspect
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast, final
+
+from authz.client.arguments import Arguments, Reading
+from authz.client.errors import Unavailable, denied
+from authz.client.flow import Flow, arun, run
+from authz.client.obligations import Obligation
+
+if TYPE_CHECKING:
+    from authz.client.client import Authz
+
+__all__ = ["Guard"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@final
+class Guard:
+    """Decorates functions.
+
+    Args:
+        operation: Id of the operation that the function performs.
+        arguments: As of `Authz.guard`.
+        resource: The parameter that holds the resource id; empty: none.
+        client: Gives the client that asks, with each call.
+    """
+
+    def __init__(
+        self,
+        operation: str,
+        arguments: Arguments | None,
+        resource: str,
+        client: "Callable[[], Authz]",
+    ) -> None:
+        self._operation = operation
+        self._arguments = arguments
+        self._resource = resource
+        self._client = client
+
+    def decorate(self, function: Function) -> Function:
+        """Decorate a function, of either kind.
+
+        Args:
+            function: What performs the operation.
+
+        Returns:
+            What asks first.
+
+        Raises:
+            UsageError: Its parameters are no arguments of an operation.
+        """
+        reading = Reading(function, self._arguments, self._resource)
+        wrapped: Callable[..., Any]
+        if inspect.isasyncgenfunction(function):
+
+            @functools.wraps(function)
+            async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+                client = self._client()
+                flow = self._admitting(client, reading, args, kwargs, results=False)
+                await arun(flow, client.transport)
+                async for item in function(*args, **kwargs):
+                    yield item
+
+            wrapped = stream
+        elif _is_async(function):
+
+            @functools.wraps(function)
+            async def ask(*args: Any, **kwargs: Any) -> Any:
+                client = self._client()
+                flow = self._admitting(client, reading, args, kwargs, results=True)
+                due = await arun(flow, client.transport)
+                result = await function(*args, **kwargs)
+                return self._settled(client, due, result)
+
+            wrapped = ask
+        else:
+            # What comes of a generator is no result yet.
+            results = not inspect.isgeneratorfunction(function)
+
+            @functools.wraps(function)
+            def ask_here(*args: Any, **kwargs: Any) -> Any:
+                client = self._client()
+                flow = self._admitting(client, reading, args, kwargs, results=results)
+                due = run(flow, client.transport)
+                result = function(*args, **kwargs)
+                return self._settled(client, due, result)
+
+            wrapped = ask_here
+        return cast("Function", wrapped)
+
+    def _admitting(
+        self,
+        client: "Authz",
+        reading: Reading,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        results: bool,
+    ) -> Flow[tuple[Obligation, ...]]:
+        """Ask, and do what is due before; returns the obligations."""
+        judged, resource = reading.read(args, kwargs)
+        permit = yield from client.checking(
+            self._operation,
+            judged,
+            {
+                "resource": resource,
+                "supported_obligations": client.obligations.supported(results=results),
+            },
+        )
+        # INVARIANT (what is judged is what runs): another thread or task may have changed a list meanwhile.
+        if reading.read(args, kwargs) != (judged, resource):
+            raise denied("the arguments changed while they were judged", operation=self._operation)
+        given = json.loads(judged) if permit.obligations else {}
+        due = tuple(
+            Obligation(name, self._operation, given, permit.decision_id)
+            for name in permit.obligations
+        )
+        try:
+            client.obligations.before(due)
+        except Exception as error:
+            raise self._undone(error) from error
+        return due
+
+    def _settled(self, client: "Authz", due: tuple[Obligation, ...], result: Any) -> Any:
+        """Do what is due on the result."""
+        try:
+            return client.obligations.after(due, result)
+        except Exception as error:
+            raise self._undone(error) from error
+
+    def _undone(self, error: Exception) -> Unavailable:
+        what = f"an obligation could not be done: {type(error).__name__}"
+        return Unavailable.of(what, self._operation, "ENFORCER_REFUSED")
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    if isinstance(function, functools.partial):
+        return _is_async(function.func)
+    called = getattr(function, "__call__", None)  # noqa: B004 - looks at the method
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)

@@ -1,0 +1,123 @@
+"""Obligations: what a permit asks of whoever lets the call through, and who does it here.
+
+A client states those that it has handlers for, and no others, so the server denies a permit with another one. Should
+one come all the same, the call is denied here.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+from authz.errors import UsageError
+
+__all__ = ["Obligation", "Obligations"]
+
+_MOST: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Obligation:
+    """One obligation of one permit, as its handlers see it."""
+
+    name: str
+    """As the policy's `@obligation` says it."""
+    operation: str
+    """What is let through."""
+    arguments: Mapping[str, Any]
+    """The arguments that were judged."""
+    decision_id: str
+    """The permit."""
+
+
+Before = Callable[[Obligation], None]
+"""Runs before the operation; where it raises, the operation does not run."""
+After = Callable[[Obligation, Any], Any]
+"""Gets what the operation returned, and gives what its caller gets; where it raises, the caller gets nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Handler:
+    before: Before | None
+    after: After | None
+
+
+@final
+class Obligations:
+    """Handlers by the obligation's name."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, _Handler] = {}
+
+    def register(
+        self, name: str, *, before: Before | None = None, after: After | None = None
+    ) -> None:
+        """Support an obligation.
+
+        Args:
+            name: As the policy's `@obligation` says it, such as `redact:pii`.
+            before: Runs before the operation.
+            after: Runs on what the operation returned.
+
+        Raises:
+            UsageError: No handler is given, the name has one, or there are too many.
+        """
+        if before is None and after is None:
+            raise UsageError(f"obligation `{name}`: give `before`, `after` or both")
+        if name in self._handlers:
+            raise UsageError(f"obligation `{name}` has a handler already")
+        if not name or len(self._handlers) >= _MOST:
+            raise UsageError(f"obligation `{name}`: at most {_MOST} with a name are supported")
+        self._handlers[name] = _Handler(before, after)
+
+    def supported(self, *, results: bool = True) -> tuple[str, ...]:
+        """List what is supported.
+
+        Args:
+            results: The operation returns a result that handlers can work on.
+
+        Returns:
+            Names.
+        """
+        return tuple(
+            name for name, handler in self._handlers.items() if results or handler.after is None
+        )
+
+    def missing(self, names: Iterable[str], *, results: bool = True) -> tuple[str, ...]:
+        """Find the obligations that nothing here can do.
+
+        Args:
+            names: Those of a permit.
+            results: The operation returns a result that handlers can work on.
+
+        Returns:
+            Names.
+        """
+        supported = self.supported(results=results)
+        return tuple(name for name in names if name not in supported)
+
+    def before(self, obligations: Iterable[Obligation]) -> None:
+        """Do what is due before the operation.
+
+        Args:
+            obligations: Those of the permit.
+        """
+        for obligation in obligations:
+            handler = self._handlers[obligation.name]
+            if handler.before is not None:
+                handler.before(obligation)
+
+    def after(self, obligations: Iterable[Obligation], result: Any) -> Any:
+        """Do what is due on what the operation returned.
+
+        Args:
+            obligations: Those of the permit.
+            result: What it returned.
+
+        Returns:
+            What its caller gets.
+        """
+        for obligation in obligations:
+            handler = self._handlers[obligation.name]
+            if handler.after is not None:
+                result = handler.after(obligation, result)
+        return result

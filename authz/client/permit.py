@@ -1,0 +1,53 @@
+"""A permit, as a server answers it; nothing else is ever taken for one."""
+
+from dataclasses import dataclass
+
+from authz.client.errors import Unavailable, refusal_of
+from authz.v1 import decision_pb2, options_pb2
+
+__all__ = ["Permit", "permit_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """The operation may be performed, once, as it was asked."""
+
+    decision_id: str
+    """The same id stands in the server's audit."""
+    operation: str
+    """What was asked for."""
+    obligations: tuple[str, ...]
+    """What whoever lets the call through must do."""
+    enforced: bool
+    """False where the server only observes: it would have refused."""
+    reservation_id: str
+    """The reservation behind a stateful permit."""
+    resource: str
+    """The Cedar resource that was judged; empty where the server does not tell."""
+
+
+def permit_of(decision: decision_pb2.Decision, operation: str) -> Permit:
+    """Take a decision for a permit.
+
+    Args:
+        decision: The decision.
+        operation: What was asked for.
+
+    Returns:
+        The permit.
+
+    Raises:
+        Refused: It is none.
+    """
+    if decision.outcome != decision_pb2.OUTCOME_PERMIT:
+        raise refusal_of(decision, operation)
+    if decision.public_code != options_pb2.PUBLIC_CODE_PERMIT or not decision.decision_id:
+        raise Unavailable.of("the answer contradicts itself", operation)
+    return Permit(
+        decision_id=decision.decision_id,
+        operation=operation,
+        obligations=tuple(decision.obligations),
+        enforced=decision.enforced,
+        reservation_id=decision.reservation_id,
+        resource=decision.resource,
+    )

@@ -1,0 +1,570 @@
+"""Tasks: authority that is given by starting one, and lost when it ends."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, TypeVar, Unpack, final
+
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from authz.client.context import enter, leave
+from authz.client.credentials import Credentials
+from authz.client.errors import Refused, Unavailable
+from authz.client.flow import Attempts, Flow, arun, run
+from authz.errors import UsageError
+from authz.v1 import tasks_pb2
+
+if TYPE_CHECKING:
+    from authz.client.client import Authz
+
+__all__ = [
+    "Between",
+    "DelegateOptions",
+    "Ending",
+    "OneOf",
+    "Prefix",
+    "Scope",
+    "Task",
+    "TaskBlock",
+    "TaskOptions",
+    "Tasks",
+]
+
+Result = TypeVar("Result")
+
+_SERVICE: Final = "authz.v1.Tasks"
+# What says that there is nothing left to end.
+_GONE: Final = ("TASK_ENDED", "UNKNOWN_TASK")
+
+
+class Ending(StrEnum):
+    """How a task ends."""
+
+    COMPLETED = "COMPLETED"
+    ABORTED = "ABORTED"
+    REVOKED = "REVOKED"
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """The argument is one of these texts."""
+
+    values: tuple[str, ...]
+
+    def __init__(self, *values: str) -> None:
+        object.__setattr__(self, "values", values)
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """The argument is an integer from `minimum` to `maximum`, both included."""
+
+    minimum: int
+    maximum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The argument is a text that begins so."""
+
+    text: str
+
+
+Limit: TypeAlias = OneOf | Between | Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One thing that a task may do: every field narrows."""
+
+    operation: str
+    """Operation id."""
+    collections: Collection[str] = ()
+    """Any of these collections; empty: all."""
+    ids: Collection[str] = ()
+    """Any of these resource ids; empty: all."""
+    path_prefix: str = ""
+    """A path prefix on segment boundaries."""
+    label_ceiling: Collection[str] = ()
+    """Labels that the resource may carry at most."""
+    arguments: Mapping[str, Limit] = field(default_factory=dict)
+    """Limits on arguments, by JSON pointer."""
+    uses: int = 0
+    """How often; 0: as often as the template says."""
+
+    def message(self) -> tasks_pb2.ScopeEntry:
+        """Write it for the wire.
+
+        Returns:
+            The message.
+        """
+        entry = tasks_pb2.ScopeEntry(operation=self.operation, uses=self.uses)
+        if self.collections or self.ids or self.path_prefix or self.label_ceiling:
+            entry.resources.CopyFrom(
+                tasks_pb2.ResourceSelector(
+                    collections=self.collections,
+                    ids=self.ids,
+                    path_prefix=self.path_prefix,
+                    label_ceiling=self.label_ceiling,
+                )
+            )
+        for pointer, limit in self.arguments.items():
+            match limit:
+                case OneOf(values):
+                    entry.arguments[pointer].one_of.values.extend(values)
+                case Between(minimum, maximum):
+                    entry.arguments[pointer].range.minimum = minimum
+                    entry.arguments[pointer].range.maximum = maximum
+                case Prefix(text):
+                    entry.arguments[pointer].prefix = text
+        return entry
+
+
+class DelegateOptions(TypedDict, total=False):
+    """What a delegation may say besides to whom."""
+
+    template: str
+    """Another template than the parent's."""
+    params: Mapping[str, Any]
+    """Parameters of the template."""
+    scope: Sequence[Scope | str]
+    """Narrower scope than the parent's; a text is an operation, as wide as there."""
+    deadline: timedelta | datetime
+    """Earlier end than the parent's."""
+    timeout: float
+    """Seconds that a call may take; default: the client's."""
+
+
+class TaskOptions(TypedDict, total=False):
+    """What a start may say besides the template."""
+
+    params: Mapping[str, Any]
+    """Parameters of the template."""
+    subject_token: Credentials
+    """The token of whom the task is done for; default: the starter acts for itself."""
+    prompt: str
+    """The user's words: the server keeps keyed hashes of the addresses that they name, and not the words."""
+    scope: Sequence[Scope | str]
+    """Narrower scope than the template's; a text is an operation, as wide as there."""
+    assignee: str
+    """The agent that gets it, as a SPIFFE id; default: the starter."""
+    deadline: timedelta | datetime
+    """Earlier end than the template's."""
+    timeout: float
+    """Seconds that a call may take; default: the client's."""
+
+
+@final
+class Task:
+    """A task, as it stood when the server last told of it.
+
+    Args:
+        tasks: Whose it is.
+        message: What the server told.
+        timeout: Seconds that a call may take; none: the client's.
+    """
+
+    def __init__(self, tasks: "Tasks", message: tasks_pb2.Task, timeout: float | None) -> None:
+        self._tasks = tasks
+        self._timeout = timeout
+        self.message = message
+
+    def __repr__(self) -> str:
+        return f"Task({self.id}, {self.message.template})"
+
+    @property
+    def id(self) -> str:
+        """Its id; a name, not a secret."""
+        return self.message.id
+
+    @property
+    def template(self) -> str:
+        """Its template."""
+        return self.message.template
+
+    @property
+    def session(self) -> str:
+        """The session that the whole tree shares."""
+        return self.message.session
+
+    @property
+    def assignee(self) -> str:
+        """The agent that it was given to."""
+        return self.message.assignee
+
+    @property
+    def depth(self) -> int:
+        """How far it is from the root."""
+        return self.message.depth
+
+    @property
+    def deadline(self) -> datetime:
+        """When it ends at the latest."""
+        return self.message.deadline.ToDatetime(UTC)
+
+    def delegate(self, assignee: str, **options: Unpack[DelegateOptions]) -> "TaskBlock":
+        """Make a block that hands a part of this task on: `with` or `async with`.
+
+        The child starts with the block and ends with it. Within the block, what is called carries the child; what runs
+        here still works on this task.
+
+        Args:
+            assignee: The agent that gets the child, as a SPIFFE id.
+            options: What else the delegation says.
+
+        Returns:
+            The block.
+        """
+        return self._tasks.child_block(self.id, assignee, options)
+
+    def extend(self, prompt: str) -> None:
+        """Add the addresses that a further turn of the user names; never scope, time or tier.
+
+        Args:
+            prompt: The user's words.
+
+        Raises:
+            Refused: The server refuses.
+        """
+        flow = self._tasks.extending(self.id, prompt, self._tasks.client.attempts(self._timeout))
+        self.message = run(flow, self._tasks.client.transport)
+
+    async def aextend(self, prompt: str) -> None:
+        """As `extend`, without blocking the event loop.
+
+        Args:
+            prompt: The user's words.
+
+        Raises:
+            Refused: The server refuses.
+        """
+        flow = self._tasks.extending(self.id, prompt, self._tasks.client.attempts(self._timeout))
+        self.message = await arun(flow, self._tasks.client.transport)
+
+
+@final
+class Tasks:
+    """The methods of `authz.v1.Tasks`.
+
+    Args:
+        client: Calls them.
+    """
+
+    def __init__(self, client: "Authz") -> None:
+        self.client = client
+
+    def block(self, template: str, options: TaskOptions) -> "TaskBlock":
+        """Make the block of a root task.
+
+        Args:
+            template: The template.
+            options: What else the start says.
+
+        Returns:
+            The block.
+        """
+        request = tasks_pb2.StartRequest(
+            template=template,
+            prompt=options.get("prompt", ""),
+            assignee=options.get("assignee", ""),
+            scope=_scope(options.get("scope", ())),
+            params=_params(options.get("params")),
+            deadline=_deadline(options.get("deadline")),
+            idempotency_key=uuid.uuid4().hex,
+        )
+        timeout, subject = options.get("timeout"), options.get("subject_token")
+        return TaskBlock(self, lambda: self._starting(request, subject, timeout), timeout)
+
+    def child_block(self, parent: str, assignee: str, options: DelegateOptions) -> "TaskBlock":
+        """Make the block of a child.
+
+        Args:
+            parent: Id of the parent.
+            assignee: The agent that gets it.
+            options: What else the delegation says.
+
+        Returns:
+            The block.
+        """
+        request = tasks_pb2.DelegateRequest(
+            parent=parent,
+            assignee=assignee,
+            template=options.get("template", ""),
+            scope=_scope(options.get("scope", ())),
+            params=_params(options.get("params")),
+            deadline=_deadline(options.get("deadline")),
+            idempotency_key=uuid.uuid4().hex,
+        )
+        timeout = options.get("timeout")
+        return TaskBlock(self, lambda: self._delegating(request, timeout), timeout, parent=parent)
+
+    def end(
+        self, task: str, status: Ending = Ending.COMPLETED, *, timeout: float | None = None
+    ) -> int:
+        """End a task and its descendants, such as one that another process started.
+
+        Args:
+            task: Its id.
+            status: How it ends.
+            timeout: Seconds; default: the client's.
+
+        Returns:
+            How many ended; 0 where it had ended before.
+
+        Raises:
+            Refused: The server refuses.
+        """
+        flow = self.ending(task, status, self.client.attempts(timeout))
+        return run(flow, self.client.transport)
+
+    async def aend(
+        self,
+        task: str,
+        status: Ending = Ending.COMPLETED,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it travels
+    ) -> int:
+        """As `end`, without blocking the event loop.
+
+        Args:
+            task: Its id.
+            status: How it ends.
+            timeout: Seconds; default: the client's.
+
+        Returns:
+            How many ended; 0 where it had ended before.
+
+        Raises:
+            Refused: The server refuses.
+        """
+        flow = self.ending(task, status, self.client.attempts(timeout))
+        return await arun(flow, self.client.transport)
+
+    # --- flows
+
+    def _starting(
+        self,
+        request: tasks_pb2.StartRequest,
+        subject_token: Credentials | None,
+        timeout: float | None,
+    ) -> Flow[tasks_pb2.Task]:
+        attempts = self.client.attempts(timeout)
+        evidence = yield from self.client.evidence(attempts.deadline, None, subject_token)
+        request.evidence.extend(evidence)
+        answer = yield from self._call("Start", request, tasks_pb2.StartResponse, attempts)
+        return _told(answer)
+
+    def _delegating(
+        self, request: tasks_pb2.DelegateRequest, timeout: float | None
+    ) -> Flow[tasks_pb2.Task]:
+        attempts = self.client.attempts(timeout)
+        request.evidence.extend((yield from self.client.evidence(attempts.deadline, None, None)))
+        answer = yield from self._call("Delegate", request, tasks_pb2.DelegateResponse, attempts)
+        return _told(answer)
+
+    def extending(self, task: str, prompt: str, attempts: Attempts) -> Flow[tasks_pb2.Task]:
+        """The flow of `extend`.
+
+        Args:
+            task: Its id.
+            prompt: The user's words.
+            attempts: How often.
+
+        Yields:
+            What is needed.
+
+        Returns:
+            The task.
+        """
+        request = tasks_pb2.ExtendRequest(task=task, prompt=prompt)
+        request.evidence.extend((yield from self.client.evidence(attempts.deadline, None, None)))
+        answer = yield from self._call("Extend", request, tasks_pb2.ExtendResponse, attempts)
+        return _told(answer)
+
+    def ending(self, task: str, status: Ending, attempts: Attempts) -> Flow[int]:
+        """The flow of `end`.
+
+        Args:
+            task: Its id.
+            status: How it ends.
+            attempts: How often.
+
+        Yields:
+            What is needed.
+
+        Returns:
+            How many ended.
+        """
+        value = tasks_pb2.TaskStatus.Value(f"TASK_STATUS_{status.value}")
+        request = tasks_pb2.EndRequest(task=task, status=value)
+        request.evidence.extend((yield from self.client.evidence(attempts.deadline, None, None)))
+        try:
+            answer = yield from self._call("End", request, tasks_pb2.EndResponse, attempts)
+        except Refused as refused:
+            if refused.reason_code in _GONE:
+                return 0
+            raise
+        ended: int = answer.ended
+        return ended
+
+    def _call(self, method: str, request: Any, kind: type[Any], attempts: Attempts) -> Flow[Any]:
+        operation = f"{_SERVICE}/{method}"
+        encoded = request.SerializeToString()
+        return (yield from self.client.calling(operation, encoded, kind, attempts, operation))
+
+
+def _told(answer: Any) -> tasks_pb2.Task:
+    task: tasks_pb2.Task = answer.task
+    if not task.id:
+        raise Unavailable.of("the answer names no task")
+    return task
+
+
+def _scope(scope: Sequence[Scope | str]) -> list[tasks_pb2.ScopeEntry]:
+    return [(Scope(one) if isinstance(one, str) else one).message() for one in scope]
+
+
+def _params(params: Mapping[str, Any] | None) -> Struct | None:
+    if params is None:
+        return None
+    made = Struct()
+    try:
+        made.update(dict(params))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the parameters are no JSON: {error}") from error
+    return made
+
+
+def _deadline(deadline: timedelta | datetime | None) -> Timestamp | None:
+    if deadline is None:
+        return None
+    at = datetime.now(UTC) + deadline if isinstance(deadline, timedelta) else deadline
+    if at.tzinfo is None:
+        raise UsageError("the deadline has no time zone")
+    made = Timestamp()
+    made.FromDatetime(at)
+    return made
+
+
+@final
+class TaskBlock:
+    """`with` or `async with`: a task that starts and ends with the block.
+
+    Args:
+        tasks: Calls the server.
+        start: Makes the flow that starts it.
+        timeout: Seconds that a call may take; none: the client's.
+        parent: The task that the code goes on working on; empty: the one that starts.
+    """
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        start: Callable[[], Flow[tasks_pb2.Task]],
+        timeout: float | None,
+        *,
+        parent: str = "",
+    ) -> None:
+        self._tasks = tasks
+        self._start = start
+        self._timeout = timeout
+        self._parent = parent
+        self._task: Task | None = None
+        self._used = False
+        self._before: Any = None
+
+    def __enter__(self) -> Task:
+        return self._entered(run(self._once(), self._tasks.client.transport))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        flow = self._left(kind)
+        try:
+            run(flow, self._tasks.client.transport)
+        except Refused as refused:
+            self._not_ended(refused, error)
+
+    async def __aenter__(self) -> Task:
+        starting = _kept(arun(self._once(), self._tasks.client.transport))
+        try:
+            return self._entered(await asyncio.shield(starting))
+        except asyncio.CancelledError:
+            # A task that starts while the block is cancelled would live on, unknown to anybody.
+            await asyncio.wait({_kept(self._abandoned(starting))})
+            raise
+
+    async def _abandoned(self, starting: "asyncio.Task[tasks_pb2.Task]") -> None:
+        with suppress(Refused):
+            message = await starting
+            attempts = self._tasks.client.attempts(self._timeout)
+            flow = self._tasks.ending(message.id, Ending.ABORTED, attempts)
+            await arun(flow, self._tasks.client.transport)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # The end is told also where the block is cancelled, and takes no longer than its time.
+        ending = _kept(arun(self._left(kind), self._tasks.client.transport))
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            await asyncio.wait({ending})
+            raise
+        except Refused as refused:
+            self._not_ended(refused, error)
+
+    def _once(self) -> Flow[tasks_pb2.Task]:
+        if self._used:
+            raise UsageError("the block of a task is entered once; make another one")
+        self._used = True
+        return self._start()
+
+    def _entered(self, message: tasks_pb2.Task) -> Task:
+        self._task = Task(self._tasks, message, self._timeout)
+        # A child is another agent's: what runs here still works on the parent.
+        self._before = enter(self._parent or message.id, message.id)
+        return self._task
+
+    def _left(self, kind: type[BaseException] | None) -> Flow[int]:
+        leave(self._before)
+        if self._task is None:
+            raise UsageError("the block of a task is left before it is entered")
+        status = Ending.COMPLETED if kind is None else Ending.ABORTED
+        return self._tasks.ending(self._task.id, status, self._tasks.client.attempts(self._timeout))
+
+    def _not_ended(self, refused: Refused, error: BaseException | None) -> None:
+        """A task that could not be ended lives on until its deadline, which nobody may overlook."""
+        if error is None:
+            raise refused
+        name = self._task.id if self._task is not None else ""
+        error.add_note(f"authz: task {name} could not be ended: {refused.message or refused}")
+
+
+_running: set[asyncio.Task[Any]] = set()
+
+
+def _kept(work: Coroutine[Any, Any, Result]) -> "asyncio.Task[Result]":
+    """Run something to its end, whoever stops waiting for it."""
+    task = asyncio.ensure_future(work)
+
+    def done(ended: asyncio.Task[Any]) -> None:
+        _running.discard(ended)
+        if not ended.cancelled():
+            ended.exception()
+
+    _running.add(task)
+    task.add_done_callback(done)
+    return task

@@ -1,0 +1,38 @@
+"""What a tool server or an MCP client shows: only the tools that could be permitted."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+__all__ = ["filter_tools"]
+
+Tool = TypeVar("Tool")
+
+
+def filter_tools(
+    tools: Iterable[Tool],
+    listed: Iterable[str],
+    system: str,
+    *,
+    operation: Callable[[str], str] | None = None,
+) -> list[Tool]:
+    """Keep the tools of an MCP `tools/list` that could be permitted.
+
+    What is left is no promise: each call is still judged. A tool that the catalog does not have is left out.
+
+    Args:
+        tools: Tools of the MCP library, or their JSON.
+        listed: What `Authz.list` gave.
+        system: The MCP server's system in the catalog.
+        operation: Gives the operation of a tool by its name; default: `<system>.<name>`.
+
+    Returns:
+        The tools that are left, in their order.
+    """
+    known = frozenset(listed)
+    named = operation if operation is not None else lambda name: f"{system}.{name}"
+    return [tool for tool in tools if named(_name(tool)) in known]
+
+
+def _name(tool: Any) -> str:
+    name = tool.get("name") if isinstance(tool, dict) else getattr(tool, "name", None)
+    return name if isinstance(name, str) else ""
