@@ -89,6 +89,9 @@ fn decisions(criterion: &mut Criterion) {
                         acr: "",
                     },
                     confidence: 0,
+                    task: None,
+                    subject_proof: None,
+                    literal_key: None,
                 };
                 let request = Request {
                     operation: &ask.operation,

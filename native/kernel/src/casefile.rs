@@ -695,7 +695,15 @@ impl Call<'_> {
             _ => ProofMethod::Jwt,
         };
         let proof = Proof { method, bound: false, age: Some(caller.age), acr: caller.acr };
-        let facts = Facts { enforcer, chain: &caller.chain, proof, confidence: 0 };
+        let facts = Facts {
+            enforcer,
+            chain: &caller.chain,
+            proof,
+            confidence: 0,
+            task: None,
+            subject_proof: None,
+            literal_key: None,
+        };
         let texts = |list: &'_ Many<String>| list.0.clone();
         let mut obligations = texts(&self.request.supported_obligations);
         let (operation, arguments) = match (self.operation, self.http) {

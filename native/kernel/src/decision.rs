@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::arguments::Arguments;
 use crate::model::{Location, Tier};
 pub use crate::reason::{NextAction, PublicCode, ReasonCode, Retry};
+use crate::task::{SubjectProof, TaskView};
 
 /// Milliseconds since the Unix epoch; always given, never read from a clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -25,6 +26,12 @@ pub struct Facts<'a> {
     pub proof: Proof<'a>,
     /// 0–100; 0 where nothing trustworthy says more.
     pub confidence: u8,
+    /// The task that the caller acts in; `chain` is then its chain.
+    pub task: Option<TaskView<'a>>,
+    /// Without a task: how it was proved on whose behalf the caller acts; none: as the chain says.
+    pub subject_proof: Option<SubjectProof>,
+    /// The key of the literals of tasks; none: no destination is trusted.
+    pub literal_key: Option<&'a [u8; 32]>,
 }
 
 /// A verified principal of the chain.
@@ -170,6 +177,9 @@ pub struct Decision {
     pub message: String,
     /// `@reason` of the first determining policy, where the bundle lets the system show it.
     pub shown_reason: Option<String>,
+    /// Which entries a PERMIT counts on, `(task id, index)`: the task's own and those of the tasks above it. Entries that
+    /// are not counted are left out.
+    pub charges: Vec<(String, u32)>,
     /// Every policy judged, per principal: filled only when asked for.
     pub trace: Vec<Judged>,
     /// The request was read whole, in the only way it can be read.

@@ -166,7 +166,7 @@ pub(crate) fn speaks_of(pattern: &str, kind: DestinationKind) -> bool {
 }
 
 /// The canonical form and the host of a destination.
-fn canonical(kind: DestinationKind, raw: &str) -> Result<(String, String), IllTyped> {
+pub(crate) fn canonical(kind: DestinationKind, raw: &str) -> Result<(String, String), IllTyped> {
     match kind {
         DestinationKind::Email => email(raw),
         DestinationKind::UrlHost => url_host(raw).map(|host| (host.clone(), host)),

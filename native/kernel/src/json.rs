@@ -60,10 +60,22 @@ impl Value {
     /// The value at a pointer (RFC 6901); none where there is none, or where the pointer is malformed.
     #[must_use]
     pub fn pointer(&self, pointer: &str) -> Option<&Self> {
-        pointer_tokens(pointer)?.iter().try_fold(self, |value, token| match value {
-            Self::Object(_) => value.get(token),
-            Self::Array(items) => items.get(array_index(token)?),
-            _ => None,
+        if pointer.is_empty() {
+            return Some(self);
+        }
+        pointer.strip_prefix('/')?.split('/').try_fold(self, |value, token| {
+            let unescaped;
+            let token = if token.contains('~') {
+                unescaped = unescape_token(token)?;
+                unescaped.as_str()
+            } else {
+                token
+            };
+            match value {
+                Self::Object(_) => value.get(token),
+                Self::Array(items) => items.get(array_index(token)?),
+                _ => None,
+            }
         })
     }
 

@@ -64,6 +64,10 @@ pub struct Model {
     pub deny_as: DenyAs,
     /// Whether denials are enforced.
     pub modes: Modes,
+    /// Which operations need a task.
+    pub tasks: TasksRule,
+    /// What tasks are made from, by name.
+    pub templates: BTreeMap<String, Template>,
     /// The bundle's own test files, by path.
     pub tests: BTreeMap<String, Vec<u8>>,
     /// What `${…}` stood for when the bundle was read.
@@ -214,6 +218,136 @@ pub struct Split {
     pub cases: BTreeMap<String, String>,
     /// The operation where the argument is absent; none: such a request is refused.
     pub when_absent: Option<String>,
+}
+
+/// Which operations need a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TasksRule {
+    /// Without a task, policy alone decides.
+    pub optional: bool,
+    /// Stateless operations up to this tier need none either.
+    pub taskless_tier: Option<Tier>,
+    /// What an agent gets that comes without a task.
+    pub implicit: Option<ImplicitRule>,
+}
+
+/// What an agent gets that comes without a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImplicitRule {
+    /// A template without parameters.
+    pub template: String,
+    /// No operation above this tier.
+    pub tier_cap: Tier,
+}
+
+/// What tasks are made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Template {
+    /// What its tasks are for.
+    pub purpose: String,
+    /// What a starter says, by name; all are needed.
+    pub params: BTreeMap<String, ParamType>,
+    /// How long its tasks live at the longest.
+    pub deadline: Duration,
+    /// How long they may lie idle.
+    pub idle_timeout: Option<Duration>,
+    /// How deep tasks below a root of it may be; 0: it may have no children.
+    pub max_depth: u32,
+    /// No operation above this tier.
+    pub tier_cap: Tier,
+    /// Roles of agents that may start a root of it; subjects need none.
+    pub starters: BTreeSet<String>,
+    /// What its tasks may do: one operation an entry, sorted by it.
+    pub scope: Vec<ScopeRule>,
+    /// Where it stands.
+    #[serde(skip)]
+    pub at: Location,
+}
+
+impl Template {
+    /// Whether an agent of these roles may start a root of it.
+    #[must_use]
+    pub fn is_started_by(&self, roles: &[&str]) -> bool {
+        roles.iter().any(|role| self.starters.contains(*role))
+    }
+
+    /// SHA-256 of what it says, in hex.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        use sha2::{Digest as _, Sha256};
+        // A template holds nothing that JSON cannot say.
+        let text = serde_json::to_string(self).unwrap_or_default();
+        Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// The type of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum ParamType {
+    /// A text.
+    String,
+    /// A whole number.
+    Long,
+    /// True or false.
+    Bool,
+}
+
+impl ParamType {
+    /// The word used in bundles.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::String => "String",
+            Self::Long => "Long",
+            Self::Bool => "Bool",
+        }
+    }
+}
+
+/// One thing that the tasks of a template may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ScopeRule {
+    /// Operation id.
+    pub operation: String,
+    /// On which resources.
+    pub resources: SelectorRule,
+    /// Limits on arguments, by JSON pointer (RFC 6901).
+    pub arguments: BTreeMap<String, LimitRule>,
+    /// How often; none: without limit.
+    pub uses: Option<u32>,
+}
+
+/// A conjunction over resources; a field that is none restricts nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SelectorRule {
+    /// Any of these collections.
+    pub collections: Option<BTreeSet<String>>,
+    /// Any of these ids.
+    pub ids: Option<BTreeSet<Slot>>,
+    /// Ids that begin with these whole segments.
+    pub path_prefix: Option<Slot>,
+    /// No labels but these.
+    pub label_ceiling: Option<BTreeSet<String>>,
+}
+
+/// A limit on one argument.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum LimitRule {
+    /// One of these.
+    OneOf(BTreeSet<Slot>),
+    /// A whole number from the first to the second.
+    Range(i64, i64),
+    /// A text that begins so.
+    Prefix(Slot),
+}
+
+/// A text, or the parameter that gives it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Slot {
+    /// A text.
+    Text(String),
+    /// The value of a parameter.
+    Param(String),
 }
 
 /// What an operation does to the world.

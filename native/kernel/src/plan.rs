@@ -7,11 +7,12 @@ use crate::arguments::ArgumentSchema;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::evaluate::syntax::{ActionScope, Asks};
 use crate::evaluate::{Base, Constants, Group, Rule, Words};
-use crate::model::{Effect, Model, Operation, System, Tier};
+use crate::model::{Effect, Model, Operation, ParamType, System, Template, Tier};
 use crate::policy::{self, Cache, Catalog, Covered, Placed, Target};
 use crate::routes::RouteTable;
-use crate::schema::{self, Keys, NO_DESTINATION, Names, OWN_OPERATIONS, OWN_SYSTEM};
+use crate::schema::{self, Keys, NO_DESTINATION, Names, OWN_OPERATIONS, OWN_SYSTEM, START};
 use crate::stack::on_large_stack;
+use crate::task::TaskView;
 
 /// A compiled bundle.
 #[derive(Debug)]
@@ -134,7 +135,9 @@ impl Plan {
         let kept = previous.map(|plan| (&plan.cache, plan.policies.as_slice()));
         let (cache, mut policies) = policy::read(&model.policies, kept, &mut diagnostics);
         let names = Names::of(&model, &reauth_kinds(&policies));
-        let own: Vec<Operation> = OWN_OPERATIONS.iter().map(|name| own_operation(name)).collect();
+        let starts = model.templates.iter().map(|(name, template)| start_of(name, template));
+        let own: Vec<Operation> =
+            OWN_OPERATIONS.iter().map(|name| own_operation(name)).chain(starts).collect();
         let all: Vec<&Operation> = model.operations.iter().chain(&own).collect();
         let arguments = arguments(&all, previous, &mut diagnostics);
         let groups: Vec<Vec<String>> = all.iter().map(|operation| groups_of(operation)).collect();
@@ -223,6 +226,38 @@ impl Plan {
             Some(prepared) => self.source(prepared),
             None => self.model.splits.get(id).map(|split| &split.operation),
         }
+    }
+
+    /// A template of the bundle.
+    #[must_use]
+    pub fn template(&self, name: &str) -> Option<&Template> {
+        self.model.templates.get(name)
+    }
+
+    /// Whether deciding about an operation reads and changes nothing but the task: it only reads, what it returns
+    /// carries no label, it has no destination, and no task of the view counts it. An operation that is split is
+    /// stateless where all its cases are.
+    ///
+    /// Args:
+    /// * `task`: the task that it is asked for in; none: without a task.
+    #[must_use]
+    pub fn is_stateless(&self, id: &str, task: Option<&TaskView<'_>>) -> bool {
+        if let Some(split) = self.model.splits.get(id) {
+            return split.cases.values().all(|case| self.is_stateless_one(case, task));
+        }
+        self.is_stateless_one(id, task)
+    }
+
+    fn is_stateless_one(&self, id: &str, task: Option<&TaskView<'_>>) -> bool {
+        let Some((operation, _)) = self.prepared(id) else { return false };
+        let reads = operation.effects.len() == 1 && operation.effects.contains(&Effect::Read);
+        let counted = |view: &TaskView<'_>| {
+            view.path().any(|task| task.entries(id).1.iter().any(|entry| entry.uses.is_some()))
+        };
+        reads
+            && operation.yields.1.is_empty()
+            && operation.destination.is_none()
+            && !task.is_some_and(counted)
     }
 
     /// The bundle's operations, sorted by id; without our own.
@@ -361,6 +396,31 @@ fn own_operation(name: &str) -> Operation {
     }
 }
 
+/// The operation that starts the tasks of a template; its arguments are the template's parameters.
+fn start_of(name: &str, template: &Template) -> Operation {
+    let kind = |kind: &ParamType| match kind {
+        ParamType::String => "string",
+        ParamType::Long => "integer",
+        ParamType::Bool => "boolean",
+    };
+    let properties: serde_json::Map<String, serde_json::Value> = template
+        .params
+        .iter()
+        .map(|(name, of)| (name.clone(), serde_json::json!({"type": kind(of)})))
+        .collect();
+    let required: Vec<&String> = template.params.keys().collect();
+    Operation {
+        id: format!("{START}{name}"),
+        name: format!("{START}{name}"),
+        input: serde_json::json!({
+            "type": "object", "required": required, "properties": properties,
+            "additionalProperties": false,
+        }),
+        at: template.at.clone(),
+        ..own_operation("")
+    }
+}
+
 /// The schema of each operation, taken from the previous plan where it is the same; equal ones are shared.
 fn arguments(
     all: &[&Operation],
@@ -404,7 +464,11 @@ fn groups_of(operation: &Operation) -> Vec<String> {
 }
 
 fn resource_type(operation: &Operation) -> &'static str {
-    if operation.resource.is_some() { "Resource" } else { "System" }
+    match operation.resource {
+        Some(_) => "Resource",
+        None if operation.id.starts_with(START) => "Template",
+        None => "System",
+    }
 }
 
 /// Every action group: those of effects always, also where no operation is in them.

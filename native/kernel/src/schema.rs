@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use crate::arguments::{ArgumentType, Member};
 use crate::decision::ProofMethod;
 use crate::model::{Effect, Model};
+use crate::task::NO_TEMPLATE;
 
 /// A top-level key of `context`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -139,8 +140,11 @@ pub const NO_DESTINATION: &str = "none";
 const EMPTY: &str = "(nothing declared)";
 /// The system of our own operations.
 pub const OWN_SYSTEM: &str = "authz";
-/// Our own operations, judged like any other.
-pub const OWN_OPERATIONS: [&str; 4] = ["probe", "explain", "status", "reload"];
+/// Our own operations, judged like any other; beside them each template has one that starts its tasks.
+pub const OWN_OPERATIONS: [&str; 8] =
+    ["probe", "explain", "status", "reload", "revoke", "task.start_for", "task.read", "task.end"];
+/// What stands before a template in the operation that starts its tasks.
+pub const START: &str = "task:";
 /// Step-up kinds that every bundle has.
 pub const BUILT_IN_KINDS: [&str; 6] =
     ["confirm", "approve", "two_person", "fresh_credential", "bound_token", "confidence"];
@@ -169,8 +173,9 @@ impl Names {
         put("Effect", Effect::ALL.iter().map(|effect| effect.as_str().to_owned()).collect());
         put("ProofMethod", owned(&ProofMethod::NAMES));
         put("SubjectProof", owned(&["verified", "self", "asserted"]));
-        put("TaskKind", owned(&["none"]));
-        put("Template", owned(&["none"]));
+        put("TaskKind", owned(&["none", "root", "child", "implicit"]));
+        let templates = model.templates.keys().cloned().chain([NO_TEMPLATE.to_owned()]);
+        put("Template", templates.collect());
         put("Sequence", BTreeSet::new());
         put("Budget", BTreeSet::new());
         let systems = model.systems.keys().cloned().chain([OWN_SYSTEM.to_owned()]);
@@ -258,7 +263,7 @@ pub fn group(name: &str) -> String {
 /// Declares an operation's action.
 ///
 /// Args:
-/// * `id`: the operation id; `groups`: its action groups; `resource`: `Resource` or `System`; `input`: its arguments.
+/// * `id`: the operation id; `groups`: its action groups; `resource`: the type of what it acts on; `input`: its arguments.
 #[must_use]
 pub fn action(
     id: &str,

@@ -1430,5 +1430,8 @@ fn kernel_facts<'a>(judgement: &'a Judgement, chain: &'a [Principal]) -> Facts<'
             acr: subject.and_then(|subject| subject.acr.as_deref()).unwrap_or_default(),
         },
         confidence: 0,
+        task: None,
+        subject_proof: None,
+        literal_key: None,
     }
 }

@@ -109,6 +109,9 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
             acr,
         },
         confidence: 0,
+        task: None,
+        subject_proof: None,
+        literal_key: None,
     };
     let arguments = stated.input.to_string();
     let destinations: Vec<&str> = stated.destinations.iter().map(String::as_str).collect();

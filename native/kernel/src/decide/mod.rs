@@ -3,6 +3,7 @@
 //! Resolving stops at the first failure; judging runs every check, and the worst answer wins: deny over step-up over
 //! permit. Of several denials the first in [`ReasonCode`]'s order is reported. Every error denies.
 
+mod located;
 mod resolve;
 mod split;
 mod verdict;
@@ -14,6 +15,7 @@ use crate::evaluate::{self, ContextFacts, Judge, Known, Unready};
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
 use crate::schema::Key;
+use crate::task::SubjectProof;
 
 use resolve::Resolved;
 use split::Chosen;
@@ -58,6 +60,7 @@ fn run(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time, traced:
         arguments: None,
         message: String::new(),
         shown_reason: None,
+        charges: Vec::new(),
         trace: Vec::new(),
         understood: true,
     };
@@ -110,7 +113,7 @@ fn steps(
     decision: &mut Decision,
 ) -> Result<(), Refusal> {
     if facts.chain.is_empty() {
-        return Err(nobody(plan, request, decision));
+        return Err(nobody(plan, facts, request, decision));
     }
     if facts.chain.len() > MAX_CHAIN {
         return Err(Refusal::new(
@@ -121,13 +124,15 @@ fn steps(
             ),
         ));
     }
-    let (operation, prepared, resolved) = named(plan, request, decision)?;
+    let (operation, prepared, resolved) = named(plan, facts, request, decision)?;
+    located::locate(plan, facts, operation, now)?;
     judge(plan, facts, request, now, traced, operation, prepared, &resolved, decision)
 }
 
 /// The operation that is asked for, and what it would act on.
 fn named<'a>(
     plan: &'a Plan,
+    facts: &Facts<'_>,
     request: &Request<'_>,
     decision: &mut Decision,
 ) -> Result<(&'a Operation, &'a Prepared, Resolved<'a>), Refusal> {
@@ -139,7 +144,8 @@ fn named<'a>(
         Some(arguments) => arguments,
         None => split::read(plan, prepared, request)?,
     };
-    let resolved = resolve::resolve(plan, operation, arguments, request, decision)?;
+    let resolved =
+        resolve::resolve(plan, operation, prepared, arguments, facts, request, decision)?;
     Ok((operation, prepared, resolved))
 }
 
@@ -161,8 +167,14 @@ fn known(operation: &Operation) -> Result<(), Refusal> {
 }
 
 /// A request of nobody. It is read all the same: where it would only be noted, it must still be fit to be let through.
-fn nobody(plan: &Plan, request: &Request<'_>, decision: &mut Decision) -> Refusal {
-    let understood = named(plan, request, decision).err().is_none_or(|refusal| refusal.understood);
+fn nobody(
+    plan: &Plan,
+    facts: &Facts<'_>,
+    request: &Request<'_>,
+    decision: &mut Decision,
+) -> Refusal {
+    let understood =
+        named(plan, facts, request, decision).err().is_none_or(|refusal| refusal.understood);
     let refusal = Refusal::new(ReasonCode::NoCredential, "nobody acts: the chain is empty");
     Refusal { understood, ..refusal }
 }
@@ -208,11 +220,14 @@ fn judge(
             depth: i64::try_from(chain.len()).unwrap_or(i64::MAX),
             chain: &chain,
             subject,
+            task: facts.task.map(|view| located::facts_of(view, now)),
+            subject_proof: located::subject_proof(facts, subject),
             enforcer: facts.enforcer,
             confidence: i64::from(facts.confidence.min(100)),
             class: resolve::class(worst),
             host: worst.map_or("", |placed| placed.host.as_str()),
             destination: worst.is_some(),
+            trusted: resolved.trusted,
             method: method(facts),
             bound: facts.proof.bound,
             age: facts.proof.age.map_or(AGELESS, |age| age.clamp(0, AGELESS)),
@@ -232,10 +247,15 @@ fn judge(
     if keys.contains(Key::Destination) {
         for placed in others {
             let class = resolve::class(Some(placed));
-            elsewhere.push(judge(&words.with_destination(&context, class, &placed.host)?));
+            elsewhere.push(judge(&words.with_destination(
+                &context,
+                class,
+                &placed.host,
+                resolved.trusted,
+            )?));
         }
     }
-    let mut tally = Tally::new(chain.len());
+    let mut tally = Tally::new(&chain);
     for (index, rule) in prepared.slice.policies() {
         let times = if rule.per_principal { chain.len() } else { 1 };
         for position in 0..times {
@@ -262,8 +282,15 @@ fn judge(
             tally.count(placed, whom, verdict);
         }
     }
-    let requirements = requirements(plan, facts, tier);
-    tally.settle(plan, operation, &chain, &requirements, request.supported_obligations, decision);
+    let mut requirements = requirements(plan, facts, tier);
+    if tier >= Tier::High && located::subject_proof(facts, subject) == SubjectProof::Asserted {
+        requirements.hopeless.push("a subject that is proved, not asserted");
+    }
+    let bounds = located::bounds(plan, facts, operation, resolved);
+    tally.settle(plan, operation, &requirements, &bounds, request.supported_obligations, decision);
+    if decision.outcome == Outcome::Permit {
+        decision.charges = bounds.charges();
+    }
     Ok(())
 }
 

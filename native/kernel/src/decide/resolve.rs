@@ -1,17 +1,20 @@
 //! From an operation id and bytes to arguments, resource and destination.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use crate::arguments::Arguments;
-use crate::decision::{Decision, ReasonCode, Request};
+use crate::decision::{Decision, Facts, ReasonCode, Request};
 use crate::destinations::Placed;
 use crate::evaluate::Known;
 use crate::json::Value as Json;
-use crate::model::{DestinationRule, Operation, ResourceRule};
-use crate::plan::Plan;
-use crate::schema::NO_DESTINATION;
+use crate::model::{DestinationKind, DestinationRule, Operation, ResourceRule};
+use crate::plan::{Plan, Prepared};
+use crate::schema::{Key, NO_DESTINATION, START};
+use crate::task::literal;
 
 use super::Refusal;
 
@@ -26,9 +29,16 @@ const MAX_DISTINCT: usize = 16;
 pub(super) struct Resolved<'a> {
     pub(super) arguments: Arc<Arguments>,
     pub(super) resource: Known,
+    /// None: it acts on the system itself.
+    pub(super) collection: Option<&'a str>,
+    /// Empty: the collection as a whole.
+    pub(super) id: String,
+    pub(super) labels: Cow<'a, [String]>,
     /// The destinations that policies can tell apart, the worst first; none where the operation has no destination
     /// rule.
     pub(super) destinations: Destinations<'a>,
+    /// The user named every destination.
+    pub(super) trusted: bool,
 }
 
 /// Destinations that differ in class or host.
@@ -42,44 +52,59 @@ pub(super) fn class<'a>(placed: Option<&Placed<'a>>) -> &'a str {
 pub(super) fn resolve<'a>(
     plan: &'a Plan,
     operation: &'a Operation,
+    prepared: &Prepared,
     arguments: Arguments,
+    facts: &Facts<'_>,
     request: &Request<'_>,
     decision: &mut Decision,
 ) -> Result<Resolved<'a>, Refusal> {
     let arguments = Arc::new(arguments);
     decision.arguments_digest = Some(arguments.digest());
     decision.arguments = Some(Arc::clone(&arguments));
-    let resource = resource(plan, operation, &arguments, request)?;
+    let (resource, collection, id, labels) = resource(plan, operation, &arguments, request)?;
     decision.resource = resource.uid();
-    let destinations = match &operation.destination {
-        None if request.destinations.is_empty() => Destinations::new(),
+    let (destinations, trusted) = match &operation.destination {
+        None if request.destinations.is_empty() => (Destinations::new(), false),
         None => {
             return Err(bad(format!(
                 "`{}` sends data nowhere, so no destination may be named",
                 operation.id
             )));
         }
-        Some(rule) => distinct(plan, rule, &arguments, request)?,
+        Some(rule) => {
+            let read = prepared.slice.keys.contains(Key::Destination);
+            let literals = Literals::of(facts).filter(|_| read);
+            distinct(plan, rule, &arguments, literals, request)?
+        }
     };
     if let Some(placed) = destinations.first() {
         placed.class.clone_into(&mut decision.destination_class);
     }
-    Ok(Resolved { arguments, resource, destinations })
+    Ok(Resolved { arguments, resource, collection, id, labels, destinations, trusted })
 }
 
 pub(super) fn bad(message: impl Into<String>) -> Refusal {
     Refusal::new(ReasonCode::BadInput, message)
 }
 
-fn resource(
-    plan: &Plan,
-    operation: &Operation,
+/// What a request acts on: as policies see it, and its collection, id and labels.
+type Acted<'a> = (Known, Option<&'a str>, String, Cow<'a, [String]>);
+
+fn resource<'a>(
+    plan: &'a Plan,
+    operation: &'a Operation,
     arguments: &Arguments,
     request: &Request<'_>,
-) -> Result<Known, Refusal> {
+) -> Result<Acted<'a>, Refusal> {
     let Some(ResourceRule { collection, id }) = &operation.resource else {
         return match request.resource {
-            None | Some("") => Ok(plan.words.system(&operation.system)),
+            None | Some("") => {
+                let known = match operation.id.strip_prefix(START) {
+                    Some(template) => plan.words.template(template),
+                    None => plan.words.system(&operation.system),
+                };
+                Ok((known, None, String::new(), Cow::Borrowed(&[])))
+            }
             Some(_) => Err(bad(format!(
                 "`{}` acts on no collection, so no resource may be named",
                 operation.id
@@ -106,7 +131,9 @@ fn resource(
         (None, _) => String::new(),
     };
     let labels = plan.labels(collection, &id);
-    Ok(plan.words.resource(&operation.system, collection, &id, labels.iter().map(String::as_str)))
+    let names = labels.iter().map(String::as_str);
+    let known = plan.words.resource(&operation.system, collection, &id, names);
+    Ok((known, Some(collection), id, labels))
 }
 
 /// One way to write an id: without a leading slash, empty or dot segments and control characters, so that no other
@@ -127,8 +154,9 @@ fn distinct<'a>(
     plan: &'a Plan,
     rule: &'a DestinationRule,
     arguments: &Arguments,
+    literals: Option<Literals<'_>>,
     request: &Request<'_>,
-) -> Result<Destinations<'a>, Refusal> {
+) -> Result<(Destinations<'a>, bool), Refusal> {
     let mut named: Vec<&str> = Vec::new();
     if rule.from.is_empty() {
         named.extend(request.destinations);
@@ -173,14 +201,17 @@ fn distinct<'a>(
             canonical: String::new(),
             host: String::new(),
         };
-        return Ok(Destinations::from_iter([nowhere]));
+        return Ok((Destinations::from_iter([nowhere]), false));
     }
     let mut distinct = Destinations::new();
+    let mut trusted = literals.is_some();
     for raw in named {
         let placed = plan
             .model()
             .classify_destination(rule.kind, raw)
             .map_err(|error| bad(format!("a destination: {error}")))?;
+        // All of them, also those that policies cannot tell apart.
+        trusted = trusted && literals.is_some_and(|known| known.hold(rule.kind, &placed.canonical));
         if distinct.iter().any(|known| known.class == placed.class && known.host == placed.host) {
             continue;
         }
@@ -197,5 +228,28 @@ fn distinct<'a>(
     distinct.sort_by(|a, b| {
         (clearance(a.class), a.class, &a.host).cmp(&(clearance(b.class), b.class, &b.host))
     });
-    Ok(distinct)
+    Ok((distinct, trusted))
+}
+
+/// What the user named: in the prompt of the task, or of the root above it.
+#[derive(Clone, Copy)]
+struct Literals<'a> {
+    task: &'a BTreeSet<String>,
+    root: &'a BTreeSet<String>,
+    key: &'a [u8; 32],
+}
+
+impl<'a> Literals<'a> {
+    /// None where nothing was named.
+    fn of(facts: &Facts<'a>) -> Option<Self> {
+        let view = facts.task?;
+        let (task, root) = (&view.task.literals, &view.root().literals);
+        let some = !task.is_empty() || !root.is_empty();
+        some.then_some(Self { task, root, key: facts.literal_key? })
+    }
+
+    fn hold(&self, kind: DestinationKind, canonical: &str) -> bool {
+        let literal = literal(kind, canonical, self.key);
+        self.task.contains(&literal) || self.root.contains(&literal)
+    }
 }

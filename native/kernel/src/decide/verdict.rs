@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use smallvec::SmallVec;
 
 use super::Unmet;
+use super::located::Bounds;
 use crate::decision::{Decision, Judged, Outcome, PolicyEffect, ReasonCode, Verdict};
 use crate::evaluate::Known;
 use crate::model::{Location, Operation};
@@ -13,6 +14,7 @@ use crate::policy::Placed;
 
 /// What fired and what failed, over all principals.
 pub(super) struct Tally<'a> {
+    chain: &'a [Known],
     /// Whether a permit fired, by principal.
     permitted: SmallVec<[bool; 8]>,
     permits: Vec<&'a Placed>,
@@ -25,9 +27,10 @@ pub(super) struct Tally<'a> {
 }
 
 impl<'a> Tally<'a> {
-    pub(super) fn new(principals: usize) -> Self {
+    pub(super) fn new(chain: &'a [Known]) -> Self {
         Self {
-            permitted: std::iter::repeat_n(false, principals).collect(),
+            chain,
+            permitted: std::iter::repeat_n(false, chain.len()).collect(),
             permits: Vec::new(),
             forbids: Vec::new(),
             stepups: Vec::new(),
@@ -67,12 +70,12 @@ impl<'a> Tally<'a> {
         self,
         plan: &Plan,
         operation: &Operation,
-        chain: &[Known],
         unmet: &Unmet,
+        bounds: &Bounds<'_>,
         supported: &[&str],
         decision: &mut Decision,
     ) {
-        let caller = chain.len().saturating_sub(1);
+        let caller = self.chain.len().saturating_sub(1);
         let mut denials: SmallVec<[ReasonCode; 4]> = SmallVec::new();
         if !self.failed.is_empty() {
             denials.push(ReasonCode::PolicyError);
@@ -80,6 +83,7 @@ impl<'a> Tally<'a> {
         if !self.forbids.is_empty() {
             denials.push(ReasonCode::Forbidden);
         }
+        denials.extend(bounds.refused.as_ref().map(|(reason, _)| *reason));
         for (index, permitted) in self.permitted.iter().enumerate() {
             if !permitted {
                 let caller = index == caller;
@@ -99,7 +103,10 @@ impl<'a> Tally<'a> {
                 ReasonCode::Forbidden => self.forbids.clone(),
                 _ => Vec::new(),
             };
-            decision.message = self.why(reason, chain, unmet);
+            decision.message = match &bounds.refused {
+                Some((of_task, why)) if *of_task == reason => why.clone(),
+                _ => self.why(reason, unmet),
+            };
             return answer(plan, operation, Outcome::Deny, reason, &determining, decision);
         }
         let obligations: BTreeSet<&str> = self
@@ -134,7 +141,7 @@ impl<'a> Tally<'a> {
         answer(plan, operation, Outcome::Permit, ReasonCode::Permitted, &self.permits, decision);
     }
 
-    fn why(&self, reason: ReasonCode, chain: &[Known], unmet: &Unmet) -> String {
+    fn why(&self, reason: ReasonCode, unmet: &Unmet) -> String {
         match reason {
             ReasonCode::PolicyError => {
                 self.failed.first().map_or_else(String::new, |(placed, how)| {
@@ -160,7 +167,7 @@ impl<'a> Tally<'a> {
             }
             _ => {
                 let without =
-                    chain.iter().zip(&self.permitted).filter(|(_, permitted)| !**permitted);
+                    self.chain.iter().zip(&self.permitted).filter(|(_, permitted)| !**permitted);
                 let names: Vec<String> = without.map(|(known, _)| known.uid()).collect();
                 format!("no permit fired for {}", names.join(", "))
             }

@@ -24,6 +24,7 @@ use smol_str::SmolStr;
 use crate::arguments;
 use crate::decision::{PolicyEffect, Principal, Subject, Verdict};
 use crate::schema::{Key, Keys};
+use crate::task::{SubjectProof, TaskKind};
 
 use syntax::Asks;
 
@@ -227,10 +228,11 @@ pub(crate) struct Words {
     kinds: BTreeMap<String, Arc<EntityUID>>,
     classes: BTreeMap<String, Value>,
     methods: BTreeMap<String, Value>,
+    task_kinds: BTreeMap<String, Value>,
+    templates: BTreeMap<String, Value>,
     /// The task of a request without one.
     no_task: Value,
-    /// Subject proof of a chain with a verified subject, and of one without.
-    proofs: (Value, Value),
+    proofs: BTreeMap<String, Value>,
     none: SlotEnv,
     epoch: Value,
     duration: Name,
@@ -250,6 +252,7 @@ struct Types {
     label: EntityType,
     system: EntityType,
     collection: EntityType,
+    template: EntityType,
 }
 
 fn uid(kind: &EntityType, id: &str) -> EntityUID {
@@ -264,17 +267,31 @@ pub(crate) struct ContextFacts<'a> {
     pub(crate) depth: i64,
     pub(crate) chain: &'a [Known],
     pub(crate) subject: bool,
+    pub(crate) task: Option<TaskFacts<'a>>,
+    /// How it was proved on whose behalf the caller acts.
+    pub(crate) subject_proof: SubjectProof,
     pub(crate) enforcer: &'a str,
     pub(crate) confidence: i64,
     pub(crate) class: &'a str,
     pub(crate) host: &'a str,
     pub(crate) destination: bool,
+    pub(crate) trusted: bool,
     pub(crate) method: &'static str,
     pub(crate) bound: bool,
     pub(crate) age: i64,
     pub(crate) acr: &'a str,
     pub(crate) satisfied: &'a [String],
     pub(crate) time: i64,
+}
+
+/// What policies may read of a task.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TaskFacts<'a> {
+    pub(crate) kind: TaskKind,
+    pub(crate) template: &'a str,
+    pub(crate) purpose: &'a str,
+    pub(crate) depth: i64,
+    pub(crate) age: i64,
 }
 
 /// Something that the evaluator's own vocabulary lacks; no bundle or request leads there.
@@ -295,7 +312,7 @@ impl Words {
             let members = names.members(text).into_iter().flatten();
             Ok(members.map(|member| (member.clone(), value(&kind, member))).collect())
         };
-        let (step_up, proof) = (kind("Kind")?, kind("SubjectProof")?);
+        let step_up = kind("Kind")?;
         let kinds = names.members("Kind").into_iter().flatten();
         Ok(Self {
             types: Types {
@@ -308,10 +325,13 @@ impl Words {
                 label: kind("Label")?,
                 system: kind("System")?,
                 collection: kind("Collection")?,
+                template: kind("Template")?,
             },
             kinds: kinds.map(|id| (id.clone(), Arc::new(uid(&step_up, id)))).collect(),
             classes: values("DestinationClass")?,
             methods: values("ProofMethod")?,
+            task_kinds: values("TaskKind")?,
+            templates: values("Template")?,
             no_task: record([
                 ("kind", value(&kind("TaskKind")?, "none")),
                 ("template", value(&kind("Template")?, "none")),
@@ -319,7 +339,7 @@ impl Words {
                 ("depth", long(0)),
                 ("age", long(0)),
             ]),
-            proofs: (value(&proof, "verified"), value(&proof, "self")),
+            proofs: values("SubjectProof")?,
             none: SlotEnv::new(),
             epoch: call(&name("datetime")?, &[text("1970-01-01")])?,
             duration: name("duration")?,
@@ -393,6 +413,15 @@ impl Words {
         }
     }
 
+    /// A template as resource, for the operation that starts its tasks.
+    pub(crate) fn template(&self, name: &str) -> Known {
+        Known {
+            uid: Arc::new(uid(&self.types.template, name)),
+            ancestors: SmallVec::new(),
+            attributes: Attributes::None,
+        }
+    }
+
     /// A resource of a collection.
     ///
     /// Args:
@@ -437,9 +466,17 @@ impl Words {
             let value = match key {
                 Key::Input => self.record_of(facts.input)?,
                 Key::Tier => long(facts.tier),
-                Key::Task => self.no_task.clone(),
-                Key::SubjectProof if facts.subject => self.proofs.0.clone(),
-                Key::SubjectProof => self.proofs.1.clone(),
+                Key::Task => match &facts.task {
+                    None => self.no_task.clone(),
+                    Some(task) => record([
+                        ("kind", known(&self.task_kinds, task.kind.as_str())?),
+                        ("template", known(&self.templates, task.template)?),
+                        ("purpose", text(task.purpose)),
+                        ("depth", long(task.depth)),
+                        ("age", long(task.age)),
+                    ]),
+                },
+                Key::SubjectProof => known(&self.proofs, facts.subject_proof.as_str())?,
                 Key::Chain => {
                     let agent = &self.types.agent;
                     let agents =
@@ -453,7 +490,9 @@ impl Words {
                 }
                 Key::Enforcer => text(facts.enforcer),
                 Key::Confidence => long(facts.confidence),
-                Key::Destination => self.destination(facts.class, facts.host, facts.destination)?,
+                Key::Destination => {
+                    self.destination(facts.class, facts.host, facts.destination, facts.trusted)?
+                }
                 Key::Proof => record([
                     ("method", known(&self.methods, facts.method)?),
                     ("bound", boolean(facts.bound)),
@@ -484,20 +523,27 @@ impl Words {
         context: &Context,
         class: &str,
         host: &str,
+        trusted: bool,
     ) -> Result<Context, Unready> {
         let Context::Value(map) = context else {
             return Err(Unready("the context is a residual".to_owned()));
         };
         let mut map = map.as_ref().clone();
         let key = SmolStr::new_static(Key::Destination.as_str());
-        map.insert(key, self.destination(class, host, true)?);
+        map.insert(key, self.destination(class, host, true, trusted)?);
         Ok(Context::Value(Arc::new(map)))
     }
 
-    fn destination(&self, class: &str, host: &str, present: bool) -> Result<Value, Unready> {
+    fn destination(
+        &self,
+        class: &str,
+        host: &str,
+        present: bool,
+        trusted: bool,
+    ) -> Result<Value, Unready> {
         Ok(record([
             ("class", known(&self.classes, class)?),
-            ("trusted", boolean(false)),
+            ("trusted", boolean(trusted)),
             ("host", text(host)),
             ("present", boolean(present)),
         ]))

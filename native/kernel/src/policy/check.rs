@@ -7,7 +7,7 @@ use crate::arguments::{ArgumentType, Member};
 use crate::diagnostic::{Diagnostics, unknown};
 use crate::evaluate::syntax::{ActionScope, Idle, Named, Path, Root};
 use crate::model::{Location, Model};
-use crate::schema::{BUILT_IN_KINDS, Key, Names, attributes, attributes_of_key};
+use crate::schema::{BUILT_IN_KINDS, Key, Names, START, attributes, attributes_of_key};
 
 /// Bytes of a resource id, as in a request.
 const MAX_RESOURCE: usize = 1024;
@@ -176,7 +176,11 @@ fn action(placed: &Placed, name: &Named, catalog: &Catalog<'_>, diagnostics: &mu
     if catalog.operations.contains_key(id) || catalog.groups.contains_key(id) {
         return;
     }
-    let (what, mend) = if id.contains(':') {
+    let (what, mend) = if id.starts_with(START) {
+        let starts = catalog.operations.keys().copied().filter(|id| id.starts_with(START));
+        let declared: BTreeSet<&str> = starts.collect();
+        unknown("template", id, declared.into_iter().map(|id| (id, None)))
+    } else if id.contains(':') {
         unknown("action group", id, catalog.groups.keys().map(|group| (*group, None)))
     } else {
         let mut declared: Vec<&str> = catalog.operations.keys().copied().collect();
@@ -442,6 +446,7 @@ fn places<'a>(kind: &str, model: &'a Model) -> HashMap<&'a str, &'a Location> {
         "DestinationClass" => {
             model.destinations.iter().map(|(name, d)| (name.as_str(), &d.at)).collect()
         }
+        "Template" => model.templates.iter().map(|(name, t)| (name.as_str(), &t.at)).collect(),
         _ => HashMap::new(),
     }
 }

@@ -11,7 +11,7 @@ use super::types::{
     TasksWord, TierEntry,
 };
 use super::yaml::{At, Entries, Many};
-use super::{classify, ids, mode};
+use super::{classify, ids, mode, template};
 use crate::destinations::speaks_of;
 use crate::diagnostic::{Diagnostics, clip, unknown};
 use crate::mcp::{self, Endpoint};
@@ -51,12 +51,16 @@ impl<'a> Build<'a> {
     }
 }
 
-/// Takes over `bundle.yaml`. Returns the systems of `show_reason`: whether they exist is known only later.
-pub(super) fn manifest(
-    said: Manifest,
-    model: &mut Model,
-    found: &mut Diagnostics,
-) -> Vec<(String, Location)> {
+/// What `bundle.yaml` names, and only the other files declare.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    /// Systems of `show_reason`.
+    shown: Vec<(String, Location)>,
+    tasks: template::Tasks,
+}
+
+/// Takes over `bundle.yaml`. Returns what is checked only once the other files are known.
+pub(super) fn manifest(said: Manifest, model: &mut Model, found: &mut Diagnostics) -> Pending {
     let file = "bundle.yaml";
     let mut build = Build::new(model, found);
     build.id(file, "bundle name", &said.name, ids::refuse);
@@ -68,34 +72,25 @@ pub(super) fn manifest(
         }
         None => build.model.digest.iter().take(6).map(|b| format!("{b:02x}")).collect(),
     };
-    match said.tasks {
-        Some(At { value: TasksWord::Optional, .. }) => {}
-        Some(At { value: TasksWord::Required, at }) => {
-            build.found.error(&at.within(file), "`tasks: required` is not in this version", TASKS);
-        }
-        None => {
-            let what = "`tasks` is missing, and its default `required` is not in this version";
-            build.found.error(&super::whole(file), what, TASKS);
-        }
-    }
+    let word = said.tasks.map(|word| word.value);
+    build.model.tasks.optional = word == Some(TasksWord::Optional);
     build.later(file, "sequence", said.sequence.as_ref());
-    build.later(file, "taskless_tier", said.taskless_tier.as_ref());
-    build.later(file, "implicit_tasks", said.implicit_tasks.as_ref());
     build.model.deny_as = match said.mcp.and_then(|mcp| mcp.deny_as) {
         None | Some(DenyWord::ToolResult) => DenyAs::ToolResult,
         Some(DenyWord::JsonrpcError) => DenyAs::JsonrpcError,
         Some(DenyWord::Http) => DenyAs::Http,
     };
-    said.show_reason.0.into_iter().map(|s| (s.value, s.at.within(file))).collect()
+    Pending {
+        shown: said.show_reason.0.into_iter().map(|s| (s.value, s.at.within(file))).collect(),
+        tasks: template::Tasks { taskless_tier: said.taskless_tier, implicit: said.implicit_tasks },
+    }
 }
-
-const TASKS: &str = "Say `tasks: optional`: then policy alone decides.";
 
 /// Takes over all other YAML files.
 pub(super) fn facts(
     files: Vec<(&str, Facts)>,
     catalogs: Vec<(&str, McpFile)>,
-    show_reason: Vec<(String, Location)>,
+    pending: Pending,
     model: &mut Model,
     found: &mut Diagnostics,
 ) {
@@ -104,7 +99,6 @@ pub(super) fn facts(
     let mut mode: Option<(&str, &At<ModeEntry>)> = None;
     for (file, facts) in &files {
         build.later(file, "directories", facts.directories.as_ref());
-        build.later(file, "templates", facts.templates.as_ref());
         build.later(file, "sequences", facts.sequences.as_ref());
         build.later(file, "budgets", facts.budgets.as_ref());
         build.later(file, "exceptions", facts.exceptions.as_ref());
@@ -139,17 +133,23 @@ pub(super) fn facts(
     }
     build.bounds();
     build.ties();
-    build.shown(show_reason);
+    build.shown(pending.shown);
     let mut rules = Vec::new();
     let mut routes = Vec::new();
+    let mut templates = Vec::new();
     for (file, facts) in files {
         rules.push((file, facts.classify));
         routes.push((file, facts.routes));
+        templates.push((file, facts.templates));
     }
     build.model.operations.sort_by(|a, b| a.id.cmp(&b.id));
     build.pin(pins);
     classify::apply(&mut build, &rules);
     build.worklist();
+    for (file, said) in &templates {
+        template::apply(&mut build, file, said);
+    }
+    template::tasks(&mut build, "bundle.yaml", &pending.tasks);
     build.routes(routes);
 }
 

@@ -393,7 +393,7 @@ impl Build<'_> {
     }
 
     /// Checks that a pointer names an argument of one of the types, or a list of them.
-    fn pointer(
+    pub(super) fn pointer(
         &mut self,
         file: &str,
         operation: &Operation,
@@ -493,7 +493,7 @@ pub(crate) fn deref<'a>(
     None
 }
 
-const fn effect(word: EffectWord) -> Effect {
+pub(super) const fn effect(word: EffectWord) -> Effect {
     match word {
         EffectWord::Read => Effect::Read,
         EffectWord::Write => Effect::Write,

@@ -6,6 +6,7 @@ pub mod fuzz;
 mod ids;
 mod mcp;
 mod mode;
+mod template;
 mod types;
 mod vars;
 mod yaml;
@@ -92,21 +93,21 @@ pub fn load(
             }
         }
     }
-    let mut show_reason = Vec::new();
+    let mut pending = build::Pending::default();
     match manifest {
-        Some(manifest) => show_reason = build::manifest(manifest, &mut model, &mut found),
+        Some(manifest) => pending = build::manifest(manifest, &mut model, &mut found),
         None if files.contains_key("bundle.yaml") => {}
         None => found.error(
             &whole("bundle.yaml"),
             "the bundle has no bundle.yaml",
-            "Add one that says `name: <name>` and `tasks: optional`.",
+            "Add one that says `name: <name>`.",
         ),
     }
     // What follows would only repeat the same faults: a file that could not be read declares nothing.
     if found.has_errors() {
         return Err(found);
     }
-    build::facts(facts, catalogs, show_reason, &mut model, &mut found);
+    build::facts(facts, catalogs, pending, &mut model, &mut found);
     if found.has_errors() {
         return Err(found);
     }

@@ -62,7 +62,7 @@ fn each_fault_of_a_key_has_its_message() {
             "labels: {a: {kind: trust, derive: {}}}",
             "x.yaml:1:35: `derive` is not in this version. Remove it.",
         ),
-        ("templates: {a: {}}", "x.yaml:1:12: `templates` is not in this version. Remove it."),
+        ("templates: {a: {}}", "x.yaml:1:16: `purpose` is missing. Add it."),
         (
             "directories: {}\nsequences: {}\nbudgets: {}\nexceptions: {}",
             "x.yaml:1:14: `directories` is not in this version. Remove it.\nx.yaml:2:12: `sequences` is not in this version. Remove it.\nx.yaml:3:10: `budgets` is not in this version. Remove it.\nx.yaml:4:13: `exceptions` is not in this version. Remove it.",
@@ -272,13 +272,16 @@ fn each_fault_of_a_file_has_its_message() {
         Err(message) => message,
     };
     for (text, message) in [
+        ("{name: a, tasks: required}", "loaded"),
+        ("{name: a}", "loaded"),
         (
-            "{name: a, tasks: required}",
-            "bundle.yaml:1:18: `tasks: required` is not in this version. Say `tasks: optional`: then policy alone decides.",
+            "{name: a, tasks: requierd}",
+            "bundle.yaml:1:18: unknown value `requierd`; known: optional, required. Did you mean `required`?",
         ),
+        ("{name: a, taskless_tier: low}", "loaded"),
         (
-            "{name: a}",
-            "bundle.yaml: `tasks` is missing, and its default `required` is not in this version. Say `tasks: optional`: then policy alone decides.",
+            "{name: a, tasks: optional, taskless_tier: low}",
+            "bundle.yaml:1:43: `taskless_tier` says nothing beside `tasks: optional`. Remove one of the two.",
         ),
         ("{tasks: optional}", "bundle.yaml:1:1: `name` is missing. Add it."),
         (
@@ -291,7 +294,11 @@ fn each_fault_of_a_file_has_its_message() {
         ),
         (
             "{name: a, tasks: optional, implicit_tasks: {}}",
-            "bundle.yaml:1:44: `implicit_tasks` is not in this version. Remove it.",
+            "bundle.yaml:1:44: `template` is missing. Add it.",
+        ),
+        (
+            "{name: a, implicit_tasks: {template: read}}",
+            "bundle.yaml:1:38: unknown template `read`. No template is declared.",
         ),
         (
             "{name: a, tasks: optional, show_reason: [cmr]}",
@@ -318,7 +325,11 @@ fn each_fault_of_a_file_has_its_message() {
         assert_eq!(Err(message.to_owned()), read(&[(path, "")]).map(|_| ()), "{path}");
     }
     let none = load(&BTreeMap::new(), &BTreeMap::new()).map_err(|e| e.to_string()).map(|_| ());
-    assert_eq!(Err("bundle.yaml: the bundle has no bundle.yaml. Add one that says `name: <name>` and `tasks: optional`.".to_owned()), none);
+    assert_eq!(
+        Err("bundle.yaml: the bundle has no bundle.yaml. Add one that says `name: <name>`."
+            .to_owned()),
+        none
+    );
     let cedar = read(&[("policies/a.cedar", "// ok\n  ${nope}")]).map(|_| ());
     assert_eq!(Err("policies/a.cedar:2:3: unknown variable `nope`; declared: domain. Variables are set under `vars` in the configuration.".to_owned()), cedar);
 }

@@ -19,10 +19,10 @@ pub(crate) struct Manifest {
     pub(crate) sequence: Option<At<Later>>,
     /// Whether every operation needs a task; default `required`.
     pub(crate) tasks: Option<At<TasksWord>>,
-    /// Not in this version.
-    pub(crate) taskless_tier: Option<At<Later>>,
-    /// Not in this version.
-    pub(crate) implicit_tasks: Option<At<Later>>,
+    /// Operations that read, count nothing and are at most of this tier need no task; default: none.
+    pub(crate) taskless_tier: Option<At<TierWord>>,
+    /// What an agent gets that comes without a task; default: nothing.
+    pub(crate) implicit_tasks: Option<At<ImplicitEntry>>,
     /// How calls at MCP endpoints are refused.
     pub(crate) mcp: Option<McpEntry>,
     /// Systems whose denials may show a policy's `@reason` to the agent.
@@ -56,8 +56,18 @@ pub(crate) enum DenyWord {
 pub(crate) enum TasksWord {
     /// Without a task, policy alone decides.
     Optional,
-    /// Not in this version.
+    /// Without a task, only operations within `taskless_tier` are permitted.
     Required,
+}
+
+/// What an agent gets that comes without a task.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ImplicitEntry {
+    /// A template without parameters.
+    pub(crate) template: At<String>,
+    /// No operation above this tier; default `low`.
+    pub(crate) tier_cap: Option<At<TierWord>>,
 }
 
 /// Any other YAML file of a bundle: facts. A key may stand in several files.
@@ -90,8 +100,9 @@ pub(crate) struct Facts {
     /// Labels, by name.
     #[serde(default)]
     pub(crate) labels: Entries<LabelEntry>,
-    /// Not in this version.
-    pub(crate) templates: Option<At<Later>>,
+    /// What tasks are made from, by name.
+    #[serde(default)]
+    pub(crate) templates: Entries<TemplateEntry>,
     /// What a tier requires beyond policy.
     #[serde(default)]
     pub(crate) tiers: Entries<TierEntry>,
@@ -390,6 +401,89 @@ pub(crate) enum LabelWord {
     Confidentiality,
     /// How far the data may be believed.
     Trust,
+}
+
+/// What tasks are made from.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TemplateEntry {
+    /// What its tasks are for, in one line.
+    pub(crate) purpose: At<String>,
+    /// What a starter must say, by name: its type. `{name}` stands for it in `ids`, `path_prefix`, `one_of` and
+    /// `prefix`.
+    #[serde(default)]
+    pub(crate) params: Entries<ParamWord>,
+    /// How long a task lives at the longest: `30m`, at most `24h`.
+    pub(crate) deadline: At<String>,
+    /// How long a task may lie idle: `10m`; default: as long as it lives.
+    pub(crate) idle_timeout: Option<At<String>>,
+    /// How deep tasks below a root may be, at most 6; default 0: a task may not be delegated.
+    pub(crate) max_depth: Option<At<u32>>,
+    /// No operation above this tier; default `standard`.
+    pub(crate) tier_cap: Option<At<TierWord>>,
+    /// Roles of agents that may start a root task of it; subjects may without a role.
+    #[serde(default)]
+    pub(crate) starters: Many<At<String>>,
+    /// What a task may do.
+    pub(crate) scope: Vec<At<ScopeSaid>>,
+}
+
+/// The type of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub(crate) enum ParamWord {
+    /// A text.
+    String,
+    /// A whole number.
+    Long,
+    /// True or false.
+    Bool,
+}
+
+/// Something that a task may do: `operation`, `operations` or `system` says what.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScopeSaid {
+    /// An operation.
+    pub(crate) operation: Option<At<String>>,
+    /// Operations.
+    pub(crate) operations: Option<At<Vec<At<String>>>>,
+    /// All operations of a system that somebody has reviewed.
+    pub(crate) system: Option<At<String>>,
+    /// Of a system only operations that have no other effects.
+    pub(crate) effects: Option<At<Vec<At<EffectWord>>>>,
+    /// On which resources; default: any.
+    pub(crate) resources: Option<At<SelectorSaid>>,
+    /// Limits on arguments, by JSON pointer.
+    #[serde(default)]
+    pub(crate) arguments: Entries<At<LimitSaid>>,
+    /// How often; default: without limit.
+    pub(crate) uses: Option<At<u32>>,
+}
+
+/// Resources for which all of this holds.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SelectorSaid {
+    /// Any of these collections.
+    pub(crate) collections: Option<Many<At<String>>>,
+    /// Any of these ids; `{name}` stands for a parameter.
+    pub(crate) ids: Option<Many<At<String>>>,
+    /// Ids that begin with these whole segments; `{name}` stands for a parameter.
+    pub(crate) path_prefix: Option<At<String>>,
+    /// No labels but these.
+    pub(crate) label_ceiling: Option<Many<At<String>>>,
+}
+
+/// A limit on one argument; one that is absent is beyond it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LimitSaid {
+    /// One of these; `{name}` stands for a parameter. Numbers and booleans are written as texts.
+    OneOf(Many<At<String>>),
+    /// A whole number from the first to the second.
+    Range(Vec<i64>),
+    /// A text that begins so; `{name}` stands for a parameter.
+    Prefix(At<String>),
 }
 
 /// What a tier requires beyond policy.

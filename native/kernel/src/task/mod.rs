@@ -1,13 +1,74 @@
 //! Tasks: units of delegated work, made from templates. A task gives authority while it is live, and only to the agent
 //! that it was given to.
 //!
-//! Tasks form a tree, which shares one session. What stands here is stored: fields are added with a default, never
-//! renamed, and members that a node does not know are kept.
+//! Tasks form a tree, which shares one session. What stands in `record` is stored: fields are added with a default,
+//! never renamed, and members that a node does not know are kept.
 
+mod literals;
 mod record;
+mod scope;
+mod start;
 
+use std::sync::Arc;
+
+pub use literals::{MAX_LITERALS, literals};
 pub use record::{
     AgentName, Idempotency, Limit, Literal, Param, Record, RecordKey, RecordKind, Reservation,
     Revocation, RevocationTarget, Revocations, ScopeEntry, Selector, Session, Subject,
     SubjectProof, Task, TaskKind, TaskStatus,
 };
+pub use scope::Dimension;
+pub use start::{Child, Refused, Root, delegate, extend, start};
+
+pub(crate) use literals::literal;
+pub(crate) use scope::{Acts, Miss};
+
+/// How deep tasks below a root may be: with a subject, the chain is then as long as a chain may be.
+pub const MAX_DEPTH: u32 = 6;
+/// Entries of one scope.
+pub const MAX_SCOPE: usize = 1_000;
+/// Values in one set of a scope.
+pub const MAX_TEXTS: usize = 1_000;
+/// Bytes of one value in a scope, or of a parameter.
+pub const MAX_TEXT: usize = 1_024;
+/// The template of a request without a task, in policies.
+pub const NO_TEMPLATE: &str = "none";
+
+/// A task, and all above it.
+#[derive(Clone, Copy, Debug)]
+pub struct TaskView<'a> {
+    /// The task.
+    pub task: &'a Task,
+    /// The tasks above it, the root first; empty for a root.
+    pub ancestors: &'a [Arc<Task>],
+}
+
+impl<'a> TaskView<'a> {
+    /// All tasks from the root to the task itself.
+    pub fn path(self) -> impl Iterator<Item = &'a Task> {
+        self.ancestors.iter().map(AsRef::as_ref).chain([self.task])
+    }
+
+    /// The root of the tree.
+    #[must_use]
+    pub fn root(self) -> &'a Task {
+        self.ancestors.first().map_or(self.task, AsRef::as_ref)
+    }
+}
+
+/// What is wrong with a resource id, or a prefix of ids, in a scope.
+pub(crate) fn refuse_id(id: &str) -> Option<&'static str> {
+    let plain = |segment: &str| !matches!(segment, "" | "." | "..");
+    if !id.split('/').all(plain) {
+        return Some("an id has no leading or last slash, and no empty or dot segments");
+    }
+    refuse_text(id)
+}
+
+/// What is wrong with a value in a scope.
+pub(crate) fn refuse_text(text: &str) -> Option<&'static str> {
+    if text.is_empty() || text.len() > MAX_TEXT {
+        return Some("it is empty, or longer than 1,024 bytes");
+    }
+    text.contains(char::is_control).then_some("it holds control characters")
+}

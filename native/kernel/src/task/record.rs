@@ -134,7 +134,7 @@ pub struct Task {
     /// Parameters of the template.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub params: BTreeMap<String, Param>,
-    /// What it may do, within what the tasks above it may.
+    /// What it may do, within what the tasks above it may; sorted by operation.
     pub scope: Vec<ScopeEntry>,
     /// How often each entry of `scope` was used, in its order, by the task and all below it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -195,6 +195,25 @@ impl Task {
         let idle = self.idle_timeout_ms.map(|most| self.last_used.0.saturating_add(most));
         let due = idle.map_or(self.deadline.0, |idle| idle.min(self.deadline.0));
         (self.status == TaskStatus::Active).then_some(due)
+    }
+
+    /// Whether a principal is the agent that it was given to.
+    pub(crate) fn is_assignee(&self, principal: &Principal) -> bool {
+        matches!(principal, Principal::Agent { spiffe_id, .. } if *spiffe_id == self.assignee())
+    }
+
+    /// Whether a chain is the task's own: its subject, then its agents.
+    pub(crate) fn is_chain(&self, chain: &[Principal]) -> bool {
+        let (agents, subject) = match (&self.subject, chain.split_first()) {
+            (None, _) => (chain, true),
+            (Some(subject), Some((first, agents))) => (agents, subject.is(first)),
+            (Some(_), None) => return false,
+        };
+        let same = |(agent, principal): (&AgentName, &Principal)| match principal {
+            Principal::Agent { spiffe_id, .. } => agent.spiffe_id == *spiffe_id,
+            Principal::User(_) | Principal::Service(_) => false,
+        };
+        subject && agents.len() == self.agents.len() && self.agents.iter().zip(agents).all(same)
     }
 
     /// Subject first, then every agent down to its assignee.
@@ -283,6 +302,23 @@ pub struct AgentName {
     pub trust_domain: String,
 }
 
+impl AgentName {
+    /// The agent of a SPIFFE id.
+    ///
+    /// # Errors
+    /// What is wrong with the id.
+    pub fn parse(spiffe_id: &str) -> Result<Self, &'static str> {
+        if let Some(why) = crate::members::pattern_defect(spiffe_id) {
+            return Err(why);
+        }
+        if spiffe_id.contains('*') {
+            return Err("it is a pattern, not the id of one agent");
+        }
+        let domain = crate::members::segments(spiffe_id).next().unwrap_or_default();
+        Ok(Self { spiffe_id: spiffe_id.to_owned(), trust_domain: domain.to_owned() })
+    }
+}
+
 /// A subject as it was verified when the task was started.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Subject {
@@ -302,6 +338,15 @@ pub struct Subject {
 }
 
 impl Subject {
+    fn is(&self, principal: &Principal) -> bool {
+        let (is_service, subject) = match principal {
+            Principal::User(subject) => (false, subject),
+            Principal::Service(subject) => (true, subject),
+            Principal::Agent { .. } => return false,
+        };
+        is_service == self.is_service && subject.issuer == self.issuer && subject.sub == self.sub
+    }
+
     /// As policies know it.
     #[must_use]
     pub fn principal(&self) -> Principal {

@@ -53,6 +53,7 @@ pub(crate) fn operation(
 pub(crate) fn model(policies: &str) -> Model {
     let mut model =
         Model { name: "support".to_owned(), revision: "1".to_owned(), ..Model::default() };
+    model.tasks.optional = true;
     model.policies =
         vec![PolicyFile { file: "policies/support.cedar".to_owned(), text: policies.to_owned() }];
     for system in ["crm", "mail"] {
@@ -226,6 +227,9 @@ pub(crate) fn facts(chain: &[Principal]) -> Facts<'_> {
         chain,
         proof: Proof { method: ProofMethod::JwtSvid, bound: false, age: Some(60), acr: "" },
         confidence: 0,
+        task: None,
+        subject_proof: None,
+        literal_key: None,
     }
 }
 

@@ -11,4 +11,5 @@ mod property;
 mod refusals;
 mod reload;
 mod split;
+mod tasks;
 mod traps;

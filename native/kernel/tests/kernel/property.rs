@@ -455,6 +455,9 @@ fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
                     acr: if ask.strong { "strong" } else { "" },
                 },
                 confidence: 0,
+                task: None,
+                subject_proof: None,
+                literal_key: None,
             };
             let request = Request {
                 operation,

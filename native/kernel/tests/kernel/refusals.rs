@@ -99,7 +99,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     (
         "@id(\"a\") forbid(principal, action == Action::\"crm.serch\", resource);",
         &[
-            "1:38: unknown operation `crm.serch`; declared: crm.search, authz.explain, authz.probe, authz.reload, authz.status and 6 more. Did you mean `crm.search`?",
+            "1:38: unknown operation `crm.serch`; declared: crm.search, authz.explain, authz.probe, authz.reload, authz.revoke and 10 more. Did you mean `crm.search`?",
         ],
     ),
     (

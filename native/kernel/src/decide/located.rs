@@ -1,0 +1,131 @@
+//! The task of a request: whether it needs one, whether the one that it has may be used, and what that allows.
+
+use smallvec::SmallVec;
+
+use super::Refusal;
+use super::resolve::Resolved;
+use crate::decision::{Facts, ReasonCode, Time};
+use crate::evaluate::TaskFacts;
+use crate::mcp;
+use crate::model::{Operation, Tier};
+use crate::plan::Plan;
+use crate::schema::OWN_SYSTEM;
+use crate::task::{Acts, Dimension, Miss, SubjectProof, Task, TaskStatus, TaskView};
+
+/// Refuses a request without a task where it needs one, and one whose task cannot be used.
+pub(super) fn locate(
+    plan: &Plan,
+    facts: &Facts<'_>,
+    operation: &Operation,
+    now: Time,
+) -> Result<(), Refusal> {
+    // Tasks bound what agents do elsewhere, not what they ask of this server.
+    if operation.system == OWN_SYSTEM {
+        return Ok(());
+    }
+    let Some(view) = facts.task else { return without(plan, operation) };
+    let refuse = |reason, what: &str| Err(Refusal::new(reason, what));
+    let names = view.ancestors.iter().map(|task| task.id.as_str());
+    if !names.eq(view.task.ancestors.iter().map(String::as_str)) {
+        return refuse(ReasonCode::Unavailable, "the tasks above the task are not at hand");
+    }
+    if view.path().any(|task| task.status_at(now) != TaskStatus::Active) {
+        return refuse(ReasonCode::TaskEnded, "the task, or one above it, has ended");
+    }
+    if !facts.chain.last().is_some_and(|caller| view.task.is_assignee(caller)) {
+        return refuse(ReasonCode::NotAssignee, "the task was given to another agent");
+    }
+    if !view.task.is_chain(facts.chain) {
+        return refuse(ReasonCode::TaskConflict, "the chain is not that of the task");
+    }
+    if view.path().any(|task| plan.template(&task.template).is_none()) {
+        let what = format!("{}: the bundle no longer has it", Dimension::Template);
+        return refuse(ReasonCode::OutOfScope, &what);
+    }
+    Ok(())
+}
+
+fn without(plan: &Plan, operation: &Operation) -> Result<(), Refusal> {
+    let rule = &plan.model().tasks;
+    let is_within = |tier: Tier| operation.tier <= tier && plan.is_stateless(&operation.id, None);
+    if rule.optional || rule.taskless_tier.is_some_and(is_within) {
+        return Ok(());
+    }
+    Err(Refusal::new(ReasonCode::NoTask, format!("`{}` needs a task", operation.id)))
+}
+
+/// What policies may read of the task.
+pub(super) fn facts_of(view: TaskView<'_>, now: Time) -> TaskFacts<'_> {
+    let task = view.task;
+    TaskFacts {
+        kind: task.kind,
+        template: &task.template,
+        purpose: &task.purpose,
+        depth: i64::from(task.depth()),
+        age: now.0.saturating_sub(task.started_at.0).max(0).div_euclid(1_000),
+    }
+}
+
+/// How it was proved on whose behalf the caller acts.
+pub(super) fn subject_proof(facts: &Facts<'_>, subject: bool) -> SubjectProof {
+    let by_chain = if subject { SubjectProof::Verified } else { SubjectProof::Itself };
+    facts.task.map(|view| view.task.subject_proof).or(facts.subject_proof).unwrap_or(by_chain)
+}
+
+/// What the task allows.
+#[derive(Debug, Default)]
+pub(super) struct Bounds<'a> {
+    /// Why the request is beyond it.
+    pub(super) refused: Option<(ReasonCode, String)>,
+    /// Entries that it counts on.
+    counted: SmallVec<[(&'a str, u32); 4]>,
+}
+
+impl Bounds<'_> {
+    pub(super) fn charges(&self) -> Vec<(String, u32)> {
+        self.counted.iter().map(|(task, entry)| ((*task).to_owned(), *entry)).collect()
+    }
+}
+
+/// Holds the request against the scope, the uses and the tier of the task and of all above it.
+pub(super) fn bounds<'a>(
+    plan: &Plan,
+    facts: &Facts<'a>,
+    operation: &Operation,
+    resolved: &Resolved<'_>,
+) -> Bounds<'a> {
+    let mut bounds = Bounds::default();
+    let Some(view) = facts.task.filter(|_| operation.system != OWN_SYSTEM) else { return bounds };
+    let greets = operation.name == mcp::OWN && plan.model().is_built_in(operation);
+    let acts = Acts {
+        operation: &operation.id,
+        greets: greets.then_some(operation.system.as_str()),
+        collection: resolved.collection,
+        id: &resolved.id,
+        labels: &resolved.labels,
+        arguments: resolved.arguments.json(),
+    };
+    let mut refuse = |reason: ReasonCode, task: &Task, what: String| {
+        let known = bounds.refused.as_ref().map(|(known, _)| *known);
+        if known.is_none_or(|known| reason < known) {
+            let whose = if task.id == view.task.id { "the task" } else { "a task above it" };
+            bounds.refused = Some((reason, format!("{what}: beyond what {whose} allows")));
+        }
+    };
+    for task in view.path() {
+        if operation.tier > task.tier_cap {
+            refuse(ReasonCode::OutOfScope, task, Dimension::TierCap.to_string());
+        }
+        match task.fit(&acts) {
+            Ok(None) => {}
+            Ok(Some(entry)) => bounds.counted.push((&task.id, entry)),
+            Err(Miss::Beyond(dimension)) => {
+                refuse(ReasonCode::OutOfScope, task, dimension.to_string());
+            }
+            Err(Miss::Exhausted) => {
+                refuse(ReasonCode::UsesExhausted, task, Dimension::Uses.to_string());
+            }
+        }
+    }
+    bounds
+}

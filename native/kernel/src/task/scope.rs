@@ -1,0 +1,268 @@
+//! What a task may do: whether a request is within it, and whether one scope is within another.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::record::{Limit, ScopeEntry, Selector, Task};
+use crate::json::Value as Json;
+
+/// The side of a scope on which something is beyond it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dimension<'a> {
+    /// The operation itself.
+    Operation,
+    /// Collections of resources.
+    Collections,
+    /// Ids of resources.
+    Ids,
+    /// The prefix of ids.
+    PathPrefix,
+    /// Labels of resources.
+    LabelCeiling,
+    /// An argument, by its pointer.
+    Argument(&'a str),
+    /// How often.
+    Uses,
+    /// When it ends.
+    Deadline,
+    /// The highest tier.
+    TierCap,
+    /// The template, which the bundle no longer has.
+    Template,
+}
+
+impl fmt::Display for Dimension<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Operation => "operation",
+            Self::Collections => "collections",
+            Self::Ids => "ids",
+            Self::PathPrefix => "path_prefix",
+            Self::LabelCeiling => "label_ceiling",
+            Self::Argument(pointer) => return write!(f, "argument {pointer}"),
+            Self::Uses => "uses",
+            Self::Deadline => "deadline",
+            Self::TierCap => "tier_cap",
+            Self::Template => "template",
+        })
+    }
+}
+
+/// What a request does, as scopes see it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Acts<'a> {
+    pub(crate) operation: &'a str,
+    /// Where it only speaks the protocol of a system: the system. Whoever may call anything of it may.
+    pub(crate) greets: Option<&'a str>,
+    /// None: it acts on the system itself.
+    pub(crate) collection: Option<&'a str>,
+    /// Empty: the collection as a whole.
+    pub(crate) id: &'a str,
+    pub(crate) labels: &'a [String],
+    pub(crate) arguments: &'a Json,
+}
+
+/// Why a request is not within a task's scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Miss<'a> {
+    /// No entry fits.
+    Beyond(Dimension<'a>),
+    /// One fits, and has been used as often as it may.
+    Exhausted,
+}
+
+impl Task {
+    /// Entries of an operation, and the position of the first.
+    ///
+    /// INVARIANT (sorted): a scope is sorted by operation. Where it is not, entries are missed, which denies.
+    pub(crate) fn entries(&self, operation: &str) -> (usize, &[ScopeEntry]) {
+        let first = self.scope.partition_point(|entry| entry.operation.as_str() < operation);
+        let rest = self.scope.get(first..).unwrap_or_default();
+        let count = rest.iter().take_while(|entry| entry.operation == operation).count();
+        (first, rest.get(..count).unwrap_or_default())
+    }
+
+    /// Whether a request is within the scope: the entry that it counts on, or none where it is not counted.
+    pub(crate) fn fit<'a>(&'a self, acts: &Acts<'_>) -> Result<Option<u32>, Miss<'a>> {
+        let (first, entries) = self.entries(acts.operation);
+        let mut beyond = None;
+        let mut counted = None;
+        let mut exhausted = false;
+        for (index, entry) in entries.iter().enumerate() {
+            if let Err(dimension) = within(entry, acts) {
+                beyond = beyond.or(Some(dimension));
+                continue;
+            }
+            let Some(most) = entry.uses else { return Ok(None) };
+            let position = first.saturating_add(index);
+            if self.uses.get(position).copied().unwrap_or(0) < u64::from(most) {
+                counted = counted.or(u32::try_from(position).ok());
+            } else {
+                exhausted = true;
+            }
+        }
+        match (counted, exhausted, beyond) {
+            (Some(position), ..) => Ok(Some(position)),
+            (None, true, _) => Err(Miss::Exhausted),
+            (None, false, Some(dimension)) => Err(Miss::Beyond(dimension)),
+            (None, false, None) if acts.greets.is_some_and(|system| self.calls(system)) => Ok(None),
+            (None, false, None) => Err(Miss::Beyond(Dimension::Operation)),
+        }
+    }
+
+    /// Whether anything of a system is in the scope.
+    fn calls(&self, system: &str) -> bool {
+        let of = |entry: &ScopeEntry| {
+            entry.operation.strip_prefix(system).is_some_and(|rest| rest.starts_with('.'))
+        };
+        self.scope.iter().any(of)
+    }
+
+    /// Counts what a permit was charged on this task; other tasks' charges are passed over.
+    pub fn charge(&mut self, charged: &[(String, u32)]) {
+        self.count(charged, |uses| uses.saturating_add(1));
+    }
+
+    /// Takes back what [`Task::charge`] counted.
+    pub fn release(&mut self, charged: &[(String, u32)]) {
+        self.count(charged, |uses| uses.saturating_sub(1));
+    }
+
+    fn count(&mut self, charged: &[(String, u32)], change: fn(u64) -> u64) {
+        for (_, entry) in charged.iter().filter(|(task, _)| *task == self.id) {
+            let Ok(index) = usize::try_from(*entry) else { continue };
+            if index >= self.scope.len() {
+                continue;
+            }
+            if self.uses.len() < self.scope.len() {
+                self.uses.resize(self.scope.len(), 0);
+            }
+            if let Some(uses) = self.uses.get_mut(index) {
+                *uses = change(*uses);
+            }
+        }
+    }
+}
+
+/// Whether a request is within one entry of its operation.
+fn within<'a>(entry: &'a ScopeEntry, acts: &Acts<'_>) -> Result<(), Dimension<'a>> {
+    let Selector { collections, ids, path_prefix, label_ceiling } = &entry.resources;
+    let test = |holds: bool, dimension| if holds { Ok(()) } else { Err(dimension) };
+    if let Some(all) = collections {
+        test(acts.collection.is_some_and(|one| all.contains(one)), Dimension::Collections)?;
+    }
+    if let Some(all) = ids {
+        test(!acts.id.is_empty() && all.contains(acts.id), Dimension::Ids)?;
+    }
+    if let Some(prefix) = path_prefix {
+        test(is_under(prefix, acts.id), Dimension::PathPrefix)?;
+    }
+    if let Some(all) = label_ceiling {
+        let bounded = acts.labels.iter().all(|label| all.contains(label));
+        test(acts.collection.is_some() && bounded, Dimension::LabelCeiling)?;
+    }
+    for (pointer, limit) in &entry.arguments {
+        let value = acts.arguments.pointer(pointer);
+        test(value.is_some_and(|value| allows(limit, value)), Dimension::Argument(pointer))?;
+    }
+    Ok(())
+}
+
+/// Whether an id begins with whole segments; the collection as a whole begins with none.
+fn is_under(prefix: &str, id: &str) -> bool {
+    id.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether a limit allows a value; of a list all of at least one.
+fn allows(limit: &Limit, value: &Json) -> bool {
+    match value {
+        Json::Array(items) => !items.is_empty() && items.iter().all(|item| allows_one(limit, item)),
+        value => allows_one(limit, value),
+    }
+}
+
+fn allows_one(limit: &Limit, value: &Json) -> bool {
+    match (limit, value) {
+        (Limit::OneOf(all), value) => {
+            text_of(value).is_some_and(|text| all.contains(text.as_ref()))
+        }
+        (Limit::Range(least, most), Json::Integer(number)) => (least..=most).contains(&number),
+        (Limit::Prefix(prefix), Json::String(text)) => text.starts_with(prefix.as_str()),
+        (Limit::Range(..) | Limit::Prefix(_), _) => false,
+    }
+}
+
+/// How a value is written in `one_of`.
+fn text_of(value: &Json) -> Option<Cow<'_, str>> {
+    match value {
+        Json::String(text) => Some(Cow::Borrowed(text)),
+        Json::Integer(number) => Some(Cow::Owned(number.to_string())),
+        Json::Bool(true) => Some(Cow::Borrowed("true")),
+        Json::Bool(false) => Some(Cow::Borrowed("false")),
+        _ => None,
+    }
+}
+
+/// Holds that an entry is within another of the same operation, field by field.
+///
+/// Args:
+/// * `collection`: what the operation acts on.
+///
+/// Errors: the first field in which it is wider. An entry that says no `uses` gets those of the wider one.
+pub(super) fn contained<'a>(
+    wide: &'a ScopeEntry,
+    narrow: &ScopeEntry,
+    collection: Option<&str>,
+) -> Result<(), Dimension<'a>> {
+    let test = |holds: bool, dimension| if holds { Ok(()) } else { Err(dimension) };
+    let subset = |wide: &BTreeSet<String>, narrow: &Option<BTreeSet<String>>| {
+        narrow.as_ref().is_some_and(|narrow| narrow.is_subset(wide))
+    };
+    let (outer, inner) = (&wide.resources, &narrow.resources);
+    if let Some(all) = &outer.collections {
+        // Without a choice of its own, an operation acts on one collection only.
+        let fixed = inner.collections.is_none() && collection.is_some_and(|one| all.contains(one));
+        test(fixed || subset(all, &inner.collections), Dimension::Collections)?;
+    }
+    if let Some(all) = &outer.ids {
+        test(subset(all, &inner.ids), Dimension::Ids)?;
+    }
+    if let Some(prefix) = &outer.path_prefix {
+        let by_prefix = inner.path_prefix.as_ref().is_some_and(|one| is_under(prefix, one));
+        let by_ids =
+            inner.ids.as_ref().is_some_and(|ids| ids.iter().all(|id| is_under(prefix, id)));
+        test(by_prefix || by_ids, Dimension::PathPrefix)?;
+    }
+    if let Some(all) = &outer.label_ceiling {
+        test(subset(all, &inner.label_ceiling), Dimension::LabelCeiling)?;
+    }
+    for (pointer, limit) in &wide.arguments {
+        let held = narrow.arguments.get(pointer).is_some_and(|narrow| is_limit(limit, narrow));
+        test(held, Dimension::Argument(pointer))?;
+    }
+    if let (Some(most), Some(uses)) = (wide.uses, narrow.uses) {
+        test(uses <= most, Dimension::Uses)?;
+    }
+    Ok(())
+}
+
+/// Whether all that `narrow` allows is allowed by `wide`.
+///
+/// A limit of one kind within one of another counts where each of its values is of the type that the wider one speaks
+/// of: a bundle gives `range` to whole numbers only, and `prefix` to texts.
+fn is_limit(wide: &Limit, narrow: &Limit) -> bool {
+    match (wide, narrow) {
+        (Limit::OneOf(wide), Limit::OneOf(narrow)) => narrow.is_subset(wide),
+        (Limit::Range(least, most), Limit::Range(from, to)) => least <= from && to <= most,
+        (Limit::Range(least, most), Limit::OneOf(all)) => all.iter().all(|text| {
+            let number = text.parse::<i64>().ok().filter(|number| number.to_string() == *text);
+            number.is_some_and(|number| (*least..=*most).contains(&number))
+        }),
+        (Limit::Prefix(wide), Limit::Prefix(narrow)) => narrow.starts_with(wide.as_str()),
+        (Limit::Prefix(wide), Limit::OneOf(all)) => {
+            all.iter().all(|text| text.starts_with(wide.as_str()))
+        }
+        (Limit::OneOf(_) | Limit::Range(..) | Limit::Prefix(_), _) => false,
+    }
+}

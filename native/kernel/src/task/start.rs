@@ -1,0 +1,447 @@
+//! How tasks come to be: from a template, or below another task.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::literals::MAX_LITERALS;
+use super::record::{
+    AgentName, Limit, Literal, Param, ScopeEntry, Selector, Subject, SubjectProof, Task, TaskKind,
+    TaskStatus,
+};
+use super::scope::{Dimension, contained};
+use super::{MAX_SCOPE, MAX_TEXTS, refuse_id, refuse_text};
+use crate::decide::MAX_CHAIN;
+use crate::decision::{ReasonCode, Time};
+use crate::diagnostic::clip;
+use crate::model::{LimitRule, ParamType, ScopeRule, SelectorRule, Slot, Template, Tier};
+use crate::plan::Plan;
+
+/// Limits on arguments in one entry.
+const MOST_ARGUMENTS: usize = 32;
+/// Bytes of all texts of a scope that is asked for.
+const LARGEST_SCOPE: usize = 64 << 10;
+
+/// A root task that is asked for. Who may ask is for policy to say, and for whoever calls this to ask.
+#[derive(Clone, Debug)]
+pub struct Root<'a> {
+    /// Template in the bundle.
+    pub template: &'a str,
+    /// Its parameters.
+    pub params: &'a BTreeMap<String, Param>,
+    /// Narrower scope than the template's; empty: the template's. An entry that says no `uses` gets the template's.
+    pub scope: &'a [ScopeEntry],
+    /// ROOT, or IMPLICIT where the agent came without a task.
+    pub kind: TaskKind,
+    /// The agent that gets it.
+    pub assignee: AgentName,
+    /// On whose behalf; none where the agent acts for itself.
+    pub subject: Option<Subject>,
+    /// How that was proved.
+    pub subject_proof: SubjectProof,
+    /// Who starts it.
+    pub starter: String,
+    /// Earlier end than the template's.
+    pub deadline: Option<Time>,
+    /// Lower tier than the template's.
+    pub tier_cap: Option<Tier>,
+    /// What the user named.
+    pub literals: BTreeSet<Literal>,
+    /// The time.
+    pub now: Time,
+    /// Id of the task.
+    pub id: String,
+    /// Id of its session.
+    pub session: String,
+}
+
+/// A child that is asked for.
+#[derive(Clone, Debug)]
+pub struct Child<'a> {
+    /// Template in the bundle; none: the parent's.
+    pub template: Option<&'a str>,
+    /// Its parameters; of the parent's template none are needed, and then they are the parent's.
+    pub params: &'a BTreeMap<String, Param>,
+    /// Narrower scope; empty: the template's, or of the parent's template the parent's. An entry that says no `uses`
+    /// gets those of the parent's entry.
+    pub scope: &'a [ScopeEntry],
+    /// The agent that gets it.
+    pub assignee: AgentName,
+    /// Who delegates: the parent's assignee.
+    pub starter: String,
+    /// Earlier end than the parent's.
+    pub deadline: Option<Time>,
+    /// The time.
+    pub now: Time,
+    /// Id of the task.
+    pub id: String,
+}
+
+/// Why a task does not come to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub reason: ReasonCode,
+    /// The same in words, one line; of what was asked only names.
+    pub message: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason.as_str(), self.message)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl Refused {
+    fn new(reason: ReasonCode, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+
+    fn bad(message: impl Into<String>) -> Self {
+        Self::new(ReasonCode::BadInput, message)
+    }
+
+    fn beyond(dimension: Dimension<'_>, what: impl fmt::Display) -> Self {
+        Self::new(ReasonCode::OutOfScope, format!("{dimension}: {what}"))
+    }
+}
+
+/// Starts a root task.
+///
+/// # Errors
+/// The template or a parameter is not as the bundle says (BAD_INPUT); or more is asked than the template gives
+/// (OUT_OF_SCOPE, which names in what).
+pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
+    let template = template(plan, root.template)?;
+    checked(template, root.params)?;
+    let given = instance(template, root.params)?;
+    let scope = narrowed(plan, &given, root.scope)?;
+    let last = later(root.now, template.deadline);
+    let deadline = ends(root.deadline, root.now, last)?;
+    if root.subject.is_none() && root.subject_proof != SubjectProof::Itself {
+        return Err(Refused::bad("nothing proves a subject that is not there"));
+    }
+    Ok(Task {
+        id: root.id,
+        kind: root.kind,
+        template: root.template.to_owned(),
+        template_digest: template.digest(),
+        session: root.session,
+        ancestors: Vec::new(),
+        agents: vec![root.assignee],
+        subject: root.subject,
+        subject_proof: root.subject_proof,
+        starter: root.starter,
+        purpose: template.purpose.clone(),
+        params: root.params.clone(),
+        uses: vec![0; scope.len()],
+        scope: scope.into_iter().collect(),
+        tier_cap: root.tier_cap.map_or(template.tier_cap, |cap| cap.min(template.tier_cap)),
+        max_depth: if root.kind == TaskKind::Implicit { 0 } else { template.max_depth },
+        started_at: root.now,
+        deadline,
+        idle_timeout_ms: template.idle_timeout.map(milliseconds),
+        last_used: root.now,
+        status: TaskStatus::Active,
+        ended_at: None,
+        literals: root.literals.into_iter().take(MAX_LITERALS).collect(),
+        rest: BTreeMap::new(),
+    })
+}
+
+/// Starts a child of a live task. It may do no more than its parent, in no field, and lives no longer.
+///
+/// # Errors
+/// The parent has ended (TASK_ENDED); the child would be too deep (TOO_DEEP); the template or a parameter is not as
+/// the bundle says (BAD_INPUT); or more is asked than the parent may (OUT_OF_SCOPE, which names in what).
+pub fn delegate(plan: &Plan, parent: &Task, child: Child<'_>) -> Result<Task, Refused> {
+    if parent.status_at(child.now) != TaskStatus::Active {
+        return Err(Refused::new(ReasonCode::TaskEnded, "the parent has ended"));
+    }
+    let depth = parent.depth().saturating_add(1);
+    if depth > parent.max_depth {
+        let most = parent.max_depth;
+        let what = format!("a task of depth {depth} where at most {most} is allowed");
+        return Err(Refused::new(ReasonCode::TooDeep, what));
+    }
+    let principals = parent.agents.len() + 1 + usize::from(parent.subject.is_some());
+    if principals > MAX_CHAIN {
+        let what = format!("a chain of {principals} principals, at most {MAX_CHAIN} are allowed");
+        return Err(Refused::new(ReasonCode::TooDeep, what));
+    }
+    let name = child.template.unwrap_or(&parent.template);
+    let template = template(plan, name)?;
+    let is_same = name == parent.template;
+    let inherits = is_same && child.params.is_empty();
+    let given = if inherits {
+        parent.scope.clone()
+    } else {
+        checked(template, child.params)?;
+        instance(template, child.params)?
+    };
+    let asked = narrowed(plan, &given, child.scope)?;
+    let scope = if inherits { asked } else { narrowed(plan, &parent.scope, &asked)? };
+    let last = parent.deadline.min(later(child.now, template.deadline));
+    let deadline = ends(child.deadline, child.now, last)?;
+    let mut ancestors = parent.ancestors.clone();
+    ancestors.push(parent.id.clone());
+    let mut agents = parent.agents.clone();
+    agents.push(child.assignee);
+    let idle = template.idle_timeout.map(milliseconds);
+    Ok(Task {
+        id: child.id,
+        kind: TaskKind::Child,
+        template: name.to_owned(),
+        template_digest: template.digest(),
+        session: parent.session.clone(),
+        ancestors,
+        agents,
+        subject: parent.subject.clone(),
+        subject_proof: parent.subject_proof,
+        starter: child.starter,
+        purpose: template.purpose.clone(),
+        params: if inherits { parent.params.clone() } else { child.params.clone() },
+        uses: vec![0; scope.len()],
+        scope,
+        tier_cap: parent.tier_cap.min(template.tier_cap),
+        max_depth: if is_same {
+            parent.max_depth
+        } else {
+            parent.max_depth.min(depth.saturating_add(template.max_depth))
+        },
+        started_at: child.now,
+        deadline,
+        idle_timeout_ms: idle.into_iter().chain(parent.idle_timeout_ms).min(),
+        last_used: child.now,
+        status: TaskStatus::Active,
+        ended_at: None,
+        // What an agent writes to another is not the user's word.
+        literals: BTreeSet::new(),
+        rest: BTreeMap::new(),
+    })
+}
+
+/// Adds what the user named in a further turn; never scope, time or tier. Beyond the most that a task keeps, nothing is
+/// added, and what is not kept is not trusted.
+pub fn extend(task: &mut Task, literals: BTreeSet<Literal>) {
+    for literal in literals {
+        if task.literals.len() >= MAX_LITERALS {
+            return;
+        }
+        task.literals.insert(literal);
+    }
+}
+
+fn template<'a>(plan: &'a Plan, name: &str) -> Result<&'a Template, Refused> {
+    plan.template(name)
+        .ok_or_else(|| Refused::bad(format!("the bundle has no template `{}`", clip(name))))
+}
+
+/// Holds that exactly the declared parameters are given.
+fn checked(template: &Template, params: &BTreeMap<String, Param>) -> Result<(), Refused> {
+    for (name, kind) in &template.params {
+        let fits = match (params.get(name), kind) {
+            (None, _) => return Err(Refused::bad(format!("the parameter `{name}` is missing"))),
+            (Some(Param::Text(text)), ParamType::String) => refuse_text(text).is_none(),
+            (Some(Param::Long(_)), ParamType::Long) | (Some(Param::Bool(_)), ParamType::Bool) => {
+                true
+            }
+            (Some(_), _) => false,
+        };
+        if !fits {
+            let what = format!(
+                "the parameter `{name}` is no {}; a text has 1 to 1,024 bytes and no control characters",
+                kind.as_str()
+            );
+            return Err(Refused::bad(what));
+        }
+    }
+    match params.keys().find(|name| !template.params.contains_key(*name)) {
+        Some(name) => Err(Refused::bad(format!("the template has no parameter `{}`", clip(name)))),
+        None => Ok(()),
+    }
+}
+
+/// The template's scope with its parameters filled in.
+fn instance(
+    template: &Template,
+    params: &BTreeMap<String, Param>,
+) -> Result<Vec<ScopeEntry>, Refused> {
+    let entry = |rule: &ScopeRule| {
+        let limit = |(pointer, limit): (&String, &LimitRule)| {
+            let limit = match limit {
+                LimitRule::OneOf(all) => Limit::OneOf(filled_all(all, params, refuse_text)?),
+                LimitRule::Range(least, most) => Limit::Range(*least, *most),
+                LimitRule::Prefix(slot) => Limit::Prefix(filled(slot, params, refuse_text)?),
+            };
+            Ok((pointer.clone(), limit))
+        };
+        Ok(ScopeEntry {
+            operation: rule.operation.clone(),
+            resources: selected(&rule.resources, params)?,
+            arguments: rule.arguments.iter().map(limit).collect::<Result<_, Refused>>()?,
+            uses: rule.uses,
+        })
+    };
+    template.scope.iter().map(entry).collect()
+}
+
+fn selected(rule: &SelectorRule, params: &BTreeMap<String, Param>) -> Result<Selector, Refused> {
+    let ids = rule.ids.as_ref().map(|all| filled_all(all, params, refuse_id));
+    let prefix = rule.path_prefix.as_ref().map(|slot| filled(slot, params, refuse_id));
+    Ok(Selector {
+        collections: rule.collections.clone(),
+        ids: ids.transpose()?,
+        path_prefix: prefix.transpose()?,
+        label_ceiling: rule.label_ceiling.clone(),
+    })
+}
+
+fn filled_all(
+    slots: &BTreeSet<Slot>,
+    params: &BTreeMap<String, Param>,
+    refuse: fn(&str) -> Option<&'static str>,
+) -> Result<BTreeSet<String>, Refused> {
+    slots.iter().map(|slot| filled(slot, params, refuse)).collect()
+}
+
+fn filled(
+    slot: &Slot,
+    params: &BTreeMap<String, Param>,
+    refuse: fn(&str) -> Option<&'static str>,
+) -> Result<String, Refused> {
+    let name = match slot {
+        Slot::Text(text) => return Ok(text.clone()),
+        Slot::Param(name) => name,
+    };
+    let text = match params.get(name) {
+        Some(Param::Text(text)) => text.clone(),
+        Some(Param::Long(number)) => number.to_string(),
+        Some(Param::Bool(value)) => value.to_string(),
+        None => return Err(Refused::bad(format!("the parameter `{name}` is missing"))),
+    };
+    match refuse(&text) {
+        Some(why) => Err(Refused::bad(format!("the parameter `{name}`: {why}"))),
+        None => Ok(text),
+    }
+}
+
+/// What is asked for, where all of it is within what is given; all that is given, where nothing is asked for.
+fn narrowed(
+    plan: &Plan,
+    given: &[ScopeEntry],
+    asked: &[ScopeEntry],
+) -> Result<Vec<ScopeEntry>, Refused> {
+    if asked.is_empty() {
+        return Ok(given.to_vec());
+    }
+    bounded(asked)?;
+    let mut scope = Vec::with_capacity(asked.len());
+    for entry in asked {
+        let cases = plan.model().splits.get(&entry.operation).map(|split| &split.cases);
+        let Some(cases) = cases else {
+            scope.push(narrow(plan, given, entry)?);
+            continue;
+        };
+        if entry.uses.is_some() {
+            let what = format!("`{}` is several operations: uses cannot count it", entry.operation);
+            return Err(Refused::bad(what));
+        }
+        for case in cases.values() {
+            let entry = ScopeEntry { operation: case.clone(), ..entry.clone() };
+            scope.push(narrow(plan, given, &entry)?);
+        }
+    }
+    if scope.len() > MAX_SCOPE {
+        return Err(Refused::bad(format!("the scope has more than {MAX_SCOPE} entries")));
+    }
+    scope.sort_by(|a, b| a.operation.cmp(&b.operation));
+    Ok(scope)
+}
+
+/// One entry, where one of those given holds it.
+fn narrow(plan: &Plan, given: &[ScopeEntry], asked: &ScopeEntry) -> Result<ScopeEntry, Refused> {
+    let operation = plan.operation(&asked.operation);
+    let collection = operation.and_then(|o| o.resource.as_ref()).map(|r| r.collection.as_str());
+    let mut beyond = Dimension::Operation;
+    for wide in given.iter().filter(|wide| wide.operation == asked.operation) {
+        match contained(wide, asked, collection) {
+            Ok(()) => {
+                return Ok(ScopeEntry { uses: asked.uses.or(wide.uses), ..asked.clone() });
+            }
+            Err(dimension) if beyond == Dimension::Operation => beyond = dimension,
+            Err(_) => {}
+        }
+    }
+    Err(Refused::beyond(beyond, format_args!("`{}`", clip(&asked.operation))))
+}
+
+/// Holds what a caller asks for within bounds.
+fn bounded(asked: &[ScopeEntry]) -> Result<(), Refused> {
+    if asked.len() > MAX_SCOPE {
+        return Err(Refused::bad(format!("the scope has more than {MAX_SCOPE} entries")));
+    }
+    let mut bytes = 0_usize;
+    let mut texts = |all: &mut dyn Iterator<Item = &str>,
+                     refuse: fn(&str) -> Option<&'static str>| {
+        for (count, text) in all.enumerate() {
+            bytes = bytes.saturating_add(text.len());
+            if let Some(why) = refuse(text) {
+                return Err(Refused::bad(format!("a value in the scope: {why}")));
+            }
+            if count >= MAX_TEXTS || bytes > LARGEST_SCOPE {
+                let what = format!(
+                    "the scope has more than {MAX_TEXTS} values in a set, or more than {LARGEST_SCOPE} bytes"
+                );
+                return Err(Refused::bad(what));
+            }
+        }
+        Ok(())
+    };
+    fn all(set: &Option<BTreeSet<String>>) -> impl Iterator<Item = &str> {
+        set.iter().flatten().map(String::as_str)
+    }
+    for entry in asked {
+        let Selector { collections, ids, path_prefix, label_ceiling } = &entry.resources;
+        texts(&mut [entry.operation.as_str()].into_iter(), refuse_text)?;
+        texts(&mut all(collections), refuse_text)?;
+        texts(&mut all(ids), refuse_id)?;
+        texts(&mut path_prefix.iter().map(String::as_str), refuse_id)?;
+        texts(&mut all(label_ceiling), refuse_text)?;
+        if entry.arguments.len() > MOST_ARGUMENTS {
+            let what = format!("an entry limits more than {MOST_ARGUMENTS} arguments");
+            return Err(Refused::bad(what));
+        }
+        for (pointer, limit) in &entry.arguments {
+            texts(&mut [pointer.as_str()].into_iter(), refuse_text)?;
+            match limit {
+                Limit::OneOf(set) => texts(&mut set.iter().map(String::as_str), refuse_text)?,
+                Limit::Prefix(text) => texts(&mut [text.as_str()].into_iter(), refuse_text)?,
+                Limit::Range(least, most) if least <= most => {}
+                Limit::Range(..) => return Err(Refused::bad("a range that holds no number")),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// When a task ends: as asked, where that is no later than it may.
+fn ends(asked: Option<Time>, now: Time, last: Time) -> Result<Time, Refused> {
+    match asked {
+        None => Ok(last),
+        Some(asked) if asked <= now => Err(Refused::bad("the deadline has passed")),
+        Some(asked) if asked > last => {
+            Err(Refused::beyond(Dimension::Deadline, "it may live less long"))
+        }
+        Some(asked) => Ok(asked),
+    }
+}
+
+fn milliseconds(span: std::time::Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn later(now: Time, span: std::time::Duration) -> Time {
+    Time(now.0.saturating_add(milliseconds(span)))
+}
