@@ -1,22 +1,88 @@
 //! Records in memory, with what queries need to find them.
+//!
+//! A task takes several times the room of its JSON text, so all but those used of late are kept as text.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use authz_kernel::task::{Record, RecordKey, RecordKind, Revocations, TaskStatus};
 
 use super::query::most;
-use super::{Page, Query};
+use super::{Page, Query, StoreError, codec};
+
+/// Tasks that are kept ready besides their text, in each of two generations.
+const READY: usize = 1024;
 
 type Ids = BTreeMap<Arc<str>, Record>;
 type Pairs = BTreeSet<(Arc<str>, Arc<str>)>;
+
+/// A record as it is held.
+#[derive(Clone, Debug)]
+pub(crate) enum Held {
+    /// Ready.
+    Ready(Record),
+    /// As text, under its key.
+    Text(RecordKey, Arc<[u8]>),
+}
+
+impl Held {
+    /// The record.
+    pub(crate) fn read(self) -> Result<Record, StoreError> {
+        match self {
+            Self::Ready(record) => Ok(record),
+            Self::Text(key, text) => codec::decode(&key, &text).map_err(StoreError::Unavailable),
+        }
+    }
+}
+
+/// A task, and where queries find it.
+#[derive(Debug)]
+struct TaskText {
+    text: Arc<[u8]>,
+    session: Arc<str>,
+    assignee: Arc<str>,
+    due: Option<i64>,
+    is_live: bool,
+}
+
+/// Tasks used of late: when the younger generation is full, the older is forgotten and the younger takes its place.
+#[derive(Debug, Default)]
+struct Ready {
+    young: HashMap<Arc<str>, Record>,
+    old: HashMap<Arc<str>, Record>,
+}
+
+impl Ready {
+    fn get(&mut self, id: &str) -> Option<Record> {
+        if let Some(record) = self.young.get(id) {
+            return Some(record.clone());
+        }
+        let (id, record) = self.old.remove_entry(id)?;
+        self.put(id, record.clone());
+        Some(record)
+    }
+
+    fn put(&mut self, id: Arc<str>, record: Record) {
+        if self.young.len() >= READY {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.old.remove(&id);
+        self.young.insert(id, record);
+    }
+
+    fn forget(&mut self, id: &str) {
+        self.young.remove(id);
+        self.old.remove(id);
+    }
+}
 
 /// All records of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     sessions: Ids,
-    tasks: Ids,
+    tasks: BTreeMap<Arc<str>, TaskText>,
     reservations: Ids,
     idempotencies: Ids,
     revocations: Ids,
@@ -28,64 +94,185 @@ pub(crate) struct Index {
     live: Pairs,
     due: BTreeSet<(i64, RecordKind, Arc<str>)>,
     revoked: Arc<Revocations>,
+    /// INVARIANT (ready): what is here equals its text.
+    ready: Mutex<Ready>,
 }
 
 impl Index {
-    pub(crate) fn get(&self, key: &RecordKey) -> Option<&Record> {
-        self.of(key.kind)?.get(key.id.as_str())
+    /// Reads a record.
+    pub(crate) fn get(&self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
+        if key.kind != RecordKind::Task {
+            return Ok(self.of(key.kind).and_then(|ids| ids.get(key.id.as_str())).cloned());
+        }
+        if let Some(record) = self.ready().get(&key.id) {
+            return Ok(Some(record));
+        }
+        let Some((id, task)) = self.tasks.get_key_value(key.id.as_str()) else { return Ok(None) };
+        let record = Held::Text(key.clone(), Arc::clone(&task.text)).read()?;
+        self.ready().put(Arc::clone(id), record.clone());
+        Ok(Some(record))
     }
 
-    /// Sets or removes a record. Returns what was there.
-    pub(crate) fn set(&mut self, key: &RecordKey, record: Option<Record>) -> Option<Record> {
-        let ids = self.of_mut(key.kind)?;
-        if let (Some(kept), Some(record)) = (ids.get_mut(key.id.as_str()), &record)
-            && stands_alike(kept, record)
-        {
-            return Some(std::mem::replace(kept, record.clone()));
+    pub(crate) fn has(&self, key: &RecordKey) -> bool {
+        match key.kind {
+            RecordKind::Task => self.tasks.contains_key(key.id.as_str()),
+            kind => self.of(kind).is_some_and(|ids| ids.contains_key(key.id.as_str())),
         }
-        let (id, old) = ids.remove_entry(key.id.as_str()).unzip();
-        let id = id.unwrap_or_else(|| Arc::from(key.id.as_str()));
-        if let Some(old) = &old {
-            self.forget(&id, old);
-        }
-        if let Some(record) = record {
-            self.note(&id, &record);
-            if let Some(ids) = self.of_mut(key.kind) {
-                ids.insert(id, record);
+    }
+
+    /// Sets a record, given with its text, or removes it. Returns what was there.
+    pub(crate) fn set(
+        &mut self,
+        key: &RecordKey,
+        record: Option<(Record, Arc<[u8]>)>,
+    ) -> Option<Held> {
+        match (key.kind, record) {
+            (RecordKind::Task, None) => self.remove_task(key),
+            (RecordKind::Task, Some((record, text))) => {
+                let before = self.load_task(key, &record, text);
+                if let Some((id, _)) = self.tasks.get_key_value(key.id.as_str()) {
+                    self.ready().put(Arc::clone(id), record);
+                }
+                before
             }
-        } else if key.kind == RecordKind::Revocation && old.is_some() {
-            let mut left = Revocations::default();
-            for record in self.revocations.values() {
-                if let Record::Revocation(one) = record {
-                    left.insert(Arc::clone(one));
+            (_, record) => self.set_other(key, record.map(|(record, _)| record)).map(Held::Ready),
+        }
+    }
+
+    /// Sets a record that may not be used soon.
+    pub(crate) fn load(&mut self, key: &RecordKey, record: Record, text: &[u8]) {
+        if key.kind == RecordKind::Task {
+            self.load_task(key, &record, Arc::from(text));
+        } else {
+            self.set_other(key, Some(record));
+        }
+    }
+
+    /// Brings back what [`Index::set`] returned.
+    pub(crate) fn restore(&mut self, key: &RecordKey, before: Option<Held>) {
+        match before {
+            None => {
+                self.set(key, None);
+            }
+            Some(Held::Ready(record)) => {
+                self.set_other(key, Some(record));
+            }
+            Some(Held::Text(key, text)) => {
+                // It was read before it was written, so it can be read.
+                if let Ok(record) = codec::decode(&key, &text) {
+                    self.load_task(&key, &record, text);
                 }
             }
-            self.revoked = Arc::new(left);
         }
-        old
+    }
+
+    fn load_task(&mut self, key: &RecordKey, record: &Record, text: Arc<[u8]>) -> Option<Held> {
+        let Record::Task(task) = record else { return None };
+        self.ready().forget(&key.id);
+        let (due, is_live) = (task.due(), task.status == TaskStatus::Active);
+        if let Some(kept) = self.tasks.get_mut(key.id.as_str())
+            && kept.due == due
+            && kept.is_live == is_live
+            && kept.session.as_ref() == task.session
+            && kept.assignee.as_ref() == task.assignee()
+        {
+            let before = std::mem::replace(&mut kept.text, text);
+            return Some(Held::Text(key.clone(), before));
+        }
+        let before = self.remove_task(key);
+        let id: Arc<str> = Arc::from(key.id.as_str());
+        let session = self.sessions.get_key_value(task.session.as_str());
+        let session = session
+            .map_or_else(|| Arc::from(task.session.as_str()), |(session, _)| Arc::clone(session));
+        let first = (Arc::from(task.assignee()), Arc::from(""));
+        let assignee = match self.by_assignee.range(first.clone()..).next() {
+            Some((known, _)) if known.as_ref() == task.assignee() => Arc::clone(known),
+            _ => first.0,
+        };
+        if let Some(due) = due {
+            self.due.insert((due, RecordKind::Task, Arc::clone(&id)));
+        }
+        self.by_session.insert((Arc::clone(&session), Arc::clone(&id)));
+        self.by_assignee.insert((Arc::clone(&assignee), Arc::clone(&id)));
+        if is_live {
+            self.live.insert((Arc::clone(&assignee), Arc::clone(&id)));
+        }
+        self.tasks.insert(id, TaskText { text, session, assignee, due, is_live });
+        before
+    }
+
+    fn remove_task(&mut self, key: &RecordKey) -> Option<Held> {
+        self.ready().forget(&key.id);
+        let (id, task) = self.tasks.remove_entry(key.id.as_str())?;
+        if let Some(due) = task.due {
+            self.due.remove(&(due, RecordKind::Task, Arc::clone(&id)));
+        }
+        self.by_session.remove(&(task.session, Arc::clone(&id)));
+        let pair = (task.assignee, id);
+        self.by_assignee.remove(&pair);
+        self.live.remove(&pair);
+        Some(Held::Text(key.clone(), task.text))
+    }
+
+    fn set_other(&mut self, key: &RecordKey, record: Option<Record>) -> Option<Record> {
+        let ids = self.of_mut(key.kind)?;
+        let (id, before) = ids.remove_entry(key.id.as_str()).unzip();
+        let id: Arc<str> = id.unwrap_or_else(|| Arc::from(key.id.as_str()));
+        let due = record.as_ref().and_then(Record::due);
+        if let Some(record) = record.clone() {
+            ids.insert(Arc::clone(&id), record);
+        }
+        if let Some(due) = before.as_ref().and_then(Record::due) {
+            self.due.remove(&(due, key.kind, Arc::clone(&id)));
+        }
+        if let Some(due) = due {
+            self.due.insert((due, key.kind, id));
+        }
+        match record {
+            Some(Record::Revocation(one)) => Arc::make_mut(&mut self.revoked).insert(one),
+            None if key.kind == RecordKind::Revocation && before.is_some() => {
+                let mut left = Revocations::default();
+                for record in self.revocations.values() {
+                    if let Record::Revocation(one) = record {
+                        left.insert(Arc::clone(one));
+                    }
+                }
+                self.revoked = Arc::new(left);
+            }
+            _ => {}
+        }
+        before
     }
 
     pub(crate) fn count(&self, kind: RecordKind) -> usize {
-        self.of(kind).map_or(0, BTreeMap::len)
+        match kind {
+            RecordKind::Task => self.tasks.len(),
+            kind => self.of(kind).map_or(0, BTreeMap::len),
+        }
     }
 
     pub(crate) fn revoked(&self) -> Arc<Revocations> {
         Arc::clone(&self.revoked)
     }
 
-    /// All records, by kind and id.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (RecordKind, &str, &Record)> {
-        let kinds = [
-            RecordKind::Session,
-            RecordKind::Task,
-            RecordKind::Reservation,
-            RecordKind::Idempotency,
-            RecordKind::Revocation,
-        ];
-        kinds
-            .into_iter()
-            .filter_map(|kind| Some((kind, self.of(kind)?)))
-            .flat_map(|(kind, ids)| ids.iter().map(move |(id, record)| (kind, id.as_ref(), record)))
+    /// The texts of all records, by kind and id.
+    pub(crate) fn all(
+        &self,
+    ) -> impl Iterator<Item = (RecordKind, &str, Result<Cow<'_, [u8]>, StoreError>)> {
+        let others = |kind| {
+            self.of(kind)
+                .into_iter()
+                .flatten()
+                .map(move |(id, record)| (kind, id.as_ref(), codec::encode(record).map(Cow::Owned)))
+        };
+        let tasks = self.tasks.iter().map(|(id, task)| {
+            (RecordKind::Task, id.as_ref(), Ok(Cow::Borrowed(task.text.as_ref())))
+        });
+        others(RecordKind::Session)
+            .chain(tasks)
+            .chain(others(RecordKind::Reservation))
+            .chain(others(RecordKind::Idempotency))
+            .chain(others(RecordKind::Revocation))
     }
 
     /// What a query finds among the records but those of `hidden`.
@@ -94,21 +281,22 @@ impl Index {
         query: &Query,
         page: &Page,
         hidden: &BTreeMap<RecordKey, T>,
-    ) -> Vec<Record> {
-        let task = |id: &str| self.tasks.get(id);
+    ) -> Vec<Held> {
         let shown = |kind: RecordKind, id: &str| {
             hidden.is_empty() || !hidden.contains_key(&RecordKey::new(kind, id))
         };
+        let task = |id: &str| {
+            let task = self.tasks.get(id).filter(|_| shown(RecordKind::Task, id))?;
+            Some(Held::Text(RecordKey::new(RecordKind::Task, id), Arc::clone(&task.text)))
+        };
         let most = most(page);
-        let pairs = |pairs: &Pairs, first: &str| -> Vec<Record> {
+        let pairs = |pairs: &Pairs, first: &str| -> Vec<Held> {
             let from = (Arc::from(first), Arc::from(page.after.as_str()));
             pairs
                 .range((Bound::Excluded(from), Bound::Unbounded))
                 .take_while(|(one, _)| one.as_ref() == first)
-                .filter(|(_, id)| shown(RecordKind::Task, id))
                 .filter_map(|(_, id)| task(id))
                 .take(most)
-                .cloned()
                 .collect()
         };
         match query {
@@ -118,96 +306,43 @@ impl Index {
             Query::Tasks => {
                 let after = (Bound::Excluded(page.after.as_str()), Bound::Unbounded);
                 let all = self.tasks.range::<str, _>(after);
-                let all = all.filter(|(id, _)| shown(RecordKind::Task, id));
-                all.take(most).map(|(_, record)| record.clone()).collect()
+                all.filter_map(|(id, _)| task(id)).take(most).collect()
             }
             Query::DueBefore(before) => self
                 .due
                 .iter()
                 .take_while(|(due, _, _)| due < before)
-                .filter(|(_, kind, id)| shown(*kind, id))
-                .filter_map(|(_, kind, id)| self.of(*kind)?.get(id.as_ref()))
+                .filter_map(|(_, kind, id)| match kind {
+                    RecordKind::Task => task(id),
+                    _ if !shown(*kind, id) => None,
+                    _ => Some(Held::Ready(self.of(*kind)?.get(id.as_ref())?.clone())),
+                })
                 .take(most)
-                .cloned()
                 .collect(),
         }
     }
 
-    fn note(&mut self, id: &Arc<str>, record: &Record) {
-        if let Some(due) = record.due() {
-            self.due.insert((due, record.key().kind, Arc::clone(id)));
-        }
-        match record {
-            Record::Task(task) => {
-                let session = self.sessions.get_key_value(task.session.as_str());
-                let session = session.map_or_else(
-                    || Arc::from(task.session.as_str()),
-                    |(session, _)| Arc::clone(session),
-                );
-                self.by_session.insert((session, Arc::clone(id)));
-                let first = (Arc::from(task.assignee()), Arc::from(""));
-                let known = self.by_assignee.range(first.clone()..).next();
-                let assignee = match known {
-                    Some((known, _)) if known.as_ref() == task.assignee() => Arc::clone(known),
-                    _ => first.0,
-                };
-                self.by_assignee.insert((Arc::clone(&assignee), Arc::clone(id)));
-                if task.status == TaskStatus::Active {
-                    self.live.insert((assignee, Arc::clone(id)));
-                }
-            }
-            Record::Revocation(one) => Arc::make_mut(&mut self.revoked).insert(Arc::clone(one)),
-            Record::Session(_) | Record::Reservation(_) | Record::Idempotency(_) => {}
-        }
-    }
-
-    fn forget(&mut self, id: &Arc<str>, record: &Record) {
-        if let Some(due) = record.due() {
-            self.due.remove(&(due, record.key().kind, Arc::clone(id)));
-        }
-        if let Record::Task(task) = record {
-            self.by_session.remove(&(Arc::from(task.session.as_str()), Arc::clone(id)));
-            let pair = (Arc::from(task.assignee()), Arc::clone(id));
-            self.by_assignee.remove(&pair);
-            self.live.remove(&pair);
-        }
+    fn ready(&self) -> MutexGuard<'_, Ready> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     const fn of(&self, kind: RecordKind) -> Option<&Ids> {
         Some(match kind {
             RecordKind::Session => &self.sessions,
-            RecordKind::Task => &self.tasks,
             RecordKind::Reservation => &self.reservations,
             RecordKind::Idempotency => &self.idempotencies,
             RecordKind::Revocation => &self.revocations,
-            RecordKind::Agent => return None,
+            RecordKind::Agent | RecordKind::Task => return None,
         })
     }
 
     const fn of_mut(&mut self, kind: RecordKind) -> Option<&mut Ids> {
         Some(match kind {
             RecordKind::Session => &mut self.sessions,
-            RecordKind::Task => &mut self.tasks,
             RecordKind::Reservation => &mut self.reservations,
             RecordKind::Idempotency => &mut self.idempotencies,
             RecordKind::Revocation => &mut self.revocations,
-            RecordKind::Agent => return None,
+            RecordKind::Agent | RecordKind::Task => return None,
         })
-    }
-}
-
-/// Whether every query finds both in the same place.
-fn stands_alike(one: &Record, other: &Record) -> bool {
-    match (one, other) {
-        (Record::Task(one), Record::Task(other)) => {
-            one.due() == other.due()
-                && one.status == other.status
-                && one.session == other.session
-                && one.assignee() == other.assignee()
-        }
-        (Record::Session(_), Record::Session(_))
-        | (Record::Reservation(_), Record::Reservation(_))
-        | (Record::Idempotency(_), Record::Idempotency(_)) => one.due() == other.due(),
-        _ => false,
     }
 }

@@ -1,18 +1,21 @@
 //! The embedded store: what survives, and what a disk may do to it.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use authz_kernel::task::{Record, RevocationTarget};
-use authz_state::store::{AuditSink, EmbeddedSettings, EmbeddedStore, Store, StoreError};
+use authz_kernel::task::{Record, RecordKind, RevocationTarget};
+use authz_state::store::{AuditSink, EmbeddedSettings, EmbeddedStore, Query, Store, StoreError};
 use authz_state::{AuditError, AuditSettings, AuditWriter, Durability};
 use rusqlite::Connection;
 
 use crate::contract::{Made, content, run, small};
 use crate::support::{
-    Lines, NOW, folder, idempotency, put, reservation, revocation, session, session_key, soon,
-    task, task_key, transact,
+    Lines, NOW, all, folder, idempotency, key, put, reservation, revocation, session, session_key,
+    soon, task, task_key, transact,
 };
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -209,4 +212,327 @@ fn audit_file() {
     let text = std::fs::read_to_string(folder.join("audit.jsonl")).unwrap();
     let expected: Vec<String> = (0..200).map(|number| format!("{{\"line\":{number}}}")).collect();
     assert_eq!(expected, text.lines().collect::<Vec<_>>());
+}
+
+/// The audit file of a folder, as a sink.
+fn audit(folder: &Path) -> (Arc<AuditWriter>, AuditSink) {
+    let audit = AuditWriter::open(AuditSettings::new(folder.join("audit.jsonl"))).unwrap();
+    let audit = Arc::new(audit);
+    let writer = Arc::clone(&audit);
+    let sink: AuditSink = Arc::new(move |line, synced| {
+        writer.submit(line, if synced { Durability::Synced } else { Durability::Queued })
+    });
+    (audit, sink)
+}
+
+const CHILD: &str = "AUTHZ_TEST_STATE_CHILD";
+
+/// Where this process is to play the child of a test.
+fn child_folder() -> Option<PathBuf> {
+    std::env::var_os(CHILD).map(PathBuf::from)
+}
+
+/// This test program again, as the child of a test.
+fn child(program: &Path, test: &str, folder: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(["--exact", test, "--nocapture"])
+        .env(CHILD, folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+const THREADS: u32 = 4;
+
+/// Commits until it is killed; what is durable is noted in `journal`, a line each.
+fn commit_for_ever(folder: &Path) {
+    let (_audit, sink) = audit(folder);
+    let store = EmbeddedStore::open(EmbeddedSettings::new(folder.join("state")), sink).unwrap();
+    let journal = std::fs::OpenOptions::new().append(true).open(folder.join("journal")).unwrap();
+    let journal = Mutex::new(journal);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (store, journal) = (&store, &journal);
+            scope.spawn(move || {
+                let name = format!("t{thread}");
+                let mut one = match store.peek(&task_key(&name), soon()).unwrap() {
+                    Some(Record::Task(task)) => (*task).clone(),
+                    _ => task(&name, &name, "bot"),
+                };
+                loop {
+                    one.uses[0] += 1;
+                    let serial = one.uses[0];
+                    transact(store, &[session_key(&name)], soon(), |transaction| {
+                        transaction.put(Record::Task(Arc::new(one.clone())));
+                        transaction.put(reservation(&format!("{name}-{serial}"), &name, NOW));
+                        if serial > 20 {
+                            let old = format!("{name}-{}", serial - 20);
+                            transaction.delete(key(RecordKind::Reservation, &old));
+                        }
+                        let line = format!("{{\"id\":\"{name}-{serial}\"}}");
+                        transaction.audit(line.into_bytes());
+                        Ok(true)
+                    })
+                    .unwrap();
+                    let line = format!("{thread} {serial}\n");
+                    journal.lock().unwrap().write_all(line.as_bytes()).unwrap();
+                }
+            });
+        }
+    });
+}
+
+struct KillOnDrop(Child);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// `kill -9` at random moments: all that was answered is there, with its audit lines; nothing is half there.
+#[test]
+fn killed() {
+    if let Some(folder) = child_folder() {
+        return commit_for_ever(&folder);
+    }
+    let folder = folder("killed");
+    std::fs::write(folder.join("journal"), "").unwrap();
+    let mut last = [0_u64; THREADS as usize];
+    for round in 0..12_u64 {
+        let program = std::env::current_exe().unwrap();
+        let mut running = KillOnDrop(child(&program, "embedded::killed", &folder).spawn().unwrap());
+        let before = std::fs::read_to_string(folder.join("journal")).unwrap().len();
+        let until = Instant::now() + Duration::from_secs(20);
+        while std::fs::read_to_string(folder.join("journal")).unwrap().len() == before {
+            assert!(Instant::now() < until, "the child commits nothing");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_micros(round * 7919 % 60_000));
+        running.0.kill().unwrap();
+        running.0.wait().unwrap();
+        for line in std::fs::read_to_string(folder.join("journal")).unwrap().lines() {
+            let (thread, serial) = line.split_once(' ').unwrap();
+            last[thread.parse::<usize>().unwrap()] = serial.parse().unwrap();
+        }
+        let lines = Lines::default();
+        let store = open(&folder.join("state"), &lines);
+        for (thread, answered) in last.iter().enumerate() {
+            let name = format!("t{thread}");
+            let Some(Record::Task(task)) = store.peek(&task_key(&name), soon()).unwrap() else {
+                panic!("{name} is lost");
+            };
+            let kept = task.uses[0];
+            assert!(kept == *answered || kept == answered + 1, "{kept} of {answered}");
+            for serial in kept.saturating_sub(25).max(1)..=kept + 1 {
+                let id = format!("{name}-{serial}");
+                let found = store.peek(&key(RecordKind::Reservation, &id), soon()).unwrap();
+                assert_eq!(serial > kept.saturating_sub(20) && serial <= kept, found.is_some());
+            }
+        }
+        store.close();
+        let written = std::fs::read_to_string(folder.join("audit.jsonl")).unwrap();
+        let mut known: std::collections::HashSet<String> =
+            written.lines().map(str::to_owned).collect();
+        // What the audit file did not get came out of the outbox.
+        known.extend(lines.take());
+        for (thread, answered) in last.iter().enumerate() {
+            for serial in 1..=*answered {
+                let line = format!("{{\"id\":\"t{thread}-{serial}\"}}");
+                assert!(known.contains(&line), "{line} is lost");
+            }
+        }
+        // The next round starts with them in the file, as a server would have it.
+        let mut file =
+            std::fs::OpenOptions::new().append(true).open(folder.join("audit.jsonl")).unwrap();
+        let mut missing: Vec<&String> = known.iter().collect();
+        missing.retain(|line| !written.lines().any(|one| one == line.as_str()));
+        for line in missing {
+            writeln!(file, "{line}").unwrap();
+        }
+    }
+    assert!(last.iter().all(|answered| *answered > 12), "{last:?}");
+}
+
+/// Puts tasks until the disk refuses, and checks that exactly those that were answered are there, then and later.
+fn fill_up(store: &EmbeddedStore) -> u32 {
+    let mut answered = 0;
+    loop {
+        let one = Record::Task(Arc::new(task(&format!("t{answered:05}"), "s", "bot")));
+        match put(store, &[one]) {
+            Ok(()) => answered += 1,
+            Err(StoreError::Unavailable(why)) => {
+                assert!(!why.is_empty());
+                break;
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+        assert!(answered < 100_000);
+    }
+    let expected: Vec<String> = (0..answered).map(|number| format!("t{number:05}")).collect();
+    assert_eq!(expected, all(store, &Query::Tasks));
+    assert!(store.health().failures > 0 && !store.health().last_error.is_empty());
+    answered
+}
+
+/// A full file refuses with its reason, keeps what it answered, and works again once there is room.
+#[test]
+fn full_file() {
+    let folder = folder("full");
+    let mut settings = EmbeddedSettings::new(folder.clone());
+    settings.max_pages = Some(100);
+    settings.retry_interval = Duration::from_millis(10);
+    let store = EmbeddedStore::open(settings, Lines::default().sink()).unwrap();
+    let answered = fill_up(&store);
+    assert!(answered > 50, "{answered}");
+    assert!(store.health().last_error.contains("full"), "{}", store.health().last_error);
+    // What ends makes room: the sweep gets through by itself.
+    let until = soon();
+    let forget = || {
+        transact(&store, &[], soon(), |transaction| {
+            for number in 0..answered / 2 {
+                transaction.delete(task_key(&format!("t{number:05}")));
+            }
+            Ok(true)
+        })
+    };
+    while forget().is_err() {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    put(&store, &[Record::Task(Arc::new(task("new", "s", "bot")))]).unwrap();
+    let expected = content(&store);
+    store.close();
+    assert_eq!(expected, content(&open(&folder, &Lines::default())));
+}
+
+/// The real thing: a process whose files may not grow past a limit. Later, without it, all that was answered is there.
+#[test]
+fn file_size_limit() {
+    if let Some(folder) = child_folder() {
+        let settings = EmbeddedSettings::new(folder.join("state"));
+        let store = EmbeddedStore::open(settings, Lines::default().sink()).unwrap();
+        let answered = fill_up(&store);
+        assert!(answered > 5, "{answered}");
+        std::fs::write(folder.join("answered"), answered.to_string()).unwrap();
+        return;
+    }
+    let folder = folder("limit");
+    let program = std::env::current_exe().unwrap();
+    let status = Command::new("sh")
+        // Blocks of 512 bytes or 1 KiB, as the shell has it; an ignored SIGXFSZ makes the write fail instead.
+        .args(["-c", "trap '' XFSZ; ulimit -f 256; exec \"$0\" --exact embedded::file_size_limit"])
+        .arg(&program)
+        .env(CHILD, &folder)
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let answered: u32 = std::fs::read_to_string(folder.join("answered")).unwrap().parse().unwrap();
+    let store = open(&folder.join("state"), &Lines::default());
+    let expected: Vec<String> = (0..answered).map(|number| format!("t{number:05}")).collect();
+    assert_eq!(expected, all(&store, &Query::Tasks));
+    put(&store, &[session("s")]).unwrap();
+}
+
+/// Every commit that waited fails with the disk, in memory too, and nobody who read it gets through.
+#[test]
+fn undone_together() {
+    let folder = folder("undone");
+    let mut settings = EmbeddedSettings::new(folder.clone());
+    settings.max_pages = Some(100);
+    settings.retry_interval = Duration::from_millis(10);
+    let store = EmbeddedStore::open(settings, Lines::default().sink()).unwrap();
+    put(&store, &[Record::Task(Arc::new(task("counted", "counted", "bot")))]).unwrap();
+    let answered = Mutex::new(0_u64);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..400 {
+                let mut large = task(&format!("large{}", round % 20), "s", "bot");
+                large.purpose = "x".repeat(100_000);
+                let put = put(&store, &[Record::Task(Arc::new(large))]);
+                if put.is_err() {
+                    for number in 0..20 {
+                        drop(transact(&store, &[], soon(), |transaction| {
+                            transaction.delete(task_key(&format!("large{number}")));
+                            Ok(true)
+                        }));
+                    }
+                }
+            }
+        });
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..400 {
+                    let done = transact(&store, &[session_key("counted")], soon(), |transaction| {
+                        let Some(Record::Task(task)) = transaction.get(&task_key("counted"))?
+                        else {
+                            panic!("it is gone");
+                        };
+                        let mut task = (*task).clone();
+                        task.uses[0] += 1;
+                        transaction.put(Record::Task(Arc::new(task)));
+                        Ok(true)
+                    });
+                    if done.is_ok() {
+                        *answered.lock().unwrap() += 1;
+                    }
+                }
+            });
+        }
+    });
+    assert!(store.health().failures > 0);
+    let answered = *answered.lock().unwrap();
+    let counted = |store: &EmbeddedStore| match store.peek(&task_key("counted"), soon()).unwrap() {
+        Some(Record::Task(task)) => task.uses[0],
+        other => panic!("{other:?}"),
+    };
+    assert!(answered > 0);
+    assert_eq!(answered, counted(&store));
+    store.close();
+    assert_eq!(answered, counted(&open(&folder, &Lines::default())));
+}
+
+/// A folder that cannot be written is refused at the start, with its name.
+#[test]
+fn read_only_folder() {
+    if let Some(folder) = child_folder() {
+        let why = refusal(&folder);
+        assert!(why.contains(&folder.display().to_string()), "{why}");
+        assert!(why.contains("denied") || why.contains("readonly"), "{why}");
+        return;
+    }
+    let folder = folder("read-only");
+    open(&folder.join("state"), &Lines::default()).close();
+    // Root writes where it likes: the child is somebody else, and has the program where that one reads it.
+    let program = folder.join("program");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mode = |path: &Path, mode: u32| {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(&folder, 0o755);
+    mode(&program, 0o755);
+    for (of_folder, of_lock) in [(0o555, 0o644), (0o555, 0o666)] {
+        mode(&folder.join("state"), of_folder);
+        mode(&folder.join("state/lock"), of_lock);
+        mode(&folder.join("state/state.db"), 0o444);
+        let is_root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
+        let mut command = if is_root {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
+            command
+        } else {
+            Command::new(&program)
+        };
+        let status = command
+            .args(["--exact", "embedded::read_only_folder"])
+            .env(CHILD, folder.join("state"))
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
 }

@@ -1,15 +1,17 @@
 //! The SQLite file of an embedded store. All of its SQL stands here.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use authz_kernel::task::{Record, RecordKey};
+use authz_kernel::task::RecordKey;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
-use crate::store::codec;
 use crate::store::index::Index;
 use crate::store::outbox::Line;
+use crate::store::{StoreError, codec};
 
 /// Marks the file as ours: `AuZS`.
 const APPLICATION_ID: i32 = 0x4175_5a53;
@@ -27,7 +29,7 @@ pub(super) type DiskError = String;
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     /// Bodies, or none for records that go.
-    pub(super) records: HashMap<RecordKey, Option<Vec<u8>>>,
+    pub(super) records: HashMap<RecordKey, Option<Arc<[u8]>>>,
     /// Audit lines to put in the outbox.
     pub(super) lines: Vec<Line>,
     /// The highest line that left the outbox.
@@ -85,7 +87,7 @@ impl Disk {
         connection
             .execute_batch(&format!(
                 "PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0; \
-                 PRAGMA journal_size_limit={KEPT_LOG_BYTES}; PRAGMA cache_size=-16384"
+                 PRAGMA journal_size_limit={KEPT_LOG_BYTES}; PRAGMA cache_size=-4096"
             ))
             .map_err(words)?;
         let disk = Self { connection, path: path.to_owned(), synced: true };
@@ -113,7 +115,7 @@ impl Disk {
         let mut index = Index::default();
         self.each(|key, body| {
             let record = codec::decode(&key, body)?;
-            index.set(&key, Some(record));
+            index.load(&key, record, body);
             Ok(())
         })?;
         let mut statement = self
@@ -208,19 +210,20 @@ impl Disk {
         let mut disk = Self::open(path, max_pages)?;
         let mut wrong: BTreeMap<RecordKey, Option<Vec<u8>>> = BTreeMap::new();
         let mut missing = index.all().peekable();
-        let body = |record: &Record| codec::encode(record).map_err(|error| error.to_string());
+        let owned = |body: Result<Cow<'_, [u8]>, StoreError>| {
+            body.map(Cow::into_owned).map_err(|error| error.to_string())
+        };
         disk.each(|key, stored| {
             let here = (key.kind, key.id.as_str());
-            while let Some((kind, id, record)) =
-                missing.next_if(|(kind, id, _)| (*kind, *id) < here)
+            while let Some((kind, id, body)) = missing.next_if(|(kind, id, _)| (*kind, *id) < here)
             {
-                wrong.insert(RecordKey::new(kind, id), Some(body(record)?));
+                wrong.insert(RecordKey::new(kind, id), Some(owned(body)?));
             }
             match missing.next_if(|(kind, id, _)| (*kind, *id) == here) {
-                Some((_, _, record)) => {
-                    let known = body(record)?;
-                    if known != stored {
-                        wrong.insert(key, Some(known));
+                Some((_, _, body)) => {
+                    let known = body.map_err(|error| error.to_string())?;
+                    if known.as_ref() != stored {
+                        wrong.insert(key, Some(known.into_owned()));
                     }
                 }
                 None => {
@@ -229,8 +232,8 @@ impl Disk {
             }
             Ok(())
         })?;
-        for (kind, id, record) in missing {
-            wrong.insert(RecordKey::new(kind, id), Some(body(record)?));
+        for (kind, id, body) in missing {
+            wrong.insert(RecordKey::new(kind, id), Some(owned(body)?));
         }
         disk.try_mend(&wrong, last).map_err(|error| words(&error))?;
         Ok(disk)
@@ -246,13 +249,12 @@ impl Disk {
             write_record(&transaction, key, body.as_deref())?;
         }
         transaction.execute("DELETE FROM outbox WHERE number > ?1", params![last])?;
-        // Written in any case, and larger than what the last page may have room for: a disk that takes this works again.
+        // Written in any case: a disk that takes this works again.
         transaction.execute(
-            "INSERT INTO meta VALUES ('probe', randomblob(65536)) \
-             ON CONFLICT (key) DO UPDATE SET value = randomblob(65536)",
+            "INSERT INTO meta VALUES ('mended', randomblob(16)) \
+             ON CONFLICT (key) DO UPDATE SET value = randomblob(16)",
             [],
         )?;
-        transaction.execute("DELETE FROM meta WHERE key = 'probe'", [])?;
         transaction.commit()
     }
 

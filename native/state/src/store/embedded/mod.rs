@@ -21,6 +21,7 @@ use authz_kernel::task::{Record, RecordKey, RecordKind, Revocations};
 use self::disk::Disk;
 use self::writer::{Shared, Writer};
 use super::bounds::Bounds;
+use super::index::Held;
 use super::locks::KeyLocks;
 use super::outbox::AuditSink;
 use super::{
@@ -115,7 +116,7 @@ impl Store for EmbeddedStore {
 
     fn peek(&self, key: &RecordKey, _deadline: Instant) -> Result<Option<Record>, StoreError> {
         self.shared.check_open()?;
-        Ok(self.shared.index().get(key).cloned())
+        self.shared.index().get(key)
     }
 
     fn find(
@@ -125,7 +126,8 @@ impl Store for EmbeddedStore {
         _deadline: Instant,
     ) -> Result<Vec<Record>, StoreError> {
         self.shared.check_open()?;
-        Ok(self.shared.index().find(query, page, &BTreeMap::<RecordKey, ()>::new()))
+        let found = self.shared.index().find(query, page, &BTreeMap::<RecordKey, ()>::new());
+        found.into_iter().map(Held::read).collect()
     }
 
     fn transact(
@@ -194,11 +196,15 @@ impl EmbeddedStore {
         self.shared.settings.bounds.check_changes(changes.keys(), &lines)?;
         let mut encoded = Vec::with_capacity(changes.len());
         for (key, record) in changes {
-            let body = record.as_ref().map(codec::encode).transpose()?;
-            if let Some(body) = &body {
-                self.shared.settings.bounds.check_record(body.len())?;
-            }
-            encoded.push((key, record, body));
+            let record = match record {
+                Some(record) => {
+                    let text: Arc<[u8]> = Arc::from(codec::encode(&record)?);
+                    self.shared.settings.bounds.check_record(text.len())?;
+                    Some((record, text))
+                }
+                None => None,
+            };
+            encoded.push((key, record));
         }
         self.shared.commit(epoch, encoded, lines, survives)
     }
@@ -231,13 +237,14 @@ impl Transaction for Running<'_> {
         self.check_time()?;
         Ok(match self.changes.get(key) {
             Some(changed) => changed.clone(),
-            None => self.shared.index().get(key).cloned(),
+            None => self.shared.index().get(key)?,
         })
     }
 
     fn find(&mut self, query: &Query, page: &Page) -> Result<Vec<Record>, StoreError> {
         self.check_time()?;
-        let stored = self.shared.index().find(query, page, &self.changes);
+        let found = self.shared.index().find(query, page, &self.changes);
+        let stored = found.into_iter().map(Held::read).collect::<Result<Vec<Record>, _>>()?;
         if self.changes.is_empty() {
             return Ok(stored);
         }

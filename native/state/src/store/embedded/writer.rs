@@ -14,7 +14,7 @@ use authz_kernel::task::{Record, RecordKey, RecordKind};
 use super::EmbeddedSettings;
 use super::disk::{Batch, Disk, Loaded, checkpoint_beside};
 use crate::audit::AuditError;
-use crate::store::index::Index;
+use crate::store::index::{Held, Index};
 use crate::store::outbox::{AuditSink, Exporter, Line};
 use crate::store::{Commit, StoreError, StoreHealth, Survives};
 use crate::ticket::{Settle, pair};
@@ -30,14 +30,14 @@ const PAGE_BYTES: usize = 4096;
 /// From this size on the writer does it itself, and everybody waits.
 const MAX_LOG_BYTES: u64 = 128 * 1024 * 1024;
 
-/// A changed record: what it becomes, and as it is written.
-pub(super) type Change = (RecordKey, Option<Record>, Option<Vec<u8>>);
+/// A changed record: what it becomes, with its text.
+pub(super) type Change = (RecordKey, Option<(Record, Arc<[u8]>)>);
 
 struct Item {
-    records: Vec<(RecordKey, Option<Vec<u8>>)>,
+    records: Vec<(RecordKey, Option<Arc<[u8]>>)>,
     lines: Vec<Line>,
     /// What the records were before.
-    undo: Vec<(RecordKey, Option<Record>)>,
+    undo: Vec<(RecordKey, Option<Held>)>,
     survives: Survives,
     bytes: usize,
     settle: Settle,
@@ -120,8 +120,8 @@ impl Shared {
     ) -> Result<Commit, StoreError> {
         let bounds = &self.settings.bounds;
         let line_bytes = lines.iter().map(Vec::len).fold(0, usize::saturating_add);
-        let bodies = changes.iter().filter_map(|(_, _, body)| body.as_ref());
-        let bytes = bodies.map(Vec::len).fold(line_bytes, usize::saturating_add);
+        let texts = changes.iter().filter_map(|(_, record)| record.as_ref());
+        let bytes = texts.map(|(_, text)| text.len()).fold(line_bytes, usize::saturating_add);
         let mut queue = self.lock();
         if queue.check_writable()? != epoch {
             return Err(StoreError::Unavailable("its disk failed meanwhile".to_owned()));
@@ -150,8 +150,8 @@ impl Shared {
             RecordKind::Revocation,
         ] {
             let (mut new, mut gone) = (0_usize, 0_usize);
-            for (key, record, _) in changes.iter().filter(|(key, _, _)| key.kind == kind) {
-                match (index.get(key).is_some(), record.is_some()) {
+            for (key, record) in changes.iter().filter(|(key, _)| key.kind == kind) {
+                match (index.has(key), record.is_some()) {
                     (false, true) => new = new.saturating_add(1),
                     (true, false) => gone = gone.saturating_add(1),
                     _ => {}
@@ -164,10 +164,11 @@ impl Shared {
         }
         let mut undo = Vec::with_capacity(changes.len());
         let mut records = Vec::with_capacity(changes.len());
-        for (key, record, body) in changes {
+        for (key, record) in changes {
+            let text = record.as_ref().map(|(_, text)| Arc::clone(text));
             let before = index.set(&key, record);
             undo.push((key.clone(), before));
-            records.push((key, body));
+            records.push((key, text));
         }
         drop(index);
         let lines = lines
@@ -385,7 +386,7 @@ impl Writer {
         if let Some(last) = batch.lines.last() {
             self.last_line = last.number;
         }
-        let bodies = batch.records.values().flatten().map(Vec::len);
+        let bodies = batch.records.values().flatten().map(|text| text.len());
         let bytes = bodies.fold(bytes_of(&batch.lines), usize::saturating_add);
         let pages = batch.records.len().saturating_mul(PAGE_BYTES);
         self.unmoved = self.unmoved.saturating_add(bytes).saturating_add(pages);
@@ -400,7 +401,7 @@ impl Writer {
 
     /// Undoes in memory whatever is not on the disk, and refuses changes from now on.
     fn fail(&mut self, mut items: Vec<Item>, (lines, bytes): (usize, usize), why: String) {
-        // Closing it may write; nothing may be written that memory no longer holds.
+        // Opened again, it holds what the disk says and no longer what SQLite remembers of it.
         self.disk = None;
         let mut queue = self.shared.lock();
         queue.last_error.clone_from(&why);
@@ -420,7 +421,7 @@ impl Writer {
         let mut index = self.shared.index_mut();
         for item in items.iter_mut().rev() {
             for (key, before) in std::mem::take(&mut item.undo).into_iter().rev() {
-                index.set(&key, before);
+                index.restore(&key, before);
             }
         }
         drop(index);

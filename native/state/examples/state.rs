@@ -1,0 +1,294 @@
+//! What an embedded store costs: memory and opening time with many tasks, and commits alone and together.
+//!
+//! `cargo run --release -p authz-state --example state -- [TASKS] [FOLDER]` prints one JSON object.
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark stops where it cannot measure"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use authz_kernel::decision::{Claim, Time};
+use authz_kernel::model::Tier;
+use authz_kernel::task::{
+    AgentName, Limit, Param, Record, RecordKey, RecordKind, Reservation, ScopeEntry, Selector,
+    Session, Subject, SubjectProof, Task, TaskKind, TaskStatus,
+};
+use authz_state::store::{
+    AuditSink, Commit, EmbeddedSettings, EmbeddedStore, Store, Survives, Transaction,
+};
+use authz_state::{AuditSettings, AuditWriter, Durability};
+use serde_json::json;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const NOW: i64 = 1_795_564_800_000;
+const AGENTS: usize = 100;
+const BATCH: usize = 500;
+const COMMITS: usize = 2_000;
+
+/// A task like those of the examples: three scope entries, a parameter, a subject.
+fn task(number: usize) -> Task {
+    let ticket = format!("T-{number}");
+    let entry =
+        |operation: &str, collection: &str, argument: &str, limit: Limit, uses| ScopeEntry {
+            operation: operation.to_owned(),
+            resources: Selector {
+                collections: Some(BTreeSet::from([collection.to_owned()])),
+                ids: (collection == "tickets").then(|| BTreeSet::from([ticket.clone()])),
+                ..Selector::default()
+            },
+            arguments: BTreeMap::from([(argument.to_owned(), limit)]),
+            uses,
+        };
+    Task {
+        id: id("0193a1b2", number),
+        kind: TaskKind::Root,
+        template: "answer-ticket".to_owned(),
+        template_digest: "3f".repeat(32),
+        session: id("0193a1b3", number),
+        ancestors: Vec::new(),
+        agents: vec![AgentName {
+            spiffe_id: format!("spiffe://corp.example/ns/support/sa/bot-{}", number % AGENTS),
+            trust_domain: "corp.example".to_owned(),
+        }],
+        subject: Some(Subject {
+            is_service: false,
+            issuer: "corp".to_owned(),
+            sub: format!("anna-{number}"),
+            claims: BTreeMap::from([(
+                "groups".to_owned(),
+                Claim::Texts(vec!["staff".to_owned(), "berlin".to_owned()]),
+            )]),
+            acr: "urn:corp:mfa".to_owned(),
+        }),
+        subject_proof: SubjectProof::Verified,
+        starter: format!("corp:anna-{number}"),
+        purpose: "customer support".to_owned(),
+        params: BTreeMap::from([("ticket".to_owned(), Param::Text(ticket.clone()))]),
+        scope: vec![
+            entry("crm.ticket.read", "tickets", "/fields", Limit::Prefix("public.".into()), None),
+            entry("crm.search", "customers", "/limit", Limit::Range(1, 50), Some(20)),
+            entry(
+                "gmail.send",
+                "mail",
+                "/subject",
+                Limit::OneOf(BTreeSet::from([format!("Re: {ticket}")])),
+                Some(1),
+            ),
+        ],
+        uses: vec![0, 0, 0],
+        tier_cap: Tier::Standard,
+        max_depth: 1,
+        started_at: Time(NOW),
+        deadline: Time(NOW + 1_800_000),
+        idle_timeout_ms: Some(600_000),
+        last_used: Time(NOW),
+        status: TaskStatus::Active,
+        ended_at: None,
+        literals: BTreeSet::from(["00112233445566778899aabbccddeeff".to_owned()]),
+        rest: BTreeMap::new(),
+    }
+}
+
+fn id(prefix: &str, number: usize) -> String {
+    format!("{prefix}-7c4d-7e5f-8a9b-{number:012x}")
+}
+
+fn session(number: usize) -> Session {
+    Session {
+        id: id("0193a1b3", number),
+        root: id("0193a1b2", number),
+        tasks: 1,
+        started_at: Time(NOW),
+        expires_at: Time(NOW + 86_400_000),
+        rest: BTreeMap::new(),
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now().checked_add(Duration::from_secs(60)).unwrap()
+}
+
+/// Resident memory, in bytes.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: u64 = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0);
+    kib * 1024
+}
+
+/// The audit file of the benchmark as the store's sink.
+fn sink(folder: &Path) -> (Arc<AuditWriter>, AuditSink) {
+    let audit = AuditWriter::open(AuditSettings::new(folder.join("audit.jsonl"))).unwrap();
+    let audit = Arc::new(audit);
+    let writer = Arc::clone(&audit);
+    let sink: AuditSink = Arc::new(move |line, synced| {
+        writer.submit(line, if synced { Durability::Synced } else { Durability::Queued })
+    });
+    (audit, sink)
+}
+
+fn transact(
+    store: &dyn Store,
+    locks: &[RecordKey],
+    survives: Survives,
+    mut work: impl FnMut(&mut dyn Transaction),
+) -> Commit {
+    store
+        .transact(locks, survives, soon(), &mut |transaction| {
+            work(transaction);
+            Ok(true)
+        })
+        .unwrap()
+}
+
+fn settle(commit: Commit) {
+    if let Commit::Pending(ticket) = commit {
+        ticket.wait(soon()).unwrap();
+    }
+}
+
+fn fill(store: &dyn Store, tasks: usize) {
+    for first in (0..tasks).step_by(BATCH) {
+        let commit = transact(store, &[], Survives::Crash, |transaction| {
+            for number in first..tasks.min(first + BATCH) {
+                transaction.put(Record::Session(Arc::new(session(number))));
+                transaction.put(Record::Task(Arc::new(task(number))));
+            }
+        });
+        settle(commit);
+    }
+}
+
+/// What a permit changes: uses of the task, a reservation, an audit line.
+fn permit(store: &dyn Store, number: usize, serial: usize, survives: Survives) -> Commit {
+    let key = RecordKey::new(RecordKind::Task, id("0193a1b2", number));
+    let lock = RecordKey::new(RecordKind::Session, id("0193a1b3", number));
+    let decision = id("0193ffff", serial);
+    transact(store, &[lock], survives, |transaction| {
+        let Some(Record::Task(task)) = transaction.get(&key).unwrap() else { return };
+        let mut task = (*task).clone();
+        task.uses[1] += 1;
+        transaction.put(Record::Reservation(Arc::new(Reservation {
+            decision_id: decision.clone(),
+            task: task.id.clone(),
+            session: task.session.clone(),
+            operation: "crm.search".to_owned(),
+            charged: vec![(task.id.clone(), 1)],
+            enforcer: "envoy".to_owned(),
+            permitted_at: Time(NOW),
+            due: Time(NOW + 60_000),
+            rest: BTreeMap::new(),
+        })));
+        transaction.put(Record::Task(Arc::new(task)));
+        let line = json!({"decision_id": decision, "timestamp": "2026-11-25T12:00:00.000Z",
+            "path": "authz.v1/Check", "result": {"decision": "PERMIT"}, "padding": "x".repeat(500)});
+        transaction.audit(line.to_string().into_bytes());
+    })
+}
+
+fn quantiles(mut times: Vec<f64>) -> serde_json::Value {
+    times.sort_by(f64::total_cmp);
+    let at = |part: usize| times[(times.len() - 1) * part / 1000];
+    let mean = times.iter().sum::<f64>() / times.len() as f64;
+    json!({"mean": mean, "p50": at(500), "p99": at(990)})
+}
+
+fn alone(store: &dyn Store, tasks: usize, survives: Survives, serial: usize) -> serde_json::Value {
+    let times = (0..COMMITS).map(|number| {
+        let from = Instant::now();
+        settle(permit(store, number % tasks, serial + number, survives));
+        from.elapsed().as_secs_f64() * 1e6
+    });
+    quantiles(times.collect())
+}
+
+/// Many commits in flight, as from many connections. Returns microseconds for each.
+fn grouped(store: &dyn Store, tasks: usize, survives: Survives, serial: usize) -> f64 {
+    let count = COMMITS * 5;
+    let from = Instant::now();
+    let mut pending = std::collections::VecDeque::new();
+    for number in 0..count {
+        pending.push_back(permit(store, number % tasks, serial + number, survives));
+        if pending.len() > 256 {
+            settle(pending.pop_front().unwrap());
+        }
+    }
+    pending.into_iter().for_each(settle);
+    from.elapsed().as_secs_f64() * 1e6 / count as f64
+}
+
+fn settings(folder: &Path) -> EmbeddedSettings {
+    EmbeddedSettings::new(folder.join("state"))
+}
+
+/// In a process of its own, so that nothing that it leaves behind counts.
+fn fill_apart(tasks: usize, folder: &Path) {
+    let this = std::env::current_exe().unwrap();
+    let mut fill = std::process::Command::new(this);
+    assert!(fill.args(["fill", &tasks.to_string()]).arg(folder).status().unwrap().success());
+}
+
+fn measure(tasks: usize, folder: &Path) -> serde_json::Value {
+    fill_apart(tasks, folder);
+    let file_bytes = std::fs::metadata(folder.join("state/state.db")).unwrap().len();
+    let (audit, to_audit) = sink(folder);
+    let before = resident();
+    let from = Instant::now();
+    let store = EmbeddedStore::open(settings(folder), to_audit).unwrap();
+    let open_ms = from.elapsed().as_secs_f64() * 1e3;
+    let memory_bytes = resident().saturating_sub(before);
+    let key = RecordKey::new(RecordKind::Task, id("0193a1b2", tasks / 2));
+    let from = Instant::now();
+    for _ in 0..COMMITS {
+        assert!(store.peek(&key, soon()).unwrap().is_some());
+    }
+    let peek_ns = from.elapsed().as_secs_f64() * 1e9 / COMMITS as f64;
+    let crash = Survives::Crash;
+    let result = json!({
+        "tasks": tasks,
+        "open_ms": open_ms,
+        "memory_bytes": memory_bytes,
+        "memory_bytes_per_task": memory_bytes / tasks as u64,
+        "file_bytes": file_bytes,
+        "peek_ns": peek_ns,
+        "commit_us": {
+            "alone": alone(&store, tasks, crash, 0),
+            "alone_power_loss": alone(&store, tasks, Survives::PowerLoss, COMMITS),
+            "grouped": grouped(&store, tasks, crash, 10 * COMMITS),
+            "grouped_power_loss": grouped(&store, tasks, Survives::PowerLoss, 20 * COMMITS),
+        },
+    });
+    store.close();
+    audit.close();
+    result
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, tasks, folder] = arguments.as_slice()
+        && word == "fill"
+    {
+        let (_audit, to_audit) = sink(Path::new(folder));
+        let store = EmbeddedStore::open(settings(Path::new(folder)), to_audit).unwrap();
+        fill(&store, tasks.parse().unwrap());
+        store.close();
+        return;
+    }
+    let tasks = arguments.first().map_or(100_000, |text| text.parse().unwrap());
+    let own = std::env::temp_dir().join(format!("authz-bench-state-{}", std::process::id()));
+    let folder = arguments.get(1).map_or_else(|| own.clone(), PathBuf::from);
+    std::fs::create_dir_all(&folder).unwrap();
+    let result = measure(tasks, &folder);
+    if folder == own {
+        std::fs::remove_dir_all(&own).unwrap();
+    }
+    println!("{result}");
+}
