@@ -307,6 +307,40 @@ class Engine:
             ApiError: The caller may not explain, or the request cannot be explained.
         """
 
+    def call(
+        self,
+        surface: str,
+        request: bytes,
+        listener: str,
+        remaining: float | None = None,
+        traceparent: str | None = None,
+        authorization: str | None = None,
+        peer: str | None = None,
+        tracestate: str | None = None,
+        certificate: bytes | None = None,
+        intermediates: bytes | None = None,
+    ) -> bytes:
+        """Answers a call that answers no decision: revoking, and all of `authz.v1.Tasks`.
+
+        Args:
+            surface: `task_start`, `task_delegate`, `task_extend`, `task_get`, `task_list`, `task_end` or `revoke`.
+            request: Its request.
+            listener: Name of the listener that the call came by.
+            remaining: Seconds until the caller's deadline.
+            traceparent: W3C trace context.
+            authorization: `authorization` metadata of the call.
+            peer: Address of the caller, for the record.
+            tracestate: W3C trace state.
+            certificate: The caller's own certificate, PEM.
+            intermediates: What it sent along, PEM.
+
+        Returns:
+            Its response.
+
+        Raises:
+            ApiError: It is refused.
+        """
+
     def refusal(self, surface: str, reason: str) -> bytes:
         """Ready answer for a request that is not judged, counted and audited; never waits.
 

@@ -520,6 +520,25 @@ class Engine:
         except _native.ApiError as error:
             raise ApiError(error.reason_code, error.grpc_code, error.message) from error
 
+    def call(self, surface: Surface, request: bytes, facts: CallFacts) -> bytes:
+        """Answer a call that answers no decision: revoking, and all of `authz.v1.Tasks`.
+
+        Args:
+            surface: Which call.
+            request: Its encoded request.
+            facts: What the transport knows.
+
+        Returns:
+            The encoded response.
+
+        Raises:
+            ApiError: It is refused.
+        """
+        try:
+            return self._native.call(surface.value, request, *facts)
+        except _native.ApiError as error:
+            raise ApiError(error.reason_code, error.grpc_code, error.message) from error
+
     def refusal(self, surface: Surface, reason: str) -> bytes:
         """Answer a ready denial, counted and audited; never waits.
 

@@ -66,11 +66,18 @@ class BundleFiles:
 
 
 class Surface(StrEnum):
-    """How a decision is asked for; the names that the engine knows."""
+    """What is asked for, and how; the names that the engine knows."""
 
     CHECK = "check"
     BATCH_CHECK = "batch_check"
     EXT_AUTHZ = "ext_authz"
+    TASK_START = "task_start"
+    TASK_DELEGATE = "task_delegate"
+    TASK_EXTEND = "task_extend"
+    TASK_GET = "task_get"
+    TASK_LIST = "task_list"
+    TASK_END = "task_end"
+    REVOKE = "revoke"
 
 
 # A tuple: one is made for each call, and a frozen dataclass takes five times as long.

@@ -114,6 +114,7 @@ def status(
             *(("keys", _keys(entry)) for entry in (detail.get("trust") or {}).get("sources", ())),
             *(("listener", line) for line in _listeners(detail)),
             *(("audit", line) for line in _audit(detail)),
+            *(("state", line) for line in _state(detail)),
             *(("observing", _observing(entry)) for entry in detail.get("observing", ())),
         ]
         show.table(("", address), rows)
@@ -140,6 +141,17 @@ def _audit(detail: Mapping[str, Any]) -> Iterator[str]:
         f"{audit['written_lines']} records since the start, {audit['queued_lines']} wait, "
         f"{audit['refused_lines']} refused, {audit['dropped_refusals']} dropped"
     )
+
+
+def _state(detail: Mapping[str, Any]) -> Iterator[str]:
+    engine = detail.get("engine") or {}
+    state = engine.get("state") or {}
+    if not state:
+        return
+    works = state["reachable"] and state["writable"]
+    stands = "kept" if works else f"NOT kept: {state['last_error']}"
+    yield f"{state['engine']}, {stands}; {state['tasks']} tasks, {engine['revocations']} revocations"
+    yield from (str(warning) for warning in state["warnings"])
 
 
 def _keys(entry: Mapping[str, Any]) -> str:

@@ -388,6 +388,36 @@ class Audit(_Strict):
     """Longest wait for the disk, where the caller's deadline is later; then: deny."""
 
 
+class StateEngine(StrEnum):
+    """What keeps tasks."""
+
+    EMBEDDED = "embedded"
+    MEMORY = "memory"
+
+
+class State(_Strict):
+    """Where tasks and revocations are kept."""
+
+    engine: StateEngine = StateEngine.EMBEDDED
+    """`embedded`: a folder of this node alone, which survives a crash. `memory`: nothing outlives the process."""
+    path: FilePath | None = None
+    """The folder of the embedded one; none given: `state` beside the audit file."""
+    max_wait: Annotated[Duration, Field(ge=0.001, le=60)] = 2.0
+    """Longest wait for the store, where the caller's deadline is later; then: deny."""
+    revocation_staleness: Annotated[Duration, Field(ge=0.001, le=60)] = 1.0
+    """How old what a node knows of revocations elsewhere may be; older: it denies, and is not ready."""
+    report_within: Annotated[Duration, Field(ge=0.001, le=86_400)] = 60.0
+    """After so long without a report a permitted operation counts as done."""
+    retention: Annotated[Duration, Field(ge=1, le=31_622_400)] = 86_400.0
+    """How long ended tasks are kept; then they are unknown."""
+    max_tasks: int = Field(default=250_000, ge=1, le=10_000_000)
+    """Most tasks, live and ended; full: OVERLOADED."""
+    max_tasks_per_agent: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Most live tasks of one agent; full: OVERLOADED."""
+    max_tasks_per_session: int = Field(default=1_000, ge=1, le=1_000_000)
+    """Most tasks of one tree, live and ended; full: OVERLOADED."""
+
+
 class Envoy(_Strict):
     """How Envoy's `Authorization` is answered."""
 
@@ -478,13 +508,14 @@ class Config(_Strict):
     """The record of every decision."""
     limits: Limits = Limits()
     """What one node may use."""
+    state: State = State()
+    """Where tasks and revocations are kept."""
     envoy: Envoy = Envoy()
     """How Envoy's `Authorization` is answered."""
     log: Log = Log()
     """The log of the node."""
     shutdown_grace_period: Annotated[Duration, Field(ge=0, le=600)] = 10.0
     """How long calls in flight may take once the node stops."""
-    state: Any = _later("Where tasks and sessions are kept.")
     topology: Any = _later("Whether one server decides all calls of a session.")
     providers: Any = _later("Coroutines that fetch facts which cannot be a snapshot.")
     mode: Any = _later("Softening by deployment.")

@@ -1,7 +1,7 @@
-"""The administration listener: Status, Reload and Explain.
+"""The administration listener: Status, Reload, Revoke and Explain.
 
-It is a unix socket that only its owner can open, so its caller is the owner, who may always ask for Status
-and Reload. Explain is a decision about somebody else's authority: the engine judges who may have it.
+It is a unix socket that only its owner can open, so its caller is the owner, who may always ask for Status,
+Reload and Revoke. Explain is a decision about somebody else's authority: the engine judges who may have it.
 """
 
 import json
@@ -13,11 +13,11 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from authz.errors import ApiError, AuthzError, UnavailableError
-from authz.model import CallFacts
+from authz.model import CallFacts, Surface
 from authz.server.decisions import AUTHORIZER, RawHandler, facts_of, traceparent_of
 from authz.server.grpc_listener import Services
 from authz.server.readiness import Readiness
-from authz.server.status import abort, not_in_this_version, status_code
+from authz.server.status import abort, status_code
 from authz.server.world import World
 from authz.telemetry import Metrics
 from authz.telemetry.context import in_trace
@@ -30,10 +30,13 @@ ADMIN: Final = "authz.v1.Admin"
 
 
 class Explains(Protocol):
-    """The engine, as far as Explain needs it."""
+    """The engine, as far as Explain and Revoke need it."""
 
     def explain(self, request: bytes, facts: CallFacts) -> bytes:
         """Answer `authz.v1.Authorizer/Explain`."""
+
+    def call(self, surface: Surface, request: bytes, facts: CallFacts) -> bytes:
+        """Answer a call that answers no decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Administration:
     """Makes the handlers of the administration listener."""
 
     engine: Explains
-    """Explains."""
+    """Explains and revokes."""
     world: World
     """Reloads."""
     readiness: Readiness
@@ -65,7 +68,7 @@ class Administration:
             ADMIN: {
                 "Status": self._handler(ADMIN, "Status", self._status),
                 "Reload": self._handler(ADMIN, "Reload", self._reload),
-                "Revoke": grpc.unary_unary_rpc_method_handler(not_in_this_version("Admin.Revoke")),
+                "Revoke": self._handler(ADMIN, "Revoke", self._revoke),
             },
             AUTHORIZER: {"Explain": self._handler(AUTHORIZER, "Explain", self._explain)},
         }
@@ -97,6 +100,9 @@ class Administration:
 
     def _explain(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         return self.engine.explain(request, facts_of(context, self.listener, 30.0))
+
+    def _revoke(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        return self.engine.call(Surface.REVOKE, request, facts_of(context, self.listener, 30.0))
 
     def _reload(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
         _parse(admin_pb2.ReloadRequest(), request)

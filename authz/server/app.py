@@ -15,6 +15,7 @@ import grpc
 from authz import __version__
 from authz.config import Config, Lane, Listener
 from authz.config.rules import socket_path
+from authz.config.schema import State, StateEngine
 from authz.engine import Engine, FastLane, ListenerRules, PeerRules, build_profile
 from authz.errors import ConfigError
 from authz.identity import Fetcher, Refresher, SourceKey, remote_sources
@@ -74,7 +75,25 @@ def engine_settings(config: Config) -> dict[str, Any]:
         "probe_rate": limits.probe_rate,
         "probe_burst": limits.probe_burst,
         "envoy_error_response": config.envoy.error_response,
+        "state": _state_settings(config.state, config.audit.path),
         "version": __version__,
+    }
+
+
+def _state_settings(state: State, audit: str) -> dict[str, Any]:
+    path = None
+    if state.engine is StateEngine.EMBEDDED:
+        path = state.path or str(Path(audit).parent / "state")
+    return {
+        "engine": state.engine.value,
+        "path": path,
+        "max_wait_ms": round(state.max_wait * 1000),
+        "revocation_staleness_ms": round(state.revocation_staleness * 1000),
+        "report_within_ms": round(state.report_within * 1000),
+        "retention_ms": round(state.retention * 1000),
+        "max_tasks": state.max_tasks,
+        "max_tasks_per_agent": state.max_tasks_per_agent,
+        "max_tasks_per_session": state.max_tasks_per_session,
     }
 
 

@@ -61,6 +61,21 @@ class Remote:
             "/authz.v1.Admin/Reload", admin_pb2.ReloadRequest(), admin_pb2.ReloadResponse()
         )
 
+    def revoke(self, request: admin_pb2.AdminRevokeRequest) -> admin_pb2.AdminRevokeResponse:
+        """Ask `authz.v1.Admin/Revoke`.
+
+        Args:
+            request: What to revoke, and why.
+
+        Returns:
+            How many tasks ended.
+
+        Raises:
+            UnavailableError: It cannot be reached.
+            ApiError: It refuses.
+        """
+        return self._call("/authz.v1.Admin/Revoke", request, admin_pb2.AdminRevokeResponse())
+
     def explain(
         self, request: authorizer_pb2.ExplainRequest, authorization: str | None
     ) -> authorizer_pb2.ExplainResponse:

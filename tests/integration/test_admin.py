@@ -175,7 +175,9 @@ def test_the_socket_is_its_owners_alone(server: Server) -> None:
 
 
 @pytest.mark.parametrize("listener", ["main", "crm-only", "none", "main-fast"])
-@pytest.mark.parametrize("method", ["authz.v1.Admin/Status", "authz.v1.Admin/Reload", EXPLAIN])
+@pytest.mark.parametrize(
+    "method", ["authz.v1.Admin/Status", "authz.v1.Admin/Reload", "authz.v1.Admin/Revoke", EXPLAIN]
+)
 def test_not_on_other_listeners(server: Server, people: People, listener: str, method: str) -> None:
     """Administration is on its own listener only, whoever asks."""
     with pytest.raises(grpc.RpcError) as raised:
@@ -196,11 +198,4 @@ def test_methods_of_later_versions(server: Server, method: str) -> None:
     """They say so, with the reason where tools look for it."""
     with pytest.raises(grpc.RpcError) as raised:
         server.call("main", f"authz.v1.{method}", b"")
-    assert failure(raised.value) == (grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED")
-
-
-def test_revoke_is_not_in_this_version(server: Server) -> None:
-    """A kill switch that does nothing would be worse than none."""
-    with pytest.raises(grpc.RpcError) as raised:
-        server.call("admin", "authz.v1.Admin/Revoke", b"")
     assert failure(raised.value) == (grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED")

@@ -226,8 +226,8 @@ def test_the_good_one_loads_and_its_paths_start_at_its_folder(tmp_path: Path) ->
         ),
         (
             "audit: {path: audit.jsonl}",
-            "state: {url: x}",
-            "config.yaml:17: `state` is not in this version. Remove it; without it, this version is safe.",
+            "guards: {url: x}",
+            "config.yaml:17: `guards` is not in this version. Remove it; without it, this version is safe.",
         ),
         (
             'asks: ["system:*"]',

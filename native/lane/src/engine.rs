@@ -15,6 +15,8 @@ use authz_kernel::mode::may_soften;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
 use authz_kernel::routes::HttpRequest;
+use authz_kernel::task::RecordKey;
+use authz_state::store::{Commit, StoreError, StoreHealth, Survives, Transaction};
 use authz_state::{AuditError, AuditHealth, AuditSettings, AuditWriter, Durability, Ticket};
 use authz_token::{
     AgentFacts, AgentProof, ClaimValue, Evidence, KeyOwner, PeerCache, Refusal, RefusalReason,
@@ -32,12 +34,14 @@ use crate::ask::{self, Ask, Authorization, Refused, Relayed, Step, Target};
 use crate::asked::Asked;
 use crate::envoy;
 use crate::judgement::{Asker, Judgement, Known, method_of, name_of};
+use crate::keeper::{Keeper, Wait};
 use crate::limits;
 use crate::metrics::{Family, Gauges, Metrics};
 use crate::probe::ProbeRate;
 use crate::proto::authz::v1 as wire;
 use crate::proto::envoy::service::auth::v3 as ext_authz;
 use crate::record::{self, Origin};
+use crate::revoke;
 use crate::settings::{EngineError, Lane, Settings, Surface};
 use crate::trace::{self, Ids, Span, Tracing};
 use crate::wanted::Wanted;
@@ -91,7 +95,7 @@ impl<'a> Transport<'a> {
     }
 
     /// When the answer must be under way.
-    fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         let remaining = self.remaining?;
         let margin = remaining.checked_div(MARGIN_SHARE).unwrap_or_default().min(MARGIN_MOST);
         self.received.checked_add(remaining.saturating_sub(margin))
@@ -131,7 +135,7 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    fn of(reason_code: ReasonCode, message: impl Into<String>) -> Self {
+    pub(crate) fn of(reason_code: ReasonCode, message: impl Into<String>) -> Self {
         let grpc_code = match reason_code.row().grpc_code {
             0 => 7,
             code => code,
@@ -173,6 +177,10 @@ pub struct Status {
     pub listeners: Vec<String>,
     /// The audit file.
     pub audit: AuditHealth,
+    /// The store of tasks.
+    pub state: StoreHealth,
+    /// How much is revoked.
+    pub revocations: usize,
     /// Verified tokens found in the cache.
     pub token_cache_hits: u64,
     /// And not found.
@@ -184,12 +192,13 @@ pub struct Status {
 /// Decides. Shared by all threads of both lanes.
 #[derive(Debug)]
 pub struct Engine {
-    settings: Settings,
+    pub(crate) settings: Settings,
     world: ArcSwapOption<Loaded>,
     tokens: TokenCache,
     certificates: PeerCache,
-    audit: AuditWriter,
-    metrics: Metrics,
+    audit: Arc<AuditWriter>,
+    pub(crate) keeper: Keeper,
+    pub(crate) metrics: Metrics,
     probes: ProbeRate,
     wanted: Wanted,
     tracing: Option<Tracing>,
@@ -201,15 +210,75 @@ pub(crate) struct Pending {
     line: Recorded,
     reply: Reply,
     ticket: Option<Ticket>,
+    waits: Waits,
     received: Instant,
     deadline: Option<Instant>,
 }
 
-/// What a second record of the decision would need.
-struct Recorded {
+/// What a decision waits for before it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// Its record.
+    Record,
+    /// Its changes, with which the record goes.
+    Store,
+}
+
+/// The record of a decision that changed state, which went with the changes.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    ticket: Option<Ticket>,
+    waits: Waits,
+}
+
+/// Why a change is not made.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// It is refused.
+    Refused(Refused),
+    /// The store failed.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Refused> for Stop {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+/// What is changed in a transaction, and what the decision about it comes to.
+pub(crate) type Change<'a> =
+    dyn FnMut(&mut dyn Transaction, &mut Judgement) -> Result<(), Stop> + 'a;
+
+/// What every record of the decision needs besides the decision.
+pub(crate) struct Recorded {
     peer: String,
     trace: Option<Ids>,
     lane: Lane,
+}
+
+impl Recorded {
+    fn origin<'a>(&'a self, settings: &'a Settings) -> Origin<'a> {
+        Origin {
+            peer: &self.peer,
+            trace: self.trace.as_ref().map(Ids::of_record),
+            node_id: &settings.node_id,
+            version: &settings.version,
+        }
+    }
+}
+
+/// What a change belongs to.
+pub(crate) struct Changing<'a> {
+    pub(crate) evidence: &'a [Evidence<'a>],
+    pub(crate) recorded: &'a Recorded,
+    pub(crate) wait: Wait,
 }
 
 enum Reply {
@@ -236,7 +305,10 @@ impl Engine {
         audit.max_bytes = settings.audit_queue_bytes;
         audit.sync_interval = Duration::from_millis(settings.audit_sync_interval_ms);
         let audit = AuditWriter::open(audit).map_err(|error| EngineError(error.to_string()))?;
+        let audit = Arc::new(audit);
+        let keeper = Keeper::open(settings.state.clone(), &audit)?;
         Ok(Self {
+            keeper,
             world: ArcSwapOption::empty(),
             tokens: TokenCache::new(settings.token_cache_size),
             certificates: PeerCache::new(settings.token_cache_size),
@@ -261,6 +333,17 @@ impl Engine {
         let loaded = Loaded::new(world, &self.metrics)?;
         self.world.store(Some(Arc::new(loaded)));
         Ok(())
+    }
+
+    /// What is loaded now.
+    pub(crate) fn world(&self) -> Option<Arc<Loaded>> {
+        self.world.load_full()
+    }
+
+    /// A call that answers no decision panicked.
+    pub(crate) fn failed_inside(&self) -> ApiError {
+        self.metrics.panicked();
+        ApiError::of(ReasonCode::Unavailable, "the decision failed inside")
     }
 
     /// Takes the owners of which tokens named a key that they have not, since this was last asked: each is one of
@@ -318,10 +401,29 @@ impl Engine {
         self.guarded(transport.lane, surface, || self.finish(pending, recorded))
     }
 
+    /// Answers a call that answers no decision: revoking, and all of `authz.v1.Tasks`.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn call(
+        &self,
+        surface: Surface,
+        request: &[u8],
+        transport: &Transport<'_>,
+    ) -> Result<Vec<u8>, ApiError> {
+        let answered = catch_unwind(AssertUnwindSafe(|| match surface {
+            Surface::Revoke => self.revoke(request, transport),
+            _ => Err(ApiError::of(ReasonCode::BadInput, "there is no such call")),
+        }));
+        answered.unwrap_or_else(|_| Err(self.failed_inside()))
+    }
+
     /// Whether decisions can be made and recorded.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.world.load().is_some() && self.audit.health().writable
+        self.world.load().is_some()
+            && self.audit.health().writable
+            && self.keeper.revocations().is_ok()
     }
 
     /// Runs what answers; where it panics, the answer is a denial.
@@ -357,14 +459,15 @@ impl Engine {
                     Err(refused) => {
                         let mut judgement = self.judgement(surface, world, transport);
                         self.refuse_unless_unready(&mut judgement, transport, refused);
-                        self.record(judgement, &[], transport, Reply::Own)
+                        let line = self.recorded(transport);
+                        self.record(judgement, &[], transport, Reply::Own, line, None)
                     }
                 }
             }
         }
     }
 
-    fn check_size(&self, request: &[u8]) -> Result<(), Refused> {
+    pub(crate) fn check_size(&self, request: &[u8]) -> Result<(), Refused> {
         let most = self.settings.max_message_bytes;
         if request.len() > most {
             return Err(Refused::input(format!("the request is longer than {most} bytes")));
@@ -380,14 +483,15 @@ impl Engine {
         transport: &Transport<'_>,
     ) -> Pending {
         let mut judgement = self.judgement(surface, world, transport);
+        let line = self.recorded(transport);
         match ask::of_request(message, &self.settings) {
             Ok(mut ask) => {
-                self.judge(&mut judgement, &mut ask, transport, false);
-                self.record(judgement, &ask.evidence, transport, Reply::Own)
+                let kept = self.judge(&mut judgement, &mut ask, transport, &line, false);
+                self.record(judgement, &ask.evidence, transport, Reply::Own, line, kept)
             }
             Err(refused) => {
                 self.refuse_unless_unready(&mut judgement, transport, refused);
-                self.record(judgement, &[], transport, Reply::Own)
+                self.record(judgement, &[], transport, Reply::Own, line, None)
             }
         }
     }
@@ -408,7 +512,8 @@ impl Engine {
             Ok(message) => message,
             Err(refused) => {
                 self.refuse_unless_unready(&mut judgement, transport, refused);
-                return self.record(judgement, &[], transport, none());
+                let line = self.recorded(transport);
+                return self.record(judgement, &[], transport, none(), line, None);
             }
         };
         let relays =
@@ -416,19 +521,21 @@ impl Engine {
         match envoy::of_request(&message, &self.settings, relays) {
             Ok(mut parsed) => {
                 let transport = &parsed.trace.over(transport);
-                self.judge(&mut judgement, &mut parsed.ask, transport, false);
+                let line = self.recorded(transport);
+                let kept = self.judge(&mut judgement, &mut parsed.ask, transport, &line, false);
                 let reply = Reply::Envoy { remove: parsed.remove };
-                self.record(judgement, &parsed.ask.evidence, transport, reply)
+                self.record(judgement, &parsed.ask.evidence, transport, reply, line, kept)
             }
             Err(refused) => {
                 self.refuse_unless_unready(&mut judgement, transport, refused);
-                self.record(judgement, &[], transport, none())
+                let line = self.recorded(transport);
+                self.record(judgement, &[], transport, none(), line, None)
             }
         }
     }
 
     /// A decision with its id and time, and who asks.
-    fn judgement(
+    pub(crate) fn judgement(
         &self,
         surface: Surface,
         world: Option<Arc<Loaded>>,
@@ -495,7 +602,7 @@ impl Engine {
     }
 
     /// A world is loaded, there is time left, and the listener answers this surface.
-    fn admit(
+    pub(crate) fn admit(
         &self,
         judgement: &Judgement,
         transport: &Transport<'_>,
@@ -533,12 +640,19 @@ impl Engine {
         judgement: &mut Judgement,
         ask: &mut Ask<'a>,
         transport: &Transport<'a>,
+        line: &Recorded,
         explain: bool,
-    ) {
-        if let Err(refused) = self.try_judge(judgement, ask, transport, explain) {
-            judgement.refuse(refused);
-        }
+    ) -> Option<Kept> {
+        let kept = match self.try_judge(judgement, ask, transport, line, explain) {
+            Ok(Some(kept)) => return Some(kept),
+            Ok(None) => None,
+            Err(refused) => {
+                judgement.refuse(refused);
+                None
+            }
+        };
         judgement.soften();
+        kept
     }
 
     fn try_judge<'a>(
@@ -546,8 +660,9 @@ impl Engine {
         judgement: &mut Judgement,
         ask: &mut Ask<'a>,
         transport: &Transport<'a>,
+        _line: &Recorded,
         explain: bool,
-    ) -> Result<(), Refused> {
+    ) -> Result<Option<Kept>, Refused> {
         let world = self.admit(judgement, transport)?;
         judgement.probe = ask.probe;
         let mut known_agent = None;
@@ -660,6 +775,9 @@ impl Engine {
             ));
         }
 
+        let revoked = self.keeper.revocations()?;
+        revoke::of_operation(&revoked, &judgement.operation)?;
+
         // 3: the task.
         let is_known = !judgement.operation.is_empty();
         if ask.task.zip(in_body).is_some_and(|(task, other)| task != other) {
@@ -701,25 +819,29 @@ impl Engine {
         judgement.chain = chain;
         judgement.decide_time = Some(started.elapsed());
         judgement.decided(decision?);
+        // One case of an operation that is split may be revoked by itself.
+        revoke::of_operation(&revoked, &judgement.operation)?;
         in_time(transport, Step::Judge)?;
         match nobody {
             Some(first) if judgement.reason() == first.reason => {
                 Err(Refused { understood: judgement.understood(), ..first })
             }
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 
     /// 1: who acts. What the token says is kept, whatever comes later.
     ///
     /// Args: `agent`: who acts, where that is known without evidence; evidence may then prove nobody else.
-    fn identify(
+    pub(crate) fn identify(
         &self,
         judgement: &mut Judgement,
         world: &Loaded,
         evidence: &[Evidence<'_>],
         agent: Option<AgentFacts>,
     ) -> Result<(), Refused> {
+        let revoked = self.keeper.revocations()?;
+        revoke::of_asker(&revoked, &judgement.asker)?;
         let started = Instant::now();
         let now = seconds(judgement.now_ms);
         let verified = if evidence.is_empty() && agent.is_some() {
@@ -744,7 +866,7 @@ impl Engine {
         }
         judgement.chain = chain_of(&facts);
         judgement.facts = facts;
-        Ok(())
+        revoke::of_callers(&revoked, &judgement.facts)
     }
 
     /// A caller that asks about itself may bring its credential as the call's own; two that differ prove nothing.
@@ -824,18 +946,48 @@ impl Engine {
         Err(Refused::new(reason, Step::Judge, format!("`authz.probe`: {}", decision.message)))
     }
 
-    /// 7: queues the record. What cannot be recorded is not permitted.
+    /// Where a decision comes from.
+    pub(crate) fn recorded(&self, transport: &Transport<'_>) -> Recorded {
+        let peer = transport.peer.filter(|peer| peer.len() <= limits::PEER).unwrap_or_default();
+        Recorded {
+            peer: peer.to_owned(),
+            trace: trace::ids(self.tracing.as_ref(), transport.trace_parent, transport.trace_state),
+            lane: transport.lane,
+        }
+    }
+
+    /// 7: queues the record, unless it went with the changes. What cannot be recorded is not permitted.
     fn record(
         &self,
         mut judgement: Judgement,
         evidence: &[Evidence<'_>],
         transport: &Transport<'_>,
         reply: Reply,
+        line: Recorded,
+        kept: Option<Kept>,
     ) -> Pending {
-        let trace =
-            trace::ids(self.tracing.as_ref(), transport.trace_parent, transport.trace_state);
-        let peer = transport.peer.filter(|peer| peer.len() <= limits::PEER).unwrap_or_default();
-        let origin = self.origin(peer, trace.as_ref());
+        let (ticket, waits) = match kept {
+            Some(Kept { ticket, waits }) => (ticket, waits),
+            None => (self.submit(&mut judgement, evidence, &line), Waits::Record),
+        };
+        Pending {
+            judgement,
+            line,
+            reply,
+            ticket,
+            waits,
+            received: transport.received,
+            deadline: transport.deadline(),
+        }
+    }
+
+    fn submit(
+        &self,
+        judgement: &mut Judgement,
+        evidence: &[Evidence<'_>],
+        recorded: &Recorded,
+    ) -> Option<Ticket> {
+        let origin = recorded.origin(&self.settings);
         let durability = if judgement.tier.is_some_and(|tier| tier >= Tier::High) {
             Durability::Synced
         } else if judgement.outcome() == Outcome::Deny && judgement.passage().is_none() {
@@ -843,41 +995,102 @@ impl Engine {
         } else {
             Durability::Queued
         };
-        let line = record::line(&judgement, evidence, origin, None);
-        let ticket = match self.audit.submit(line, durability) {
+        let line = record::line(judgement, evidence, origin, None);
+        match self.audit.submit(line, durability) {
             Ok(ticket) => ticket,
             Err(error) => {
-                judgement.refuse(unrecorded(error));
+                judgement.refuse(unrecorded(error, Waits::Record));
                 // Where a refusal finds no room, another one would find none either.
                 if durability != Durability::BestEffort {
-                    self.record_refusal(record::line(&judgement, evidence, origin, None));
+                    self.record_refusal(record::line(judgement, evidence, origin, None));
                 }
                 None
             }
-        };
-        Pending {
-            judgement,
-            line: Recorded { peer: peer.to_owned(), trace, lane: transport.lane },
-            reply,
-            ticket,
-            received: transport.received,
-            deadline: transport.deadline(),
         }
+    }
+
+    /// Makes a change and its record in one transaction.
+    ///
+    /// Args: `change`: reads, writes, and brings the decision to what the record shall say.
+    ///
+    /// Returns: none where there was nothing to change, and so nothing was recorded.
+    pub(crate) fn change(
+        &self,
+        judgement: &mut Judgement,
+        call: &Changing<'_>,
+        locks: &[RecordKey],
+        survives: Survives,
+        change: &mut Change<'_>,
+    ) -> Result<Option<Kept>, Refused> {
+        let mut stopped = None;
+        let mut kept = None;
+        let durability = match survives {
+            Survives::Crash => Durability::Queued,
+            Survives::PowerLoss => Durability::Synced,
+        };
+        let mut work = |transaction: &mut dyn Transaction| {
+            match change(transaction, judgement) {
+                Ok(()) => {}
+                Err(Stop::Store(error)) => return Err(error),
+                Err(Stop::Refused(refused)) => {
+                    stopped = Some(refused);
+                    return Ok(false);
+                }
+            }
+            let origin = call.recorded.origin(&self.settings);
+            let line = record::line(judgement, call.evidence, origin, None);
+            if self.keeper.has_outbox() {
+                // The outbox takes any number of lines, but what nobody can read afterwards is not permitted.
+                if !self.audit.is_writable() {
+                    stopped = Some(unrecorded(AuditError::Failed, Waits::Record));
+                    return Ok(false);
+                }
+                transaction.audit(line);
+                kept = Some(Kept { ticket: None, waits: Waits::Store });
+                return Ok(true);
+            }
+            match self.audit.submit(line, durability) {
+                Ok(ticket) => {
+                    kept = Some(Kept { ticket, waits: Waits::Record });
+                    Ok(true)
+                }
+                Err(error) => {
+                    stopped = Some(unrecorded(error, Waits::Record));
+                    Ok(false)
+                }
+            }
+        };
+        let commit = self.keeper.transact(locks, survives, call.wait, &mut work)?;
+        if let Some(refused) = stopped {
+            return Err(refused);
+        }
+        if let (Commit::Pending(ticket), Some(kept)) = (commit, &mut kept) {
+            kept.ticket = Some(ticket);
+        }
+        Ok(kept)
+    }
+
+    /// Records, waits, counts: a call that answers no decision of an operation ends here.
+    pub(crate) fn conclude(
+        &self,
+        judgement: Judgement,
+        evidence: &[Evidence<'_>],
+        transport: &Transport<'_>,
+        line: Recorded,
+        kept: Option<Kept>,
+    ) -> Judgement {
+        let mut pending = self.record(judgement, evidence, transport, Reply::Own, line, kept);
+        let recorded = self.wait(&mut pending);
+        let Pending { judgement, line, waits, received, deadline, .. } = pending;
+        let judgement = self.settle(judgement, &line, waits, deadline, recorded);
+        self.count(&judgement, received, line.lane, line.trace.as_ref());
+        judgement
     }
 
     /// The record of a refusal is written where the share of refusals has room; the writer counts those that were not.
     fn record_refusal(&self, line: Vec<u8>) {
         if let Ok(Some(ticket)) = self.audit.submit(line, Durability::BestEffort) {
             drop(ticket);
-        }
-    }
-
-    fn origin<'a>(&'a self, peer: &'a str, trace: Option<&'a Ids>) -> Origin<'a> {
-        Origin {
-            peer,
-            trace: trace.map(Ids::of_record),
-            node_id: &self.settings.node_id,
-            version: &self.settings.version,
         }
     }
 
@@ -899,8 +1112,8 @@ impl Engine {
 
     /// Answers, once it is known whether the record is durable.
     pub(crate) fn finish(&self, pending: Pending, recorded: Result<(), AuditError>) -> Vec<u8> {
-        let Pending { judgement, line, reply, received, deadline, .. } = pending;
-        let judgement = self.settle(judgement, &line, deadline, recorded);
+        let Pending { judgement, line, reply, waits, received, deadline, .. } = pending;
+        let judgement = self.settle(judgement, &line, waits, deadline, recorded);
         self.count(&judgement, received, line.lane, line.trace.as_ref());
         match reply {
             Reply::Own => {
@@ -919,6 +1132,7 @@ impl Engine {
         &self,
         mut judgement: Judgement,
         recorded: &Recorded,
+        waits: Waits,
         deadline: Option<Instant>,
         outcome: Result<(), AuditError>,
     ) -> Judgement {
@@ -935,8 +1149,9 @@ impl Engine {
         };
         if let Err(error) = outcome {
             let before = judgement.outcome();
-            judgement.refuse(unrecorded(error));
-            let origin = self.origin(&recorded.peer, recorded.trace.as_ref());
+            let waits = if is_late { Waits::Record } else { waits };
+            judgement.refuse(unrecorded(error, waits));
+            let origin = recorded.origin(&self.settings);
             self.record_refusal(record::line(&judgement, &[], origin, Some(before)));
         }
         judgement
@@ -995,14 +1210,16 @@ impl Engine {
                     let mut judgement =
                         self.judgement(Surface::BatchCheck, world.clone(), transport);
                     self.refuse_unless_unready(&mut judgement, transport, refused.clone());
-                    pending.push(self.record(judgement, &[], transport, Reply::Own));
+                    let line = self.recorded(transport);
+                    pending.push(self.record(judgement, &[], transport, Reply::Own, line, None));
                 }
             }
         }
         let mut decisions = Vec::with_capacity(pending.len());
         for mut item in pending {
             let recorded = self.wait(&mut item);
-            let judgement = self.settle(item.judgement, &item.line, item.deadline, recorded);
+            let (line, waits) = (&item.line, item.waits);
+            let judgement = self.settle(item.judgement, line, waits, item.deadline, recorded);
             self.count(&judgement, item.received, item.line.lane, item.line.trace.as_ref());
             decisions.push(answer::decision(&judgement));
         }
@@ -1015,12 +1232,8 @@ impl Engine {
     /// The listener is no administration listener, whoever asks has no permit for `authz.explain`, or the request cannot
     /// be explained in this version.
     pub fn explain(&self, request: &[u8], transport: &Transport<'_>) -> Result<Vec<u8>, ApiError> {
-        catch_unwind(AssertUnwindSafe(|| self.try_explain(request, transport))).unwrap_or_else(
-            |_| {
-                self.metrics.panicked();
-                Err(ApiError::of(ReasonCode::Unavailable, "the decision failed inside"))
-            },
-        )
+        catch_unwind(AssertUnwindSafe(|| self.try_explain(request, transport)))
+            .unwrap_or_else(|_| Err(self.failed_inside()))
     }
 
     fn try_explain(&self, request: &[u8], transport: &Transport<'_>) -> Result<Vec<u8>, ApiError> {
@@ -1042,22 +1255,18 @@ impl Engine {
         };
         let mut judgement = self.judgement(Surface::Explain, world, transport);
         judgement.asks_itself = false;
-        let pending = match ask::of_request(&check, &self.settings) {
+        let line = self.recorded(transport);
+        let judgement = match ask::of_request(&check, &self.settings) {
             Ok(mut ask) => {
                 ask.probe = true;
-                self.judge(&mut judgement, &mut ask, transport, true);
-                self.record(judgement, &ask.evidence, transport, Reply::Own)
+                let kept = self.judge(&mut judgement, &mut ask, transport, &line, true);
+                self.conclude(judgement, &ask.evidence, transport, line, kept)
             }
             Err(refused) => {
                 self.refuse_unless_unready(&mut judgement, transport, refused);
-                self.record(judgement, &[], transport, Reply::Own)
+                self.conclude(judgement, &[], transport, line, None)
             }
         };
-        let mut pending = pending;
-        let recorded = self.wait(&mut pending);
-        let judgement = self.settle(pending.judgement, &pending.line, pending.deadline, recorded);
-        let line = &pending.line;
-        self.count(&judgement, pending.received, line.lane, line.trace.as_ref());
         let facts = record::facts_of(&judgement);
         let facts =
             serde_json::to_vec(&serde_json::json!({ "arguments": facts })).unwrap_or_default();
@@ -1077,11 +1286,8 @@ impl Engine {
         if let Err(refused) = self.try_explainer(&mut judgement, transport) {
             judgement.refuse(refused);
         }
-        let mut pending = self.record(judgement, &[], transport, Reply::Own);
-        let recorded = self.wait(&mut pending);
-        let judgement = self.settle(pending.judgement, &pending.line, pending.deadline, recorded);
-        let line = &pending.line;
-        self.count(&judgement, pending.received, line.lane, line.trace.as_ref());
+        let line = self.recorded(transport);
+        let judgement = self.conclude(judgement, &[], transport, line, None);
         match judgement.permit() {
             Some(_) => Ok(()),
             None => Err(ApiError::of(judgement.reason(), judgement.message())),
@@ -1137,7 +1343,8 @@ impl Engine {
         let world = self.world.load_full();
         let mut judgement = self.judgement(surface, world, &Transport::by(""));
         judgement.refuse(Refused::new(reason, Step::Identify, reason.row().title));
-        self.record_refusal(record::line(&judgement, &[], self.origin("", None), None));
+        let line = Recorded { peer: String::new(), trace: None, lane };
+        self.record_refusal(record::line(&judgement, &[], line.origin(&self.settings), None));
         self.count(&judgement, received, lane, None);
         match surface {
             Surface::ExtAuthz => {
@@ -1152,7 +1359,8 @@ impl Engine {
                 let decision = Some(answer::decision(&judgement));
                 wire::CheckResponse { decision }.encode_to_vec()
             }
-            Surface::Explain => {
+            // Calls that answer no decision.
+            _ => {
                 let decision = Some(answer::decision(&judgement));
                 wire::ExplainResponse { decision }.encode_to_vec()
             }
@@ -1177,6 +1385,21 @@ impl Engine {
                 "the audit file ended in half a record; {} bytes are kept in `{}`",
                 audit.torn_bytes, audit.torn_file
             ));
+        }
+        let state = self.keeper.store().health();
+        if !state.reachable || !state.writable {
+            problems.push(format!("the store of tasks is out of reach: {}", state.last_error));
+        }
+        if let Err(refused) = self.keeper.revocations() {
+            problems.push(refused.message);
+        }
+        warnings.extend(state.warnings.iter().cloned());
+        if !self.keeper.is_lasting() {
+            warnings.push(
+                "tasks and revocations are kept in memory alone, and end with the process \
+                 (`state.engine: memory`)"
+                    .to_owned(),
+            );
         }
         let mut listeners = Vec::new();
         if let Some(world) = &world {
@@ -1216,6 +1439,8 @@ impl Engine {
                 .map_or_else(String::new, |world| world.trust.revision().to_owned()),
             listeners,
             audit,
+            state,
+            revocations: self.keeper.store().revocations().len(),
             token_cache_hits: self.tokens.hits(),
             token_cache_misses: self.tokens.misses(),
             panics: self.metrics.panics(),
@@ -1251,6 +1476,7 @@ impl Engine {
 
     /// Writes and syncs the audit queue. Later requests are denied, since nothing can record them. Idempotent.
     pub fn close(&self) {
+        self.keeper.store().close();
         self.audit.close();
     }
 }
@@ -1339,12 +1565,20 @@ const fn own(operation: &str) -> Request<'_> {
     }
 }
 
-fn unrecorded(error: AuditError) -> Refused {
-    let reason = match error {
-        AuditError::Full | AuditError::Failed => ReasonCode::AuditFull,
-        AuditError::Late => ReasonCode::Deadline,
+fn unrecorded(error: AuditError, waits: Waits) -> Refused {
+    let (reason, message) = match (waits, error) {
+        (Waits::Record, AuditError::Full | AuditError::Failed) => {
+            (ReasonCode::AuditFull, error.to_string())
+        }
+        (Waits::Record, AuditError::Late) => (ReasonCode::Deadline, error.to_string()),
+        (Waits::Store, AuditError::Full | AuditError::Failed) => {
+            (ReasonCode::StateUnavailable, "the store could not keep the change".to_owned())
+        }
+        (Waits::Store, AuditError::Late) => {
+            (ReasonCode::StoreSlow, "the change was not kept in time".to_owned())
+        }
     };
-    Refused::new(reason, Step::Record, error.to_string())
+    Refused::new(reason, Step::Record, message)
 }
 
 const fn refusal_reason(reason: RefusalReason) -> ReasonCode {

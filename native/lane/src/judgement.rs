@@ -9,12 +9,14 @@ use authz_kernel::mcp::Envelope;
 use authz_kernel::mode::Asked;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
+use authz_kernel::task::{RevocationTarget, Task};
 use authz_token::{AgentProof, Facts, PeerFacts};
 
 use serde_json::Value;
 
 use crate::ask::{Refused, Step};
 use crate::asked::Asked as Form;
+use crate::engine::ApiError;
 use crate::metrics::SystemId;
 use crate::settings::Surface;
 use crate::world::{Enforcer, Loaded};
@@ -101,6 +103,10 @@ pub(crate) struct Judgement {
     /// The message that came to an MCP endpoint.
     pub(crate) mcp: Option<Envelope>,
     pub(crate) probe: bool,
+    /// The task that it was asked in, or about.
+    pub(crate) task: Option<Arc<Task>>,
+    /// What was revoked.
+    pub(crate) revoked: Option<(RevocationTarget, String)>,
     pub(crate) decision: Option<Decision>,
     pub(crate) verify_time: Option<Duration>,
     pub(crate) decide_time: Option<Duration>,
@@ -139,6 +145,8 @@ impl Judgement {
             route: None,
             mcp: None,
             probe: false,
+            task: None,
+            revoked: None,
             decision: None,
             verify_time: None,
             decide_time: None,
@@ -197,6 +205,25 @@ impl Judgement {
             self.tier = decision.tier;
         }
         self.decision = Some(decision);
+    }
+
+    /// Ends the decision about a task or a revocation as granted, for whoever may have it without a policy that says so.
+    /// It lets no operation through: there is no [`Permit`] in it.
+    pub(crate) fn grant(&mut self, message: impl Into<String>) {
+        self.outcome = Outcome::Permit;
+        self.reason = ReasonCode::Permitted;
+        self.step = Step::Judge;
+        self.message = message.into();
+        self.understood = true;
+        self.softened = false;
+    }
+
+    /// Whether a call that answers no decision was granted.
+    pub(crate) fn granted(&self) -> Result<(), ApiError> {
+        match self.outcome {
+            Outcome::Permit => Ok(()),
+            Outcome::StepUp | Outcome::Deny => Err(ApiError::of(self.reason, self.message())),
+        }
     }
 
     /// The message of a refused input, with names of members only where the schema has them: any other was written by the

@@ -1,14 +1,17 @@
 //! From bytes to bytes: verification, decision, record and answer, and the fast lane that serves them without Python.
 
+mod admin;
 mod answer;
 mod ask;
 mod asked;
+mod ending;
 mod engine;
 mod envoy;
 mod fast;
 #[doc(hidden)]
 pub mod fuzz;
 mod judgement;
+mod keeper;
 mod limits;
 mod mcp;
 pub mod message;
@@ -17,6 +20,7 @@ pub mod offline;
 mod probe;
 pub mod proto;
 mod record;
+mod revoke;
 pub mod settings;
 mod trace;
 mod wanted;
@@ -24,7 +28,10 @@ mod world;
 
 pub use engine::{ApiError, Engine, PeerChain, Status, Transport};
 pub use fast::{FastLane, FastListener, FastSettings, FastTls};
-pub use settings::{EnforcerSpec, EngineError, Lane, Listener, PeerSpec, Relay, Settings, Surface};
+pub use settings::{
+    EnforcerSpec, EngineError, Lane, Listener, PeerSpec, Relay, Settings, StateEngine,
+    StateSettings, Surface,
+};
 pub use trace::{Span, TraceSettings};
 pub use world::World;
 

@@ -26,3 +26,7 @@ pub(crate) const HOST: usize = 512;
 pub(crate) const PEER: usize = 256;
 /// Entries of Envoy's `context_extensions`.
 pub(crate) const EXTENSIONS: usize = 256;
+/// Bytes of the words that say why something is revoked.
+pub(crate) const REASON: usize = 1_024;
+/// Bytes of what is revoked.
+pub(crate) const REVOKED: usize = 2_048;

@@ -10,6 +10,7 @@ use authz_kernel::decision::{Outcome, Principal, ProofMethod};
 use authz_kernel::json::{Value, push_token};
 use authz_kernel::members;
 use authz_kernel::model::{Location, Tier};
+use authz_kernel::task::Task;
 use authz_token::{ClaimValue, Evidence, PeerFacts};
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
 use serde::{Serialize, Serializer};
@@ -97,6 +98,10 @@ struct Input<'a> {
     peer: Option<Peer<'a>>,
     mode: &'a str,
     chain: Chain<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<TaskNote<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoked: Option<Revoked<'a>>,
     operation: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     route: Option<usize>,
@@ -108,6 +113,39 @@ struct Input<'a> {
     arguments_digest: Option<Hash>,
     resource: Cow<'a, str>,
     destination_class: &'a str,
+}
+
+/// The task that was asked in, or about.
+#[derive(Serialize)]
+struct TaskNote<'a> {
+    id: &'a str,
+    session: &'a str,
+    template: &'a str,
+    kind: &'a str,
+    depth: u32,
+    subject_proof: &'a str,
+    assignee: &'a str,
+}
+
+impl<'a> TaskNote<'a> {
+    fn of(task: &'a Task) -> Self {
+        Self {
+            id: &task.id,
+            session: &task.session,
+            template: &task.template,
+            kind: task.kind.as_str(),
+            depth: task.depth(),
+            subject_proof: task.subject_proof.as_str(),
+            assignee: task.assignee(),
+        }
+    }
+}
+
+/// What was revoked.
+#[derive(Serialize)]
+struct Revoked<'a> {
+    target: &'a str,
+    value: Cow<'a, str>,
 }
 
 /// What was asked for: the words of it.
@@ -248,6 +286,11 @@ pub(crate) fn line(
             peer: judgement.asker.peer.as_ref().map(Peer),
             mode: if judgement.probe { "PROBE" } else { "ENFORCE" },
             chain: Chain { judgement, notes: &notes },
+            task: judgement.task.as_deref().map(TaskNote::of),
+            revoked: judgement.revoked.as_ref().map(|(target, value)| Revoked {
+                target: target.as_str(),
+                value: notes.shown(value, "/input/revoked/value", MAX_RESOURCE, evidence),
+            }),
             operation: &judgement.operation,
             route: judgement.route,
             asked: judgement.asked.as_ref().map(|asked| Form::of(asked, &notes, evidence)),

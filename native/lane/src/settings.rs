@@ -55,12 +55,96 @@ pub struct Settings {
     /// Spans of decisions; none: no traces.
     #[serde(default)]
     pub trace: Option<TraceSettings>,
+    /// Where tasks are kept.
+    #[serde(default)]
+    pub state: StateSettings,
     /// Version in audit records and `authz_build_info`.
     #[serde(default = "defaults::version")]
     pub version: String,
 }
 
+/// Where tasks are kept, and for how long.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateSettings {
+    /// Which store.
+    #[serde(default)]
+    pub engine: StateEngine,
+    /// The folder of the embedded one.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
+    /// Longest wait for the store where the caller's deadline is later or none.
+    #[serde(default = "defaults::state_max_wait_ms")]
+    pub max_wait_ms: u64,
+    /// How old what this node knows of revocations may be; older: every request is denied.
+    #[serde(default = "defaults::revocation_staleness_ms")]
+    pub revocation_staleness_ms: u64,
+    /// After so long without a report a permitted operation counts as done.
+    #[serde(default = "defaults::report_within_ms")]
+    pub report_within_ms: u64,
+    /// How long ended tasks, and answers to repeat, are kept.
+    #[serde(default = "defaults::retention_ms")]
+    pub retention_ms: u64,
+    /// Most tasks, live and ended.
+    #[serde(default = "defaults::max_tasks")]
+    pub max_tasks: u64,
+    /// Most live tasks of one agent.
+    #[serde(default = "defaults::max_tasks_per_agent")]
+    pub max_tasks_per_agent: u64,
+    /// Most tasks of one tree, live and ended.
+    #[serde(default = "defaults::max_tasks_per_session")]
+    pub max_tasks_per_session: u32,
+}
+
+impl Default for StateSettings {
+    fn default() -> Self {
+        Self {
+            engine: StateEngine::default(),
+            path: None,
+            max_wait_ms: defaults::state_max_wait_ms(),
+            revocation_staleness_ms: defaults::revocation_staleness_ms(),
+            report_within_ms: defaults::report_within_ms(),
+            retention_ms: defaults::retention_ms(),
+            max_tasks: defaults::max_tasks(),
+            max_tasks_per_agent: defaults::max_tasks_per_agent(),
+            max_tasks_per_session: defaults::max_tasks_per_session(),
+        }
+    }
+}
+
+/// A kind of store.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum StateEngine {
+    /// The process's memory: nothing outlives it.
+    #[default]
+    Memory,
+    /// A folder that this process alone has.
+    Embedded,
+}
+
 mod defaults {
+    pub(super) const fn state_max_wait_ms() -> u64 {
+        2_000
+    }
+    pub(super) const fn revocation_staleness_ms() -> u64 {
+        1_000
+    }
+    pub(super) const fn report_within_ms() -> u64 {
+        60_000
+    }
+    pub(super) const fn retention_ms() -> u64 {
+        24 * 60 * 60 * 1_000
+    }
+    pub(super) const fn max_tasks() -> u64 {
+        250_000
+    }
+    pub(super) const fn max_tasks_per_agent() -> u64 {
+        10_000
+    }
+    pub(super) const fn max_tasks_per_session() -> u32 {
+        1_000
+    }
     pub(super) const fn audit_queue_lines() -> usize {
         65_536
     }
@@ -122,6 +206,18 @@ impl Settings {
             ("max_arguments_bytes", self.max_arguments_bytes as u64, 1 << 8, 1 << 24),
             ("max_token_bytes", self.max_token_bytes as u64, 256, 65_536),
             ("probe_callers", self.probe_callers as u64, 1, 1_000_000),
+            ("state.max_wait_ms", self.state.max_wait_ms, 1, 60_000),
+            ("state.revocation_staleness_ms", self.state.revocation_staleness_ms, 1, 60_000),
+            ("state.report_within_ms", self.state.report_within_ms, 1, 86_400_000),
+            ("state.retention_ms", self.state.retention_ms, 1_000, 366 * 86_400_000),
+            ("state.max_tasks", self.state.max_tasks, 1, 10_000_000),
+            ("state.max_tasks_per_agent", self.state.max_tasks_per_agent, 1, 1_000_000),
+            (
+                "state.max_tasks_per_session",
+                u64::from(self.state.max_tasks_per_session),
+                1,
+                1_000_000,
+            ),
         ];
         for (name, value, least, most) in bounds {
             if !(least..=most).contains(&value) {
@@ -129,6 +225,13 @@ impl Settings {
                     "engine settings: `{name}` is {value}; give {least} to {most}"
                 )));
             }
+        }
+        let wants_path = self.state.engine == StateEngine::Embedded;
+        if wants_path != self.state.path.is_some() {
+            return Err(EngineError(
+                "engine settings: `state.path` goes with `state.engine: embedded`, and only with it"
+                    .to_owned(),
+            ));
         }
         if let Some(defect) = self.trace.as_ref().and_then(TraceSettings::defect) {
             return Err(EngineError(format!("engine settings: {defect}")));
@@ -238,6 +341,20 @@ pub enum Surface {
     Explain,
     /// `envoy.service.auth.v3.Authorization/Check`.
     ExtAuthz,
+    /// `authz.v1.Tasks/Start`.
+    TaskStart,
+    /// `authz.v1.Tasks/Delegate`.
+    TaskDelegate,
+    /// `authz.v1.Tasks/Extend`.
+    TaskExtend,
+    /// `authz.v1.Tasks/Get`.
+    TaskGet,
+    /// `authz.v1.Tasks/List`.
+    TaskList,
+    /// `authz.v1.Tasks/End`.
+    TaskEnd,
+    /// `authz.v1.Admin/Revoke`.
+    Revoke,
 }
 
 impl Surface {
@@ -249,6 +366,13 @@ impl Surface {
             Self::BatchCheck => "batch_check",
             Self::Explain => "explain",
             Self::ExtAuthz => "ext_authz",
+            Self::TaskStart => "task_start",
+            Self::TaskDelegate => "task_delegate",
+            Self::TaskExtend => "task_extend",
+            Self::TaskGet => "task_get",
+            Self::TaskList => "task_list",
+            Self::TaskEnd => "task_end",
+            Self::Revoke => "revoke",
         }
     }
 
@@ -266,11 +390,30 @@ impl Surface {
             Self::BatchCheck => "authz.v1.Authorizer/BatchCheck",
             Self::Explain => "authz.v1.Authorizer/Explain",
             Self::ExtAuthz => "envoy.service.auth.v3.Authorization/Check",
+            Self::TaskStart => "authz.v1.Tasks/Start",
+            Self::TaskDelegate => "authz.v1.Tasks/Delegate",
+            Self::TaskExtend => "authz.v1.Tasks/Extend",
+            Self::TaskGet => "authz.v1.Tasks/Get",
+            Self::TaskList => "authz.v1.Tasks/List",
+            Self::TaskEnd => "authz.v1.Tasks/End",
+            Self::Revoke => "authz.v1.Admin/Revoke",
         }
     }
 
     /// All surfaces.
-    pub const ALL: [Self; 4] = [Self::Check, Self::BatchCheck, Self::Explain, Self::ExtAuthz];
+    pub const ALL: [Self; 11] = [
+        Self::Check,
+        Self::BatchCheck,
+        Self::Explain,
+        Self::ExtAuthz,
+        Self::TaskStart,
+        Self::TaskDelegate,
+        Self::TaskExtend,
+        Self::TaskGet,
+        Self::TaskList,
+        Self::TaskEnd,
+        Self::Revoke,
+    ];
 }
 
 /// Which server a call came by.

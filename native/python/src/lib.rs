@@ -66,6 +66,13 @@ fn bundle_error(py: Python<'_>, diagnostics: &Diagnostics) -> PyErr {
     with(py, BundleError::new_err(text.join("\n")), [("diagnostics", json)])
 }
 
+fn api_error(py: Python<'_>, error: &authz_lane::ApiError) -> PyErr {
+    let raised = ApiError::new_err(error.to_string());
+    let raised = with(py, raised, [("grpc_code", error.grpc_code)]);
+    let texts = [("reason_code", error.reason_code.as_str()), ("message", error.message.as_str())];
+    with(py, raised, texts)
+}
+
 fn engine_error(error: &authz_lane::EngineError) -> PyErr {
     EngineError::new_err(error.to_string())
 }
@@ -446,14 +453,43 @@ impl Engine {
             intermediates,
         };
         let answer = py.detach(|| self.inner.explain(request, &call.transport(received)));
-        let answer = answer.map_err(|error| {
-            let raised = ApiError::new_err(error.to_string());
-            let raised = with(py, raised, [("grpc_code", error.grpc_code)]);
-            let texts =
-                [("reason_code", error.reason_code.as_str()), ("message", error.message.as_str())];
-            with(py, raised, texts)
-        })?;
-        Ok(PyBytes::new(py, &answer))
+        Ok(PyBytes::new(py, &answer.map_err(|error| api_error(py, &error))?))
+    }
+
+    #[pyo3(signature = (surface, request, listener, remaining=None, traceparent=None, authorization=None, peer=None, tracestate=None, certificate=None, intermediates=None))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the call's facts, passed without a dict"
+    )]
+    fn call<'py>(
+        &self,
+        py: Python<'py>,
+        surface: &str,
+        request: &[u8],
+        listener: &str,
+        remaining: Option<f64>,
+        traceparent: Option<&str>,
+        authorization: Option<&str>,
+        peer: Option<&str>,
+        tracestate: Option<&str>,
+        certificate: Option<&[u8]>,
+        intermediates: Option<&[u8]>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let received = Instant::now();
+        let surface = Surface::from_name(surface)
+            .ok_or_else(|| PyValueError::new_err(format!("`{surface}` is no surface")))?;
+        let call = Call {
+            listener,
+            remaining,
+            traceparent,
+            authorization,
+            peer,
+            tracestate,
+            certificate,
+            intermediates,
+        };
+        let answer = py.detach(|| self.inner.call(surface, request, &call.transport(received)));
+        Ok(PyBytes::new(py, &answer.map_err(|error| api_error(py, &error))?))
     }
 
     fn refusal<'py>(

@@ -321,6 +321,13 @@ impl AuditWriter {
         Ok(ticket)
     }
 
+    /// Whether the disk takes lines, as far as is known.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        let queue = self.shared.lock();
+        queue.health.writable && !queue.closing
+    }
+
     /// Queues a line and, where `durable`, blocks until it is synced or `deadline` passes.
     ///
     /// # Errors

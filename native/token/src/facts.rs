@@ -140,6 +140,8 @@ pub struct SubjectFacts {
     pub kind: SubjectKind,
     /// `sub`: non-empty, at most 255 bytes, no control characters.
     pub sub: String,
+    /// Id of the issuer's key that verified the token, if the key has one.
+    pub kid: Option<String>,
     /// The configured claims that the token holds, by name.
     pub claims: BTreeMap<String, ClaimValue>,
     /// `iat`, in seconds since 1970, if the token has one.

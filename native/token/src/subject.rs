@@ -38,7 +38,7 @@ pub(crate) fn verify(
             issuer.alias
         )));
     }
-    issuer.keys.verify(header, parts, || KeyOwner::Issuer(issuer.alias.clone()))?;
+    let key = issuer.keys.verify(header, parts, || KeyOwner::Issuer(issuer.alias.clone()))?;
 
     // INVARIANT (signed): from here on the claims are the issuer's word.
     claims::refuse_binding(&claims)?;
@@ -61,6 +61,7 @@ pub(crate) fn verify(
         issuer: issuer.alias.clone(),
         kind: issuer.kind,
         sub: sub.to_owned(),
+        kid: key.kid.clone(),
         claims: kept(&claims, &issuer.claims)?,
         issued_at: times.issued_at,
         expires_at: times.expires_at,

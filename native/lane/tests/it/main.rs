@@ -16,4 +16,5 @@ mod mcp;
 mod observe;
 mod own;
 mod peers;
+mod revoke;
 mod support;

@@ -1,0 +1,93 @@
+//! How tasks end: each with all below it, in one transaction of their session.
+
+use std::sync::Arc;
+
+use authz_kernel::decision::Time;
+use authz_kernel::task::{Record, RecordKey, RecordKind, Task, TaskStatus};
+use authz_state::store::{Page, Query, StoreError, Transaction};
+
+/// Tasks that are read at once.
+const PAGE: usize = 256;
+
+/// The tasks of a session, live and ended.
+pub(crate) fn of_session(
+    transaction: &mut dyn Transaction,
+    session: &str,
+) -> Result<Vec<Arc<Task>>, StoreError> {
+    let query = Query::Session(session.to_owned());
+    let mut all: Vec<Arc<Task>> = Vec::new();
+    loop {
+        let after = all.last().map_or_else(String::new, |task| task.id.clone());
+        let found = transaction.find(&query, &Page { after, most: PAGE })?;
+        // A tree is bounded when its tasks are started.
+        if found.is_empty() {
+            return Ok(all);
+        }
+        all.extend(found.into_iter().filter_map(|record| match record {
+            Record::Task(task) => Some(task),
+            _ => None,
+        }));
+    }
+}
+
+/// Ends what is live of a tree from a task down.
+///
+/// Args:
+/// * `top`: that task; none: the whole tree.
+/// * `retention_ms`: how long the tree is kept once nothing in it is live.
+///
+/// Returns how many ended. What has expired already is written as expired, and not counted.
+pub(crate) fn end(
+    transaction: &mut dyn Transaction,
+    session: &str,
+    top: Option<&str>,
+    status: TaskStatus,
+    now: Time,
+    retention_ms: u64,
+) -> Result<u32, StoreError> {
+    let mut ended = 0_u32;
+    let mut any_lives = false;
+    for task in of_session(transaction, session)? {
+        let is_below =
+            top.is_none_or(|top| task.id == top || task.ancestors.iter().any(|id| id == top));
+        if task.status != TaskStatus::Active {
+            continue;
+        }
+        let is_live = task.status_at(now) == TaskStatus::Active;
+        if is_live && !is_below {
+            any_lives = true;
+            continue;
+        }
+        let status = if is_live { status } else { TaskStatus::Expired };
+        ended = ended.saturating_add(u32::from(is_live));
+        transaction.put(Record::Task(Arc::new(Task {
+            status,
+            ended_at: Some(now),
+            ..Task::clone(&task)
+        })));
+    }
+    if !any_lives {
+        forget_later(transaction, session, now, retention_ms)?;
+    }
+    Ok(ended)
+}
+
+/// Lets a tree in which nothing lives be forgotten after a while.
+fn forget_later(
+    transaction: &mut dyn Transaction,
+    session: &str,
+    now: Time,
+    retention_ms: u64,
+) -> Result<(), StoreError> {
+    let key = RecordKey::new(RecordKind::Session, session);
+    if let Some(Record::Session(mut session)) = transaction.get(&key)? {
+        Arc::make_mut(&mut session).expires_at = after(now, retention_ms);
+        transaction.put(Record::Session(session));
+    }
+    Ok(())
+}
+
+/// A time later by so many milliseconds.
+pub(crate) fn after(now: Time, ms: u64) -> Time {
+    Time(now.0.saturating_add(i64::try_from(ms).unwrap_or(i64::MAX)))
+}

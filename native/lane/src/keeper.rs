@@ -1,0 +1,206 @@
+//! The store of tasks, as decisions use it: every wait ends, and every failure is a refusal with its own reason.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use authz_kernel::reason::ReasonCode;
+use authz_kernel::task::{Record, RecordKey, RecordKind, Revocations, Task};
+use authz_state::store::{
+    AuditSink, Bounds, Commit, EmbeddedSettings, EmbeddedStore, MemoryStore, Page, Query, Store,
+    StoreError, Survives, Work,
+};
+use authz_state::{AuditError, AuditWriter, Durability};
+use tokio::sync::Semaphore;
+
+use crate::ask::{Refused, Step};
+use crate::settings::{EngineError, Lane, StateEngine, StateSettings};
+
+/// Calls of the fast lane that may wait for a store elsewhere at once; one more is OVERLOADED.
+const WAITING: usize = 64;
+
+/// Owns the store.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    store: Arc<dyn Store>,
+    settings: StateSettings,
+    /// Whether the store hands committed audit lines on itself.
+    has_outbox: bool,
+    waiting: Semaphore,
+}
+
+impl Keeper {
+    /// Opens the store that the settings name.
+    ///
+    /// Args: `audit`: where committed audit lines go.
+    pub(crate) fn open(
+        settings: StateSettings,
+        audit: &Arc<AuditWriter>,
+    ) -> Result<Self, EngineError> {
+        let bounds = bounds(&settings);
+        let store: Arc<dyn Store> = match (settings.engine, &settings.path) {
+            (StateEngine::Embedded, Some(path)) => {
+                let mut embedded = EmbeddedSettings::new(path.clone());
+                embedded.bounds = bounds;
+                let opened = EmbeddedStore::open(embedded, sink(audit));
+                Arc::new(opened.map_err(|error| EngineError(error.to_string()))?)
+            }
+            _ => {
+                let mut secret = [0; 32];
+                getrandom::fill(&mut secret)
+                    .map_err(|error| EngineError(format!("state: no randomness: {error}")))?;
+                Arc::new(MemoryStore::with_bounds(secret, bounds))
+            }
+        };
+        Ok(Self::with(settings, store))
+    }
+
+    /// Takes a store as it is.
+    pub(crate) fn with(settings: StateSettings, store: Arc<dyn Store>) -> Self {
+        let has_outbox = settings.engine != StateEngine::Memory;
+        Self { store, settings, has_outbox, waiting: Semaphore::new(WAITING) }
+    }
+
+    pub(crate) const fn settings(&self) -> &StateSettings {
+        &self.settings
+    }
+
+    /// Whether audit lines go with the transaction; otherwise whoever commits writes them itself.
+    pub(crate) const fn has_outbox(&self) -> bool {
+        self.has_outbox
+    }
+
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// What outlives the process.
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.settings.engine != StateEngine::Memory
+    }
+
+    /// Until when a call may wait.
+    pub(crate) fn until(&self, deadline: Option<Instant>) -> Instant {
+        let now = Instant::now();
+        let most = Duration::from_millis(self.settings.max_wait_ms);
+        let latest = now.checked_add(most).unwrap_or(now);
+        deadline.map_or(latest, |deadline| deadline.min(latest))
+    }
+
+    /// What is revoked, unless this node may have missed too much of it.
+    pub(crate) fn revocations(&self) -> Result<Arc<Revocations>, Refused> {
+        let staleness = self.store.staleness();
+        if staleness > Duration::from_millis(self.settings.revocation_staleness_ms) {
+            return Err(Refused::new(
+                ReasonCode::StateUnavailable,
+                Step::Identify,
+                format!(
+                    "what is revoked was last known {} ms ago, longer than `revocation_staleness`",
+                    staleness.as_millis()
+                ),
+            ));
+        }
+        Ok(self.store.revocations())
+    }
+
+    /// Reads a task as this node knows it.
+    pub(crate) fn task(&self, id: &str, at: Wait) -> Result<Option<Arc<Task>>, Refused> {
+        match self.peek(&RecordKey::new(RecordKind::Task, id), at)? {
+            Some(Record::Task(task)) => Ok(Some(task)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Reads a record as this node knows it.
+    pub(crate) fn peek(&self, key: &RecordKey, at: Wait) -> Result<Option<Record>, Refused> {
+        self.waited(at, || self.store.peek(key, at.until))?.map_err(|error| refused(&error))
+    }
+
+    /// Finds records.
+    pub(crate) fn find(
+        &self,
+        query: &Query,
+        page: &Page,
+        at: Wait,
+    ) -> Result<Vec<Record>, Refused> {
+        self.waited(at, || self.store.find(query, page, at.until))?.map_err(|error| refused(&error))
+    }
+
+    /// Runs a transaction.
+    pub(crate) fn transact(
+        &self,
+        locks: &[RecordKey],
+        survives: Survives,
+        at: Wait,
+        work: &mut Work<'_>,
+    ) -> Result<Commit, Refused> {
+        self.waited(at, || self.store.transact(locks, survives, at.until, work))?
+            .map_err(|error| refused(&error))
+    }
+
+    /// Waits until a commit is durable.
+    pub(crate) fn kept(&self, commit: Commit, at: Wait) -> Result<(), Refused> {
+        match commit {
+            Commit::Done => Ok(()),
+            Commit::Pending(ticket) => ticket.wait(at.until).map_err(|error| {
+                refused(&match error {
+                    AuditError::Late => StoreError::Slow,
+                    _ => StoreError::Unavailable("it could not keep the change".to_owned()),
+                })
+            }),
+        }
+    }
+
+    /// Runs what may wait: on the fast lane, whose threads others wait for, not on one of those.
+    fn waited<R>(&self, at: Wait, run: impl FnOnce() -> R) -> Result<R, Refused> {
+        if at.lane == Lane::Python || !self.store.is_remote() {
+            return Ok(run());
+        }
+        let Ok(_permit) = self.waiting.try_acquire() else {
+            return Err(Refused::new(
+                ReasonCode::Overloaded,
+                Step::Locate,
+                "too many calls wait for the store",
+            ));
+        };
+        Ok(tokio::task::block_in_place(run))
+    }
+}
+
+/// Until when a call waits, and on which lane it runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wait {
+    pub(crate) until: Instant,
+    pub(crate) lane: Lane,
+}
+
+/// How much a store holds.
+fn bounds(settings: &StateSettings) -> Bounds {
+    let tasks = usize::try_from(settings.max_tasks).unwrap_or(usize::MAX);
+    // Every task may be a tree of its own, and each may have made a few operations that nobody reports.
+    let twice = tasks.saturating_mul(2);
+    Bounds {
+        sessions: tasks,
+        tasks,
+        reservations: twice,
+        idempotencies: twice,
+        ..Bounds::default()
+    }
+}
+
+/// Hands committed audit lines to the audit file.
+fn sink(audit: &Arc<AuditWriter>) -> AuditSink {
+    let audit = Arc::clone(audit);
+    Arc::new(move |line, synced| {
+        audit.submit(line, if synced { Durability::Synced } else { Durability::Queued })
+    })
+}
+
+/// The refusal that a failure of the store is.
+pub(crate) fn refused(error: &StoreError) -> Refused {
+    let reason = match error {
+        StoreError::Unavailable(_) => ReasonCode::StateUnavailable,
+        StoreError::Slow => ReasonCode::StoreSlow,
+        StoreError::Full(_) => ReasonCode::Overloaded,
+    };
+    Refused::new(reason, Step::Locate, error.to_string())
+}

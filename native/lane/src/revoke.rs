@@ -1,0 +1,76 @@
+//! The kill switch: what is revoked is refused, whatever else holds, and no `mode` lets it through.
+
+use authz_kernel::reason::ReasonCode;
+use authz_kernel::task::{Revocation, RevocationTarget as Target, Revocations};
+use authz_token::{AgentFacts, AgentProof, Facts, SubjectFacts};
+
+use crate::ask::{Refused, Step};
+use crate::judgement::{Asker, hex};
+
+/// Refuses whoever asks by a certificate that is revoked, or whose workload or trust domain is.
+pub(crate) fn of_asker(revoked: &Revocations, asker: &Asker) -> Result<(), Refused> {
+    match &asker.peer {
+        Some(peer) if !revoked.is_empty() => of_agent(revoked, &peer.agent(AgentProof::X509Svid)),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses whoever acts, where it, its credential, its key or its issuer is revoked.
+pub(crate) fn of_callers(revoked: &Revocations, facts: &Facts) -> Result<(), Refused> {
+    if revoked.is_empty() {
+        return Ok(());
+    }
+    if let Some(agent) = &facts.agent {
+        of_agent(revoked, agent)?;
+    }
+    match &facts.subject {
+        Some(subject) => of_subject(revoked, subject),
+        None => Ok(()),
+    }
+}
+
+fn of_agent(revoked: &Revocations, agent: &AgentFacts) -> Result<(), Refused> {
+    refuse(revoked, Target::Agent, &agent.spiffe_id)?;
+    refuse(revoked, Target::Issuer, &agent.trust_domain)?;
+    maybe(revoked, Target::Jti, agent.jti.as_deref())?;
+    maybe(revoked, Target::Key, agent.kid.as_deref())?;
+    maybe(revoked, Target::Key, agent.certificate_digest.map(|digest| hex(&digest)).as_deref())
+}
+
+fn of_subject(revoked: &Revocations, subject: &SubjectFacts) -> Result<(), Refused> {
+    refuse(revoked, Target::Issuer, &subject.issuer)?;
+    maybe(revoked, Target::Jti, subject.jti.as_deref())?;
+    maybe(revoked, Target::Key, subject.kid.as_deref())
+}
+
+/// Refuses an operation that is revoked, or whose system is.
+pub(crate) fn of_operation(revoked: &Revocations, operation: &str) -> Result<(), Refused> {
+    if revoked.is_empty() || operation.is_empty() {
+        return Ok(());
+    }
+    refuse(revoked, Target::Operation, operation)?;
+    match operation.split_once('.') {
+        Some((system, _)) => refuse(revoked, Target::System, system),
+        None => Ok(()),
+    }
+}
+
+fn maybe(revoked: &Revocations, target: Target, value: Option<&str>) -> Result<(), Refused> {
+    value.map_or(Ok(()), |value| refuse(revoked, target, value))
+}
+
+fn refuse(revoked: &Revocations, target: Target, value: &str) -> Result<(), Refused> {
+    match revoked.find(target, value) {
+        Some(revocation) => Err(because(revocation)),
+        None => Ok(()),
+    }
+}
+
+fn because(revocation: &Revocation) -> Refused {
+    let what = revocation.target.as_str();
+    let why = match revocation.reason.as_str() {
+        "" => String::new(),
+        reason => format!(": {reason}"),
+    };
+    Refused::new(ReasonCode::Revoked, Step::Identify, format!("the {what} is revoked{why}"))
+}
