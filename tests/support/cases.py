@@ -144,6 +144,101 @@ class Expect(Strict):
     """Over ext_authz: the member of a JSON-RPC answer that refuses, or none."""
 
 
+class Selector(Strict):
+    """Resources for which all of this holds."""
+
+    collections: list[str] | None = None
+    """Any of these collections."""
+    ids: list[str] | None = None
+    """Any of these ids."""
+    path_prefix: str | None = None
+    """Ids that begin with these whole segments."""
+    label_ceiling: list[str] | None = None
+    """No labels but these."""
+
+
+class Limit(Strict):
+    """A limit on one argument: one of these."""
+
+    one_of: list[str] | None = None
+    """One of these."""
+    range: tuple[int, int] | None = None
+    """A whole number from the first to the second."""
+    prefix: str | None = None
+    """A text that begins so."""
+
+
+class Scope(Strict):
+    """One thing that a task shall be able to do."""
+
+    operation: str
+    """Operation id."""
+    resources: Selector = Selector()
+    """On which resources."""
+    arguments: dict[str, Limit] = {}
+    """Limits on arguments, by JSON pointer."""
+    uses: int | None = None
+    """How often."""
+
+
+class Start(Strict):
+    """A task that is started."""
+
+    name: str | None = None
+    """What later steps call it; the one that a trace begins with is called `task`."""
+    template: str
+    """A template of the bundle."""
+    subject: str | None = None
+    """On whose behalf, a name of the fixtures; default: that of the case's `as`."""
+    agent: str | None = None
+    """The agent that gets it; default: that of the case's `as`."""
+    by: str | None = None
+    """The agent that starts it; default: the subject, and without one the agent that gets it."""
+    asserted: bool = False
+    """The agent that starts it only says who the subject is."""
+    params: dict[str, bool | int | str] = {}
+    """Parameters of the template."""
+    prompt: str = ""
+    """The user's words."""
+    scope: list[Scope] = []
+    """Less than the template gives; default: all of it."""
+    deadline: str | None = None
+    """How long it lives; default: as long as it may."""
+
+
+class Delegate(Strict):
+    """A task that is delegated, below the task of the step."""
+
+    name: str | None = None
+    """What later steps call it."""
+    to: str
+    """The agent that gets it."""
+    template: str | None = None
+    """A template of the bundle; default: the parent's."""
+    params: dict[str, bool | int | str] = {}
+    """Parameters of the template."""
+    scope: list[Scope] = []
+    """Less than the parent has; default: as much as it may."""
+    deadline: str | None = None
+    """How long it lives; default: as long as it may."""
+
+
+class End(Strict):
+    """The end of the step's task, and of all below it."""
+
+    status: Literal["completed", "aborted", "revoked"] = "completed"
+    """How it ends."""
+
+
+class ExpectTask(Strict):
+    """What must come of a step on tasks."""
+
+    code: Word
+    """`OK`, or the reason code."""
+    beyond: str | None = None
+    """In what more is asked than is given."""
+
+
 class Request(Strict):
     """Further fields of a CheckRequest."""
 
@@ -163,6 +258,16 @@ class Step(Strict):
 
     as_: As | None = Field(default=None, alias="as")
     """Who asks; default: the case's."""
+    task: str | None = None
+    """The task that the step is on, `none` for no task; default: the one that the trace begins with."""
+    after: str | None = None
+    """How much later the step is; over a server the trace ends here."""
+    start: Start | None = None
+    """Starts a task."""
+    delegate: Delegate | None = None
+    """Delegates a task, below the step's."""
+    end: End | None = None
+    """Ends the step's task."""
     call: str | None = None
     """Operation id."""
     input: Any = None
@@ -179,13 +284,22 @@ class Step(Strict):
     """The request as Envoy sends it."""
     listener: Literal["main", "crm-only", "none"] = "main"
     """`main` asks for all systems, `crm-only` for `crm` alone, `none` is no enforcer."""
-    expect: Expect | Literal["PERMIT", "STEP_UP", "DENY"]
-    """What must come out."""
+    expect: Expect | ExpectTask | Literal["PERMIT", "STEP_UP", "DENY"] | Word
+    """What must come out; of a step on tasks `OK` or a reason code."""
 
     @property
     def wanted(self) -> Expect:
-        """What must come out, in full."""
-        return self.expect if isinstance(self.expect, Expect) else Expect(outcome=self.expect)
+        """What must come out of a call, in full."""
+        if isinstance(self.expect, Expect):
+            return self.expect
+        return Expect.model_validate({"outcome": self.expect})
+
+    @property
+    def wanted_task(self) -> ExpectTask:
+        """What must come of a step on tasks, in full."""
+        if isinstance(self.expect, ExpectTask):
+            return self.expect
+        return ExpectTask.model_validate({"code": self.expect})
 
 
 class Case(Strict):
@@ -197,8 +311,10 @@ class Case(Strict):
     """The same, for several steps."""
     as_: As = Field(default=As(), alias="as")
     """Who asks."""
+    task: Start | None = None
+    """The task that a trace begins with; its steps are on it, each by the agent that has their task."""
     steps: list[Step] | None = None
-    """The requests of a trace."""
+    """The steps of a trace."""
     call: str | None = None
     input: Any = None
     input_text: str | None = None
@@ -215,7 +331,15 @@ class Case(Strict):
             raise ValueError("give `case` or `trace`")
         if (self.steps is None) == (self.expect is None):
             raise ValueError("give `steps`, or one request with `expect`")
+        if self.task is not None and self.steps is None:
+            raise ValueError("`task` goes with `steps`")
         return self
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether its steps depend on each other by tasks."""
+        steps = self.steps or []
+        return self.task is not None or any(step.start or step.task for step in steps)
 
 
 class CaseFile(Strict):
@@ -276,11 +400,13 @@ def files() -> list[Path]:
 
 
 def load() -> list[Flat]:
-    """Reads every case of every file, one request each."""
+    """Reads every case of every file but those with tasks, one request each."""
     found: list[Flat] = []
     for path in files():
         file = read(path)
         for case in file.tests:
+            if case.has_tasks:
+                continue
             name = case.case or case.trace
             steps = case.steps or [_only(case)]
             for index, step in enumerate(steps, 1):
@@ -295,6 +421,17 @@ def load() -> list[Flat]:
                     )
                 )
     return found
+
+
+def traces() -> list[tuple[str, CaseFile, Case]]:
+    """Reads every case with tasks: its id, its file and itself."""
+    return [
+        (f"{path.stem}: {case.trace}", file, case)
+        for path in files()
+        for file in [read(path)]
+        for case in file.tests
+        if case.has_tasks
+    ]
 
 
 def _only(case: Case) -> Step:

@@ -109,7 +109,7 @@ tests:
         (
             "    steps:",
             "    task: {}\n    steps:",
-            "tests/a.yaml:5:11: `task` is not in this version. Remove it.",
+            "tests/a.yaml:5:11: `template` is missing. Add it.",
         ),
         (
             "STEP_UP",

@@ -220,10 +220,7 @@ impl Task {
     #[must_use]
     pub fn chain(&self) -> Vec<Principal> {
         let subject = self.subject.iter().map(Subject::principal);
-        let agents = self.agents.iter().map(|agent| Principal::Agent {
-            spiffe_id: agent.spiffe_id.clone(),
-            trust_domain: agent.trust_domain.clone(),
-        });
+        let agents = self.agents.iter().map(AgentName::principal);
         subject.chain(agents).collect()
     }
 }
@@ -317,6 +314,15 @@ impl AgentName {
         let domain = crate::members::segments(spiffe_id).next().unwrap_or_default();
         Ok(Self { spiffe_id: spiffe_id.to_owned(), trust_domain: domain.to_owned() })
     }
+
+    /// As policies know it.
+    #[must_use]
+    pub fn principal(&self) -> Principal {
+        Principal::Agent {
+            spiffe_id: self.spiffe_id.clone(),
+            trust_domain: self.trust_domain.clone(),
+        }
+    }
 }
 
 /// A subject as it was verified when the task was started.
@@ -338,7 +344,8 @@ pub struct Subject {
 }
 
 impl Subject {
-    fn is(&self, principal: &Principal) -> bool {
+    /// Whether a principal is the subject.
+    pub(crate) fn is(&self, principal: &Principal) -> bool {
         let (is_service, subject) = match principal {
             Principal::User(subject) => (false, subject),
             Principal::Service(subject) => (true, subject),

@@ -2,6 +2,8 @@
 //!
 //! The same files run here, against the kernel alone, and over every surface of a server.
 
+mod tasks;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
@@ -15,8 +17,11 @@ use crate::diagnostic::{Diagnostic, clip, unknown};
 use crate::model::Location;
 use crate::plan::Plan;
 use crate::reason::ReasonCode;
-use crate::routes::{Body, HttpRequest, RouteError, RouteTable};
+use crate::routes::{Body, HttpRequest, RouteError};
 use crate::source::{At, Many, Mark, duration, pretty, read_yaml};
+use crate::task::{Refused, TaskView};
+
+use tasks::{Act, DelegateSaid, EndSaid, Placed, StartSaid, Tasks};
 
 /// Failures that a report lists; the rest are counted.
 const MOST_FAILURES: usize = 200;
@@ -105,8 +110,8 @@ struct Test {
     /// Name of the enforcer that asks; default: none, the caller asks about itself.
     #[serde(default)]
     enforcer: String,
-    /// Not in this version.
-    task: Option<At<serde_json::Value>>,
+    /// The task that a trace begins with; its steps are on it, each by the agent that has their task.
+    task: Option<At<StartSaid>>,
     /// The steps of a trace, in order.
     steps: Option<Vec<At<Step>>>,
     /// For runs over a server: credentials instead of good ones. Such a call is not judged here.
@@ -195,12 +200,22 @@ struct Chain {
     age: Option<At<String>>,
 }
 
-/// One call of a trace.
+/// One step of a trace: a call, or something done to tasks.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Step {
-    /// Who acts; default: that of the test.
+    /// Who acts; default: the agent that has the step's task, or without a task that of the test.
     r#as: Option<At<Chain>>,
+    /// The task that the step is on, by its name; `none`: no task. Default: the one that the trace begins with.
+    task: Option<At<String>>,
+    /// How much later the step is: `10m`. A server's clock cannot be moved: there the trace ends.
+    after: Option<At<String>>,
+    /// Starts a task.
+    start: Option<StartSaid>,
+    /// Delegates a task, below the step's.
+    delegate: Option<DelegateSaid>,
+    /// Ends the step's task.
+    end: Option<EndSaid>,
     /// For runs over a server: credentials instead of good ones. Such a call is not judged here.
     evidence: Option<serde_json::Value>,
     /// For runs over a server: which listener is asked; `main` by default. Another is not asked here.
@@ -226,11 +241,16 @@ struct Step {
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(untagged)]
 enum Expect {
-    /// The outcome.
+    /// The outcome of a call.
     Outcome(OutcomeWord),
+    /// Of a step that starts, delegates or ends a task: `OK`, or the reason code.
+    Code(String),
     /// The outcome and more.
     Object(Box<ExpectObject>),
 }
+
+/// What is expected of a step on tasks that is not refused.
+const OK: &str = "OK";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -247,8 +267,8 @@ enum OutcomeWord {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ExpectObject {
-    /// The outcome.
-    outcome: OutcomeWord,
+    /// The outcome; needed for a call.
+    outcome: Option<OutcomeWord>,
     /// The reason code, `FORBIDDEN`.
     code: Option<String>,
     /// All step-up kinds, in any order.
@@ -273,6 +293,8 @@ struct ExpectObject {
     destination_class: Option<String>,
     /// The reason that the agent is shown.
     shown_reason: Option<String>,
+    /// Of a step that starts or delegates: in what more is asked than is given, `ids`.
+    beyond: Option<String>,
     /// For runs over a server: headers towards the upstream.
     #[expect(dead_code, reason = "compared over a server only")]
     upstream: Option<serde_json::Value>,
@@ -303,6 +325,9 @@ impl<'de> Deserialize<'de> for Expect {
                 f.write_str("PERMIT, STEP_UP, DENY, or a mapping with `outcome`")
             }
             fn visit_str<E: serde::de::Error>(self, v: &str) -> Result<Expect, E> {
+                if v == OK || ReasonCode::from_name(v).is_some() {
+                    return Ok(Expect::Code(v.to_owned()));
+                }
                 let word = serde::de::value::StrDeserializer::<E>::new(v);
                 OutcomeWord::deserialize(word).map(Expect::Outcome)
             }
@@ -363,32 +388,6 @@ pub struct Failure {
     pub message: String,
 }
 
-/// Whoever can judge a request: a compiled bundle.
-pub trait Judge {
-    /// Judges one request.
-    fn judge(&self, facts: &Facts<'_>, request: &Request<'_>, now: Time) -> Decision;
-
-    /// Which HTTP request is which operation.
-    fn routes(&self) -> &RouteTable;
-
-    /// What `${…}` stands for.
-    fn vars(&self) -> &BTreeMap<String, String>;
-}
-
-impl Judge for Plan {
-    fn judge(&self, facts: &Facts<'_>, request: &Request<'_>, now: Time) -> Decision {
-        decide(self, facts, request, now)
-    }
-
-    fn routes(&self) -> &RouteTable {
-        Self::routes(self)
-    }
-
-    fn vars(&self) -> &BTreeMap<String, String> {
-        &self.model().vars
-    }
-}
-
 /// JSON Schema (draft 2020-12) of case files.
 #[must_use]
 pub fn case_schema() -> String {
@@ -421,11 +420,11 @@ pub fn parse(
 
 /// Runs case files, by path, against a compiled bundle, as if it were `now`.
 #[must_use]
-pub fn run(judge: &impl Judge, files: &BTreeMap<String, Vec<u8>>, now: Time) -> Report {
+pub fn run(plan: &Plan, files: &BTreeMap<String, Vec<u8>>, now: Time) -> Report {
     let mut report = Report::default();
     for (file, bytes) in files {
-        match parse(file, bytes, judge.vars()) {
-            Ok(cases) => cases.run(file, judge, now, &mut report),
+        match parse(file, bytes, &plan.model().vars) {
+            Ok(cases) => cases.run(file, plan, now, &mut report),
             Err(error) => report.fail(Failure {
                 file: file.clone(),
                 line: error.line,
@@ -470,9 +469,16 @@ impl CaseFile {
                 return fail(test.at, what, "Move the call into `steps`.");
             }
             Some(steps) => {
-                let empty = |s: &&At<Step>| s.value.call.is_none() && s.value.http.is_none();
-                if let Some(step) = steps.iter().find(empty) {
-                    return fail(step.at, "a step needs `call` or `http`", "Say what is called.");
+                let acts = |s: &Step| {
+                    usize::from(s.call.is_some() || s.http.is_some())
+                        + usize::from(s.start.is_some())
+                        + usize::from(s.delegate.is_some())
+                        + usize::from(s.end.is_some())
+                };
+                if let Some(step) = steps.iter().find(|step| acts(&step.value) != 1) {
+                    let what =
+                        "a step needs `call` or `http`, or one of `start`, `delegate` and `end`";
+                    return fail(step.at, what, "Say what is done.");
                 }
             }
             None if !inline || said.expect.is_none() => {
@@ -481,11 +487,38 @@ impl CaseFile {
             }
             None => {}
         }
+        let mut known = BTreeSet::new();
         if let Some(task) = &said.task {
-            return fail(task.at, "`task` is not in this version", "Remove it.");
+            if said.steps.is_none() {
+                return fail(task.at, "`task` goes with `steps`", "Make it a trace.");
+            }
+            if let Some(name) = task.value.name() {
+                let mend = format!("It is called `{}`.", tasks::OWN);
+                return fail(name.at, "the task of a trace has no name of its own", &mend);
+            }
+            self.check_act(file, &Act::Start(&task.value), said.who(), task.at)?;
+            known.insert(tasks::OWN);
         }
-        for call in said.calls(test.at).filter(|call| !call.is_for_servers()) {
-            self.chain(file, &call)?;
+        for call in said.calls(test.at) {
+            if let Some(task) = call.task {
+                tasks::refuse_task(file, task, &known)?;
+            }
+            if let Some(after) = call.after {
+                tasks::later(file, Some(after))?;
+            }
+            call.check(file)?;
+            if let Some(act) = call.act {
+                self.check_act(file, &act, said.who(), call.at)?;
+                if let Some(name) = act.name() {
+                    tasks::refuse_name(file, name, &known)?;
+                    if matches!(call.expect, Expect::Code(code) if code == OK) {
+                        known.insert(&name.value);
+                    }
+                }
+            }
+            if !call.is_for_servers() {
+                self.chain(file, &call)?;
+            }
         }
         Ok(())
     }
@@ -534,56 +567,100 @@ impl CaseFile {
         Ok((!chain.is_empty()).then_some(Caller { chain, age, acr }))
     }
 
-    fn run(&self, file: &str, judge: &impl Judge, now: Time, report: &mut Report) {
+    fn run(&self, file: &str, plan: &Plan, now: Time, report: &mut Report) {
         for test in &self.tests {
-            for (index, call) in test.value.calls(test.at).enumerate() {
-                let failure = |expected: Vec<String>, actual: Vec<String>, message| Failure {
+            let mut tasks = Tasks::default();
+            let failure =
+                |at: Mark, step, expected: Vec<String>, actual: Vec<String>, message| Failure {
                     file: file.to_owned(),
-                    line: call.at.line,
+                    line: at.line,
                     test: test.value.name().to_owned(),
-                    step: index + 1,
+                    step,
                     expected: expected.join(", "),
                     actual: actual.join(", "),
                     message,
                 };
-                if call.is_for_servers() {
-                    report.skipped += 1;
+            if let Some(task) = &test.value.task {
+                let who = test.value.who();
+                if let Err(refused) = tasks.begin(self, plan, &task.value, who, now) {
+                    let (expected, actual) =
+                        (vec![OK.to_owned()], vec![refused.reason.as_str().to_owned()]);
+                    report.fail(failure(task.at, 0, expected, actual, refused.message));
                     continue;
                 }
-                let caller = match self.chain(file, &call) {
-                    Ok(Some(caller)) => caller,
-                    // Without a caller there is nothing to judge: what refuses it stands before the kernel.
-                    Ok(None) => {
-                        report.skipped += 1;
-                        continue;
+            }
+            let mut now = now;
+            for (index, call) in test.value.calls(test.at).enumerate() {
+                now = Time(now.0.saturating_add(tasks::later(file, call.after).unwrap_or(0)));
+                match self.step(file, plan, &test.value, &call, &mut tasks, now) {
+                    Came::Passed => report.passed += 1,
+                    Came::Skipped => report.skipped += 1,
+                    Came::Otherwise { expected, actual, message } => {
+                        report.fail(failure(call.at, index + 1, expected, actual, message));
                     }
-                    // `parse` has checked this already; a failure here is reported all the same.
-                    Err(error) => {
-                        report.fail(failure(Vec::new(), Vec::new(), error.to_string()));
-                        continue;
-                    }
-                };
-                // A proxy's request is an agent's: without one it is refused before the kernel is asked.
-                if call.is_a_proxys()
-                    && !matches!(caller.chain.last(), Some(Principal::Agent { .. }))
-                {
-                    report.skipped += 1;
-                    continue;
                 }
-                let decision = call.judge(judge, &caller, &test.value.enforcer, now);
-                let (expected, actual) = match &decision {
-                    Ok(decision) => call.expect.compare(&Seen::from(decision)),
-                    Err(refused) => call.expect.compare(&Seen::from(refused)),
-                };
-                if expected == actual {
-                    report.passed += 1;
-                    continue;
-                }
-                let message = decision.map_or_else(|refused| refused.message, |d| d.message);
-                report.fail(failure(expected, actual, message));
             }
         }
     }
+
+    fn step(
+        &self,
+        file: &str,
+        plan: &Plan,
+        test: &Test,
+        call: &Call<'_>,
+        tasks: &mut Tasks,
+        now: Time,
+    ) -> Came {
+        if call.is_for_servers() {
+            return Came::Skipped;
+        }
+        let caller = match self.chain(file, call) {
+            Ok(caller) => caller,
+            // `parse` has checked this already; a failure here is reported all the same.
+            Err(error) => {
+                let (expected, actual) = (Vec::new(), Vec::new());
+                return Came::Otherwise { expected, actual, message: error.to_string() };
+            }
+        };
+        let on = call.on(test);
+        if let Some(act) = &call.act {
+            let came = tasks.act(self, plan, (act, on, test.who()), caller, now);
+            return call.expect.compare_act(came);
+        }
+        let placed = on.and_then(|name| tasks.get(name));
+        let caller = match (&placed, caller) {
+            (Some(placed), caller) => placed.caller(caller),
+            (None, Some(caller)) => caller,
+            // Without a caller there is nothing to judge: what refuses it stands before the kernel.
+            (None, None) => return Came::Skipped,
+        };
+        // A proxy's request is an agent's: without one it is refused before the kernel is asked.
+        if call.is_a_proxys() && !matches!(caller.chain.last(), Some(Principal::Agent { .. })) {
+            return Came::Skipped;
+        }
+        let view = placed.as_ref().map(Placed::view);
+        let decision = call.judge(plan, &caller, view, &test.enforcer, now);
+        let (expected, actual) = match &decision {
+            Ok(decision) => call.expect.compare(&Seen::from(decision)),
+            Err(refused) => call.expect.compare(&Seen::from(refused)),
+        };
+        if let (Ok(decision), Some(placed)) = (&decision, &placed) {
+            tasks.settle(placed, decision, now);
+        }
+        if expected == actual {
+            return Came::Passed;
+        }
+        let message = decision.map_or_else(|refused| refused.message, |d| d.message);
+        Came::Otherwise { expected, actual, message }
+    }
+}
+
+/// What came of one step.
+enum Came {
+    Passed,
+    Skipped,
+    Otherwise { expected: Vec<String>, actual: Vec<String>, message: String },
 }
 
 /// Who acts in a call.
@@ -650,6 +727,9 @@ impl From<&RouteError> for Seen<'_> {
 struct Call<'a> {
     at: Mark,
     who: Option<&'a At<Chain>>,
+    task: Option<&'a At<String>>,
+    after: Option<&'a At<String>>,
+    act: Option<Act<'a>>,
     evidence: bool,
     listener: Option<&'a str>,
     operation: Option<&'a str>,
@@ -683,10 +763,39 @@ impl Call<'_> {
         self.operation.is_none() && self.http.is_some()
     }
 
+    /// The name of the task that it is on.
+    fn on<'a>(&'a self, test: &Test) -> Option<&'a str> {
+        let own = test.task.as_ref().map(|_| tasks::OWN);
+        let said = self.task.map(|task| task.value.as_str());
+        said.or(own).filter(|name| !tasks::is_none(name))
+    }
+
+    /// Holds that what is expected can come of it.
+    fn check(&self, file: &str) -> Result<(), Diagnostic> {
+        let fits = match (self.expect, &self.act) {
+            (Expect::Outcome(_), None) | (Expect::Code(_), Some(_)) => true,
+            (Expect::Outcome(_), Some(_)) | (Expect::Code(_), None) => false,
+            (Expect::Object(said), None) => said.outcome.is_some() && said.beyond.is_none(),
+            (Expect::Object(said), Some(_)) => said.outcome.is_none() && said.code.is_some(),
+        };
+        if fits {
+            return Ok(());
+        }
+        let (what, mend) = match self.act {
+            None => ("a call has an outcome", "Write PERMIT, STEP_UP, DENY, or `{outcome: …}`."),
+            Some(_) => (
+                "a step on tasks is done or refused",
+                "Write OK, a reason code, or `{code: OUT_OF_SCOPE, beyond: ids}`.",
+            ),
+        };
+        Err(Diagnostic::error(&self.at.within(file), what, mend))
+    }
+
     fn judge(
         &self,
-        judge: &impl Judge,
+        plan: &Plan,
         caller: &Caller<'_>,
+        task: Option<TaskView<'_>>,
         enforcer: &str,
         now: Time,
     ) -> Result<Decision, RouteError> {
@@ -700,9 +809,9 @@ impl Call<'_> {
             chain: &caller.chain,
             proof,
             confidence: 0,
-            task: None,
+            task,
             subject_proof: None,
-            literal_key: None,
+            literal_key: Some(tasks::key()),
         };
         let texts = |list: &'_ Many<String>| list.0.clone();
         let mut obligations = texts(&self.request.supported_obligations);
@@ -722,12 +831,12 @@ impl Call<'_> {
                             mcp: None,
                         })
                     },
-                    |http| judge.routes().resolve(&http.request(&http.headers())),
+                    |http| plan.routes().resolve(&http.request(&http.headers())),
                 )?;
                 if routed.task.is_some() {
                     return Err(RouteError {
                         reason: ReasonCode::UnknownTask,
-                        message: "there are no tasks in this version".into(),
+                        message: "the request names a task that only a server knows".into(),
                         understood: false,
                         mcp: routed.mcp.map(Box::new),
                     });
@@ -748,7 +857,7 @@ impl Call<'_> {
             destinations: &destinations,
             supported_obligations: &obligations,
         };
-        Ok(judge.judge(&facts, &request, now))
+        Ok(decide(plan, &facts, &request, now))
     }
 }
 
@@ -788,10 +897,26 @@ impl Test {
         self.trace.as_ref().or(self.case.as_ref()).map_or("", |name| &name.value)
     }
 
+    fn who(&self) -> Option<&Chain> {
+        self.r#as.as_ref().map(|who| &who.value)
+    }
+
+    /// Whether a step is on a task.
+    fn is_on_task(&self, step: &At<Step>) -> bool {
+        match &step.value.task {
+            Some(name) => !tasks::is_none(&name.value),
+            None => self.task.is_some(),
+        }
+    }
+
     fn calls(&self, at: Mark) -> impl Iterator<Item = Call<'_>> {
         let steps = self.steps.iter().flatten().map(|step| Call {
             at: step.at,
-            who: step.value.r#as.as_ref().or(self.r#as.as_ref()),
+            // On a task the agent that has it acts, unless the step says another.
+            who: step.value.r#as.as_ref().or(self.r#as.as_ref().filter(|_| !self.is_on_task(step))),
+            task: step.value.task.as_ref(),
+            after: step.value.after.as_ref(),
+            act: step.value.act(),
             evidence: step.value.evidence.is_some(),
             listener: step.value.listener.as_deref(),
             operation: step.value.call.as_ref().map(|call| call.value.as_str()),
@@ -805,6 +930,9 @@ impl Test {
         let own = self.expect.as_ref().filter(|_| self.steps.is_none()).map(|expect| Call {
             at,
             who: self.r#as.as_ref(),
+            task: None,
+            after: None,
+            act: None,
             evidence: self.evidence.is_some(),
             listener: self.listener.as_deref(),
             operation: self.call.as_ref().map(|call| call.value.as_str()),
@@ -816,6 +944,14 @@ impl Test {
             expect,
         });
         steps.chain(own)
+    }
+}
+
+impl Step {
+    fn act(&self) -> Option<Act<'_>> {
+        let start = self.start.as_ref().map(Act::Start);
+        let delegate = self.delegate.as_ref().map(Act::Delegate);
+        start.or(delegate).or(self.end.map(Act::End))
     }
 }
 
@@ -850,6 +986,32 @@ impl OutcomeWord {
 }
 
 impl Expect {
+    /// Compares what came of a step on tasks.
+    fn compare_act(&self, came: Result<(), Refused>) -> Came {
+        let (code, beyond) = match self {
+            Self::Code(code) => (code.as_str(), None),
+            Self::Object(said) => {
+                (said.code.as_deref().unwrap_or_default(), said.beyond.as_deref())
+            }
+            Self::Outcome(word) => (word.as_str(), None),
+        };
+        let (got, message) = match came {
+            Ok(()) => (OK, String::new()),
+            Err(refused) => (refused.reason.as_str(), refused.message),
+        };
+        let side = message.split(": ").next().unwrap_or_default();
+        if got == code && beyond.is_none_or(|beyond| beyond == side) {
+            return Came::Passed;
+        }
+        let field = |code: &str, beyond: Option<&str>| {
+            let beyond = beyond.map(|beyond| format!("beyond: {beyond}"));
+            [format!("code: {code}")].into_iter().chain(beyond).collect()
+        };
+        let expected = field(code, beyond);
+        let actual = field(got, beyond.map(|_| side));
+        Came::Otherwise { expected, actual, message }
+    }
+
     /// The expected fields, and the same fields of the decision.
     fn compare(&self, decision: &Seen<'_>) -> (Vec<String>, Vec<String>) {
         let got = decision.outcome;
@@ -863,9 +1025,14 @@ impl Expect {
                 }
                 return (vec![field("outcome", word.as_str())], actual);
             }
+            // `parse` has refused it for a call.
+            Self::Code(code) => {
+                return (vec![field("code", code)], vec![field("outcome", got.as_str())]);
+            }
             Self::Object(said) => said,
         };
-        let mut expected = vec![field("outcome", said.outcome.as_str())];
+        let wanted = said.outcome.map_or("", OutcomeWord::as_str);
+        let mut expected = vec![field("outcome", wanted)];
         let mut actual = vec![field("outcome", got.as_str())];
         let row = decision.reason.row();
         // Over a server a tier is spelt as in the protocol.

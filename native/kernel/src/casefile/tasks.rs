@@ -1,0 +1,629 @@
+//! Steps that start, delegate and end tasks. Tasks live in memory, and their ids are the names that the test gives them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Caller, CaseFile, Chain, Fixtures, unknown_name};
+use crate::decide::decide;
+use crate::decision::{
+    Decision, Facts, Outcome, Principal, Proof, ProofMethod, ReasonCode, Request, Time,
+};
+use crate::diagnostic::{Diagnostic, clip, unknown};
+use crate::plan::Plan;
+use crate::source::{At, Mark, duration};
+use crate::task::{
+    AgentName, Child, Limit, Param, Refused, Root, ScopeEntry, Selector, Subject, SubjectProof,
+    Task, TaskKind, TaskStatus, TaskView, delegate, literals, start,
+};
+
+/// The name of the task that a trace begins with.
+pub(super) const OWN: &str = "task";
+/// What a step says that is on no task.
+const NONE: &str = "none";
+/// Literals of a test are nobody's secret.
+const KEY: [u8; 32] = [0; 32];
+
+/// A task that is started.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StartSaid {
+    /// What later steps call it; the one that a trace begins with is called `task`.
+    name: Option<At<String>>,
+    /// A template of the bundle.
+    template: At<String>,
+    /// On whose behalf, a name of `fixtures.subjects`; default: that of the test's `as`.
+    subject: Option<At<String>>,
+    /// The agent that gets it, a name of `fixtures.agents` or a SPIFFE id; default: that of the test's `as`.
+    agent: Option<At<String>>,
+    /// The agent that starts it; default: the subject starts it, and without one the agent that gets it.
+    by: Option<At<String>>,
+    /// The agent that starts it only says who the subject is.
+    #[serde(default)]
+    asserted: bool,
+    /// Parameters of the template.
+    #[serde(default)]
+    params: BTreeMap<String, ParamSaid>,
+    /// The user's words.
+    #[serde(default)]
+    prompt: String,
+    /// Less than the template gives; default: all of it.
+    #[serde(default)]
+    scope: Vec<ScopeAsked>,
+    /// How long it lives: `10m`; default: as long as it may.
+    deadline: Option<At<String>>,
+}
+
+/// A task that is delegated, below the task of the step.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DelegateSaid {
+    /// What later steps call it.
+    name: Option<At<String>>,
+    /// The agent that gets it, a name of `fixtures.agents` or a SPIFFE id.
+    to: At<String>,
+    /// A template of the bundle; default: the parent's.
+    template: Option<At<String>>,
+    /// Parameters of the template.
+    #[serde(default)]
+    params: BTreeMap<String, ParamSaid>,
+    /// Less than the parent has; default: as much as it may.
+    #[serde(default)]
+    scope: Vec<ScopeAsked>,
+    /// How long it lives: `10m`; default: as long as it may.
+    deadline: Option<At<String>>,
+}
+
+/// The end of the step's task, and of all below it.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EndSaid {
+    /// How it ends; default `completed`.
+    #[serde(default)]
+    status: EndWord,
+}
+
+/// How a task ends.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum EndWord {
+    /// Its work is done.
+    #[default]
+    Completed,
+    /// It is given up.
+    Aborted,
+    /// It is taken away.
+    Revoked,
+}
+
+/// A parameter: true or false, a whole number, or a text.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum ParamSaid {
+    /// True or false.
+    Bool(bool),
+    /// A whole number.
+    Long(i64),
+    /// A text.
+    Text(String),
+}
+
+/// One thing that a task shall be able to do.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ScopeAsked {
+    /// Operation id.
+    operation: String,
+    /// On which resources.
+    #[serde(default)]
+    resources: SelectorAsked,
+    /// Limits on arguments, by JSON pointer.
+    #[serde(default)]
+    arguments: BTreeMap<String, LimitAsked>,
+    /// How often.
+    uses: Option<u32>,
+}
+
+/// Resources for which all of this holds.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct SelectorAsked {
+    /// Any of these collections.
+    collections: Option<BTreeSet<String>>,
+    /// Any of these ids.
+    ids: Option<BTreeSet<String>>,
+    /// Ids that begin with these whole segments.
+    path_prefix: Option<String>,
+    /// No labels but these.
+    label_ceiling: Option<BTreeSet<String>>,
+}
+
+/// A limit on one argument.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum LimitAsked {
+    /// One of these.
+    OneOf(BTreeSet<String>),
+    /// A whole number from the first to the second.
+    Range([i64; 2]),
+    /// A text that begins so.
+    Prefix(String),
+}
+
+/// What a step does that is no call.
+#[derive(Clone, Copy)]
+pub(super) enum Act<'a> {
+    Start(&'a StartSaid),
+    Delegate(&'a DelegateSaid),
+    End(EndSaid),
+}
+
+impl StartSaid {
+    /// What later steps call it.
+    pub(super) fn name(&self) -> Option<&At<String>> {
+        self.name.as_ref()
+    }
+}
+
+impl<'a> Act<'a> {
+    /// What later steps call the task that it makes.
+    pub(super) fn name(self) -> Option<&'a At<String>> {
+        match self {
+            Self::Start(said) => said.name.as_ref(),
+            Self::Delegate(said) => said.name.as_ref(),
+            Self::End(_) => None,
+        }
+    }
+}
+
+/// Whether a step says that it is on no task.
+pub(super) fn is_none(name: &str) -> bool {
+    name == NONE
+}
+
+/// What is wrong with the name of a task, given those that stand already.
+pub(super) fn refuse_name(
+    file: &str,
+    name: &At<String>,
+    known: &BTreeSet<&str>,
+) -> Result<(), Diagnostic> {
+    let at = name.at.within(file);
+    let text = name.value.as_str();
+    if text.is_empty() || text == NONE || text.len() > 256 {
+        let what = format!("`{}` is no name of a task", clip(text));
+        return Err(Diagnostic::error(&at, what, "Use another name."));
+    }
+    if known.contains(text) {
+        let what = format!("the task `{}` stands already", clip(text));
+        return Err(Diagnostic::error(&at, what, "Use another name."));
+    }
+    Ok(())
+}
+
+/// What is wrong with a step's task, given those that stand by then.
+pub(super) fn refuse_task(
+    file: &str,
+    name: &At<String>,
+    known: &BTreeSet<&str>,
+) -> Result<(), Diagnostic> {
+    if known.contains(name.value.as_str()) || is_none(&name.value) {
+        return Ok(());
+    }
+    let declared = known.iter().map(|name| (*name, None));
+    let (what, mend) = unknown("task", &name.value, declared);
+    Err(Diagnostic::error(&name.at.within(file), what, mend))
+}
+
+impl CaseFile {
+    /// Holds that what a step names is there.
+    pub(super) fn check_act(
+        &self,
+        file: &str,
+        act: &Act<'_>,
+        who: Option<&Chain>,
+        at: Mark,
+    ) -> Result<(), Diagnostic> {
+        match act {
+            Act::Start(said) => self.starting(file, said, who, at).map(drop),
+            Act::Delegate(said) => {
+                self.agent(file, &said.to)?;
+                span(file, said.deadline.as_ref()).map(drop)
+            }
+            Act::End(_) => Ok(()),
+        }
+    }
+
+    fn agent(&self, file: &str, name: &At<String>) -> Result<AgentName, Diagnostic> {
+        let id = match self.fixtures.agents.get(&name.value) {
+            Some(id) => id,
+            None if name.value.starts_with("spiffe://") => &name.value,
+            None => return Err(unknown_name(file, "agent", name, self.fixtures.agents.keys())),
+        };
+        AgentName::parse(id).map_err(|why| {
+            let what = format!("`{}` is no SPIFFE id: {why}", clip(id));
+            let mend = "Write `spiffe://trust.domain/path`.";
+            Diagnostic::error(&name.at.within(file), what, mend)
+        })
+    }
+
+    /// Who starts a task for whom.
+    fn starting(
+        &self,
+        file: &str,
+        said: &StartSaid,
+        who: Option<&Chain>,
+        at: Mark,
+    ) -> Result<Starting, Diagnostic> {
+        let agent = said.agent.as_ref().or(who.and_then(|who| who.agent.as_ref()));
+        let Some(agent) = agent else {
+            let mend = "Say `agent`, the one that gets it.";
+            return Err(Diagnostic::error(&at.within(file), "nobody gets the task", mend));
+        };
+        let assignee = self.agent(file, agent)?;
+        let subject = said.subject.as_ref().or(who.and_then(|who| who.subject.as_ref()));
+        let subject = subject.map(|name| subject_of(&self.fixtures, file, name)).transpose()?;
+        let by = match &said.by {
+            Some(name) => Some(self.agent(file, name)?),
+            None => subject.is_none().then(|| assignee.clone()),
+        };
+        if said.asserted && (said.by.is_none() || subject.is_none()) {
+            let mend = "Say `by`, the agent that says so, and `subject`.";
+            return Err(Diagnostic::error(&at.within(file), "nobody asserts a subject", mend));
+        }
+        Ok(Starting { assignee, subject, by, span: span(file, said.deadline.as_ref())? })
+    }
+}
+
+fn subject_of(fixtures: &Fixtures, file: &str, name: &At<String>) -> Result<Subject, Diagnostic> {
+    let Some(fixture) = fixtures.subjects.get(&name.value) else {
+        return Err(unknown_name(file, "subject", name, fixtures.subjects.keys()));
+    };
+    let (is_service, subject) = match fixture.principal(&name.value) {
+        Principal::Service(subject) => (true, subject),
+        Principal::User(subject) => (false, subject),
+        // A fixture of subjects is none.
+        Principal::Agent { .. } => (false, crate::decision::Subject::default()),
+    };
+    let crate::decision::Subject { issuer, sub, claims } = subject;
+    Ok(Subject { is_service, issuer, sub, claims, acr: fixture.acr.clone() })
+}
+
+fn span(file: &str, text: Option<&At<String>>) -> Result<Option<i64>, Diagnostic> {
+    let Some(text) = text else { return Ok(None) };
+    match duration(&text.value).and_then(|span| i64::try_from(span.as_millis()).ok()) {
+        Some(span) => Ok(Some(span)),
+        None => {
+            let what = format!("`{}` is no duration", clip(&text.value));
+            Err(Diagnostic::error(&text.at.within(file), what, "Write 30s or 15m."))
+        }
+    }
+}
+
+/// How far a step moves the clock, in milliseconds.
+pub(super) fn later(file: &str, text: Option<&At<String>>) -> Result<i64, Diagnostic> {
+    Ok(span(file, text)?.unwrap_or(0))
+}
+
+struct Starting {
+    assignee: AgentName,
+    subject: Option<Subject>,
+    by: Option<AgentName>,
+    span: Option<i64>,
+}
+
+/// The tasks of one test.
+#[derive(Default)]
+pub(super) struct Tasks {
+    known: BTreeMap<String, Task>,
+    /// Tasks without a name of their own.
+    unnamed: usize,
+}
+
+/// A task of a test with those above it.
+pub(super) struct Placed {
+    task: Task,
+    ancestors: Vec<Arc<Task>>,
+}
+
+impl Placed {
+    pub(super) fn view(&self) -> TaskView<'_> {
+        TaskView { task: &self.task, ancestors: &self.ancestors }
+    }
+
+    /// Who calls on the task: its assignee, unless the step says another.
+    pub(super) fn caller<'a>(&'a self, said: Option<Caller<'a>>) -> Caller<'a> {
+        let own = || Caller {
+            chain: self.task.chain(),
+            age: 0,
+            acr: self.task.subject.as_ref().map_or("", |subject| subject.acr.as_str()),
+        };
+        let Some(said) = said else { return own() };
+        // Whoever proves to be its assignee, and no other subject, acts as its chain.
+        let subject = said.chain.iter().find(|one| !matches!(one, Principal::Agent { .. }));
+        let fits = said.chain.last().is_some_and(|caller| self.task.is_assignee(caller))
+            && subject.is_none_or(|one| self.task.subject.as_ref().is_some_and(|own| own.is(one)));
+        if fits { Caller { age: said.age, ..own() } } else { said }
+    }
+}
+
+/// The key of the literals of tests.
+pub(super) const fn key() -> &'static [u8; 32] {
+    &KEY
+}
+
+impl Tasks {
+    pub(super) fn get(&self, name: &str) -> Option<Placed> {
+        let task = self.known.get(name)?.clone();
+        let above = task.ancestors.iter().filter_map(|id| self.known.get(id));
+        let ancestors = above.map(|task| Arc::new(task.clone())).collect();
+        Some(Placed { task, ancestors })
+    }
+
+    /// Takes over what a call changes.
+    pub(super) fn settle(&mut self, placed: &Placed, decision: &Decision, now: Time) {
+        if decision.outcome != Outcome::Permit {
+            return;
+        }
+        for id in placed.task.ancestors.iter().chain([&placed.task.id]) {
+            if let Some(task) = self.known.get_mut(id) {
+                task.charge(&decision.charges);
+                task.last_used = now;
+            }
+        }
+    }
+
+    fn id(&mut self, name: Option<&At<String>>) -> String {
+        self.unnamed += 1;
+        name.map_or_else(|| format!("#{}", self.unnamed), |name| name.value.clone())
+    }
+
+    /// Starts the task that a trace begins with.
+    pub(super) fn begin(
+        &mut self,
+        file: &CaseFile,
+        plan: &Plan,
+        said: &StartSaid,
+        who: Option<&Chain>,
+        now: Time,
+    ) -> Result<(), Refused> {
+        let task = self.start(file, plan, said, who, now)?;
+        self.known.insert(OWN.to_owned(), Task { id: OWN.to_owned(), ..task });
+        Ok(())
+    }
+
+    /// Does what a step says; refused as a server would.
+    pub(super) fn act(
+        &mut self,
+        file: &CaseFile,
+        plan: &Plan,
+        (act, on, who): (&Act<'_>, Option<&str>, Option<&Chain>),
+        said: Option<Caller<'_>>,
+        now: Time,
+    ) -> Result<(), Refused> {
+        match act {
+            Act::Start(start) => {
+                let task = self.start(file, plan, start, who, now)?;
+                self.known.insert(task.id.clone(), task);
+            }
+            Act::Delegate(delegate) => {
+                let task = self.delegate(file, plan, delegate, on, said, now)?;
+                self.known.insert(task.id.clone(), task);
+            }
+            Act::End(end) => self.end(plan, *end, on, said, now)?,
+        }
+        Ok(())
+    }
+
+    fn start(
+        &mut self,
+        file: &CaseFile,
+        plan: &Plan,
+        said: &StartSaid,
+        who: Option<&Chain>,
+        now: Time,
+    ) -> Result<Task, Refused> {
+        let starting = file.starting("", said, who, Mark::default()).map_err(unread)?;
+        let params = params_of(&said.params);
+        let mut chain: Vec<Principal> = starting.subject.iter().map(Subject::principal).collect();
+        if let Some(by) = &starting.by {
+            chain.push(by.principal());
+        }
+        let subject_proof = match (&starting.subject, said.asserted) {
+            (None, _) => SubjectProof::Itself,
+            (Some(_), false) => SubjectProof::Verified,
+            (Some(_), true) => SubjectProof::Asserted,
+        };
+        may_start(plan, &said.template.value, &params, &chain, subject_proof, now)?;
+        let id = self.id(said.name.as_ref());
+        start(
+            plan,
+            Root {
+                template: &said.template.value,
+                params: &params,
+                scope: &said.scope.iter().map(ScopeAsked::entry).collect::<Vec<_>>(),
+                kind: TaskKind::Root,
+                assignee: starting.assignee,
+                subject: starting.subject,
+                subject_proof,
+                starter: starting.by.map(|by| by.spiffe_id).unwrap_or_default(),
+                deadline: starting.span.map(|span| Time(now.0.saturating_add(span))),
+                tier_cap: None,
+                literals: literals(&said.prompt, &KEY),
+                now,
+                session: id.clone(),
+                id,
+            },
+        )
+    }
+
+    fn delegate(
+        &mut self,
+        file: &CaseFile,
+        plan: &Plan,
+        said: &DelegateSaid,
+        on: Option<&str>,
+        by: Option<Caller<'_>>,
+        now: Time,
+    ) -> Result<Task, Refused> {
+        let id = self.id(said.name.as_ref());
+        let placed = on.and_then(|name| self.get(name)).ok_or_else(nothing)?;
+        let caller = placed.caller(by);
+        if !caller.chain.last().is_some_and(|caller| placed.task.is_assignee(caller)) {
+            let message = "only the agent that has the task delegates it";
+            return Err(Refused { reason: ReasonCode::NotAssignee, message: message.to_owned() });
+        }
+        delegate(
+            plan,
+            &placed.task,
+            Child {
+                template: said.template.as_ref().map(|template| template.value.as_str()),
+                params: &params_of(&said.params),
+                scope: &said.scope.iter().map(ScopeAsked::entry).collect::<Vec<_>>(),
+                assignee: file.agent("", &said.to).map_err(unread)?,
+                starter: placed.task.assignee().to_owned(),
+                deadline: span("", said.deadline.as_ref())
+                    .map_err(unread)?
+                    .map(|span| Time(now.0.saturating_add(span))),
+                now,
+                id,
+            },
+        )
+    }
+
+    fn end(
+        &mut self,
+        plan: &Plan,
+        said: EndSaid,
+        on: Option<&str>,
+        by: Option<Caller<'_>>,
+        now: Time,
+    ) -> Result<(), Refused> {
+        let placed = on.and_then(|name| self.get(name)).ok_or_else(nothing)?;
+        let caller = placed.caller(by);
+        let is_above =
+            |task: &Arc<Task>| caller.chain.last().is_some_and(|caller| task.is_assignee(caller));
+        let is_own = caller.chain.last().is_some_and(|caller| placed.task.is_assignee(caller));
+        let is_subject = match (&placed.task.subject, caller.chain.as_slice()) {
+            (Some(subject), [only]) => subject.is(only),
+            _ => false,
+        };
+        if !is_own && !is_subject && !placed.ancestors.iter().any(is_above) {
+            judged(plan, "authz.task.end", "", &caller.chain, None, now)?;
+        }
+        let status = match said.status {
+            EndWord::Completed => TaskStatus::Completed,
+            EndWord::Aborted => TaskStatus::Aborted,
+            EndWord::Revoked => TaskStatus::Revoked,
+        };
+        let id = &placed.task.id;
+        for task in self.known.values_mut() {
+            let below = task.id == *id || task.ancestors.contains(id);
+            if below && task.status == TaskStatus::Active {
+                (task.status, task.ended_at) = (status, Some(now));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether policy lets a chain start a task, for a subject that it may only assert.
+fn may_start(
+    plan: &Plan,
+    template: &str,
+    params: &BTreeMap<String, Param>,
+    chain: &[Principal],
+    proof: SubjectProof,
+    now: Time,
+) -> Result<(), Refused> {
+    if let (Some(Principal::Agent { spiffe_id, .. }), Some(known)) =
+        (chain.last(), plan.template(template))
+        && !known.is_started_by(&plan.model().agent_roles(spiffe_id))
+    {
+        let message = "the agent holds no role of the template's `starters`".to_owned();
+        return Err(Refused { reason: ReasonCode::NotPermitted, message });
+    }
+    if proof == SubjectProof::Asserted {
+        // The subject is only said to be there, so it is not asked.
+        let agent = chain.last().map_or_else(Default::default, std::slice::from_ref);
+        judged(plan, "authz.task.start_for", "", agent, Some(proof), now)?;
+    }
+    if plan.template(template).is_some() {
+        let arguments = serde_json::to_string(params).unwrap_or_default();
+        let operation = format!("{}{template}", crate::schema::START);
+        judged(plan, &operation, &arguments, chain, Some(proof), now)?;
+    }
+    Ok(())
+}
+
+fn judged(
+    plan: &Plan,
+    operation: &str,
+    arguments: &str,
+    chain: &[Principal],
+    subject_proof: Option<SubjectProof>,
+    now: Time,
+) -> Result<(), Refused> {
+    let method = match chain.last() {
+        Some(Principal::Agent { .. }) => ProofMethod::JwtSvid,
+        _ => ProofMethod::Jwt,
+    };
+    let facts = Facts {
+        enforcer: "",
+        chain,
+        proof: Proof { method, bound: false, age: Some(0), acr: "" },
+        confidence: 0,
+        task: None,
+        subject_proof,
+        literal_key: None,
+    };
+    let request = Request {
+        operation,
+        arguments: arguments.as_bytes(),
+        resource: None,
+        destinations: &[],
+        supported_obligations: &[],
+    };
+    let decision = decide(plan, &facts, &request, now);
+    if decision.outcome == Outcome::Permit {
+        return Ok(());
+    }
+    Err(Refused { reason: decision.reason, message: decision.message })
+}
+
+fn params_of(said: &BTreeMap<String, ParamSaid>) -> BTreeMap<String, Param> {
+    let param = |said: &ParamSaid| match said {
+        ParamSaid::Bool(value) => Param::Bool(*value),
+        ParamSaid::Long(number) => Param::Long(*number),
+        ParamSaid::Text(text) => Param::Text(text.clone()),
+    };
+    said.iter().map(|(name, said)| (name.clone(), param(said))).collect()
+}
+
+impl ScopeAsked {
+    fn entry(&self) -> ScopeEntry {
+        let SelectorAsked { collections, ids, path_prefix, label_ceiling } = self.resources.clone();
+        let limit = |limit: &LimitAsked| match limit {
+            LimitAsked::OneOf(all) => Limit::OneOf(all.clone()),
+            LimitAsked::Range([least, most]) => Limit::Range(*least, *most),
+            LimitAsked::Prefix(text) => Limit::Prefix(text.clone()),
+        };
+        let arguments = self.arguments.iter();
+        ScopeEntry {
+            operation: self.operation.clone(),
+            resources: Selector { collections, ids, path_prefix, label_ceiling },
+            arguments: arguments.map(|(pointer, said)| (pointer.clone(), limit(said))).collect(),
+            uses: self.uses,
+        }
+    }
+}
+
+/// `parse` has checked this already; a failure here is reported all the same.
+fn unread(error: Diagnostic) -> Refused {
+    Refused { reason: ReasonCode::BadInput, message: error.to_string() }
+}
+
+fn nothing() -> Refused {
+    Refused { reason: ReasonCode::UnknownTask, message: "the step is on no task".to_owned() }
+}
