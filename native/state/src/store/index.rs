@@ -3,13 +3,14 @@
 //! A task takes several times the room of its JSON text, so all but those used of late are kept as text.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use authz_kernel::task::{Record, RecordKey, RecordKind, Revocations, TaskStatus};
 
 use super::query::most;
+use super::ready::Ready;
 use super::{Page, Query, StoreError, codec};
 
 /// Tasks that are kept ready besides their text, in each of two generations.
@@ -47,39 +48,8 @@ struct TaskText {
     is_live: bool,
 }
 
-/// Tasks used of late: when the younger generation is full, the older is forgotten and the younger takes its place.
-#[derive(Debug, Default)]
-struct Ready {
-    young: HashMap<Arc<str>, Record>,
-    old: HashMap<Arc<str>, Record>,
-}
-
-impl Ready {
-    fn get(&mut self, id: &str) -> Option<Record> {
-        if let Some(record) = self.young.get(id) {
-            return Some(record.clone());
-        }
-        let (id, record) = self.old.remove_entry(id)?;
-        self.put(id, record.clone());
-        Some(record)
-    }
-
-    fn put(&mut self, id: Arc<str>, record: Record) {
-        if self.young.len() >= READY {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.old.remove(&id);
-        self.young.insert(id, record);
-    }
-
-    fn forget(&mut self, id: &str) {
-        self.young.remove(id);
-        self.old.remove(id);
-    }
-}
-
 /// All records of a store.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Index {
     sessions: Ids,
     tasks: BTreeMap<Arc<str>, TaskText>,
@@ -96,6 +66,24 @@ pub(crate) struct Index {
     revoked: Arc<Revocations>,
     /// INVARIANT (ready): what is here equals its text.
     ready: Mutex<Ready>,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self {
+            sessions: Ids::default(),
+            tasks: BTreeMap::default(),
+            reservations: Ids::default(),
+            idempotencies: Ids::default(),
+            revocations: Ids::default(),
+            by_session: Pairs::default(),
+            by_assignee: Pairs::default(),
+            live: Pairs::default(),
+            due: BTreeSet::default(),
+            revoked: Arc::default(),
+            ready: Mutex::new(Ready::new(READY)),
+        }
+    }
 }
 
 impl Index {

@@ -7,7 +7,9 @@ mod index;
 mod locks;
 mod memory;
 mod outbox;
+mod postgres;
 mod query;
+mod ready;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,6 +22,7 @@ pub use self::bounds::{Bounds, MAX_ID_BYTES, MAX_PAGE};
 pub use self::embedded::{EmbeddedSettings, EmbeddedStore};
 pub use self::memory::MemoryStore;
 pub use self::outbox::AuditSink;
+pub use self::postgres::{PostgresSettings, PostgresStore};
 use crate::ticket::Ticket;
 
 /// What a committed change must survive.

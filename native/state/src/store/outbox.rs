@@ -29,8 +29,8 @@ pub(crate) struct Line {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Told of lines that are synced: how many, their bytes, and the number of the last. All before it are synced too.
-pub(crate) type Synced = Box<dyn Fn(usize, usize, i64) + Send>;
+/// Told of lines that are synced, in the order in which they came.
+pub(crate) type Synced = Box<dyn Fn(&[Line]) + Send>;
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -107,9 +107,8 @@ fn run(shared: &Shared, sink: &AuditSink, synced: &Synced) {
         let Some((lines, closing)) = next(shared, pause) else { return };
         let (sent, left) = send(lines, sink);
         let failed = !left.is_empty();
-        if let Some(last) = sent.last() {
-            let bytes = sent.iter().map(|line| line.bytes.len()).fold(0, usize::saturating_add);
-            synced(sent.len(), bytes, last.number);
+        if !sent.is_empty() {
+            synced(&sent);
         }
         if failed {
             let mut queue = shared.lock();
@@ -163,4 +162,9 @@ fn send(mut lines: Vec<Line>, sink: &AuditSink) -> (Vec<Line>, Vec<Line>) {
     let count = tickets.into_iter().map_while(|ticket| is_synced(ticket).then_some(())).count();
     let left = lines.split_off(count);
     (lines, left)
+}
+
+/// How many bytes lines have.
+pub(crate) fn bytes_of(lines: &[Line]) -> usize {
+    lines.iter().map(|line| line.bytes.len()).fold(0, usize::saturating_add)
 }

@@ -11,4 +11,6 @@
 mod contract;
 mod embedded;
 mod memory;
+mod postgres;
+mod server;
 mod support;

@@ -15,7 +15,7 @@ use super::EmbeddedSettings;
 use super::disk::{Batch, Disk, Loaded, checkpoint_beside};
 use crate::audit::AuditError;
 use crate::store::index::{Held, Index};
-use crate::store::outbox::{AuditSink, Exporter, Line};
+use crate::store::outbox::{AuditSink, Exporter, Line, bytes_of};
 use crate::store::{Commit, StoreError, StoreHealth, Survives};
 use crate::ticket::{Settle, pair};
 
@@ -264,7 +264,7 @@ impl Writer {
         let queue = Queue {
             next_line: last_line.saturating_add(1),
             outbox_lines: lines.len(),
-            outbox_bytes: lines.iter().map(|line| line.bytes.len()).fold(0, usize::saturating_add),
+            outbox_bytes: bytes_of(&lines),
             ..Queue::default()
         };
         let shared = Arc::new(Shared {
@@ -277,11 +277,11 @@ impl Writer {
         let of_exporter = Arc::clone(&shared);
         let exporter = Exporter::start(
             sink,
-            Box::new(move |count, bytes, last| {
+            Box::new(move |lines| {
                 let mut queue = of_exporter.lock();
-                queue.synced = Some(last);
-                queue.outbox_lines = queue.outbox_lines.saturating_sub(count);
-                queue.outbox_bytes = queue.outbox_bytes.saturating_sub(bytes);
+                queue.synced = lines.last().map(|line| line.number).or(queue.synced);
+                queue.outbox_lines = queue.outbox_lines.saturating_sub(lines.len());
+                queue.outbox_bytes = queue.outbox_bytes.saturating_sub(bytes_of(lines));
                 drop(queue);
                 of_exporter.filled.notify_one();
             }),
@@ -480,8 +480,4 @@ impl Writer {
             queue.warning = outcome.err().map(|why| format!("the log of changes grows: {why}"));
         }
     }
-}
-
-fn bytes_of(lines: &[Line]) -> usize {
-    lines.iter().map(|line| line.bytes.len()).fold(0, usize::saturating_add)
 }

@@ -1,0 +1,602 @@
+//! The store that several processes share: PostgreSQL.
+//!
+//! One transaction of ours is one of the database, and locks its keys there. A node keeps what it reads often, and hears
+//! from a feed what others changed: every transaction reads the feed once its locks are held, and the node itself reads it
+//! a few times a second.
+
+mod dsn;
+mod node;
+mod pool;
+mod run;
+mod sql;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use authz_kernel::task::{Record, RecordKey, RecordKind, Revocations, Task, TaskStatus};
+use sha2::{Digest as _, Sha256};
+use tokio::runtime::Runtime;
+
+use self::dsn::Address;
+use self::node::Node;
+use self::pool::{Lease, Pool};
+use self::run::Runner;
+use self::sql::{Connection, Failed, Put, Trouble, Writes};
+use super::bounds::{Bounds, MAX_PAGE, is_id};
+use super::locks::KeyLocks;
+use super::outbox::{AuditSink, Exporter, Line};
+use super::{
+    Commit, Page, Query, Store, StoreError, StoreHealth, StoreOpenError, Survives, Transaction,
+    Work, codec, query,
+};
+
+/// How long the database may take at the start.
+const START: Duration = Duration::from_secs(10);
+/// How long the last lines may take at the end.
+const END: Duration = Duration::from_secs(2);
+/// Threads that talk to the database.
+const THREADS: usize = 2;
+
+/// How a [`PostgresStore`] is set up.
+#[derive(Clone)]
+pub struct PostgresSettings {
+    /// Connection string: `postgresql://…` or `key=value …`, with several hosts for a database that fails over. A secret.
+    pub dsn: String,
+    /// This node's name among those that share the database: whose audit lines are whose. The same after a restart.
+    pub node: String,
+    /// How much the database holds.
+    pub bounds: Bounds,
+    /// Most connections that answer requests; two more follow the other nodes and tidy up.
+    pub connections: usize,
+    /// How often this node asks what others changed.
+    pub poll_interval: Duration,
+    /// How old what this node knows may be; beyond, it answers nothing.
+    pub revocation_staleness: Duration,
+    /// Tasks that are kept in memory.
+    pub cached_tasks: usize,
+}
+
+impl PostgresSettings {
+    /// Defaults: 8 connections, asked every 200 ms, at most a second old, 4,096 tasks in memory.
+    ///
+    /// Args:
+    /// * `dsn`: the connection string.
+    /// * `node`: this node's name.
+    #[must_use]
+    pub fn new(dsn: String, node: String) -> Self {
+        Self {
+            dsn,
+            node,
+            bounds: Bounds::default(),
+            connections: 8,
+            poll_interval: Duration::from_millis(200),
+            revocation_staleness: Duration::from_secs(1),
+            cached_tasks: 4096,
+        }
+    }
+}
+
+impl fmt::Debug for PostgresSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresSettings").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// Keeps records in PostgreSQL 13 or newer.
+pub struct PostgresStore {
+    node: Arc<Node>,
+    pool: Arc<Pool>,
+    locks: KeyLocks,
+    runner: Runner,
+    runtime: Mutex<Option<Runtime>>,
+    exporter: Arc<Mutex<Exporter>>,
+    secret: [u8; 32],
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore")
+            .field("node", &self.node.settings.node)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PostgresStore {
+    /// Connects, makes the tables or brings them to this version, and starts to follow the other nodes.
+    ///
+    /// Args:
+    /// * `settings`: where and how much.
+    /// * `sink`: where audit lines go. Close the store before it.
+    ///
+    /// # Errors
+    /// The connection string is not understood, the database does not answer within 10 seconds, or its tables were made by
+    /// a newer version.
+    pub fn open(settings: PostgresSettings, sink: AuditSink) -> Result<Self, StoreOpenError> {
+        let fail = |why: String| StoreOpenError::new("state database", why);
+        let address = Address::parse(&settings.dsn)
+            .map_err(|why| fail(format!("the connection string {why}")))?;
+        if settings.connections == 0 || settings.poll_interval.is_zero() {
+            return Err(fail("needs a connection and an interval".to_owned()));
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("authz-postgres")
+            .enable_all()
+            .build()
+            .map_err(|error| fail(error.to_string()))?;
+        let runner = Runner(runtime.handle().clone());
+        let deadline = after(START);
+        let opened = Self::start(settings, sink, address, &runner, deadline);
+        match opened {
+            Ok((node, pool, exporter, secret)) => Ok(Self {
+                node,
+                pool,
+                locks: KeyLocks::default(),
+                runner,
+                runtime: Mutex::new(Some(runtime)),
+                exporter,
+                secret,
+            }),
+            Err(why) => {
+                runtime.shutdown_background();
+                Err(fail(why))
+            }
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "taken apart at once")]
+    fn start(
+        settings: PostgresSettings,
+        sink: AuditSink,
+        address: Address,
+        runner: &Runner,
+        deadline: Instant,
+    ) -> Result<(Arc<Node>, Arc<Pool>, Arc<Mutex<Exporter>>, [u8; 32]), String> {
+        let to_migrate = address.clone();
+        let secret = runner
+            .wait(deadline, async move { sql::migrate(&to_migrate).await })
+            .map_err(|error| error.to_string())??;
+        let connections = settings.connections;
+        let node = Arc::new(Node::new(settings));
+        let pool = Arc::new(Pool::new(address.clone(), connections, runner.clone()));
+        let of_exporter = Arc::clone(&node);
+        let exporter = Exporter::start(sink, Box::new(move |lines| of_exporter.synced(lines)))
+            .map_err(|error| error.to_string())?;
+        let exporter = Arc::new(Mutex::new(exporter));
+        let follow = node::follow(Arc::clone(&node), address.clone(), Arc::clone(&pool));
+        runner.clone().spawn(follow);
+        runner.clone().spawn(node::tidy(Arc::clone(&node), address, Arc::clone(&exporter)));
+        node.wait_until_followed(deadline)?;
+        Ok((node, pool, exporter, secret))
+    }
+
+    /// Reads outside of a transaction; once again where the connection turns out to be closed.
+    fn ask<T, F>(
+        &self,
+        deadline: Instant,
+        ask: impl Fn(Arc<Connection>) -> F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Trouble>> + Send + 'static,
+    {
+        for _ in 0..=self.node.settings.connections {
+            let lease = self.pool.acquire(deadline)?;
+            let connection = lease.connection()?;
+            match self.runner.wait(deadline, ask(Arc::clone(&connection)))? {
+                Ok(answer) => {
+                    lease.give_back();
+                    return Ok(answer);
+                }
+                Err(_) if connection.is_closed() => {}
+                Err(trouble) => return Err(trouble.into_store_error()),
+            }
+        }
+        Err(StoreError::Unavailable("its connections break".to_owned()))
+    }
+
+    /// Begins a transaction with all its locks, and hears the news.
+    fn begin(
+        &self,
+        locks: &[RecordKey],
+        deadline: Instant,
+    ) -> Result<(Lease, Vec<(RecordKey, Record)>), StoreError> {
+        let numbers = lock_numbers(locks);
+        let is_session = |key: &&RecordKey| key.kind == RecordKind::Session && is_id(&key.id);
+        let sessions: Vec<String> =
+            locks.iter().filter(is_session).map(|key| key.id.clone()).collect();
+        for _ in 0..=self.node.settings.connections {
+            let lease = self.pool.acquire(deadline)?;
+            let connection = lease.connection()?;
+            let cursor = self.node.cursor()?;
+            if connection.server != cursor.server {
+                self.node.lost.notify_one();
+                self.pool.renew();
+                return Err(StoreError::Unavailable("it is failing over".to_owned()));
+            }
+            let ms = deadline.saturating_duration_since(Instant::now()).as_millis().max(1);
+            let (numbers, sessions) = (numbers.clone(), sessions.clone());
+            let (of_task, snapshot) = (Arc::clone(&connection), Arc::clone(&cursor.snapshot));
+            let begun = self.runner.wait(deadline, async move {
+                of_task.begin(ms, numbers, &snapshot, sessions).await
+            })?;
+            match begun {
+                Ok((news, ahead)) => {
+                    if self.node.cursor()?.session != cursor.session {
+                        return Err(StoreError::Unavailable("it was lost meanwhile".to_owned()));
+                    }
+                    self.node.hear(&news);
+                    return Ok((lease, ahead));
+                }
+                Err(_) if connection.is_closed() => {}
+                Err(trouble) => {
+                    lease.roll_back();
+                    return Err(trouble.into_store_error());
+                }
+            }
+        }
+        Err(StoreError::Unavailable("its connections break".to_owned()))
+    }
+
+    fn try_transact(
+        &self,
+        locks: &[RecordKey],
+        deadline: Instant,
+        work: &mut Work<'_>,
+    ) -> Result<Commit, StoreError> {
+        self.node.check_fresh()?;
+        // Within this node, whoever waits for a key waits without a connection.
+        let _guard = self.locks.acquire(locks, deadline)?;
+        let (lease, ahead) = self.begin(locks, deadline)?;
+        let mut running = Running {
+            store: self,
+            connection: lease.connection()?,
+            deadline,
+            known: ahead.into_iter().map(|(key, record)| (key, Some(record))).collect(),
+            changes: BTreeMap::new(),
+            lines: Vec::new(),
+        };
+        let outcome = work(&mut running);
+        if Instant::now() >= deadline && !matches!(outcome, Ok(false)) {
+            lease.roll_back();
+            return Err(StoreError::Slow);
+        }
+        // What was only read is committed already, so it is durable.
+        let is_empty = running.changes.is_empty() && running.lines.is_empty();
+        let writes = match outcome {
+            Ok(true) if !is_empty => running.writes(),
+            outcome => {
+                lease.roll_back();
+                return outcome.map(|_| Commit::Done);
+            }
+        };
+        let writes = match writes {
+            Ok(writes) => writes,
+            Err(error) => {
+                lease.roll_back();
+                return Err(error);
+            }
+        };
+        self.commit(running, writes, lease, deadline)
+    }
+
+    fn commit(
+        &self,
+        running: Running<'_>,
+        writes: Writes,
+        lease: Lease,
+        deadline: Instant,
+    ) -> Result<Commit, StoreError> {
+        let connection = Arc::clone(&running.connection);
+        let node = self.node.settings.node.clone();
+        let committed = self.runner.wait(deadline, async move {
+            let outcome = connection.commit(&writes, &node).await;
+            (outcome, writes.lines)
+        });
+        // Without an answer nobody knows: the lease is dropped and closes the connection.
+        let (outcome, lines) = committed?;
+        let numbers = match outcome {
+            Ok(numbers) => {
+                lease.give_back();
+                numbers
+            }
+            Err(Failed::Undone(error)) => {
+                drop(lease);
+                return Err(error);
+            }
+            Err(Failed::Unknown(why)) => {
+                self.node.fail(&StoreError::Unavailable(why));
+                return Err(StoreError::Slow);
+            }
+        };
+        let lines: Vec<Line> =
+            numbers.into_iter().zip(lines).map(|(number, bytes)| Line { number, bytes }).collect();
+        let Running { changes, known, .. } = running;
+        let is_new = |key: &RecordKey| matches!(known.get(key), None | Some(None));
+        let changes = changes.iter().map(|(key, record)| (key, record.as_ref(), is_new(key)));
+        self.node.committed(changes, &lines);
+        self.exporter.lock().unwrap_or_else(PoisonError::into_inner).push(lines);
+        Ok(Commit::Done)
+    }
+}
+
+impl Store for PostgresStore {
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    fn peek(&self, key: &RecordKey, deadline: Instant) -> Result<Option<Record>, StoreError> {
+        self.node.check_fresh()?;
+        if !is_id(&key.id) {
+            return Ok(None);
+        }
+        if let Some(record) = self.node.ready(key) {
+            return Ok(Some(record));
+        }
+        let since = self.node.stripe(&key.id);
+        let record = self.ask(deadline, |connection| {
+            let key = key.clone();
+            async move { connection.read(&key).await }
+        })?;
+        if let Some(record) = &record {
+            self.node.keep(record, since);
+        }
+        Ok(record)
+    }
+
+    fn find(
+        &self,
+        query: &Query,
+        page: &Page,
+        deadline: Instant,
+    ) -> Result<Vec<Record>, StoreError> {
+        self.node.check_fresh()?;
+        let most = rows(query::most(page));
+        let found = self.ask(deadline, |connection| {
+            let (query, after) = (query.clone(), page.after.clone());
+            async move { connection.find(&query, &after, most).await }
+        })?;
+        Ok(found.into_iter().map(|(_, record)| record).collect())
+    }
+
+    fn transact(
+        &self,
+        locks: &[RecordKey],
+        // Whatever the database commits survives both.
+        _survives: Survives,
+        deadline: Instant,
+        work: &mut Work<'_>,
+    ) -> Result<Commit, StoreError> {
+        let outcome = self.try_transact(locks, deadline, work);
+        if let Err(error) = &outcome {
+            self.node.fail(error);
+        }
+        outcome
+    }
+
+    fn revocations(&self) -> Arc<Revocations> {
+        self.node.revoked()
+    }
+
+    fn staleness(&self) -> Duration {
+        self.node.staleness()
+    }
+
+    fn secret(&self) -> [u8; 32] {
+        self.secret
+    }
+
+    fn health(&self) -> StoreHealth {
+        self.node.health()
+    }
+
+    fn close(&self) {
+        if self.node.close() {
+            return;
+        }
+        self.exporter.lock().unwrap_or_else(PoisonError::into_inner).close();
+        let deadline = after(END);
+        if let Ok(lease) = self.pool.acquire(deadline)
+            && let Ok(connection) = lease.connection()
+        {
+            let node = Arc::clone(&self.node);
+            let forget = async move { node::forget_lines(&node, &connection).await };
+            drop(self.runner.wait(deadline, forget));
+        }
+        self.pool.renew();
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(runtime) = runtime {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+struct Running<'a> {
+    store: &'a PostgresStore,
+    connection: Arc<Connection>,
+    deadline: Instant,
+    /// What this transaction read.
+    known: HashMap<RecordKey, Option<Record>>,
+    changes: BTreeMap<RecordKey, Option<Record>>,
+    lines: Vec<Vec<u8>>,
+}
+
+impl Running<'_> {
+    fn wait<T: Send + 'static>(
+        &self,
+        asked: impl Future<Output = Result<T, Trouble>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.store.runner.wait(self.deadline, asked)?.map_err(Trouble::into_store_error)
+    }
+
+    /// What is to be written, within the bounds.
+    fn writes(&self) -> Result<Writes, StoreError> {
+        let bounds = &self.store.node.settings.bounds;
+        bounds.check_changes(self.changes.keys(), &self.lines)?;
+        self.store.node.check_outbox(&self.lines)?;
+        let mut writes = Writes { lines: self.lines.clone(), ..Writes::default() };
+        for (key, record) in &self.changes {
+            if announces(self.known.get(key), key, record.as_ref()) {
+                writes.announced.push(key.clone());
+            }
+            match record {
+                Some(record) => {
+                    let put = put(key, record)?;
+                    bounds.check_record(put.body.len())?;
+                    writes.puts.push(put);
+                }
+                None => writes.deletes.push(key.clone()),
+            }
+        }
+        for kind in [
+            RecordKind::Session,
+            RecordKind::Agent,
+            RecordKind::Task,
+            RecordKind::Reservation,
+            RecordKind::Idempotency,
+            RecordKind::Revocation,
+        ] {
+            self.check_count(kind)?;
+        }
+        Ok(writes)
+    }
+
+    fn check_count(&self, kind: RecordKind) -> Result<(), StoreError> {
+        let bounds = &self.store.node.settings.bounds;
+        let is_known = |key: &RecordKey| matches!(self.known.get(key), Some(Some(_)));
+        let of_kind = |gone: bool| {
+            let keys = self.changes.iter().filter(move |(_, record)| record.is_none() == gone);
+            keys.map(|(key, _)| key).filter(|key| key.kind == kind)
+        };
+        let new: Vec<String> =
+            of_kind(false).filter(|key| !is_known(key)).map(|key| key.id.clone()).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        // Nodes count now and then. Only where that comes near the bound is it counted here.
+        let near = bounds.of(kind) / 10 * 9;
+        if self.store.node.count(kind).is_some_and(|count| count.saturating_add(new.len()) <= near)
+        {
+            return Ok(());
+        }
+        let gone: Vec<String> = of_kind(true).map(|key| key.id.clone()).collect();
+        let (connection, number) = (Arc::clone(&self.connection), codec::number(kind));
+        let count = self.wait(async move { connection.count_with(number, new, gone).await })?;
+        bounds.check_count(kind, usize::try_from(count).unwrap_or(usize::MAX))
+    }
+}
+
+impl Transaction for Running<'_> {
+    fn get(&mut self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
+        if Instant::now() >= self.deadline {
+            return Err(StoreError::Slow);
+        }
+        if let Some(changed) = self.changes.get(key) {
+            return Ok(changed.clone());
+        }
+        if let Some(known) = self.known.get(key) {
+            return Ok(known.clone());
+        }
+        if !is_id(&key.id) {
+            return Ok(None);
+        }
+        let (connection, asked) = (Arc::clone(&self.connection), key.clone());
+        let record = self.wait(async move { connection.read(&asked).await })?;
+        self.known.insert(key.clone(), record.clone());
+        Ok(record)
+    }
+
+    fn find(&mut self, query: &Query, page: &Page) -> Result<Vec<Record>, StoreError> {
+        if Instant::now() >= self.deadline {
+            return Err(StoreError::Slow);
+        }
+        // So many at most are hidden by what this transaction changed.
+        let most = rows(query::most(page).saturating_add(self.changes.len()));
+        let connection = Arc::clone(&self.connection);
+        let (of_task, after) = (query.clone(), page.after.clone());
+        let found = self.wait(async move { connection.find(&of_task, &after, most).await })?;
+        let mut stored = Vec::with_capacity(found.len());
+        for (key, record) in found {
+            if !self.changes.contains_key(&key) {
+                stored.push(record.clone());
+            }
+            self.known.entry(key).or_insert(Some(record));
+        }
+        Ok(query::merged(stored, &self.changes, query, page))
+    }
+
+    fn put(&mut self, record: Record) {
+        self.changes.insert(record.key(), Some(record));
+    }
+
+    fn delete(&mut self, key: RecordKey) {
+        self.changes.insert(key, None);
+    }
+
+    fn audit(&mut self, line: Vec<u8>) {
+        self.lines.push(line);
+    }
+}
+
+fn after(wait: Duration) -> Instant {
+    Instant::now().checked_add(wait).unwrap_or_else(Instant::now)
+}
+
+fn rows(most: usize) -> i64 {
+    i64::try_from(most.min(MAX_PAGE.saturating_mul(2))).unwrap_or(i64::MAX)
+}
+
+/// The locks of the database that stand for keys, in the order in which they are taken.
+fn lock_numbers(keys: &[RecordKey]) -> Vec<i64> {
+    let number = |key: &RecordKey| {
+        let kind = codec::number(key.kind).to_be_bytes();
+        let digest = Sha256::new().chain_update(kind).chain_update(&key.id).finalize();
+        digest.first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes))
+    };
+    let mut numbers: Vec<i64> = keys.iter().map(number).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
+}
+
+fn put(key: &RecordKey, record: &Record) -> Result<Put, StoreError> {
+    let body = String::from_utf8(codec::encode(record)?)
+        .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    let task: Option<&Task> = match record {
+        Record::Task(task) => Some(task),
+        _ => None,
+    };
+    let text = |text: &str| (!text.contains('\0')).then(|| text.to_owned());
+    Ok(Put {
+        key: key.clone(),
+        session: task.and_then(|task| text(&task.session)),
+        assignee: task.and_then(|task| text(task.assignee())),
+        live: task.is_some_and(|task| task.status == TaskStatus::Active),
+        due: record.due(),
+        body,
+    })
+}
+
+/// Whether other nodes must hear of a change at once: of revocations, and of tasks in all but how far they are used.
+fn announces(before: Option<&Option<Record>>, key: &RecordKey, record: Option<&Record>) -> bool {
+    match (key.kind, before, record) {
+        (RecordKind::Revocation, _, _) => true,
+        (RecordKind::Task, Some(None), _) => false,
+        (RecordKind::Task, Some(Some(Record::Task(before))), Some(Record::Task(task))) => {
+            let mut same = (**before).clone();
+            same.uses.clone_from(&task.uses);
+            same.last_used = task.last_used;
+            same != **task
+        }
+        (RecordKind::Task, _, _) => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,518 @@
+//! What this node knows of the records that all nodes share, and how it keeps that true.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{Hash as _, Hasher as _};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use authz_kernel::task::{Record, RecordKey, RecordKind, Revocation, Revocations};
+use tokio::sync::Notify;
+
+use super::PostgresSettings;
+use super::dsn::Address;
+use super::pool::Pool;
+use super::sql::{Connection, News, Trouble};
+use crate::store::outbox::{Exporter, Line, bytes_of};
+use crate::store::ready::Ready;
+use crate::store::{StoreError, StoreHealth, codec};
+
+/// How long a server may take to let a node in.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How soon a lost connection is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+/// How often it is checked that no newer version has changed the tables.
+const CHECK: Duration = Duration::from_secs(2);
+/// How often lines that nobody got to an audit file are claimed.
+const CLAIM: Duration = Duration::from_secs(5);
+/// How often old announcements are removed, and records counted.
+const TIDY: Duration = Duration::from_secs(30);
+/// How often lines that are synced are removed.
+const FORGET: Duration = Duration::from_millis(200);
+/// Invalidations are told apart by so many groups of ids.
+const STRIPES: usize = 256;
+
+/// Of what a transaction may take the news: the follower's connection, its server, and what it has read.
+#[derive(Clone, Debug)]
+pub(super) struct Cursor {
+    pub(super) session: u64,
+    pub(super) server: i64,
+    pub(super) snapshot: Arc<str>,
+}
+
+#[derive(Debug)]
+struct State {
+    cursor: Option<Cursor>,
+    sessions: u64,
+    /// From when on what is known was true.
+    fresh: Option<Instant>,
+    known: BTreeMap<String, Arc<Revocation>>,
+    revoked: Arc<Revocations>,
+    ready: Ready,
+    /// Counts, for each group of ids, how often what was known of one of them became wrong.
+    stripes: Vec<u64>,
+    counts: HashMap<RecordKind, i64>,
+    counted: bool,
+    last_error: String,
+    commits: u64,
+    failures: u64,
+    closed: bool,
+    outbox: Outbox,
+}
+
+#[derive(Debug, Default)]
+struct Outbox {
+    /// Numbers of lines that this node takes to its audit file, until their rows are removed.
+    ours: HashSet<i64>,
+    /// Of them, those that are synced.
+    synced: Vec<i64>,
+    lines: usize,
+    bytes: usize,
+}
+
+/// Shared by those who ask and by what follows the others.
+pub(super) struct Node {
+    state: Mutex<State>,
+    followed: Condvar,
+    /// Makes the follower connect anew.
+    pub(super) lost: Notify,
+    pub(super) settings: PostgresSettings,
+}
+
+impl Node {
+    pub(super) fn new(settings: PostgresSettings) -> Self {
+        let most = settings.cached_tasks.div_ceil(2).max(1);
+        let state = State {
+            cursor: None,
+            sessions: 0,
+            fresh: None,
+            known: BTreeMap::new(),
+            revoked: Arc::default(),
+            ready: Ready::new(most),
+            stripes: vec![0; STRIPES],
+            counts: HashMap::new(),
+            counted: false,
+            last_error: String::new(),
+            commits: 0,
+            failures: 0,
+            closed: false,
+            outbox: Outbox::default(),
+        };
+        Self { state: Mutex::new(state), followed: Condvar::new(), lost: Notify::new(), settings }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Blocks until this node follows the others.
+    pub(super) fn wait_until_followed(&self, deadline: Instant) -> Result<(), String> {
+        let mut state = self.lock();
+        while state.cursor.is_none() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(format!("cannot be followed: {}", state.last_error));
+            }
+            state = match self.followed.wait_timeout(state, left) {
+                Ok((state, _)) => state,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+        Ok(())
+    }
+
+    /// Refuses where what is known may be too old.
+    pub(super) fn check_fresh(&self) -> Result<(), StoreError> {
+        let state = self.lock();
+        if state.closed {
+            return Err(StoreError::Unavailable("it is closed".to_owned()));
+        }
+        let age = state.age();
+        if age > self.settings.revocation_staleness {
+            return Err(StoreError::Unavailable(format!(
+                "what this node knows is {} ms old: {}",
+                age.as_millis(),
+                state.last_error
+            )));
+        }
+        Ok(())
+    }
+
+    pub(super) fn cursor(&self) -> Result<Cursor, StoreError> {
+        let state = self.lock();
+        state.cursor.clone().ok_or_else(|| {
+            StoreError::Unavailable(format!("this node is not connected: {}", state.last_error))
+        })
+    }
+
+    pub(super) fn staleness(&self) -> Duration {
+        self.lock().age()
+    }
+
+    pub(super) fn revoked(&self) -> Arc<Revocations> {
+        Arc::clone(&self.lock().revoked)
+    }
+
+    /// A task as it is known here. One whose time seems up is asked for again: another node may have used it.
+    pub(super) fn ready(&self, key: &RecordKey) -> Option<Record> {
+        if key.kind != RecordKind::Task {
+            return None;
+        }
+        let record = self.lock().ready.get(&key.id)?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis();
+        let is_up = record
+            .due()
+            .is_some_and(|due| i128::from(due) <= i128::try_from(now).unwrap_or(i128::MAX));
+        (!is_up).then_some(record)
+    }
+
+    /// How often what was known of ids like this one became wrong: read before the record, given with it.
+    pub(super) fn stripe(&self, id: &str) -> u64 {
+        self.lock().stripes.get(stripe(id)).copied().unwrap_or(0)
+    }
+
+    /// Keeps a task that was read, unless something was heard of it since.
+    pub(super) fn keep(&self, record: &Record, since: u64) {
+        let key = record.key();
+        let mut state = self.lock();
+        if key.kind == RecordKind::Task && state.stripes.get(stripe(&key.id)) == Some(&since) {
+            state.ready.put(Arc::from(key.id), record.clone());
+        }
+    }
+
+    /// Takes what others announced. A transaction's news may be older than the follower's, so they only add.
+    pub(super) fn hear(&self, news: &News) {
+        let mut state = self.lock();
+        for (key, record) in &news.changed {
+            state.hear(key, record.as_ref(), false);
+        }
+    }
+
+    /// Takes what this node committed itself.
+    pub(super) fn committed<'a>(
+        &self,
+        changes: impl Iterator<Item = (&'a RecordKey, Option<&'a Record>, bool)>,
+        lines: &[Line],
+    ) {
+        let mut state = self.lock();
+        state.commits = state.commits.saturating_add(1);
+        for (key, record, is_new) in changes {
+            let count = state.counts.entry(key.kind).or_default();
+            *count = match record {
+                Some(_) if is_new => count.saturating_add(1),
+                Some(_) => *count,
+                None => count.saturating_sub(1),
+            };
+            state.hear(key, record, true);
+            if let (RecordKind::Task, Some(record)) = (key.kind, record) {
+                state.ready.put(Arc::from(key.id.as_str()), record.clone());
+            }
+        }
+        state.outbox.take(lines);
+    }
+
+    /// How many records of a kind there are, about; none where nobody has counted yet.
+    pub(super) fn count(&self, kind: RecordKind) -> Option<usize> {
+        let state = self.lock();
+        let count = state.counts.get(&kind).copied().unwrap_or(0);
+        state.counted.then(|| usize::try_from(count).unwrap_or(0))
+    }
+
+    /// Refuses lines that would have to wait too long for the audit file.
+    pub(super) fn check_outbox(&self, lines: &[Vec<u8>]) -> Result<(), StoreError> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let bytes = lines.iter().map(Vec::len).fold(0, usize::saturating_add);
+        let state = self.lock();
+        self.settings.bounds.check_outbox(
+            state.outbox.lines.saturating_add(lines.len()),
+            state.outbox.bytes.saturating_add(bytes),
+        )
+    }
+
+    /// Lines have reached the audit file.
+    pub(super) fn synced(&self, lines: &[Line]) {
+        let mut state = self.lock();
+        let outbox = &mut state.outbox;
+        outbox.lines = outbox.lines.saturating_sub(lines.len());
+        outbox.bytes = outbox.bytes.saturating_sub(bytes_of(lines));
+        outbox.synced.extend(lines.iter().map(|line| line.number));
+    }
+
+    /// Lines whose rows may go.
+    pub(super) fn take_synced(&self) -> Vec<i64> {
+        std::mem::take(&mut self.lock().outbox.synced)
+    }
+
+    /// Rows are gone, or not.
+    pub(super) fn forgot(&self, numbers: Vec<i64>, gone: bool) {
+        let mut state = self.lock();
+        if gone {
+            for number in numbers {
+                state.outbox.ours.remove(&number);
+            }
+        } else {
+            state.outbox.synced.extend(numbers);
+        }
+    }
+
+    pub(super) fn fail(&self, error: &StoreError) {
+        let mut state = self.lock();
+        state.failures = state.failures.saturating_add(1);
+        if let StoreError::Unavailable(why) = error {
+            state.last_error.clone_from(why);
+        }
+    }
+
+    /// Takes lines to be sent, and leaves those that it has not had yet.
+    fn adopt(&self, lines: &mut Vec<Line>) {
+        let mut state = self.lock();
+        lines.retain(|line| !state.outbox.ours.contains(&line.number));
+        state.outbox.take(lines);
+    }
+
+    fn counted(&self, counts: Vec<(i16, i64)>) {
+        let mut state = self.lock();
+        let known = counts.into_iter();
+        state.counts =
+            known.filter_map(|(number, count)| Some((codec::kind(number)?, count))).collect();
+        state.counted = true;
+    }
+
+    fn note(&self, why: String) {
+        self.lock().last_error = why;
+    }
+
+    pub(super) fn close(&self) -> bool {
+        std::mem::replace(&mut self.lock().closed, true)
+    }
+
+    pub(super) fn health(&self) -> StoreHealth {
+        let state = self.lock();
+        let age = state.age();
+        let follows = !state.closed && age <= self.settings.revocation_staleness;
+        let tasks = state.counts.get(&RecordKind::Task).copied().unwrap_or(0);
+        StoreHealth {
+            engine: "postgresql",
+            reachable: follows,
+            writable: follows && state.cursor.is_some(),
+            last_error: state.last_error.clone(),
+            staleness_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+            tasks: u64::try_from(tasks).unwrap_or(0),
+            commits: state.commits,
+            failures: state.failures,
+            queued: 0,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Starts anew with all revocations: what this node knew may be of another server.
+    fn begin(&self, server: i64, news: News, at: Instant) {
+        let mut state = self.lock();
+        state.known.clear();
+        let mut revoked = Revocations::default();
+        for (key, record) in news.changed {
+            if let Some(Record::Revocation(one)) = record {
+                revoked.insert(Arc::clone(&one));
+                state.known.insert(key.id, one);
+            }
+        }
+        state.revoked = Arc::new(revoked);
+        state.ready.clear();
+        for stripe in &mut state.stripes {
+            *stripe = stripe.wrapping_add(1);
+        }
+        state.sessions = state.sessions.wrapping_add(1);
+        let session = state.sessions;
+        state.cursor = Some(Cursor { session, server, snapshot: Arc::from(news.snapshot) });
+        state.fresh = Some(at);
+        drop(state);
+        self.followed.notify_all();
+    }
+
+    /// Takes the follower's news.
+    fn follow(&self, news: &News, at: Instant) {
+        let mut state = self.lock();
+        for (key, record) in &news.changed {
+            state.hear(key, record.as_ref(), true);
+        }
+        if let Some(cursor) = &mut state.cursor {
+            cursor.snapshot = Arc::from(news.snapshot.as_str());
+        }
+        state.fresh = Some(at);
+    }
+
+    fn unfollow(&self, why: String) {
+        let mut state = self.lock();
+        state.cursor = None;
+        state.last_error = why;
+    }
+}
+
+impl State {
+    fn age(&self) -> Duration {
+        self.fresh.map_or(Duration::MAX, |at| at.elapsed())
+    }
+
+    fn hear(&mut self, key: &RecordKey, record: Option<&Record>, removes: bool) {
+        match (key.kind, record) {
+            (RecordKind::Task, _) => {
+                self.ready.forget(&key.id);
+                if let Some(stripe) = self.stripes.get_mut(stripe(&key.id)) {
+                    *stripe = stripe.wrapping_add(1);
+                }
+            }
+            (RecordKind::Revocation, Some(Record::Revocation(one))) => self.revoke(&key.id, one),
+            (RecordKind::Revocation, _) if removes && self.known.remove(&key.id).is_some() => {
+                let mut left = Revocations::default();
+                for one in self.known.values() {
+                    left.insert(Arc::clone(one));
+                }
+                self.revoked = Arc::new(left);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl State {
+    fn revoke(&mut self, id: &str, one: &Arc<Revocation>) {
+        if self.known.get(id) != Some(one) {
+            self.known.insert(id.to_owned(), Arc::clone(one));
+            Arc::make_mut(&mut self.revoked).insert(Arc::clone(one));
+        }
+    }
+}
+
+impl Outbox {
+    /// Takes lines, but for those that it has.
+    fn take(&mut self, lines: &[Line]) {
+        for line in lines {
+            if self.ours.insert(line.number) {
+                self.lines = self.lines.saturating_add(1);
+                self.bytes = self.bytes.saturating_add(line.bytes.len());
+            }
+        }
+    }
+}
+
+fn stripe(id: &str) -> usize {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    usize::try_from(hasher.finish() % STRIPES as u64).unwrap_or(0)
+}
+
+async fn timely<T>(
+    patience: Duration,
+    future: impl Future<Output = Result<T, Trouble>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(patience, future).await {
+        Ok(outcome) => outcome.map_err(Trouble::into_store_error),
+        Err(_) => Err(StoreError::Slow),
+    }
+}
+
+/// Follows what others announce, for ever, on a connection of its own.
+pub(super) async fn follow(node: Arc<Node>, address: Address, pool: Arc<Pool>) {
+    loop {
+        let opened = tokio::time::timeout(PATIENCE, Connection::open(&address)).await;
+        let why = match opened {
+            Ok(Ok(connection)) => follow_on(&node, &connection).await.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => StoreError::Slow.to_string(),
+        };
+        node.unfollow(why);
+        pool.renew();
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn follow_on(node: &Node, connection: &Connection) -> StoreError {
+    let patience = node.settings.revocation_staleness.max(Duration::from_secs(1));
+    let at = Instant::now();
+    let all = match timely(PATIENCE, connection.all_news()).await {
+        Ok(all) => all,
+        Err(error) => return error,
+    };
+    let mut snapshot = all.snapshot.clone();
+    node.begin(connection.server, all, at);
+    let mut checked = Instant::now();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(node.settings.poll_interval) => {}
+            () = node.lost.notified() => {
+                return StoreError::Unavailable("another server takes changes now".to_owned());
+            }
+        }
+        let at = Instant::now();
+        match timely(patience, connection.news(&snapshot)).await {
+            Ok(news) => {
+                node.follow(&news, at);
+                snapshot = news.snapshot;
+            }
+            Err(error) => return error,
+        }
+        if checked.elapsed() >= CHECK {
+            if let Err(error) = timely(patience, connection.check_schema()).await {
+                return error;
+            }
+            checked = Instant::now();
+        }
+    }
+}
+
+/// Tidies up what nodes leave behind, for ever, on a connection of its own.
+pub(super) async fn tidy(node: Arc<Node>, address: Address, exporter: Arc<Mutex<Exporter>>) {
+    let mut is_first = true;
+    loop {
+        if let Ok(Ok(connection)) = tokio::time::timeout(PATIENCE, Connection::open(&address)).await
+            && let Err(error) = tidy_on(&node, &connection, &exporter, &mut is_first).await
+        {
+            node.note(error.to_string());
+        }
+        tokio::time::sleep(RETRY.saturating_mul(5)).await;
+    }
+}
+
+async fn tidy_on(
+    node: &Node,
+    connection: &Connection,
+    exporter: &Mutex<Exporter>,
+    is_first: &mut bool,
+) -> Result<(), StoreError> {
+    let (mut claimed, mut tidied): (Option<Instant>, Option<Instant>) = (None, None);
+    let is_due =
+        |last: Option<Instant>, every| last.is_none_or(|last: Instant| last.elapsed() >= every);
+    loop {
+        forget_lines(node, connection).await?;
+        if is_due(claimed, CLAIM) {
+            let claim = connection.claim_lines(&node.settings.node, *is_first);
+            let mut lines = timely(PATIENCE, claim).await?;
+            *is_first = false;
+            node.adopt(&mut lines);
+            exporter.lock().unwrap_or_else(PoisonError::into_inner).push(lines);
+            claimed = Some(Instant::now());
+        }
+        if is_due(tidied, TIDY) {
+            let counts = timely(PATIENCE, connection.counts()).await?;
+            node.counted(counts);
+            let trim = async { Ok(connection.trim_feed().await?) };
+            timely(PATIENCE, trim).await?;
+            tidied = Some(Instant::now());
+        }
+        tokio::time::sleep(FORGET).await;
+    }
+}
+
+/// Removes the rows of lines that are synced.
+pub(super) async fn forget_lines(node: &Node, connection: &Connection) -> Result<(), StoreError> {
+    let numbers = node.take_synced();
+    if numbers.is_empty() {
+        return Ok(());
+    }
+    let forget = async { Ok(connection.forget_lines(numbers.clone()).await?) };
+    let outcome = timely(PATIENCE, forget).await;
+    node.forgot(numbers, outcome.is_ok());
+    outcome
+}

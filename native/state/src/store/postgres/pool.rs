@@ -1,0 +1,147 @@
+//! A bounded number of connections.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::dsn::Address;
+use super::run::Runner;
+use super::sql::Connection;
+use crate::store::StoreError;
+
+/// How long the end of a transaction that was given up may take.
+const ROLL_BACK: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Arc<Connection>>,
+    /// Idle and lent.
+    open: usize,
+    /// Connections of an earlier one are not taken back.
+    generation: u64,
+}
+
+/// Lends connections.
+pub(super) struct Pool {
+    state: Mutex<State>,
+    freed: Condvar,
+    most: usize,
+    address: Address,
+    runner: Runner,
+}
+
+impl Pool {
+    pub(super) fn new(address: Address, most: usize, runner: Runner) -> Self {
+        Self { state: Mutex::default(), freed: Condvar::new(), most, address, runner }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lends a connection that seems to work.
+    pub(super) fn acquire(self: &Arc<Self>, deadline: Instant) -> Result<Lease, StoreError> {
+        let mut state = self.lock();
+        let generation = loop {
+            while let Some(connection) = state.idle.pop() {
+                if connection.is_closed() {
+                    state.open = state.open.saturating_sub(1);
+                    continue;
+                }
+                let generation = state.generation;
+                let pool = Arc::clone(self);
+                return Ok(Lease {
+                    pool,
+                    connection: Some(connection),
+                    generation,
+                    is_back: false,
+                });
+            }
+            if state.open < self.most {
+                state.open = state.open.saturating_add(1);
+                break state.generation;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(StoreError::Slow);
+            }
+            state = match self.freed.wait_timeout(state, left) {
+                Ok((state, _)) => state,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        };
+        drop(state);
+        // From here on the place is given back by the lease, whatever happens.
+        let pool = Arc::clone(self);
+        let mut lease = Lease { pool, connection: None, generation, is_back: false };
+        let address = self.address.clone();
+        let opened =
+            self.runner.wait(deadline, async move { Connection::open(&address).await })??;
+        lease.connection = Some(Arc::new(opened));
+        Ok(lease)
+    }
+
+    /// Takes back no connection that is open now.
+    pub(super) fn renew(&self) {
+        let mut state = self.lock();
+        state.generation = state.generation.wrapping_add(1);
+        let closed = state.idle.len();
+        state.idle.clear();
+        state.open = state.open.saturating_sub(closed);
+        drop(state);
+        self.freed.notify_all();
+    }
+
+    fn give_back(&self, connection: Option<Arc<Connection>>, generation: u64) {
+        let mut state = self.lock();
+        match connection {
+            Some(connection) if state.generation == generation && !connection.is_closed() => {
+                state.idle.push(connection);
+            }
+            _ => state.open = state.open.saturating_sub(1),
+        }
+        drop(state);
+        self.freed.notify_one();
+    }
+}
+
+/// A connection of one user. Dropped, it is closed, and whatever it was doing is rolled back.
+pub(super) struct Lease {
+    pool: Arc<Pool>,
+    connection: Option<Arc<Connection>>,
+    generation: u64,
+    is_back: bool,
+}
+
+impl Lease {
+    pub(super) fn connection(&self) -> Result<Arc<Connection>, StoreError> {
+        let connection = self.connection.as_ref().map(Arc::clone);
+        connection.ok_or_else(|| StoreError::Unavailable("it has no connection".to_owned()))
+    }
+
+    /// Returns a connection without a transaction.
+    pub(super) fn give_back(mut self) {
+        self.is_back = true;
+        self.pool.give_back(self.connection.take(), self.generation);
+    }
+
+    /// Rolls back and returns the connection, without waiting for it.
+    pub(super) fn roll_back(self) {
+        let Some(connection) = self.connection.as_ref().map(Arc::clone) else { return };
+        self.pool.runner.clone().spawn(async move {
+            let ended = tokio::time::timeout(ROLL_BACK, connection.roll_back()).await;
+            drop(connection);
+            if matches!(ended, Ok(Ok(()))) {
+                self.give_back();
+            }
+        });
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.is_back {
+            drop(self.connection.take());
+            self.pool.give_back(None, self.generation);
+        }
+    }
+}
