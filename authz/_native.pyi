@@ -320,10 +320,10 @@ class Engine:
         certificate: bytes | None = None,
         intermediates: bytes | None = None,
     ) -> bytes:
-        """Answers a call that answers no decision: revoking, and all of `authz.v1.Tasks`.
+        """Answers a call that answers no decision: listing, revoking, and all of `authz.v1.Tasks`.
 
         Args:
-            surface: `task_start`, `task_delegate`, `task_extend`, `task_get`, `task_list`, `task_end` or `revoke`.
+            surface: `list`, `task_start`, `task_delegate`, `task_extend`, `task_get`, `task_list`, `task_end` or `revoke`.
             request: Its request.
             listener: Name of the listener that the call came by.
             remaining: Seconds until the caller's deadline.

@@ -521,7 +521,7 @@ class Engine:
             raise ApiError(error.reason_code, error.grpc_code, error.message) from error
 
     def call(self, surface: Surface, request: bytes, facts: CallFacts) -> bytes:
-        """Answer a call that answers no decision: revoking, and all of `authz.v1.Tasks`.
+        """Answer a call that answers no decision: listing, revoking, and all of `authz.v1.Tasks`.
 
         Args:
             surface: Which call.

@@ -71,6 +71,7 @@ class Surface(StrEnum):
     CHECK = "check"
     BATCH_CHECK = "batch_check"
     EXT_AUTHZ = "ext_authz"
+    LIST = "list"
     TASK_START = "task_start"
     TASK_DELEGATE = "task_delegate"
     TASK_EXTEND = "task_extend"

@@ -9,7 +9,7 @@ from authz.client.errors import Unavailable
 from authz.client.guard import Guard
 from authz.client.tasks import TaskBlock, TaskOptions
 
-__all__ = ["guard", "task", "use"]
+__all__ = ["guard", "task", "use", "used"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -24,6 +24,15 @@ def use(client: Authz | None) -> None:
     """
     global _used  # noqa: PLW0603 - one a process is the point
     _used = client
+
+
+def used() -> Authz | None:
+    """Tell the client of `guard` and `task`.
+
+    Returns:
+        The client; none where there is none.
+    """
+    return _used
 
 
 def _client() -> Authz:

@@ -47,6 +47,9 @@ use crate::trace::{self, Ids, Span, Tracing};
 use crate::wanted::Wanted;
 use crate::world::{Loaded, Way, World};
 
+#[path = "list.rs"]
+mod list;
+
 /// The operations of ours that policy judges.
 const PROBE: &str = "authz.probe";
 const EXPLAIN: &str = "authz.explain";
@@ -401,7 +404,7 @@ impl Engine {
         self.guarded(transport.lane, surface, || self.finish(pending, recorded))
     }
 
-    /// Answers a call that answers no decision: revoking, and all of `authz.v1.Tasks`.
+    /// Answers a call that answers no decision: listing, revoking, and all of `authz.v1.Tasks`.
     ///
     /// # Errors
     /// It is refused.
@@ -412,6 +415,7 @@ impl Engine {
         transport: &Transport<'_>,
     ) -> Result<Vec<u8>, ApiError> {
         let answered = catch_unwind(AssertUnwindSafe(|| match surface {
+            Surface::List => self.list(request, transport),
             Surface::Revoke => self.revoke(request, transport),
             _ => Err(ApiError::of(ReasonCode::BadInput, "there is no such call")),
         }));

@@ -12,6 +12,8 @@ pub(crate) const DESTINATION: usize = 2_048;
 pub(crate) const OBLIGATION: usize = 256;
 /// Items of a batch.
 pub(crate) const BATCH: usize = 100;
+/// Operations on one page of a list.
+pub(crate) const PAGE: usize = 1_000;
 /// Headers of an HTTP request.
 pub(crate) const HEADERS: usize = 256;
 /// Bytes of a header name.

@@ -377,6 +377,10 @@ impl Metrics {
                 if lane == Lane::Fast && !matches!(surface, Surface::Check | Surface::ExtAuthz) {
                     continue;
                 }
+                // It answers no decision.
+                if surface == Surface::List {
+                    continue;
+                }
                 let labels =
                     [("lane", lane.as_str().to_owned()), ("surface", surface.as_str().to_owned())];
                 histogram.samples(name, &labels, &mut samples);

@@ -341,6 +341,8 @@ pub enum Surface {
     Explain,
     /// `envoy.service.auth.v3.Authorization/Check`.
     ExtAuthz,
+    /// `authz.v1.Authorizer/List`.
+    List,
     /// `authz.v1.Tasks/Start`.
     TaskStart,
     /// `authz.v1.Tasks/Delegate`.
@@ -366,6 +368,7 @@ impl Surface {
             Self::BatchCheck => "batch_check",
             Self::Explain => "explain",
             Self::ExtAuthz => "ext_authz",
+            Self::List => "list",
             Self::TaskStart => "task_start",
             Self::TaskDelegate => "task_delegate",
             Self::TaskExtend => "task_extend",
@@ -390,6 +393,7 @@ impl Surface {
             Self::BatchCheck => "authz.v1.Authorizer/BatchCheck",
             Self::Explain => "authz.v1.Authorizer/Explain",
             Self::ExtAuthz => "envoy.service.auth.v3.Authorization/Check",
+            Self::List => "authz.v1.Authorizer/List",
             Self::TaskStart => "authz.v1.Tasks/Start",
             Self::TaskDelegate => "authz.v1.Tasks/Delegate",
             Self::TaskExtend => "authz.v1.Tasks/Extend",
@@ -401,11 +405,12 @@ impl Surface {
     }
 
     /// All surfaces.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Check,
         Self::BatchCheck,
         Self::Explain,
         Self::ExtAuthz,
+        Self::List,
         Self::TaskStart,
         Self::TaskDelegate,
         Self::TaskExtend,

@@ -3,6 +3,7 @@
 //! Resolving stops at the first failure; judging runs every check, and the worst answer wins: deny over step-up over
 //! permit. Of several denials the first in [`ReasonCode`]'s order is reported. Every error denies.
 
+mod could;
 mod located;
 mod resolve;
 mod split;
@@ -17,6 +18,7 @@ use crate::plan::{Plan, Prepared};
 use crate::schema::Key;
 use crate::task::SubjectProof;
 
+pub use could::Prospects;
 use resolve::Resolved;
 use split::Chosen;
 use verdict::Tally;

@@ -5,6 +5,7 @@
 //! the scope is proved by the slice that it stands in, the rest is compared here, and the body alone goes to the core's
 //! evaluator. A property test holds this equal to `Authorizer`.
 
+pub(crate) mod could;
 pub(crate) mod syntax;
 
 use std::collections::{BTreeMap, HashSet};

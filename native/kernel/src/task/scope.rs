@@ -6,6 +6,7 @@ use std::fmt;
 
 use super::record::{Limit, ScopeEntry, Selector, Task};
 use crate::json::Value as Json;
+use crate::model::Operation;
 
 /// The side of a scope on which something is beyond it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +110,24 @@ impl Task {
             (None, false, None) if acts.greets.is_some_and(|system| self.calls(system)) => Ok(None),
             (None, false, None) => Err(Miss::Beyond(Dimension::Operation)),
         }
+    }
+
+    /// Whether the scope could allow an operation with some arguments: an entry for what it acts on has uses left.
+    ///
+    /// Args: `greets`: it only speaks the protocol of its system.
+    pub(crate) fn could(&self, operation: &Operation, greets: bool) -> bool {
+        let (first, entries) = self.entries(&operation.id);
+        let collection = operation.resource.as_ref().map(|rule| &rule.collection);
+        let fits =
+            |(index, entry): (usize, &ScopeEntry)| {
+                let used = self.uses.get(first.saturating_add(index)).copied().unwrap_or(0);
+                entry.uses.is_none_or(|most| used < u64::from(most))
+                    && entry.resources.collections.as_ref().is_none_or(|all| {
+                        collection.is_some_and(|collection| all.contains(collection))
+                    })
+            };
+        entries.iter().enumerate().any(fits)
+            || (entries.is_empty() && greets && self.calls(&operation.system))
     }
 
     /// Whether anything of a system is in the scope.

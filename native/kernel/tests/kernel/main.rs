@@ -3,6 +3,7 @@
 
 mod arguments;
 mod common;
+mod could;
 mod decide;
 mod destinations;
 mod mcp;

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr as _;
 
-use authz_kernel::decide::decide_traced;
+use authz_kernel::decide::{Prospects, decide_traced};
 use authz_kernel::decision::{
     Facts, Outcome, PolicyEffect, Principal, Proof, ProofMethod, ReasonCode, Request, Verdict,
 };
@@ -413,6 +413,7 @@ impl Oracle {
 fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
     let (cases, permitted, forbidden, failing) =
         (Cell::new(0_u32), Cell::new(0_u32), Cell::new(0_u32), Cell::new(0_u32));
+    let unlisted = Cell::new(0_u32);
     let count = |cell: &Cell<u32>| cell.set(cell.get() + 1);
     let config = Config {
         cases: SETS,
@@ -526,6 +527,12 @@ fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
                 None => (Outcome::Permit, ReasonCode::Permitted),
             };
             prop_assert_eq!(expected, (ours.outcome, ours.reason));
+            // What a decision lets through, now or after a step-up, was listed before.
+            let could = Prospects::new(&plan, &facts, NOW).could(operation);
+            prop_assert!(could || ours.outcome == Outcome::Deny, "{} is not listed", operation);
+            if !could {
+                count(&unlisted);
+            }
             count(&cases);
             if ours.outcome == Outcome::Permit {
                 count(&permitted);
@@ -545,4 +552,5 @@ fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
     assert!(share(&permitted) >= 20, "{}% permit", share(&permitted));
     assert!(share(&forbidden) >= 20, "{}% hit a forbid", share(&forbidden));
     assert!(share(&failing) >= 10, "{}% fail", share(&failing));
+    assert!(share(&unlisted) >= 20, "{}% are not listed", share(&unlisted));
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use authz_kernel::decide::decide;
+use authz_kernel::decide::{Prospects, decide};
 use authz_kernel::decision::{
     Decision, Facts, Outcome, Principal, Proof, ProofMethod, ReasonCode, Request, Time,
 };
@@ -198,7 +198,18 @@ fn ask_at(
         literal_key: Some(&KEY),
         ..facts(&chain)
     };
-    decide(plan, &facts, &request(operation, arguments), now)
+    let decision = decide(plan, &facts, &request(operation, arguments), now);
+    // What a decision lets through was listed before.
+    let could = Prospects::new(plan, &facts, now).could(operation);
+    assert!(could || decision.outcome == Outcome::Deny, "{operation} is not listed");
+    decision
+}
+
+fn listed(plan: &Plan, task: Option<TaskView<'_>>, chain: &[Principal], now: Time) -> Vec<String> {
+    let facts = Facts { task, ..facts(chain) };
+    let prospects = Prospects::new(plan, &facts, now);
+    let ids = plan.ids_after("", "");
+    ids.into_iter().filter(|id| prospects.could(id)).map(str::to_owned).collect()
 }
 
 fn ask(plan: &Plan, task: &Task, operation: &str, arguments: &str) -> Decision {
@@ -1135,4 +1146,52 @@ fn an_agent_is_named_by_a_whole_spiffe_id() {
     {
         assert!(AgentName::parse(id).is_err(), "{id}");
     }
+}
+
+#[test]
+fn what_a_task_could_do_is_listed() {
+    let plan = plan(POLICIES);
+    let params = acme();
+    let mut task = start(&plan, root("answer", &params)).unwrap();
+    let chain = task.chain();
+    let of = |task: &Task, now: Time| {
+        listed(&plan, Some(TaskView { task, ancestors: &[] }), &task.chain(), now)
+    };
+    let cases: Vec<&str> = plan.ids_after("crm", "crm.edit").into_iter().take(2).collect();
+    let wanted: Vec<&str> = ["crm.edit"]
+        .into_iter()
+        .chain(cases)
+        .chain(["crm.get", "crm.order", "crm.refund", "crm.search", "mail.send"])
+        .collect();
+    assert_eq!(wanted, of(&task, NOW));
+    assert!(listed(&plan, None, &chain, NOW).is_empty(), "the bundle requires tasks");
+    assert!(of(&task, Time(NOW.0 + 24 * 60 * MINUTE)).is_empty(), "it has ended");
+
+    // A child has what it was given, and nothing that its parent has used up.
+    let given =
+        |entry: &&ScopeEntry| ["crm.search", "mail.send"].contains(&entry.operation.as_str());
+    let scope: Vec<ScopeEntry> = task.scope.iter().filter(given).cloned().collect();
+    let small = delegate(&plan, &task, Child { scope: &scope, ..child("b", "t-1", &params) });
+    let small = small.unwrap();
+    let parents = [Arc::new(task.clone())];
+    let below = |ancestors: &[Arc<Task>]| {
+        listed(&plan, Some(TaskView { task: &small, ancestors }), &small.chain(), NOW)
+    };
+    assert_eq!(["crm.search", "mail.send"].as_slice(), below(&parents));
+    let position = task.scope.iter().position(|entry| entry.operation == "mail.send").unwrap();
+    let charge = [("t-0".to_owned(), u32::try_from(position).unwrap())];
+    for _ in 0..3 {
+        task.charge(&charge);
+    }
+    assert!(!of(&task, NOW).contains(&"mail.send".to_owned()));
+    assert_eq!(["crm.search"].as_slice(), below(&[Arc::new(task)]));
+
+    // The cap on tiers, policies that read the task, and collections of an entry.
+    let look = start(&plan, Root { id: "t-2".to_owned(), ..root("look", &BTreeMap::new()) });
+    assert!(of(&look.unwrap(), NOW).iter().all(|id| !id.starts_with("mail")));
+    let other = "@id(\"a\") permit(principal, action, resource) when { context.task.template == Template::\"look\" };";
+    let plan = self::plan(other);
+    let task = start(&plan, root("answer", &params)).unwrap();
+    let view = Some(TaskView { task: &task, ancestors: &[] });
+    assert!(listed(&plan, view, &chain, NOW).is_empty());
 }

@@ -1,0 +1,129 @@
+//! `authz.v1.Authorizer/List`: which operations could be permitted. Never a decision, so it leaves no record and changes
+//! nothing.
+
+use std::time::Instant;
+
+use authz_kernel::decide::Prospects;
+use authz_kernel::decision::Time;
+use authz_kernel::reason::ReasonCode;
+use authz_token::AgentProof;
+use prost::Message;
+
+use super::{ApiError, Engine, Transport, in_time, kernel_facts};
+use crate::ask::{self, Refused, Step};
+use crate::judgement::{Judgement, name_of};
+use crate::limits;
+use crate::message::public_message;
+use crate::proto::authz::v1 as wire;
+use crate::revoke;
+use crate::settings::Surface;
+
+/// Operations between two looks at the deadline.
+const STRIDE: usize = 64;
+
+impl Engine {
+    /// Lists the operations that could be permitted; the answer is an `authz.v1.ListResponse`.
+    ///
+    /// # Errors
+    /// The request cannot be read, nobody is known, or the caller asks more often than it may.
+    pub(super) fn list(
+        &self,
+        request: &[u8],
+        transport: &Transport<'_>,
+    ) -> Result<Vec<u8>, ApiError> {
+        let mut judgement = self.judgement(Surface::List, self.world(), transport);
+        self.listed(request, transport, &mut judgement)
+            .map(|answer| answer.encode_to_vec())
+            .map_err(|refused| {
+                // Whoever asks about itself learns what an agent may see.
+                let message = match judgement.asks_itself {
+                    true => public_message(refused.reason),
+                    false => refused.message,
+                };
+                ApiError::of(refused.reason, message)
+            })
+    }
+
+    fn listed(
+        &self,
+        request: &[u8],
+        transport: &Transport<'_>,
+        judgement: &mut Judgement,
+    ) -> Result<wire::ListResponse, Refused> {
+        let world = self.admit(judgement, transport)?;
+        self.check_size(request)?;
+        let message = wire::ListRequest::decode(request)
+            .map_err(|_| Refused::input("the bytes are no ListRequest"))?;
+        let size = match usize::try_from(message.page_size) {
+            Ok(0) => limits::PAGE,
+            Ok(size) => size.min(limits::PAGE),
+            Err(_) => return Err(Refused::input("`page_size` is below 0")),
+        };
+        for (name, text) in [("system", &message.system), ("page_token", &message.page_token)] {
+            if text.len() > limits::ID {
+                return Err(Refused::input(format!(
+                    "`{name}` is longer than {} bytes",
+                    limits::ID
+                )));
+            }
+        }
+        let check = wire::CheckRequest {
+            evidence: message.evidence,
+            task: message.task,
+            ..wire::CheckRequest::default()
+        };
+        let mut ask = ask::of_request(&check, &self.settings)?;
+        let agent = judgement.asker.peer.as_ref().filter(|_| judgement.asks_itself);
+        let agent = agent.map(|peer| peer.agent(AgentProof::X509Svid));
+        if judgement.asks_itself {
+            self.add_own_authorization(&mut ask, transport, agent.is_some())?;
+        }
+        let now = Time(judgement.now_ms);
+        match self.identify(judgement, &world, &ask.evidence, agent) {
+            // What is only observed is let through whoever asks.
+            Err(refused)
+                if refused.reason == ReasonCode::NoCredential
+                    && world.plan.model().modes.any_observes(now) => {}
+            known => known?,
+        }
+        if ask.task.is_some() {
+            return Err(Refused::new(
+                ReasonCode::UnknownTask,
+                Step::Locate,
+                "there are no tasks in this version",
+            ));
+        }
+        let chain = std::mem::take(&mut judgement.chain);
+        let caller = chain.last().map(name_of).unwrap_or_default();
+        if !self.probes.admit(&caller, Instant::now()) {
+            return Err(Refused::new(
+                ReasonCode::Overloaded,
+                Step::Judge,
+                "the caller lists more often than it may",
+            ));
+        }
+        let facts = kernel_facts(judgement, &chain);
+        let prospects = Prospects::new(&world.plan, &facts, now);
+        let enforcer = judgement.asker.enforcer.as_ref();
+        let mut answer = wire::ListResponse::default();
+        let revoked = self.keeper.revocations()?;
+        let is_revoked = |id: &str| revoke::of_operation(&revoked, id).is_err();
+        let ids = world.plan.ids_after(&message.system, &message.page_token);
+        for (index, id) in ids.into_iter().enumerate() {
+            if index.is_multiple_of(STRIDE) {
+                in_time(transport, Step::Judge)?;
+            }
+            let may_ask = enforcer.is_none_or(|enforcer| enforcer.may_ask(id));
+            if !may_ask || is_revoked(id) || !prospects.could(id) {
+                continue;
+            }
+            if answer.operations.len() >= size {
+                // The next page begins after what stands on this one.
+                answer.next_page_token = answer.operations.last().cloned().unwrap_or_default();
+                break;
+            }
+            answer.operations.push(id.to_owned());
+        }
+        Ok(answer)
+    }
+}
