@@ -12,6 +12,7 @@ import grpc.aio
 import httpx
 import mcp.types
 import pytest
+from mcp.server.mcpserver import Context, MCPServer
 
 from authz.client import (
     Authz,
@@ -31,6 +32,7 @@ from authz.client import (
     current_task,
     default,
     event_hooks,
+    filter_tools,
     grpc_aio_interceptors,
     grpc_interceptors,
     mcp_session,
@@ -621,3 +623,28 @@ def test_transport_errors_without_a_readable_status() -> None:
     """Transport errors without a readable status."""
     assert TransportError(14, "x", b"\xff\xff").reason == ""
     assert decision_pb2.CheckRequest().task == ""
+
+
+def test_a_real_mcp_server_sees_the_task() -> None:
+    """In `_meta` of each request, beside what the library itself puts there."""
+    server = MCPServer("sums")
+    seen: list[Any] = []
+
+    @server.tool()
+    async def add(a: int, b: int, context: Context) -> int:
+        seen.append(dict(context.request_context.meta or {}).get("dev.authz/task"))
+        return a + b
+
+    async def main() -> None:
+        async with mcp.Client(server) as client:
+            mcp_session(client.session)
+            await client.call_tool("add", {"a": 1, "b": 2})
+            with within_task("task-1"):
+                result = await client.call_tool("add", {"a": 1, "b": 2})
+                assert not result.is_error
+                listed = await client.list_tools()
+        assert [tool.name for tool in filter_tools(listed.tools, ["sums.add"], "sums")] == ["add"]
+        assert filter_tools(listed.tools, ["sums.other"], "sums") == []
+
+    asyncio.run(main())
+    assert seen == [None, "task-1"]
