@@ -1,6 +1,7 @@
-//! What an embedded store costs: memory and opening time with many tasks, and commits alone and together.
+//! What a store costs: memory and opening time with many tasks, and commits alone and together.
 //!
-//! `cargo run --release -p authz-state --example state -- [TASKS] [FOLDER]` prints one JSON object.
+//! `cargo run --release -p authz-state --example state -- [TASKS] [FOLDER]` measures an embedded store and prints one JSON
+//! object; `… -- DSN` measures one in PostgreSQL, in tables that must be empty.
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -20,7 +21,8 @@ use authz_kernel::task::{
     Session, Subject, SubjectProof, Task, TaskKind, TaskStatus,
 };
 use authz_state::store::{
-    AuditSink, Commit, EmbeddedSettings, EmbeddedStore, Store, Survives, Transaction,
+    AuditSink, Commit, EmbeddedSettings, EmbeddedStore, PostgresSettings, PostgresStore, Store,
+    Survives, Transaction,
 };
 use authz_state::{AuditSettings, AuditWriter, Durability};
 use serde_json::json;
@@ -253,6 +255,7 @@ fn measure(tasks: usize, folder: &Path) -> serde_json::Value {
     let peek_ns = from.elapsed().as_secs_f64() * 1e9 / COMMITS as f64;
     let crash = Survives::Crash;
     let result = json!({
+        "engine": "embedded",
         "tasks": tasks,
         "open_ms": open_ms,
         "memory_bytes": memory_bytes,
@@ -271,6 +274,56 @@ fn measure(tasks: usize, folder: &Path) -> serde_json::Value {
     result
 }
 
+/// Commits of several threads, each in a session of its own or all in one. Returns microseconds for each.
+fn shared_grouped(store: &dyn Store, threads: usize, is_hot: bool, serial: usize) -> f64 {
+    let each = COMMITS / 4;
+    let from = Instant::now();
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || {
+                for number in 0..each {
+                    let task = if is_hot { 0 } else { thread * 50 + number % 50 };
+                    let serial = serial + thread * each + number;
+                    settle(permit(store, task, serial, Survives::Crash));
+                }
+            });
+        }
+    });
+    from.elapsed().as_secs_f64() * 1e6 / (each * threads) as f64
+}
+
+fn measure_shared(dsn: &str, folder: &Path) -> serde_json::Value {
+    const TASKS: usize = 2_000;
+    let (audit, to_audit) = sink(folder);
+    let settings = PostgresSettings::new(dsn.to_owned(), "bench".to_owned());
+    let store = PostgresStore::open(settings, to_audit).unwrap();
+    fill(&store, TASKS);
+    let peek = |number: usize| {
+        let key = RecordKey::new(RecordKind::Task, id("0193a1b2", number));
+        let from = Instant::now();
+        assert!(store.peek(&key, soon()).unwrap().is_some());
+        from.elapsed().as_secs_f64() * 1e6
+    };
+    // All that was filled in is announced to this node too, and read anew.
+    std::thread::sleep(Duration::from_secs(1));
+    let result = json!({
+        "engine": "postgresql",
+        "tasks": TASKS,
+        "peek_us": {
+            "first": quantiles((0..TASKS).map(peek).collect()),
+            "again": quantiles((0..TASKS).map(peek).collect()),
+        },
+        "commit_us": {
+            "alone": alone(&store, TASKS, Survives::Crash, 0),
+            "of_eight_threads": shared_grouped(&store, 8, false, 10 * COMMITS),
+            "of_eight_threads_in_one_session": shared_grouped(&store, 8, true, 20 * COMMITS),
+        },
+    });
+    store.close();
+    audit.close();
+    result
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let [word, tasks, folder] = arguments.as_slice()
@@ -282,11 +335,14 @@ fn main() {
         store.close();
         return;
     }
-    let tasks = arguments.first().map_or(100_000, |text| text.parse().unwrap());
+    let first = arguments.first().map_or("100000", String::as_str);
     let own = std::env::temp_dir().join(format!("authz-bench-state-{}", std::process::id()));
     let folder = arguments.get(1).map_or_else(|| own.clone(), PathBuf::from);
     std::fs::create_dir_all(&folder).unwrap();
-    let result = measure(tasks, &folder);
+    let result = match first.parse() {
+        Ok(tasks) => measure(tasks, &folder),
+        Err(_) => measure_shared(first, &folder),
+    };
     if folder == own {
         std::fs::remove_dir_all(&own).unwrap();
     }

@@ -70,6 +70,7 @@ fn opened_again() {
     let before = content(&store);
     store.close();
     let store = open(&folder, &lines);
+    assert!(store.health().warnings.is_empty());
     assert_eq!((before, secret), (content(&store), store.secret()));
     assert_eq!(4, content(&store).len());
     let known = store.revocations();
@@ -319,6 +320,8 @@ fn killed() {
         }
         let lines = Lines::default();
         let store = open(&folder.join("state"), &lines);
+        let warnings = store.health().warnings.concat();
+        assert!(warnings.contains("did not close"), "{warnings}");
         for (thread, answered) in last.iter().enumerate() {
             let name = format!("t{thread}");
             let Some(Record::Task(task)) = store.peek(&task_key(&name), soon()).unwrap() else {

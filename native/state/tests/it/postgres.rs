@@ -366,6 +366,19 @@ fn outages() {
     assert!(cut.is_err());
     recovers("connections that were cut");
 
+    // A server that no longer takes changes is left, and taken back.
+    let read_only = |value: &str| {
+        server.sql(&format!("ALTER SYSTEM SET default_transaction_read_only = {value}"));
+        server.sql("SELECT pg_reload_conf()");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    read_only("on");
+    denied("a server that is read-only");
+    std::thread::sleep(Duration::from_millis(1200));
+    assert!(!store.health().writable, "{:?}", store.health());
+    read_only("off");
+    recovers("a server that was read-only");
+
     // A connection that is cut while it lies idle is nobody's trouble.
     for _ in 0..3 {
         std::thread::sleep(Duration::from_millis(500));

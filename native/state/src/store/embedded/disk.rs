@@ -44,6 +44,8 @@ pub(super) struct Loaded {
     pub(super) index: Index,
     pub(super) lines: Vec<Line>,
     pub(super) secret: [u8; 32],
+    /// The last process that had it did not close it.
+    pub(super) crashed: bool,
 }
 
 /// An open file.
@@ -126,7 +128,22 @@ impl Disk {
             .query_map([], |row| Ok(Line { number: row.get(0)?, bytes: row.get(1)? }))
             .and_then(Iterator::collect)
             .map_err(words)?;
-        Ok(Loaded { index, lines, secret })
+        let crashed = self.mark_open()?;
+        Ok(Loaded { index, lines, secret, crashed })
+    }
+
+    /// Notes that the file is in use. Returns whether that stood there already.
+    fn mark_open(&self) -> Result<bool, DiskError> {
+        let added =
+            self.connection.execute("INSERT OR IGNORE INTO meta VALUES ('open', x'01')", []);
+        added.map(|added| added == 0).map_err(|error| words(&error))
+    }
+
+    /// Notes that nothing is left to be done, and moves the log of changes to the file.
+    pub(super) fn mark_closed(&self) -> Result<(), DiskError> {
+        let removed = self.connection.execute("DELETE FROM meta WHERE key = 'open'", []);
+        removed.map_err(|error| words(&error))?;
+        self.checkpoint()
     }
 
     fn secret(&self) -> Result<[u8; 32], DiskError> {

@@ -63,6 +63,7 @@ struct Queue {
     commits: u64,
     failures: u64,
     warning: Option<String>,
+    crashed: bool,
 }
 
 /// What those who commit share with the writer.
@@ -202,7 +203,7 @@ impl Shared {
             commits: queue.commits,
             failures: queue.failures,
             queued: queue.items.len() as u64,
-            warnings: queue.warning.iter().cloned().collect(),
+            warnings: queue.warnings(),
             ..StoreHealth::default()
         }
     }
@@ -215,6 +216,13 @@ impl Queue {
             Some(why) => Err(StoreError::Unavailable(why.clone())),
             None => Ok(self.epoch),
         }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let crashed = "the last process did not close its state: audit records of its last second, of decisions that \
+                       change nothing, may be missing";
+        let crashed = self.crashed.then(|| crashed.to_owned());
+        crashed.into_iter().chain(self.warning.clone()).collect()
     }
 
     /// Takes as much as is written at once.
@@ -259,12 +267,13 @@ impl Writer {
         lock: File,
         sink: AuditSink,
     ) -> io::Result<(Arc<Shared>, Self)> {
-        let Loaded { index, lines, .. } = loaded;
+        let Loaded { index, lines, crashed, .. } = loaded;
         let last_line = lines.last().map_or(0, |line| line.number);
         let queue = Queue {
             next_line: last_line.saturating_add(1),
             outbox_lines: lines.len(),
             outbox_bytes: bytes_of(&lines),
+            crashed,
             ..Queue::default()
         };
         let shared = Arc::new(Shared {
@@ -324,7 +333,7 @@ impl Writer {
             drop(running.join());
         }
         if let Some(disk) = &self.disk {
-            drop(disk.checkpoint());
+            drop(disk.mark_closed());
         }
     }
 

@@ -372,6 +372,10 @@ impl Store for PostgresStore {
         let outcome = self.try_transact(locks, deadline, work);
         if let Err(error) = &outcome {
             self.node.fail(error);
+            if sql::is_read_only(error) {
+                self.node.lost.notify_one();
+                self.pool.renew();
+            }
         }
         outcome
     }

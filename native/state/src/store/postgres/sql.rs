@@ -33,6 +33,12 @@ pub(super) fn store_error(error: &Error) -> StoreError {
     }
 }
 
+/// Whether the server no longer takes changes: another one does.
+pub(super) fn is_read_only(error: &StoreError) -> bool {
+    let StoreError::Unavailable(why) = error else { return false };
+    why.contains(SqlState::READ_ONLY_SQL_TRANSACTION.code())
+}
+
 /// Whether the server said so, after which what it did is known; else the connection broke.
 pub(super) fn is_said(error: &Error) -> bool {
     error.as_db_error().is_some()
