@@ -202,15 +202,17 @@ class Caller:
         named = (meta or {}).get(TASK_META)
         if named is not None and not isinstance(named, str):
             conflicts.append(TASK_META)
-        tasks = [_only(found, TASK_HEADER), named if isinstance(named, str) else None]
-        said = {task for task in tasks if task}
+        said = {
+            _only(found, TASK_HEADER),
+            named if isinstance(named, str) else None,
+            *_of_baggage(found.get("baggage", ())),
+        } - {None, ""}
         if len(said) > 1:
             conflicts.append("the task")
-        task = next(iter(said), None) or _of_baggage(found.get("baggage", ()))
         return Caller(
             agent_token=agent,
             subject_token=_bare(_only(found, _SUBJECT_HEADER)),
-            task=task,
+            task=min((task for task in said if task), default=None),
             scheme=scheme,
             proof=_only(found, "dpop") or "",
             conflict=", ".join(conflicts),
@@ -243,14 +245,13 @@ def _bare(value: str | None) -> str | None:
     return rest.strip() if scheme.lower() == "bearer" and rest else value
 
 
-def _of_baggage(values: Iterable[str]) -> str | None:
-    """The task in W3C baggage; the first member of that name."""
+def _of_baggage(values: Iterable[str]) -> Iterator[str]:
+    """The tasks that W3C baggage names."""
     for value in values:
         for member in value.split(","):
             name, equals, text = member.split(";", 1)[0].partition("=")
             if equals and name.strip() == _BAGGAGE:
-                return unquote(text.strip()) or None
-    return None
+                yield unquote(text.strip())
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 
 from authz.client.arguments import Arguments, Reading
-from authz.client.errors import Unavailable, denied
+from authz.client.errors import Denied, denied
 from authz.client.flow import Flow, arun, run
 from authz.client.obligations import Obligation
 
@@ -133,9 +133,9 @@ class Guard:
         except Exception as error:
             raise self._undone(error) from error
 
-    def _undone(self, error: Exception) -> Unavailable:
+    def _undone(self, error: Exception) -> Denied:
         what = f"an obligation could not be done: {type(error).__name__}"
-        return Unavailable.of(what, self._operation, "ENFORCER_REFUSED")
+        return denied(what, operation=self._operation)
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

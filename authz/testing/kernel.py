@@ -36,7 +36,16 @@ __all__ = ["Actor", "Kernel", "Subject"]
 
 _LISTENER: Final = "testing"
 _AUDIENCE: Final = "authz"
+_ANY_RATE: Final = 1_000_000
 _UNIMPLEMENTED: Final = 12
+_CHECK: Final = "authz.v1.Authorizer/Check"
+_SURFACES: Final = {
+    "authz.v1.Authorizer/List": Surface.LIST,
+    "authz.v1.Tasks/Start": Surface.TASK_START,
+    "authz.v1.Tasks/Delegate": Surface.TASK_DELEGATE,
+    "authz.v1.Tasks/Extend": Surface.TASK_EXTEND,
+    "authz.v1.Tasks/End": Surface.TASK_END,
+}
 # So that a slow machine does not deny where a test expects a permit.
 _TIMEOUT: Final = 30.0
 
@@ -81,7 +90,13 @@ class Kernel:
         self._lock = threading.Lock()
         self._domains: dict[str, DevDomain] = {}
         self._issuers: dict[str, _Issuer] = {}
-        self._engine = Engine({"audit_path": str(self._folder / "audit.jsonl")})
+        self._engine = Engine(
+            {
+                "audit_path": str(self._folder / "audit.jsonl"),
+                "probe_rate": _ANY_RATE,
+                "probe_burst": _ANY_RATE,
+            }
+        )
         self._load()
 
     @staticmethod
@@ -407,12 +422,13 @@ class _InProcess:
 
     def call(self, method: str, request: bytes, timeout: float) -> bytes:
         facts = CallFacts(_LISTENER, remaining=timeout)
+        if method == _CHECK:
+            return self._engine.check(request, facts)
+        surface = _SURFACES.get(method)
+        if surface is None:
+            raise TransportError(_UNIMPLEMENTED, f"{method} is not in this version")
         try:
-            match method:
-                case "authz.v1.Authorizer/Check":
-                    return self._engine.check(request, facts)
-                case "authz.v1.Authorizer/List":
-                    return self._engine.call(Surface.LIST, request, facts)
+            return self._engine.call(surface, request, facts)
         except ApiError as error:
             info = any_pb2.Any()
             info.Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain="authz.dev"))
