@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -134,7 +134,8 @@ class DelegateOptions(TypedDict, total=False):
     params: Mapping[str, Any]
     """Parameters of the template."""
     scope: Sequence[Scope | str]
-    """Narrower scope than the parent's; a text is an operation, as wide as there."""
+    """Narrower scope than the parent's. A text is an operation, as wide as there; what a `Scope` leaves open is taken
+    from the parent's entry of that operation, where it has one."""
     deadline: timedelta | datetime
     """Earlier end than the parent's."""
     timeout: float
@@ -151,7 +152,7 @@ class TaskOptions(TypedDict, total=False):
     prompt: str
     """The user's words: the server keeps keyed hashes of the addresses that they name, and not the words."""
     scope: Sequence[Scope | str]
-    """Narrower scope than the template's; a text is an operation, as wide as there."""
+    """Narrower scope than the template's. A text is an operation without limits, refused where the template has some."""
     assignee: str
     """The agent that gets it, as a SPIFFE id; default: the starter."""
     deadline: timedelta | datetime
@@ -221,7 +222,7 @@ class Task:
         Returns:
             The block.
         """
-        return self._tasks.child_block(self.id, assignee, options)
+        return self._tasks.child_block(self.message, assignee, options)
 
     def extend(self, prompt: str) -> None:
         """Add the addresses that a further turn of the user names; never scope, time or tier.
@@ -281,11 +282,13 @@ class Tasks:
         timeout, subject = options.get("timeout"), options.get("subject_token")
         return TaskBlock(self, lambda: self._starting(request, subject, timeout), timeout)
 
-    def child_block(self, parent: str, assignee: str, options: DelegateOptions) -> "TaskBlock":
+    def child_block(
+        self, parent: tasks_pb2.Task, assignee: str, options: DelegateOptions
+    ) -> "TaskBlock":
         """Make the block of a child.
 
         Args:
-            parent: Id of the parent.
+            parent: The parent.
             assignee: The agent that gets it.
             options: What else the delegation says.
 
@@ -293,16 +296,18 @@ class Tasks:
             The block.
         """
         request = tasks_pb2.DelegateRequest(
-            parent=parent,
+            parent=parent.id,
             assignee=assignee,
             template=options.get("template", ""),
-            scope=_scope(options.get("scope", ())),
+            scope=_below(parent.scope, options.get("scope", ())),
             params=_params(options.get("params")),
             deadline=_deadline(options.get("deadline")),
             idempotency_key=uuid.uuid4().hex,
         )
         timeout = options.get("timeout")
-        return TaskBlock(self, lambda: self._delegating(request, timeout), timeout, parent=parent)
+        return TaskBlock(
+            self, lambda: self._delegating(request, timeout), timeout, parent=parent.id
+        )
 
     def end(
         self, task: str, status: Ending = Ending.COMPLETED, *, timeout: float | None = None
@@ -428,6 +433,35 @@ def _told(answer: Any) -> tasks_pb2.Task:
 
 def _scope(scope: Sequence[Scope | str]) -> list[tasks_pb2.ScopeEntry]:
     return [(Scope(one) if isinstance(one, str) else one).message() for one in scope]
+
+
+def _below(
+    parent: Iterable[tasks_pb2.ScopeEntry], scope: Sequence[Scope | str]
+) -> list[tasks_pb2.ScopeEntry]:
+    """What a child is given. Leaving a limit of the parent out would ask for more than it has, and be refused."""
+    found: list[tasks_pb2.ScopeEntry] = []
+    for one in scope:
+        entry = (Scope(one) if isinstance(one, str) else one).message()
+        above = [wide for wide in parent if wide.operation == entry.operation]
+        if isinstance(one, str) and above:
+            found.extend(above)
+            continue
+        if len(above) == 1:
+            (wide,) = above
+            if wide.HasField("resources"):
+                _narrow(wide.resources, entry.resources)
+            for pointer in wide.arguments:
+                if pointer not in entry.arguments:
+                    entry.arguments[pointer].CopyFrom(wide.arguments[pointer])
+        found.append(entry)
+    return found
+
+
+def _narrow(wide: tasks_pb2.ResourceSelector, narrow: tasks_pb2.ResourceSelector) -> None:
+    narrow.collections.extend(() if narrow.collections else wide.collections)
+    narrow.label_ceiling.extend(() if narrow.label_ceiling else wide.label_ceiling)
+    narrow.path_prefix = narrow.path_prefix or ("" if narrow.ids else wide.path_prefix)
+    narrow.ids.extend(() if narrow.ids else wide.ids)
 
 
 def _params(params: Mapping[str, Any] | None) -> Struct | None:

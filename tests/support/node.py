@@ -123,6 +123,7 @@ class Node:
         known = self.keys.setdefault(request.idempotency_key, f"task-{len(self.keys) + 1}")
         task = tasks_pb2.Task(id=known, template=request.template, assignee=request.assignee)
         task.status = tasks_pb2.TASK_STATUS_ACTIVE
+        task.scope.extend(request.scope)
         if name == "Delegate":
             task.parent = request.parent
         self.started[known] = task

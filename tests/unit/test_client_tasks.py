@@ -300,6 +300,35 @@ def test_a_child_travels_and_the_parent_works_on() -> None:
     assert node.status(aborted.id) == "ABORTED"
 
 
+def test_a_child_gets_the_limits_that_its_parent_has() -> None:
+    """What is left open is the parent's, since more than that would be refused."""
+    node = Node()
+    read = Scope("crm.read", path_prefix="acme", label_ceiling=["pii"])
+    send = Scope("mail.send", arguments={"/to": OneOf("a", "b"), "/n": Between(1, 3)}, uses=3)
+    twice = [Scope("crm.get", ids=["1"]), Scope("crm.get", ids=["2"])]
+    with client(node).task("t", scope=[read, send, *twice]) as task:
+        narrow: list[Scope | str] = [
+            "crm.read",
+            Scope("mail.send", arguments={"/to": OneOf("a")}, uses=1),
+            Scope("crm.read", ids=["acme/1"]),
+            "crm.get",
+            Scope("crm.get"),
+            "crm.other",
+        ]
+        task.delegate(PEER, scope=narrow).__enter__()
+        task.delegate(PEER).__enter__()
+    first, second = node.requests("Delegate")
+    assert list(second.scope) == []
+    assert list(first.scope) == [
+        read.message(),
+        Scope("mail.send", arguments={"/to": OneOf("a"), "/n": Between(1, 3)}, uses=1).message(),
+        Scope("crm.read", ids=["acme/1"], label_ceiling=["pii"]).message(),
+        *[one.message() for one in twice],
+        tasks_pb2.ScopeEntry(operation="crm.get"),
+        tasks_pb2.ScopeEntry(operation="crm.other"),
+    ]
+
+
 def test_a_child_in_async_code() -> None:
     """A child in async code."""
     node = Node()
