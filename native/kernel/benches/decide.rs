@@ -7,8 +7,9 @@
     reason = "a benchmark stops where its bundle is wrong"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
+use std::sync::Arc;
 
 use authz_kernel::decide::decide;
 use authz_kernel::decision::{
@@ -17,6 +18,10 @@ use authz_kernel::decision::{
 use authz_kernel::model::Model;
 use authz_kernel::plan::Plan;
 use authz_kernel::source;
+use authz_kernel::task::{
+    self, AgentName, Child, Limit, Root, ScopeEntry, SubjectProof, Task, TaskKind, TaskView,
+    delegate, start,
+};
 use authz_kernel::test_support::{bundle_of, operation_id, operations_of};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 
@@ -71,14 +76,82 @@ fn asks(operations: usize, principals: usize) -> Vec<Ask> {
         .collect()
 }
 
+/// A task for what is asked, and those above it: one for each agent of the chain, of three entries each.
+fn task_of(plan: &Plan, ask: &Ask) -> (Task, Vec<Arc<Task>>) {
+    let none = BTreeMap::new();
+    let agents: Vec<AgentName> = ask
+        .chain
+        .iter()
+        .filter_map(|principal| match principal {
+            Principal::Agent { spiffe_id, .. } => AgentName::parse(spiffe_id).ok(),
+            Principal::User(_) | Principal::Service(_) => None,
+        })
+        .collect();
+    let subject = ask.chain.iter().find_map(|principal| match principal {
+        Principal::User(user) => Some(task::Subject {
+            is_service: false,
+            issuer: user.issuer.clone(),
+            sub: user.sub.clone(),
+            claims: user.claims.clone(),
+            acr: String::new(),
+        }),
+        Principal::Service(_) | Principal::Agent { .. } => None,
+    });
+    let mut agents = agents.into_iter();
+    let root = Root {
+        template: "work",
+        params: &none,
+        scope: &[],
+        kind: TaskKind::Root,
+        assignee: agents.next().unwrap(),
+        subject,
+        subject_proof: SubjectProof::Verified,
+        starter: "bench".to_owned(),
+        deadline: None,
+        tier_cap: None,
+        literals: BTreeSet::new(),
+        now: NOW,
+        id: "0199c3f2-7a4e-7000-8000-000000000000".to_owned(),
+        session: "0199c3f2-7a4e-7000-8000-00000000ffff".to_owned(),
+    };
+    let entry = |operation: &str| ScopeEntry {
+        operation: operation.to_owned(),
+        arguments: BTreeMap::from([("/amount".to_owned(), Limit::Range(0, 1_000))]),
+        uses: Some(1_000_000),
+        ..ScopeEntry::default()
+    };
+    let scope = [entry("aaa.first"), entry(&ask.operation), entry("zzz.last")].to_vec();
+    let mut task = Task { scope, uses: vec![0; 3], ..start(plan, root).unwrap() };
+    let mut above = Vec::new();
+    for (depth, agent) in agents.enumerate() {
+        let child = Child {
+            template: None,
+            params: &none,
+            scope: &[],
+            assignee: agent,
+            starter: "bench".to_owned(),
+            deadline: None,
+            now: NOW,
+            id: format!("0199c3f2-7a4e-7000-8000-0000000000{depth:02}"),
+        };
+        let child = delegate(plan, &task, child).unwrap();
+        above.push(Arc::new(task));
+        task = child;
+    }
+    (task, above)
+}
+
 fn decisions(criterion: &mut Criterion) {
     for policies in [100, 1_000, 10_000] {
         let plan = compile(load(policies, 0), None);
-        for principals in [2, 4] {
+        for (principals, on_task) in [(2, false), (2, true), (4, false), (4, true)] {
             let asks = asks(operations_of(policies), principals);
-            let mut next = asks.iter().cycle();
+            let tasks: Vec<_> =
+                asks.iter().map(|ask| on_task.then(|| task_of(&plan, ask))).collect();
+            let mut next = asks.iter().zip(&tasks).cycle();
             let mut one = || {
-                let ask = next.next().unwrap();
+                let (ask, task) = next.next().unwrap();
+                let view = task.as_ref().map(|(task, above)| TaskView { task, ancestors: above });
                 let facts = Facts {
                     enforcer: "envoy",
                     chain: &ask.chain,
@@ -89,7 +162,7 @@ fn decisions(criterion: &mut Criterion) {
                         acr: "",
                     },
                     confidence: 0,
-                    task: None,
+                    task: view,
                     subject_proof: None,
                     literal_key: None,
                 };
@@ -103,8 +176,9 @@ fn decisions(criterion: &mut Criterion) {
                 decide(&plan, &facts, &request, NOW)
             };
             assert_eq!(Outcome::Permit, one().outcome);
+            let on = if on_task { ", on a task" } else { "" };
             criterion.bench_function(
-                &format!("decide/{policies} policies/chain of {principals}"),
+                &format!("decide/{policies} policies/chain of {principals}{on}"),
                 |bencher| {
                     bencher.iter(|| black_box(one()));
                 },

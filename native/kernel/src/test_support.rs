@@ -42,6 +42,8 @@ subjects:
 labels: {pii: {kind: confidentiality}, sealed: {kind: confidentiality}}
 resources:
   accounts: {labels: [pii], patterns: [{match: "sealed/*", labels: [sealed]}]}
+templates:
+  work: {purpose: work on one account, deadline: 24h, max_depth: 6, scope: [{operation: api000.op0}]}
 "#;
 
 /// The id of the operation at an index.

@@ -12,5 +12,6 @@ mod property;
 mod refusals;
 mod reload;
 mod split;
+mod task_property;
 mod tasks;
 mod traps;
