@@ -49,28 +49,27 @@ def evaluate(
         typer.Option(metavar="NAME=JSON", help='A claim of the subject, e.g. groups=["staff"].'),
     ] = None,
     service: Annotated[bool, typer.Option("--service", help="The subject is a service.")] = False,
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="TEMPLATE", help="On a task of this template, just started."),
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=JSON", help='A parameter of the task, e.g. ticket="T-1".'),
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="The user's words when the task was started.")] = "",
     var: Vars = None,
     output: Annotated[str, typer.Option("--output", "-o", help="text or json")] = "text",
 ) -> None:
     """Judge one request offline, on stated facts, and show every policy; exits with 2 unless permitted."""
-    if agent is None and subject is None:
-        raise UsageError("say who acts: --agent, --subject, or both")
-    if subject is None and (claim or service):
-        raise UsageError("--claim and --service speak of a subject: say --subject too")
-    who: dict[str, Any] = {}
-    if agent is not None:
-        who["agent"] = agent
-    if subject is not None:
-        alias, slash, sub = subject.partition("/")
-        if not slash or not sub:
-            raise UsageError("--subject is `<issuer alias>/<sub>`")
-        who["subject"] = {
-            "issuer": alias,
-            "sub": sub,
-            "kind": "service" if service else "user",
-            "claims": _claims(claim),
-        }
-    request = {"as": who, "call": operation, "input": _object(input_)}
+    who = _who(agent, subject, claim, service=service)
+    request: dict[str, Any] = {"as": who, "call": operation, "input": _object(input_)}
+    if task is not None:
+        if agent is None:
+            raise UsageError("a task is an agent's: say --agent too")
+        request["task"] = {"template": task, "params": _pairs("--param", param), "prompt": prompt}
+    elif param or prompt:
+        raise UsageError("--param and --prompt speak of a task: say --task too")
     show = Show()
     files = read_folder(bundle)
     plan = Plan.compile(files, offline_variables(files, var, show.note))
@@ -145,17 +144,40 @@ def _object(given: str) -> dict[str, Any]:
     return value
 
 
-def _claims(given: list[str] | None) -> dict[str, Any]:
-    claims: dict[str, Any] = {}
+def _who(
+    agent: str | None, subject: str | None, claim: list[str] | None, *, service: bool
+) -> dict[str, Any]:
+    if agent is None and subject is None:
+        raise UsageError("say who acts: --agent, --subject, or both")
+    if subject is None and (claim or service):
+        raise UsageError("--claim and --service speak of a subject: say --subject too")
+    who: dict[str, Any] = {}
+    if agent is not None:
+        who["agent"] = agent
+    if subject is not None:
+        alias, slash, sub = subject.partition("/")
+        if not slash or not sub:
+            raise UsageError("--subject is `<issuer alias>/<sub>`")
+        who["subject"] = {
+            "issuer": alias,
+            "sub": sub,
+            "kind": "service" if service else "user",
+            "claims": _pairs("--claim", claim),
+        }
+    return who
+
+
+def _pairs(flag: str, given: list[str] | None) -> dict[str, Any]:
+    pairs: dict[str, Any] = {}
     for text in given or ():
         name, equals, value = text.partition("=")
         if not equals:
-            raise UsageError(f"--claim {text}: write NAME=JSON")
+            raise UsageError(f"{flag} {text}: write NAME=JSON")
         try:
-            claims[name] = json.loads(value)
+            pairs[name] = json.loads(value)
         except ValueError:
-            claims[name] = value
-    return claims
+            pairs[name] = value
+    return pairs
 
 
 def _text(file: str) -> str:

@@ -11,6 +11,9 @@ use authz_kernel::decision::{
 use authz_kernel::mode::Asked;
 use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
+use authz_kernel::task::{
+    self, AgentName, Param, ScopeEntry, SubjectProof, Task, TaskKind, TaskView,
+};
 use authz_token::SpiffeId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -51,6 +54,66 @@ struct Stated {
     supported_obligations: Vec<String>,
     #[serde(default)]
     enforcer: String,
+    task: Option<StatedTask>,
+}
+
+/// A task that is only for this request: who acts has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatedTask {
+    template: String,
+    #[serde(default)]
+    params: BTreeMap<String, Param>,
+    #[serde(default)]
+    prompt: String,
+    #[serde(default)]
+    scope: Vec<ScopeEntry>,
+}
+
+/// Literals of what is stated are nobody's secret.
+const LITERAL_KEY: [u8; 32] = [0; 32];
+
+impl StatedTask {
+    /// The task of whoever acts, started now.
+    fn start(
+        &self,
+        plan: &Plan,
+        who: &Who,
+        chain: &[Principal],
+        now: Time,
+    ) -> Result<Task, String> {
+        let agent = who.agent.as_deref().ok_or("a task is an agent's: say `as.agent`")?;
+        let subject = chain.first().and_then(|first| match first {
+            Principal::User(subject) => Some((false, subject)),
+            Principal::Service(subject) => Some((true, subject)),
+            Principal::Agent { .. } => None,
+        });
+        let subject = subject.map(|(is_service, subject)| task::Subject {
+            is_service,
+            issuer: subject.issuer.clone(),
+            sub: subject.sub.clone(),
+            claims: subject.claims.clone(),
+            acr: who.subject.as_ref().map_or_else(String::new, |subject| subject.acr.clone()),
+        });
+        let proof = subject.as_ref().map_or(SubjectProof::Itself, |_| SubjectProof::Verified);
+        let root = task::Root {
+            template: &self.template,
+            params: &self.params,
+            scope: &self.scope,
+            kind: TaskKind::Root,
+            assignee: AgentName::parse(agent)?,
+            subject,
+            subject_proof: proof,
+            starter: String::new(),
+            deadline: None,
+            tier_cap: None,
+            literals: task::literals(&self.prompt, &LITERAL_KEY),
+            now,
+            id: "stated".to_owned(),
+            session: "stated".to_owned(),
+        };
+        task::start(plan, root).map_err(|refused| refused.to_string())
+    }
 }
 
 fn empty() -> Value {
@@ -88,7 +151,7 @@ enum StatedKind {
 /// Judges one request whose principals are stated, not proved; for tools only, never for a caller.
 ///
 /// Args: `request`: JSON of `{as: {agent, subject: {issuer, sub, kind, claims, acr}}, call, input, resource, destinations,
-/// supported_obligations, enforcer}`.
+/// supported_obligations, enforcer, task: {template, params, prompt, scope}}`.
 ///
 /// Returns: the decision with every policy judged, as JSON.
 ///
@@ -99,6 +162,9 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
     let chain = stated.r#as.chain()?;
     let acr = stated.r#as.subject.as_ref().map_or("", |subject| subject.acr.as_str());
     let is_agent = stated.r#as.agent.is_some();
+    let now = Time(now_ms);
+    let start = |said: &StatedTask| said.start(plan, &stated.r#as, &chain, now);
+    let task = stated.task.as_ref().map(start).transpose()?;
     let facts = Facts {
         enforcer: &stated.enforcer,
         chain: &chain,
@@ -109,9 +175,9 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
             acr,
         },
         confidence: 0,
-        task: None,
+        task: task.as_ref().map(|task| TaskView { task, ancestors: &[] }),
         subject_proof: None,
-        literal_key: None,
+        literal_key: Some(&LITERAL_KEY),
     };
     let arguments = stated.input.to_string();
     let destinations: Vec<&str> = stated.destinations.iter().map(String::as_str).collect();
@@ -123,7 +189,7 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
         destinations: &destinations,
         supported_obligations: &obligations,
     };
-    let decision = decide_traced(plan, &facts, &request, Time(now_ms));
+    let decision = decide_traced(plan, &facts, &request, now);
     let trace: Vec<Value> = decision
         .trace
         .iter()

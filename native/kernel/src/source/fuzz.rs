@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use crate::decision::Time;
 use crate::json;
 use crate::mcp::{Endpoint, Kind};
 use crate::model::DestinationKind;
 use crate::routes::{Body, HttpRequest};
+use crate::task;
 
 /// Reads the bytes as one YAML file of a bundle.
 pub fn bundle_file(bytes: &[u8]) {
@@ -18,6 +20,45 @@ pub fn bundle_file(bytes: &[u8]) {
     files.insert("bundle.yaml".to_owned(), bytes.to_vec());
     drop(super::load(&files, &vars));
     drop(crate::casefile::parse("tests/fuzz.yaml", bytes, &vars));
+}
+
+/// Starts a task with the bytes as its scope, in JSON, and its prompt; a scope that was given can be given on.
+pub fn task(bytes: &[u8], plan: &crate::plan::Plan) {
+    let text = String::from_utf8_lossy(bytes);
+    let literals = task::literals(&text, &[1; 32]);
+    assert!(literals.len() <= task::MAX_LITERALS, "too many literals");
+    let params = BTreeMap::from([("name".to_owned(), task::Param::Text(text.trim().to_owned()))]);
+    let scope: Vec<task::ScopeEntry> = serde_json::from_slice(bytes).unwrap_or_default();
+    let Ok(agent) = task::AgentName::parse("spiffe://a.example/x") else { return };
+    let root = task::Root {
+        template: "wide",
+        params: &params,
+        scope: &scope,
+        kind: task::TaskKind::Root,
+        assignee: agent.clone(),
+        subject: None,
+        subject_proof: task::SubjectProof::Itself,
+        starter: String::new(),
+        deadline: None,
+        tier_cap: None,
+        literals,
+        now: Time(0),
+        id: "t".to_owned(),
+        session: "s".to_owned(),
+    };
+    let Ok(root) = task::start(plan, root) else { return };
+    let child = task::Child {
+        template: None,
+        params: &BTreeMap::new(),
+        scope: &root.scope,
+        assignee: agent,
+        starter: String::new(),
+        deadline: None,
+        now: Time(0),
+        id: "c".to_owned(),
+    };
+    let child = task::delegate(plan, &root, child).map(|child| child.scope);
+    assert_eq!(Ok(&root.scope), child.as_ref(), "a scope does not hold itself");
 }
 
 /// Reads the bytes as JSON; what is read must come out the same when written and read again.

@@ -450,8 +450,14 @@ fn the_schemas_name_every_key() {
 fn the_corpus_and_what_resembles_it_never_panic() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let table = crate::routes::RouteTable::default();
+    let tasks = std::fs::read(root.join("bundle/tasks.yaml")).unwrap_or_default();
+    let files = [("bundle.yaml", b"{name: tasks}".to_vec()), ("tasks.yaml", tasks)];
+    let files = files.map(|(path, bytes)| (path.to_owned(), bytes)).into();
+    let plan = load(&files, &BTreeMap::new()).and_then(|m| crate::plan::Plan::compile(m, None));
+    assert!(plan.is_ok(), "the corpus has no bundle of tasks");
+    let Ok(plan) = plan else { return };
     let mut count = 0;
-    for folder in ["bundle", "route", "case", "mcp"] {
+    for folder in ["bundle", "route", "case", "mcp", "scope"] {
         let entries = std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
         for bytes in entries.filter_map(|entry| std::fs::read(entry.path()).ok()) {
             count += 1;
@@ -473,9 +479,10 @@ fn the_corpus_and_what_resembles_it_never_panic() {
                     fuzz::request(text, &table);
                     fuzz::message(text);
                     fuzz::destination(text);
+                    fuzz::task(text, &plan);
                 }
             }
         }
     }
-    assert!(count >= 14, "the corpus is gone");
+    assert!(count >= 18, "the corpus is gone");
 }
