@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar, cast, final
 from weakref import WeakKeyDictionary
@@ -112,6 +112,16 @@ class _Open(Generic[AnyChannel]):
     channel: AnyChannel
     state: tuple[tuple[int, int, int], ...]
     looked: float
+    methods: dict[str, Any] = field(default_factory=dict)
+    """What calls each method; making one takes longer than calling it."""
+
+    def method(self, name: str) -> Any:
+        """Give what calls a method of the channel."""
+        known = self.methods.get(name)
+        if known is None:
+            channel: Any = self.channel
+            known = self.methods[name] = channel.unary_unary(f"/{name}")
+        return known
 
 
 def _state(files: Sequence[Path]) -> tuple[tuple[int, int, int], ...]:
@@ -173,7 +183,7 @@ class GrpcTransport:
         Raises:
             TransportError: There is none.
         """
-        send: Any = self._channel().unary_unary(f"/{method}")
+        send = self._channel().method(method)
         try:
             answer: bytes = send(request, timeout=timeout)
         except grpc.RpcError as error:
@@ -185,12 +195,12 @@ class GrpcTransport:
             raise _failed(grpc.StatusCode.CANCELLED, "the client is closed", ()) from error
         return answer
 
-    def _channel(self) -> grpc.Channel:
+    def _channel(self) -> _Open[grpc.Channel]:
         now = time.monotonic()
         with self._lock:
             known = self._sync
             if known is not None and not self._is_old(known, now):
-                return known.channel
+                return known
             state = _state(self._tls.files) if self._tls is not None else ()
             if known is not None:
                 # Calls that run on it end before it is closed.
@@ -203,7 +213,7 @@ class GrpcTransport:
             else:
                 made = grpc.secure_channel(self._target, self._tls.credentials(), self._options)
             self._sync = _Open(made, state, now)
-            return made
+            return self._sync
 
     def _is_old(self, known: "_Open[Any]", now: float) -> bool:
         """Whether a channel was made of files that have changed."""
@@ -238,7 +248,7 @@ class GrpcTransport:
         Raises:
             TransportError: There is none.
         """
-        send: Any = self._aio_channel().unary_unary(f"/{method}")
+        send = self._aio_channel().method(method)
         try:
             answer: bytes = await send(request, timeout=timeout)
         except grpc.aio.AioRpcError as error:
@@ -248,12 +258,12 @@ class GrpcTransport:
             raise _failed(grpc.StatusCode.CANCELLED, "the client is closed", ()) from error
         return answer
 
-    def _aio_channel(self) -> grpc.aio.Channel:
+    def _aio_channel(self) -> _Open[grpc.aio.Channel]:
         """The channel of this event loop: grpcio ties one to the loop that made it."""
         loop, now = asyncio.get_running_loop(), time.monotonic()
         known = self._loops.get(loop)
         if known is not None and not self._is_old(known, now):
-            return known.channel
+            return known
         state = _state(self._tls.files) if self._tls is not None else ()
         if known is not None:
             old = known.channel
@@ -262,8 +272,8 @@ class GrpcTransport:
             made = grpc.aio.insecure_channel(self._target, self._options)
         else:
             made = grpc.aio.secure_channel(self._target, self._tls.credentials(), self._options)
-        self._loops[loop] = _Open(made, state, now)
-        return made
+        opened = self._loops[loop] = _Open(made, state, now)
+        return opened
 
     async def aclose(self) -> None:
         """Close every channel of this event loop, and those that belong to none."""

@@ -608,12 +608,12 @@ def test_a_client_that_is_closed_under_a_call() -> None:
     """A client that is closed under a call."""
     transport = GrpcTransport("127.0.0.1:1")
     authz = Authz(transport=transport)
-    transport._channel().close()
+    transport._channel().channel.close()
     with pytest.raises(Unavailable):
         authz.check("crm.search")
 
     async def main() -> None:
-        await transport._aio_channel().close()
+        await transport._aio_channel().channel.close()
         with pytest.raises(Unavailable):
             await authz.acheck("crm.search")
 
