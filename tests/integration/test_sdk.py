@@ -1,7 +1,10 @@
 """The SDK against a real server: both lanes, sockets, mutual TLS, and the list."""
 
 import asyncio
+import json
 import shutil
+import subprocess
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,7 @@ from tests.support.mutual import CRM_SERVER, Pki, mutual_layout
 from tests.support.people import BOT, People
 from tests.support.server import Server, code_of
 from tests.support.svid import Svid
+from tests.support.tools import mcp_peers
 
 BAD = decision_pb2.Evidence(
     role=decision_pb2.EVIDENCE_ROLE_AGENT,
@@ -342,3 +346,16 @@ def test_the_fast_lane_lists_nothing(server: Server, people: People) -> None:
     """It answers decisions only."""
     with client(server, "main-fast", people.bot) as authz, pytest.raises(Denied):
         authz.list()
+
+
+def test_the_task_travels_with_the_older_mcp_library() -> None:
+    """By the same hook as with the newer one."""
+    python = mcp_peers() / "python/bin/python"
+    root = Path(__file__).parents[2]
+    folders = [str(root), sysconfig.get_path("purelib")]
+    script = root / "tests/support/mcp_task.py"
+    done = subprocess.run(
+        [python, script, *folders], capture_output=True, text=True, check=False, timeout=50
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [None, "task-1", 1]
