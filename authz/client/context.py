@@ -173,24 +173,24 @@ class Caller:
 
     @staticmethod
     def from_headers(
-        headers: Mapping[str, str] | Iterable[tuple[str, str | bytes]],
+        headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]],
         *,
         meta: Mapping[str, object] | None = None,
     ) -> "Caller":
         """Read the headers of an HTTP request, or the metadata of a gRPC call.
 
         Args:
-            headers: As a mapping, or as pairs; names in any case.
+            headers: As a mapping, or as pairs, such as ASGI's; names in any case.
             meta: `_meta` of the MCP request, where there is one.
 
         Returns:
             The caller.
         """
+        pairs: Iterable[tuple[str | bytes, str | bytes]]
         pairs = headers.items() if isinstance(headers, Mapping) else headers
         found: dict[str, list[str]] = {}
         for name, value in pairs:
-            text = value.decode("latin-1") if isinstance(value, bytes) else value
-            found.setdefault(name.lower(), []).append(text)
+            found.setdefault(_text(name).lower(), []).append(_text(value))
         conflicts = [
             name
             for name in ("authorization", _SUBJECT_HEADER, TASK_HEADER, "dpop")
@@ -217,6 +217,10 @@ class Caller:
             proof=_only(found, "dpop") or "",
             conflict=", ".join(conflicts),
         )
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
 def _only(found: Mapping[str, list[str]], name: str) -> str | None:

@@ -684,7 +684,7 @@ def test_an_enforcer_never_asks_about_itself() -> None:
     ],
 )
 def test_a_request_that_says_two_things_is_denied(
-    headers: list[tuple[str, str | bytes]], meta: dict[str, object]
+    headers: list[tuple[str | bytes, str | bytes]], meta: dict[str, object]
 ) -> None:
     """A request that says two things is denied."""
     node = Node()
@@ -700,6 +700,7 @@ def test_headers_are_read() -> None:
     assert read({"authorization": "DPoP tok", "dpop": "proof"}).scheme == 2
     assert read({"authorization": "DPoP tok", "dpop": "proof"}).proof == "proof"
     assert read([("authz-task", b"t")]).task == "t"
+    assert read([(b"authorization", b"Bearer svid")]).agent_token == "svid"
     assert read({"baggage": "a=b, authz.task=t%2D1;p=1"}).task == "t-1"
     assert read({"authz-task": "t", "baggage": "authz.task=t"}).task == "t"
     assert read({}, meta={"dev.authz/task": "t"}).task == "t"
