@@ -1,14 +1,20 @@
 """Verbs about tasks, and the kill switch."""
 
+import json
+from collections.abc import Iterable
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Struct
 
 from authz.cli.history import ADMIN, Address
 from authz.cli.show import Show
+from authz.errors import UsageError
 from authz.tools.remote import Remote
-from authz.v1 import admin_pb2
+from authz.v1 import admin_pb2, decision_pb2, tasks_pb2
 
 __all__ = ["register"]
 
@@ -26,16 +32,271 @@ class Target(StrEnum):
     ISSUER = "issuer"
 
 
+class Ending(StrEnum):
+    """How a task ends."""
+
+    COMPLETED = "completed"
+    ABORTED = "aborted"
+    REVOKED = "revoked"
+
+
+class Status(StrEnum):
+    """How a task stands."""
+
+    ACTIVE = "active"
+    COMPLETED = "completed"
+    ABORTED = "aborted"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+
+
+Server = Annotated[
+    str,
+    typer.Option(
+        "--server",
+        envvar="AUTHZ_SERVER",
+        help="Where decisions are asked for, `host:port` or `unix:///path`; by the administration socket its owner needs no "
+        "token to read and to end.",
+    ),
+]
+AgentToken = Annotated[
+    Path | None, typer.Option(help="File with the agent's JWT-SVID.", dir_okay=False)
+]
+SubjectToken = Annotated[
+    Path | None, typer.Option(help="File with the subject's token.", dir_okay=False)
+]
+Id = Annotated[str, typer.Argument(help="Task id.")]
+Params = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--param",
+        metavar="NAME=VALUE",
+        help="A parameter of the template: a whole number, true, false, or a text. Repeatable.",
+    ),
+]
+Operations = Annotated[
+    list[str] | None,
+    typer.Option("--operation", help="Only this operation of the wider scope. Repeatable."),
+]
+Json = Annotated[str, typer.Option("--output", "-o", help="text or json")]
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs.
 
     Args:
         app: The command.
     """
+    task = typer.Typer(
+        name="task",
+        help="Start, delegate, extend, read and end tasks.",
+        no_args_is_help=True,
+    )
+    for verb in (start, delegate, extend, get, list_, end):
+        task.command(verb.__name__.rstrip("_"))(verb)
+    app.add_typer(task)
     app.command(
         "revoke",
         epilog="Example: authz revoke agent spiffe://corp.example/ns/support/sa/bot --reason 'prompt injection'",
     )(revoke)
+
+
+def start(
+    *,
+    template: Annotated[str, typer.Argument(help="Template in the bundle.")],
+    param: Params = None,
+    assignee: Annotated[
+        str, typer.Option(help="SPIFFE id of the agent that gets it; none: the starter.")
+    ] = "",
+    prompt: Annotated[str, typer.Option(help="The user's words.")] = "",
+    operation: Operations = None,
+    agent_token: AgentToken = None,
+    subject_token: SubjectToken = None,
+    server: Server = ADMIN,
+    output: Json = "text",
+) -> None:
+    """Start a root task, as a subject or as an agent that the template lists."""
+    request = tasks_pb2.StartRequest(
+        evidence=_evidence(agent_token, subject_token),
+        template=template,
+        params=_params(param),
+        assignee=assignee,
+        prompt=prompt,
+        scope=_scope(operation),
+    )
+    answer = Remote(server).task("Start", request, tasks_pb2.StartResponse())
+    _show([answer.task], output)
+
+
+def delegate(
+    *,
+    parent: Annotated[str, typer.Argument(help="Id of the parent.")],
+    assignee: Annotated[str, typer.Argument(help="SPIFFE id of the agent that gets the child.")],
+    template: Annotated[str, typer.Option(help="Template; none: the parent's.")] = "",
+    param: Params = None,
+    operation: Operations = None,
+    agent_token: AgentToken = None,
+    server: Server = ADMIN,
+    output: Json = "text",
+) -> None:
+    """Start a child of a task, as the agent that has the task."""
+    request = tasks_pb2.DelegateRequest(
+        evidence=_evidence(agent_token, None),
+        parent=parent,
+        assignee=assignee,
+        template=template,
+        params=_params(param),
+        scope=_scope(operation),
+    )
+    answer = Remote(server).task("Delegate", request, tasks_pb2.DelegateResponse())
+    _show([answer.task], output)
+
+
+def extend(
+    *,
+    task: Id,
+    prompt: Annotated[str, typer.Argument(help="The user's further words.")],
+    agent_token: AgentToken = None,
+    subject_token: SubjectToken = None,
+    server: Server = ADMIN,
+    output: Json = "text",
+) -> None:
+    """Add what the user named in a further turn, as the subject of the task."""
+    request = tasks_pb2.ExtendRequest(
+        evidence=_evidence(agent_token, subject_token), task=task, prompt=prompt
+    )
+    answer = Remote(server).task("Extend", request, tasks_pb2.ExtendResponse())
+    _show([answer.task], output)
+
+
+def get(
+    *,
+    task: Id,
+    agent_token: AgentToken = None,
+    subject_token: SubjectToken = None,
+    server: Server = ADMIN,
+    output: Json = "text",
+) -> None:
+    """Show one task."""
+    request = tasks_pb2.GetRequest(evidence=_evidence(agent_token, subject_token), task=task)
+    answer = Remote(server).task("Get", request, tasks_pb2.GetResponse())
+    _show([answer.task], output)
+
+
+def list_(
+    *,
+    assignee: Annotated[str, typer.Option(help="Only those of this agent.")] = "",
+    session: Annotated[str, typer.Option(help="Only those of this task tree.")] = "",
+    status: Annotated[Status | None, typer.Option(help="Only those that stand so.")] = None,
+    most: Annotated[int, typer.Option(help="At most so many.", min=1)] = 100,
+    agent_token: AgentToken = None,
+    subject_token: SubjectToken = None,
+    server: Server = ADMIN,
+    output: Json = "text",
+) -> None:
+    """List tasks."""
+    remote = Remote(server)
+    found: list[tasks_pb2.Task] = []
+    token = ""
+    while len(found) < most:
+        request = tasks_pb2.TasksListRequest(
+            evidence=_evidence(agent_token, subject_token),
+            assignee=assignee,
+            session=session,
+            status=_status(status),
+            page_size=min(most - len(found), 1000),
+            page_token=token,
+        )
+        answer = remote.task("List", request, tasks_pb2.TasksListResponse())
+        found.extend(answer.tasks)
+        token = answer.next_page_token
+        if not token:
+            break
+    _show(found, output)
+
+
+def end(
+    *,
+    task: Id,
+    status: Annotated[Ending, typer.Option(help="How it ends.")] = Ending.COMPLETED,
+    agent_token: AgentToken = None,
+    subject_token: SubjectToken = None,
+    server: Server = ADMIN,
+    output: Json = "text",
+) -> None:
+    """End a task, and all below it."""
+    request = tasks_pb2.EndRequest(
+        evidence=_evidence(agent_token, subject_token), task=task, status=_status(status)
+    )
+    answer = Remote(server).task("End", request, tasks_pb2.EndResponse())
+    show = Show()
+    if output == "json":
+        show.json({"task": task, "ended": answer.ended})
+    else:
+        show.line(f"{answer.ended} tasks ended")
+
+
+def _status(status: Ending | Status | None) -> tasks_pb2.TaskStatus.ValueType:
+    if status is None:
+        return tasks_pb2.TASK_STATUS_UNSPECIFIED
+    return tasks_pb2.TaskStatus.Value(f"TASK_STATUS_{status.name}")
+
+
+def _evidence(agent: Path | None, subject: Path | None) -> list[decision_pb2.Evidence]:
+    pairs = (
+        (decision_pb2.EVIDENCE_ROLE_AGENT, agent),
+        (decision_pb2.EVIDENCE_ROLE_SUBJECT, subject),
+    )
+    return [
+        decision_pb2.Evidence(
+            role=role,
+            scheme=decision_pb2.EVIDENCE_SCHEME_BEARER,
+            token=file.read_text().strip(),
+        )
+        for role, file in pairs
+        if file is not None
+    ]
+
+
+def _params(given: Iterable[str] | None) -> Struct:
+    params = Struct()
+    for one in given or ():
+        name, equals, text = one.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--param {one}: NAME=VALUE")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        # Only what a template can declare: anything else, such as `null`, is meant as a text.
+        params[name] = value if isinstance(value, (bool, int)) else text
+    return params
+
+
+def _scope(operations: Iterable[str] | None) -> list[tasks_pb2.ScopeEntry]:
+    return [tasks_pb2.ScopeEntry(operation=operation) for operation in operations or ()]
+
+
+def _show(tasks: list[tasks_pb2.Task], output: str) -> None:
+    show = Show()
+    if output == "json":
+        told = [json_format.MessageToDict(one, preserving_proto_field_name=True) for one in tasks]
+        show.json({"tasks": told})
+        return
+    show.table(
+        ("task", "status", "template", "assignee", "on behalf of", "until"),
+        [
+            (
+                one.id,
+                tasks_pb2.TaskStatus.Name(one.status).removeprefix("TASK_STATUS_").lower(),
+                one.template,
+                one.assignee,
+                one.subject or "itself",
+                one.deadline.ToJsonString(),
+            )
+            for one in tasks
+        ],
+    )
 
 
 def revoke(

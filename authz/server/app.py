@@ -32,11 +32,12 @@ from authz.server.side import Health, SideThreads, reflection_handler
 from authz.server.sockets import prepare, private
 from authz.server.sources import TrustSources
 from authz.server.status import not_in_this_version
+from authz.server.tasks import TASKS, Tasks
 from authz.server.tls import read_tls
 from authz.server.watch import Watch
 from authz.server.world import World
 from authz.telemetry import Logger, Metrics, TraceExport
-from authz.v1 import approvals_pb2, credentials_pb2, tasks_pb2
+from authz.v1 import approvals_pb2, credentials_pb2
 
 __all__ = ["Node", "engine_settings", "listener_rules", "peer_rules"]
 
@@ -427,7 +428,16 @@ class Node:
                 self._failed,
                 mutual=listener.is_mutual,
             )
-            services = _decision_services(decisions, metrics)
+            tasks = Tasks(
+                engine,
+                name,
+                executor,
+                config.limits.default_deadline,
+                metrics,
+                self._failed,
+                mutual=listener.is_mutual,
+            )
+            services = _decision_services(decisions, tasks, metrics)
             services[AUTHORIZER]["List"] = Listing(decisions, engine, metrics).handler()
             bound.append(
                 GrpcListener.bind(
@@ -445,12 +455,13 @@ class Node:
             administration = Administration(
                 engine, world, readiness, __version__, "admin", metrics, self._failed
             )
-            generic = (*health.handlers, *reflection_handler((ADMIN, AUTHORIZER), side))
+            owner = Tasks(engine, "admin", None, 30.0, metrics, self._failed)
+            generic = (*health.handlers, *reflection_handler((ADMIN, AUTHORIZER, TASKS), side))
             bound.append(
                 GrpcListener.bind(
                     "admin",
                     config.listeners.admin,
-                    services=administration.services(),
+                    services={**administration.services(), TASKS: owner.handlers()},
                     generic=generic,
                     executor=admin_executor,
                     limits=config.limits,
@@ -497,7 +508,9 @@ class Node:
             return FastLane(engine, settings)
 
 
-def _decision_services(decisions: Decisions, metrics: Metrics) -> dict[str, dict[str, RawHandler]]:
+def _decision_services(
+    decisions: Decisions, tasks: Tasks, metrics: Metrics
+) -> dict[str, dict[str, RawHandler]]:
     def judged(service: str, method: str, surface: Surface) -> RawHandler:
         return decisions.handler(surface, metrics.observer(service, method))
 
@@ -506,6 +519,7 @@ def _decision_services(decisions: Decisions, metrics: Metrics) -> dict[str, dict
 
     return {
         **_later_services(),
+        TASKS: tasks.handlers(),
         AUTHORIZER: {
             "Check": judged(AUTHORIZER, "Check", Surface.CHECK),
             "BatchCheck": judged(AUTHORIZER, "BatchCheck", Surface.BATCH_CHECK),
@@ -521,7 +535,7 @@ def _decision_services(decisions: Decisions, metrics: Metrics) -> dict[str, dict
 def _later_services() -> dict[str, dict[str, RawHandler]]:
     """Answer every method of the services that are not done yet with why."""
     services: dict[str, dict[str, RawHandler]] = {}
-    for file in (tasks_pb2, credentials_pb2, approvals_pb2):
+    for file in (credentials_pb2, approvals_pb2):
         for service in file.DESCRIPTOR.services_by_name.values():
             services[service.full_name] = {
                 method.name: (

@@ -76,6 +76,23 @@ class Remote:
         """
         return self._call("/authz.v1.Admin/Revoke", request, admin_pb2.AdminRevokeResponse())
 
+    def task(self, method: str, request: Message, answer: Answer) -> Answer:
+        """Ask a method of `authz.v1.Tasks`.
+
+        Args:
+            method: Its name.
+            request: Its request.
+            answer: Filled.
+
+        Returns:
+            The answer.
+
+        Raises:
+            UnavailableError: It cannot be reached.
+            ApiError: It refuses.
+        """
+        return self._call(f"/authz.v1.Tasks/{method}", request, answer)
+
     def explain(
         self, request: authorizer_pb2.ExplainRequest, authorization: str | None
     ) -> authorizer_pb2.ExplainResponse:

@@ -19,10 +19,6 @@ from tests.support.surfaces import EXPLAIN, outcome, reason_name
 
 NOT_YET = (
     "Authorizer/Report",
-    "Tasks/Start",
-    "Tasks/Delegate",
-    "Tasks/Get",
-    "Tasks/End",
     "Credentials/Issue",
     "Credentials/Introspect",
     "Approvals/List",

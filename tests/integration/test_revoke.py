@@ -42,13 +42,13 @@ def test_both_lanes_refuse_at_once_and_after_a_restart(
     server: Server, people: People, target: tuple[str, str]
 ) -> None:
     """No call that begins after the command has answered is permitted."""
-    for listener in LANES:
+    for listener in (f"main{lane}" for lane in LANES):
         assert outcome(decision_of(server.call(listener, CHECK, search(people.bot)))) == "PERMIT"
     done = revoke(server, *target, "--reason", "stolen", "-o", "json")
     assert json.loads(done.stdout) == {"target": target[0], "value": target[1], "tasks_ended": 0}
 
     def refused() -> None:
-        for listener in LANES:
+        for listener in (f"main{lane}" for lane in LANES):
             decision = decision_of(server.call(listener, CHECK, search(people.bot)))
             assert reason_name(decision) == "REVOKED"
             assert "stolen" in decision.message

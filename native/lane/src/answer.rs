@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use authz_kernel::decision::{Judged, Outcome, PolicyEffect, Principal, Verdict};
 use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
+use prost::Message;
 use prost_types::{Struct, Timestamp, Value, value::Kind};
 
 use crate::judgement::{Judgement, Passage, Softened, name_of};
@@ -27,6 +28,14 @@ const PERMISSION_DENIED: i32 = 7;
 const AGENT: &str = "x-authz-agent";
 const SUBJECT: &str = "x-authz-subject";
 const DECISION_ID: &str = "x-authz-decision-id";
+
+/// What a check is answered: its decision, or the one that it repeats.
+pub(crate) fn own(judgement: &Judgement) -> wire::Decision {
+    let repeated = judgement.repeats.as_deref().filter(|_| judgement.granted().is_ok());
+    repeated
+        .and_then(|answer| wire::Decision::decode(answer).ok())
+        .unwrap_or_else(|| decision(judgement))
+}
 
 /// The decision as our own API sends it.
 pub(crate) fn decision(judgement: &Judgement) -> wire::Decision {

@@ -69,6 +69,8 @@ pub(crate) struct Ask<'a> {
     /// The task that is named beside the body.
     pub(crate) task: Option<&'a str>,
     pub(crate) has_approval: bool,
+    /// The key of an enforcer that executes at most once a key; empty: none.
+    pub(crate) idempotency_key: &'a str,
     pub(crate) probe: bool,
     /// What to say where no agent is known: this surface knows no caller that is none.
     pub(crate) agentless: Option<&'static str>,
@@ -144,10 +146,10 @@ pub(crate) fn of_request<'a>(
             settings.max_arguments_bytes
         )));
     }
+    text("idempotency_key", &request.idempotency_key, limits::ID)?;
     for (name, used) in [
         ("labels", !request.labels.is_empty()),
         ("confidence_jws", !request.confidence_jws.is_empty()),
-        ("idempotency_key", !request.idempotency_key.is_empty()),
     ] {
         if used {
             return Err(Refused::input(format!("`{name}` is not in this version")));
@@ -164,6 +166,7 @@ pub(crate) fn of_request<'a>(
         supported_obligations: request.supported_obligations.iter().map(String::as_str).collect(),
         task: Some(request.task.as_str()).filter(|task| !task.is_empty()),
         has_approval: !request.approval_id.is_empty(),
+        idempotency_key: &request.idempotency_key,
         probe,
         agentless: None,
         relayed: None,
@@ -171,7 +174,8 @@ pub(crate) fn of_request<'a>(
     })
 }
 
-fn evidence<'a>(
+/// Reads the credentials of a request.
+pub(crate) fn evidence<'a>(
     list: &'a [wire::Evidence],
     settings: &Settings,
 ) -> Result<Vec<Evidence<'a>>, Refused> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
-use authz_kernel::decide::{decide, decide_traced};
+use authz_kernel::decide::decide;
 use authz_kernel::decision::{
     Claim, Facts, Outcome, Principal, Proof, ProofMethod, Request, Subject, Time,
 };
@@ -15,8 +15,8 @@ use authz_kernel::mode::may_soften;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
 use authz_kernel::routes::HttpRequest;
-use authz_kernel::task::RecordKey;
-use authz_state::store::{Commit, StoreError, StoreHealth, Survives, Transaction};
+use authz_kernel::task::{RecordKey, TaskView};
+use authz_state::store::{Commit, Store, StoreError, StoreHealth, Survives, Transaction};
 use authz_state::{AuditError, AuditHealth, AuditSettings, AuditWriter, Durability, Ticket};
 use authz_token::{
     AgentFacts, AgentProof, ClaimValue, Evidence, KeyOwner, PeerCache, Refusal, RefusalReason,
@@ -36,6 +36,7 @@ use crate::envoy;
 use crate::judgement::{Asker, Judgement, Known, method_of, name_of};
 use crate::keeper::{Keeper, Wait};
 use crate::limits;
+use crate::locate::{self, Located};
 use crate::metrics::{Family, Gauges, Metrics};
 use crate::probe::ProbeRate;
 use crate::proto::authz::v1 as wire;
@@ -43,6 +44,7 @@ use crate::proto::envoy::service::auth::v3 as ext_authz;
 use crate::record::{self, Origin};
 use crate::revoke;
 use crate::settings::{EngineError, Lane, Settings, Surface};
+use crate::settle::Judging;
 use crate::trace::{self, Ids, Span, Tracing};
 use crate::wanted::Wanted;
 use crate::world::{Loaded, Way, World};
@@ -53,6 +55,10 @@ mod list;
 /// The operations of ours that policy judges.
 const PROBE: &str = "authz.probe";
 const EXPLAIN: &str = "authz.explain";
+/// New idempotency keys of one enforcer, a second and at once; and enforcers.
+const KEYS_RATE: f64 = 1_000.0;
+const KEYS_BURST: f64 = 5_000.0;
+const KEYS_CALLERS: usize = 1_000;
 /// Of the time that a caller allows, the share kept for the answer's way back, up to a bound.
 const MARGIN_SHARE: u32 = 10;
 const MARGIN_MOST: Duration = Duration::from_millis(5);
@@ -203,6 +209,7 @@ pub struct Engine {
     pub(crate) keeper: Keeper,
     pub(crate) metrics: Metrics,
     probes: ProbeRate,
+    pub(crate) keys: ProbeRate,
     wanted: Wanted,
     tracing: Option<Tracing>,
 }
@@ -241,6 +248,8 @@ pub(crate) enum Stop {
     Refused(Refused),
     /// The store failed.
     Store(StoreError),
+    /// There is nothing to change.
+    Unchanged,
 }
 
 impl From<StoreError> for Stop {
@@ -302,6 +311,23 @@ impl Engine {
     /// # Errors
     /// A setting is out of its range, or the audit file cannot be opened.
     pub fn new(settings: Settings) -> Result<Self, EngineError> {
+        let state = settings.state.clone();
+        Self::opened(settings, |audit| Keeper::open(state, audit))
+    }
+
+    /// As [`Engine::new`], on a store that somebody else has opened: audit lines do not go through it.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn with_store(settings: Settings, store: Arc<dyn Store>) -> Result<Self, EngineError> {
+        let state = settings.state.clone();
+        Self::opened(settings, |_| Ok(Keeper::with(state, store)))
+    }
+
+    fn opened(
+        settings: Settings,
+        keeper: impl FnOnce(&Arc<AuditWriter>) -> Result<Keeper, EngineError>,
+    ) -> Result<Self, EngineError> {
         settings.check()?;
         let mut audit = AuditSettings::new(settings.audit_path.clone());
         audit.max_lines = settings.audit_queue_lines;
@@ -309,7 +335,7 @@ impl Engine {
         audit.sync_interval = Duration::from_millis(settings.audit_sync_interval_ms);
         let audit = AuditWriter::open(audit).map_err(|error| EngineError(error.to_string()))?;
         let audit = Arc::new(audit);
-        let keeper = Keeper::open(settings.state.clone(), &audit)?;
+        let keeper = keeper(&audit)?;
         Ok(Self {
             keeper,
             world: ArcSwapOption::empty(),
@@ -322,6 +348,7 @@ impl Engine {
                 settings.probe_burst,
                 settings.probe_callers,
             ),
+            keys: ProbeRate::new(KEYS_RATE, KEYS_BURST, KEYS_CALLERS),
             wanted: Wanted::default(),
             tracing: settings.trace.map(Tracing::new),
             settings,
@@ -417,6 +444,12 @@ impl Engine {
         let answered = catch_unwind(AssertUnwindSafe(|| match surface {
             Surface::List => self.list(request, transport),
             Surface::Revoke => self.revoke(request, transport),
+            Surface::TaskStart
+            | Surface::TaskDelegate
+            | Surface::TaskExtend
+            | Surface::TaskGet
+            | Surface::TaskList
+            | Surface::TaskEnd => self.tasks(surface, request, transport),
             _ => Err(ApiError::of(ReasonCode::BadInput, "there is no such call")),
         }));
         answered.unwrap_or_else(|_| Err(self.failed_inside()))
@@ -592,7 +625,7 @@ impl Engine {
     }
 
     /// Refuses a request that cannot be read, unless nothing could be decided anyway.
-    fn refuse_unless_unready(
+    pub(crate) fn refuse_unless_unready(
         &self,
         judgement: &mut Judgement,
         transport: &Transport<'_>,
@@ -664,7 +697,7 @@ impl Engine {
         judgement: &mut Judgement,
         ask: &mut Ask<'a>,
         transport: &Transport<'a>,
-        _line: &Recorded,
+        line: &Recorded,
         explain: bool,
     ) -> Result<Option<Kept>, Refused> {
         let world = self.admit(judgement, transport)?;
@@ -673,7 +706,7 @@ impl Engine {
         if judgement.asks_itself && !explain {
             known_agent =
                 judgement.asker.peer.as_ref().map(|peer| peer.agent(AgentProof::X509Svid));
-            self.add_own_authorization(ask, transport, known_agent.is_some())?;
+            self.add_own_authorization(&mut ask.evidence, transport, known_agent.is_some())?;
         }
         if let Some(Relayed { principal, certificate }) = ask.relayed {
             let now = seconds(judgement.now_ms);
@@ -791,12 +824,26 @@ impl Engine {
                 "the task is named more than once, differently",
             ));
         }
-        if ask.task.or(in_body).is_some() && is_known {
-            return Err(Refused::new(
-                ReasonCode::UnknownTask,
-                Step::Locate,
-                "there are no tasks in this version",
-            ));
+        let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
+        let located = match ask.task.or(in_body) {
+            Some(task) if is_known => {
+                let found = locate::find(&self.keeper, task, wait)?;
+                judgement.task = Some(Arc::clone(&found.task));
+                locate::usable(&found, &revoked, &judgement.facts, now)?;
+                Some((found, None))
+            }
+            None if is_known && nobody.is_none() => {
+                self.implied(judgement, &world, ask, transport, wait)?
+            }
+            _ => None,
+        };
+        let (located, implied) = match located {
+            Some((located, implied)) => (Some(located), implied),
+            None => (None, None),
+        };
+        if let Some(located) = &located {
+            judgement.task = Some(Arc::clone(&located.task));
+            judgement.chain = located.task.chain();
         }
         if ask.has_approval && is_known {
             return Err(Refused::new(
@@ -807,31 +854,40 @@ impl Engine {
         }
 
         // 5: policy.
-        let chain = std::mem::take(&mut judgement.chain);
-        let known = if nobody.is_some() { &[] } else { chain.as_slice() };
-        let facts = kernel_facts(judgement, known);
-        let probing =
-            if ask.probe && !explain { self.may_probe(&world, &facts, now) } else { Ok(()) };
+        if ask.probe && !explain {
+            let chain = std::mem::take(&mut judgement.chain);
+            let known = if nobody.is_some() { &[] } else { chain.as_slice() };
+            let view = located.as_ref().map(Located::view);
+            let probing = self.may_probe(&world, &kernel_facts(judgement, known, view, None), now);
+            judgement.chain = chain;
+            probing?;
+        }
+        let judging = Judging {
+            world: &world,
+            request: &request,
+            is_nobody: nobody.is_some(),
+            explain,
+            secret: self.keeper.store().secret(),
+        };
         let started = Instant::now();
-        let decision = probing.map(|()| {
-            if explain {
-                decide_traced(&world.plan, &facts, &request, now)
-            } else {
-                decide(&world.plan, &facts, &request, now)
-            }
-        });
-        judgement.chain = chain;
+        judging.decide(judgement, located.as_ref());
         judgement.decide_time = Some(started.elapsed());
-        judgement.decided(decision?);
         // One case of an operation that is split may be revoked by itself.
         revoke::of_operation(&revoked, &judgement.operation)?;
         in_time(transport, Step::Judge)?;
-        match nobody {
-            Some(first) if judgement.reason() == first.reason => {
-                Err(Refused { understood: judgement.understood(), ..first })
-            }
-            _ => Ok(None),
+        if let Some(first) = nobody
+            && judgement.reason() == first.reason
+        {
+            return Err(Refused { understood: judgement.understood(), ..first });
         }
+
+        // 6: what the answer changes.
+        if ask.probe || explain {
+            return Ok(None);
+        }
+        let call = Changing { evidence: &ask.evidence, recorded: line, wait };
+        let key = self.key_of(judgement, ask.idempotency_key, &judging, ask.task.or(in_body))?;
+        self.settled(judgement, &judging, &call, located, implied, key)
     }
 
     /// 1: who acts. What the token says is kept, whatever comes later.
@@ -876,9 +932,9 @@ impl Engine {
     /// A caller that asks about itself may bring its credential as the call's own; two that differ prove nothing.
     ///
     /// Args: `is_known`: the caller is known by its certificate, so that the credential may be its subject's.
-    fn add_own_authorization<'a>(
+    pub(crate) fn add_own_authorization<'a>(
         &self,
-        ask: &mut Ask<'a>,
+        evidence: &mut Vec<Evidence<'a>>,
         transport: &Transport<'a>,
         is_known: bool,
     ) -> Result<(), Refused> {
@@ -887,7 +943,7 @@ impl Engine {
         };
         let (scheme, token) = ask::authorization(value)?;
         let role = role_of(token);
-        let of_role = |role| ask.evidence.iter().find(|item| item.role == role);
+        let of_role = |role| evidence.iter().find(|item| item.role == role);
         let same = if is_known {
             of_role(role)
         } else {
@@ -901,7 +957,7 @@ impl Engine {
                 "the call's own credential is not the caller's, and whoever asks is no enforcer",
             )),
             None => {
-                ask.evidence.push(ask::credential(role, scheme, token, None, &self.settings)?);
+                evidence.push(ask::credential(role, scheme, token, None, &self.settings)?);
                 Ok(())
             }
         }
@@ -1040,6 +1096,7 @@ impl Engine {
                     stopped = Some(refused);
                     return Ok(false);
                 }
+                Err(Stop::Unchanged) => return Ok(false),
             }
             let origin = call.recorded.origin(&self.settings);
             let line = record::line(judgement, call.evidence, origin, None);
@@ -1121,7 +1178,7 @@ impl Engine {
         self.count(&judgement, received, line.lane, line.trace.as_ref());
         match reply {
             Reply::Own => {
-                let decision = Some(answer::decision(&judgement));
+                let decision = Some(answer::own(&judgement));
                 wire::CheckResponse { decision }.encode_to_vec()
             }
             Reply::Envoy { remove } => {
@@ -1225,7 +1282,7 @@ impl Engine {
             let (line, waits) = (&item.line, item.waits);
             let judgement = self.settle(item.judgement, line, waits, item.deadline, recorded);
             self.count(&judgement, item.received, item.line.lane, item.line.trace.as_ref());
-            decisions.push(answer::decision(&judgement));
+            decisions.push(answer::own(&judgement));
         }
         wire::BatchCheckResponse { decisions }.encode_to_vec()
     }
@@ -1322,7 +1379,7 @@ impl Engine {
         let evidence = ask::credential(role_of(token), scheme, token, None, &self.settings)?;
         self.identify(judgement, &world, &[evidence], None)?;
         let chain = std::mem::take(&mut judgement.chain);
-        let facts = kernel_facts(judgement, &chain);
+        let facts = kernel_facts(judgement, &chain, None, None);
         let decision = decide(&world.plan, &facts, &own(EXPLAIN), Time(judgement.now_ms));
         judgement.chain = chain;
         judgement.decided(decision);
@@ -1559,7 +1616,7 @@ fn batch_refusal(message: &wire::BatchCheckRequest) -> Option<Refused> {
 }
 
 /// A request for one of our own operations.
-const fn own(operation: &str) -> Request<'_> {
+pub(crate) const fn own(operation: &str) -> Request<'_> {
     Request {
         operation,
         arguments: b"",
@@ -1649,7 +1706,14 @@ fn chain_of(facts: &authz_token::Facts) -> Vec<Principal> {
 }
 
 /// The facts as policy reads them. Nothing raises confidence, and no token is bound, in this version.
-fn kernel_facts<'a>(judgement: &'a Judgement, chain: &'a [Principal]) -> Facts<'a> {
+///
+/// Args: `task`: the task that the chain is of. `key`: that of the literals of tasks.
+pub(crate) fn kernel_facts<'a>(
+    judgement: &'a Judgement,
+    chain: &'a [Principal],
+    task: Option<TaskView<'a>>,
+    key: Option<&'a [u8; 32]>,
+) -> Facts<'a> {
     let agent = judgement.facts.agent.as_ref();
     let subject = judgement.facts.subject.as_ref();
     let issued_at = match agent {
@@ -1657,6 +1721,11 @@ fn kernel_facts<'a>(judgement: &'a Judgement, chain: &'a [Principal]) -> Facts<'
         None => subject.and_then(|subject| subject.issued_at),
     };
     let now = judgement.now_ms.div_euclid(1_000);
+    let of_task = || task.and_then(|view| view.task.subject.as_ref());
+    let acr = match subject {
+        Some(subject) => subject.acr.as_deref(),
+        None => of_task().map(|subject| subject.acr.as_str()),
+    };
     Facts {
         enforcer: judgement.asker.name(),
         chain,
@@ -1665,11 +1734,11 @@ fn kernel_facts<'a>(judgement: &'a Judgement, chain: &'a [Principal]) -> Facts<'
             // Whoever speaks TLS by a certificate holds its key.
             bound: agent.is_some_and(|agent| agent.certificate_digest.is_some()),
             age: issued_at.map(|issued_at| now.saturating_sub(issued_at).max(0)),
-            acr: subject.and_then(|subject| subject.acr.as_deref()).unwrap_or_default(),
+            acr: acr.unwrap_or_default(),
         },
         confidence: 0,
-        task: None,
+        task,
         subject_proof: None,
-        literal_key: None,
+        literal_key: key,
     }
 }

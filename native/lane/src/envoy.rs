@@ -117,6 +117,7 @@ pub(crate) fn of_request<'a>(
         supported_obligations,
         task,
         has_approval: false,
+        idempotency_key: "",
         probe: false,
         agentless: Some(match relays_principal {
             true => "there is neither a relayed principal nor an `authorization` header",

@@ -105,6 +105,8 @@ pub(crate) struct Judgement {
     pub(crate) probe: bool,
     /// The task that it was asked in, or about.
     pub(crate) task: Option<Arc<Task>>,
+    /// The encoded answer to the same request under the same key, which this one repeats.
+    pub(crate) repeats: Option<Vec<u8>>,
     /// What was revoked.
     pub(crate) revoked: Option<(RevocationTarget, String)>,
     pub(crate) decision: Option<Decision>,
@@ -146,6 +148,7 @@ impl Judgement {
             mcp: None,
             probe: false,
             task: None,
+            repeats: None,
             revoked: None,
             decision: None,
             verify_time: None,

@@ -12,7 +12,9 @@ use prost::Message;
 use super::{ApiError, Engine, Transport, in_time, kernel_facts};
 use crate::ask::{self, Refused, Step};
 use crate::judgement::{Judgement, name_of};
+use crate::keeper::Wait;
 use crate::limits;
+use crate::locate::{self, Located};
 use crate::message::public_message;
 use crate::proto::authz::v1 as wire;
 use crate::revoke;
@@ -76,7 +78,7 @@ impl Engine {
         let agent = judgement.asker.peer.as_ref().filter(|_| judgement.asks_itself);
         let agent = agent.map(|peer| peer.agent(AgentProof::X509Svid));
         if judgement.asks_itself {
-            self.add_own_authorization(&mut ask, transport, agent.is_some())?;
+            self.add_own_authorization(&mut ask.evidence, transport, agent.is_some())?;
         }
         let now = Time(judgement.now_ms);
         match self.identify(judgement, &world, &ask.evidence, agent) {
@@ -86,12 +88,21 @@ impl Engine {
                     && world.plan.model().modes.any_observes(now) => {}
             known => known?,
         }
-        if ask.task.is_some() {
-            return Err(Refused::new(
-                ReasonCode::UnknownTask,
-                Step::Locate,
-                "there are no tasks in this version",
-            ));
+        let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
+        let located = match ask.task {
+            Some(task) => {
+                let found = locate::find(&self.keeper, task, wait)?;
+                self.usable(&found, judgement, now)?;
+                Some(found)
+            }
+            None if judgement.facts.agent.is_some() => {
+                let implied = self.implied(judgement, &world, &ask, transport, wait)?;
+                implied.map(|(found, _)| found)
+            }
+            None => None,
+        };
+        if let Some(found) = &located {
+            judgement.chain = found.task.chain();
         }
         let chain = std::mem::take(&mut judgement.chain);
         let caller = chain.last().map(name_of).unwrap_or_default();
@@ -102,7 +113,8 @@ impl Engine {
                 "the caller lists more often than it may",
             ));
         }
-        let facts = kernel_facts(judgement, &chain);
+        let view = located.as_ref().map(Located::view);
+        let facts = kernel_facts(judgement, &chain, view, None);
         let prospects = Prospects::new(&world.plan, &facts, now);
         let enforcer = judgement.asker.enforcer.as_ref();
         let mut answer = wire::ListResponse::default();

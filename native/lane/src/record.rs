@@ -513,41 +513,46 @@ impl Serialize for Chain<'_> {
                 }
                 Roles(roles)
             };
-            let link = match principal {
-                Principal::Agent { .. } => judgement.facts.agent.as_ref().map(|agent| Link {
-                    kind: "Agent",
-                    id: name_of(principal),
-                    roles: roles(),
+            let kind = match principal {
+                Principal::Agent { .. } => "Agent",
+                Principal::User(_) => "User",
+                Principal::Service(_) => "Service",
+            };
+            // Proved when the task was started, or delegated.
+            let link = Link {
+                kind,
+                id: name_of(principal),
+                roles: roles(),
+                proof: "task",
+                claims: Claims { all: None, index, notes },
+                token_sha256: None,
+                certificate_sha256: None,
+                kid: None,
+                issued_at: None,
+                expires_at: None,
+            };
+            let is_caller = index.saturating_add(1) == judgement.chain.len();
+            let link = match (principal, &judgement.facts.agent, &judgement.facts.subject) {
+                (Principal::Agent { .. }, Some(agent), _) if is_caller => Link {
                     proof: method_of(agent.proof).as_str(),
-                    claims: Claims { all: None, index, notes },
                     token_sha256: agent.token_digest.as_ref().map(Hex::from),
                     certificate_sha256: agent.certificate_digest.as_ref().map(Hex::from),
                     kid: agent.kid.as_deref(),
                     issued_at: agent.issued_at,
                     expires_at: agent.expires_at,
-                }),
-                Principal::User(_) | Principal::Service(_) => {
-                    judgement.facts.subject.as_ref().map(|subject| Link {
-                        kind: if matches!(principal, Principal::User(_)) {
-                            "User"
-                        } else {
-                            "Service"
-                        },
-                        id: name_of(principal),
-                        roles: roles(),
-                        proof: ProofMethod::Jwt.as_str(),
-                        claims: Claims { all: Some(&subject.claims), index, notes },
-                        token_sha256: Some(Hex::from(&subject.token_digest)),
-                        certificate_sha256: None,
-                        kid: None,
-                        issued_at: subject.issued_at,
-                        expires_at: Some(subject.expires_at),
-                    })
-                }
+                    ..link
+                },
+                (Principal::User(_) | Principal::Service(_), _, Some(subject)) => Link {
+                    proof: ProofMethod::Jwt.as_str(),
+                    claims: Claims { all: Some(&subject.claims), index, notes },
+                    token_sha256: Some(Hex::from(&subject.token_digest)),
+                    issued_at: subject.issued_at,
+                    expires_at: Some(subject.expires_at),
+                    ..link
+                },
+                _ => link,
             };
-            if let Some(link) = link {
-                links.serialize_element(&link)?;
-            }
+            links.serialize_element(&link)?;
         }
         links.end()
     }

@@ -1,7 +1,9 @@
 //! The kill switch: what is revoked is refused, whatever else holds, and no `mode` lets it through.
 
+use std::sync::Arc;
+
 use authz_kernel::reason::ReasonCode;
-use authz_kernel::task::{Revocation, RevocationTarget as Target, Revocations};
+use authz_kernel::task::{Revocation, RevocationTarget as Target, Revocations, Task};
 use authz_token::{AgentFacts, AgentProof, Facts, SubjectFacts};
 
 use crate::ask::{Refused, Step};
@@ -53,6 +55,29 @@ pub(crate) fn of_operation(revoked: &Revocations, operation: &str) -> Result<(),
         Some((system, _)) => refuse(revoked, Target::System, system),
         None => Ok(()),
     }
+}
+
+/// Refuses a task that is revoked, or whose session, agents or subject are.
+///
+/// Args: `tree`: the task and all above it.
+pub(crate) fn of_tasks<'a>(
+    revoked: &Revocations,
+    tree: impl Iterator<Item = &'a Arc<Task>>,
+) -> Result<(), Refused> {
+    if revoked.is_empty() {
+        return Ok(());
+    }
+    for task in tree {
+        refuse(revoked, Target::Task, &task.id)?;
+        refuse(revoked, Target::Session, &task.session)?;
+        for agent in &task.agents {
+            refuse(revoked, Target::Agent, &agent.spiffe_id)?;
+            refuse(revoked, Target::Issuer, &agent.trust_domain)?;
+        }
+        let issuer = task.subject.as_ref().map(|subject| subject.issuer.as_str());
+        maybe(revoked, Target::Issuer, issuer)?;
+    }
+    Ok(())
 }
 
 fn maybe(revoked: &Revocations, target: Target, value: Option<&str>) -> Result<(), Refused> {

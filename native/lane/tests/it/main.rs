@@ -18,3 +18,4 @@ mod own;
 mod peers;
 mod revoke;
 mod support;
+mod tasks;

@@ -67,7 +67,7 @@ fn refuses_by_field() {
         ("BAD_INPUT", |r| r.supported_obligations = vec!["o".repeat(257)]),
         ("BAD_INPUT", |r| r.labels = vec!["pii".to_owned()]),
         ("BAD_INPUT", |r| r.confidence_jws = "x".to_owned()),
-        ("BAD_INPUT", |r| r.idempotency_key = "k".to_owned()),
+        ("BAD_INPUT", |r| r.idempotency_key = "k".repeat(513)),
         ("BAD_INPUT", |r| r.mode = 99),
         ("BAD_INPUT", |r| r.task = "t".repeat(513)),
         ("BAD_INPUT", |r| r.approval_id = "a".repeat(513)),

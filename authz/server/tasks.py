@@ -1,0 +1,98 @@
+"""`authz.v1.Tasks`: what the engine answers, or an RPC error with its reason."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import grpc
+
+from authz.errors import ApiError, AuthzError, UnavailableError
+from authz.model import CallFacts, Surface
+from authz.server.decisions import RawHandler, facts_of, peer_facts_of, traceparent_of
+from authz.server.executor import Turn
+from authz.server.status import abort, status_code
+from authz.telemetry import Metrics
+from authz.telemetry.context import in_trace
+
+__all__ = ["TASKS", "Calls", "Tasks"]
+
+TASKS: Final = "authz.v1.Tasks"
+"""The service's name."""
+
+_METHODS: Final = {
+    "Start": Surface.TASK_START,
+    "Delegate": Surface.TASK_DELEGATE,
+    "Extend": Surface.TASK_EXTEND,
+    "Get": Surface.TASK_GET,
+    "List": Surface.TASK_LIST,
+    "End": Surface.TASK_END,
+}
+_RESOURCE_EXHAUSTED: Final = 8
+
+
+class Calls(Protocol):
+    """The engine, as far as the service needs it."""
+
+    def call(self, surface: Surface, request: bytes, facts: CallFacts) -> bytes:
+        """Answer a call that answers no decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """Makes the handlers of one listener."""
+
+    engine: Calls
+    """Answers."""
+    listener: str
+    """Name of the listener."""
+    turn: Turn | None
+    """The executor, where calls may be shed."""
+    default_deadline: float
+    """Seconds that a call without a deadline has."""
+    metrics: Metrics
+    """Counts calls."""
+    failed: Callable[[BaseException], None]
+    """Told of every unexpected exception."""
+    mutual: bool = False
+    """Callers show a certificate."""
+
+    def handlers(self) -> dict[str, RawHandler]:
+        """Make every handler.
+
+        Returns:
+            Handlers by method.
+        """
+        return {method: self._handler(method, surface) for method, surface in _METHODS.items()}
+
+    def _handler(self, method: str, surface: Surface) -> RawHandler:
+        read = peer_facts_of if self.mutual else facts_of
+
+        def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+            waited = 0.0
+            if self.turn is not None:
+                self.turn.received()
+                if self.turn.shedding():
+                    what = "the server has more requests than it may hold"
+                    raise ApiError("OVERLOADED", _RESOURCE_EXHAUSTED, what)
+                waited = self.turn.waited()
+            facts = read(context, self.listener, self.default_deadline - waited)
+            return self.engine.call(surface, request, facts)
+
+        def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
+            error: AuthzError | None = None
+            answered = b""
+            with in_trace(traceparent_of(context)):
+                try:
+                    answered = answer(request, context)
+                except AuthzError as refused:
+                    error = refused
+                except BaseException as unexpected:  # noqa: BLE001 - a panic of the engine is no Exception
+                    self.failed(unexpected)
+                    error = UnavailableError("internal error; see the server's log")
+            code = status_code(error.grpc_code).name if error is not None else "OK"
+            self.metrics.handled(TASKS, method, code)
+            if error is not None:
+                abort(context, error)
+            return answered
+
+        return grpc.unary_unary_rpc_method_handler(handle)

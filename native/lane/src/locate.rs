@@ -1,0 +1,147 @@
+//! Step 3: the task that a request is made in.
+
+use std::sync::Arc;
+
+use authz_kernel::decision::{Principal, Time};
+use authz_kernel::reason::ReasonCode;
+use authz_kernel::task::{
+    Record, RecordKey, RecordKind, Revocations, Subject, Task, TaskStatus, TaskView,
+};
+use authz_state::store::{StoreError, Transaction};
+use authz_token::Facts;
+
+use crate::ask::{Refused, Step};
+use crate::keeper::{Keeper, Wait, refused};
+use crate::revoke;
+
+/// A task, and all above it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Located {
+    pub(crate) task: Arc<Task>,
+    /// The root first.
+    pub(crate) ancestors: Vec<Arc<Task>>,
+}
+
+impl Located {
+    pub(crate) fn view(&self) -> TaskView<'_> {
+        TaskView { task: &self.task, ancestors: &self.ancestors }
+    }
+
+    /// From the root down.
+    pub(crate) fn path(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.ancestors.iter().chain([&self.task])
+    }
+}
+
+/// Finds a task as this node knows it.
+pub(crate) fn find(keeper: &Keeper, id: &str, wait: Wait) -> Result<Located, Refused> {
+    let mut read = |id: &str| keeper.task(id, wait);
+    located(id, &mut read)
+}
+
+/// Finds a task as it is now.
+pub(crate) fn find_in(transaction: &mut dyn Transaction, id: &str) -> Result<Located, Refused> {
+    let mut read = |id: &str| match get(transaction, id) {
+        Ok(task) => Ok(task),
+        Err(error) => Err(refused(&error)),
+    };
+    located(id, &mut read)
+}
+
+fn get(transaction: &mut dyn Transaction, id: &str) -> Result<Option<Arc<Task>>, StoreError> {
+    match transaction.get(&RecordKey::new(RecordKind::Task, id))? {
+        Some(Record::Task(task)) => Ok(Some(task)),
+        _ => Ok(None),
+    }
+}
+
+type Read<'a> = dyn FnMut(&str) -> Result<Option<Arc<Task>>, Refused> + 'a;
+
+fn located(id: &str, read: &mut Read<'_>) -> Result<Located, Refused> {
+    let Some(task) = read(id)? else {
+        return Err(locating(ReasonCode::UnknownTask, "there is no such task"));
+    };
+    let mut ancestors = Vec::with_capacity(task.ancestors.len());
+    for id in &task.ancestors {
+        // A tree is forgotten as a whole, some time after all of it has ended.
+        let Some(ancestor) = read(id)? else {
+            return Err(locating(ReasonCode::TaskEnded, "a task above it is no longer kept"));
+        };
+        ancestors.push(ancestor);
+    }
+    Ok(Located { task, ancestors })
+}
+
+/// Refuses a task in which nothing may be done now, or not by the caller.
+///
+/// Args: `facts`: who the caller is, as it proved.
+pub(crate) fn usable(
+    located: &Located,
+    revoked: &Revocations,
+    facts: &Facts,
+    now: Time,
+) -> Result<(), Refused> {
+    live(located, revoked, now)?;
+    let assignee = located.task.assignee();
+    if facts.agent.as_ref().is_none_or(|agent| agent.spiffe_id != assignee) {
+        return Err(locating(ReasonCode::NotAssignee, "the task was given to another agent"));
+    }
+    match (&facts.subject, &located.task.subject) {
+        (None, _) => Ok(()),
+        (Some(proved), Some(subject)) if is_subject(subject, proved) => Ok(()),
+        (Some(_), _) => Err(locating(
+            ReasonCode::TaskConflict,
+            "the task is not on behalf of the subject that is proved",
+        )),
+    }
+}
+
+/// Refuses a task that has ended, or is revoked.
+pub(crate) fn live(located: &Located, revoked: &Revocations, now: Time) -> Result<(), Refused> {
+    revoke::of_tasks(revoked, located.path())?;
+    for task in located.path() {
+        match task.status_at(now) {
+            TaskStatus::Active => {}
+            TaskStatus::Revoked => {
+                return Err(Refused::new(
+                    ReasonCode::Revoked,
+                    Step::Locate,
+                    "the task, or one above it, is revoked",
+                ));
+            }
+            TaskStatus::Completed | TaskStatus::Aborted | TaskStatus::Expired => {
+                return Err(locating(
+                    ReasonCode::TaskEnded,
+                    "the task, or one above it, has ended",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a proved subject is that of a task.
+pub(crate) fn is_subject(subject: &Subject, proved: &authz_token::SubjectFacts) -> bool {
+    let is_service = proved.kind == authz_token::SubjectKind::Service;
+    subject.issuer == proved.issuer && subject.sub == proved.sub && subject.is_service == is_service
+}
+
+/// A verified subject, as a task keeps it.
+pub(crate) fn subject_of(chain: &[Principal], acr: Option<&str>) -> Option<Subject> {
+    let (is_service, subject) = match chain.first()? {
+        Principal::User(subject) => (false, subject),
+        Principal::Service(subject) => (true, subject),
+        Principal::Agent { .. } => return None,
+    };
+    Some(Subject {
+        is_service,
+        issuer: subject.issuer.clone(),
+        sub: subject.sub.clone(),
+        claims: subject.claims.clone(),
+        acr: acr.unwrap_or_default().to_owned(),
+    })
+}
+
+fn locating(reason: ReasonCode, message: &str) -> Refused {
+    Refused::new(reason, Step::Locate, message)
+}

@@ -1,0 +1,545 @@
+//! Steps 5 and 6: the decision, and what its answer changes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use authz_kernel::decide::{decide, decide_traced};
+use authz_kernel::decision::{Request, Time};
+use authz_kernel::model::Tier;
+use authz_kernel::reason::ReasonCode;
+use authz_kernel::task::{
+    self, AgentName, Idempotency, Record, RecordKey, RecordKind, Reservation, Root, Session,
+    SubjectProof, Task, TaskKind, TaskStatus,
+};
+use authz_state::store::{Survives, Transaction};
+use prost::Message;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::answer;
+use crate::ask::{Ask, Refused, Step, Target};
+use crate::ending::after;
+use crate::engine::{Changing, Engine, Kept, Stop, Transport, kernel_facts};
+use crate::judgement::{Judgement, hex, name_of};
+use crate::keeper::Wait;
+use crate::locate::{self, Located};
+use crate::proto::authz::v1 as wire;
+use crate::revoke;
+use crate::tasks::is_due_for_touch;
+use crate::trace;
+use crate::world::Loaded;
+
+/// How long an enforcer's key is remembered.
+const KEY_MS: u64 = 120_000;
+/// How long an implicit task may lie idle.
+const IMPLICIT_IDLE_MS: i64 = 30 * 60 * 1_000;
+/// Longest `mcp-session-id` that tells tasks apart; a longer one counts as none.
+const MAX_SESSION_ID: usize = 256;
+const MCP_SESSION: &str = "mcp-session-id";
+
+/// What is judged.
+pub(crate) struct Judging<'a> {
+    pub(crate) world: &'a Loaded,
+    pub(crate) request: &'a Request<'a>,
+    /// Nobody is known to act.
+    pub(crate) is_nobody: bool,
+    pub(crate) explain: bool,
+    /// Key of the literals of tasks.
+    pub(crate) secret: [u8; 32],
+}
+
+impl Judging<'_> {
+    /// Asks policy; the answer is the judgement's.
+    pub(crate) fn decide(&self, judgement: &mut Judgement, located: Option<&Located>) {
+        let chain = std::mem::take(&mut judgement.chain);
+        let known = if self.is_nobody { &[] } else { chain.as_slice() };
+        let view = located.map(Located::view);
+        let facts = kernel_facts(judgement, known, view, Some(&self.secret));
+        let now = Time(judgement.now_ms);
+        let plan = &self.world.plan;
+        let decision = if self.explain {
+            decide_traced(plan, &facts, self.request, now)
+        } else {
+            decide(plan, &facts, self.request, now)
+        };
+        judgement.chain = chain;
+        judgement.decided(decision);
+    }
+}
+
+/// Where the task of an agent that came without one is found.
+#[derive(Debug)]
+pub(crate) struct Implied {
+    pointer: RecordKey,
+    /// It stands in the store already.
+    is_kept: bool,
+}
+
+/// The key of an enforcer that executes at most once a key.
+pub(crate) struct EnforcerKey {
+    id: String,
+    digest: String,
+}
+
+impl Engine {
+    /// The task that a caller without one is in, if the bundle gives it one: that of the same agent, subject, and MCP
+    /// session or trace, or a new one.
+    pub(crate) fn implied(
+        &self,
+        judgement: &mut Judgement,
+        world: &Loaded,
+        ask: &Ask<'_>,
+        transport: &Transport<'_>,
+        wait: Wait,
+    ) -> Result<Option<(Located, Option<Implied>)>, Refused> {
+        let model = world.plan.model();
+        let Some(rule) = &model.tasks.implicit else { return Ok(None) };
+        let Some(agent) = &judgement.facts.agent else { return Ok(None) };
+        let now = Time(judgement.now_ms);
+        let mut hash = Sha256::new();
+        let session = mcp_session(&ask.target);
+        let trace = transport.trace_parent.and_then(trace::trace_id);
+        let context = session.map_or_else(
+            || trace.map_or_else(String::new, |id| format!("trace {id}")),
+            |id| format!("mcp {id}"),
+        );
+        let names = judgement.chain.iter().map(|one| name_of(one).into_owned());
+        for part in names.chain([rule.template.clone(), context]) {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        let id = format!("implicit/{}", hex(&hash.finalize()));
+        let pointer = RecordKey::new(RecordKind::Idempotency, id);
+        if let Some(Record::Idempotency(known)) = self.keeper.peek(&pointer, wait)?
+            && let Some(task) = self.keeper.task(&String::from_utf8_lossy(&known.answer), wait)?
+        {
+            match task.status_at(now) {
+                TaskStatus::Active => {
+                    judgement.task = Some(Arc::clone(&task));
+                    let located = Located { task, ancestors: Vec::new() };
+                    self.usable(&located, judgement, now)?;
+                    return Ok(Some((located, Some(Implied { pointer, is_kept: true }))));
+                }
+                // Taken away, it does not come back by itself before it would have ended.
+                TaskStatus::Revoked if task.deadline > now => {
+                    judgement.task = Some(Arc::clone(&task));
+                    let located = Located { task, ancestors: Vec::new() };
+                    self.usable(&located, judgement, now)?;
+                }
+                _ => {}
+            }
+        }
+        let acr = judgement.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
+        let subject = locate::subject_of(&judgement.chain, acr);
+        let assignee = AgentName {
+            spiffe_id: agent.spiffe_id.clone(),
+            trust_domain: agent.trust_domain.clone(),
+        };
+        let params = BTreeMap::new();
+        let root = Root {
+            template: &rule.template,
+            params: &params,
+            scope: &[],
+            kind: TaskKind::Implicit,
+            subject_proof: match subject {
+                Some(_) => SubjectProof::Verified,
+                None => SubjectProof::Itself,
+            },
+            starter: assignee.spiffe_id.clone(),
+            assignee,
+            subject,
+            deadline: None,
+            tier_cap: Some(rule.tier_cap),
+            literals: std::collections::BTreeSet::new(),
+            now,
+            id: Uuid::now_v7().to_string(),
+            session: Uuid::now_v7().to_string(),
+        };
+        let mut task = task::start(&world.plan, root)
+            .map_err(|refused| Refused::new(refused.reason, Step::Locate, refused.message))?;
+        let idle = task.idle_timeout_ms.map_or(IMPLICIT_IDLE_MS, |idle| idle.min(IMPLICIT_IDLE_MS));
+        task.idle_timeout_ms = Some(idle);
+        let located = Located { task: Arc::new(task), ancestors: Vec::new() };
+        let revoked = self.keeper.revocations()?;
+        revoke::of_tasks(&revoked, located.path())?;
+        Ok(Some((located, Some(Implied { pointer, is_kept: false }))))
+    }
+
+    /// Reads an enforcer's key. A caller that asks about itself executes nothing, and an agent must not choose what is
+    /// repeated.
+    pub(crate) fn key_of(
+        &self,
+        judgement: &Judgement,
+        key: &str,
+        judging: &Judging<'_>,
+        task: Option<&str>,
+    ) -> Result<Option<EnforcerKey>, Refused> {
+        if key.is_empty() {
+            return Ok(None);
+        }
+        let Some(enforcer) = &judgement.asker.enforcer else {
+            return Err(Refused::input("only an enforcer gives an `idempotency_key`"));
+        };
+        let mut hash = Sha256::new();
+        for part in [enforcer.name.as_str(), key] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let id = format!("check/{}", hex(&hash.finalize()));
+        let request = judging.request;
+        let mut digest = Sha256::new();
+        let mut add = |part: &[u8]| {
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part);
+        };
+        for principal in &judgement.chain {
+            add(name_of(principal).as_bytes());
+        }
+        add(task.unwrap_or_default().as_bytes());
+        add(request.operation.as_bytes());
+        match judgement.decision.as_ref().and_then(|decision| decision.arguments_digest) {
+            Some(canonical) => add(&canonical),
+            None => add(request.arguments),
+        }
+        add(request.resource.unwrap_or_default().as_bytes());
+        for destination in request.destinations {
+            add(destination.as_bytes());
+        }
+        Ok(Some(EnforcerKey { id, digest: hex(&digest.finalize()) }))
+    }
+
+    /// Changes what the answer changes, in one transaction with its record.
+    ///
+    /// Returns: none where nothing changed: then the record is still to be written.
+    pub(crate) fn settled(
+        &self,
+        judgement: &mut Judgement,
+        judging: &Judging<'_>,
+        call: &Changing<'_>,
+        located: Option<Located>,
+        implied: Option<Implied>,
+        key: Option<EnforcerKey>,
+    ) -> Result<Option<Kept>, Refused> {
+        judgement.soften();
+        let is_new = implied.as_ref().is_some_and(|implied| !implied.is_kept);
+        if let Some(key) = &key
+            && let Some(kept) = self.repeated(judgement, call, key)?
+        {
+            return Ok(Some(kept));
+        }
+        if judgement.passage().is_none() {
+            return Ok(None);
+        }
+        let is_stateful = judgement.permit().is_some()
+            && located.as_ref().is_some_and(|located| {
+                let view = located.view();
+                !judging.world.plan.is_stateless(&judgement.operation, Some(&view))
+            });
+        if !is_stateful && !is_new && key.is_none() {
+            if let Some(located) = &located {
+                self.touch(judgement, call, located);
+            }
+            return Ok(None);
+        }
+        let key = key.as_ref();
+        let kept = match &located {
+            Some(located) => self.charge(judgement, judging, call, located, implied, key),
+            None => self.keep_key(judgement, call, key),
+        };
+        let kept = match (kept, key) {
+            (Err(refused), Some(key)) if refused == met() => {
+                return self.repeated(judgement, call, key);
+            }
+            (kept, _) => kept?,
+        };
+        if kept.is_none() {
+            // What was read anew is judged anew, and may be let through by `mode` alone.
+            judgement.soften();
+        }
+        Ok(kept)
+    }
+
+    /// Counts the uses, keeps a reservation, and what else a permit in a task leaves behind.
+    fn charge(
+        &self,
+        judgement: &mut Judgement,
+        judging: &Judging<'_>,
+        call: &Changing<'_>,
+        located: &Located,
+        implied: Option<Implied>,
+        key: Option<&EnforcerKey>,
+    ) -> Result<Option<Kept>, Refused> {
+        let now = Time(judgement.now_ms);
+        let mut locks = vec![RecordKey::new(RecordKind::Session, &located.task.session)];
+        let new = implied.filter(|implied| !implied.is_kept).map(|implied| implied.pointer);
+        if let Some(pointer) = &new {
+            locks.push(pointer.clone());
+            locks.push(RecordKey::new(RecordKind::Agent, located.task.assignee()));
+        }
+        locks.extend(key.map(EnforcerKey::record));
+        let survives = survives(judgement);
+        self.change(judgement, call, &locks, survives, &mut |transaction, judgement| {
+            if let Some(key) = key {
+                key.refuse_known(transaction, now)?;
+            }
+            let current = match &new {
+                Some(pointer) => self.first(transaction, pointer, located, judgement, now)?,
+                None => locate::find_in(transaction, &located.task.id)?,
+            };
+            self.usable(&current, judgement, now)?;
+            if current != *located {
+                let started = Instant::now();
+                judgement.task = Some(Arc::clone(&current.task));
+                judgement.chain = current.task.chain();
+                judging.decide(judgement, Some(&current));
+                judgement.decide_time =
+                    judgement.decide_time.map(|before| before.saturating_add(started.elapsed()));
+                judgement.soften();
+            }
+            let revoked = self.keeper.revocations()?;
+            revoke::of_operation(&revoked, &judgement.operation)?;
+            if judgement.passage().is_none() {
+                return Err(Stop::Unchanged);
+            }
+            let is_new = new.is_some() && Arc::ptr_eq(&current.task, &located.task);
+            self.reserve(transaction, judgement, judging, &current, is_new, now);
+            if let Some(pointer) = new.as_ref().filter(|_| is_new) {
+                self.keep_implied(transaction, pointer, &current.task, now);
+            }
+            if let Some(key) = key {
+                key.keep(transaction, judgement, now);
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes the tasks as they are after a permit, and the reservation.
+    fn reserve(
+        &self,
+        transaction: &mut dyn Transaction,
+        judgement: &Judgement,
+        judging: &Judging<'_>,
+        current: &Located,
+        is_new: bool,
+        now: Time,
+    ) {
+        let charges = judgement.permit().map_or(&[][..], |permit| &permit.decision().charges);
+        for task in current.path() {
+            let is_charged = charges.iter().any(|(id, _)| *id == task.id);
+            let is_touched = is_due_for_touch(task, now);
+            if !is_charged && !is_touched && !is_new {
+                continue;
+            }
+            let mut task = Task::clone(task);
+            task.charge(charges);
+            if is_touched {
+                task.last_used = now;
+            }
+            transaction.put(Record::Task(Arc::new(task)));
+        }
+        let view = current.view();
+        let is_stateless = judging.world.plan.is_stateless(&judgement.operation, Some(&view));
+        if judgement.permit().is_some() && !is_stateless {
+            transaction.put(Record::Reservation(Arc::new(Reservation {
+                decision_id: judgement.id.clone(),
+                task: current.task.id.clone(),
+                session: current.task.session.clone(),
+                operation: judgement.operation.clone(),
+                charged: charges.to_vec(),
+                enforcer: judgement.asker.name().to_owned(),
+                permitted_at: now,
+                due: after(now, self.keeper.settings().report_within_ms),
+                rest: BTreeMap::new(),
+            })));
+        }
+    }
+
+    /// The implicit task, where another call was faster, or the new one.
+    fn first(
+        &self,
+        transaction: &mut dyn Transaction,
+        pointer: &RecordKey,
+        located: &Located,
+        judgement: &Judgement,
+        now: Time,
+    ) -> Result<Located, Stop> {
+        if let Some(Record::Idempotency(known)) = transaction.get(pointer)? {
+            let id = String::from_utf8_lossy(&known.answer).into_owned();
+            let key = RecordKey::new(RecordKind::Task, id);
+            if let Some(Record::Task(task)) = transaction.get(&key)?
+                && task.status_at(now) == TaskStatus::Active
+            {
+                return Ok(Located { task, ancestors: Vec::new() });
+            }
+        }
+        let agent = judgement.facts.agent.as_ref().map_or("", |agent| agent.spiffe_id.as_str());
+        self.room(transaction, agent, now)?;
+        Ok(located.clone())
+    }
+
+    fn keep_implied(
+        &self,
+        transaction: &mut dyn Transaction,
+        pointer: &RecordKey,
+        task: &Task,
+        now: Time,
+    ) {
+        transaction.put(Record::Session(Arc::new(Session {
+            id: task.session.clone(),
+            root: task.id.clone(),
+            tasks: 1,
+            started_at: now,
+            expires_at: after(task.deadline, self.keeper.settings().retention_ms),
+            rest: BTreeMap::new(),
+        })));
+        transaction.put(Record::Idempotency(Arc::new(Idempotency {
+            id: pointer.id.clone(),
+            digest: String::new(),
+            answer: task.id.clone().into_bytes(),
+            expires_at: task.deadline,
+        })));
+    }
+
+    /// A permit without a task, whose enforcer wants the same answer to the same key.
+    fn keep_key(
+        &self,
+        judgement: &mut Judgement,
+        call: &Changing<'_>,
+        key: Option<&EnforcerKey>,
+    ) -> Result<Option<Kept>, Refused> {
+        let Some(key) = key else { return Ok(None) };
+        let now = Time(judgement.now_ms);
+        let locks = [key.record()];
+        self.change(judgement, call, &locks, survives(judgement), &mut |transaction, judgement| {
+            key.refuse_known(transaction, now)?;
+            key.keep(transaction, judgement, now);
+            Ok(())
+        })
+    }
+
+    /// The answer that the same request got under the same key.
+    fn repeated(
+        &self,
+        judgement: &mut Judgement,
+        call: &Changing<'_>,
+        key: &EnforcerKey,
+    ) -> Result<Option<Kept>, Refused> {
+        let now = Time(judgement.now_ms);
+        let Some(Record::Idempotency(known)) = self.keeper.peek(&key.record(), call.wait)? else {
+            return self.admit_key(judgement);
+        };
+        if known.expires_at <= now {
+            return self.admit_key(judgement);
+        }
+        key.check(&known)?;
+        // Read within a transaction, so that it is durable before it is told again.
+        let locks = [key.record()];
+        self.change(judgement, call, &locks, Survives::Crash, &mut |transaction, judgement| {
+            let known = match transaction.get(&key.record())? {
+                Some(Record::Idempotency(known)) if known.expires_at > now => known,
+                _ => return Err(Stop::Refused(met())),
+            };
+            key.check(&known)?;
+            let decision = wire::Decision::decode(known.answer.as_slice())
+                .map_err(|_| Stop::Refused(met()))?;
+            judgement.id.clone_from(&decision.decision_id);
+            judgement.grant("the same request was answered so before, under the same key");
+            judgement.repeats = Some(known.answer.clone());
+            Ok(())
+        })
+    }
+
+    /// One more key of an enforcer, if it has not used too many: each has its share.
+    fn admit_key(&self, judgement: &Judgement) -> Result<Option<Kept>, Refused> {
+        if self.keys.admit(judgement.asker.name(), Instant::now()) {
+            return Ok(None);
+        }
+        Err(Refused::new(
+            ReasonCode::Overloaded,
+            Step::Record,
+            "the enforcer uses more idempotency keys than it may",
+        ))
+    }
+
+    /// Notes at a grain that a task is not idle. Where that fails the task only ends sooner.
+    fn touch(&self, judgement: &Judgement, call: &Changing<'_>, located: &Located) {
+        let now = Time(judgement.now_ms);
+        if !located.path().any(|task| is_due_for_touch(task, now)) {
+            return;
+        }
+        let locks = [RecordKey::new(RecordKind::Session, &located.task.session)];
+        let mut work = |transaction: &mut dyn Transaction| {
+            let Ok(current) = locate::find_in(transaction, &located.task.id) else {
+                return Ok(false);
+            };
+            let lives = current.path().all(|task| task.status_at(now) == TaskStatus::Active);
+            Ok(lives && self.touch_all(transaction, &current, now))
+        };
+        drop(self.keeper.transact(&locks, Survives::Crash, call.wait, &mut work));
+    }
+}
+
+impl EnforcerKey {
+    fn record(&self) -> RecordKey {
+        RecordKey::new(RecordKind::Idempotency, &self.id)
+    }
+
+    fn check(&self, known: &Idempotency) -> Result<(), Refused> {
+        if known.digest == self.digest {
+            return Ok(());
+        }
+        Err(Refused::new(
+            ReasonCode::IdempotencyConflict,
+            Step::Record,
+            "the key was used for another request",
+        ))
+    }
+
+    /// Refuses a key that another call has just used: its answer is told to whoever asks again.
+    fn refuse_known(&self, transaction: &mut dyn Transaction, now: Time) -> Result<(), Stop> {
+        match transaction.get(&self.record())? {
+            Some(Record::Idempotency(known)) if known.expires_at > now => {
+                self.check(&known)?;
+                Err(Stop::Refused(met()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn keep(&self, transaction: &mut dyn Transaction, judgement: &Judgement, now: Time) {
+        transaction.put(Record::Idempotency(Arc::new(Idempotency {
+            id: self.id.clone(),
+            digest: self.digest.clone(),
+            answer: answer::decision(judgement).encode_to_vec(),
+            expires_at: after(now, KEY_MS),
+        })));
+    }
+}
+
+/// Two calls with one key met.
+fn met() -> Refused {
+    Refused::new(
+        ReasonCode::Unavailable,
+        Step::Record,
+        "another call with the same key was answered meanwhile; ask again",
+    )
+}
+
+/// What a change must survive: that of a high tier a loss of power.
+fn survives(judgement: &Judgement) -> Survives {
+    if judgement.tier.is_some_and(|tier| tier >= Tier::High) {
+        Survives::PowerLoss
+    } else {
+        Survives::Crash
+    }
+}
+
+/// The MCP session that a request belongs to.
+fn mcp_session<'a>(target: &Target<'a>) -> Option<&'a str> {
+    let Target::Http { headers, .. } = target else { return None };
+    let mut values = headers.iter().filter(|(name, _)| *name == MCP_SESSION);
+    let (_, value) = values.next()?;
+    let fits = !value.is_empty() && value.len() <= MAX_SESSION_ID;
+    (fits && values.next().is_none()).then_some(*value)
+}

@@ -1,0 +1,796 @@
+//! `authz.v1.Tasks`: starting, delegating, extending, reading and ending tasks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use authz_kernel::decide::decide;
+use authz_kernel::decision::{Facts, Outcome, Principal, Request, Time};
+use authz_kernel::reason::ReasonCode;
+use authz_kernel::task::{
+    self, AgentName, Child, Idempotency, Record, RecordKey, RecordKind, Root, Session,
+    SubjectProof, Task, TaskKind, TaskStatus,
+};
+use authz_state::store::{Page, Query, Survives, Transaction};
+use authz_token::{AgentProof, Evidence};
+use prost::Message;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::ask::{self, Refused, Step};
+use crate::ending::after;
+use crate::engine::{ApiError, Changing, Engine, Kept, Stop, Transport, kernel_facts, own};
+use crate::judgement::{Judgement, hex};
+use crate::keeper::Wait;
+use crate::limits;
+use crate::locate::{self, Located};
+use crate::proto::authz::v1 as wire;
+use crate::settings::Surface;
+use crate::taskwire;
+use crate::world::Loaded;
+
+/// The operations of ours that policy judges.
+const START_FOR: &str = "authz.task.start_for";
+const READ: &str = "authz.task.read";
+const END: &str = "authz.task.end";
+/// How long the answer to a key is kept.
+const KEY_MS: u64 = 60 * 60 * 1_000;
+/// Tasks on a page where the request does not say, and at most.
+const PAGE: usize = 100;
+const MOST_PAGE: usize = 1_000;
+/// Tasks that one call looks at.
+const MOST_SEEN: usize = 10_000;
+
+/// A call of the service, once its caller is known.
+struct Caller<'a> {
+    world: Arc<Loaded>,
+    call: Changing<'a>,
+    /// It came by the administration listener without evidence: the owner of the socket.
+    is_owner: bool,
+}
+
+/// What came of a call: the answer, and the record where it went with a change.
+type Done = (Vec<u8>, Option<Kept>);
+
+impl Engine {
+    /// Answers a method of the service.
+    pub(crate) fn tasks(
+        &self,
+        surface: Surface,
+        request: &[u8],
+        transport: &Transport<'_>,
+    ) -> Result<Vec<u8>, ApiError> {
+        match surface {
+            Surface::TaskStart => self.method(
+                surface,
+                request,
+                transport,
+                |message: &wire::StartRequest| message.evidence.as_slice(),
+                |message, judgement, caller| self.start(message, judgement, caller),
+            ),
+            Surface::TaskDelegate => self.method(
+                surface,
+                request,
+                transport,
+                |message: &wire::DelegateRequest| message.evidence.as_slice(),
+                |message, judgement, caller| self.delegate(message, judgement, caller),
+            ),
+            Surface::TaskExtend => self.method(
+                surface,
+                request,
+                transport,
+                |message: &wire::ExtendRequest| message.evidence.as_slice(),
+                |message, judgement, caller| self.extend(message, judgement, caller),
+            ),
+            Surface::TaskGet => self.method(
+                surface,
+                request,
+                transport,
+                |message: &wire::GetRequest| message.evidence.as_slice(),
+                |message, judgement, caller| self.get(message, judgement, caller),
+            ),
+            Surface::TaskList => self.method(
+                surface,
+                request,
+                transport,
+                |message: &wire::TasksListRequest| message.evidence.as_slice(),
+                |message, judgement, caller| self.list_tasks(message, judgement, caller),
+            ),
+            _ => self.method(
+                surface,
+                request,
+                transport,
+                |message: &wire::EndRequest| message.evidence.as_slice(),
+                |message, judgement, caller| self.end(message, judgement, caller),
+            ),
+        }
+    }
+
+    /// Reads a request, identifies its caller, runs it, and records what came of it.
+    fn method<M: Message + Default>(
+        &self,
+        surface: Surface,
+        request: &[u8],
+        transport: &Transport<'_>,
+        evidence: impl Fn(&M) -> &[wire::Evidence],
+        run: impl FnOnce(&M, &mut Judgement, &Caller<'_>) -> Result<Done, Refused>,
+    ) -> Result<Vec<u8>, ApiError> {
+        let mut judgement = self.judgement(surface, self.world(), transport);
+        let line = self.recorded(transport);
+        let decoded = self.check_size(request).and_then(|()| {
+            M::decode(request).map_err(|_| Refused::input("the bytes are no such request"))
+        });
+        let message = match decoded {
+            Ok(message) => message,
+            Err(refused) => {
+                self.refuse_unless_unready(&mut judgement, transport, refused);
+                return self.answered(judgement, &[], transport, line, Vec::new(), None);
+            }
+        };
+        let mut presented = Vec::new();
+        let known = self.caller(&mut judgement, evidence(&message), &mut presented, transport);
+        let done = known.and_then(|(world, is_owner)| {
+            let until = self.keeper.until(transport.deadline());
+            let wait = Wait { until, lane: transport.lane };
+            let call = Changing { evidence: &presented, recorded: &line, wait };
+            run(&message, &mut judgement, &Caller { world, call, is_owner })
+        });
+        let (answer, kept) = match done {
+            Ok((answer, kept)) => (answer, kept),
+            Err(refused) => {
+                judgement.refuse(refused);
+                (Vec::new(), None)
+            }
+        };
+        self.answered(judgement, &presented, transport, line, answer, kept)
+    }
+
+    fn answered(
+        &self,
+        judgement: Judgement,
+        evidence: &[Evidence<'_>],
+        transport: &Transport<'_>,
+        line: crate::engine::Recorded,
+        answer: Vec<u8>,
+        kept: Option<Kept>,
+    ) -> Result<Vec<u8>, ApiError> {
+        let judgement = self.conclude(judgement, evidence, transport, line, kept);
+        judgement.granted()?;
+        Ok(answer)
+    }
+
+    /// 1: who calls. The owner of the administration socket needs no evidence.
+    fn caller<'a>(
+        &self,
+        judgement: &mut Judgement,
+        evidence: &'a [wire::Evidence],
+        presented: &mut Vec<Evidence<'a>>,
+        transport: &Transport<'a>,
+    ) -> Result<(Arc<Loaded>, bool), Refused> {
+        let world = self.admit(judgement, transport)?;
+        *presented = ask::evidence(evidence, &self.settings)?;
+        let is_admin = world.way(transport.listener).is_some_and(|way| way.admin);
+        if is_admin && presented.is_empty() && transport.authorization.is_none() {
+            return Ok((world, true));
+        }
+        let mut agent = None;
+        if judgement.asks_itself {
+            let peer = judgement.asker.peer.as_ref();
+            agent = peer.map(|peer| peer.agent(AgentProof::X509Svid));
+            self.add_own_authorization(presented, transport, agent.is_some())?;
+        }
+        self.identify(judgement, &world, presented, agent)?;
+        Ok((world, false))
+    }
+
+    /// Policy, for our own operations; the decision stands as the judgement.
+    fn permitted(
+        &self,
+        judgement: &mut Judgement,
+        world: &Loaded,
+        chain: &[Principal],
+        proof: Option<SubjectProof>,
+        operation: &str,
+        arguments: &[u8],
+    ) -> Result<(), Refused> {
+        let revoked = self.keeper.revocations()?;
+        crate::revoke::of_operation(&revoked, operation)?;
+        let facts = Facts { subject_proof: proof, ..kernel_facts(judgement, chain, None, None) };
+        let request = Request { arguments, ..own(operation) };
+        let decision = decide(&world.plan, &facts, &request, Time(judgement.now_ms));
+        if decision.outcome == Outcome::Permit && decision.reason == ReasonCode::Permitted {
+            return Ok(());
+        }
+        // A step-up of a start cannot be lifted in this version.
+        let reason = match decision.reason {
+            ReasonCode::Permitted => ReasonCode::Unavailable,
+            reason => reason,
+        };
+        let message = format!("`{operation}`: {}", decision.message);
+        Err(Refused::new(reason, Step::Judge, message))
+    }
+
+    fn start(
+        &self,
+        message: &wire::StartRequest,
+        judgement: &mut Judgement,
+        caller: &Caller<'_>,
+    ) -> Result<Done, Refused> {
+        let world = &caller.world;
+        let now = Time(judgement.now_ms);
+        if caller.is_owner {
+            return Err(Refused::new(
+                ReasonCode::NoCredential,
+                Step::Identify,
+                "a task is started by a subject or an agent that proves itself",
+            ));
+        }
+        bounded("template", &message.template)?;
+        bounded("idempotency_key", &message.idempotency_key)?;
+        let params = taskwire::params(message.params.as_ref())?;
+        let scope = taskwire::scope(&message.scope)?;
+        let deadline = taskwire::time("deadline", message.deadline.as_ref())?;
+        let agent = judgement.facts.agent.clone();
+        let assignee = match (&agent, message.assignee.as_str()) {
+            (Some(agent), "") => AgentName {
+                spiffe_id: agent.spiffe_id.clone(),
+                trust_domain: agent.trust_domain.clone(),
+            },
+            (None, "") => return Err(Refused::input("`assignee` is empty; a subject names one")),
+            (_, named) => taskwire::agent("assignee", named)?,
+        };
+        let acr = judgement.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
+        let subject = locate::subject_of(&judgement.chain, acr);
+        let proof = match subject {
+            Some(_) => SubjectProof::Verified,
+            None => SubjectProof::Itself,
+        };
+        let starter = match (&agent, &subject) {
+            (Some(agent), _) => agent.spiffe_id.clone(),
+            (None, Some(subject)) => format!("{}:{}", subject.issuer, subject.sub),
+            (None, None) => String::new(),
+        };
+        let operation = format!("task:{}", message.template);
+        if world.plan.template(&message.template).is_some() {
+            judgement.operation.clone_from(&operation);
+        }
+        let chain = judgement.chain.clone();
+        self.may_start(judgement, world, &message.template, &params, &chain, proof)?;
+        let id = Uuid::now_v7().to_string();
+        let session = Uuid::now_v7().to_string();
+        let root = Root {
+            template: &message.template,
+            params: &params,
+            scope: &scope,
+            kind: TaskKind::Root,
+            assignee,
+            subject,
+            subject_proof: proof,
+            starter: starter.clone(),
+            deadline,
+            tier_cap: None,
+            literals: task::literals(&message.prompt, &self.keeper.store().secret()),
+            now,
+            id,
+            session,
+        };
+        let task = task::start(&world.plan, root).map_err(kernel_refused)?;
+        let key = Key::of("start", &starter, &message.idempotency_key, &{
+            wire::StartRequest { evidence: Vec::new(), ..message.clone() }.encode_to_vec()
+        });
+        let mut locks = vec![
+            RecordKey::new(RecordKind::Session, &task.session),
+            RecordKey::new(RecordKind::Agent, task.assignee()),
+        ];
+        locks.extend(key.as_ref().map(Key::record));
+        let task = Arc::new(task);
+        let mut made = None;
+        let survives = Survives::Crash;
+        let kept = self.change(
+            judgement,
+            &caller.call,
+            &locks,
+            survives,
+            &mut |transaction, judgement| {
+                if let Some(key) = &key
+                    && let Some(known) = key.known(transaction, now)?
+                {
+                    made = Some(known.task.clone());
+                    judgement.task = Some(known.task);
+                    judgement.grant("the task was started before, by the same key");
+                    return Ok(());
+                }
+                self.room(transaction, task.assignee(), now)?;
+                transaction.put(Record::Session(Arc::new(Session {
+                    id: task.session.clone(),
+                    root: task.id.clone(),
+                    tasks: 1,
+                    started_at: now,
+                    expires_at: after(task.deadline, self.keeper.settings().retention_ms),
+                    rest: BTreeMap::new(),
+                })));
+                transaction.put(Record::Task(Arc::clone(&task)));
+                if let Some(key) = &key {
+                    key.keep(transaction, &task, now);
+                }
+                made = Some(Arc::clone(&task));
+                judgement.task = Some(Arc::clone(&task));
+                judgement.grant("the task is started");
+                Ok(())
+            },
+        )?;
+        let task = made.map(|task| taskwire::task(&task, now));
+        Ok((wire::StartResponse { task }.encode_to_vec(), kept))
+    }
+
+    /// Whether policy and the template let a chain start a root.
+    fn may_start(
+        &self,
+        judgement: &mut Judgement,
+        world: &Loaded,
+        name: &str,
+        params: &BTreeMap<String, task::Param>,
+        chain: &[Principal],
+        proof: SubjectProof,
+    ) -> Result<(), Refused> {
+        // What is no template is refused as that, below.
+        let Some(template) = world.plan.template(name) else { return Ok(()) };
+        if let Some(agent @ Principal::Agent { .. }) = chain.last()
+            && !template.is_started_by(&world.plan.model().roles_of(agent))
+        {
+            return Err(Refused::new(
+                ReasonCode::NotPermitted,
+                Step::Judge,
+                "the agent holds no role of the template's `starters`",
+            ));
+        }
+        if proof == SubjectProof::Asserted {
+            self.permitted(judgement, world, chain, Some(proof), START_FOR, b"")?;
+        }
+        let arguments = serde_json::to_vec(params).unwrap_or_default();
+        let operation = format!("task:{name}");
+        self.permitted(judgement, world, chain, Some(proof), &operation, &arguments)
+    }
+
+    /// Whether an agent may have one more live task.
+    pub(crate) fn room(
+        &self,
+        transaction: &mut dyn Transaction,
+        agent: &str,
+        now: Time,
+    ) -> Result<(), Stop> {
+        let most = self.keeper.settings().max_tasks_per_agent;
+        // As long as there are fewer altogether, nobody has more.
+        if self.keeper.store().health().tasks < most {
+            return Ok(());
+        }
+        let query = Query::LiveOf(agent.to_owned());
+        let mut live = 0_u64;
+        let mut after = String::new();
+        loop {
+            let found = transaction.find(&query, &Page { after, most: MOST_PAGE })?;
+            let Some(Record::Task(last)) = found.last() else { return Ok(()) };
+            after = last.id.clone();
+            let is_live = |record: &&Record| matches!(record, Record::Task(task) if task.status_at(now) == TaskStatus::Active);
+            live = live.saturating_add(found.iter().filter(is_live).count() as u64);
+            if live >= most {
+                return Err(Stop::Refused(Refused::new(
+                    ReasonCode::Overloaded,
+                    Step::Record,
+                    format!("the agent has {live} live tasks, at most {most} are allowed"),
+                )));
+            }
+        }
+    }
+
+    fn delegate(
+        &self,
+        message: &wire::DelegateRequest,
+        judgement: &mut Judgement,
+        caller: &Caller<'_>,
+    ) -> Result<Done, Refused> {
+        let now = Time(judgement.now_ms);
+        bounded("parent", &message.parent)?;
+        bounded("template", &message.template)?;
+        bounded("idempotency_key", &message.idempotency_key)?;
+        let params = taskwire::params(message.params.as_ref())?;
+        let scope = taskwire::scope(&message.scope)?;
+        let deadline = taskwire::time("deadline", message.deadline.as_ref())?;
+        let assignee = taskwire::agent("assignee", &message.assignee)?;
+        let parent = self.found(judgement, &message.parent, caller)?;
+        self.usable(&parent, judgement, now)?;
+        let id = Uuid::now_v7().to_string();
+        let starter = parent.task.assignee().to_owned();
+        let key = Key::of("delegate", &starter, &message.idempotency_key, &{
+            wire::DelegateRequest { evidence: Vec::new(), ..message.clone() }.encode_to_vec()
+        });
+        let mut locks = vec![
+            RecordKey::new(RecordKind::Session, &parent.task.session),
+            RecordKey::new(RecordKind::Agent, &assignee.spiffe_id),
+        ];
+        locks.extend(key.as_ref().map(Key::record));
+        let template = Some(message.template.as_str()).filter(|name| !name.is_empty());
+        let most = self.keeper.settings().max_tasks_per_session;
+        let mut made = None;
+        let survives = Survives::Crash;
+        let kept = self.change(
+            judgement,
+            &caller.call,
+            &locks,
+            survives,
+            &mut |transaction, judgement| {
+                if let Some(key) = &key
+                    && let Some(known) = key.known(transaction, now)?
+                {
+                    made = Some(known.task.clone());
+                    judgement.task = Some(known.task);
+                    judgement.grant("the task was delegated before, by the same key");
+                    return Ok(());
+                }
+                let parent = locate::find_in(transaction, &message.parent)?;
+                self.usable(&parent, judgement, now)?;
+                let child = Child {
+                    template,
+                    params: &params,
+                    scope: &scope,
+                    assignee: assignee.clone(),
+                    starter: starter.clone(),
+                    deadline,
+                    now,
+                    id: id.clone(),
+                };
+                let plan = &caller.world.plan;
+                let child = task::delegate(plan, &parent.task, child).map_err(kernel_refused)?;
+                self.room(transaction, &assignee.spiffe_id, now)?;
+                let session = RecordKey::new(RecordKind::Session, &parent.task.session);
+                let Some(Record::Session(mut session)) = transaction.get(&session)? else {
+                    return Err(Stop::Refused(Refused::new(
+                        ReasonCode::TaskEnded,
+                        Step::Locate,
+                        "the task tree is no longer kept",
+                    )));
+                };
+                if session.tasks >= most {
+                    return Err(Stop::Refused(Refused::new(
+                        ReasonCode::Overloaded,
+                        Step::Record,
+                        format!("the task tree has {most} tasks, and no more are allowed"),
+                    )));
+                }
+                let tasks = session.tasks.saturating_add(1);
+                Arc::make_mut(&mut session).tasks = tasks;
+                transaction.put(Record::Session(session));
+                let child = Arc::new(child);
+                self.touch_all(transaction, &parent, now);
+                transaction.put(Record::Task(Arc::clone(&child)));
+                if let Some(key) = &key {
+                    key.keep(transaction, &child, now);
+                }
+                made = Some(Arc::clone(&child));
+                judgement.task = Some(child);
+                judgement.grant("the task is delegated");
+                Ok(())
+            },
+        )?;
+        let task = made.map(|task| taskwire::task(&task, now));
+        Ok((wire::DelegateResponse { task }.encode_to_vec(), kept))
+    }
+
+    fn extend(
+        &self,
+        message: &wire::ExtendRequest,
+        judgement: &mut Judgement,
+        caller: &Caller<'_>,
+    ) -> Result<Done, Refused> {
+        let now = Time(judgement.now_ms);
+        bounded("task", &message.task)?;
+        let found = self.found(judgement, &message.task, caller)?;
+        let revoked = self.keeper.revocations()?;
+        locate::live(&found, &revoked, now)?;
+        let facts = &judgement.facts;
+        let is_by_subject = match (&found.task.subject, &facts.subject) {
+            (Some(subject), Some(proved)) => locate::is_subject(subject, proved),
+            // Where an agent acts for itself, the words are its own from the start.
+            (None, None) => {
+                facts.agent.as_ref().is_some_and(|one| one.spiffe_id == found.task.starter)
+            }
+            _ => false,
+        };
+        let assignee = found.task.assignee();
+        if !is_by_subject || facts.agent.as_ref().is_some_and(|one| one.spiffe_id != assignee) {
+            return Err(Refused::new(
+                ReasonCode::NotPermitted,
+                Step::Judge,
+                "only the subject of a task extends it",
+            ));
+        }
+        let literals = task::literals(&message.prompt, &self.keeper.store().secret());
+        let locks = [RecordKey::new(RecordKind::Session, &found.task.session)];
+        let mut made = None;
+        let survives = Survives::Crash;
+        let kept = self.change(
+            judgement,
+            &caller.call,
+            &locks,
+            survives,
+            &mut |transaction, judgement| {
+                let found = locate::find_in(transaction, &message.task)?;
+                let revoked = self.keeper.revocations()?;
+                locate::live(&found, &revoked, now)?;
+                let mut task = Task::clone(&found.task);
+                task::extend(&mut task, literals.clone());
+                let task = Arc::new(task);
+                transaction.put(Record::Task(Arc::clone(&task)));
+                made = Some(Arc::clone(&task));
+                judgement.task = Some(task);
+                judgement.grant("the task is extended");
+                Ok(())
+            },
+        )?;
+        let task = made.map(|task| taskwire::task(&task, now));
+        Ok((wire::ExtendResponse { task }.encode_to_vec(), kept))
+    }
+
+    fn get(
+        &self,
+        message: &wire::GetRequest,
+        judgement: &mut Judgement,
+        caller: &Caller<'_>,
+    ) -> Result<Done, Refused> {
+        bounded("task", &message.task)?;
+        let found = self.found(judgement, &message.task, caller)?;
+        if !caller.is_owner && !concerns(&found, judgement) {
+            let chain = judgement.chain.clone();
+            self.permitted(judgement, &caller.world, &chain, None, READ, b"")?;
+        }
+        judgement.grant("the task may be read");
+        let task = Some(taskwire::task(&found.task, Time(judgement.now_ms)));
+        Ok((wire::GetResponse { task }.encode_to_vec(), None))
+    }
+
+    fn list_tasks(
+        &self,
+        message: &wire::TasksListRequest,
+        judgement: &mut Judgement,
+        caller: &Caller<'_>,
+    ) -> Result<Done, Refused> {
+        bounded("assignee", &message.assignee)?;
+        bounded("session", &message.session)?;
+        bounded("page_token", &message.page_token)?;
+        let wanted = match wire::TaskStatus::try_from(message.status) {
+            Ok(wire::TaskStatus::Unspecified) => None,
+            Ok(status) => Some(status),
+            Err(_) => return Err(Refused::input("`status` has an unknown value")),
+        };
+        let size = match usize::try_from(message.page_size) {
+            Ok(0) => PAGE,
+            Ok(size) => size.min(MOST_PAGE),
+            Err(_) => return Err(Refused::input("`page_size` is below 0")),
+        };
+        let own = judgement.facts.agent.as_ref().map(|agent| agent.spiffe_id.clone());
+        let assignee = Some(message.assignee.clone()).filter(|named| !named.is_empty());
+        let sees_all = caller.is_owner || {
+            let is_own = message.session.is_empty()
+                && own.is_some()
+                && (assignee.is_none() || assignee == own);
+            let chain = judgement.chain.clone();
+            // Whoever lists its own tasks needs no policy; of a session it sees those that concern it.
+            !is_own
+                && match self.permitted(judgement, &caller.world, &chain, None, READ, b"") {
+                    Ok(()) => true,
+                    Err(_) if !message.session.is_empty() => false,
+                    Err(refused) => return Err(refused),
+                }
+        };
+        let assignee = if sees_all || !message.session.is_empty() { assignee } else { own };
+        let query = match (&assignee, message.session.as_str()) {
+            (_, session) if !session.is_empty() => Query::Session(session.to_owned()),
+            (Some(assignee), _) => Query::TasksOf(assignee.clone()),
+            (None, _) => Query::Tasks,
+        };
+        let now = Time(judgement.now_ms);
+        let shows = |task: &Arc<Task>| {
+            let alone = Located { task: Arc::clone(task), ancestors: Vec::new() };
+            assignee.as_ref().is_none_or(|assignee| task.assignee() == assignee)
+                && wanted.is_none_or(|wanted| taskwire::status(task.status_at(now)) == wanted)
+                && (sees_all || concerns(&alone, judgement))
+        };
+        let mut shown = Vec::new();
+        let mut after = message.page_token.clone();
+        let mut seen = 0_usize;
+        let mut more = true;
+        while more && shown.len() < size && seen < MOST_SEEN {
+            let page = Page { after: after.clone(), most: size.saturating_add(1) };
+            let found = self.keeper.find(&query, &page, caller.call.wait)?;
+            more = found.len() > size;
+            for record in found.into_iter().take(size) {
+                let Record::Task(task) = record else { continue };
+                if shown.len() >= size {
+                    more = true;
+                    break;
+                }
+                after = task.id.clone();
+                seen = seen.saturating_add(1);
+                if shows(&task) {
+                    shown.push(taskwire::task(&task, now));
+                }
+            }
+        }
+        judgement.grant(format!("{} tasks", shown.len()));
+        let next_page_token = if more { after } else { String::new() };
+        Ok((wire::TasksListResponse { tasks: shown, next_page_token }.encode_to_vec(), None))
+    }
+
+    fn end(
+        &self,
+        message: &wire::EndRequest,
+        judgement: &mut Judgement,
+        caller: &Caller<'_>,
+    ) -> Result<Done, Refused> {
+        bounded("task", &message.task)?;
+        let status = match wire::TaskStatus::try_from(message.status) {
+            Ok(wire::TaskStatus::Completed) => TaskStatus::Completed,
+            Ok(wire::TaskStatus::Aborted) => TaskStatus::Aborted,
+            Ok(wire::TaskStatus::Revoked) => TaskStatus::Revoked,
+            _ => return Err(Refused::input("`status` is not COMPLETED, ABORTED or REVOKED")),
+        };
+        let found = self.found(judgement, &message.task, caller)?;
+        if !caller.is_owner && !may_end(&found, judgement, status) {
+            let chain = judgement.chain.clone();
+            self.permitted(judgement, &caller.world, &chain, None, END, b"")?;
+        }
+        let session = found.task.session.clone();
+        let mut ended = 0;
+        let top = Some(message.task.as_str());
+        let kept = self.end_tree(judgement, &caller.call, &session, top, status, &mut ended)?;
+        Ok((wire::EndResponse { ended }.encode_to_vec(), kept))
+    }
+
+    /// The task that a call is about.
+    fn found(
+        &self,
+        judgement: &mut Judgement,
+        id: &str,
+        caller: &Caller<'_>,
+    ) -> Result<Located, Refused> {
+        let found = locate::find(&self.keeper, id, caller.call.wait)?;
+        judgement.task = Some(Arc::clone(&found.task));
+        Ok(found)
+    }
+
+    /// Refuses a task in which the caller may do nothing now.
+    pub(crate) fn usable(
+        &self,
+        located: &Located,
+        judgement: &Judgement,
+        now: Time,
+    ) -> Result<(), Refused> {
+        let revoked = self.keeper.revocations()?;
+        locate::usable(located, &revoked, &judgement.facts, now)
+    }
+
+    /// Notes that something is done in a task, which so is not idle, nor is any above it. Returns whether it changed
+    /// anything: a time-out counts at a grain of a tenth.
+    pub(crate) fn touch_all(
+        &self,
+        transaction: &mut dyn Transaction,
+        located: &Located,
+        now: Time,
+    ) -> bool {
+        let mut touched = false;
+        for task in located.path().filter(|task| is_due_for_touch(task, now)) {
+            let task = Task { last_used: now, ..Task::clone(task) };
+            transaction.put(Record::Task(Arc::new(task)));
+            touched = true;
+        }
+        touched
+    }
+}
+
+/// Whether the last use of a task is to be written anew.
+pub(crate) fn is_due_for_touch(task: &Task, now: Time) -> bool {
+    task.idle_timeout_ms
+        .is_some_and(|most| now.0.saturating_sub(task.last_used.0) >= most.div_euclid(10).max(1))
+}
+
+/// Whether a task is the caller's business: it has it, started it, is above it, or it is on its behalf.
+fn concerns(found: &Located, judgement: &Judgement) -> bool {
+    let facts = &judgement.facts;
+    let task = &found.task;
+    let by_agent = facts.agent.as_ref().is_some_and(|agent| {
+        task.starter == agent.spiffe_id
+            || task.agents.iter().any(|one| one.spiffe_id == agent.spiffe_id)
+    });
+    by_agent || is_alone_its_subject(found, judgement)
+}
+
+/// The assignee says that it is done or gives up; whoever stands above it, or on whose behalf it is, may end it any way.
+fn may_end(found: &Located, judgement: &Judgement, status: TaskStatus) -> bool {
+    let task = &found.task;
+    let by_agent = judgement.facts.agent.as_ref().is_some_and(|agent| {
+        let id = &agent.spiffe_id;
+        let is_own = task.assignee() == id && status != TaskStatus::Revoked;
+        is_own
+            || task.starter == *id
+            || found.ancestors.iter().any(|above| above.assignee() == id || above.starter == *id)
+    });
+    by_agent || is_alone_its_subject(found, judgement)
+}
+
+/// The caller is the subject itself, not an agent that holds its token.
+fn is_alone_its_subject(found: &Located, judgement: &Judgement) -> bool {
+    let facts = &judgement.facts;
+    let pair = found.task.subject.as_ref().zip(facts.subject.as_ref());
+    facts.agent.is_none()
+        && pair.is_some_and(|(subject, proved)| locate::is_subject(subject, proved))
+}
+
+fn bounded(name: &str, text: &str) -> Result<(), Refused> {
+    if text.len() > limits::ID {
+        return Err(Refused::input(format!("`{name}` is longer than {} bytes", limits::ID)));
+    }
+    Ok(())
+}
+
+fn kernel_refused(refused: task::Refused) -> Refused {
+    Refused::new(refused.reason, Step::Judge, refused.message)
+}
+
+/// The key of a caller that does a thing at most once a key.
+struct Key {
+    id: String,
+    digest: String,
+}
+
+/// What a key was used for.
+struct Known {
+    task: Arc<Task>,
+}
+
+impl Key {
+    /// None where the caller gave none.
+    fn of(method: &str, caller: &str, key: &str, asked: &[u8]) -> Option<Self> {
+        if key.is_empty() {
+            return None;
+        }
+        let mut hash = Sha256::new();
+        for part in [caller, key] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let id = format!("{method}/{}", hex(&hash.finalize()));
+        Some(Self { id, digest: hex(&Sha256::digest(asked)) })
+    }
+
+    fn record(&self) -> RecordKey {
+        RecordKey::new(RecordKind::Idempotency, &self.id)
+    }
+
+    /// The task that the same request started before.
+    fn known(&self, transaction: &mut dyn Transaction, now: Time) -> Result<Option<Known>, Stop> {
+        let Some(Record::Idempotency(known)) = transaction.get(&self.record())? else {
+            return Ok(None);
+        };
+        if known.expires_at <= now {
+            return Ok(None);
+        }
+        if known.digest != self.digest {
+            return Err(Stop::Refused(Refused::new(
+                ReasonCode::IdempotencyConflict,
+                Step::Record,
+                "the key was used for another request",
+            )));
+        }
+        let id = String::from_utf8_lossy(&known.answer).into_owned();
+        let found = locate::find_in(transaction, &id)?;
+        Ok(Some(Known { task: found.task }))
+    }
+
+    fn keep(&self, transaction: &mut dyn Transaction, task: &Task, now: Time) {
+        transaction.put(Record::Idempotency(Arc::new(Idempotency {
+            id: self.id.clone(),
+            digest: self.digest.clone(),
+            answer: task.id.clone().into_bytes(),
+            expires_at: after(now, KEY_MS),
+        })));
+    }
+}
