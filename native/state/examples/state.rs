@@ -11,8 +11,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime};
 
 use authz_kernel::decision::{Claim, Time};
 use authz_kernel::model::Tier;
@@ -30,7 +30,12 @@ use serde_json::json;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const NOW: i64 = 1_795_564_800_000;
+/// When all of it begins, in milliseconds since 1970.
+static NOW: LazyLock<i64> = LazyLock::new(|| {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_millis()).unwrap()
+});
+
 const AGENTS: usize = 100;
 const BATCH: usize = 500;
 const COMMITS: usize = 2_000;
@@ -88,10 +93,10 @@ fn task(number: usize) -> Task {
         uses: vec![0, 0, 0],
         tier_cap: Tier::Standard,
         max_depth: 1,
-        started_at: Time(NOW),
-        deadline: Time(NOW + 1_800_000),
+        started_at: Time(*NOW),
+        deadline: Time(*NOW + 1_800_000),
         idle_timeout_ms: Some(600_000),
-        last_used: Time(NOW),
+        last_used: Time(*NOW),
         status: TaskStatus::Active,
         ended_at: None,
         literals: BTreeSet::from(["00112233445566778899aabbccddeeff".to_owned()]),
@@ -108,8 +113,8 @@ fn session(number: usize) -> Session {
         id: id("0193a1b3", number),
         root: id("0193a1b2", number),
         tasks: 1,
-        started_at: Time(NOW),
-        expires_at: Time(NOW + 86_400_000),
+        started_at: Time(*NOW),
+        expires_at: Time(*NOW + 86_400_000),
         rest: BTreeMap::new(),
     }
 }
@@ -185,8 +190,8 @@ fn permit(store: &dyn Store, number: usize, serial: usize, survives: Survives) -
             operation: "crm.search".to_owned(),
             charged: vec![(task.id.clone(), 1)],
             enforcer: "envoy".to_owned(),
-            permitted_at: Time(NOW),
-            due: Time(NOW + 60_000),
+            permitted_at: Time(*NOW),
+            due: Time(*NOW + 60_000),
             rest: BTreeMap::new(),
         })));
         transaction.put(Record::Task(Arc::new(task)));

@@ -1,7 +1,7 @@
 //! Locks on keys, first come first served, each wait bounded.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::Instant;
 
@@ -13,49 +13,62 @@ use super::StoreError;
 const MAX_WAITERS: usize = 4096;
 
 /// Who holds which keys. All keys of a transaction are taken at once, so nobody waits while holding.
-#[derive(Debug, Default)]
-pub(crate) struct KeyLocks {
-    state: Mutex<State>,
+///
+/// Whoever holds keys may hand them on, with something unfinished, to the next who wants exactly those.
+#[derive(Debug)]
+pub(crate) struct KeyLocks<B = ()> {
+    state: Mutex<State<B>>,
 }
 
-#[derive(Debug, Default)]
-struct State {
+#[derive(Debug)]
+struct State<B> {
     held: HashSet<RecordKey>,
-    queue: VecDeque<Waiter>,
+    queue: VecDeque<Waiter<B>>,
     next: u64,
 }
 
 #[derive(Debug)]
-struct Waiter {
+struct Waiter<B> {
     number: u64,
     keys: Vec<RecordKey>,
     thread: Thread,
     granted: bool,
+    unfinished: Option<B>,
 }
 
-impl KeyLocks {
-    /// Takes all keys, or none by the deadline.
+impl<B> KeyLocks<B> {
+    /// Nothing is held.
+    pub(crate) fn new() -> Arc<Self> {
+        let state = State { held: HashSet::new(), queue: VecDeque::new(), next: 0 };
+        Arc::new(Self { state: Mutex::new(state) })
+    }
+
+    /// Takes all keys, or none by the deadline. Returns what their last holder left unfinished, too.
     pub(crate) fn acquire(
-        &self,
+        self: &Arc<Self>,
         keys: &[RecordKey],
         deadline: Instant,
-    ) -> Result<KeyGuard<'_>, StoreError> {
+    ) -> Result<(KeyGuard<B>, Option<B>), StoreError> {
         let mut keys = keys.to_vec();
         keys.sort();
         keys.dedup();
         let mut state = self.lock();
-        let wanted_before = |key: &RecordKey| state.queue.iter().any(|one| one.keys.contains(key));
-        if !keys.iter().any(|key| state.held.contains(key) || wanted_before(key)) {
+        if !keys.iter().any(|key| state.held.contains(key) || state.is_wanted(key)) {
             state.held.extend(keys.iter().cloned());
-            return Ok(KeyGuard { locks: self, keys });
+            return Ok((KeyGuard { locks: Arc::clone(self), keys }, None));
         }
         if state.queue.len() >= MAX_WAITERS {
             return Err(StoreError::Unavailable("too many wait for it".to_owned()));
         }
         let number = state.next;
         state.next = state.next.wrapping_add(1);
-        let thread = std::thread::current();
-        state.queue.push_back(Waiter { number, keys: keys.clone(), thread, granted: false });
+        state.queue.push_back(Waiter {
+            number,
+            keys: keys.clone(),
+            thread: std::thread::current(),
+            granted: false,
+            unfinished: None,
+        });
         loop {
             drop(state);
             let left = deadline.saturating_duration_since(Instant::now());
@@ -66,23 +79,26 @@ impl KeyLocks {
             if !granted && Instant::now() < deadline {
                 continue;
             }
-            if let Some(at) = at {
-                state.queue.remove(at);
-            }
+            let waiter = at.and_then(|at| state.queue.remove(at));
             if granted {
-                return Ok(KeyGuard { locks: self, keys });
+                let unfinished = waiter.and_then(|waiter| waiter.unfinished);
+                return Ok((KeyGuard { locks: Arc::clone(self), keys }, unfinished));
             }
             state.grant();
             return Err(StoreError::Slow);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<B>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl<B> State<B> {
+    fn is_wanted(&self, key: &RecordKey) -> bool {
+        self.queue.iter().any(|one| one.keys.contains(key))
+    }
+
     /// Gives free keys to those who wait, in their order: nobody overtakes another who wants the same key.
     fn grant(&mut self) {
         let mut wanted: HashSet<&RecordKey> = HashSet::new();
@@ -101,13 +117,43 @@ impl State {
 
 /// Keys that are held until it is dropped.
 #[derive(Debug)]
-pub(crate) struct KeyGuard<'a> {
-    locks: &'a KeyLocks,
+pub(crate) struct KeyGuard<B = ()> {
+    locks: Arc<KeyLocks<B>>,
     keys: Vec<RecordKey>,
 }
 
-impl Drop for KeyGuard<'_> {
+impl<B> KeyGuard<B> {
+    /// Hands the keys on to whoever is next, with what is unfinished; gives both back where nobody waits for exactly them,
+    /// or somebody who came earlier wants some of them.
+    pub(crate) fn hand_on(mut self, unfinished: B) -> Result<(), (Self, B)> {
+        let locks = Arc::clone(&self.locks);
+        let mut state = locks.lock();
+        let wants = |waiter: &&mut Waiter<B>| {
+            !waiter.granted && waiter.keys.iter().any(|key| self.keys.contains(key))
+        };
+        match state.queue.iter_mut().find(wants) {
+            Some(waiter) if waiter.keys == self.keys => {
+                waiter.granted = true;
+                waiter.unfinished = Some(unfinished);
+                waiter.thread.unpark();
+            }
+            _ => {
+                drop(state);
+                return Err((self, unfinished));
+            }
+        }
+        drop(state);
+        // They are held by the next one.
+        self.keys.clear();
+        Ok(())
+    }
+}
+
+impl<B> Drop for KeyGuard<B> {
     fn drop(&mut self) {
+        if self.keys.is_empty() {
+            return;
+        }
         let mut state = self.locks.lock();
         for key in &self.keys {
             state.held.remove(key);

@@ -19,7 +19,7 @@ const MAX_LINES: usize = 65_536;
 #[derive(Debug)]
 pub struct MemoryStore {
     /// One transaction at a time.
-    gate: KeyLocks,
+    gate: Arc<KeyLocks>,
     state: Mutex<State>,
     secret: [u8; 32],
     bounds: Bounds,
@@ -52,7 +52,7 @@ impl MemoryStore {
     /// * `bounds`: how much it holds.
     #[must_use]
     pub fn with_bounds(secret: [u8; 32], bounds: Bounds) -> Self {
-        Self { gate: KeyLocks::default(), state: Mutex::default(), secret, bounds }
+        Self { gate: KeyLocks::new(), state: Mutex::default(), secret, bounds }
     }
 
     /// Takes the audit lines that were committed since the last call, or the last 65,536 of them.

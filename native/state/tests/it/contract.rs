@@ -44,7 +44,7 @@ type Test = fn(&Made);
 
 /// Runs every test of the contract, each over a store of its own.
 pub fn run(make: &dyn Fn() -> Made) {
-    let tests: [(&str, Test); 17] = [
+    let tests: [(&str, Test); 18] = [
         ("records_come_back", records_come_back),
         ("given_up", given_up),
         ("own_changes", own_changes),
@@ -53,6 +53,7 @@ pub fn run(make: &dyn Fn() -> Made) {
         ("random", random),
         ("revoked", revoked),
         ("counted", counted),
+        ("mixed", mixed),
         ("crossed_locks", crossed_locks),
         ("lock_wait_is_bounded", lock_wait_is_bounded),
         ("lines", lines),
@@ -355,6 +356,55 @@ fn counted(made: &Made) {
     assert_eq!(THREADS * EACH, counted);
     let due = store.find(&Query::DueBefore(NOW + 1), &page("", 1000), soon()).unwrap();
     assert_eq!(THREADS * EACH, due.len() as u64);
+}
+
+/// Many at one session, some of whom give up, fail or want too much: each has what it was told, and no other part in it.
+fn mixed(made: &Made) {
+    let store = made.store.as_ref();
+    put(store, &[Record::Task(Arc::new(task("t", "s", "bot")))]).unwrap();
+    let counted = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let counted = &counted;
+            scope.spawn(move || {
+                for round in 0..30 {
+                    let kind = (thread * 7 + round) % 5;
+                    let outcome = transact(store, &[session_key("s")], soon(), |transaction| {
+                        let mut one = task_of(transaction.get(&task_key("t"))?);
+                        one.uses[0] += 1;
+                        if kind == 1 {
+                            one.purpose = "x".repeat(9000);
+                        }
+                        transaction.put(Record::Task(Arc::new(one)));
+                        let found =
+                            transaction.find(&Query::Session("s".to_owned()), &page("", 9))?;
+                        assert_eq!(["t"].as_slice(), ids(&found));
+                        transaction.audit(format!("{{\"of\":\"{thread}-{round}\"}}").into_bytes());
+                        match kind {
+                            2 => Ok(false),
+                            3 => Err(StoreError::Unavailable("test".to_owned())),
+                            _ => Ok(true),
+                        }
+                    });
+                    match (kind, &outcome) {
+                        (0 | 4, Ok(())) => {
+                            counted.fetch_add(1, Ordering::SeqCst);
+                        }
+                        (1, Err(StoreError::Full(_)))
+                        | (2, Ok(()))
+                        | (3, Err(StoreError::Unavailable(_))) => {}
+                        _ => panic!("{kind}: {outcome:?}"),
+                    }
+                }
+            });
+        }
+    });
+    let counted = counted.load(Ordering::SeqCst);
+    assert_eq!(u64::from(counted), task_of(get(store, RecordKind::Task, "t")).uses[0]);
+    let mut lines = (made.lines)(counted as usize);
+    lines.sort();
+    lines.dedup();
+    assert_eq!(counted as usize, lines.len());
 }
 
 /// Two keys in either order do not block each other for good.

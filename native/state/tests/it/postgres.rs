@@ -189,6 +189,48 @@ fn counted_by_two() {
     transact(&nodes[0], &[], soon(), uses).unwrap();
 }
 
+/// Those who wait for one session share transactions of the database.
+#[test]
+fn shared_transactions() {
+    let Some(server) = Server::start("shared") else { return };
+    let schema = server.schema();
+    let store = open(&server.dsn(&schema), "one", &Lines::default());
+    put_task(&store, task("t", "s", "bot"));
+    // Each commit waits a while, as for a slow disk.
+    server.sql(&format!(
+        "CREATE FUNCTION {schema}.slow() RETURNS trigger LANGUAGE plpgsql AS \
+         'BEGIN PERFORM pg_sleep(0.02); RETURN NULL; END'; \
+         CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON {schema}.authz_records \
+         DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION {schema}.slow()"
+    ));
+    let count = |deadline: Instant| {
+        transact(&store, &[session_key("s")], deadline, |transaction| {
+            let Some(Record::Task(task)) = transaction.get(&task_key("t"))? else {
+                panic!("it is lost");
+            };
+            let mut task = (*task).clone();
+            task.uses[0] += 1;
+            transaction.put(Record::Task(Arc::new(task)));
+            Ok(true)
+        })
+    };
+    let from = Instant::now();
+    // Some have hardly any time, and spoil nothing for the others.
+    let (done, tried) = std::thread::scope(|scope| {
+        let hurried = scope.spawn(|| (0..40).filter(|_| count(after(30)).is_ok()).count());
+        for _ in 0..10 {
+            scope.spawn(|| (0..20).for_each(|_| count(soon()).unwrap()));
+        }
+        (hurried.join().unwrap(), 40)
+    });
+    let took = from.elapsed();
+    let uses = usize::try_from(peek(&store, "t").uses[0]).unwrap();
+    assert!(uses >= 200 + done && uses <= 200 + tried, "{uses} {done}");
+    // One by one they would take 4 seconds at least.
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    eprintln!("{done} of {tried} in a hurry were in time; {took:?}");
+}
+
 /// Members that this version does not know outlive its own writes, and records of unknown kinds stay where they are.
 #[test]
 fn newer_records() {

@@ -64,7 +64,7 @@ impl EmbeddedSettings {
 /// Keeps records in memory and in a folder of its own.
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
-    locks: KeyLocks,
+    locks: Arc<KeyLocks>,
     secret: [u8; 32],
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -105,7 +105,7 @@ impl EmbeddedStore {
             .spawn(move || writer.run())
             .map_err(|error| fail(error.to_string()))?;
         let thread = Mutex::new(Some(thread));
-        Ok(Self { shared, locks: KeyLocks::default(), secret, thread })
+        Ok(Self { shared, locks: KeyLocks::new(), secret, thread })
     }
 }
 

@@ -6,11 +6,12 @@
 
 mod dsn;
 mod node;
+mod open;
 mod pool;
 mod run;
 mod sql;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,21 +22,26 @@ use tokio::runtime::Runtime;
 
 use self::dsn::Address;
 use self::node::Node;
-use self::pool::{Lease, Pool};
+use self::open::Open;
+use self::pool::Pool;
 use self::run::Runner;
-use self::sql::{Connection, Failed, Put, Trouble, Writes};
+use self::sql::{Connection, Put, Trouble};
 use super::bounds::{Bounds, MAX_PAGE, is_id};
-use super::locks::KeyLocks;
-use super::outbox::{AuditSink, Exporter, Line};
+use super::locks::{KeyGuard, KeyLocks};
+use super::outbox::{AuditSink, Exporter};
 use super::{
     Commit, Page, Query, Store, StoreError, StoreHealth, StoreOpenError, Survives, Transaction,
     Work, codec, query,
 };
+use crate::audit::AuditError;
+use crate::ticket::pair;
 
 /// How long the database may take at the start.
 const START: Duration = Duration::from_secs(10);
 /// How long the last lines may take at the end.
 const END: Duration = Duration::from_secs(2);
+/// Whoever has less time than this takes no part in a transaction in which others have changed something.
+const HURRY: Duration = Duration::from_millis(100);
 /// Threads that talk to the database.
 const THREADS: usize = 2;
 
@@ -88,7 +94,7 @@ impl fmt::Debug for PostgresSettings {
 pub struct PostgresStore {
     node: Arc<Node>,
     pool: Arc<Pool>,
-    locks: KeyLocks,
+    locks: Arc<KeyLocks<Open>>,
     runner: Runner,
     runtime: Mutex<Option<Runtime>>,
     exporter: Arc<Mutex<Exporter>>,
@@ -133,7 +139,7 @@ impl PostgresStore {
             Ok((node, pool, exporter, secret)) => Ok(Self {
                 node,
                 pool,
-                locks: KeyLocks::default(),
+                locks: KeyLocks::new(),
                 runner,
                 runtime: Mutex::new(Some(runtime)),
                 exporter,
@@ -198,11 +204,7 @@ impl PostgresStore {
     }
 
     /// Begins a transaction with all its locks, and hears the news.
-    fn begin(
-        &self,
-        locks: &[RecordKey],
-        deadline: Instant,
-    ) -> Result<(Lease, Vec<(RecordKey, Record)>), StoreError> {
+    fn begin(&self, locks: &[RecordKey], deadline: Instant) -> Result<Open, StoreError> {
         let numbers = lock_numbers(locks);
         let is_session = |key: &&RecordKey| key.kind == RecordKind::Session && is_id(&key.id);
         let sessions: Vec<String> =
@@ -216,7 +218,7 @@ impl PostgresStore {
                 self.pool.renew();
                 return Err(StoreError::Unavailable("it is failing over".to_owned()));
             }
-            let ms = deadline.saturating_duration_since(Instant::now()).as_millis().max(1);
+            let ms = millis_until(deadline);
             let (numbers, sessions) = (numbers.clone(), sessions.clone());
             let (of_task, snapshot) = (Arc::clone(&connection), Arc::clone(&cursor.snapshot));
             let begun = self.runner.wait(deadline, async move {
@@ -224,11 +226,11 @@ impl PostgresStore {
             })?;
             match begun {
                 Ok((news, ahead)) => {
-                    if self.node.cursor()?.session != cursor.session {
-                        return Err(StoreError::Unavailable("it was lost meanwhile".to_owned()));
-                    }
+                    self.check_session(cursor.session)?;
                     self.node.hear(&news);
-                    return Ok((lease, ahead));
+                    let known = ahead.into_iter().map(|(key, record)| (key, Some(record)));
+                    let session = cursor.session;
+                    return Ok(Open::new(lease, connection, session, known.collect(), deadline));
                 }
                 Err(_) if connection.is_closed() => {}
                 Err(trouble) => {
@@ -240,6 +242,27 @@ impl PostgresStore {
         Err(StoreError::Unavailable("its connections break".to_owned()))
     }
 
+    /// Goes on in a transaction that another began, with the news since.
+    fn join(&self, mut open: Open, deadline: Instant) -> Result<Open, StoreError> {
+        let cursor = self.node.cursor()?;
+        let (of_task, ms) = (Arc::clone(&open.connection), millis_until(deadline));
+        let news = self
+            .runner
+            .wait(deadline, async move { of_task.join(ms, &cursor.snapshot).await })?
+            .map_err(Trouble::into_store_error)?;
+        self.check_session(open.session)?;
+        self.node.hear(&news);
+        open.deadline = open.deadline.max(deadline);
+        Ok(open)
+    }
+
+    fn check_session(&self, session: u64) -> Result<(), StoreError> {
+        if self.node.cursor()?.session != session {
+            return Err(StoreError::Unavailable("it was lost meanwhile".to_owned()));
+        }
+        Ok(())
+    }
+
     fn try_transact(
         &self,
         locks: &[RecordKey],
@@ -247,78 +270,189 @@ impl PostgresStore {
         work: &mut Work<'_>,
     ) -> Result<Commit, StoreError> {
         self.node.check_fresh()?;
-        // Within this node, whoever waits for a key waits without a connection.
-        let _guard = self.locks.acquire(locks, deadline)?;
-        let (lease, ahead) = self.begin(locks, deadline)?;
-        let mut running = Running {
-            store: self,
-            connection: lease.connection()?,
-            deadline,
-            known: ahead.into_iter().map(|(key, record)| (key, Some(record))).collect(),
-            changes: BTreeMap::new(),
-            lines: Vec::new(),
-        };
-        let outcome = work(&mut running);
-        if Instant::now() >= deadline && !matches!(outcome, Ok(false)) {
-            lease.roll_back();
-            return Err(StoreError::Slow);
-        }
-        // What was only read is committed already, so it is durable.
-        let is_empty = running.changes.is_empty() && running.lines.is_empty();
-        let writes = match outcome {
-            Ok(true) if !is_empty => running.writes(),
-            outcome => {
-                lease.roll_back();
-                return outcome.map(|_| Commit::Done);
+        // Within this node, whoever waits for a key waits without a connection, and may go on where another stopped.
+        let (guard, open) = loop {
+            let (guard, unfinished) = self.locks.acquire(locks, deadline)?;
+            let hurries = deadline.saturating_duration_since(Instant::now()) < HURRY;
+            match unfinished {
+                None => break (guard, self.begin(locks, deadline)?),
+                // Whose time runs out in it would spoil it for those before.
+                Some(open) if hurries && !open.members.is_empty() => {
+                    self.commit_for_all(guard, open);
+                }
+                Some(open) => break (guard, self.join(open, deadline)?),
             }
         };
-        let writes = match writes {
-            Ok(writes) => writes,
+        let mut running =
+            Running { store: self, open, deadline, changes: BTreeMap::new(), lines: Vec::new() };
+        let outcome = match work(&mut running) {
+            Ok(true) if Instant::now() >= deadline => Err(StoreError::Slow),
+            outcome => outcome,
+        };
+        let Running { mut open, changes, lines, .. } = running;
+        let gave_up = matches!(outcome, Ok(false));
+        let changed = match outcome {
+            Ok(true) => self.take(&mut open, changes, lines),
+            Ok(false) => Ok(false),
+            Err(error) => Err(error),
+        };
+        match changed {
             Err(error) => {
-                lease.roll_back();
-                return Err(error);
+                self.pass_on(guard, open);
+                Err(error)
             }
-        };
-        self.commit(running, writes, lease, deadline)
+            // What was read is committed, so it is durable, but for what those before did in this transaction.
+            Ok(false) if gave_up || open.members.is_empty() => {
+                self.pass_on(guard, open);
+                Ok(Commit::Done)
+            }
+            Ok(_) => {
+                let (settle, ticket) = pair();
+                open.members.push(settle);
+                match self.hand_on(guard, open) {
+                    None => {}
+                    Some((guard, open)) if open.members.len() == 1 => {
+                        return self.commit_alone(guard, open, deadline);
+                    }
+                    Some((guard, open)) => self.commit_for_all(guard, open),
+                }
+                Ok(Commit::Pending(ticket))
+            }
+        }
     }
 
-    fn commit(
+    /// Takes what one has changed, within the bounds. Returns whether that is anything.
+    fn take(
         &self,
-        running: Running<'_>,
-        writes: Writes,
-        lease: Lease,
+        open: &mut Open,
+        changes: BTreeMap<RecordKey, Option<Record>>,
+        mut lines: Vec<Vec<u8>>,
+    ) -> Result<bool, StoreError> {
+        if changes.is_empty() && lines.is_empty() {
+            return Ok(false);
+        }
+        let bounds = &self.node.settings.bounds;
+        bounds.check_changes(changes.keys(), &lines)?;
+        self.node.check_outbox(open.lines.iter().chain(&lines))?;
+        let mut puts = Vec::with_capacity(changes.len());
+        for (key, record) in &changes {
+            if let Some(record) = record {
+                let put = put(key, record)?;
+                bounds.check_record(put.body.len())?;
+                puts.push(put);
+            }
+        }
+        self.check_counts(open, &changes)?;
+        for (key, record) in changes {
+            open.puts.remove(&key);
+            open.changes.insert(key, record);
+        }
+        open.puts.extend(puts.into_iter().map(|put| (put.key.clone(), put)));
+        open.lines.append(&mut lines);
+        Ok(true)
+    }
+
+    fn check_counts(
+        &self,
+        open: &mut Open,
+        changes: &BTreeMap<RecordKey, Option<Record>>,
+    ) -> Result<(), StoreError> {
+        let bounds = &self.node.settings.bounds;
+        for kind in [
+            RecordKind::Session,
+            RecordKind::Agent,
+            RecordKind::Task,
+            RecordKind::Reservation,
+            RecordKind::Idempotency,
+            RecordKind::Revocation,
+        ] {
+            let of_kind = |gone: bool| {
+                let before = open.changes.iter().filter(|(key, _)| !changes.contains_key(*key));
+                let all = before.chain(changes).filter(move |(_, record)| record.is_none() == gone);
+                all.map(|(key, _)| key).filter(move |key| key.kind == kind)
+            };
+            let is_known = |key: &&RecordKey| matches!(open.known.get(*key), Some(Some(_)));
+            let new: Vec<String> =
+                of_kind(false).filter(|key| !is_known(key)).map(|key| key.id.clone()).collect();
+            if new.is_empty() {
+                continue;
+            }
+            // Nodes count now and then. Only where that comes near the bound is it counted here.
+            let near = bounds.of(kind) / 10 * 9;
+            let count = self.node.count(kind).map(|count| count.saturating_add(new.len()));
+            if count.is_some_and(|count| count <= near) {
+                continue;
+            }
+            let gone: Vec<String> = of_kind(true).map(|key| key.id.clone()).collect();
+            let (connection, number) = (Arc::clone(&open.connection), codec::number(kind));
+            let counted = async move { connection.count_with(number, new, gone).await };
+            let counted = self.runner.wait(open.deadline, counted);
+            let counted = counted.and_then(|count| count.map_err(Trouble::into_store_error));
+            open.is_broken |= counted.is_err();
+            bounds.check_count(kind, usize::try_from(counted?).unwrap_or(usize::MAX))?;
+        }
+        Ok(())
+    }
+
+    /// Lets the next one who waits for the same keys go on in the same transaction. Gives both back where there is none.
+    fn hand_on(&self, guard: KeyGuard<Open>, open: Open) -> Option<(KeyGuard<Open>, Open)> {
+        if open.may_grow() { guard.hand_on(open).err() } else { Some((guard, open)) }
+    }
+
+    /// Ends one's part in a transaction without having changed anything.
+    fn pass_on(&self, guard: KeyGuard<Open>, open: Open) {
+        if open.is_broken {
+            // Whoever changed something before is told so, and the connection is closed.
+            return;
+        }
+        if let Some((guard, open)) = self.hand_on(guard, open) {
+            if open.members.is_empty() {
+                open.lease.roll_back();
+            } else {
+                self.commit_for_all(guard, open);
+            }
+        }
+    }
+
+    /// Commits what a single one has changed, and waits for it.
+    fn commit_alone(
+        &self,
+        guard: KeyGuard<Open>,
+        mut open: Open,
         deadline: Instant,
     ) -> Result<Commit, StoreError> {
-        let connection = Arc::clone(&running.connection);
-        let node = self.node.settings.node.clone();
-        let committed = self.runner.wait(deadline, async move {
-            let outcome = connection.commit(&writes, &node).await;
-            (outcome, writes.lines)
-        });
-        // Without an answer nobody knows: the lease is dropped and closes the connection.
-        let (outcome, lines) = committed?;
-        let numbers = match outcome {
-            Ok(numbers) => {
-                lease.give_back();
-                numbers
-            }
-            Err(Failed::Undone(error)) => {
-                drop(lease);
-                return Err(error);
-            }
-            Err(Failed::Unknown(why)) => {
-                self.node.fail(&StoreError::Unavailable(why));
-                return Err(StoreError::Slow);
-            }
-        };
-        let lines: Vec<Line> =
-            numbers.into_iter().zip(lines).map(|(number, bytes)| Line { number, bytes }).collect();
-        let Running { changes, known, .. } = running;
-        let is_new = |key: &RecordKey| matches!(known.get(key), None | Some(None));
-        let changes = changes.iter().map(|(key, record)| (key, record.as_ref(), is_new(key)));
-        self.node.committed(changes, &lines);
-        self.exporter.lock().unwrap_or_else(PoisonError::into_inner).push(lines);
+        open.members.clear();
+        let (node, exporter) = (Arc::clone(&self.node), Arc::clone(&self.exporter));
+        // Without an answer nobody knows: the connection is closed.
+        self.runner.wait(deadline, async move {
+            let outcome = open.commit(&node, &exporter).await;
+            drop(guard);
+            outcome
+        })??;
         Ok(Commit::Done)
+    }
+
+    /// Commits what several have changed. Each waits for it by itself.
+    fn commit_for_all(&self, guard: KeyGuard<Open>, mut open: Open) {
+        let (node, exporter) = (Arc::clone(&self.node), Arc::clone(&self.exporter));
+        self.runner.clone().spawn(async move {
+            let members = std::mem::take(&mut open.members);
+            node.count_commits(members.len().saturating_sub(1));
+            let deadline = tokio::time::Instant::from_std(open.deadline);
+            let commit = tokio::time::timeout_at(deadline, open.commit(&node, &exporter));
+            let outcome = match commit.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(StoreError::Slow)) | Err(_) => Err(AuditError::Late),
+                Ok(Err(error)) => {
+                    node.fail(&error);
+                    Err(AuditError::Failed)
+                }
+            };
+            drop(guard);
+            for settle in members {
+                settle.settle(outcome);
+            }
+        });
     }
 }
 
@@ -425,76 +559,22 @@ impl Drop for PostgresStore {
 
 struct Running<'a> {
     store: &'a PostgresStore,
-    connection: Arc<Connection>,
+    open: Open,
     deadline: Instant,
-    /// What this transaction read.
-    known: HashMap<RecordKey, Option<Record>>,
     changes: BTreeMap<RecordKey, Option<Record>>,
     lines: Vec<Vec<u8>>,
 }
 
 impl Running<'_> {
+    /// Asks the database. What fails there, fails for all who share the transaction.
     fn wait<T: Send + 'static>(
-        &self,
+        &mut self,
         asked: impl Future<Output = Result<T, Trouble>> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.store.runner.wait(self.deadline, asked)?.map_err(Trouble::into_store_error)
-    }
-
-    /// What is to be written, within the bounds.
-    fn writes(&self) -> Result<Writes, StoreError> {
-        let bounds = &self.store.node.settings.bounds;
-        bounds.check_changes(self.changes.keys(), &self.lines)?;
-        self.store.node.check_outbox(&self.lines)?;
-        let mut writes = Writes { lines: self.lines.clone(), ..Writes::default() };
-        for (key, record) in &self.changes {
-            if announces(self.known.get(key), key, record.as_ref()) {
-                writes.announced.push(key.clone());
-            }
-            match record {
-                Some(record) => {
-                    let put = put(key, record)?;
-                    bounds.check_record(put.body.len())?;
-                    writes.puts.push(put);
-                }
-                None => writes.deletes.push(key.clone()),
-            }
-        }
-        for kind in [
-            RecordKind::Session,
-            RecordKind::Agent,
-            RecordKind::Task,
-            RecordKind::Reservation,
-            RecordKind::Idempotency,
-            RecordKind::Revocation,
-        ] {
-            self.check_count(kind)?;
-        }
-        Ok(writes)
-    }
-
-    fn check_count(&self, kind: RecordKind) -> Result<(), StoreError> {
-        let bounds = &self.store.node.settings.bounds;
-        let is_known = |key: &RecordKey| matches!(self.known.get(key), Some(Some(_)));
-        let of_kind = |gone: bool| {
-            let keys = self.changes.iter().filter(move |(_, record)| record.is_none() == gone);
-            keys.map(|(key, _)| key).filter(|key| key.kind == kind)
-        };
-        let new: Vec<String> =
-            of_kind(false).filter(|key| !is_known(key)).map(|key| key.id.clone()).collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        // Nodes count now and then. Only where that comes near the bound is it counted here.
-        let near = bounds.of(kind) / 10 * 9;
-        if self.store.node.count(kind).is_some_and(|count| count.saturating_add(new.len()) <= near)
-        {
-            return Ok(());
-        }
-        let gone: Vec<String> = of_kind(true).map(|key| key.id.clone()).collect();
-        let (connection, number) = (Arc::clone(&self.connection), codec::number(kind));
-        let count = self.wait(async move { connection.count_with(number, new, gone).await })?;
-        bounds.check_count(kind, usize::try_from(count).unwrap_or(usize::MAX))
+        let answer = self.store.runner.wait(self.deadline, asked);
+        let answer = answer.and_then(|answer| answer.map_err(Trouble::into_store_error));
+        self.open.is_broken |= answer.is_err();
+        answer
     }
 }
 
@@ -506,15 +586,15 @@ impl Transaction for Running<'_> {
         if let Some(changed) = self.changes.get(key) {
             return Ok(changed.clone());
         }
-        if let Some(known) = self.known.get(key) {
+        if let Some(known) = self.open.changes.get(key).or_else(|| self.open.known.get(key)) {
             return Ok(known.clone());
         }
         if !is_id(&key.id) {
             return Ok(None);
         }
-        let (connection, asked) = (Arc::clone(&self.connection), key.clone());
+        let (connection, asked) = (Arc::clone(&self.open.connection), key.clone());
         let record = self.wait(async move { connection.read(&asked).await })?;
-        self.known.insert(key.clone(), record.clone());
+        self.open.known.insert(key.clone(), record.clone());
         Ok(record)
     }
 
@@ -522,19 +602,21 @@ impl Transaction for Running<'_> {
         if Instant::now() >= self.deadline {
             return Err(StoreError::Slow);
         }
+        let mut changes = self.open.changes.clone();
+        changes.extend(self.changes.clone());
         // So many at most are hidden by what this transaction changed.
-        let most = rows(query::most(page).saturating_add(self.changes.len()));
-        let connection = Arc::clone(&self.connection);
+        let most = rows(query::most(page).saturating_add(changes.len()));
+        let connection = Arc::clone(&self.open.connection);
         let (of_task, after) = (query.clone(), page.after.clone());
         let found = self.wait(async move { connection.find(&of_task, &after, most).await })?;
         let mut stored = Vec::with_capacity(found.len());
         for (key, record) in found {
-            if !self.changes.contains_key(&key) {
+            if !changes.contains_key(&key) {
                 stored.push(record.clone());
             }
-            self.known.entry(key).or_insert(Some(record));
+            self.open.known.entry(key).or_insert(Some(record));
         }
-        Ok(query::merged(stored, &self.changes, query, page))
+        Ok(query::merged(stored, &changes, query, page))
     }
 
     fn put(&mut self, record: Record) {
@@ -552,6 +634,10 @@ impl Transaction for Running<'_> {
 
 fn after(wait: Duration) -> Instant {
     Instant::now().checked_add(wait).unwrap_or_else(Instant::now)
+}
+
+fn millis_until(deadline: Instant) -> u128 {
+    deadline.saturating_duration_since(Instant::now()).as_millis().max(1)
 }
 
 fn rows(most: usize) -> i64 {
@@ -587,20 +673,4 @@ fn put(key: &RecordKey, record: &Record) -> Result<Put, StoreError> {
         due: record.due(),
         body,
     })
-}
-
-/// Whether other nodes must hear of a change at once: of revocations, and of tasks in all but how far they are used.
-fn announces(before: Option<&Option<Record>>, key: &RecordKey, record: Option<&Record>) -> bool {
-    match (key.kind, before, record) {
-        (RecordKind::Revocation, _, _) => true,
-        (RecordKind::Task, Some(None), _) => false,
-        (RecordKind::Task, Some(Some(Record::Task(before))), Some(Record::Task(task))) => {
-            let mut same = (**before).clone();
-            same.uses.clone_from(&task.uses);
-            same.last_used = task.last_used;
-            same != **task
-        }
-        (RecordKind::Task, _, _) => true,
-        _ => false,
-    }
 }

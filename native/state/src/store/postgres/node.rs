@@ -211,6 +211,12 @@ impl Node {
         state.outbox.take(lines);
     }
 
+    /// Counts commits that went with another.
+    pub(super) fn count_commits(&self, count: usize) {
+        let mut state = self.lock();
+        state.commits = state.commits.saturating_add(count as u64);
+    }
+
     /// How many records of a kind there are, about; none where nobody has counted yet.
     pub(super) fn count(&self, kind: RecordKind) -> Option<usize> {
         let state = self.lock();
@@ -219,14 +225,19 @@ impl Node {
     }
 
     /// Refuses lines that would have to wait too long for the audit file.
-    pub(super) fn check_outbox(&self, lines: &[Vec<u8>]) -> Result<(), StoreError> {
-        if lines.is_empty() {
+    pub(super) fn check_outbox<'a>(
+        &self,
+        lines: impl Iterator<Item = &'a Vec<u8>>,
+    ) -> Result<(), StoreError> {
+        let (count, bytes) = lines.fold((0_usize, 0_usize), |(count, bytes), line| {
+            (count.saturating_add(1), bytes.saturating_add(line.len()))
+        });
+        if count == 0 {
             return Ok(());
         }
-        let bytes = lines.iter().map(Vec::len).fold(0, usize::saturating_add);
         let state = self.lock();
         self.settings.bounds.check_outbox(
-            state.outbox.lines.saturating_add(lines.len()),
+            state.outbox.lines.saturating_add(count),
             state.outbox.bytes.saturating_add(bytes),
         )
     }

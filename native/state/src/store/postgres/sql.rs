@@ -257,6 +257,19 @@ impl Connection {
         Ok((news_of(&news?)?, records_of(&ahead?)?))
     }
 
+    /// Goes on in a transaction, which now ends by itself after `ms`, with the news since `snapshot`.
+    pub(super) async fn join(&self, ms: u128, snapshot: &str) -> Result<News, Trouble> {
+        let set = format!("SET LOCAL statement_timeout = {ms}; SET LOCAL lock_timeout = {ms}");
+        let parameters: [&(dyn ToSql + Sync); 1] = [&snapshot];
+        let (set, news) = tokio::join!(
+            biased;
+            self.client.batch_execute(&set),
+            self.client.query(&self.feed, &parameters),
+        );
+        set?;
+        news_of(&news?)
+    }
+
     /// What was announced since `snapshot`.
     pub(super) async fn news(&self, snapshot: &str) -> Result<News, Trouble> {
         news_of(&self.client.query(&self.feed, &[&snapshot]).await?)
