@@ -37,6 +37,14 @@ pub(super) struct Tasks {
 
 /// Takes over what `bundle.yaml` says, once the templates are known.
 pub(super) fn tasks(build: &mut Build<'_>, file: &str, said: &Tasks) {
+    let model = &build.model;
+    let nothing =
+        !model.tasks.optional && said.taskless_tier.is_none() && model.templates.is_empty();
+    if nothing && !build.found.has_errors() {
+        let what = "every operation needs a task, and there is no template to start one from";
+        let mend = "Add `templates`, or say `tasks: optional`.";
+        build.found.warning(&super::whole(file), what, mend);
+    }
     if let Some(said) = &said.taskless_tier {
         if build.model.tasks.optional {
             let what = "`taskless_tier` says nothing beside `tasks: optional`";

@@ -1,4 +1,6 @@
 //! What is stored of tasks.
+//!
+//! What bounds a task is read whole or not at all: a node that does not know a limit must not read the scope without it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -292,6 +294,7 @@ impl SubjectProof {
 
 /// An agent of the chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AgentName {
     /// `spiffe://<trust domain>/<path>`.
     pub spiffe_id: String,
@@ -327,6 +330,7 @@ impl AgentName {
 
 /// A subject as it was verified when the task was started.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Subject {
     /// A service, not a person.
     #[serde(default)]
@@ -380,6 +384,7 @@ pub enum Param {
 
 /// One thing that a task may do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ScopeEntry {
     /// Operation id.
     pub operation: String,
@@ -396,6 +401,7 @@ pub struct ScopeEntry {
 
 /// A conjunction over resources; a field that is none restricts nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Selector {
     /// Any of these collections.
     #[serde(default, skip_serializing_if = "Option::is_none")]

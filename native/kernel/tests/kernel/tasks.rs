@@ -1139,6 +1139,42 @@ fn what_a_bundle_says_of_tasks_is_kept() {
 }
 
 #[test]
+fn a_bundle_that_permits_nothing_says_so() {
+    let warnings = |manifest: &str, templates: &str| {
+        let plan =
+            plan_of(manifest, templates, POLICIES).unwrap_or_else(|errors| panic!("{errors}"));
+        plan.warnings().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let said = "bundle.yaml: warning: every operation needs a task, and there is no template to start one from. \
+                Add `templates`, or say `tasks: optional`.";
+    assert_eq!(vec![said], warnings("name: a", "labels: {}"));
+    for manifest in ["{name: a, tasks: optional}", "{name: a, taskless_tier: low}"] {
+        assert!(warnings(manifest, "labels: {}").is_empty(), "{manifest}");
+    }
+    assert!(warnings("name: a", TEMPLATES).is_empty());
+}
+
+#[test]
+fn a_limit_that_is_not_known_is_not_read_past() {
+    let plan = plan(POLICIES);
+    let params = acme();
+    let task = start(&plan, root("answer", &params)).unwrap();
+    let text = serde_json::to_string(&task).unwrap();
+    assert_eq!(task, serde_json::from_str(&text).unwrap());
+    let mut newer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    newer["later"] = 1.into();
+    let kept: Task = serde_json::from_value(newer.clone()).unwrap();
+    assert_eq!(Some(&1.into()), kept.rest.get("later"));
+    for place in ["/scope/0", "/scope/0/resources", "/agents/0", "/subject"] {
+        let mut newer = newer.clone();
+        newer.pointer_mut(place).unwrap()["later"] = 1.into();
+        assert!(serde_json::from_value::<Task>(newer).is_err(), "{place}");
+    }
+    newer["scope"][0]["arguments"] = serde_json::json!({"/a": {"like": "x"}});
+    assert!(serde_json::from_value::<Task>(newer).is_err());
+}
+
+#[test]
 fn an_agent_is_named_by_a_whole_spiffe_id() {
     assert_eq!("a.example", agent("x").trust_domain);
     for id in
