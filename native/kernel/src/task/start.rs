@@ -115,6 +115,7 @@ impl Refused {
 pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
     let template = template(plan, root.template)?;
     checked(template, root.params)?;
+    bounded(root.scope)?;
     let given = instance(template, root.params)?;
     let scope = narrowed(plan, &given, root.scope)?;
     let last = later(root.now, template.deadline);
@@ -136,7 +137,7 @@ pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
         purpose: template.purpose.clone(),
         params: root.params.clone(),
         uses: vec![0; scope.len()],
-        scope: scope.into_iter().collect(),
+        scope,
         tier_cap: root.tier_cap.map_or(template.tier_cap, |cap| cap.min(template.tier_cap)),
         max_depth: if root.kind == TaskKind::Implicit { 0 } else { template.max_depth },
         started_at: root.now,
@@ -180,6 +181,7 @@ pub fn delegate(plan: &Plan, parent: &Task, child: Child<'_>) -> Result<Task, Re
         checked(template, child.params)?;
         instance(template, child.params)?
     };
+    bounded(child.scope)?;
     let asked = narrowed(plan, &given, child.scope)?;
     let scope = if inherits { asked } else { narrowed(plan, &parent.scope, &asked)? };
     let last = parent.deadline.min(later(child.now, template.deadline));
@@ -336,7 +338,6 @@ fn narrowed(
     if asked.is_empty() {
         return Ok(given.to_vec());
     }
-    bounded(asked)?;
     let mut scope = Vec::with_capacity(asked.len());
     for entry in asked {
         let cases = plan.model().splits.get(&entry.operation).map(|split| &split.cases);
