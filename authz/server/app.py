@@ -23,9 +23,8 @@ from authz.model import Diagnostic, Surface
 from authz.server.admin import ADMIN, Administration
 from authz.server.decisions import AUTHORIZER, ENVOY, Decisions, RawHandler
 from authz.server.executor import BoundedExecutor
-from authz.server.grpc_listener import GrpcListener
+from authz.server.grpc_listener import GrpcListener, Services
 from authz.server.http import HttpListener, application
-from authz.server.listing import Listing
 from authz.server.observing import Reminder
 from authz.server.readiness import Readiness
 from authz.server.side import Health, SideThreads, reflection_handler
@@ -438,7 +437,6 @@ class Node:
                 mutual=listener.is_mutual,
             )
             services = _decision_services(decisions, tasks, metrics)
-            services[AUTHORIZER]["List"] = Listing(decisions, engine, metrics).handler()
             bound.append(
                 GrpcListener.bind(
                     name,
@@ -508,9 +506,7 @@ class Node:
             return FastLane(engine, settings)
 
 
-def _decision_services(
-    decisions: Decisions, tasks: Tasks, metrics: Metrics
-) -> dict[str, dict[str, RawHandler]]:
+def _decision_services(decisions: Decisions, tasks: Tasks, metrics: Metrics) -> Services:
     def judged(service: str, method: str, surface: Surface) -> RawHandler:
         return decisions.handler(surface, metrics.observer(service, method))
 
@@ -523,6 +519,7 @@ def _decision_services(
         AUTHORIZER: {
             "Check": judged(AUTHORIZER, "Check", Surface.CHECK),
             "BatchCheck": judged(AUTHORIZER, "BatchCheck", Surface.BATCH_CHECK),
+            "List": tasks.handler(AUTHORIZER, "List", Surface.LIST),
             "Report": later("Report"),
             "Explain": grpc.unary_unary_rpc_method_handler(
                 not_in_this_version("Authorizer.Explain outside the administration listener")

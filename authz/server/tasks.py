@@ -62,9 +62,21 @@ class Tasks:
         Returns:
             Handlers by method.
         """
-        return {method: self._handler(method, surface) for method, surface in _METHODS.items()}
+        return {
+            method: self.handler(TASKS, method, surface) for method, surface in _METHODS.items()
+        }
 
-    def _handler(self, method: str, surface: Surface) -> RawHandler:
+    def handler(self, service: str, method: str, surface: Surface) -> RawHandler:
+        """Make the handler of one method, of this service or of another that answers no decision.
+
+        Args:
+            service: The service's name.
+            method: The method's.
+            surface: What the engine calls it.
+
+        Returns:
+            The handler.
+        """
         read = peer_facts_of if self.mutual else facts_of
 
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -90,7 +102,7 @@ class Tasks:
                     self.failed(unexpected)
                     error = UnavailableError("internal error; see the server's log")
             code = status_code(error.grpc_code).name if error is not None else "OK"
-            self.metrics.handled(TASKS, method, code)
+            self.metrics.handled(service, method, code)
             if error is not None:
                 abort(context, error)
             return answered

@@ -14,6 +14,7 @@ from authz.errors import BundleError, UsageError
 from authz.testing import Actor, Kernel, Subject
 
 QUICKSTART = Path(__file__).parents[2] / "examples/quickstart/bundle"
+TASKS = Path(__file__).parents[1] / "cases/bundles/tasks"
 BOT = "spiffe://dev.example/ns/support/sa/bot"
 STRANGER = "spiffe://elsewhere.example/ns/x/sa/y"
 ALICE = Subject("alice", claims={"groups": ["employees"]})
@@ -208,3 +209,41 @@ def test_wrong(authz_kernel):
     said = run()
     assert "names no bundle" in said
     assert "2 errors" in said
+
+
+def test_tasks_under_test() -> None:
+    """Start, guard, delegate, end: in this process, by the same engine."""
+    agents = "spiffe://a.example/ns/support/sa"
+    read = guard("crm.read")(read_customer)
+    with Kernel.load(TASKS, variables={"trust_domain": "a.example"}) as kernel:
+        alice = Subject("alice", claims={"groups": ["employees"]})
+        orch = kernel.act(f"{agents}/orch", alice)
+        peer = kernel.act(f"{agents}/peer")
+        orch.denies("crm.read", {"id": "acme/1"}, code="NO_TASK")
+        with orch.working() as client:
+            start = client.task(
+                "answer",
+                params={"customer": "acme", "most": 5},
+                subject_token=orch.subject_token or "",
+                prompt="Answer bob@customer.example",
+            )
+            with start as task:
+                assert read("acme/1") == "customer acme/1"
+                with pytest.raises(Denied):
+                    read("other/1")
+                assert "crm.refund" in orch.could()
+                with task.delegate(f"{agents}/peer", scope=["crm.read"]) as child:
+                    peer.permits("crm.read", {"id": "acme/1"}, task=child.id)
+                    body = {"to": ["bob@customer.example"]}
+                    peer.denies("mail.send", body, task=child.id, code="OUT_OF_SCOPE")
+                    peer.denies("crm.read", {"id": "acme/1"}, task=task.id, code="NOT_ASSIGNEE")
+                orch.permits("mail.send", {"to": ["bob@customer.example"]}, task=task.id)
+                orch.steps_up("mail.send", {"to": ["eve@evil.example"]}, task=task.id)
+                task.extend("and eve@evil.example")
+                orch.permits("mail.send", {"to": ["eve@evil.example"]}, task=task.id)
+        orch.denies("crm.read", {"id": "acme/1"}, task=task.id, code="TASK_ENDED")
+
+
+def read_customer(id: str) -> str:  # noqa: A002 - the argument's name in the catalog
+    """Reads a customer."""
+    return f"customer {id}"
