@@ -13,19 +13,19 @@ from authz.client import Authz, Denied, StepUp, Unavailable, caller, guard
 from authz.errors import BundleError, UsageError
 from authz.testing import Actor, Kernel, Subject
 
-QUICKSTART = Path(__file__).parents[2] / "examples/quickstart/bundle"
+DESK = Path(__file__).parents[1] / "cases/bundles/desk"
 TASKS = Path(__file__).parents[1] / "cases/bundles/tasks"
-BOT = "spiffe://dev.example/ns/support/sa/bot"
+BOT = "spiffe://a.example/ns/support/sa/bot"
 STRANGER = "spiffe://elsewhere.example/ns/x/sa/y"
 ALICE = Subject("alice", claims={"groups": ["employees"]})
 MAIL = {"to": ["bob@corp.example"], "subject": "Re", "body": "hi"}
-OUT = {**MAIL, "to": ["eve@evil.example"]}
+OUT = {**MAIL, "to": ["eve@elsewhere.example"]}
 
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Kernel]:
-    """The engine over the quickstart's bundle."""
-    with Kernel.load(QUICKSTART, variables={"trust_domain": "dev.example"}) as made:
+    """The engine over the bundle of the desk."""
+    with Kernel.load(DESK, variables={"trust_domain": "a.example"}) as made:
         yield made
 
 
@@ -38,12 +38,10 @@ def bot(kernel: Kernel) -> Actor:
 def test_assertions_that_hold(kernel: Kernel, bot: Actor) -> None:
     """Assertions that hold."""
     bot.permits("crm.search", {"query": "T-1"})
-    bot.permits("gmail.send_email", MAIL)
-    stepped = bot.steps_up(
-        "gmail.send_email", OUT, kinds=["approve"], policy="ask-before-mail-leaves"
-    )
-    assert stepped.reason_code == "APPROVAL_REQUIRED"
-    assert stepped.policy_ids == ("ask-before-mail-leaves",)
+    bot.permits("mail.send", MAIL)
+    stepped = bot.steps_up("mail.send", OUT, kinds=["confirm"], policy="confirm-outside-mail")
+    assert stepped.reason_code == "CONFIRM_REQUIRED"
+    assert stepped.policy_ids == ("confirm-outside-mail",)
     kernel.act(STRANGER, ALICE).denies("crm.search", {"query": "T-1"}, code="NOT_PERMITTED")
     kernel.act(BOT, Subject("eve")).denies(
         "crm.search", {"query": "T-1"}, code="CHAIN_NOT_PERMITTED"
@@ -56,14 +54,14 @@ def test_assertions_that_hold(kernel: Kernel, bot: Actor) -> None:
 @pytest.mark.parametrize(
     ("assertion", "arguments", "options", "said"),
     [
-        ("permits", OUT, {}, "expected PERMIT; got STEP_UP APPROVAL_REQUIRED approve because of"),
+        ("permits", OUT, {}, "expected PERMIT; got STEP_UP CONFIRM_REQUIRED confirm because of"),
         ("denies", MAIL, {}, "expected DENY; got PERMIT"),
         ("denies", OUT, {}, "expected DENY; got STEP_UP"),
         ("denies", {}, {"code": "FORBIDDEN"}, "expected DENY FORBIDDEN; got DENY BAD_INPUT"),
         ("denies", {}, {"policy": "p"}, "expected DENY p; got DENY BAD_INPUT"),
         ("steps_up", MAIL, {}, "expected STEP_UP; got PERMIT"),
-        ("steps_up", OUT, {"kinds": ["confirm"]}, "expected STEP_UP confirm; got STEP_UP"),
-        ("steps_up", OUT, {"code": "CONFIRM_REQUIRED"}, "expected STEP_UP CONFIRM_REQUIRED"),
+        ("steps_up", OUT, {"kinds": ["approve"]}, "expected STEP_UP approve; got STEP_UP"),
+        ("steps_up", OUT, {"code": "APPROVAL_REQUIRED"}, "expected STEP_UP APPROVAL_REQUIRED"),
         ("steps_up", OUT, {"policy": "other"}, "expected STEP_UP other"),
         ("steps_up", {}, {}, "got DENY BAD_INPUT"),
     ],
@@ -73,13 +71,13 @@ def test_assertions_that_do_not_hold(
 ) -> None:
     """Assertions that do not hold."""
     with pytest.raises(AssertionError) as raised:
-        getattr(bot, assertion)("gmail.send_email", arguments, **options)
+        getattr(bot, assertion)("mail.send", arguments, **options)
     assert said in str(raised.value)
 
 
 def test_a_failure_is_no_denial_unless_it_is_named(kernel: Kernel) -> None:
     """A failure is no denial unless it is named."""
-    with Kernel.load(QUICKSTART, variables={"trust_domain": "dev.example"}) as other:
+    with Kernel.load(DESK, variables={"trust_domain": "a.example"}) as other:
         actor = other.act(BOT, ALICE)
     with pytest.raises(AssertionError, match="got UNAVAILABLE AUDIT_FULL"):
         actor.denies("crm.search")
@@ -91,7 +89,7 @@ def test_code_under_test_acts_as_somebody(kernel: Kernel, bot: Actor) -> None:
     """Code under test acts as somebody."""
     sent: list[str] = []
 
-    @guard("gmail.send_email")
+    @guard("mail.send")
     def send(to: list[str], subject: str, body: str) -> None:
         sent.append(f"{to} {subject} {body}")
 
@@ -125,7 +123,7 @@ def test_a_tool_server_under_test_asks_about_its_callers(kernel: Kernel, bot: Ac
 def test_what_could_be_permitted(kernel: Kernel, bot: Actor) -> None:
     """What could be permitted."""
     could = bot.could()
-    assert "gmail.send_email" in could
+    assert "mail.send" in could
     assert "crm.search" in could
     assert set(bot.could("crm")) == {name for name in could if name.startswith("crm.")}
     assert kernel.act(STRANGER, ALICE).could() == ()
@@ -190,7 +188,7 @@ def test_the_plugin(tmp_path: Path) -> None:
 
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["authz.testing.plugin"]')
     (tmp_path / "pytest.ini").write_text(
-        f"[pytest]\nauthz_bundle = {QUICKSTART}\nauthz_vars =\n  trust_domain=dev.example\n"
+        f"[pytest]\nauthz_bundle = {DESK}\nauthz_vars =\n  trust_domain=a.example\n"
     )
     (tmp_path / "test_bundle.py").write_text(f"""
 from authz.testing import Subject
