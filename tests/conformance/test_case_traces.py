@@ -1,0 +1,276 @@
+"""Case files with tasks over a server: both lanes and Envoy's Check, with tasks of its own for each run."""
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
+from google.rpc import error_details_pb2, status_pb2
+
+from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
+from authz.v1 import decision_pb2, options_pb2, tasks_pb2
+from tests.support import cases
+from tests.support.cases import As, Case, CaseFile, Delegate, Flat, Scope, Start, Step
+from tests.support.fixtures import Servers
+from tests.support.minting import Authority
+from tests.support.server import Server
+from tests.support.surfaces import (
+    CHECK,
+    ENVOY,
+    LANES,
+    check_request,
+    decision_of,
+    envoy_request,
+    mint,
+    outcome,
+    reason_name,
+)
+
+TRACES = cases.traces()
+#: What a step on tasks comes to that is not refused.
+OK = "OK"
+#: The name of the task that a trace begins with.
+OWN = "task"
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+@dataclass
+class Run:
+    """A trace on one lane."""
+
+    server: Server
+    authority: Authority
+    file: CaseFile
+    case: Case
+    lane: str
+    #: Ids and assignees, by the names that the trace gives them.
+    tasks: dict[str, tuple[str, str]] = field(default_factory=dict)
+    #: Steps that were asked.
+    asked: int = 0
+
+    def go(self) -> list[tuple[int, Any, Any]]:
+        """Runs it; returns the steps that came out otherwise: number, wanted, found."""
+        differ: list[tuple[int, Any, Any]] = []
+        if self.case.task is not None:
+            came = self.act(Step(start=self.case.task.model_copy(update={"name": OWN}), expect=OK))
+            if came != OK:
+                return [(0, OK, came)]
+        for number, step in enumerate(self.case.steps or [], 1):
+            if step.after is not None:
+                # A server's clock cannot be moved.
+                break
+            if step.start is not None and step.start.asserted:
+                # Only credentials name subjects on the wire: what follows needs the task.
+                break
+            self.asked += 1
+            if step.call is None:
+                wanted, found = step.wanted_task.code, self.act(step)
+                if wanted != found:
+                    differ.append((number, wanted, found))
+                continue
+            pairs = self.ask(step)
+            differ += [(number, *pair) for pair in pairs if pair[0] != pair[1]]
+        return differ
+
+    def on(self, step: Step) -> tuple[str, str] | None:
+        """The id and the assignee of a step's task."""
+        name = step.task or (OWN if self.case.task else "none")
+        return None if name == "none" else self.tasks[name]
+
+    def flat(self, step: Step) -> Flat:
+        """A step as one request: on its task, by the agent that has it, unless it says another."""
+        on = self.on(step)
+        who = step.as_ or (As(agent=on[1]) if on else self.case.as_)
+        request = step.request.model_copy(update={"task": on[0] if on else ""})
+        step = step.model_copy(update={"request": request})
+        return Flat("", self.file.bundle, self.file.fixtures, who, step)
+
+    def ask(self, step: Step) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Asks, with `http` also as Envoy does; returns what was wanted and found."""
+        flat = self.flat(step)
+        tokens = mint(self.authority, flat)
+        wanted = {
+            name: value
+            for name in ("outcome", "code", "policy", "kinds", "public_code", "next_action")
+            if (value := getattr(step.wanted, name)) is not None
+        }
+        data = self.server.call("main" + self.lane, CHECK, check_request(flat, tokens))
+        decision = decision_of(data)
+        found: dict[str, Any] = {
+            "outcome": outcome(decision),
+            "code": reason_name(decision),
+            "policy": decision.policy_ids[0] if decision.policy_ids else "",
+            "kinds": list(decision.step_up_kinds),
+            "public_code": options_pb2.PublicCode.Name(decision.public_code)[len("PUBLIC_CODE_") :],
+            "next_action": options_pb2.NextAction.Name(decision.next_action)[len("NEXT_ACTION_") :],
+        }
+        pairs = [(wanted, {name: found[name] for name in wanted})]
+        if step.http is not None:
+            pairs.append(self.envoy(flat, wanted))
+        return pairs
+
+    def envoy(self, flat: Flat, wanted: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The same as Envoy asks it, the task in its header."""
+        http = flat.step.http
+        assert http is not None
+        headers = [*http.headers, ("authz-task", flat.step.request.task)]
+        step = flat.step.model_copy(update={"http": http.model_copy(update={"headers": headers})})
+        flat = replace(flat, step=step)
+        request = envoy_request(flat, mint(self.authority, flat), "map")
+        assert request is not None
+        response = external_auth_pb2.CheckResponse.FromString(
+            self.server.call("main" + self.lane, ENVOY, request)
+        )
+        found = {
+            "outcome": response.dynamic_metadata["decision"],
+            "code": response.dynamic_metadata["reason_code"],
+        }
+        wanted = {name: value for name, value in wanted.items() if name in found}
+        return wanted, {name: found[name] for name in wanted}
+
+    def act(self, step: Step) -> str:
+        """Starts, delegates or ends; returns `OK` or the reason."""
+        try:
+            if step.start is not None:
+                self.start(step.start)
+            elif step.delegate is not None:
+                self.delegate(step, step.delegate)
+            else:
+                self.end(step)
+        except grpc.RpcError as error:
+            return refused(error)
+        return OK
+
+    def start(self, said: Start) -> None:
+        """Starts a task."""
+        subject = said.subject or self.case.as_.subject
+        agent = said.agent or self.case.as_.agent
+        assert agent is not None
+        by = said.by or (None if subject else agent)
+        request = tasks_pb2.StartRequest(
+            evidence=self.evidence(As(agent=by, subject=subject)),
+            template=said.template,
+            params=struct(said.params),
+            prompt=said.prompt,
+            scope=[scope(entry) for entry in said.scope],
+            assignee=self.spiffe_id(agent),
+        )
+        if said.deadline is not None:
+            request.deadline.FromMilliseconds(after(said.deadline))
+        answer = tasks_pb2.StartResponse.FromString(self.call("Start", request))
+        self.keep(said.name, answer.task)
+
+    def delegate(self, step: Step, said: Delegate) -> None:
+        """Delegates a task."""
+        on = self.on(step)
+        assert on is not None
+        request = tasks_pb2.DelegateRequest(
+            evidence=self.evidence(step.as_ or As(agent=on[1])),
+            parent=on[0],
+            assignee=self.spiffe_id(said.to),
+            template=said.template or "",
+            params=struct(said.params),
+            scope=[scope(entry) for entry in said.scope],
+        )
+        if said.deadline is not None:
+            request.deadline.FromMilliseconds(after(said.deadline))
+        answer = tasks_pb2.DelegateResponse.FromString(self.call("Delegate", request))
+        self.keep(said.name, answer.task)
+
+    def end(self, step: Step) -> None:
+        """Ends a task."""
+        on = self.on(step)
+        assert on is not None
+        assert step.end is not None
+        request = tasks_pb2.EndRequest(
+            evidence=self.evidence(step.as_ or As(agent=on[1])),
+            task=on[0],
+            status=tasks_pb2.TaskStatus.Value(f"TASK_STATUS_{step.end.status.upper()}"),
+        )
+        self.call("End", request)
+
+    def call(self, method: str, request: Message) -> bytes:
+        """Calls the service, which is on the Python lane only."""
+        return self.server.call("main", f"authz.v1.Tasks/{method}", request.SerializeToString())
+
+    def keep(self, name: str | None, task: tasks_pb2.Task) -> None:
+        """Notes a task by its name."""
+        if name is not None:
+            self.tasks[name] = (task.id, task.assignee)
+
+    def spiffe_id(self, name: str) -> str:
+        """An agent of the fixtures."""
+        return self.file.fixtures.agents.get(name, name)
+
+    def evidence(self, who: As) -> list[decision_pb2.Evidence]:
+        """Good credentials."""
+        flat = Flat("", self.file.bundle, self.file.fixtures, who, Step(expect=OK))
+        request = decision_pb2.CheckRequest.FromString(
+            check_request(flat, mint(self.authority, flat))
+        )
+        return list(request.evidence)
+
+
+def refused(error: grpc.RpcError) -> str:
+    """Returns the reason of an RPC error."""
+    call: Any = error
+    trailing = dict(call.trailing_metadata() or ())
+    status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    return str(info.reason)
+
+
+def struct(params: dict[str, Any]) -> Struct:
+    """Encodes parameters."""
+    made = Struct()
+    made.update(params)
+    return made
+
+
+def scope(said: Scope) -> tasks_pb2.ScopeEntry:
+    """Encodes an entry of a scope."""
+    entry = tasks_pb2.ScopeEntry(operation=said.operation, uses=said.uses or 0)
+    resources = said.resources
+    entry.resources.collections.extend(resources.collections or [])
+    entry.resources.ids.extend(resources.ids or [])
+    entry.resources.path_prefix = resources.path_prefix or ""
+    entry.resources.label_ceiling.extend(resources.label_ceiling or [])
+    for pointer, limit in said.arguments.items():
+        made = entry.arguments[pointer]
+        if limit.one_of is not None:
+            made.one_of.values.extend(limit.one_of)
+        elif limit.range is not None:
+            made.range.minimum, made.range.maximum = limit.range
+        else:
+            made.prefix = limit.prefix or ""
+    return entry
+
+
+def after(span: str) -> int:
+    """Returns the time after a span, in milliseconds."""
+    return int((time.time() + int(span[:-1]) * _UNITS[span[-1]]) * 1000)
+
+
+@pytest.mark.parametrize("lane", LANES, ids=lambda lane: "fast" if lane else "python")
+@pytest.mark.parametrize(
+    ("file", "case"), [pytest.param(file, case, id=name) for name, file, case in TRACES]
+)
+def test_trace(
+    lane: str, file: CaseFile, case: Case, authority: Authority, servers: Servers
+) -> None:
+    """Every step comes out as the file says."""
+    run = Run(servers.of(file.bundle), authority, file, case, lane)
+
+    assert run.go() == []
+
+
+def test_most_steps_are_asked_of_a_server() -> None:
+    """Only the clock and asserted subjects are the kernel's alone."""
+    steps = [step for _, _, case in TRACES for step in case.steps or []]
+    kernel_only = [s for s in steps if s.after or (s.start and s.start.asserted)]
+
+    assert len(kernel_only) < len(steps) / 10
