@@ -341,6 +341,13 @@ class Engine:
             ApiError: It is refused.
         """
 
+    def sweep(self) -> str:
+        """Does a bounded part of what is due in the store.
+
+        Returns:
+            JSON of `{committed, expired, forgotten, more, error}`.
+        """
+
     def refusal(self, surface: str, reason: str) -> bytes:
         """Ready answer for a request that is not judged, counted and audited; never waits.
 

@@ -539,6 +539,15 @@ class Engine:
         except _native.ApiError as error:
             raise ApiError(error.reason_code, error.grpc_code, error.message) from error
 
+    def sweep(self) -> dict[str, Any]:
+        """Do a bounded part of what is due in the store.
+
+        Returns:
+            `committed`, `expired`, `forgotten`, `more` (ask again at once), `error`.
+        """
+        swept: dict[str, Any] = json.loads(self._native.sweep())
+        return swept
+
     def refusal(self, surface: Surface, reason: str) -> bytes:
         """Answer a ready denial, counted and audited; never waits.
 

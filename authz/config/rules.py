@@ -20,6 +20,7 @@ from authz.config.schema import (
     MetricsListener,
     Refresh,
     Relay,
+    StateEngine,
     Tls,
     TrustSource,
 )
@@ -99,6 +100,29 @@ def findings(config: Config) -> Iterator[Finding]:
     yield from _trust(config)
     yield from _listeners(config)
     yield from _enforcers(config)
+    yield from _state(config)
+
+
+def _state(config: Config) -> Iterator[Finding]:
+    state = config.state
+    if state.engine is StateEngine.POSTGRESQL and state.dsn is None:
+        yield Finding(
+            ("state", "engine"),
+            "`state.engine: postgresql` has no `dsn`.",
+            "Add `state: {dsn: ...}`, or the variable AUTHZ_STATE_DSN.",
+        )
+    if state.engine is not StateEngine.POSTGRESQL and state.dsn is not None:
+        yield Finding(
+            ("state", "dsn"),
+            f"`state.dsn` is given, but `state.engine` is `{state.engine}`: tasks would not be shared.",
+            "Say `engine: postgresql`, or remove `dsn`.",
+        )
+    if state.engine is not StateEngine.EMBEDDED and state.path is not None:
+        yield Finding(
+            ("state", "path"),
+            f"`state.path` is given, but `state.engine` is `{state.engine}`.",
+            "Say `engine: embedded`, or remove `path`.",
+        )
 
 
 def _trust(config: Config) -> Iterator[Finding]:

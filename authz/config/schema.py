@@ -392,6 +392,7 @@ class StateEngine(StrEnum):
     """What keeps tasks."""
 
     EMBEDDED = "embedded"
+    POSTGRESQL = "postgresql"
     MEMORY = "memory"
 
 
@@ -399,9 +400,16 @@ class State(_Strict):
     """Where tasks and revocations are kept."""
 
     engine: StateEngine = StateEngine.EMBEDDED
-    """`embedded`: a folder of this node alone, which survives a crash. `memory`: nothing outlives the process."""
+    """`embedded`: a folder of this node alone, which survives a crash. `postgresql`: a database that several nodes share.
+    `memory`: nothing outlives the process."""
     path: FilePath | None = None
     """The folder of the embedded one; none given: `state` beside the audit file."""
+    dsn: Text | None = None
+    """Connection string of the PostgreSQL database: `postgresql://user@host/name?sslmode=verify-full&sslrootcert=…`, or
+    libpq's `key=value` form; a secret. A host that is neither a socket nor loopback needs `sslrootcert` or
+    `sslmode=disable`."""
+    connections: int = Field(default=8, ge=1, le=1_000)
+    """Connections to the database that answer requests."""
     max_wait: Annotated[Duration, Field(ge=0.001, le=60)] = 2.0
     """Longest wait for the store, where the caller's deadline is later; then: deny."""
     revocation_staleness: Annotated[Duration, Field(ge=0.001, le=60)] = 1.0

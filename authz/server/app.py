@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from socket import gethostname
 from types import FrameType
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ from authz.server.side import Health, SideThreads, reflection_handler
 from authz.server.sockets import prepare, private
 from authz.server.sources import TrustSources
 from authz.server.status import not_in_this_version
+from authz.server.sweep import Sweep
 from authz.server.tasks import TASKS, Tasks
 from authz.server.tls import read_tls
 from authz.server.watch import Watch
@@ -76,18 +78,22 @@ def engine_settings(config: Config) -> dict[str, Any]:
         "probe_rate": limits.probe_rate,
         "probe_burst": limits.probe_burst,
         "envoy_error_response": config.envoy.error_response,
-        "state": _state_settings(config.state, config.audit.path),
+        "state": _state_settings(config.state, config.audit.path, config.node),
         "version": __version__,
     }
 
 
-def _state_settings(state: State, audit: str) -> dict[str, Any]:
+def _state_settings(state: State, audit: str, node: str) -> dict[str, Any]:
     path = None
     if state.engine is StateEngine.EMBEDDED:
         path = state.path or str(Path(audit).parent / "state")
     return {
         "engine": state.engine.value,
         "path": path,
+        "dsn": state.dsn,
+        # Whose audit lines are whose: no two nodes share an audit file.
+        "node": node or f"{gethostname()}:{Path(audit).resolve()}",
+        "connections": state.connections,
         "max_wait_ms": round(state.max_wait * 1000),
         "revocation_staleness_ms": round(state.revocation_staleness * 1000),
         "report_within_ms": round(state.report_within * 1000),
@@ -162,6 +168,7 @@ class _Parts:
     http: HttpListener | None
     watch: Watch | None
     refresher: Refresher
+    sweep: Sweep
     metrics: Metrics
     traces: TraceExport | None
 
@@ -201,6 +208,7 @@ class Node:
         parts.readiness.serving()
         # Says that the node serves, once every source of keys was fetched.
         parts.refresher.start()
+        parts.sweep.start()
         if parts.watch is not None:
             parts.watch.start()
         for name, address in self.addresses.items():
@@ -256,6 +264,7 @@ class Node:
         if parts.watch is not None:
             parts.watch.close()
         parts.refresher.close()
+        parts.sweep.close()
         draining = [listener.server.stop(grace) for listener in parts.listeners]
         if parts.fast is not None:
             parts.fast.close(grace)
@@ -396,6 +405,7 @@ class Node:
             http,
             watch,
             refresher,
+            Sweep(engine.sweep, self._log),
             metrics,
             traces,
         )

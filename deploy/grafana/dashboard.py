@@ -360,6 +360,43 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         ),
     ),
     (
+        "Tasks and state",
+        (
+            Panel(
+                "Tasks",
+                "Started and ended.",
+                (
+                    Query(rate("authz_tasks_started_total", "kind"), "started {{kind}}"),
+                    Query(rate("authz_tasks_ended_total", "status"), "{{status}}"),
+                ),
+            ),
+            Panel(
+                "Kept",
+                "Tasks in the store, live and ended, and what is revoked.",
+                (
+                    Query(f"max(authz_tasks_kept{{{_NODE}}})", "tasks"),
+                    Query(f"max(authz_revocations{{{_NODE}}})", "revocations"),
+                ),
+                "none",
+            ),
+            Panel(
+                "Store",
+                "While it fails, nothing is permitted that has state.",
+                (
+                    Query(rate("authz_store_commits_total"), "commits"),
+                    Query(rate("authz_store_failures_total"), "failures"),
+                ),
+                "ops",
+            ),
+            Panel(
+                "Staleness",
+                "How old what a node knows of the others may be.",
+                (Query(f"max(authz_store_staleness_seconds{{{_NODE}}})", "staleness"),),
+                "s",
+            ),
+        ),
+    ),
+    (
         "Overload",
         (
             Panel(

@@ -208,6 +208,30 @@ def test_the_good_one_loads_and_its_paths_start_at_its_folder(tmp_path: Path) ->
         ),
         (
             "audit: {path: audit.jsonl}",
+            "state: {engine: postgresql}",
+            (
+                "config.yaml:17: `state.engine: postgresql` has no `dsn`. Add `state: {dsn: ...}`, or the variable "
+                "AUTHZ_STATE_DSN."
+            ),
+        ),
+        (
+            "audit: {path: audit.jsonl}",
+            "state: {dsn: x}",
+            (
+                "config.yaml:17: `state.dsn` is given, but `state.engine` is `embedded`: tasks would not be shared. Say "
+                "`engine: postgresql`, or remove `dsn`."
+            ),
+        ),
+        (
+            "audit: {path: audit.jsonl}",
+            "state: {engine: memory, path: x}",
+            (
+                "config.yaml:17: `state.path` is given, but `state.engine` is `memory`. Say `engine: embedded`, or remove "
+                "`path`."
+            ),
+        ),
+        (
+            "audit: {path: audit.jsonl}",
             "shutdown_grace_period: 5",
             (
                 "config.yaml:17: `shutdown_grace_period`: a duration is a number and a unit: 200ms, 10s, 5m, 1h, 7d. "

@@ -132,11 +132,22 @@ impl Engine {
         let now = Time(judgement.now_ms);
         let retention = self.keeper.settings().retention_ms;
         let locks = [RecordKey::new(RecordKind::Session, session)];
-        self.change(judgement, call, &locks, Survives::PowerLoss, &mut |transaction, judgement| {
-            *ended = ending::end(transaction, session, top, status, now, retention)?;
-            judgement.grant(format!("{ended} tasks ended"));
-            Ok(())
-        })
+        let mut count = ending::Ended::default();
+        let kept = self.change(
+            judgement,
+            call,
+            &locks,
+            Survives::PowerLoss,
+            &mut |transaction, judgement| {
+                count = ending::end(transaction, session, top, status, now, retention)?;
+                *ended = count.ended;
+                judgement.grant(format!("{ended} tasks ended"));
+                Ok(())
+            },
+        )?;
+        self.metrics.tasks_ended(status, u64::from(*ended));
+        self.metrics.tasks_ended(TaskStatus::Expired, u64::from(count.expired));
+        Ok(kept)
     }
 
     /// Notes that something is revoked; then nothing that it names is permitted, and its live tasks end.
@@ -202,7 +213,7 @@ impl Engine {
             after = last.id.clone();
             for task in &tasks {
                 let locks = [RecordKey::new(RecordKind::Session, &task.session)];
-                let mut count = 0;
+                let mut count = ending::Ended::default();
                 let mut work = |transaction: &mut dyn authz_state::store::Transaction| {
                     let status = TaskStatus::Revoked;
                     let top = Some(task.id.as_str());
@@ -212,7 +223,9 @@ impl Engine {
                 let survives = Survives::PowerLoss;
                 let commit = self.keeper.transact(&locks, survives, call.wait, &mut work)?;
                 self.keeper.kept(commit, call.wait)?;
-                ended = ended.saturating_add(count);
+                self.metrics.tasks_ended(TaskStatus::Revoked, u64::from(count.ended));
+                self.metrics.tasks_ended(TaskStatus::Expired, u64::from(count.expired));
+                ended = ended.saturating_add(count.ended);
             }
         }
     }

@@ -30,13 +30,22 @@ pub(crate) fn of_session(
     }
 }
 
+/// How many tasks were written as ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// Those that lived until then.
+    pub(crate) ended: u32,
+    /// Those whose time was up before.
+    pub(crate) expired: u32,
+}
+
 /// Ends what is live of a tree from a task down.
 ///
 /// Args:
 /// * `top`: that task; none: the whole tree.
 /// * `retention_ms`: how long the tree is kept once nothing in it is live.
 ///
-/// Returns how many ended. What has expired already is written as expired, and not counted.
+/// Returns how many. What has expired already, anywhere in the tree, is written as expired.
 pub(crate) fn end(
     transaction: &mut dyn Transaction,
     session: &str,
@@ -44,8 +53,8 @@ pub(crate) fn end(
     status: TaskStatus,
     now: Time,
     retention_ms: u64,
-) -> Result<u32, StoreError> {
-    let mut ended = 0_u32;
+) -> Result<Ended, StoreError> {
+    let mut count = Ended::default();
     let mut any_lives = false;
     for task in of_session(transaction, session)? {
         let is_below =
@@ -59,7 +68,8 @@ pub(crate) fn end(
             continue;
         }
         let status = if is_live { status } else { TaskStatus::Expired };
-        ended = ended.saturating_add(u32::from(is_live));
+        let counted = if is_live { &mut count.ended } else { &mut count.expired };
+        *counted = counted.saturating_add(1);
         transaction.put(Record::Task(Arc::new(Task {
             status,
             ended_at: Some(now),
@@ -69,7 +79,7 @@ pub(crate) fn end(
     if !any_lives {
         forget_later(transaction, session, now, retention_ms)?;
     }
-    Ok(ended)
+    Ok(count)
 }
 
 /// Lets a tree in which nothing lives be forgotten after a while.

@@ -1524,6 +1524,9 @@ impl Engine {
             tokens: (self.tokens.hits(), self.tokens.misses()),
             certificates: (self.certificates.hits(), self.certificates.misses()),
             audit: &self.audit.health(),
+            state: &self.keeper.store().health(),
+            staleness: self.keeper.store().staleness(),
+            revocations: self.keeper.store().revocations().len() as u64,
             spans_dropped: self.tracing.as_ref().map_or(0, Tracing::dropped),
             version: &self.settings.version,
         })
@@ -1543,7 +1546,7 @@ impl Engine {
 }
 
 /// Milliseconds since 1970; 0 where the clock says less.
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .ok()

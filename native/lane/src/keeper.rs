@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{Record, RecordKey, RecordKind, Revocations, Task};
 use authz_state::store::{
-    AuditSink, Bounds, Commit, EmbeddedSettings, EmbeddedStore, MemoryStore, Page, Query, Store,
-    StoreError, Survives, Work,
+    AuditSink, Bounds, Commit, EmbeddedSettings, EmbeddedStore, MemoryStore, Page,
+    PostgresSettings, PostgresStore, Query, Store, StoreError, Survives, Work,
 };
 use authz_state::{AuditError, AuditWriter, Durability};
 use tokio::sync::Semaphore;
@@ -37,8 +37,17 @@ impl Keeper {
         audit: &Arc<AuditWriter>,
     ) -> Result<Self, EngineError> {
         let bounds = bounds(&settings);
-        let store: Arc<dyn Store> = match (settings.engine, &settings.path) {
-            (StateEngine::Embedded, Some(path)) => {
+        let store: Arc<dyn Store> = match (settings.engine, &settings.path, &settings.dsn) {
+            (StateEngine::Postgresql, _, Some(dsn)) => {
+                let mut shared = PostgresSettings::new(dsn.0.clone(), settings.node.clone());
+                shared.bounds = bounds;
+                shared.connections = settings.connections;
+                shared.revocation_staleness =
+                    Duration::from_millis(settings.revocation_staleness_ms);
+                let opened = PostgresStore::open(shared, sink(audit));
+                Arc::new(opened.map_err(|error| EngineError(error.to_string()))?)
+            }
+            (StateEngine::Embedded, Some(path), _) => {
                 let mut embedded = EmbeddedSettings::new(path.clone());
                 embedded.bounds = bounds;
                 let opened = EmbeddedStore::open(embedded, sink(audit));

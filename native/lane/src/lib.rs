@@ -24,6 +24,7 @@ mod record;
 mod revoke;
 pub mod settings;
 mod settle;
+mod sweep;
 mod tasks;
 mod taskwire;
 mod trace;
@@ -33,9 +34,10 @@ mod world;
 pub use engine::{ApiError, Engine, PeerChain, Status, Transport};
 pub use fast::{FastLane, FastListener, FastSettings, FastTls};
 pub use settings::{
-    EnforcerSpec, EngineError, Lane, Listener, PeerSpec, Relay, Settings, StateEngine,
+    EnforcerSpec, EngineError, Lane, Listener, PeerSpec, Relay, Secret, Settings, StateEngine,
     StateSettings, Surface,
 };
+pub use sweep::Swept;
 pub use trace::{Span, TraceSettings};
 pub use world::World;
 

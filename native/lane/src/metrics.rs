@@ -8,10 +8,13 @@ use std::time::Duration;
 use authz_kernel::decision::{Outcome, ProofMethod};
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
+use authz_kernel::task::{TaskKind, TaskStatus};
 use authz_state::AuditHealth;
+use authz_state::store::StoreHealth;
 
 use crate::judgement::Known;
 use crate::settings::{Lane, Surface};
+use crate::sweep::Swept;
 
 /// Upper bounds of the histograms' buckets, in seconds.
 pub const BUCKETS: [f64; 16] = [
@@ -23,6 +26,11 @@ const MAX_SYSTEMS: usize = 10_000;
 /// How an agent may be proved; none: there is no proved agent.
 const AGENTS: [Option<ProofMethod>; 4] =
     [None, Some(ProofMethod::JwtSvid), Some(ProofMethod::X509Svid), Some(ProofMethod::Relayed)];
+/// How tasks come to be.
+const STARTED: [TaskKind; 3] = [TaskKind::Root, TaskKind::Child, TaskKind::Implicit];
+/// How tasks end.
+const ENDED: [TaskStatus; 4] =
+    [TaskStatus::Completed, TaskStatus::Aborted, TaskStatus::Revoked, TaskStatus::Expired];
 /// The system label where the operation was not resolved.
 const UNKNOWN: &str = "unknown";
 
@@ -153,6 +161,11 @@ pub(crate) struct Metrics {
     verify: Histogram,
     identified: [[AtomicU64; AGENTS.len()]; Known::ALL.len()],
     panics: AtomicU64,
+    started: [AtomicU64; STARTED.len()],
+    ended: [AtomicU64; ENDED.len()],
+    reservations: [AtomicU64; 2],
+    forgotten: AtomicU64,
+    sweeps_failed: AtomicU64,
 }
 
 impl Metrics {
@@ -218,6 +231,108 @@ impl Metrics {
         }
     }
 
+    /// A task was started.
+    pub(crate) fn task_started(&self, kind: TaskKind) {
+        let at = STARTED.iter().position(|known| *known == kind);
+        if let Some(count) = at.and_then(|at| self.started.get(at)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// So many tasks ended.
+    pub(crate) fn tasks_ended(&self, status: TaskStatus, count: u64) {
+        let at = ENDED.iter().position(|known| *known == status);
+        if let Some(ended) = at.and_then(|at| self.ended.get(at)) {
+            ended.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// A permit was kept until it is reported.
+    pub(crate) fn reserved(&self) {
+        let [reserved, _] = &self.reservations;
+        reserved.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What the sweep did.
+    pub(crate) fn swept(&self, swept: &Swept) {
+        let [_, committed] = &self.reservations;
+        committed.fetch_add(swept.committed, Ordering::Relaxed);
+        self.tasks_ended(TaskStatus::Expired, swept.expired);
+        self.forgotten.fetch_add(swept.forgotten, Ordering::Relaxed);
+        self.sweeps_failed.fetch_add(u64::from(!swept.error.is_empty()), Ordering::Relaxed);
+    }
+
+    fn state_families(&self, gauges: &Gauges<'_>) -> Vec<Family> {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let state = gauges.state;
+        let [reserved, committed] = &self.reservations;
+        let mut started = [0; STARTED.len()];
+        for (into, count) in started.iter_mut().zip(&self.started) {
+            *into = load(count);
+        }
+        let mut ended = [0; ENDED.len()];
+        for (into, count) in ended.iter_mut().zip(&self.ended) {
+            *into = load(count);
+        }
+        let [root, child, implicit] = started;
+        let [completed, aborted, revoked, expired] = ended;
+        vec![
+            counter(
+                "authz_tasks_started",
+                "Tasks that were started, by kind.",
+                [("root", root), ("child", child), ("implicit", implicit)]
+                    .map(|(kind, value)| (vec![("kind", kind.to_owned())], value)),
+            ),
+            counter(
+                "authz_tasks_ended",
+                "Tasks that ended, by how.",
+                [
+                    ("completed", completed),
+                    ("aborted", aborted),
+                    ("revoked", revoked),
+                    ("expired", expired),
+                ]
+                .map(|(status, value)| (vec![("status", status.to_owned())], value)),
+            ),
+            plain(
+                "authz_task_trees_forgotten",
+                "Ended task trees that are no longer kept.",
+                load(&self.forgotten),
+            ),
+            gauge("authz_tasks_kept", "Tasks in the store, live and ended.", state.tasks),
+            counter(
+                "authz_reservations",
+                "Permits that were kept until they are reported, and those that counted as done without.",
+                [("reserved", load(reserved)), ("committed", load(committed))]
+                    .map(|(result, value)| (vec![("result", result.to_owned())], value)),
+            ),
+            gauge("authz_revocations", "How much is revoked.", gauges.revocations),
+            plain("authz_store_commits", "Transactions of the store.", state.commits),
+            plain("authz_store_failures", "Transactions of the store that failed.", state.failures),
+            plain(
+                "authz_store_sweeps_failed",
+                "Times that the store failed while what was due was done.",
+                load(&self.sweeps_failed),
+            ),
+            gauge("authz_store_queued", "Changes that wait to be written.", state.queued),
+            gauge(
+                "authz_store_writable",
+                "1 while the store answers and takes changes.",
+                u64::from(state.reachable && state.writable),
+            ),
+            Family {
+                name: "authz_store_staleness_seconds",
+                help: "How old what this node knows of other nodes' changes may be.",
+                kind: Kind::Gauge,
+                samples: vec![Sample {
+                    name: "authz_store_staleness_seconds".to_owned(),
+                    labels: Vec::new(),
+                    value: gauges.staleness.as_secs_f64(),
+                }],
+            },
+        ]
+    }
+
     pub(crate) fn panicked(&self) {
         self.panics.fetch_add(1, Ordering::Relaxed);
     }
@@ -228,7 +343,7 @@ impl Metrics {
 
     /// All families, in the order of their names' first mention in the documentation.
     pub(crate) fn families(&self, gauges: &Gauges<'_>) -> Vec<Family> {
-        vec![
+        let mut families = vec![
             self.decision_family(),
             self.duration_family(),
             self.verify_family(),
@@ -311,7 +426,9 @@ impl Metrics {
                     value: 1.0,
                 }],
             },
-        ]
+        ];
+        families.extend(self.state_families(gauges));
+        families
     }
 
     #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
@@ -416,6 +533,10 @@ pub(crate) struct Gauges<'a> {
     pub(crate) observing: u64,
     pub(crate) observing_until: u64,
     pub(crate) audit: &'a AuditHealth,
+    pub(crate) state: &'a StoreHealth,
+    /// Of what this node knows of others.
+    pub(crate) staleness: Duration,
+    pub(crate) revocations: u64,
     pub(crate) spans_dropped: u64,
     pub(crate) version: &'a str,
 }

@@ -73,6 +73,15 @@ pub struct StateSettings {
     /// The folder of the embedded one.
     #[serde(default)]
     pub path: Option<PathBuf>,
+    /// The connection string of the database.
+    #[serde(default)]
+    pub dsn: Option<Secret>,
+    /// This node's name among those that share the database; the same after a restart.
+    #[serde(default)]
+    pub node: String,
+    /// Connections to the database.
+    #[serde(default = "defaults::connections")]
+    pub connections: usize,
     /// Longest wait for the store where the caller's deadline is later or none.
     #[serde(default = "defaults::state_max_wait_ms")]
     pub max_wait_ms: u64,
@@ -101,6 +110,9 @@ impl Default for StateSettings {
         Self {
             engine: StateEngine::default(),
             path: None,
+            dsn: None,
+            node: String::new(),
+            connections: defaults::connections(),
             max_wait_ms: defaults::state_max_wait_ms(),
             revocation_staleness_ms: defaults::revocation_staleness_ms(),
             report_within_ms: defaults::report_within_ms(),
@@ -121,9 +133,26 @@ pub enum StateEngine {
     Memory,
     /// A folder that this process alone has.
     Embedded,
+    /// A database that several nodes share.
+    Postgresql,
+}
+
+/// A text that no log may hold.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+// Written by hand so that no log can hold it.
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 mod defaults {
+    pub(super) const fn connections() -> usize {
+        8
+    }
     pub(super) const fn state_max_wait_ms() -> u64 {
         2_000
     }
@@ -206,6 +235,7 @@ impl Settings {
             ("max_arguments_bytes", self.max_arguments_bytes as u64, 1 << 8, 1 << 24),
             ("max_token_bytes", self.max_token_bytes as u64, 256, 65_536),
             ("probe_callers", self.probe_callers as u64, 1, 1_000_000),
+            ("state.connections", self.state.connections as u64, 1, 1_000),
             ("state.max_wait_ms", self.state.max_wait_ms, 1, 60_000),
             ("state.revocation_staleness_ms", self.state.revocation_staleness_ms, 1, 60_000),
             ("state.report_within_ms", self.state.report_within_ms, 1, 86_400_000),
@@ -227,6 +257,13 @@ impl Settings {
             }
         }
         let wants_path = self.state.engine == StateEngine::Embedded;
+        let wants_dsn = self.state.engine == StateEngine::Postgresql;
+        if wants_dsn != self.state.dsn.is_some() || wants_dsn && self.state.node.is_empty() {
+            return Err(EngineError(
+                "engine settings: `state.dsn` and `state.node` go with `state.engine: postgresql`"
+                    .to_owned(),
+            ));
+        }
         if wants_path != self.state.path.is_some() {
             return Err(EngineError(
                 "engine settings: `state.path` goes with `state.engine: embedded`, and only with it"

@@ -279,39 +279,47 @@ impl Engine {
         }
         locks.extend(key.map(EnforcerKey::record));
         let survives = survives(judgement);
-        self.change(judgement, call, &locks, survives, &mut |transaction, judgement| {
-            if let Some(key) = key {
-                key.refuse_known(transaction, now)?;
-            }
-            let current = match &new {
-                Some(pointer) => self.first(transaction, pointer, located, judgement, now)?,
-                None => locate::find_in(transaction, &located.task.id)?,
-            };
-            self.usable(&current, judgement, now)?;
-            if current != *located {
-                let started = Instant::now();
-                judgement.task = Some(Arc::clone(&current.task));
-                judgement.chain = current.task.chain();
-                judging.decide(judgement, Some(&current));
-                judgement.decide_time =
-                    judgement.decide_time.map(|before| before.saturating_add(started.elapsed()));
-                judgement.soften();
-            }
-            let revoked = self.keeper.revocations()?;
-            revoke::of_operation(&revoked, &judgement.operation)?;
-            if judgement.passage().is_none() {
-                return Err(Stop::Unchanged);
-            }
-            let is_new = new.is_some() && Arc::ptr_eq(&current.task, &located.task);
-            self.reserve(transaction, judgement, judging, &current, is_new, now);
-            if let Some(pointer) = new.as_ref().filter(|_| is_new) {
-                self.keep_implied(transaction, pointer, &current.task, now);
-            }
-            if let Some(key) = key {
-                key.keep(transaction, judgement, now);
-            }
-            Ok(())
-        })
+        let mut began = false;
+        let kept =
+            self.change(judgement, call, &locks, survives, &mut |transaction, judgement| {
+                if let Some(key) = key {
+                    key.refuse_known(transaction, now)?;
+                }
+                let current = match &new {
+                    Some(pointer) => self.first(transaction, pointer, located, judgement, now)?,
+                    None => locate::find_in(transaction, &located.task.id)?,
+                };
+                self.usable(&current, judgement, now)?;
+                if current != *located {
+                    let started = Instant::now();
+                    judgement.task = Some(Arc::clone(&current.task));
+                    judgement.chain = current.task.chain();
+                    judging.decide(judgement, Some(&current));
+                    judgement.decide_time = judgement
+                        .decide_time
+                        .map(|before| before.saturating_add(started.elapsed()));
+                    judgement.soften();
+                }
+                let revoked = self.keeper.revocations()?;
+                revoke::of_operation(&revoked, &judgement.operation)?;
+                if judgement.passage().is_none() {
+                    return Err(Stop::Unchanged);
+                }
+                let is_new = new.is_some() && Arc::ptr_eq(&current.task, &located.task);
+                began = is_new;
+                self.reserve(transaction, judgement, judging, &current, is_new, now);
+                if let Some(pointer) = new.as_ref().filter(|_| is_new) {
+                    self.keep_implied(transaction, pointer, &current.task, now);
+                }
+                if let Some(key) = key {
+                    key.keep(transaction, judgement, now);
+                }
+                Ok(())
+            })?;
+        if kept.is_some() && began {
+            self.metrics.task_started(TaskKind::Implicit);
+        }
+        Ok(kept)
     }
 
     /// Writes the tasks as they are after a permit, and the reservation.
@@ -341,6 +349,7 @@ impl Engine {
         let view = current.view();
         let is_stateless = judging.world.plan.is_stateless(&judgement.operation, Some(&view));
         if judgement.permit().is_some() && !is_stateless {
+            self.metrics.reserved();
             transaction.put(Record::Reservation(Arc::new(Reservation {
                 decision_id: judgement.id.clone(),
                 task: current.task.id.clone(),

@@ -318,6 +318,9 @@ impl Engine {
                 Ok(())
             },
         )?;
+        if made.as_ref().is_some_and(|made| made.id == task.id) {
+            self.metrics.task_started(TaskKind::Root);
+        }
         let task = made.map(|task| taskwire::task(&task, now));
         Ok((wire::StartResponse { task }.encode_to_vec(), kept))
     }
@@ -471,6 +474,9 @@ impl Engine {
                 Ok(())
             },
         )?;
+        if made.as_ref().is_some_and(|made| made.id == id) {
+            self.metrics.task_started(TaskKind::Child);
+        }
         let task = made.map(|task| taskwire::task(&task, now));
         Ok((wire::DelegateResponse { task }.encode_to_vec(), kept))
     }

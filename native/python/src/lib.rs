@@ -492,6 +492,11 @@ impl Engine {
         Ok(PyBytes::new(py, &answer.map_err(|error| api_error(py, &error))?))
     }
 
+    /// Does what is due, and tells what it did, as JSON.
+    fn sweep(&self, py: Python<'_>) -> String {
+        py.detach(|| serde_json::to_string(&self.inner.sweep()).unwrap_or_else(|_| "{}".to_owned()))
+    }
+
     fn refusal<'py>(
         &self,
         py: Python<'py>,

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use authz_lane::Transport;
+use authz_lane::proto::authz::v1 as wire;
 use authz_lane::proto::envoy::service::auth::v3 as ext;
 use authz_lane::proto::envoy::service::auth::v3::check_response::HttpResponse;
+use authz_lane::{Surface, Transport};
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -272,4 +273,43 @@ fn observing_lets_through_what_has_one_meaning() {
     }
     assert!(!passes(&call("shred", &json!(1)), &[("mcp-name", "read")]));
     assert!(!permits(&served.proxy(&posted("2027-01-01", &call("read", &json!(1)), &[]))));
+}
+
+/// The task may stand in the message, and two places that differ are no task.
+#[test]
+fn the_message_names_its_task() {
+    let files = files(
+        "",
+        "templates: {note: {purpose: read, deadline: 5m, starters: [bot], scope: [{operation: notes.read}]}}\n",
+    );
+    let mut more: Vec<(&str, &str)> = files.iter().map(|(path, text)| (&**path, &**text)).collect();
+    let policy = r#"@id("starts") permit(principal, action == Action::"task:note", resource);"#;
+    more.push(("policies/starts.cedar", policy));
+    let served = unloaded(&json!({}));
+    served.engine.load(authz_lane::World { plan: plan(&more), ..world() }).unwrap();
+    let start = wire::StartRequest {
+        evidence: chain(),
+        template: "note".to_owned(),
+        ..wire::StartRequest::default()
+    };
+    let transport = Transport::by("dev");
+    let answer = served.engine.call(Surface::TaskStart, &start.encode_to_vec(), &transport);
+    let task = wire::StartResponse::decode(answer.unwrap().as_slice()).unwrap().task.unwrap().id;
+    let call = |tool: &str, task: &str| {
+        let meta = json!({"dev.authz/task": task});
+        let params = json!({"name": tool, "arguments": {"a": "x"}, "_meta": meta});
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string()
+    };
+    let reason = |body: &str, headers: &[(&str, &str)]| {
+        let answer = served.proxy(&posted(V25, body, headers));
+        match &answer.dynamic_metadata.unwrap().fields["reason_code"].kind {
+            Some(prost_types::value::Kind::StringValue(text)) => text.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!("PERMITTED", reason(&call("read", &task), &[]));
+    assert_eq!("PERMITTED", reason(&call("read", &task), &[("authz-task", &task)]));
+    assert_eq!("TASK_CONFLICT", reason(&call("read", &task), &[("authz-task", "t-1")]));
+    assert_eq!("UNKNOWN_TASK", reason(&call("read", "t-1"), &[]));
+    assert_eq!("OUT_OF_SCOPE", reason(&call("send", &task), &[]));
 }

@@ -789,3 +789,51 @@ fn extends() {
     end(&served, &task.id, vec![agent(BOT)], wire::TaskStatus::Completed).unwrap();
     assert_eq!(Err("TASK_ENDED"), extend(vec![alices()]));
 }
+
+/// What is due is done: expired tasks are written, permits that nobody reported count as done, ended trees are forgotten.
+#[test]
+fn sweeps() {
+    let path = folder().join("state");
+    let times = json!({"report_within_ms": 100, "retention_ms": 1_000});
+    let mut kept = times.clone();
+    kept["engine"] = json!("embedded");
+    kept["path"] = json!(path);
+    for state in [times, kept] {
+        let served = tasked_with(REQUIRED, &json!({"state": state}));
+        let soon = wire::StartRequest {
+            deadline: Some(prost_types::Timestamp { seconds: now() + 1, nanos: 0 }),
+            ..starting(vec![agent(BOT)])
+        };
+        let root = start(&served, &soon).unwrap();
+        let child = delegate(&served, &delegating(&root, BOT, TWO)).unwrap();
+        let lives = alices(&served);
+        assert_eq!("PERMITTED", code(&served.check(&deleting(&lives.id, BOT, "7"))));
+        std::thread::sleep(Duration::from_millis(1_300));
+        let swept = served.engine.sweep();
+        assert_eq!((1, 2, 0), (swept.committed, swept.expired, swept.forgotten), "{swept:?}");
+        let again = served.engine.sweep();
+        assert_eq!((0, 0), (again.committed, again.expired));
+        let expired = get(&served, &child.id, vec![agent(TWO)]).unwrap();
+        assert_eq!(wire::TaskStatus::Expired as i32, expired.status);
+        assert!(expired.ended_at.is_some());
+        std::thread::sleep(Duration::from_millis(1_200));
+        assert_eq!(1, served.engine.sweep().forgotten);
+        assert_eq!("UNKNOWN_TASK", code(&served.check(&searching(&root.id, BOT))));
+        assert_eq!("PERMITTED", code(&served.check(&searching(&lives.id, BOT))));
+        // Counted uses stay counted.
+        assert_eq!("PERMITTED", code(&served.check(&deleting(&lives.id, BOT, "7"))));
+        assert_eq!("USES_EXHAUSTED", code(&served.check(&deleting(&lives.id, BOT, "7"))));
+        let metrics = served.engine.metrics();
+        let of = |name: &str, label: &str| {
+            let family = metrics.iter().find(|family| family.name == name).unwrap();
+            let has = |sample: &&authz_lane::metrics::Sample| {
+                label.is_empty() || sample.labels.iter().any(|(_, value)| value == label)
+            };
+            family.samples.iter().find(has).unwrap().value
+        };
+        assert!((of("authz_tasks_started", "root") - 2.0).abs() < 0.1);
+        assert!((of("authz_tasks_ended", "expired") - 2.0).abs() < 0.1);
+        assert!((of("authz_reservations", "committed") - 1.0).abs() < 0.1);
+        assert!((of("authz_store_writable", "") - 1.0).abs() < 0.1);
+    }
+}

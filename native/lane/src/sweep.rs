@@ -1,0 +1,186 @@
+//! What time does to records: tasks expire, permits that nobody reported count as done, ended trees are forgotten.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use authz_kernel::decision::Time;
+use authz_kernel::task::{Record, RecordKey, RecordKind, Session, TaskStatus};
+use authz_state::store::{Page, Query, StoreError, Survives, Transaction};
+use serde::Serialize;
+
+use crate::ask::Refused;
+use crate::ending::{self, after};
+use crate::engine::{Engine, now_ms};
+use crate::keeper::Wait;
+use crate::settings::Lane;
+
+/// Records that one call looks at.
+const BATCH: usize = 256;
+/// How long one call may wait for the store.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What one call did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Swept {
+    /// Permits that count as done without a report.
+    pub committed: u64,
+    /// Tasks whose time was up, with those below them.
+    pub expired: u64,
+    /// Task trees that are no longer kept.
+    pub forgotten: u64,
+    /// More is due: ask again at once.
+    pub more: bool,
+    /// What the store said, where it failed; empty otherwise.
+    pub error: String,
+}
+
+impl Engine {
+    /// Does what is due, at most so much at once. What counts by time counts without it: it only keeps the store small.
+    #[must_use]
+    pub fn sweep(&self) -> Swept {
+        let mut swept = Swept::default();
+        if let Err(refused) = self.try_sweep(&mut swept) {
+            swept.error = refused.message;
+            swept.more = false;
+        }
+        self.metrics.swept(&swept);
+        swept
+    }
+
+    fn try_sweep(&self, swept: &mut Swept) -> Result<(), Refused> {
+        let begun = Instant::now();
+        let until = begun.checked_add(PATIENCE).unwrap_or(begun);
+        let wait = Wait { until, lane: Lane::Python };
+        let now = Time(now_ms());
+        let page = Page { after: String::new(), most: BATCH };
+        let due = self.keeper.find(&Query::DueBefore(now.0), &page, wait)?;
+        swept.more = due.len() >= BATCH;
+        let mut reservations = Vec::new();
+        for record in due {
+            match record {
+                Record::Reservation(one) => reservations.push(one),
+                Record::Task(task) => {
+                    let mut expired = 0;
+                    self.swept_in(&task.session, wait, &mut |transaction| {
+                        expired = self.expire(transaction, &task.session, &task.id, now)?;
+                        Ok(expired > 0)
+                    })?;
+                    swept.expired = swept.expired.saturating_add(expired);
+                }
+                Record::Session(session) => {
+                    let mut forgot = false;
+                    self.swept_in(&session.id, wait, &mut |transaction| {
+                        forgot = self.forget(transaction, &session.id, now)?;
+                        Ok(true)
+                    })?;
+                    swept.forgotten = swept.forgotten.saturating_add(u64::from(forgot));
+                }
+                Record::Idempotency(one) => {
+                    let key = RecordKey::new(RecordKind::Idempotency, &one.id);
+                    self.delete_due(
+                        std::slice::from_ref(&key),
+                        std::slice::from_ref(&key),
+                        wait,
+                        now,
+                    )?;
+                }
+                Record::Revocation(_) => {}
+            }
+        }
+        let keys: Vec<RecordKey> = reservations
+            .iter()
+            .map(|one| RecordKey::new(RecordKind::Reservation, &one.decision_id))
+            .collect();
+        let mut locks: Vec<RecordKey> = reservations
+            .iter()
+            .map(|one| RecordKey::new(RecordKind::Session, &one.session))
+            .collect();
+        locks.sort();
+        locks.dedup();
+        if !keys.is_empty() {
+            swept.committed = self.delete_due(&keys, &locks, wait, now)?;
+        }
+        Ok(())
+    }
+
+    fn swept_in(
+        &self,
+        session: &str,
+        wait: Wait,
+        work: &mut dyn FnMut(&mut dyn Transaction) -> Result<bool, StoreError>,
+    ) -> Result<(), Refused> {
+        let locks = [RecordKey::new(RecordKind::Session, session)];
+        let commit = self.keeper.transact(&locks, Survives::Crash, wait, work)?;
+        self.keeper.kept(commit, wait)
+    }
+
+    /// Writes that a task expired, and all below it.
+    fn expire(
+        &self,
+        transaction: &mut dyn Transaction,
+        session: &str,
+        id: &str,
+        now: Time,
+    ) -> Result<u64, StoreError> {
+        let key = RecordKey::new(RecordKind::Task, id);
+        let Some(Record::Task(task)) = transaction.get(&key)? else { return Ok(0) };
+        // It may have been used, or ended, meanwhile.
+        if task.status != TaskStatus::Active || task.status_at(now) == TaskStatus::Active {
+            return Ok(0);
+        }
+        let retention = self.keeper.settings().retention_ms;
+        let status = TaskStatus::Expired;
+        let count = ending::end(transaction, session, Some(id), status, now, retention)?;
+        Ok(u64::from(count.ended).saturating_add(u64::from(count.expired)))
+    }
+
+    /// Removes a tree in which nothing lives.
+    fn forget(
+        &self,
+        transaction: &mut dyn Transaction,
+        id: &str,
+        now: Time,
+    ) -> Result<bool, StoreError> {
+        let key = RecordKey::new(RecordKind::Session, id);
+        let Some(Record::Session(session)) = transaction.get(&key)? else { return Ok(false) };
+        if session.expires_at > now {
+            return Ok(false);
+        }
+        let tasks = ending::of_session(transaction, id)?;
+        let last = tasks.iter().filter(|task| task.status_at(now) == TaskStatus::Active);
+        if let Some(deadline) = last.map(|task| task.deadline).max() {
+            let expires_at = after(deadline, self.keeper.settings().retention_ms);
+            let session = Session { expires_at, ..Session::clone(&session) };
+            transaction.put(Record::Session(Arc::new(session)));
+            return Ok(false);
+        }
+        for task in tasks {
+            transaction.delete(RecordKey::new(RecordKind::Task, &task.id));
+        }
+        transaction.delete(key);
+        Ok(true)
+    }
+
+    /// Removes records that are still due.
+    fn delete_due(
+        &self,
+        keys: &[RecordKey],
+        locks: &[RecordKey],
+        wait: Wait,
+        now: Time,
+    ) -> Result<u64, Refused> {
+        let mut deleted = 0_u64;
+        let mut work = |transaction: &mut dyn Transaction| {
+            for key in keys {
+                if transaction.get(key)?.and_then(|one| one.due()).is_some_and(|due| due < now.0) {
+                    transaction.delete(key.clone());
+                    deleted = deleted.saturating_add(1);
+                }
+            }
+            Ok(deleted > 0)
+        };
+        let commit = self.keeper.transact(locks, Survives::Crash, wait, &mut work)?;
+        self.keeper.kept(commit, wait)?;
+        Ok(deleted)
+    }
+}
