@@ -9,16 +9,18 @@ use crate::proto::authz::v1 as wire;
 use crate::proto::envoy::config::core::v3::{HeaderMap, HeaderValue};
 use crate::proto::envoy::service::auth::v3 as ext;
 use crate::proto::envoy::service::auth::v3::attribute_context as attributes;
+use crate::settings::Surface;
 
 /// A fuzz body.
 pub type Body = fn(&Engine, &[u8]);
 
 /// All bodies, by the name of their corpus.
-pub const BODIES: [(&str, Body); 5] = [
+pub const BODIES: [(&str, Body); 6] = [
     ("check", check),
     ("batch_check", batch_check),
     ("explain", explain),
     ("envoy_check", envoy_check),
+    ("list", list),
     ("headers", headers),
 ];
 
@@ -56,6 +58,17 @@ pub fn explain(engine: &Engine, bytes: &[u8]) {
     for authorization in [None, Some(&*text), Some(&*value)] {
         let call = Transport { authorization, trace_parent: Some(&text), ..Transport::by("admin") };
         assert!(engine.explain(bytes, &call).is_err(), "explained");
+    }
+}
+
+/// An `authz.v1.ListRequest`.
+///
+/// # Panics
+/// Where it is answered.
+pub fn list(engine: &Engine, bytes: &[u8]) {
+    for listener in ["dev", "own"] {
+        let listed = engine.call(Surface::List, bytes, &Transport::by(listener));
+        assert!(listed.is_err(), "listed");
     }
 }
 
