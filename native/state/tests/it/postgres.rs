@@ -12,6 +12,7 @@ use authz_state::store::{AuditSink, PostgresSettings, PostgresStore, Query, Stor
 use base64::Engine as _;
 
 use crate::contract::{Made, content, run, small};
+use crate::embedded::{child_folder, commit_for_ever, kill_again_and_again};
 use crate::server::{Server, open, settings, try_open};
 use crate::support::{
     Lines, NOW, after, all, key, page, put, reservation, revocation, session, session_key, soon,
@@ -231,6 +232,37 @@ fn shared_transactions() {
     eprintln!("{done} of {tried} in a hurry were in time; {took:?}");
 }
 
+/// `kill -9` of a server at random moments: all that it answered is there, with its audit lines.
+#[test]
+fn killed() {
+    const DSN: &str = "AUTHZ_TEST_STATE_DSN";
+    if let Some(folder) = child_folder() {
+        let dsn = std::env::var(DSN).unwrap();
+        return commit_for_ever(&folder, |sink| {
+            Box::new(PostgresStore::open(settings(&dsn, "one"), sink).unwrap())
+        });
+    }
+    let Some(server) = Server::start("killed") else { return };
+    let schema = server.schema();
+    let dsn = server.dsn(&schema);
+    let folder = crate::support::folder("pg-killed-journal");
+    kill_again_and_again(
+        "postgres::killed",
+        &folder,
+        8,
+        &|command| command.env(DSN, &dsn),
+        &|sink| {
+            let connections =
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'authz'";
+            until("the end of the killed one", || server.sql(connections) == "0");
+            let store = PostgresStore::open(settings(&dsn, "one"), sink).unwrap();
+            let left = format!("SELECT count(*) FROM {schema}.authz_outbox");
+            until("its lines", || server.sql(&left) == "0");
+            Box::new(store)
+        },
+    );
+}
+
 /// Members that this version does not know outlive its own writes, and records of unknown kinds stay where they are.
 #[test]
 fn newer_records() {
@@ -348,7 +380,7 @@ fn outages() {
             });
             let took = from.elapsed();
             assert!(outcome.is_err(), "{what}");
-            assert!(took < Duration::from_millis(600), "{what}: {took:?}");
+            assert!(took < Duration::from_millis(1000), "{what}: {took:?}");
         }
     };
     let recovers = |what: &str| {
@@ -456,7 +488,7 @@ fn failover() {
     primary.down("QUIT");
     let from = Instant::now();
     let outcome = transact(&nodes[0], &[session_key("s")], after(300), |_| Ok(true));
-    assert!(outcome.is_err() && from.elapsed() < Duration::from_millis(600), "{outcome:?}");
+    assert!(outcome.is_err() && from.elapsed() < Duration::from_millis(1000), "{outcome:?}");
     // A standby takes no changes, and its state may be old: it is not asked.
     std::thread::sleep(Duration::from_millis(1200));
     assert!(nodes[1].peek(&task_key("t"), after(300)).is_err());

@@ -25,8 +25,10 @@ const RETRY: Duration = Duration::from_millis(100);
 const CHECK: Duration = Duration::from_secs(2);
 /// How often lines that nobody got to an audit file are claimed.
 const CLAIM: Duration = Duration::from_secs(5);
-/// How often old announcements are removed, and records counted.
-const TIDY: Duration = Duration::from_secs(30);
+/// How often old announcements are removed.
+const TRIM: Duration = Duration::from_secs(30);
+/// How often records are counted.
+const COUNT: Duration = Duration::from_secs(300);
 /// How often lines that are synced are removed.
 const FORGET: Duration = Duration::from_millis(200);
 /// Invalidations are told apart by so many groups of ids.
@@ -492,7 +494,7 @@ async fn tidy_on(
     exporter: &Mutex<Exporter>,
     is_first: &mut bool,
 ) -> Result<(), StoreError> {
-    let (mut claimed, mut tidied): (Option<Instant>, Option<Instant>) = (None, None);
+    let (mut claimed, mut counted, mut trimmed) = (None, None, None);
     let is_due =
         |last: Option<Instant>, every| last.is_none_or(|last: Instant| last.elapsed() >= every);
     loop {
@@ -505,12 +507,14 @@ async fn tidy_on(
             exporter.lock().unwrap_or_else(PoisonError::into_inner).push(lines);
             claimed = Some(Instant::now());
         }
-        if is_due(tidied, TIDY) {
-            let counts = timely(PATIENCE, connection.counts()).await?;
+        if is_due(counted, COUNT) {
+            let counts = timely(PATIENCE.saturating_mul(2), connection.counts()).await?;
             node.counted(counts);
-            let trim = async { Ok(connection.trim_feed().await?) };
-            timely(PATIENCE, trim).await?;
-            tidied = Some(Instant::now());
+            counted = Some(Instant::now());
+        }
+        if is_due(trimmed, TRIM) {
+            timely(PATIENCE, async { Ok(connection.trim_feed().await?) }).await?;
+            trimmed = Some(Instant::now());
         }
         tokio::time::sleep(FORGET).await;
     }
