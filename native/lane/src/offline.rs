@@ -83,18 +83,8 @@ impl StatedTask {
         now: Time,
     ) -> Result<Task, String> {
         let agent = who.agent.as_deref().ok_or("a task is an agent's: say `as.agent`")?;
-        let subject = chain.first().and_then(|first| match first {
-            Principal::User(subject) => Some((false, subject)),
-            Principal::Service(subject) => Some((true, subject)),
-            Principal::Agent { .. } => None,
-        });
-        let subject = subject.map(|(is_service, subject)| task::Subject {
-            is_service,
-            issuer: subject.issuer.clone(),
-            sub: subject.sub.clone(),
-            claims: subject.claims.clone(),
-            acr: who.subject.as_ref().map_or_else(String::new, |subject| subject.acr.clone()),
-        });
+        let acr = who.subject.as_ref().map_or("", |subject| subject.acr.as_str());
+        let subject = chain.first().and_then(|first| task::Subject::of(first, acr));
         let proof = subject.as_ref().map_or(SubjectProof::Itself, |_| SubjectProof::Verified);
         let root = task::Root {
             template: &self.template,
@@ -164,7 +154,10 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
     let is_agent = stated.r#as.agent.is_some();
     let now = Time(now_ms);
     let start = |said: &StatedTask| said.start(plan, &stated.r#as, &chain, now);
-    let task = stated.task.as_ref().map(start).transpose()?;
+    let task = match &stated.task {
+        Some(said) => Some(start(said)?),
+        None => task::implicit(plan, &chain, acr, "implicit".to_owned(), now),
+    };
     let facts = Facts {
         enforcer: &stated.enforcer,
         chain: &chain,

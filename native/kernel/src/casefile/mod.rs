@@ -628,7 +628,11 @@ impl CaseFile {
             let came = tasks.act(self, plan, (act, on, test.who()), caller, now);
             return call.expect.compare_act(came);
         }
-        let placed = on.and_then(|name| tasks.get(name));
+        let implied = match &caller {
+            Some(caller) if on.is_none() => tasks.implied(plan, caller, now),
+            _ => None,
+        };
+        let placed = on.or(implied.as_deref()).and_then(|name| tasks.get(name));
         let caller = match (&placed, caller) {
             (Some(placed), caller) => placed.caller(caller),
             (None, Some(caller)) => caller,

@@ -16,7 +16,7 @@ use crate::plan::Plan;
 use crate::source::{At, Mark, duration};
 use crate::task::{
     AgentName, Child, Limit, Param, Refused, Root, ScopeEntry, Selector, Subject, SubjectProof,
-    Task, TaskKind, TaskStatus, TaskView, delegate, literals, start,
+    Task, TaskKind, TaskStatus, TaskView, delegate, implicit, literals, start,
 };
 
 /// The name of the task that a trace begins with.
@@ -280,14 +280,8 @@ fn subject_of(fixtures: &Fixtures, file: &str, name: &At<String>) -> Result<Subj
     let Some(fixture) = fixtures.subjects.get(&name.value) else {
         return Err(unknown_name(file, "subject", name, fixtures.subjects.keys()));
     };
-    let (is_service, subject) = match fixture.principal(&name.value) {
-        Principal::Service(subject) => (true, subject),
-        Principal::User(subject) => (false, subject),
-        // A fixture of subjects is none.
-        Principal::Agent { .. } => (false, crate::decision::Subject::default()),
-    };
-    let crate::decision::Subject { issuer, sub, claims } = subject;
-    Ok(Subject { is_service, issuer, sub, claims, acr: fixture.acr.clone() })
+    // A fixture of subjects is never an agent.
+    Ok(Subject::of(&fixture.principal(&name.value), &fixture.acr).unwrap_or_default())
 }
 
 fn span(file: &str, text: Option<&At<String>>) -> Result<Option<i64>, Diagnostic> {
@@ -359,6 +353,22 @@ impl Tasks {
         let above = task.ancestors.iter().filter_map(|id| self.known.get(id));
         let ancestors = above.map(|task| Arc::new(task.clone())).collect();
         Some(Placed { task, ancestors })
+    }
+
+    /// The name of the task that an agent gets which comes without one; none where the bundle gives none.
+    pub(super) fn implied(
+        &mut self,
+        plan: &Plan,
+        caller: &Caller<'_>,
+        now: Time,
+    ) -> Option<String> {
+        let id = format!("#implicit {:?}", caller.chain);
+        if self.known.get(&id).is_some_and(|task| task.status_at(now) == TaskStatus::Active) {
+            return Some(id);
+        }
+        let task = implicit(plan, &caller.chain, caller.acr, id.clone(), now)?;
+        self.known.insert(id.clone(), task);
+        Some(id)
     }
 
     /// Takes over what a call changes.

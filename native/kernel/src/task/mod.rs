@@ -18,7 +18,7 @@ pub use record::{
     SubjectProof, Task, TaskKind, TaskStatus,
 };
 pub use scope::Dimension;
-pub use start::{Child, Refused, Root, delegate, extend, start};
+pub use start::{Child, Refused, Root, delegate, extend, implicit, start};
 
 pub(crate) use literals::literal;
 pub(crate) use scope::{Acts, Miss};

@@ -329,7 +329,7 @@ impl AgentName {
 }
 
 /// A subject as it was verified when the task was started.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Subject {
     /// A service, not a person.
@@ -348,6 +348,18 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// The subject that a principal is; none where it is an agent.
+    #[must_use]
+    pub fn of(principal: &Principal, acr: &str) -> Option<Self> {
+        let (is_service, subject) = match principal {
+            Principal::User(subject) => (false, subject),
+            Principal::Service(subject) => (true, subject),
+            Principal::Agent { .. } => return None,
+        };
+        let (issuer, sub) = (subject.issuer.clone(), subject.sub.clone());
+        Some(Self { is_service, issuer, sub, claims: subject.claims.clone(), acr: acr.to_owned() })
+    }
+
     /// Whether a principal is the subject.
     pub(crate) fn is(&self, principal: &Principal) -> bool {
         let (is_service, subject) = match principal {

@@ -11,11 +11,13 @@ use super::record::{
 use super::scope::{Dimension, contained};
 use super::{MAX_SCOPE, MAX_TEXTS, refuse_id, refuse_text};
 use crate::decide::MAX_CHAIN;
-use crate::decision::{ReasonCode, Time};
+use crate::decision::{Principal, ReasonCode, Time};
 use crate::diagnostic::clip;
 use crate::model::{LimitRule, ParamType, ScopeRule, SelectorRule, Slot, Template, Tier};
 use crate::plan::Plan;
 
+/// How long a task may lie idle that nobody started.
+const IMPLICIT_IDLE_MS: i64 = 30 * 60_000;
 /// Limits on arguments in one entry.
 const MOST_ARGUMENTS: usize = 32;
 /// Bytes of all texts of a scope that is asked for.
@@ -149,6 +151,41 @@ pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
         literals: root.literals.into_iter().take(MAX_LITERALS).collect(),
         rest: BTreeMap::new(),
     })
+}
+
+/// Starts the task that an agent gets which comes without one: of the template and below the tier that the bundle says, and
+/// for at most half an hour of idleness. None where the bundle gives none, or the caller is no agent.
+#[must_use]
+pub fn implicit(
+    plan: &Plan,
+    chain: &[Principal],
+    acr: &str,
+    id: String,
+    now: Time,
+) -> Option<Task> {
+    let rule = plan.model().tasks.implicit.as_ref()?;
+    let Some(Principal::Agent { spiffe_id, trust_domain }) = chain.last() else { return None };
+    let subject = chain.first().and_then(|first| Subject::of(first, acr));
+    let proof = if subject.is_some() { SubjectProof::Verified } else { SubjectProof::Itself };
+    let root = Root {
+        template: &rule.template,
+        params: &BTreeMap::new(),
+        scope: &[],
+        kind: TaskKind::Implicit,
+        assignee: AgentName { spiffe_id: spiffe_id.clone(), trust_domain: trust_domain.clone() },
+        subject,
+        subject_proof: proof,
+        starter: spiffe_id.clone(),
+        deadline: None,
+        tier_cap: Some(rule.tier_cap),
+        literals: BTreeSet::new(),
+        now,
+        session: id.clone(),
+        id,
+    };
+    let task = start(plan, root).ok()?;
+    let idle = task.idle_timeout_ms.map_or(IMPLICIT_IDLE_MS, |idle| idle.min(IMPLICIT_IDLE_MS));
+    Some(Task { idle_timeout_ms: Some(idle), ..task })
 }
 
 /// Starts a child of a live task. It may do no more than its parent, in no field, and lives no longer.
