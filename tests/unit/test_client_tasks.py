@@ -51,7 +51,7 @@ PEER = "spiffe://a.example/ns/support/sa/peer"
 
 def client(node: Node, **more: Any) -> Authz:
     """A client of a node in memory."""
-    return Authz(transport=node, credentials="svid", **more)
+    return Authz(transport=node, credentials="svid", **{"timeout": 20, **more})
 
 
 def test_a_task_starts_and_ends_with_its_block() -> None:
@@ -167,41 +167,53 @@ def test_a_cancelled_block_aborts_the_task() -> None:
     assert node.status("task-1") == "ABORTED"
 
 
-class Slow(Node):
-    """Lets other tasks of the event loop run before it answers."""
+class Held(Node):
+    """Answers one method only once it may, and the others at once."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__()
+        self.method = method
+        self.reached = asyncio.Event()
+        self.released = asyncio.Event()
 
     async def acall(self, method: str, request: bytes, timeout: float) -> bytes:  # noqa: ASYNC109 - part of the protocol
-        """Acall."""
-        await asyncio.sleep(0.05)
+        """Waits, and answers."""
+        if method.endswith(self.method):
+            self.reached.set()
+            await self.released.wait()
         return self.call(method, request, timeout)
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
-def test_a_block_that_is_cancelled_while_it_starts_or_ends_leaves_no_task(times: int) -> None:
+@pytest.mark.parametrize(("method", "status"), [("Start", "ABORTED"), ("End", "COMPLETED")])
+def test_a_block_that_is_cancelled_while_it_starts_or_ends_leaves_no_task(
+    method: str, status: str, times: int
+) -> None:
     """Also where the cancellation comes again and again, as that of anyio does."""
-    node = Slow()
-    authz = client(node)
-
-    async def work(entered: asyncio.Event) -> None:
-        async with authz.task("t"):
-            entered.set()
 
     async def main() -> None:
-        for before in (0.01, 0.06):
-            entered = asyncio.Event()
-            working = asyncio.create_task(work(entered))
-            await asyncio.sleep(before)
-            for _ in range(times):
-                working.cancel()
+        node = Held(method)
+        entered = asyncio.Event()
+
+        async def work() -> None:
+            async with client(node, timeout=30).task("t"):
+                entered.set()
+
+        working = asyncio.create_task(work())
+        await node.reached.wait()
+        for _ in range(times):
+            working.cancel()
+            await asyncio.sleep(0)
+        node.released.set()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+        assert entered.is_set() == (method == "End")
+        async with asyncio.timeout(30):
+            while not node.requests("End"):  # noqa: ASYNC110 - what ends the task is nobody's to wait for
                 await asyncio.sleep(0.001)
-            with pytest.raises(asyncio.CancelledError):
-                await working
-            assert entered.is_set() == (before > 0.05)
-        await asyncio.sleep(0.3)
+        assert node.status("task-1") == status
 
     asyncio.run(main())
-    assert node.status("task-1") == "ABORTED"
-    assert node.status("task-2") == "COMPLETED"
 
 
 def test_a_start_is_made_once_however_often_it_is_asked() -> None:
