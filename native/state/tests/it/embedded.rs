@@ -77,6 +77,21 @@ fn opened_again() {
     assert!(known.find(RevocationTarget::Agent, "spiffe://corp.example/bot").is_some());
 }
 
+/// What is kept is nobody else's to read, whatever the folder allows.
+#[test]
+fn private() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = folder("private");
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let store = open(&folder, &Lines::default());
+    put(&store, &[session("s")]).unwrap();
+    for file in std::fs::read_dir(&folder).unwrap() {
+        let file = file.unwrap();
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(0o600, mode & 0o777, "{}", file.path().display());
+    }
+}
+
 /// One process owns the folder, and whoever comes second is told who.
 #[test]
 fn second_process() {

@@ -9,7 +9,7 @@ mod writer;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -95,7 +95,9 @@ impl EmbeddedStore {
         let path = settings.folder.join("state.db");
         let what = format!("state file `{}`", path.display());
         let fail = |why: String| StoreOpenError::new(what.as_str(), why);
+        make_file(&path).map_err(|error| fail(error.to_string()))?;
         let disk = Disk::open(&path, settings.max_pages).map_err(fail)?;
+        sync_names(&settings.folder).map_err(|error| fail(error.to_string()))?;
         let loaded = disk.load().map_err(fail)?;
         let secret = loaded.secret;
         let (shared, writer) = Writer::new(settings, path.clone(), disk, loaded, lock, sink)
@@ -261,6 +263,24 @@ impl Transaction for Running<'_> {
 
     fn audit(&mut self, line: Vec<u8>) {
         self.lines.push(line);
+    }
+}
+
+/// Makes the file where there is none, so that nobody else can read it; SQLite gives the files beside it the same mode.
+fn make_file(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the names of folder and files survive a loss of power.
+fn sync_names(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()?;
+    // It may be nobody's to read, where the folder was made by somebody else.
+    match folder.parent().map(File::open) {
+        Some(Ok(parent)) => parent.sync_all(),
+        _ => Ok(()),
     }
 }
 
