@@ -15,6 +15,7 @@ use authz_kernel::decide::decide;
 use authz_kernel::decision::{
     Claim, Facts, Outcome, Principal, Proof, ProofMethod, Request, Subject, Time,
 };
+use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::Model;
 use authz_kernel::plan::Plan;
 use authz_kernel::source;
@@ -172,6 +173,7 @@ fn decisions(criterion: &mut Criterion) {
                     resource: None,
                     destinations: &[],
                     supported_obligations: &[],
+                    server_task: ServerTask::None,
                 };
                 decide(&plan, &facts, &request, NOW)
             };

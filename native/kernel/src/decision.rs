@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::Arguments;
+use crate::mcp::ServerTask;
 use crate::model::{Location, Tier};
 pub use crate::reason::{NextAction, PublicCode, ReasonCode, Retry};
 use crate::task::{SubjectProof, TaskView};
@@ -131,6 +132,8 @@ pub struct Request<'a> {
     pub destinations: &'a [&'a str],
     /// Obligations that the enforcer can carry out.
     pub supported_obligations: &'a [&'a str],
+    /// What it has to do with tasks of the MCP server's own.
+    pub server_task: ServerTask,
 }
 
 /// The answer.
@@ -180,6 +183,10 @@ pub struct Decision {
     /// Which entries a PERMIT counts on, `(task id, index)`: the task's own and those of the tasks above it. Entries that
     /// are not counted are left out.
     pub charges: Vec<(String, u32)>,
+    /// The call is permitted as a task of the MCP server's own, which the task must note: [`Task::note_call`].
+    ///
+    /// [`Task::note_call`]: crate::task::Task::note_call
+    pub server_call: bool,
     /// Every policy judged, per principal: filled only when asked for.
     pub trace: Vec<Judged>,
     /// The request was read whole, in the only way it can be read.

@@ -55,6 +55,21 @@ pub struct Envelope {
     pub unsupported: bool,
     /// What the operation of a tool that the catalog does not have would be called.
     pub missing: Option<String>,
+    /// What it has to do with tasks of the server's own.
+    pub server_task: ServerTask,
+}
+
+/// What a message has to do with tasks of the server's own: calls whose results are fetched later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServerTask {
+    /// Nothing.
+    #[default]
+    None,
+    /// It is a call that runs as one: `tools/call` with `task`.
+    Begins,
+    /// It asks for what such a call brought, or gives it up: `tasks/…`. The call's own permit covers that, and nothing else
+    /// does.
+    Follows,
 }
 
 /// What kind of message a request to an endpoint brings.
@@ -150,7 +165,16 @@ impl Endpoint {
     pub(crate) fn envelope(&self, method: &str) -> Envelope {
         let kind = if method == "POST" { Kind::Unread } else { Kind::Session };
         let system = self.system.clone();
-        Envelope { system, kind, id: None, version: None, unsupported: false, missing: None }
+        let server_task = ServerTask::None;
+        Envelope {
+            system,
+            kind,
+            id: None,
+            version: None,
+            unsupported: false,
+            missing: None,
+            server_task,
+        }
     }
 
     fn ask(&self, request: &HttpRequest<'_>, envelope: &mut Envelope) -> Result<Asked, Fault> {
@@ -187,6 +211,9 @@ impl Endpoint {
                     envelope.missing = Some(format!("{}.{}", self.system, operation_name(name)));
                     return Err(Fault::unknown("the server has no tool of this name"));
                 };
+                if message.runs_as_task()? {
+                    envelope.server_task = ServerTask::Begins;
+                }
                 Ok(Asked { operation: operation.clone(), arguments, task })
             }
             "resources/read" => {
@@ -199,6 +226,11 @@ impl Endpoint {
                 let name = json::Value::String(name.to_owned());
                 let members = [("name".to_owned(), name), ("arguments".to_owned(), arguments)];
                 Ok(self.asked(PROMPT, members.into(), task))
+            }
+            "tasks/get" | "tasks/result" | "tasks/cancel" | "tasks/list" => {
+                message.follows(method)?;
+                envelope.server_task = ServerTask::Follows;
+                Ok(self.own(method, task))
             }
             _ if is_own(method, message.id.is_some()) => Ok(self.own(method, task)),
             _ => Err(Fault::unknown("no operation stands for this JSON-RPC method")),

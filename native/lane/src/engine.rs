@@ -11,6 +11,7 @@ use authz_kernel::decide::decide;
 use authz_kernel::decision::{
     Claim, Facts, Outcome, Principal, Proof, ProofMethod, Request, Subject, Time,
 };
+use authz_kernel::mcp::ServerTask;
 use authz_kernel::mode::may_soften;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
@@ -749,6 +750,7 @@ impl Engine {
                 resource: *resource,
                 destinations,
                 supported_obligations: &ask.supported_obligations,
+                server_task: ServerTask::None,
             },
             Target::Http { method, host, path, headers, unusable, body } => {
                 let routes = world.plan.routes();
@@ -787,6 +789,7 @@ impl Engine {
                     resource: None,
                     destinations: &[],
                     supported_obligations: &ask.supported_obligations,
+                    server_task: routed.mcp.as_ref().map(|mcp| mcp.server_task).unwrap_or_default(),
                 }
             }
         };
@@ -1626,6 +1629,7 @@ pub(crate) const fn own(operation: &str) -> Request<'_> {
         resource: None,
         destinations: &[],
         supported_obligations: &[],
+        server_task: ServerTask::None,
     }
 }
 

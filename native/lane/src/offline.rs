@@ -8,6 +8,7 @@ use authz_kernel::decision::{
     Claim, Facts, Outcome, PolicyEffect, Principal, Proof, ProofMethod, Request, Subject, Time,
     Verdict,
 };
+use authz_kernel::mcp::ServerTask;
 use authz_kernel::mode::Asked;
 use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
@@ -181,6 +182,7 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
         resource: stated.resource.as_deref(),
         destinations: &destinations,
         supported_obligations: &obligations,
+        server_task: ServerTask::None,
     };
     let decision = decide_traced(plan, &facts, &request, now);
     let trace: Vec<Value> = decision

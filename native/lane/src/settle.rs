@@ -82,6 +82,11 @@ pub(crate) struct EnforcerKey {
     digest: String,
 }
 
+/// The call is permitted as a task of the MCP server's own, which its task must note.
+fn notes_call(judgement: &Judgement) -> bool {
+    judgement.permit().is_some_and(|permit| permit.decision().server_call)
+}
+
 impl Engine {
     /// The task that a caller without one is in, if the bundle gives it one: that of the same agent, subject, and MCP
     /// session or trace, or a new one.
@@ -234,7 +239,8 @@ impl Engine {
         let is_stateful = judgement.permit().is_some()
             && located.as_ref().is_some_and(|located| {
                 let view = located.view();
-                !judging.world.plan.is_stateless(&judgement.operation, Some(&view))
+                notes_call(judgement)
+                    || !judging.world.plan.is_stateless(&judgement.operation, Some(&view))
             });
         if !is_stateful && !is_new && key.is_none() {
             if let Some(located) = &located {
@@ -336,11 +342,15 @@ impl Engine {
         for task in current.path() {
             let is_charged = charges.iter().any(|(id, _)| *id == task.id);
             let is_touched = is_due_for_touch(task, now);
-            if !is_charged && !is_touched && !is_new {
+            let is_noted = notes_call(judgement) && task.id == current.task.id;
+            if !is_charged && !is_touched && !is_new && !is_noted {
                 continue;
             }
             let mut task = Task::clone(task);
             task.charge(charges);
+            if is_noted {
+                task.note_call(&judgement.operation);
+            }
             if is_touched {
                 task.last_used = now;
             }

@@ -99,6 +99,7 @@ fn task(number: usize) -> Task {
         last_used: Time(*NOW),
         status: TaskStatus::Active,
         ended_at: None,
+        server_calls: BTreeSet::new(),
         literals: BTreeSet::from(["00112233445566778899aabbccddeeff".to_owned()]),
         rest: BTreeMap::new(),
     }

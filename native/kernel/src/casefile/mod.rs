@@ -14,6 +14,7 @@ use crate::decision::{
     Claim, Decision, Facts, Outcome, Principal, Proof, ProofMethod, Request, Subject, Time,
 };
 use crate::diagnostic::{Diagnostic, clip, unknown};
+use crate::mcp::ServerTask;
 use crate::model::Location;
 use crate::plan::Plan;
 use crate::reason::ReasonCode;
@@ -819,6 +820,7 @@ impl Call<'_> {
         };
         let texts = |list: &'_ Many<String>| list.0.clone();
         let mut obligations = texts(&self.request.supported_obligations);
+        let mut server_task = ServerTask::None;
         let (operation, arguments) = match (self.operation, self.http) {
             (Some(operation), _) => {
                 let text = self.input_text.map(str::to_owned);
@@ -848,6 +850,7 @@ impl Call<'_> {
                 let listed = http.and_then(|h| h.extensions.get("authz.supported_obligations"));
                 let listed = listed.map_or("", String::as_str).split(',').map(str::trim);
                 obligations.extend(listed.filter(|o| !o.is_empty()).map(str::to_owned));
+                server_task = routed.mcp.map(|mcp| mcp.server_task).unwrap_or_default();
                 (routed.operation, routed.arguments)
             }
         };
@@ -860,6 +863,7 @@ impl Call<'_> {
             resource: self.request.resource.as_deref().filter(|resource| !resource.is_empty()),
             destinations: &destinations,
             supported_obligations: &obligations,
+            server_task,
         };
         Ok(decide(plan, &facts, &request, now))
     }

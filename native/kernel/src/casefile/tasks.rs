@@ -12,6 +12,7 @@ use crate::decision::{
     Decision, Facts, Outcome, Principal, Proof, ProofMethod, ReasonCode, Request, Time,
 };
 use crate::diagnostic::{Diagnostic, clip, unknown};
+use crate::mcp::ServerTask;
 use crate::plan::Plan;
 use crate::source::{At, Mark, duration};
 use crate::task::{
@@ -380,6 +381,9 @@ impl Tasks {
             if let Some(task) = self.known.get_mut(id) {
                 task.charge(&decision.charges);
                 task.last_used = now;
+                if decision.server_call && *id == placed.task.id {
+                    task.note_call(&decision.operation);
+                }
             }
         }
     }
@@ -594,6 +598,7 @@ fn judged(
         resource: None,
         destinations: &[],
         supported_obligations: &[],
+        server_task: ServerTask::None,
     };
     let decision = decide(plan, &facts, &request, now);
     if decision.outcome == Outcome::Permit {

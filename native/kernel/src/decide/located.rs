@@ -4,9 +4,9 @@ use smallvec::SmallVec;
 
 use super::Refusal;
 use super::resolve::Resolved;
-use crate::decision::{Facts, ReasonCode, Time};
+use crate::decision::{Facts, ReasonCode, Request, Time};
 use crate::evaluate::TaskFacts;
-use crate::mcp;
+use crate::mcp::{self, ServerTask};
 use crate::model::{Operation, Tier};
 use crate::plan::Plan;
 use crate::schema::OWN_SYSTEM;
@@ -43,6 +43,30 @@ pub(super) fn locate(
         return refuse(ReasonCode::OutOfScope, &what);
     }
     Ok(())
+}
+
+/// A call that runs as a task of an MCP server's own is noted in the task, so that what asks for its result later is covered
+/// by the call's permit: by no other task's, and of no other server's.
+pub(super) fn server_task(
+    facts: &Facts<'_>,
+    request: &Request<'_>,
+    operation: &Operation,
+) -> Result<(), Refusal> {
+    let refuse = |reason, what: &str| Err(Refusal::new(reason, what));
+    let of_system =
+        |call: &String| call.split_once('.').is_some_and(|(system, _)| system == operation.system);
+    match (request.server_task, facts.task) {
+        (ServerTask::None, _) | (ServerTask::Begins, Some(_)) => Ok(()),
+        (_, None) => refuse(
+            ReasonCode::NoTask,
+            "a call that runs as a task of the server, and whatever follows it, needs a task",
+        ),
+        (ServerTask::Follows, Some(view)) if view.task.server_calls.iter().any(of_system) => Ok(()),
+        (ServerTask::Follows, Some(_)) => refuse(
+            ReasonCode::OutOfScope,
+            "no call of the task was permitted that runs as a task of the server",
+        ),
+    }
 }
 
 fn without(plan: &Plan, operation: &Operation) -> Result<(), Refusal> {

@@ -13,6 +13,7 @@ use crate::decision::{
     Decision, Facts, Outcome, Principal, ProofMethod, ReasonCode, Request, Time, Verdict,
 };
 use crate::evaluate::{self, ContextFacts, Judge, Known, Unready};
+use crate::mcp::ServerTask;
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
 use crate::schema::Key;
@@ -63,6 +64,7 @@ fn run(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time, traced:
         message: String::new(),
         shown_reason: None,
         charges: Vec::new(),
+        server_call: false,
         trace: Vec::new(),
         understood: true,
     };
@@ -75,6 +77,8 @@ fn run(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time, traced:
         let read = decision.arguments_digest.is_some();
         decision.understood = understood && (read || is_readable(request));
     }
+    decision.server_call =
+        request.server_task == ServerTask::Begins && decision.outcome == Outcome::Permit;
     decision
 }
 
@@ -128,6 +132,7 @@ fn steps(
     }
     let (operation, prepared, resolved) = named(plan, facts, request, decision)?;
     located::locate(plan, facts, operation, now)?;
+    located::server_task(facts, request, operation)?;
     judge(plan, facts, request, now, traced, operation, prepared, &resolved, decision)
 }
 

@@ -115,6 +115,33 @@ impl Message {
         }
     }
 
+    /// Whether a call asks to run as a task of the server.
+    pub(super) fn runs_as_task(&self) -> Result<bool, Fault> {
+        match self.param("task") {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Object(members)) => {
+                known(members, &["ttl"])?;
+                match members.iter().find(|(name, _)| name == "ttl") {
+                    None | Some((_, Value::Null | Value::Integer(0..))) => Ok(true),
+                    Some(_) => Err(Fault::unread("`task.ttl` is no number of milliseconds")),
+                }
+            }
+            Some(_) => Err(Fault::unread("`task` is no object")),
+        }
+    }
+
+    /// Refuses a request about tasks of the server that says more than which one.
+    pub(super) fn follows(&self, method: &str) -> Result<(), Fault> {
+        if method == "tasks/list" {
+            return known(&self.params, &["cursor", "_meta"]);
+        }
+        known(&self.params, &["taskId", "_meta"])?;
+        match self.text("taskId") {
+            Some(id) if !id.is_empty() => Ok(()),
+            _ => Err(Fault::unread("`taskId` is missing, or no text")),
+        }
+    }
+
     /// The name and the arguments of a call, which says nothing else: what it says besides would be done unjudged.
     ///
     /// `inputResponses` and `requestState` repeat to the server what it asked for in its last answer.
@@ -123,10 +150,8 @@ impl Message {
         let mut members = vec![naming, "_meta", "inputResponses", "requestState", "task"];
         members.extend(has_arguments.then_some("arguments"));
         known(&self.params, &members)?;
-        if self.param("task").is_some_and(|task| *task != Value::Null) {
-            return Err(Fault::bad(
-                "a call that runs as a task of the server is not in this version",
-            ));
+        if self.method.as_deref() != Some("tools/call") && self.runs_as_task()? {
+            return Err(Fault::bad("only `tools/call` runs as a task of the server"));
         }
         let Some(name) = self.text(naming) else {
             return Err(Fault::unread(format!("`{naming}` is missing, or no text")));

@@ -121,7 +121,7 @@ fn what_is_part_of_the_protocol_is_one_operation_that_knows_the_method() {
     assert_eq!(ok("s.mcp", r#"{"method":"notifications/cancelled"}"#), asked(notification, &[]));
     let response = r#"{"jsonrpc":"2.0","id":9,"result":{"content":"x"}}"#;
     assert_eq!(ok("s.mcp", r#"{"method":"response"}"#), asked(response, &[]));
-    for method in ["response", "GET", "tasks/get", "tasks/list", "TOOLS/LIST", "tools/call/"] {
+    for method in ["response", "GET", "tasks/update", "tasks/", "TOOLS/LIST", "tools/call/"] {
         let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}"}}"#);
         let unknown = Err((ReasonCode::UnknownOperation, Kind::Request));
         assert_eq!(unknown, asked(&body, &[]), "{method}");
@@ -164,6 +164,38 @@ fn a_revision_is_named_and_spoken() {
         assert!(!refused.understood, "what it means is not known");
     }
     assert_eq!(ReasonCode::BadInput, ask(list, &[JSON]).unwrap_err().reason);
+}
+
+#[test]
+fn what_has_to_do_with_tasks_of_the_server_is_told() {
+    let of = |method: &str, params: &str| {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+        let call = ask(&body, &[JSON, V25]).map_err(|error| error.reason)?;
+        Ok((call.operation, call.envelope.server_task))
+    };
+    let tool =
+        |task: &str| of("tools/call", &format!(r#"{{"name":"read","arguments":{{}}{task}}}"#));
+    let is = |name: &str, kind| Ok((name.to_owned(), kind));
+    assert_eq!(is("s.read", ServerTask::None), tool(""));
+    assert_eq!(is("s.read", ServerTask::None), tool(r#","task":null"#));
+    assert_eq!(is("s.read", ServerTask::Begins), tool(r#","task":{}"#));
+    assert_eq!(is("s.read", ServerTask::Begins), tool(r#","task":{"ttl":60000}"#));
+    for bad in ["true", "[]", r#"{"ttl":-1}"#, r#"{"ttl":"1"}"#, r#"{"ttl":1.5}"#, r#"{"for":1}"#] {
+        assert_eq!(Err(ReasonCode::BadInput), tool(&format!(r#","task":{bad}"#)), "{bad}");
+    }
+    assert_eq!(Err(ReasonCode::AmbiguousRequest), tool(r#","task":{"TTL":1}"#));
+    for method in ["tasks/get", "tasks/result", "tasks/cancel"] {
+        assert_eq!(is("s.mcp", ServerTask::Follows), of(method, r#"{"taskId":"1"}"#));
+        for bad in ["{}", r#"{"taskId":""}"#, r#"{"taskId":1}"#, r#"{"taskId":"1","more":1}"#] {
+            assert_eq!(Err(ReasonCode::BadInput), of(method, bad), "{method} {bad}");
+        }
+    }
+    assert_eq!(is("s.mcp", ServerTask::Follows), of("tasks/list", r#"{"cursor":"x"}"#));
+    assert_eq!(Err(ReasonCode::BadInput), of("tasks/list", r#"{"taskId":"1"}"#));
+    assert_eq!(
+        Err(ReasonCode::BadInput),
+        of("prompts/get", r#"{"name":"p","arguments":{},"task":{}}"#)
+    );
 }
 
 #[test]

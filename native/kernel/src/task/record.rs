@@ -159,6 +159,9 @@ pub struct Task {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Time>,
+    /// Operations that were permitted in it as tasks of the MCP server's own, so that what they bring may be fetched.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub server_calls: BTreeSet<String>,
     /// Keyed hashes of what the user named in the prompt.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub literals: BTreeSet<Literal>,
@@ -216,6 +219,13 @@ impl Task {
             Principal::User(_) | Principal::Service(_) => false,
         };
         subject && agents.len() == self.agents.len() && self.agents.iter().zip(agents).all(same)
+    }
+
+    /// Notes that an operation was permitted as a task of the MCP server's own; the catalog bounds how many there are.
+    pub fn note_call(&mut self, operation: &str) {
+        if !self.server_calls.contains(operation) {
+            self.server_calls.insert(operation.to_owned());
+        }
     }
 
     /// Subject first, then every agent down to its assignee.

@@ -148,6 +148,7 @@ pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
         last_used: root.now,
         status: TaskStatus::Active,
         ended_at: None,
+        server_calls: BTreeSet::new(),
         literals: root.literals.into_iter().take(MAX_LITERALS).collect(),
         rest: BTreeMap::new(),
     })
@@ -256,6 +257,7 @@ pub fn delegate(plan: &Plan, parent: &Task, child: Child<'_>) -> Result<Task, Re
         status: TaskStatus::Active,
         ended_at: None,
         // What an agent writes to another is not the user's word.
+        server_calls: BTreeSet::new(),
         literals: BTreeSet::new(),
         rest: BTreeMap::new(),
     })

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use authz_kernel::decision::{
     Claim, Decision, Facts, Principal, Proof, ProofMethod, Request, Subject, Time,
 };
+use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::{
     Approval, ClaimTest, Collection, Declared, DestinationClass, DestinationKind, DestinationRule,
     Effect, LabelKind, Location, Model, Operation, PolicyFile, ResourcePattern, ResourceRule,
@@ -240,6 +241,7 @@ pub(crate) fn request<'a>(operation: &'a str, arguments: &'a str) -> Request<'a>
         resource: None,
         destinations: &[],
         supported_obligations: &[],
+        server_task: ServerTask::None,
     }
 }
 

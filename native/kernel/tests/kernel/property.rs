@@ -8,6 +8,7 @@ use authz_kernel::decide::{Prospects, decide_traced};
 use authz_kernel::decision::{
     Facts, Outcome, PolicyEffect, Principal, Proof, ProofMethod, ReasonCode, Request, Verdict,
 };
+use authz_kernel::mcp::ServerTask;
 use authz_kernel::plan::Plan;
 use cedar_policy::{
     Authorizer, Context, Decision, Effect, Entities, EntityUid, Policy, PolicyId, PolicySet, Schema,
@@ -466,6 +467,7 @@ fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
                 resource: None,
                 destinations: &[],
                 supported_obligations: &[],
+                server_task: ServerTask::None,
             };
             let ours = decide_traced(&plan, &facts, &request, NOW);
             let mut denials: BTreeSet<ReasonCode> = BTreeSet::new();

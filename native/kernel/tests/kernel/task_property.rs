@@ -8,6 +8,7 @@ use authz_kernel::decide::decide;
 use authz_kernel::decision::{
     Facts, Outcome, Principal, Proof, ProofMethod, ReasonCode, Request, Time,
 };
+use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
 use authz_kernel::task::{
@@ -315,6 +316,7 @@ fn asked(
         resource: None,
         destinations: &[],
         supported_obligations: &[],
+        server_task: ServerTask::None,
     };
     decide(plan, &facts, &request, Time(NOW.0 + 1))
 }

@@ -7,6 +7,7 @@ use authz_kernel::decide::{Prospects, decide};
 use authz_kernel::decision::{
     Decision, Facts, Outcome, Principal, Proof, ProofMethod, ReasonCode, Request, Time,
 };
+use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
 use authz_kernel::source;
@@ -235,6 +236,7 @@ fn request<'a>(operation: &'a str, arguments: &'a str) -> Request<'a> {
         resource: None,
         destinations: &[],
         supported_obligations: &[],
+        server_task: ServerTask::None,
     }
 }
 

@@ -91,6 +91,7 @@ pub fn task(id: &str, session: &str, agent: &str) -> Task {
         last_used: Time(NOW),
         status: TaskStatus::Active,
         ended_at: None,
+        server_calls: BTreeSet::new(),
         literals: BTreeSet::from(["00112233445566778899aabbccddeeff".to_owned()]),
         rest: BTreeMap::new(),
     }
