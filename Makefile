@@ -178,7 +178,7 @@ $(SPIRE)/spire-server:
 
 # A test whose tool cannot be had here is left out; the report says so.
 .PHONY: test-tools
-test-tools: ## the load generator, Prometheus and MCP servers, for the tests that need them
+test-tools: postgresql ## the load generator, Prometheus and MCP servers, for the tests that need them
 	@$(MAKE) $(GHZ) || echo "make test: the test of the dashboard's queries is left out" >&2
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || $(MAKE) $(PROMETHEUS) \
 		|| echo "make test: the tests of dashboard and alerts are left out" >&2
@@ -199,6 +199,10 @@ $(PROMETHEUS):
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && chmod 755 "$$folder" && cd "$$folder" \
 		&& { apt-get -qq download prometheus || { apt-get -qq update && apt-get -qq download prometheus; }; } \
 		&& rm -rf $(CACHE)/prometheus && dpkg-deb -x prometheus_*.deb $(CACHE)/prometheus && touch $@
+
+.PHONY: crash
+crash: setup ## kill a server under load fifty times, and look for anything that it answered and lost
+	$(PY) -m tests.crash.run $(ARGS)
 
 .PHONY: fuzz
 fuzz: export PROPTEST_CASES := $(or $(CASES),100000)

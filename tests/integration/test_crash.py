@@ -1,0 +1,97 @@
+"""A server that is killed under load loses nothing that it answered; the long form is `make crash`."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.crash import oracle, run
+from tests.crash.journal import Entry
+
+
+@pytest.mark.timeout(240)
+def test_killed_under_load(tmp_path: Path) -> None:
+    """Killed eight times, it has every task and every record that it answered, and no ended task is alive."""
+    done = run.run(tmp_path, kills=8, seed=20)
+    assert not done.violations, "\n".join(done.violations)
+    assert done.tasks >= 10
+    assert done.ended >= 1
+    assert done.permits >= 50
+
+
+def asked(kind: str, place: int, answered: dict[str, object] | None, **more: str) -> Entry:
+    """One call, answered right away or never."""
+    return Entry(f"{place}", {"kind": kind, **more}, place, answered, place + 1)
+
+
+def tree() -> list[Entry]:
+    """A root, a child of it, and a permit in the child that is counted."""
+    note = {"task": "child", "operation": "desk.note"}
+    return [
+        asked("start", 0, {"task": "root"}),
+        asked("delegate", 2, {"task": "child"}, parent="root"),
+        asked("check", 4, {"decision": "d-1", "permit": True}, **note),
+    ]
+
+
+def found(
+    entries: list[Entry],
+    statuses: dict[str, str] | None = None,
+    counted: dict[tuple[str, str], int] | None = None,
+    recorded: frozenset[str] = frozenset({"d-1"}),
+) -> list[str]:
+    """What the oracle says of a server that has both tasks alive, unless told otherwise."""
+    alive = {"root": "ACTIVE", "child": "ACTIVE"}
+    wanted = oracle.expected(entries)
+    return oracle.violations(wanted, statuses or alive, counted or {}, set(recorded))
+
+
+def test_the_oracle_is_content() -> None:
+    """Nothing is wrong with a server that kept everything."""
+    assert found(tree(), counted={("root", "desk.note"): 1}) == []
+
+
+def test_the_oracle_finds_what_is_lost() -> None:
+    """A task, a record, a use that is missing, or one too many."""
+    assert found(tree(), {"root": "ACTIVE"}) == ["task child was answered and is lost"]
+    assert found(tree(), recorded=frozenset()) == ["decision d-1 has no record"]
+    assert found(tree(), counted={("root", "desk.note"): 0}) == [
+        "desk.note in root was used 1 to 1 times, counted 0"
+    ]
+    assert found(tree(), counted={("root", "desk.note"): 2}) == [
+        "desk.note in root was used 1 to 1 times, counted 2"
+    ]
+
+
+def test_the_oracle_finds_who_lives_on() -> None:
+    """What was ended is dead with all below it, and stays so; what nobody ended is alive."""
+    ended = [*tree(), asked("end", 6, {"ended": 2}, task="root")]
+    dead = {"root": "COMPLETED", "child": "COMPLETED"}
+    assert found(ended, dead) == []
+    assert found(ended) == [
+        "task root has ended and is alive",
+        "task child has ended and is alive",
+    ]
+    assert found(tree(), {"root": "ACTIVE", "child": "EXPIRED"}) == [
+        "task child is EXPIRED, and nobody ended it"
+    ]
+    late = {"task": "child", "operation": "desk.note"}
+    after = [*ended, asked("check", 8, {"decision": "d-2", "permit": True}, **late)]
+    assert found(after, dead, recorded=frozenset({"d-1", "d-2"})) == [
+        "decision d-2 permits in a task that had ended"
+    ]
+    unknown = [*tree(), asked("end", 6, None, task="root")]
+    assert found(unknown) == found(unknown, dead) == []
+
+
+def test_the_oracle_counts_permits() -> None:
+    """More permits than the rules allow are found by the journal alone."""
+    note = {"task": "child", "operation": "desk.note"}
+    many = [
+        asked("check", place, {"decision": f"d-{place}", "permit": True}, **note)
+        for place in range(100, 180, 2)
+    ]
+    recorded = frozenset({"d-1", *(f"d-{place}" for place in range(100, 180, 2))})
+    assert found([*tree(), *many], recorded=recorded) == [
+        "desk.note in root was permitted 41 times, at most 40 may be",
+        "desk.note in child was permitted 41 times, at most 40 may be",
+    ]

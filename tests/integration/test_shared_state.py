@@ -1,0 +1,275 @@
+"""Two servers on one PostgreSQL, and what they do when it fails."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.crash import run
+from tests.support.minting import Authority
+from tests.support.postgres import Postgres, programs, standby_of
+from tests.support.server import Server, layout
+from tests.support.waiting import eventually
+from tests.support.working import BUNDLE, LIMITS, PLANNER, WORKERS, Crew
+
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(
+        programs() is None, reason="PostgreSQL is not installed (Debian: postgresql)"
+    ),
+]
+
+#: Answers of a server that cannot reach its store.
+OUT_OF_REACH = {"STATE_UNAVAILABLE", "STORE_SLOW", "DEADLINE"}
+#: Seconds that what a node knows may be old; the default.
+STALENESS = 1.0
+LISTENERS = ("main", "main-fast")
+
+
+def shared(*databases: Postgres) -> dict[str, Any]:
+    """Returns the `state` part of a configuration."""
+    hosts = ",".join(f"127.0.0.1:{one.port}" for one in databases)
+    dsn = f"postgresql://postgres@{hosts}/authz"
+    if len(databases) > 1:
+        dsn += "?target_session_attrs=read-write"
+    return {"engine": "postgresql", "dsn": dsn}
+
+
+@dataclass
+class Site:
+    """Two servers, their database, and who works there."""
+
+    database: Postgres
+    one: Server
+    other: Server
+    crew: Crew
+
+
+@pytest.fixture
+def site(authority: Authority, tmp_path: Path) -> Iterator[Site]:
+    """Starts them; each test has its own, since each may break it."""
+    with Postgres() as database, ExitStack() as stack:
+        one, other = (
+            stack.enter_context(
+                Server(layout(tmp_path / name, authority, BUNDLE, {"state": shared(database)}))
+            )
+            for name in ("one", "other")
+        )
+        yield Site(database, one, other, Crew.of(authority))
+
+
+def test_one_state(site: Site) -> None:
+    """What one server starts, the other knows: tasks, children, uses, and their end."""
+    crew, one, other = site.crew, site.one, site.other
+    root = crew.start(one)
+    assert crew.check(other, root, "desk.look") == "PERMITTED"
+    child = crew.delegate(other, root, PLANNER, WORKERS[0])
+    assert crew.check(one, child, "desk.note", WORKERS[0]) == "PERMITTED"
+    assert crew.check(other, child, "desk.note", WORKERS[0]) == "PERMITTED"
+    assert crew.left(other, root, "desk.note") == LIMITS["desk.note"] - 2
+    assert crew.check(one, root, "desk.note") == "USES_EXHAUSTED"
+    assert crew.end(one, root) == 2
+    assert crew.check(other, child, "desk.wipe", WORKERS[0]) == "TASK_ENDED"
+    assert crew.status(other, child) == "COMPLETED"
+
+
+def test_uses_are_counted_once(site: Site) -> None:
+    """Both servers at once permit exactly as often as the task allows."""
+    crew, root = site.crew, site.crew.start(site.one)
+
+    def some(number: int) -> str:
+        server = (site.one, site.other)[number % 2]
+        return crew.check(server, root, "desk.note", listener=LISTENERS[number // 2 % 2])
+
+    with ThreadPoolExecutor(8) as pool:
+        codes = list(pool.map(some, range(80)))
+    assert codes.count("PERMITTED") == LIMITS["desk.note"]
+    assert codes.count("USES_EXHAUSTED") == 80 - LIMITS["desk.note"]
+
+
+@pytest.mark.parametrize("listener", LISTENERS)
+def test_revocation_by_another_node(site: Site, listener: str) -> None:
+    """A call that reads state sees it at once; any other within the staleness."""
+    crew, one, other = site.crew, site.one, site.other
+    root = crew.start(one)
+    child = crew.delegate(one, root, PLANNER, WORKERS[1])
+    assert crew.check(other, child, "desk.look", WORKERS[1], listener=listener) == "PERMITTED"
+    crew.revoke(one, agent=WORKERS[1])
+    revoked = time.monotonic()
+    assert crew.check(other, child, "desk.wipe", WORKERS[1], listener=listener) == "REVOKED"
+    eventually(
+        lambda: crew.check(other, child, "desk.look", WORKERS[1], listener=listener) == "REVOKED",
+        within=STALENESS,
+        what="the other node knows",
+    )
+    assert time.monotonic() - revoked <= STALENESS
+    assert crew.check(one, child, "desk.look", WORKERS[1], listener=listener) == "REVOKED"
+
+
+@pytest.mark.parametrize("listener", LISTENERS)
+def test_end_on_another_node(site: Site, listener: str) -> None:
+    """So it is with a task that ends there."""
+    crew, one, other = site.crew, site.one, site.other
+    root = crew.start(one)
+    child = crew.delegate(one, root, PLANNER, WORKERS[2])
+    assert crew.check(other, child, "desk.look", WORKERS[2], listener=listener) == "PERMITTED"
+    assert crew.end(one, root) == 2
+    assert crew.check(other, child, "desk.wipe", WORKERS[2], listener=listener) == "TASK_ENDED"
+    eventually(
+        lambda: (
+            crew.check(other, child, "desk.look", WORKERS[2], listener=listener) == "TASK_ENDED"
+        ),
+        within=STALENESS,
+        what="the other node knows",
+    )
+
+
+def broken(crew: Crew, server: Server, root: str, listener: str) -> None:
+    """Holds what a server answers whose store is out of reach: in time, and never a permit that needs it."""
+    began = time.monotonic()
+    code = "DEADLINE"
+    # The deadline may pass on the way; that is no permit either.
+    with contextlib.suppress(grpc.RpcError):
+        code = crew.check(server, root, "desk.note", listener=listener, timeout=1.0)
+    assert code in OUT_OF_REACH
+    assert time.monotonic() - began < 1.5
+
+
+def unready(crew: Crew, server: Server, root: str) -> None:
+    """Waits until a server denies also what needs no store, and says that it is not ready."""
+
+    def denies() -> bool:
+        codes = {crew.check(server, root, "desk.look", listener=one) for one in LISTENERS}
+        return codes <= OUT_OF_REACH
+
+    eventually(denies, within=STALENESS + 2, what="stale knowledge is not used")
+    assert server.http("/readyz")[0] == 503
+
+
+def recovered(crew: Crew, server: Server, root: str) -> None:
+    """Waits until a server permits again, by itself."""
+    for listener in LISTENERS:
+        eventually(
+            lambda listener=listener: (  # type: ignore[misc]
+                crew.check(server, root, "desk.note", listener=listener) == "PERMITTED"
+            ),
+            within=20,
+            what="the server recovers",
+        )
+    eventually(lambda: server.http("/readyz")[0] == 200, within=10, what="it says so")
+
+
+def test_stopped(site: Site) -> None:
+    """Stopped, it costs permits, in time; started again, it costs nothing more."""
+    root = site.crew.start(site.one)
+    assert site.crew.check(site.one, root, "desk.note") == "PERMITTED"
+    site.database.stop("immediate")
+    for listener in LISTENERS:
+        broken(site.crew, site.one, root, listener)
+    unready(site.crew, site.one, root)
+    site.database.start()
+    recovered(site.crew, site.one, root)
+    recovered(site.crew, site.other, root)
+
+
+def test_held_up(site: Site) -> None:
+    """A database that answers nothing, on connections that stay open, holds nobody up beyond the deadline."""
+    root = site.crew.start(site.one)
+    with site.database.held_up():
+        for listener in LISTENERS:
+            broken(site.crew, site.one, root, listener)
+        unready(site.crew, site.one, root)
+    recovered(site.crew, site.one, root)
+
+
+def test_locked(site: Site) -> None:
+    """So it is where something holds a lock on what a decision needs."""
+    root = site.crew.start(site.one)
+    tables = site.database.execute(
+        "SELECT string_agg(tablename, ',') FROM pg_tables WHERE schemaname = 'public'"
+    )
+    assert tables
+    with ThreadPoolExecutor(1) as pool:
+        lock = f"BEGIN; LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(4); COMMIT"
+        held = pool.submit(site.database.execute, lock)
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        eventually(lambda: site.database.execute(waiting) == "1", what="the lock is held")
+        for listener in LISTENERS:
+            broken(site.crew, site.one, root, listener)
+        held.result()
+    recovered(site.crew, site.one, root)
+
+
+def test_failover(authority: Authority, tmp_path: Path) -> None:
+    """A standby that is promoted takes over, with all that was answered."""
+    crew = Crew.of(authority)
+    with Postgres() as primary, ExitStack() as stack:
+        standby = standby_of(primary)
+        stack.callback(standby.__exit__)
+        place = layout(tmp_path, authority, BUNDLE, {"state": shared(primary, standby)})
+        server = stack.enter_context(Server(place))
+        root = crew.start(server)
+        assert crew.check(server, root, "desk.note") == "PERMITTED"
+        eventually(lambda: standby.has_caught_up(primary), what="the standby has it")
+        primary.stop("immediate")
+        broken(crew, server, root, "main")
+        standby.promote()
+        recovered(crew, server, root)
+        # One before, and one on each lane to see that it is back.
+        assert crew.left(server, root, "desk.note") <= LIMITS["desk.note"] - 3
+
+
+def test_a_server_that_starts_without_it(authority: Authority, tmp_path: Path) -> None:
+    """It does not start, and says what it misses; once that is there, it does."""
+    crew = Crew.of(authority)
+    with Postgres() as database:
+        database.stop()
+        place = layout(tmp_path, authority, BUNDLE, {"state": shared(database)})
+        server = Server(place)
+        server.spawn()
+        assert server.process is not None
+        assert server.process.wait(60) != 0
+        assert "state database" in server.log.read_text()
+        database.start()
+        with server:
+            root = crew.start(server)
+            assert crew.check(server, root, "desk.note") == "PERMITTED"
+
+
+def test_two_revisions(site: Site) -> None:
+    """Nodes on different revisions of a bundle share tasks: each judges by its own, and neither spoils the other's."""
+    crew, one, other = site.crew, site.one, site.other
+    root = crew.start(one)
+    facts = other.place.folder / "bundle" / "facts.yaml"
+    text = facts.read_text()
+    assert "  work:\n" in text
+    facts.write_text(
+        text + "  later:\n    purpose: of the newer revision\n    deadline: 1h\n"
+        "    starters: [planner]\n    scope: [{operation: desk.look}]\n"
+    )
+    manifest = other.place.folder / "bundle" / "bundle.yaml"
+    manifest.write_text(manifest.read_text().replace("work-1", "work-2"))
+    other.close()
+    with Server(other.place) as newer:
+        assert newer.readiness()["bundle"]["revision"] == "work-2"
+        assert crew.check(newer, root, "desk.note") == "PERMITTED"
+        assert crew.check(one, root, "desk.note") == "PERMITTED"
+        assert crew.left(newer, root, "desk.note") == LIMITS["desk.note"] - 2
+        assert crew.end(newer, root) == 1
+        assert crew.check(one, root, "desk.note") == "TASK_ENDED"
+
+
+@pytest.mark.timeout(240)
+def test_killed_under_load(tmp_path: Path) -> None:
+    """A server on PostgreSQL that is killed loses nothing that it answered either."""
+    with Postgres() as database:
+        done = run.run(tmp_path, kills=4, seed=3, state=shared(database))
+    assert not done.violations, "\n".join(done.violations)
+    assert done.permits >= 20

@@ -1,0 +1,143 @@
+"""A real PostgreSQL on loopback, in a folder of its own; may be stopped, held up, and followed by a standby."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Self
+
+from tests.support.waiting import eventually, free_port
+
+#: Where Debian puts the server's programs; elsewhere they are on PATH.
+_DEBIAN = Path("/usr/lib/postgresql")
+_USER = "postgres"
+
+
+@cache
+def programs() -> Path | None:
+    """Returns the folder of `postgres` and `initdb`; None where PostgreSQL is not installed."""
+    found = [path.parent for path in sorted(_DEBIAN.glob("*/bin/initdb"), reverse=True)]
+    on_path = shutil.which("initdb")
+    if on_path:
+        found.append(Path(on_path).resolve().parent)
+    return found[0] if found else None
+
+
+class Postgres:
+    """One PostgreSQL server with one database, `authz`.
+
+    Args:
+        follows: The server that this one is a streaming standby of; default: it is a primary.
+    """
+
+    def __init__(self, follows: "Postgres | None" = None) -> None:
+        folder = programs()
+        assert folder is not None, "PostgreSQL is not installed"
+        self._programs = folder
+        self.folder = Path(tempfile.mkdtemp(prefix="authz-pg-"))
+        self._data = self.folder / "data"
+        self.port = free_port()
+        if os.geteuid() == 0:
+            owner = pwd.getpwnam(_USER)
+            os.chown(self.folder, owner.pw_uid, owner.pw_gid)
+        if follows is None:
+            self._run("initdb", "-D", self._data, "-U", _USER, "--auth=trust", "--no-sync")
+            self._configure()
+        else:
+            source = f"host=127.0.0.1 port={follows.port} user={_USER}"
+            self._run(
+                "pg_basebackup", "-D", self._data, "-d", source, "-R", "-X", "stream", "-c", "fast"
+            )
+
+    def _configure(self) -> None:
+        settings = {
+            "listen_addresses": "'127.0.0.1'",
+            "unix_socket_directories": "''",
+            "max_connections": "60",
+            "shared_buffers": "'16MB'",
+            "wal_level": "replica",
+            "max_wal_senders": "4",
+            "synchronous_commit": "on",
+        }
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = {value}\n" for name, value in settings.items())
+        with (self._data / "pg_hba.conf").open("a") as file:
+            file.write("host replication all 127.0.0.1/32 trust\n")
+
+    def _run(self, program: str, *arguments: object, check: bool = True) -> str:
+        command = [str(self._programs / program), *map(str, arguments)]
+        if os.geteuid() == 0:
+            command = ["runuser", "-u", _USER, "--", *command]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=False, cwd=self.folder
+        )
+        assert not check or done.returncode == 0, (command, done.stdout, done.stderr)
+        return done.stdout
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop("immediate")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def dsn(self) -> str:
+        """Where it is."""
+        return f"postgresql://{_USER}@127.0.0.1:{self.port}/authz"
+
+    def start(self) -> None:
+        """Starts it and waits until it answers; makes the database where there is none."""
+        # `postgres` keeps the pipes of `pg_ctl` open unless it has a log.
+        log = self.folder / "server.log"
+        self._run("pg_ctl", "start", "-w", "-D", self._data, "-l", log, "-o", f"-p {self.port}")
+        with contextlib.suppress(AssertionError):
+            self.execute("CREATE DATABASE authz", database=_USER)
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stops it: `fast`, or `immediate` as in a crash."""
+        self._run("pg_ctl", "stop", "-w", "-D", self._data, "-m", mode, check=False)
+
+    def promote(self) -> None:
+        """Makes a standby the primary, and waits until it takes writes."""
+        self._run("pg_ctl", "promote", "-w", "-D", self._data)
+
+    def execute(self, sql: str, *, database: str = "authz") -> str:
+        """Runs a statement; returns what it prints, without headers."""
+        where = ("-h", "127.0.0.1", "-p", self.port, "-U", _USER, "-d", database)
+        return self._run("psql", *where, "-v", "ON_ERROR_STOP=1", "-At", "-c", sql).strip()
+
+    def has_caught_up(self, primary: "Postgres") -> bool:
+        """Tells whether a standby has replayed all that its primary wrote so far."""
+        written = primary.execute("SELECT pg_current_wal_lsn()")
+        return self.execute(f"SELECT pg_last_wal_replay_lsn() >= '{written}'") == "t"
+
+    @contextlib.contextmanager
+    def held_up(self) -> Iterator[None]:
+        """Stops every process of it, as a machine that swaps would; connections stay open."""
+        postmaster = int((self._data / "postmaster.pid").read_text().splitlines()[0])
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        processes = [postmaster, *map(int, children)]
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in processes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGCONT)
+
+
+def standby_of(primary: Postgres) -> Postgres:
+    """Starts a standby and waits until it follows."""
+    standby = Postgres(primary)
+    standby.start()
+    eventually(lambda: standby.has_caught_up(primary), within=30, what="the standby follows")
+    return standby
