@@ -312,6 +312,7 @@ def _readable(span: Mapping[str, Any], resource: "Resource") -> "ReadableSpan":
         "authz.decision": span["decision"],
         "authz.reason_code": span["reason_code"],
         "authz.operation": operation,
+        "authz.task": span["task"],
         "authz.system": operation.partition(".")[0],
         "authz.bundle.revision": span["bundle_revision"],
         "authz.enforcer": span["enforcer"],

@@ -370,6 +370,7 @@ class StartRequest(_message.Message):
     ASSIGNEE_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    ASSERTED_SUBJECT_FIELD_NUMBER: _builtins.int
     template: _builtins.str
     """Template in the bundle."""
     prompt: _builtins.str
@@ -378,6 +379,10 @@ class StartRequest(_message.Message):
     """The agent that gets it; empty: the starter."""
     idempotency_key: _builtins.str
     """Key of a caller that starts at most once a key."""
+    asserted_subject: _builtins.str
+    """On whose behalf, `<issuer alias>/<sub>`, where there is no evidence of the subject: on the word of an agent that needs a
+    permit for `authz.task.start_for`; the task stays below tier high.
+    """
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_decision_pb2.Evidence]:
         """Credentials of the starter, and of the subject."""
@@ -405,10 +410,11 @@ class StartRequest(_message.Message):
         assignee: _builtins.str = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
         idempotency_key: _builtins.str = ...,
+        asserted_subject: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "params", b"params"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignee", b"assignee", "deadline", b"deadline", "evidence", b"evidence", "idempotency_key", b"idempotency_key", "params", b"params", "prompt", b"prompt", "scope", b"scope", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asserted_subject", b"asserted_subject", "assignee", b"assignee", "deadline", b"deadline", "evidence", b"evidence", "idempotency_key", b"idempotency_key", "params", b"params", "prompt", b"prompt", "scope", b"scope", "template", b"template"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -175,6 +175,7 @@ def span(**more: Any) -> dict[str, Any]:
         "decision": "DENY",
         "reason_code": "NOT_PERMITTED",
         "operation": "crm.search",
+        "task": "t",
         "bundle_revision": "r",
         "enforcer": "",
         "listener": "main",

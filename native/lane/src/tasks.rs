@@ -7,7 +7,7 @@ use authz_kernel::decide::decide;
 use authz_kernel::decision::{Facts, Outcome, Principal, Request, Time};
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    self, AgentName, Child, Idempotency, Record, RecordKey, RecordKind, Root, Session,
+    self, AgentName, Child, Idempotency, Record, RecordKey, RecordKind, Root, Session, Subject,
     SubjectProof, Task, TaskKind, TaskStatus,
 };
 use authz_state::store::{Page, Query, Survives, Transaction};
@@ -39,6 +39,8 @@ const PAGE: usize = 100;
 const MOST_PAGE: usize = 1_000;
 /// Tasks that one call looks at.
 const MOST_SEEN: usize = 10_000;
+/// Bytes of the `sub` of an asserted subject.
+const MAX_SUB: usize = 255;
 
 /// A call of the service, once its caller is known.
 struct Caller<'a> {
@@ -239,10 +241,19 @@ impl Engine {
             (_, named) => taskwire::agent("assignee", named)?,
         };
         let acr = judgement.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
-        let subject = locate::subject_of(&judgement.chain, acr);
-        let proof = match subject {
-            Some(_) => SubjectProof::Verified,
-            None => SubjectProof::Itself,
+        let verified = locate::subject_of(&judgement.chain, acr);
+        let (subject, proof) = match (verified, message.asserted_subject.as_str()) {
+            (Some(subject), "") => (Some(subject), SubjectProof::Verified),
+            (None, "") => (None, SubjectProof::Itself),
+            (Some(_), _) => {
+                let what = "the subject is proved, so `asserted_subject` says it again";
+                return Err(Refused::input(what));
+            }
+            (None, named) => {
+                let subject = asserted(named, world)?;
+                judgement.chain.insert(0, subject.principal());
+                (Some(subject), SubjectProof::Asserted)
+            }
         };
         let starter = match (&agent, &subject) {
             (Some(agent), _) => agent.spiffe_id.clone(),
@@ -347,7 +358,9 @@ impl Engine {
             ));
         }
         if proof == SubjectProof::Asserted {
-            self.permitted(judgement, world, chain, Some(proof), START_FOR, b"")?;
+            // Of the agent alone: nothing proves the subject.
+            let agent = chain.last().map_or(&[][..], std::slice::from_ref);
+            self.permitted(judgement, world, agent, None, START_FOR, b"")?;
         }
         let arguments = serde_json::to_vec(params).unwrap_or_default();
         let operation = format!("task:{name}");
@@ -728,6 +741,25 @@ fn is_alone_its_subject(found: &Located, judgement: &Judgement) -> bool {
     let pair = found.task.subject.as_ref().zip(facts.subject.as_ref());
     facts.agent.is_none()
         && pair.is_some_and(|(subject, proved)| locate::is_subject(subject, proved))
+}
+
+/// A subject that a starter only names, without claims, and so without roles.
+fn asserted(named: &str, world: &Loaded) -> Result<Subject, Refused> {
+    let (issuer, sub) = named.split_once('/').unwrap_or_default();
+    let is_sub = (1..=MAX_SUB).contains(&sub.len()) && !sub.contains(char::is_control);
+    let is_known = world.trust.issuers().iter().any(|known| known.alias == issuer);
+    if !is_sub || !is_known {
+        return Err(Refused::input(
+            "`asserted_subject` is not the alias of an issuer, `/`, and a `sub`",
+        ));
+    }
+    Ok(Subject {
+        is_service: false,
+        issuer: issuer.to_owned(),
+        sub: sub.to_owned(),
+        claims: BTreeMap::new(),
+        acr: String::new(),
+    })
 }
 
 fn bounded(name: &str, text: &str) -> Result<(), Refused> {

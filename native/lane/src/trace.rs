@@ -124,6 +124,8 @@ pub struct Span {
     pub reason_code: &'static str,
     /// Operation id; empty where it is not in the catalog.
     pub operation: String,
+    /// Id of the task that it was asked in, or about; empty without one.
+    pub task: String,
     /// Revision of the bundle; empty where none is loaded.
     pub bundle_revision: String,
     /// Who asked; empty where the caller asked about itself.
@@ -180,6 +182,7 @@ impl Tracing {
             decision: outcome(judgement.outcome()),
             reason_code: judgement.reason().as_str(),
             operation: judgement.operation.clone(),
+            task: judgement.task.as_ref().map_or_else(String::new, |task| task.id.clone()),
             bundle_revision: judgement
                 .world
                 .as_ref()

@@ -2123,6 +2123,10 @@ pub struct StartRequest {
     /// Key of a caller that starts at most once a key.
     #[prost(string, tag = "8")]
     pub idempotency_key: ::prost::alloc::string::String,
+    /// On whose behalf, `<issuer alias>/<sub>`, where there is no evidence of the subject: on the word of an agent that needs a
+    /// permit for `authz.task.start_for`; the task stays below tier high.
+    #[prost(string, tag = "9")]
+    pub asserted_subject: ::prost::alloc::string::String,
 }
 /// The started task.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -203,6 +203,45 @@ fn who_starts() {
     assert_eq!("NO_CREDENTIAL", refused.unwrap_err().reason_code.as_str());
 }
 
+/// An agent may name a subject only where policy lets it, and the task then stays below tier high.
+#[test]
+fn asserted_subjects() {
+    let policies = r#"
+@id("asserts") permit(principal in Role::"bot", action == Action::"authz.task.start_for", resource);
+@id("anybody") permit(principal is User, action in [Action::"task:desk", Action::"system:crm"], resource);
+"#;
+    let naming = |subject: &str, evidence| wire::StartRequest {
+        asserted_subject: subject.to_owned(),
+        ..starting(evidence)
+    };
+    let refused = |served: &Served, request| start(served, &request).map(drop).unwrap_err();
+    let plain = tasked();
+    assert_eq!("NOT_PERMITTED", refused(&plain, naming("corp/bob", vec![agent(BOT)])));
+    let served = unloaded(&json!({}));
+    let more = [
+        ("bundle.yaml", REQUIRED),
+        ("templates.yaml", TEMPLATES),
+        ("policies/tasks.cedar", POLICIES),
+        ("policies/asserts.cedar", policies),
+    ];
+    served.engine.load(World { plan: plan(&more), ..world() }).unwrap();
+    let task = start(&served, &naming("corp/bob", vec![agent(BOT)])).unwrap();
+    assert_eq!("corp/bob", task.subject);
+    assert_eq!(wire::SubjectProof::Asserted as i32, task.subject_proof);
+    let decision = served.check(&searching(&task.id, BOT));
+    assert_eq!("PERMITTED", code(&decision), "{}", decision.message);
+    assert_eq!("TIER_REQUIREMENT", code(&served.check(&deleting(&task.id, BOT, "7"))));
+    for subject in ["bob", "other/bob", "corp/", "corp/a\nb", "/bob"] {
+        assert_eq!("BAD_INPUT", refused(&served, naming(subject, vec![agent(BOT)])), "{subject:?}");
+    }
+    let both = naming("corp/bob", vec![agent(BOT), subject("alice")]);
+    assert_eq!("BAD_INPUT", refused(&served, both));
+    let mut alone = naming("corp/bob", vec![subject("alice")]);
+    alone.assignee = TWO.to_owned();
+    assert_eq!("BAD_INPUT", refused(&served, alone));
+    assert_eq!("NOT_PERMITTED", refused(&served, naming("corp/bob", vec![agent(STRANGER)])));
+}
+
 /// Each field of a start out of its bounds.
 #[test]
 fn start_is_bounded() {
