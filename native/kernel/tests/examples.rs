@@ -80,7 +80,7 @@ fn a_step_that_comes_out_otherwise_is_reported_with_its_line() {
     let text = "fixtures: {subjects: {alice: {issuer: corp, claims: {groups: [employees]}}}}
 tests:
   - trace: wrong
-    as: {subject: alice}
+    as: {agent: 'spiffe://a.example/ns/support/sa/bot', subject: alice}
     steps:
       - {call: crm.search, input: {query: x}, expect: PERMIT}
       - {call: crm.delete, input: {id: a}, expect: {outcome: STEP_UP, kinds: [approve], policy: nope}}
@@ -99,7 +99,7 @@ tests:
         (
             "subject: alice",
             "subject: alise",
-            "tests/a.yaml:4:19: unknown subject `alise`; declared: alice. Did you mean `alice`? Tests name their principals under `fixtures`.",
+            "tests/a.yaml:4:66: unknown subject `alise`; declared: alice. Did you mean `alice`? Tests name their principals under `fixtures`.",
         ),
         (
             "trace: wrong",
