@@ -62,9 +62,6 @@ class Run:
             if step.after is not None:
                 # A server's clock cannot be moved.
                 break
-            if step.start is not None and step.start.asserted:
-                # Only credentials name subjects on the wire: what follows needs the task.
-                break
             self.asked += 1
             if step.call is None and step.http is None:
                 wanted, found = step.wanted_task.code, self.act(step)
@@ -152,8 +149,10 @@ class Run:
         agent = said.agent or self.case.as_.agent
         assert agent is not None
         by = said.by or (None if subject else agent)
+        proved = None if said.asserted else subject
         request = tasks_pb2.StartRequest(
-            evidence=self.evidence(As(agent=by, subject=subject)),
+            evidence=self.evidence(As(agent=by, subject=proved)),
+            asserted_subject=self.named(subject) if said.asserted and subject else "",
             template=said.template,
             params=struct(said.params),
             prompt=said.prompt,
@@ -202,6 +201,11 @@ class Run:
         """Notes a task by its name."""
         if name is not None:
             self.tasks[name] = (task.id, task.assignee)
+
+    def named(self, subject: str) -> str:
+        """A subject of the fixtures, as policies name it."""
+        fixture = self.file.fixtures.subjects[subject]
+        return f"{fixture.issuer}/{fixture.sub or subject}"
 
     def spiffe_id(self, name: str) -> str:
         """An agent of the fixtures."""
@@ -271,8 +275,8 @@ def test_trace(
 
 
 def test_most_steps_are_asked_of_a_server() -> None:
-    """Only the clock and asserted subjects are the kernel's alone."""
+    """Only the clock is the kernel's alone."""
     steps = [step for _, _, case in TRACES for step in case.steps or []]
-    kernel_only = [s for s in steps if s.after or (s.start and s.start.asserted)]
+    kernel_only = [step for step in steps if step.after]
 
     assert len(kernel_only) < len(steps) / 10

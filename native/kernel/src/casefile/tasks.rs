@@ -264,7 +264,12 @@ impl CaseFile {
         };
         let assignee = self.agent(file, agent)?;
         let subject = said.subject.as_ref().or(who.and_then(|who| who.subject.as_ref()));
-        let subject = subject.map(|name| subject_of(&self.fixtures, file, name)).transpose()?;
+        let mut subject = subject.map(|name| subject_of(&self.fixtures, file, name)).transpose()?;
+        if let Some(subject) = subject.as_mut().filter(|_| said.asserted) {
+            // Whoever only says who the subject is proves nothing about it.
+            subject.claims.clear();
+            subject.acr.clear();
+        }
         let by = match &said.by {
             Some(name) => Some(self.agent(file, name)?),
             None => subject.is_none().then(|| assignee.clone()),
