@@ -388,12 +388,6 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 ),
                 "ops",
             ),
-            Panel(
-                "Staleness",
-                "How old what a node knows of the others may be.",
-                (Query(f"max(authz_store_staleness_seconds{{{_NODE}}})", "staleness"),),
-                "s",
-            ),
         ),
     ),
     (

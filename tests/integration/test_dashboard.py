@@ -8,18 +8,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import yaml
 
-from authz.v1 import admin_pb2
+from authz.v1 import admin_pb2, tasks_pb2
 from bench.load.ghz import Ghz, Load
 from bench.load.requests import compile_protos, write
 from tests.support.collector import Collector
 from tests.support.minting import Authority
-from tests.support.people import People, check, delete, envoy_search, search
+from tests.support.people import BOT, People, check, delete, envoy_search, search
 from tests.support.prometheus import Prometheus
 from tests.support.server import Server, layout
 from tests.support.stalled import StalledCalls
@@ -32,6 +34,13 @@ DASHBOARD = ROOT / "deploy" / "grafana" / "authz.json"
 SECONDS = 9.0
 # The mail system is not enforced yet.
 OBSERVE = {"mode": {"systems": {"mail": {"mode": "observe", "owner": "sec@corp.example"}}}}
+
+TEMPLATES = (
+    "templates: {search: {purpose: search, deadline: 5m, scope: [{operation: crm.search}]}}\n"
+)
+STARTS = """\
+@id("starts") permit(principal in Role::"staff", action == Action::"task:search", resource);
+"""
 
 
 def queries() -> list[tuple[str, str]]:
@@ -76,10 +85,14 @@ def watched(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> I
     changes = {
         "limits": {"threads": 1, "queue": 16, "receive_timeout": "300ms"},
         "audit": {"sync_interval": "100ms"},
+        # So few that starting one more fails.
+        "state": {"max_tasks": 3},
     }
     place = layout(folder / "server", authority, "desk", changes)
     with_observe = place.folder / "bundle" / "mode.yaml"
     with_observe.write_text(yaml.safe_dump(_with_until(OBSERVE)))
+    (place.folder / "bundle" / "templates.yaml").write_text(TEMPLATES)
+    (place.folder / "bundle" / "policies" / "tasks.cedar").write_text(STARTS)
     with Collector(stalls=True) as collector:
         server = Server(place)
         try:
@@ -146,6 +159,8 @@ def _round(server: Server, people: People, turn: int) -> None:
     ):
         server.call(lane, CHECK, request)
     server.call(lane, ENVOY, envoy_search(people.bot))
+    if turn % 8 == 1:
+        _tasks(server, people)
     if turn % 8 == 2:
         with StalledCalls(server.port("main"), CHECK, 2):
             time.sleep(0.7)
@@ -177,3 +192,20 @@ def test_every_query_finds_something(watched: Prometheus) -> None:
         if not any(math.isfinite(value) and value != 0 for value in values):
             empty.append(f"{title}: {text}: {values}")
     assert not empty, "\n".join(empty)
+
+
+def _tasks(server: Server, people: People) -> None:
+    """Starts tasks until no more are kept, and ends one; revokes a token that nobody has. The other listener is busy."""
+    request = tasks_pb2.StartRequest(
+        evidence=check("", subject=people.alice).evidence, template="search", assignee=BOT
+    )
+    started = []
+    with suppress(grpc.RpcError):
+        for _ in range(4):
+            answer = server.call("admin", "authz.v1.Tasks/Start", request.SerializeToString())
+            started.append(tasks_pb2.StartResponse.FromString(answer).task.id)
+    for task in started[:1]:
+        end = tasks_pb2.EndRequest(task=task, status=tasks_pb2.TASK_STATUS_COMPLETED)
+        server.call("admin", "authz.v1.Tasks/End", end.SerializeToString())
+    revoke = admin_pb2.AdminRevokeRequest(jti="nobody")
+    server.call("admin", "authz.v1.Admin/Revoke", revoke.SerializeToString())
