@@ -236,11 +236,12 @@ serve: setup ## the server on an example bundle
 # --- speed
 
 .PHONY: bench-build
-bench-build: setup ## build the release extension, beside the one of .venv, and the floor of the fast lane
+bench-build: setup ## build the release extension, beside the one of .venv, and the programs that measure
 	rm -rf $(CACHE)/bench $(CACHE)/wheels
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/maturin build --quiet --release --out $(CACHE)/wheels
 	$(PY) -m pip install --quiet --no-deps --target $(CACHE)/bench $(CACHE)/wheels/*.whl
 	$(CARGO) build --quiet --locked --release -p authz-lane --example floor
+	$(CARGO) build --quiet --locked --release -p authz-state --example state
 
 $(GHZ):
 	@command -v go >/dev/null || { echo "make: needs Go, to build the load generator ghz" >&2; exit 1; }

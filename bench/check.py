@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 Results = Mapping[str, Mapping[str, Any]]
+# What tells ratios of one name apart.
+_SIDES = ("lane", "surface", "state", "time")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +19,7 @@ class Verdict:
         id: of the threshold.
         what: what it is about.
         value: the worst value measured; None: not measured.
-        where: which lane and surface that was; empty where there is only one.
+        where: of which lane and surface, or state and time, that was; empty where there is only one.
         at_most: the threshold.
     """
 
@@ -77,8 +79,9 @@ def judge(limits: list[dict[str, Any]], measured: Results) -> list[Verdict]:
 def _values(limit: dict[str, Any], found: Mapping[str, Any]) -> Iterator[tuple[float, str]]:
     if "ratio" in limit:
         for one in found.get("ratios", ()):
-            if one["ratio"] == limit["ratio"] and limit.get("lane", one["lane"]) == one["lane"]:
-                yield one["median"], f"{one['lane']} {one['surface']}"
+            named = all(limit[side] == one.get(side) for side in _SIDES if side in limit)
+            if one["ratio"] == limit["ratio"] and named:
+                yield one["median"], " ".join(one[side] for side in _SIDES if side in one)
     elif "half" in limit:
         for row in found.get("rows", ()):
             # The rate of the open loop that is no round number is half of the saturation.

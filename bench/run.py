@@ -19,14 +19,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from bench import check, machine, micro, reload
+from bench import check, machine, micro, reload, tasks
 from bench.load import bundle, credentials, requests, server
 from bench.load.ghz import Ghz, LoadError
 from bench.load.matrix import MIDDLE, QUICK, WHOLE, Bench, Extent
 from bench.load.process import ProcessError
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("micro", "load", "reload")
+PARTS = ("micro", "load", "reload", "tasks")
+_SERVED = {"load", "reload"}
 
 
 class RunError(RuntimeError):
@@ -44,7 +45,7 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="authz-bench-") as work:
             measured = _measure(_paths(Path(work), arguments), arguments)
-    except (RunError, LoadError, ProcessError, micro.MicroError) as error:
+    except (RunError, LoadError, ProcessError, micro.MicroError, tasks.TasksError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     folder = Path(arguments.results) if arguments.results else _results(quick=arguments.quick)
@@ -62,15 +63,20 @@ def _measure(paths: server.Paths, arguments: argparse.Namespace) -> dict[str, di
     profile = _profile(paths)
     if profile != "release":
         raise RunError(f"{paths.extension} holds a {profile} build; run `make bench-build`")
-    facts = machine.facts(ROOT, profile, paths.ghz)
+    served = _SERVED & set(arguments.part)
+    facts = machine.facts(ROOT, profile, paths.ghz if served else None)
     facts["extent"] = "quick" if arguments.quick else "whole"
     measured: dict[str, dict[str, Any]] = {}
     if "micro" in arguments.part:
         say("parts: criterion")
         measured["micro"] = {"machine": facts, "rows": micro.run(ROOT, quick=arguments.quick)}
-    if {"load", "reload"} & set(arguments.part):
-        extent = QUICK if arguments.quick else WHOLE
-        measured |= _servers(paths, extent, facts, arguments.part)
+    if "tasks" in arguments.part:
+        extent = tasks.QUICK if arguments.quick else tasks.WHOLE
+        found = tasks.run(paths, arguments.store, extent, say)
+        measured["tasks"] = {"machine": facts, **found}
+    if served:
+        loads = QUICK if arguments.quick else WHOLE
+        measured |= _servers(paths, loads, facts, arguments.part)
     return measured
 
 
@@ -106,6 +112,12 @@ def _arguments() -> argparse.Namespace:
         type=Path,
         help="the fast lane's floor",
     )
+    parser.add_argument(
+        "--store",
+        default=micro.target_folder(ROOT) / "release" / "examples" / "state",
+        type=Path,
+        help="the program that measures a store",
+    )
     arguments = parser.parse_args()
     arguments.part = arguments.part or list(PARTS)
     return arguments
@@ -118,12 +130,14 @@ def _results(*, quick: bool) -> Path:
 
 
 def _paths(work: Path, arguments: argparse.Namespace) -> server.Paths:
-    for what, path in (
-        ("the load generator", arguments.ghz),
-        ("the fast lane's floor", arguments.fast_floor),
-        ("the release build of the extension", arguments.extension / "authz"),
+    parts = set(arguments.part)
+    for what, path, users in (
+        ("the load generator", arguments.ghz, _SERVED),
+        ("the fast lane's floor", arguments.fast_floor, _SERVED),
+        ("the program that measures a store", arguments.store, {"tasks"}),
+        ("the release build of the extension", arguments.extension / "authz", parts),
     ):
-        if not path.exists():
+        if users & parts and not path.exists():
             raise RunError(f"{what} is not at {path}; `make bench` builds it")
     return server.Paths(
         root=ROOT,

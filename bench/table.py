@@ -57,6 +57,8 @@ def render(limits: list[dict[str, Any]], measured: check.Results) -> str:
         value = "-" if verdict.value is None else f"{verdict.value:g}"
         word = {True: "met", False: "**missed**", None: "not measured"}[verdict.met]
         lines.append(f"| {verdict.what} | {verdict.at_most:g} | {value} | {word} |")
+    if "tasks" in measured:
+        lines += ["", *_tasks(measured["tasks"])]
     return "\n".join(lines) + "\n"
 
 
@@ -72,6 +74,32 @@ def _row(row: Mapping[str, Any]) -> str:
         f"| {row['lane']} | {row['surface']} | {row['policies']:,} | {load} | {row['rps']:,.0f} | "
         f"{row['p50_ms']:.2f} ms | {row['p99_ms']:.2f} ms | {row['server_cpu_us']:.0f} µs | {row['floor_cpu_us']:.0f} µs |"
     )
+
+
+def _tasks(measured: Mapping[str, Any]) -> list[str]:
+    machine = measured["machine"]
+    lines = [
+        (
+            "In the server's process, without transport, median of a call; "
+            f"{machine['date']}, revision `{machine['revision']}`."
+        ),
+        "",
+        "| Check | state | without a task | on a task | ratio |",
+        "|---|---|--:|--:|--:|",
+    ]
+    for ratio in measured["ratios"]:
+        if ratio["time"] == "wall":
+            without, on_task = (
+                row["wall_us"]
+                for task in (False, True)
+                for row in measured["rows"]
+                if (row["check"], row["state"], row["task"])
+                == (ratio["ratio"], ratio["state"], task)
+            )
+            lines.append(
+                f"| {ratio['ratio']} | {ratio['state']} | {without:.1f} µs | {on_task:.1f} µs | {ratio['median']:g} |"
+            )
+    return lines
 
 
 def replaced(text: str, table: str) -> str:

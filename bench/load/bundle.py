@@ -58,19 +58,29 @@ forbid(principal, action == Action::"{operation}", resource) when {{ context.pro
 """
 
 
+TEMPLATE = "work"
+
+_TASK_POLICIES = f"""\
+@id("task-start") @reason("staff may have work done")
+permit(principal in Role::"staff", action == Action::"task:{TEMPLATE}", resource);
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """A written bundle.
 
     Attributes:
         folder: where it stands.
-        policies: how many policies it holds.
+        policies: how many policies judge operations.
         operations: ids of the operations that have all their policies.
+        stateless: those of them whose permits change no state, also on a task.
     """
 
     folder: Path
     policies: int
     operations: tuple[str, ...]
+    stateless: frozenset[str] = frozenset()
 
 
 def operation_id(index: int) -> str:
@@ -90,12 +100,14 @@ def operation_policies(operation: str) -> list[str]:
     return ["@id" + part for part in text.split("@id")[1:]]
 
 
-def write(folder: Path, policies: int) -> Bundle:
+def write(folder: Path, policies: int, *, tasks: bool = False) -> Bundle:
     """Writes a bundle.
 
     Args:
         folder: made if it does not exist.
-        policies: how many policies it holds in all, at least 16.
+        policies: how many policies judge operations, at least 16.
+        tasks: with a template whose scope is all systems, a policy that starts its tasks, and every second system
+            without labels, so that its operations are stateless.
 
     Returns:
         What was written.
@@ -110,12 +122,17 @@ def write(folder: Path, policies: int) -> Bundle:
         )
     operations = tuple(operation_id(index) for index in range(whole + (rest > 0)))
     (folder / "policies").mkdir(parents=True, exist_ok=True)
+    systems = list(dict.fromkeys(operation.partition(".")[0] for operation in operations))
+    bare = frozenset(systems[1::2] if tasks else ())
     _yaml(folder / "bundle.yaml", {"name": "bench", "tasks": "optional"})
     _yaml(folder / "facts.yaml", _facts())
     _yaml(
         folder / "catalog.yaml",
-        {"catalog": _catalog(operations), "classify": _classify(operations)},
+        {"catalog": _catalog(operations), "classify": _classify(systems, bare)},
     )
+    if tasks:
+        _yaml(folder / "templates.yaml", {"templates": _templates(systems)})
+        (folder / "policies" / "tasks.cedar").write_text(_TASK_POLICIES)
     _yaml(folder / "routes.yaml", {"routes": [_route(operation) for operation in operations]})
     (folder / "policies" / "any.cedar").write_text(_GLOBAL_POLICIES)
     by_system: dict[str, list[str]] = {}
@@ -127,7 +144,8 @@ def write(folder: Path, policies: int) -> Bundle:
         )
     for system, texts in by_system.items():
         (folder / "policies" / f"{system}.cedar").write_text("".join(texts))
-    return Bundle(folder, policies, operations[:whole])
+    stateless = frozenset(one for one in operations[:whole] if one.partition(".")[0] in bare)
+    return Bundle(folder, policies, operations[:whole], stateless)
 
 
 def _yaml(path: Path, value: object) -> None:
@@ -178,18 +196,22 @@ def _catalog(operations: tuple[str, ...]) -> dict[str, object]:
     }
 
 
-def _classify(operations: tuple[str, ...]) -> list[dict[str, object]]:
-    systems = dict.fromkeys(operation.partition(".")[0] for operation in operations)
+def _classify(systems: list[str], bare: frozenset[str]) -> list[dict[str, object]]:
     return [
         {
             "match": f"{system}.*",
             "effects": ["read"],
             "tier": "standard",
-            "yields": ["pii"],
             "resource": {"collection": "accounts", "id": "/id"},
+            **({} if system in bare else {"yields": ["pii"]}),
         }
         for system in systems
     ]
+
+
+def _templates(systems: list[str]) -> dict[str, object]:
+    scope = [{"system": system} for system in systems]
+    return {TEMPLATE: {"purpose": "work on accounts", "deadline": "3h", "scope": scope}}
 
 
 def _route(operation: str) -> dict[str, object]:

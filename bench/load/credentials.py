@@ -35,6 +35,11 @@ class Credentials:
     subjects: tuple[str, ...]
 
 
+def agent_id(number: int) -> str:
+    """Returns the SPIFFE id of an agent."""
+    return f"spiffe://{TRUST_DOMAIN}/ns/bench/sa/agent-{number:03}"
+
+
 def mint(folder: Path, count: int = CREDENTIALS) -> Credentials:
     """Makes keys, writes their public halves and signs the credentials.
 
@@ -57,7 +62,7 @@ def mint(folder: Path, count: int = CREDENTIALS) -> Credentials:
     agents = tuple(
         jwt.encode(
             {
-                "sub": f"spiffe://{TRUST_DOMAIN}/ns/bench/sa/agent-{number:03}",
+                "sub": agent_id(number),
                 "aud": [AUDIENCE],
                 **lasting,
             },

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench import check, table
-from bench.load import bundle, counters, credentials, requests
+from bench import check, table, tasks
+from bench.load import bundle, checks, counters, credentials, requests
 from bench.load.ghz import Sample, percentile, summary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +30,89 @@ def test_four_of_sixteen_policies_read_principal() -> None:
     everywhere = bundle._GLOBAL_POLICIES.split("@id")[1:]
     assert len(own) == len(everywhere) == 8
     assert sum("principal in" in text for text in [*own, *everywhere]) == 4
+
+
+def _spec(folder: Path) -> checks.Spec:
+    return checks.Spec(
+        str(folder), policies=200, state="embedded", dsn=None, tasks=4, pairs=2, calls=20
+    )
+
+
+def test_checks_on_a_task_are_held_to_what_they_reserve(tmp_path: Path) -> None:
+    """Each pair is a ratio, and a stateful permit on a task reserves where a stateless one does not."""
+    found = checks.measure(_spec(tmp_path))
+    assert [(row["check"], row["task"]) for row in found["rows"]] == [
+        (kind, on_task) for kind in ("stateless", "stateful") for on_task in (False, True)
+    ]
+    assert [(one["ratio"], one["time"]) for one in found["ratios"]] == [
+        (kind, name) for kind in ("stateless", "stateful") for name in checks.TIMES
+    ]
+    for row in found["rows"]:
+        assert row["cpu_us"] > 0 < row["wall_us"]
+    for one in found["ratios"]:
+        assert len(one["pairs"]) == 2
+        assert min(one["pairs"]) <= one["median"] <= max(one["pairs"])
+
+
+def test_a_check_that_reserves_nothing_is_no_stateful_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is measured under a wrong name is not measured."""
+    monkeypatch.setattr(bundle, "_classify", _classified_as_stateless)
+    with pytest.raises(checks.CheckError, match="reserved 0, not 16"):
+        checks.measure(_spec(tmp_path))
+
+
+def _classified_as_stateless(systems: list[str], _: frozenset[str]) -> list[dict[str, object]]:
+    return _CLASSIFY(systems, frozenset(systems))
+
+
+_CLASSIFY = bundle._classify
+
+
+def test_checks_that_are_denied_are_no_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A denial is cheaper than a permit."""
+    refuses = '@id("none") forbid(principal, action in Action::"effect:read", resource);\n'
+    monkeypatch.setattr(bundle, "_TASK_POLICIES", bundle._TASK_POLICIES + refuses)
+    with pytest.raises(checks.CheckError, match="not permitted"):
+        checks.measure(_spec(tmp_path))
+
+
+def test_only_a_bundle_with_tasks_has_a_template(tmp_path: Path) -> None:
+    """The servers' bundle is the same as ever; with tasks, every second system is stateless."""
+    plain = bundle.write(tmp_path / "plain", 200)
+    with_tasks = bundle.write(tmp_path / "tasks", 200, tasks=True)
+    assert not plain.stateless
+    assert not (tmp_path / "plain" / "templates.yaml").exists()
+    assert with_tasks.operations == plain.operations
+    assert {one.partition(".")[0] for one in with_tasks.stateless} == {"api001"}
+
+
+def test_the_extents_are_what_is_promised() -> None:
+    """At least five pairs of 2,000 calls each."""
+    assert tasks.WHOLE.pairs >= 5
+    assert tasks.WHOLE.calls >= 2_000
+
+
+@pytest.mark.parametrize(("ratio", "met"), [(1.15, True), (1.16, False)])
+def test_the_goal_of_a_ratio_is_of_its_state_only(ratio: float, met: bool) -> None:  # noqa: FBT001
+    """What PostgreSQL costs is no miss of the embedded store's, and the worse of both times counts."""
+    ratios = [
+        {"ratio": "stateless", "state": state, "time": name, "median": median}
+        for state, name, median in (
+            ("embedded", "cpu", 1.0),
+            ("embedded", "wall", ratio),
+            ("postgresql", "wall", 9.0),
+        )
+    ]
+    results = {"tasks": {"ratios": ratios, "memory_mb": 251.0}}
+    verdicts = {one.id: one for one in check.judge(check.thresholds(ROOT / "bench"), results)}
+    assert verdicts["task-stateless"].met is met
+    assert verdicts["task-stateless"].where == "embedded wall"
+    assert verdicts["state-memory"].met is False
+    assert verdicts["state-open"].met is None
 
 
 @pytest.mark.parametrize("surface", list(requests.METHODS))
@@ -118,7 +201,7 @@ def test_the_readme_says_what_was_measured() -> None:
 def test_every_threshold_can_be_measured() -> None:
     """A threshold whose figure no result holds would never be missed."""
     results = check.results(ROOT / "bench" / "results")
-    if set(results) != {"load", "micro", "reload"}:
+    if set(results) != {"load", "micro", "reload", "tasks"}:
         pytest.skip("nothing measured yet")
     for verdict in check.judge(check.thresholds(ROOT / "bench"), results):
         assert verdict.met is not None, verdict.line()
