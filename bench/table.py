@@ -80,8 +80,9 @@ def _tasks(measured: Mapping[str, Any]) -> list[str]:
     machine = measured["machine"]
     lines = [
         (
-            "In the server's process, without transport, median of a call; "
-            f"{machine['date']}, revision `{machine['revision']}`."
+            "What a task adds, in one process without transport, median of a call: "
+            f"{machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}; "
+            f"{machine['date']}, revision `{machine['revision']}`, {machine['build_profile']} build."
         ),
         "",
         "| Check | state | without a task | on a task | ratio |",
