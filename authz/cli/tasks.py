@@ -71,7 +71,7 @@ Params = Annotated[
     typer.Option(
         "--param",
         metavar="NAME=VALUE",
-        help="A parameter of the template: a whole number, true, false, or a text. Repeatable.",
+        help="A parameter of the template: a whole number, true, false, or a text; in double quotes a text anyway. Repeatable.",
     ),
 ]
 Operations = Annotated[
@@ -140,15 +140,20 @@ def delegate(
     output: Json = "text",
 ) -> None:
     """Start a child of a task, as the agent that has the task."""
+    remote, evidence = Remote(server), _evidence(agent_token, None)
+    above: list[tasks_pb2.ScopeEntry] = []
+    if operation:
+        asked = tasks_pb2.GetRequest(evidence=evidence, task=parent)
+        above.extend(remote.task("Get", asked, tasks_pb2.GetResponse()).task.scope)
     request = tasks_pb2.DelegateRequest(
-        evidence=_evidence(agent_token, None),
+        evidence=evidence,
         parent=parent,
         assignee=assignee,
         template=template,
         params=_params(param),
-        scope=_scope(operation),
+        scope=_below(above, operation),
     )
-    answer = Remote(server).task("Delegate", request, tasks_pb2.DelegateResponse())
+    answer = remote.task("Delegate", request, tasks_pb2.DelegateResponse())
     _show([answer.task], output)
 
 
@@ -269,12 +274,24 @@ def _params(given: Iterable[str] | None) -> Struct:
         except ValueError:
             value = text
         # Only what a template can declare: anything else, such as `null`, is meant as a text.
-        params[name] = value if isinstance(value, (bool, int)) else text
+        params[name] = value if isinstance(value, (bool, int, str)) else text
     return params
 
 
 def _scope(operations: Iterable[str] | None) -> list[tasks_pb2.ScopeEntry]:
     return [tasks_pb2.ScopeEntry(operation=operation) for operation in operations or ()]
+
+
+def _below(
+    above: Iterable[tasks_pb2.ScopeEntry], operations: Iterable[str] | None
+) -> list[tasks_pb2.ScopeEntry]:
+    """What a child is given: the parent's limits, which it would be refused without."""
+    wide = list(above)
+    found: list[tasks_pb2.ScopeEntry] = []
+    for operation in operations or ():
+        entries = [entry for entry in wide if entry.operation == operation]
+        found.extend(entries or _scope([operation]))
+    return found
 
 
 def _show(tasks: list[tasks_pb2.Task], output: str) -> None:
