@@ -298,7 +298,7 @@ fn each_fault_of_a_file_has_its_message() {
         ),
         (
             "{name: a, implicit_tasks: {template: read}}",
-            "bundle.yaml:1:38: unknown template `read`. No template is declared.",
+            "bundle.yaml: warning: every operation needs a task, and there is no template to start one from. Add `templates`, or say `tasks: optional`.\nbundle.yaml:1:38: unknown template `read`. No template is declared.",
         ),
         (
             "{name: a, tasks: optional, show_reason: [cmr]}",
