@@ -253,6 +253,7 @@ def test_a_refused_credential_is_401(site: Site, sdk: str) -> None:
     assert len(site.bridges["time"].seen) == before
 
 
+FETCH = '{"jsonrpc":"2.0","id":1,"method":"tasks/get","params":{"taskId":"1"}}'
 CALL = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"convert_time"}}'
 
 
@@ -265,7 +266,7 @@ CALL = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"convert_
         (CALL, {"mcp_name": "get_current_time"}, (400, -32020)),
         (CALL, {"mcp_method": "tools/list"}, (400, -32020)),
         (CALL.replace("tools/call", "tools/run"), {}, (200, -32601)),
-        (CALL.replace("tools/call", "tasks/get"), {}, (200, -32601)),
+        (FETCH, {}, (200, -32003)),
         (CALL, {"mcp_protocol_version": "2024-11-05"}, (400, -32022)),
         (CALL[:-5], {}, (400, -32600)),
         ("", {}, (400, -32600)),
