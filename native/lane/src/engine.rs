@@ -846,7 +846,9 @@ impl Engine {
         };
         if let Some(located) = &located {
             judgement.task = Some(Arc::clone(&located.task));
-            judgement.chain = located.task.chain();
+            if !located.task.has_chain(&judgement.chain) {
+                judgement.chain = located.task.chain();
+            }
         }
         if ask.has_approval && is_known {
             return Err(Refused::new(

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant, SystemTime};
 use authz_kernel::decision::{Claim, Time};
 use authz_kernel::model::Tier;
 use authz_kernel::task::{
-    AgentName, Limit, Param, Record, RecordKey, RecordKind, Reservation, ScopeEntry, Selector,
-    Session, Subject, SubjectProof, Task, TaskKind, TaskStatus,
+    AgentName, Limit, Param, Record, RecordKey, RecordKind, Reservation, ScopeEntry, ScopeIndex,
+    Selector, Session, Subject, SubjectProof, Task, TaskKind, TaskStatus,
 };
 use authz_state::store::{
     AuditSink, Commit, EmbeddedSettings, EmbeddedStore, PostgresSettings, PostgresStore, Store,
@@ -99,6 +99,7 @@ fn task(number: usize) -> Task {
         last_used: Time(*NOW),
         status: TaskStatus::Active,
         ended_at: None,
+        index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
         literals: BTreeSet::from(["00112233445566778899aabbccddeeff".to_owned()]),
         rest: BTreeMap::new(),

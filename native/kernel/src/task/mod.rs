@@ -17,7 +17,7 @@ pub use record::{
     Revocation, RevocationTarget, Revocations, ScopeEntry, Selector, Session, Subject,
     SubjectProof, Task, TaskKind, TaskStatus,
 };
-pub use scope::Dimension;
+pub use scope::{Dimension, ScopeIndex};
 pub use start::{Child, Refused, Root, delegate, extend, implicit, start};
 
 pub(crate) use literals::literal;

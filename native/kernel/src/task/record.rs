@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::scope::ScopeIndex;
 use crate::decision::{Claim, Principal, Time};
 use crate::model::Tier;
 
@@ -159,6 +160,9 @@ pub struct Task {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Time>,
+    /// Where to look in `scope`.
+    #[serde(skip)]
+    pub index: ScopeIndex,
     /// Operations that were permitted in it as tasks of the MCP server's own, so that what they bring may be fetched.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub server_calls: BTreeSet<String>,
@@ -226,6 +230,23 @@ impl Task {
         if !self.server_calls.contains(operation) {
             self.server_calls.insert(operation.to_owned());
         }
+    }
+
+    /// Whether [`Self::chain`] would give just this: then nothing need be copied.
+    #[must_use]
+    pub fn has_chain(&self, chain: &[Principal]) -> bool {
+        let (subject, agents) = match (&self.subject, chain) {
+            (None, agents) => (true, agents),
+            (Some(subject), [first, agents @ ..]) => (subject.is_exactly(first), agents),
+            (Some(_), []) => (false, chain),
+        };
+        let same = |(agent, principal): (&AgentName, &Principal)| match principal {
+            Principal::Agent { spiffe_id, trust_domain } => {
+                agent.spiffe_id == *spiffe_id && agent.trust_domain == *trust_domain
+            }
+            Principal::User(_) | Principal::Service(_) => false,
+        };
+        subject && agents.len() == self.agents.len() && self.agents.iter().zip(agents).all(same)
     }
 
     /// Subject first, then every agent down to its assignee.
@@ -378,6 +399,14 @@ impl Subject {
             Principal::Agent { .. } => return false,
         };
         is_service == self.is_service && subject.issuer == self.issuer && subject.sub == self.sub
+    }
+
+    /// Whether a principal is the subject with the same claims.
+    fn is_exactly(&self, principal: &Principal) -> bool {
+        let (Principal::User(subject) | Principal::Service(subject)) = principal else {
+            return false;
+        };
+        self.is(principal) && self.claims == subject.claims
     }
 
     /// As policies know it.

@@ -8,7 +8,7 @@ use super::record::{
     AgentName, Limit, Literal, Param, ScopeEntry, Selector, Subject, SubjectProof, Task, TaskKind,
     TaskStatus,
 };
-use super::scope::{Dimension, contained};
+use super::scope::{Dimension, ScopeIndex, contained};
 use super::{MAX_SCOPE, MAX_TEXTS, refuse_id, refuse_text};
 use crate::decide::MAX_CHAIN;
 use crate::decision::{Principal, ReasonCode, Time};
@@ -148,6 +148,7 @@ pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
         last_used: root.now,
         status: TaskStatus::Active,
         ended_at: None,
+        index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
         literals: root.literals.into_iter().take(MAX_LITERALS).collect(),
         rest: BTreeMap::new(),
@@ -257,6 +258,7 @@ pub fn delegate(plan: &Plan, parent: &Task, child: Child<'_>) -> Result<Task, Re
         status: TaskStatus::Active,
         ended_at: None,
         // What an agent writes to another is not the user's word.
+        index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
         literals: BTreeSet::new(),
         rest: BTreeMap::new(),

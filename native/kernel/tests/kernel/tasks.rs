@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use authz_kernel::decide::{Prospects, decide};
 use authz_kernel::decision::{
-    Decision, Facts, Outcome, Principal, Proof, ProofMethod, ReasonCode, Request, Time,
+    Claim, Decision, Facts, Outcome, Principal, Proof, ProofMethod, ReasonCode, Request, Time,
 };
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::Tier;
@@ -1232,4 +1232,33 @@ fn what_a_task_could_do_is_listed() {
     let task = start(&plan, root("answer", &params)).unwrap();
     let view = Some(TaskView { task: &task, ancestors: &[] });
     assert!(listed(&plan, view, &chain, NOW).is_empty());
+}
+
+#[test]
+fn a_chain_is_the_tasks_own_in_all_of_it_or_not_at_all() {
+    let (plan, params) = (plan(POLICIES), acme());
+    let task = start(&plan, root("answer", &params)).unwrap();
+    let task = delegate(&plan, &task, child("b", "t-1", &params)).unwrap();
+    let own = task.chain();
+    assert!(task.has_chain(&own));
+    let mut other = own.clone();
+    other.pop();
+    assert!(!task.has_chain(&other), "shorter");
+    assert!(!task.has_chain(own.get(1..).unwrap()), "without the subject");
+    assert!(!task.has_chain(&[]), "nobody");
+    let mut claims = own.clone();
+    if let Some(Principal::User(subject)) = claims.first_mut() {
+        subject.claims.insert("groups".to_owned(), Claim::Texts(vec!["admins".to_owned()]));
+    }
+    assert!(!task.has_chain(&claims), "a claim that the task does not have");
+    let mut domain = own.clone();
+    if let Some(Principal::Agent { trust_domain, .. }) = domain.last_mut() {
+        "b.example".clone_into(trust_domain);
+    }
+    assert!(!task.has_chain(&domain), "another trust domain");
+    let alone =
+        Root { subject: None, subject_proof: SubjectProof::Itself, ..root("answer", &params) };
+    let alone = start(&plan, alone).unwrap();
+    assert!(alone.has_chain(&alone.chain()));
+    assert!(!alone.has_chain(&own));
 }

@@ -9,8 +9,8 @@ use authz_kernel::decision::Time;
 use authz_kernel::model::Tier;
 use authz_kernel::task::{
     AgentName, Idempotency, Limit, Param, Record, RecordKey, RecordKind, Reservation, Revocation,
-    RevocationTarget, ScopeEntry, Selector, Session, Subject, SubjectProof, Task, TaskKind,
-    TaskStatus,
+    RevocationTarget, ScopeEntry, ScopeIndex, Selector, Session, Subject, SubjectProof, Task,
+    TaskKind, TaskStatus,
 };
 use authz_state::Ticket;
 use authz_state::store::{
@@ -91,6 +91,7 @@ pub fn task(id: &str, session: &str, agent: &str) -> Task {
         last_used: Time(NOW),
         status: TaskStatus::Active,
         ended_at: None,
+        index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
         literals: BTreeSet::from(["00112233445566778899aabbccddeeff".to_owned()]),
         rest: BTreeMap::new(),
