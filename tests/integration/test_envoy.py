@@ -56,6 +56,16 @@ def mcp_envoys(
         yield started(stack, folder, servers.of("tracker"), upstream)
 
 
+@pytest.fixture(scope="module")
+def implicit_envoys(
+    servers: Servers, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Envoy]]:
+    """The same before a server of the bundle that gives agents tasks."""
+    folder = tmp_path_factory.mktemp("implicit_envoy")
+    with ExitStack() as stack:
+        yield started(stack, folder, servers.of("implicit"), upstream)
+
+
 def started(stack: ExitStack, folder: Path, server: Server, upstream: Upstream) -> dict[str, Envoy]:
     """Starts one Envoy a lane."""
     return {
@@ -260,9 +270,19 @@ def test_case_files_of_mcp(
     send(case, mcp_envoys, authority, upstream)
 
 
+@pytest.mark.parametrize(
+    "case", [case for case in SENT if case.bundle == "implicit"], ids=lambda case: case.id
+)
+def test_case_files_of_implicit_tasks(
+    case: Flat, implicit_envoys: dict[str, Envoy], authority: Authority, upstream: Upstream
+) -> None:
+    """And those of agents that name no task."""
+    send(case, implicit_envoys, authority, upstream)
+
+
 def test_every_case_is_sent() -> None:
     """No bundle of the case files is left out."""
-    assert {case.bundle for case in SENT} == {"desk", "tracker"}
+    assert {case.bundle for case in SENT} == {"desk", "tracker", "implicit"}
 
 
 def send(case: Flat, envoys: dict[str, Envoy], authority: Authority, upstream: Upstream) -> None:
