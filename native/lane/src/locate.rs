@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use authz_kernel::decision::{Principal, Time};
+use authz_kernel::decision::Time;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
     Record, RecordKey, RecordKind, Revocations, Subject, Task, TaskStatus, TaskView,
@@ -124,22 +124,6 @@ pub(crate) fn live(located: &Located, revoked: &Revocations, now: Time) -> Resul
 pub(crate) fn is_subject(subject: &Subject, proved: &authz_token::SubjectFacts) -> bool {
     let is_service = proved.kind == authz_token::SubjectKind::Service;
     subject.issuer == proved.issuer && subject.sub == proved.sub && subject.is_service == is_service
-}
-
-/// A verified subject, as a task keeps it.
-pub(crate) fn subject_of(chain: &[Principal], acr: Option<&str>) -> Option<Subject> {
-    let (is_service, subject) = match chain.first()? {
-        Principal::User(subject) => (false, subject),
-        Principal::Service(subject) => (true, subject),
-        Principal::Agent { .. } => return None,
-    };
-    Some(Subject {
-        is_service,
-        issuer: subject.issuer.clone(),
-        sub: subject.sub.clone(),
-        claims: subject.claims.clone(),
-        acr: acr.unwrap_or_default().to_owned(),
-    })
 }
 
 fn locating(reason: ReasonCode, message: &str) -> Refused {

@@ -157,7 +157,10 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
     let start = |said: &StatedTask| said.start(plan, &stated.r#as, &chain, now);
     let task = match &stated.task {
         Some(said) => Some(start(said)?),
-        None => task::implicit(plan, &chain, acr, "implicit".to_owned(), now),
+        None => {
+            let name = || "implicit".to_owned();
+            task::implicit(plan, &chain, acr, name(), name(), now).ok().flatten()
+        }
     };
     let facts = Facts {
         enforcer: &stated.enforcer,

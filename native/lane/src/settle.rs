@@ -9,8 +9,8 @@ use authz_kernel::decision::{Request, Time};
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    self, AgentName, Idempotency, Record, RecordKey, RecordKind, Reservation, Root, Session,
-    SubjectProof, Task, TaskKind, TaskStatus,
+    self, Idempotency, Record, RecordKey, RecordKind, Reservation, Session, Task, TaskKind,
+    TaskStatus,
 };
 use authz_state::store::{Survives, Transaction};
 use prost::Message;
@@ -32,8 +32,6 @@ use crate::world::Loaded;
 
 /// How long an enforcer's key is remembered.
 const KEY_MS: u64 = 120_000;
-/// How long an implicit task may lie idle.
-const IMPLICIT_IDLE_MS: i64 = 30 * 60 * 1_000;
 /// Longest `mcp-session-id` that tells tasks apart; a longer one counts as none.
 const MAX_SESSION_ID: usize = 256;
 const MCP_SESSION: &str = "mcp-session-id";
@@ -100,7 +98,9 @@ impl Engine {
     ) -> Result<Option<(Located, Option<Implied>)>, Refused> {
         let model = world.plan.model();
         let Some(rule) = &model.tasks.implicit else { return Ok(None) };
-        let Some(agent) = &judgement.facts.agent else { return Ok(None) };
+        if judgement.facts.agent.is_none() {
+            return Ok(None);
+        }
         let now = Time(judgement.now_ms);
         let mut hash = Sha256::new();
         let session = mcp_session(&ask.target);
@@ -136,35 +136,11 @@ impl Engine {
             }
         }
         let acr = judgement.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
-        let subject = locate::subject_of(&judgement.chain, acr);
-        let assignee = AgentName {
-            spiffe_id: agent.spiffe_id.clone(),
-            trust_domain: agent.trust_domain.clone(),
-        };
-        let params = BTreeMap::new();
-        let root = Root {
-            template: &rule.template,
-            params: &params,
-            scope: &[],
-            kind: TaskKind::Implicit,
-            subject_proof: match subject {
-                Some(_) => SubjectProof::Verified,
-                None => SubjectProof::Itself,
-            },
-            starter: assignee.spiffe_id.clone(),
-            assignee,
-            subject,
-            deadline: None,
-            tier_cap: Some(rule.tier_cap),
-            literals: std::collections::BTreeSet::new(),
-            now,
-            id: Uuid::now_v7().to_string(),
-            session: Uuid::now_v7().to_string(),
-        };
-        let mut task = task::start(&world.plan, root)
+        let (id, session) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
+        let acr = acr.unwrap_or_default();
+        let task = task::implicit(&world.plan, &judgement.chain, acr, id, session, now)
             .map_err(|refused| Refused::new(refused.reason, Step::Locate, refused.message))?;
-        let idle = task.idle_timeout_ms.map_or(IMPLICIT_IDLE_MS, |idle| idle.min(IMPLICIT_IDLE_MS));
-        task.idle_timeout_ms = Some(idle);
+        let Some(task) = task else { return Ok(None) };
         let located = Located { task: Arc::new(task), ancestors: Vec::new() };
         let revoked = self.keeper.revocations()?;
         revoke::of_tasks(&revoked, located.path())?;

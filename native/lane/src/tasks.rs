@@ -241,7 +241,8 @@ impl Engine {
             (_, named) => taskwire::agent("assignee", named)?,
         };
         let acr = judgement.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
-        let verified = locate::subject_of(&judgement.chain, acr);
+        let verified =
+            judgement.chain.first().and_then(|first| Subject::of(first, acr.unwrap_or_default()));
         let (subject, proof) = match (verified, message.asserted_subject.as_str()) {
             (Some(subject), "") => (Some(subject), SubjectProof::Verified),
             (None, "") => (None, SubjectProof::Itself),

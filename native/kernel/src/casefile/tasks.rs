@@ -372,7 +372,9 @@ impl Tasks {
         if self.known.get(&id).is_some_and(|task| task.status_at(now) == TaskStatus::Active) {
             return Some(id);
         }
-        let task = implicit(plan, &caller.chain, caller.acr, id.clone(), now)?;
+        let task = implicit(plan, &caller.chain, caller.acr, id.clone(), id.clone(), now)
+            .ok()
+            .flatten()?;
         self.known.insert(id.clone(), task);
         Some(id)
     }

@@ -157,16 +157,19 @@ pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
 
 /// Starts the task that an agent gets which comes without one: of the template and below the tier that the bundle says, and
 /// for at most half an hour of idleness. None where the bundle gives none, or the caller is no agent.
-#[must_use]
+///
+/// # Errors
+/// The template needs a parameter (BAD_INPUT), or the chain is too long (TOO_DEEP).
 pub fn implicit(
     plan: &Plan,
     chain: &[Principal],
     acr: &str,
     id: String,
+    session: String,
     now: Time,
-) -> Option<Task> {
-    let rule = plan.model().tasks.implicit.as_ref()?;
-    let Some(Principal::Agent { spiffe_id, trust_domain }) = chain.last() else { return None };
+) -> Result<Option<Task>, Refused> {
+    let Some(rule) = &plan.model().tasks.implicit else { return Ok(None) };
+    let Some(Principal::Agent { spiffe_id, trust_domain }) = chain.last() else { return Ok(None) };
     let subject = chain.first().and_then(|first| Subject::of(first, acr));
     let proof = if subject.is_some() { SubjectProof::Verified } else { SubjectProof::Itself };
     let root = Root {
@@ -182,12 +185,12 @@ pub fn implicit(
         tier_cap: Some(rule.tier_cap),
         literals: BTreeSet::new(),
         now,
-        session: id.clone(),
         id,
+        session,
     };
-    let task = start(plan, root).ok()?;
+    let task = start(plan, root)?;
     let idle = task.idle_timeout_ms.map_or(IMPLICIT_IDLE_MS, |idle| idle.min(IMPLICIT_IDLE_MS));
-    Some(Task { idle_timeout_ms: Some(idle), ..task })
+    Ok(Some(Task { idle_timeout_ms: Some(idle), ..task }))
 }
 
 /// Starts a child of a live task. It may do no more than its parent, in no field, and lives no longer.
