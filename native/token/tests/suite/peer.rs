@@ -688,7 +688,7 @@ fn pem(der: &[u8]) -> String {
 /// A chain in PEM is the same chain, whether or not its leaf stands among the rest again.
 #[test]
 fn a_chain_in_pem_is_verified_alike() {
-    let cache = PeerCache::new(16);
+    let cache = PeerCache::new(64);
     let check = |leaf: &str, rest: &str| {
         verify_pem(leaf.as_bytes(), rest.as_bytes(), &STORE, &cache, UnixTime(NOW))
     };
