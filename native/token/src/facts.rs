@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -165,9 +166,9 @@ pub struct SubjectFacts {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Facts {
     /// The agent, if its credential was presented.
-    pub agent: Option<AgentFacts>,
+    pub agent: Option<Arc<AgentFacts>>,
     /// The subject, if its credential was presented.
-    pub subject: Option<SubjectFacts>,
+    pub subject: Option<Arc<SubjectFacts>>,
 }
 
 impl Facts {
@@ -181,6 +182,6 @@ impl Facts {
         if let Some(subject) = &self.subject {
             subject::check_actor(subject, &agent).map_err(|refusal| refusal.of(Role::Subject))?;
         }
-        Ok(Self { agent: Some(agent), ..self })
+        Ok(Self { agent: Some(Arc::new(agent)), ..self })
     }
 }

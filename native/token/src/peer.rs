@@ -154,6 +154,7 @@ fn remembered(
         check_validity(&facts, now)?;
         return Ok(facts);
     }
+    cache.0.missed();
     let facts = verify()?;
     check_validity(&facts, now)?;
     cache.0.insert(key, facts.clone());

@@ -1,5 +1,7 @@
 //! The one entry point.
 
+use std::sync::Arc;
+
 use sha2::{Digest as _, Sha256};
 
 use crate::cache::{CacheKey, TokenCache, Verified};
@@ -68,21 +70,22 @@ fn verify_one(
         (Scheme::Other, _) => return Err(Refusal::bad("the scheme is not known")),
     }
     let parts = Parts::split(evidence.token, trust.max_token_bytes())?;
-    let header = Header::read(&parts)?;
-    let key = CacheKey::new(trust.revision_bytes(), evidence.role, &header, evidence.token);
+    let key = CacheKey::new(trust.revision_bytes(), evidence.role, evidence.token);
     if let Some((verified, times)) = cache.0.find(&key) {
         times.check(trust.time_limits(), now)?;
         return Ok(verified);
     }
+    let header = Header::read(&parts)?;
+    cache.0.missed();
     let digest = Sha256::digest(evidence.token).into();
     let (verified, times) = match evidence.role {
         Role::Agent => {
             let (facts, times) = agent::verify(&header, &parts, digest, trust)?;
-            (Verified::Agent(facts), times)
+            (Verified::Agent(Arc::new(facts)), times)
         }
         Role::Subject => {
             let (facts, times) = subject::verify(&header, &parts, digest, trust)?;
-            (Verified::Subject(facts), times)
+            (Verified::Subject(Arc::new(facts)), times)
         }
     };
     times.check(trust.time_limits(), now)?;

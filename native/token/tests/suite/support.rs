@@ -103,11 +103,13 @@ pub(crate) fn check_at(
 }
 
 pub(crate) fn check_agent(spec: &TrustSpec, token: &str) -> Result<AgentFacts, Refusal> {
-    check_at(spec, &[evidence(Role::Agent, token)], NOW).map(|facts| facts.agent.unwrap())
+    check_at(spec, &[evidence(Role::Agent, token)], NOW)
+        .map(|facts| facts.agent.unwrap().as_ref().clone())
 }
 
 pub(crate) fn check_subject(spec: &TrustSpec, token: &str) -> Result<SubjectFacts, Refusal> {
-    check_at(spec, &[evidence(Role::Subject, token)], NOW).map(|facts| facts.subject.unwrap())
+    check_at(spec, &[evidence(Role::Subject, token)], NOW)
+        .map(|facts| facts.subject.unwrap().as_ref().clone())
 }
 
 /// The reason for which an agent's token with these claims, well signed, is refused.
