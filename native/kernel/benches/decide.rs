@@ -166,6 +166,7 @@ fn decisions(criterion: &mut Criterion) {
                     task: view,
                     subject_proof: None,
                     literal_key: None,
+                    granted: None,
                 };
                 let request = Request {
                     operation: &ask.operation,

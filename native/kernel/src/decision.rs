@@ -33,6 +33,25 @@ pub struct Facts<'a> {
     pub subject_proof: Option<SubjectProof>,
     /// The key of the literals of tasks; none: no destination is trusted.
     pub literal_key: Option<&'a [u8; 32]>,
+    /// What the task credential permits that is presented, each once; none: no such credential is presented.
+    pub granted: Option<&'a [Grant<'a>]>,
+}
+
+/// One thing that a task credential permits, as it was decided when it was issued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant<'a> {
+    /// Operation id.
+    pub operation: &'a str,
+    /// The Cedar resource; none where the operation acts on the system itself.
+    pub resource: Option<&'a str>,
+    /// SHA-256 of the canonical arguments, in lower-case hex.
+    pub arguments_digest: Option<&'a str>,
+    /// Destinations, as [`Decision::destinations`] had them.
+    pub destinations: &'a [String],
+    /// It was used.
+    pub is_redeemed: bool,
+    /// What the permit was charged that it was issued of: [`Decision::charges`]. Those uses are its own.
+    pub charged: &'a [(String, u32)],
 }
 
 /// A verified principal of the chain.
@@ -100,6 +119,8 @@ pub enum ProofMethod {
     Relayed,
     /// A subject token alone.
     Jwt,
+    /// A task credential of ours.
+    TaskCredential,
 }
 
 impl ProofMethod {
@@ -115,6 +136,7 @@ impl ProofMethod {
             Self::X509Svid => "x509-svid",
             Self::Relayed => "relayed",
             Self::Jwt => "jwt",
+            Self::TaskCredential => "task-credential",
         }
     }
 }
@@ -172,6 +194,8 @@ pub struct Decision {
     pub resource: String,
     /// Class of the worst destination; empty where the operation has none.
     pub destination_class: String,
+    /// Every destination in the canonical form of its type, sorted, each once.
+    pub destinations: Vec<String>,
     /// SHA-256 of the canonical arguments (RFC 8785); none where they could not be read.
     pub arguments_digest: Option<[u8; 32]>,
     /// The arguments themselves; none where they could not be read.
@@ -181,8 +205,12 @@ pub struct Decision {
     /// `@reason` of the first determining policy, where the bundle lets the system show it.
     pub shown_reason: Option<String>,
     /// Which entries a PERMIT counts on, `(task id, index)`: the task's own and those of the tasks above it. Entries that
-    /// are not counted are left out.
+    /// are not counted are left out, and all where a task credential is redeemed: its permit was counted.
     pub charges: Vec<(String, u32)>,
+    /// Which of [`Facts::granted`] covers the request: a PERMIT uses it up, and counts on no entry anew.
+    pub redeems: Option<usize>,
+    /// A task credential is presented, and covers the request not, or no more.
+    pub is_beyond_credential: bool,
     /// The call is permitted as a task of the MCP server's own, which the task must note: [`Task::note_call`].
     ///
     /// [`Task::note_call`]: crate::task::Task::note_call

@@ -1749,5 +1749,6 @@ pub(crate) fn kernel_facts<'a>(
         task,
         subject_proof: None,
         literal_key: key,
+        granted: None,
     }
 }

@@ -175,6 +175,7 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
         task: task.as_ref().map(|task| TaskView { task, ancestors: &[] }),
         subject_proof: None,
         literal_key: Some(&LITERAL_KEY),
+        granted: None,
     };
     let arguments = stated.input.to_string();
     let destinations: Vec<&str> = stated.destinations.iter().map(String::as_str).collect();

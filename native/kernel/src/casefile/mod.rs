@@ -817,6 +817,7 @@ impl Call<'_> {
             task,
             subject_proof: None,
             literal_key: Some(tasks::key()),
+            granted: None,
         };
         let texts = |list: &'_ Many<String>| list.0.clone();
         let mut obligations = texts(&self.request.supported_obligations);

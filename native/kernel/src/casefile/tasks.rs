@@ -598,6 +598,7 @@ fn judged(
         task: None,
         subject_proof,
         literal_key: None,
+        granted: None,
     };
     let request = Request {
         operation,

@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use super::Refusal;
+use super::granted::Covered;
 use super::resolve::Resolved;
 use crate::decision::{Facts, ReasonCode, Request, Time};
 use crate::evaluate::TaskFacts;
@@ -23,7 +24,7 @@ pub(super) fn locate(
     if operation.system == OWN_SYSTEM {
         return Ok(());
     }
-    let Some(view) = facts.task else { return without(plan, operation) };
+    let Some(view) = facts.task else { return without(plan, facts, operation) };
     let refuse = |reason, what: &str| Err(Refusal::new(reason, what));
     let names = view.ancestors.iter().map(|task| task.id.as_str());
     if !names.eq(view.task.ancestors.iter().map(String::as_str)) {
@@ -69,7 +70,10 @@ pub(super) fn server_task(
     }
 }
 
-fn without(plan: &Plan, operation: &Operation) -> Result<(), Refusal> {
+fn without(plan: &Plan, facts: &Facts<'_>, operation: &Operation) -> Result<(), Refusal> {
+    if facts.granted.is_some() {
+        return Err(Refusal::new(ReasonCode::NoTask, "a task credential is of a task"));
+    }
     let rule = &plan.model().tasks;
     let is_within = |tier: Tier| operation.tier <= tier && plan.is_stateless(&operation.id, None);
     if rule.optional || rule.taskless_tier.is_some_and(is_within) {
@@ -111,14 +115,23 @@ impl Bounds<'_> {
     }
 }
 
-/// Holds the request against the scope, the uses and the tier of the task and of all above it.
+/// Holds the request against the scope, the uses and the tier of the task and of all above it, and against the credential
+/// of the task that is presented.
 pub(super) fn bounds<'a>(
     plan: &Plan,
     facts: &Facts<'a>,
     operation: &Operation,
     resolved: &Resolved<'_>,
+    grant: Covered<'_>,
 ) -> Bounds<'a> {
     let mut bounds = Bounds::default();
+    let charged = match grant {
+        Ok(grant) => grant.map_or(&[][..], |(_, grant)| grant.charged),
+        Err((reason, why)) => {
+            bounds.refused = Some((reason, why.to_owned()));
+            &[]
+        }
+    };
     let Some(view) = facts.task.filter(|_| operation.system != OWN_SYSTEM) else { return bounds };
     let greets = operation.name == mcp::OWN && plan.model().is_built_in(operation);
     let acts = Acts {
@@ -140,7 +153,7 @@ pub(super) fn bounds<'a>(
         if operation.tier > task.tier_cap {
             refuse(ReasonCode::OutOfScope, task, Dimension::TierCap.to_string());
         }
-        match task.fit(&acts) {
+        match task.fit(&acts, charged) {
             Ok(None) => {}
             Ok(Some(entry)) => bounds.counted.push((&task.id, entry)),
             Err(Miss::Beyond(dimension)) => {

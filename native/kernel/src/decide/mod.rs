@@ -4,6 +4,7 @@
 //! permit. Of several denials the first in [`ReasonCode`]'s order is reported. Every error denies.
 
 mod could;
+mod granted;
 mod located;
 mod resolve;
 mod split;
@@ -59,11 +60,14 @@ fn run(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time, traced:
         tier: None,
         resource: String::new(),
         destination_class: String::new(),
+        destinations: Vec::new(),
         arguments_digest: None,
         arguments: None,
         message: String::new(),
         shown_reason: None,
         charges: Vec::new(),
+        redeems: None,
+        is_beyond_credential: false,
         server_call: false,
         trace: Vec::new(),
         understood: true,
@@ -293,9 +297,12 @@ fn judge(
     if tier >= Tier::High && located::subject_proof(facts, subject) == SubjectProof::Asserted {
         requirements.hopeless.push("a subject that is proved, not asserted");
     }
-    let bounds = located::bounds(plan, facts, operation, resolved);
+    let grant = granted::covering(facts, operation, decision);
+    decision.redeems = grant.as_ref().ok().and_then(|grant| grant.map(|(index, _)| index));
+    decision.is_beyond_credential = grant.is_err();
+    let bounds = located::bounds(plan, facts, operation, resolved, grant);
     tally.settle(plan, operation, &requirements, &bounds, request.supported_obligations, decision);
-    if decision.outcome == Outcome::Permit {
+    if decision.outcome == Outcome::Permit && decision.redeems.is_none() {
         decision.charges = bounds.charges();
     }
     Ok(())

@@ -74,7 +74,8 @@ pub(super) fn resolve<'a>(
         Some(rule) => {
             let read = prepared.slice.keys.contains(Key::Destination);
             let literals = Literals::of(facts).filter(|_| read);
-            distinct(plan, rule, &arguments, literals, request)?
+            let all = &mut decision.destinations;
+            distinct(plan, rule, &arguments, literals, request, all)?
         }
     };
     if let Some(placed) = destinations.first() {
@@ -150,12 +151,15 @@ fn canonical(id: &str) -> Result<String, Refusal> {
 }
 
 /// All destinations that policies can tell apart: each is judged, since one recipient must not hide another.
+///
+/// Args: `all`: takes every one of them, sorted, also those that policies cannot tell apart.
 fn distinct<'a>(
     plan: &'a Plan,
     rule: &'a DestinationRule,
     arguments: &Arguments,
     literals: Option<Literals<'_>>,
     request: &Request<'_>,
+    all: &mut Vec<String>,
 ) -> Result<(Destinations<'a>, bool), Refusal> {
     let mut named: Vec<&str> = Vec::new();
     if rule.from.is_empty() {
@@ -212,6 +216,9 @@ fn distinct<'a>(
             .map_err(|error| bad(format!("a destination: {error}")))?;
         // All of them, also those that policies cannot tell apart.
         trusted = trusted && literals.is_some_and(|known| known.hold(rule.kind, &placed.canonical));
+        if let Err(place) = all.binary_search(&placed.canonical) {
+            all.insert(place, placed.canonical.clone());
+        }
         if distinct.iter().any(|known| known.class == placed.class && known.host == placed.host) {
             continue;
         }

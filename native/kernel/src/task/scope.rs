@@ -158,7 +158,13 @@ impl Task {
     }
 
     /// Whether a request is within the scope: the entry that it counts on, or none where it is not counted.
-    pub(crate) fn fit<'a>(&'a self, acts: &Acts<'_>) -> Result<Option<u32>, Miss<'a>> {
+    ///
+    /// Args: `charged`: what was counted for this very request before; those uses do not stand against it.
+    pub(crate) fn fit<'a>(
+        &'a self,
+        acts: &Acts<'_>,
+        charged: &[(String, u32)],
+    ) -> Result<Option<u32>, Miss<'a>> {
         let (first, entries) = self.entries(acts.operation);
         let mut beyond = None;
         let mut counted = None;
@@ -170,7 +176,9 @@ impl Task {
             }
             let Some(most) = entry.uses else { return Ok(None) };
             let position = first.saturating_add(index);
-            if self.uses.get(position).copied().unwrap_or(0) < u64::from(most) {
+            let uses = self.uses.get(position).copied().unwrap_or(0);
+            let own = self.own(position, charged);
+            if uses.saturating_sub(own) < u64::from(most) {
                 counted = counted.or(u32::try_from(position).ok());
             } else {
                 exhausted = true;
@@ -183,6 +191,14 @@ impl Task {
             (None, false, None) if acts.greets.is_some_and(|system| self.calls(system)) => Ok(None),
             (None, false, None) => Err(Miss::Beyond(Dimension::Operation)),
         }
+    }
+
+    /// How often an entry stands among charges.
+    fn own(&self, position: usize, charged: &[(String, u32)]) -> u64 {
+        let is_it = |(task, entry): &&(String, u32)| {
+            usize::try_from(*entry).is_ok_and(|entry| entry == position) && *task == self.id
+        };
+        charged.iter().filter(is_it).count() as u64
     }
 
     /// Whether the scope could allow an operation with some arguments: an entry for what it acts on has uses left.

@@ -231,6 +231,7 @@ pub(crate) fn facts(chain: &[Principal]) -> Facts<'_> {
         task: None,
         subject_proof: None,
         literal_key: None,
+        granted: None,
     }
 }
 

@@ -6,6 +6,7 @@ mod common;
 mod could;
 mod decide;
 mod destinations;
+mod granted;
 mod mcp;
 mod peer_types;
 mod property;

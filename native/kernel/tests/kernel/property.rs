@@ -460,6 +460,7 @@ fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
                 task: None,
                 subject_proof: None,
                 literal_key: None,
+                granted: None,
             };
             let request = Request {
                 operation,

@@ -308,6 +308,7 @@ fn asked(
         task: Some(TaskView { task, ancestors: above }),
         subject_proof: None,
         literal_key: None,
+        granted: None,
     };
     let text = ask.arguments.to_string();
     let request = Request {

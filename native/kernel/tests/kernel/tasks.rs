@@ -72,7 +72,7 @@ classify:
   - {match: mail.send, effects: [export], tier: standard, destination: {from: /to, type: email}}
 "#;
 
-const TEMPLATES: &str = r#"
+pub(crate) const TEMPLATES: &str = r#"
 templates:
   answer:
     purpose: answer one ticket
@@ -119,7 +119,7 @@ pub(crate) fn plan_of(manifest: &str, templates: &str, policies: &str) -> Result
         .map_err(|errors| errors.to_string())
 }
 
-fn plan(policies: &str) -> Plan {
+pub(crate) fn plan(policies: &str) -> Plan {
     plan_of("name: desk", TEMPLATES, policies).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
@@ -141,11 +141,11 @@ fn params(all: &[(&str, Param)]) -> BTreeMap<String, Param> {
     all.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
 }
 
-fn acme() -> BTreeMap<String, Param> {
+pub(crate) fn acme() -> BTreeMap<String, Param> {
     params(&[("customer", Param::Text("acme".to_owned())), ("limit", Param::Long(9))])
 }
 
-fn root<'a>(template: &'a str, params: &'a BTreeMap<String, Param>) -> Root<'a> {
+pub(crate) fn root<'a>(template: &'a str, params: &'a BTreeMap<String, Param>) -> Root<'a> {
     Root {
         template,
         params,
@@ -217,7 +217,7 @@ fn ask(plan: &Plan, task: &Task, operation: &str, arguments: &str) -> Decision {
     ask_at(plan, task, &[], operation, arguments, NOW)
 }
 
-fn facts(chain: &[Principal]) -> Facts<'_> {
+pub(crate) fn facts(chain: &[Principal]) -> Facts<'_> {
     Facts {
         enforcer: "",
         chain,
@@ -226,10 +226,11 @@ fn facts(chain: &[Principal]) -> Facts<'_> {
         task: None,
         subject_proof: None,
         literal_key: None,
+        granted: None,
     }
 }
 
-fn request<'a>(operation: &'a str, arguments: &'a str) -> Request<'a> {
+pub(crate) fn request<'a>(operation: &'a str, arguments: &'a str) -> Request<'a> {
     Request {
         operation,
         arguments: arguments.as_bytes(),

@@ -1,0 +1,51 @@
+//! The task credential of a request: whether what it was issued for is what is asked.
+
+use crate::decision::{Decision, Facts, Grant, ReasonCode};
+use crate::model::Operation;
+use crate::schema::OWN_SYSTEM;
+
+/// The grant that covers a request, and its place among all; none where no credential is presented. Or why none does.
+pub(super) type Covered<'a> = Result<Option<(usize, &'a Grant<'a>)>, (ReasonCode, &'static str)>;
+
+/// Finds the grant of the presented credential that is exactly what is asked, and not used up.
+///
+/// Args: `decision`: holds what the request acts on already.
+pub(super) fn covering<'a>(
+    facts: &Facts<'a>,
+    operation: &Operation,
+    decision: &Decision,
+) -> Covered<'a> {
+    // What is asked of this server is not what a credential is issued for.
+    let Some(granted) = facts.granted.filter(|_| operation.system != OWN_SYSTEM) else {
+        return Ok(None);
+    };
+    let digest = decision.arguments_digest.as_ref().map(hex);
+    // INVARIANT (never wider): every member that was decided is compared, and none may be missing on one side.
+    let is_it = |grant: &Grant<'_>| {
+        grant.operation == operation.id
+            && grant.resource == operation.resource.as_ref().map(|_| decision.resource.as_str())
+            && grant.arguments_digest == digest.as_deref()
+            && grant.destinations == decision.destinations
+    };
+    let mut same = granted.iter().enumerate().filter(|(_, grant)| is_it(grant)).peekable();
+    if same.peek().is_none() {
+        return Err((
+            ReasonCode::OutOfScope,
+            "the task credential was issued for another operation, resource, destination or arguments",
+        ));
+    }
+    match same.find(|(_, grant)| !grant.is_redeemed) {
+        Some(grant) => Ok(Some(grant)),
+        None => Err((ReasonCode::UsesExhausted, "the task credential was used for this before")),
+    }
+}
+
+fn hex(bytes: &[u8; 32]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(64);
+    for byte in bytes {
+        // Writing to a text does not fail; half a digest would equal none.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
