@@ -3,11 +3,11 @@
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Final
 
 from authz.config.document import Path
+from authz.config.findings import Finding
 from authz.config.schema import (
     BundleProfile,
     BundleSource,
@@ -43,18 +43,6 @@ _MOST_SEGMENTS: Final = 32
 _MAX_PATTERN: Final = 2048
 _MAX_PORT: Final = 65_535
 _MAX_SOCKET_PATH: Final = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One defect of a configuration that has the right shape."""
-
-    path: Path
-    """Where."""
-    what: str
-    """What is wrong, and what would follow."""
-    mend: str
-    """How to mend it."""
 
 
 def socket_path(address: str) -> str | None:

@@ -18,6 +18,9 @@ from pydantic_core import PydanticCustomError
 __all__ = [
     "LATER",
     "Audit",
+    "Broker",
+    "BrokerKind",
+    "BrokeredSystem",
     "Bundle",
     "BundleProfile",
     "BundleSource",
@@ -25,7 +28,9 @@ __all__ = [
     "DecisionListener",
     "Enforcer",
     "Envoy",
+    "Grant",
     "Identity",
+    "Injection",
     "Issuer",
     "KeySource",
     "Lane",
@@ -35,6 +40,7 @@ __all__ = [
     "Log",
     "LogFormat",
     "LogLevel",
+    "Privilege",
     "Refresh",
     "Relay",
     "SourceRefresh",
@@ -87,6 +93,16 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 """A name of an entry: lower case."""
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 """A text that is not empty."""
+SystemId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,255}$")]
+"""A system, as the bundle calls it."""
+Identifier = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f.]{1,63}$")]
+"""A name of PostgreSQL's, as it is stored: without quotes, in its own case, without a dot."""
+QualifiedName = Annotated[
+    str, StringConstraints(pattern=r"^[^\x00-\x1f.]{1,63}\.[^\x00-\x1f.]{1,63}$")
+]
+"""Schema and name."""
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9!#$%&'*+.^_`|~-]{1,128}$")]
+"""A header's name, in lower case."""
 
 
 def _later(meaning: str) -> Any:
@@ -493,6 +509,85 @@ class Log(_Strict):
     """Least level that is logged."""
     format: LogFormat = LogFormat.JSON
     """`json` for machines, `text` for people."""
+
+
+class Privilege(StrEnum):
+    """A privilege of PostgreSQL."""
+
+    SELECT = "SELECT"
+    INSERT = "INSERT"
+    UPDATE = "UPDATE"
+    DELETE = "DELETE"
+    TRUNCATE = "TRUNCATE"
+    REFERENCES = "REFERENCES"
+    TRIGGER = "TRIGGER"
+    USAGE = "USAGE"
+    CREATE = "CREATE"
+
+
+class Grant(_Strict):
+    """What a leased role may do: privileges on one of `tables`, `sequences`, `schemas`.
+
+    To use the schemas of its tables and sequences, and to connect to the database, comes with it.
+    """
+
+    privileges: tuple[Privilege, ...] = Field(min_length=1, max_length=9)
+    """On tables SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER; on sequences USAGE, SELECT, UPDATE; on schemas
+    USAGE, CREATE."""
+    tables: tuple[QualifiedName, ...] = Field(default=(), max_length=1000)
+    """Tables and views, `schema.table`; `schema.*`: all that the schema holds at the time."""
+    columns: tuple[Identifier, ...] = Field(default=(), max_length=1000)
+    """Only these columns of each table, for SELECT, INSERT, UPDATE and REFERENCES."""
+    sequences: tuple[QualifiedName, ...] = Field(default=(), max_length=1000)
+    """Sequences, `schema.sequence`."""
+    schemas: tuple[Identifier, ...] = Field(default=(), max_length=1000)
+    """Schemas."""
+    database: Identifier | None = None
+    """The database that holds them; none: that of `dsn_file`."""
+
+
+class BrokeredSystem(_Strict):
+    """A system that knows no tokens, and is reached with a leased secret."""
+
+    operations: dict[str, Annotated[tuple[Grant, ...], Field(min_length=1, max_length=100)]] = (
+        Field(min_length=1, max_length=1000)
+    )
+    """What a lease for each operation may do; an operation that is not here has none."""
+
+
+class BrokerKind(StrEnum):
+    """What makes the secrets."""
+
+    POSTGRESQL = "postgresql"
+
+
+class Broker(_Strict):
+    """Makes a secret for each lease, and takes it back when the task ends: a login role of PostgreSQL."""
+
+    kind: BrokerKind
+    """`postgresql`; needs the extra `postgresql`."""
+    dsn_file: FilePath
+    """File that holds the connection string of a role that may create roles: `postgresql://user:password@host/name?sslmode=…`.
+    Only its owner may read it, or root's group; it is read anew for each connection."""
+    systems: dict[str, BrokeredSystem] = Field(min_length=1, max_length=1000)
+    """The systems whose secrets it makes."""
+    connections: int = Field(default=4, ge=1, le=1000)
+    """Connections that the role of one lease may hold."""
+    reassign_to: Identifier | None = None
+    """Role that is given what a lease's role made; none: it is dropped with the role."""
+    timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 5.0
+    """How long making or taking back one secret may take, all of it."""
+
+
+class Injection(_Strict):
+    """A standing secret that requests get on permit; no agent ever holds it."""
+
+    systems: tuple[SystemId, ...] = Field(min_length=1, max_length=1000)
+    """The systems that are reached with it."""
+    header: HeaderName
+    """The header that carries it, in lower case; the agent's own header of that name never passes."""
+    secret_file: FilePath
+    """File that holds the header's value. Only its owner may read it, or root's group; it is loaded again when it changes."""
 
 
 class Config(_Strict):

@@ -63,6 +63,7 @@ class Postgres:
             "shared_buffers": "'16MB'",
             "wal_level": "replica",
             "max_wal_senders": "4",
+            "max_prepared_transactions": "4",
             "synchronous_commit": "on",
         }
         with (self._data / "postgresql.conf").open("a") as file:
@@ -104,6 +105,16 @@ class Postgres:
     def stop(self, mode: str = "fast") -> None:
         """Stops it: `fast`, or `immediate` as in a crash."""
         self._run("pg_ctl", "stop", "-w", "-D", self._data, "-m", mode, check=False)
+
+    def require_passwords(self) -> None:
+        """Lets nobody in without a password from now on, but the superuser."""
+        lines = (
+            f"host all {_USER} 127.0.0.1/32 trust",
+            f"host replication {_USER} 127.0.0.1/32 trust",
+            "host all all 127.0.0.1/32 scram-sha-256",
+        )
+        (self._data / "pg_hba.conf").write_text("\n".join(lines) + "\n")
+        self.execute("SELECT pg_reload_conf()", database=_USER)
 
     def promote(self) -> None:
         """Makes a standby the primary, and waits until it takes writes."""

@@ -1,0 +1,148 @@
+"""What a configuration of brokers and injections must not say."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from authz.config.document import Path
+from authz.config.findings import Finding
+from authz.config.schema import Broker, Grant, Injection, Privilege
+
+__all__ = ["broker_findings"]
+
+_SYSTEM: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,255}")
+_OPERATION: Final = re.compile(r"[a-z0-9][a-z0-9_-]*\.[A-Za-z0-9_][A-Za-z0-9._/-]*")
+_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_MAX_OPERATION: Final = 256
+_MAX_IDENTIFIER: Final = 63
+_TABLES: Final = frozenset(Privilege) - {Privilege.USAGE, Privilege.CREATE}
+_SEQUENCES: Final = frozenset({Privilege.USAGE, Privilege.SELECT, Privilege.UPDATE})
+_SCHEMAS: Final = frozenset({Privilege.USAGE, Privilege.CREATE})
+_COLUMNS: Final = frozenset(
+    {Privilege.SELECT, Privilege.INSERT, Privilege.UPDATE, Privilege.REFERENCES}
+)
+# What frames a message, says where it goes, or is ours: an upstream would take it for something else than a key.
+_RESERVED: Final = frozenset(
+    [
+        "connection",
+        "content-length",
+        "dpop",
+        "expect",
+        "forwarded",
+        "host",
+        "http2-settings",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "via",
+    ]
+)
+_RESERVED_PREFIXES: Final = ("authz-", "x-authz-", "x-envoy-", "x-forwarded-")
+
+
+def broker_findings(
+    path: Path, brokers: Mapping[str, Broker], injections: Mapping[str, Injection]
+) -> Iterator[Finding]:
+    """Find every defect of brokers and injections that the types cannot say.
+
+    Args:
+        path: Where they stand: the section that holds both.
+        brokers: `brokers`.
+        injections: `injections`.
+
+    Yields:
+        Each defect.
+    """
+    served: dict[str, str] = {}
+    for name, broker in brokers.items():
+        here = (*path, "brokers", name)
+        yield from _name(here, name)
+        for system, brokered in broker.systems.items():
+            place = (*here, "systems", system)
+            yield from _system(place, system)
+            yield from _twice(place, system, name, served)
+            for operation, grants in brokered.operations.items():
+                inner = (*place, "operations", operation)
+                yield from _operation(inner, system, operation)
+                for index, grant in enumerate(grants):
+                    yield from _grant((*inner, index), grant)
+        if broker.reassign_to is not None:
+            yield from _identifiers((*here, "reassign_to"), (broker.reassign_to,))
+    for name, injection in injections.items():
+        here = (*path, "injections", name)
+        yield from _name(here, name)
+        for index, system in enumerate(injection.systems):
+            yield from _twice((*here, "systems", index), system, name, served)
+        yield from _header((*here, "header"), injection.header)
+
+
+def _name(path: Path, name: str) -> Iterator[Finding]:
+    if not _NAME.fullmatch(name):
+        what = f"`{name}` is no name of a broker or injection."
+        yield Finding(path, what, "Lower-case letters, digits, `_` and `-`, a letter first.")
+
+
+def _system(path: Path, system: str) -> Iterator[Finding]:
+    if not _SYSTEM.fullmatch(system):
+        what = f"`{system}` is no system."
+        yield Finding(path, what, "Say the system's id, as in the bundle.")
+
+
+def _twice(path: Path, system: str, name: str, served: dict[str, str]) -> Iterator[Finding]:
+    before = served.setdefault(system, name)
+    if before != name:
+        what = f"the secrets of `{system}` come from `{before}` and from `{name}`."
+        yield Finding(path, what, "Keep one of them.")
+
+
+def _operation(path: Path, system: str, operation: str) -> Iterator[Finding]:
+    if not _OPERATION.fullmatch(operation) or len(operation) > _MAX_OPERATION:
+        yield Finding(path, f"`{operation}` is no operation.", f"Say `{system}.<name>`.")
+    elif operation.partition(".")[0] != system:
+        what = f"`{operation}` is no operation of `{system}`, so no lease would ever have these grants."
+        yield Finding(path, what, f"Move it to its own system, or say `{system}.<name>`.")
+
+
+def _grant(path: Path, grant: Grant) -> Iterator[Finding]:
+    kinds = {
+        "tables": (grant.tables, _TABLES),
+        "sequences": (grant.sequences, _SEQUENCES),
+        "schemas": (grant.schemas, _SCHEMAS),
+    }
+    named = [kind for kind, (objects, _) in kinds.items() if objects]
+    if len(named) != 1:
+        what = "a grant is of one of `tables`, `sequences`, `schemas`."
+        yield Finding(path, what, "Write one entry for each.")
+        return
+    kind = named[0]
+    objects, allowed = kinds[kind]
+    if grant.columns:
+        allowed = _COLUMNS
+        if kind != "tables" or any(name.endswith(".*") for name in objects):
+            what = "`columns` are those of tables that are named one by one."
+            yield Finding((*path, "columns"), what, "Name the tables, or remove `columns`.")
+    for privilege in grant.privileges:
+        if privilege not in allowed:
+            of = "columns" if grant.columns else kind
+            what = f"`{privilege}` is no privilege on {of}."
+            yield Finding((*path, "privileges"), what, f"One of {', '.join(sorted(allowed))}.")
+    words = [word for name in objects for word in (name.split(".") if "." in name else [name])]
+    database = (grant.database,) if grant.database is not None else ()
+    yield from _identifiers(path, (*words, *grant.columns, *database))
+
+
+def _identifiers(path: Path, names: Sequence[str]) -> Iterator[Finding]:
+    for name in names:
+        # PostgreSQL would cut it off, and take another object's name for it.
+        if len(name.encode()) > _MAX_IDENTIFIER:
+            what = f"`{name}` is longer than the {_MAX_IDENTIFIER} bytes that PostgreSQL keeps of a name."
+            yield Finding(path, what, "Say the name as PostgreSQL has it.")
+
+
+def _header(path: Path, header: str) -> Iterator[Finding]:
+    if header in _RESERVED or header.startswith(_RESERVED_PREFIXES):
+        what = f"the header `{header}` cannot carry a secret: it has another meaning on the way."
+        yield Finding(path, what, "Say the header that the system reads its key from.")

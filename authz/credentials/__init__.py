@@ -1,0 +1,1 @@
+"""Credentials that exist because of one permit, and end with their task."""

@@ -1,0 +1,15 @@
+"""Secrets for systems that know no tokens: made for one lease and taken back with it, or held back from agents."""
+
+from authz.credentials.broker.postgresql import PostgresqlBroker
+from authz.credentials.broker.protocol import BrokerError, Order, SecretBroker
+from authz.credentials.broker.secret_file import MAX_SECRET_BYTES, SecretFileError, read_secret
+
+__all__ = [
+    "MAX_SECRET_BYTES",
+    "BrokerError",
+    "Order",
+    "PostgresqlBroker",
+    "SecretBroker",
+    "SecretFileError",
+    "read_secret",
+]

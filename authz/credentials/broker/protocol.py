@@ -1,0 +1,96 @@
+"""What makes and takes back secrets."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from authz.errors import UnavailableError
+
+__all__ = ["BrokerError", "Order", "SecretBroker"]
+
+
+class BrokerError(UnavailableError):
+    """A secret cannot be made or taken back; what it says names no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A secret that a lease needs."""
+
+    lease: str
+    """Id of the lease."""
+    operation: str
+    """The operation that was permitted."""
+    expires_at: float
+    """When it ends at the latest, Unix time."""
+
+
+class SecretBroker(Protocol):
+    """Makes a secret for each lease, and takes it back.
+
+    The record of a lease is committed before `make`, and removed after `end`: whatever happens between the two, somebody
+    knows that the secret may exist.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name in the configuration."""
+
+    def serves(self, operation: str) -> bool:
+        """Tell whether a lease for an operation can be had.
+
+        Args:
+            operation: The operation's id.
+
+        Returns:
+            Whether something is granted for it.
+        """
+
+    def name_of(self, lease: str) -> str:
+        """Name what is made for a lease.
+
+        Args:
+            lease: The lease's id.
+
+        Returns:
+            A name that follows from the id alone, such as the role's; no secret.
+        """
+
+    def make(self, order: Order, within: float) -> Mapping[str, str]:
+        """Make the secret of a lease.
+
+        Args:
+            order: What is needed.
+            within: Seconds that it may take.
+
+        Returns:
+            The secret in named parts.
+
+        Raises:
+            BrokerError: It was not made, or nobody can tell; `end` takes back what may be there.
+        """
+
+    def end(self, lease: str, within: float) -> None:
+        """Take back what was made for a lease; where there is nothing (any more): well.
+
+        Args:
+            lease: The lease's id.
+            within: Seconds that it may take.
+
+        Raises:
+            BrokerError: It may still be there.
+        """
+
+    def end_orphans(self, known: Callable[[], frozenset[str]], within: float) -> int:
+        """Take back what was made by us for leases that nobody knows any more.
+
+        Args:
+            known: Gives the ids of the leases that there are; asked after it was seen what there is.
+            within: Seconds that it may take.
+
+        Returns:
+            How many were taken back.
+
+        Raises:
+            BrokerError: It cannot be told, or one of them may still be there.
+        """

@@ -1,0 +1,160 @@
+"""What brokers read from files: secrets that nobody else may read, and where a PostgreSQL server is."""
+
+import base64
+import hashlib
+import hmac
+import os
+from pathlib import Path
+
+import pytest
+
+from authz.credentials.broker import BrokerError, SecretFileError, read_secret
+from authz.credentials.broker.address import ServerAddress
+from authz.credentials.broker.postgresql import scram_verifier
+
+
+def secret(folder: Path, content: bytes, mode: int = 0o600) -> Path:
+    """Writes a secret."""
+    file = folder / "secret"
+    file.write_bytes(content)
+    file.chmod(mode)
+    return file
+
+
+@pytest.mark.parametrize("content", [b"key-1", b"key-1\n", b"key-1\r\n"])
+def test_a_secret_is_one_line_without_its_end(tmp_path: Path, content: bytes) -> None:
+    """However an editor ends it."""
+    assert read_secret(secret(tmp_path, content)) == "key-1"
+
+
+def test_a_link_is_followed_as_in_a_mounted_secret(tmp_path: Path) -> None:
+    """Kubernetes mounts secrets as links, and swaps them."""
+    secret(tmp_path, b"key-1\n")
+    (tmp_path / "link").symlink_to("secret")
+    assert read_secret(tmp_path / "link") == "key-1"
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o620, 0o602, 0o644, 0o666, 0o601])
+def test_a_secret_that_others_can_read_or_write_is_refused(tmp_path: Path, mode: int) -> None:
+    """It says what to do."""
+    with pytest.raises(SecretFileError, match="others may read or write it; chmod"):
+        read_secret(secret(tmp_path, b"key-1\n", mode))
+
+
+def test_a_secret_of_ours_is_not_even_for_our_group(tmp_path: Path) -> None:
+    """Only root's may be, as PostgreSQL holds it with keys."""
+    file = secret(tmp_path, b"key-1\n", 0o640)
+    if os.geteuid() == 0:
+        assert read_secret(file) == "key-1"
+        return
+    with pytest.raises(SecretFileError, match="chmod 600"):
+        read_secret(file)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_secret_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    """Whoever owns it can change it."""
+    file = secret(tmp_path, b"key-1\n")
+    os.chown(file, 12_345, 12_345)
+    with pytest.raises(SecretFileError, match="belongs to neither"):
+        read_secret(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"a\nb\n", "one line"),
+        (b"a\r\nx-admin: 1\n", "one line"),
+        (b"a\x00b", "one line"),
+        ("schlüssel".encode(), "one line"),
+        (b"a" * 8193, "more than 8192 bytes"),
+    ],
+)
+def test_what_is_no_line_of_printable_ascii_is_refused(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    """A line end in a header's value would begin another header."""
+    with pytest.raises(SecretFileError, match=said) as refused:
+        read_secret(secret(tmp_path, content))
+    assert "x-admin" not in str(refused.value)
+
+
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> None:
+    """A pipe that nobody writes to would hold up whoever reads it."""
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(SecretFileError, match="no regular file"):
+        read_secret(tmp_path / "pipe")
+    with pytest.raises(SecretFileError):
+        read_secret(tmp_path)
+    with pytest.raises(SecretFileError, match="cannot be read"):
+        read_secret(tmp_path / "none")
+
+
+def test_an_address_is_read_whole() -> None:
+    """Escapes are undone, and the password is in no representation."""
+    address = ServerAddress.parse("postgresql://bro%40ker:p%2Fw@127.0.0.1:5433/ware%20house")
+    assert (address.host, address.port, address.user) == ("127.0.0.1", 5433, "bro@ker")
+    assert (address.password, address.database, address.tls) == ("p/w", "ware house", None)
+    assert "p/w" not in repr(address)
+
+
+def test_an_address_may_be_a_socket() -> None:
+    """Its folder is no part of a URL's host."""
+    address = ServerAddress.parse("postgresql://broker@/warehouse?host=/run/postgresql")
+    assert (address.host, address.port, address.tls) == ("/run/postgresql", 5432, None)
+
+
+def test_the_database_is_called_like_the_user_where_none_is_named() -> None:
+    """As libpq has it."""
+    assert ServerAddress.parse("postgres://broker@localhost").database == "broker"
+
+
+@pytest.mark.parametrize(
+    ("dsn", "said"),
+    [
+        ("mysql://a@localhost/b", "does not begin with postgresql://"),
+        ("host=localhost user=a", "does not begin with postgresql://"),
+        ("postgresql://localhost/b", "names no user"),
+        ("postgresql://a@/b", "names no host"),
+        ("postgresql://a@db.example/b", "needs sslrootcert"),
+        ("postgresql://a@db.example/b?sslmode=require", "needs sslrootcert"),
+        ("postgresql://a@localhost/b?sslmode=verify-full", "needs sslrootcert"),
+        ("postgresql://a@db.example/b?sslmode=prefer", "may go on without TLS"),
+        ("postgresql://a@db.example/b?sslmode=allow", "may go on without TLS"),
+        ("postgresql://a@localhost/b?sslcert=x", "go together"),
+        ("postgresql://a@localhost/b?options=-c%20x", "`options`, which is not known here"),
+        ("postgresql://a@localhost:port/b", "is no URL"),
+        ("postgresql://a@[::1/b", "is no URL"),
+    ],
+)
+def test_an_address_that_says_too_little_is_refused(dsn: str, said: str) -> None:
+    """Nothing is looked up elsewhere, and no password goes over a line that anyone can read."""
+    with pytest.raises(BrokerError, match=said):
+        ServerAddress.parse(dsn)
+
+
+def test_a_far_host_may_do_without_tls_only_when_told() -> None:
+    """`sslmode=disable` is the one way."""
+    assert ServerAddress.parse("postgresql://a@db.example/b?sslmode=disable").tls is None
+
+
+def test_a_file_of_authorities_that_is_not_there_is_told() -> None:
+    """Not when it is parsed: when it is used."""
+    dsn = "postgresql://a@db.example/b?sslrootcert=/nowhere/ca.pem"
+    with pytest.raises(BrokerError, match="cannot be used"):
+        ServerAddress.parse(dsn).context()
+
+
+def test_a_verifier_is_as_rfc_5802_computes_it() -> None:
+    """Checked as a server does: by the proof of a client that knows the password."""
+    verifier = scram_verifier("pencil", b"0123456789abcdef")
+    head, keys = verifier.removeprefix("SCRAM-SHA-256$").split("$")
+    iterations, salt = head.split(":")
+    stored, server = (base64.b64decode(one) for one in keys.split(":"))
+    salted = hashlib.pbkdf2_hmac("sha256", b"pencil", base64.b64decode(salt), int(iterations))
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    assert hashlib.sha256(client_key).digest() == stored
+    assert hmac.digest(salted, b"Server Key", "sha256") == server
+    assert "pencil" not in verifier

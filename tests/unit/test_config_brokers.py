@@ -1,0 +1,147 @@
+"""Brokers and injections in the configuration: every refusal says what and how to mend."""
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from authz.config import Broker, Injection
+from authz.config.brokers import broker_findings
+
+GRANT: dict[str, Any] = {"privileges": ["SELECT"], "tables": ["sales.orders"]}
+
+
+def broker(
+    grant: dict[str, Any] | None = None,
+    operation: str = "dwh.read",
+    system: str = "dwh",
+    **changes: Any,
+) -> Broker:
+    """Makes a broker with one grant."""
+    systems = {system: {"operations": {operation: [grant or GRANT]}}}
+    whole = {"kind": "postgresql", "dsn_file": "dsn", "systems": systems, **changes}
+    return Broker.model_validate_json(json.dumps(whole))
+
+
+def injection(header: str = "x-api-key", *systems: str) -> Injection:
+    """Makes an injection."""
+    whole = {"systems": systems or ("erp",), "header": header, "secret_file": "key"}
+    return Injection.model_validate_json(json.dumps(whole))
+
+
+def said(
+    brokers: dict[str, Broker] | None = None, injections: dict[str, Injection] | None = None
+) -> list[str]:
+    """Returns what is found."""
+    found = broker_findings(("credentials",), brokers or {}, injections or {})
+    return [finding.what for finding in found]
+
+
+def test_what_is_well_is_not_told() -> None:
+    """Each kind of grant, and both kinds of secrets."""
+    assert said({"warehouse": broker()}, {"legacy": injection()}) == []
+    for grant in (
+        {"privileges": ["SELECT", "UPDATE"], "tables": ["a.b"], "columns": ["c"]},
+        {"privileges": ["DELETE", "TRUNCATE"], "tables": ["a.*"]},
+        {"privileges": ["USAGE"], "sequences": ["a.b"]},
+        {"privileges": ["CREATE"], "schemas": ["a"], "database": "archive"},
+    ):
+        assert said({"warehouse": broker(grant)}) == []
+
+
+@pytest.mark.parametrize(
+    ("grant", "expected"),
+    [
+        ({"privileges": ["SELECT"]}, "a grant is of one of `tables`, `sequences`, `schemas`."),
+        (
+            {"privileges": ["USAGE"], "sequences": ["a.b"], "schemas": ["a"]},
+            "a grant is of one of `tables`, `sequences`, `schemas`.",
+        ),
+        ({"privileges": ["USAGE"], "tables": ["a.b"]}, "`USAGE` is no privilege on tables."),
+        (
+            {"privileges": ["CREATE"], "sequences": ["a.b"]},
+            "`CREATE` is no privilege on sequences.",
+        ),
+        ({"privileges": ["SELECT"], "schemas": ["a"]}, "`SELECT` is no privilege on schemas."),
+        (
+            {"privileges": ["DELETE"], "tables": ["a.b"], "columns": ["c"]},
+            "`DELETE` is no privilege on columns.",
+        ),
+        (
+            {"privileges": ["SELECT"], "tables": ["a.*"], "columns": ["c"]},
+            "`columns` are those of tables that are named one by one.",
+        ),
+        (
+            {"privileges": ["SELECT"], "tables": ["a." + "ä" * 32]},
+            f"`{'ä' * 32}` is longer than the 63 bytes that PostgreSQL keeps of a name.",
+        ),
+    ],
+)
+def test_a_grant_that_cannot_be_meant_is_told(grant: dict[str, Any], expected: str) -> None:
+    """PostgreSQL would refuse it at the first lease, or grant something else."""
+    assert said({"warehouse": broker(grant)}) == [expected]
+
+
+@pytest.mark.parametrize(
+    "grant",
+    [
+        {"privileges": ["SELECT"], "tables": ["orders"]},
+        {"privileges": ["SELECT"], "tables": ["warehouse.sales.orders"]},
+        {"privileges": ["SELECT"], "tables": ["sales.or\nders"]},
+        {"privileges": ["SELECT; DROP"], "tables": ["sales.orders"]},
+        {"privileges": ["select"], "tables": ["sales.orders"]},
+        {"privileges": [], "tables": ["sales.orders"]},
+        {"privileges": ["SELECT"], "tables": ["sales.orders"], "template": "${x}"},
+    ],
+)
+def test_a_grant_of_another_shape_is_refused(grant: dict[str, Any]) -> None:
+    """Privileges are a closed set, and names are whole."""
+    with pytest.raises(ValidationError):
+        broker(grant)
+
+
+def test_a_system_has_its_secrets_from_one_place() -> None:
+    """Two brokers, two injections, or one of each."""
+    twice = "the secrets of `dwh` come from `one` and from `two`."
+    assert said({"one": broker(), "two": broker()}) == [twice]
+    assert said({"one": broker()}, {"two": injection("x-key", "dwh")}) == [twice]
+    assert said({}, {"one": injection("x-a", "dwh"), "two": injection("x-b", "dwh")}) == [twice]
+
+
+def test_grants_stand_with_the_operation_that_they_are_for() -> None:
+    """Elsewhere no lease would have them."""
+    assert said({"warehouse": broker(operation="crm.read")}) == [
+        "`crm.read` is no operation of `dwh`, so no lease would ever have these grants."
+    ]
+    assert said({"warehouse": broker(operation="dwh")}) == ["`dwh` is no operation."]
+    assert said({"warehouse": broker(system="D", operation="D.read")}) == [
+        "`D` is no system.",
+        "`D.read` is no operation.",
+    ]
+
+
+def test_names_are_names() -> None:
+    """They stand in metrics and comments."""
+    assert said({"Ware house": broker()}) == ["`Ware house` is no name of a broker or injection."]
+    assert said({}, {"": injection()}) == ["`` is no name of a broker or injection."]
+    long = "r" * 64
+    with pytest.raises(ValidationError):
+        broker(reassign_to=long)
+
+
+@pytest.mark.parametrize(
+    "header", ["host", "content-length", "te", "x-envoy-retry-on", "authz-task", "x-authz-agent"]
+)
+def test_a_header_with_another_meaning_carries_no_secret(header: str) -> None:
+    """It would change where the request goes, or who we say that asks."""
+    assert said({}, {"legacy": injection(header)}) == [
+        f"the header `{header}` cannot carry a secret: it has another meaning on the way."
+    ]
+
+
+@pytest.mark.parametrize("header", ["X-Api-Key", ":path", "x api", "x\r\ny", ""])
+def test_what_is_no_header_is_refused(header: str) -> None:
+    """Lower case, as HTTP/2 has them, and never a pseudo-header."""
+    with pytest.raises(ValidationError):
+        injection(header)
