@@ -601,10 +601,11 @@ class Engine:
         """Take whose keys tokens named that are not there.
 
         Returns:
-            `domain` or `issuer` with the name of the configuration, each once since this was last asked.
+            `domain` or `issuer` with the name of the configuration, or `own` with none for the keys of this server's own
+            credentials, each once since this was last asked.
         """
         return tuple(
-            (str(owner["kind"]), str(owner["name"]))
+            (str(owner["kind"]), str(owner.get("name", "")))
             for owner in json.loads(self._native.unknown_keys())
         )
 

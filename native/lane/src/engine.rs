@@ -20,9 +20,9 @@ use authz_kernel::task::{RecordKey, TaskView};
 use authz_state::store::{Commit, Store, StoreError, StoreHealth, Survives, Transaction};
 use authz_state::{AuditError, AuditHealth, AuditSettings, AuditWriter, Durability, Ticket};
 use authz_token::{
-    AgentFacts, AgentProof, ClaimValue, Evidence, KeyOwner, PeerCache, Refusal, RefusalReason,
-    Role, SubjectKind, TokenCache, TrustStore, UnixTime, verify, verify_peer, verify_pem,
-    verify_relayed,
+    AgentFacts, AgentProof, ClaimValue, Evidence, KeyOwner, PeerCache, Presentation, Refusal,
+    RefusalReason, Role, SubjectKind, TokenCache, TrustStore, UnixTime, verify, verify_peer,
+    verify_pem, verify_relayed,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -912,7 +912,7 @@ impl Engine {
         let verified = if evidence.is_empty() && agent.is_some() {
             Ok(authz_token::Facts::default())
         } else {
-            verify(evidence, &world.trust, &self.tokens, now)
+            verify(evidence, &Presentation::default(), &world.trust, &self.tokens, now)
         };
         let took = started.elapsed();
         self.metrics.verified(took);
@@ -1571,7 +1571,7 @@ fn refused(refusal: &Refusal) -> Refused {
 /// Evidence proves another agent than the one that is known without it.
 fn other_agent(known_by: AgentProof) -> Refused {
     match known_by {
-        AgentProof::JwtSvid | AgentProof::X509Svid => Refused::new(
+        AgentProof::JwtSvid | AgentProof::X509Svid | AgentProof::TaskCredential => Refused::new(
             ReasonCode::EnforcerRefused,
             Step::Identify,
             "the evidence is another agent's than the one that asks, which is no enforcer",
@@ -1659,7 +1659,7 @@ const fn refusal_reason(reason: RefusalReason) -> ReasonCode {
         RefusalReason::WrongAudience => ReasonCode::WrongAudience,
         RefusalReason::UntrustedIssuer => ReasonCode::UntrustedIssuer,
         RefusalReason::UnboundCredential => ReasonCode::UnboundCredential,
-        RefusalReason::BadProof => ReasonCode::BadProof,
+        RefusalReason::BadProof | RefusalReason::UseNonce => ReasonCode::BadProof,
     }
 }
 

@@ -342,6 +342,7 @@ pub(crate) const fn method_of(proof: AgentProof) -> ProofMethod {
         AgentProof::JwtSvid => ProofMethod::JwtSvid,
         AgentProof::X509Svid => ProofMethod::X509Svid,
         AgentProof::Relayed => ProofMethod::Relayed,
+        AgentProof::TaskCredential => ProofMethod::TaskCredential,
     }
 }
 

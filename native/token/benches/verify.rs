@@ -12,8 +12,8 @@ use std::time::Duration;
 use authz_token::mint::x509::{self, Signer};
 use authz_token::mint::{Key, bundle, jwks};
 use authz_token::{
-    DomainSpec, Evidence, IssuerSpec, PeerCache, Role, Scheme, SubjectKind, SubjectProfile,
-    TokenCache, TrustSpec, TrustStore, UnixTime, verify, verify_peer,
+    DomainSpec, Evidence, IssuerSpec, PeerCache, Presentation, Role, Scheme, SubjectKind,
+    SubjectProfile, TokenCache, TrustSpec, TrustStore, UnixTime, verify, verify_peer,
 };
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
@@ -92,13 +92,23 @@ fn benches(criterion: &mut Criterion) {
             bencher.iter(|| raw.verify_sig(black_box(input.as_bytes()), &signature).is_ok());
         });
         let none = TokenCache::new(0);
-        assert!(verify(&evidence, &trust, &none, UnixTime(NOW)).is_ok());
+        assert!(verify(&evidence, &Presentation::default(), &trust, &none, UnixTime(NOW)).is_ok());
         criterion.bench_function(&format!("cold/{alg}"), |bencher| {
-            bencher.iter(|| verify(black_box(&evidence), &trust, &none, UnixTime(NOW)));
+            bencher.iter(|| {
+                verify(black_box(&evidence), &Presentation::default(), &trust, &none, UnixTime(NOW))
+            });
         });
         let cache = TokenCache::new(1024);
         criterion.bench_function(&format!("cached/{alg}"), |bencher| {
-            bencher.iter(|| verify(black_box(&evidence), &trust, &cache, UnixTime(NOW)));
+            bencher.iter(|| {
+                verify(
+                    black_box(&evidence),
+                    &Presentation::default(),
+                    &trust,
+                    &cache,
+                    UnixTime(NOW),
+                )
+            });
         });
     }
     peers(criterion);

@@ -59,6 +59,7 @@ pub(crate) fn verify(
         token_digest: Some(token_digest),
         certificate_digest: None,
         jti: jti.map(str::to_owned),
+        bound: false,
     };
     Ok((facts, times))
 }

@@ -247,6 +247,7 @@ mod tests {
             token_digest: Some([byte; 32]),
             certificate_digest: None,
             jti: None,
+            bound: false,
         };
         (CacheKey([byte; 32]), (Verified::Agent(Arc::new(facts)), times))
     }

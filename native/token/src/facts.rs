@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
+use crate::dpop::ProofFacts;
 use crate::refusal::Refusal;
 use crate::subject;
 
@@ -78,6 +81,8 @@ pub enum AgentProof {
     X509Svid,
     /// By the word of an enforcer that relays whom it verified on a connection of its own.
     Relayed,
+    /// By a task credential of ours.
+    TaskCredential,
 }
 
 /// A verified agent.
@@ -103,6 +108,8 @@ pub struct AgentFacts {
     pub certificate_digest: Option<[u8; 32]>,
     /// `jti`, if the token has one; for the audit, uniqueness is not tracked.
     pub jti: Option<String>,
+    /// Whether whoever presented it proved to hold a key that it is bound to.
+    pub bound: bool,
 }
 
 /// What kind of principal a subject is.
@@ -160,6 +167,66 @@ pub struct SubjectFacts {
     pub token_digest: [u8; 32],
     /// `jti`, if the token has one; for the audit, uniqueness is not tracked.
     pub jti: Option<String>,
+    /// Whether whoever presented it proved to hold a key that it is bound to.
+    pub bound: bool,
+}
+
+/// The key that a token is bound to: its only confirmation method (RFC 7800 §3.1).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Binding {
+    /// `jkt`: the key of DPoP proofs, by its SHA-256 thumbprint (RFC 9449 §6.1, RFC 7638).
+    Jkt([u8; 32]),
+    /// `x5t#S256`: the client's certificate, by SHA-256 of its DER (RFC 8705 §3.1).
+    X5t([u8; 32]),
+}
+
+impl Binding {
+    /// Returns: the name of its member of `cnf`.
+    #[must_use]
+    pub const fn method(self) -> &'static str {
+        match self {
+            Self::Jkt(_) => "jkt",
+            Self::X5t(_) => "x5t#S256",
+        }
+    }
+
+    /// Returns: the value of its member of `cnf`: 43 characters of base64url.
+    #[must_use]
+    pub fn text(self) -> String {
+        let (Self::Jkt(digest) | Self::X5t(digest)) = self;
+        URL_SAFE_NO_PAD.encode(digest)
+    }
+}
+
+/// A verified task credential of ours. That it is still active is for whoever keeps its record to say.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CredentialFacts {
+    /// `jti`: its record's id.
+    pub jti: String,
+    /// `iss`: us.
+    pub issuer: String,
+    /// `task`: the id of the task that it is of.
+    pub task: String,
+    /// `aud`: the one audience that it is for.
+    pub audience: String,
+    /// `client_id`: the SPIFFE ID of the agent that acts.
+    pub agent: String,
+    /// `sub`: on whose behalf, `<issuer alias>/<sub>`; the first agent's SPIFFE ID where there is nobody.
+    pub subject: String,
+    /// `act`: the agents that act for `subject`, the one that acts now first (RFC 8693 §4.1).
+    pub actors: Vec<String>,
+    /// `decision_id` of each of its `authorization_details`, in their order.
+    pub decisions: Vec<String>,
+    /// `cnf`; what it names was proved.
+    pub binding: Option<Binding>,
+    /// `iat`, in seconds since 1970.
+    pub issued_at: i64,
+    /// `exp`, in seconds since 1970.
+    pub expires_at: i64,
+    /// SHA-256 of the whole token.
+    pub token_digest: [u8; 32],
+    /// Id of our key that verified it.
+    pub kid: String,
 }
 
 /// Who is calling, and for whom; at least one is known.
@@ -169,6 +236,10 @@ pub struct Facts {
     pub agent: Option<Arc<AgentFacts>>,
     /// The subject, if its credential was presented.
     pub subject: Option<Arc<SubjectFacts>>,
+    /// The task credential, if one was presented; it is the agent's.
+    pub credential: Option<Arc<CredentialFacts>>,
+    /// The proofs of possession that came along, in the order of the evidence.
+    pub proofs: Vec<ProofFacts>,
 }
 
 impl Facts {
@@ -177,8 +248,11 @@ impl Facts {
     /// Args: `agent`: who acts.
     /// Returns: the facts with that agent.
     /// Errors: [`crate::RefusalReason::BadCredential`] where the subject's token has a `may_act` (RFC
-    /// 8693 §4.4) that is not this agent.
+    /// 8693 §4.4) that is not this agent, or the task credential is another agent's.
     pub fn with_agent(self, agent: AgentFacts) -> Result<Self, Refusal> {
+        if self.credential.as_ref().is_some_and(|credential| credential.agent != agent.spiffe_id) {
+            return Err(Refusal::others_credential());
+        }
         if let Some(subject) = &self.subject {
             subject::check_actor(subject, &agent).map_err(|refusal| refusal.of(Role::Subject))?;
         }

@@ -10,7 +10,9 @@ use crate::facts::{Evidence, Role, Scheme, UnixTime};
 use crate::spec::{DomainSpec, IssuerSpec, SubjectProfile, TrustSpec};
 use crate::spiffe::SpiffeId;
 use crate::trust::TrustStore;
-use crate::{MAX_CHAIN_LENGTH, PeerCache, TokenCache, verify, verify_certificate, verify_peer};
+use crate::{
+    MAX_CHAIN_LENGTH, PeerCache, Presentation, TokenCache, verify, verify_certificate, verify_peer,
+};
 
 /// Verifies `data` as each role's token against a store whose private keys nobody has; accepted
 /// would be a forgery.
@@ -24,7 +26,7 @@ pub fn token(data: &[u8]) -> bool {
     let cache = TokenCache::new(1);
     [Role::Agent, Role::Subject].into_iter().any(|role| {
         let evidence = Evidence { role, scheme: Scheme::Bearer, token, proof: None };
-        verify(&[evidence], &trust, &cache, UnixTime(NOW)).is_ok()
+        verify(&[evidence], &Presentation::default(), &trust, &cache, UnixTime(NOW)).is_ok()
     })
 }
 

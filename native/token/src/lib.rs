@@ -14,10 +14,13 @@
 //! [`RefusalReason::UntrustedIssuer`].
 //!
 //! ```
-//! use authz_token::{RefusalReason, TokenCache, TrustSpec, TrustStore, UnixTime, verify};
+//! use authz_token::{
+//!     Presentation, RefusalReason, TokenCache, TrustSpec, TrustStore, UnixTime, verify,
+//! };
 //!
 //! let trust = TrustStore::compile(&TrustSpec::default()).map_err(|errors| errors[0].to_string())?;
-//! let refusal = verify(&[], &trust, &TokenCache::new(0), UnixTime(0)).unwrap_err();
+//! let called = Presentation::default();
+//! let refusal = verify(&[], &called, &trust, &TokenCache::new(0), UnixTime(0)).unwrap_err();
 //! assert_eq!(RefusalReason::NoCredential, refusal.reason);
 //! # Ok::<(), String>(())
 //! ```
@@ -28,6 +31,7 @@ mod authority;
 mod cache;
 mod certificate;
 mod claims;
+mod dpop;
 mod facts;
 #[doc(hidden)]
 pub mod fuzz;
@@ -47,16 +51,17 @@ mod trust;
 mod verify;
 
 pub use cache::{PeerCache, TokenCache};
+pub use dpop::{Nonces, Presentation, ProofFacts};
 pub use facts::{
-    AgentFacts, AgentProof, ClaimValue, Evidence, Facts, Role, Scheme, SubjectFacts, SubjectKind,
-    UnixTime,
+    AgentFacts, AgentProof, Binding, ClaimValue, CredentialFacts, Evidence, Facts, Role, Scheme,
+    SubjectFacts, SubjectKind, UnixTime,
 };
 pub use peer::{
     MAX_CHAIN_BYTES, MAX_CHAIN_LENGTH, PeerFacts, verify_certificate, verify_peer, verify_pem,
 };
 pub use refusal::{KeyOwner, Refusal, RefusalReason};
 pub use relayed::verify_relayed;
-pub use spec::{DomainSpec, IssuerSpec, SubjectProfile, TrustSpec};
+pub use spec::{DomainSpec, IssuerSpec, OwnSpec, SubjectProfile, TrustSpec};
 pub use spiffe::{InvalidSpiffeId, SpiffeId};
 pub use trust::{DomainStatus, IssuerStatus, TrustError, TrustStore, TrustWarning};
 pub use verify::verify;

@@ -52,6 +52,7 @@ impl PeerFacts {
             token_digest: None,
             certificate_digest: Some(self.certificate_digest),
             jti: None,
+            bound: true,
         }
     }
 }

@@ -23,6 +23,8 @@ pub enum RefusalReason {
     UnboundCredential,
     /// A proof of possession was presented, or its scheme demands one, and it was not accepted.
     BadProof,
+    /// A proof of possession is sound but for its nonce, which must be one of ours (RFC 9449 §8).
+    UseNonce,
 }
 
 impl RefusalReason {
@@ -38,7 +40,7 @@ impl RefusalReason {
             Self::WrongAudience => "WRONG_AUDIENCE",
             Self::UntrustedIssuer => "UNTRUSTED_ISSUER",
             Self::UnboundCredential => "UNBOUND_CREDENTIAL",
-            Self::BadProof => "BAD_PROOF",
+            Self::BadProof | Self::UseNonce => "BAD_PROOF",
         }
     }
 }
@@ -51,6 +53,8 @@ pub enum KeyOwner {
     Domain(String),
     /// An issuer, by its alias.
     Issuer(String),
+    /// Ourselves, as the issuer of task credentials.
+    Own,
 }
 
 /// A refusal of the evidence: the caller is unauthenticated.
@@ -86,6 +90,11 @@ impl Refusal {
             unknown_key: Some(owner),
             ..Self::untrusted("the token's `kid` names no trusted key of its issuer")
         }
+    }
+
+    pub(crate) fn others_credential() -> Self {
+        Self::bad("the task credential is another agent's than the one that presents it")
+            .of(Role::Agent)
     }
 
     pub(crate) fn of(mut self, role: Role) -> Self {

@@ -56,5 +56,6 @@ pub fn verify_relayed(
         token_digest: None,
         certificate_digest: None,
         jti: None,
+        bound: false,
     })
 }

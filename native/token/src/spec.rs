@@ -30,6 +30,20 @@ pub struct TrustSpec {
     /// Issuers of subject tokens by alias: letters, digits, `.`, `_`, `-`, at most 64 bytes.
     #[serde(default)]
     pub issuers: BTreeMap<String, IssuerSpec>,
+    /// Ourselves, as the issuer of task credentials; none: there are no task credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<OwnSpec>,
+}
+
+/// Ourselves, as the issuer of task credentials.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnSpec {
+    /// The exact `iss` of our credentials: an `https` URL; no other issuer has it.
+    pub issuer: String,
+    /// Our public keys, of every node: the JSON text of a JWK set (RFC 7517 §5). They sign with ES256
+    /// or EdDSA, and the `kid` of each is its RFC 7638 thumbprint.
+    pub keys: String,
 }
 
 /// A SPIFFE trust domain.
@@ -117,6 +131,7 @@ impl Default for TrustSpec {
             max_lifetime_seconds: None,
             domains: BTreeMap::new(),
             issuers: BTreeMap::new(),
+            own: None,
         }
     }
 }

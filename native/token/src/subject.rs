@@ -70,6 +70,7 @@ pub(crate) fn verify(
         may_act: may_act(&claims)?,
         token_digest,
         jti: claims::text(&claims, "jti", MAX_TEXT_BYTES)?.map(str::to_owned),
+        bound: false,
     };
     Ok((facts, times))
 }

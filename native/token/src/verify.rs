@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use crate::cache::{CacheKey, TokenCache, Verified};
+use crate::dpop::Presentation;
 use crate::facts::{Evidence, Facts, Role, Scheme, UnixTime};
 use crate::jws::{Header, Parts};
 use crate::refusal::{Refusal, RefusalReason};
@@ -13,8 +14,8 @@ use crate::{agent, subject};
 
 /// Verifies evidence: at most one agent's and one subject's credential, at least one in all.
 ///
-/// Args: `evidence`: the credentials as received; `trust`: what is trusted; `cache`: tokens
-/// verified before, which changes no answer; `now`: the time.
+/// Args: `evidence`: the credentials as received; `presentation`: how the call came; `trust`: what is
+/// trusted; `cache`: tokens verified before, which changes no answer; `now`: the time.
 /// Returns: who is calling, and for whom.
 /// Errors: the first refusal in the order of `evidence`. Two credentials of one role are
 /// [`RefusalReason::BadCredential`]; a scheme with a proof, or a proof beside a bearer token, is
@@ -23,6 +24,7 @@ use crate::{agent, subject};
 /// beside it is [`RefusalReason::BadCredential`]; where no agent is, the claim does not apply.
 pub fn verify(
     evidence: &[Evidence<'_>],
+    _presentation: &Presentation<'_>,
     trust: &TrustStore,
     cache: &TokenCache,
     now: UnixTime,

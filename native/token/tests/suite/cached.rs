@@ -1,7 +1,7 @@
 //! The cache changes no answer.
 
 use authz_token::mint::bundle;
-use authz_token::{Role, TokenCache, UnixTime, verify};
+use authz_token::{Presentation, Role, TokenCache, UnixTime, verify};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -13,7 +13,15 @@ fn a_second_time_is_a_hit() {
     let trust = compile(&spec());
     let cache = TokenCache::new(64);
     let token = AGENT_KEY.sign(&svid().to_string());
-    let check = || verify(&[evidence(Role::Agent, &token)], &trust, &cache, UnixTime(NOW));
+    let check = || {
+        verify(
+            &[evidence(Role::Agent, &token)],
+            &Presentation::default(),
+            &trust,
+            &cache,
+            UnixTime(NOW),
+        )
+    };
     let first = check();
     assert!(first.is_ok());
     assert_eq!((0, 1, 1), (cache.hits(), cache.misses(), cache.len()));
@@ -28,7 +36,16 @@ fn a_tampered_body_with_an_old_signature_never_hits() {
     let trust = compile(&spec());
     let cache = TokenCache::new(64);
     let sound = AGENT_KEY.sign(&svid().to_string());
-    assert!(verify(&[evidence(Role::Agent, &sound)], &trust, &cache, UnixTime(NOW)).is_ok());
+    assert!(
+        verify(
+            &[evidence(Role::Agent, &sound)],
+            &Presentation::default(),
+            &trust,
+            &cache,
+            UnixTime(NOW)
+        )
+        .is_ok()
+    );
     let admin = but(svid(), "sub", json!("spiffe://a.example/admin")).to_string();
     let forged = ROGUE_AGENT_KEY.sign(&admin);
     let (body, _) = forged.rsplit_once('.').unwrap();
@@ -37,7 +54,13 @@ fn a_tampered_body_with_an_old_signature_never_hits() {
     let by_signature = |token: &str| token.rsplit_once('.').unwrap().1.to_owned();
     assert_eq!(by_signature(&sound), by_signature(&mixed), "the naive key would hit");
     for token in [&mixed, &forged] {
-        let result = verify(&[evidence(Role::Agent, token)], &trust, &cache, UnixTime(NOW));
+        let result = verify(
+            &[evidence(Role::Agent, token)],
+            &Presentation::default(),
+            &trust,
+            &cache,
+            UnixTime(NOW),
+        );
         assert!(result.is_err());
     }
     assert_eq!((0, 1), (cache.hits(), cache.len()));
@@ -50,9 +73,15 @@ fn an_entry_ends_with_its_token() {
     let cache = TokenCache::new(64);
     let token = AGENT_KEY.sign(&but(svid(), "nbf", json!(NOW)).to_string());
     let reason = |now: i64| {
-        verify(&[evidence(Role::Agent, &token)], &trust, &cache, UnixTime(now))
-            .err()
-            .map(|refusal| refusal.reason)
+        verify(
+            &[evidence(Role::Agent, &token)],
+            &Presentation::default(),
+            &trust,
+            &cache,
+            UnixTime(now),
+        )
+        .err()
+        .map(|refusal| refusal.reason)
     };
     assert_eq!(None, reason(NOW));
     assert_eq!(None, reason(NOW + 304));
@@ -66,7 +95,13 @@ fn another_revision_ends_what_was_cached() {
     let cache = TokenCache::new(64);
     let token = AGENT_KEY.sign(&svid().to_string());
     let check = |spec: &authz_token::TrustSpec| {
-        verify(&[evidence(Role::Agent, &token)], &compile(spec), &cache, UnixTime(NOW))
+        verify(
+            &[evidence(Role::Agent, &token)],
+            &Presentation::default(),
+            &compile(spec),
+            &cache,
+            UnixTime(NOW),
+        )
     };
     assert!(check(&spec()).is_ok());
     assert!(check(&spec_with_bundle(&bundle(&[&ROGUE_AGENT_KEY]))).is_err());
@@ -82,8 +117,26 @@ fn a_role_has_its_own_entries() {
     let trust = compile(&spec_with_bundle(&bundle(&[&IDP_KEY])));
     let cache = TokenCache::new(64);
     let token = IDP_KEY.sign(&user().to_string());
-    assert!(verify(&[evidence(Role::Subject, &token)], &trust, &cache, UnixTime(NOW)).is_ok());
-    assert!(verify(&[evidence(Role::Agent, &token)], &trust, &cache, UnixTime(NOW)).is_err());
+    assert!(
+        verify(
+            &[evidence(Role::Subject, &token)],
+            &Presentation::default(),
+            &trust,
+            &cache,
+            UnixTime(NOW)
+        )
+        .is_ok()
+    );
+    assert!(
+        verify(
+            &[evidence(Role::Agent, &token)],
+            &Presentation::default(),
+            &trust,
+            &cache,
+            UnixTime(NOW)
+        )
+        .is_err()
+    );
     assert_eq!(0, cache.hits());
 }
 
@@ -97,7 +150,10 @@ fn the_cache_is_bounded() {
             let token = AGENT_KEY.sign(&but(svid(), "jti", json!(i.to_string())).to_string());
             for _ in 0..2 {
                 let evidence = [evidence(Role::Agent, &token)];
-                assert!(verify(&evidence, &trust, &cache, UnixTime(NOW)).is_ok());
+                assert!(
+                    verify(&evidence, &Presentation::default(), &trust, &cache, UnixTime(NOW))
+                        .is_ok()
+                );
             }
             assert!(cache.len() <= capacity);
         }
@@ -113,7 +169,16 @@ fn refusals_are_not_kept() {
     let cache = TokenCache::new(64);
     for claims in [but(svid(), "exp", json!(1)), but(svid(), "aud", json!("other"))] {
         let token = AGENT_KEY.sign(&claims.to_string());
-        assert!(verify(&[evidence(Role::Agent, &token)], &trust, &cache, UnixTime(NOW)).is_err());
+        assert!(
+            verify(
+                &[evidence(Role::Agent, &token)],
+                &Presentation::default(),
+                &trust,
+                &cache,
+                UnixTime(NOW)
+            )
+            .is_err()
+        );
     }
     assert!(cache.is_empty());
 }
@@ -161,8 +226,8 @@ proptest! {
             let role = if agent { Role::Agent } else { Role::Subject };
             let now = UnixTime(NOW + offset);
             let evidence = [evidence(role, token)];
-            let with = verify(&evidence, trust, &cache, now);
-            let without = verify(&evidence, trust, &TokenCache::new(0), now);
+            let with = verify(&evidence, &Presentation::default(), trust, &cache, now);
+            let without = verify(&evidence, &Presentation::default(), trust, &TokenCache::new(0), now);
             prop_assert_eq!(with, without);
         }
     }

@@ -1,7 +1,7 @@
 //! Import of keys: what makes a JWK usable, ignored, or its whole set refused.
 
 use authz_token::mint::{Key, bundle};
-use authz_token::{Role, TokenCache, TrustSpec, TrustStore, UnixTime, verify};
+use authz_token::{Presentation, Role, TokenCache, TrustSpec, TrustStore, UnixTime, verify};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -114,7 +114,8 @@ fn a_sequence_never_goes_down() {
     let token = old_key.sign(&svid().to_string());
     let accepts = |trust: &TrustStore, token: &str| {
         let evidence = [evidence(Role::Agent, token)];
-        verify(&evidence, trust, &TokenCache::new(0), UnixTime(NOW)).is_ok()
+        verify(&evidence, &Presentation::default(), trust, &TokenCache::new(0), UnixTime(NOW))
+            .is_ok()
     };
     let status = |trust: &TrustStore| {
         let status = trust.domains().first().unwrap().clone();

@@ -606,7 +606,7 @@ fn a_domain_without_authorities_has_no_peers() {
 #[test]
 fn each_kind_of_svid_has_its_own_keys() {
     use authz_token::mint::Key;
-    use authz_token::{Evidence, Role, Scheme, TokenCache, verify};
+    use authz_token::{Evidence, Presentation, Role, Scheme, TokenCache, verify};
 
     let key = Key::es256("shared");
     let claims = json!({"sub": ID, "aud": ["authz"], "exp": NOW + 300});
@@ -615,7 +615,13 @@ fn each_kind_of_svid_has_its_own_keys() {
     let accepted = |trust: &TrustStore| {
         let evidence =
             Evidence { role: Role::Agent, scheme: Scheme::Bearer, token: &token, proof: None };
-        let token = verify(&[evidence], trust, &TokenCache::new(0), UnixTime(NOW));
+        let token = verify(
+            &[evidence],
+            &Presentation::default(),
+            trust,
+            &TokenCache::new(0),
+            UnixTime(NOW),
+        );
         (token.is_ok(), check_at(trust, &[&leaf], NOW).is_ok())
     };
     let named = |name: &str, value: Value, mut entry: Value| {

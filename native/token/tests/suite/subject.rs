@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use authz_token::RefusalReason::*;
 use authz_token::mint::{Key, bundle, jwks};
-use authz_token::{ClaimValue, Refusal, Role, SubjectKind, TokenCache, UnixTime, verify};
+use authz_token::{
+    ClaimValue, Presentation, Refusal, Role, SubjectKind, TokenCache, UnixTime, verify,
+};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -297,7 +299,9 @@ fn may_act_holds_for_what_is_remembered() {
     let reason = |agent: Option<&str>| {
         let mut all = vec![evidence(Role::Subject, &token)];
         all.extend(agent.map(|agent| evidence(Role::Agent, agent)));
-        verify(&all, &trust, &cache, UnixTime(NOW)).err().map(|refusal| refusal.reason)
+        verify(&all, &Presentation::default(), &trust, &cache, UnixTime(NOW))
+            .err()
+            .map(|refusal| refusal.reason)
     };
     for _ in 0..3 {
         assert_eq!(None, reason(None));

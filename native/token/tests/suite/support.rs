@@ -5,8 +5,9 @@ use std::sync::LazyLock;
 
 use authz_token::mint::{Key, bundle, jwks};
 use authz_token::{
-    AgentFacts, DomainSpec, Evidence, Facts, IssuerSpec, Refusal, RefusalReason, Role, Scheme,
-    SubjectFacts, SubjectKind, SubjectProfile, TokenCache, TrustSpec, TrustStore, UnixTime, verify,
+    AgentFacts, DomainSpec, Evidence, Facts, IssuerSpec, Presentation, Refusal, RefusalReason,
+    Role, Scheme, SubjectFacts, SubjectKind, SubjectProfile, TokenCache, TrustSpec, TrustStore,
+    UnixTime, verify,
 };
 use serde_json::{Value, json};
 
@@ -99,7 +100,7 @@ pub(crate) fn check_at(
     evidence: &[Evidence<'_>],
     now: i64,
 ) -> Result<Facts, Refusal> {
-    verify(evidence, &compile(spec), &TokenCache::new(0), UnixTime(now))
+    verify(evidence, &Presentation::default(), &compile(spec), &TokenCache::new(0), UnixTime(now))
 }
 
 pub(crate) fn check_agent(spec: &TrustSpec, token: &str) -> Result<AgentFacts, Refusal> {
