@@ -155,6 +155,14 @@ postgresql:
 				apt-get -qq install --yes --no-install-recommends postgresql >/dev/null; } \
 		|| echo "make test: PostgreSQL is not installed (Debian: postgresql); its tests are left out" >&2
 
+# A PKCS#11 token in software; each test makes one of its own.
+.PHONY: softhsm
+softhsm:
+	@command -v softhsm2-util >/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update \
+			&& DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends softhsm2 >/dev/null; } \
+		|| echo "make test: SoftHSM is not installed (Debian: softhsm2); its tests are left out" >&2
+
 .PHONY: test-python
 test-python: setup test-tools ## every Python test, with a real Envoy and a real Prometheus
 	$(PYTEST)
@@ -178,7 +186,7 @@ $(SPIRE)/spire-server:
 
 # A test whose tool cannot be had here is left out; the report says so.
 .PHONY: test-tools
-test-tools: postgresql ## the load generator, Prometheus and MCP servers, for the tests that need them
+test-tools: postgresql softhsm ## the load generator, Prometheus and MCP servers, for the tests that need them
 	@$(MAKE) $(GHZ) || echo "make test: the test of the dashboard's queries is left out" >&2
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || $(MAKE) $(PROMETHEUS) \
 		|| echo "make test: the tests of dashboard and alerts are left out" >&2

@@ -8,6 +8,7 @@ has on the wire; only `authz.server.status` puts them there. Decisions are no er
     ├── BundleError          the bundle is refused; the one before goes on serving
     │   └── BundleTestError      it compiles, but its own tests fail
     ├── TrustError           keys or trust sources are refused
+    ├── KeysError            keys that sign credentials cannot be read, made or used
     ├── EngineError          the engine could not be built
     ├── ApiError             an API method (never a decision) refuses; the engine says how
     ├── NotInThisVersionError    the method or option exists and is not done yet
@@ -26,6 +27,7 @@ __all__ = [
     "BundleTestError",
     "ConfigError",
     "EngineError",
+    "KeysError",
     "NotInThisVersionError",
     "TrustError",
     "UnavailableError",
@@ -88,6 +90,12 @@ class TrustError(_DiagnosedError):
     reason = "UNTRUSTED_ISSUER"
     grpc_code = 9
     http_status = 400
+    exit_code = 3
+
+
+class KeysError(AuthzError):
+    """Keys that sign credentials cannot be read, made or used."""
+
     exit_code = 3
 
 

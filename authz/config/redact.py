@@ -14,7 +14,7 @@ REDACTED: Final = "(redacted)"
 _SECRET_NAME: Final = re.compile(
     r"(?i)(?:^|[_-])(?:password|passwd|secret|token|api_?key|private_?key|credential|dsn)s?(?:$|[_-])"
 )
-_LIMIT_NAME: Final = re.compile(r"(?i)^(?:max_token_bytes|token_cache)$")
+_OPEN_NAME: Final = re.compile(r"(?i)^(?:max_token_bytes|token_cache|token_label)$")
 _USER_INFO: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/\s@]+@")
 
 
@@ -39,7 +39,7 @@ def _hide(value: Value, name: str) -> Value:
         return {key: _hide(inner, key) for key, inner in value.items()}
     if isinstance(value, list):
         return [_hide(inner, name) for inner in value]
-    if _SECRET_NAME.search(name) and not _LIMIT_NAME.match(name):
+    if _SECRET_NAME.search(name) and not _OPEN_NAME.match(name):
         return REDACTED
     if isinstance(value, str):
         return _USER_INFO.sub(rf"\g<scheme>{REDACTED}@", value)

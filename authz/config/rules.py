@@ -12,8 +12,10 @@ from authz.config.schema import (
     BundleProfile,
     BundleSource,
     Config,
+    Credentials,
     DecisionListener,
     Enforcer,
+    HttpApiListener,
     Issuer,
     Lane,
     Listener,
@@ -89,6 +91,72 @@ def findings(config: Config) -> Iterator[Finding]:
     yield from _listeners(config)
     yield from _enforcers(config)
     yield from _state(config)
+    if config.credentials is not None:
+        yield from _credentials(config, config.credentials)
+
+
+def _credentials(config: Config, credentials: Credentials) -> Iterator[Finding]:
+    issuer, path = credentials.issuer, ("credentials", "issuer")
+    defect = url_defect(issuer)
+    if defect is None and "?" in issuer:
+        defect = "has a query"
+    if defect is None and issuer.endswith("/"):
+        defect = "ends in a slash"
+    if defect is not None:
+        yield Finding(
+            path, f"the issuer of task credentials {defect}.", "Use https://authz.example."
+        )
+    for alias, other in config.trust.issuers.items():
+        if other.issuer == issuer:
+            yield Finding(
+                path,
+                f"issuer `{alias}` has the same `iss` as our own credentials. Which profile counts would be chance.",
+                "Give our own another URL.",
+            )
+    if not config.trust.domains:
+        yield Finding(
+            ("credentials",),
+            "credentials are configured, but no trust domain: no agent could be given one.",
+            "Add trust.domains.",
+        )
+    yield from _audiences(config, credentials.audiences)
+    keys = credentials.keys
+    if keys.pkcs11 is not None and keys.folder is not None:
+        yield Finding(
+            ("credentials", "keys", "folder"),
+            "signing keys have `folder` and `pkcs11`: which of them sign would be chance.",
+            "Keep one.",
+        )
+    if keys.rotation <= 2 * keys.jwks_max_age:
+        yield Finding(
+            ("credentials", "keys", "rotation"),
+            "`rotation` is not longer than twice `jwks_max_age`: a key would have to be published before the one before it signs.",
+            "Give a longer rotation, or a shorter jwks_max_age.",
+        )
+
+
+def _audiences(config: Config, audiences: Mapping[str, str]) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
+    for system, audience in audiences.items():
+        path: Path = ("credentials", "audiences", system)
+        if not _SYSTEM.fullmatch(f"system:{system}") or system == "*":
+            yield Finding(
+                path, f"`{system}` is no id of a system.", "Write it as the catalog does."
+            )
+        elif audience in config.identity.audiences:
+            yield Finding(
+                path,
+                f"the audience of `{system}` is one of our own (`identity.audiences`). "
+                "Its credentials would pass for evidence that is meant for us.",
+                "Give the system another audience.",
+            )
+        elif audience in seen:
+            yield Finding(
+                path,
+                f"systems `{seen[audience]}` and `{system}` have one audience. One would take the other's credentials.",
+                "Give each its own.",
+            )
+        seen.setdefault(audience, system)
 
 
 def _state(config: Config) -> Iterator[Finding]:
@@ -388,6 +456,9 @@ def _listeners(config: Config) -> Iterator[Finding]:
             )
     if config.listeners.metrics is not None:
         named["metrics"] = config.listeners.metrics
+    if config.listeners.http is not None:
+        named["http"] = config.listeners.http
+        yield from _http(config.listeners.http, config)
     addresses: dict[str, str] = {}
     for name, served in named.items():
         path = ("listeners", name)
@@ -460,12 +531,44 @@ def _decision_listener(
     path: Path, name: str, listener: DecisionListener, config: Config
 ) -> Iterator[Finding]:
     tcp = host_and_port(listener.address)
+    yield from _plain(path, name, listener)
+    if tcp is None:
+        return
+    if listener.is_mutual and not config.trust.domains:
+        yield Finding(
+            (*path, "tls", "client_ca_file"),
+            f"listener `{name}` asks for certificates, but no trust domain is configured. Every caller would be refused.",
+            "Add trust.domains with the SPIFFE bundle of the callers' trust domain.",
+        )
+    if listener.lane is Lane.FAST and tcp[1] == 0 and listener.tls is not None:
+        yield Finding((*path, "address"), f"listener `{name}` needs a fixed port.", "Choose one.")
+
+
+def _http(listener: HttpApiListener, config: Config) -> Iterator[Finding]:
+    path: Path = ("listeners", "http")
+    if config.credentials is None:
+        yield Finding(
+            path,
+            "listener `http` is given, but `credentials` is not: it would serve nothing.",
+            "Add credentials: {issuer: https://...}, or remove the listener.",
+        )
+    yield from _plain(path, "http", listener)
+
+
+def _plain(
+    path: Path, name: str, listener: DecisionListener | HttpApiListener
+) -> Iterator[Finding]:
+    """Find where plain TCP would be served, and where `insecure_dev` says nothing."""
+    tcp = host_and_port(listener.address)
+    http = isinstance(listener, HttpApiListener)
     if tcp is None:
         if listener.insecure_dev:
             yield Finding(
                 (*path, "insecure_dev"),
                 f"listener `{name}` is a unix socket and has `insecure_dev`.",
-                "Remove insecure_dev, and name the enforcer under `enforcers`.",
+                "Remove insecure_dev."
+                if http
+                else "Remove insecure_dev, and name the enforcer under `enforcers`.",
             )
         return
     if listener.insecure_dev:
@@ -479,7 +582,11 @@ def _decision_listener(
             yield Finding(
                 (*path, "insecure_dev"),
                 f"listener `{name}` is `insecure_dev` on `{tcp[0]}`, which is not loopback. "
-                "Anyone on the network could ask about every system.",
+                + (
+                    "Tokens would travel in plain text."
+                    if http
+                    else "Anyone on the network could ask about every system."
+                ),
                 "Use 127.0.0.1 or [::1], or set tls.",
             )
     elif listener.tls is None:
@@ -489,14 +596,6 @@ def _decision_listener(
             "and callers would have no identity.",
             "Add tls: {cert_file: ..., key_file: ...}; or, on loopback for development, insecure_dev: true.",
         )
-    if listener.is_mutual and not config.trust.domains:
-        yield Finding(
-            (*path, "tls", "client_ca_file"),
-            f"listener `{name}` asks for certificates, but no trust domain is configured. Every caller would be refused.",
-            "Add trust.domains with the SPIFFE bundle of the callers' trust domain.",
-        )
-    if listener.lane is Lane.FAST and tcp[1] == 0 and listener.tls is not None:
-        yield Finding((*path, "address"), f"listener `{name}` needs a fixed port.", "Choose one.")
 
 
 def _loopback(host: str) -> bool:

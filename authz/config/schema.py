@@ -25,24 +25,31 @@ __all__ = [
     "BundleProfile",
     "BundleSource",
     "Config",
+    "Credentials",
     "DecisionListener",
+    "Dpop",
     "Enforcer",
     "Envoy",
     "Grant",
+    "HttpApiListener",
     "Identity",
     "Injection",
     "Issuer",
     "KeySource",
     "Lane",
+    "Lifetimes",
     "Limits",
     "Listener",
     "Listeners",
     "Log",
     "LogFormat",
     "LogLevel",
+    "Pkcs11",
     "Privilege",
     "Refresh",
     "Relay",
+    "SigningAlgorithm",
+    "SigningKeys",
     "SourceRefresh",
     "Tls",
     "Trust",
@@ -368,8 +375,21 @@ class MetricsListener(Listener):
     """HTTP: `/metrics`, `/healthz`, `/readyz`."""
 
 
+class HttpApiListener(Listener):
+    """HTTP of the task credentials: keys (JWKS), metadata, token exchange, introspection, revocation."""
+
+    insecure_dev: bool = False
+    """Plain HTTP on loopback, for development: tokens travel in plain text, and no client can show a certificate."""
+    max_body_bytes: int = Field(default=262_144, ge=4096, le=8_388_608)
+    """Largest body of a request; larger: 413."""
+    max_connections: int = Field(default=256, ge=1, le=65_536)
+    """Requests and connections at once; one more: 503."""
+    timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 5.0
+    """A request whose headers and body have not come by then is refused: 408."""
+
+
 class Listeners(BaseModel):
-    """Addresses, by name; `admin` and `metrics` have a fixed meaning, all others answer decisions."""
+    """Addresses, by name; `admin`, `metrics` and `http` have a fixed meaning, all others answer decisions."""
 
     model_config = ConfigDict(
         extra="allow", strict=True, frozen=True, use_attribute_docstrings=True
@@ -381,7 +401,8 @@ class Listeners(BaseModel):
     metrics: MetricsListener | None = MetricsListener(address="127.0.0.1:8282")
     """Metrics and health over HTTP; null: none."""
     approvals: Any = _later("The page where people decide.")
-    http: Any = _later("JWKS, token exchange, introspection and AuthZEN over HTTP.")
+    http: HttpApiListener | None = None
+    """JWKS, token exchange, introspection and revocation over HTTP."""
 
     @property
     def decisions(self) -> dict[str, DecisionListener]:
@@ -440,6 +461,84 @@ class State(_Strict):
     """Most live tasks of one agent; full: OVERLOADED."""
     max_tasks_per_session: int = Field(default=1_000, ge=1, le=1_000_000)
     """Most tasks of one tree, live and ended; full: OVERLOADED."""
+
+
+class SigningAlgorithm(StrEnum):
+    """What signs task credentials."""
+
+    ES256 = "ES256"
+    EDDSA = "EdDSA"
+
+
+class Lifetimes(_Strict):
+    """How long a task credential lives at most, by the tier of what was permitted."""
+
+    low: Annotated[Duration, Field(ge=1, le=86_400)] = 900.0
+    """Of tier low."""
+    standard: Annotated[Duration, Field(ge=1, le=86_400)] = 300.0
+    """Of tier standard."""
+    high: Annotated[Duration, Field(ge=1, le=86_400)] = 120.0
+    """Of tier high."""
+    critical: Annotated[Duration, Field(ge=1, le=86_400)] = 60.0
+    """Of tier critical."""
+
+
+class Pkcs11(_Strict):
+    """A token of PKCS#11, such as an HSM, that keeps the private keys; needs the extra `pkcs11`."""
+
+    module: FilePath
+    """The vendor's library."""
+    token_label: Text
+    """Label of the token."""
+    pin_file: FilePath
+    """File with the user's PIN; nobody but its owner may read it."""
+    key_label: Text = "authz"
+    """Label of the keys in the token that are ours; others are left alone."""
+
+
+class SigningKeys(_Strict):
+    """The keys of this node that sign task credentials."""
+
+    folder: FilePath | None = None
+    """Folder of private keys, one PEM file each (PKCS#8), mode 0700 with files of 0600; none given: `keys` beside the audit
+    file. Each node has its own."""
+    algorithm: SigningAlgorithm = SigningAlgorithm.ES256
+    """What new keys are for."""
+    generate: bool = True
+    """Make keys when there is none, and for rotation; false: only those that are put there are used."""
+    rotation: Annotated[Duration, Field(ge=60, le=31_622_400)] = 86_400.0
+    """How long a key signs before the next one does."""
+    jwks_max_age: Annotated[Duration, Field(ge=1, le=86_400)] = 300.0
+    """How long others may keep our JWKS: a new key is published so long before it signs."""
+    pkcs11: Pkcs11 | None = None
+    """Keep the keys in a PKCS#11 token instead of a folder."""
+
+
+class Dpop(_Strict):
+    """Proofs of possession by DPoP (RFC 9449)."""
+
+    window: Annotated[Duration, Field(ge=1, le=600)] = 60.0
+    """How far `iat` of a proof may be from our clock."""
+    max_proofs_per_key: int = Field(default=512, ge=1, le=65_536)
+    """Proofs of one key that are remembered at once, so that none is used twice; full: OVERLOADED."""
+    require_nonce: bool = False
+    """Each proof must carry a nonce that we gave; otherwise only those do that are older than the start of the node."""
+
+
+class Credentials(_Strict):
+    """Task credentials: short-lived tokens that exist because of one permit, and end with their task."""
+
+    issuer: Text
+    """Our `iss`: an https URL without query or fragment, at which others find `listeners.http`."""
+    audiences: dict[str, Text] = Field(default_factory=dict, max_length=10_000)
+    """`aud` of a credential for each system; not listed: the system's id."""
+    lifetime: Lifetimes = Lifetimes()
+    """How long a credential lives at most; the task's deadline may end it earlier."""
+    keys: SigningKeys = SigningKeys()
+    """What signs them."""
+    dpop: Dpop = Dpop()
+    """Proofs of possession by DPoP."""
+    brokers: Any = _later("Who makes secrets for systems that know no tokens.")
 
 
 class Envoy(_Strict):
@@ -622,7 +721,8 @@ class Config(_Strict):
     topology: Any = _later("Whether one server decides all calls of a session.")
     providers: Any = _later("Coroutines that fetch facts which cannot be a snapshot.")
     mode: Any = _later("Softening by deployment.")
-    credentials: Any = _later("Keys of the task credentials that are issued.")
+    credentials: Credentials | None = None
+    """Task credentials; none: none are issued."""
     approvals: Any = _later("How people are asked to decide.")
     guards: Any = _later("Keys whose signed confidence is believed.")
 

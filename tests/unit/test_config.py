@@ -799,3 +799,136 @@ def test_a_source_of_keys_that_is_half_said_is_refused(
         text = change(old, new)
 
     assert refusals(tmp_path, text) == [message]
+
+
+CREDENTIALS = GOOD + "credentials: {issuer: 'https://authz.example'}\n"
+HTTP = '  http: {address: "127.0.0.1:8181", tls: {cert_file: c.pem, key_file: k.pem}}\n'
+
+
+def test_credentials_have_defaults_for_all_but_the_issuer(tmp_path: Path) -> None:
+    """The stricter the tier, the shorter the life."""
+    config = read(tmp_path, CREDENTIALS.replace("listeners:\n", "listeners:\n" + HTTP))
+
+    assert config.credentials is not None
+    assert list(dict(config.credentials.lifetime).values()) == [900.0, 300.0, 120.0, 60.0]
+    assert config.credentials.keys.algorithm == "ES256"
+    assert config.listeners.http is not None
+    assert config.listeners.http.tls is not None
+    assert config.listeners.http.tls.cert_file == str(tmp_path / "c.pem")
+    assert "http" not in config.listeners.decisions
+
+
+def test_without_credentials_there_are_none(tmp_path: Path) -> None:
+    """Nothing about them is served by default."""
+    config = read(tmp_path, GOOD)
+
+    assert config.credentials is None
+    assert config.listeners.http is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("{}", "config.yaml:18: `credentials` has no `issuer`. Add `issuer`: our `iss`"),
+        ("{issuer: 'http://authz.example'}", "the issuer of task credentials is not https."),
+        ("{issuer: 'https://authz.example/'}", "the issuer of task credentials ends in a slash."),
+        ("{issuer: 'https://authz.example?x=1'}", "the issuer of task credentials has a query."),
+        ("{issuer: 'https://authz.example#x'}", "the issuer of task credentials has a fragment."),
+        ("{issuer: 'https://u:p@authz.example'}", "the issuer of task credentials carries a user"),
+        ("{issuer: authz}", "the issuer of task credentials is no URL with a host."),
+        ("{issuer: 'https://idp.example'}", "issuer `corp` has the same `iss` as our own"),
+        (
+            "{issuer: 'https://a.example', audiences: {crm: authz}}",
+            "the audience of `crm` is one of our own",
+        ),
+        (
+            "{issuer: 'https://a.example', audiences: {crm: x, erp: x}}",
+            "systems `crm` and `erp` have one audience.",
+        ),
+        ("{issuer: 'https://a.example', audiences: {'*': x}}", "`*` is no id of a system."),
+        ("{issuer: 'https://a.example', audiences: {a.b: x}}", "`a.b` is no id of a system."),
+        ("{issuer: 'https://a.example', lifetime: {high: 0s}}", "`credentials.lifetime.high`: "),
+        ("{issuer: 'https://a.example', lifetime: {lowest: 1m}}", "unknown key `lowest`"),
+        (
+            "{issuer: 'https://a.example', keys: {algorithm: RS256}}",
+            "`credentials.keys.algorithm`: ",
+        ),
+        (
+            "{issuer: 'https://a.example', keys: {rotation: 10m, jwks_max_age: 5m}}",
+            "`rotation` is not longer than twice `jwks_max_age`",
+        ),
+        (
+            "{issuer: 'https://a.example', keys: {folder: k, pkcs11: {module: m, token_label: t, pin_file: p}}}",
+            "signing keys have `folder` and `pkcs11`",
+        ),
+        (
+            "{issuer: 'https://a.example', keys: {pkcs11: {module: m, token_label: t}}}",
+            "`credentials.keys.pkcs11` has no `pin_file`.",
+        ),
+        ("{issuer: 'https://a.example', dpop: {window: 1h}}", "`credentials.dpop.window`: "),
+    ],
+)
+def test_credentials_that_are_half_configured_are_refused(
+    tmp_path: Path, settings: str, message: str
+) -> None:
+    """At the key that is wrong."""
+    (said, *_) = refusals(tmp_path, GOOD + f"credentials: {settings}\n")
+
+    assert message in said
+
+
+@pytest.mark.parametrize(
+    ("listener", "message"),
+    [
+        ("{address: '127.0.0.1:8181'}", "listener `http` is TCP without `tls`."),
+        (
+            "{address: '0.0.0.0:8181', insecure_dev: true}",
+            "listener `http` is `insecure_dev` on `0.0.0.0`, which is not loopback. Tokens would travel",
+        ),
+        (
+            "{address: 'unix:run/http.sock', insecure_dev: true}",
+            "is a unix socket and has `insecure_dev`",
+        ),
+        ("{address: '127.0.0.1:8181', tls: {cert_file: c.pem}}", "has a certificate without a key"),
+        ("{address: '127.0.0.1:9191', insecure_dev: true}", "have the same address"),
+        ("{address: '127.0.0.1:8181', insecure_dev: true, lane: fast}", "unknown key `lane`"),
+    ],
+)
+def test_an_http_listener_that_is_half_configured_is_refused(
+    tmp_path: Path, listener: str, message: str
+) -> None:
+    """As listeners of decisions are."""
+    text = CREDENTIALS.replace("listeners:\n", f"listeners:\n  http: {listener}\n")
+
+    assert any(message in said for said in refusals(tmp_path, text))
+
+
+def test_an_http_listener_without_credentials_is_refused(tmp_path: Path) -> None:
+    """It would serve nothing."""
+    (said,) = refusals(tmp_path, GOOD.replace("listeners:\n", "listeners:\n" + HTTP))
+
+    assert said.startswith(
+        "config.yaml:13: listener `http` is given, but `credentials` is not: it would serve nothing."
+    )
+
+
+def test_credentials_without_a_trust_domain_are_refused(tmp_path: Path) -> None:
+    """Nobody could be given one."""
+    text = "bundle: {path: b}\nlisteners: {main: {address: '127.0.0.1:9191', insecure_dev: true}}\n"
+
+    said = refusals(
+        tmp_path, text + "audit: {path: a}\ncredentials: {issuer: 'https://a.example'}\n"
+    )
+
+    assert "no trust domain: no agent could be given one" in said[0]
+
+
+def test_what_is_shown_of_credentials_is_not_hidden(tmp_path: Path) -> None:
+    """Names and paths are no secrets; the PIN is in a file."""
+    keys = "{pkcs11: {module: m, token_label: mine, pin_file: p}}"
+    config = read(tmp_path, GOOD + f"credentials: {{issuer: 'https://a.example', keys: {keys}}}\n")
+
+    shown = redacted(config)["credentials"]
+
+    assert isinstance(shown, dict)
+    assert REDACTED not in str(shown)
