@@ -42,7 +42,7 @@ pub struct Facts<'a> {
 pub struct Grant<'a> {
     /// Operation id.
     pub operation: &'a str,
-    /// The Cedar resource; none where the operation acts on the system itself.
+    /// `<collection>/<id>`, or the collection as a whole; none where the operation acts on the system itself.
     pub resource: Option<&'a str>,
     /// SHA-256 of the canonical arguments, in lower-case hex.
     pub arguments_digest: Option<&'a str>,

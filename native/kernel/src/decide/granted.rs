@@ -4,6 +4,8 @@ use crate::decision::{Decision, Facts, Grant, ReasonCode};
 use crate::model::Operation;
 use crate::schema::OWN_SYSTEM;
 
+use super::resolve::Resolved;
+
 /// The grant that covers a request, and its place among all; none where no credential is presented. Or why none does.
 pub(super) type Covered<'a> = Result<Option<(usize, &'a Grant<'a>)>, (ReasonCode, &'static str)>;
 
@@ -13,6 +15,7 @@ pub(super) type Covered<'a> = Result<Option<(usize, &'a Grant<'a>)>, (ReasonCode
 pub(super) fn covering<'a>(
     facts: &Facts<'a>,
     operation: &Operation,
+    resolved: &Resolved<'_>,
     decision: &Decision,
 ) -> Covered<'a> {
     // What is asked of this server is not what a credential is issued for.
@@ -20,10 +23,11 @@ pub(super) fn covering<'a>(
         return Ok(None);
     };
     let digest = decision.arguments_digest.as_ref().map(hex);
+    let resource = resolved.named();
     // INVARIANT (never wider): every member that was decided is compared, and none may be missing on one side.
     let is_it = |grant: &Grant<'_>| {
         grant.operation == operation.id
-            && grant.resource == operation.resource.as_ref().map(|_| decision.resource.as_str())
+            && grant.resource == resource.as_deref()
             && grant.arguments_digest == digest.as_deref()
             && grant.destinations == decision.destinations
     };

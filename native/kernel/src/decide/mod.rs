@@ -297,7 +297,7 @@ fn judge(
     if tier >= Tier::High && located::subject_proof(facts, subject) == SubjectProof::Asserted {
         requirements.hopeless.push("a subject that is proved, not asserted");
     }
-    let grant = granted::covering(facts, operation, decision);
+    let grant = granted::covering(facts, operation, resolved, decision);
     decision.redeems = grant.as_ref().ok().and_then(|grant| grant.map(|(index, _)| index));
     decision.is_beyond_credential = grant.is_err();
     let bounds = located::bounds(plan, facts, operation, resolved, grant);

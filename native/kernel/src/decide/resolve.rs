@@ -41,6 +41,17 @@ pub(super) struct Resolved<'a> {
     pub(super) trusted: bool,
 }
 
+impl Resolved<'_> {
+    /// What it acts on, as task credentials name it: `<collection>/<id>`, or the collection as a whole; none: the system.
+    pub(super) fn named(&self) -> Option<Cow<'_, str>> {
+        let collection = self.collection?;
+        Some(match self.id.as_str() {
+            "" => Cow::Borrowed(collection),
+            id => Cow::Owned(format!("{collection}/{id}")),
+        })
+    }
+}
+
 /// Destinations that differ in class or host.
 pub(super) type Destinations<'a> = SmallVec<[Placed<'a>; 1]>;
 

@@ -33,10 +33,10 @@ impl Issued {
                 text
             })
         });
-        let resource = decision.resource.starts_with("Resource::");
+        let named = decision.resource.strip_prefix("Resource::\"");
         Self {
             operation: decision.operation.clone(),
-            resource: resource.then(|| decision.resource.clone()),
+            resource: named.map(|named| named.trim_end_matches('"').to_owned()),
             arguments_digest: digest,
             destinations: decision.destinations.clone(),
             is_redeemed: false,
@@ -134,7 +134,7 @@ fn a_credential_is_for_exactly_what_was_decided() {
     }
     for other in [
         Issued { resource: None, ..refund.clone() },
-        Issued { resource: Some("Resource::\"crm/customers/eve\"".to_owned()), ..refund.clone() },
+        Issued { resource: Some("customers/eve".to_owned()), ..refund.clone() },
         Issued { arguments_digest: None, ..refund.clone() },
         Issued { destinations: vec!["bob@a.example".to_owned()], ..refund.clone() },
         Issued { operation: "crm.edit".to_owned(), ..refund },
