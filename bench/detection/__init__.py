@@ -1,0 +1,1 @@
+"""Honest and hijacked tasks of agents, played on simulated back ends: what a bundle is measured by."""

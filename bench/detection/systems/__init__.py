@@ -1,0 +1,17 @@
+"""The simulated systems, and which domain has which."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from bench.detection.systems.bank import Bank
+from bench.detection.systems.forge import Issues, Pipelines, Pulls, Repos
+from bench.detection.systems.office import Calendar, Contacts, Files, Mail, Notes, Web
+from bench.detection.systems.talk import Chat, Site
+from bench.detection.world import System
+
+SYSTEMS: Final[Mapping[str, tuple[type[System], ...]]] = {
+    "mail": (Mail, Calendar, Contacts, Files, Notes, Web),
+    "banking": (Bank, Files, Mail, Notes, Web),
+    "chat": (Chat, Site, Files, Notes, Web),
+    "code": (Repos, Issues, Pulls, Pipelines, Mail, Notes, Web),
+}
