@@ -15,11 +15,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import chain
+from threading import Event
 from typing import Any, Final, TypeVar
 
 from authz.config import Broker, Grant
 from authz.credentials.broker.address import ServerAddress
-from authz.credentials.broker.protocol import BrokerError, Order
+from authz.credentials.broker.protocol import BrokerError, NothingMadeError, Order
 from authz.credentials.broker.secret_file import SecretFileError, read_secret
 from authz.errors import ConfigError
 from authz.model import Diagnostic
@@ -127,8 +128,14 @@ class PostgresqlBroker:
         """
         grants = self._grants.get(order.operation)
         if grants is None:
-            raise BrokerError(f"broker `{self.name}` grants nothing for this operation")
-        return self._run(within, lambda address: self._make(address, order, grants))
+            raise NothingMadeError(f"broker `{self.name}` grants nothing for this operation")
+        begun = Event()
+        try:
+            return self._run(within, lambda address: self._make(address, order, grants, begun))
+        except BrokerError as error:
+            if begun.is_set():
+                raise
+            raise NothingMadeError(str(error)) from error
 
     def end(self, lease: str, within: float) -> None:
         """Take back the role of a lease: its log-in, its sessions, what it owns, the role.
@@ -160,7 +167,7 @@ class PostgresqlBroker:
     # --- making
 
     async def _make(
-        self, address: ServerAddress, order: Order, grants: Sequence[Grant]
+        self, address: ServerAddress, order: Order, grants: Sequence[Grant], begun: Event
     ) -> Mapping[str, str]:
         role, password = self.name_of(order.lease), secrets.token_urlsafe(_PASSWORD_BYTES)
         elsewhere: dict[str, list[Grant]] = {}
@@ -172,6 +179,7 @@ class PostgresqlBroker:
                 elsewhere.setdefault(str(grant.database), []).append(grant)
         async with self._connected(address, address.database) as main:
             await main.execute(_LOCK, role)
+            begun.set()
             async with main.transaction():
                 await self._create(main, role, scram_verifier(password), order)
                 if not elsewhere:
@@ -289,7 +297,6 @@ class PostgresqlBroker:
         from asyncpg import InterfaceError, PostgresError  # noqa: PLC0415 - an extra
 
         limit = min(within, self._settings.timeout)
-        secret = ""
 
         async def bounded() -> _T:
             async with asyncio.timeout(limit):
@@ -297,19 +304,22 @@ class PostgresqlBroker:
 
         try:
             address = ServerAddress.parse(read_secret(self._settings.dsn_file))
-            secret = address.password
+        except (BrokerError, SecretFileError) as error:
+            raise BrokerError(f"broker `{self.name}`: {error}") from error
+        try:
             return asyncio.run(bounded())
         except TimeoutError as error:
             raise BrokerError(f"broker `{self.name}` took longer than {limit:.3g} s") from error
         except BrokerError as error:
             raise BrokerError(f"broker `{self.name}`: {error}") from error
-        except SecretFileError as error:
-            raise BrokerError(f"broker `{self.name}`: {error}") from error
         except (PostgresError, InterfaceError, OSError) as error:
-            said = " ".join(str(error).split())[:_MAX_SAID] or type(error).__name__
-            if secret:
-                said = said.replace(secret, "(redacted)")
-            raise BrokerError(f"broker `{self.name}`: {said}") from error
+            raise BrokerError(self._said(error, address)) from error
+
+    def _said(self, error: BaseException, address: ServerAddress) -> str:
+        said = " ".join(str(error).split())[:_MAX_SAID] or type(error).__name__
+        if address.password:
+            said = said.replace(address.password, "(redacted)")
+        return f"broker `{self.name}`: {said}"
 
     @asynccontextmanager
     async def _connected(self, address: ServerAddress, database: str) -> AsyncIterator[Any]:

@@ -6,11 +6,15 @@ from typing import Protocol
 
 from authz.errors import UnavailableError
 
-__all__ = ["BrokerError", "Order", "SecretBroker"]
+__all__ = ["BrokerError", "NothingMadeError", "Order", "SecretBroker"]
 
 
 class BrokerError(UnavailableError):
     """A secret cannot be made or taken back; what it says names no secret."""
+
+
+class NothingMadeError(BrokerError):
+    """A secret was not made, and it is certain that none is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,8 @@ class SecretBroker(Protocol):
             The secret in named parts.
 
         Raises:
-            BrokerError: It was not made, or nobody can tell; `end` takes back what may be there.
+            NothingMadeError: It was not made.
+            BrokerError: Nobody can tell; `end` takes back what may be there.
         """
 
     def end(self, lease: str, within: float) -> None:
