@@ -32,12 +32,15 @@ class IssueRequest(_message.Message):
     DECISION_ID_FIELD_NUMBER: _builtins.int
     AUDIENCE_FIELD_NUMBER: _builtins.int
     LIFETIME_SECONDS_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """The permit's decision id."""
     audience: _builtins.str
     """The one audience."""
     lifetime_seconds: _builtins.int
     """How long at most, in seconds; 0: the tier's maximum."""
+    proof: _builtins.str
+    """DPoP proof of the key to bind to: `htm` is POST, `htu` `<issuer>/authz.v1.Credentials/Issue`."""
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_decision_pb2.Evidence]:
         """Credentials of the caller."""
@@ -49,10 +52,11 @@ class IssueRequest(_message.Message):
         decision_id: _builtins.str = ...,
         audience: _builtins.str = ...,
         lifetime_seconds: _builtins.int = ...,
+        proof: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "decision_id", b"decision_id", "evidence", b"evidence", "lifetime_seconds", b"lifetime_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "decision_id", b"decision_id", "evidence", b"evidence", "lifetime_seconds", b"lifetime_seconds", "proof", b"proof"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -68,10 +72,13 @@ class IssueResponse(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     TOKEN_TYPE_FIELD_NUMBER: _builtins.int
+    DPOP_NONCE_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """A JWT."""
     token_type: _builtins.str
     """`Bearer` or `DPoP`."""
+    dpop_nonce: _builtins.str
+    """Nonce to put into the next DPoP proof."""
     @_builtins.property
     def lease(self) -> Global___Lease:
         """A leased secret of a system that knows no tokens."""
@@ -87,10 +94,11 @@ class IssueResponse(_message.Message):
         lease: Global___Lease | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         token_type: _builtins.str = ...,
+        dpop_nonce: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "expires_at", b"expires_at", "lease", b"lease", "token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "expires_at", b"expires_at", "lease", b"lease", "token", b"token", "token_type", b"token_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "dpop_nonce", b"dpop_nonce", "expires_at", b"expires_at", "lease", b"lease", "token", b"token", "token_type", b"token_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_credential: _TypeAlias = _typing.Literal["token", "lease"]  # noqa: Y015
     _WhichOneofArgType_credential: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015

@@ -263,6 +263,9 @@ class CheckRequest(_message.Message):
     SUPPORTED_OBLIGATIONS_FIELD_NUMBER: _builtins.int
     APPROVAL_ID_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    WANTS_CREDENTIAL_FIELD_NUMBER: _builtins.int
+    HTTP_METHOD_FIELD_NUMBER: _builtins.int
+    HTTP_URI_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """Task id; a name, not a secret: the caller must be its assignee."""
     operation: _builtins.str
@@ -279,6 +282,12 @@ class CheckRequest(_message.Message):
     """Approval that the caller was given."""
     mode: Global___Mode.ValueType
     """Judge for real, or only ask what would be."""
+    wants_credential: _builtins.bool
+    """Keep the permit for a task credential (`Credentials.Issue`), whatever the operation."""
+    http_method: _builtins.str
+    """Method of the HTTP request that the enforcer was sent: what a DPoP proof in `evidence` is of. From enforcers only."""
+    http_uri: _builtins.str
+    """URI of that request, as its target."""
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
         """Credentials of the caller and of the subject; at most 4."""
@@ -310,10 +319,13 @@ class CheckRequest(_message.Message):
         supported_obligations: _abc.Iterable[_builtins.str] | None = ...,
         approval_id: _builtins.str = ...,
         mode: Global___Mode.ValueType = ...,
+        wants_credential: _builtins.bool = ...,
+        http_method: _builtins.str = ...,
+        http_uri: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "arguments_json", b"arguments_json", "confidence_jws", b"confidence_jws", "destinations", b"destinations", "evidence", b"evidence", "idempotency_key", b"idempotency_key", "labels", b"labels", "mode", b"mode", "operation", b"operation", "resource", b"resource", "supported_obligations", b"supported_obligations", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "arguments_json", b"arguments_json", "confidence_jws", b"confidence_jws", "destinations", b"destinations", "evidence", b"evidence", "http_method", b"http_method", "http_uri", b"http_uri", "idempotency_key", b"idempotency_key", "labels", b"labels", "mode", b"mode", "operation", b"operation", "resource", b"resource", "supported_obligations", b"supported_obligations", "task", b"task", "wants_credential", b"wants_credential"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -326,6 +338,9 @@ class CheckResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DECISION_FIELD_NUMBER: _builtins.int
+    DPOP_NONCE_FIELD_NUMBER: _builtins.int
+    dpop_nonce: _builtins.str
+    """Nonce to put into the next DPoP proof; where the answer is BAD_PROOF, the proof lacked one."""
     @_builtins.property
     def decision(self) -> Global___Decision:
         """The decision."""
@@ -334,10 +349,11 @@ class CheckResponse(_message.Message):
         self,
         *,
         decision: Global___Decision | None = ...,
+        dpop_nonce: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "dpop_nonce", b"dpop_nonce"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

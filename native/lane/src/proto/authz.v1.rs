@@ -546,6 +546,15 @@ pub struct CheckRequest {
     /// Judge for real, or only ask what would be.
     #[prost(enumeration = "Mode", tag = "12")]
     pub mode: i32,
+    /// Keep the permit for a task credential (`Credentials.Issue`), whatever the operation.
+    #[prost(bool, tag = "13")]
+    pub wants_credential: bool,
+    /// Method of the HTTP request that the enforcer was sent: what a DPoP proof in `evidence` is of. From enforcers only.
+    #[prost(string, tag = "14")]
+    pub http_method: ::prost::alloc::string::String,
+    /// URI of that request, as its target.
+    #[prost(string, tag = "15")]
+    pub http_uri: ::prost::alloc::string::String,
 }
 /// The answer. An RPC that answers at all answers with a decision.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -553,6 +562,9 @@ pub struct CheckResponse {
     /// The decision.
     #[prost(message, optional, tag = "1")]
     pub decision: ::core::option::Option<Decision>,
+    /// Nonce to put into the next DPoP proof; where the answer is BAD_PROOF, the proof lacked one.
+    #[prost(string, tag = "2")]
+    pub dpop_nonce: ::prost::alloc::string::String,
 }
 /// What was decided. The first part may be shown to an agent, the second is the enforcer's.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1906,6 +1918,9 @@ pub struct IssueRequest {
     /// How long at most, in seconds; 0: the tier's maximum.
     #[prost(uint32, tag = "4")]
     pub lifetime_seconds: u32,
+    /// DPoP proof of the key to bind to: `htm` is POST, `htu` `<issuer>/authz.v1.Credentials/Issue`.
+    #[prost(string, tag = "5")]
+    pub proof: ::prost::alloc::string::String,
 }
 /// The credential.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1916,6 +1931,9 @@ pub struct IssueResponse {
     /// `Bearer` or `DPoP`.
     #[prost(string, tag = "4")]
     pub token_type: ::prost::alloc::string::String,
+    /// Nonce to put into the next DPoP proof.
+    #[prost(string, tag = "5")]
+    pub dpop_nonce: ::prost::alloc::string::String,
     #[prost(oneof = "issue_response::Credential", tags = "1, 2")]
     pub credential: ::core::option::Option<issue_response::Credential>,
 }
