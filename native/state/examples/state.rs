@@ -194,6 +194,14 @@ fn permit(store: &dyn Store, number: usize, serial: usize, survives: Survives) -
             enforcer: "envoy".to_owned(),
             permitted_at: Time(*NOW),
             due: Time(*NOW + 60_000),
+            resource: None,
+            arguments_digest: Some("ab".repeat(32)),
+            destinations: Vec::new(),
+            tier: Tier::Standard,
+            agent: "spiffe://corp.example/bot".to_owned(),
+            credential: None,
+            wants_credential: false,
+            redeemed: false,
             rest: BTreeMap::new(),
         })));
         transaction.put(Record::Task(Arc::new(task)));

@@ -22,6 +22,7 @@ use crate::task::SubjectProof;
 
 pub use could::Prospects;
 use resolve::Resolved;
+pub use resolve::Targets;
 use split::Chosen;
 use verdict::Tally;
 

@@ -123,7 +123,20 @@ fn resource<'a>(
             ))),
         };
     };
-    let id = match (id, request.resource) {
+    let id = resource_id(id.as_deref(), arguments, request)?;
+    let labels = plan.labels(collection, &id);
+    let names = labels.iter().map(String::as_str);
+    let known = plan.words.resource(&operation.system, collection, &id, names);
+    Ok((known, Some(collection), id, labels))
+}
+
+/// The id that the arguments or the request name within the collection; empty: the collection as a whole.
+fn resource_id(
+    pointer: Option<&str>,
+    arguments: &Arguments,
+    request: &Request<'_>,
+) -> Result<String, Refusal> {
+    Ok(match (pointer, request.resource) {
         (Some(_), Some(given)) if !given.is_empty() => {
             return Err(bad("the arguments name the resource, so the request may not"));
         }
@@ -141,11 +154,44 @@ fn resource<'a>(
         },
         (None, Some(given)) if !given.is_empty() => canonical(given)?,
         (None, _) => String::new(),
-    };
-    let labels = plan.labels(collection, &id);
-    let names = labels.iter().map(String::as_str);
-    let known = plan.words.resource(&operation.system, collection, &id, names);
-    Ok((known, Some(collection), id, labels))
+    })
+}
+
+/// What a decision was about, each in the one way to write it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Targets {
+    /// `<collection>/<id>`, or the collection as a whole; none where the operation acts on none.
+    pub resource: Option<String>,
+    /// All destinations, sorted.
+    pub destinations: Vec<String>,
+}
+
+impl Plan {
+    /// What a decision was about.
+    ///
+    /// Args:
+    /// * `decision`: one that this plan made of `request`; of one that could not be resolved nothing is told.
+    #[must_use]
+    pub fn targets(&self, decision: &Decision, request: &Request<'_>) -> Targets {
+        let operation = self.operation(&decision.operation);
+        let Some((operation, arguments)) = operation.zip(decision.arguments.as_deref()) else {
+            return Targets::default();
+        };
+        let resource = operation.resource.as_ref().and_then(|ResourceRule { collection, id }| {
+            let id = resource_id(id.as_deref(), arguments, request).ok()?;
+            Some(if id.is_empty() { collection.clone() } else { format!("{collection}/{id}") })
+        });
+        let destinations = operation.destination.as_ref().map_or_else(Vec::new, |rule| {
+            let named = named_destinations(rule, arguments, request).unwrap_or_default();
+            let canonical = |raw: &str| crate::destinations::canonical(rule.kind, raw);
+            let all = named.into_iter().filter_map(|raw| Some(canonical(raw).ok()?.0));
+            let mut all: Vec<String> = all.collect();
+            all.sort_unstable();
+            all.dedup();
+            all
+        });
+        Targets { resource, destinations }
+    }
 }
 
 /// One way to write an id: without a leading slash, empty or dot segments and control characters, so that no other
@@ -172,39 +218,7 @@ fn distinct<'a>(
     request: &Request<'_>,
     all: &mut Vec<String>,
 ) -> Result<(Destinations<'a>, bool), Refusal> {
-    let mut named: Vec<&str> = Vec::new();
-    if rule.from.is_empty() {
-        named.extend(request.destinations);
-    } else if !request.destinations.is_empty() {
-        return Err(bad("the arguments name the destinations, so the request may not"));
-    }
-    for pointer in &rule.from {
-        match arguments.json().pointer(pointer) {
-            None | Some(Json::Null) => {}
-            Some(Json::String(text)) => named.push(text),
-            Some(Json::Array(items)) => {
-                for item in items {
-                    let Json::String(text) = item else {
-                        return Err(bad(format!(
-                            "argument `{pointer}` names destinations: expected texts"
-                        )));
-                    };
-                    named.push(text);
-                }
-            }
-            Some(_) => {
-                return Err(bad(format!(
-                    "argument `{pointer}` names destinations: expected texts"
-                )));
-            }
-        }
-        if named.len() > MAX_DESTINATIONS {
-            break;
-        }
-    }
-    if named.len() > MAX_DESTINATIONS {
-        return Err(bad(format!("more than {MAX_DESTINATIONS} destinations")));
-    }
+    let named = named_destinations(rule, arguments, request)?;
     if named.is_empty() {
         let class = if rule.when_absent.is_empty() {
             plan.model().least_trusted()
@@ -247,6 +261,48 @@ fn distinct<'a>(
         (clearance(a.class), a.class, &a.host).cmp(&(clearance(b.class), b.class, &b.host))
     });
     Ok((distinct, trusted))
+}
+
+/// The destinations that the arguments or the request name, as they are written there.
+fn named_destinations<'a>(
+    rule: &DestinationRule,
+    arguments: &'a Arguments,
+    request: &Request<'a>,
+) -> Result<Vec<&'a str>, Refusal> {
+    let mut named: Vec<&str> = Vec::new();
+    if rule.from.is_empty() {
+        named.extend(request.destinations);
+    } else if !request.destinations.is_empty() {
+        return Err(bad("the arguments name the destinations, so the request may not"));
+    }
+    for pointer in &rule.from {
+        match arguments.json().pointer(pointer) {
+            None | Some(Json::Null) => {}
+            Some(Json::String(text)) => named.push(text),
+            Some(Json::Array(items)) => {
+                for item in items {
+                    let Json::String(text) = item else {
+                        return Err(bad(format!(
+                            "argument `{pointer}` names destinations: expected texts"
+                        )));
+                    };
+                    named.push(text);
+                }
+            }
+            Some(_) => {
+                return Err(bad(format!(
+                    "argument `{pointer}` names destinations: expected texts"
+                )));
+            }
+        }
+        if named.len() > MAX_DESTINATIONS {
+            break;
+        }
+    }
+    if named.len() > MAX_DESTINATIONS {
+        return Err(bad(format!("more than {MAX_DESTINATIONS} destinations")));
+    }
+    Ok(named)
 }
 
 /// What the user named: in the prompt of the task, or of the root above it.

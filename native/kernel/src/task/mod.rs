@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 pub use literals::{MAX_LITERALS, literals};
 pub use record::{
-    AgentName, Idempotency, Limit, Literal, Param, Record, RecordKey, RecordKind, Reservation,
-    Revocation, RevocationTarget, Revocations, ScopeEntry, Selector, Session, Subject,
-    SubjectProof, Task, TaskKind, TaskStatus,
+    AgentName, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit, Literal, Param,
+    Proof, Record, RecordKey, RecordKind, Reservation, Revocation, RevocationTarget, Revocations,
+    ScopeEntry, Selector, Session, SigningKey, Subject, SubjectProof, Task, TaskKind, TaskStatus,
 };
 pub use scope::{Dimension, ScopeIndex};
 pub use start::{Child, Refused, Root, delegate, extend, implicit, start};

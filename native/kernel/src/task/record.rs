@@ -27,6 +27,30 @@ pub enum RecordKind {
     Idempotency,
     /// Something revoked.
     Revocation,
+    /// A task credential.
+    Credential,
+    /// A proof of possession that was seen. The key that proves is locked by whoever adds one of its proofs.
+    Proof,
+    /// A key that task credentials are signed with.
+    SigningKey,
+    /// A secret that was leased of a system that knows no tokens.
+    Lease,
+}
+
+impl RecordKind {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Session,
+        Self::Agent,
+        Self::Task,
+        Self::Reservation,
+        Self::Idempotency,
+        Self::Revocation,
+        Self::Credential,
+        Self::Proof,
+        Self::SigningKey,
+        Self::Lease,
+    ];
 }
 
 /// Which record.
@@ -59,6 +83,14 @@ pub enum Record {
     Idempotency(Arc<Idempotency>),
     /// Something revoked.
     Revocation(Arc<Revocation>),
+    /// A task credential.
+    Credential(Arc<Credential>),
+    /// A proof that was seen.
+    Proof(Arc<Proof>),
+    /// A signing key.
+    SigningKey(Arc<SigningKey>),
+    /// A leased secret.
+    Lease(Arc<Lease>),
 }
 
 impl Record {
@@ -73,6 +105,10 @@ impl Record {
             Self::Revocation(one) => {
                 RecordKey::new(RecordKind::Revocation, one.target.key(&one.value))
             }
+            Self::Credential(one) => RecordKey::new(RecordKind::Credential, &one.jti),
+            Self::Proof(one) => RecordKey::new(RecordKind::Proof, &one.id),
+            Self::SigningKey(one) => RecordKey::new(RecordKind::SigningKey, &one.kid),
+            Self::Lease(one) => RecordKey::new(RecordKind::Lease, &one.id),
         }
     }
 
@@ -84,7 +120,11 @@ impl Record {
             Self::Task(task) => task.due(),
             Self::Reservation(one) => Some(one.due.0),
             Self::Idempotency(one) => Some(one.expires_at.0),
-            Self::Revocation(_) => None,
+            Self::Credential(one) => Some(one.due().0),
+            Self::Proof(one) => Some(one.expires_at.0),
+            Self::SigningKey(one) => one.expires_at.map(|at| at.0),
+            // Whoever leases secrets looks after them: none goes unless what it names is gone.
+            Self::Revocation(_) | Self::Lease(_) => None,
         }
     }
 }
@@ -500,8 +540,220 @@ pub struct Reservation {
     pub enforcer: String,
     /// When it was permitted.
     pub permitted_at: Time,
-    /// When it counts as done without a report.
+    /// When it counts as done without a report; with a credential that nobody has redeemed: when it is released.
     pub due: Time,
+    /// Id of the resource that was judged; none where the operation has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// SHA-256 of the arguments in their canonical form, in hex; none where there were none to read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments_digest: Option<String>,
+    /// Destinations that were judged, as the decision had them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destinations: Vec<String>,
+    /// Effective tier of the permit.
+    #[serde(default)]
+    pub tier: Tier,
+    /// SPIFFE id of the agent that was permitted; empty where none was known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub agent: String,
+    /// `jti` of the credential that was issued of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+    /// The check asked for a credential: nothing has been performed by the permit itself.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub wants_credential: bool,
+    /// The credential was presented and the operation permitted again.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub redeemed: bool,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// How long after its end a credential and its reservation are kept, in milliseconds: clocks of nodes differ.
+const KEPT_AFTER_END_MS: i64 = 60_000;
+
+/// A task credential, as it was issued. What it may be used for is never more than this says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Credential {
+    /// `jti` of the token.
+    pub jti: String,
+    /// The task that it exists for.
+    pub task: String,
+    /// The session.
+    pub session: String,
+    /// SPIFFE id of the agent that it was issued to.
+    pub agent: String,
+    /// The one audience.
+    pub audience: String,
+    /// What it permits; never empty.
+    pub details: Vec<Detail>,
+    /// The key that must be proved with it; none: whoever bears it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<Binding>,
+    /// When it was issued.
+    pub issued_at: Time,
+    /// When it ends.
+    pub expires_at: Time,
+    /// When it was revoked by itself; the end of its task needs no mark here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Time>,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+impl Credential {
+    /// When it may be forgotten.
+    #[must_use]
+    pub const fn due(&self) -> Time {
+        Time(self.expires_at.0.saturating_add(KEPT_AFTER_END_MS))
+    }
+
+    /// Whether it was revoked, or has ended; its task and revocations are to be asked besides.
+    #[must_use]
+    pub fn is_over(&self, now: Time) -> bool {
+        self.revoked_at.is_some() || self.expires_at <= now
+    }
+}
+
+/// One thing that a credential permits, once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Detail {
+    /// The permit's decision, and its reservation.
+    pub decision_id: String,
+    /// Operation id.
+    pub operation: String,
+    /// Id of the resource; none where the operation has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// SHA-256 of the arguments in their canonical form, in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments_digest: Option<String>,
+    /// Destinations, as the decision had them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destinations: Vec<String>,
+    /// When it was redeemed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redeemed_at: Option<Time>,
+}
+
+impl Detail {
+    /// Whether another permits the same thing, whatever the decision that it came of.
+    #[must_use]
+    pub fn is_for_the_same(&self, other: &Self) -> bool {
+        self.operation == other.operation
+            && self.resource == other.resource
+            && self.arguments_digest == other.arguments_digest
+            && self.destinations == other.destinations
+    }
+}
+
+/// The key that a credential is bound to; a text in base64url.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Binding {
+    /// Thumbprint of a key (RFC 7638): `cnf.jkt`.
+    Jkt(String),
+    /// SHA-256 of a certificate (RFC 8705): `cnf.x5t#S256`.
+    X5t(String),
+}
+
+impl Binding {
+    /// The member of `cnf` that says so.
+    #[must_use]
+    pub const fn member(&self) -> &'static str {
+        match self {
+            Self::Jkt(_) => "jkt",
+            Self::X5t(_) => "x5t#S256",
+        }
+    }
+
+    /// Its value.
+    #[must_use]
+    pub fn value(&self) -> &str {
+        match self {
+            Self::Jkt(value) | Self::X5t(value) => value,
+        }
+    }
+}
+
+/// A proof of possession that was seen: it is taken once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// `<thumbprint of the key>/<SHA-256 of its jti, in hex>`.
+    pub id: String,
+    /// When it would be refused anyway.
+    pub expires_at: Time,
+}
+
+/// A key that task credentials are signed with; the private part is the node's alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SigningKey {
+    /// Its id: the thumbprint of RFC 7638.
+    pub kid: String,
+    /// The node that signs with it.
+    pub node: String,
+    /// The public key, as the text of a JWK.
+    pub jwk: String,
+    /// When it was published.
+    pub published_at: Time,
+    /// From when on it signs.
+    pub active_from: Time,
+    /// When the last token that it signed has ended; none: it may still sign.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Time>,
+}
+
+/// How a lease stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseState {
+    /// To be made at the system.
+    Wanted,
+    /// Made.
+    Live,
+    /// To be taken away at the system.
+    Ending,
+}
+
+/// A secret that was leased of a system that knows no tokens. The secret itself is kept nowhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lease {
+    /// `<session>/<uuid>`.
+    pub id: String,
+    /// The broker that made it.
+    pub broker: String,
+    /// The task that it exists for.
+    pub task: String,
+    /// The session.
+    pub session: String,
+    /// The permit.
+    pub decision_id: String,
+    /// SPIFFE id of the agent that it was issued to.
+    pub agent: String,
+    /// What the system knows it by, such as a role.
+    pub name: String,
+    /// How it stands.
+    pub state: LeaseState,
+    /// When it ends at the latest.
+    pub expires_at: Time,
+    /// How often it was tried to take it away.
+    #[serde(default)]
+    pub attempts: u32,
+    /// When that is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try: Option<Time>,
+    /// Why that failed last; empty where it did not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub last_error: String,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,

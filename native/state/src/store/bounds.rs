@@ -22,6 +22,14 @@ pub struct Bounds {
     pub idempotencies: usize,
     /// Revocations.
     pub revocations: usize,
+    /// Task credentials, until a while after their end.
+    pub credentials: usize,
+    /// Proofs of possession that were seen, until their end.
+    pub proofs: usize,
+    /// Signing keys of all nodes.
+    pub signing_keys: usize,
+    /// Leased secrets.
+    pub leases: usize,
     /// Bytes of one record, as it is written.
     pub record_bytes: usize,
     /// Records that one transaction changes.
@@ -42,6 +50,10 @@ impl Default for Bounds {
             reservations: 500_000,
             idempotencies: 500_000,
             revocations: 100_000,
+            credentials: 500_000,
+            proofs: 500_000,
+            signing_keys: 64,
+            leases: 100_000,
             record_bytes: 256 * 1024,
             transaction_records: MAX_PAGE,
             line_bytes: 1024 * 1024,
@@ -62,6 +74,10 @@ impl Bounds {
             RecordKind::Reservation => self.reservations,
             RecordKind::Idempotency => self.idempotencies,
             RecordKind::Revocation => self.revocations,
+            RecordKind::Credential => self.credentials,
+            RecordKind::Proof => self.proofs,
+            RecordKind::SigningKey => self.signing_keys,
+            RecordKind::Lease => self.leases,
         }
     }
 
@@ -135,5 +151,9 @@ const fn words(kind: RecordKind) -> &'static str {
         RecordKind::Reservation => "reservations",
         RecordKind::Idempotency => "answers kept for enforcers' keys",
         RecordKind::Revocation => "revocations",
+        RecordKind::Credential => "task credentials",
+        RecordKind::Proof => "proofs of possession",
+        RecordKind::SigningKey => "signing keys",
+        RecordKind::Lease => "leases",
     }
 }

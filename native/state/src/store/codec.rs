@@ -15,6 +15,10 @@ pub(crate) const fn number(kind: RecordKind) -> i16 {
         RecordKind::Reservation => 4,
         RecordKind::Idempotency => 5,
         RecordKind::Revocation => 6,
+        RecordKind::Credential => 7,
+        RecordKind::Proof => 8,
+        RecordKind::SigningKey => 9,
+        RecordKind::Lease => 10,
     }
 }
 
@@ -27,6 +31,10 @@ pub(crate) const fn kind(number: i16) -> Option<RecordKind> {
         4 => RecordKind::Reservation,
         5 => RecordKind::Idempotency,
         6 => RecordKind::Revocation,
+        7 => RecordKind::Credential,
+        8 => RecordKind::Proof,
+        9 => RecordKind::SigningKey,
+        10 => RecordKind::Lease,
         _ => return None,
     })
 }
@@ -39,6 +47,10 @@ pub(crate) fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
         Record::Reservation(one) => serde_json::to_vec(one),
         Record::Idempotency(one) => serde_json::to_vec(one),
         Record::Revocation(one) => serde_json::to_vec(one),
+        Record::Credential(one) => serde_json::to_vec(one),
+        Record::Proof(one) => serde_json::to_vec(one),
+        Record::SigningKey(one) => serde_json::to_vec(one),
+        Record::Lease(one) => serde_json::to_vec(one),
     };
     bytes.map_err(|error| StoreError::Unavailable(format!("a record cannot be written: {error}")))
 }
@@ -59,6 +71,14 @@ pub(crate) fn decode(key: &RecordKey, bytes: &[u8]) -> Result<Record, String> {
         RecordKind::Revocation => {
             serde_json::from_slice(bytes).map(|one| Record::Revocation(Arc::new(one)))
         }
+        RecordKind::Credential => {
+            serde_json::from_slice(bytes).map(|one| Record::Credential(Arc::new(one)))
+        }
+        RecordKind::Proof => serde_json::from_slice(bytes).map(|one| Record::Proof(Arc::new(one))),
+        RecordKind::SigningKey => {
+            serde_json::from_slice(bytes).map(|one| Record::SigningKey(Arc::new(one)))
+        }
+        RecordKind::Lease => serde_json::from_slice(bytes).map(|one| Record::Lease(Arc::new(one))),
         RecordKind::Agent => return Err(format!("agent `{}` has no record", key.id)),
     };
     let record = record.map_err(|error| {

@@ -56,6 +56,10 @@ pub(crate) struct Index {
     reservations: Ids,
     idempotencies: Ids,
     revocations: Ids,
+    credentials: Ids,
+    proofs: Ids,
+    signing_keys: Ids,
+    leases: Ids,
     /// Session and task.
     by_session: Pairs,
     /// Assignee and task.
@@ -76,6 +80,10 @@ impl Default for Index {
             reservations: Ids::default(),
             idempotencies: Ids::default(),
             revocations: Ids::default(),
+            credentials: Ids::default(),
+            proofs: Ids::default(),
+            signing_keys: Ids::default(),
+            leases: Ids::default(),
             by_session: Pairs::default(),
             by_assignee: Pairs::default(),
             live: Pairs::default(),
@@ -256,11 +264,7 @@ impl Index {
         let tasks = self.tasks.iter().map(|(id, task)| {
             (RecordKind::Task, id.as_ref(), Ok(Cow::Borrowed(task.text.as_ref())))
         });
-        others(RecordKind::Session)
-            .chain(tasks)
-            .chain(others(RecordKind::Reservation))
-            .chain(others(RecordKind::Idempotency))
-            .chain(others(RecordKind::Revocation))
+        tasks.chain(RecordKind::ALL.into_iter().flat_map(others))
     }
 
     /// What a query finds among the records but those of `hidden`.
@@ -291,11 +295,9 @@ impl Index {
             Query::Session(session) => pairs(&self.by_session, session),
             Query::LiveOf(agent) => pairs(&self.live, agent),
             Query::TasksOf(agent) => pairs(&self.by_assignee, agent),
-            Query::Tasks => {
-                let after = (Bound::Excluded(page.after.as_str()), Bound::Unbounded);
-                let all = self.tasks.range::<str, _>(after);
-                all.filter_map(|(id, _)| task(id)).take(most).collect()
-            }
+            Query::Tasks => self.find_by_id(RecordKind::Task, "", page, &shown),
+            Query::Kind(kind) => self.find_by_id(*kind, "", page, &shown),
+            Query::Prefix(kind, first) => self.find_by_id(*kind, first, page, &shown),
             Query::DueBefore(before) => self
                 .due
                 .iter()
@@ -310,6 +312,32 @@ impl Index {
         }
     }
 
+    /// Records of a kind whose ids begin with `first`, but for those not `shown`.
+    fn find_by_id(
+        &self,
+        kind: RecordKind,
+        first: &str,
+        page: &Page,
+        shown: &dyn Fn(RecordKind, &str) -> bool,
+    ) -> Vec<Held> {
+        let after = page.after.as_str();
+        let from = if after < first { Bound::Included(first) } else { Bound::Excluded(after) };
+        let range = (from, Bound::Unbounded);
+        let fits = |id: &str| id.starts_with(first);
+        if kind == RecordKind::Task {
+            let tasks = self.tasks.range::<str, _>(range).take_while(|(id, _)| fits(id));
+            let shown = tasks.filter(|(id, _)| shown(kind, id));
+            let held = shown.map(|(id, task)| {
+                Held::Text(RecordKey::new(kind, id.as_ref()), Arc::clone(&task.text))
+            });
+            return held.take(most(page)).collect();
+        }
+        let Some(ids) = self.of(kind) else { return Vec::new() };
+        let records = ids.range::<str, _>(range).take_while(|(id, _)| fits(id));
+        let shown = records.filter(|(id, _)| shown(kind, id));
+        shown.map(|(_, record)| Held::Ready(record.clone())).take(most(page)).collect()
+    }
+
     fn ready(&self) -> MutexGuard<'_, Ready> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -320,6 +348,10 @@ impl Index {
             RecordKind::Reservation => &self.reservations,
             RecordKind::Idempotency => &self.idempotencies,
             RecordKind::Revocation => &self.revocations,
+            RecordKind::Credential => &self.credentials,
+            RecordKind::Proof => &self.proofs,
+            RecordKind::SigningKey => &self.signing_keys,
+            RecordKind::Lease => &self.leases,
             RecordKind::Agent | RecordKind::Task => return None,
         })
     }
@@ -330,6 +362,10 @@ impl Index {
             RecordKind::Reservation => &mut self.reservations,
             RecordKind::Idempotency => &mut self.idempotencies,
             RecordKind::Revocation => &mut self.revocations,
+            RecordKind::Credential => &mut self.credentials,
+            RecordKind::Proof => &mut self.proofs,
+            RecordKind::SigningKey => &mut self.signing_keys,
+            RecordKind::Lease => &mut self.leases,
             RecordKind::Agent | RecordKind::Task => return None,
         })
     }

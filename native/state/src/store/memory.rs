@@ -256,6 +256,14 @@ fn found<'a>(all: impl Iterator<Item = &'a Record>, query: &Query, page: &Page) 
         due.sort_by(|(one, a), (other, b)| (one, a.key()).cmp(&(other, b.key())));
         return due.into_iter().take(most).map(|(_, record)| record.clone()).collect();
     }
+    if let Query::Kind(kind) | Query::Prefix(kind, _) = query {
+        let first = if let Query::Prefix(_, first) = query { first } else { "" };
+        let fits = |record: &&Record| {
+            let key = record.key();
+            key.kind == *kind && key.id.starts_with(first) && key.id > page.after
+        };
+        return all.filter(fits).take(most).cloned().collect();
+    }
     let fits = |record: &&Record| {
         let Record::Task(task) = record else { return false };
         let fits = match query {
@@ -263,7 +271,7 @@ fn found<'a>(all: impl Iterator<Item = &'a Record>, query: &Query, page: &Page) 
             Query::LiveOf(agent) => task.status == TaskStatus::Active && task.assignee() == agent,
             Query::TasksOf(agent) => task.assignee() == agent,
             Query::Tasks => true,
-            Query::DueBefore(_) => false,
+            Query::Kind(_) | Query::Prefix(..) | Query::DueBefore(_) => false,
         };
         fits && task.id > page.after
     };

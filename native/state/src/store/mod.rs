@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use authz_kernel::task::{Record, RecordKey, Revocations};
+use authz_kernel::task::{Record, RecordKey, RecordKind, Revocations};
 use serde::Serialize;
 
 pub use self::bounds::{Bounds, MAX_ID_BYTES, MAX_PAGE};
@@ -89,6 +89,10 @@ pub enum Query {
     TasksOf(String),
     /// All tasks.
     Tasks,
+    /// All records of a kind.
+    Kind(RecordKind),
+    /// Records of a kind whose ids begin so.
+    Prefix(RecordKind, String),
     /// Records whose time is up (a task's deadline or idle time-out, a reservation's `due`, an `expires_at`) before this, in
     /// milliseconds since 1970; ended tasks are none of them. The earliest first.
     DueBefore(i64),

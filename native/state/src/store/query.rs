@@ -12,13 +12,19 @@ pub(crate) fn place(query: &Query, after: &str, record: &Record) -> Option<(i64,
     if let Query::DueBefore(before) = query {
         return record.due().filter(|due| due < before).map(|due| (due, record.key()));
     }
+    if let Query::Kind(kind) | Query::Prefix(kind, _) = query {
+        let key = record.key();
+        let first = if let Query::Prefix(_, first) = query { first } else { "" };
+        let fits = key.kind == *kind && key.id.starts_with(first) && key.id.as_str() > after;
+        return fits.then_some((0, key));
+    }
     let Record::Task(task) = record else { return None };
     let fits = match query {
         Query::Session(session) => task.session == *session,
         Query::LiveOf(agent) => task.status == TaskStatus::Active && task.assignee() == agent,
         Query::TasksOf(agent) => task.assignee() == agent,
         Query::Tasks => true,
-        Query::DueBefore(_) => false,
+        Query::Kind(_) | Query::Prefix(..) | Query::DueBefore(_) => false,
     };
     (fits && task.id.as_str() > after).then(|| (0, RecordKey::new(RecordKind::Task, &task.id)))
 }

@@ -12,8 +12,8 @@ use authz_state::store::{
 };
 
 use crate::support::{
-    Lines, NOW, after, all, idempotency, ids, key, page, put, reservation, revocation, session,
-    session_key, soon, task, task_key, transact,
+    Lines, NOW, after, all, credential, idempotency, ids, key, lease, page, proof, put,
+    reservation, revocation, session, session_key, signing_key, soon, task, task_key, transact,
 };
 
 /// An empty store, and where its audit lines come out.
@@ -33,6 +33,7 @@ pub fn small() -> Bounds {
     Bounds {
         tasks: 40,
         revocations: 4,
+        signing_keys: 2,
         record_bytes: 8192,
         transaction_records: 64,
         line_bytes: 1000,
@@ -99,6 +100,10 @@ fn records_come_back(made: &Made) {
         reservation("d1", "s1", NOW + 5),
         idempotency("corp/1234", NOW + 5),
         revocation(RevocationTarget::Agent, "spiffe://corp.example/ü/x:y"),
+        credential("c1", NOW + 5),
+        proof("0ZcOCORZ/ab12", NOW + 5),
+        signing_key("k1", None),
+        lease("s1/l1"),
     ];
     put(store, &records).unwrap();
     for record in &records {
@@ -176,6 +181,13 @@ fn own_changes(made: &Made) {
         assert_eq!("abcd", find(&Query::TasksOf(agent), "", 9)?);
         assert_eq!("cd", find(&Query::Tasks, "b", 9)?);
         assert_eq!("abd", find(&Query::DueBefore(i64::MAX), "", 9)?);
+        transaction.put(proof("k/2", NOW));
+        transaction.put(proof("k/1", NOW));
+        transaction.put(proof("l/1", NOW));
+        let mut find =
+            |query: &Query| transaction.find(query, &page("", 9)).map(|found| ids(&found).concat());
+        assert_eq!("k/1k/2l/1", find(&Query::Kind(RecordKind::Proof))?);
+        assert_eq!("k/1k/2", find(&Query::Prefix(RecordKind::Proof, "k/".to_owned()))?);
         Ok(false)
     })
     .unwrap();
@@ -205,6 +217,31 @@ fn queries(made: &Made) {
     assert!(all(store, &Query::Session("s".to_owned())).is_empty());
     assert!(all(store, &Query::TasksOf("spiffe://corp.example/bo".to_owned())).is_empty());
     assert!(store.find(&Query::Tasks, &page("", 0), soon()).unwrap().is_empty());
+    assert_eq!(chosen(&|_| true), all(store, &Query::Kind(RecordKind::Task)));
+    let prefix = |kind, first: &str| all(store, &Query::Prefix(kind, first.to_owned()));
+    assert_eq!(chosen(&|n| n >= 10), prefix(RecordKind::Task, "t1"));
+    let one = ["a", "a/", "a/1", "a/1/2", "a/2", "a0", "a/\u{10ffff}", "b", "a/\u{d7ff}x"];
+    let proofs: Vec<Record> = one.iter().map(|id| proof(id, NOW)).collect();
+    put(store, &proofs).unwrap();
+    put(store, &[credential("a/9", NOW), signing_key("k", None), lease("a/1")]).unwrap();
+    let below = ["a/", "a/1", "a/1/2", "a/2", "a/\u{d7ff}x", "a/\u{10ffff}"];
+    assert_eq!(below.as_slice(), prefix(RecordKind::Proof, "a/"));
+    assert_eq!(["a/\u{d7ff}x"].as_slice(), prefix(RecordKind::Proof, "a/\u{d7ff}"));
+    assert_eq!(["a/\u{10ffff}"].as_slice(), prefix(RecordKind::Proof, "a/\u{10ffff}"));
+    assert_eq!(9, prefix(RecordKind::Proof, "").len());
+    assert!(prefix(RecordKind::Proof, "\u{10ffff}").is_empty());
+    assert!(prefix(RecordKind::Proof, "c").is_empty() && prefix(RecordKind::Agent, "").is_empty());
+    assert!(prefix(RecordKind::Proof, "a\0").is_empty());
+    assert_eq!(["a/9"].as_slice(), all(store, &Query::Kind(RecordKind::Credential)));
+    assert_eq!(["k"].as_slice(), all(store, &Query::Kind(RecordKind::SigningKey)));
+    assert_eq!(["a/1"].as_slice(), prefix(RecordKind::Lease, "a/"));
+    let from = |after: &str| {
+        let query = Query::Prefix(RecordKind::Proof, "a/".to_owned());
+        ids(&store.find(&query, &page(after, 2), soon()).unwrap())
+    };
+    assert_eq!(["a/", "a/1"].as_slice(), from("a"));
+    assert_eq!(["a/2", "a/\u{d7ff}x"].as_slice(), from("a/1/2"));
+    assert!(from("b").is_empty());
     assert_eq!(20, store.find(&Query::Tasks, &page("", usize::MAX), soon()).unwrap().len());
 }
 
@@ -225,6 +262,12 @@ fn due(made: &Made) {
         idempotency("i", NOW + 5),
         revocation(RevocationTarget::Jti, "j"),
         session("s"),
+        // A credential is kept a minute beyond its end.
+        credential("c", NOW - 59_970),
+        proof("p", NOW + 40),
+        signing_key("k", Some(NOW + 50)),
+        signing_key("signs", None),
+        lease("l"),
     ];
     put(store, &records).unwrap();
     let find = |before: i64, most: usize| {
@@ -233,7 +276,8 @@ fn due(made: &Made) {
     assert_eq!(["i", "idle", "r1", "r2"].as_slice(), find(NOW + 21, 9));
     assert_eq!(["i", "idle"].as_slice(), find(NOW + 21, 2));
     assert_eq!(["i"].as_slice(), find(NOW + 10, 9));
-    assert_eq!(6, find(i64::MAX, 9).len());
+    assert_eq!(["c", "p", "k"].as_slice(), &find(NOW + 51, 9)[4..]);
+    assert_eq!(9, find(i64::MAX, 99).len());
     assert!(find(i64::MIN, 9).is_empty());
 }
 
@@ -252,8 +296,10 @@ fn random(made: &Made) {
         let mut changes: Vec<(Record, bool)> = Vec::new();
         for _ in 0..=next(6) {
             let id = format!("r{}", next(12));
-            let record = match next(4) {
+            let record = match next(6) {
                 0 => session(&id),
+                4 => proof(&id, NOW + i64::try_from(next(50)).unwrap()),
+                5 => credential(&id, NOW - 60_000 + i64::try_from(next(50)).unwrap()),
                 1 => reservation(&id, "s", NOW + i64::try_from(next(50)).unwrap()),
                 _ => {
                     let session = format!("s{}", next(3));
@@ -271,11 +317,13 @@ fn random(made: &Made) {
         }
         let commits = next(5) != 0;
         let most = usize::try_from(next(8)).unwrap();
-        let query = match next(5) {
+        let query = match next(7) {
             0 => Query::Session(format!("s{}", next(3))),
             1 => Query::LiveOf(format!("spiffe://corp.example/a{}", next(3))),
             2 => Query::TasksOf(format!("spiffe://corp.example/a{}", next(3))),
             3 => Query::Tasks,
+            4 => Query::Kind(RecordKind::Proof),
+            5 => Query::Prefix(RecordKind::Credential, format!("r{}", next(3))),
             _ => Query::DueBefore(NOW + i64::try_from(next(60)).unwrap()),
         };
         let after = format!("r{}", next(12));
@@ -296,7 +344,7 @@ fn random(made: &Made) {
             inside.push(store.find(&query, &page(&after, most), soon()).unwrap());
             inside.push(store.find(&query, &page("", 99), soon()).unwrap());
             for number in 0..12 {
-                for kind in [RecordKind::Session, RecordKind::Task, RecordKind::Reservation] {
+                for kind in RecordKind::ALL {
                     let peeked = store.peek(&key(kind, &format!("r{number}")), soon()).unwrap();
                     inside.push(peeked.into_iter().collect());
                 }
@@ -510,6 +558,9 @@ fn full(made: &Made) {
         (0..5).map(|n| revocation(RevocationTarget::Jti, &n.to_string())).collect();
     refused(&many, "6 revocations, at most 4");
     assert_eq!(1, store.revocations().len());
+    let many: Vec<Record> = (0..3).map(|n| signing_key(&n.to_string(), None)).collect();
+    refused(&many, "3 signing keys, at most 2");
+    put(store, &many[..2]).unwrap();
     let mut large = task("t1", "s", "bot");
     large.purpose = "x".repeat(9000);
     refused(&[Record::Task(Arc::new(large))], "bytes in one record, at most 8192");

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use authz_kernel::decision::Time;
 use authz_kernel::model::Tier;
 use authz_kernel::task::{
-    AgentName, Idempotency, Limit, Param, Record, RecordKey, RecordKind, Reservation, Revocation,
-    RevocationTarget, ScopeEntry, ScopeIndex, Selector, Session, Subject, SubjectProof, Task,
-    TaskKind, TaskStatus,
+    AgentName, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit, Param, Proof,
+    Record, RecordKey, RecordKind, Reservation, Revocation, RevocationTarget, ScopeEntry,
+    ScopeIndex, Selector, Session, SigningKey, Subject, SubjectProof, Task, TaskKind, TaskStatus,
 };
 use authz_state::Ticket;
 use authz_state::store::{
@@ -119,6 +119,68 @@ pub fn reservation(id: &str, session: &str, due: i64) -> Record {
         enforcer: String::new(),
         permitted_at: Time(NOW),
         due: Time(due),
+        resource: Some("mail/1".to_owned()),
+        arguments_digest: None,
+        destinations: vec!["a@b.example".to_owned()],
+        tier: Tier::High,
+        agent: "spiffe://corp.example/bot".to_owned(),
+        credential: None,
+        wants_credential: true,
+        redeemed: false,
+        rest: BTreeMap::new(),
+    }))
+}
+
+pub fn credential(jti: &str, expires_at: i64) -> Record {
+    Record::Credential(Arc::new(Credential {
+        jti: jti.to_owned(),
+        task: "t".to_owned(),
+        session: "s".to_owned(),
+        agent: "spiffe://corp.example/bot".to_owned(),
+        audience: "https://crm.corp.example".to_owned(),
+        details: vec![Detail {
+            decision_id: "d1".to_owned(),
+            operation: "crm.search".to_owned(),
+            arguments_digest: Some("ab".repeat(32)),
+            ..Detail::default()
+        }],
+        binding: Some(Binding::Jkt("0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".to_owned())),
+        issued_at: Time(NOW),
+        expires_at: Time(expires_at),
+        revoked_at: None,
+        rest: BTreeMap::new(),
+    }))
+}
+
+pub fn proof(id: &str, expires_at: i64) -> Record {
+    Record::Proof(Arc::new(Proof { id: id.to_owned(), expires_at: Time(expires_at) }))
+}
+
+pub fn signing_key(kid: &str, expires_at: Option<i64>) -> Record {
+    Record::SigningKey(Arc::new(SigningKey {
+        kid: kid.to_owned(),
+        node: "one".to_owned(),
+        jwk: "{\"kty\":\"OKP\"}".to_owned(),
+        published_at: Time(NOW),
+        active_from: Time(NOW + 300_000),
+        expires_at: expires_at.map(Time),
+    }))
+}
+
+pub fn lease(id: &str) -> Record {
+    Record::Lease(Arc::new(Lease {
+        id: id.to_owned(),
+        broker: "warehouse".to_owned(),
+        task: "t".to_owned(),
+        session: "s".to_owned(),
+        decision_id: "d1".to_owned(),
+        agent: "spiffe://corp.example/bot".to_owned(),
+        name: "authz_1".to_owned(),
+        state: LeaseState::Ending,
+        expires_at: Time(NOW),
+        attempts: 3,
+        next_try: Some(Time(NOW + 1000)),
+        last_error: "refused".to_owned(),
         rest: BTreeMap::new(),
     }))
 }

@@ -142,14 +142,7 @@ impl Shared {
             bounds.check_outbox(outbox_lines, outbox_bytes)?;
         }
         let mut index = self.index_mut();
-        for kind in [
-            RecordKind::Session,
-            RecordKind::Agent,
-            RecordKind::Task,
-            RecordKind::Reservation,
-            RecordKind::Idempotency,
-            RecordKind::Revocation,
-        ] {
+        for kind in RecordKind::ALL {
             let (mut new, mut gone) = (0_usize, 0_usize);
             for (key, record) in changes.iter().filter(|(key, _)| key.kind == kind) {
                 match (index.has(key), record.is_some()) {

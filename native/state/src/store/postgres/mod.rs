@@ -358,14 +358,7 @@ impl PostgresStore {
         changes: &BTreeMap<RecordKey, Option<Record>>,
     ) -> Result<(), StoreError> {
         let bounds = &self.node.settings.bounds;
-        for kind in [
-            RecordKind::Session,
-            RecordKind::Agent,
-            RecordKind::Task,
-            RecordKind::Reservation,
-            RecordKind::Idempotency,
-            RecordKind::Revocation,
-        ] {
+        for kind in RecordKind::ALL {
             let of_kind = |gone: bool| {
                 let before = open.changes.iter().filter(|(key, _)| !changes.contains_key(*key));
                 let all = before.chain(changes).filter(move |(_, record)| record.is_none() == gone);

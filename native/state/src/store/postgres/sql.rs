@@ -1,13 +1,13 @@
 //! A connection and its statements. All SQL of the store stands here.
 
-use authz_kernel::task::{Record, RecordKey};
+use authz_kernel::task::{Record, RecordKey, RecordKind};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, NoTls, Row, Statement};
 
 use super::dsn::{Address, words};
 use crate::store::outbox::Line;
-use crate::store::{Query, StoreError, codec};
+use crate::store::{MAX_ID_BYTES, Query, StoreError, codec};
 
 /// Each brings the schema one version further; none is ever changed.
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/1.sql")];
@@ -60,7 +60,7 @@ pub(super) struct Connection {
     by_session: Statement,
     live_of: Statement,
     tasks_of: Statement,
-    tasks: Statement,
+    by_kind: Statement,
     due: Statement,
 }
 
@@ -170,7 +170,7 @@ impl Connection {
             ),
         )
         .map_err(fail)?;
-        let (by_session, live_of, tasks_of, tasks, due) = tokio::try_join!(
+        let (by_session, live_of, tasks_of, by_kind, due) = tokio::try_join!(
             prepare(
                 "SELECT kind, id, body FROM authz_records \
                  WHERE kind = 3 AND session = $1 AND id > $2 ORDER BY id LIMIT $3"
@@ -186,8 +186,8 @@ impl Connection {
                  AND assignee = $1 AND id > $2 ORDER BY id LIMIT $3"
             ),
             prepare(
-                "SELECT kind, id, body FROM authz_records WHERE kind = 3 AND id > $1 \
-                 ORDER BY id LIMIT $2"
+                "SELECT kind, id, body FROM authz_records WHERE kind = $1 AND id > $2 \
+                 AND id >= $3 AND id < $4 ORDER BY id LIMIT $5"
             ),
             prepare(
                 "SELECT kind, id, body FROM authz_records WHERE due < $1 \
@@ -209,7 +209,7 @@ impl Connection {
             by_session,
             live_of,
             tasks_of,
-            tasks,
+            by_kind,
             due,
         })
     }
@@ -303,20 +303,38 @@ impl Connection {
     ) -> Result<Vec<(RecordKey, Record)>, Trouble> {
         // No text of the database holds a NUL character; the first that comes after one comes after what is before it.
         let after = after.split('\0').next().unwrap_or_default();
-        let (statement, text, due) = match query {
-            Query::Session(text) => (&self.by_session, Some(text), None),
-            Query::LiveOf(text) => (&self.live_of, Some(text), None),
-            Query::TasksOf(text) => (&self.tasks_of, Some(text), None),
-            Query::Tasks => (&self.tasks, None, None),
-            Query::DueBefore(before) => (&self.due, None, Some(before)),
+        let (statement, text) = match query {
+            Query::Session(text) => (&self.by_session, text),
+            Query::LiveOf(text) => (&self.live_of, text),
+            Query::TasksOf(text) => (&self.tasks_of, text),
+            Query::Tasks => return self.find_by_id(RecordKind::Task, "", after, most).await,
+            Query::Kind(kind) => return self.find_by_id(*kind, "", after, most).await,
+            Query::Prefix(kind, first) => {
+                return self.find_by_id(*kind, first, after, most).await;
+            }
+            Query::DueBefore(before) => {
+                return records_of(&self.client.query(&self.due, &[before, &most]).await?);
+            }
         };
-        let parameters: Vec<&(dyn ToSql + Sync)> = match (text, due) {
-            (Some(text), _) if text.contains('\0') => return Ok(Vec::new()),
-            (Some(text), _) => vec![text, &after, &most],
-            (None, Some(before)) => vec![before, &most],
-            (None, None) => vec![&after, &most],
-        };
-        records_of(&self.client.query(statement, &parameters).await?)
+        if text.contains('\0') {
+            return Ok(Vec::new());
+        }
+        records_of(&self.client.query(statement, &[text, &after, &most]).await?)
+    }
+
+    async fn find_by_id(
+        &self,
+        kind: RecordKind,
+        first: &str,
+        after: &str,
+        most: i64,
+    ) -> Result<Vec<(RecordKey, Record)>, Trouble> {
+        if first.contains('\0') {
+            return Ok(Vec::new());
+        }
+        let (kind, beyond) = (codec::number(kind), beyond(first));
+        let parameters: [&(dyn ToSql + Sync); 5] = [&kind, &after, &first, &beyond, &most];
+        records_of(&self.client.query(&self.by_kind, &parameters).await?)
     }
 
     /// How many records of a kind there would be with all of `ids` and none of `gone`.
@@ -543,6 +561,19 @@ pub(super) async fn migrate(address: &Address) -> Result<[u8; 32], String> {
     bytes
         .and_then(|bytes| bytes.try_into().ok())
         .ok_or_else(|| "its secret is not 32 bytes in hex".to_owned())
+}
+
+/// The first text that comes after all ids that begin so.
+fn beyond(first: &str) -> String {
+    let mut text = first.to_owned();
+    while let Some(last) = text.pop() {
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            text.push(next);
+            return text;
+        }
+    }
+    // Longer than any id.
+    char::MAX.to_string().repeat(MAX_ID_BYTES)
 }
 
 async fn connect(address: &Address) -> Result<Client, Error> {
