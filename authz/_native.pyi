@@ -174,7 +174,14 @@ class Engine:
             EngineError: A setting is refused, or the audit file cannot be opened.
         """
 
-    def load(self, plan: Plan, trust: Trust, listeners: bytes, peers: bytes) -> None:
+    def load(
+        self,
+        plan: Plan,
+        trust: Trust,
+        listeners: bytes,
+        peers: bytes,
+        credentials: bytes | None = None,
+    ) -> None:
         """Swaps plan, trust, listeners and enforcers, all at once; a running decision keeps what it began with.
 
         Args:
@@ -183,9 +190,12 @@ class Engine:
             listeners: JSON array of `{name, enforcer: {name, asks: ["system:x" | "system:*"], relays: ["principal"]}
                 | null, mutual, insecure_dev, admin, surfaces: null | ["check", "batch_check", "ext_authz", "explain"]}`.
             peers: JSON array of `{name, match, asks, relays}`: enforcers that show a certificate.
+            credentials: JSON object `{issuer, audiences: {system: audience}, lifetime: {low, standard, high, critical},
+                dpop: {window, max_proofs_per_key, require_nonce}, injections: {system: {header, value}}, leases:
+                {system: broker}}`, times in seconds; None: no credentials are issued.
 
         Raises:
-            EngineError: A listener or enforcer is refused.
+            EngineError: A listener, an enforcer or a setting of credentials is refused.
         """
 
     def check(

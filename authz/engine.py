@@ -388,6 +388,7 @@ class Engine:
         trust: Trust,
         listeners: Sequence[ListenerRules],
         peers: Sequence[PeerRules],
+        credentials: Mapping[str, Any] | None = None,
     ) -> None:
         """Swap in a new world; decisions that run keep the one before.
 
@@ -396,9 +397,10 @@ class Engine:
             trust: The keys.
             listeners: Every listener.
             peers: Every enforcer that shows a certificate.
+            credentials: How task credentials are issued, as the engine's JSON; none: they are not.
 
         Raises:
-            EngineError: A listener or enforcer is refused; nothing changed.
+            EngineError: A listener, an enforcer or a setting of credentials is refused; nothing changed.
         """
         rules = [
             {
@@ -422,6 +424,7 @@ class Engine:
                 trust.native,
                 json.dumps(rules).encode(),
                 json.dumps([asdict(peer) for peer in peers]).encode(),
+                json.dumps(credentials).encode() if credentials is not None else None,
             )
         except _native.EngineError as error:
             raise EngineError(str(error)) from error

@@ -79,6 +79,10 @@ class Surface(StrEnum):
     TASK_LIST = "task_list"
     TASK_END = "task_end"
     REVOKE = "revoke"
+    CREDENTIAL_ISSUE = "credential_issue"
+    CREDENTIAL_INTROSPECT = "credential_introspect"
+    CREDENTIAL_REVOKE = "credential_revoke"
+    CREDENTIAL_EXCHANGE = "credential_exchange"
 
 
 # A tuple: one is made for each call, and a frozen dataclass takes five times as long.

@@ -72,6 +72,8 @@ pub(crate) struct Ask<'a> {
     /// The key of an enforcer that executes at most once a key; empty: none.
     pub(crate) idempotency_key: &'a str,
     pub(crate) probe: bool,
+    /// The permit is kept, so that a credential can be issued of it.
+    pub(crate) wants_credential: bool,
     /// What to say where no agent is known: this surface knows no caller that is none.
     pub(crate) agentless: Option<&'static str>,
     /// The agent, on the word of whoever asks, who is believed in that.
@@ -168,6 +170,7 @@ pub(crate) fn of_request<'a>(
         has_approval: !request.approval_id.is_empty(),
         idempotency_key: &request.idempotency_key,
         probe,
+        wants_credential: request.wants_credential,
         agentless: None,
         relayed: None,
         authorization: None,

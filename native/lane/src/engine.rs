@@ -44,7 +44,7 @@ use crate::proto::authz::v1 as wire;
 use crate::proto::envoy::service::auth::v3 as ext_authz;
 use crate::record::{self, Origin};
 use crate::revoke;
-use crate::settings::{EngineError, Lane, Settings, Surface};
+use crate::settings::{CredentialSettings, EngineError, Lane, Settings, Surface};
 use crate::settle::Judging;
 use crate::trace::{self, Ids, Span, Tracing};
 use crate::wanted::Wanted;
@@ -850,6 +850,15 @@ impl Engine {
                 judgement.chain = located.task.chain();
             }
         }
+        if ask.wants_credential {
+            let refused = |reason, message| Err(Refused::new(reason, Step::Locate, message));
+            if world.credentials.is_none() {
+                return refused(ReasonCode::BadInput, "no credentials are issued here");
+            }
+            if is_known && located.is_none() {
+                return refused(ReasonCode::NoTask, "a credential is issued for a task");
+            }
+        }
         if ask.has_approval && is_known {
             return Err(Refused::new(
                 ReasonCode::ApprovalMismatch,
@@ -871,6 +880,7 @@ impl Engine {
             world: &world,
             request: &request,
             is_nobody: nobody.is_some(),
+            wants_credential: ask.wants_credential,
             explain,
             secret: self.keeper.store().secret(),
         };
@@ -1184,7 +1194,7 @@ impl Engine {
         match reply {
             Reply::Own => {
                 let decision = Some(answer::own(&judgement));
-                wire::CheckResponse { decision }.encode_to_vec()
+                wire::CheckResponse { decision, ..Default::default() }.encode_to_vec()
             }
             Reply::Envoy { remove } => {
                 let error_response = self.settings.envoy_error_response;
@@ -1423,7 +1433,7 @@ impl Engine {
             }
             Surface::Check => {
                 let decision = Some(answer::decision(&judgement));
-                wire::CheckResponse { decision }.encode_to_vec()
+                wire::CheckResponse { decision, ..Default::default() }.encode_to_vec()
             }
             // Calls that answer no decision.
             _ => {
@@ -1475,6 +1485,10 @@ impl Engine {
             }
             for warning in world.trust.warnings() {
                 warnings.push(warning.to_string());
+            }
+            let named = world.credentials.iter().flat_map(CredentialSettings::systems);
+            for system in named.filter(|system| !world.plan.systems().contains_key(*system)) {
+                warnings.push(format!("`credentials` names `{system}`, which the bundle has not"));
             }
             for (name, way) in world.listeners() {
                 let what = match &way.enforcer {

@@ -118,6 +118,7 @@ pub(crate) fn of_request<'a>(
         task,
         has_approval: false,
         idempotency_key: "",
+        wants_credential: false,
         probe: false,
         agentless: Some(match relays_principal {
             true => "there is neither a relayed principal nor an `authorization` header",

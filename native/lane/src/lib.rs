@@ -34,8 +34,8 @@ mod world;
 pub use engine::{ApiError, Engine, PeerChain, Status, Transport};
 pub use fast::{FastLane, FastListener, FastSettings, FastTls};
 pub use settings::{
-    EnforcerSpec, EngineError, Lane, Listener, PeerSpec, Relay, Secret, Settings, StateEngine,
-    StateSettings, Surface,
+    CredentialSettings, DpopSettings, EnforcerSpec, EngineError, Injection, Lane, Lifetimes,
+    Listener, PeerSpec, Relay, Secret, Settings, StateEngine, StateSettings, Surface,
 };
 pub use sweep::Swept;
 pub use trace::{Span, TraceSettings};

@@ -1,8 +1,10 @@
 //! How the engine and its listeners are set up.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
+use authz_kernel::model::Tier;
 use serde::Deserialize;
 
 use crate::trace::TraceSettings;
@@ -317,6 +319,145 @@ impl Listener {
     }
 }
 
+/// How task credentials are issued, as configured.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialSettings {
+    /// Who issues: `iss` of the tokens, an `https` URL.
+    pub issuer: String,
+    /// The audience of each system whose audience is not its id.
+    #[serde(default)]
+    pub audiences: BTreeMap<String, String>,
+    /// How long at most.
+    #[serde(default)]
+    pub lifetime: Lifetimes,
+    /// Proofs of possession (RFC 9449).
+    #[serde(default)]
+    pub dpop: DpopSettings,
+    /// Headers that carry the secret of a system that knows no tokens, by system.
+    #[serde(default)]
+    pub injections: BTreeMap<String, Injection>,
+    /// Systems whose secrets are leased, each with the name of the broker that does.
+    #[serde(default)]
+    pub leases: BTreeMap<String, String>,
+}
+
+impl CredentialSettings {
+    /// Reads settings.
+    ///
+    /// # Errors
+    /// An unknown or missing key, or a value out of its range.
+    pub fn from_json(text: &[u8]) -> Result<Self, EngineError> {
+        let settings: Self = serde_json::from_slice(text)
+            .map_err(|error| EngineError(format!("credentials: {error}")))?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        let Lifetimes { low, standard, high, critical } = self.lifetime;
+        let bounds = [
+            ("lifetime.low", low, 86_400),
+            ("lifetime.standard", standard, 86_400),
+            ("lifetime.high", high, 86_400),
+            ("lifetime.critical", critical, 86_400),
+            ("dpop.window", self.dpop.window, 600),
+            ("dpop.max_proofs_per_key", self.dpop.max_proofs_per_key, 10_000),
+        ];
+        for (name, value, most) in bounds {
+            if !(1..=most).contains(&value) {
+                return Err(EngineError(format!(
+                    "credentials: `{name}` is {value}; give 1 to {most}"
+                )));
+            }
+        }
+        if !self.issuer.starts_with("https://") {
+            return Err(EngineError("credentials: `issuer` is no https URL".to_owned()));
+        }
+        let both = self.leases.keys().find(|system| self.injections.contains_key(*system));
+        if let Some(system) = both {
+            return Err(EngineError(format!(
+                "credentials: system `{system}` has both a leased and an injected secret; give one"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The systems that are named, each once.
+    pub(crate) fn systems(&self) -> BTreeSet<&str> {
+        let Self { audiences, injections, leases, .. } = self;
+        let all = audiences.keys().chain(injections.keys()).chain(leases.keys());
+        all.map(String::as_str).collect()
+    }
+
+    /// The audience of a system.
+    #[must_use]
+    pub fn audience<'a>(&'a self, system: &'a str) -> &'a str {
+        self.audiences.get(system).map_or(system, String::as_str)
+    }
+}
+
+/// How long a credential may live at most, by the tier of what it permits, in seconds.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Lifetimes {
+    /// Of tier low.
+    pub low: u32,
+    /// Of tier standard.
+    pub standard: u32,
+    /// Of tier high.
+    pub high: u32,
+    /// Of tier critical.
+    pub critical: u32,
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        Self { low: 900, standard: 300, high: 120, critical: 60 }
+    }
+}
+
+impl Lifetimes {
+    /// How long a credential of this tier may live at most, in seconds.
+    #[must_use]
+    pub const fn of(&self, tier: Tier) -> u32 {
+        match tier {
+            Tier::Low => self.low,
+            Tier::Standard => self.standard,
+            Tier::High => self.high,
+            Tier::Critical => self.critical,
+        }
+    }
+}
+
+/// How proofs of possession are taken.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct DpopSettings {
+    /// How many seconds `iat` may lie before or after now.
+    pub window: u32,
+    /// Most proofs of one key that are remembered; one more is refused.
+    pub max_proofs_per_key: u32,
+    /// Every proof needs a nonce of ours.
+    pub require_nonce: bool,
+}
+
+impl Default for DpopSettings {
+    fn default() -> Self {
+        Self { window: 60, max_proofs_per_key: 512, require_nonce: false }
+    }
+}
+
+/// The header that carries the secret of a system that knows no tokens.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Injection {
+    /// Its name.
+    pub header: String,
+    /// Its value.
+    pub value: Secret,
+}
+
 /// An enforcer, as configured.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -394,6 +535,14 @@ pub enum Surface {
     TaskEnd,
     /// `authz.v1.Admin/Revoke`.
     Revoke,
+    /// `authz.v1.Credentials/Issue`.
+    CredentialIssue,
+    /// `authz.v1.Credentials/Introspect`, and token introspection over HTTP.
+    CredentialIntrospect,
+    /// `authz.v1.Credentials/Revoke`, and token revocation over HTTP.
+    CredentialRevoke,
+    /// Token exchange over HTTP.
+    CredentialExchange,
 }
 
 impl Surface {
@@ -413,6 +562,10 @@ impl Surface {
             Self::TaskList => "task_list",
             Self::TaskEnd => "task_end",
             Self::Revoke => "revoke",
+            Self::CredentialIssue => "credential_issue",
+            Self::CredentialIntrospect => "credential_introspect",
+            Self::CredentialRevoke => "credential_revoke",
+            Self::CredentialExchange => "credential_exchange",
         }
     }
 
@@ -438,11 +591,15 @@ impl Surface {
             Self::TaskList => "authz.v1.Tasks/List",
             Self::TaskEnd => "authz.v1.Tasks/End",
             Self::Revoke => "authz.v1.Admin/Revoke",
+            Self::CredentialIssue => "authz.v1.Credentials/Issue",
+            Self::CredentialIntrospect => "authz.v1.Credentials/Introspect",
+            Self::CredentialRevoke => "authz.v1.Credentials/Revoke",
+            Self::CredentialExchange => "/oauth/token",
         }
     }
 
     /// All surfaces.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::Check,
         Self::BatchCheck,
         Self::Explain,
@@ -455,6 +612,10 @@ impl Surface {
         Self::TaskList,
         Self::TaskEnd,
         Self::Revoke,
+        Self::CredentialIssue,
+        Self::CredentialIntrospect,
+        Self::CredentialRevoke,
+        Self::CredentialExchange,
     ];
 }
 

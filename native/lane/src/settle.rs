@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use authz_kernel::decide::{decide, decide_traced};
-use authz_kernel::decision::{Request, Time};
+use authz_kernel::decide::{Targets, decide, decide_traced};
+use authz_kernel::decision::{Decision, Request, Time};
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    self, Idempotency, Record, RecordKey, RecordKind, Reservation, Session, Task, TaskKind,
+    self, Detail, Idempotency, Record, RecordKey, RecordKind, Reservation, Session, Task, TaskKind,
     TaskStatus,
 };
 use authz_state::store::{Survives, Transaction};
@@ -42,6 +42,8 @@ pub(crate) struct Judging<'a> {
     pub(crate) request: &'a Request<'a>,
     /// Nobody is known to act.
     pub(crate) is_nobody: bool,
+    /// The permit is kept, so that a credential can be issued of it.
+    pub(crate) wants_credential: bool,
     pub(crate) explain: bool,
     /// Key of the literals of tasks.
     pub(crate) secret: [u8; 32],
@@ -215,7 +217,8 @@ impl Engine {
         let is_stateful = judgement.permit().is_some()
             && located.as_ref().is_some_and(|located| {
                 let view = located.view();
-                notes_call(judgement)
+                judging.wants_credential
+                    || notes_call(judgement)
                     || !judging.world.plan.is_stateless(&judgement.operation, Some(&view))
             });
         if !is_stateful && !is_new && key.is_none() {
@@ -334,8 +337,12 @@ impl Engine {
         }
         let view = current.view();
         let is_stateless = judging.world.plan.is_stateless(&judgement.operation, Some(&view));
-        if judgement.permit().is_some() && !is_stateless {
+        let is_kept = judging.wants_credential || !is_stateless;
+        if let Some(permit) = judgement.permit().filter(|_| is_kept) {
             self.metrics.reserved();
+            let agent = judgement.facts.agent.as_ref();
+            let Detail { resource, arguments_digest, destinations, .. } =
+                detail_of(judging, &judgement.id, permit.decision());
             transaction.put(Record::Reservation(Arc::new(Reservation {
                 decision_id: judgement.id.clone(),
                 task: current.task.id.clone(),
@@ -345,6 +352,14 @@ impl Engine {
                 enforcer: judgement.asker.name().to_owned(),
                 permitted_at: now,
                 due: after(now, self.keeper.settings().report_within_ms),
+                resource,
+                arguments_digest,
+                destinations,
+                tier: permit.decision().tier.unwrap_or_default(),
+                agent: agent.map(|agent| agent.spiffe_id.clone()).unwrap_or_default(),
+                credential: None,
+                wants_credential: judging.wants_credential,
+                redeemed: false,
                 rest: BTreeMap::new(),
             })));
         }
@@ -509,6 +524,19 @@ impl EnforcerKey {
             answer: answer::decision(judgement).encode_to_vec(),
             expires_at: after(now, KEY_MS),
         })));
+    }
+}
+
+/// What a decision permits, as a credential says it.
+pub(crate) fn detail_of(judging: &Judging<'_>, decision_id: &str, decision: &Decision) -> Detail {
+    let Targets { resource, destinations } = judging.world.plan.targets(decision, judging.request);
+    Detail {
+        decision_id: decision_id.to_owned(),
+        operation: decision.operation.clone(),
+        resource,
+        arguments_digest: decision.arguments_digest.map(|digest| hex(&digest)),
+        destinations,
+        redeemed_at: None,
     }
 }
 

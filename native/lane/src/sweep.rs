@@ -57,8 +57,8 @@ impl Engine {
         swept.more = due.len() >= BATCH;
         let mut reservations = Vec::new();
         for record in due {
-            match record {
-                Record::Reservation(one) => reservations.push(one),
+            match &record {
+                Record::Reservation(one) => reservations.push(Arc::clone(one)),
                 Record::Task(task) => {
                     let mut expired = 0;
                     self.swept_in(&task.session, wait, &mut |transaction| {
@@ -84,7 +84,11 @@ impl Engine {
                         now,
                     )?;
                 }
-                Record::Revocation(_) => {}
+                Record::Proof(_) | Record::Credential(_) | Record::SigningKey(_) => {
+                    let key = [record.key()];
+                    self.delete_due(&key, &key, wait, now)?;
+                }
+                Record::Revocation(_) | Record::Lease(_) => {}
             }
         }
         let keys: Vec<RecordKey> = reservations

@@ -10,7 +10,9 @@ use serde_json::Value;
 
 use crate::judgement::hex;
 use crate::metrics::{Metrics, SystemId};
-use crate::settings::{EngineError, INSECURE_DEV, Listener, PeerSpec, Relay, Surface};
+use crate::settings::{
+    CredentialSettings, EngineError, INSECURE_DEV, Listener, PeerSpec, Relay, Surface,
+};
 
 /// Everything that a decision reads besides its request. Swapped whole.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub struct World {
     pub listeners: Vec<Listener>,
     /// TLS peers that are enforcers.
     pub peers: Vec<PeerSpec>,
+    /// How task credentials are issued; none: they are not.
+    pub credentials: Option<CredentialSettings>,
 }
 
 /// A world, checked and indexed.
@@ -39,6 +43,7 @@ pub(crate) struct Loaded {
     systems: BTreeMap<String, SystemId>,
     /// Systems that an enforcer asks about and the bundle does not have.
     pub(crate) unknown_systems: Vec<String>,
+    pub(crate) credentials: Option<CredentialSettings>,
 }
 
 /// A way in.
@@ -199,7 +204,8 @@ impl ReadHeaders {
 
 impl Loaded {
     pub(crate) fn new(world: World, metrics: &Metrics) -> Result<Self, EngineError> {
-        let World { plan, trust, listeners, peers } = world;
+        let World { plan, trust, listeners, peers, credentials } = world;
+        credentials.as_ref().map_or(Ok(()), CredentialSettings::check)?;
         let systems: BTreeMap<String, SystemId> =
             plan.systems().keys().map(|system| (system.clone(), metrics.system(system))).collect();
         let mut ways = BTreeMap::new();
@@ -233,6 +239,7 @@ impl Loaded {
             peers,
             systems,
             unknown_systems: unknown_systems.into_iter().collect(),
+            credentials,
         })
     }
 

@@ -11,7 +11,8 @@ use authz_kernel::model::Location;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::{casefile, format, source};
 use authz_lane::{
-    FastSettings, Lane, Listener, PeerChain, PeerSpec, Settings, Surface, Transport, World, offline,
+    CredentialSettings, FastSettings, Lane, Listener, PeerChain, PeerSpec, Settings, Surface,
+    Transport, World, offline,
 };
 use authz_token::{PeerCache, TrustSpec, TrustStore, UnixTime, verify_peer};
 use pyo3::create_exception;
@@ -307,6 +308,7 @@ impl Engine {
         Ok(Self { inner: Arc::new(engine.map_err(|error| engine_error(&error))?) })
     }
 
+    #[pyo3(signature = (plan, trust, listeners, peers, credentials=None))]
     fn load(
         &self,
         py: Python<'_>,
@@ -314,12 +316,14 @@ impl Engine {
         trust: &Trust,
         listeners: &[u8],
         peers: &[u8],
+        credentials: Option<&[u8]>,
     ) -> PyResult<()> {
         let (plan, trust) = (Arc::clone(&plan.inner), Arc::clone(&trust.inner));
         let loaded = py.detach(|| {
             let listeners = Listener::list_from_json(listeners)?;
             let peers = PeerSpec::list_from_json(peers)?;
-            self.inner.load(World { plan, trust, listeners, peers })
+            let credentials = credentials.map(CredentialSettings::from_json).transpose()?;
+            self.inner.load(World { plan, trust, listeners, peers, credentials })
         });
         loaded.map_err(|error| engine_error(&error))
     }

@@ -10,6 +10,7 @@
 
 mod audit;
 mod bytes;
+mod credentials;
 mod envoy;
 mod fast;
 mod mcp;

@@ -233,6 +233,7 @@ pub fn world() -> World {
         trust: Arc::clone(&TRUST),
         listeners: Listener::list_from_json(listeners.to_string().as_bytes()).unwrap(),
         peers: Vec::new(),
+        credentials: None,
     }
 }
 

@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
-const TWO: &str = "spiffe://a.example/ns/support/sa/two";
-const THREE: &str = "spiffe://a.example/ns/support/sa/three";
-const STRANGER: &str = "spiffe://a.example/other";
+pub const TWO: &str = "spiffe://a.example/ns/support/sa/two";
+pub const THREE: &str = "spiffe://a.example/ns/support/sa/three";
+pub const STRANGER: &str = "spiffe://a.example/other";
 
 const TEMPLATES: &str = r"
 templates:
@@ -41,7 +41,7 @@ const POLICIES: &str = r#"
 @id("bots-start") permit(principal in Role::"bot", action in [Action::"task:desk", Action::"task:brief"], resource);
 "#;
 
-fn world_of(bundle: &str) -> World {
+pub fn world_of(bundle: &str) -> World {
     let more = [
         ("bundle.yaml", bundle),
         ("templates.yaml", TEMPLATES),
@@ -56,21 +56,21 @@ fn tasked_with(bundle: &str, extra: &Value) -> Served {
     served
 }
 
-const REQUIRED: &str = "{name: desk, tasks: required}";
+pub const REQUIRED: &str = "{name: desk, tasks: required}";
 
 fn tasked() -> Served {
     tasked_with(REQUIRED, &json!({}))
 }
 
-fn agent(id: &str) -> wire::Evidence {
+pub fn agent(id: &str) -> wire::Evidence {
     evidence(wire::EvidenceRole::Agent, svid_with(id, "authz", now() + 300))
 }
 
-fn subject(sub: &str) -> wire::Evidence {
+pub fn subject(sub: &str) -> wire::Evidence {
     evidence(wire::EvidenceRole::Subject, user(sub, json!(["employees"])))
 }
 
-fn call<R: Message + Default>(
+pub fn call<R: Message + Default>(
     served: &Served,
     surface: Surface,
     request: &impl Message,
@@ -78,7 +78,7 @@ fn call<R: Message + Default>(
     call_by(served, "dev", surface, request).map_err(|error| error.reason_code.as_str())
 }
 
-fn call_by<R: Message + Default>(
+pub fn call_by<R: Message + Default>(
     served: &Served,
     listener: &str,
     surface: Surface,
@@ -94,7 +94,7 @@ fn params(ticket: &str) -> prost_types::Struct {
     prost_types::Struct { fields: [("ticket".to_owned(), prost_types::Value { kind })].into() }
 }
 
-fn starting(evidence: Vec<wire::Evidence>) -> wire::StartRequest {
+pub fn starting(evidence: Vec<wire::Evidence>) -> wire::StartRequest {
     wire::StartRequest {
         evidence,
         template: "desk".to_owned(),
@@ -103,17 +103,17 @@ fn starting(evidence: Vec<wire::Evidence>) -> wire::StartRequest {
     }
 }
 
-fn start(served: &Served, request: &wire::StartRequest) -> Result<wire::Task, &'static str> {
+pub fn start(served: &Served, request: &wire::StartRequest) -> Result<wire::Task, &'static str> {
     let answer: wire::StartResponse = call(served, Surface::TaskStart, request)?;
     Ok(answer.task.unwrap())
 }
 
 /// Alice's task of the bot.
-fn alices(served: &Served) -> wire::Task {
+pub fn alices(served: &Served) -> wire::Task {
     start(served, &starting(vec![agent(BOT), subject("alice")])).unwrap()
 }
 
-fn delegating(parent: &wire::Task, by: &str, to: &str) -> wire::DelegateRequest {
+pub fn delegating(parent: &wire::Task, by: &str, to: &str) -> wire::DelegateRequest {
     wire::DelegateRequest {
         evidence: vec![agent(by)],
         parent: parent.id.clone(),
@@ -122,7 +122,10 @@ fn delegating(parent: &wire::Task, by: &str, to: &str) -> wire::DelegateRequest 
     }
 }
 
-fn delegate(served: &Served, request: &wire::DelegateRequest) -> Result<wire::Task, &'static str> {
+pub fn delegate(
+    served: &Served,
+    request: &wire::DelegateRequest,
+) -> Result<wire::Task, &'static str> {
     let answer: wire::DelegateResponse = call(served, Surface::TaskDelegate, request)?;
     Ok(answer.task.unwrap())
 }
@@ -133,7 +136,7 @@ fn get(served: &Served, task: &str, by: Vec<wire::Evidence>) -> Result<wire::Tas
     Ok(answer.task.unwrap())
 }
 
-fn end(
+pub fn end(
     served: &Served,
     task: &str,
     by: Vec<wire::Evidence>,
@@ -145,12 +148,12 @@ fn end(
 }
 
 /// A search in a task.
-fn searching(task: &str, by: &str) -> wire::CheckRequest {
+pub fn searching(task: &str, by: &str) -> wire::CheckRequest {
     wire::CheckRequest { evidence: vec![agent(by)], task: task.to_owned(), ..search() }
 }
 
 /// A deletion in a task: it counts, and is of tier high.
-fn deleting(task: &str, by: &str, id: &str) -> wire::CheckRequest {
+pub fn deleting(task: &str, by: &str, id: &str) -> wire::CheckRequest {
     wire::CheckRequest {
         operation: "crm.delete".to_owned(),
         arguments_json: json!({"id": id}).to_string().into_bytes(),
