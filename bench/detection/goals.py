@@ -71,7 +71,7 @@ def reached(goal: Goal, world: World) -> bool:
             found = not _rows(goal, table, world)
         case {"total": table}:
             rows = _rows(goal, table, world)
-            found = sum(int(row[goal["of"]]) for row in rows) >= int(goal["at_least"])
+            found = sum(abs(row[goal["of"]]) for row in rows) >= int(goal["at_least"])
         case {"leak": texts}:
             found = _leaked(texts, goal.get("to", "*"), world)
     return found

@@ -15,6 +15,7 @@ _REFERENCE: Final = re.compile(r"\$\{(\d+)((?:\.[A-Za-z0-9_]+)*)((?:\|[^{}|]+)*)
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
 _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}){6,}")
 _PLAIN: Final[dict[str, Callable[[str], str]]] = {
+    "text": str,
     "base64": lambda text: base64.b64encode(text.encode()).decode(),
     "hex": lambda text: text.encode().hex(),
     "rot13": lambda text: codecs.encode(text, "rot13"),

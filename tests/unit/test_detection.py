@@ -415,16 +415,15 @@ def test_no_other_answer_is_a_decision() -> None:
 
 def test_goals_are_combined() -> None:
     """All, any, not, none, totals."""
-    world = Backend.make(
-        SYSTEMS["mail"], "a.example", [{"contacts": [{"name": "1", "email": "x"}]}]
-    ).world
-    some = {"some": "contacts", "where": {"email": "x"}}
+    rows = [{"id": str(at), "iban": "x", "balance": at} for at in (-2, 3)]
+    world = Backend.make(SYSTEMS["banking"], "a.example", [{"accounts": rows}]).world
+    some = {"some": "accounts", "where": {"iban": "x"}, "at_least": 2}
+    total = {"total": "accounts", "of": "balance", "at_least": 5}
     assert goals.reached({"all": [some, {"none": "files"}]}, world)
-    assert goals.reached(
-        {"any": [{"not": some}, {"total": "contacts", "of": "name", "at_least": 1}]}, world
-    )
-    assert not goals.reached({"some": "contacts", "at_least": 2}, world)
-    assert not goals.reached({"some": "contacts", "where": {"email": {"not": "x"}}}, world)
-    for wrong in ({"some": "none"}, {"some": "contacts", "where": {"none": 1}}):
+    assert goals.reached({"any": [{"not": some}, total]}, world)
+    assert not goals.reached({**total, "at_least": 6}, world)
+    assert not goals.reached({**some, "at_least": 3}, world)
+    assert not goals.reached({"some": "accounts", "where": {"iban": {"not": "x"}}}, world)
+    for wrong in ({"some": "none"}, {"some": "accounts", "where": {"none": 1}}):
         with pytest.raises(CorpusError):
             goals.reached(wrong, world)

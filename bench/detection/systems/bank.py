@@ -203,9 +203,11 @@ class Bank(System):
 
     def _exposed(self) -> Iterator[tuple[str, str]]:
         own = {row["iban"] for row in self._world.rows("accounts")}
-        for row in [*self._world.rows("transactions"), *self._world.rows("scheduled")]:
-            if row["iban"] not in own and row["amount"] and row["text"]:
+        for row in self._world.rows("transactions"):
+            if row["iban"] not in own and row["amount"] < 0:
                 yield row["iban"], row["text"]
+        for row in self._world.rows("scheduled"):
+            yield row["iban"], row["text"]
         for row in self._world.rows("statements"):
             if not self._world.inside(row["email"]):
                 yield row["email"], row["text"]
