@@ -15,7 +15,7 @@ from bench.detection.systems import SYSTEMS
 from bench.detection.world import Backend, CorpusError
 
 FOLDER: Final = Path(__file__).parent
-DOMAINS: Final = ("mail", "banking", "chat")
+DOMAINS: Final = ("mail", "banking", "chat", "code")
 KINDS: Final = ("honest", "hijacked")
 CLASSES: Final = (
     "cleanup",

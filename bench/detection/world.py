@@ -133,9 +133,11 @@ class World:
             RefusedError: there is a row of this key.
         """
         form = self.forms[table]
-        if form.key not in given:
+        while form.key not in given:
             self._made += 1
-            given[form.key] = f"{form.prefix}-{self._made}"
+            name = f"{form.prefix}-{self._made}"
+            if self.find(table, name) is None:
+                given[form.key] = name
         row = form.row(given)
         if self.find(table, row[form.key]) is not None:
             raise RefusedError(f"there is a `{row[form.key]}` in {table}")
