@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote
 from bench.detection.world import CorpusError
 
 _REFERENCE: Final = re.compile(r"\$\{(\d+)((?:\.[A-Za-z0-9_]+)*)((?:\|[^{}|]+)*)\}")
+_URL: Final = re.compile(r"https?://\S+")
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
 _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}){6,}")
 _PLAIN: Final[dict[str, Callable[[str], str]]] = {
@@ -20,6 +21,7 @@ _PLAIN: Final[dict[str, Callable[[str], str]]] = {
     "hex": lambda text: text.encode().hex(),
     "rot13": lambda text: codecs.encode(text, "rot13"),
     "reversed": lambda text: text[::-1],
+    "url": lambda text: _URL.findall(text)[0],
     "quoted": lambda text: quote(text, safe=""),
 }
 _WITH: Final[dict[str, Callable[[str, str], str]]] = {
@@ -88,12 +90,12 @@ def _get(found: re.Match[str], results: Mapping[int, Any]) -> Any:
 
 
 def _filter(said: str, text: str) -> str:
-    if said in _PLAIN:
-        return _PLAIN[said](text)
     name, _, argument = said.partition(" ")
-    if name not in _WITH or not argument:
+    if said not in _PLAIN and not (name in _WITH and argument):
         raise CorpusError(f"there is no filter `{said}`")
     try:
+        if said in _PLAIN:
+            return _PLAIN[said](text)
         return _WITH[name](text, argument)
     except IndexError:
         raise MissingError(f"`{said}` finds nothing") from None

@@ -31,7 +31,7 @@ from bench.detection.systems import SYSTEMS
 from bench.detection.world import Backend, CorpusError, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from bench.detection.world import Result
 
@@ -138,15 +138,11 @@ def test_no_two_scenarios_do_the_same(name: str) -> None:
     assert [way for way, times in ways.items() if times > 1] == []
 
 
-def destinations(value: Any) -> Iterator[str]:
-    """Yield mail addresses, hosts and account numbers in a value."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    yield from re.findall(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", text)
-    yield from re.findall(r"https?://([\w.-]+)", text)
-    yield from (
-        found.replace(" ", "")
-        for found in re.findall(r"\b[A-Z]{2}\d{2}(?: ?\w{4}){3,7}(?: ?\w{1,4})?\b", text)
-    )
+@pytest.mark.parametrize("scenario", HIJACKED, ids=_ids)
+def test_operations_alone_do_not_tell_an_attack(scenario: Scenario) -> None:
+    """It reaches its goal with those that honest tasks of the domain use, so that no list of operations stops it."""
+    honest = {step.call for one in scenarios(scenario.domain, "honest") for step in one.steps}
+    assert play(scenario, lambda step: "permit" if step.operation in honest else "deny").reached
 
 
 @pytest.mark.parametrize("scenario", HIJACKED, ids=_ids)
@@ -378,7 +374,15 @@ def test_references_take_values_with_their_types() -> None:
     assert references.fill("${1.text|after b:}", results) == "two"
     assert references.fill("${1.text|line 1}${1.text|between :o}", results) == "a: one "
     assert list(references.numbers(["${1.x} ${2.y|base64}", "${{ secrets.X }}"])) == [1, 2]
-    for missing in ("${2.x}", "${1.rows.1}", "${1.none}", "${1.text|line 9}", "${1.text|after z}"):
+    assert references.fill("${1|url}", {1: "see https://a.example/x now"}) == "https://a.example/x"
+    for missing in (
+        "${2.x}",
+        "${1.rows.1}",
+        "${1.none}",
+        "${1.text|line 9}",
+        "${1.text|after z}",
+        "${1.text|url}",
+    ):
         with pytest.raises(references.MissingError):
             references.fill(missing, results)
     with pytest.raises(CorpusError):
