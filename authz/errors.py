@@ -112,12 +112,14 @@ class ApiError(AuthzError):
         reason: Reason code.
         grpc_code: Canonical gRPC code.
         message: One line for people.
+        dpop_nonce: What the next DPoP proof must carry, where that is what was missing.
     """
 
-    def __init__(self, reason: str, grpc_code: int, message: str) -> None:
+    def __init__(self, reason: str, grpc_code: int, message: str, dpop_nonce: str = "") -> None:
         super().__init__(message)
         self.reason = reason
         self.grpc_code = grpc_code
+        self.dpop_nonce = dpop_nonce
 
 
 class NotInThisVersionError(AuthzError):

@@ -15,6 +15,7 @@ Nothing runs that was not permitted: a refusal raises `Denied`, `StepUp` or `Una
 
 from authz.client.client import Asked, Authz
 from authz.client.context import (
+    CREDENTIAL_HEADER,
     TASK_HEADER,
     TASK_META,
     Caller,
@@ -26,6 +27,7 @@ from authz.client.context import (
 )
 from authz.client.credentials import Credentials, TokenFile, TokenSource, WorkloadToken
 from authz.client.default import guard, task, use
+from authz.client.dpop import ProofKey
 from authz.client.errors import (
     Denied,
     NextAction,
@@ -35,6 +37,13 @@ from authz.client.errors import (
     StepUp,
     TransportError,
     Unavailable,
+)
+from authz.client.issued import (
+    Issue,
+    Leased,
+    TaskCredential,
+    TaskCredentials,
+    credential_auth,
 )
 from authz.client.obligations import Obligation, Obligations
 from authz.client.permit import Permit
@@ -63,6 +72,7 @@ from authz.client.tools import filter_tools
 from authz.client.transport import GrpcTransport, Tls, Transport
 
 __all__ = [
+    "CREDENTIAL_HEADER",
     "TASK_HEADER",
     "TASK_META",
     "Asked",
@@ -74,12 +84,15 @@ __all__ = [
     "Denied",
     "Ending",
     "GrpcTransport",
+    "Issue",
+    "Leased",
     "NextAction",
     "Obligation",
     "Obligations",
     "OneOf",
     "Permit",
     "Prefix",
+    "ProofKey",
     "PublicCode",
     "Refused",
     "Retry",
@@ -87,6 +100,8 @@ __all__ = [
     "StepUp",
     "Task",
     "TaskBlock",
+    "TaskCredential",
+    "TaskCredentials",
     "TaskOptions",
     "Tasks",
     "Tls",
@@ -99,6 +114,7 @@ __all__ = [
     "acting_for",
     "async_event_hooks",
     "caller",
+    "credential_auth",
     "current_task",
     "event_hooks",
     "filter_tools",

@@ -19,6 +19,7 @@ from authz.client.errors import (
 )
 from authz.client.flow import Attempts, Deadline, Fetch, Flow, arun, asking, run
 from authz.client.guard import Guard
+from authz.client.issued import TaskCredentials
 from authz.client.obligations import Obligations
 from authz.client.permit import Permit, permit_of
 from authz.client.tasks import TaskBlock, TaskOptions, Tasks
@@ -55,6 +56,8 @@ class Asked(TypedDict, total=False):
     """Obligations that the code that asks does itself; default: none, so a permit with one is a denial."""
     idempotency_key: str
     """For an enforcer that executes at most once a key."""
+    wants_credential: bool
+    """Keep the permit for a credential: what it permits is done by whoever the credential is shown to."""
     probe: bool
     """Only ask what would be; needs a permit for `authz.probe`."""
     timeout: float
@@ -73,6 +76,7 @@ class Authz:
             function, or a source. None: whoever its TLS certificate says.
         enforcer: The client asks about others, whom `caller(…)` names; without one it refuses to ask.
         tls: TLS; none: plain text.
+        credential_issuer: The node's `credentials.issuer`: credentials are then bound to a key of the client.
         timeout: Seconds that a question may take, with everything that it takes.
         retries: How often a question that was not decided is asked again, within its time.
         transport: Instead of an address: whatever carries the calls.
@@ -88,6 +92,7 @@ class Authz:
         credentials: Credentials | None = None,
         enforcer: bool = False,
         tls: Tls | None = None,
+        credential_issuer: str = "",
         timeout: float = 1.0,
         retries: int = 2,
         transport: Transport | None = None,
@@ -106,6 +111,7 @@ class Authz:
         self.enforcer = enforcer
         self.obligations = Obligations()
         self.tasks = Tasks(self)
+        self.credentials = TaskCredentials(self, credential_issuer)
         self._retries = retries
         self._source = source_of(credentials) if credentials is not None else None
 
@@ -212,6 +218,9 @@ class Authz:
             idempotency_key=asked.get("idempotency_key", ""),
             supported_obligations=asked.get("supported_obligations", ()),
             mode=decision_pb2.MODE_PROBE if asked.get("probe") else decision_pb2.MODE_ENFORCE,
+            wants_credential=asked.get("wants_credential", False),
+            http_method=who.http_method if who is not None else "",
+            http_uri=who.http_uri if who is not None else "",
         ).SerializeToString()
         attempts = Attempts(deadline, self._retries)
         while True:
@@ -223,6 +232,7 @@ class Authz:
             try:
                 permit = permit_of(answer.decision, operation)
             except Refused as refused:
+                refused.dpop_nonce = answer.dpop_nonce
                 # INVARIANT (a denial stays one): only what was not decided is asked again.
                 undecided = refused.public_code is PublicCode.UNAVAILABLE
                 later = undecided and refused.retry is Retry.LATER and refused.decision_id
@@ -387,8 +397,13 @@ class Authz:
 
         agent, subject = decision_pb2.EVIDENCE_ROLE_AGENT, decision_pb2.EVIDENCE_ROLE_SUBJECT
         if who is not None:
+            by_dpop = decision_pb2.EVIDENCE_SCHEME_DPOP
+            own = who.credential_token is not None and who.credential_scheme == by_dpop
             if who.agent_token is not None:
-                add(agent, who.agent_token, who.scheme, who.proof)
+                add(agent, who.agent_token, who.scheme, "" if own else who.proof)
+            if who.credential_token is not None:
+                proof = who.proof if own or who.agent_token is None else ""
+                add(agent, who.credential_token, who.credential_scheme, proof)
             if who.subject_token is not None:
                 add(subject, who.subject_token, decision_pb2.EVIDENCE_SCHEME_BEARER)
         else:

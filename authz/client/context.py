@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from authz.v1 import decision_pb2
 
 __all__ = [
+    "CREDENTIAL_HEADER",
     "TASK_HEADER",
     "TASK_META",
     "Caller",
@@ -25,6 +26,8 @@ __all__ = [
 
 TASK_HEADER: Final = "authz-task"
 """The header, and the gRPC metadata, that names the task."""
+CREDENTIAL_HEADER: Final = "authz-credential"
+"""The header that carries a task credential where `authorization` holds another token."""
 TASK_META: Final = "dev.authz/task"
 """The member of an MCP request's `_meta` that names the task."""
 _SUBJECT_HEADER: Final = "authz-subject"
@@ -163,7 +166,15 @@ class Caller:
     scheme: decision_pb2.EvidenceScheme.ValueType = decision_pb2.EVIDENCE_SCHEME_BEARER
     """How the agent's credential was presented."""
     proof: str = ""
-    """Proof of possession of the agent's credential."""
+    """Proof of possession, which goes with whichever credential came by the scheme DPoP."""
+    credential_token: str | None = None
+    """The task credential, where it came in a header of its own."""
+    credential_scheme: decision_pb2.EvidenceScheme.ValueType = decision_pb2.EVIDENCE_SCHEME_BEARER
+    """How the task credential was presented."""
+    http_method: str = ""
+    """Method of the request, which a proof must be for."""
+    http_uri: str = ""
+    """URL of the request as its sender knows it, which a proof must be for."""
     conflict: str = ""
     """What the request says twice, differently; every question about such a caller is denied."""
 
@@ -176,12 +187,16 @@ class Caller:
         headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]],
         *,
         meta: Mapping[str, object] | None = None,
+        method: str = "",
+        url: str = "",
     ) -> "Caller":
         """Read the headers of an HTTP request, or the metadata of a gRPC call.
 
         Args:
             headers: As a mapping, or as pairs, such as ASGI's; names in any case.
             meta: `_meta` of the MCP request, where there is one.
+            method: Method of the HTTP request; without it and the URL no DPoP proof is taken.
+            url: Its URL as its sender knows it: of the public name, not of a host behind a proxy.
 
         Returns:
             The caller.
@@ -193,12 +208,24 @@ class Caller:
             found.setdefault(_text(name).lower(), []).append(_text(value))
         conflicts = [
             name
-            for name in ("authorization", _SUBJECT_HEADER, TASK_HEADER, "dpop")
+            for name in (
+                "authorization",
+                _SUBJECT_HEADER,
+                TASK_HEADER,
+                "dpop",
+                CREDENTIAL_HEADER,
+            )
             if len(found.get(name, ())) > 1
         ]
         agent, scheme = _authorization(_only(found, "authorization"))
         if agent is None and found.get("authorization"):
             conflicts.append("authorization")
+        credential, credential_scheme = _credential(
+            _only(found, CREDENTIAL_HEADER),
+            proved=bool(found.get("dpop")) and scheme != decision_pb2.EVIDENCE_SCHEME_DPOP,
+        )
+        if credential is None and found.get(CREDENTIAL_HEADER):
+            conflicts.append(CREDENTIAL_HEADER)
         named = (meta or {}).get(TASK_META)
         if named is not None and not isinstance(named, str):
             conflicts.append(TASK_META)
@@ -215,7 +242,11 @@ class Caller:
             task=min((task for task in said if task), default=None),
             scheme=scheme,
             proof=_only(found, "dpop") or "",
-            conflict=", ".join(conflicts),
+            credential_token=credential,
+            credential_scheme=credential_scheme,
+            http_method=method,
+            http_uri=url,
+            conflict=", ".join(dict.fromkeys(conflicts)),
         )
 
 
@@ -239,6 +270,18 @@ def _authorization(value: str | None) -> tuple[str | None, decision_pb2.Evidence
     if known is None or not token or " " in token or "," in token:
         return None, decision_pb2.EVIDENCE_SCHEME_BEARER
     return token, known
+
+
+def _credential(
+    value: str | None, *, proved: bool
+) -> tuple[str | None, decision_pb2.EvidenceScheme.ValueType]:
+    """The task credential of a header of its own, with or without a scheme; a bare one with a proof is by DPoP."""
+    if value is None:
+        return None, decision_pb2.EVIDENCE_SCHEME_BEARER
+    if " " in value:
+        return _authorization(value)
+    scheme = decision_pb2.EVIDENCE_SCHEME_DPOP if proved else decision_pb2.EVIDENCE_SCHEME_BEARER
+    return value or None, scheme
 
 
 def _bare(value: str | None) -> str | None:

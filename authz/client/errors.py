@@ -167,6 +167,8 @@ class Refused(AuthzError):  # noqa: N818 - what is raised is an answer
         reason_code: str = "",
         message: str = "",
     ) -> None:
+        self.dpop_nonce = ""
+        """What the caller's next DPoP proof must carry, where the node says it (RFC 9449 §9)."""
         self.decision_id: str = decision.decision_id if decision is not None else ""
         self.operation = operation
         self.public_code = public.code
@@ -260,21 +262,21 @@ class TransportError(Exception):
         super().__init__(f"{code}: {details}")
         self.code = code
         self.details = details
-        self.reason = _reason(status)
+        self.reason, self.dpop_nonce = _info(status)
 
 
-def _reason(status: bytes) -> str:
-    """Read `ErrorInfo.reason`."""
+def _info(status: bytes) -> tuple[str, str]:
+    """Read `ErrorInfo.reason`, and the nonce that the next DPoP proof must carry."""
     if not status:
-        return ""
+        return "", ""
     info = error_details_pb2.ErrorInfo()
     try:
         for detail in status_pb2.Status.FromString(status).details:
             if detail.Unpack(info):
-                return str(info.reason)
+                return str(info.reason), str(info.metadata.get("dpop_nonce", ""))
     except Exception:  # noqa: BLE001 - whoever answered is no server of ours; the code remains
-        return ""
-    return ""
+        return "", ""
+    return "", ""
 
 
 _CLASSES: Final[Mapping[PublicCode, type[Refused]]] = {

@@ -15,7 +15,18 @@ from authz.client.credentials import TokenSource
 from authz.client.errors import PublicCode, Retry, TransportError, Unavailable, row_of
 from authz.client.transport import Transport
 
-__all__ = ["Attempts", "Call", "Deadline", "Fetch", "Flow", "Pause", "arun", "asking", "run"]
+__all__ = [
+    "Attempts",
+    "Call",
+    "Deadline",
+    "Fetch",
+    "Flow",
+    "Pause",
+    "arun",
+    "asking",
+    "run",
+    "undecided",
+]
 
 _UNAVAILABLE: Final = 14
 _FIRST_PAUSE: Final = 0.02
@@ -108,8 +119,15 @@ class Attempts:
         return Pause(seconds) if time.monotonic() + seconds < self.deadline.at else None
 
 
-def _undecided(error: TransportError) -> bool:
-    """Whether a call that failed decided nothing, so that it may be made again."""
+def undecided(error: TransportError) -> bool:
+    """Tell whether a call that failed decided nothing, so that it may be made again.
+
+    Args:
+        error: How it failed.
+
+    Returns:
+        True where the node says so, or was not reached.
+    """
     if not error.reason:
         return error.code == _UNAVAILABLE
     row = row_of(error.reason)
@@ -138,7 +156,7 @@ def asking(method: str, request: bytes, attempts: Attempts) -> Flow[bytes]:
         try:
             answer = yield Call(method, request, attempts.deadline.left())
         except TransportError as error:
-            pause = attempts.pause() if _undecided(error) else None
+            pause = attempts.pause() if undecided(error) else None
             if pause is None:
                 raise
         else:

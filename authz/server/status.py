@@ -7,9 +7,9 @@ import grpc
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from authz.errors import AuthzError, NotInThisVersionError
+from authz.errors import ApiError, AuthzError, NotInThisVersionError
 
-__all__ = ["DOMAIN", "abort", "not_in_this_version", "status_code"]
+__all__ = ["DOMAIN", "abort", "not_in_this_version", "status_code", "unimplemented"]
 
 DOMAIN: Final = "authz.dev"
 """`domain` of every ErrorInfo."""
@@ -41,7 +41,9 @@ def abort(context: grpc.ServicerContext, error: AuthzError) -> NoReturn:
     """
     code = status_code(error.grpc_code)
     info = any_pb2.Any()
-    info.Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+    nonce = error.dpop_nonce if isinstance(error, ApiError) else ""
+    metadata = {"dpop_nonce": nonce} if nonce else {}
+    info.Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
     status = status_pb2.Status(code=code.value[0], message=str(error), details=[info])
     context.set_trailing_metadata(((_DETAILS, status.SerializeToString()),))
     context.abort(code, str(error))
@@ -56,8 +58,20 @@ def not_in_this_version(method: str) -> Callable[[bytes, grpc.ServicerContext], 
     Returns:
         The handler.
     """
+    return unimplemented(f"{method} is not in this version")
+
+
+def unimplemented(why: str) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+    """Make the handler of a method that answers nothing here.
+
+    Args:
+        why: What is said.
+
+    Returns:
+        The handler.
+    """
 
     def refuse(_request: bytes, context: grpc.ServicerContext) -> bytes:
-        abort(context, NotInThisVersionError(f"{method} is not in this version"))
+        abort(context, NotInThisVersionError(why))
 
     return refuse

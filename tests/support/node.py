@@ -14,7 +14,14 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from authz.client import TransportError
-from authz.v1 import authorizer_pb2, decision_pb2, options_pb2, reason_pb2, tasks_pb2
+from authz.v1 import (
+    authorizer_pb2,
+    credentials_pb2,
+    decision_pb2,
+    options_pb2,
+    reason_pb2,
+    tasks_pb2,
+)
 
 Check = Callable[[decision_pb2.CheckRequest], decision_pb2.CheckResponse]
 
@@ -43,8 +50,15 @@ def decision(reason: str, **more: Any) -> decision_pb2.CheckResponse:
 class NoAnswer(Exception):  # noqa: N818 - it is an answer
     """What the node answers instead of a message: an RPC status."""
 
-    def __init__(self, code: grpc.StatusCode, reason: str = "", details: str = "told to") -> None:
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        reason: str = "",
+        details: str = "told to",
+        dpop_nonce: str = "",
+    ) -> None:
         super().__init__(details)
+        self.dpop_nonce = dpop_nonce
         self.code = code
         self.reason = reason
         self.details = details
@@ -54,7 +68,10 @@ class NoAnswer(Exception):  # noqa: N818 - it is an answer
         if not self.reason:
             return b""
         info = any_pb2.Any()
-        info.Pack(error_details_pb2.ErrorInfo(reason=self.reason, domain="authz.dev"))
+        said = error_details_pb2.ErrorInfo(reason=self.reason, domain="authz.dev")
+        if self.dpop_nonce:
+            said.metadata["dpop_nonce"] = self.dpop_nonce
+        info.Pack(said)
         number = self.code.value[0]
         return bytes(status_pb2.Status(code=number, details=[info]).SerializeToString())
 
@@ -80,6 +97,8 @@ class Node:
         "authz.v1.Tasks/Delegate": tasks_pb2.DelegateRequest,
         "authz.v1.Tasks/Extend": tasks_pb2.ExtendRequest,
         "authz.v1.Tasks/End": tasks_pb2.EndRequest,
+        "authz.v1.Credentials/Issue": credentials_pb2.IssueRequest,
+        "authz.v1.Credentials/Revoke": credentials_pb2.CredentialsRevokeRequest,
     }
 
     def says(self, method: str, *answers: Any) -> "Node":
@@ -115,9 +134,20 @@ class Node:
             return authorizer_pb2.ListResponse()
         if name in {"Start", "Delegate"}:
             return lambda one: self._start(name, one)
+        if name in {"Issue", "Revoke"}:
+            return self._credential(name, request)
         if name == "Extend":
             return tasks_pb2.ExtendResponse(task=tasks_pb2.Task(id=request.task))
         return self._end
+
+    @staticmethod
+    def _credential(name: str, request: Any) -> Any:
+        if name == "Revoke":
+            return credentials_pb2.CredentialsRevokeResponse()
+        kind = "DPoP" if request.proof else "Bearer"
+        issued = credentials_pb2.IssueResponse(token="a.b.c", token_type=kind)
+        issued.expires_at.FromSeconds(int(time.time()) + 60)
+        return issued
 
     def _start(self, name: str, request: Any) -> Any:
         known = self.keys.setdefault(request.idempotency_key, f"task-{len(self.keys) + 1}")

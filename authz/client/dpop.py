@@ -1,0 +1,87 @@
+"""Proofs of possession (DPoP, RFC 9449): a key that stays in this process, and one proof for each request."""
+
+import base64
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, Final, final
+from urllib.parse import urlsplit, urlunsplit
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from authz.errors import UsageError
+
+__all__ = ["ProofKey"]
+
+_TYPE: Final = "dpop+jwt"
+_ALGORITHM: Final = "ES256"
+_JTI_BYTES: Final = 16
+
+
+def _text(value: bytes) -> str:
+    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
+
+
+@final
+class ProofKey:
+    """A key pair that credentials are bound to; its private half is never written down.
+
+    Args:
+        clock: Unix time.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._private = ec.generate_private_key(ec.SECP256R1())
+        numbers = self._private.public_key().public_numbers()
+        self._jwk = {
+            "crv": "P-256",
+            "kty": "EC",
+            "x": _text(numbers.x.to_bytes(32)),
+            "y": _text(numbers.y.to_bytes(32)),
+        }
+        canonical = json.dumps(self._jwk, sort_keys=True, separators=(",", ":")).encode()
+        self._thumbprint = _text(hashlib.sha256(canonical).digest())
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        """Show no key."""
+        return f"ProofKey({self._thumbprint})"
+
+    @property
+    def thumbprint(self) -> str:
+        """Its RFC 7638 thumbprint, `cnf.jkt` of what is bound to it."""
+        return self._thumbprint
+
+    def proof(self, method: str, url: str, *, token: str | None = None, nonce: str = "") -> str:
+        """Make a proof for one request; each is taken once.
+
+        Args:
+            method: The request's method.
+            url: Its URL; query and fragment do not count.
+            token: The credential that goes with it.
+            nonce: What the server asked for.
+
+        Returns:
+            The value of the header `DPoP`.
+
+        Raises:
+            UsageError: It is no URL.
+        """
+        parts = urlsplit(url)
+        if not parts.scheme or not parts.netloc:
+            raise UsageError(f"a proof is for a URL, not for {url!r}")
+        claims: dict[str, Any] = {
+            "htm": method.upper(),
+            "htu": urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")),
+            "iat": int(self._clock()),
+            "jti": secrets.token_urlsafe(_JTI_BYTES),
+        }
+        if token is not None:
+            claims["ath"] = _text(hashlib.sha256(token.encode("ascii")).digest())
+        if nonce:
+            claims["nonce"] = nonce
+        headers = {"typ": _TYPE, "jwk": self._jwk}
+        return jwt.encode(claims, self._private, algorithm=_ALGORITHM, headers=headers)
