@@ -156,6 +156,19 @@ class Trust:
         Raises:
             ApiError: It is refused, with the reason code.
         """
+    def verify_svid(self, token: str, now: int) -> str:
+        """Verifies a JWT-SVID that was presented as a bearer token.
+
+        Args:
+            token: The token.
+            now: Seconds since 1970.
+
+        Returns:
+            Its SPIFFE ID.
+
+        Raises:
+            ApiError: It is refused, with the reason code.
+        """
 
 @final
 class Engine:

@@ -80,6 +80,8 @@ class ListenerRules:
     """Plain TCP: whoever reaches it may ask about every system, and may relay nothing."""
     admin: bool = False
     """The administration listener."""
+    http: bool = False
+    """The listener of credentials over HTTP, which has authenticated the client itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +336,24 @@ class Trust:
         except _native.ApiError as error:
             raise ApiError(error.reason_code, error.grpc_code, error.message) from error
 
+    def verify_svid(self, token: str, now: float) -> str:
+        """Verify a JWT-SVID that was presented as a bearer token.
+
+        Args:
+            token: The token.
+            now: Seconds since 1970.
+
+        Returns:
+            Its SPIFFE ID.
+
+        Raises:
+            ApiError: It is refused, with the reason code.
+        """
+        try:
+            return self.native.verify_svid(token, int(now))
+        except _native.ApiError as error:
+            raise ApiError(error.reason_code, error.grpc_code, error.message) from error
+
     @property
     def domains(self) -> tuple[TrustedDomain, ...]:
         """The state of each trust domain, by name."""
@@ -415,6 +435,7 @@ class Engine:
                 "mutual": rule.mutual,
                 "insecure_dev": rule.insecure_dev,
                 "admin": rule.admin,
+                **({"http": True} if rule.http else {}),
             }
             for rule in listeners
         ]

@@ -153,6 +153,14 @@ class KeyRing:
         """Seconds that others may keep the JWKS; none while no key is in it."""
         return int(self._keys.jwks_max_age) if self._ring.records else 0
 
+    def jwks(self) -> str:
+        """Write the keys by which credentials are verified (RFC 7517 §5).
+
+        Returns:
+            JSON.
+        """
+        return self._ring.jwks()
+
     def active(self) -> SigningKey | None:
         """Find the key that signs now.
 
@@ -217,6 +225,20 @@ class KeyRing:
         return counted
 
     # --- its life
+
+    def begin(self) -> None:
+        """Look after the keys for the first time.
+
+        A store that cannot be reached is tried again later; keys that others can read refuse the start.
+
+        Raises:
+            KeysError: The keys of this node are refused.
+        """
+        self._place.find()
+        try:
+            self.tend()
+        except AuthzError as error:
+            self._failed(error)
 
     def start(self) -> None:
         """Look after the keys from time to time."""

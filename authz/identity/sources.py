@@ -84,12 +84,13 @@ def read_trust(config: Config) -> TrustFiles:
     return TrustFiles(documents, tuple(Path(file) for file in named.values()))
 
 
-def trust_spec(config: Config, documents: Mapping[SourceKey, str]) -> bytes:
+def trust_spec(config: Config, documents: Mapping[SourceKey, str], own: str | None = None) -> bytes:
     """Say what is trusted.
 
     Args:
         config: The configuration.
         documents: The keys of each source; one that is missing has none.
+        own: The keys by which our own credentials are verified, a JWKS; none: there are none.
 
     Returns:
         What the engine compiles.
@@ -116,7 +117,7 @@ def trust_spec(config: Config, documents: Mapping[SourceKey, str]) -> bytes:
         }
         for alias, issuer in trust.issuers.items()
     }
-    spec = {
+    spec: dict[str, Any] = {
         "audiences": list(config.identity.audiences),
         "leeway_seconds": math.ceil(trust.leeway),
         "max_token_bytes": config.limits.max_token_bytes,
@@ -124,6 +125,8 @@ def trust_spec(config: Config, documents: Mapping[SourceKey, str]) -> bytes:
         "domains": domains,
         "issuers": issuers,
     }
+    if config.credentials is not None and own is not None:
+        spec["own"] = {"issuer": config.credentials.issuer, "keys": own}
     return json.dumps(spec, sort_keys=True).encode()
 
 

@@ -3,44 +3,57 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from socket import gethostname
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import grpc
 
 from authz import __version__
-from authz.config import Config, Lane, Listener
+from authz.config import Config, HttpApiListener, Lane, Listener
 from authz.config.rules import socket_path
 from authz.config.schema import State, StateEngine
+from authz.credentials import KeyRing, key_place
 from authz.engine import Engine, FastLane, ListenerRules, PeerRules, build_profile
 from authz.errors import ConfigError
 from authz.identity import Fetcher, Refresher, SourceKey, remote_sources
 from authz.model import Diagnostic, Surface
 from authz.server.admin import ADMIN, Administration
+from authz.server.clients import Clients
+from authz.server.credentials import (
+    CREDENTIALS,
+    METHODS,
+    Issuing,
+    StoredKeys,
+    key_families,
+    public_table,
+)
 from authz.server.decisions import AUTHORIZER, ENVOY, Decisions, RawHandler
 from authz.server.executor import BoundedExecutor
 from authz.server.grpc_listener import GrpcListener, Services
-from authz.server.http import HttpListener, application
+from authz.server.http import application
+from authz.server.oauth import Endpoints, OAuthApp
 from authz.server.observing import Reminder
 from authz.server.readiness import Readiness
 from authz.server.side import Health, SideThreads, reflection_handler
 from authz.server.sockets import prepare, private
 from authz.server.sources import TrustSources
-from authz.server.status import not_in_this_version
+from authz.server.status import not_in_this_version, unimplemented
 from authz.server.sweep import Sweep
 from authz.server.tasks import TASKS, Tasks
 from authz.server.tls import read_tls
 from authz.server.watch import Watch
+from authz.server.web import WebServer, WebSettings
 from authz.server.world import World
 from authz.telemetry import Logger, Metrics, TraceExport
-from authz.v1 import approvals_pb2, credentials_pb2
+from authz.v1 import approvals_pb2
 
-__all__ = ["Node", "engine_settings", "listener_rules", "peer_rules"]
+__all__ = ["Node", "engine_settings", "listener_rules", "node_name", "peer_rules"]
 
 _ADMIN_THREADS: Final = 2
 _ADMIN_QUEUE: Final = 16
@@ -78,9 +91,21 @@ def engine_settings(config: Config) -> dict[str, Any]:
         "probe_rate": limits.probe_rate,
         "probe_burst": limits.probe_burst,
         "envoy_error_response": config.envoy.error_response,
-        "state": _state_settings(config.state, config.audit.path, config.node),
+        "state": _state_settings(config.state, config.audit.path, node_name(config)),
         "version": __version__,
     }
+
+
+def node_name(config: Config) -> str:
+    """Name this node among those that share a store.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        Its name, or what no two nodes have in common: where its audit is.
+    """
+    return config.node or f"{gethostname()}:{Path(config.audit.path or '').resolve()}"
 
 
 def _state_settings(state: State, audit: str, node: str) -> dict[str, Any]:
@@ -91,8 +116,7 @@ def _state_settings(state: State, audit: str, node: str) -> dict[str, Any]:
         "engine": state.engine.value,
         "path": path,
         "dsn": state.dsn,
-        # Whose audit lines are whose: no two nodes share an audit file.
-        "node": node or f"{gethostname()}:{Path(audit).resolve()}",
+        "node": node,
         "connections": state.connections,
         "max_wait_ms": round(state.max_wait * 1000),
         "revocation_staleness_ms": round(state.revocation_staleness * 1000),
@@ -133,6 +157,8 @@ def listener_rules(config: Config) -> list[ListenerRules]:
         )
     if config.listeners.admin is not None:
         rules.append(ListenerRules("admin", admin=True))
+    if config.listeners.http is not None:
+        rules.append(ListenerRules("http", http=True))
     return rules
 
 
@@ -165,10 +191,11 @@ class _Parts:
     admin_executor: BoundedExecutor
     listeners: tuple[GrpcListener, ...]
     fast: FastLane | None
-    http: HttpListener | None
+    web: tuple[WebServer, ...]
     watch: Watch | None
     refresher: Refresher
     sweep: Sweep
+    keys: KeyRing | None
     metrics: Metrics
     traces: TraceExport | None
 
@@ -203,12 +230,14 @@ class Node:
             parts.traces.start(parts.engine.spans)
         for listener in parts.listeners:
             listener.server.start()
-        if parts.http is not None:
-            parts.http.start()
+        for web in parts.web:
+            web.start()
         parts.readiness.serving()
         # Says that the node serves, once every source of keys was fetched.
         parts.refresher.start()
         parts.sweep.start()
+        if parts.keys is not None:
+            parts.keys.start()
         if parts.watch is not None:
             parts.watch.start()
         for name, address in self.addresses.items():
@@ -265,6 +294,8 @@ class Node:
             parts.watch.close()
         parts.refresher.close()
         parts.sweep.close()
+        if parts.keys is not None:
+            parts.keys.close()
         draining = [listener.server.stop(grace) for listener in parts.listeners]
         if parts.fast is not None:
             parts.fast.close(grace)
@@ -277,14 +308,18 @@ class Node:
         if parts.traces is not None:
             parts.traces.close()
         parts.engine.close()
-        if parts.http is not None:
-            parts.http.close()
+        self._let_go()
+        self._log.info("stopped")
+
+    def _let_go(self) -> None:
+        for web in self._parts.web:
+            web.close()
         for listener in self._config.listeners.decisions.values():
             _unlink(listener.address)
-        for fixed in (self._config.listeners.admin, self._config.listeners.metrics):
+        fixed_listeners = self._config.listeners
+        for fixed in (fixed_listeners.admin, fixed_listeners.metrics, fixed_listeners.http):
             if fixed is not None:
                 _unlink(fixed.address)
-        self._log.info("stopped")
 
     # --- what it can be asked
 
@@ -294,8 +329,7 @@ class Node:
         found = {listener.name: listener.address for listener in self._parts.listeners}
         if self._parts.fast is not None:
             found.update(zip(self._fast_names, self._parts.fast.addresses, strict=True))
-        if self._parts.http is not None:
-            found["metrics"] = self._parts.http.address
+        found.update((web.name, web.address) for web in self._parts.web)
         return found
 
     @property
@@ -334,6 +368,9 @@ class Node:
             metrics=metrics,
             log=log,
         )
+        keys = self._keys(engine, world, metrics)
+        if keys is not None:
+            undo.callback(keys.close)
         side = SideThreads()
         undo.callback(side.close)
         health = Health((AUTHORIZER, ENVOY, ADMIN), side)
@@ -341,7 +378,7 @@ class Node:
             remote_sources(config, Fetcher().get),
             world,
             log,
-            unknown=lambda: (SourceKey(*owner) for owner in engine.unknown_keys()),
+            unknown=lambda: _unknown(engine, keys),
             complete=lambda: health.serving(on=True),
         )
         undo.callback(refresher.close)
@@ -361,6 +398,7 @@ class Node:
             started_at=time.time(),
             files={"bundle": config.bundle.path, "audit": str(config.audit.path)},
             listeners=_addresses(config),
+            keys=keys,
         )
         limits = config.limits
         executor = BoundedExecutor(
@@ -373,8 +411,10 @@ class Node:
         admin_executor = BoundedExecutor(_ADMIN_THREADS, _ADMIN_QUEUE, failed=self._failed)
         undo.callback(admin_executor.shutdown, wait=False)
         _executor_metrics(metrics, executor)
+        issuing = Issuing(engine, keys.active) if keys is not None else None
         listeners = self._bind(
             engine=engine,
+            issuing=issuing,
             world=world,
             readiness=readiness,
             executor=executor,
@@ -388,9 +428,16 @@ class Node:
         fast = self._fast_lane(engine)
         if fast is not None:
             undo.callback(fast.close, 0.0)
-        http = None
+        web: list[WebServer] = []
         if config.listeners.metrics is not None:
-            http = HttpListener(config.listeners.metrics, application(metrics.render, readiness))
+            told = WebSettings(
+                "metrics", config.listeners.metrics.address, config.listeners.metrics.tls
+            )
+            web.append(WebServer(told, application(metrics.render, readiness)))
+            undo.callback(web[-1].close)
+        if config.listeners.http is not None and keys is not None and issuing is not None:
+            web.append(self._oauth(config.listeners.http, world, keys, issuing, metrics))
+            undo.callback(web[-1].close)
         watch = Watch(world.watched, world.reload, log) if config.bundle.watch else None
         return _Parts(
             engine,
@@ -402,18 +449,66 @@ class Node:
             admin_executor,
             listeners,
             fast,
-            http,
+            tuple(web),
             watch,
             refresher,
             Sweep(engine.sweep, self._log),
+            keys,
             metrics,
             traces,
         )
+
+    def _keys(self, engine: Engine, world: World, metrics: Metrics) -> KeyRing | None:
+        config = self._config
+        if config.credentials is None:
+            return None
+        keys = KeyRing(
+            config.credentials,
+            key_place(config),
+            StoredKeys(cast("Any", engine)),
+            node=node_name(config),
+            changed=world.publish,
+            log=self._log,
+            clock=time.time,
+        )
+        keys.begin()
+        metrics.pull(lambda: key_families(keys))
+        return keys
+
+    def _oauth(
+        self,
+        listener: HttpApiListener,
+        world: World,
+        keys: KeyRing,
+        issuing: Issuing,
+        metrics: Metrics,
+    ) -> WebServer:
+        config = self._config
+        assert config.credentials is not None  # noqa: S101 - checked with the configuration
+        endpoints = Endpoints(config.credentials.issuer)
+        app = OAuthApp(
+            endpoints,
+            Clients(endpoints.issuer, endpoints.token, lambda: world.stands),
+            keys,
+            issuing,
+            public=public_table(),
+            mutual=listener.is_mutual,
+            max_body=listener.max_body_bytes,
+            timeout=listener.timeout,
+            deadline=config.limits.default_deadline,
+            counted=metrics.answered,
+            failed=self._failed,
+        )
+        settings = WebSettings(
+            "http", listener.address, listener.tls, listener.max_connections, listener.timeout
+        )
+        return WebServer(settings, app.asgi())
 
     def _bind(
         self,
         *,
         engine: Engine,
+        issuing: Issuing | None,
         world: World,
         readiness: Readiness,
         executor: BoundedExecutor,
@@ -446,7 +541,8 @@ class Node:
                 self._failed,
                 mutual=listener.is_mutual,
             )
-            services = _decision_services(decisions, tasks, metrics)
+            credentials = replace(tasks, engine=issuing) if issuing is not None else None
+            services = _decision_services(decisions, tasks, credentials, metrics)
             bound.append(
                 GrpcListener.bind(
                     name,
@@ -464,12 +560,20 @@ class Node:
                 engine, world, readiness, __version__, "admin", metrics, self._failed
             )
             owner = Tasks(engine, "admin", None, 30.0, metrics, self._failed)
-            generic = (*health.handlers, *reflection_handler((ADMIN, AUTHORIZER, TASKS), side))
+            of_owner = replace(owner, engine=issuing) if issuing is not None else None
+            generic = (
+                *health.handlers,
+                *reflection_handler((ADMIN, AUTHORIZER, TASKS, CREDENTIALS), side),
+            )
             bound.append(
                 GrpcListener.bind(
                     "admin",
                     config.listeners.admin,
-                    services={**administration.services(), TASKS: owner.handlers()},
+                    services={
+                        **administration.services(),
+                        TASKS: owner.handlers(),
+                        CREDENTIALS: _credential_handlers(of_owner),
+                    },
                     generic=generic,
                     executor=admin_executor,
                     limits=config.limits,
@@ -516,7 +620,9 @@ class Node:
             return FastLane(engine, settings)
 
 
-def _decision_services(decisions: Decisions, tasks: Tasks, metrics: Metrics) -> Services:
+def _decision_services(
+    decisions: Decisions, tasks: Tasks, credentials: Tasks | None, metrics: Metrics
+) -> Services:
     def judged(service: str, method: str, surface: Surface) -> RawHandler:
         return decisions.handler(surface, metrics.observer(service, method))
 
@@ -526,6 +632,7 @@ def _decision_services(decisions: Decisions, tasks: Tasks, metrics: Metrics) -> 
     return {
         **_later_services(),
         TASKS: tasks.handlers(),
+        CREDENTIALS: _credential_handlers(credentials),
         AUTHORIZER: {
             "Check": judged(AUTHORIZER, "Check", Surface.CHECK),
             "BatchCheck": judged(AUTHORIZER, "BatchCheck", Surface.BATCH_CHECK),
@@ -539,10 +646,31 @@ def _decision_services(decisions: Decisions, tasks: Tasks, metrics: Metrics) -> 
     }
 
 
+def _credential_handlers(credentials: Tasks | None) -> dict[str, RawHandler]:
+    """Answer about task credentials; where none are issued, say so."""
+    if credentials is not None:
+        return credentials.of(CREDENTIALS, METHODS)
+    why = "no credentials are issued here: `credentials` is not configured"
+    return {
+        method: grpc.unary_unary_rpc_method_handler(unimplemented(f"Credentials.{method}: {why}"))
+        for method in METHODS
+    }
+
+
+def _unknown(engine: Engine, keys: KeyRing | None) -> Iterator[SourceKey]:
+    """Take whose keys tokens named that are not there; our own are looked for in the store."""
+    for kind, name in engine.unknown_keys():
+        if kind == "own":
+            if keys is not None:
+                keys.wake()
+        else:
+            yield SourceKey(kind, name)
+
+
 def _later_services() -> dict[str, dict[str, RawHandler]]:
     """Answer every method of the services that are not done yet with why."""
     services: dict[str, dict[str, RawHandler]] = {}
-    for file in (credentials_pb2, approvals_pb2):
+    for file in (approvals_pb2,):
         for service in file.DESCRIPTOR.services_by_name.values():
             services[service.full_name] = {
                 method.name: (
@@ -589,6 +717,7 @@ def _addresses(config: Config) -> dict[str, str]:
         **config.listeners.decisions,
         "admin": config.listeners.admin,
         "metrics": config.listeners.metrics,
+        "http": config.listeners.http,
     }
     return {name: one.address for name, one in served.items() if one is not None}
 

@@ -4,13 +4,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from authz.server.observing import told
 from authz.server.sources import TrustSources
 from authz.server.world import World
 
 __all__ = ["Readiness", "Report"]
+
+
+class SignerKeys(Protocol):
+    """The keys that sign credentials."""
+
+    def problems(self) -> Sequence[str]:
+        """What is wrong with them."""
+
+    def detail(self) -> list[dict[str, Any]]:
+        """Each of them, as JSON values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,7 @@ class Readiness:
         insecure: Names of listeners with `insecure_dev`.
         files: Where bundle and audit are, by those names.
         listeners: The address of each listener.
+        keys: The keys that sign credentials; none where none are issued.
         started_at: Unix time.
         clock: Unix time, for what ends.
     """
@@ -53,6 +64,7 @@ class Readiness:
         started_at: float,
         files: Mapping[str, str] | None = None,
         listeners: Mapping[str, str] | None = None,
+        keys: SignerKeys | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._version = version
@@ -64,6 +76,7 @@ class Readiness:
         self.started_at = started_at
         self._files = dict(files or {})
         self._listeners = dict(listeners or {})
+        self._keys = keys
         self._clock = clock
         self._stopping = False
         self._serving = False
@@ -102,6 +115,9 @@ class Readiness:
             and not self._sources.waiting
             and bool(engine.get("ready"))
         )
+        if self._keys is not None:
+            # Decisions are made without a key; only credentials are not issued.
+            problems.extend(self._keys.problems())
         if stands.refused:
             problems.append("the last reload was refused")
         if self._insecure:
@@ -145,6 +161,7 @@ class Readiness:
             "files": self._files,
             "listeners": self._listeners,
             "observing": observing,
+            "signing_keys": self._keys.detail() if self._keys is not None else None,
             "engine": dict(engine),
         }
         return Report(ready, tuple(problems), detail)

@@ -1,6 +1,6 @@
 """`authz.v1.Tasks`: what the engine answers, or an RPC error with its reason."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -62,8 +62,20 @@ class Tasks:
         Returns:
             Handlers by method.
         """
+        return self.of(TASKS, _METHODS)
+
+    def of(self, service: str, methods: Mapping[str, Surface]) -> dict[str, RawHandler]:
+        """Make the handlers of a service that answers no decision.
+
+        Args:
+            service: The service's name.
+            methods: What the engine calls each method.
+
+        Returns:
+            Handlers by method.
+        """
         return {
-            method: self.handler(TASKS, method, surface) for method, surface in _METHODS.items()
+            method: self.handler(service, method, surface) for method, surface in methods.items()
         }
 
     def handler(self, service: str, method: str, surface: Surface) -> RawHandler:

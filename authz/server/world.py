@@ -55,6 +55,8 @@ class Stands:
     """The keys of each source that serve."""
     files_read_at: float = 0.0
     """When those that are files were last read; Unix time."""
+    own_keys: str | None = field(default=None, repr=False)
+    """The keys by which our own credentials are verified; none where none are issued."""
 
 
 class World:
@@ -172,18 +174,43 @@ class World:
             documents = self._stands.documents
             self._swap_keys({**documents, key: withdrawn(documents.get(key, ""))}, key)
 
-    def _swap_keys(self, documents: Mapping[SourceKey, str], key: SourceKey) -> None:
+    def publish(self, own_keys: str) -> None:
+        """Verify our own credentials by these keys from now on; before the first load: once that is done.
+
+        Args:
+            own_keys: A JWKS.
+
+        Raises:
+            AuthzError: The keys are refused; those before go on serving.
+        """
+        with self._lock:
+            if self._stands.plan is None:
+                self._stands = replace(self._stands, own_keys=own_keys)
+            else:
+                self._swap_keys(self._stands.documents, None, own_keys)
+
+    def _swap_keys(
+        self,
+        documents: Mapping[SourceKey, str],
+        key: SourceKey | None,
+        own_keys: str | None = None,
+    ) -> None:
         before = self._stands
         if before.plan is None:
             raise EngineError("no bundle is loaded")
-        spec = trust_spec(self._config, documents)
+        own_keys = own_keys if own_keys is not None else before.own_keys
+        spec = trust_spec(self._config, documents, own_keys)
         trust = Trust.compile(spec, before.trust)
-        if any(domain.rolled_back for domain in trust.domains if key == ("domain", domain.name)):
+        if key is not None and any(
+            domain.rolled_back for domain in trust.domains if key == ("domain", domain.name)
+        ):
             what = f"the bundle of {key} has a lower `spiffe_sequence` than the one that serves, or none."
             at = place_of(self._config, key)
             raise TrustError((Diagnostic(what, at, mend="The one that serves goes on serving."),))
         self._engine.load(before.plan, trust, self._rules, self._peers)
-        self._stands = replace(before, trust=trust, trust_spec=spec, documents=documents)
+        self._stands = replace(
+            before, trust=trust, trust_spec=spec, documents=documents, own_keys=own_keys
+        )
         known = before.trust.warnings if before.trust is not None else ()
         with suppress(Exception):
             for warning in trust.warnings:
@@ -211,7 +238,7 @@ class World:
         files = read_trust(config)
         # Those that are fetched stay as they are.
         documents = {**before.documents, **files.documents}
-        spec = trust_spec(config, documents)
+        spec = trust_spec(config, documents, before.own_keys)
         bundle = read_folder(
             Path(config.bundle.path),
             max_bytes=config.limits.bundle_max_bytes,
@@ -227,7 +254,9 @@ class World:
         trust = Trust.compile(spec, before.trust)
         compiled = compile_bundle(bundle, config.vars, int(now * 1000), before.plan)
         self._engine.load(compiled.plan, trust, self._rules, self._peers)
-        self._stands = Stands(compiled.plan, trust, now, (), bundle, spec, documents, now)
+        self._stands = Stands(
+            compiled.plan, trust, now, (), bundle, spec, documents, now, before.own_keys
+        )
         # It serves; a log that cannot be written must not say otherwise.
         with suppress(Exception):
             self._tell(compiled, trust, now)

@@ -146,6 +146,12 @@ class Metrics:
             "When bundle and trust were last loaded.",
             registry=self.registry,
         )
+        self._answers = Counter(
+            "authz_http_requests_total",
+            "Requests for keys and credentials over HTTP, by endpoint and status.",
+            ("endpoint", "status"),
+            registry=self.registry,
+        )
         self._bundle = Info("authz_bundle", "The bundle that serves.", registry=self.registry)
 
     def observer(self, service: str, method: str) -> Callable[[float], None]:
@@ -169,6 +175,15 @@ class Metrics:
             code: Name of the code.
         """
         self._calls.count(service, method, code)
+
+    def answered(self, endpoint: str, status: int) -> None:
+        """Count one answer over HTTP.
+
+        Args:
+            endpoint: Its name.
+            status: Its status.
+        """
+        self._answers.labels(endpoint, str(status)).inc()
 
     def reloaded(self, result: str, *, at: float | None = None) -> None:
         """Count one load of bundle and trust.

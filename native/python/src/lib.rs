@@ -14,7 +14,10 @@ use authz_lane::{
     CredentialSettings, FastSettings, Lane, Listener, PeerChain, PeerSpec, Settings, Surface,
     Transport, World, offline,
 };
-use authz_token::{PeerCache, TrustSpec, TrustStore, UnixTime, verify_peer};
+use authz_token::{
+    AgentProof, Evidence, PeerCache, Presentation, Role, Scheme, TokenCache, TrustSpec, TrustStore,
+    UnixTime, verify, verify_peer,
+};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -246,13 +249,29 @@ impl Trust {
             let chain: Vec<&[u8]> = chain.iter().map(Vec::as_slice).collect();
             verify_peer(&chain, &self.inner, &PeerCache::new(0), UnixTime(now))
         });
-        let facts = verified.map_err(|refusal| {
-            let raised = ApiError::new_err(refusal.to_string());
-            let raised = with(py, raised, [("grpc_code", 16)]);
-            with(py, raised, [("reason_code", refusal.reason.code()), ("message", &refusal.detail)])
-        })?;
+        let facts =
+            verified.map_err(|refusal| refused(py, refusal.reason.code(), &refusal.detail))?;
         Ok(facts.spiffe_id)
     }
+
+    fn verify_svid(&self, py: Python<'_>, token: &str, now: i64) -> PyResult<String> {
+        let evidence = [Evidence { role: Role::Agent, scheme: Scheme::Bearer, token, proof: None }];
+        let called = Presentation::default();
+        let verified = py
+            .detach(|| verify(&evidence, &called, &self.inner, &TokenCache::new(0), UnixTime(now)));
+        let facts =
+            verified.map_err(|refusal| refused(py, refusal.reason.code(), &refusal.detail))?;
+        match facts.agent {
+            Some(agent) if agent.proof == AgentProof::JwtSvid => Ok(agent.spiffe_id.clone()),
+            _ => Err(refused(py, ReasonCode::BadCredential.as_str(), "the token is no JWT-SVID")),
+        }
+    }
+}
+
+/// What Python raises where a credential is refused.
+fn refused(py: Python<'_>, reason: &str, detail: &str) -> PyErr {
+    let raised = with(py, ApiError::new_err(detail.to_owned()), [("grpc_code", 16)]);
+    with(py, raised, [("reason_code", reason), ("message", detail)])
 }
 
 /// What Python knows of a call.

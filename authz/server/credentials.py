@@ -1,0 +1,250 @@
+"""Task credentials: the engine decides and commits what one is for, then it is signed here.
+
+In this order: a key must be there before anything is committed, and nothing is signed that is not committed.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from google.protobuf import json_format
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from authz.credentials import KeyRecord, KeyRing, SigningKey, mint
+from authz.engine import reason_table
+from authz.errors import ApiError, KeysError
+from authz.model import CallFacts, MetricFamily, MetricKind, Surface
+from authz.server.clients import Client
+from authz.v1 import credentials_pb2
+
+__all__ = ["CREDENTIALS", "METHODS", "Issuing", "StoredKeys", "key_families", "public_table"]
+
+CREDENTIALS: Final = "authz.v1.Credentials"
+"""The service's name."""
+METHODS: Final = {
+    "Issue": Surface.CREDENTIAL_ISSUE,
+    "Introspect": Surface.CREDENTIAL_INTROSPECT,
+    "Revoke": Surface.CREDENTIAL_REVOKE,
+}
+"""Its methods."""
+
+_UNAVAILABLE: Final = 14
+
+
+class Calls(Protocol):
+    """The engine, as far as credentials need it."""
+
+    def call(self, surface: Surface, request: bytes, facts: CallFacts) -> bytes:
+        """Answer a call that answers no decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issuing:
+    """Answers what is asked about credentials, over gRPC and HTTP."""
+
+    engine: Calls
+    """Decides and commits."""
+    key: Callable[[], SigningKey | None]
+    """Gives the key that signs now."""
+
+    def call(self, surface: Surface, request: bytes, facts: CallFacts) -> bytes:
+        """Answer a method of `authz.v1.Credentials`.
+
+        Args:
+            surface: Which.
+            request: Its encoded request.
+            facts: What the transport knows.
+
+        Returns:
+            Its encoded response.
+
+        Raises:
+            ApiError: It is refused.
+        """
+        if surface is Surface.CREDENTIAL_ISSUE:
+            key = self._signing()
+            return _issued(self._asked(surface, request, facts), key)
+        if surface is Surface.CREDENTIAL_INTROSPECT:
+            return _known(self._asked(surface, request, facts))
+        self.engine.call(surface, request, facts)
+        return credentials_pb2.CredentialsRevokeResponse().SerializeToString()
+
+    def exchange(self, request: Mapping[str, Any], facts: CallFacts) -> Mapping[str, Any]:
+        """Exchange tokens for a credential.
+
+        Args:
+            request: As the engine's JSON.
+            facts: What the transport knows.
+
+        Returns:
+            What the engine committed, and the `token`.
+
+        Raises:
+            ApiError: It is refused.
+        """
+        key = self._signing()
+        asked = json.dumps(request, allow_nan=False).encode()
+        issued = self._asked(Surface.CREDENTIAL_EXCHANGE, asked, facts)
+        return {**issued, "token": _signed(issued["claims"], key)}
+
+    def introspect(self, client: Client, token: str, facts: CallFacts) -> Mapping[str, Any]:
+        """Tell what is known of a credential.
+
+        Args:
+            client: Who asks.
+            token: The credential.
+            facts: What the transport knows.
+
+        Returns:
+            `active`, and its claims where it is.
+
+        Raises:
+            ApiError: It cannot be told now.
+        """
+        return self._asked(Surface.CREDENTIAL_INTROSPECT, _of(client, token), facts)
+
+    def revoke(self, client: Client, token: str, facts: CallFacts) -> None:
+        """Revoke a credential; one that is none of the client's stays as it is.
+
+        Args:
+            client: Who asks.
+            token: The credential.
+            facts: What the transport knows.
+
+        Raises:
+            ApiError: It cannot be done now.
+        """
+        self.engine.call(Surface.CREDENTIAL_REVOKE, _of(client, token), facts)
+
+    def _signing(self) -> SigningKey:
+        key = self.key()
+        if key is None:
+            raise ApiError("UNAVAILABLE", _UNAVAILABLE, "no key signs credentials on this node now")
+        return key
+
+    def _asked(self, surface: Surface, request: bytes, facts: CallFacts) -> dict[str, Any]:
+        answered: dict[str, Any] = json.loads(self.engine.call(surface, request, facts))
+        return answered
+
+
+class Records(Protocol):
+    """The engine, as far as signing keys need it."""
+
+    def signing_keys(self) -> list[dict[str, Any]]:
+        """Read the keys of all nodes."""
+
+    def put_signing_key(self, record: Mapping[str, Any]) -> None:
+        """Write one."""
+
+    def remove_signing_key(self, kid: str) -> None:
+        """Remove one."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKeys:
+    """The published keys in the engine's store, whose times are milliseconds."""
+
+    engine: Records
+    """Has the store."""
+
+    def signing_keys(self) -> tuple[KeyRecord, ...]:
+        """Read the keys of all nodes.
+
+        Returns:
+            All of them.
+        """
+        return tuple(
+            KeyRecord(
+                kid=str(record["kid"]),
+                node=str(record["node"]),
+                jwk=str(record["jwk"]),
+                published_at=record["published_at"] / 1000,
+                active_from=record["active_from"] / 1000,
+                # Every key of ours has an end; one without would never be let go of.
+                expires_at=(record.get("expires_at") or record["active_from"]) / 1000,
+            )
+            for record in self.engine.signing_keys()
+        )
+
+    def put_signing_key(self, record: KeyRecord) -> None:
+        """Write one.
+
+        Args:
+            record: The key.
+        """
+        self.engine.put_signing_key(
+            {
+                "kid": record.kid,
+                "node": record.node,
+                "jwk": record.jwk,
+                "published_at": round(record.published_at * 1000),
+                "active_from": round(record.active_from * 1000),
+                "expires_at": round(record.expires_at * 1000),
+            }
+        )
+
+    def remove_signing_key(self, kid: str) -> None:
+        """Remove one.
+
+        Args:
+            kid: Its name.
+        """
+        self.engine.remove_signing_key(kid)
+
+
+def key_families(keys: KeyRing) -> tuple[MetricFamily, ...]:
+    """Count the signing keys, for metrics.
+
+    Args:
+        keys: The keys.
+
+    Returns:
+        The families.
+    """
+    name = "authz_signing_keys"
+    counted = tuple((name, {"state": state}, float(n)) for state, n in keys.counts().items())
+    text = "Published keys that sign credentials: of this node by state, and those of other nodes."
+    return (MetricFamily(name, text, MetricKind.GAUGE, counted),)
+
+
+def public_table() -> dict[str, dict[str, str]]:
+    """Say what an agent is told of each reason code.
+
+    Returns:
+        `public_code`, `next_action`, `retry` and `public_message`, by code.
+    """
+    members = ("public_code", "next_action", "retry", "public_message")
+    return {row["name"]: {name: row[name] for name in members} for row in reason_table()}
+
+
+def _of(client: Client, token: str) -> bytes:
+    named = {"spiffe_id": client.spiffe_id, "how": client.how}
+    return json.dumps({"client": named, "token": token}).encode()
+
+
+def _signed(claims: Mapping[str, Any], key: SigningKey) -> str:
+    try:
+        return mint(claims, key)
+    except KeysError as error:
+        # It is committed, and reaches nobody: what was reserved is released when it ends.
+        raise ApiError("UNAVAILABLE", _UNAVAILABLE, "the signing key cannot be used now") from error
+
+
+def _issued(issued: Mapping[str, Any], key: SigningKey) -> bytes:
+    answer = credentials_pb2.IssueResponse(
+        token_type=issued.get("token_type", ""), dpop_nonce=issued.get("dpop_nonce") or ""
+    )
+    if "claims" in issued:
+        claims = issued["claims"]
+        answer.token = _signed(claims, key)
+        answer.expires_at.CopyFrom(Timestamp(seconds=int(claims["exp"])))
+    return answer.SerializeToString()
+
+
+def _known(known: Mapping[str, Any]) -> bytes:
+    answer = credentials_pb2.IntrospectResponse(active=known.get("active") is True)
+    if answer.active:
+        claims = {name: value for name, value in known.items() if name != "active"}
+        json_format.ParseDict(claims, answer.claims)
+    return answer.SerializeToString()
