@@ -1,6 +1,7 @@
 """The form of scenarios, and how they are read."""
 
 import copy
+import hashlib
 import re
 from collections.abc import Hashable, Mapping
 from functools import cache
@@ -327,3 +328,12 @@ def corpus() -> tuple[Scenario, ...]:
         CorpusError: one has another form.
     """
     return tuple(one for name in DOMAINS for kind in KINDS for one in scenarios(name, kind))
+
+
+def digest() -> str:
+    """Returns the SHA-256 of all files of the corpus, for results to say what they were measured on."""
+    found = hashlib.sha256()
+    for file in sorted(FOLDER.glob("*/*.yaml")):
+        found.update(f"{file.relative_to(FOLDER)}\0".encode())
+        found.update(hashlib.sha256(file.read_bytes()).digest())
+    return found.hexdigest()

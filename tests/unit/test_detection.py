@@ -21,6 +21,7 @@ from bench.detection.scenario import (
     FOLDER,
     Scenario,
     corpus,
+    digest,
     domain,
     parse,
     read,
@@ -71,6 +72,14 @@ def test_ids_are_unique_and_every_class_occurs() -> None:
     """In the whole corpus."""
     assert len({one.id for one in ALL}) == len(ALL)
     assert {name for one in HIJACKED for name in one.classes} == set(CLASSES)
+
+
+def test_the_corpus_has_a_digest() -> None:
+    """Over every file that a scenario is read from, and no other."""
+    assert re.fullmatch("[0-9a-f]{64}", digest())
+    files = {file.relative_to(FOLDER).as_posix() for file in FOLDER.glob("*/*.yaml")}
+    names = ("domain", "seed", "honest", "hijacked")
+    assert files == {f"{name}/{file}.yaml" for name in DOMAINS for file in names}
 
 
 @pytest.mark.parametrize("scenario", ALL, ids=_ids)
