@@ -201,7 +201,7 @@ class Engine:
             plan: The bundle.
             trust: The trust sources.
             listeners: JSON array of `{name, enforcer: {name, asks: ["system:x" | "system:*"], relays: ["principal"]}
-                | null, mutual, insecure_dev, admin, surfaces: null | ["check", "batch_check", "ext_authz", "explain"]}`.
+                | null, mutual, insecure_dev, admin, http, surfaces: null | ["check", "batch_check", "ext_authz", "explain"]}`.
             peers: JSON array of `{name, match, asks, relays}`: enforcers that show a certificate.
             credentials: JSON object `{issuer, audiences: {system: audience}, lifetime: {low, standard, high, critical},
                 dpop: {window, max_proofs_per_key, require_nonce}, injections: {system: {header, value}}, leases:
@@ -369,6 +369,65 @@ class Engine:
 
         Returns:
             JSON of `{committed, expired, forgotten, more, error}`.
+        """
+
+    def signing_keys(self) -> str:
+        """Lists the keys that task credentials are signed with, of all nodes.
+
+        Returns:
+            JSON array of `{kid, node, jwk, published_at, active_from, expires_at}`, times in milliseconds since 1970;
+            `expires_at` is absent of a key that may still sign.
+
+        Raises:
+            EngineError: The store failed.
+        """
+
+    def put_signing_key(self, record: bytes) -> None:
+        """Writes one.
+
+        Args:
+            record: JSON object, as `signing_keys` gives it.
+
+        Raises:
+            EngineError: It is none, or the store failed or has too many.
+        """
+
+    def remove_signing_key(self, kid: str) -> None:
+        """Removes one, if it is there.
+
+        Args:
+            kid: Its id.
+
+        Raises:
+            EngineError: The store failed.
+        """
+
+    def leases(self, filter: bytes) -> str:
+        """Lists leases.
+
+        Args:
+            filter: JSON object with `broker`, `session`, both or neither.
+
+        Returns:
+            JSON array of at most 10,000 records, times in milliseconds since 1970, each with `live`: whether its task
+            and all above it are live, nothing of it is revoked, and its time is not over.
+
+        Raises:
+            EngineError: The filter is none, or the store failed.
+        """
+
+    def put_lease(self, record: bytes, before: bytes) -> bool:
+        """Changes a lease if it still is what it was.
+
+        Args:
+            record: JSON object, as `leases` gives it; `state` `ended` removes it.
+            before: JSON object with the `state` and the `attempts` that it must still have.
+
+        Returns:
+            Whether it was changed; a lease becomes `live` only while its task is.
+
+        Raises:
+            EngineError: One of the two cannot be read, or the store failed.
         """
 
     def refusal(self, surface: str, reason: str) -> bytes:

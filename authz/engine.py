@@ -5,9 +5,9 @@ Everything crosses as bytes or scalars; errors of the extension become errors of
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, final
+from typing import Any, Final, ParamSpec, TypeVar, final
 
 from authz import _native
 from authz.errors import ApiError, BundleError, EngineError, TrustError, UsageError
@@ -41,6 +41,8 @@ __all__ = [
 ]
 
 _MAX_SHOWN: Final = 1000
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 def _diagnostics(text: str) -> tuple[Diagnostic, ...]:
@@ -435,7 +437,7 @@ class Engine:
                 "mutual": rule.mutual,
                 "insecure_dev": rule.insecure_dev,
                 "admin": rule.admin,
-                **({"http": True} if rule.http else {}),
+                "http": rule.http,
             }
             for rule in listeners
         ]
@@ -571,6 +573,88 @@ class Engine:
         """
         swept: dict[str, Any] = json.loads(self._native.sweep())
         return swept
+
+    def signing_keys(self) -> list[dict[str, Any]]:
+        """List the keys that task credentials are signed with, of all nodes.
+
+        Returns:
+            `kid`, `node`, `jwk`, `published_at`, `active_from`, and `expires_at` once it signs no more; times in
+            milliseconds.
+
+        Raises:
+            EngineError: The store failed.
+        """
+        listed: list[dict[str, Any]] = json.loads(self._kept(self._native.signing_keys))
+        return listed
+
+    def put_signing_key(self, record: Mapping[str, Any]) -> None:
+        """Write a signing key.
+
+        Args:
+            record: As `signing_keys` gives it.
+
+        Raises:
+            EngineError: It is none, or the store failed or has too many.
+        """
+        self._kept(self._native.put_signing_key, json.dumps(record).encode())
+
+    def remove_signing_key(self, kid: str) -> None:
+        """Remove a signing key, if it is there.
+
+        Args:
+            kid: Its id.
+
+        Raises:
+            EngineError: The store failed.
+        """
+        self._kept(self._native.remove_signing_key, kid)
+
+    def leases(
+        self, *, broker: str | None = None, session: str | None = None
+    ) -> list[dict[str, Any]]:
+        """List leases.
+
+        Args:
+            broker: Only those of this broker.
+            session: Only those of this session.
+
+        Returns:
+            At most 10,000 records, times in milliseconds, each with `live`: whether its task and all above it are
+            live, nothing of it is revoked, and its time is not over.
+
+        Raises:
+            EngineError: The store failed.
+        """
+        asked = {"broker": broker, "session": session}
+        listed: list[dict[str, Any]] = json.loads(
+            self._kept(self._native.leases, json.dumps(asked).encode())
+        )
+        return listed
+
+    def put_lease(self, record: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+        """Change a lease if it still is what it was.
+
+        Args:
+            record: As `leases` gives it; `state` `ended` removes it.
+            before: The `state` and the `attempts` that it must still have.
+
+        Returns:
+            Whether it was changed; a lease becomes `live` only while its task is.
+
+        Raises:
+            EngineError: It is none, or the store failed.
+        """
+        was = {"state": before["state"], "attempts": before.get("attempts", 0)}
+        return self._kept(
+            self._native.put_lease, json.dumps(record).encode(), json.dumps(was).encode()
+        )
+
+    @staticmethod
+    def _kept(call: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return call(*args, **kwargs)
+        except _native.EngineError as error:
+            raise EngineError(str(error)) from error
 
     def refusal(self, surface: Surface, reason: str) -> bytes:
         """Answer a ready denial, counted and audited; never waits.

@@ -451,6 +451,13 @@ impl Engine {
             | Surface::TaskGet
             | Surface::TaskList
             | Surface::TaskEnd => self.tasks(surface, request, transport),
+            Surface::CredentialIssue => self.method(
+                surface,
+                request,
+                transport,
+                |message: &wire::IssueRequest| message.evidence.as_slice(),
+                |message, judgement, caller| self.issue(message, judgement, caller),
+            ),
             _ => Err(ApiError::of(ReasonCode::BadInput, "there is no such call")),
         }));
         answered.unwrap_or_else(|_| Err(self.failed_inside()))
@@ -1495,6 +1502,7 @@ impl Engine {
                     _ if way.insecure_dev => "anybody is an enforcer (insecure_dev)",
                     Some(_) => "enforcer",
                     None if way.mutual => "callers are who their certificate says",
+                    None if way.http => "clients of token endpoints",
                     None => "callers ask about themselves",
                 };
                 if way.insecure_dev {

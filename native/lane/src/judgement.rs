@@ -12,6 +12,7 @@ use authz_kernel::reason::{PublicCode, ReasonCode};
 use authz_kernel::task::{RevocationTarget, Task};
 use authz_token::{AgentProof, Facts, PeerFacts};
 
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::ask::{Refused, Step};
@@ -71,6 +72,19 @@ impl Known {
     }
 }
 
+/// The task credential that a decision is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct CredentialNote {
+    /// Its id, or that of the lease.
+    pub(crate) jti: String,
+    /// The permit that it was issued of; empty where there are several.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) decision_id: String,
+    /// The member of `cnf` that it is bound by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) binding: Option<&'static str>,
+}
+
 /// A decision with all that its answer, its record and its counters need. Made as a refusal; only
 /// [`Judgement::decided`] makes it anything else.
 #[derive(Debug)]
@@ -107,6 +121,8 @@ pub(crate) struct Judgement {
     pub(crate) task: Option<Arc<Task>>,
     /// The encoded answer to the same request under the same key, which this one repeats.
     pub(crate) repeats: Option<Vec<u8>>,
+    /// The task credential that it is about.
+    pub(crate) credential: Option<CredentialNote>,
     /// What was revoked.
     pub(crate) revoked: Option<(RevocationTarget, String)>,
     pub(crate) decision: Option<Decision>,
@@ -149,6 +165,7 @@ impl Judgement {
             probe: false,
             task: None,
             repeats: None,
+            credential: None,
             revoked: None,
             decision: None,
             verify_time: None,
@@ -218,6 +235,16 @@ impl Judgement {
         self.step = Step::Judge;
         self.message = message.into();
         self.understood = true;
+        self.softened = false;
+    }
+
+    /// Ends the decision about a credential as one that a proof would lift. It lets nothing through.
+    pub(crate) fn wants_proof(&mut self, message: impl Into<String>) {
+        self.outcome = Outcome::StepUp;
+        self.reason = ReasonCode::ProofRequired;
+        self.step = Step::Judge;
+        self.message = message.into();
+        self.understood = false;
         self.softened = false;
     }
 

@@ -152,6 +152,34 @@ impl Histogram {
     }
 }
 
+/// What becomes of a task credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CredentialEvent {
+    /// It was issued.
+    Issued,
+    /// It was presented, and its operation permitted again.
+    Redeemed,
+    /// It was revoked by itself.
+    Revoked,
+    /// It is no longer kept, a while after its end.
+    Expired,
+}
+
+impl CredentialEvent {
+    /// All, in order.
+    const ALL: [Self; 4] = [Self::Issued, Self::Redeemed, Self::Revoked, Self::Expired];
+
+    /// The word used in metrics.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::Redeemed => "redeemed",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+        }
+    }
+}
+
 /// All counters of one engine.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -163,7 +191,8 @@ pub(crate) struct Metrics {
     panics: AtomicU64,
     started: [AtomicU64; STARTED.len()],
     ended: [AtomicU64; ENDED.len()],
-    reservations: [AtomicU64; 2],
+    reservations: [AtomicU64; 3],
+    credentials: [AtomicU64; CredentialEvent::ALL.len()],
     forgotten: AtomicU64,
     sweeps_failed: AtomicU64,
 }
@@ -249,14 +278,27 @@ impl Metrics {
 
     /// A permit was kept until it is reported.
     pub(crate) fn reserved(&self) {
-        let [reserved, _] = &self.reservations;
+        let [reserved, _, _] = &self.reservations;
         reserved.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Something became of a task credential.
+    pub(crate) fn credential(&self, event: CredentialEvent) {
+        self.credentials_were(event, 1);
+    }
+
+    fn credentials_were(&self, event: CredentialEvent, count: u64) {
+        if let Some(known) = self.credentials.get(event as usize) {
+            known.fetch_add(count, Ordering::Relaxed);
+        }
     }
 
     /// What the sweep did.
     pub(crate) fn swept(&self, swept: &Swept) {
-        let [_, committed] = &self.reservations;
+        let [_, committed, released] = &self.reservations;
         committed.fetch_add(swept.committed, Ordering::Relaxed);
+        released.fetch_add(swept.released, Ordering::Relaxed);
+        self.credentials_were(CredentialEvent::Expired, swept.credentials);
         self.tasks_ended(TaskStatus::Expired, swept.expired);
         self.forgotten.fetch_add(swept.forgotten, Ordering::Relaxed);
         self.sweeps_failed.fetch_add(u64::from(!swept.error.is_empty()), Ordering::Relaxed);
@@ -265,7 +307,7 @@ impl Metrics {
     fn state_families(&self, gauges: &Gauges<'_>) -> Vec<Family> {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let state = gauges.state;
-        let [reserved, committed] = &self.reservations;
+        let [reserved, committed, released] = &self.reservations;
         let mut started = [0; STARTED.len()];
         for (into, count) in started.iter_mut().zip(&self.started) {
             *into = load(count);
@@ -302,9 +344,21 @@ impl Metrics {
             gauge("authz_tasks_kept", "Tasks in the store, live and ended.", state.tasks),
             counter(
                 "authz_reservations",
-                "Permits that were kept until they are reported, and those that counted as done without.",
-                [("reserved", load(reserved)), ("committed", load(committed))]
-                    .map(|(result, value)| (vec![("result", result.to_owned())], value)),
+                "Permits that were kept until they are reported, those that counted as done without, and those whose credential was not redeemed.",
+                [
+                    ("reserved", load(reserved)),
+                    ("committed", load(committed)),
+                    ("released", load(released)),
+                ]
+                .map(|(result, value)| (vec![("result", result.to_owned())], value)),
+            ),
+            counter(
+                "authz_credentials",
+                "Task credentials, by what became of them.",
+                CredentialEvent::ALL.map(|event| {
+                    let count = self.credentials.get(event as usize).map_or(0, load);
+                    (vec![("event", event.as_str().to_owned())], count)
+                }),
             ),
             gauge("authz_revocations", "How much is revoked.", gauges.revocations),
             plain("authz_store_commits", "Transactions of the store.", state.commits),

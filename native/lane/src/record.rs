@@ -17,7 +17,7 @@ use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::asked::Asked;
-use crate::judgement::{Judgement, method_of, name_of, write_hex};
+use crate::judgement::{CredentialNote, Judgement, method_of, name_of, write_hex};
 
 /// Members, items and levels of arguments that a record repeats; their digest stands for the rest.
 const MAX_FACTS: usize = 256;
@@ -100,6 +100,8 @@ struct Input<'a> {
     chain: Chain<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     task: Option<TaskNote<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<&'a CredentialNote>,
     #[serde(skip_serializing_if = "Option::is_none")]
     revoked: Option<Revoked<'a>>,
     operation: &'a str,
@@ -287,6 +289,7 @@ pub(crate) fn line(
             mode: if judgement.probe { "PROBE" } else { "ENFORCE" },
             chain: Chain { judgement, notes: &notes },
             task: judgement.task.as_deref().map(TaskNote::of),
+            credential: judgement.credential.as_ref(),
             revoked: judgement.revoked.as_ref().map(|(target, value)| Revoked {
                 target: target.as_str(),
                 value: notes.shown(value, "/input/revoked/value", MAX_RESOURCE, evidence),

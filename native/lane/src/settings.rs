@@ -304,6 +304,9 @@ pub struct Listener {
     /// Explain is answered here.
     #[serde(default)]
     pub admin: bool,
+    /// Clients of token endpoints, whom the server has authenticated itself: it says who calls, and is believed.
+    #[serde(default)]
+    pub http: bool,
     /// What is answered here; none: everything that the other keys allow.
     #[serde(default)]
     pub surfaces: Option<Vec<Surface>>,

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use authz_kernel::decision::Time;
-use authz_kernel::task::{Record, RecordKey, RecordKind, Session, TaskStatus};
+use authz_kernel::task::{Record, RecordKey, RecordKind, Reservation, Session, TaskStatus};
 use authz_state::store::{Page, Query, StoreError, Survives, Transaction};
 use serde::Serialize;
 
 use crate::ask::Refused;
+use crate::credentials;
 use crate::ending::{self, after};
 use crate::engine::{Engine, now_ms};
 use crate::keeper::Wait;
@@ -24,6 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Swept {
     /// Permits that count as done without a report.
     pub committed: u64,
+    /// Permits that were given back, since nobody redeemed their credential.
+    pub released: u64,
+    /// Task credentials that are no longer kept.
+    pub credentials: u64,
     /// Tasks whose time was up, with those below them.
     pub expired: u64,
     /// Task trees that are no longer kept.
@@ -56,6 +61,8 @@ impl Engine {
         let due = self.keeper.find(&Query::DueBefore(now.0), &page, wait)?;
         swept.more = due.len() >= BATCH;
         let mut reservations = Vec::new();
+        let mut credentials = (Vec::new(), Vec::new());
+        let mut others = Vec::new();
         for record in due {
             match &record {
                 Record::Reservation(one) => reservations.push(Arc::clone(one)),
@@ -84,27 +91,57 @@ impl Engine {
                         now,
                     )?;
                 }
-                Record::Proof(_) | Record::Credential(_) | Record::SigningKey(_) => {
-                    let key = [record.key()];
-                    self.delete_due(&key, &key, wait, now)?;
+                Record::Credential(one) => {
+                    credentials.0.push(record.key());
+                    credentials.1.push(RecordKey::new(RecordKind::Session, &one.session));
                 }
+                Record::Proof(_) | Record::SigningKey(_) => others.push(record.key()),
                 Record::Revocation(_) | Record::Lease(_) => {}
             }
         }
-        let keys: Vec<RecordKey> = reservations
+        // Nobody who brings one of those proofs again is waited for: it is refused by its time.
+        self.delete_due(&others, &[], wait, now)?;
+        let (keys, locks) = credentials;
+        swept.credentials = self.delete_due(&keys, &locks, wait, now)?;
+        let (unused, done): (Vec<_>, Vec<_>) =
+            reservations.into_iter().partition(|one| one.is_unused());
+        let keys: Vec<RecordKey> = done
             .iter()
             .map(|one| RecordKey::new(RecordKind::Reservation, &one.decision_id))
             .collect();
-        let mut locks: Vec<RecordKey> = reservations
-            .iter()
-            .map(|one| RecordKey::new(RecordKind::Session, &one.session))
-            .collect();
-        locks.sort();
-        locks.dedup();
-        if !keys.is_empty() {
-            swept.committed = self.delete_due(&keys, &locks, wait, now)?;
-        }
+        swept.committed = self.delete_due(&keys, &sessions_of(&done), wait, now)?;
+        swept.released = self.release_due(&unused, wait, now)?;
         Ok(())
+    }
+
+    /// Gives back permits whose credential nobody redeemed in time.
+    fn release_due(
+        &self,
+        permits: &[Arc<Reservation>],
+        wait: Wait,
+        now: Time,
+    ) -> Result<u64, Refused> {
+        if permits.is_empty() {
+            return Ok(0);
+        }
+        let mut released = 0_u64;
+        let mut work = |transaction: &mut dyn Transaction| {
+            for permit in permits {
+                let key = RecordKey::new(RecordKind::Reservation, &permit.decision_id);
+                if let Some(Record::Reservation(permit)) = transaction.get(&key)?
+                    && permit.is_unused()
+                    && permit.due < now
+                {
+                    credentials::release(transaction, &permit)?;
+                    released = released.saturating_add(1);
+                }
+            }
+            Ok(released > 0)
+        };
+        let survives = Survives::Crash;
+        let commit = self.keeper.transact(&sessions_of(permits), survives, wait, &mut work)?;
+        self.keeper.kept(commit, wait)?;
+        Ok(released)
     }
 
     fn swept_in(
@@ -173,6 +210,9 @@ impl Engine {
         wait: Wait,
         now: Time,
     ) -> Result<u64, Refused> {
+        if keys.is_empty() {
+            return Ok(0);
+        }
         let mut deleted = 0_u64;
         let mut work = |transaction: &mut dyn Transaction| {
             for key in keys {
@@ -187,4 +227,13 @@ impl Engine {
         self.keeper.kept(commit, wait)?;
         Ok(deleted)
     }
+}
+
+/// The sessions of permits, each once.
+fn sessions_of(permits: &[Arc<Reservation>]) -> Vec<RecordKey> {
+    let mut locks: Vec<RecordKey> =
+        permits.iter().map(|one| RecordKey::new(RecordKind::Session, &one.session)).collect();
+    locks.sort();
+    locks.dedup();
+    locks
 }

@@ -24,6 +24,7 @@ use crate::keeper::Wait;
 use crate::limits;
 use crate::locate::{self, Located};
 use crate::proto::authz::v1 as wire;
+use crate::revoke;
 use crate::settings::Surface;
 use crate::taskwire;
 use crate::world::Loaded;
@@ -43,15 +44,15 @@ const MOST_SEEN: usize = 10_000;
 const MAX_SUB: usize = 255;
 
 /// A call of the service, once its caller is known.
-struct Caller<'a> {
-    world: Arc<Loaded>,
-    call: Changing<'a>,
+pub(crate) struct Caller<'a> {
+    pub(crate) world: Arc<Loaded>,
+    pub(crate) call: Changing<'a>,
     /// It came by the administration listener without evidence: the owner of the socket.
-    is_owner: bool,
+    pub(crate) is_owner: bool,
 }
 
 /// What came of a call: the answer, and the record where it went with a change.
-type Done = (Vec<u8>, Option<Kept>);
+pub(crate) type Done = (Vec<u8>, Option<Kept>);
 
 impl Engine {
     /// Answers a method of the service.
@@ -108,7 +109,7 @@ impl Engine {
     }
 
     /// Reads a request, identifies its caller, runs it, and records what came of it.
-    fn method<M: Message + Default>(
+    pub(crate) fn method<M: Message + Default>(
         &self,
         surface: Surface,
         request: &[u8],
@@ -174,6 +175,14 @@ impl Engine {
         if is_admin && presented.is_empty() && transport.authorization.is_none() {
             return Ok((world, true));
         }
+        if presented.is_empty()
+            && judgement.surface == Surface::CredentialIssue
+            && !judgement.asks_itself
+        {
+            // An enforcer that speaks for itself alone.
+            revoke::of_asker(&*self.keeper.revocations()?, &judgement.asker)?;
+            return Ok((world, false));
+        }
         let mut agent = None;
         if judgement.asks_itself {
             let peer = judgement.asker.peer.as_ref();
@@ -195,7 +204,7 @@ impl Engine {
         arguments: &[u8],
     ) -> Result<(), Refused> {
         let revoked = self.keeper.revocations()?;
-        crate::revoke::of_operation(&revoked, operation)?;
+        revoke::of_operation(&revoked, operation)?;
         let facts = Facts { subject_proof: proof, ..kernel_facts(judgement, chain, None, None) };
         let request = Request { arguments, ..own(operation) };
         let decision = decide(&world.plan, &facts, &request, Time(judgement.now_ms));
@@ -724,7 +733,7 @@ fn concerns(found: &Located, judgement: &Judgement) -> bool {
 }
 
 /// The assignee says that it is done or gives up; whoever stands above it, or on whose behalf it is, may end it any way.
-fn may_end(found: &Located, judgement: &Judgement, status: TaskStatus) -> bool {
+pub(crate) fn may_end(found: &Located, judgement: &Judgement, status: TaskStatus) -> bool {
     let task = &found.task;
     let by_agent = judgement.facts.agent.as_ref().is_some_and(|agent| {
         let id = &agent.spiffe_id;
@@ -763,7 +772,7 @@ fn asserted(named: &str, world: &Loaded) -> Result<Subject, Refused> {
     })
 }
 
-fn bounded(name: &str, text: &str) -> Result<(), Refused> {
+pub(crate) fn bounded(name: &str, text: &str) -> Result<(), Refused> {
     if text.len() > limits::ID {
         return Err(Refused::input(format!("`{name}` is longer than {} bytes", limits::ID)));
     }

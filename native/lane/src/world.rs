@@ -55,6 +55,8 @@ pub(crate) struct Way {
     /// Callers show a certificate, by which they are known.
     pub(crate) mutual: bool,
     pub(crate) admin: bool,
+    /// Callers are who the server says, in JSON.
+    pub(crate) http: bool,
     surfaces: Option<BTreeSet<Surface>>,
 }
 
@@ -271,6 +273,10 @@ impl Loaded {
     }
 }
 
+/// What is answered to clients of token endpoints.
+const TOKEN_ENDPOINTS: [Surface; 3] =
+    [Surface::CredentialExchange, Surface::CredentialIntrospect, Surface::CredentialRevoke];
+
 fn way(listener: Listener) -> Result<Way, EngineError> {
     let name = &listener.name;
     let refused = |what: &str| EngineError(format!("listener `{name}`: {what}"));
@@ -288,12 +294,21 @@ fn way(listener: Listener) -> Result<Way, EngineError> {
     if listener.mutual && enforcer.is_some() {
         return Err(refused("knows its callers by certificate, and is an enforcer; give one"));
     }
-    let surfaces = listener.surfaces.map(|list| list.into_iter().collect());
+    if listener.http && (enforcer.is_some() || listener.mutual || listener.admin) {
+        return Err(refused("is for clients of token endpoints, and for nobody else"));
+    }
+    let surfaces = match listener.surfaces {
+        Some(list) => Some(list.into_iter().collect()),
+        // INVARIANT (no word of its own): where the server says who calls, nothing else is answered.
+        None if listener.http => Some(BTreeSet::from(TOKEN_ENDPOINTS)),
+        None => None,
+    };
     Ok(Way {
         enforcer: enforcer.map(Arc::new),
         insecure_dev: listener.insecure_dev,
         mutual: listener.mutual,
         admin: listener.admin,
+        http: listener.http,
         surfaces,
     })
 }

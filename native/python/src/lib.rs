@@ -520,6 +520,28 @@ impl Engine {
         py.detach(|| serde_json::to_string(&self.inner.sweep()).unwrap_or_else(|_| "{}".to_owned()))
     }
 
+    /// Signing keys of all nodes, as JSON.
+    fn signing_keys(&self, py: Python<'_>) -> PyResult<String> {
+        py.detach(|| self.inner.signing_keys()).map_err(|error| engine_error(&error))
+    }
+
+    fn put_signing_key(&self, py: Python<'_>, record: &[u8]) -> PyResult<()> {
+        py.detach(|| self.inner.put_signing_key(record)).map_err(|error| engine_error(&error))
+    }
+
+    fn remove_signing_key(&self, py: Python<'_>, kid: &str) -> PyResult<()> {
+        py.detach(|| self.inner.remove_signing_key(kid)).map_err(|error| engine_error(&error))
+    }
+
+    /// Leases, as JSON.
+    fn leases(&self, py: Python<'_>, filter: &[u8]) -> PyResult<String> {
+        py.detach(|| self.inner.leases(filter)).map_err(|error| engine_error(&error))
+    }
+
+    fn put_lease(&self, py: Python<'_>, record: &[u8], before: &[u8]) -> PyResult<bool> {
+        py.detach(|| self.inner.put_lease(record, before)).map_err(|error| engine_error(&error))
+    }
+
     fn refusal<'py>(
         &self,
         py: Python<'py>,

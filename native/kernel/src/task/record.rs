@@ -571,6 +571,14 @@ pub struct Reservation {
     pub rest: BTreeMap<String, serde_json::Value>,
 }
 
+impl Reservation {
+    /// A credential was issued of it, and nobody has redeemed it: nothing was performed.
+    #[must_use]
+    pub const fn is_unused(&self) -> bool {
+        self.credential.is_some() && !self.redeemed
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
 const fn is_false(value: &bool) -> bool {
     !*value
@@ -729,8 +737,12 @@ pub enum LeaseState {
 pub struct Lease {
     /// `<session>/<uuid>`.
     pub id: String,
-    /// The broker that made it.
+    /// The broker that makes it.
     pub broker: String,
+    /// The system that it is a secret of.
+    pub system: String,
+    /// The operation that was permitted.
+    pub operation: String,
     /// The task that it exists for.
     pub task: String,
     /// The session.

@@ -3,18 +3,32 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use authz_kernel::task::{Record, RecordKind, Reservation};
+use authz_kernel::decision::Time;
+use authz_kernel::task::{Credential, Record, RecordKey, RecordKind, Reservation};
 use authz_lane::proto::authz::v1 as wire;
-use authz_lane::{CredentialSettings, Engine, Settings, World};
-use authz_state::store::{MemoryStore, Page, Query, Store};
+use authz_lane::{
+    CredentialSettings, Engine, Listener, PeerChain, Settings, Surface, Transport, World,
+};
+use authz_state::store::{MemoryStore, Page, Query, Store, Survives, Transaction};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use prost::Message;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
+use crate::peers;
 use crate::support::*;
-use crate::tasks::{REQUIRED, alices, deleting, searching, world_of};
+use crate::tasks::{
+    REQUIRED, STRANGER, TWO, agent, alices, delegate, delegating, deleting, end, searching,
+    subject, world_of,
+};
 
-pub fn issuing() -> CredentialSettings {
-    let settings =
+pub fn issuing(more: &Value) -> CredentialSettings {
+    let mut settings =
         json!({"issuer": "https://authz.example", "audiences": {"crm": "https://crm.example"}});
+    for (name, value) in more.as_object().unwrap() {
+        settings[name] = value.clone();
+    }
     CredentialSettings::from_json(settings.to_string().as_bytes()).unwrap()
 }
 
@@ -39,14 +53,79 @@ impl Issuing {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new([7; 32]));
         let engine = Engine::with_store(settings, Arc::clone(&store)).unwrap();
         let served = Served { engine: Arc::new(engine), audit };
-        let world = World { credentials: Some(issuing()), ..world_of(bundle) };
-        served.engine.load(world).unwrap();
-        Self { served, store }
+        let made = Self { served, store };
+        made.load(bundle, &json!({}));
+        made
+    }
+
+    /// Loads another world.
+    fn load(&self, bundle: &str, credentials: &Value) {
+        let listeners = json!([
+            {"name": "dev", "insecure_dev": true},
+            {"name": "own"},
+            {"name": "admin", "admin": true},
+            {"name": "mutual", "mutual": true},
+            {"name": "crm", "enforcer": {"name": "crm-server", "asks": ["system:crm"]}},
+        ]);
+        let world = World {
+            credentials: Some(issuing(credentials)),
+            trust: peers::trust(),
+            listeners: Listener::list_from_json(listeners.to_string().as_bytes()).unwrap(),
+            ..world_of(bundle)
+        };
+        self.served.engine.load(world).unwrap();
     }
 
     fn of_kind(&self, kind: RecordKind) -> Vec<Record> {
         let page = Page { after: String::new(), most: 100 };
         self.store.find(&Query::Kind(kind), &page, soon()).unwrap()
+    }
+
+    fn issue(&self, request: &wire::IssueRequest) -> Result<Value, &'static str> {
+        self.issue_by(&Transport::by("dev"), request)
+    }
+
+    fn issue_by(
+        &self,
+        transport: &Transport<'_>,
+        request: &wire::IssueRequest,
+    ) -> Result<Value, &'static str> {
+        let answer =
+            self.served.engine.call(Surface::CredentialIssue, &request.encode_to_vec(), transport);
+        answer
+            .map(|answer| serde_json::from_slice(&answer).unwrap())
+            .map_err(|error| error.reason_code.as_str())
+    }
+
+    /// A permit that is kept for a credential.
+    fn permit(&self, request: wire::CheckRequest) -> String {
+        let decision = self.served.check(&wanting(request));
+        assert_eq!("PERMITTED", code(&decision), "{}", decision.message);
+        decision.decision_id
+    }
+
+    /// Changes a record behind the engine's back, as time would.
+    fn put(&self, record: Record) {
+        let mut work = |transaction: &mut dyn Transaction| {
+            transaction.put(record.clone());
+            Ok(true)
+        };
+        self.store.transact(&[], Survives::Crash, soon(), &mut work).unwrap();
+    }
+
+    fn credential(&self, jti: &str) -> Arc<Credential> {
+        let key = RecordKey::new(RecordKind::Credential, jti);
+        match self.store.peek(&key, soon()).unwrap() {
+            Some(Record::Credential(one)) => one,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn uses(&self, task: &str) -> Vec<u64> {
+        match self.store.peek(&RecordKey::new(RecordKind::Task, task), soon()).unwrap() {
+            Some(Record::Task(one)) => one.uses.clone(),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn reservations(&self) -> Vec<Arc<Reservation>> {
@@ -92,6 +171,403 @@ fn a_permit_is_kept_for_a_credential() {
     assert_eq!("NO_TASK", code(&optional.served.check(&wanting(search()))));
     let plain = served();
     assert_eq!("BAD_INPUT", code(&plain.check(&wanting(search()))));
+}
+
+fn issue_of(decision: &str, by: &str) -> wire::IssueRequest {
+    wire::IssueRequest {
+        evidence: vec![agent(by)],
+        decision_id: decision.to_owned(),
+        ..wire::IssueRequest::default()
+    }
+}
+
+/// A credential says what was permitted, to whom and for whom, no more, and for no longer.
+#[test]
+fn issued_of_a_permit() {
+    let issuing = Issuing::new();
+    let task = alices(&issuing.served);
+    let decision = issuing.permit(searching(&task.id, BOT));
+    let issued = issuing.issue(&issue_of(&decision, BOT)).unwrap();
+    let claims = &issued["claims"];
+    let kept = issuing.reservations().pop().unwrap();
+    let detail = json!({
+        "type": "authz_task", "operation": "crm.search", "resource": "customers", "uses": 1,
+        "arguments_digest": kept.arguments_digest, "decision_id": decision,
+    });
+    let (iat, exp) = (claims["iat"].as_i64().unwrap(), claims["exp"].as_i64().unwrap());
+    let expected = json!({
+        "iss": "https://authz.example", "sub": "corp/alice", "client_id": BOT, "act": {"sub": BOT},
+        "aud": "https://crm.example", "iat": iat, "exp": exp, "jti": claims["jti"],
+        "task": task.id, "authorization_details": [detail],
+    });
+    assert_eq!(&expected, claims);
+    assert!((now() - iat).abs() <= 2 && (exp - iat - 900).abs() <= 1, "{iat} {exp}");
+    assert_eq!(
+        ("Bearer", exp),
+        (issued["token_type"].as_str().unwrap(), issued["expires_at"].as_i64().unwrap())
+    );
+    let credential = issuing.credential(claims["jti"].as_str().unwrap());
+    assert_eq!(exp * 1_000, credential.expires_at.0);
+    assert_eq!((None, &*task.session), (credential.binding.as_ref(), &*credential.session));
+    // Its permit waits until it can be used no more.
+    assert_eq!((Some(&credential.jti), credential.due()), (kept.credential.as_ref(), kept.due));
+    assert_eq!(Err("USES_EXHAUSTED"), issuing.issue(&issue_of(&decision, BOT)));
+    assert_eq!(1, issuing.of_kind(RecordKind::Credential).len());
+    let records = issuing.served.records();
+    let record = &records[records.len() - 2];
+    assert_eq!("authz.v1.Credentials/Issue", record["path"]);
+    assert_eq!(
+        json!({"jti": credential.jti, "decision_id": decision}),
+        record["input"]["credential"]
+    );
+    assert_eq!(
+        (&json!("PERMIT"), &json!("crm.search")),
+        (&record["result"]["outcome"], &record["input"]["operation"])
+    );
+    assert_eq!(&json!("USES_EXHAUSTED"), &records.last().unwrap()["result"]["reason_code"]);
+}
+
+/// Each reason not to issue has its own code, and changes nothing.
+#[test]
+fn not_issued() {
+    let issuing = Issuing::new();
+    let task = alices(&issuing.served);
+    let decision = issuing.permit(searching(&task.id, BOT));
+    let with = |change: &dyn Fn(&mut wire::IssueRequest)| {
+        let mut request = issue_of(&decision, BOT);
+        change(&mut request);
+        issuing.issue(&request).unwrap_err()
+    };
+    assert_eq!("NOT_PERMITTED", with(&|one| one.decision_id = "0193".to_owned()));
+    assert_eq!("NOT_PERMITTED", with(&|one| one.decision_id.clear()));
+    assert_eq!("BAD_INPUT", with(&|one| one.decision_id = "x".repeat(513)));
+    assert_eq!("WRONG_AUDIENCE", with(&|one| one.audience = "https://wiki.example".to_owned()));
+    assert_eq!("WRONG_AUDIENCE", with(&|one| one.audience = "crm".to_owned()));
+    assert_eq!("NOT_ASSIGNEE", with(&|one| one.evidence = vec![agent(TWO)]));
+    assert_eq!("NOT_ASSIGNEE", with(&|one| one.evidence = vec![agent(STRANGER)]));
+    assert_eq!("NO_CREDENTIAL", with(&|one| one.evidence = vec![subject("alice")]));
+    assert_eq!("NO_CREDENTIAL", with(&|one| one.evidence.clear()));
+    assert_eq!("TASK_CONFLICT", with(&|one| one.evidence.push(subject("bob"))));
+    let forged = evidence(wire::EvidenceRole::Agent, forged());
+    assert_eq!("BAD_CREDENTIAL", with(&|one| one.evidence = vec![forged.clone()]));
+    let owner = issuing.issue_by(
+        &Transport::by("admin"),
+        &wire::IssueRequest { evidence: vec![], ..issue_of(&decision, BOT) },
+    );
+    assert_eq!(Err("NO_CREDENTIAL"), owner);
+    // A permit that somebody acts upon by itself is not performed again by a credential.
+    let plain = issuing.served.check(&deleting(&task.id, BOT, "7")).decision_id;
+    assert_eq!(Err("NOT_PERMITTED"), issuing.issue(&issue_of(&plain, BOT)));
+    // Of a high tier none is issued that anybody can use.
+    let high = issuing.permit(deleting(&task.id, BOT, "7"));
+    assert_eq!(Err("PROOF_REQUIRED"), issuing.issue(&issue_of(&high, BOT)));
+    let other = issuing.permit(searching(&task.id, BOT));
+    let mut late = Reservation::clone(
+        &issuing.reservations().into_iter().find(|one| one.decision_id == other).unwrap(),
+    );
+    late.due = Time(now() * 1_000 - 1);
+    issuing.put(Record::Reservation(Arc::new(late)));
+    assert_eq!(Err("NOT_PERMITTED"), issuing.issue(&issue_of(&other, BOT)));
+    assert!(issuing.of_kind(RecordKind::Credential).is_empty());
+    end(&issuing.served, &task.id, vec![agent(BOT)], wire::TaskStatus::Completed).unwrap();
+    assert_eq!("TASK_ENDED", with(&|_| {}));
+    let records = issuing.served.records();
+    let proof =
+        records.iter().find(|one| one["result"]["reason_code"] == "PROOF_REQUIRED").unwrap();
+    assert_eq!(
+        (&json!("STEP_UP"), &json!("high")),
+        (&proof["result"]["outcome"], &proof["result"]["tier"])
+    );
+    let plain = served();
+    let request = issue_of("0193", BOT).encode_to_vec();
+    let refused = plain.engine.call(Surface::CredentialIssue, &request, &Transport::by("dev"));
+    assert_eq!("BAD_INPUT", refused.unwrap_err().reason_code.as_str());
+}
+
+/// What is revoked gets none: the agent, the operation, the task and all above it.
+#[test]
+fn nothing_is_issued_of_what_is_revoked() {
+    use wire::admin_revoke_request::Target;
+    let revoked = |target: &dyn Fn(&wire::Task) -> Target| {
+        let issuing = Issuing::new();
+        let root = alices(&issuing.served);
+        let child = delegate(&issuing.served, &delegating(&root, BOT, TWO)).unwrap();
+        let decision = issuing.permit(searching(&child.id, TWO));
+        let request =
+            wire::AdminRevokeRequest { target: Some(target(&root)), ..Default::default() };
+        let by = Transport::by("admin");
+        issuing.served.engine.call(Surface::Revoke, &request.encode_to_vec(), &by).unwrap();
+        issuing.issue(&issue_of(&decision, TWO)).unwrap_err()
+    };
+    assert_eq!("REVOKED", revoked(&|_| Target::Agent(TWO.to_owned())));
+    assert_eq!("REVOKED", revoked(&|_| Target::Agent(BOT.to_owned())));
+    assert_eq!("REVOKED", revoked(&|_| Target::Operation("crm.search".to_owned())));
+    assert_eq!("REVOKED", revoked(&|_| Target::System("crm".to_owned())));
+    assert_eq!("REVOKED", revoked(&|root| Target::Task(root.id.clone())));
+    assert_eq!("REVOKED", revoked(&|root| Target::Session(root.session.clone())));
+    assert_eq!("REVOKED", revoked(&|_| Target::Issuer("corp".to_owned())));
+}
+
+/// The chain is the task's: the subject, then each agent, the one that acts outermost.
+#[test]
+fn the_chain_of_a_credential() {
+    let issuing = Issuing::new();
+    let root = alices(&issuing.served);
+    let child = delegate(&issuing.served, &delegating(&root, BOT, TWO)).unwrap();
+    let decision = issuing.permit(searching(&child.id, TWO));
+    let issued = issuing.issue(&issue_of(&decision, TWO)).unwrap();
+    assert_eq!(json!("corp/alice"), issued["claims"]["sub"]);
+    assert_eq!(json!({"sub": TWO, "act": {"sub": BOT}}), issued["claims"]["act"]);
+    assert_eq!(json!(TWO), issued["claims"]["client_id"]);
+    // Where nobody is behind them, the first agent acts for itself.
+    let start = crate::tasks::starting(vec![agent(BOT)]);
+    let alone = crate::tasks::start(&issuing.served, &start).unwrap();
+    let decision = issuing.permit(searching(&alone.id, BOT));
+    let issued = issuing.issue(&issue_of(&decision, BOT)).unwrap();
+    assert_eq!((&json!(BOT), &Value::Null), (&issued["claims"]["sub"], &issued["claims"]["act"]));
+    let child = delegate(&issuing.served, &delegating(&alone, BOT, TWO)).unwrap();
+    let decision = issuing.permit(searching(&child.id, TWO));
+    let issued = issuing.issue(&issue_of(&decision, TWO)).unwrap();
+    assert_eq!(
+        (&json!(BOT), &json!({"sub": TWO})),
+        (&issued["claims"]["sub"], &issued["claims"]["act"])
+    );
+}
+
+/// The shortest of the wish, the tier's maximum, the ends of the task and of those above, and the subject's token.
+#[test]
+fn lifetimes() {
+    let issuing = Issuing::new();
+    issuing.load(
+        REQUIRED,
+        &json!({"lifetime": {"low": 600, "standard": 300, "high": 120, "critical": 60}}),
+    );
+    let task = alices(&issuing.served);
+    let lives = |change: &dyn Fn(&mut wire::IssueRequest)| {
+        let mut request = issue_of(&issuing.permit(searching(&task.id, BOT)), BOT);
+        change(&mut request);
+        let issued = issuing.issue(&request).unwrap();
+        issued["expires_at"].as_i64().unwrap() - now()
+    };
+    let about =
+        |expected: i64, lives: i64| assert!((lives - expected).abs() <= 2, "{expected} {lives}");
+    about(600, lives(&|_| {}));
+    about(600, lives(&|one| one.lifetime_seconds = 9_000));
+    about(30, lives(&|one| one.lifetime_seconds = 30));
+    // The token of `support::user` lives for 300 seconds.
+    about(300, lives(&|one| one.evidence.push(subject("alice"))));
+    let key = RecordKey::new(RecordKind::Task, &task.id);
+    let Some(Record::Task(kept)) = issuing.store.peek(&key, soon()).unwrap() else { panic!() };
+    let mut short = (*kept).clone();
+    short.deadline = Time((now() + 20) * 1_000);
+    issuing.put(Record::Task(Arc::new(short.clone())));
+    about(20, lives(&|_| {}));
+    let child = delegate(&issuing.served, &delegating(&task, BOT, TWO)).unwrap();
+    let decision = issuing.permit(searching(&child.id, TWO));
+    let issued = issuing.issue(&issue_of(&decision, TWO)).unwrap();
+    about(20, issued["expires_at"].as_i64().unwrap() - now());
+    let decision = issuing.permit(searching(&task.id, BOT));
+    short.deadline = Time(now() * 1_000 + 900);
+    issuing.put(Record::Task(Arc::new(short)));
+    assert_eq!(Err("TASK_ENDED"), issuing.issue(&issue_of(&decision, BOT)));
+}
+
+/// An agent that asks by its own certificate gets a credential that is bound to it, also of a high tier.
+#[test]
+fn bound_to_a_certificate() {
+    let issuing = Issuing::new();
+    let task = alices(&issuing.served);
+    let leaf = peers::A.leaf(BOT);
+    let chain: [&[u8]; 1] = [&leaf];
+    let by = Transport { peer_chain: PeerChain::Der(&chain), ..Transport::by("mutual") };
+    let decision = issuing.permit(deleting(&task.id, BOT, "7"));
+    let request = wire::IssueRequest { evidence: vec![], ..issue_of(&decision, BOT) };
+    let issued = issuing.issue_by(&by, &request).unwrap();
+    let digest = URL_SAFE_NO_PAD.encode(Sha256::digest(&leaf));
+    assert_eq!(json!({"x5t#S256": digest}), issued["claims"]["cnf"]);
+    assert_eq!(json!("Bearer"), issued["token_type"]);
+    let lives = issued["expires_at"].as_i64().unwrap() - now();
+    assert!((118..=120).contains(&lives), "{lives}");
+    // A certificate of somebody else binds nothing: it is refused as somebody else's.
+    let leaf = peers::A.leaf(TWO);
+    let chain: [&[u8]; 1] = [&leaf];
+    let by = Transport { peer_chain: PeerChain::Der(&chain), ..Transport::by("mutual") };
+    let decision = issuing.permit(deleting(&task.id, BOT, "7"));
+    let request = wire::IssueRequest { evidence: vec![], ..issue_of(&decision, BOT) };
+    assert_eq!(Err("NOT_ASSIGNEE"), issuing.issue_by(&by, &request));
+    let records = issuing.served.records();
+    let bound = records.iter().find(|one| one["input"]["credential"]["binding"] == "x5t#S256");
+    assert_eq!(json!("PERMITTED"), bound.unwrap()["result"]["reason_code"]);
+}
+
+/// Of a system that knows no tokens a secret is leased: wanted until its broker has made it.
+#[test]
+fn leased_instead() {
+    let issuing = Issuing::new();
+    issuing.load(REQUIRED, &json!({"leases": {"crm": "warehouse"}}));
+    let task = alices(&issuing.served);
+    let decision = issuing.permit(deleting(&task.id, BOT, "7"));
+    let issued = issuing.issue(&issue_of(&decision, BOT)).unwrap();
+    let lease = &issued["lease"];
+    assert!(lease["id"].as_str().unwrap().starts_with(&format!("{}/", task.session)));
+    for (name, value) in [
+        ("broker", "warehouse"),
+        ("system", "crm"),
+        ("operation", "crm.delete"),
+        ("state", "wanted"),
+        ("task", &*task.id),
+        ("session", &*task.session),
+        ("decision_id", &*decision),
+        ("agent", BOT),
+    ] {
+        assert_eq!(json!(value), lease[name], "{name}");
+    }
+    let kept = issuing.reservations().pop().unwrap();
+    assert_eq!((true, lease["id"].as_str()), (kept.redeemed, kept.credential.as_deref()));
+    assert!(issuing.of_kind(RecordKind::Credential).is_empty());
+    let engine = &issuing.served.engine;
+    let listed = |filter: Value| -> Value {
+        serde_json::from_str(&engine.leases(filter.to_string().as_bytes()).unwrap()).unwrap()
+    };
+    let all = listed(json!({}));
+    assert_eq!((&json!(true), &lease["id"]), (&all[0]["live"], &all[0]["id"]));
+    assert_eq!(all, listed(json!({"broker": "warehouse", "session": task.session})));
+    assert_eq!(json!([]), listed(json!({"broker": "other"})));
+    assert_eq!(json!([]), listed(json!({"session": "s"})));
+    assert!(engine.leases(b"{\"task\": 1}").is_err());
+    let put = |change: &dyn Fn(&mut Value), state: &str, attempts: u32| {
+        let mut record = listed(json!({}))[0].clone();
+        change(&mut record);
+        let before = json!({"state": state, "attempts": attempts});
+        engine.put_lease(record.to_string().as_bytes(), before.to_string().as_bytes()).unwrap()
+    };
+    let to = |state: &'static str| move |record: &mut Value| record["state"] = json!(state);
+    assert!(!put(&to("live"), "live", 0) && !put(&to("live"), "wanted", 1));
+    assert!(put(
+        &|record| (record["state"], record["name"]) = (json!("live"), json!("authz_1")),
+        "wanted",
+        0
+    ));
+    assert!(!put(&to("live"), "wanted", 0), "somebody else was faster");
+    assert_eq!(json!("authz_1"), listed(json!({}))[0]["name"]);
+    assert!(put(&|record| record["attempts"] = json!(1), "live", 0));
+    // A lease of a task that is over does not become live.
+    let other = issuing.permit(deleting(&task.id, BOT, "7"));
+    let second = issuing.issue(&issue_of(&other, BOT)).unwrap()["lease"].clone();
+    end(&issuing.served, &task.id, vec![agent(BOT)], wire::TaskStatus::Completed).unwrap();
+    assert_eq!(json!(false), listed(json!({}))[0]["live"]);
+    let mut late = second;
+    late["state"] = json!("live");
+    assert!(!engine.put_lease(late.to_string().as_bytes(), b"{\"state\": \"wanted\"}").unwrap());
+    assert!(put(&to("ended"), "live", 1));
+    assert_eq!(1, listed(json!({})).as_array().unwrap().len());
+    assert!(engine.put_lease(b"{}", b"{}").is_err());
+}
+
+/// A secret that no agent may see is given to the enforcer that asked.
+#[test]
+fn injected_instead() {
+    let issuing = Issuing::new();
+    issuing.load(
+        REQUIRED,
+        &json!({"injections": {"crm": {"header": "x-api-key", "value": "s3cret"}}}),
+    );
+    let task = alices(&issuing.served);
+    let by = Transport::by("crm");
+    let decision = issuing.served.check_by("crm", &wanting(searching(&task.id, BOT))).decision_id;
+    let own = wire::IssueRequest { evidence: vec![], ..issue_of(&decision, BOT) };
+    assert_eq!(Err("ENFORCER_REFUSED"), issuing.issue(&issue_of(&decision, BOT)));
+    assert_eq!(Err("ENFORCER_REFUSED"), issuing.issue_by(&Transport::by("dev"), &own));
+    let issued = issuing.issue_by(&by, &own).unwrap();
+    assert_eq!(json!("crm"), issued["injection"]["system"]);
+    assert!(!issued.to_string().contains("s3cret"));
+    assert_eq!(Err("USES_EXHAUSTED"), issuing.issue_by(&by, &own));
+    assert!(issuing.reservations().pop().unwrap().redeemed);
+    // A permit that the agent asked for itself is no enforcer's.
+    let decision = own_permit(&issuing, &task.id);
+    let other = wire::IssueRequest { evidence: vec![], ..issue_of(&decision, BOT) };
+    assert_eq!(Err("ENFORCER_REFUSED"), issuing.issue_by(&by, &other));
+    let records = issuing.served.records();
+    assert!(!format!("{records:?}").contains("s3cret"));
+}
+
+/// A permit that the agent asked for about itself.
+fn own_permit(issuing: &Issuing, task: &str) -> String {
+    let decision = issuing.served.check_by("own", &wanting(searching(task, BOT)));
+    assert!(!decision.decision_id.is_empty());
+    decision.decision_id
+}
+
+/// What nobody redeems is given back, once its credential can be used no more; credentials and proofs are forgotten.
+#[test]
+fn swept() {
+    let issuing = Issuing::new();
+    let task = alices(&issuing.served);
+    let leaf = peers::A.leaf(BOT);
+    let chain: [&[u8]; 1] = [&leaf];
+    let by = Transport { peer_chain: PeerChain::Der(&chain), ..Transport::by("mutual") };
+    let mut jtis = Vec::new();
+    for _ in 0..2 {
+        let decision = issuing.permit(deleting(&task.id, BOT, "7"));
+        let request = wire::IssueRequest { evidence: vec![], ..issue_of(&decision, BOT) };
+        let issued = issuing.issue_by(&by, &request).unwrap();
+        jtis.push(issued["claims"]["jti"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(vec![2, 0], issuing.uses(&task.id));
+    assert_eq!("USES_EXHAUSTED", code(&issuing.served.check(&deleting(&task.id, BOT, "7"))));
+    let engine = &issuing.served.engine;
+    assert_eq!((0, 0), (engine.sweep().released, engine.sweep().credentials));
+    // One of them was used.
+    for (index, one) in issuing.reservations().into_iter().enumerate() {
+        let past = Time(now() * 1_000 - 1_000);
+        let one = Reservation { due: past, redeemed: index == 0, ..Reservation::clone(&one) };
+        issuing.put(Record::Reservation(Arc::new(one)));
+    }
+    let past = Time(now() * 1_000 - 61_000);
+    for jti in &jtis {
+        let credential =
+            Credential { expires_at: past, ..Credential::clone(&issuing.credential(jti)) };
+        issuing.put(Record::Credential(Arc::new(credential)));
+    }
+    let id = "k/ab".to_owned();
+    issuing.put(Record::Proof(Arc::new(authz_kernel::task::Proof { id, expires_at: past })));
+    let swept = engine.sweep();
+    assert_eq!((1, 1, 2, ""), (swept.committed, swept.released, swept.credentials, &*swept.error));
+    assert_eq!(vec![1, 0], issuing.uses(&task.id));
+    for kind in [RecordKind::Credential, RecordKind::Proof, RecordKind::Reservation] {
+        assert!(issuing.of_kind(kind).is_empty(), "{kind:?}");
+    }
+    assert_eq!("PERMITTED", code(&issuing.served.check(&deleting(&task.id, BOT, "7"))));
+}
+
+/// Signing keys of all nodes, read and written by name.
+#[test]
+fn signing_keys() {
+    let served = served();
+    let listed =
+        || -> Value { serde_json::from_str(&served.engine.signing_keys().unwrap()).unwrap() };
+    assert_eq!(json!([]), listed());
+    let key = json!({
+        "kid": "k1", "node": "one", "jwk": "{}", "published_at": 1_000, "active_from": 2_000,
+        "expires_at": null,
+    });
+    served.engine.put_signing_key(key.to_string().as_bytes()).unwrap();
+    let mut expected = key.clone();
+    expected.as_object_mut().unwrap().remove("expires_at");
+    assert_eq!(json!([expected]), listed());
+    for (name, value) in [("secret", "x"), ("jwk", "{\"d\": \"x\"}"), ("jwk", "x"), ("node", "")] {
+        let mut other = key.clone();
+        other[name] = json!(value);
+        if name == "node" {
+            other.as_object_mut().unwrap().remove(name);
+        }
+        assert!(served.engine.put_signing_key(other.to_string().as_bytes()).is_err(), "{name}");
+    }
+    served.engine.remove_signing_key("k1").unwrap();
+    served.engine.remove_signing_key("k1").unwrap();
+    assert_eq!(json!([]), listed());
+    served.engine.close();
+    assert!(served.engine.signing_keys().is_err());
 }
 
 /// Settings out of their range are refused with their name.

@@ -18,11 +18,11 @@ const MESH: &str = "spiffe://a.example/ns/mesh/sa/gateway";
 const EDGE: &str = "spiffe://a.example/ns/edge/sa/gateway";
 const OTHER: &str = "spiffe://a.example/ns/support/sa/other";
 
-static A: LazyLock<Signer> = LazyLock::new(|| Signer::authority("a.example"));
+pub static A: LazyLock<Signer> = LazyLock::new(|| Signer::authority("a.example"));
 static B: LazyLock<Signer> = LazyLock::new(|| Signer::authority("b.example"));
 
 /// The trust of every test, with authorities.
-fn trust() -> Arc<TrustStore> {
+pub fn trust() -> Arc<TrustStore> {
     let mut spec = trust_spec();
     let keys = |bundle: &str| serde_json::from_str::<Value>(bundle).unwrap()["keys"].take();
     let tokens = keys(spec["domains"]["a.example"]["bundle"].as_str().unwrap());

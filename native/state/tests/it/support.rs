@@ -171,6 +171,8 @@ pub fn lease(id: &str) -> Record {
     Record::Lease(Arc::new(Lease {
         id: id.to_owned(),
         broker: "warehouse".to_owned(),
+        system: "dwh".to_owned(),
+        operation: "dwh.read".to_owned(),
         task: "t".to_owned(),
         session: "s".to_owned(),
         decision_id: "d1".to_owned(),

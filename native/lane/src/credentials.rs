@@ -1,0 +1,469 @@
+//! `authz.v1.Credentials`: task credentials, issued of a permit that is kept; what they are now; how they end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use authz_kernel::decision::Time;
+use authz_kernel::model::Tier;
+use authz_kernel::reason::ReasonCode;
+use authz_kernel::task::{
+    Binding, Credential, Detail, Lease, LeaseState, Record, RecordKey, RecordKind, Reservation,
+    Task,
+};
+use authz_state::store::{StoreError, Survives, Transaction};
+use authz_token::{AgentFacts, AgentProof};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::ask::{Refused, Step};
+use crate::ending::after;
+use crate::engine::{Engine, Stop};
+use crate::judgement::{CredentialNote, Judgement, name_of};
+use crate::locate::{self, Located};
+use crate::metrics::CredentialEvent;
+use crate::proto::authz::v1 as wire;
+use crate::revoke;
+use crate::settings::CredentialSettings;
+use crate::tasks::{Caller, Done, bounded};
+
+/// The type of our authorization details (RFC 9396).
+const DETAIL_TYPE: &str = "authz_task";
+
+/// What a permit is turned into.
+enum Issued {
+    /// A token: whose audience it has.
+    Token { audience: String, binding: Option<Binding> },
+    /// A secret that a broker leases of the system.
+    Lease { broker: String },
+    /// A secret that is put into the request beside the agent.
+    Injection,
+}
+
+impl Engine {
+    /// Turns a permit that is kept into a credential. Answers with what the token shall say: whoever holds the signing key
+    /// signs it.
+    pub(crate) fn issue(
+        &self,
+        message: &wire::IssueRequest,
+        judgement: &mut Judgement,
+        caller: &Caller<'_>,
+    ) -> Result<Done, Refused> {
+        let world = &caller.world;
+        let Some(settings) = &world.credentials else {
+            return Err(Refused::input("no credentials are issued here"));
+        };
+        bounded("decision_id", &message.decision_id)?;
+        bounded("audience", &message.audience)?;
+        let key = RecordKey::new(RecordKind::Reservation, &message.decision_id);
+        let Some(Record::Reservation(kept)) = self.keeper.peek(&key, caller.call.wait)? else {
+            return Err(no_permit("there is no permit of that decision, or it counts as done"));
+        };
+        if world.plan.operation(&kept.operation).is_none() {
+            let message = "the operation of the permit is no longer in the bundle";
+            return Err(Refused::new(ReasonCode::UnknownOperation, Step::Resolve, message));
+        }
+        judgement.operation.clone_from(&kept.operation);
+        judgement.system = world.system(&kept.operation);
+        judgement.tier = Some(kept.tier);
+        let system = kept.operation.split_once('.').map_or("", |(system, _)| system);
+        let audience = settings.audience(system);
+        if !message.audience.is_empty() && message.audience != audience {
+            return Err(Refused::new(
+                ReasonCode::WrongAudience,
+                Step::Resolve,
+                "the permit is for a system of another audience",
+            ));
+        }
+        let is_injected = settings.injections.contains_key(system);
+        self.may_have(judgement, &kept, is_injected)?;
+        check_open(&kept, Time(judgement.now_ms))?;
+        let issued = match settings.leases.get(system) {
+            _ if is_injected => Issued::Injection,
+            Some(broker) => Issued::Lease { broker: broker.clone() },
+            None => {
+                let binding = self.binding(message, judgement, caller, settings)?;
+                let required = world.plan.model().tiers.get(kept.tier as usize);
+                let is_required = required.is_some_and(|required| required.bound);
+                if binding.is_none() && (is_required || kept.tier >= Tier::High) {
+                    judgement.wants_proof("a credential of this tier is bound to a key: prove one");
+                    return Ok((Vec::new(), None));
+                }
+                Issued::Token { audience: audience.to_owned(), binding }
+            }
+        };
+        let locks = [RecordKey::new(RecordKind::Session, &kept.session)];
+        let survives = if kept.tier >= Tier::High { Survives::PowerLoss } else { Survives::Crash };
+        let id = Uuid::now_v7().to_string();
+        let mut answer = Vec::new();
+        let kept = self.change(
+            judgement,
+            &caller.call,
+            &locks,
+            survives,
+            &mut |transaction, judgement| {
+                let now = Time(judgement.now_ms);
+                let permit = open_permit(transaction, &key, now)?;
+                self.may_have(judgement, &permit, is_injected)?;
+                let located = locate::find_in(transaction, &permit.task)?;
+                let revoked = self.keeper.revocations()?;
+                if is_injected {
+                    locate::live(&located, &revoked, now)?;
+                } else {
+                    locate::usable(&located, &revoked, &judgement.facts, now)?;
+                }
+                revoke::of_operation(&revoked, &permit.operation)?;
+                let longest = settings.lifetime.of(permit.tier);
+                let ends = self.ends(judgement, &located, longest, message.lifetime_seconds)?;
+                judgement.task = Some(Arc::clone(&located.task));
+                judgement.chain = located.task.chain();
+                let made = self.issued(
+                    transaction,
+                    judgement,
+                    settings,
+                    &located,
+                    &permit,
+                    &id,
+                    ends,
+                    &issued,
+                );
+                answer = made.to_string().into_bytes();
+                judgement.grant("a task credential is issued");
+                Ok(())
+            },
+        )?;
+        if kept.is_some() {
+            self.metrics.credential(CredentialEvent::Issued);
+        }
+        Ok((answer, kept))
+    }
+
+    /// Whether the caller may have a credential of a permit: the agent that was permitted, for itself; where the secret is
+    /// one that no agent may see, the enforcer that asked.
+    fn may_have(
+        &self,
+        judgement: &Judgement,
+        permit: &Reservation,
+        is_injected: bool,
+    ) -> Result<(), Refused> {
+        if is_injected {
+            if !permit.enforcer.is_empty() && judgement.asker.name() == permit.enforcer {
+                return Ok(());
+            }
+            return Err(Refused::new(
+                ReasonCode::EnforcerRefused,
+                Step::Identify,
+                "the system's secret is given to the enforcer that asked, and to nobody else",
+            ));
+        }
+        let Some(agent) = &judgement.facts.agent else {
+            return Err(Refused::new(
+                ReasonCode::NoCredential,
+                Step::Identify,
+                "a credential is issued to the agent that was permitted, which proves itself",
+            ));
+        };
+        if agent.proof == AgentProof::TaskCredential {
+            return Err(Refused::credential("a task credential proves no agent that asks for one"));
+        }
+        if agent.spiffe_id != permit.agent {
+            return Err(Refused::new(
+                ReasonCode::NotAssignee,
+                Step::Locate,
+                "another agent was permitted",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The key that the credential is bound to: the one that is proved, or that of the agent's own certificate.
+    fn binding(
+        &self,
+        message: &wire::IssueRequest,
+        judgement: &mut Judgement,
+        _caller: &Caller<'_>,
+        _settings: &CredentialSettings,
+    ) -> Result<Option<Binding>, Refused> {
+        if !message.proof.is_empty() {
+            return Err(Refused::new(
+                ReasonCode::BadProof,
+                Step::Identify,
+                "proofs are not in this version",
+            ));
+        }
+        Ok(certificate_of(judgement).map(|digest| Binding::X5t(URL_SAFE_NO_PAD.encode(digest))))
+    }
+
+    /// When a credential ends: after `longest` seconds, as it is wished, and no later than its task, all above it, and the
+    /// subject's token where one came along.
+    fn ends(
+        &self,
+        judgement: &Judgement,
+        located: &Located,
+        longest: u32,
+        wish: u32,
+    ) -> Result<Time, Refused> {
+        let now = Time(judgement.now_ms);
+        let seconds = if wish == 0 { longest } else { longest.min(wish) };
+        let end = after(now, u64::from(seconds).saturating_mul(1_000));
+        let end = located.path().map(|task| task.deadline).fold(end, Time::min);
+        let subject = judgement.facts.subject.as_ref();
+        let end = match subject.map(|subject| subject.expires_at.saturating_mul(1_000)) {
+            Some(token) => end.min(Time(token)),
+            None => end,
+        };
+        // A token tells whole seconds.
+        let end = Time(end.0.div_euclid(1_000).saturating_mul(1_000));
+        if end <= now {
+            let message = "the task, or the subject's token, ends within a second";
+            return Err(Refused::new(ReasonCode::TaskEnded, Step::Locate, message));
+        }
+        Ok(end)
+    }
+
+    /// Writes the record of what is issued, and that its permit is spoken for.
+    #[expect(clippy::too_many_arguments, reason = "one call, and each is another thing")]
+    fn issued(
+        &self,
+        transaction: &mut dyn Transaction,
+        judgement: &mut Judgement,
+        settings: &CredentialSettings,
+        located: &Located,
+        permit: &Reservation,
+        id: &str,
+        expires_at: Time,
+        issued: &Issued,
+    ) -> Value {
+        let now = Time(judgement.now_ms);
+        let done = after(now, self.keeper.settings().report_within_ms);
+        let note = |id: &str, binding: Option<&Binding>| CredentialNote {
+            jti: id.to_owned(),
+            decision_id: permit.decision_id.clone(),
+            binding: binding.map(Binding::member),
+        };
+        let (name, due, redeemed, answer) = match issued {
+            Issued::Token { audience, binding } => {
+                let credential = Arc::new(Credential {
+                    jti: id.to_owned(),
+                    task: permit.task.clone(),
+                    session: permit.session.clone(),
+                    agent: permit.agent.clone(),
+                    audience: audience.clone(),
+                    details: vec![detail_of(permit)],
+                    binding: binding.clone(),
+                    issued_at: now,
+                    expires_at,
+                    revoked_at: None,
+                    rest: BTreeMap::new(),
+                });
+                judgement.credential = Some(note(id, binding.as_ref()));
+                let answer = answer_of(&credential, &located.task, settings);
+                let due = credential.due();
+                transaction.put(Record::Credential(credential));
+                (id.to_owned(), due, false, answer)
+            }
+            Issued::Lease { broker } => {
+                let id = format!("{}/{id}", permit.session);
+                let system = permit.operation.split_once('.').map_or("", |(system, _)| system);
+                let lease = Arc::new(Lease {
+                    id: id.clone(),
+                    broker: broker.clone(),
+                    system: system.to_owned(),
+                    operation: permit.operation.clone(),
+                    task: permit.task.clone(),
+                    session: permit.session.clone(),
+                    decision_id: permit.decision_id.clone(),
+                    agent: permit.agent.clone(),
+                    name: String::new(),
+                    state: LeaseState::Wanted,
+                    expires_at,
+                    attempts: 0,
+                    next_try: None,
+                    last_error: String::new(),
+                    rest: BTreeMap::new(),
+                });
+                judgement.credential = Some(note(&id, None));
+                let answer = json!({"lease": *lease, "expires_at": seconds(expires_at)});
+                transaction.put(Record::Lease(lease));
+                (id, done, true, answer)
+            }
+            Issued::Injection => {
+                let id = format!("{}/{id}", permit.session);
+                judgement.credential = Some(note(&id, None));
+                let system = permit.operation.split_once('.').map_or("", |(system, _)| system);
+                let injection = json!({"system": system, "lease": id});
+                let answer = json!({"injection": injection, "expires_at": seconds(expires_at)});
+                (id, done, true, answer)
+            }
+        };
+        transaction.put(Record::Reservation(Arc::new(Reservation {
+            credential: Some(name),
+            due,
+            redeemed,
+            ..Reservation::clone(permit)
+        })));
+        answer
+    }
+}
+
+/// Gives back what a permit counted, since nothing can come of it any more, and forgets it.
+pub(crate) fn release(
+    transaction: &mut dyn Transaction,
+    permit: &Reservation,
+) -> Result<(), StoreError> {
+    let mut tasks: Vec<&str> = permit.charged.iter().map(|(task, _)| task.as_str()).collect();
+    tasks.sort_unstable();
+    tasks.dedup();
+    for id in tasks {
+        if let Some(Record::Task(task)) = transaction.get(&RecordKey::new(RecordKind::Task, id))? {
+            let mut task = Task::clone(&task);
+            task.release(&permit.charged);
+            transaction.put(Record::Task(Arc::new(task)));
+        }
+    }
+    transaction.delete(RecordKey::new(RecordKind::Reservation, &permit.decision_id));
+    Ok(())
+}
+
+/// The certificate of an agent that asks for itself by TLS.
+fn certificate_of(judgement: &Judgement) -> Option<[u8; 32]> {
+    let peer = judgement.asker.peer.as_ref().filter(|_| judgement.asks_itself)?;
+    let agent: &AgentFacts = judgement.facts.agent.as_ref()?;
+    (agent.spiffe_id == peer.spiffe_id).then_some(peer.certificate_digest)
+}
+
+/// A permit of which a credential can be issued.
+fn open_permit(
+    transaction: &mut dyn Transaction,
+    key: &RecordKey,
+    now: Time,
+) -> Result<Arc<Reservation>, Stop> {
+    let Some(Record::Reservation(permit)) = transaction.get(key)? else {
+        return Err(no_permit("there is no permit of that decision, or it counts as done").into());
+    };
+    check_open(&permit, now)?;
+    Ok(permit)
+}
+
+fn check_open(permit: &Reservation, now: Time) -> Result<(), Refused> {
+    if permit.credential.is_some() || permit.redeemed {
+        return Err(Refused::new(
+            ReasonCode::UsesExhausted,
+            Step::Judge,
+            "a credential was issued of this permit before",
+        ));
+    }
+    if permit.due <= now {
+        return Err(no_permit("the permit counts as done"));
+    }
+    // INVARIANT (once): whoever did not ask for a credential performs what is permitted itself.
+    if !permit.wants_credential {
+        return Err(no_permit("the permit was not asked for with `wants_credential`"));
+    }
+    Ok(())
+}
+
+fn no_permit(message: &str) -> Refused {
+    Refused::new(ReasonCode::NotPermitted, Step::Judge, message)
+}
+
+/// What a permit lets a credential say.
+fn detail_of(permit: &Reservation) -> Detail {
+    Detail {
+        decision_id: permit.decision_id.clone(),
+        operation: permit.operation.clone(),
+        resource: permit.resource.clone(),
+        arguments_digest: permit.arguments_digest.clone(),
+        destinations: permit.destinations.clone(),
+        redeemed_at: None,
+    }
+}
+
+/// The token, as whoever signs it is told.
+pub(crate) fn answer_of(
+    credential: &Credential,
+    task: &Task,
+    settings: &CredentialSettings,
+) -> Value {
+    json!({
+        "claims": claims_of(credential, task, settings),
+        "token_type": token_type(credential),
+        "expires_at": seconds(credential.expires_at),
+        "task": credential.task,
+    })
+}
+
+const fn token_type(credential: &Credential) -> &'static str {
+    match credential.binding {
+        Some(Binding::Jkt(_)) => "DPoP",
+        Some(Binding::X5t(_)) | None => "Bearer",
+    }
+}
+
+/// What a token says: the same at every time.
+pub(crate) fn claims_of(
+    credential: &Credential,
+    task: &Task,
+    settings: &CredentialSettings,
+) -> Value {
+    let details: Vec<Value> = credential.details.iter().map(detail).collect();
+    let mut agents = task.agents.iter().map(|agent| agent.spiffe_id.as_str());
+    let subject = match &task.subject {
+        Some(subject) => name_of(&subject.principal()).into_owned(),
+        None => agents.next().unwrap_or_default().to_owned(),
+    };
+    // The innermost is the first that acted; whoever acts now stands outermost (RFC 8693 §4.1).
+    let act = agents.fold(None, |inner: Option<Value>, agent| {
+        Some(match inner {
+            Some(inner) => json!({"sub": agent, "act": inner}),
+            None => json!({"sub": agent}),
+        })
+    });
+    let mut claims = json!({
+        "iss": settings.issuer,
+        "sub": subject,
+        "client_id": credential.agent,
+        "aud": credential.audience,
+        "iat": seconds(credential.issued_at),
+        "exp": seconds(credential.expires_at),
+        "jti": credential.jti,
+        "task": credential.task,
+        "authorization_details": details,
+    });
+    if let Value::Object(members) = &mut claims {
+        if let Some(act) = act {
+            members.insert("act".to_owned(), act);
+        }
+        if let Some(binding) = &credential.binding {
+            members.insert("cnf".to_owned(), json!({binding.member(): binding.value()}));
+        }
+    }
+    claims
+}
+
+fn detail(detail: &Detail) -> Value {
+    let mut members = json!({
+        "type": DETAIL_TYPE,
+        "operation": detail.operation,
+        "uses": 1,
+        "decision_id": detail.decision_id,
+    });
+    if let Value::Object(members) = &mut members {
+        if let Some(resource) = &detail.resource {
+            members.insert("resource".to_owned(), json!(resource));
+        }
+        if let Some(digest) = &detail.arguments_digest {
+            members.insert("arguments_digest".to_owned(), json!(digest));
+        }
+        if !detail.destinations.is_empty() {
+            members.insert("destinations".to_owned(), json!(detail.destinations));
+        }
+    }
+    members
+}
+
+/// Whole seconds since 1970.
+const fn seconds(time: Time) -> i64 {
+    time.0.div_euclid(1_000)
+}

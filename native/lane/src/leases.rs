@@ -1,0 +1,255 @@
+//! Records that whoever signs tokens and leases secrets looks after: read and written by name, on a side thread.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use authz_kernel::decision::Time;
+use authz_kernel::task::{
+    Lease, LeaseState, Record, RecordKey, RecordKind, Revocations, SigningKey,
+};
+use authz_state::store::{Page, Query, Survives};
+use serde::{Deserialize, Serialize};
+
+use crate::ask::Refused;
+use crate::engine::{Engine, now_ms};
+use crate::keeper::Wait;
+use crate::locate;
+use crate::settings::{EngineError, Lane};
+
+/// How long one call may wait for the store.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Leases that are read at once, and that one call gives.
+const PAGE: usize = 1_000;
+const MOST: usize = 10_000;
+
+/// Members of a signing key's record.
+const KEY_MEMBERS: [&str; 6] = ["kid", "node", "jwk", "published_at", "active_from", "expires_at"];
+/// Members of a JWK that only its owner may have (RFC 7518 §6).
+const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "k"];
+
+/// Which leases are asked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Filter {
+    broker: Option<String>,
+    session: Option<String>,
+}
+
+/// A lease, and what is known of its task now.
+#[derive(Serialize)]
+struct Known<'a> {
+    #[serde(flatten)]
+    lease: &'a Lease,
+    /// Its task and all above it are live, nothing of it is revoked, and its time is not over.
+    live: bool,
+}
+
+/// A lease as it shall be: in one of its states, or gone.
+#[derive(Deserialize)]
+struct After {
+    state: String,
+    #[serde(flatten)]
+    rest: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What a lease must still be.
+#[derive(Debug, Deserialize)]
+struct Before {
+    state: LeaseState,
+    #[serde(default)]
+    attempts: u32,
+}
+
+impl Engine {
+    /// Lists the signing keys of all nodes, as JSON.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn signing_keys(&self) -> Result<String, EngineError> {
+        let page = Page { after: String::new(), most: MOST };
+        let query = Query::Kind(RecordKind::SigningKey);
+        let found = self.keeper.find(&query, &page, soon()).map_err(failed)?;
+        let keys = found.iter().filter_map(|record| match record {
+            Record::SigningKey(key) => Some(key.as_ref()),
+            _ => None,
+        });
+        text(&keys.collect::<Vec<&SigningKey>>())
+    }
+
+    /// Writes a signing key, given as JSON.
+    ///
+    /// # Errors
+    /// It is no signing key, or the store failed, or has too many.
+    pub fn put_signing_key(&self, record: &[u8]) -> Result<(), EngineError> {
+        let key = public(read("signing key", record)?)?;
+        let lock = [RecordKey::new(RecordKind::SigningKey, &key.kid)];
+        let record = Record::SigningKey(Arc::new(key));
+        self.written(&lock, &mut |transaction| {
+            transaction.put(record.clone());
+            Ok(true)
+        })
+    }
+
+    /// Removes a signing key; one that is unknown is none.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn remove_signing_key(&self, kid: &str) -> Result<(), EngineError> {
+        let lock = [RecordKey::new(RecordKind::SigningKey, kid)];
+        self.written(&lock, &mut |transaction| {
+            transaction.delete(RecordKey::new(RecordKind::SigningKey, kid));
+            Ok(true)
+        })
+    }
+
+    /// Lists leases as JSON, at most 10,000, each with `live`.
+    ///
+    /// Args:
+    /// * `filter`: JSON object: `broker`, `session`, or neither.
+    ///
+    /// # Errors
+    /// The filter is none, or the store failed.
+    pub fn leases(&self, filter: &[u8]) -> Result<String, EngineError> {
+        let Filter { broker, session } = read("filter of leases", filter)?;
+        let query = match session {
+            Some(session) => Query::Prefix(RecordKind::Lease, format!("{session}/")),
+            None => Query::Kind(RecordKind::Lease),
+        };
+        let (wait, now) = (soon(), Time(now_ms()));
+        let revoked = self.keeper.revocations().map_err(failed)?;
+        let mut all: Vec<Arc<Lease>> = Vec::new();
+        let mut after = String::new();
+        while all.len() < MOST {
+            let page = Page { after, most: PAGE };
+            let found = self.keeper.find(&query, &page, wait).map_err(failed)?;
+            let is_last = found.len() < PAGE;
+            after = found.last().map_or_else(String::new, |record| record.key().id);
+            all.extend(found.into_iter().filter_map(|record| match record {
+                Record::Lease(lease) if broker.as_ref().is_none_or(|one| *one == lease.broker) => {
+                    Some(lease)
+                }
+                _ => None,
+            }));
+            if is_last {
+                break;
+            }
+        }
+        all.truncate(MOST);
+        let known = all.iter().map(|lease| {
+            let live = self.is_live(lease, &revoked, now, wait)?;
+            Ok(Known { lease, live })
+        });
+        text(&known.collect::<Result<Vec<_>, Refused>>().map_err(failed)?)
+    }
+
+    fn is_live(
+        &self,
+        lease: &Lease,
+        revoked: &Revocations,
+        now: Time,
+        wait: Wait,
+    ) -> Result<bool, Refused> {
+        if lease.expires_at <= now {
+            return Ok(false);
+        }
+        if self.keeper.task(&lease.task, wait)?.is_none() {
+            return Ok(false);
+        }
+        let located = locate::find(&self.keeper, &lease.task, wait);
+        Ok(located.is_ok_and(|located| locate::live(&located, revoked, now).is_ok()))
+    }
+
+    /// Changes a lease, given as JSON, if it still is what it was; with `state` `ended` it is removed.
+    ///
+    /// Args:
+    /// * `before`: JSON object with the `state` and the `attempts` that it must still have.
+    ///
+    /// Returns: whether it was changed. A lease becomes `live` only while its task is.
+    ///
+    /// # Errors
+    /// One of the two cannot be read, or the store failed.
+    pub fn put_lease(&self, record: &[u8], before: &[u8]) -> Result<bool, EngineError> {
+        let After { state, mut rest } = read("lease", record)?;
+        rest.remove("live");
+        let before: Before = read("lease as it was", before)?;
+        let ends = state == "ended";
+        let state = if ends { "ending".to_owned() } else { state };
+        rest.insert("state".to_owned(), serde_json::Value::String(state));
+        let lease: Lease = serde_json::from_value(serde_json::Value::Object(rest))
+            .map_err(|error| EngineError(format!("lease: {error}")))?;
+        let key = RecordKey::new(RecordKind::Lease, &lease.id);
+        let lock = [RecordKey::new(RecordKind::Session, &lease.session)];
+        let mut done = false;
+        self.written(&lock, &mut |transaction| {
+            let now = Time(now_ms());
+            let Some(Record::Lease(known)) = transaction.get(&key)? else { return Ok(false) };
+            let is_same = known.state == before.state
+                && known.attempts == before.attempts
+                && known.session == lease.session
+                && known.task == lease.task;
+            if !is_same {
+                return Ok(false);
+            }
+            if lease.state == LeaseState::Live {
+                let revoked = self.keeper.store().revocations();
+                let located = locate::find_in(transaction, &known.task);
+                let lives = |located| locate::live(&located, &revoked, now).is_ok();
+                if known.expires_at <= now || !located.is_ok_and(lives) {
+                    return Ok(false);
+                }
+            }
+            if ends {
+                transaction.delete(key.clone());
+            } else {
+                transaction.put(Record::Lease(Arc::new(lease.clone())));
+            }
+            done = true;
+            Ok(true)
+        })?;
+        Ok(done)
+    }
+
+    fn written(
+        &self,
+        locks: &[RecordKey],
+        work: &mut authz_state::store::Work<'_>,
+    ) -> Result<(), EngineError> {
+        let wait = soon();
+        let commit =
+            self.keeper.transact(locks, Survives::PowerLoss, wait, work).map_err(failed)?;
+        self.keeper.kept(commit, wait).map_err(failed)
+    }
+}
+
+/// A key of which nothing but the public half is given.
+fn public(given: serde_json::Map<String, serde_json::Value>) -> Result<SigningKey, EngineError> {
+    let refuse = |what: &str| Err(EngineError(format!("signing key: {what}")));
+    if let Some(name) = given.keys().find(|name| !KEY_MEMBERS.contains(&name.as_str())) {
+        return refuse(&format!("`{name}` is none of its members"));
+    }
+    let key: SigningKey = serde_json::from_value(serde_json::Value::Object(given))
+        .map_err(|error| EngineError(format!("signing key: {error}")))?;
+    let jwk: serde_json::Map<String, serde_json::Value> =
+        read("signing key: `jwk`", key.jwk.as_bytes())?;
+    if PRIVATE.iter().any(|name| jwk.contains_key(*name)) {
+        return refuse("`jwk` holds the private half, which is the node's alone");
+    }
+    Ok(key)
+}
+
+fn soon() -> Wait {
+    let now = Instant::now();
+    Wait { until: now.checked_add(PATIENCE).unwrap_or(now), lane: Lane::Python }
+}
+
+fn failed(refused: Refused) -> EngineError {
+    EngineError(refused.message)
+}
+
+fn read<'a, T: Deserialize<'a>>(what: &str, json: &'a [u8]) -> Result<T, EngineError> {
+    serde_json::from_slice(json).map_err(|error| EngineError(format!("{what}: {error}")))
+}
+
+fn text<T: Serialize>(value: &T) -> Result<String, EngineError> {
+    serde_json::to_string(value).map_err(|error| EngineError(error.to_string()))
+}
