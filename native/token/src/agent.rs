@@ -1,8 +1,9 @@
 //! The agent profile: SPIFFE JWT-SVID.
 
 use crate::algorithm::Algorithm;
+use crate::binding;
 use crate::claims::{self, Times};
-use crate::facts::{AgentFacts, AgentProof};
+use crate::facts::{AgentFacts, AgentProof, Binding};
 use crate::jws::{Header, Parts};
 use crate::refusal::{KeyOwner, Refusal};
 use crate::spiffe::SpiffeId;
@@ -14,7 +15,7 @@ pub(crate) fn verify(
     parts: &Parts<'_>,
     token_digest: [u8; 32],
     trust: &TrustStore,
-) -> Result<(AgentFacts, Times), Refusal> {
+) -> Result<(AgentFacts, Times, Option<Binding>), Refusal> {
     if !header.plain {
         return Err(Refusal::bad("a JWT-SVID's header has only `alg`, `kid` and `typ`"));
     }
@@ -45,7 +46,7 @@ pub(crate) fn verify(
     let key = domain.verify(header, parts, || KeyOwner::Domain(id.trust_domain().to_owned()))?;
 
     // INVARIANT (signed): from here on the claims are the trust domain's word.
-    claims::refuse_binding(&claims)?;
+    let binding = binding::read(&claims)?;
     claims::check_audience(&claims, trust.audiences())?;
     let times = Times::read(&claims, trust.time_limits())?;
     let jti = claims::text(&claims, "jti", MAX_JTI_BYTES)?;
@@ -59,9 +60,9 @@ pub(crate) fn verify(
         token_digest: Some(token_digest),
         certificate_digest: None,
         jti: jti.map(str::to_owned),
-        bound: false,
+        bound: binding.is_some(),
     };
-    Ok((facts, times))
+    Ok((facts, times, binding))
 }
 
 const MAX_SUB_BYTES: usize = 2048;

@@ -50,6 +50,9 @@ impl Algorithm {
         Self::Rs512,
     ];
 
+    /// Those that a task credential of ours may use.
+    pub(crate) const CREDENTIAL: [Self; 2] = [Self::EdDsa, Self::Es256];
+
     /// The algorithm of that exact name; names are case-sensitive (RFC 7515 §4.1.1).
     pub(crate) fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use sha2::{Digest as _, Sha256};
 
 use crate::claims::Times;
-use crate::facts::{AgentFacts, Role, SubjectFacts};
+use crate::facts::{AgentFacts, Binding, CredentialFacts, Role, SubjectFacts};
 use crate::peer::PeerFacts;
 
 /// What a verified token says.
@@ -20,6 +20,18 @@ use crate::peer::PeerFacts;
 pub(crate) enum Verified {
     Agent(Arc<AgentFacts>),
     Subject(Arc<SubjectFacts>),
+    /// With the agent that it proves.
+    Credential(Arc<CredentialFacts>, Arc<AgentFacts>),
+}
+
+/// What is kept of a verified token: what it says, and what is asked of each presentation anew.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) verified: Verified,
+    pub(crate) times: Times,
+    pub(crate) binding: Option<Binding>,
+    /// SHA-256 of the whole token.
+    pub(crate) token_digest: [u8; 32],
 }
 
 /// SHA-256 over the trust revision, the role and the token. The token holds its header, so a hit needs
@@ -97,7 +109,7 @@ pub(crate) struct Cache<V> {
 
 /// A bounded store of verified tokens; safe to share, never wrong, at worst empty.
 #[derive(Debug)]
-pub struct TokenCache(pub(crate) Cache<(Verified, Times)>);
+pub struct TokenCache(pub(crate) Cache<Kept>);
 
 /// A bounded store of verified certificate chains; safe to share, never wrong, at worst empty.
 #[derive(Debug)]
@@ -108,8 +120,8 @@ macro_rules! public_cache {
         impl $name {
             /// Makes an empty cache.
             ///
-            /// Args: `capacity`: most credentials kept; 0 keeps none. An entry takes less memory
-            /// than its credential.
+            /// Args: `capacity`: most credentials kept; 0 keeps none. An entry takes about the
+            /// memory of its credential.
             #[must_use]
             pub fn new(capacity: usize) -> Self {
                 Self(Cache::new(capacity))
@@ -234,7 +246,7 @@ mod tests {
     use crate::claims::{self, TimeLimits};
     use crate::facts::AgentProof;
 
-    fn entry(byte: u8) -> (CacheKey, (Verified, Times)) {
+    fn entry(byte: u8) -> (CacheKey, Kept) {
         let claims = claims::read(br#"{"exp":1}"#).unwrap();
         let times = Times::read(&claims, &TimeLimits { leeway: 0, max_lifetime: None }).unwrap();
         let facts = AgentFacts {
@@ -249,7 +261,13 @@ mod tests {
             jti: None,
             bound: false,
         };
-        (CacheKey([byte; 32]), (Verified::Agent(Arc::new(facts)), times))
+        let kept = Kept {
+            verified: Verified::Agent(Arc::new(facts)),
+            times,
+            binding: None,
+            token_digest: [byte; 32],
+        };
+        (CacheKey([byte; 32]), kept)
     }
 
     /// After a thread died holding a shard, the cache misses and does not panic.

@@ -26,17 +26,6 @@ pub(crate) fn text<'a>(
     }
 }
 
-/// Refuses a token that is bound to a key: possession cannot be proved in this version (RFC 7800).
-pub(crate) fn refuse_binding(claims: &Object<'_>) -> Result<(), Refusal> {
-    if claims.get("cnf").is_some() {
-        return Err(Refusal::new(
-            RefusalReason::UnboundCredential,
-            "the token has `cnf`; proof of possession is not in this version",
-        ));
-    }
-    Ok(())
-}
-
 /// Checks that `aud` is there and holds one of `ours` (RFC 7519 §4.1.3).
 pub(crate) fn check_audience(claims: &Object<'_>, ours: &[String]) -> Result<(), Refusal> {
     let wrong = |detail: &str| Refusal::new(RefusalReason::WrongAudience, detail);
@@ -57,6 +46,23 @@ pub(crate) fn check_audience(claims: &Object<'_>, ours: &[String]) -> Result<(),
         Some(_) => return Err(Refusal::bad("the token's `aud` is ill-typed")),
     };
     if found { Ok(()) } else { Err(wrong("the token's `aud` holds none of the accepted values")) }
+}
+
+/// Whether a text is not empty and a person can read all of it.
+pub(crate) fn is_readable(text: &str) -> bool {
+    !text.is_empty() && !text.chars().any(is_unprintable)
+}
+
+/// Control characters, and those that reorder or hide text where a name is shown.
+fn is_unprintable(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+        )
 }
 
 /// Tolerances of time.
@@ -125,7 +131,7 @@ impl Times {
 }
 
 /// A NumericDate (RFC 7519 §2) between 1970 and 9999, rounded to a second.
-fn date(
+pub(crate) fn date(
     claims: &Object<'_>,
     name: &'static str,
     round: fn(f64) -> f64,

@@ -1,18 +1,25 @@
-//! Proofs of possession: DPoP (RFC 9449).
+//! The profile of proofs of possession: DPoP (RFC 9449 §4).
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest as _, Sha256};
+
+use crate::claims;
 use crate::facts::{Role, UnixTime};
-
-/// How a call came, besides its evidence.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Presentation<'a> {
-    /// SHA-256 of the client's certificate in DER, where the client showed one to us or to an enforcer
-    /// that is believed in this.
-    pub certificate: Option<[u8; 32]>,
-    /// What proofs of possession are held to.
-    pub nonce: Nonces<'a>,
-}
+use crate::json::{Object, Value};
+use crate::jwk::Key;
+use crate::jws::{Header, Parts};
+use crate::refusal::{Refusal, RefusalReason};
+use crate::uri;
 
 /// What proofs of possession are held to besides their own claims.
+///
+/// ```
+/// use authz_token::{Nonces, RefusalReason, UnixTime, verify_proof};
+///
+/// let refusal = verify_proof("no.proof.here", &Nonces::default(), UnixTime(0)).unwrap_err();
+/// assert_eq!(RefusalReason::BadProof, refusal.reason);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Nonces<'a> {
     /// The nonces of ours that are still accepted (RFC 9449 §8).
@@ -39,12 +46,172 @@ pub struct ProofFacts {
     pub jti_digest: [u8; 32],
     /// `htm`: the method of the HTTP request that it is for.
     pub htm: String,
-    /// `htu`: the URI of that request, in normal form.
+    /// `htu`: the URI of that request, in normal form and without query and fragment.
     pub htu: String,
     /// `iat`, in seconds since 1970.
     pub iat: i64,
-    /// The last second in which it is accepted, in seconds since 1970: until then it must be known again.
+    /// The last second in which it is accepted, in seconds since 1970: until then it must be known
+    /// again.
     pub expires_at: i64,
-    /// Whose credential it came with.
+    /// Whose credential it came with; the agent's where it came with none.
     pub role: Role,
 }
+
+impl ProofFacts {
+    /// Whether it was made for a request (RFC 9449 §4.3).
+    ///
+    /// Args: `method`: its method, compared with regard to case. `uri`: its URI; query and fragment
+    /// do not count, and both URIs are compared in normal form (RFC 3986 §6.2.2, §6.2.3).
+    /// Returns: whether it was; not where `uri` is no absolute `http` or `https` URI.
+    #[must_use]
+    pub fn is_for(&self, method: &str, uri: &str) -> bool {
+        self.htm == method && uri::normal(uri).is_some_and(|uri| uri == self.htu)
+    }
+}
+
+/// Verifies a DPoP proof that comes with no token, as where a token is asked for (RFC 9449 §5).
+///
+/// Args: `jwt`: the proof in JWS compact serialization. `nonces`: what it is held to. `now`: the time.
+/// Returns: what it proves; the caller asks [`ProofFacts::is_for`], and whether it was seen before.
+/// Errors: [`RefusalReason::UseNonce`] where its nonce is missing and needed, or is not valid;
+/// [`RefusalReason::BadProof`] for all else.
+pub fn verify_proof(jwt: &str, nonces: &Nonces<'_>, now: UnixTime) -> Result<ProofFacts, Refusal> {
+    verify(jwt, Presented { role: Role::Agent, jkt: None, token: None }, nonces, now)
+}
+
+/// What a proof came with.
+#[derive(Clone, Copy)]
+pub(crate) struct Presented<'a> {
+    pub(crate) role: Role,
+    /// The thumbprint of the key that its token is bound to.
+    pub(crate) jkt: Option<&'a [u8; 32]>,
+    /// SHA-256 of its token.
+    pub(crate) token: Option<&'a [u8; 32]>,
+}
+
+/// Verifies a proof, in this order: form and size, header, key, signature, claims, time, nonce.
+pub(crate) fn verify(
+    jwt: &str,
+    with: Presented<'_>,
+    nonces: &Nonces<'_>,
+    now: UnixTime,
+) -> Result<ProofFacts, Refusal> {
+    let parts = Parts::split(jwt, MAX_PROOF_BYTES).map_err(of_proof)?;
+    let bytes = parts.header().map_err(of_proof)?;
+    let object = Header::object(&bytes).map_err(of_proof)?;
+    let header = Header::of(&object).map_err(of_proof)?;
+    if header.typ.as_deref() != Some(TYP) {
+        return Err(bad("its `typ` is not `dpop+jwt`"));
+    }
+    let Some(Value::Object(jwk)) = object.get("jwk") else {
+        return Err(bad("its header has no object `jwk`"));
+    };
+    let (key, jkt) = Key::read_public(jwk, &[header.algorithm])
+        .map_err(|why| bad(&format!("its `jwk`: {why}")))?;
+    if with.jkt.is_some_and(|bound| *bound != jkt) {
+        return Err(bad("it is by another key than the one that the token is bound to"));
+    }
+    let signature = parts.signature().map_err(of_proof)?;
+    if !key.made(header.algorithm, parts.signing_input.as_bytes(), &signature) {
+        return Err(bad("its signature is not valid"));
+    }
+
+    // INVARIANT (signed): from here on the claims are the word of whoever holds the key.
+    let payload = parts.payload().map_err(of_proof)?;
+    let claims = claims::read(&payload).map_err(of_proof)?;
+    if let Some(token) = with.token {
+        check_ath(&claims, token)?;
+    }
+    let jti = required(&claims, "jti", MAX_JTI_BYTES)?;
+    let htm = required(&claims, "htm", MAX_METHOD_BYTES)?;
+    let htu = required(&claims, "htu", MAX_PROOF_BYTES)?;
+    let htu = uri::normal(htu).ok_or_else(|| bad("its `htu` is no `http` or `https` URI"))?;
+    let (iat, expires_at) = check_time(&claims, nonces.window, now)?;
+    check_nonce(&claims, nonces, iat)?;
+    Ok(ProofFacts {
+        jkt: URL_SAFE_NO_PAD.encode(jkt),
+        jti_digest: Sha256::digest(jti).into(),
+        htm: htm.to_owned(),
+        htu,
+        iat,
+        expires_at,
+        role: with.role,
+    })
+}
+
+/// Holds a proof to the token that it came with (RFC 9449 §4.3 step 12).
+fn check_ath(claims: &Object<'_>, token_digest: &[u8; 32]) -> Result<(), Refusal> {
+    let ath = required(claims, "ath", MAX_ATH_BYTES)?;
+    if ath != URL_SAFE_NO_PAD.encode(token_digest) {
+        return Err(bad("its `ath` is not that of the token that it came with"));
+    }
+    Ok(())
+}
+
+/// Holds a proof to the clock (RFC 9449 §4.3 step 11, §11.1).
+///
+/// Returns: when it was made, and the last second in which it is accepted.
+fn check_time(
+    claims: &Object<'_>,
+    window: i64,
+    UnixTime(now): UnixTime,
+) -> Result<(i64, i64), Refusal> {
+    let date = |name, round| claims::date(claims, name, round).map_err(of_proof);
+    let iat = date("iat", f64::floor)?.ok_or_else(|| bad("it has no `iat`"))?;
+    let latest = now.saturating_add(window);
+    let mut expires_at = iat.saturating_add(window);
+    if let Some(exp) = date("exp", f64::floor)? {
+        expires_at = expires_at.min(exp.saturating_sub(1));
+    }
+    if iat > latest || date("nbf", f64::ceil)?.is_some_and(|nbf| nbf > latest) {
+        return Err(bad("its `iat` or `nbf` is too far ahead"));
+    }
+    if now > expires_at {
+        return Err(bad("it is too old"));
+    }
+    Ok((iat, expires_at))
+}
+
+/// Holds a proof to a nonce of ours, if it has one or needs one (RFC 9449 §4.3 step 10, §8).
+fn check_nonce(claims: &Object<'_>, nonces: &Nonces<'_>, iat: i64) -> Result<(), Refusal> {
+    let unmet = |detail| Err(Refusal::new(RefusalReason::UseNonce, about(detail)));
+    match claims.get("nonce") {
+        Some(Value::String(nonce)) if nonces.valid.contains(&nonce.as_ref()) => Ok(()),
+        Some(Value::String(_)) => unmet("its `nonce` is not one of ours, or no more"),
+        Some(_) => Err(bad("its `nonce` is no text")),
+        None if iat < nonces.needed_before.0 => unmet("it has no `nonce`, and needs one"),
+        None => Ok(()),
+    }
+}
+
+/// A claim that must be a text that a person can read, of at most `max` bytes.
+fn required<'a>(
+    claims: &'a Object<'_>,
+    name: &'static str,
+    max: usize,
+) -> Result<&'a str, Refusal> {
+    match claims.get(name) {
+        Some(Value::String(text)) if text.len() <= max && claims::is_readable(text) => Ok(text),
+        Some(_) => Err(bad(&format!("its `{name}` is ill-typed, empty or too long"))),
+        None => Err(bad(&format!("it has no `{name}`"))),
+    }
+}
+
+fn bad(detail: &str) -> Refusal {
+    Refusal::new(RefusalReason::BadProof, about(detail))
+}
+
+fn about(detail: &str) -> String {
+    format!("the proof of possession: {detail}")
+}
+
+/// What is wrong with a JWT, said of a proof.
+fn of_proof(refusal: Refusal) -> Refusal {
+    bad(&refusal.detail)
+}
+
+const TYP: &str = "dpop+jwt";
+const MAX_PROOF_BYTES: usize = 8192;
+const MAX_JTI_BYTES: usize = 255;
+const MAX_METHOD_BYTES: usize = 64;
+const MAX_ATH_BYTES: usize = 64;

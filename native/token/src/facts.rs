@@ -94,7 +94,7 @@ pub struct AgentFacts {
     pub trust_domain: String,
     /// How it was proved.
     pub proof: AgentProof,
-    /// Id of the bundle key that verified the token; none without a token.
+    /// Id of the key that verified the token; none without a token.
     pub kid: Option<String>,
     /// `iat` of the token, or when the certificate begins to be valid, in seconds since 1970; none
     /// where neither says.

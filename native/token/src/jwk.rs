@@ -6,6 +6,7 @@
 use aws_lc_rs::signature::{ED25519, ParsedPublicKey, RsaPublicKeyComponents};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use sha2::{Digest as _, Sha256};
 
 use crate::algorithm::Algorithm;
 use crate::authority::{self, Authority};
@@ -18,8 +19,10 @@ use crate::refusal::{KeyOwner, Refusal};
 pub(crate) enum Purpose {
     /// SVIDs: `use` must be `jwt-svid`, and `kid` is required, or `x509-svid`, with a certificate.
     Svid,
-    /// Subject tokens: `use` must be `sig` or absent.
-    Subject,
+    /// Subject tokens and proofs: `use` must be `sig` or absent.
+    Signature,
+    /// Task credentials: as of [`Purpose::Signature`], and `kid` must be the key's own thumbprint.
+    Own,
 }
 
 /// A usable key, prepared for each algorithm that it may be used with.
@@ -29,6 +32,24 @@ pub(crate) struct Key {
 }
 
 impl Key {
+    /// Reads a public key that somebody brings along, and its SHA-256 thumbprint.
+    ///
+    /// Errors: why it is none that one of `algorithms` signs with, in our own words.
+    pub(crate) fn read_public(
+        jwk: &Object<'_>,
+        algorithms: &[Algorithm],
+    ) -> Result<(Self, [u8; 32]), &'static str> {
+        if PRIVATE_MEMBERS.iter().any(|member| jwk.get(member).is_some()) {
+            return Err("it holds a private or secret key");
+        }
+        Ok((read_key(jwk, Purpose::Signature, algorithms)?, digest(jwk)?))
+    }
+
+    /// Whether it made the signature over the message.
+    pub(crate) fn made(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+        self.prepared_for(algorithm).is_some_and(|key| key.verify_sig(message, signature).is_ok())
+    }
+
     fn prepared_for(&self, algorithm: Algorithm) -> Option<&ParsedPublicKey> {
         self.prepared.iter().find(|(own, _)| *own == algorithm).map(|(_, key)| key)
     }
@@ -216,9 +237,10 @@ fn read_key(
 ) -> Result<Key, &'static str> {
     let r#use = text(jwk, "use")?;
     match (purpose, r#use) {
-        (Purpose::Svid, Some("jwt-svid")) | (Purpose::Subject, None | Some("sig")) => {}
+        (Purpose::Svid, Some("jwt-svid"))
+        | (Purpose::Signature | Purpose::Own, None | Some("sig")) => {}
         (Purpose::Svid, _) => return Err("its `use` is neither `jwt-svid` nor `x509-svid`"),
-        (Purpose::Subject, _) => return Err("its `use` is not `sig`"),
+        (Purpose::Signature | Purpose::Own, _) => return Err("its `use` is not `sig`"),
     }
     match jwk.get("key_ops") {
         None => {}
@@ -272,7 +294,43 @@ fn read_key(
     if prepared.is_empty() {
         return Err(unfit);
     }
+    if purpose == Purpose::Own && kid != Some(&*URL_SAFE_NO_PAD.encode(digest(jwk)?)) {
+        return Err("its `kid` is not its SHA-256 thumbprint (RFC 7638)");
+    }
     Ok(Key { kid: kid.map(str::to_owned), prepared })
+}
+
+/// The SHA-256 thumbprint of a public key (RFC 7638), which is the `kid` of keys that sign task
+/// credentials, and what `cnf.jkt` names.
+///
+/// Args: `jwk`: the JSON text of a public JWK that a signature is verified by.
+/// Returns: the thumbprint in base64url.
+/// Errors: why it is no such key, in our own words.
+pub fn thumbprint(jwk: &str) -> Result<String, &'static str> {
+    let jwk = json::read_object(jwk.as_bytes(), SET_LIMITS).map_err(|_| "it is no JSON object")?;
+    let (_, digest) = Key::read_public(&jwk, &Algorithm::ALL)?;
+    Ok(URL_SAFE_NO_PAD.encode(digest))
+}
+
+/// The SHA-256 thumbprint of a key (RFC 7638 §3): over the members that it must have, sorted by name,
+/// without white space. What they hold needs no escaping where the key was read before.
+fn digest(jwk: &Object<'_>) -> Result<[u8; 32], &'static str> {
+    let names: &[&'static str] = match text(jwk, "kty")? {
+        Some("EC") => &["crv", "kty", "x", "y"],
+        Some("RSA") => &["e", "kty", "n"],
+        Some("OKP") => &["crv", "kty", "x"],
+        _ => return Err("its `kty` is not supported"),
+    };
+    let mut hash = Sha256::new();
+    for (position, name) in names.iter().enumerate() {
+        let value = text(jwk, name)?.ok_or("it lacks a member of its type")?;
+        hash.update(if position == 0 { "{\"" } else { ",\"" });
+        hash.update(name);
+        hash.update("\":\"");
+        hash.update(value);
+        hash.update("\"");
+    }
+    Ok(hash.chain_update("}").finalize().into())
 }
 
 /// An RSA key of 2048 to 8192 bits (RFC 7518 §3.3, §3.5 and the library's bound) and an odd
@@ -377,7 +435,7 @@ mod tests {
     /// Whether the key verifies the token's signature.
     fn verifies(jwk: &str, token: &str) -> bool {
         let set = format!("{{\"keys\":[{jwk}]}}");
-        let keys = KeySet::read(&set, Purpose::Subject, &Algorithm::ALL).unwrap();
+        let keys = KeySet::read(&set, Purpose::Signature, &Algorithm::ALL).unwrap();
         assert_eq!(1, keys.keys.len(), "{:?}", keys.ignored);
         let parts = Parts::split(token, 8192).unwrap();
         let header = Header::read(&parts).unwrap();

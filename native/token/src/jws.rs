@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::algorithm::Algorithm;
-use crate::json::{self, Value};
+use crate::json::{self, Object, Value};
 use crate::refusal::Refusal;
 
 /// The three parts of a token, still encoded.
@@ -35,6 +35,11 @@ impl<'a> Parts<'a> {
         Ok(Self { header, payload, signature, signing_input })
     }
 
+    /// The header, decoded.
+    pub(crate) fn header(&self) -> Result<Vec<u8>, Refusal> {
+        decode(self.header)
+    }
+
     pub(crate) fn payload(&self) -> Result<Vec<u8>, Refusal> {
         decode(self.payload)
     }
@@ -54,13 +59,26 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Reads the header and refuses what no profile accepts: `none` and HMACs (RFC 8725 §3.1), keys
-    /// that the token brings along (RFC 8725 §3.10), extensions (RFC 7515 §4.1.11), encryption and
-    /// nesting.
+    /// Reads the header of a token and refuses what no profile accepts: `none` and HMACs (RFC 8725
+    /// §3.1), keys that the token brings along (RFC 8725 §3.10), extensions (RFC 7515 §4.1.11),
+    /// encryption and nesting.
     pub(crate) fn read(parts: &Parts<'_>) -> Result<Self, Refusal> {
-        let bytes = decode(parts.header)?;
-        let object = json::read_object(&bytes, HEADER_LIMITS)
-            .map_err(|error| Refusal::bad(format!("the token's header: {error}")))?;
+        let bytes = parts.header()?;
+        let object = Self::object(&bytes)?;
+        if object.get("jwk").is_some() {
+            return Err(brings_key());
+        }
+        Self::of(&object)
+    }
+
+    /// The header as a JSON object.
+    pub(crate) fn object(bytes: &[u8]) -> Result<Object<'_>, Refusal> {
+        json::read_object(bytes, HEADER_LIMITS)
+            .map_err(|error| Refusal::bad(format!("the token's header: {error}")))
+    }
+
+    /// Reads a header as [`Header::read`] does, but for a `jwk`, which is left to the caller.
+    pub(crate) fn of(object: &Object<'_>) -> Result<Self, Refusal> {
         let mut algorithm = None;
         let mut kid = None;
         let mut typ = None;
@@ -79,9 +97,7 @@ impl Header {
                 ("alg" | "kid" | "typ", _) => {
                     return Err(Refusal::bad("the token's `alg`, `kid` or `typ` is ill-typed"));
                 }
-                ("jku" | "jwk" | "x5u" | "x5c", _) => {
-                    return Err(Refusal::bad("the token's header brings or names its own key"));
-                }
+                ("jku" | "x5u" | "x5c", _) => return Err(brings_key()),
                 ("crit" | "b64", _) => {
                     return Err(Refusal::bad("the token's header has a critical extension"));
                 }
@@ -95,6 +111,10 @@ impl Header {
         let algorithm = algorithm.ok_or_else(|| Refusal::bad("the token has no `alg`"))?;
         Ok(Self { algorithm, kid, typ, plain })
     }
+}
+
+fn brings_key() -> Refusal {
+    Refusal::bad("the token's header brings or names its own key")
 }
 
 /// Decodes base64url without padding; a text has one encoding only (RFC 7515 §2, RFC 4648 §3.5), so

@@ -7,9 +7,10 @@
 //!
 //! There is one validation profile per kind of token, and a token valid under one is invalid under
 //! the others: the agent profile is the SPIFFE JWT-SVID; a subject's is the OAuth access token
-//! (RFC 9068) or another JWT of a configured issuer, as that issuer is configured. [`verify_peer`] is
-//! the profile of X.509-SVIDs. A profile of tokens checks, in this order: form and size, header, trust source,
-//! signature, claims, time. Nothing that only the claims could tell is revealed of a token whose
+//! (RFC 9068) or another JWT of a configured issuer, as that issuer is configured; a task credential
+//! is an access token of our own. [`verify_peer`] is the profile of X.509-SVIDs, [`verify_proof`] that
+//! of DPoP proofs. A profile of tokens checks, in this order: form and size, header, trust source,
+//! signature, claims, time, and last that the key that the token is bound to was proved. Nothing that only the claims could tell is revealed of a token whose
 //! signature is not valid: it is refused as [`RefusalReason::BadCredential`] or
 //! [`RefusalReason::UntrustedIssuer`].
 //!
@@ -28,9 +29,11 @@
 mod agent;
 mod algorithm;
 mod authority;
+mod binding;
 mod cache;
 mod certificate;
 mod claims;
+mod credential;
 mod dpop;
 mod facts;
 #[doc(hidden)]
@@ -48,14 +51,17 @@ mod spec;
 mod spiffe;
 mod subject;
 mod trust;
+mod uri;
 mod verify;
 
+pub use binding::Presentation;
 pub use cache::{PeerCache, TokenCache};
-pub use dpop::{Nonces, Presentation, ProofFacts};
+pub use dpop::{Nonces, ProofFacts, verify_proof};
 pub use facts::{
     AgentFacts, AgentProof, Binding, ClaimValue, CredentialFacts, Evidence, Facts, Role, Scheme,
     SubjectFacts, SubjectKind, UnixTime,
 };
+pub use jwk::thumbprint;
 pub use peer::{
     MAX_CHAIN_BYTES, MAX_CHAIN_LENGTH, PeerFacts, verify_certificate, verify_peer, verify_pem,
 };
@@ -63,5 +69,5 @@ pub use refusal::{KeyOwner, Refusal, RefusalReason};
 pub use relayed::verify_relayed;
 pub use spec::{DomainSpec, IssuerSpec, OwnSpec, SubjectProfile, TrustSpec};
 pub use spiffe::{InvalidSpiffeId, SpiffeId};
-pub use trust::{DomainStatus, IssuerStatus, TrustError, TrustStore, TrustWarning};
+pub use trust::{DomainStatus, IssuerStatus, OwnStatus, TrustError, TrustStore, TrustWarning};
 pub use verify::verify;

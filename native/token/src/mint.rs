@@ -15,6 +15,8 @@
 
 pub mod x509;
 
+use std::collections::BTreeMap;
+
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
@@ -25,6 +27,7 @@ use aws_lc_rs::signature::{
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use crate::algorithm::Algorithm;
 
@@ -33,6 +36,12 @@ pub struct Key {
     kid: String,
     algorithm: Algorithm,
     pair: Pair,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Key").field("kid", &self.kid).finish_non_exhaustive()
+    }
 }
 
 enum Pair {
@@ -89,6 +98,30 @@ impl Key {
         self
     }
 
+    /// Returns: the same key under its SHA-256 thumbprint (RFC 7638) as id, as keys that sign task
+    /// credentials are.
+    #[must_use]
+    pub fn by_thumbprint(mut self) -> Self {
+        self.kid = self.thumbprint();
+        self
+    }
+
+    /// Returns: its SHA-256 thumbprint (RFC 7638) in base64url, as in `cnf.jkt`.
+    #[must_use]
+    pub fn thumbprint(&self) -> String {
+        let jwk = self.jwk(None);
+        // Members sorted by name, without white space: what this map's text is.
+        let members: BTreeMap<&str, &serde_json::Value> = jwk
+            .as_object()
+            .expect("an object")
+            .iter()
+            .filter(|(name, _)| *name != "kid")
+            .map(|(name, value)| (name.as_str(), value))
+            .collect();
+        let text = serde_json::to_string(&members).expect("a JSON text");
+        URL_SAFE_NO_PAD.encode(Sha256::digest(text))
+    }
+
     /// Returns: its id.
     #[must_use]
     pub fn kid(&self) -> &str {
@@ -141,6 +174,33 @@ impl Key {
     pub fn sign(&self, claims: &str) -> String {
         let header = json!({"alg": self.algorithm.name(), "kid": self.kid, "typ": "JWT"});
         self.sign_with(&header.to_string(), claims)
+    }
+
+    /// Signs claims as a task credential: under the header `{"alg": …, "kid": …, "typ": "at+jwt"}`.
+    ///
+    /// Args: `claims`: the claims as JSON text, taken as they are; see [`credential`].
+    /// Returns: the token in compact form.
+    #[must_use]
+    pub fn sign_credential(&self, claims: &str) -> String {
+        let header = json!({"alg": self.algorithm.name(), "kid": self.kid, "typ": "at+jwt"});
+        self.sign_with(&header.to_string(), claims)
+    }
+
+    /// Signs claims as a DPoP proof: under the header `{"alg": …, "jwk": …, "typ": "dpop+jwt"}`.
+    ///
+    /// Args: `claims`: the claims as JSON text, taken as they are; see [`proof`].
+    /// Returns: the proof in compact form.
+    #[must_use]
+    pub fn sign_proof(&self, claims: &str) -> String {
+        self.sign_with(&self.proof_header().to_string(), claims)
+    }
+
+    /// Returns: the header of its DPoP proofs, with its public half.
+    #[must_use]
+    pub fn proof_header(&self) -> serde_json::Value {
+        let mut jwk = self.jwk(None);
+        jwk.as_object_mut().expect("an object").remove("kid");
+        json!({"alg": self.algorithm.name(), "jwk": jwk, "typ": "dpop+jwt"})
     }
 
     /// Signs claims under any header, valid or not.
@@ -198,6 +258,44 @@ pub fn bundle(keys: &[&Key]) -> String {
 pub fn jwks(keys: &[&Key]) -> String {
     let keys: Vec<_> = keys.iter().map(|key| key.jwk(Some("sig"))).collect();
     json!({"keys": keys}).to_string()
+}
+
+/// Claims of a sound DPoP proof (RFC 9449 §4.2).
+///
+/// Args: `method`, `uri`: the request that it is for; `iat`: when it is made; `jti`: its id; `token`:
+/// the token that it comes with.
+#[must_use]
+pub fn proof(
+    method: &str,
+    uri: &str,
+    iat: i64,
+    jti: &str,
+    token: Option<&str>,
+) -> serde_json::Value {
+    let mut claims = json!({"htm": method, "htu": uri, "iat": iat, "jti": jti});
+    if let (Some(token), Some(claims)) = (token, claims.as_object_mut()) {
+        claims.insert("ath".to_owned(), json!(URL_SAFE_NO_PAD.encode(Sha256::digest(token))));
+    }
+    claims
+}
+
+/// Claims of a sound task credential that is bound to no key: one use of `crm.read` on behalf of
+/// `corp/alice`.
+///
+/// Args: `issuer`: us; `agent`: the SPIFFE ID of the agent that acts; `iat`, `exp`: its times.
+#[must_use]
+pub fn credential(issuer: &str, agent: &str, iat: i64, exp: i64) -> serde_json::Value {
+    json!({
+        "iss": issuer, "sub": "corp/alice", "act": {"sub": agent}, "client_id": agent,
+        "aud": "https://crm.example", "iat": iat, "exp": exp,
+        "jti": "0198c1b2-8d6e-7f00-8000-000000000001",
+        "task": "0198c1b2-8d6e-7f00-8000-000000000002",
+        "authorization_details": [{
+            "type": "authz_task", "operation": "crm.read", "resource": "customers/42",
+            "arguments_digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            "uses": 1, "decision_id": "0198c1b2-8d6e-7f00-8000-000000000003",
+        }],
+    })
 }
 
 /// The content of the first DER element, and what follows it.

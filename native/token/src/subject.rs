@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::binding;
 use crate::claims::{self, Times};
-use crate::facts::{AgentFacts, ClaimValue, SubjectFacts};
+use crate::facts::{AgentFacts, Binding, ClaimValue, SubjectFacts};
 use crate::json::{Object, Value};
 use crate::jws::{Header, Parts};
 use crate::refusal::{KeyOwner, Refusal};
@@ -17,7 +18,7 @@ pub(crate) fn verify(
     parts: &Parts<'_>,
     token_digest: [u8; 32],
     trust: &TrustStore,
-) -> Result<(SubjectFacts, Times), Refusal> {
+) -> Result<(SubjectFacts, Times, Option<Binding>), Refusal> {
     let payload = parts.payload()?;
     let claims = claims::read(&payload)?;
     let iss = claims::text(&claims, "iss", MAX_ISS_BYTES)?
@@ -41,14 +42,14 @@ pub(crate) fn verify(
     let key = issuer.keys.verify(header, parts, || KeyOwner::Issuer(issuer.alias.clone()))?;
 
     // INVARIANT (signed): from here on the claims are the issuer's word.
-    claims::refuse_binding(&claims)?;
+    let binding = binding::read(&claims)?;
     refuse_delegation(&claims)?;
     if issuer.profile == SubjectProfile::AccessToken {
         check_access_token(&claims)?;
     }
     let sub = claims::text(&claims, "sub", MAX_SUB_BYTES)?
         .ok_or_else(|| Refusal::bad("the token has no `sub`"))?;
-    if sub.is_empty() || sub.chars().any(is_unprintable) {
+    if !claims::is_readable(sub) {
         return Err(Refusal::bad("the token's `sub` is empty or has control characters"));
     }
     // A SPIFFE ID makes a JWT-SVID, also where an issuer and a trust domain share their keys.
@@ -70,9 +71,9 @@ pub(crate) fn verify(
         may_act: may_act(&claims)?,
         token_digest,
         jti: claims::text(&claims, "jti", MAX_TEXT_BYTES)?.map(str::to_owned),
-        bound: false,
+        bound: binding.is_some(),
     };
-    Ok((facts, times))
+    Ok((facts, times, binding))
 }
 
 /// The claims kept for policy.
@@ -123,7 +124,7 @@ fn refuse_delegation(claims: &Object<'_>) -> Result<(), Refusal> {
 fn check_access_token(claims: &Object<'_>) -> Result<(), Refusal> {
     for name in ["client_id", "jti"] {
         match claims::text(claims, name, MAX_TEXT_BYTES)? {
-            Some(text) if !text.is_empty() && !text.chars().any(is_unprintable) => {}
+            Some(text) if claims::is_readable(text) => {}
             Some(_) => {
                 return Err(Refusal::bad(format!(
                     "the access token's `{name}` is empty or has control characters"
@@ -191,18 +192,6 @@ fn bounded<'a>(value: &'a str, name: &str) -> Result<&'a str, Refusal> {
 
 fn too_much(name: &str) -> Refusal {
     Refusal::bad(format!("the token's claim `{name}` is too long or holds too many values"))
-}
-
-/// Control characters, and those that reorder or hide text where a name is shown.
-fn is_unprintable(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{feff}'
-        )
 }
 
 const MAX_ISS_BYTES: usize = 2048;

@@ -11,8 +11,9 @@ use crate::algorithm::Algorithm;
 use crate::claims::TimeLimits;
 use crate::facts::SubjectKind;
 use crate::jwk::{KeySet, Purpose};
-use crate::spec::{DomainSpec, IssuerSpec, SubjectProfile, TrustSpec};
+use crate::spec::{DomainSpec, IssuerSpec, OwnSpec, SubjectProfile, TrustSpec};
 use crate::spiffe::is_trust_domain;
+use crate::uri;
 
 /// Something in a [`TrustSpec`] for which it is refused.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -99,6 +100,21 @@ struct Domain {
     rolled_back: bool,
 }
 
+/// State of our own keys.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct OwnStatus {
+    /// The `iss` of our task credentials.
+    pub issuer: String,
+    /// Ids of the usable keys; with none, each task credential is refused.
+    pub kids: Vec<String>,
+}
+
+/// Ourselves, as the issuer of task credentials.
+pub(crate) struct Own {
+    pub(crate) issuer: String,
+    pub(crate) keys: KeySet,
+}
+
 /// Everything that is trusted: checked, immutable, with its keys ready for use.
 pub struct TrustStore {
     audiences: Vec<String>,
@@ -107,6 +123,7 @@ pub struct TrustStore {
     domains: BTreeMap<String, Domain>,
     /// By exact `iss`.
     issuers: BTreeMap<String, Issuer>,
+    own: Option<Own>,
     revision: [u8; 32],
     revision_text: String,
     warnings: Vec<TrustWarning>,
@@ -162,6 +179,14 @@ impl TrustStore {
                 );
             }
         }
+        let own = spec.own.as_ref().and_then(|own| compiler.own(own));
+        if let Some(other) = own.as_ref().and_then(|own| issuers.get(&own.issuer)) {
+            compiler.error(
+                "own.issuer",
+                format!("issuer `{}` has the same `issuer`", other.alias),
+                "leave that issuer out; our credentials are no subject tokens",
+            );
+        }
         let mut in_use = Cow::Borrowed(spec);
         for (name, domain) in domains.iter().filter(|(_, domain)| domain.rolled_back) {
             if let Some(spec) = in_use.to_mut().domains.get_mut(name) {
@@ -193,6 +218,7 @@ impl TrustStore {
             },
             domains,
             issuers,
+            own,
             revision,
             revision_text: revision.iter().map(|byte| format!("{byte:02x}")).collect(),
             warnings: compiler.warnings,
@@ -239,6 +265,25 @@ impl TrustStore {
                 keys: issuer.keys.keys.len(),
             })
             .collect()
+    }
+
+    /// Returns: the state of our own keys; none where there are no task credentials.
+    #[must_use]
+    pub fn own(&self) -> Option<OwnStatus> {
+        self.own.as_ref().map(|own| OwnStatus {
+            issuer: own.issuer.clone(),
+            kids: own.keys.keys.iter().filter_map(|key| key.kid.clone()).collect(),
+        })
+    }
+
+    /// Returns: whether tokens with that exact `iss` are our own task credentials.
+    #[must_use]
+    pub fn is_own(&self, iss: &str) -> bool {
+        self.own.as_ref().is_some_and(|own| own.issuer == iss)
+    }
+
+    pub(crate) fn own_keys(&self) -> Option<&Own> {
+        self.own.as_ref()
     }
 
     pub(crate) fn domain(&self, name: &str) -> Option<&KeySet> {
@@ -488,7 +533,7 @@ impl Compiler {
         }
         self.claims(&at("claims"), &spec.claims);
         let place = format!("issuers.{alias}.jwks ({})", spec.from);
-        let keys = match KeySet::read(&spec.jwks, Purpose::Subject, &algorithms) {
+        let keys = match KeySet::read(&spec.jwks, Purpose::Signature, &algorithms) {
             Ok(keys) => keys,
             Err(what) => {
                 self.error(&place, what, "give the issuer's JWK set of public keys");
@@ -514,6 +559,30 @@ impl Compiler {
             keys,
             from: spec.from.clone(),
         })
+    }
+
+    fn own(&mut self, spec: &OwnSpec) -> Option<Own> {
+        if !is_issuer(&spec.issuer) {
+            self.error(
+                "own.issuer",
+                "this is no `https` URL without user, query and fragment, in normal form",
+                "give the URL at which our keys are published, for example https://authz.example",
+            );
+        }
+        match KeySet::read(&spec.keys, Purpose::Own, &Algorithm::CREDENTIAL) {
+            Ok(keys) => {
+                self.note_keys(
+                    "own.keys",
+                    &keys,
+                    "no usable key: every task credential is refused",
+                );
+                Some(Own { issuer: spec.issuer.clone(), keys })
+            }
+            Err(what) => {
+                self.error("own.keys", what, "give the JWK set of our public keys");
+                None
+            }
+        }
     }
 
     fn claims(&mut self, place: &str, claims: &[String]) {
@@ -556,6 +625,16 @@ impl Compiler {
                 .push(TrustWarning { place: place.to_owned(), what: format!("{what}: ignored") });
         }
     }
+}
+
+/// An issuer identifier (RFC 8414 §2), in a form that has no other spelling.
+fn is_issuer(issuer: &str) -> bool {
+    let without_slash = |uri: &str| uri.strip_suffix('/').unwrap_or(uri).to_owned();
+    issuer.starts_with("https://")
+        && !issuer.contains(['?', '#'])
+        && uri::normal(issuer).is_some_and(|normal| {
+            normal == issuer || without_slash(&normal) == without_slash(issuer)
+        })
 }
 
 /// Claims that the profiles read; a policy sees them in places of their own or not at all.

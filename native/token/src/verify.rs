@@ -4,27 +4,33 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::cache::{CacheKey, TokenCache, Verified};
-use crate::dpop::Presentation;
-use crate::facts::{Evidence, Facts, Role, Scheme, UnixTime};
+use crate::binding::{self, Presentation};
+use crate::cache::{CacheKey, Kept, TokenCache, Verified};
+use crate::dpop::ProofFacts;
+use crate::facts::{Evidence, Facts, Role, UnixTime};
 use crate::jws::{Header, Parts};
 use crate::refusal::{Refusal, RefusalReason};
 use crate::trust::TrustStore;
-use crate::{agent, subject};
+use crate::{agent, credential, subject};
 
-/// Verifies evidence: at most one agent's and one subject's credential, at least one in all.
+/// Verifies evidence: at most one agent's SVID, one task credential and one subject token, at least
+/// one in all. A task credential alone proves its agent too.
 ///
 /// Args: `evidence`: the credentials as received; `presentation`: how the call came; `trust`: what is
 /// trusted; `cache`: tokens verified before, which changes no answer; `now`: the time.
-/// Returns: who is calling, and for whom.
-/// Errors: the first refusal in the order of `evidence`. Two credentials of one role are
-/// [`RefusalReason::BadCredential`]; a scheme with a proof, or a proof beside a bearer token, is
-/// [`RefusalReason::BadProof`]; a token with `cnf` is [`RefusalReason::UnboundCredential`]; for the
-/// rest see [`RefusalReason`]. Last, a subject token whose `may_act` (RFC 8693 §4.4) is not the agent
-/// beside it is [`RefusalReason::BadCredential`]; where no agent is, the claim does not apply.
+/// Returns: who is calling, and for whom. That a proof was not seen before, and that it was made for
+/// this request, is for the caller to ask, and so is whether a task credential is still active and
+/// meant for this audience.
+/// Errors: the first refusal in the order of `evidence`. Two credentials of one kind, or an SVID and a
+/// task credential of two agents, are [`RefusalReason::BadCredential`]; a proof that is not accepted,
+/// or came where none belongs, and a scheme without its proof are [`RefusalReason::BadProof`] or
+/// [`RefusalReason::UseNonce`]; a token with `cnf` whose key was not proved is
+/// [`RefusalReason::UnboundCredential`]; for the rest see [`RefusalReason`]. Last, a subject token
+/// whose `may_act` (RFC 8693 §4.4) is not the agent beside it is [`RefusalReason::BadCredential`];
+/// where no agent is, the claim does not apply.
 pub fn verify(
     evidence: &[Evidence<'_>],
-    _presentation: &Presentation<'_>,
+    presentation: &Presentation<'_>,
     trust: &TrustStore,
     cache: &TokenCache,
     now: UnixTime,
@@ -32,18 +38,33 @@ pub fn verify(
     if evidence.is_empty() {
         return Err(Refusal::new(RefusalReason::NoCredential, "no credential was presented"));
     }
-    for role in [Role::Agent, Role::Subject] {
-        if evidence.iter().filter(|evidence| evidence.role == role).nth(1).is_some() {
-            return Err(Refusal::bad("more than one credential of this role").of(role));
+    for (role, most) in [(Role::Agent, 2), (Role::Subject, 1)] {
+        if evidence.iter().filter(|evidence| evidence.role == role).count() > most {
+            return Err(twice().of(role));
         }
     }
     let mut facts = Facts::default();
+    let mut by_credential = None;
     for evidence in evidence {
-        let verified =
-            verify_one(evidence, trust, cache, now).map_err(|refusal| refusal.of(evidence.role))?;
-        match verified {
-            Verified::Agent(agent) => facts.agent = Some(agent),
-            Verified::Subject(subject) => facts.subject = Some(subject),
+        let (verified, proof) = verify_one(evidence, presentation, trust, cache, now)
+            .map_err(|refusal| refusal.of(evidence.role))?;
+        let is_second = match verified {
+            Verified::Agent(agent) => facts.agent.replace(agent).is_some(),
+            Verified::Subject(subject) => facts.subject.replace(subject).is_some(),
+            Verified::Credential(credential, agent) => {
+                by_credential = Some(agent);
+                facts.credential.replace(credential).is_some()
+            }
+        };
+        if is_second {
+            return Err(twice().of(evidence.role));
+        }
+        facts.proofs.extend(proof);
+    }
+    if let Some(agent) = by_credential {
+        let known = facts.agent.get_or_insert_with(|| Arc::clone(&agent));
+        if known.spiffe_id != agent.spiffe_id {
+            return Err(Refusal::others_credential());
         }
     }
     if let (Some(subject), Some(agent)) = (&facts.subject, &facts.agent) {
@@ -52,45 +73,61 @@ pub fn verify(
     Ok(facts)
 }
 
+fn twice() -> Refusal {
+    Refusal::bad("more than one credential of this role")
+}
+
 fn verify_one(
     evidence: &Evidence<'_>,
+    presentation: &Presentation<'_>,
     trust: &TrustStore,
     cache: &TokenCache,
     now: UnixTime,
-) -> Result<Verified, Refusal> {
-    let bad_proof = |detail: &str| Refusal::new(RefusalReason::BadProof, detail);
-    match (evidence.scheme, evidence.proof) {
-        (Scheme::Bearer, None) => {}
-        (Scheme::Bearer, Some(_)) => {
-            return Err(bad_proof(
-                "a proof came with a bearer token; proofs are not in this version",
-            ));
-        }
-        (Scheme::Dpop | Scheme::Wpt, _) => {
-            return Err(bad_proof("the scheme needs a proof; proofs are not in this version"));
-        }
-        (Scheme::Other, _) => return Err(Refusal::bad("the scheme is not known")),
-    }
+) -> Result<(Verified, Option<ProofFacts>), Refusal> {
+    binding::check_scheme(evidence)?;
     let parts = Parts::split(evidence.token, trust.max_token_bytes())?;
     let key = CacheKey::new(trust.revision_bytes(), evidence.role, evidence.token);
-    if let Some((verified, times)) = cache.0.find(&key) {
-        times.check(trust.time_limits(), now)?;
-        return Ok(verified);
-    }
-    let header = Header::read(&parts)?;
-    cache.0.missed();
-    let digest = Sha256::digest(evidence.token).into();
-    let (verified, times) = match evidence.role {
-        Role::Agent => {
-            let (facts, times) = agent::verify(&header, &parts, digest, trust)?;
-            (Verified::Agent(Arc::new(facts)), times)
+    let kept = match cache.0.find(&key) {
+        Some(kept) => {
+            kept.times.check(trust.time_limits(), now)?;
+            kept
         }
-        Role::Subject => {
-            let (facts, times) = subject::verify(&header, &parts, digest, trust)?;
-            (Verified::Subject(Arc::new(facts)), times)
+        None => {
+            let header = Header::read(&parts)?;
+            cache.0.missed();
+            let kept = verify_token(evidence, &header, &parts, trust)?;
+            kept.times.check(trust.time_limits(), now)?;
+            cache.0.insert(key, kept.clone());
+            kept
         }
     };
-    times.check(trust.time_limits(), now)?;
-    cache.0.insert(key, (verified.clone(), times));
-    Ok(verified)
+    let proof = binding::check(evidence, kept.binding, &kept.token_digest, presentation, now)?;
+    Ok((kept.verified, proof))
+}
+
+/// Verifies all of a token that does not depend on how and when it is presented.
+fn verify_token(
+    evidence: &Evidence<'_>,
+    header: &Header,
+    parts: &Parts<'_>,
+    trust: &TrustStore,
+) -> Result<Kept, Refusal> {
+    let token_digest = Sha256::digest(evidence.token).into();
+    let (verified, times, binding) = match evidence.role {
+        Role::Agent if credential::is_meant(header, trust) => {
+            let verified = credential::verify(header, parts, token_digest, trust)?;
+            let credential = Arc::new(verified.credential);
+            let agent = Arc::new(verified.agent);
+            (Verified::Credential(credential, agent), verified.times, verified.binding)
+        }
+        Role::Agent => {
+            let (facts, times, binding) = agent::verify(header, parts, token_digest, trust)?;
+            (Verified::Agent(Arc::new(facts)), times, binding)
+        }
+        Role::Subject => {
+            let (facts, times, binding) = subject::verify(header, parts, token_digest, trust)?;
+            (Verified::Subject(Arc::new(facts)), times, binding)
+        }
+    };
+    Ok(Kept { verified, times, binding, token_digest })
 }

@@ -5,12 +5,15 @@
 mod access_token;
 mod agent;
 mod algorithms;
+mod binding;
 mod cached;
 mod clauses;
+mod credential;
 mod form;
 mod hostile;
 mod keys;
 mod peer;
+mod proof;
 mod settings;
 mod spiffe_id;
 mod subject;
