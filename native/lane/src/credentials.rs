@@ -394,7 +394,7 @@ pub(crate) fn answer_of(
     })
 }
 
-const fn token_type(credential: &Credential) -> &'static str {
+pub(crate) const fn token_type(credential: &Credential) -> &'static str {
     match credential.binding {
         Some(Binding::Jkt(_)) => "DPoP",
         Some(Binding::X5t(_)) | None => "Bearer",

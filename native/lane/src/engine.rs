@@ -451,6 +451,9 @@ impl Engine {
             | Surface::TaskGet
             | Surface::TaskList
             | Surface::TaskEnd => self.tasks(surface, request, transport),
+            Surface::CredentialIntrospect | Surface::CredentialRevoke => {
+                self.about_token(surface, request, transport)
+            }
             Surface::CredentialIssue => self.method(
                 surface,
                 request,
@@ -461,6 +464,16 @@ impl Engine {
             _ => Err(ApiError::of(ReasonCode::BadInput, "there is no such call")),
         }));
         answered.unwrap_or_else(|_| Err(self.failed_inside()))
+    }
+
+    /// Tokens that were verified before.
+    pub(crate) const fn tokens(&self) -> &TokenCache {
+        &self.tokens
+    }
+
+    /// Notes that a token named a key that its owner has not, or not yet.
+    pub(crate) fn want_key(&self, owner: &KeyOwner) {
+        self.wanted.add(owner);
     }
 
     /// Whether decisions can be made and recorded.
@@ -1704,7 +1717,7 @@ fn claimed(token: &str, name: &str) -> Option<String> {
     Some(claims.get(name)?.as_str()?.to_owned())
 }
 
-fn chain_of(facts: &authz_token::Facts) -> Vec<Principal> {
+pub(crate) fn chain_of(facts: &authz_token::Facts) -> Vec<Principal> {
     let mut chain = Vec::with_capacity(2);
     if let Some(subject) = &facts.subject {
         let claims = subject

@@ -29,6 +29,7 @@ mod settle;
 mod sweep;
 mod tasks;
 mod taskwire;
+mod tokens;
 mod trace;
 mod wanted;
 mod world;

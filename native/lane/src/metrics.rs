@@ -293,6 +293,12 @@ impl Metrics {
         }
     }
 
+    /// Permits were given back before their time.
+    pub(crate) fn released(&self, count: u64) {
+        let [_, _, released] = &self.reservations;
+        released.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// What the sweep did.
     pub(crate) fn swept(&self, swept: &Swept) {
         let [_, committed, released] = &self.reservations;

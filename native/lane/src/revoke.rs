@@ -57,6 +57,16 @@ pub(crate) fn of_operation(revoked: &Revocations, operation: &str) -> Result<(),
     }
 }
 
+/// Refuses a task credential that is revoked, or whose key is.
+pub(crate) fn of_credential(
+    revoked: &Revocations,
+    jti: &str,
+    kid: Option<&str>,
+) -> Result<(), Refused> {
+    refuse(revoked, Target::Jti, jti)?;
+    maybe(revoked, Target::Key, kid)
+}
+
 /// Refuses a task that is revoked, or whose session, agents or subject are.
 ///
 /// Args: `tree`: the task and all above it.

@@ -32,7 +32,7 @@ use crate::world::Loaded;
 /// The operations of ours that policy judges.
 const START_FOR: &str = "authz.task.start_for";
 const READ: &str = "authz.task.read";
-const END: &str = "authz.task.end";
+pub(crate) const END: &str = "authz.task.end";
 /// How long the answer to a key is kept.
 const KEY_MS: u64 = 60 * 60 * 1_000;
 /// Tasks on a page where the request does not say, and at most.
@@ -162,7 +162,7 @@ impl Engine {
     }
 
     /// 1: who calls. The owner of the administration socket needs no evidence.
-    fn caller<'a>(
+    pub(crate) fn caller<'a>(
         &self,
         judgement: &mut Judgement,
         evidence: &'a [wire::Evidence],
@@ -176,7 +176,7 @@ impl Engine {
             return Ok((world, true));
         }
         if presented.is_empty()
-            && judgement.surface == Surface::CredentialIssue
+            && matches!(judgement.surface, Surface::CredentialIssue | Surface::CredentialIntrospect)
             && !judgement.asks_itself
         {
             // An enforcer that speaks for itself alone.
@@ -194,7 +194,7 @@ impl Engine {
     }
 
     /// Policy, for our own operations; the decision stands as the judgement.
-    fn permitted(
+    pub(crate) fn permitted(
         &self,
         judgement: &mut Judgement,
         world: &Loaded,

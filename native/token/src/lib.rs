@@ -70,4 +70,4 @@ pub use relayed::verify_relayed;
 pub use spec::{DomainSpec, IssuerSpec, OwnSpec, SubjectProfile, TrustSpec};
 pub use spiffe::{InvalidSpiffeId, SpiffeId};
 pub use trust::{DomainStatus, IssuerStatus, OwnStatus, TrustError, TrustStore, TrustWarning};
-pub use verify::verify;
+pub use verify::{verify, verify_credential};

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use crate::binding::{self, Presentation};
 use crate::cache::{CacheKey, Kept, TokenCache, Verified};
 use crate::dpop::ProofFacts;
-use crate::facts::{Evidence, Facts, Role, UnixTime};
+use crate::facts::{CredentialFacts, Evidence, Facts, Role, Scheme, UnixTime};
 use crate::jws::{Header, Parts};
 use crate::refusal::{Refusal, RefusalReason};
 use crate::trust::TrustStore;
@@ -85,9 +85,43 @@ fn verify_one(
     now: UnixTime,
 ) -> Result<(Verified, Option<ProofFacts>), Refusal> {
     binding::check_scheme(evidence)?;
+    let kept = known(evidence, trust, cache, now)?;
+    let proof = binding::check(evidence, kept.binding, &kept.token_digest, presentation, now)?;
+    Ok((kept.verified, proof))
+}
+
+/// Verifies a task credential of ours that somebody asks about: who asks is not who presents it, so the key that it is
+/// bound to is not asked for.
+///
+/// Args: `token`: the credential; `trust`: what is trusted; `cache`: tokens verified before, which changes no answer;
+/// `now`: the time.
+/// Returns: what it says. That it is still active is for whoever keeps its record to say.
+/// Errors: as [`verify`]; any other token is [`RefusalReason::BadCredential`].
+pub fn verify_credential(
+    token: &str,
+    trust: &TrustStore,
+    cache: &TokenCache,
+    now: UnixTime,
+) -> Result<Arc<CredentialFacts>, Refusal> {
+    let evidence = Evidence { role: Role::Agent, scheme: Scheme::Bearer, token, proof: None };
+    match known(&evidence, trust, cache, now)?.verified {
+        Verified::Credential(credential, _) => Ok(credential),
+        Verified::Agent(_) | Verified::Subject(_) => {
+            Err(Refusal::bad("the token is no task credential"))
+        }
+    }
+}
+
+/// Verifies all of a token but the key that it is bound to.
+fn known(
+    evidence: &Evidence<'_>,
+    trust: &TrustStore,
+    cache: &TokenCache,
+    now: UnixTime,
+) -> Result<Kept, Refusal> {
     let parts = Parts::split(evidence.token, trust.max_token_bytes())?;
     let key = CacheKey::new(trust.revision_bytes(), evidence.role, evidence.token);
-    let kept = match cache.0.find(&key) {
+    Ok(match cache.0.find(&key) {
         Some(kept) => {
             kept.times.check(trust.time_limits(), now)?;
             kept
@@ -100,9 +134,7 @@ fn verify_one(
             cache.0.insert(key, kept.clone());
             kept
         }
-    };
-    let proof = binding::check(evidence, kept.binding, &kept.token_digest, presentation, now)?;
-    Ok((kept.verified, proof))
+    })
 }
 
 /// Verifies all of a token that does not depend on how and when it is presented.

@@ -65,6 +65,8 @@ impl Issuing {
             {"name": "own"},
             {"name": "admin", "admin": true},
             {"name": "mutual", "mutual": true},
+            {"name": "http", "http": true},
+            {"name": "wiki", "enforcer": {"name": "wiki-server", "asks": ["system:wiki"]}},
             {"name": "crm", "enforcer": {"name": "crm-server", "asks": ["system:crm"]}},
         ]);
         let world = World {
@@ -95,6 +97,45 @@ impl Issuing {
         answer
             .map(|answer| serde_json::from_slice(&answer).unwrap())
             .map_err(|error| error.reason_code.as_str())
+    }
+
+    /// A credential of the bot's search in a task, signed.
+    fn token(&self, task: &str, by: &str) -> (String, Value) {
+        let decision = self.permit(searching(task, by));
+        let issued = self.issue(&issue_of(&decision, by)).unwrap();
+        (peers::OWN.sign_credential(&issued["claims"].to_string()), issued["claims"].clone())
+    }
+
+    fn ask(
+        &self,
+        surface: Surface,
+        listener: &str,
+        request: Vec<u8>,
+    ) -> Result<Value, &'static str> {
+        let answer = self.served.engine.call(surface, &request, &Transport::by(listener));
+        answer
+            .map(|answer| serde_json::from_slice(&answer).unwrap())
+            .map_err(|error| error.reason_code.as_str())
+    }
+
+    fn known(&self, listener: &str, token: &str, by: Vec<wire::Evidence>) -> Value {
+        let request = wire::IntrospectRequest { evidence: by, token: token.to_owned() };
+        self.ask(Surface::CredentialIntrospect, listener, request.encode_to_vec()).unwrap()
+    }
+
+    /// Whether its agent learns that it is active.
+    fn is_active(&self, token: &str, by: &str) -> bool {
+        self.known("dev", token, vec![agent(by)])["active"] == true
+    }
+
+    fn revoke(
+        &self,
+        listener: &str,
+        token: &str,
+        by: Vec<wire::Evidence>,
+    ) -> Result<Value, &'static str> {
+        let request = wire::CredentialsRevokeRequest { evidence: by, token: token.to_owned() };
+        self.ask(Surface::CredentialRevoke, listener, request.encode_to_vec())
     }
 
     /// A permit that is kept for a credential.
@@ -538,6 +579,180 @@ fn swept() {
         assert!(issuing.of_kind(kind).is_empty(), "{kind:?}");
     }
     assert_eq!("PERMITTED", code(&issuing.served.check(&deleting(&task.id, BOT, "7"))));
+}
+
+/// Its agent, and the enforcers of its system, learn what a credential says; everybody else that it is not active.
+#[test]
+fn introspected() {
+    let issuing = Issuing::new();
+    let task = alices(&issuing.served);
+    let (token, claims) = issuing.token(&task.id, BOT);
+    let mut expected = claims.clone();
+    expected["active"] = json!(true);
+    expected["token_type"] = json!("Bearer");
+    assert_eq!(expected, issuing.known("dev", &token, vec![agent(BOT)]));
+    assert_eq!(expected, issuing.known("crm", &token, vec![]), "an enforcer of the system");
+    assert_eq!(expected, issuing.known("admin", &token, vec![]), "the owner of the socket");
+    let http = |id: &str, token: &str| {
+        let request = json!({"client": {"spiffe_id": id, "how": "jwt_svid"}, "token": token});
+        issuing.ask(Surface::CredentialIntrospect, "http", request.to_string().into_bytes())
+    };
+    assert_eq!(Ok(expected), http(BOT, &token));
+    let inactive = json!({"active": false});
+    assert_eq!(Ok(inactive.clone()), http(TWO, &token));
+    assert_eq!(Err("BAD_INPUT"), http("two", &token));
+    assert_eq!(inactive, issuing.known("own", &token, vec![agent(TWO)]));
+    assert_eq!(inactive, issuing.known("wiki", &token, vec![]), "an enforcer of another system");
+    assert_eq!(inactive, issuing.known("dev", &forged(), vec![agent(BOT)]));
+    assert_eq!(inactive, issuing.known("dev", &svid(), vec![agent(BOT)]), "another token");
+    assert_eq!(inactive, issuing.known("dev", "", vec![agent(BOT)]));
+    let mut other = claims.clone();
+    other["task"] = json!("0193");
+    let other = peers::OWN.sign_credential(&other.to_string());
+    assert_eq!(inactive, issuing.known("dev", &other, vec![agent(BOT)]));
+    let mut other = claims;
+    other["jti"] = json!("0193");
+    let other = peers::OWN.sign_credential(&other.to_string());
+    assert_eq!(inactive, issuing.known("dev", &other, vec![agent(BOT)]));
+    let nobody = wire::IntrospectRequest { evidence: vec![], token };
+    assert_eq!(
+        Err("NO_CREDENTIAL"),
+        issuing.ask(Surface::CredentialIntrospect, "own", nobody.encode_to_vec())
+    );
+    // What the server says of a client is believed there alone; and there nothing else is asked.
+    let claimed = json!({"client": {"spiffe_id": BOT, "how": "jwt_svid"}, "token": "x"});
+    let claimed = || claimed.to_string().into_bytes();
+    assert_eq!(Err("BAD_INPUT"), issuing.ask(Surface::CredentialRevoke, "dev", claimed()));
+    assert_eq!(Err("BAD_INPUT"), issuing.ask(Surface::CredentialRevoke, "http", vec![0xff]));
+    let started = crate::tasks::starting(vec![agent(BOT)]).encode_to_vec();
+    assert_eq!(Err("ENFORCER_REFUSED"), issuing.ask(Surface::TaskStart, "http", started));
+    let text = format!("{:?}", issuing.served.records());
+    assert!(!text.contains("eyJ"), "no token in the records");
+}
+
+/// The end of a task, of one above it or of what stands behind it, is the end of its credentials, in that moment.
+#[test]
+fn credentials_end_with_their_task() {
+    use wire::admin_revoke_request::Target;
+    let over = |ends: &dyn Fn(&Issuing, &wire::Task, &wire::Task, &Value)| {
+        let issuing = Issuing::new();
+        let root = alices(&issuing.served);
+        let child = delegate(&issuing.served, &delegating(&root, BOT, TWO)).unwrap();
+        let (token, claims) = issuing.token(&child.id, TWO);
+        assert!(issuing.is_active(&token, TWO));
+        ends(&issuing, &root, &child, &claims);
+        // Seen by an enforcer, whom none of this concerns.
+        issuing.known("crm", &token, vec![])
+    };
+    let revoked = |target: &dyn Fn(&wire::Task, &Value) -> Target| {
+        over(&|issuing, root, _, claims| {
+            let target = Some(target(root, claims));
+            let request = wire::AdminRevokeRequest { target, ..Default::default() };
+            let by = Transport::by("admin");
+            issuing.served.engine.call(Surface::Revoke, &request.encode_to_vec(), &by).unwrap();
+        })
+    };
+    let inactive = json!({"active": false});
+    let ended = |status| {
+        move |issuing: &Issuing, root: &wire::Task, _: &wire::Task, _: &Value| {
+            end(&issuing.served, &root.id, vec![agent(BOT)], status).unwrap();
+        }
+    };
+    assert_eq!(inactive, over(&ended(wire::TaskStatus::Completed)));
+    assert_eq!(inactive, over(&ended(wire::TaskStatus::Aborted)));
+    assert_eq!(
+        inactive,
+        over(&|issuing, _, child, _| {
+            end(&issuing.served, &child.id, vec![agent(TWO)], wire::TaskStatus::Completed).unwrap();
+        })
+    );
+    let elapsed = |root: bool| {
+        over(&move |issuing, above, child, _| {
+            let id = if root { &above.id } else { &child.id };
+            let key = RecordKey::new(RecordKind::Task, id);
+            let Some(Record::Task(task)) = issuing.store.peek(&key, soon()).unwrap() else {
+                panic!()
+            };
+            let mut task = (*task).clone();
+            task.deadline = Time(now() * 1_000 - 1);
+            issuing.put(Record::Task(Arc::new(task)));
+        })
+    };
+    assert_eq!(inactive, elapsed(true));
+    assert_eq!(inactive, elapsed(false));
+    for target in [
+        (|root, _| Target::Task(root.id.clone())) as fn(&wire::Task, &Value) -> Target,
+        |root, _| Target::Session(root.session.clone()),
+        |_, _| Target::Agent(BOT.to_owned()),
+        |_, _| Target::Agent(TWO.to_owned()),
+        |_, claims| Target::Jti(claims["jti"].as_str().unwrap().to_owned()),
+        |_, _| Target::Key(peers::OWN.thumbprint()),
+        |_, _| Target::Operation("crm.search".to_owned()),
+        |_, _| Target::System("crm".to_owned()),
+        |_, _| Target::Issuer("corp".to_owned()),
+    ] {
+        assert_eq!(inactive, revoked(&target));
+    }
+    let unrelated = revoked(&|_, _| Target::Operation("wiki.read".to_owned()));
+    assert_eq!(json!(true), unrelated["active"]);
+}
+
+/// Who may revoke a credential, and what comes of it: it ends, and what nobody used is given back.
+#[test]
+fn revoked_by_itself() {
+    let issuing = Issuing::new();
+    let root = alices(&issuing.served);
+    let child = delegate(&issuing.served, &delegating(&root, BOT, TWO)).unwrap();
+    let made = || issuing.token(&child.id, TWO).0;
+    let ends = |by: Vec<wire::Evidence>, listener: &str| {
+        let token = made();
+        let outcome = issuing.revoke(listener, &token, by);
+        (outcome, issuing.is_active(&token, TWO))
+    };
+    let gone = (Ok(json!({})), false);
+    assert_eq!(gone, ends(vec![agent(TWO)], "dev"), "its agent");
+    assert_eq!(gone, ends(vec![agent(BOT)], "dev"), "the agent above it");
+    assert_eq!(gone, ends(vec![subject("alice")], "dev"), "the subject");
+    assert_eq!(gone, ends(vec![], "admin"), "the owner of the administration socket");
+    assert_eq!((Err("NOT_ASSIGNEE"), true), ends(vec![agent(STRANGER)], "dev"));
+    assert_eq!((Err("NOT_ASSIGNEE"), true), ends(vec![subject("bob")], "dev"));
+    assert_eq!((Err("NO_CREDENTIAL"), true), ends(vec![], "own"));
+    assert_eq!((Err("NO_CREDENTIAL"), true), ends(vec![], "crm"));
+    let http = |id: &str, token: &str| {
+        let request = json!({"client": {"spiffe_id": id, "how": "x509_svid"}, "token": token});
+        issuing.ask(Surface::CredentialRevoke, "http", request.to_string().into_bytes())
+    };
+    // A client is not told that it did not work.
+    let token = made();
+    assert_eq!((Ok(json!({})), true), (http(STRANGER, &token), issuing.is_active(&token, TWO)));
+    assert_eq!((Ok(json!({})), false), (http(TWO, &token), issuing.is_active(&token, TWO)));
+    assert_eq!(Ok(json!({})), http(TWO, &token), "again");
+    assert_eq!(Ok(json!({})), http(TWO, "x"));
+    assert_eq!(Ok(json!({})), issuing.revoke("dev", &forged(), vec![agent(BOT)]));
+    // A high one counted as a use; revoked, it does not.
+    let leaf = peers::A.leaf(BOT);
+    let chain: [&[u8]; 1] = [&leaf];
+    let by = Transport { peer_chain: PeerChain::Der(&chain), ..Transport::by("mutual") };
+    let decision = issuing.permit(deleting(&root.id, BOT, "7"));
+    let request = wire::IssueRequest { evidence: vec![], ..issue_of(&decision, BOT) };
+    let issued = issuing.issue_by(&by, &request).unwrap();
+    let token = peers::OWN.sign_credential(&issued["claims"].to_string());
+    assert!(issuing.is_active(&token, BOT), "who asks is not who presents it");
+    assert_eq!(vec![1, 0], issuing.uses(&root.id));
+    issuing.revoke("dev", &token, vec![agent(BOT)]).unwrap();
+    assert_eq!(vec![0, 0], issuing.uses(&root.id));
+    let id = issued["claims"]["jti"].as_str().unwrap();
+    assert!(issuing.credential(id).revoked_at.is_some());
+    assert!(issuing.reservations().iter().all(|one| one.decision_id != decision));
+    let records = issuing.served.records();
+    let last =
+        records.iter().rev().find(|one| one["labels"]["surface"] == "credential_revoke").unwrap();
+    assert_eq!(
+        (&json!("PERMIT"), &json!(id)),
+        (&last["result"]["outcome"], &last["input"]["credential"]["jti"])
+    );
+    let refused = records.iter().filter(|one| one["result"]["reason_code"] == "NOT_ASSIGNEE");
+    assert_eq!(3, refused.count(), "also the client that was not told");
 }
 
 /// Signing keys of all nodes, read and written by name.

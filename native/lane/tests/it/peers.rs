@@ -7,6 +7,7 @@ use authz_lane::proto::envoy::service::auth::v3 as ext;
 use authz_lane::proto::envoy::service::auth::v3::attribute_context as attributes;
 use authz_lane::{Engine, Listener, PeerChain, PeerSpec, Transport, World};
 use authz_token::mint::x509::{Signer, bundle as authorities};
+use authz_token::mint::{Key, jwks};
 use authz_token::{TrustSpec, TrustStore};
 use prost::Message;
 use serde_json::{Value, json};
@@ -18,6 +19,8 @@ const MESH: &str = "spiffe://a.example/ns/mesh/sa/gateway";
 const EDGE: &str = "spiffe://a.example/ns/edge/sa/gateway";
 const OTHER: &str = "spiffe://a.example/ns/support/sa/other";
 
+/// Signs task credentials.
+pub static OWN: LazyLock<Key> = LazyLock::new(|| Key::es256("own").by_thumbprint());
 pub static A: LazyLock<Signer> = LazyLock::new(|| Signer::authority("a.example"));
 static B: LazyLock<Signer> = LazyLock::new(|| Signer::authority("b.example"));
 
@@ -31,6 +34,7 @@ pub fn trust() -> Arc<TrustStore> {
         .flat_map(|keys| keys.as_array().unwrap().clone())
         .collect();
     spec["domains"]["a.example"]["bundle"] = json!({"keys": both}).to_string().into();
+    spec["own"] = json!({"issuer": "https://authz.example", "keys": jwks(&[&OWN])});
     spec["domains"]["b.example"] = json!({"bundle": authorities(&[&B]), "from": "test"});
     let spec = TrustSpec::from_json(spec.to_string().as_bytes()).unwrap();
     Arc::new(TrustStore::compile(&spec).unwrap())

@@ -556,3 +556,28 @@ proptest! {
         prop_assert_eq!(changed == *TOKEN, check(&changed).is_ok());
     }
 }
+
+/// Whoever asks about a credential does not hold its key: it is verified all the same, but nothing else passes for one.
+#[test]
+fn a_credential_is_verified_for_whoever_asks_about_it() {
+    let trust = compile(&own_spec());
+    let cache = TokenCache::new(16);
+    let known = |token: &str| {
+        authz_token::verify_credential(token, &trust, &cache, UnixTime(NOW))
+            .map(|credential| credential.jti.clone())
+            .map_err(|refusal| refusal.reason)
+    };
+    let bound = but(task(), "cnf", json!({"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}));
+    let bound = OWN_KEY.sign_credential(&bound.to_string());
+    assert_eq!(Some(UnboundCredential), check(&bound).err().map(|refusal| refusal.reason));
+    let jti = Ok("0198c1b2-8d6e-7f00-8000-000000000001".to_owned());
+    assert_eq!((jti.clone(), jti.clone()), (known(&bound), known(&bound)), "also from the cache");
+    let ended = credential(OWN, AGENT_ID, NOW - 300, NOW - 120);
+    assert_eq!(Err(ExpiredCredential), known(&OWN_KEY.sign_credential(&ended.to_string())));
+    assert_eq!(Err(BadCredential), known(&AGENT_KEY.sign(&svid().to_string())), "an SVID");
+    let forged = Key::es256("").by_thumbprint().sign_credential(&task().to_string());
+    assert!(known(&forged).is_err());
+    assert_eq!(Err(BadCredential), known(""));
+    // What it says is known then, and its key is asked for where it is presented.
+    assert_eq!(Some(UnboundCredential), check(&bound).err().map(|refusal| refusal.reason));
+}
