@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from authz.cli import bundle, catalog, config, decide, dev, node, past, tasks, why
+from authz.cli import bundle, catalog, config, credentials, decide, dev, node, past, tasks, why
 from authz.cli.show import Ended, Show
 from authz.errors import AuthzError, UsageError
 
@@ -37,7 +37,7 @@ def application() -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for part in (node, bundle, catalog, decide, past, why, tasks, config, dev):
+    for part in (node, bundle, catalog, decide, past, why, tasks, credentials, config, dev):
         part.register(app)
     return app
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from authz.cli.credentials import register_keys
 from authz.cli.show import Ended, Show
 from authz.errors import UsageError
 from authz.tools.demo import Demo
@@ -29,10 +30,12 @@ def register(app: typer.Typer) -> None:
         app: The command.
     """
     group = typer.Typer(
-        help="Keys and tokens for development, never for production.", no_args_is_help=True
+        help="Keys that sign task credentials; keys and tokens for development.",
+        no_args_is_help=True,
     )
     group.command("make")(make)
     group.command("token")(token)
+    register_keys(group)
     app.add_typer(group, name="keys")
     app.command("demo")(demo)
 
@@ -142,7 +145,7 @@ def make(
     domain: Annotated[str, typer.Option(help="SPIFFE trust domain.")] = "dev.example",
     issuer: Annotated[str, typer.Option(help="`iss` of subject tokens.")] = _ISSUER,
 ) -> None:
-    """Make keys of a trust domain and an issuer, if the folder has none: bundle.json and jwks.json."""
+    """Make keys of a trust domain and an issuer for development, never for production, if the folder has none: bundle.json and jwks.json."""
     made = DevDomain.open(folder, domain, issuer)
     Show().line(f"{folder}: trust domain {made.domain}, issuer {made.issuer}")
 
@@ -158,7 +161,7 @@ def token(
     group: Annotated[list[str] | None, typer.Option(help="A value of the claim `groups`.")] = None,
     lifetime: Annotated[int, typer.Option(help="Seconds.")] = 3600,
 ) -> None:
-    """Print a token signed with the keys of a folder."""
+    """Print a token signed with the keys of a folder, for development."""
     if not folder.is_dir():
         raise UsageError(f"{folder} has no keys; run: authz keys make {folder}")
     keys = DevDomain.open(folder, "dev.example", _ISSUER)

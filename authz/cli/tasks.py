@@ -16,7 +16,7 @@ from authz.errors import UsageError
 from authz.tools.remote import Remote
 from authz.v1 import admin_pb2, decision_pb2, tasks_pb2
 
-__all__ = ["register"]
+__all__ = ["AgentToken", "Json", "Server", "SubjectToken", "evidence", "register"]
 
 
 class Target(StrEnum):
@@ -117,7 +117,7 @@ def start(
 ) -> None:
     """Start a root task, as a subject or as an agent that the template lists."""
     request = tasks_pb2.StartRequest(
-        evidence=_evidence(agent_token, subject_token),
+        evidence=evidence(agent_token, subject_token),
         template=template,
         params=_params(param),
         assignee=assignee,
@@ -140,13 +140,13 @@ def delegate(
     output: Json = "text",
 ) -> None:
     """Start a child of a task, as the agent that has the task."""
-    remote, evidence = Remote(server), _evidence(agent_token, None)
+    remote, shown = Remote(server), evidence(agent_token, None)
     above: list[tasks_pb2.ScopeEntry] = []
     if operation:
-        asked = tasks_pb2.GetRequest(evidence=evidence, task=parent)
+        asked = tasks_pb2.GetRequest(evidence=shown, task=parent)
         above.extend(remote.task("Get", asked, tasks_pb2.GetResponse()).task.scope)
     request = tasks_pb2.DelegateRequest(
-        evidence=evidence,
+        evidence=shown,
         parent=parent,
         assignee=assignee,
         template=template,
@@ -168,7 +168,7 @@ def extend(
 ) -> None:
     """Add what the user named in a further turn, as the subject of the task."""
     request = tasks_pb2.ExtendRequest(
-        evidence=_evidence(agent_token, subject_token), task=task, prompt=prompt
+        evidence=evidence(agent_token, subject_token), task=task, prompt=prompt
     )
     answer = Remote(server).task("Extend", request, tasks_pb2.ExtendResponse())
     _show([answer.task], output)
@@ -183,7 +183,7 @@ def get(
     output: Json = "text",
 ) -> None:
     """Show one task."""
-    request = tasks_pb2.GetRequest(evidence=_evidence(agent_token, subject_token), task=task)
+    request = tasks_pb2.GetRequest(evidence=evidence(agent_token, subject_token), task=task)
     answer = Remote(server).task("Get", request, tasks_pb2.GetResponse())
     _show([answer.task], output)
 
@@ -205,7 +205,7 @@ def list_(
     token = ""
     while len(found) < most:
         request = tasks_pb2.TasksListRequest(
-            evidence=_evidence(agent_token, subject_token),
+            evidence=evidence(agent_token, subject_token),
             assignee=assignee,
             session=session,
             status=_status(status),
@@ -231,7 +231,7 @@ def end(
 ) -> None:
     """End a task, and all below it."""
     request = tasks_pb2.EndRequest(
-        evidence=_evidence(agent_token, subject_token), task=task, status=_status(status)
+        evidence=evidence(agent_token, subject_token), task=task, status=_status(status)
     )
     answer = Remote(server).task("End", request, tasks_pb2.EndResponse())
     show = Show()
@@ -247,7 +247,16 @@ def _status(status: Ending | Status | None) -> tasks_pb2.TaskStatus.ValueType:
     return tasks_pb2.TaskStatus.Value(f"TASK_STATUS_{status.name}")
 
 
-def _evidence(agent: Path | None, subject: Path | None) -> list[decision_pb2.Evidence]:
+def evidence(agent: Path | None, subject: Path | None) -> list[decision_pb2.Evidence]:
+    """Read the evidence of a call.
+
+    Args:
+        agent: File with the agent's token.
+        subject: File with the subject's.
+
+    Returns:
+        What was given.
+    """
     pairs = (
         (decision_pb2.EVIDENCE_ROLE_AGENT, agent),
         (decision_pb2.EVIDENCE_ROLE_SUBJECT, subject),

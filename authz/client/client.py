@@ -8,6 +8,7 @@ from google.protobuf.message import DecodeError, Message
 from authz.client.arguments import Arguments, encoded
 from authz.client.context import Caller, current_caller, current_subject, current_task
 from authz.client.credentials import Credentials, TokenSource, source_of
+from authz.client.dpop import ProofKey
 from authz.client.errors import (
     PublicCode,
     Refused,
@@ -77,6 +78,7 @@ class Authz:
         enforcer: The client asks about others, whom `caller(…)` names; without one it refuses to ask.
         tls: TLS; none: plain text.
         credential_issuer: The node's `credentials.issuer`: credentials are then bound to a key of the client.
+        proof_key: That key; none: a new one, made when it is first needed.
         timeout: Seconds that a question may take, with everything that it takes.
         retries: How often a question that was not decided is asked again, within its time.
         transport: Instead of an address: whatever carries the calls.
@@ -93,6 +95,7 @@ class Authz:
         enforcer: bool = False,
         tls: Tls | None = None,
         credential_issuer: str = "",
+        proof_key: ProofKey | None = None,
         timeout: float = 1.0,
         retries: int = 2,
         transport: Transport | None = None,
@@ -111,7 +114,7 @@ class Authz:
         self.enforcer = enforcer
         self.obligations = Obligations()
         self.tasks = Tasks(self)
-        self.credentials = TaskCredentials(self, credential_issuer)
+        self.credentials = TaskCredentials(self, credential_issuer, proof_key)
         self._retries = retries
         self._source = source_of(credentials) if credentials is not None else None
 

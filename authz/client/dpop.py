@@ -1,4 +1,4 @@
-"""Proofs of possession (DPoP, RFC 9449): a key that stays in this process, and one proof for each request."""
+"""Proofs of possession (DPoP, RFC 9449): a key of the client, and one proof for each request."""
 
 import base64
 import hashlib
@@ -6,11 +6,13 @@ import json
 import secrets
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, final
 from urllib.parse import urlsplit, urlunsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from authz.errors import UsageError
 
@@ -27,14 +29,20 @@ def _text(value: bytes) -> str:
 
 @final
 class ProofKey:
-    """A key pair that credentials are bound to; its private half is never written down.
+    """A key pair that credentials are bound to; nothing here writes its private half down.
 
     Args:
+        private: A P-256 key; none: a new one.
         clock: Unix time.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._private = ec.generate_private_key(ec.SECP256R1())
+    def __init__(
+        self,
+        private: ec.EllipticCurvePrivateKey | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._private = private or ec.generate_private_key(ec.SECP256R1())
         numbers = self._private.public_key().public_numbers()
         self._jwk = {
             "crv": "P-256",
@@ -45,6 +53,29 @@ class ProofKey:
         canonical = json.dumps(self._jwk, sort_keys=True, separators=(",", ":")).encode()
         self._thumbprint = _text(hashlib.sha256(canonical).digest())
         self._clock = clock
+
+    @staticmethod
+    def read(file: Path) -> "ProofKey":
+        """Read a key that others share, such as several processes of one agent.
+
+        Args:
+            file: PEM, without a passphrase.
+
+        Returns:
+            The key.
+
+        Raises:
+            UsageError: It is no P-256 key.
+        """
+        try:
+            private = load_pem_private_key(file.read_bytes(), None)
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{file} is no private key in PEM") from error
+        if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(
+            private.curve, ec.SECP256R1
+        ):
+            raise UsageError(f"{file} is no P-256 key")
+        return ProofKey(private)
 
     def __repr__(self) -> str:
         """Show no key."""

@@ -154,13 +154,14 @@ class TaskCredentials:
     Args:
         client: Calls them.
         issuer: The node's `credentials.issuer`, which proofs are for; empty: no credential is bound to a key.
+        key: The key that credentials are bound to; none: a new one.
     """
 
-    def __init__(self, client: "Authz", issuer: str) -> None:
+    def __init__(self, client: "Authz", issuer: str, key: ProofKey | None = None) -> None:
         self._client = client
         self._issuer = issuer.removesuffix("/")
         self._nonce = ""
-        self._key: ProofKey | None = None
+        self._key = key
 
     @property
     def key(self) -> ProofKey:

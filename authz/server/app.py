@@ -10,7 +10,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from socket import gethostname
 from types import FrameType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import grpc
 
@@ -465,7 +465,7 @@ class Node:
         keys = KeyRing(
             config.credentials,
             key_place(config),
-            StoredKeys(cast("Any", engine)),
+            StoredKeys(engine),
             node=node_name(config),
             changed=world.publish,
             log=self._log,

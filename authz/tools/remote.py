@@ -93,6 +93,23 @@ class Remote:
         """
         return self._call(f"/authz.v1.Tasks/{method}", request, answer)
 
+    def credential(self, method: str, request: Message, answer: Answer) -> Answer:
+        """Ask a method of `authz.v1.Credentials`.
+
+        Args:
+            method: Its name.
+            request: Its request.
+            answer: Filled.
+
+        Returns:
+            The answer.
+
+        Raises:
+            UnavailableError: It cannot be reached.
+            ApiError: It refuses.
+        """
+        return self._call(f"/authz.v1.Credentials/{method}", request, answer)
+
     def explain(
         self, request: authorizer_pb2.ExplainRequest, authorization: str | None
     ) -> authorizer_pb2.ExplainResponse:
