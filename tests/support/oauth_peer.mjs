@@ -3,11 +3,9 @@
 // Reads what to do from standard input, JSON; writes what came of each step, JSON. Run in a folder with the library.
 import https from 'node:https'
 import { readFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { pathToFileURL } from 'node:url'
 
-const required = createRequire(`${process.env.PEER}/package.json`)
-const oauth = await import(pathToFileURL(required.resolve('oauth4webapi')).href)
+const oauth = await import(pathToFileURL(`${process.env.PEER}/node_modules/oauth4webapi/build/index.js`).href)
 const told = JSON.parse(readFileSync(0, 'utf8'))
 
 // The built-in fetch shows no certificate.

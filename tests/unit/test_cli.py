@@ -213,3 +213,27 @@ def test_version_says_how_the_engine_was_built(capsys: pytest.CaptureFixture[str
     """A figure of a debug build means nothing."""
     assert run("version", "--output", "json") == 0
     assert set(json.loads(capsys.readouterr().out)) == {"version", "build_profile"}
+
+
+def test_a_signing_key_is_put_into_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For its owner only; what is printed is its name."""
+    assert run("keys", "generate", str(tmp_path / "keys"), "--algorithm", "EdDSA") == 0
+
+    kid = capsys.readouterr().out.strip()
+    (file,) = (tmp_path / "keys").iterdir()
+    assert file.name == f"{kid}.pem"
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("given", [("--issuer", "https://a.example"), ("--proof-key", "k.pem")])
+def test_a_proof_key_needs_the_issuer_and_the_other_way_round(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: tuple[str, str]
+) -> None:
+    """Before anything is asked."""
+    (tmp_path / "svid").write_text("a.b.c")
+    told = ["--agent-token", str(tmp_path / "svid"), "--server", "unix:///nowhere", "--task", "t"]
+
+    assert run("credential", "issue", "crm.get", *told, *given) == 1
+    assert "--proof-key and --issuer belong together" in capsys.readouterr().err
