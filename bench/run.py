@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from bench import check, machine, micro, reload, tasks
+from bench import credentials as task_credentials
 from bench.load import bundle, credentials, requests, server
 from bench.load.ghz import Ghz, LoadError
 from bench.load.matrix import MIDDLE, QUICK, WHOLE, Bench, Extent
 from bench.load.process import ProcessError
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("micro", "load", "reload", "tasks")
+PARTS = ("micro", "load", "reload", "tasks", "credentials")
 _SERVED = {"load", "reload"}
 
 
@@ -45,7 +46,14 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="authz-bench-") as work:
             measured = _measure(_paths(Path(work), arguments), arguments)
-    except (RunError, LoadError, ProcessError, micro.MicroError, tasks.TasksError) as error:
+    except (
+        RunError,
+        LoadError,
+        ProcessError,
+        micro.MicroError,
+        tasks.TasksError,
+        task_credentials.CredentialsError,
+    ) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     folder = Path(arguments.results) if arguments.results else _results(quick=arguments.quick)
@@ -74,6 +82,10 @@ def _measure(paths: server.Paths, arguments: argparse.Namespace) -> dict[str, di
         extent = tasks.QUICK if arguments.quick else tasks.WHOLE
         found = tasks.run(paths, arguments.store, extent, say)
         measured["tasks"] = {"machine": facts, **found}
+    if "credentials" in arguments.part:
+        issued = task_credentials.QUICK if arguments.quick else task_credentials.WHOLE
+        found = task_credentials.run(paths, issued, say)
+        measured["credentials"] = {"machine": facts, **found}
     if served:
         loads = QUICK if arguments.quick else WHOLE
         measured |= _servers(paths, loads, facts, arguments.part)
@@ -132,7 +144,7 @@ def _results(*, quick: bool) -> Path:
 def _paths(work: Path, arguments: argparse.Namespace) -> server.Paths:
     parts = set(arguments.part)
     for what, path, users in (
-        ("the load generator", arguments.ghz, _SERVED),
+        ("the load generator", arguments.ghz, {*_SERVED, "credentials"}),
         ("the fast lane's floor", arguments.fast_floor, _SERVED),
         ("the program that measures a store", arguments.store, {"tasks"}),
         ("the release build of the extension", arguments.extension / "authz", parts),

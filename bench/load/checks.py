@@ -8,7 +8,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from bench.load import bundle, credentials
 
 TIMES = ("cpu", "wall")
 _LISTENER = "bench"
-_FACTS = CallFacts(_LISTENER, remaining=30.0)
+FACTS = CallFacts(_LISTENER, remaining=30.0)
+"""Of every call."""
 _PATIENCE_MS = 10_000
 
 
@@ -82,38 +83,48 @@ def measure(spec: Spec) -> dict[str, list[dict[str, Any]]]:
     folder.mkdir(parents=True, exist_ok=True)
     written = bundle.write(folder / "bundle", spec.policies, tasks=True)
     minted = credentials.mint(folder / "trust", spec.tasks)
-    engine = _engine(spec, folder, written, minted)
+    judging = engine(spec, folder, written, minted)
     try:
-        started = [_started(engine, *pair) for pair in _pairs(minted)]
-        rows: list[dict[str, Any]] = []
-        ratios: list[dict[str, Any]] = []
+        tasks = started(judging, minted)
+        all_rows: list[dict[str, Any]] = []
+        all_ratios: list[dict[str, Any]] = []
         for kind in ("stateless", "stateful"):
             operations = [
                 one
                 for one in written.operations
                 if (one in written.stateless) is (kind == "stateless")
             ]
-            without = _requests(operations, minted, None)
-            with_task = _requests(operations, minted, started)
+            without = requests(operations, minted, None)
+            with_task = requests(operations, minted, tasks)
             reserves = kind == "stateful"
             # Verified tokens are kept, pages of the heap are there.
-            _half(engine, without, len(without), 0)
-            _half(engine, with_task, len(with_task), len(with_task) * reserves)
+            half(judging, without, len(without), 0)
+            half(judging, with_task, len(with_task), len(with_task) * reserves)
             found = [
                 (
-                    _half(engine, without, spec.calls, 0),
-                    _half(engine, with_task, spec.calls, spec.calls * reserves),
+                    half(judging, without, spec.calls, 0),
+                    half(judging, with_task, spec.calls, spec.calls * reserves),
                 )
                 for _ in range(spec.pairs)
             ]
-            rows += _rows(spec.state, kind, found)
-            ratios += _ratios(spec.state, kind, found)
+            all_rows += rows(spec.state, kind, found)
+            all_ratios += ratios(spec.state, kind, found)
     finally:
-        engine.close()
-    return {"rows": rows, "ratios": ratios}
+        judging.close()
+    return {"rows": all_rows, "ratios": all_ratios}
 
 
-def _rows(state: str, kind: str, found: Sequence[tuple[Half, Half]]) -> list[dict[str, Any]]:
+def rows(state: str, kind: str, found: Sequence[tuple[Half, Half]]) -> list[dict[str, Any]]:
+    """Makes rows of pairs.
+
+    Args:
+        state: engine of the state.
+        kind: of Check.
+        found: the pairs.
+
+    Returns:
+        A row for each side: the medians.
+    """
     return [
         {
             "state": state,
@@ -130,11 +141,21 @@ def _rows(state: str, kind: str, found: Sequence[tuple[Half, Half]]) -> list[dic
     ]
 
 
-def _ratios(state: str, kind: str, found: Sequence[tuple[Half, Half]]) -> list[dict[str, Any]]:
-    ratios = []
+def ratios(state: str, kind: str, found: Sequence[tuple[Half, Half]]) -> list[dict[str, Any]]:
+    """Makes ratios of pairs: the second side over the first.
+
+    Args:
+        state: engine of the state.
+        kind: of Check.
+        found: the pairs.
+
+    Returns:
+        A ratio for each time: every pair, and the median.
+    """
+    made = []
     for name in TIMES:
         pairs = [getattr(on, name) / getattr(without, name) for without, on in found]
-        ratios.append(
+        made.append(
             {
                 "ratio": kind,
                 "state": state,
@@ -143,12 +164,31 @@ def _ratios(state: str, kind: str, found: Sequence[tuple[Half, Half]]) -> list[d
                 "median": round(statistics.median(pairs), 3),
             }
         )
-    return ratios
+    return made
 
 
-def _engine(
-    spec: Spec, folder: Path, written: bundle.Bundle, minted: credentials.Credentials
+def engine(
+    spec: Spec,
+    folder: Path,
+    written: bundle.Bundle,
+    minted: credentials.Credentials,
+    *,
+    own: Mapping[str, str] | None = None,
+    issuing: Mapping[str, Any] | None = None,
 ) -> Engine:
+    """Makes the engine that is measured.
+
+    Args:
+        spec: what is measured.
+        folder: for everything that is written.
+        written: what it judges by.
+        minted: whom it trusts.
+        own: `issuer` and `keys` of its own credentials, where it issues any.
+        issuing: how it issues them.
+
+    Returns:
+        The engine, loaded.
+    """
     plan = Plan.compile(read_folder(written.folder), {})
     trust = Trust.compile(
         json.dumps(
@@ -170,10 +210,11 @@ def _engine(
                         "claims": ["groups"],
                     }
                 },
+                **({"own": dict(own)} if own is not None else {}),
             }
         ).encode()
     )
-    engine = Engine(
+    made = Engine(
         {
             "audit_path": str(folder / "audit.jsonl"),
             "state": {
@@ -185,8 +226,21 @@ def _engine(
             },
         }
     )
-    engine.load(plan, trust, [ListenerRules(_LISTENER, insecure_dev=True)], [])
-    return engine
+    made.load(plan, trust, [ListenerRules(_LISTENER, insecure_dev=True)], [], issuing)
+    return made
+
+
+def started(judging: Engine, minted: credentials.Credentials) -> list[str]:
+    """Starts a task for each agent.
+
+    Args:
+        judging: the engine.
+        minted: the agents, and their subjects.
+
+    Returns:
+        Their ids.
+    """
+    return [_started(judging, *pair) for pair in _pairs(minted)]
 
 
 def _pairs(minted: credentials.Credentials) -> list[tuple[str, list[decision_pb2.Evidence]]]:
@@ -201,16 +255,30 @@ def _evidence(role: decision_pb2.EvidenceRole.ValueType, token: str) -> decision
     return decision_pb2.Evidence(role=role, scheme=decision_pb2.EVIDENCE_SCHEME_BEARER, token=token)
 
 
-def _started(engine: Engine, assignee: str, evidence: list[decision_pb2.Evidence]) -> str:
+def _started(judging: Engine, assignee: str, evidence: list[decision_pb2.Evidence]) -> str:
     request = tasks_pb2.StartRequest(evidence=evidence, template=bundle.TEMPLATE, assignee=assignee)
-    answer = engine.call(Surface.TASK_START, request.SerializeToString(), _FACTS)
+    answer = judging.call(Surface.TASK_START, request.SerializeToString(), FACTS)
     return tasks_pb2.StartResponse.FromString(answer).task.id
 
 
-def _requests(
-    operations: Sequence[str], minted: credentials.Credentials, tasks: Sequence[str] | None
+def requests(
+    operations: Sequence[str],
+    minted: credentials.Credentials,
+    tasks: Sequence[str] | None,
+    *,
+    subjects: bool = True,
 ) -> list[bytes]:
-    """Four distinct requests of each agent, the same with and without tasks but for the task."""
+    """Makes four distinct requests of each agent, the same with and without tasks but for the task.
+
+    Args:
+        operations: what is asked for.
+        minted: who asks.
+        tasks: the task of each agent; None: none.
+        subjects: also show the subject's token.
+
+    Returns:
+        Encoded requests.
+    """
     count = len(minted.agents)
     built = []
     for index in range(4 * count):
@@ -223,7 +291,11 @@ def _requests(
         request = decision_pb2.CheckRequest(
             evidence=[
                 _evidence(decision_pb2.EVIDENCE_ROLE_AGENT, minted.agents[index % count]),
-                _evidence(decision_pb2.EVIDENCE_ROLE_SUBJECT, minted.subjects[index % count]),
+                *(
+                    [_evidence(decision_pb2.EVIDENCE_ROLE_SUBJECT, minted.subjects[index % count])]
+                    if subjects
+                    else []
+                ),
             ],
             operation=operations[index % len(operations)],
             arguments_json=json.dumps(arguments, separators=(",", ":")).encode(),
@@ -233,16 +305,29 @@ def _requests(
     return built
 
 
-def _half(engine: Engine, requests: Sequence[bytes], calls: int, reserved: int) -> Half:
-    """Makes calls, and checks that all were permitted and so many reserved."""
-    check, clock = engine.check, time.perf_counter
-    before = _reserved(engine)
+def half(judging: Engine, asked: Sequence[bytes], calls: int, reserved: int) -> Half:
+    """Makes calls, and checks that all were permitted and so many reserved.
+
+    Args:
+        judging: the engine.
+        asked: the requests, taken in turn.
+        calls: how many.
+        reserved: how many of them reserve.
+
+    Returns:
+        What they took.
+
+    Raises:
+        CheckError: one was not permitted, or more or fewer reserved.
+    """
+    check, clock = judging.check, time.perf_counter
+    before = _reserved(judging)
     answers, times = [], []
     cpu = time.thread_time()
     for index in range(calls):
-        request = requests[index % len(requests)]
+        request = asked[index % len(asked)]
         began = clock()
-        answer = check(request, _FACTS)
+        answer = check(request, FACTS)
         times.append(clock() - began)
         answers.append(answer)
     cpu = time.thread_time() - cpu
@@ -250,17 +335,17 @@ def _half(engine: Engine, requests: Sequence[bytes], calls: int, reserved: int) 
         decision = decision_pb2.CheckResponse.FromString(answer).decision
         if decision.outcome != decision_pb2.OUTCOME_PERMIT:
             raise CheckError(f"not permitted: {decision.reason_code}: {decision.message}")
-    made = _reserved(engine) - before
+    made = _reserved(judging) - before
     if made != reserved:
         raise CheckError(f"{calls} calls reserved {made}, not {reserved}")
     return Half(cpu / calls * 1e6, statistics.median(times) * 1e6)
 
 
-def _reserved(engine: Engine) -> int:
+def _reserved(judging: Engine) -> int:
     return int(
         sum(
             value
-            for family in engine.metrics()
+            for family in judging.metrics()
             if family.name == "authz_reservations"
             for _, labels, value in family.samples
             if labels.get("result") == "reserved"

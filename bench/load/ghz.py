@@ -100,22 +100,49 @@ class Ghz:
             LoadError: ghz failed or sent nothing.
         """
         workers = load.concurrency or OPEN_WORKERS
+        how = [
+            *(("--async", f"--rps={load.rate}") if load.rate else ()),
+            f"--duration={load.seconds:.3f}s",
+            "--duration-stop=wait",
+        ]
+        return self._sent(METHODS[surface][0], data, port, workers, how, patience=load.seconds + 30)
+
+    def total(
+        self, method: str, data: Path, port: int, count: int, concurrency: int
+    ) -> list[Sample]:
+        """Sends each message of a file once, in a closed loop.
+
+        Args:
+            method: what is called.
+            data: file of `bench.load.requests.write` with as many messages.
+            port: on 127.0.0.1.
+            count: how many.
+            concurrency: requests in flight.
+
+        Returns:
+            Every request, in the order of their answers.
+
+        Raises:
+            LoadError: ghz failed or sent nothing.
+        """
+        return self._sent(method, data, port, concurrency, [f"--total={count}"], patience=120)
+
+    def _sent(
+        self, method: str, data: Path, port: int, workers: int, how: list[str], *, patience: float
+    ) -> list[Sample]:
         command = [
             str(self.program),
             "--insecure",
             f"--protoset={self.protoset}",
-            f"--call={METHODS[surface][0]}",
+            f"--call={method}",
             f"--binary-file={data}",
             f"--concurrency={workers}",
             f"--connections={min(workers, CONNECTIONS)}",
-            *(("--async", f"--rps={load.rate}") if load.rate else ()),
-            f"--duration={load.seconds:.3f}s",
-            "--duration-stop=wait",
+            *how,
             "--timeout=10s",
             "--format=json",
             f"127.0.0.1:{port}",
         ]
-        patience = load.seconds + 30
         try:
             done = subprocess.run(command, capture_output=True, timeout=patience, check=False)
         except subprocess.TimeoutExpired as error:

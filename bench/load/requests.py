@@ -73,6 +73,7 @@ def compile_protos(root: Path, path: Path) -> Protos:
             "--include_imports",
             f"--descriptor_set_out={path}",
             "authz/v1/authorizer.proto",
+            "authz/v1/credentials.proto",
             "envoy/service/auth/v3/external_auth.proto",
         ]
     )

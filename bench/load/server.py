@@ -3,6 +3,7 @@
 import json
 import sys
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,13 +56,19 @@ class Paths:
     ghz: Path
 
 
-def server(paths: Paths, bundle: Bundle, credentials: Credentials) -> Target:
+def server(
+    paths: Paths,
+    bundle: Bundle,
+    credentials: Credentials,
+    more: Mapping[str, object] | None = None,
+) -> Target:
     """Returns a server on a bundle, not yet started, with both lanes and the audit on.
 
     Args:
         paths: where things stand.
         bundle: what it serves.
         credentials: whom it trusts.
+        more: of the configuration.
     """
     python, fast, metrics = free_ports(3)
     name = f"server-{bundle.policies}"
@@ -92,6 +99,7 @@ def server(paths: Paths, bundle: Bundle, credentials: Credentials) -> Target:
                     "admin": {"address": f"unix://{admin}"},
                 },
                 "audit": {"path": str(paths.work / f"{name}-audit.jsonl")},
+                **(more or {}),
             },
             indent=1,
         )

@@ -1,0 +1,112 @@
+"""Checks that show a task credential beside the same Checks that show a JWT-SVID, in this process on one thread.
+
+`python -m bench.load.redeeming SPEC` reads a `bench.load.checks.Spec` as JSON and prints what it measured as JSON. Both halves
+are on tasks and change state: one reserves, the other redeems what was reserved. Each token was verified before.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from authz.config import SigningAlgorithm
+from authz.credentials import FolderKeys, SigningKey, mint
+from authz.engine import Engine
+from authz.model import Surface
+from authz.v1 import credentials_pb2, decision_pb2
+from bench.load import bundle, checks, credentials
+
+ISSUER = "https://authz.bench.example"
+SETTINGS = {
+    "issuer": ISSUER,
+    "audiences": {},
+    "lifetime": {"low": 3600, "standard": 3600, "high": 3600, "critical": 3600},
+}
+
+
+def measure(spec: checks.Spec) -> dict[str, list[dict[str, Any]]]:
+    """Measures both kinds of Check.
+
+    Args:
+        spec: what is measured.
+
+    Returns:
+        `rows` and `ratios` as of `bench.load.checks`, of the one kind `credential`.
+
+    Raises:
+        CheckError: a Check was not permitted, or did not reserve or redeem.
+    """
+    folder = Path(spec.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = bundle.write(folder / "bundle", spec.policies, tasks=True)
+    minted = credentials.mint(folder / "trust", spec.tasks)
+    key = FolderKeys(folder / "keys").generate(SigningAlgorithm.ES256)
+    own = {"issuer": ISSUER, "keys": json.dumps({"keys": [key.jwk]})}
+    engine = checks.engine(spec, folder, written, minted, own=own, issuing=SETTINGS)
+    try:
+        started = checks.started(engine, minted)
+        operations = [one for one in written.operations if one not in written.stateless]
+        plain = checks.requests(operations, minted, started, subjects=False)
+        checks.half(engine, plain, len(plain), len(plain))
+        found = []
+        for _ in range(spec.pairs):
+            shown = _shown(engine, plain, spec.calls, key)
+            _warm(engine, shown, operations)
+            found.append(
+                (
+                    checks.half(engine, plain, spec.calls, spec.calls),
+                    checks.half(engine, shown, spec.calls, 0),
+                )
+            )
+    finally:
+        engine.close()
+    return {
+        "rows": checks.rows(spec.state, "credential", found),
+        "ratios": checks.ratios(spec.state, "credential", found),
+    }
+
+
+def _shown(engine: Engine, plain: Sequence[bytes], count: int, key: SigningKey) -> list[bytes]:
+    """The same requests, each with a credential of its own in place of the agent's SVID."""
+    built = []
+    for index in range(count):
+        request = decision_pb2.CheckRequest.FromString(plain[index % len(plain)])
+        request.wants_credential = True
+        answer = engine.check(request.SerializeToString(), checks.FACTS)
+        decision = decision_pb2.CheckResponse.FromString(answer).decision
+        if decision.outcome != decision_pb2.OUTCOME_PERMIT:
+            raise checks.CheckError(f"not permitted: {decision.reason_code}: {decision.message}")
+        issue = credentials_pb2.IssueRequest(
+            evidence=request.evidence, decision_id=decision.decision_id
+        )
+        issued = json.loads(
+            engine.call(Surface.CREDENTIAL_ISSUE, issue.SerializeToString(), checks.FACTS)
+        )
+        request.wants_credential = False
+        request.evidence[0].token = mint(issued["claims"], key)
+        built.append(request.SerializeToString())
+    return built
+
+
+def _warm(engine: Engine, shown: Sequence[bytes], operations: Sequence[str]) -> None:
+    """Show each credential to another system: it is verified, refused for its audience, and changes nothing."""
+    for raw in shown:
+        request = decision_pb2.CheckRequest.FromString(raw)
+        system = request.operation.partition(".")[0]
+        request.operation = next(one for one in operations if one.partition(".")[0] != system)
+        engine.check(request.SerializeToString(), checks.FACTS)
+
+
+def main(arguments: list[str]) -> None:
+    """Measures what the argument says, and prints it.
+
+    Args:
+        arguments: a `bench.load.checks.Spec` as JSON.
+    """
+    spec: dict[str, Any] = json.loads(arguments[0])
+    print(json.dumps(measure(checks.Spec(**spec))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
