@@ -263,7 +263,8 @@ class KeyRing:
             AuthzError: Keys or store fail; what stood before stands.
         """
         with self._lock:
-            self._tend(self._clock())
+            # As the store keeps it.
+            self._tend(round(self._clock(), 3))
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -336,8 +337,9 @@ class KeyRing:
         made = KeyRecord(key.kid, self._node, jwk, now, start, self._expiry(start))
         self._put(made, known)
         if first:
-            known.update((one.kid, one) for one in self._records.signing_keys())
-            if any((one.published_at, one.kid) < (now, key.kid) for one in known.values()):
+            others = [one for one in self._records.signing_keys() if one.kid != key.kid]
+            known.update((one.kid, one) for one in others)
+            if any((one.published_at, one.kid) < (now, key.kid) for one in others):
                 later = now + self._ahead
                 self._put(replace(made, active_from=later, expires_at=self._expiry(later)), known)
         self._log.info(

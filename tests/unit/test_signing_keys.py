@@ -388,6 +388,20 @@ def test_the_first_key_of_all_signs_at_once(tmp_path: Path) -> None:
     assert life.ring.max_age == AGE
 
 
+def test_a_store_that_keeps_whole_milliseconds_makes_no_other_key_of_it(tmp_path: Path) -> None:
+    """What was written is not taken for another node's that was earlier."""
+
+    class Rounded(Store):
+        def put_signing_key(self, record: KeyRecord) -> None:
+            super().put_signing_key(
+                replace(record, published_at=int(record.published_at * 1000) / 1000)
+            )
+
+    life = Life(tmp_path / "a", Rounded())
+
+    assert life.at(0.123_456_7) is not None
+
+
 def test_a_key_of_a_second_node_is_published_first(tmp_path: Path) -> None:
     """For as long as a JWKS without it may be kept; and each node publishes both."""
     store = Store()
