@@ -60,14 +60,15 @@ impl Engine {
         let Some(Record::Reservation(kept)) = self.keeper.peek(&key, caller.call.wait)? else {
             return Err(no_permit("there is no permit of that decision, or it counts as done"));
         };
-        if world.plan.operation(&kept.operation).is_none() {
+        let system = kept.operation.split_once('.').map_or("", |(system, _)| system);
+        let is_known = world.plan.systems().contains_key(system);
+        if !is_known || world.plan.operation(&kept.operation).is_none() {
             let message = "the operation of the permit is no longer in the bundle";
             return Err(Refused::new(ReasonCode::UnknownOperation, Step::Resolve, message));
         }
         judgement.operation.clone_from(&kept.operation);
         judgement.system = world.system(&kept.operation);
         judgement.tier = Some(kept.tier);
-        let system = kept.operation.split_once('.').map_or("", |(system, _)| system);
         let audience = settings.audience(system);
         if !message.audience.is_empty() && message.audience != audience {
             return Err(Refused::new(
@@ -192,12 +193,12 @@ impl Engine {
                 "proofs are not in this version",
             ));
         }
-        Ok(certificate_of(judgement).map(|digest| Binding::X5t(URL_SAFE_NO_PAD.encode(digest))))
+        Ok(certificate_binding(judgement))
     }
 
     /// When a credential ends: after `longest` seconds, as it is wished, and no later than its task, all above it, and the
     /// subject's token where one came along.
-    fn ends(
+    pub(crate) fn ends(
         &self,
         judgement: &Judgement,
         located: &Located,
@@ -326,11 +327,12 @@ pub(crate) fn release(
     Ok(())
 }
 
-/// The certificate of an agent that asks for itself by TLS.
-fn certificate_of(judgement: &Judgement) -> Option<[u8; 32]> {
+/// The certificate of an agent that asks for itself by TLS, as a binding.
+pub(crate) fn certificate_binding(judgement: &Judgement) -> Option<Binding> {
     let peer = judgement.asker.peer.as_ref().filter(|_| judgement.asks_itself)?;
     let agent: &AgentFacts = judgement.facts.agent.as_ref()?;
-    (agent.spiffe_id == peer.spiffe_id).then_some(peer.certificate_digest)
+    let digest = (agent.spiffe_id == peer.spiffe_id).then_some(peer.certificate_digest)?;
+    Some(Binding::X5t(URL_SAFE_NO_PAD.encode(digest)))
 }
 
 /// A permit of which a credential can be issued.

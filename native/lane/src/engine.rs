@@ -242,6 +242,13 @@ pub(crate) struct Kept {
     waits: Waits,
 }
 
+impl Kept {
+    /// The record went with a change that is waited for elsewhere.
+    pub(crate) const fn elsewhere() -> Self {
+        Self { ticket: None, waits: Waits::Store }
+    }
+}
+
 /// Why a change is not made.
 #[derive(Debug)]
 pub(crate) enum Stop {
@@ -451,6 +458,7 @@ impl Engine {
             | Surface::TaskGet
             | Surface::TaskList
             | Surface::TaskEnd => self.tasks(surface, request, transport),
+            Surface::CredentialExchange => self.exchange(request, transport),
             Surface::CredentialIntrospect | Surface::CredentialRevoke => {
                 self.about_token(surface, request, transport)
             }
@@ -1166,6 +1174,31 @@ impl Engine {
         Ok(kept)
     }
 
+    /// Adds the record of one more decision to a change that is made with it.
+    pub(crate) fn record_with(
+        &self,
+        transaction: &mut dyn Transaction,
+        judgement: &Judgement,
+        call: &Changing<'_>,
+        survives: Survives,
+    ) -> Result<(), Stop> {
+        let origin = call.recorded.origin(&self.settings);
+        let line = record::line(judgement, call.evidence, origin, None);
+        if self.keeper.has_outbox() {
+            transaction.audit(line);
+            return Ok(());
+        }
+        let durability = match survives {
+            Survives::Crash => Durability::Queued,
+            Survives::PowerLoss => Durability::Synced,
+        };
+        // Lines are synced in their order, so whoever waits for the last waits for this one too.
+        match self.audit.submit(line, durability) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Stop::Refused(unrecorded(error, Waits::Record))),
+        }
+    }
+
     /// Records, waits, counts: a call that answers no decision of an operation ends here.
     pub(crate) fn conclude(
         &self,
@@ -1700,7 +1733,7 @@ const fn refusal_reason(reason: RefusalReason) -> ReasonCode {
 
 /// Under which profile a call's own credential is verified: its `sub`, read before anything is believed, only chooses; each
 /// profile refuses the other's tokens.
-fn role_of(token: &str) -> Role {
+pub(crate) fn role_of(token: &str) -> Role {
     let is_svid = claimed(token, "sub").is_some_and(|sub| sub.starts_with("spiffe://"));
     if is_svid { Role::Agent } else { Role::Subject }
 }

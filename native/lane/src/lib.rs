@@ -8,6 +8,7 @@ mod credentials;
 mod ending;
 mod engine;
 mod envoy;
+mod exchange;
 mod fast;
 #[doc(hidden)]
 pub mod fuzz;

@@ -347,7 +347,7 @@ impl Engine {
     }
 
     /// Whether policy and the template let a chain start a root.
-    fn may_start(
+    pub(crate) fn may_start(
         &self,
         judgement: &mut Judgement,
         world: &Loaded,
@@ -408,6 +408,37 @@ impl Engine {
         }
     }
 
+    /// Counts one more task in the tree of `parent`, if there may be one.
+    pub(crate) fn grow(
+        &self,
+        transaction: &mut dyn Transaction,
+        parent: &Located,
+        assignee: &str,
+        now: Time,
+    ) -> Result<(), Stop> {
+        self.room(transaction, assignee, now)?;
+        let most = self.keeper.settings().max_tasks_per_session;
+        let session = RecordKey::new(RecordKind::Session, &parent.task.session);
+        let Some(Record::Session(mut session)) = transaction.get(&session)? else {
+            return Err(Stop::Refused(Refused::new(
+                ReasonCode::TaskEnded,
+                Step::Locate,
+                "the task tree is no longer kept",
+            )));
+        };
+        if session.tasks >= most {
+            return Err(Stop::Refused(Refused::new(
+                ReasonCode::Overloaded,
+                Step::Record,
+                format!("the task tree has {most} tasks, and no more are allowed"),
+            )));
+        }
+        let tasks = session.tasks.saturating_add(1);
+        Arc::make_mut(&mut session).tasks = tasks;
+        transaction.put(Record::Session(session));
+        Ok(())
+    }
+
     fn delegate(
         &self,
         message: &wire::DelegateRequest,
@@ -435,7 +466,6 @@ impl Engine {
         ];
         locks.extend(key.as_ref().map(Key::record));
         let template = Some(message.template.as_str()).filter(|name| !name.is_empty());
-        let most = self.keeper.settings().max_tasks_per_session;
         let mut made = None;
         let survives = Survives::Crash;
         let kept = self.change(
@@ -466,25 +496,7 @@ impl Engine {
                 };
                 let plan = &caller.world.plan;
                 let child = task::delegate(plan, &parent.task, child).map_err(kernel_refused)?;
-                self.room(transaction, &assignee.spiffe_id, now)?;
-                let session = RecordKey::new(RecordKind::Session, &parent.task.session);
-                let Some(Record::Session(mut session)) = transaction.get(&session)? else {
-                    return Err(Stop::Refused(Refused::new(
-                        ReasonCode::TaskEnded,
-                        Step::Locate,
-                        "the task tree is no longer kept",
-                    )));
-                };
-                if session.tasks >= most {
-                    return Err(Stop::Refused(Refused::new(
-                        ReasonCode::Overloaded,
-                        Step::Record,
-                        format!("the task tree has {most} tasks, and no more are allowed"),
-                    )));
-                }
-                let tasks = session.tasks.saturating_add(1);
-                Arc::make_mut(&mut session).tasks = tasks;
-                transaction.put(Record::Session(session));
+                self.grow(transaction, &parent, &assignee.spiffe_id, now)?;
                 let child = Arc::new(child);
                 self.touch_all(transaction, &parent, now);
                 transaction.put(Record::Task(Arc::clone(&child)));
@@ -779,7 +791,7 @@ pub(crate) fn bounded(name: &str, text: &str) -> Result<(), Refused> {
     Ok(())
 }
 
-fn kernel_refused(refused: task::Refused) -> Refused {
+pub(crate) fn kernel_refused(refused: task::Refused) -> Refused {
     Refused::new(refused.reason, Step::Judge, refused.message)
 }
 

@@ -133,11 +133,11 @@ impl Engine {
     ) -> Result<(Arc<Loaded>, bool), Refused> {
         let world = self.admit(judgement, transport)?;
         let agent = client.facts()?;
-        if let Some(enforcer) = world.enforcer_of(&agent.spiffe_id) {
-            judgement.asks_itself = false;
-            let enforcer = Some(Arc::clone(enforcer));
-            judgement.asker = Asker { enforcer, known: Known::Certificate, peer: None };
-        }
+        let peer = judgement.asker.peer.take().filter(|peer| peer.spiffe_id == agent.spiffe_id);
+        let enforcer = world.enforcer_of(&agent.spiffe_id).cloned();
+        let known = if enforcer.is_some() { Known::Certificate } else { Known::No };
+        judgement.asks_itself = enforcer.is_none();
+        judgement.asker = Asker { enforcer, known, peer };
         let facts = Facts { agent: Some(Arc::new(agent)), ..Facts::default() };
         revoke::of_callers(&*self.keeper.revocations()?, &facts)?;
         judgement.chain = crate::engine::chain_of(&facts);

@@ -37,17 +37,17 @@ fn soon() -> Instant {
 }
 
 /// An engine that issues credentials, and its store.
-struct Issuing {
-    served: Served,
-    store: Arc<dyn Store>,
+pub struct Issuing {
+    pub served: Served,
+    pub store: Arc<dyn Store>,
 }
 
 impl Issuing {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::with(REQUIRED, &json!({}))
     }
 
-    fn with(bundle: &str, extra: &Value) -> Self {
+    pub fn with(bundle: &str, extra: &Value) -> Self {
         let audit = folder().join("audit.jsonl");
         let settings: Settings = settings(&audit, extra);
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new([7; 32]));
@@ -58,8 +58,17 @@ impl Issuing {
         made
     }
 
+    /// With a store of its own, into which nobody else looks.
+    pub fn embedded(audit: &std::path::Path, extra: &Value) -> Self {
+        let engine = Engine::new(settings(audit, extra)).unwrap();
+        let served = Served { engine: Arc::new(engine), audit: audit.to_owned() };
+        let made = Self { served, store: Arc::new(MemoryStore::new([0; 32])) };
+        made.load(REQUIRED, &json!({}));
+        made
+    }
+
     /// Loads another world.
-    fn load(&self, bundle: &str, credentials: &Value) {
+    pub fn load(&self, bundle: &str, credentials: &Value) {
         let listeners = json!([
             {"name": "dev", "insecure_dev": true},
             {"name": "own"},
@@ -78,16 +87,16 @@ impl Issuing {
         self.served.engine.load(world).unwrap();
     }
 
-    fn of_kind(&self, kind: RecordKind) -> Vec<Record> {
+    pub fn of_kind(&self, kind: RecordKind) -> Vec<Record> {
         let page = Page { after: String::new(), most: 100 };
         self.store.find(&Query::Kind(kind), &page, soon()).unwrap()
     }
 
-    fn issue(&self, request: &wire::IssueRequest) -> Result<Value, &'static str> {
+    pub fn issue(&self, request: &wire::IssueRequest) -> Result<Value, &'static str> {
         self.issue_by(&Transport::by("dev"), request)
     }
 
-    fn issue_by(
+    pub fn issue_by(
         &self,
         transport: &Transport<'_>,
         request: &wire::IssueRequest,
@@ -100,13 +109,13 @@ impl Issuing {
     }
 
     /// A credential of the bot's search in a task, signed.
-    fn token(&self, task: &str, by: &str) -> (String, Value) {
+    pub fn token(&self, task: &str, by: &str) -> (String, Value) {
         let decision = self.permit(searching(task, by));
         let issued = self.issue(&issue_of(&decision, by)).unwrap();
         (peers::OWN.sign_credential(&issued["claims"].to_string()), issued["claims"].clone())
     }
 
-    fn ask(
+    pub fn ask(
         &self,
         surface: Surface,
         listener: &str,
@@ -118,17 +127,17 @@ impl Issuing {
             .map_err(|error| error.reason_code.as_str())
     }
 
-    fn known(&self, listener: &str, token: &str, by: Vec<wire::Evidence>) -> Value {
+    pub fn known(&self, listener: &str, token: &str, by: Vec<wire::Evidence>) -> Value {
         let request = wire::IntrospectRequest { evidence: by, token: token.to_owned() };
         self.ask(Surface::CredentialIntrospect, listener, request.encode_to_vec()).unwrap()
     }
 
     /// Whether its agent learns that it is active.
-    fn is_active(&self, token: &str, by: &str) -> bool {
+    pub fn is_active(&self, token: &str, by: &str) -> bool {
         self.known("dev", token, vec![agent(by)])["active"] == true
     }
 
-    fn revoke(
+    pub fn revoke(
         &self,
         listener: &str,
         token: &str,
@@ -139,14 +148,14 @@ impl Issuing {
     }
 
     /// A permit that is kept for a credential.
-    fn permit(&self, request: wire::CheckRequest) -> String {
+    pub fn permit(&self, request: wire::CheckRequest) -> String {
         let decision = self.served.check(&wanting(request));
         assert_eq!("PERMITTED", code(&decision), "{}", decision.message);
         decision.decision_id
     }
 
     /// Changes a record behind the engine's back, as time would.
-    fn put(&self, record: Record) {
+    pub fn put(&self, record: Record) {
         let mut work = |transaction: &mut dyn Transaction| {
             transaction.put(record.clone());
             Ok(true)
@@ -154,7 +163,7 @@ impl Issuing {
         self.store.transact(&[], Survives::Crash, soon(), &mut work).unwrap();
     }
 
-    fn credential(&self, jti: &str) -> Arc<Credential> {
+    pub fn credential(&self, jti: &str) -> Arc<Credential> {
         let key = RecordKey::new(RecordKind::Credential, jti);
         match self.store.peek(&key, soon()).unwrap() {
             Some(Record::Credential(one)) => one,
@@ -162,14 +171,14 @@ impl Issuing {
         }
     }
 
-    fn uses(&self, task: &str) -> Vec<u64> {
+    pub fn uses(&self, task: &str) -> Vec<u64> {
         match self.store.peek(&RecordKey::new(RecordKind::Task, task), soon()).unwrap() {
             Some(Record::Task(one)) => one.uses.clone(),
             other => panic!("{other:?}"),
         }
     }
 
-    fn reservations(&self) -> Vec<Arc<Reservation>> {
+    pub fn reservations(&self) -> Vec<Arc<Reservation>> {
         let all = self.of_kind(RecordKind::Reservation).into_iter();
         all.filter_map(|record| match record {
             Record::Reservation(one) => Some(one),

@@ -12,6 +12,7 @@ mod audit;
 mod bytes;
 mod credentials;
 mod envoy;
+mod exchange;
 mod fast;
 mod mcp;
 mod observe;

@@ -1,0 +1,697 @@
+//! Token exchange (RFC 8693): a task, a judgement of each detail (RFC 9396), and one credential of all of them, in one
+//! transaction or not at all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use authz_kernel::decision::{Request, Time};
+use authz_kernel::mcp::ServerTask;
+use authz_kernel::model::Tier;
+use authz_kernel::reason::ReasonCode;
+use authz_kernel::task::{
+    self, AgentName, Binding, Child, Credential, Detail, Param, Record, RecordKey, RecordKind,
+    Reservation, Root, Session, Subject, SubjectProof, Task, TaskKind,
+};
+use authz_state::store::{Survives, Transaction};
+use authz_token::{AgentFacts, AgentProof, Evidence, Role, Scheme};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::ask::{self, Refused, Step};
+use crate::credentials::answer_of;
+use crate::ending::after;
+use crate::engine::{ApiError, Changing, Engine, Kept, Recorded, Stop, Transport};
+use crate::judgement::{Asker, CredentialNote, Judgement};
+use crate::keeper::Wait;
+use crate::limits;
+use crate::locate::{self, Located};
+use crate::metrics::CredentialEvent;
+use crate::revoke;
+use crate::settings::{CredentialSettings, Surface};
+use crate::settle::{Judging, detail_of};
+use crate::tasks::{bounded, kernel_refused};
+use crate::tokens::Client;
+use crate::world::Loaded;
+
+/// Parameters of a task that is started.
+const MOST_PARAMS: usize = 64;
+
+/// Beyond it not every whole number is a double.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// What is asked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    client: Client,
+    #[serde(default)]
+    subject_token: Option<String>,
+    #[serde(default)]
+    actor_token: Option<String>,
+    /// A DPoP proof of the key that the credential is to be bound to.
+    #[serde(default)]
+    proof: Option<String>,
+    /// The URI that the proof must be of.
+    #[serde(default)]
+    http_uri: String,
+    #[serde(default)]
+    audience: Option<String>,
+    #[serde(default)]
+    lifetime_seconds: Option<u32>,
+    details: Vec<AskedDetail>,
+    /// A task that there is.
+    #[serde(default)]
+    task: Option<String>,
+    /// The template of a new one.
+    #[serde(default)]
+    template: Option<String>,
+    #[serde(default)]
+    params: BTreeMap<String, Param>,
+    #[serde(default)]
+    prompt: Option<String>,
+    /// The task that the new one is below; none: it is a root.
+    #[serde(default)]
+    parent: Option<String>,
+}
+
+/// One thing that the credential shall permit.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AskedDetail {
+    operation: String,
+    #[serde(default)]
+    resource: Option<String>,
+    #[serde(default)]
+    arguments: Map<String, Value>,
+    #[serde(default)]
+    destinations: Vec<String>,
+}
+
+impl AskedDetail {
+    fn check(&self, most_arguments: usize) -> Result<(), Refused> {
+        bounded("operation", &self.operation)?;
+        bounded("resource", self.resource.as_deref().unwrap_or_default())?;
+        if self.destinations.len() > limits::LIST
+            || self.destinations.iter().any(|one| one.len() > limits::DESTINATION)
+        {
+            return Err(Refused::input(
+                "`destinations` has too many items, or one that is too long",
+            ));
+        }
+        if self.arguments_json().len() > most_arguments {
+            return Err(Refused::input(format!(
+                "`arguments` is longer than {most_arguments} bytes"
+            )));
+        }
+        // What is no whole number here was rounded when it was read, and is not what was asked for.
+        if self.arguments.values().all(is_exact) {
+            return Ok(());
+        }
+        Err(Refused::input("`arguments` has a whole number beyond 64 bits"))
+    }
+
+    fn arguments_json(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.arguments).unwrap_or_default()
+    }
+
+    fn system(&self) -> &str {
+        self.operation.split_once('.').map_or("", |(system, _)| system)
+    }
+}
+
+/// In which task.
+enum Place {
+    /// One that there is.
+    Known(String),
+    /// A new root.
+    New(Arc<Task>),
+    /// A new one below another.
+    Below { parent: String, id: String },
+}
+
+/// What was permitted of a detail.
+struct Permitted {
+    detail: Detail,
+    /// What it was charged to.
+    charges: Vec<(String, u32)>,
+    tier: Tier,
+}
+
+/// What an exchange comes to.
+struct Exchange<'a> {
+    world: &'a Arc<Loaded>,
+    settings: &'a CredentialSettings,
+    asked: &'a Asked,
+    agent: AgentName,
+    place: Place,
+    audience: String,
+    binding: Option<Binding>,
+    jti: String,
+}
+
+impl Engine {
+    /// Exchanges tokens for a credential. The request and the answer are JSON.
+    pub(crate) fn exchange(
+        &self,
+        request: &[u8],
+        transport: &Transport<'_>,
+    ) -> Result<Vec<u8>, ApiError> {
+        let surface = Surface::CredentialExchange;
+        let mut judgement = self.judgement(surface, self.world(), transport);
+        let line = self.recorded(transport);
+        let asked = self.check_size(request).and_then(|()| {
+            serde_json::from_slice::<Asked>(request)
+                .map_err(|_| Refused::input("the bytes are no such request"))
+        });
+        let asked = match asked {
+            Ok(asked) => asked,
+            Err(refused) => {
+                self.refuse_unless_unready(&mut judgement, transport, refused);
+                let judgement = self.conclude(judgement, &[], transport, line, None);
+                judgement.granted()?;
+                return Err(self.failed_inside());
+            }
+        };
+        let mut evidence = Vec::new();
+        let mut judged = Vec::new();
+        let done =
+            self.exchanged(&asked, &mut judgement, &mut evidence, &mut judged, transport, &line);
+        let (answer, kept) = match done {
+            Ok((answer, kept)) => (answer, kept),
+            Err(refused) => {
+                judgement.refuse(refused);
+                (Vec::new(), None)
+            }
+        };
+        let is_done = kept.is_some();
+        for mut detail in judged {
+            if !is_done && detail.permit().is_some() {
+                // INVARIANT (all or nothing): no record says that something was permitted which was not given.
+                let message = "another part of the exchange was refused";
+                detail.refuse(Refused::new(judgement.reason(), Step::Judge, message));
+            }
+            let line = self.recorded(transport);
+            let with_change = is_done.then(Kept::elsewhere);
+            self.conclude(detail, &evidence, transport, line, with_change);
+        }
+        let judgement = self.conclude(judgement, &evidence, transport, line, kept);
+        judgement.granted()?;
+        Ok(answer)
+    }
+
+    fn exchanged<'a>(
+        &self,
+        asked: &'a Asked,
+        judgement: &mut Judgement,
+        evidence: &mut Vec<Evidence<'a>>,
+        judged: &mut Vec<Judgement>,
+        transport: &Transport<'_>,
+        line: &Recorded,
+    ) -> Result<(Vec<u8>, Option<Kept>), Refused> {
+        let world = self.admit(judgement, transport)?;
+        if !world.way(transport.listener).is_some_and(|way| way.http) {
+            return Err(Refused::new(
+                ReasonCode::EnforcerRefused,
+                Step::Identify,
+                "tokens are exchanged at the token endpoint",
+            ));
+        }
+        let Some(settings) = &world.credentials else {
+            return Err(Refused::input("no credentials are issued here"));
+        };
+        let agent = self.exchanging(asked, judgement, evidence, &world)?;
+        let audience = self.audience_of(asked, &world, settings)?;
+        let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
+        let binding = self.exchange_binding(asked, judgement, &world, wait)?;
+        let tier = asked.details.iter().filter_map(|one| world.plan.operation(&one.operation));
+        let tier = tier.map(|operation| operation.tier).max().unwrap_or_default();
+        judgement.tier = Some(tier);
+        let needs_key = |tier: Tier| {
+            let required = world.plan.model().tiers.get(tier as usize);
+            tier >= Tier::High || required.is_some_and(|required| required.bound)
+        };
+        if binding.is_none() && needs_key(tier) {
+            judgement.wants_proof("a credential of this tier is bound to a key: prove one");
+            return Ok((Vec::new(), None));
+        }
+        let place = self.place(asked, judgement, &world, &agent, wait)?;
+        let exchange = Exchange {
+            world: &world,
+            settings,
+            asked,
+            agent,
+            place,
+            audience,
+            binding,
+            jti: Uuid::now_v7().to_string(),
+        };
+        let call = Changing { evidence: evidence.as_slice(), recorded: line, wait };
+        let survives = if tier >= Tier::High { Survives::PowerLoss } else { Survives::Crash };
+        self.settle_exchange(&exchange, judgement, judged, &call, survives)
+    }
+
+    /// 1: who exchanges, and for whom.
+    fn exchanging<'a>(
+        &self,
+        asked: &'a Asked,
+        judgement: &mut Judgement,
+        evidence: &mut Vec<Evidence<'a>>,
+        world: &Arc<Loaded>,
+    ) -> Result<AgentName, Refused> {
+        let mut agent = asked.client.facts()?;
+        // It acts for itself here, whatever else it may ask.
+        let peer = judgement.asker.peer.take().filter(|peer| peer.spiffe_id == agent.spiffe_id);
+        if let (Some(peer), AgentProof::X509Svid) = (&peer, agent.proof) {
+            agent = peer.agent(AgentProof::X509Svid);
+        }
+        judgement.asker = Asker { peer, ..Asker::default() };
+        judgement.asks_itself = true;
+        let tokens = [(&asked.subject_token, None), (&asked.actor_token, Some(Role::Agent))];
+        for (token, role) in tokens {
+            let Some(token) = token else { continue };
+            let role = role.unwrap_or_else(|| crate::engine::role_of(token));
+            evidence.push(ask::credential(role, Scheme::Bearer, token, None, &self.settings)?);
+        }
+        self.identify(judgement, world, evidence, Some(agent))?;
+        if judgement.facts.credential.is_some() {
+            return Err(Refused::credential("a task credential is not exchanged for another"));
+        }
+        let Some(agent) = &judgement.facts.agent else {
+            return Err(Refused::credential("no agent is known"));
+        };
+        let AgentFacts { spiffe_id, trust_domain, .. } = agent.as_ref();
+        Ok(AgentName { spiffe_id: spiffe_id.clone(), trust_domain: trust_domain.clone() })
+    }
+
+    /// The one audience of all that is asked for.
+    fn audience_of(
+        &self,
+        asked: &Asked,
+        world: &Loaded,
+        settings: &CredentialSettings,
+    ) -> Result<String, Refused> {
+        if asked.details.is_empty() || asked.details.len() > limits::LIST {
+            let most = limits::LIST;
+            return Err(Refused::input(format!("`details` are none, or more than {most}")));
+        }
+        let mut audience = asked.audience.as_deref();
+        for detail in &asked.details {
+            detail.check(self.settings.max_arguments_bytes)?;
+            let system = detail.system();
+            if !world.plan.systems().contains_key(system) {
+                let message = "there is no such operation";
+                return Err(Refused::new(ReasonCode::UnknownOperation, Step::Resolve, message));
+            }
+            let is_secret =
+                settings.leases.contains_key(system) || settings.injections.contains_key(system);
+            if is_secret {
+                let message = "the system knows no tokens, so none is issued for it";
+                return Err(Refused::new(ReasonCode::WrongAudience, Step::Resolve, message));
+            }
+            let own = settings.audience(system);
+            if audience.is_some_and(|audience| audience != own) {
+                let message = "a credential is for one audience, and that is another's";
+                return Err(Refused::new(ReasonCode::WrongAudience, Step::Resolve, message));
+            }
+            audience = Some(own);
+        }
+        Ok(audience.unwrap_or_default().to_owned())
+    }
+
+    /// 3: the task that there is, or the new one, once policy lets it be started.
+    fn place(
+        &self,
+        asked: &Asked,
+        judgement: &mut Judgement,
+        world: &Loaded,
+        agent: &AgentName,
+        wait: Wait,
+    ) -> Result<Place, Refused> {
+        let texts =
+            [("task", &asked.task), ("template", &asked.template), ("parent", &asked.parent)];
+        for (name, text) in texts {
+            bounded(name, text.as_deref().unwrap_or_default())?;
+        }
+        if asked.params.len() > MOST_PARAMS {
+            return Err(Refused::input(format!("there are more than {MOST_PARAMS} parameters")));
+        }
+        let now = Time(judgement.now_ms);
+        match (&asked.task, &asked.template, &asked.parent) {
+            (Some(task), None, None) if asked.params.is_empty() && asked.prompt.is_none() => {
+                let found = locate::find(&self.keeper, task, wait)?;
+                judgement.task = Some(Arc::clone(&found.task));
+                self.usable(&found, judgement, now)?;
+                Ok(Place::Known(task.clone()))
+            }
+            (None, _, Some(parent)) if asked.prompt.is_none() => {
+                let found = locate::find(&self.keeper, parent, wait)?;
+                judgement.task = Some(Arc::clone(&found.task));
+                self.usable(&found, judgement, now)?;
+                Ok(Place::Below { parent: parent.clone(), id: Uuid::now_v7().to_string() })
+            }
+            (None, Some(template), None) => {
+                self.root(asked, template, judgement, world, agent).map(Place::New)
+            }
+            (None, None, None) => Err(Refused::new(
+                ReasonCode::NoTask,
+                Step::Locate,
+                "a credential is issued for a task: name one, or the template of a new one",
+            )),
+            _ => Err(Refused::input("`task` stands alone, and `prompt` goes with a new root")),
+        }
+    }
+
+    fn root(
+        &self,
+        asked: &Asked,
+        template: &str,
+        judgement: &mut Judgement,
+        world: &Loaded,
+        agent: &AgentName,
+    ) -> Result<Arc<Task>, Refused> {
+        let acr = judgement.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
+        let first = judgement.chain.first();
+        let subject = first.and_then(|first| Subject::of(first, acr.unwrap_or_default()));
+        let proof = match subject {
+            Some(_) => SubjectProof::Verified,
+            None => SubjectProof::Itself,
+        };
+        if world.plan.template(template).is_some() {
+            judgement.operation = format!("task:{template}");
+        }
+        let chain = judgement.chain.clone();
+        self.may_start(judgement, world, template, &asked.params, &chain, proof)?;
+        let prompt = asked.prompt.as_deref().unwrap_or_default();
+        let root = Root {
+            template,
+            params: &asked.params,
+            scope: &[],
+            kind: TaskKind::Root,
+            assignee: agent.clone(),
+            subject,
+            subject_proof: proof,
+            starter: agent.spiffe_id.clone(),
+            deadline: None,
+            tier_cap: None,
+            literals: task::literals(prompt, &self.keeper.store().secret()),
+            now: Time(judgement.now_ms),
+            id: Uuid::now_v7().to_string(),
+            session: Uuid::now_v7().to_string(),
+        };
+        task::start(&world.plan, root).map(Arc::new).map_err(kernel_refused)
+    }
+
+    /// 5 and 6: judges each detail, and writes all that comes of it.
+    fn settle_exchange(
+        &self,
+        exchange: &Exchange<'_>,
+        judgement: &mut Judgement,
+        judged: &mut Vec<Judgement>,
+        call: &Changing<'_>,
+        survives: Survives,
+    ) -> Result<(Vec<u8>, Option<Kept>), Refused> {
+        let mut locks = vec![RecordKey::new(RecordKind::Agent, &exchange.agent.spiffe_id)];
+        let session = match &exchange.place {
+            Place::New(task) => task.session.clone(),
+            Place::Known(_) | Place::Below { .. } => {
+                judgement.task.as_ref().map(|task| task.session.clone()).unwrap_or_default()
+            }
+        };
+        locks.push(RecordKey::new(RecordKind::Session, &session));
+        let mut answer = Vec::new();
+        let mut started = None;
+        let kept =
+            self.change(judgement, call, &locks, survives, &mut |transaction, judgement| {
+                let (located, kind) = self.located_in(transaction, exchange, judgement)?;
+                judgement.task = Some(Arc::clone(&located.task));
+                judgement.chain = located.task.chain();
+                let (located, details) =
+                    self.judge_details(exchange, judgement, judged, located)?;
+                let end = self.write_exchange(
+                    transaction,
+                    exchange,
+                    judgement,
+                    &located,
+                    &details,
+                    &mut answer,
+                )?;
+                for detail in judged.iter() {
+                    self.record_with(transaction, detail, call, survives)?;
+                }
+                started = kind;
+                judgement.grant(format!("a task credential is issued until {}", end.0));
+                Ok(())
+            })?;
+        if kept.is_some() {
+            if let Some(kind) = started {
+                self.metrics.task_started(kind);
+            }
+            self.metrics.credential(CredentialEvent::Issued);
+        }
+        Ok((answer, kept))
+    }
+
+    /// The task as it is now, or as it begins, and how it came to be where it is new.
+    fn located_in(
+        &self,
+        transaction: &mut dyn Transaction,
+        exchange: &Exchange<'_>,
+        judgement: &Judgement,
+    ) -> Result<(Located, Option<TaskKind>), Stop> {
+        let now = Time(judgement.now_ms);
+        match &exchange.place {
+            Place::Known(id) => {
+                let located = locate::find_in(transaction, id)?;
+                self.usable(&located, judgement, now)?;
+                Ok((located, None))
+            }
+            Place::New(task) => {
+                self.room(transaction, task.assignee(), now)?;
+                let retention = self.keeper.settings().retention_ms;
+                transaction.put(Record::Session(Arc::new(Session {
+                    id: task.session.clone(),
+                    root: task.id.clone(),
+                    tasks: 1,
+                    started_at: now,
+                    expires_at: after(task.deadline, retention),
+                    rest: BTreeMap::new(),
+                })));
+                let located = Located { task: Arc::clone(task), ancestors: Vec::new() };
+                Ok((located, Some(TaskKind::Root)))
+            }
+            Place::Below { parent, id } => {
+                let parent = locate::find_in(transaction, parent)?;
+                self.usable(&parent, judgement, now)?;
+                let asked = exchange.asked;
+                let child = Child {
+                    template: asked.template.as_deref(),
+                    params: &asked.params,
+                    scope: &[],
+                    assignee: exchange.agent.clone(),
+                    starter: exchange.agent.spiffe_id.clone(),
+                    deadline: None,
+                    now,
+                    id: id.clone(),
+                };
+                let plan = &exchange.world.plan;
+                let child = task::delegate(plan, &parent.task, child).map_err(kernel_refused)?;
+                self.grow(transaction, &parent, child.assignee(), now)?;
+                let Located { task, mut ancestors } = parent;
+                ancestors.push(task);
+                let located = Located { task: Arc::new(child), ancestors };
+                Ok((located, Some(TaskKind::Child)))
+            }
+        }
+    }
+
+    /// Judges each detail, and charges what it takes before the next is judged. One that is not permitted refuses all.
+    fn judge_details(
+        &self,
+        exchange: &Exchange<'_>,
+        judgement: &Judgement,
+        judged: &mut Vec<Judgement>,
+        mut located: Located,
+    ) -> Result<(Located, Vec<Permitted>), Stop> {
+        judged.clear();
+        let revoked = self.keeper.revocations()?;
+        let mut permitted = Vec::with_capacity(exchange.asked.details.len());
+        let mut failed = None;
+        for asked in &exchange.asked.details {
+            let mut detail = Judgement::new(
+                Uuid::now_v7().to_string(),
+                judgement.now_ms,
+                judgement.surface,
+                judgement.world.clone(),
+            );
+            detail.listener.clone_from(&judgement.listener);
+            detail.asker = judgement.asker.clone();
+            detail.facts = judgement.facts.clone();
+            detail.chain = located.task.chain();
+            detail.task = Some(Arc::clone(&located.task));
+            if let Some(operation) = exchange.world.plan.operation(&asked.operation) {
+                detail.operation.clone_from(&operation.id);
+                detail.system = exchange.world.system(&operation.id);
+                detail.tier = Some(operation.tier);
+            }
+            let arguments = asked.arguments_json();
+            let destinations: Vec<&str> = asked.destinations.iter().map(String::as_str).collect();
+            let request = Request {
+                operation: &asked.operation,
+                arguments: &arguments,
+                resource: asked.resource.as_deref(),
+                destinations: &destinations,
+                supported_obligations: &[],
+                server_task: ServerTask::None,
+            };
+            let judging = Judging {
+                world: exchange.world,
+                request: &request,
+                is_nobody: false,
+                wants_credential: true,
+                explain: false,
+                secret: self.keeper.store().secret(),
+            };
+            let started = Instant::now();
+            judging.decide(&mut detail, Some(&located));
+            detail.decide_time = Some(started.elapsed());
+            if let Err(refused) = revoke::of_operation(&revoked, &detail.operation) {
+                detail.refuse(refused);
+            }
+            match detail.permit() {
+                Some(permit) => {
+                    let decision = permit.decision();
+                    charge(&mut located, &decision.charges);
+                    let tier = decision.tier.unwrap_or_default();
+                    permitted.push(Permitted {
+                        detail: detail_of(&judging, &detail.id, decision),
+                        charges: decision.charges.clone(),
+                        tier,
+                    });
+                    let binding = exchange.binding.as_ref().map(Binding::member);
+                    detail.credential = Some(CredentialNote {
+                        jti: exchange.jti.clone(),
+                        decision_id: detail.id.clone(),
+                        binding,
+                    });
+                }
+                None => {
+                    failed.get_or_insert_with(|| (detail.reason(), detail.message().to_owned()));
+                }
+            }
+            judged.push(detail);
+        }
+        match failed {
+            None => Ok((located, permitted)),
+            Some((reason, message)) => {
+                for detail in judged.iter_mut() {
+                    detail.credential = None;
+                }
+                Err(Stop::Refused(Refused::new(reason, Step::Judge, message)))
+            }
+        }
+    }
+
+    /// Writes task, permits and credential. Returns when that ends.
+    fn write_exchange(
+        &self,
+        transaction: &mut dyn Transaction,
+        exchange: &Exchange<'_>,
+        judgement: &mut Judgement,
+        located: &Located,
+        details: &[Permitted],
+        answer: &mut Vec<u8>,
+    ) -> Result<Time, Stop> {
+        let now = Time(judgement.now_ms);
+        let lifetime = &exchange.settings.lifetime;
+        let longest = details.iter().map(|one| lifetime.of(one.tier)).min();
+        let wish = exchange.asked.lifetime_seconds.unwrap_or_default();
+        let end = self.ends(judgement, located, longest.unwrap_or_default(), wish)?;
+        for task in located.path() {
+            let last_used = now;
+            transaction.put(Record::Task(Arc::new(Task { last_used, ..Task::clone(task) })));
+        }
+        let task = &located.task;
+        let credential = Arc::new(Credential {
+            jti: exchange.jti.clone(),
+            task: task.id.clone(),
+            session: task.session.clone(),
+            agent: exchange.agent.spiffe_id.clone(),
+            audience: exchange.audience.clone(),
+            details: details.iter().map(|one| one.detail.clone()).collect(),
+            binding: exchange.binding.clone(),
+            issued_at: now,
+            expires_at: end,
+            revoked_at: None,
+            rest: BTreeMap::new(),
+        });
+        for Permitted { detail, charges, tier } in details {
+            self.metrics.reserved();
+            transaction.put(Record::Reservation(Arc::new(Reservation {
+                decision_id: detail.decision_id.clone(),
+                task: task.id.clone(),
+                session: task.session.clone(),
+                operation: detail.operation.clone(),
+                charged: charges.clone(),
+                enforcer: String::new(),
+                permitted_at: now,
+                due: credential.due(),
+                resource: detail.resource.clone(),
+                arguments_digest: detail.arguments_digest.clone(),
+                destinations: detail.destinations.clone(),
+                tier: *tier,
+                agent: exchange.agent.spiffe_id.clone(),
+                credential: Some(credential.jti.clone()),
+                wants_credential: true,
+                redeemed: false,
+                rest: BTreeMap::new(),
+            })));
+        }
+        *answer = answer_of(&credential, task, exchange.settings).to_string().into_bytes();
+        judgement.credential = Some(CredentialNote {
+            jti: credential.jti.clone(),
+            decision_id: String::new(),
+            binding: credential.binding.as_ref().map(Binding::member),
+        });
+        transaction.put(Record::Credential(credential));
+        Ok(end)
+    }
+
+    /// The key that the credential is bound to: the one that is proved, or that of the client's certificate.
+    fn exchange_binding(
+        &self,
+        asked: &Asked,
+        judgement: &mut Judgement,
+        _world: &Loaded,
+        _wait: Wait,
+    ) -> Result<Option<Binding>, Refused> {
+        if asked.proof.is_some() {
+            let message = format!("proofs are not in this version: {}", asked.http_uri.len());
+            return Err(Refused::new(ReasonCode::BadProof, Step::Identify, message));
+        }
+        Ok(crate::credentials::certificate_binding(judgement))
+    }
+}
+
+/// Whether no number of a value was rounded when it was read.
+fn is_exact(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number
+            .as_f64()
+            .is_some_and(|float| !number.is_f64() || float.fract() != 0.0 || float.abs() < EXACT),
+        Value::Array(items) => items.iter().all(is_exact),
+        Value::Object(members) => members.values().all(is_exact),
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
+    }
+}
+
+/// Counts what a permit takes, in the task and in all above it.
+fn charge(located: &mut Located, charges: &[(String, u32)]) {
+    if charges.is_empty() {
+        return;
+    }
+    for task in located.ancestors.iter_mut().chain([&mut located.task]) {
+        Arc::make_mut(task).charge(charges);
+    }
+}
