@@ -15,13 +15,14 @@ use crate::settings::Surface;
 pub type Body = fn(&Engine, &[u8]);
 
 /// All bodies, by the name of their corpus.
-pub const BODIES: [(&str, Body); 6] = [
+pub const BODIES: [(&str, Body); 7] = [
     ("check", check),
     ("batch_check", batch_check),
     ("explain", explain),
     ("envoy_check", envoy_check),
     ("list", list),
     ("headers", headers),
+    ("credentials", credentials),
 ];
 
 /// An `authz.v1.CheckRequest`.
@@ -108,6 +109,23 @@ pub fn headers(engine: &Engine, bytes: &[u8]) {
         ext::AttributeContext { request: Some(request), ..ext::AttributeContext::default() };
     let request = ext::CheckRequest { attributes: Some(attributes) };
     is_denial(&engine.envoy_check(&request.encode_to_vec(), &Transport::by("dev")));
+}
+
+/// A request of `authz.v1.Credentials`, or its JSON at a token endpoint.
+///
+/// # Panics
+/// Where anything is issued, or said of a token but that it is not active.
+pub fn credentials(engine: &Engine, bytes: &[u8]) {
+    const INACTIVE: &[u8] = br#"{"active":false}"#;
+    for listener in ["dev", "own", "admin", "http"] {
+        let ask = |surface| engine.call(surface, bytes, &Transport::by(listener));
+        assert!(ask(Surface::CredentialIssue).is_err(), "issued");
+        assert!(ask(Surface::CredentialExchange).is_err(), "exchanged");
+        let said = ask(Surface::CredentialIntrospect);
+        assert!(said.is_err() || said.as_deref() == Ok(INACTIVE), "told");
+        let done = ask(Surface::CredentialRevoke);
+        assert!(done.is_err() || done.as_deref() == Ok(b"{}"), "told");
+    }
 }
 
 fn is_refusal(decision: &wire::Decision) -> bool {
