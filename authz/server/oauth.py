@@ -417,19 +417,21 @@ def _audience(audience: str | None, resource: str | None) -> str | None:
 
 def _task(form: Mapping[str, str]) -> dict[str, Any]:
     """Read which task the credential is of: one that there is, or a new one."""
-    task, template = form.get("task"), form.get("template")
-    if (task is None) == (template is None):
-        raise OAuthError("invalid_request", "say task or template, and not both")
+    task, template, parent = form.get("task"), form.get("template"), form.get("parent")
     if task is not None:
-        for beside in ("template_params", "prompt", "parent"):
+        for beside in ("template", "template_params", "prompt", "parent"):
             if beside in form:
-                raise OAuthError("invalid_request", f"{beside} goes with template, not with task")
+                raise OAuthError("invalid_request", f"{beside} goes with a new task")
         return {"task": task}
+    if template is None and parent is None:
+        raise OAuthError("invalid_request", "say task, template or parent")
+    if parent is not None and "prompt" in form:
+        raise OAuthError("invalid_request", "prompt goes with a root: a child has its parent's")
     params = _parsed(form.get("template_params", "{}"), "template_params")
     if not isinstance(params, dict):
         raise OAuthError("invalid_request", "template_params is no JSON object")
     new = {"template": template, "params": params}
-    return {**new, "prompt": form.get("prompt"), "parent": form.get("parent")}
+    return {**new, "prompt": form.get("prompt"), "parent": parent}
 
 
 def _details(text: str) -> list[dict[str, Any]]:

@@ -475,7 +475,6 @@ def test_what_is_asked_reaches_the_engine(server: Server) -> None:
             "template": "answer-ticket",
             "template_params": '{"ticket": "T-1"}',
             "prompt": "Answer T-1",
-            "parent": "p-1",
             "actor_token": actor,
             "actor_token_type": JWT,
             "resource": "https://crm.example",
@@ -500,8 +499,17 @@ def test_what_is_asked_reaches_the_engine(server: Server) -> None:
         "template": "answer-ticket",
         "params": {"ticket": "T-1"},
         "prompt": "Answer T-1",
-        "parent": "p-1",
+        "parent": None,
     }
+
+
+def test_a_child_may_have_its_parents_template(server: Server) -> None:
+    """Or another one."""
+    for template in (None, "read"):
+        response = server.exchange({"task": None, "parent": "p-1", "template": template})
+        assert response.status_code == 200
+        asked = server.engine.request
+        assert (asked["parent"], asked["template"], asked["prompt"]) == ("p-1", template, None)
 
 
 @pytest.mark.parametrize(
@@ -533,6 +541,7 @@ def test_what_is_asked_reaches_the_engine(server: Server) -> None:
         ({"task": None}, "invalid_request"),
         ({"template": "answer-ticket"}, "invalid_request"),
         ({"parent": "p"}, "invalid_request"),
+        ({"task": None, "parent": "p", "prompt": "x"}, "invalid_request"),
         ({"prompt": "p"}, "invalid_request"),
         ({"task": None, "template": "t", "template_params": "[]"}, "invalid_request"),
         ({"task": None, "template": "t", "template_params": "{"}, "invalid_request"),
