@@ -10,10 +10,10 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use authz_token::mint::x509::{self, Signer};
-use authz_token::mint::{Key, bundle, jwks};
+use authz_token::mint::{self, Key, bundle, jwks};
 use authz_token::{
-    DomainSpec, Evidence, IssuerSpec, PeerCache, Presentation, Role, Scheme, SubjectKind,
-    SubjectProfile, TokenCache, TrustSpec, TrustStore, UnixTime, verify, verify_peer,
+    DomainSpec, Evidence, IssuerSpec, Nonces, OwnSpec, PeerCache, Presentation, Role, Scheme,
+    SubjectKind, SubjectProfile, TokenCache, TrustSpec, TrustStore, UnixTime, verify, verify_peer,
 };
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
@@ -111,7 +111,53 @@ fn benches(criterion: &mut Criterion) {
             });
         });
     }
+    credentials(criterion);
     peers(criterion);
+}
+
+/// A task credential, as on each further call: as bearer token, over the client's certificate, and with a proof, which
+/// is a signature of its own each time.
+fn credentials(criterion: &mut Criterion) {
+    const OWN: &str = "https://authz.example";
+    let key = Key::es256("").by_thumbprint();
+    let holder = Key::es256("");
+    let domain = DomainSpec { bundle: bundle(&[&holder]), from: "bench".to_owned() };
+    let spec = TrustSpec {
+        audiences: vec!["authz".to_owned()],
+        domains: BTreeMap::from([("a.example".to_owned(), domain)]),
+        own: Some(OwnSpec { issuer: OWN.to_owned(), keys: jwks(&[&key]) }),
+        ..TrustSpec::default()
+    };
+    let trust = TrustStore::compile(&spec).expect("a sound specification");
+    let certificate = [7; 32];
+    let nonce = Nonces { needed_before: UnixTime(0), ..Nonces::default() };
+    let presentation = Presentation { certificate: Some(certificate), nonce };
+    let x5t = json!({"x5t#S256": URL_SAFE_NO_PAD.encode(certificate)});
+    let jkt = json!({"jkt": holder.thumbprint()});
+    for (name, cnf, scheme) in [
+        ("credential", None, Scheme::Bearer),
+        ("credential-x5t", Some(x5t), Scheme::Bearer),
+        ("credential-jkt", Some(jkt), Scheme::Dpop),
+    ] {
+        let agent = "spiffe://a.example/ns/support/sa/bot";
+        let mut claims = mint::credential(OWN, agent, NOW, NOW + 300);
+        if let (Some(cnf), Some(claims)) = (cnf, claims.as_object_mut()) {
+            claims.insert("cnf".to_owned(), cnf);
+        }
+        let token = key.sign_credential(&claims.to_string());
+        let claims = mint::proof("GET", "https://crm.example/v1", NOW, "a-jti", Some(&token));
+        let proof = holder.sign_proof(&claims.to_string());
+        let proof = (scheme == Scheme::Dpop).then_some(proof.as_str());
+        let evidence = [Evidence { role: Role::Agent, scheme, token: &token, proof }];
+        for (kind, cache) in [("cold", TokenCache::new(0)), ("cached", TokenCache::new(64))] {
+            assert!(verify(&evidence, &presentation, &trust, &cache, UnixTime(NOW)).is_ok());
+            criterion.bench_function(&format!("{kind}/{name}"), |bencher| {
+                bencher.iter(|| {
+                    verify(black_box(&evidence), &presentation, &trust, &cache, UnixTime(NOW))
+                });
+            });
+        }
+    }
 }
 
 /// A certificate chain of two, cold and as on each further call of a connection.

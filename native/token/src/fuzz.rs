@@ -6,12 +6,15 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::facts::{Evidence, Role, Scheme, UnixTime};
-use crate::spec::{DomainSpec, IssuerSpec, SubjectProfile, TrustSpec};
+use crate::claims::{self, TimeLimits, Times};
+use crate::facts::{CredentialFacts, Evidence, Role, Scheme, UnixTime};
+use crate::refusal::Refusal;
+use crate::spec::{DomainSpec, IssuerSpec, OwnSpec, SubjectProfile, TrustSpec};
 use crate::spiffe::SpiffeId;
 use crate::trust::TrustStore;
 use crate::{
-    MAX_CHAIN_LENGTH, PeerCache, Presentation, TokenCache, verify, verify_certificate, verify_peer,
+    MAX_CHAIN_LENGTH, Nonces, PeerCache, Presentation, TokenCache, credential, uri, verify,
+    verify_certificate, verify_peer, verify_proof,
 };
 
 /// Verifies `data` as each role's token against a store whose private keys nobody has; accepted
@@ -28,6 +31,43 @@ pub fn token(data: &[u8]) -> bool {
         let evidence = Evidence { role, scheme: Scheme::Bearer, token, proof: None };
         verify(&[evidence], &Presentation::default(), &trust, &cache, UnixTime(NOW)).is_ok()
     })
+}
+
+/// Verifies `data` as a DPoP proof; accepted means with a sound signature by the key that it brings. What is accepted
+/// is made for its own request, and for as long as it says.
+pub fn proof(data: &[u8]) -> bool {
+    let Ok(proof) = std::str::from_utf8(data) else {
+        return false;
+    };
+    let nonces = Nonces { valid: &["nonce"], needed_before: UnixTime(NOW - 30), window: 60 };
+    let at = |now| verify_proof(proof, &nonces, UnixTime(now));
+    at(NOW).is_ok_and(|facts| {
+        facts.is_for(&facts.htm, &facts.htu)
+            && at(facts.expires_at).is_ok()
+            && at(facts.expires_at.saturating_add(1)).is_err()
+    })
+}
+
+/// Reads `data` as the claims of a task credential, as if we had signed them; accepted means in our form.
+pub fn credential(data: &[u8]) -> bool {
+    let limits = TimeLimits { leeway: 5, max_lifetime: None };
+    let read = || -> Result<CredentialFacts, Refusal> {
+        let claims = claims::read(data)?;
+        let times = Times::read(&claims, &limits)?;
+        credential::read(&claims, &times, [0; 32], String::new())
+    };
+    read().is_ok_and(|facts| {
+        facts.actors.first().unwrap_or(&facts.subject) == &facts.agent
+            && !facts.decisions.is_empty()
+    })
+}
+
+/// Reads `data` as a URI of a request; what is accepted has a normal form that is its own.
+pub fn uri(data: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return false;
+    };
+    uri::normal(text).is_some_and(|normal| uri::normal(&normal).as_ref() == Some(&normal))
 }
 
 /// Compiles `data` as a bundle and as a key set; accepted means with a usable key.
@@ -105,6 +145,10 @@ fn spec(keys: String) -> TrustSpec {
         audiences: vec!["authz".to_owned()],
         domains: BTreeMap::from([("a.example".to_owned(), domain)]),
         issuers: BTreeMap::from([("corp".to_owned(), issuer)]),
+        own: Some(OwnSpec {
+            issuer: "https://authz.example".to_owned(),
+            keys: OWN_KEYS.to_owned(),
+        }),
         ..TrustSpec::default()
     }
 }
@@ -117,6 +161,11 @@ const KEYS: &str = r#"{"keys":[
   "x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
   "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"},
  {"kty":"OKP","crv":"Ed25519","kid":"b",
+  "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+/// The key of RFC 8037 A.2 by its thumbprint, as of A.3.
+const OWN_KEYS: &str = r#"{"keys":[
+ {"kty":"OKP","crv":"Ed25519","kid":"kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
   "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
 /// The authority of the committed corpus.

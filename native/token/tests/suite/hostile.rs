@@ -81,6 +81,45 @@ fn spiffe_ids_of_the_corpus_are_judged() {
     }
 }
 
+/// Proofs of the corpus are accepted where their file name says so; changed in any one byte or cut at
+/// any place, none is.
+#[test]
+fn proofs_of_the_corpus_are_judged() {
+    for (name, bytes) in corpus("proof") {
+        assert_eq!(name.starts_with("good-"), fuzz::proof(&bytes), "{name}");
+        for position in (0..bytes.len()).step_by(3) {
+            let mut changed = bytes.clone();
+            *changed.get_mut(position).unwrap() ^= 4;
+            assert!(!fuzz::proof(&changed), "{name}, byte {position}");
+            changed.truncate(position);
+            assert!(!fuzz::proof(&changed), "{name}, cut at {position}");
+        }
+    }
+}
+
+/// Claims of task credentials of the corpus are accepted where their file name says so.
+#[test]
+fn credentials_of_the_corpus_are_judged() {
+    for (name, bytes) in corpus("credential") {
+        assert_eq!(name.starts_with("good-"), fuzz::credential(&bytes), "{name}");
+        for position in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            *changed.get_mut(position).unwrap() ^= 4;
+            let _ = fuzz::credential(&changed);
+            changed.truncate(position);
+            assert!(!fuzz::credential(&changed), "{name}, cut at {position}");
+        }
+    }
+}
+
+/// URIs of the corpus are accepted where their file name says so.
+#[test]
+fn uris_of_the_corpus_are_judged() {
+    for (name, bytes) in corpus("uri") {
+        assert_eq!(name.starts_with("good-"), fuzz::uri(&bytes), "{name}");
+    }
+}
+
 proptest! {
     // `make fuzz` asks for more.
     #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(512)))]
@@ -92,6 +131,37 @@ proptest! {
         prop_assert!(!fuzz::jwks(&bytes));
         prop_assert!(!fuzz::spiffe_id(&bytes));
         prop_assert!(!fuzz::certificate(&bytes));
+        prop_assert!(!fuzz::proof(&bytes));
+        prop_assert!(!fuzz::credential(&bytes));
+        prop_assert!(!fuzz::uri(&bytes));
+    }
+
+    /// Random headers, keys, claims and signatures in the right form are no proof.
+    #[test]
+    fn random_parts_are_no_proof(
+        alg in "(ES256|EdDSA|none|HS256|RS256)",
+        kty in "(EC|OKP|RSA|oct)",
+        crv in "(P-256|Ed25519|P-521)",
+        key in prop::collection::vec(any::<u8>(), 0..67),
+        signature in prop::collection::vec(any::<u8>(), 0..80),
+    ) {
+        let text = URL_SAFE_NO_PAD.encode(&key);
+        let jwk = json!({"kty": kty, "crv": crv, "x": text, "y": text, "n": text, "e": "AQAB"});
+        let header = json!({"alg": alg, "typ": "dpop+jwt", "jwk": jwk}).to_string();
+        let claims = authz_token::mint::proof("GET", "https://crm.example", NOW, "x", None);
+        let token = [header.as_bytes(), claims.to_string().as_bytes(), &signature]
+            .map(|part| URL_SAFE_NO_PAD.encode(part))
+            .join(".");
+        prop_assert!(!fuzz::proof(token.as_bytes()));
+    }
+
+    /// Random URIs are read without a panic, and what is accepted has one normal form.
+    #[test]
+    fn random_uris_are_judged(text in "https?://[a-zA-Z.%:@/?#_\\[\\]0-9-]{0,32}") {
+        if fuzz::uri(text.as_bytes()) {
+            let authority = text.split(['/', '?', '#']).nth(2).unwrap_or_default();
+            prop_assert!(!authority.contains(['@', '%']), "{text}");
+        }
     }
 
     /// Random headers, claims and signatures in the right form do not verify.

@@ -14,6 +14,7 @@ mod hostile;
 mod keys;
 mod peer;
 mod proof;
+mod pyjwt;
 mod settings;
 mod spiffe_id;
 mod subject;
