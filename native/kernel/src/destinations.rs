@@ -1,11 +1,12 @@
 //! What a destination is: its canonical form, and the class that its pattern gives it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::model::{DestinationClass, DestinationKind, Model};
 use crate::pattern::Glob;
+use crate::table::Table;
 
 /// Where data would go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,9 +76,9 @@ pub(crate) struct Destinations {
 
 #[derive(Clone, Debug, Default)]
 struct Patterns {
-    exact: HashMap<String, String>,
+    exact: Table<String, String>,
     /// Patterns of a star and a text: by that text, and the lengths that occur.
-    suffix: HashMap<String, String>,
+    suffix: Table<String, String>,
     lengths: BTreeSet<usize>,
     /// The others, the most specific first.
     others: Vec<(Glob, String, String)>,

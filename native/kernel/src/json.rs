@@ -165,6 +165,10 @@ pub fn pointer_tokens(pointer: &str) -> Option<Vec<String>> {
 /// Appends one token to a pointer, escaped (RFC 6901 §3).
 pub fn push_token(pointer: &mut String, token: &str) {
     pointer.push('/');
+    if !token.bytes().any(|byte| matches!(byte, b'~' | b'/')) {
+        pointer.push_str(token);
+        return;
+    }
     for c in token.chars() {
         match c {
             '~' => pointer.push_str("~0"),
@@ -294,7 +298,10 @@ impl<'a> Reader<'a> {
     }
 
     fn space(&mut self) {
-        self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
+        // Most texts have none.
+        if let Some(b' ' | b'\t' | b'\n' | b'\r') = self.rest.as_bytes().first() {
+            self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
+        }
     }
 
     fn eat(&mut self, token: &str) -> bool {
@@ -410,7 +417,8 @@ impl<'a> Reader<'a> {
         }
         let mut out = String::new();
         loop {
-            let plain = self.rest.find(|c: char| c == '"' || c == '\\' || u32::from(c) < 0x20);
+            // No byte of a longer character is one of these.
+            let plain = self.rest.bytes().position(|byte| !is_plain(byte));
             let Some((text, rest)) = plain.and_then(|i| self.rest.split_at_checked(i)) else {
                 return Err(self.error("string does not end"));
             };

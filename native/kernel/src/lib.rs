@@ -24,6 +24,7 @@ pub mod routes;
 pub mod schema;
 pub mod source;
 mod stack;
+mod table;
 pub mod task;
 #[cfg(feature = "test-support")]
 pub mod test_support;

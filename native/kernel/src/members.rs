@@ -1,11 +1,12 @@
 //! Which roles a principal holds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
 use crate::decision::{Claim, Principal, Subject};
 use crate::model::{ClaimTest, Model, RoleMembers};
+use crate::table::Table;
 
 /// A SPIFFE id of more segments matches no pattern.
 pub(crate) const MOST_SEGMENTS: usize = 32;
@@ -18,15 +19,15 @@ pub type Roles<'a> = SmallVec<[&'a str; 4]>;
 pub(crate) struct Members {
     /// Role names; the lists below hold positions in it.
     names: Vec<String>,
-    exact: HashMap<String, Vec<usize>>,
+    exact: Table<String, Vec<usize>>,
     /// A tree over the segments of SPIFFE patterns; the first node is the root.
     tree: Vec<Node>,
-    issuers: HashMap<String, Issuer>,
+    issuers: Table<String, Issuer>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Node {
-    literal: HashMap<String, usize>,
+    literal: Table<String, usize>,
     any: Option<usize>,
     roles: Vec<usize>,
 }
@@ -34,8 +35,8 @@ struct Node {
 #[derive(Clone, Debug, Default)]
 struct Issuer {
     every: Vec<usize>,
-    equals: HashMap<String, HashMap<String, Vec<usize>>>,
-    contains: HashMap<String, HashMap<String, Vec<usize>>>,
+    equals: Table<String, Table<String, Vec<usize>>>,
+    contains: Table<String, Table<String, Vec<usize>>>,
 }
 
 impl Members {
@@ -97,12 +98,12 @@ impl Members {
             if i >= MOST_SEGMENTS || segment.is_empty() {
                 return found;
             }
-            reached = reached
-                .iter()
-                .flat_map(|node| [node.literal.get(segment).copied(), node.any])
-                .flatten()
-                .filter_map(|next| self.tree.get(next))
-                .collect();
+            let mut next: SmallVec<[&Node; 8]> = SmallVec::new();
+            for node in reached {
+                let ways = [node.literal.get(segment).copied(), node.any].into_iter().flatten();
+                next.extend(ways.filter_map(|way| self.tree.get(way)));
+            }
+            reached = next;
             if reached.is_empty() {
                 return found;
             }
@@ -117,7 +118,7 @@ impl Members {
             return found;
         };
         found.extend(issuer.every.iter().copied());
-        let mut take = |map: &HashMap<String, HashMap<String, Vec<usize>>>,
+        let mut take = |map: &Table<String, Table<String, Vec<usize>>>,
                         claim: &str,
                         value: &str| {
             found.extend(map.get(claim).and_then(|m| m.get(value)).into_iter().flatten().copied());
@@ -192,7 +193,17 @@ pub fn overlap(one: &str, other: &str) -> bool {
 
 /// Trust domain, then path segments.
 pub(crate) fn segments(id: &str) -> impl Iterator<Item = &str> {
-    id.strip_prefix("spiffe://").unwrap_or_default().split('/')
+    let mut rest = id.strip_prefix("spiffe://").or(Some(""));
+    // As `split('/')`, whose search is made for longer texts.
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let Some(at) = text.bytes().position(|byte| byte == b'/') else {
+            return rest.take();
+        };
+        let (segment, slash) = text.split_at_checked(at)?;
+        rest = slash.get(1..);
+        Some(segment)
+    })
 }
 
 #[cfg(test)]
@@ -213,6 +224,15 @@ mod tests {
         }
         model.build_index();
         model
+    }
+
+    #[test]
+    fn segments_are_what_slashes_part() {
+        for id in ["", "spiffe://", "spiffe:///", "spiffe://a", "spiffe://a/é/", "spiffe://a//b"] {
+            let expected: Vec<&str> =
+                id.strip_prefix("spiffe://").unwrap_or_default().split('/').collect();
+            assert_eq!(expected, segments(id).collect::<Vec<_>>(), "{id}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::policy::{self, Cache, Catalog, Covered, Placed, Target};
 use crate::routes::RouteTable;
 use crate::schema::{self, Keys, NO_DESTINATION, Names, OWN_OPERATIONS, OWN_SYSTEM, START};
 use crate::stack::on_large_stack;
+use crate::table::Table;
 use crate::task::TaskView;
 
 /// A compiled bundle.
@@ -23,7 +24,7 @@ pub struct Plan {
     cache: Cache,
     pub(crate) words: Words,
     pub(crate) constants: Constants,
-    operations: HashMap<String, Prepared>,
+    operations: Table<String, Prepared>,
     /// Our own operations stand beside the bundle's.
     own: Vec<Operation>,
     /// Labels of resources, by collection.
@@ -169,7 +170,7 @@ impl Plan {
         drop(catalog);
         let shared: BTreeMap<&str, Group> =
             all_groups(&groups).into_iter().map(|group| (group, words.group(group))).collect();
-        let mut operations = HashMap::with_capacity(all.len());
+        let mut operations = Table::with_capacity_and_hasher(all.len(), Default::default());
         let prepared = all.iter().zip(&groups).zip(arguments).zip(slices).enumerate();
         for (position, (((operation, groups), arguments), slice)) in prepared {
             let entities = groups.iter().filter_map(|group| shared.get(group.as_str()));

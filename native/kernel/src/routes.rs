@@ -16,6 +16,7 @@ use crate::json::{self, Value};
 use crate::mcp::{self, Endpoint, Envelope};
 use crate::model::{Declared, Location};
 use crate::reason::ReasonCode;
+use crate::table::Table;
 
 pub(crate) use target::is_host;
 
@@ -137,7 +138,7 @@ pub enum Ignore {
 #[derive(Clone, Debug, Default)]
 pub struct RouteTable {
     /// By method: the root of its tree in `nodes`.
-    methods: HashMap<String, usize>,
+    methods: Table<String, usize>,
     nodes: Vec<Node>,
     routes: Vec<Route>,
 }
@@ -145,7 +146,7 @@ pub struct RouteTable {
 /// One segment deep in the tree of paths.
 #[derive(Clone, Debug, Default)]
 struct Node {
-    literal: HashMap<String, usize>,
+    literal: Table<String, usize>,
     any: Option<usize>,
     routes: Vec<usize>,
 }

@@ -24,7 +24,7 @@ use smol_str::SmolStr;
 
 use crate::arguments;
 use crate::decision::{PolicyEffect, Principal, Subject, Verdict};
-use crate::schema::{Key, Keys};
+use crate::schema::{Key, Keys, NO_DESTINATION};
 use crate::task::{SubjectProof, TaskKind};
 
 use syntax::Asks;
@@ -174,6 +174,13 @@ enum Attributes {
 impl Known {
     /// The uid in Cedar's form, `Type::"id"`.
     pub(crate) fn uid(&self) -> String {
+        let id: &str = self.uid.eid().as_ref();
+        // Cedar escapes character by character; these stand for themselves.
+        let is_plain =
+            |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\'' | b'\\');
+        if id.bytes().all(is_plain) {
+            return format!("{}::\"{id}\"", self.uid.entity_type());
+        }
         self.uid.to_string()
     }
 
@@ -233,6 +240,8 @@ pub(crate) struct Words {
     templates: BTreeMap<String, Value>,
     /// The task of a request without one.
     no_task: Value,
+    /// The destination of a request without one; none where the bundle has no word for it.
+    nowhere: Option<Value>,
     proofs: BTreeMap<String, Value>,
     none: SlotEnv,
     epoch: Value,
@@ -313,6 +322,15 @@ impl Words {
             let members = names.members(text).into_iter().flatten();
             Ok(members.map(|member| (member.clone(), value(&kind, member))).collect())
         };
+        let classes: BTreeMap<String, Value> = values("DestinationClass")?;
+        let nowhere = classes.get(NO_DESTINATION).map(|class| {
+            record([
+                ("class", class.clone()),
+                ("trusted", boolean(false)),
+                ("host", text("")),
+                ("present", boolean(false)),
+            ])
+        });
         let step_up = kind("Kind")?;
         let kinds = names.members("Kind").into_iter().flatten();
         Ok(Self {
@@ -329,7 +347,8 @@ impl Words {
                 template: kind("Template")?,
             },
             kinds: kinds.map(|id| (id.clone(), Arc::new(uid(&step_up, id)))).collect(),
-            classes: values("DestinationClass")?,
+            classes,
+            nowhere,
             methods: values("ProofMethod")?,
             task_kinds: values("TaskKind")?,
             templates: values("Template")?,
@@ -542,6 +561,11 @@ impl Words {
         present: bool,
         trusted: bool,
     ) -> Result<Value, Unready> {
+        if let Some(nowhere) = &self.nowhere
+            && (class, host, present, trusted) == (NO_DESTINATION, "", false, false)
+        {
+            return Ok(nowhere.clone());
+        }
         Ok(record([
             ("class", known(&self.classes, class)?),
             ("trusted", boolean(trusted)),
