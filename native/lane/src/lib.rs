@@ -21,6 +21,7 @@ mod mcp;
 pub mod message;
 pub mod metrics;
 pub mod offline;
+mod plain;
 mod probe;
 pub mod proto;
 mod record;

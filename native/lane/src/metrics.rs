@@ -1,6 +1,6 @@
 //! What is counted, with labels from closed sets only.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
@@ -183,7 +183,7 @@ impl CredentialEvent {
 /// All counters of one engine.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
-    decisions: RwLock<HashMap<DecisionKey, AtomicU64>>,
+    decisions: RwLock<BTreeMap<DecisionKey, AtomicU64>>,
     systems: RwLock<BTreeMap<String, SystemId>>,
     durations: [[Histogram; Surface::ALL.len()]; Lane::ALL.len()],
     verify: Histogram,
@@ -520,10 +520,9 @@ impl Metrics {
         let names: BTreeMap<SystemId, &str> =
             systems.iter().map(|(name, id)| (*id, name.as_str())).collect();
         let decisions = self.decisions.read().unwrap_or_else(PoisonError::into_inner);
-        let sorted: BTreeMap<&DecisionKey, u64> =
-            decisions.iter().map(|(key, count)| (key, count.load(Ordering::Relaxed))).collect();
-        let samples = sorted
-            .into_iter()
+        let samples = decisions
+            .iter()
+            .map(|(key, count)| (key, count.load(Ordering::Relaxed)))
             .map(|(key, count)| Sample {
                 name: "authz_decisions_total".to_owned(),
                 labels: vec![

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::asked::Asked;
 use crate::judgement::{CredentialNote, Judgement, method_of, name_of, write_hex};
+use crate::plain::{self, push_number};
 
 /// Members, items and levels of arguments that a record repeats; their digest stands for the rest.
 const MAX_FACTS: usize = 256;
@@ -26,6 +27,8 @@ const MAX_DEPTH: usize = 8;
 const TOKEN_START: usize = 32;
 /// What most records need, so that a line seldom grows while it is written.
 const LINE_BYTES: usize = 2_560;
+/// What most pointers need.
+const POINTER_BYTES: usize = 64;
 /// Longest resource that is written in clear.
 const MAX_RESOURCE: usize = 600;
 /// Longest part of what was asked for that is written in clear.
@@ -260,6 +263,16 @@ pub(crate) fn line(
     origin: Origin<'_>,
     instead_of: Option<Outcome>,
 ) -> Vec<u8> {
+    line_by(judgement, evidence, origin, instead_of, |out, record| plain::append(out, record))
+}
+
+fn line_by(
+    judgement: &Judgement,
+    evidence: &[Evidence<'_>],
+    origin: Origin<'_>,
+    instead_of: Option<Outcome>,
+    write: impl FnOnce(&mut Vec<u8>, &Record<'_>) -> Result<(), serde_json::Error>,
+) -> Vec<u8> {
     let decision = judgement.decision.as_ref();
     let notes = Notes::new();
     let resource = decision.map_or("", |decision| decision.resource.as_str());
@@ -333,7 +346,7 @@ pub(crate) fn line(
     };
     // Texts and numbers always serialise; were it otherwise, the id still says that something was decided.
     let mut line = Vec::with_capacity(LINE_BYTES);
-    match serde_json::to_writer(&mut line, &record) {
+    match write(&mut line, &record) {
         Ok(()) => line,
         Err(_) => format!("{{\"decision_id\":\"{}\"}}", judgement.id).into_bytes(),
     }
@@ -512,7 +525,7 @@ impl Serialize for Chain<'_> {
             let roles = || {
                 let roles = model.map(|model| model.roles_of(principal)).unwrap_or_default();
                 if roles.len() > MAX_ROLES {
-                    notes.mask(format!("/input/chain/{index}/roles"));
+                    notes.mask(of_chain(index, "/roles"));
                 }
                 Roles(roles)
             };
@@ -561,6 +574,15 @@ impl Serialize for Chain<'_> {
     }
 }
 
+/// JSON pointer of a part of a link.
+fn of_chain(index: usize, part: &str) -> String {
+    let mut pointer = String::with_capacity(POINTER_BYTES);
+    pointer.push_str("/input/chain/");
+    push_number(&mut pointer, index as u64);
+    pointer.push_str(part);
+    pointer
+}
+
 /// The roles of a link, as far as they are written.
 struct Roles<'a>(members::Roles<'a>);
 
@@ -575,7 +597,13 @@ struct Places<'a>(&'a [Location]);
 
 impl Serialize for Places<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|at| format!("{}:{}", at.file, at.line)))
+        serializer.collect_seq(self.0.iter().map(|at| {
+            let mut place = String::with_capacity(at.file.len().saturating_add(12));
+            place.push_str(&at.file);
+            place.push(':');
+            push_number(&mut place, at.line.into());
+            place
+        }))
     }
 }
 
@@ -612,7 +640,9 @@ impl Serialize for Claims<'_> {
                 ClaimValue::Set(texts) => shown.serialize_entry(name, &Hashes(texts))?,
             }
             if matches!(claim, ClaimValue::String(_) | ClaimValue::Set(_)) {
-                self.notes.mask(format!("/input/chain/{}/claims/{name}", self.index));
+                let mut pointer = of_chain(self.index, "/claims/");
+                pointer.push_str(name);
+                self.notes.mask(pointer);
             }
         }
         shown.end()
@@ -687,12 +717,15 @@ fn carries_token(text: &str, evidence: &[Evidence<'_>]) -> bool {
 
 /// A compact JWS begins with the Base64 of `{"`; one that was not evidence is a secret all the same, also encoded again.
 fn looks_like_token(text: &str) -> bool {
-    ["eyJ", "ZXlK"].iter().any(|start| {
-        text.match_indices(start).take(MAX_FACTS).any(|(at, _)| {
-            let rest = text.get(at..).unwrap_or_default();
-            rest.bytes().take_while(|byte| is_token_byte(*byte)).take(TOKEN_START).count()
-                >= TOKEN_START
-        })
+    // Most texts are shorter, or lack a letter of the start, which is found out faster than the start itself.
+    let may_hold = |letter| text.len() >= TOKEN_START && text.as_bytes().contains(&letter);
+    [("eyJ", b'J'), ("ZXlK", b'Z')].iter().any(|(start, letter)| {
+        may_hold(*letter)
+            && text.match_indices(start).take(MAX_FACTS).any(|(at, _)| {
+                let rest = text.get(at..).unwrap_or_default();
+                rest.bytes().take_while(|byte| is_token_byte(*byte)).take(TOKEN_START).count()
+                    >= TOKEN_START
+            })
     })
 }
 
@@ -736,7 +769,145 @@ pub(crate) fn rfc3339(ms: i64) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use authz_kernel::arguments::ArgumentSchema;
+    use authz_kernel::decision::{Decision, Subject};
+    use authz_kernel::reason::ReasonCode;
+    use authz_token::{AgentFacts, AgentProof, Facts as Proved, SubjectFacts, SubjectKind};
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::settings::Surface;
+
+    /// A decision in which every text is one of `texts`.
+    fn judgement(texts: &[String], number: i64) -> Judgement {
+        let text = |at: usize| texts.get(at % texts.len()).cloned().unwrap_or_default();
+        let mut judgement = Judgement::new(text(0), number, Surface::Check, None);
+        judgement.listener = text(1);
+        judgement.facts = Proved {
+            agent: Some(Arc::new(AgentFacts {
+                spiffe_id: text(2),
+                trust_domain: text(3),
+                proof: AgentProof::JwtSvid,
+                kid: Some(text(4)),
+                issued_at: Some(number),
+                expires_at: None,
+                token_digest: Some([7; 32]),
+                certificate_digest: Some([0xaf; 32]),
+                jti: None,
+                bound: false,
+            })),
+            subject: Some(Arc::new(SubjectFacts {
+                issuer: text(5),
+                kind: SubjectKind::User,
+                sub: text(6),
+                kid: None,
+                claims: BTreeMap::from([
+                    (text(7), ClaimValue::Set(texts.iter().cloned().collect())),
+                    (text(8), ClaimValue::String(text(0))),
+                    ("long".to_owned(), ClaimValue::Long(number)),
+                    ("bool".to_owned(), ClaimValue::Bool(false)),
+                ]),
+                issued_at: None,
+                expires_at: number,
+                acr: None,
+                auth_time: None,
+                may_act: None,
+                token_digest: [0x10; 32],
+                jti: None,
+                bound: false,
+            })),
+            ..Proved::default()
+        };
+        let claims = BTreeMap::new();
+        judgement.chain = vec![
+            Principal::User(Subject { issuer: text(5), sub: text(6), claims }),
+            Principal::Agent { spiffe_id: text(2), trust_domain: text(3) },
+        ];
+        judgement.verify_time = Some(Duration::from_nanos(number.unsigned_abs()));
+        judgement.credential =
+            Some(CredentialNote { jti: text(7), decision_id: text(8), binding: Some("jkt") });
+        let schema = serde_json::json!({ "type": "object" });
+        let given = serde_json::json!({
+            text(1): text(2),
+            text(3): [number, 1.5, null, { text(4): text(5) }],
+        });
+        let schema = ArgumentSchema::compile(&schema);
+        let arguments =
+            schema.ok().and_then(|schema| schema.read(&serde_json::to_vec(&given).unwrap()).ok());
+        judgement.decided(Decision {
+            outcome: Outcome::Permit,
+            reason: ReasonCode::Permitted,
+            kinds: Vec::new(),
+            policies: texts.to_vec(),
+            places: vec![Location { file: text(3), line: 10_203, column: 4 }],
+            controls: texts.to_vec(),
+            obligations: texts.to_vec(),
+            operation: text(4),
+            tier: Some(Tier::High),
+            resource: text(5),
+            destination_class: text(6),
+            destinations: Vec::new(),
+            arguments_digest: arguments.as_ref().map(|arguments| arguments.digest()),
+            arguments: arguments.map(Arc::new),
+            message: text(7),
+            shown_reason: None,
+            charges: Vec::new(),
+            redeems: None,
+            is_beyond_credential: false,
+            server_call: false,
+            trace: Vec::new(),
+            understood: true,
+        });
+        judgement
+    }
+
+    /// Whether text is free, and how a line is written, changes nothing in it: names in their order, texts and numbers.
+    fn same(judgement: &Judgement, origin: Origin<'_>) {
+        let instead_of = Some(Outcome::StepUp);
+        let write = |out: &mut Vec<u8>, record: &Record<'_>| serde_json::to_writer(out, record);
+        let expected = line_by(judgement, &[], origin, instead_of, write);
+        let written = line(judgement, &[], origin, instead_of);
+        assert_eq!(String::from_utf8(expected).unwrap(), String::from_utf8(written).unwrap());
+    }
+
+    proptest! {
+        /// The line is what `serde_json` makes of the record, byte for byte, whatever stands in its texts.
+        #[test]
+        fn a_line_is_as_serde_json_writes_it(
+            texts in prop::collection::vec("(?s:.{0,40})|[a-z./:-]{0,90}", 1..10),
+            number in any::<i64>(),
+        ) {
+            let text = |at: usize| texts.get(at % texts.len()).map_or("", String::as_str);
+            let origin = Origin {
+                peer: text(0),
+                trace: Some((text(1), text(2))),
+                node_id: text(3),
+                version: text(4),
+            };
+            same(&judgement(&texts, number), origin);
+            same(&Judgement::new(String::new(), number, Surface::ExtAuthz, None), Origin::default());
+        }
+    }
+
+    /// A token is found wherever it stands in a text, and also where it is encoded again; a word is none.
+    #[test]
+    fn tokens_are_found() {
+        let token = "eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJo";
+        let again = "ZXlKaGJHY2lPaUpGVXpJMU5pSXNJblI1Y0NJNklrcFhWQ0o5";
+        for text in [token, again] {
+            assert!(looks_like_token(text));
+            assert!(looks_like_token(&format!("a text with {text}, and more after it")));
+            assert!(!looks_like_token(text.get(..31).unwrap()));
+            assert!(looks_like_token(text.get(..32).unwrap()));
+            assert!(!looks_like_token(&format!("{} is no token", text.get(..20).unwrap())));
+        }
+        assert!(!looks_like_token("JUST A LONG TEXT IN CAPITALS, Z AND ALL"));
+    }
 
     /// Dates around leap days and centuries.
     #[test]
