@@ -91,11 +91,13 @@ struct Shard<V> {
     // INVARIANT (one each): `order` holds each key of `entries` exactly once.
     entries: BTreeMap<CacheKey, Entry<V>>,
     order: VecDeque<CacheKey>,
+    /// Counted here, where nobody else writes at the same time.
+    hits: u64,
 }
 
 impl<V> Default for Shard<V> {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), order: VecDeque::new() }
+        Self { entries: BTreeMap::new(), order: VecDeque::new(), hits: 0 }
     }
 }
 
@@ -103,7 +105,6 @@ impl<V> Default for Shard<V> {
 pub(crate) struct Cache<V> {
     shards: Vec<Mutex<Shard<V>>>,
     shard_capacity: usize,
-    hits: AtomicU64,
     misses: AtomicU64,
 }
 
@@ -130,7 +131,7 @@ macro_rules! public_cache {
             /// Returns: how many credentials were found since the start.
             #[must_use]
             pub fn hits(&self) -> u64 {
-                self.0.hits.load(Ordering::Relaxed)
+                self.0.sum(|shard| shard.hits)
             }
 
             /// Returns: how many well-formed credentials were not found since the start.
@@ -142,7 +143,8 @@ macro_rules! public_cache {
             /// Returns: how many credentials are kept, those that have expired since included.
             #[must_use]
             pub fn len(&self) -> usize {
-                self.0.len()
+                usize::try_from(self.0.sum(|shard| shard.entries.len() as u64))
+                    .unwrap_or(usize::MAX)
             }
 
             /// Returns: whether no credential is kept.
@@ -163,13 +165,12 @@ impl<V: Clone> Cache<V> {
         Self {
             shards: (0..count).map(|_| Mutex::default()).collect(),
             shard_capacity: capacity.checked_div(count).unwrap_or(0),
-            hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
         }
     }
 
-    fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().map_or(0, |shard| shard.entries.len())).sum()
+    fn sum(&self, of: impl Fn(&Shard<V>) -> u64) -> u64 {
+        self.shards.iter().map(|shard| shard.lock().map_or(0, |shard| of(&shard))).sum()
     }
 
     /// The entry of that key; the caller checks its times.
@@ -179,8 +180,7 @@ impl<V: Clone> Cache<V> {
         let entry = shard.entries.get_mut(key)?;
         entry.used = true;
         let value = entry.value.clone();
-        drop(shard);
-        self.hits.fetch_add(1, Ordering::Relaxed);
+        shard.hits = shard.hits.saturating_add(1);
         Some(value)
     }
 
@@ -289,7 +289,7 @@ mod tests {
         assert!(died);
         assert!(cache.find(&key).is_none());
         cache.insert(key, value);
-        assert_eq!(0, cache.len());
+        assert_eq!(0, cache.sum(|shard| shard.entries.len() as u64));
     }
 
     /// The queue holds each key once, whatever is inserted and found, and used entries outlive

@@ -20,9 +20,7 @@ pub(crate) struct Parts<'a> {
 impl<'a> Parts<'a> {
     /// Splits a token into exactly three parts (RFC 7515 §7.1; five would be a JWE).
     pub(crate) fn split(token: &'a str, max_bytes: usize) -> Result<Self, Refusal> {
-        if token.len() > max_bytes {
-            return Err(Refusal::bad("the token is longer than `max_token_bytes`"));
-        }
+        check_length(token, max_bytes)?;
         let form = || Refusal::bad("the token is not three parts joined by dots");
         let (signing_input, signature) = token.rsplit_once('.').ok_or_else(form)?;
         let (header, payload) = signing_input.split_once('.').ok_or_else(form)?;
@@ -47,6 +45,14 @@ impl<'a> Parts<'a> {
     pub(crate) fn signature(&self) -> Result<Vec<u8>, Refusal> {
         decode(self.signature)
     }
+}
+
+/// Refuses a token that is not looked at because of its length.
+pub(crate) fn check_length(token: &str, max_bytes: usize) -> Result<(), Refusal> {
+    if token.len() > max_bytes {
+        return Err(Refusal::bad("the token is longer than `max_token_bytes`"));
+    }
+    Ok(())
 }
 
 /// The protected header, as far as it has a meaning here.

@@ -8,7 +8,7 @@ use crate::binding::{self, Presentation};
 use crate::cache::{CacheKey, Kept, TokenCache, Verified};
 use crate::dpop::ProofFacts;
 use crate::facts::{CredentialFacts, Evidence, Facts, Role, Scheme, UnixTime};
-use crate::jws::{Header, Parts};
+use crate::jws::{Header, Parts, check_length};
 use crate::refusal::{Refusal, RefusalReason};
 use crate::trust::TrustStore;
 use crate::{agent, credential, subject};
@@ -119,7 +119,7 @@ fn known(
     cache: &TokenCache,
     now: UnixTime,
 ) -> Result<Kept, Refusal> {
-    let parts = Parts::split(evidence.token, trust.max_token_bytes())?;
+    check_length(evidence.token, trust.max_token_bytes())?;
     let key = CacheKey::new(trust.revision_bytes(), evidence.role, evidence.token);
     Ok(match cache.0.find(&key) {
         Some(kept) => {
@@ -127,6 +127,7 @@ fn known(
             kept
         }
         None => {
+            let parts = Parts::split(evidence.token, trust.max_token_bytes())?;
             let header = Header::read(&parts)?;
             cache.0.missed();
             let kept = verify_token(evidence, &header, &parts, trust)?;
