@@ -16,8 +16,9 @@ use crate::ticket::{Settle, Ticket, pair};
 const LINGER: Duration = Duration::from_millis(5);
 /// From here on they no longer gather.
 const LINGER_BYTES: u64 = 256 * 1024;
-/// Most bytes of memory that are kept between writes.
-const MAX_JOINED: usize = 1024 * 1024;
+/// Most bytes of memory that are kept between writes, and room for so many lines.
+const MAX_SPARE: usize = 1024 * 1024;
+const MAX_SPARE_LINES: usize = 4_096;
 /// So often lines are written again, where the file was taken away right after they were written.
 const MAX_REWRITES: u32 = 4;
 /// One part in so many of the queue, by lines and by bytes, is all that refusals may take of it.
@@ -136,10 +137,71 @@ pub struct AuditHealth {
 }
 
 struct Line {
-    bytes: Vec<u8>,
+    /// Bytes, its line feed included.
+    size: usize,
     settle: Option<Settle>,
     /// Whether it counts to the share of refusals.
     best_effort: bool,
+}
+
+/// Lines that stand one after another as they are written. Whoever submits a line copies it here, and so frees its memory
+/// on the thread that asked for it.
+#[derive(Default)]
+struct Batch {
+    // INVARIANT (whole): as long as `lines` together.
+    bytes: Vec<u8>,
+    lines: Vec<Line>,
+}
+
+impl Batch {
+    fn push(&mut self, bytes: &[u8], line: Line) {
+        self.bytes.extend_from_slice(bytes);
+        self.lines.push(line);
+    }
+
+    /// Adds all of another, which is empty then.
+    fn append(&mut self, other: &mut Self) {
+        if self.lines.is_empty() {
+            std::mem::swap(self, other);
+        } else {
+            self.bytes.append(&mut other.bytes);
+            self.lines.append(&mut other.lines);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Whether somebody waits for one of the lines.
+    fn is_awaited(&self) -> bool {
+        self.lines.iter().any(|line| line.settle.is_some())
+    }
+
+    /// Tells everybody who waits.
+    fn settle(&mut self, outcome: Result<(), AuditError>) {
+        for settle in self.lines.iter_mut().filter_map(|line| line.settle.take()) {
+            settle.settle(outcome);
+        }
+    }
+
+    /// The lines that nobody waits for, and the others.
+    fn split(self) -> (Self, Vec<Line>) {
+        if !self.is_awaited() {
+            return (self, Vec::new());
+        }
+        let (mut kept, mut awaited) = (Self::default(), Vec::new());
+        let mut rest = self.bytes.as_slice();
+        for line in self.lines {
+            let (bytes, after) = rest.split_at_checked(line.size).unwrap_or((rest, &[]));
+            rest = after;
+            match line.settle {
+                None => kept.push(bytes, line),
+                Some(_) => awaited.push(line),
+            }
+        }
+        (kept, awaited)
+    }
 }
 
 /// How much waits.
@@ -151,7 +213,7 @@ struct Load {
 
 impl Load {
     fn of<'a>(lines: impl Iterator<Item = &'a Line>) -> Self {
-        lines.fold(Self::default(), |load, line| load.plus(line.bytes.len() as u64))
+        lines.fold(Self::default(), |load, line| load.plus(line.size as u64))
     }
 
     const fn plus(self, bytes: u64) -> Self {
@@ -172,7 +234,7 @@ impl Load {
 
 #[derive(Default)]
 struct Queue {
-    lines: Vec<Line>,
+    batch: Batch,
     closing: bool,
     /// Of all that waits, the refusals.
     refusals: Load,
@@ -183,7 +245,7 @@ impl Queue {
     /// Counts lines that wait.
     fn load<'a>(&mut self, lines: impl Iterator<Item = &'a Line>) {
         for line in lines {
-            let size = line.bytes.len() as u64;
+            let size = line.size as u64;
             self.health.queued_lines = self.health.queued_lines.saturating_add(1);
             self.health.queued_bytes = self.health.queued_bytes.saturating_add(size);
             if line.best_effort {
@@ -257,7 +319,8 @@ impl AuditWriter {
         let of_thread = Arc::clone(&shared);
         let thread =
             std::thread::Builder::new().name("authz-audit".to_owned()).spawn(move || {
-                Loop { shared: of_thread, medium, joined: Vec::new(), kept: Vec::new() }.run()
+                let (spare, kept) = (Batch::default(), Batch::default());
+                Loop { shared: of_thread, medium, spare, kept }.run()
             })?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
@@ -310,10 +373,10 @@ impl AuditWriter {
             (None, None)
         };
         // The thread sleeps only on an empty queue, and wakes by itself for lines that nobody waits for.
-        let wake = settle.is_some() || queue.lines.is_empty();
-        let line = Line { bytes: line, settle, best_effort };
-        queue.load(std::iter::once(&line));
-        queue.lines.push(line);
+        let wake = settle.is_some() || queue.batch.is_empty();
+        let waiting = Line { size: line.len(), settle, best_effort };
+        queue.load(std::iter::once(&waiting));
+        queue.batch.push(&line, waiting);
         drop(queue);
         if wake {
             self.shared.filled.notify_one();
@@ -373,10 +436,11 @@ impl Drop for AuditWriter {
 struct Loop {
     shared: Arc<Shared>,
     medium: Box<dyn Medium>,
-    /// Where the lines of a write are joined; kept, since fresh memory of that size costs a fault for each page.
-    joined: Vec<u8>,
+    /// What the next lines gather in while these are written; kept, since fresh memory of that size costs a fault for
+    /// each page.
+    spare: Batch,
     /// Lines that the disk refused and that nobody waits for; they still count as queued.
-    kept: Vec<Line>,
+    kept: Batch,
 }
 
 impl Loop {
@@ -388,6 +452,9 @@ impl Loop {
             let (mut batch, closing) = self.next_batch(failed, unsynced);
             let mut lines = std::mem::take(&mut self.kept);
             lines.append(&mut batch);
+            if self.spare.bytes.capacity() < batch.bytes.capacity() {
+                self.spare = batch;
+            }
             let sync_due = last_sync.elapsed() >= self.shared.settings.sync_interval;
             // Looked at before every write, not once in a while: what is written to a file that nobody has any more is
             // no record.
@@ -413,18 +480,13 @@ impl Loop {
                 }
                 continue;
             }
-            let waited_for = lines.iter().any(|line| line.settle.is_some());
-            if unsynced && (waited_for || sync_due || closing) {
+            if unsynced && (lines.is_awaited() || sync_due || closing) {
                 failed = self.note(|medium| medium.sync()).is_err();
                 last_sync = Instant::now();
                 if failed {
                     // What became of the pages is unknown: nobody may rely on them, and writing the lines again could
                     // double them. They were written once; only those waited for must be refused.
-                    for line in lines {
-                        if let Some(settle) = line.settle {
-                            settle.settle(Err(AuditError::Failed));
-                        }
-                    }
+                    lines.settle(Err(AuditError::Failed));
                     if closing {
                         return;
                     }
@@ -448,11 +510,8 @@ impl Loop {
                 self.put_back(lines, closing);
                 continue;
             }
-            for line in lines {
-                if let Some(settle) = line.settle {
-                    settle.settle(Ok(()));
-                }
-            }
+            lines.settle(Ok(()));
+            self.reuse(lines);
             if closing {
                 return;
             }
@@ -460,13 +519,13 @@ impl Loop {
     }
 
     /// Waits for lines, for the time of the next sync or retry, or for the end.
-    fn next_batch(&self, failed: bool, unsynced: bool) -> (Vec<Line>, bool) {
+    fn next_batch(&mut self, failed: bool, unsynced: bool) -> (Batch, bool) {
         let settings = &self.shared.settings;
         let mut queue = self.shared.lock();
         let pause = if failed { settings.retry_interval } else { settings.sync_interval };
         let until = Instant::now().checked_add(pause);
         // While the disk fails, new lines wait for the next retry, else a burst would become a busy loop.
-        while (queue.lines.is_empty() || failed) && !queue.closing {
+        while (queue.batch.is_empty() || failed) && !queue.closing {
             let left = until.map_or(pause, |until| until.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 break;
@@ -479,15 +538,15 @@ impl Loop {
             } else {
                 self.shared.filled.wait(queue).unwrap_or_else(PoisonError::into_inner)
             };
-            if failed && queue.lines.iter().any(|line| line.settle.is_some()) {
+            if failed && queue.batch.is_awaited() {
                 break;
             }
         }
         // Lines that nobody waits for may gather for a moment: one write for many.
         let linger = Instant::now().checked_add(LINGER);
         while !queue.closing
-            && !queue.lines.iter().any(|line| line.settle.is_some())
-            && !queue.lines.is_empty()
+            && !queue.batch.is_awaited()
+            && !queue.batch.is_empty()
             && queue.health.queued_bytes < LINGER_BYTES
         {
             let left = linger.map_or(LINGER, |at| at.saturating_duration_since(Instant::now()));
@@ -499,41 +558,40 @@ impl Loop {
                 Err(poisoned) => poisoned.into_inner().0,
             };
         }
-        (std::mem::take(&mut queue.lines), queue.closing)
+        (std::mem::replace(&mut queue.batch, std::mem::take(&mut self.spare)), queue.closing)
     }
 
-    fn write(&mut self, lines: &[Line]) -> io::Result<()> {
-        let size = lines.iter().map(|line| line.bytes.len()).fold(0, usize::saturating_add);
-        let mut bytes = std::mem::take(&mut self.joined);
-        bytes.reserve(size);
-        for line in lines {
-            bytes.extend_from_slice(&line.bytes);
-        }
-        let appended = self.note(|medium| medium.append(&bytes));
-        bytes.clear();
-        bytes.shrink_to(MAX_JOINED);
-        self.joined = bytes;
-        appended?;
+    /// Keeps the memory of lines that are written.
+    fn reuse(&mut self, mut lines: Batch) {
+        lines.bytes.clear();
+        lines.bytes.shrink_to(MAX_SPARE);
+        lines.lines.clear();
+        lines.lines.shrink_to(MAX_SPARE_LINES);
+        self.spare = lines;
+    }
+
+    fn write(&mut self, batch: &Batch) -> io::Result<()> {
+        let Batch { bytes, lines } = batch;
+        self.note(|medium| medium.append(bytes))?;
         let mut queue = self.shared.lock();
         queue.unload(lines.iter());
         let health = &mut queue.health;
         health.writable = true;
         health.written_lines = health.written_lines.saturating_add(lines.len() as u64);
-        health.written_bytes = health.written_bytes.saturating_add(size as u64);
+        health.written_bytes = health.written_bytes.saturating_add(bytes.len() as u64);
         Ok(())
     }
 
     /// Writes lines again where the file was removed, moved or cut short since they were written. They may then stand
     /// both in a moved file and in the new one, with one id.
-    fn rewrite(&mut self, lines: &[Line], synced: bool) -> io::Result<()> {
+    fn rewrite(&mut self, lines: &Batch, synced: bool) -> io::Result<()> {
         if lines.is_empty() || self.medium.holds_all() {
             return Ok(());
         }
-        let bytes: Vec<u8> = lines.iter().flat_map(|line| line.bytes.iter().copied()).collect();
         for _ in 0..MAX_REWRITES {
             self.note(|medium| {
                 medium.recover()?;
-                medium.append(&bytes)?;
+                medium.append(&lines.bytes)?;
                 if synced { medium.sync() } else { Ok(()) }
             })?;
             if self.medium.holds_all() {
@@ -544,17 +602,16 @@ impl Loop {
     }
 
     /// Makes lines wait again that were written to a file that is gone, as far as nobody waits for them.
-    fn put_back(&mut self, lines: Vec<Line>, closing: bool) {
+    fn put_back(&mut self, lines: Batch, closing: bool) {
         let mut queue = self.shared.lock();
-        queue.load(lines.iter());
+        queue.load(lines.lines.iter());
         drop(queue);
         self.refuse(lines, closing);
     }
 
     /// Answers the lines that somebody waits for, and keeps the others for the next try.
-    fn refuse(&mut self, lines: Vec<Line>, closing: bool) {
-        let (kept, refused): (Vec<Line>, Vec<Line>) =
-            lines.into_iter().partition(|line| line.settle.is_none() && !closing);
+    fn refuse(&mut self, lines: Batch, closing: bool) {
+        let (kept, refused) = if closing { (Batch::default(), lines.lines) } else { lines.split() };
         self.kept = kept;
         let mut queue = self.shared.lock();
         queue.unload(refused.iter());
