@@ -607,14 +607,14 @@ impl Engine {
         world: Option<Arc<Loaded>>,
         transport: &Transport<'_>,
     ) -> Judgement {
-        let id = Uuid::now_v7().to_string();
-        let mut judgement = Judgement::new(id, now_ms(), surface, world);
-        if let Some(world) = judgement.world.clone()
+        let id = Uuid::now_v7().hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned();
+        let mut judgement = Judgement::new(id, now_ms(), surface, None);
+        if let Some(world) = &world
             && let Some(way) = world.way(transport.listener)
         {
             // A name that is not configured is the caller's own text.
-            judgement.listener = transport.listener.to_owned();
-            match self.asker(&world, way, transport, seconds(judgement.now_ms)) {
+            transport.listener.clone_into(&mut judgement.listener);
+            match self.asker(world, way, transport, seconds(judgement.now_ms)) {
                 Ok(asker) => {
                     judgement.asks_itself = asker.enforcer.is_none();
                     judgement.asker = asker;
@@ -622,6 +622,7 @@ impl Engine {
                 Err(refused) => judgement.stranger = Some(refused),
             }
         }
+        judgement.world = world;
         judgement
     }
 
@@ -1232,9 +1233,8 @@ impl Engine {
     }
 
     fn wait(&self, pending: &mut Pending) -> Result<(), AuditError> {
-        let until = self.wait_until(pending);
         match pending.take_ticket() {
-            Some(ticket) => ticket.wait(until),
+            Some(ticket) => ticket.wait(self.wait_until(pending)),
             None => Ok(()),
         }
     }

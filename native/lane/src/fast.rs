@@ -4,9 +4,11 @@
 //! long, one it cannot decode) would be an RPC error, which a proxy may be told to take for a permit. Here it is a decision.
 
 use std::convert::Infallible;
-use std::net::TcpListener as StdTcpListener;
+use std::future::poll_fn;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -30,6 +32,7 @@ use tonic::transport::server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::engine::{Engine, PeerChain, Transport};
+use crate::plain::push_number;
 use crate::proto::google::rpc::{ErrorInfo, Status};
 use crate::proto::grpc::health::v1::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
@@ -201,7 +204,7 @@ impl FastLane {
         let permits = Arc::new(Semaphore::new(settings.concurrency));
         let mut servers = Vec::new();
         for (listener, socket) in settings.listeners.iter().zip(bound) {
-            let lane = Lane {
+            let lane = Serving {
                 engine: Arc::clone(&engine),
                 listener: listener.name.as_str().into(),
                 permits: Arc::clone(&permits),
@@ -210,6 +213,7 @@ impl FastLane {
             };
             let server = server(listener, settings.max_streams)?;
             let _inside = runtime.enter();
+            let lane = Lane(Arc::new(lane));
             servers.push(serve(&runtime, server, socket, lane, stopped.clone()).map_err(
                 |error| EngineError(format!("fast lane listener `{}`: {error}", listener.name)),
             )?);
@@ -344,9 +348,13 @@ fn serve(
     })
 }
 
-/// Answers the calls of one listener.
+/// Answers the calls of one listener. One count of references, since each call takes one, on whichever processor it runs.
 #[derive(Clone, Debug)]
-struct Lane {
+struct Lane(Arc<Serving>);
+
+/// What the calls of one listener share.
+#[derive(Debug)]
+struct Serving {
     engine: Arc<Engine>,
     listener: Arc<str>,
     permits: Arc<Semaphore>,
@@ -364,37 +372,37 @@ impl Service<Request<Body>> for Lane {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let lane = self.clone();
+        let Self(lane) = self.clone();
         Box::pin(async move { Ok(lane.answer(request).await) })
     }
 }
 
-impl Lane {
-    async fn answer(self, request: Request<Body>) -> Response<Body> {
+impl Serving {
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let received = Instant::now();
-        let path = request.uri().path().trim_start_matches('/').to_owned();
-        match path.split_once('/') {
-            Some((AUTHORIZER, "Check")) => self.decide(Surface::Check, request, received).await,
-            Some((AUTHORIZATION, "Check")) => {
-                self.decide(Surface::ExtAuthz, request, received).await
+        let surface = match request.uri().path().trim_start_matches('/').split_once('/') {
+            Some((AUTHORIZER, "Check")) => Surface::Check,
+            Some((AUTHORIZATION, "Check")) => Surface::ExtAuthz,
+            Some((HEALTH, "Check")) => return self.health(request).await,
+            Some((AUTHORIZER, "BatchCheck" | "List" | "Report" | "Explain")) => {
+                return error(
+                    UNIMPLEMENTED,
+                    "UNIMPLEMENTED",
+                    "the fast lane answers only Check; use the other listener",
+                );
             }
-            Some((HEALTH, "Check")) => self.health(request).await,
-            Some((AUTHORIZER, "BatchCheck" | "List" | "Report" | "Explain")) => error(
-                UNIMPLEMENTED,
-                "UNIMPLEMENTED",
-                "the fast lane answers only Check; use the other listener",
-            ),
-            _ => error(UNIMPLEMENTED, "UNIMPLEMENTED", "there is no such method"),
-        }
+            _ => return error(UNIMPLEMENTED, "UNIMPLEMENTED", "there is no such method"),
+        };
+        self.decide(surface, request, received).await
     }
 
     async fn decide(
-        self,
+        &self,
         surface: Surface,
         request: Request<Body>,
         received: Instant,
     ) -> Response<Body> {
-        let Ok(_permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+        let Ok(_permit) = self.permits.try_acquire() else {
             return reply(self.engine.refuse(WhichLane::Fast, surface, ReasonCode::Overloaded));
         };
         let (parts, body) = request.into_parts();
@@ -414,7 +422,7 @@ impl Lane {
         let read = read_message(body, most);
         // A sender that never ends its message would hold its permit for ever, and in the end all of them.
         let patience = remaining.unwrap_or(self.receive).min(self.receive);
-        let Ok(message) = tokio::time::timeout(patience, read).await else {
+        let Some(message) = within(patience, read).await else {
             return reply(self.engine.refuse(WhichLane::Fast, surface, ReasonCode::Deadline));
         };
         let transport = Transport {
@@ -431,12 +439,12 @@ impl Lane {
         reply(self.engine.answer_async(surface, &message, &transport).await)
     }
 
-    async fn health(self, request: Request<Body>) -> Response<Body> {
+    async fn health(&self, request: Request<Body>) -> Response<Body> {
         let read = read_message(request.into_body(), MAX_HEALTH);
-        let Ok(message) = tokio::time::timeout(self.receive, read).await else {
+        let Some(message) = within(self.receive, read).await else {
             return error(DEADLINE_EXCEEDED, "DEADLINE", "the request did not come in time");
         };
-        let Ok(asked) = HealthCheckRequest::decode(message.as_slice()) else {
+        let Ok(asked) = HealthCheckRequest::decode(message) else {
             return error(INVALID_ARGUMENT, "BAD_INPUT", "the bytes are no HealthCheckRequest");
         };
         if !["", AUTHORIZER, AUTHORIZATION].contains(&asked.service.as_str()) {
@@ -448,11 +456,22 @@ impl Lane {
     }
 }
 
+/// What a future gives, if it is done in time. Of one that is done at once no timer is made.
+async fn within<F: Future>(patience: Duration, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
+        return Some(done);
+    }
+    tokio::time::timeout(patience, future).await.ok()
+}
+
 /// The message of a unary call, cut at `most` bytes. What is no single uncompressed message gives bytes that decode as no
 /// request.
-async fn read_message(mut body: Body, most: usize) -> Vec<u8> {
+async fn read_message(mut body: Body, most: usize) -> Bytes {
     let limit = most.saturating_add(PREFIX);
-    let mut bytes: Vec<u8> = Vec::new();
+    // Almost always there is one frame, which is taken as it is.
+    let mut first = Bytes::new();
+    let mut more: Vec<u8> = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else {
             return garbage();
@@ -460,13 +479,20 @@ async fn read_message(mut body: Body, most: usize) -> Vec<u8> {
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        let room = limit.saturating_sub(bytes.len());
+        let room = limit.saturating_sub(first.len()).saturating_sub(more.len());
         let taken = room.min(data.len());
-        bytes.extend_from_slice(data.get(..taken).unwrap_or_default());
-        if taken < data.len() {
+        let is_whole = taken == data.len();
+        if first.is_empty() {
+            first = data;
+            first.truncate(taken);
+        } else {
+            more.extend_from_slice(data.get(..taken).unwrap_or_default());
+        }
+        if !is_whole {
             break;
         }
     }
+    let bytes = if more.is_empty() { first } else { Bytes::from([&*first, &*more].concat()) };
     let Some((prefix, message)) = bytes.split_first_chunk::<PREFIX>() else {
         return garbage();
     };
@@ -478,12 +504,12 @@ async fn read_message(mut body: Body, most: usize) -> Vec<u8> {
     {
         return garbage();
     }
-    message.to_vec()
+    bytes.slice(PREFIX..)
 }
 
 /// Bytes that are no message of any type: a field of number 0.
-fn garbage() -> Vec<u8> {
-    vec![0]
+const fn garbage() -> Bytes {
+    Bytes::from_static(&[0])
 }
 
 /// The call's own credential. Two of them are joined and a value that is no text is spoilt, so that neither is believed.
@@ -533,7 +559,20 @@ fn peer(extensions: &tonic::codegen::http::Extensions) -> Option<String> {
     let info = plain.or_else(|| {
         extensions.get::<TlsConnectInfo<TcpConnectInfo>>().map(TlsConnectInfo::get_ref)
     });
-    info.and_then(TcpConnectInfo::remote_addr).map(|address| address.to_string())
+    info.and_then(TcpConnectInfo::remote_addr).map(written)
+}
+
+/// An address and its port. Written by hand where that is easy: the formatter takes longer.
+fn written(address: SocketAddr) -> String {
+    let SocketAddr::V4(address) = address else { return address.to_string() };
+    let mut text = String::with_capacity("255.255.255.255:65535".len());
+    for (before, octet) in ["", ".", ".", "."].into_iter().zip(address.ip().octets()) {
+        text.push_str(before);
+        push_number(&mut text, octet.into());
+    }
+    text.push(':');
+    push_number(&mut text, address.port().into());
+    text
 }
 
 fn headers() -> HeaderMap {
@@ -613,6 +652,14 @@ mod tests {
         assert_eq!(Some("a=1,b=2"), trace_state(&headers).as_deref());
         headers.append("traceparent", HeaderValue::from_static("00-b"));
         assert_eq!(None, trace_parent(&headers));
+    }
+
+    /// As the formatter writes it.
+    #[test]
+    fn addresses() {
+        for text in ["127.0.0.1:40000", "255.255.255.255:65535", "0.10.100.9:0", "[::1]:443"] {
+            assert_eq!(text, written(text.parse().unwrap()));
+        }
     }
 
     /// Units of `grpc-timeout`; anything else is no deadline.
