@@ -3,9 +3,10 @@
 //! A decision needs to know of each policy whether it fired, did not, or failed; `Authorizer::is_authorized` answers
 //! one question about all and skips what failed. So each policy is cut at load into scope and body: the action part of
 //! the scope is proved by the slice that it stands in, the rest is compared here, and the body alone goes to the core's
-//! evaluator. A property test holds this equal to `Authorizer`.
+//! evaluator, where [`shortcut`] does not tell what it must say. A property test holds this equal to `Authorizer`.
 
 pub(crate) mod could;
+mod shortcut;
 pub(crate) mod syntax;
 
 use std::collections::{BTreeMap, HashSet};
@@ -699,6 +700,7 @@ pub(crate) struct Judge<'a> {
     words: &'a Words,
     chain: &'a [Known],
     resource: &'a Known,
+    context: Context,
     evaluators: SmallVec<[Evaluator<'a>; 4]>,
 }
 
@@ -758,7 +760,7 @@ impl<'a> Judge<'a> {
                 Evaluator::new(request, entities, Extensions::all_available())
             })
             .collect();
-        Self { words, chain, resource, evaluators }
+        Self { words, chain, resource, context: context.clone(), evaluators }
     }
 
     /// Judges a rule for the principal at `index`.
@@ -774,6 +776,13 @@ impl<'a> Judge<'a> {
             return Verdict::NotFired;
         }
         let Some(body) = &rule.body else { return Verdict::Fired };
+        if let Context::Value(context) = &self.context {
+            match shortcut::truth(body, context) {
+                Some(true) => return Verdict::Fired,
+                Some(false) => return Verdict::NotFired,
+                None => {}
+            }
+        }
         match evaluator.interpret(body, &self.words.none) {
             Ok(Value { value: ValueKind::Lit(Literal::Bool(true)), .. }) => Verdict::Fired,
             Ok(Value { value: ValueKind::Lit(Literal::Bool(false)), .. }) => Verdict::NotFired,
