@@ -1,0 +1,136 @@
+//! Requests on one thread, without a server: what `bench/README.md` counts instructions with.
+//!
+//! ```text
+//! checks FOLDER SURFACE CALLS
+//! ```
+//! The folder is what `python -m bench.load.still FOLDER` writes. `SURFACE` is `check` or `ext_authz`. Its requests are
+//! asked once so that tokens are known, and then so many times. Every answer must be a permit.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use authz_kernel::decision::Time;
+use authz_kernel::plan::Plan;
+use authz_kernel::source;
+use authz_lane::proto::authz::v1 as wire;
+use authz_lane::proto::envoy::service::auth::v3 as ext_authz;
+use authz_lane::{Engine, Listener, Settings, Surface, Transport, World};
+use authz_token::{TrustSpec, TrustStore};
+use prost::Message as _;
+
+/// The extension's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const LISTENER: &str = "bench";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let mut next = || arguments.next().ok_or("usage: checks FOLDER SURFACE CALLS");
+    let folder = next()?;
+    let folder = Path::new(&folder);
+    let surface = match next()?.as_str() {
+        "check" => Surface::Check,
+        "ext_authz" => Surface::ExtAuthz,
+        _ => return Err("the surface is `check` or `ext_authz`".into()),
+    };
+    let calls: usize = next()?.parse()?;
+    let engine = engine(folder)?;
+    let requests = requests(&std::fs::read(folder.join(format!("{}.bin", name(surface))))?)?;
+    for request in &requests {
+        let answer = ask(&engine, surface, request);
+        if !permits(surface, &answer)? {
+            return Err("a request is not permitted".into());
+        }
+    }
+    let started = Instant::now();
+    for request in requests.iter().cycle().take(calls) {
+        std::hint::black_box(ask(&engine, surface, request));
+    }
+    let took = started.elapsed();
+    engine.close();
+    let each = took.as_secs_f64() / f64::from(u32::try_from(calls)?) * 1e6;
+    std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{each:.2} us\n"))?;
+    Ok(())
+}
+
+const fn name(surface: Surface) -> &'static str {
+    match surface {
+        Surface::ExtAuthz => "ext_authz",
+        _ => "check",
+    }
+}
+
+fn engine(folder: &Path) -> Result<Engine, Box<dyn Error>> {
+    let settings = serde_json::json!({
+        "audit_path": folder.join("audit.jsonl"),
+        "state": { "engine": "memory" },
+    });
+    let listeners = serde_json::json!([{ "name": LISTENER, "insecure_dev": true }]);
+    let engine = Engine::new(Settings::from_json(settings.to_string().as_bytes())?)?;
+    let model = source::load_at(&files(&folder.join("bundle"))?, &BTreeMap::new(), Time(0))
+        .map_err(|wrong| format!("{wrong:?}"))?;
+    let plan = Plan::compile(model, None).map_err(|wrong| format!("{wrong:?}"))?;
+    let trust = TrustSpec::from_json(&std::fs::read(folder.join("trust.json"))?)
+        .map_err(|wrong| format!("{wrong:?}"))?;
+    let trust = TrustStore::compile(&trust).map_err(|wrong| format!("{wrong:?}"))?;
+    engine.load(World {
+        plan: Arc::new(plan),
+        trust: Arc::new(trust),
+        listeners: Listener::list_from_json(listeners.to_string().as_bytes())?,
+        peers: Vec::new(),
+        credentials: None,
+    })?;
+    Ok(engine)
+}
+
+/// The files below a folder, by their path in it.
+fn files(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>, Box<dyn Error>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.file_type()?.is_dir() {
+            let within = files(&entry.path())?;
+            found.extend(within.into_iter().map(|(path, bytes)| (format!("{name}/{path}"), bytes)));
+        } else {
+            found.insert(name, std::fs::read(entry.path())?);
+        }
+    }
+    Ok(found)
+}
+
+/// Messages, each after its length.
+fn requests(mut bytes: &[u8]) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        let length = usize::try_from(prost::encoding::decode_varint(&mut bytes)?)?;
+        let (message, rest) = bytes.split_at_checked(length).ok_or("a message is cut short")?;
+        found.push(message.to_vec());
+        bytes = rest;
+    }
+    Ok(found)
+}
+
+#[inline(never)]
+fn ask(engine: &Engine, surface: Surface, request: &[u8]) -> Vec<u8> {
+    let transport = Transport::by(LISTENER);
+    match surface {
+        Surface::ExtAuthz => engine.envoy_check(request, &transport),
+        _ => engine.check(request, &transport),
+    }
+}
+
+fn permits(surface: Surface, answer: &[u8]) -> Result<bool, Box<dyn Error>> {
+    Ok(match surface {
+        Surface::ExtAuthz => {
+            ext_authz::CheckResponse::decode(answer)?.status.is_some_and(|status| status.code == 0)
+        }
+        _ => wire::CheckResponse::decode(answer)?
+            .decision
+            .is_some_and(|decision| decision.outcome == wire::Outcome::Permit as i32),
+    })
+}
