@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from authz.config import Config
 from authz.context import Compiled, compile_bundle, read_folder
@@ -31,6 +31,7 @@ class Loads(Protocol):
         trust: Trust,
         listeners: Sequence[ListenerRules],
         peers: Sequence[PeerRules],
+        credentials: Mapping[str, Any] | None = None,
     ) -> None:
         """Swap in a new world."""
 
@@ -87,6 +88,7 @@ class World:
         self._engine = engine
         self._rules = tuple(rules)
         self._peers = tuple(peers)
+        self._credentials = _credentials(config)
         self._metrics = metrics
         self._log = log
         self._clock = clock
@@ -207,7 +209,7 @@ class World:
             what = f"the bundle of {key} has a lower `spiffe_sequence` than the one that serves, or none."
             at = place_of(self._config, key)
             raise TrustError((Diagnostic(what, at, mend="The one that serves goes on serving."),))
-        self._engine.load(before.plan, trust, self._rules, self._peers)
+        self._engine.load(before.plan, trust, self._rules, self._peers, self._credentials)
         self._stands = replace(
             before, trust=trust, trust_spec=spec, documents=documents, own_keys=own_keys
         )
@@ -253,7 +255,7 @@ class World:
             return False
         trust = Trust.compile(spec, before.trust)
         compiled = compile_bundle(bundle, config.vars, int(now * 1000), before.plan)
-        self._engine.load(compiled.plan, trust, self._rules, self._peers)
+        self._engine.load(compiled.plan, trust, self._rules, self._peers, self._credentials)
         self._stands = Stands(
             compiled.plan, trust, now, (), bundle, spec, documents, now, before.own_keys
         )
@@ -278,6 +280,23 @@ class World:
             tests=compiled.tests.passed,
             trust=trust.revision,
         )
+
+
+def _credentials(config: Config) -> dict[str, Any] | None:
+    """Say how task credentials are issued; none where they are not."""
+    settings = config.credentials
+    if settings is None:
+        return None
+    return {
+        "issuer": settings.issuer,
+        "audiences": dict(settings.audiences),
+        "lifetime": {tier: round(seconds) for tier, seconds in dict(settings.lifetime).items()},
+        "dpop": {
+            "window": round(settings.dpop.window),
+            "max_proofs_per_key": settings.dpop.max_proofs_per_key,
+            "require_nonce": settings.dpop.require_nonce,
+        },
+    }
 
 
 def _diagnostics(error: BaseException) -> tuple[Diagnostic, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,7 +22,7 @@ from authz.tools.keys import DevDomain
 from tests.support.minting import Key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from authz.engine import ListenerRules, PeerRules, Plan, Trust
@@ -63,8 +63,10 @@ class Engine:
         trust: Trust,
         listeners: Sequence[ListenerRules],
         peers: Sequence[PeerRules],
+        credentials: Mapping[str, Any] | None = None,
     ) -> None:
         """Keep it."""
+        self.credentials = credentials
         if self.raises is not None:
             raise self.raises
         self.loaded.append((plan, trust, listeners))
