@@ -171,13 +171,14 @@ fn timestamp(ms: i64) -> Timestamp {
     Timestamp { seconds: ms.div_euclid(1_000), nanos }
 }
 
-/// The answer to Envoy. `remove` lists the inbound headers that a permit takes out.
+/// The answer to Envoy. `remove` lists the inbound headers that a permit takes out; `nonce` is what a proof must bring.
 ///
 /// A default-constructed `CheckResponse` permits, so this is the only place where one is made.
 pub(crate) fn envoy(
     judgement: &Judgement,
     remove: Vec<String>,
     error_response: bool,
+    nonce: Option<String>,
 ) -> CheckResponse {
     // A denial already, whatever is or is not added to it.
     let mut answer = CheckResponse {
@@ -186,7 +187,7 @@ pub(crate) fn envoy(
         dynamic_metadata: Some(metadata(judgement)),
     };
     match judgement.passage() {
-        None => deny(judgement, error_response, &mut answer),
+        None => deny(judgement, error_response, nonce, &mut answer),
         Some(passage) => {
             answer.status = Some(Status { code: 0, ..Status::default() });
             answer.http_response = Some(HttpResponse::OkResponse(forwarded(passage, remove)));
@@ -196,7 +197,12 @@ pub(crate) fn envoy(
 }
 
 /// An answer that no setting of Envoy's turns into a permit: RPC OK, a status that is not, and a `denied_response`.
-fn deny(judgement: &Judgement, error_response: bool, answer: &mut CheckResponse) {
+fn deny(
+    judgement: &Judgement,
+    error_response: bool,
+    nonce: Option<String>,
+    answer: &mut CheckResponse,
+) {
     let row = judgement.reason().row();
     let code = if row.grpc_code == 0 { PERMISSION_DENIED } else { row.grpc_code };
     let (status, body) = match mcp::answer(judgement) {
@@ -208,7 +214,13 @@ fn deny(judgement: &Judgement, error_response: bool, answer: &mut CheckResponse)
         header(DECISION_ID, judgement.id.clone()),
     ];
     if status == 401 {
-        headers.push(header("www-authenticate", "Bearer realm=\"authz\"".to_owned()));
+        // RFC 9449 §9: a proof without the nonce is made again with it.
+        let challenge = match nonce {
+            Some(_) => "DPoP realm=\"authz\", error=\"use_dpop_nonce\"",
+            None => "Bearer realm=\"authz\"",
+        };
+        headers.push(header("www-authenticate", challenge.to_owned()));
+        headers.extend(nonce.map(|nonce| header("dpop-nonce", nonce)));
     }
     let status = Some(HttpStatus { code: i32::from(status) });
     let response = DeniedHttpResponse { status, headers, body };
@@ -317,6 +329,10 @@ fn metadata(judgement: &Judgement) -> Struct {
         ("principal", chain.last().map_or_else(String::new, |name| name.to_string())),
         ("reason_code", reason.as_str().to_owned()),
     ];
+    if let Some(credential) = &judgement.credential {
+        fields.push(("credential", credential.jti.clone()));
+        fields.push(("credential_decision_id", credential.decision_id.clone()));
+    }
     if let Some((decision, reason)) = observed {
         fields.push(("observed_decision", decision.to_owned()));
         fields.push(("observed_reason_code", reason.as_str().to_owned()));

@@ -40,11 +40,13 @@ pub(crate) struct Refused {
     /// The request was read whole, in the only way it can be read, and judged as what it is: without that no `mode`
     /// lets it through.
     pub(crate) understood: bool,
+    /// Whoever proves must put a nonce of ours into the proof (RFC 9449 §8).
+    pub(crate) use_nonce: bool,
 }
 
 impl Refused {
     pub(crate) fn new(reason: ReasonCode, step: Step, message: impl Into<String>) -> Self {
-        Self { reason, step, message: message.into(), understood: false }
+        Self { reason, step, message: message.into(), understood: false, use_nonce: false }
     }
 
     pub(crate) fn credential(message: impl Into<String>) -> Self {
@@ -66,6 +68,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) evidence: Vec<Evidence<'a>>,
     pub(crate) target: Target<'a>,
     pub(crate) supported_obligations: Vec<&'a str>,
+    /// Method and URI of the HTTP request that whoever asks was sent.
+    pub(crate) sent: Option<(&'a str, &'a str)>,
     /// The task that is named beside the body.
     pub(crate) task: Option<&'a str>,
     pub(crate) has_approval: bool,
@@ -78,6 +82,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) agentless: Option<&'static str>,
     /// The agent, on the word of whoever asks, who is believed in that.
     pub(crate) relayed: Option<Relayed<'a>>,
+    /// A task credential came in a place of its own, so that nothing else may stand there.
+    pub(crate) has_credential: bool,
     /// The request's `authorization`, where another credential than the agent's may stand there.
     pub(crate) authorization: Option<Authorization<'a>>,
 }
@@ -149,6 +155,11 @@ pub(crate) fn of_request<'a>(
         )));
     }
     text("idempotency_key", &request.idempotency_key, limits::ID)?;
+    text("http_method", &request.http_method, limits::METHOD)?;
+    text("http_uri", &request.http_uri, limits::PATH)?;
+    if request.http_method.is_empty() != request.http_uri.is_empty() {
+        return Err(Refused::input("`http_method` and `http_uri` come together"));
+    }
     for (name, used) in [
         ("labels", !request.labels.is_empty()),
         ("confidence_jws", !request.confidence_jws.is_empty()),
@@ -166,6 +177,8 @@ pub(crate) fn of_request<'a>(
             destinations: request.destinations.iter().map(String::as_str).collect(),
         },
         supported_obligations: request.supported_obligations.iter().map(String::as_str).collect(),
+        sent: Some((request.http_method.as_str(), request.http_uri.as_str()))
+            .filter(|(method, _)| !method.is_empty()),
         task: Some(request.task.as_str()).filter(|task| !task.is_empty()),
         has_approval: !request.approval_id.is_empty(),
         idempotency_key: &request.idempotency_key,
@@ -173,6 +186,7 @@ pub(crate) fn of_request<'a>(
         wants_credential: request.wants_credential,
         agentless: None,
         relayed: None,
+        has_credential: false,
         authorization: None,
     })
 }
@@ -249,13 +263,31 @@ pub(crate) fn may_be_ours(value: &str) -> bool {
     })
 }
 
+/// Whether an `authorization` value says that a DPoP proof goes with it.
+pub(crate) fn is_dpop(value: &str) -> bool {
+    value.split_once(' ').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("dpop"))
+}
+
+/// The token of an `authz-credential` value, with its scheme where it says one.
+pub(crate) fn credential_value(value: &str) -> Result<(Option<Scheme>, &str), Refused> {
+    if value.contains(' ') {
+        return scheme_and_token("authz-credential", value)
+            .map(|(scheme, token)| (Some(scheme), token));
+    }
+    Ok((None, value))
+}
+
 /// The one token under a scheme of an `authorization` value, or what is wrong with it.
-///
+pub(crate) fn authorization(value: &str) -> Result<(Scheme, &str), Refused> {
+    scheme_and_token("authorization", value)
+}
+
 /// RFC 9110 §11.4 with RFC 6750 §2.1: the scheme in any case, spaces, one token. A comma means that somebody joined two
 /// values, of which nobody knows which one the upstream reads.
-pub(crate) fn authorization(value: &str) -> Result<(Scheme, &str), Refused> {
+fn scheme_and_token<'a>(header: &str, value: &'a str) -> Result<(Scheme, &'a str), Refused> {
+    let refuse = |what: &str| Err(Refused::credential(format!("`{header}` {what}")));
     let Some((scheme, token)) = value.split_once(' ') else {
-        return Err(Refused::credential("`authorization` is no scheme and token"));
+        return refuse("is no scheme and token");
     };
     let token = token.trim_start_matches(' ');
     // Without a branch for each byte, so that many are looked at at once: this is the longest text of a request.
@@ -263,14 +295,14 @@ pub(crate) fn authorization(value: &str) -> Result<(Scheme, &str), Refused> {
         .bytes()
         .fold(0, |found, byte| found | u8::from(!byte.is_ascii_graphic()) | u8::from(byte == b','));
     if token.is_empty() || stray != 0 {
-        return Err(Refused::credential("`authorization` holds no token, or more than one"));
+        return refuse("holds no token, or more than one");
     }
     let scheme = if scheme.eq_ignore_ascii_case("bearer") {
         Scheme::Bearer
     } else if scheme.eq_ignore_ascii_case("dpop") {
         Scheme::Dpop
     } else {
-        return Err(Refused::credential("`authorization` has a scheme that proves nothing here"));
+        return refuse("has a scheme that proves nothing here");
     };
     Ok((scheme, token))
 }

@@ -20,9 +20,9 @@ use authz_kernel::task::{RecordKey, TaskView};
 use authz_state::store::{Commit, Store, StoreError, StoreHealth, Survives, Transaction};
 use authz_state::{AuditError, AuditHealth, AuditSettings, AuditWriter, Durability, Ticket};
 use authz_token::{
-    AgentFacts, AgentProof, ClaimValue, Evidence, KeyOwner, PeerCache, Presentation, Refusal,
-    RefusalReason, Role, SubjectKind, TokenCache, TrustStore, UnixTime, verify, verify_peer,
-    verify_pem, verify_relayed,
+    AgentFacts, AgentProof, Binding, ClaimValue, Evidence, KeyOwner, Nonces, PeerCache,
+    Presentation, Refusal, RefusalReason, Role, SubjectKind, TokenCache, UnixTime, verify,
+    verify_peer, verify_pem, verify_relayed,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -34,11 +34,13 @@ use crate::answer;
 use crate::ask::{self, Ask, Authorization, Refused, Relayed, Step, Target};
 use crate::asked::Asked;
 use crate::envoy;
-use crate::judgement::{Asker, Judgement, Known, method_of, name_of};
+use crate::judgement::{Asker, CredentialNote, Judgement, Known, method_of, name_of};
 use crate::keeper::{Keeper, Wait};
 use crate::limits;
 use crate::locate::{self, Located};
 use crate::metrics::{Family, Gauges, Metrics};
+use crate::nonce::Taken;
+use crate::presented::{self, Presented, Sent};
 use crate::probe::ProbeRate;
 use crate::proto::authz::v1 as wire;
 use crate::proto::envoy::service::auth::v3 as ext_authz;
@@ -213,6 +215,8 @@ pub struct Engine {
     pub(crate) keys: ProbeRate,
     wanted: Wanted,
     tracing: Option<Tracing>,
+    /// Proofs made before are believed with a nonce only: which ones were taken may be forgotten.
+    started: UnixTime,
 }
 
 /// A decision that waits for its record.
@@ -221,6 +225,8 @@ pub(crate) struct Pending {
     line: Recorded,
     reply: Reply,
     ticket: Option<Ticket>,
+    /// That a proof cannot be brought again; it goes before `ticket`.
+    proved: Option<Ticket>,
     waits: Waits,
     received: Instant,
     deadline: Option<Instant>,
@@ -307,9 +313,17 @@ enum Reply {
 }
 
 impl Pending {
-    /// Takes the promise that the record is durable, if the answer must wait for it.
-    pub(crate) fn take_ticket(&mut self) -> Option<Ticket> {
-        self.ticket.take()
+    /// Notes on what the answer waited in vain.
+    const fn failed_at(&mut self, waits: Waits, recorded: Result<(), AuditError>) {
+        if recorded.is_err() {
+            self.waits = waits;
+        }
+    }
+
+    /// Takes the next promise that something is durable, if the answer must wait for it, and what it is of.
+    pub(crate) fn take_ticket(&mut self) -> Option<(Ticket, Waits)> {
+        let proved = self.proved.take().map(|ticket| (ticket, Waits::Store));
+        proved.or_else(|| self.ticket.take().map(|ticket| (ticket, self.waits)))
     }
 }
 
@@ -359,6 +373,7 @@ impl Engine {
             keys: ProbeRate::new(KEYS_RATE, KEYS_BURST, KEYS_CALLERS),
             wanted: Wanted::default(),
             tracing: settings.trace.map(Tracing::new),
+            started: seconds(now_ms()),
             settings,
         })
     }
@@ -429,13 +444,15 @@ impl Engine {
             self.metrics.panicked();
             return self.refuse(transport.lane, surface, ReasonCode::Unavailable);
         };
-        let recorded = match pending.take_ticket() {
-            Some(ticket) => {
-                let until = tokio::time::Instant::from_std(self.wait_until(&pending));
-                tokio::time::timeout_at(until, ticket).await.unwrap_or(Err(AuditError::Late))
-            }
-            None => Ok(()),
-        };
+        let mut recorded = Ok(());
+        while recorded.is_ok()
+            && let Some((ticket, waits)) = pending.take_ticket()
+        {
+            let until = tokio::time::Instant::from_std(self.wait_until(&pending));
+            recorded =
+                tokio::time::timeout_at(until, ticket).await.unwrap_or(Err(AuditError::Late));
+            pending.failed_at(waits, recorded);
+        }
         self.guarded(transport.lane, surface, || self.finish(pending, recorded))
     }
 
@@ -736,17 +753,21 @@ impl Engine {
         if judgement.asks_itself && !explain {
             known_agent =
                 judgement.asker.peer.as_ref().map(|peer| peer.agent(AgentProof::X509Svid));
-            self.add_own_authorization(&mut ask.evidence, transport, known_agent.is_some())?;
+            let is_known = known_agent.is_some();
+            self.add_own_authorization(&mut ask.evidence, transport, &world, is_known)?;
         }
         if let Some(Relayed { principal, certificate }) = ask.relayed {
             let now = seconds(judgement.now_ms);
             let (trust, cache) = (&world.trust, &self.certificates);
             let agent = verify_relayed(principal, certificate, trust, cache, now);
             known_agent = Some(agent.map_err(|refusal| refused(&refusal))?);
-            self.add_authorization(ask, &world.trust)?;
+        }
+        self.add_authorization(ask, &world)?;
+        if judgement.asks_itself && ask.sent.is_some() {
+            return Err(Refused::input("only an enforcer gives `http_method` and `http_uri`"));
         }
         let now = Time(judgement.now_ms);
-        let known = self.identify(judgement, &world, &ask.evidence, known_agent);
+        let known = self.identify_presented(judgement, &world, &ask.evidence, known_agent);
         let known = match (known, ask.agentless) {
             (Ok(()), Some(message)) if judgement.facts.agent.is_none() => {
                 Err(Refused::new(ReasonCode::NoCredential, Step::Identify, message))
@@ -757,6 +778,9 @@ impl Engine {
             (known, _) => known,
         };
         let nobody = match known {
+            Ok(()) if ask.has_credential && judgement.facts.credential.is_none() => {
+                return Err(Refused::credential("`authz-credential` holds no task credential"));
+            }
             Ok(()) => None,
             // Where that is only noted, the rest must still be fit to be let through.
             Err(refused)
@@ -844,6 +868,14 @@ impl Engine {
             ));
         }
 
+        let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
+        Self::for_audience(judgement, &world, request.operation)?;
+        let is_dry = ask.probe || explain;
+        if !judgement.facts.proofs.is_empty() {
+            let sent = Sent::of(ask, &world, request.operation);
+            judgement.proved = self.take_proofs(judgement, &world, &sent, is_dry, wait)?;
+        }
+
         let revoked = self.keeper.revocations()?;
         revoke::of_operation(&revoked, &judgement.operation)?;
 
@@ -856,10 +888,18 @@ impl Engine {
                 "the task is named more than once, differently",
             ));
         }
-        let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
-        let located = match ask.task.or(in_body) {
-            Some(task) if is_known => {
-                let found = locate::find(&self.keeper, task, wait)?;
+        let named = ask.task.or(in_body);
+        let presented = self.presented(judgement, named, wait)?;
+        let located = match presented.as_ref().map(Presented::task).or(named) {
+            Some(task) if is_known || presented.is_some() => {
+                let found = match locate::find(&self.keeper, task, wait) {
+                    Err(refused)
+                        if presented.is_some() && refused.reason == ReasonCode::UnknownTask =>
+                    {
+                        return Err(Refused { reason: ReasonCode::Revoked, ..refused });
+                    }
+                    found => found?,
+                };
                 judgement.task = Some(Arc::clone(&found.task));
                 locate::usable(&found, &revoked, &judgement.facts, now)?;
                 Some((found, None))
@@ -881,6 +921,10 @@ impl Engine {
         }
         if ask.wants_credential {
             let refused = |reason, message| Err(Refused::new(reason, Step::Locate, message));
+            if presented.is_some() {
+                let message = "a call that presents a task credential gets none";
+                return refused(ReasonCode::BadInput, message);
+            }
             if world.credentials.is_none() {
                 return refused(ReasonCode::BadInput, "no credentials are issued here");
             }
@@ -910,6 +954,7 @@ impl Engine {
             request: &request,
             is_nobody: nobody.is_some(),
             wants_credential: ask.wants_credential,
+            presented,
             explain,
             secret: self.keeper.store().secret(),
         };
@@ -926,7 +971,7 @@ impl Engine {
         }
 
         // 6: what the answer changes.
-        if ask.probe || explain {
+        if is_dry {
             return Ok(None);
         }
         let call = Changing { evidence: &ask.evidence, recorded: line, wait };
@@ -934,10 +979,33 @@ impl Engine {
         self.settled(judgement, &judging, &call, located, implied, key)
     }
 
-    /// 1: who acts. What the token says is kept, whatever comes later.
+    /// 1: who acts, where nothing is asked of a system. What is presented for a system proves nothing there.
     ///
     /// Args: `agent`: who acts, where that is known without evidence; evidence may then prove nobody else.
     pub(crate) fn identify(
+        &self,
+        judgement: &mut Judgement,
+        world: &Loaded,
+        evidence: &[Evidence<'_>],
+        agent: Option<AgentFacts>,
+    ) -> Result<(), Refused> {
+        self.identify_presented(judgement, world, evidence, agent)?;
+        let refuse = |reason, message| Err(Refused::new(reason, Step::Identify, message));
+        if judgement.facts.credential.is_some() {
+            let message = "a task credential is for its system, and shown to nobody else";
+            return refuse(ReasonCode::WrongAudience, message);
+        }
+        if !judgement.facts.proofs.is_empty() {
+            let message = "a proof is of an HTTP request, and this call tells of none";
+            return refuse(ReasonCode::BadProof, message);
+        }
+        Ok(())
+    }
+
+    /// 1: who acts, and what it presents. What the token says is kept, whatever comes later.
+    ///
+    /// Args: `agent`: as of [`Engine::identify`].
+    pub(crate) fn identify_presented(
         &self,
         judgement: &mut Judgement,
         world: &Loaded,
@@ -951,7 +1019,8 @@ impl Engine {
         let verified = if evidence.is_empty() && agent.is_some() {
             Ok(authz_token::Facts::default())
         } else {
-            verify(evidence, &Presentation::default(), &world.trust, &self.tokens, now)
+            let certificate = agent.as_ref().and_then(|agent| agent.certificate_digest);
+            self.verify(evidence, certificate, world, now)
         };
         let took = started.elapsed();
         self.metrics.verified(took);
@@ -969,31 +1038,99 @@ impl Engine {
             facts = facts.with_agent(agent).map_err(|refusal| refused(&refusal))?;
         }
         judgement.chain = chain_of(&facts);
+        judgement.credential = facts.credential.as_ref().map(|credential| CredentialNote {
+            jti: credential.jti.clone(),
+            decision_id: String::new(),
+            binding: credential.binding.map(Binding::method),
+        });
         judgement.facts = facts;
         revoke::of_callers(&revoked, &judgement.facts)
     }
 
-    /// A caller that asks about itself may bring its credential as the call's own; two that differ prove nothing.
+    /// Args: `certificate`: SHA-256 of the one that the agent showed to us, or to a proxy that is believed in that.
+    fn verify(
+        &self,
+        evidence: &[Evidence<'_>],
+        certificate: Option<[u8; 32]>,
+        world: &Loaded,
+        now: UnixTime,
+    ) -> Result<authz_token::Facts, Refusal> {
+        let (trust, cache) = (&world.trust, &self.tokens);
+        if evidence.iter().all(|item| item.proof.is_none()) {
+            let called = Presentation { certificate, ..Presentation::default() };
+            return verify(evidence, &called, trust, cache, now);
+        }
+        self.with_nonces(world, now, |nonce| {
+            verify(evidence, &Presentation { certificate, nonce }, trust, cache, now)
+        })
+    }
+
+    /// Verifies with what proofs of possession are held to.
+    pub(crate) fn with_nonces<R>(
+        &self,
+        world: &Loaded,
+        now: UnixTime,
+        verified: impl FnOnce(Nonces<'_>) -> R,
+    ) -> R {
+        let settings = world.dpop();
+        let taken = self.nonces(now);
+        let needed_before = if settings.require_nonce { UnixTime(i64::MAX) } else { self.started };
+        let window = i64::from(settings.window);
+        verified(Nonces { valid: &taken.all(), needed_before, window })
+    }
+
+    /// The nonces of proofs that are taken now.
+    pub(crate) fn nonces(&self, now: UnixTime) -> Taken {
+        Taken::at(now, &self.keeper.store().secret())
+    }
+
+    /// The nonce that the next proof should bring, where the one that came did not.
+    fn wanted_nonce(&self, judgement: &Judgement) -> Option<String> {
+        let wanted = judgement.use_nonce();
+        wanted.then(|| self.nonces(seconds(judgement.now_ms)).into_current())
+    }
+
+    /// The task credential that is presented, as its record stands.
+    ///
+    /// Args: `named`: the task that is named beside it, which must be its own.
+    fn presented(
+        &self,
+        judgement: &Judgement,
+        named: Option<&str>,
+        wait: Wait,
+    ) -> Result<Option<Presented>, Refused> {
+        let Some(facts) = &judgement.facts.credential else { return Ok(None) };
+        if named.is_some_and(|task| task != facts.task) {
+            return Err(Refused::new(
+                ReasonCode::TaskConflict,
+                Step::Locate,
+                "the task credential is of another task than the one that is named",
+            ));
+        }
+        presented::find(&self.keeper, facts, Time(judgement.now_ms), wait).map(Some)
+    }
+
+    /// A caller that asks about itself may bring its credential as the call's own; two of one kind that differ prove
+    /// nothing.
     ///
     /// Args: `is_known`: the caller is known by its certificate, so that the credential may be its subject's.
     pub(crate) fn add_own_authorization<'a>(
         &self,
         evidence: &mut Vec<Evidence<'a>>,
         transport: &Transport<'a>,
+        world: &Loaded,
         is_known: bool,
     ) -> Result<(), Refused> {
         let Some(value) = transport.authorization else {
             return Ok(());
         };
         let (scheme, token) = ask::authorization(value)?;
-        let role = role_of(token);
-        let of_role = |role| evidence.iter().find(|item| item.role == role);
-        let same = if is_known {
-            of_role(role)
-        } else {
-            of_role(Role::Agent).or_else(|| of_role(Role::Subject))
-        };
-        match same {
+        let (role, is_ours) = (world.role_of(token), world.is_ours(token));
+        let of_kind = evidence.iter().find(|item| {
+            // A task credential may stand beside what else proves its agent.
+            (!is_known || item.role == role) && world.is_ours(item.token) == is_ours
+        });
+        match evidence.iter().find(|item| item.token == token).or(of_kind) {
             Some(item) if item.token == token => Ok(()),
             Some(_) => Err(Refused::new(
                 ReasonCode::EnforcerRefused,
@@ -1007,9 +1144,9 @@ impl Engine {
         }
     }
 
-    /// What stands in `authorization` beside a relayed agent: that agent's own credential again, its subject's, or one for
-    /// the upstream alone, which is none of ours.
-    fn add_authorization(&self, ask: &mut Ask<'_>, trust: &TrustStore) -> Result<(), Refused> {
+    /// What stands in `authorization` beside an agent that is known without it: that agent's own credential again, its
+    /// subject's, or one for the upstream alone, which is none of ours.
+    fn add_authorization(&self, ask: &mut Ask<'_>, world: &Loaded) -> Result<(), Refused> {
         let Some(Authorization { value, proof }) = ask.authorization else {
             return Ok(());
         };
@@ -1018,9 +1155,9 @@ impl Engine {
         }
         let (scheme, token) = ask::authorization(value)?;
         let evidence = ask::credential(Role::Agent, scheme, token, proof, &self.settings)?;
-        let role = match role_of(token) {
+        let role = match world.role_of(token) {
             Role::Agent => Role::Agent,
-            Role::Subject if issuer_of(token).is_some_and(|iss| trust.has_issuer(&iss)) => {
+            Role::Subject if issuer_of(token).is_some_and(|iss| world.trust.has_issuer(&iss)) => {
                 Role::Subject
             }
             Role::Subject => return Ok(()),
@@ -1074,11 +1211,17 @@ impl Engine {
             Some(Kept { ticket, waits }) => (ticket, waits),
             None => (self.submit(&mut judgement, evidence, &line), Waits::Record),
         };
+        // What is refused gave nothing for the proof; and a change that is kept later in the same store is not durable
+        // before it.
+        let proved = judgement.proved.take().filter(|_| {
+            judgement.passage().is_some() && (ticket.is_none() || waits == Waits::Record)
+        });
         Pending {
             judgement,
             line,
             reply,
             ticket,
+            proved,
             waits,
             received: transport.received,
             deadline: transport.deadline(),
@@ -1233,10 +1376,14 @@ impl Engine {
     }
 
     fn wait(&self, pending: &mut Pending) -> Result<(), AuditError> {
-        match pending.take_ticket() {
-            Some(ticket) => ticket.wait(self.wait_until(pending)),
-            None => Ok(()),
+        let mut recorded = Ok(());
+        while recorded.is_ok()
+            && let Some((ticket, waits)) = pending.take_ticket()
+        {
+            recorded = ticket.wait(self.wait_until(pending));
+            pending.failed_at(waits, recorded);
         }
+        recorded
     }
 
     /// Answers, once it is known whether the record is durable.
@@ -1247,11 +1394,13 @@ impl Engine {
         match reply {
             Reply::Own => {
                 let decision = Some(answer::own(&judgement));
-                wire::CheckResponse { decision, ..Default::default() }.encode_to_vec()
+                let dpop_nonce = self.wanted_nonce(&judgement).unwrap_or_default();
+                wire::CheckResponse { decision, dpop_nonce }.encode_to_vec()
             }
             Reply::Envoy { remove } => {
                 let error_response = self.settings.envoy_error_response;
-                answer::envoy(&judgement, remove, error_response).encode_to_vec()
+                let nonce = self.wanted_nonce(&judgement);
+                answer::envoy(&judgement, remove, error_response, nonce).encode_to_vec()
             }
         }
     }
@@ -1444,7 +1593,8 @@ impl Engine {
             ));
         };
         let (scheme, token) = ask::authorization(value)?;
-        let evidence = ask::credential(role_of(token), scheme, token, None, &self.settings)?;
+        let role = world.role_of(token);
+        let evidence = ask::credential(role, scheme, token, None, &self.settings)?;
         self.identify(judgement, &world, &[evidence], None)?;
         let chain = std::mem::take(&mut judgement.chain);
         let facts = kernel_facts(judgement, &chain, None, None);
@@ -1477,7 +1627,7 @@ impl Engine {
         self.count(&judgement, received, lane, None);
         match surface {
             Surface::ExtAuthz => {
-                answer::envoy(&judgement, Vec::new(), self.settings.envoy_error_response)
+                answer::envoy(&judgement, Vec::new(), self.settings.envoy_error_response, None)
                     .encode_to_vec()
             }
             Surface::BatchCheck => {
@@ -1633,7 +1783,9 @@ const fn seconds(now_ms: i64) -> UnixTime {
 }
 
 fn refused(refusal: &Refusal) -> Refused {
-    Refused::new(refusal_reason(refusal.reason), Step::Identify, refusal.to_string())
+    let reason = refusal_reason(refusal.reason);
+    let use_nonce = refusal.reason == RefusalReason::UseNonce;
+    Refused { use_nonce, ..Refused::new(reason, Step::Identify, refusal.to_string()) }
 }
 
 /// Evidence proves another agent than the one that is known without it.
@@ -1731,11 +1883,19 @@ const fn refusal_reason(reason: RefusalReason) -> ReasonCode {
     }
 }
 
-/// Under which profile a call's own credential is verified: its `sub`, read before anything is believed, only chooses; each
-/// profile refuses the other's tokens.
-pub(crate) fn role_of(token: &str) -> Role {
-    let is_svid = claimed(token, "sub").is_some_and(|sub| sub.starts_with("spiffe://"));
-    if is_svid { Role::Agent } else { Role::Subject }
+impl Loaded {
+    /// Under which profile a call's own credential is verified: its claims, read before anything is believed, only choose;
+    /// each profile refuses the other's tokens.
+    pub(crate) fn role_of(&self, token: &str) -> Role {
+        let is_svid = claimed(token, "sub").is_some_and(|sub| sub.starts_with("spiffe://"));
+        if is_svid || self.is_ours(token) { Role::Agent } else { Role::Subject }
+    }
+
+    /// Whether a token says that it is a task credential of ours, before anything is believed.
+    fn is_ours(&self, token: &str) -> bool {
+        let own = self.credentials.as_ref().map(|settings| settings.issuer.as_str());
+        own.is_some_and(|own| issuer_of(token).is_some_and(|issuer| issuer == own))
+    }
 }
 
 /// Who is said to have issued a token, before anything is believed.
@@ -1782,7 +1942,7 @@ pub(crate) fn chain_of(facts: &authz_token::Facts) -> Vec<Principal> {
     chain
 }
 
-/// The facts as policy reads them. Nothing raises confidence, and no token is bound, in this version.
+/// The facts as policy reads them. Nothing raises confidence in this version.
 ///
 /// Args: `task`: the task that the chain is of. `key`: that of the literals of tasks.
 pub(crate) fn kernel_facts<'a>(
@@ -1809,7 +1969,7 @@ pub(crate) fn kernel_facts<'a>(
         proof: Proof {
             method: agent.map_or(ProofMethod::Jwt, |agent| method_of(agent.proof)),
             // Whoever speaks TLS by a certificate holds its key.
-            bound: agent.is_some_and(|agent| agent.certificate_digest.is_some()),
+            bound: agent.is_some_and(|agent| agent.bound || agent.certificate_digest.is_some()),
             age: issued_at.map(|issued_at| now.saturating_sub(issued_at).max(0)),
             acr: acr.unwrap_or_default(),
         },

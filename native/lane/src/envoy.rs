@@ -78,6 +78,7 @@ pub(crate) fn of_request<'a>(
         .ok_or_else(|| Refused::input("there is no HTTP request"))?;
     bounds(http)?;
     let headers = Headers::read(http)?;
+    let has_credential = headers.all(CREDENTIAL).next().is_some();
     let relayed = match attributes.and_then(|attributes| attributes.source.as_ref()) {
         Some(source) if relays_principal => relayed(source)?,
         _ => None,
@@ -115,6 +116,7 @@ pub(crate) fn of_request<'a>(
             body,
         },
         supported_obligations,
+        sent: None,
         task,
         has_approval: false,
         idempotency_key: "",
@@ -125,6 +127,7 @@ pub(crate) fn of_request<'a>(
             false => "there is no `authorization` header",
         }),
         relayed,
+        has_credential,
         authorization,
     };
     Ok(Parsed { ask, remove, trace })
@@ -309,21 +312,15 @@ fn relayed(source: &Peer) -> Result<Option<Relayed<'_>>, Refused> {
     }
 }
 
-/// `authorization` is the agent, `authz-subject` the one on whose behalf it acts. Where the agent is relayed, what
-/// `authorization` is must be found out, and it is not yet evidence.
+/// `authorization` is the agent, `authz-credential` its task credential, `authz-subject` the one on whose behalf it acts.
+/// Where the agent is known without `authorization`, what that is must be found out, and it is not yet evidence.
 fn evidence<'a>(
     headers: &Headers<'a>,
     settings: &Settings,
     is_relayed: bool,
 ) -> Result<(Vec<authz_token::Evidence<'a>>, Option<Authorization<'a>>), Refused> {
-    if headers.all(CREDENTIAL).next().is_some() {
-        return Err(Refused::new(
-            ReasonCode::UnboundCredential,
-            Step::Identify,
-            "`authz-credential` is not verified in this version",
-        ));
-    }
     let authorization = headers.single(AUTHORIZATION)?;
+    let credential = headers.single(CREDENTIAL)?.map(ask::credential_value).transpose()?;
     let subject = headers.single(SUBJECT)?;
     let proof = headers.single(DPOP)?;
     if proof.is_some_and(str::is_empty) {
@@ -333,10 +330,30 @@ fn evidence<'a>(
             "the `dpop` header is empty",
         ));
     }
-    let mut evidence = Vec::with_capacity(2);
+    let mut evidence = Vec::with_capacity(3);
     let mut unknown = None;
+    let is_known = is_relayed || credential.is_some();
+    let mut proof = proof;
+    if let Some((said, token)) = credential {
+        let is_claimed = authorization.is_some_and(ask::is_dpop);
+        let scheme = match (said, proof) {
+            // A proof is of one token, so it is not shared.
+            (Some(Scheme::Dpop), _) if is_claimed => {
+                return Err(Refused::new(
+                    ReasonCode::BadProof,
+                    Step::Identify,
+                    "`authorization` and `authz-credential` both need the one `dpop` proof",
+                ));
+            }
+            (Some(scheme), _) => scheme,
+            (None, Some(_)) if !is_claimed => Scheme::Dpop,
+            (None, _) => Scheme::Bearer,
+        };
+        let own = if scheme == Scheme::Dpop { proof.take() } else { None };
+        evidence.push(ask::credential(Role::Agent, scheme, token, own, settings)?);
+    }
     match authorization {
-        Some(value) if is_relayed => unknown = Some(Authorization { value, proof }),
+        Some(value) if is_known => unknown = Some(Authorization { value, proof }),
         Some(value) => {
             let (scheme, token) = ask::authorization(value)?;
             evidence.push(ask::credential(Role::Agent, scheme, token, proof, settings)?);

@@ -271,10 +271,10 @@ impl Engine {
         let tokens = [(&asked.subject_token, None), (&asked.actor_token, Some(Role::Agent))];
         for (token, role) in tokens {
             let Some(token) = token else { continue };
-            let role = role.unwrap_or_else(|| crate::engine::role_of(token));
+            let role = role.unwrap_or_else(|| world.role_of(token));
             evidence.push(ask::credential(role, Scheme::Bearer, token, None, &self.settings)?);
         }
-        self.identify(judgement, world, evidence, Some(agent))?;
+        self.identify_presented(judgement, world, evidence, Some(agent))?;
         if judgement.facts.credential.is_some() {
             return Err(Refused::credential("a task credential is not exchanged for another"));
         }
@@ -550,6 +550,7 @@ impl Engine {
                 request: &request,
                 is_nobody: false,
                 wants_credential: true,
+                presented: None,
                 explain: false,
                 secret: self.keeper.store().secret(),
             };

@@ -10,6 +10,7 @@ use authz_kernel::mode::Asked;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
 use authz_kernel::task::{RevocationTarget, Task};
+use authz_state::Ticket;
 use authz_token::{AgentProof, Facts, PeerFacts};
 
 use serde::Serialize;
@@ -123,6 +124,8 @@ pub(crate) struct Judgement {
     pub(crate) repeats: Option<Vec<u8>>,
     /// The task credential that it is about.
     pub(crate) credential: Option<CredentialNote>,
+    /// What a permit must wait for besides its record: that its proof cannot be brought again.
+    pub(crate) proved: Option<Ticket>,
     /// What was revoked.
     pub(crate) revoked: Option<(RevocationTarget, String)>,
     pub(crate) decision: Option<Decision>,
@@ -133,6 +136,7 @@ pub(crate) struct Judgement {
     step: Step,
     message: String,
     understood: bool,
+    use_nonce: bool,
     softened: bool,
 }
 
@@ -166,6 +170,7 @@ impl Judgement {
             task: None,
             repeats: None,
             credential: None,
+            proved: None,
             revoked: None,
             decision: None,
             verify_time: None,
@@ -175,6 +180,7 @@ impl Judgement {
             step: Step::Identify,
             message: "no decision was made".to_owned(),
             understood: false,
+            use_nonce: false,
             softened: false,
         }
     }
@@ -190,6 +196,7 @@ impl Judgement {
         self.step = refused.step;
         self.message = self.without_inventions(&refused.message);
         self.understood = refused.understood;
+        self.use_nonce = refused.use_nonce;
         self.softened = false;
     }
 
@@ -296,10 +303,24 @@ impl Judgement {
         if self.outcome == Outcome::Permit {
             return;
         }
+        // INVARIANT (what is presented must hold): a task credential that does not cover the call lets nothing through.
+        if self.facts.credential.is_some() && !self.redeems() {
+            return;
+        }
         let known = self.operation.split_once('.').map(|(system, _)| system);
         let system = known.unwrap_or(&self.unknown_in);
         let asked = Asked { chain: &self.chain, system, tier: self.tier };
         self.softened = modes.softens(&asked, self.reason, self.understood, Time(self.now_ms));
+    }
+
+    /// What was issued as the task credential that is presented covers the call.
+    pub(crate) fn redeems(&self) -> bool {
+        self.decision.as_ref().is_some_and(|decision| decision.redeems.is_some())
+    }
+
+    /// It is refused because a proof lacks a nonce of ours.
+    pub(crate) fn use_nonce(&self) -> bool {
+        self.use_nonce && self.outcome == Outcome::Deny
     }
 
     /// The request was read whole, in the only way it can be read.

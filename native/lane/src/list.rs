@@ -78,7 +78,7 @@ impl Engine {
         let agent = judgement.asker.peer.as_ref().filter(|_| judgement.asks_itself);
         let agent = agent.map(|peer| peer.agent(AgentProof::X509Svid));
         if judgement.asks_itself {
-            self.add_own_authorization(&mut ask.evidence, transport, agent.is_some())?;
+            self.add_own_authorization(&mut ask.evidence, transport, &world, agent.is_some())?;
         }
         let now = Time(judgement.now_ms);
         match self.identify(judgement, &world, &ask.evidence, agent) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use authz_kernel::decide::{Targets, decide, decide_traced};
-use authz_kernel::decision::{Decision, Request, Time};
+use authz_kernel::decision::{Decision, Facts, Request, Time};
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
@@ -24,6 +24,8 @@ use crate::engine::{Changing, Engine, Kept, Stop, Transport, kernel_facts};
 use crate::judgement::{Judgement, hex, name_of};
 use crate::keeper::Wait;
 use crate::locate::{self, Located};
+use crate::metrics::CredentialEvent;
+use crate::presented::{self, Presented};
 use crate::proto::authz::v1 as wire;
 use crate::revoke;
 use crate::tasks::is_due_for_touch;
@@ -44,6 +46,8 @@ pub(crate) struct Judging<'a> {
     pub(crate) is_nobody: bool,
     /// The permit is kept, so that a credential can be issued of it.
     pub(crate) wants_credential: bool,
+    /// The task credential that is presented.
+    pub(crate) presented: Option<Presented>,
     pub(crate) explain: bool,
     /// Key of the literals of tasks.
     pub(crate) secret: [u8; 32],
@@ -52,10 +56,22 @@ pub(crate) struct Judging<'a> {
 impl Judging<'_> {
     /// Asks policy; the answer is the judgement's.
     pub(crate) fn decide(&self, judgement: &mut Judgement, located: Option<&Located>) {
+        self.decide_with(judgement, located, self.presented.as_ref());
+    }
+
+    /// As [`Judging::decide`], by the credential as it stands now.
+    fn decide_with(
+        &self,
+        judgement: &mut Judgement,
+        located: Option<&Located>,
+        presented: Option<&Presented>,
+    ) {
         let chain = std::mem::take(&mut judgement.chain);
         let known = if self.is_nobody { &[] } else { chain.as_slice() };
         let view = located.map(Located::view);
-        let facts = kernel_facts(judgement, known, view, Some(&self.secret));
+        let granted = presented.map(Presented::grants);
+        let granted = granted.as_deref();
+        let facts = Facts { granted, ..kernel_facts(judgement, known, view, Some(&self.secret)) };
         let now = Time(judgement.now_ms);
         let plan = &self.world.plan;
         let decision = if self.explain {
@@ -64,6 +80,11 @@ impl Judging<'_> {
             decide(plan, &facts, self.request, now)
         };
         judgement.chain = chain;
+        let detail = decision.redeems.zip(presented);
+        let of = detail.and_then(|(detail, one)| one.decision_id(detail));
+        if let Some(note) = &mut judgement.credential {
+            of.unwrap_or_default().clone_into(&mut note.decision_id);
+        }
         judgement.decided(decision);
     }
 }
@@ -180,6 +201,8 @@ impl Engine {
             add(name_of(principal).as_bytes());
         }
         add(task.unwrap_or_default().as_bytes());
+        let credential = judgement.facts.credential.as_ref();
+        add(credential.map_or("", |credential| credential.jti.as_str()).as_bytes());
         add(request.operation.as_bytes());
         match judgement.decision.as_ref().and_then(|decision| decision.arguments_digest) {
             Some(canonical) => add(&canonical),
@@ -214,10 +237,11 @@ impl Engine {
         if judgement.passage().is_none() {
             return Ok(None);
         }
-        let is_stateful = judgement.permit().is_some()
+        let is_stateful = (judgement.permit().is_some() || judgement.redeems())
             && located.as_ref().is_some_and(|located| {
                 let view = located.view();
                 judging.wants_credential
+                    || judging.presented.is_some()
                     || notes_call(judgement)
                     || !judging.world.plan.is_stateless(&judgement.operation, Some(&view))
             });
@@ -275,11 +299,15 @@ impl Engine {
                     None => locate::find_in(transaction, &located.task.id)?,
                 };
                 self.usable(&current, judgement, now)?;
-                if current != *located {
+                let presented = match &judgement.facts.credential {
+                    Some(facts) => Some(presented::find_in(transaction, facts, now)?),
+                    None => None,
+                };
+                if current != *located || presented != judging.presented {
                     let started = Instant::now();
                     judgement.task = Some(Arc::clone(&current.task));
                     judgement.chain = current.task.chain();
-                    judging.decide(judgement, Some(&current));
+                    judging.decide_with(judgement, Some(&current), presented.as_ref());
                     judgement.decide_time = judgement
                         .decide_time
                         .map(|before| before.saturating_add(started.elapsed()));
@@ -292,6 +320,9 @@ impl Engine {
                 }
                 let is_new = new.is_some() && Arc::ptr_eq(&current.task, &located.task);
                 began = is_new;
+                if let Some(one) = &presented {
+                    self.redeem(transaction, judgement, one, now);
+                }
                 self.reserve(transaction, judgement, judging, &current, is_new, now);
                 if let Some(pointer) = new.as_ref().filter(|_| is_new) {
                     self.keep_implied(transaction, pointer, &current.task, now);
@@ -304,10 +335,28 @@ impl Engine {
         if kept.is_some() && began {
             self.metrics.task_started(TaskKind::Implicit);
         }
+        if kept.is_some() && judgement.redeems() {
+            self.metrics.credential(CredentialEvent::Redeemed);
+        }
         Ok(kept)
     }
 
-    /// Writes the tasks as they are after a permit, and the reservation.
+    /// Writes that what a task credential permits is performed now.
+    fn redeem(
+        &self,
+        transaction: &mut dyn Transaction,
+        judgement: &Judgement,
+        presented: &Presented,
+        now: Time,
+    ) {
+        let detail = judgement.decision.as_ref().and_then(|decision| decision.redeems);
+        if let Some(detail) = detail {
+            let due = after(now, self.keeper.settings().report_within_ms);
+            presented.redeem(transaction, detail, judgement.asker.name(), now, due);
+        }
+    }
+
+    /// Writes the tasks as they are after a permit, and the reservation, unless a task credential brought one along.
     fn reserve(
         &self,
         transaction: &mut dyn Transaction,
@@ -337,7 +386,7 @@ impl Engine {
         }
         let view = current.view();
         let is_stateless = judging.world.plan.is_stateless(&judgement.operation, Some(&view));
-        let is_kept = judging.wants_credential || !is_stateless;
+        let is_kept = judging.presented.is_none() && (judging.wants_credential || !is_stateless);
         if let Some(permit) = judgement.permit().filter(|_| is_kept) {
             self.metrics.reserved();
             let agent = judgement.facts.agent.as_ref();

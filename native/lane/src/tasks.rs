@@ -187,7 +187,7 @@ impl Engine {
         if judgement.asks_itself {
             let peer = judgement.asker.peer.as_ref();
             agent = peer.map(|peer| peer.agent(AgentProof::X509Svid));
-            self.add_own_authorization(presented, transport, agent.is_some())?;
+            self.add_own_authorization(presented, transport, &world, agent.is_some())?;
         }
         self.identify(judgement, &world, presented, agent)?;
         Ok((world, false))

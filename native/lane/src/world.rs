@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::judgement::hex;
 use crate::metrics::{Metrics, SystemId};
 use crate::settings::{
-    CredentialSettings, EngineError, INSECURE_DEV, Listener, PeerSpec, Relay, Surface,
+    CredentialSettings, DpopSettings, EngineError, INSECURE_DEV, Listener, PeerSpec, Relay, Surface,
 };
 
 /// Everything that a decision reads besides its request. Swapped whole.
@@ -243,6 +243,11 @@ impl Loaded {
             unknown_systems: unknown_systems.into_iter().collect(),
             credentials,
         })
+    }
+
+    /// How proofs of possession are taken.
+    pub(crate) fn dpop(&self) -> DpopSettings {
+        self.credentials.as_ref().map(|settings| settings.dpop).unwrap_or_default()
     }
 
     pub(crate) fn way(&self, listener: &str) -> Option<&Way> {

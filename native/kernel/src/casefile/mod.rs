@@ -2,6 +2,7 @@
 //!
 //! The same files run here, against the kernel alone, and over every surface of a server.
 
+mod credentials;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,7 @@ use crate::routes::{Body, HttpRequest, RouteError};
 use crate::source::{At, Many, Mark, duration, pretty, read_yaml};
 use crate::task::{Refused, TaskView};
 
+use credentials::{Credentials, IssueSaid, Issued, PresentSaid};
 use tasks::{Act, DelegateSaid, EndSaid, Placed, StartSaid, Tasks};
 
 /// Failures that a report lists; the rest are counted.
@@ -199,6 +201,9 @@ struct Chain {
     subject: Option<At<String>>,
     /// How old the caller's credential is: `30s`, `15m`; default: just issued.
     age: Option<At<String>>,
+    /// The caller proves to hold the key that its credential is bound to.
+    #[serde(default)]
+    bound: bool,
 }
 
 /// One step of a trace: a call, or something done to tasks.
@@ -217,6 +222,15 @@ struct Step {
     delegate: Option<DelegateSaid>,
     /// Ends the step's task.
     end: Option<EndSaid>,
+    /// A task credential is asked for with the call, and issued of its permit.
+    issue: Option<IssueSaid>,
+    /// The task credential that the call presents, in place of what else proves who acts.
+    present: Option<PresentSaid>,
+    /// For runs over a server: the task credential, by its name, whose state is looked at; `ACTIVE` or `INACTIVE` is
+    /// expected. It is not looked at here.
+    introspect: Option<String>,
+    /// For runs over a server: what is revoked, such as `{agent: orch}`. Here the trace ends.
+    revoke: Option<BTreeMap<String, String>>,
     /// For runs over a server: credentials instead of good ones. Such a call is not judged here.
     evidence: Option<serde_json::Value>,
     /// For runs over a server: which listener is asked; `main` by default. Another is not asked here.
@@ -475,6 +489,8 @@ impl CaseFile {
                         + usize::from(s.start.is_some())
                         + usize::from(s.delegate.is_some())
                         + usize::from(s.end.is_some())
+                        + usize::from(s.introspect.is_some())
+                        + usize::from(s.revoke.is_some())
                 };
                 if let Some(step) = steps.iter().find(|step| acts(&step.value) != 1) {
                     let what =
@@ -489,6 +505,7 @@ impl CaseFile {
             None => {}
         }
         let mut known = BTreeSet::new();
+        let mut issued: BTreeSet<&str> = BTreeSet::new();
         if let Some(task) = &said.task {
             if said.steps.is_none() {
                 return fail(task.at, "`task` goes with `steps`", "Make it a trace.");
@@ -508,6 +525,17 @@ impl CaseFile {
                 tasks::later(file, Some(after))?;
             }
             call.check(file)?;
+            if let Some(said) = call.present {
+                let name = &said.credential;
+                if !issued.contains(name.value.as_str()) {
+                    let declared = issued.iter().map(|name| (*name, None));
+                    let (what, mend) = unknown("task credential", &name.value, declared);
+                    return Err(Diagnostic::error(&name.at.within(file), what, mend));
+                }
+            }
+            if let Some(said) = call.issue {
+                issued.insert(&said.name.value);
+            }
             if let Some(act) = call.act {
                 self.check_act(file, &act, said.who(), call.at)?;
                 if let Some(name) = act.name() {
@@ -565,12 +593,14 @@ impl CaseFile {
                 }
             },
         };
-        Ok((!chain.is_empty()).then_some(Caller { chain, age, acr }))
+        Ok((!chain.is_empty()).then_some(Caller { chain, age, acr, bound: who.bound }))
     }
 
     fn run(&self, file: &str, plan: &Plan, now: Time, report: &mut Report) {
         for test in &self.tests {
             let mut tasks = Tasks::default();
+            let mut credentials = Credentials::default();
+            let mut is_over = false;
             let failure =
                 |at: Mark, step, expected: Vec<String>, actual: Vec<String>, message| Failure {
                     file: file.to_owned(),
@@ -593,7 +623,13 @@ impl CaseFile {
             let mut now = now;
             for (index, call) in test.value.calls(test.at).enumerate() {
                 now = Time(now.0.saturating_add(tasks::later(file, call.after).unwrap_or(0)));
-                match self.step(file, plan, &test.value, &call, &mut tasks, now) {
+                is_over |= call.revokes;
+                if is_over {
+                    report.skipped += 1;
+                    continue;
+                }
+                let state = (&mut tasks, &mut credentials);
+                match self.step(file, plan, &test.value, &call, state, now) {
                     Came::Passed => report.passed += 1,
                     Came::Skipped => report.skipped += 1,
                     Came::Otherwise { expected, actual, message } => {
@@ -610,7 +646,7 @@ impl CaseFile {
         plan: &Plan,
         test: &Test,
         call: &Call<'_>,
-        tasks: &mut Tasks,
+        (tasks, credentials): (&mut Tasks, &mut Credentials),
         now: Time,
     ) -> Came {
         if call.is_for_servers() {
@@ -645,18 +681,30 @@ impl CaseFile {
             return Came::Skipped;
         }
         let view = placed.as_ref().map(Placed::view);
-        let decision = call.judge(plan, &caller, view, &test.enforcer, now);
+        let presented = call.present.and_then(|said| credentials.get(said));
+        // That it is of another task than the step is found before the kernel is asked.
+        let is_others = presented.is_some_and(|issued| Some(issued.task.as_str()) != on);
+        if is_others || (call.present.is_some() && presented.is_none()) {
+            return Came::Skipped;
+        }
+        let decision = call.judge(plan, &caller, view, presented, &test.enforcer, now);
         let (expected, actual) = match &decision {
-            Ok(decision) => call.expect.compare(&Seen::from(decision)),
+            Ok((decision, _)) => call.expect.compare(&Seen::from(decision)),
             Err(refused) => call.expect.compare(&Seen::from(refused)),
         };
-        if let (Ok(decision), Some(placed)) = (&decision, &placed) {
+        if let (Ok((decision, resource)), Some(placed)) = (&decision, &placed) {
             tasks.settle(placed, decision, now);
+            if let Some(said) = call.issue {
+                credentials.issue(said, on.unwrap_or_default(), resource.clone(), decision);
+            }
+            if let Some(said) = call.present {
+                credentials.redeem(said, decision);
+            }
         }
         if expected == actual {
             return Came::Passed;
         }
-        let message = decision.map_or_else(|refused| refused.message, |d| d.message);
+        let message = decision.map_or_else(|refused| refused.message, |(d, _)| d.message);
         Came::Otherwise { expected, actual, message }
     }
 }
@@ -673,6 +721,7 @@ struct Caller<'a> {
     chain: Vec<Principal>,
     age: i64,
     acr: &'a str,
+    bound: bool,
 }
 
 /// What a test may compare.
@@ -735,6 +784,10 @@ struct Call<'a> {
     task: Option<&'a At<String>>,
     after: Option<&'a At<String>>,
     act: Option<Act<'a>>,
+    issue: Option<&'a IssueSaid>,
+    present: Option<&'a PresentSaid>,
+    introspects: bool,
+    revokes: bool,
     evidence: bool,
     listener: Option<&'a str>,
     operation: Option<&'a str>,
@@ -752,6 +805,8 @@ impl Call<'_> {
         let said = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
         let request = self.request;
         self.evidence
+            || self.introspects
+            || self.present.is_some_and(PresentSaid::is_for_servers)
             || self.bytes
             || self.listener.is_some_and(|listener| listener != "main")
             || said(&request.task)
@@ -777,7 +832,12 @@ impl Call<'_> {
 
     /// Holds that what is expected can come of it.
     fn check(&self, file: &str) -> Result<(), Diagnostic> {
-        let fits = match (self.expect, &self.act) {
+        let is_call = self.act.is_none() && !self.introspects && !self.revokes;
+        if !is_call && (self.issue.is_some() || self.present.is_some()) {
+            let what = "`issue` and `present` go with a call";
+            return Err(Diagnostic::error(&self.at.within(file), what, "Remove it."));
+        }
+        let fits = match (self.expect, (!is_call).then_some(())) {
             (Expect::Outcome(_), None) | (Expect::Code(_), Some(_)) => true,
             (Expect::Outcome(_), Some(_)) | (Expect::Code(_), None) => false,
             (Expect::Object(said), None) => said.outcome.is_some() && said.beyond.is_none(),
@@ -786,7 +846,7 @@ impl Call<'_> {
         if fits {
             return Ok(());
         }
-        let (what, mend) = match self.act {
+        let (what, mend) = match (!is_call).then_some(()) {
             None => ("a call has an outcome", "Write PERMIT, STEP_UP, DENY, or `{outcome: …}`."),
             Some(_) => (
                 "a step on tasks is done or refused",
@@ -801,14 +861,18 @@ impl Call<'_> {
         plan: &Plan,
         caller: &Caller<'_>,
         task: Option<TaskView<'_>>,
+        presented: Option<&Issued>,
         enforcer: &str,
         now: Time,
-    ) -> Result<Decision, RouteError> {
+    ) -> Result<(Decision, Option<String>), RouteError> {
         let method = match caller.chain.last() {
+            _ if presented.is_some() => ProofMethod::TaskCredential,
             Some(Principal::Agent { .. }) => ProofMethod::JwtSvid,
             _ => ProofMethod::Jwt,
         };
-        let proof = Proof { method, bound: false, age: Some(caller.age), acr: caller.acr };
+        let bound = presented.map_or(caller.bound, |issued| issued.is_bound);
+        let proof = Proof { method, bound, age: Some(caller.age), acr: caller.acr };
+        let grant = presented.map(Issued::grant);
         let facts = Facts {
             enforcer,
             chain: &caller.chain,
@@ -817,7 +881,7 @@ impl Call<'_> {
             task,
             subject_proof: None,
             literal_key: Some(tasks::key()),
-            granted: None,
+            granted: grant.as_ref().map(std::slice::from_ref),
         };
         let texts = |list: &'_ Many<String>| list.0.clone();
         let mut obligations = texts(&self.request.supported_obligations);
@@ -866,7 +930,9 @@ impl Call<'_> {
             supported_obligations: &obligations,
             server_task,
         };
-        Ok(decide(plan, &facts, &request, now))
+        let decision = decide(plan, &facts, &request, now);
+        let resource = self.issue.and_then(|_| plan.targets(&decision, &request).resource);
+        Ok((decision, resource))
     }
 }
 
@@ -926,6 +992,10 @@ impl Test {
             task: step.value.task.as_ref(),
             after: step.value.after.as_ref(),
             act: step.value.act(),
+            issue: step.value.issue.as_ref(),
+            present: step.value.present.as_ref(),
+            introspects: step.value.introspect.is_some(),
+            revokes: step.value.revoke.is_some(),
             evidence: step.value.evidence.is_some(),
             listener: step.value.listener.as_deref(),
             operation: step.value.call.as_ref().map(|call| call.value.as_str()),
@@ -942,6 +1012,10 @@ impl Test {
             task: None,
             after: None,
             act: None,
+            issue: None,
+            present: None,
+            introspects: false,
+            revokes: false,
             evidence: self.evidence.is_some(),
             listener: self.listener.as_deref(),
             operation: self.call.as_ref().map(|call| call.value.as_str()),

@@ -338,13 +338,14 @@ impl Placed {
             chain: self.task.chain(),
             age: 0,
             acr: self.task.subject.as_ref().map_or("", |subject| subject.acr.as_str()),
+            bound: false,
         };
         let Some(said) = said else { return own() };
         // Whoever proves to be its assignee, and no other subject, acts as its chain.
         let subject = said.chain.iter().find(|one| !matches!(one, Principal::Agent { .. }));
         let fits = said.chain.last().is_some_and(|caller| self.task.is_assignee(caller))
             && subject.is_none_or(|one| self.task.subject.as_ref().is_some_and(|own| own.is(one)));
-        if fits { Caller { age: said.age, ..own() } } else { said }
+        if fits { Caller { age: said.age, bound: said.bound, ..own() } } else { said }
     }
 }
 

@@ -44,7 +44,8 @@ pub(super) fn covering<'a>(
     }
 }
 
-fn hex(bytes: &[u8; 32]) -> String {
+/// Lower-case hex.
+pub(crate) fn hex(bytes: &[u8; 32]) -> String {
     use std::fmt::Write as _;
     let mut text = String::with_capacity(64);
     for byte in bytes {

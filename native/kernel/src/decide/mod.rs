@@ -21,6 +21,7 @@ use crate::schema::Key;
 use crate::task::SubjectProof;
 
 pub use could::Prospects;
+pub(crate) use granted::hex;
 use resolve::Resolved;
 pub use resolve::Targets;
 use split::Chosen;

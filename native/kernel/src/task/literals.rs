@@ -132,7 +132,8 @@ pub(crate) fn literal(kind: DestinationKind, canonical: &str, key: &[u8; 32]) ->
 }
 
 /// HMAC-SHA-256 (RFC 2104) of parts one after the other.
-fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
+#[must_use]
+pub fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
     let mut block = [0_u8; BLOCK];
     for (to, from) in block.iter_mut().zip(key) {
         *to = *from;

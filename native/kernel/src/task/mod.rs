@@ -11,7 +11,7 @@ mod start;
 
 use std::sync::Arc;
 
-pub use literals::{MAX_LITERALS, literals};
+pub use literals::{MAX_LITERALS, hmac, literals};
 pub use record::{
     AgentName, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit, Literal, Param,
     Proof, Record, RecordKey, RecordKind, Reservation, Revocation, RevocationTarget, Revocations,

@@ -233,7 +233,12 @@ fn refusals() {
         ("subject is an agent", BAD, get(&[("authz-subject", &svid())])),
         ("agent is a subject", BAD, get(&[("authorization", &format!("Bearer {}", alice()))])),
         ("forged", BAD, get(&[("authorization", &format!("Bearer {}", forged()))])),
-        ("task credential", ("UNBOUND_CREDENTIAL", 16, 401), get(&[("authz-credential", "x")])),
+        ("task credential", ("BAD_CREDENTIAL", 16, 401), get(&[("authz-credential", "x")])),
+        (
+            "SVID for a task credential",
+            ("BAD_CREDENTIAL", 16, 401),
+            get(&[("authorization", "\0"), ("authz-credential", &svid())]),
+        ),
         ("DPoP without proof", ("BAD_PROOF", 16, 401), get(&[("authorization", &dpop)])),
         ("a task", ("UNKNOWN_TASK", 7, 403), get(&[("authz-task", "t")])),
         ("in baggage", ("UNKNOWN_TASK", 7, 403), get(&[("baggage", "a=b, authz.task=t;p=1")])),

@@ -18,6 +18,7 @@ mod mcp;
 mod observe;
 mod own;
 mod peers;
+mod redeem;
 mod revoke;
 mod support;
 mod tasks;

@@ -292,7 +292,7 @@ fn envoy_never_softens() {
             "BAD_CREDENTIAL",
             http("GET", "/pages", &[("authorization", "\0"), ("authz-subject", "x")]),
         ),
-        ("UNBOUND_CREDENTIAL", http("GET", "/pages", &[("authz-credential", "x")])),
+        ("BAD_CREDENTIAL", http("GET", "/pages", &[("authz-credential", "x")])),
         (
             "BAD_INPUT",
             request(attributes::HttpRequest {

@@ -79,6 +79,9 @@ forbid(principal, action == Action::"crm.mail", resource) unless { context.satis
     ),
 ];
 
+/// What the bundle says besides its policies.
+pub const FACTS: &str = BUNDLE[1].1;
+
 pub struct Keys {
     domain: Key,
     corp: Key,

@@ -42,12 +42,18 @@ const POLICIES: &str = r#"
 "#;
 
 pub fn world_of(bundle: &str) -> World {
-    let more = [
+    world_with(bundle, &[])
+}
+
+/// As [`world_of`], with more files.
+pub fn world_with(bundle: &str, more: &[(&str, &str)]) -> World {
+    let mut files = vec![
         ("bundle.yaml", bundle),
         ("templates.yaml", TEMPLATES),
         ("policies/tasks.cedar", POLICIES),
     ];
-    World { plan: plan(&more), ..world() }
+    files.extend(more);
+    World { plan: plan(&files), ..world() }
 }
 
 fn tasked_with(bundle: &str, extra: &Value) -> Served {

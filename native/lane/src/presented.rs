@@ -1,0 +1,321 @@
+//! What a call presents besides who acts: proofs of possession, each taken once, and a task credential.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use authz_kernel::decision::{Grant, Time};
+use authz_kernel::reason::ReasonCode;
+use authz_kernel::task::{Credential, Detail, Proof, Record, RecordKey, RecordKind, Reservation};
+use authz_state::Ticket;
+use authz_state::store::{Commit, Page, Query, StoreError, Survives, Transaction};
+use authz_token::{CredentialFacts, ProofFacts};
+
+use crate::ask::{Ask, Refused, Step, Target};
+use crate::engine::Engine;
+use crate::judgement::{Judgement, hex};
+use crate::keeper::{Keeper, Wait, refused};
+use crate::world::Loaded;
+
+/// Proofs of one key that are read at once.
+const PAGE: usize = 512;
+
+/// The HTTP request that proofs are of (RFC 9449 §4.2).
+#[derive(Clone, Debug)]
+pub(crate) struct Sent<'a> {
+    method: &'a str,
+    uri: Cow<'a, str>,
+}
+
+impl<'a> Sent<'a> {
+    /// The request that a proxy asks about, at the system's own origin; or the one that an enforcer says that it was sent.
+    ///
+    /// Errors: why no proof can be of it.
+    pub(crate) fn of(ask: &Ask<'a>, world: &Loaded, operation: &str) -> Result<Self, &'static str> {
+        match &ask.target {
+            Target::Operation { .. } => match ask.sent {
+                Some((method, uri)) => Ok(Self { method, uri: Cow::Borrowed(uri) }),
+                None => Err("whoever asks does not say which HTTP request the proof is of"),
+            },
+            Target::Http { method, path, .. } => {
+                let origin = system_of(operation)
+                    .and_then(|system| world.plan.systems().get(system))
+                    .map_or("", |system| system.origin.as_str());
+                if origin.is_empty() {
+                    return Err(
+                        "the system has no `origin` in the catalog, so no proof can be of it",
+                    );
+                }
+                let path = path.split(['?', '#']).next().unwrap_or_default();
+                Ok(Self { method, uri: Cow::Owned(format!("{origin}{path}")) })
+            }
+        }
+    }
+}
+
+/// The system of an operation's id.
+fn system_of(operation: &str) -> Option<&str> {
+    operation.split_once('.').map(|(system, _)| system)
+}
+
+/// A task credential that is presented, as its record stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Presented {
+    credential: Arc<Credential>,
+    /// Of each detail; none where it is no longer kept.
+    reservations: Vec<Option<Arc<Reservation>>>,
+}
+
+impl Presented {
+    /// What it permits.
+    pub(crate) fn grants(&self) -> Vec<Grant<'_>> {
+        let both = self.credential.details.iter().zip(&self.reservations);
+        both.map(|(detail, reservation)| Grant {
+            operation: &detail.operation,
+            resource: detail.resource.as_deref(),
+            arguments_digest: detail.arguments_digest.as_deref(),
+            destinations: &detail.destinations,
+            // INVARIANT (once): what nothing is reserved for any more is not permitted again.
+            is_redeemed: detail.redeemed_at.is_some()
+                || reservation.as_ref().is_none_or(|reservation| reservation.redeemed),
+            charged: reservation.as_ref().map_or(&[], |reservation| &reservation.charged),
+        })
+        .collect()
+    }
+
+    /// The task that it is of.
+    pub(crate) fn task(&self) -> &str {
+        &self.credential.task
+    }
+
+    /// Of one detail, the decision that it was issued of.
+    pub(crate) fn decision_id(&self, detail: usize) -> Option<&str> {
+        self.credential.details.get(detail).map(|detail| detail.decision_id.as_str())
+    }
+
+    /// Writes that one detail is used up.
+    ///
+    /// Args: `enforcer`: who performs it now. `due`: when it counts as done without a report.
+    pub(crate) fn redeem(
+        &self,
+        transaction: &mut dyn Transaction,
+        detail: usize,
+        enforcer: &str,
+        now: Time,
+        due: Time,
+    ) {
+        let redeemed_at = Some(now);
+        let details = self.credential.details.iter().enumerate();
+        let details = details.map(|(index, known)| {
+            if index == detail { Detail { redeemed_at, ..known.clone() } } else { known.clone() }
+        });
+        let credential =
+            Credential { details: details.collect(), ..Credential::clone(&self.credential) };
+        transaction.put(Record::Credential(Arc::new(credential)));
+        if let Some(Some(reservation)) = self.reservations.get(detail) {
+            let enforcer = enforcer.to_owned();
+            let known = Reservation::clone(reservation);
+            let reservation = Reservation { redeemed: true, enforcer, due, ..known };
+            transaction.put(Record::Reservation(Arc::new(reservation)));
+        }
+    }
+}
+
+/// Finds the record of a presented credential as this node knows it.
+pub(crate) fn find(
+    keeper: &Keeper,
+    facts: &CredentialFacts,
+    now: Time,
+    wait: Wait,
+) -> Result<Presented, Refused> {
+    found(facts, now, &mut |key| keeper.peek(key, wait))
+}
+
+/// Finds the record of a presented credential as it is now.
+pub(crate) fn find_in(
+    transaction: &mut dyn Transaction,
+    facts: &CredentialFacts,
+    now: Time,
+) -> Result<Presented, Refused> {
+    found(facts, now, &mut |key| transaction.get(key).map_err(|error| refused(&error)))
+}
+
+type Read<'a> = dyn FnMut(&RecordKey) -> Result<Option<Record>, Refused> + 'a;
+
+fn found(facts: &CredentialFacts, now: Time, read: &mut Read<'_>) -> Result<Presented, Refused> {
+    let refuse = |reason, what: &str| Err(Refused::new(reason, Step::Locate, what));
+    let key = RecordKey::new(RecordKind::Credential, &facts.jti);
+    let Some(Record::Credential(credential)) = read(&key)? else {
+        return refuse(ReasonCode::Revoked, "the task credential is no longer kept");
+    };
+    let binding = credential.binding.as_ref().map(|known| (known.member(), known.value()));
+    let proved = facts.binding.map(|binding| (binding.method(), binding.text()));
+    let is_it = credential.task == facts.task
+        && credential.agent == facts.agent
+        && credential.audience == facts.audience
+        && binding == proved.as_ref().map(|(member, value)| (*member, value.as_str()));
+    if !is_it {
+        return refuse(
+            ReasonCode::BadCredential,
+            "the task credential is not the one of its record",
+        );
+    }
+    if credential.revoked_at.is_some() {
+        return refuse(ReasonCode::Revoked, "the task credential is revoked");
+    }
+    if credential.is_over(now) {
+        return refuse(ReasonCode::ExpiredCredential, "the task credential has ended");
+    }
+    let mut reservations = Vec::with_capacity(credential.details.len());
+    for detail in &credential.details {
+        let key = RecordKey::new(RecordKind::Reservation, &detail.decision_id);
+        reservations.push(match read(&key)? {
+            Some(Record::Reservation(one))
+                if one.credential.as_deref() == Some(facts.jti.as_str()) =>
+            {
+                Some(one)
+            }
+            _ => None,
+        });
+    }
+    Ok(Presented { credential, reservations })
+}
+
+impl Engine {
+    /// Refuses a task credential that was issued for another system than the operation's.
+    pub(crate) fn for_audience(
+        judgement: &Judgement,
+        world: &Loaded,
+        operation: &str,
+    ) -> Result<(), Refused> {
+        let Some(facts) = &judgement.facts.credential else { return Ok(()) };
+        let audience = world
+            .credentials
+            .as_ref()
+            .zip(system_of(operation))
+            .map(|(settings, system)| settings.audience(system));
+        if audience == Some(facts.audience.as_str()) {
+            return Ok(());
+        }
+        Err(Refused::new(
+            ReasonCode::WrongAudience,
+            Step::Resolve,
+            "the task credential is for another system",
+        ))
+    }
+
+    /// Holds each proof that came along against the request that it must be of, and takes it: no other call may bring it
+    /// again, whatever comes of this one.
+    ///
+    /// Args: `is_dry`: the call changes nothing, so the proof is not taken.
+    ///
+    /// Returns: what a permit must wait for, so that no crash gives the proof back.
+    pub(crate) fn take_proofs(
+        &self,
+        judgement: &Judgement,
+        world: &Loaded,
+        sent: &Result<Sent<'_>, &'static str>,
+        is_dry: bool,
+        wait: Wait,
+    ) -> Result<Option<Ticket>, Refused> {
+        let proofs = &judgement.facts.proofs;
+        let refuse = |what: &str| Err(Refused::new(ReasonCode::BadProof, Step::Resolve, what));
+        let sent = match sent {
+            Ok(sent) => sent,
+            Err(why) => return refuse(why),
+        };
+        if !proofs.iter().all(|proof| proof.is_for(sent.method, &sent.uri)) {
+            return refuse("the proof is of another HTTP request");
+        }
+        if is_dry {
+            for proof in proofs {
+                if self.keeper.peek(&key_of(proof), wait)?.is_some() {
+                    return Err(replayed());
+                }
+            }
+            return Ok(None);
+        }
+        self.remember(proofs, world, Time(judgement.now_ms), wait)
+    }
+
+    /// Remembers proofs, so that none is taken again; refuses those that were taken before.
+    ///
+    /// Returns: what whoever gives something for them must wait for, so that no crash gives them back.
+    pub(crate) fn remember(
+        &self,
+        proofs: &[ProofFacts],
+        world: &Loaded,
+        now: Time,
+        wait: Wait,
+    ) -> Result<Option<Ticket>, Refused> {
+        let most = usize::try_from(world.dpop().max_proofs_per_key).unwrap_or(usize::MAX);
+        let locks: Vec<RecordKey> =
+            proofs.iter().map(|proof| RecordKey::new(RecordKind::Proof, &proof.jkt)).collect();
+        let mut outcome = Ok(());
+        let mut work = |transaction: &mut dyn Transaction| {
+            for proof in proofs {
+                let taken = take(transaction, proof, most, now)?;
+                outcome = outcome.clone().and(taken);
+            }
+            Ok(true)
+        };
+        let commit = self.keeper.transact(&locks, Survives::Crash, wait, &mut work)?;
+        outcome?;
+        Ok(match commit {
+            Commit::Done => None,
+            Commit::Pending(ticket) => Some(ticket),
+        })
+    }
+}
+
+/// Takes one proof, unless it was taken before or its key has brought too many.
+fn take(
+    transaction: &mut dyn Transaction,
+    proof: &ProofFacts,
+    most: usize,
+    now: Time,
+) -> Result<Result<(), Refused>, StoreError> {
+    let key = key_of(proof);
+    if transaction.get(&key)?.is_some() {
+        return Ok(Err(replayed()));
+    }
+    let query = Query::Prefix(RecordKind::Proof, format!("{}/", proof.jkt));
+    let mut live = 0_usize;
+    let mut after = String::new();
+    while live < most {
+        let found = transaction.find(&query, &Page { after, most: PAGE })?;
+        let Some(last) = found.last() else { break };
+        after = last.key().id;
+        let is_last = found.len() < PAGE;
+        for record in found {
+            if record.due().is_some_and(|due| due >= now.0) {
+                live = live.saturating_add(1);
+            } else {
+                // It would be refused by its time.
+                transaction.delete(record.key());
+            }
+        }
+        if is_last {
+            break;
+        }
+    }
+    if live >= most {
+        return Ok(Err(Refused::new(
+            ReasonCode::Overloaded,
+            Step::Resolve,
+            "the key has brought more proofs than are remembered of one",
+        )));
+    }
+    // Of the whole last second.
+    let end = proof.expires_at.saturating_add(1).saturating_mul(1_000);
+    let record = Proof { id: key.id, expires_at: Time(end) };
+    transaction.put(Record::Proof(Arc::new(record)));
+    Ok(Ok(()))
+}
+
+fn key_of(proof: &ProofFacts) -> RecordKey {
+    RecordKey::new(RecordKind::Proof, format!("{}/{}", proof.jkt, hex(&proof.jti_digest)))
+}
+
+fn replayed() -> Refused {
+    Refused::new(ReasonCode::Replayed, Step::Resolve, "the proof was brought before")
+}
