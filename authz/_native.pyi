@@ -371,6 +371,9 @@ class Engine:
             JSON of `{committed, expired, forgotten, more, error}`.
         """
 
+    def dpop_nonce(self) -> str:
+        """The nonce that the next proof of possession should bring."""
+
     def signing_keys(self) -> str:
         """Lists the keys that task credentials are signed with, of all nodes.
 

@@ -574,6 +574,14 @@ class Engine:
         swept: dict[str, Any] = json.loads(self._native.sweep())
         return swept
 
+    def dpop_nonce(self) -> str:
+        """Make the nonce that the next proof of possession should bring.
+
+        Returns:
+            The nonce; every server of the store makes the same.
+        """
+        return self._native.dpop_nonce()
+
     def signing_keys(self) -> list[dict[str, Any]]:
         """List the keys that task credentials are signed with, of all nodes.
 

@@ -11,7 +11,7 @@ use authz_kernel::task::{
     Task,
 };
 use authz_state::store::{StoreError, Survives, Transaction};
-use authz_token::{AgentFacts, AgentProof};
+use authz_token::{AgentFacts, AgentProof, ProofFacts, Role, UnixTime, verify_proof};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -19,17 +19,22 @@ use uuid::Uuid;
 
 use crate::ask::{Refused, Step};
 use crate::ending::after;
-use crate::engine::{Engine, Stop};
+use crate::engine::{Engine, Stop, refused};
 use crate::judgement::{CredentialNote, Judgement, name_of};
+use crate::keeper::Wait;
 use crate::locate::{self, Located};
 use crate::metrics::CredentialEvent;
+use crate::presented::Sent;
 use crate::proto::authz::v1 as wire;
 use crate::revoke;
 use crate::settings::CredentialSettings;
 use crate::tasks::{Caller, Done, bounded};
+use crate::world::Loaded;
 
 /// The type of our authorization details (RFC 9396).
 const DETAIL_TYPE: &str = "authz_task";
+/// Where proofs for `Issue` are of, below the issuer.
+const ISSUE: &str = "/authz.v1.Credentials/Issue";
 
 /// What a permit is turned into.
 enum Issued {
@@ -56,6 +61,14 @@ impl Engine {
         };
         bounded("decision_id", &message.decision_id)?;
         bounded("audience", &message.audience)?;
+        if message.proof.len() > self.settings.max_token_bytes {
+            let most = self.settings.max_token_bytes;
+            return Err(Refused::credential(format!("`proof` is longer than {most} bytes")));
+        }
+        // INVARIANT (once): a proof is taken before anything else may refuse.
+        let uri = format!("{}{ISSUE}", settings.issuer);
+        let wait = caller.call.wait;
+        let binding = self.binding(judgement, world, &message.proof, uri, wait)?;
         let key = RecordKey::new(RecordKind::Reservation, &message.decision_id);
         let Some(Record::Reservation(kept)) = self.keeper.peek(&key, caller.call.wait)? else {
             return Err(no_permit("there is no permit of that decision, or it counts as done"));
@@ -84,7 +97,6 @@ impl Engine {
             _ if is_injected => Issued::Injection,
             Some(broker) => Issued::Lease { broker: broker.clone() },
             None => {
-                let binding = self.binding(message, judgement, caller, settings)?;
                 let required = world.plan.model().tiers.get(kept.tier as usize);
                 let is_required = required.is_some_and(|required| required.bound);
                 if binding.is_none() && (is_required || kept.tier >= Tier::High) {
@@ -129,7 +141,7 @@ impl Engine {
                     ends,
                     &issued,
                 );
-                answer = made.to_string().into_bytes();
+                answer = self.with_nonce(made, world, judgement);
                 judgement.grant("a task credential is issued");
                 Ok(())
             },
@@ -165,7 +177,7 @@ impl Engine {
                 "a credential is issued to the agent that was permitted, which proves itself",
             ));
         };
-        if agent.proof == AgentProof::TaskCredential {
+        if agent.proof == AgentProof::TaskCredential || judgement.facts.credential.is_some() {
             return Err(Refused::credential("a task credential proves no agent that asks for one"));
         }
         if agent.spiffe_id != permit.agent {
@@ -178,22 +190,61 @@ impl Engine {
         Ok(())
     }
 
-    /// The key that the credential is bound to: the one that is proved, or that of the agent's own certificate.
-    fn binding(
+    /// The key that the credential is bound to: the one that is proved, else that of the agent's own certificate. Proofs
+    /// are taken, whatever comes of the call.
+    ///
+    /// Args: `proof`: a proof of the key that is wished for, beside those that came with tokens. `uri`: what it is of.
+    pub(crate) fn binding(
         &self,
-        message: &wire::IssueRequest,
         judgement: &mut Judgement,
-        _caller: &Caller<'_>,
-        _settings: &CredentialSettings,
+        world: &Loaded,
+        proof: &str,
+        uri: String,
+        wait: Wait,
     ) -> Result<Option<Binding>, Refused> {
-        if !message.proof.is_empty() {
-            return Err(Refused::new(
-                ReasonCode::BadProof,
-                Step::Identify,
-                "proofs are not in this version",
-            ));
+        let now = UnixTime(judgement.now_ms.div_euclid(1_000));
+        let mut bound = None;
+        if !proof.is_empty() {
+            let verified = self.with_nonces(world, now, |nonces| verify_proof(proof, &nonces, now));
+            let proved = verified.map_err(|refusal| refused(&refusal))?;
+            bound = Some(proved.jkt.clone());
+            let is_it = |known: &ProofFacts| {
+                known.jkt == proved.jkt && known.jti_digest == proved.jti_digest
+            };
+            if !judgement.facts.proofs.iter().any(is_it) {
+                judgement.facts.proofs.push(proved);
+            }
         }
-        Ok(certificate_binding(judgement))
+        judgement.proved =
+            self.take_proofs(judgement, world, &Ok(Sent::to_us(uri)), false, wait)?;
+        // A token of the agent that is bound to a key has proved it.
+        let own = judgement.facts.proofs.iter().find(|proof| proof.role == Role::Agent);
+        let bound = bound.or_else(|| own.map(|proof| proof.jkt.clone()));
+        Ok(match bound {
+            Some(jkt) => Some(Binding::Jkt(jkt)),
+            None => certificate_binding(judgement),
+        })
+    }
+
+    /// An answer, with the nonce for the next proof where there is one.
+    pub(crate) fn with_nonce(
+        &self,
+        mut answer: Value,
+        world: &Loaded,
+        judgement: &Judgement,
+    ) -> Vec<u8> {
+        if let (Value::Object(members), Some(nonce)) =
+            (&mut answer, self.next_nonce(world, judgement))
+        {
+            members.insert("dpop_nonce".to_owned(), json!(nonce));
+        }
+        answer.to_string().into_bytes()
+    }
+
+    /// The nonce to put into the next proof, where this server wants one in each.
+    fn next_nonce(&self, world: &Loaded, judgement: &Judgement) -> Option<String> {
+        let now = UnixTime(judgement.now_ms.div_euclid(1_000));
+        world.dpop().require_nonce.then(|| self.nonces(now).into_current())
     }
 
     /// When a credential ends: after `longest` seconds, as it is wished, and no later than its task, all above it, and the

@@ -1079,6 +1079,12 @@ impl Engine {
         verified(Nonces { valid: &taken.all(), needed_before, window })
     }
 
+    /// The nonce that the next proof of possession should bring.
+    #[must_use]
+    pub fn dpop_nonce(&self) -> String {
+        self.nonces(seconds(now_ms())).into_current()
+    }
+
     /// The nonces of proofs that are taken now.
     pub(crate) fn nonces(&self, now: UnixTime) -> Taken {
         Taken::at(now, &self.keeper.store().secret())
@@ -1782,7 +1788,7 @@ const fn seconds(now_ms: i64) -> UnixTime {
     UnixTime(now_ms.div_euclid(1_000))
 }
 
-fn refused(refusal: &Refusal) -> Refused {
+pub(crate) fn refused(refusal: &Refusal) -> Refused {
     let reason = refusal_reason(refusal.reason);
     let use_nonce = refusal.reason == RefusalReason::UseNonce;
     Refused { use_nonce, ..Refused::new(reason, Step::Identify, refusal.to_string()) }

@@ -224,7 +224,11 @@ impl Engine {
         let agent = self.exchanging(asked, judgement, evidence, &world)?;
         let audience = self.audience_of(asked, &world, settings)?;
         let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
-        let binding = self.exchange_binding(asked, judgement, &world, wait)?;
+        let proof = asked.proof.as_deref().unwrap_or_default();
+        let binding = self.binding(judgement, &world, proof, asked.http_uri.clone(), wait)?;
+        if let Some(agent) = judgement.facts.agent.as_mut().filter(|_| binding.is_some()) {
+            Arc::make_mut(agent).bound = true;
+        }
         let tier = asked.details.iter().filter_map(|one| world.plan.operation(&one.operation));
         let tier = tier.map(|operation| operation.tier).max().unwrap_or_default();
         judgement.tier = Some(tier);
@@ -649,7 +653,8 @@ impl Engine {
                 rest: BTreeMap::new(),
             })));
         }
-        *answer = answer_of(&credential, task, exchange.settings).to_string().into_bytes();
+        let made = answer_of(&credential, task, exchange.settings);
+        *answer = self.with_nonce(made, exchange.world, judgement);
         judgement.credential = Some(CredentialNote {
             jti: credential.jti.clone(),
             decision_id: String::new(),
@@ -657,21 +662,6 @@ impl Engine {
         });
         transaction.put(Record::Credential(credential));
         Ok(end)
-    }
-
-    /// The key that the credential is bound to: the one that is proved, or that of the client's certificate.
-    fn exchange_binding(
-        &self,
-        asked: &Asked,
-        judgement: &mut Judgement,
-        _world: &Loaded,
-        _wait: Wait,
-    ) -> Result<Option<Binding>, Refused> {
-        if asked.proof.is_some() {
-            let message = format!("proofs are not in this version: {}", asked.http_uri.len());
-            return Err(Refused::new(ReasonCode::BadProof, Step::Identify, message));
-        }
-        Ok(crate::credentials::certificate_binding(judgement))
     }
 }
 

@@ -23,6 +23,8 @@ use crate::metrics::SystemId;
 use crate::settings::Surface;
 use crate::world::{Enforcer, Loaded};
 
+/// How a message begins that asks for a proof with a nonce (RFC 9449 §8).
+const USE_NONCE: &str = "use_dpop_nonce";
 /// Stands for a name that the caller made up.
 const UNKNOWN_MEMBER: &str = "<unknown member>";
 
@@ -259,6 +261,10 @@ impl Judgement {
     pub(crate) fn granted(&self) -> Result<(), ApiError> {
         match self.outcome {
             Outcome::Permit => Ok(()),
+            Outcome::Deny if self.use_nonce() => {
+                let message = format!("{USE_NONCE}: {}", self.message());
+                Err(ApiError::of(self.reason, message))
+            }
             Outcome::StepUp | Outcome::Deny => Err(ApiError::of(self.reason, self.message())),
         }
     }

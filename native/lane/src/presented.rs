@@ -27,6 +27,11 @@ pub(crate) struct Sent<'a> {
 }
 
 impl<'a> Sent<'a> {
+    /// A request to us.
+    pub(crate) fn to_us(uri: String) -> Self {
+        Self { method: "POST", uri: Cow::Owned(uri) }
+    }
+
     /// The request that a proxy asks about, at the system's own origin; or the one that an enforcer says that it was sent.
     ///
     /// Errors: why no proof can be of it.

@@ -189,7 +189,12 @@ impl Engine {
             agent = peer.map(|peer| peer.agent(AgentProof::X509Svid));
             self.add_own_authorization(presented, transport, &world, agent.is_some())?;
         }
-        self.identify(judgement, &world, presented, agent)?;
+        // Proofs are of the call that asks for a credential; any other tells of no HTTP request.
+        if judgement.surface == Surface::CredentialIssue {
+            self.identify_presented(judgement, &world, presented, agent)?;
+        } else {
+            self.identify(judgement, &world, presented, agent)?;
+        }
         Ok((world, false))
     }
 

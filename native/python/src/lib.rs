@@ -520,6 +520,11 @@ impl Engine {
         py.detach(|| serde_json::to_string(&self.inner.sweep()).unwrap_or_else(|_| "{}".to_owned()))
     }
 
+    /// The nonce that the next proof of possession should bring.
+    fn dpop_nonce(&self, py: Python<'_>) -> String {
+        py.detach(|| self.inner.dpop_nonce())
+    }
+
     /// Signing keys of all nodes, as JSON.
     fn signing_keys(&self, py: Python<'_>) -> PyResult<String> {
         py.detach(|| self.inner.signing_keys()).map_err(|error| engine_error(&error))

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use authz_kernel::decision::Time;
-use authz_kernel::task::{Credential, Record, RecordKey, RecordKind, Reservation};
+use authz_kernel::task::{Binding, Credential, Record, RecordKey, RecordKind, Reservation};
 use authz_lane::proto::authz::v1 as wire;
 use authz_lane::{
     CredentialSettings, Engine, Listener, PeerChain, Settings, Surface, Transport, World,
 };
 use authz_state::store::{MemoryStore, Page, Query, Store, Survives, Transaction};
+use authz_token::mint::{Key, proof};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use prost::Message;
@@ -448,6 +449,111 @@ fn bound_to_a_certificate() {
     let records = issuing.served.records();
     let bound = records.iter().find(|one| one["input"]["credential"]["binding"] == "x5t#S256");
     assert_eq!(json!("PERMITTED"), bound.unwrap()["result"]["reason_code"]);
+}
+
+const ISSUE_URI: &str = "https://authz.example/authz.v1.Credentials/Issue";
+
+fn proof_of(key: &Key, jti: &str) -> String {
+    key.sign_proof(&proof("POST", ISSUE_URI, now(), jti, None).to_string())
+}
+
+/// Whoever proves a key gets a credential that is bound to it. Each proof is taken once, whatever comes of the call.
+#[test]
+fn bound_to_a_proved_key() {
+    let issuing = Issuing::new();
+    let task = alices(&issuing.served);
+    let key = Key::es256("");
+    let decision = issuing.permit(deleting(&task.id, BOT, "7"));
+    let with = |proof: String| wire::IssueRequest { proof, ..issue_of(&decision, BOT) };
+    let refused =
+        |claims: Value| issuing.issue(&with(key.sign_proof(&claims.to_string()))).unwrap_err();
+    assert_eq!("BAD_PROOF", refused(proof("GET", ISSUE_URI, now(), "1", None)));
+    let elsewhere = "https://authz.example/authz.v1.Credentials/Revoke";
+    assert_eq!("BAD_PROOF", refused(proof("POST", elsewhere, now(), "2", None)));
+    assert_eq!("BAD_PROOF", refused(proof("POST", ISSUE_URI, now() - 120, "3", None)));
+    assert_eq!("BAD_PROOF", refused(proof("POST", ISSUE_URI, now() + 120, "4", None)));
+    assert_eq!(Err("BAD_PROOF"), issuing.issue(&with("x".to_owned())));
+    assert_eq!(Err("BAD_PROOF"), issuing.issue(&with(svid())));
+    assert_eq!(Err("BAD_CREDENTIAL"), issuing.issue(&with("x".repeat(9_000))));
+    // Taken with a call that is refused.
+    let once = proof_of(&key, "5");
+    let unknown = wire::IssueRequest { proof: once.clone(), ..issue_of("0193", BOT) };
+    assert_eq!(Err("NOT_PERMITTED"), issuing.issue(&unknown));
+    assert_eq!(Err("REPLAYED"), issuing.issue(&with(once)));
+    let issued = issuing.issue(&with(proof_of(&key, "6"))).unwrap();
+    assert_eq!(json!({"jkt": key.thumbprint()}), issued["claims"]["cnf"]);
+    assert_eq!((&json!("DPoP"), &Value::Null), (&issued["token_type"], &issued["dpop_nonce"]));
+    let jti = issued["claims"]["jti"].as_str().unwrap();
+    assert_eq!(Some(Binding::Jkt(key.thumbprint())), issuing.credential(jti).binding.clone());
+    // A proof counts for more than the certificate of the connection.
+    let leaf = peers::A.leaf(BOT);
+    let chain: [&[u8]; 1] = [&leaf];
+    let by = Transport { peer_chain: PeerChain::Der(&chain), ..Transport::by("mutual") };
+    let decision = issuing.permit(deleting(&task.id, BOT, "7"));
+    let request = wire::IssueRequest {
+        evidence: vec![],
+        proof: proof_of(&key, "7"),
+        ..issue_of(&decision, BOT)
+    };
+    let issued = issuing.issue_by(&by, &request).unwrap();
+    assert_eq!(json!({"jkt": key.thumbprint()}), issued["claims"]["cnf"]);
+    let records = issuing.served.records();
+    assert!(records.iter().any(|one| one["input"]["credential"]["binding"] == "jkt"));
+    assert!(!format!("{records:?}").contains("eyJ"), "no proof in the records");
+}
+
+/// An agent whose own token is bound to a key gets credentials that are bound to it too.
+#[test]
+fn bound_as_its_svid_is() {
+    let issuing = Issuing::new();
+    let task = alices(&issuing.served);
+    let key = Key::es256("");
+    let decision = issuing.permit(deleting(&task.id, BOT, "7"));
+    let token = svid_of(&json!({"cnf": {"jkt": key.thumbprint()}}));
+    let by = |jti: &str| {
+        let claims = proof("POST", ISSUE_URI, now(), jti, Some(&token));
+        wire::Evidence {
+            scheme: wire::EvidenceScheme::Dpop as i32,
+            proof: key.sign_proof(&claims.to_string()),
+            ..evidence(wire::EvidenceRole::Agent, token.clone())
+        }
+    };
+    let request = |jti| wire::IssueRequest { evidence: vec![by(jti)], ..issue_of(&decision, BOT) };
+    let first = request("1");
+    let unknown = wire::IssueRequest { decision_id: "0193".to_owned(), ..first.clone() };
+    assert_eq!(Err("NOT_PERMITTED"), issuing.issue(&unknown));
+    assert_eq!(Err("REPLAYED"), issuing.issue(&first));
+    let issued = issuing.issue(&request("2")).unwrap();
+    assert_eq!(json!({"jkt": key.thumbprint()}), issued["claims"]["cnf"]);
+}
+
+/// Where every proof needs a nonce of ours, one without is told so, and each answer has the next.
+#[test]
+fn nonces() {
+    let issuing = Issuing::new();
+    issuing.load(REQUIRED, &json!({"dpop": {"require_nonce": true}}));
+    let task = alices(&issuing.served);
+    let key = Key::es256("");
+    let decision = issuing.permit(searching(&task.id, BOT));
+    let request = |claims: Value| {
+        let proof = key.sign_proof(&claims.to_string());
+        wire::IssueRequest { proof, ..issue_of(&decision, BOT) }.encode_to_vec()
+    };
+    let engine = &issuing.served.engine;
+    let issue =
+        |claims| engine.call(Surface::CredentialIssue, &request(claims), &Transport::by("dev"));
+    let mut claims = proof("POST", ISSUE_URI, now(), "1", None);
+    let refused = issue(claims.clone()).unwrap_err();
+    assert_eq!("BAD_PROOF", refused.reason_code.as_str());
+    assert!(refused.message.starts_with("use_dpop_nonce: "), "{}", refused.message);
+    claims["nonce"] = json!("of somebody else");
+    assert!(issue(claims.clone()).unwrap_err().message.starts_with("use_dpop_nonce: "));
+    claims["nonce"] = json!(engine.dpop_nonce());
+    let issued: Value = serde_json::from_slice(&issue(claims).unwrap()).unwrap();
+    assert_eq!(json!(engine.dpop_nonce()), issued["dpop_nonce"]);
+    // What is wrong otherwise asks for no nonce.
+    let refused = issue(proof("GET", ISSUE_URI, now() - 900, "2", None)).unwrap_err();
+    assert!(!refused.message.contains("use_dpop_nonce"), "{}", refused.message);
 }
 
 /// Of a system that knows no tokens a secret is leased: wanted until its broker has made it.

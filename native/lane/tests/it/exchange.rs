@@ -4,6 +4,7 @@ use authz_kernel::task::RecordKind;
 use authz_lane::proto::authz::v1 as wire;
 use authz_lane::proto::authz::v1::admin_revoke_request::Target;
 use authz_lane::{PeerChain, Surface, Transport};
+use authz_token::mint::{Key, proof};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use prost::Message;
@@ -267,6 +268,28 @@ fn refused() {
 
 fn evidence_of(id: &str) -> String {
     svid_with(id, "authz", now() + 300)
+}
+
+/// Bound to the key that the client proves, which also counts as a proof where policy asks for one.
+#[test]
+fn bound_to_a_proved_key() {
+    let issuing = Issuing::new();
+    let key = Key::es256("");
+    let uri = "https://authz.example/token";
+    let by_token = json!({"spiffe_id": BOT, "how": "jwt_svid"});
+    let asked = |claims: Value| {
+        let proof = json!(key.sign_proof(&claims.to_string()));
+        with(asking(&[delete_detail("7")]), &[("client", by_token.clone()), ("proof", proof)])
+    };
+    let exchange = |claims: Value| issuing.exchange_by(None, &asked(claims));
+    assert_eq!(Err("BAD_PROOF"), exchange(proof("GET", uri, now(), "1", None)));
+    assert_eq!(Err("BAD_PROOF"), exchange(proof("POST", "https://a.example/", now(), "2", None)));
+    assert_eq!([0, 0, 0, 0], issuing.kept());
+    let issued = exchange(proof("POST", uri, now(), "3", None)).unwrap();
+    assert_eq!(json!({"jkt": key.thumbprint()}), issued["claims"]["cnf"]);
+    assert_eq!(json!("DPoP"), issued["token_type"]);
+    assert_eq!(Err("REPLAYED"), exchange(proof("POST", uri, now(), "3", None)));
+    assert_eq!([1, 1, 1, 1], issuing.kept());
 }
 
 /// What is revoked is not exchanged.
