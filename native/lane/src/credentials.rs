@@ -33,6 +33,8 @@ use crate::world::Loaded;
 
 /// The type of our authorization details (RFC 9396).
 const DETAIL_TYPE: &str = "authz_task";
+/// Most bytes of a token's header and signature in Base64, with the dots between.
+const TOKEN_FRAME: usize = 256;
 /// Where proofs for `Issue` are of, below the issuer.
 const ISSUE: &str = "/authz.v1.Credentials/Issue";
 
@@ -141,6 +143,7 @@ impl Engine {
                     ends,
                     &issued,
                 );
+                self.check_length(&made)?;
                 answer = self.with_nonce(made, world, judgement);
                 judgement.grant("a task credential is issued");
                 Ok(())
@@ -224,6 +227,18 @@ impl Engine {
             Some(jkt) => Some(Binding::Jkt(jkt)),
             None => certificate_binding(judgement),
         })
+    }
+
+    /// Refuses what would make a token that nobody may present, for its length.
+    pub(crate) fn check_length(&self, answer: &Value) -> Result<(), Refused> {
+        let claims = answer.get("claims").map_or(0, |claims| claims.to_string().len());
+        // Base64, with header and signature.
+        let token = claims.div_ceil(3).saturating_mul(4).saturating_add(TOKEN_FRAME);
+        let most = self.settings.max_token_bytes;
+        if token > most {
+            return Err(Refused::input(format!("the credential is longer than {most} bytes")));
+        }
+        Ok(())
     }
 
     /// An answer, with the nonce for the next proof where there is one.

@@ -654,6 +654,7 @@ impl Engine {
             })));
         }
         let made = answer_of(&credential, task, exchange.settings);
+        self.check_length(&made)?;
         *answer = self.with_nonce(made, exchange.world, judgement);
         judgement.credential = Some(CredentialNote {
             jti: credential.jti.clone(),

@@ -226,6 +226,9 @@ fn refused() {
     assert_eq!("BAD_INPUT", details(&[many]));
     let named = json!({"operation": "crm.search", "arguments": {"query": "x"}, "type": "x"});
     assert_eq!("BAD_INPUT", details(&[named]));
+    // It would be longer than what may be presented.
+    assert_eq!("BAD_INPUT", details(&vec![search_detail(); 40]));
+    assert_eq!([0, 0, 0, 0], issuing.kept());
     assert_eq!("BAD_INPUT", code(&[("scope", json!("all"))]));
     assert_eq!("BAD_INPUT", code(&[("params", json!({"ticket": 7}))]));
     assert_eq!("BAD_INPUT", code(&[("template", json!("none-such"))]));
