@@ -52,6 +52,7 @@ class Extent:
 
 WHOLE = Extent(6_000, 3, 256, 7, 2_000)
 QUICK = Extent(2_000, 2, 64, 3, 500)
+KINDS = ("bearer", "dpop")
 # In a closed loop; more wait for one another's commit only.
 CONCURRENCY = 32
 
@@ -121,7 +122,7 @@ def _issuing(paths: Paths, extent: Extent, say: Callable[[str], None]) -> list[d
     ):
         tasks = list(pool.map(lambda one: _started(channel, one), enumerate(minted.subjects)))
         keys = [ProofKey() for _ in tasks]
-        for kind in ("bearer", "dpop"):
+        for kind in KINDS:
             measured = []
             for _ in range(extent.loads):
                 checks = _checks(written, minted, tasks, extent.issued)
