@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 _MAX_SHOWN: Final = 1000
+_USE_NONCE: Final = "use_dpop_nonce"
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -563,7 +564,9 @@ class Engine:
         try:
             return self._native.call(surface.value, request, *facts)
         except _native.ApiError as error:
-            raise ApiError(error.reason_code, error.grpc_code, error.message) from error
+            # Only of a proof that lacks one does the engine say so.
+            nonce = self.dpop_nonce() if error.message.startswith(_USE_NONCE) else ""
+            raise ApiError(error.reason_code, error.grpc_code, error.message, nonce) from error
 
     def sweep(self) -> dict[str, Any]:
         """Do a bounded part of what is due in the store.
