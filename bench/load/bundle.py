@@ -169,7 +169,8 @@ def _facts() -> dict[str, object]:
             "accounts": {
                 "labels": ["pii"],
                 "patterns": [{"match": "sealed/*", "labels": ["sealed"]}],
-            }
+            },
+            "plain": {},
         },
     }
 
@@ -202,7 +203,7 @@ def _classify(systems: list[str], bare: frozenset[str]) -> list[dict[str, object
             "match": f"{system}.*",
             "effects": ["read"],
             "tier": "standard",
-            "resource": {"collection": "accounts", "id": "/id"},
+            "resource": {"collection": "plain" if system in bare else "accounts", "id": "/id"},
             **({} if system in bare else {"yields": ["pii"]}),
         }
         for system in systems

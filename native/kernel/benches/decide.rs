@@ -15,6 +15,7 @@ use authz_kernel::decide::decide;
 use authz_kernel::decision::{
     Claim, Facts, Outcome, Principal, Proof, ProofMethod, Request, Subject, Time,
 };
+use authz_kernel::history::{HistoryView, SessionHistory};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::Model;
 use authz_kernel::plan::Plan;
@@ -28,6 +29,8 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 
 const NOW: Time = Time(1_795_564_800_000);
 const REQUESTS: usize = 1_000;
+/// What a session did in which nothing has happened yet.
+static NOTHING: SessionHistory = SessionHistory::new();
 
 fn load(policies: usize, changed: usize) -> Model {
     let files: BTreeMap<String, Vec<u8>> = bundle_of(policies, changed)
@@ -165,6 +168,7 @@ fn decisions(criterion: &mut Criterion) {
                     confidence: 0,
                     task: view,
                     subject_proof: None,
+                    history: view.map(|_| HistoryView { session: &NOTHING }),
                     literal_key: None,
                     granted: None,
                 };

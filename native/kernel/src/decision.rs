@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::Arguments;
+use crate::history::{HistoryChanges, HistoryView};
 use crate::mcp::ServerTask;
 use crate::model::{Location, Tier};
 pub use crate::reason::{NextAction, PublicCode, ReasonCode, Retry};
@@ -31,6 +32,8 @@ pub struct Facts<'a> {
     pub task: Option<TaskView<'a>>,
     /// Without a task: how it was proved on whose behalf the caller acts; none: as the chain says.
     pub subject_proof: Option<SubjectProof>,
+    /// What the task's session did before; none: it was not recalled, and what depends on it is refused.
+    pub history: Option<HistoryView<'a>>,
     /// The key of the literals of tasks; none: no destination is trusted.
     pub literal_key: Option<&'a [u8; 32]>,
     /// What the task credential permits that is presented, each once; none: no such credential is presented.
@@ -211,6 +214,14 @@ pub struct Decision {
     pub redeems: Option<usize>,
     /// A task credential is presented, and covers the request not, or no more.
     pub is_beyond_credential: bool,
+    /// Confidentiality labels that some destination is not cleared for, sorted.
+    pub excess: Vec<String>,
+    /// Rules over the order of events that the call would complete, sorted.
+    pub sequences: Vec<String>,
+    /// What letting the call through changes in the history of its session.
+    pub passage: HistoryChanges,
+    /// What its denial changes.
+    pub denial: HistoryChanges,
     /// The call is permitted as a task of the MCP server's own, which the task must note: [`Task::note_call`].
     ///
     /// [`Task::note_call`]: crate::task::Task::note_call
@@ -220,6 +231,25 @@ pub struct Decision {
     /// The request was read whole, in the only way it can be read.
     pub understood: bool,
 }
+
+impl Decision {
+    /// What the answer changes in the history of its session: what is let through changes it, whatever else does not.
+    ///
+    /// Args:
+    /// * `is_let_through`: although it is not permitted, as where denials are only observed.
+    #[must_use]
+    pub fn changes(&self, is_let_through: bool) -> &HistoryChanges {
+        match self.outcome {
+            Outcome::Permit => &self.passage,
+            Outcome::StepUp | Outcome::Deny if is_let_through => &self.passage,
+            Outcome::Deny => &self.denial,
+            Outcome::StepUp => &NO_CHANGES,
+        }
+    }
+}
+
+/// What most refusals change.
+static NO_CHANGES: HistoryChanges = HistoryChanges::NONE;
 
 /// One policy judged for one principal.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ pub mod destinations;
 pub mod diagnostic;
 mod evaluate;
 pub mod format;
+pub mod history;
 pub mod json;
 pub mod mcp;
 pub mod members;

@@ -46,6 +46,8 @@ pub struct Model {
     pub tools: BTreeMap<String, BTreeMap<String, Tool>>,
     /// Declared labels.
     pub labels: BTreeMap<String, Declared<LabelKind>>,
+    /// Labels and destination classes that raise the tier of what has to do with them.
+    pub raises: Raises,
     /// Declared collections and the labels of their resources.
     pub collections: BTreeMap<String, Collection>,
     /// Patterns over resource ids that add labels: within a collection, whole-segment patterns.
@@ -62,6 +64,8 @@ pub struct Model {
     pub routes: RouteTable,
     /// How a call at an MCP endpoint is refused.
     pub deny_as: DenyAs,
+    /// Rules over the order of events, by name.
+    pub sequences: BTreeMap<String, Sequence>,
     /// Whether denials are enforced.
     pub modes: Modes,
     /// Which operations need a task.
@@ -130,6 +134,15 @@ pub enum LabelKind {
     Confidentiality,
     /// How far the data may be believed.
     Trust,
+}
+
+/// What raises the tier of an operation, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Raises {
+    /// While a session carries the label.
+    pub labels: BTreeMap<String, Tier>,
+    /// Where data goes to the class.
+    pub classes: BTreeMap<String, Tier>,
 }
 
 /// An MCP server or API.
@@ -218,6 +231,123 @@ pub struct Split {
     pub cases: BTreeMap<String, String>,
     /// The operation where the argument is absent; none: such a request is refused.
     pub when_absent: Option<String>,
+}
+
+/// A rule over the order of events: some come before another, or must not.
+#[derive(Clone, Debug)]
+pub struct Sequence {
+    /// What comes before, in this order; each step is any of its events. At most 16.
+    pub steps: Vec<Vec<Event>>,
+    /// What the rule is about: any of these.
+    pub last: Vec<Event>,
+    /// `last` needs what comes before; otherwise it must not come after it.
+    pub requires: bool,
+    /// How long what came before counts; none: as long as the session. Only with one step.
+    pub within: Option<Duration>,
+    /// What the events must have in common.
+    pub key: Option<CorrelationKey>,
+    /// Whose events are looked at.
+    pub scope: RuleScope,
+    /// Where it stands.
+    pub at: Location,
+}
+
+impl Sequence {
+    /// What it says, so that two say the same where this is the same.
+    #[must_use]
+    pub fn canonical(&self) -> String {
+        let events = |events: &[Event]| {
+            let names: BTreeSet<String> = events.iter().map(Event::canonical).collect();
+            names.into_iter().collect::<Vec<_>>().join("|")
+        };
+        let steps: Vec<String> = self.steps.iter().map(|step| events(step)).collect();
+        let key = match &self.key {
+            None => String::new(),
+            Some(CorrelationKey::Resource) => "resource".to_owned(),
+            Some(CorrelationKey::Argument(pointer)) => pointer.clone(),
+        };
+        let within = self.within.map_or(0, |within| within.as_millis());
+        let (requires, scope) = (self.requires, self.scope.as_str());
+        format!("{requires} {scope} {within} {key:?} {} > {}", steps.join(","), events(&self.last))
+    }
+}
+
+/// Something that happens: an operation is let through, or denied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Which operations.
+    pub of: EventOf,
+    /// It is denied when policy is asked.
+    pub is_denied: bool,
+}
+
+/// Which operations an event is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventOf {
+    /// This one, or those that a glob matches.
+    Operations(Glob),
+    /// All of an effect, but for what every MCP system has beside its tools.
+    Effect(Effect),
+    /// All of a system.
+    System(String),
+}
+
+/// A pattern over operation ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glob(pub(crate) crate::pattern::Glob, pub(crate) String);
+
+impl Event {
+    /// Whether it is one of the operation.
+    ///
+    /// Args:
+    /// * `is_built_in`: every MCP system has it beside its tools.
+    #[must_use]
+    pub fn matches(&self, operation: &Operation, is_built_in: bool) -> bool {
+        match &self.of {
+            EventOf::Operations(Glob(glob, _)) => glob.matches(&operation.id),
+            EventOf::Effect(effect) => !is_built_in && operation.effects.contains(effect),
+            EventOf::System(system) => operation.system == *system,
+        }
+    }
+
+    fn canonical(&self) -> String {
+        let of = match &self.of {
+            EventOf::Operations(Glob(_, text)) => text.clone(),
+            EventOf::Effect(effect) => format!("effect:{}", effect.as_str()),
+            EventOf::System(system) => format!("system:{system}"),
+        };
+        if self.is_denied { format!("denied({of})") } else { of }
+    }
+}
+
+/// What the events of a rule must have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CorrelationKey {
+    /// The argument of this JSON pointer.
+    Argument(String),
+    /// The resource that they act on.
+    Resource,
+}
+
+/// Whose events a rule looks at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RuleScope {
+    /// Those of one task.
+    Task,
+    /// Those of a task and all tasks of its tree.
+    #[default]
+    Session,
+}
+
+impl RuleScope {
+    /// The word used in bundles.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Task => "task",
+            Self::Session => "session",
+        }
+    }
 }
 
 /// Which operations need a task.

@@ -7,6 +7,7 @@ use crate::arguments::ArgumentSchema;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::evaluate::syntax::{ActionScope, Asks};
 use crate::evaluate::{Base, Constants, Group, Rule, Words};
+use crate::history::{self, Memory, Recall, Sequences};
 use crate::model::{Effect, Model, Operation, ParamType, System, Template, Tier};
 use crate::policy::{self, Cache, Catalog, Covered, Placed, Target};
 use crate::routes::RouteTable;
@@ -29,6 +30,10 @@ pub struct Plan {
     own: Vec<Operation>,
     /// Labels of resources, by collection.
     labels: BTreeMap<String, Labels>,
+    /// What the bundle asks of what was done before.
+    pub(crate) recall: Recall,
+    /// Rules over the order of events.
+    pub(crate) sequences: Sequences,
 }
 
 /// Labels of one collection's resources.
@@ -84,6 +89,8 @@ pub(crate) struct Prepared {
     pub(crate) arguments: Arc<ArgumentSchema>,
     pub(crate) base: Base,
     pub(crate) slice: Slice,
+    /// What it has to do with what was done before.
+    pub(crate) memory: Memory,
     /// For a case of a split operation: which.
     pub(crate) case: Option<Case>,
 }
@@ -166,6 +173,16 @@ impl Plan {
             Ok(words) => words,
             Err(unready) => return Err(internal(diagnostics, &unready.0)),
         };
+        let labels = Labels::of(&model);
+        let recall = Recall::of(&model, &policies);
+        let (sequences, mut named) = Sequences::of(&model);
+        history::changed(
+            &model,
+            previous.map(|plan| &plan.sequences),
+            &sequences,
+            &mut diagnostics,
+        );
+        history::check(&model, &policies, &mut diagnostics);
         let slices = slices(&policies, &covered, &catalog, all.len(), &groups);
         drop(catalog);
         let shared: BTreeMap<&str, Group> =
@@ -178,7 +195,13 @@ impl Plan {
                 Ok(base) => base,
                 Err(unready) => return Err(internal(diagnostics, &unready.0)),
             };
-            let prepared = Prepared { position, arguments, base, slice, case: None };
+            let collection = operation.resource.as_ref().map(|rule| rule.collection.as_str());
+            let labelled = collection
+                .and_then(|name| labels.get(name))
+                .is_some_and(|labels| !labels.whole.is_empty());
+            let named = named.remove(&operation.id).unwrap_or_default();
+            let memory = Memory::of(&model, recall, operation, slice.keys, labelled, named);
+            let prepared = Prepared { position, arguments, base, slice, memory, case: None };
             operations.insert(operation.id.clone(), prepared);
         }
         for (of, split) in &model.splits {
@@ -191,9 +214,20 @@ impl Plan {
         drop(all);
         let warnings = diagnostics.iter().cloned().collect();
         diagnostics.finish(())?;
-        let labels = Labels::of(&model);
         let constants = Constants::of(policies.iter().map(|placed| &placed.policy.rule));
-        Ok(Self { model, warnings, policies, cache, words, constants, operations, own, labels })
+        Ok(Self {
+            model,
+            warnings,
+            policies,
+            cache,
+            words,
+            constants,
+            operations,
+            own,
+            labels,
+            recall,
+            sequences,
+        })
     }
 
     /// `name` of `bundle.yaml`.
@@ -236,8 +270,8 @@ impl Plan {
     }
 
     /// Whether deciding about an operation reads and changes nothing but the task: it only reads, what it returns
-    /// carries no label, it has no destination, and no task of the view counts it. An operation that is split is
-    /// stateless where all its cases are.
+    /// carries no label, it has no destination, what came before makes no difference to it, and no task of the view
+    /// counts it. An operation that is split is stateless where all its cases are.
     ///
     /// Args:
     /// * `task`: the task that it is asked for in; none: without a task.
@@ -249,16 +283,59 @@ impl Plan {
         self.is_stateless_one(id, task)
     }
 
+    /// Whether a permit of an operation leaves nothing behind that something later could depend on.
+    ///
+    /// Args:
+    /// * `task`: the task that it is asked for in; none: without a task.
+    #[must_use]
+    pub fn leaves_nothing(&self, id: &str, task: Option<&TaskView<'_>>) -> bool {
+        match self.model.splits.get(id) {
+            Some(split) => split.cases.values().all(|case| self.leaves_nothing_one(case, task)),
+            None => self.leaves_nothing_one(id, task),
+        }
+    }
+
     fn is_stateless_one(&self, id: &str, task: Option<&TaskView<'_>>) -> bool {
-        let Some((operation, _)) = self.prepared(id) else { return false };
+        !self.recalls(id) && self.leaves_nothing_one(id, task)
+    }
+
+    fn leaves_nothing_one(&self, id: &str, task: Option<&TaskView<'_>>) -> bool {
+        let Some((operation, prepared)) = self.prepared(id) else { return false };
         let reads = operation.effects.len() == 1 && operation.effects.contains(&Effect::Read);
         let counted = |view: &TaskView<'_>| {
             view.path().any(|task| task.entries(id).1.iter().any(|entry| entry.uses.is_some()))
         };
         reads
-            && operation.yields.1.is_empty()
+            && !prepared.memory.changes
             && operation.destination.is_none()
             && !task.is_some_and(counted)
+    }
+
+    /// Whether an operation has to do with what its session did before, or does so later: then that must be recalled.
+    #[must_use]
+    pub fn recalls(&self, id: &str) -> bool {
+        let one = |id: &str| self.prepared(id).is_some_and(|(_, own)| !own.memory.is_none());
+        match self.model.splits.get(id) {
+            Some(split) => split.cases.values().any(|case| one(case)),
+            None => one(id),
+        }
+    }
+
+    /// Whether what came before can change how an operation is judged.
+    #[must_use]
+    pub fn reads_history(&self, id: &str) -> bool {
+        self.prepared(id).is_some_and(|(_, own)| own.memory.reads)
+    }
+
+    /// Whether a label or a destination can raise the tier of an operation.
+    pub(crate) fn may_raise(&self, operation: &Operation) -> bool {
+        let raises = &self.model.raises;
+        operation.system != OWN_SYSTEM
+            && raises
+                .labels
+                .values()
+                .chain(raises.classes.values())
+                .any(|tier| *tier > operation.tier)
     }
 
     /// The bundle's operations, sorted by id; without our own.

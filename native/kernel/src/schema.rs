@@ -98,10 +98,7 @@ impl Key {
     /// True for a key whose facts only a later version gathers.
     #[must_use]
     pub const fn is_later(self) -> bool {
-        matches!(
-            self,
-            Self::Session | Self::Excess | Self::Sequences | Self::Budgets | Self::Exception
-        )
+        matches!(self, Self::Budgets | Self::Exception)
     }
 
     /// The key of that name.
@@ -176,7 +173,7 @@ impl Names {
         put("TaskKind", owned(&["none", "root", "child", "implicit"]));
         let templates = model.templates.keys().cloned().chain([NO_TEMPLATE.to_owned()]);
         put("Template", templates.collect());
-        put("Sequence", BTreeSet::new());
+        put("Sequence", model.sequences.keys().cloned().collect());
         put("Budget", BTreeSet::new());
         let systems = model.systems.keys().cloned().chain([OWN_SYSTEM.to_owned()]);
         put("System", systems.collect());

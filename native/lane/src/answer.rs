@@ -129,10 +129,16 @@ pub(crate) fn detail(judgement: &Judgement, facts_json: Vec<u8>) -> wire::Detail
         enforcer: judgement.asker.name().to_owned(),
         step: judgement.step().as_str().to_owned(),
         facts_json,
-        label_origins: BTreeMap::new(),
+        label_origins: label_origins(judgement),
         destination_class: decision
             .map_or_else(String::new, |decision| decision.destination_class.clone()),
     }
+}
+
+/// The decision that brought each label that the task's session carries.
+fn label_origins(judgement: &Judgement) -> BTreeMap<String, String> {
+    let labels = judgement.recalled.history().into_iter().flat_map(|history| &history.labels);
+    labels.map(|(label, origin)| (label.clone(), origin.decision_id.clone())).collect()
 }
 
 fn judged(judged: &Judged) -> wire::JudgedPolicy {

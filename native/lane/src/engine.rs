@@ -34,6 +34,7 @@ use crate::answer;
 use crate::ask::{self, Ask, Authorization, Refused, Relayed, Step, Target};
 use crate::asked::Asked;
 use crate::envoy;
+use crate::history::{self, Recalled};
 use crate::judgement::{Asker, CredentialNote, Judgement, Known, method_of, name_of};
 use crate::keeper::{Keeper, Wait};
 use crate::limits;
@@ -918,6 +919,12 @@ impl Engine {
             if !located.task.has_chain(&judgement.chain) {
                 judgement.chain = located.task.chain();
             }
+            judgement.recalled = match &implied {
+                Some(implied) if implied.is_new() => {
+                    Recalled::new(&located.task, now, self.keeper.settings().retention_ms)
+                }
+                _ => history::recall(&self.keeper, &world.plan, request.operation, located, wait)?,
+            };
         }
         if ask.wants_credential {
             let refused = |reason, message| Err(Refused::new(reason, Step::Locate, message));
@@ -1982,6 +1989,7 @@ pub(crate) fn kernel_facts<'a>(
         confidence: 0,
         task,
         subject_proof: None,
+        history: None,
         literal_key: key,
         granted: None,
     }

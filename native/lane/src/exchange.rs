@@ -11,7 +11,7 @@ use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
     self, AgentName, Binding, Child, Credential, Detail, Param, Record, RecordKey, RecordKind,
-    Reservation, Root, Session, Subject, SubjectProof, Task, TaskKind,
+    Reservation, Root, Subject, SubjectProof, Task, TaskKind,
 };
 use authz_state::store::{Survives, Transaction};
 use authz_token::{AgentFacts, AgentProof, Evidence, Role, Scheme};
@@ -21,8 +21,8 @@ use uuid::Uuid;
 
 use crate::ask::{self, Refused, Step};
 use crate::credentials::answer_of;
-use crate::ending::after;
 use crate::engine::{ApiError, Changing, Engine, Kept, Recorded, Stop, Transport};
+use crate::history;
 use crate::judgement::{Asker, CredentialNote, Judgement};
 use crate::keeper::Wait;
 use crate::limits;
@@ -432,7 +432,7 @@ impl Engine {
                 judgement.task = Some(Arc::clone(&located.task));
                 judgement.chain = located.task.chain();
                 let (located, details) =
-                    self.judge_details(exchange, judgement, judged, located)?;
+                    self.judge_details(transaction, exchange, judgement, judged, located)?;
                 let end = self.write_exchange(
                     transaction,
                     exchange,
@@ -474,14 +474,8 @@ impl Engine {
             Place::New(task) => {
                 self.room(transaction, task.assignee(), now)?;
                 let retention = self.keeper.settings().retention_ms;
-                transaction.put(Record::Session(Arc::new(Session {
-                    id: task.session.clone(),
-                    root: task.id.clone(),
-                    tasks: 1,
-                    started_at: now,
-                    expires_at: after(task.deadline, retention),
-                    rest: BTreeMap::new(),
-                })));
+                let session = history::begun(task, now, retention);
+                transaction.put(Record::Session(Arc::new(session)));
                 let located = Located { task: Arc::clone(task), ancestors: Vec::new() };
                 Ok((located, Some(TaskKind::Root)))
             }
@@ -513,6 +507,7 @@ impl Engine {
     /// Judges each detail, and charges what it takes before the next is judged. One that is not permitted refuses all.
     fn judge_details(
         &self,
+        transaction: &mut dyn Transaction,
         exchange: &Exchange<'_>,
         judgement: &Judgement,
         judged: &mut Vec<Judgement>,
@@ -558,11 +553,16 @@ impl Engine {
                 explain: false,
                 secret: self.keeper.store().secret(),
             };
+            let plan = &exchange.world.plan;
+            detail.recalled = history::current(transaction, plan, &asked.operation, &located)?;
             let started = Instant::now();
             judging.decide(&mut detail, Some(&located));
             detail.decide_time = Some(started.elapsed());
             if let Err(refused) = revoke::of_operation(&revoked, &detail.operation) {
                 detail.refuse(refused);
+            }
+            if detail.permit().is_some() {
+                history::remember(transaction, &detail, &located)?;
             }
             match detail.permit() {
                 Some(permit) => {

@@ -19,6 +19,7 @@ use serde_json::Value;
 use crate::ask::{Refused, Step};
 use crate::asked::Asked as Form;
 use crate::engine::ApiError;
+use crate::history::Recalled;
 use crate::metrics::SystemId;
 use crate::settings::Surface;
 use crate::world::{Enforcer, Loaded};
@@ -122,6 +123,8 @@ pub(crate) struct Judgement {
     pub(crate) probe: bool,
     /// The task that it was asked in, or about.
     pub(crate) task: Option<Arc<Task>>,
+    /// What it knows of the task's session.
+    pub(crate) recalled: Recalled,
     /// The encoded answer to the same request under the same key, which this one repeats.
     pub(crate) repeats: Option<Vec<u8>>,
     /// The task credential that it is about.
@@ -170,6 +173,7 @@ impl Judgement {
             mcp: None,
             probe: false,
             task: None,
+            recalled: Recalled::default(),
             repeats: None,
             credential: None,
             proved: None,

@@ -12,6 +12,7 @@ mod exchange;
 mod fast;
 #[doc(hidden)]
 pub mod fuzz;
+mod history;
 mod judgement;
 mod keeper;
 mod leases;

@@ -1,6 +1,6 @@
 //! What tools ask of a bundle without a server: run its tests, judge on stated facts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use authz_kernel::casefile::{self, Report};
 use authz_kernel::decide::decide_traced;
@@ -8,6 +8,7 @@ use authz_kernel::decision::{
     Claim, Facts, Outcome, PolicyEffect, Principal, Proof, ProofMethod, Request, Subject, Time,
     Verdict,
 };
+use authz_kernel::history::{HistoryChanges, HistoryView, SessionHistory};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::mode::Asked;
 use authz_kernel::model::Tier;
@@ -69,12 +70,21 @@ struct StatedTask {
     prompt: String,
     #[serde(default)]
     scope: Vec<ScopeEntry>,
+    /// Labels that its session carries.
+    #[serde(default)]
+    labels: BTreeSet<String>,
 }
 
 /// Literals of what is stated are nobody's secret.
 const LITERAL_KEY: [u8; 32] = [0; 32];
 
 impl StatedTask {
+    /// Puts the labels that it carries into the history of its session.
+    fn carry(&self, now: Time, history: &mut SessionHistory) {
+        let changes = HistoryChanges { labels: self.labels.clone(), ..HistoryChanges::NONE };
+        history.apply(&changes, "stated", "", now);
+    }
+
     /// The task of whoever acts, started now.
     fn start(
         &self,
@@ -142,7 +152,7 @@ enum StatedKind {
 /// Judges one request whose principals are stated, not proved; for tools only, never for a caller.
 ///
 /// Args: `request`: JSON of `{as: {agent, subject: {issuer, sub, kind, claims, acr}}, call, input, resource, destinations,
-/// supported_obligations, enforcer, task: {template, params, prompt, scope}}`.
+/// supported_obligations, enforcer, task: {template, params, prompt, scope, labels}}`.
 ///
 /// Returns: the decision with every policy judged, as JSON.
 ///
@@ -162,6 +172,10 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
             task::implicit(plan, &chain, acr, name(), name(), now).ok().flatten()
         }
     };
+    let mut history = SessionHistory::new();
+    if let Some(said) = &stated.task {
+        said.carry(now, &mut history);
+    }
     let facts = Facts {
         enforcer: &stated.enforcer,
         chain: &chain,
@@ -174,6 +188,7 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
         confidence: 0,
         task: task.as_ref().map(|task| TaskView { task, ancestors: &[] }),
         subject_proof: None,
+        history: task.as_ref().map(|_| HistoryView { session: &history }),
         literal_key: Some(&LITERAL_KEY),
         granted: None,
     };
@@ -239,6 +254,8 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
         "tier": decision.tier.map_or("", Tier::as_str),
         "resource": decision.resource,
         "destination_class": decision.destination_class,
+        "excess": decision.excess,
+        "sequences": decision.sequences,
         "arguments_digest": decision.arguments_digest.map(|digest| hex(&digest)),
         "chain": chain.iter().map(name_of).collect::<Vec<_>>(),
         "shown_reason": decision.shown_reason,

@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use authz_kernel::decision::{Outcome, Principal, ProofMethod};
+use authz_kernel::history::{HistoryChanges, SessionHistory};
 use authz_kernel::json::{Value, push_token};
 use authz_kernel::members;
 use authz_kernel::model::{Location, Tier};
@@ -17,6 +18,7 @@ use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::asked::Asked;
+use crate::history;
 use crate::judgement::{CredentialNote, Judgement, method_of, name_of, write_hex};
 use crate::plain::{self, push_number};
 
@@ -118,6 +120,55 @@ struct Input<'a> {
     arguments_digest: Option<Hash>,
     resource: Cow<'a, str>,
     destination_class: &'a str,
+    /// Labels that the destination is not cleared for.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    excess: &'a [String],
+    /// Rules over the order of events that the call would complete.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    sequences: &'a [String],
+    /// What the task's session did before, where that was recalled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<SessionNote<'a>>,
+}
+
+/// What a session did before.
+#[derive(Serialize)]
+struct SessionNote<'a> {
+    /// The labels that it carries, and the decision that brought each.
+    labels: BTreeMap<&'a str, &'a str>,
+    sources: usize,
+    calls: u64,
+}
+
+impl<'a> SessionNote<'a> {
+    fn of(history: &'a SessionHistory) -> Self {
+        let origins = history.labels.iter();
+        Self {
+            labels: origins
+                .map(|(label, from)| (label.as_str(), from.decision_id.as_str()))
+                .collect(),
+            sources: history.sources.len(),
+            calls: history.calls,
+        }
+    }
+}
+
+/// What the answer changes in the session.
+#[derive(Serialize)]
+struct ChangesNote<'a> {
+    /// Labels that join.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    labels: &'a BTreeSet<String>,
+    /// Rules over the order of events that the answer is a step of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sequences: Vec<&'a str>,
+}
+
+impl<'a> ChangesNote<'a> {
+    fn of(changes: &'a HistoryChanges) -> Self {
+        let advances = changes.advances.iter();
+        Self { labels: &changes.labels, sequences: advances.map(|one| one.name()).collect() }
+    }
 }
 
 /// The task that was asked in, or about.
@@ -231,6 +282,9 @@ struct Answer<'a> {
     controls: &'a [String],
     obligations: &'a [String],
     message: &'a str,
+    /// Where it changes what the session did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changes: Option<ChangesNote<'a>>,
     /// The outcome of an earlier record of the same id, which was not answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     instead_of: Option<&'a str>,
@@ -316,6 +370,9 @@ fn line_by(
                 .map(|digest| Hash::from(&digest)),
             resource,
             destination_class: decision.map_or("", |decision| decision.destination_class.as_str()),
+            excess: decision.map_or(&[], |decision| decision.excess.as_slice()),
+            sequences: decision.map_or(&[], |decision| decision.sequences.as_slice()),
+            session: judgement.recalled.history().map(SessionNote::of),
         },
         result: Answer {
             outcome: outcome(judgement.outcome()),
@@ -332,6 +389,7 @@ fn line_by(
             controls: standing.map_or(&[], |decision| decision.controls.as_slice()),
             obligations: standing.map_or(&[], |decision| decision.obligations.as_slice()),
             message: &message,
+            changes: history::changes(judgement).map(ChangesNote::of),
             instead_of: instead_of.map(outcome),
         },
         requested_by: origin.peer,

@@ -9,7 +9,7 @@ use authz_kernel::decision::{Decision, Facts, Request, Time};
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    self, Detail, Idempotency, Record, RecordKey, RecordKind, Reservation, Session, Task, TaskKind,
+    self, Detail, Idempotency, Record, RecordKey, RecordKind, Reservation, Task, TaskKind,
     TaskStatus,
 };
 use authz_state::store::{Survives, Transaction};
@@ -21,6 +21,7 @@ use crate::answer;
 use crate::ask::{Ask, Refused, Step, Target};
 use crate::ending::after;
 use crate::engine::{Changing, Engine, Kept, Stop, Transport, kernel_facts};
+use crate::history;
 use crate::judgement::{Judgement, hex, name_of};
 use crate::keeper::Wait;
 use crate::locate::{self, Located};
@@ -71,7 +72,9 @@ impl Judging<'_> {
         let view = located.map(Located::view);
         let granted = presented.map(Presented::grants);
         let granted = granted.as_deref();
-        let facts = Facts { granted, ..kernel_facts(judgement, known, view, Some(&self.secret)) };
+        let history = judgement.recalled.view();
+        let facts =
+            Facts { granted, history, ..kernel_facts(judgement, known, view, Some(&self.secret)) };
         let now = Time(judgement.now_ms);
         let plan = &self.world.plan;
         let decision = if self.explain {
@@ -95,6 +98,13 @@ pub(crate) struct Implied {
     pointer: RecordKey,
     /// It stands in the store already.
     is_kept: bool,
+}
+
+impl Implied {
+    /// The task begins with the decision.
+    pub(crate) const fn is_new(&self) -> bool {
+        !self.is_kept
+    }
 }
 
 /// The key of an enforcer that executes at most once a key.
@@ -234,17 +244,24 @@ impl Engine {
         {
             return Ok(Some(kept));
         }
-        if judgement.passage().is_none() {
+        let plan = &judging.world.plan;
+        // What another node has just done may not be known here yet: what depends on it is judged on what the store says.
+        let is_to_be_read = located.is_some()
+            && self.keeper.store().is_remote()
+            && plan.reads_history(&judgement.operation);
+        // A denial that a rule asks for is remembered too.
+        let is_remembered = located.is_some() && history::changes(judgement).is_some();
+        if judgement.passage().is_none() && !is_to_be_read && !is_remembered {
             return Ok(None);
         }
-        let is_stateful = (judgement.permit().is_some() || judgement.redeems())
-            && located.as_ref().is_some_and(|located| {
-                let view = located.view();
-                judging.wants_credential
+        let leaves = |located: &Located| {
+            (judgement.permit().is_some() || judgement.redeems())
+                && (judging.wants_credential
                     || judging.presented.is_some()
                     || notes_call(judgement)
-                    || !judging.world.plan.is_stateless(&judgement.operation, Some(&view))
-            });
+                    || !plan.leaves_nothing(&judgement.operation, Some(&located.view())))
+        };
+        let is_stateful = is_to_be_read || located.as_ref().is_some_and(leaves) || is_remembered;
         if !is_stateful && !is_new && key.is_none() {
             if let Some(located) = &located {
                 self.touch(judgement, call, located);
@@ -303,7 +320,8 @@ impl Engine {
                     Some(facts) => Some(presented::find_in(transaction, facts, now)?),
                     None => None,
                 };
-                if current != *located || presented != judging.presented {
+                let has_more = history::recall_in(transaction, judgement, &current)?;
+                if has_more || current != *located || presented != judging.presented {
                     let started = Instant::now();
                     judgement.task = Some(Arc::clone(&current.task));
                     judgement.chain = current.task.chain();
@@ -315,19 +333,23 @@ impl Engine {
                 }
                 let revoked = self.keeper.revocations()?;
                 revoke::of_operation(&revoked, &judgement.operation)?;
-                if judgement.passage().is_none() {
+                let is_passed = judgement.passage().is_some();
+                if !is_passed && history::changes(judgement).is_none() {
                     return Err(Stop::Unchanged);
                 }
                 let is_new = new.is_some() && Arc::ptr_eq(&current.task, &located.task);
                 began = is_new;
-                if let Some(one) = &presented {
+                if let Some(one) = presented.as_ref().filter(|_| is_passed) {
                     self.redeem(transaction, judgement, one, now);
                 }
-                self.reserve(transaction, judgement, judging, &current, is_new, now);
+                if is_passed || is_new {
+                    self.reserve(transaction, judgement, judging, &current, is_new, now);
+                }
                 if let Some(pointer) = new.as_ref().filter(|_| is_new) {
                     self.keep_implied(transaction, pointer, &current.task, now);
                 }
-                if let Some(key) = key {
+                history::remember(transaction, judgement, &current)?;
+                if let Some(key) = key.filter(|_| is_passed) {
                     key.keep(transaction, judgement, now);
                 }
                 Ok(())
@@ -385,8 +407,9 @@ impl Engine {
             transaction.put(Record::Task(Arc::new(task)));
         }
         let view = current.view();
-        let is_stateless = judging.world.plan.is_stateless(&judgement.operation, Some(&view));
-        let is_kept = judging.presented.is_none() && (judging.wants_credential || !is_stateless);
+        let leaves_nothing = judging.world.plan.leaves_nothing(&judgement.operation, Some(&view));
+        let is_kept =
+            judging.presented.is_none() && (judging.wants_credential || !leaves_nothing);
         if let Some(permit) = judgement.permit().filter(|_| is_kept) {
             self.metrics.reserved();
             let agent = judgement.facts.agent.as_ref();
@@ -444,14 +467,9 @@ impl Engine {
         task: &Task,
         now: Time,
     ) {
-        transaction.put(Record::Session(Arc::new(Session {
-            id: task.session.clone(),
-            root: task.id.clone(),
-            tasks: 1,
-            started_at: now,
-            expires_at: after(task.deadline, self.keeper.settings().retention_ms),
-            rest: BTreeMap::new(),
-        })));
+        let retention = self.keeper.settings().retention_ms;
+        let session = history::begun(task, now, retention);
+        transaction.put(Record::Session(Arc::new(session)));
         transaction.put(Record::Idempotency(Arc::new(Idempotency {
             id: pointer.id.clone(),
             digest: String::new(),

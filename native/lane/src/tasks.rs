@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use authz_kernel::decide::decide;
 use authz_kernel::decision::{Facts, Outcome, Principal, Request, Time};
+use authz_kernel::history::SessionHistory;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
     self, AgentName, Child, Idempotency, Record, RecordKey, RecordKind, Root, Session, Subject,
@@ -332,6 +333,7 @@ impl Engine {
                     tasks: 1,
                     started_at: now,
                     expires_at: after(task.deadline, self.keeper.settings().retention_ms),
+                    history: SessionHistory::new(),
                     rest: BTreeMap::new(),
                 })));
                 transaction.put(Record::Task(Arc::clone(&task)));

@@ -15,6 +15,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use authz_kernel::decision::{Claim, Time};
+use authz_kernel::history::SessionHistory;
 use authz_kernel::model::Tier;
 use authz_kernel::task::{
     AgentName, Limit, Param, Record, RecordKey, RecordKind, Reservation, ScopeEntry, ScopeIndex,
@@ -117,7 +118,8 @@ fn session(number: usize) -> Session {
         tasks: 1,
         started_at: Time(*NOW),
         expires_at: Time(*NOW + 86_400_000),
-        rest: BTreeMap::new(),
+        history: SessionHistory::new(),
+            rest: BTreeMap::new(),
     }
 }
 

@@ -680,14 +680,13 @@ impl CaseFile {
         if call.is_a_proxys() && !matches!(caller.chain.last(), Some(Principal::Agent { .. })) {
             return Came::Skipped;
         }
-        let view = placed.as_ref().map(Placed::view);
         let presented = call.present.and_then(|said| credentials.get(said));
         // That it is of another task than the step is found before the kernel is asked.
         let is_others = presented.is_some_and(|issued| Some(issued.task.as_str()) != on);
         if is_others || (call.present.is_some() && presented.is_none()) {
             return Came::Skipped;
         }
-        let decision = call.judge(plan, &caller, view, presented, &test.enforcer, now);
+        let decision = call.judge(plan, &caller, placed.as_ref(), presented, &test.enforcer, now);
         let (expected, actual) = match &decision {
             Ok((decision, _)) => call.expect.compare(&Seen::from(decision)),
             Err(refused) => call.expect.compare(&Seen::from(refused)),
@@ -860,7 +859,7 @@ impl Call<'_> {
         &self,
         plan: &Plan,
         caller: &Caller<'_>,
-        task: Option<TaskView<'_>>,
+        placed: Option<&Placed>,
         presented: Option<&Issued>,
         enforcer: &str,
         now: Time,
@@ -878,8 +877,9 @@ impl Call<'_> {
             chain: &caller.chain,
             proof,
             confidence: 0,
-            task,
+            task: placed.map(Placed::view),
             subject_proof: None,
+            history: placed.map(Placed::history),
             literal_key: Some(tasks::key()),
             granted: grant.as_ref().map(std::slice::from_ref),
         };

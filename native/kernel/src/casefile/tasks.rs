@@ -12,6 +12,7 @@ use crate::decision::{
     Decision, Facts, Outcome, Principal, Proof, ProofMethod, ReasonCode, Request, Time,
 };
 use crate::diagnostic::{Diagnostic, clip, unknown};
+use crate::history::{HistoryView, SessionHistory};
 use crate::mcp::ServerTask;
 use crate::plan::Plan;
 use crate::source::{At, Mark, duration};
@@ -317,6 +318,8 @@ struct Starting {
 #[derive(Default)]
 pub(super) struct Tasks {
     known: BTreeMap<String, Task>,
+    /// What each session did, by its id.
+    histories: BTreeMap<String, SessionHistory>,
     /// Tasks without a name of their own.
     unnamed: usize,
 }
@@ -325,11 +328,17 @@ pub(super) struct Tasks {
 pub(super) struct Placed {
     task: Task,
     ancestors: Vec<Arc<Task>>,
+    history: SessionHistory,
 }
 
 impl Placed {
     pub(super) fn view(&self) -> TaskView<'_> {
         TaskView { task: &self.task, ancestors: &self.ancestors }
+    }
+
+    /// What its session did before.
+    pub(super) fn history(&self) -> HistoryView<'_> {
+        HistoryView { session: &self.history }
     }
 
     /// Who calls on the task: its assignee, unless the step says another.
@@ -359,7 +368,8 @@ impl Tasks {
         let task = self.known.get(name)?.clone();
         let above = task.ancestors.iter().filter_map(|id| self.known.get(id));
         let ancestors = above.map(|task| Arc::new(task.clone())).collect();
-        Some(Placed { task, ancestors })
+        let history = self.histories.get(&task.session).cloned().unwrap_or_default();
+        Some(Placed { task, ancestors, history })
     }
 
     /// The name of the task that an agent gets which comes without one; none where the bundle gives none.
@@ -382,6 +392,11 @@ impl Tasks {
 
     /// Takes over what a call changes.
     pub(super) fn settle(&mut self, placed: &Placed, decision: &Decision, now: Time) {
+        let changes = decision.changes(false);
+        if !changes.is_empty() {
+            let history = self.histories.entry(placed.task.session.clone()).or_default();
+            history.apply(changes, &decision.operation, &decision.operation, now);
+        }
         if decision.outcome != Outcome::Permit {
             return;
         }
@@ -598,6 +613,7 @@ fn judged(
         confidence: 0,
         task: None,
         subject_proof,
+        history: None,
         literal_key: None,
         granted: None,
     };

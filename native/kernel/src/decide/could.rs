@@ -110,6 +110,9 @@ impl<'a> Prospects<'a> {
                 acr: facts.proof.acr,
                 satisfied: &satisfied,
                 time: self.now.0,
+                session: None,
+                excess: &[],
+                sequences: &[],
             },
         );
         let collection = operation.resource.as_ref().map(|rule| rule.collection.as_str());
@@ -121,7 +124,8 @@ impl<'a> Prospects<'a> {
         else {
             return false;
         };
-        let prospect = Prospect::new(words, &prepared.base, chain, &aim, &context, &entities);
+        let prospect = Prospect::new(words, &prepared.base, chain, &aim, &context, &entities)
+            .with_tier_open(plan.may_raise(operation));
         let mut permitted = vec![false; chain.len()];
         for (index, rule) in prepared.slice.policies() {
             let Some(placed) = plan.policies.get(index) else { return false };

@@ -9,7 +9,7 @@ use crate::decision::{Facts, ReasonCode, Request, Time};
 use crate::evaluate::TaskFacts;
 use crate::mcp::{self, ServerTask};
 use crate::model::{Operation, Tier};
-use crate::plan::Plan;
+use crate::plan::{Plan, Prepared};
 use crate::schema::OWN_SYSTEM;
 use crate::task::{Acts, Dimension, Miss, SubjectProof, Task, TaskStatus, TaskView};
 
@@ -76,8 +76,21 @@ fn without(plan: &Plan, facts: &Facts<'_>, operation: &Operation) -> Result<(), 
     }
     let rule = &plan.model().tasks;
     let is_within = |tier: Tier| operation.tier <= tier && plan.is_stateless(&operation.id, None);
-    if rule.optional || rule.taskless_tier.is_some_and(is_within) {
+    if rule.taskless_tier.is_some_and(is_within) {
         return Ok(());
+    }
+    if rule.optional {
+        // What must be remembered is remembered in a task's session.
+        if !plan.recall.is_read
+            || plan.prepared(&operation.id).is_some_and(|(_, own)| own.memory.is_none())
+        {
+            return Ok(());
+        }
+        let what = format!(
+            "`{}` needs a task: policies depend on what was done before, which a task's session keeps",
+            operation.id
+        );
+        return Err(Refusal::new(ReasonCode::NoTask, what));
     }
     Err(Refusal::new(ReasonCode::NoTask, format!("`{}` needs a task", operation.id)))
 }
@@ -100,6 +113,17 @@ pub(super) fn subject_proof(facts: &Facts<'_>, subject: bool) -> SubjectProof {
     facts.task.map(|view| view.task.subject_proof).or(facts.subject_proof).unwrap_or(by_chain)
 }
 
+/// Refuses a request that has to do with what the task's session did before, where that was not recalled.
+pub(super) fn recalled(facts: &Facts<'_>, prepared: &Prepared) -> Result<(), Refusal> {
+    if !prepared.memory.is_none() && facts.task.is_some() && facts.history.is_none() {
+        return Err(Refusal::new(
+            ReasonCode::StateUnavailable,
+            "what the session did before is not at hand",
+        ));
+    }
+    Ok(())
+}
+
 /// What the task allows.
 #[derive(Debug, Default)]
 pub(super) struct Bounds<'a> {
@@ -110,6 +134,13 @@ pub(super) struct Bounds<'a> {
 }
 
 impl Bounds<'_> {
+    /// Refuses the request, unless a weightier reason does so already.
+    pub(super) fn refuse(&mut self, reason: ReasonCode, what: String) {
+        if self.refused.as_ref().is_none_or(|(known, _)| reason < *known) {
+            self.refused = Some((reason, what));
+        }
+    }
+
     pub(super) fn charges(&self) -> Vec<(String, u32)> {
         self.counted.iter().map(|(task, entry)| ((*task).to_owned(), *entry)).collect()
     }
@@ -121,6 +152,7 @@ pub(super) fn bounds<'a>(
     plan: &Plan,
     facts: &Facts<'a>,
     operation: &Operation,
+    tier: Tier,
     resolved: &Resolved<'_>,
     grant: Covered<'_>,
 ) -> Bounds<'a> {
@@ -142,15 +174,13 @@ pub(super) fn bounds<'a>(
         labels: &resolved.labels,
         arguments: resolved.arguments.json(),
     };
+    let mut refusals: SmallVec<[(ReasonCode, String); 2]> = SmallVec::new();
     let mut refuse = |reason: ReasonCode, task: &Task, what: String| {
-        let known = bounds.refused.as_ref().map(|(known, _)| *known);
-        if known.is_none_or(|known| reason < known) {
-            let whose = if task.id == view.task.id { "the task" } else { "a task above it" };
-            bounds.refused = Some((reason, format!("{what}: beyond what {whose} allows")));
-        }
+        let whose = if task.id == view.task.id { "the task" } else { "a task above it" };
+        refusals.push((reason, format!("{what}: beyond what {whose} allows")));
     };
     for task in view.path() {
-        if operation.tier > task.tier_cap {
+        if tier > task.tier_cap {
             refuse(ReasonCode::OutOfScope, task, Dimension::TierCap.to_string());
         }
         match task.fit(&acts, charged) {
@@ -163,6 +193,9 @@ pub(super) fn bounds<'a>(
                 refuse(ReasonCode::UsesExhausted, task, Dimension::Uses.to_string());
             }
         }
+    }
+    for (reason, what) in refusals {
+        bounds.refuse(reason, what);
     }
     bounds
 }

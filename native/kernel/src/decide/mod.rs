@@ -14,10 +14,11 @@ use crate::decision::{
     Decision, Facts, Outcome, Principal, ProofMethod, ReasonCode, Request, Time, Verdict,
 };
 use crate::evaluate::{self, ContextFacts, Judge, Known, Unready};
+use crate::history::{Carried, HistoryChanges};
 use crate::mcp::ServerTask;
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
-use crate::schema::Key;
+use crate::schema::{Key, Keys};
 use crate::task::SubjectProof;
 
 pub use could::Prospects;
@@ -50,6 +51,8 @@ pub fn decide_traced(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now:
 }
 
 fn run(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time, traced: bool) -> Decision {
+    // Within a session time never goes back, whichever node decides.
+    let now = facts.history.map_or(now, |view| view.session.now(now));
     let mut decision = Decision {
         outcome: Outcome::Deny,
         reason: ReasonCode::Unavailable,
@@ -70,6 +73,10 @@ fn run(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time, traced:
         charges: Vec::new(),
         redeems: None,
         is_beyond_credential: false,
+        excess: Vec::new(),
+        sequences: Vec::new(),
+        passage: HistoryChanges::default(),
+        denial: HistoryChanges::default(),
         server_call: false,
         trace: Vec::new(),
         understood: true,
@@ -216,14 +223,27 @@ fn judge(
         .iter()
         .map(|principal| words.principal(principal, &plan.model().roles_of(principal)))
         .collect();
-    let tier = operation.tier;
+    located::recalled(facts, prepared)?;
+    let carried = Carried::of(facts.history, &resolved.labels);
+    let tier = carried.tier(plan.model(), operation, &resolved.destinations);
+    decision.tier = Some(tier);
     let satisfied = satisfied(plan, facts, tier);
     let keys = prepared.slice.keys;
+    let excess = |class: &str| carried.excess(plan.model(), class);
     let subject = has_subject(facts);
     let (worst, others) = match resolved.destinations.split_first() {
         Some((worst, others)) => (Some(worst), others),
         None => (None, [].as_slice()),
     };
+    let completed = match (facts.history, facts.task) {
+        (Some(view), Some(task)) => {
+            let subject = resolved.subject(task);
+            plan.sequences.completed(&prepared.memory.named, subject, view.session, now)
+        }
+        _ => Vec::new(),
+    };
+    let of_worst = worst.map_or_else(Vec::new, |placed| excess(placed.class));
+    let mut all_excess = of_worst.clone();
     let context = words.context(
         keys,
         &plan.constants,
@@ -247,6 +267,9 @@ fn judge(
             acr: facts.proof.acr,
             satisfied: &satisfied,
             time: now.0,
+            session: facts.history.map(|view| view.session),
+            excess: &of_worst,
+            sequences: &completed,
         },
     )?;
     let entities =
@@ -257,23 +280,30 @@ fn judge(
     let first = judge(&context);
     // What reads the destination is judged for each; the rest once.
     let mut elsewhere: Vec<Judge<'_>> = Vec::new();
-    if keys.contains(Key::Destination) {
-        for placed in others {
+    let by_destination = |keys: Keys| keys.contains(Key::Destination) || keys.contains(Key::Excess);
+    for placed in others {
+        let of_class = excess(placed.class);
+        if by_destination(keys) {
             let class = resolve::class(Some(placed));
             elsewhere.push(judge(&words.with_destination(
                 &context,
                 class,
                 &placed.host,
                 resolved.trusted,
+                &of_class,
             )?));
         }
+        all_excess.extend(of_class);
     }
+    all_excess.sort_unstable();
+    all_excess.dedup();
+    decision.excess = all_excess.into_iter().map(str::to_owned).collect();
     let mut tally = Tally::new(&chain);
     for (index, rule) in prepared.slice.policies() {
         let times = if rule.per_principal { chain.len() } else { 1 };
         for position in 0..times {
             let mut verdict = first.judge(rule, position);
-            if rule.keys.contains(Key::Destination) {
+            if by_destination(rule.keys) {
                 for judge in &elsewhere {
                     verdict = verdict::worse(rule.effect, verdict, judge.judge(rule, position));
                 }
@@ -302,7 +332,27 @@ fn judge(
     let grant = granted::covering(facts, operation, resolved, decision);
     decision.redeems = grant.as_ref().ok().and_then(|grant| grant.map(|(index, _)| index));
     decision.is_beyond_credential = grant.is_err();
-    let bounds = located::bounds(plan, facts, operation, resolved, grant);
+    let mut bounds = located::bounds(plan, facts, operation, tier, resolved, grant);
+    decision.sequences = completed.into_iter().map(str::to_owned).collect();
+    let memory = &prepared.memory;
+    if let (Some(view), Some(task)) = (facts.history, facts.task) {
+        let (collection, labels) = (resolved.collection, &resolved.labels);
+        let (sequences, subject) = (&plan.sequences, resolved.subject(task));
+        let passage = memory.passage(operation, collection, labels, view.session);
+        let advances = sequences.passage(&memory.named, subject, view.session, now);
+        match (passage, advances) {
+            (Ok(passage), Ok(advances)) => {
+                decision.passage = HistoryChanges { advances, ..passage }
+            }
+            (Err((reason, what)), _) => bounds.refuse(reason, what),
+            (Ok(_), Err(rule)) => {
+                let what = format!("the session keeps as much of the sequence `{rule}` as it may");
+                bounds.refuse(ReasonCode::WindowFull, what);
+            }
+        }
+        let advances = sequences.denial(&memory.named, subject, view.session, now);
+        decision.denial = HistoryChanges { advances, ..HistoryChanges::NONE };
+    }
     tally.settle(plan, operation, &requirements, &bounds, request.supported_obligations, decision);
     if decision.outcome == Outcome::Permit && decision.redeems.is_none() {
         decision.charges = bounds.charges();

@@ -10,11 +10,12 @@ use crate::arguments::Arguments;
 use crate::decision::{Decision, Facts, ReasonCode, Request};
 use crate::destinations::Placed;
 use crate::evaluate::Known;
+use crate::history::Subject;
 use crate::json::Value as Json;
 use crate::model::{DestinationKind, DestinationRule, Operation, ResourceRule};
 use crate::plan::{Plan, Prepared};
 use crate::schema::{Key, NO_DESTINATION, START};
-use crate::task::literal;
+use crate::task::{TaskView, literal};
 
 use super::Refusal;
 
@@ -93,6 +94,14 @@ pub(super) fn resolve<'a>(
         placed.class.clone_into(&mut decision.destination_class);
     }
     Ok(Resolved { arguments, resource, collection, id, labels, destinations, trusted })
+}
+
+impl Resolved<'_> {
+    /// What tells the instances of rules apart.
+    pub(super) fn subject<'b>(&'b self, task: TaskView<'b>) -> Subject<'b> {
+        let arguments = self.arguments.json();
+        Subject { task: &task.task.id, arguments, collection: self.collection, id: &self.id }
+    }
 }
 
 pub(super) fn bad(message: impl Into<String>) -> Refusal {

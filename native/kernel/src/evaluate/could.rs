@@ -72,6 +72,8 @@ pub(crate) struct Prospect<'a> {
     chain: &'a [Known],
     aim: &'a Aim,
     evaluators: SmallVec<[Evaluator<'a>; 4]>,
+    /// The tier may be higher than the operation's own.
+    is_tier_open: bool,
 }
 
 impl<'a> Prospect<'a> {
@@ -105,7 +107,12 @@ impl<'a> Prospect<'a> {
                 Evaluator::new(request, entities, Extensions::all_available())
             })
             .collect();
-        Self { words, chain, aim, evaluators }
+        Self { words, chain, aim, evaluators, is_tier_open: false }
+    }
+
+    /// Says whether something may raise the tier above the operation's own.
+    pub(crate) fn with_tier_open(self, is_tier_open: bool) -> Self {
+        Self { is_tier_open, ..self }
     }
 
     /// Judges a rule for the principal at `index`.
@@ -154,9 +161,11 @@ impl<'a> Prospect<'a> {
     }
 
     fn body(&self, rule: &Rule, body: &Expr, evaluator: &Evaluator<'_>) -> Could {
-        let unsaid = UNSAID.into_iter().any(|key| rule.keys.contains(key));
+        let is_tier_open = self.is_tier_open && rule.keys.contains(Key::Tier);
+        let unsaid = is_tier_open || UNSAID.into_iter().any(|key| rule.keys.contains(key));
         let slots = SlotEnv::new();
         let value = if unsaid {
+            let mut unknown = |expr: &Expr| unknown(expr, is_tier_open);
             evaluator.partial_interpret(&super::syntax::bare(body, &mut unknown), &slots)
         } else {
             evaluator.partial_interpret(body, &slots)
@@ -192,9 +201,12 @@ pub(crate) fn said(keys: Keys) -> Keys {
 }
 
 /// What stands for an expression that reads the context.
-fn unknown(expr: &Expr) -> Option<Expr> {
+fn unknown(expr: &Expr, is_tier_open: bool) -> Option<Expr> {
     let is_context = |expr: &Expr| matches!(expr.expr_kind(), ExprKind::Var(Var::Context));
-    let is_unsaid = |name: &str| UNSAID.into_iter().any(|key| key.as_str() == name);
+    let is_unsaid = |name: &str| {
+        (is_tier_open && name == Key::Tier.as_str())
+            || UNSAID.into_iter().any(|key| key.as_str() == name)
+    };
     let stands = |name: &str| Expr::unknown(Unknown::new_untyped(name.to_owned()));
     match expr.expr_kind() {
         ExprKind::GetAttr { expr: of, attr } if is_context(of) => {

@@ -25,6 +25,7 @@ use smol_str::SmolStr;
 
 use crate::arguments;
 use crate::decision::{PolicyEffect, Principal, Subject, Verdict};
+use crate::history::SessionHistory;
 use crate::schema::{Key, Keys, NO_DESTINATION};
 use crate::task::{SubjectProof, TaskKind};
 
@@ -237,6 +238,8 @@ pub(crate) struct Words {
     kinds: BTreeMap<String, Arc<EntityUID>>,
     classes: BTreeMap<String, Value>,
     methods: BTreeMap<String, Value>,
+    labels: BTreeMap<String, Value>,
+    sequences: BTreeMap<String, Value>,
     task_kinds: BTreeMap<String, Value>,
     templates: BTreeMap<String, Value>,
     /// The task of a request without one.
@@ -293,6 +296,12 @@ pub(crate) struct ContextFacts<'a> {
     pub(crate) acr: &'a str,
     pub(crate) satisfied: &'a [String],
     pub(crate) time: i64,
+    /// What the session did before; none: nothing.
+    pub(crate) session: Option<&'a SessionHistory>,
+    /// Labels that the destination is not cleared for.
+    pub(crate) excess: &'a [&'a str],
+    /// Rules over the order of events that this one would complete.
+    pub(crate) sequences: &'a [&'a str],
 }
 
 /// What policies may read of a task.
@@ -351,6 +360,8 @@ impl Words {
             classes,
             nowhere,
             methods: values("ProofMethod")?,
+            labels: values("Label")?,
+            sequences: values("Sequence")?,
             task_kinds: values("TaskKind")?,
             templates: values("Template")?,
             no_task: record([
@@ -528,10 +539,15 @@ impl Words {
                     let since = call(&self.duration, &[text(&format!("{}ms", facts.time))])?;
                     call(&self.offset, &[self.epoch.clone(), since])?
                 }
-                // Policies that read these are refused at load.
-                Key::Session | Key::Excess | Key::Sequences | Key::Budgets | Key::Exception => {
-                    continue;
+                Key::Session => self.session(facts.session),
+                Key::Excess => self.label_set(facts.excess.iter().copied()),
+                Key::Sequences => {
+                    let values = facts.sequences.iter();
+                    let values = values.map(|name| known(&self.sequences, name));
+                    Value::set(values.collect::<Result<Vec<_>, _>>()?, None)
                 }
+                // Policies that read these are refused at load.
+                Key::Budgets | Key::Exception => continue,
             };
             map.insert(SmolStr::new_static(key.as_str()), value);
         }
@@ -545,6 +561,7 @@ impl Words {
         class: &str,
         host: &str,
         trusted: bool,
+        excess: &[&str],
     ) -> Result<Context, Unready> {
         let Context::Value(map) = context else {
             return Err(Unready("the context is a residual".to_owned()));
@@ -552,7 +569,29 @@ impl Words {
         let mut map = map.as_ref().clone();
         let key = SmolStr::new_static(Key::Destination.as_str());
         map.insert(key, self.destination(class, host, true, trusted)?);
+        let key = SmolStr::new_static(Key::Excess.as_str());
+        map.insert(key, self.label_set(excess.iter().copied()));
         Ok(Context::Value(Arc::new(map)))
+    }
+
+    fn session(&self, session: Option<&SessionHistory>) -> Value {
+        let count = |number: usize| long(i64::try_from(number).unwrap_or(i64::MAX));
+        let labels = session.into_iter().flat_map(|session| session.labels.keys());
+        let calls = session.map_or(0, |session| session.calls);
+        record([
+            ("labels", self.label_set(labels.map(String::as_str))),
+            ("sources", count(session.map_or(0, |session| session.sources.len()))),
+            ("calls", long(i64::try_from(calls).unwrap_or(i64::MAX))),
+        ])
+    }
+
+    /// A set of labels; one that another revision of the bundle brought equals none of this one's.
+    fn label_set<'a>(&self, labels: impl Iterator<Item = &'a str>) -> Value {
+        let values = labels.map(|label| match self.labels.get(label) {
+            Some(value) => value.clone(),
+            None => Literal::EntityUID(Arc::new(uid(&self.types.label, label))).into(),
+        });
+        Value::set(values, None)
     }
 
     fn destination(

@@ -6,7 +6,7 @@ use super::Placed;
 use crate::arguments::{ArgumentType, Member};
 use crate::diagnostic::{Diagnostics, unknown};
 use crate::evaluate::syntax::{ActionScope, Idle, Named, Path, Root};
-use crate::model::{Location, Model};
+use crate::model::{Location, Model, Operation};
 use crate::schema::{BUILT_IN_KINDS, Key, Names, START, attributes, attributes_of_key};
 
 /// Bytes of a resource id, as in a request.
@@ -284,6 +284,22 @@ fn reached(
         "System" if id == crate::schema::OWN_SYSTEM || model.systems.contains_key(id) => {
             (any(&|target| target.system == id), format!("is of the system `{id}`"))
         }
+        "Sequence" => {
+            let Some(sequence) = model.sequences.get(id) else { return };
+            let ends = |operation: &Operation| {
+                let built_in = model.is_built_in(operation);
+                sequence.last.iter().any(|event| event.matches(operation, built_in))
+            };
+            let mut last = model.operations.iter().filter(|operation| ends(operation));
+            let acts = last.any(|operation| match covered {
+                Covered::All => true,
+                Covered::Of(list) => {
+                    let position = catalog.operations.get(operation.id.as_str());
+                    position.is_some_and(|position| list.binary_search(position).is_ok())
+                }
+            });
+            (acts, format!("can complete the sequence `{id}`"))
+        }
         "DestinationClass" if model.destinations.contains_key(id) => {
             (any(&|target| target.destination), "has a destination".to_owned())
         }
@@ -446,6 +462,7 @@ fn places<'a>(kind: &str, model: &'a Model) -> HashMap<&'a str, &'a Location> {
         "DestinationClass" => {
             model.destinations.iter().map(|(name, d)| (name.as_str(), &d.at)).collect()
         }
+        "Sequence" => model.sequences.iter().map(|(name, s)| (name.as_str(), &s.at)).collect(),
         "Template" => model.templates.iter().map(|(name, t)| (name.as_str(), &t.at)).collect(),
         _ => HashMap::new(),
     }

@@ -47,7 +47,7 @@ pub(crate) struct Placed {
 
 impl Placed {
     /// The place of a byte offset from the start of the policy.
-    fn place(&self, offset: usize) -> Location {
+    pub(crate) fn place(&self, offset: usize) -> Location {
         let (line, column) = Lines::new(&self.policy.text).position(offset);
         let column = if line == 1 {
             self.at.column.saturating_add(column).saturating_sub(1)

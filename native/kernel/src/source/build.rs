@@ -11,7 +11,7 @@ use super::types::{
     TasksWord, TierEntry,
 };
 use super::yaml::{At, Entries, Many};
-use super::{classify, ids, mode, template};
+use super::{classify, ids, mode, sequence, template};
 use crate::destinations::speaks_of;
 use crate::diagnostic::{Diagnostics, clip, unknown};
 use crate::mcp::{self, Endpoint};
@@ -99,7 +99,6 @@ pub(super) fn facts(
     let mut mode: Option<(&str, &At<ModeEntry>)> = None;
     for (file, facts) in &files {
         build.later(file, "directories", facts.directories.as_ref());
-        build.later(file, "sequences", facts.sequences.as_ref());
         build.later(file, "budgets", facts.budgets.as_ref());
         build.later(file, "exceptions", facts.exceptions.as_ref());
         mode::once(&mut build, &mut mode, file, facts.mode.as_ref());
@@ -112,6 +111,9 @@ pub(super) fn facts(
                     LabelWord::Trust => LabelKind::Trust,
                 };
                 build.model.labels.insert(id.value.clone(), Declared { value, at });
+                if let Some(word) = label.tier {
+                    build.model.raises.labels.insert(id.value.clone(), classify::tier(word));
+                }
             }
         }
     }
@@ -137,10 +139,12 @@ pub(super) fn facts(
     let mut rules = Vec::new();
     let mut routes = Vec::new();
     let mut templates = Vec::new();
+    let mut sequences = Vec::new();
     for (file, facts) in files {
         rules.push((file, facts.classify));
         routes.push((file, facts.routes));
         templates.push((file, facts.templates));
+        sequences.push((file, facts.sequences));
     }
     build.model.operations.sort_by(|a, b| a.id.cmp(&b.id));
     build.pin(pins);
@@ -148,6 +152,9 @@ pub(super) fn facts(
     build.worklist();
     for (file, said) in &templates {
         template::apply(&mut build, file, said);
+    }
+    for (file, said) in &sequences {
+        sequence::apply(&mut build, file, said);
     }
     template::tasks(&mut build, "bundle.yaml", &pending.tasks);
     build.routes(routes);
@@ -347,6 +354,9 @@ impl Build<'_> {
             let patterns = entry.r#match.0.iter().map(|p| p.value.clone()).collect();
             let class = DestinationClass { patterns, clearance, at };
             self.model.destinations.insert(id.value.clone(), class);
+            if let Some(word) = entry.tier {
+                self.model.raises.classes.insert(id.value.clone(), classify::tier(word));
+            }
         }
     }
 

@@ -6,6 +6,7 @@ pub mod fuzz;
 mod ids;
 mod mcp;
 mod mode;
+mod sequence;
 mod template;
 mod types;
 mod vars;

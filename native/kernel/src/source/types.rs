@@ -106,8 +106,9 @@ pub(crate) struct Facts {
     /// What a tier requires beyond policy.
     #[serde(default)]
     pub(crate) tiers: Entries<TierEntry>,
-    /// Not in this version.
-    pub(crate) sequences: Option<At<Later>>,
+    /// Rules over the order of events, by name: what comes before something, or must not.
+    #[serde(default)]
+    pub(crate) sequences: Entries<At<SequenceEntry>>,
     /// Not in this version.
     pub(crate) budgets: Option<At<Later>>,
     /// Not in this version.
@@ -376,6 +377,8 @@ pub(crate) struct DestinationEntry {
     pub(crate) r#match: Many<At<String>>,
     /// Confidentiality labels that may go there.
     pub(crate) clearance: Vec<At<String>>,
+    /// What sends data there is at least of this tier; default: its own.
+    pub(crate) tier: Option<TierWord>,
     /// Not in this version.
     pub(crate) directory: Option<At<Later>>,
 }
@@ -389,6 +392,8 @@ pub(crate) struct LabelEntry {
     /// What it means, for people.
     #[expect(dead_code, reason = "for people")]
     pub(crate) description: Option<String>,
+    /// While a task tree carries the label, whatever it does is at least of this tier; default: its own.
+    pub(crate) tier: Option<TierWord>,
     /// Not in this version.
     pub(crate) derive: Option<At<Later>>,
 }
@@ -484,6 +489,63 @@ pub(crate) enum LimitSaid {
     Range(Vec<i64>),
     /// A text that begins so; `{name}` stands for a parameter.
     Prefix(At<String>),
+}
+
+/// A rule over the order of events: `require` and `before`, `never` and `after`, `order` and `forbid`, or `switch`.
+///
+/// An event is an operation (its id, or a glob over ids), `effect:<effect>` or `system:<system>`, when it is let through; in
+/// `after` and `order` also `denied(…)` of those.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SequenceEntry {
+    /// What must have come before the events of `before`.
+    pub(crate) require: Option<Many<At<String>>>,
+    /// What needs `require`.
+    pub(crate) before: Option<Many<At<String>>>,
+    /// What must not come after the events of `after`.
+    pub(crate) never: Option<Many<At<String>>>,
+    /// What `never` must not follow.
+    pub(crate) after: Option<Many<At<String>>>,
+    /// Steps, one after the other with anything between, that `forbid` must not follow.
+    pub(crate) order: Option<At<Vec<Many<At<String>>>>>,
+    /// What must not follow `order`.
+    pub(crate) forbid: Option<Many<At<String>>>,
+    /// Effects of which the second must not follow the first.
+    pub(crate) switch: Option<SwitchEntry>,
+    /// How long what came before counts: `10m`, at most `24h`; default: as long as the session.
+    pub(crate) within: Option<At<String>>,
+    /// What the events must have in common: the JSON pointer of an argument, or `resource`; default: nothing.
+    pub(crate) key: Option<At<String>>,
+    /// Whose events are looked at; default `session`.
+    pub(crate) scope: Option<ScopeWord>,
+    /// From when on an event of `require` counts.
+    pub(crate) counts: Option<At<CountsWord>>,
+}
+
+/// Effects of which the second must not follow the first.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SwitchEntry {
+    /// Two effects.
+    pub(crate) effect: At<Vec<At<EffectWord>>>,
+}
+
+/// Whose events are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ScopeWord {
+    /// Those of one task.
+    Task,
+    /// Those of a task tree.
+    Session,
+}
+
+/// From when on an event counts that something needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CountsWord {
+    /// From when it is permitted.
+    Permitted,
 }
 
 /// What a tier requires beyond policy.

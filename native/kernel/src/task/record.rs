@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scope::ScopeIndex;
 use crate::decision::{Claim, Principal, Time};
+use crate::history::SessionHistory;
 use crate::model::Tier;
 
 /// What a record is of.
@@ -142,6 +143,9 @@ pub struct Session {
     pub started_at: Time,
     /// When it may be forgotten: a while after the last of its tasks has ended.
     pub expires_at: Time,
+    /// What its tasks did, as far as rules ask for it.
+    #[serde(default, skip_serializing_if = "SessionHistory::is_empty")]
+    pub history: SessionHistory,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,

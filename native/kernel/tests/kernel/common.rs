@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use authz_kernel::decision::{
     Claim, Decision, Facts, Principal, Proof, ProofMethod, Request, Subject, Time,
 };
+use authz_kernel::history::{HistoryView, SessionHistory};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::{
     Approval, ClaimTest, Collection, Declared, DestinationClass, DestinationKind, DestinationRule,
@@ -16,6 +17,8 @@ use serde_json::json;
 
 /// The time of every test: 2026-11-25T00:00:00Z.
 pub(crate) const NOW: Time = Time(1_795_564_800_000);
+/// What a session did in which nothing has happened yet.
+pub(crate) static NOTHING: SessionHistory = SessionHistory::new();
 pub(crate) const BOT: &str = "spiffe://a.example/ns/support/sa/bot";
 
 fn at(line: u32) -> Location {
@@ -230,6 +233,7 @@ pub(crate) fn facts(chain: &[Principal]) -> Facts<'_> {
         confidence: 0,
         task: None,
         subject_proof: None,
+        history: Some(HistoryView { session: &NOTHING }),
         literal_key: None,
         granted: None,
     }

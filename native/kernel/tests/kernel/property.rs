@@ -8,6 +8,7 @@ use authz_kernel::decide::{Prospects, decide_traced};
 use authz_kernel::decision::{
     Facts, Outcome, PolicyEffect, Principal, Proof, ProofMethod, ReasonCode, Request, Verdict,
 };
+use authz_kernel::history::HistoryView;
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::plan::Plan;
 use cedar_policy::{
@@ -17,7 +18,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::json;
 
-use crate::common::{NOW, alice, bot, model};
+use crate::common::{NOTHING, NOW, alice, bot, model};
 
 /// Policy sets, and requests for each: 10,000 cases.
 const SETS: u32 = 250;
@@ -459,6 +460,7 @@ fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
                 confidence: 0,
                 task: None,
                 subject_proof: None,
+                history: Some(HistoryView { session: &NOTHING }),
                 literal_key: None,
                 granted: None,
             };

@@ -139,13 +139,13 @@ const REFUSED: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "@id(\"a\") forbid(principal, action, resource) when { context.excess.contains(Label::\"pii\") };",
-        &["1:53: `context.excess` is not in this version. Remove the condition."],
+        "@id(\"a\") forbid(principal, action, resource) when { context.exception.active };",
+        &["1:53: `context.exception` is not in this version. Remove the condition."],
     ),
     (
         "@id(\"a\") forbid(principal, action, resource) when { context.teir == 1 };",
         &[
-            "1:53: unknown context key `teir`; declared: tier, input, task, subject_proof, chain and 6 more. Did you mean `tier`?",
+            "1:53: unknown context key `teir`; declared: tier, input, task, subject_proof, chain and 9 more. Did you mean `tier`?",
         ],
     ),
     (

@@ -8,6 +8,7 @@ use authz_kernel::decide::decide;
 use authz_kernel::decision::{
     Facts, Outcome, Principal, Proof, ProofMethod, ReasonCode, Request, Time,
 };
+use authz_kernel::history::HistoryView;
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
@@ -16,7 +17,7 @@ use authz_kernel::task::{
     delegate, start,
 };
 
-use crate::common::NOW;
+use crate::common::{NOTHING, NOW};
 use crate::tasks::plan_of;
 
 const TREES: u64 = 400;
@@ -307,6 +308,7 @@ fn asked(
         confidence: 0,
         task: Some(TaskView { task, ancestors: above }),
         subject_proof: None,
+        history: Some(HistoryView { session: &NOTHING }),
         literal_key: None,
         granted: None,
     };

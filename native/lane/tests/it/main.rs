@@ -14,6 +14,7 @@ mod credentials;
 mod envoy;
 mod exchange;
 mod fast;
+mod history;
 mod mcp;
 mod observe;
 mod own;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use authz_kernel::decision::Time;
+use authz_kernel::history::SessionHistory;
 use authz_kernel::model::Tier;
 use authz_kernel::task::{
     AgentName, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit, Param, Proof,
@@ -105,7 +106,8 @@ pub fn session(id: &str) -> Record {
         tasks: 1,
         started_at: Time(NOW),
         expires_at: Time(NOW + 86_400_000),
-        rest: BTreeMap::new(),
+        history: SessionHistory::new(),
+            rest: BTreeMap::new(),
     }))
 }
 

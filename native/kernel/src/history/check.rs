@@ -1,0 +1,127 @@
+//! Rules about history that would say less than they seem to.
+
+use std::collections::BTreeSet;
+
+use crate::decision::PolicyEffect;
+use crate::diagnostic::Diagnostics;
+use crate::evaluate::syntax::{ActionScope, Reading};
+use crate::history::Sequences;
+use crate::model::{LabelKind, Model};
+use crate::policy::Placed;
+use crate::schema::Key;
+
+/// Refuses a flow rule with a hole, and warns of a label that nothing reads.
+pub(crate) fn check(model: &Model, policies: &[Placed], diagnostics: &mut Diagnostics) {
+    for placed in policies {
+        narrow(placed, diagnostics);
+    }
+    idle(model, policies, diagnostics);
+    // Beside an error it would be noise.
+    if !diagnostics.has_errors() {
+        unread(model, policies, diagnostics);
+    }
+}
+
+/// Says what becomes of the progress of rules that are not what they were.
+pub(crate) fn changed(
+    model: &Model,
+    before: Option<&Sequences>,
+    after: &Sequences,
+    diagnostics: &mut Diagnostics,
+) {
+    let Some(before) = before else { return };
+    let after = after.stored();
+    for (name, stored) in before.stored() {
+        let (Some(now), Some(sequence)) = (after.get(name), model.sequences.get(name)) else {
+            continue;
+        };
+        if *now != stored {
+            diagnostics.warning(
+                &sequence.at,
+                format!("the sequence `{name}` is another than before: in live sessions it begins anew"),
+                "Give it another name, and keep the old one beside it until those sessions have ended.",
+            );
+        }
+    }
+}
+
+/// A rule that no policy reads changes no decision.
+fn idle(model: &Model, policies: &[Placed], diagnostics: &mut Diagnostics) {
+    let readings = || policies.iter().map(|placed| &placed.policy.reading);
+    let names = |reading: &'_ Reading| {
+        reading
+            .names
+            .iter()
+            .filter(|name| name.kind == "Sequence")
+            .map(|name| name.id.clone())
+            .collect()
+    };
+    let mut read: BTreeSet<String> = BTreeSet::new();
+    for reading in readings().filter(|reading| reading.keys.contains(Key::Sequences)) {
+        let named: BTreeSet<String> = names(reading);
+        if named.is_empty() {
+            // It reads whether there is any.
+            return;
+        }
+        read.extend(named);
+    }
+    for (name, sequence) in model.sequences.iter().filter(|(name, _)| !read.contains(*name)) {
+        diagnostics.error(
+            &sequence.at,
+            format!("no policy reads the sequence `{name}`, so it changes nothing"),
+            format!("Let one forbid when `context.sequences.contains(Sequence::\"{name}\")`, or remove it."),
+        );
+    }
+}
+
+/// A forbid on flow must not be limited to some effects: what has a destination carries data out, whatever it is for.
+fn narrow(placed: &Placed, diagnostics: &mut Diagnostics) {
+    let reading = &placed.policy.reading;
+    if placed.policy.effect != PolicyEffect::Forbid || !reading.keys.contains(Key::Excess) {
+        return;
+    }
+    let of_effect = |id: &&String| id.starts_with("effect:");
+    let in_scope = match &reading.actions {
+        ActionScope::Of(ids) => ids.iter().find(of_effect),
+        ActionScope::Any => None,
+    };
+    let Some(effect) = in_scope.or_else(|| reading.body_actions.iter().find(of_effect)) else {
+        return;
+    };
+    let named = reading.names.iter().find(|name| name.kind == "Action" && name.id == *effect);
+    let at = named.map_or_else(|| placed.at.clone(), |name| placed.place(name.offset));
+    diagnostics.error(
+        &at,
+        format!(
+            "the forbid reads `context.excess`, but speaks of `{effect}` only: any operation with a destination \
+             carries data out, also one that reads"
+        ),
+        "Write `action` alone: `excess` is empty where an operation has no destination.",
+    );
+}
+
+/// A label that nothing reads changes no decision.
+fn unread(model: &Model, policies: &[Placed], diagnostics: &mut Diagnostics) {
+    let readings = || policies.iter().map(|placed| &placed.policy.reading);
+    let flows = readings().any(|reading| reading.keys.contains(Key::Excess));
+    let named: BTreeSet<&str> = readings()
+        .flat_map(|reading| &reading.names)
+        .filter(|name| name.kind == "Label")
+        .map(|name| name.id.as_str())
+        .collect();
+    let scopes = || model.templates.values().flat_map(|template| &template.scope);
+    let has_ceiling = scopes().any(|rule| rule.resources.label_ceiling.is_some());
+    for (name, label) in &model.labels {
+        let is_read = named.contains(name.as_str())
+            || (flows && label.value == LabelKind::Confidentiality)
+            || model.raises.labels.contains_key(name)
+            || has_ceiling;
+        if !is_read {
+            diagnostics.warning(
+                &label.at,
+                format!("nothing reads the label `{name}`: it changes no decision"),
+                "Let a policy read it, for instance `context.session.labels`, or remove it.",
+            );
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What an operation has to do with the history of its session: worked out when a bundle is compiled, and held against
+//! what is recalled when it is asked for.
+
+use std::collections::BTreeSet;
+
+use crate::decision::ReasonCode;
+use crate::destinations::Placed;
+use crate::history::sequence::Named;
+use crate::history::{HistoryChanges, HistoryView, MAX_LABELS, MAX_SOURCES, SessionHistory};
+use crate::model::{Effect, LabelKind, Model, Operation, Tier};
+use crate::policy::Placed as PlacedPolicy;
+use crate::schema::{Key, Keys, OWN_SYSTEM};
+
+/// What the bundle as a whole asks of history.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Recall {
+    /// Some policy, or the tier of some label, depends on it.
+    pub(crate) is_read: bool,
+    /// Some policy reads how many calls there were.
+    pub(crate) counts_calls: bool,
+}
+
+impl Recall {
+    pub(crate) fn of(model: &Model, policies: &[PlacedPolicy]) -> Self {
+        let readings = || policies.iter().map(|placed| &placed.policy.reading);
+        let reads = |key: Key| readings().any(|reading| reading.keys.contains(key));
+        // Whatever is no plain read of another member may be one of the calls.
+        let other = |name: &String| matches!(name.as_str(), "labels" | "sources");
+        let counts_calls = readings().flat_map(|reading| &reading.paths).any(|path| {
+            path.names.first().is_some_and(|key| key == Key::Session.as_str())
+                && !path.names.get(1).is_some_and(other)
+        });
+        Self {
+            is_read: reads(Key::Session)
+                || reads(Key::Excess)
+                || reads(Key::Sequences)
+                || !model.raises.labels.is_empty(),
+            counts_calls,
+        }
+    }
+}
+
+/// What one operation has to do with history.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memory {
+    /// Whether what came before can change how it is judged.
+    pub(crate) reads: bool,
+    /// Whether it can change what is judged later.
+    pub(crate) changes: bool,
+    /// Whether its denial can.
+    pub(crate) marks: bool,
+    /// What it is to rules over the order of events.
+    pub(crate) named: Vec<Named>,
+    /// The call counts.
+    counts: bool,
+    /// What it acts on gives data back.
+    returns: bool,
+}
+
+impl Memory {
+    /// Args:
+    /// * `keys`: the context keys that its policies read.
+    /// * `labelled`: some resource that it may act on carries a label.
+    pub(crate) fn of(
+        model: &Model,
+        recall: Recall,
+        operation: &Operation,
+        keys: Keys,
+        labelled: bool,
+        named: Vec<Named>,
+    ) -> Self {
+        if operation.system == OWN_SYSTEM {
+            return Self::default();
+        }
+        let raised = model.raises.labels.values().any(|tier| *tier > operation.tier);
+        // Without a destination nothing can be in excess of what it is cleared for.
+        let excess = keys.contains(Key::Excess) && operation.destination.is_some();
+        let ordered = keys.contains(Key::Sequences) && named.iter().any(|named| named.is_last());
+        let returns =
+            [Effect::Read, Effect::Execute].iter().any(|one| operation.effects.contains(one));
+        Self {
+            reads: keys.contains(Key::Session) || excess || raised || ordered,
+            changes: !operation.yields.1.is_empty()
+                || (returns && labelled)
+                || recall.counts_calls
+                || named.iter().any(|named| named.is_step()),
+            marks: named.iter().any(|named| named.is_denied_step()),
+            named,
+            counts: recall.counts_calls,
+            returns,
+        }
+    }
+
+    /// Whether the operation has nothing to do with history.
+    pub(crate) const fn is_none(&self) -> bool {
+        !self.reads && !self.changes && !self.marks
+    }
+
+    /// What letting the call through changes.
+    ///
+    /// # Errors
+    /// The session keeps as much as it may: what could not be remembered is not let through.
+    pub(crate) fn passage(
+        &self,
+        operation: &Operation,
+        collection: Option<&str>,
+        labels: &[String],
+        session: &SessionHistory,
+    ) -> Result<HistoryChanges, (ReasonCode, String)> {
+        let own = labels.iter().filter(|_| self.returns);
+        let brought: BTreeSet<&String> = operation.yields.1.iter().chain(own).collect();
+        let source = collection.unwrap_or(&operation.system);
+        let is_new = !brought.is_empty() && !session.sources.contains(source);
+        let labels: BTreeSet<String> = brought
+            .into_iter()
+            .filter(|label| !session.labels.contains_key(*label))
+            .cloned()
+            .collect();
+        let full = |what: &str, most: usize| {
+            Err((ReasonCode::WindowFull, format!("the session keeps {most} {what}, and no more")))
+        };
+        if !labels.is_empty() && session.labels.len().saturating_add(labels.len()) > MAX_LABELS {
+            return full("labels", MAX_LABELS);
+        }
+        if is_new && session.sources.len() >= MAX_SOURCES {
+            return full("sources", MAX_SOURCES);
+        }
+        Ok(HistoryChanges {
+            labels,
+            source: is_new.then(|| source.to_owned()),
+            counts: self.counts,
+            advances: Vec::new(),
+        })
+    }
+}
+
+/// The labels that a call would carry: those of its session, and those of what it acts on.
+#[derive(Debug, Default)]
+pub(crate) struct Carried<'a> {
+    labels: BTreeSet<&'a str>,
+}
+
+impl<'a> Carried<'a> {
+    pub(crate) fn of(history: Option<HistoryView<'a>>, resource: &'a [String]) -> Self {
+        let session = history.into_iter().flat_map(|view| view.session.labels.keys());
+        Self { labels: session.chain(resource).map(String::as_str).collect() }
+    }
+
+    /// The tier that counts: the operation's own, that of the worst destination, or that of a label carried.
+    pub(crate) fn tier(
+        &self,
+        model: &Model,
+        operation: &Operation,
+        destinations: &[Placed<'_>],
+    ) -> Tier {
+        if operation.system == OWN_SYSTEM {
+            return operation.tier;
+        }
+        let raises = &model.raises;
+        let classes = destinations.iter().filter_map(|placed| raises.classes.get(placed.class));
+        let labels: Vec<&Tier> = if raises.labels.is_empty() {
+            Vec::new()
+        } else {
+            self.labels.iter().filter_map(|label| raises.labels.get(*label)).collect()
+        };
+        classes.chain(labels).copied().fold(operation.tier, Tier::max)
+    }
+
+    /// Confidentiality labels that a destination is not cleared for. A label that the bundle does not have may be one.
+    pub(crate) fn excess(&self, model: &Model, class: &str) -> Vec<&'a str> {
+        let cleared = model.destinations.get(class).map(|class| &class.clearance);
+        let is_confidential = |label: &str| {
+            model.labels.get(label).is_none_or(|label| label.value == LabelKind::Confidentiality)
+        };
+        self.labels
+            .iter()
+            .copied()
+            .filter(|label| is_confidential(label))
+            .filter(|label| !cleared.is_some_and(|cleared| cleared.contains(*label)))
+            .collect()
+    }
+}

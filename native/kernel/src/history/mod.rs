@@ -1,0 +1,32 @@
+//! What a task tree did before, as far as rules ask for it: labels that data brought, and where it came from.
+//!
+//! Pure: what a session knows is a value, and what an answer changes in it is another. A server reads the one, judges, and
+//! writes the other in the same transaction.
+
+mod check;
+mod memory;
+mod record;
+mod sequence;
+
+pub use record::{Advance, HistoryChanges, Origin, Progress, RuleProgress, SessionHistory};
+
+pub(crate) use check::{changed, check};
+pub(crate) use memory::{Carried, Memory, Recall};
+pub(crate) use sequence::{Sequences, Subject};
+
+/// Labels that one session keeps.
+pub const MAX_LABELS: usize = 256;
+/// Sources that one session keeps.
+pub const MAX_SOURCES: usize = 256;
+
+/// Rules of which one session keeps progress.
+pub const MAX_RULES: usize = 1_024;
+/// Tasks and keys that the progress of one rule tells apart in one session.
+pub const MAX_INSTANCES: usize = 64;
+
+/// What is known of the session that a request is made in.
+#[derive(Clone, Copy, Debug)]
+pub struct HistoryView<'a> {
+    /// What the session did before.
+    pub session: &'a SessionHistory,
+}

@@ -1,0 +1,175 @@
+//! What is stored of a session's history.
+//!
+//! By name, so that nodes on two revisions of a bundle share it; what a node does not know it keeps as it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::decision::Time;
+
+/// What a session did before.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SessionHistory {
+    /// The latest time at which something changed it; it never goes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<Time>,
+    /// Calls that were let through, where the bundle counts them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub calls: u64,
+    /// The labels that it carries, and which decision brought each. They only grow.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, Origin>,
+    /// Collections and systems that labelled data came from.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub sources: BTreeSet<String>,
+    /// How far rules over the order of events have come, by the rule's name and the hash of what it says.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rules: BTreeMap<String, RuleProgress>,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// Where a label comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The decision that brought it first.
+    pub decision_id: String,
+    /// Its operation.
+    pub operation: String,
+    /// When.
+    pub at: Time,
+}
+
+/// How far one rule has come.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RuleProgress {
+    /// By task and key.
+    #[serde(default)]
+    pub instances: BTreeMap<String, Progress>,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// How far a rule has come for one task and key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Steps that were seen.
+    pub step: u32,
+    /// When the last of them was.
+    pub at: Time,
+}
+
+/// A step of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advance {
+    /// As the rule's progress is stored.
+    pub rule: String,
+    /// Task and key.
+    pub instance: String,
+    /// How far it is now.
+    pub progress: Progress,
+    /// What was last moved before this counts no more.
+    pub forgets_before: Option<Time>,
+}
+
+impl Advance {
+    /// The rule's own name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.rule.split_once('#').map_or(self.rule.as_str(), |(name, _)| name)
+    }
+}
+
+/// What an answer changes in the history of its session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistoryChanges {
+    /// Labels that join.
+    pub labels: BTreeSet<String>,
+    /// The collection or system that labelled data comes from, where it is new.
+    pub source: Option<String>,
+    /// Whether the call counts.
+    pub counts: bool,
+    /// Steps of rules.
+    pub advances: Vec<Advance>,
+}
+
+impl HistoryChanges {
+    /// Nothing.
+    pub const NONE: Self =
+        Self { labels: BTreeSet::new(), source: None, counts: false, advances: Vec::new() };
+
+    /// Whether nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl SessionHistory {
+    /// Of a session in which nothing has happened yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            latest: None,
+            calls: 0,
+            labels: BTreeMap::new(),
+            sources: BTreeSet::new(),
+            rules: BTreeMap::new(),
+            rest: BTreeMap::new(),
+        }
+    }
+
+    /// Whether nothing has happened yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The time of a decision: never before what has happened already.
+    #[must_use]
+    pub fn now(&self, now: Time) -> Time {
+        self.latest.map_or(now, |latest| latest.max(now))
+    }
+
+    /// Takes over what an answer changes.
+    ///
+    /// Args:
+    /// * `decision_id`, `operation`: of the decision; `now`: its time.
+    pub fn apply(
+        &mut self,
+        changes: &HistoryChanges,
+        decision_id: &str,
+        operation: &str,
+        now: Time,
+    ) {
+        if changes.is_empty() {
+            return;
+        }
+        let now = self.now(now);
+        self.latest = Some(now);
+        self.calls = self.calls.saturating_add(u64::from(changes.counts));
+        for label in &changes.labels {
+            self.labels.entry(label.clone()).or_insert_with(|| Origin {
+                decision_id: decision_id.to_owned(),
+                operation: operation.to_owned(),
+                at: now,
+            });
+        }
+        self.sources.extend(changes.source.clone());
+        for advance in &changes.advances {
+            let instances = &mut self.rules.entry(advance.rule.clone()).or_default().instances;
+            if let Some(oldest) = advance.forgets_before {
+                instances.retain(|_, progress| progress.at >= oldest);
+            }
+            instances.insert(advance.instance.clone(), advance.progress);
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}

@@ -1,0 +1,319 @@
+//! Rules over the order of events. Each event moves what it is a step of, by constant work, and what it would complete is
+//! told before.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use crate::decision::Time;
+use crate::history::record::{Advance, Progress, SessionHistory};
+use crate::history::{MAX_INSTANCES, MAX_RULES};
+use crate::json::Value as Json;
+use crate::model::{CorrelationKey, Event, Model, Operation, RuleScope, Sequence};
+
+/// An instance that stands for every key: one that could not be kept apart any more.
+const ANY: &str = "*";
+
+/// A rule, ready to be asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Compiled {
+    pub(crate) name: String,
+    /// Under which its progress is stored: of another rule of that name it is no progress.
+    stored: String,
+    /// How many steps come before.
+    steps: u32,
+    /// The last event needs what comes before; otherwise it must not come after it.
+    requires: bool,
+    within_ms: Option<i64>,
+    key: Option<CorrelationKey>,
+    scope: RuleScope,
+}
+
+/// What one operation is to one rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Named {
+    rule: u32,
+    /// The steps that it is where it is let through, one bit each.
+    passed: u32,
+    /// And where it is denied.
+    denied: u32,
+    /// It is the event that the rule is about.
+    last: bool,
+}
+
+impl Named {
+    pub(crate) const fn is_last(self) -> bool {
+        self.last
+    }
+
+    pub(crate) const fn is_step(self) -> bool {
+        self.passed != 0
+    }
+
+    pub(crate) const fn is_denied_step(self) -> bool {
+        self.denied != 0
+    }
+}
+
+/// What tells an event's instances apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subject<'a> {
+    /// Id of the task.
+    pub(crate) task: &'a str,
+    pub(crate) arguments: &'a Json,
+    /// None: it acts on the system itself.
+    pub(crate) collection: Option<&'a str>,
+    /// Empty: the collection as a whole.
+    pub(crate) id: &'a str,
+}
+
+/// All rules of a bundle, and which of them name an operation.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sequences {
+    rules: Vec<Compiled>,
+}
+
+impl Sequences {
+    /// Compiles the rules; gives beside them what each operation is to them, by its id.
+    pub(crate) fn of(model: &Model) -> (Self, BTreeMap<String, Vec<Named>>) {
+        let mut rules = Vec::with_capacity(model.sequences.len());
+        let mut by_operation: BTreeMap<String, Vec<Named>> = BTreeMap::new();
+        for (name, sequence) in &model.sequences {
+            let rule = u32::try_from(rules.len()).unwrap_or(u32::MAX);
+            rules.push(Compiled::of(name, sequence));
+            for operation in &model.operations {
+                let named = Named::of(rule, sequence, model, operation);
+                if named.is_last() || named.is_step() || named.is_denied_step() {
+                    by_operation.entry(operation.id.clone()).or_default().push(named);
+                }
+            }
+        }
+        (Self { rules }, by_operation)
+    }
+
+    /// Under which name each rule's progress is stored, by the rule's own.
+    pub(crate) fn stored(&self) -> BTreeMap<&str, &str> {
+        self.rules.iter().map(|rule| (rule.name.as_str(), rule.stored.as_str())).collect()
+    }
+
+    /// The rules that the event would complete.
+    pub(crate) fn completed<'a>(
+        &'a self,
+        named: &[Named],
+        subject: Subject<'_>,
+        session: &SessionHistory,
+        now: Time,
+    ) -> Vec<&'a str> {
+        let rules = named.iter().filter(|named| named.last).filter_map(|named| self.rule(*named));
+        rules
+            .filter(|rule| rule.is_completed(subject, session, now))
+            .map(|rule| rule.name.as_str())
+            .collect()
+    }
+
+    /// What the event changes where it is let through.
+    ///
+    /// # Errors
+    /// The name of a rule of which the session keeps as much as it may.
+    pub(crate) fn passage(
+        &self,
+        named: &[Named],
+        subject: Subject<'_>,
+        session: &SessionHistory,
+        now: Time,
+    ) -> Result<Vec<Advance>, &str> {
+        let mut advances = Vec::new();
+        for (rule, steps) in self.moved(named, |named| named.passed) {
+            let Some(advance) = rule.advance(steps, subject, session, now) else { continue };
+            if !rule.has_room(&advance, session) {
+                return Err(&rule.name);
+            }
+            advances.push(advance);
+        }
+        Ok(advances)
+    }
+
+    /// What the event changes where it is denied. A rule of which the session keeps as much as it may takes it as an event of
+    /// every key: it is denied already, so it cannot be refused to be remembered.
+    pub(crate) fn denial(
+        &self,
+        named: &[Named],
+        subject: Subject<'_>,
+        session: &SessionHistory,
+        now: Time,
+    ) -> Vec<Advance> {
+        let moved = self.moved(named, |named| named.denied);
+        moved
+            .filter_map(|(rule, steps)| {
+                let advance = rule.advance(steps, subject, session, now)?;
+                if rule.has_room(&advance, session) {
+                    return Some(advance);
+                }
+                rule.advance_of(ANY.to_owned(), steps, session, now)
+            })
+            .collect()
+    }
+
+    fn rule(&self, named: Named) -> Option<&Compiled> {
+        self.rules.get(named.rule as usize)
+    }
+
+    fn moved(
+        &self,
+        named: &[Named],
+        steps: impl Fn(&Named) -> u32,
+    ) -> impl Iterator<Item = (&Compiled, u32)> {
+        let steps: Vec<(Named, u32)> = named
+            .iter()
+            .map(|named| (*named, steps(named)))
+            .filter(|(_, steps)| *steps != 0)
+            .collect();
+        steps.into_iter().filter_map(|(named, steps)| Some((self.rule(named)?, steps)))
+    }
+}
+
+impl Named {
+    fn of(rule: u32, sequence: &Sequence, model: &Model, operation: &Operation) -> Self {
+        let built_in = model.is_built_in(operation);
+        let is = |events: &[Event], denied: bool| {
+            events
+                .iter()
+                .any(|event| event.is_denied == denied && event.matches(operation, built_in))
+        };
+        let bits = |denied: bool| {
+            let steps = sequence.steps.iter().enumerate();
+            steps.fold(0, |bits, (index, events)| {
+                if is(events, denied) {
+                    bits | 1_u32.checked_shl(bit(index)).unwrap_or(0)
+                } else {
+                    bits
+                }
+            })
+        };
+        Self { rule, passed: bits(false), denied: bits(true), last: is(&sequence.last, false) }
+    }
+}
+
+fn bit(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+impl Compiled {
+    fn of(name: &str, sequence: &Sequence) -> Self {
+        let hash: String = Sha256::digest(sequence.canonical().as_bytes())
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Self {
+            name: name.to_owned(),
+            stored: format!("{name}#{hash}"),
+            steps: bit(sequence.steps.len()),
+            requires: sequence.requires,
+            within_ms: sequence
+                .within
+                .map(|span| i64::try_from(span.as_millis()).unwrap_or(i64::MAX)),
+            key: sequence.key.clone(),
+            scope: sequence.scope,
+        }
+    }
+
+    /// Which instance an event is of: by task where the rule is, and by key where it has one.
+    fn instance(&self, subject: Subject<'_>) -> String {
+        let task = match self.scope {
+            RuleScope::Task => subject.task,
+            RuleScope::Session => "",
+        };
+        let value = match &self.key {
+            None => return task.to_owned(),
+            Some(CorrelationKey::Resource) => {
+                format!("{}/{}", subject.collection.unwrap_or_default(), subject.id)
+            }
+            // The catalog requires the argument of every operation that the rule names.
+            Some(CorrelationKey::Argument(pointer)) => match subject.arguments.pointer(pointer) {
+                Some(Json::String(text)) => format!("s{text}"),
+                Some(Json::Integer(number)) => format!("i{number}"),
+                Some(Json::Bool(value)) => format!("b{value}"),
+                Some(_) | None => String::new(),
+            },
+        };
+        // Values may be long, or a secret.
+        let digest = Sha256::digest(value.as_bytes());
+        let digest: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        format!("{task}/{digest}")
+    }
+
+    fn progress<'a>(&self, session: &'a SessionHistory, instance: &str) -> Option<&'a Progress> {
+        session.rules.get(&self.stored)?.instances.get(instance)
+    }
+
+    /// When what lies before was too long ago.
+    fn forgets_before(&self, now: Time) -> Option<Time> {
+        self.within_ms.map(|within| Time(now.0.saturating_sub(within)))
+    }
+
+    fn is_completed(&self, subject: Subject<'_>, session: &SessionHistory, now: Time) -> bool {
+        let oldest = self.forgets_before(now);
+        let has_all = |progress: &Progress| {
+            progress.step >= self.steps && oldest.is_none_or(|oldest| progress.at >= oldest)
+        };
+        let instance = self.instance(subject);
+        let own = self.progress(session, &instance).is_some_and(has_all);
+        let any = self.progress(session, ANY).is_some_and(has_all);
+        if self.requires { !own } else { own || any }
+    }
+
+    fn advance(
+        &self,
+        steps: u32,
+        subject: Subject<'_>,
+        session: &SessionHistory,
+        now: Time,
+    ) -> Option<Advance> {
+        self.advance_of(self.instance(subject), steps, session, now)
+    }
+
+    /// One event is one step, the first that is still to come. Of a rule with one step and a window, the last such event
+    /// counts.
+    fn advance_of(
+        &self,
+        instance: String,
+        steps: u32,
+        session: &SessionHistory,
+        now: Time,
+    ) -> Option<Advance> {
+        let known = self.progress(session, &instance);
+        let step = known.map_or(0, |progress| progress.step);
+        let is_next = |step: u32| 1_u32.checked_shl(step).is_some_and(|bit| steps & bit != 0);
+        let step = if step < self.steps && is_next(step) {
+            step.saturating_add(1)
+        } else if self.within_ms.is_some() && step == self.steps && is_next(step.saturating_sub(1))
+        {
+            step
+        } else {
+            return None;
+        };
+        let progress = Progress { step, at: now };
+        (known != Some(&progress)).then(|| Advance {
+            rule: self.stored.clone(),
+            instance,
+            progress,
+            forgets_before: self.forgets_before(now),
+        })
+    }
+
+    fn has_room(&self, advance: &Advance, session: &SessionHistory) -> bool {
+        let Some(known) = session.rules.get(&self.stored) else {
+            return session.rules.len() < MAX_RULES;
+        };
+        if known.instances.contains_key(&advance.instance) || known.instances.len() < MAX_INSTANCES
+        {
+            return true;
+        }
+        let live = known
+            .instances
+            .values()
+            .filter(|progress| advance.forgets_before.is_none_or(|oldest| progress.at >= oldest));
+        live.count() < MAX_INSTANCES
+    }
+}

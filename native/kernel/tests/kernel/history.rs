@@ -1,0 +1,290 @@
+//! What a session did before: labels, where they came from, and what they let through.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use authz_kernel::casefile;
+use authz_kernel::decide::decide;
+use authz_kernel::decision::{Decision, Facts, Outcome, Principal, Time};
+use authz_kernel::history::{HistoryChanges, HistoryView, MAX_LABELS, SessionHistory};
+use authz_kernel::plan::Plan;
+use authz_kernel::source;
+use authz_kernel::task::{AgentName, Root, SubjectProof, TaskKind, TaskView, start};
+
+use crate::common::{NOW, facts, request};
+
+const FACTS: &str = r#"
+agents: {bots: ["spiffe://a.example/ns/desk/sa/*"]}
+labels: {pii: {kind: confidentiality}, untrusted: {kind: trust}}
+destinations: {external: {match: "*", clearance: []}}
+catalog:
+  crm: {kind: http, operations: {get: {}, status: {}}}
+  mail: {kind: http, operations: {send: {input: {type: object, properties: {to: {type: array, items: {type: string}}}}}}}
+classify:
+  - {match: crm.get, effects: [read], tier: low, yields: [pii]}
+  - {match: crm.status, effects: [read], tier: low}
+  - {match: mail.send, effects: [export], tier: low, destination: {from: /to, type: email}}
+templates:
+  desk: {purpose: work, deadline: 30m, starters: [bots], scope: [{system: crm}, {system: mail}]}
+"#;
+const MAY: &str = r#"@id("may") permit(principal in Role::"bots", action, resource);"#;
+
+/// The plan of a bundle, or what is wrong with it.
+pub(crate) fn compiled(manifest: &str, facts: &str, policies: &str) -> Result<Plan, String> {
+    let files: BTreeMap<String, Vec<u8>> =
+        [("bundle.yaml", manifest), ("facts.yaml", facts), ("policies/a.cedar", policies)]
+            .into_iter()
+            .map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()))
+            .collect();
+    let model = source::load(&files, &BTreeMap::new()).map_err(|error| error.to_string())?;
+    Plan::compile(model, None).map_err(|error| error.to_string())
+}
+
+/// Runs the steps of one trace; gives what came out otherwise.
+pub(crate) fn trace(plan: &Plan, steps: &str) -> Vec<String> {
+    let text = format!(
+        "fixtures: {{agents: {{bot: 'spiffe://a.example/ns/desk/sa/bot', sub: 'spiffe://a.example/ns/desk/sa/sub'}}}}\n\
+         tests:\n  - trace: t\n    task: {{template: desk, agent: bot}}\n    steps:\n{steps}"
+    );
+    let files = BTreeMap::from([("t.yaml".to_owned(), text.into_bytes())]);
+    let report = casefile::run(plan, &files, NOW);
+    let failed = report.failed.iter();
+    failed.map(|f| format!("{}: {} != {} ({})", f.step, f.actual, f.expected, f.message)).collect()
+}
+
+fn bot() -> Principal {
+    AgentName::parse("spiffe://a.example/ns/desk/sa/bot").unwrap().principal()
+}
+
+/// Asks without a task.
+fn decided(plan: &Plan, operation: &str, arguments: &str, who: Principal) -> Decision {
+    let chain = [who];
+    decide(plan, &facts(&chain), &request(operation, arguments), NOW)
+}
+
+/// Asks in a task, of which the session did this before.
+pub(crate) fn decided_in(
+    plan: &Plan,
+    operation: &str,
+    arguments: &str,
+    history: Option<HistoryView<'_>>,
+) -> Decision {
+    let task = start(
+        plan,
+        Root {
+            template: "desk",
+            params: &BTreeMap::new(),
+            scope: &[],
+            kind: TaskKind::Root,
+            assignee: AgentName::parse("spiffe://a.example/ns/desk/sa/bot").unwrap(),
+            subject: None,
+            subject_proof: SubjectProof::Itself,
+            starter: String::new(),
+            deadline: None,
+            tier_cap: None,
+            literals: BTreeSet::new(),
+            now: NOW,
+            id: "t".to_owned(),
+            session: "s".to_owned(),
+        },
+    )
+    .unwrap();
+    let chain = task.chain();
+    let view = TaskView { task: &task, ancestors: &[] };
+    let facts = Facts { task: Some(view), history, ..facts(&chain) };
+    decide(plan, &facts, &request(operation, arguments), NOW)
+}
+
+fn labels(names: &[&str]) -> HistoryChanges {
+    let labels: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    HistoryChanges { labels, ..HistoryChanges::NONE }
+}
+
+#[test]
+fn a_label_is_kept_with_the_decision_that_brought_it_first() {
+    let mut session = SessionHistory::new();
+    assert!(session.is_empty());
+    session.apply(&labels(&["pii"]), "d1", "crm.get", Time(5));
+    session.apply(&labels(&["pii", "vip"]), "d2", "crm.list", Time(7));
+    let origin = |label: &str| session.labels.get(label).map(|from| from.decision_id.as_str());
+    assert_eq!((Some("d1"), Some("d2")), (origin("pii"), origin("vip")));
+}
+
+#[test]
+fn time_never_goes_back() {
+    let mut session = SessionHistory::new();
+    session.apply(&labels(&["a"]), "d1", "crm.get", Time(9));
+    session.apply(&labels(&["b"]), "d2", "crm.get", Time(4));
+    assert_eq!(Some(Time(9)), session.latest);
+    assert_eq!((Time(9), Time(10)), (session.now(Time(1)), session.now(Time(10))));
+}
+
+#[test]
+fn what_a_node_does_not_know_is_kept() {
+    let text = r#"{"labels":{"x":{"decision_id":"d","operation":"a.b","at":3}},"latest":3,"later":{"n":[1]}}"#;
+    let mut session: SessionHistory = serde_json::from_str(text).unwrap();
+    session.apply(&labels(&["pii"]), "d2", "crm.get", Time(4));
+    let written = serde_json::to_value(&session).unwrap();
+    assert_eq!(serde_json::json!({"n": [1]}), written["later"]);
+    assert_eq!("d", written["labels"]["x"]["decision_id"]);
+    let plain = serde_json::to_string(&SessionHistory::new()).unwrap();
+    assert_eq!("{}", plain, "a session without history costs nothing");
+}
+
+/// A cell of the table "what an answer changes".
+fn changed(outcome: Outcome, is_let_through: bool) -> bool {
+    let plan = compiled("{name: a, tasks: optional}", FACTS, MAY).unwrap();
+    let mut decision: Decision = decided(&plan, "crm.get", "{}", bot());
+    decision.passage = labels(&["pii"]);
+    decision.outcome = outcome;
+    !decision.changes(is_let_through).is_empty()
+}
+
+#[test]
+fn a_permit_changes_what_is_carried() {
+    assert!(changed(Outcome::Permit, false));
+}
+
+#[test]
+fn a_step_up_changes_nothing() {
+    assert!(!changed(Outcome::StepUp, false));
+}
+
+#[test]
+fn a_denial_changes_nothing() {
+    assert!(!changed(Outcome::Deny, false));
+}
+
+#[test]
+fn what_is_let_through_all_the_same_changes_what_a_permit_would() {
+    assert!(changed(Outcome::StepUp, true) && changed(Outcome::Deny, true));
+}
+
+#[test]
+fn a_session_that_is_full_lets_nothing_through_that_it_would_have_to_remember() {
+    let plan = compiled("{name: a, tasks: required}", FACTS, MAY).unwrap();
+    let mut session = SessionHistory::new();
+    for number in 0..MAX_LABELS {
+        session.apply(&labels(&[&format!("l{number}")]), "d", "crm.get", NOW);
+    }
+    let judged = |session: &SessionHistory| {
+        decided_in(&plan, "crm.get", "{}", Some(HistoryView { session }))
+    };
+    let decision = judged(&session);
+    assert_eq!("WINDOW_FULL", decision.reason.as_str(), "{}", decision.message);
+    session.labels.insert("pii".to_owned(), session.labels["l1"].clone());
+    session.sources.insert("crm".to_owned());
+    assert_eq!("PERMITTED", judged(&session).reason.as_str(), "there is nothing new to remember");
+}
+
+#[test]
+fn what_was_not_recalled_is_refused() {
+    let plan = compiled("{name: a, tasks: required}", FACTS, MAY).unwrap();
+    let code = |call: &str| decided_in(&plan, call, "{}", None).reason.as_str();
+    assert_eq!(("STATE_UNAVAILABLE", "PERMITTED"), (code("crm.get"), code("crm.status")));
+}
+
+#[test]
+fn a_label_that_the_bundle_does_not_have_may_be_confidential() {
+    let flow =
+        "@id(\"flow\") forbid(principal, action, resource) when { !context.excess.isEmpty() };";
+    let plan = compiled("{name: a}", FACTS, &format!("{MAY}\n{flow}")).unwrap();
+    let mut session = SessionHistory::new();
+    session.apply(&labels(&["untrusted"]), "d", "crm.get", NOW);
+    let send = |session: &SessionHistory| {
+        let history = Some(HistoryView { session });
+        decided_in(&plan, "mail.send", r#"{"to": ["a@b.example"]}"#, history)
+    };
+    assert_eq!(Outcome::Permit, send(&session).outcome, "trust is not what a clearance is about");
+    session.apply(&labels(&["of-another-revision"]), "d", "crm.get", NOW);
+    let decision = send(&session);
+    assert_eq!(
+        (Outcome::Deny, ["of-another-revision".to_owned()].as_slice()),
+        (decision.outcome, decision.excess.as_slice())
+    );
+}
+
+#[test]
+fn calls_count_only_where_a_policy_reads_how_many() {
+    let most =
+        "@id(\"most\") forbid(principal, action, resource) when { context.session.calls >= 2 };";
+    let plan = compiled("{name: a}", FACTS, &format!("{MAY}\n{most}")).unwrap();
+    let steps = "      - {call: crm.status, expect: PERMIT}\n      - {call: crm.get, expect: PERMIT}\n      - {call: crm.status, expect: {outcome: DENY, code: FORBIDDEN}}\n";
+    assert_eq!(Vec::<String>::new(), trace(&plan, steps));
+    let sources =
+        "@id(\"one\") forbid(principal, action, resource) when { context.session.sources >= 1 };";
+    let plan = compiled("{name: a}", FACTS, &format!("{MAY}\n{sources}")).unwrap();
+    let steps = "      - {call: crm.status, expect: PERMIT}\n      - {call: crm.get, expect: PERMIT}\n      - {call: crm.status, expect: {outcome: DENY, code: FORBIDDEN}}\n";
+    assert_eq!(Vec::<String>::new(), trace(&plan, steps));
+}
+
+#[test]
+fn what_depends_on_the_past_is_not_stateless() {
+    let session = "@id(\"s\") forbid(principal, action == Action::\"crm.status\", resource) when { context.session.sources >= 1 };";
+    let flow = "@id(\"f\") forbid(principal, action, resource) when { !context.excess.isEmpty() };";
+    for (facts, policy, stateless) in [
+        (FACTS.to_owned(), "", true),
+        (FACTS.to_owned(), session, false),
+        // Without a destination nothing is in excess.
+        (FACTS.to_owned(), flow, true),
+        (
+            FACTS.replace(
+                "pii: {kind: confidentiality}",
+                "pii: {kind: confidentiality, tier: high}",
+            ),
+            "",
+            false,
+        ),
+    ] {
+        let plan = compiled("{name: a}", &facts, &format!("{MAY}\n{policy}")).unwrap();
+        assert_eq!(stateless, plan.is_stateless("crm.status", None), "{policy}");
+        assert!(plan.leaves_nothing("crm.status", None));
+        assert!(!plan.is_stateless("crm.get", None) && !plan.leaves_nothing("crm.get", None));
+    }
+}
+
+#[test]
+fn where_tasks_are_optional_what_must_be_remembered_needs_one() {
+    let flow =
+        "@id(\"flow\") forbid(principal, action, resource) when { !context.excess.isEmpty() };";
+    for (policy, call, code) in [
+        ("", "crm.get", "PERMITTED"),
+        (flow, "crm.get", "NO_TASK"),
+        (flow, "mail.send", "NO_TASK"),
+        (flow, "crm.status", "PERMITTED"),
+    ] {
+        let plan =
+            compiled("{name: a, tasks: optional}", FACTS, &format!("{MAY}\n{policy}")).unwrap();
+        let decision = decided(&plan, call, "{}", bot());
+        assert_eq!(code, decision.reason.as_str(), "{call}: {}", decision.message);
+    }
+}
+
+#[test]
+fn a_flow_rule_with_a_hole_is_refused() {
+    let narrow = "@id(\"flow\")\nforbid(principal, action in Action::\"effect:export\", resource) when { !context.excess.isEmpty() };";
+    let error = compiled("{name: a}", FACTS, &format!("{MAY}\n{narrow}")).unwrap_err();
+    assert_eq!(
+        "policies/a.cedar:3:29: the forbid reads `context.excess`, but speaks of `effect:export` only: any operation with \
+         a destination carries data out, also one that reads. Write `action` alone: `excess` is empty where an operation \
+         has no destination.",
+        error
+    );
+}
+
+#[test]
+fn a_label_that_nothing_reads_is_warned_of() {
+    let warned = |policies: &str| {
+        let plan = compiled("{name: a}", FACTS, policies).unwrap();
+        plan.warnings()
+            .iter()
+            .map(ToString::to_string)
+            .filter(|text| text.contains("nothing reads"))
+            .count()
+    };
+    assert_eq!(2, warned(MAY));
+    let flow =
+        "@id(\"flow\") forbid(principal, action, resource) when { !context.excess.isEmpty() };";
+    assert_eq!(1, warned(&format!("{MAY}\n{flow}")), "a clearance is about confidentiality only");
+    let named = "@id(\"n\") forbid(principal, action, resource) when { context.session.labels.contains(Label::\"untrusted\") };";
+    assert_eq!(0, warned(&format!("{MAY}\n{flow}\n{named}")));
+}

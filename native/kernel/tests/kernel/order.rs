@@ -1,0 +1,358 @@
+//! Rules over the order of events against a slow interpreter, which looks at everything that happened each time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use authz_kernel::decide::decide;
+use authz_kernel::decision::{Facts, Outcome, Time};
+use authz_kernel::history::{HistoryView, MAX_INSTANCES, SessionHistory};
+use authz_kernel::plan::Plan;
+use authz_kernel::task::{AgentName, Root, SubjectProof, Task, TaskKind, TaskView, start};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use crate::common::{NOW, facts, request};
+use crate::history::compiled;
+
+/// Operations; the second half has another effect.
+const OPERATIONS: usize = 5;
+
+#[derive(Clone, Debug)]
+struct Rule {
+    steps: Vec<BTreeSet<usize>>,
+    denied: bool,
+    last: BTreeSet<usize>,
+    requires: bool,
+    within_s: Option<i64>,
+    keyed: bool,
+    by_task: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Event {
+    operation: usize,
+    key: u8,
+    task: bool,
+    after_ms: i64,
+    denied: bool,
+}
+
+/// What happened, as the slow interpreter keeps it.
+struct Past {
+    event: Event,
+    at: i64,
+}
+
+impl Rule {
+    /// Whether an event completes the rule: by looking at all of the past.
+    fn completes(&self, event: &Event, now: i64, past: &[Past]) -> bool {
+        if !self.last.contains(&event.operation) {
+            return false;
+        }
+        let of_instance: Vec<&Past> = past
+            .iter()
+            .filter(|one| !self.keyed || one.event.key == event.key)
+            .filter(|one| !self.by_task || one.event.task == event.task)
+            .filter(|one| self.within_s.is_none_or(|within| now - one.at <= within * 1_000))
+            .collect();
+        self.has_steps(&of_instance, &self.steps) != self.requires
+    }
+
+    /// Whether some of the past are the steps, one after the other.
+    fn has_steps(&self, past: &[&Past], steps: &[BTreeSet<usize>]) -> bool {
+        let Some((first, rest)) = steps.split_first() else { return true };
+        past.iter().enumerate().any(|(index, one)| {
+            first.contains(&one.event.operation)
+                && one.event.denied == self.denied
+                && self.has_steps(&past[index + 1..], rest)
+        })
+    }
+
+    fn yaml(&self, name: &str) -> String {
+        let text = |operation: &usize, denied: bool| {
+            if denied { format!("'denied(s.o{operation})'") } else { format!("s.o{operation}") }
+        };
+        let events = |set: &BTreeSet<usize>, denied: bool| {
+            let all: Vec<String> = set.iter().map(|operation| text(operation, denied)).collect();
+            format!("[{}]", all.join(", "))
+        };
+        let last = events(&self.last, false);
+        let steps: Vec<String> = self.steps.iter().map(|step| events(step, self.denied)).collect();
+        let form = match (self.requires, steps.as_slice()) {
+            (true, [first, ..]) => format!("require: {first}, before: {last}, counts: permitted"),
+            (false, [first]) => format!("never: {last}, after: {first}"),
+            (_, steps) => format!("order: [{}], forbid: {last}", steps.join(", ")),
+        };
+        let within =
+            self.within_s.map_or_else(String::new, |within| format!(", within: {within}s"));
+        let key = if self.keyed { ", key: /k" } else { "" };
+        let scope = if self.by_task { "task" } else { "session" };
+        format!("  {name}: {{{form}{within}{key}, scope: {scope}}}\n")
+    }
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    let some = || proptest::collection::btree_set(0..OPERATIONS, 1..3);
+    let steps = proptest::collection::vec(some(), 1..4);
+    (steps, some(), 0..3_u8, proptest::option::of(1..4_i64), any::<bool>(), any::<bool>()).prop_map(
+        |(mut steps, last, form, within_s, keyed, by_task)| {
+            let requires = form == 0;
+            if requires {
+                steps.truncate(1);
+            }
+            let within_s = within_s.filter(|_| steps.len() == 1);
+            Rule { steps, denied: form == 1, last, requires, within_s, keyed, by_task }
+        },
+    )
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    (0..OPERATIONS, 0..3_u8, any::<bool>(), 0..1_500_i64, proptest::bool::weighted(0.3)).prop_map(
+        |(operation, key, task, after_ms, denied)| Event { operation, key, task, after_ms, denied },
+    )
+}
+
+fn plan(rules: &[Rule]) -> Plan {
+    let operations: String = (0..OPERATIONS)
+        .map(|n| format!("o{n}: {{input: {{type: object, properties: {{k: {{type: integer}}, deny: {{type: boolean}}}}, required: [k, deny]}}}}, "))
+        .collect();
+    let sequences: String =
+        rules.iter().enumerate().map(|(n, rule)| rule.yaml(&format!("r{n}"))).collect();
+    let facts = format!(
+        "agents: {{bots: ['spiffe://a.example/ns/desk/sa/*']}}\n\
+         catalog: {{s: {{kind: http, operations: {{{operations}}}}}}}\n\
+         classify: [{{match: 's.*', effects: [read], tier: low}}]\n\
+         sequences:\n{sequences}\
+         templates: {{desk: {{purpose: work, deadline: 24h, scope: [{{system: s}}]}}}}\n"
+    );
+    let reads: Vec<String> = (0..rules.len())
+        .map(|n| format!("context.sequences.contains(Sequence::\"r{n}\")"))
+        .collect();
+    let policies = format!(
+        "@id(\"may\") permit(principal, action, resource);\n\
+         @id(\"deny\") forbid(principal, action in Action::\"system:s\", resource) when {{ context.input.deny || (({}) && context.input.deny) }};",
+        reads.join(" || ")
+    );
+    compiled("{name: a}", &facts, &policies).unwrap_or_else(|error| panic!("{error}\n{facts}"))
+}
+
+fn task(plan: &Plan, id: &str) -> Task {
+    let root = Root {
+        template: "desk",
+        params: &BTreeMap::new(),
+        scope: &[],
+        kind: TaskKind::Root,
+        assignee: AgentName::parse("spiffe://a.example/ns/desk/sa/bot").unwrap(),
+        subject: None,
+        subject_proof: SubjectProof::Itself,
+        starter: String::new(),
+        deadline: None,
+        tier_cap: None,
+        literals: BTreeSet::new(),
+        now: NOW,
+        id: id.to_owned(),
+        session: "s".to_owned(),
+    };
+    start(plan, root).unwrap()
+}
+
+/// Runs a trace through the kernel; gives for each event the rules that it completed.
+fn ours(plan: &Plan, trace: &[Event]) -> Vec<Vec<String>> {
+    let tasks = [task(plan, "t0"), task(plan, "t1")];
+    let mut session = SessionHistory::new();
+    let mut now = NOW;
+    let mut all = Vec::new();
+    for (index, event) in trace.iter().enumerate() {
+        now = Time(now.0 + event.after_ms);
+        let task = &tasks[usize::from(event.task)];
+        let chain = task.chain();
+        let facts = Facts {
+            task: Some(TaskView { task, ancestors: &[] }),
+            history: Some(HistoryView { session: &session }),
+            ..facts(&chain)
+        };
+        let operation = format!("s.o{}", event.operation);
+        let arguments = format!("{{\"k\": {}, \"deny\": {}}}", event.key, event.denied);
+        let decision = decide(plan, &facts, &request(&operation, &arguments), now);
+        let wanted = if event.denied { Outcome::Deny } else { Outcome::Permit };
+        assert_eq!(wanted, decision.outcome, "{}", decision.message);
+        // What is decided is decided again: a replay gives the same.
+        let again = decide(plan, &facts, &request(&operation, &arguments), now);
+        assert_eq!(
+            (&decision.sequences, decision.changes(false)),
+            (&again.sequences, again.changes(false))
+        );
+        all.push(decision.sequences.clone());
+        let changes = decision.changes(false).clone();
+        session.apply(&changes, &index.to_string(), &operation, now);
+        // What is stored is what is read again.
+        let text = serde_json::to_string(&session).unwrap();
+        session = serde_json::from_str(&text).unwrap();
+    }
+    all
+}
+
+fn theirs(rules: &[Rule], trace: &[Event]) -> Vec<Vec<String>> {
+    let mut past: Vec<Past> = Vec::new();
+    let mut now = NOW.0;
+    let mut all = Vec::new();
+    for event in trace {
+        now += event.after_ms;
+        let completed =
+            rules.iter().enumerate().filter(|(_, rule)| rule.completes(event, now, &past));
+        all.push(completed.map(|(n, _)| format!("r{n}")).collect());
+        past.push(Past { event: event.clone(), at: now });
+    }
+    all
+}
+
+#[test]
+fn rules_agree_with_an_interpreter_that_looks_at_everything() {
+    // 100 sets of 8 rules, 100 traces of each: 10,000 traces.
+    let (sets, traces) =
+        match std::env::var("AUTHZ_ORDER_SETS").ok().and_then(|text| text.parse().ok()) {
+            Some(sets) => (sets, 100),
+            None => (100, 100),
+        };
+    let config = Config { cases: sets, failure_persistence: None, ..Config::default() };
+    let mut runner =
+        TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]));
+    let scenario = (
+        proptest::collection::vec(rule(), 8),
+        proptest::collection::vec(proptest::collection::vec(event(), 1..16), traces),
+    );
+    runner
+        .run(&scenario, |(rules, traces)| {
+            let plan = plan(&rules);
+            for trace in &traces {
+                prop_assert_eq!(theirs(&rules, trace), ours(&plan, trace), "{:?}", trace);
+            }
+            Ok(())
+        })
+        .unwrap();
+}
+
+const FACTS: &str = "
+agents: {bots: ['spiffe://a.example/ns/desk/sa/*']}
+catalog: {s: {kind: http, operations: {a: {input: {type: object, properties: {k: {type: integer}, o: {type: string}}, required: [k]}}, b: {input: {type: object, properties: {k: {type: integer}, o: {type: string}}, required: [k]}}}}}
+classify: [{match: 's.a', effects: [read], tier: low}, {match: 's.b', effects: [delete], tier: low}]
+templates: {desk: {purpose: work, deadline: 24h, scope: [{system: s}]}}
+";
+const READS: &str = "@id(\"may\") permit(principal, action, resource);
+@id(\"order\") forbid(principal, action, resource) when { context.sequences.contains(Sequence::\"x\") };";
+
+fn of(rule: &str) -> Result<Plan, String> {
+    compiled("{name: a}", &format!("{FACTS}sequences:\n  x: {rule}\n"), READS)
+}
+
+#[test]
+fn a_rule_that_is_full_lets_no_step_through() {
+    let plan = of("{never: s.b, after: s.a, key: /k}").unwrap();
+    let mut session = SessionHistory::new();
+    let ask = |session: &SessionHistory, call: &str, key: usize| {
+        crate::history::decided_in(
+            &plan,
+            call,
+            &format!("{{\"k\": {key}}}"),
+            Some(HistoryView { session }),
+        )
+    };
+    for key in 0..MAX_INSTANCES {
+        let decision = ask(&session, "s.a", key);
+        assert_eq!("PERMITTED", decision.reason.as_str());
+        session.apply(&decision.passage, "d", "s.a", NOW);
+    }
+    let full = ask(&session, "s.a", MAX_INSTANCES);
+    assert_eq!("WINDOW_FULL", full.reason.as_str(), "{}", full.message);
+    assert_eq!("PERMITTED", ask(&session, "s.a", 3).reason.as_str(), "it is known already");
+    assert_eq!(["x".to_owned()].as_slice(), ask(&session, "s.b", 3).sequences);
+    assert!(ask(&session, "s.b", MAX_INSTANCES).sequences.is_empty());
+}
+
+#[test]
+fn a_denial_that_finds_no_room_counts_for_every_key() {
+    let plan = of("{never: s.b, after: 'denied(s.a)', key: /k}").unwrap();
+    let mut session = SessionHistory::new();
+    let ask = |session: &SessionHistory, call: &str, key: usize| {
+        crate::history::decided_in(
+            &plan,
+            call,
+            &format!("{{\"k\": {key}}}"),
+            Some(HistoryView { session }),
+        )
+    };
+    for key in 0..MAX_INSTANCES {
+        session.apply(&ask(&session, "s.a", key).denial, "d", "s.a", NOW);
+    }
+    assert!(ask(&session, "s.b", MAX_INSTANCES).sequences.is_empty());
+    session.apply(&ask(&session, "s.a", MAX_INSTANCES + 1).denial, "d", "s.a", NOW);
+    assert_eq!(["x".to_owned()].as_slice(), ask(&session, "s.b", MAX_INSTANCES).sequences);
+}
+
+#[test]
+fn a_rule_that_was_changed_begins_anew_and_says_so() {
+    let before = of("{never: s.b, after: s.a}").unwrap();
+    let same = of("{never: [s.b], after: [s.a], scope: session}").unwrap();
+    let other = of("{never: s.b, after: s.a, within: 1h}").unwrap();
+    let mut session = SessionHistory::new();
+    let ask = |plan: &Plan, session: &SessionHistory, call: &str| {
+        crate::history::decided_in(plan, call, "{\"k\": 1}", Some(HistoryView { session }))
+    };
+    session.apply(&ask(&before, &session, "s.a").passage, "d", "s.a", NOW);
+    assert_eq!(1, ask(&same, &session, "s.b").sequences.len());
+    assert!(ask(&other, &session, "s.b").sequences.is_empty());
+    let again = |plan: &Plan| {
+        let plan = Plan::compile(plan.model().clone(), Some(&before)).unwrap();
+        plan.warnings().iter().filter(|one| one.to_string().contains("begins anew")).count()
+    };
+    assert_eq!((0, 1), (again(&same), again(&other)));
+}
+
+#[test]
+fn what_a_rule_names_is_not_stateless() {
+    let plan = of("{never: s.b, after: s.a}").unwrap();
+    assert!(!plan.is_stateless("s.a", None) && plan.recalls("s.a") && !plan.reads_history("s.a"));
+    assert!(plan.reads_history("s.b"));
+}
+
+#[test]
+fn each_fault_of_a_rule_has_its_message() {
+    for (rule, message) in [
+        (
+            "{never: s.b}",
+            "one of `require` and `before`, `never` and `after`, `order` and `forbid`, `switch`",
+        ),
+        ("{never: s.b, after: s.a, order: [s.a], forbid: s.b}", "one of `require` and `before`"),
+        ("{never: s.b, before: s.a}", "one of `require` and `before`"),
+        (
+            "{require: s.a, before: s.b}",
+            "that an event was reported as done is not in this version",
+        ),
+        ("{never: s.b, after: s.a, counts: permitted}", "`counts` goes with `require`"),
+        ("{never: s.c, after: s.a}", "unknown operation `s.c`"),
+        ("{never: s.b, after: 'effect:reed'}", "unknown effect `reed`"),
+        ("{never: s.b, after: 'effect:write'}", "no operation is such an event"),
+        ("{never: 'denied(s.b)', after: s.a}", "`denied(s.b)` cannot stand here"),
+        ("{require: 'denied(s.a)', before: s.b, counts: permitted}", "cannot stand here"),
+        ("{order: [], forbid: s.b}", "`order` has 1 to 16 steps"),
+        ("{order: [s.a, s.a], forbid: s.b, within: 1h}", "`within` goes with"),
+        ("{never: s.b, after: s.a, within: 25h}", "no duration of at most 24h"),
+        ("{never: s.b, after: s.a, key: /z}", "names no argument of `s.a`"),
+        ("{never: s.b, after: s.a, key: /o}", "`/o` of `s.a` may be absent"),
+        ("{never: s.b, after: s.a, key: resource}", "acts on no resource"),
+        ("{switch: {effect: [read]}}", "`switch` has two effects"),
+    ] {
+        let error = of(rule).unwrap_err();
+        assert!(error.contains(message), "{rule}: {error}");
+    }
+    let unread = compiled(
+        "{name: a}",
+        &format!("{FACTS}sequences:\n  x: {{never: s.b, after: s.a}}\n"),
+        "@id(\"may\") permit(principal, action, resource);",
+    );
+    assert!(unread.unwrap_err().contains("no policy reads the sequence `x`"));
+    let nowhere =
+        READS.replace("forbid(principal, action,", "forbid(principal, action == Action::\"s.a\",");
+    let facts = format!("{FACTS}sequences:\n  x: {{never: s.b, after: s.a}}\n");
+    let error = compiled("{name: a}", &facts, &nowhere).unwrap_err();
+    assert!(error.contains("can complete the sequence `x`"), "{error}");
+}

@@ -1,0 +1,144 @@
+//! What a session did before: exact under many callers at once, and there after a restart.
+
+use authz_lane::World;
+use authz_lane::proto::authz::v1 as wire;
+use serde_json::{Value, json};
+
+use crate::support::*;
+use crate::tasks::{REQUIRED, alices, deleting, searching, world_of};
+
+const RULES: &str = "
+sequences:
+  once: {never: crm.delete, after: crm.delete}
+  refused: {never: crm.search, after: 'denied(crm.delete)'}
+";
+const POLICIES: &str = r#"
+@id("once") forbid(principal, action == Action::"crm.delete", resource)
+when { context.sequences.contains(Sequence::"once") };
+@id("refused") forbid(principal, action == Action::"crm.search", resource)
+when { context.sequences.contains(Sequence::"refused") };
+"#;
+const TEMPLATES: &str = r"
+templates:
+  desk:
+    purpose: work at the desk
+    params: {ticket: String}
+    deadline: 30m
+    tier_cap: high
+    starters: [bot]
+    scope: [{operation: crm.search}, {operation: crm.delete}]
+";
+
+fn remembering(extra: &Value) -> Served {
+    let served = unloaded(extra);
+    let more = [
+        ("bundle.yaml", REQUIRED),
+        ("templates.yaml", TEMPLATES),
+        ("history.yaml", RULES),
+        ("policies/history.cedar", POLICIES),
+        (
+            "policies/tasks.cedar",
+            r#"@id("staff-starts") permit(principal in Role::"staff", action == Action::"task:desk", resource);
+               @id("bots-start") permit(principal in Role::"bot", action == Action::"task:desk", resource);"#,
+        ),
+    ];
+    served.engine.load(World { plan: plan(&more), ..world_of(REQUIRED) }).unwrap();
+    served
+}
+
+/// Of many callers at once just one sees that nothing came before.
+#[test]
+fn rules_are_exact() {
+    let path = folder().join("state");
+    for state in [json!({}), json!({"state": {"engine": "embedded", "path": path}})] {
+        let served = remembering(&state);
+        for _ in 0..5 {
+            let task = alices(&served);
+            let permitted: usize = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..8)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            let check = || code(&served.check(&deleting(&task.id, BOT, "7")));
+                            (0..3).filter(|_| check() == "PERMITTED").count()
+                        })
+                    })
+                    .collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+            });
+            assert_eq!(1, permitted);
+        }
+    }
+}
+
+/// What a session did outlives the process, and a denial that a rule asks for is part of it.
+#[test]
+fn a_restart_forgets_nothing() {
+    let state = json!({"state": {"engine": "embedded", "path": folder().join("state")}});
+    let served = remembering(&state);
+    let task = alices(&served);
+    assert_eq!("PERMITTED", code(&served.check(&searching(&task.id, BOT))));
+    assert_eq!("PERMITTED", code(&served.check(&deleting(&task.id, BOT, "7"))));
+    assert_eq!("PERMITTED", code(&served.check(&searching(&task.id, BOT))));
+    served.engine.close();
+    drop(served);
+    let served = remembering(&state);
+    assert_eq!("FORBIDDEN", code(&served.check(&deleting(&task.id, BOT, "7"))));
+    assert_eq!("FORBIDDEN", code(&served.check(&searching(&task.id, BOT))));
+    served.engine.close();
+    drop(served);
+    let served = remembering(&state);
+    assert_eq!("FORBIDDEN", code(&served.check(&searching(&task.id, BOT))));
+    let records = served.records();
+    let last = records.last().unwrap();
+    assert_eq!(json!(["refused"]), last["input"]["sequences"], "{last}");
+    assert!(last["input"]["session"].is_object(), "{last}");
+}
+
+/// The record of what changes a session says what it changes.
+#[test]
+fn records_say_what_changes() {
+    let served = remembering(&json!({}));
+    let task = alices(&served);
+    served.check(&deleting(&task.id, BOT, "7"));
+    served.check(&deleting(&task.id, BOT, "7"));
+    let records = served.records();
+    let changes: Vec<&Value> = records
+        .iter()
+        .map(|record| &record["result"]["changes"])
+        .filter(|one| !one.is_null())
+        .collect();
+    assert_eq!(vec![&json!({"sequences": ["once"]}), &json!({"sequences": ["refused"]})], changes);
+}
+
+/// An agent that comes without a task is remembered from its first call on, also where that is denied.
+#[test]
+fn implicit_tasks_remember() {
+    let served = unloaded(&json!({}));
+    let more = [
+        (
+            "bundle.yaml",
+            "{name: desk, tasks: required, implicit_tasks: {template: work, tier_cap: high}}",
+        ),
+        (
+            "templates.yaml",
+            "templates: {work: {purpose: work, deadline: 1h, tier_cap: high, scope: [{operation: crm.search}, {operation: crm.delete}]}}",
+        ),
+        ("history.yaml", RULES),
+        ("policies/history.cedar", POLICIES),
+    ];
+    served.engine.load(World { plan: plan(&more), ..world_of(REQUIRED) }).unwrap();
+    let ask = |operation: &str, arguments: Value| {
+        code(&served.check(&wire::CheckRequest {
+            operation: operation.to_owned(),
+            arguments_json: arguments.to_string().into_bytes(),
+            ..search()
+        }))
+    };
+    let codes = [
+        ask("crm.search", json!({"query": "a"})),
+        ask("crm.delete", json!({"id": "1"})),
+        ask("crm.delete", json!({"id": "1"})),
+        ask("crm.search", json!({"query": "a"})),
+    ];
+    assert_eq!(["PERMITTED", "PERMITTED", "FORBIDDEN", "FORBIDDEN"], codes);
+}
