@@ -218,6 +218,8 @@ pub struct Decision {
     pub excess: Vec<String>,
     /// Rules over the order of events that the call would complete, sorted.
     pub sequences: Vec<String>,
+    /// Budgets that the call would exceed, sorted.
+    pub budgets: Vec<String>,
     /// What letting the call through changes in the history of its session.
     pub passage: HistoryChanges,
     /// What its denial changes.

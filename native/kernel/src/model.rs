@@ -66,6 +66,8 @@ pub struct Model {
     pub deny_as: DenyAs,
     /// Rules over the order of events, by name.
     pub sequences: BTreeMap<String, Sequence>,
+    /// Counted limits, by name.
+    pub budgets: BTreeMap<String, Budget>,
     /// Whether denials are enforced.
     pub modes: Modes,
     /// Which operations need a task.
@@ -270,6 +272,52 @@ impl Sequence {
         let (requires, scope) = (self.requires, self.scope.as_str());
         format!("{requires} {scope} {within} {key:?} {} > {}", steps.join(","), events(&self.last))
     }
+}
+
+/// A counted limit.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    /// What is counted.
+    pub counts: Counts,
+    /// Of which operations.
+    pub of: Vec<Event>,
+    /// What it may come to.
+    pub most: i64,
+    /// Within which time; none: as long as the session.
+    pub within: Option<Duration>,
+    /// Whose calls count.
+    pub scope: RuleScope,
+    /// What would exceed it is denied; otherwise only policies that read it say what follows.
+    pub denies: bool,
+    /// Where it stands.
+    pub at: Location,
+}
+
+impl Budget {
+    /// What it counts, so that two count the same where this is the same: what they may come to is no part of it.
+    #[must_use]
+    pub fn canonical(&self) -> String {
+        let names: BTreeSet<String> = self.of.iter().map(Event::canonical).collect();
+        let names = names.into_iter().collect::<Vec<_>>().join("|");
+        let within = self.within.map_or(0, |within| within.as_millis());
+        let what = match &self.counts {
+            Counts::Count => "count".to_owned(),
+            Counts::Sum(pointer) => format!("sum {pointer:?}"),
+            Counts::Distinct(pointer) => format!("distinct {pointer:?}"),
+        };
+        format!("{what} {} {within} {names}", self.scope.as_str())
+    }
+}
+
+/// What a budget counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Counts {
+    /// Calls.
+    Count,
+    /// The sum of the argument of this JSON pointer.
+    Sum(String),
+    /// Different values of the argument of this JSON pointer.
+    Distinct(String),
 }
 
 /// Something that happens: an operation is let through, or denied.

@@ -7,7 +7,7 @@ use crate::arguments::ArgumentSchema;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::evaluate::syntax::{ActionScope, Asks};
 use crate::evaluate::{Base, Constants, Group, Rule, Words};
-use crate::history::{self, Memory, Recall, Sequences};
+use crate::history::{self, Budgets, Memory, Recall, Sequences};
 use crate::model::{Effect, Model, Operation, ParamType, System, Template, Tier};
 use crate::policy::{self, Cache, Catalog, Covered, Placed, Target};
 use crate::routes::RouteTable;
@@ -34,6 +34,8 @@ pub struct Plan {
     pub(crate) recall: Recall,
     /// Rules over the order of events.
     pub(crate) sequences: Sequences,
+    /// Counted limits.
+    pub(crate) budgets: Budgets,
 }
 
 /// Labels of one collection's resources.
@@ -176,6 +178,8 @@ impl Plan {
         let labels = Labels::of(&model);
         let recall = Recall::of(&model, &policies);
         let (sequences, mut named) = Sequences::of(&model);
+        let (budgets, mut spent) = Budgets::of(&model);
+        history::recounted(&model, previous.map(|plan| &plan.budgets), &budgets, &mut diagnostics);
         history::changed(
             &model,
             previous.map(|plan| &plan.sequences),
@@ -199,7 +203,10 @@ impl Plan {
             let labelled = collection
                 .and_then(|name| labels.get(name))
                 .is_some_and(|labels| !labels.whole.is_empty());
-            let named = named.remove(&operation.id).unwrap_or_default();
+            let named = (
+                named.remove(&operation.id).unwrap_or_default(),
+                spent.remove(&operation.id).unwrap_or_default(),
+            );
             let memory = Memory::of(&model, recall, operation, slice.keys, labelled, named);
             let prepared = Prepared { position, arguments, base, slice, memory, case: None };
             operations.insert(operation.id.clone(), prepared);
@@ -227,6 +234,7 @@ impl Plan {
             labels,
             recall,
             sequences,
+            budgets,
         })
     }
 

@@ -98,7 +98,7 @@ impl Key {
     /// True for a key whose facts only a later version gathers.
     #[must_use]
     pub const fn is_later(self) -> bool {
-        matches!(self, Self::Budgets | Self::Exception)
+        matches!(self, Self::Exception)
     }
 
     /// The key of that name.
@@ -174,7 +174,7 @@ impl Names {
         let templates = model.templates.keys().cloned().chain([NO_TEMPLATE.to_owned()]);
         put("Template", templates.collect());
         put("Sequence", model.sequences.keys().cloned().collect());
-        put("Budget", BTreeSet::new());
+        put("Budget", model.budgets.keys().cloned().collect());
         let systems = model.systems.keys().cloned().chain([OWN_SYSTEM.to_owned()]);
         put("System", systems.collect());
         let classes = model.destinations.keys().cloned().chain([NO_DESTINATION.to_owned()]);

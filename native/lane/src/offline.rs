@@ -256,6 +256,7 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
         "destination_class": decision.destination_class,
         "excess": decision.excess,
         "sequences": decision.sequences,
+        "budgets": decision.budgets,
         "arguments_digest": decision.arguments_digest.map(|digest| hex(&digest)),
         "chain": chain.iter().map(name_of).collect::<Vec<_>>(),
         "shown_reason": decision.shown_reason,

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use authz_kernel::decision::{Outcome, Principal, ProofMethod};
-use authz_kernel::history::{HistoryChanges, SessionHistory};
+use authz_kernel::history::{Advance, HistoryChanges, SessionHistory, Spending};
 use authz_kernel::json::{Value, push_token};
 use authz_kernel::members;
 use authz_kernel::model::{Location, Tier};
@@ -126,6 +126,9 @@ struct Input<'a> {
     /// Rules over the order of events that the call would complete.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     sequences: &'a [String],
+    /// Budgets that the call would exceed.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    budgets: &'a [String],
     /// What the task's session did before, where that was recalled.
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<SessionNote<'a>>,
@@ -162,12 +165,18 @@ struct ChangesNote<'a> {
     /// Rules over the order of events that the answer is a step of.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sequences: Vec<&'a str>,
+    /// Budgets that it spends.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    budgets: Vec<&'a str>,
 }
 
 impl<'a> ChangesNote<'a> {
     fn of(changes: &'a HistoryChanges) -> Self {
-        let advances = changes.advances.iter();
-        Self { labels: &changes.labels, sequences: advances.map(|one| one.name()).collect() }
+        Self {
+            labels: &changes.labels,
+            sequences: changes.advances.iter().map(Advance::name).collect(),
+            budgets: changes.spends.iter().map(Spending::name).collect(),
+        }
     }
 }
 
@@ -372,6 +381,7 @@ fn line_by(
             destination_class: decision.map_or("", |decision| decision.destination_class.as_str()),
             excess: decision.map_or(&[], |decision| decision.excess.as_slice()),
             sequences: decision.map_or(&[], |decision| decision.sequences.as_slice()),
+            budgets: decision.map_or(&[], |decision| decision.budgets.as_slice()),
             session: judgement.recalled.history().map(SessionNote::of),
         },
         result: Answer {

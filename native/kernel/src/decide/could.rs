@@ -113,6 +113,7 @@ impl<'a> Prospects<'a> {
                 session: None,
                 excess: &[],
                 sequences: &[],
+                budgets: &[],
             },
         );
         let collection = operation.resource.as_ref().map(|rule| rule.collection.as_str());

@@ -14,7 +14,7 @@ use crate::decision::{
     Decision, Facts, Outcome, Principal, ProofMethod, ReasonCode, Request, Time, Verdict,
 };
 use crate::evaluate::{self, ContextFacts, Judge, Known, Unready};
-use crate::history::{Carried, HistoryChanges};
+use crate::history::{Carried, HistoryChanges, Spends};
 use crate::mcp::ServerTask;
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
@@ -75,6 +75,7 @@ fn run(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time, traced:
         is_beyond_credential: false,
         excess: Vec::new(),
         sequences: Vec::new(),
+        budgets: Vec::new(),
         passage: HistoryChanges::default(),
         denial: HistoryChanges::default(),
         server_call: false,
@@ -242,6 +243,13 @@ fn judge(
         }
         _ => Vec::new(),
     };
+    let spends = match (facts.history, facts.task) {
+        (Some(view), Some(task)) => {
+            let named = &prepared.memory.budgets;
+            plan.budgets.spend(named, resolved.subject(task), view.session, now)
+        }
+        _ => Spends::default(),
+    };
     let of_worst = worst.map_or_else(Vec::new, |placed| excess(placed.class));
     let mut all_excess = of_worst.clone();
     let context = words.context(
@@ -270,6 +278,7 @@ fn judge(
             session: facts.history.map(|view| view.session),
             excess: &of_worst,
             sequences: &completed,
+            budgets: &spends.exceeded,
         },
     )?;
     let entities =
@@ -334,15 +343,22 @@ fn judge(
     decision.is_beyond_credential = grant.is_err();
     let mut bounds = located::bounds(plan, facts, operation, tier, resolved, grant);
     decision.sequences = completed.into_iter().map(str::to_owned).collect();
+    decision.budgets = spends.exceeded.iter().map(|name| (*name).to_owned()).collect();
     let memory = &prepared.memory;
     if let (Some(view), Some(task)) = (facts.history, facts.task) {
         let (collection, labels) = (resolved.collection, &resolved.labels);
         let (sequences, subject) = (&plan.sequences, resolved.subject(task));
         let passage = memory.passage(operation, collection, labels, view.session);
         let advances = sequences.passage(&memory.named, subject, view.session, now);
+        // What a credential was issued for was counted by the permit that it was issued of.
+        let is_redeemed = decision.redeems.is_some();
+        if let Some((reason, what)) = spends.refused.filter(|_| !is_redeemed) {
+            bounds.refuse(reason, what);
+        }
+        let spends = if is_redeemed { Vec::new() } else { spends.spends };
         match (passage, advances) {
             (Ok(passage), Ok(advances)) => {
-                decision.passage = HistoryChanges { advances, ..passage }
+                decision.passage = HistoryChanges { advances, spends, ..passage };
             }
             (Err((reason, what)), _) => bounds.refuse(reason, what),
             (Ok(_), Err(rule)) => {

@@ -240,6 +240,7 @@ pub(crate) struct Words {
     methods: BTreeMap<String, Value>,
     labels: BTreeMap<String, Value>,
     sequences: BTreeMap<String, Value>,
+    budgets: BTreeMap<String, Value>,
     task_kinds: BTreeMap<String, Value>,
     templates: BTreeMap<String, Value>,
     /// The task of a request without one.
@@ -302,6 +303,8 @@ pub(crate) struct ContextFacts<'a> {
     pub(crate) excess: &'a [&'a str],
     /// Rules over the order of events that this one would complete.
     pub(crate) sequences: &'a [&'a str],
+    /// Budgets that this event would exceed.
+    pub(crate) budgets: &'a [&'a str],
 }
 
 /// What policies may read of a task.
@@ -362,6 +365,7 @@ impl Words {
             methods: values("ProofMethod")?,
             labels: values("Label")?,
             sequences: values("Sequence")?,
+            budgets: values("Budget")?,
             task_kinds: values("TaskKind")?,
             templates: values("Template")?,
             no_task: record([
@@ -546,8 +550,12 @@ impl Words {
                     let values = values.map(|name| known(&self.sequences, name));
                     Value::set(values.collect::<Result<Vec<_>, _>>()?, None)
                 }
-                // Policies that read these are refused at load.
-                Key::Budgets | Key::Exception => continue,
+                Key::Budgets => {
+                    let values = facts.budgets.iter().map(|name| known(&self.budgets, name));
+                    Value::set(values.collect::<Result<Vec<_>, _>>()?, None)
+                }
+                // Policies that read it are refused at load.
+                Key::Exception => continue,
             };
             map.insert(SmolStr::new_static(key.as_str()), value);
         }

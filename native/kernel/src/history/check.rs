@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use crate::decision::PolicyEffect;
 use crate::diagnostic::Diagnostics;
 use crate::evaluate::syntax::{ActionScope, Reading};
-use crate::history::Sequences;
-use crate::model::{LabelKind, Model};
+use crate::history::{Budgets, Sequences};
+use crate::model::{Budget, LabelKind, Model};
 use crate::policy::Placed;
 use crate::schema::Key;
 
@@ -45,6 +45,27 @@ pub(crate) fn changed(
     }
 }
 
+/// Says what becomes of the use of budgets that count something else than before.
+pub(crate) fn recounted(
+    model: &Model,
+    before: Option<&Budgets>,
+    after: &Budgets,
+    diagnostics: &mut Diagnostics,
+) {
+    let Some(before) = before else { return };
+    let after = after.stored();
+    for (name, stored) in before.stored() {
+        let (Some(now), Some(budget)) = (after.get(name), model.budgets.get(name)) else { continue };
+        if *now != stored {
+            diagnostics.warning(
+                &budget.at,
+                format!("the budget `{name}` counts something else than before: in live sessions it begins anew"),
+                "Give it another name, and keep the old one beside it until those sessions have ended.",
+            );
+        }
+    }
+}
+
 /// A rule that no policy reads changes no decision.
 fn idle(model: &Model, policies: &[Placed], diagnostics: &mut Diagnostics) {
     let readings = || policies.iter().map(|placed| &placed.policy.reading);
@@ -61,9 +82,23 @@ fn idle(model: &Model, policies: &[Placed], diagnostics: &mut Diagnostics) {
         let named: BTreeSet<String> = names(reading);
         if named.is_empty() {
             // It reads whether there is any.
-            return;
+            read.extend(model.sequences.keys().cloned());
         }
         read.extend(named);
+    }
+    let spent: BTreeSet<&str> = readings()
+        .filter(|reading| reading.keys.contains(Key::Budgets))
+        .flat_map(|reading| &reading.names)
+        .filter(|name| name.kind == "Budget")
+        .map(|name| name.id.as_str())
+        .collect();
+    let idle = |(name, budget): &(&String, &Budget)| !budget.denies && !spent.contains(name.as_str());
+    for (name, budget) in model.budgets.iter().filter(idle) {
+        diagnostics.error(
+            &budget.at,
+            format!("no policy reads the budget `{name}`, so it changes nothing"),
+            "Leave `then: policy` out, and what would exceed it is denied.",
+        );
     }
     for (name, sequence) in model.sequences.iter().filter(|(name, _)| !read.contains(*name)) {
         diagnostics.error(

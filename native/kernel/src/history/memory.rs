@@ -34,6 +34,7 @@ impl Recall {
             is_read: reads(Key::Session)
                 || reads(Key::Excess)
                 || reads(Key::Sequences)
+                || !model.budgets.is_empty()
                 || !model.raises.labels.is_empty(),
             counts_calls,
         }
@@ -51,6 +52,8 @@ pub(crate) struct Memory {
     pub(crate) marks: bool,
     /// What it is to rules over the order of events.
     pub(crate) named: Vec<Named>,
+    /// Which budgets it spends.
+    pub(crate) budgets: Vec<u32>,
     /// The call counts.
     counts: bool,
     /// What it acts on gives data back.
@@ -67,7 +70,7 @@ impl Memory {
         operation: &Operation,
         keys: Keys,
         labelled: bool,
-        named: Vec<Named>,
+        (named, budgets): (Vec<Named>, Vec<u32>),
     ) -> Self {
         if operation.system == OWN_SYSTEM {
             return Self::default();
@@ -79,13 +82,15 @@ impl Memory {
         let returns =
             [Effect::Read, Effect::Execute].iter().any(|one| operation.effects.contains(one));
         Self {
-            reads: keys.contains(Key::Session) || excess || raised || ordered,
+            reads: keys.contains(Key::Session) || excess || raised || ordered || !budgets.is_empty(),
             changes: !operation.yields.1.is_empty()
                 || (returns && labelled)
                 || recall.counts_calls
+                || !budgets.is_empty()
                 || named.iter().any(|named| named.is_step()),
             marks: named.iter().any(|named| named.is_denied_step()),
             named,
+            budgets,
             counts: recall.counts_calls,
             returns,
         }
@@ -130,6 +135,7 @@ impl Memory {
             source: is_new.then(|| source.to_owned()),
             counts: self.counts,
             advances: Vec::new(),
+            spends: Vec::new(),
         })
     }
 }

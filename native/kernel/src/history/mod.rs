@@ -3,14 +3,16 @@
 //! Pure: what a session knows is a value, and what an answer changes in it is another. A server reads the one, judges, and
 //! writes the other in the same transaction.
 
+mod budget;
 mod check;
 mod memory;
 mod record;
 mod sequence;
 
-pub use record::{Advance, HistoryChanges, Origin, Progress, RuleProgress, SessionHistory};
+pub use record::{Advance, BudgetUse, Spending, Spent, HistoryChanges, Origin, Progress, RuleProgress, SessionHistory};
 
-pub(crate) use check::{changed, check};
+pub(crate) use budget::{Budgets, Spends};
+pub(crate) use check::{changed, check, recounted};
 pub(crate) use memory::{Carried, Memory, Recall};
 pub(crate) use sequence::{Sequences, Subject};
 
@@ -21,6 +23,10 @@ pub const MAX_SOURCES: usize = 256;
 
 /// Rules of which one session keeps progress.
 pub const MAX_RULES: usize = 1_024;
+/// Events that the window of one budget holds, of one task or session.
+pub const MAX_EVENTS: usize = 256;
+/// Tasks whose use of one budget one session tells apart.
+pub const MAX_TASKS: usize = 256;
 /// Tasks and keys that the progress of one rule tells apart in one session.
 pub const MAX_INSTANCES: usize = 64;
 

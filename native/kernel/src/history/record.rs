@@ -26,6 +26,9 @@ pub struct SessionHistory {
     /// How far rules over the order of events have come, by the rule's name and the hash of what it says.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rules: BTreeMap<String, RuleProgress>,
+    /// What of counted limits is used, by the budget's name and the hash of what it counts.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub budgets: BTreeMap<String, BudgetUse>,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,
@@ -62,6 +65,79 @@ pub struct Progress {
     pub at: Time,
 }
 
+/// What of a budget is used.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BudgetUse {
+    /// By task.
+    #[serde(default)]
+    pub instances: BTreeMap<String, Spent>,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// What was spent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// In all, of a budget without a window.
+    #[serde(default)]
+    pub total: i64,
+    /// When how much, of a budget with a window.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<(Time, i64)>,
+    /// Digests of different values, and when each was last there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, Time>,
+}
+
+/// What an event spends of a budget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spending {
+    /// As the budget's use is stored.
+    pub budget: String,
+    /// The task; empty: the session.
+    pub instance: String,
+    /// How much.
+    pub amount: i64,
+    /// Digests of values.
+    pub values: BTreeSet<String>,
+    /// Whether it counts within a window.
+    pub is_windowed: bool,
+    /// What was before this counts no more.
+    pub forgets_before: Option<Time>,
+}
+
+impl Spending {
+    /// The budget's own name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        name_of(&self.budget)
+    }
+}
+
+/// The name under which something is stored, without the hash of what it says.
+fn name_of(stored: &str) -> &str {
+    stored.split_once('#').map_or(stored, |(name, _)| name)
+}
+
+impl Spent {
+    fn add(&mut self, spending: &Spending, now: Time) {
+        if let Some(oldest) = spending.forgets_before {
+            self.events.retain(|(at, _)| *at >= oldest);
+            self.values.retain(|_, at| *at >= oldest);
+        }
+        self.values.extend(spending.values.iter().map(|value| (value.clone(), now)));
+        if spending.amount == 0 {
+            return;
+        }
+        if spending.is_windowed {
+            self.events.push((now, spending.amount));
+        } else {
+            self.total = self.total.saturating_add(spending.amount);
+        }
+    }
+}
+
 /// A step of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advance {
@@ -79,7 +155,7 @@ impl Advance {
     /// The rule's own name.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.rule.split_once('#').map_or(self.rule.as_str(), |(name, _)| name)
+        name_of(&self.rule)
     }
 }
 
@@ -94,12 +170,14 @@ pub struct HistoryChanges {
     pub counts: bool,
     /// Steps of rules.
     pub advances: Vec<Advance>,
+    /// What is spent of budgets.
+    pub spends: Vec<Spending>,
 }
 
 impl HistoryChanges {
     /// Nothing.
     pub const NONE: Self =
-        Self { labels: BTreeSet::new(), source: None, counts: false, advances: Vec::new() };
+        Self { labels: BTreeSet::new(), source: None, counts: false, advances: Vec::new(), spends: Vec::new() };
 
     /// Whether nothing changes.
     #[must_use]
@@ -118,6 +196,7 @@ impl SessionHistory {
             labels: BTreeMap::new(),
             sources: BTreeSet::new(),
             rules: BTreeMap::new(),
+            budgets: BTreeMap::new(),
             rest: BTreeMap::new(),
         }
     }
@@ -165,6 +244,10 @@ impl SessionHistory {
                 instances.retain(|_, progress| progress.at >= oldest);
             }
             instances.insert(advance.instance.clone(), advance.progress);
+        }
+        for spending in &changes.spends {
+            let uses = self.budgets.entry(spending.budget.clone()).or_default();
+            uses.instances.entry(spending.instance.clone()).or_default().add(spending, now);
         }
     }
 }

@@ -6,7 +6,7 @@ use super::Placed;
 use crate::arguments::{ArgumentType, Member};
 use crate::diagnostic::{Diagnostics, unknown};
 use crate::evaluate::syntax::{ActionScope, Idle, Named, Path, Root};
-use crate::model::{Location, Model, Operation};
+use crate::model::{Event, Location, Model, Operation};
 use crate::schema::{BUILT_IN_KINDS, Key, Names, START, attributes, attributes_of_key};
 
 /// Bytes of a resource id, as in a request.
@@ -257,6 +257,21 @@ fn reached(
 ) {
     let id = name.id.as_str();
     let any = |test: &dyn Fn(&Target<'_>) -> bool| covered.of(&catalog.targets).any(test);
+    // Whether an operation in the scope is one of the events.
+    let spends = |events: &[Event]| {
+        let is = |operation: &&Operation| {
+            let built_in = model.is_built_in(operation);
+            events.iter().any(|event| event.matches(operation, built_in))
+        };
+        let is_covered = |operation: &Operation| match covered {
+            Covered::All => true,
+            Covered::Of(list) => {
+                let position = catalog.operations.get(operation.id.as_str());
+                position.is_some_and(|position| list.binary_search(position).is_ok())
+            }
+        };
+        model.operations.iter().filter(is).any(is_covered)
+    };
     let (reached, what) = match name.kind.as_str() {
         "Resource" => {
             let (collection, rest) = match id.split_once('/') {
@@ -286,19 +301,11 @@ fn reached(
         }
         "Sequence" => {
             let Some(sequence) = model.sequences.get(id) else { return };
-            let ends = |operation: &Operation| {
-                let built_in = model.is_built_in(operation);
-                sequence.last.iter().any(|event| event.matches(operation, built_in))
-            };
-            let mut last = model.operations.iter().filter(|operation| ends(operation));
-            let acts = last.any(|operation| match covered {
-                Covered::All => true,
-                Covered::Of(list) => {
-                    let position = catalog.operations.get(operation.id.as_str());
-                    position.is_some_and(|position| list.binary_search(position).is_ok())
-                }
-            });
-            (acts, format!("can complete the sequence `{id}`"))
+            (spends(sequence.last.as_slice()), format!("can complete the sequence `{id}`"))
+        }
+        "Budget" => {
+            let Some(budget) = model.budgets.get(id) else { return };
+            (spends(budget.of.as_slice()), format!("spends of the budget `{id}`"))
         }
         "DestinationClass" if model.destinations.contains_key(id) => {
             (any(&|target| target.destination), "has a destination".to_owned())
@@ -463,6 +470,7 @@ fn places<'a>(kind: &str, model: &'a Model) -> HashMap<&'a str, &'a Location> {
             model.destinations.iter().map(|(name, d)| (name.as_str(), &d.at)).collect()
         }
         "Sequence" => model.sequences.iter().map(|(name, s)| (name.as_str(), &s.at)).collect(),
+        "Budget" => model.budgets.iter().map(|(name, b)| (name.as_str(), &b.at)).collect(),
         "Template" => model.templates.iter().map(|(name, t)| (name.as_str(), &t.at)).collect(),
         _ => HashMap::new(),
     }

@@ -11,7 +11,7 @@ use super::types::{
     TasksWord, TierEntry,
 };
 use super::yaml::{At, Entries, Many};
-use super::{classify, ids, mode, sequence, template};
+use super::{budget, classify, ids, mode, sequence, template};
 use crate::destinations::speaks_of;
 use crate::diagnostic::{Diagnostics, clip, unknown};
 use crate::mcp::{self, Endpoint};
@@ -99,7 +99,6 @@ pub(super) fn facts(
     let mut mode: Option<(&str, &At<ModeEntry>)> = None;
     for (file, facts) in &files {
         build.later(file, "directories", facts.directories.as_ref());
-        build.later(file, "budgets", facts.budgets.as_ref());
         build.later(file, "exceptions", facts.exceptions.as_ref());
         mode::once(&mut build, &mut mode, file, facts.mode.as_ref());
         // Labels first: the other keys name them.
@@ -140,11 +139,13 @@ pub(super) fn facts(
     let mut routes = Vec::new();
     let mut templates = Vec::new();
     let mut sequences = Vec::new();
+    let mut budgets = Vec::new();
     for (file, facts) in files {
         rules.push((file, facts.classify));
         routes.push((file, facts.routes));
         templates.push((file, facts.templates));
         sequences.push((file, facts.sequences));
+        budgets.push((file, facts.budgets));
     }
     build.model.operations.sort_by(|a, b| a.id.cmp(&b.id));
     build.pin(pins);
@@ -155,6 +156,9 @@ pub(super) fn facts(
     }
     for (file, said) in &sequences {
         sequence::apply(&mut build, file, said);
+    }
+    for (file, said) in &budgets {
+        budget::apply(&mut build, file, said);
     }
     template::tasks(&mut build, "bundle.yaml", &pending.tasks);
     build.routes(routes);

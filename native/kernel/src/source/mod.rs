@@ -1,5 +1,6 @@
 //! Reads a bundle's files into a [`Model`]: what each file may say, and what is wrong with it.
 
+mod budget;
 mod build;
 mod classify;
 pub mod fuzz;

@@ -53,9 +53,9 @@ struct Parts {
     requires: bool,
 }
 
-struct Reader<'a, 'b> {
-    build: &'a mut Build<'b>,
-    file: &'a str,
+pub(super) struct Reader<'a, 'b> {
+    pub(super) build: &'a mut Build<'b>,
+    pub(super) file: &'a str,
 }
 
 impl Reader<'_, '_> {
@@ -122,7 +122,7 @@ impl Reader<'_, '_> {
     }
 
     /// Args: `denied`: an event may be a denial.
-    fn events(&mut self, said: &Many<At<String>>, denied: bool) -> Vec<Event> {
+    pub(super) fn events(&mut self, said: &Many<At<String>>, denied: bool) -> Vec<Event> {
         if said.0.is_empty() || said.0.len() > MOST_EVENTS {
             let at = said.0.first().map(|first| first.at).unwrap_or_default().within(self.file);
             let what = format!("a step has 1 to {MOST_EVENTS} events");
@@ -240,7 +240,7 @@ impl Reader<'_, '_> {
 }
 
 /// Whether the argument of a pointer is always there.
-fn is_required(operation: &Operation, pointer: &str) -> bool {
+pub(super) fn is_required(operation: &Operation, pointer: &str) -> bool {
     let mut schema = Some(&operation.input);
     for token in pointer_tokens(pointer).unwrap_or_default() {
         let Some(object) = schema.and_then(|schema| deref(&operation.input, schema)) else {

@@ -64,8 +64,8 @@ fn each_fault_of_a_key_has_its_message() {
         ),
         ("templates: {a: {}}", "x.yaml:1:16: `purpose` is missing. Add it."),
         (
-            "directories: {}\nbudgets: {}\nexceptions: {}",
-            "x.yaml:1:14: `directories` is not in this version. Remove it.\nx.yaml:2:10: `budgets` is not in this version. Remove it.\nx.yaml:3:13: `exceptions` is not in this version. Remove it.",
+            "directories: {}\nexceptions: {}",
+            "x.yaml:1:14: `directories` is not in this version. Remove it.\nx.yaml:2:13: `exceptions` is not in this version. Remove it.",
         ),
         (
             "mode: observe",

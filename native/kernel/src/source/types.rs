@@ -109,8 +109,9 @@ pub(crate) struct Facts {
     /// Rules over the order of events, by name: what comes before something, or must not.
     #[serde(default)]
     pub(crate) sequences: Entries<At<SequenceEntry>>,
-    /// Not in this version.
-    pub(crate) budgets: Option<At<Later>>,
+    /// Counted limits, by name.
+    #[serde(default)]
+    pub(crate) budgets: Entries<At<BudgetEntry>>,
     /// Not in this version.
     pub(crate) exceptions: Option<At<Later>>,
     /// Which HTTP request is which operation.
@@ -538,6 +539,38 @@ pub(crate) enum ScopeWord {
     Task,
     /// Those of a task tree.
     Session,
+}
+
+/// A counted limit: `count`, `sum` and `of`, or `distinct` and `of`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BudgetEntry {
+    /// How many of these are let through: operation ids, globs, `effect:…`, `system:…`.
+    pub(crate) count: Option<Many<At<String>>>,
+    /// The sum of an argument, by JSON pointer: a whole number that is required.
+    pub(crate) sum: Option<At<String>>,
+    /// How many different values of an argument, by JSON pointer; of a list each of its members.
+    pub(crate) distinct: Option<At<String>>,
+    /// What `sum` and `distinct` are of: operation ids, globs, `effect:…`, `system:…`.
+    pub(crate) of: Option<Many<At<String>>>,
+    /// What it may come to.
+    pub(crate) most: At<i64>,
+    /// Within which time: `10m`, at most `24h`; default: as long as the session.
+    pub(crate) within: Option<At<String>>,
+    /// Whose calls count; default `session`.
+    pub(crate) scope: Option<ScopeWord>,
+    /// What follows where it would be exceeded; default `deny`.
+    pub(crate) then: Option<ThenWord>,
+}
+
+/// What follows where a budget would be exceeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ThenWord {
+    /// The call is denied.
+    Deny,
+    /// What policies say that read `context.budgets`.
+    Policy,
 }
 
 /// From when on an event counts that something needs.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod arguments;
+mod budgets;
 mod common;
 mod could;
 mod decide;

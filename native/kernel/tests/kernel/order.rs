@@ -135,7 +135,7 @@ fn plan(rules: &[Rule]) -> Plan {
     compiled("{name: a}", &facts, &policies).unwrap_or_else(|error| panic!("{error}\n{facts}"))
 }
 
-fn task(plan: &Plan, id: &str) -> Task {
+pub(crate) fn task(plan: &Plan, id: &str) -> Task {
     let root = Root {
         template: "desk",
         params: &BTreeMap::new(),

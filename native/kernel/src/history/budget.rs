@@ -1,0 +1,201 @@
+//! Counted limits: how many, how much, and how many different, in all or within a window. Exact: what is kept is every event
+//! of the window, and where that is as much as may be kept, nothing more is let through.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sha2::{Digest, Sha256};
+
+use crate::decision::{ReasonCode, Time};
+use crate::history::record::{Spent, SessionHistory, Spending};
+use crate::history::sequence::Subject;
+use crate::history::{MAX_EVENTS, MAX_RULES, MAX_TASKS};
+use crate::json::Value as Json;
+use crate::model::{Budget, Counts, Model, RuleScope};
+
+/// A budget, ready to be asked.
+#[derive(Clone, Debug)]
+struct Compiled {
+    name: String,
+    /// Under which its use is stored: of another budget of that name it is no use.
+    stored: String,
+    counts: Counts,
+    most: i64,
+    within_ms: Option<i64>,
+    scope: RuleScope,
+    denies: bool,
+}
+
+/// All budgets of a bundle.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Budgets {
+    all: Vec<Compiled>,
+}
+
+/// What an event would spend, and what it would exceed.
+#[derive(Debug, Default)]
+pub(crate) struct Spends<'a> {
+    /// Budgets that it would exceed, by name.
+    pub(crate) exceeded: Vec<&'a str>,
+    /// Why it is refused, whatever policy says.
+    pub(crate) refused: Option<(ReasonCode, String)>,
+    /// What a permit spends.
+    pub(crate) spends: Vec<Spending>,
+}
+
+impl Budgets {
+    /// Compiles the budgets; gives beside them which of them an operation spends, by its id.
+    pub(crate) fn of(model: &Model) -> (Self, BTreeMap<String, Vec<u32>>) {
+        let mut all = Vec::with_capacity(model.budgets.len());
+        let mut by_operation: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for (name, budget) in &model.budgets {
+            let index = u32::try_from(all.len()).unwrap_or(u32::MAX);
+            all.push(Compiled::of(name, budget));
+            for operation in &model.operations {
+                let built_in = model.is_built_in(operation);
+                if budget.of.iter().any(|event| event.matches(operation, built_in)) {
+                    by_operation.entry(operation.id.clone()).or_default().push(index);
+                }
+            }
+        }
+        (Self { all }, by_operation)
+    }
+
+    /// Under which name each budget's use is stored, by the budget's own.
+    pub(crate) fn stored(&self) -> BTreeMap<&str, &str> {
+        self.all.iter().map(|one| (one.name.as_str(), one.stored.as_str())).collect()
+    }
+
+    /// What an event would spend.
+    pub(crate) fn spend(
+        &self,
+        named: &[u32],
+        subject: Subject<'_>,
+        session: &SessionHistory,
+        now: Time,
+    ) -> Spends<'_> {
+        let mut all = Spends::default();
+        for budget in named.iter().filter_map(|index| self.all.get(*index as usize)) {
+            match budget.spend(subject, session, now) {
+                Ok(spending) => all.spends.push(spending),
+                Err(ReasonCode::BudgetExceeded) => {
+                    all.exceeded.push(&budget.name);
+                    if budget.denies {
+                        let what = format!("the budget `{}` would be exceeded", budget.name);
+                        all.refuse(ReasonCode::BudgetExceeded, what);
+                    }
+                }
+                Err(reason) => {
+                    let what = format!("the session keeps as many events of the budget `{}` as it may", budget.name);
+                    all.refuse(reason, what);
+                }
+            }
+        }
+        all
+    }
+}
+
+impl Spends<'_> {
+    fn refuse(&mut self, reason: ReasonCode, what: String) {
+        if self.refused.as_ref().is_none_or(|(known, _)| reason < *known) {
+            self.refused = Some((reason, what));
+        }
+    }
+}
+
+impl Compiled {
+    fn of(name: &str, budget: &Budget) -> Self {
+        let digest = Sha256::digest(budget.canonical().as_bytes());
+        let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        Self {
+            name: name.to_owned(),
+            stored: format!("{name}#{hash}"),
+            counts: budget.counts.clone(),
+            most: budget.most,
+            within_ms: budget.within.map(|span| i64::try_from(span.as_millis()).unwrap_or(i64::MAX)),
+            scope: budget.scope,
+            denies: budget.denies,
+        }
+    }
+
+    /// What the event spends.
+    ///
+    /// # Errors
+    /// BUDGET_EXCEEDED, or WINDOW_FULL.
+    fn spend(
+        &self,
+        subject: Subject<'_>,
+        session: &SessionHistory,
+        now: Time,
+    ) -> Result<Spending, ReasonCode> {
+        let instance = match self.scope {
+            RuleScope::Task => subject.task,
+            RuleScope::Session => "",
+        };
+        let oldest = self.within_ms.map(|within| Time(now.0.saturating_sub(within)));
+        let nothing = Spent::default();
+        let uses = session.budgets.get(&self.stored);
+        if uses.is_none() && session.budgets.len() >= MAX_RULES {
+            return Err(ReasonCode::WindowFull);
+        }
+        let spent = uses.and_then(|uses| uses.instances.get(instance));
+        if spent.is_none() && uses.is_some_and(|uses| uses.instances.len() >= MAX_TASKS) {
+            return Err(ReasonCode::WindowFull);
+        }
+        let spent = spent.unwrap_or(&nothing);
+        let counts = |at: &Time| oldest.is_none_or(|oldest| *at >= oldest);
+        let mut spending = Spending {
+            budget: self.stored.clone(),
+            instance: instance.to_owned(),
+            amount: 0,
+            values: BTreeSet::new(),
+            is_windowed: oldest.is_some(),
+            forgets_before: oldest,
+        };
+        if let Counts::Distinct(pointer) = &self.counts {
+            spending.values = values(subject.arguments.pointer(pointer));
+            let known = || spent.values.iter().filter(|(_, at)| counts(at)).map(|(value, _)| value);
+            let all: BTreeSet<&String> = known().chain(&spending.values).collect();
+            if i64::try_from(all.len()).unwrap_or(i64::MAX) > self.most {
+                return Err(ReasonCode::BudgetExceeded);
+            }
+            return Ok(spending);
+        }
+        spending.amount = match &self.counts {
+            Counts::Sum(pointer) => match subject.arguments.pointer(pointer) {
+                // What is below nothing would give back what was spent.
+                Some(Json::Integer(number)) if *number >= 0 => *number,
+                _ => return Err(ReasonCode::BudgetExceeded),
+            },
+            Counts::Count | Counts::Distinct(_) => 1,
+        };
+        let events = || spent.events.iter().filter(|(at, _)| counts(at));
+        let before = events().try_fold(spent.total, |sum, (_, amount)| sum.checked_add(*amount));
+        match before.and_then(|before| before.checked_add(spending.amount)) {
+            Some(after) if after <= self.most => {}
+            Some(_) | None => return Err(ReasonCode::BudgetExceeded),
+        }
+        if spending.is_windowed && events().count() >= MAX_EVENTS {
+            return Err(ReasonCode::WindowFull);
+        }
+        Ok(spending)
+    }
+}
+
+/// The digests of a value, or of all of a list: they may be long, or a secret.
+fn values(argument: Option<&Json>) -> BTreeSet<String> {
+    let digest = |text: String| -> String {
+        let digest = Sha256::digest(text.as_bytes());
+        digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    };
+    let one = |value: &Json| match value {
+        Json::String(text) => Some(digest(format!("s{text}"))),
+        Json::Integer(number) => Some(digest(format!("i{number}"))),
+        Json::Bool(value) => Some(digest(format!("b{value}"))),
+        _ => None,
+    };
+    match argument {
+        Some(Json::Array(items)) => items.iter().filter_map(one).collect(),
+        Some(value) => one(value).into_iter().collect(),
+        None => BTreeSet::new(),
+    }
+}
