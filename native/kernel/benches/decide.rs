@@ -214,7 +214,8 @@ fn ruled(rules: usize) -> Plan {
     let policies = "@id(\"may\") permit(principal, action, resource);\n\
          @id(\"order\") forbid(principal, action in Action::\"system:s\", resource)\n\
          when { !context.sequences.isEmpty() && context.tier > 0 };";
-    let files = [("bundle.yaml", "name: bench"), ("facts.yaml", &facts), ("policies/a.cedar", policies)];
+    let files =
+        [("bundle.yaml", "name: bench"), ("facts.yaml", &facts), ("policies/a.cedar", policies)];
     let files = files.map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec()));
     let model = source::load(&BTreeMap::from(files), &BTreeMap::new());
     compile(model.unwrap_or_else(|errors| panic!("{errors}")), None)
@@ -224,7 +225,8 @@ fn histories(criterion: &mut Criterion) {
     for rules in [0, 20, 1_000] {
         let plan = ruled(rules);
         let chain = [agent("one")];
-        let ask = Ask { operation: "s.o0".to_owned(), arguments: String::new(), chain: chain.to_vec() };
+        let ask =
+            Ask { operation: "s.o0".to_owned(), arguments: String::new(), chain: chain.to_vec() };
         let root = Root {
             template: "work",
             params: &BTreeMap::new(),

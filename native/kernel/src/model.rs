@@ -48,6 +48,8 @@ pub struct Model {
     pub labels: BTreeMap<String, Declared<LabelKind>>,
     /// Labels and destination classes that raise the tier of what has to do with them.
     pub raises: Raises,
+    /// Labels that join by themselves, by name.
+    pub derives: BTreeMap<String, Derive>,
     /// Declared collections and the labels of their resources.
     pub collections: BTreeMap<String, Collection>,
     /// Patterns over resource ids that add labels: within a collection, whole-segment patterns.
@@ -136,6 +138,26 @@ pub enum LabelKind {
     Confidentiality,
     /// How far the data may be believed.
     Trust,
+}
+
+/// When a label joins by itself: harmless parts make a whole that is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Derive {
+    /// The label that is gathered.
+    pub from: String,
+    /// What is told apart.
+    pub distinct: Distinct,
+    /// Of so many it joins.
+    pub least: u32,
+}
+
+/// What a derived label tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distinct {
+    /// Collections and systems.
+    Sources,
+    /// Resources; a collection as a whole is one.
+    Resources,
 }
 
 /// What raises the tier of an operation, by name.

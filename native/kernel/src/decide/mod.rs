@@ -346,9 +346,9 @@ fn judge(
     decision.budgets = spends.exceeded.iter().map(|name| (*name).to_owned()).collect();
     let memory = &prepared.memory;
     if let (Some(view), Some(task)) = (facts.history, facts.task) {
-        let (collection, labels) = (resolved.collection, &resolved.labels);
+        let (acts, labels) = ((resolved.collection, resolved.id.as_str()), &resolved.labels);
         let (sequences, subject) = (&plan.sequences, resolved.subject(task));
-        let passage = memory.passage(operation, collection, labels, view.session);
+        let passage = memory.passage(operation, acts, labels, plan.model(), view.session);
         let advances = sequences.passage(&memory.named, subject, view.session, now);
         // What a credential was issued for was counted by the permit that it was issued of.
         let is_redeemed = decision.redeems.is_some();

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest, Sha256};
 
 use crate::decision::{ReasonCode, Time};
-use crate::history::record::{Spent, SessionHistory, Spending};
+use crate::history::record::{SessionHistory, Spending, Spent};
 use crate::history::sequence::Subject;
 use crate::history::{MAX_EVENTS, MAX_RULES, MAX_TASKS};
 use crate::json::Value as Json;
@@ -85,7 +85,10 @@ impl Budgets {
                     }
                 }
                 Err(reason) => {
-                    let what = format!("the session keeps as many events of the budget `{}` as it may", budget.name);
+                    let what = format!(
+                        "the session keeps as many events of the budget `{}` as it may",
+                        budget.name
+                    );
                     all.refuse(reason, what);
                 }
             }
@@ -111,7 +114,9 @@ impl Compiled {
             stored: format!("{name}#{hash}"),
             counts: budget.counts.clone(),
             most: budget.most,
-            within_ms: budget.within.map(|span| i64::try_from(span.as_millis()).unwrap_or(i64::MAX)),
+            within_ms: budget
+                .within
+                .map(|span| i64::try_from(span.as_millis()).unwrap_or(i64::MAX)),
             scope: budget.scope,
             denies: budget.denies,
         }

@@ -55,7 +55,9 @@ pub(crate) fn recounted(
     let Some(before) = before else { return };
     let after = after.stored();
     for (name, stored) in before.stored() {
-        let (Some(now), Some(budget)) = (after.get(name), model.budgets.get(name)) else { continue };
+        let (Some(now), Some(budget)) = (after.get(name), model.budgets.get(name)) else {
+            continue;
+        };
         if *now != stored {
             diagnostics.warning(
                 &budget.at,
@@ -92,7 +94,8 @@ fn idle(model: &Model, policies: &[Placed], diagnostics: &mut Diagnostics) {
         .filter(|name| name.kind == "Budget")
         .map(|name| name.id.as_str())
         .collect();
-    let idle = |(name, budget): &(&String, &Budget)| !budget.denies && !spent.contains(name.as_str());
+    let idle =
+        |(name, budget): &(&String, &Budget)| !budget.denies && !spent.contains(name.as_str());
     for (name, budget) in model.budgets.iter().filter(idle) {
         diagnostics.error(
             &budget.at,
@@ -150,6 +153,7 @@ fn unread(model: &Model, policies: &[Placed], diagnostics: &mut Diagnostics) {
         let is_read = named.contains(name.as_str())
             || (flows && label.value == LabelKind::Confidentiality)
             || model.raises.labels.contains_key(name)
+            || model.derives.values().any(|rule| rule.from == *name)
             || has_ceiling;
         if !is_read {
             diagnostics.warning(

@@ -1,13 +1,15 @@
 //! What an operation has to do with the history of its session: worked out when a bundle is compiled, and held against
 //! what is recalled when it is asked for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use sha2::{Digest, Sha256};
 
 use crate::decision::ReasonCode;
 use crate::destinations::Placed;
 use crate::history::sequence::Named;
 use crate::history::{HistoryChanges, HistoryView, MAX_LABELS, MAX_SOURCES, SessionHistory};
-use crate::model::{Effect, LabelKind, Model, Operation, Tier};
+use crate::model::{Distinct, Effect, LabelKind, Model, Operation, Tier};
 use crate::policy::Placed as PlacedPolicy;
 use crate::schema::{Key, Keys, OWN_SYSTEM};
 
@@ -82,7 +84,11 @@ impl Memory {
         let returns =
             [Effect::Read, Effect::Execute].iter().any(|one| operation.effects.contains(one));
         Self {
-            reads: keys.contains(Key::Session) || excess || raised || ordered || !budgets.is_empty(),
+            reads: keys.contains(Key::Session)
+                || excess
+                || raised
+                || ordered
+                || !budgets.is_empty(),
             changes: !operation.yields.1.is_empty()
                 || (returns && labelled)
                 || recall.counts_calls
@@ -108,16 +114,37 @@ impl Memory {
     pub(crate) fn passage(
         &self,
         operation: &Operation,
-        collection: Option<&str>,
+        (collection, id): (Option<&str>, &str),
         labels: &[String],
+        model: &Model,
         session: &SessionHistory,
     ) -> Result<HistoryChanges, (ReasonCode, String)> {
         let own = labels.iter().filter(|_| self.returns);
         let brought: BTreeSet<&String> = operation.yields.1.iter().chain(own).collect();
         let source = collection.unwrap_or(&operation.system);
         let is_new = !brought.is_empty() && !session.sources.contains(source);
+        let mut gathered = BTreeMap::new();
+        let mut derived = BTreeSet::new();
+        let rules = model.derives.iter().filter(|(_, rule)| brought.contains(&rule.from));
+        for (label, rule) in rules.filter(|(label, _)| !session.labels.contains_key(*label)) {
+            let one = match rule.distinct {
+                Distinct::Sources => source.to_owned(),
+                // Ids may be long, or a secret.
+                Distinct::Resources => digest(&format!("{source}/{id}")),
+            };
+            let known = session.gathered.get(label);
+            if known.is_some_and(|known| known.contains(&one)) {
+                continue;
+            }
+            let count = known.map_or(0, BTreeSet::len).saturating_add(1);
+            if u32::try_from(count).is_ok_and(|count| count >= rule.least) {
+                derived.insert(label);
+            }
+            gathered.insert(label.clone(), one);
+        }
         let labels: BTreeSet<String> = brought
             .into_iter()
+            .chain(derived)
             .filter(|label| !session.labels.contains_key(*label))
             .cloned()
             .collect();
@@ -133,11 +160,16 @@ impl Memory {
         Ok(HistoryChanges {
             labels,
             source: is_new.then(|| source.to_owned()),
+            gathered,
             counts: self.counts,
             advances: Vec::new(),
             spends: Vec::new(),
         })
     }
+}
+
+fn digest(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The labels that a call would carry: those of its session, and those of what it acts on.

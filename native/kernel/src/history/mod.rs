@@ -9,7 +9,10 @@ mod memory;
 mod record;
 mod sequence;
 
-pub use record::{Advance, BudgetUse, Spending, Spent, HistoryChanges, Origin, Progress, RuleProgress, SessionHistory};
+pub use record::{
+    Advance, BudgetUse, HistoryChanges, Origin, Progress, RuleProgress, SessionHistory, Spending,
+    Spent,
+};
 
 pub(crate) use budget::{Budgets, Spends};
 pub(crate) use check::{changed, check, recounted};

@@ -23,6 +23,9 @@ pub struct SessionHistory {
     /// Collections and systems that labelled data came from.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub sources: BTreeSet<String>,
+    /// Where labels were gathered from, by the label that is derived from that: as many as it takes, and no more.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gathered: BTreeMap<String, BTreeSet<String>>,
     /// How far rules over the order of events have come, by the rule's name and the hash of what it says.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rules: BTreeMap<String, RuleProgress>,
@@ -166,6 +169,8 @@ pub struct HistoryChanges {
     pub labels: BTreeSet<String>,
     /// The collection or system that labelled data comes from, where it is new.
     pub source: Option<String>,
+    /// Where labels are gathered from, by the label that is derived from that.
+    pub gathered: BTreeMap<String, String>,
     /// Whether the call counts.
     pub counts: bool,
     /// Steps of rules.
@@ -176,8 +181,14 @@ pub struct HistoryChanges {
 
 impl HistoryChanges {
     /// Nothing.
-    pub const NONE: Self =
-        Self { labels: BTreeSet::new(), source: None, counts: false, advances: Vec::new(), spends: Vec::new() };
+    pub const NONE: Self = Self {
+        labels: BTreeSet::new(),
+        source: None,
+        gathered: BTreeMap::new(),
+        counts: false,
+        advances: Vec::new(),
+        spends: Vec::new(),
+    };
 
     /// Whether nothing changes.
     #[must_use]
@@ -195,6 +206,7 @@ impl SessionHistory {
             calls: 0,
             labels: BTreeMap::new(),
             sources: BTreeSet::new(),
+            gathered: BTreeMap::new(),
             rules: BTreeMap::new(),
             budgets: BTreeMap::new(),
             rest: BTreeMap::new(),
@@ -238,6 +250,9 @@ impl SessionHistory {
             });
         }
         self.sources.extend(changes.source.clone());
+        for (label, from) in &changes.gathered {
+            self.gathered.entry(label.clone()).or_default().insert(from.clone());
+        }
         for advance in &changes.advances {
             let instances = &mut self.rules.entry(advance.rule.clone()).or_default().instances;
             if let Some(oldest) = advance.forgets_before {

@@ -81,13 +81,20 @@ pub(super) fn apply(build: &mut Build<'_>, file: &str, said: &Entries<At<BudgetE
                 let types: &[&str] =
                     if is_sum { &["integer"] } else { &["string", "integer", "boolean"] };
                 build.pointer(file, operation, pointer, types, !is_sum);
-                if is_sum && build.found.iter().count() == before && !is_required(operation, &pointer.value) {
+                if is_sum
+                    && build.found.iter().count() == before
+                    && !is_required(operation, &pointer.value)
+                {
                     let what = format!(
                         "`{}` of `{}` may be absent, so it cannot be summed",
                         clip(&pointer.value),
                         operation.id
                     );
-                    build.found.error(&pointer.at.within(file), what, "Sum an argument that is `required`.");
+                    build.found.error(
+                        &pointer.at.within(file),
+                        what,
+                        "Sum an argument that is `required`.",
+                    );
                 }
             }
         }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::mcp::{McpFile, Pins};
 use super::types::{
     AgentMembers, ApprovalWord, CollectionEntry, DenyWord, DestinationEntry, Facts, IgnoreEntry,
-    LabelWord, Manifest, ModeEntry, RouteEntry, SourceEntry, SubjectRule, SystemEntry, SystemWord,
-    TasksWord, TierEntry,
+    LabelEntry, LabelWord, Manifest, ModeEntry, RouteEntry, SourceEntry, SubjectRule, SystemEntry,
+    SystemWord, TasksWord, TierEntry,
 };
 use super::yaml::{At, Entries, Many};
 use super::{budget, classify, ids, mode, sequence, template};
@@ -16,9 +16,9 @@ use crate::destinations::speaks_of;
 use crate::diagnostic::{Diagnostics, clip, unknown};
 use crate::mcp::{self, Endpoint};
 use crate::model::{
-    Approval, ClaimTest, Collection, Declared, DenyAs, DestinationClass, DestinationKind,
-    LabelKind, Location, Model, Operation, ResourcePattern, SubjectMatch, System, SystemKind, Tier,
-    TierRequirements,
+    Approval, ClaimTest, Collection, Declared, DenyAs, Derive, DestinationClass, DestinationKind,
+    Distinct, LabelKind, Location, Model, Operation, ResourcePattern, SubjectMatch, System,
+    SystemKind, Tier, TierRequirements,
 };
 use crate::pattern::Glob;
 use crate::routes::{Ignore, RouteSpec, RouteTable, Source};
@@ -29,6 +29,8 @@ const MOST_OPERATIONS: usize = 50_000;
 const MOST_ENTRIES: usize = 20_000;
 /// Destination patterns: each is compared with those as specific as it.
 const MOST_PATTERNS: usize = 1_000;
+/// Of how many a label may be gathered before another is derived.
+const MOST_GATHERED: u32 = 256;
 /// Routes.
 const MOST_ROUTES: usize = 20_000;
 
@@ -104,7 +106,6 @@ pub(super) fn facts(
         // Labels first: the other keys name them.
         for (id, label) in &facts.labels.0 {
             if let Some(at) = build.declare(file, "label", id, ids::refuse) {
-                build.later(file, "derive", label.derive.as_ref());
                 let value = match label.kind {
                     LabelWord::Confidentiality => LabelKind::Confidentiality,
                     LabelWord::Trust => LabelKind::Trust,
@@ -115,6 +116,9 @@ pub(super) fn facts(
                 }
             }
         }
+    }
+    for (file, facts) in &files {
+        build.derived(file, &facts.labels);
     }
     for (file, said) in catalogs {
         build.mcp(file, said);
@@ -258,6 +262,45 @@ impl Build<'_> {
             }
             let system = System { kind: SystemKind::Http, origin: origin.to_owned(), at };
             self.model.systems.insert(id.value.clone(), system);
+        }
+    }
+
+    /// Takes over labels that join by themselves, once all labels are known.
+    fn derived(&mut self, file: &str, said: &Entries<LabelEntry>) {
+        let is_derived =
+            |id: &str| said.0.iter().any(|(name, one)| name.value == id && one.derive.is_some());
+        for (id, entry) in &said.0 {
+            let Some(At { value: derive, at }) = &entry.derive else { continue };
+            let at = at.within(file);
+            let (distinct, least) = match (&derive.sources, &derive.resources) {
+                (Some(least), None) => (Distinct::Sources, least),
+                (None, Some(least)) => (Distinct::Resources, least),
+                _ => {
+                    let what = "`derive` has `from`, and either `sources` or `resources`";
+                    self.found.error(&at, what, "Write `derive: {from: pii, resources: 100}`.");
+                    continue;
+                }
+            };
+            if least.value < 2 || least.value > MOST_GATHERED {
+                let what = format!(
+                    "a label is derived from 2 to {MOST_GATHERED}, not from {}",
+                    least.value
+                );
+                self.found.error(&least.at.within(file), what, "Write another number.");
+            }
+            let from = self.labels(file, std::slice::from_ref(&derive.from));
+            let Some(from) = from.into_iter().next() else { continue };
+            if is_derived(&from) || self.model.derives.contains_key(&from) {
+                let what = format!("`{from}` is derived itself");
+                self.found.error(
+                    &derive.from.at.within(file),
+                    what,
+                    "Name the label that it is derived from.",
+                );
+                continue;
+            }
+            let rule = Derive { from, distinct, least: least.value };
+            self.model.derives.insert(id.value.clone(), rule);
         }
     }
 

@@ -58,9 +58,18 @@ fn each_fault_of_a_key_has_its_message() {
             "labels: {a: {kind: trust}, a: {kind: trust}}",
             "x.yaml:1:28: `a` is named twice. Keep one of the two.",
         ),
+        ("labels: {a: {kind: trust, derive: {}}}", "x.yaml:1:36: `from` is missing. Add it."),
         (
-            "labels: {a: {kind: trust, derive: {}}}",
-            "x.yaml:1:35: `derive` is not in this version. Remove it.",
+            "labels: {a: {kind: trust, derive: {from: pii}}}",
+            "x.yaml:1:35: `derive` has `from`, and either `sources` or `resources`. Write `derive: {from: pii, resources: 100}`.",
+        ),
+        (
+            "labels: {a: {kind: trust, derive: {from: pii, sources: 1}}}",
+            "x.yaml:1:56: a label is derived from 2 to 256, not from 1. Write another number.",
+        ),
+        (
+            "labels: {a: {kind: trust, derive: {from: b, sources: 2}}, b: {kind: trust, derive: {from: pii, sources: 2}}}",
+            "x.yaml:1:42: `b` is derived itself. Name the label that it is derived from.",
         ),
         ("templates: {a: {}}", "x.yaml:1:16: `purpose` is missing. Add it."),
         (

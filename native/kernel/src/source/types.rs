@@ -395,8 +395,20 @@ pub(crate) struct LabelEntry {
     pub(crate) description: Option<String>,
     /// While a task tree carries the label, whatever it does is at least of this tier; default: its own.
     pub(crate) tier: Option<TierWord>,
-    /// Not in this version.
-    pub(crate) derive: Option<At<Later>>,
+    /// It joins by itself where another label was gathered from so many.
+    pub(crate) derive: Option<At<DeriveEntry>>,
+}
+
+/// When a label joins by itself: `sources` or `resources` says from how many.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DeriveEntry {
+    /// The label that is gathered.
+    pub(crate) from: At<String>,
+    /// From so many collections and systems.
+    pub(crate) sources: Option<At<u32>>,
+    /// From so many resources.
+    pub(crate) resources: Option<At<u32>>,
 }
 
 /// What a label speaks of.

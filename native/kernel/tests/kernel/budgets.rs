@@ -76,7 +76,8 @@ impl Budget {
             Form::Sum => format!("sum: /amount, of: [{of}]"),
             Form::Distinct => format!("distinct: /to, of: [{of}]"),
         };
-        let within = self.within_s.map_or_else(String::new, |within| format!(", within: {within}s"));
+        let within =
+            self.within_s.map_or_else(String::new, |within| format!(", within: {within}s"));
         let scope = if self.by_task { "task" } else { "session" };
         format!("  {name}: {{{form}, most: {}{within}, scope: {scope}}}\n", self.most)
     }
@@ -150,7 +151,12 @@ fn budgets_agree_with_an_interpreter_that_counts_everything() {
                 prop_assert_eq!(&exceeded, &decision.budgets, "{:?}", trace);
                 let code = if exceeded.is_empty() { "PERMITTED" } else { "BUDGET_EXCEEDED" };
                 prop_assert_eq!(code, decision.reason.as_str());
-                session.apply(&decision.changes(false).clone(), &index.to_string(), &operation, now);
+                session.apply(
+                    &decision.changes(false).clone(),
+                    &index.to_string(),
+                    &operation,
+                    now,
+                );
                 let text = serde_json::to_string(&session).unwrap();
                 session = serde_json::from_str(&text).unwrap();
                 // What is refused spends nothing.
@@ -207,7 +213,16 @@ when { context.budgets.contains(Budget::\"b\") } unless { context.satisfied.cont
     assert_eq!(Vec::<String>::new(), trace(&plan, steps));
     let error = bundle("  b: {count: s.o0, most: 1, then: policy}\n", "").unwrap_err();
     assert!(error.contains("no policy reads the budget `b`"), "{error}");
-    assert_eq!(Outcome::Permit, decided_in(&plan, "s.o1", "{\"amount\": 1}", Some(HistoryView { session: &SessionHistory::new() })).outcome);
+    assert_eq!(
+        Outcome::Permit,
+        decided_in(
+            &plan,
+            "s.o1",
+            "{\"amount\": 1}",
+            Some(HistoryView { session: &SessionHistory::new() })
+        )
+        .outcome
+    );
 }
 
 #[test]

@@ -288,3 +288,33 @@ fn a_label_that_nothing_reads_is_warned_of() {
     let named = "@id(\"n\") forbid(principal, action, resource) when { context.session.labels.contains(Label::\"untrusted\") };";
     assert_eq!(0, warned(&format!("{MAY}\n{flow}\n{named}")));
 }
+
+#[test]
+fn harmless_parts_make_a_whole_that_is_none() {
+    let facts = FACTS
+        .replace("pii: {kind: confidentiality}", "pii: {kind: confidentiality}, bulk: {kind: confidentiality, derive: {from: pii, resources: 3}}, many: {kind: trust, derive: {from: pii, sources: 2}}")
+        .replace("crm: {kind: http, operations: {get: {}, status: {}}}", "hr: {kind: http, operations: {get: {}}}\n  crm: {kind: http, operations: {get: {}, status: {}, one: {input: {type: object, properties: {id: {type: string}}, required: [id]}}}}")
+        .replace("  - {match: crm.status,", "  - {match: hr.get, effects: [read], tier: low, yields: [pii]}\n  - {match: crm.one, effects: [read], tier: low, resource: {collection: people, id: /id}}\n  - {match: crm.status,")
+        .replace("scope: [{system: crm}", "scope: [{system: hr}, {system: crm}")
+        + "resources: {people: {labels: [pii]}}\n";
+    let bulk = "@id(\"bulk\") forbid(principal, action == Action::\"crm.status\", resource) when { context.session.labels.contains(Label::\"bulk\") };
+@id(\"many\") forbid(principal, action == Action::\"mail.send\", resource) when { context.session.labels.contains(Label::\"many\") };";
+    let plan = compiled("{name: a}", &facts, &format!("{MAY}\n{bulk}")).unwrap();
+    let one =
+        |id: &str| format!("      - {{call: crm.one, input: {{id: {id}}}, expect: PERMIT}}\n");
+    let status = |expect: &str| format!("      - {{call: crm.status, expect: {expect}}}\n");
+    let mail =
+        |expect: &str| format!("      - {{call: mail.send, input: {{}}, expect: {expect}}}\n");
+    let steps = [
+        one("a"),
+        one("b"),
+        one("a"),
+        status("PERMIT"),
+        mail("PERMIT"),
+        "      - {call: hr.get, expect: PERMIT}\n".to_owned(),
+        status("{outcome: DENY, code: FORBIDDEN}"),
+        mail("{outcome: DENY, code: FORBIDDEN}"),
+        one("c"),
+    ];
+    assert_eq!(Vec::<String>::new(), trace(&plan, &steps.concat()));
+}
