@@ -128,6 +128,9 @@ class Show:
             ("policy_ids", "because of"),
             ("obligations", "obligations"),
             ("controls", "controls"),
+            ("excess", "not cleared for"),
+            ("sequences", "would complete"),
+            ("budgets", "would exceed"),
         ):
             if listed := decision.get(name):
                 self.line(f"  {label}: {', '.join(map(str, listed))}")
