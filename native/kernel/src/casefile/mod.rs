@@ -21,7 +21,7 @@ use crate::plan::Plan;
 use crate::reason::ReasonCode;
 use crate::routes::{Body, HttpRequest, RouteError};
 use crate::source::{At, Many, Mark, duration, pretty, read_yaml};
-use crate::task::{Refused, TaskView};
+use crate::task::Refused;
 
 use credentials::{Credentials, IssueSaid, Issued, PresentSaid};
 use tasks::{Act, DelegateSaid, EndSaid, Placed, StartSaid, Tasks};

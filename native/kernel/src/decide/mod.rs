@@ -14,7 +14,7 @@ use crate::decision::{
     Decision, Facts, Outcome, Principal, ProofMethod, ReasonCode, Request, Time, Verdict,
 };
 use crate::evaluate::{self, ContextFacts, Judge, Known, Unready};
-use crate::history::{Carried, HistoryChanges, Spends};
+use crate::history::{Carried, HistoryChanges, MAX_ENTRIES, Spends};
 use crate::mcp::ServerTask;
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
@@ -358,7 +358,12 @@ fn judge(
         let spends = if is_redeemed { Vec::new() } else { spends.spends };
         match (passage, advances) {
             (Ok(passage), Ok(advances)) => {
-                decision.passage = HistoryChanges { advances, spends, ..passage };
+                let passage = HistoryChanges { advances, spends, ..passage };
+                if !passage.is_empty() && view.session.entries() >= MAX_ENTRIES {
+                    let what = "the session keeps as much as it may".to_owned();
+                    bounds.refuse(ReasonCode::WindowFull, what);
+                }
+                decision.passage = passage;
             }
             (Err((reason, what)), _) => bounds.refuse(reason, what),
             (Ok(_), Err(rule)) => {

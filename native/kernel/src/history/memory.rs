@@ -173,20 +173,25 @@ fn digest(text: &str) -> String {
 }
 
 /// The labels that a call would carry: those of its session, and those of what it acts on.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Carried<'a> {
-    labels: BTreeSet<&'a str>,
+    session: Option<&'a SessionHistory>,
+    resource: &'a [String],
 }
 
 impl<'a> Carried<'a> {
     pub(crate) fn of(history: Option<HistoryView<'a>>, resource: &'a [String]) -> Self {
-        let session = history.into_iter().flat_map(|view| view.session.labels.keys());
-        Self { labels: session.chain(resource).map(String::as_str).collect() }
+        Self { session: history.map(|view| view.session), resource }
+    }
+
+    fn labels(self) -> impl Iterator<Item = &'a str> {
+        let session = self.session.into_iter().flat_map(|session| session.labels.keys());
+        session.chain(self.resource).map(String::as_str)
     }
 
     /// The tier that counts: the operation's own, that of the worst destination, or that of a label carried.
     pub(crate) fn tier(
-        &self,
+        self,
         model: &Model,
         operation: &Operation,
         destinations: &[Placed<'_>],
@@ -196,25 +201,24 @@ impl<'a> Carried<'a> {
         }
         let raises = &model.raises;
         let classes = destinations.iter().filter_map(|placed| raises.classes.get(placed.class));
-        let labels: Vec<&Tier> = if raises.labels.is_empty() {
-            Vec::new()
-        } else {
-            self.labels.iter().filter_map(|label| raises.labels.get(*label)).collect()
-        };
-        classes.chain(labels).copied().fold(operation.tier, Tier::max)
+        let tier = classes.copied().fold(operation.tier, Tier::max);
+        if raises.labels.is_empty() {
+            return tier;
+        }
+        self.labels().filter_map(|label| raises.labels.get(label)).copied().fold(tier, Tier::max)
     }
 
     /// Confidentiality labels that a destination is not cleared for. A label that the bundle does not have may be one.
-    pub(crate) fn excess(&self, model: &Model, class: &str) -> Vec<&'a str> {
+    pub(crate) fn excess(self, model: &Model, class: &str) -> Vec<&'a str> {
         let cleared = model.destinations.get(class).map(|class| &class.clearance);
         let is_confidential = |label: &str| {
             model.labels.get(label).is_none_or(|label| label.value == LabelKind::Confidentiality)
         };
-        self.labels
-            .iter()
-            .copied()
+        let beyond: BTreeSet<&str> = self
+            .labels()
             .filter(|label| is_confidential(label))
             .filter(|label| !cleared.is_some_and(|cleared| cleared.contains(*label)))
-            .collect()
+            .collect();
+        beyond.into_iter().collect()
     }
 }

@@ -19,6 +19,8 @@ pub(crate) use check::{changed, check, recounted};
 pub(crate) use memory::{Carried, Memory, Recall};
 pub(crate) use sequence::{Sequences, Subject};
 
+/// What one session keeps in all: labels, sources, steps of rules, events of budgets.
+pub const MAX_ENTRIES: usize = 4_096;
 /// Labels that one session keeps.
 pub const MAX_LABELS: usize = 256;
 /// Sources that one session keeps.

@@ -58,7 +58,7 @@ fn each_fault_of_a_key_has_its_message() {
             "labels: {a: {kind: trust}, a: {kind: trust}}",
             "x.yaml:1:28: `a` is named twice. Keep one of the two.",
         ),
-        ("labels: {a: {kind: trust, derive: {}}}", "x.yaml:1:36: `from` is missing. Add it."),
+        ("labels: {a: {kind: trust, derive: {}}}", "x.yaml:1:35: `from` is missing. Add it."),
         (
             "labels: {a: {kind: trust, derive: {from: pii}}}",
             "x.yaml:1:35: `derive` has `from`, and either `sources` or `resources`. Write `derive: {from: pii, resources: 100}`.",

@@ -318,3 +318,22 @@ fn harmless_parts_make_a_whole_that_is_none() {
     ];
     assert_eq!(Vec::<String>::new(), trace(&plan, &steps.concat()));
 }
+
+#[test]
+fn a_session_keeps_so_much_in_all() {
+    use authz_kernel::history::{MAX_ENTRIES, Progress, RuleProgress};
+    let plan = compiled("{name: a, tasks: required}", FACTS, MAY).unwrap();
+    let mut session = SessionHistory::new();
+    let of_another_revision = |number: usize| {
+        let progress = Progress { step: 1, at: NOW };
+        let instances = (0..64).map(|key| (format!("{number}/{key}"), progress)).collect();
+        RuleProgress { instances, ..RuleProgress::default() }
+    };
+    for number in 0..MAX_ENTRIES / 64 {
+        session.rules.insert(format!("r{number}#0"), of_another_revision(number));
+    }
+    assert!(session.entries() >= MAX_ENTRIES);
+    let judged = |call: &str| decided_in(&plan, call, "{}", Some(HistoryView { session: &session }));
+    assert_eq!("WINDOW_FULL", judged("crm.get").reason.as_str());
+    assert_eq!("PERMITTED", judged("crm.status").reason.as_str(), "it has nothing to remember");
+}
