@@ -23,8 +23,6 @@ BY_TEST = {
 NOT_REACHABLE = {
     "REPLAYED": "proofs of possession are not verified, so none is ever accepted once",
     "NEEDS_PROVIDER": "a bundle with a provider is refused",
-    "BUDGET_EXCEEDED": "a bundle with budgets is refused",
-    "WINDOW_FULL": "a bundle with budgets is refused",
     "EXCEPTION_EXPIRED": "a bundle with exceptions is refused",
     "APPROVAL_EXPIRED": "there are no approvals",
     "APPROVAL_REJECTED": "there are no approvals",

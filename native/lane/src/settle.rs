@@ -408,8 +408,7 @@ impl Engine {
         }
         let view = current.view();
         let leaves_nothing = judging.world.plan.leaves_nothing(&judgement.operation, Some(&view));
-        let is_kept =
-            judging.presented.is_none() && (judging.wants_credential || !leaves_nothing);
+        let is_kept = judging.presented.is_none() && (judging.wants_credential || !leaves_nothing);
         if let Some(permit) = judgement.permit().filter(|_| is_kept) {
             self.metrics.reserved();
             let agent = judgement.facts.agent.as_ref();

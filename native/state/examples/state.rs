@@ -119,7 +119,7 @@ fn session(number: usize) -> Session {
         started_at: Time(*NOW),
         expires_at: Time(*NOW + 86_400_000),
         history: SessionHistory::new(),
-            rest: BTreeMap::new(),
+        rest: BTreeMap::new(),
     }
 }
 

@@ -224,9 +224,10 @@ impl SessionHistory {
     pub fn entries(&self) -> usize {
         let gathered = self.gathered.values().map(BTreeSet::len);
         let progress = self.rules.values().map(|rule| rule.instances.len().saturating_add(1));
-        let spent = self.budgets.values().flat_map(|one| one.instances.values()).map(|spent| {
-            spent.events.len().saturating_add(spent.values.len()).saturating_add(1)
-        });
+        let spent =
+            self.budgets.values().flat_map(|one| one.instances.values()).map(|spent| {
+                spent.events.len().saturating_add(spent.values.len()).saturating_add(1)
+            });
         let own = self.labels.len().saturating_add(self.sources.len());
         gathered.chain(progress).chain(spent).fold(own, usize::saturating_add)
     }

@@ -333,7 +333,8 @@ fn a_session_keeps_so_much_in_all() {
         session.rules.insert(format!("r{number}#0"), of_another_revision(number));
     }
     assert!(session.entries() >= MAX_ENTRIES);
-    let judged = |call: &str| decided_in(&plan, call, "{}", Some(HistoryView { session: &session }));
+    let judged =
+        |call: &str| decided_in(&plan, call, "{}", Some(HistoryView { session: &session }));
     assert_eq!("WINDOW_FULL", judged("crm.get").reason.as_str());
     assert_eq!("PERMITTED", judged("crm.status").reason.as_str(), "it has nothing to remember");
 }

@@ -107,7 +107,7 @@ pub fn session(id: &str) -> Record {
         started_at: Time(NOW),
         expires_at: Time(NOW + 86_400_000),
         history: SessionHistory::new(),
-            rest: BTreeMap::new(),
+        rest: BTreeMap::new(),
     }))
 }
 
