@@ -15,6 +15,7 @@ _OPERATION: Final = re.compile(r"[a-z0-9][a-z0-9_-]*\.[A-Za-z0-9_][A-Za-z0-9._/-
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _MAX_OPERATION: Final = 256
 _MAX_IDENTIFIER: Final = 63
+_MAX_DASHES: Final = 6
 _TABLES: Final = frozenset(Privilege) - {Privilege.USAGE, Privilege.CREATE}
 _SEQUENCES: Final = frozenset({Privilege.USAGE, Privilege.SELECT, Privilege.UPDATE})
 _SCHEMAS: Final = frozenset({Privilege.USAGE, Privilege.CREATE})
@@ -146,3 +147,6 @@ def _header(path: Path, header: str) -> Iterator[Finding]:
     if header in _RESERVED or header.startswith(_RESERVED_PREFIXES):
         what = f"the header `{header}` cannot carry a secret: it has another meaning on the way."
         yield Finding(path, what, "Say the header that the system reads its key from.")
+    elif sum(header.count(sign) for sign in "-_") > _MAX_DASHES:
+        what = f"the header `{header}` has more than {_MAX_DASHES} `-`: servers that take `_` for it have too many names for it."
+        yield Finding(path, what, "Let the system read its key from a shorter one.")

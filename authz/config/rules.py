@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Final
 
+from authz.config.brokers import broker_findings
 from authz.config.document import Path
 from authz.config.findings import Finding
 from authz.config.schema import (
@@ -120,6 +121,7 @@ def _credentials(config: Config, credentials: Credentials) -> Iterator[Finding]:
             "Add trust.domains.",
         )
     yield from _audiences(config, credentials.audiences)
+    yield from broker_findings(("credentials",), credentials.brokers, credentials.injections)
     keys = credentials.keys
     if keys.pkcs11 is not None and keys.folder is not None:
         yield Finding(

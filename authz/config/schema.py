@@ -525,91 +525,6 @@ class Dpop(_Strict):
     """Each proof must carry a nonce that we gave; otherwise only those do that are older than the start of the node."""
 
 
-class Credentials(_Strict):
-    """Task credentials: short-lived tokens that exist because of one permit, and end with their task."""
-
-    issuer: Text
-    """Our `iss`: an https URL without query or fragment, at which others find `listeners.http`."""
-    audiences: dict[str, Text] = Field(default_factory=dict, max_length=10_000)
-    """`aud` of a credential for each system; not listed: the system's id."""
-    lifetime: Lifetimes = Lifetimes()
-    """How long a credential lives at most; the task's deadline may end it earlier."""
-    keys: SigningKeys = SigningKeys()
-    """What signs them."""
-    dpop: Dpop = Dpop()
-    """Proofs of possession by DPoP."""
-    brokers: Any = _later("Who makes secrets for systems that know no tokens.")
-
-
-class Envoy(_Strict):
-    """How Envoy's `Authorization` is answered."""
-
-    error_response: bool = False
-    """Answer failures of our own, time-outs and overload with `error_response`, not with a denial. The proxy's
-    `failure_mode_allow` then decides, and may let the request through.
-    """
-
-
-class Limits(_Strict):
-    """What one node may use; whatever is over a limit is denied with its own reason code."""
-
-    threads: int = Field(default=4, ge=1, le=64)
-    """Threads that decide; more than 8 seldom helps."""
-    queue: int = Field(default=256, ge=1, le=65_536)
-    """Calls that may wait for a thread; full: OVERLOADED."""
-    max_message_bytes: int = Field(default=1_048_576, ge=4096, le=8_388_608)
-    """Largest request that is read; larger: BAD_INPUT."""
-    max_concurrent_streams: int = Field(default=1024, ge=16, le=65_536)
-    """Calls in flight on one connection."""
-    receive_timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 5.0
-    """A call whose request has not come by then is cancelled."""
-    default_deadline: Annotated[Duration, Field(ge=0.01, le=60)] = 2.0
-    """Deadline of a call that sets none."""
-    max_arguments_bytes: int = Field(default=262_144, ge=256, le=8_388_608)
-    """Longest arguments; longer: BAD_INPUT."""
-    max_token_bytes: int = Field(default=8192, ge=512, le=65_536)
-    """Longest credential."""
-    token_cache: int = Field(default=65_536, ge=0, le=10_000_000)
-    """Verified tokens that are remembered, and as many certificates."""
-    probe_rate: int = Field(default=100, ge=0, le=1_000_000)
-    """Requests in mode PROBE a second, of one caller."""
-    probe_burst: int = Field(default=200, ge=0, le=1_000_000)
-    """Requests in mode PROBE that one caller may send at once."""
-    fast_threads: int = Field(default=2, ge=1, le=256)
-    """Threads of the fast lane."""
-    fast_concurrency: int = Field(default=1024, ge=1, le=1_000_000)
-    """Calls that the fast lane judges at once; one more: OVERLOADED."""
-    bundle_max_bytes: int = Field(default=67_108_864, ge=1024, le=1_073_741_824)
-    """Largest bundle, all files together."""
-    bundle_max_files: int = Field(default=10_000, ge=1, le=1_000_000)
-    """Most files of a bundle."""
-
-
-class LogLevel(StrEnum):
-    """What is logged."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class LogFormat(StrEnum):
-    """How it is logged."""
-
-    JSON = "json"
-    TEXT = "text"
-
-
-class Log(_Strict):
-    """The log of the node, on standard error; decisions are in the audit."""
-
-    level: LogLevel = LogLevel.INFO
-    """Least level that is logged."""
-    format: LogFormat = LogFormat.JSON
-    """`json` for machines, `text` for people."""
-
-
 class Privilege(StrEnum):
     """A privilege of PostgreSQL."""
 
@@ -687,6 +602,94 @@ class Injection(_Strict):
     """The header that carries it, in lower case; the agent's own header of that name never passes."""
     secret_file: FilePath
     """File that holds the header's value. Only its owner may read it, or root's group; it is loaded again when it changes."""
+
+
+class Credentials(_Strict):
+    """Task credentials: short-lived tokens that exist because of one permit, and end with their task."""
+
+    issuer: Text
+    """Our `iss`: an https URL without query or fragment, at which others find `listeners.http`."""
+    audiences: dict[str, Text] = Field(default_factory=dict, max_length=10_000)
+    """`aud` of a credential for each system; not listed: the system's id."""
+    lifetime: Lifetimes = Lifetimes()
+    """How long a credential lives at most; the task's deadline may end it earlier."""
+    keys: SigningKeys = SigningKeys()
+    """What signs them."""
+    dpop: Dpop = Dpop()
+    """Proofs of possession by DPoP."""
+    brokers: dict[str, Broker] = Field(default_factory=dict, max_length=64)
+    """Who makes secrets for systems that know no tokens, one for each lease."""
+    injections: dict[str, Injection] = Field(default_factory=dict, max_length=64)
+    """Standing secrets of systems that know no tokens: requests get them on permit, agents never."""
+
+
+class Envoy(_Strict):
+    """How Envoy's `Authorization` is answered."""
+
+    error_response: bool = False
+    """Answer failures of our own, time-outs and overload with `error_response`, not with a denial. The proxy's
+    `failure_mode_allow` then decides, and may let the request through.
+    """
+
+
+class Limits(_Strict):
+    """What one node may use; whatever is over a limit is denied with its own reason code."""
+
+    threads: int = Field(default=4, ge=1, le=64)
+    """Threads that decide; more than 8 seldom helps."""
+    queue: int = Field(default=256, ge=1, le=65_536)
+    """Calls that may wait for a thread; full: OVERLOADED."""
+    max_message_bytes: int = Field(default=1_048_576, ge=4096, le=8_388_608)
+    """Largest request that is read; larger: BAD_INPUT."""
+    max_concurrent_streams: int = Field(default=1024, ge=16, le=65_536)
+    """Calls in flight on one connection."""
+    receive_timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 5.0
+    """A call whose request has not come by then is cancelled."""
+    default_deadline: Annotated[Duration, Field(ge=0.01, le=60)] = 2.0
+    """Deadline of a call that sets none."""
+    max_arguments_bytes: int = Field(default=262_144, ge=256, le=8_388_608)
+    """Longest arguments; longer: BAD_INPUT."""
+    max_token_bytes: int = Field(default=8192, ge=512, le=65_536)
+    """Longest credential."""
+    token_cache: int = Field(default=65_536, ge=0, le=10_000_000)
+    """Verified tokens that are remembered, and as many certificates."""
+    probe_rate: int = Field(default=100, ge=0, le=1_000_000)
+    """Requests in mode PROBE a second, of one caller."""
+    probe_burst: int = Field(default=200, ge=0, le=1_000_000)
+    """Requests in mode PROBE that one caller may send at once."""
+    fast_threads: int = Field(default=2, ge=1, le=256)
+    """Threads of the fast lane."""
+    fast_concurrency: int = Field(default=1024, ge=1, le=1_000_000)
+    """Calls that the fast lane judges at once; one more: OVERLOADED."""
+    bundle_max_bytes: int = Field(default=67_108_864, ge=1024, le=1_073_741_824)
+    """Largest bundle, all files together."""
+    bundle_max_files: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Most files of a bundle."""
+
+
+class LogLevel(StrEnum):
+    """What is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """How it is logged."""
+
+    JSON = "json"
+    TEXT = "text"
+
+
+class Log(_Strict):
+    """The log of the node, on standard error; decisions are in the audit."""
+
+    level: LogLevel = LogLevel.INFO
+    """Least level that is logged."""
+    format: LogFormat = LogFormat.JSON
+    """`json` for machines, `text` for people."""
 
 
 class Config(_Strict):

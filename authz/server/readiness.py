@@ -1,7 +1,7 @@
 """Whether the node may be asked, and everything that an operator wants to know about it."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -10,7 +10,17 @@ from authz.server.observing import told
 from authz.server.sources import TrustSources
 from authz.server.world import World
 
-__all__ = ["Readiness", "Report"]
+__all__ = ["Part", "Readiness", "Report"]
+
+
+class Part(Protocol):
+    """A part of a node."""
+
+    def problems(self) -> Iterable[str]:
+        """What is wrong with it."""
+
+    def detail(self) -> Any:
+        """How it stands, as JSON values."""
 
 
 class SignerKeys(Protocol):
@@ -45,6 +55,7 @@ class Readiness:
         sources: Where the keys come from.
         engine: Gives the engine's own account.
         insecure: Names of listeners with `insecure_dev`.
+        more: Others that may have problems, by the name of their detail.
         files: Where bundle and audit are, by those names.
         listeners: The address of each listener.
         keys: The keys that sign credentials; none where none are issued.
@@ -62,6 +73,7 @@ class Readiness:
         engine: Callable[[], Mapping[str, Any]],
         insecure: Sequence[str],
         started_at: float,
+        more: Mapping[str, Part] | None = None,
         files: Mapping[str, str] | None = None,
         listeners: Mapping[str, str] | None = None,
         keys: SignerKeys | None = None,
@@ -74,6 +86,7 @@ class Readiness:
         self._engine = engine
         self._insecure = tuple(insecure)
         self.started_at = started_at
+        self._more = dict(more or {})
         self._files = dict(files or {})
         self._listeners = dict(listeners or {})
         self._keys = keys
@@ -108,6 +121,8 @@ class Readiness:
             problems.append("no keys are loaded")
         problems.extend(self._sources.problems())
         problems.extend(str(problem) for problem in engine.get("problems", ()))
+        # Decisions are made without them.
+        problems.extend(problem for part in self._more.values() for problem in part.problems())
         ready = (
             self._serving
             and not self._stopping
@@ -163,6 +178,7 @@ class Readiness:
             "observing": observing,
             "signing_keys": self._keys.detail() if self._keys is not None else None,
             "engine": dict(engine),
+            **{name: part.detail() for name, part in self._more.items()},
         }
         return Report(ready, tuple(problems), detail)
 

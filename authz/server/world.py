@@ -14,6 +14,7 @@ from authz.engine import ListenerRules, PeerRules, Plan, Trust
 from authz.errors import AuthzError, BundleError, ConfigError, EngineError, TrustError
 from authz.identity import SourceKey, place_of, read_trust, trust_spec, withdrawn
 from authz.model import BundleFiles, Diagnostic, Reloaded
+from authz.server.injections import Injections, credential_settings
 from authz.telemetry import Logger, Metrics
 
 __all__ = ["Loads", "Stands", "World"]
@@ -68,6 +69,7 @@ class World:
         engine: Where a new world is swapped in.
         rules: What the engine knows about each listener.
         peers: What it knows about each enforcer that shows a certificate.
+        injections: Standing secrets, where task credentials are issued.
         metrics: Counts loads.
         log: Says what came of them.
         clock: Unix time.
@@ -80,6 +82,7 @@ class World:
         rules: Sequence[ListenerRules],
         *,
         peers: Sequence[PeerRules] = (),
+        injections: Injections | None = None,
         metrics: Metrics,
         log: Logger,
         clock: Callable[[], float] = time.time,
@@ -88,7 +91,8 @@ class World:
         self._engine = engine
         self._rules = tuple(rules)
         self._peers = tuple(peers)
-        self._credentials = _credentials(config)
+        self._injections = injections
+        self._has_new_secrets = False
         self._metrics = metrics
         self._log = log
         self._clock = clock
@@ -106,7 +110,9 @@ class World:
         trust = self._config.trust
         files = [domain.bundle.file for domain in trust.domains.values()]
         files += [issuer.jwks.file for issuer in trust.issuers.values()]
-        return (Path(self._config.bundle.path), *(Path(file) for file in files if file is not None))
+        secrets = self._injections.files if self._injections is not None else ()
+        named = (Path(file) for file in files if file is not None)
+        return (Path(self._config.bundle.path), *named, *secrets)
 
     def load(self) -> None:
         """Load for the first time.
@@ -209,7 +215,7 @@ class World:
             what = f"the bundle of {key} has a lower `spiffe_sequence` than the one that serves, or none."
             at = place_of(self._config, key)
             raise TrustError((Diagnostic(what, at, mend="The one that serves goes on serving."),))
-        self._engine.load(before.plan, trust, self._rules, self._peers, self._credentials)
+        self._swap(before.plan, trust)
         self._stands = replace(
             before, trust=trust, trust_spec=spec, documents=documents, own_keys=own_keys
         )
@@ -234,7 +240,30 @@ class World:
             )
         return Reloaded(changed=False, revision=serving, diagnostics=diagnostics, failed=True)
 
+    def _swap(self, plan: Plan, trust: Trust) -> None:
+        settings, injections = self._config.credentials, self._injections
+        told = None
+        if settings is not None and injections is not None:
+            told = credential_settings(settings, injections)
+        self._engine.load(plan, trust, self._rules, self._peers, told)
+        self._has_new_secrets = False
+
+    def _renew_secrets(self) -> bool:
+        """Read the standing secrets; they do not wait for a bundle that is refused."""
+        if self._injections is None:
+            return False
+        if self._injections.refresh():
+            self._has_new_secrets = True
+        stands = self._stands
+        if not self._has_new_secrets or stands.plan is None or stands.trust is None:
+            return False
+        self._swap(stands.plan, stands.trust)
+        with suppress(Exception):
+            self._log.info("standing secrets were read again")
+        return True
+
     def _load(self) -> bool:
+        renewed = self._renew_secrets()
         config, before = self._config, self._stands
         now = self._clock()
         files = read_trust(config)
@@ -252,10 +281,10 @@ class World:
         ):
             self._stands = replace(before, refused=(), files_read_at=now)
             self._metrics.reloaded("unchanged")
-            return False
+            return renewed
         trust = Trust.compile(spec, before.trust)
         compiled = compile_bundle(bundle, config.vars, int(now * 1000), before.plan)
-        self._engine.load(compiled.plan, trust, self._rules, self._peers, self._credentials)
+        self._swap(compiled.plan, trust)
         self._stands = Stands(
             compiled.plan, trust, now, (), bundle, spec, documents, now, before.own_keys
         )
@@ -280,23 +309,6 @@ class World:
             tests=compiled.tests.passed,
             trust=trust.revision,
         )
-
-
-def _credentials(config: Config) -> dict[str, Any] | None:
-    """Say how task credentials are issued; none where they are not."""
-    settings = config.credentials
-    if settings is None:
-        return None
-    return {
-        "issuer": settings.issuer,
-        "audiences": dict(settings.audiences),
-        "lifetime": {tier: round(seconds) for tier, seconds in dict(settings.lifetime).items()},
-        "dpop": {
-            "window": round(settings.dpop.window),
-            "max_proofs_per_key": settings.dpop.max_proofs_per_key,
-            "require_nonce": settings.dpop.require_nonce,
-        },
-    }
 
 
 def _diagnostics(error: BaseException) -> tuple[Diagnostic, ...]:

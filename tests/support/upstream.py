@@ -22,10 +22,14 @@ class Seen:
 
 
 class Upstream:
-    """An HTTP server on an ephemeral loopback port; `seen` grows by one per request that reached it."""
+    """An HTTP server on an ephemeral loopback port; `seen` grows by one per request that reached it.
+
+    It answers with the headers that it saw, while `echoes` says so.
+    """
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
+        self.echoes = True
         upstream = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -37,7 +41,8 @@ class Upstream:
                 upstream.seen.append(
                     Seen(self.command, self.path, tuple(self.headers.items()), body)
                 )
-                answer = json.dumps({"path": self.path, "headers": self.headers.items()}).encode()
+                headers = self.headers.items() if upstream.echoes else []
+                answer = json.dumps({"path": self.path, "headers": headers}).encode()
                 self.send_response(200)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(answer)))

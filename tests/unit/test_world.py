@@ -13,6 +13,7 @@ from authz.config import Config, Log, load
 from authz.errors import BundleError, EngineError, TrustError
 from authz.identity import Refresher, SourceKey
 from authz.server.app import listener_rules, peer_rules
+from authz.server.injections import Injections
 from authz.server.observing import Reminder
 from authz.server.readiness import Readiness
 from authz.server.sources import TrustSources
@@ -55,6 +56,7 @@ class Engine:
     def __init__(self) -> None:
         self.loaded: list[tuple[Plan, Trust, Sequence[ListenerRules]]] = []
         self.peers: list[tuple[PeerRules, ...]] = []
+        self.credentials: list[Mapping[str, Any] | None] = []
         self.raises: Exception | None = None
 
     def load(
@@ -66,9 +68,9 @@ class Engine:
         credentials: Mapping[str, Any] | None = None,
     ) -> None:
         """Keep it."""
-        self.credentials = credentials
         if self.raises is not None:
             raise self.raises
+        self.credentials.append(credentials)
         self.loaded.append((plan, trust, listeners))
         self.peers.append(tuple(peers))
 
@@ -93,11 +95,16 @@ class Stage:
         self.metrics = Metrics()
         self.config: Config = load(folder / "config.yaml", {}, working_folder=folder)
         self.now = 1000.0
+        issuing = self.config.credentials
+        self.injections = (
+            Injections(issuing.injections, self.logger) if issuing is not None else None
+        )
         self.world = World(
             self.config,
             self.engine,
             listener_rules(self.config),
             peers=peer_rules(self.config),
+            injections=self.injections,
             metrics=self.metrics,
             log=self.logger,
             clock=lambda: self.now,
@@ -564,3 +571,143 @@ def test_a_token_never_reaches_the_log() -> None:
 
     assert token not in stream.getvalue()
     assert "eyJ" not in stream.getvalue()
+
+
+SECRET = "s3cret-key-of-the-crm"
+INJECTING = (
+    CONFIG
+    + """\
+credentials:
+  issuer: https://authz.example
+  lifetime: {high: 30s}
+  brokers:
+    warehouse:
+      kind: postgresql
+      dsn_file: dsn
+      systems: {dwh: {operations: {dwh.read: [{privileges: [SELECT], tables: [sales.orders]}]}}}
+  injections:
+    legacy: {systems: [crm, erp], header: x-api-key, secret_file: secret}
+"""
+)
+
+
+def write_secret(stage: Stage, text: str | None) -> None:
+    """Writes the standing secret, or removes it."""
+    file = stage.folder / "secret"
+    if text is None:
+        file.unlink()
+        return
+    file.touch(0o600)
+    file.write_text(text)
+
+
+@pytest.fixture
+def injecting(tmp_path: Path) -> Stage:
+    """A loaded world with a standing secret."""
+    made = Stage(tmp_path, INJECTING)
+    write_secret(made, SECRET)
+    made.world.load()
+    return made
+
+
+def value(stage: Stage) -> str | None:
+    """What the engine was told last of the secret."""
+    told = stage.engine.credentials[-1]
+    assert told is not None
+    assert told["injections"]["crm"] == told["injections"]["erp"]
+    found: str | None = told["injections"]["crm"]["value"]
+    return found
+
+
+def test_the_engine_is_told_of_task_credentials_with_everything_else(injecting: Stage) -> None:
+    """Every member, in seconds, whatever the configuration's unit."""
+    (told,) = injecting.engine.credentials
+    assert told == {
+        "issuer": "https://authz.example",
+        "audiences": {},
+        "lifetime": {"low": 900, "standard": 300, "high": 30, "critical": 60},
+        "dpop": {"window": 60, "max_proofs_per_key": 512, "require_nonce": False},
+        "injections": {
+            system: {"header": "x-api-key", "value": SECRET} for system in ("crm", "erp")
+        },
+        "leases": {"dwh": "warehouse"},
+    }
+
+
+def test_without_credentials_the_engine_is_told_of_none(stage: Stage) -> None:
+    """As before there were any."""
+    assert stage.engine.credentials == [None]
+
+
+def test_a_secret_that_changes_is_loaded_again(injecting: Stage) -> None:
+    """And only then."""
+    assert not injecting.world.reload().changed
+    assert len(injecting.engine.credentials) == 1
+    write_secret(injecting, "another-key")
+    assert injecting.world.reload().changed
+    assert value(injecting) == "another-key"
+    assert injecting.folder / "secret" in injecting.world.watched
+
+
+@pytest.mark.parametrize("spoil", [None, "", "two\nlines\n"])
+def test_a_secret_that_cannot_be_read_is_none(injecting: Stage, spoil: str | None) -> None:
+    """Never the one before: whoever takes it away wants it gone."""
+    write_secret(injecting, spoil)
+    injecting.world.reload()
+    assert value(injecting) is None
+    assert injecting.injections is not None
+    (problem,) = injecting.injections.problems()
+    assert "secret" in problem
+    write_secret(injecting, "another-key")
+    injecting.world.reload()
+    assert value(injecting) == "another-key"
+    assert injecting.injections.problems() == ()
+
+
+def test_a_secret_that_others_can_read_is_none(injecting: Stage) -> None:
+    """It says what to do."""
+    (injecting.folder / "secret").chmod(0o644)
+    injecting.world.reload()
+    assert value(injecting) is None
+    assert "chmod" in injecting.log.getvalue()
+
+
+def test_a_secret_does_not_wait_for_a_bundle_that_is_refused(injecting: Stage) -> None:
+    """A key that leaked goes at once."""
+    injecting.write("bundle/policies/p.cedar", "no policy")
+    write_secret(injecting, None)
+    assert injecting.world.reload().failed
+    assert value(injecting) is None
+
+
+def test_a_secret_that_the_engine_did_not_take_is_handed_over_again(injecting: Stage) -> None:
+    """What it was told last counts, not what was read last."""
+    write_secret(injecting, "another-key")
+    injecting.engine.raises = EngineError("not now")
+    assert injecting.world.reload().failed
+    injecting.engine.raises = None
+    injecting.world.reload()
+    assert value(injecting) == "another-key"
+
+
+def test_a_node_starts_without_its_secret(tmp_path: Path) -> None:
+    """The other systems are in reach."""
+    made = Stage(tmp_path, INJECTING)
+    made.world.load()
+    assert value(made) is None
+
+
+def test_no_secret_is_shown(injecting: Stage) -> None:
+    """Neither in the log, nor in what tells how the node stands."""
+    write_secret(injecting, "another-key")
+    injecting.world.reload()
+    assert injecting.injections is not None
+    shown = (
+        injecting.log.getvalue(),
+        repr(injecting.world.stands),
+        repr(injecting.injections.detail()),
+        repr(list(injecting.injections.families())),
+    )
+    for text in shown:
+        assert SECRET not in text
+        assert "another-key" not in text

@@ -288,10 +288,18 @@ fn forwarded(passage: Passage<'_>, remove: Vec<String>) -> OkHttpResponse {
             None => absent.push(name),
         }
     }
+    let mut headers_to_remove = remove;
+    if let Some(injected) = judgement.injected() {
+        // On a permit alone: `mode` lets through whom nobody knows, and that is no reason to lend them a key.
+        if let (Passage::Permitted(_), Some(value)) = (passage, injected.value()) {
+            headers.push(header(injected.header(), value.to_owned()));
+        }
+        headers_to_remove.push(injected.header().to_owned());
+        headers_to_remove.extend_from_slice(injected.twins());
+    }
     // Envoy removes last: a name that is set must not be removed.
     let is_set =
         |name: &str| headers.iter().any(|set| set.header.as_ref().is_some_and(|h| h.key == name));
-    let mut headers_to_remove = remove;
     headers_to_remove.retain(|name| !is_set(name));
     for name in absent {
         if !headers_to_remove.iter().any(|known| known == name) {

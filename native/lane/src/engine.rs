@@ -977,6 +977,14 @@ impl Engine {
             return Err(Refused { understood: judgement.understood(), ..first });
         }
 
+        if judgement.outcome() == Outcome::Permit && judgement.lacks_secret() {
+            return Err(Refused::new(
+                ReasonCode::Unavailable,
+                Step::Judge,
+                "the secret that the system is reached with cannot be read",
+            ));
+        }
+
         // 6: what the answer changes.
         if is_dry {
             return Ok(None);

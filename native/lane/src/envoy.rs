@@ -263,7 +263,7 @@ static ALWAYS_REMOVED: LazyLock<Vec<String>> = LazyLock::new(|| {
 });
 
 /// A name with each choice of `-` and `_`, itself included.
-fn spellings(name: &str) -> Vec<String> {
+pub(crate) fn spellings(name: &str) -> Vec<String> {
     let mut parts = name.split('-');
     let mut all = vec![parts.next().unwrap_or_default().to_owned()];
     for part in parts {
@@ -291,7 +291,7 @@ fn is_read_here(name: &str) -> bool {
 }
 
 /// RFC 9110 §5.6.2 `tchar`, lower case only (RFC 9113 §8.2.1).
-const fn is_name_byte(byte: u8) -> bool {
+pub(crate) const fn is_name_byte(byte: u8) -> bool {
     matches!(
         byte,
         b'a'..=b'z' | b'0'..=b'9' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-'

@@ -20,6 +20,7 @@ use crate::ask::{Refused, Step};
 use crate::asked::Asked as Form;
 use crate::engine::ApiError;
 use crate::history::Recalled;
+use crate::injected::Injected;
 use crate::metrics::SystemId;
 use crate::settings::Surface;
 use crate::world::{Enforcer, Loaded};
@@ -317,9 +318,7 @@ impl Judgement {
         if self.facts.credential.is_some() && !self.redeems() {
             return;
         }
-        let known = self.operation.split_once('.').map(|(system, _)| system);
-        let system = known.unwrap_or(&self.unknown_in);
-        let asked = Asked { chain: &self.chain, system, tier: self.tier };
+        let asked = Asked { chain: &self.chain, system: self.system_id(), tier: self.tier };
         self.softened = modes.softens(&asked, self.reason, self.understood, Time(self.now_ms));
     }
 
@@ -331,6 +330,24 @@ impl Judgement {
     /// It is refused because a proof lacks a nonce of ours.
     pub(crate) fn use_nonce(&self) -> bool {
         self.use_nonce && self.outcome == Outcome::Deny
+    }
+
+    /// The system that is asked for something; empty where that is not known.
+    fn system_id(&self) -> &str {
+        self.operation.split_once('.').map_or(&self.unknown_in, |(system, _)| system)
+    }
+
+    /// The secret that its system is reached with, where whoever asks forwards the request.
+    pub(crate) fn injected(&self) -> Option<&Injected> {
+        if self.surface != Surface::ExtAuthz {
+            return None;
+        }
+        self.world.as_ref().and_then(|world| world.injected(self.system_id()))
+    }
+
+    /// That secret cannot be read.
+    pub(crate) fn lacks_secret(&self) -> bool {
+        self.injected().is_some_and(|injected| injected.value().is_none())
     }
 
     /// The request was read whole, in the only way it can be read.

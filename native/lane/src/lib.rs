@@ -13,6 +13,7 @@ mod fast;
 #[doc(hidden)]
 pub mod fuzz;
 mod history;
+mod injected;
 mod judgement;
 mod keeper;
 mod leases;

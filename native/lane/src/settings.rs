@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use authz_kernel::model::Tier;
 use serde::Deserialize;
 
+use crate::envoy::is_name_byte;
 use crate::trace::TraceSettings;
 
 /// Settings of an [`crate::Engine`], from JSON.
@@ -377,6 +378,11 @@ impl CredentialSettings {
         if !self.issuer.starts_with("https://") {
             return Err(EngineError("credentials: `issuer` is no https URL".to_owned()));
         }
+        for (system, injection) in &self.injections {
+            injection.check().map_err(|what| {
+                EngineError(format!("credentials: injection of system `{system}`: {what}"))
+            })?;
+        }
         let both = self.leases.keys().find(|system| self.injections.contains_key(*system));
         if let Some(system) = both {
             return Err(EngineError(format!(
@@ -455,10 +461,40 @@ impl Default for DpopSettings {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Injection {
-    /// Its name.
+    /// Its name, in lower case.
     pub header: String,
-    /// Its value.
-    pub value: Secret,
+    /// Its value; none: it cannot be read, and no request is let through to the system.
+    #[serde(default)]
+    pub value: Option<Secret>,
+}
+
+impl Injection {
+    /// Most `-` in a header's name: each doubles the spellings that some server takes for it.
+    const DASHES: usize = 6;
+    const LONGEST_NAME: usize = 128;
+    const LONGEST_VALUE: usize = 8192;
+
+    fn check(&self) -> Result<(), &'static str> {
+        let name = self.header.as_bytes();
+        if name.is_empty()
+            || name.len() > Self::LONGEST_NAME
+            || !name.iter().all(|b| is_name_byte(*b))
+        {
+            return Err("`header` is no lower-case name of a header");
+        }
+        if name.iter().filter(|byte| matches!(byte, b'-' | b'_')).count() > Self::DASHES {
+            return Err("`header` has more than 6 `-`");
+        }
+        // A line's end would begin another header.
+        let is_fine = |value: &Secret| {
+            (1..=Self::LONGEST_VALUE).contains(&value.0.len())
+                && value.0.bytes().all(|byte| (0x20..0x7f).contains(&byte))
+        };
+        if !self.value.as_ref().is_none_or(is_fine) {
+            return Err("`value` is no line of printable ASCII");
+        }
+        Ok(())
+    }
 }
 
 /// An enforcer, as configured.

@@ -8,6 +8,7 @@ use authz_kernel::plan::Plan;
 use authz_token::TrustStore;
 use serde_json::Value;
 
+use crate::injected::Injected;
 use crate::judgement::hex;
 use crate::metrics::{Metrics, SystemId};
 use crate::settings::{
@@ -44,6 +45,7 @@ pub(crate) struct Loaded {
     /// Systems that an enforcer asks about and the bundle does not have.
     pub(crate) unknown_systems: Vec<String>,
     pub(crate) credentials: Option<CredentialSettings>,
+    injections: BTreeMap<String, Injected>,
 }
 
 /// A way in.
@@ -241,6 +243,7 @@ impl Loaded {
             peers,
             systems,
             unknown_systems: unknown_systems.into_iter().collect(),
+            injections: credentials.as_ref().map_or_else(BTreeMap::new, injections),
             credentials,
         })
     }
@@ -272,6 +275,11 @@ impl Loaded {
             .unwrap_or_default()
     }
 
+    /// The secret that requests to a system get, where they do.
+    pub(crate) fn injected(&self, system: &str) -> Option<&Injected> {
+        self.injections.get(system)
+    }
+
     /// The schema of an operation's arguments.
     pub(crate) fn schema(&self, operation: &str) -> Option<&Value> {
         self.plan.operation(operation).map(|operation| &operation.input)
@@ -281,6 +289,11 @@ impl Loaded {
 /// What is answered to clients of token endpoints.
 const TOKEN_ENDPOINTS: [Surface; 3] =
     [Surface::CredentialExchange, Surface::CredentialIntrospect, Surface::CredentialRevoke];
+
+fn injections(credentials: &CredentialSettings) -> BTreeMap<String, Injected> {
+    let all = credentials.injections.iter();
+    all.map(|(system, injection)| (system.clone(), Injected::new(injection))).collect()
+}
 
 fn way(listener: Listener) -> Result<Way, EngineError> {
     let name = &listener.name;

@@ -15,6 +15,7 @@ mod envoy;
 mod exchange;
 mod fast;
 mod history;
+mod injection;
 mod mcp;
 mod observe;
 mod own;

@@ -1,0 +1,36 @@
+//! The standing secret of a system that knows no tokens: requests get it when they are let through, agents never.
+
+use crate::envoy::spellings;
+use crate::settings::{Injection, Secret};
+
+/// The header that carries it.
+#[derive(Debug)]
+pub(crate) struct Injected {
+    header: String,
+    /// The name as a server spells it that takes `_` for `-`: what an agent sends under one would be the same header there.
+    twins: Vec<String>,
+    value: Option<Secret>,
+}
+
+impl Injected {
+    pub(crate) fn new(injection: &Injection) -> Self {
+        let mut twins = spellings(&injection.header.replace('_', "-"));
+        twins.retain(|name| *name != injection.header);
+        Self { header: injection.header.clone(), twins, value: injection.value.clone() }
+    }
+
+    /// The header's name.
+    pub(crate) fn header(&self) -> &str {
+        &self.header
+    }
+
+    /// Other spellings of its name.
+    pub(crate) fn twins(&self) -> &[String] {
+        &self.twins
+    }
+
+    /// Its value; none: the secret cannot be read.
+    pub(crate) fn value(&self) -> Option<&str> {
+        self.value.as_ref().map(|secret| secret.0.as_str())
+    }
+}

@@ -1,0 +1,165 @@
+//! Standing secrets: the upstream gets its key on a permit, and nobody else ever sees it.
+#![expect(deprecated, reason = "proxies up to 1.36 read only the older field")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use authz_lane::proto::envoy::service::auth::v3 as ext;
+use authz_lane::proto::envoy::service::auth::v3::check_response::HttpResponse;
+use authz_lane::{CredentialSettings, Transport, World};
+use prost::Message;
+use prost_types::value::Kind;
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+const KEY: &str = "s3cret-key-of-the-crm";
+const OBSERVED: &str = "mode: {default: observe, owner: sec, until: 2999-01-01}";
+
+fn credentials(injections: &Value) -> CredentialSettings {
+    let settings = json!({"issuer": "https://authz.example", "injections": injections});
+    CredentialSettings::from_json(settings.to_string().as_bytes()).unwrap()
+}
+
+fn load(served: &Served, injections: &Value, more: &[(&str, &str)]) {
+    let credentials = Some(credentials(injections));
+    served.engine.load(World { plan: plan(more), credentials, ..world() }).unwrap();
+}
+
+fn injecting(value: Option<&str>, more: &[(&str, &str)]) -> Served {
+    let served = unloaded(&json!({}));
+    load(&served, &json!({"crm": {"header": "x-api-key", "value": value}}), more);
+    served
+}
+
+fn permitted(answer: &ext::CheckResponse) -> &ext::OkHttpResponse {
+    match &answer.http_response {
+        Some(HttpResponse::OkResponse(ok)) if answer.status.as_ref().unwrap().code == 0 => ok,
+        other => panic!("no permit: {other:?}"),
+    }
+}
+
+fn set(ok: &ext::OkHttpResponse) -> BTreeMap<String, String> {
+    ok.headers.iter().map(|o| o.header.clone().unwrap()).map(|h| (h.key, h.value)).collect()
+}
+
+fn removed(ok: &ext::OkHttpResponse) -> BTreeSet<&str> {
+    ok.headers_to_remove.iter().map(String::as_str).collect()
+}
+
+fn reason(answer: &ext::CheckResponse) -> String {
+    let field = &answer.dynamic_metadata.as_ref().unwrap().fields["reason_code"];
+    match &field.kind {
+        Some(Kind::StringValue(text)) => text.clone(),
+        other => panic!("no text: {other:?}"),
+    }
+}
+
+/// The header is overwritten, in both fields that proxies read, and its other spellings go.
+#[test]
+fn permit() {
+    let served = injecting(Some(KEY), &[]);
+    let forged = [("x-api-key", "agents"), ("x_api_key", "agents"), ("x-api_key", "agents")];
+    let answer = served.proxy(&http("GET", "/customers?q=a", &forged));
+    let ok = permitted(&answer);
+    assert_eq!(KEY, set(ok)["x-api-key"]);
+    let option = ok.headers.iter().find(|o| o.header.as_ref().unwrap().key == "x-api-key");
+    assert_eq!((2, Some(false)), (option.unwrap().append_action, option.unwrap().append));
+    let removed = removed(ok);
+    for twin in ["x_api_key", "x-api_key", "x_api-key"] {
+        assert!(removed.contains(twin), "{twin}");
+    }
+    // Envoy removes last.
+    assert!(!removed.contains("x-api-key"));
+}
+
+/// What is not permitted gets nothing, and says nothing.
+#[test]
+fn denial() {
+    let served = injecting(Some(KEY), &[]);
+    for (method, path) in [("GET", "/mail"), ("GET", "/raw"), ("GET", "/nothing")] {
+        let answer = served.proxy(&http(method, path, &[]));
+        assert_ne!(0, answer.status.as_ref().unwrap().code);
+        assert!(!format!("{answer:?}").contains(KEY));
+    }
+}
+
+/// Another system's requests are left alone: that header is theirs.
+#[test]
+fn other_system() {
+    let served = unloaded(&json!({}));
+    load(&served, &json!({"wiki": {"header": "x-api-key", "value": KEY}}), &[]);
+    let answer = served.proxy(&http("GET", "/customers?q=a", &[("x-api-key", "agents")]));
+    let ok = permitted(&answer);
+    assert!(!set(ok).contains_key("x-api-key"));
+    assert!(!removed(ok).contains("x-api-key"));
+}
+
+/// A secret that cannot be read is a failure of ours: permits end, denials stay what they are, nothing is charged or kept.
+#[test]
+fn unreadable() {
+    let served = injecting(None, &[]);
+    let answer = served.proxy(&http("GET", "/customers?q=a", &[("x-api-key", "agents")]));
+    assert_eq!("UNAVAILABLE", reason(&answer));
+    assert_eq!(14, answer.status.as_ref().unwrap().code);
+    let Some(HttpResponse::DeniedResponse(denied)) = &answer.http_response else { panic!() };
+    assert_eq!(503, denied.status.as_ref().unwrap().code);
+    assert_eq!("CONFIRM_REQUIRED", reason(&served.proxy(&http("GET", "/mail", &[]))));
+    // Whoever asks over our own API forwards nothing.
+    assert_eq!("PERMITTED", code(&served.check(&search())));
+    // It is back.
+    load(&served, &json!({"crm": {"header": "x-api-key", "value": KEY}}), &[]);
+    let answer = served.proxy(&http("GET", "/customers?q=a", &[]));
+    assert_eq!(KEY, set(permitted(&answer))["x-api-key"]);
+}
+
+/// Where `mode` lets a denial through, it goes without the secret: else whoever nobody knows would be lent a key.
+#[test]
+fn observed() {
+    let served = injecting(Some(KEY), &[("mode.yaml", OBSERVED)]);
+    let unknown = [("authorization", "\0"), ("authz-subject", "\0"), ("x-api-key", "agents")];
+    let answer = served.proxy(&http("GET", "/customers?q=a", &unknown));
+    let ok = permitted(&answer);
+    assert!(!set(ok).contains_key("x-api-key"));
+    assert!(removed(ok).contains("x-api-key"));
+    assert!(!format!("{answer:?}").contains(KEY));
+    let answer = served.proxy(&http("GET", "/customers?q=a", &[]));
+    assert_eq!(KEY, set(permitted(&answer))["x-api-key"]);
+    // And a failure of ours is never softened.
+    let served = injecting(None, &[("mode.yaml", OBSERVED)]);
+    assert_eq!("UNAVAILABLE", reason(&served.proxy(&http("GET", "/customers?q=a", &[]))));
+}
+
+/// It is in no record, and in nothing that prints.
+#[test]
+fn unseen() {
+    let served = injecting(Some(KEY), &[]);
+    let request = http("GET", "/customers?q=a", &[]).encode_to_vec();
+    let answer = served.engine.envoy_check(&request, &Transport::by("dev"));
+    assert!(answer.windows(KEY.len()).any(|window| window == KEY.as_bytes()));
+    assert!(
+        !format!("{:?}", credentials(&json!({"crm": {"header": "x", "value": KEY}}))).contains(KEY)
+    );
+    let records = served.records();
+    assert_eq!(1, records.len());
+    assert!(!format!("{records:?}").contains(KEY));
+}
+
+/// A name or value that would be something else than one header is refused when it is loaded.
+#[test]
+fn refused() {
+    let cases = [
+        json!({"header": "X-Api-Key", "value": "a"}),
+        json!({"header": "", "value": "a"}),
+        json!({"header": ":path", "value": "/"}),
+        json!({"header": "a-b-c-d-e-f-g-h", "value": "a"}),
+        json!({"header": "x-api-key", "value": ""}),
+        json!({"header": "x-api-key", "value": "a\r\nx-admin: 1"}),
+        json!({"header": "x-api-key", "value": "a".repeat(8193)}),
+        json!({"header": "x-api-key", "value": "a", "more": 1}),
+    ];
+    for injection in cases {
+        let settings = json!({"issuer": "https://a.example", "injections": {"crm": injection}});
+        let read = CredentialSettings::from_json(settings.to_string().as_bytes());
+        assert!(read.is_err(), "{injection}");
+    }
+}
