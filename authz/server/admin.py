@@ -5,6 +5,7 @@ Reload and Revoke. Explain is a decision about somebody else's authority: the en
 """
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -57,6 +58,8 @@ class Administration:
     """Counts calls."""
     failed: Callable[[BaseException], None]
     """Told of every unexpected exception."""
+    ended: Callable[[float], object] | None = None
+    """Told of each revocation, and how many seconds its caller still waits."""
 
     def services(self) -> Services:
         """Make every handler.
@@ -102,7 +105,11 @@ class Administration:
         return self.engine.explain(request, facts_of(context, self.listener, 30.0))
 
     def _revoke(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        return self.engine.call(Surface.REVOKE, request, facts_of(context, self.listener, 30.0))
+        facts, started = facts_of(context, self.listener, 30.0), time.monotonic()
+        answered = self.engine.call(Surface.REVOKE, request, facts)
+        if self.ended is not None:
+            self.ended((facts.remaining or 0.0) - (time.monotonic() - started))
+        return answered
 
     def _reload(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
         _parse(admin_pb2.ReloadRequest(), request)

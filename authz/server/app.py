@@ -19,6 +19,7 @@ from authz.config import Config, HttpApiListener, Lane, Listener
 from authz.config.rules import socket_path
 from authz.config.schema import State, StateEngine
 from authz.credentials import KeyRing, key_place
+from authz.credentials.broker import Leases
 from authz.engine import Engine, FastLane, ListenerRules, PeerRules, build_profile
 from authz.errors import ConfigError
 from authz.identity import Fetcher, Refresher, SourceKey, remote_sources
@@ -37,9 +38,11 @@ from authz.server.decisions import AUTHORIZER, ENVOY, Decisions, RawHandler
 from authz.server.executor import BoundedExecutor
 from authz.server.grpc_listener import GrpcListener, Services
 from authz.server.http import application
+from authz.server.injections import Injections
+from authz.server.leases import EngineLeases, brokers_of
 from authz.server.oauth import Endpoints, OAuthApp
 from authz.server.observing import Reminder
-from authz.server.readiness import Readiness
+from authz.server.readiness import Part, Readiness
 from authz.server.side import Health, SideThreads, reflection_handler
 from authz.server.sockets import prepare, private
 from authz.server.sources import TrustSources
@@ -196,8 +199,23 @@ class _Parts:
     refresher: Refresher
     sweep: Sweep
     keys: KeyRing | None
+    leases: Leases | None
     metrics: Metrics
     traces: TraceExport | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Secrets:
+    """What makes or keeps the secrets of systems that know no tokens."""
+
+    injections: Injections | None = None
+    leases: Leases | None = None
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """Those that readiness tells of."""
+        named = {"injections": self.injections, "leases": self.leases}
+        return {name: part for name, part in named.items() if part is not None}
 
 
 class Node:
@@ -238,6 +256,8 @@ class Node:
         parts.sweep.start()
         if parts.keys is not None:
             parts.keys.start()
+        if parts.leases is not None:
+            parts.leases.start()
         if parts.watch is not None:
             parts.watch.start()
         for name, address in self.addresses.items():
@@ -290,12 +310,7 @@ class Node:
         self._log.info("stopping", grace_seconds=grace)
         parts.readiness.stopping()
         parts.health.stopping()
-        if parts.watch is not None:
-            parts.watch.close()
-        parts.refresher.close()
-        parts.sweep.close()
-        if parts.keys is not None:
-            parts.keys.close()
+        self._close_side()
         draining = [listener.server.stop(grace) for listener in parts.listeners]
         if parts.fast is not None:
             parts.fast.close(grace)
@@ -320,6 +335,17 @@ class Node:
         for fixed in (fixed_listeners.admin, fixed_listeners.metrics, fixed_listeners.http):
             if fixed is not None:
                 _unlink(fixed.address)
+
+    def _close_side(self) -> None:
+        parts = self._parts
+        if parts.watch is not None:
+            parts.watch.close()
+        parts.refresher.close()
+        parts.sweep.close()
+        if parts.keys is not None:
+            parts.keys.close()
+        if parts.leases is not None:
+            parts.leases.close()
 
     # --- what it can be asked
 
@@ -360,11 +386,13 @@ class Node:
         engine = Engine(settings)
         undo.callback(engine.close)
         metrics.pull(engine.metrics)
+        secrets = self._secrets(engine, metrics, undo)
         world = World(
             config,
             engine,
             listener_rules(config),
             peers=peer_rules(config),
+            injections=secrets.injections,
             metrics=metrics,
             log=log,
         )
@@ -396,6 +424,7 @@ class Node:
                 if listener.insecure_dev
             ],
             started_at=time.time(),
+            more=secrets.parts,
             files={"bundle": config.bundle.path, "audit": str(config.audit.path)},
             listeners=_addresses(config),
             keys=keys,
@@ -411,7 +440,9 @@ class Node:
         admin_executor = BoundedExecutor(_ADMIN_THREADS, _ADMIN_QUEUE, failed=self._failed)
         undo.callback(admin_executor.shutdown, wait=False)
         _executor_metrics(metrics, executor)
-        issuing = Issuing(engine, keys.active) if keys is not None else None
+        issuing = None
+        if keys is not None:
+            issuing = Issuing(engine, keys.active, secrets.leases, secrets.injections)
         listeners = self._bind(
             engine=engine,
             issuing=issuing,
@@ -422,6 +453,7 @@ class Node:
             side=side,
             health=health,
             metrics=metrics,
+            leases=secrets.leases,
             undo=undo,
         )
         world.load()
@@ -454,9 +486,26 @@ class Node:
             refresher,
             Sweep(engine.sweep, self._log),
             keys,
+            secrets.leases,
             metrics,
             traces,
         )
+
+    def _secrets(self, engine: Engine, metrics: Metrics, undo: ExitStack) -> _Secrets:
+        config = self._config
+        if config.credentials is None:
+            return _Secrets()
+        injections = Injections(config.credentials.injections, self._log)
+        metrics.pull(injections.families)
+        leases = Leases(
+            brokers_of(config.credentials),
+            EngineLeases(engine),
+            self._log,
+            staleness=config.state.revocation_staleness,
+        )
+        undo.callback(leases.close)
+        metrics.pull(leases.families)
+        return _Secrets(injections, leases)
 
     def _keys(self, engine: Engine, world: World, metrics: Metrics) -> KeyRing | None:
         config = self._config
@@ -516,9 +565,11 @@ class Node:
         side: SideThreads,
         health: Health,
         metrics: Metrics,
+        leases: Leases | None,
         undo: ExitStack,
     ) -> tuple[GrpcListener, ...]:
         config = self._config
+        ended = leases.ended if leases is not None else None
         bound: list[GrpcListener] = []
         generic = (*health.handlers, *reflection_handler((AUTHORIZER, ENVOY), side))
         for name, listener in config.listeners.decisions.items():
@@ -540,6 +591,7 @@ class Node:
                 metrics,
                 self._failed,
                 mutual=listener.is_mutual,
+                ended=ended,
             )
             credentials = replace(tasks, engine=issuing) if issuing is not None else None
             services = _decision_services(decisions, tasks, credentials, metrics)
@@ -557,9 +609,9 @@ class Node:
             undo.callback(bound[-1].server.stop, None)
         if config.listeners.admin is not None:
             administration = Administration(
-                engine, world, readiness, __version__, "admin", metrics, self._failed
+                engine, world, readiness, __version__, "admin", metrics, self._failed, ended
             )
-            owner = Tasks(engine, "admin", None, 30.0, metrics, self._failed)
+            owner = Tasks(engine, "admin", None, 30.0, metrics, self._failed, ended=ended)
             of_owner = replace(owner, engine=issuing) if issuing is not None else None
             generic = (
                 *health.handlers,

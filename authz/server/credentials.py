@@ -4,6 +4,7 @@ In this order: a key must be there before anything is committed, and nothing is 
 """
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -12,10 +13,13 @@ from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from authz.credentials import KeyRecord, KeyRing, SigningKey, mint
+from authz.credentials.broker import Leases
 from authz.engine import reason_table
 from authz.errors import ApiError, KeysError
 from authz.model import CallFacts, MetricFamily, MetricKind, Surface
 from authz.server.clients import Client
+from authz.server.injections import Injections
+from authz.server.leases import lease_of
 from authz.v1 import credentials_pb2
 
 __all__ = ["CREDENTIALS", "METHODS", "Issuing", "StoredKeys", "key_families", "public_table"]
@@ -30,6 +34,7 @@ METHODS: Final = {
 """Its methods."""
 
 _UNAVAILABLE: Final = 14
+_MARGIN: Final = 0.05
 
 
 class Calls(Protocol):
@@ -47,6 +52,10 @@ class Issuing:
     """Decides and commits."""
     key: Callable[[], SigningKey | None]
     """Gives the key that signs now."""
+    leases: Leases | None = None
+    """Makes the secrets of leases."""
+    injections: Injections | None = None
+    """Has standing secrets."""
 
     def call(self, surface: Surface, request: bytes, facts: CallFacts) -> bytes:
         """Answer a method of `authz.v1.Credentials`.
@@ -63,8 +72,13 @@ class Issuing:
             ApiError: It is refused.
         """
         if surface is Surface.CREDENTIAL_ISSUE:
-            key = self._signing()
-            return _issued(self._asked(surface, request, facts), key)
+            key, until = self._signing(), time.monotonic() + (facts.remaining or 0.0)
+            issued = self._asked(surface, request, facts)
+            if "lease" in issued:
+                return self._leased(issued, until)
+            if "injection" in issued:
+                return self._injected(issued)
+            return _issued(issued, key)
         if surface is Surface.CREDENTIAL_INTROSPECT:
             return _known(self._asked(surface, request, facts))
         self.engine.call(surface, request, facts)
@@ -116,6 +130,27 @@ class Issuing:
             ApiError: It cannot be done now.
         """
         self.engine.call(Surface.CREDENTIAL_REVOKE, _of(client, token), facts)
+
+    def _leased(self, issued: Mapping[str, Any], until: float) -> bytes:
+        """Make the secret of a lease whose record is committed."""
+        if self.leases is None:
+            raise ApiError("UNAVAILABLE", _UNAVAILABLE, "no secrets are leased on this node")
+        lease = lease_of(issued["lease"])
+        # So that the answer leaves in time: a secret that nobody gets is taken back.
+        parts = self.leases.make(lease, max(0.0, until - time.monotonic() - _MARGIN))
+        return _secret(lease.id, parts, issued)
+
+    def _injected(self, issued: Mapping[str, Any]) -> bytes:
+        """Give a standing secret to the enforcer whose permit it is."""
+        told = issued["injection"]
+        known = self.injections.by_system() if self.injections is not None else {}
+        parts = known.get(str(told["system"]), {})
+        if any(value is None for value in parts.values()) or not parts:
+            what = "the secret that the system is reached with cannot be read"
+            raise ApiError("UNAVAILABLE", _UNAVAILABLE, what)
+        return _secret(
+            str(told["lease"]), {k: v for k, v in parts.items() if v is not None}, issued
+        )
 
     def _signing(self) -> SigningKey:
         key = self.key()
@@ -239,6 +274,15 @@ def _issued(issued: Mapping[str, Any], key: SigningKey) -> bytes:
         claims = issued["claims"]
         answer.token = _signed(claims, key)
         answer.expires_at.CopyFrom(Timestamp(seconds=int(claims["exp"])))
+    return answer.SerializeToString()
+
+
+def _secret(name: str, parts: Mapping[str, str], issued: Mapping[str, Any]) -> bytes:
+    answer = credentials_pb2.IssueResponse(
+        lease=credentials_pb2.Lease(id=name, parts=parts),
+        expires_at=Timestamp(seconds=int(issued["expires_at"])),
+        dpop_nonce=issued.get("dpop_nonce") or "",
+    )
     return answer.SerializeToString()
 
 

@@ -1,5 +1,6 @@
 """`authz.v1.Tasks`: what the engine answers, or an RPC error with its reason."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -55,6 +56,8 @@ class Tasks:
     """Told of every unexpected exception."""
     mutual: bool = False
     """Callers show a certificate."""
+    ended: Callable[[float], object] | None = None
+    """Told of each task that ended, and how many seconds its caller still waits."""
 
     def handlers(self) -> dict[str, RawHandler]:
         """Make every handler.
@@ -100,7 +103,11 @@ class Tasks:
                     raise ApiError("OVERLOADED", _RESOURCE_EXHAUSTED, what)
                 waited = self.turn.waited()
             facts = read(context, self.listener, self.default_deadline - waited)
-            return self.engine.call(surface, request, facts)
+            started = time.monotonic()
+            answered = self.engine.call(surface, request, facts)
+            if surface is Surface.TASK_END and self.ended is not None:
+                self.ended((facts.remaining or 0.0) - (time.monotonic() - started))
+            return answered
 
         def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
             error: AuthzError | None = None

@@ -23,6 +23,7 @@ __all__ = ["Lease", "LeaseState", "LeaseStore", "Leases"]
 
 _THREADS: Final = 4
 _MOST_AT_ONCE: Final = 256
+_MOST_LEASES: Final = 10_000
 _MAX_INTERVAL: Final = 0.5
 _WANTED_SECONDS: Final = 75.0
 _FIRST_BACKOFF: Final = 0.5
@@ -33,6 +34,9 @@ _ALARM_SECONDS: Final = 30.0
 _ORPHAN_SECONDS: Final = 60.0
 _LONGEST: Final = 60.0
 _MAX_SAID: Final = 300
+# So that the answer leaves in time, and nobody waits for a broker that is down.
+_MARGIN: Final = 0.1
+_LONGEST_WAIT: Final = 5.0
 _JOIN_SECONDS: Final = 10.0
 _PERMISSION_DENIED: Final = 7
 _FAILED_PRECONDITION: Final = 9
@@ -277,6 +281,19 @@ class Leases:
         done, waiting = wait(begun, timeout=max(0.0, within - (time.monotonic() - started)))
         return not left and not waiting and all(one.result() for one in done)
 
+    def ended(self, left: float) -> None:
+        """Take back what is due after something ended, for as long as whoever ended it waits.
+
+        Whatever fails here is due still, and the side thread's.
+
+        Args:
+            left: Seconds until its deadline.
+        """
+        try:
+            self.end_due(max(0.0, min(left - _MARGIN, _LONGEST_WAIT)))
+        except AuthzError:
+            self._wake.set()
+
     def _begin(self, session: str | None) -> tuple[list[Future[bool]], int]:
         now, clock = self._clock(), time.monotonic()
         due: list[Lease] = []
@@ -412,7 +429,11 @@ class Leases:
 
     def _end_orphans_of(self, name: str) -> None:
         def known() -> frozenset[str]:
-            return frozenset(lease.id for lease in self._store.leases())
+            ids = frozenset(lease.id for lease in self._store.leases())
+            if len(ids) >= _MOST_LEASES:
+                # What is not told would pass for gone.
+                raise BrokerError("there are more leases than are told at once")
+            return ids
 
         found, failure = 0, ""
         try:

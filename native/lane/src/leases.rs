@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use authz_kernel::decision::Time;
+use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
     Lease, LeaseState, Record, RecordKey, RecordKind, Revocations, SigningKey,
 };
@@ -11,9 +12,11 @@ use authz_state::store::{Page, Query, Survives};
 use serde::{Deserialize, Serialize};
 
 use crate::ask::Refused;
+use crate::credentials;
 use crate::engine::{Engine, now_ms};
 use crate::keeper::Wait;
-use crate::locate;
+use crate::locate::{self, Located};
+use crate::revoke;
 use crate::settings::{EngineError, Lane};
 
 /// How long one call may wait for the store.
@@ -152,11 +155,12 @@ impl Engine {
         if lease.expires_at <= now {
             return Ok(false);
         }
-        if self.keeper.task(&lease.task, wait)?.is_none() {
-            return Ok(false);
-        }
-        let located = locate::find(&self.keeper, &lease.task, wait);
-        Ok(located.is_ok_and(|located| locate::live(&located, revoked, now).is_ok()))
+        Ok(match locate::find(&self.keeper, &lease.task, wait) {
+            Ok(located) => lives(lease, &located, revoked, now),
+            Err(refused) if is_gone(&refused) => false,
+            // What cannot be told is no reason to take a secret of a live task away.
+            Err(refused) => return Err(refused),
+        })
     }
 
     /// Changes a lease, given as JSON, if it still is what it was; with `state` `ended` it is removed.
@@ -164,7 +168,8 @@ impl Engine {
     /// Args:
     /// * `before`: JSON object with the `state` and the `attempts` that it must still have.
     ///
-    /// Returns: whether it was changed. A lease becomes `live` only while its task is.
+    /// Returns: whether it was changed. A lease becomes `live` only while its task is; where it ends without having been,
+    /// nobody got its secret, and what its permit counted is given back.
     ///
     /// # Errors
     /// One of the two cannot be read, or the store failed.
@@ -179,7 +184,7 @@ impl Engine {
             .map_err(|error| EngineError(format!("lease: {error}")))?;
         let key = RecordKey::new(RecordKind::Lease, &lease.id);
         let lock = [RecordKey::new(RecordKind::Session, &lease.session)];
-        let mut done = false;
+        let (mut done, mut unknown) = (false, None);
         self.written(&lock, &mut |transaction| {
             let now = Time(now_ms());
             let Some(Record::Lease(known)) = transaction.get(&key)? else { return Ok(false) };
@@ -192,10 +197,23 @@ impl Engine {
             }
             if lease.state == LeaseState::Live {
                 let revoked = self.keeper.store().revocations();
-                let located = locate::find_in(transaction, &known.task);
-                let lives = |located| locate::live(&located, &revoked, now).is_ok();
-                if known.expires_at <= now || !located.is_ok_and(lives) {
+                let is_live = match locate::find_in(transaction, &known.task) {
+                    Ok(located) => lives(&known, &located, &revoked, now),
+                    Err(refused) if is_gone(&refused) => false,
+                    Err(refused) => {
+                        unknown = Some(refused);
+                        return Ok(false);
+                    }
+                };
+                if known.expires_at <= now || !is_live {
                     return Ok(false);
+                }
+            } else if known.state == LeaseState::Wanted {
+                let permit = RecordKey::new(RecordKind::Reservation, &known.decision_id);
+                if let Some(Record::Reservation(permit)) = transaction.get(&permit)?
+                    && permit.credential.as_deref() == Some(known.id.as_str())
+                {
+                    credentials::release(transaction, &permit)?;
                 }
             }
             if ends {
@@ -206,7 +224,7 @@ impl Engine {
             done = true;
             Ok(true)
         })?;
-        Ok(done)
+        unknown.map_or(Ok(done), |refused| Err(failed(refused)))
     }
 
     fn written(
@@ -219,6 +237,16 @@ impl Engine {
             self.keeper.transact(locks, Survives::PowerLoss, wait, work).map_err(failed)?;
         self.keeper.kept(commit, wait).map_err(failed)
     }
+}
+
+fn lives(lease: &Lease, located: &Located, revoked: &Revocations, now: Time) -> bool {
+    locate::live(located, revoked, now).is_ok()
+        && revoke::of_operation(revoked, &lease.operation).is_ok()
+}
+
+/// The task is known no more.
+fn is_gone(refused: &Refused) -> bool {
+    matches!(refused.reason, ReasonCode::UnknownTask | ReasonCode::TaskEnded)
 }
 
 /// A key of which nothing but the public half is given.

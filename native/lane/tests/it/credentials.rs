@@ -620,6 +620,60 @@ fn leased_instead() {
     assert!(engine.put_lease(b"{}", b"{}").is_err());
 }
 
+/// A lease that never was live gave nobody a secret: what its permit counted is given back. One that was is used.
+#[test]
+fn given_back() {
+    let issuing = Issuing::new();
+    issuing.load(REQUIRED, &json!({"leases": {"crm": "warehouse"}}));
+    let task = alices(&issuing.served);
+    let unused = issuing.uses(&task.id);
+    let put = |lease: &Value, state: &str, before: &str| {
+        let mut record = lease.clone();
+        record["state"] = json!(state);
+        let before = json!({"state": before}).to_string();
+        let engine = &issuing.served.engine;
+        engine.put_lease(record.to_string().as_bytes(), before.as_bytes()).unwrap()
+    };
+    let leased = || {
+        let decision = issuing.permit(deleting(&task.id, BOT, "7"));
+        issuing.issue(&issue_of(&decision, BOT)).unwrap()["lease"].clone()
+    };
+    for (state, rest) in [("ended", 0), ("ending", 0)] {
+        let lease = leased();
+        assert_ne!(unused, issuing.uses(&task.id));
+        assert!(put(&lease, state, "wanted"));
+        assert_eq!(unused, issuing.uses(&task.id), "{state}");
+        assert_eq!(rest, issuing.reservations().len());
+        put(&lease, "ended", "ending");
+    }
+    let lease = leased();
+    assert!(put(&lease, "live", "wanted") && put(&lease, "ending", "live"));
+    assert!(put(&lease, "ended", "ending"));
+    assert_ne!(unused, issuing.uses(&task.id));
+}
+
+/// A lease ends with what it is for, too.
+#[test]
+fn lease_of_a_revoked_system() {
+    let issuing = Issuing::new();
+    issuing.load(REQUIRED, &json!({"leases": {"crm": "warehouse"}}));
+    let task = alices(&issuing.served);
+    let decision = issuing.permit(deleting(&task.id, BOT, "7"));
+    let mut lease = issuing.issue(&issue_of(&decision, BOT)).unwrap()["lease"].clone();
+    let engine = &issuing.served.engine;
+    let live = || {
+        let all: Value = serde_json::from_str(&engine.leases(b"{}").unwrap()).unwrap();
+        all[0]["live"].clone()
+    };
+    assert_eq!(json!(true), live());
+    let target = Some(wire::admin_revoke_request::Target::System("crm".to_owned()));
+    let request = wire::AdminRevokeRequest { target, ..Default::default() }.encode_to_vec();
+    engine.call(Surface::Revoke, &request, &Transport::by("admin")).unwrap();
+    assert_eq!(json!(false), live());
+    lease["state"] = json!("live");
+    assert!(!engine.put_lease(lease.to_string().as_bytes(), b"{\"state\": \"wanted\"}").unwrap());
+}
+
 /// A secret that no agent may see is given to the enforcer that asked.
 #[test]
 fn injected_instead() {

@@ -53,7 +53,7 @@ impl Default for Bounds {
             credentials: 500_000,
             proofs: 500_000,
             signing_keys: 64,
-            leases: 100_000,
+            leases: 10_000,
             record_bytes: 256 * 1024,
             transaction_records: MAX_PAGE,
             line_bytes: 1024 * 1024,
