@@ -59,18 +59,23 @@ class Reading:
         function: The function.
         arguments: As given to the guard.
         resource: The parameter that holds the resource id; empty: none.
+        secret: The parameter that whoever calls the function does not give; empty: none.
 
     Raises:
         UsageError: A parameter does not exist, or cannot become an argument by its name.
     """
 
     def __init__(
-        self, function: Callable[..., Any], arguments: Arguments | None, resource: str
+        self,
+        function: Callable[..., Any],
+        arguments: Arguments | None,
+        resource: str,
+        secret: str = "",
     ) -> None:
-        self._signature = inspect.signature(function)
+        self.signature = _without(function, secret)
         self._resource = resource
         self._arguments = arguments
-        parameters = self._signature.parameters
+        parameters = self.signature.parameters
         named = set(arguments.values()) if isinstance(arguments, Mapping) else set()
         unknown = (named | ({resource} if resource else set())) - set(parameters)
         if unknown:
@@ -94,7 +99,7 @@ class Reading:
             UsageError: They have no form in JSON.
             TypeError: The function does not take them.
         """
-        bound = self._signature.bind(*args, **kwargs)
+        bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         resource = str(bound.arguments[self._resource]) if self._resource else ""
         if callable(self._arguments):
@@ -103,7 +108,7 @@ class Reading:
             given = {name: bound.arguments[held] for name, held in self._arguments.items()}
             return encoded(given), resource
         found: dict[str, Any] = {}
-        for position, (name, parameter) in enumerate(self._signature.parameters.items()):
+        for position, (name, parameter) in enumerate(self.signature.parameters.items()):
             if name == self._resource or (position == 0 and name in _BOUND):
                 continue
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
@@ -111,6 +116,18 @@ class Reading:
             else:
                 found[name] = bound.arguments[name]
         return encoded(found), resource
+
+
+def _without(function: Callable[..., Any], secret: str) -> inspect.Signature:
+    """The signature for whoever calls the function: without the secret, which is given by name."""
+    signature = inspect.signature(function)
+    if not secret:
+        return signature
+    parameters = dict(signature.parameters)
+    found = parameters.pop(secret, None)
+    if found is None or found.kind is not inspect.Parameter.KEYWORD_ONLY:
+        raise UsageError(f"{_name(function)} has no keyword-only parameter `{secret}`")
+    return signature.replace(parameters=tuple(parameters.values()))
 
 
 def _name(function: Callable[..., Any]) -> str:

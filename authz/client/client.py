@@ -208,7 +208,7 @@ class Authz:
             Refused: There is none.
         """
         deadline = Deadline.within(asked.get("timeout", self.timeout))
-        who = self._caller(operation, asked.get("caller"))
+        who = self.caller(operation, asked.get("caller"))
         evidence = yield from self.evidence(deadline, who, asked.get("subject_token"))
         task = asked.get("task") or (who.task if who is not None else current_task())
         request = decision_pb2.CheckRequest(
@@ -306,7 +306,7 @@ class Authz:
     ) -> Flow[tuple[str, ...]]:
         deadline = Deadline.within(timeout if timeout is not None else self.timeout)
         attempts = Attempts(deadline, self._retries)
-        who = self._caller("", caller)
+        who = self.caller("", caller)
         evidence = yield from self.evidence(deadline, who, None)
         named = task or (who.task if who is not None else current_task())
         found: list[str] = []
@@ -345,7 +345,12 @@ class Authz:
         return self.tasks.block(template, options)
 
     def guard(
-        self, operation: str, *, arguments: Arguments | None = None, resource: str = ""
+        self,
+        operation: str,
+        *,
+        arguments: Arguments | None = None,
+        resource: str = "",
+        secret: str = "",
     ) -> Callable[[Function], Function]:
         """Decorate a function so that it runs only where its operation is permitted.
 
@@ -354,16 +359,29 @@ class Authz:
             arguments: The operation's arguments: a function that takes what the decorated one takes, or a mapping from
                 each argument to the parameter that holds it. Default: the parameters by their names.
             resource: The parameter that holds the resource id, where no argument names it.
+            secret: The keyword-only parameter that gets the secret of a system that knows no tokens, a `Leased`; it is no parameter for
+                whoever calls the function. Needs a task.
 
         Returns:
             The decorator.
         """
-        return Guard(operation, arguments, resource, lambda: self).decorate
+        return Guard(operation, arguments, resource, secret, lambda: self).decorate
 
     # --- parts of flows
 
-    def _caller(self, operation: str, given: Caller | None) -> Caller | None:
-        """Who is asked about; none: the client itself."""
+    def caller(self, operation: str, given: Caller | None) -> Caller | None:
+        """Tell who is asked about.
+
+        Args:
+            operation: What is asked for, for errors.
+            given: Who is named; none: that of the block.
+
+        Returns:
+            The caller; none: the client itself.
+
+        Raises:
+            Denied: There is none, or its request contradicts itself.
+        """
         who = given if given is not None else (current_caller() if self.enforcer else None)
         if who is None and self.enforcer:
             what = "no caller is set: use `with caller(Caller.from_headers(…)):`"

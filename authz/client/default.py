@@ -42,7 +42,7 @@ def _client() -> Authz:
 
 
 def guard(
-    operation: str, *, arguments: Arguments | None = None, resource: str = ""
+    operation: str, *, arguments: Arguments | None = None, resource: str = "", secret: str = ""
 ) -> Callable[[Function], Function]:
     """As `Authz.guard`, of the client that `use` sets.
 
@@ -50,11 +50,12 @@ def guard(
         operation: Its id, `<system>.<name>`.
         arguments: As of `Authz.guard`.
         resource: The parameter that holds the resource id.
+        secret: The keyword-only parameter that gets the secret of a system that knows no tokens.
 
     Returns:
         The decorator.
     """
-    return Guard(operation, arguments, resource, _client).decorate
+    return Guard(operation, arguments, resource, secret, _client).decorate
 
 
 def task(template: str, **options: Unpack[TaskOptions]) -> TaskBlock:

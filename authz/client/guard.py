@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 
 from authz.client.arguments import Arguments, Reading
 from authz.client.errors import Denied, denied
-from authz.client.flow import Flow, arun, run
+from authz.client.flow import Deadline, Flow, arun, run
 from authz.client.obligations import Obligation
 
 if TYPE_CHECKING:
-    from authz.client.client import Authz
+    from authz.client.client import Asked, Authz
 
 __all__ = ["Guard"]
 
@@ -27,6 +27,7 @@ class Guard:
         operation: Id of the operation that the function performs.
         arguments: As of `Authz.guard`.
         resource: The parameter that holds the resource id; empty: none.
+        secret: The keyword-only parameter that gets the secret of the system; empty: none.
         client: Gives the client that asks, with each call.
     """
 
@@ -35,11 +36,13 @@ class Guard:
         operation: str,
         arguments: Arguments | None,
         resource: str,
+        secret: str,
         client: "Callable[[], Authz]",
     ) -> None:
         self._operation = operation
         self._arguments = arguments
         self._resource = resource
+        self._secret = secret
         self._client = client
 
     def decorate(self, function: Function) -> Function:
@@ -54,7 +57,7 @@ class Guard:
         Raises:
             UsageError: Its parameters are no arguments of an operation.
         """
-        reading = Reading(function, self._arguments, self._resource)
+        reading = Reading(function, self._arguments, self._resource, self._secret)
         wrapped: Callable[..., Any]
         if inspect.isasyncgenfunction(function):
 
@@ -62,8 +65,8 @@ class Guard:
             async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
                 client = self._client()
                 flow = self._admitting(client, reading, args, kwargs, results=False)
-                await arun(flow, client.transport)
-                async for item in function(*args, **kwargs):
+                _, given = await arun(flow, client.transport)
+                async for item in function(*args, **kwargs, **given):
                     yield item
 
             wrapped = stream
@@ -73,8 +76,8 @@ class Guard:
             async def ask(*args: Any, **kwargs: Any) -> Any:
                 client = self._client()
                 flow = self._admitting(client, reading, args, kwargs, results=True)
-                due = await arun(flow, client.transport)
-                result = await function(*args, **kwargs)
+                due, given = await arun(flow, client.transport)
+                result = await function(*args, **kwargs, **given)
                 return self._settled(client, due, result)
 
             wrapped = ask
@@ -86,11 +89,15 @@ class Guard:
             def ask_here(*args: Any, **kwargs: Any) -> Any:
                 client = self._client()
                 flow = self._admitting(client, reading, args, kwargs, results=results)
-                due = run(flow, client.transport)
-                result = function(*args, **kwargs)
+                due, given = run(flow, client.transport)
+                result = function(*args, **kwargs, **given)
                 return self._settled(client, due, result)
 
             wrapped = ask_here
+        if self._secret:
+            # Whoever calls it neither gives nor sees the secret.
+            decorated: Any = wrapped
+            decorated.__signature__ = reading.signature
         return cast("Function", wrapped)
 
     def _admitting(
@@ -101,17 +108,17 @@ class Guard:
         kwargs: Mapping[str, Any],
         *,
         results: bool,
-    ) -> Flow[tuple[Obligation, ...]]:
-        """Ask, and do what is due before; returns the obligations."""
+    ) -> Flow[tuple[tuple[Obligation, ...], dict[str, Any]]]:
+        """Ask, and do what is due before; returns the obligations, and the secret by its parameter."""
         judged, resource = reading.read(args, kwargs)
-        permit = yield from client.checking(
-            self._operation,
-            judged,
-            {
-                "resource": resource,
-                "supported_obligations": client.obligations.supported(results=results),
-            },
-        )
+        deadline = Deadline.within(client.timeout)
+        asked: Asked = {
+            "resource": resource,
+            "supported_obligations": client.obligations.supported(results=results),
+        }
+        if self._secret:
+            asked["wants_credential"] = True
+        permit = yield from client.checking(self._operation, judged, asked)
         # INVARIANT (what is judged is what runs): another thread or task may have changed a list meanwhile.
         if reading.read(args, kwargs) != (judged, resource):
             raise denied("the arguments changed while they were judged", operation=self._operation)
@@ -124,7 +131,11 @@ class Guard:
             client.obligations.before(due)
         except Exception as error:
             raise self._undone(error) from error
-        return due
+        if not self._secret:
+            return due, {}
+        who = client.caller(self._operation, None)
+        leased = yield from client.credentials.leasing(permit, deadline, who)
+        return due, {self._secret: leased}
 
     def _settled(self, client: "Authz", due: tuple[Obligation, ...], result: Any) -> Any:
         """Do what is due on the result."""

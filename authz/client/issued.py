@@ -5,10 +5,12 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, Unpack, final
 
+from authz.client.context import Caller
 from authz.client.credentials import Credentials
 from authz.client.dpop import ProofKey
 from authz.client.errors import TransportError, Unavailable, refusal_of_rpc
 from authz.client.flow import Attempts, Call, Deadline, Flow, arun, run, undecided
+from authz.client.permit import Permit
 from authz.errors import UsageError
 from authz.v1 import credentials_pb2
 
@@ -280,12 +282,38 @@ class TaskCredentials:
             raise Unavailable.of("the answer is not the credential that was asked for", operation)
         return TaskCredential(answer.token, kind, ends, operation, permit.decision_id, key)
 
+    def leasing(self, permit: Permit, deadline: Deadline, who: Caller | None) -> Flow[Leased]:
+        """The flow that gets the secret by which a permitted operation is performed.
+
+        Args:
+            permit: The permit, which was asked for with `wants_credential`.
+            deadline: Until when.
+            who: Whose permit it is; none: the client's own.
+
+        Yields:
+            What is needed.
+
+        Returns:
+            The secret.
+
+        Raises:
+            Refused: There is none.
+        """
+        request = credentials_pb2.IssueRequest(decision_id=permit.decision_id)
+        answer = yield from self._issued(request, None, deadline, None, who)
+        if answer.WhichOneof("credential") != "lease" or not answer.lease.parts:
+            raise Unavailable.of("the answer is no leased secret", permit.operation)
+        ends = answer.expires_at.seconds + answer.expires_at.nanos / 1e9
+        lease = answer.lease
+        return Leased(lease.id, dict(lease.parts), ends, permit.operation, permit.decision_id)
+
     def _issued(
         self,
         request: credentials_pb2.IssueRequest,
         key: ProofKey | None,
         deadline: Deadline,
         subject_token: Credentials | None,
+        who: Caller | None = None,
     ) -> Flow[credentials_pb2.IssueResponse]:
         """Ask until there is an answer; each time with a proof of its own."""
         client = self._client
@@ -293,7 +321,7 @@ class TaskCredentials:
         renewed = False
         while True:
             del request.evidence[:]
-            request.evidence.extend((yield from client.evidence(deadline, None, subject_token)))
+            request.evidence.extend((yield from client.evidence(deadline, who, subject_token)))
             if key is not None:
                 url = f"{self._issuer}/{_SERVICE}/Issue"
                 request.proof = key.proof("POST", url, nonce=self._nonce)
