@@ -1,9 +1,9 @@
-"""The load: starts, delegates, checks and ends tasks until it is told to stop, whatever happens to the server.
+"""The load: starts, delegates, checks and ends tasks, asks for credentials in them, whatever happens to the server.
 
     python -m tests.crash.client PLAN JOURNAL
 
-`PLAN` is a JSON file: `{address, planner: {id, token}, workers: [{id, token}], subject, threads, stop}`; it ends once the
-file `stop` is there. It runs in a process of its own, so that nothing that happens to the server happens to its journal.
+`PLAN` is a JSON file: `{address, planner: {id, token}, workers: [{id, token}], subject, threads, stop, issued}`; it ends once the
+file `stop` is there. `issued` lists the operations that credentials are asked for. It runs in a process of its own, so that nothing that happens to the server happens to its journal.
 """
 
 import json
@@ -20,6 +20,8 @@ import grpc
 
 from authz.v1 import (
     authorizer_pb2_grpc,
+    credentials_pb2,
+    credentials_pb2_grpc,
     decision_pb2,
     reason_pb2,
     tasks_pb2,
@@ -59,7 +61,10 @@ class Client:
         with grpc.insecure_channel(self.plan["address"], options) as channel:
             tasks = tasks_pb2_grpc.TasksStub(channel)
             authorizer = authorizer_pb2_grpc.AuthorizerStub(channel)
+            credentials = credentials_pb2_grpc.CredentialsStub(channel)
             steps = [self.start] * 2 + [self.delegate] * 2 + [self.check] * 10 + [self.end]
+            if self.plan["issued"]:
+                steps += [lambda _, ask: self.issue(ask, credentials)] * 3
             while not stop.exists():
                 random.choice(steps)(tasks, authorizer)
 
@@ -152,6 +157,35 @@ class Client:
             }
 
         self.call({"kind": "check", "task": given.task, "operation": operation}, do)
+
+    def issue(self, authorizer: Any, credentials: Any) -> None:
+        """Asks for a permit that is kept, and for its credential: a token, or a leased secret."""
+        given = self.some()
+        if given is None:
+            return
+        operation = random.choice(self.plan["issued"])
+        who = [evidence(given.holder["token"])]
+        request = decision_pb2.CheckRequest(
+            evidence=who,
+            task=given.task,
+            operation=operation,
+            arguments_json=b'{"id": "n-1"}',
+            wants_credential=True,
+        )
+
+        def do() -> dict[str, Any]:
+            decision = authorizer.Check(request, timeout=SECONDS).decision
+            if decision.outcome != decision_pb2.OUTCOME_PERMIT:
+                return {"refused": reason_pb2.ReasonCode.Name(decision.reason_code)}
+            asked = credentials_pb2.IssueRequest(evidence=who, decision_id=decision.decision_id)
+            try:
+                issued = credentials.Issue(asked, timeout=SECONDS)
+            except grpc.RpcError as error:
+                return refused(error)
+            given = {"token": issued.token, "parts": dict(issued.lease.parts)}
+            return {**given, "expires_at": issued.expires_at.seconds}
+
+        self.call({"kind": "issue", "task": given.task, "operation": operation}, do)
 
     def end(self, tasks: Any, _: Any) -> None:
         """Ends a task and all below it."""

@@ -1,14 +1,28 @@
 """What must be true of a server after it was killed, by its client's journal alone."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
 from tests.crash.journal import Entry
 from tests.support.working import LIMITS
 
-__all__ = ["Expected", "expected", "violations"]
+__all__ = ["Expected", "Issued", "expected", "living", "violations"]
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A credential that was answered."""
+
+    task: str
+    operation: str
+    #: When it ends by itself, Unix time.
+    expires_at: float
+    #: The token; empty where a secret was leased.
+    token: str = ""
+    #: The parts of the leased secret.
+    parts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -26,6 +40,8 @@ class Expected:
     maybe: Counter[tuple[str, str]] = field(default_factory=Counter)
     #: Decisions that change state, and were answered.
     decisions: set[str] = field(default_factory=set)
+    #: Credentials that were answered.
+    issued: list["Issued"] = field(default_factory=list)
     #: Permits that were asked for after the end of their task was answered.
     late: list[str] = field(default_factory=list)
 
@@ -52,6 +68,8 @@ def expected(entries: list[Entry]) -> Expected:
     for entry in entries:
         if entry.asked["kind"] == "check":
             _check(found, entry)
+        elif entry.asked["kind"] == "issue":
+            _issue(found, entry)
     return found
 
 
@@ -79,6 +97,50 @@ def _check(found: Expected, entry: Entry) -> None:
     ends = (found.ended.get(one) for one in found.under(task))
     if any(end is not None and end < entry.asked_at for end in ends):
         found.late.append(decision)
+
+
+def _issue(found: Expected, entry: Entry) -> None:
+    task, operation, answer = entry.asked["task"], entry.asked["operation"], entry.answered
+    if answer is None:
+        found.maybe[task, operation] += 1
+        return
+    if "refused" in answer:
+        # The permit itself may have been answered before: its use is given back when nothing comes of it.
+        found.maybe[task, operation] += 1
+        return
+    # What a token was issued for counts until it ends without having been used.
+    found.permits[task, operation] += 1
+    expires = float(answer["expires_at"])
+    issued = Issued(task, operation, expires, answer["token"], answer["parts"])
+    found.issued.append(issued)
+    ends = (found.ended.get(one) for one in found.under(task))
+    if any(end is not None and end < entry.asked_at for end in ends):
+        found.late.append(f"of a credential for {operation}")
+
+
+def living(
+    wanted: Expected, alive: Mapping[str, bool], now: float, *, margin: float = 5.0
+) -> Iterator[str]:
+    """Holds credentials against the tasks that they were issued in.
+
+    Args:
+        wanted: What the journal says.
+        alive: Whether each can be used, by its token, or by the name of the leased role.
+        now: Unix time at which that was found out.
+        margin: Seconds around its end in which either is well.
+
+    Yields:
+        One line for each that lives in a dead task, or is dead in a live one.
+    """
+    for one in wanted.issued:
+        name = one.parts.get("username", one.token)
+        what = f"a credential for {one.operation} of task {one.task}"
+        if alive[name] and wanted.is_dead(one.task):
+            yield f"{what}, which has ended, is alive"
+        elif alive[name] and one.expires_at < now - margin:
+            yield f"{what} is alive after its time"
+        elif not alive[name] and wanted.is_alive(one.task) and one.expires_at > now + margin:
+            yield f"{what} was answered and is lost"
 
 
 def violations(

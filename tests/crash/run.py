@@ -6,6 +6,7 @@ Prints what was done as one JSON line; exit status 1 where something is not as i
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -19,8 +20,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
+
+from authz.v1 import credentials_pb2, credentials_pb2_grpc
 from tests.crash import journal, oracle
+from tests.support.leasing import (
+    ISSUER,
+    OPERATION,
+    credentials,
+    opens,
+    prepare,
+    roles,
+    write_dsn,
+)
 from tests.support.minting import Authority
+from tests.support.postgres import Postgres, programs
 from tests.support.server import Server, layout
 from tests.support.waiting import eventually
 from tests.support.working import BUNDLE, LIMITS, PLANNER, WORKERS, Crew
@@ -28,6 +42,8 @@ from tests.support.working import BUNDLE, LIMITS, PLANNER, WORKERS, Crew
 ROOT = Path(__file__).parents[2]
 #: Live roots whose uses are counted by using up what is left.
 COUNTED = 12
+#: Seconds in which roles of ended tasks are gone.
+SOON = 10.0
 
 
 @dataclass
@@ -42,10 +58,19 @@ class Outcome:
     permits: int
     seconds: float
     restart_s_worst: float
+    tokens: int
+    leases: int
     violations: list[str]
 
 
-def run(folder: Path, kills: int, seed: int, *, state: dict[str, Any] | None = None) -> Outcome:
+def run(
+    folder: Path,
+    kills: int,
+    seed: int,
+    *,
+    state: dict[str, Any] | None = None,
+    books: Postgres | None = None,
+) -> Outcome:
     """Runs load and kills.
 
     Args:
@@ -53,6 +78,7 @@ def run(folder: Path, kills: int, seed: int, *, state: dict[str, Any] | None = N
         kills: How often the server is killed.
         seed: Of the moments.
         state: The `state` part of the configuration; default: embedded, in `folder`.
+        books: A database whose roles are leased, as `leasing.prepare` makes it; default: none are.
 
     Returns:
         What was done, and found.
@@ -62,9 +88,16 @@ def run(folder: Path, kills: int, seed: int, *, state: dict[str, Any] | None = N
     authority = Authority()
     crew = Crew.of(authority)
     changes = {"state": state or {"engine": "embedded", "path": str(folder / "state")}}
+    issued = ["desk.note"]
+    if books is not None:
+        changes["credentials"] = credentials(folder, write_dsn(folder, books))
+        issued.append(OPERATION)
+    else:
+        changes["credentials"] = {"issuer": ISSUER, "keys": {"folder": str(folder / "keys")}}
     place = layout(folder / "server", authority, BUNDLE, changes)
     stop, written = folder / "stop", folder / "journal.jsonl"
     worst = 0.0
+    wrong: list[str] = []
     with Server(place) as server:
         plan = {
             "address": server.address("main"),
@@ -73,6 +106,7 @@ def run(folder: Path, kills: int, seed: int, *, state: dict[str, Any] | None = N
             "subject": crew.subject,
             "threads": 4,
             "stop": str(stop),
+            "issued": issued,
         }
         (folder / "plan.json").write_text(json.dumps(plan))
         client = subprocess.Popen(
@@ -91,6 +125,10 @@ def run(folder: Path, kills: int, seed: int, *, state: dict[str, Any] | None = N
                 server.disconnect()
                 server.start()
                 worst = max(worst, time.monotonic() - again)
+                if books is not None:
+                    wrong += no_role_of_the_dead(
+                        books, oracle.expected(list(journal.read(written)))
+                    )
         finally:
             stop.touch()
             client.wait(30)
@@ -103,7 +141,10 @@ def run(folder: Path, kills: int, seed: int, *, state: dict[str, Any] | None = N
         if missing:
             time.sleep(2)
             recorded = {line["decision_id"] for line in server.records() if "decision_id" in line}
-        wrong = oracle.violations(wanted, statuses, counted, recorded)
+        wrong += oracle.violations(wanted, statuses, counted, recorded)
+        wrong += oracle.living(wanted, usable(server, books, wanted), time.time())
+        if books is not None:
+            wrong += none_is_left(server, books, crew, wanted)
     return Outcome(
         kills=kills,
         calls=len(entries),
@@ -113,8 +154,48 @@ def run(folder: Path, kills: int, seed: int, *, state: dict[str, Any] | None = N
         permits=sum(wanted.permits.values()),
         seconds=round(time.monotonic() - began, 1),
         restart_s_worst=round(worst, 2),
+        tokens=sum(bool(one.token) for one in wanted.issued),
+        leases=sum(bool(one.parts) for one in wanted.issued),
         violations=wrong,
     )
+
+
+def no_role_of_the_dead(books: Postgres, wanted: oracle.Expected) -> list[str]:
+    """What was leased to tasks that had ended by then is gone within seconds of a restart."""
+    dead = {
+        one.parts["username"] for one in wanted.issued if one.parts and wanted.is_dead(one.task)
+    }
+    with contextlib.suppress(TimeoutError):
+        eventually(lambda: not dead & set(roles(books)), within=SOON)
+    return [f"role {role} of an ended task lives on" for role in sorted(dead & set(roles(books)))]
+
+
+def usable(server: Server, books: Postgres | None, wanted: oracle.Expected) -> dict[str, bool]:
+    """Whether each credential can be used now."""
+    if books is not None:
+        no_role_of_the_dead(books, wanted)
+    stub: Any = credentials_pb2_grpc.CredentialsStub(server.channel("main"))
+    found = {}
+    for one in wanted.issued:
+        if one.token:
+            request = credentials_pb2.IntrospectRequest(token=one.token)
+            found[one.token] = bool(stub.Introspect(request, timeout=5, wait_for_ready=True).active)
+        else:
+            found[one.parts["username"]] = opens(one.parts)
+    return found
+
+
+def none_is_left(server: Server, books: Postgres, crew: Crew, wanted: oracle.Expected) -> list[str]:
+    """Once every tree has ended, no role is left: not even one whose making nobody answered for."""
+    for task, parent in wanted.parents.items():
+        if not parent and wanted.is_alive(task):
+            crew.end(server, task)
+    for task in wanted.maybe_ended:
+        with contextlib.suppress(grpc.RpcError):
+            crew.revoke(server, task=task)
+    with contextlib.suppress(TimeoutError):
+        eventually(lambda: not roles(books), within=SOON)
+    return [f"role {role} is left of no live task" for role in sorted(roles(books))]
 
 
 def standing(server: Server, crew: Crew, wanted: oracle.Expected) -> Iterator[tuple[str, str]]:
@@ -146,8 +227,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="of the moments; default: random")
     arguments = parser.parse_args()
     seed = random.randrange(2**32) if arguments.seed is None else arguments.seed
-    with tempfile.TemporaryDirectory(prefix="authz-crash-") as folder:
-        done = run(Path(folder), arguments.kills, seed)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="authz-crash-")))
+        books = None
+        if programs() is not None:
+            books = stack.enter_context(Postgres())
+            prepare(books)
+        done = run(folder, arguments.kills, seed, books=books)
     sys.stdout.write(json.dumps({"seed": seed, **asdict(done)}) + "\n")
     return 1 if done.violations else 0
 

@@ -6,6 +6,8 @@ import pytest
 
 from tests.crash import oracle, run
 from tests.crash.journal import Entry
+from tests.support.leasing import prepare
+from tests.support.postgres import Postgres, programs
 
 
 @pytest.mark.timeout(240)
@@ -13,9 +15,41 @@ def test_killed_under_load(tmp_path: Path) -> None:
     """Killed eight times, it has every task and every record that it answered, and no ended task is alive."""
     done = run.run(tmp_path, kills=8, seed=20)
     assert not done.violations, "\n".join(done.violations)
+    assert done.tokens >= 5
     assert done.tasks >= 10
     assert done.ended >= 1
     assert done.permits >= 50
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed (Debian: postgresql)")
+def test_killed_while_it_leases(tmp_path: Path) -> None:
+    """After each kill no credential of an ended task can be used, and no role of one is there."""
+    with Postgres() as books:
+        prepare(books)
+        done = run.run(tmp_path, kills=6, seed=21, books=books)
+    assert not done.violations, "\n".join(done.violations)
+    assert done.tokens >= 3
+    assert done.leases >= 3
+
+
+def test_the_oracle_finds_credentials_that_live_on_or_are_lost() -> None:
+    """In a dead task none is alive; in a live one none is dead before its time."""
+    answer = {"token": "a.b.c", "parts": {}, "expires_at": 1000}
+    issued = [*tree(), asked("issue", 6, dict(answer), task="child", operation="desk.note")]
+    ended = [*issued, asked("end", 8, {"ended": 2}, task="root")]
+
+    def said(entries: list[Entry], *, alive: bool, now: float = 500) -> list[str]:
+        return list(oracle.living(oracle.expected(entries), {"a.b.c": alive}, now))
+
+    one = "a credential for desk.note of task child"
+    assert said(issued, alive=True) == said(ended, alive=False) == []
+    assert said(issued, alive=False) == [f"{one} was answered and is lost"]
+    assert said(ended, alive=True) == [f"{one}, which has ended, is alive"]
+    assert said(issued, alive=True, now=1010) == [f"{one} is alive after its time"]
+    assert said(issued, alive=False, now=1010) == []
+    late = [*ended, asked("issue", 10, dict(answer), task="child", operation="desk.note")]
+    assert oracle.expected(late).late == ["of a credential for desk.note"]
 
 
 def asked(kind: str, place: int, answered: dict[str, object] | None, **more: str) -> Entry:
