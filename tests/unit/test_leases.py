@@ -304,6 +304,37 @@ def test_a_broker_that_hangs_does_not_hold_up_who_ends_the_task(site: Site) -> N
     eventually(lambda: not site.broker.secrets and not site.store.records)
 
 
+def test_whoever_ends_another_task_does_not_wait_for_a_broker_that_hangs_or_fails(
+    site: Site,
+) -> None:
+    """A thread that waits decides nothing."""
+    site.make()
+    site.store.ended.add("session-1")
+    free = threading.Event()
+
+    def hang(what: str) -> BaseException | None:
+        if what == "end":
+            free.wait(10)
+            return BrokerError("down")
+        return None
+
+    site.broker.refuses = hang
+    site.leases.ended(0.2)
+    time.sleep(1.1)
+    started = time.monotonic()
+    site.leases.ended(5)
+    assert time.monotonic() - started < 1
+    free.set()
+    eventually(lambda: site.broker.ends == 1 and not site.leases._running)
+    started = time.monotonic()
+    free.clear()
+    site.make(2)
+    site.store.ended.add("session-2")
+    site.leases.ended(5)
+    assert time.monotonic() - started < 1
+    free.set()
+
+
 def test_what_cannot_be_taken_back_is_tried_again_counted_and_told(site: Site) -> None:
     """Until it can."""
     site.make()

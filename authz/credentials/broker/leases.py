@@ -37,6 +37,7 @@ _MAX_SAID: Final = 300
 # So that the answer leaves in time, and nobody waits for a broker that is down.
 _MARGIN: Final = 0.1
 _LONGEST_WAIT: Final = 5.0
+_FRESH: Final = 1.0
 _JOIN_SECONDS: Final = 10.0
 _PERMISSION_DENIED: Final = 7
 _FAILED_PRECONDITION: Final = 9
@@ -164,7 +165,7 @@ class Leases:
         self._clock = clock
         self._lock = threading.Lock()
         self._counts = {name: _Counts() for name in self._brokers}
-        self._running: dict[str, Future[bool]] = {}
+        self._running: dict[str, tuple[Future[bool], float]] = {}
         # When each was first seen to be due, or wanted: by the clock that never goes back.
         self._due_since: dict[str, tuple[str, float]] = {}
         self._wanted_since: dict[str, float] = {}
@@ -311,13 +312,14 @@ class Leases:
                 self._wanted_since = {k: v for k, v in self._wanted_since.items() if k in seen}
             for lease in due:
                 self._due_since.setdefault(lease.id, (lease.broker, clock))
-                running = self._running.get(lease.id)
-                if running is not None:
-                    begun.append(running)
-                elif (future := self._submit(lease, now, clock)) is not None:
-                    begun.append(future)
-                else:
+                future, since = self._running.get(lease.id, (None, clock))
+                if future is None:
+                    future = self._submit(lease, now, clock)
+                # Nobody waits for a broker that fails, or for what somebody else has waited for.
+                if future is None or clock - since > _FRESH or self._is_failing(lease.broker):
                     left += 1
+                else:
+                    begun.append(future)
         return begun, left
 
     def _is_abandoned(self, lease: Lease, clock: float) -> bool:
@@ -336,8 +338,12 @@ class Leases:
         if len(self._running) >= _MOST_AT_ONCE:
             return None
         future = self._pools[lease.broker].submit(self._end, lease)
-        self._running[lease.id] = future
+        self._running[lease.id] = future, clock
         return future
+
+    def _is_failing(self, broker: str) -> bool:
+        counts = self._counts.get(broker)
+        return counts is not None and counts.failures_in_a_row > 0
 
     def _end(self, lease: Lease) -> bool:
         try:
