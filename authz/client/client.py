@@ -1,7 +1,7 @@
 """The client: asks a node, and takes nothing but a permit for one."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, Final, Self, TypeAlias, TypedDict, TypeVar, Unpack, final
+from typing import Any, Final, Self, TypeAlias, TypedDict, TypeVar, Unpack, final, overload
 
 from google.protobuf.message import DecodeError, Message
 
@@ -38,6 +38,7 @@ _Role: TypeAlias = decision_pb2.EvidenceRole.ValueType
 _Scheme: TypeAlias = decision_pb2.EvidenceScheme.ValueType
 Answer = TypeVar("Answer", bound=Message)
 Function = TypeVar("Function", bound=Callable[..., Any])
+Result = TypeVar("Result")
 
 
 class Asked(TypedDict, total=False):
@@ -344,6 +345,21 @@ class Authz:
         """
         return self.tasks.block(template, options)
 
+    @overload
+    def guard(
+        self, operation: str, *, arguments: Arguments | None = None, resource: str = ""
+    ) -> Callable[[Function], Function]: ...
+
+    @overload
+    def guard(
+        self,
+        operation: str,
+        *,
+        arguments: Arguments | None = None,
+        resource: str = "",
+        secret: str,
+    ) -> Callable[[Callable[..., Result]], Callable[..., Result]]: ...
+
     def guard(
         self,
         operation: str,
@@ -351,7 +367,7 @@ class Authz:
         arguments: Arguments | None = None,
         resource: str = "",
         secret: str = "",
-    ) -> Callable[[Function], Function]:
+    ) -> Callable[[Any], Any]:
         """Decorate a function so that it runs only where its operation is permitted.
 
         Args:

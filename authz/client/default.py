@@ -1,7 +1,7 @@
 """`guard` and `task` of the client of the whole process, which may be set after functions were decorated."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack, overload
 
 from authz.client.arguments import Arguments
 from authz.client.client import Authz
@@ -12,6 +12,7 @@ from authz.client.tasks import TaskBlock, TaskOptions
 __all__ = ["guard", "task", "use", "used"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Result = TypeVar("Result")
 
 _used: Authz | None = None
 
@@ -41,9 +42,21 @@ def _client() -> Authz:
     return _used
 
 
+@overload
+def guard(
+    operation: str, *, arguments: Arguments | None = None, resource: str = ""
+) -> Callable[[Function], Function]: ...
+
+
+@overload
+def guard(
+    operation: str, *, arguments: Arguments | None = None, resource: str = "", secret: str
+) -> Callable[[Callable[..., Result]], Callable[..., Result]]: ...
+
+
 def guard(
     operation: str, *, arguments: Arguments | None = None, resource: str = "", secret: str = ""
-) -> Callable[[Function], Function]:
+) -> Callable[[Any], Any]:
     """As `Authz.guard`, of the client that `use` sets.
 
     Args:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -93,6 +92,7 @@ def lease(
     holder: str = PLANNER,
     *,
     operation: str = OPERATION,
+    listener: str = "main",
     timeout: float = 5.0,
 ) -> credentials_pb2.IssueResponse:
     """Asks for a lease: permit, then secret. A refusal of either raises."""
@@ -104,11 +104,11 @@ def lease(
         arguments_json=b'{"id": "n-1"}',
         wants_credential=True,
     )
-    authorizer: Any = authorizer_pb2_grpc.AuthorizerStub(server.channel("main"))
+    authorizer: Any = authorizer_pb2_grpc.AuthorizerStub(server.channel(listener))
     decision = authorizer.Check(request, timeout=timeout, wait_for_ready=True).decision
     code = reason_pb2.ReasonCode.Name(decision.reason_code)
     assert decision.outcome == decision_pb2.OUTCOME_PERMIT, code
-    stub: Any = credentials_pb2_grpc.CredentialsStub(server.channel("main"))
+    stub: Any = credentials_pb2_grpc.CredentialsStub(server.channel(listener))
     asked = credentials_pb2.IssueRequest(evidence=who, decision_id=decision.decision_id)
     answer: credentials_pb2.IssueResponse = stub.Issue(asked, timeout=timeout)
     return answer
@@ -136,8 +136,3 @@ def opens(parts: Mapping[str, str]) -> bool:
             connection.terminate()
 
     return asyncio.run(look())
-
-
-def seconds_until(deadline: float) -> float:
-    """Returns how long there is until then."""
-    return deadline - time.monotonic()

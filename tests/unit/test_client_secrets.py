@@ -118,7 +118,7 @@ def test_a_stream_gets_it_too() -> None:
             yield key.parts["value"]
 
     async def collect() -> list[str]:
-        return [row async for row in rows(2)]  # type: ignore[call-arg]
+        return [row async for row in rows(2)]
 
     assert asyncio.run(collect()) == ["s3cret", "s3cret"]
 
