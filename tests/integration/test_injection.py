@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from authz.v1 import decision_pb2
-from tests.support.envoy import Answer, Envoy
+from tests.support.envoy import Answer, Envoy, ext_authz
 from tests.support.leaks import files_under, leaks
 from tests.support.minting import Authority
 from tests.support.people import People, search
@@ -60,6 +61,19 @@ class Site:
         return self.envoys[lane].request("GET", path, headers)
 
 
+def may_set_key(config: dict[str, Any]) -> None:
+    """What the shipped configuration says must be added for a header that is injected."""
+    allowed = ext_authz(config)["decoder_header_mutation_rules"]["allow_expression"]
+    allowed["regex"] = allowed["regex"].removesuffix(")$") + "|x[-_]api[-_]key)$"
+
+
+def takes_underscores(config: dict[str, Any]) -> None:
+    """As a proxy that lets other spellings of a header through."""
+    (chain,) = config["static_resources"]["listeners"][0]["filter_chains"]
+    options = chain["filters"][0]["typed_config"]["common_http_protocol_options"]
+    options["headers_with_underscores_action"] = "ALLOW"
+
+
 @pytest.fixture
 def people(authority: Authority) -> People:
     """Good credentials."""
@@ -86,7 +100,9 @@ def site(authority: Authority, upstream: Upstream, tmp_path: Path) -> Iterator[S
         server = stack.enter_context(Server(layout(tmp_path / "node", authority, "desk", changes)))
         envoys, taps = {}, {}
         for lane in LANES:
-            envoy = Envoy(tmp_path / lane, server.port(lane), upstream.port)
+            envoy = Envoy(
+                tmp_path / lane, server.port(lane), upstream.port, may_set_key, takes_underscores
+            )
             envoys[lane] = stack.enter_context(envoy)
             taps[lane] = stack.enter_context(Tap(envoy.port))
             envoy.port = taps[lane].port
@@ -107,6 +123,18 @@ def test_the_upstream_sees_its_key_whatever_the_agent_sent(
     assert [name for name, _ in seen.headers if name.lower().replace("_", "-") == HEADER] == [
         HEADER
     ]
+
+
+def test_a_proxy_that_may_not_set_the_key_forwards_nothing(
+    site: Site, people: People, upstream: Upstream, tmp_path: Path
+) -> None:
+    """As shipped: else the agent's own header would pass in its place."""
+    before = len(upstream.seen)
+    with Envoy(tmp_path / "shipped", site.server.port("main"), upstream.port) as envoy:
+        site.envoys["shipped"] = envoy
+        assert site.get("shipped", people, "/customers?q=x", (HEADER, "agents")).status == 500
+        del site.envoys["shipped"]
+    assert len(upstream.seen) == before
 
 
 @pytest.mark.parametrize("lane", LANES)
