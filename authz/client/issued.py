@@ -318,7 +318,7 @@ class TaskCredentials:
         """Ask until there is an answer; each time with a proof of its own."""
         client = self._client
         attempts = client.attempts(deadline.left())
-        renewed = False
+        renewed, first = False, None
         while True:
             del request.evidence[:]
             request.evidence.extend((yield from client.evidence(deadline, who, subject_token)))
@@ -336,7 +336,9 @@ class TaskCredentials:
                     continue
                 pause = attempts.pause() if undecided(error) else None
                 if pause is None:
-                    raise refusal_of_rpc(error, "") from error
+                    # That a permit is used up by an attempt that failed is no denial.
+                    raise refusal_of_rpc(first or error, "") from error
+                first = first or error
             yield pause
 
     def _revoking(self, credential: TaskCredential, timeout: float | None) -> Flow[None]:

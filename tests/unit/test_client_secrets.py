@@ -143,3 +143,14 @@ def test_without_a_secret_no_credential_is_asked_for() -> None:
     assert order("T-1") == "T-1"
     (check,) = node.requests("Check")
     assert not check.wants_credential
+
+
+def test_a_permit_that_a_failed_attempt_used_up_is_no_denial() -> None:
+    """The node could not make the secret, and asking again finds the permit gone."""
+    gone = NoAnswer(grpc.StatusCode.PERMISSION_DENIED, "NOT_PERMITTED")
+    node = Node().says("Issue", NoAnswer(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE"), gone)
+    seen: list[Any] = []
+    with pytest.raises(Unavailable):
+        both(Authz(transport=node, timeout=20), seen)[0]("T-1")
+    assert len(node.requests("Issue")) == 2
+    assert seen == []

@@ -92,8 +92,13 @@ impl Engine {
                 "the permit is for a system of another audience",
             ));
         }
-        let is_injected = settings.injections.contains_key(system);
+        let injection = settings.injections.get(system);
+        let is_injected = injection.is_some();
         self.may_have(judgement, &kept, is_injected)?;
+        if injection.is_some_and(|injection| injection.value.is_none()) {
+            let message = "the secret that the system is reached with cannot be read";
+            return Err(Refused::new(ReasonCode::Unavailable, Step::Judge, message));
+        }
         check_open(&kept, Time(judgement.now_ms))?;
         let issued = match settings.leases.get(system) {
             _ if is_injected => Issued::Injection,

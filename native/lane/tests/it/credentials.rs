@@ -688,6 +688,13 @@ fn injected_instead() {
     let own = wire::IssueRequest { evidence: vec![], ..issue_of(&decision, BOT) };
     assert_eq!(Err("ENFORCER_REFUSED"), issuing.issue(&issue_of(&decision, BOT)));
     assert_eq!(Err("ENFORCER_REFUSED"), issuing.issue_by(&Transport::by("dev"), &own));
+    // Without it the permit stays, for when it is back.
+    issuing.load(REQUIRED, &json!({"injections": {"crm": {"header": "x-api-key", "value": null}}}));
+    assert_eq!(Err("UNAVAILABLE"), issuing.issue_by(&by, &own));
+    issuing.load(
+        REQUIRED,
+        &json!({"injections": {"crm": {"header": "x-api-key", "value": "s3cret"}}}),
+    );
     let issued = issuing.issue_by(&by, &own).unwrap();
     assert_eq!(json!("crm"), issued["injection"]["system"]);
     assert!(!issued.to_string().contains("s3cret"));
