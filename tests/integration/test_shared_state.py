@@ -1,6 +1,7 @@
 """Two servers on one PostgreSQL, and what they do when it fails."""
 
 import contextlib
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -92,6 +93,43 @@ def test_uses_are_counted_once(site: Site) -> None:
         codes = list(pool.map(some, range(80)))
     assert codes.count("PERMITTED") == LIMITS["desk.note"]
     assert codes.count("USES_EXHAUSTED") == 80 - LIMITS["desk.note"]
+
+
+def test_history_is_one(authority: Authority, tmp_path: Path) -> None:
+    """What a task did on one server counts on the other at once, and a budget is spent by both exactly once."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(BUNDLE, bundle)
+    (bundle / "history.yaml").write_text(
+        "sequences: {wiped-after-note: {never: desk.wipe, after: desk.note}}\n"
+        "budgets: {looks: {count: desk.look, most: 7}}\n"
+    )
+    (bundle / "policies" / "history.cedar").write_text(
+        '@id("no-wipe") forbid (principal, action == Action::"desk.wipe", resource)\n'
+        'when { context.sequences.contains(Sequence::"wiped-after-note") };\n'
+    )
+    with Postgres() as database, ExitStack() as stack:
+        one, other = (
+            stack.enter_context(
+                Server(layout(tmp_path / name, authority, bundle, {"state": shared(database)}))
+            )
+            for name in ("one", "other")
+        )
+        crew = Crew.of(authority)
+        root = crew.start(one)
+
+        def look(number: int) -> str:
+            server = (one, other)[number % 2]
+            return crew.check(server, root, "desk.look", listener=LISTENERS[number // 2 % 2])
+
+        with ThreadPoolExecutor(8) as pool:
+            codes = list(pool.map(look, range(40)))
+        assert codes.count("PERMITTED") == 7
+        assert codes.count("BUDGET_EXCEEDED") == 33
+        for listener in LISTENERS:
+            root = crew.start(one)
+            assert crew.check(other, root, "desk.wipe", listener=listener) == "PERMITTED"
+            assert crew.check(one, root, "desk.note", listener=listener) == "PERMITTED"
+            assert crew.check(other, root, "desk.wipe", listener=listener) == "FORBIDDEN"
 
 
 @pytest.mark.parametrize("listener", LISTENERS)
