@@ -19,6 +19,7 @@ from tests.integration.test_tasks import refused
 from tests.support.issuing import (
     AGENTS,
     CRM,
+    GRANT,
     JWT,
     ORCH,
     PEER,
@@ -313,7 +314,7 @@ def test_requests_are_counted_and_leave_no_secret_behind(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("how", ["private_key_jwt", "tls_client_auth"])
-@pytest.mark.parametrize("bound", ["otherwise"])
+@pytest.mark.parametrize("bound", ["dpop", "otherwise"])
 def test_an_independent_client_goes_the_whole_way(
     shop: Shop, pki: Pki, how: str, bound: str
 ) -> None:
@@ -416,6 +417,102 @@ def test_all_or_nothing(shop: Shop) -> None:
     for _ in range(2):
         assert shop.exchange([good], task=task).status_code == 200
     assert shop.exchange([good], task=task).status_code == 400
+
+
+def test_a_proof_is_taken_once(shop: Shop) -> None:
+    """At the token endpoint too."""
+    proof = {"dpop": shop.key.proof("POST", f"{shop.issuer}/token")}
+    form = {
+        "grant_type": GRANT,
+        "subject_token": shop.alice,
+        "subject_token_type": JWT,
+        "task": shop.start(),
+        "authorization_details": '[{"type": "authz_task", "operation": "crm.read", "arguments": {"id": "acme"}}]',
+    }
+    first = shop.post("/token", form, headers=proof)
+    again = shop.post("/token", form, headers=proof)
+
+    assert first.status_code == 200, first.text
+    assert (again.status_code, again.json()["error"]) == (400, "invalid_dpop_proof")
+
+
+@pytest.mark.parametrize(
+    ("method", "url"), [("GET", "/token"), ("POST", "/introspect"), ("POST", "/token/")]
+)
+def test_a_proof_of_another_request_is_refused(shop: Shop, method: str, url: str) -> None:
+    """RFC 9449 §4.3."""
+    proof = {"dpop": shop.key.proof(method, f"{shop.issuer}{url}")}
+    form = {
+        "grant_type": GRANT,
+        "subject_token": shop.alice,
+        "subject_token_type": JWT,
+        "task": shop.start(),
+        "authorization_details": '[{"type": "authz_task", "operation": "crm.read", "arguments": {"id": "acme"}}]',
+    }
+    answer = shop.post("/token", form, headers=proof)
+
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_dpop_proof")
+
+
+def test_a_credential_is_bound_to_the_key_that_is_proved(shop: Shop) -> None:
+    """At the token endpoint, and at Issue."""
+    exchanged = shop.exchange(task=shop.start(), proof=True).json()
+    assert exchanged["token_type"] == "DPoP"
+    proof = shop.key.proof("POST", f"{shop.issuer}/authz.v1.Credentials/Issue")
+    issued = shop.issue(shop.permit(shop.start()), proof=proof)
+    assert issued.token_type == "DPoP"
+    for token in (exchanged["access_token"], issued.token):
+        assert claims_of(shop, token)["cnf"] == {"jkt": shop.key.thumbprint}
+
+    permit = shop.permit(shop.start())
+    with pytest.raises(grpc.RpcError) as replayed:
+        shop.issue(permit, proof=proof)
+    assert refused(replayed.value) == "REPLAYED"
+    with pytest.raises(grpc.RpcError) as other:
+        shop.issue(permit, proof=shop.key.proof("POST", f"{shop.issuer}/token"))
+    assert refused(other.value) == "BAD_PROOF"
+
+
+def test_a_credential_of_tier_high_is_bound(shop: Shop) -> None:
+    """Or not issued: neither at Issue nor in an exchange."""
+    details = [{"type": "authz_task", "operation": "crm.delete", "arguments": {"id": "acme"}}]
+    task = shop.start("clean", customer="acme")
+
+    unbound = shop.exchange(details, task=task)
+    assert (unbound.status_code, unbound.json()["error"]) == (400, "invalid_dpop_proof")
+    with pytest.raises(grpc.RpcError) as error:
+        shop.issue(shop.permit(task, "crm.delete"))
+    assert refused(error.value) == "PROOF_REQUIRED"
+
+    bound = shop.exchange(details, task=task, proof=True)
+    assert bound.status_code == 200, bound.text
+    claims = claims_of(shop, bound.json()["access_token"])
+    assert claims["exp"] - claims["iat"] <= 120
+
+
+def test_a_nonce_is_asked_for_and_taken(authority: Authority, pki: Pki, tmp_path: Path) -> None:
+    """Where each proof needs one: over HTTP as RFC 9449 §8 says, over gRPC with the error; the SDK follows by itself."""
+    changes = {"credentials": {"dpop": {"require_nonce": True}}}
+    with Server(issuing_layout(tmp_path, authority, pki, changes)) as running:
+        shop = Shop(running, authority, pki)
+        task = shop.start()
+        asked = shop.exchange(task=task, proof=True)
+        assert (asked.status_code, asked.json()["error"]) == (400, "use_dpop_nonce")
+        nonce = asked.headers["dpop-nonce"]
+        given = shop.exchange(task=task, proof=True, nonce=nonce)
+        assert given.status_code == 200, given.text
+        wrong = shop.exchange(task=task, proof=True, nonce="mine")
+        assert wrong.json()["error"] in {"use_dpop_nonce", "invalid_dpop_proof"}
+
+        address = running.place.config["listeners"]["main"]["address"]
+        svid = authority.agent(ORCH)
+        with Authz(address, credentials=svid, credential_issuer=shop.issuer, timeout=20) as authz:
+            credential = authz.credentials.issue("crm.read", {"id": "acme"}, task=task)
+            assert isinstance(credential, TaskCredential)
+            assert credential.token_type == "DPoP"
+            assert claims_of(shop, credential.token)["cnf"] == {
+                "jkt": authz.credentials.key.thumbprint
+            }
 
 
 def test_agents_of_another_domain_are_no_clients(shop: Shop, authority: Authority) -> None:

@@ -174,6 +174,7 @@ class Shop:
         *,
         as_agent: str = ORCH,
         proof: bool = False,
+        nonce: str = "",
         **form: Any,
     ) -> httpx.Response:
         """Exchanges Alice's token."""
@@ -187,7 +188,8 @@ class Shop:
             "authorization_details": json.dumps(asked),
             **form,
         }
-        headers = {"dpop": self.key.proof("POST", f"{self.issuer}/token")} if proof else {}
+        url = f"{self.issuer}/token"
+        headers = {"dpop": self.key.proof("POST", url, nonce=nonce)} if proof else {}
         return self.post("/token", body, as_agent=as_agent, headers=headers)
 
     def _anyone(self) -> Any:
