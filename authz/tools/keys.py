@@ -6,6 +6,7 @@ and an identity provider issue the tokens, and Authz only ever sees public keys.
 
 import base64
 import datetime as dt
+import hashlib
 import json
 import os
 import secrets
@@ -23,7 +24,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from authz.errors import UsageError
 
-__all__ = ["Authority", "DevDomain"]
+__all__ = ["Authority", "DevDomain", "DevProofKey"]
 
 _LIFETIME: Final = 3600
 _KEY_FILE: Final = "private-keys.json"
@@ -77,6 +78,45 @@ class _Key:
         if not isinstance(private, ec.EllipticCurvePrivateKey):
             raise UsageError("not a P-256 key")
         return _Key(kid, private)
+
+
+class DevProofKey:
+    """A key that a workload holds, and its proofs (DPoP, RFC 9449); in memory only."""
+
+    def __init__(self) -> None:
+        self._key = _Key.make()
+        jwk = self._key.public_jwk()
+        self._jwk = {name: jwk[name] for name in ("crv", "kty", "x", "y")}
+
+    @property
+    def thumbprint(self) -> str:
+        """Its RFC 7638 thumbprint: `cnf.jkt` of what is bound to it."""
+        return _digest(json.dumps(self._jwk, separators=(",", ":")).encode())
+
+    def proof(self, method: str, url: str, token: str) -> str:
+        """Make a proof, which is good for one request.
+
+        Args:
+            method: The request's method.
+            url: Its URL without query and fragment.
+            token: The token that comes with it.
+
+        Returns:
+            The value of the header `DPoP`.
+        """
+        claims = {
+            "htm": method,
+            "htu": url,
+            "iat": int(time.time()),
+            "jti": secrets.token_urlsafe(16),
+            "ath": _digest(token.encode()),
+        }
+        header = {"typ": "dpop+jwt", "jwk": self._jwk}
+        return jwt.encode(claims, self._key.private, "ES256", header)
+
+
+def _digest(data: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +215,7 @@ class DevDomain:
         audience: str,
         *,
         lifetime: int = _LIFETIME,
+        bound_to: "DevProofKey | None" = None,
         clock: Callable[[], float] = time.time,
     ) -> str:
         """Make a JWT-SVID.
@@ -183,6 +224,7 @@ class DevDomain:
             path: Path of the SPIFFE id, with a leading slash.
             audience: Its `aud`.
             lifetime: Seconds; below zero it is already past.
+            bound_to: The key that must be proved with it.
             clock: Unix time.
 
         Returns:
@@ -196,6 +238,8 @@ class DevDomain:
             "exp": now + lifetime,
             "jti": secrets.token_hex(8),
         }
+        if bound_to is not None:
+            claims["cnf"] = {"jkt": bound_to.thumbprint}
         return _sign(self.agents, claims)
 
     def forged_svid(self, forger: "DevDomain", path: str, audience: str) -> str:

@@ -10,17 +10,30 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from google.rpc import error_details_pb2, status_pb2
 
+from authz.client import ProofKey
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
-from authz.v1 import decision_pb2, options_pb2, tasks_pb2
+from authz.v1 import admin_pb2, credentials_pb2, decision_pb2, options_pb2, tasks_pb2
 from tests.support import cases
-from tests.support.cases import As, Case, CaseFile, Delegate, Flat, Scope, Start, Step
+from tests.support.cases import (
+    As,
+    Case,
+    CaseFile,
+    Delegate,
+    EvidenceItem,
+    Flat,
+    Issue,
+    Scope,
+    Start,
+    Step,
+)
 from tests.support.fixtures import Servers
 from tests.support.minting import Authority
-from tests.support.server import Server
+from tests.support.server import ISSUER, Server
 from tests.support.surfaces import (
     CHECK,
     ENVOY,
     LANES,
+    Token,
     check_request,
     decision_of,
     envoy_request,
@@ -50,6 +63,12 @@ class Run:
     tasks: dict[str, tuple[str, str]] = field(default_factory=dict)
     #: Steps that were asked.
     asked: int = 0
+    #: Calls with `http` are asked as Envoy does, and only so; else over `Check`, and as Envoy does besides.
+    proxied: bool = False
+    #: Keys of agents, by the names that the trace gives them.
+    keys: dict[str, ProofKey] = field(default_factory=dict)
+    #: Task credentials by name: the token, the name of its key, and the proof that it was last presented with.
+    credentials: dict[str, "Held"] = field(default_factory=dict)
 
     def go(self) -> list[tuple[int, Any, Any]]:
         """Runs it; returns the steps that came out otherwise: number, wanted, found."""
@@ -63,6 +82,11 @@ class Run:
                 # A server's clock cannot be moved.
                 break
             self.asked += 1
+            if step.introspect is not None:
+                wanted, found = step.wanted_task.code, self.introspect(step.introspect)
+                if wanted != found:
+                    differ.append((number, wanted, found))
+                continue
             if step.call is None and step.http is None:
                 wanted, found = step.wanted_task.code, self.act(step)
                 if wanted != found:
@@ -88,16 +112,22 @@ class Run:
     def ask(self, step: Step) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """Asks, with `http` also, or only, as Envoy does; returns what was wanted and found."""
         flat = self.flat(step)
-        tokens = mint(self.authority, flat)
+        tokens = self.tokens(flat)
         wanted = {
             name: value
             for name in ("outcome", "code", "policy", "kinds", "public_code", "next_action")
             if (value := getattr(step.wanted, name)) is not None
         }
-        if step.call is None:
-            return [self.envoy(flat, wanted)]
-        data = self.server.call("main" + self.lane, CHECK, check_request(flat, tokens))
+        if step.call is None or (self.proxied and step.http and step.issue is None):
+            return [self.envoy(flat, tokens, wanted)]
+        request = decision_pb2.CheckRequest.FromString(check_request(flat, tokens))
+        request.wants_credential = step.issue is not None
+        if any(token.item.proof for token in tokens):
+            request.http_method, request.http_uri = self.sent(step)
+        data = self.server.call("main" + self.lane, CHECK, request.SerializeToString())
         decision = decision_of(data)
+        if step.issue is not None and outcome(decision) == "PERMIT":
+            self.issue(step.issue, flat, decision.decision_id)
         found: dict[str, Any] = {
             "outcome": outcome(decision),
             "code": reason_name(decision),
@@ -107,18 +137,102 @@ class Run:
             "next_action": options_pb2.NextAction.Name(decision.next_action)[len("NEXT_ACTION_") :],
         }
         pairs = [(wanted, {name: found[name] for name in wanted})]
-        if step.http is not None:
-            pairs.append(self.envoy(flat, wanted))
+        if step.http is not None and step.issue is None and step.present is None:
+            pairs.append(self.envoy(flat, self.tokens(flat), wanted))
         return pairs
 
-    def envoy(self, flat: Flat, wanted: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def tokens(self, flat: Flat) -> list[Token]:
+        """What the step presents: a task credential, or good credentials."""
+        present = flat.step.present
+        if present is None:
+            tokens = mint(self.authority, flat)
+            return [self.bound(flat, token) for token in tokens] if flat.who.bound else tokens
+        held = self.credentials[present.credential]
+        method, uri = self.sent(flat.step)
+        method, uri = present.method or method, present.uri or uri
+        if present.bearer or held.key is None:
+            item = EvidenceItem(role="agent")
+            return [Token(item, held.token)]
+        if not present.replay:
+            key = self.key(present.key or held.key)
+            held.proof = key.proof(method, uri, token=held.token)
+        return [Token(EvidenceItem(role="agent", scheme="dpop", proof=held.proof), held.token)]
+
+    def bound(self, flat: Flat, token: Token) -> Token:
+        """The agent's credential, bound to its key, with a proof."""
+        agent = flat.agent()
+        if token.item.role != "agent" or agent is None:
+            return token
+        key = self.key(agent)
+        made = self.authority.agent(agent, cnf={"jkt": key.thumbprint})
+        proof = key.proof(*self.sent(flat.step), token=made)
+        return Token(EvidenceItem(role="agent", scheme="dpop", proof=proof), made)
+
+    def key(self, name: str) -> ProofKey:
+        """The key of a name."""
+        return self.keys.setdefault(name, ProofKey())
+
+    @staticmethod
+    def sent(step: Step) -> tuple[str, str]:
+        """Method and URI of the request that the step's call came by."""
+        if step.http is not None:
+            path = step.http.path.partition("?")[0]
+            return step.http.method, f"https://{step.http.host}{path}"
+        system, _, name = (step.call or "").partition(".")
+        return "POST", f"https://{system}.example/{name}"
+
+    def issue(self, said: Issue, flat: Flat, decision_id: str) -> None:
+        """Issues a task credential of a permit."""
+        name = said.key or flat.agent() or ""
+        key = None if name == "none" else name
+        uri = f"{ISSUER}/authz.v1.Credentials/Issue"
+        request = credentials_pb2.IssueRequest(
+            evidence=self.evidence(flat.who.model_copy(update={"subject": None})),
+            decision_id=decision_id,
+            proof=self.key(key).proof("POST", uri) if key else "",
+        )
+        data = self.server.call("main", "authz.v1.Credentials/Issue", request.SerializeToString())
+        token = credentials_pb2.IssueResponse.FromString(data).token
+        self.credentials[said.name] = Held(token, key, flat.who)
+
+    def introspect(self, name: str) -> str:
+        """Looks at a task credential, as its agent."""
+        held = self.credentials[name]
+        request = credentials_pb2.IntrospectRequest(
+            evidence=self.evidence(held.who.model_copy(update={"subject": None})), token=held.token
+        )
+        data = self.server.call(
+            "main", "authz.v1.Credentials/Introspect", request.SerializeToString()
+        )
+        active = credentials_pb2.IntrospectResponse.FromString(data).active
+        return OK if active else "REVOKED"
+
+    def revoke(self, said: dict[str, str]) -> None:
+        """Revokes, by the administration socket."""
+        ((target, value),) = said.items()
+        if target == "agent":
+            value = self.spiffe_id(value)
+        if target in {"task", "session"}:
+            value = self.tasks[value][0]
+        request = admin_pb2.AdminRevokeRequest(reason="a test", **{target: value})
+        self.server.call("admin", "authz.v1.Admin/Revoke", request.SerializeToString())
+
+    def envoy(
+        self, flat: Flat, tokens: list[Token], wanted: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The same as Envoy asks it, the task in its header."""
         http = flat.step.http
         assert http is not None
         headers = [*http.headers, ("authz-task", flat.step.request.task)]
+        if flat.step.present is not None:
+            # In a header of its own, and the task is the credential's.
+            (token,) = tokens
+            headers = [*headers, ("authz-credential", token.value)]
+            headers += [("dpop", token.item.proof)] if token.item.proof else []
+            tokens = []
         step = flat.step.model_copy(update={"http": http.model_copy(update={"headers": headers})})
         flat = replace(flat, step=step)
-        request = envoy_request(flat, mint(self.authority, flat), "map")
+        request = envoy_request(flat, tokens, "map")
         assert request is not None
         response = external_auth_pb2.CheckResponse.FromString(
             self.server.call("main" + self.lane, ENVOY, request)
@@ -137,6 +251,8 @@ class Run:
                 self.start(step.start)
             elif step.delegate is not None:
                 self.delegate(step, step.delegate)
+            elif step.revoke is not None:
+                self.revoke(step.revoke)
             else:
                 self.end(step)
         except grpc.RpcError as error:
@@ -220,6 +336,16 @@ class Run:
         return list(request.evidence)
 
 
+@dataclass
+class Held:
+    """A task credential that a trace holds."""
+
+    token: str
+    key: str | None
+    who: As
+    proof: str = ""
+
+
 def refused(error: grpc.RpcError) -> str:
     """Returns the reason of an RPC error."""
     call: Any = error
@@ -270,6 +396,20 @@ def test_trace(
 ) -> None:
     """Every step comes out as the file says."""
     run = Run(servers.of(file.bundle), authority, file, case, lane)
+
+    assert run.go() == []
+
+
+@pytest.mark.parametrize("lane", LANES, ids=lambda lane: "fast" if lane else "python")
+@pytest.mark.parametrize(
+    ("file", "case"),
+    [pytest.param(file, case, id=name) for name, file, case in TRACES if case.has_credentials],
+)
+def test_trace_behind_a_proxy(
+    lane: str, file: CaseFile, case: Case, authority: Authority, servers: Servers
+) -> None:
+    """So it does where every call is asked as Envoy asks it."""
+    run = Run(servers.of(file.bundle), authority, file, case, lane, proxied=True)
 
     assert run.go() == []
 

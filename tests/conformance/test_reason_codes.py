@@ -21,7 +21,6 @@ BY_TEST = {
 
 #: Codes that nothing can reach in this version, and why.
 NOT_REACHABLE = {
-    "REPLAYED": "proofs of possession are not verified, so none is ever accepted once",
     "NEEDS_PROVIDER": "a bundle with a provider is refused",
     "EXCEPTION_EXPIRED": "a bundle with exceptions is refused",
     "APPROVAL_EXPIRED": "there are no approvals",

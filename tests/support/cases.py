@@ -36,6 +36,8 @@ class As(Strict):
     """A name of `fixtures.agents`, or a SPIFFE id."""
     subject: str | None = None
     """A name of `fixtures.subjects`."""
+    bound: bool = False
+    """The agent's credential is bound to a key, which it proves to hold."""
 
 
 class SubjectFixture(Strict):
@@ -230,6 +232,32 @@ class End(Strict):
     """How it ends."""
 
 
+class Issue(Strict):
+    """A task credential that is issued of the step's permit."""
+
+    name: str
+    """What later steps call it."""
+    key: str | None = None
+    """The key that it is bound to, by any name; `none`: whoever bears it may present it. Default: a key of the agent's."""
+
+
+class Present(Strict):
+    """A task credential that the step presents."""
+
+    credential: str
+    """Its name."""
+    key: str | None = None
+    """Another key that proves."""
+    bearer: bool = False
+    """It is presented as a bearer token."""
+    replay: bool = False
+    """The proof of the step before is brought again."""
+    method: str | None = None
+    """The proof is of another method."""
+    uri: str | None = None
+    """The proof is of another URI."""
+
+
 class ExpectTask(Strict):
     """What must come of a step on tasks."""
 
@@ -268,6 +296,14 @@ class Step(Strict):
     """Delegates a task, below the step's."""
     end: End | None = None
     """Ends the step's task."""
+    issue: Issue | None = None
+    """A task credential is asked for with the call, and issued of its permit."""
+    present: Present | None = None
+    """The task credential that the call presents, in place of what else proves who acts."""
+    introspect: str | None = None
+    """The task credential that is introspected: `OK` where it is active, else `REVOKED`."""
+    revoke: dict[str, str] | None = None
+    """What is revoked, such as `{agent: orch}`; the kernel's trace ends here."""
     call: str | None = None
     """Operation id."""
     input: Any = None
@@ -340,6 +376,11 @@ class Case(Strict):
         """Whether its steps depend on each other by tasks."""
         steps = self.steps or []
         return self.task is not None or any(step.start or step.task for step in steps)
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether a step presents a task credential, which is redeemed once: each surface needs a run of its own."""
+        return any(step.present or step.issue for step in self.steps or [])
 
 
 class CaseFile(Strict):

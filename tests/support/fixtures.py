@@ -2,15 +2,25 @@
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
 from tests.support.minting import Authority
-from tests.support.server import Server, layout
+from tests.support.server import ISSUER, Server, layout
 from tests.support.upstream import Upstream
 
 _running: list[Server] = []
 _LOG_BYTES = 8_000
+
+
+#: Bundles whose servers issue task credentials.
+ISSUING: Final = frozenset({"tasks", "bound"})
+
+
+def issuing(folder: Path) -> dict[str, Any]:
+    """Returns the configuration of a server that issues task credentials, with keys in a folder."""
+    return {"credentials": {"issuer": ISSUER, "keys": {"folder": str(folder / "keys")}}}
 
 
 class Servers:
@@ -24,7 +34,9 @@ class Servers:
     def of(self, bundle: str) -> Server:
         """Returns the server of a bundle."""
         if bundle not in self._started:
-            server = Server(layout(self._folder / bundle, self._authority, bundle))
+            folder = self._folder / bundle
+            changes = issuing(folder) if bundle in ISSUING else {}
+            server = Server(layout(folder, self._authority, bundle, changes))
             _running.append(server)
             self._started[bundle] = server
             server.start()

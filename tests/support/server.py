@@ -29,6 +29,8 @@ from tests.support.minting import (
 )
 from tests.support.waiting import eventually, free_port
 
+#: Who issues task credentials, where a bundle's server issues any.
+ISSUER = "https://authz.example"
 TRUSTED = (DOMAIN, OTHER_DOMAIN, EMPTY_DOMAIN)
 
 

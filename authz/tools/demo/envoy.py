@@ -182,6 +182,8 @@ def ask_authz() -> dict[str, Any]:
             "failure_mode_allow": False,
             "status_on_error": {"code": 503},
             "encode_raw_headers": True,
+            # With mTLS: what tells a key that the caller holds from a name that it says.
+            "include_peer_certificate": True,
             "with_request_body": {"max_request_bytes": 65536, "pack_as_bytes": True},
         },
     }

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from authz.tools.keys import DevDomain
+from authz.tools.keys import DevDomain, DevProofKey
 
 __all__ = ["AUDIENCE", "BOT", "CALLS", "REQUESTS", "Call", "Request", "Tokens"]
 
@@ -19,6 +19,7 @@ class Tokens(StrEnum):
     """Which credentials are sent."""
 
     GOOD = "the support agent, for alice of staff"
+    BOUND = "the support agent with its key, for alice"
     GUEST = "the support agent, for mallory, a guest"
     ALONE = "the support agent, for nobody"
     STRANGER = "an agent without a role, for alice"
@@ -29,18 +30,22 @@ class Tokens(StrEnum):
     SUBJECT = "a subject token that is expired"
     NONE = "no credential"
 
-    def make(self, domain: DevDomain, forger: DevDomain) -> tuple[str | None, str | None]:
+    def make(
+        self, domain: DevDomain, forger: DevDomain, key: DevProofKey | None = None
+    ) -> tuple[str | None, str | None]:
         """Make the tokens.
 
         Args:
             domain: The trusted domain.
             forger: Another domain with other keys.
+            key: The support agent's own.
 
         Returns:
             The agent's and the subject's.
         """
         staff = domain.subject_token("alice", AUDIENCE, {"groups": ["employees"]})
         agent: str | None = {
+            Tokens.BOUND: domain.svid(BOT, AUDIENCE, bound_to=key),
             Tokens.STRANGER: domain.svid("/ns/lab/sa/toy", AUDIENCE),
             Tokens.EXPIRED: domain.svid(BOT, AUDIENCE, lifetime=-600),
             Tokens.AUDIENCE: domain.svid(BOT, "billing"),
@@ -115,19 +120,34 @@ CALLS: Final = (
         note="the caller can redact",
     ),
     Call("crm.get", '{"id": "42"}', "DENY", "ENFORCER_REFUSED", note="the caller cannot redact"),
-    Call("crm.delete_ticket", '{"id": "7"}', "PERMIT", "PERMITTED", note="tier high"),
+    Call(
+        "crm.delete_ticket",
+        '{"id": "7"}',
+        "PERMIT",
+        "PERMITTED",
+        Tokens.BOUND,
+        note="tier high: the agent proves to hold its key",
+    ),
+    Call(
+        "crm.delete_ticket",
+        '{"id": "7"}',
+        "STEP_UP",
+        "PROOF_REQUIRED",
+        note="whoever has the token is not enough for that",
+    ),
     Call("crm.delete", '{"id": "42"}', "DENY", "FORBIDDEN", note="customers are never deleted"),
-    Call("crm.refund", '{"id": "42", "amount": 100}', "PERMIT", "PERMITTED"),
+    Call("crm.refund", '{"id": "42", "amount": 100}', "PERMIT", "PERMITTED", Tokens.BOUND),
     Call("crm.refund", '{"id": "42", "amount": 101}', "DENY", "FORBIDDEN", note="above the limit"),
     Call("crm.refund", '{"id": "42", "amount": "1"}', "DENY", "BAD_INPUT", note="a text"),
     Call("crm.search", '{"query": "a", "query": "b"}', "DENY", "BAD_INPUT", note="a key twice"),
     Call("crm.purge", "{}", "DENY", "UNKNOWN_OPERATION"),
-    Call("gmail.send_email", _MAIL % "bob@corp.example", "PERMIT", "PERMITTED"),
+    Call("gmail.send_email", _MAIL % "bob@corp.example", "PERMIT", "PERMITTED", Tokens.BOUND),
     Call(
         "gmail.send_email",
         _MAIL % "eve@evil.example",
         "STEP_UP",
         "APPROVAL_REQUIRED",
+        Tokens.BOUND,
         note="mail to a stranger waits for approval",
     ),
     Call(*_SEARCH, "PERMIT", "PERMITTED", Tokens.ALONE),
@@ -151,9 +171,16 @@ REQUESTS: Final = (
         headers={"x-authz-agent": "spiffe://dev.example/ns/root"},
         note="a forged identity header is overwritten",
     ),
-    Request("DELETE", "/tickets/7", 200, note="tier high"),
+    Request(
+        "DELETE",
+        "/tickets/7",
+        200,
+        Tokens.BOUND,
+        note="tier high: the agent proves to hold its key",
+    ),
+    Request("DELETE", "/tickets/7", 403, note="whoever has the token is not enough for that"),
     Request("DELETE", "/customers/42", 403, note="customers are never deleted"),
-    Request("POST", "/customers/42/refunds", 200, body='{"amount": 100}'),
+    Request("POST", "/customers/42/refunds", 200, Tokens.BOUND, body='{"amount": 100}'),
     Request("POST", "/customers/42/refunds", 403, body='{"amount": 101}', note="above the limit"),
     Request("GET", "/customers/42", 403, note="Envoy cannot redact the card number"),
     Request("GET", f"{_QUERY}&admin=1", 400, note="a parameter that no route accounts for"),

@@ -27,7 +27,7 @@ from authz.tools.demo.node import NodeProcess
 from authz.tools.demo.rows import AUDIENCE, BOT, CALLS, REQUESTS, Call, Request, Tokens
 from authz.tools.demo.stage import Stage
 from authz.tools.demo.upstream import Upstream
-from authz.tools.keys import DevDomain
+from authz.tools.keys import DevDomain, DevProofKey
 from authz.v1 import decision_pb2, reason_pb2
 
 __all__ = ["Demo", "Row"]
@@ -78,6 +78,7 @@ class Demo(Stage):
         self.envoy: Envoy | None = None
         self._domain = DevDomain.make(_DOMAIN, _ISSUER)
         self._forger = DevDomain.make("evil.example", _ISSUER)
+        self._key = DevProofKey()
 
     def _start(self, undo: ExitStack) -> None:
         self._make_folder(undo, "demo")
@@ -127,26 +128,32 @@ class Demo(Stage):
             yield self._request(self.envoy.port, request)
 
     def _call(self, channel: grpc.Channel, lane: str, call: Call) -> Row:
-        agent, subject = call.tokens.make(self._domain, self._forger)
+        agent, subject = call.tokens.make(self._domain, self._forger, self._key)
+        # The request that a tool server would have been sent.
+        method, url = "POST", f"https://{_HOST}/{call.operation}"
+        is_bound = agent is not None and call.tokens is Tokens.BOUND
+        scheme = (
+            decision_pb2.EVIDENCE_SCHEME_DPOP if is_bound else decision_pb2.EVIDENCE_SCHEME_BEARER
+        )
+        proof = self._key.proof(method, url, agent or "") if is_bound else ""
         ask = decision_pb2.CheckRequest(
             operation=call.operation,
             arguments_json=call.arguments.encode(),
             supported_obligations=call.obligations,
-            evidence=[
-                decision_pb2.Evidence(
-                    role=role, scheme=decision_pb2.EVIDENCE_SCHEME_BEARER, token=token
-                )
-                for role, token in (
-                    (decision_pb2.EVIDENCE_ROLE_AGENT, agent),
-                    (decision_pb2.EVIDENCE_ROLE_SUBJECT, subject),
-                )
-                if token is not None
-            ],
+            http_method=method if is_bound else "",
+            http_uri=url if is_bound else "",
         )
-        method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_CHECK)
+        if agent is not None:
+            role = decision_pb2.EVIDENCE_ROLE_AGENT
+            ask.evidence.add(role=role, scheme=scheme, token=agent, proof=proof)
+        if subject is not None:
+            role = decision_pb2.EVIDENCE_ROLE_SUBJECT
+            scheme = decision_pb2.EVIDENCE_SCHEME_BEARER
+            ask.evidence.add(role=role, scheme=scheme, token=subject)
+        check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_CHECK)
         started = time.perf_counter()
         try:
-            received = method(ask.SerializeToString(), timeout=10)
+            received = check(ask.SerializeToString(), timeout=10)
             took = time.perf_counter() - started
             decision = decision_pb2.CheckResponse.FromString(received).decision
             outcome = decision_pb2.Outcome.Name(decision.outcome).removeprefix("OUTCOME_")
@@ -161,9 +168,13 @@ class Demo(Stage):
         )
 
     def _request(self, port: int, request: Request) -> Row:
-        agent, subject = request.tokens.make(self._domain, self._forger)
+        agent, subject = request.tokens.make(self._domain, self._forger, self._key)
         headers = {"host": _HOST, **request.headers}
-        if agent is not None:
+        if agent is not None and request.tokens is Tokens.BOUND:
+            url = f"https://{_HOST}{request.target.partition('?')[0]}"
+            headers["authorization"] = f"DPoP {agent}"
+            headers["dpop"] = self._key.proof(request.method, url, agent)
+        elif agent is not None:
             headers["authorization"] = f"Bearer {agent}"
         if subject is not None:
             headers["authz-subject"] = subject

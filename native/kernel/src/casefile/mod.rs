@@ -226,8 +226,8 @@ struct Step {
     issue: Option<IssueSaid>,
     /// The task credential that the call presents, in place of what else proves who acts.
     present: Option<PresentSaid>,
-    /// For runs over a server: the task credential, by its name, whose state is looked at; `ACTIVE` or `INACTIVE` is
-    /// expected. It is not looked at here.
+    /// For runs over a server: the task credential, by its name, that is introspected; `OK` is expected where it is
+    /// active, `REVOKED` where it is not.
     introspect: Option<String>,
     /// For runs over a server: what is revoked, such as `{agent: orch}`. Here the trace ends.
     revoke: Option<BTreeMap<String, String>>,
