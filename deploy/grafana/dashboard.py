@@ -391,37 +391,6 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         ),
     ),
     (
-        "Secrets of systems without tokens",
-        (
-            Panel(
-                "Leases",
-                "Secrets that were made, and taken back, by result.",
-                (
-                    Query(rate("authz_leases_made_total", "result"), "made: {{result}}"),
-                    Query(rate("authz_lease_ends_total", "result"), "taken back: {{result}}"),
-                ),
-                "ops",
-            ),
-            Panel(
-                "Leases that wait for their end",
-                "Their tasks are over, their secrets are not taken back yet.",
-                (Query(f"max by (broker) (authz_leases_due{{{_NODE}}})", "{{broker}}"),),
-                "none",
-            ),
-            Panel(
-                "Standing secrets",
-                "1 where the file can be read; else its systems are out of reach.",
-                (
-                    Query(
-                        f"min by (injection) (authz_injection_readable{{{_NODE}}})",
-                        "{{injection}}",
-                    ),
-                ),
-                "none",
-            ),
-        ),
-    ),
-    (
         "Overload",
         (
             Panel(

@@ -85,7 +85,6 @@ def watched(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> I
     changes = {
         "limits": {"threads": 1, "queue": 16, "receive_timeout": "300ms"},
         "audit": {"sync_interval": "100ms"},
-        "credentials": _secrets(folder),
         # So few that starting one more fails.
         "state": {"max_tasks": 3},
     }
@@ -106,27 +105,6 @@ def watched(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> I
                 yield prometheus
         finally:
             server.close()
-
-
-def _secrets(folder: Path) -> dict[str, Any]:
-    """A standing secret, and a broker whose server is not there."""
-    for name, text in (("key", "k-1"), ("dsn", "postgresql://a@127.0.0.1:1/b")):
-        (folder / name).touch(0o600)
-        (folder / name).write_text(text)
-    grants = [{"privileges": ["SELECT"], "tables": ["a.b"]}]
-    return {
-        "issuer": "https://authz.example",
-        "injections": {
-            "legacy": {"systems": ["wiki"], "header": "x-key", "secret_file": str(folder / "key")}
-        },
-        "brokers": {
-            "books": {
-                "kind": "postgresql",
-                "dsn_file": str(folder / "dsn"),
-                "systems": {"bank": {"operations": {"bank.quote": grants}}},
-            }
-        },
-    }
 
 
 def _with_until(mode: dict[str, Any]) -> dict[str, Any]:
