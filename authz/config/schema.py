@@ -519,7 +519,7 @@ class Dpop(_Strict):
 
     window: Annotated[Duration, Field(ge=1, le=600)] = 60.0
     """How far `iat` of a proof may be from our clock."""
-    max_proofs_per_key: int = Field(default=512, ge=1, le=65_536)
+    max_proofs_per_key: int = Field(default=4096, ge=1, le=10_000)
     """Proofs of one key that are remembered at once, so that none is used twice; full: OVERLOADED."""
     require_nonce: bool = False
     """Each proof must carry a nonce that we gave; otherwise only those do that are older than the start of the node."""

@@ -626,7 +626,7 @@ def test_the_engine_is_told_of_task_credentials_with_everything_else(injecting: 
         "issuer": "https://authz.example",
         "audiences": {},
         "lifetime": {"low": 900, "standard": 300, "high": 30, "critical": 60},
-        "dpop": {"window": 60, "max_proofs_per_key": 512, "require_nonce": False},
+        "dpop": {"window": 60, "max_proofs_per_key": 4096, "require_nonce": False},
         "injections": {
             system: {"header": "x-api-key", "value": SECRET} for system in ("crm", "erp")
         },

@@ -1,13 +1,14 @@
 //! What a call presents besides who acts: proofs of possession, each taken once, and a task credential.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use authz_kernel::decision::{Grant, Time};
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{Credential, Detail, Proof, Record, RecordKey, RecordKind, Reservation};
 use authz_state::Ticket;
-use authz_state::store::{Commit, Page, Query, StoreError, Survives, Transaction};
+use authz_state::store::{Commit, StoreError, Survives, Transaction};
 use authz_token::{CredentialFacts, ProofFacts};
 
 use crate::ask::{Ask, Refused, Step, Target};
@@ -15,9 +16,6 @@ use crate::engine::Engine;
 use crate::judgement::{Judgement, hex};
 use crate::keeper::{Keeper, Wait, refused};
 use crate::world::Loaded;
-
-/// Proofs of one key that are read at once.
-const PAGE: usize = 512;
 
 /// The HTTP request that proofs are of (RFC 9449 §4.2).
 #[derive(Clone, Debug)]
@@ -252,7 +250,7 @@ impl Engine {
         now: Time,
         wait: Wait,
     ) -> Result<Option<Ticket>, Refused> {
-        let most = usize::try_from(world.dpop().max_proofs_per_key).unwrap_or(usize::MAX);
+        let most = world.dpop().max_proofs_per_key;
         let locks: Vec<RecordKey> =
             proofs.iter().map(|proof| RecordKey::new(RecordKind::Proof, &proof.jkt)).collect();
         let mut outcome = Ok(());
@@ -276,44 +274,29 @@ impl Engine {
 fn take(
     transaction: &mut dyn Transaction,
     proof: &ProofFacts,
-    most: usize,
+    most: u32,
     now: Time,
 ) -> Result<Result<(), Refused>, StoreError> {
     let key = key_of(proof);
     if transaction.get(&key)?.is_some() {
         return Ok(Err(replayed()));
     }
-    let query = Query::Prefix(RecordKind::Proof, format!("{}/", proof.jkt));
-    let mut live = 0_usize;
-    let mut after = String::new();
-    while live < most {
-        let found = transaction.find(&query, &Page { after, most: PAGE })?;
-        let Some(last) = found.last() else { break };
-        after = last.key().id;
-        let is_last = found.len() < PAGE;
-        for record in found {
-            if record.due().is_some_and(|due| due >= now.0) {
-                live = live.saturating_add(1);
-            } else {
-                // It would be refused by its time.
-                transaction.delete(record.key());
-            }
-        }
-        if is_last {
-            break;
-        }
-    }
-    if live >= most {
+    let mut tally = match transaction.get(&RecordKey::new(RecordKind::Proof, &proof.jkt))? {
+        Some(Record::Proof(tally)) => Arc::unwrap_or_clone(tally),
+        _ => Proof::tally(&proof.jkt),
+    };
+    // Of the whole last second.
+    let expires_at = Time(proof.expires_at.saturating_add(1).saturating_mul(1_000));
+    if !tally.count(expires_at, now, most) {
         return Ok(Err(Refused::new(
             ReasonCode::Overloaded,
             Step::Resolve,
             "the key has brought more proofs than are remembered of one",
         )));
     }
-    // Of the whole last second.
-    let end = proof.expires_at.saturating_add(1).saturating_mul(1_000);
-    let record = Proof { id: key.id, expires_at: Time(end) };
-    transaction.put(Record::Proof(Arc::new(record)));
+    transaction.put(Record::Proof(Arc::new(tally)));
+    let taken = Proof { id: key.id, expires_at, counts: BTreeMap::new() };
+    transaction.put(Record::Proof(Arc::new(taken)));
     Ok(Ok(()))
 }
 

@@ -453,7 +453,7 @@ pub struct DpopSettings {
 
 impl Default for DpopSettings {
     fn default() -> Self {
-        Self { window: 60, max_proofs_per_key: 512, require_nonce: false }
+        Self { window: 60, max_proofs_per_key: 4_096, require_nonce: false }
     }
 }
 

@@ -697,13 +697,43 @@ impl Binding {
     }
 }
 
-/// A proof of possession that was seen: it is taken once.
+/// A proof of possession that was seen: it is taken once. Or the tally of one key's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
-    /// `<thumbprint of the key>/<SHA-256 of its jti, in hex>`.
+    /// `<thumbprint of the key>/<SHA-256 of its jti, in hex>`; of a tally the thumbprint alone.
     pub id: String,
-    /// When it would be refused anyway.
+    /// When it would be refused anyway; of a tally, the last of its key.
     pub expires_at: Time,
+    /// Of a tally: how many end within each [`Self::SLOT_MS`], by the number of that slot since 1970.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counts: BTreeMap<i64, u32>,
+}
+
+impl Proof {
+    /// The grain of a tally, in milliseconds.
+    pub const SLOT_MS: i64 = 5_000;
+
+    /// The tally of a key, with nothing in it.
+    #[must_use]
+    pub fn tally(thumbprint: &str) -> Self {
+        Self { id: thumbprint.to_owned(), expires_at: Time(0), counts: BTreeMap::new() }
+    }
+
+    /// Counts one more proof that ends then, unless as many are live.
+    ///
+    /// Args: `most`: so many may be live at once; one counts until its slot is over.
+    ///
+    /// Returns whether it was counted.
+    pub fn count(&mut self, expires_at: Time, now: Time, most: u32) -> bool {
+        self.counts = self.counts.split_off(&now.0.div_euclid(Self::SLOT_MS));
+        if self.counts.values().fold(0_u32, |all, one| all.saturating_add(*one)) >= most {
+            return false;
+        }
+        let slot = self.counts.entry(expires_at.0.div_euclid(Self::SLOT_MS)).or_default();
+        *slot = slot.saturating_add(1);
+        self.expires_at = self.expires_at.max(expires_at);
+        true
+    }
 }
 
 /// A key that task credentials are signed with; the private part is the node's alone.

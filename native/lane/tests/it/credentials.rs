@@ -747,7 +747,11 @@ fn swept() {
         issuing.put(Record::Credential(Arc::new(credential)));
     }
     let id = "k/ab".to_owned();
-    issuing.put(Record::Proof(Arc::new(authz_kernel::task::Proof { id, expires_at: past })));
+    issuing.put(Record::Proof(Arc::new(authz_kernel::task::Proof {
+        id,
+        expires_at: past,
+        counts: std::collections::BTreeMap::new(),
+    })));
     let swept = engine.sweep();
     assert_eq!((1, 1, 2, ""), (swept.committed, swept.released, swept.credentials, &*swept.error));
     assert_eq!(vec![1, 0], issuing.uses(&task.id));

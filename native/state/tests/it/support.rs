@@ -155,7 +155,11 @@ pub fn credential(jti: &str, expires_at: i64) -> Record {
 }
 
 pub fn proof(id: &str, expires_at: i64) -> Record {
-    Record::Proof(Arc::new(Proof { id: id.to_owned(), expires_at: Time(expires_at) }))
+    Record::Proof(Arc::new(Proof {
+        id: id.to_owned(),
+        expires_at: Time(expires_at),
+        counts: std::collections::BTreeMap::new(),
+    }))
 }
 
 pub fn signing_key(kid: &str, expires_at: Option<i64>) -> Record {
