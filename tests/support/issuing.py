@@ -105,10 +105,10 @@ class Shop:
         request.status = tasks_pb2.TASK_STATUS_COMPLETED
         self.server.call("main", "authz.v1.Tasks/End", request.SerializeToString())
 
-    def permit(
+    def judged(
         self, task: str, operation: str = "crm.read", agent: str = ORCH, **arguments: Any
-    ) -> str:
-        """Gets a permit that is kept for a credential; its decision id."""
+    ) -> decision_pb2.Decision:
+        """Asks for a permit that is kept for a credential."""
         request = decision_pb2.CheckRequest(
             evidence=self.evidence(agent),
             task=task,
@@ -116,7 +116,13 @@ class Shop:
             arguments_json=json.dumps(arguments or {"id": "acme"}).encode(),
             wants_credential=True,
         )
-        decision = decision_of(self.server.call("main", CHECK, request.SerializeToString()))
+        return decision_of(self.server.call("main", CHECK, request.SerializeToString()))
+
+    def permit(
+        self, task: str, operation: str = "crm.read", agent: str = ORCH, **arguments: Any
+    ) -> str:
+        """Gets a permit that is kept for a credential; its decision id."""
+        decision = self.judged(task, operation, agent, **arguments)
         assert decision.outcome == decision_pb2.OUTCOME_PERMIT, decision
         return decision.decision_id
 
