@@ -60,7 +60,7 @@ def server(
     paths: Paths,
     bundle: Bundle,
     credentials: Credentials,
-    more: Mapping[str, object] | None = None,
+    more: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Target:
     """Returns a server on a bundle, not yet started, with both lanes and the audit on.
 
@@ -75,6 +75,7 @@ def server(
     config = paths.work / f"{name}.yaml"
     admin = paths.work / f"{name}-admin" / "admin.sock"
     admin.parent.mkdir(mode=0o700, exist_ok=True)
+    state = dict((more or {}).get("state", {}))
     config.write_text(
         json.dumps(
             {
@@ -100,6 +101,8 @@ def server(
                 },
                 "audit": {"path": str(paths.work / f"{name}-audit.jsonl")},
                 **(more or {}),
+                # Several servers stand beside one another, and each owns its state.
+                "state": {"path": str(paths.work / f"{name}-state"), **state},
             },
             indent=1,
         )
