@@ -103,7 +103,7 @@ def _issuing(paths: Paths, extent: Extent, say: Callable[[str], None]) -> list[d
     written = bundle.write(paths.work / "bundle-credentials", MIDDLE, tasks=True)
     minted = credentials.mint(paths.work / "trust-credentials", extent.tasks)
     protos = requests.compile_protos(paths.root, paths.work / "protos-credentials.binpb")
-    more = {
+    more: dict[str, dict[str, object]] = {
         "credentials": {
             "issuer": ISSUER,
             "keys": {"folder": str(paths.work / "keys-credentials")},
