@@ -1,9 +1,7 @@
 """Measures task credentials: how many a server issues a second, and what a Check that shows one costs."""
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -70,7 +68,8 @@ def run(paths: Paths, extent: Extent, say: Callable[[str], None]) -> dict[str, A
         second's issuing, in ms; `rows` and `ratios` of `bench.load.redeeming`.
 
     Raises:
-        CredentialsError: something was refused, or a program failed.
+        CredentialsError: something was refused.
+        ProcessError: a program failed, or took longer than a quarter of an hour.
     """
     issued = _issuing(paths, extent, say)
     rows: list[dict[str, Any]] = []
@@ -85,7 +84,9 @@ def run(paths: Paths, extent: Extent, say: Callable[[str], None]) -> dict[str, A
             "pairs": extent.pairs,
             "calls": extent.calls,
         }
-        found = _printed([sys.executable, "-m", "bench.load.redeeming", json.dumps(spec)], paths)
+        found = paths.printed(
+            [sys.executable, "-m", "bench.load.redeeming", json.dumps(spec)], _PATIENCE
+        )
         rows += found["rows"]
         ratios += found["ratios"]
         for one in found["ratios"]:
@@ -214,23 +215,3 @@ def _issue(
     if keys is not None:
         request.proof = keys[index % len(keys)].proof("POST", f"{ISSUER}/{_ISSUE}")
     return request.SerializeToString()
-
-
-def _printed(command: list[str], paths: Paths) -> dict[str, Any]:
-    env = {**os.environ, "PYTHONPATH": f"{paths.extension}:{paths.root}"}
-    try:
-        done = subprocess.run(
-            command,
-            cwd=paths.work,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise CredentialsError(f"{command[:3]}: {error}") from error
-    if done.returncode != 0:
-        raise CredentialsError(f"{command[:3]} failed: {done.stderr[-1500:]}")
-    read: dict[str, Any] = json.loads(done.stdout)
-    return read

@@ -51,7 +51,6 @@ def main() -> int:
         LoadError,
         ProcessError,
         micro.MicroError,
-        tasks.TasksError,
         task_credentials.CredentialsError,
     ) as error:
         print(f"bench: {error}", file=sys.stderr)

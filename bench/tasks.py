@@ -1,8 +1,6 @@
 """Measures what tasks cost: Checks on a task beside Checks without one, and a store of 100,000 tasks."""
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -17,10 +15,6 @@ from bench.load.server import Paths
 
 STORED = 100_000
 _PATIENCE = 600
-
-
-class TasksError(RuntimeError):
-    """The cost of tasks could not be measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +50,7 @@ def run(paths: Paths, store: Path, extent: Extent, say: Callable[[str], None]) -
         `open_s` are made; `postgresql`: its version, None where it is not installed and so not measured.
 
     Raises:
-        TasksError: a program failed, or took longer than ten minutes.
-        ProcessError: PostgreSQL did not start.
+        ProcessError: PostgreSQL did not start; a program failed, or took longer than ten minutes.
     """
     rows: list[dict[str, Any]] = []
     ratios: list[dict[str, Any]] = []
@@ -81,12 +74,14 @@ def run(paths: Paths, store: Path, extent: Extent, say: Callable[[str], None]) -
                 "pairs": extent.pairs,
                 "calls": extent.calls,
             }
-            found = _printed([sys.executable, "-m", "bench.load.checks", json.dumps(spec)], paths)
+            found = paths.printed(
+                [sys.executable, "-m", "bench.load.checks", json.dumps(spec)], _PATIENCE
+            )
             rows += found["rows"]
             ratios += found["ratios"]
             for one in found["ratios"]:
                 say(f"tasks: {one['ratio']} on {state}, {one['time']}: {one['median']:g} times")
-    stored = _printed([str(store), str(STORED), str(paths.work / "store")], paths)
+    stored = paths.printed([str(store), str(STORED), str(paths.work / "store")], _PATIENCE)
     return {
         "postgresql": version,
         "rows": rows,
@@ -95,24 +90,3 @@ def run(paths: Paths, store: Path, extent: Extent, say: Callable[[str], None]) -
         "open_s": round(stored["open_ms"] / 1e3, 2),
         "store": stored,
     }
-
-
-def _printed(command: list[str], paths: Paths) -> dict[str, Any]:
-    """Runs a program in the work folder, on the extension under measurement, and reads the JSON that it prints."""
-    env = {**os.environ, "PYTHONPATH": f"{paths.extension}:{paths.root}"}
-    try:
-        done = subprocess.run(
-            command,
-            cwd=paths.work,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise TasksError(f"{command[:3]}: {error}") from error
-    if done.returncode != 0:
-        raise TasksError(f"{command[:3]} failed: {done.stderr[-1500:]}")
-    read: dict[str, Any] = json.loads(done.stdout)
-    return read

@@ -190,30 +190,8 @@ def engine(
         The engine, loaded.
     """
     plan = Plan.compile(read_folder(written.folder), {})
-    trust = Trust.compile(
-        json.dumps(
-            {
-                "audiences": [credentials.AUDIENCE],
-                "domains": {
-                    bundle.TRUST_DOMAIN: {
-                        "bundle": minted.domain_bundle.read_text(),
-                        "from": str(minted.domain_bundle),
-                    }
-                },
-                "issuers": {
-                    bundle.ISSUER: {
-                        "issuer": credentials.ISSUER_URL,
-                        "audience": [credentials.AUDIENCE],
-                        "algorithms": ["ES256"],
-                        "jwks": minted.jwks.read_text(),
-                        "from": str(minted.jwks),
-                        "claims": ["groups"],
-                    }
-                },
-                **({"own": dict(own)} if own is not None else {}),
-            }
-        ).encode()
-    )
+    trusted = minted.trust() | ({"own": dict(own)} if own is not None else {})
+    trust = Trust.compile(json.dumps(trusted).encode())
     made = Engine(
         {
             "audit_path": str(folder / "audit.jsonl"),

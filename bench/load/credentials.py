@@ -9,7 +9,7 @@ from pathlib import Path
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from bench.load.bundle import TRUST_DOMAIN
+from bench.load.bundle import ISSUER, TRUST_DOMAIN
 
 AUDIENCE = "authz.bench"
 ISSUER_URL = "https://login.bench.example"
@@ -33,6 +33,28 @@ class Credentials:
     jwks: Path
     agents: tuple[str, ...]
     subjects: tuple[str, ...]
+
+    def trust(self) -> dict[str, object]:
+        """Returns what a trust store is compiled from that believes them."""
+        return {
+            "audiences": [AUDIENCE],
+            "domains": {
+                TRUST_DOMAIN: {
+                    "bundle": self.domain_bundle.read_text(),
+                    "from": str(self.domain_bundle),
+                }
+            },
+            "issuers": {
+                ISSUER: {
+                    "issuer": ISSUER_URL,
+                    "audience": [AUDIENCE],
+                    "algorithms": ["ES256"],
+                    "jwks": self.jwks.read_text(),
+                    "from": str(self.jwks),
+                    "claims": ["groups"],
+                }
+            },
+        }
 
 
 def agent_id(number: int) -> str:

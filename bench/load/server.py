@@ -1,11 +1,14 @@
 """The server under measurement, and the floor beneath each lane."""
 
 import json
+import os
+import subprocess
 import sys
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 from prometheus_client.parser import text_string_to_metric_families
@@ -54,6 +57,34 @@ class Paths:
     extension: Path
     fast_floor: Path
     ghz: Path
+
+    def printed(self, command: Sequence[str], patience: float) -> dict[str, Any]:
+        """Runs a program in the work folder, on the extension under measurement, and reads the JSON that it prints.
+
+        Args:
+            command: what to run.
+            patience: seconds until it must have ended.
+
+        Raises:
+            ProcessError: it failed, or took longer.
+        """
+        command = list(command)
+        try:
+            done = subprocess.run(
+                command,
+                cwd=self.work,
+                env={**os.environ, "PYTHONPATH": f"{self.extension}:{self.root}"},
+                capture_output=True,
+                text=True,
+                timeout=patience,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ProcessError(f"{command[:3]}: {error}") from error
+        if done.returncode != 0:
+            raise ProcessError(f"{command[:3]} failed: {done.stderr[-1500:]}")
+        read: dict[str, Any] = json.loads(done.stdout)
+        return read
 
 
 def server(

@@ -22,26 +22,7 @@ def write(root: Path, folder: Path, policies: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     written = bundle.write(folder / "bundle", policies)
     minted = credentials.mint(folder / "trust")
-    trust = {
-        "audiences": [credentials.AUDIENCE],
-        "domains": {
-            bundle.TRUST_DOMAIN: {
-                "bundle": minted.domain_bundle.read_text(),
-                "from": str(minted.domain_bundle),
-            }
-        },
-        "issuers": {
-            bundle.ISSUER: {
-                "issuer": credentials.ISSUER_URL,
-                "audience": [credentials.AUDIENCE],
-                "algorithms": ["ES256"],
-                "jwks": minted.jwks.read_text(),
-                "from": str(minted.jwks),
-                "claims": ["groups"],
-            }
-        },
-    }
-    (folder / "trust.json").write_text(json.dumps(trust))
+    (folder / "trust.json").write_text(json.dumps(minted.trust()))
     protos = requests.compile_protos(root, folder / "protos.bin")
     for surface in requests.METHODS:
         asked = requests.messages(protos, surface, written, minted)
