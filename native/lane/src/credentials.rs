@@ -24,7 +24,7 @@ use crate::judgement::{CredentialNote, Judgement, name_of};
 use crate::keeper::Wait;
 use crate::locate::{self, Located};
 use crate::metrics::CredentialEvent;
-use crate::presented::Sent;
+use crate::presented::{Sent, system_of};
 use crate::proto::authz::v1 as wire;
 use crate::revoke;
 use crate::settings::CredentialSettings;
@@ -75,7 +75,7 @@ impl Engine {
         let Some(Record::Reservation(kept)) = self.keeper.peek(&key, caller.call.wait)? else {
             return Err(no_permit("there is no permit of that decision, or it counts as done"));
         };
-        let system = kept.operation.split_once('.').map_or("", |(system, _)| system);
+        let system = system_of(&kept.operation).unwrap_or_default();
         let is_known = world.plan.systems().contains_key(system);
         if !is_known || world.plan.operation(&kept.operation).is_none() {
             let message = "the operation of the permit is no longer in the bundle";
@@ -337,7 +337,7 @@ impl Engine {
             }
             Issued::Lease { broker } => {
                 let id = format!("{}/{id}", permit.session);
-                let system = permit.operation.split_once('.').map_or("", |(system, _)| system);
+                let system = system_of(&permit.operation).unwrap_or_default();
                 let lease = Arc::new(Lease {
                     id: id.clone(),
                     broker: broker.clone(),
@@ -363,7 +363,7 @@ impl Engine {
             Issued::Injection => {
                 let id = format!("{}/{id}", permit.session);
                 judgement.credential = Some(note(&id, None));
-                let system = permit.operation.split_once('.').map_or("", |(system, _)| system);
+                let system = system_of(&permit.operation).unwrap_or_default();
                 let injection = json!({"system": system, "lease": id});
                 let answer = json!({"injection": injection, "expires_at": seconds(expires_at)});
                 (id, done, true, answer)

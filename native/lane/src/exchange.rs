@@ -28,6 +28,7 @@ use crate::keeper::Wait;
 use crate::limits;
 use crate::locate::{self, Located};
 use crate::metrics::CredentialEvent;
+use crate::presented::system_of;
 use crate::revoke;
 use crate::settings::{CredentialSettings, Surface};
 use crate::settle::{Judging, detail_of};
@@ -117,7 +118,7 @@ impl AskedDetail {
     }
 
     fn system(&self) -> &str {
-        self.operation.split_once('.').map_or("", |(system, _)| system)
+        system_of(&self.operation).unwrap_or_default()
     }
 }
 

@@ -56,7 +56,7 @@ impl<'a> Sent<'a> {
 }
 
 /// The system of an operation's id.
-fn system_of(operation: &str) -> Option<&str> {
+pub(crate) fn system_of(operation: &str) -> Option<&str> {
     operation.split_once('.').map(|(system, _)| system)
 }
 

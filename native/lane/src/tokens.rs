@@ -326,21 +326,11 @@ impl Client {
     pub(crate) fn facts(&self) -> Result<AgentFacts, Refused> {
         let name = AgentName::parse(&self.spiffe_id)
             .map_err(|why| Refused::input(format!("`client`: {why}")))?;
-        Ok(AgentFacts {
-            spiffe_id: name.spiffe_id,
-            trust_domain: name.trust_domain,
-            proof: match self.how {
-                How::X509Svid => AgentProof::X509Svid,
-                How::JwtSvid => AgentProof::JwtSvid,
-            },
-            kid: None,
-            issued_at: None,
-            expires_at: None,
-            token_digest: None,
-            certificate_digest: None,
-            jti: None,
-            bound: false,
-        })
+        let proof = match self.how {
+            How::X509Svid => AgentProof::X509Svid,
+            How::JwtSvid => AgentProof::JwtSvid,
+        };
+        Ok(AgentFacts::named(name.spiffe_id, name.trust_domain, proof))
     }
 }
 

@@ -112,6 +112,27 @@ pub struct AgentFacts {
     pub bound: bool,
 }
 
+impl AgentFacts {
+    /// An agent of whom nothing but its name is known, and how that was proved.
+    ///
+    /// Args: `spiffe_id`: its SPIFFE ID; `trust_domain`: that of the ID; `proof`: how it was proved.
+    #[must_use]
+    pub fn named(spiffe_id: String, trust_domain: String, proof: AgentProof) -> Self {
+        Self {
+            spiffe_id,
+            trust_domain,
+            proof,
+            kid: None,
+            issued_at: None,
+            expires_at: None,
+            token_digest: None,
+            certificate_digest: None,
+            jti: None,
+            bound: false,
+        }
+    }
+}
+
 /// What kind of principal a subject is.
 #[derive(
     Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,

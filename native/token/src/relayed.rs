@@ -46,16 +46,6 @@ pub fn verify_relayed(
         }
         return Ok(peer.agent(AgentProof::Relayed));
     }
-    Ok(AgentFacts {
-        spiffe_id: id.as_str().to_owned(),
-        trust_domain: id.trust_domain().to_owned(),
-        proof: AgentProof::Relayed,
-        kid: None,
-        issued_at: None,
-        expires_at: None,
-        token_digest: None,
-        certificate_digest: None,
-        jti: None,
-        bound: false,
-    })
+    let (id, domain) = (id.as_str().to_owned(), id.trust_domain().to_owned());
+    Ok(AgentFacts::named(id, domain, AgentProof::Relayed))
 }

@@ -5,7 +5,7 @@ use authz_lane::proto::authz::v1 as wire;
 use serde_json::{Value, json};
 
 use crate::support::*;
-use crate::tasks::{REQUIRED, alices, deleting, searching, world_of};
+use crate::tasks::{REQUIRED, alices, deleting, permitted_at_once, searching, world_of};
 
 const RULES: &str = "
 sequences:
@@ -54,18 +54,7 @@ fn rules_are_exact() {
         let served = remembering(&state);
         for _ in 0..5 {
             let task = alices(&served);
-            let permitted: usize = std::thread::scope(|scope| {
-                let threads: Vec<_> = (0..8)
-                    .map(|_| {
-                        scope.spawn(|| {
-                            let check = || code(&served.check(&deleting(&task.id, BOT, "7")));
-                            (0..3).filter(|_| check() == "PERMITTED").count()
-                        })
-                    })
-                    .collect();
-                threads.into_iter().map(|thread| thread.join().unwrap()).sum()
-            });
-            assert_eq!(1, permitted);
+            assert_eq!(1, permitted_at_once(&served, &deleting(&task.id, BOT, "7"), 8, 3));
         }
     }
 }

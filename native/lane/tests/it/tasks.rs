@@ -775,6 +775,21 @@ fn store_failures() {
     );
 }
 
+/// How many of the calls that so many threads make at once are permitted.
+pub fn permitted_at_once(
+    served: &Served,
+    request: &wire::CheckRequest,
+    threads: usize,
+    calls: usize,
+) -> usize {
+    let check = || code(&served.check(request));
+    let calling = || (0..calls).filter(|_| check() == "PERMITTED").count();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(&calling)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    })
+}
+
 /// Many callers at once use a task exactly as often as it allows.
 #[test]
 fn uses_are_exact() {
@@ -782,18 +797,7 @@ fn uses_are_exact() {
     for state in [json!({}), json!({"state": {"engine": "embedded", "path": path}})] {
         let served = tasked_with(REQUIRED, &state);
         let task = alices(&served);
-        let permitted: usize = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4)
-                .map(|_| {
-                    scope.spawn(|| {
-                        let check = || code(&served.check(&deleting(&task.id, BOT, "7")));
-                        (0..5).filter(|_| check() == "PERMITTED").count()
-                    })
-                })
-                .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
-        });
-        assert_eq!(2, permitted);
+        assert_eq!(2, permitted_at_once(&served, &deleting(&task.id, BOT, "7"), 4, 5));
     }
 }
 

@@ -1,11 +1,22 @@
 //! The cache changes no answer.
 
 use authz_token::mint::bundle;
-use authz_token::{Presentation, Role, TokenCache, UnixTime, verify};
+use authz_token::{Facts, Presentation, Refusal, Role, TokenCache, TrustStore, UnixTime, verify};
 use proptest::prelude::*;
 use serde_json::json;
 
 use crate::support::*;
+
+/// What one token gets, as a bearer token.
+fn ask(
+    role: Role,
+    token: &str,
+    trust: &TrustStore,
+    cache: &TokenCache,
+    now: i64,
+) -> Result<Facts, Refusal> {
+    verify(&[evidence(role, token)], &Presentation::default(), trust, cache, UnixTime(now))
+}
 
 /// A token is a hit the second time, and only as it stands.
 #[test]
@@ -13,15 +24,7 @@ fn a_second_time_is_a_hit() {
     let trust = compile(&spec());
     let cache = TokenCache::new(64);
     let token = AGENT_KEY.sign(&svid().to_string());
-    let check = || {
-        verify(
-            &[evidence(Role::Agent, &token)],
-            &Presentation::default(),
-            &trust,
-            &cache,
-            UnixTime(NOW),
-        )
-    };
+    let check = || ask(Role::Agent, &token, &trust, &cache, NOW);
     let first = check();
     assert!(first.is_ok());
     assert_eq!((0, 1, 1), (cache.hits(), cache.misses(), cache.len()));
@@ -36,16 +39,7 @@ fn a_tampered_body_with_an_old_signature_never_hits() {
     let trust = compile(&spec());
     let cache = TokenCache::new(64);
     let sound = AGENT_KEY.sign(&svid().to_string());
-    assert!(
-        verify(
-            &[evidence(Role::Agent, &sound)],
-            &Presentation::default(),
-            &trust,
-            &cache,
-            UnixTime(NOW)
-        )
-        .is_ok()
-    );
+    assert!(ask(Role::Agent, &sound, &trust, &cache, NOW).is_ok());
     let admin = but(svid(), "sub", json!("spiffe://a.example/admin")).to_string();
     let forged = ROGUE_AGENT_KEY.sign(&admin);
     let (body, _) = forged.rsplit_once('.').unwrap();
@@ -54,13 +48,7 @@ fn a_tampered_body_with_an_old_signature_never_hits() {
     let by_signature = |token: &str| token.rsplit_once('.').unwrap().1.to_owned();
     assert_eq!(by_signature(&sound), by_signature(&mixed), "the naive key would hit");
     for token in [&mixed, &forged] {
-        let result = verify(
-            &[evidence(Role::Agent, token)],
-            &Presentation::default(),
-            &trust,
-            &cache,
-            UnixTime(NOW),
-        );
+        let result = ask(Role::Agent, token, &trust, &cache, NOW);
         assert!(result.is_err());
     }
     assert_eq!((0, 1), (cache.hits(), cache.len()));
@@ -73,15 +61,7 @@ fn an_entry_ends_with_its_token() {
     let cache = TokenCache::new(64);
     let token = AGENT_KEY.sign(&but(svid(), "nbf", json!(NOW)).to_string());
     let reason = |now: i64| {
-        verify(
-            &[evidence(Role::Agent, &token)],
-            &Presentation::default(),
-            &trust,
-            &cache,
-            UnixTime(now),
-        )
-        .err()
-        .map(|refusal| refusal.reason)
+        ask(Role::Agent, &token, &trust, &cache, now).err().map(|refusal| refusal.reason)
     };
     assert_eq!(None, reason(NOW));
     assert_eq!(None, reason(NOW + 304));
@@ -94,15 +74,8 @@ fn an_entry_ends_with_its_token() {
 fn another_revision_ends_what_was_cached() {
     let cache = TokenCache::new(64);
     let token = AGENT_KEY.sign(&svid().to_string());
-    let check = |spec: &authz_token::TrustSpec| {
-        verify(
-            &[evidence(Role::Agent, &token)],
-            &Presentation::default(),
-            &compile(spec),
-            &cache,
-            UnixTime(NOW),
-        )
-    };
+    let check =
+        |spec: &authz_token::TrustSpec| ask(Role::Agent, &token, &compile(spec), &cache, NOW);
     assert!(check(&spec()).is_ok());
     assert!(check(&spec_with_bundle(&bundle(&[&ROGUE_AGENT_KEY]))).is_err());
     let mut elsewhere = spec();
@@ -117,26 +90,8 @@ fn a_role_has_its_own_entries() {
     let trust = compile(&spec_with_bundle(&bundle(&[&IDP_KEY])));
     let cache = TokenCache::new(64);
     let token = IDP_KEY.sign(&user().to_string());
-    assert!(
-        verify(
-            &[evidence(Role::Subject, &token)],
-            &Presentation::default(),
-            &trust,
-            &cache,
-            UnixTime(NOW)
-        )
-        .is_ok()
-    );
-    assert!(
-        verify(
-            &[evidence(Role::Agent, &token)],
-            &Presentation::default(),
-            &trust,
-            &cache,
-            UnixTime(NOW)
-        )
-        .is_err()
-    );
+    assert!(ask(Role::Subject, &token, &trust, &cache, NOW).is_ok());
+    assert!(ask(Role::Agent, &token, &trust, &cache, NOW).is_err());
     assert_eq!(0, cache.hits());
 }
 
@@ -169,16 +124,7 @@ fn refusals_are_not_kept() {
     let cache = TokenCache::new(64);
     for claims in [but(svid(), "exp", json!(1)), but(svid(), "aud", json!("other"))] {
         let token = AGENT_KEY.sign(&claims.to_string());
-        assert!(
-            verify(
-                &[evidence(Role::Agent, &token)],
-                &Presentation::default(),
-                &trust,
-                &cache,
-                UnixTime(NOW)
-            )
-            .is_err()
-        );
+        assert!(ask(Role::Agent, &token, &trust, &cache, NOW).is_err());
     }
     assert!(cache.is_empty());
 }
