@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use authz_kernel::decide::{Targets, decide, decide_traced};
+use authz_kernel::decide::{decide, decide_traced};
 use authz_kernel::decision::{Decision, Facts, Request, Time};
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
@@ -595,13 +595,12 @@ impl EnforcerKey {
 
 /// What a decision permits, as a credential says it.
 pub(crate) fn detail_of(judging: &Judging<'_>, decision_id: &str, decision: &Decision) -> Detail {
-    let Targets { resource, destinations } = judging.world.plan.targets(decision, judging.request);
     Detail {
         decision_id: decision_id.to_owned(),
         operation: decision.operation.clone(),
-        resource,
+        resource: judging.world.plan.resource_of(decision, judging.request),
         arguments_digest: decision.arguments_digest.map(|digest| hex(&digest)),
-        destinations,
+        destinations: decision.destinations.clone(),
         redeemed_at: None,
     }
 }

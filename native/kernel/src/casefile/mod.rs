@@ -931,7 +931,7 @@ impl Call<'_> {
             server_task,
         };
         let decision = decide(plan, &facts, &request, now);
-        let resource = self.issue.and_then(|_| plan.targets(&decision, &request).resource);
+        let resource = self.issue.and_then(|_| plan.resource_of(&decision, &request));
         Ok((decision, resource))
     }
 }

@@ -24,7 +24,6 @@ use crate::task::SubjectProof;
 pub use could::Prospects;
 pub(crate) use granted::hex;
 use resolve::Resolved;
-pub use resolve::Targets;
 use split::Chosen;
 use verdict::Tally;
 

@@ -45,11 +45,7 @@ pub(super) struct Resolved<'a> {
 impl Resolved<'_> {
     /// What it acts on, as task credentials name it: `<collection>/<id>`, or the collection as a whole; none: the system.
     pub(super) fn named(&self) -> Option<Cow<'_, str>> {
-        let collection = self.collection?;
-        Some(match self.id.as_str() {
-            "" => Cow::Borrowed(collection),
-            id => Cow::Owned(format!("{collection}/{id}")),
-        })
+        Some(named(self.collection?, &self.id))
     }
 }
 
@@ -166,40 +162,27 @@ fn resource_id(
     })
 }
 
-/// What a decision was about, each in the one way to write it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Targets {
-    /// `<collection>/<id>`, or the collection as a whole; none where the operation acts on none.
-    pub resource: Option<String>,
-    /// All destinations, sorted.
-    pub destinations: Vec<String>,
+/// A resource in the one way to write it: `<collection>/<id>`, or the collection as a whole.
+fn named<'a>(collection: &'a str, id: &str) -> Cow<'a, str> {
+    match id {
+        "" => Cow::Borrowed(collection),
+        id => Cow::Owned(format!("{collection}/{id}")),
+    }
 }
 
 impl Plan {
-    /// What a decision was about.
+    /// The resource that a decision was about: `<collection>/<id>`, or the collection as a whole; none where the operation
+    /// acts on none.
     ///
     /// Args:
     /// * `decision`: one that this plan made of `request`; of one that could not be resolved nothing is told.
     #[must_use]
-    pub fn targets(&self, decision: &Decision, request: &Request<'_>) -> Targets {
-        let operation = self.operation(&decision.operation);
-        let Some((operation, arguments)) = operation.zip(decision.arguments.as_deref()) else {
-            return Targets::default();
-        };
-        let resource = operation.resource.as_ref().and_then(|ResourceRule { collection, id }| {
-            let id = resource_id(id.as_deref(), arguments, request).ok()?;
-            Some(if id.is_empty() { collection.clone() } else { format!("{collection}/{id}") })
-        });
-        let destinations = operation.destination.as_ref().map_or_else(Vec::new, |rule| {
-            let named = named_destinations(rule, arguments, request).unwrap_or_default();
-            let canonical = |raw: &str| crate::destinations::canonical(rule.kind, raw);
-            let all = named.into_iter().filter_map(|raw| Some(canonical(raw).ok()?.0));
-            let mut all: Vec<String> = all.collect();
-            all.sort_unstable();
-            all.dedup();
-            all
-        });
-        Targets { resource, destinations }
+    pub fn resource_of(&self, decision: &Decision, request: &Request<'_>) -> Option<String> {
+        let arguments = decision.arguments.as_deref()?;
+        let ResourceRule { collection, id } =
+            self.operation(&decision.operation)?.resource.as_ref()?;
+        let id = resource_id(id.as_deref(), arguments, request).ok()?;
+        Some(named(collection, &id).into_owned())
     }
 }
 

@@ -785,7 +785,7 @@ pub fn permitted_at_once(
     let check = || code(&served.check(request));
     let calling = || (0..calls).filter(|_| check() == "PERMITTED").count();
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(&calling)).collect();
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(calling)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     })
 }
