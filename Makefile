@@ -269,3 +269,7 @@ $(GHZ):
 .PHONY: bench
 bench: bench-build $(GHZ) ## measure; writes bench/results/*.json (ARGS=--quick is shorter)
 	$(PY) -m bench.run --ghz $(GHZ) $(ARGS)
+
+.PHONY: bench-detection
+bench-detection: setup ## play honest and hijacked tasks against bundles; writes bench/results/detection.json
+	$(PY) -m bench.detection.measure $(ARGS)

@@ -201,7 +201,7 @@ def test_the_readme_says_what_was_measured() -> None:
 def test_every_threshold_can_be_measured() -> None:
     """A threshold whose figure no result holds would never be missed."""
     results = check.results(ROOT / "bench" / "results")
-    if set(results) != {"credentials", "load", "micro", "reload", "tasks"}:
+    if not {"credentials", "load", "micro", "reload", "tasks"} <= set(results):
         pytest.skip("nothing measured yet")
     for verdict in check.judge(check.thresholds(ROOT / "bench"), results):
         assert verdict.met is not None, verdict.line()

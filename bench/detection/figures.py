@@ -1,0 +1,131 @@
+"""Figures of the plays: sums, tables, and what stands behind them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+COUNTED: Final = (
+    "attacks",
+    "attacks_reached",
+    "attacks_reached_without_history",
+    "honest_tasks",
+    "honest_reached",
+    "honest_steps",
+    "honest_steps_denied",
+    "step_ups",
+)
+"""What is counted in each domain."""
+
+
+def total(domains: list[dict[str, Any]]) -> dict[str, Any]:
+    """Adds up the domains.
+
+    Args:
+        domains: of `measure.measure`.
+    """
+    found: dict[str, Any] = {key: sum(one[key] for one in domains) for key in COUNTED}
+    attacks, tasks = found["attacks"], found["honest_tasks"]
+    return {
+        **found,
+        "attacks_reached_share": round(found["attacks_reached"] / attacks, 4),
+        "stopped_without_history_share": round(
+            1 - found["attacks_reached_without_history"] / attacks, 4
+        ),
+        "step_ups_per_honest_task": round(found["step_ups"] / tasks, 4),
+    }
+
+
+def table(domains: list[dict[str, Any]]) -> Iterator[str]:
+    """Yields the lines of a Markdown table: a row for each domain, and their sum.
+
+    Args:
+        domains: of `measure.measure`.
+    """
+    yield (
+        "| domain | attacks | reach their goal | … without the rules about history | honest tasks | done | "
+        "steps | of them denied | held |"
+    )
+    yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|"
+    for one in [*domains, {"domain": "**all**", **total(domains)}]:
+        yield f"| {one['domain']} | " + " | ".join(str(one[key]) for key in COUNTED) + " |"
+
+
+def told(found: dict[str, Any]) -> Iterator[str]:
+    """Yields what stands behind a domain's figures, a line each.
+
+    Args:
+        found: of `measure.measure`.
+    """
+    yield f"{found['domain']}: {len(found['reached'])} attacks reach their goal"
+    yield from (f"  {one}" for one in found["reached"])
+    stopped = found["stopped_without_history"]
+    yield f"{found['domain']}: {len(stopped)} attacks are stopped without rules about history"
+    yield from (f"  {one}" for one in stopped)
+    for kind, word in (("honest_denied", "denied"), ("honest_held", "held")):
+        yield f"{found['domain']}: {len(found[kind])} honest steps are {word}"
+        for one in found[kind]:
+            because = ", ".join(one["policies"]) or f"{one['code']}: {one['message']}"
+            yield f"  {one['scenario']}, step {one['step']}, {one['operation']}: {because}"
+    yield f"{found['domain']}: what refused steps of attacks"
+    yield from (f"  {count:4} {name}" for name, count in found["refusals_of_attacks"].items())
+
+
+def section(found: Mapping[str, Any]) -> list[str]:
+    """Returns what a README says of a result, in lines of Markdown.
+
+    Args:
+        found: `bench/results/detection.json`.
+    """
+    machine, domains = found["machine"], found["domains"]
+    lines = [
+        f"{machine['date']}, revision `{machine['revision']}`, corpus `{found['corpus'][:12]}`.",
+        "",
+        *table(domains),
+        "",
+        (
+            f"{_percent(found['attacks_reached_share'])} of the attacks reach their goal. The static part of the bundles alone "
+            f"stops {_percent(found['stopped_without_history_share'])}. An honest task is held "
+            f"{found['step_ups_per_honest_task']:g} times."
+        ),
+        "",
+        "| class of attacks | attacks | reach their goal |",
+        "|---|--:|--:|",
+        *(f"| {name} | {one['attacks']} | {one['reached']} |" for name, one in classes(domains)),
+    ]
+    for title, rows in (
+        ("Attacks that reach their goal", [f"`{one}`" for of in domains for one in of["reached"]]),
+        (
+            "Attacks that are stopped without rules about history",
+            [f"`{one}`" for of in domains for one in of["stopped_without_history"]],
+        ),
+        ("Honest steps that are denied", _steps(domains, "honest_denied")),
+        ("Honest steps that are held", _steps(domains, "honest_held")),
+    ):
+        lines += ["", f"**{title}**: {', '.join(rows) or 'none'}."]
+    return lines
+
+
+def classes(domains: list[dict[str, Any]]) -> list[tuple[str, dict[str, int]]]:
+    """Returns the counts of each class of attacks over all domains, by name.
+
+    Args:
+        domains: of `measure.measure`.
+    """
+    found: dict[str, dict[str, int]] = {}
+    for of in domains:
+        for name, one in of["classes"].items():
+            sums = found.setdefault(name, dict.fromkeys(one, 0))
+            for key, count in one.items():
+                sums[key] += count
+    return sorted(found.items())
+
+
+def _steps(domains: list[dict[str, Any]], kind: str) -> list[str]:
+    return [
+        f"`{one['scenario']}` step {one['step']} ({one['operation']}: {', '.join(one['policies']) or one['code']})"
+        for of in domains
+        for one in of[kind]
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

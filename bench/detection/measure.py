@@ -1,0 +1,203 @@
+"""Plays the corpus against the domains' bundles, and writes `bench/results/detection.json`.
+
+    python -m bench.detection.measure                     all domains
+    python -m bench.detection.measure --domain mail       prints a domain's figures, and writes nothing
+
+Exit status 1: a bundle is missing, refused, or does not fit what it is played with.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from authz.context import compile_bundle, read_folder
+from authz.engine import Plan, build_profile
+from authz.errors import BundleError, BundleTestError
+from authz.model import BundleFiles
+from bench import machine
+from bench.detection import figures
+from bench.detection.judge import NOW_MS, Answer, Judge, JudgeError
+from bench.detection.scenario import DOMAINS, FOLDER, Scenario, digest, domain, scenarios
+from bench.detection.simulate import Played, play
+from bench.detection.static import static_part
+from bench.detection.world import CorpusError
+
+ROOT: Final = FOLDER.parent.parent
+RESULTS: Final = ROOT / "bench" / "results" / "detection.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A scenario, played against a bundle.
+
+    Attributes:
+        scenario: the scenario.
+        played: how it went.
+        answers: what came of each step that was asked about.
+    """
+
+    scenario: Scenario
+    played: Played
+    answers: tuple[Answer, ...]
+
+    def refused(self, outcome: str) -> Iterator[Answer]:
+        """Yields the steps of one outcome.
+
+        Args:
+            outcome: `DENY` or `STEP_UP`.
+        """
+        return (one for one in self.answers if one.outcome == outcome)
+
+
+def run(plan: Plan, scenario: Scenario) -> Run:
+    """Plays a scenario against a bundle.
+
+    Args:
+        plan: the compiled bundle.
+        scenario: the scenario.
+
+    Returns:
+        How it went.
+
+    Raises:
+        JudgeError: the bundle does not fit what it is played with.
+    """
+    judge = Judge(plan, domain(scenario.domain), scenario)
+    played = play(scenario, judge.decide)
+    return Run(scenario, played, tuple(judge.answers))
+
+
+def measure(name: str, bundle: BundleFiles) -> dict[str, Any]:
+    """Plays all scenarios of a domain, with the bundle and with its static part.
+
+    Args:
+        name: of the domain.
+        bundle: its bundle.
+
+    Returns:
+        What came of it.
+
+    Raises:
+        BundleError: the bundle is refused, or a test of its own fails.
+        CorpusError: a permit of it reads what was done before.
+        JudgeError: it does not fit what it is played with.
+    """
+    whole = compile_bundle(bundle, {}, NOW_MS).plan
+    static = Plan.compile(static_part(bundle), {}, now_ms=NOW_MS)
+    hijacked, honest = scenarios(name, "hijacked"), scenarios(name, "honest")
+    attacks = [run(whole, one) for one in hijacked]
+    tasks = [run(whole, one) for one in honest]
+    reached = [one.scenario.id for one in attacks if one.played.reached]
+    without = [one.id for one in hijacked if run(static, one).played.reached]
+    denied = [_step(one, answer) for one in tasks for answer in one.refused("DENY")]
+    held = [_step(one, answer) for one in tasks for answer in one.refused("STEP_UP")]
+    return {
+        "domain": name,
+        "bundle": whole.digest,
+        "policies": whole.policy_count,
+        "policies_without_history": static.policy_count,
+        "attacks": len(attacks),
+        "attacks_reached": len(reached),
+        "attacks_reached_without_history": len(without),
+        "honest_tasks": len(tasks),
+        "honest_reached": sum(one.played.reached for one in tasks),
+        "honest_steps": sum(len(one.scenario.steps) for one in tasks),
+        "honest_steps_denied": len(denied),
+        "step_ups": len(held),
+        "reached": reached,
+        "classes": _classes(attacks),
+        "stopped_without_history": [one.id for one in hijacked if one.id not in without],
+        "honest_denied": denied,
+        "honest_held": held,
+        "refusals_of_attacks": _refusals(attacks),
+    }
+
+
+def _step(one: Run, answer: Answer) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "scenario": one.scenario.id,
+        "step": answer.asked.number,
+        "operation": answer.asked.operation,
+        "code": answer.code,
+        "policies": list(answer.policies),
+    }
+    if answer.kinds:
+        found["kinds"] = list(answer.kinds)
+    if not answer.policies:
+        found["message"] = answer.message
+    return found
+
+
+def _classes(attacks: list[Run]) -> dict[str, dict[str, int]]:
+    """Counts attacks by class; an attack may be of several."""
+    found: dict[str, dict[str, int]] = {}
+    for name in sorted({name for one in attacks for name in one.scenario.classes}):
+        of = [one for one in attacks if name in one.scenario.classes]
+        found[name] = {"attacks": len(of), "reached": sum(one.played.reached for one in of)}
+    return found
+
+
+def _refusals(attacks: list[Run]) -> dict[str, int]:
+    """Counts what refused the attackers' steps, the most frequent first."""
+    found: Counter[str] = Counter()
+    for one in attacks:
+        for answer in one.answers:
+            if answer.outcome != "PERMIT":
+                found.update(answer.policies or [answer.code])
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def main() -> int:
+    """Measures, prints and writes.
+
+    Returns:
+        Exit status.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.detection.measure",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--domain", action="append", choices=DOMAINS, help="only this one")
+    parser.add_argument("--results", type=Path, help="file for the results")
+    arguments = parser.parse_args()
+    names = arguments.domain or DOMAINS
+    domains = []
+    for name in names:
+        folder = FOLDER / name / "bundle"
+        if not folder.is_dir():
+            print(f"bench.detection: {name} has no bundle yet ({folder})", file=sys.stderr)
+            return 1
+        try:
+            domains.append(measure(name, read_folder(folder)))
+        except (BundleError, BundleTestError) as error:
+            for one in error.diagnostics:
+                print(f"bench.detection: {name}: {one}", file=sys.stderr)
+            return 1
+        except (CorpusError, JudgeError) as error:
+            print(f"bench.detection: {name}: {error}", file=sys.stderr)
+            return 1
+    for found in domains:
+        print("\n".join(figures.told(found)), end="\n\n")
+    print("\n".join(figures.table(domains)))
+    file = arguments.results or (None if arguments.domain else RESULTS)
+    if file is not None:
+        facts = machine.facts(ROOT, build_profile())
+        written = {
+            "machine": facts,
+            "corpus": digest(),
+            **figures.total(domains),
+            "domains": domains,
+        }
+        file.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n")
+        print(f"results: {file}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
