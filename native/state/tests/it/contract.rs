@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use authz_kernel::decision::Time;
@@ -45,7 +45,7 @@ type Test = fn(&Made);
 
 /// Runs every test of the contract, each over a store of its own.
 pub fn run(make: &dyn Fn() -> Made) {
-    let tests: [(&str, Test); 18] = [
+    let tests: [(&str, Test); 19] = [
         ("records_come_back", records_come_back),
         ("given_up", given_up),
         ("own_changes", own_changes),
@@ -63,6 +63,7 @@ pub fn run(make: &dyn Fn() -> Made) {
         ("hostile_ids", hostile_ids),
         ("late", late),
         ("health", health),
+        ("asked_meanwhile", asked_meanwhile),
         ("closed", closed),
     ];
     for (name, test) in tests {
@@ -627,6 +628,34 @@ fn health(made: &Made) {
     assert_eq!((1, 0, ""), (health.commits, health.failures, health.last_error.as_str()));
     assert!(["memory", "embedded", "postgresql"].contains(&health.engine));
     assert!(store.staleness() < Duration::from_secs(1));
+}
+
+/// Whoever asks how the store stands, or what is revoked, holds up no change, nor a change it.
+fn asked_meanwhile(made: &Made) {
+    const ROUNDS: u32 = 3_000;
+    let store = &made.store;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (tell, told) = std::sync::mpsc::channel();
+    for _ in 0..3 {
+        let (store, stop) = (Arc::clone(store), Arc::clone(&stop));
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                assert!(store.health().writable);
+                store.revocations();
+            }
+        });
+    }
+    let (store, rounds) = (Arc::clone(store), if store.is_remote() { 100 } else { ROUNDS });
+    std::thread::spawn(move || {
+        for _ in 0..rounds {
+            put(store.as_ref(), &[session("s")]).unwrap();
+        }
+        tell.send(()).unwrap();
+    });
+    // Not in a scope: threads that wait for each other would never be joined.
+    let outcome = told.recv_timeout(Duration::from_mins(1));
+    stop.store(true, Ordering::Relaxed);
+    outcome.expect("changes and questions wait for each other");
 }
 
 /// Nothing is answered from a closed store.

@@ -159,11 +159,9 @@ impl Store for EmbeddedStore {
     }
 
     fn health(&self) -> StoreHealth {
-        StoreHealth {
-            engine: "embedded",
-            tasks: self.shared.index().count(RecordKind::Task) as u64,
-            ..self.shared.health()
-        }
+        // A guard held on into the other lock would wait for a commit, which takes the two the other way round.
+        let tasks = self.shared.index().count(RecordKind::Task) as u64;
+        StoreHealth { engine: "embedded", tasks, ..self.shared.health() }
     }
 
     fn close(&self) {
