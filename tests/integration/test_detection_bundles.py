@@ -1,0 +1,169 @@
+"""A running server decides about the corpus as its judge does: both lanes, with real credentials and tasks."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from google.protobuf.struct_pb2 import Struct
+
+from authz.client import ProofKey
+from authz.context import compile_bundle, read_folder
+from authz.model import BundleFiles
+from authz.v1 import decision_pb2, tasks_pb2
+from bench.detection import measure
+from bench.detection.judge import ISSUER, NOW_MS, agent
+from bench.detection.scenario import DOMAINS, FOLDER, KINDS, Domain, Scenario, domain, scenarios
+from bench.detection.simulate import Asked
+from tests.support.detecting import NO_DATA_OUT, PERMITS, bundle
+from tests.support.minting import Authority, Key
+from tests.support.server import Server, layout
+from tests.support.surfaces import CHECK, LANES, decision_of, outcome, reason_name
+
+# A server's clock cannot be moved: what comes later than this is not asked.
+_PAUSE = 60
+
+
+@dataclass
+class Desk:
+    """The server of a domain, and the credentials of those who call it."""
+
+    server: Server
+    authority: Authority
+    domain: Domain
+    key: ProofKey
+
+    def start(self, scenario: Scenario, number: int) -> str:
+        """Starts a task of a scenario for the agent; returns its id."""
+        of = scenario if number == 0 else scenario.later[number - 1]
+        user = self.domain.users[scenario.user]
+        token = self.authority.subject(scenario.user, ISSUER, **user.claims, email=user.address)
+        params = Struct()
+        params.update(of.params)
+        request = tasks_pb2.StartRequest(
+            evidence=[
+                decision_pb2.Evidence(
+                    role=decision_pb2.EVIDENCE_ROLE_SUBJECT,
+                    scheme=decision_pb2.EVIDENCE_SCHEME_BEARER,
+                    token=token,
+                )
+            ],
+            template=scenario.domain,
+            params=params,
+            prompt=of.prompt,
+            assignee=agent(self.domain),
+        )
+        data = self.server.call("main", "authz.v1.Tasks/Start", request.SerializeToString())
+        return tasks_pb2.StartResponse.FromString(data).task.id
+
+    def end(self, task: str) -> None:
+        """Ends a task as done, as the agent that has it."""
+        request = tasks_pb2.EndRequest(
+            evidence=[self.evidence("https://authz.example/end")],
+            task=task,
+            status=tasks_pb2.TASK_STATUS_COMPLETED,
+        )
+        self.server.call("main", "authz.v1.Tasks/End", request.SerializeToString())
+
+    def evidence(self, uri: str) -> decision_pb2.Evidence:
+        """The agent's credential, bound to its key, with a proof."""
+        name = agent(self.domain)
+        token = self.authority.agent(name, cnf={"jkt": self.key.thumbprint})
+        return decision_pb2.Evidence(
+            role=decision_pb2.EVIDENCE_ROLE_AGENT,
+            scheme=decision_pb2.EVIDENCE_SCHEME_DPOP,
+            token=token,
+            proof=self.key.proof("POST", uri, token=token),
+        )
+
+    def ask(self, lane: str, task: str, asked: Asked) -> tuple[str, str, tuple[str, ...]]:
+        """Asks about a step; returns outcome, reason code and policies."""
+        uri = f"https://tools.example/{asked.operation}"
+        request = decision_pb2.CheckRequest(
+            evidence=[self.evidence(uri)],
+            task=task,
+            operation=asked.operation,
+            arguments_json=json.dumps(asked.arguments).encode(),
+            http_method="POST",
+            http_uri=uri,
+        )
+        data = self.server.call("main" + lane, CHECK, request.SerializeToString())
+        decision = decision_of(data)
+        return outcome(decision), reason_name(decision), tuple(sorted(decision.policy_ids))
+
+    def differ(self, run: measure.Run, lane: str) -> tuple[int, list[str]]:
+        """Asks about all steps that come without a pause; returns how many, and where the answer is another."""
+        found: list[str] = []
+        task, number, at = "", -1, 0
+        for count, answer in enumerate(run.answers):
+            asked = answer.asked
+            if asked.at - at >= _PAUSE:
+                return count, found
+            at = asked.at
+            if asked.task != number:
+                if task:
+                    self.end(task)
+                number = asked.task
+                task = self.start(run.scenario, number)
+            wanted = (answer.outcome, answer.code, answer.policies)
+            said = self.ask(lane, task, asked)
+            if said != wanted:
+                found.append(f"{run.scenario.id}, step {asked.number}: {wanted}, the server {said}")
+        return len(run.answers), found
+
+
+@contextmanager
+def serving(files: BundleFiles, name: str, folder: Path) -> Iterator[Desk]:
+    """Runs a server on a bundle that trusts the agents of a domain."""
+    of = domain(name)
+    authority = Authority(svid={**Authority().svid, of.own: Key.make("own")})
+    for path, content in files.files.items():
+        target = folder / "given" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+    keys = folder / "own.json"
+    keys.write_text(authority.bundle(of.own))
+    trust = {
+        "domains": {of.own: {"bundle": {"file": str(keys)}}},
+        "issuers": {ISSUER: {"claims": ["groups", "email"]}},
+    }
+    with Server(layout(folder / "node", authority, folder / "given", {"trust": trust})) as server:
+        yield Desk(server, authority, of, ProofKey())
+
+
+def _agrees(files: BundleFiles, name: str, folder: Path) -> None:
+    plan = compile_bundle(files, {}, NOW_MS).plan
+    runs = [measure.run(plan, one) for kind in KINDS for one in scenarios(name, kind)]
+    asked, found = 0, []
+    with serving(files, name, folder) as desk:
+        for lane in LANES:
+            for run in runs:
+                count, differ = desk.differ(run, lane)
+                asked += count
+                found += differ
+    assert found == []
+    assert asked > len(LANES) * sum(len(run.answers) for run in runs) / 2
+    assert any(answer.outcome != "PERMIT" for run in runs for answer in run.answers)
+
+
+def test_servers_decide_as_the_judge_does(tmp_path: Path) -> None:
+    """Also what depends on what was read before, and on what the prompt names."""
+    named = """@id("named") forbid(principal, action == Action::"mail.send_email", resource)
+    when { context.session.labels.contains(Label::"stranger") } unless { context.destination.trusted };"""
+    sequences = {"read-then-delete": {"switch": {"effect": ["read", "write"]}}}
+    budgets = {"mails": {"count": "mail.send_email", "most": 1, "scope": "task"}}
+    policies = """@id("order") forbid(principal, action == Action::"files.delete_file", resource)
+    when { context.sequences.contains(Sequence::"read-then-delete") };"""
+    files = bundle(PERMITS + NO_DATA_OUT + named + policies, sequences=sequences, budgets=budgets)
+    _agrees(files, "mail", tmp_path)
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_so_they_do_on_the_bundle_of_a_domain(name: str, tmp_path: Path) -> None:
+    """What was measured is what a server would have said."""
+    folder = FOLDER / name / "bundle"
+    if not folder.is_dir():
+        pytest.skip(f"{name} has no bundle yet")
+    _agrees(read_folder(folder), name, tmp_path)
