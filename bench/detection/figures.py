@@ -7,10 +7,12 @@ COUNTED: Final = (
     "attacks",
     "attacks_reached",
     "attacks_reached_without_history",
+    "attacks_reached_each_step_alone",
     "honest_tasks",
     "honest_reached",
     "honest_steps",
     "honest_steps_denied",
+    "honest_steps_skipped",
     "step_ups",
 )
 """What is counted in each domain."""
@@ -41,10 +43,10 @@ def table(domains: list[dict[str, Any]]) -> Iterator[str]:
         domains: of `measure.measure`.
     """
     yield (
-        "| domain | attacks | reach their goal | … without the rules about history | honest tasks | done | "
-        "steps | of them denied | held |"
+        "| domain | attacks | reach their goal | … without rules about history | … each step alone | "
+        "honest tasks | done | steps | denied | not asked | held |"
     )
-    yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|"
+    yield "|---" + "|--:" * len(COUNTED) + "|"
     for one in [*domains, {"domain": "**all**", **total(domains)}]:
         yield f"| {one['domain']} | " + " | ".join(str(one[key]) for key in COUNTED) + " |"
 

@@ -91,13 +91,17 @@ class Judge:
         plan: the compiled bundle.
         domain: whose scenario it is.
         scenario: the scenario.
+        remember: if not, each step is judged as the first of a task of its own.
 
     Attributes:
         answers: what came of each step that was asked about.
     """
 
-    def __init__(self, plan: Plan, domain: Domain, scenario: Scenario) -> None:
+    def __init__(
+        self, plan: Plan, domain: Domain, scenario: Scenario, *, remember: bool = True
+    ) -> None:
         self.answers: list[Answer] = []
+        self._remember = remember
         self._plan = plan
         self._scenario = scenario
         self._agent = agent(domain)
@@ -121,7 +125,7 @@ class Judge:
         Raises:
             JudgeError: a task cannot be started, or what was decided before is decided otherwise now.
         """
-        if asked.task != self._task:
+        if asked.task != self._task or not self._remember:
             if self._begun:
                 self._steps.append({"task": self._begun[-1], "end": {}, "expect": "OK"})
             self._task = asked.task

@@ -54,12 +54,13 @@ class Run:
         return (one for one in self.answers if one.outcome == outcome)
 
 
-def run(plan: Plan, scenario: Scenario) -> Run:
+def run(plan: Plan, scenario: Scenario, *, remember: bool = True) -> Run:
     """Plays a scenario against a bundle.
 
     Args:
         plan: the compiled bundle.
         scenario: the scenario.
+        remember: if not, each step is judged as the first of a task of its own.
 
     Returns:
         How it went.
@@ -67,13 +68,13 @@ def run(plan: Plan, scenario: Scenario) -> Run:
     Raises:
         JudgeError: the bundle does not fit what it is played with.
     """
-    judge = Judge(plan, domain(scenario.domain), scenario)
+    judge = Judge(plan, domain(scenario.domain), scenario, remember=remember)
     played = play(scenario, judge.decide)
     return Run(scenario, played, tuple(judge.answers))
 
 
 def measure(name: str, bundle: BundleFiles) -> dict[str, Any]:
-    """Plays all scenarios of a domain, with the bundle and with its static part.
+    """Plays all scenarios of a domain: with the bundle, with its static part, and each step alone.
 
     Args:
         name: of the domain.
@@ -94,6 +95,7 @@ def measure(name: str, bundle: BundleFiles) -> dict[str, Any]:
     tasks = [run(whole, one) for one in honest]
     reached = [one.scenario.id for one in attacks if one.played.reached]
     without = [one.id for one in hijacked if run(static, one).played.reached]
+    alone = [one.id for one in hijacked if run(whole, one, remember=False).played.reached]
     denied = [_step(one, answer) for one in tasks for answer in one.refused("DENY")]
     held = [_step(one, answer) for one in tasks for answer in one.refused("STEP_UP")]
     return {
@@ -104,10 +106,12 @@ def measure(name: str, bundle: BundleFiles) -> dict[str, Any]:
         "attacks": len(attacks),
         "attacks_reached": len(reached),
         "attacks_reached_without_history": len(without),
+        "attacks_reached_each_step_alone": len(alone),
         "honest_tasks": len(tasks),
         "honest_reached": sum(one.played.reached for one in tasks),
         "honest_steps": sum(len(one.scenario.steps) for one in tasks),
         "honest_steps_denied": len(denied),
+        "honest_steps_skipped": sum(len(one.played.skipped) for one in tasks),
         "step_ups": len(held),
         "reached": reached,
         "classes": _classes(attacks),

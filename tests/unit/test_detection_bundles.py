@@ -188,6 +188,18 @@ def test_without_history_only_that_is_gone() -> None:
     assert labels == {"inside": {"kind": "confidentiality"}, "stranger": {"kind": "trust"}}
 
 
+def test_each_step_alone_was_preceded_by_nothing() -> None:
+    """The bundle is whole, and the session of each step is new; what the prompt named stays named."""
+    one = scenario(READ, mail("eve@evil.example"), mail("bob@kestrel.example"))
+    named = """@id("named") forbid(principal, action == Action::"mail.send_email", resource)
+    unless { context.destination.trusted };"""
+    plan = compile_bundle(bundle(PERMITS + NO_DATA_OUT + named), {}, NOW_MS).plan
+    said = [answer.because() for answer in measure.run(plan, one).answers]
+    assert said == ["assistant-may, people-may", "named, no-data-out", "no-data-out"]
+    said = [answer.because() for answer in measure.run(plan, one, remember=False).answers]
+    assert said == ["assistant-may, people-may", "named", "assistant-may, people-may"]
+
+
 def test_facts_are_read_as_bundles_are() -> None:
     """YAML 1.2: `on` is a text, and so are dates and times."""
     facts = b"budgets: {}\nclassify: [{on: yes, at: 2026-11-25, 12:30: 07:14, n: -3, f: 1.5, t: true, z: ~, e: }]\n"
@@ -226,7 +238,9 @@ def test_figures_are_those_of_the_plays() -> None:
     assert free["stopped_without_history"] == []
     policy = '@id("still") forbid(principal, action == Action::"mail.send_email", resource);'
     mute = measure.measure("mail", bundle(PERMITS + policy))
-    assert 0 < mute["attacks_reached"] == mute["attacks_reached_without_history"] < len(hijacked)
+    assert 0 < mute["attacks_reached"] < len(hijacked)
+    assert mute["attacks_reached_without_history"] == mute["attacks_reached"]
+    assert mute["attacks_reached_each_step_alone"] == mute["attacks_reached"]
     sent = [step for one in honest for step in one.steps if step.call == "mail.send_email"]
     assert 0 < mute["honest_steps_denied"] <= len(sent)
     assert {one["operation"] for one in mute["honest_denied"]} == {"mail.send_email"}
@@ -278,8 +292,9 @@ def test_results_are_written_for_all_domains_and_told_in_the_readme(
     assert found["machine"]["revision"]
     attacks, reached = found["attacks"], found["attacks_reached"]
     assert 0 < reached < found["attacks_reached_without_history"] == attacks
+    assert found["attacks_reached_each_step_alone"] == attacks
     section = "\n".join(figures.section(found))
-    assert f"| **all** | {attacks} | {reached} | {attacks} |" in section
+    assert f"| **all** | {attacks} | {reached} | {attacks} | {attacks} |" in section
     assert "(mail.send_email: after-mail)" in section
     assert all(f"`{one}`" in section for one in found["domains"][0]["reached"])
 
