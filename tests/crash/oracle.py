@@ -119,14 +119,14 @@ def _issue(found: Expected, entry: Entry) -> None:
 
 
 def living(
-    wanted: Expected, alive: Mapping[str, bool], now: float, *, margin: float = 5.0
+    wanted: Expected, found: Mapping[str, tuple[bool, float]], *, margin: float = 5.0
 ) -> Iterator[str]:
     """Holds credentials against the tasks that they were issued in.
 
     Args:
         wanted: What the journal says.
-        alive: Whether each can be used, by its token, or by the name of the leased role.
-        now: Unix time at which that was found out.
+        found: Whether each can be used, by its token or by the name of the leased role, and the Unix time at which that
+            was found out: with many, the last is asked about a minute after the first.
         margin: Seconds around its end in which either is well.
 
     Yields:
@@ -135,11 +135,12 @@ def living(
     for one in wanted.issued:
         name = one.parts.get("username", one.token)
         what = f"a credential for {one.operation} of task {one.task}"
-        if alive[name] and wanted.is_dead(one.task):
+        alive, at = found[name]
+        if alive and wanted.is_dead(one.task):
             yield f"{what}, which has ended, is alive"
-        elif alive[name] and one.expires_at < now - margin:
+        elif alive and one.expires_at < at - margin:
             yield f"{what} is alive after its time"
-        elif not alive[name] and wanted.is_alive(one.task) and one.expires_at > now + margin:
+        elif not alive and wanted.is_alive(one.task) and one.expires_at > at + margin:
             yield f"{what} was answered and is lost"
 
 

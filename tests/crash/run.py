@@ -142,7 +142,7 @@ def run(
             time.sleep(2)
             recorded = {line["decision_id"] for line in server.records() if "decision_id" in line}
         wrong += oracle.violations(wanted, statuses, counted, recorded)
-        wrong += oracle.living(wanted, usable(server, books, wanted), time.time())
+        wrong += oracle.living(wanted, usable(server, books, wanted))
         if books is not None:
             wrong += none_is_left(server, books, crew, wanted)
     return Outcome(
@@ -170,8 +170,10 @@ def no_role_of_the_dead(books: Postgres, wanted: oracle.Expected) -> list[str]:
     return [f"role {role} of an ended task lives on" for role in sorted(dead & set(roles(books)))]
 
 
-def usable(server: Server, books: Postgres | None, wanted: oracle.Expected) -> dict[str, bool]:
-    """Whether each credential can be used now."""
+def usable(
+    server: Server, books: Postgres | None, wanted: oracle.Expected
+) -> dict[str, tuple[bool, float]]:
+    """Whether each credential can be used, and when that was found out."""
     if books is not None:
         no_role_of_the_dead(books, wanted)
     stub: Any = credentials_pb2_grpc.CredentialsStub(server.channel("main"))
@@ -179,9 +181,10 @@ def usable(server: Server, books: Postgres | None, wanted: oracle.Expected) -> d
     for one in wanted.issued:
         if one.token:
             request = credentials_pb2.IntrospectRequest(token=one.token)
-            found[one.token] = bool(stub.Introspect(request, timeout=5, wait_for_ready=True).active)
+            alive = bool(stub.Introspect(request, timeout=5, wait_for_ready=True).active)
+            found[one.token] = alive, time.time()
         else:
-            found[one.parts["username"]] = opens(one.parts)
+            found[one.parts["username"]] = opens(one.parts), time.time()
     return found
 
 

@@ -40,7 +40,7 @@ def test_the_oracle_finds_credentials_that_live_on_or_are_lost() -> None:
     ended = [*issued, asked("end", 8, {"ended": 2}, task="root")]
 
     def said(entries: list[Entry], *, alive: bool, now: float = 500) -> list[str]:
-        return list(oracle.living(oracle.expected(entries), {"a.b.c": alive}, now))
+        return list(oracle.living(oracle.expected(entries), {"a.b.c": (alive, now)}))
 
     one = "a credential for desk.note of task child"
     assert said(issued, alive=True) == said(ended, alive=False) == []
