@@ -1,7 +1,5 @@
 """Makes the token of a credential: a JWT that PyJWT writes, signed where the key is kept."""
 
-import json
-from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from jwt import PyJWS
@@ -47,11 +45,11 @@ def _writer() -> PyJWS:
 _WRITER: Final = _writer()
 
 
-def mint(claims: Mapping[str, Any], key: SigningKey) -> str:
+def mint(claims: str, key: SigningKey) -> str:
     """Sign the claims of a task credential.
 
     Args:
-        claims: All of them; nothing is added.
+        claims: All of them, as JSON; nothing is added.
         key: What signs.
 
     Returns:
@@ -60,9 +58,8 @@ def mint(claims: Mapping[str, Any], key: SigningKey) -> str:
     Raises:
         KeysError: The key cannot be used now.
     """
-    payload = json.dumps(claims, separators=(",", ":"), ensure_ascii=False).encode()
     return _WRITER.encode(
-        payload,
+        claims.encode(),
         cast("Any", key),  # what `_Kept` takes
         algorithm=key.algorithm.value,
         headers={"kid": key.kid, "typ": TYPE},

@@ -100,7 +100,8 @@ class Issuing:
         key = self._signing()
         asked = json.dumps(request, allow_nan=False).encode()
         issued = self._asked(Surface.CREDENTIAL_EXCHANGE, asked, facts)
-        return {**issued, "token": _signed(issued["claims"], key)}
+        claims = issued["claims"]
+        return {**issued, "claims": json.loads(claims), "token": _signed(claims, key)}
 
     def introspect(self, client: Client, token: str, facts: CallFacts) -> Mapping[str, Any]:
         """Tell what is known of a credential.
@@ -258,7 +259,7 @@ def _of(client: Client, token: str) -> bytes:
     return json.dumps({"client": named, "token": token}).encode()
 
 
-def _signed(claims: Mapping[str, Any], key: SigningKey) -> str:
+def _signed(claims: str, key: SigningKey) -> str:
     try:
         return mint(claims, key)
     except KeysError as error:
@@ -271,9 +272,8 @@ def _issued(issued: Mapping[str, Any], key: SigningKey) -> bytes:
         token_type=issued.get("token_type", ""), dpop_nonce=issued.get("dpop_nonce") or ""
     )
     if "claims" in issued:
-        claims = issued["claims"]
-        answer.token = _signed(claims, key)
-        answer.expires_at.CopyFrom(Timestamp(seconds=int(claims["exp"])))
+        answer.token = _signed(issued["claims"], key)
+        answer.expires_at.seconds = issued["expires_at"]
     return answer.SerializeToString()
 
 

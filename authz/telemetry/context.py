@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Final
 
@@ -13,24 +13,28 @@ _PARENT: Final = re.compile(
     r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(-.*)?"
 )
 _NONE: Final[Mapping[str, str]] = {}
+_NO_TRACE: Final = nullcontext()
 _current: ContextVar[Mapping[str, str]] = ContextVar("authz_trace", default=_NONE)
 
 
-@contextmanager
-def in_trace(traceparent: str | None) -> Iterator[None]:
+def in_trace(traceparent: str | None) -> AbstractContextManager[None]:
     """Let log lines of this thread carry a call's trace.
 
     Args:
         traceparent: As the caller sent it; a malformed one is ignored.
 
-    Yields:
-        Nothing.
+    Returns:
+        Within it they do.
     """
     found = _PARENT.fullmatch(traceparent) if traceparent is not None else None
     if found is None or (found[1] == "00" and found[4] is not None):
-        yield
-        return
-    token = _current.set({"trace_id": found[2], "span_id": found[3]})
+        return _NO_TRACE
+    return _within({"trace_id": found[2], "span_id": found[3]})
+
+
+@contextmanager
+def _within(trace: Mapping[str, str]) -> Iterator[None]:
+    token = _current.set(trace)
     try:
         yield
     finally:

@@ -34,6 +34,7 @@ CLAIMS = {
     "task": "t",
     "authorization_details": [{"type": "authz_task", "uses": 1}],
 }
+COMMITTED = {"claims": json.dumps(CLAIMS), "expires_at": CLAIMS["exp"]}
 
 
 class Engine:
@@ -71,7 +72,7 @@ def key(tmp_path: Path) -> SigningKey:
 
 def test_what_the_engine_committed_is_signed(key: SigningKey) -> None:
     """The claims as they are, and nothing else."""
-    answer = {"claims": CLAIMS, "token_type": "DPoP", "dpop_nonce": "n"}
+    answer = {**COMMITTED, "token_type": "DPoP", "dpop_nonce": "n"}
     engine = Engine(credential_issue=answer)
 
     issued = credentials_pb2.IssueResponse.FromString(
@@ -107,7 +108,7 @@ def test_a_key_that_fails_is_unavailable_and_not_told(
         raise KeysError("the PKCS#11 token fails: DeviceRemoved")
 
     monkeypatch.setattr("authz.server.credentials.mint", fails)
-    issuing = Issuing(Engine(credential_issue={"claims": CLAIMS}), lambda: key)
+    issuing = Issuing(Engine(credential_issue=COMMITTED), lambda: key)
 
     with pytest.raises(ApiError) as refused:
         issuing.call(Surface.CREDENTIAL_ISSUE, b"", FACTS)
@@ -118,7 +119,7 @@ def test_a_key_that_fails_is_unavailable_and_not_told(
 
 def test_an_exchange_is_the_engines_answer_and_the_token(key: SigningKey) -> None:
     """The request crosses as JSON."""
-    engine = Engine(credential_exchange={"claims": CLAIMS, "token_type": "Bearer"})
+    engine = Engine(credential_exchange={**COMMITTED, "token_type": "Bearer"})
 
     issued = Issuing(engine, lambda: key).exchange({"task": "t", "prompt": "ä"}, FACTS)
 

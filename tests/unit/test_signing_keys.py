@@ -126,7 +126,7 @@ def test_keys_are_found_again_and_gone_once_destroyed(
     place.destroy(gone.kid)
 
     assert [key.kid for key in place.find()] == [kept.kid]
-    assert mint({}, kept).count(".") == 2
+    assert mint("{}", kept).count(".") == 2
 
 
 def test_a_key_that_was_put_into_the_folder_is_found(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 //! `authz.v1.Credentials`: task credentials, issued of a permit that is kept; what they are now; how they end.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use authz_state::store::{StoreError, Survives, Transaction};
 use authz_token::{AgentFacts, AgentProof, ProofFacts, Role, UnixTime, verify_proof};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -147,7 +149,7 @@ impl Engine {
                     &id,
                     ends,
                     &issued,
-                );
+                )?;
                 self.check_length(&made)?;
                 answer = self.with_nonce(made, world, judgement);
                 judgement.grant("a task credential is issued");
@@ -236,7 +238,7 @@ impl Engine {
 
     /// Refuses what would make a token that nobody may present, for its length.
     pub(crate) fn check_length(&self, answer: &Value) -> Result<(), Refused> {
-        let claims = answer.get("claims").map_or(0, |claims| claims.to_string().len());
+        let claims = answer.get("claims").and_then(Value::as_str).map_or(0, str::len);
         // Base64, with header and signature.
         let token = claims.div_ceil(3).saturating_mul(4).saturating_add(TOKEN_FRAME);
         let most = self.settings.max_token_bytes;
@@ -306,7 +308,7 @@ impl Engine {
         id: &str,
         expires_at: Time,
         issued: &Issued,
-    ) -> Value {
+    ) -> Result<Value, Refused> {
         let now = Time(judgement.now_ms);
         let done = after(now, self.keeper.settings().report_within_ms);
         let note = |id: &str, binding: Option<&Binding>| CredentialNote {
@@ -330,7 +332,7 @@ impl Engine {
                     rest: BTreeMap::new(),
                 });
                 judgement.credential = Some(note(id, binding.as_ref()));
-                let answer = answer_of(&credential, &located.task, settings);
+                let answer = answer_of(&credential, &located.task, settings)?;
                 let due = credential.due();
                 transaction.put(Record::Credential(credential));
                 (id.to_owned(), due, false, answer)
@@ -375,7 +377,7 @@ impl Engine {
             redeemed,
             ..Reservation::clone(permit)
         })));
-        answer
+        Ok(answer)
     }
 }
 
@@ -458,13 +460,15 @@ pub(crate) fn answer_of(
     credential: &Credential,
     task: &Task,
     settings: &CredentialSettings,
-) -> Value {
-    json!({
-        "claims": claims_of(credential, task, settings),
+) -> Result<Value, Refused> {
+    let text = serde_json::to_string(&claims(credential, task, settings));
+    Ok(json!({
+        // As a text: it is signed as it stands.
+        "claims": text.map_err(|_| unwritten())?,
         "token_type": token_type(credential),
         "expires_at": seconds(credential.expires_at),
         "task": credential.task,
-    })
+    }))
 }
 
 pub(crate) const fn token_type(credential: &Credential) -> &'static str {
@@ -475,65 +479,97 @@ pub(crate) const fn token_type(credential: &Credential) -> &'static str {
 }
 
 /// What a token says: the same at every time.
+#[derive(Serialize)]
+struct Claims<'a> {
+    iss: &'a str,
+    sub: Cow<'a, str>,
+    client_id: &'a str,
+    aud: &'a str,
+    iat: i64,
+    exp: i64,
+    jti: &'a str,
+    task: &'a str,
+    authorization_details: Vec<AuthorizationDetail<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    act: Option<Box<Actor<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cnf: Option<BTreeMap<&'a str, &'a str>>,
+}
+
+/// Who acts (RFC 8693 §4.1).
+#[derive(Serialize)]
+struct Actor<'a> {
+    sub: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    act: Option<Box<Actor<'a>>>,
+}
+
+#[derive(Serialize)]
+struct AuthorizationDetail<'a> {
+    r#type: &'a str,
+    operation: &'a str,
+    uses: u32,
+    decision_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arguments_digest: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    destinations: &'a [String],
+}
+
+fn claims<'a>(
+    credential: &'a Credential,
+    task: &'a Task,
+    settings: &'a CredentialSettings,
+) -> Claims<'a> {
+    let mut agents = task.agents.iter().map(|agent| agent.spiffe_id.as_str());
+    let sub = match &task.subject {
+        Some(subject) => Cow::Owned(name_of(&subject.principal()).into_owned()),
+        None => Cow::Borrowed(agents.next().unwrap_or_default()),
+    };
+    Claims {
+        iss: &settings.issuer,
+        sub,
+        client_id: &credential.agent,
+        aud: &credential.audience,
+        iat: seconds(credential.issued_at),
+        exp: seconds(credential.expires_at),
+        jti: &credential.jti,
+        task: &credential.task,
+        authorization_details: credential.details.iter().map(detail).collect(),
+        // The innermost is the first that acted; whoever acts now stands outermost.
+        act: agents.fold(None, |act, sub| Some(Box::new(Actor { sub, act }))),
+        cnf: credential
+            .binding
+            .as_ref()
+            .map(|binding| BTreeMap::from([(binding.member(), binding.value())])),
+    }
+}
+
+/// What a token says, as it is asked for later.
 pub(crate) fn claims_of(
     credential: &Credential,
     task: &Task,
     settings: &CredentialSettings,
-) -> Value {
-    let details: Vec<Value> = credential.details.iter().map(detail).collect();
-    let mut agents = task.agents.iter().map(|agent| agent.spiffe_id.as_str());
-    let subject = match &task.subject {
-        Some(subject) => name_of(&subject.principal()).into_owned(),
-        None => agents.next().unwrap_or_default().to_owned(),
-    };
-    // The innermost is the first that acted; whoever acts now stands outermost (RFC 8693 §4.1).
-    let act = agents.fold(None, |inner: Option<Value>, agent| {
-        Some(match inner {
-            Some(inner) => json!({"sub": agent, "act": inner}),
-            None => json!({"sub": agent}),
-        })
-    });
-    let mut claims = json!({
-        "iss": settings.issuer,
-        "sub": subject,
-        "client_id": credential.agent,
-        "aud": credential.audience,
-        "iat": seconds(credential.issued_at),
-        "exp": seconds(credential.expires_at),
-        "jti": credential.jti,
-        "task": credential.task,
-        "authorization_details": details,
-    });
-    if let Value::Object(members) = &mut claims {
-        if let Some(act) = act {
-            members.insert("act".to_owned(), act);
-        }
-        if let Some(binding) = &credential.binding {
-            members.insert("cnf".to_owned(), json!({binding.member(): binding.value()}));
-        }
-    }
-    claims
+) -> Result<Value, Refused> {
+    serde_json::to_value(claims(credential, task, settings)).map_err(|_| unwritten())
 }
 
-fn detail(detail: &Detail) -> Value {
-    let mut members = json!({
-        "type": DETAIL_TYPE,
-        "operation": detail.operation,
-        "uses": 1,
-        "decision_id": detail.decision_id,
-    });
-    if let Value::Object(members) = &mut members {
-        if let Some(resource) = &detail.resource {
-            members.insert("resource".to_owned(), json!(resource));
-        }
-        if let Some(digest) = &detail.arguments_digest {
-            members.insert("arguments_digest".to_owned(), json!(digest));
-        }
-        if !detail.destinations.is_empty() {
-            members.insert("destinations".to_owned(), json!(detail.destinations));
-        }
+fn detail(detail: &Detail) -> AuthorizationDetail<'_> {
+    AuthorizationDetail {
+        r#type: DETAIL_TYPE,
+        operation: &detail.operation,
+        uses: 1,
+        decision_id: &detail.decision_id,
+        resource: detail.resource.as_deref(),
+        arguments_digest: detail.arguments_digest.as_deref(),
+        destinations: &detail.destinations,
     }
-    members
+}
+
+fn unwritten() -> Refused {
+    Refused::new(ReasonCode::Unavailable, Step::Record, "the claims cannot be written")
 }
 
 /// Whole seconds since 1970.

@@ -654,7 +654,7 @@ impl Engine {
                 rest: BTreeMap::new(),
             })));
         }
-        let made = answer_of(&credential, task, exchange.settings);
+        let made = answer_of(&credential, task, exchange.settings)?;
         self.check_length(&made)?;
         *answer = self.with_nonce(made, exchange.world, judgement);
         judgement.credential = Some(CredentialNote {

@@ -190,7 +190,7 @@ impl Engine {
             }
         };
         judgement.grant("the token is active");
-        let mut known = claims_of(&credential, &located.task, settings);
+        let mut known = claims_of(&credential, &located.task, settings)?;
         if let Value::Object(members) = &mut known {
             members.insert("active".to_owned(), json!(true));
             members.insert("token_type".to_owned(), json!(token_type(&credential)));

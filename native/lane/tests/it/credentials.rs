@@ -43,6 +43,15 @@ pub struct Issuing {
     pub store: Arc<dyn Store>,
 }
 
+/// What is issued, with its claims read.
+pub fn read_issued(answer: &[u8]) -> Value {
+    let mut issued: Value = serde_json::from_slice(answer).unwrap();
+    if let Some(claims) = issued["claims"].as_str() {
+        issued["claims"] = serde_json::from_str(claims).unwrap();
+    }
+    issued
+}
+
 impl Issuing {
     pub fn new() -> Self {
         Self::with(REQUIRED, &json!({}))
@@ -104,9 +113,7 @@ impl Issuing {
     ) -> Result<Value, &'static str> {
         let answer =
             self.served.engine.call(Surface::CredentialIssue, &request.encode_to_vec(), transport);
-        answer
-            .map(|answer| serde_json::from_slice(&answer).unwrap())
-            .map_err(|error| error.reason_code.as_str())
+        answer.map(|answer| read_issued(&answer)).map_err(|error| error.reason_code.as_str())
     }
 
     /// A credential of the bot's search in a task, signed.

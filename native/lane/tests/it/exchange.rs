@@ -11,7 +11,7 @@ use prost::Message;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::credentials::Issuing;
+use crate::credentials::{Issuing, read_issued};
 use crate::peers;
 use crate::support::*;
 use crate::tasks::{REQUIRED, STRANGER, TWO, agent, alices, end};
@@ -63,9 +63,7 @@ impl Issuing {
         let by = Transport { peer_chain, ..Transport::by("http") };
         let asked = asked.to_string();
         let answer = self.served.engine.call(Surface::CredentialExchange, asked.as_bytes(), &by);
-        answer
-            .map(|answer| serde_json::from_slice(&answer).unwrap())
-            .map_err(|error| error.reason_code.as_str())
+        answer.map(|answer| read_issued(&answer)).map_err(|error| error.reason_code.as_str())
     }
 
     fn kept(&self) -> [usize; 4] {
