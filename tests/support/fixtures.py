@@ -24,23 +24,32 @@ def issuing(folder: Path) -> dict[str, Any]:
 
 
 class Servers:
-    """One server for each bundle, started when first asked for."""
+    """One server for each bundle, and for each apart, started when first asked for."""
 
     def __init__(self, folder: Path, authority: Authority) -> None:
         self._folder = folder
         self._authority = authority
         self._started: dict[str, Server] = {}
 
-    def of(self, bundle: str) -> Server:
-        """Returns the server of a bundle."""
-        if bundle not in self._started:
-            folder = self._folder / bundle
+    def of(self, bundle: str, apart: str = "") -> Server:
+        """Returns the server of a bundle.
+
+        Args:
+            bundle: Its name.
+            apart: Which one, of several that share nothing.
+
+        Returns:
+            A server that runs.
+        """
+        name = bundle + apart
+        if name not in self._started:
+            folder = self._folder / name
             changes = issuing(folder) if bundle in ISSUING else {}
             server = Server(layout(folder, self._authority, bundle, changes))
             _running.append(server)
-            self._started[bundle] = server
+            self._started[name] = server
             server.start()
-        return self._started[bundle]
+        return self._started[name]
 
     def close(self) -> None:
         """Ends them all."""

@@ -168,7 +168,7 @@ fn decisions(criterion: &mut Criterion) {
                     confidence: 0,
                     task: view,
                     subject_proof: None,
-                    history: view.map(|_| HistoryView { session: &NOTHING }),
+                    history: view.map(|_| HistoryView::new(&NOTHING)),
                     literal_key: None,
                     granted: None,
                 };
@@ -252,7 +252,7 @@ fn histories(criterion: &mut Criterion) {
                 confidence: 0,
                 task: Some(TaskView { task: &task, ancestors: &[] }),
                 subject_proof: None,
-                history: Some(HistoryView { session }),
+                history: Some(HistoryView::new(session)),
                 literal_key: None,
                 granted: None,
             };

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::{Digest, is_built_in};
 use crate::destinations::Destinations;
 use crate::diagnostic::Diagnostic;
+use crate::history::Holder;
 use crate::members::Members;
 use crate::mode::Modes;
 use crate::routes::RouteTable;
@@ -407,6 +408,10 @@ pub enum RuleScope {
     /// Those of a task and all tasks of its tree.
     #[default]
     Session,
+    /// Those of an agent, whatever its tasks.
+    Agent,
+    /// Those on behalf of a subject, whatever the tasks and the agents.
+    Subject,
 }
 
 impl RuleScope {
@@ -416,6 +421,18 @@ impl RuleScope {
         match self {
             Self::Task => "task",
             Self::Session => "session",
+            Self::Agent => "agent",
+            Self::Subject => "subject",
+        }
+    }
+
+    /// Whose record keeps what it looks at.
+    #[must_use]
+    pub const fn holder(self) -> Holder {
+        match self {
+            Self::Task | Self::Session => Holder::Session,
+            Self::Agent => Holder::Agent,
+            Self::Subject => Holder::Subject,
         }
     }
 }

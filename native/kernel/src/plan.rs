@@ -7,7 +7,7 @@ use crate::arguments::ArgumentSchema;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::evaluate::syntax::{ActionScope, Asks};
 use crate::evaluate::{Base, Constants, Group, Rule, Words};
-use crate::history::{self, Budgets, Memory, Recall, Sequences};
+use crate::history::{self, Budgets, Holder, Memory, Recall, Sequences};
 use crate::model::{Effect, Model, Operation, ParamType, System, Template, Tier};
 use crate::policy::{self, Cache, Catalog, Covered, Placed, Target};
 use crate::routes::RouteTable;
@@ -207,7 +207,16 @@ impl Plan {
                 named.remove(&operation.id).unwrap_or_default(),
                 spent.remove(&operation.id).unwrap_or_default(),
             );
-            let memory = Memory::of(&model, recall, operation, slice.keys, labelled, named);
+            let own = (sequences.holders(&named.0), budgets.holders(&named.1));
+            let memory = Memory::of(
+                &model,
+                recall,
+                operation,
+                slice.keys,
+                labelled,
+                named,
+                own.0.union(own.1),
+            );
             let prepared = Prepared { position, arguments, base, slice, memory, case: None };
             operations.insert(operation.id.clone(), prepared);
         }
@@ -323,6 +332,16 @@ impl Plan {
     #[must_use]
     pub fn recalls(&self, id: &str) -> bool {
         let one = |id: &str| self.prepared(id).is_some_and(|(_, own)| !own.memory.is_none());
+        match self.model.splits.get(id) {
+            Some(split) => split.cases.values().any(|case| one(case)),
+            None => one(id),
+        }
+    }
+
+    /// Whether an operation has to do with what one holder's record keeps.
+    #[must_use]
+    pub fn recalls_of(&self, id: &str, holder: Holder) -> bool {
+        let one = |id: &str| self.prepared(id).is_some_and(|(_, own)| own.memory.recalls(holder));
         match self.model.splits.get(id) {
             Some(split) => split.cases.values().any(|case| one(case)),
             None => one(id),

@@ -34,7 +34,7 @@ use crate::answer;
 use crate::ask::{self, Ask, Authorization, Refused, Relayed, Step, Target};
 use crate::asked::Asked;
 use crate::envoy;
-use crate::history::{self, Recalled};
+use crate::history;
 use crate::judgement::{Asker, CredentialNote, Judgement, Known, method_of, name_of};
 use crate::keeper::{Keeper, Wait};
 use crate::limits;
@@ -919,12 +919,10 @@ impl Engine {
             if !located.task.has_chain(&judgement.chain) {
                 judgement.chain = located.task.chain();
             }
-            judgement.recalled = match &implied {
-                Some(implied) if implied.is_new() => {
-                    Recalled::new(&located.task, now, self.keeper.settings().retention_ms)
-                }
-                _ => history::recall(&self.keeper, &world.plan, request.operation, located, wait)?,
-            };
+            let begins = implied.as_ref().is_some_and(|implied| implied.is_new());
+            let (plan, at) = (&world.plan, (now, wait));
+            judgement.recalled =
+                history::recall(&self.keeper, plan, request.operation, located, begins, at)?;
         }
         if ask.wants_credential {
             let refused = |reason, message| Err(Refused::new(reason, Step::Locate, message));

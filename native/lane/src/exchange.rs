@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use authz_kernel::decision::{Request, Time};
+use authz_kernel::decision::{Principal, Request, Time};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
@@ -150,6 +150,17 @@ struct Exchange<'a> {
     audience: String,
     binding: Option<Binding>,
     jti: String,
+}
+
+impl Exchange<'_> {
+    /// Subject first, then every agent down to the one that the credential is for.
+    fn chain(&self, judgement: &Judgement) -> Vec<Principal> {
+        match (&self.place, &judgement.task) {
+            (Place::New(task), _) => task.chain(),
+            (_, Some(task)) => task.chain().into_iter().chain([self.agent.principal()]).collect(),
+            (_, None) => vec![self.agent.principal()],
+        }
+    }
 }
 
 impl Engine {
@@ -425,6 +436,11 @@ impl Engine {
             }
         };
         locks.push(RecordKey::new(RecordKind::Session, &session));
+        for detail in &exchange.asked.details {
+            let chain = || exchange.chain(judgement);
+            let parties = history::parties(&exchange.world.plan, &detail.operation, chain);
+            locks.extend(parties.into_iter().map(|(_, record)| record));
+        }
         let mut answer = Vec::new();
         let mut started = None;
         let kept =
@@ -515,6 +531,7 @@ impl Engine {
         mut located: Located,
     ) -> Result<(Located, Vec<Permitted>), Stop> {
         judged.clear();
+        let now = Time(judgement.now_ms);
         let revoked = self.keeper.revocations()?;
         let mut permitted = Vec::with_capacity(exchange.asked.details.len());
         let mut failed = None;
@@ -555,7 +572,7 @@ impl Engine {
                 secret: self.keeper.store().secret(),
             };
             let plan = &exchange.world.plan;
-            detail.recalled = history::current(transaction, plan, &asked.operation, &located)?;
+            detail.recalled = history::current(transaction, plan, &asked.operation, &located, now)?;
             let started = Instant::now();
             judging.decide(&mut detail, Some(&located));
             detail.decide_time = Some(started.elapsed());

@@ -1,12 +1,12 @@
-//! What the session of a task did before: recalled for a decision, and added to by its answer.
+//! What the session of a task did before, and who is in its chain: recalled for a decision, and added to by its answer.
 
 use std::sync::Arc;
 
-use authz_kernel::decision::Time;
-use authz_kernel::history::{HistoryChanges, HistoryView, SessionHistory};
+use authz_kernel::decision::{Principal, Time};
+use authz_kernel::history::{HistoryChanges, HistoryView, Holder, PARTY_MS, SessionHistory};
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
-use authz_kernel::task::{Record, RecordKey, RecordKind, Session, Task};
+use authz_kernel::task::{Party, Record, RecordKey, RecordKind, Session, Task};
 use authz_state::store::{StoreError, Transaction};
 
 use crate::ask::{Refused, Step};
@@ -16,24 +16,76 @@ use crate::judgement::Judgement;
 use crate::keeper::{Keeper, Wait};
 use crate::locate::Located;
 
-/// What a decision knows of the session that it is made in.
+/// What a decision knows of the session that it is made in, and of who is in its chain.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Recalled(Option<Arc<Session>>);
+pub(crate) struct Recalled {
+    session: Option<Arc<Session>>,
+    agent: Option<Arc<Party>>,
+    subject: Option<Arc<Party>>,
+}
 
 impl Recalled {
     /// Of a session that begins with the decision.
-    pub(crate) fn new(task: &Task, now: Time, retention_ms: u64) -> Self {
-        Self(Some(Arc::new(begun(task, now, retention_ms))))
+    pub(crate) fn with(self, task: &Task, now: Time, retention_ms: u64) -> Self {
+        Self { session: Some(Arc::new(begun(task, now, retention_ms))), ..self }
     }
 
     /// As the kernel reads it; none where it was not recalled.
     pub(crate) fn view(&self) -> Option<HistoryView<'_>> {
-        self.history().map(|session| HistoryView { session })
+        self.history().map(|session| HistoryView {
+            session,
+            agent: self.agent.as_deref().map(|party| &party.history),
+            subject: self.subject.as_deref().map(|party| &party.history),
+        })
     }
 
     /// What the session did; none where it was not recalled.
     pub(crate) fn history(&self) -> Option<&SessionHistory> {
-        self.0.as_deref().map(|session| &session.history)
+        self.session.as_deref().map(|session| &session.history)
+    }
+
+    fn party(&self, holder: Holder) -> Option<&Arc<Party>> {
+        match holder {
+            Holder::Session => None,
+            Holder::Agent => self.agent.as_ref(),
+            Holder::Subject => self.subject.as_ref(),
+        }
+    }
+
+    fn set(&mut self, holder: Holder, party: Arc<Party>) {
+        match holder {
+            Holder::Session => {}
+            Holder::Agent => self.agent = Some(party),
+            Holder::Subject => self.subject = Some(party),
+        }
+    }
+}
+
+/// The records besides the session's that an operation has to do with: whoever decides about it locks them, too.
+pub(crate) fn parties(
+    plan: &Plan,
+    operation: &str,
+    chain: impl FnOnce() -> Vec<Principal>,
+) -> Vec<(Holder, RecordKey)> {
+    let concerned = Holder::PARTIES.map(|holder| plan.recalls_of(operation, holder));
+    if concerned == [false, false] {
+        return Vec::new();
+    }
+    let chain = chain();
+    let all = Holder::PARTIES.into_iter().zip(concerned).filter(|(_, concerned)| *concerned);
+    all.filter_map(|(holder, _)| Some((holder, holder.key(&chain)?))).collect()
+}
+
+/// What is known of a party: nothing, where its record is not there, or its time is up.
+fn known(record: Option<Record>, key: &RecordKey, now: Time) -> Arc<Party> {
+    match record {
+        Some(Record::Agent(party) | Record::Subject(party)) if party.expires_at > now => party,
+        _ => Arc::new(Party {
+            id: key.id.clone(),
+            history: SessionHistory::new(),
+            expires_at: now,
+            rest: Default::default(),
+        }),
     }
 }
 
@@ -51,18 +103,28 @@ pub(crate) fn begun(task: &Task, now: Time, retention_ms: u64) -> Session {
 }
 
 /// Recalls what a session did, as this node knows it, where the operation has to do with that.
+///
+/// Args: `begins`: with the decision.
 pub(crate) fn recall(
     keeper: &Keeper,
     plan: &Plan,
     operation: &str,
     located: &Located,
-    wait: Wait,
+    begins: bool,
+    (now, wait): (Time, Wait),
 ) -> Result<Recalled, Refused> {
+    let mut recalled = Recalled::default();
     if !plan.recalls(operation) {
-        return Ok(Recalled::default());
+        return Ok(recalled);
+    }
+    for (holder, key) in parties(plan, operation, || located.task.chain()) {
+        recalled.set(holder, known(keeper.peek(&key, wait)?, &key, now));
+    }
+    if begins {
+        return Ok(recalled.with(&located.task, now, keeper.settings().retention_ms));
     }
     match keeper.peek(&key(&located.task.session), wait)? {
-        Some(Record::Session(session)) => Ok(Recalled(Some(session))),
+        Some(Record::Session(session)) => Ok(Recalled { session: Some(session), ..recalled }),
         _ => Err(lost()),
     }
 }
@@ -73,12 +135,17 @@ pub(crate) fn current(
     plan: &Plan,
     operation: &str,
     located: &Located,
+    now: Time,
 ) -> Result<Recalled, Stop> {
+    let mut recalled = Recalled::default();
     if !plan.recalls(operation) {
-        return Ok(Recalled::default());
+        return Ok(recalled);
+    }
+    for (holder, key) in parties(plan, operation, || located.task.chain()) {
+        recalled.set(holder, known(transaction.get(&key)?, &key, now));
     }
     let session = session(transaction, &located.task.session)?.ok_or_else(lost)?;
-    Ok(Recalled(Some(session)))
+    Ok(Recalled { session: Some(session), ..recalled })
 }
 
 /// Recalls what a session did, as it is now; true where that is not what the decision was made on.
@@ -88,29 +155,61 @@ pub(crate) fn recall_in(
     located: &Located,
 ) -> Result<bool, Stop> {
     let Some(before) = judgement.recalled.history() else { return Ok(false) };
+    let mut has_changed = false;
     let session = match session(transaction, &located.task.session)? {
-        Some(session) => session,
+        Some(session) => {
+            has_changed |= session.history != *before;
+            Some(session)
+        }
         // It begins with this decision.
-        None if before.is_empty() => return Ok(false),
+        None if before.is_empty() => judgement.recalled.session.take(),
         None => return Err(lost().into()),
     };
-    let has_changed = session.history != *before;
-    judgement.recalled = Recalled(Some(session));
+    judgement.recalled.session = session;
+    let known_of = |holder: &Holder| judgement.recalled.party(*holder).is_some();
+    let parties: Vec<Holder> = Holder::PARTIES.into_iter().filter(known_of).collect();
+    if parties.is_empty() {
+        return Ok(has_changed);
+    }
+    let (now, chain) = (Time(judgement.now_ms), located.task.chain());
+    for holder in parties {
+        let Some(before) = judgement.recalled.party(holder) else { continue };
+        let Some(key) = holder.key(&chain) else { continue };
+        let party = known(transaction.get(&key)?, &key, now);
+        has_changed |= party.history != before.history;
+        judgement.recalled.set(holder, party);
+    }
     Ok(has_changed)
 }
 
-/// Adds what an answer changes to the session.
+/// Adds what an answer changes to the session, and to the records of who is in its chain.
 pub(crate) fn remember(
     transaction: &mut dyn Transaction,
     judgement: &Judgement,
     located: &Located,
 ) -> Result<(), Stop> {
     let Some(changes) = changes(judgement) else { return Ok(()) };
-    let session = session(transaction, &located.task.session)?.ok_or_else(lost)?;
-    let mut session = Session::clone(&session);
+    let (id, operation) = (&judgement.id, &judgement.operation);
     let now = Time(judgement.now_ms);
-    session.history.apply(changes, &judgement.id, &judgement.operation, now);
-    transaction.put(Record::Session(Arc::new(session)));
+    // What it was judged by is what it is remembered by.
+    let now = judgement.recalled.view().map_or(now, |view| view.now(now));
+    if changes.concern(Holder::Session) {
+        let session = session(transaction, &located.task.session)?.ok_or_else(lost)?;
+        let mut session = Session::clone(&session);
+        session.history.apply(changes, id, operation, now);
+        transaction.put(Record::Session(Arc::new(session)));
+    }
+    for holder in Holder::PARTIES.into_iter().filter(|holder| changes.concern(*holder)) {
+        let party = judgement.recalled.party(holder).ok_or_else(lost)?;
+        let mut party = Party::clone(party);
+        party.history.apply_as(holder, changes, id, operation, now);
+        party.expires_at = Time(now.0.saturating_add(PARTY_MS)).max(party.expires_at);
+        let party = Arc::new(party);
+        transaction.put(match holder {
+            Holder::Subject => Record::Subject(party),
+            Holder::Session | Holder::Agent => Record::Agent(party),
+        });
+    }
     Ok(())
 }
 

@@ -188,7 +188,7 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
         confidence: 0,
         task: task.as_ref().map(|task| TaskView { task, ancestors: &[] }),
         subject_proof: None,
-        history: task.as_ref().map(|_| HistoryView { session: &history }),
+        history: task.as_ref().map(|_| HistoryView::new(&history)),
         literal_key: Some(&LITERAL_KEY),
         granted: None,
     };

@@ -304,6 +304,9 @@ impl Engine {
             locks.push(RecordKey::new(RecordKind::Agent, located.task.assignee()));
         }
         locks.extend(key.map(EnforcerKey::record));
+        let chain = || located.task.chain();
+        let parties = history::parties(&judging.world.plan, &judgement.operation, chain);
+        locks.extend(parties.into_iter().map(|(_, record)| record));
         let survives = survives(judgement);
         let mut began = false;
         let kept =

@@ -96,6 +96,16 @@ impl Engine {
                     credentials.1.push(RecordKey::new(RecordKind::Session, &one.session));
                 }
                 Record::Proof(_) | Record::SigningKey(_) => others.push(record.key()),
+                // Somebody may be adding to it.
+                Record::Agent(_) | Record::Subject(_) => {
+                    let key = record.key();
+                    self.delete_due(
+                        std::slice::from_ref(&key),
+                        std::slice::from_ref(&key),
+                        wait,
+                        now,
+                    )?;
+                }
                 Record::Revocation(_) | Record::Lease(_) => {}
             }
         }

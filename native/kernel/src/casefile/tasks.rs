@@ -1,6 +1,6 @@
 //! Steps that start, delegate and end tasks. Tasks live in memory, and their ids are the names that the test gives them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -12,13 +12,13 @@ use crate::decision::{
     Decision, Facts, Outcome, Principal, Proof, ProofMethod, ReasonCode, Request, Time,
 };
 use crate::diagnostic::{Diagnostic, clip, unknown};
-use crate::history::{HistoryView, SessionHistory};
+use crate::history::{HistoryView, Holder, SessionHistory};
 use crate::mcp::ServerTask;
 use crate::plan::Plan;
 use crate::source::{At, Mark, duration};
 use crate::task::{
-    AgentName, Child, Limit, Param, Refused, Root, ScopeEntry, Selector, Subject, SubjectProof,
-    Task, TaskKind, TaskStatus, TaskView, delegate, implicit, literals, start,
+    AgentName, Child, Limit, Param, RecordKey, Refused, Root, ScopeEntry, Selector, Subject,
+    SubjectProof, Task, TaskKind, TaskStatus, TaskView, delegate, implicit, literals, start,
 };
 
 /// The name of the task that a trace begins with.
@@ -320,6 +320,8 @@ pub(super) struct Tasks {
     known: BTreeMap<String, Task>,
     /// What each session did, by its id.
     histories: BTreeMap<String, SessionHistory>,
+    /// What each agent and each subject did.
+    parties: HashMap<RecordKey, SessionHistory>,
     /// Tasks without a name of their own.
     unnamed: usize,
 }
@@ -329,6 +331,8 @@ pub(super) struct Placed {
     task: Task,
     ancestors: Vec<Arc<Task>>,
     history: SessionHistory,
+    agent: SessionHistory,
+    subject: SessionHistory,
 }
 
 impl Placed {
@@ -336,9 +340,13 @@ impl Placed {
         TaskView { task: &self.task, ancestors: &self.ancestors }
     }
 
-    /// What its session did before.
+    /// What its session did before, and those in its chain.
     pub(super) fn history(&self) -> HistoryView<'_> {
-        HistoryView { session: &self.history }
+        HistoryView {
+            session: &self.history,
+            agent: Some(&self.agent),
+            subject: Some(&self.subject),
+        }
     }
 
     /// Who calls on the task: its assignee, unless the step says another.
@@ -369,7 +377,13 @@ impl Tasks {
         let above = task.ancestors.iter().filter_map(|id| self.known.get(id));
         let ancestors = above.map(|task| Arc::new(task.clone())).collect();
         let history = self.histories.get(&task.session).cloned().unwrap_or_default();
-        Some(Placed { task, ancestors, history })
+        let chain = task.chain();
+        let party = |holder: Holder| {
+            let key = holder.key(&chain)?;
+            self.parties.get(&key).cloned()
+        };
+        let [agent, subject] = Holder::PARTIES.map(|holder| party(holder).unwrap_or_default());
+        Some(Placed { task, ancestors, history, agent, subject })
     }
 
     /// The name of the task that an agent gets which comes without one; none where the bundle gives none.
@@ -393,9 +407,18 @@ impl Tasks {
     /// Takes over what a call changes.
     pub(super) fn settle(&mut self, placed: &Placed, decision: &Decision, now: Time) {
         let changes = decision.changes(false);
-        if !changes.is_empty() {
+        let now = placed.history().now(now);
+        let operation = &decision.operation;
+        if changes.concern(Holder::Session) {
             let history = self.histories.entry(placed.task.session.clone()).or_default();
-            history.apply(changes, &decision.operation, &decision.operation, now);
+            history.apply(changes, operation, operation, now);
+        }
+        let chain = placed.task.chain();
+        for holder in Holder::PARTIES.into_iter().filter(|holder| changes.concern(*holder)) {
+            if let Some(key) = holder.key(&chain) {
+                let history = self.parties.entry(key).or_default();
+                history.apply_as(holder, changes, operation, operation, now);
+            }
         }
         if decision.outcome != Outcome::Permit {
             return;

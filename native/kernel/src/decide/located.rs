@@ -7,6 +7,7 @@ use super::granted::Covered;
 use super::resolve::Resolved;
 use crate::decision::{Facts, ReasonCode, Request, Time};
 use crate::evaluate::TaskFacts;
+use crate::history::Holder;
 use crate::mcp::{self, ServerTask};
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
@@ -115,11 +116,18 @@ pub(super) fn subject_proof(facts: &Facts<'_>, subject: bool) -> SubjectProof {
 
 /// Refuses a request that has to do with what the task's session did before, where that was not recalled.
 pub(super) fn recalled(facts: &Facts<'_>, prepared: &Prepared) -> Result<(), Refusal> {
-    if !prepared.memory.is_none() && facts.task.is_some() && facts.history.is_none() {
-        return Err(Refusal::new(
-            ReasonCode::StateUnavailable,
-            "what the session did before is not at hand",
-        ));
+    let refuse = |whose: &str| {
+        let what = format!("what the {whose} did before is not at hand");
+        Err(Refusal::new(ReasonCode::StateUnavailable, what))
+    };
+    if prepared.memory.is_none() || facts.task.is_none() {
+        return Ok(());
+    }
+    let Some(view) = facts.history else { return refuse("session") };
+    for holder in Holder::PARTIES {
+        if prepared.memory.recalls(holder) && view.of(holder).is_none() {
+            return refuse(holder.as_str());
+        }
     }
     Ok(())
 }

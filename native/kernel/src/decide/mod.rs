@@ -14,7 +14,7 @@ use crate::decision::{
     Decision, Facts, Outcome, Principal, ProofMethod, ReasonCode, Request, Time, Verdict,
 };
 use crate::evaluate::{self, ContextFacts, Judge, Known, Unready};
-use crate::history::{Carried, HistoryChanges, MAX_ENTRIES, Spends};
+use crate::history::{Carried, HistoryChanges, Holder, MAX_ENTRIES, Spends};
 use crate::mcp::ServerTask;
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
@@ -51,7 +51,7 @@ pub fn decide_traced(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now:
 
 fn run(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time, traced: bool) -> Decision {
     // Within a session time never goes back, whichever node decides.
-    let now = facts.history.map_or(now, |view| view.session.now(now));
+    let now = facts.history.map_or(now, |view| view.now(now));
     let mut decision = Decision {
         outcome: Outcome::Deny,
         reason: ReasonCode::Unavailable,
@@ -238,14 +238,14 @@ fn judge(
     let completed = match (facts.history, facts.task) {
         (Some(view), Some(task)) => {
             let subject = resolved.subject(task);
-            plan.sequences.completed(&prepared.memory.named, subject, view.session, now)
+            plan.sequences.completed(&prepared.memory.named, subject, view, now)
         }
         _ => Vec::new(),
     };
     let spends = match (facts.history, facts.task) {
         (Some(view), Some(task)) => {
             let named = &prepared.memory.budgets;
-            plan.budgets.spend(named, resolved.subject(task), view.session, now)
+            plan.budgets.spend(named, resolved.subject(task), view, now)
         }
         _ => Spends::default(),
     };
@@ -348,7 +348,7 @@ fn judge(
         let (acts, labels) = ((resolved.collection, resolved.id.as_str()), &resolved.labels);
         let (sequences, subject) = (&plan.sequences, resolved.subject(task));
         let passage = memory.passage(operation, acts, labels, plan.model(), view.session);
-        let advances = sequences.passage(&memory.named, subject, view.session, now);
+        let advances = sequences.passage(&memory.named, subject, view, now);
         // What a credential was issued for was counted by the permit that it was issued of.
         let is_redeemed = decision.redeems.is_some();
         if let Some((reason, what)) = spends.refused.filter(|_| !is_redeemed) {
@@ -358,19 +358,25 @@ fn judge(
         match (passage, advances) {
             (Ok(passage), Ok(advances)) => {
                 let passage = HistoryChanges { advances, spends, ..passage };
-                if !passage.is_empty() && view.session.entries() >= MAX_ENTRIES {
-                    let what = "the session keeps as much as it may".to_owned();
+                let holders = [Holder::Session, Holder::Agent, Holder::Subject];
+                let is_full = |holder: &Holder| {
+                    passage.concern(*holder)
+                        && view.of(*holder).is_none_or(|kept| kept.entries() >= MAX_ENTRIES)
+                };
+                if let Some(holder) = holders.into_iter().find(is_full) {
+                    let what = format!("the {} keeps as much as it may", holder.as_str());
                     bounds.refuse(ReasonCode::WindowFull, what);
                 }
                 decision.passage = passage;
             }
             (Err((reason, what)), _) => bounds.refuse(reason, what),
-            (Ok(_), Err(rule)) => {
-                let what = format!("the session keeps as much of the sequence `{rule}` as it may");
+            (Ok(_), Err((rule, holder))) => {
+                let whose = holder.as_str();
+                let what = format!("the {whose} keeps as much of the sequence `{rule}` as it may");
                 bounds.refuse(ReasonCode::WindowFull, what);
             }
         }
-        let advances = sequences.denial(&memory.named, subject, view.session, now);
+        let advances = sequences.denial(&memory.named, subject, view, now);
         decision.denial = HistoryChanges { advances, ..HistoryChanges::NONE };
     }
     tally.settle(plan, operation, &requirements, &bounds, request.supported_obligations, decision);

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest, Sha256};
 
 use crate::decision::{ReasonCode, Time};
-use crate::history::record::{SessionHistory, Spending, Spent};
+use crate::history::record::{Spending, Spent};
 use crate::history::sequence::Subject;
-use crate::history::{MAX_EVENTS, MAX_RULES, MAX_TASKS};
+use crate::history::{HistoryView, Holders, MAX_EVENTS, MAX_RULES, MAX_TASKS};
 use crate::json::Value as Json;
 use crate::model::{Budget, Counts, Model, RuleScope};
 
@@ -65,17 +65,23 @@ impl Budgets {
         self.all.iter().map(|one| (one.name.as_str(), one.stored.as_str())).collect()
     }
 
+    /// Whose records those budgets are kept in.
+    pub(crate) fn holders(&self, named: &[u32]) -> Holders {
+        let all = named.iter().filter_map(|index| self.all.get(*index as usize));
+        all.map(|budget| budget.scope.holder()).collect()
+    }
+
     /// What an event would spend.
     pub(crate) fn spend(
         &self,
         named: &[u32],
         subject: Subject<'_>,
-        session: &SessionHistory,
+        history: HistoryView<'_>,
         now: Time,
     ) -> Spends<'_> {
         let mut all = Spends::default();
         for budget in named.iter().filter_map(|index| self.all.get(*index as usize)) {
-            match budget.spend(subject, session, now) {
+            match budget.spend(subject, history, now) {
                 Ok(spending) => all.spends.push(spending),
                 Err(ReasonCode::BudgetExceeded) => {
                     all.exceeded.push(&budget.name);
@@ -86,7 +92,8 @@ impl Budgets {
                 }
                 Err(reason) => {
                     let what = format!(
-                        "the session keeps as many events of the budget `{}` as it may",
+                        "the {} keeps as many events of the budget `{}` as it may",
+                        budget.scope.holder().as_str(),
                         budget.name
                     );
                     all.refuse(reason, what);
@@ -129,17 +136,20 @@ impl Compiled {
     fn spend(
         &self,
         subject: Subject<'_>,
-        session: &SessionHistory,
+        history: HistoryView<'_>,
         now: Time,
     ) -> Result<Spending, ReasonCode> {
+        let holder = self.scope.holder();
+        // INVARIANT (recalled): judging begins only where all that the operation names is at hand.
+        let kept = history.of(holder).ok_or(ReasonCode::WindowFull)?;
         let instance = match self.scope {
             RuleScope::Task => subject.task,
-            RuleScope::Session => "",
+            RuleScope::Session | RuleScope::Agent | RuleScope::Subject => "",
         };
         let oldest = self.within_ms.map(|within| Time(now.0.saturating_sub(within)));
         let nothing = Spent::default();
-        let uses = session.budgets.get(&self.stored);
-        if uses.is_none() && session.budgets.len() >= MAX_RULES {
+        let uses = kept.budgets.get(&self.stored);
+        if uses.is_none() && kept.budgets.len() >= MAX_RULES {
             return Err(ReasonCode::WindowFull);
         }
         let spent = uses.and_then(|uses| uses.instances.get(instance));
@@ -150,6 +160,7 @@ impl Compiled {
         let counts = |at: &Time| oldest.is_none_or(|oldest| *at >= oldest);
         let mut spending = Spending {
             budget: self.stored.clone(),
+            holder,
             instance: instance.to_owned(),
             amount: 0,
             values: BTreeSet::new(),

@@ -8,7 +8,9 @@ use sha2::{Digest, Sha256};
 use crate::decision::ReasonCode;
 use crate::destinations::Placed;
 use crate::history::sequence::Named;
-use crate::history::{HistoryChanges, HistoryView, MAX_LABELS, MAX_SOURCES, SessionHistory};
+use crate::history::{
+    HistoryChanges, HistoryView, Holder, Holders, MAX_LABELS, MAX_SOURCES, SessionHistory,
+};
 use crate::model::{Distinct, Effect, LabelKind, Model, Operation, Tier};
 use crate::policy::Placed as PlacedPolicy;
 use crate::schema::{Key, Keys, OWN_SYSTEM};
@@ -56,6 +58,8 @@ pub(crate) struct Memory {
     pub(crate) named: Vec<Named>,
     /// Which budgets it spends.
     pub(crate) budgets: Vec<u32>,
+    /// Whose records rules and budgets that name it are kept in.
+    holders: Holders,
     /// The call counts.
     counts: bool,
     /// What it acts on gives data back.
@@ -73,6 +77,7 @@ impl Memory {
         keys: Keys,
         labelled: bool,
         (named, budgets): (Vec<Named>, Vec<u32>),
+        holders: Holders,
     ) -> Self {
         if operation.system == OWN_SYSTEM {
             return Self::default();
@@ -97,6 +102,7 @@ impl Memory {
             marks: named.iter().any(|named| named.is_denied_step()),
             named,
             budgets,
+            holders,
             counts: recall.counts_calls,
             returns,
         }
@@ -105,6 +111,11 @@ impl Memory {
     /// Whether the operation has nothing to do with history.
     pub(crate) const fn is_none(&self) -> bool {
         !self.reads && !self.changes && !self.marks
+    }
+
+    /// Whether the operation has to do with what an agent, or a subject, did over all its sessions.
+    pub(crate) const fn recalls(&self, holder: Holder) -> bool {
+        self.holders.contains(holder) && !self.is_none()
     }
 
     /// What letting the call through changes.

@@ -5,10 +5,12 @@
 
 mod budget;
 mod check;
+mod holder;
 mod memory;
 mod record;
 mod sequence;
 
+pub use holder::{HistoryView, Holder};
 pub use record::{
     Advance, BudgetUse, HistoryChanges, Origin, Progress, RuleProgress, SessionHistory, Spending,
     Spent,
@@ -16,6 +18,7 @@ pub use record::{
 
 pub(crate) use budget::{Budgets, Spends};
 pub(crate) use check::{changed, check, recounted};
+pub(crate) use holder::Holders;
 pub(crate) use memory::{Carried, Memory, Recall};
 pub(crate) use sequence::{Sequences, Subject};
 
@@ -35,9 +38,6 @@ pub const MAX_TASKS: usize = 256;
 /// Tasks and keys that the progress of one rule tells apart in one session.
 pub const MAX_INSTANCES: usize = 64;
 
-/// What is known of the session that a request is made in.
-#[derive(Clone, Copy, Debug)]
-pub struct HistoryView<'a> {
-    /// What the session did before.
-    pub session: &'a SessionHistory,
-}
+/// How long the record of an agent or a subject is kept after it last changed, in milliseconds: as long as a task may live,
+/// and as anything in it may count.
+pub const PARTY_MS: i64 = 24 * 3_600 * 1_000;

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::decision::Time;
+use crate::history::Holder;
 
-/// What a session did before.
+/// What a session did before; or an agent, or a subject, over all its sessions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SessionHistory {
     /// The latest time at which something changed it; it never goes back.
@@ -98,7 +99,9 @@ pub struct Spent {
 pub struct Spending {
     /// As the budget's use is stored.
     pub budget: String,
-    /// The task; empty: the session.
+    /// Whose record keeps it.
+    pub holder: Holder,
+    /// The task; empty: the holder as a whole.
     pub instance: String,
     /// How much.
     pub amount: i64,
@@ -146,6 +149,8 @@ impl Spent {
 pub struct Advance {
     /// As the rule's progress is stored.
     pub rule: String,
+    /// Whose record keeps it.
+    pub holder: Holder,
     /// Task and key.
     pub instance: String,
     /// How far it is now.
@@ -162,7 +167,7 @@ impl Advance {
     }
 }
 
-/// What an answer changes in the history of its session.
+/// What an answer changes in the history of its session, and in that of its agent and its subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HistoryChanges {
     /// Labels that join.
@@ -194,6 +199,19 @@ impl HistoryChanges {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Whether something changes in one holder's record.
+    #[must_use]
+    pub fn concern(&self, holder: Holder) -> bool {
+        let is_session = holder == Holder::Session;
+        (is_session
+            && (self.counts
+                || self.source.is_some()
+                || !self.labels.is_empty()
+                || !self.gathered.is_empty()))
+            || self.advances.iter().any(|advance| advance.holder == holder)
+            || self.spends.iter().any(|spending| spending.holder == holder)
     }
 }
 
@@ -238,7 +256,7 @@ impl SessionHistory {
         self.latest.map_or(now, |latest| latest.max(now))
     }
 
-    /// Takes over what an answer changes.
+    /// Takes over what an answer changes in the record of a session.
     ///
     /// Args:
     /// * `decision_id`, `operation`: of the decision; `now`: its time.
@@ -249,11 +267,42 @@ impl SessionHistory {
         operation: &str,
         now: Time,
     ) {
-        if changes.is_empty() {
+        self.apply_as(Holder::Session, changes, decision_id, operation, now);
+    }
+
+    /// Takes over what an answer changes in one holder's record.
+    ///
+    /// Args:
+    /// * `decision_id`, `operation`: of the decision; `now`: its time, [`HistoryView::now`].
+    ///
+    /// [`HistoryView::now`]: crate::history::HistoryView::now
+    pub fn apply_as(
+        &mut self,
+        holder: Holder,
+        changes: &HistoryChanges,
+        decision_id: &str,
+        operation: &str,
+        now: Time,
+    ) {
+        if !changes.concern(holder) {
             return;
         }
         let now = self.now(now);
         self.latest = Some(now);
+        for advance in changes.advances.iter().filter(|advance| advance.holder == holder) {
+            let instances = &mut self.rules.entry(advance.rule.clone()).or_default().instances;
+            if let Some(oldest) = advance.forgets_before {
+                instances.retain(|_, progress| progress.at >= oldest);
+            }
+            instances.insert(advance.instance.clone(), advance.progress);
+        }
+        for spending in changes.spends.iter().filter(|spending| spending.holder == holder) {
+            let uses = self.budgets.entry(spending.budget.clone()).or_default();
+            uses.instances.entry(spending.instance.clone()).or_default().add(spending, now);
+        }
+        if holder != Holder::Session {
+            return;
+        }
         self.calls = self.calls.saturating_add(u64::from(changes.counts));
         for label in &changes.labels {
             self.labels.entry(label.clone()).or_insert_with(|| Origin {
@@ -265,17 +314,6 @@ impl SessionHistory {
         self.sources.extend(changes.source.clone());
         for (label, from) in &changes.gathered {
             self.gathered.entry(label.clone()).or_default().insert(from.clone());
-        }
-        for advance in &changes.advances {
-            let instances = &mut self.rules.entry(advance.rule.clone()).or_default().instances;
-            if let Some(oldest) = advance.forgets_before {
-                instances.retain(|_, progress| progress.at >= oldest);
-            }
-            instances.insert(advance.instance.clone(), advance.progress);
-        }
-        for spending in &changes.spends {
-            let uses = self.budgets.entry(spending.budget.clone()).or_default();
-            uses.instances.entry(spending.instance.clone()).or_default().add(spending, now);
         }
     }
 }

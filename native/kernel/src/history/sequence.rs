@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::decision::Time;
 use crate::history::record::{Advance, Progress, SessionHistory};
-use crate::history::{MAX_INSTANCES, MAX_RULES};
+use crate::history::{HistoryView, Holder, Holders, MAX_INSTANCES, MAX_RULES, PARTY_MS};
 use crate::json::Value as Json;
 use crate::model::{CorrelationKey, Event, Model, Operation, RuleScope, Sequence};
 
@@ -96,17 +96,22 @@ impl Sequences {
         self.rules.iter().map(|rule| (rule.name.as_str(), rule.stored.as_str())).collect()
     }
 
+    /// Whose records the progress of those rules is kept in.
+    pub(crate) fn holders(&self, named: &[Named]) -> Holders {
+        named.iter().filter_map(|named| self.rule(*named)).map(|rule| rule.scope.holder()).collect()
+    }
+
     /// The rules that the event would complete.
     pub(crate) fn completed<'a>(
         &'a self,
         named: &[Named],
         subject: Subject<'_>,
-        session: &SessionHistory,
+        history: HistoryView<'_>,
         now: Time,
     ) -> Vec<&'a str> {
         let rules = named.iter().filter(|named| named.last).filter_map(|named| self.rule(*named));
         rules
-            .filter(|rule| rule.is_completed(subject, session, now))
+            .filter(|rule| rule.is_completed(subject, history, now))
             .map(|rule| rule.name.as_str())
             .collect()
     }
@@ -114,42 +119,45 @@ impl Sequences {
     /// What the event changes where it is let through.
     ///
     /// # Errors
-    /// The name of a rule of which the session keeps as much as it may.
+    /// The name of a rule of which its holder keeps as much as it may.
     pub(crate) fn passage(
         &self,
         named: &[Named],
         subject: Subject<'_>,
-        session: &SessionHistory,
+        history: HistoryView<'_>,
         now: Time,
-    ) -> Result<Vec<Advance>, &str> {
+    ) -> Result<Vec<Advance>, (&str, Holder)> {
         let mut advances = Vec::new();
         for (rule, steps) in self.moved(named, |named| named.passed) {
-            let Some(advance) = rule.advance(steps, subject, session, now) else { continue };
-            if !rule.has_room(&advance, session) {
-                return Err(&rule.name);
+            let full = || (rule.name.as_str(), rule.scope.holder());
+            let kept = rule.kept(history).ok_or_else(full)?;
+            let Some(advance) = rule.advance(steps, subject, kept, now) else { continue };
+            if !rule.has_room(&advance, kept) {
+                return Err(full());
             }
             advances.push(advance);
         }
         Ok(advances)
     }
 
-    /// What the event changes where it is denied. A rule of which the session keeps as much as it may takes it as an event of
+    /// What the event changes where it is denied. A rule of which its holder keeps as much as it may takes it as an event of
     /// every key: it is denied already, so it cannot be refused to be remembered.
     pub(crate) fn denial(
         &self,
         named: &[Named],
         subject: Subject<'_>,
-        session: &SessionHistory,
+        history: HistoryView<'_>,
         now: Time,
     ) -> Vec<Advance> {
         let moved = self.moved(named, |named| named.denied);
         moved
             .filter_map(|(rule, steps)| {
-                let advance = rule.advance(steps, subject, session, now)?;
-                if rule.has_room(&advance, session) {
+                let kept = rule.kept(history)?;
+                let advance = rule.advance(steps, subject, kept, now)?;
+                if rule.has_room(&advance, kept) {
                     return Some(advance);
                 }
-                rule.advance_of(ANY.to_owned(), steps, session, now)
+                rule.advance_of(ANY.to_owned(), steps, kept, now)
             })
             .collect()
     }
@@ -212,17 +220,24 @@ impl Compiled {
             requires: sequence.requires,
             within_ms: sequence
                 .within
-                .map(|span| i64::try_from(span.as_millis()).unwrap_or(i64::MAX)),
+                .map(|span| i64::try_from(span.as_millis()).unwrap_or(i64::MAX))
+                .or_else(|| (sequence.scope.holder() != Holder::Session).then_some(PARTY_MS)),
             key: sequence.key.clone(),
             scope: sequence.scope,
         }
+    }
+
+    /// The record that its progress is kept in. INVARIANT (recalled): judging begins only where all that the operation
+    /// names is at hand.
+    fn kept<'a>(&self, history: HistoryView<'a>) -> Option<&'a SessionHistory> {
+        history.of(self.scope.holder())
     }
 
     /// Which instance an event is of: by task where the rule is, and by key where it has one.
     fn instance(&self, subject: Subject<'_>) -> String {
         let task = match self.scope {
             RuleScope::Task => subject.task,
-            RuleScope::Session => "",
+            RuleScope::Session | RuleScope::Agent | RuleScope::Subject => "",
         };
         let value = match &self.key {
             None => return task.to_owned(),
@@ -252,7 +267,8 @@ impl Compiled {
         self.within_ms.map(|within| Time(now.0.saturating_sub(within)))
     }
 
-    fn is_completed(&self, subject: Subject<'_>, session: &SessionHistory, now: Time) -> bool {
+    fn is_completed(&self, subject: Subject<'_>, history: HistoryView<'_>, now: Time) -> bool {
+        let Some(session) = self.kept(history) else { return true };
         let oldest = self.forgets_before(now);
         let has_all = |progress: &Progress| {
             progress.step >= self.steps && oldest.is_none_or(|oldest| progress.at >= oldest)
@@ -273,8 +289,8 @@ impl Compiled {
         self.advance_of(self.instance(subject), steps, session, now)
     }
 
-    /// One event is one step, the first that is still to come. Of a rule with one step and a window, the last such event
-    /// counts.
+    /// One event is one step, the first that is still to come. Where there is a window, a step counts from the last time
+    /// that it was seen, and one that is too old is still to come.
     fn advance_of(
         &self,
         instance: String,
@@ -283,12 +299,13 @@ impl Compiled {
         now: Time,
     ) -> Option<Advance> {
         let known = self.progress(session, &instance);
-        let step = known.map_or(0, |progress| progress.step);
+        let oldest = self.forgets_before(now);
+        let counts = |progress: &&Progress| oldest.is_none_or(|oldest| progress.at >= oldest);
+        let step = known.filter(counts).map_or(0, |progress| progress.step);
         let is_next = |step: u32| 1_u32.checked_shl(step).is_some_and(|bit| steps & bit != 0);
         let step = if step < self.steps && is_next(step) {
             step.saturating_add(1)
-        } else if self.within_ms.is_some() && step == self.steps && is_next(step.saturating_sub(1))
-        {
+        } else if self.within_ms.is_some() && step > 0 && is_next(step.saturating_sub(1)) {
             step
         } else {
             return None;
@@ -296,9 +313,10 @@ impl Compiled {
         let progress = Progress { step, at: now };
         (known != Some(&progress)).then(|| Advance {
             rule: self.stored.clone(),
+            holder: self.scope.holder(),
             instance,
             progress,
-            forgets_before: self.forgets_before(now),
+            forgets_before: oldest,
         })
     }
 

@@ -8,7 +8,7 @@ use super::sequence::{Reader, is_required};
 use super::types::{BudgetEntry, ScopeWord, ThenWord};
 use super::yaml::{At, Entries};
 use crate::diagnostic::clip;
-use crate::history::MAX_EVENTS;
+use crate::history::{Holder, MAX_EVENTS};
 use crate::model::{Budget, Counts, Operation, RuleScope};
 
 /// Budgets of a bundle.
@@ -43,6 +43,13 @@ pub(super) fn apply(build: &mut Build<'_>, file: &str, said: &Entries<At<BudgetE
                 continue;
             }
         };
+        let scope = said.scope.map_or(RuleScope::Session, ScopeWord::scope);
+        if scope.holder() != Holder::Session && said.within.is_none() {
+            let word = scope.as_str();
+            let what =
+                format!("a budget of scope `{word}` needs `within`: it has no end by itself");
+            refuse(&what, "Say for instance `within: 24h`.");
+        }
         let bound = match counts {
             Counts::Count | Counts::Sum(_) if said.within.is_none() => MOST,
             Counts::Count => i64::try_from(MAX_EVENTS).unwrap_or(i64::MAX),
@@ -61,10 +68,6 @@ pub(super) fn apply(build: &mut Build<'_>, file: &str, said: &Entries<At<BudgetE
             }
             span
         });
-        let scope = match said.scope {
-            Some(ScopeWord::Task) => RuleScope::Task,
-            None | Some(ScopeWord::Session) => RuleScope::Session,
-        };
         let mut reader = Reader { build: &mut *build, file };
         let of = said.count.as_ref().or(said.of.as_ref());
         let of = of.map(|events| reader.events(events, false)).unwrap_or_default();

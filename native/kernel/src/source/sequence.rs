@@ -33,10 +33,7 @@ pub(super) fn apply(build: &mut Build<'_>, file: &str, said: &Entries<At<Sequenc
         let Some(parts) = reader.parts(entry) else { continue };
         let said = &entry.value;
         let within = reader.within(said.within.as_ref(), parts.steps.len());
-        let scope = match said.scope {
-            Some(ScopeWord::Task) => RuleScope::Task,
-            None | Some(ScopeWord::Session) => RuleScope::Session,
-        };
+        let scope = said.scope.map_or(RuleScope::Session, ScopeWord::scope);
         let (steps, last, requires) = (parts.steps, parts.last, parts.requires);
         let mut sequence = Sequence { steps, last, requires, within, key: None, scope, at };
         sequence.key = said.key.as_ref().and_then(|key| reader.key(key, &sequence));

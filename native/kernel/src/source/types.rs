@@ -6,6 +6,7 @@ use serde::de::{IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::yaml::{At, Entries, Later, Many};
+use crate::model::RuleScope;
 
 /// `bundle.yaml`: what the bundle is called, and how it is applied.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -551,6 +552,21 @@ pub(crate) enum ScopeWord {
     Task,
     /// Those of a task tree.
     Session,
+    /// Those of an agent, whatever its tasks.
+    Agent,
+    /// Those on behalf of a subject, whatever the tasks and the agents.
+    Subject,
+}
+
+impl ScopeWord {
+    pub(crate) const fn scope(self) -> RuleScope {
+        match self {
+            Self::Task => RuleScope::Task,
+            Self::Session => RuleScope::Session,
+            Self::Agent => RuleScope::Agent,
+            Self::Subject => RuleScope::Subject,
+        }
+    }
 }
 
 /// A counted limit: `count`, `sum` and `of`, or `distinct` and `of`.

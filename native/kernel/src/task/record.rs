@@ -18,7 +18,7 @@ use crate::model::Tier;
 pub enum RecordKind {
     /// A task tree as a whole. Whoever changes anything of the tree locks this one.
     Session,
-    /// An agent. Locked by whoever starts or ends a task of the agent.
+    /// An agent: what it did over all its sessions. Locked by whoever starts or ends a task of the agent, too.
     Agent,
     /// A task.
     Task,
@@ -36,11 +36,13 @@ pub enum RecordKind {
     SigningKey,
     /// A secret that was leased of a system that knows no tokens.
     Lease,
+    /// A subject: what was done on its behalf over all sessions.
+    Subject,
 }
 
 impl RecordKind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Session,
         Self::Agent,
         Self::Task,
@@ -51,6 +53,7 @@ impl RecordKind {
         Self::Proof,
         Self::SigningKey,
         Self::Lease,
+        Self::Subject,
     ];
 }
 
@@ -92,6 +95,10 @@ pub enum Record {
     SigningKey(Arc<SigningKey>),
     /// A leased secret.
     Lease(Arc<Lease>),
+    /// What an agent did.
+    Agent(Arc<Party>),
+    /// What was done on behalf of a subject.
+    Subject(Arc<Party>),
 }
 
 impl Record {
@@ -110,6 +117,8 @@ impl Record {
             Self::Proof(one) => RecordKey::new(RecordKind::Proof, &one.id),
             Self::SigningKey(one) => RecordKey::new(RecordKind::SigningKey, &one.kid),
             Self::Lease(one) => RecordKey::new(RecordKind::Lease, &one.id),
+            Self::Agent(one) => RecordKey::new(RecordKind::Agent, &one.id),
+            Self::Subject(one) => RecordKey::new(RecordKind::Subject, &one.id),
         }
     }
 
@@ -124,6 +133,7 @@ impl Record {
             Self::Credential(one) => Some(one.due().0),
             Self::Proof(one) => Some(one.expires_at.0),
             Self::SigningKey(one) => one.expires_at.map(|at| at.0),
+            Self::Agent(one) | Self::Subject(one) => Some(one.expires_at.0),
             // Whoever leases secrets looks after them: none goes unless what it names is gone.
             Self::Revocation(_) | Self::Lease(_) => None,
         }
@@ -146,6 +156,23 @@ pub struct Session {
     /// What its tasks did, as far as rules ask for it.
     #[serde(default, skip_serializing_if = "SessionHistory::is_empty")]
     pub history: SessionHistory,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// An agent, or a subject: what it did over all its sessions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Party {
+    /// Its id: [`Holder::key`].
+    ///
+    /// [`Holder::key`]: crate::history::Holder::key
+    pub id: String,
+    /// What it did, as far as rules ask for it.
+    #[serde(default, skip_serializing_if = "SessionHistory::is_empty")]
+    pub history: SessionHistory,
+    /// When it may be forgotten: once nothing in it counts any more.
+    pub expires_at: Time,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,

@@ -2,17 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use authz_kernel::decide::decide;
-use authz_kernel::decision::{Facts, Outcome, Time};
+use authz_kernel::decision::{Outcome, Time};
 use authz_kernel::history::{HistoryView, MAX_EVENTS, SessionHistory};
 use authz_kernel::plan::Plan;
-use authz_kernel::task::TaskView;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::common::{NOW, facts, request};
+use crate::common::NOW;
 use crate::history::{compiled, decided_in, trace};
-use crate::order::task;
+use crate::places::{self, MANY, SCOPES, is_same};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
@@ -27,7 +25,7 @@ struct Budget {
     of: BTreeSet<usize>,
     most: i64,
     within_s: Option<i64>,
-    by_task: bool,
+    scope: &'static str,
 }
 
 #[derive(Clone, Debug)]
@@ -35,7 +33,7 @@ struct Event {
     operation: usize,
     amount: i64,
     to: Vec<u8>,
-    task: bool,
+    place: usize,
     after_ms: i64,
 }
 
@@ -53,7 +51,7 @@ impl Budget {
         let counted = past
             .iter()
             .filter(|one| self.of.contains(&one.event.operation))
-            .filter(|one| !self.by_task || one.event.task == event.task)
+            .filter(|one| is_same(self.scope, one.event.place, event.place))
             .filter(|one| self.within_s.is_none_or(|within| now - one.at <= within * 1_000))
             .map(|one| &one.event)
             .chain([event]);
@@ -78,7 +76,7 @@ impl Budget {
         };
         let within =
             self.within_s.map_or_else(String::new, |within| format!(", within: {within}s"));
-        let scope = if self.by_task { "task" } else { "session" };
+        let scope = self.scope;
         format!("  {name}: {{{form}, most: {}{within}, scope: {scope}}}\n", self.most)
     }
 }
@@ -86,18 +84,21 @@ impl Budget {
 fn budget() -> impl Strategy<Value = Budget> {
     let form = prop_oneof![Just(Form::Count), Just(Form::Sum), Just(Form::Distinct)];
     let of = proptest::collection::btree_set(0..3_usize, 1..3);
-    (form, of, 0..8_i64, proptest::option::of(1..4_i64), any::<bool>()).prop_map(
-        |(form, of, most, within_s, by_task)| {
+    let scope = proptest::sample::select(SCOPES.as_slice());
+    (form, of, 0..8_i64, proptest::option::of(1..4_i64), scope).prop_map(
+        |(form, of, most, within_s, scope)| {
             // An event spends 1 of a count, up to 3 of a sum and up to 2 values.
-            Budget { form, of, most, within_s, by_task }
+            // One of an agent, or a subject, has a window.
+            let within_s = within_s.or_else(|| ["agent", "subject"].contains(&scope).then_some(9));
+            Budget { form, of, most, within_s, scope }
         },
     )
 }
 
 fn event() -> impl Strategy<Value = Event> {
     let to = proptest::collection::vec(0..4_u8, 0..3);
-    (0..3_usize, 0..4_i64, to, any::<bool>(), 0..1_500_i64).prop_map(
-        |(operation, amount, to, task, after_ms)| Event { operation, amount, to, task, after_ms },
+    (0..3_usize, 0..4_i64, to, 0..MANY, 0..1_500_i64).prop_map(
+        |(operation, amount, to, place, after_ms)| Event { operation, amount, to, place, after_ms },
     )
 }
 
@@ -128,20 +129,12 @@ fn budgets_agree_with_an_interpreter_that_counts_everything() {
             budgets.iter().enumerate().map(|(n, one)| one.yaml(&format!("b{n}"))).collect();
         let plan = bundle(&text, "").unwrap_or_else(|error| panic!("{error}"));
         for trace in &traces {
-            let tasks = [task(&plan, "t0"), task(&plan, "t1")];
-            let (mut session, mut now, mut past) = (SessionHistory::new(), NOW, Vec::new());
-            for (index, event) in trace.iter().enumerate() {
+            let (mut ours, mut now, mut past) = (places::Past::new(&plan), NOW, Vec::new());
+            for event in trace {
                 now = Time(now.0 + event.after_ms);
-                let task = &tasks[usize::from(event.task)];
-                let chain = task.chain();
-                let facts = Facts {
-                    task: Some(TaskView { task, ancestors: &[] }),
-                    history: Some(HistoryView { session: &session }),
-                    ..facts(&chain)
-                };
                 let operation = format!("s.o{}", event.operation);
                 let arguments = format!("{{\"amount\": {}, \"to\": {:?}}}", event.amount, event.to);
-                let decision = decide(&plan, &facts, &request(&operation, &arguments), now);
+                let decision = ours.ask(event.place, &operation, &arguments, now);
                 let exceeded: Vec<String> = budgets
                     .iter()
                     .enumerate()
@@ -151,14 +144,6 @@ fn budgets_agree_with_an_interpreter_that_counts_everything() {
                 prop_assert_eq!(&exceeded, &decision.budgets, "{:?}", trace);
                 let code = if exceeded.is_empty() { "PERMITTED" } else { "BUDGET_EXCEEDED" };
                 prop_assert_eq!(code, decision.reason.as_str());
-                session.apply(
-                    &decision.changes(false).clone(),
-                    &index.to_string(),
-                    &operation,
-                    now,
-                );
-                let text = serde_json::to_string(&session).unwrap();
-                session = serde_json::from_str(&text).unwrap();
                 // What is refused spends nothing.
                 if exceeded.is_empty() {
                     past.push(Past { event: event.clone(), at: now.0 });
@@ -176,7 +161,7 @@ fn a_window_that_is_full_lets_nothing_through() {
     let mut session = SessionHistory::new();
     let ask = |session: &SessionHistory, amount: usize| {
         let arguments = format!("{{\"amount\": {amount}}}");
-        decided_in(&plan, "s.o0", &arguments, Some(HistoryView { session }))
+        decided_in(&plan, "s.o0", &arguments, Some(HistoryView::new(session)))
     };
     for _ in 0..MAX_EVENTS {
         let decision = ask(&session, 1);
@@ -191,7 +176,7 @@ fn what_would_give_back_or_overflow_is_refused() {
     let plan = bundle("  b: {sum: /amount, of: s.o0, most: 9007199254740992}\n", "").unwrap();
     let ask = |session: &SessionHistory, amount: i64| {
         let arguments = format!("{{\"amount\": {amount}}}");
-        decided_in(&plan, "s.o0", &arguments, Some(HistoryView { session }))
+        decided_in(&plan, "s.o0", &arguments, Some(HistoryView::new(session)))
     };
     let mut session = SessionHistory::new();
     assert_eq!("BUDGET_EXCEEDED", ask(&session, -1).reason.as_str());
@@ -219,7 +204,7 @@ when { context.budgets.contains(Budget::\"b\") } unless { context.satisfied.cont
             &plan,
             "s.o1",
             "{\"amount\": 1}",
-            Some(HistoryView { session: &SessionHistory::new() })
+            Some(HistoryView::new(&SessionHistory::new()))
         )
         .outcome
     );
@@ -232,7 +217,7 @@ fn a_higher_limit_keeps_what_was_spent() {
     let other = bundle("  b: {count: [s.o0, s.o1], most: 1}\n", "").unwrap();
     let mut session = SessionHistory::new();
     let ask = |plan: &Plan, session: &SessionHistory| {
-        decided_in(plan, "s.o0", "{\"amount\": 1}", Some(HistoryView { session }))
+        decided_in(plan, "s.o0", "{\"amount\": 1}", Some(HistoryView::new(session)))
     };
     for code in ["PERMITTED", "BUDGET_EXCEEDED"] {
         let decision = ask(&one, &session);
@@ -266,5 +251,17 @@ fn each_fault_of_a_budget_has_its_message() {
     ] {
         let error = bundle(&format!("  b: {budget}\n"), "").unwrap_err();
         assert!(error.contains(message), "{budget}: {error}");
+    }
+}
+
+#[test]
+fn what_has_no_end_needs_a_window() {
+    for scope in ["agent", "subject"] {
+        let error = bundle(&format!("  b: {{count: s.o0, most: 1, scope: {scope}}}\n"), "");
+        let what = format!("a budget of scope `{scope}` needs `within`");
+        let error = error.unwrap_err();
+        assert!(error.contains(&what), "{error}");
+        bundle(&format!("  b: {{count: s.o0, most: 1, within: 24h, scope: {scope}}}\n"), "")
+            .unwrap();
     }
 }

@@ -233,7 +233,7 @@ pub(crate) fn facts(chain: &[Principal]) -> Facts<'_> {
         confidence: 0,
         task: None,
         subject_proof: None,
-        history: Some(HistoryView { session: &NOTHING }),
+        history: Some(HistoryView::new(&NOTHING)),
         literal_key: None,
         granted: None,
     }

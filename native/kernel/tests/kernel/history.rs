@@ -167,7 +167,7 @@ fn a_session_that_is_full_lets_nothing_through_that_it_would_have_to_remember() 
         session.apply(&labels(&[&format!("l{number}")]), "d", "crm.get", NOW);
     }
     let judged = |session: &SessionHistory| {
-        decided_in(&plan, "crm.get", "{}", Some(HistoryView { session }))
+        decided_in(&plan, "crm.get", "{}", Some(HistoryView::new(session)))
     };
     let decision = judged(&session);
     assert_eq!("WINDOW_FULL", decision.reason.as_str(), "{}", decision.message);
@@ -191,7 +191,7 @@ fn a_label_that_the_bundle_does_not_have_may_be_confidential() {
     let mut session = SessionHistory::new();
     session.apply(&labels(&["untrusted"]), "d", "crm.get", NOW);
     let send = |session: &SessionHistory| {
-        let history = Some(HistoryView { session });
+        let history = Some(HistoryView::new(session));
         decided_in(&plan, "mail.send", r#"{"to": ["a@b.example"]}"#, history)
     };
     assert_eq!(Outcome::Permit, send(&session).outcome, "trust is not what a clearance is about");
@@ -333,8 +333,7 @@ fn a_session_keeps_so_much_in_all() {
         session.rules.insert(format!("r{number}#0"), of_another_revision(number));
     }
     assert!(session.entries() >= MAX_ENTRIES);
-    let judged =
-        |call: &str| decided_in(&plan, call, "{}", Some(HistoryView { session: &session }));
+    let judged = |call: &str| decided_in(&plan, call, "{}", Some(HistoryView::new(&session)));
     assert_eq!("WINDOW_FULL", judged("crm.get").reason.as_str());
     assert_eq!("PERMITTED", judged("crm.status").reason.as_str(), "it has nothing to remember");
 }

@@ -12,6 +12,7 @@ mod history;
 mod mcp;
 mod order;
 mod peer_types;
+mod places;
 mod proofs;
 mod property;
 mod refusals;

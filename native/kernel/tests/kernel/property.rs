@@ -460,7 +460,7 @@ fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
                 confidence: 0,
                 task: None,
                 subject_proof: None,
-                history: Some(HistoryView { session: &NOTHING }),
+                history: Some(HistoryView::new(&NOTHING)),
                 literal_key: None,
                 granted: None,
             };

@@ -308,7 +308,7 @@ fn asked(
         confidence: 0,
         task: Some(TaskView { task, ancestors: above }),
         subject_proof: None,
-        history: Some(HistoryView { session: &NOTHING }),
+        history: Some(HistoryView::new(&NOTHING)),
         literal_key: None,
         granted: None,
     };

@@ -197,7 +197,7 @@ fn ask_at(
     let chain = task.chain();
     let facts = Facts {
         task: Some(TaskView { task, ancestors }),
-        history: Some(HistoryView { session: &NOTHING }),
+        history: Some(HistoryView::new(&NOTHING)),
         literal_key: Some(&KEY),
         ..facts(&chain)
     };
@@ -227,7 +227,7 @@ pub(crate) fn facts(chain: &[Principal]) -> Facts<'_> {
         confidence: 0,
         task: None,
         subject_proof: None,
-        history: Some(HistoryView { session: &NOTHING }),
+        history: Some(HistoryView::new(&NOTHING)),
         literal_key: None,
         granted: None,
     }
@@ -634,7 +634,7 @@ fn a_destination_is_trusted_where_the_user_named_all_of_them() {
     let chain = task.chain();
     let facts = Facts {
         task: Some(TaskView { task: &task, ancestors: &[] }),
-        history: Some(HistoryView { session: &NOTHING }),
+        history: Some(HistoryView::new(&NOTHING)),
         literal_key: Some(&[9; 32]),
         ..facts(&chain)
     };

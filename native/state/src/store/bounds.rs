@@ -30,6 +30,10 @@ pub struct Bounds {
     pub signing_keys: usize,
     /// Leased secrets.
     pub leases: usize,
+    /// Agents of which something is remembered over all their sessions.
+    pub agents: usize,
+    /// Subjects of which something is remembered over all their sessions.
+    pub subjects: usize,
     /// Bytes of one record, as it is written.
     pub record_bytes: usize,
     /// Records that one transaction changes.
@@ -54,6 +58,8 @@ impl Default for Bounds {
             proofs: 500_000,
             signing_keys: 64,
             leases: 10_000,
+            agents: 100_000,
+            subjects: 250_000,
             record_bytes: 256 * 1024,
             transaction_records: MAX_PAGE,
             line_bytes: 1024 * 1024,
@@ -69,7 +75,7 @@ impl Bounds {
     pub const fn of(&self, kind: RecordKind) -> usize {
         match kind {
             RecordKind::Session => self.sessions,
-            RecordKind::Agent => 0,
+            RecordKind::Agent => self.agents,
             RecordKind::Task => self.tasks,
             RecordKind::Reservation => self.reservations,
             RecordKind::Idempotency => self.idempotencies,
@@ -78,6 +84,7 @@ impl Bounds {
             RecordKind::Proof => self.proofs,
             RecordKind::SigningKey => self.signing_keys,
             RecordKind::Lease => self.leases,
+            RecordKind::Subject => self.subjects,
         }
     }
 
@@ -155,5 +162,6 @@ const fn words(kind: RecordKind) -> &'static str {
         RecordKind::Proof => "proofs of possession",
         RecordKind::SigningKey => "signing keys",
         RecordKind::Lease => "leases",
+        RecordKind::Subject => "subjects",
     }
 }

@@ -19,6 +19,7 @@ pub(crate) const fn number(kind: RecordKind) -> i16 {
         RecordKind::Proof => 8,
         RecordKind::SigningKey => 9,
         RecordKind::Lease => 10,
+        RecordKind::Subject => 11,
     }
 }
 
@@ -35,6 +36,7 @@ pub(crate) const fn kind(number: i16) -> Option<RecordKind> {
         8 => RecordKind::Proof,
         9 => RecordKind::SigningKey,
         10 => RecordKind::Lease,
+        11 => RecordKind::Subject,
         _ => return None,
     })
 }
@@ -51,6 +53,7 @@ pub(crate) fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
         Record::Proof(one) => serde_json::to_vec(one),
         Record::SigningKey(one) => serde_json::to_vec(one),
         Record::Lease(one) => serde_json::to_vec(one),
+        Record::Agent(one) | Record::Subject(one) => serde_json::to_vec(one),
     };
     bytes.map_err(|error| StoreError::Unavailable(format!("a record cannot be written: {error}")))
 }
@@ -79,7 +82,10 @@ pub(crate) fn decode(key: &RecordKey, bytes: &[u8]) -> Result<Record, String> {
             serde_json::from_slice(bytes).map(|one| Record::SigningKey(Arc::new(one)))
         }
         RecordKind::Lease => serde_json::from_slice(bytes).map(|one| Record::Lease(Arc::new(one))),
-        RecordKind::Agent => return Err(format!("agent `{}` has no record", key.id)),
+        RecordKind::Agent => serde_json::from_slice(bytes).map(|one| Record::Agent(Arc::new(one))),
+        RecordKind::Subject => {
+            serde_json::from_slice(bytes).map(|one| Record::Subject(Arc::new(one)))
+        }
     };
     let record = record.map_err(|error| {
         format!("{:?} `{}` cannot be read by this version: {error}", key.kind, key.id)

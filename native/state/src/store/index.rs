@@ -60,6 +60,8 @@ pub(crate) struct Index {
     proofs: Ids,
     signing_keys: Ids,
     leases: Ids,
+    agents: Ids,
+    subjects: Ids,
     /// Session and task.
     by_session: Pairs,
     /// Assignee and task.
@@ -84,6 +86,8 @@ impl Default for Index {
             proofs: Ids::default(),
             signing_keys: Ids::default(),
             leases: Ids::default(),
+            agents: Ids::default(),
+            subjects: Ids::default(),
             by_session: Pairs::default(),
             by_assignee: Pairs::default(),
             live: Pairs::default(),
@@ -352,7 +356,9 @@ impl Index {
             RecordKind::Proof => &self.proofs,
             RecordKind::SigningKey => &self.signing_keys,
             RecordKind::Lease => &self.leases,
-            RecordKind::Agent | RecordKind::Task => return None,
+            RecordKind::Agent => &self.agents,
+            RecordKind::Subject => &self.subjects,
+            RecordKind::Task => return None,
         })
     }
 
@@ -366,7 +372,9 @@ impl Index {
             RecordKind::Proof => &mut self.proofs,
             RecordKind::SigningKey => &mut self.signing_keys,
             RecordKind::Lease => &mut self.leases,
-            RecordKind::Agent | RecordKind::Task => return None,
+            RecordKind::Agent => &mut self.agents,
+            RecordKind::Subject => &mut self.subjects,
+            RecordKind::Task => return None,
         })
     }
 }

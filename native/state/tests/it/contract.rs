@@ -12,7 +12,7 @@ use authz_state::store::{
 };
 
 use crate::support::{
-    Lines, NOW, after, all, credential, idempotency, ids, key, lease, page, proof, put,
+    Lines, NOW, after, all, credential, idempotency, ids, key, lease, page, party, proof, put,
     reservation, revocation, session, session_key, signing_key, soon, task, task_key, transact,
 };
 
@@ -34,6 +34,7 @@ pub fn small() -> Bounds {
         tasks: 40,
         revocations: 4,
         signing_keys: 2,
+        subjects: 12,
         record_bytes: 8192,
         transaction_records: 64,
         line_bytes: 1000,
@@ -105,6 +106,9 @@ fn records_come_back(made: &Made) {
         proof("0ZcOCORZ/ab12", NOW + 5),
         signing_key("k1", None),
         lease("s1/l1"),
+        // An agent and a subject of one id are two.
+        Record::Agent(party("spiffe://corp.example/bot", NOW + 5)),
+        Record::Subject(party("spiffe://corp.example/bot", NOW + 6)),
     ];
     put(store, &records).unwrap();
     for record in &records {
@@ -269,6 +273,8 @@ fn due(made: &Made) {
         signing_key("k", Some(NOW + 50)),
         signing_key("signs", None),
         lease("l"),
+        Record::Subject(party("subject", NOW + 60)),
+        Record::Agent(party("agent", NOW + 60)),
     ];
     put(store, &records).unwrap();
     let find = |before: i64, most: usize| {
@@ -278,7 +284,8 @@ fn due(made: &Made) {
     assert_eq!(["i", "idle"].as_slice(), find(NOW + 21, 2));
     assert_eq!(["i"].as_slice(), find(NOW + 10, 9));
     assert_eq!(["c", "p", "k"].as_slice(), &find(NOW + 51, 9)[4..]);
-    assert_eq!(9, find(i64::MAX, 99).len());
+    assert_eq!(["agent", "subject"].as_slice(), &find(NOW + 61, 9)[7..]);
+    assert_eq!(11, find(i64::MAX, 99).len());
     assert!(find(i64::MIN, 9).is_empty());
 }
 
@@ -297,7 +304,8 @@ fn random(made: &Made) {
         let mut changes: Vec<(Record, bool)> = Vec::new();
         for _ in 0..=next(6) {
             let id = format!("r{}", next(12));
-            let record = match next(6) {
+            let record = match next(7) {
+                6 => Record::Subject(party(&id, NOW + i64::try_from(next(50)).unwrap())),
                 0 => session(&id),
                 4 => proof(&id, NOW + i64::try_from(next(50)).unwrap()),
                 5 => credential(&id, NOW - 60_000 + i64::try_from(next(50)).unwrap()),
@@ -562,6 +570,8 @@ fn full(made: &Made) {
     let many: Vec<Record> = (0..3).map(|n| signing_key(&n.to_string(), None)).collect();
     refused(&many, "3 signing keys, at most 2");
     put(store, &many[..2]).unwrap();
+    let many: Vec<Record> = (0..13).map(|n| Record::Subject(party(&n.to_string(), NOW))).collect();
+    refused(&many, "13 subjects, at most 12");
     let mut large = task("t1", "s", "bot");
     large.purpose = "x".repeat(9000);
     refused(&[Record::Task(Arc::new(large))], "bytes in one record, at most 8192");

@@ -9,8 +9,8 @@ use authz_kernel::decision::Time;
 use authz_kernel::history::SessionHistory;
 use authz_kernel::model::Tier;
 use authz_kernel::task::{
-    AgentName, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit, Param, Proof,
-    Record, RecordKey, RecordKind, Reservation, Revocation, RevocationTarget, ScopeEntry,
+    AgentName, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit, Param, Party,
+    Proof, Record, RecordKey, RecordKind, Reservation, Revocation, RevocationTarget, ScopeEntry,
     ScopeIndex, Selector, Session, SigningKey, Subject, SubjectProof, Task, TaskKind, TaskStatus,
 };
 use authz_state::Ticket;
@@ -191,6 +191,14 @@ pub fn lease(id: &str) -> Record {
         last_error: "refused".to_owned(),
         rest: BTreeMap::new(),
     }))
+}
+
+/// What an agent, or a subject, did.
+pub fn party(id: &str, expires_at: i64) -> Arc<Party> {
+    let mut history = SessionHistory::new();
+    history.latest = Some(Time(expires_at - 1_000));
+    let rest = BTreeMap::from([("of_2031".to_owned(), serde_json::json!([1, "x"]))]);
+    Arc::new(Party { id: id.to_owned(), history, expires_at: Time(expires_at), rest })
 }
 
 pub fn idempotency(id: &str, expires_at: i64) -> Record {

@@ -206,9 +206,11 @@ impl PostgresStore {
     /// Begins a transaction with all its locks, and hears the news.
     fn begin(&self, locks: &[RecordKey], deadline: Instant) -> Result<Open, StoreError> {
         let numbers = lock_numbers(locks);
-        let is_session = |key: &&RecordKey| key.kind == RecordKind::Session && is_id(&key.id);
-        let sessions: Vec<String> =
-            locks.iter().filter(is_session).map(|key| key.id.clone()).collect();
+        let is_read = |key: &&RecordKey| {
+            let kinds = [RecordKind::Session, RecordKind::Agent, RecordKind::Subject];
+            kinds.contains(&key.kind) && is_id(&key.id)
+        };
+        let ahead: Vec<String> = locks.iter().filter(is_read).map(|key| key.id.clone()).collect();
         for _ in 0..=self.node.settings.connections {
             let lease = self.pool.acquire(deadline)?;
             let connection = lease.connection()?;
@@ -219,10 +221,10 @@ impl PostgresStore {
                 return Err(StoreError::Unavailable("it is failing over".to_owned()));
             }
             let ms = millis_until(deadline);
-            let (numbers, sessions) = (numbers.clone(), sessions.clone());
+            let (numbers, wanted) = (numbers.clone(), ahead.clone());
             let (of_task, snapshot) = (Arc::clone(&connection), Arc::clone(&cursor.snapshot));
             let begun = self.runner.wait(deadline, async move {
-                of_task.begin(ms, numbers, &snapshot, sessions).await
+                of_task.begin(ms, numbers, &snapshot, wanted).await
             })?;
             match begun {
                 Ok((news, ahead)) => {

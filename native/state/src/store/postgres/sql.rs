@@ -15,7 +15,7 @@ const MIGRATIONS: [&str; 1] = [include_str!("migrations/1.sql")];
 const MIGRATION_LOCK: i64 = 0x6175_7468_7a6d_6967;
 /// A transaction of ours that lies idle is ended by the server: its node stands still.
 const IDLE: &str = "10s";
-/// So many records of a locked session are read ahead.
+/// So many tasks of locked sessions are read ahead.
 const AHEAD: i64 = 64;
 /// Most rows that are removed or claimed at once.
 pub(super) const MAX_ROWS: i64 = 5000;
@@ -137,7 +137,7 @@ impl Connection {
         let (read, ahead, lock, feed, upsert, delete, announce, audit) = tokio::try_join!(
             prepare("SELECT kind, id, body FROM authz_records WHERE kind = $1 AND id = $2"),
             prepare(
-                "SELECT kind, id, body FROM authz_records WHERE kind = 1 AND id = ANY($1) \
+                "SELECT kind, id, body FROM authz_records WHERE kind IN (1, 2, 11) AND id = ANY($1) \
                  UNION ALL (SELECT kind, id, body FROM authz_records \
                  WHERE kind = 3 AND session = ANY($1) LIMIT $2)"
             ),
@@ -219,13 +219,13 @@ impl Connection {
     }
 
     /// Begins a transaction that ends by itself after `ms`, takes locks in their order, and reads the news since
-    /// `snapshot` and what `sessions` are likely to be asked for.
+    /// `snapshot` and what `wanted` records are likely to be asked for.
     pub(super) async fn begin(
         &self,
         ms: u128,
         locks: Vec<i64>,
         snapshot: &str,
-        sessions: Vec<String>,
+        wanted: Vec<String>,
     ) -> Result<(News, Vec<(RecordKey, Record)>), Trouble> {
         let begin =
             format!("BEGIN; SET LOCAL statement_timeout = {ms}; SET LOCAL lock_timeout = {ms}");
@@ -237,10 +237,10 @@ impl Connection {
             }
         };
         let ahead = async {
-            if sessions.is_empty() {
+            if wanted.is_empty() {
                 Ok(Vec::new())
             } else {
-                self.client.query(&self.ahead, &[&sessions, &AHEAD]).await
+                self.client.query(&self.ahead, &[&wanted, &AHEAD]).await
             }
         };
         let parameters: [&(dyn ToSql + Sync); 1] = [&snapshot];
