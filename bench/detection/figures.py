@@ -33,6 +33,10 @@ def total(domains: list[dict[str, Any]]) -> dict[str, Any]:
             1 - found["attacks_reached_without_history"] / attacks, 4
         ),
         "step_ups_per_honest_task": round(found["step_ups"] / tasks, 4),
+        "tasks_end_for_good": {
+            key: sum(one["tasks_end_for_good"][key] for one in domains)
+            for key in ("attacks_reached", "honest_steps_denied")
+        },
     }
 
 
@@ -77,7 +81,7 @@ def section(found: Mapping[str, Any]) -> list[str]:
     Args:
         found: `bench/results/detection.json`.
     """
-    machine, domains = found["machine"], found["domains"]
+    machine, domains, ended = found["machine"], found["domains"], found["tasks_end_for_good"]
     lines = [
         f"{machine['date']}, revision `{machine['revision']}`, corpus `{found['corpus'][:12]}`.",
         "",
@@ -86,7 +90,9 @@ def section(found: Mapping[str, Any]) -> list[str]:
         (
             f"{_percent(found['attacks_reached_share'])} of the attacks reach their goal. The static part of the bundles alone "
             f"stops {_percent(found['stopped_without_history_share'])}. An honest task is held "
-            f"{found['step_ups_per_honest_task']:g} times."
+            f"{found['step_ups_per_honest_task']:g} times. Were tasks that have ended by themselves not given again, "
+            f"{ended['attacks_reached']} attacks would reach their goal, and {ended['honest_steps_denied']} honest "
+            "steps be denied."
         ),
         "",
         "| class of attacks | attacks | reach their goal |",

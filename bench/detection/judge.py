@@ -92,16 +92,24 @@ class Judge:
         domain: whose scenario it is.
         scenario: the scenario.
         remember: if not, each step is judged as the first of a task of its own.
+        again: whether the user gives a task again that has ended by itself; if not, it stays ended.
 
     Attributes:
         answers: what came of each step that was asked about.
     """
 
     def __init__(
-        self, plan: Plan, domain: Domain, scenario: Scenario, *, remember: bool = True
+        self,
+        plan: Plan,
+        domain: Domain,
+        scenario: Scenario,
+        *,
+        remember: bool = True,
+        again: bool = True,
     ) -> None:
         self.answers: list[Answer] = []
         self._remember = remember
+        self._again = again
         self._plan = plan
         self._scenario = scenario
         self._agent = agent(domain)
@@ -131,7 +139,7 @@ class Judge:
             self._task = asked.task
             self._start(asked)
         answer = self._ask(asked)
-        if answer.code == _ENDED:
+        if answer.code == _ENDED and self._again:
             # Its time is over: the user gives it again.
             self._start(asked)
             answer = self._ask(asked)

@@ -54,13 +54,14 @@ class Run:
         return (one for one in self.answers if one.outcome == outcome)
 
 
-def run(plan: Plan, scenario: Scenario, *, remember: bool = True) -> Run:
+def run(plan: Plan, scenario: Scenario, *, remember: bool = True, again: bool = True) -> Run:
     """Plays a scenario against a bundle.
 
     Args:
         plan: the compiled bundle.
         scenario: the scenario.
         remember: if not, each step is judged as the first of a task of its own.
+        again: whether the user gives a task again that has ended by itself.
 
     Returns:
         How it went.
@@ -68,7 +69,7 @@ def run(plan: Plan, scenario: Scenario, *, remember: bool = True) -> Run:
     Raises:
         JudgeError: the bundle does not fit what it is played with.
     """
-    judge = Judge(plan, domain(scenario.domain), scenario, remember=remember)
+    judge = Judge(plan, domain(scenario.domain), scenario, remember=remember, again=again)
     played = play(scenario, judge.decide)
     return Run(scenario, played, tuple(judge.answers))
 
@@ -96,6 +97,7 @@ def measure(name: str, bundle: BundleFiles) -> dict[str, Any]:
     reached = [one.scenario.id for one in attacks if one.played.reached]
     without = [one.id for one in hijacked if run(static, one).played.reached]
     alone = [one.id for one in hijacked if run(whole, one, remember=False).played.reached]
+    ended = [run(whole, one, again=False) for one in (*hijacked, *honest)]
     denied = [_step(one, answer) for one in tasks for answer in one.refused("DENY")]
     held = [_step(one, answer) for one in tasks for answer in one.refused("STEP_UP")]
     return {
@@ -113,6 +115,12 @@ def measure(name: str, bundle: BundleFiles) -> dict[str, Any]:
         "honest_steps_denied": len(denied),
         "honest_steps_skipped": sum(len(one.played.skipped) for one in tasks),
         "step_ups": len(held),
+        "tasks_end_for_good": {
+            "attacks_reached": sum(not one.played.honest and one.played.reached for one in ended),
+            "honest_steps_denied": sum(
+                len(one.played.denied_steps) for one in ended if one.played.honest
+            ),
+        },
         "reached": reached,
         "classes": _classes(attacks),
         "stopped_without_history": [one.id for one in hijacked if one.id not in without],
