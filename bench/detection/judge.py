@@ -91,7 +91,7 @@ class Judge:
         plan: the compiled bundle.
         domain: whose scenario it is.
         scenario: the scenario.
-        remember: if not, each step is judged as the first of a task of its own.
+        remember: if not, each step is judged as the first that anybody ever asked for.
         again: whether the user gives a task again that has ended by itself; if not, it stays ended.
 
     Attributes:
@@ -133,6 +133,8 @@ class Judge:
         Raises:
             JudgeError: a task cannot be started, or what was decided before is decided otherwise now.
         """
+        if not self._remember:
+            self._steps, self._begun, self._at = [], [], 0
         if asked.task != self._task or not self._remember:
             if self._begun:
                 self._steps.append({"task": self._begun[-1], "end": {}, "expect": "OK"})

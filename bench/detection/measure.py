@@ -60,7 +60,7 @@ def run(plan: Plan, scenario: Scenario, *, remember: bool = True, again: bool = 
     Args:
         plan: the compiled bundle.
         scenario: the scenario.
-        remember: if not, each step is judged as the first of a task of its own.
+        remember: if not, each step is judged as the first that anybody ever asked for.
         again: whether the user gives a task again that has ended by itself.
 
     Returns:

@@ -35,11 +35,11 @@ class Desk:
     domain: Domain
     key: ProofKey
 
-    def start(self, scenario: Scenario, number: int) -> str:
+    def start(self, scenario: Scenario, number: int, who: str) -> str:
         """Starts a task of a scenario for the agent; returns its id."""
         of = scenario if number == 0 else scenario.later[number - 1]
         user = self.domain.users[scenario.user]
-        token = self.authority.subject(scenario.user, ISSUER, **user.claims, email=user.address)
+        token = self.authority.subject(who, ISSUER, **user.claims, email=user.address)
         params = Struct()
         params.update(of.params)
         request = tasks_pb2.StartRequest(
@@ -106,7 +106,9 @@ class Desk:
                 if task:
                     self.end(task)
                 number = asked.task
-                task = self.start(run.scenario, number)
+                # Nobody whom the server remembers from another scenario.
+                who = f"{run.scenario.user}{lane}-of-{run.scenario.id}"
+                task = self.start(run.scenario, number, who)
             wanted = (answer.outcome, answer.code, answer.policies)
             said = self.ask(lane, task, asked)
             if said != wanted:

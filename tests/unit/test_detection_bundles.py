@@ -187,7 +187,7 @@ def test_without_history_only_that_is_gone() -> None:
 
 
 def test_each_step_alone_was_preceded_by_nothing() -> None:
-    """The bundle is whole, and the session of each step is new; what the prompt named stays named."""
+    """The bundle is whole, and nobody did anything before; what the prompt named stays named."""
     one = scenario(READ, mail("eve@evil.example"), mail("bob@kestrel.example"))
     named = """@id("named") forbid(principal, action == Action::"mail.send_email", resource)
     unless { context.destination.trusted };"""
@@ -196,6 +196,15 @@ def test_each_step_alone_was_preceded_by_nothing() -> None:
     assert said == ["assistant-may, people-may", "named, no-data-out", "no-data-out"]
     said = [answer.because() for answer in measure.run(plan, one, remember=False).answers]
     assert said == ["assistant-may, people-may", "named", "assistant-may, people-may"]
+    rule = {"never": "mail.send_email", "after": "files.read_file", "scope": "subject"}
+    policy = """@id("never") forbid(principal, action == Action::"mail.send_email", resource)
+    when { context.sequences.contains(Sequence::"never") };"""
+    plan = compile_bundle(bundle(PERMITS + policy, sequences={"never": rule}), {}, NOW_MS).plan
+    outcomes = [
+        [answer.outcome for answer in measure.run(plan, one, remember=remember).answers]
+        for remember in (True, False)
+    ]
+    assert outcomes == [["PERMIT", "DENY", "DENY"], ["PERMIT", "PERMIT", "PERMIT"]]
 
 
 def test_facts_are_read_as_bundles_are() -> None:
