@@ -90,7 +90,7 @@ def section(found: Mapping[str, Any]) -> list[str]:
         (
             f"{_percent(found['attacks_reached_share'])} of the attacks reach their goal. The static part of the bundles alone "
             f"stops {_percent(found['stopped_without_history_share'])}. An honest task is held "
-            f"{found['step_ups_per_honest_task']:g} times. Were tasks that have ended by themselves not given again, "
+            f"{found['step_ups_per_honest_task']:.2f} times. Were tasks that have ended by themselves not given again, "
             f"{ended['attacks_reached']} attacks would reach their goal, and {ended['honest_steps_denied']} honest "
             "steps be denied."
         ),
@@ -100,15 +100,19 @@ def section(found: Mapping[str, Any]) -> list[str]:
         *(f"| {name} | {one['attacks']} | {one['reached']} |" for name, one in classes(domains)),
     ]
     for title, rows in (
-        ("Attacks that reach their goal", [f"`{one}`" for of in domains for one in of["reached"]]),
+        (
+            "Attacks that reach their goal",
+            [", ".join(f"`{one}`" for one in _all(domains, "reached"))],
+        ),
         (
             "Attacks that are stopped without rules about history",
-            [f"`{one}`" for of in domains for one in of["stopped_without_history"]],
+            [", ".join(f"`{one}`" for one in _all(domains, "stopped_without_history"))],
         ),
-        ("Honest steps that are denied", _steps(domains, "honest_denied")),
-        ("Honest steps that are held", _steps(domains, "honest_held")),
+        ("Honest steps that are denied", _steps(_all(domains, "honest_denied"))),
+        ("Honest steps that are held", _steps(_all(domains, "honest_held"))),
     ):
-        lines += ["", f"**{title}**: {', '.join(rows) or 'none'}."]
+        listed = [f"- {one}" for one in rows if one]
+        lines += ["", f"**{title}**", "", *(listed or ["- none"])]
     return lines
 
 
@@ -127,11 +131,19 @@ def classes(domains: list[dict[str, Any]]) -> list[tuple[str, dict[str, int]]]:
     return sorted(found.items())
 
 
-def _steps(domains: list[dict[str, Any]], kind: str) -> list[str]:
+def _all(domains: list[dict[str, Any]], key: str) -> list[Any]:
+    return [one for of in domains for one in of[key]]
+
+
+def _steps(steps: list[dict[str, Any]]) -> list[str]:
+    """By what refused them: scenarios, with the numbers of their steps."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for one in steps:
+        for name in one["policies"] or [one["code"]]:
+            found.setdefault(name, {}).setdefault(one["scenario"], []).append(str(one["step"]))
     return [
-        f"`{one['scenario']}` step {one['step']} ({one['operation']}: {', '.join(one['policies']) or one['code']})"
-        for of in domains
-        for one in of[kind]
+        f"`{name}`: " + ", ".join(f"`{of}` {' '.join(numbers)}" for of, numbers in where.items())
+        for name, where in sorted(found.items())
     ]
 
 

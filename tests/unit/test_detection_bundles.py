@@ -302,7 +302,8 @@ def test_results_are_written_for_all_domains_and_told_in_the_readme(
     assert found["attacks_reached_each_step_alone"] == attacks
     section = "\n".join(figures.section(found))
     assert f"| **all** | {attacks} | {reached} | {attacks} | {attacks} |" in section
-    assert "(mail.send_email: after-mail)" in section
+    first = found["domains"][0]["honest_denied"][0]
+    assert f"- `after-mail`: `{first['scenario']}` {first['step']}" in section
     assert all(f"`{one}`" in section for one in found["domains"][0]["reached"])
 
 
