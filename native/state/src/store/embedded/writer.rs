@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{
     Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use authz_kernel::task::{Record, RecordKey, RecordKind};
 
@@ -27,6 +27,8 @@ const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 const CHECKPOINT_BYTES: usize = 8 * 1024 * 1024;
 /// What a changed record costs in the log besides its bytes: a page.
 const PAGE_BYTES: usize = 4096;
+/// So long a line that was sent waits for changes to be deleted with, rather than in a transaction of its own.
+const TIDY: Duration = Duration::from_millis(50);
 /// From this size on the writer does it itself, and everybody waits.
 const MAX_LOG_BYTES: u64 = 128 * 1024 * 1024;
 
@@ -284,8 +286,6 @@ impl Writer {
                 queue.synced = lines.last().map(|line| line.number).or(queue.synced);
                 queue.outbox_lines = queue.outbox_lines.saturating_sub(lines.len());
                 queue.outbox_bytes = queue.outbox_bytes.saturating_sub(bytes_of(lines));
-                drop(queue);
-                of_exporter.filled.notify_one();
             }),
         )?;
         exporter.push(lines);
@@ -335,19 +335,19 @@ impl Writer {
         let mut queue = self.shared.lock();
         queue.writing = false;
         let retry = self.shared.settings.retry_interval;
-        let until = Instant::now().checked_add(retry);
+        let began = Instant::now();
         loop {
             let failed = queue.failed.is_some();
-            let left = until.map_or(retry, |at| at.saturating_duration_since(Instant::now()));
-            let is_due = if failed {
-                left.is_zero()
-            } else {
-                !queue.items.is_empty() || queue.synced.is_some()
-            };
-            if queue.closing || is_due {
+            let pause = if failed { retry } else { TIDY };
+            let left = pause.saturating_sub(began.elapsed());
+            let is_late = left.is_zero() && (failed || queue.synced.is_some());
+            if queue.closing || is_late || (!failed && !queue.items.is_empty()) {
                 break;
             }
-            queue = if failed {
+            // Who sends lines wakes nobody: what is sent is looked for from time to time.
+            let is_looked_for = failed || queue.outbox_lines > 0 || queue.synced.is_some();
+            queue = if is_looked_for {
+                let left = if left.is_zero() { pause } else { left };
                 match self.shared.filled.wait_timeout(queue, left) {
                     Ok((queue, _)) => queue,
                     Err(poisoned) => poisoned.into_inner().0,
