@@ -58,13 +58,15 @@ pub fn literals(prompt: &str, key: &[u8; 32]) -> BTreeSet<Literal> {
     found.into_iter().take(MAX_LITERALS).collect()
 }
 
-/// A word, and what is left of it without marks around it.
+/// A word, and what is left of it without marks around it: `bob@corp.example's` names whose it is.
 fn parts(word: &str) -> impl Iterator<Item = &str> {
     let mark =
         |c: char| "()<>[]{}\"'`,;:!?.*_|".contains(c) || (!c.is_ascii() && !c.is_alphanumeric());
     let bare = word.trim_matches(mark);
     let mailto = bare.strip_prefix("mailto:");
-    [Some(word), (bare != word && !bare.is_empty()).then_some(bare), mailto].into_iter().flatten()
+    let owner = bare.strip_suffix("'s").or_else(|| bare.strip_suffix("\u{2019}s"));
+    let bare = (bare != word && !bare.is_empty()).then_some(bare);
+    [Some(word), bare, mailto, owner].into_iter().flatten()
 }
 
 /// The kinds that a word may be meant as.
@@ -189,6 +191,15 @@ mod tests {
         ] {
             assert!(!names(prompt, kind, canonical), "{canonical}");
         }
+    }
+
+    #[test]
+    fn whose_something_is_is_named() {
+        let prompt = "Use bob@acme.example's figures and @kai\u{2019}s list, not 's or x's@evil.example";
+        assert!(names(prompt, DestinationKind::Email, "bob@acme.example"));
+        assert!(names(prompt, DestinationKind::Account, "@kai"));
+        assert!(!names(prompt, DestinationKind::Email, "x@evil.example"));
+        assert!(!names("", DestinationKind::Account, ""));
     }
 
     #[test]
