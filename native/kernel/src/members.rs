@@ -19,6 +19,8 @@ pub type Roles<'a> = SmallVec<[&'a str; 4]>;
 pub(crate) struct Members {
     /// Role names; the lists below hold positions in it.
     names: Vec<String>,
+    /// Whether the agents of each are isolated.
+    isolated: Vec<bool>,
     exact: Table<String, Vec<usize>>,
     /// A tree over the segments of SPIFFE patterns; the first node is the root.
     tree: Vec<Node>,
@@ -44,6 +46,7 @@ impl Members {
         let mut members = Self { tree: vec![Node::default()], ..Self::default() };
         for (role, (name, who)) in roles.iter().enumerate() {
             members.names.push(name.clone());
+            members.isolated.push(who.isolated);
             for agent in &who.agents {
                 if agent.value.contains('*') {
                     members.insert(&agent.value, role);
@@ -148,6 +151,14 @@ impl Model {
     #[must_use]
     pub fn agent_roles(&self, spiffe_id: &str) -> Roles<'_> {
         self.index.members.name(self.index.members.agent(spiffe_id))
+    }
+
+    /// Whether an agent, as one of its roles says, keeps what one of its tasks read from its other tasks.
+    #[must_use]
+    pub fn is_isolated(&self, spiffe_id: &str) -> bool {
+        let members = &self.index.members;
+        let is = |role: &usize| members.isolated.get(*role).copied().unwrap_or(false);
+        members.agent(spiffe_id).iter().any(is)
     }
 
     /// The roles of a subject: sorted, each once. A claim that is one text is never searched as a list.

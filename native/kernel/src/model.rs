@@ -707,6 +707,8 @@ pub struct ResourcePattern {
 pub struct RoleMembers {
     /// SPIFFE ids or whole-segment patterns (`spiffe://td/ns/*/sa/bot`).
     pub agents: Vec<Declared<String>>,
+    /// Its agents keep what one of their tasks read from their other tasks.
+    pub isolated: bool,
     /// Conditions on verified subject claims, any of which suffices.
     pub subjects: Vec<SubjectMatch>,
     /// Where the role is first named.

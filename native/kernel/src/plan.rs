@@ -14,7 +14,7 @@ use crate::routes::RouteTable;
 use crate::schema::{self, Keys, NO_DESTINATION, Names, OWN_OPERATIONS, OWN_SYSTEM, START};
 use crate::stack::on_large_stack;
 use crate::table::Table;
-use crate::task::TaskView;
+use crate::task::{TaskKind, TaskView};
 
 /// A compiled bundle.
 #[derive(Debug)]
@@ -338,10 +338,28 @@ impl Plan {
         }
     }
 
-    /// Whether an operation has to do with what one holder's record keeps.
+    /// Whether an operation carries data out, so that what its agent read in other tasks counts.
+    ///
+    /// Args:
+    /// * `agent`: whoever acts, by SPIFFE id.
     #[must_use]
-    pub fn recalls_of(&self, id: &str, holder: Holder) -> bool {
-        let one = |id: &str| self.prepared(id).is_some_and(|(_, own)| own.memory.recalls(holder));
+    pub fn joins(&self, id: &str, agent: &str) -> bool {
+        let one = |id: &str| self.prepared(id).is_some_and(|(_, own)| own.memory.joins);
+        let joins = match self.model.splits.get(id) {
+            Some(split) => split.cases.values().any(|case| one(case)),
+            None => one(id),
+        };
+        joins && !self.model.is_isolated(agent)
+    }
+
+    /// Whether an operation has to do with what one holder's record keeps.
+    ///
+    /// Args:
+    /// * `kind`: of the task.
+    #[must_use]
+    pub fn recalls_of(&self, id: &str, holder: Holder, kind: TaskKind) -> bool {
+        let one =
+            |id: &str| self.prepared(id).is_some_and(|(_, own)| own.memory.recalls(holder, kind));
         match self.model.splits.get(id) {
             Some(split) => split.cases.values().any(|case| one(case)),
             None => one(id),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use authz_kernel::decision::{Judged, Outcome, PolicyEffect, Principal, Verdict};
+use authz_kernel::decision::{Judged, Outcome, PolicyEffect, Principal, Time, Verdict};
 use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
 use prost::Message;
@@ -137,8 +137,9 @@ pub(crate) fn detail(judgement: &Judgement, facts_json: Vec<u8>) -> wire::Detail
 
 /// The decision that brought each label that the task's session carries.
 fn label_origins(judgement: &Judgement) -> BTreeMap<String, String> {
+    let along = judgement.recalled.brought_along(Time(judgement.now_ms));
     let labels = judgement.recalled.history().into_iter().flat_map(|history| &history.labels);
-    labels.map(|(label, origin)| (label.clone(), origin.decision_id.clone())).collect()
+    along.chain(labels).map(|(label, origin)| (label.clone(), origin.decision_id.clone())).collect()
 }
 
 fn judged(judged: &Judged) -> wire::JudgedPolicy {

@@ -436,9 +436,10 @@ impl Engine {
             }
         };
         locks.push(RecordKey::new(RecordKind::Session, &session));
+        let kind = judgement.task.as_ref().map_or(TaskKind::Root, |task| task.kind);
         for detail in &exchange.asked.details {
             let chain = || exchange.chain(judgement);
-            let parties = history::parties(&exchange.world.plan, &detail.operation, chain);
+            let parties = history::parties(&exchange.world.plan, &detail.operation, kind, chain);
             locks.extend(parties.into_iter().map(|(_, record)| record));
         }
         let mut answer = Vec::new();

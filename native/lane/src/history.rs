@@ -1,13 +1,18 @@
 //! What the session of a task did before, and who is in its chain: recalled for a decision, and added to by its answer.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use authz_kernel::decision::{Principal, Time};
-use authz_kernel::history::{HistoryChanges, HistoryView, Holder, PARTY_MS, SessionHistory};
+use authz_kernel::history::{
+    HistoryChanges, HistoryView, Holder, Origin, PARTY_MS, SessionHistory,
+};
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
-use authz_kernel::task::{Party, Record, RecordKey, RecordKind, Session, Task};
-use authz_state::store::{StoreError, Transaction};
+use authz_kernel::task::{
+    Party, Record, RecordKey, RecordKind, Session, Task, TaskKind, TaskStatus,
+};
+use authz_state::store::{Page, Query, StoreError, Transaction};
 
 use crate::ask::{Refused, Step};
 use crate::ending::after;
@@ -16,12 +21,16 @@ use crate::judgement::Judgement;
 use crate::keeper::{Keeper, Wait};
 use crate::locate::Located;
 
+/// Live tasks of one agent that are looked at for what it carries; one that has more must say that they are isolated.
+const MOST_TASKS: usize = 256;
+
 /// What a decision knows of the session that it is made in, and of who is in its chain.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Recalled {
     session: Option<Arc<Session>>,
     agent: Option<Arc<Party>>,
     subject: Option<Arc<Party>>,
+    others: Option<Arc<BTreeMap<String, Origin>>>,
 }
 
 impl Recalled {
@@ -36,12 +45,19 @@ impl Recalled {
             session,
             agent: self.agent.as_deref().map(|party| &party.history),
             subject: self.subject.as_deref().map(|party| &party.history),
+            others: self.others.as_deref(),
         })
     }
 
     /// What the session did; none where it was not recalled.
     pub(crate) fn history(&self) -> Option<&SessionHistory> {
         self.session.as_deref().map(|session| &session.history)
+    }
+
+    /// The labels that the agent brings along from elsewhere.
+    pub(crate) fn brought_along(&self, now: Time) -> impl Iterator<Item = (&String, &Origin)> {
+        let view = self.view().filter(|view| view.others.is_some());
+        view.into_iter().flat_map(move |view| view.brought_along(now))
     }
 
     fn party(&self, holder: Holder) -> Option<&Arc<Party>> {
@@ -65,15 +81,53 @@ impl Recalled {
 pub(crate) fn parties(
     plan: &Plan,
     operation: &str,
+    kind: TaskKind,
     chain: impl FnOnce() -> Vec<Principal>,
 ) -> Vec<(Holder, RecordKey)> {
-    let concerned = Holder::PARTIES.map(|holder| plan.recalls_of(operation, holder));
+    let concerned = Holder::PARTIES.map(|holder| plan.recalls_of(operation, holder, kind));
     if concerned == [false, false] {
         return Vec::new();
     }
     let chain = chain();
     let all = Holder::PARTIES.into_iter().zip(concerned).filter(|(_, concerned)| *concerned);
     all.filter_map(|(holder, _)| Some((holder, holder.key(&chain)?))).collect()
+}
+
+/// The live tasks of the agent of a task.
+fn live_of(task: &Task) -> (Query, Page) {
+    let page = Page { after: String::new(), most: MOST_TASKS.saturating_add(1) };
+    (Query::LiveOf(task.assignee().to_owned()), page)
+}
+
+/// The other sessions that those tasks are of. They are not locked: what is permitted in one of them meanwhile, the agent
+/// has not got yet.
+fn other_sessions(tasks: &[Record], own: &Task, now: Time) -> Result<BTreeSet<String>, Refused> {
+    if tasks.len() > MOST_TASKS {
+        return Err(Refused::new(
+            ReasonCode::WindowFull,
+            Step::Locate,
+            format!(
+                "the agent has more than {MOST_TASKS} live tasks, and is not registered as `isolated: per_task`"
+            ),
+        ));
+    }
+    let mut sessions = BTreeSet::new();
+    for record in tasks {
+        if let Record::Task(task) = record
+            && task.session != own.session
+            && task.status_at(now) == TaskStatus::Active
+        {
+            sessions.insert(task.session.clone());
+        }
+    }
+    Ok(sessions)
+}
+
+fn add_labels(labels: &mut BTreeMap<String, Origin>, session: Option<Record>) {
+    if let Some(Record::Session(session)) = session {
+        let carried = session.history.labels.iter();
+        labels.extend(carried.map(|(label, origin)| (label.clone(), origin.clone())));
+    }
 }
 
 /// What is known of a party: nothing, where its record is not there, or its time is up.
@@ -117,8 +171,16 @@ pub(crate) fn recall(
     if !plan.recalls(operation) {
         return Ok(recalled);
     }
-    for (holder, key) in parties(plan, operation, || located.task.chain()) {
+    for (holder, key) in parties(plan, operation, located.task.kind, || located.task.chain()) {
         recalled.set(holder, known(keeper.peek(&key, wait)?, &key, now));
+    }
+    if plan.joins(operation, located.task.assignee()) {
+        let (query, page) = live_of(&located.task);
+        let mut labels = BTreeMap::new();
+        for id in other_sessions(&keeper.find(&query, &page, wait)?, &located.task, now)? {
+            add_labels(&mut labels, keeper.peek(&key(&id), wait)?);
+        }
+        recalled.others = Some(Arc::new(labels));
     }
     if begins {
         return Ok(recalled.with(&located.task, now, keeper.settings().retention_ms));
@@ -141,10 +203,18 @@ pub(crate) fn current(
     if !plan.recalls(operation) {
         return Ok(recalled);
     }
-    for (holder, key) in parties(plan, operation, || located.task.chain()) {
+    for (holder, key) in parties(plan, operation, located.task.kind, || located.task.chain()) {
         recalled.set(holder, known(transaction.get(&key)?, &key, now));
     }
     let session = session(transaction, &located.task.session)?.ok_or_else(lost)?;
+    if plan.joins(operation, located.task.assignee()) {
+        let (query, page) = live_of(&located.task);
+        let mut labels = BTreeMap::new();
+        for id in other_sessions(&transaction.find(&query, &page)?, &located.task, now)? {
+            add_labels(&mut labels, transaction.get(&key(&id))?);
+        }
+        recalled.others = Some(Arc::new(labels));
+    }
     Ok(Recalled { session: Some(session), ..recalled })
 }
 

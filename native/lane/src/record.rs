@@ -6,8 +6,8 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
-use authz_kernel::decision::{Outcome, Principal, ProofMethod};
-use authz_kernel::history::{Advance, HistoryChanges, SessionHistory, Spending};
+use authz_kernel::decision::{Outcome, Principal, ProofMethod, Time};
+use authz_kernel::history::{Advance, HistoryChanges, Spending};
 use authz_kernel::json::{Value, push_token};
 use authz_kernel::members;
 use authz_kernel::model::{Location, Tier};
@@ -141,18 +141,26 @@ struct SessionNote<'a> {
     labels: BTreeMap<&'a str, &'a str>,
     sources: usize,
     calls: u64,
+    /// Labels that its agent brings along from elsewhere, and the decision that brought each.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    brought_along: BTreeMap<&'a str, &'a str>,
 }
 
 impl<'a> SessionNote<'a> {
-    fn of(history: &'a SessionHistory) -> Self {
+    fn of(judgement: &'a Judgement) -> Option<Self> {
+        let history = judgement.recalled.history()?;
+        let along = judgement.recalled.brought_along(Time(judgement.now_ms));
         let origins = history.labels.iter();
-        Self {
+        Some(Self {
             labels: origins
                 .map(|(label, from)| (label.as_str(), from.decision_id.as_str()))
                 .collect(),
             sources: history.sources.len(),
             calls: history.calls,
-        }
+            brought_along: along
+                .map(|(label, from)| (label.as_str(), from.decision_id.as_str()))
+                .collect(),
+        })
     }
 }
 
@@ -382,7 +390,7 @@ fn line_by(
             excess: decision.map_or(&[], |decision| decision.excess.as_slice()),
             sequences: decision.map_or(&[], |decision| decision.sequences.as_slice()),
             budgets: decision.map_or(&[], |decision| decision.budgets.as_slice()),
-            session: judgement.recalled.history().map(SessionNote::of),
+            session: SessionNote::of(judgement),
         },
         result: Answer {
             outcome: outcome(judgement.outcome()),

@@ -305,7 +305,8 @@ impl Engine {
         }
         locks.extend(key.map(EnforcerKey::record));
         let chain = || located.task.chain();
-        let parties = history::parties(&judging.world.plan, &judgement.operation, chain);
+        let parties =
+            history::parties(&judging.world.plan, &judgement.operation, located.task.kind, chain);
         locks.extend(parties.into_iter().map(|(_, record)| record));
         let survives = survives(judgement);
         let mut began = false;

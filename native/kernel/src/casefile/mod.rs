@@ -669,7 +669,7 @@ impl CaseFile {
             Some(caller) if on.is_none() => tasks.implied(plan, caller, now),
             _ => None,
         };
-        let placed = on.or(implied.as_deref()).and_then(|name| tasks.get(name));
+        let placed = on.or(implied.as_deref()).and_then(|name| tasks.get(plan, name, now));
         let caller = match (&placed, caller) {
             (Some(placed), caller) => placed.caller(caller),
             (None, Some(caller)) => caller,

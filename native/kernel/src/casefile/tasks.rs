@@ -12,7 +12,7 @@ use crate::decision::{
     Decision, Facts, Outcome, Principal, Proof, ProofMethod, ReasonCode, Request, Time,
 };
 use crate::diagnostic::{Diagnostic, clip, unknown};
-use crate::history::{HistoryView, Holder, SessionHistory};
+use crate::history::{HistoryView, Holder, Origin, SessionHistory};
 use crate::mcp::ServerTask;
 use crate::plan::Plan;
 use crate::source::{At, Mark, duration};
@@ -333,6 +333,8 @@ pub(super) struct Placed {
     history: SessionHistory,
     agent: SessionHistory,
     subject: SessionHistory,
+    /// Labels of other sessions in which its agent has a live task.
+    others: BTreeMap<String, Origin>,
 }
 
 impl Placed {
@@ -346,6 +348,7 @@ impl Placed {
             session: &self.history,
             agent: Some(&self.agent),
             subject: Some(&self.subject),
+            others: Some(&self.others),
         }
     }
 
@@ -372,7 +375,7 @@ pub(super) const fn key() -> &'static [u8; 32] {
 }
 
 impl Tasks {
-    pub(super) fn get(&self, name: &str) -> Option<Placed> {
+    pub(super) fn get(&self, plan: &Plan, name: &str, now: Time) -> Option<Placed> {
         let task = self.known.get(name)?.clone();
         let above = task.ancestors.iter().filter_map(|id| self.known.get(id));
         let ancestors = above.map(|task| Arc::new(task.clone())).collect();
@@ -383,7 +386,21 @@ impl Tasks {
             self.parties.get(&key).cloned()
         };
         let [agent, subject] = Holder::PARTIES.map(|holder| party(holder).unwrap_or_default());
-        Some(Placed { task, ancestors, history, agent, subject })
+        let isolated = plan.model().is_isolated(task.assignee());
+        let others = if isolated { BTreeMap::new() } else { self.others(&task, now) };
+        Some(Placed { task, ancestors, history, agent, subject, others })
+    }
+
+    fn others(&self, own: &Task, now: Time) -> BTreeMap<String, Origin> {
+        let is_other = |task: &&Task| {
+            task.assignee() == own.assignee()
+                && task.session != own.session
+                && task.status_at(now) == TaskStatus::Active
+        };
+        let others = self.known.values().filter(is_other);
+        let histories = others.filter_map(|task| self.histories.get(&task.session));
+        let labels = histories.flat_map(|history| &history.labels);
+        labels.map(|(label, origin)| (label.clone(), origin.clone())).collect()
     }
 
     /// The name of the task that an agent gets which comes without one; none where the bundle gives none.
@@ -528,7 +545,7 @@ impl Tasks {
         now: Time,
     ) -> Result<Task, Refused> {
         let id = self.id(said.name.as_ref());
-        let placed = on.and_then(|name| self.get(name)).ok_or_else(nothing)?;
+        let placed = on.and_then(|name| self.get(plan, name, now)).ok_or_else(nothing)?;
         let caller = placed.caller(by);
         if !caller.chain.last().is_some_and(|caller| placed.task.is_assignee(caller)) {
             let message = "only the agent that has the task delegates it";
@@ -560,7 +577,7 @@ impl Tasks {
         by: Option<Caller<'_>>,
         now: Time,
     ) -> Result<(), Refused> {
-        let placed = on.and_then(|name| self.get(name)).ok_or_else(nothing)?;
+        let placed = on.and_then(|name| self.get(plan, name, now)).ok_or_else(nothing)?;
         let caller = placed.caller(by);
         let is_above =
             |task: &Arc<Task>| caller.chain.last().is_some_and(|caller| task.is_assignee(caller));

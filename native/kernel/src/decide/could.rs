@@ -111,6 +111,7 @@ impl<'a> Prospects<'a> {
                 satisfied: &satisfied,
                 time: self.now.0,
                 session: None,
+                along: &[],
                 excess: &[],
                 sequences: &[],
                 budgets: &[],

@@ -115,19 +115,23 @@ pub(super) fn subject_proof(facts: &Facts<'_>, subject: bool) -> SubjectProof {
 }
 
 /// Refuses a request that has to do with what the task's session did before, where that was not recalled.
-pub(super) fn recalled(facts: &Facts<'_>, prepared: &Prepared) -> Result<(), Refusal> {
+pub(super) fn recalled(plan: &Plan, facts: &Facts<'_>, prepared: &Prepared) -> Result<(), Refusal> {
     let refuse = |whose: &str| {
         let what = format!("what the {whose} did before is not at hand");
         Err(Refusal::new(ReasonCode::StateUnavailable, what))
     };
-    if prepared.memory.is_none() || facts.task.is_none() {
+    let memory = &prepared.memory;
+    let Some(TaskView { task, .. }) = facts.task.filter(|_| !memory.is_none()) else {
         return Ok(());
-    }
+    };
     let Some(view) = facts.history else { return refuse("session") };
     for holder in Holder::PARTIES {
-        if prepared.memory.recalls(holder) && view.of(holder).is_none() {
+        if memory.recalls(holder, task.kind) && view.of(holder).is_none() {
             return refuse(holder.as_str());
         }
+    }
+    if memory.joins && view.others.is_none() && !plan.model().is_isolated(task.assignee()) {
+        return refuse("agent's other sessions");
     }
     Ok(())
 }

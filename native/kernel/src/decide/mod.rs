@@ -223,8 +223,12 @@ fn judge(
         .iter()
         .map(|principal| words.principal(principal, &plan.model().roles_of(principal)))
         .collect();
-    located::recalled(facts, prepared)?;
-    let carried = Carried::of(facts.history, &resolved.labels);
+    located::recalled(plan, facts, prepared)?;
+    let along: Vec<&str> = match facts.history.filter(|_| prepared.memory.joins) {
+        Some(view) => view.brought_along(now).map(|(label, _)| label.as_str()).collect(),
+        None => Vec::new(),
+    };
+    let carried = Carried::of(facts.history, &resolved.labels, &along);
     let tier = carried.tier(plan.model(), operation, &resolved.destinations);
     decision.tier = Some(tier);
     let satisfied = satisfied(plan, facts, tier);
@@ -275,6 +279,7 @@ fn judge(
             satisfied: &satisfied,
             time: now.0,
             session: facts.history.map(|view| view.session),
+            along: &along,
             excess: &of_worst,
             sequences: &completed,
             budgets: &spends.exceeded,
@@ -347,7 +352,8 @@ fn judge(
     if let (Some(view), Some(task)) = (facts.history, facts.task) {
         let (acts, labels) = ((resolved.collection, resolved.id.as_str()), &resolved.labels);
         let (sequences, subject) = (&plan.sequences, resolved.subject(task));
-        let passage = memory.passage(operation, acts, labels, plan.model(), view.session);
+        let at = (task.task.kind, now);
+        let passage = memory.passage(operation, acts, labels, plan.model(), view, at);
         let advances = sequences.passage(&memory.named, subject, view, now);
         // What a credential was issued for was counted by the permit that it was issued of.
         let is_redeemed = decision.redeems.is_some();

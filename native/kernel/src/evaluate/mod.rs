@@ -299,6 +299,8 @@ pub(crate) struct ContextFacts<'a> {
     pub(crate) time: i64,
     /// What the session did before; none: nothing.
     pub(crate) session: Option<&'a SessionHistory>,
+    /// Labels that the agent brings along from elsewhere.
+    pub(crate) along: &'a [&'a str],
     /// Labels that the destination is not cleared for.
     pub(crate) excess: &'a [&'a str],
     /// Rules over the order of events that this one would complete.
@@ -543,7 +545,7 @@ impl Words {
                     let since = call(&self.duration, &[text(&format!("{}ms", facts.time))])?;
                     call(&self.offset, &[self.epoch.clone(), since])?
                 }
-                Key::Session => self.session(facts.session),
+                Key::Session => self.session(facts.session, facts.along),
                 Key::Excess => self.label_set(facts.excess.iter().copied()),
                 Key::Sequences => {
                     let values = facts.sequences.iter();
@@ -582,12 +584,12 @@ impl Words {
         Ok(Context::Value(Arc::new(map)))
     }
 
-    fn session(&self, session: Option<&SessionHistory>) -> Value {
+    fn session(&self, session: Option<&SessionHistory>, along: &[&str]) -> Value {
         let count = |number: usize| long(i64::try_from(number).unwrap_or(i64::MAX));
         let labels = session.into_iter().flat_map(|session| session.labels.keys());
         let calls = session.map_or(0, |session| session.calls);
         record([
-            ("labels", self.label_set(labels.map(String::as_str))),
+            ("labels", self.label_set(labels.map(String::as_str).chain(along.iter().copied()))),
             ("sources", count(session.map_or(0, |session| session.sources.len()))),
             ("calls", long(i64::try_from(calls).unwrap_or(i64::MAX))),
         ])

@@ -1,9 +1,11 @@
 //! Whose record keeps what is known: that of a session, or of an agent or a subject over all their sessions.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest, Sha256};
 
 use crate::decision::{Principal, Time};
-use crate::history::record::SessionHistory;
+use crate::history::record::{Origin, SessionHistory};
 use crate::task::{RecordKey, RecordKind};
 
 /// Longest name of a party that is the id of its record; a longer one is kept by its digest.
@@ -103,13 +105,19 @@ pub struct HistoryView<'a> {
     pub agent: Option<&'a SessionHistory>,
     /// What was done on behalf of the subject over all its sessions; none where that was not recalled.
     pub subject: Option<&'a SessionHistory>,
+    /// The labels that other sessions carry in which the acting agent has a live task, and where each comes from; none where
+    /// that was not looked up.
+    pub others: Option<&'a BTreeMap<String, Origin>>,
 }
 
+/// No labels.
+static NO_LABELS: BTreeMap<String, Origin> = BTreeMap::new();
+
 impl<'a> HistoryView<'a> {
-    /// Of a session alone.
+    /// Of a session whose agent has no other.
     #[must_use]
     pub const fn new(session: &'a SessionHistory) -> Self {
-        Self { session, agent: None, subject: None }
+        Self { session, agent: None, subject: None, others: Some(&NO_LABELS) }
     }
 
     /// What one holder's record says; none where it was not recalled.
@@ -120,6 +128,13 @@ impl<'a> HistoryView<'a> {
             Holder::Agent => self.agent,
             Holder::Subject => self.subject,
         }
+    }
+
+    /// The labels, and where they come from, that the acting agent brings along from elsewhere: its other sessions, and what it
+    /// did in tasks that it did not start.
+    pub fn brought_along(self, now: Time) -> impl Iterator<Item = (&'a String, &'a Origin)> {
+        let others = self.others.into_iter().flatten();
+        others.chain(self.agent.into_iter().flat_map(move |agent| agent.fresh_labels(now)))
     }
 
     /// The time of a decision: never before what has happened already.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
-use crate::decision::ReasonCode;
+use crate::decision::{ReasonCode, Time};
 use crate::destinations::Placed;
 use crate::history::sequence::Named;
 use crate::history::{
@@ -14,6 +14,10 @@ use crate::history::{
 use crate::model::{Distinct, Effect, LabelKind, Model, Operation, Tier};
 use crate::policy::Placed as PlacedPolicy;
 use crate::schema::{Key, Keys, OWN_SYSTEM};
+use crate::task::TaskKind;
+
+/// A label that an agent has had for so long, in milliseconds, is kept anew where it is brought again.
+const REFRESHED_MS: i64 = 3_600 * 1_000;
 
 /// What the bundle as a whole asks of history.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,6 +58,12 @@ pub(crate) struct Memory {
     pub(crate) changes: bool,
     /// Whether its denial can.
     pub(crate) marks: bool,
+    /// Whether it carries data out, and the labels of that matter.
+    pub(crate) joins: bool,
+    /// Whether it can bring labels.
+    brings: bool,
+    /// An agent that comes without a task may have got one.
+    implicit: bool,
     /// What it is to rules over the order of events.
     pub(crate) named: Vec<Named>,
     /// Which budgets it spends.
@@ -88,14 +98,14 @@ impl Memory {
         let ordered = keys.contains(Key::Sequences) && named.iter().any(|named| named.is_last());
         let returns =
             [Effect::Read, Effect::Execute].iter().any(|one| operation.effects.contains(one));
+        let brings = !operation.yields.1.is_empty() || (returns && labelled);
+        let labels = keys.contains(Key::Session) || excess || raised;
         Self {
-            reads: keys.contains(Key::Session)
-                || excess
-                || raised
-                || ordered
-                || !budgets.is_empty(),
-            changes: !operation.yields.1.is_empty()
-                || (returns && labelled)
+            reads: labels || ordered || !budgets.is_empty(),
+            joins: labels && operation.destination.is_some(),
+            brings,
+            implicit: model.tasks.implicit.is_some(),
+            changes: brings
                 || recall.counts_calls
                 || !budgets.is_empty()
                 || named.iter().any(|named| named.is_step()),
@@ -114,8 +124,13 @@ impl Memory {
     }
 
     /// Whether the operation has to do with what an agent, or a subject, did over all its sessions.
-    pub(crate) const fn recalls(&self, holder: Holder) -> bool {
-        self.holders.contains(holder) && !self.is_none()
+    ///
+    /// Args:
+    /// * `kind`: of the task.
+    pub(crate) fn recalls(&self, holder: Holder, kind: TaskKind) -> bool {
+        let brings = self.brings && kind == TaskKind::Implicit;
+        let kept = holder == Holder::Agent && self.implicit && (self.joins || brings);
+        (self.holders.contains(holder) || kept) && !self.is_none()
     }
 
     /// What letting the call through changes.
@@ -128,8 +143,10 @@ impl Memory {
         (collection, id): (Option<&str>, &str),
         labels: &[String],
         model: &Model,
-        session: &SessionHistory,
+        view: HistoryView<'_>,
+        (kind, now): (TaskKind, Time),
     ) -> Result<HistoryChanges, (ReasonCode, String)> {
+        let session = view.session;
         let own = labels.iter().filter(|_| self.returns);
         let brought: BTreeSet<&String> = operation.yields.1.iter().chain(own).collect();
         let source = collection.unwrap_or(&operation.system);
@@ -153,6 +170,12 @@ impl Memory {
             }
             gathered.insert(label.clone(), one);
         }
+        let kept = match view.agent.filter(|_| self.implicit && kind == TaskKind::Implicit) {
+            Some(agent) => {
+                kept(brought.iter().copied().chain(derived.iter().copied()), agent, now)?
+            }
+            None => BTreeSet::new(),
+        };
         let labels: BTreeSet<String> = brought
             .into_iter()
             .chain(derived)
@@ -175,29 +198,55 @@ impl Memory {
             counts: self.counts,
             advances: Vec::new(),
             spends: Vec::new(),
+            kept,
         })
     }
+}
+
+/// What an agent keeps of labels that a call brings: those that it has not, or that it would soon have no more.
+fn kept<'a>(
+    brought: impl Iterator<Item = &'a String>,
+    agent: &SessionHistory,
+    now: Time,
+) -> Result<BTreeSet<String>, (ReasonCode, String)> {
+    let is_young = |label: &&String| {
+        let origin = agent.labels.get(*label);
+        origin.is_some_and(|origin| now.0.saturating_sub(origin.at.0) < REFRESHED_MS)
+    };
+    let kept: BTreeSet<String> = brought.filter(|label| !is_young(label)).cloned().collect();
+    let fresh = agent.fresh_labels(now).filter(|(label, _)| !kept.contains(*label)).count();
+    if !kept.is_empty() && fresh.saturating_add(kept.len()) > MAX_LABELS {
+        let what = format!("the agent keeps {MAX_LABELS} labels, and no more");
+        return Err((ReasonCode::WindowFull, what));
+    }
+    Ok(kept)
 }
 
 fn digest(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The labels that a call would carry: those of its session, and those of what it acts on.
+/// The labels that a call would carry: those of its session, those of what it acts on, and, where it carries data out,
+/// those that its agent brings along.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Carried<'a> {
     session: Option<&'a SessionHistory>,
     resource: &'a [String],
+    along: &'a [&'a str],
 }
 
 impl<'a> Carried<'a> {
-    pub(crate) fn of(history: Option<HistoryView<'a>>, resource: &'a [String]) -> Self {
-        Self { session: history.map(|view| view.session), resource }
+    pub(crate) fn of(
+        history: Option<HistoryView<'a>>,
+        resource: &'a [String],
+        along: &'a [&'a str],
+    ) -> Self {
+        Self { session: history.map(|view| view.session), resource, along }
     }
 
     fn labels(self) -> impl Iterator<Item = &'a str> {
         let session = self.session.into_iter().flat_map(|session| session.labels.keys());
-        session.chain(self.resource).map(String::as_str)
+        session.chain(self.resource).map(String::as_str).chain(self.along.iter().copied())
     }
 
     /// The tier that counts: the operation's own, that of the worst destination, or that of a label carried.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::decision::Time;
-use crate::history::Holder;
+use crate::history::{Holder, PARTY_MS};
 
 /// What a session did before; or an agent, or a subject, over all its sessions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -47,6 +47,13 @@ pub struct Origin {
     pub operation: String,
     /// When.
     pub at: Time,
+}
+
+impl Origin {
+    /// Whether an agent still carries it, which has no end.
+    fn is_fresh(&self, now: Time) -> bool {
+        self.at.0.saturating_add(PARTY_MS) >= now.0
+    }
 }
 
 /// How far one rule has come.
@@ -182,6 +189,8 @@ pub struct HistoryChanges {
     pub advances: Vec<Advance>,
     /// What is spent of budgets.
     pub spends: Vec<Spending>,
+    /// Labels that the agent keeps, whatever its next task.
+    pub kept: BTreeSet<String>,
 }
 
 impl HistoryChanges {
@@ -193,6 +202,7 @@ impl HistoryChanges {
         counts: false,
         advances: Vec::new(),
         spends: Vec::new(),
+        kept: BTreeSet::new(),
     };
 
     /// Whether nothing changes.
@@ -204,13 +214,17 @@ impl HistoryChanges {
     /// Whether something changes in one holder's record.
     #[must_use]
     pub fn concern(&self, holder: Holder) -> bool {
-        let is_session = holder == Holder::Session;
-        (is_session
-            && (self.counts
-                || self.source.is_some()
-                || !self.labels.is_empty()
-                || !self.gathered.is_empty()))
-            || self.advances.iter().any(|advance| advance.holder == holder)
+        let own = match holder {
+            Holder::Session => {
+                self.counts
+                    || self.source.is_some()
+                    || !self.labels.is_empty()
+                    || !self.gathered.is_empty()
+            }
+            Holder::Agent => !self.kept.is_empty(),
+            Holder::Subject => false,
+        };
+        own || self.advances.iter().any(|advance| advance.holder == holder)
             || self.spends.iter().any(|spending| spending.holder == holder)
     }
 }
@@ -235,6 +249,11 @@ impl SessionHistory {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The labels of an agent that are not too old to count.
+    pub(crate) fn fresh_labels(&self, now: Time) -> impl Iterator<Item = (&String, &Origin)> {
+        self.labels.iter().filter(move |(_, origin)| origin.is_fresh(now))
     }
 
     /// How much it keeps.
@@ -300,16 +319,22 @@ impl SessionHistory {
             let uses = self.budgets.entry(spending.budget.clone()).or_default();
             uses.instances.entry(spending.instance.clone()).or_default().add(spending, now);
         }
+        let origin = || Origin {
+            decision_id: decision_id.to_owned(),
+            operation: operation.to_owned(),
+            at: now,
+        };
+        if holder == Holder::Agent && !changes.kept.is_empty() {
+            self.labels.retain(|_, origin| origin.is_fresh(now));
+            let kept = changes.kept.iter();
+            self.labels.extend(kept.map(|label| (label.clone(), origin())));
+        }
         if holder != Holder::Session {
             return;
         }
         self.calls = self.calls.saturating_add(u64::from(changes.counts));
         for label in &changes.labels {
-            self.labels.entry(label.clone()).or_insert_with(|| Origin {
-                decision_id: decision_id.to_owned(),
-                operation: operation.to_owned(),
-                at: now,
-            });
+            self.labels.entry(label.clone()).or_insert_with(origin);
         }
         self.sources.extend(changes.source.clone());
         for (label, from) in &changes.gathered {

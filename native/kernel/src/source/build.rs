@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::mcp::{McpFile, Pins};
 use super::types::{
     AgentMembers, ApprovalWord, CollectionEntry, DenyWord, DestinationEntry, Facts, IgnoreEntry,
-    LabelEntry, LabelWord, Manifest, ModeEntry, RouteEntry, SourceEntry, SubjectRule, SystemEntry,
-    SystemWord, TasksWord, TierEntry,
+    IsolatedWord, LabelEntry, LabelWord, Manifest, ModeEntry, RouteEntry, SourceEntry, SubjectRule,
+    SystemEntry, SystemWord, TasksWord, TierEntry,
 };
 use super::yaml::{At, Entries, Many};
 use super::{budget, classify, ids, mode, sequence, template};
@@ -455,12 +455,11 @@ impl Build<'_> {
     fn agents(&mut self, file: &str, said: &Entries<AgentMembers>) {
         for (role, members) in &said.0 {
             let Some(at) = self.declare(file, "role", role, ids::refuse) else { continue };
-            let list = match members {
-                AgentMembers::List(list) => list,
+            let (list, isolated) = match members {
+                AgentMembers::List(list) => (list, false),
                 AgentMembers::Object(object) => {
                     self.later(file, "limits", object.limits.as_ref());
-                    self.later(file, "isolated", object.isolated.as_ref());
-                    &object.r#match.0
+                    (&object.r#match.0, object.isolated == Some(IsolatedWord::PerTask))
                 }
             };
             if list.is_empty() {
@@ -476,6 +475,7 @@ impl Build<'_> {
             }
             let roles = self.model.roles.entry(role.value.clone()).or_default();
             roles.at = at;
+            roles.isolated = isolated;
             roles.agents = list
                 .iter()
                 .map(|id| Declared { value: id.value.clone(), at: id.at.within(file) })

@@ -140,8 +140,17 @@ pub(crate) struct AgentObject {
     pub(crate) r#match: Many<At<String>>,
     /// Not in this version.
     pub(crate) limits: Option<At<Later>>,
-    /// Not in this version.
-    pub(crate) isolated: Option<At<Later>>,
+    /// What one of its tasks read, another never sees. Without it, what leaves by one of its tasks counts as what all of its
+    /// live tasks carry.
+    pub(crate) isolated: Option<IsolatedWord>,
+}
+
+/// What keeps an agent's tasks apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum IsolatedWord {
+    /// Each task runs by itself, and keeps nothing that another could find.
+    PerTask,
 }
 
 /// A condition on a verified subject token.

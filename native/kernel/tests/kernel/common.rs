@@ -93,6 +93,7 @@ pub(crate) fn model(policies: &str) -> Model {
     model.roles.insert(
         "staff".to_owned(),
         RoleMembers {
+            isolated: false,
             agents: Vec::new(),
             subjects: vec![SubjectMatch {
                 issuer: "corp".to_owned(),
@@ -105,6 +106,7 @@ pub(crate) fn model(policies: &str) -> Model {
     model.roles.insert(
         "support-agent".to_owned(),
         RoleMembers {
+            isolated: false,
             agents: vec![Declared {
                 value: "spiffe://a.example/ns/support/sa/*".to_owned(),
                 at: at(12),

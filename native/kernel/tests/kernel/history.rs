@@ -68,13 +68,34 @@ pub(crate) fn decided_in(
     arguments: &str,
     history: Option<HistoryView<'_>>,
 ) -> Decision {
+    decided_of(plan, operation, arguments, history, TaskKind::Root)
+}
+
+/// Asks in a task of a kind.
+pub(crate) fn decided_as(
+    plan: &Plan,
+    operation: &str,
+    arguments: &str,
+    history: HistoryView<'_>,
+    kind: TaskKind,
+) -> Decision {
+    decided_of(plan, operation, arguments, Some(history), kind)
+}
+
+fn decided_of(
+    plan: &Plan,
+    operation: &str,
+    arguments: &str,
+    history: Option<HistoryView<'_>>,
+    kind: TaskKind,
+) -> Decision {
     let task = start(
         plan,
         Root {
             template: "desk",
             params: &BTreeMap::new(),
             scope: &[],
-            kind: TaskKind::Root,
+            kind,
             assignee: AgentName::parse("spiffe://a.example/ns/desk/sa/bot").unwrap(),
             subject: None,
             subject_proof: SubjectProof::Itself,

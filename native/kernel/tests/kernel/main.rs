@@ -1,6 +1,7 @@
 //! The kernel from outside: typed facts and bytes in, decisions and diagnostics out.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod along;
 mod arguments;
 mod budgets;
 mod common;

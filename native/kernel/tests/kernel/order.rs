@@ -355,8 +355,11 @@ fn what_was_not_recalled_is_not_taken_for_nothing() {
         let decision = ask(HistoryView::new(&session));
         assert_eq!("STATE_UNAVAILABLE", decision.reason.as_str());
         assert!(decision.message.contains(scope), "{}", decision.message);
-        let whole =
-            HistoryView { session: &session, agent: Some(&session), subject: Some(&session) };
+        let whole = HistoryView {
+            agent: Some(&session),
+            subject: Some(&session),
+            ..HistoryView::new(&session)
+        };
         assert_eq!("PERMITTED", ask(whole).reason.as_str());
     }
 }

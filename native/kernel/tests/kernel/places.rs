@@ -93,9 +93,9 @@ impl<'a> Past<'a> {
             Some(self.parties.get(&key).unwrap_or(&nothing))
         };
         let view = HistoryView {
-            session: self.sessions.get(PLACES[place].1).unwrap_or(&nothing),
             agent: party(Holder::Agent),
             subject: party(Holder::Subject),
+            ..HistoryView::new(self.sessions.get(PLACES[place].1).unwrap_or(&nothing))
         };
         let facts = Facts {
             task: Some(TaskView { task, ancestors: &[] }),
