@@ -195,7 +195,8 @@ mod tests {
 
     #[test]
     fn whose_something_is_is_named() {
-        let prompt = "Use bob@acme.example's figures and @kai\u{2019}s list, not 's or x's@evil.example";
+        let prompt =
+            "Use bob@acme.example's figures and @kai\u{2019}s list, not 's or x's@evil.example";
         assert!(names(prompt, DestinationKind::Email, "bob@acme.example"));
         assert!(names(prompt, DestinationKind::Account, "@kai"));
         assert!(!names(prompt, DestinationKind::Email, "x@evil.example"));
