@@ -223,6 +223,10 @@ $(PROMETHEUS):
 crash: setup ## kill a server under load fifty times, and look for anything that it answered and lost
 	$(PY) -m tests.crash.run $(ARGS)
 
+.PHONY: race
+race: setup ## let many callers run into each other, on both stores, and look for a rule that was broken
+	$(PY) -m tests.race.run --out bench/results/race.json $(ARGS)
+
 .PHONY: fuzz
 fuzz: export PROPTEST_CASES := $(or $(CASES),100000)
 fuzz: $(STAMPS)/deps ## the fuzz bodies over random bytes, long (CASES=100000 inputs a parser)

@@ -1294,7 +1294,9 @@ impl Engine {
             Survives::Crash => Durability::Queued,
             Survives::PowerLoss => Durability::Synced,
         };
+        let waits = Instant::now();
         let mut work = |transaction: &mut dyn Transaction| {
+            self.metrics.locked(waits.elapsed());
             match change(transaction, judgement) {
                 Ok(()) => {}
                 Err(Stop::Store(error)) => return Err(error),

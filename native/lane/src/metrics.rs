@@ -187,6 +187,7 @@ pub(crate) struct Metrics {
     systems: RwLock<BTreeMap<String, SystemId>>,
     durations: [[Histogram; Surface::ALL.len()]; Lane::ALL.len()],
     verify: Histogram,
+    lock_wait: Histogram,
     identified: [[AtomicU64; AGENTS.len()]; Known::ALL.len()],
     panics: AtomicU64,
     started: [AtomicU64; STARTED.len()],
@@ -249,6 +250,11 @@ impl Metrics {
 
     pub(crate) fn verified(&self, time: Duration) {
         self.verify.observe(time);
+    }
+
+    /// A decision waited for its turn at the records that it changes.
+    pub(crate) fn locked(&self, time: Duration) {
+        self.lock_wait.observe(time);
     }
 
     /// Counts who asked, and how the agent was proved; none: there was none, or it was not.
@@ -407,6 +413,7 @@ impl Metrics {
             self.decision_family(),
             self.duration_family(),
             self.verify_family(),
+            self.lock_wait_family(),
             counter(
                 "authz_cache_requests",
                 "Look-ups in a cache.",
@@ -565,6 +572,19 @@ impl Metrics {
         Family {
             name,
             help: "From the request's bytes to the answer's, the wait for a durable record included.",
+            kind: Kind::Histogram,
+            samples,
+        }
+    }
+
+    fn lock_wait_family(&self) -> Family {
+        let name = "authz_state_lock_wait_seconds";
+        let mut samples = Vec::new();
+        self.lock_wait.samples(name, &[], &mut samples);
+        Family {
+            name,
+            help: "Waits of decisions for their turn at the records that they change; on PostgreSQL with the begin of the \
+                   transaction.",
             kind: Kind::Histogram,
             samples,
         }

@@ -1,0 +1,1 @@
+"""Many callers at once on what they share: sessions, budgets, what an agent did."""
