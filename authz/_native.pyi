@@ -59,6 +59,8 @@ class Plan:
     """JSON array, as `BundleError.diagnostics`."""
     observing: str
     """JSON array of `mode`'s entries that observe: scope, name, owner, until_ms."""
+    directories: str
+    """JSON array of the bundle's directories: name, file, max_age_seconds, entries, trusted."""
     operation_count: int
     policy_count: int
     systems: list[str]
@@ -194,6 +196,7 @@ class Engine:
         listeners: bytes,
         peers: bytes,
         credentials: bytes | None = None,
+        directories: Mapping[str, int] = ...,
     ) -> None:
         """Swaps plan, trust, listeners and enforcers, all at once; a running decision keeps what it began with.
 
@@ -206,6 +209,8 @@ class Engine:
             credentials: JSON object `{issuer, audiences: {system: audience}, lifetime: {low, standard, high, critical},
                 dpop: {window, max_proofs_per_key, require_nonce}, injections: {system: {header, value}}, leases:
                 {system: broker}}`, times in seconds; None: no credentials are issued.
+            directories: When the file of each directory was last changed, in milliseconds of Unix time; one that is not
+                told and may grow too old is.
 
         Raises:
             EngineError: A listener, an enforcer or a setting of credentials is refused.

@@ -15,6 +15,7 @@ from authz.model import (
     BundleFiles,
     CallFacts,
     Diagnostic,
+    Directory,
     MetricFamily,
     MetricKind,
     Observing,
@@ -163,6 +164,20 @@ class Plan:
     def warnings(self) -> tuple[Diagnostic, ...]:
         """Defects that do not refuse it."""
         return _diagnostics(self.native.warnings)
+
+    @property
+    def directories(self) -> tuple[Directory, ...]:
+        """Named sets of destinations that others keep."""
+        return tuple(
+            Directory(
+                name=str(entry["name"]),
+                file=str(entry["file"]),
+                max_age=entry["max_age_seconds"],
+                entries=int(entry["entries"]),
+                trusted=bool(entry["trusted"]),
+            )
+            for entry in json.loads(self.native.directories)
+        )
 
     @property
     def observing(self) -> tuple[Observing, ...]:
@@ -412,6 +427,7 @@ class Engine:
         listeners: Sequence[ListenerRules],
         peers: Sequence[PeerRules],
         credentials: Mapping[str, Any] | None = None,
+        directories: Mapping[str, float] | None = None,
     ) -> None:
         """Swap in a new world; decisions that run keep the one before.
 
@@ -421,6 +437,8 @@ class Engine:
             listeners: Every listener.
             peers: Every enforcer that shows a certificate.
             credentials: How task credentials are issued, as the engine's JSON; none: they are not.
+            directories: When the file of each directory was last changed, in Unix time; one that is not told and may grow
+                too old is.
 
         Raises:
             EngineError: A listener, an enforcer or a setting of credentials is refused; nothing changed.
@@ -449,6 +467,7 @@ class Engine:
                 json.dumps(rules).encode(),
                 json.dumps([asdict(peer) for peer in peers]).encode(),
                 json.dumps(credentials).encode() if credentials is not None else None,
+                {name: int(at * 1000) for name, at in (directories or {}).items()},
             )
         except _native.EngineError as error:
             raise EngineError(str(error)) from error

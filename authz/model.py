@@ -130,6 +130,22 @@ class MetricFamily:
 
 
 @dataclass(frozen=True, slots=True)
+class Directory:
+    """A named set of destinations that a bundle names and others keep."""
+
+    name: str
+    """Its name."""
+    file: str
+    """Its file in the bundle."""
+    max_age: float | None
+    """How many seconds old it may be; none: that makes no difference."""
+    entries: int
+    """How many entries it has."""
+    trusted: bool
+    """Destinations in it are trusted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observing:
     """An entry of a bundle's `mode` that says `observe`."""
 

@@ -46,7 +46,7 @@ def read_folder(
     """Read a bundle folder.
 
     Hidden files and folders, and files of other kinds than YAML, Cedar, JSON and CSV, are not part of a bundle; under
-    `policies/` every file is, but a copy that an editor kept (`…~`).
+    `policies/` every file is, but a copy that an editor kept (`…~`), and under `data/` text files (`.txt`) are too.
     A symbolic link may lead anywhere inside the folder (as in a mounted ConfigMap), but not out of it.
 
     Args:
@@ -153,7 +153,7 @@ def _belongs(name: Path) -> bool:
     """Whether a file is part of the bundle: a policy with a slip in its name must be refused, not passed over."""
     if name.parts[0] == "policies":
         return not name.name.endswith("~")
-    return name.suffix in _SUFFIXES
+    return name.suffix in _SUFFIXES or (name.parts[0] == "data" and name.suffix == ".txt")
 
 
 def _is_utf8(name: str) -> bool:

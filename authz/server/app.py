@@ -35,6 +35,7 @@ from authz.server.credentials import (
     key_families,
     public_table,
 )
+from authz.server.directories import Directories
 from authz.server.decisions import AUTHORIZER, ENVOY, Decisions, RawHandler
 from authz.server.executor import BoundedExecutor
 from authz.server.grpc_listener import GrpcListener, Services
@@ -416,6 +417,8 @@ class Node:
         undo.callback(refresher.close)
         sources = TrustSources(config, world, refresher)
         metrics.pull(sources.families)
+        directories = Directories(world)
+        metrics.pull(directories.families)
         readiness = Readiness(
             __version__,
             build_profile(),
@@ -428,7 +431,7 @@ class Node:
                 if listener.insecure_dev
             ],
             started_at=time.time(),
-            more=secrets.parts,
+            more={**secrets.parts, "directories": directories},
             files={"bundle": config.bundle.path, "audit": str(config.audit.path)},
             listeners=_addresses(config),
             keys=keys,

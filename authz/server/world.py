@@ -33,6 +33,7 @@ class Loads(Protocol):
         listeners: Sequence[ListenerRules],
         peers: Sequence[PeerRules],
         credentials: Mapping[str, Any] | None = None,
+        directories: Mapping[str, float] | None = None,
     ) -> None:
         """Swap in a new world."""
 
@@ -57,6 +58,8 @@ class Stands:
     """The keys of each source that serve."""
     files_read_at: float = 0.0
     """When those that are files were last read; Unix time."""
+    directories: Mapping[str, float] = field(default_factory=dict, repr=False)
+    """When the file of each directory was last changed, as the engine knows; Unix time."""
     own_keys: str | None = field(default=None, repr=False)
     """The keys by which our own credentials are verified; none where none are issued."""
 
@@ -215,7 +218,7 @@ class World:
             what = f"the bundle of {key} has a lower `spiffe_sequence` than the one that serves, or none."
             at = place_of(self._config, key)
             raise TrustError((Diagnostic(what, at, mend="The one that serves goes on serving."),))
-        self._swap(before.plan, trust)
+        self._swap(before.plan, trust, before.directories)
         self._stands = replace(
             before, trust=trust, trust_spec=spec, documents=documents, own_keys=own_keys
         )
@@ -240,12 +243,12 @@ class World:
             )
         return Reloaded(changed=False, revision=serving, diagnostics=diagnostics, failed=True)
 
-    def _swap(self, plan: Plan, trust: Trust) -> None:
+    def _swap(self, plan: Plan, trust: Trust, directories: Mapping[str, float]) -> None:
         settings, injections = self._config.credentials, self._injections
         told = None
         if settings is not None and injections is not None:
             told = credential_settings(settings, injections)
-        self._engine.load(plan, trust, self._rules, self._peers, told)
+        self._engine.load(plan, trust, self._rules, self._peers, told, directories)
         self._has_new_secrets = False
 
     def _renew_secrets(self) -> bool:
@@ -257,7 +260,7 @@ class World:
         stands = self._stands
         if not self._has_new_secrets or stands.plan is None or stands.trust is None:
             return False
-        self._swap(stands.plan, stands.trust)
+        self._swap(stands.plan, stands.trust, stands.directories)
         with suppress(Exception):
             self._log.info("standing secrets were read again")
         return True
@@ -279,19 +282,41 @@ class World:
             bundle,
             spec,
         ):
-            self._stands = replace(before, refused=(), files_read_at=now)
+            changed = self._changed_at(before.plan, now)
+            if before.trust is not None and changed != before.directories:
+                self._swap(before.plan, before.trust, changed)
+            self._stands = replace(before, refused=(), files_read_at=now, directories=changed)
             self._metrics.reloaded("unchanged")
             return renewed
         trust = Trust.compile(spec, before.trust)
         compiled = compile_bundle(bundle, config.vars, int(now * 1000), before.plan)
-        self._swap(compiled.plan, trust)
+        changed = self._changed_at(compiled.plan, now)
+        self._swap(compiled.plan, trust, changed)
         self._stands = Stands(
-            compiled.plan, trust, now, (), bundle, spec, documents, now, before.own_keys
+            plan=compiled.plan,
+            trust=trust,
+            loaded_at=now,
+            bundle_files=bundle,
+            trust_spec=spec,
+            documents=documents,
+            files_read_at=now,
+            directories=changed,
+            own_keys=before.own_keys,
         )
         # It serves; a log that cannot be written must not say otherwise.
         with suppress(Exception):
             self._tell(compiled, trust, now)
         return True
+
+    def _changed_at(self, plan: Plan, now: float) -> dict[str, float]:
+        """Tell when the file of each directory was last changed; one whose file is gone is left out."""
+        found = {}
+        for directory in plan.directories:
+            with suppress(OSError, ValueError):
+                changed = (Path(self._config.bundle.path) / directory.file).stat().st_mtime
+                # What comes from the future would never grow old.
+                found[directory.name] = min(changed, now)
+        return found
 
     def _tell(self, compiled: Compiled, trust: Trust, now: float) -> None:
         plan = compiled.plan

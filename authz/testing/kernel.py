@@ -233,7 +233,10 @@ class Kernel:
         }
         spec = {"audiences": [_AUDIENCE], "domains": domains, "issuers": issuers}
         listener = ListenerRules(_LISTENER, enforcer=self._enforcer, asks=("system:*",))
-        self._engine.load(self.plan, Trust.compile(json.dumps(spec).encode()), [listener], [])
+        trust = Trust.compile(json.dumps(spec).encode())
+        # As if their files had just been changed.
+        directories = {directory.name: time.time() for directory in self.plan.directories}
+        self._engine.load(self.plan, trust, [listener], [], directories=directories)
 
 
 @final

@@ -15,6 +15,7 @@ from authz.identity import Refresher, SourceKey
 from authz.server.app import listener_rules, peer_rules
 from authz.server.injections import Injections
 from authz.server.observing import Reminder
+from authz.server.directories import Directories
 from authz.server.readiness import Readiness
 from authz.server.sources import TrustSources
 from authz.server.world import World
@@ -57,6 +58,7 @@ class Engine:
         self.loaded: list[tuple[Plan, Trust, Sequence[ListenerRules]]] = []
         self.peers: list[tuple[PeerRules, ...]] = []
         self.credentials: list[Mapping[str, Any] | None] = []
+        self.directories: list[dict[str, float]] = []
         self.raises: Exception | None = None
 
     def load(
@@ -66,11 +68,13 @@ class Engine:
         listeners: Sequence[ListenerRules],
         peers: Sequence[PeerRules],
         credentials: Mapping[str, Any] | None = None,
+        directories: Mapping[str, float] | None = None,
     ) -> None:
         """Keep it."""
         if self.raises is not None:
             raise self.raises
         self.credentials.append(credentials)
+        self.directories.append(dict(directories or {}))
         self.loaded.append((plan, trust, listeners))
         self.peers.append(tuple(peers))
 
@@ -151,6 +155,109 @@ def test_a_good_change_is_swapped_in_with_everything(stage: Stage) -> None:
     ]
     assert stage.world.stands.loaded_at == 2000.0
     assert stage.reloads("success") == 2
+
+
+DIRECTORIES = """
+directories:
+  customers: {file: data/customers.csv, column: email, max_age: 1h}
+  leavers: {file: data/leavers.txt, trusted: false}
+destinations:
+  customer: {directory: customers, clearance: []}
+  leaver: {directory: leavers, clearance: []}
+  external: {match: "*", clearance: []}
+"""
+
+
+def with_directories(stage: Stage, changed: float) -> Directories:
+    """Give the bundle two directories, whose files were changed at that time."""
+    for name, text in {
+        "bundle/data/customers.csv": "email\nbob@customer.example\n",
+        "bundle/data/leavers.txt": "old@corp.example\neve@corp.example\n",
+        "bundle/directories.yaml": DIRECTORIES,
+    }.items():
+        stage.write(name, text)
+        os.utime(stage.folder / name, (changed, changed))
+    assert not stage.world.reload().failed
+    return Directories(stage.world, lambda: stage.now)
+
+
+def test_the_engine_is_told_when_the_files_of_directories_were_changed(stage: Stage) -> None:
+    """Writing one anew makes it fresh, even where it says the same."""
+    stage.now = 5000.0
+    told = with_directories(stage, 2000.0)
+    assert stage.engine.directories[-1] == {"customers": 2000.0, "leavers": 2000.0}
+    assert list(told.problems()) == []
+
+    stage.now = 6000.0
+    assert list(told.problems()) == [
+        "the directory `customers` is too old, and trusts nothing: data/customers.csv was changed 4000 s ago"
+    ]
+    swaps = len(stage.engine.directories)
+    assert not stage.world.reload().changed
+    assert len(stage.engine.directories) == swaps
+
+    # A clock that goes wrong makes nothing fresh for longer.
+    os.utime(stage.folder / "bundle/data/customers.csv", (9000.0, 9000.0))
+    assert not stage.world.reload().changed
+    assert stage.engine.directories[-1] == {"customers": 6000.0, "leavers": 2000.0}
+    assert list(told.problems()) == []
+
+
+def test_readiness_and_metrics_tell_how_directories_stand(stage: Stage) -> None:
+    """The node stays ready: all that does not depend on them is decided."""
+    stage.now = 9000.0
+    told = with_directories(stage, 2000.0)
+    assert told.detail() == [
+        {
+            "name": "customers",
+            "from": "data/customers.csv",
+            "entries": 1,
+            "trusted": True,
+            "age_seconds": 7000.0,
+            "max_age_seconds": 3600,
+            "fresh": False,
+        },
+        {
+            "name": "leavers",
+            "from": "data/leavers.txt",
+            "entries": 2,
+            "trusted": False,
+            "age_seconds": 7000.0,
+            "max_age_seconds": None,
+            "fresh": True,
+        },
+    ]
+    samples = {family.name: list(family.samples) for family in told.families()}
+    assert [value for _, _, value in samples["authz_directory_fresh"]] == [0.0, 1.0]
+    assert [value for _, _, value in samples["authz_directory_entries"]] == [1.0, 2.0]
+    assert [value for _, _, value in samples["authz_directory_age_seconds"]] == [7000.0, 7000.0]
+    readiness = Readiness(
+        "1",
+        "debug",
+        world=stage.world,
+        sources=stage.sources,
+        engine=lambda: {"ready": True, "problems": []},
+        insecure=[],
+        started_at=0.0,
+        more={"directories": told},
+    )
+    readiness.serving()
+    report = readiness.report()
+    assert report.ready
+    assert "the directory `customers` is too old" in report.problems[0]
+
+
+def test_a_directory_that_cannot_be_read_whole_refuses_the_bundle(stage: Stage) -> None:
+    """Half of it would trust half of what it should."""
+    with_directories(stage, 2000.0)
+    stage.write("bundle/data/customers.csv", "email\nbob@customer.example,1\n")
+
+    outcome = stage.world.reload()
+
+    assert outcome.failed
+    assert str(outcome.diagnostics[0]).startswith(
+        "data/customers.csv:2: the directory `customers`: 2 fields, where the header has 1."
+    )
 
 
 def test_no_change_swaps_nothing(stage: Stage) -> None:

@@ -170,6 +170,7 @@ fn decisions(criterion: &mut Criterion) {
                     subject_proof: None,
                     history: view.map(|_| HistoryView::new(&NOTHING)),
                     literal_key: None,
+                    directories: None,
                     granted: None,
                 };
                 let request = Request {
@@ -254,6 +255,7 @@ fn histories(criterion: &mut Criterion) {
                 subject_proof: None,
                 history: Some(HistoryView::new(session)),
                 literal_key: None,
+                directories: None,
                 granted: None,
             };
             let request = Request {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::Arguments;
+use crate::directories::Directories;
 use crate::history::{HistoryChanges, HistoryView};
 use crate::mcp::ServerTask;
 use crate::model::{Location, Tier};
@@ -34,8 +35,10 @@ pub struct Facts<'a> {
     pub subject_proof: Option<SubjectProof>,
     /// What the task's session did before; none: it was not recalled, and what depends on it is refused.
     pub history: Option<HistoryView<'a>>,
-    /// The key of the literals of tasks; none: no destination is trusted.
+    /// The key of the literals of tasks; none: no prompt makes a destination trusted.
     pub literal_key: Option<&'a [u8; 32]>,
+    /// What is known of the bundle's directories; none: nothing is known of any.
+    pub directories: Option<&'a Directories>,
     /// What the task credential permits that is presented, each once; none: no such credential is presented.
     pub granted: Option<&'a [Grant<'a>]>,
 }

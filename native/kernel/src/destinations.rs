@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use smallvec::SmallVec;
+
+use crate::directories::{Query, Says};
 use crate::model::{DestinationClass, DestinationKind, Model};
 use crate::pattern::Glob;
 use crate::table::Table;
@@ -49,9 +52,39 @@ impl Model {
         raw: &str,
     ) -> Result<Placed<'_>, IllTyped> {
         let (canonical, host) = canonical(kind, raw)?;
-        let class = self.index.destinations.class(kind, &canonical);
+        let class = self.index.destinations.class(kind, &canonical).map(|(class, _)| class);
         let class = class.or_else(|| self.least_trusted()).unwrap_or_default();
         Ok(Placed { class, canonical, host })
+    }
+
+    /// The classes that a destination is of, or may be of where a directory is stale: at least one, unless the bundle
+    /// declares none. An exact pattern goes before directories, and these before other patterns.
+    pub(crate) fn classes_of(
+        &self,
+        kind: DestinationKind,
+        canonical: &str,
+        query: Option<&Query<'_>>,
+    ) -> SmallVec<[&str; 1]> {
+        let by_pattern = self.index.destinations.class(kind, canonical);
+        let (Some(query), None | Some((_, false))) = (query, by_pattern) else {
+            let class = by_pattern.map(|(class, _)| class).or_else(|| self.least_trusted());
+            return SmallVec::from_iter(class);
+        };
+        let mut found = SmallVec::new();
+        let mut is_known = false;
+        for (name, class) in self.destinations.iter().filter(|(_, one)| !one.directories.is_empty())
+        {
+            let says = || class.directories.iter().map(|directory| query.ask(directory));
+            is_known |= says().any(|says| says == Says::Holds);
+            if says().any(|says| says != Says::Lacks) {
+                found.push(name.as_str());
+            }
+        }
+        if !is_known {
+            let otherwise = by_pattern.map(|(class, _)| class).or_else(|| self.least_trusted());
+            found.extend(otherwise.filter(|class| !found.contains(class)));
+        }
+        found
     }
 
     /// The class with the smallest clearance; of several the one that matches anything, else the first by name.
@@ -92,7 +125,8 @@ impl Destinations {
         }
     }
 
-    fn class(&self, kind: DestinationKind, canonical: &str) -> Option<&str> {
+    /// The class, and whether it is that of an exact pattern.
+    fn class(&self, kind: DestinationKind, canonical: &str) -> Option<(&str, bool)> {
         match kind {
             // Mail and host names are compared without case by those who deliver; paths and accounts are not.
             DestinationKind::Email | DestinationKind::UrlHost => {
@@ -129,10 +163,10 @@ impl Patterns {
         out
     }
 
-    fn class(&self, kind: DestinationKind, text: &str) -> Option<&str> {
+    fn class(&self, kind: DestinationKind, text: &str) -> Option<(&str, bool)> {
         // A path may be written like a mailbox: the pattern of the one says nothing of the other.
         if let Some(class) = self.exact.get(text).filter(|_| speaks_of(text, kind)) {
-            return Some(class);
+            return Some((class, true));
         }
         let ending = self.lengths.iter().rev().find_map(|length| {
             let suffix = text.get(text.len().checked_sub(*length)?..)?;
@@ -145,8 +179,8 @@ impl Patterns {
             .find(|(glob, pattern, _)| speaks_of(pattern, kind) && glob.matches(text))
             .map(|(glob, _, class)| (glob.fixed(), class));
         match (ending, other) {
-            (Some((a, _)), Some((b, class))) if b > a => Some(class),
-            (Some((_, class)), _) | (None, Some((_, class))) => Some(class),
+            (Some((a, _)), Some((b, class))) if b > a => Some((class, false)),
+            (Some((_, class)), _) | (None, Some((_, class))) => Some((class, false)),
             (None, None) => None,
         }
     }
@@ -314,6 +348,7 @@ mod tests {
             let texts = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
             let class = DestinationClass {
                 patterns: texts(patterns),
+                directories: BTreeSet::new(),
                 clearance: texts(clearance).into_iter().collect(),
                 at: Location::default(),
             };

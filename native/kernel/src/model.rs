@@ -3,6 +3,7 @@
 //! `source` makes a [`Model`]; `plan` compiles one. Nothing here knows YAML or Cedar.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::{Digest, is_built_in};
 use crate::destinations::Destinations;
 use crate::diagnostic::Diagnostic;
+use crate::directories::Entries;
 use crate::history::Holder;
 use crate::members::Members;
 use crate::mode::Modes;
@@ -57,6 +59,8 @@ pub struct Model {
     pub resource_patterns: Vec<ResourcePattern>,
     /// Destination classes, by name.
     pub destinations: BTreeMap<String, DestinationClass>,
+    /// Named sets of destinations that others keep, by name.
+    pub directories: BTreeMap<String, DirectoryRule>,
     /// Roles and who holds them.
     pub roles: BTreeMap<String, RoleMembers>,
     /// What each tier requires, indexed by [`Tier`].
@@ -676,8 +680,25 @@ pub enum DestinationKind {
 pub struct DestinationClass {
     /// `*`-patterns over canonical destinations; the most specific one wins, ties are refused at load.
     pub patterns: Vec<String>,
+    /// Directories whose entries are of the class.
+    pub directories: BTreeSet<String>,
     /// Confidentiality labels that may go there.
     pub clearance: BTreeSet<String>,
+    /// Where it stands.
+    pub at: Location,
+}
+
+/// A named set of destinations that others keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryRule {
+    /// A file of the bundle.
+    pub file: String,
+    /// Who is in it, as the bundle's file says.
+    pub entries: Arc<Entries>,
+    /// How old it may be.
+    pub max_age: Option<Duration>,
+    /// What is in it is trusted.
+    pub trusted: bool,
     /// Where it stands.
     pub at: Location,
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::arguments::ArgumentSchema;
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::directories;
 use crate::evaluate::syntax::{ActionScope, Asks};
 use crate::evaluate::{Base, Constants, Group, Rule, Words};
 use crate::history::{self, Budgets, Holder, Memory, Recall, Sequences};
@@ -187,6 +188,7 @@ impl Plan {
             &mut diagnostics,
         );
         history::check(&model, &policies, &mut diagnostics);
+        directories::check(&model, &policies, &mut diagnostics);
         let slices = slices(&policies, &covered, &catalog, all.len(), &groups);
         drop(catalog);
         let shared: BTreeMap<&str, Group> =

@@ -1999,6 +1999,7 @@ pub(crate) fn kernel_facts<'a>(
         subject_proof: None,
         history: None,
         literal_key: key,
+        directories: None,
         granted: None,
     }
 }

@@ -8,6 +8,7 @@ use authz_kernel::decision::{
     Claim, Facts, Outcome, PolicyEffect, Principal, Proof, ProofMethod, Request, Subject, Time,
     Verdict,
 };
+use authz_kernel::directories::Directories;
 use authz_kernel::history::{HistoryChanges, HistoryView, SessionHistory};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::mode::Asked;
@@ -176,6 +177,7 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
     if let Some(said) = &stated.task {
         said.carry(now, &mut history);
     }
+    let directories = Directories::of(plan.model());
     let facts = Facts {
         enforcer: &stated.enforcer,
         chain: &chain,
@@ -190,6 +192,7 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
         subject_proof: None,
         history: task.as_ref().map(|_| HistoryView::new(&history)),
         literal_key: Some(&LITERAL_KEY),
+        directories: Some(&directories),
         granted: None,
     };
     let arguments = stated.input.to_string();

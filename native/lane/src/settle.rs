@@ -73,8 +73,13 @@ impl Judging<'_> {
         let granted = presented.map(Presented::grants);
         let granted = granted.as_deref();
         let history = judgement.recalled.view();
-        let facts =
-            Facts { granted, history, ..kernel_facts(judgement, known, view, Some(&self.secret)) };
+        let directories = Some(&self.world.directories);
+        let facts = Facts {
+            granted,
+            history,
+            directories,
+            ..kernel_facts(judgement, known, view, Some(&self.secret))
+        };
         let now = Time(judgement.now_ms);
         let plan = &self.world.plan;
         let decision = if self.explain {

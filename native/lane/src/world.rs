@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use authz_kernel::decision::Time;
+use authz_kernel::directories::Directories;
 use authz_kernel::members::{covers, overlap, pattern_defect};
 use authz_kernel::plan::Plan;
 use authz_token::TrustStore;
@@ -28,6 +30,8 @@ pub struct World {
     pub peers: Vec<PeerSpec>,
     /// How task credentials are issued; none: they are not.
     pub credentials: Option<CredentialSettings>,
+    /// When the file of each directory was last changed; one that is not told is as old as can be.
+    pub directories: BTreeMap<String, Time>,
 }
 
 /// A world, checked and indexed.
@@ -46,6 +50,7 @@ pub(crate) struct Loaded {
     pub(crate) unknown_systems: Vec<String>,
     pub(crate) credentials: Option<CredentialSettings>,
     injections: BTreeMap<String, Injected>,
+    pub(crate) directories: Directories,
 }
 
 /// A way in.
@@ -208,7 +213,7 @@ impl ReadHeaders {
 
 impl Loaded {
     pub(crate) fn new(world: World, metrics: &Metrics) -> Result<Self, EngineError> {
-        let World { plan, trust, listeners, peers, credentials } = world;
+        let World { plan, trust, listeners, peers, credentials, directories } = world;
         credentials.as_ref().map_or(Ok(()), CredentialSettings::check)?;
         let systems: BTreeMap<String, SystemId> =
             plan.systems().keys().map(|system| (system.clone(), metrics.system(system))).collect();
@@ -236,6 +241,7 @@ impl Loaded {
             name: plan.name().to_owned(),
             revision: plan.revision().to_owned(),
             digest: hex(&plan.digest()),
+            directories: Directories::aged(plan.model(), &directories),
             read_headers: ReadHeaders::of(plan.routes().read_headers()),
             plan,
             trust,

@@ -185,6 +185,12 @@ impl Plan {
         json_of(self.inner.model().modes.observing())
     }
 
+    /// Named sets of destinations that others keep, as JSON.
+    #[getter]
+    fn directories(&self) -> String {
+        json_of(self.inner.directories())
+    }
+
     #[getter]
     fn operation_count(&self) -> usize {
         self.inner.operations().len()
@@ -327,7 +333,8 @@ impl Engine {
         Ok(Self { inner: Arc::new(engine.map_err(|error| engine_error(&error))?) })
     }
 
-    #[pyo3(signature = (plan, trust, listeners, peers, credentials=None))]
+    #[pyo3(signature = (plan, trust, listeners, peers, credentials=None, directories=BTreeMap::new()))]
+    #[expect(clippy::too_many_arguments, reason = "they are the parts of a world")]
     fn load(
         &self,
         py: Python<'_>,
@@ -336,13 +343,15 @@ impl Engine {
         listeners: &[u8],
         peers: &[u8],
         credentials: Option<&[u8]>,
+        directories: BTreeMap<String, i64>,
     ) -> PyResult<()> {
+        let directories = directories.into_iter().map(|(name, at)| (name, Time(at))).collect();
         let (plan, trust) = (Arc::clone(&plan.inner), Arc::clone(&trust.inner));
         let loaded = py.detach(|| {
             let listeners = Listener::list_from_json(listeners)?;
             let peers = PeerSpec::list_from_json(peers)?;
             let credentials = credentials.map(CredentialSettings::from_json).transpose()?;
-            self.inner.load(World { plan, trust, listeners, peers, credentials })
+            self.inner.load(World { plan, trust, listeners, peers, credentials, directories })
         });
         loaded.map_err(|error| engine_error(&error))
     }

@@ -6,6 +6,7 @@ mod credentials;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use crate::decision::{
     Claim, Decision, Facts, Outcome, Principal, Proof, ProofMethod, Request, Subject, Time,
 };
 use crate::diagnostic::{Diagnostic, clip, unknown};
+use crate::directories::{Directories, Entries, Known};
 use crate::mcp::ServerTask;
 use crate::model::Location;
 use crate::plan::Plan;
@@ -113,6 +115,10 @@ struct Test {
     /// Name of the enforcer that asks; default: none, the caller asks about itself.
     #[serde(default)]
     enforcer: String,
+    /// Who is in directories, by name: a list of entries, or `stale`. Default: as the bundle's files say, and fresh. A
+    /// server's directories are what they are: there such a test does not run.
+    #[serde(default)]
+    directories: BTreeMap<String, DirectorySaid>,
     /// The task that a trace begins with; its steps are on it, each by the agent that has their task.
     task: Option<At<StartSaid>>,
     /// The steps of a trace, in order.
@@ -136,6 +142,24 @@ struct Test {
     http: Option<Http>,
     /// What must come of it.
     expect: Option<Expect>,
+}
+
+/// Who is in a directory.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum DirectorySaid {
+    /// These are.
+    Entries(Vec<String>),
+    /// Nobody knows.
+    Stale(StaleWord),
+}
+
+/// A directory is too old.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum StaleWord {
+    /// It is.
+    Stale,
 }
 
 /// Further fields of a request.
@@ -620,6 +644,13 @@ impl CaseFile {
                     continue;
                 }
             }
+            let directories = match test.value.directories(plan) {
+                Ok(directories) => directories,
+                Err(what) => {
+                    report.fail(failure(test.at, 0, Vec::new(), Vec::new(), what));
+                    continue;
+                }
+            };
             let mut now = now;
             for (index, call) in test.value.calls(test.at).enumerate() {
                 now = Time(now.0.saturating_add(tasks::later(file, call.after).unwrap_or(0)));
@@ -628,7 +659,7 @@ impl CaseFile {
                     report.skipped += 1;
                     continue;
                 }
-                let state = (&mut tasks, &mut credentials);
+                let state = (&mut tasks, &mut credentials, &directories);
                 match self.step(file, plan, &test.value, &call, state, now) {
                     Came::Passed => report.passed += 1,
                     Came::Skipped => report.skipped += 1,
@@ -646,7 +677,7 @@ impl CaseFile {
         plan: &Plan,
         test: &Test,
         call: &Call<'_>,
-        (tasks, credentials): (&mut Tasks, &mut Credentials),
+        (tasks, credentials, directories): (&mut Tasks, &mut Credentials, &Directories),
         now: Time,
     ) -> Came {
         if call.is_for_servers() {
@@ -686,7 +717,8 @@ impl CaseFile {
         if is_others || (call.present.is_some() && presented.is_none()) {
             return Came::Skipped;
         }
-        let decision = call.judge(plan, &caller, placed.as_ref(), presented, &test.enforcer, now);
+        let known = (test.enforcer.as_str(), directories);
+        let decision = call.judge(plan, &caller, placed.as_ref(), presented, known, now);
         let (expected, actual) = match &decision {
             Ok((decision, _)) => call.expect.compare(&Seen::from(decision)),
             Err(refused) => call.expect.compare(&Seen::from(refused)),
@@ -861,7 +893,7 @@ impl Call<'_> {
         caller: &Caller<'_>,
         placed: Option<&Placed>,
         presented: Option<&Issued>,
-        enforcer: &str,
+        (enforcer, directories): (&str, &Directories),
         now: Time,
     ) -> Result<(Decision, Option<String>), RouteError> {
         let method = match caller.chain.last() {
@@ -881,6 +913,7 @@ impl Call<'_> {
             subject_proof: None,
             history: placed.map(Placed::history),
             literal_key: Some(tasks::key()),
+            directories: Some(directories),
             granted: grant.as_ref().map(std::slice::from_ref),
         };
         let texts = |list: &'_ Many<String>| list.0.clone();
@@ -970,6 +1003,30 @@ impl Http {
 impl Test {
     fn name(&self) -> &str {
         self.trace.as_ref().or(self.case.as_ref()).map_or("", |name| &name.value)
+    }
+
+    /// What is known of the bundle's directories in the test.
+    fn directories(&self, plan: &Plan) -> Result<Directories, String> {
+        let mut known = Directories::of(plan.model());
+        for (name, said) in &self.directories {
+            if !plan.model().directories.contains_key(name) {
+                let declared = plan.model().directories.iter();
+                let declared = declared.map(|(name, rule)| (name.as_str(), Some(&rule.at)));
+                return Err(unknown("directory", name, declared).0);
+            }
+            known.set(
+                name,
+                match said {
+                    DirectorySaid::Stale(StaleWord::Stale) => None,
+                    DirectorySaid::Entries(entries) => {
+                        let entries = Entries::read(entries.join("\n").as_bytes(), None);
+                        let entries = Arc::new(entries.map_err(|defect| defect.to_string())?);
+                        Some(Known { entries, fresh_until: None })
+                    }
+                },
+            );
+        }
+        Ok(known)
     }
 
     fn who(&self) -> Option<&Chain> {

@@ -655,6 +655,7 @@ fn judged(
         subject_proof,
         history: None,
         literal_key: None,
+        directories: None,
         granted: None,
     };
     let request = Request {

@@ -132,7 +132,7 @@ fn steps(
     decision: &mut Decision,
 ) -> Result<(), Refusal> {
     if facts.chain.is_empty() {
-        return Err(nobody(plan, facts, request, decision));
+        return Err(nobody(plan, facts, request, now, decision));
     }
     if facts.chain.len() > MAX_CHAIN {
         return Err(Refusal::new(
@@ -143,7 +143,7 @@ fn steps(
             ),
         ));
     }
-    let (operation, prepared, resolved) = named(plan, facts, request, decision)?;
+    let (operation, prepared, resolved) = named(plan, facts, request, now, decision)?;
     located::locate(plan, facts, operation, now)?;
     located::server_task(facts, request, operation)?;
     judge(plan, facts, request, now, traced, operation, prepared, &resolved, decision)
@@ -154,6 +154,7 @@ fn named<'a>(
     plan: &'a Plan,
     facts: &Facts<'_>,
     request: &Request<'_>,
+    now: Time,
     decision: &mut Decision,
 ) -> Result<(&'a Operation, &'a Prepared, Resolved<'a>), Refusal> {
     let Chosen { operation, prepared, arguments } = split::choose(plan, request)?;
@@ -165,7 +166,7 @@ fn named<'a>(
         None => split::read(plan, prepared, request)?,
     };
     let resolved =
-        resolve::resolve(plan, operation, prepared, arguments, facts, request, decision)?;
+        resolve::resolve(plan, operation, prepared, arguments, facts, request, now, decision)?;
     Ok((operation, prepared, resolved))
 }
 
@@ -191,10 +192,11 @@ fn nobody(
     plan: &Plan,
     facts: &Facts<'_>,
     request: &Request<'_>,
+    now: Time,
     decision: &mut Decision,
 ) -> Refusal {
     let understood =
-        named(plan, facts, request, decision).err().is_none_or(|refusal| refusal.understood);
+        named(plan, facts, request, now, decision).err().is_none_or(|refusal| refusal.understood);
     let refusal = Refusal::new(ReasonCode::NoCredential, "nobody acts: the chain is empty");
     Refusal { understood, ..refusal }
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::arguments::Arguments;
-use crate::decision::{Decision, Facts, ReasonCode, Request};
-use crate::destinations::Placed;
+use crate::decision::{Decision, Facts, ReasonCode, Request, Time};
+use crate::destinations::{self, Placed};
+use crate::directories::{Directories, Query, Says};
 use crate::evaluate::Known;
 use crate::history::Subject;
 use crate::json::Value as Json;
@@ -38,7 +39,7 @@ pub(super) struct Resolved<'a> {
     /// The destinations that policies can tell apart, the worst first; none where the operation has no destination
     /// rule.
     pub(super) destinations: Destinations<'a>,
-    /// The user named every destination.
+    /// The user named every destination, or a directory has it.
     pub(super) trusted: bool,
 }
 
@@ -64,6 +65,7 @@ pub(super) fn resolve<'a>(
     arguments: Arguments,
     facts: &Facts<'_>,
     request: &Request<'_>,
+    now: Time,
     decision: &mut Decision,
 ) -> Result<Resolved<'a>, Refusal> {
     let arguments = Arc::new(arguments);
@@ -81,9 +83,10 @@ pub(super) fn resolve<'a>(
         }
         Some(rule) => {
             let read = prepared.slice.keys.contains(Key::Destination);
-            let literals = Literals::of(facts).filter(|_| read);
+            let vouching = read.then(|| Vouching::of(plan, facts)).flatten();
+            let known = (facts.directories, now);
             let all = &mut decision.destinations;
-            distinct(plan, rule, &arguments, literals, request, all)?
+            distinct(plan, rule, &arguments, vouching, known, request, all)?
         }
     };
     if let Some(placed) = destinations.first() {
@@ -206,7 +209,8 @@ fn distinct<'a>(
     plan: &'a Plan,
     rule: &'a DestinationRule,
     arguments: &Arguments,
-    literals: Option<Literals<'_>>,
+    vouching: Option<Vouching<'_>>,
+    (directories, now): (Option<&Directories>, Time),
     request: &Request<'_>,
     all: &mut Vec<String>,
 ) -> Result<(Destinations<'a>, bool), Refusal> {
@@ -224,27 +228,26 @@ fn distinct<'a>(
         };
         return Ok((Destinations::from_iter([nowhere]), false));
     }
+    let model = plan.model();
+    let has_directories = !model.directories.is_empty();
     let mut distinct = Destinations::new();
-    let mut trusted = literals.is_some();
+    let mut trusted = vouching.is_some();
     for raw in named {
-        let placed = plan
-            .model()
-            .classify_destination(rule.kind, raw)
+        let (canonical, host) = destinations::canonical(rule.kind, raw)
             .map_err(|error| bad(format!("a destination: {error}")))?;
+        let query = has_directories.then(|| Query::new(directories, rule.kind, &canonical, now));
+        let query = query.as_ref();
         // All of them, also those that policies cannot tell apart.
-        trusted = trusted && literals.is_some_and(|known| known.hold(rule.kind, &placed.canonical));
-        if let Err(place) = all.binary_search(&placed.canonical) {
-            all.insert(place, placed.canonical.clone());
+        trusted = trusted && vouching.is_some_and(|by| by.vouches(rule.kind, &canonical, query));
+        let mut classes = model.classes_of(rule.kind, &canonical, query);
+        if let Err(place) = all.binary_search(&canonical) {
+            all.insert(place, canonical.clone());
         }
-        if distinct.iter().any(|known| known.class == placed.class && known.host == placed.host) {
-            continue;
+        let last = classes.pop().unwrap_or_default();
+        for class in classes {
+            add(&mut distinct, Placed { class, canonical: canonical.clone(), host: host.clone() })?;
         }
-        if distinct.len() >= MAX_DISTINCT {
-            return Err(bad(format!(
-                "more than {MAX_DISTINCT} destinations that differ in class or host"
-            )));
-        }
-        distinct.push(placed);
+        add(&mut distinct, Placed { class: last, canonical, host })?;
     }
     // Of two clearances of which one holds the other, the held one is the smaller: so by size, then by name.
     let clearance =
@@ -253,6 +256,20 @@ fn distinct<'a>(
         (clearance(a.class), a.class, &a.host).cmp(&(clearance(b.class), b.class, &b.host))
     });
     Ok((distinct, trusted))
+}
+
+/// Adds a destination, unless policies cannot tell it from one that is there.
+fn add<'a>(distinct: &mut Destinations<'a>, placed: Placed<'a>) -> Result<(), Refusal> {
+    if distinct.iter().any(|known| known.class == placed.class && known.host == placed.host) {
+        return Ok(());
+    }
+    if distinct.len() >= MAX_DISTINCT {
+        return Err(bad(format!(
+            "more than {MAX_DISTINCT} destinations that differ in class or host"
+        )));
+    }
+    distinct.push(placed);
+    Ok(())
 }
 
 /// The destinations that the arguments or the request name, as they are written there.
@@ -295,6 +312,29 @@ fn named_destinations<'a>(
         return Err(bad(format!("more than {MAX_DESTINATIONS} destinations")));
     }
     Ok(named)
+}
+
+/// What vouches for destinations: the user, or directories that are trusted.
+#[derive(Clone, Copy)]
+struct Vouching<'a> {
+    literals: Option<Literals<'a>>,
+    plan: &'a Plan,
+}
+
+impl<'a> Vouching<'a> {
+    /// None where nothing does.
+    fn of(plan: &'a Plan, facts: &Facts<'a>) -> Option<Self> {
+        let literals = Literals::of(facts);
+        let is_any = literals.is_some() || !plan.model().directories.is_empty();
+        is_any.then_some(Self { literals, plan })
+    }
+
+    fn vouches(&self, kind: DestinationKind, canonical: &str, query: Option<&Query<'_>>) -> bool {
+        let mut trusted = self.plan.model().directories.iter().filter(|(_, rule)| rule.trusted);
+        let holds = |name: &str| query.is_some_and(|query| query.ask(name) == Says::Holds);
+        self.literals.is_some_and(|known| known.hold(kind, canonical))
+            || trusted.any(|(name, _)| holds(name))
+    }
 }
 
 /// What the user named: in the prompt of the task, or of the root above it.

@@ -11,7 +11,7 @@ use super::types::{
     SystemEntry, SystemWord, TasksWord, TierEntry,
 };
 use super::yaml::{At, Entries, Many};
-use super::{budget, classify, ids, mode, sequence, template};
+use super::{budget, classify, directory, ids, mode, sequence, template};
 use crate::destinations::speaks_of;
 use crate::diagnostic::{Diagnostics, clip, unknown};
 use crate::mcp::{self, Endpoint};
@@ -93,6 +93,7 @@ pub(super) fn facts(
     files: Vec<(&str, Facts)>,
     catalogs: Vec<(&str, McpFile)>,
     pending: Pending,
+    all: &BTreeMap<String, Vec<u8>>,
     model: &mut Model,
     found: &mut Diagnostics,
 ) {
@@ -100,7 +101,6 @@ pub(super) fn facts(
     let mut build = Build::new(model, found);
     let mut mode: Option<(&str, &At<ModeEntry>)> = None;
     for (file, facts) in &files {
-        build.later(file, "directories", facts.directories.as_ref());
         build.later(file, "exceptions", facts.exceptions.as_ref());
         mode::once(&mut build, &mut mode, file, facts.mode.as_ref());
         // Labels first: the other keys name them.
@@ -119,6 +119,7 @@ pub(super) fn facts(
     }
     for (file, facts) in &files {
         build.derived(file, &facts.labels);
+        directory::apply(&mut build, file, &facts.directories, all);
     }
     for (file, said) in catalogs {
         build.mcp(file, said);
@@ -362,10 +363,10 @@ impl Build<'_> {
             let Some(at) = self.declare(file, "destination class", id, ids::refuse) else {
                 continue;
             };
-            self.later(file, "directory", entry.directory.as_ref());
-            if entry.r#match.0.is_empty() && entry.directory.is_none() {
+            let directories = self.directories(file, &entry.directory);
+            if entry.r#match.0.is_empty() && entry.directory.0.is_empty() {
                 let what = format!("destination class `{}` matches nothing", id.value);
-                self.found.error(&at, what, "Add `match: …`.");
+                self.found.error(&at, what, "Add `match: …` or `directory: …`.");
             }
             for pattern in &entry.r#match.0 {
                 let odd = |b: u8| !b.is_ascii_graphic();
@@ -399,7 +400,7 @@ impl Build<'_> {
             }
             let clearance = self.labels(file, &entry.clearance);
             let patterns = entry.r#match.0.iter().map(|p| p.value.clone()).collect();
-            let class = DestinationClass { patterns, clearance, at };
+            let class = DestinationClass { patterns, directories, clearance, at };
             self.model.destinations.insert(id.value.clone(), class);
             if let Some(word) = entry.tier {
                 self.model.raises.classes.insert(id.value.clone(), classify::tier(word));

@@ -3,6 +3,7 @@
 mod budget;
 mod build;
 mod classify;
+mod directory;
 pub mod fuzz;
 mod ids;
 mod mcp;
@@ -109,7 +110,7 @@ pub fn load(
     if found.has_errors() {
         return Err(found);
     }
-    build::facts(facts, catalogs, pending, &mut model, &mut found);
+    build::facts(facts, catalogs, pending, files, &mut model, &mut found);
     if found.has_errors() {
         return Err(found);
     }

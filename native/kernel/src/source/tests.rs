@@ -72,9 +72,18 @@ fn each_fault_of_a_key_has_its_message() {
             "x.yaml:1:42: `b` is derived itself. Name the label that it is derived from.",
         ),
         ("templates: {a: {}}", "x.yaml:1:16: `purpose` is missing. Add it."),
+        ("exceptions: {}", "x.yaml:1:13: `exceptions` is not in this version. Remove it."),
         (
-            "directories: {}\nexceptions: {}",
-            "x.yaml:1:14: `directories` is not in this version. Remove it.\nx.yaml:2:13: `exceptions` is not in this version. Remove it.",
+            "directories: {a: {}, b: {file: data/b.csv, url: https://b.example}}",
+            "x.yaml:1:15: the directory `a` comes from nowhere. Add `file: data/<name>.csv`.\nx.yaml:1:49: `url` is not in this version. Remove it.\nx.yaml:1:32: unknown file under data/ `data/b.csv`.",
+        ),
+        (
+            "directories: {a: {file: base.yaml, column: '', max_age: soon}}",
+            "x.yaml:1:44: `` is no name of a column. Write 1 to 256 bytes.\nx.yaml:1:57: `soon` is no duration. Write 30s, 15m, 24h or 7d.\nx.yaml:1:25: unknown file under data/ `base.yaml`.",
+        ),
+        (
+            "destinations: {a: {directory: customers, clearance: []}}",
+            "x.yaml:1:31: unknown directory `customers`.",
         ),
         (
             "mode: observe",

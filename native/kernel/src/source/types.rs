@@ -93,8 +93,9 @@ pub(crate) struct Facts {
     /// Collections of resources, by name.
     #[serde(default)]
     pub(crate) resources: Entries<CollectionEntry>,
-    /// Not in this version.
-    pub(crate) directories: Option<At<Later>>,
+    /// Named sets of destinations that others keep, by name.
+    #[serde(default)]
+    pub(crate) directories: Entries<DirectoryEntry>,
     /// Classes of destinations, by name.
     #[serde(default)]
     pub(crate) destinations: Entries<DestinationEntry>,
@@ -390,8 +391,25 @@ pub(crate) struct DestinationEntry {
     pub(crate) clearance: Vec<At<String>>,
     /// What sends data there is at least of this tier; default: its own.
     pub(crate) tier: Option<TierWord>,
+    /// What is in one of these directories is of the class, too; an exact `match` of another goes before.
+    #[serde(default)]
+    pub(crate) directory: Many<At<String>>,
+}
+
+/// A named set of destinations that others keep.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DirectoryEntry {
+    /// A file of the bundle, under `data/`.
+    pub(crate) file: Option<At<String>>,
     /// Not in this version.
-    pub(crate) directory: Option<At<Later>>,
+    pub(crate) url: Option<At<Later>>,
+    /// The column of a CSV file that has a header; without it, each line is an entry.
+    pub(crate) column: Option<At<String>>,
+    /// How long ago its file may have been changed: `24h`. Older, it trusts nothing. Default: that makes no difference.
+    pub(crate) max_age: Option<At<String>>,
+    /// Whether what is in it makes `context.destination.trusted`; default: true.
+    pub(crate) trusted: Option<bool>,
 }
 
 /// A label.

@@ -462,6 +462,7 @@ fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
                 subject_proof: None,
                 history: Some(HistoryView::new(&NOTHING)),
                 literal_key: None,
+                directories: None,
                 granted: None,
             };
             let request = Request {

@@ -310,6 +310,7 @@ fn asked(
         subject_proof: None,
         history: Some(HistoryView::new(&NOTHING)),
         literal_key: None,
+        directories: None,
         granted: None,
     };
     let text = ask.arguments.to_string();

@@ -229,6 +229,7 @@ pub(crate) fn facts(chain: &[Principal]) -> Facts<'_> {
         subject_proof: None,
         history: Some(HistoryView::new(&NOTHING)),
         literal_key: None,
+        directories: None,
         granted: None,
     }
 }

@@ -11,6 +11,7 @@
 mod audit;
 mod bytes;
 mod credentials;
+mod directories;
 mod envoy;
 mod exchange;
 mod fast;

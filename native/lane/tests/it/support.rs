@@ -237,6 +237,7 @@ pub fn world() -> World {
         listeners: Listener::list_from_json(listeners.to_string().as_bytes()).unwrap(),
         peers: Vec::new(),
         credentials: None,
+        directories: BTreeMap::new(),
     }
 }
 
