@@ -75,6 +75,8 @@ pub struct Model {
     pub sequences: BTreeMap<String, Sequence>,
     /// Counted limits, by name.
     pub budgets: BTreeMap<String, Budget>,
+    /// What follows where a task is refused again and again; none: nothing.
+    pub denials: Option<Denials>,
     /// Whether denials are enforced.
     pub modes: Modes,
     /// Which operations need a task.
@@ -163,6 +165,15 @@ pub enum Distinct {
     Sources,
     /// Resources; a collection as a whole is one.
     Resources,
+}
+
+/// What follows where a task is refused again and again, each time another call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Denials {
+    /// After so many the tier of what it asks for next is raised by one.
+    pub raise_after: u32,
+    /// After so many it ends.
+    pub end_after: Option<u32>,
 }
 
 /// What raises the tier of an operation, by name.

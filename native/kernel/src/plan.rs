@@ -315,7 +315,10 @@ impl Plan {
     }
 
     fn is_stateless_one(&self, id: &str, task: Option<&TaskView<'_>>) -> bool {
-        !self.recalls(id) && self.leaves_nothing_one(id, task)
+        let is_fresh = self
+            .prepared(id)
+            .is_none_or(|(_, own)| own.memory.is_none() && (task.is_none() || !own.memory.denials));
+        is_fresh && self.leaves_nothing_one(id, task)
     }
 
     fn leaves_nothing_one(&self, id: &str, task: Option<&TaskView<'_>>) -> bool {
@@ -333,7 +336,7 @@ impl Plan {
     /// Whether an operation has to do with what its session did before, or does so later: then that must be recalled.
     #[must_use]
     pub fn recalls(&self, id: &str) -> bool {
-        let one = |id: &str| self.prepared(id).is_some_and(|(_, own)| !own.memory.is_none());
+        let one = |id: &str| self.prepared(id).is_some_and(|(_, own)| own.memory.is_recalled());
         match self.model.splits.get(id) {
             Some(split) => split.cases.values().any(|case| one(case)),
             None => one(id),
@@ -371,18 +374,15 @@ impl Plan {
     /// Whether what came before can change how an operation is judged.
     #[must_use]
     pub fn reads_history(&self, id: &str) -> bool {
-        self.prepared(id).is_some_and(|(_, own)| own.memory.reads)
+        self.prepared(id).is_some_and(|(_, own)| own.memory.reads || own.memory.denials)
     }
 
-    /// Whether a label or a destination can raise the tier of an operation.
+    /// Whether a label, a destination or denials can raise the tier of an operation.
     pub(crate) fn may_raise(&self, operation: &Operation) -> bool {
         let raises = &self.model.raises;
+        let mut tiers = raises.labels.values().chain(raises.classes.values());
         operation.system != OWN_SYSTEM
-            && raises
-                .labels
-                .values()
-                .chain(raises.classes.values())
-                .any(|tier| *tier > operation.tier)
+            && (self.model.denials.is_some() || tiers.any(|tier| *tier > operation.tier))
     }
 
     /// The bundle's operations, sorted by id; without our own.

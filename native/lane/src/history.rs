@@ -290,6 +290,11 @@ pub(crate) fn changes(judgement: &Judgement) -> Option<&HistoryChanges> {
     (!changes.is_empty()).then_some(changes)
 }
 
+/// Whether the task ends with the answer, as it was denied too much.
+pub(crate) fn ends_task(judgement: &Judgement) -> bool {
+    changes(judgement).is_some_and(HistoryChanges::ends_task)
+}
+
 fn session(
     transaction: &mut dyn Transaction,
     id: &str,

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use authz_kernel::decision::{Outcome, Principal, ProofMethod, Time};
-use authz_kernel::history::{Advance, HistoryChanges, Spending};
+use authz_kernel::history::{Advance, HistoryChanges, RunChange, Spending};
 use authz_kernel::json::{Value, push_token};
 use authz_kernel::members;
 use authz_kernel::model::{Location, Tier};
@@ -144,12 +144,16 @@ struct SessionNote<'a> {
     /// Labels that its agent brings along from elsewhere, and the decision that brought each.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     brought_along: BTreeMap<&'a str, &'a str>,
+    /// Denials of the task since something was last let through.
+    #[serde(skip_serializing_if = "is_zero")]
+    denials: usize,
 }
 
 impl<'a> SessionNote<'a> {
     fn of(judgement: &'a Judgement) -> Option<Self> {
         let history = judgement.recalled.history()?;
         let along = judgement.recalled.brought_along(Time(judgement.now_ms));
+        let task = judgement.task.as_ref().map(|task| task.id.as_str());
         let origins = history.labels.iter();
         Some(Self {
             labels: origins
@@ -160,6 +164,7 @@ impl<'a> SessionNote<'a> {
             brought_along: along
                 .map(|(label, from)| (label.as_str(), from.decision_id.as_str()))
                 .collect(),
+            denials: task.and_then(|id| history.denials.get(id)).map_or(0, BTreeSet::len),
         })
     }
 }
@@ -176,6 +181,9 @@ struct ChangesNote<'a> {
     /// Budgets that it spends.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     budgets: Vec<&'a str>,
+    /// What becomes of the task's run of denials: `grows`, `ends`, or `ends_task`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    denials: Option<&'static str>,
 }
 
 impl<'a> ChangesNote<'a> {
@@ -184,6 +192,11 @@ impl<'a> ChangesNote<'a> {
             labels: &changes.labels,
             sequences: changes.advances.iter().map(Advance::name).collect(),
             budgets: changes.spends.iter().map(Spending::name).collect(),
+            denials: changes.run.as_ref().map(|run| match run {
+                RunChange::Grows { ends_task: true, .. } => "ends_task",
+                RunChange::Grows { .. } => "grows",
+                RunChange::Ends { .. } => "ends",
+            }),
         }
     }
 }
@@ -841,6 +854,11 @@ pub(crate) fn rfc3339(ms: i64) -> String {
     put(of_day / 1_000 % 60, 2, '.');
     put(of_day % 1_000, 3, 'Z');
     text
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]

@@ -12,14 +12,14 @@ use authz_kernel::task::{
     self, Detail, Idempotency, Record, RecordKey, RecordKind, Reservation, Task, TaskKind,
     TaskStatus,
 };
-use authz_state::store::{Survives, Transaction};
+use authz_state::store::{StoreError, Survives, Transaction};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::answer;
 use crate::ask::{Ask, Refused, Step, Target};
-use crate::ending::after;
+use crate::ending::{self, Ended, after};
 use crate::engine::{Changing, Engine, Kept, Stop, Transport, kernel_facts};
 use crate::history;
 use crate::judgement::{Judgement, hex, name_of};
@@ -315,6 +315,7 @@ impl Engine {
         locks.extend(parties.into_iter().map(|(_, record)| record));
         let survives = survives(judgement);
         let mut began = false;
+        let mut ended = Ended::default();
         let kept =
             self.change(judgement, call, &locks, survives, &mut |transaction, judgement| {
                 if let Some(key) = key {
@@ -358,6 +359,9 @@ impl Engine {
                     self.keep_implied(transaction, pointer, &current.task, now);
                 }
                 history::remember(transaction, judgement, &current)?;
+                if history::ends_task(judgement) {
+                    ended = self.end_denied(transaction, &current.task, now)?;
+                }
                 if let Some(key) = key.filter(|_| is_passed) {
                     key.keep(transaction, judgement, now);
                 }
@@ -366,10 +370,26 @@ impl Engine {
         if kept.is_some() && began {
             self.metrics.task_started(TaskKind::Implicit);
         }
+        if kept.is_some() {
+            self.metrics.tasks_ended(TaskStatus::Revoked, u64::from(ended.ended));
+            self.metrics.tasks_ended(TaskStatus::Expired, u64::from(ended.expired));
+        }
         if kept.is_some() && judgement.redeems() {
             self.metrics.credential(CredentialEvent::Redeemed);
         }
         Ok(kept)
+    }
+
+    /// Ends a task that was denied too much, with all below it.
+    fn end_denied(
+        &self,
+        transaction: &mut dyn Transaction,
+        task: &Task,
+        now: Time,
+    ) -> Result<Ended, StoreError> {
+        let retention = self.keeper.settings().retention_ms;
+        let status = TaskStatus::Revoked;
+        ending::end(transaction, &task.session, Some(&task.id), status, now, retention)
     }
 
     /// Writes that what a task credential permits is performed now.
@@ -623,9 +643,9 @@ fn met() -> Refused {
     )
 }
 
-/// What a change must survive: that of a high tier a loss of power.
+/// What a change must survive: that of a high tier, and the end of a task, a loss of power.
 fn survives(judgement: &Judgement) -> Survives {
-    if judgement.tier.is_some_and(|tier| tier >= Tier::High) {
+    if history::ends_task(judgement) || judgement.tier.is_some_and(|tier| tier >= Tier::High) {
         Survives::PowerLoss
     } else {
         Survives::Crash

@@ -437,6 +437,9 @@ impl Tasks {
                 history.apply_as(holder, changes, operation, operation, now);
             }
         }
+        if changes.ends_task() {
+            self.end_tree(&placed.task.id, TaskStatus::Revoked, now);
+        }
         if decision.outcome != Outcome::Permit {
             return;
         }
@@ -594,14 +597,18 @@ impl Tasks {
             EndWord::Aborted => TaskStatus::Aborted,
             EndWord::Revoked => TaskStatus::Revoked,
         };
-        let id = &placed.task.id;
+        self.end_tree(&placed.task.id, status, now);
+        Ok(())
+    }
+
+    /// Ends what is live of a tree from a task down.
+    fn end_tree(&mut self, top: &str, status: TaskStatus, now: Time) {
         for task in self.known.values_mut() {
-            let below = task.id == *id || task.ancestors.contains(id);
+            let below = task.id == top || task.ancestors.iter().any(|id| id == top);
             if below && task.status == TaskStatus::Active {
                 (task.status, task.ended_at) = (status, Some(now));
             }
         }
-        Ok(())
     }
 }
 

@@ -121,7 +121,7 @@ pub(super) fn recalled(plan: &Plan, facts: &Facts<'_>, prepared: &Prepared) -> R
         Err(Refusal::new(ReasonCode::StateUnavailable, what))
     };
     let memory = &prepared.memory;
-    let Some(TaskView { task, .. }) = facts.task.filter(|_| !memory.is_none()) else {
+    let Some(TaskView { task, .. }) = facts.task.filter(|_| memory.is_recalled()) else {
         return Ok(());
     };
     let Some(view) = facts.history else { return refuse("session") };

@@ -14,7 +14,7 @@ use crate::decision::{
     Decision, Facts, Outcome, Principal, ProofMethod, ReasonCode, Request, Time, Verdict,
 };
 use crate::evaluate::{self, ContextFacts, Judge, Known, Unready};
-use crate::history::{Carried, HistoryChanges, Holder, MAX_ENTRIES, Spends};
+use crate::history::{Carried, HistoryChanges, Holder, MAX_ENTRIES, Run, Spends};
 use crate::mcp::ServerTask;
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
@@ -232,6 +232,8 @@ fn judge(
     };
     let carried = Carried::of(facts.history, &resolved.labels, &along);
     let tier = carried.tier(plan.model(), operation, &resolved.destinations);
+    let run = Run::of(plan.model(), &operation.system, facts.history, facts.task);
+    let tier = run.map_or(tier, |run| run.tier(tier));
     decision.tier = Some(tier);
     let satisfied = satisfied(plan, facts, tier);
     let keys = prepared.slice.keys;
@@ -365,7 +367,8 @@ fn judge(
         let spends = if is_redeemed { Vec::new() } else { spends.spends };
         match (passage, advances) {
             (Ok(passage), Ok(advances)) => {
-                let passage = HistoryChanges { advances, spends, ..passage };
+                let run = run.and_then(Run::passed);
+                let passage = HistoryChanges { advances, spends, run, ..passage };
                 let holders = [Holder::Session, Holder::Agent, Holder::Subject];
                 let is_full = |holder: &Holder| {
                     passage.concern(*holder)
@@ -385,7 +388,8 @@ fn judge(
             }
         }
         let advances = sequences.denial(&memory.named, subject, view, now);
-        decision.denial = HistoryChanges { advances, ..HistoryChanges::NONE };
+        let run = run.and_then(|run| run.denied(&operation.id, decision.arguments_digest));
+        decision.denial = HistoryChanges { advances, run, ..HistoryChanges::NONE };
     }
     tally.settle(plan, operation, &requirements, &bounds, request.supported_obligations, decision);
     if decision.outcome == Outcome::Permit && decision.redeems.is_none() {

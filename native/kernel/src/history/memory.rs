@@ -64,6 +64,8 @@ pub(crate) struct Memory {
     brings: bool,
     /// An agent that comes without a task may have got one.
     implicit: bool,
+    /// In a task, its denials count, and those before it.
+    pub(crate) denials: bool,
     /// What it is to rules over the order of events.
     pub(crate) named: Vec<Named>,
     /// Which budgets it spends.
@@ -110,6 +112,7 @@ impl Memory {
                 || !budgets.is_empty()
                 || named.iter().any(|named| named.is_step()),
             marks: named.iter().any(|named| named.is_denied_step()),
+            denials: model.denials.is_some(),
             named,
             budgets,
             holders,
@@ -118,7 +121,12 @@ impl Memory {
         }
     }
 
-    /// Whether the operation has nothing to do with history.
+    /// Whether what the task's session did must be known.
+    pub(crate) const fn is_recalled(&self) -> bool {
+        !self.is_none() || self.denials
+    }
+
+    /// Whether the operation has nothing to do with history, but for denials of its task.
     pub(crate) const fn is_none(&self) -> bool {
         !self.reads && !self.changes && !self.marks
     }
@@ -196,9 +204,8 @@ impl Memory {
             source: is_new.then(|| source.to_owned()),
             gathered,
             counts: self.counts,
-            advances: Vec::new(),
-            spends: Vec::new(),
             kept,
+            ..HistoryChanges::NONE
         })
     }
 }

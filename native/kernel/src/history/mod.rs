@@ -5,11 +5,13 @@
 
 mod budget;
 mod check;
+mod denials;
 mod holder;
 mod memory;
 mod record;
 mod sequence;
 
+pub use denials::RunChange;
 pub use holder::{HistoryView, Holder};
 pub use record::{
     Advance, BudgetUse, HistoryChanges, Origin, Progress, RuleProgress, SessionHistory, Spending,
@@ -18,11 +20,12 @@ pub use record::{
 
 pub(crate) use budget::{Budgets, Spends};
 pub(crate) use check::{changed, check, recounted};
+pub(crate) use denials::Run;
 pub(crate) use holder::Holders;
 pub(crate) use memory::{Carried, Memory, Recall};
 pub(crate) use sequence::{Sequences, Subject};
 
-/// What one session keeps in all: labels, sources, steps of rules, events of budgets.
+/// What one session keeps in all: labels, sources, steps of rules, events of budgets, denials.
 pub const MAX_ENTRIES: usize = 4_096;
 /// Labels that one session keeps.
 pub const MAX_LABELS: usize = 256;
@@ -35,6 +38,10 @@ pub const MAX_RULES: usize = 1_024;
 pub const MAX_EVENTS: usize = 256;
 /// Tasks whose use of one budget one session tells apart.
 pub const MAX_TASKS: usize = 256;
+/// Denials of different calls that count of one task.
+pub const MAX_MARKS: usize = 64;
+/// Tasks of one session whose denials are kept apart, and denials of all of them.
+pub const MAX_RUNS: usize = 1_024;
 /// Tasks and keys that the progress of one rule tells apart in one session.
 pub const MAX_INSTANCES: usize = 64;
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::decision::Time;
-use crate::history::{Holder, PARTY_MS};
+use crate::history::{Holder, PARTY_MS, RunChange};
 
 /// What a session did before; or an agent, or a subject, over all its sessions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,9 @@ pub struct SessionHistory {
     /// What of counted limits is used, by the budget's name and the hash of what it counts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub budgets: BTreeMap<String, BudgetUse>,
+    /// What was denied since something was last let through, by task.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub denials: BTreeMap<String, BTreeSet<String>>,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,
@@ -191,6 +194,8 @@ pub struct HistoryChanges {
     pub spends: Vec<Spending>,
     /// Labels that the agent keeps, whatever its next task.
     pub kept: BTreeSet<String>,
+    /// In the run of denials of the task.
+    pub run: Option<RunChange>,
 }
 
 impl HistoryChanges {
@@ -203,7 +208,14 @@ impl HistoryChanges {
         advances: Vec::new(),
         spends: Vec::new(),
         kept: BTreeSet::new(),
+        run: None,
     };
+
+    /// Whether the task ends, as it was denied too much.
+    #[must_use]
+    pub const fn ends_task(&self) -> bool {
+        matches!(self.run, Some(RunChange::Grows { ends_task: true, .. }))
+    }
 
     /// Whether nothing changes.
     #[must_use]
@@ -217,6 +229,7 @@ impl HistoryChanges {
         let own = match holder {
             Holder::Session => {
                 self.counts
+                    || self.run.is_some()
                     || self.source.is_some()
                     || !self.labels.is_empty()
                     || !self.gathered.is_empty()
@@ -241,6 +254,7 @@ impl SessionHistory {
             gathered: BTreeMap::new(),
             rules: BTreeMap::new(),
             budgets: BTreeMap::new(),
+            denials: BTreeMap::new(),
             rest: BTreeMap::new(),
         }
     }
@@ -265,8 +279,9 @@ impl SessionHistory {
             self.budgets.values().flat_map(|one| one.instances.values()).map(|spent| {
                 spent.events.len().saturating_add(spent.values.len()).saturating_add(1)
             });
+        let denied = self.denials.values().map(|marks| marks.len().saturating_add(1));
         let own = self.labels.len().saturating_add(self.sources.len());
-        gathered.chain(progress).chain(spent).fold(own, usize::saturating_add)
+        gathered.chain(progress).chain(spent).chain(denied).fold(own, usize::saturating_add)
     }
 
     /// The time of a decision: never before what has happened already.
@@ -339,6 +354,15 @@ impl SessionHistory {
         self.sources.extend(changes.source.clone());
         for (label, from) in &changes.gathered {
             self.gathered.entry(label.clone()).or_default().insert(from.clone());
+        }
+        match &changes.run {
+            Some(RunChange::Grows { task, mark: Some(mark), .. }) => {
+                self.denials.entry(task.clone()).or_default().insert(mark.clone());
+            }
+            Some(RunChange::Ends { task }) => {
+                self.denials.remove(task);
+            }
+            Some(RunChange::Grows { mark: None, .. }) | None => {}
         }
     }
 }

@@ -11,7 +11,7 @@ use super::types::{
     SystemEntry, SystemWord, TasksWord, TierEntry,
 };
 use super::yaml::{At, Entries, Many};
-use super::{budget, classify, directory, ids, mode, sequence, template};
+use super::{budget, classify, denials, directory, ids, mode, sequence, template};
 use crate::destinations::speaks_of;
 use crate::diagnostic::{Diagnostics, clip, unknown};
 use crate::mcp::{self, Endpoint};
@@ -100,7 +100,9 @@ pub(super) fn facts(
     model.tiers = Tier::ALL.map(tier_default);
     let mut build = Build::new(model, found);
     let mut mode: Option<(&str, &At<ModeEntry>)> = None;
+    let mut counted = None;
     for (file, facts) in &files {
+        denials::apply(&mut build, &mut counted, file, facts.denials.as_ref());
         build.later(file, "exceptions", facts.exceptions.as_ref());
         mode::once(&mut build, &mut mode, file, facts.mode.as_ref());
         // Labels first: the other keys name them.

@@ -3,6 +3,7 @@
 mod budget;
 mod build;
 mod classify;
+mod denials;
 mod directory;
 pub mod fuzz;
 mod ids;

@@ -72,6 +72,10 @@ fn each_fault_of_a_key_has_its_message() {
             "x.yaml:1:42: `b` is derived itself. Name the label that it is derived from.",
         ),
         ("templates: {a: {}}", "x.yaml:1:16: `purpose` is missing. Add it."),
+        (
+            "denials: {raise_after: 0, end_after: 65}",
+            "x.yaml:1:24: a run is of 1 to 64 denials, not of 0. Write another number.\nx.yaml:1:38: a run is of 1 to 64 denials, not of 65. Write another number.",
+        ),
         ("exceptions: {}", "x.yaml:1:13: `exceptions` is not in this version. Remove it."),
         (
             "directories: {a: {}, b: {file: data/b.csv, url: https://b.example}}",

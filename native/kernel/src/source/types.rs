@@ -114,6 +114,8 @@ pub(crate) struct Facts {
     /// Counted limits, by name.
     #[serde(default)]
     pub(crate) budgets: Entries<At<BudgetEntry>>,
+    /// What follows where a task is refused again and again. Default: nothing.
+    pub(crate) denials: Option<At<DenialsEntry>>,
     /// Not in this version.
     pub(crate) exceptions: Option<At<Later>>,
     /// Which HTTP request is which operation.
@@ -394,6 +396,16 @@ pub(crate) struct DestinationEntry {
     /// What is in one of these directories is of the class, too; an exact `match` of another goes before.
     #[serde(default)]
     pub(crate) directory: Many<At<String>>,
+}
+
+/// What follows where a task is refused again and again: each time another call, since something was last permitted.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DenialsEntry {
+    /// After so many, 1 to 64, whatever it asks for is of a tier higher by one, until something is permitted; default: 5.
+    pub(crate) raise_after: Option<At<u32>>,
+    /// After so many, 1 to 64, it ends as `REVOKED`, and all tasks below it; default: it does not.
+    pub(crate) end_after: Option<At<u32>>,
 }
 
 /// A named set of destinations that others keep.

@@ -7,6 +7,7 @@ mod budgets;
 mod common;
 mod could;
 mod decide;
+mod denials;
 mod destinations;
 mod granted;
 mod history;

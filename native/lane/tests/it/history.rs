@@ -131,3 +131,52 @@ fn implicit_tasks_remember() {
     ];
     assert_eq!(["PERMITTED", "PERMITTED", "FORBIDDEN", "FORBIDDEN"], codes);
 }
+
+/// A flood of denials is no flood of changes: each call counts once, and only so many are kept; a restart forgets none.
+#[test]
+fn denials_are_bounded_and_outlive_a_restart() {
+    let state = json!({"state": {"engine": "embedded", "path": folder().join("state")}});
+    let more = [
+        ("templates.yaml", TEMPLATES),
+        ("history.yaml", "denials: {raise_after: 3, end_after: 5}\n"),
+        (
+            "policies/history.cedar",
+            r#"@id("no") forbid(principal, action == Action::"crm.delete", resource);
+               @id("staff-starts") permit(principal in Role::"staff", action == Action::"task:desk", resource);
+               @id("bots-start") permit(principal in Role::"bot", action == Action::"task:desk", resource);"#,
+        ),
+    ];
+    let counting = || {
+        let served = unloaded(&state);
+        served.engine.load(World { plan: plan(&more), ..world_of(REQUIRED) }).unwrap();
+        served
+    };
+    let changed = |served: &Served| {
+        let all = served.records();
+        all.iter().filter(|one| !one["result"]["changes"]["denials"].is_null()).count()
+    };
+    let served = counting();
+    let task = alices(&served);
+    let mut tries = vec![deleting(&task.id, BOT, "1"), deleting(&task.id, BOT, "2")];
+    for _ in 0..20 {
+        for one in &tries {
+            assert_eq!("FORBIDDEN", code(&served.check(one)));
+        }
+    }
+    served.engine.close();
+    assert_eq!(2, changed(&served));
+    let served = counting();
+    tries.extend(["3", "4"].map(|id| deleting(&task.id, BOT, id)));
+    for one in &tries {
+        assert_eq!("FORBIDDEN", code(&served.check(one)));
+    }
+    // Four at once that are the fifth: one of them ends the task, and nothing is permitted afterwards.
+    assert_eq!(0, permitted_at_once(&served, &deleting(&task.id, BOT, "5"), 4, 1));
+    assert_eq!("TASK_ENDED", code(&served.check(&searching(&task.id, BOT))));
+    served.engine.close();
+    let served = counting();
+    assert_eq!("TASK_ENDED", code(&served.check(&searching(&task.id, BOT))));
+    let records = served.records();
+    let end = records.iter().find(|one| one["result"]["changes"]["denials"] == "ends_task");
+    assert_eq!(4, end.unwrap()["input"]["session"]["denials"]);
+}
