@@ -427,6 +427,7 @@ class Engine:
         listeners: Sequence[ListenerRules],
         peers: Sequence[PeerRules],
         credentials: Mapping[str, Any] | None = None,
+        *,
         directories: Mapping[str, float] | None = None,
     ) -> None:
         """Swap in a new world; decisions that run keep the one before.

@@ -35,8 +35,8 @@ from authz.server.credentials import (
     key_families,
     public_table,
 )
-from authz.server.directories import Directories
 from authz.server.decisions import AUTHORIZER, ENVOY, Decisions, RawHandler
+from authz.server.directories import Directories
 from authz.server.executor import BoundedExecutor
 from authz.server.grpc_listener import GrpcListener, Services
 from authz.server.http import application

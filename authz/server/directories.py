@@ -32,7 +32,11 @@ class Directories:
         """
         return tuple(
             f"the directory `{directory.name}` is too old, and trusts nothing: "
-            + (f"{directory.file} was changed {age:.0f} s ago" if age is not None else "its file is gone")
+            + (
+                f"{directory.file} was changed {age:.0f} s ago"
+                if age is not None
+                else "its file is gone"
+            )
             for directory, age in self._aged()
             if not _is_fresh(directory, age)
         )[:_MAX_SHOWN]

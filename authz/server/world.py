@@ -33,6 +33,7 @@ class Loads(Protocol):
         listeners: Sequence[ListenerRules],
         peers: Sequence[PeerRules],
         credentials: Mapping[str, Any] | None = None,
+        *,
         directories: Mapping[str, float] | None = None,
     ) -> None:
         """Swap in a new world."""
@@ -248,7 +249,7 @@ class World:
         told = None
         if settings is not None and injections is not None:
             told = credential_settings(settings, injections)
-        self._engine.load(plan, trust, self._rules, self._peers, told, directories)
+        self._engine.load(plan, trust, self._rules, self._peers, told, directories=directories)
         self._has_new_secrets = False
 
     def _renew_secrets(self) -> bool:

@@ -13,9 +13,9 @@ from authz.config import Config, Log, load
 from authz.errors import BundleError, EngineError, TrustError
 from authz.identity import Refresher, SourceKey
 from authz.server.app import listener_rules, peer_rules
+from authz.server.directories import Directories
 from authz.server.injections import Injections
 from authz.server.observing import Reminder
-from authz.server.directories import Directories
 from authz.server.readiness import Readiness
 from authz.server.sources import TrustSources
 from authz.server.world import World
@@ -68,6 +68,7 @@ class Engine:
         listeners: Sequence[ListenerRules],
         peers: Sequence[PeerRules],
         credentials: Mapping[str, Any] | None = None,
+        *,
         directories: Mapping[str, float] | None = None,
     ) -> None:
         """Keep it."""

@@ -304,7 +304,7 @@ pub(crate) fn check(model: &Model, policies: &[Placed], diagnostics: &mut Diagno
     let is_trust_read = readings.any(|reading| reading.keys.contains(Key::Destination));
     for (name, rule) in &model.directories {
         let is_class = model.destinations.values().any(|one| one.directories.contains(name));
-        if !is_class && !(rule.trusted && is_trust_read) {
+        if !(is_class || rule.trusted && is_trust_read) {
             diagnostics.warning(
                 &rule.at,
                 format!("nothing reads the directory `{name}`: it changes no decision"),

@@ -31,8 +31,16 @@ pub(super) fn locate(
     if !names.eq(view.task.ancestors.iter().map(String::as_str)) {
         return refuse(ReasonCode::Unavailable, "the tasks above the task are not at hand");
     }
-    if view.path().any(|task| task.status_at(now) != TaskStatus::Active) {
-        return refuse(ReasonCode::TaskEnded, "the task, or one above it, has ended");
+    for task in view.path() {
+        match task.status_at(now) {
+            TaskStatus::Active => {}
+            TaskStatus::Revoked => {
+                return refuse(ReasonCode::Revoked, "the task, or one above it, is revoked");
+            }
+            TaskStatus::Completed | TaskStatus::Aborted | TaskStatus::Expired => {
+                return refuse(ReasonCode::TaskEnded, "the task, or one above it, has ended");
+            }
+        }
     }
     if !facts.chain.last().is_some_and(|caller| view.task.is_assignee(caller)) {
         return refuse(ReasonCode::NotAssignee, "the task was given to another agent");

@@ -58,6 +58,7 @@ pub(super) fn class<'a>(placed: Option<&Placed<'a>>) -> &'a str {
     placed.map(|placed| placed.class).filter(|class| !class.is_empty()).unwrap_or(NO_DESTINATION)
 }
 
+#[expect(clippy::too_many_arguments, reason = "one call, and each is another thing")]
 pub(super) fn resolve<'a>(
     plan: &'a Plan,
     operation: &'a Operation,

@@ -53,17 +53,15 @@ pub(super) fn apply(
         };
         let place = path.at.within(file);
         let Some(bytes) = files.get(&path.value).filter(|_| path.value.starts_with("data/")) else {
-            let of_data = files.keys().filter(|path| path.starts_with("data/"));
-            let names = of_data.map(|path| (path.as_str(), None));
-            let (what, mend) = unknown("file under data/", &path.value, names);
-            build.found.error(&place, what, mend);
+            let what = format!("the bundle has no file `{}` under data/", clip(&path.value));
+            build.found.error(&place, what, "Add it.");
             continue;
         };
         match Entries::read(bytes, column) {
             Ok(entries) => {
                 if entries.odd() > 0 {
                     let what = format!(
-                        "{} entries of `{}` can be no destination, whatever its type",
+                        "{} of the entries of `{}` can be no destination, whatever its type",
                         entries.odd(),
                         clip(&path.value)
                     );

@@ -35,7 +35,7 @@ fn each_fault_of_a_key_has_its_message() {
     for (text, message) in [
         (
             "clasify: []",
-            "x.yaml:1:1: unknown key `clasify`; known: agents, subjects, catalog, classify, accepted, resources, directories, destinations, labels, templates, tiers, sequences, budgets, exceptions, routes, mode. Did you mean `classify`?",
+            "x.yaml:1:1: unknown key `clasify`; known: agents, subjects, catalog, classify, accepted, resources, directories, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, routes, mode. Did you mean `classify`?",
         ),
         (
             "labels: {pii: {kind: trust}}",
@@ -79,15 +79,15 @@ fn each_fault_of_a_key_has_its_message() {
         ("exceptions: {}", "x.yaml:1:13: `exceptions` is not in this version. Remove it."),
         (
             "directories: {a: {}, b: {file: data/b.csv, url: https://b.example}}",
-            "x.yaml:1:15: the directory `a` comes from nowhere. Add `file: data/<name>.csv`.\nx.yaml:1:49: `url` is not in this version. Remove it.\nx.yaml:1:32: unknown file under data/ `data/b.csv`.",
+            "x.yaml:1:15: the directory `a` comes from nowhere. Add `file: data/<name>.csv`.\nx.yaml:1:32: the bundle has no file `data/b.csv` under data/. Add it.\nx.yaml:1:49: `url` is not in this version. Remove it.",
         ),
         (
             "directories: {a: {file: base.yaml, column: '', max_age: soon}}",
-            "x.yaml:1:44: `` is no name of a column. Write 1 to 256 bytes.\nx.yaml:1:57: `soon` is no duration. Write 30s, 15m, 24h or 7d.\nx.yaml:1:25: unknown file under data/ `base.yaml`.",
+            "x.yaml:1:25: the bundle has no file `base.yaml` under data/. Add it.\nx.yaml:1:44: `` is no name of a column. Write 1 to 256 bytes.\nx.yaml:1:57: `soon` is no duration. Write 30s, 15m, 24h or 7d.",
         ),
         (
             "destinations: {a: {directory: customers, clearance: []}}",
-            "x.yaml:1:31: unknown directory `customers`.",
+            "x.yaml:1:31: unknown directory `customers`. No directory is declared.",
         ),
         (
             "mode: observe",
@@ -275,7 +275,7 @@ fn each_fault_of_a_key_has_its_message() {
         ),
         (
             "a: &a [1]\nb: *a",
-            "x.yaml:1:1: unknown key `a`; known: agents, subjects, catalog, classify, accepted, resources, directories, destinations, labels, templates, tiers, sequences, budgets, exceptions, routes, mode",
+            "x.yaml:1:1: unknown key `a`; known: agents, subjects, catalog, classify, accepted, resources, directories, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, routes, mode",
         ),
         ("", "x.yaml: the file says nothing. Fill it, or remove it."),
     ] {

@@ -96,7 +96,7 @@ fn the_last_of_too_many_ends_the_task() {
       - {call: crm.get, input: {id: b}, expect: DENY}
       - {call: crm.get, input: {id: b}, expect: {outcome: DENY, tier: TIER_STANDARD}}
       - {call: crm.get, input: {id: c}, expect: {outcome: DENY, code: FORBIDDEN}}
-      - {call: crm.get, input: {id: own}, expect: {outcome: DENY, code: TASK_ENDED}}\n";
+      - {call: crm.get, input: {id: own}, expect: {outcome: DENY, code: REVOKED}}\n";
     assert_eq!(
         Vec::<String>::new(),
         trace(&plan("denials: {raise_after: 2, end_after: 3}"), steps)

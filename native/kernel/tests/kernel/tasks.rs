@@ -414,13 +414,16 @@ fn a_task_that_cannot_be_used_is_refused() {
     let used = Task { last_used: Time(NOW.0 + 25 * MINUTE), ..task.clone() };
     assert_eq!(ReasonCode::Permitted, at(&used, &[], 29 * MINUTE));
     assert_eq!(ReasonCode::TaskEnded, at(&used, &[], 30 * MINUTE), "its deadline");
-    for status in
-        [TaskStatus::Completed, TaskStatus::Aborted, TaskStatus::Revoked, TaskStatus::Expired]
-    {
+    for (status, reason) in [
+        (TaskStatus::Completed, ReasonCode::TaskEnded),
+        (TaskStatus::Aborted, ReasonCode::TaskEnded),
+        (TaskStatus::Revoked, ReasonCode::Revoked),
+        (TaskStatus::Expired, ReasonCode::TaskEnded),
+    ] {
         let ended = Task { status, ..task.clone() };
-        assert_eq!(ReasonCode::TaskEnded, at(&ended, &[], 0), "{status:?}");
+        assert_eq!(reason, at(&ended, &[], 0), "{status:?}");
         let below = delegate(&plan, &task, child("b", "t-1", &BTreeMap::new())).unwrap();
-        assert_eq!(ReasonCode::TaskEnded, at(&below, &[Arc::new(ended)], 0), "above: {status:?}");
+        assert_eq!(reason, at(&below, &[Arc::new(ended)], 0), "above: {status:?}");
     }
     let chain = |chain: &[Principal]| {
         let facts = Facts { task: Some(TaskView { task: &task, ancestors: &[] }), ..facts(chain) };

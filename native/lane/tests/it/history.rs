@@ -172,11 +172,11 @@ fn denials_are_bounded_and_outlive_a_restart() {
     }
     // Four at once that are the fifth: one of them ends the task, and nothing is permitted afterwards.
     assert_eq!(0, permitted_at_once(&served, &deleting(&task.id, BOT, "5"), 4, 1));
-    assert_eq!("TASK_ENDED", code(&served.check(&searching(&task.id, BOT))));
+    assert_eq!("REVOKED", code(&served.check(&searching(&task.id, BOT))));
     served.engine.close();
-    let served = counting();
-    assert_eq!("TASK_ENDED", code(&served.check(&searching(&task.id, BOT))));
     let records = served.records();
+    let served = counting();
+    assert_eq!("REVOKED", code(&served.check(&searching(&task.id, BOT))));
     let end = records.iter().find(|one| one["result"]["changes"]["denials"] == "ends_task");
     assert_eq!(4, end.unwrap()["input"]["session"]["denials"]);
 }
