@@ -173,7 +173,8 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
             task::implicit(plan, &chain, acr, name(), name(), now).ok().flatten()
         }
     };
-    let mut history = SessionHistory::new();
+    // Neither the agent nor the subject did anything before.
+    let (mut history, nothing) = (SessionHistory::new(), SessionHistory::new());
     if let Some(said) = &stated.task {
         said.carry(now, &mut history);
     }
@@ -190,7 +191,11 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
         confidence: 0,
         task: task.as_ref().map(|task| TaskView { task, ancestors: &[] }),
         subject_proof: None,
-        history: task.as_ref().map(|_| HistoryView::new(&history)),
+        history: task.as_ref().map(|_| HistoryView {
+            agent: Some(&nothing),
+            subject: Some(&nothing),
+            ..HistoryView::new(&history)
+        }),
         literal_key: Some(&LITERAL_KEY),
         directories: Some(&directories),
         granted: None,
