@@ -78,6 +78,8 @@ class ListenerRules:
     """What that enforcer may ask about."""
     relays: tuple[str, ...] = ()
     """What it may say of the agents that it asks about."""
+    reports: str | None = None
+    """How it tells what came of what it was permitted: `sdk`, or not at all."""
     mutual: bool = False
     """Callers show a certificate, which says who they are."""
     insecure_dev: bool = False
@@ -100,6 +102,8 @@ class PeerRules:
     """What it may ask about."""
     relays: tuple[str, ...] = ()
     """What it may say of the agents that it asks about."""
+    reports: str | None = None
+    """How it tells what came of what it was permitted: `sdk`, or not at all."""
 
 
 @final
@@ -451,6 +455,7 @@ class Engine:
                     "name": rule.enforcer,
                     "asks": list(rule.asks),
                     "relays": list(rule.relays),
+                    "reports": rule.reports,
                 }
                 if rule.enforcer is not None
                 else None,

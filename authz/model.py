@@ -72,6 +72,7 @@ class Surface(StrEnum):
     BATCH_CHECK = "batch_check"
     EXT_AUTHZ = "ext_authz"
     LIST = "list"
+    REPORT = "report"
     TASK_START = "task_start"
     TASK_DELEGATE = "task_delegate"
     TASK_EXTEND = "task_extend"

@@ -307,6 +307,12 @@ class Relay(StrEnum):
     LABELS = "labels"
 
 
+class ReportWay(StrEnum):
+    """How an enforcer tells what came of what it was permitted."""
+
+    SDK = "sdk"
+
+
 class Enforcer(_Strict):
     """Whoever may ask about others: a TLS peer (`match`) or a unix socket (`listener`)."""
 
@@ -322,7 +328,9 @@ class Enforcer(_Strict):
     relays: tuple[Relay, ...] = Field(default=(), max_length=4)
     """Facts about the agent that are believed on its word. `principal`: who it is, as Envoy verified it on its own mTLS
     connection (`source.principal`). `task`, `confidence`, `labels`: not in this version."""
-    reports: Any = _later("How it reports what came of a permit.")
+    reports: ReportWay | None = None
+    """How it tells what came of what it was permitted. `sdk`: by `Report`. It is believed where the bundle says the same of
+    the system (`reports`)."""
 
 
 class Tls(_Strict):

@@ -156,6 +156,7 @@ def listener_rules(config: Config) -> list[ListenerRules]:
                 enforcer=enforcer.name if enforcer is not None else None,
                 asks=enforcer.asks if enforcer is not None else (),
                 relays=enforcer.relays if enforcer is not None else (),
+                reports=enforcer.reports if enforcer is not None else None,
                 mutual=listener.is_mutual,
                 insecure_dev=listener.insecure_dev,
             )
@@ -177,7 +178,7 @@ def peer_rules(config: Config) -> list[PeerRules]:
         One rule an enforcer with `match`.
     """
     return [
-        PeerRules(enforcer.name, enforcer.match, enforcer.asks, enforcer.relays)
+        PeerRules(enforcer.name, enforcer.match, enforcer.asks, enforcer.relays, enforcer.reports)
         for enforcer in config.enforcers
         if enforcer.match is not None
     ]
@@ -685,9 +686,6 @@ def _decision_services(
     def judged(service: str, method: str, surface: Surface) -> RawHandler:
         return decisions.handler(surface, metrics.observer(service, method))
 
-    def later(method: str) -> RawHandler:
-        return grpc.unary_unary_rpc_method_handler(not_in_this_version(f"Authorizer.{method}"))
-
     return {
         **_later_services(),
         TASKS: tasks.handlers(),
@@ -696,7 +694,7 @@ def _decision_services(
             "Check": judged(AUTHORIZER, "Check", Surface.CHECK),
             "BatchCheck": judged(AUTHORIZER, "BatchCheck", Surface.BATCH_CHECK),
             "List": tasks.handler(AUTHORIZER, "List", Surface.LIST),
-            "Report": later("Report"),
+            "Report": tasks.handler(AUTHORIZER, "Report", Surface.REPORT),
             "Explain": grpc.unary_unary_rpc_method_handler(
                 not_in_this_version("Authorizer.Explain outside the administration listener")
             ),

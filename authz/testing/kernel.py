@@ -42,6 +42,7 @@ _UNIMPLEMENTED: Final = 12
 _CHECK: Final = "authz.v1.Authorizer/Check"
 _SURFACES: Final = {
     "authz.v1.Authorizer/List": Surface.LIST,
+    "authz.v1.Authorizer/Report": Surface.REPORT,
     "authz.v1.Tasks/Start": Surface.TASK_START,
     "authz.v1.Tasks/Delegate": Surface.TASK_DELEGATE,
     "authz.v1.Tasks/Extend": Surface.TASK_EXTEND,

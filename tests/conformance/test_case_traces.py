@@ -12,7 +12,14 @@ from google.rpc import error_details_pb2, status_pb2
 
 from authz.client import ProofKey
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
-from authz.v1 import admin_pb2, credentials_pb2, decision_pb2, options_pb2, tasks_pb2
+from authz.v1 import (
+    admin_pb2,
+    authorizer_pb2,
+    credentials_pb2,
+    decision_pb2,
+    options_pb2,
+    tasks_pb2,
+)
 from tests.support import cases
 from tests.support.cases import (
     As,
@@ -23,6 +30,7 @@ from tests.support.cases import (
     EvidenceItem,
     Flat,
     Issue,
+    Report,
     Scope,
     Start,
     Step,
@@ -64,6 +72,9 @@ class Run:
     lane: str
     #: Ids and assignees, by the names that the trace gives them.
     tasks: dict[str, tuple[str, str]] = field(default_factory=dict)
+    #: Decision ids by step, and the step of the last call.
+    decisions: dict[int, str] = field(default_factory=dict)
+    last: int = 0
     #: Steps that were asked.
     asked: int = 0
     #: Calls with `http` are asked as Envoy does, and only so; else over `Check`, and as Envoy does besides.
@@ -108,6 +119,7 @@ class Run:
                 if wanted != found:
                     differ.append((number, wanted, found))
                 continue
+            self.last = number
             pairs = self.ask(step)
             differ += [(number, *pair) for pair in pairs if pair[0] != pair[1]]
         return differ
@@ -142,6 +154,7 @@ class Run:
             request.http_method, request.http_uri = self.sent(step)
         data = self.server.call("main" + self.lane, CHECK, request.SerializeToString())
         decision = decision_of(data)
+        self.decisions[self.last] = decision.decision_id
         if step.issue is not None and outcome(decision) == "PERMIT":
             self.issue(step.issue, flat, decision.decision_id)
         found: dict[str, Any] = {
@@ -269,6 +282,8 @@ class Run:
                 self.delegate(step, step.delegate)
             elif step.revoke is not None:
                 self.revoke(step.revoke)
+            elif step.report is not None:
+                self.report(step.report)
             else:
                 self.end(step)
         except grpc.RpcError as error:
@@ -324,6 +339,16 @@ class Run:
             status=tasks_pb2.TaskStatus.Value(f"TASK_STATUS_{step.end.status.upper()}"),
         )
         self.call("End", request)
+
+    def report(self, said: Report) -> None:
+        """Tells what came of a call, as whoever asked."""
+        request = authorizer_pb2.ReportRequest(
+            decision_id=self.decisions[said.of or self.last],
+            result=authorizer_pb2.ReportResult.Value(f"REPORT_RESULT_{said.result.upper()}"),
+            labels=said.labels,
+            actuals=said.actuals,
+        )
+        self.server.call("main", "authz.v1.Authorizer/Report", request.SerializeToString())
 
     def call(self, method: str, request: Message) -> bytes:
         """Calls the service, which is on the Python lane only."""

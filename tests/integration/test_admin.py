@@ -18,7 +18,6 @@ from tests.support.server import Server, code_of
 from tests.support.surfaces import EXPLAIN, outcome, reason_name
 
 NOT_YET = (
-    "Authorizer/Report",
     "Credentials/Issue",
     "Credentials/Introspect",
     "Approvals/List",

@@ -258,6 +258,19 @@ class Present(Strict):
     """The proof is of another URI."""
 
 
+class Report(Strict):
+    """What came of a permitted call, told by whoever asked for it."""
+
+    of: int | None = None
+    """The step of the call, from 1; default: the last call before."""
+    result: Literal["ok", "failed", "aborted"] = "ok"
+    """What came of it."""
+    labels: list[str] = []
+    """Labels that its results carry."""
+    actuals: dict[str, int] = {}
+    """What was spent of budgets that sum up, by their names."""
+
+
 class ExpectTask(Strict):
     """What must come of a step on tasks."""
 
@@ -296,6 +309,8 @@ class Step(Strict):
     """Delegates a task, below the step's."""
     end: End | None = None
     """Ends the step's task."""
+    report: Report | None = None
+    """Tells what came of an earlier call, whose system somebody reports for."""
     issue: Issue | None = None
     """A task credential is asked for with the call, and issued of its permit."""
     present: Present | None = None
@@ -379,8 +394,8 @@ class Case(Strict):
 
     @property
     def has_credentials(self) -> bool:
-        """Whether a step presents a task credential, which is redeemed once: each surface needs a run of its own."""
-        return any(step.present or step.issue for step in self.steps or [])
+        """Whether a step presents a task credential or reports, each once: each surface needs a run of its own."""
+        return any(step.present or step.issue or step.report for step in self.steps or [])
 
 
 class CaseFile(Strict):

@@ -254,14 +254,6 @@ def test_the_good_one_loads_and_its_paths_start_at_its_folder(tmp_path: Path) ->
             "config.yaml:17: `guards` is not in this version. Remove it; without it, this version is safe.",
         ),
         (
-            'asks: ["system:*"]',
-            'asks: ["system:*"], reports: sdk',
-            (
-                "config.yaml:16: `enforcers[0].reports` is not in this version. Remove it; without it, this version is "
-                "safe."
-            ),
-        ),
-        (
             "bundle: {path: bundle}",
             "bundle: {path: !!python/object:os.system x}",
             "config.yaml:1:16: `tag:yaml.org,2002:python/object:os.system` is not read here. Write a plain value.",

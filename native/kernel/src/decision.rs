@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::arguments::Arguments;
 use crate::directories::Directories;
-use crate::history::{HistoryChanges, HistoryView};
+use crate::history::{Event, HistoryChanges, HistoryView, RuleEffect, effects};
 use crate::mcp::ServerTask;
 use crate::model::{Location, Tier};
 pub use crate::reason::{NextAction, PublicCode, ReasonCode, Retry};
 use crate::task::{SubjectProof, TaskView};
 
 /// Milliseconds since the Unix epoch; always given, never read from a clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Time(pub i64);
 
@@ -244,11 +244,16 @@ impl Decision {
     /// * `is_let_through`: although it is not permitted, as where denials are only observed.
     #[must_use]
     pub fn changes(&self, is_let_through: bool) -> &HistoryChanges {
-        match self.outcome {
-            Outcome::Permit => &self.passage,
-            Outcome::StepUp | Outcome::Deny if is_let_through => &self.passage,
-            Outcome::Deny => &self.denial,
-            Outcome::StepUp => &NO_CHANGES,
+        let event = match self.outcome {
+            _ if is_let_through => Event::Permitted,
+            Outcome::Permit => Event::Permitted,
+            Outcome::Deny => Event::Denied,
+            Outcome::StepUp => Event::SteppedUp,
+        };
+        match effects(event).restricting {
+            RuleEffect::See | RuleEffect::SeeIfPermittedCounts => &self.passage,
+            RuleEffect::SeeDenial => &self.denial,
+            RuleEffect::None => &NO_CHANGES,
         }
     }
 }

@@ -108,6 +108,13 @@ impl Model {
         kind == Some(SystemKind::Mcp) && is_built_in(&operation.name)
     }
 
+    /// Who tells what came of an operation.
+    #[must_use]
+    pub fn reports(&self, operation: &str) -> Reports {
+        let system = operation.split_once('.').and_then(|(system, _)| self.systems.get(system));
+        system.map_or(Reports::Never, |system| system.reports)
+    }
+
     /// Builds the look-up tables anew from `roles` and `destinations`.
     ///
     /// `source::load` has done so; a model made or changed by hand has no roles and only the least trusted destination
@@ -192,8 +199,20 @@ pub struct System {
     pub kind: SystemKind,
     /// `https://host[:port]`, without path; empty where none is needed.
     pub origin: String,
+    /// Who tells what came of its operations.
+    pub reports: Reports,
     /// Where it stands.
     pub at: Location,
+}
+
+/// Who tells what came of the permitted operations of a system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reports {
+    /// Nobody: what is permitted counts as done, and its results as all that they may be.
+    #[default]
+    Never,
+    /// The enforcer that asked, by `Report`.
+    Sdk,
 }
 
 /// The kind of a system's interface.
@@ -282,6 +301,8 @@ pub struct Sequence {
     pub last: Vec<Event>,
     /// `last` needs what comes before; otherwise it must not come after it.
     pub requires: bool,
+    /// What `last` needs counts once it is reported as done; otherwise as soon as it is permitted.
+    pub counts_done: bool,
     /// How long what came before counts; none: as long as the session. Only with one step.
     pub within: Option<Duration>,
     /// What the events must have in common.
@@ -308,7 +329,12 @@ impl Sequence {
         };
         let within = self.within.map_or(0, |within| within.as_millis());
         let (requires, scope) = (self.requires, self.scope.as_str());
-        format!("{requires} {scope} {within} {key:?} {} > {}", steps.join(","), events(&self.last))
+        let done = if self.counts_done { " done" } else { "" };
+        format!(
+            "{requires} {scope} {within} {key:?} {} > {}{done}",
+            steps.join(","),
+            events(&self.last)
+        )
     }
 }
 

@@ -371,6 +371,29 @@ impl Plan {
         }
     }
 
+    /// Holds that the results of an operation may carry labels.
+    ///
+    /// # Errors
+    /// One that they may not.
+    pub fn may_carry(&self, id: &str, labels: &BTreeSet<String>) -> Result<(), String> {
+        let yields = self.operation(id).map(|operation| &operation.yields.1);
+        let beyond =
+            labels.iter().find(|label| !yields.is_some_and(|yields| yields.contains(*label)));
+        match beyond {
+            None => Ok(()),
+            Some(label) => {
+                let label = crate::diagnostic::clip(label);
+                Err(format!("`{id}` does not yield the label `{label}`"))
+            }
+        }
+    }
+
+    /// Whether nothing happens when an operation fails.
+    #[must_use]
+    pub fn is_abortable(&self, id: &str) -> bool {
+        self.operation(id).is_some_and(|operation| operation.abortable)
+    }
+
     /// Whether what came before can change how an operation is judged.
     #[must_use]
     pub fn reads_history(&self, id: &str) -> bool {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use authz_kernel::decision::{Judged, Outcome, PolicyEffect, Principal, Time, Verdict};
+use authz_kernel::history::SessionHistory;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
 use prost::Message;
@@ -138,8 +139,13 @@ pub(crate) fn detail(judgement: &Judgement, facts_json: Vec<u8>) -> wire::Detail
 /// The decision that brought each label that the task's session carries.
 fn label_origins(judgement: &Judgement) -> BTreeMap<String, String> {
     let along = judgement.recalled.brought_along(Time(judgement.now_ms));
-    let labels = judgement.recalled.history().into_iter().flat_map(|history| &history.labels);
-    along.chain(labels).map(|(label, origin)| (label.clone(), origin.decision_id.clone())).collect()
+    let along = along.map(|(label, origin)| (label.clone(), origin.decision_id.clone()));
+    let mut own = BTreeMap::new();
+    for (label, from) in judgement.recalled.history().into_iter().flat_map(SessionHistory::carried)
+    {
+        own.entry(label.to_owned()).or_insert_with(|| from.decision_id.to_owned());
+    }
+    along.chain(own).collect()
 }
 
 fn judged(judged: &Judged) -> wire::JudgedPolicy {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use authz_kernel::decision::Time;
+use authz_kernel::history::Event;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
@@ -28,10 +29,10 @@ use crate::locate::{self, Located};
 use crate::metrics::CredentialEvent;
 use crate::presented::{Sent, system_of};
 use crate::proto::authz::v1 as wire;
-use crate::revoke;
 use crate::settings::CredentialSettings;
 use crate::tasks::{Caller, Done, bounded};
 use crate::world::Loaded;
+use crate::{report, revoke};
 
 /// The type of our authorization details (RFC 9396).
 const DETAIL_TYPE: &str = "authz_task";
@@ -385,6 +386,18 @@ impl Engine {
 pub(crate) fn release(
     transaction: &mut dyn Transaction,
     permit: &Reservation,
+    now: Time,
+) -> Result<(), StoreError> {
+    give_back(transaction, permit)?;
+    report::settle_unreported(transaction, permit, Event::Aborted, now)?;
+    transaction.delete(RecordKey::new(RecordKind::Reservation, &permit.decision_id));
+    Ok(())
+}
+
+/// Gives back the uses that a permit counted.
+pub(crate) fn give_back(
+    transaction: &mut dyn Transaction,
+    permit: &Reservation,
 ) -> Result<(), StoreError> {
     let mut tasks: Vec<&str> = permit.charged.iter().map(|(task, _)| task.as_str()).collect();
     tasks.sort_unstable();
@@ -396,7 +409,6 @@ pub(crate) fn release(
             transaction.put(Record::Task(Arc::new(task)));
         }
     }
-    transaction.delete(RecordKey::new(RecordKind::Reservation, &permit.decision_id));
     Ok(())
 }
 

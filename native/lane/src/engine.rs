@@ -469,6 +469,13 @@ impl Engine {
     ) -> Result<Vec<u8>, ApiError> {
         let answered = catch_unwind(AssertUnwindSafe(|| match surface {
             Surface::List => self.list(request, transport),
+            Surface::Report => self.method(
+                surface,
+                request,
+                transport,
+                |_: &wire::ReportRequest| &[],
+                |message, judgement, caller| self.report(message, judgement, caller),
+            ),
             Surface::Revoke => self.revoke(request, transport),
             Surface::TaskStart
             | Surface::TaskDelegate

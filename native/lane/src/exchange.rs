@@ -581,7 +581,7 @@ impl Engine {
                 detail.refuse(refused);
             }
             if detail.permit().is_some() {
-                history::remember(transaction, &detail, &located)?;
+                history::remember(transaction, &detail, &located, true, None)?;
             }
             match detail.permit() {
                 Some(permit) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use authz_kernel::decision::{Principal, Time};
 use authz_kernel::history::{
-    HistoryChanges, HistoryView, Holder, Origin, PARTY_MS, SessionHistory,
+    HistoryChanges, HistoryView, Holder, Origin, PARTY_MS, Reported, SessionHistory,
 };
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
@@ -125,8 +125,8 @@ fn other_sessions(tasks: &[Record], own: &Task, now: Time) -> Result<BTreeSet<St
 
 fn add_labels(labels: &mut BTreeMap<String, Origin>, session: Option<Record>) {
     if let Some(Record::Session(session)) = session {
-        let carried = session.history.labels.iter();
-        labels.extend(carried.map(|(label, origin)| (label.clone(), origin.clone())));
+        let carried = session.history.carried();
+        labels.extend(carried.map(|(label, from)| (label.to_owned(), from.origin())));
     }
 }
 
@@ -253,22 +253,47 @@ pub(crate) fn recall_in(
 }
 
 /// Adds what an answer changes to the session, and to the records of who is in its chain.
+///
+/// Args:
+/// * `wants_credential`: nothing is performed by the permit itself, so what comes of it is open, whoever reports.
+/// * `redeemed`: the decision whose permit is performed by this one.
 pub(crate) fn remember(
     transaction: &mut dyn Transaction,
     judgement: &Judgement,
     located: &Located,
+    wants_credential: bool,
+    redeemed: Option<&str>,
 ) -> Result<(), Stop> {
-    let Some(changes) = changes(judgement) else { return Ok(()) };
+    let changes = changes(judgement);
     let (id, operation) = (&judgement.id, &judgement.operation);
     let now = Time(judgement.now_ms);
     // What it was judged by is what it is remembered by.
     let now = judgement.recalled.view().map_or(now, |view| view.now(now));
-    if changes.concern(Holder::Session) {
+    let of_session = changes.filter(|changes| changes.concern(Holder::Session));
+    if of_session.is_some() || redeemed.is_some() {
         let session = session(transaction, &located.task.session)?.ok_or_else(lost)?;
-        let mut session = Session::clone(&session);
-        session.history.apply(changes, id, operation, now);
-        transaction.put(Record::Session(Arc::new(session)));
+        let is_open = redeemed.is_some_and(|id| session.history.pending.contains_key(id));
+        if of_session.is_some() || is_open {
+            let mut session = Session::clone(&session);
+            let history = &mut session.history;
+            match of_session {
+                Some(changes) if wants_credential && !changes.is_reported => {
+                    let changes = HistoryChanges { is_reported: true, ..changes.clone() };
+                    history.apply(&changes, id, operation, now);
+                }
+                Some(changes) => history.apply(changes, id, operation, now),
+                None => {}
+            }
+            if let Some(before) = redeemed {
+                history.hand_over(before, id);
+                if !judgement.is_reported() {
+                    history.settle(id, &Reported::UNREPORTED, now);
+                }
+            }
+            transaction.put(Record::Session(Arc::new(session)));
+        }
     }
+    let Some(changes) = changes else { return Ok(()) };
     for holder in Holder::PARTIES.into_iter().filter(|holder| changes.concern(*holder)) {
         let party = judgement.recalled.party(holder).ok_or_else(lost)?;
         let mut party = Party::clone(party);
@@ -295,7 +320,8 @@ pub(crate) fn ends_task(judgement: &Judgement) -> bool {
     changes(judgement).is_some_and(HistoryChanges::ends_task)
 }
 
-fn session(
+/// The session of that id.
+pub(crate) fn session(
     transaction: &mut dyn Transaction,
     id: &str,
 ) -> Result<Option<Arc<Session>>, StoreError> {
@@ -309,7 +335,8 @@ fn key(session: &str) -> RecordKey {
     RecordKey::new(RecordKind::Session, session)
 }
 
-fn lost() -> Refused {
+/// The session of a task is gone.
+pub(crate) fn lost() -> Refused {
     Refused::new(
         ReasonCode::StateUnavailable,
         Step::Locate,

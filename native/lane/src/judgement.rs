@@ -7,7 +7,7 @@ use std::time::Duration;
 use authz_kernel::decision::{Decision, Outcome, Principal, ProofMethod, Time};
 use authz_kernel::mcp::Envelope;
 use authz_kernel::mode::Asked;
-use authz_kernel::model::Tier;
+use authz_kernel::model::{Reports, Tier};
 use authz_kernel::reason::{PublicCode, ReasonCode};
 use authz_kernel::task::{RevocationTarget, Task};
 use authz_state::Ticket;
@@ -22,6 +22,7 @@ use crate::engine::ApiError;
 use crate::history::Recalled;
 use crate::injected::Injected;
 use crate::metrics::SystemId;
+use crate::report::ReportNote;
 use crate::settings::Surface;
 use crate::world::{Enforcer, Loaded};
 
@@ -134,6 +135,8 @@ pub(crate) struct Judgement {
     pub(crate) proved: Option<Ticket>,
     /// What was revoked.
     pub(crate) revoked: Option<(RevocationTarget, String)>,
+    /// What is told of a permit.
+    pub(crate) reported: Option<ReportNote>,
     pub(crate) decision: Option<Decision>,
     pub(crate) verify_time: Option<Duration>,
     pub(crate) decide_time: Option<Duration>,
@@ -179,6 +182,7 @@ impl Judgement {
             credential: None,
             proved: None,
             revoked: None,
+            reported: None,
             decision: None,
             verify_time: None,
             decide_time: None,
@@ -325,6 +329,13 @@ impl Judgement {
     /// What was issued as the task credential that is presented covers the call.
     pub(crate) fn redeems(&self) -> bool {
         self.decision.as_ref().is_some_and(|decision| decision.redeems.is_some())
+    }
+
+    /// Somebody tells what comes of the operation.
+    pub(crate) fn is_reported(&self) -> bool {
+        self.world
+            .as_ref()
+            .is_some_and(|world| world.plan.model().reports(&self.operation) != Reports::Never)
     }
 
     /// It is refused because a proof lacks a nonce of ours.

@@ -213,7 +213,7 @@ impl Engine {
                 if let Some(Record::Reservation(permit)) = transaction.get(&permit)?
                     && permit.credential.as_deref() == Some(known.id.as_str())
                 {
-                    credentials::release(transaction, &permit)?;
+                    credentials::release(transaction, &permit, now)?;
                 }
             }
             if ends {

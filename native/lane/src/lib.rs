@@ -29,6 +29,7 @@ mod presented;
 mod probe;
 pub mod proto;
 mod record;
+mod report;
 mod revoke;
 pub mod settings;
 mod settle;
@@ -44,7 +45,7 @@ pub use engine::{ApiError, Engine, PeerChain, Status, Transport};
 pub use fast::{FastLane, FastListener, FastSettings, FastTls};
 pub use settings::{
     CredentialSettings, DpopSettings, EnforcerSpec, EngineError, Injection, Lane, Lifetimes,
-    Listener, PeerSpec, Relay, Secret, Settings, StateEngine, StateSettings, Surface,
+    Listener, PeerSpec, Relay, ReportWay, Secret, Settings, StateEngine, StateSettings, Surface,
 };
 pub use sweep::Swept;
 pub use trace::{Span, TraceSettings};

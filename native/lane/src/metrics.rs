@@ -192,7 +192,7 @@ pub(crate) struct Metrics {
     panics: AtomicU64,
     started: [AtomicU64; STARTED.len()],
     ended: [AtomicU64; ENDED.len()],
-    reservations: [AtomicU64; 3],
+    reservations: [AtomicU64; 4],
     credentials: [AtomicU64; CredentialEvent::ALL.len()],
     forgotten: AtomicU64,
     sweeps_failed: AtomicU64,
@@ -284,7 +284,7 @@ impl Metrics {
 
     /// A permit was kept until it is reported.
     pub(crate) fn reserved(&self) {
-        let [reserved, _, _] = &self.reservations;
+        let [reserved, ..] = &self.reservations;
         reserved.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -299,15 +299,21 @@ impl Metrics {
         }
     }
 
+    /// It was told what came of a permit.
+    pub(crate) fn reported(&self) {
+        let [.., reported] = &self.reservations;
+        reported.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Permits were given back before their time.
     pub(crate) fn released(&self, count: u64) {
-        let [_, _, released] = &self.reservations;
+        let [_, _, released, _] = &self.reservations;
         released.fetch_add(count, Ordering::Relaxed);
     }
 
     /// What the sweep did.
     pub(crate) fn swept(&self, swept: &Swept) {
-        let [_, committed, released] = &self.reservations;
+        let [_, committed, released, _] = &self.reservations;
         committed.fetch_add(swept.committed, Ordering::Relaxed);
         released.fetch_add(swept.released, Ordering::Relaxed);
         self.credentials_were(CredentialEvent::Expired, swept.credentials);
@@ -319,7 +325,7 @@ impl Metrics {
     fn state_families(&self, gauges: &Gauges<'_>) -> Vec<Family> {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let state = gauges.state;
-        let [reserved, committed, released] = &self.reservations;
+        let [reserved, committed, released, reported] = &self.reservations;
         let mut started = [0; STARTED.len()];
         for (into, count) in started.iter_mut().zip(&self.started) {
             *into = load(count);
@@ -356,11 +362,12 @@ impl Metrics {
             gauge("authz_tasks_kept", "Tasks in the store, live and ended.", state.tasks),
             counter(
                 "authz_reservations",
-                "Permits that were kept until they are reported, those that counted as done without, and those whose credential was not redeemed.",
+                "Permits that were kept until they are reported, those that counted as done without, those whose credential was not redeemed, and those that were reported.",
                 [
                     ("reserved", load(reserved)),
                     ("committed", load(committed)),
                     ("released", load(released)),
+                    ("reported", load(reported)),
                 ]
                 .map(|(result, value)| (vec![("result", result.to_owned())], value)),
             ),

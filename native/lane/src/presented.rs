@@ -97,12 +97,13 @@ impl Presented {
 
     /// Writes that one detail is used up.
     ///
-    /// Args: `enforcer`: who performs it now. `due`: when it counts as done without a report.
+    /// Args: `decision_id`: of the permit by which it is performed. `enforcer`: who performs it now. `due`: when it counts
+    /// as done without a report.
     pub(crate) fn redeem(
         &self,
         transaction: &mut dyn Transaction,
         detail: usize,
-        enforcer: &str,
+        (decision_id, enforcer): (&str, &str),
         now: Time,
         due: Time,
     ) {
@@ -115,10 +116,16 @@ impl Presented {
             Credential { details: details.collect(), ..Credential::clone(&self.credential) };
         transaction.put(Record::Credential(Arc::new(credential)));
         if let Some(Some(reservation)) = self.reservations.get(detail) {
-            let enforcer = enforcer.to_owned();
-            let known = Reservation::clone(reservation);
-            let reservation = Reservation { redeemed: true, enforcer, due, ..known };
-            transaction.put(Record::Reservation(Arc::new(reservation)));
+            // Whoever performs it knows the decision that let it, and reports that one.
+            let key = RecordKey::new(RecordKind::Reservation, &reservation.decision_id);
+            transaction.delete(key);
+            transaction.put(Record::Reservation(Arc::new(Reservation {
+                decision_id: decision_id.to_owned(),
+                redeemed: true,
+                enforcer: enforcer.to_owned(),
+                due,
+                ..Reservation::clone(reservation)
+            })));
         }
     }
 }

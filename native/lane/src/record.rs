@@ -21,6 +21,7 @@ use crate::asked::Asked;
 use crate::history;
 use crate::judgement::{CredentialNote, Judgement, method_of, name_of, write_hex};
 use crate::plain::{self, push_number};
+use crate::report::ReportNote;
 
 /// Members, items and levels of arguments that a record repeats; their digest stands for the rest.
 const MAX_FACTS: usize = 256;
@@ -109,6 +110,9 @@ struct Input<'a> {
     credential: Option<&'a CredentialNote>,
     #[serde(skip_serializing_if = "Option::is_none")]
     revoked: Option<Revoked<'a>>,
+    /// What is told of a permit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    report: Option<&'a ReportNote>,
     operation: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     route: Option<usize>,
@@ -154,12 +158,13 @@ impl<'a> SessionNote<'a> {
         let history = judgement.recalled.history()?;
         let along = judgement.recalled.brought_along(Time(judgement.now_ms));
         let task = judgement.task.as_ref().map(|task| task.id.as_str());
-        let origins = history.labels.iter();
+        let mut labels = BTreeMap::new();
+        for (label, from) in history.carried() {
+            labels.entry(label).or_insert(from.decision_id);
+        }
         Some(Self {
-            labels: origins
-                .map(|(label, from)| (label.as_str(), from.decision_id.as_str()))
-                .collect(),
-            sources: history.sources.len(),
+            labels,
+            sources: history.count_sources(),
             calls: history.calls,
             brought_along: along
                 .map(|(label, from)| (label.as_str(), from.decision_id.as_str()))
@@ -174,7 +179,7 @@ impl<'a> SessionNote<'a> {
 struct ChangesNote<'a> {
     /// Labels that join.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    labels: &'a BTreeSet<String>,
+    labels: BTreeSet<&'a String>,
     /// Rules over the order of events that the answer is a step of.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sequences: Vec<&'a str>,
@@ -189,7 +194,7 @@ struct ChangesNote<'a> {
 impl<'a> ChangesNote<'a> {
     fn of(changes: &'a HistoryChanges) -> Self {
         Self {
-            labels: &changes.labels,
+            labels: changes.joining().collect(),
             sequences: changes.advances.iter().map(Advance::name).collect(),
             budgets: changes.spends.iter().map(Spending::name).collect(),
             denials: changes.run.as_ref().map(|run| match run {
@@ -391,6 +396,7 @@ fn line_by(
                 target: target.as_str(),
                 value: notes.shown(value, "/input/revoked/value", MAX_RESOURCE, evidence),
             }),
+            report: judgement.reported.as_ref(),
             operation: &judgement.operation,
             route: judgement.route,
             asked: judgement.asked.as_ref().map(|asked| Form::of(asked, &notes, evidence)),

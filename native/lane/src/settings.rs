@@ -508,6 +508,17 @@ pub struct EnforcerSpec {
     /// What it may say of the agents that it asks about, and is believed.
     #[serde(default)]
     pub relays: Vec<Relay>,
+    /// How it tells what came of what it was permitted; none: not at all.
+    #[serde(default)]
+    pub reports: Option<ReportWay>,
+}
+
+/// How an enforcer tells what came of what it was permitted.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum ReportWay {
+    /// By `Report`.
+    Sdk,
 }
 
 /// A fact that an enforcer may relay.
@@ -531,6 +542,9 @@ pub struct PeerSpec {
     /// As of [`EnforcerSpec`].
     #[serde(default)]
     pub relays: Vec<Relay>,
+    /// As of [`EnforcerSpec`].
+    #[serde(default)]
+    pub reports: Option<ReportWay>,
 }
 
 impl PeerSpec {
@@ -560,6 +574,8 @@ pub enum Surface {
     ExtAuthz,
     /// `authz.v1.Authorizer/List`.
     List,
+    /// `authz.v1.Authorizer/Report`.
+    Report,
     /// `authz.v1.Tasks/Start`.
     TaskStart,
     /// `authz.v1.Tasks/Delegate`.
@@ -594,6 +610,7 @@ impl Surface {
             Self::Explain => "explain",
             Self::ExtAuthz => "ext_authz",
             Self::List => "list",
+            Self::Report => "report",
             Self::TaskStart => "task_start",
             Self::TaskDelegate => "task_delegate",
             Self::TaskExtend => "task_extend",
@@ -623,6 +640,7 @@ impl Surface {
             Self::Explain => "authz.v1.Authorizer/Explain",
             Self::ExtAuthz => "envoy.service.auth.v3.Authorization/Check",
             Self::List => "authz.v1.Authorizer/List",
+            Self::Report => "authz.v1.Authorizer/Report",
             Self::TaskStart => "authz.v1.Tasks/Start",
             Self::TaskDelegate => "authz.v1.Tasks/Delegate",
             Self::TaskExtend => "authz.v1.Tasks/Extend",
@@ -638,12 +656,13 @@ impl Surface {
     }
 
     /// All surfaces.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Check,
         Self::BatchCheck,
         Self::Explain,
         Self::ExtAuthz,
         Self::List,
+        Self::Report,
         Self::TaskStart,
         Self::TaskDelegate,
         Self::TaskExtend,

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use authz_kernel::decide::{decide, decide_traced};
 use authz_kernel::decision::{Decision, Facts, Request, Time};
+use authz_kernel::history::HistoryChanges;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
@@ -358,7 +359,11 @@ impl Engine {
                 if let Some(pointer) = new.as_ref().filter(|_| is_new) {
                     self.keep_implied(transaction, pointer, &current.task, now);
                 }
-                history::remember(transaction, judgement, &current)?;
+                let redeemed = presented.as_ref().filter(|_| is_passed).and_then(|one| {
+                    one.decision_id(judgement.decision.as_ref()?.redeems?).map(str::to_owned)
+                });
+                let (wants, redeemed) = (judging.wants_credential, redeemed.as_deref());
+                history::remember(transaction, judgement, &current, wants, redeemed)?;
                 if history::ends_task(judgement) {
                     ended = self.end_denied(transaction, &current.task, now)?;
                 }
@@ -403,7 +408,8 @@ impl Engine {
         let detail = judgement.decision.as_ref().and_then(|decision| decision.redeems);
         if let Some(detail) = detail {
             let due = after(now, self.keeper.settings().report_within_ms);
-            presented.redeem(transaction, detail, judgement.asker.name(), now, due);
+            let by = (judgement.id.as_str(), judgement.asker.name());
+            presented.redeem(transaction, detail, by, now, due);
         }
     }
 
@@ -438,11 +444,16 @@ impl Engine {
         let view = current.view();
         let leaves_nothing = judging.world.plan.leaves_nothing(&judgement.operation, Some(&view));
         let is_kept = judging.presented.is_none() && (judging.wants_credential || !leaves_nothing);
-        if let Some(permit) = judgement.permit().filter(|_| is_kept) {
+        // What `mode` lets through is reported as if it were permitted.
+        let is_open = history::changes(judgement).is_some_and(HistoryChanges::is_open);
+        let softened = judgement.standing().filter(|_| judgement.softened().is_some() && is_open);
+        let permitted = judgement.permit().map(|permit| permit.decision()).filter(|_| is_kept);
+        let wants_credential = judging.wants_credential && permitted.is_some();
+        if let Some(decision) = permitted.or(softened) {
             self.metrics.reserved();
             let agent = judgement.facts.agent.as_ref();
             let Detail { resource, arguments_digest, destinations, .. } =
-                detail_of(judging, &judgement.id, permit.decision());
+                detail_of(judging, &judgement.id, decision);
             transaction.put(Record::Reservation(Arc::new(Reservation {
                 decision_id: judgement.id.clone(),
                 task: current.task.id.clone(),
@@ -455,10 +466,10 @@ impl Engine {
                 resource,
                 arguments_digest,
                 destinations,
-                tier: permit.decision().tier.unwrap_or_default(),
+                tier: decision.tier.unwrap_or_default(),
                 agent: agent.map(|agent| agent.spiffe_id.clone()).unwrap_or_default(),
                 credential: None,
-                wants_credential: judging.wants_credential,
+                wants_credential,
                 redeemed: false,
                 rest: BTreeMap::new(),
             })));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use authz_kernel::decision::Time;
+use authz_kernel::history::Event;
 use authz_kernel::task::{Record, RecordKey, RecordKind, Reservation, Session, TaskStatus};
 use authz_state::store::{Page, Query, StoreError, Survives, Transaction};
 use serde::Serialize;
@@ -13,6 +14,7 @@ use crate::credentials;
 use crate::ending::{self, after};
 use crate::engine::{Engine, now_ms};
 use crate::keeper::Wait;
+use crate::report;
 use crate::settings::Lane;
 
 /// Records that one call looks at.
@@ -115,11 +117,7 @@ impl Engine {
         swept.credentials = self.delete_due(&keys, &locks, wait, now)?;
         let (unused, done): (Vec<_>, Vec<_>) =
             reservations.into_iter().partition(|one| one.is_unused());
-        let keys: Vec<RecordKey> = done
-            .iter()
-            .map(|one| RecordKey::new(RecordKind::Reservation, &one.decision_id))
-            .collect();
-        swept.committed = self.delete_due(&keys, &sessions_of(&done), wait, now)?;
+        swept.committed = self.commit_due(&done, wait, now)?;
         swept.released = self.release_due(&unused, wait, now)?;
         Ok(())
     }
@@ -142,7 +140,7 @@ impl Engine {
                     && permit.is_unused()
                     && permit.due < now
                 {
-                    credentials::release(transaction, &permit)?;
+                    credentials::release(transaction, &permit, now)?;
                     released = released.saturating_add(1);
                 }
             }
@@ -152,6 +150,37 @@ impl Engine {
         let commit = self.keeper.transact(&sessions_of(permits), survives, wait, &mut work)?;
         self.keeper.kept(commit, wait)?;
         Ok(released)
+    }
+
+    /// Lets permits of which nobody told count as done.
+    fn commit_due(
+        &self,
+        permits: &[Arc<Reservation>],
+        wait: Wait,
+        now: Time,
+    ) -> Result<u64, Refused> {
+        if permits.is_empty() {
+            return Ok(0);
+        }
+        let mut committed = 0_u64;
+        let mut work = |transaction: &mut dyn Transaction| {
+            for permit in permits {
+                let key = RecordKey::new(RecordKind::Reservation, &permit.decision_id);
+                if let Some(Record::Reservation(permit)) = transaction.get(&key)?
+                    && !permit.is_unused()
+                    && permit.due < now
+                {
+                    report::settle_unreported(transaction, &permit, Event::Unreported, now)?;
+                    transaction.delete(key);
+                    committed = committed.saturating_add(1);
+                }
+            }
+            Ok(committed > 0)
+        };
+        let survives = Survives::Crash;
+        let commit = self.keeper.transact(&sessions_of(permits), survives, wait, &mut work)?;
+        self.keeper.kept(commit, wait)?;
+        Ok(committed)
     }
 
     fn swept_in(

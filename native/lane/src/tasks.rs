@@ -177,7 +177,10 @@ impl Engine {
             return Ok((world, true));
         }
         if presented.is_empty()
-            && matches!(judgement.surface, Surface::CredentialIssue | Surface::CredentialIntrospect)
+            && matches!(
+                judgement.surface,
+                Surface::CredentialIssue | Surface::CredentialIntrospect | Surface::Report
+            )
             && !judgement.asks_itself
         {
             // An enforcer that speaks for itself alone.

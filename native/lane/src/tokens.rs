@@ -235,7 +235,7 @@ impl Engine {
                         && permit.is_unused()
                         && permit.credential.as_ref() == Some(&credential.jti)
                     {
-                        release(transaction, &permit)?;
+                        release(transaction, &permit, now)?;
                         released = released.saturating_add(1);
                     }
                 }

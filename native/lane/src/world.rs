@@ -14,7 +14,8 @@ use crate::injected::Injected;
 use crate::judgement::hex;
 use crate::metrics::{Metrics, SystemId};
 use crate::settings::{
-    CredentialSettings, DpopSettings, EngineError, INSECURE_DEV, Listener, PeerSpec, Relay, Surface,
+    CredentialSettings, DpopSettings, EngineError, INSECURE_DEV, Listener, PeerSpec, Relay,
+    ReportWay, Surface,
 };
 
 /// Everything that a decision reads besides its request. Swapped whole.
@@ -82,6 +83,8 @@ pub(crate) struct Enforcer {
     asks: Asks,
     /// It may say whom it verified on a connection of its own.
     pub(crate) relays_principal: bool,
+    /// It tells by `Report` what came of what it was permitted.
+    pub(crate) reports_sdk: bool,
 }
 
 /// Systems that an enforcer asks about.
@@ -92,16 +95,31 @@ pub(crate) enum Asks {
 }
 
 impl Enforcer {
-    fn new(name: String, asked: &[String], relays: &[Relay]) -> Result<Self, String> {
+    fn new(
+        name: String,
+        asked: &[String],
+        relays: &[Relay],
+        reports: Option<ReportWay>,
+    ) -> Result<Self, String> {
         if name.is_empty() || name == INSECURE_DEV {
             return Err("its name is empty or reserved; give another".to_owned());
         }
-        Ok(Self { name, asks: asks(asked)?, relays_principal: relays.contains(&Relay::Principal) })
+        Ok(Self {
+            name,
+            asks: asks(asked)?,
+            relays_principal: relays.contains(&Relay::Principal),
+            reports_sdk: reports == Some(ReportWay::Sdk),
+        })
     }
 
     /// Anybody, for development.
     fn insecure_dev() -> Self {
-        Self { name: INSECURE_DEV.to_owned(), asks: Asks::All, relays_principal: false }
+        Self {
+            name: INSECURE_DEV.to_owned(),
+            asks: Asks::All,
+            relays_principal: false,
+            reports_sdk: true,
+        }
     }
 
     /// Whether it may ask about the operation.
@@ -128,11 +146,11 @@ impl Peers {
         let mut peers = Self::default();
         let refused = |name: &str, what: &str| EngineError(format!("enforcer `{name}`: {what}"));
         for spec in specs {
-            let PeerSpec { name, r#match: pattern, asks, relays } = spec;
+            let PeerSpec { name, r#match: pattern, asks, relays, reports } = spec;
             if let Some(defect) = pattern_defect(&pattern) {
                 return Err(refused(&name, &format!("`match: {pattern}`: {defect}")));
             }
-            let enforcer = Enforcer::new(name.clone(), &asks, &relays)
+            let enforcer = Enforcer::new(name.clone(), &asks, &relays, reports)
                 .map_err(|what| refused(&name, &what))?;
             let enforcer = Arc::new(enforcer);
             let tie = peers.patterns.iter().find(|(other, _)| {
@@ -311,7 +329,7 @@ fn way(listener: Listener) -> Result<Way, EngineError> {
         (None, true) => Some(Enforcer::insecure_dev()),
         (None, false) => None,
         (Some(spec), false) => {
-            let made = Enforcer::new(spec.name, &spec.asks, &spec.relays);
+            let made = Enforcer::new(spec.name, &spec.asks, &spec.relays, spec.reports);
             Some(made.map_err(|what| refused(&format!("enforcer: {what}")))?)
         }
     };

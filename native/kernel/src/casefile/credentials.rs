@@ -61,6 +61,8 @@ pub(super) struct Issued {
     arguments_digest: Option<String>,
     destinations: Vec<String>,
     charged: Vec<(String, u32)>,
+    /// The step whose permit it was issued of.
+    pub(super) step: usize,
     is_redeemed: bool,
 }
 
@@ -88,11 +90,11 @@ impl Credentials {
 
     /// Issues a credential of a permit.
     ///
-    /// Args: `resource`: what was acted on, as credentials name it.
+    /// Args: `step`: whose permit. `resource`: what was acted on, as credentials name it.
     pub(super) fn issue(
         &mut self,
         said: &IssueSaid,
-        task: &str,
+        (step, task): (usize, &str),
         resource: Option<String>,
         decision: &Decision,
     ) {
@@ -108,6 +110,7 @@ impl Credentials {
             arguments_digest: digest,
             destinations: decision.destinations.clone(),
             charged: decision.charges.clone(),
+            step,
             is_redeemed: false,
         };
         self.0.insert(said.name.value.clone(), issued);

@@ -3,6 +3,7 @@
 //! The same files run here, against the kernel alone, and over every surface of a server.
 
 mod credentials;
+mod reports;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ use crate::source::{At, Many, Mark, duration, pretty, read_yaml};
 use crate::task::Refused;
 
 use credentials::{Credentials, IssueSaid, Issued, PresentSaid};
+use reports::{Permits, ReportSaid};
 use tasks::{Act, DelegateSaid, EndSaid, Placed, StartSaid, Tasks};
 
 /// Failures that a report lists; the rest are counted.
@@ -246,6 +248,8 @@ struct Step {
     delegate: Option<DelegateSaid>,
     /// Ends the step's task.
     end: Option<EndSaid>,
+    /// Tells what came of an earlier call, whose system somebody reports for.
+    report: Option<ReportSaid>,
     /// A task credential is asked for with the call, and issued of its permit.
     issue: Option<IssueSaid>,
     /// The task credential that the call presents, in place of what else proves who acts.
@@ -282,7 +286,7 @@ struct Step {
 enum Expect {
     /// The outcome of a call.
     Outcome(OutcomeWord),
-    /// Of a step that starts, delegates or ends a task: `OK`, or the reason code.
+    /// Of a step that starts, delegates or ends a task, or reports: `OK`, or the reason code.
     Code(String),
     /// The outcome and more.
     Object(Box<ExpectObject>),
@@ -513,12 +517,12 @@ impl CaseFile {
                         + usize::from(s.start.is_some())
                         + usize::from(s.delegate.is_some())
                         + usize::from(s.end.is_some())
+                        + usize::from(s.report.is_some())
                         + usize::from(s.introspect.is_some())
                         + usize::from(s.revoke.is_some())
                 };
                 if let Some(step) = steps.iter().find(|step| acts(&step.value) != 1) {
-                    let what =
-                        "a step needs `call` or `http`, or one of `start`, `delegate` and `end`";
+                    let what = "a step needs `call` or `http`, or one of `start`, `delegate`, `end` and `report`";
                     return fail(step.at, what, "Say what is done.");
                 }
             }
@@ -624,6 +628,7 @@ impl CaseFile {
         for test in &self.tests {
             let mut tasks = Tasks::default();
             let mut credentials = Credentials::default();
+            let mut permits = Permits::default();
             let mut is_over = false;
             let failure =
                 |at: Mark, step, expected: Vec<String>, actual: Vec<String>, message| Failure {
@@ -659,8 +664,8 @@ impl CaseFile {
                     report.skipped += 1;
                     continue;
                 }
-                let state = (&mut tasks, &mut credentials, &directories);
-                match self.step(file, plan, &test.value, &call, state, now) {
+                let state = (&mut tasks, &mut credentials, &mut permits, &directories);
+                match self.step(file, plan, &test.value, (index + 1, &call), state, now) {
                     Came::Passed => report.passed += 1,
                     Came::Skipped => report.skipped += 1,
                     Came::Otherwise { expected, actual, message } => {
@@ -676,8 +681,13 @@ impl CaseFile {
         file: &str,
         plan: &Plan,
         test: &Test,
-        call: &Call<'_>,
-        (tasks, credentials, directories): (&mut Tasks, &mut Credentials, &Directories),
+        (step, call): (usize, &Call<'_>),
+        (tasks, credentials, permits, directories): (
+            &mut Tasks,
+            &mut Credentials,
+            &mut Permits,
+            &Directories,
+        ),
         now: Time,
     ) -> Came {
         if call.is_for_servers() {
@@ -692,6 +702,9 @@ impl CaseFile {
             }
         };
         let on = call.on(test);
+        if let Some(Act::Report(said)) = call.act {
+            return call.expect.compare_act(permits.report(plan, said, tasks, now));
+        }
         if let Some(act) = &call.act {
             let came = tasks.act(self, plan, (act, on, test.who()), caller, now);
             return call.expect.compare_act(came);
@@ -718,17 +731,26 @@ impl CaseFile {
             return Came::Skipped;
         }
         let known = (test.enforcer.as_str(), directories);
+        let presented_of = presented.map(|issued| issued.step);
         let decision = call.judge(plan, &caller, placed.as_ref(), presented, known, now);
         let (expected, actual) = match &decision {
             Ok((decision, _)) => call.expect.compare(&Seen::from(decision)),
             Err(refused) => call.expect.compare(&Seen::from(refused)),
         };
         if let (Ok((decision, resource)), Some(placed)) = (&decision, &placed) {
-            tasks.settle(placed, decision, now);
+            let id = reports::id_of(step);
+            tasks.settle(placed, decision, &id, now);
+            permits.keep(step, placed, decision);
             if let Some(said) = call.issue {
-                credentials.issue(said, on.unwrap_or_default(), resource.clone(), decision);
+                let of = (step, on.unwrap_or_default());
+                credentials.issue(said, of, resource.clone(), decision);
             }
             if let Some(said) = call.present {
+                if let Some(from) = presented_of.filter(|_| decision.redeems.is_some()) {
+                    permits.hand_over(from, step);
+                    let is_reported = decision.passage.is_reported;
+                    tasks.hand_over(placed, &reports::id_of(from), &id, is_reported);
+                }
                 credentials.redeem(said, decision);
             }
         }
@@ -1091,7 +1113,8 @@ impl Step {
     fn act(&self) -> Option<Act<'_>> {
         let start = self.start.as_ref().map(Act::Start);
         let delegate = self.delegate.as_ref().map(Act::Delegate);
-        start.or(delegate).or(self.end.map(Act::End))
+        let report = self.report.as_ref().map(Act::Report);
+        start.or(delegate).or(self.end.map(Act::End)).or(report)
     }
 }
 

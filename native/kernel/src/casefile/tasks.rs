@@ -6,13 +6,14 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::reports::ReportSaid;
 use super::{Caller, CaseFile, Chain, Fixtures, unknown_name};
 use crate::decide::decide;
 use crate::decision::{
     Decision, Facts, Outcome, Principal, Proof, ProofMethod, ReasonCode, Request, Time,
 };
 use crate::diagnostic::{Diagnostic, clip, unknown};
-use crate::history::{HistoryView, Holder, Origin, SessionHistory};
+use crate::history::{HistoryView, Holder, Origin, Reported, SessionHistory, effects};
 use crate::mcp::ServerTask;
 use crate::plan::Plan;
 use crate::source::{At, Mark, duration};
@@ -160,6 +161,7 @@ pub(super) enum Act<'a> {
     Start(&'a StartSaid),
     Delegate(&'a DelegateSaid),
     End(EndSaid),
+    Report(&'a ReportSaid),
 }
 
 impl StartSaid {
@@ -175,7 +177,7 @@ impl<'a> Act<'a> {
         match self {
             Self::Start(said) => said.name.as_ref(),
             Self::Delegate(said) => said.name.as_ref(),
-            Self::End(_) => None,
+            Self::End(_) | Self::Report(_) => None,
         }
     }
 }
@@ -233,7 +235,7 @@ impl CaseFile {
                 self.agent(file, &said.to)?;
                 span(file, said.deadline.as_ref()).map(drop)
             }
-            Act::End(_) => Ok(()),
+            Act::End(_) | Act::Report(_) => Ok(()),
         }
     }
 
@@ -342,6 +344,11 @@ impl Placed {
         TaskView { task: &self.task, ancestors: &self.ancestors }
     }
 
+    /// Id of its session.
+    pub(super) fn session(&self) -> &str {
+        &self.task.session
+    }
+
     /// What its session did before, and those in its chain.
     pub(super) fn history(&self) -> HistoryView<'_> {
         HistoryView {
@@ -399,8 +406,8 @@ impl Tasks {
         };
         let others = self.known.values().filter(is_other);
         let histories = others.filter_map(|task| self.histories.get(&task.session));
-        let labels = histories.flat_map(|history| &history.labels);
-        labels.map(|(label, origin)| (label.clone(), origin.clone())).collect()
+        let labels = histories.flat_map(SessionHistory::carried);
+        labels.map(|(label, from)| (label.to_owned(), from.origin())).collect()
     }
 
     /// The name of the task that an agent gets which comes without one; none where the bundle gives none.
@@ -422,19 +429,19 @@ impl Tasks {
     }
 
     /// Takes over what a call changes.
-    pub(super) fn settle(&mut self, placed: &Placed, decision: &Decision, now: Time) {
+    pub(super) fn settle(&mut self, placed: &Placed, decision: &Decision, id: &str, now: Time) {
         let changes = decision.changes(false);
         let now = placed.history().now(now);
         let operation = &decision.operation;
         if changes.concern(Holder::Session) {
             let history = self.histories.entry(placed.task.session.clone()).or_default();
-            history.apply(changes, operation, operation, now);
+            history.apply(changes, id, operation, now);
         }
         let chain = placed.task.chain();
         for holder in Holder::PARTIES.into_iter().filter(|holder| changes.concern(*holder)) {
             if let Some(key) = holder.key(&chain) {
                 let history = self.parties.entry(key).or_default();
-                history.apply_as(holder, changes, operation, operation, now);
+                history.apply_as(holder, changes, id, operation, now);
             }
         }
         if changes.ends_task() {
@@ -492,8 +499,41 @@ impl Tasks {
                 self.known.insert(task.id.clone(), task);
             }
             Act::End(end) => self.end(plan, *end, on, said, now)?,
+            // It is of a permit, whoever has the task.
+            Act::Report(_) => {}
         }
         Ok(())
+    }
+
+    /// Takes over what came of a permit.
+    pub(super) fn report(
+        &mut self,
+        session: &str,
+        charged: &[(String, u32)],
+        permit: &str,
+        reported: &Reported<'_>,
+        now: Time,
+    ) -> Result<(), Refused> {
+        let history = self.histories.entry(session.to_owned()).or_default();
+        if let Err(message) = history.check_report(permit, reported) {
+            return Err(Refused { reason: ReasonCode::BadInput, message });
+        }
+        history.settle(permit, reported, now);
+        if effects(reported.event).spends.releases(reported.is_abortable) {
+            for task in self.known.values_mut() {
+                task.release(charged);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is open of one permit is that of another: of one thing that was permitted twice, one comes.
+    pub(super) fn hand_over(&mut self, placed: &Placed, from: &str, to: &str, is_reported: bool) {
+        let history = self.histories.entry(placed.task.session.clone()).or_default();
+        history.hand_over(from, to);
+        if !is_reported {
+            history.settle(to, &Reported::UNREPORTED, history.latest.unwrap_or_default());
+        }
     }
 
     fn start(

@@ -366,9 +366,13 @@ fn judge(
         }
         let spends = if is_redeemed { Vec::new() } else { spends.spends };
         match (passage, advances) {
-            (Ok(passage), Ok(advances)) => {
+            (Ok(passage), Ok((advances, enables))) => {
                 let run = run.and_then(Run::passed);
-                let passage = HistoryChanges { advances, spends, run, ..passage };
+                let mut passage = HistoryChanges { advances, spends, run, ..passage };
+                // Where nobody tells that it is done, nobody sees it.
+                if passage.is_reported {
+                    passage.awaited.enables = enables;
+                }
                 let holders = [Holder::Session, Holder::Agent, Holder::Subject];
                 let is_full = |holder: &Holder| {
                     passage.concern(*holder)

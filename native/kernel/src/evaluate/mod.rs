@@ -586,11 +586,11 @@ impl Words {
 
     fn session(&self, session: Option<&SessionHistory>, along: &[&str]) -> Value {
         let count = |number: usize| long(i64::try_from(number).unwrap_or(i64::MAX));
-        let labels = session.into_iter().flat_map(|session| session.labels.keys());
+        let labels = session.into_iter().flat_map(SessionHistory::carried);
         let calls = session.map_or(0, |session| session.calls);
         record([
-            ("labels", self.label_set(labels.map(String::as_str).chain(along.iter().copied()))),
-            ("sources", count(session.map_or(0, |session| session.sources.len()))),
+            ("labels", self.label_set(labels.map(|(label, _)| label).chain(along.iter().copied()))),
+            ("sources", count(session.map_or(0, SessionHistory::count_sources))),
             ("calls", long(i64::try_from(calls).unwrap_or(i64::MAX))),
         ])
     }

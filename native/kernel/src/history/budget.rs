@@ -156,6 +156,7 @@ impl Compiled {
         if spent.is_none() && uses.is_some_and(|uses| uses.instances.len() >= MAX_TASKS) {
             return Err(ReasonCode::WindowFull);
         }
+        let reserved = || kept.reserved(&self.stored, instance);
         let spent = spent.unwrap_or(&nothing);
         let counts = |at: &Time| oldest.is_none_or(|oldest| *at >= oldest);
         let mut spending = Spending {
@@ -165,12 +166,14 @@ impl Compiled {
             amount: 0,
             values: BTreeSet::new(),
             is_windowed: oldest.is_some(),
+            is_sum: matches!(self.counts, Counts::Sum(_)),
             forgets_before: oldest,
         };
         if let Counts::Distinct(pointer) = &self.counts {
             spending.values = values(subject.arguments.pointer(pointer));
-            let known = || spent.values.iter().filter(|(_, at)| counts(at)).map(|(value, _)| value);
-            let all: BTreeSet<&String> = known().chain(&spending.values).collect();
+            let known = spent.values.iter().filter(|(_, at)| counts(at)).map(|(value, _)| value);
+            let open = reserved().filter(|(at, _)| counts(at)).flat_map(|(_, one)| &one.values);
+            let all: BTreeSet<&String> = known.chain(open).chain(&spending.values).collect();
             if i64::try_from(all.len()).unwrap_or(i64::MAX) > self.most {
                 return Err(ReasonCode::BudgetExceeded);
             }
@@ -184,8 +187,9 @@ impl Compiled {
             },
             Counts::Count | Counts::Distinct(_) => 1,
         };
-        let events = || spent.events.iter().filter(|(at, _)| counts(at));
-        let before = events().try_fold(spent.total, |sum, (_, amount)| sum.checked_add(*amount));
+        let open = || reserved().map(|(at, one)| (at, one.amount));
+        let events = || spent.events.iter().copied().chain(open()).filter(|(at, _)| counts(at));
+        let before = events().try_fold(spent.total, |sum, (_, amount)| sum.checked_add(amount));
         match before.and_then(|before| before.checked_add(spending.amount)) {
             Some(after) if after <= self.most => {}
             Some(_) | None => return Err(ReasonCode::BudgetExceeded),

@@ -8,10 +8,11 @@ use sha2::{Digest, Sha256};
 use crate::decision::{ReasonCode, Time};
 use crate::destinations::Placed;
 use crate::history::sequence::Named;
+use crate::history::settle::{Awaited, Gathering};
 use crate::history::{
     HistoryChanges, HistoryView, Holder, Holders, MAX_LABELS, MAX_SOURCES, SessionHistory,
 };
-use crate::model::{Distinct, Effect, LabelKind, Model, Operation, Tier};
+use crate::model::{Distinct, Effect, LabelKind, Model, Operation, Reports, Tier};
 use crate::policy::Placed as PlacedPolicy;
 use crate::schema::{Key, Keys, OWN_SYSTEM};
 use crate::task::TaskKind;
@@ -76,6 +77,8 @@ pub(crate) struct Memory {
     counts: bool,
     /// What it acts on gives data back.
     returns: bool,
+    /// Somebody tells what came of it.
+    is_reported: bool,
 }
 
 impl Memory {
@@ -118,6 +121,7 @@ impl Memory {
             holders,
             counts: recall.counts_calls,
             returns,
+            is_reported: model.reports(&operation.id) != Reports::Never,
         }
     }
 
@@ -156,12 +160,16 @@ impl Memory {
     ) -> Result<HistoryChanges, (ReasonCode, String)> {
         let session = view.session;
         let own = labels.iter().filter(|_| self.returns);
-        let brought: BTreeSet<&String> = operation.yields.1.iter().chain(own).collect();
+        let sure: BTreeSet<&String> = operation.yields.0.iter().chain(own).collect();
+        let open: BTreeSet<&String> =
+            operation.yields.1.iter().filter(|label| !sure.contains(label)).collect();
         let source = collection.unwrap_or(&operation.system);
-        let is_new = !brought.is_empty() && !session.sources.contains(source);
+        let is_new = !session.sources.contains(source);
         let mut gathered = BTreeMap::new();
-        let mut derived = BTreeSet::new();
-        let rules = model.derives.iter().filter(|(_, rule)| brought.contains(&rule.from));
+        let mut awaited = Awaited::default();
+        let mut derived = (BTreeSet::new(), BTreeSet::new());
+        let brought = |label: &String| sure.contains(label) || open.contains(label);
+        let rules = model.derives.iter().filter(|(_, rule)| brought(&rule.from));
         for (label, rule) in rules.filter(|(label, _)| !session.labels.contains_key(*label)) {
             let one = match rule.distinct {
                 Distinct::Sources => source.to_owned(),
@@ -172,39 +180,65 @@ impl Memory {
             if known.is_some_and(|known| known.contains(&one)) {
                 continue;
             }
-            let count = known.map_or(0, BTreeSet::len).saturating_add(1);
-            if u32::try_from(count).is_ok_and(|count| count >= rule.least) {
-                derived.insert(label);
+            let is_enough =
+                |count: usize| u32::try_from(count).is_ok_and(|count| count >= rule.least);
+            let is_sure = sure.contains(&rule.from);
+            if is_sure && is_enough(known.map_or(0, BTreeSet::len).saturating_add(1)) {
+                derived.0.insert(label);
+            } else {
+                let mut all = session.gathered_of(label);
+                all.insert(&one);
+                if is_enough(all.len()) {
+                    derived.1.insert(label);
+                }
             }
-            gathered.insert(label.clone(), one);
+            if is_sure {
+                gathered.insert(label.clone(), one);
+            } else {
+                let of = rule.from.clone();
+                let one = Gathering { of, from: one, least: rule.least };
+                awaited.gathered.insert(label.clone(), one);
+            }
         }
         let kept = match view.agent.filter(|_| self.implicit && kind == TaskKind::Implicit) {
             Some(agent) => {
-                kept(brought.iter().copied().chain(derived.iter().copied()), agent, now)?
+                let brought = sure.iter().chain(&open).copied();
+                let derived = derived.0.iter().chain(&derived.1).copied();
+                kept(brought.chain(derived), agent, now)?
             }
             None => BTreeSet::new(),
         };
-        let labels: BTreeSet<String> = brought
-            .into_iter()
-            .chain(derived)
-            .filter(|label| !session.labels.contains_key(*label))
-            .cloned()
-            .collect();
+        let is_source = (!sure.is_empty(), !open.is_empty());
+        let new = |labels: BTreeSet<&String>, derived: BTreeSet<&String>| {
+            let all = labels.into_iter().chain(derived);
+            let new = all.filter(|label| !session.labels.contains_key(*label));
+            new.cloned().collect::<BTreeSet<String>>()
+        };
+        let labels = new(sure, derived.0);
+        awaited.labels = new(open, derived.1);
+        awaited.labels.retain(|label| !labels.contains(label));
+        let source = is_new.then(|| source.to_owned());
+        awaited.source = source.clone().filter(|_| is_source.1 && !is_source.0);
+        let source = source.filter(|_| is_source.0);
         let full = |what: &str, most: usize| {
             Err((ReasonCode::WindowFull, format!("the session keeps {most} {what}, and no more")))
         };
-        if !labels.is_empty() && session.labels.len().saturating_add(labels.len()) > MAX_LABELS {
+        let more = labels.len().saturating_add(awaited.labels.len());
+        if more > 0 && session.count_labels().saturating_add(more) > MAX_LABELS {
             return full("labels", MAX_LABELS);
         }
-        if is_new && session.sources.len() >= MAX_SOURCES {
+        let is_more = source.is_some() || awaited.source.is_some();
+        if is_more && session.count_sources() >= MAX_SOURCES {
             return full("sources", MAX_SOURCES);
         }
         Ok(HistoryChanges {
             labels,
-            source: is_new.then(|| source.to_owned()),
+            source,
             gathered,
             counts: self.counts,
             kept,
+            awaited,
+            is_reported: self.is_reported,
             ..HistoryChanges::NONE
         })
     }
@@ -252,8 +286,9 @@ impl<'a> Carried<'a> {
     }
 
     fn labels(self) -> impl Iterator<Item = &'a str> {
-        let session = self.session.into_iter().flat_map(|session| session.labels.keys());
-        session.chain(self.resource).map(String::as_str).chain(self.along.iter().copied())
+        let session = self.session.into_iter().flat_map(SessionHistory::carried);
+        let session = session.map(|(label, _)| label);
+        session.chain(self.resource.iter().map(String::as_str)).chain(self.along.iter().copied())
     }
 
     /// The tier that counts: the operation's own, that of the worst destination, or that of a label carried.

@@ -10,12 +10,18 @@ mod holder;
 mod memory;
 mod record;
 mod sequence;
+mod settle;
 
 pub use denials::RunChange;
 pub use holder::{HistoryView, Holder};
 pub use record::{
     Advance, BudgetUse, HistoryChanges, Origin, Progress, RuleProgress, SessionHistory, Spending,
     Spent,
+};
+
+pub use settle::{
+    Awaited, Carrier, Effects, Enabling, Event, Gathering, LabelEffect, MAX_PENDING, Pending,
+    Reported, RuleEffect, SpendEffect, effects,
 };
 
 pub(crate) use budget::{Budgets, Spends};

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::decision::Time;
+use crate::history::settle::{Awaited, Pending};
 use crate::history::{Holder, PARTY_MS, RunChange};
 
 /// What a session did before; or an agent, or a subject, over all its sessions.
@@ -36,6 +37,9 @@ pub struct SessionHistory {
     /// What was denied since something was last let through, by task.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub denials: BTreeMap<String, BTreeSet<String>>,
+    /// Permits of which it is open what came, by decision id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pending: BTreeMap<String, Pending>,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,
@@ -105,21 +109,30 @@ pub struct Spent {
 }
 
 /// What an event spends of a budget.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spending {
     /// As the budget's use is stored.
     pub budget: String,
     /// Whose record keeps it.
+    #[serde(skip)]
     pub holder: Holder,
     /// The task; empty: the holder as a whole.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub instance: String,
     /// How much.
+    #[serde(default)]
     pub amount: i64,
     /// Digests of values.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub values: BTreeSet<String>,
     /// Whether it counts within a window.
+    #[serde(default, rename = "windowed")]
     pub is_windowed: bool,
+    /// It sums up an amount, which may turn out to be less.
+    #[serde(default, rename = "sums")]
+    pub is_sum: bool,
     /// What was before this counts no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forgets_before: Option<Time>,
 }
 
@@ -142,7 +155,10 @@ impl Spent {
             self.events.retain(|(at, _)| *at >= oldest);
             self.values.retain(|_, at| *at >= oldest);
         }
-        self.values.extend(spending.values.iter().map(|value| (value.clone(), now)));
+        for value in &spending.values {
+            let at = self.values.entry(value.clone()).or_insert(now);
+            *at = now.max(*at);
+        }
         if spending.amount == 0 {
             return;
         }
@@ -196,6 +212,10 @@ pub struct HistoryChanges {
     pub kept: BTreeSet<String>,
     /// In the run of denials of the task.
     pub run: Option<RunChange>,
+    /// What is open until it is known what came of the call.
+    pub awaited: Awaited,
+    /// Somebody tells what came of it: until then what is spent is reserved.
+    pub is_reported: bool,
 }
 
 impl HistoryChanges {
@@ -209,6 +229,8 @@ impl HistoryChanges {
         spends: Vec::new(),
         kept: BTreeSet::new(),
         run: None,
+        awaited: Awaited::NONE,
+        is_reported: false,
     };
 
     /// Whether the task ends, as it was denied too much.
@@ -220,7 +242,27 @@ impl HistoryChanges {
     /// Whether nothing changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        self.labels.is_empty()
+            && self.source.is_none()
+            && self.gathered.is_empty()
+            && !self.counts
+            && self.advances.is_empty()
+            && self.spends.is_empty()
+            && self.kept.is_empty()
+            && self.run.is_none()
+            && self.awaited.is_empty()
+    }
+
+    /// Labels that join, also those of which it is open whether they stay.
+    pub fn joining(&self) -> impl Iterator<Item = &String> {
+        self.labels.iter().chain(&self.awaited.labels)
+    }
+
+    /// Whether something is open until it is known what came of the call.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        let is_own = |spending: &Spending| spending.holder == Holder::Session;
+        self.is_reported && (!self.awaited.is_empty() || self.spends.iter().any(is_own))
     }
 
     /// Whether something changes in one holder's record.
@@ -233,6 +275,7 @@ impl HistoryChanges {
                     || self.source.is_some()
                     || !self.labels.is_empty()
                     || !self.gathered.is_empty()
+                    || !self.awaited.is_empty()
             }
             Holder::Agent => !self.kept.is_empty(),
             Holder::Subject => false,
@@ -255,6 +298,7 @@ impl SessionHistory {
             rules: BTreeMap::new(),
             budgets: BTreeMap::new(),
             denials: BTreeMap::new(),
+            pending: BTreeMap::new(),
             rest: BTreeMap::new(),
         }
     }
@@ -281,7 +325,9 @@ impl SessionHistory {
             });
         let denied = self.denials.values().map(|marks| marks.len().saturating_add(1));
         let own = self.labels.len().saturating_add(self.sources.len());
-        gathered.chain(progress).chain(spent).chain(denied).fold(own, usize::saturating_add)
+        let open = self.pending.values().map(Pending::entries);
+        let all = gathered.chain(progress).chain(spent).chain(denied).chain(open);
+        all.fold(own, usize::saturating_add)
     }
 
     /// The time of a decision: never before what has happened already.
@@ -330,9 +376,11 @@ impl SessionHistory {
             }
             instances.insert(advance.instance.clone(), advance.progress);
         }
-        for spending in changes.spends.iter().filter(|spending| spending.holder == holder) {
-            let uses = self.budgets.entry(spending.budget.clone()).or_default();
-            uses.instances.entry(spending.instance.clone()).or_default().add(spending, now);
+        // What outlives the session is spent at once, whatever comes of it.
+        let is_reserved = holder == Holder::Session && changes.is_open();
+        let own = changes.spends.iter().filter(|spending| spending.holder == holder);
+        for spending in own.filter(|_| !is_reserved) {
+            self.spend(spending, now);
         }
         let origin = || Origin {
             decision_id: decision_id.to_owned(),
@@ -348,7 +396,10 @@ impl SessionHistory {
             return;
         }
         self.calls = self.calls.saturating_add(u64::from(changes.counts));
-        for label in &changes.labels {
+        let awaited = &changes.awaited;
+        let is_open = changes.is_open();
+        let at_once = awaited.labels.iter().filter(|_| !is_open);
+        for label in changes.labels.iter().chain(at_once) {
             self.labels.entry(label.clone()).or_insert_with(origin);
         }
         self.sources.extend(changes.source.clone());
@@ -364,6 +415,34 @@ impl SessionHistory {
             }
             Some(RunChange::Grows { mark: None, .. }) | None => {}
         }
+        if is_open {
+            self.commit_oldest();
+            let own = changes.spends.iter().filter(|spending| spending.holder == holder);
+            self.pending.insert(
+                decision_id.to_owned(),
+                Pending {
+                    operation: operation.to_owned(),
+                    at: now,
+                    labels: awaited.labels.clone(),
+                    source: awaited.source.clone(),
+                    gathered: awaited.gathered.clone(),
+                    enables: awaited.enables.clone(),
+                    spends: own.cloned().collect(),
+                    rest: BTreeMap::new(),
+                },
+            );
+        } else {
+            self.sources.extend(awaited.source.clone());
+            for (label, one) in &awaited.gathered {
+                self.gathered.entry(label.clone()).or_default().insert(one.from.clone());
+            }
+        }
+    }
+
+    /// Counts what is spent of a budget.
+    pub(super) fn spend(&mut self, spending: &Spending, at: Time) {
+        let uses = self.budgets.entry(spending.budget.clone()).or_default();
+        uses.instances.entry(spending.instance.clone()).or_default().add(spending, at);
     }
 }
 

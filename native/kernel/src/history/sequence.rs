@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::decision::Time;
 use crate::history::record::{Advance, Progress, SessionHistory};
+use crate::history::settle::Enabling;
 use crate::history::{HistoryView, Holder, Holders, MAX_INSTANCES, MAX_RULES, PARTY_MS};
 use crate::json::Value as Json;
 use crate::model::{CorrelationKey, Event, Model, Operation, RuleScope, Sequence};
@@ -24,6 +25,8 @@ pub(crate) struct Compiled {
     steps: u32,
     /// The last event needs what comes before; otherwise it must not come after it.
     requires: bool,
+    /// What it needs counts once it is done.
+    counts_done: bool,
     within_ms: Option<i64>,
     key: Option<CorrelationKey>,
     scope: RuleScope,
@@ -66,6 +69,9 @@ pub(crate) struct Subject<'a> {
     /// Empty: the collection as a whole.
     pub(crate) id: &'a str,
 }
+
+/// What a call changes where it is let through, and which rules see it once it is done.
+pub(crate) type Passage = (Vec<Advance>, Vec<Enabling>);
 
 /// All rules of a bundle, and which of them name an operation.
 #[derive(Clone, Debug, Default)]
@@ -116,7 +122,7 @@ impl Sequences {
             .collect()
     }
 
-    /// What the event changes where it is let through.
+    /// What the event changes where it is let through, and which rules see it once it is done.
     ///
     /// # Errors
     /// The name of a rule of which its holder keeps as much as it may.
@@ -126,8 +132,8 @@ impl Sequences {
         subject: Subject<'_>,
         history: HistoryView<'_>,
         now: Time,
-    ) -> Result<Vec<Advance>, (&str, Holder)> {
-        let mut advances = Vec::new();
+    ) -> Result<Passage, (&str, Holder)> {
+        let (mut advances, mut enables) = (Vec::new(), Vec::new());
         for (rule, steps) in self.moved(named, |named| named.passed) {
             let full = || (rule.name.as_str(), rule.scope.holder());
             let kept = rule.kept(history).ok_or_else(full)?;
@@ -135,9 +141,14 @@ impl Sequences {
             if !rule.has_room(&advance, kept) {
                 return Err(full());
             }
-            advances.push(advance);
+            if rule.counts_done {
+                let (Advance { rule, instance, .. }, within_ms) = (advance, rule.within_ms);
+                enables.push(Enabling { rule, instance, within_ms });
+            } else {
+                advances.push(advance);
+            }
         }
-        Ok(advances)
+        Ok((advances, enables))
     }
 
     /// What the event changes where it is denied. A rule of which its holder keeps as much as it may takes it as an event of
@@ -218,6 +229,7 @@ impl Compiled {
             stored: format!("{name}#{hash}"),
             steps: bit(sequence.steps.len()),
             requires: sequence.requires,
+            counts_done: sequence.counts_done,
             within_ms: sequence
                 .within
                 .map(|span| i64::try_from(span.as_millis()).unwrap_or(i64::MAX))

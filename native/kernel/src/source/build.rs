@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::mcp::{McpFile, Pins};
 use super::types::{
     AgentMembers, ApprovalWord, CollectionEntry, DenyWord, DestinationEntry, Facts, IgnoreEntry,
-    IsolatedWord, LabelEntry, LabelWord, Manifest, ModeEntry, RouteEntry, SourceEntry, SubjectRule,
-    SystemEntry, SystemWord, TasksWord, TierEntry,
+    IsolatedWord, LabelEntry, LabelWord, Manifest, ModeEntry, ReportsWord, RouteEntry, SourceEntry,
+    SubjectRule, SystemEntry, SystemWord, TasksWord, TierEntry,
 };
 use super::yaml::{At, Entries, Many};
 use super::{budget, classify, denials, directory, ids, mode, sequence, template};
@@ -17,8 +17,8 @@ use crate::diagnostic::{Diagnostics, clip, unknown};
 use crate::mcp::{self, Endpoint};
 use crate::model::{
     Approval, ClaimTest, Collection, Declared, DenyAs, Derive, DestinationClass, DestinationKind,
-    Distinct, LabelKind, Location, Model, Operation, ResourcePattern, SubjectMatch, System,
-    SystemKind, Tier, TierRequirements,
+    Distinct, LabelKind, Location, Model, Operation, Reports, ResourcePattern, SubjectMatch,
+    System, SystemKind, Tier, TierRequirements,
 };
 use crate::pattern::Glob;
 use crate::routes::{Ignore, RouteSpec, RouteTable, Source};
@@ -229,7 +229,6 @@ impl Build<'_> {
                 continue;
             }
             let Some(at) = self.declare(file, "system", id, ids::refuse_system) else { continue };
-            self.later(file, "reports", entry.reports.as_ref());
             let origin = entry.origin.as_ref().map_or("", |o| &o.value);
             if let Some(origin) = &entry.origin {
                 self.origin(file, origin);
@@ -263,8 +262,22 @@ impl Build<'_> {
                     at,
                 });
             }
-            let system = System { kind: SystemKind::Http, origin: origin.to_owned(), at };
+            let reports = self.reports(file, entry.reports.as_ref());
+            let system = System { kind: SystemKind::Http, origin: origin.to_owned(), reports, at };
             self.model.systems.insert(id.value.clone(), system);
+        }
+    }
+
+    /// Who tells what came of a system's operations.
+    pub(super) fn reports(&mut self, file: &str, said: Option<&At<ReportsWord>>) -> Reports {
+        match said.map(|word| (word.value, word.at)) {
+            None | Some((ReportsWord::Never, _)) => Reports::Never,
+            Some((ReportsWord::Sdk, _)) => Reports::Sdk,
+            Some((ReportsWord::AccessLog, at)) => {
+                let what = "`reports: access_log` is not in this version";
+                self.found.error(&at.within(file), what, "Say `sdk`, or leave it out.");
+                Reports::Never
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use crate::arguments::tame;
 use crate::catalog::{Digest, Implementation, Server, Tool, parse_digest};
 use crate::diagnostic::{clip, unknown};
 use crate::mcp::{self, Endpoint};
-use crate::model::{self, Effect, Location, Operation, System, SystemKind, Tier};
+use crate::model::{self, Effect, Location, Operation, Reports, System, SystemKind, Tier};
 
 /// What the name of such a file ends with.
 const ENDING: &str = ".mcp.yaml";
@@ -101,7 +101,12 @@ impl Build<'_> {
         };
         self.model.systems.insert(
             system.clone(),
-            System { kind: SystemKind::Mcp, origin: origin.to_owned(), at: at.clone() },
+            System {
+                kind: SystemKind::Mcp,
+                origin: origin.to_owned(),
+                reports: Reports::Never,
+                at: at.clone(),
+            },
         );
         let ids = match server.operations() {
             Ok(ids) => ids,
@@ -206,7 +211,6 @@ impl Build<'_> {
     /// An entry under `catalog` for a system of which there is a catalog file: it may say where the server is.
     pub(super) fn mcp_entry(&mut self, file: &str, id: &At<String>, entry: &SystemEntry) {
         let Some(at) = self.declare(file, "MCP system", id, ids::refuse_system) else { return };
-        self.later(file, "reports", entry.reports.as_ref());
         if let Some((name, _)) = entry.operations.0.first() {
             let what = "the operations of an MCP server stand in its catalog file";
             self.found.error(&name.at.within(file), what, "Remove `operations`.");
@@ -214,11 +218,13 @@ impl Build<'_> {
         if let Some(origin) = &entry.origin {
             self.origin(file, origin);
         }
+        let reports = self.reports(file, entry.reports.as_ref());
         match self.model.systems.get_mut(&id.value) {
             Some(system) if system.kind == SystemKind::Mcp => {
                 if let Some(origin) = &entry.origin {
                     origin.value.clone_into(&mut system.origin);
                 }
+                system.reports = reports;
             }
             _ => {
                 let what = format!("there is no catalog/{}{ENDING}", clip(&id.value));

@@ -8,8 +8,9 @@ use super::ids;
 use super::types::{CountsWord, EffectWord, ScopeWord, SequenceEntry};
 use super::yaml::{At, Entries, Many};
 use crate::diagnostic::{clip, unknown};
+use crate::history::Holder;
 use crate::json::pointer_tokens;
-use crate::model::{CorrelationKey, Event, EventOf, Glob, Operation, RuleScope, Sequence};
+use crate::model::{CorrelationKey, Event, EventOf, Glob, Operation, Reports, RuleScope, Sequence};
 
 /// Sequences of a bundle.
 const MOST_SEQUENCES: usize = 1_000;
@@ -34,8 +35,15 @@ pub(super) fn apply(build: &mut Build<'_>, file: &str, said: &Entries<At<Sequenc
         let said = &entry.value;
         let within = reader.within(said.within.as_ref(), parts.steps.len());
         let scope = said.scope.map_or(RuleScope::Session, ScopeWord::scope);
-        let (steps, last, requires) = (parts.steps, parts.last, parts.requires);
-        let mut sequence = Sequence { steps, last, requires, within, key: None, scope, at };
+        let Parts { steps, last, requires, counts_done } = parts;
+        if counts_done && scope.holder() != Holder::Session {
+            let what = "that an event of all sessions is done is not in this version";
+            let mend = "Say `counts: permitted`, or `scope: session`.";
+            build.found.error(&at, what, mend);
+        }
+        let mut reader = Reader { build: &mut *build, file };
+        let mut sequence =
+            Sequence { steps, last, requires, counts_done, within, key: None, scope, at };
         sequence.key = said.key.as_ref().and_then(|key| reader.key(key, &sequence));
         if build.found.iter().count() == before {
             build.model.sequences.insert(name.value.clone(), sequence);
@@ -48,6 +56,7 @@ struct Parts {
     steps: Vec<Vec<Event>>,
     last: Vec<Event>,
     requires: bool,
+    counts_done: bool,
 }
 
 pub(super) struct Reader<'a, 'b> {
@@ -80,17 +89,19 @@ impl Reader<'_, '_> {
             self.build.found.error(&counts.at.within(self.file), what, "Remove it.");
         }
         if let (Some(first), Some(last)) = (&said.require, &said.before) {
-            if said.counts.as_ref().map(|counts| counts.value) != Some(CountsWord::Permitted) {
-                let what = "that an event was reported as done is not in this version";
-                let mend = "Say `counts: permitted`: it counts as soon as it is permitted.";
-                self.build.found.error(&at, what, mend);
+            let counts = said.counts.as_ref().map(|counts| counts.value);
+            let counts_done = counts != Some(CountsWord::Permitted);
+            let events = self.events(first, false);
+            if counts_done {
+                self.reported(&events, &at);
             }
-            let steps = vec![self.events(first, false)];
-            return Some(Parts { steps, last: self.events(last, false), requires: true });
+            let last = self.events(last, false);
+            return Some(Parts { steps: vec![events], last, requires: true, counts_done });
         }
         if let (Some(last), Some(first)) = (&said.never, &said.after) {
             let steps = vec![self.events(first, true)];
-            return Some(Parts { steps, last: self.events(last, false), requires: false });
+            let last = self.events(last, false);
+            return Some(Parts { steps, last, requires: false, counts_done: false });
         }
         if let (Some(order), Some(last)) = (&said.order, &said.forbid) {
             if order.value.is_empty() || order.value.len() > MOST_STEPS {
@@ -99,7 +110,8 @@ impl Reader<'_, '_> {
                 return None;
             }
             let steps = order.value.iter().map(|step| self.events(step, true)).collect();
-            return Some(Parts { steps, last: self.events(last, false), requires: false });
+            let last = self.events(last, false);
+            return Some(Parts { steps, last, requires: false, counts_done: false });
         }
         let switch = said.switch.as_ref()?;
         let [from, to] = switch.effect.value.as_slice() else {
@@ -115,7 +127,32 @@ impl Reader<'_, '_> {
             self.known(&event, &format!("effect:{}", effect.as_str()), word.at.within(self.file));
             vec![event]
         };
-        Some(Parts { steps: vec![of(from)], last: of(to), requires: false })
+        let (steps, last) = (vec![of(from)], of(to));
+        Some(Parts { steps, last, requires: false, counts_done: false })
+    }
+
+    /// Refuses events that nobody ever tells are done.
+    fn reported(&mut self, events: &[Event], at: &crate::model::Location) {
+        let model = &self.build.model;
+        let mut named = model.operations.iter().filter(|one| {
+            let built_in = model.is_built_in(one);
+            events.iter().any(|event| event.matches(one, built_in))
+        });
+        let Some(first) = named.next() else { return };
+        let is_told = |one: &Operation| model.reports(&one.id) != Reports::Never;
+        if is_told(first) || named.any(is_told) {
+            return;
+        }
+        let what = format!(
+            "nobody reports that `{}` is done, so what it is required for would never be permitted",
+            first.id
+        );
+        let mend = format!(
+            "Say `counts: permitted`: it counts as soon as it is permitted. Or say who reports: `catalog: {{{}: \
+             {{reports: sdk, …}}}}`.",
+            first.system
+        );
+        self.build.found.error(at, what, mend);
     }
 
     /// Args: `denied`: an event may be a denial.

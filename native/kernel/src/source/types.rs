@@ -178,11 +178,23 @@ pub(crate) struct SystemEntry {
     pub(crate) kind: At<SystemWord>,
     /// `https://host[:port]`.
     pub(crate) origin: Option<At<String>>,
-    /// Not in this version.
-    pub(crate) reports: Option<At<Later>>,
+    /// Who tells what came of its operations; default: nobody.
+    pub(crate) reports: Option<At<ReportsWord>>,
     /// Its operations, by name: the id is `<system>.<name>`.
     #[serde(default)]
     pub(crate) operations: Entries<OperationEntry>,
+}
+
+/// Who tells what came of the permitted operations of a system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ReportsWord {
+    /// Nobody: what is permitted counts as done, and its results as all that they may be.
+    Never,
+    /// The enforcer that asked, by `Report`.
+    Sdk,
+    /// Not in this version.
+    AccessLog,
 }
 
 /// The kind of a system's interface.
@@ -571,7 +583,7 @@ pub(crate) struct SequenceEntry {
     pub(crate) key: Option<At<String>>,
     /// Whose events are looked at; default `session`.
     pub(crate) scope: Option<ScopeWord>,
-    /// From when on an event of `require` counts.
+    /// From when on an event of `require` counts; default: once it is reported as done.
     pub(crate) counts: Option<At<CountsWord>>,
 }
 

@@ -9,8 +9,8 @@ use authz_kernel::history::{HistoryView, SessionHistory};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::{
     Approval, ClaimTest, Collection, Declared, DestinationClass, DestinationKind, DestinationRule,
-    Effect, LabelKind, Location, Model, Operation, PolicyFile, ResourcePattern, ResourceRule,
-    RoleMembers, SubjectMatch, System, SystemKind, Tier, TierRequirements,
+    Effect, LabelKind, Location, Model, Operation, PolicyFile, Reports, ResourcePattern,
+    ResourceRule, RoleMembers, SubjectMatch, System, SystemKind, Tier, TierRequirements,
 };
 use authz_kernel::plan::Plan;
 use serde_json::json;
@@ -63,7 +63,12 @@ pub(crate) fn model(policies: &str) -> Model {
     for system in ["crm", "mail"] {
         model.systems.insert(
             system.to_owned(),
-            System { kind: SystemKind::Http, origin: String::new(), at: at(1) },
+            System {
+                kind: SystemKind::Http,
+                origin: String::new(),
+                reports: Reports::Never,
+                at: at(1),
+            },
         );
     }
     for (label, kind) in [("pii", LabelKind::Confidentiality), ("vip", LabelKind::Confidentiality)]

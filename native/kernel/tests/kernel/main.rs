@@ -19,6 +19,7 @@ mod proofs;
 mod property;
 mod refusals;
 mod reload;
+mod report;
 mod split;
 mod task_property;
 mod tasks;

@@ -289,10 +289,7 @@ fn each_fault_of_a_rule_has_its_message() {
         ),
         ("{never: s.b, after: s.a, order: [s.a], forbid: s.b}", "one of `require` and `before`"),
         ("{never: s.b, before: s.a}", "one of `require` and `before`"),
-        (
-            "{require: s.a, before: s.b}",
-            "that an event was reported as done is not in this version",
-        ),
+        ("{require: s.a, before: s.b}", "nobody reports that `s.a` is done"),
         ("{never: s.b, after: s.a, counts: permitted}", "`counts` goes with `require`"),
         ("{never: s.c, after: s.a}", "unknown operation `s.c`"),
         ("{never: s.b, after: 'effect:reed'}", "unknown effect `reed`"),

@@ -22,6 +22,7 @@ mod observe;
 mod own;
 mod peers;
 mod redeem;
+mod report;
 mod revoke;
 mod support;
 mod tasks;

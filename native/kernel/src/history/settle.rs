@@ -1,0 +1,507 @@
+//! What an answer changes, and what comes of a permitted operation.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::decision::Time;
+use crate::history::record::{Origin, Progress, SessionHistory, Spending};
+use crate::history::{MAX_INSTANCES, MAX_RULES};
+
+/// Permits of one session of which it is open what came; the oldest counts as done when there are more.
+pub const MAX_PENDING: usize = 256;
+
+/// What became of what was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Refused before policy was asked, or UNAVAILABLE.
+    Refused,
+    /// Denied.
+    Denied,
+    /// Not yet: a step-up.
+    SteppedUp,
+    /// Permitted.
+    Permitted,
+    /// It was performed.
+    Done,
+    /// It failed.
+    Failed,
+    /// It was never tried.
+    Aborted,
+    /// Nobody told in time, or nobody tells at all.
+    Unreported,
+}
+
+/// What happens to labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelEffect {
+    /// Nothing.
+    None,
+    /// All that the operation may yield join, for now.
+    JoinMaximum,
+    /// Those that were reported stay, and those that the operation yields at least.
+    KeepReported,
+    /// Those that the operation yields at least stay.
+    KeepMinimum,
+    /// All stay.
+    KeepMaximum,
+}
+
+/// What rules over the order of events see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleEffect {
+    /// Nothing new.
+    None,
+    /// The denial, where they name `denied(…)` of the operation.
+    SeeDenial,
+    /// The operation.
+    See,
+    /// The operation, where they say `counts: permitted`.
+    SeeIfPermittedCounts,
+}
+
+/// What happens to budgets and uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpendEffect {
+    /// Nothing.
+    None,
+    /// They are reserved.
+    Reserve,
+    /// They are spent: what was reserved, or less where less was reported.
+    Commit,
+    /// They are given back.
+    Release,
+    /// They are given back where nothing happens when the operation fails, and spent otherwise.
+    ReleaseIfAbortable,
+}
+
+/// What an event changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effects {
+    /// Labels.
+    pub labels: LabelEffect,
+    /// Rules that something must not come after: what they saw they go on seeing.
+    pub restricting: RuleEffect,
+    /// Rules that something must come before.
+    pub enabling: RuleEffect,
+    /// Budgets and uses.
+    pub spends: SpendEffect,
+}
+
+/// The table of what an answer changes, and what comes of it.
+#[must_use]
+pub const fn effects(event: Event) -> Effects {
+    use RuleEffect::{See, SeeDenial, SeeIfPermittedCounts};
+    let (labels, restricting, enabling, spends) = match event {
+        Event::Refused | Event::SteppedUp => {
+            (LabelEffect::None, RuleEffect::None, RuleEffect::None, SpendEffect::None)
+        }
+        Event::Denied => (LabelEffect::None, SeeDenial, RuleEffect::None, SpendEffect::None),
+        Event::Permitted => {
+            (LabelEffect::JoinMaximum, See, SeeIfPermittedCounts, SpendEffect::Reserve)
+        }
+        Event::Done => (LabelEffect::KeepReported, RuleEffect::None, See, SpendEffect::Commit),
+        Event::Failed => (
+            LabelEffect::KeepMinimum,
+            RuleEffect::None,
+            RuleEffect::None,
+            SpendEffect::ReleaseIfAbortable,
+        ),
+        Event::Aborted => {
+            (LabelEffect::KeepMinimum, RuleEffect::None, RuleEffect::None, SpendEffect::Release)
+        }
+        Event::Unreported => {
+            (LabelEffect::KeepMaximum, RuleEffect::None, RuleEffect::None, SpendEffect::Commit)
+        }
+    };
+    Effects { labels, restricting, enabling, spends }
+}
+
+impl SpendEffect {
+    /// Whether what was reserved is given back.
+    ///
+    /// Args:
+    /// * `is_abortable`: nothing happens when the operation fails.
+    #[must_use]
+    pub const fn releases(self, is_abortable: bool) -> bool {
+        match self {
+            Self::Release => true,
+            Self::ReleaseIfAbortable => is_abortable,
+            Self::None | Self::Reserve | Self::Commit => false,
+        }
+    }
+}
+
+/// What of a permit is open until it is known what came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Awaited {
+    /// Labels that the results may carry, beyond those that they do carry.
+    pub labels: BTreeSet<String>,
+    /// The collection or system that those come from, where it is new.
+    pub source: Option<String>,
+    /// Where such labels are gathered from, by the label that is derived from that.
+    pub gathered: BTreeMap<String, Gathering>,
+    /// Rules that see the operation once it is done.
+    pub enables: Vec<Enabling>,
+}
+
+impl Awaited {
+    /// Nothing.
+    pub const NONE: Self = Self {
+        labels: BTreeSet::new(),
+        source: None,
+        gathered: BTreeMap::new(),
+        enables: Vec::new(),
+    };
+
+    /// Whether nothing is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+            && self.source.is_none()
+            && self.gathered.is_empty()
+            && self.enables.is_empty()
+    }
+}
+
+/// Something that a derived label may be gathered from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gathering {
+    /// The label that must be there.
+    pub of: String,
+    /// The source, or the digest of the resource.
+    pub from: String,
+    /// Of so many the derived label joins.
+    pub least: u32,
+}
+
+/// A rule that sees an operation once it is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enabling {
+    /// As the rule's progress is stored.
+    pub rule: String,
+    /// Task and key.
+    pub instance: String,
+    /// How long it counts, in milliseconds; none: as long as the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within_ms: Option<i64>,
+}
+
+/// A permit of which it is open what came.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pending {
+    /// The operation.
+    #[serde(default)]
+    pub operation: String,
+    /// When it was permitted.
+    #[serde(default)]
+    pub at: Time,
+    /// Labels that its results may carry.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub labels: BTreeSet<String>,
+    /// The collection or system that those come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Where such labels are gathered from, by the label that is derived from that.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gathered: BTreeMap<String, Gathering>,
+    /// Rules that see the operation once it is done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub enables: Vec<Enabling>,
+    /// What it reserves of budgets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spends: Vec<Spending>,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+impl Pending {
+    /// How much it keeps.
+    pub(super) fn entries(&self) -> usize {
+        let spent = self.spends.iter().map(|one| one.values.len().saturating_add(1));
+        let own = self.labels.len().saturating_add(self.gathered.len());
+        spent.fold(own.saturating_add(self.enables.len()), usize::saturating_add).saturating_add(1)
+    }
+}
+
+/// What is told of a permitted operation.
+#[derive(Clone, Debug)]
+pub struct Reported<'a> {
+    /// What came of it.
+    pub event: Event,
+    /// The operation.
+    pub operation: &'a str,
+    /// Labels that its results carry.
+    pub labels: &'a BTreeSet<String>,
+    /// What was spent of budgets that sum up, by their names.
+    pub actuals: &'a BTreeMap<String, i64>,
+    /// Nothing happens when the operation fails.
+    pub is_abortable: bool,
+}
+
+impl SessionHistory {
+    /// Labels that are carried, and what brought each: those that stay, and those of which it is open. Of one that several
+    /// open permits may bring, the earliest comes first.
+    pub fn carried(&self) -> impl Iterator<Item = (&str, Carrier<'_>)> {
+        let open = self.pending.iter().flat_map(|(id, one)| {
+            one.labels.iter().filter(|label| !self.labels.contains_key(*label)).map(|label| {
+                let operation = one.operation.as_str();
+                (label.as_str(), Carrier { decision_id: id, operation, at: one.at })
+            })
+        });
+        let kept = self.labels.iter().map(|(label, origin)| {
+            let Origin { decision_id, operation, at } = origin;
+            (label.as_str(), Carrier { decision_id, operation, at: *at })
+        });
+        kept.chain(open)
+    }
+
+    /// Whether a label is carried.
+    #[must_use]
+    pub fn carries(&self, label: &str) -> bool {
+        self.labels.contains_key(label)
+            || self.pending.values().any(|one| one.labels.contains(label))
+    }
+
+    /// How many labels are carried.
+    #[must_use]
+    pub fn count_labels(&self) -> usize {
+        if self.pending.is_empty() {
+            return self.labels.len();
+        }
+        self.carried().map(|(label, _)| label).collect::<BTreeSet<&str>>().len()
+    }
+
+    /// How many collections and systems labelled data came from, or may have come from.
+    #[must_use]
+    pub fn count_sources(&self) -> usize {
+        let open = self.pending.values().filter_map(|one| one.source.as_ref());
+        let open: BTreeSet<&String> = open.filter(|one| !self.sources.contains(*one)).collect();
+        self.sources.len().saturating_add(open.len())
+    }
+
+    /// What a derived label was gathered from, or may have been.
+    pub(super) fn gathered_of<'a>(&'a self, label: &'a str) -> BTreeSet<&'a str> {
+        let kept = self.gathered.get(label).into_iter().flatten().map(String::as_str);
+        let open = self.pending.values().filter_map(|one| one.gathered.get(label));
+        kept.chain(open.map(|one| one.from.as_str())).collect()
+    }
+
+    /// What is reserved of a budget, and when.
+    pub(super) fn reserved<'a>(
+        &'a self,
+        budget: &'a str,
+        instance: &'a str,
+    ) -> impl Iterator<Item = (Time, &'a Spending)> {
+        self.pending.values().flat_map(move |one| {
+            let of = move |spent: &&Spending| spent.budget == budget && spent.instance == instance;
+            one.spends.iter().filter(of).map(|spent| (one.at, spent))
+        })
+    }
+
+    /// Holds that what is told can have come of a permit.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check_report(&self, decision_id: &str, report: &Reported<'_>) -> Result<(), String> {
+        let pending = self.pending.get(decision_id);
+        for (name, actual) in report.actuals {
+            let reserved = pending
+                .into_iter()
+                .flat_map(|one| &one.spends)
+                .filter(|spent| spent.name() == name && spent.is_sum)
+                .map(|spent| spent.amount)
+                .min();
+            match reserved {
+                None => return Err(format!("nothing is reserved of a budget `{name}`")),
+                Some(reserved) if !(0..=reserved).contains(actual) => {
+                    return Err(format!(
+                        "of the budget `{name}` no more than {reserved} is reserved"
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over what came of a permit. One that is not open changes nothing but the labels that are told of it.
+    pub fn settle(&mut self, decision_id: &str, report: &Reported<'_>, now: Time) {
+        let pending = self.pending.remove(decision_id);
+        let effects = effects(report.event);
+        let now = self.now(now);
+        let pending = pending.unwrap_or_else(|| Pending {
+            operation: report.operation.to_owned(),
+            at: now,
+            ..Pending::default()
+        });
+        let Pending { operation, at, labels, source, gathered, enables, spends, .. } = pending;
+        let kept: BTreeSet<&String> = match effects.labels {
+            LabelEffect::KeepReported => report.labels.iter().collect(),
+            LabelEffect::KeepMaximum => labels.iter().chain(report.labels).collect(),
+            // What is told to be there is there, whatever else failed.
+            LabelEffect::None | LabelEffect::JoinMaximum | LabelEffect::KeepMinimum => {
+                report.labels.iter().collect()
+            }
+        };
+        let origin =
+            || Origin { decision_id: decision_id.to_owned(), operation: operation.clone(), at };
+        let brings = kept.iter().any(|label| labels.contains(*label));
+        for (label, one) in gathered {
+            if kept.contains(&one.of) && !self.labels.contains_key(&label) {
+                let all = self.gathered.entry(label.clone()).or_default();
+                all.insert(one.from);
+                if u32::try_from(all.len()).is_ok_and(|count| count >= one.least) {
+                    self.labels.insert(label, origin());
+                }
+            }
+        }
+        for label in kept {
+            self.labels.entry(label.clone()).or_insert_with(origin);
+        }
+        self.sources.extend(source.filter(|_| brings));
+        self.derive_again();
+        if effects.enabling == RuleEffect::See {
+            for enabling in &enables {
+                self.enable(enabling, now);
+            }
+        }
+        if !effects.spends.releases(report.is_abortable) {
+            for mut spending in spends {
+                if let Some(actual) = report.actuals.get(spending.name())
+                    && spending.is_sum
+                    && effects.labels == LabelEffect::KeepReported
+                {
+                    spending.amount = spending.amount.min((*actual).max(0));
+                }
+                self.spend(&spending, at);
+            }
+        }
+        self.latest = Some(now);
+    }
+
+    /// Adds labels to those that are carried, whatever comes of a permit.
+    pub fn raise(
+        &mut self,
+        decision_id: &str,
+        operation: &str,
+        labels: &BTreeSet<String>,
+        now: Time,
+    ) {
+        let at = self.now(now);
+        for label in labels {
+            self.labels.entry(label.clone()).or_insert_with(|| Origin {
+                decision_id: decision_id.to_owned(),
+                operation: operation.to_owned(),
+                at,
+            });
+            self.latest = Some(at);
+        }
+    }
+
+    /// Moves what is open of a permit to another: of one thing that was permitted twice, one comes.
+    pub fn hand_over(&mut self, from: &str, to: &str) {
+        let Some(before) = self.pending.remove(from) else { return };
+        let Some(after) = self.pending.get_mut(to) else {
+            self.pending.insert(to.to_owned(), before);
+            return;
+        };
+        after.labels.extend(before.labels);
+        after.source = after.source.take().or(before.source);
+        for (label, one) in before.gathered {
+            after.gathered.entry(label).or_insert(one);
+        }
+        for enabling in before.enables {
+            if !after.enables.contains(&enabling) {
+                after.enables.push(enabling);
+            }
+        }
+        after.spends.extend(before.spends);
+        after.at = before.at;
+    }
+
+    /// Makes room for one more open permit.
+    pub(super) fn commit_oldest(&mut self) {
+        while self.pending.len() >= MAX_PENDING {
+            let oldest = self.pending.iter().min_by_key(|(id, one)| (one.at, (*id).clone()));
+            let Some(id) = oldest.map(|(id, _)| id.clone()) else { return };
+            let now = self.latest.unwrap_or_default();
+            self.settle(&id, &Reported::UNREPORTED, now);
+        }
+    }
+
+    /// A derived label stays open as long as those permits are open that it could be gathered from.
+    fn derive_again(&mut self) {
+        if self.pending.values().all(|one| one.gathered.is_empty()) {
+            return;
+        }
+        let mut derived: BTreeMap<String, u32> = BTreeMap::new();
+        for (label, one) in self.pending.values().flat_map(|one| &one.gathered) {
+            if !self.labels.contains_key(label) {
+                derived.insert(label.clone(), one.least);
+            }
+        }
+        derived.retain(|label, least| {
+            u32::try_from(self.gathered_of(label).len()).is_ok_and(|count| count >= *least)
+        });
+        for one in self.pending.values_mut() {
+            for label in one.gathered.keys().filter(|label| derived.contains_key(*label)) {
+                one.labels.insert(label.clone());
+            }
+        }
+    }
+
+    /// Lets a rule see an operation that is done, unless the session keeps as much of it as it may.
+    fn enable(&mut self, enabling: &Enabling, now: Time) {
+        if !self.rules.contains_key(&enabling.rule) && self.rules.len() >= MAX_RULES {
+            return;
+        }
+        let instances = &mut self.rules.entry(enabling.rule.clone()).or_default().instances;
+        if let Some(within) = enabling.within_ms {
+            let oldest = Time(now.0.saturating_sub(within));
+            instances.retain(|_, progress| progress.at >= oldest);
+        }
+        if instances.contains_key(&enabling.instance) || instances.len() < MAX_INSTANCES {
+            instances.insert(enabling.instance.clone(), Progress { step: 1, at: now });
+        }
+    }
+}
+
+/// What brought a label that is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carrier<'a> {
+    /// The decision.
+    pub decision_id: &'a str,
+    /// Its operation.
+    pub operation: &'a str,
+    /// When.
+    pub at: Time,
+}
+
+impl Carrier<'_> {
+    /// As it is kept of a label that stays.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        Origin {
+            decision_id: self.decision_id.to_owned(),
+            operation: self.operation.to_owned(),
+            at: self.at,
+        }
+    }
+}
+
+/// No labels, and no amounts.
+static NO_LABELS: BTreeSet<String> = BTreeSet::new();
+static NO_AMOUNTS: BTreeMap<String, i64> = BTreeMap::new();
+
+impl Reported<'static> {
+    /// Nobody told.
+    pub const UNREPORTED: Self = Self::plain(Event::Unreported);
+
+    /// An event of which nothing more is told.
+    #[must_use]
+    pub const fn plain(event: Event) -> Self {
+        Self { event, operation: "", labels: &NO_LABELS, actuals: &NO_AMOUNTS, is_abortable: false }
+    }
+}

@@ -1,0 +1,302 @@
+//! What came of a permit: who tells it, once, and what it changes, also without anybody's word.
+
+use std::time::Duration;
+
+use authz_lane::proto::authz::v1 as wire;
+use authz_lane::{Listener, Surface, Transport, World};
+use prost::Message;
+use serde_json::{Value, json};
+
+use crate::support::*;
+use crate::tasks::{REQUIRED, alices, world_of};
+
+const CATALOG: &str = "
+labels: {pii: {kind: confidentiality}, vip: {kind: confidentiality}}
+catalog:
+  shop:
+    kind: http
+    reports: sdk
+    operations:
+      find: {}
+      pay: {input: {type: object, properties: {n: {type: integer}}, required: [n]}}
+      move: {input: {type: object, properties: {n: {type: integer}}, required: [n]}}
+      delete: {}
+  quiet: {kind: http, operations: {find: {}}}
+classify:
+  - {match: '*.find', effects: [read], tier: low, yields: {minimum: [pii], maximum: [pii, vip]}}
+  - {match: shop.pay, effects: [write], tier: low, abortable: true}
+  - {match: shop.move, effects: [write], tier: low}
+  - {match: shop.delete, effects: [delete], tier: high}
+sequences:
+  look-first: {require: shop.find, before: shop.delete}
+budgets:
+  money: {sum: /n, of: [shop.pay, shop.move], most: 100}
+";
+const POLICIES: &str = r#"
+@id("shopping") permit(principal, action in [Action::"system:shop", Action::"system:quiet"], resource);
+@id("look") forbid(principal, action == Action::"shop.delete", resource)
+when { context.sequences.contains(Sequence::"look-first") };
+@id("vip") forbid(principal, action == Action::"shop.move", resource)
+when { context.session.labels.contains(Label::"vip") };
+@id("staff-starts") permit(principal in Role::"staff", action == Action::"task:desk", resource);
+@id("bots-start") permit(principal in Role::"bot", action == Action::"task:desk", resource);
+"#;
+const TEMPLATES: &str = "
+templates:
+  desk:
+    purpose: work at the desk
+    params: {ticket: String}
+    deadline: 30m
+    tier_cap: high
+    starters: [bot]
+    scope: [{system: shop}, {system: quiet}, {operation: shop.pay, uses: 3}]
+";
+
+fn shop(extra: &Value) -> Served {
+    shop_with(extra, TEMPLATES)
+}
+
+fn shop_with(extra: &Value, templates: &str) -> Served {
+    let served = unloaded(extra);
+    let more = [
+        ("bundle.yaml", REQUIRED),
+        ("catalog.yaml", CATALOG),
+        ("templates.yaml", templates),
+        ("policies/shop.cedar", POLICIES),
+    ];
+    let listeners = json!([
+        {"name": "dev", "insecure_dev": true},
+        {"name": "own"},
+        {"name": "admin", "admin": true},
+        {"name": "sdk", "enforcer": {"name": "sdk", "asks": ["system:*"], "reports": "sdk"}},
+        {"name": "other", "enforcer": {"name": "other", "asks": ["system:*"], "reports": "sdk"}},
+        {"name": "mute", "enforcer": {"name": "mute", "asks": ["system:*"]}},
+    ]);
+    let listeners = Listener::list_from_json(listeners.to_string().as_bytes()).unwrap();
+    served.engine.load(World { plan: plan(&more), listeners, ..world_of(REQUIRED) }).unwrap();
+    served
+}
+
+fn ask(
+    served: &Served,
+    task: &str,
+    listener: &str,
+    call: &str,
+    arguments: &Value,
+) -> wire::Decision {
+    served.check_by(
+        listener,
+        &wire::CheckRequest {
+            operation: call.to_owned(),
+            arguments_json: arguments.to_string().into_bytes(),
+            task: task.to_owned(),
+            ..asking(call)
+        },
+    )
+}
+
+fn permit(served: &Served, task: &str, call: &str, arguments: &Value) -> String {
+    let decision = ask(served, task, "sdk", call, arguments);
+    assert_eq!("PERMITTED", code(&decision), "{}", decision.message);
+    decision.decision_id
+}
+
+fn of(decision_id: &str, result: wire::ReportResult) -> wire::ReportRequest {
+    wire::ReportRequest {
+        decision_id: decision_id.to_owned(),
+        result: result as i32,
+        ..wire::ReportRequest::default()
+    }
+}
+
+fn report(
+    served: &Served,
+    listener: &str,
+    request: &wire::ReportRequest,
+) -> Result<(), &'static str> {
+    report_by(served, &Transport::by(listener), request)
+}
+
+fn report_by(
+    served: &Served,
+    transport: &Transport<'_>,
+    request: &wire::ReportRequest,
+) -> Result<(), &'static str> {
+    let answer = served.engine.call(Surface::Report, &request.encode_to_vec(), transport);
+    answer.map(drop).map_err(|error| error.reason_code.as_str())
+}
+
+const OK: wire::ReportResult = wire::ReportResult::Ok;
+const FAILED: wire::ReportResult = wire::ReportResult::Failed;
+
+#[test]
+fn a_permit_is_reported_once_by_who_asked() {
+    let served = shop(&json!({}));
+    let task = alices(&served).id;
+    let id = permit(&served, &task, "shop.find", &json!({}));
+    let told = of(&id, OK);
+    assert_eq!(Err("ENFORCER_REFUSED"), report(&served, "other", &told));
+    assert_eq!(Err("ENFORCER_REFUSED"), report(&served, "mute", &told));
+    assert_eq!(Err("ENFORCER_REFUSED"), report(&served, "admin", &told));
+    assert_eq!(Err("NO_CREDENTIAL"), report(&served, "own", &told));
+    assert_eq!(Err("NOT_PERMITTED"), report(&served, "sdk", &of("nobody", OK)));
+    for bad in [
+        wire::ReportRequest { result: 0, ..told.clone() },
+        wire::ReportRequest { result: 9, ..told.clone() },
+        wire::ReportRequest { rows: 1, ..told.clone() },
+        wire::ReportRequest { labels: vec!["other".to_owned()], ..told.clone() },
+        wire::ReportRequest { labels: vec!["pii".to_owned(); 65], ..told.clone() },
+        wire::ReportRequest { labels: vec!["x".repeat(2_000)], ..told.clone() },
+        wire::ReportRequest { decision_id: "x".repeat(2_000), ..told.clone() },
+        wire::ReportRequest { actuals: [("money".to_owned(), 1)].into(), ..told.clone() },
+    ] {
+        assert_eq!(Err("BAD_INPUT"), report(&served, "sdk", &bad), "{bad:?}");
+    }
+    assert_eq!("FORBIDDEN", code(&ask(&served, &task, "sdk", "shop.delete", &json!({}))));
+    assert_eq!("FORBIDDEN", code(&ask(&served, &task, "sdk", "shop.move", &json!({"n": 1}))));
+    assert_eq!(Ok(()), report(&served, "sdk", &told));
+    assert_eq!(Err("NOT_PERMITTED"), report(&served, "sdk", &told));
+    assert_eq!("PERMITTED", code(&ask(&served, &task, "sdk", "shop.move", &json!({"n": 1}))));
+    assert_eq!("PERMITTED", code(&ask(&served, &task, "sdk", "shop.delete", &json!({}))));
+    let records = served.records();
+    let told: Vec<&Value> =
+        records.iter().filter(|record| record["path"] == "authz.v1.Authorizer/Report").collect();
+    let last = told.iter().find(|record| record["result"]["outcome"] == "PERMIT").unwrap();
+    assert_eq!(json!({"decision_id": id, "result": "OK"}), last["input"]["report"]);
+    assert_eq!("shop.find", last["input"]["operation"]);
+}
+
+#[test]
+fn who_nobody_names_tells_nothing() {
+    let served = shop(&json!({}));
+    let task = alices(&served).id;
+    let id = permit(&served, &task, "quiet.find", &json!({}));
+    assert_eq!(Err("ENFORCER_REFUSED"), report(&served, "sdk", &of(&id, OK)));
+}
+
+/// What is reported is what is carried, reserved and spent.
+#[test]
+fn a_report_settles() {
+    let path = folder().join("state");
+    for state in [json!({}), json!({"state": {"engine": "embedded", "path": path}})] {
+        let served = shop(&state);
+        let task = alices(&served).id;
+        let move_ = |n: i64| code(&ask(&served, &task, "sdk", "shop.move", &json!({"n": n})));
+        let pay = |n: i64| ask(&served, &task, "sdk", "shop.pay", &json!({"n": n}));
+        let paid = pay(100);
+        assert_eq!("BUDGET_EXCEEDED", code(&pay(1)));
+        // It can be aborted, so what failed gives back the budget and the use.
+        assert_eq!(Ok(()), report(&served, "sdk", &of(&paid.decision_id, FAILED)));
+        let paid = pay(60);
+        let over = wire::ReportRequest {
+            actuals: [("money".to_owned(), 61)].into(),
+            ..of(&paid.decision_id, OK)
+        };
+        assert_eq!(Err("BAD_INPUT"), report(&served, "sdk", &over));
+        let less = wire::ReportRequest { actuals: [("money".to_owned(), 10)].into(), ..over };
+        assert_eq!(Ok(()), report(&served, "sdk", &less));
+        assert_eq!("PERMITTED", code(&pay(90)));
+        assert_eq!("BUDGET_EXCEEDED", move_(1));
+    }
+}
+
+#[test]
+fn uses_are_given_back_where_nothing_happened() {
+    let templates = TEMPLATES.replace("{system: shop}, ", "");
+    let served = shop_with(&json!({}), &templates);
+    let task = alices(&served).id;
+    let pay = || ask(&served, &task, "sdk", "shop.pay", &json!({"n": 1}));
+    let all = [pay(), pay(), pay()];
+    assert_eq!("USES_EXHAUSTED", code(&pay()));
+    assert_eq!(Ok(()), report(&served, "sdk", &of(&all[0].decision_id, FAILED)));
+    assert_eq!(Ok(()), report(&served, "sdk", &of(&all[1].decision_id, OK)));
+    assert_eq!("PERMITTED", code(&pay()));
+    assert_eq!("USES_EXHAUSTED", code(&pay()));
+}
+
+/// The acting agent's word opens nothing; it adds labels, and lets what it does itself count as done.
+#[test]
+fn an_agent_only_adds() {
+    let served = shop(&json!({}));
+    let task = alices(&served).id;
+    let token = format!("Bearer {}", svid());
+    let by_itself = |request: &wire::ReportRequest| {
+        let transport = Transport { authorization: Some(&token), ..Transport::by("own") };
+        report_by(&served, &transport, request)
+    };
+    let id = permit(&served, &task, "shop.find", &json!({}));
+    assert_eq!(Err("ENFORCER_REFUSED"), by_itself(&of(&id, FAILED)));
+    assert_eq!(Ok(()), by_itself(&of(&id, OK)));
+    assert_eq!("FORBIDDEN", code(&ask(&served, &task, "sdk", "shop.delete", &json!({}))));
+    let vip = wire::ReportRequest { labels: vec!["vip".to_owned()], ..of(&id, OK) };
+    assert_eq!(Ok(()), by_itself(&vip));
+    // The enforcer that asked still tells, and what the agent added stays.
+    assert_eq!(Ok(()), report(&served, "sdk", &of(&id, OK)));
+    assert_eq!("FORBIDDEN", code(&ask(&served, &task, "sdk", "shop.move", &json!({"n": 1}))));
+    // What it asked for itself is over by its word, as if nobody had told.
+    let own = ask(&served, &task, "own", "shop.pay", &json!({"n": 40}));
+    assert_eq!("PERMIT", outcome_of(&own));
+    assert_eq!(Ok(()), by_itself(&of(&own.decision_id, OK)));
+    assert_eq!(Err("NOT_PERMITTED"), by_itself(&of(&own.decision_id, OK)));
+}
+
+fn outcome_of(decision: &wire::Decision) -> &'static str {
+    match wire::Outcome::try_from(decision.outcome) {
+        Ok(wire::Outcome::Permit) => "PERMIT",
+        _ => "other",
+    }
+}
+
+/// Nobody tells in time: what may have come has come, and the report is refused.
+#[test]
+fn what_nobody_reports_counts_as_done() {
+    let path = folder().join("state");
+    let times = json!({"report_within_ms": 100});
+    let mut kept = times.clone();
+    kept["engine"] = json!("embedded");
+    kept["path"] = json!(path);
+    for state in [times, kept] {
+        let served = shop(&json!({"state": state}));
+        let task = alices(&served).id;
+        let id = permit(&served, &task, "shop.find", &json!({}));
+        let paid = permit(&served, &task, "shop.pay", &json!({"n": 100}));
+        std::thread::sleep(Duration::from_millis(200));
+        for sweeps in [false, true] {
+            if sweeps {
+                assert_eq!(2, served.engine.sweep().committed);
+            }
+            for id in [&id, &paid] {
+                assert_eq!(Err("NOT_PERMITTED"), report(&served, "sdk", &of(id, FAILED)));
+            }
+            let codes = ["shop.delete", "shop.pay", "shop.move"]
+                .map(|call| code(&ask(&served, &task, "sdk", call, &json!({"n": 1}))));
+            assert_eq!("BUDGET_EXCEEDED", codes[1], "sweeps: {sweeps}");
+            assert_eq!("FORBIDDEN", codes[2], "sweeps: {sweeps}");
+            assert_ne!("PERMITTED", codes[0]);
+        }
+    }
+}
+
+/// What is open outlives the process.
+#[test]
+fn a_restart_forgets_no_reservation() {
+    let state = json!({"state": {"engine": "embedded", "path": folder().join("state")}});
+    let served = shop(&state);
+    let task = alices(&served).id;
+    let paid = permit(&served, &task, "shop.pay", &json!({"n": 100}));
+    served.engine.close();
+    drop(served);
+    let served = shop(&state);
+    assert_eq!("BUDGET_EXCEEDED", code(&ask(&served, &task, "sdk", "shop.pay", &json!({"n": 1}))));
+    assert_eq!(Ok(()), report(&served, "sdk", &of(&paid, FAILED)));
+    assert_eq!("PERMITTED", code(&ask(&served, &task, "sdk", "shop.pay", &json!({"n": 100}))));
+}
+
+#[test]
+fn bytes_that_are_no_report_are_refused() {
+    let served = shop(&json!({}));
+    let found = served.engine.call(Surface::Report, &[0xff], &Transport::by("sdk"));
+    assert!(found.is_err());
+    let request = of("x", OK).encode_to_vec();
+    assert!(served.engine.call(Surface::Report, &request, &Transport::by("sdk")).is_err());
+}
