@@ -17,7 +17,7 @@ def test_on_one_server(tmp_path: Path, kills: int) -> None:
 
     assert not done.violations, "\n".join(done.violations)
     assert done.permits >= run.NOTES + run.CALLS + run.SPENDING + run.WIPES - 4 * done.unanswered
-    assert done.lock_wait_ms_p99 > 0
+    assert kills or done.lock_wait_ms_p99 > 0
 
 
 @pytest.mark.timeout(180)
@@ -30,7 +30,7 @@ def test_on_two_servers(tmp_path: Path, kills: int) -> None:
 
     assert not done.violations, "\n".join(done.violations)
     assert done.permits >= run.NOTES + run.CALLS + run.SPENDING + run.WIPES - 4 * done.unanswered
-    assert done.lock_wait_ms_p99 > 0
+    assert kills or done.lock_wait_ms_p99 > 0
 
 
 def answer(begun: float, code: str, operation: str = "note") -> Answer:

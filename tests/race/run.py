@@ -23,7 +23,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from authz import engine
 from authz.v1 import tasks_pb2, tasks_pb2_grpc
+from bench import machine
 from tests.race.oracle import PERMITTED, Answer, Limit, Pair, violations
 from tests.support.cases import BUNDLES
 from tests.support.minting import Authority
@@ -186,13 +188,13 @@ def kill(server: Server) -> None:
 
 
 def run(
-    folder: Path, engine: str, *, rounds: int = 6, kills: int = 0, database: Postgres | None = None
+    folder: Path, store: str, *, rounds: int = 6, kills: int = 0, database: Postgres | None = None
 ) -> Figures:
     """Runs once.
 
     Args:
         folder: An empty folder.
-        engine: `embedded` or `postgresql`.
+        store: `embedded` or `postgresql`.
         rounds: How many pairs each two callers try.
         kills: How often a server is killed meanwhile.
         database: Of `postgresql`.
@@ -218,7 +220,7 @@ def run(
         waits = [quantiles(server) for server in servers]
     times = sorted(one.ended - one.begun for one in answers if one.code)
     return Figures(
-        engine=engine,
+        engine=store,
         servers=len(servers),
         callers=CALLERS,
         kills=kills,
@@ -239,6 +241,9 @@ def quantiles(server: Server) -> tuple[float, float]:
     """The median and the 99th percentile of the waits for locks, in seconds, as Prometheus works them out."""
     buckets = sorted(_buckets(server))
     total = buckets[-1][1] if buckets else 0.0
+    if not total:
+        # It was killed, and decided nothing since.
+        return 0.0, 0.0
 
     def quantile(share: float) -> float:
         below, before = 0.0, 0.0
@@ -275,18 +280,17 @@ def main() -> int:
         database = None
         if programs() is not None:
             database = stack.enter_context(Postgres())
-        for engine, of in (("embedded", None), ("postgresql", database)):
-            if engine == "postgresql" and of is None:
+        for store, of in (("embedded", None), ("postgresql", database)):
+            if store == "postgresql" and of is None:
                 continue
             for kills in dict.fromkeys((0, arguments.kills)):
                 with tempfile.TemporaryDirectory(prefix="authz-race-") as name:
-                    done = run(
-                        Path(name), engine, rounds=arguments.rounds, kills=kills, database=of
-                    )
+                    done = run(Path(name), store, rounds=arguments.rounds, kills=kills, database=of)
                 figures.append(asdict(done))
                 sys.stdout.write(json.dumps(asdict(done)) + "\n")
     if arguments.out:
-        arguments.out.write_text(json.dumps({"runs": figures}, indent=2) + "\n")
+        found = {"machine": machine.facts(ROOT, engine.build_profile()), "runs": figures}
+        arguments.out.write_text(json.dumps(found, indent=1) + "\n")
     return 1 if any(one["violations"] for one in figures) else 0
 
 
