@@ -99,6 +99,18 @@ def test_the_scenarios_clock_is_the_engines_and_a_task_that_is_over_is_given_aga
     assert codes == ["PERMITTED", "BUDGET_EXCEEDED", "PERMITTED", "PERMITTED", "TASK_ENDED"]
 
 
+def test_a_task_that_ends_because_of_denials_stays_ended() -> None:
+    """Nobody gives it again; a later task is another."""
+    denied = [mail(f"eve{number}@evil.example") for number in range(2)]
+    again = {"first": 5, "prompt": "Again.", "params": {"mailbox": "dana@tidewater.example"}}
+    one = scenario(READ, *denied, READ, READ, later=[again])
+    files = bundle(PERMITS + NO_DATA_OUT, denials={"end_after": 2})
+    codes = [code for _, code, _ in came(files, one)]
+    assert codes == ["PERMITTED", "FORBIDDEN", "FORBIDDEN", "REVOKED", "PERMITTED"]
+    codes = [code for _, code, _ in came(static_part(files), one)]
+    assert codes == ["PERMITTED"] * 5
+
+
 def test_texts_reach_the_engine_as_they_are() -> None:
     """Also what would be a variable in a bundle, or mean something in YAML."""
     text = '${x} $${y} "quoted" \\ \u2028 {a: [b]} # é 🚢\n- :\t'
