@@ -225,7 +225,7 @@ crash: setup ## kill a server under load fifty times, and look for anything that
 
 .PHONY: race
 race: setup ## let many callers run into each other, on both stores, and look for a rule that was broken
-	$(PY) -m tests.race.run --out bench/results/race.json $(ARGS)
+	$(PY) -m tests.race.run $(ARGS)
 
 .PHONY: fuzz
 fuzz: export PROPTEST_CASES := $(or $(CASES),100000)
