@@ -665,7 +665,7 @@ fn asked_meanwhile(made: &Made) {
     // Not in a scope: threads that wait for each other would never be joined.
     let outcome = told.recv_timeout(Duration::from_mins(1));
     stop.store(true, Ordering::Relaxed);
-    outcome.expect("changes and questions wait for each other");
+    assert!(outcome.is_ok(), "changes and questions wait for each other");
 }
 
 /// Nothing is answered from a closed store.
