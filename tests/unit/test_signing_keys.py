@@ -80,7 +80,7 @@ def test_pyjwt_verifies_what_a_key_signs_by_what_is_published_of_it(
         "exp": 2_000_000_000,
     }
 
-    minted = mint(claims, key)
+    minted = mint(json.dumps(claims), key)
 
     verified = jwt.decode(
         minted,

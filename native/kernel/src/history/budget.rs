@@ -83,20 +83,26 @@ impl Budgets {
         for budget in named.iter().filter_map(|index| self.all.get(*index as usize)) {
             match budget.spend(subject, history, now) {
                 Ok(spending) => all.spends.push(spending),
-                Err(ReasonCode::BudgetExceeded) => {
+                Err(Short::Exceeded) => {
                     all.exceeded.push(&budget.name);
                     if budget.denies {
                         let what = format!("the budget `{}` would be exceeded", budget.name);
                         all.refuse(ReasonCode::BudgetExceeded, what);
                     }
                 }
-                Err(reason) => {
+                // Whatever policy said of it, nothing would be spent.
+                Err(Short::Uncounted) => {
+                    all.exceeded.push(&budget.name);
+                    let what = format!("the budget `{}` counts no amount of the kind", budget.name);
+                    all.refuse(ReasonCode::BudgetExceeded, what);
+                }
+                Err(Short::Full) => {
                     let what = format!(
                         "the {} keeps as many events of the budget `{}` as it may",
                         budget.scope.holder().as_str(),
                         budget.name
                     );
-                    all.refuse(reason, what);
+                    all.refuse(ReasonCode::WindowFull, what);
                 }
             }
         }
@@ -110,6 +116,16 @@ impl Spends<'_> {
             self.refused = Some((reason, what));
         }
     }
+}
+
+/// Why an event does not fit.
+enum Short {
+    /// More would be spent than there is.
+    Exceeded,
+    /// The argument is no amount that can be spent: it is below nothing, or no whole number.
+    Uncounted,
+    /// The record keeps as much as it may.
+    Full,
 }
 
 impl Compiled {
@@ -130,18 +146,15 @@ impl Compiled {
     }
 
     /// What the event spends.
-    ///
-    /// # Errors
-    /// BUDGET_EXCEEDED, or WINDOW_FULL.
     fn spend(
         &self,
         subject: Subject<'_>,
         history: HistoryView<'_>,
         now: Time,
-    ) -> Result<Spending, ReasonCode> {
+    ) -> Result<Spending, Short> {
         let holder = self.scope.holder();
         // INVARIANT (recalled): judging begins only where all that the operation names is at hand.
-        let kept = history.of(holder).ok_or(ReasonCode::WindowFull)?;
+        let kept = history.of(holder).ok_or(Short::Full)?;
         let instance = match self.scope {
             RuleScope::Task => subject.task,
             RuleScope::Session | RuleScope::Agent | RuleScope::Subject => "",
@@ -150,11 +163,11 @@ impl Compiled {
         let nothing = Spent::default();
         let uses = kept.budgets.get(&self.stored);
         if uses.is_none() && kept.budgets.len() >= MAX_RULES {
-            return Err(ReasonCode::WindowFull);
+            return Err(Short::Full);
         }
         let spent = uses.and_then(|uses| uses.instances.get(instance));
         if spent.is_none() && uses.is_some_and(|uses| uses.instances.len() >= MAX_TASKS) {
-            return Err(ReasonCode::WindowFull);
+            return Err(Short::Full);
         }
         let reserved = || kept.reserved(&self.stored, instance);
         let spent = spent.unwrap_or(&nothing);
@@ -175,7 +188,7 @@ impl Compiled {
             let open = reserved().filter(|(at, _)| counts(at)).flat_map(|(_, one)| &one.values);
             let all: BTreeSet<&String> = known.chain(open).chain(&spending.values).collect();
             if i64::try_from(all.len()).unwrap_or(i64::MAX) > self.most {
-                return Err(ReasonCode::BudgetExceeded);
+                return Err(Short::Exceeded);
             }
             return Ok(spending);
         }
@@ -183,7 +196,7 @@ impl Compiled {
             Counts::Sum(pointer) => match subject.arguments.pointer(pointer) {
                 // What is below nothing would give back what was spent.
                 Some(Json::Integer(number)) if *number >= 0 => *number,
-                _ => return Err(ReasonCode::BudgetExceeded),
+                _ => return Err(Short::Uncounted),
             },
             Counts::Count | Counts::Distinct(_) => 1,
         };
@@ -192,10 +205,10 @@ impl Compiled {
         let before = events().try_fold(spent.total, |sum, (_, amount)| sum.checked_add(amount));
         match before.and_then(|before| before.checked_add(spending.amount)) {
             Some(after) if after <= self.most => {}
-            Some(_) | None => return Err(ReasonCode::BudgetExceeded),
+            Some(_) | None => return Err(Short::Exceeded),
         }
         if spending.is_windowed && events().count() >= MAX_EVENTS {
-            return Err(ReasonCode::WindowFull);
+            return Err(Short::Full);
         }
         Ok(spending)
     }

@@ -211,6 +211,15 @@ when { context.budgets.contains(Budget::\"b\") } unless { context.satisfied.cont
 }
 
 #[test]
+fn policy_lets_no_amount_below_nothing_through() {
+    let always = "@id(\"b\") @stepup(\"confirm\") forbid(principal, action == Action::\"s.o0\", resource)
+when { context.budgets.contains(Budget::\"b\") && context.input.amount > 100 } unless { context.satisfied.contains(Kind::\"confirm\") };";
+    let plan = bundle("  b: {sum: /amount, of: s.o0, most: 10, then: policy}\n", always).unwrap();
+    let steps = "      - {call: s.o0, input: {amount: 11}, expect: PERMIT}\n      - {call: s.o0, input: {amount: -1}, expect: {outcome: DENY, code: BUDGET_EXCEEDED}}\n";
+    assert_eq!(Vec::<String>::new(), trace(&plan, steps));
+}
+
+#[test]
 fn a_higher_limit_keeps_what_was_spent() {
     let one = bundle("  b: {count: s.o0, most: 1}\n", "").unwrap();
     let two = bundle("  b: {count: s.o0, most: 2}\n", "").unwrap();

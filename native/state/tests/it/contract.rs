@@ -663,7 +663,7 @@ fn asked_meanwhile(made: &Made) {
         tell.send(()).unwrap();
     });
     // Not in a scope: threads that wait for each other would never be joined.
-    let outcome = told.recv_timeout(Duration::from_mins(1));
+    let outcome = told.recv_timeout(Duration::from_secs(60));
     stop.store(true, Ordering::Relaxed);
     assert!(outcome.is_ok(), "changes and questions wait for each other");
 }
