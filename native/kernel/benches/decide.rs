@@ -195,96 +195,6 @@ fn decisions(criterion: &mut Criterion) {
     }
 }
 
-/// A bundle of rules over the order of events, of which 20 name the first operation; none: the same without rules.
-fn ruled(rules: usize) -> Plan {
-    let operations: String = (0..51).map(|n| format!("o{n}: {{}}, ")).collect();
-    let rule = |n: usize| match n {
-        0..10 => format!("  r{n}: {{never: s.o0, after: s.o{}}}\n", n + 1),
-        10..20 => format!("  r{n}: {{never: s.o{}, after: s.o0, within: 1h}}\n", n + 1),
-        _ => format!("  r{n}: {{never: s.o{}, after: s.o{}}}\n", n % 50 + 1, (n + 7) % 50 + 1),
-    };
-    let sequences: String = (0..rules).map(rule).collect();
-    let sequences = if rules == 0 { "  {}\n".to_owned() } else { sequences };
-    let facts = format!(
-        "agents: {{worker: ['spiffe://bench.example/ns/bench/sa/*']}}\n\
-         catalog: {{s: {{kind: http, operations: {{{operations}}}}}}}\n\
-         classify: [{{match: 's.*', effects: [read], tier: low}}]\n\
-         templates: {{work: {{purpose: work, deadline: 1h, scope: [{{system: s}}]}}}}\n\
-         sequences:\n{sequences}"
-    );
-    let policies = "@id(\"may\") permit(principal, action, resource);\n\
-         @id(\"order\") forbid(principal, action in Action::\"system:s\", resource)\n\
-         when { !context.sequences.isEmpty() && context.tier > 0 };";
-    let files =
-        [("bundle.yaml", "name: bench"), ("facts.yaml", &facts), ("policies/a.cedar", policies)];
-    let files = files.map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec()));
-    let model = source::load(&BTreeMap::from(files), &BTreeMap::new());
-    compile(model.unwrap_or_else(|errors| panic!("{errors}")), None)
-}
-
-fn histories(criterion: &mut Criterion) {
-    for rules in [0, 20, 1_000] {
-        let plan = ruled(rules);
-        let chain = [agent("one")];
-        let ask =
-            Ask { operation: "s.o0".to_owned(), arguments: String::new(), chain: chain.to_vec() };
-        let root = Root {
-            template: "work",
-            params: &BTreeMap::new(),
-            scope: &[],
-            kind: TaskKind::Root,
-            assignee: AgentName::parse("spiffe://bench.example/ns/bench/sa/one").unwrap(),
-            subject: None,
-            subject_proof: SubjectProof::Itself,
-            starter: String::new(),
-            deadline: None,
-            tier_cap: None,
-            literals: BTreeSet::new(),
-            now: NOW,
-            id: "t".to_owned(),
-            session: "s".to_owned(),
-        };
-        let task = start(&plan, root).unwrap();
-        let decided = |operation: &str, session: &SessionHistory, now: Time| {
-            let facts = Facts {
-                enforcer: "envoy",
-                chain: &ask.chain,
-                proof: Proof { method: ProofMethod::JwtSvid, bound: false, age: Some(60), acr: "" },
-                confidence: 0,
-                task: Some(TaskView { task: &task, ancestors: &[] }),
-                subject_proof: None,
-                history: Some(HistoryView::new(session)),
-                literal_key: None,
-                directories: None,
-                granted: None,
-            };
-            let request = Request {
-                operation,
-                arguments: b"{}",
-                resource: None,
-                destinations: &[],
-                supported_obligations: &[],
-                server_task: ServerTask::None,
-            };
-            decide(&plan, &facts, &request, now)
-        };
-        // Half of the rules are in progress.
-        let mut session = SessionHistory::new();
-        for number in 0..25 {
-            let operation = format!("s.o{number}");
-            let changes = decided(&operation, &session, NOW).passage;
-            session.apply(&changes, "0199c3f2-7a4e-7000-8000-000000000000", &operation, NOW);
-        }
-        let mut now = NOW;
-        criterion.bench_function(&format!("history/{rules} rules"), |bencher| {
-            bencher.iter(|| {
-                now = Time(now.0.saturating_add(1));
-                black_box(decided("s.o0", &session, now))
-            });
-        });
-    }
-}
-
 fn reloads(criterion: &mut Criterion) {
     let serving = compile(load(10_000, 0), None);
     let mut group = criterion.benchmark_group("reload/10000 policies, 10 changed");
@@ -311,5 +221,5 @@ fn reloads(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decisions, histories, reloads);
+criterion_group!(benches, decisions, reloads);
 criterion_main!(benches);

@@ -1,6 +1,7 @@
 //! Rules over the order of events. Each event moves what it is a step of, by constant work, and what it would complete is
 //! told before.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
@@ -168,7 +169,7 @@ impl Sequences {
                 if rule.has_room(&advance, kept) {
                     return Some(advance);
                 }
-                rule.advance_of(ANY.to_owned(), steps, kept, now)
+                rule.advance_of(Cow::Borrowed(ANY), steps, kept, now)
             })
             .collect()
     }
@@ -182,12 +183,9 @@ impl Sequences {
         named: &[Named],
         steps: impl Fn(&Named) -> u32,
     ) -> impl Iterator<Item = (&Compiled, u32)> {
-        let steps: Vec<(Named, u32)> = named
-            .iter()
-            .map(|named| (*named, steps(named)))
-            .filter(|(_, steps)| *steps != 0)
-            .collect();
-        steps.into_iter().filter_map(|(named, steps)| Some((self.rule(named)?, steps)))
+        let steps = named.iter().map(move |named| (*named, steps(named)));
+        let moved = steps.filter(|(_, steps)| *steps != 0);
+        moved.filter_map(|(named, steps)| Some((self.rule(named)?, steps)))
     }
 }
 
@@ -246,13 +244,13 @@ impl Compiled {
     }
 
     /// Which instance an event is of: by task where the rule is, and by key where it has one.
-    fn instance(&self, subject: Subject<'_>) -> String {
+    fn instance<'a>(&self, subject: Subject<'a>) -> Cow<'a, str> {
         let task = match self.scope {
             RuleScope::Task => subject.task,
             RuleScope::Session | RuleScope::Agent | RuleScope::Subject => "",
         };
         let value = match &self.key {
-            None => return task.to_owned(),
+            None => return Cow::Borrowed(task),
             Some(CorrelationKey::Resource) => {
                 format!("{}/{}", subject.collection.unwrap_or_default(), subject.id)
             }
@@ -267,7 +265,7 @@ impl Compiled {
         // Values may be long, or a secret.
         let digest = Sha256::digest(value.as_bytes());
         let digest: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        format!("{task}/{digest}")
+        Cow::Owned(format!("{task}/{digest}"))
     }
 
     fn progress<'a>(&self, session: &'a SessionHistory, instance: &str) -> Option<&'a Progress> {
@@ -280,15 +278,17 @@ impl Compiled {
     }
 
     fn is_completed(&self, subject: Subject<'_>, history: HistoryView<'_>, now: Time) -> bool {
-        let Some(session) = self.kept(history) else { return true };
+        let Some(kept) = self.kept(history) else { return true };
+        let Some(known) = kept.rules.get(&self.stored) else { return self.requires };
         let oldest = self.forgets_before(now);
         let has_all = |progress: &Progress| {
             progress.step >= self.steps && oldest.is_none_or(|oldest| progress.at >= oldest)
         };
-        let instance = self.instance(subject);
-        let own = self.progress(session, &instance).is_some_and(has_all);
-        let any = self.progress(session, ANY).is_some_and(has_all);
-        if self.requires { !own } else { own || any }
+        let own = known.instances.get(&*self.instance(subject)).is_some_and(has_all);
+        if self.requires {
+            return !own;
+        }
+        own || known.instances.get(ANY).is_some_and(has_all)
     }
 
     fn advance(
@@ -305,7 +305,7 @@ impl Compiled {
     /// that it was seen, and one that is too old is still to come.
     fn advance_of(
         &self,
-        instance: String,
+        instance: Cow<'_, str>,
         steps: u32,
         session: &SessionHistory,
         now: Time,
@@ -326,7 +326,7 @@ impl Compiled {
         (known != Some(&progress)).then(|| Advance {
             rule: self.stored.clone(),
             holder: self.scope.holder(),
-            instance,
+            instance: instance.into_owned(),
             progress,
             forgets_before: oldest,
         })
