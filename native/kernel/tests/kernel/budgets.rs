@@ -118,7 +118,10 @@ fn bundle(budgets: &str, policies: &str) -> Result<Plan, String> {
 
 #[test]
 fn budgets_agree_with_an_interpreter_that_counts_everything() {
-    let config = Config { cases: 100, failure_persistence: None, ..Config::default() };
+    // 100 sets of 4 budgets, 100 traces of each: 10,000 traces.
+    let sets = std::env::var("AUTHZ_BUDGET_SETS").ok().and_then(|text| text.parse().ok());
+    let config =
+        Config { cases: sets.unwrap_or(100), failure_persistence: None, ..Config::default() };
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[9; 32]);
     let scenario = (
         proptest::collection::vec(budget(), 4),
