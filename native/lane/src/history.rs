@@ -270,28 +270,29 @@ pub(crate) fn remember(
     // What it was judged by is what it is remembered by.
     let now = judgement.recalled.view().map_or(now, |view| view.now(now));
     let of_session = changes.filter(|changes| changes.concern(Holder::Session));
+    // Only of what has to do with history is anything open, and that was recalled.
+    let recalled = judgement.recalled.history();
+    let is_open = |id: &str| recalled.is_some_and(|history| history.pending.contains_key(id));
+    let redeemed = redeemed.filter(|id| is_open(id));
     if of_session.is_some() || redeemed.is_some() {
         let session = session(transaction, &located.task.session)?.ok_or_else(lost)?;
-        let is_open = redeemed.is_some_and(|id| session.history.pending.contains_key(id));
-        if of_session.is_some() || is_open {
-            let mut session = Session::clone(&session);
-            let history = &mut session.history;
-            match of_session {
-                Some(changes) if wants_credential && !changes.is_reported => {
-                    let changes = HistoryChanges { is_reported: true, ..changes.clone() };
-                    history.apply(&changes, id, operation, now);
-                }
-                Some(changes) => history.apply(changes, id, operation, now),
-                None => {}
+        let mut session = Session::clone(&session);
+        let history = &mut session.history;
+        match of_session {
+            Some(changes) if wants_credential && !changes.is_reported => {
+                let changes = HistoryChanges { is_reported: true, ..changes.clone() };
+                history.apply(&changes, id, operation, now);
             }
-            if let Some(before) = redeemed {
-                history.hand_over(before, id);
-                if !judgement.is_reported() {
-                    history.settle(id, &Reported::UNREPORTED, now);
-                }
-            }
-            transaction.put(Record::Session(Arc::new(session)));
+            Some(changes) => history.apply(changes, id, operation, now),
+            None => {}
         }
+        if let Some(before) = redeemed {
+            history.hand_over(before, id);
+            if !judgement.is_reported() {
+                history.settle(id, &Reported::UNREPORTED, now);
+            }
+        }
+        transaction.put(Record::Session(Arc::new(session)));
     }
     let Some(changes) = changes else { return Ok(()) };
     for holder in Holder::PARTIES.into_iter().filter(|holder| changes.concern(*holder)) {
