@@ -29,6 +29,9 @@ ROWS = reason_rows()
 #: Seconds that the shipped configuration gives the authorizer.
 TIMEOUT = 0.5
 
+#: Bundles of case files that have to do with tasks.
+OF_TASKS = ("implicit", "denials")
+
 
 @pytest.fixture(scope="module")
 def people(authority: Authority) -> People:
@@ -57,13 +60,16 @@ def mcp_envoys(
 
 
 @pytest.fixture(scope="module")
-def implicit_envoys(
+def tasks_envoys(
     servers: Servers, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Envoy]]:
-    """The same before a server of the bundle that gives agents tasks."""
-    folder = tmp_path_factory.mktemp("implicit_envoy")
+) -> Iterator[dict[str, dict[str, Envoy]]]:
+    """The same before servers of bundles that have to do with tasks, by bundle."""
+    folder = tmp_path_factory.mktemp("tasks_envoy")
     with ExitStack() as stack:
-        yield started(stack, folder, servers.of("implicit"), upstream)
+        yield {
+            bundle: started(stack, folder / bundle, servers.of(bundle), upstream)
+            for bundle in OF_TASKS
+        }
 
 
 def started(stack: ExitStack, folder: Path, server: Server, upstream: Upstream) -> dict[str, Envoy]:
@@ -271,18 +277,21 @@ def test_case_files_of_mcp(
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in SENT if case.bundle == "implicit"], ids=lambda case: case.id
+    "case", [case for case in SENT if case.bundle in OF_TASKS], ids=lambda case: case.id
 )
-def test_case_files_of_implicit_tasks(
-    case: Flat, implicit_envoys: dict[str, Envoy], authority: Authority, upstream: Upstream
+def test_case_files_of_tasks(
+    case: Flat,
+    tasks_envoys: dict[str, dict[str, Envoy]],
+    authority: Authority,
+    upstream: Upstream,
 ) -> None:
-    """And those of agents that name no task."""
-    send(case, implicit_envoys, authority, upstream)
+    """And those of agents that name no task, where the bundle gives them one or counts what a task is denied."""
+    send(case, tasks_envoys[case.bundle], authority, upstream)
 
 
 def test_every_case_is_sent() -> None:
     """No bundle of the case files is left out."""
-    assert {case.bundle for case in SENT} == {"desk", "tracker", "implicit"}
+    assert {case.bundle for case in SENT} == {"desk", "tracker", *OF_TASKS}
 
 
 def send(case: Flat, envoys: dict[str, Envoy], authority: Authority, upstream: Upstream) -> None:
