@@ -97,13 +97,13 @@ impl Presented {
 
     /// Writes that one detail is used up.
     ///
-    /// Args: `decision_id`: of the permit by which it is performed. `enforcer`: who performs it now. `due`: when it counts
-    /// as done without a report.
+    /// Args: `decision_id`: of the permit by which it is performed, where somebody reports what came of it. `enforcer`: who
+    /// performs it now. `due`: when it counts as done without a report.
     pub(crate) fn redeem(
         &self,
         transaction: &mut dyn Transaction,
         detail: usize,
-        (decision_id, enforcer): (&str, &str),
+        (decision_id, enforcer): (Option<&str>, &str),
         now: Time,
         due: Time,
     ) {
@@ -117,10 +117,12 @@ impl Presented {
         transaction.put(Record::Credential(Arc::new(credential)));
         if let Some(Some(reservation)) = self.reservations.get(detail) {
             // Whoever performs it knows the decision that let it, and reports that one.
-            let key = RecordKey::new(RecordKind::Reservation, &reservation.decision_id);
-            transaction.delete(key);
+            if decision_id.is_some() {
+                let key = RecordKey::new(RecordKind::Reservation, &reservation.decision_id);
+                transaction.delete(key);
+            }
             transaction.put(Record::Reservation(Arc::new(Reservation {
-                decision_id: decision_id.to_owned(),
+                decision_id: decision_id.unwrap_or(&reservation.decision_id).to_owned(),
                 redeemed: true,
                 enforcer: enforcer.to_owned(),
                 due,

@@ -408,7 +408,8 @@ impl Engine {
         let detail = judgement.decision.as_ref().and_then(|decision| decision.redeems);
         if let Some(detail) = detail {
             let due = after(now, self.keeper.settings().report_within_ms);
-            let by = (judgement.id.as_str(), judgement.asker.name());
+            let reported = judgement.is_reported().then_some(judgement.id.as_str());
+            let by = (reported, judgement.asker.name());
             presented.redeem(transaction, detail, by, now, due);
         }
     }
