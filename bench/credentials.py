@@ -48,7 +48,7 @@ class Extent:
     calls: int
 
 
-WHOLE = Extent(6_000, 3, 256, 7, 2_000)
+WHOLE = Extent(6_000, 5, 256, 15, 2_000)
 QUICK = Extent(2_000, 2, 64, 3, 500)
 KINDS = ("bearer", "dpop")
 # In a closed loop; more wait for one another's commit only.
