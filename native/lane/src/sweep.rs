@@ -115,72 +115,45 @@ impl Engine {
         self.delete_due(&others, &[], wait, now)?;
         let (keys, locks) = credentials;
         swept.credentials = self.delete_due(&keys, &locks, wait, now)?;
-        let (unused, done): (Vec<_>, Vec<_>) =
-            reservations.into_iter().partition(|one| one.is_unused());
-        swept.committed = self.commit_due(&done, wait, now)?;
-        swept.released = self.release_due(&unused, wait, now)?;
+        (swept.released, swept.committed) = self.settle_due(&reservations, wait, now)?;
         Ok(())
     }
 
-    /// Gives back permits whose credential nobody redeemed in time.
-    fn release_due(
+    /// Lets permits of which nobody told count as done, and gives back those whose credential nobody redeemed in time.
+    ///
+    /// Returns: how many were given back, and how many count as done.
+    fn settle_due(
         &self,
         permits: &[Arc<Reservation>],
         wait: Wait,
         now: Time,
-    ) -> Result<u64, Refused> {
+    ) -> Result<(u64, u64), Refused> {
+        let (mut released, mut committed) = (0_u64, 0_u64);
         if permits.is_empty() {
-            return Ok(0);
+            return Ok((released, committed));
         }
-        let mut released = 0_u64;
         let mut work = |transaction: &mut dyn Transaction| {
             for permit in permits {
                 let key = RecordKey::new(RecordKind::Reservation, &permit.decision_id);
-                if let Some(Record::Reservation(permit)) = transaction.get(&key)?
-                    && permit.is_unused()
-                    && permit.due < now
-                {
+                let Some(Record::Reservation(permit)) = transaction.get(&key)? else { continue };
+                if permit.due >= now {
+                    continue;
+                }
+                if permit.is_unused() {
                     credentials::release(transaction, &permit, now)?;
                     released = released.saturating_add(1);
-                }
-            }
-            Ok(released > 0)
-        };
-        let survives = Survives::Crash;
-        let commit = self.keeper.transact(&sessions_of(permits), survives, wait, &mut work)?;
-        self.keeper.kept(commit, wait)?;
-        Ok(released)
-    }
-
-    /// Lets permits of which nobody told count as done.
-    fn commit_due(
-        &self,
-        permits: &[Arc<Reservation>],
-        wait: Wait,
-        now: Time,
-    ) -> Result<u64, Refused> {
-        if permits.is_empty() {
-            return Ok(0);
-        }
-        let mut committed = 0_u64;
-        let mut work = |transaction: &mut dyn Transaction| {
-            for permit in permits {
-                let key = RecordKey::new(RecordKind::Reservation, &permit.decision_id);
-                if let Some(Record::Reservation(permit)) = transaction.get(&key)?
-                    && !permit.is_unused()
-                    && permit.due < now
-                {
+                } else {
                     report::settle_unreported(transaction, &permit, Event::Unreported, now)?;
                     transaction.delete(key);
                     committed = committed.saturating_add(1);
                 }
             }
-            Ok(committed > 0)
+            Ok(released > 0 || committed > 0)
         };
         let survives = Survives::Crash;
         let commit = self.keeper.transact(&sessions_of(permits), survives, wait, &mut work)?;
         self.keeper.kept(commit, wait)?;
-        Ok(committed)
+        Ok((released, committed))
     }
 
     fn swept_in(
