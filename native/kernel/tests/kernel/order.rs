@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use authz_kernel::decision::{Outcome, Time};
+use authz_kernel::decision::{Decision, Outcome, Time};
 use authz_kernel::history::{HistoryView, MAX_INSTANCES, SessionHistory};
 use authz_kernel::plan::Plan;
 use proptest::prelude::*;
@@ -210,18 +210,17 @@ fn of(rule: &str) -> Result<Plan, String> {
     compiled("{name: a}", &format!("{FACTS}sequences:\n  x: {rule}\n"), READS)
 }
 
+/// A call whose events have that key.
+fn keyed(plan: &Plan, session: &SessionHistory, call: &str, key: usize) -> Decision {
+    let arguments = format!("{{\"k\": {key}}}");
+    crate::history::decided_in(plan, call, &arguments, Some(HistoryView::new(session)))
+}
+
 #[test]
 fn a_rule_that_is_full_lets_no_step_through() {
     let plan = of("{never: s.b, after: s.a, key: /k}").unwrap();
     let mut session = SessionHistory::new();
-    let ask = |session: &SessionHistory, call: &str, key: usize| {
-        crate::history::decided_in(
-            &plan,
-            call,
-            &format!("{{\"k\": {key}}}"),
-            Some(HistoryView::new(session)),
-        )
-    };
+    let ask = |session: &SessionHistory, call: &str, key| keyed(&plan, session, call, key);
     for key in 0..MAX_INSTANCES {
         let decision = ask(&session, "s.a", key);
         assert_eq!("PERMITTED", decision.reason.as_str());
@@ -238,14 +237,7 @@ fn a_rule_that_is_full_lets_no_step_through() {
 fn a_denial_that_finds_no_room_counts_for_every_key() {
     let plan = of("{never: s.b, after: 'denied(s.a)', key: /k}").unwrap();
     let mut session = SessionHistory::new();
-    let ask = |session: &SessionHistory, call: &str, key: usize| {
-        crate::history::decided_in(
-            &plan,
-            call,
-            &format!("{{\"k\": {key}}}"),
-            Some(HistoryView::new(session)),
-        )
-    };
+    let ask = |session: &SessionHistory, call: &str, key| keyed(&plan, session, call, key);
     for key in 0..MAX_INSTANCES {
         session.apply(&ask(&session, "s.a", key).denial, "d", "s.a", NOW);
     }
