@@ -12,7 +12,7 @@ use authz_kernel::task::{
     Binding, Credential, Detail, Lease, LeaseState, Record, RecordKey, RecordKind, Reservation,
     Task,
 };
-use authz_state::store::{StoreError, Survives, Transaction};
+use authz_state::store::{StoreError, Transaction};
 use authz_token::{AgentFacts, AgentProof, ProofFacts, Role, UnixTime, verify_proof};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -30,6 +30,7 @@ use crate::metrics::CredentialEvent;
 use crate::presented::{Sent, system_of};
 use crate::proto::authz::v1 as wire;
 use crate::settings::CredentialSettings;
+use crate::settle::survives_of;
 use crate::tasks::{Caller, Done, bounded};
 use crate::world::Loaded;
 use crate::{report, revoke};
@@ -117,7 +118,7 @@ impl Engine {
             }
         };
         let locks = [RecordKey::new(RecordKind::Session, &kept.session)];
-        let survives = if kept.tier >= Tier::High { Survives::PowerLoss } else { Survives::Crash };
+        let survives = survives_of(kept.tier);
         let id = Uuid::now_v7().to_string();
         let mut answer = Vec::new();
         let kept = self.change(

@@ -31,7 +31,7 @@ use crate::metrics::CredentialEvent;
 use crate::presented::system_of;
 use crate::revoke;
 use crate::settings::{CredentialSettings, Surface};
-use crate::settle::{Judging, detail_of};
+use crate::settle::{Judging, detail_of, survives_of};
 use crate::tasks::{bounded, kernel_refused};
 use crate::tokens::Client;
 use crate::world::Loaded;
@@ -264,7 +264,7 @@ impl Engine {
             jti: Uuid::now_v7().to_string(),
         };
         let call = Changing { evidence: evidence.as_slice(), recorded: line, wait };
-        let survives = if tier >= Tier::High { Survives::PowerLoss } else { Survives::Crash };
+        let survives = survives_of(tier);
         self.settle_exchange(&exchange, judgement, judged, &call, survives)
     }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use authz_kernel::decision::Time;
 use authz_kernel::history::{Event, Reported, effects};
-use authz_kernel::model::{Reports, Tier};
+use authz_kernel::model::Reports;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{Record, RecordKey, RecordKind, Reservation, Session};
-use authz_state::store::{StoreError, Survives, Transaction};
+use authz_state::store::{StoreError, Transaction};
 use prost::Message;
 use serde::Serialize;
 
@@ -19,6 +19,7 @@ use crate::history;
 use crate::judgement::Judgement;
 use crate::limits;
 use crate::proto::authz::v1 as wire;
+use crate::settle::survives_of;
 use crate::tasks::{Caller, Done, bounded};
 use crate::world::Loaded;
 
@@ -134,8 +135,7 @@ impl Engine {
         }
         world.plan.may_carry(&permit.operation, &told.labels).map_err(Refused::input)?;
         let locks = [RecordKey::new(RecordKind::Session, &permit.session)];
-        let survives =
-            if permit.tier >= Tier::High { Survives::PowerLoss } else { Survives::Crash };
+        let survives = survives_of(permit.tier);
         let kept = self.change(
             judgement,
             &caller.call,

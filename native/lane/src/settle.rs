@@ -657,11 +657,15 @@ fn met() -> Refused {
 
 /// What a change must survive: that of a high tier, and the end of a task, a loss of power.
 fn survives(judgement: &Judgement) -> Survives {
-    if history::ends_task(judgement) || judgement.tier.is_some_and(|tier| tier >= Tier::High) {
-        Survives::PowerLoss
-    } else {
-        Survives::Crash
+    if history::ends_task(judgement) {
+        return Survives::PowerLoss;
     }
+    judgement.tier.map_or(Survives::Crash, survives_of)
+}
+
+/// What a change of that tier must survive.
+pub(crate) fn survives_of(tier: Tier) -> Survives {
+    if tier >= Tier::High { Survives::PowerLoss } else { Survives::Crash }
 }
 
 /// The MCP session that a request belongs to.
