@@ -123,11 +123,15 @@ fn other_sessions(tasks: &[Record], own: &Task, now: Time) -> Result<BTreeSet<St
     Ok(sessions)
 }
 
-fn add_labels(labels: &mut BTreeMap<String, Origin>, session: Option<Record>) {
-    if let Some(Record::Session(session)) = session {
-        let carried = session.history.carried();
-        labels.extend(carried.map(|(label, from)| (label.to_owned(), from.origin())));
-    }
+/// Adds what a session carries in which the agent has a live task. One that is not kept is not one without labels.
+fn add_labels(
+    labels: &mut BTreeMap<String, Origin>,
+    session: Option<Record>,
+) -> Result<(), Refused> {
+    let Some(Record::Session(session)) = session else { return Err(lost()) };
+    let carried = session.history.carried();
+    labels.extend(carried.map(|(label, from)| (label.to_owned(), from.origin())));
+    Ok(())
 }
 
 /// What is known of a party: nothing, where its record is not there, or its time is up.
@@ -178,7 +182,7 @@ pub(crate) fn recall(
         let (query, page) = live_of(&located.task);
         let mut labels = BTreeMap::new();
         for id in other_sessions(&keeper.find(&query, &page, wait)?, &located.task, now)? {
-            add_labels(&mut labels, keeper.peek(&key(&id), wait)?);
+            add_labels(&mut labels, keeper.peek(&key(&id), wait)?)?;
         }
         recalled.others = Some(Arc::new(labels));
     }
@@ -211,7 +215,7 @@ pub(crate) fn current(
         let (query, page) = live_of(&located.task);
         let mut labels = BTreeMap::new();
         for id in other_sessions(&transaction.find(&query, &page)?, &located.task, now)? {
-            add_labels(&mut labels, transaction.get(&key(&id))?);
+            add_labels(&mut labels, transaction.get(&key(&id))?)?;
         }
         recalled.others = Some(Arc::new(labels));
     }
