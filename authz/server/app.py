@@ -247,7 +247,7 @@ class Node:
     def start(self) -> None:
         """Open every listener."""
         parts = self._parts
-        # What is here stays: the collector need not look at it again while calls wait for it, as it did for 0.2 s.
+        # What is here stays: the collector need not look at it again while calls wait for it.
         gc.collect()
         gc.freeze()
         if parts.traces is not None:
