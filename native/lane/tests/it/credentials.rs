@@ -33,7 +33,7 @@ pub fn issuing(more: &Value) -> CredentialSettings {
     CredentialSettings::from_json(settings.to_string().as_bytes()).unwrap()
 }
 
-fn soon() -> Instant {
+pub fn soon() -> Instant {
     Instant::now().checked_add(Duration::from_secs(10)).unwrap()
 }
 

@@ -1,9 +1,14 @@
 //! What a session did before: exact under many callers at once, and there after a restart.
 
-use authz_lane::World;
+use std::sync::Arc;
+
+use authz_kernel::task::{RecordKey, RecordKind};
 use authz_lane::proto::authz::v1 as wire;
+use authz_lane::{Engine, World};
+use authz_state::store::{MemoryStore, Store, Survives, Transaction};
 use serde_json::{Value, json};
 
+use crate::credentials::soon;
 use crate::support::*;
 use crate::tasks::{REQUIRED, alices, deleting, permitted_at_once, searching, world_of};
 
@@ -179,4 +184,55 @@ fn denials_are_bounded_and_outlive_a_restart() {
     assert_eq!("REVOKED", code(&served.check(&searching(&task.id, BOT))));
     let end = records.iter().find(|one| one["result"]["changes"]["denials"] == "ends_task");
     assert_eq!(4, end.unwrap()["input"]["session"]["denials"]);
+}
+
+/// What an agent carries in another live task counts where data goes out; where it is not kept, nothing goes out.
+#[test]
+fn a_lost_session_is_not_one_without_labels() {
+    let audit = folder().join("audit.jsonl");
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new([7; 32]));
+    let engine = Engine::with_store(settings(&audit, &json!({})), Arc::clone(&store)).unwrap();
+    let served = Served { engine: Arc::new(engine), audit };
+    let more = [
+        ("bundle.yaml", REQUIRED),
+        (
+            "mail.yaml",
+            "labels: {pii: {kind: confidentiality}}
+destinations: {outside: {match: '*', clearance: []}}
+catalog:
+  mail:
+    kind: http
+    operations:
+      send: {input: {type: object, properties: {to: {type: string}}, required: [to]}}
+classify:
+  - {match: mail.send, effects: [export], tier: low, destination: {from: [/to], type: email, when_absent: outside}}
+",
+        ),
+        ("templates.yaml", &TEMPLATES.replace("{operation: crm.delete}", "{operation: mail.send}")),
+        (
+            "policies/mail.cedar",
+            r#"@id("mail") permit(principal, action in Action::"system:mail", resource);
+               @id("no-data-out") forbid(principal, action, resource) when { !context.excess.isEmpty() };
+               @id("staff-starts") permit(principal in Role::"staff", action == Action::"task:desk", resource);
+               @id("bots-start") permit(principal in Role::"bot", action == Action::"task:desk", resource);"#,
+        ),
+    ];
+    served.engine.load(World { plan: plan(&more), ..world_of(REQUIRED) }).unwrap();
+    let (one, other) = (alices(&served), alices(&served));
+    let send = || {
+        served.check(&wire::CheckRequest {
+            arguments_json: br#"{"to": "x@y.example"}"#.to_vec(),
+            task: one.id.clone(),
+            ..asking("mail.send")
+        })
+    };
+    let decision = send();
+    assert_eq!("PERMITTED", code(&decision), "{}", decision.message);
+    let key = RecordKey::new(RecordKind::Session, &other.session);
+    let mut forget = |transaction: &mut dyn Transaction| {
+        transaction.delete(key.clone());
+        Ok(true)
+    };
+    store.transact(std::slice::from_ref(&key), Survives::Crash, soon(), &mut forget).unwrap();
+    assert_eq!("STATE_UNAVAILABLE", code(&send()));
 }

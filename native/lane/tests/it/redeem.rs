@@ -1,7 +1,6 @@
 //! Task credentials and proofs of possession, as they are presented: each is good for what it was issued for, once.
 
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
 
 use authz_kernel::decision::Time;
 use authz_kernel::task::{Binding, Credential, Detail, Record, RecordKey, RecordKind, Reservation};
@@ -20,6 +19,7 @@ use prost::Message;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::credentials::soon;
 use crate::support::*;
 use crate::tasks::{REQUIRED, alices, call, call_by, delegate, deleting, searching, world_with};
 
@@ -44,10 +44,6 @@ fn trust() -> Arc<TrustStore> {
     spec["own"] = json!({"issuer": ISSUER, "keys": jwks(&[&OWN])});
     let spec = TrustSpec::from_json(spec.to_string().as_bytes()).unwrap();
     Arc::new(TrustStore::compile(&spec).unwrap())
-}
-
-fn soon() -> Instant {
-    Instant::now().checked_add(Duration::from_secs(10)).unwrap()
 }
 
 fn digest(bytes: &[u8]) -> String {
