@@ -691,6 +691,9 @@ impl Store for Faulty {
     fn is_remote(&self) -> bool {
         false
     }
+    fn may_wait(&self, key: &RecordKey) -> bool {
+        self.inner.may_wait(key)
+    }
     fn peek(&self, key: &RecordKey, until: Instant) -> Result<Option<Record>, StoreError> {
         self.inner.peek(key, until)
     }

@@ -1,6 +1,7 @@
 //! Records in memory, with what queries need to find them.
 //!
-//! A task takes several times the room of its JSON text, so all but those used of late are kept as text.
+//! A task, or what is remembered of a session, takes several times the room of its JSON text. So all but those used of late
+//! are kept as text; and what is remembered is left to the disk, but for what changed last.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,9 +14,11 @@ use super::query::most;
 use super::ready::Ready;
 use super::{Page, Query, StoreError, codec};
 
-/// Tasks that are kept ready besides their text, in each of two generations.
+/// Records of a kind that are kept ready besides their text, in each of two generations.
 const READY: usize = 1024;
 
+/// A record's text, as it is to be written.
+type Body<'a> = Result<Cow<'a, [u8]>, StoreError>;
 type Ids = BTreeMap<Arc<str>, Record>;
 type Pairs = BTreeSet<(Arc<str>, Arc<str>)>;
 
@@ -26,16 +29,28 @@ pub(crate) enum Held {
     Ready(Record),
     /// As text, under its key.
     Text(RecordKey, Arc<[u8]>),
+    /// On the disk alone, as the commit of that number left it.
+    Cold(RecordKey, u64),
 }
 
 impl Held {
     /// The record.
-    pub(crate) fn read(self) -> Result<Record, StoreError> {
+    ///
+    /// Args: `cold`: reads what is on the disk alone.
+    pub(crate) fn read(
+        self,
+        cold: impl FnOnce(RecordKey, u64) -> Result<Record, StoreError>,
+    ) -> Result<Record, StoreError> {
         match self {
             Self::Ready(record) => Ok(record),
-            Self::Text(key, text) => codec::decode(&key, &text).map_err(StoreError::Unavailable),
+            Self::Text(key, text) => decode(&key, &text),
+            Self::Cold(key, commit) => cold(key, commit),
         }
     }
+}
+
+fn decode(key: &RecordKey, text: &[u8]) -> Result<Record, StoreError> {
+    codec::decode(key, text).map_err(StoreError::Unavailable)
 }
 
 /// A task, and where queries find it.
@@ -48,10 +63,86 @@ struct TaskText {
     is_live: bool,
 }
 
+/// The text of a record that only its time is looked for by.
+#[derive(Debug)]
+struct Text {
+    /// None: it is on the disk alone.
+    text: Option<Arc<[u8]>>,
+    due: Option<i64>,
+    /// The number of the commit that wrote it; 0: it was there before.
+    commit: u64,
+}
+
+/// Records of one kind, as text.
+#[derive(Debug)]
+struct Texts {
+    kept: BTreeMap<Arc<str>, Text>,
+    /// Those whose text is in memory, by the commit that wrote it.
+    resident: BTreeSet<(u64, Arc<str>)>,
+    /// So many of them.
+    most: usize,
+    /// INVARIANT (ready): what is here equals its text.
+    ready: Mutex<Ready>,
+}
+
+impl Texts {
+    fn new(most: usize) -> Self {
+        Self {
+            kept: BTreeMap::default(),
+            resident: BTreeSet::default(),
+            most,
+            ready: Mutex::new(Ready::new(READY)),
+        }
+    }
+
+    fn get(&self, key: &RecordKey) -> Result<Option<Held>, StoreError> {
+        if let Some(record) = self.ready().get(&key.id) {
+            return Ok(Some(Held::Ready(record)));
+        }
+        let Some((id, kept)) = self.kept.get_key_value(key.id.as_str()) else { return Ok(None) };
+        let Some(text) = &kept.text else { return Ok(Some(Held::Cold(key.clone(), kept.commit))) };
+        let record = decode(key, text)?;
+        self.ready().put(Arc::clone(id), record.clone());
+        Ok(Some(Held::Ready(record)))
+    }
+
+    fn put(&self, id: &str, record: &Record) {
+        if let Some((id, _)) = self.kept.get_key_value(id) {
+            self.ready().put(Arc::clone(id), record.clone());
+        }
+    }
+
+    /// Leaves to the disk what changed longest ago, where it is there by now.
+    fn forget(&mut self, durable: u64) {
+        while self.resident.len() > self.most
+            && self.resident.first().is_some_and(|(commit, _)| *commit <= durable)
+            && let Some((_, id)) = self.resident.pop_first()
+        {
+            if let Some(one) = self.kept.get_mut(&id) {
+                one.text = None;
+            }
+        }
+    }
+
+    fn ready(&self) -> MutexGuard<'_, Ready> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Text {
+    fn held(&self, kind: RecordKind, id: &str) -> Held {
+        let key = RecordKey::new(kind, id);
+        match &self.text {
+            Some(text) => Held::Text(key, Arc::clone(text)),
+            None => Held::Cold(key, self.commit),
+        }
+    }
+}
+
 /// All records of a store.
 #[derive(Debug)]
 pub(crate) struct Index {
-    sessions: Ids,
+    sessions: Texts,
     tasks: BTreeMap<Arc<str>, TaskText>,
     reservations: Ids,
     idempotencies: Ids,
@@ -60,8 +151,8 @@ pub(crate) struct Index {
     proofs: Ids,
     signing_keys: Ids,
     leases: Ids,
-    agents: Ids,
-    subjects: Ids,
+    agents: Texts,
+    subjects: Texts,
     /// Session and task.
     by_session: Pairs,
     /// Assignee and task.
@@ -74,10 +165,13 @@ pub(crate) struct Index {
     ready: Mutex<Ready>,
 }
 
-impl Default for Index {
-    fn default() -> Self {
+impl Index {
+    /// Empty.
+    ///
+    /// Args: `most`: of how many sessions, agents and subjects each the text is kept in memory.
+    pub(crate) fn new(most: usize) -> Self {
         Self {
-            sessions: Ids::default(),
+            sessions: Texts::new(most),
             tasks: BTreeMap::default(),
             reservations: Ids::default(),
             idempotencies: Ids::default(),
@@ -86,8 +180,8 @@ impl Default for Index {
             proofs: Ids::default(),
             signing_keys: Ids::default(),
             leases: Ids::default(),
-            agents: Ids::default(),
-            subjects: Ids::default(),
+            agents: Texts::new(most),
+            subjects: Texts::new(most),
             by_session: Pairs::default(),
             by_assignee: Pairs::default(),
             live: Pairs::default(),
@@ -96,35 +190,73 @@ impl Default for Index {
             ready: Mutex::new(Ready::new(READY)),
         }
     }
-}
 
-impl Index {
-    /// Reads a record.
-    pub(crate) fn get(&self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
+    /// Finds a record.
+    pub(crate) fn get(&self, key: &RecordKey) -> Result<Option<Held>, StoreError> {
+        if let Some(texts) = self.texts(key.kind) {
+            return texts.get(key);
+        }
         if key.kind != RecordKind::Task {
-            return Ok(self.of(key.kind).and_then(|ids| ids.get(key.id.as_str())).cloned());
+            let record = self.of(key.kind).and_then(|ids| ids.get(key.id.as_str()));
+            return Ok(record.cloned().map(Held::Ready));
         }
         if let Some(record) = self.ready().get(&key.id) {
-            return Ok(Some(record));
+            return Ok(Some(Held::Ready(record)));
         }
         let Some((id, task)) = self.tasks.get_key_value(key.id.as_str()) else { return Ok(None) };
-        let record = Held::Text(key.clone(), Arc::clone(&task.text)).read()?;
+        let record = decode(key, &task.text)?;
         self.ready().put(Arc::clone(id), record.clone());
-        Ok(Some(record))
+        Ok(Some(Held::Ready(record)))
+    }
+
+    /// The commit that wrote a record which may be left to the disk, and its text where memory has it.
+    pub(crate) fn text(&self, key: &RecordKey) -> Option<(u64, Option<Arc<[u8]>>)> {
+        let one = self.texts(key.kind)?.kept.get(key.id.as_str())?;
+        Some((one.commit, one.text.clone()))
+    }
+
+    /// Whether a record can be read without the disk.
+    pub(crate) fn is_at_hand(&self, key: &RecordKey) -> bool {
+        let Some(texts) = self.texts(key.kind) else { return true };
+        let is_cold = texts.kept.get(key.id.as_str()).is_some_and(|one| one.text.is_none());
+        !is_cold || texts.ready().get(&key.id).is_some()
+    }
+
+    /// Keeps a record that was read from the disk at hand, unless it was written again since.
+    pub(crate) fn keep(&self, key: &RecordKey, commit: u64, record: &Record) {
+        if let Some(texts) = self.texts(key.kind)
+            && texts.kept.get(key.id.as_str()).is_some_and(|one| one.commit == commit)
+        {
+            texts.put(&key.id, record);
+        }
+    }
+
+    /// Leaves to the disk what need not be in memory.
+    ///
+    /// Args: `durable`: the last commit that is there.
+    pub(crate) fn forget(&mut self, durable: u64) {
+        for texts in [&mut self.sessions, &mut self.agents, &mut self.subjects] {
+            texts.forget(durable);
+        }
     }
 
     pub(crate) fn has(&self, key: &RecordKey) -> bool {
-        match key.kind {
-            RecordKind::Task => self.tasks.contains_key(key.id.as_str()),
-            kind => self.of(kind).is_some_and(|ids| ids.contains_key(key.id.as_str())),
+        let id = key.id.as_str();
+        match (key.kind, self.texts(key.kind)) {
+            (_, Some(texts)) => texts.kept.contains_key(id),
+            (RecordKind::Task, _) => self.tasks.contains_key(id),
+            (kind, _) => self.of(kind).is_some_and(|ids| ids.contains_key(id)),
         }
     }
 
     /// Sets a record, given with its text, or removes it. Returns what was there.
+    ///
+    /// Args: `commit`: its number.
     pub(crate) fn set(
         &mut self,
         key: &RecordKey,
         record: Option<(Record, Arc<[u8]>)>,
+        commit: u64,
     ) -> Option<Held> {
         match (key.kind, record) {
             (RecordKind::Task, None) => self.remove_task(key),
@@ -135,6 +267,15 @@ impl Index {
                 }
                 before
             }
+            (kind, Some((record, text))) if self.texts(kind).is_some() => {
+                let text = Text { text: Some(text), due: record.due(), commit };
+                let before = self.set_text(key, Some(text));
+                if let Some(texts) = self.texts(kind) {
+                    texts.put(&key.id, &record);
+                }
+                before
+            }
+            (kind, None) if self.texts(kind).is_some() => self.set_text(key, None),
             (_, record) => self.set_other(key, record.map(|(record, _)| record)).map(Held::Ready),
         }
     }
@@ -143,16 +284,20 @@ impl Index {
     pub(crate) fn load(&mut self, key: &RecordKey, record: Record, text: &[u8]) {
         if key.kind == RecordKind::Task {
             self.load_task(key, &record, Arc::from(text));
+        } else if self.texts(key.kind).is_some() {
+            let text = Text { text: Some(Arc::from(text)), due: record.due(), commit: 0 };
+            self.set_text(key, Some(text));
         } else {
             self.set_other(key, Some(record));
         }
     }
 
-    /// Brings back what [`Index::set`] returned.
+    /// Brings back what [`Index::set`] returned; what was cold is given as text.
     pub(crate) fn restore(&mut self, key: &RecordKey, before: Option<Held>) {
         match before {
-            None => {
-                self.set(key, None);
+            // INVARIANT (undo): no commit takes what is cold for what it undoes.
+            None | Some(Held::Cold(..)) => {
+                self.set(key, None, 0);
             }
             Some(Held::Ready(record)) => {
                 self.set_other(key, Some(record));
@@ -160,10 +305,36 @@ impl Index {
             Some(Held::Text(key, text)) => {
                 // It was read before it was written, so it can be read.
                 if let Ok(record) = codec::decode(&key, &text) {
-                    self.load_task(&key, &record, text);
+                    self.load(&key, record, &text);
                 }
             }
         }
+    }
+
+    /// Sets a text, or removes it. Returns what was there.
+    fn set_text(&mut self, key: &RecordKey, new: Option<Text>) -> Option<Held> {
+        let texts = self.texts_mut(key.kind)?;
+        texts.ready().forget(&key.id);
+        let (id, before) = texts.kept.remove_entry(key.id.as_str()).unzip();
+        let id: Arc<str> = id.unwrap_or_else(|| Arc::from(key.id.as_str()));
+        if let Some(before) = &before {
+            texts.resident.remove(&(before.commit, Arc::clone(&id)));
+        }
+        let (was_due, due) =
+            (before.as_ref().and_then(|one| one.due), new.as_ref().and_then(|one| one.due));
+        if let Some(new) = new {
+            texts.resident.insert((new.commit, Arc::clone(&id)));
+            texts.kept.insert(Arc::clone(&id), new);
+        }
+        if was_due != due {
+            if let Some(due) = was_due {
+                self.due.remove(&(due, key.kind, Arc::clone(&id)));
+            }
+            if let Some(due) = due {
+                self.due.insert((due, key.kind, id));
+            }
+        }
+        before.map(|before| before.held(key.kind, &key.id))
     }
 
     fn load_task(&mut self, key: &RecordKey, record: &Record, text: Arc<[u8]>) -> Option<Held> {
@@ -181,7 +352,7 @@ impl Index {
         }
         let before = self.remove_task(key);
         let id: Arc<str> = Arc::from(key.id.as_str());
-        let session = self.sessions.get_key_value(task.session.as_str());
+        let session = self.sessions.kept.get_key_value(task.session.as_str());
         let session = session
             .map_or_else(|| Arc::from(task.session.as_str()), |(session, _)| Arc::clone(session));
         let first = (Arc::from(task.assignee()), Arc::from(""));
@@ -245,9 +416,10 @@ impl Index {
     }
 
     pub(crate) fn count(&self, kind: RecordKind) -> usize {
-        match kind {
-            RecordKind::Task => self.tasks.len(),
-            kind => self.of(kind).map_or(0, BTreeMap::len),
+        match (kind, self.texts(kind)) {
+            (_, Some(texts)) => texts.kept.len(),
+            (RecordKind::Task, _) => self.tasks.len(),
+            (kind, _) => self.of(kind).map_or(0, BTreeMap::len),
         }
     }
 
@@ -255,20 +427,19 @@ impl Index {
         Arc::clone(&self.revoked)
     }
 
-    /// The texts of all records, by kind and id.
-    pub(crate) fn all(
-        &self,
-    ) -> impl Iterator<Item = (RecordKind, &str, Result<Cow<'_, [u8]>, StoreError>)> {
-        let others = |kind| {
-            self.of(kind)
-                .into_iter()
-                .flatten()
-                .map(move |(id, record)| (kind, id.as_ref(), codec::encode(record).map(Cow::Owned)))
-        };
-        let tasks = self.tasks.iter().map(|(id, task)| {
-            (RecordKind::Task, id.as_ref(), Ok(Cow::Borrowed(task.text.as_ref())))
-        });
-        tasks.chain(RecordKind::ALL.into_iter().flat_map(others))
+    /// The texts of all records, by kind and id; none of those that are on the disk alone.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (RecordKind, &str, Option<Body<'_>>)> {
+        RecordKind::ALL.into_iter().flat_map(|kind| {
+            let records = self.of(kind).into_iter().flatten();
+            let records =
+                records.map(move |(id, record)| (id, Some(codec::encode(record).map(Cow::Owned))));
+            let texts = self.texts(kind).into_iter().flat_map(|texts| &texts.kept);
+            let texts = texts.map(|(id, one)| (id, one.text.as_deref()));
+            let tasks = self.tasks.iter().filter(move |_| kind == RecordKind::Task);
+            let texts = texts.chain(tasks.map(|(id, task)| (id, Some(task.text.as_ref()))));
+            let texts = texts.map(|(id, text)| (id, text.map(|text| Ok(Cow::Borrowed(text)))));
+            records.chain(texts).map(move |(id, text)| (kind, id.as_ref(), text))
+        })
     }
 
     /// What a query finds among the records but those of `hidden`.
@@ -309,7 +480,10 @@ impl Index {
                 .filter_map(|(_, kind, id)| match kind {
                     RecordKind::Task => task(id),
                     _ if !shown(*kind, id) => None,
-                    _ => Some(Held::Ready(self.of(*kind)?.get(id.as_ref())?.clone())),
+                    _ => match self.texts(*kind) {
+                        Some(texts) => Some(texts.kept.get(id)?.held(*kind, id)),
+                        None => Some(Held::Ready(self.of(*kind)?.get(id.as_ref())?.clone())),
+                    },
                 })
                 .take(most)
                 .collect(),
@@ -336,6 +510,11 @@ impl Index {
             });
             return held.take(most(page)).collect();
         }
+        if let Some(texts) = self.texts(kind) {
+            let texts = texts.kept.range::<str, _>(range).take_while(|(id, _)| fits(id));
+            let shown = texts.filter(|(id, _)| shown(kind, id));
+            return shown.map(|(id, one)| one.held(kind, id)).take(most(page)).collect();
+        }
         let Some(ids) = self.of(kind) else { return Vec::new() };
         let records = ids.range::<str, _>(range).take_while(|(id, _)| fits(id));
         let shown = records.filter(|(id, _)| shown(kind, id));
@@ -346,9 +525,27 @@ impl Index {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The kinds that are kept as text and found by nothing but their time; tasks are found by more.
+    const fn texts(&self, kind: RecordKind) -> Option<&Texts> {
+        match kind {
+            RecordKind::Session => Some(&self.sessions),
+            RecordKind::Agent => Some(&self.agents),
+            RecordKind::Subject => Some(&self.subjects),
+            _ => None,
+        }
+    }
+
+    const fn texts_mut(&mut self, kind: RecordKind) -> Option<&mut Texts> {
+        match kind {
+            RecordKind::Session => Some(&mut self.sessions),
+            RecordKind::Agent => Some(&mut self.agents),
+            RecordKind::Subject => Some(&mut self.subjects),
+            _ => None,
+        }
+    }
+
     const fn of(&self, kind: RecordKind) -> Option<&Ids> {
         Some(match kind {
-            RecordKind::Session => &self.sessions,
             RecordKind::Reservation => &self.reservations,
             RecordKind::Idempotency => &self.idempotencies,
             RecordKind::Revocation => &self.revocations,
@@ -356,15 +553,14 @@ impl Index {
             RecordKind::Proof => &self.proofs,
             RecordKind::SigningKey => &self.signing_keys,
             RecordKind::Lease => &self.leases,
-            RecordKind::Agent => &self.agents,
-            RecordKind::Subject => &self.subjects,
-            RecordKind::Task => return None,
+            RecordKind::Session | RecordKind::Agent | RecordKind::Subject | RecordKind::Task => {
+                return None;
+            }
         })
     }
 
     const fn of_mut(&mut self, kind: RecordKind) -> Option<&mut Ids> {
         Some(match kind {
-            RecordKind::Session => &mut self.sessions,
             RecordKind::Reservation => &mut self.reservations,
             RecordKind::Idempotency => &mut self.idempotencies,
             RecordKind::Revocation => &mut self.revocations,
@@ -372,9 +568,9 @@ impl Index {
             RecordKind::Proof => &mut self.proofs,
             RecordKind::SigningKey => &mut self.signing_keys,
             RecordKind::Lease => &mut self.leases,
-            RecordKind::Agent => &mut self.agents,
-            RecordKind::Subject => &mut self.subjects,
-            RecordKind::Task => return None,
+            RecordKind::Session | RecordKind::Agent | RecordKind::Subject | RecordKind::Task => {
+                return None;
+            }
         })
     }
 }

@@ -117,6 +117,10 @@ impl Store for MemoryStore {
         false
     }
 
+    fn may_wait(&self, _key: &RecordKey) -> bool {
+        false
+    }
+
     fn peek(&self, key: &RecordKey, _deadline: Instant) -> Result<Option<Record>, StoreError> {
         let state = self.lock();
         state.open()?;

@@ -177,6 +177,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Whether a call may wait for a network or another machine: then it must not run on a thread that others wait for.
     fn is_remote(&self) -> bool;
 
+    /// Whether reading a record may wait, for a disk or a network: then it must not be read on a thread that others wait for.
+    fn may_wait(&self, key: &RecordKey) -> bool;
+
     /// Reads a record as this node knows it; it may be [`Store::staleness`] old.
     ///
     /// # Errors

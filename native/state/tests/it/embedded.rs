@@ -14,8 +14,8 @@ use rusqlite::Connection;
 
 use crate::contract::{Made, content, run, small};
 use crate::support::{
-    Lines, NOW, all, folder, idempotency, key, put, reservation, revocation, session, session_key,
-    soon, task, task_key, transact,
+    Lines, NOW, all, folder, idempotency, key, page, put, reservation, revocation, session,
+    session_key, soon, task, task_key, transact,
 };
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -35,14 +35,64 @@ fn database(folder: &Path) -> Connection {
 
 #[test]
 fn contract() {
+    contract_with(100_000);
+}
+
+/// What memory does not hold is as good as what it holds.
+#[test]
+fn contract_with_hardly_anything_in_memory() {
+    contract_with(0);
+    contract_with(2);
+}
+
+fn contract_with(resident: usize) {
     run(&|| {
         let number = NUMBER.fetch_add(1, Ordering::SeqCst);
         let mut settings = EmbeddedSettings::new(folder(&format!("contract-{number}")));
         settings.bounds = small();
+        settings.resident = resident;
         let lines = Lines::default();
         let store = EmbeddedStore::open(settings, lines.sink()).unwrap();
         Made::new(Arc::new(store), lines)
     });
+}
+
+/// Only what changed last is in memory, from the start and later; the rest is read from the disk, unless that fails.
+#[test]
+fn left_to_the_disk() {
+    let folder = folder("left");
+    let mut settings = EmbeddedSettings::new(folder.clone());
+    settings.resident = 3;
+    let opened = |settings: &EmbeddedSettings| {
+        EmbeddedStore::open(settings.clone(), Lines::default().sink()).unwrap()
+    };
+    let one = |number: usize| session(&format!("s{number}"));
+    let store = opened(&settings);
+    for number in 0..9 {
+        put(&store, &[one(number)]).unwrap();
+    }
+    // What was put is ready for a while, in a store that is opened nothing is.
+    store.close();
+    let store = opened(&settings);
+    let waits = |store: &EmbeddedStore| -> Vec<usize> {
+        (0..9).filter(|number| store.may_wait(&one(*number).key())).collect()
+    };
+    assert_eq!((0..6).collect::<Vec<usize>>(), waits(&store));
+    assert_eq!(Some(one(1)), store.peek(&one(1).key(), soon()).unwrap());
+    assert_eq!(vec![0, 2, 3, 4, 5], waits(&store), "what was read is ready");
+    assert_eq!(9, all(&store, &Query::Kind(RecordKind::Session)).len());
+    assert_eq!(9, store.find(&Query::DueBefore(i64::MAX), &page("", 99), soon()).unwrap().len());
+    store.close();
+    let store = opened(&settings);
+    let late = Instant::now().checked_sub(Duration::from_millis(1)).unwrap();
+    assert_eq!(Err(StoreError::Slow), store.peek(&one(2).key(), late));
+    assert_eq!(Some(one(8)), store.peek(&one(8).key(), late).unwrap());
+    let gone = database(&folder).execute("DELETE FROM records WHERE id = 's3'", []).unwrap();
+    assert_eq!(1, gone);
+    let lost = store.peek(&one(3).key(), soon());
+    assert!(matches!(lost, Err(StoreError::Unavailable(_))), "{lost:?}");
+    let changed = put(&store, &[one(3)]);
+    assert!(matches!(changed, Err(StoreError::Unavailable(_))), "{changed:?}");
 }
 
 #[test]
@@ -485,12 +535,24 @@ fn file_size_limit() {
 /// Every commit that waited fails with the disk, in memory too, and nobody who read it gets through.
 #[test]
 fn undone_together() {
-    let folder = folder("undone");
+    undone_with(100_000);
+}
+
+/// Also where what is undone was not in memory.
+#[test]
+fn undone_together_on_the_disk_alone() {
+    undone_with(0);
+}
+
+fn undone_with(resident: usize) {
+    let folder = folder(&format!("undone-{resident}"));
     let mut settings = EmbeddedSettings::new(folder.clone());
     settings.max_pages = Some(100);
     settings.retry_interval = Duration::from_millis(10);
+    settings.resident = resident;
     let store = EmbeddedStore::open(settings, Lines::default().sink()).unwrap();
-    put(&store, &[Record::Task(Arc::new(task("counted", "counted", "bot")))]).unwrap();
+    let counted = Record::Task(Arc::new(task("counted", "counted", "bot")));
+    put(&store, &[counted, session("counted")]).unwrap();
     let answered = AtomicU32::new(0);
     let until = soon();
     std::thread::scope(|scope| {
@@ -522,6 +584,14 @@ fn undone_together() {
                         let mut task = (*task).clone();
                         task.uses[0] += 1;
                         transaction.put(Record::Task(Arc::new(task)));
+                        let Some(Record::Session(session)) =
+                            transaction.get(&session_key("counted"))?
+                        else {
+                            panic!("it is gone");
+                        };
+                        let mut session = (*session).clone();
+                        session.history.calls += 1;
+                        transaction.put(Record::Session(Arc::new(session)));
                         Ok(true)
                     });
                     match done {
@@ -536,14 +606,19 @@ fn undone_together() {
     });
     assert!(store.health().failures > 0);
     let answered = u64::from(answered.load(Ordering::SeqCst));
-    let counted = |store: &EmbeddedStore| match store.peek(&task_key("counted"), soon()).unwrap() {
-        Some(Record::Task(task)) => task.uses[0],
-        other => panic!("{other:?}"),
+    let counted = |store: &EmbeddedStore| {
+        let of = |key| store.peek(&key, soon()).unwrap();
+        match (of(task_key("counted")), of(session_key("counted"))) {
+            (Some(Record::Task(task)), Some(Record::Session(session))) => {
+                (task.uses[0], session.history.calls)
+            }
+            other => panic!("{other:?}"),
+        }
     };
     assert!(answered > 0);
-    assert_eq!(answered, counted(&store));
+    assert_eq!((answered, answered), counted(&store));
     store.close();
-    assert_eq!(answered, counted(&open(&folder, &Lines::default())));
+    assert_eq!((answered, answered), counted(&open(&folder, &Lines::default())));
 }
 
 /// A folder that cannot be written is refused at the start, with its name.

@@ -111,13 +111,16 @@ impl Disk {
     }
 
     /// Reads all that the file holds. Makes the secret where there is none.
-    pub(super) fn load(&self) -> Result<Loaded, DiskError> {
+    ///
+    /// Args: `resident`: of [`EmbeddedSettings`](super::EmbeddedSettings).
+    pub(super) fn load(&self, resident: usize) -> Result<Loaded, DiskError> {
         let words = |error: rusqlite::Error| words(&error);
         let secret = self.secret()?;
-        let mut index = Index::default();
+        let mut index = Index::new(resident);
         self.each(|key, body| {
             let record = codec::decode(&key, body)?;
             index.load(&key, record, body);
+            index.forget(0);
             Ok(())
         })?;
         let mut statement = self
@@ -226,7 +229,9 @@ impl Disk {
     ) -> Result<Self, DiskError> {
         let mut disk = Self::open(path, max_pages)?;
         let mut wrong: BTreeMap<RecordKey, Option<Vec<u8>>> = BTreeMap::new();
-        let mut missing = index.all().peekable();
+        // What memory does not hold was written before, and is left as it is.
+        let resident = index.all().filter_map(|(kind, id, body)| Some((kind, id, body?)));
+        let mut missing = resident.peekable();
         let owned = |body: Result<Cow<'_, [u8]>, StoreError>| {
             body.map(Cow::into_owned).map_err(|error| error.to_string())
         };
@@ -243,6 +248,7 @@ impl Disk {
                         wrong.insert(key, Some(known.into_owned()));
                     }
                 }
+                None if matches!(index.text(&key), Some((_, None))) => {}
                 None => {
                     wrong.insert(key, None);
                 }
@@ -285,6 +291,29 @@ impl Disk {
         let mut path = self.path.as_os_str().to_owned();
         path.push("-wal");
         std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+    }
+}
+
+/// Reads beside a writer what was committed.
+#[derive(Debug)]
+pub(super) struct Reader {
+    connection: Connection,
+}
+
+impl Reader {
+    pub(super) fn open(path: &Path) -> Result<Self, DiskError> {
+        Ok(Self { connection: connect(path)? })
+    }
+
+    /// The body of a record; none where it is not there.
+    pub(super) fn body(&self, key: &RecordKey) -> Result<Option<Vec<u8>>, DiskError> {
+        self.connection
+            .prepare_cached("SELECT body FROM records WHERE kind = ?1 AND id = ?2")
+            .and_then(|mut statement| {
+                let found = params![codec::number(key.kind), key.id];
+                statement.query_row(found, |row| row.get(0)).optional()
+            })
+            .map_err(|error| words(&error))
     }
 }
 

@@ -1,9 +1,12 @@
 //! The store of one process: memory is the authority, and a SQLite file keeps what is committed.
 //!
+//! Of sessions, agents and subjects memory holds those that changed last; of the others it knows where they are.
+//!
 //! A commit changes memory at once and is durable once the writer's thread has written it, many commits at a time. Where
 //! the disk fails, all that waits is undone in memory, and nothing is changed until the file holds what memory holds.
 
 mod disk;
+mod reader;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -19,7 +22,8 @@ use std::time::{Duration, Instant};
 use authz_kernel::task::{Record, RecordKey, RecordKind, Revocations};
 
 use self::disk::Disk;
-use self::writer::{Shared, Writer};
+use self::reader::Reader;
+use self::writer::{Change, Shared, Writer, Written};
 use super::bounds::Bounds;
 use super::index::Held;
 use super::locks::KeyLocks;
@@ -44,10 +48,12 @@ pub struct EmbeddedSettings {
     pub max_pages: Option<u32>,
     /// How often a failed disk is tried again.
     pub retry_interval: Duration,
+    /// Of how many sessions, agents and subjects each what is remembered is kept in memory; of others it is read from the disk.
+    pub resident: usize,
 }
 
 impl EmbeddedSettings {
-    /// Defaults: 16,384 commits and 64 MiB wait at most, retried every 200 ms.
+    /// Defaults: 16,384 commits and 64 MiB wait at most, retried every 200 ms; 100,000 of each are kept in memory.
     #[must_use]
     pub fn new(folder: PathBuf) -> Self {
         Self {
@@ -57,6 +63,7 @@ impl EmbeddedSettings {
             max_queued_bytes: 64 * 1024 * 1024,
             max_pages: None,
             retry_interval: Duration::from_millis(200),
+            resident: 100_000,
         }
     }
 }
@@ -64,6 +71,7 @@ impl EmbeddedSettings {
 /// Keeps records in memory and in a folder of its own.
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
+    reader: Reader,
     locks: Arc<KeyLocks>,
     secret: [u8; 32],
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -98,8 +106,9 @@ impl EmbeddedStore {
         make_file(&path).map_err(|error| fail(error.to_string()))?;
         let disk = Disk::open(&path, settings.max_pages).map_err(fail)?;
         sync_names(&settings.folder).map_err(|error| fail(error.to_string()))?;
-        let loaded = disk.load().map_err(fail)?;
+        let loaded = disk.load(settings.resident).map_err(fail)?;
         let secret = loaded.secret;
+        let reader = Reader::start(path.clone()).map_err(|error| fail(error.to_string()))?;
         let (shared, writer) = Writer::new(settings, path.clone(), disk, loaded, lock, sink)
             .map_err(|error| fail(error.to_string()))?;
         let thread = std::thread::Builder::new()
@@ -107,7 +116,27 @@ impl EmbeddedStore {
             .spawn(move || writer.run())
             .map_err(|error| fail(error.to_string()))?;
         let thread = Mutex::new(Some(thread));
-        Ok(Self { shared, locks: KeyLocks::new(), secret, thread })
+        Ok(Self { shared, reader, locks: KeyLocks::new(), secret, thread })
+    }
+
+    /// The record that is held, wherever that is.
+    fn read(&self, held: Held, deadline: Instant) -> Result<Record, StoreError> {
+        held.read(|key, commit| {
+            let text = self.reader.text(&key, deadline)?;
+            let record = codec::decode(&key, &text).map_err(StoreError::Unavailable)?;
+            self.shared.index().keep(&key, commit, &record);
+            Ok(record)
+        })
+    }
+
+    /// The text that a change of a record would undo, where memory may leave that to the disk, and the commit that wrote it.
+    fn text(&self, key: &RecordKey, deadline: Instant) -> Result<Option<Written>, StoreError> {
+        let known = self.shared.index().text(key);
+        Ok(match known {
+            None => None,
+            Some((commit, Some(text))) => Some((commit, text)),
+            Some((commit, None)) => Some((commit, Arc::from(self.reader.text(key, deadline)?))),
+        })
     }
 }
 
@@ -116,20 +145,25 @@ impl Store for EmbeddedStore {
         false
     }
 
-    fn peek(&self, key: &RecordKey, _deadline: Instant) -> Result<Option<Record>, StoreError> {
+    fn may_wait(&self, key: &RecordKey) -> bool {
+        !self.shared.index().is_at_hand(key)
+    }
+
+    fn peek(&self, key: &RecordKey, deadline: Instant) -> Result<Option<Record>, StoreError> {
         self.shared.check_open()?;
-        self.shared.index().get(key)
+        let held = self.shared.index().get(key)?;
+        held.map(|held| self.read(held, deadline)).transpose()
     }
 
     fn find(
         &self,
         query: &Query,
         page: &Page,
-        _deadline: Instant,
+        deadline: Instant,
     ) -> Result<Vec<Record>, StoreError> {
         self.shared.check_open()?;
         let found = self.shared.index().find(query, page, &BTreeMap::<RecordKey, ()>::new());
-        found.into_iter().map(Held::read).collect()
+        found.into_iter().map(|held| self.read(held, deadline)).collect()
     }
 
     fn transact(
@@ -166,6 +200,7 @@ impl Store for EmbeddedStore {
 
     fn close(&self) {
         self.shared.close();
+        self.reader.close();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             drop(thread.join());
@@ -185,7 +220,7 @@ impl EmbeddedStore {
         let _guard = self.locks.acquire(locks, deadline)?;
         let epoch = self.shared.check_writable()?;
         let mut running =
-            Running { shared: &self.shared, deadline, changes: BTreeMap::new(), lines: Vec::new() };
+            Running { store: self, deadline, changes: BTreeMap::new(), lines: Vec::new() };
         if !work(&mut running)? {
             return Ok(Commit::Done);
         }
@@ -204,7 +239,8 @@ impl EmbeddedStore {
                 }
                 None => None,
             };
-            encoded.push((key, record));
+            let before = self.text(&key, deadline)?;
+            encoded.push(Change { key, record, before });
         }
         self.shared.commit(epoch, encoded, lines, survives)
     }
@@ -217,7 +253,7 @@ impl Drop for EmbeddedStore {
 }
 
 struct Running<'a> {
-    shared: &'a Shared,
+    store: &'a EmbeddedStore,
     deadline: Instant,
     changes: BTreeMap<RecordKey, Option<Record>>,
     lines: Vec<Vec<u8>>,
@@ -235,16 +271,18 @@ impl Running<'_> {
 impl Transaction for Running<'_> {
     fn get(&mut self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
         self.check_time()?;
-        Ok(match self.changes.get(key) {
-            Some(changed) => changed.clone(),
-            None => self.shared.index().get(key)?,
-        })
+        if let Some(changed) = self.changes.get(key) {
+            return Ok(changed.clone());
+        }
+        let held = self.store.shared.index().get(key)?;
+        held.map(|held| self.store.read(held, self.deadline)).transpose()
     }
 
     fn find(&mut self, query: &Query, page: &Page) -> Result<Vec<Record>, StoreError> {
         self.check_time()?;
-        let found = self.shared.index().find(query, page, &self.changes);
-        let stored = found.into_iter().map(Held::read).collect::<Result<Vec<Record>, _>>()?;
+        let found = self.store.shared.index().find(query, page, &self.changes);
+        let read = |held| self.store.read(held, self.deadline);
+        let stored = found.into_iter().map(read).collect::<Result<Vec<Record>, _>>()?;
         if self.changes.is_empty() {
             return Ok(stored);
         }

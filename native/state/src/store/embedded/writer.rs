@@ -32,8 +32,17 @@ const TIDY: Duration = Duration::from_millis(50);
 /// From this size on the writer does it itself, and everybody waits.
 const MAX_LOG_BYTES: u64 = 128 * 1024 * 1024;
 
-/// A changed record: what it becomes, with its text.
-pub(super) type Change = (RecordKey, Option<(Record, Arc<[u8]>)>);
+/// The text of a record, and the number of the commit that wrote it.
+pub(super) type Written = (u64, Arc<[u8]>);
+
+/// A changed record.
+pub(super) struct Change {
+    pub(super) key: RecordKey,
+    /// What it becomes, with its text.
+    pub(super) record: Option<(Record, Arc<[u8]>)>,
+    /// What it was, where memory may not have that.
+    pub(super) before: Option<Written>,
+}
 
 struct Item {
     records: Vec<(RecordKey, Option<Arc<[u8]>>)>,
@@ -42,6 +51,8 @@ struct Item {
     undo: Vec<(RecordKey, Option<Held>)>,
     survives: Survives,
     bytes: usize,
+    /// Its number.
+    commit: u64,
     settle: Settle,
 }
 
@@ -56,6 +67,10 @@ struct Queue {
     closing: bool,
     /// Counts the times that commits were undone: what a transaction read before may be wrong.
     epoch: u64,
+    /// The number of the last commit.
+    last_commit: u64,
+    /// The last commit that the disk has, with all before it.
+    durable: u64,
     next_line: i64,
     /// The highest line that is synced, until its row is deleted.
     synced: Option<i64>,
@@ -123,7 +138,7 @@ impl Shared {
     ) -> Result<Commit, StoreError> {
         let bounds = &self.settings.bounds;
         let line_bytes = lines.iter().map(Vec::len).fold(0, usize::saturating_add);
-        let texts = changes.iter().filter_map(|(_, record)| record.as_ref());
+        let texts = changes.iter().filter_map(|change| change.record.as_ref());
         let bytes = texts.map(|(_, text)| text.len()).fold(line_bytes, usize::saturating_add);
         let mut queue = self.lock();
         if queue.check_writable()? != epoch {
@@ -146,8 +161,8 @@ impl Shared {
         let mut index = self.index_mut();
         for kind in RecordKind::ALL {
             let (mut new, mut gone) = (0_usize, 0_usize);
-            for (key, record) in changes.iter().filter(|(key, _)| key.kind == kind) {
-                match (index.has(key), record.is_some()) {
+            for change in changes.iter().filter(|change| change.key.kind == kind) {
+                match (index.has(&change.key), change.record.is_some()) {
                     (false, true) => new = new.saturating_add(1),
                     (true, false) => gone = gone.saturating_add(1),
                     _ => {}
@@ -158,14 +173,30 @@ impl Shared {
                 bounds.check_count(kind, count)?;
             }
         }
+        // INVARIANT (undo): what is left to the disk can be brought back.
+        let is_known = |change: &Change| match index.text(&change.key) {
+            Some((commit, None)) => change.before.as_ref().is_some_and(|(of, _)| *of == commit),
+            _ => true,
+        };
+        if !changes.iter().all(is_known) {
+            return Err(StoreError::Unavailable(
+                "what it changes was changed meanwhile".to_owned(),
+            ));
+        }
+        let commit = queue.last_commit.saturating_add(1);
+        queue.last_commit = commit;
         let mut undo = Vec::with_capacity(changes.len());
         let mut records = Vec::with_capacity(changes.len());
-        for (key, record) in changes {
+        for Change { key, record, before: written } in changes {
             let text = record.as_ref().map(|(_, text)| Arc::clone(text));
-            let before = index.set(&key, record);
+            let before = match (index.set(&key, record, commit), written) {
+                (Some(Held::Cold(key, _)), Some((_, text))) => Some(Held::Text(key, text)),
+                (before, _) => before,
+            };
             undo.push((key.clone(), before));
             records.push((key, text));
         }
+        index.forget(queue.durable);
         drop(index);
         let lines = lines
             .into_iter()
@@ -179,7 +210,7 @@ impl Shared {
         queue.outbox_bytes = outbox_bytes;
         queue.bytes = queue.bytes.saturating_add(bytes);
         let (settle, ticket) = pair();
-        queue.items.push(Item { records, lines, undo, survives, bytes, settle });
+        queue.items.push(Item { records, lines, undo, survives, bytes, commit, settle });
         let wake = !queue.writing;
         drop(queue);
         if wake {
@@ -394,6 +425,7 @@ impl Writer {
         self.unmoved = self.unmoved.saturating_add(bytes).saturating_add(pages);
         let mut queue = self.shared.lock();
         queue.commits = queue.commits.saturating_add(items.len() as u64);
+        queue.durable = items.last().map_or(queue.durable, |item| item.commit);
         drop(queue);
         for item in items {
             item.settle.settle(Ok(()));

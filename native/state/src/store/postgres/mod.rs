@@ -456,6 +456,10 @@ impl Store for PostgresStore {
         true
     }
 
+    fn may_wait(&self, _key: &RecordKey) -> bool {
+        true
+    }
+
     fn peek(&self, key: &RecordKey, deadline: Instant) -> Result<Option<Record>, StoreError> {
         self.node.check_fresh()?;
         if !is_id(&key.id) {
