@@ -227,6 +227,14 @@ crash: setup ## kill a server under load fifty times, and look for anything that
 race: setup ## let many callers run into each other, on both stores, and look for a rule that was broken
 	$(PY) -m tests.race.run $(ARGS)
 
+# A set is a hundred random traces of the same random rules, so this is 100,000 of rules and as many of budgets.
+.PHONY: oracle
+oracle: export AUTHZ_ORDER_SETS := $(or $(SETS),1000)
+oracle: export AUTHZ_BUDGET_SETS := $(AUTHZ_ORDER_SETS)
+oracle: export PROPTEST_CASES := $(or $(CASES),10000)
+oracle: $(STAMPS)/deps ## rules, budgets and labels over random traces against slow interpreters, long (SETS=1000 CASES=10000)
+	$(CARGO) test --locked --workspace --test kernel -- interpreter laws::
+
 .PHONY: fuzz
 fuzz: export PROPTEST_CASES := $(or $(CASES),100000)
 fuzz: $(STAMPS)/deps ## the fuzz bodies over random bytes, long (CASES=100000 inputs a parser)
@@ -263,8 +271,7 @@ bench-build: setup ## build the release extension, beside the one of .venv, and 
 	rm -rf $(CACHE)/bench $(CACHE)/wheels
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/maturin build --quiet --release --out $(CACHE)/wheels
 	$(PY) -m pip install --quiet --no-deps --target $(CACHE)/bench $(CACHE)/wheels/*.whl
-	$(CARGO) build --quiet --locked --release -p authz-lane --example floor
-	$(CARGO) build --quiet --locked --release -p authz-state --example state
+	$(CARGO) build --quiet --locked --release --workspace --example floor --example state --example sessions
 
 $(GHZ):
 	@command -v go >/dev/null || { echo "make: needs Go, to build the load generator ghz" >&2; exit 1; }

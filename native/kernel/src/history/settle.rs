@@ -347,9 +347,11 @@ impl SessionHistory {
         };
         let origin =
             || Origin { decision_id: decision_id.to_owned(), operation: operation.clone(), at };
-        let brings = kept.iter().any(|label| labels.contains(*label));
+        // A label that the session had already is not among those that were awaited, but counts for what it came from.
+        let all_came = effects.labels == LabelEffect::KeepMaximum;
+        let brings = all_came || !kept.is_empty();
         for (label, one) in gathered {
-            if kept.contains(&one.of) && !self.labels.contains_key(&label) {
+            if (all_came || kept.contains(&one.of)) && !self.labels.contains_key(&label) {
                 let all = self.gathered.entry(label.clone()).or_default();
                 all.insert(one.from);
                 if u32::try_from(all.len()).is_ok_and(|count| count >= one.least) {

@@ -11,6 +11,7 @@ mod denials;
 mod destinations;
 mod granted;
 mod history;
+mod laws;
 mod mcp;
 mod order;
 mod peer_types;

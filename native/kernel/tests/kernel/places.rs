@@ -113,6 +113,14 @@ impl<'a> Past<'a> {
         decision
     }
 
+    /// All that is remembered, as it is stored.
+    pub(crate) fn known(&self) -> String {
+        let sessions: BTreeMap<_, _> = self.sessions.iter().collect();
+        let parties: BTreeMap<String, _> =
+            self.parties.iter().map(|(key, party)| (format!("{key:?}"), party)).collect();
+        serde_json::to_string(&(sessions, parties)).unwrap()
+    }
+
     fn remember(&mut self, place: usize, chain: &[Principal], decision: &Decision, now: Time) {
         let changes = decision.changes(false);
         let session = self.sessions.entry(PLACES[place].1).or_default();
