@@ -1,6 +1,7 @@
 """Case files with tasks over a server: both lanes and Envoy's Check, with tasks of its own for each run."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,6 +38,7 @@ from tests.support.cases import (
 )
 from tests.support.fixtures import Servers
 from tests.support.minting import Authority
+from tests.support.postgres import Postgres, programs
 from tests.support.server import ISSUER, Server
 from tests.support.surfaces import (
     CHECK,
@@ -54,6 +56,8 @@ from tests.support.surfaces import (
 TRACES = cases.traces()
 #: Bundles with rules over what an agent or a subject did, in whatever task: each lane has a server of its own.
 OUTLIVING = frozenset({"scopes"})
+#: Bundles whose traces are asked of servers on PostgreSQL, too.
+KEPT = frozenset({"denials", "history"})
 #: What a step on tasks comes to that is not refused.
 OK = "OK"
 #: The name of the task that a trace begins with.
@@ -452,6 +456,33 @@ def test_trace_behind_a_proxy(
 ) -> None:
     """So it does where every call is asked as Envoy asks it."""
     run = Run(servers.of(file.bundle), authority, file, case, lane, proxied=True)
+
+    assert run.go() == []
+
+
+@pytest.fixture(scope="module")
+def on_postgresql(
+    authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Servers]:
+    """Servers by bundle, on one PostgreSQL."""
+    with Postgres() as database:
+        state = {"state": {"engine": "postgresql", "dsn": database.dsn}}
+        made = Servers(tmp_path_factory.mktemp("shared"), authority, state)
+        yield made
+        made.close()
+
+
+@pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed (Debian: postgresql)")
+@pytest.mark.parametrize("lane", LANES, ids=lambda lane: "fast" if lane else "python")
+@pytest.mark.parametrize(
+    ("file", "case"),
+    [pytest.param(file, case, id=name) for name, file, case in TRACES if file.bundle in KEPT],
+)
+def test_trace_on_postgresql(
+    lane: str, file: CaseFile, case: Case, authority: Authority, on_postgresql: Servers
+) -> None:
+    """What a task did before counts in the shared store as it does in the embedded one."""
+    run = Run(on_postgresql.of(file.bundle), authority, file, case, lane)
 
     assert run.go() == []
 

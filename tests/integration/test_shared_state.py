@@ -13,10 +13,14 @@ from typing import Any
 import grpc
 import pytest
 
+from authz.v1 import decision_pb2
 from tests.crash import run
+from tests.support.cases import BUNDLES
+from tests.support.clerking import Clerk
 from tests.support.minting import Authority
 from tests.support.postgres import Postgres, programs, standby_of
 from tests.support.server import Server, layout
+from tests.support.surfaces import reason_name
 from tests.support.waiting import eventually
 from tests.support.working import BUNDLE, LIMITS, PLANNER, WORKERS, Crew
 
@@ -51,6 +55,18 @@ class Site:
     one: Server
     other: Server
     crew: Crew
+
+
+@contextlib.contextmanager
+def two_nodes(authority: Authority, folder: Path, bundle: Path) -> Iterator[list[Server]]:
+    """Starts two servers of a bundle on a database of their own."""
+    with Postgres() as database, ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                Server(layout(folder / name, authority, bundle, {"state": shared(database)}))
+            )
+            for name in ("one", "other")
+        ]
 
 
 @pytest.fixture
@@ -107,13 +123,7 @@ def test_history_is_one(authority: Authority, tmp_path: Path) -> None:
         '@id("no-wipe") forbid (principal, action == Action::"desk.wipe", resource)\n'
         'when { context.sequences.contains(Sequence::"wiped-after-note") };\n'
     )
-    with Postgres() as database, ExitStack() as stack:
-        one, other = (
-            stack.enter_context(
-                Server(layout(tmp_path / name, authority, bundle, {"state": shared(database)}))
-            )
-            for name in ("one", "other")
-        )
+    with two_nodes(authority, tmp_path, bundle) as (one, other):
         crew = Crew.of(authority)
         root = crew.start(one)
 
@@ -130,6 +140,66 @@ def test_history_is_one(authority: Authority, tmp_path: Path) -> None:
             assert crew.check(other, root, "desk.wipe", listener=listener) == "PERMITTED"
             assert crew.check(one, root, "desk.note", listener=listener) == "PERMITTED"
             assert crew.check(other, root, "desk.wipe", listener=listener) == "FORBIDDEN"
+
+
+#: Accounts that nobody knows; of each a payment is another one that is denied.
+STRANGERS = [
+    "DE89370400440532013000",
+    "FR1420041010050500013M02606",
+    "NL91ABNA0417164300",
+    "BE68539007547034",
+    "AT611904300234573201",
+    "CH9300762011623852957",
+    "ES9121000418450200051332",
+    "PT50000201231234567890154",
+]
+
+
+def test_denials_are_one(authority: Authority, tmp_path: Path) -> None:
+    """What one server denies counts on the other: there the tier is raised, and there the task ends."""
+    with two_nodes(authority, tmp_path, BUNDLES / "denials") as nodes:
+        clerk = Clerk.of(authority)
+        for listener in LISTENERS:
+            task = clerk.start(nodes[0], "bills")
+
+            def ask(
+                node: int, operation: str, task: str = task, listener: str = listener, **said: Any
+            ) -> tuple[str, str]:
+                one = clerk.check(nodes[node], task, operation, said, listener)
+                return reason_name(one), decision_pb2.Tier.Name(one.tier)
+
+            def pay(node: int, stranger: int) -> tuple[str, str]:
+                return ask(node, "bank.pay", to=STRANGERS[stranger], amount=1)
+
+            assert ask(0, "bank.bill", id="7") == ("PERMITTED", "TIER_STANDARD")
+            assert pay(0, 0) == ("FORBIDDEN", "TIER_STANDARD")
+            assert pay(1, 0) == ("FORBIDDEN", "TIER_STANDARD"), "a repeat counts once"
+            assert ask(1, "bank.bill", id="7") == ("PERMITTED", "TIER_STANDARD"), "the run ends"
+            assert pay(1, 1) == ("FORBIDDEN", "TIER_STANDARD")
+            assert pay(0, 2) == ("FORBIDDEN", "TIER_STANDARD")
+            assert ask(1, "bank.bill", id="7") == ("OUT_OF_SCOPE", "TIER_HIGH"), "raised"
+            assert pay(1, 3) == ("FORBIDDEN", "TIER_HIGH")
+            assert ask(0, "bank.bill", id="7")[0] == "REVOKED", "ended"
+
+
+def test_denials_are_counted_once(authority: Authority, tmp_path: Path) -> None:
+    """Whatever is asked at once of both servers and lanes: the task ends with the last denial that it may have."""
+    with (
+        two_nodes(authority, tmp_path, BUNDLES / "denials") as nodes,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        clerk = Clerk.of(authority)
+        for _ in range(5):
+            task = clerk.start(nodes[0], "bills")
+
+            def pay(number: int, task: str = task) -> str:
+                said = {"to": STRANGERS[number], "amount": 1}
+                where = nodes[number % 2], LISTENERS[number // 2 % 2]
+                return reason_name(clerk.check(where[0], task, "bank.pay", said, where[1]))
+
+            codes = list(pool.map(pay, range(len(STRANGERS))))
+            assert codes.count("FORBIDDEN") == 4, codes
+            assert codes.count("REVOKED") == len(STRANGERS) - 4, codes
 
 
 @pytest.mark.parametrize("listener", LISTENERS)

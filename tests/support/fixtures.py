@@ -1,6 +1,6 @@
 """Fixtures of every folder that starts servers; each folder's conftest imports them."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,11 +24,20 @@ def issuing(folder: Path) -> dict[str, Any]:
 
 
 class Servers:
-    """One server for each bundle, and for each apart, started when first asked for."""
+    """One server for each bundle, and for each apart, started when first asked for.
 
-    def __init__(self, folder: Path, authority: Authority) -> None:
+    Args:
+        folder: Where their files go.
+        authority: Whose keys are trusted.
+        changes: Merged into the configuration of each.
+    """
+
+    def __init__(
+        self, folder: Path, authority: Authority, changes: Mapping[str, Any] | None = None
+    ) -> None:
         self._folder = folder
         self._authority = authority
+        self._changes = changes or {}
         self._started: dict[str, Server] = {}
 
     def of(self, bundle: str, apart: str = "") -> Server:
@@ -44,8 +53,9 @@ class Servers:
         name = bundle + apart
         if name not in self._started:
             folder = self._folder / name
-            changes = issuing(folder) if bundle in ISSUING else {}
-            server = Server(layout(folder, self._authority, bundle, changes))
+            issues = issuing(folder) if bundle in ISSUING else {}
+            place = layout(folder, self._authority, bundle, {**issues, **self._changes})
+            server = Server(place)
             _running.append(server)
             self._started[name] = server
             server.start()
