@@ -102,6 +102,8 @@ class World:
         self._clock = clock
         self._lock = threading.Lock()
         self._stands = Stands()
+        # What the file of each directory says of when it was changed, and from when on it counts.
+        self._seen: dict[str, tuple[float, float]] = {}
 
     @property
     def stands(self) -> Stands:
@@ -311,12 +313,16 @@ class World:
 
     def _changed_at(self, plan: Plan, now: float) -> dict[str, float]:
         """Tell when the file of each directory was last changed; one whose file is gone is left out."""
-        found = {}
+        found, seen = {}, {}
         for directory in plan.directories:
             with suppress(OSError, ValueError):
-                changed = (Path(self._config.bundle.path) / directory.file).stat().st_mtime
-                # What comes from the future would never grow old.
-                found[directory.name] = min(changed, now)
+                said = (Path(self._config.bundle.path) / directory.file).stat().st_mtime
+                known, counted = self._seen.get(directory.file, (None, 0.0))
+                # What comes from the future grows old from when it was first seen, and no reload renews it.
+                at = counted if known == said else min(said, now)
+                found[directory.name] = at
+                seen[directory.file] = said, at
+        self._seen = seen
         return found
 
     def _tell(self, compiled: Compiled, trust: Trust, now: float) -> None:

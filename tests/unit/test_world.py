@@ -204,6 +204,25 @@ def test_the_engine_is_told_when_the_files_of_directories_were_changed(stage: St
     assert list(told.problems()) == []
 
 
+def test_a_file_from_the_future_grows_old_from_when_it_was_first_seen(stage: Stage) -> None:
+    """No reload renews it; a file that is written anew is another."""
+    stage.now = 5000.0
+    with_directories(stage, 9000.0)
+    assert stage.engine.directories[-1] == {"customers": 5000.0, "leavers": 5000.0}
+    stage.now = 6000.0
+    stage.world.reload()
+    assert stage.engine.directories[-1] == {"customers": 5000.0, "leavers": 5000.0}
+    stage.write("bundle/bundle.yaml", "name: test\ntasks: optional\nrevision: two\n")
+    assert stage.world.reload().changed
+    assert stage.engine.directories[-1] == {"customers": 5000.0, "leavers": 5000.0}
+    os.utime(stage.folder / "bundle/data/customers.csv", (9500.0, 9500.0))
+    stage.world.reload()
+    assert stage.engine.directories[-1] == {"customers": 6000.0, "leavers": 5000.0}
+    stage.now = 9200.0
+    stage.world.reload()
+    assert stage.engine.directories[-1] == {"customers": 6000.0, "leavers": 5000.0}
+
+
 def test_readiness_and_metrics_tell_how_directories_stand(stage: Stage) -> None:
     """The node stays ready: all that does not depend on them is decided."""
     stage.now = 9000.0
