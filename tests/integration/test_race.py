@@ -16,7 +16,10 @@ def test_on_one_server(tmp_path: Path, kills: int) -> None:
     done = run.run(tmp_path, "embedded", rounds=1, kills=kills)
 
     assert not done.violations, "\n".join(done.violations)
-    assert done.permits >= run.NOTES + run.CALLS + run.SPENDING + run.WIPES - 4 * done.unanswered
+    assert (
+        done.permits
+        >= run.NOTES + run.CALLS + run.SPENDING + run.WIPES + run.HOLDS - 4 * done.unanswered
+    )
     assert kills or done.lock_wait_ms_p99 > 0
 
 
@@ -29,7 +32,10 @@ def test_on_two_servers(tmp_path: Path, kills: int) -> None:
         done = run.run(tmp_path, "postgresql", rounds=1, kills=kills, database=database)
 
     assert not done.violations, "\n".join(done.violations)
-    assert done.permits >= run.NOTES + run.CALLS + run.SPENDING + run.WIPES - 4 * done.unanswered
+    assert (
+        done.permits
+        >= run.NOTES + run.CALLS + run.SPENDING + run.WIPES + run.HOLDS - 4 * done.unanswered
+    )
     assert kills or done.lock_wait_ms_p99 > 0
 
 
@@ -58,6 +64,35 @@ def test_the_oracle_counts() -> None:
         "notes: note in t was answered STORE_SLOW with room left: 0 of 2 were taken",
         "notes: 0 of 2 were permitted, and then no more",
         "note in t was answered STORE_SLOW",
+    ]
+
+
+def test_the_oracle_gives_back() -> None:
+    """What failed may be permitted once more, from when it is told; what is only reserved, or was done, may not."""
+    yes, no = "PERMITTED", "BUDGET_EXCEEDED"
+
+    def said(*answers: Answer) -> list[str]:
+        back = "report FAILED"
+        limit = Limit(
+            "notes", 1, no, lambda one: one.operation == "note", lambda one: one.operation == back
+        )
+        return list(violations(answers, [limit], []))
+
+    told = answer(2, "TOLD", "report FAILED")
+    assert said(answer(0, yes), told, answer(4, yes), answer(6, no)) == []
+    assert said(answer(0, yes), told, answer(2, yes)) == []
+    assert said(answer(0, yes), told, answer(2, no)) == []
+    assert said(answer(0, yes), answer(4, yes), answer(6, "TOLD", "report FAILED")) == [
+        "notes: 2 were permitted, at most 1 may be"
+    ]
+    assert said(answer(0, yes), answer(2, "TOLD", "report OK"), answer(4, yes)) == [
+        "notes: 2 were permitted, at most 1 may be"
+    ]
+    assert said(answer(0, yes), told, answer(4, no)) == [
+        "notes: note in t was answered BUDGET_EXCEEDED with room left: 0 of 1 were taken"
+    ]
+    assert said(answer(0, yes), answer(2, "PERMISSION_DENIED", "report FAILED")) == [
+        "report FAILED in t was answered PERMISSION_DENIED"
     ]
 
 

@@ -3,10 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-__all__ = ["Answer", "Limit", "Pair", "violations"]
+__all__ = ["REPORT", "TOLD", "Answer", "Limit", "Pair", "violations"]
 
 PERMITTED = "PERMITTED"
 FORBIDDEN = "FORBIDDEN"
+#: A report that was taken.
+TOLD = "TOLD"
+#: With its result, the operation of a report.
+REPORT = "report"
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Limit:
     #: What is answered beyond it.
     code: str
     of: Callable[[Answer], bool]
+    #: What gives one back.
+    back: Callable[[Answer], bool] = lambda _: False
 
 
 @dataclass(frozen=True)
@@ -57,10 +63,11 @@ def violations(
     by_call: dict[tuple[str, str], list[Answer]] = {}
     for one in known:
         by_call.setdefault((one.operation, one.task), []).append(one)
-    expected = {PERMITTED, FORBIDDEN, ""}
+    expected = {PERMITTED, FORBIDDEN, TOLD, ""}
     for limit in limits:
         expected.add(limit.code)
-        yield from _limited(limit, [one for one in known if limit.of(one)])
+        back = [one for one in known if limit.back(one)]
+        yield from _limited(limit, [one for one in known if limit.of(one)], back)
     for pair in pairs:
         yield from _ordered(pair, by_call.get(pair.before, []), by_call.get(pair.after, []))
     for one in known:
@@ -68,21 +75,26 @@ def violations(
             yield f"{one.operation} in {one.task} was answered {one.code}"
 
 
-def _limited(limit: Limit, answers: list[Answer]) -> Iterator[str]:
+def _limited(limit: Limit, answers: list[Answer], back: list[Answer]) -> Iterator[str]:
     permits = [one for one in answers if one.code == PERMITTED]
-    if len(permits) > limit.most:
-        yield f"{limit.name}: {len(permits)} were permitted, at most {limit.most} may be"
+    for last in permits:
+        until = sum(one.ended <= last.ended for one in permits)
+        most = limit.most + sum(one.begun < last.ended for one in back)
+        if until > most:
+            yield f"{limit.name}: {until} were permitted, at most {most} may be"
+            break
     denied = [one for one in answers if one.code not in {PERMITTED, ""}]
     for one in denied:
         # Whatever was asked before this was answered may have taken the room, also where nobody heard of it.
         taken = sum(other.begun < one.ended for other in answers if other.code in {PERMITTED, ""})
+        taken -= sum(other.ended < one.begun for other in back if other.code == TOLD)
         if taken < limit.most:
             yield (
                 f"{limit.name}: {one.operation} in {one.task} was answered {one.code} with room "
                 f"left: {taken} of {limit.most} were taken"
             )
     heard = all(one.code for one in answers)
-    if denied and heard and len(permits) != limit.most:
+    if denied and heard and not back and len(permits) != limit.most:
         yield f"{limit.name}: {len(permits)} of {limit.most} were permitted, and then no more"
 
 
