@@ -56,6 +56,7 @@ from authz.client.propagate import (
     task_headers,
     task_meta,
 )
+from authz.client.report import Report, Reports
 from authz.client.tasks import (
     Between,
     DelegateOptions,
@@ -95,6 +96,8 @@ __all__ = [
     "ProofKey",
     "PublicCode",
     "Refused",
+    "Report",
+    "Reports",
     "Retry",
     "Scope",
     "StepUp",

@@ -4,7 +4,7 @@ import dataclasses
 import enum
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeAlias, final
 
 from authz.errors import UsageError
@@ -59,7 +59,7 @@ class Reading:
         function: The function.
         arguments: As given to the guard.
         resource: The parameter that holds the resource id; empty: none.
-        secret: The parameter that whoever calls the function does not give; empty: none.
+        given: The parameters that whoever calls the function does not give.
 
     Raises:
         UsageError: A parameter does not exist, or cannot become an argument by its name.
@@ -70,9 +70,9 @@ class Reading:
         function: Callable[..., Any],
         arguments: Arguments | None,
         resource: str,
-        secret: str = "",
+        given: Collection[str] = (),
     ) -> None:
-        self.signature = _without(function, secret)
+        self.signature = _without(function, given)
         self._resource = resource
         self._arguments = arguments
         parameters = self.signature.parameters
@@ -118,15 +118,16 @@ class Reading:
         return encoded(found), resource
 
 
-def _without(function: Callable[..., Any], secret: str) -> inspect.Signature:
-    """The signature for whoever calls the function: without the secret, which is given by name."""
+def _without(function: Callable[..., Any], given: Collection[str]) -> inspect.Signature:
+    """The signature for whoever calls the function: without what the guard gives by name."""
     signature = inspect.signature(function)
-    if not secret:
+    if not given:
         return signature
     parameters = dict(signature.parameters)
-    found = parameters.pop(secret, None)
-    if found is None or found.kind is not inspect.Parameter.KEYWORD_ONLY:
-        raise UsageError(f"{_name(function)} has no keyword-only parameter `{secret}`")
+    for name in given:
+        found = parameters.pop(name, None)
+        if found is None or found.kind is not inspect.Parameter.KEYWORD_ONLY:
+            raise UsageError(f"{_name(function)} has no keyword-only parameter `{name}`")
     return signature.replace(parameters=tuple(parameters.values()))
 
 

@@ -1,6 +1,6 @@
 """The client: asks a node, and takes nothing but a permit for one."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, Final, Self, TypeAlias, TypedDict, TypeVar, Unpack, final, overload
 
 from google.protobuf.message import DecodeError, Message
@@ -23,6 +23,8 @@ from authz.client.guard import Guard
 from authz.client.issued import TaskCredentials
 from authz.client.obligations import Obligations
 from authz.client.permit import Permit, permit_of
+from authz.client.report import Reports
+from authz.client.report import Result as Came
 from authz.client.tasks import TaskBlock, TaskOptions, Tasks
 from authz.client.transport import GrpcTransport, Tls, Transport
 from authz.errors import UsageError
@@ -116,6 +118,7 @@ class Authz:
         self.obligations = Obligations()
         self.tasks = Tasks(self)
         self.credentials = TaskCredentials(self, credential_issuer, proof_key)
+        self.reports = Reports(self)
         self._retries = retries
         self._source = source_of(credentials) if credentials is not None else None
 
@@ -248,9 +251,59 @@ class Authz:
             deadline.left()
             missing = set(permit.obligations) - set(asked.get("supported_obligations", ()))
             if missing:
+                if not asked.get("wants_credential", False):
+                    yield from self.reports.settling(permit, "aborted")
                 what = f"nothing here does the obligation `{min(missing)}`"
                 raise denied(what, operation=operation)
             return permit
+
+    def report(
+        self,
+        permit: Permit,
+        result: Came = "ok",
+        *,
+        labels: Iterable[str] | None = None,
+        actuals: Mapping[str, int] | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Tell what came of a permit that `check` gave, as a guard does by itself.
+
+        Args:
+            permit: The permit; of one without `reservation_id` nothing is told.
+            result: What came of it: it happened, it failed, or it was never tried.
+            labels: Labels that the results carry, of those that the operation `yields`; default: of what happened, all.
+            actuals: What was really spent of reserved sums, by budget.
+            timeout: Seconds; default: the client's.
+
+        Raises:
+            Denied: It was told before, counts as done, or is not for this client to tell.
+            Unavailable: There is no answer.
+        """
+        run(self.reports.telling(permit, result, labels, actuals, timeout), self.transport)
+
+    async def areport(
+        self,
+        permit: Permit,
+        result: Came = "ok",
+        *,
+        labels: Iterable[str] | None = None,
+        actuals: Mapping[str, int] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - it travels
+    ) -> None:
+        """As `report`, without blocking the event loop.
+
+        Args:
+            permit: The permit; of one without `reservation_id` nothing is told.
+            result: What came of it: it happened, it failed, or it was never tried.
+            labels: Labels that the results carry, of those that the operation `yields`; default: of what happened, all.
+            actuals: What was really spent of reserved sums, by budget.
+            timeout: Seconds; default: the client's.
+
+        Raises:
+            Denied: It was told before, counts as done, or is not for this client to tell.
+            Unavailable: There is no answer.
+        """
+        await arun(self.reports.telling(permit, result, labels, actuals, timeout), self.transport)
 
     def list(
         self,
@@ -358,6 +411,17 @@ class Authz:
         arguments: Arguments | None = None,
         resource: str = "",
         secret: str,
+        report: str = "",
+    ) -> Callable[[Callable[..., Result]], Callable[..., Result]]: ...
+
+    @overload
+    def guard(
+        self,
+        operation: str,
+        *,
+        arguments: Arguments | None = None,
+        resource: str = "",
+        report: str,
     ) -> Callable[[Callable[..., Result]], Callable[..., Result]]: ...
 
     def guard(
@@ -367,8 +431,12 @@ class Authz:
         arguments: Arguments | None = None,
         resource: str = "",
         secret: str = "",
+        report: str = "",
     ) -> Callable[[Any], Any]:
         """Decorate a function so that it runs only where its operation is permitted.
+
+        Where the permit is open until somebody tells what came of it, the guard does: when the function returns or raises,
+        a generator when it ends. A report that is lost changes nothing of what the function gives.
 
         Args:
             operation: Its id, `<system>.<name>`.
@@ -377,11 +445,14 @@ class Authz:
             resource: The parameter that holds the resource id, where no argument names it.
             secret: The keyword-only parameter that gets the secret of a system that knows no tokens, a `Leased`; it is no parameter for
                 whoever calls the function. Needs a task.
+            report: The keyword-only parameter that gets the `Report`, to tell labels and amounts by; likewise.
 
         Returns:
             The decorator.
         """
-        return Guard(operation, arguments, resource, secret, lambda: self).decorate
+        return Guard(
+            operation, arguments, resource, secret=secret, report=report, client=lambda: self
+        ).decorate
 
     # --- parts of flows
 

@@ -50,12 +50,28 @@ def guard(
 
 @overload
 def guard(
-    operation: str, *, arguments: Arguments | None = None, resource: str = "", secret: str
+    operation: str,
+    *,
+    arguments: Arguments | None = None,
+    resource: str = "",
+    secret: str,
+    report: str = "",
+) -> Callable[[Callable[..., Result]], Callable[..., Result]]: ...
+
+
+@overload
+def guard(
+    operation: str, *, arguments: Arguments | None = None, resource: str = "", report: str
 ) -> Callable[[Callable[..., Result]], Callable[..., Result]]: ...
 
 
 def guard(
-    operation: str, *, arguments: Arguments | None = None, resource: str = "", secret: str = ""
+    operation: str,
+    *,
+    arguments: Arguments | None = None,
+    resource: str = "",
+    secret: str = "",
+    report: str = "",
 ) -> Callable[[Any], Any]:
     """As `Authz.guard`, of the client that `use` sets.
 
@@ -64,11 +80,14 @@ def guard(
         arguments: As of `Authz.guard`.
         resource: The parameter that holds the resource id.
         secret: The keyword-only parameter that gets the secret of a system that knows no tokens.
+        report: The keyword-only parameter that gets the `Report`.
 
     Returns:
         The decorator.
     """
-    return Guard(operation, arguments, resource, secret, _client).decorate
+    return Guard(
+        operation, arguments, resource, secret=secret, report=report, client=_client
+    ).decorate
 
 
 def task(template: str, **options: Unpack[TaskOptions]) -> TaskBlock:

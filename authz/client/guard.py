@@ -3,13 +3,17 @@
 import functools
 import inspect
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 
 from authz.client.arguments import Arguments, Reading
 from authz.client.errors import Denied, denied
 from authz.client.flow import Deadline, Flow, arun, run
 from authz.client.obligations import Obligation
+from authz.client.permit import Permit
+from authz.client.report import Report, Result
 
 if TYPE_CHECKING:
     from authz.client.client import Asked, Authz
@@ -17,6 +21,28 @@ if TYPE_CHECKING:
 __all__ = ["Guard"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    """A call that may run, and what is due once it has."""
+
+    client: "Authz"
+    permit: Permit
+    due: tuple[Obligation, ...]
+    given: dict[str, Any]
+    report: Report
+
+    def settled(self, result: Any) -> Any:
+        """Do what is due on the result."""
+        try:
+            return self.client.obligations.after(self.due, result)
+        except Exception as error:
+            raise _undone(error, self.permit.operation) from error
+
+    def told(self, result: Result) -> Flow[None]:
+        """Report what came of it."""
+        return self.report.flow(self.client.reports, self.permit, result)
 
 
 @final
@@ -28,6 +54,7 @@ class Guard:
         arguments: As of `Authz.guard`.
         resource: The parameter that holds the resource id; empty: none.
         secret: The keyword-only parameter that gets the secret of the system; empty: none.
+        report: The keyword-only parameter that gets the report; empty: none.
         client: Gives the client that asks, with each call.
     """
 
@@ -36,13 +63,16 @@ class Guard:
         operation: str,
         arguments: Arguments | None,
         resource: str,
+        *,
         secret: str,
+        report: str,
         client: "Callable[[], Authz]",
     ) -> None:
         self._operation = operation
         self._arguments = arguments
         self._resource = resource
         self._secret = secret
+        self._report = report
         self._client = client
 
     def decorate(self, function: Function) -> Function:
@@ -57,48 +87,97 @@ class Guard:
         Raises:
             UsageError: Its parameters are no arguments of an operation.
         """
-        reading = Reading(function, self._arguments, self._resource, self._secret)
-        wrapped: Callable[..., Any]
+        given = tuple(name for name in (self._secret, self._report) if name)
+        reading = Reading(function, self._arguments, self._resource, given)
         if inspect.isasyncgenfunction(function):
-
-            @functools.wraps(function)
-            async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-                client = self._client()
-                flow = self._admitting(client, reading, args, kwargs, results=False)
-                _, given = await arun(flow, client.transport)
-                async for item in function(*args, **kwargs, **given):
-                    yield item
-
-            wrapped = stream
+            wrapped = self._stream(function, reading)
         elif _is_async(function):
-
-            @functools.wraps(function)
-            async def ask(*args: Any, **kwargs: Any) -> Any:
-                client = self._client()
-                flow = self._admitting(client, reading, args, kwargs, results=True)
-                due, given = await arun(flow, client.transport)
-                result = await function(*args, **kwargs, **given)
-                return self._settled(client, due, result)
-
-            wrapped = ask
+            wrapped = self._async(function, reading)
+        elif inspect.isgeneratorfunction(function):
+            wrapped = self._rows(function, reading)
         else:
-            # What comes of a generator is no result yet.
-            results = not inspect.isgeneratorfunction(function)
-
-            @functools.wraps(function)
-            def ask_here(*args: Any, **kwargs: Any) -> Any:
-                client = self._client()
-                flow = self._admitting(client, reading, args, kwargs, results=results)
-                due, given = run(flow, client.transport)
-                result = function(*args, **kwargs, **given)
-                return self._settled(client, due, result)
-
-            wrapped = ask_here
-        if self._secret:
-            # Whoever calls it neither gives nor sees the secret.
+            wrapped = self._sync(function, reading)
+        wrapped = functools.wraps(function)(wrapped)
+        if given:
+            # Whoever calls it neither gives nor sees them.
             decorated: Any = wrapped
             decorated.__signature__ = reading.signature
         return cast("Function", wrapped)
+
+    def _sync(self, function: Callable[..., Any], reading: Reading) -> Callable[..., Any]:
+        def ask(*args: Any, **kwargs: Any) -> Any:
+            client = self._client()
+            came: Result = "failed"
+            one = run(
+                self._admitting(client, reading, args, kwargs, results=True), client.transport
+            )
+            try:
+                result = function(*args, **kwargs, **one.given)
+                came = "ok"
+                return one.settled(result)
+            finally:
+                run(one.told(came), client.transport)
+
+        return ask
+
+    def _async(self, function: Callable[..., Any], reading: Reading) -> Callable[..., Any]:
+        async def ask(*args: Any, **kwargs: Any) -> Any:
+            client = self._client()
+            came: Result = "failed"
+            flow = self._admitting(client, reading, args, kwargs, results=True)
+            one = await arun(flow, client.transport)
+            try:
+                result = await function(*args, **kwargs, **one.given)
+                came = "ok"
+                return one.settled(result)
+            finally:
+                await arun(one.told(came), client.transport)
+
+        return ask
+
+    def _rows(self, function: Callable[..., Any], reading: Reading) -> Callable[..., Any]:
+        def ask(*args: Any, **kwargs: Any) -> Any:
+            client = self._client()
+            # What comes of a generator is no result yet.
+            flow = self._admitting(client, reading, args, kwargs, results=False)
+            one = run(flow, client.transport)
+            return watched(one, function(*args, **kwargs, **one.given))
+
+        def watched(one: _Admitted, rows: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+            came: Result = "failed"
+            try:
+                result = yield from rows
+            except GeneratorExit:
+                # Whoever reads it has had enough.
+                came = "ok"
+                raise
+            else:
+                came = "ok"
+                return result
+            finally:
+                run(one.told(came), one.client.transport)
+
+        return ask
+
+    def _stream(self, function: Callable[..., Any], reading: Reading) -> Callable[..., Any]:
+        async def ask(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            client = self._client()
+            came: Result = "failed"
+            flow = self._admitting(client, reading, args, kwargs, results=False)
+            one = await arun(flow, client.transport)
+            try:
+                async with aclosing(function(*args, **kwargs, **one.given)) as items:
+                    async for item in items:
+                        yield item
+                came = "ok"
+            except GeneratorExit:
+                # Whoever reads it has had enough.
+                came = "ok"
+                raise
+            finally:
+                await arun(one.told(came), client.transport)
+
+        return ask
 
     def _admitting(
         self,
@@ -108,8 +187,8 @@ class Guard:
         kwargs: Mapping[str, Any],
         *,
         results: bool,
-    ) -> Flow[tuple[tuple[Obligation, ...], dict[str, Any]]]:
-        """Ask, and do what is due before; returns the obligations, and the secret by its parameter."""
+    ) -> Flow[_Admitted]:
+        """Ask, and do what is due before."""
         judged, resource = reading.read(args, kwargs)
         deadline = Deadline.within(client.timeout)
         asked: Asked = {
@@ -119,8 +198,29 @@ class Guard:
         if self._secret:
             asked["wants_credential"] = True
         permit = yield from client.checking(self._operation, judged, asked)
+        try:
+            is_same = reading.read(args, kwargs) == (judged, resource)
+            due = self._done_before(client, permit, judged, is_same=is_same)
+        except Exception:
+            # Of a permit that was kept for a secret nothing comes without it.
+            if not self._secret:
+                yield from client.reports.settling(permit, "aborted")
+            raise
+        given: dict[str, Any] = {}
+        if self._secret:
+            who = client.caller(self._operation, None)
+            given[self._secret] = yield from client.credentials.leasing(permit, deadline, who)
+        report = Report()
+        if self._report:
+            given[self._report] = report
+        return _Admitted(client, permit, due, given, report)
+
+    def _done_before(
+        self, client: "Authz", permit: Permit, judged: bytes, *, is_same: bool
+    ) -> tuple[Obligation, ...]:
+        """Do what is due before the function runs; returns all that is due."""
         # INVARIANT (what is judged is what runs): another thread or task may have changed a list meanwhile.
-        if reading.read(args, kwargs) != (judged, resource):
+        if not is_same:
             raise denied("the arguments changed while they were judged", operation=self._operation)
         given = json.loads(judged) if permit.obligations else {}
         due = tuple(
@@ -130,23 +230,13 @@ class Guard:
         try:
             client.obligations.before(due)
         except Exception as error:
-            raise self._undone(error) from error
-        if not self._secret:
-            return due, {}
-        who = client.caller(self._operation, None)
-        leased = yield from client.credentials.leasing(permit, deadline, who)
-        return due, {self._secret: leased}
+            raise _undone(error, self._operation) from error
+        return due
 
-    def _settled(self, client: "Authz", due: tuple[Obligation, ...], result: Any) -> Any:
-        """Do what is due on the result."""
-        try:
-            return client.obligations.after(due, result)
-        except Exception as error:
-            raise self._undone(error) from error
 
-    def _undone(self, error: Exception) -> Denied:
-        what = f"an obligation could not be done: {type(error).__name__}"
-        return denied(what, operation=self._operation)
+def _undone(error: Exception, operation: str) -> Denied:
+    what = f"an obligation could not be done: {type(error).__name__}"
+    return denied(what, operation=operation)
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

@@ -21,7 +21,9 @@ class Permit:
     enforced: bool
     """False where the server only observes: it would have refused."""
     reservation_id: str
-    """The reservation behind a stateful permit."""
+    """By which whoever asked reports what came of it; empty where nobody waits for that."""
+    yields: tuple[str, ...]
+    """Labels that the results carry at most; told where a report is awaited."""
     resource: str
     """The Cedar resource that was judged; empty where the server does not tell."""
 
@@ -49,5 +51,6 @@ def permit_of(decision: decision_pb2.Decision, operation: str) -> Permit:
         obligations=tuple(decision.obligations),
         enforced=decision.enforced,
         reservation_id=decision.reservation_id,
+        yields=tuple(decision.yields),
         resource=decision.resource,
     )

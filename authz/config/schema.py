@@ -370,7 +370,7 @@ class DecisionListener(Listener):
     """An address where decisions are asked for: `authz.v1.Authorizer` and Envoy's `Authorization`."""
 
     lane: Lane = Lane.PYTHON
-    """`python` answers everything, `fast` only Check and Envoy's Check, at a fraction of the cost."""
+    """`python` answers everything, `fast` only Check, Report and Envoy's Check, at a fraction of the cost."""
     insecure_dev: bool = False
     """Plain TCP on loopback, for development: whoever reaches it may ask about every system."""
 

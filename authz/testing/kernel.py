@@ -234,7 +234,9 @@ class Kernel:
             for alias, issuer in self._issuers.items()
         }
         spec = {"audiences": [_AUDIENCE], "domains": domains, "issuers": issuers}
-        listener = ListenerRules(_LISTENER, enforcer=self._enforcer, asks=("system:*",))
+        listener = ListenerRules(
+            _LISTENER, enforcer=self._enforcer, asks=("system:*",), reports="sdk"
+        )
         trust = Trust.compile(json.dumps(spec).encode())
         # As if their files had just been changed.
         directories = {directory.name: time.time() for directory in self.plan.directories}

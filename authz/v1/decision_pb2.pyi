@@ -389,6 +389,7 @@ class Decision(_message.Message):
     RESERVATION_ID_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     OBSERVED_FIELD_NUMBER: _builtins.int
+    YIELDS_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """UUIDv7; the same id stands in audit, logs and traces."""
     outcome: Global___Outcome.ValueType
@@ -420,7 +421,9 @@ class Decision(_message.Message):
     shown_reason: _builtins.str
     """`@reason` of the determining policy, where the bundle lets the system's agents see it."""
     reservation_id: _builtins.str
-    """Id of the reservation behind a stateful permit."""
+    """Where whoever asked is to tell what came of the permit: the `decision_id` of Report. With `wants_credential`: once it
+    was issued a lease; what a task credential permits is told by whoever it is shown to. Empty: nobody waits for a report.
+    """
     @_builtins.property
     def step_up_kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What would lift a STEP_UP."""
@@ -455,6 +458,10 @@ class Decision(_message.Message):
         this one too.
         """
 
+    @_builtins.property
+    def yields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Beside `reservation_id`: labels that the results carry at most. What a report of OK leaves out did not come."""
+
     def __init__(
         self,
         *,
@@ -482,10 +489,11 @@ class Decision(_message.Message):
         reservation_id: _builtins.str = ...,
         detail: Global___Detail | None = ...,
         observed: Global___Observed | None = ...,
+        yields: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "decided_at", b"decided_at", "detail", b"detail", "observed", b"observed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_digest", b"bundle_digest", "bundle_revision", b"bundle_revision", "cache_ttl_ms", b"cache_ttl_ms", "challenge", b"challenge", "controls", b"controls", "decided_at", b"decided_at", "decision_id", b"decision_id", "detail", b"detail", "enforced", b"enforced", "message", b"message", "next_action", b"next_action", "obligations", b"obligations", "observed", b"observed", "outcome", b"outcome", "policy_ids", b"policy_ids", "public_code", b"public_code", "public_message", b"public_message", "reason_code", b"reason_code", "reservation_id", b"reservation_id", "resource", b"resource", "retry", b"retry", "shown_reason", b"shown_reason", "step_up_kinds", b"step_up_kinds", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_digest", b"bundle_digest", "bundle_revision", b"bundle_revision", "cache_ttl_ms", b"cache_ttl_ms", "challenge", b"challenge", "controls", b"controls", "decided_at", b"decided_at", "decision_id", b"decision_id", "detail", b"detail", "enforced", b"enforced", "message", b"message", "next_action", b"next_action", "obligations", b"obligations", "observed", b"observed", "outcome", b"outcome", "policy_ids", b"policy_ids", "public_code", b"public_code", "public_message", b"public_message", "reason_code", b"reason_code", "reservation_id", b"reservation_id", "resource", b"resource", "retry", b"retry", "shown_reason", b"shown_reason", "step_up_kinds", b"step_up_kinds", "tier", b"tier", "yields", b"yields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

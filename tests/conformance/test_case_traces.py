@@ -352,7 +352,8 @@ class Run:
             labels=said.labels,
             actuals=said.actuals,
         )
-        self.server.call("main", "authz.v1.Authorizer/Report", request.SerializeToString())
+        listener = "main" + self.lane
+        self.server.call(listener, "authz.v1.Authorizer/Report", request.SerializeToString())
 
     def call(self, method: str, request: Message) -> bytes:
         """Calls the service, which is on the Python lane only."""

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from authz.client import Denied
+from authz.client import Caller, Denied, caller
 from authz.v1 import tasks_pb2
 from tests.support.minting import Authority
 from tests.support.node import NoAnswer, Node, decision
@@ -101,6 +101,13 @@ def _server(guide: dict[str, Any], node: Node) -> None:
     node.says("Check", decision("PERMITTED", obligations=["redact:pii"]))
     assert guide["handle"](headers, "42") == "customer **"
     assert guide["shown"]([{"name": "get"}], headers) == []
+    node.says("Check", decision("PERMITTED", reservation_id="open", yields=["pii", "vip"]))
+    with caller(Caller.from_headers(headers)):
+        assert guide["find"]("42") == ["customer 42"]
+        assert guide["find"]("7") == ["customer 7"]
+    told = [(one.decision_id, list(one.labels)) for one in node.requests("Report")]
+    assert told == [("open", ["vip"]), ("open", ["pii"])]
+    assert guide["server"].reports.lost == 0
 
 
 FACTS = """

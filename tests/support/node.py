@@ -93,6 +93,7 @@ class Node:
     _KINDS: ClassVar[dict[str, Any]] = {
         "authz.v1.Authorizer/Check": decision_pb2.CheckRequest,
         "authz.v1.Authorizer/List": authorizer_pb2.ListRequest,
+        "authz.v1.Authorizer/Report": authorizer_pb2.ReportRequest,
         "authz.v1.Tasks/Start": tasks_pb2.StartRequest,
         "authz.v1.Tasks/Delegate": tasks_pb2.DelegateRequest,
         "authz.v1.Tasks/Extend": tasks_pb2.ExtendRequest,
@@ -130,8 +131,9 @@ class Node:
         name = method.rpartition("/")[2]
         if name == "Check":
             return decision("PERMITTED")
-        if name == "List":
-            return authorizer_pb2.ListResponse()
+        if name in {"List", "Report"}:
+            kind = authorizer_pb2.ListResponse if name == "List" else authorizer_pb2.ReportResponse
+            return kind()
         if name in {"Start", "Delegate"}:
             return lambda one: self._start(name, one)
         if name in {"Issue", "Revoke"}:

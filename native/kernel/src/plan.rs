@@ -388,6 +388,11 @@ impl Plan {
         }
     }
 
+    /// The labels that the results of an operation carry at most, in order.
+    pub fn may_yield(&self, id: &str) -> impl Iterator<Item = &String> {
+        self.operation(id).into_iter().flat_map(|operation| &operation.yields.1)
+    }
+
     /// Whether nothing happens when an operation fails.
     #[must_use]
     pub fn is_abortable(&self, id: &str) -> bool {

@@ -118,6 +118,10 @@ fn for_enforcer(judgement: &Judgement, answer: &mut wire::Decision) {
         answer.controls.clone_from(&standing.controls);
         answer.resource.clone_from(&standing.resource);
     }
+    if let Some(world) = judgement.awaits_report() {
+        answer.reservation_id.clone_from(&judgement.id);
+        answer.yields = world.plan.may_yield(&judgement.operation).cloned().collect();
+    }
 }
 
 /// Everything that led to the decision, for Explain.

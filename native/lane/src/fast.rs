@@ -1,4 +1,4 @@
-//! The fast lane: `Check` and Envoy's `Check` over HTTP/2, on the same engine, with no Python on the path.
+//! The fast lane: `Check`, `Report` and Envoy's `Check` over HTTP/2, on the same engine, with no Python on the path.
 //!
 //! Messages are framed here, not by generated services: what a generated service refuses by itself (a message that is too
 //! long, one it cannot decode) would be an RPC error, which a proxy may be told to take for a permit. Here it is a decision.
@@ -23,7 +23,7 @@ use serde::Deserialize;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, block_in_place};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
@@ -31,7 +31,8 @@ use tonic::codegen::{BoxFuture, Bytes, Service};
 use tonic::transport::server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
-use crate::engine::{Engine, PeerChain, Transport};
+use crate::engine::{ApiError, Engine, PeerChain, Transport};
+use crate::judgement::hex;
 use crate::plain::push_number;
 use crate::proto::google::rpc::{ErrorInfo, Status};
 use crate::proto::grpc::health::v1::{
@@ -51,6 +52,8 @@ const NOT_FOUND: i32 = 5;
 const UNIMPLEMENTED: i32 = 12;
 /// Bytes before a message (gRPC over HTTP/2, Length-Prefixed-Message).
 const PREFIX: usize = 5;
+/// Reports that wait at once until what they change is durable: each holds a thread.
+const REPORTS: usize = 64;
 /// Largest health request.
 const MAX_HEALTH: usize = 4096;
 /// How long the runtime may take to let go of what the grace period did not end.
@@ -202,12 +205,14 @@ impl FastLane {
         let (stop, stopped) = watch::channel(false);
         let draining = Arc::new(AtomicBool::new(false));
         let permits = Arc::new(Semaphore::new(settings.concurrency));
+        let reports = Arc::new(Semaphore::new(REPORTS));
         let mut servers = Vec::new();
         for (listener, socket) in settings.listeners.iter().zip(bound) {
             let lane = Serving {
                 engine: Arc::clone(&engine),
                 listener: listener.name.as_str().into(),
                 permits: Arc::clone(&permits),
+                reports: Arc::clone(&reports),
                 draining: Arc::clone(&draining),
                 receive: Duration::from_millis(settings.receive_timeout_ms),
             };
@@ -358,6 +363,7 @@ struct Serving {
     engine: Arc<Engine>,
     listener: Arc<str>,
     permits: Arc<Semaphore>,
+    reports: Arc<Semaphore>,
     draining: Arc<AtomicBool>,
     receive: Duration,
 }
@@ -382,13 +388,14 @@ impl Serving {
         let received = Instant::now();
         let surface = match request.uri().path().trim_start_matches('/').split_once('/') {
             Some((AUTHORIZER, "Check")) => Surface::Check,
+            Some((AUTHORIZER, "Report")) => Surface::Report,
             Some((AUTHORIZATION, "Check")) => Surface::ExtAuthz,
             Some((HEALTH, "Check")) => return self.health(request).await,
-            Some((AUTHORIZER, "BatchCheck" | "List" | "Report" | "Explain")) => {
+            Some((AUTHORIZER, "BatchCheck" | "List" | "Explain")) => {
                 return error(
                     UNIMPLEMENTED,
                     "UNIMPLEMENTED",
-                    "the fast lane answers only Check; use the other listener",
+                    "the fast lane answers only Check and Report; use the other listener",
                 );
             }
             _ => return error(UNIMPLEMENTED, "UNIMPLEMENTED", "there is no such method"),
@@ -403,7 +410,7 @@ impl Serving {
         received: Instant,
     ) -> Response<Body> {
         let Ok(_permit) = self.permits.try_acquire() else {
-            return reply(self.engine.refuse(WhichLane::Fast, surface, ReasonCode::Overloaded));
+            return self.refused(surface, ReasonCode::Overloaded);
         };
         let (parts, body) = request.into_parts();
         let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
@@ -423,7 +430,7 @@ impl Serving {
         // A sender that never ends its message would hold its permit for ever, and in the end all of them.
         let patience = remaining.unwrap_or(self.receive).min(self.receive);
         let Some(message) = within(patience, read).await else {
-            return reply(self.engine.refuse(WhichLane::Fast, surface, ReasonCode::Deadline));
+            return self.refused(surface, ReasonCode::Deadline);
         };
         let transport = Transport {
             listener: &self.listener,
@@ -436,7 +443,27 @@ impl Serving {
             peer_chain: chain.as_deref().map_or(PeerChain::None, PeerChain::Der),
             lane: WhichLane::Fast,
         };
-        reply(self.engine.answer_async(surface, &message, &transport).await)
+        if surface != Surface::Report {
+            return reply(self.engine.answer_async(surface, &message, &transport).await);
+        }
+        let Ok(_waits) = self.reports.try_acquire() else {
+            return self.refused(surface, ReasonCode::Overloaded);
+        };
+        // It waits until what it changes is durable; others are answered meanwhile.
+        block_in_place(|| self.engine.call(surface, &message, &transport))
+            .map_or_else(|refused| failed(&refused), reply)
+    }
+
+    /// Refuses what was not read: a decision where that is what is answered, else an RPC error.
+    fn refused(&self, surface: Surface, reason: ReasonCode) -> Response<Body> {
+        if surface != Surface::Report {
+            return reply(self.engine.refuse(WhichLane::Fast, surface, reason));
+        }
+        let what = match reason {
+            ReasonCode::Overloaded => "the server has more requests than it may hold",
+            _ => "the request did not come in time",
+        };
+        failed(&ApiError::of(reason, what))
     }
 
     async fn health(&self, request: Request<Body>) -> Response<Body> {
@@ -598,6 +625,25 @@ fn reply(message: Vec<u8>) -> Response<Body> {
     response
 }
 
+/// A call was refused that answers no decision.
+fn failed(refused: &ApiError) -> Response<Body> {
+    error(refused.grpc_code, refused.reason_code.as_str(), &refused.message)
+}
+
+/// Percent-encoded (gRPC over HTTP/2, Status-Message).
+fn status_message(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if matches!(byte, b' '..=b'~') && byte != b'%' {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push('%');
+            encoded.push_str(&hex(&[byte]).to_ascii_uppercase());
+        }
+    }
+    encoded
+}
+
 /// An RPC error with its `ErrorInfo`; for what answers no decision.
 fn error(code: i32, reason: &str, message: &str) -> Response<Body> {
     let info =
@@ -612,7 +658,7 @@ fn error(code: i32, reason: &str, message: &str) -> Response<Body> {
     *response.headers_mut() = headers();
     for (name, value) in [
         ("grpc-status", code.to_string()),
-        ("grpc-message", message.to_owned()),
+        ("grpc-message", status_message(message)),
         ("grpc-status-details-bin", encoded),
     ] {
         if let Ok(value) = HeaderValue::from_str(&value) {
@@ -659,6 +705,17 @@ mod tests {
     fn addresses() {
         for text in ["127.0.0.1:40000", "255.255.255.255:65535", "0.10.100.9:0", "[::1]:443"] {
             assert_eq!(text, written(text.parse().unwrap()));
+        }
+    }
+
+    /// What is no visible ASCII, and `%`, is encoded.
+    #[test]
+    fn status_messages() {
+        for (text, encoded) in [
+            ("`labels` has more than 64 items", "`labels` has more than 64 items"),
+            ("100 % é\n", "100 %25 %C3%A9%0A"),
+        ] {
+            assert_eq!(encoded, status_message(text));
         }
     }
 

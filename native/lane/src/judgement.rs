@@ -137,6 +137,8 @@ pub(crate) struct Judgement {
     pub(crate) revoked: Option<(RevocationTarget, String)>,
     /// What is told of a permit.
     pub(crate) reported: Option<ReportNote>,
+    /// What it lets through is open until somebody tells what came of it.
+    pub(crate) is_open: bool,
     pub(crate) decision: Option<Decision>,
     pub(crate) verify_time: Option<Duration>,
     pub(crate) decide_time: Option<Duration>,
@@ -183,6 +185,7 @@ impl Judgement {
             proved: None,
             revoked: None,
             reported: None,
+            is_open: false,
             decision: None,
             verify_time: None,
             decide_time: None,
@@ -336,6 +339,14 @@ impl Judgement {
         self.world
             .as_ref()
             .is_some_and(|world| world.plan.model().reports(&self.operation) != Reports::Never)
+    }
+
+    /// What it was judged by, where whoever asked is to tell what comes of what it lets through.
+    pub(crate) fn awaits_report(&self) -> Option<&Loaded> {
+        let world = self.world.as_deref()?;
+        let tells = self.asker.enforcer.as_ref().is_some_and(|enforcer| enforcer.reports_sdk)
+            && world.plan.model().reports(&self.operation) == Reports::Sdk;
+        (tells && self.is_open && self.passage().is_some()).then_some(world)
     }
 
     /// It is refused because a proof lacks a nonce of ours.

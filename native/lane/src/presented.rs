@@ -99,6 +99,8 @@ impl Presented {
     ///
     /// Args: `decision_id`: of the permit by which it is performed, where somebody reports what came of it. `enforcer`: who
     /// performs it now. `due`: when it counts as done without a report.
+    ///
+    /// Returns: whether something is reserved for it.
     pub(crate) fn redeem(
         &self,
         transaction: &mut dyn Transaction,
@@ -106,7 +108,7 @@ impl Presented {
         (decision_id, enforcer): (Option<&str>, &str),
         now: Time,
         due: Time,
-    ) {
+    ) -> bool {
         let redeemed_at = Some(now);
         let details = self.credential.details.iter().enumerate();
         let details = details.map(|(index, known)| {
@@ -115,20 +117,20 @@ impl Presented {
         let credential =
             Credential { details: details.collect(), ..Credential::clone(&self.credential) };
         transaction.put(Record::Credential(Arc::new(credential)));
-        if let Some(Some(reservation)) = self.reservations.get(detail) {
-            // Whoever performs it knows the decision that let it, and reports that one.
-            if decision_id.is_some() {
-                let key = RecordKey::new(RecordKind::Reservation, &reservation.decision_id);
-                transaction.delete(key);
-            }
-            transaction.put(Record::Reservation(Arc::new(Reservation {
-                decision_id: decision_id.unwrap_or(&reservation.decision_id).to_owned(),
-                redeemed: true,
-                enforcer: enforcer.to_owned(),
-                due,
-                ..Reservation::clone(reservation)
-            })));
+        let Some(Some(reservation)) = self.reservations.get(detail) else { return false };
+        // Whoever performs it knows the decision that let it, and reports that one.
+        if decision_id.is_some() {
+            let key = RecordKey::new(RecordKind::Reservation, &reservation.decision_id);
+            transaction.delete(key);
         }
+        transaction.put(Record::Reservation(Arc::new(Reservation {
+            decision_id: decision_id.unwrap_or(&reservation.decision_id).to_owned(),
+            redeemed: true,
+            enforcer: enforcer.to_owned(),
+            due,
+            ..Reservation::clone(reservation)
+        })));
+        true
     }
 }
 

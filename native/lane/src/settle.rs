@@ -350,11 +350,13 @@ impl Engine {
                 }
                 let is_new = new.is_some() && Arc::ptr_eq(&current.task, &located.task);
                 began = is_new;
+                judgement.is_open = false;
                 if let Some(one) = presented.as_ref().filter(|_| is_passed) {
-                    self.redeem(transaction, judgement, one, now);
+                    judgement.is_open |= self.redeem(transaction, judgement, one, now);
                 }
                 if is_passed || is_new {
-                    self.reserve(transaction, judgement, judging, &current, is_new, now);
+                    judgement.is_open |=
+                        self.reserve(transaction, judgement, judging, &current, is_new, now);
                 }
                 if let Some(pointer) = new.as_ref().filter(|_| is_new) {
                     self.keep_implied(transaction, pointer, &current.task, now);
@@ -397,24 +399,24 @@ impl Engine {
         ending::end(transaction, &task.session, Some(&task.id), status, now, retention)
     }
 
-    /// Writes that what a task credential permits is performed now.
+    /// Writes that what a task credential permits is performed now; true where it is open what comes of it.
     fn redeem(
         &self,
         transaction: &mut dyn Transaction,
         judgement: &Judgement,
         presented: &Presented,
         now: Time,
-    ) {
+    ) -> bool {
         let detail = judgement.decision.as_ref().and_then(|decision| decision.redeems);
-        if let Some(detail) = detail {
-            let due = after(now, self.keeper.settings().report_within_ms);
-            let reported = judgement.is_reported().then_some(judgement.id.as_str());
-            let by = (reported, judgement.asker.name());
-            presented.redeem(transaction, detail, by, now, due);
-        }
+        let Some(detail) = detail else { return false };
+        let due = after(now, self.keeper.settings().report_within_ms);
+        let reported = judgement.is_reported().then_some(judgement.id.as_str());
+        let by = (reported, judgement.asker.name());
+        presented.redeem(transaction, detail, by, now, due) && reported.is_some()
     }
 
-    /// Writes the tasks as they are after a permit, and the reservation, unless a task credential brought one along.
+    /// Writes the tasks as they are after a permit, and the reservation, unless a task credential brought one along; true
+    /// where there is one.
     fn reserve(
         &self,
         transaction: &mut dyn Transaction,
@@ -423,7 +425,7 @@ impl Engine {
         current: &Located,
         is_new: bool,
         now: Time,
-    ) {
+    ) -> bool {
         let charges = judgement.permit().map_or(&[][..], |permit| &permit.decision().charges);
         for task in current.path() {
             let is_charged = charges.iter().any(|(id, _)| *id == task.id);
@@ -450,31 +452,31 @@ impl Engine {
         let softened = judgement.standing().filter(|_| judgement.softened().is_some() && is_open);
         let permitted = judgement.permit().map(|permit| permit.decision()).filter(|_| is_kept);
         let wants_credential = judging.wants_credential && permitted.is_some();
-        if let Some(decision) = permitted.or(softened) {
-            self.metrics.reserved();
-            let agent = judgement.facts.agent.as_ref();
-            let Detail { resource, arguments_digest, destinations, .. } =
-                detail_of(judging, &judgement.id, decision);
-            transaction.put(Record::Reservation(Arc::new(Reservation {
-                decision_id: judgement.id.clone(),
-                task: current.task.id.clone(),
-                session: current.task.session.clone(),
-                operation: judgement.operation.clone(),
-                charged: charges.to_vec(),
-                enforcer: judgement.asker.name().to_owned(),
-                permitted_at: now,
-                due: after(now, self.keeper.settings().report_within_ms),
-                resource,
-                arguments_digest,
-                destinations,
-                tier: decision.tier.unwrap_or_default(),
-                agent: agent.map(|agent| agent.spiffe_id.clone()).unwrap_or_default(),
-                credential: None,
-                wants_credential,
-                redeemed: false,
-                rest: BTreeMap::new(),
-            })));
-        }
+        let Some(decision) = permitted.or(softened) else { return false };
+        self.metrics.reserved();
+        let agent = judgement.facts.agent.as_ref();
+        let Detail { resource, arguments_digest, destinations, .. } =
+            detail_of(judging, &judgement.id, decision);
+        transaction.put(Record::Reservation(Arc::new(Reservation {
+            decision_id: judgement.id.clone(),
+            task: current.task.id.clone(),
+            session: current.task.session.clone(),
+            operation: judgement.operation.clone(),
+            charged: charges.to_vec(),
+            enforcer: judgement.asker.name().to_owned(),
+            permitted_at: now,
+            due: after(now, self.keeper.settings().report_within_ms),
+            resource,
+            arguments_digest,
+            destinations,
+            tier: decision.tier.unwrap_or_default(),
+            agent: agent.map(|agent| agent.spiffe_id.clone()).unwrap_or_default(),
+            credential: None,
+            wants_credential,
+            redeemed: false,
+            rest: BTreeMap::new(),
+        })));
+        true
     }
 
     /// The implicit task, where another call was faster, or the new one.

@@ -632,7 +632,8 @@ pub struct Decision {
     /// `@reason` of the determining policy, where the bundle lets the system's agents see it.
     #[prost(string, tag = "30")]
     pub shown_reason: ::prost::alloc::string::String,
-    /// Id of the reservation behind a stateful permit.
+    /// Where whoever asked is to tell what came of the permit: the `decision_id` of Report. With `wants_credential`: once it
+    /// was issued a lease; what a task credential permits is told by whoever it is shown to. Empty: nobody waits for a report.
     #[prost(string, tag = "31")]
     pub reservation_id: ::prost::alloc::string::String,
     /// Where the policies stand and what they said: only for Explain and on the enforcer's detail.
@@ -642,6 +643,9 @@ pub struct Decision {
     /// this one too.
     #[prost(message, optional, tag = "33")]
     pub observed: ::core::option::Option<Observed>,
+    /// Beside `reservation_id`: labels that the results carry at most. What a report of OK leaves out did not come.
+    #[prost(string, repeated, tag = "34")]
+    pub yields: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// What an answer that was softened would have been.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -9,7 +9,7 @@ use authz_lane::proto::envoy::service::auth::v3 as ext;
 use authz_lane::proto::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use authz_lane::proto::grpc::health::v1::HealthCheckRequest;
 use authz_lane::proto::grpc::health::v1::health_client::HealthClient;
-use authz_lane::{FastLane, FastSettings, Transport};
+use authz_lane::{FastLane, FastSettings, Surface, Transport};
 use prost::Message;
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -76,6 +76,33 @@ fn same_bytes_as_the_engine() {
     });
     lane.close(Duration::from_secs(1));
     lane.close(Duration::ZERO);
+}
+
+/// A report is taken as by the engine, and refused with the same reason.
+#[test]
+fn reports() {
+    let served = served();
+    let (lane, address) = lane(&served, json!({}));
+    let request = wire::ReportRequest {
+        decision_id: "nobody".to_owned(),
+        result: wire::ReportResult::Ok as i32,
+        ..wire::ReportRequest::default()
+    };
+    let bad = wire::ReportRequest { result: 9, ..request.clone() };
+    runtime().block_on(async {
+        let mut client = AuthorizerClient::new(connect(&address).await);
+        for request in [request, bad] {
+            let bytes = request.encode_to_vec();
+            let slow = served.engine.call(Surface::Report, &bytes, &Transport::by("dev"));
+            let slow = slow.unwrap_err();
+            let fast = client.report(request).await.unwrap_err();
+            assert_eq!(slow.grpc_code, fast.code() as i32);
+            assert_eq!(slow.message, fast.message());
+            let reason = slow.reason_code.as_str().as_bytes();
+            assert!(fast.details().windows(reason.len()).any(|part| part == reason));
+        }
+    });
+    lane.close(Duration::from_secs(1));
 }
 
 /// A unix socket is another listener; what is not answered here says so with its reason.

@@ -317,6 +317,33 @@ fn a_credential_is_redeemed_once() {
     );
 }
 
+/// What a credential permits is reported by whoever it was presented to, under the decision that this one got.
+#[test]
+fn what_is_redeemed_is_reported_under_its_own_decision() {
+    let facts = FACTS.replacen("kind: http", "kind: http\n    reports: sdk", 1);
+    let desk = Desk::with(&[("facts.yaml", &facts)], &json!({}));
+    let report = |decision_id: &str| {
+        let result = wire::ReportResult::Ok as i32;
+        let decision_id = decision_id.to_owned();
+        let request =
+            wire::ReportRequest { decision_id, result, ..wire::ReportRequest::default() };
+        call_by(&desk.served, "dev", Surface::Report, &request)
+            .map(|_: wire::ReportResponse| ())
+            .map_err(|error| error.reason_code.as_str())
+    };
+    let permit = desk.permit(deleting(&desk.task.id, BOT, "7"));
+    let issued = desk.issue_with(std::slice::from_ref(&permit), desk.jkt(), &json!({}), |_| ());
+    assert_eq!(Err("NOT_PERMITTED"), report(&permit));
+    let decision = desk.check(&desk.presenting(&issued.token, desk.proof(&issued.token)));
+    assert_eq!("PERMITTED", code(&decision), "{}", decision.message);
+    assert_eq!(decision.decision_id, decision.reservation_id);
+    assert!(decision.decision_id != permit);
+    assert_eq!(Err("NOT_PERMITTED"), report(&permit));
+    assert_eq!(Ok(()), report(&decision.reservation_id));
+    assert_eq!(Err("NOT_PERMITTED"), report(&decision.reservation_id));
+    assert_eq!("USES_EXHAUSTED", desk.redeem(&issued));
+}
+
 /// The last use is the credential's own: it is redeemed although the task has none left.
 #[test]
 fn a_credential_holds_its_use() {

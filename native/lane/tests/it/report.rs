@@ -166,6 +166,44 @@ fn a_permit_is_reported_once_by_who_asked() {
     assert_eq!("shop.find", last["input"]["operation"]);
 }
 
+/// Whoever is to tell what came of a permit is told so, with the id to tell it by, and with what may have come.
+#[test]
+fn a_permit_says_that_a_report_is_awaited() {
+    let served = shop(&json!({}));
+    let task = alices(&served).id;
+    let (none, pay) = (json!({}), json!({"n": 1}));
+    for listener in ["sdk", "other", "dev"] {
+        let found = ask(&served, &task, listener, "shop.find", &none);
+        assert_eq!(found.decision_id, found.reservation_id, "{}", found.message);
+        assert_eq!(vec!["pii", "vip"], found.yields);
+        let paid = ask(&served, &task, listener, "shop.pay", &pay);
+        assert_eq!(paid.decision_id, paid.reservation_id, "{}", paid.message);
+        assert!(paid.yields.is_empty());
+    }
+    let silent = |decision: wire::Decision| {
+        assert_eq!(("", 0), (decision.reservation_id.as_str(), decision.yields.len()));
+        code(&decision)
+    };
+    for (listener, call) in [("mute", "shop.find"), ("sdk", "quiet.find")] {
+        assert_eq!("PERMITTED", silent(ask(&served, &task, listener, call, &none)));
+    }
+    assert_eq!("FORBIDDEN", silent(ask(&served, &task, "sdk", "shop.delete", &none)));
+    let probe = wire::CheckRequest {
+        task: task.clone(),
+        mode: wire::Mode::Probe as i32,
+        ..asking("shop.find")
+    };
+    silent(served.check_by("sdk", &probe));
+    let keyed = wire::CheckRequest {
+        task,
+        idempotency_key: "once".to_owned(),
+        ..asking("shop.find")
+    };
+    let first = served.check_by("sdk", &keyed);
+    assert_eq!(first.decision_id, first.reservation_id);
+    assert_eq!(first, served.check_by("sdk", &keyed));
+}
+
 #[test]
 fn who_nobody_names_tells_nothing() {
     let served = shop(&json!({}));
