@@ -50,6 +50,8 @@ class Asked(TypedDict, total=False):
     """Resource id, where the operation's arguments do not name it."""
     destinations: Sequence[str]
     """Destinations, where the operation's arguments do not name them."""
+    labels: Sequence[str]
+    """Labels of the bundle that the call carries; the enforcer's entry in the configuration lets it say so."""
     task: str
     """Task id; default: the current task."""
     caller: Caller
@@ -222,6 +224,7 @@ class Authz:
             arguments_json=encoded(arguments),
             resource=asked.get("resource", ""),
             destinations=asked.get("destinations", ()),
+            labels=asked.get("labels", ()),
             idempotency_key=asked.get("idempotency_key", ""),
             supported_obligations=asked.get("supported_obligations", ()),
             mode=decision_pb2.MODE_PROBE if asked.get("probe") else decision_pb2.MODE_ENFORCE,

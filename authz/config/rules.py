@@ -730,7 +730,7 @@ def _covers(wide: str, narrow: str) -> bool:
 
 def _relays(path: Path, enforcer: Enforcer, config: Config) -> Iterator[Finding]:
     for index, relay in enumerate(enforcer.relays):
-        if relay is not Relay.PRINCIPAL:
+        if relay not in {Relay.PRINCIPAL, Relay.LABELS}:
             yield Finding(
                 (*path, "relays", index),
                 f"enforcer `{enforcer.name}` relays `{relay}`, which is not in this version.",

@@ -327,7 +327,8 @@ class Enforcer(_Strict):
     """Systems it may ask about: `system:crm`, or `system:*`; required."""
     relays: tuple[Relay, ...] = Field(default=(), max_length=4)
     """Facts about the agent that are believed on its word. `principal`: who it is, as Envoy verified it on its own mTLS
-    connection (`source.principal`). `task`, `confidence`, `labels`: not in this version."""
+    connection (`source.principal`). `labels`: which labels of the bundle a call carries, by the request's `labels` or, of a
+    proxy, by `labels` of the namespace `authz` in its metadata. `task`, `confidence`: not in this version."""
     reports: ReportWay | None = None
     """How it tells what came of what it was permitted. `sdk`: by `Report`. It is believed where the bundle says the same of
     the system (`reports`)."""

@@ -235,7 +235,11 @@ class Kernel:
         }
         spec = {"audiences": [_AUDIENCE], "domains": domains, "issuers": issuers}
         listener = ListenerRules(
-            _LISTENER, enforcer=self._enforcer, asks=("system:*",), reports="sdk"
+            _LISTENER,
+            enforcer=self._enforcer,
+            asks=("system:*",),
+            relays=("labels",),
+            reports="sdk",
         )
         trust = Trust.compile(json.dumps(spec).encode())
         # As if their files had just been changed.

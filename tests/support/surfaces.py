@@ -138,6 +138,9 @@ def envoy_request(case: Flat, tokens: list[Token], encoding: str) -> bytes | Non
     attributes = request.attributes
     attributes.source.principal = step.principal
     attributes.context_extensions.update(step.extensions)
+    if case.step.request.labels:
+        told = {"labels": case.step.request.labels}
+        attributes.metadata_context.filter_metadata["authz"].update(told)
     http = attributes.request.http
     http.method, http.host, http.path = step.method, step.host, step.path
     http.scheme, http.protocol, http.id = "https", "HTTP/1.1", "0"

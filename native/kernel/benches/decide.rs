@@ -179,6 +179,7 @@ fn decisions(criterion: &mut Criterion) {
                     resource: None,
                     destinations: &[],
                     supported_obligations: &[],
+                    labels: &[],
                     server_task: ServerTask::None,
                 };
                 decide(&plan, &facts, &request, NOW)

@@ -108,6 +108,7 @@ impl Asker {
             resource: None,
             destinations: &[],
             supported_obligations: &[],
+            labels: &[],
             server_task: ServerTask::None,
         };
         decide(&self.plan, &facts, &request, now)

@@ -158,6 +158,8 @@ pub struct Request<'a> {
     pub resource: Option<&'a str>,
     /// Destinations; only where the operation's destination rule names no argument.
     pub destinations: &'a [&'a str],
+    /// Labels that the enforcer says the call carries; they only raise.
+    pub labels: &'a [&'a str],
     /// Obligations that the enforcer can carry out.
     pub supported_obligations: &'a [&'a str],
     /// What it has to do with tasks of the MCP server's own.

@@ -371,6 +371,16 @@ impl Plan {
         }
     }
 
+    /// Whether one holder's record keeps the labels that a call brings, whichever operation it is of.
+    ///
+    /// Args:
+    /// * `kind`: of the task.
+    #[must_use]
+    pub fn keeps_labels(&self, holder: Holder, kind: TaskKind) -> bool {
+        let implied = self.model.tasks.implicit.is_some() && kind == TaskKind::Implicit;
+        implied && holder == Holder::Agent
+    }
+
     /// Holds that the results of an operation may carry labels.
     ///
     /// # Errors

@@ -67,6 +67,8 @@ impl Refused {
 pub(crate) struct Ask<'a> {
     pub(crate) evidence: Vec<Evidence<'a>>,
     pub(crate) target: Target<'a>,
+    /// Labels that whoever asks says the call carries, each once.
+    pub(crate) labels: Vec<&'a str>,
     pub(crate) supported_obligations: Vec<&'a str>,
     /// Method and URI of the HTTP request that whoever asks was sent.
     pub(crate) sent: Option<(&'a str, &'a str)>,
@@ -147,6 +149,7 @@ pub(crate) fn of_request<'a>(
     text("task", &request.task, limits::ID)?;
     text("approval_id", &request.approval_id, limits::ID)?;
     list("destinations", &request.destinations, limits::DESTINATION)?;
+    let labels = labels(request.labels.iter().map(String::as_str))?;
     list("supported_obligations", &request.supported_obligations, limits::OBLIGATION)?;
     if request.arguments_json.len() > settings.max_arguments_bytes {
         return Err(Refused::input(format!(
@@ -160,13 +163,8 @@ pub(crate) fn of_request<'a>(
     if request.http_method.is_empty() != request.http_uri.is_empty() {
         return Err(Refused::input("`http_method` and `http_uri` come together"));
     }
-    for (name, used) in [
-        ("labels", !request.labels.is_empty()),
-        ("confidence_jws", !request.confidence_jws.is_empty()),
-    ] {
-        if used {
-            return Err(Refused::input(format!("`{name}` is not in this version")));
-        }
+    if !request.confidence_jws.is_empty() {
+        return Err(Refused::input("`confidence_jws` is not in this version"));
     }
     Ok(Ask {
         evidence,
@@ -176,6 +174,7 @@ pub(crate) fn of_request<'a>(
             resource: Some(request.resource.as_str()).filter(|id| !id.is_empty()),
             destinations: request.destinations.iter().map(String::as_str).collect(),
         },
+        labels,
         supported_obligations: request.supported_obligations.iter().map(String::as_str).collect(),
         sent: Some((request.http_method.as_str(), request.http_uri.as_str()))
             .filter(|(method, _)| !method.is_empty()),
@@ -253,6 +252,18 @@ fn list(name: &str, values: &[String], most: usize) -> Result<(), Refused> {
         return Err(Refused::input(format!("`{name}` has more than {} items", limits::LIST)));
     }
     values.iter().try_for_each(|value| text(name, value, most))
+}
+
+/// Labels of a call: each once, and no more than a list holds.
+pub(crate) fn labels<'a>(values: impl Iterator<Item = &'a str>) -> Result<Vec<&'a str>, Refused> {
+    let mut labels: Vec<&str> = values.take(limits::LIST.saturating_add(1)).collect();
+    if labels.len() > limits::LIST {
+        return Err(Refused::input(format!("`labels` has more than {} items", limits::LIST)));
+    }
+    labels.iter().try_for_each(|label| text("labels", label, limits::ID))?;
+    labels.sort_unstable();
+    labels.dedup();
+    Ok(labels)
 }
 
 /// Whether an `authorization` value may hold a credential of a kind that is verified here, or is none at all.

@@ -51,7 +51,7 @@ use crate::settings::{CredentialSettings, EngineError, Lane, Settings, Surface};
 use crate::settle::Judging;
 use crate::trace::{self, Ids, Span, Tracing};
 use crate::wanted::Wanted;
-use crate::world::{Loaded, Way, World};
+use crate::world::{Enforcer, Loaded, Way, World};
 
 #[path = "list.rs"]
 mod list;
@@ -607,8 +607,9 @@ impl Engine {
                 return self.record(judgement, &[], transport, none(), line, None);
             }
         };
-        let relays =
-            judgement.asker.enforcer.as_ref().is_some_and(|enforcer| enforcer.relays_principal);
+        let enforcer = judgement.asker.enforcer.as_ref();
+        let relays = enforcer
+            .map_or((false, false), |enforcer| (enforcer.relays_principal, enforcer.relays_labels));
         match envoy::of_request(&message, &self.settings, relays) {
             Ok(mut parsed) => {
                 let transport = &parsed.trace.over(transport);
@@ -774,6 +775,7 @@ impl Engine {
         if judgement.asks_itself && ask.sent.is_some() {
             return Err(Refused::input("only an enforcer gives `http_method` and `http_uri`"));
         }
+        take_labels(judgement, &ask.labels, &world, explain)?;
         let now = Time(judgement.now_ms);
         let known = self.identify_presented(judgement, &world, &ask.evidence, known_agent);
         let known = match (known, ask.agentless) {
@@ -810,6 +812,7 @@ impl Engine {
                 arguments,
                 resource: *resource,
                 destinations,
+                labels: &ask.labels,
                 supported_obligations: &ask.supported_obligations,
                 server_task: ServerTask::None,
             },
@@ -849,6 +852,7 @@ impl Engine {
                     arguments: &routed.arguments,
                     resource: None,
                     destinations: &[],
+                    labels: &ask.labels,
                     supported_obligations: &ask.supported_obligations,
                     server_task: routed.mcp.as_ref().map(|mcp| mcp.server_task).unwrap_or_default(),
                 }
@@ -929,7 +933,7 @@ impl Engine {
             let begins = implied.as_ref().is_some_and(|implied| implied.is_new());
             let (plan, at) = (&world.plan, (now, wait));
             judgement.recalled =
-                history::recall(&self.keeper, plan, request.operation, located, begins, at)?;
+                history::recall(&self.keeper, plan, &request, located, begins, at)?;
         }
         if ask.wants_credential {
             let refused = |reason, message| Err(Refused::new(reason, Step::Locate, message));
@@ -1871,6 +1875,29 @@ fn batch_refusal(message: &wire::BatchCheckRequest) -> Option<Refused> {
     None
 }
 
+/// Notes the labels that the call carries, on the word of whoever asks, if it is believed in that.
+fn take_labels(
+    judgement: &mut Judgement,
+    labels: &[&str],
+    world: &Loaded,
+    explain: bool,
+) -> Result<(), Refused> {
+    let relays = |enforcer: &Arc<Enforcer>| enforcer.relays_labels;
+    let is_believed = explain || judgement.asker.enforcer.as_ref().is_some_and(relays);
+    if !labels.is_empty() && !is_believed {
+        return Err(Refused::new(
+            ReasonCode::EnforcerRefused,
+            Step::Identify,
+            "whoever asks may not say which labels a call carries",
+        ));
+    }
+    // One that the bundle does not have is refused where it is judged, and may be any text.
+    let known = &world.plan.model().labels;
+    let known = labels.iter().filter(|label| known.contains_key(**label));
+    judgement.told = known.map(|label| (*label).to_owned()).collect();
+    Ok(())
+}
+
 /// A request for one of our own operations.
 pub(crate) const fn own(operation: &str) -> Request<'_> {
     Request {
@@ -1878,6 +1905,7 @@ pub(crate) const fn own(operation: &str) -> Request<'_> {
         arguments: b"",
         resource: None,
         destinations: &[],
+        labels: &[],
         supported_obligations: &[],
         server_task: ServerTask::None,
     }

@@ -7,10 +7,12 @@ use std::sync::LazyLock;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::routes::Body;
 use authz_token::{Role, Scheme};
+use prost_types::value::Kind;
 
 use crate::ask::{self, Ask, Authorization, Refused, Relayed, Step, Target};
 use crate::engine::Transport;
 use crate::limits;
+use crate::proto::envoy::config::core::v3::Metadata;
 use crate::proto::envoy::service::auth::v3::CheckRequest;
 use crate::proto::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer};
 use crate::settings::Settings;
@@ -34,6 +36,9 @@ const OURS_INBOUND: [&str; 3] = [CREDENTIAL, SUBJECT, TASK];
 const IDENTITY: [&str; 3] = ["x-authz-agent", "x-authz-subject", "x-authz-decision-id"];
 /// The member of `baggage` that names a task.
 const BAGGAGE_TASK: &str = "authz.task";
+/// The namespace of `metadata_context` that is read, and its member that lists labels.
+const NAMESPACE: &str = "authz";
+const LABELS: &str = "labels";
 /// The key of `context_extensions` that lists obligations.
 const SUPPORTED_OBLIGATIONS: &str = "authz.supported_obligations";
 
@@ -65,11 +70,11 @@ impl<'a> Trace<'a> {
     }
 }
 
-/// Reads a request. `relays_principal`: whoever asks may say who the agent is.
+/// Reads a request. `relays`: whoever asks may say who the agent is, and which labels the call carries.
 pub(crate) fn of_request<'a>(
     request: &'a CheckRequest,
     settings: &Settings,
-    relays_principal: bool,
+    (relays_principal, relays_labels): (bool, bool),
 ) -> Result<Parsed<'a>, Refused> {
     let attributes = request.attributes.as_ref();
     let http = attributes
@@ -103,6 +108,11 @@ pub(crate) fn of_request<'a>(
         Some(extensions) => obligations(extensions.get(SUPPORTED_OBLIGATIONS))?,
         None => Vec::new(),
     };
+    let metadata = attributes.and_then(|attributes| attributes.metadata_context.as_ref());
+    let labels = match metadata.filter(|_| relays_labels) {
+        Some(metadata) => labels(metadata)?,
+        None => Vec::new(),
+    };
     let remove = headers.to_remove()?;
     let trace = Trace { parent: headers.only(TRACE_PARENT), state: headers.only(TRACE_STATE) };
     let ask = Ask {
@@ -115,6 +125,7 @@ pub(crate) fn of_request<'a>(
             unusable: headers.unusable,
             body,
         },
+        labels,
         supported_obligations,
         sent: None,
         task,
@@ -131,6 +142,20 @@ pub(crate) fn of_request<'a>(
         authorization,
     };
     Ok(Parsed { ask, remove, trace })
+}
+
+/// The labels that an earlier filter of the proxy wrote into its metadata: `labels` of the namespace `authz`.
+fn labels(metadata: &Metadata) -> Result<Vec<&str>, Refused> {
+    let said = metadata.filter_metadata.get(NAMESPACE).and_then(|own| own.fields.get(LABELS));
+    let refuse = || Refused::input("`labels` of the metadata is no list of texts");
+    let Some(said) = said else { return Ok(Vec::new()) };
+    let Some(Kind::ListValue(list)) = &said.kind else { return Err(refuse()) };
+    let texts = list.values.iter().map(|value| match &value.kind {
+        Some(Kind::StringValue(text)) => Ok(text.as_str()),
+        _ => Err(refuse()),
+    });
+    let texts: Vec<&str> = texts.collect::<Result<_, _>>()?;
+    ask::labels(texts.into_iter())
 }
 
 fn bounds(http: &HttpRequest) -> Result<(), Refused> {

@@ -439,7 +439,8 @@ impl Engine {
         let kind = judgement.task.as_ref().map_or(TaskKind::Root, |task| task.kind);
         for detail in &exchange.asked.details {
             let chain = || exchange.chain(judgement);
-            let parties = history::parties(&exchange.world.plan, &detail.operation, kind, chain);
+            let of = (detail.operation.as_str(), false);
+            let parties = history::parties(&exchange.world.plan, of, kind, chain);
             locks.extend(parties.into_iter().map(|(_, record)| record));
         }
         let mut answer = Vec::new();
@@ -561,6 +562,7 @@ impl Engine {
                 resource: asked.resource.as_deref(),
                 destinations: &destinations,
                 supported_obligations: &[],
+                labels: &[],
                 server_task: ServerTask::None,
             };
             let judging = Judging {

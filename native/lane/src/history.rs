@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use authz_kernel::decision::{Principal, Time};
+use authz_kernel::decision::{Principal, Request, Time};
 use authz_kernel::history::{
     HistoryChanges, HistoryView, Holder, Origin, PARTY_MS, Reported, SessionHistory,
 };
@@ -78,13 +78,17 @@ impl Recalled {
 }
 
 /// The records besides the session's that an operation has to do with: whoever decides about it locks them, too.
+///
+/// Args: `carries`: labels are told of the call.
 pub(crate) fn parties(
     plan: &Plan,
-    operation: &str,
+    (operation, carries): (&str, bool),
     kind: TaskKind,
     chain: impl FnOnce() -> Vec<Principal>,
 ) -> Vec<(Holder, RecordKey)> {
-    let concerned = Holder::PARTIES.map(|holder| plan.recalls_of(operation, holder, kind));
+    let concerned = Holder::PARTIES.map(|holder| {
+        (carries && plan.keeps_labels(holder, kind)) || plan.recalls_of(operation, holder, kind)
+    });
     if concerned == [false, false] {
         return Vec::new();
     }
@@ -160,22 +164,24 @@ pub(crate) fn begun(task: &Task, now: Time, retention_ms: u64) -> Session {
     }
 }
 
-/// Recalls what a session did, as this node knows it, where the operation has to do with that.
+/// Recalls what a session did, as this node knows it, where the request has to do with that.
 ///
 /// Args: `begins`: with the decision.
 pub(crate) fn recall(
     keeper: &Keeper,
     plan: &Plan,
-    operation: &str,
+    request: &Request<'_>,
     located: &Located,
     begins: bool,
     (now, wait): (Time, Wait),
 ) -> Result<Recalled, Refused> {
     let mut recalled = Recalled::default();
-    if !plan.recalls(operation) {
+    let (operation, carries) = (request.operation, !request.labels.is_empty());
+    if !carries && !plan.recalls(operation) {
         return Ok(recalled);
     }
-    for (holder, key) in parties(plan, operation, located.task.kind, || located.task.chain()) {
+    let of = (operation, carries);
+    for (holder, key) in parties(plan, of, located.task.kind, || located.task.chain()) {
         recalled.set(holder, known(keeper.peek(&key, wait)?, &key, now));
     }
     if plan.joins(operation, located.task.assignee()) {
@@ -207,7 +213,8 @@ pub(crate) fn current(
     if !plan.recalls(operation) {
         return Ok(recalled);
     }
-    for (holder, key) in parties(plan, operation, located.task.kind, || located.task.chain()) {
+    let of = (operation, false);
+    for (holder, key) in parties(plan, of, located.task.kind, || located.task.chain()) {
         recalled.set(holder, known(transaction.get(&key)?, &key, now));
     }
     let session = session(transaction, &located.task.session)?.ok_or_else(lost)?;

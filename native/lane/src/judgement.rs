@@ -135,6 +135,8 @@ pub(crate) struct Judgement {
     pub(crate) proved: Option<Ticket>,
     /// What was revoked.
     pub(crate) revoked: Option<(RevocationTarget, String)>,
+    /// Labels that the enforcer says the call carries.
+    pub(crate) told: Vec<String>,
     /// What is told of a permit.
     pub(crate) reported: Option<ReportNote>,
     /// What it lets through is open until somebody tells what came of it.
@@ -184,6 +186,7 @@ impl Judgement {
             credential: None,
             proved: None,
             revoked: None,
+            told: Vec::new(),
             reported: None,
             is_open: false,
             decision: None,

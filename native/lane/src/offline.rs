@@ -209,6 +209,7 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
         resource: stated.resource.as_deref(),
         destinations: &destinations,
         supported_obligations: &obligations,
+        labels: &[],
         server_task: ServerTask::None,
     };
     let decision = decide_traced(plan, &facts, &request, now);

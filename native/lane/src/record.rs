@@ -124,6 +124,9 @@ struct Input<'a> {
     arguments_digest: Option<Hash>,
     resource: Cow<'a, str>,
     destination_class: &'a str,
+    /// Labels that the enforcer says the call carries.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    labels: &'a [String],
     /// Labels that the destination is not cleared for.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     excess: &'a [String],
@@ -406,6 +409,7 @@ fn line_by(
                 .map(|digest| Hash::from(&digest)),
             resource,
             destination_class: decision.map_or("", |decision| decision.destination_class.as_str()),
+            labels: &judgement.told,
             excess: decision.map_or(&[], |decision| decision.excess.as_slice()),
             sequences: decision.map_or(&[], |decision| decision.sequences.as_slice()),
             budgets: decision.map_or(&[], |decision| decision.budgets.as_slice()),

@@ -527,6 +527,8 @@ pub enum ReportWay {
 pub enum Relay {
     /// Who the agent is, as the enforcer verified on a connection of its own.
     Principal,
+    /// Labels that the call carries.
+    Labels,
 }
 
 /// A TLS peer that is an enforcer, as configured.

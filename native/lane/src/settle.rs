@@ -225,8 +225,10 @@ impl Engine {
             None => add(request.arguments),
         }
         add(request.resource.unwrap_or_default().as_bytes());
-        for destination in request.destinations {
-            add(destination.as_bytes());
+        // How many come first, so that no destination can be taken for a label.
+        for texts in [request.destinations, request.labels] {
+            add(&(texts.len() as u64).to_be_bytes());
+            texts.iter().for_each(|text| add(text.as_bytes()));
         }
         Ok(Some(EnforcerKey { id, digest: hex(&digest.finalize()) }))
     }
@@ -311,8 +313,8 @@ impl Engine {
         }
         locks.extend(key.map(EnforcerKey::record));
         let chain = || located.task.chain();
-        let parties =
-            history::parties(&judging.world.plan, &judgement.operation, located.task.kind, chain);
+        let of = (judgement.operation.as_str(), !judging.request.labels.is_empty());
+        let parties = history::parties(&judging.world.plan, of, located.task.kind, chain);
         locks.extend(parties.into_iter().map(|(_, record)| record));
         let survives = survives(judgement);
         let mut began = false;

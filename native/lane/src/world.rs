@@ -83,6 +83,8 @@ pub(crate) struct Enforcer {
     asks: Asks,
     /// It may say whom it verified on a connection of its own.
     pub(crate) relays_principal: bool,
+    /// It may say which labels a call carries.
+    pub(crate) relays_labels: bool,
     /// It tells by `Report` what came of what it was permitted.
     pub(crate) reports_sdk: bool,
 }
@@ -108,6 +110,7 @@ impl Enforcer {
             name,
             asks: asks(asked)?,
             relays_principal: relays.contains(&Relay::Principal),
+            relays_labels: relays.contains(&Relay::Labels),
             reports_sdk: reports == Some(ReportWay::Sdk),
         })
     }
@@ -118,6 +121,7 @@ impl Enforcer {
             name: INSECURE_DEV.to_owned(),
             asks: Asks::All,
             relays_principal: false,
+            relays_labels: true,
             reports_sdk: true,
         }
     }

@@ -178,8 +178,9 @@ struct RequestFields {
     supported_obligations: Many<String>,
     /// For runs over a server.
     task: Option<String>,
-    /// For runs over a server.
-    labels: Option<Vec<String>>,
+    /// Labels that the enforcer says the call carries.
+    #[serde(default)]
+    labels: Many<String>,
     /// For runs over a server.
     confidence_jws: Option<String>,
     /// For runs over a server.
@@ -866,7 +867,6 @@ impl Call<'_> {
             || said(&request.confidence_jws)
             || said(&request.idempotency_key)
             || said(&request.approval_id)
-            || request.labels.as_ref().is_some_and(|labels| !labels.is_empty())
             || request.mode.as_ref().is_some_and(|mode| !mode.is_empty() && mode != "ENFORCE")
             || (self.operation.is_none() && self.http.is_some_and(Http::is_for_servers))
     }
@@ -976,12 +976,14 @@ impl Call<'_> {
         };
         let destinations: Vec<&str> =
             self.request.destinations.0.iter().map(String::as_str).collect();
+        let labels: Vec<&str> = self.request.labels.0.iter().map(String::as_str).collect();
         let obligations: Vec<&str> = obligations.iter().map(String::as_str).collect();
         let request = Request {
             operation: &operation,
             arguments: &arguments,
             resource: self.request.resource.as_deref().filter(|resource| !resource.is_empty()),
             destinations: &destinations,
+            labels: &labels,
             supported_obligations: &obligations,
             server_task,
         };

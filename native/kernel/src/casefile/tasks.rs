@@ -711,6 +711,7 @@ fn judged(
         resource: None,
         destinations: &[],
         supported_obligations: &[],
+        labels: &[],
         server_task: ServerTask::None,
     };
     let decision = decide(plan, &facts, &request, now);

@@ -122,19 +122,36 @@ pub(super) fn subject_proof(facts: &Facts<'_>, subject: bool) -> SubjectProof {
     facts.task.map(|view| view.task.subject_proof).or(facts.subject_proof).unwrap_or(by_chain)
 }
 
+/// Refuses labels that would have to be remembered, where nothing remembers.
+pub(super) fn labels(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>) -> Result<(), Refusal> {
+    if request.labels.is_empty() || facts.task.is_some() || !plan.recall.is_read {
+        return Ok(());
+    }
+    let what = "labels are told of the call, which a task's session keeps, and there is no task";
+    Err(Refusal::new(ReasonCode::NoTask, what))
+}
+
 /// Refuses a request that has to do with what the task's session did before, where that was not recalled.
-pub(super) fn recalled(plan: &Plan, facts: &Facts<'_>, prepared: &Prepared) -> Result<(), Refusal> {
+pub(super) fn recalled(
+    plan: &Plan,
+    facts: &Facts<'_>,
+    request: &Request<'_>,
+    prepared: &Prepared,
+) -> Result<(), Refusal> {
     let refuse = |whose: &str| {
         let what = format!("what the {whose} did before is not at hand");
         Err(Refusal::new(ReasonCode::StateUnavailable, what))
     };
     let memory = &prepared.memory;
-    let Some(TaskView { task, .. }) = facts.task.filter(|_| memory.is_recalled()) else {
+    let carries = !request.labels.is_empty();
+    let is_recalled = memory.is_recalled() || carries;
+    let Some(TaskView { task, .. }) = facts.task.filter(|_| is_recalled) else {
         return Ok(());
     };
     let Some(view) = facts.history else { return refuse("session") };
     for holder in Holder::PARTIES {
-        if memory.recalls(holder, task.kind) && view.of(holder).is_none() {
+        let keeps = carries && plan.keeps_labels(holder, task.kind);
+        if (keeps || memory.recalls(holder, task.kind)) && view.of(holder).is_none() {
             return refuse(holder.as_str());
         }
     }

@@ -144,7 +144,9 @@ fn steps(
         ));
     }
     let (operation, prepared, resolved) = named(plan, facts, request, now, decision)?;
+    declared(plan, request)?;
     located::locate(plan, facts, operation, now)?;
+    located::labels(plan, facts, request)?;
     located::server_task(facts, request, operation)?;
     judge(plan, facts, request, now, traced, operation, prepared, &resolved, decision)
 }
@@ -187,6 +189,15 @@ fn known(operation: &Operation) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Refuses labels that the bundle does not have.
+fn declared(plan: &Plan, request: &Request<'_>) -> Result<(), Refusal> {
+    let known = &plan.model().labels;
+    if request.labels.iter().all(|label| known.contains_key(*label)) {
+        return Ok(());
+    }
+    Err(Refusal::unread(ReasonCode::BadInput, "`labels` has one that the bundle does not have"))
+}
+
 /// A request of nobody. It is read all the same: where it would only be noted, it must still be fit to be let through.
 fn nobody(
     plan: &Plan,
@@ -225,11 +236,10 @@ fn judge(
         .iter()
         .map(|principal| words.principal(principal, &plan.model().roles_of(principal)))
         .collect();
-    located::recalled(plan, facts, prepared)?;
-    let along: Vec<&str> = match facts.history.filter(|_| prepared.memory.joins) {
-        Some(view) => view.brought_along(now).map(|(label, _)| label.as_str()).collect(),
-        None => Vec::new(),
-    };
+    located::recalled(plan, facts, request, prepared)?;
+    let joined = facts.history.filter(|_| prepared.memory.joins).into_iter();
+    let joined = joined.flat_map(|view| view.brought_along(now)).map(|(label, _)| label.as_str());
+    let along: Vec<&str> = joined.chain(request.labels.iter().copied()).collect();
     let carried = Carried::of(facts.history, &resolved.labels, &along);
     let tier = carried.tier(plan.model(), operation, &resolved.destinations);
     let run = Run::of(plan.model(), &operation.system, facts.history, facts.task);
@@ -354,7 +364,8 @@ fn judge(
     decision.budgets = spends.exceeded.iter().map(|name| (*name).to_owned()).collect();
     let memory = &prepared.memory;
     if let (Some(view), Some(task)) = (facts.history, facts.task) {
-        let (acts, labels) = ((resolved.collection, resolved.id.as_str()), &resolved.labels);
+        let acts = (resolved.collection, resolved.id.as_str());
+        let labels = (&*resolved.labels, request.labels);
         let (sequences, subject) = (&plan.sequences, resolved.subject(task));
         let at = (task.task.kind, now);
         let passage = memory.passage(operation, acts, labels, plan.model(), view, at);

@@ -147,28 +147,34 @@ impl Memory {
 
     /// What letting the call through changes.
     ///
+    /// Args:
+    /// * `labels`: of what it acts on; `told`: by the enforcer, of the call.
+    ///
     /// # Errors
     /// The session keeps as much as it may: what could not be remembered is not let through.
     pub(crate) fn passage(
         &self,
         operation: &Operation,
         (collection, id): (Option<&str>, &str),
-        labels: &[String],
+        (labels, told): (&[String], &[&str]),
         model: &Model,
         view: HistoryView<'_>,
         (kind, now): (TaskKind, Time),
     ) -> Result<HistoryChanges, (ReasonCode, String)> {
         let session = view.session;
-        let own = labels.iter().filter(|_| self.returns);
-        let sure: BTreeSet<&String> = operation.yields.0.iter().chain(own).collect();
-        let open: BTreeSet<&String> =
-            operation.yields.1.iter().filter(|label| !sure.contains(label)).collect();
+        // What is told of a call that reads may be of what it reads.
+        let own = labels.iter().map(String::as_str).chain(told.iter().copied());
+        let own = own.filter(|_| self.returns);
+        let sure: BTreeSet<&str> =
+            operation.yields.0.iter().map(String::as_str).chain(own).collect();
+        let most = operation.yields.1.iter().map(String::as_str);
+        let open: BTreeSet<&str> = most.filter(|label| !sure.contains(label)).collect();
         let source = collection.unwrap_or(&operation.system);
         let is_new = !session.sources.contains(source);
         let mut gathered = BTreeMap::new();
         let mut awaited = Awaited::default();
         let mut derived = (BTreeSet::new(), BTreeSet::new());
-        let brought = |label: &String| sure.contains(label) || open.contains(label);
+        let brought = |label: &str| sure.contains(label) || open.contains(label);
         let rules = model.derives.iter().filter(|(_, rule)| brought(&rule.from));
         for (label, rule) in rules.filter(|(label, _)| !session.labels.contains_key(*label)) {
             let one = match rule.distinct {
@@ -182,14 +188,14 @@ impl Memory {
             }
             let is_enough =
                 |count: usize| u32::try_from(count).is_ok_and(|count| count >= rule.least);
-            let is_sure = sure.contains(&rule.from);
+            let is_sure = sure.contains(rule.from.as_str());
             if is_sure && is_enough(known.map_or(0, BTreeSet::len).saturating_add(1)) {
-                derived.0.insert(label);
+                derived.0.insert(label.as_str());
             } else {
                 let mut all = session.gathered_of(label);
                 all.insert(&one);
                 if is_enough(all.len()) {
-                    derived.1.insert(label);
+                    derived.1.insert(label.as_str());
                 }
             }
             if is_sure {
@@ -202,19 +208,19 @@ impl Memory {
         }
         let kept = match view.agent.filter(|_| self.implicit && kind == TaskKind::Implicit) {
             Some(agent) => {
-                let brought = sure.iter().chain(&open).copied();
+                let brought = sure.iter().chain(&open).chain(told).copied();
                 let derived = derived.0.iter().chain(&derived.1).copied();
                 kept(brought.chain(derived), agent, now)?
             }
             None => BTreeSet::new(),
         };
         let is_source = (!sure.is_empty(), !open.is_empty());
-        let new = |labels: BTreeSet<&String>, derived: BTreeSet<&String>| {
+        let new = |labels: BTreeSet<&str>, derived: BTreeSet<&str>| {
             let all = labels.into_iter().chain(derived);
             let new = all.filter(|label| !session.labels.contains_key(*label));
-            new.cloned().collect::<BTreeSet<String>>()
+            new.map(str::to_owned).collect::<BTreeSet<String>>()
         };
-        let labels = new(sure, derived.0);
+        let labels = new(sure.into_iter().chain(told.iter().copied()).collect(), derived.0);
         awaited.labels = new(open, derived.1);
         awaited.labels.retain(|label| !labels.contains(label));
         let source = is_new.then(|| source.to_owned());
@@ -246,15 +252,16 @@ impl Memory {
 
 /// What an agent keeps of labels that a call brings: those that it has not, or that it would soon have no more.
 fn kept<'a>(
-    brought: impl Iterator<Item = &'a String>,
+    brought: impl Iterator<Item = &'a str>,
     agent: &SessionHistory,
     now: Time,
 ) -> Result<BTreeSet<String>, (ReasonCode, String)> {
-    let is_young = |label: &&String| {
+    let is_young = |label: &&str| {
         let origin = agent.labels.get(*label);
         origin.is_some_and(|origin| now.0.saturating_sub(origin.at.0) < REFRESHED_MS)
     };
-    let kept: BTreeSet<String> = brought.filter(|label| !is_young(label)).cloned().collect();
+    let brought = brought.filter(|label| !is_young(label));
+    let kept: BTreeSet<String> = brought.map(str::to_owned).collect();
     let fresh = agent.fresh_labels(now).filter(|(label, _)| !kept.contains(*label)).count();
     if !kept.is_empty() && fresh.saturating_add(kept.len()) > MAX_LABELS {
         let what = format!("the agent keeps {MAX_LABELS} labels, and no more");

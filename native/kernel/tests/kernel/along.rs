@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use authz_kernel::decision::{Decision, Time};
+use authz_kernel::decision::{Decision, Request, Time};
 use authz_kernel::history::{HistoryView, Holder, MAX_LABELS, Origin, PARTY_MS, SessionHistory};
 use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
 
-use crate::common::NOW;
-use crate::history::{compiled, decided_in};
+use crate::common::{NOW, request};
+use crate::history::{compiled, decided_by, decided_in};
 
 const FACTS: &str = "
 agents: {bots: AGENTS}
@@ -141,6 +141,38 @@ fn an_agent_keeps_labels_of_implicit_tasks() {
         agent.labels.keys().collect::<Vec<_>>()
     );
     assert_eq!(Some(NOW), agent.labels.get("pii").map(|origin| origin.at));
+}
+
+/// What an enforcer says of a call counts for it, and joins where it is let through.
+#[test]
+fn what_is_told_of_a_call_is_carried() {
+    use authz_kernel::task::TaskKind::{Implicit, Root};
+    let plan = everybody();
+    let (session, agent) = (SessionHistory::new(), SessionHistory::new());
+    let view = HistoryView { agent: Some(&agent), ..HistoryView::new(&session) };
+    let told = |call: &str, input: &str, labels: &[&str], view, kind| {
+        decided_by(&plan, &Request { labels, ..request(call, input) }, view, kind)
+    };
+    let sent = told("s.send", EVE, &["pii"], Some(view), Root);
+    assert_eq!(("FORBIDDEN", &["pii".to_owned()][..]), (sent.reason.as_str(), &*sent.excess));
+    assert_eq!("PERMITTED", told("s.send", ANN, &["pii"], Some(view), Root).reason.as_str());
+    let blamed = told("s.note", "{}", &["untrusted"], Some(view), Root);
+    assert_eq!("FORBIDDEN", blamed.reason.as_str());
+    let noted = told("s.note", "{}", &["secret", "pii"], Some(view), Root);
+    assert_eq!(("PERMITTED", Some(Tier::High)), (noted.reason.as_str(), noted.tier));
+    let joined = |decision: &Decision| decision.passage.labels.iter().cloned().collect::<Vec<_>>();
+    assert_eq!(["pii", "secret"].as_slice(), joined(&noted));
+    assert!(noted.passage.kept.is_empty());
+    // What is written comes from nowhere, and what is read from where it is.
+    assert_eq!(None, noted.passage.source);
+    let read = told("s.get", "{}", &["secret"], Some(view), Root);
+    assert_eq!((Some("s"), 2), (read.passage.source.as_deref(), read.passage.labels.len()));
+    let kept = told("s.note", "{}", &["pii"], Some(view), Implicit).passage.kept;
+    assert_eq!(["pii"].as_slice(), kept.iter().collect::<Vec<_>>());
+    let code = |labels: &[&str], view| told("s.note", "{}", labels, view, Implicit).reason.as_str();
+    assert_eq!("BAD_INPUT", code(&["pii", "nobodys"], Some(view)));
+    assert_eq!("STATE_UNAVAILABLE", code(&["pii"], None));
+    assert_eq!("STATE_UNAVAILABLE", code(&["pii"], Some(HistoryView::new(&session))));
 }
 
 #[test]

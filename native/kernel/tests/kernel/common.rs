@@ -255,6 +255,7 @@ pub(crate) fn request<'a>(operation: &'a str, arguments: &'a str) -> Request<'a>
         resource: None,
         destinations: &[],
         supported_obligations: &[],
+        labels: &[],
         server_task: ServerTask::None,
     }
 }

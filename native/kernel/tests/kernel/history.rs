@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use authz_kernel::casefile;
 use authz_kernel::decide::decide;
-use authz_kernel::decision::{Decision, Facts, Outcome, Principal, Time};
+use authz_kernel::decision::{Decision, Facts, Outcome, Principal, Request, Time};
 use authz_kernel::history::{HistoryChanges, HistoryView, MAX_LABELS, SessionHistory};
 use authz_kernel::plan::Plan;
 use authz_kernel::source;
@@ -68,7 +68,7 @@ pub(crate) fn decided_in(
     arguments: &str,
     history: Option<HistoryView<'_>>,
 ) -> Decision {
-    decided_of(plan, operation, arguments, history, TaskKind::Root)
+    decided_by(plan, &request(operation, arguments), history, TaskKind::Root)
 }
 
 /// Asks in a task of a kind.
@@ -79,13 +79,13 @@ pub(crate) fn decided_as(
     history: HistoryView<'_>,
     kind: TaskKind,
 ) -> Decision {
-    decided_of(plan, operation, arguments, Some(history), kind)
+    decided_by(plan, &request(operation, arguments), Some(history), kind)
 }
 
-fn decided_of(
+/// Asks a request in a task of a kind.
+pub(crate) fn decided_by(
     plan: &Plan,
-    operation: &str,
-    arguments: &str,
+    request: &Request<'_>,
     history: Option<HistoryView<'_>>,
     kind: TaskKind,
 ) -> Decision {
@@ -112,7 +112,7 @@ fn decided_of(
     let chain = task.chain();
     let view = TaskView { task: &task, ancestors: &[] };
     let facts = Facts { task: Some(view), history, ..facts(&chain) };
-    decide(plan, &facts, &request(operation, arguments), NOW)
+    decide(plan, &facts, request, NOW)
 }
 
 fn labels(names: &[&str]) -> HistoryChanges {
@@ -267,15 +267,19 @@ fn what_depends_on_the_past_is_not_stateless() {
 fn where_tasks_are_optional_what_must_be_remembered_needs_one() {
     let flow =
         "@id(\"flow\") forbid(principal, action, resource) when { !context.excess.isEmpty() };";
-    for (policy, call, code) in [
-        ("", "crm.get", "PERMITTED"),
-        (flow, "crm.get", "NO_TASK"),
-        (flow, "mail.send", "NO_TASK"),
-        (flow, "crm.status", "PERMITTED"),
+    let (none, told): (&[&str], &[&str]) = (&[], &["pii"]);
+    for (policy, call, labels, code) in [
+        ("", "crm.get", none, "PERMITTED"),
+        ("", "crm.get", told, "PERMITTED"),
+        (flow, "crm.get", none, "NO_TASK"),
+        (flow, "mail.send", none, "NO_TASK"),
+        (flow, "crm.status", none, "PERMITTED"),
+        (flow, "crm.status", told, "NO_TASK"),
     ] {
         let plan =
             compiled("{name: a, tasks: optional}", FACTS, &format!("{MAY}\n{policy}")).unwrap();
-        let decision = decided(&plan, call, "{}", bot());
+        let request = Request { labels, ..request(call, "{}") };
+        let decision = decide(&plan, &facts(&[bot()]), &request, NOW);
         assert_eq!(code, decision.reason.as_str(), "{call}: {}", decision.message);
     }
 }

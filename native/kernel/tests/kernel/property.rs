@@ -471,6 +471,7 @@ fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
                 resource: None,
                 destinations: &[],
                 supported_obligations: &[],
+                labels: &[],
                 server_task: ServerTask::None,
             };
             let ours = decide_traced(&plan, &facts, &request, NOW);

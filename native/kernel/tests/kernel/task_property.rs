@@ -320,6 +320,7 @@ fn asked(
         resource: None,
         destinations: &[],
         supported_obligations: &[],
+        labels: &[],
         server_task: ServerTask::None,
     };
     decide(plan, &facts, &request, Time(NOW.0 + 1))

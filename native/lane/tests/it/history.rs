@@ -236,3 +236,48 @@ classify:
     store.transact(std::slice::from_ref(&key), Survives::Crash, soon(), &mut forget).unwrap();
     assert_eq!("STATE_UNAVAILABLE", code(&send()));
 }
+
+/// What an enforcer says of a call is carried, also by an agent that has no task of its own; the record says so.
+#[test]
+fn labels_that_are_told_are_carried() {
+    let served = unloaded(&json!({}));
+    let more = [
+        (
+            "bundle.yaml",
+            "{name: desk, tasks: required, implicit_tasks: {template: work, tier_cap: high}}",
+        ),
+        (
+            "templates.yaml",
+            "templates: {work: {purpose: work, deadline: 1h, tier_cap: high, scope: [{operation: crm.search}, {operation: crm.delete}]}}",
+        ),
+        ("labels.yaml", "labels: {pii: {kind: confidentiality}, vip: {kind: confidentiality}}"),
+        (
+            "policies/labels.cedar",
+            r#"@id("vip") forbid(principal, action == Action::"crm.delete", resource)
+               when { context.session.labels.contains(Label::"vip") };"#,
+        ),
+    ];
+    served.engine.load(World { plan: plan(&more), ..world_of(REQUIRED) }).unwrap();
+    let told = |labels: &[&str], request: wire::CheckRequest| {
+        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        code(&served.check(&wire::CheckRequest { labels, ..request }))
+    };
+    let delete = || deleting("", BOT, "1");
+    let search = || searching("", BOT);
+    let keyed = || wire::CheckRequest { idempotency_key: "once".to_owned(), ..search() };
+    assert_eq!("PERMITTED", told(&["pii", "pii"], search()));
+    assert_eq!("PERMITTED", told(&[], delete()));
+    assert_eq!("FORBIDDEN", told(&["vip"], delete()));
+    assert_eq!("PERMITTED", told(&[], delete()));
+    assert_eq!("BAD_INPUT", told(&["vip", "other"], search()));
+    assert_eq!("BAD_INPUT", told(&["pii"; 65], search()));
+    assert_eq!("PERMITTED", told(&["vip"], keyed()));
+    assert_eq!("PERMITTED", told(&["vip"], keyed()));
+    assert_eq!("IDEMPOTENCY_CONFLICT", told(&[], keyed()));
+    assert_eq!("FORBIDDEN", told(&[], delete()));
+    let records = served.records();
+    assert_eq!(json!(["pii"]), records[0]["input"]["labels"]);
+    assert_eq!(json!({"labels": ["pii"]}), records[0]["result"]["changes"]);
+    let refused = records.iter().find(|one| one["result"]["reason_code"] == "BAD_INPUT").unwrap();
+    assert_eq!(json!(["vip"]), refused["input"]["labels"]);
+}

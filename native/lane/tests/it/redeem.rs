@@ -325,8 +325,7 @@ fn what_is_redeemed_is_reported_under_its_own_decision() {
     let report = |decision_id: &str| {
         let result = wire::ReportResult::Ok as i32;
         let decision_id = decision_id.to_owned();
-        let request =
-            wire::ReportRequest { decision_id, result, ..wire::ReportRequest::default() };
+        let request = wire::ReportRequest { decision_id, result, ..wire::ReportRequest::default() };
         call_by(&desk.served, "dev", Surface::Report, &request)
             .map(|_: wire::ReportResponse| ())
             .map_err(|error| error.reason_code.as_str())

@@ -194,11 +194,8 @@ fn a_permit_says_that_a_report_is_awaited() {
         ..asking("shop.find")
     };
     silent(served.check_by("sdk", &probe));
-    let keyed = wire::CheckRequest {
-        task,
-        idempotency_key: "once".to_owned(),
-        ..asking("shop.find")
-    };
+    let keyed =
+        wire::CheckRequest { task, idempotency_key: "once".to_owned(), ..asking("shop.find") };
     let first = served.check_by("sdk", &keyed);
     assert_eq!(first.decision_id, first.reservation_id);
     assert_eq!(first, served.check_by("sdk", &keyed));
