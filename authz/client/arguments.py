@@ -58,7 +58,7 @@ class Reading:
     Args:
         function: The function.
         arguments: As given to the guard.
-        resource: The parameter that holds the resource id; empty: none.
+        apart: The parameters that are no arguments of the operation.
         given: The parameters that whoever calls the function does not give.
 
     Raises:
@@ -69,15 +69,15 @@ class Reading:
         self,
         function: Callable[..., Any],
         arguments: Arguments | None,
-        resource: str,
+        apart: Collection[str] = (),
         given: Collection[str] = (),
     ) -> None:
         self.signature = _without(function, given)
-        self._resource = resource
+        self._apart = frozenset(apart)
         self._arguments = arguments
         parameters = self.signature.parameters
         named = set(arguments.values()) if isinstance(arguments, Mapping) else set()
-        unknown = (named | ({resource} if resource else set())) - set(parameters)
+        unknown = (named | self._apart) - set(parameters)
         if unknown:
             raise UsageError(f"{_name(function)} has no parameter `{min(unknown)}`")
         kinds = (inspect.Parameter.VAR_POSITIONAL,)
@@ -85,7 +85,9 @@ class Reading:
             what = f"{_name(function)} takes any number of arguments: give `arguments` to the guard"
             raise UsageError(what)
 
-    def read(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[bytes, str]:
+    def read(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[bytes, Mapping[str, str]]:
         """Read one call.
 
         Args:
@@ -93,7 +95,7 @@ class Reading:
             kwargs: Its arguments by name.
 
         Returns:
-            The operation's arguments as JSON, and the resource id; empty where none is named.
+            The operation's arguments as JSON, and what the parameters hold that are none.
 
         Raises:
             UsageError: They have no form in JSON.
@@ -101,21 +103,22 @@ class Reading:
         """
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        resource = str(bound.arguments[self._resource]) if self._resource else ""
+        held = {name: bound.arguments[name] for name in self._apart}
+        apart = {name: "" if value is None else str(value) for name, value in held.items()}
         if callable(self._arguments):
-            return encoded(self._arguments(*args, **kwargs)), resource
+            return encoded(self._arguments(*args, **kwargs)), apart
         if self._arguments is not None:
             given = {name: bound.arguments[held] for name, held in self._arguments.items()}
-            return encoded(given), resource
+            return encoded(given), apart
         found: dict[str, Any] = {}
         for position, (name, parameter) in enumerate(self.signature.parameters.items()):
-            if name == self._resource or (position == 0 and name in _BOUND):
+            if name in self._apart or (position == 0 and name in _BOUND):
                 continue
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                 found.update(bound.arguments[name])
             else:
                 found[name] = bound.arguments[name]
-        return encoded(found), resource
+        return encoded(found), apart
 
 
 def _without(function: Callable[..., Any], given: Collection[str]) -> inspect.Signature:

@@ -403,7 +403,12 @@ class Authz:
 
     @overload
     def guard(
-        self, operation: str, *, arguments: Arguments | None = None, resource: str = ""
+        self,
+        operation: str,
+        *,
+        arguments: Arguments | None = None,
+        resource: str = "",
+        idempotency_key: str = "",
     ) -> Callable[[Function], Function]: ...
 
     @overload
@@ -413,6 +418,7 @@ class Authz:
         *,
         arguments: Arguments | None = None,
         resource: str = "",
+        idempotency_key: str = "",
         secret: str,
         report: str = "",
     ) -> Callable[[Callable[..., Result]], Callable[..., Result]]: ...
@@ -424,6 +430,7 @@ class Authz:
         *,
         arguments: Arguments | None = None,
         resource: str = "",
+        idempotency_key: str = "",
         report: str,
     ) -> Callable[[Callable[..., Result]], Callable[..., Result]]: ...
 
@@ -433,6 +440,7 @@ class Authz:
         *,
         arguments: Arguments | None = None,
         resource: str = "",
+        idempotency_key: str = "",
         secret: str = "",
         report: str = "",
     ) -> Callable[[Any], Any]:
@@ -446,6 +454,8 @@ class Authz:
             arguments: The operation's arguments: a function that takes what the decorated one takes, or a mapping from
                 each argument to the parameter that holds it. Default: the parameters by their names.
             resource: The parameter that holds the resource id, where no argument names it.
+            idempotency_key: The parameter that holds the key of an enforcer that executes at most once a key: the same key with the
+                same arguments gets the same permit, counted once. Likewise no argument.
             secret: The keyword-only parameter that gets the secret of a system that knows no tokens, a `Leased`; it is no parameter for
                 whoever calls the function. Needs a task.
             report: The keyword-only parameter that gets the `Report`, to tell labels and amounts by; likewise.
@@ -454,7 +464,13 @@ class Authz:
             The decorator.
         """
         return Guard(
-            operation, arguments, resource, secret=secret, report=report, client=lambda: self
+            operation,
+            arguments,
+            resource,
+            idempotency_key=idempotency_key,
+            secret=secret,
+            report=report,
+            client=lambda: self,
         ).decorate
 
     # --- parts of flows

@@ -44,7 +44,11 @@ def _client() -> Authz:
 
 @overload
 def guard(
-    operation: str, *, arguments: Arguments | None = None, resource: str = ""
+    operation: str,
+    *,
+    arguments: Arguments | None = None,
+    resource: str = "",
+    idempotency_key: str = "",
 ) -> Callable[[Function], Function]: ...
 
 
@@ -54,6 +58,7 @@ def guard(
     *,
     arguments: Arguments | None = None,
     resource: str = "",
+    idempotency_key: str = "",
     secret: str,
     report: str = "",
 ) -> Callable[[Callable[..., Result]], Callable[..., Result]]: ...
@@ -61,7 +66,12 @@ def guard(
 
 @overload
 def guard(
-    operation: str, *, arguments: Arguments | None = None, resource: str = "", report: str
+    operation: str,
+    *,
+    arguments: Arguments | None = None,
+    resource: str = "",
+    idempotency_key: str = "",
+    report: str,
 ) -> Callable[[Callable[..., Result]], Callable[..., Result]]: ...
 
 
@@ -70,6 +80,7 @@ def guard(
     *,
     arguments: Arguments | None = None,
     resource: str = "",
+    idempotency_key: str = "",
     secret: str = "",
     report: str = "",
 ) -> Callable[[Any], Any]:
@@ -79,6 +90,7 @@ def guard(
         operation: Its id, `<system>.<name>`.
         arguments: As of `Authz.guard`.
         resource: The parameter that holds the resource id.
+        idempotency_key: The parameter that holds the key of an enforcer that executes at most once a key.
         secret: The keyword-only parameter that gets the secret of a system that knows no tokens.
         report: The keyword-only parameter that gets the `Report`.
 
@@ -86,7 +98,13 @@ def guard(
         The decorator.
     """
     return Guard(
-        operation, arguments, resource, secret=secret, report=report, client=_client
+        operation,
+        arguments,
+        resource,
+        idempotency_key=idempotency_key,
+        secret=secret,
+        report=report,
+        client=_client,
     ).decorate
 
 

@@ -53,6 +53,7 @@ class Guard:
         operation: Id of the operation that the function performs.
         arguments: As of `Authz.guard`.
         resource: The parameter that holds the resource id; empty: none.
+        idempotency_key: The parameter that holds the key; empty: none.
         secret: The keyword-only parameter that gets the secret of the system; empty: none.
         report: The keyword-only parameter that gets the report; empty: none.
         client: Gives the client that asks, with each call.
@@ -64,6 +65,7 @@ class Guard:
         arguments: Arguments | None,
         resource: str,
         *,
+        idempotency_key: str,
         secret: str,
         report: str,
         client: "Callable[[], Authz]",
@@ -71,6 +73,7 @@ class Guard:
         self._operation = operation
         self._arguments = arguments
         self._resource = resource
+        self._key = idempotency_key
         self._secret = secret
         self._report = report
         self._client = client
@@ -88,7 +91,8 @@ class Guard:
             UsageError: Its parameters are no arguments of an operation.
         """
         given = tuple(name for name in (self._secret, self._report) if name)
-        reading = Reading(function, self._arguments, self._resource, given)
+        apart = tuple(name for name in (self._resource, self._key) if name)
+        reading = Reading(function, self._arguments, apart, given)
         if inspect.isasyncgenfunction(function):
             wrapped = self._stream(function, reading)
         elif _is_async(function):
@@ -189,17 +193,18 @@ class Guard:
         results: bool,
     ) -> Flow[_Admitted]:
         """Ask, and do what is due before."""
-        judged, resource = reading.read(args, kwargs)
+        judged, apart = reading.read(args, kwargs)
         deadline = Deadline.within(client.timeout)
         asked: Asked = {
-            "resource": resource,
+            "resource": apart.get(self._resource, ""),
+            "idempotency_key": apart.get(self._key, ""),
             "supported_obligations": client.obligations.supported(results=results),
         }
         if self._secret:
             asked["wants_credential"] = True
         permit = yield from client.checking(self._operation, judged, asked)
         try:
-            is_same = reading.read(args, kwargs) == (judged, resource)
+            is_same = reading.read(args, kwargs) == (judged, apart)
             due = self._done_before(client, permit, judged, is_same=is_same)
         except Exception:
             # Of a permit that was kept for a secret nothing comes without it.

@@ -417,6 +417,27 @@ def test_generators_run_only_where_permitted() -> None:
     assert len(body.ran) == 2
 
 
+def test_the_key_of_a_request_goes_along_and_is_no_argument() -> None:
+    """Each time that it is asked, and for whichever call."""
+    node = Node().says("Check", NoAnswer(grpc.StatusCode.UNAVAILABLE), decision("PERMITTED"))
+    authz, body = client(node), Body()
+
+    @authz.guard("bank.pay", idempotency_key="request", resource="account")
+    def pay(account: str, amount: int, request: str) -> None:
+        body(account, amount, request)
+
+    pay("a", 3, "r-1")
+    pay("a", 3, request="r-2")
+    asked = [(one.idempotency_key, one.arguments_json) for one in node.requests("Check")]
+    assert asked == [("r-1", b'{"amount": 3}')] * 2 + [("r-2", b'{"amount": 3}')]
+    assert {one.resource for one in node.requests("Check")} == {"a"}
+    assert body.ran == [("a", 3, "r-1"), ("a", 3, "r-2")]
+    pay("a", 3, None)  # type: ignore[arg-type]
+    assert node.requests("Check")[-1].idempotency_key == ""
+    with pytest.raises(UsageError, match="nothing"):
+        authz.guard("bank.pay", idempotency_key="nothing")(lambda amount: amount)
+
+
 def test_a_guarded_function_stays_what_it_is() -> None:
     """A guarded function stays what it is."""
     authz = client(Node())
