@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from bench import check, machine, micro, reload, tasks
+from bench import check, history, machine, micro, reload, tasks
 from bench import credentials as task_credentials
 from bench.load import bundle, credentials, requests, server
 from bench.load.ghz import Ghz, LoadError
@@ -27,7 +27,7 @@ from bench.load.matrix import MIDDLE, QUICK, WHOLE, Bench, Extent
 from bench.load.process import ProcessError
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("micro", "load", "reload", "tasks", "credentials")
+PARTS = ("micro", "load", "reload", "tasks", "credentials", "history")
 _SERVED = {"load", "reload"}
 
 
@@ -76,7 +76,10 @@ def _measure(paths: server.Paths, arguments: argparse.Namespace) -> dict[str, di
     measured: dict[str, dict[str, Any]] = {}
     if "micro" in arguments.part:
         say("parts: criterion")
-        measured["micro"] = {"machine": facts, "rows": micro.run(ROOT, quick=arguments.quick)}
+        measured["micro"] = {
+            "machine": facts,
+            "rows": micro.run(ROOT, micro.BENCHES, quick=arguments.quick),
+        }
     if "tasks" in arguments.part:
         extent = tasks.QUICK if arguments.quick else tasks.WHOLE
         found = tasks.run(paths, arguments.store, extent, say)
@@ -85,6 +88,10 @@ def _measure(paths: server.Paths, arguments: argparse.Namespace) -> dict[str, di
         issued = task_credentials.QUICK if arguments.quick else task_credentials.WHOLE
         found = task_credentials.run(paths, issued, say)
         measured["credentials"] = {"machine": facts, **found}
+    if "history" in arguments.part:
+        remembered = history.QUICK if arguments.quick else history.WHOLE
+        found = history.run(paths, arguments.sessions, remembered, say, quick=arguments.quick)
+        measured["history"] = {"machine": facts, **found}
     if served:
         loads = QUICK if arguments.quick else WHOLE
         measured |= _servers(paths, loads, facts, arguments.part)
@@ -129,6 +136,12 @@ def _arguments() -> argparse.Namespace:
         type=Path,
         help="the program that measures a store",
     )
+    parser.add_argument(
+        "--sessions",
+        default=micro.target_folder(ROOT) / "release" / "examples" / "sessions",
+        type=Path,
+        help="the program that measures a store of sessions",
+    )
     arguments = parser.parse_args()
     arguments.part = arguments.part or list(PARTS)
     return arguments
@@ -146,6 +159,7 @@ def _paths(work: Path, arguments: argparse.Namespace) -> server.Paths:
         ("the load generator", arguments.ghz, {*_SERVED, "credentials"}),
         ("the fast lane's floor", arguments.fast_floor, _SERVED),
         ("the program that measures a store", arguments.store, {"tasks"}),
+        ("the program that measures sessions", arguments.sessions, {"history"}),
         ("the release build of the extension", arguments.extension / "authz", parts),
     ):
         if users & parts and not path.exists():

@@ -61,6 +61,8 @@ def render(limits: list[dict[str, Any]], measured: check.Results) -> str:
         lines.append(f"| {verdict.what} | {verdict.at_most:g} | {value} | {word} |")
     if "tasks" in measured:
         lines += ["", *_tasks(measured["tasks"])]
+    if "history" in measured:
+        lines += ["", *_history(measured["history"])]
     return "\n".join(lines) + "\n"
 
 
@@ -103,6 +105,49 @@ def _tasks(measured: Mapping[str, Any]) -> list[str]:
                 f"| {ratio['ratio']} | {ratio['state']} | {without:.1f} µs | {on_task:.1f} µs | {ratio['median']:g} |"
             )
     return lines
+
+
+def _history(measured: Mapping[str, Any]) -> list[str]:
+    machine, callers = measured["machine"], measured["callers"]
+    lines = [
+        (
+            "What a session's history adds to a Check on a task, likewise, for one caller (median of a call) and for "
+            f"{callers} at once (from one answer to the next): {machine['cores']} cores of {machine['cpu']}, "
+            f"Linux {machine['kernel']}; {machine['date']}, revision `{machine['revision']}`, "
+            f"{machine['build_profile']} build."
+        ),
+        "",
+        f"| Check | state | one caller | ratio | {callers} callers | ratio |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    ratios = {
+        (one["state"], one["ratio"], one["time"]): one["median"] for one in measured["ratios"]
+    }
+    for row in measured["checks"]:
+        cells = []
+        for time in ("wall", "crowd"):
+            ratio = ratios.get((row["state"], row["check"], time), 1)
+            cells.append(f"{row[f'{time}_us']:.1f} µs | {ratio:g}")
+        lines.append(f"| {_WORDS[row['check']]} | {row['state']} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "| sessions | state | memory | recall, median | p99 |",
+        "|--:|---|--:|--:|--:|",
+    ]
+    for store in measured["stores"]:
+        recall = store["recall_us"]
+        lines.append(
+            f"| {store['sessions']:,} | {store['engine']} | {store['memory_bytes'] / 1e6:.0f} MB | "
+            f"{recall['p50']:.1f} µs | {recall['p99']:.1f} µs |"
+        )
+    return lines
+
+
+_WORDS = {
+    "stateless": "stateless",
+    "reads": "depends on the session, and changes nothing",
+    "changes": "changes the session",
+}
 
 
 def replaced(text: str, table: str) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench import check, table, tasks
-from bench.load import bundle, checks, counters, credentials, requests
+from bench import check, history, table, tasks
+from bench.load import bundle, checks, counters, credentials, remembering, requests
 from bench.load.ghz import Sample, percentile, summary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,10 +90,54 @@ def test_only_a_bundle_with_tasks_has_a_template(tmp_path: Path) -> None:
     assert {one.partition(".")[0] for one in with_tasks.stateless} == {"api001"}
 
 
+def _remembering(folder: Path) -> checks.Spec:
+    return checks.Spec(
+        str(folder), policies=480, state="embedded", dsn=None, tasks=4, pairs=2, calls=20
+    )
+
+
+def test_checks_that_remember_are_held_to_what_they_change(tmp_path: Path) -> None:
+    """Only what changes the session reserves; each kind is measured, alone and in a crowd."""
+    found = remembering.measure(_remembering(tmp_path))
+    assert [row["check"] for row in found["rows"]] == list(remembering.KINDS)
+    assert {(one["ratio"], one["time"]) for one in found["ratios"]} == {
+        (kind, name) for kind in ("reads", "changes") for name in remembering.TIMES
+    }
+    for row in found["rows"]:
+        assert all(row[f"{name}_us"] > 0 for name in remembering.TIMES)
+
+
+def test_a_check_that_changes_nothing_is_not_taken_for_one_that_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without labels and rules of its own an operation leaves nothing behind."""
+    monkeypatch.setattr(remembering, "_LABELS", ())
+    monkeypatch.setattr(remembering, "_SEQUENCES", {})
+    conditions = dict.fromkeys(remembering.KINDS, "context.chain.depth > 8")
+    monkeypatch.setattr(remembering, "_CONDITIONS", conditions)
+    with pytest.raises(checks.CheckError, match="reserved 0, not 16"):
+        remembering.measure(_remembering(tmp_path))
+
+
+def test_what_rules_take_is_the_worse_of_both_sessions() -> None:
+    """Of the same decision without rules nothing counts."""
+    medians = {
+        "0 rules, none completed": 10.0,
+        "0 rules, ten completed": 11.0,
+        "20 rules, none completed": 99.0,
+        "1000 rules, none completed": 12.5,
+        "1000 rules, ten completed": 13.0,
+    }
+    rows = [{"name": name, "median_us": median} for name, median in medians.items()]
+    assert history.rules_us(rows) == 2.5
+
+
 def test_the_extents_are_what_is_promised() -> None:
     """At least five pairs of 2,000 calls each."""
     assert tasks.WHOLE.pairs >= 5
     assert tasks.WHOLE.calls >= 2_000
+    assert history.WHOLE.rounds >= 5
+    assert history.WHOLE.sessions == (100_000, 1_000_000)
 
 
 @pytest.mark.parametrize(("ratio", "met"), [(1.15, True), (1.16, False)])
@@ -201,7 +245,7 @@ def test_the_readme_says_what_was_measured() -> None:
 def test_every_threshold_can_be_measured() -> None:
     """A threshold whose figure no result holds would never be missed."""
     results = check.results(ROOT / "bench" / "results")
-    if not {"credentials", "load", "micro", "reload", "tasks"} <= set(results):
+    if not {"credentials", "history", "load", "micro", "reload", "tasks"} <= set(results):
         pytest.skip("nothing measured yet")
     for verdict in check.judge(check.thresholds(ROOT / "bench"), results):
         assert verdict.met is not None, verdict.line()
