@@ -204,7 +204,7 @@ class Engine:
             plan: The bundle.
             trust: The trust sources.
             listeners: JSON array of `{name, enforcer: {name, asks: ["system:x" | "system:*"], relays: ["principal"],
-                reports: null | "sdk"} | null, mutual, insecure_dev, admin, http, surfaces: null | ["check", "batch_check", "ext_authz", "explain"]}`.
+                reports: null | "sdk" | "access_log"} | null, mutual, insecure_dev, admin, http, surfaces: null | ["check", "batch_check", "ext_authz", "explain"]}`.
             peers: JSON array of `{name, match, asks, relays, reports}`: enforcers that show a certificate.
             credentials: JSON object `{issuer, audiences: {system: audience}, lifetime: {low, standard, high, critical},
                 dpop: {window, max_proofs_per_key, require_nonce}, injections: {system: {header, value}}, leases:

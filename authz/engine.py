@@ -79,7 +79,7 @@ class ListenerRules:
     relays: tuple[str, ...] = ()
     """What it may say of the agents that it asks about."""
     reports: str | None = None
-    """How it tells what came of what it was permitted: `sdk`, or not at all."""
+    """How it tells what came of what it was permitted: `sdk`, `access_log`, or not at all."""
     mutual: bool = False
     """Callers show a certificate, which says who they are."""
     insecure_dev: bool = False
@@ -103,7 +103,7 @@ class PeerRules:
     relays: tuple[str, ...] = ()
     """What it may say of the agents that it asks about."""
     reports: str | None = None
-    """How it tells what came of what it was permitted: `sdk`, or not at all."""
+    """How it tells what came of what it was permitted: `sdk`, `access_log`, or not at all."""
 
 
 @final

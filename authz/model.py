@@ -73,6 +73,7 @@ class Surface(StrEnum):
     EXT_AUTHZ = "ext_authz"
     LIST = "list"
     REPORT = "report"
+    ACCESS_LOG = "access_log"
     TASK_START = "task_start"
     TASK_DELEGATE = "task_delegate"
     TASK_EXTEND = "task_extend"

@@ -34,7 +34,7 @@ BIN = Path(sys.executable).parent
 FOLDERS = ("authz/v1", "authz/thirdparty", "native/lane/src/proto")
 FILES = ("native/kernel/src/reason.rs", "docs/reference/reason-codes.md", "proto/baseline.binpb")
 
-ENVOY = "envoy/service/auth/v3/external_auth.proto"
+ENVOY = ("envoy/service/accesslog/v3/als.proto", "envoy/service/auth/v3/external_auth.proto")
 HEALTH = "grpc/health/v1/health.proto"
 RPC = ("google/rpc/code.proto", "google/rpc/error_details.proto", "google/rpc/status.proto")
 # These come from PyPI (googleapis-common-protos, protobuf); in Rust, from prost-types or our own generation.
@@ -81,7 +81,7 @@ def generate(out: Path) -> None:
     run_protoc(
         [PROTO, THIRDPARTY],
         ["--include_imports", "--include_source_info", f"--descriptor_set_out={descriptors}"],
-        [*ours, ENVOY, HEALTH, *RPC],
+        [*ours, *ENVOY, HEALTH, *RPC],
     )
     rust = out / "native/lane/src/proto"
     rust.mkdir(parents=True)
@@ -118,7 +118,7 @@ def generate_thirdparty_python(out: Path) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         moved = []
-        for file in closure(ENVOY):
+        for file in closure(*ENVOY):
             moved.append(f"authz/thirdparty/{file}")
             target = Path(folder) / moved[-1]
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -136,10 +136,10 @@ def generate_thirdparty_python(out: Path) -> None:
         generate_python(out, Path(folder), sorted(moved))
 
 
-def closure(file: str) -> list[str]:
-    """Names a vendored file and all vendored files it imports, but for those that PyPI has."""
+def closure(*files: str) -> list[str]:
+    """Names vendored files and all vendored files they import, but for those that PyPI has."""
     found: list[str] = []
-    waiting = [file]
+    waiting = [*files]
     while waiting:
         name = waiting.pop()
         if name not in found and not name.startswith(FROM_PYPI):

@@ -23,6 +23,7 @@ from authz.config.schema import (
     MetricsListener,
     Refresh,
     Relay,
+    ReportWay,
     StateEngine,
     Tls,
     TrustSource,
@@ -619,6 +620,7 @@ def _enforcers(config: Config) -> Iterator[Finding]:
         names.add(enforcer.name)
         yield from _asks(path, enforcer)
         yield from _relays(path, enforcer, config)
+        yield from _reports(path, enforcer, config)
         if enforcer.match is not None:
             yield from _match(path, enforcer.name, enforcer.match, config)
             yield from _ties(path, enforcer.name, enforcer.match, patterns)
@@ -741,6 +743,25 @@ def _relays(path: Path, enforcer: Enforcer, config: Config) -> Iterator[Finding]
             (*path, "relays"),
             f"enforcer `{enforcer.name}` relays principals, but no trust domain is configured. Each would be refused.",
             "Add trust.domains.",
+        )
+
+
+def _reports(path: Path, enforcer: Enforcer, config: Config) -> Iterator[Finding]:
+    if enforcer.reports is not ReportWay.ACCESS_LOG:
+        return
+    decisions = config.listeners.decisions
+    ways = [
+        listener
+        for name, listener in decisions.items()
+        if (name == enforcer.listener if enforcer.match is None else listener.is_mutual)
+    ]
+    if ways and all(listener.lane is Lane.FAST for listener in ways):
+        yield Finding(
+            (*path, "reports"),
+            f"enforcer `{enforcer.name}` reports by access log, which the fast lane does not take. What it is permitted would "
+            "be spent, whatever came of it.",
+            "Let it log to a listener of the Python lane"
+            + ("." if enforcer.match is not None else ", on which it then also asks."),
         )
 
 

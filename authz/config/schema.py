@@ -311,6 +311,7 @@ class ReportWay(StrEnum):
     """How an enforcer tells what came of what it was permitted."""
 
     SDK = "sdk"
+    ACCESS_LOG = "access_log"
 
 
 class Enforcer(_Strict):
@@ -330,8 +331,8 @@ class Enforcer(_Strict):
     connection (`source.principal`). `labels`: which labels of the bundle a call carries, by the request's `labels` or, of a
     proxy, by `labels` of the namespace `authz` in its metadata. `task`, `confidence`: not in this version."""
     reports: ReportWay | None = None
-    """How it tells what came of what it was permitted. `sdk`: by `Report`. It is believed where the bundle says the same of
-    the system (`reports`)."""
+    """How it tells what came of what it was permitted. `sdk`: by `Report`. `access_log`: by Envoy's access log service. It is
+    believed where the bundle says the same of the system (`reports`)."""
 
 
 class Tls(_Strict):
@@ -666,6 +667,9 @@ class Limits(_Strict):
     """Requests in mode PROBE a second, of one caller."""
     probe_burst: int = Field(default=200, ge=0, le=1_000_000)
     """Requests in mode PROBE that one caller may send at once."""
+    access_log_streams: int = Field(default=64, ge=1, le=1024)
+    """Open streams of access logs, each with a thread of its own; one more: OVERLOADED. An Envoy opens one for each of its
+    worker threads."""
     fast_threads: int = Field(default=2, ge=1, le=256)
     """Threads of the fast lane."""
     fast_concurrency: int = Field(default=1024, ge=1, le=1_000_000)

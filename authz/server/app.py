@@ -25,6 +25,7 @@ from authz.engine import Engine, FastLane, ListenerRules, PeerRules, build_profi
 from authz.errors import ConfigError
 from authz.identity import Fetcher, Refresher, SourceKey, remote_sources
 from authz.model import Diagnostic, Surface
+from authz.server.access_log import ACCESS_LOG, AccessLogs
 from authz.server.admin import ADMIN, Administration
 from authz.server.clients import Clients
 from authz.server.credentials import (
@@ -203,6 +204,7 @@ class _Parts:
     sweep: Sweep
     keys: KeyRing | None
     leases: Leases | None
+    logs: AccessLogs
     metrics: Metrics
     traces: TraceExport | None
 
@@ -316,6 +318,7 @@ class Node:
         self._log.info("stopping", grace_seconds=grace)
         parts.readiness.stopping()
         parts.health.stopping()
+        parts.logs.stopping()
         self._close_side()
         draining = [listener.server.stop(grace) for listener in parts.listeners]
         if parts.fast is not None:
@@ -325,6 +328,7 @@ class Node:
             drained.wait(max(0.0, deadline - time.monotonic()))
         parts.executor.shutdown(wait=False)
         parts.admin_executor.shutdown(wait=False)
+        parts.logs.close()
         parts.side.close()
         if parts.traces is not None:
             parts.traces.close()
@@ -407,7 +411,7 @@ class Node:
             undo.callback(keys.close)
         side = SideThreads()
         undo.callback(side.close)
-        health = Health((AUTHORIZER, ENVOY, ADMIN), side)
+        health = Health((AUTHORIZER, ENVOY, ACCESS_LOG, ADMIN), side)
         refresher = Refresher(
             remote_sources(config, Fetcher().get),
             world,
@@ -437,17 +441,8 @@ class Node:
             listeners=_addresses(config),
             keys=keys,
         )
-        limits = config.limits
-        executor = BoundedExecutor(
-            limits.threads,
-            limits.queue,
-            receive_timeout=limits.receive_timeout,
-            failed=self._failed,
-        )
-        undo.callback(executor.shutdown, wait=False)
-        admin_executor = BoundedExecutor(_ADMIN_THREADS, _ADMIN_QUEUE, failed=self._failed)
-        undo.callback(admin_executor.shutdown, wait=False)
-        _executor_metrics(metrics, executor)
+        executor, admin_executor = self._executors(metrics, undo)
+        logs = self._logs(engine, metrics, undo)
         issuing = None
         if keys is not None:
             issuing = Issuing(engine, keys.active, secrets.leases, secrets.injections)
@@ -462,6 +457,7 @@ class Node:
             health=health,
             metrics=metrics,
             leases=secrets.leases,
+            logs=logs,
             undo=undo,
         )
         world.load()
@@ -495,9 +491,34 @@ class Node:
             Sweep(engine.sweep, self._log),
             keys,
             secrets.leases,
+            logs,
             metrics,
             traces,
         )
+
+    def _executors(
+        self, metrics: Metrics, undo: ExitStack
+    ) -> tuple[BoundedExecutor, BoundedExecutor]:
+        limits = self._config.limits
+        executor = BoundedExecutor(
+            limits.threads,
+            limits.queue,
+            receive_timeout=limits.receive_timeout,
+            failed=self._failed,
+        )
+        undo.callback(executor.shutdown, wait=False)
+        admin_executor = BoundedExecutor(_ADMIN_THREADS, _ADMIN_QUEUE, failed=self._failed)
+        undo.callback(admin_executor.shutdown, wait=False)
+        _executor_metrics(metrics, executor)
+        return executor, admin_executor
+
+    def _logs(self, engine: Engine, metrics: Metrics, undo: ExitStack) -> AccessLogs:
+        limits = self._config.limits
+        logs = AccessLogs(
+            engine, limits.access_log_streams, limits.default_deadline, metrics, self._failed
+        )
+        undo.callback(logs.close)
+        return logs
 
     def _secrets(self, engine: Engine, metrics: Metrics, undo: ExitStack) -> _Secrets:
         config = self._config
@@ -574,12 +595,13 @@ class Node:
         health: Health,
         metrics: Metrics,
         leases: Leases | None,
+        logs: AccessLogs,
         undo: ExitStack,
     ) -> tuple[GrpcListener, ...]:
         config = self._config
         ended = leases.ended if leases is not None else None
         bound: list[GrpcListener] = []
-        generic = (*health.handlers, *reflection_handler((AUTHORIZER, ENVOY), side))
+        generic = (*health.handlers, *reflection_handler((AUTHORIZER, ENVOY, ACCESS_LOG), side))
         for name, listener in config.listeners.decisions.items():
             if listener.lane is Lane.FAST:
                 continue
@@ -602,7 +624,10 @@ class Node:
                 ended=ended,
             )
             credentials = replace(tasks, engine=issuing) if issuing is not None else None
-            services = _decision_services(decisions, tasks, credentials, metrics)
+            services = {
+                **_decision_services(decisions, tasks, credentials, metrics),
+                ACCESS_LOG: logs.handlers(name, mutual=listener.is_mutual),
+            }
             bound.append(
                 GrpcListener.bind(
                     name,

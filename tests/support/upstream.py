@@ -24,12 +24,13 @@ class Seen:
 class Upstream:
     """An HTTP server on an ephemeral loopback port; `seen` grows by one per request that reached it.
 
-    It answers with the headers that it saw, while `echoes` says so.
+    It answers with the headers that it saw, while `echoes` says so, and with `status`.
     """
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
         self.echoes = True
+        self.status = 200
         upstream = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,7 +44,7 @@ class Upstream:
                 )
                 headers = self.headers.items() if upstream.echoes else []
                 answer = json.dumps({"path": self.path, "headers": headers}).encode()
-                self.send_response(200)
+                self.send_response(upstream.status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(answer)))
                 self.end_headers()

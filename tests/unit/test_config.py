@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 
 from authz.config import Config, environment_name, json_schema, load, parse_assignment, redacted
 from authz.config.redact import REDACTED
+from authz.config.schema import ReportWay
 from authz.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -304,6 +306,37 @@ def test_enforcers_by_certificate_and_by_socket(tmp_path: Path) -> None:
         ["principal"],
         [],
         ["principal", "labels"],
+    ]
+
+
+def test_an_access_log_comes_by_the_python_lane(tmp_path: Path) -> None:
+    """An enforcer whose every way in is of the fast lane could not tell what it says that it tells."""
+    text = MUTUAL.replace("ns/*/sa/gateway", "ns/mesh/sa/gateway")
+    for name in ("mesh", "envoy"):
+        text = re.sub(rf"(name: {name}.*)}}", r"\1, reports: access_log}", text)
+    assert [one.reports for one in read(tmp_path, text).enforcers][1:] == [
+        ReportWay.ACCESS_LOG,
+        None,
+        ReportWay.ACCESS_LOG,
+    ]
+
+    text = re.sub(r"(main|sidecar): {", r"\1: {lane: fast, ", text)
+
+    by_certificate, by_socket = refusals(tmp_path, text)
+    assert by_certificate == (
+        "config.yaml:9: enforcer `mesh` reports by access log, which the fast lane does not take. What it is permitted would "
+        "be spent, whatever came of it. Let it log to a listener of the Python lane."
+    )
+    assert by_socket == (
+        "config.yaml:11: enforcer `envoy` reports by access log, which the fast lane does not take. What it is permitted would "
+        "be spent, whatever came of it. Let it log to a listener of the Python lane, on which it then also asks."
+    )
+    # With another listener for its certificate, it can.
+    more = (
+        '  main2: {address: "0.0.0.0:9192", tls: {cert_file: c, key_file: k, client_ca_file: ca}}\n'
+    )
+    assert refusals(tmp_path, text.replace("enforcers:\n", f"{more}enforcers:\n")) == [
+        by_socket.replace(":11:", ":12:")
     ]
 
 

@@ -213,6 +213,8 @@ pub enum Reports {
     Never,
     /// The enforcer that asked, by `Report`.
     Sdk,
+    /// The proxy that asked, by its access log, which names no labels.
+    AccessLog,
 }
 
 /// The kind of a system's interface.

@@ -476,6 +476,7 @@ impl Engine {
                 |_: &wire::ReportRequest| &[],
                 |message, judgement, caller| self.report(message, judgement, caller),
             ),
+            Surface::AccessLog => self.access_log(request, transport),
             Surface::Revoke => self.revoke(request, transport),
             Surface::TaskStart
             | Surface::TaskDelegate

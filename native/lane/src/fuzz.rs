@@ -15,7 +15,7 @@ use crate::settings::Surface;
 pub type Body = fn(&Engine, &[u8]);
 
 /// All bodies, by the name of their corpus.
-pub const BODIES: [(&str, Body); 7] = [
+pub const BODIES: [(&str, Body); 8] = [
     ("check", check),
     ("batch_check", batch_check),
     ("explain", explain),
@@ -23,6 +23,7 @@ pub const BODIES: [(&str, Body); 7] = [
     ("list", list),
     ("headers", headers),
     ("credentials", credentials),
+    ("access_log", access_log),
 ];
 
 /// An `authz.v1.CheckRequest`.
@@ -125,6 +126,21 @@ pub fn credentials(engine: &Engine, bytes: &[u8]) {
         assert!(said.is_err() || said.as_deref() == Ok(INACTIVE), "told");
         let done = ask(Surface::CredentialRevoke);
         assert!(done.is_err() || done.as_deref() == Ok(b"{}"), "told");
+    }
+}
+
+/// A message of Envoy's access log, and the same bytes as its one entry.
+///
+/// # Panics
+/// Where whoever reports by access log is refused, or another is heard.
+pub fn access_log(engine: &Engine, bytes: &[u8]) {
+    let (mut entries, mut message) = (Vec::new(), Vec::new());
+    prost::encoding::bytes::encode(1, &bytes.to_vec(), &mut entries);
+    prost::encoding::bytes::encode(2, &entries, &mut message);
+    for message in [bytes, &message] {
+        let tell = |listener| engine.call(Surface::AccessLog, message, &Transport::by(listener));
+        assert!(tell("dev").is_ok(), "refused");
+        assert!(tell("own").is_err(), "heard");
     }
 }
 

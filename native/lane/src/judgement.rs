@@ -23,7 +23,7 @@ use crate::history::Recalled;
 use crate::injected::Injected;
 use crate::metrics::SystemId;
 use crate::report::ReportNote;
-use crate::settings::Surface;
+use crate::settings::{ReportWay, Surface};
 use crate::world::{Enforcer, Loaded};
 
 /// How a message begins that asks for a proof with a nonce (RFC 9449 §8).
@@ -347,7 +347,11 @@ impl Judgement {
     /// What it was judged by, where whoever asked is to tell what comes of what it lets through.
     pub(crate) fn awaits_report(&self) -> Option<&Loaded> {
         let world = self.world.as_deref()?;
-        let tells = self.asker.enforcer.as_ref().is_some_and(|enforcer| enforcer.reports_sdk)
+        let tells = self
+            .asker
+            .enforcer
+            .as_ref()
+            .is_some_and(|enforcer| enforcer.may_report(ReportWay::Sdk))
             && world.plan.model().reports(&self.operation) == Reports::Sdk;
         (tells && self.is_open && self.passage().is_some()).then_some(world)
     }

@@ -1,5 +1,6 @@
 //! From bytes to bytes: verification, decision, record and answer, and the fast lane that serves them without Python.
 
+mod access_log;
 mod admin;
 mod answer;
 mod ask;

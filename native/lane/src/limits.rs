@@ -14,6 +14,8 @@ pub(crate) const OBLIGATION: usize = 256;
 pub(crate) const BATCH: usize = 100;
 /// Operations on one page of a list.
 pub(crate) const PAGE: usize = 1_000;
+/// Entries of one message of an access log.
+pub(crate) const LOG_ENTRIES: usize = 4_096;
 /// Headers of an HTTP request.
 pub(crate) const HEADERS: usize = 256;
 /// Bytes of a header name.

@@ -180,6 +180,55 @@ impl CredentialEvent {
     }
 }
 
+/// What comes of an entry of an access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogEntry {
+    /// It told what came of a permit.
+    Settled,
+    /// No permit of its decision is open: it was none, keeps nothing, was told before, or counts as done.
+    NothingOpen,
+    /// It names no decision.
+    NoDecision,
+    /// The request is not over.
+    NotFinal,
+    /// The catalog names another reporter for the system, or none.
+    OtherReporter,
+    /// Whoever tells may not: another enforcer asked.
+    Refused,
+    /// It, or its message, cannot be read or is too large.
+    Malformed,
+    /// What came could not be kept.
+    Failed,
+}
+
+impl LogEntry {
+    /// All, in order.
+    const ALL: [Self; 8] = [
+        Self::Settled,
+        Self::NothingOpen,
+        Self::NoDecision,
+        Self::NotFinal,
+        Self::OtherReporter,
+        Self::Refused,
+        Self::Malformed,
+        Self::Failed,
+    ];
+
+    /// The word used in metrics.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Settled => "settled",
+            Self::NothingOpen => "nothing_open",
+            Self::NoDecision => "no_decision",
+            Self::NotFinal => "not_final",
+            Self::OtherReporter => "other_reporter",
+            Self::Refused => "refused",
+            Self::Malformed => "malformed",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// All counters of one engine.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -194,6 +243,7 @@ pub(crate) struct Metrics {
     ended: [AtomicU64; ENDED.len()],
     reservations: [AtomicU64; 4],
     credentials: [AtomicU64; CredentialEvent::ALL.len()],
+    logged: [AtomicU64; LogEntry::ALL.len()],
     forgotten: AtomicU64,
     sweeps_failed: AtomicU64,
 }
@@ -305,6 +355,13 @@ impl Metrics {
         reported.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// An entry of an access log was read.
+    pub(crate) fn logged(&self, entry: LogEntry) {
+        if let Some(count) = self.logged.get(entry as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Permits were given back before their time.
     pub(crate) fn released(&self, count: u64) {
         let [_, _, released, _] = &self.reservations;
@@ -377,6 +434,14 @@ impl Metrics {
                 CredentialEvent::ALL.map(|event| {
                     let count = self.credentials.get(event as usize).map_or(0, load);
                     (vec![("event", event.as_str().to_owned())], count)
+                }),
+            ),
+            counter(
+                "authz_access_log_entries",
+                "Entries of access logs, by what came of them.",
+                LogEntry::ALL.map(|entry| {
+                    let count = self.logged.get(entry as usize).map_or(0, load);
+                    (vec![("result", entry.as_str().to_owned())], count)
                 }),
             ),
             gauge("authz_revocations", "How much is revoked.", gauges.revocations),

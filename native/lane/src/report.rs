@@ -19,9 +19,10 @@ use crate::history;
 use crate::judgement::Judgement;
 use crate::limits;
 use crate::proto::authz::v1 as wire;
+use crate::settings::ReportWay;
 use crate::settle::survives_of;
 use crate::tasks::{Caller, Done, bounded};
-use crate::world::Loaded;
+use crate::world::{Enforcer, Loaded};
 
 /// What is told of a permit, as records note it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,7 +41,8 @@ pub(crate) struct ReportNote {
 pub(crate) struct Told {
     pub(crate) decision_id: String,
     pub(crate) event: Event,
-    pub(crate) labels: BTreeSet<String>,
+    /// None: whoever tells cannot see them.
+    pub(crate) labels: Option<BTreeSet<String>>,
     pub(crate) actuals: BTreeMap<String, i64>,
 }
 
@@ -70,7 +72,7 @@ impl Told {
         Ok(Self {
             decision_id: message.decision_id.clone(),
             event,
-            labels: message.labels.iter().cloned().collect(),
+            labels: Some(message.labels.iter().cloned().collect()),
             actuals: message.actuals.iter().map(|(name, n)| (name.clone(), *n)).collect(),
         })
     }
@@ -84,7 +86,7 @@ impl Told {
                 Event::Aborted => "ABORTED",
                 _ => "UNREPORTED",
             },
-            labels: self.labels.clone(),
+            labels: self.labels.clone().unwrap_or_default(),
             actuals: self.actuals.clone(),
         }
     }
@@ -93,8 +95,10 @@ impl Told {
 /// Who tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reporter {
-    /// The enforcer that asked.
+    /// The enforcer that asked, by `Report`.
     Sdk,
+    /// The enforcer that asked, by its access log.
+    AccessLog,
     /// The agent that acts: it only adds labels, or lets what it was permitted count as done.
     Agent,
 }
@@ -133,7 +137,9 @@ impl Engine {
         if by == Reporter::Agent && told.event != Event::Done {
             return Err(refused_reporter("of what it does itself an agent only adds labels"));
         }
-        world.plan.may_carry(&permit.operation, &told.labels).map_err(Refused::input)?;
+        if let Some(labels) = &told.labels {
+            world.plan.may_carry(&permit.operation, labels).map_err(Refused::input)?;
+        }
         let locks = [RecordKey::new(RecordKind::Session, &permit.session)];
         let survives = survives_of(permit.tier);
         let kept = self.change(
@@ -173,31 +179,34 @@ fn may_tell(
     world: &Loaded,
     permit: &Reservation,
 ) -> Result<(), Refused> {
-    let reports = world.plan.model().reports(&permit.operation);
-    let enforcer = judgement.asker.enforcer.as_deref();
-    match by {
+    let (way, reporter) = match by {
         Reporter::Agent => {
             let agent = judgement.facts.agent.as_ref().map(|agent| agent.spiffe_id.as_str());
             if agent.is_some_and(|agent| agent == permit.agent) {
                 return Ok(());
             }
-            Err(refused_reporter("neither the enforcer that asked nor the agent that acts tells"))
+            let what = "neither the enforcer that asked nor the agent that acts tells";
+            return Err(refused_reporter(what));
         }
-        Reporter::Sdk => {
-            if reports != Reports::Sdk {
-                return Err(refused_reporter(
-                    "the catalog names another reporter for the system, or none",
-                ));
-            }
-            if !enforcer.is_some_and(|enforcer| enforcer.reports_sdk) {
-                return Err(refused_reporter("the enforcer's `reports` is not `sdk`"));
-            }
-            if enforcer.is_none_or(|enforcer| enforcer.name != permit.enforcer) {
-                return Err(refused_reporter("another enforcer asked"));
-            }
-            Ok(())
-        }
+        Reporter::Sdk => (ReportWay::Sdk, Reports::Sdk),
+        Reporter::AccessLog => (ReportWay::AccessLog, Reports::AccessLog),
+    };
+    if world.plan.model().reports(&permit.operation) != reporter {
+        return Err(refused_reporter("the catalog names another reporter for the system, or none"));
     }
+    let enforcer = may_report(judgement, way)?;
+    if enforcer.name != permit.enforcer {
+        return Err(refused_reporter("another enforcer asked"));
+    }
+    Ok(())
+}
+
+/// The enforcer that tells, if it may tell in this way.
+pub(crate) fn may_report(judgement: &Judgement, way: ReportWay) -> Result<&Enforcer, Refused> {
+    let enforcer = judgement.asker.enforcer.as_deref();
+    enforcer
+        .filter(|enforcer| enforcer.may_report(way))
+        .ok_or_else(|| refused_reporter("whoever tells is no enforcer whose `reports` says so"))
 }
 
 /// Takes over what is told.
@@ -219,7 +228,7 @@ fn settle(
     let reported = Reported {
         event,
         operation: &permit.operation,
-        labels: &told.labels,
+        labels: told.labels.as_ref(),
         actuals: if by == Reporter::Agent { &NO_AMOUNTS } else { &told.actuals },
         is_abortable: world.plan.is_abortable(&permit.operation),
     };
@@ -234,7 +243,8 @@ fn settle(
         }
         transaction.delete(RecordKey::new(RecordKind::Reservation, &permit.decision_id));
     } else {
-        session.history.raise(&told.decision_id, &permit.operation, &told.labels, now);
+        let labels = told.labels.as_ref().unwrap_or(&NO_LABELS);
+        session.history.raise(&told.decision_id, &permit.operation, labels, now);
     }
     transaction.put(Record::Session(Arc::new(session)));
     Ok(())
@@ -259,6 +269,7 @@ pub(crate) fn settle_unreported(
     Ok(())
 }
 
+static NO_LABELS: BTreeSet<String> = BTreeSet::new();
 static NO_AMOUNTS: BTreeMap<String, i64> = BTreeMap::new();
 
 fn no_permit() -> Refused {

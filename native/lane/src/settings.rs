@@ -519,6 +519,8 @@ pub struct EnforcerSpec {
 pub enum ReportWay {
     /// By `Report`.
     Sdk,
+    /// By its access log.
+    AccessLog,
 }
 
 /// A fact that an enforcer may relay.
@@ -578,6 +580,8 @@ pub enum Surface {
     List,
     /// `authz.v1.Authorizer/Report`.
     Report,
+    /// `envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs`, a message of it.
+    AccessLog,
     /// `authz.v1.Tasks/Start`.
     TaskStart,
     /// `authz.v1.Tasks/Delegate`.
@@ -613,6 +617,7 @@ impl Surface {
             Self::ExtAuthz => "ext_authz",
             Self::List => "list",
             Self::Report => "report",
+            Self::AccessLog => "access_log",
             Self::TaskStart => "task_start",
             Self::TaskDelegate => "task_delegate",
             Self::TaskExtend => "task_extend",
@@ -643,6 +648,7 @@ impl Surface {
             Self::ExtAuthz => "envoy.service.auth.v3.Authorization/Check",
             Self::List => "authz.v1.Authorizer/List",
             Self::Report => "authz.v1.Authorizer/Report",
+            Self::AccessLog => "envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs",
             Self::TaskStart => "authz.v1.Tasks/Start",
             Self::TaskDelegate => "authz.v1.Tasks/Delegate",
             Self::TaskExtend => "authz.v1.Tasks/Extend",
@@ -658,13 +664,14 @@ impl Surface {
     }
 
     /// All surfaces.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Check,
         Self::BatchCheck,
         Self::Explain,
         Self::ExtAuthz,
         Self::List,
         Self::Report,
+        Self::AccessLog,
         Self::TaskStart,
         Self::TaskDelegate,
         Self::TaskExtend,

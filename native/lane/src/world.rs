@@ -85,8 +85,8 @@ pub(crate) struct Enforcer {
     pub(crate) relays_principal: bool,
     /// It may say which labels a call carries.
     pub(crate) relays_labels: bool,
-    /// It tells by `Report` what came of what it was permitted.
-    pub(crate) reports_sdk: bool,
+    /// How it may tell what came of what it was permitted.
+    reports: Vec<ReportWay>,
 }
 
 /// Systems that an enforcer asks about.
@@ -111,7 +111,7 @@ impl Enforcer {
             asks: asks(asked)?,
             relays_principal: relays.contains(&Relay::Principal),
             relays_labels: relays.contains(&Relay::Labels),
-            reports_sdk: reports == Some(ReportWay::Sdk),
+            reports: reports.into_iter().collect(),
         })
     }
 
@@ -122,8 +122,13 @@ impl Enforcer {
             asks: Asks::All,
             relays_principal: false,
             relays_labels: true,
-            reports_sdk: true,
+            reports: vec![ReportWay::Sdk, ReportWay::AccessLog],
         }
+    }
+
+    /// Whether it may tell what came of what it was permitted in this way.
+    pub(crate) fn may_report(&self, way: ReportWay) -> bool {
+        self.reports.contains(&way)
     }
 
     /// Whether it may ask about the operation.

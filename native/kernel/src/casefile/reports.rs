@@ -21,10 +21,10 @@ pub(super) struct ReportSaid {
     /// What came of it; default `ok`.
     #[serde(default)]
     result: ResultWord,
-    /// Labels that its results carry.
+    /// Labels that its results carry; an access log names none.
     #[serde(default)]
     labels: BTreeSet<String>,
-    /// What was spent of budgets that sum up, by their names.
+    /// What was spent of budgets that sum up, by their names; an access log names none.
     #[serde(default)]
     actuals: BTreeMap<String, i64>,
 }
@@ -101,21 +101,29 @@ impl Permits {
             let what = "there is no permit of that decision, or it counts as done";
             return refuse(ReasonCode::NotPermitted, what.to_owned());
         };
-        if plan.model().reports(&open.operation) == Reports::Never {
+        let by = plan.model().reports(&open.operation);
+        if by == Reports::Never {
             let what = "nobody tells what comes of the system's operations";
             return refuse(ReasonCode::EnforcerRefused, what.to_owned());
+        }
+        let names_anything = !said.labels.is_empty() || !said.actuals.is_empty();
+        if by == Reports::AccessLog && names_anything {
+            let what =
+                "an access log, which reports for the system, names no `labels` and no `actuals`";
+            return refuse(ReasonCode::BadInput, what.to_owned());
         }
         if let Err(what) = plan.may_carry(&open.operation, &said.labels) {
             return refuse(ReasonCode::BadInput, what);
         }
+        let event = match said.result {
+            ResultWord::Ok => Event::Done,
+            ResultWord::Failed => Event::Failed,
+            ResultWord::Aborted => Event::Aborted,
+        };
         let reported = Reported {
-            event: match said.result {
-                ResultWord::Ok => Event::Done,
-                ResultWord::Failed => Event::Failed,
-                ResultWord::Aborted => Event::Aborted,
-            },
+            event,
             operation: &open.operation,
-            labels: &said.labels,
+            labels: (by == Reports::Sdk || event == Event::Aborted).then_some(&said.labels),
             actuals: &said.actuals,
             is_abortable: plan.is_abortable(&open.operation),
         };

@@ -232,8 +232,8 @@ pub struct Reported<'a> {
     pub event: Event,
     /// The operation.
     pub operation: &'a str,
-    /// Labels that its results carry.
-    pub labels: &'a BTreeSet<String>,
+    /// Labels that its results carry; none: whoever tells cannot see them, so all stay that the results may carry.
+    pub labels: Option<&'a BTreeSet<String>>,
     /// What was spent of budgets that sum up, by their names.
     pub actuals: &'a BTreeMap<String, i64>,
     /// Nothing happens when the operation fails.
@@ -337,18 +337,15 @@ impl SessionHistory {
             ..Pending::default()
         });
         let Pending { operation, at, labels, source, gathered, enables, spends, .. } = pending;
-        let kept: BTreeSet<&String> = match effects.labels {
-            LabelEffect::KeepReported => report.labels.iter().collect(),
-            LabelEffect::KeepMaximum => labels.iter().chain(report.labels).collect(),
-            // What is told to be there is there, whatever else failed.
-            LabelEffect::None | LabelEffect::JoinMaximum | LabelEffect::KeepMinimum => {
-                report.labels.iter().collect()
-            }
-        };
+        // What is told to be there is there, whatever else failed.
+        let mut kept: BTreeSet<&String> = report.labels.into_iter().flatten().collect();
+        let all_came = report.labels.is_none() || effects.labels == LabelEffect::KeepMaximum;
+        if all_came {
+            kept.extend(&labels);
+        }
         let origin =
             || Origin { decision_id: decision_id.to_owned(), operation: operation.clone(), at };
         // A label that the session had already is not among those that were awaited, but counts for what it came from.
-        let all_came = effects.labels == LabelEffect::KeepMaximum;
         let brings = all_came || !kept.is_empty();
         for (label, one) in gathered {
             if (all_came || kept.contains(&one.of)) && !self.labels.contains_key(&label) {
@@ -504,6 +501,12 @@ impl Reported<'static> {
     /// An event of which nothing more is told.
     #[must_use]
     pub const fn plain(event: Event) -> Self {
-        Self { event, operation: "", labels: &NO_LABELS, actuals: &NO_AMOUNTS, is_abortable: false }
+        Self {
+            event,
+            operation: "",
+            labels: Some(&NO_LABELS),
+            actuals: &NO_AMOUNTS,
+            is_abortable: false,
+        }
     }
 }

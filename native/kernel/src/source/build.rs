@@ -262,22 +262,18 @@ impl Build<'_> {
                     at,
                 });
             }
-            let reports = self.reports(file, entry.reports.as_ref());
+            let reports = Self::reports(entry.reports.as_ref());
             let system = System { kind: SystemKind::Http, origin: origin.to_owned(), reports, at };
             self.model.systems.insert(id.value.clone(), system);
         }
     }
 
     /// Who tells what came of a system's operations.
-    pub(super) fn reports(&mut self, file: &str, said: Option<&At<ReportsWord>>) -> Reports {
-        match said.map(|word| (word.value, word.at)) {
-            None | Some((ReportsWord::Never, _)) => Reports::Never,
-            Some((ReportsWord::Sdk, _)) => Reports::Sdk,
-            Some((ReportsWord::AccessLog, at)) => {
-                let what = "`reports: access_log` is not in this version";
-                self.found.error(&at.within(file), what, "Say `sdk`, or leave it out.");
-                Reports::Never
-            }
+    pub(super) fn reports(said: Option<&At<ReportsWord>>) -> Reports {
+        match said.map(|word| word.value) {
+            None | Some(ReportsWord::Never) => Reports::Never,
+            Some(ReportsWord::Sdk) => Reports::Sdk,
+            Some(ReportsWord::AccessLog) => Reports::AccessLog,
         }
     }
 

@@ -218,7 +218,7 @@ impl Build<'_> {
         if let Some(origin) = &entry.origin {
             self.origin(file, origin);
         }
-        let reports = self.reports(file, entry.reports.as_ref());
+        let reports = Self::reports(entry.reports.as_ref());
         match self.model.systems.get_mut(&id.value) {
             Some(system) if system.kind == SystemKind::Mcp => {
                 if let Some(origin) = &entry.origin {

@@ -149,7 +149,7 @@ impl Reader<'_, '_> {
         );
         let mend = format!(
             "Say `counts: permitted`: it counts as soon as it is permitted. Or say who reports: `catalog: {{{}: \
-             {{reports: sdk, …}}}}`.",
+             {{reports: sdk, …}}}}`, or `access_log`.",
             first.system
         );
         self.build.found.error(at, what, mend);

@@ -193,7 +193,7 @@ pub(crate) enum ReportsWord {
     Never,
     /// The enforcer that asked, by `Report`.
     Sdk,
-    /// Not in this version.
+    /// The proxy that asked, by its access log.
     AccessLog,
 }
 

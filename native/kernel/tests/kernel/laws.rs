@@ -214,7 +214,7 @@ proptest! {
                     let report = Reported {
                         event,
                         operation: "crm.get",
-                        labels: &labels,
+                        labels: Some(&labels),
                         actuals: &BTreeMap::new(),
                         is_abortable: false,
                     };
@@ -242,16 +242,11 @@ proptest! {
 fn a_label_that_is_there_already_still_came_from_somewhere() {
     let plan = plan();
     let vip = BTreeSet::from(["vip".to_owned()]);
-    let told = |event| Reported {
-        event,
-        operation: "",
-        labels: if event == Event::Done { &vip } else { Reported::UNREPORTED.labels },
-        actuals: Reported::UNREPORTED.actuals,
-        is_abortable: false,
-    };
-    for second in [Event::Done, Event::Unreported] {
+    let done = Reported { labels: Some(&vip), ..Reported::plain(Event::Done) };
+    let unseen = Reported { labels: None, ..Reported::plain(Event::Done) };
+    for second in [&done, &unseen, &Reported::UNREPORTED] {
         let mut session = SessionHistory::new();
-        let mut permitted = |id: &str, call: &str, arguments: &str, event: Event| {
+        let mut permitted = |id: &str, call: &str, arguments: &str, told: &Reported<'_>| {
             let view = HistoryView {
                 agent: Some(&NOTHING),
                 subject: Some(&NOTHING),
@@ -260,9 +255,9 @@ fn a_label_that_is_there_already_still_came_from_somewhere() {
             let decision = decided_in(&plan, call, arguments, Some(view));
             assert_eq!(Outcome::Permit, decision.outcome, "{}", decision.message);
             session.apply(decision.changes(false), id, call, NOW);
-            session.settle(id, &told(event), NOW);
+            session.settle(id, told, NOW);
         };
-        permitted("d0", "crm.get", &arguments(0, 0), Event::Done);
+        permitted("d0", "crm.get", &arguments(0, 0), &done);
         permitted("d1", "crm.get", &arguments(1, 0), second);
         permitted("d2", "crm.get", &arguments(2, 0), second);
         permitted("d3", "crm.note", "{}", second);

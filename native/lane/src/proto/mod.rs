@@ -22,12 +22,24 @@ pub mod envoy {
             }
         }
     }
+    pub mod data {
+        pub mod accesslog {
+            pub mod v3 {
+                include!("envoy.data.accesslog.v3.rs");
+            }
+        }
+    }
     pub mod r#type {
         pub mod v3 {
             include!("envoy.type.v3.rs");
         }
     }
     pub mod service {
+        pub mod accesslog {
+            pub mod v3 {
+                include!("envoy.service.accesslog.v3.rs");
+            }
+        }
         pub mod auth {
             pub mod v3 {
                 include!("envoy.service.auth.v3.rs");

@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod access_log;
 mod audit;
 mod bytes;
 mod credentials;

@@ -41,7 +41,7 @@ when { context.session.labels.contains(Label::"vip") };
 @id("staff-starts") permit(principal in Role::"staff", action == Action::"task:desk", resource);
 @id("bots-start") permit(principal in Role::"bot", action == Action::"task:desk", resource);
 "#;
-const TEMPLATES: &str = "
+pub(crate) const TEMPLATES: &str = "
 templates:
   desk:
     purpose: work at the desk
@@ -57,10 +57,16 @@ fn shop(extra: &Value) -> Served {
 }
 
 fn shop_with(extra: &Value, templates: &str) -> Served {
+    shop_that(extra, templates, "sdk")
+}
+
+/// The shop, of which `reports` tells what came.
+pub(crate) fn shop_that(extra: &Value, templates: &str, reports: &str) -> Served {
     let served = unloaded(extra);
+    let catalog = CATALOG.replace("reports: sdk", &format!("reports: {reports}"));
     let more = [
         ("bundle.yaml", REQUIRED),
-        ("catalog.yaml", CATALOG),
+        ("catalog.yaml", &catalog),
         ("templates.yaml", templates),
         ("policies/shop.cedar", POLICIES),
     ];
@@ -71,13 +77,15 @@ fn shop_with(extra: &Value, templates: &str) -> Served {
         {"name": "sdk", "enforcer": {"name": "sdk", "asks": ["system:*"], "reports": "sdk"}},
         {"name": "other", "enforcer": {"name": "other", "asks": ["system:*"], "reports": "sdk"}},
         {"name": "mute", "enforcer": {"name": "mute", "asks": ["system:*"]}},
+        {"name": "gate", "enforcer": {"name": "gate", "asks": ["system:*"], "reports": "access_log"}},
+        {"name": "gate2", "enforcer": {"name": "gate2", "asks": ["system:*"], "reports": "access_log"}},
     ]);
     let listeners = Listener::list_from_json(listeners.to_string().as_bytes()).unwrap();
     served.engine.load(World { plan: plan(&more), listeners, ..world_of(REQUIRED) }).unwrap();
     served
 }
 
-fn ask(
+pub(crate) fn ask(
     served: &Served,
     task: &str,
     listener: &str,
@@ -95,13 +103,13 @@ fn ask(
     )
 }
 
-fn permit(served: &Served, task: &str, call: &str, arguments: &Value) -> String {
+pub(crate) fn permit(served: &Served, task: &str, call: &str, arguments: &Value) -> String {
     let decision = ask(served, task, "sdk", call, arguments);
     assert_eq!("PERMITTED", code(&decision), "{}", decision.message);
     decision.decision_id
 }
 
-fn of(decision_id: &str, result: wire::ReportResult) -> wire::ReportRequest {
+pub(crate) fn of(decision_id: &str, result: wire::ReportResult) -> wire::ReportRequest {
     wire::ReportRequest {
         decision_id: decision_id.to_owned(),
         result: result as i32,
@@ -109,7 +117,7 @@ fn of(decision_id: &str, result: wire::ReportResult) -> wire::ReportRequest {
     }
 }
 
-fn report(
+pub(crate) fn report(
     served: &Served,
     listener: &str,
     request: &wire::ReportRequest,
