@@ -84,6 +84,8 @@ def rotate(spire: Spire, server: Server, mark: str) -> None:
     for lane in LANES:
         eventually(lambda: asks(server, lane, before) == "UNTRUSTED_ISSUER", within=30)  # noqa: B023
         assert asks(server, lane, after) == "PERMITTED"
+    # Else the next test would meet an agent that knows the old key only.
+    eventually(lambda: spire.known() == {new}, within=30, what="the agent knows the keys of now")
 
 
 def _keys(server: Server) -> int:

@@ -186,6 +186,19 @@ class Spire:
         finally:
             client.close()
 
+    def known(self) -> set[str]:
+        """The ids of the keys that the agent knows, which learns of a change when it next asks the server."""
+        import spiffe  # noqa: PLC0415 - an extra
+
+        client = spiffe.WorkloadApiClient(self.workload_api, default_timeout=5)
+        try:
+            bundle = client.fetch_jwt_bundles().get_bundle_for_trust_domain(
+                spiffe.TrustDomain(self.domain)
+            )
+        finally:
+            client.close()
+        return set(bundle.jwt_authorities) if bundle else set()
+
     def prepare(self) -> str:
         """Makes the next key of JWT-SVIDs, and publishes it; returns its id."""
         prepared: str = self.ask("localauthority", "jwt", "prepare")["prepared_authority"][
