@@ -88,7 +88,7 @@ pub struct Subject {
 }
 
 /// A kept claim.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Claim {
     /// JSON true or false.

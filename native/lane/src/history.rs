@@ -239,7 +239,9 @@ pub(crate) fn recall_in(
     let mut has_changed = false;
     let session = match session(transaction, &located.task.session)? {
         Some(session) => {
-            has_changed |= session.history != *before;
+            let known = judgement.recalled.session.as_ref();
+            let is_same = known.is_some_and(|known| Arc::ptr_eq(known, &session));
+            has_changed |= !is_same && session.history != *before;
             Some(session)
         }
         // It begins with this decision.

@@ -179,7 +179,7 @@ pub struct Party {
 }
 
 /// A unit of delegated work.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
     /// Its id; a name, not a secret.
     pub id: String,
@@ -431,7 +431,7 @@ impl AgentName {
 }
 
 /// A subject as it was verified when the task was started.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Subject {
     /// A service, not a person.
@@ -555,7 +555,7 @@ pub enum Limit {
 pub type Literal = String;
 
 /// A permitted operation of which nothing has been reported yet.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reservation {
     /// The permit's decision.
     pub decision_id: String,
@@ -619,7 +619,7 @@ const fn is_false(value: &bool) -> bool {
 const KEPT_AFTER_END_MS: i64 = 60_000;
 
 /// A task credential, as it was issued. What it may be used for is never more than this says.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credential {
     /// `jti` of the token.
     pub jti: String,

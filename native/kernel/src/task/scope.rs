@@ -140,6 +140,8 @@ impl PartialEq for ScopeIndex {
     }
 }
 
+impl Eq for ScopeIndex {}
+
 impl fmt::Debug for ScopeIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ScopeIndex")
