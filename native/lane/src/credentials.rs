@@ -464,7 +464,6 @@ fn detail_of(permit: &Reservation) -> Detail {
         resource: permit.resource.clone(),
         arguments_digest: permit.arguments_digest.clone(),
         destinations: permit.destinations.clone(),
-        redeemed_at: None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use authz_kernel::decision::{Grant, Time};
 use authz_kernel::reason::ReasonCode;
-use authz_kernel::task::{Credential, Detail, Proof, Record, RecordKey, RecordKind, Reservation};
+use authz_kernel::task::{Credential, Proof, Record, RecordKey, RecordKind, Reservation};
 use authz_state::Ticket;
 use authz_state::store::{Commit, StoreError, Survives, Transaction};
 use authz_token::{CredentialFacts, ProofFacts};
@@ -78,8 +78,7 @@ impl Presented {
             arguments_digest: detail.arguments_digest.as_deref(),
             destinations: &detail.destinations,
             // INVARIANT (once): what nothing is reserved for any more is not permitted again.
-            is_redeemed: detail.redeemed_at.is_some()
-                || reservation.as_ref().is_none_or(|reservation| reservation.redeemed),
+            is_redeemed: reservation.as_ref().is_none_or(|reservation| reservation.redeemed),
             charged: reservation.as_ref().map_or(&[], |reservation| &reservation.charged),
         })
         .collect()
@@ -95,7 +94,7 @@ impl Presented {
         self.credential.details.get(detail).map(|detail| detail.decision_id.as_str())
     }
 
-    /// Writes that one detail is used up.
+    /// Writes that what one detail permits is performed: nothing else says that it was redeemed.
     ///
     /// Args: `decision_id`: of the permit by which it is performed, where somebody reports what came of it. `enforcer`: who
     /// performs it now. `due`: when it counts as done without a report.
@@ -106,17 +105,8 @@ impl Presented {
         transaction: &mut dyn Transaction,
         detail: usize,
         (decision_id, enforcer): (Option<&str>, &str),
-        now: Time,
         due: Time,
     ) -> bool {
-        let redeemed_at = Some(now);
-        let details = self.credential.details.iter().enumerate();
-        let details = details.map(|(index, known)| {
-            if index == detail { Detail { redeemed_at, ..known.clone() } } else { known.clone() }
-        });
-        let credential =
-            Credential { details: details.collect(), ..Credential::clone(&self.credential) };
-        transaction.put(Record::Credential(Arc::new(credential)));
         let Some(Some(reservation)) = self.reservations.get(detail) else { return false };
         // Whoever performs it knows the decision that let it, and reports that one.
         if decision_id.is_some() {

@@ -414,7 +414,7 @@ impl Engine {
         let due = after(now, self.keeper.settings().report_within_ms);
         let reported = judgement.is_reported().then_some(judgement.id.as_str());
         let by = (reported, judgement.asker.name());
-        presented.redeem(transaction, detail, by, now, due) && reported.is_some()
+        presented.redeem(transaction, detail, by, due) && reported.is_some()
     }
 
     /// Writes the tasks as they are after a permit, and the reservation, unless a task credential brought one along; true
@@ -646,7 +646,6 @@ pub(crate) fn detail_of(judging: &Judging<'_>, decision_id: &str, decision: &Dec
         resource: judging.world.plan.resource_of(decision, judging.request),
         arguments_digest: decision.arguments_digest.map(|digest| hex(&digest)),
         destinations: decision.destinations.clone(),
-        redeemed_at: None,
     }
 }
 

@@ -679,9 +679,6 @@ pub struct Detail {
     /// Destinations, as the decision had them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub destinations: Vec<String>,
-    /// When it was redeemed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub redeemed_at: Option<Time>,
 }
 
 impl Detail {

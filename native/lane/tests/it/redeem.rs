@@ -144,7 +144,6 @@ impl Desk {
             resource: one.resource.clone(),
             arguments_digest: one.arguments_digest.clone(),
             destinations: one.destinations.clone(),
-            redeemed_at: None,
         });
         let mut credential = Credential {
             jti: jti.clone(),
