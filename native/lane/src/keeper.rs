@@ -121,7 +121,7 @@ impl Keeper {
 
     /// Reads a record as this node knows it.
     pub(crate) fn peek(&self, key: &RecordKey, at: Wait) -> Result<Option<Record>, Refused> {
-        let may_wait = self.store.may_wait(key);
+        let may_wait = || self.store.may_wait(key);
         self.waited(at, may_wait, || self.store.peek(key, at.until))?
             .map_err(|error| refused(&error))
     }
@@ -133,7 +133,7 @@ impl Keeper {
         page: &Page,
         at: Wait,
     ) -> Result<Vec<Record>, Refused> {
-        self.waited(at, self.store.is_remote(), || self.store.find(query, page, at.until))?
+        self.waited(at, || self.store.is_remote(), || self.store.find(query, page, at.until))?
             .map_err(|error| refused(&error))
     }
 
@@ -145,7 +145,8 @@ impl Keeper {
         at: Wait,
         work: &mut Work<'_>,
     ) -> Result<Commit, Refused> {
-        let may_wait = self.store.is_remote() || locks.iter().any(|key| self.store.may_wait(key));
+        let may_wait =
+            || self.store.is_remote() || locks.iter().any(|key| self.store.may_wait(key));
         self.waited(at, may_wait, || self.store.transact(locks, survives, at.until, work))?
             .map_err(|error| refused(&error))
     }
@@ -164,8 +165,13 @@ impl Keeper {
     }
 
     /// Runs what may wait: on the fast lane, whose threads others wait for, not on one of those.
-    fn waited<R>(&self, at: Wait, may_wait: bool, run: impl FnOnce() -> R) -> Result<R, Refused> {
-        if at.lane == Lane::Python || !may_wait {
+    fn waited<R>(
+        &self,
+        at: Wait,
+        may_wait: impl FnOnce() -> bool,
+        run: impl FnOnce() -> R,
+    ) -> Result<R, Refused> {
+        if at.lane == Lane::Python || !may_wait() {
             return Ok(run());
         }
         let Ok(_permit) = self.waiting.try_acquire() else {
