@@ -20,7 +20,9 @@ const MIGRATIONS: [&str; 1] = [include_str!("migrations/1.sql")];
 /// Another connection of this process may hold a lock for so long.
 const BUSY: Duration = Duration::from_secs(1);
 /// The log of changes is cut back to this size once it is empty.
-const KEPT_LOG_BYTES: i64 = 16 * 1024 * 1024;
+const KEPT_LOG_BYTES: i64 = 48 * 1024 * 1024;
+/// The log of changes is a frame for each page that changed.
+const FRAME_BYTES: u64 = 4096;
 
 /// Why the file did not do what it was asked.
 pub(super) type DiskError = String;
@@ -283,7 +285,13 @@ impl Disk {
 
     /// Moves what the log holds to the file, and cuts the log. Waits for nobody but the disk.
     pub(super) fn checkpoint(&self) -> Result<(), DiskError> {
-        checkpoint(&self.connection, "TRUNCATE")
+        checkpoint(&self.connection, "TRUNCATE").map(drop)
+    }
+
+    /// Moves what a pass beside the writer left in the log to the file. The next change then begins the log anew, in room that
+    /// it has already.
+    pub(super) fn checkpoint_rest(&self) -> Result<(), DiskError> {
+        checkpoint(&self.connection, "PASSIVE").map(drop)
     }
 
     /// How large the log of changes is, in bytes.
@@ -317,16 +325,18 @@ impl Reader {
     }
 }
 
-/// Moves what the log of changes holds to the file, beside a writer.
-pub(super) fn checkpoint_beside(path: &Path) -> Result<(), DiskError> {
+/// Moves what the log of changes holds to the file, beside a writer. Returns how many bytes the log has, about.
+pub(super) fn checkpoint_beside(path: &Path) -> Result<u64, DiskError> {
     let connection = connect(path)?;
     checkpoint(&connection, "PASSIVE")
 }
 
-fn checkpoint(connection: &Connection, mode: &str) -> Result<(), DiskError> {
-    connection
-        .query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
-        .map_err(|error| words(&error))
+/// Returns how many bytes the log has, about.
+fn checkpoint(connection: &Connection, mode: &str) -> Result<u64, DiskError> {
+    let frames: i64 = connection
+        .query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get("log"))
+        .map_err(|error| words(&error))?;
+    Ok(u64::try_from(frames).unwrap_or(0).saturating_mul(FRAME_BYTES))
 }
 
 fn connect(path: &Path) -> Result<Connection, DiskError> {

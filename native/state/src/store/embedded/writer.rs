@@ -25,6 +25,9 @@ const MAX_BATCH: usize = 1024;
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// After so many bytes the log of changes is moved to the file, beside the writer.
 const CHECKPOINT_BYTES: usize = 8 * 1024 * 1024;
+/// From this size on the log is begun anew once a pass beside the writer has left little in it. A log that is written over
+/// costs less than one that grows.
+const RESTART_BYTES: u64 = 32 * 1024 * 1024;
 /// What a changed record costs in the log besides its bytes: a page.
 const PAGE_BYTES: usize = 4096;
 /// So long a line that was sent waits for changes to be deleted with, rather than in a transaction of its own.
@@ -278,7 +281,7 @@ pub(super) struct Writer {
     last_line: i64,
     /// Bytes written since the last checkpoint began, about.
     unmoved: usize,
-    checkpointer: Option<std::thread::JoinHandle<Result<(), String>>>,
+    checkpointer: Option<std::thread::JoinHandle<Result<u64, String>>>,
     /// Released at the very end.
     _lock: File,
 }
@@ -495,6 +498,10 @@ impl Writer {
             return;
         }
         let ended = self.checkpointer.take().and_then(|running| running.join().ok());
+        let ended = ended.map(|moved| match moved {
+            Ok(bytes) if bytes > RESTART_BYTES => disk.checkpoint_rest(),
+            moved => moved.map(drop),
+        });
         let outcome = if self.unmoved > CHECKPOINT_BYTES && disk.log_bytes() > MAX_LOG_BYTES {
             self.unmoved = 0;
             Some(disk.checkpoint())
