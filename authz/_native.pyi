@@ -84,6 +84,16 @@ class Plan:
             BundleError: The bundle is refused.
         """
 
+    def renewal(self, before: Plan) -> str:
+        """What becomes of the progress of sequences and budgets where the plan follows another.
+
+        Args:
+            before: The plan that served.
+
+        Returns:
+            JSON object: carried (a count), changed, added, removed (names, each with its kind).
+        """
+
     def tools(self) -> str:
         """Tools of MCP systems, and how far the review of each has come.
 

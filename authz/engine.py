@@ -19,6 +19,7 @@ from authz.model import (
     MetricFamily,
     MetricKind,
     Observing,
+    RuleChanges,
     Severity,
     Surface,
 )
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 _MAX_SHOWN: Final = 1000
+_MAX_RULES: Final = 100
 _USE_NONCE: Final = "use_dpop_nonce"
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -205,6 +207,23 @@ class Plan:
     def policy_count(self) -> int:
         """Policies."""
         return self.native.policy_count
+
+    def rule_changes(self, before: "Plan | None") -> RuleChanges:
+        """Tell what becomes of the progress of sequences and budgets where this plan follows another.
+
+        Args:
+            before: The plan that served; none: this is the first.
+
+        Returns:
+            Of each list at most 100 names.
+        """
+        if before is None:
+            return RuleChanges()
+        told = json.loads(self.native.renewal(before.native))
+        lists = [tuple(map(str, told[name])) for name in ("changed", "added", "removed")]
+        changed, added, removed = (names[:_MAX_RULES] for names in lists)
+        omitted = sum(max(0, len(names) - _MAX_RULES) for names in lists)
+        return RuleChanges(int(told["carried"]), changed, added, removed, omitted)
 
     def tools(self) -> list[dict[str, Any]]:
         """Tell of each tool of an MCP system how far its review has come.

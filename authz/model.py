@@ -13,6 +13,7 @@ __all__ = [
     "MetricKind",
     "Observing",
     "Reloaded",
+    "RuleChanges",
     "Severity",
     "Surface",
 ]
@@ -165,6 +166,22 @@ class Observing:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleChanges:
+    """What a bundle makes of the progress of sequences and budgets: `sequences.NAME`, `budgets.NAME`."""
+
+    carried: int = 0
+    """How many say what they said before: their progress goes on."""
+    changed: tuple[str, ...] = ()
+    """Those that say something else: their progress starts anew in live sessions."""
+    added: tuple[str, ...] = ()
+    """Those that were not there before."""
+    removed: tuple[str, ...] = ()
+    """Those that are not there any more."""
+    omitted: int = 0
+    """Names that the lists leave out."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reloaded:
     """What came of a reload."""
 
@@ -176,3 +193,5 @@ class Reloaded:
     """Why it was refused, or warnings."""
     failed: bool = False
     """The new one was refused."""
+    rules: RuleChanges = field(default_factory=RuleChanges)
+    """What became of the progress of its rules; nothing where it was refused."""

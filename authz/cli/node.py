@@ -18,6 +18,7 @@ from authz.errors import UnavailableError, UsageError
 from authz.server import Node
 from authz.telemetry import make_logger
 from authz.tools.remote import Remote
+from authz.v1 import admin_pb2
 
 __all__ = ["register"]
 
@@ -96,6 +97,8 @@ def status(
             show.note(line)
         now = outcome.bundle_revision or "nothing"
         show.note(f"refused; bundle {now} goes on serving" if refused else f"bundle {now} serves")
+        for line in _rules(outcome.rules):
+            show.note(line)
     stands = remote.status()
     detail = json.loads(stands.detail_json)
     if output == "json":
@@ -120,6 +123,21 @@ def status(
         show.table(("", address), rows)
     if refused or not stands.ready:
         raise Ended(1)
+
+
+def _rules(rules: admin_pb2.RuleChanges) -> Iterator[str]:
+    """What became of the progress of sequences and budgets."""
+    if rules.carried:
+        yield f"{rules.carried} rules are what they were: their progress goes on"
+    for what, names in (
+        ("changed, progress starts anew", rules.changed),
+        ("new", rules.added),
+        ("removed", rules.removed),
+    ):
+        if names:
+            yield f"{what}: {', '.join(names)}"
+    if rules.omitted:
+        yield f"and {rules.omitted} more"
 
 
 def _listeners(detail: Mapping[str, Any]) -> Iterator[str]:

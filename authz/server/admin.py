@@ -7,7 +7,7 @@ Reload and Revoke. Explain is a decision about somebody else's authority: the en
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final, Protocol
 
 import grpc
@@ -114,11 +114,14 @@ class Administration:
     def _reload(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
         _parse(admin_pb2.ReloadRequest(), request)
         outcome = self.world.reload()
-        return admin_pb2.ReloadResponse(
+        answer = admin_pb2.ReloadResponse(
             reloaded=not outcome.failed,
             bundle_revision=outcome.revision,
             diagnostics=[str(diagnostic) for diagnostic in outcome.diagnostics],
-        ).SerializeToString()
+        )
+        if not outcome.failed:
+            answer.rules.CopyFrom(admin_pb2.RuleChanges(**asdict(outcome.rules)))
+        return answer.SerializeToString()
 
     def _status(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
         _parse(admin_pb2.StatusRequest(), request)

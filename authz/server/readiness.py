@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -160,6 +160,7 @@ class Readiness:
                 "policies": stands.plan.policy_count,
                 "operations": stands.plan.operation_count,
                 "loaded_at": _time(stands.loaded_at),
+                "rules": asdict(stands.rules),
                 "warnings": [str(warning) for warning in stands.plan.warnings[:20]],
             }
             if stands.plan is not None

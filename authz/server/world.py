@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -13,7 +13,7 @@ from authz.context import Compiled, compile_bundle, read_folder
 from authz.engine import ListenerRules, PeerRules, Plan, Trust
 from authz.errors import AuthzError, BundleError, ConfigError, EngineError, TrustError
 from authz.identity import SourceKey, place_of, read_trust, trust_spec, withdrawn
-from authz.model import BundleFiles, Diagnostic, Reloaded
+from authz.model import BundleFiles, Diagnostic, Reloaded, RuleChanges
 from authz.server.injections import Injections, credential_settings
 from authz.telemetry import Logger, Metrics
 
@@ -49,6 +49,8 @@ class Stands:
     """The keys that serve."""
     loaded_at: float = 0.0
     """When it was loaded; Unix time."""
+    rules: RuleChanges = field(default_factory=RuleChanges)
+    """What became of the progress of its rules when it was loaded."""
     refused: tuple[Diagnostic, ...] = ()
     """Why the last load was refused; empty where it was not."""
     bundle_files: BundleFiles | None = field(default=None, repr=False)
@@ -138,6 +140,7 @@ class World:
             What came of it; a refusal leaves the world as it was.
         """
         with self._lock:
+            before = self._stands.plan
             try:
                 changed = self._load()
             except (KeyboardInterrupt, SystemExit):
@@ -145,7 +148,9 @@ class World:
             except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
                 return self._refuse(error)
             plan = self._stands.plan
-            return Reloaded(changed=changed, revision=plan.revision if plan is not None else "")
+            if plan is None:
+                return Reloaded(changed=changed, revision="")
+            return Reloaded(changed, plan.revision, rules=plan.rule_changes(before))
 
     def current(self, key: SourceKey) -> str | None:
         """Give the keys of a source that serve.
@@ -299,6 +304,7 @@ class World:
             plan=compiled.plan,
             trust=trust,
             loaded_at=now,
+            rules=compiled.plan.rule_changes(before.plan),
             bundle_files=bundle,
             trust_spec=spec,
             documents=documents,
@@ -340,6 +346,7 @@ class World:
             operations=plan.operation_count,
             tests=compiled.tests.passed,
             trust=trust.revision,
+            rules=asdict(self._stands.rules),
         )
 
 

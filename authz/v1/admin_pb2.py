@@ -26,7 +26,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61uthz/v1/admin.proto\x12\x08\x61uthz.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rStatusRequest\"\xb5\x02\n\x0eStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x10\n\x08problems\x18\x03 \x03(\t\x12\x13\n\x0b\x62undle_name\x18\x04 \x01(\t\x12\x17\n\x0f\x62undle_revision\x18\x05 \x01(\t\x12\x15\n\rbundle_digest\x18\x06 \x01(\t\x12\x34\n\x10\x62undle_loaded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0etrust_revision\x18\x08 \x01(\t\x12.\n\nstarted_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11last_reload_error\x18\n \x01(\t\x12\x13\n\x0b\x64\x65tail_json\x18\x0b \x01(\x0c\"\x0f\n\rReloadRequest\"P\n\x0eReloadResponse\x12\x10\n\x08reloaded\x18\x01 \x01(\x08\x12\x17\n\x0f\x62undle_revision\x18\x02 \x01(\t\x12\x13\n\x0b\x64iagnostics\x18\x03 \x03(\t\"\xb9\x01\n\x12\x41\x64minRevokeRequest\x12\x0f\n\x05\x61gent\x18\x01 \x01(\tH\x00\x12\x11\n\x07session\x18\x02 \x01(\tH\x00\x12\x0e\n\x04task\x18\x03 \x01(\tH\x00\x12\r\n\x03jti\x18\x04 \x01(\tH\x00\x12\r\n\x03key\x18\x05 \x01(\tH\x00\x12\x13\n\toperation\x18\x06 \x01(\tH\x00\x12\x10\n\x06system\x18\x07 \x01(\tH\x00\x12\x10\n\x06issuer\x18\x08 \x01(\tH\x00\x12\x0e\n\x06reason\x18\t \x01(\tB\x08\n\x06target\"*\n\x13\x41\x64minRevokeResponse\x12\x13\n\x0btasks_ended\x18\x01 \x01(\r2\xc8\x01\n\x05\x41\x64min\x12;\n\x06Status\x12\x17.authz.v1.StatusRequest\x1a\x18.authz.v1.StatusResponse\x12;\n\x06Reload\x12\x17.authz.v1.ReloadRequest\x1a\x18.authz.v1.ReloadResponse\x12\x45\n\x06Revoke\x12\x1c.authz.v1.AdminRevokeRequest\x1a\x1d.authz.v1.AdminRevokeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61uthz/v1/admin.proto\x12\x08\x61uthz.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rStatusRequest\"\xb5\x02\n\x0eStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x10\n\x08problems\x18\x03 \x03(\t\x12\x13\n\x0b\x62undle_name\x18\x04 \x01(\t\x12\x17\n\x0f\x62undle_revision\x18\x05 \x01(\t\x12\x15\n\rbundle_digest\x18\x06 \x01(\t\x12\x34\n\x10\x62undle_loaded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0etrust_revision\x18\x08 \x01(\t\x12.\n\nstarted_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11last_reload_error\x18\n \x01(\t\x12\x13\n\x0b\x64\x65tail_json\x18\x0b \x01(\x0c\"\x0f\n\rReloadRequest\"v\n\x0eReloadResponse\x12\x10\n\x08reloaded\x18\x01 \x01(\x08\x12\x17\n\x0f\x62undle_revision\x18\x02 \x01(\t\x12\x13\n\x0b\x64iagnostics\x18\x03 \x03(\t\x12$\n\x05rules\x18\x04 \x01(\x0b\x32\x15.authz.v1.RuleChanges\"`\n\x0bRuleChanges\x12\x0f\n\x07\x63\x61rried\x18\x01 \x01(\r\x12\x0f\n\x07\x63hanged\x18\x02 \x03(\t\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x03 \x03(\t\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12\x0f\n\x07omitted\x18\x05 \x01(\r\"\xb9\x01\n\x12\x41\x64minRevokeRequest\x12\x0f\n\x05\x61gent\x18\x01 \x01(\tH\x00\x12\x11\n\x07session\x18\x02 \x01(\tH\x00\x12\x0e\n\x04task\x18\x03 \x01(\tH\x00\x12\r\n\x03jti\x18\x04 \x01(\tH\x00\x12\r\n\x03key\x18\x05 \x01(\tH\x00\x12\x13\n\toperation\x18\x06 \x01(\tH\x00\x12\x10\n\x06system\x18\x07 \x01(\tH\x00\x12\x10\n\x06issuer\x18\x08 \x01(\tH\x00\x12\x0e\n\x06reason\x18\t \x01(\tB\x08\n\x06target\"*\n\x13\x41\x64minRevokeResponse\x12\x13\n\x0btasks_ended\x18\x01 \x01(\r2\xc8\x01\n\x05\x41\x64min\x12;\n\x06Status\x12\x17.authz.v1.StatusRequest\x1a\x18.authz.v1.StatusResponse\x12;\n\x06Reload\x12\x17.authz.v1.ReloadRequest\x1a\x18.authz.v1.ReloadResponse\x12\x45\n\x06Revoke\x12\x1c.authz.v1.AdminRevokeRequest\x1a\x1d.authz.v1.AdminRevokeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,11 +40,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELOADREQUEST']._serialized_start=396
   _globals['_RELOADREQUEST']._serialized_end=411
   _globals['_RELOADRESPONSE']._serialized_start=413
-  _globals['_RELOADRESPONSE']._serialized_end=493
-  _globals['_ADMINREVOKEREQUEST']._serialized_start=496
-  _globals['_ADMINREVOKEREQUEST']._serialized_end=681
-  _globals['_ADMINREVOKERESPONSE']._serialized_start=683
-  _globals['_ADMINREVOKERESPONSE']._serialized_end=725
-  _globals['_ADMIN']._serialized_start=728
-  _globals['_ADMIN']._serialized_end=928
+  _globals['_RELOADRESPONSE']._serialized_end=531
+  _globals['_RULECHANGES']._serialized_start=533
+  _globals['_RULECHANGES']._serialized_end=629
+  _globals['_ADMINREVOKEREQUEST']._serialized_start=632
+  _globals['_ADMINREVOKEREQUEST']._serialized_end=817
+  _globals['_ADMINREVOKERESPONSE']._serialized_start=819
+  _globals['_ADMINREVOKERESPONSE']._serialized_end=861
+  _globals['_ADMIN']._serialized_start=864
+  _globals['_ADMIN']._serialized_end=1064
 # @@protoc_insertion_point(module_scope)

@@ -131,6 +131,7 @@ class ReloadResponse(_message.Message):
     RELOADED_FIELD_NUMBER: _builtins.int
     BUNDLE_REVISION_FIELD_NUMBER: _builtins.int
     DIAGNOSTICS_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     reloaded: _builtins.bool
     """True where the new one serves."""
     bundle_revision: _builtins.str
@@ -139,20 +140,71 @@ class ReloadResponse(_message.Message):
     def diagnostics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Why it was refused: one line a diagnostic."""
 
+    @_builtins.property
+    def rules(self) -> Global___RuleChanges:
+        """What became of the progress of sequences and budgets; absent where it was refused."""
+
     def __init__(
         self,
         *,
         reloaded: _builtins.bool = ...,
         bundle_revision: _builtins.str = ...,
         diagnostics: _abc.Iterable[_builtins.str] | None = ...,
+        rules: Global___RuleChanges | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_revision", b"bundle_revision", "diagnostics", b"diagnostics", "reloaded", b"reloaded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_revision", b"bundle_revision", "diagnostics", b"diagnostics", "reloaded", b"reloaded", "rules", b"rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReloadResponse: _TypeAlias = ReloadResponse  # noqa: Y015
+
+@_typing.final
+class RuleChanges(_message.Message):
+    """What a reload makes of the progress of sequences and budgets, each named as in the bundle: `sequences.NAME`,
+    `budgets.NAME`. Of each list at most 100 names.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARRIED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    ADDED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    OMITTED_FIELD_NUMBER: _builtins.int
+    carried: _builtins.int
+    """How many say what they said before: their progress goes on."""
+    omitted: _builtins.int
+    """Names that the lists leave out."""
+    @_builtins.property
+    def changed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that say something else: their progress starts anew in live sessions."""
+
+    @_builtins.property
+    def added(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that were not there before."""
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that are not there any more."""
+
+    def __init__(
+        self,
+        *,
+        carried: _builtins.int = ...,
+        changed: _abc.Iterable[_builtins.str] | None = ...,
+        added: _abc.Iterable[_builtins.str] | None = ...,
+        removed: _abc.Iterable[_builtins.str] | None = ...,
+        omitted: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "carried", b"carried", "changed", b"changed", "omitted", b"omitted", "removed", b"removed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RuleChanges: _TypeAlias = RuleChanges  # noqa: Y015
 
 @_typing.final
 class AdminRevokeRequest(_message.Message):

@@ -191,6 +191,11 @@ impl Plan {
         json_of(self.inner.directories())
     }
 
+    /// What becomes of the progress of rules where the plan follows another, as JSON.
+    fn renewal(&self, before: &Self) -> String {
+        serde_json::to_string(&self.inner.renewal(&before.inner)).unwrap_or_default()
+    }
+
     #[getter]
     fn operation_count(&self) -> usize {
         self.inner.operations().len()

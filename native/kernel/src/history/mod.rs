@@ -9,6 +9,7 @@ mod denials;
 mod holder;
 mod memory;
 mod record;
+mod renewal;
 mod sequence;
 mod settle;
 
@@ -18,7 +19,7 @@ pub use record::{
     Advance, BudgetUse, HistoryChanges, Origin, Progress, RuleProgress, SessionHistory, Spending,
     Spent,
 };
-
+pub use renewal::Renewal;
 pub use settle::{
     Awaited, Carrier, Effects, Enabling, Event, Gathering, LabelEffect, MAX_PENDING, Pending,
     Reported, RuleEffect, SpendEffect, effects,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use authz_kernel::decision::{Decision, Outcome, Time};
-use authz_kernel::history::{HistoryView, MAX_INSTANCES, SessionHistory};
+use authz_kernel::history::{HistoryView, MAX_INSTANCES, Renewal, SessionHistory};
 use authz_kernel::plan::Plan;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -263,6 +263,31 @@ fn a_rule_that_was_changed_begins_anew_and_says_so() {
         plan.warnings().iter().filter(|one| one.to_string().contains("begins anew")).count()
     };
     assert_eq!((0, 1), (again(&same), again(&other)));
+}
+
+#[test]
+fn a_bundle_tells_what_becomes_of_the_progress_of_each_rule() {
+    let with = |sequences: &str, budgets: &str| {
+        let facts = format!("{FACTS}sequences:\n{sequences}budgets:\n{budgets}");
+        let read = "@id(\"may\") permit(principal, action, resource);\n\
+                    @id(\"order\") forbid(principal, action, resource) when { !context.sequences.isEmpty() };";
+        compiled("{name: a}", &facts, read).unwrap()
+    };
+    let before = with(
+        "  x: {never: s.b, after: s.a}\n  y: {never: s.a, after: s.b}\n",
+        "  one: {count: s.a, most: 5}\n  two: {count: s.a, most: 5}\n  gone: {count: s.b, most: 5}\n",
+    );
+    let after = with(
+        "  y: {never: [s.a], after: [s.b]}\n  x: {never: s.b, after: s.a, within: 1h}\n",
+        "  two: {count: s.b, most: 5}\n  one: {count: s.a, most: 9}\n  come: {count: s.b, most: 5}\n",
+    );
+    let renewal = after.renewal(&before);
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert_eq!(2, renewal.carried, "another order, another way to write it, another `most`");
+    assert_eq!(names(&["budgets.two", "sequences.x"]), renewal.changed);
+    assert_eq!(names(&["budgets.come"]), renewal.added);
+    assert_eq!(names(&["budgets.gone"]), renewal.removed);
+    assert_eq!(Renewal { carried: 5, ..Renewal::default() }, after.renewal(&after));
 }
 
 #[test]

@@ -55,6 +55,29 @@ pub struct ReloadResponse {
     /// Why it was refused: one line a diagnostic.
     #[prost(string, repeated, tag = "3")]
     pub diagnostics: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What became of the progress of sequences and budgets; absent where it was refused.
+    #[prost(message, optional, tag = "4")]
+    pub rules: ::core::option::Option<RuleChanges>,
+}
+/// What a reload makes of the progress of sequences and budgets, each named as in the bundle: `sequences.NAME`,
+/// `budgets.NAME`. Of each list at most 100 names.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RuleChanges {
+    /// How many say what they said before: their progress goes on.
+    #[prost(uint32, tag = "1")]
+    pub carried: u32,
+    /// Those that say something else: their progress starts anew in live sessions.
+    #[prost(string, repeated, tag = "2")]
+    pub changed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Those that were not there before.
+    #[prost(string, repeated, tag = "3")]
+    pub added: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Those that are not there any more.
+    #[prost(string, repeated, tag = "4")]
+    pub removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Names that the lists leave out.
+    #[prost(uint32, tag = "5")]
+    pub omitted: u32,
 }
 /// Revokes everything that the target names.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
