@@ -12,6 +12,7 @@ __all__ = [
     "BundleError",
     "Engine",
     "EngineError",
+    "Entries",
     "FastLane",
     "Plan",
     "Trust",
@@ -60,7 +61,7 @@ class Plan:
     observing: str
     """JSON array of `mode`'s entries that observe: scope, name, owner, until_ms."""
     directories: str
-    """JSON array of the bundle's directories: name, file, max_age_seconds, entries, trusted."""
+    """JSON array of the bundle's directories: name, file or url, column, max_age_seconds, entries, trusted."""
     operation_count: int
     policy_count: int
     systems: list[str]
@@ -129,6 +130,27 @@ class Plan:
         Raises:
             BundleError: The request is refused.
         """
+
+@final
+class Entries:
+    """Who is in a directory that was fetched. Immutable; only digests are kept."""
+
+    odd: int
+    """How many entries no destination can be equal to."""
+
+    @staticmethod
+    def read(text: bytes, column: str | None = None) -> Entries:
+        """Reads a directory.
+
+        Args:
+            text: UTF-8.
+            column: Of a CSV file with a header; None: each line is an entry.
+
+        Raises:
+            ValueError: It cannot be read whole; says why, without a word of it.
+        """
+
+    def __len__(self) -> int: ...
 
 @final
 class Trust:
@@ -207,6 +229,7 @@ class Engine:
         peers: bytes,
         credentials: bytes | None = None,
         directories: Mapping[str, int] = ...,
+        fetched: Mapping[str, Entries] = ...,
     ) -> None:
         """Swaps plan, trust, listeners and enforcers, all at once; a running decision keeps what it began with.
 
@@ -219,8 +242,9 @@ class Engine:
             credentials: JSON object `{issuer, audiences: {system: audience}, lifetime: {low, standard, high, critical},
                 dpop: {window, max_proofs_per_key, require_nonce}, injections: {system: {header, value}}, leases:
                 {system: broker}}`, times in seconds; None: no credentials are issued.
-            directories: When the file of each directory was last changed, in milliseconds of Unix time; one that is not
-                told and may grow too old is.
+            directories: When the file of each directory was last changed, or it was fetched, in milliseconds of Unix time;
+                one that is not told and may grow too old is.
+            fetched: Who is in each directory that is fetched; of one that is not told nothing is known.
 
         Raises:
             EngineError: A listener, an enforcer or a setting of credentials is refused.

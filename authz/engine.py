@@ -25,6 +25,7 @@ from authz.model import (
 )
 
 __all__ = [
+    "DirectoryEntries",
     "Engine",
     "FastLane",
     "ListenerRules",
@@ -109,6 +110,39 @@ class PeerRules:
 
 
 @final
+class DirectoryEntries:
+    """Who is in a directory that was fetched."""
+
+    __slots__ = ("native",)
+
+    def __init__(self, native: "_native.Entries") -> None:
+        self.native = native
+
+    @staticmethod
+    def read(text: str, column: str | None) -> "DirectoryEntries":
+        """Read a directory.
+
+        Args:
+            text: What was fetched.
+            column: Of a CSV file with a header; none: each line is an entry.
+
+        Returns:
+            Its entries.
+
+        Raises:
+            BundleError: It cannot be read whole: then nothing of it is believed.
+        """
+        try:
+            return DirectoryEntries(_native.Entries.read(text.encode(), column))
+        except ValueError as error:
+            raise BundleError((Diagnostic(f"what was fetched is refused: {error}"),)) from error
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.native)
+
+
+@final
 class Plan:
     """A compiled bundle."""
 
@@ -177,9 +211,11 @@ class Plan:
         return tuple(
             Directory(
                 name=str(entry["name"]),
-                file=str(entry["file"]),
+                file=str(entry["file"] or ""),
+                url=str(entry["url"] or ""),
+                column=entry["column"],
                 max_age=entry["max_age_seconds"],
-                entries=int(entry["entries"]),
+                entries=entry["entries"],
                 trusted=bool(entry["trusted"]),
             )
             for entry in json.loads(self.native.directories)
@@ -452,6 +488,7 @@ class Engine:
         credentials: Mapping[str, Any] | None = None,
         *,
         directories: Mapping[str, float] | None = None,
+        fetched: Mapping[str, DirectoryEntries] | None = None,
     ) -> None:
         """Swap in a new world; decisions that run keep the one before.
 
@@ -461,8 +498,9 @@ class Engine:
             listeners: Every listener.
             peers: Every enforcer that shows a certificate.
             credentials: How task credentials are issued, as the engine's JSON; none: they are not.
-            directories: When the file of each directory was last changed, in Unix time; one that is not told and may grow
-                too old is.
+            directories: When the file of each directory was last changed, or it was fetched, in Unix time; one that is not
+                told and may grow too old is.
+            fetched: Who is in each directory that is fetched; of one that is not told nothing is known.
 
         Raises:
             EngineError: A listener, an enforcer or a setting of credentials is refused; nothing changed.
@@ -493,6 +531,7 @@ class Engine:
                 json.dumps([asdict(peer) for peer in peers]).encode(),
                 json.dumps(credentials).encode() if credentials is not None else None,
                 {name: int(at * 1000) for name, at in (directories or {}).items()},
+                {name: entries.native for name, entries in (fetched or {}).items()},
             )
         except _native.EngineError as error:
             raise EngineError(str(error)) from error

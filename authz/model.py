@@ -139,11 +139,15 @@ class Directory:
     name: str
     """Its name."""
     file: str
-    """Its file in the bundle."""
+    """Its file in the bundle; empty: it is fetched."""
+    url: str
+    """Where it is fetched from; empty: it is a file."""
+    column: str | None
+    """The column of a CSV file; none: each line is an entry."""
     max_age: float | None
     """How many seconds old it may be; none: that makes no difference."""
-    entries: int
-    """How many entries it has."""
+    entries: int | None
+    """How many entries its file has; none: it is fetched."""
     trusted: bool
     """Destinations in it are trusted."""
 

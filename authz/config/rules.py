@@ -90,6 +90,7 @@ def findings(config: Config) -> Iterator[Finding]:
         Each defect.
     """
     yield from _trust(config)
+    yield from _directories(config)
     yield from _listeners(config)
     yield from _enforcers(config)
     yield from _state(config)
@@ -412,7 +413,12 @@ def _fetched(
         yield Finding(
             (*path, "ca_file"), f"{of} has `ca_file` and `insecure_dev`.", "Remove one of them."
         )
-    for index, network in enumerate(source.allow_networks):
+    yield from _networks(path, source.allow_networks)
+    yield from _interval((*path, "refresh"), of, source.refresh.over(refresh))
+
+
+def _networks(path: Path, networks: Sequence[str]) -> Iterator[Finding]:
+    for index, network in enumerate(networks):
         try:
             ipaddress.ip_network(network)
         except ValueError:
@@ -421,7 +427,14 @@ def _fetched(
                 f"`{network}` is no network.",
                 "Write it as `10.1.0.0/16`, without bits of a host.",
             )
-    yield from _interval((*path, "refresh"), of, source.refresh.over(refresh))
+
+
+def _directories(config: Config) -> Iterator[Finding]:
+    directories = config.directories
+    yield from _networks(("directories",), directories.allow_networks)
+    if directories.refresh.min > directories.refresh.max:
+        what = "of `directories`, `refresh.min` is longer than `refresh.max`."
+        yield Finding(("directories", "refresh"), what, "Swap them.")
 
 
 def _interval(path: Path, of: str, refresh: Refresh) -> Iterator[Finding]:

@@ -705,6 +705,30 @@ class Log(_Strict):
     """`json` for machines, `text` for people."""
 
 
+class DirectoryRefresh(_Strict):
+    """How fetched directories are kept fresh."""
+
+    min: Annotated[Duration, Field(ge=1, le=86_400)] = 60.0
+    """Shortest time between two fetches that went well, whatever the source says."""
+    max: Annotated[Duration, Field(ge=1, le=604_800)] = 3600.0
+    """Longest time between two fetches, and never longer than half of the directory's `max_age`."""
+    timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 10.0
+    """How long one fetch may take, all of it."""
+
+
+class Directories(_Strict):
+    """How the directories are fetched that a bundle names by URL."""
+
+    ca_file: FilePath | None = None
+    """Authorities that may vouch for the servers of the URLs, PEM; none: those of the system."""
+    allow_private: bool = False
+    """The hosts of the URLs may have addresses of private networks, or loopback."""
+    allow_networks: tuple[Text, ...] = Field(default=(), max_length=64)
+    """Networks, such as `10.1.0.0/16`, whose addresses may be fetched from beside public ones."""
+    refresh: DirectoryRefresh = DirectoryRefresh()
+    """How fetched directories are kept fresh."""
+
+
 class Config(_Strict):
     """Configuration of one Authz node."""
 
@@ -722,6 +746,8 @@ class Config(_Strict):
     """Addresses that are served."""
     vars: dict[str, str] = Field(default_factory=dict, max_length=1000)
     """Values of `${…}` in the bundle."""
+    directories: Directories = Directories()
+    """How the directories are fetched that the bundle names by URL."""
     audit: Audit = Audit()
     """The record of every decision."""
     limits: Limits = Limits()

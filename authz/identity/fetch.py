@@ -1,4 +1,4 @@
-"""Fetches one small JSON document over HTTPS: bounded in time and size, from checked addresses only.
+"""Fetches one document over HTTPS: bounded in time and size, from checked addresses only.
 
 The address that was checked is the one that is connected to, so that a second answer of the resolver changes
 nothing. Redirects are not followed, and the environment's proxies are not asked: httpcore knows neither.
@@ -21,7 +21,6 @@ from authz.identity.addresses import Reach, refusal
 
 __all__ = ["FetchError", "Fetched", "Fetcher", "Request", "Tls", "WebTls"]
 
-_MAX_BYTES: Final = 1_048_576
 _CHUNK: Final = 65_536
 _MAX_ADDRESSES: Final = 8
 _OK: Final = 200
@@ -88,6 +87,10 @@ class Request:
     """How the server proves who it is."""
     timeout: float = 10.0
     """Seconds for all of it."""
+    max_bytes: int = 1_048_576
+    """How large the document may be."""
+    accept: str = "application/json, application/jwk-set+json"
+    """Media types of the document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,7 @@ class Fetcher:
         limits = dict.fromkeys(("connect", "read", "write", "pool"), request.timeout)
         headers = (
             ("host", urlsplit(url).netloc),
-            ("accept", "application/json, application/jwk-set+json"),
+            ("accept", request.accept),
             ("accept-encoding", "identity"),
             ("user-agent", "authz"),
         )
@@ -163,7 +166,7 @@ class Fetcher:
                     for name, value in response.headers
                 }
                 _check_head(response.status, told)
-                body = _read(response.iter_stream(), deadline, self.clock)
+                body = _read(response.iter_stream(), request.max_bytes, deadline, self.clock)
         except FetchError:
             raise
         except httpcore.TimeoutException as error:
@@ -187,12 +190,12 @@ def _check_head(status: int, headers: dict[str, str]) -> None:
         raise FetchError("the answer is compressed, which was not asked for")
 
 
-def _read(chunks: Iterable[bytes], deadline: float, clock: Callable[[], float]) -> bytes:
+def _read(chunks: Iterable[bytes], most: int, deadline: float, clock: Callable[[], float]) -> bytes:
     body = bytearray()
     for chunk in chunks:
         body += chunk
-        if len(body) > _MAX_BYTES:
-            raise FetchError("the answer is larger than 1 MiB")
+        if len(body) > most:
+            raise FetchError(f"the answer is larger than {most >> 20} MiB")
         if clock() > deadline:
             raise FetchError("the answer did not end in time")
     return bytes(body)

@@ -1,4 +1,4 @@
-"""Keeps fetched keys fresh: one thread that plans, and a few that fetch.
+"""Keeps fresh what is fetched, keys or directories: one thread that plans, and a few that fetch.
 
 A source is fetched again after the time that it names, within the configured bounds; sooner, at most once a minute, where
 a credential names a key that it does not have; with growing, jittered pauses where it fails. A document that is refused
@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
 
-from authz.errors import TrustError
+from authz.errors import BundleError, TrustError
 from authz.identity.fetch import FetchError
 from authz.identity.remote import RemoteSource
 from authz.identity.sources import SourceKey
 from authz.telemetry import Logger
 
-__all__ = ["Holds", "Outcome", "Refresher", "SourceStands"]
+__all__ = ["Holds", "Outcome", "Refresher", "SourceStands", "Words"]
 
 _TICK: Final = 0.5
 _THREADS: Final = 4
@@ -43,14 +43,36 @@ class Outcome(StrEnum):
     REFUSED = "refused"
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the log says."""
+
+    updated: str
+    """Something new serves."""
+    failed: str
+    """It could not be fetched, or was refused."""
+    dropped: str
+    """It is too old."""
+
+
+_KEYS: Final = Words(
+    "keys were refreshed",
+    "keys were not refreshed",
+    "keys are too old and were dropped: every credential of this source is refused",
+)
+
+
 class Holds(Protocol):
-    """Whoever holds the keys that serve."""
+    """Whoever holds what serves: keys, or directories."""
 
     def current(self, key: SourceKey) -> str | None:
         """Give the keys of a source; none where there were never any."""
 
     def renew(self, key: SourceKey, document: str) -> bool:
-        """Put a document in the place of the one before; False where it is the same. Raises TrustError to refuse it."""
+        """Put a document in the place of the one before; False where it is the same.
+
+        Raises TrustError or BundleError to refuse it.
+        """
 
     def drop(self, key: SourceKey) -> None:
         """Take the keys of a source away."""
@@ -109,6 +131,8 @@ class Refresher:
         complete: Called once, when every source was fetched for the first time.
         clock: Seconds; also while the machine sleeps.
         spread: Gives a number between two, to spread what would fall together.
+        words: What the log says.
+        threads: How many fetch, where sources come and go; none: as many as the sources need, which stay as they are.
     """
 
     def __init__(
@@ -121,6 +145,8 @@ class Refresher:
         complete: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = boot_time,
         spread: Callable[[float, float], float] = random.uniform,
+        words: Words = _KEYS,
+        threads: int | None = None,
     ) -> None:
         self._holds = holds
         self._log = log
@@ -128,6 +154,7 @@ class Refresher:
         self._complete = complete
         self._clock = clock
         self._spread = spread
+        self._words = words
         now = clock()
         self._states = {source.key: _State(source, due=now) for source in sources}
         self._lock = threading.Lock()
@@ -136,10 +163,11 @@ class Refresher:
         self._stop = threading.Event()
         # A source is here once at most.
         self._work: queue.SimpleQueue[SourceKey | None] = queue.SimpleQueue()
-        names = ["plan", *(f"fetch-{n}" for n in range(min(_THREADS, len(self._states))))]
+        fetching = min(_THREADS, len(self._states)) if threads is None else threads
+        names = ["plan", *(f"fetch-{n}" for n in range(fetching))]
         runs = (self._plan, *(self._fetch for _ in names[1:]))
         self._threads = [
-            threading.Thread(target=run, name=f"authz-keys-{name}", daemon=True)
+            threading.Thread(target=run, name=f"authz-refresh-{name}", daemon=True)
             for name, run in zip(names, runs, strict=True)
         ]
 
@@ -147,7 +175,7 @@ class Refresher:
 
     def start(self) -> None:
         """Begin; where nothing is fetched, nothing is begun."""
-        if not self._states:
+        if len(self._threads) == 1:
             self._complete()
             return
         for thread in self._threads:
@@ -174,13 +202,26 @@ class Refresher:
                 for key in self.due():
                     self._work.put(key)
             except Exception as error:  # noqa: BLE001 - planning goes on
-                self._say("error", "planning the refresh of keys failed", error=repr(error))
+                self._say("error", "planning the refresh failed", error=repr(error))
             if self._stop.wait(_TICK):
                 return
 
     def _fetch(self) -> None:
         while (key := self._work.get()) is not None and not self._stop.is_set():
             self.refresh(key)
+
+    def replace(self, sources: Sequence[RemoteSource]) -> None:
+        """Fetch these from now on. Those that stay go on as they were.
+
+        Args:
+            sources: All of them.
+        """
+        now = self._clock()
+        with self._lock:
+            before = self._states
+            self._states = {
+                source.key: before.get(source.key) or _State(source, due=now) for source in sources
+            }
 
     # --- steps
 
@@ -219,7 +260,9 @@ class Refresher:
         Returns:
             What came of it.
         """
-        state = self._states[key]
+        state = self._states.get(key)
+        if state is None:
+            return Outcome.FAILED
         began = self._clock()
         outcome, error, fresh_for = Outcome.FAILED, "", None
         try:
@@ -233,7 +276,7 @@ class Refresher:
                 state.good, state.dropped = began, False
         except FetchError as failed:
             error = str(failed)
-        except TrustError as refused:
+        except (TrustError, BundleError) as refused:
             outcome, error = Outcome.REFUSED, str(refused)
         except BaseException as failed:  # noqa: BLE001 - a panic of the engine is no Exception
             error = f"it failed inside the server: {failed!r}"
@@ -270,11 +313,9 @@ class Refresher:
             "place": state.source.place,
         }
         if error:
-            self._say(
-                "warning", "keys were not refreshed", **about, outcome=str(outcome), error=error
-            )
+            self._say("warning", self._words.failed, **about, outcome=str(outcome), error=error)
         elif outcome is Outcome.UPDATED:
-            self._say("info", "keys were refreshed", **about)
+            self._say("info", self._words.updated, **about)
 
     def _too_old(self, state: _State, now: float) -> bool:
         return (
@@ -284,15 +325,15 @@ class Refresher:
         )
 
     def _drop(self, key: SourceKey) -> None:
-        state = self._states[key]
+        state = self._states.get(key)
         with self._applying:
-            if self._stop.is_set() or not self._too_old(state, self._clock()):
+            if state is None or self._stop.is_set() or not self._too_old(state, self._clock()):
                 return
             self._holds.drop(key)
             state.dropped = True
         self._say(
             "error",
-            "keys are too old and were dropped: every credential of this source is refused",
+            self._words.dropped,
             source=f"{key.kind} {key.name}",
             place=state.source.place,
             error=state.error,

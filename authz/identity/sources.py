@@ -29,12 +29,14 @@ _NO_KEYS: Final = '{"keys":[]}'
 
 
 class SourceKey(NamedTuple):
-    """Whose keys a source gives."""
+    """What a source gives."""
 
     kind: str
-    """`domain` or `issuer`."""
+    """`domain` or `issuer`: its keys; or `directory`."""
     name: str
-    """The trust domain, or the issuer's alias."""
+    """The trust domain, the issuer's alias, or the directory's name."""
+    of: str = ""
+    """Tells directories apart that had the name one after the other."""
 
     def __str__(self) -> str:
         """As it is said in messages."""

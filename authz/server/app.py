@@ -39,6 +39,7 @@ from authz.server.credentials import (
 from authz.server.decisions import AUTHORIZER, ENVOY, Decisions, RawHandler
 from authz.server.directories import Directories
 from authz.server.executor import BoundedExecutor
+from authz.server.fetching import DirectoryFetch
 from authz.server.grpc_listener import GrpcListener, Services
 from authz.server.http import application
 from authz.server.injections import Injections
@@ -201,6 +202,7 @@ class _Parts:
     web: tuple[WebServer, ...]
     watch: Watch | None
     refresher: Refresher
+    fetch: DirectoryFetch
     sweep: Sweep
     keys: KeyRing | None
     leases: Leases | None
@@ -261,6 +263,7 @@ class Node:
         parts.readiness.serving()
         # Says that the node serves, once every source of keys was fetched.
         parts.refresher.start()
+        parts.fetch.start()
         parts.sweep.start()
         if parts.keys is not None:
             parts.keys.start()
@@ -351,6 +354,7 @@ class Node:
         if parts.watch is not None:
             parts.watch.close()
         parts.refresher.close()
+        parts.fetch.close()
         parts.sweep.close()
         if parts.keys is not None:
             parts.keys.close()
@@ -422,8 +426,7 @@ class Node:
         undo.callback(refresher.close)
         sources = TrustSources(config, world, refresher)
         metrics.pull(sources.families)
-        directories = Directories(world)
-        metrics.pull(directories.families)
+        fetch, directories = self._directories(world, metrics, undo)
         readiness = Readiness(
             __version__,
             build_profile(),
@@ -488,6 +491,7 @@ class Node:
             tuple(web),
             watch,
             refresher,
+            fetch,
             Sweep(engine.sweep, self._log),
             keys,
             secrets.leases,
@@ -519,6 +523,15 @@ class Node:
         )
         undo.callback(logs.close)
         return logs
+
+    def _directories(
+        self, world: World, metrics: Metrics, undo: ExitStack
+    ) -> tuple[DirectoryFetch, Directories]:
+        fetch = DirectoryFetch(self._config.directories, world, Fetcher().get, self._log)
+        undo.callback(fetch.close)
+        directories = Directories(world, fetched=fetch.stands)
+        metrics.pull(directories.families)
+        return fetch, directories
 
     def _secrets(self, engine: Engine, metrics: Metrics, undo: ExitStack) -> _Secrets:
         config = self._config

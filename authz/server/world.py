@@ -10,14 +10,14 @@ from typing import Any, Final, Protocol
 
 from authz.config import Config
 from authz.context import Compiled, compile_bundle, read_folder
-from authz.engine import ListenerRules, PeerRules, Plan, Trust
+from authz.engine import DirectoryEntries, ListenerRules, PeerRules, Plan, Trust
 from authz.errors import AuthzError, BundleError, ConfigError, EngineError, TrustError
 from authz.identity import SourceKey, place_of, read_trust, trust_spec, withdrawn
-from authz.model import BundleFiles, Diagnostic, Reloaded, RuleChanges
+from authz.model import BundleFiles, Diagnostic, Directory, Reloaded, RuleChanges
 from authz.server.injections import Injections, credential_settings
 from authz.telemetry import Logger, Metrics
 
-__all__ = ["Loads", "Stands", "World"]
+__all__ = ["FetchedDirectory", "Loads", "Stands", "World"]
 
 _MAX_DIAGNOSTICS: Final = 100
 _MAX_SAID: Final = 1000
@@ -35,8 +35,36 @@ class Loads(Protocol):
         credentials: Mapping[str, Any] | None = None,
         *,
         directories: Mapping[str, float] | None = None,
+        fetched: Mapping[str, DirectoryEntries] | None = None,
     ) -> None:
         """Swap in a new world."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedDirectory:
+    """A directory as it was fetched last."""
+
+    url: str
+    """Where from."""
+    column: str | None
+    """The column that was read."""
+    digest: bytes
+    """SHA-256 of what was fetched."""
+    entries: DirectoryEntries
+    """Who is in it."""
+    at: float
+    """When; Unix time."""
+
+    def is_of(self, directory: Directory) -> bool:
+        """Tell whether it is what a bundle means.
+
+        Args:
+            directory: The bundle's.
+
+        Returns:
+            Whether it is from there.
+        """
+        return (self.url, self.column) == (directory.url, directory.column)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +90,9 @@ class Stands:
     files_read_at: float = 0.0
     """When those that are files were last read; Unix time."""
     directories: Mapping[str, float] = field(default_factory=dict, repr=False)
-    """When the file of each directory was last changed, as the engine knows; Unix time."""
+    """When the file of each directory was last changed, or it was fetched, as the engine knows; Unix time."""
+    fetched: Mapping[str, FetchedDirectory] = field(default_factory=dict, repr=False)
+    """Directories that were fetched."""
     own_keys: str | None = field(default=None, repr=False)
     """The keys by which our own credentials are verified; none where none are issued."""
 
@@ -106,6 +136,7 @@ class World:
         self._stands = Stands()
         # What the file of each directory says of when it was changed, and from when on it counts.
         self._seen: dict[str, tuple[float, float]] = {}
+        self._told: Callable[[Plan], object] = lambda _: None
 
     @property
     def stands(self) -> Stands:
@@ -121,6 +152,14 @@ class World:
         secrets = self._injections.files if self._injections is not None else ()
         named = (Path(file) for file in files if file is not None)
         return (Path(self._config.bundle.path), *named, *secrets)
+
+    def follow(self, told: Callable[[Plan], object]) -> None:
+        """Tell somebody of each bundle that serves from now on.
+
+        Args:
+            told: Called with it; must not wait, nor ask anything of the world.
+        """
+        self._told = told
 
     def load(self) -> None:
         """Load for the first time.
@@ -208,6 +247,51 @@ class World:
             else:
                 self._swap_keys(self._stands.documents, None, own_keys)
 
+    def put_directory(self, directory: Directory, digest: bytes, entries: DirectoryEntries) -> bool:
+        """Put a directory that was fetched in the place of the one before.
+
+        Args:
+            directory: As the bundle that it was fetched for has it; nothing happens where the one that serves has another.
+            digest: SHA-256 of what was fetched.
+            entries: Who is in it.
+
+        Returns:
+            Whether it says something else than before.
+        """
+        with self._lock:
+            before = self._stands
+            if before.plan is None or not _has(before.plan, directory):
+                return False
+            url, column = directory.url, directory.column
+            new = FetchedDirectory(url, column, digest, entries, self._clock())
+            known = before.fetched.get(directory.name)
+            self._swap_fetched({**before.fetched, directory.name: new})
+            return known is None or known.digest != digest
+
+    def drop_directory(self, directory: Directory) -> None:
+        """Forget a directory that was fetched.
+
+        Args:
+            directory: As the bundle has it that it was fetched for.
+        """
+        with self._lock:
+            fetched = dict(self._stands.fetched)
+            known = fetched.get(directory.name)
+            if known is not None and known.is_of(directory):
+                del fetched[directory.name]
+                self._swap_fetched(fetched)
+
+    def _swap_fetched(self, fetched: Mapping[str, FetchedDirectory]) -> None:
+        before = self._stands
+        if before.plan is None or before.trust is None:
+            raise EngineError("no bundle is loaded")
+        directories = {
+            name: at for name, at in before.directories.items() if name not in before.fetched
+        }
+        directories |= {name: one.at for name, one in fetched.items()}
+        self._swap(before.plan, before.trust, directories, fetched)
+        self._stands = replace(before, directories=directories, fetched=fetched)
+
     def _swap_keys(
         self,
         documents: Mapping[SourceKey, str],
@@ -221,12 +305,14 @@ class World:
         spec = trust_spec(self._config, documents, own_keys)
         trust = Trust.compile(spec, before.trust)
         if key is not None and any(
-            domain.rolled_back for domain in trust.domains if key == ("domain", domain.name)
+            domain.rolled_back
+            for domain in trust.domains
+            if key == SourceKey("domain", domain.name)
         ):
             what = f"the bundle of {key} has a lower `spiffe_sequence` than the one that serves, or none."
             at = place_of(self._config, key)
             raise TrustError((Diagnostic(what, at, mend="The one that serves goes on serving."),))
-        self._swap(before.plan, trust, before.directories)
+        self._swap(before.plan, trust, before.directories, before.fetched)
         self._stands = replace(
             before, trust=trust, trust_spec=spec, documents=documents, own_keys=own_keys
         )
@@ -251,12 +337,26 @@ class World:
             )
         return Reloaded(changed=False, revision=serving, diagnostics=diagnostics, failed=True)
 
-    def _swap(self, plan: Plan, trust: Trust, directories: Mapping[str, float]) -> None:
+    def _swap(
+        self,
+        plan: Plan,
+        trust: Trust,
+        directories: Mapping[str, float],
+        fetched: Mapping[str, FetchedDirectory],
+    ) -> None:
         settings, injections = self._config.credentials, self._injections
         told = None
         if settings is not None and injections is not None:
             told = credential_settings(settings, injections)
-        self._engine.load(plan, trust, self._rules, self._peers, told, directories=directories)
+        self._engine.load(
+            plan,
+            trust,
+            self._rules,
+            self._peers,
+            told,
+            directories=directories,
+            fetched={name: one.entries for name, one in fetched.items()},
+        )
         self._has_new_secrets = False
 
     def _renew_secrets(self) -> bool:
@@ -268,7 +368,7 @@ class World:
         stands = self._stands
         if not self._has_new_secrets or stands.plan is None or stands.trust is None:
             return False
-        self._swap(stands.plan, stands.trust, stands.directories)
+        self._swap(stands.plan, stands.trust, stands.directories, stands.fetched)
         with suppress(Exception):
             self._log.info("standing secrets were read again")
         return True
@@ -290,16 +390,21 @@ class World:
             bundle,
             spec,
         ):
-            changed = self._changed_at(before.plan, now)
+            changed = self._changed_at(before.plan, before.fetched, now)
             if before.trust is not None and changed != before.directories:
-                self._swap(before.plan, before.trust, changed)
+                self._swap(before.plan, before.trust, changed, before.fetched)
             self._stands = replace(before, refused=(), files_read_at=now, directories=changed)
             self._metrics.reloaded("unchanged")
             return renewed
         trust = Trust.compile(spec, before.trust)
         compiled = compile_bundle(bundle, config.vars, int(now * 1000), before.plan)
-        changed = self._changed_at(compiled.plan, now)
-        self._swap(compiled.plan, trust, changed)
+        fetched = {
+            directory.name: known
+            for directory in compiled.plan.directories
+            if (known := before.fetched.get(directory.name)) and known.is_of(directory)
+        }
+        changed = self._changed_at(compiled.plan, fetched, now)
+        self._swap(compiled.plan, trust, changed, fetched)
         self._stands = Stands(
             plan=compiled.plan,
             trust=trust,
@@ -310,17 +415,26 @@ class World:
             documents=documents,
             files_read_at=now,
             directories=changed,
+            fetched=fetched,
             own_keys=before.own_keys,
         )
+        self._told(compiled.plan)
         # It serves; a log that cannot be written must not say otherwise.
         with suppress(Exception):
             self._tell(compiled, trust, now)
         return True
 
-    def _changed_at(self, plan: Plan, now: float) -> dict[str, float]:
-        """Tell when the file of each directory was last changed; one whose file is gone is left out."""
-        found, seen = {}, {}
+    def _changed_at(
+        self, plan: Plan, fetched: Mapping[str, FetchedDirectory], now: float
+    ) -> dict[str, float]:
+        """Tell when the file of each directory was last changed, or it was fetched.
+
+        One whose file is gone, or that was not fetched, is left out.
+        """
+        found, seen = {name: one.at for name, one in fetched.items()}, {}
         for directory in plan.directories:
+            if directory.url:
+                continue
             with suppress(OSError, ValueError):
                 said = (Path(self._config.bundle.path) / directory.file).stat().st_mtime
                 known, counted = self._seen.get(directory.file, (None, 0.0))
@@ -348,6 +462,13 @@ class World:
             trust=trust.revision,
             rules=asdict(self._stands.rules),
         )
+
+
+def _has(plan: Plan, directory: Directory) -> bool:
+    return any(
+        (one.name, one.url, one.column) == (directory.name, directory.url, directory.column)
+        for one in plan.directories
+    )
 
 
 def _diagnostics(error: BaseException) -> tuple[Diagnostic, ...]:

@@ -591,6 +591,22 @@ JWKS = "{file: keys/jwks.json}"
 SPIFFE = "url: 'https://a.example/b', profile: https_spiffe"
 
 
+def test_how_directories_are_fetched(tmp_path: Path) -> None:
+    """By default from public addresses alone."""
+    told = read(tmp_path, GOOD).directories
+    assert (told.allow_private, told.allow_networks, told.ca_file) == (False, (), None)
+    said = "directories: {allow_networks: [10.1.0.0/16], refresh: {min: 5s, max: 10s}}\n"
+    assert read(tmp_path, GOOD + said).directories.allow_networks == ("10.1.0.0/16",)
+    for wrong, what in [
+        ("{allow_networks: [10.1.2.3/16]}", "`10.1.2.3/16` is no network."),
+        ("{refresh: {min: 2h}}", "`refresh.min` is longer than `refresh.max`. Swap them."),
+        ("{insecure_dev: true}", "unknown key `insecure_dev`"),
+    ]:
+        with pytest.raises(ConfigError) as refused:
+            read(tmp_path, f"{GOOD}directories: {wrong}\n")
+        assert what in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

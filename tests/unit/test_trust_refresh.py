@@ -66,11 +66,9 @@ class Stage:
         self.completed = 0
         self.log = io.StringIO()
         self.holder = Holder()
-        sources = [
-            RemoteSource(key, f"https://{key.name}/keys", refresh, self._fetch(key)) for key in keys
-        ]
+        self.bounds = refresh
         self.refresher = Refresher(
-            sources,
+            [self.source(key) for key in keys],
             self.holder,
             make_logger(Log(), self.log),
             unknown=self._take_unknown,
@@ -78,6 +76,10 @@ class Stage:
             clock=lambda: self.now,
             spread=lambda _least, most: most,
         )
+
+    def source(self, key: SourceKey) -> RemoteSource:
+        """Make a source."""
+        return RemoteSource(key, f"https://{key.name}/keys", self.bounds, self._fetch(key))
 
     def _fetch(self, key: SourceKey) -> Callable[[Current], Document]:
         def fetch(_current: Current) -> Document:
@@ -108,6 +110,24 @@ class Stage:
             self.now += 0.5
             self.run()
         return self.now - began
+
+
+def test_sources_come_and_go() -> None:
+    """One that stays goes on as it was, a new one is fetched at once, and one that is gone never."""
+    stage = Stage(CORP, MESH)
+    for key in (CORP, MESH):
+        stage.documents[key] = Document("one")
+    stage.run()
+    other = SourceKey("directory", "customers", "another")
+    stage.documents[other] = Document("two")
+    stays, _ = (stage.source(key) for key in (CORP, MESH))
+    stage.refresher.replace([stays, stage.source(other)])
+    assert stage.run() == [Outcome.UPDATED]
+    assert stage.asked == [CORP, MESH, other]
+    assert [one.key for one in stage.refresher.stands()] == [CORP, other]
+    assert stage.until_asked() == 300
+    assert stage.refresher.refresh(MESH) is Outcome.FAILED
+    assert stage.asked.count(MESH) == 1
 
 
 def test_every_source_is_fetched_at_once_and_then_in_its_time() -> None:
@@ -353,7 +373,7 @@ def test_its_threads_fetch_and_end() -> None:
     eventually(lambda: holder.documents.get(MESH) == "late")
     refresher.close()
     refresher.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith("authz-keys")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("authz-refresh")]
 
 
 def test_what_stands_in_the_place_of_old_keys_keeps_the_sequence() -> None:

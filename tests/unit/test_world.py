@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from authz.config import Config, Log, load
+from authz.engine import DirectoryEntries
 from authz.errors import BundleError, EngineError, TrustError
 from authz.identity import Refresher, SourceKey
+from authz.model import RuleChanges
 from authz.server.app import listener_rules, peer_rules
 from authz.server.directories import Directories
 from authz.server.injections import Injections
@@ -59,6 +61,7 @@ class Engine:
         self.peers: list[tuple[PeerRules, ...]] = []
         self.credentials: list[Mapping[str, Any] | None] = []
         self.directories: list[dict[str, float]] = []
+        self.fetched: list[dict[str, int]] = []
         self.raises: Exception | None = None
 
     def load(
@@ -70,12 +73,14 @@ class Engine:
         credentials: Mapping[str, Any] | None = None,
         *,
         directories: Mapping[str, float] | None = None,
+        fetched: Mapping[str, DirectoryEntries] | None = None,
     ) -> None:
         """Keep it."""
         if self.raises is not None:
             raise self.raises
         self.credentials.append(credentials)
         self.directories.append(dict(directories or {}))
+        self.fetched.append({name: len(entries) for name, entries in (fetched or {}).items()})
         self.loaded.append((plan, trust, listeners))
         self.peers.append(tuple(peers))
 
@@ -236,6 +241,7 @@ def test_readiness_and_metrics_tell_how_directories_stand(stage: Stage) -> None:
             "age_seconds": 7000.0,
             "max_age_seconds": 3600,
             "fresh": False,
+            "error": "",
         },
         {
             "name": "leavers",
@@ -245,6 +251,7 @@ def test_readiness_and_metrics_tell_how_directories_stand(stage: Stage) -> None:
             "age_seconds": 7000.0,
             "max_age_seconds": None,
             "fresh": True,
+            "error": "",
         },
     ]
     samples = {family.name: list(family.samples) for family in told.families()}
@@ -267,6 +274,74 @@ def test_readiness_and_metrics_tell_how_directories_stand(stage: Stage) -> None:
     assert "the directory `customers` is too old" in report.problems[0]
 
 
+BY_URL = DIRECTORIES.replace("file: data/customers.csv", "url: 'https://people.example/c'")
+
+
+def test_what_was_fetched_counts_for_the_bundle_that_it_was_fetched_for(stage: Stage) -> None:
+    """A reload keeps it, another URL or column does not; and it counts from when it was fetched."""
+    stage.now = 5000.0
+    followed: list[Plan] = []
+    stage.world.follow(followed.append)
+    told = with_directories(stage, 2000.0)
+    stage.write("bundle/directories.yaml", BY_URL)
+    assert not stage.world.reload().failed
+    plan = followed[-1]
+    directory = next(one for one in plan.directories if one.url)
+    assert (directory.url, directory.column, directory.max_age) == (
+        "https://people.example/c",
+        "email",
+        3600,
+    )
+    assert stage.engine.directories[-1] == {"leavers": 2000.0}
+    assert list(told.problems()) == [
+        "the directory `customers` is too old, and trusts nothing: it was not fetched"
+    ]
+
+    entries = DirectoryEntries.read("email\na@x.example\nb@x.example\n", "email")
+    assert stage.world.put_directory(directory, b"1", entries)
+    assert stage.engine.directories[-1] == {"customers": 5000.0, "leavers": 2000.0}
+    assert stage.engine.fetched[-1] == {"customers": 2}
+    assert list(told.problems()) == []
+    stage.now = 6000.0
+    assert not stage.world.put_directory(directory, b"1", entries), "it says the same"
+    assert stage.engine.directories[-1]["customers"] == 6000.0, "and is known to"
+
+    stage.write("bundle/bundle.yaml", "name: test\ntasks: optional\nrevision: two\n")
+    assert stage.world.reload().changed
+    assert stage.engine.fetched[-1] == {"customers": 2}
+    assert stage.engine.directories[-1]["customers"] == 6000.0
+    stage.now = 9700.0
+    assert "it was fetched 3700 s ago" in next(iter(told.problems()))
+
+    stage.write("bundle/directories.yaml", BY_URL.replace("column: email, ", ""))
+    assert stage.world.reload().changed
+    assert stage.engine.fetched[-1] == {}
+    assert stage.engine.directories[-1] == {"leavers": 2000.0}
+    assert not stage.world.put_directory(directory, b"2", entries), "it was fetched for another"
+    assert stage.engine.fetched[-1] == {}
+
+
+def test_what_was_fetched_may_be_dropped(stage: Stage) -> None:
+    """Then nothing is known."""
+    with_directories(stage, 2000.0)
+    stage.write("bundle/directories.yaml", BY_URL)
+    stage.world.reload()
+    assert stage.world.stands.plan is not None
+    directory = next(one for one in stage.world.stands.plan.directories if one.url)
+    stage.world.put_directory(directory, b"1", DirectoryEntries.read("email\n", "email"))
+    stage.world.drop_directory(directory)
+    assert stage.engine.fetched[-1] == {}
+    assert "customers" not in stage.engine.directories[-1]
+
+
+def test_what_cannot_be_read_whole_is_refused() -> None:
+    """And nothing of it is repeated."""
+    with pytest.raises(BundleError) as refused:
+        DirectoryEntries.read("email\nbob@customer.example,1\n", "email")
+    assert "line 2: 2 fields, where the header has 1" in str(refused.value)
+    assert "bob" not in str(refused.value)
+
+
 def test_a_directory_that_cannot_be_read_whole_refuses_the_bundle(stage: Stage) -> None:
     """Half of it would trust half of what it should."""
     with_directories(stage, 2000.0)
@@ -278,6 +353,35 @@ def test_a_directory_that_cannot_be_read_whole_refuses_the_bundle(stage: Stage) 
     assert str(outcome.diagnostics[0]).startswith(
         "data/customers.csv:2: the directory `customers`: 2 fields, where the header has 1."
     )
+
+
+def test_a_reload_tells_what_becomes_of_the_progress_of_rules(stage: Stage) -> None:
+    """By name, and of each list no more than may be told."""
+
+    def reloaded(*budgets: str) -> RuleChanges:
+        stage.write("bundle/budgets.yaml", f"budgets: {{{', '.join(budgets)}}}\n")
+        outcome = stage.world.reload()
+        assert not outcome.failed, outcome.diagnostics
+        assert stage.world.reload().rules == RuleChanges(carried=len(budgets)), "nothing changed"
+        assert outcome.rules == stage.world.stands.rules
+        return outcome.rules
+
+    assert stage.world.stands.rules == RuleChanges(), "nothing was before"
+    facts = FACTS.replace("{ping: {}}", "{ping: {}, pong: {}}").replace("crm.ping", "crm.*")
+    stage.write("bundle/facts.yaml", facts)
+    one, two = "one: {count: crm.pong, most: 5}", "two: {count: crm.pong, most: 5}"
+    assert reloaded(one, two) == RuleChanges(added=("budgets.one", "budgets.two"))
+    two, three = "two: {count: crm.pong, most: 5, within: 1h}", "three: {count: crm.pong, most: 5}"
+    one = "one: {count: crm.pong, most: 9}"
+    assert reloaded(two, one, three) == RuleChanges(1, ("budgets.two",), ("budgets.three",))
+    assert reloaded(one) == RuleChanges(1, removed=("budgets.three", "budgets.two"))
+    many = reloaded(one, *(f"n{number}: {{count: crm.pong, most: 5}}" for number in range(150)))
+    assert (many.carried, len(many.added), many.omitted) == (1, 100, 50)
+    assert '"omitted": 50' in stage.log.getvalue()
+
+    stage.write("bundle/budgets.yaml", "budgets: {one: {count: crm.peng, most: 9}}\n")
+    assert stage.world.reload().rules == RuleChanges(), "it was refused"
+    assert stage.world.stands.rules == many, "of what serves"
 
 
 def test_no_change_swaps_nothing(stage: Stage) -> None:

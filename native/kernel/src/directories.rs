@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::decision::Time;
 use crate::destinations::canonical;
 use crate::diagnostic::Diagnostics;
-use crate::model::{DestinationKind, DirectoryRule, Model};
+use crate::model::{DestinationKind, DirectoryRule, DirectorySource, Model};
 use crate::plan::Plan;
 use crate::policy::Placed;
 use crate::schema::Key;
@@ -319,12 +319,16 @@ pub(crate) fn check(model: &Model, policies: &[Placed], diagnostics: &mut Diagno
 pub struct Told<'a> {
     /// Its name.
     name: &'a str,
-    /// Its file in the bundle.
-    file: &'a str,
+    /// Its file in the bundle; none: it is fetched.
+    file: Option<&'a str>,
+    /// Where it is fetched from.
+    url: Option<&'a str>,
+    /// The column of a CSV file; none: each line is an entry.
+    column: Option<&'a str>,
     /// How old it may be; none: that makes no difference.
     max_age_seconds: Option<u64>,
-    /// How many entries it has.
-    entries: usize,
+    /// How many entries it has; none: the bundle does not say.
+    entries: Option<usize>,
     /// What is in it is trusted.
     trusted: bool,
 }
@@ -332,12 +336,20 @@ pub struct Told<'a> {
 impl Plan {
     /// The bundle's directories, by name.
     pub fn directories(&self) -> impl Iterator<Item = Told<'_>> {
-        self.model().directories.iter().map(|(name, rule)| Told {
-            name,
-            file: &rule.file,
-            max_age_seconds: rule.max_age.map(|age| age.as_secs()),
-            entries: rule.entries.len(),
-            trusted: rule.trusted,
+        self.model().directories.iter().map(|(name, rule)| {
+            let (file, url, entries) = match &rule.from {
+                DirectorySource::File(file, entries) => (Some(&**file), None, Some(entries.len())),
+                DirectorySource::Url(url) => (None, Some(&**url), None),
+            };
+            Told {
+                name,
+                file,
+                url,
+                column: rule.column.as_deref(),
+                max_age_seconds: rule.max_age.map(|age| age.as_secs()),
+                entries,
+                trusted: rule.trusted,
+            }
         })
     }
 }
@@ -362,22 +374,33 @@ impl Directories {
         Self(known)
     }
 
-    /// Of what the bundle's files say, as if they had just been changed.
+    /// Of what the bundle's files say, as if they had just been changed; of others nothing is known.
     #[must_use]
     pub fn of(model: &Model) -> Self {
         let known = |(name, rule): (&String, &DirectoryRule)| {
-            let entries = Arc::clone(&rule.entries);
-            (name.clone(), Known { entries, fresh_until: None })
+            let DirectorySource::File(_, entries) = &rule.from else { return None };
+            let known = Known { entries: Arc::clone(entries), fresh_until: None };
+            Some((name.clone(), known))
         };
-        Self(model.directories.iter().map(known).collect())
+        Self(model.directories.iter().filter_map(known).collect())
     }
 
-    /// Of what the bundle's files say, and when they were changed.
+    /// Of what the bundle's files say and when they were changed, and of what was fetched when.
     ///
-    /// Args: `as_of`: of each directory that may grow too old; one that is not told is.
+    /// Args:
+    /// * `as_of`: of each directory that may grow too old; one that is not told is.
+    /// * `fetched`: of each directory that is; of one that is not told nothing is known.
     #[must_use]
-    pub fn aged(model: &Model, as_of: &BTreeMap<String, Time>) -> Self {
+    pub fn aged(
+        model: &Model,
+        as_of: &BTreeMap<String, Time>,
+        fetched: &BTreeMap<String, Arc<Entries>>,
+    ) -> Self {
         let known = |(name, rule): (&String, &DirectoryRule)| {
+            let entries = match &rule.from {
+                DirectorySource::File(_, entries) => entries,
+                DirectorySource::Url(_) => fetched.get(name)?,
+            };
             let fresh_until = match rule.max_age {
                 None => None,
                 Some(age) => {
@@ -385,7 +408,7 @@ impl Directories {
                     Some(Time(as_of.get(name)?.0.saturating_add(age)))
                 }
             };
-            Some((name.clone(), Known { entries: Arc::clone(&rule.entries), fresh_until }))
+            Some((name.clone(), Known { entries: Arc::clone(entries), fresh_until }))
         };
         Self(model.directories.iter().filter_map(known).collect())
     }

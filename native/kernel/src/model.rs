@@ -727,13 +727,22 @@ pub struct DestinationClass {
     pub at: Location,
 }
 
+/// Where a directory comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DirectorySource {
+    /// A file of the bundle, and who is in it.
+    File(String, Arc<Entries>),
+    /// A URL that others fetch it from: who is in it, the bundle does not say.
+    Url(String),
+}
+
 /// A named set of destinations that others keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirectoryRule {
-    /// A file of the bundle.
-    pub file: String,
-    /// Who is in it, as the bundle's file says.
-    pub entries: Arc<Entries>,
+    /// Where it comes from.
+    pub from: DirectorySource,
+    /// The column of a CSV file; none: each line is an entry.
+    pub column: Option<String>,
     /// How old it may be.
     pub max_age: Option<Duration>,
     /// What is in it is trusted.

@@ -84,6 +84,7 @@ fn engine(folder: &Path) -> Result<Engine, Box<dyn Error>> {
         peers: Vec::new(),
         credentials: None,
         directories: BTreeMap::new(),
+        fetched: BTreeMap::new(),
     })?;
     Ok(engine)
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use authz_kernel::decision::Time;
-use authz_kernel::directories::Directories;
+use authz_kernel::directories::{Directories, Entries};
 use authz_kernel::members::{covers, overlap, pattern_defect};
 use authz_kernel::plan::Plan;
 use authz_token::TrustStore;
@@ -31,8 +31,10 @@ pub struct World {
     pub peers: Vec<PeerSpec>,
     /// How task credentials are issued; none: they are not.
     pub credentials: Option<CredentialSettings>,
-    /// When the file of each directory was last changed; one that is not told is as old as can be.
+    /// When the file of each directory was last changed, or it was fetched; one that is not told is as old as can be.
     pub directories: BTreeMap<String, Time>,
+    /// Who is in each directory that is fetched.
+    pub fetched: BTreeMap<String, Arc<Entries>>,
 }
 
 /// A world, checked and indexed.
@@ -240,7 +242,7 @@ impl ReadHeaders {
 
 impl Loaded {
     pub(crate) fn new(world: World, metrics: &Metrics) -> Result<Self, EngineError> {
-        let World { plan, trust, listeners, peers, credentials, directories } = world;
+        let World { plan, trust, listeners, peers, credentials, directories, fetched } = world;
         credentials.as_ref().map_or(Ok(()), CredentialSettings::check)?;
         let systems: BTreeMap<String, SystemId> =
             plan.systems().keys().map(|system| (system.clone(), metrics.system(system))).collect();
@@ -268,7 +270,7 @@ impl Loaded {
             name: plan.name().to_owned(),
             revision: plan.revision().to_owned(),
             digest: hex(&plan.digest()),
-            directories: Directories::aged(plan.model(), &directories),
+            directories: Directories::aged(plan.model(), &directories, &fetched),
             read_headers: ReadHeaders::of(plan.routes().read_headers()),
             plan,
             trust,

@@ -212,6 +212,34 @@ impl Plan {
     }
 }
 
+/// Who is in a directory that was fetched.
+#[pyclass(frozen, module = "authz._native")]
+struct Entries {
+    inner: Arc<authz_kernel::directories::Entries>,
+}
+
+#[pymethods]
+impl Entries {
+    /// Reads a directory; a ValueError says what is wrong with it, without a word of it.
+    #[staticmethod]
+    #[pyo3(signature = (text, column=None))]
+    fn read(py: Python<'_>, text: &[u8], column: Option<&str>) -> PyResult<Self> {
+        let read = py.detach(|| authz_kernel::directories::Entries::read(text, column));
+        let inner = read.map_err(|defect| PyValueError::new_err(defect.to_string()))?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    fn __len__(&self) -> usize {
+        self.inner.len()
+    }
+
+    /// How many entries no destination can be equal to.
+    #[getter]
+    fn odd(&self) -> usize {
+        self.inner.odd()
+    }
+}
+
 /// Compiled trust sources.
 #[pyclass(frozen, module = "authz._native")]
 struct Trust {
@@ -338,7 +366,7 @@ impl Engine {
         Ok(Self { inner: Arc::new(engine.map_err(|error| engine_error(&error))?) })
     }
 
-    #[pyo3(signature = (plan, trust, listeners, peers, credentials=None, directories=BTreeMap::new()))]
+    #[pyo3(signature = (plan, trust, listeners, peers, credentials=None, directories=BTreeMap::new(), fetched=BTreeMap::new()))]
     #[expect(clippy::too_many_arguments, reason = "they are the parts of a world")]
     fn load(
         &self,
@@ -349,14 +377,18 @@ impl Engine {
         peers: &[u8],
         credentials: Option<&[u8]>,
         directories: BTreeMap<String, i64>,
+        fetched: BTreeMap<String, Py<Entries>>,
     ) -> PyResult<()> {
+        let fetched =
+            fetched.into_iter().map(|(name, one)| (name, Arc::clone(&one.get().inner))).collect();
         let directories = directories.into_iter().map(|(name, at)| (name, Time(at))).collect();
         let (plan, trust) = (Arc::clone(&plan.inner), Arc::clone(&trust.inner));
         let loaded = py.detach(|| {
             let listeners = Listener::list_from_json(listeners)?;
             let peers = PeerSpec::list_from_json(peers)?;
             let credentials = credentials.map(CredentialSettings::from_json).transpose()?;
-            self.inner.load(World { plan, trust, listeners, peers, credentials, directories })
+            let world = World { plan, trust, listeners, peers, credentials, directories, fetched };
+            self.inner.load(world)
         });
         loaded.map_err(|error| engine_error(&error))
     }
@@ -679,7 +711,7 @@ fn reason_table(py: Python<'_>) -> Bound<'_, PyBytes> {
 mod native {
     #[pymodule_export]
     use super::{
-        ApiError, BundleError, Engine, EngineError, FastLane, Plan, Trust, TrustError,
+        ApiError, BundleError, Engine, EngineError, Entries, FastLane, Plan, Trust, TrustError,
         build_profile, bundle_schema, case_schema, format_policy, reason_table, seal_catalog,
     };
 }

@@ -7,12 +7,15 @@ use super::build::{Build, duration};
 use super::ids;
 use super::types::DirectoryEntry;
 use super::yaml::{At, Entries as Said, Many, Mark};
+use crate::destinations::canonical;
 use crate::diagnostic::{clip, unknown};
 use crate::directories::{Entries, MAX_DIRECTORIES};
-use crate::model::DirectoryRule;
+use crate::model::{DestinationKind, DirectoryRule, DirectorySource};
 
 /// Bytes of a column's name.
 const LONGEST_COLUMN: usize = 256;
+/// Bytes of a URL.
+const LONGEST_URL: usize = 2_048;
 
 /// Takes over `directories`.
 ///
@@ -29,7 +32,6 @@ pub(super) fn apply(
             let what = format!("more than {MAX_DIRECTORIES} directories");
             return build.found.error(&at, what, "Join some of them.");
         }
-        build.later(file, "url", entry.url.as_ref());
         let column = entry.column.as_ref().and_then(|column| {
             let fits = (1..=LONGEST_COLUMN).contains(&column.value.len());
             if !fits {
@@ -46,16 +48,47 @@ pub(super) fn apply(
             }
             span
         });
-        let Some(path) = &entry.file else {
-            let what = format!("the directory `{}` comes from nowhere", name.value);
-            build.found.error(&at, what, "Add `file: data/<name>.csv`.");
-            continue;
+        let from = match (&entry.file, &entry.url) {
+            (Some(path), None) => build.listed(file, name, path, column, files),
+            (None, Some(url)) => build.fetched(file, name, url, entry.max_age.is_some()),
+            (None, None) => {
+                let what = format!("the directory `{}` comes from nowhere", name.value);
+                build.found.error(&at, what, "Add `file: data/<name>.csv`, or `url: https://…`.");
+                None
+            }
+            (Some(_), Some(url)) => {
+                let what = format!("the directory `{}` comes from two places", name.value);
+                build.found.error(&url.at.within(file), what, "Remove `file` or `url`.");
+                None
+            }
         };
+        let Some(from) = from else { continue };
+        let trusted = entry.trusted.unwrap_or(true);
+        let column = column.map(str::to_owned);
+        let rule = DirectoryRule { from, column, max_age, trusted, at };
+        build.model.directories.insert(name.value.clone(), rule);
+    }
+}
+
+fn line(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(0)
+}
+
+impl Build<'_> {
+    /// A directory that is a file of the bundle.
+    fn listed(
+        &mut self,
+        file: &str,
+        name: &At<String>,
+        path: &At<String>,
+        column: Option<&str>,
+        files: &BTreeMap<String, Vec<u8>>,
+    ) -> Option<DirectorySource> {
         let place = path.at.within(file);
         let Some(bytes) = files.get(&path.value).filter(|_| path.value.starts_with("data/")) else {
             let what = format!("the bundle has no file `{}` under data/", clip(&path.value));
-            build.found.error(&place, what, "Add it.");
-            continue;
+            self.found.error(&place, what, "Add it.");
+            return None;
         };
         match Entries::read(bytes, column) {
             Ok(entries) => {
@@ -65,35 +98,51 @@ pub(super) fn apply(
                         entries.odd(),
                         clip(&path.value)
                     );
-                    build.found.warning(
-                        &place,
-                        what,
-                        "Write one mailbox, host, IBAN, account or path each.",
-                    );
+                    let mend = "Write one mailbox, host, IBAN, account or path each.";
+                    self.found.warning(&place, what, mend);
                 }
-                let rule = DirectoryRule {
-                    file: path.value.clone(),
-                    entries: Arc::new(entries),
-                    max_age,
-                    trusted: entry.trusted.unwrap_or(true),
-                    at,
-                };
-                build.model.directories.insert(name.value.clone(), rule);
+                Some(DirectorySource::File(path.value.clone(), Arc::new(entries)))
             }
             Err(defect) => {
                 let at = Mark { line: line(defect.line), column: 0 }.within(&path.value);
                 let what = format!("the directory `{}`: {}", name.value, defect.what);
-                build.found.error(&at, what, "Mend the file.");
+                self.found.error(&at, what, "Mend the file.");
+                None
             }
         }
     }
-}
 
-fn line(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(0)
-}
+    /// A directory that is fetched. What may be asked is the configuration's to say.
+    ///
+    /// Args: `ages`: it says how old it may be.
+    fn fetched(
+        &mut self,
+        file: &str,
+        name: &At<String>,
+        url: &At<String>,
+        ages: bool,
+    ) -> Option<DirectorySource> {
+        let at = url.at.within(file);
+        if !ages {
+            let what = format!("the directory `{}` would never be too old", name.value);
+            let mend = "Say how long what was fetched last may count: `max_age: 24h`.";
+            self.found.error(&at, what, mend);
+            return None;
+        }
+        let is_host = canonical(DestinationKind::UrlHost, &url.value).is_ok();
+        let is_url = url.value.len() <= LONGEST_URL
+            && url.value.bytes().all(|byte| byte.is_ascii_graphic())
+            && !url.value.contains(['@', '#']);
+        if !(is_host && is_url && url.value.starts_with("https://")) {
+            // It may hold a password.
+            let what = format!("what the directory `{}` has as `url` is no https URL", name.value);
+            let mend = "Write `https://host/path`, without a user or a fragment.";
+            self.found.error(&at, what, mend);
+            return None;
+        }
+        Some(DirectorySource::Url(url.value.clone()))
+    }
 
-impl Build<'_> {
     /// The directories of a destination class, once all are known.
     pub(super) fn directories(&mut self, file: &str, said: &Many<At<String>>) -> BTreeSet<String> {
         let mut found = BTreeSet::new();

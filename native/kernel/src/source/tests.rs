@@ -78,8 +78,12 @@ fn each_fault_of_a_key_has_its_message() {
         ),
         ("exceptions: {}", "x.yaml:1:13: `exceptions` is not in this version. Remove it."),
         (
-            "directories: {a: {}, b: {file: data/b.csv, url: https://b.example}}",
-            "x.yaml:1:15: the directory `a` comes from nowhere. Add `file: data/<name>.csv`.\nx.yaml:1:32: the bundle has no file `data/b.csv` under data/. Add it.\nx.yaml:1:49: `url` is not in this version. Remove it.",
+            "directories: {a: {}, b: {file: data/b.csv, url: https://b.example}, c: {file: data/c.csv}}",
+            "x.yaml:1:15: the directory `a` comes from nowhere. Add `file: data/<name>.csv`, or `url: https://…`.\nx.yaml:1:49: the directory `b` comes from two places. Remove `file` or `url`.\nx.yaml:1:79: the bundle has no file `data/c.csv` under data/. Add it.",
+        ),
+        (
+            "directories: {a: {url: https://a.example}, b: {url: http://b.example/x, max_age: 1h}, c: {url: 'https://me:pw@c.example', max_age: 1h}}",
+            "x.yaml:1:24: the directory `a` would never be too old. Say how long what was fetched last may count: `max_age: 24h`.\nx.yaml:1:53: what the directory `b` has as `url` is no https URL. Write `https://host/path`, without a user or a fragment.\nx.yaml:1:96: what the directory `c` has as `url` is no https URL. Write `https://host/path`, without a user or a fragment.",
         ),
         (
             "directories: {a: {file: base.yaml, column: '', max_age: soon}}",

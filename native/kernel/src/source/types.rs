@@ -426,11 +426,12 @@ pub(crate) struct DenialsEntry {
 pub(crate) struct DirectoryEntry {
     /// A file of the bundle, under `data/`.
     pub(crate) file: Option<At<String>>,
-    /// Not in this version.
-    pub(crate) url: Option<At<Later>>,
+    /// Instead: an https URL that it is fetched from, again and again.
+    pub(crate) url: Option<At<String>>,
     /// The column of a CSV file that has a header; without it, each line is an entry.
     pub(crate) column: Option<At<String>>,
-    /// How long ago its file may have been changed: `24h`. Older, it trusts nothing. Default: that makes no difference.
+    /// How long ago its file may have been changed, or it may have been fetched: `24h`. Older, it trusts nothing. Default of a
+    /// file: that makes no difference.
     pub(crate) max_age: Option<At<String>>,
     /// Whether what is in it makes `context.destination.trusted`; default: true.
     pub(crate) trusted: Option<bool>,

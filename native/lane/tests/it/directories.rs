@@ -1,8 +1,10 @@
 //! Directories: who is in one is known for as long as its file is fresh.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use authz_kernel::decision::Time;
+use authz_kernel::directories::Entries;
 use authz_lane::World;
 use authz_lane::proto::authz::v1 as wire;
 use serde_json::json;
@@ -50,4 +52,31 @@ fn a_directory_counts_while_it_is_fresh() {
     assert_eq!("FORBIDDEN", send(Some(now()), "eve@acme.example"));
     assert_eq!("FORBIDDEN", send(Some(now() - 3_600), "bob@acme.example"));
     assert_eq!("FORBIDDEN", send(None, "bob@acme.example"));
+}
+
+#[test]
+fn a_directory_that_is_fetched_counts_from_when_it_was() {
+    let served = unloaded(&json!({}));
+    let facts = FACTS.replace("file: data/friends.txt", "url: 'https://friends.example/list'");
+    let plan = plan(&[("post.yaml", &facts), ("policies/post.cedar", POLICIES)]);
+    let send = |fetched: Option<i64>, to: &str| {
+        let entries = Arc::new(Entries::read(b"bob@acme.example\n", None).unwrap());
+        let at = fetched.iter().map(|at| ("friends".to_owned(), Time(at * 1_000)));
+        let world = World {
+            plan: plan.clone(),
+            directories: at.collect(),
+            fetched: fetched.map(|_| ("friends".to_owned(), entries)).into_iter().collect(),
+            ..world()
+        };
+        served.engine.load(world).unwrap();
+        code(&served.check(&wire::CheckRequest {
+            operation: "post.send".to_owned(),
+            arguments_json: json!({"to": to}).to_string().into_bytes(),
+            ..search()
+        }))
+    };
+    assert_eq!("FORBIDDEN", send(None, "bob@acme.example"), "it was not fetched yet");
+    assert_eq!("PERMITTED", send(Some(now() - 3_500), "bob@acme.example"));
+    assert_eq!("FORBIDDEN", send(Some(now()), "eve@acme.example"));
+    assert_eq!("FORBIDDEN", send(Some(now() - 3_600), "bob@acme.example"));
 }

@@ -238,6 +238,7 @@ pub fn world() -> World {
         peers: Vec::new(),
         credentials: None,
         directories: BTreeMap::new(),
+        fetched: BTreeMap::new(),
     }
 }
 
