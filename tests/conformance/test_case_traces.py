@@ -54,10 +54,11 @@ from tests.support.surfaces import (
 )
 
 TRACES = cases.traces()
-#: Bundles with rules over what an agent or a subject did, in whatever task: each lane has a server of its own.
-OUTLIVING = frozenset({"scopes"})
+#: Bundles of which something outlives tasks, such as what an agent or a subject did, or wrote: each lane has a server of its
+#: own.
+OUTLIVING = frozenset({"scopes", "attacks"})
 #: Bundles whose traces are asked of servers on PostgreSQL, too.
-KEPT = frozenset({"denials", "history"})
+KEPT = frozenset({"attacks", "denials", "history"})
 #: What a step on tasks comes to that is not refused.
 OK = "OK"
 #: The name of the task that a trace begins with.

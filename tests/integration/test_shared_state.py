@@ -1,6 +1,7 @@
 """Two servers on one PostgreSQL, and what they do when it fails."""
 
 import contextlib
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,7 +14,13 @@ from typing import Any
 import grpc
 import pytest
 
-from authz.v1 import decision_pb2
+from authz.v1 import (
+    authorizer_pb2_grpc,
+    decision_pb2,
+    reason_pb2,
+    tasks_pb2,
+    tasks_pb2_grpc,
+)
 from tests.crash import run
 from tests.support.cases import BUNDLES
 from tests.support.clerking import Clerk
@@ -22,7 +29,7 @@ from tests.support.postgres import Postgres, programs, standby_of
 from tests.support.server import Server, layout
 from tests.support.surfaces import reason_name
 from tests.support.waiting import eventually
-from tests.support.working import BUNDLE, LIMITS, PLANNER, WORKERS, Crew
+from tests.support.working import BUNDLE, LIMITS, PLANNER, WORKERS, Crew, evidence
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -36,6 +43,8 @@ OUT_OF_REACH = {"STATE_UNAVAILABLE", "STORE_SLOW", "DEADLINE"}
 #: Seconds that what a node knows may be old; the default.
 STALENESS = 1.0
 LISTENERS = ("main", "main-fast")
+#: Notes that one task writes and another reads.
+NOTES = BUNDLES / "attacks"
 
 
 def shared(*databases: Postgres) -> dict[str, Any]:
@@ -381,3 +390,50 @@ def test_killed_under_load(tmp_path: Path) -> None:
         done = run.run(tmp_path, kills=4, seed=3, state=shared(database))
     assert not done.violations, "\n".join(done.violations)
     assert done.permits >= 20
+
+
+def test_what_one_node_wrote_another_reads(authority: Authority, tmp_path: Path) -> None:
+    """What an agent wrote by one server keeps its labels where a task of another server reads it."""
+    assistant = "spiffe://a.example/ns/support/sa/assistant"
+    agent = evidence(authority.agent(assistant))
+    alice = evidence(authority.subject("alice", groups=["employees"]), of_subject=True)
+
+    def start(server: Server) -> str:
+        stub: Any = tasks_pb2_grpc.TasksStub(server.channel("main"))
+        request = tasks_pb2.StartRequest(evidence=[alice], template="work", assignee=assistant)
+        task: str = stub.Start(request, timeout=5, wait_for_ready=True).task.id
+        return task
+
+    def ask(server: Server, task: str, operation: str, **arguments: str) -> str:
+        stub: Any = authorizer_pb2_grpc.AuthorizerStub(server.channel("main"))
+        request = decision_pb2.CheckRequest(
+            evidence=[agent],
+            task=task,
+            operation=operation,
+            arguments_json=json.dumps(arguments).encode(),
+        )
+        decision = stub.Check(request, timeout=5).decision
+        return reason_pb2.ReasonCode.Name(decision.reason_code).removeprefix("REASON_CODE_")
+
+    with Postgres() as database, ExitStack() as stack:
+        one, other = (
+            stack.enter_context(
+                Server(layout(tmp_path / name, authority, NOTES, {"state": shared(database)}))
+            )
+            for name in ("one", "other")
+        )
+        # The other one has read both, so that it knows that nobody wrote them.
+        before = start(other)
+        assert ask(other, before, "notes.read", id="page") == "PERMITTED"
+        assert ask(other, before, "notes.read", id="own") == "PERMITTED"
+        assert ask(other, before, "host.shell", command="make") == "PERMITTED"
+
+        writing = start(one)
+        assert ask(one, writing, "notes.write", id="own", text="make") == "PERMITTED"
+        assert ask(one, writing, "web.page", url="https://howto.example/") == "PERMITTED"
+        assert ask(one, writing, "notes.write", id="page", text="curl | sh") == "PERMITTED"
+
+        assert ask(other, before, "notes.read", id="own") == "PERMITTED"
+        assert ask(other, before, "host.shell", command="make") == "PERMITTED"
+        assert ask(other, before, "notes.read", id="page") == "PERMITTED"
+        assert ask(other, before, "host.shell", command="curl | sh") == "CONFIRM_REQUIRED"

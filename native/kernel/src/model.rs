@@ -756,6 +756,8 @@ pub struct DirectoryRule {
 pub struct Collection {
     /// Labels of every resource in it.
     pub labels: BTreeSet<String>,
+    /// How long what agents wrote into it keeps the labels that they carried, in milliseconds; none: it keeps none.
+    pub keeps_ms: Option<i64>,
     /// Where it stands.
     pub at: Location,
 }

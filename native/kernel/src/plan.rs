@@ -178,6 +178,7 @@ impl Plan {
         };
         let labels = Labels::of(&model);
         let recall = Recall::of(&model, &policies);
+        let written = written(&model, &recall);
         let (sequences, mut named) = Sequences::of(&model);
         let (budgets, mut spent) = Budgets::of(&model);
         history::recounted(&model, previous.map(|plan| &plan.budgets), &budgets, &mut diagnostics);
@@ -215,7 +216,7 @@ impl Plan {
                 recall,
                 operation,
                 slice.keys,
-                labelled,
+                (labelled, collection.and_then(|name| written.get(name).copied())),
                 named,
                 own.0.union(own.1),
             );
@@ -505,6 +506,22 @@ impl Plan {
         list.get(prepared.position)
             .or_else(|| self.own.get(prepared.position.checked_sub(list.len())?))
     }
+}
+
+/// Collections that agents write into, and for how long what is written keeps labels, in milliseconds; none where the bundle
+/// has no labels, or nothing depends on them.
+fn written(model: &Model, recall: &Recall) -> BTreeMap<String, i64> {
+    // Also what nothing of the bundle brings an enforcer may say.
+    if model.labels.is_empty() || !recall.follows_labels {
+        return BTreeMap::new();
+    }
+    let writes = |operation: &&Operation| operation.effects.contains(&Effect::Write);
+    let written = model.operations.iter().filter(writes).filter_map(|one| one.resource.as_ref());
+    let kept = written.filter_map(|rule| {
+        let collection = model.collections.get(&rule.collection)?;
+        Some((rule.collection.clone(), collection.keeps_ms?))
+    });
+    kept.collect()
 }
 
 fn internal(mut diagnostics: Diagnostics, what: &str) -> Diagnostics {

@@ -140,7 +140,8 @@ pub(crate) fn detail(judgement: &Judgement, facts_json: Vec<u8>) -> wire::Detail
     }
 }
 
-/// The decision that brought each label that the task's session carries.
+/// The decision that brought each label that counts: those that the task's session carries, that its agent brings along, and
+/// that what it acts on keeps of those that wrote it.
 fn label_origins(judgement: &Judgement) -> BTreeMap<String, String> {
     let along = judgement.recalled.brought_along(Time(judgement.now_ms));
     let along = along.map(|(label, origin)| (label.clone(), origin.decision_id.clone()));
@@ -149,7 +150,10 @@ fn label_origins(judgement: &Judgement) -> BTreeMap<String, String> {
     {
         own.entry(label.to_owned()).or_insert_with(|| from.decision_id.to_owned());
     }
-    along.chain(own).collect()
+    let now = Time(judgement.now_ms);
+    let written = judgement.recalled.written(now);
+    let written = written.map(|(label, origin)| (label.to_owned(), origin.decision_id.clone()));
+    along.chain(written).chain(own).collect()
 }
 
 fn judged(judged: &Judged) -> wire::JudgedPolicy {

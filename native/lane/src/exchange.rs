@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use authz_kernel::decision::{Principal, Request, Time};
+use authz_kernel::history::ObjectKeys;
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
@@ -115,6 +116,19 @@ impl AskedDetail {
 
     fn arguments_json(&self) -> Vec<u8> {
         serde_json::to_vec(&self.arguments).unwrap_or_default()
+    }
+
+    /// As the kernel reads it.
+    fn request<'a>(&'a self, arguments: &'a [u8], destinations: &'a [&'a str]) -> Request<'a> {
+        Request {
+            operation: &self.operation,
+            arguments,
+            resource: self.resource.as_deref(),
+            destinations,
+            supported_obligations: &[],
+            labels: &[],
+            server_task: ServerTask::None,
+        }
     }
 
     fn system(&self) -> &str {
@@ -442,6 +456,9 @@ impl Engine {
             let of = (detail.operation.as_str(), false);
             let parties = history::parties(&exchange.world.plan, of, kind, chain);
             locks.extend(parties.into_iter().map(|(_, record)| record));
+            let arguments = detail.arguments_json();
+            let objects = exchange.world.plan.objects_of(&detail.request(&arguments, &[]));
+            locks.extend(objects.iter().flat_map(ObjectKeys::all).cloned());
         }
         let mut answer = Vec::new();
         let mut started = None;
@@ -556,15 +573,7 @@ impl Engine {
             }
             let arguments = asked.arguments_json();
             let destinations: Vec<&str> = asked.destinations.iter().map(String::as_str).collect();
-            let request = Request {
-                operation: &asked.operation,
-                arguments: &arguments,
-                resource: asked.resource.as_deref(),
-                destinations: &destinations,
-                supported_obligations: &[],
-                labels: &[],
-                server_task: ServerTask::None,
-            };
+            let request = asked.request(&arguments, &destinations);
             let judging = Judging {
                 world: exchange.world,
                 request: &request,
@@ -575,7 +584,7 @@ impl Engine {
                 secret: self.keeper.store().secret(),
             };
             let plan = &exchange.world.plan;
-            detail.recalled = history::current(transaction, plan, &asked.operation, &located, now)?;
+            detail.recalled = history::current(transaction, plan, &request, &located, now)?;
             let started = Instant::now();
             judging.decide(&mut detail, Some(&located));
             detail.decide_time = Some(started.elapsed());

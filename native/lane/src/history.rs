@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use authz_kernel::decision::{Principal, Request, Time};
 use authz_kernel::history::{
-    HistoryChanges, HistoryView, Holder, Origin, PARTY_MS, Reported, SessionHistory,
+    HistoryChanges, HistoryView, Holder, Object, ObjectView, Origin, PARTY_MS, Reported,
+    SessionHistory, Written,
 };
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
@@ -31,6 +32,26 @@ pub(crate) struct Recalled {
     agent: Option<Arc<Party>>,
     subject: Option<Arc<Party>>,
     others: Option<Arc<BTreeMap<String, Origin>>>,
+    object: Option<Found>,
+}
+
+/// What was written before into what an operation acts on.
+#[derive(Clone, Debug, PartialEq)]
+struct Found {
+    /// None: it is the collection as a whole.
+    object: Option<Arc<Object>>,
+    collection: Arc<Object>,
+}
+
+impl Found {
+    fn view(&self) -> ObjectView<'_> {
+        ObjectView { object: self.object.as_deref(), collection: &self.collection }
+    }
+
+    fn keys(&self) -> impl Iterator<Item = RecordKey> {
+        let all = [&self.collection].into_iter().chain(&self.object);
+        all.map(|one| RecordKey::new(RecordKind::Object, &one.id))
+    }
 }
 
 impl Recalled {
@@ -46,6 +67,7 @@ impl Recalled {
             agent: self.agent.as_deref().map(|party| &party.history),
             subject: self.subject.as_deref().map(|party| &party.history),
             others: self.others.as_deref(),
+            object: self.object.as_ref().map(Found::view),
         })
     }
 
@@ -58,6 +80,16 @@ impl Recalled {
     pub(crate) fn brought_along(&self, now: Time) -> impl Iterator<Item = (&String, &Origin)> {
         let view = self.view().filter(|view| view.others.is_some());
         view.into_iter().flat_map(move |view| view.brought_along(now))
+    }
+
+    /// The labels that what is acted on keeps of those that wrote it.
+    pub(crate) fn written(&self, now: Time) -> impl Iterator<Item = (&str, &Origin)> {
+        self.object.iter().flat_map(move |found| found.view().labels(now))
+    }
+
+    /// The records of what is acted on.
+    pub(crate) fn object_keys(&self) -> impl Iterator<Item = RecordKey> {
+        self.object.iter().flat_map(Found::keys)
     }
 
     fn party(&self, holder: Holder) -> Option<&Arc<Party>> {
@@ -151,6 +183,29 @@ fn known(record: Option<Record>, key: &RecordKey, now: Time) -> Arc<Party> {
     }
 }
 
+/// What is known of something that was written: nothing, where its record is not there, or its time is up.
+fn written(record: Option<Record>, key: &RecordKey, now: Time) -> Arc<Object> {
+    match record {
+        Some(Record::Object(object)) if object.expires_at > now => object,
+        _ => Arc::new(Object::new(key.id.clone())),
+    }
+}
+
+/// What was written into what a request would act on; none where that makes no difference.
+///
+/// Args: `read`: gives records.
+fn found<E>(
+    plan: &Plan,
+    request: &Request<'_>,
+    now: Time,
+    mut read: impl FnMut(&RecordKey) -> Result<Option<Record>, E>,
+) -> Result<Option<Found>, E> {
+    let Some(keys) = plan.objects_of(request) else { return Ok(None) };
+    let mut one = |key: &RecordKey| read(key).map(|record| written(record, key, now));
+    let collection = one(&keys.collection)?;
+    Ok(Some(Found { object: keys.object.as_ref().map(one).transpose()?, collection }))
+}
+
 /// The session of a root task that begins now.
 pub(crate) fn begun(task: &Task, now: Time, retention_ms: u64) -> Session {
     Session {
@@ -184,6 +239,7 @@ pub(crate) fn recall(
     for (holder, key) in parties(plan, of, located.task.kind, || located.task.chain()) {
         recalled.set(holder, known(keeper.peek(&key, wait)?, &key, now));
     }
+    recalled.object = found(plan, request, now, |key| keeper.peek(key, wait))?;
     if plan.joins(operation, located.task.assignee()) {
         let (query, page) = live_of(&located.task);
         let mut labels = BTreeMap::new();
@@ -205,11 +261,12 @@ pub(crate) fn recall(
 pub(crate) fn current(
     transaction: &mut dyn Transaction,
     plan: &Plan,
-    operation: &str,
+    request: &Request<'_>,
     located: &Located,
     now: Time,
 ) -> Result<Recalled, Stop> {
     let mut recalled = Recalled::default();
+    let operation = request.operation;
     if !plan.recalls(operation) {
         return Ok(recalled);
     }
@@ -217,6 +274,7 @@ pub(crate) fn current(
     for (holder, key) in parties(plan, of, located.task.kind, || located.task.chain()) {
         recalled.set(holder, known(transaction.get(&key)?, &key, now));
     }
+    recalled.object = found(plan, request, now, |key| transaction.get(key))?;
     let session = session(transaction, &located.task.session)?.ok_or_else(lost)?;
     if plan.joins(operation, located.task.assignee()) {
         let (query, page) = live_of(&located.task);
@@ -249,6 +307,7 @@ pub(crate) fn recall_in(
         None => return Err(lost().into()),
     };
     judgement.recalled.session = session;
+    has_changed |= written_again(transaction, judgement)?;
     let known_of = |holder: &Holder| judgement.recalled.party(*holder).is_some();
     let parties: Vec<Holder> = Holder::PARTIES.into_iter().filter(known_of).collect();
     if parties.is_empty() {
@@ -265,7 +324,45 @@ pub(crate) fn recall_in(
     Ok(has_changed)
 }
 
-/// Adds what an answer changes to the session, and to the records of who is in its chain.
+/// Recalls what was written into what is acted on, as it is now; true where that is not what the decision was made on.
+fn written_again(
+    transaction: &mut dyn Transaction,
+    judgement: &mut Judgement,
+) -> Result<bool, StoreError> {
+    let Some(before) = judgement.recalled.object.take() else { return Ok(false) };
+    let now = Time(judgement.now_ms);
+    let mut again = |object: &Object| {
+        let key = RecordKey::new(RecordKind::Object, &object.id);
+        transaction.get(&key).map(|record| written(record, &key, now))
+    };
+    let collection = again(&before.collection)?;
+    let object = before.object.as_deref().map(again).transpose()?;
+    let current = Found { object, collection };
+    let has_changed = current != before;
+    judgement.recalled.object = Some(current);
+    Ok(has_changed)
+}
+
+/// Lets what is written keep labels.
+fn write(
+    transaction: &mut dyn Transaction,
+    judgement: &Judgement,
+    written: &Written,
+    now: Time,
+) -> Result<(), Stop> {
+    let found = judgement.recalled.object.as_ref().ok_or_else(lost)?;
+    let mut object = found.object.as_deref().cloned();
+    let mut collection = Object::clone(&found.collection);
+    let by = (judgement.id.as_str(), judgement.operation.as_str(), now);
+    written.apply(object.as_mut(), &mut collection, by);
+    for one in object.filter(|_| !written.is_any).into_iter().chain([collection]) {
+        transaction.put(Record::Object(Arc::new(one)));
+    }
+    Ok(())
+}
+
+/// Adds what an answer changes to the session, and to the records of who is in its chain and of what is
+/// written.
 ///
 /// Args:
 /// * `wants_credential`: nothing is performed by the permit itself, so what comes of it is open, whoever reports.
@@ -308,6 +405,9 @@ pub(crate) fn remember(
         transaction.put(Record::Session(Arc::new(session)));
     }
     let Some(changes) = changes else { return Ok(()) };
+    if let Some(written) = &changes.written {
+        write(transaction, judgement, written, now)?;
+    }
     for holder in Holder::PARTIES.into_iter().filter(|holder| changes.concern(*holder)) {
         let party = judgement.recalled.party(holder).ok_or_else(lost)?;
         let mut party = Party::clone(party);

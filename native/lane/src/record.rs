@@ -151,6 +151,9 @@ struct SessionNote<'a> {
     /// Labels that its agent brings along from elsewhere, and the decision that brought each.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     brought_along: BTreeMap<&'a str, &'a str>,
+    /// Labels that what it acts on keeps of those that wrote it, and the decision by which each was written.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    written: BTreeMap<&'a str, &'a str>,
     /// Denials of the task since something was last let through.
     #[serde(skip_serializing_if = "is_zero")]
     denials: usize,
@@ -172,6 +175,11 @@ impl<'a> SessionNote<'a> {
             brought_along: along
                 .map(|(label, from)| (label.as_str(), from.decision_id.as_str()))
                 .collect(),
+            written: judgement
+                .recalled
+                .written(Time(judgement.now_ms))
+                .map(|(label, from)| (label, from.decision_id.as_str()))
+                .collect(),
             denials: task.and_then(|id| history.denials.get(id)).map_or(0, BTreeSet::len),
         })
     }
@@ -183,6 +191,9 @@ struct ChangesNote<'a> {
     /// Labels that join.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     labels: BTreeSet<&'a String>,
+    /// Labels that what is written keeps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    written: Option<&'a BTreeSet<String>>,
     /// Rules over the order of events that the answer is a step of.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sequences: Vec<&'a str>,
@@ -198,6 +209,7 @@ impl<'a> ChangesNote<'a> {
     fn of(changes: &'a HistoryChanges) -> Self {
         Self {
             labels: changes.joining().collect(),
+            written: changes.written.as_ref().map(|written| &written.labels),
             sequences: changes.advances.iter().map(Advance::name).collect(),
             budgets: changes.spends.iter().map(Spending::name).collect(),
             denials: changes.run.as_ref().map(|run| match run {

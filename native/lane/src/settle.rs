@@ -316,6 +316,7 @@ impl Engine {
         let of = (judgement.operation.as_str(), !judging.request.labels.is_empty());
         let parties = history::parties(&judging.world.plan, of, located.task.kind, chain);
         locks.extend(parties.into_iter().map(|(_, record)| record));
+        locks.extend(judgement.recalled.object_keys());
         let survives = survives(judgement);
         let mut began = false;
         let mut ended = Ended::default();

@@ -18,6 +18,7 @@ use crate::decision::{
 };
 use crate::diagnostic::{Diagnostic, clip, unknown};
 use crate::directories::{Directories, Entries, Known};
+use crate::history::HistoryView;
 use crate::mcp::ServerTask;
 use crate::model::Location;
 use crate::plan::Plan;
@@ -28,7 +29,7 @@ use crate::task::Refused;
 
 use credentials::{Credentials, IssueSaid, Issued, PresentSaid};
 use reports::{Permits, ReportSaid};
-use tasks::{Act, DelegateSaid, EndSaid, Placed, StartSaid, Tasks};
+use tasks::{Act, DelegateSaid, EndSaid, Found, Placed, StartSaid, Tasks};
 
 /// Failures that a report lists; the rest are counted.
 const MOST_FAILURES: usize = 200;
@@ -987,6 +988,11 @@ impl Call<'_> {
             supported_obligations: &obligations,
             server_task,
         };
+        let keys = plan.objects_of(&request);
+        let found = placed.and_then(|placed| placed.found(keys.as_ref(), now));
+        let object = found.as_ref().map(Found::view);
+        let history = facts.history.map(|view| HistoryView { object, ..view });
+        let facts = Facts { history, ..facts };
         let decision = decide(plan, &facts, &request, now);
         let resource = self.issue.and_then(|_| plan.resource_of(&decision, &request));
         Ok((decision, resource))

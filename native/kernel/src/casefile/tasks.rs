@@ -13,7 +13,9 @@ use crate::decision::{
     Decision, Facts, Outcome, Principal, Proof, ProofMethod, ReasonCode, Request, Time,
 };
 use crate::diagnostic::{Diagnostic, clip, unknown};
-use crate::history::{HistoryView, Holder, Origin, Reported, SessionHistory, effects};
+use crate::history::{
+    HistoryView, Holder, Object, ObjectKeys, ObjectView, Origin, Reported, SessionHistory, effects,
+};
 use crate::mcp::ServerTask;
 use crate::plan::Plan;
 use crate::source::{At, Mark, duration};
@@ -324,6 +326,8 @@ pub(super) struct Tasks {
     histories: BTreeMap<String, SessionHistory>,
     /// What each agent and each subject did.
     parties: HashMap<RecordKey, SessionHistory>,
+    /// What agents wrote.
+    objects: HashMap<RecordKey, Object>,
     /// Tasks without a name of their own.
     unnamed: usize,
 }
@@ -337,6 +341,27 @@ pub(super) struct Placed {
     subject: SessionHistory,
     /// Labels of other sessions in which its agent has a live task.
     others: BTreeMap<String, Origin>,
+    /// What agents wrote.
+    objects: HashMap<RecordKey, Object>,
+}
+
+/// What was written into what a call acts on.
+pub(super) struct Found {
+    object: Option<Object>,
+    collection: Object,
+}
+
+impl Found {
+    /// As the kernel reads it.
+    pub(super) fn view(&self) -> ObjectView<'_> {
+        ObjectView { object: self.object.as_ref(), collection: &self.collection }
+    }
+}
+
+/// A record, unless its time is up.
+fn object(objects: &HashMap<RecordKey, Object>, key: &RecordKey, now: Time) -> Object {
+    let known = objects.get(key).filter(|known| known.expires_at > now);
+    known.cloned().unwrap_or_else(|| Object::new(key.id.clone()))
 }
 
 impl Placed {
@@ -356,7 +381,15 @@ impl Placed {
             agent: Some(&self.agent),
             subject: Some(&self.subject),
             others: Some(&self.others),
+            object: None,
         }
+    }
+
+    /// What was written into what a call acts on; none where that makes no difference.
+    pub(super) fn found(&self, keys: Option<&ObjectKeys>, now: Time) -> Option<Found> {
+        let keys = keys?;
+        let known = |key: &RecordKey| object(&self.objects, key, now);
+        Some(Found { object: keys.object.as_ref().map(known), collection: known(&keys.collection) })
     }
 
     /// Who calls on the task: its assignee, unless the step says another.
@@ -395,7 +428,8 @@ impl Tasks {
         let [agent, subject] = Holder::PARTIES.map(|holder| party(holder).unwrap_or_default());
         let isolated = plan.model().is_isolated(task.assignee());
         let others = if isolated { BTreeMap::new() } else { self.others(&task, now) };
-        Some(Placed { task, ancestors, history, agent, subject, others })
+        let objects = self.objects.clone();
+        Some(Placed { task, ancestors, history, agent, subject, others, objects })
     }
 
     fn others(&self, own: &Task, now: Time) -> BTreeMap<String, Origin> {
@@ -443,6 +477,15 @@ impl Tasks {
                 let history = self.parties.entry(key).or_default();
                 history.apply_as(holder, changes, id, operation, now);
             }
+        }
+        if let Some(written) = &changes.written {
+            let known = |key: &RecordKey| object(&self.objects, key, now);
+            let mut of_object = written.keys.object.as_ref().map(known);
+            let mut collection = known(&written.keys.collection);
+            written.apply(of_object.as_mut(), &mut collection, (id, operation, now));
+            self.objects.insert(written.keys.collection.clone(), collection);
+            let of_object = of_object.filter(|_| !written.is_any);
+            self.objects.extend(written.keys.object.clone().zip(of_object));
         }
         if changes.ends_task() {
             self.end_tree(&placed.task.id, TaskStatus::Revoked, now);

@@ -155,6 +155,10 @@ pub(super) fn recalled(
             return refuse(holder.as_str());
         }
     }
+    if memory.objects && view.object.is_none() {
+        let what = "what was written into the resource before is not at hand";
+        return Err(Refusal::new(ReasonCode::StateUnavailable, what));
+    }
     if memory.joins && view.others.is_none() && !plan.model().is_isolated(task.assignee()) {
         return refuse("agent's other sessions");
     }

@@ -384,6 +384,11 @@ fn judge(
                 if passage.is_reported {
                     passage.awaited.enables = enables;
                 }
+                let seen = (view, now);
+                let written = memory.write(&mut passage, operation, acts, carried, seen);
+                if let Err((reason, what)) = written {
+                    bounds.refuse(reason, what);
+                }
                 let holders = [Holder::Session, Holder::Agent, Holder::Subject];
                 let is_full = |holder: &Holder| {
                     passage.concern(*holder)

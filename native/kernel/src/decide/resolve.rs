@@ -11,7 +11,7 @@ use crate::decision::{Decision, Facts, ReasonCode, Request, Time};
 use crate::destinations::{self, Placed};
 use crate::directories::{Directories, Query, Says};
 use crate::evaluate::Known;
-use crate::history::Subject;
+use crate::history::{ObjectKeys, Subject};
 use crate::json::Value as Json;
 use crate::model::{DestinationKind, DestinationRule, Operation, ResourceRule};
 use crate::plan::{Plan, Prepared};
@@ -19,6 +19,7 @@ use crate::schema::{Key, NO_DESTINATION, START};
 use crate::task::{TaskView, literal};
 
 use super::Refusal;
+use super::split::{self, Chosen};
 
 /// Bytes of a resource id.
 const MAX_ID: usize = 1024;
@@ -72,7 +73,11 @@ pub(super) fn resolve<'a>(
     let arguments = Arc::new(arguments);
     decision.arguments_digest = Some(arguments.digest());
     decision.arguments = Some(Arc::clone(&arguments));
-    let (resource, collection, id, labels) = resource(plan, operation, &arguments, request)?;
+    let written = facts.history.and_then(|view| view.object);
+    let written = written.into_iter().flat_map(|object| object.labels(now));
+    let written = written.map(|(label, _)| label);
+    let (resource, collection, id, labels) =
+        resource(plan, operation, &arguments, request, written)?;
     decision.resource = resource.uid();
     let (destinations, trusted) = match &operation.destination {
         None if request.destinations.is_empty() => (Destinations::new(), false),
@@ -111,11 +116,14 @@ pub(super) fn bad(message: impl Into<String>) -> Refusal {
 /// What a request acts on: as policies see it, and its collection, id and labels.
 type Acted<'a> = (Known, Option<&'a str>, String, Cow<'a, [String]>);
 
-fn resource<'a>(
+/// Args:
+/// * `written`: labels that it carries because of who wrote it.
+fn resource<'a, 'b>(
     plan: &'a Plan,
     operation: &'a Operation,
     arguments: &Arguments,
     request: &Request<'_>,
+    written: impl Iterator<Item = &'b str>,
 ) -> Result<Acted<'a>, Refusal> {
     let Some(ResourceRule { collection, id }) = &operation.resource else {
         return match request.resource {
@@ -133,7 +141,12 @@ fn resource<'a>(
         };
     };
     let id = resource_id(id.as_deref(), arguments, request)?;
-    let labels = plan.labels(collection, &id);
+    let mut labels = plan.labels(collection, &id);
+    for label in written {
+        if !labels.iter().any(|known| known == label) {
+            labels.to_mut().push(label.to_owned());
+        }
+    }
     let names = labels.iter().map(String::as_str);
     let known = plan.words.resource(&operation.system, collection, &id, names);
     Ok((known, Some(collection), id, labels))
@@ -187,6 +200,22 @@ impl Plan {
             self.operation(&decision.operation)?.resource.as_ref()?;
         let id = resource_id(id.as_deref(), arguments, request).ok()?;
         Some(named(collection, &id).into_owned())
+    }
+}
+
+impl Plan {
+    /// The records that keep what was written into what a request would act on; none where nothing that is written there has
+    /// labels, or the request cannot be resolved.
+    #[must_use]
+    pub fn objects_of(&self, request: &Request<'_>) -> Option<ObjectKeys> {
+        let Chosen { operation, prepared, arguments } = split::choose(self, request).ok()?;
+        let rule = operation.resource.as_ref().filter(|_| prepared.memory.objects)?;
+        let arguments = match arguments {
+            Some(arguments) => arguments,
+            None => split::read(self, prepared, request).ok()?,
+        };
+        let id = resource_id(rule.id.as_deref(), &arguments, request).ok()?;
+        Some(ObjectKeys::of(&rule.collection, &id))
     }
 }
 

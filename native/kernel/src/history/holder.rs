@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use crate::decision::{Principal, Time};
+use crate::history::ObjectView;
 use crate::history::record::{Origin, SessionHistory};
 use crate::task::{RecordKey, RecordKind};
 
@@ -108,6 +109,8 @@ pub struct HistoryView<'a> {
     /// The labels that other sessions carry in which the acting agent has a live task, and where each comes from; none where
     /// that was not looked up.
     pub others: Option<&'a BTreeMap<String, Origin>>,
+    /// What was written before into what the operation acts on; none where that was not recalled.
+    pub object: Option<ObjectView<'a>>,
 }
 
 /// No labels.
@@ -117,7 +120,13 @@ impl<'a> HistoryView<'a> {
     /// Of a session whose agent has no other.
     #[must_use]
     pub const fn new(session: &'a SessionHistory) -> Self {
-        Self { session, agent: None, subject: None, others: Some(&NO_LABELS) }
+        Self {
+            session,
+            agent: None,
+            subject: None,
+            others: Some(&NO_LABELS),
+            object: Some(ObjectView::NOTHING),
+        }
     }
 
     /// What one holder's record says; none where it was not recalled.

@@ -7,10 +7,12 @@ use sha2::{Digest, Sha256};
 
 use crate::decision::{ReasonCode, Time};
 use crate::destinations::Placed;
+use crate::evaluate::syntax::{Path, Root};
 use crate::history::sequence::Named;
 use crate::history::settle::{Awaited, Gathering};
 use crate::history::{
-    HistoryChanges, HistoryView, Holder, Holders, MAX_LABELS, MAX_SOURCES, SessionHistory,
+    HistoryChanges, HistoryView, Holder, Holders, MAX_LABELS, MAX_SOURCES, ObjectKeys,
+    SessionHistory,
 };
 use crate::model::{Distinct, Effect, LabelKind, Model, Operation, Reports, Tier};
 use crate::policy::Placed as PlacedPolicy;
@@ -27,6 +29,8 @@ pub(crate) struct Recall {
     pub(crate) is_read: bool,
     /// Some policy reads how many calls there were.
     pub(crate) counts_calls: bool,
+    /// Something depends on which labels are carried, or on those of what is acted on where every call has a task.
+    pub(crate) follows_labels: bool,
 }
 
 impl Recall {
@@ -39,13 +43,17 @@ impl Recall {
             path.names.first().is_some_and(|key| key == Key::Session.as_str())
                 && !path.names.get(1).is_some_and(other)
         });
+        let of_resource = |path: &Path| {
+            path.root == Root::Resource && path.names.first().is_some_and(|name| name == "labels")
+        };
+        let scopes = || model.templates.values().flat_map(|template| &template.scope);
+        let asks_resource = readings().flat_map(|reading| &reading.paths).any(of_resource)
+            || scopes().any(|rule| rule.resources.label_ceiling.is_some());
+        let carried = reads(Key::Session) || reads(Key::Excess) || !model.raises.labels.is_empty();
         Self {
-            is_read: reads(Key::Session)
-                || reads(Key::Excess)
-                || reads(Key::Sequences)
-                || !model.budgets.is_empty()
-                || !model.raises.labels.is_empty(),
+            is_read: carried || reads(Key::Sequences) || !model.budgets.is_empty(),
             counts_calls,
+            follows_labels: carried || (asks_resource && !model.tasks.optional),
         }
     }
 }
@@ -73,6 +81,10 @@ pub(crate) struct Memory {
     pub(crate) budgets: Vec<u32>,
     /// Whose records rules and budgets that name it are kept in.
     holders: Holders,
+    /// What it acts on may carry labels of those that wrote it.
+    pub(crate) objects: bool,
+    /// It writes, and for how long what is written keeps its labels, in milliseconds.
+    writes: Option<i64>,
     /// The call counts.
     counts: bool,
     /// What it acts on gives data back.
@@ -85,12 +97,13 @@ impl Memory {
     /// Args:
     /// * `keys`: the context keys that its policies read.
     /// * `labelled`: some resource that it may act on carries a label.
+    /// * `kept`: how long what is written into its collection keeps labels; none: nothing that is written there has any.
     pub(crate) fn of(
         model: &Model,
         recall: Recall,
         operation: &Operation,
         keys: Keys,
-        labelled: bool,
+        (labelled, kept): (bool, Option<i64>),
         (named, budgets): (Vec<Named>, Vec<u32>),
         holders: Holders,
     ) -> Self {
@@ -103,14 +116,19 @@ impl Memory {
         let ordered = keys.contains(Key::Sequences) && named.iter().any(|named| named.is_last());
         let returns =
             [Effect::Read, Effect::Execute].iter().any(|one| operation.effects.contains(one));
-        let brings = !operation.yields.1.is_empty() || (returns && labelled);
+        let objects = kept.is_some();
+        let brings = !operation.yields.1.is_empty() || (returns && (labelled || objects));
+        let writes = kept.filter(|_| operation.effects.contains(&Effect::Write));
         let labels = keys.contains(Key::Session) || excess || raised;
         Self {
-            reads: labels || ordered || !budgets.is_empty(),
+            reads: labels || ordered || !budgets.is_empty() || objects,
             joins: labels && operation.destination.is_some(),
             brings,
             implicit: model.tasks.implicit.is_some(),
+            objects,
+            writes,
             changes: brings
+                || writes.is_some()
                 || recall.counts_calls
                 || !budgets.is_empty()
                 || named.iter().any(|named| named.is_step()),
@@ -248,6 +266,31 @@ impl Memory {
             ..HistoryChanges::NONE
         })
     }
+
+    /// Adds to what letting the call through changes what that which it writes keeps: all that is carried then.
+    ///
+    /// # Errors
+    /// It would keep more than it may.
+    pub(crate) fn write(
+        &self,
+        passage: &mut HistoryChanges,
+        operation: &Operation,
+        (collection, id): (Option<&str>, &str),
+        carried: Carried<'_>,
+        (view, now): (HistoryView<'_>, Time),
+    ) -> Result<(), (ReasonCode, String)> {
+        let (Some(kept), Some(collection)) = (self.writes, collection) else { return Ok(()) };
+        let missing = || (ReasonCode::StateUnavailable, "the object is not at hand".to_owned());
+        let object = view.object.ok_or_else(missing)?;
+        // What it has of its own the resource's labels say, whoever writes it.
+        let is_own = |label: &&String| carried.resource.contains(label);
+        let joining = passage.joining().filter(|label| !is_own(label));
+        let brought = joining.chain(&operation.yields.1).cloned();
+        let labels = carried.by_writer().map(str::to_owned).chain(brought).collect();
+        let (keys, until) = (ObjectKeys::of(collection, id), Time(now.0.saturating_add(kept)));
+        passage.written = object.written(keys, labels, until, now)?;
+        Ok(())
+    }
 }
 
 /// What an agent keeps of labels that a call brings: those that it has not, or that it would soon have no more.
@@ -293,9 +336,13 @@ impl<'a> Carried<'a> {
     }
 
     fn labels(self) -> impl Iterator<Item = &'a str> {
+        self.by_writer().chain(self.resource.iter().map(String::as_str))
+    }
+
+    /// Those that the caller carries, whatever it acts on.
+    fn by_writer(self) -> impl Iterator<Item = &'a str> {
         let session = self.session.into_iter().flat_map(SessionHistory::carried);
-        let session = session.map(|(label, _)| label);
-        session.chain(self.resource.iter().map(String::as_str)).chain(self.along.iter().copied())
+        session.map(|(label, _)| label).chain(self.along.iter().copied())
     }
 
     /// The tier that counts: the operation's own, that of the worst destination, or that of a label carried.

@@ -8,6 +8,7 @@ mod check;
 mod denials;
 mod holder;
 mod memory;
+mod object;
 mod record;
 mod renewal;
 mod sequence;
@@ -15,6 +16,7 @@ mod settle;
 
 pub use denials::RunChange;
 pub use holder::{HistoryView, Holder};
+pub use object::{KEPT_MS, MAX_OBJECTS, Mark, Object, ObjectKeys, ObjectView, Written};
 pub use record::{
     Advance, BudgetUse, HistoryChanges, Origin, Progress, RuleProgress, SessionHistory, Spending,
     Spent,

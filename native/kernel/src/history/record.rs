@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decision::Time;
 use crate::history::settle::{Awaited, Pending};
-use crate::history::{Holder, PARTY_MS, RunChange};
+use crate::history::{Holder, PARTY_MS, RunChange, Written};
 
 /// What a session did before; or an agent, or a subject, over all its sessions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -212,6 +212,8 @@ pub struct HistoryChanges {
     pub kept: BTreeSet<String>,
     /// In the run of denials of the task.
     pub run: Option<RunChange>,
+    /// Labels that what is written keeps, whoever reads it.
+    pub written: Option<Written>,
     /// What is open until it is known what came of the call.
     pub awaited: Awaited,
     /// Somebody tells what came of it: until then what is spent is reserved.
@@ -229,6 +231,7 @@ impl HistoryChanges {
         spends: Vec::new(),
         kept: BTreeSet::new(),
         run: None,
+        written: None,
         awaited: Awaited::NONE,
         is_reported: false,
     };
@@ -250,6 +253,7 @@ impl HistoryChanges {
             && self.spends.is_empty()
             && self.kept.is_empty()
             && self.run.is_none()
+            && self.written.is_none()
             && self.awaited.is_empty()
     }
 

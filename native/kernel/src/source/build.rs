@@ -14,6 +14,7 @@ use super::yaml::{At, Entries, Many};
 use super::{budget, classify, denials, directory, ids, mode, sequence, template};
 use crate::destinations::speaks_of;
 use crate::diagnostic::{Diagnostics, clip, unknown};
+use crate::history::KEPT_MS;
 use crate::mcp::{self, Endpoint};
 use crate::model::{
     Approval, ClaimTest, Collection, Declared, DenyAs, Derive, DestinationClass, DestinationKind,
@@ -347,7 +348,9 @@ impl Build<'_> {
         for (id, entry) in &said.0 {
             let Some(at) = self.declare(file, "collection", id, ids::refuse) else { continue };
             let labels = self.labels(file, &entry.labels);
-            self.model.collections.insert(id.value.clone(), Collection { labels, at });
+            let keeps_ms = self.keeps(file, entry.keeps_written.as_ref());
+            let collection = Collection { labels, keeps_ms, at };
+            self.model.collections.insert(id.value.clone(), collection);
             for pattern in &entry.patterns {
                 let segments: Vec<&str> = pattern.r#match.value.split('/').collect();
                 let last = segments.len() - 1;
@@ -367,6 +370,19 @@ impl Build<'_> {
                 });
             }
         }
+    }
+
+    /// How long what is written keeps its labels, in milliseconds; none: not at all.
+    fn keeps(&mut self, file: &str, said: Option<&At<String>>) -> Option<i64> {
+        let Some(said) = said.filter(|said| said.value != "none") else {
+            return said.is_none().then_some(KEPT_MS);
+        };
+        let span = duration(&said.value).and_then(|span| i64::try_from(span.as_millis()).ok());
+        if span.is_none() {
+            let what = format!("`{}` is no duration", clip(&said.value));
+            self.found.error(&said.at.within(file), what, "Write 12h, 90d, or none.");
+        }
+        span
     }
 
     fn destinations(&mut self, file: &str, said: &Entries<DestinationEntry>) {

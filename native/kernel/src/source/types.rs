@@ -382,6 +382,9 @@ pub(crate) struct CollectionEntry {
     /// More labels, by id.
     #[serde(default)]
     pub(crate) patterns: Vec<PatternEntry>,
+    /// How long what agents write into it keeps the labels that they carry then: `12h`, `90d`; `none`: it keeps none;
+    /// default: `30d`.
+    pub(crate) keeps_written: Option<At<String>>,
 }
 
 /// Labels of the resources whose id matches.

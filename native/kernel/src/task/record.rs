@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scope::ScopeIndex;
 use crate::decision::{Claim, Principal, Time};
-use crate::history::SessionHistory;
+use crate::history::{Object, SessionHistory};
 use crate::model::Tier;
 
 /// What a record is of.
@@ -38,11 +38,13 @@ pub enum RecordKind {
     Lease,
     /// A subject: what was done on its behalf over all sessions.
     Subject,
+    /// An object that agents wrote, or a collection of such: what labels it keeps.
+    Object,
 }
 
 impl RecordKind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Session,
         Self::Agent,
         Self::Task,
@@ -54,6 +56,7 @@ impl RecordKind {
         Self::SigningKey,
         Self::Lease,
         Self::Subject,
+        Self::Object,
     ];
 }
 
@@ -99,6 +102,8 @@ pub enum Record {
     Agent(Arc<Party>),
     /// What was done on behalf of a subject.
     Subject(Arc<Party>),
+    /// What was written.
+    Object(Arc<Object>),
 }
 
 impl Record {
@@ -119,6 +124,7 @@ impl Record {
             Self::Lease(one) => RecordKey::new(RecordKind::Lease, &one.id),
             Self::Agent(one) => RecordKey::new(RecordKind::Agent, &one.id),
             Self::Subject(one) => RecordKey::new(RecordKind::Subject, &one.id),
+            Self::Object(one) => RecordKey::new(RecordKind::Object, &one.id),
         }
     }
 
@@ -134,6 +140,7 @@ impl Record {
             Self::Proof(one) => Some(one.expires_at.0),
             Self::SigningKey(one) => one.expires_at.map(|at| at.0),
             Self::Agent(one) | Self::Subject(one) => Some(one.expires_at.0),
+            Self::Object(one) => Some(one.expires_at.0),
             // Whoever leases secrets looks after them: none goes unless what it names is gone.
             Self::Revocation(_) | Self::Lease(_) => None,
         }

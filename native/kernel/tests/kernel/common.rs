@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use authz_kernel::decision::{
     Claim, Decision, Facts, Principal, Proof, ProofMethod, Request, Subject, Time,
 };
-use authz_kernel::history::{HistoryView, SessionHistory};
+use authz_kernel::history::{HistoryView, KEPT_MS, SessionHistory};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::{
     Approval, ClaimTest, Collection, Declared, DestinationClass, DestinationKind, DestinationRule,
@@ -75,9 +75,10 @@ pub(crate) fn model(policies: &str) -> Model {
     {
         model.labels.insert(label.to_owned(), Declared { value: kind, at: at(5) });
     }
-    model
-        .collections
-        .insert("customers".to_owned(), Collection { labels: set(&["pii"]), at: at(7) });
+    model.collections.insert(
+        "customers".to_owned(),
+        Collection { labels: set(&["pii"]), keeps_ms: Some(KEPT_MS), at: at(7) },
+    );
     model.resource_patterns = vec![ResourcePattern {
         collection: "customers".to_owned(),
         pattern: "gold/*".to_owned(),

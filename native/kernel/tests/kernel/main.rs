@@ -13,6 +13,7 @@ mod granted;
 mod history;
 mod laws;
 mod mcp;
+mod objects;
 mod order;
 mod peer_types;
 mod places;

@@ -19,6 +19,7 @@ mod fast;
 mod history;
 mod injection;
 mod mcp;
+mod objects;
 mod observe;
 mod own;
 mod peers;

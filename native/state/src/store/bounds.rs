@@ -34,6 +34,8 @@ pub struct Bounds {
     pub agents: usize,
     /// Subjects of which something is remembered over all their sessions.
     pub subjects: usize,
+    /// Objects that agents wrote, and their collections.
+    pub objects: usize,
     /// Bytes of one record, as it is written.
     pub record_bytes: usize,
     /// Records that one transaction changes.
@@ -60,6 +62,7 @@ impl Default for Bounds {
             leases: 10_000,
             agents: 100_000,
             subjects: 250_000,
+            objects: 250_000,
             record_bytes: 256 * 1024,
             transaction_records: MAX_PAGE,
             line_bytes: 1024 * 1024,
@@ -85,6 +88,7 @@ impl Bounds {
             RecordKind::SigningKey => self.signing_keys,
             RecordKind::Lease => self.leases,
             RecordKind::Subject => self.subjects,
+            RecordKind::Object => self.objects,
         }
     }
 
@@ -163,5 +167,6 @@ const fn words(kind: RecordKind) -> &'static str {
         RecordKind::SigningKey => "signing keys",
         RecordKind::Lease => "leases",
         RecordKind::Subject => "subjects",
+        RecordKind::Object => "objects",
     }
 }

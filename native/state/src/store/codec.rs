@@ -20,6 +20,7 @@ pub(crate) const fn number(kind: RecordKind) -> i16 {
         RecordKind::SigningKey => 9,
         RecordKind::Lease => 10,
         RecordKind::Subject => 11,
+        RecordKind::Object => 12,
     }
 }
 
@@ -37,6 +38,7 @@ pub(crate) const fn kind(number: i16) -> Option<RecordKind> {
         9 => RecordKind::SigningKey,
         10 => RecordKind::Lease,
         11 => RecordKind::Subject,
+        12 => RecordKind::Object,
         _ => return None,
     })
 }
@@ -54,6 +56,7 @@ pub(crate) fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
         Record::SigningKey(one) => serde_json::to_vec(one),
         Record::Lease(one) => serde_json::to_vec(one),
         Record::Agent(one) | Record::Subject(one) => serde_json::to_vec(one),
+        Record::Object(one) => serde_json::to_vec(one),
     };
     bytes.map_err(|error| StoreError::Unavailable(format!("a record cannot be written: {error}")))
 }
@@ -85,6 +88,9 @@ pub(crate) fn decode(key: &RecordKey, bytes: &[u8]) -> Result<Record, String> {
         RecordKind::Agent => serde_json::from_slice(bytes).map(|one| Record::Agent(Arc::new(one))),
         RecordKind::Subject => {
             serde_json::from_slice(bytes).map(|one| Record::Subject(Arc::new(one)))
+        }
+        RecordKind::Object => {
+            serde_json::from_slice(bytes).map(|one| Record::Object(Arc::new(one)))
         }
     };
     let record = record.map_err(|error| {

@@ -153,6 +153,7 @@ pub(crate) struct Index {
     leases: Ids,
     agents: Texts,
     subjects: Texts,
+    objects: Ids,
     /// Session and task.
     by_session: Pairs,
     /// Assignee and task.
@@ -182,6 +183,7 @@ impl Index {
             leases: Ids::default(),
             agents: Texts::new(most),
             subjects: Texts::new(most),
+            objects: Ids::default(),
             by_session: Pairs::default(),
             by_assignee: Pairs::default(),
             live: Pairs::default(),
@@ -553,6 +555,7 @@ impl Index {
             RecordKind::Proof => &self.proofs,
             RecordKind::SigningKey => &self.signing_keys,
             RecordKind::Lease => &self.leases,
+            RecordKind::Object => &self.objects,
             RecordKind::Session | RecordKind::Agent | RecordKind::Subject | RecordKind::Task => {
                 return None;
             }
@@ -568,6 +571,7 @@ impl Index {
             RecordKind::Proof => &mut self.proofs,
             RecordKind::SigningKey => &mut self.signing_keys,
             RecordKind::Lease => &mut self.leases,
+            RecordKind::Object => &mut self.objects,
             RecordKind::Session | RecordKind::Agent | RecordKind::Subject | RecordKind::Task => {
                 return None;
             }

@@ -12,8 +12,9 @@ use authz_state::store::{
 };
 
 use crate::support::{
-    Lines, NOW, after, all, credential, idempotency, ids, key, lease, page, party, proof, put,
-    reservation, revocation, session, session_key, signing_key, soon, task, task_key, transact,
+    Lines, NOW, after, all, credential, idempotency, ids, key, lease, object, page, party, proof,
+    put, reservation, revocation, session, session_key, signing_key, soon, task, task_key,
+    transact,
 };
 
 /// An empty store, and where its audit lines come out.
@@ -35,6 +36,7 @@ pub fn small() -> Bounds {
         revocations: 4,
         signing_keys: 2,
         subjects: 12,
+        objects: 11,
         record_bytes: 8192,
         transaction_records: 64,
         line_bytes: 1000,
@@ -109,6 +111,7 @@ fn records_come_back(made: &Made) {
         // An agent and a subject of one id are two.
         Record::Agent(party("spiffe://corp.example/bot", NOW + 5)),
         Record::Subject(party("spiffe://corp.example/bot", NOW + 6)),
+        object("notes/ab12", NOW + 7),
     ];
     put(store, &records).unwrap();
     for record in &records {
@@ -275,6 +278,7 @@ fn due(made: &Made) {
         lease("l"),
         Record::Subject(party("subject", NOW + 60)),
         Record::Agent(party("agent", NOW + 60)),
+        object("notes", NOW + 70),
     ];
     put(store, &records).unwrap();
     let find = |before: i64, most: usize| {
@@ -285,7 +289,8 @@ fn due(made: &Made) {
     assert_eq!(["i"].as_slice(), find(NOW + 10, 9));
     assert_eq!(["c", "p", "k"].as_slice(), &find(NOW + 51, 9)[4..]);
     assert_eq!(["agent", "subject"].as_slice(), &find(NOW + 61, 9)[7..]);
-    assert_eq!(11, find(i64::MAX, 99).len());
+    assert_eq!(["notes"].as_slice(), &find(NOW + 71, 99)[9..]);
+    assert_eq!(12, find(i64::MAX, 99).len());
     assert!(find(i64::MIN, 9).is_empty());
 }
 
@@ -572,6 +577,8 @@ fn full(made: &Made) {
     put(store, &many[..2]).unwrap();
     let many: Vec<Record> = (0..13).map(|n| Record::Subject(party(&n.to_string(), NOW))).collect();
     refused(&many, "13 subjects, at most 12");
+    let many: Vec<Record> = (0..12).map(|n| object(&n.to_string(), NOW)).collect();
+    refused(&many, "12 objects, at most 11");
     let mut large = task("t1", "s", "bot");
     large.purpose = "x".repeat(9000);
     refused(&[Record::Task(Arc::new(large))], "bytes in one record, at most 8192");

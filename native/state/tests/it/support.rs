@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use authz_kernel::decision::Time;
-use authz_kernel::history::SessionHistory;
+use authz_kernel::history::{Mark, Object, Origin, SessionHistory};
 use authz_kernel::model::Tier;
 use authz_kernel::task::{
     AgentName, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit, Param, Party,
@@ -199,6 +199,23 @@ pub fn party(id: &str, expires_at: i64) -> Arc<Party> {
     history.latest = Some(Time(expires_at - 1_000));
     let rest = BTreeMap::from([("of_2031".to_owned(), serde_json::json!([1, "x"]))]);
     Arc::new(Party { id: id.to_owned(), history, expires_at: Time(expires_at), rest })
+}
+
+/// What an object keeps of those that wrote it.
+pub fn object(id: &str, expires_at: i64) -> Record {
+    let origin = Origin {
+        decision_id: "d1".to_owned(),
+        operation: "notes.write".to_owned(),
+        at: Time(expires_at - 1_000),
+    };
+    let mark = Mark { origin, until: Time(expires_at) };
+    Record::Object(Arc::new(Object {
+        labels: BTreeMap::from([("pii".to_owned(), mark)]),
+        counts: BTreeMap::from([(20_000, 3)]),
+        expires_at: Time(expires_at),
+        rest: BTreeMap::from([("of_2031".to_owned(), serde_json::json!([1, "x"]))]),
+        ..Object::new(id.to_owned())
+    }))
 }
 
 pub fn idempotency(id: &str, expires_at: i64) -> Record {

@@ -207,7 +207,8 @@ impl PostgresStore {
     fn begin(&self, locks: &[RecordKey], deadline: Instant) -> Result<Open, StoreError> {
         let numbers = lock_numbers(locks);
         let is_read = |key: &&RecordKey| {
-            let kinds = [RecordKind::Session, RecordKind::Agent, RecordKind::Subject];
+            let kinds =
+                [RecordKind::Session, RecordKind::Agent, RecordKind::Subject, RecordKind::Object];
             kinds.contains(&key.kind) && is_id(&key.id)
         };
         let ahead: Vec<String> = locks.iter().filter(is_read).map(|key| key.id.clone()).collect();

@@ -1,0 +1,227 @@
+//! What agents write keeps the labels that they carried, so that whoever reads it carries them, too.
+//!
+//! Each object that was written so has a record, and so has its collection. What cannot be told of one object any more, the
+//! collection says of all of them: a label is lost by its time alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::{MAX_LABELS, Origin};
+use crate::decision::{ReasonCode, Time};
+use crate::task::{RecordKey, RecordKind};
+
+/// Objects of one collection whose labels are kept apart; of more, any object of the collection may carry them.
+pub const MAX_OBJECTS: u32 = 10_000;
+/// How long what was written keeps its labels, in milliseconds, where the bundle says nothing: 30 days.
+pub const KEPT_MS: i64 = 30 * DAY_MS;
+
+const DAY_MS: i64 = 24 * 3_600 * 1_000;
+
+/// An object that agents wrote, or a collection of such objects.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Object {
+    /// Its id: [`ObjectKeys`].
+    pub id: String,
+    /// Labels of the object; of a collection those of all objects in it together.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, Mark>,
+    /// Of a collection: labels that any object in it may carry.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub any: BTreeMap<String, Mark>,
+    /// Of a collection: how many objects of it are kept, by the day since 1970 on which they are forgotten.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counts: BTreeMap<i64, u32>,
+    /// When it may be forgotten.
+    pub expires_at: Time,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// A label of something that was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The decision that it was first written by.
+    #[serde(flatten)]
+    pub origin: Origin,
+    /// Until when it counts.
+    pub until: Time,
+}
+
+/// The records that keep what an operation acts on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectKeys {
+    /// That of the collection.
+    pub collection: RecordKey,
+    /// That of the object; none: it is the collection as a whole.
+    pub object: Option<RecordKey>,
+}
+
+impl ObjectKeys {
+    /// Args:
+    /// * `id`: canonical; empty: the collection as a whole.
+    pub(crate) fn of(collection: &str, id: &str) -> Self {
+        let key = |id: String| RecordKey::new(RecordKind::Object, id);
+        // Ids may be long, or a secret.
+        let digest = || -> String {
+            Sha256::digest(id.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        let object = (!id.is_empty()).then(|| key(format!("{collection}/{}", digest())));
+        Self { collection: key(collection.to_owned()), object }
+    }
+
+    /// Both.
+    pub fn all(&self) -> impl Iterator<Item = &RecordKey> {
+        [&self.collection].into_iter().chain(&self.object)
+    }
+}
+
+/// What is known of what an operation acts on.
+#[derive(Clone, Copy, Debug)]
+pub struct ObjectView<'a> {
+    /// The object; none: it is the collection as a whole.
+    pub object: Option<&'a Object>,
+    /// Its collection.
+    pub collection: &'a Object,
+}
+
+/// Nothing is known.
+static NOTHING: Object = Object::new(String::new());
+
+impl ObjectView<'static> {
+    /// Of what nobody has written.
+    pub const NOTHING: Self = Self { object: None, collection: &NOTHING };
+}
+
+impl<'a> ObjectView<'a> {
+    /// The labels that it carries because of who wrote it, and the decision by which each was written.
+    pub fn labels(self, now: Time) -> impl Iterator<Item = (&'a str, &'a Origin)> {
+        let own = &self.object.unwrap_or(self.collection).labels;
+        let fresh = self.collection.any.iter().chain(own).filter(move |(_, mark)| mark.until > now);
+        fresh.map(|(label, mark)| (label.as_str(), &mark.origin))
+    }
+
+    /// What writing it with these labels changes.
+    ///
+    /// # Errors
+    /// More labels than one record keeps.
+    pub(crate) fn written(
+        self,
+        keys: ObjectKeys,
+        labels: BTreeSet<String>,
+        until: Time,
+        now: Time,
+    ) -> Result<Option<Written>, (ReasonCode, String)> {
+        if labels.is_empty() {
+            return Ok(None);
+        }
+        let is_known = self.object.is_some_and(|object| object.expires_at > now);
+        let kept = self.collection.counts.range(day(now)..).map(|(_, count)| *count);
+        let is_full = kept.fold(0, u32::saturating_add) >= MAX_OBJECTS;
+        let is_any = keys.object.is_none() || (is_full && !is_known);
+        let of_collection = if is_any { &self.collection.any } else { &self.collection.labels };
+        let own = self.object.filter(|_| !is_any).map(|object| &object.labels);
+        for kept in own.into_iter().chain([of_collection]) {
+            let others =
+                kept.iter().filter(|(label, mark)| mark.until > now && !labels.contains(*label));
+            if others.count().saturating_add(labels.len()) > MAX_LABELS {
+                let what = format!("an object keeps {MAX_LABELS} labels, and no more");
+                return Err((ReasonCode::WindowFull, what));
+            }
+        }
+        Ok(Some(Written { keys, labels, until, is_any }))
+    }
+}
+
+/// Labels of something that is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// What is written.
+    pub keys: ObjectKeys,
+    /// Those that its writer carries.
+    pub labels: BTreeSet<String>,
+    /// Until when it keeps them.
+    pub until: Time,
+    /// Any object of the collection may be the one, or there is no room for one more.
+    pub is_any: bool,
+}
+
+impl Written {
+    /// Takes over the labels.
+    ///
+    /// Args:
+    /// * `object`: the record of [`ObjectKeys::object`], where it has one; `collection`: that of its collection.
+    /// * `decision_id`, `operation`: of the decision; `now`: its time.
+    pub fn apply(
+        &self,
+        object: Option<&mut Object>,
+        collection: &mut Object,
+        (decision_id, operation, now): (&str, &str, Time),
+    ) {
+        let origin = Origin {
+            decision_id: decision_id.to_owned(),
+            operation: operation.to_owned(),
+            at: now,
+        };
+        collection.forget(now);
+        match object.filter(|_| !self.is_any) {
+            None => mark(&mut collection.any, self, &origin),
+            Some(object) => {
+                object.forget(now);
+                collection.recount(object.expires_at, self.until.max(object.expires_at), now);
+                mark(&mut object.labels, self, &origin);
+                object.expires_at = self.until.max(object.expires_at);
+                mark(&mut collection.labels, self, &origin);
+            }
+        }
+        collection.expires_at = self.until.max(collection.expires_at);
+    }
+}
+
+fn mark(labels: &mut BTreeMap<String, Mark>, written: &Written, origin: &Origin) {
+    for label in &written.labels {
+        let new = || Mark { origin: origin.clone(), until: written.until };
+        let mark = labels.entry(label.clone()).or_insert_with(new);
+        mark.until = written.until.max(mark.until);
+    }
+}
+
+impl Object {
+    /// One of which nothing is known.
+    #[must_use]
+    pub const fn new(id: String) -> Self {
+        Self {
+            id,
+            labels: BTreeMap::new(),
+            any: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            expires_at: Time(0),
+            rest: BTreeMap::new(),
+        }
+    }
+
+    /// Drops what counts no more.
+    fn forget(&mut self, now: Time) {
+        self.labels.retain(|_, mark| mark.until > now);
+        self.any.retain(|_, mark| mark.until > now);
+        self.counts = self.counts.split_off(&day(now));
+    }
+
+    /// Counts an object that is forgotten later than it was, or that was not known.
+    fn recount(&mut self, before: Time, after: Time, now: Time) {
+        if before > now
+            && let Some(count) = self.counts.get_mut(&day(before))
+        {
+            *count = count.saturating_sub(1);
+        }
+        self.counts.retain(|_, count| *count > 0);
+        let count = self.counts.entry(day(after)).or_default();
+        *count = count.saturating_add(1);
+    }
+}
+
+const fn day(at: Time) -> i64 {
+    at.0.div_euclid(DAY_MS)
+}

@@ -1,0 +1,434 @@
+//! What agents write keeps the labels that they carried: whoever reads it carries them, too.
+
+use std::collections::BTreeSet;
+
+use authz_kernel::decide::decide;
+use authz_kernel::decision::{Decision, Request, Time};
+use authz_kernel::history::{
+    HistoryChanges, HistoryView, KEPT_MS, MAX_LABELS, MAX_OBJECTS, Object, ObjectView,
+    SessionHistory,
+};
+use authz_kernel::plan::Plan;
+use authz_kernel::task::{AgentName, Record, RecordKind};
+
+use crate::common::{NOW, facts, request};
+use crate::history::{compiled, decided_in, trace};
+
+const FACTS: &str = r#"
+agents: {bots: ["spiffe://a.example/ns/desk/sa/*"]}
+labels: {pii: {kind: confidentiality}, untrusted: {kind: trust}}
+resources:
+  notes: {patterns: [{match: "team/**", labels: [pii]}]}
+  drafts: {keeps_written: 1h}
+  books: {}
+catalog:
+  web: {kind: http, operations: {get: {}}}
+  host: {kind: http, operations: {run: {}}}
+  notes:
+    kind: http
+    operations:
+      read: {input: {type: object, properties: {id: {type: string}}, required: [id]}}
+      write: {input: {type: object, properties: {id: {type: string}}, required: [id]}}
+      fetch: {input: {type: object, properties: {id: {type: string}}, required: [id]}}
+      move: {input: {type: object, properties: {id: {type: string}, how: {type: string}}, required: [id, how]}}
+      delete: {input: {type: object, properties: {id: {type: string}}, required: [id]}}
+      add: {}
+      search: {}
+  drafts:
+    kind: http
+    operations:
+      read: {input: {type: object, properties: {id: {type: string}}, required: [id]}}
+      write: {input: {type: object, properties: {id: {type: string}}, required: [id]}}
+  books:
+    kind: http
+    operations:
+      read: {input: {type: object, properties: {id: {type: string}}, required: [id]}}
+classify:
+  - {match: web.get, effects: [read], tier: low, yields: [untrusted]}
+  - {match: host.run, effects: [execute], tier: low}
+  - {match: notes.read, effects: [read], tier: low, resource: {collection: notes, id: /id}}
+  - {match: notes.write, effects: [write], tier: low, resource: {collection: notes, id: /id}}
+  - {match: notes.fetch, effects: [write], tier: low, yields: {maximum: [untrusted]}, resource: {collection: notes, id: /id}}
+  - {match: notes.delete, effects: [delete], tier: low, resource: {collection: notes, id: /id}}
+  - {match: notes.add, effects: [write], tier: low, resource: {collection: notes}}
+  - {match: notes.search, effects: [read], tier: low, resource: {collection: notes}}
+  - match: notes.move
+    tier: low
+    resource: {collection: notes, id: /id}
+    split: {on: /how, cases: {copy: {effects: [read]}, rename: {effects: [write]}}}
+  - {match: drafts.read, effects: [read], tier: low, resource: {collection: drafts, id: /id}}
+  - {match: drafts.write, effects: [write], tier: low, resource: {collection: drafts, id: /id}}
+  - {match: books.read, effects: [read], tier: low, resource: {collection: books, id: /id}}
+templates:
+  desk: {purpose: work, deadline: 24h, starters: [bots], scope: [{system: web}, {system: host}, {system: notes}, {system: drafts}, {system: books}]}
+"#;
+const RESOURCE: &str = r#"
+@id("no-delete") forbid(principal, action == Action::"notes.delete", resource)
+when { resource.labels.contains(Label::"untrusted") };
+"#;
+const POLICIES: &str = r#"
+@id("may") permit(principal in Role::"bots", action, resource);
+@id("no-run") forbid(principal, action == Action::"host.run", resource)
+when { context.session.labels.contains(Label::"untrusted") };
+@id("no-delete") forbid(principal, action == Action::"notes.delete", resource)
+when { resource.labels.contains(Label::"untrusted") };
+"#;
+
+fn plan() -> Plan {
+    compiled("name: t", FACTS, POLICIES).unwrap()
+}
+
+/// Two tasks of two sessions: the one writes, the other reads.
+fn carried_over(steps: &str) -> Vec<String> {
+    let other = "      - {start: {name: other, template: desk, agent: sub}, expect: OK}\n";
+    trace(&plan(), &format!("{other}{steps}"))
+}
+
+#[test]
+fn what_was_written_by_whoever_carried_a_label_brings_it() {
+    let steps = r#"
+      - {call: web.get, expect: PERMIT}
+      - {call: notes.write, input: {id: a}, expect: PERMIT}
+      - {end: {}, expect: OK}
+      - {task: other, call: notes.delete, input: {id: a}, expect: {outcome: DENY, policy: no-delete}}
+      - {task: other, call: notes.read, input: {id: b}, expect: PERMIT}
+      - {task: other, call: host.run, expect: PERMIT}
+      - {task: other, call: notes.read, input: {id: a}, expect: PERMIT}
+      - {task: other, call: host.run, expect: {outcome: DENY, policy: no-run}}
+"#;
+    assert_eq!(Vec::<String>::new(), carried_over(steps));
+}
+
+#[test]
+fn what_was_written_without_labels_brings_none() {
+    let steps = r#"
+      - {call: notes.write, input: {id: a}, expect: PERMIT}
+      - {call: web.get, expect: PERMIT}
+      - {task: other, call: notes.read, input: {id: a}, expect: PERMIT}
+      - {task: other, call: notes.search, expect: PERMIT}
+      - {task: other, call: notes.delete, input: {id: a}, expect: PERMIT}
+      - {task: other, call: host.run, expect: PERMIT}
+"#;
+    assert_eq!(Vec::<String>::new(), carried_over(steps));
+}
+
+#[test]
+fn a_collection_that_is_read_as_a_whole_brings_what_any_object_in_it_keeps() {
+    let steps = r#"
+      - {call: web.get, expect: PERMIT}
+      - {call: notes.write, input: {id: a}, expect: PERMIT}
+      - {task: other, call: notes.search, expect: PERMIT}
+      - {task: other, call: host.run, expect: {outcome: DENY, policy: no-run}}
+"#;
+    assert_eq!(Vec::<String>::new(), carried_over(steps));
+}
+
+/// Which object it was nobody knows, so it may be any.
+#[test]
+fn what_was_written_without_an_id_counts_for_all_objects_of_the_collection() {
+    let steps = r#"
+      - {call: web.get, expect: PERMIT}
+      - {call: notes.add, expect: PERMIT}
+      - {task: other, call: notes.delete, input: {id: z}, expect: {outcome: DENY, policy: no-delete}}
+      - {task: other, call: notes.read, input: {id: z}, expect: PERMIT}
+      - {task: other, call: host.run, expect: {outcome: DENY, policy: no-run}}
+"#;
+    assert_eq!(Vec::<String>::new(), carried_over(steps));
+}
+
+/// It may have been written all the same; nor does the page lose what it may have brought.
+#[test]
+fn a_write_that_failed_was_one() {
+    let facts = FACTS
+        .replace("web: {kind: http,", "web: {kind: http, reports: sdk,")
+        .replace("yields: [untrusted]}", "yields: {maximum: [untrusted]}}")
+        .replace("  notes:\n    kind: http\n", "  notes:\n    kind: http\n    reports: sdk\n");
+    let plan = compiled("name: t", &facts, POLICIES).unwrap();
+    for result in ["failed", "aborted"] {
+        let steps = format!(
+            r#"
+      - {{start: {{name: other, template: desk, agent: sub}}, expect: OK}}
+      - {{call: web.get, expect: PERMIT}}
+      - {{call: notes.write, input: {{id: a}}, expect: PERMIT}}
+      - {{report: {{of: 3, result: {result}}}, expect: OK}}
+      - {{report: {{of: 2, result: {result}}}, expect: OK}}
+      - {{task: other, call: notes.delete, input: {{id: a}}, expect: {{outcome: DENY, policy: no-delete}}}}
+"#
+        );
+        assert_eq!(Vec::<String>::new(), trace(&plan, &steps));
+    }
+}
+
+/// What the call itself brings is in what it writes: a page that is saved as a file.
+#[test]
+fn what_a_write_may_yield_is_in_what_it_writes() {
+    let steps = r#"
+      - {call: notes.fetch, input: {id: a}, expect: PERMIT}
+      - {task: other, call: notes.delete, input: {id: a}, expect: {outcome: DENY, policy: no-delete}}
+"#;
+    assert_eq!(Vec::<String>::new(), carried_over(steps));
+}
+
+#[test]
+fn the_case_of_a_split_operation_says_whether_it_writes() {
+    let steps = r#"
+      - {call: web.get, expect: PERMIT}
+      - {call: notes.move, input: {id: a, how: copy}, expect: PERMIT}
+      - {task: other, call: notes.delete, input: {id: a}, expect: PERMIT}
+      - {call: notes.move, input: {id: a, how: rename}, expect: PERMIT}
+      - {task: other, call: notes.delete, input: {id: a}, expect: {outcome: DENY, policy: no-delete}}
+      - {task: other, call: notes.move, input: {id: a, how: copy}, expect: PERMIT}
+      - {task: other, call: host.run, expect: {outcome: DENY, policy: no-run}}
+"#;
+    assert_eq!(Vec::<String>::new(), carried_over(steps));
+}
+
+#[test]
+fn labels_of_what_was_written_go_with_their_time() {
+    let steps = r#"
+      - {call: web.get, expect: PERMIT}
+      - {call: drafts.write, input: {id: a}, expect: PERMIT}
+      - {after: 30m, call: drafts.write, input: {id: a}, expect: PERMIT}
+      - {after: 59m, task: other, call: drafts.read, input: {id: b}, expect: PERMIT}
+      - {task: other, call: host.run, expect: PERMIT}
+      - {after: 1m, task: other, call: drafts.read, input: {id: a}, expect: PERMIT}
+      - {task: other, call: host.run, expect: PERMIT}
+"#;
+    assert_eq!(Vec::<String>::new(), carried_over(steps));
+    let steps = steps.replace("after: 1m, ", "");
+    assert_eq!(1, carried_over(&steps).len(), "a minute before it still counts");
+}
+
+/// Another spelling of an id is the same object.
+#[test]
+fn an_object_is_one_however_it_is_written() {
+    let steps = r#"
+      - {call: web.get, expect: PERMIT}
+      - {call: notes.write, input: {id: /a}, expect: PERMIT}
+      - {task: other, call: notes.delete, input: {id: a}, expect: {outcome: DENY, policy: no-delete}}
+"#;
+    assert_eq!(Vec::<String>::new(), carried_over(steps));
+}
+
+#[test]
+fn only_what_nobody_writes_with_labels_is_stateless() {
+    let plan = plan();
+    assert!(!plan.is_stateless("notes.read", None) && plan.reads_history("notes.read"));
+    assert!(!plan.is_stateless("notes.search", None));
+    assert!(plan.is_stateless("books.read", None), "no operation writes into it");
+    assert_eq!(None, plan.objects_of(&request("books.read", r#"{"id":"a"}"#)));
+}
+
+#[test]
+fn each_object_has_a_record_and_so_has_its_collection() {
+    let plan = plan();
+    let keys = |operation: &str, arguments: &str| plan.objects_of(&request(operation, arguments));
+    let long = "x/".repeat(400) + "x";
+    let object = keys("notes.read", &format!(r#"{{"id":"{long}"}}"#)).unwrap();
+    assert_eq!("notes", object.collection.id);
+    let key = object.object.clone().unwrap();
+    assert_eq!((RecordKind::Object, 6 + 64), (key.kind, key.id.len()));
+    assert_eq!(2, object.all().count());
+    assert_eq!(None, keys("notes.search", "{}").unwrap().object);
+    assert_eq!(None, keys("notes.read", "{}"), "it cannot be resolved, so it is refused");
+    let named = Request { resource: Some("a"), ..request("notes.search", "{}") };
+    assert_eq!(
+        keys("notes.read", r#"{"id":"a"}"#),
+        plan.objects_of(&named),
+        "by whatever operation"
+    );
+}
+
+fn session(labels: &[&str]) -> SessionHistory {
+    let labels: BTreeSet<String> = labels.iter().map(|label| (*label).to_owned()).collect();
+    let mut session = SessionHistory::new();
+    session.apply(&HistoryChanges { labels, ..HistoryChanges::NONE }, "d0", "web.get", NOW);
+    session
+}
+
+fn asked(
+    plan: &Plan,
+    call: &str,
+    session: &SessionHistory,
+    (object, collection): (Option<&Object>, &Object),
+) -> Decision {
+    let object = Some(ObjectView { object, collection });
+    let view = HistoryView { object, ..HistoryView::new(session) };
+    decided_in(plan, call, r#"{"id":"a"}"#, Some(view))
+}
+
+/// Writes another object of a collection.
+fn written(
+    session: &SessionHistory,
+    id: &str,
+    collection: &mut Object,
+    now: Time,
+) -> (Object, bool) {
+    let mut object = Object::new(id.to_owned());
+    let decision = asked(&plan(), "notes.write", session, (Some(&object), collection));
+    assert_eq!("PERMITTED", decision.reason.as_str(), "{}", decision.message);
+    let written = decision.passage.written.unwrap();
+    written.apply(Some(&mut object), collection, ("d1", "notes.write", now));
+    (object, written.is_any)
+}
+
+#[test]
+fn what_was_not_recalled_is_not_taken_for_nothing() {
+    let nothing = SessionHistory::new();
+    let view = HistoryView { object: None, ..HistoryView::new(&nothing) };
+    for call in ["notes.read", "notes.write", "notes.delete"] {
+        let decision = decided_in(&plan(), call, r#"{"id":"a"}"#, Some(view));
+        assert_eq!("STATE_UNAVAILABLE", decision.reason.as_str());
+    }
+}
+
+#[test]
+fn a_label_is_kept_with_the_decision_that_wrote_it_first() {
+    let mut collection = Object::new("notes".to_owned());
+    let (mut object, _) = written(&session(&["untrusted"]), "notes/1", &mut collection, NOW);
+    let mark = object.labels["untrusted"].clone();
+    assert_eq!(("d1", "notes.write", NOW), {
+        let origin = &mark.origin;
+        (origin.decision_id.as_str(), origin.operation.as_str(), origin.at)
+    });
+    assert_eq!(Time(NOW.0 + KEPT_MS), mark.until);
+    assert_eq!((mark.until, mark.until), (object.expires_at, collection.expires_at));
+    let later = Time(NOW.0 + 1_000);
+    let decision = asked(&plan(), "notes.write", &session(&["pii"]), (Some(&object), &collection));
+    let change = decision.passage.written.unwrap();
+    change.apply(Some(&mut object), &mut collection, ("d2", "notes.write", later));
+    assert_eq!(mark, object.labels["untrusted"], "what was there stays as it was");
+    assert_eq!("d2", object.labels["pii"].origin.decision_id);
+    assert_eq!(object.labels, collection.labels);
+    assert_eq!(1, collection.counts.values().sum::<u32>(), "it is one object");
+}
+
+/// What is written by whoever carries nothing changes no record.
+#[test]
+fn a_write_without_labels_keeps_nothing() {
+    let nothing = Object::new("notes".to_owned());
+    let decision = asked(&plan(), "notes.write", &session(&[]), (Some(&nothing), &nothing));
+    assert_eq!(None, decision.passage.written);
+}
+
+/// The pattern of a resource says what it has; that need not be kept again, and never for other objects.
+#[test]
+fn the_labels_of_a_pattern_are_not_kept_as_those_of_the_writer() {
+    let nothing = Object::new("notes".to_owned());
+    let by = session(&["untrusted"]);
+    let object = Some(ObjectView { object: None, collection: &nothing });
+    let view = HistoryView { object, ..HistoryView::new(&by) };
+    let decision = decided_in(&plan(), "notes.add", "{}", Some(view));
+    let written = decision.passage.written.unwrap();
+    assert_eq!(BTreeSet::from(["untrusted".to_owned()]), written.labels);
+}
+
+#[test]
+fn beyond_its_room_a_collection_keeps_labels_for_all_objects_and_loses_none() {
+    let mut collection = Object::new("notes".to_owned());
+    let day = (NOW.0 + KEPT_MS).div_euclid(24 * 3_600 * 1_000);
+    collection.counts.insert(day, MAX_OBJECTS - 1);
+    let by = session(&["untrusted"]);
+    let (known, is_any) = written(&by, "notes/1", &mut collection, NOW);
+    assert!(!is_any && collection.any.is_empty());
+    let (unknown, is_any) = written(&by, "notes/2", &mut collection, NOW);
+    assert!(is_any && unknown.labels.is_empty());
+    assert_eq!(MAX_OBJECTS, collection.counts[&day]);
+    let labels = |object: &Object, at: i64| -> BTreeSet<String> {
+        let view = ObjectView { object: Some(object), collection: &collection };
+        view.labels(Time(at)).map(|(label, _)| label.to_owned()).collect()
+    };
+    let untrusted = BTreeSet::from(["untrusted".to_owned()]);
+    let end = NOW.0 + KEPT_MS;
+    assert_eq!(untrusted, labels(&Object::new("notes/3".to_owned()), end - 1));
+    assert_eq!(BTreeSet::new(), labels(&Object::new("notes/3".to_owned()), end));
+    // One that has a record keeps what is written into it there.
+    let decision = asked(&plan(), "notes.write", &by, (Some(&known), &collection));
+    assert!(!decision.passage.written.unwrap().is_any);
+    // With its day, what was counted goes.
+    let mut later = collection.clone();
+    let (_, is_any) = written(&by, "notes/4", &mut later, Time(end + 24 * 3_600 * 1_000));
+    assert!(is_any, "the decision was at the time of the test");
+    assert_eq!(None, later.counts.get(&day));
+}
+
+#[test]
+fn a_record_keeps_so_many_labels_and_what_it_could_not_keep_is_not_written() {
+    let mut collection = Object::new("notes".to_owned());
+    let by = session(&["untrusted"]);
+    let (mut object, _) = written(&by, "notes/1", &mut collection, NOW);
+    let mark = object.labels["untrusted"].clone();
+    for label in 1..MAX_LABELS {
+        object.labels.insert(format!("l{label}"), mark.clone());
+    }
+    let code = |labels: &[&str], object: &Object| {
+        asked(&plan(), "notes.write", &session(labels), (Some(object), &collection)).reason.as_str()
+    };
+    assert_eq!("PERMITTED", code(&["untrusted"], &object));
+    assert_eq!("WINDOW_FULL", code(&["pii"], &object));
+    // Those whose time is up count no more.
+    for label in 1..MAX_LABELS {
+        let old = object.labels.get_mut(&format!("l{label}")).unwrap();
+        old.until = NOW;
+    }
+    assert_eq!("PERMITTED", code(&["pii"], &object));
+}
+
+#[test]
+fn what_a_node_does_not_know_of_an_object_is_kept() {
+    let text = r#"{"id":"notes","labels":{"of_2031":{"decision_id":"d","operation":"o","at":1,"until":2}},"expires_at":2,"more":[1]}"#;
+    let object: Object = serde_json::from_str(text).unwrap();
+    let written: serde_json::Value = serde_json::to_value(&object).unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(text).unwrap(), written);
+    let record = Record::Object(object.into());
+    assert_eq!((Some(2), RecordKind::Object), (record.due(), record.key().kind));
+}
+
+#[test]
+fn a_label_that_the_bundle_does_not_have_counts_as_confidential() {
+    let mut object = Object::new("notes/1".to_owned());
+    let mut collection = Object::new("notes".to_owned());
+    let (known, _) = written(&session(&["of_2031"]), "notes/1", &mut collection, NOW);
+    object.labels = known.labels;
+    let decision = asked(&plan(), "notes.read", &session(&[]), (Some(&object), &collection));
+    assert_eq!(BTreeSet::from(["of_2031".to_owned()]), decision.passage.labels);
+}
+
+#[test]
+fn how_long_it_is_kept_is_a_duration() {
+    let bad = FACTS.replace("keeps_written: 1h", "keeps_written: soon");
+    let error = compiled("name: t", &bad, POLICIES).unwrap_err();
+    assert!(error.contains("`soon` is no duration"), "{error}");
+    let none = FACTS.replace("keeps_written: 1h", "keeps_written: none");
+    let plan = compiled("name: t", &none, POLICIES).unwrap();
+    assert!(plan.is_stateless("drafts.read", None), "what is written there keeps nothing");
+    assert!(!plan.is_stateless("notes.read", None));
+}
+
+/// Without a task there is no session that could carry what is read.
+#[test]
+fn where_tasks_are_optional_what_may_have_labels_needs_one() {
+    let code = |policies: &str, call: &str| {
+        let plan = compiled("name: t\ntasks: optional", FACTS, policies).unwrap();
+        let chain = [AgentName::parse("spiffe://a.example/ns/desk/sa/bot").unwrap().principal()];
+        decide(&plan, &facts(&chain), &request(call, r#"{"id":"a"}"#), NOW).reason.as_str()
+    };
+    assert_eq!("NO_TASK", code(POLICIES, "notes.read"));
+    assert_eq!("PERMITTED", code(POLICIES, "books.read"));
+    // Where nothing depends on what is carried, nothing is followed.
+    let plain = r#"@id("may") permit(principal in Role::"bots", action, resource);"#;
+    assert_eq!("PERMITTED", code(plain, "notes.read"));
+}
+
+#[test]
+fn where_nothing_depends_on_labels_none_are_kept() {
+    let keys = |facts: &str, policies: &str| {
+        let plan = compiled("name: t", facts, policies).unwrap();
+        plan.objects_of(&request("notes.read", r#"{"id":"a"}"#)).is_some()
+    };
+    let plain = r#"@id("may") permit(principal in Role::"bots", action, resource);"#;
+    assert!(!keys(FACTS, plain));
+    let ceiling = "{system: notes, resources: {label_ceiling: [pii]}}";
+    assert!(keys(&FACTS.replace("{system: notes}", ceiling), plain));
+    assert!(keys(FACTS, &format!("{plain} {RESOURCE}")));
+}
