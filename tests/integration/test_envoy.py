@@ -249,6 +249,8 @@ def sendable(case: Flat) -> bool:
         and http.path.isascii()
         and http.path.startswith("/")
         and not (http.principal or http.extensions or http.partial)
+        # A proxy tells labels by itself.
+        and not case.step.request.labels
         and case.step.wanted.code != "ENFORCER_REFUSED"
     )
 
