@@ -10,13 +10,12 @@ from typing import Final
 
 import grpc
 
-from authz.errors import ApiError, AuthzError, UnavailableError
+from authz.errors import ApiError, UnavailableError
 from authz.model import CallFacts, Surface
-from authz.server.decisions import RawHandler, facts_of, peer_facts_of, traceparent_of
-from authz.server.status import abort, status_code
+from authz.server.decisions import RawHandler, facts_of, peer_facts_of
+from authz.server.status import answered
 from authz.server.tasks import Calls
 from authz.telemetry import Metrics
-from authz.telemetry.context import in_trace
 from authz.thirdparty.envoy.service.accesslog.v3 import als_pb2
 
 __all__ = ["ACCESS_LOG", "AccessLogs"]
@@ -98,25 +97,13 @@ class AccessLogs:
         Returns:
             An encoded StreamAccessLogsResponse.
         """
-        error: AuthzError | None = None
-        code = "OK"
-        answer = b""
-        with in_trace(traceparent_of(context)):
-            try:
-                answer = self._take(messages, context, read)
-            except AuthzError as refused:
-                error = refused
-            except grpc.RpcError:
-                code = "CANCELLED"
-            except BaseException as unexpected:  # noqa: BLE001 - a panic of the engine is no Exception
-                self._failed(unexpected)
-                error = UnavailableError("internal error; see the server's log")
-        if error is not None:
-            code = status_code(error.grpc_code).name
-        self._metrics.handled(ACCESS_LOG, _METHOD, code)
-        if error is not None:
-            abort(context, error)
-        return answer
+        return answered(
+            lambda: self._take(messages, context, read),
+            context,
+            counted=lambda code: self._metrics.handled(ACCESS_LOG, _METHOD, code),
+            failed=self._failed,
+            over=(grpc.RpcError,),
+        )
 
     def _take(
         self,

@@ -13,15 +13,14 @@ from typing import Final, Protocol
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from authz.errors import ApiError, AuthzError, UnavailableError
+from authz.errors import ApiError
 from authz.model import CallFacts, Surface
-from authz.server.decisions import AUTHORIZER, RawHandler, facts_of, traceparent_of
+from authz.server.decisions import AUTHORIZER, RawHandler, facts_of
 from authz.server.grpc_listener import Services
 from authz.server.readiness import Readiness
-from authz.server.status import abort, status_code
+from authz.server.status import answered
 from authz.server.world import World
 from authz.telemetry import Metrics
-from authz.telemetry.context import in_trace
 from authz.v1 import admin_pb2
 
 __all__ = ["ADMIN", "Administration", "Explains"]
@@ -80,24 +79,12 @@ class Administration:
         self, service: str, method: str, answer: Callable[[bytes, grpc.ServicerContext], bytes]
     ) -> RawHandler:
         def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
-            with in_trace(traceparent_of(context)):
-                return handled(request, context)
-
-        def handled(request: bytes, context: grpc.ServicerContext) -> bytes:
-            error: AuthzError | None = None
-            answered = b""
-            try:
-                answered = answer(request, context)
-            except AuthzError as refused:
-                error = refused
-            except BaseException as unexpected:  # noqa: BLE001 - a panic of the engine is no Exception
-                self.failed(unexpected)
-                error = UnavailableError("internal error; see the server's log")
-            code = status_code(error.grpc_code).name if error is not None else "OK"
-            self.metrics.handled(service, method, code)
-            if error is not None:
-                abort(context, error)
-            return answered
+            return answered(
+                lambda: answer(request, context),
+                context,
+                counted=lambda code: self.metrics.handled(service, method, code),
+                failed=self.failed,
+            )
 
         return grpc.unary_unary_rpc_method_handler(handle)
 

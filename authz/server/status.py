@@ -7,9 +7,11 @@ import grpc
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from authz.errors import ApiError, AuthzError, NotInThisVersionError
+from authz.errors import ApiError, AuthzError, NotInThisVersionError, UnavailableError
+from authz.server.decisions import traceparent_of
+from authz.telemetry.context import in_trace
 
-__all__ = ["DOMAIN", "abort", "not_in_this_version", "status_code", "unimplemented"]
+__all__ = ["DOMAIN", "abort", "answered", "not_in_this_version", "status_code", "unimplemented"]
 
 DOMAIN: Final = "authz.dev"
 """`domain` of every ErrorInfo."""
@@ -47,6 +49,49 @@ def abort(context: grpc.ServicerContext, error: AuthzError) -> NoReturn:
     status = status_pb2.Status(code=code.value[0], message=str(error), details=[info])
     context.set_trailing_metadata(((_DETAILS, status.SerializeToString()),))
     context.abort(code, str(error))
+
+
+def answered(
+    answer: Callable[[], bytes],
+    context: grpc.ServicerContext,
+    *,
+    counted: Callable[[str], object],
+    failed: Callable[[BaseException], object],
+    over: tuple[type[BaseException], ...] = (),
+) -> bytes:
+    """Answer a call, or end it with an error, whatever happens.
+
+    Args:
+        answer: Gives the encoded response.
+        context: The call.
+        counted: Told the name of the call's code.
+        failed: Told of every unexpected exception.
+        over: What says that the caller has ended the call, and hears nothing more.
+
+    Returns:
+        The response.
+
+    Raises:
+        Exception: It ends with an error; grpcio's way to do so.
+    """
+    error: AuthzError | None = None
+    code, response = "OK", b""
+    with in_trace(traceparent_of(context)):
+        try:
+            response = answer()
+        except AuthzError as refused:
+            error = refused
+        except over:
+            code = "CANCELLED"
+        except BaseException as unexpected:  # noqa: BLE001 - a panic of the engine is no Exception
+            failed(unexpected)
+            error = UnavailableError("internal error; see the server's log")
+    if error is not None:
+        code = status_code(error.grpc_code).name
+    counted(code)
+    if error is not None:
+        abort(context, error)
+    return response
 
 
 def not_in_this_version(method: str) -> Callable[[bytes, grpc.ServicerContext], bytes]:

@@ -7,13 +7,12 @@ from typing import Final, Protocol
 
 import grpc
 
-from authz.errors import ApiError, AuthzError, UnavailableError
+from authz.errors import ApiError
 from authz.model import CallFacts, Surface
-from authz.server.decisions import RawHandler, facts_of, peer_facts_of, traceparent_of
+from authz.server.decisions import RawHandler, facts_of, peer_facts_of
 from authz.server.executor import Turn
-from authz.server.status import abort, status_code
+from authz.server.status import answered
 from authz.telemetry import Metrics
-from authz.telemetry.context import in_trace
 
 __all__ = ["TASKS", "Calls", "Tasks"]
 
@@ -110,20 +109,11 @@ class Tasks:
             return answered
 
         def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
-            error: AuthzError | None = None
-            answered = b""
-            with in_trace(traceparent_of(context)):
-                try:
-                    answered = answer(request, context)
-                except AuthzError as refused:
-                    error = refused
-                except BaseException as unexpected:  # noqa: BLE001 - a panic of the engine is no Exception
-                    self.failed(unexpected)
-                    error = UnavailableError("internal error; see the server's log")
-            code = status_code(error.grpc_code).name if error is not None else "OK"
-            self.metrics.handled(service, method, code)
-            if error is not None:
-                abort(context, error)
-            return answered
+            return answered(
+                lambda: answer(request, context),
+                context,
+                counted=lambda code: self.metrics.handled(service, method, code),
+                failed=self.failed,
+            )
 
         return grpc.unary_unary_rpc_method_handler(handle)
