@@ -2,7 +2,6 @@
 
 import json
 import statistics
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import grpc
 from authz.client.dpop import ProofKey
 from authz.v1 import credentials_pb2, decision_pb2, tasks_pb2
 from bench.load import bundle, credentials, requests, server
+from bench.load.engines import on_each
 from bench.load.ghz import Ghz, summary
 from bench.load.matrix import MIDDLE
 from bench.load.redeeming import ISSUER
@@ -72,31 +72,17 @@ def run(paths: Paths, extent: Extent, say: Callable[[str], None]) -> dict[str, A
         ProcessError: a program failed, or took longer than a quarter of an hour.
     """
     issued = _issuing(paths, extent, say)
-    rows: list[dict[str, Any]] = []
-    ratios: list[dict[str, Any]] = []
-    for state in ("embedded", "memory"):
-        spec = {
-            "folder": str(paths.work / f"redeem-{state}"),
-            "policies": MIDDLE,
-            "state": state,
-            "dsn": None,
-            "tasks": extent.tasks,
-            "pairs": extent.pairs,
-            "calls": extent.calls,
-        }
-        found = paths.printed(
-            [sys.executable, "-m", "bench.load.redeeming", json.dumps(spec)], _PATIENCE
-        )
-        rows += found["rows"]
-        ratios += found["ratios"]
-        for one in found["ratios"]:
-            say(f"credentials: {one['ratio']} on {state}, {one['time']}: {one['median']:g} times")
+    dsns = {"embedded": None, "memory": None}
+    counts = {"tasks": extent.tasks, "pairs": extent.pairs, "calls": extent.calls}
+    found = on_each(
+        paths, "bench.load.redeeming", "credentials", dsns, counts, say=say, patience=_PATIENCE
+    )
     slowest = min(row["rps"] for row in issued)
     return {
         "issued": issued,
         "issue_ms": round(1e3 / slowest, 4),
-        "rows": rows,
-        "ratios": ratios,
+        "rows": [row for one in found for row in one["rows"]],
+        "ratios": [ratio for one in found for ratio in one["ratios"]],
     }
 
 

@@ -1,17 +1,13 @@
 """Measures what a task's history costs: Checks that depend on it, rules over it, and sessions in a store."""
 
-import json
-import sys
-import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench import micro
 from bench.load import postgres
-from bench.load.matrix import MIDDLE
+from bench.load.engines import on_each
 from bench.load.server import Paths
 
 _PATIENCE = 600
@@ -59,8 +55,6 @@ def run(
         MicroError: the kernel's benchmark failed.
         ProcessError: PostgreSQL did not start; a program failed, or took longer than ten minutes.
     """
-    rows: list[dict[str, Any]] = []
-    ratios: list[dict[str, Any]] = []
     say("history: criterion")
     kernel = micro.run(paths.root, (micro.HISTORY,), quick=quick)
     few, many = extent.sessions
@@ -68,39 +62,20 @@ def run(
         paths.printed([str(sessions), str(count), str(paths.work / f"sessions-{count}")], _PATIENCE)
         for count in extent.sessions
     ]
+    dsns: dict[str, str | None] = {"embedded": None}
     version = None
-    callers = 0
-    with ExitStack() as running:
-        dsns: dict[str, str | None] = {"embedded": None}
-        if postgres.programs() is None:
+    counts = {"tasks": extent.tasks, "pairs": extent.rounds, "calls": extent.calls}
+    with postgres.started() as database:
+        if database is None:
             say("history: PostgreSQL is not installed, and is not measured")
         else:
-            # Of its own: PostgreSQL's user cannot reach the work folder.
-            folder = running.enter_context(tempfile.TemporaryDirectory(prefix="authz-bench-pg-"))
-            database = running.enter_context(postgres.Postgres(Path(folder)))
             dsns["postgresql"], version = database.dsn, database.version
-        for state, dsn in dsns.items():
-            spec = {
-                "folder": str(paths.work / f"history-{state}"),
-                "policies": MIDDLE,
-                "state": state,
-                "dsn": dsn,
-                "tasks": extent.tasks,
-                "pairs": extent.rounds,
-                "calls": extent.calls,
-            }
-            found = paths.printed(
-                [sys.executable, "-m", "bench.load.remembering", json.dumps(spec)], _PATIENCE
-            )
-            rows += found["rows"]
-            ratios += found["ratios"]
-            callers = found["callers"]
-            for one in found["ratios"]:
-                say(f"history: {one['ratio']} on {state}, {one['time']}: {one['median']:g} times")
-    with ExitStack() as running:
-        if version is not None:
-            folder = running.enter_context(tempfile.TemporaryDirectory(prefix="authz-bench-pg-"))
-            database = running.enter_context(postgres.Postgres(Path(folder)))
+        found = on_each(
+            paths, "bench.load.remembering", "history", dsns, counts, say=say, patience=_PATIENCE
+        )
+    # Its tables must be empty.
+    with postgres.started() as database:
+        if database is not None:
             stores.append(paths.printed([str(sessions), str(many), database.dsn], _PATIENCE))
     for store in stores:
         say(
@@ -110,9 +85,9 @@ def run(
     embedded = {one["sessions"]: one for one in stores if one["engine"] == "embedded"}
     return {
         "postgresql": version,
-        "callers": callers,
-        "checks": rows,
-        "ratios": ratios,
+        "callers": found[0]["callers"],
+        "checks": [row for one in found for row in one["rows"]],
+        "ratios": [ratio for one in found for ratio in one["ratios"]],
         "rows": kernel,
         "rules_us": rules_us(kernel),
         "stores": stores,

@@ -1,16 +1,12 @@
 """Measures what tasks cost: Checks on a task beside Checks without one, and a store of 100,000 tasks."""
 
-import json
-import sys
-import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.load import postgres
-from bench.load.matrix import MIDDLE
+from bench.load.engines import on_each
 from bench.load.server import Paths
 
 STORED = 100_000
@@ -52,40 +48,22 @@ def run(paths: Paths, store: Path, extent: Extent, say: Callable[[str], None]) -
     Raises:
         ProcessError: PostgreSQL did not start; a program failed, or took longer than ten minutes.
     """
-    rows: list[dict[str, Any]] = []
-    ratios: list[dict[str, Any]] = []
+    dsns: dict[str, str | None] = {"embedded": None, "memory": None}
     version = None
-    with ExitStack() as running:
-        dsns: dict[str, str | None] = {"embedded": None, "memory": None}
-        if postgres.programs() is None:
+    counts = {"tasks": extent.tasks, "pairs": extent.pairs, "calls": extent.calls}
+    with postgres.started() as database:
+        if database is None:
             say("tasks: PostgreSQL is not installed, and is not measured")
         else:
-            # Of its own: PostgreSQL's user cannot reach the work folder.
-            folder = running.enter_context(tempfile.TemporaryDirectory(prefix="authz-bench-pg-"))
-            database = running.enter_context(postgres.Postgres(Path(folder)))
             dsns["postgresql"], version = database.dsn, database.version
-        for state, dsn in dsns.items():
-            spec = {
-                "folder": str(paths.work / f"tasks-{state}"),
-                "policies": MIDDLE,
-                "state": state,
-                "dsn": dsn,
-                "tasks": extent.tasks,
-                "pairs": extent.pairs,
-                "calls": extent.calls,
-            }
-            found = paths.printed(
-                [sys.executable, "-m", "bench.load.checks", json.dumps(spec)], _PATIENCE
-            )
-            rows += found["rows"]
-            ratios += found["ratios"]
-            for one in found["ratios"]:
-                say(f"tasks: {one['ratio']} on {state}, {one['time']}: {one['median']:g} times")
+        found = on_each(
+            paths, "bench.load.checks", "tasks", dsns, counts, say=say, patience=_PATIENCE
+        )
     stored = paths.printed([str(store), str(STORED), str(paths.work / "store")], _PATIENCE)
     return {
         "postgresql": version,
-        "rows": rows,
-        "ratios": ratios,
+        "rows": [row for one in found for row in one["rows"]],
+        "ratios": [ratio for one in found for ratio in one["ratios"]],
         "memory_mb": round(stored["memory_bytes"] / 1e6, 1),
         "open_s": round(stored["open_ms"] / 1e3, 2),
         "store": stored,

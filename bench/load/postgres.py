@@ -4,6 +4,9 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +27,27 @@ def programs() -> Path | None:
         return max(found, key=lambda path: int(path.parts[-3])).parent
     on_path = shutil.which("initdb")
     return Path(on_path).resolve().parent if on_path else None
+
+
+@contextmanager
+def started() -> Iterator["Postgres | None"]:
+    """Starts a server in a temporary folder; None where PostgreSQL is not installed.
+
+    Yields:
+        The server.
+
+    Raises:
+        ProcessError: it does not start.
+    """
+    if programs() is None:
+        yield None
+        return
+    # Of its own: PostgreSQL's user cannot reach the work folder.
+    with (
+        tempfile.TemporaryDirectory(prefix="authz-bench-pg-") as folder,
+        Postgres(Path(folder)) as server,
+    ):
+        yield server
 
 
 class Postgres:
