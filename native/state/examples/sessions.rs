@@ -12,17 +12,20 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use authz_kernel::decision::Time;
 use authz_kernel::history::{Origin, Progress, RuleProgress, SessionHistory};
 use authz_kernel::task::{Record, RecordKey, RecordKind, Session};
 use authz_state::store::{
-    AuditSink, Bounds, Commit, EmbeddedSettings, EmbeddedStore, PostgresSettings, PostgresStore,
-    Store, Survives,
+    Bounds, Commit, EmbeddedSettings, EmbeddedStore, PostgresSettings, PostgresStore, Store,
+    Survives,
 };
-use authz_state::{AuditSettings, AuditWriter, Durability};
 use serde_json::json;
+
+mod measuring;
+
+use measuring::{id, resident, sink, soon};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -41,10 +44,6 @@ const LABELS: [(&str, &str); 4] = [
 ];
 const RULES: [&str; 2] =
     ["no-delete-after-search#0123456789abcdef", "read-before-send#fedcba9876543210"];
-
-fn id(prefix: &str, number: usize) -> String {
-    format!("{prefix}-7c4d-7e5f-8a9b-{number:012x}")
-}
 
 fn key(number: usize) -> RecordKey {
     RecordKey::new(RecordKind::Session, id("0193a1b3", number))
@@ -76,29 +75,6 @@ fn session(number: usize, now: i64) -> Session {
         },
         rest: BTreeMap::new(),
     }
-}
-
-fn soon() -> Instant {
-    Instant::now().checked_add(Duration::from_secs(60)).unwrap()
-}
-
-/// Resident memory, in bytes.
-fn resident() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: u64 = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0);
-    kib * 1024
-}
-
-/// The audit file of the benchmark as the store's sink.
-fn sink(folder: &Path) -> (Arc<AuditWriter>, AuditSink) {
-    let audit =
-        Arc::new(AuditWriter::open(AuditSettings::new(folder.join("audit.jsonl"))).unwrap());
-    let writer = Arc::clone(&audit);
-    let sink: AuditSink = Arc::new(move |line, synced| {
-        writer.submit(line, if synced { Durability::Synced } else { Durability::Queued })
-    });
-    (audit, sink)
 }
 
 fn bounds(sessions: usize) -> Bounds {

@@ -22,11 +22,14 @@ use authz_kernel::task::{
     Selector, Session, Subject, SubjectProof, Task, TaskKind, TaskStatus,
 };
 use authz_state::store::{
-    AuditSink, Commit, EmbeddedSettings, EmbeddedStore, PostgresSettings, PostgresStore, Store,
-    Survives, Transaction,
+    Commit, EmbeddedSettings, EmbeddedStore, PostgresSettings, PostgresStore, Store, Survives,
+    Transaction,
 };
-use authz_state::{AuditSettings, AuditWriter, Durability};
 use serde_json::json;
+
+mod measuring;
+
+use measuring::{id, resident, sink, soon};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -107,10 +110,6 @@ fn task(number: usize) -> Task {
     }
 }
 
-fn id(prefix: &str, number: usize) -> String {
-    format!("{prefix}-7c4d-7e5f-8a9b-{number:012x}")
-}
-
 fn session(number: usize) -> Session {
     Session {
         id: id("0193a1b3", number),
@@ -121,29 +120,6 @@ fn session(number: usize) -> Session {
         history: SessionHistory::new(),
         rest: BTreeMap::new(),
     }
-}
-
-fn soon() -> Instant {
-    Instant::now().checked_add(Duration::from_secs(60)).unwrap()
-}
-
-/// Resident memory, in bytes.
-fn resident() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: u64 = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0);
-    kib * 1024
-}
-
-/// The audit file of the benchmark as the store's sink.
-fn sink(folder: &Path) -> (Arc<AuditWriter>, AuditSink) {
-    let audit = AuditWriter::open(AuditSettings::new(folder.join("audit.jsonl"))).unwrap();
-    let audit = Arc::new(audit);
-    let writer = Arc::clone(&audit);
-    let sink: AuditSink = Arc::new(move |line, synced| {
-        writer.submit(line, if synced { Durability::Synced } else { Durability::Queued })
-    });
-    (audit, sink)
 }
 
 fn transact(
