@@ -135,9 +135,6 @@ class Plan:
 class Entries:
     """Who is in a directory that was fetched. Immutable; only digests are kept."""
 
-    odd: int
-    """How many entries no destination can be equal to."""
-
     @staticmethod
     def read(text: bytes, column: str | None = None) -> Entries:
         """Reads a directory.

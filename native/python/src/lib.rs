@@ -232,12 +232,6 @@ impl Entries {
     fn __len__(&self) -> usize {
         self.inner.len()
     }
-
-    /// How many entries no destination can be equal to.
-    #[getter]
-    fn odd(&self) -> usize {
-        self.inner.odd()
-    }
 }
 
 /// Compiled trust sources.
