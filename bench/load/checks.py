@@ -8,7 +8,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,19 +152,36 @@ def ratios(state: str, kind: str, found: Sequence[tuple[Half, Half]]) -> list[di
     Returns:
         A ratio for each time: every pair, and the median.
     """
-    made = []
-    for name in TIMES:
-        pairs = [getattr(on, name) / getattr(without, name) for without, on in found]
-        made.append(
-            {
-                "ratio": kind,
-                "state": state,
-                "time": name,
-                "pairs": [round(pair, 3) for pair in pairs],
-                "median": round(statistics.median(pairs), 3),
-            }
+    return [
+        ratio(
+            kind,
+            state,
+            name,
+            [getattr(on, name) / getattr(without, name) for without, on in found],
         )
-    return made
+        for name in TIMES
+    ]
+
+
+def ratio(kind: str, state: str, name: str, pairs: Sequence[float]) -> dict[str, Any]:
+    """Makes the ratio of one time.
+
+    Args:
+        kind: of Check.
+        state: engine of the state.
+        name: of the time.
+        pairs: the ratio of each pair.
+
+    Returns:
+        Every pair, and the median.
+    """
+    return {
+        "ratio": kind,
+        "state": state,
+        "time": name,
+        "pairs": [round(pair, 3) for pair in pairs],
+        "median": round(statistics.median(pairs), 3),
+    }
 
 
 def engine(
@@ -310,13 +327,29 @@ def half(judging: Engine, asked: Sequence[bytes], calls: int, reserved: int) -> 
         answers.append(answer)
     cpu = time.thread_time() - cpu
     for answer in answers:
-        decision = decision_pb2.CheckResponse.FromString(answer).decision
-        if decision.outcome != decision_pb2.OUTCOME_PERMIT:
-            raise CheckError(f"not permitted: {decision.reason_code}: {decision.message}")
+        permitted(answer)
     made = _reserved(judging) - before
     if made != reserved:
         raise CheckError(f"{calls} calls reserved {made}, not {reserved}")
     return Half(cpu / calls * 1e6, statistics.median(times) * 1e6)
+
+
+def permitted(answer: bytes) -> decision_pb2.Decision:
+    """Reads an answer that must permit.
+
+    Args:
+        answer: an encoded CheckResponse.
+
+    Returns:
+        The decision.
+
+    Raises:
+        CheckError: it does not.
+    """
+    decision = decision_pb2.CheckResponse.FromString(answer).decision
+    if decision.outcome != decision_pb2.OUTCOME_PERMIT:
+        raise CheckError(f"not permitted: {decision.reason_code}: {decision.message}")
+    return decision
 
 
 def _reserved(judging: Engine) -> int:
@@ -331,15 +364,15 @@ def _reserved(judging: Engine) -> int:
     )
 
 
-def main(arguments: list[str]) -> None:
-    """Measures what the argument says, and prints it.
+def main(measuring: Callable[[Spec], dict[str, Any]]) -> None:
+    """Measures what the command line says, a `Spec` as JSON, and prints it.
 
     Args:
-        arguments: a `Spec` as JSON.
+        measuring: measures.
     """
-    spec: dict[str, Any] = json.loads(arguments[0])
-    print(json.dumps(measure(Spec(**spec))))
+    spec: dict[str, Any] = json.loads(sys.argv[1])
+    print(json.dumps(measuring(Spec(**spec))))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(measure)

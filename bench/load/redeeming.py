@@ -5,7 +5,6 @@ are on tasks and change state: one reserves, the other redeems what was reserved
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,9 +73,7 @@ def _shown(engine: Engine, plain: Sequence[bytes], count: int, key: SigningKey) 
         request = decision_pb2.CheckRequest.FromString(plain[index % len(plain)])
         request.wants_credential = True
         answer = engine.check(request.SerializeToString(), checks.FACTS)
-        decision = decision_pb2.CheckResponse.FromString(answer).decision
-        if decision.outcome != decision_pb2.OUTCOME_PERMIT:
-            raise checks.CheckError(f"not permitted: {decision.reason_code}: {decision.message}")
+        decision = checks.permitted(answer)
         issue = credentials_pb2.IssueRequest(
             evidence=request.evidence, decision_id=decision.decision_id
         )
@@ -98,15 +95,5 @@ def _warm(engine: Engine, shown: Sequence[bytes], operations: Sequence[str]) -> 
         engine.check(request.SerializeToString(), checks.FACTS)
 
 
-def main(arguments: list[str]) -> None:
-    """Measures what the argument says, and prints it.
-
-    Args:
-        arguments: a `bench.load.checks.Spec` as JSON.
-    """
-    spec: dict[str, Any] = json.loads(arguments[0])
-    print(json.dumps(measure(checks.Spec(**spec))))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    checks.main(measure)

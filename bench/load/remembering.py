@@ -6,7 +6,6 @@ session carries four labels, and two rules over the order of events have come on
 
 import json
 import statistics
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from authz.engine import Engine
-from authz.v1 import decision_pb2
 from bench.load import bundle, checks, credentials
 
 KINDS = ("stateless", "reads", "changes")
@@ -177,9 +175,7 @@ def crowd(engine: Engine, asked: Sequence[bytes], calls: int, callers: int) -> c
         answers = list(pool.map(ask, range(callers)))
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     for answer in (answer for mine in answers for answer in mine):
-        decision = decision_pb2.CheckResponse.FromString(answer).decision
-        if decision.outcome != decision_pb2.OUTCOME_PERMIT:
-            raise checks.CheckError(f"not permitted: {decision.reason_code}: {decision.message}")
+        checks.permitted(answer)
     made = each * callers
     return checks.Half(cpu / made * 1e6, wall / made * 1e6)
 
@@ -201,31 +197,14 @@ def _rows(state: str, rounds: Sequence[Mapping[str, Mapping[str, float]]]) -> li
 def _ratios(
     state: str, rounds: Sequence[Mapping[str, Mapping[str, float]]]
 ) -> list[dict[str, Any]]:
-    made = []
-    for kind in KINDS[1:]:
-        for name in TIMES:
-            pairs = [one[kind][name] / one["stateless"][name] for one in rounds]
-            made.append(
-                {
-                    "ratio": kind,
-                    "state": state,
-                    "time": name,
-                    "pairs": [round(pair, 3) for pair in pairs],
-                    "median": round(statistics.median(pairs), 3),
-                }
-            )
-    return made
-
-
-def main(arguments: list[str]) -> None:
-    """Measures what the argument says, and prints it.
-
-    Args:
-        arguments: a `bench.load.checks.Spec` as JSON.
-    """
-    spec: dict[str, Any] = json.loads(arguments[0])
-    print(json.dumps(measure(checks.Spec(**spec))))
+    return [
+        checks.ratio(
+            kind, state, name, [one[kind][name] / one["stateless"][name] for one in rounds]
+        )
+        for kind in KINDS[1:]
+        for name in TIMES
+    ]
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    checks.main(measure)
