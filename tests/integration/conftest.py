@@ -1,5 +1,5 @@
 """Fixtures that every folder with servers shares."""
 
-from tests.support.fixtures import authority, pytest_runtest_makereport, servers, upstream
+from tests.support.fixtures import authority, pytest_runtest_makereport, servers, upstream, web
 
-__all__ = ["authority", "pytest_runtest_makereport", "servers", "upstream"]
+__all__ = ["authority", "pytest_runtest_makereport", "servers", "upstream", "web"]

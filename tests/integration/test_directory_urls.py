@@ -1,14 +1,11 @@
 """Directories that a bundle names by URL, fetched by a real server from a real web server."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.support.clerking import Clerk
-from tests.support.keyserver import Answer, KeyServer, WebAuthority
+from tests.support.keyserver import Answer, KeyServer
 from tests.support.minting import DOMAIN, Authority
 from tests.support.server import Server, layout
 from tests.support.surfaces import LANES, reason_name
@@ -49,15 +46,6 @@ class Scene:
     def problems(self) -> str:
         """What readiness says is wrong."""
         return "\n".join(self.server.readiness()["problems"])
-
-
-@pytest.fixture
-def web(tmp_path: Path) -> Iterator[tuple[KeyServer, Path]]:
-    """A web server, and the file of its authority."""
-    ca = WebAuthority()
-    (tmp_path / "ca.pem").write_bytes(ca.pem)
-    with KeyServer(ca.leaf(tmp_path)) as running:
-        yield running, tmp_path / "ca.pem"
 
 
 def scene(

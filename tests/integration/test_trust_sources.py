@@ -3,15 +3,13 @@
 import json
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.support.keyserver import Answer, KeyServer, WebAuthority
+from tests.support.keyserver import Answer, KeyServer
 from tests.support.minting import DOMAIN, Authority, Key
 from tests.support.people import check
 from tests.support.server import Server, command, layout
@@ -82,15 +80,6 @@ class Scene:
             for sample, pairs, value in self.server.samples()
             if sample == f"authz_trust_source_{what}" and labels.items() <= pairs.items()
         )
-
-
-@pytest.fixture
-def web(tmp_path: Path) -> Iterator[tuple[KeyServer, Path]]:
-    """A web server, and the file of its authority."""
-    ca = WebAuthority()
-    (tmp_path / "ca.pem").write_bytes(ca.pem)
-    with KeyServer(ca.leaf(tmp_path)) as running:
-        yield running, tmp_path / "ca.pem"
 
 
 def test_keys_are_fetched_from_a_url_and_by_discovery(

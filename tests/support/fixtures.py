@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pytest
 
+from tests.support.keyserver import KeyServer, WebAuthority
 from tests.support.minting import Authority
 from tests.support.server import ISSUER, Server, layout
 from tests.support.upstream import Upstream
@@ -102,3 +103,12 @@ def pytest_runtest_makereport(
                 text = server.log.read_bytes()[-_LOG_BYTES:].decode(errors="replace")
                 report.sections.append((f"log of {server.place.folder.name}", text))
     return report
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[KeyServer, Path]]:
+    """A web server, and the file of its authority."""
+    ca = WebAuthority()
+    (tmp_path / "ca.pem").write_bytes(ca.pem)
+    with KeyServer(ca.leaf(tmp_path)) as running:
+        yield running, tmp_path / "ca.pem"

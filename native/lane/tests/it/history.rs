@@ -104,22 +104,24 @@ fn records_say_what_changes() {
     assert_eq!(vec![&json!({"sequences": ["once"]}), &json!({"sequences": ["refused"]})], changes);
 }
 
+/// A bundle that gives every agent a task.
+const IMPLICIT: [(&str, &str); 2] = [
+    (
+        "bundle.yaml",
+        "{name: desk, tasks: required, implicit_tasks: {template: work, tier_cap: high}}",
+    ),
+    (
+        "templates.yaml",
+        "templates: {work: {purpose: work, deadline: 1h, tier_cap: high, scope: [{operation: crm.search}, {operation: crm.delete}]}}",
+    ),
+];
+
 /// An agent that comes without a task is remembered from its first call on, also where that is denied.
 #[test]
 fn implicit_tasks_remember() {
     let served = unloaded(&json!({}));
-    let more = [
-        (
-            "bundle.yaml",
-            "{name: desk, tasks: required, implicit_tasks: {template: work, tier_cap: high}}",
-        ),
-        (
-            "templates.yaml",
-            "templates: {work: {purpose: work, deadline: 1h, tier_cap: high, scope: [{operation: crm.search}, {operation: crm.delete}]}}",
-        ),
-        ("history.yaml", RULES),
-        ("policies/history.cedar", POLICIES),
-    ];
+    let more =
+        [IMPLICIT[0], IMPLICIT[1], ("history.yaml", RULES), ("policies/history.cedar", POLICIES)];
     served.engine.load(World { plan: plan(&more), ..world_of(REQUIRED) }).unwrap();
     let ask = |operation: &str, arguments: Value| {
         code(&served.check(&wire::CheckRequest {
@@ -242,14 +244,8 @@ classify:
 fn labels_that_are_told_are_carried() {
     let served = unloaded(&json!({}));
     let more = [
-        (
-            "bundle.yaml",
-            "{name: desk, tasks: required, implicit_tasks: {template: work, tier_cap: high}}",
-        ),
-        (
-            "templates.yaml",
-            "templates: {work: {purpose: work, deadline: 1h, tier_cap: high, scope: [{operation: crm.search}, {operation: crm.delete}]}}",
-        ),
+        IMPLICIT[0],
+        IMPLICIT[1],
         ("labels.yaml", "labels: {pii: {kind: confidentiality}, vip: {kind: confidentiality}}"),
         (
             "policies/labels.cedar",
