@@ -20,7 +20,7 @@ class Watch:
 
     Args:
         watched: The bundle folder first, then trust files.
-        changed: Called on the thread.
+        changed: Called on the thread; also once when the watch has begun, for changes before it.
         log: Says when watching fails.
     """
 
@@ -47,6 +47,8 @@ class Watch:
         folders = {file.parent for file in self._files if file.parent.is_dir()}
         folders.add(self._bundle.parent if self._bundle.is_symlink() else self._bundle)
         while not self._stop.is_set():
+            # What was read before the watch began may have changed in between: the first look asks in any case.
+            is_first = True
             try:
                 for changes in watch(
                     *folders,
@@ -55,11 +57,12 @@ class Watch:
                     step=_QUIET_MS,
                     stop_event=self._stop,
                     rust_timeout=_LOOK_MS,
-                    yield_on_timeout=False,
+                    yield_on_timeout=True,
                     raise_interrupt=False,
                 ):
-                    if self._matters(changes):
+                    if is_first or self._matters(changes):
                         self._changed()
+                    is_first = False
             except Exception as error:  # noqa: BLE001 - watching is a convenience; a signal reloads as well
                 self._log.warning("watching failed; trying again", error=str(error))
                 self._stop.wait(5)
