@@ -456,8 +456,9 @@ impl Serving {
 
     /// Refuses what was not read: a decision where that is what is answered, else an RPC error.
     fn refused(&self, surface: Surface, reason: ReasonCode) -> Response<Body> {
+        let decision = self.engine.refuse(WhichLane::Fast, surface, reason);
         if surface != Surface::Report {
-            return reply(self.engine.refuse(WhichLane::Fast, surface, reason));
+            return reply(decision);
         }
         let what = match reason {
             ReasonCode::Overloaded => "the server has more requests than it may hold",

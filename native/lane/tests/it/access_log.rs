@@ -358,6 +358,24 @@ fn garbage_settles_nothing() {
     assert_eq!("PERMITTED", code(&pay(&served, &task, 1)));
 }
 
+/// A message of so many entries is taken, with whatever they tell; of one more none is.
+#[test]
+fn entries_of_a_message_are_bounded() {
+    const MOST: usize = 4_096;
+    let (served, task) = shop();
+    let told = connection_failed(&paid(&served, &task));
+    let others = |count: usize| vec![log::HttpAccessLogEntry::default(); count];
+    let all = message([others(MOST), vec![told.clone()]].concat());
+    assert_eq!(Ok(()), tell(&served, "gate", &all));
+    assert_eq!(counts(&[("malformed", 1)]), counted(&served));
+    assert_eq!("BUDGET_EXCEEDED", code(&pay(&served, &task, 1)));
+    let all = message([others(MOST - 1), vec![told]].concat());
+    assert_eq!(Ok(()), tell(&served, "gate", &all));
+    let wanted = [("settled", 1), ("no_decision", 4_095), ("malformed", 1)];
+    assert_eq!(counts(&wanted), counted(&served));
+    assert_eq!("PERMITTED", code(&pay(&served, &task, 1)));
+}
+
 /// What counts as done is not told again, and a log that comes late changes nothing.
 #[test]
 fn a_late_entry_changes_nothing() {

@@ -17,7 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::support::*;
 
-fn lane(served: &Served, extra: serde_json::Value) -> (FastLane, String) {
+pub(crate) fn lane(served: &Served, extra: serde_json::Value) -> (FastLane, String) {
     let socket = served.audit.with_file_name("fast.sock");
     let mut settings = json!({"listeners": [
         {"name": "dev", "address": "127.0.0.1:0"},
@@ -32,11 +32,11 @@ fn lane(served: &Served, extra: serde_json::Value) -> (FastLane, String) {
     (lane, address)
 }
 
-fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
-async fn connect(address: &str) -> Channel {
+pub(crate) async fn connect(address: &str) -> Channel {
     Endpoint::from_shared(address.to_owned()).unwrap().connect().await.unwrap()
 }
 

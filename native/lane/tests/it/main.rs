@@ -11,6 +11,7 @@
 mod access_log;
 mod audit;
 mod bytes;
+mod cold;
 mod credentials;
 mod directories;
 mod envoy;

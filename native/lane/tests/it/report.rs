@@ -63,6 +63,12 @@ fn shop_with(extra: &Value, templates: &str) -> Served {
 /// The shop, of which `reports` tells what came.
 pub(crate) fn shop_that(extra: &Value, templates: &str, reports: &str) -> Served {
     let served = unloaded(extra);
+    stock(&served, templates, reports);
+    served
+}
+
+/// Makes an engine the shop's.
+pub(crate) fn stock(served: &Served, templates: &str, reports: &str) {
     let catalog = CATALOG.replace("reports: sdk", &format!("reports: {reports}"));
     let more = [
         ("bundle.yaml", REQUIRED),
@@ -82,7 +88,6 @@ pub(crate) fn shop_that(extra: &Value, templates: &str, reports: &str) -> Served
     ]);
     let listeners = Listener::list_from_json(listeners.to_string().as_bytes()).unwrap();
     served.engine.load(World { plan: plan(&more), listeners, ..world_of(REQUIRED) }).unwrap();
-    served
 }
 
 pub(crate) fn ask(
@@ -207,6 +212,34 @@ fn a_permit_says_that_a_report_is_awaited() {
     let first = served.check_by("sdk", &keyed);
     assert_eq!(first.decision_id, first.reservation_id);
     assert_eq!(first, served.check_by("sdk", &keyed));
+}
+
+/// A report names so many labels and amounts; of one more it is refused, and settles nothing.
+#[test]
+fn what_a_report_tells_is_bounded() {
+    let served = shop(&json!({}));
+    let task = alices(&served).id;
+    let id = permit(&served, &task, "shop.find", &json!({}));
+    let labels =
+        |count: usize| wire::ReportRequest { labels: vec!["pii".to_owned(); count], ..of(&id, OK) };
+    let amounts = |count: usize| wire::ReportRequest {
+        actuals: (0..count).map(|number| (format!("b{number}"), 1)).collect(),
+        ..of(&id, OK)
+    };
+    let refused = |request| {
+        let request = wire::ReportRequest::encode_to_vec(&request);
+        let answer = served.engine.call(Surface::Report, &request, &Transport::by("sdk"));
+        answer.map(drop).map_err(|error| error.message)
+    };
+    let over = "`labels` or `actuals` has more than 64 items";
+    for request in [labels(65), amounts(65)] {
+        assert_eq!(Err(over.to_owned()), refused(request));
+    }
+    let unknown = refused(amounts(64)).unwrap_err();
+    assert_ne!(over, unknown, "so many are read");
+    assert_eq!("FORBIDDEN", code(&ask(&served, &task, "sdk", "shop.delete", &json!({}))));
+    assert_eq!(Ok(()), refused(labels(64)));
+    assert_eq!("PERMITTED", code(&ask(&served, &task, "sdk", "shop.delete", &json!({}))));
 }
 
 #[test]
