@@ -14,7 +14,7 @@ use crate::decision::{
     Decision, Facts, Outcome, Principal, ProofMethod, ReasonCode, Request, Time, Verdict,
 };
 use crate::evaluate::{self, ContextFacts, Judge, Known, Unready};
-use crate::history::{Carried, HistoryChanges, Holder, MAX_ENTRIES, Run, Spends};
+use crate::history::{Carried, HistoryChanges, Holder, MAX_ENTRIES, Run, SessionHistory, Spends};
 use crate::mcp::ServerTask;
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
@@ -258,7 +258,7 @@ fn judge(
             let subject = resolved.subject(task);
             plan.sequences.completed(&prepared.memory.named, subject, view, now)
         }
-        _ => Vec::new(),
+        _ => smallvec::SmallVec::new(),
     };
     let spends = match (facts.history, facts.task) {
         (Some(view), Some(task)) => {
@@ -391,8 +391,11 @@ fn judge(
                 }
                 let holders = [Holder::Session, Holder::Agent, Holder::Subject];
                 let is_full = |holder: &Holder| {
+                    let has_too_much = |kept: &SessionHistory| kept.entries() >= MAX_ENTRIES;
                     passage.concern(*holder)
-                        && view.of(*holder).is_none_or(|kept| kept.entries() >= MAX_ENTRIES)
+                        && view
+                            .of(*holder)
+                            .is_none_or(|kept| passage.adds(*holder) && has_too_much(kept))
                 };
                 if let Some(holder) = holders.into_iter().find(is_full) {
                     let what = format!("the {} keeps as much as it may", holder.as_str());

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use cedar_policy_core::ast::{
     BinaryOp, Context, Eid, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, Expr,
-    ExprKind, Literal, Name, PartialValue, Policy, PrincipalOrResourceConstraint, Request, SlotEnv,
-    Value, ValueKind, Var,
+    ExprKind, Literal, Name, PartialValue, Policy, PrincipalOrResourceConstraint, Request, Set,
+    SlotEnv, Value, ValueKind, Var,
 };
 use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
 use cedar_policy_core::evaluator::{EvaluationError, Evaluator};
@@ -27,6 +27,7 @@ use crate::arguments;
 use crate::decision::{PolicyEffect, Principal, Subject, Verdict};
 use crate::history::SessionHistory;
 use crate::schema::{Key, Keys, NO_DESTINATION};
+use crate::table::Table;
 use crate::task::{SubjectProof, TaskKind};
 
 use syntax::Asks;
@@ -231,23 +232,28 @@ pub(crate) struct Base {
 #[derive(Clone, Debug)]
 pub(crate) struct Group(Arc<Entity>);
 
+/// The entities of an enumerated type, by their ids.
+type Members = Table<String, Literal>;
+
 /// The words of a bundle as Cedar entities, made at load.
 #[derive(Debug)]
 pub(crate) struct Words {
     types: Types,
-    kinds: BTreeMap<String, Arc<EntityUID>>,
-    classes: BTreeMap<String, Value>,
-    methods: BTreeMap<String, Value>,
-    labels: BTreeMap<String, Value>,
-    sequences: BTreeMap<String, Value>,
-    budgets: BTreeMap<String, Value>,
-    task_kinds: BTreeMap<String, Value>,
-    templates: BTreeMap<String, Value>,
+    kinds: Members,
+    classes: Members,
+    methods: Members,
+    labels: Members,
+    sequences: Members,
+    budgets: Members,
+    task_kinds: Members,
+    templates: Members,
     /// The task of a request without one.
     no_task: Value,
     /// The destination of a request without one; none where the bundle has no word for it.
     nowhere: Option<Value>,
-    proofs: BTreeMap<String, Value>,
+    proofs: Members,
+    /// The set of nothing.
+    empty: Value,
     none: SlotEnv,
     epoch: Value,
     duration: Name,
@@ -330,24 +336,21 @@ impl Words {
                 .map_err(|error| Unready(format!("`{text}`: {error}")))
         };
         let kind = |text: &str| name(text).map(EntityType::EntityType);
-        let value =
-            |kind: &EntityType, id: &str| Value::from(Literal::EntityUID(Arc::new(uid(kind, id))));
-        let values = |text: &str| {
+        let member = |kind: &EntityType, id: &str| Literal::EntityUID(Arc::new(uid(kind, id)));
+        let members = |text: &str| {
             let kind = kind(text)?;
-            let members = names.members(text).into_iter().flatten();
-            Ok(members.map(|member| (member.clone(), value(&kind, member))).collect())
+            let ids = names.members(text).into_iter().flatten();
+            Ok(ids.map(|id| (id.clone(), member(&kind, id))).collect())
         };
-        let classes: BTreeMap<String, Value> = values("DestinationClass")?;
+        let classes: Members = members("DestinationClass")?;
         let nowhere = classes.get(NO_DESTINATION).map(|class| {
             record([
-                ("class", class.clone()),
+                ("class", class.clone().into()),
                 ("trusted", boolean(false)),
                 ("host", text("")),
                 ("present", boolean(false)),
             ])
         });
-        let step_up = kind("Kind")?;
-        let kinds = names.members("Kind").into_iter().flatten();
         Ok(Self {
             types: Types {
                 action: kind("Action")?,
@@ -361,23 +364,24 @@ impl Words {
                 collection: kind("Collection")?,
                 template: kind("Template")?,
             },
-            kinds: kinds.map(|id| (id.clone(), Arc::new(uid(&step_up, id)))).collect(),
+            kinds: members("Kind")?,
             classes,
             nowhere,
-            methods: values("ProofMethod")?,
-            labels: values("Label")?,
-            sequences: values("Sequence")?,
-            budgets: values("Budget")?,
-            task_kinds: values("TaskKind")?,
-            templates: values("Template")?,
+            methods: members("ProofMethod")?,
+            labels: members("Label")?,
+            sequences: members("Sequence")?,
+            budgets: members("Budget")?,
+            task_kinds: members("TaskKind")?,
+            templates: members("Template")?,
             no_task: record([
-                ("kind", value(&kind("TaskKind")?, "none")),
-                ("template", value(&kind("Template")?, "none")),
+                ("kind", member(&kind("TaskKind")?, "none").into()),
+                ("template", member(&kind("Template")?, "none").into()),
                 ("purpose", text("")),
                 ("depth", long(0)),
                 ("age", long(0)),
             ]),
-            proofs: values("SubjectProof")?,
+            proofs: members("SubjectProof")?,
+            empty: Value::empty_set(None),
             none: SlotEnv::new(),
             epoch: call(&name("datetime")?, &[text("1970-01-01")])?,
             duration: name("duration")?,
@@ -507,14 +511,14 @@ impl Words {
                 Key::Task => match &facts.task {
                     None => self.no_task.clone(),
                     Some(task) => record([
-                        ("kind", known(&self.task_kinds, task.kind.as_str())?),
-                        ("template", known(&self.templates, task.template)?),
+                        ("kind", known(&self.task_kinds, task.kind.as_str())?.into()),
+                        ("template", known(&self.templates, task.template)?.into()),
                         ("purpose", text(task.purpose)),
                         ("depth", long(task.depth)),
                         ("age", long(task.age)),
                     ]),
                 },
-                Key::SubjectProof => known(&self.proofs, facts.subject_proof.as_str())?,
+                Key::SubjectProof => known(&self.proofs, facts.subject_proof.as_str())?.into(),
                 Key::Chain => {
                     let agent = &self.types.agent;
                     let agents =
@@ -522,7 +526,7 @@ impl Words {
                     let agents = agents.map(|known| Literal::EntityUID(known.uid.clone()));
                     record([
                         ("depth", long(facts.depth)),
-                        ("agents", Value::set_of_lits(agents, None)),
+                        ("agents", self.set(agents.collect())),
                         ("subject", boolean(facts.subject)),
                     ])
                 }
@@ -532,14 +536,14 @@ impl Words {
                     self.destination(facts.class, facts.host, facts.destination, facts.trusted)?
                 }
                 Key::Proof => record([
-                    ("method", known(&self.methods, facts.method)?),
+                    ("method", known(&self.methods, facts.method)?.into()),
                     ("bound", boolean(facts.bound)),
                     ("age", long(facts.age)),
                     ("acr", text(facts.acr)),
                 ]),
                 Key::Satisfied => {
                     let kinds = facts.satisfied.iter().filter_map(|kind| self.kinds.get(kind));
-                    Value::set_of_lits(kinds.cloned().map(Literal::EntityUID), None)
+                    self.set(kinds.cloned().collect())
                 }
                 Key::Time => {
                     let since = call(&self.duration, &[text(&format!("{}ms", facts.time))])?;
@@ -547,15 +551,8 @@ impl Words {
                 }
                 Key::Session => self.session(facts.session, facts.along),
                 Key::Excess => self.label_set(facts.excess.iter().copied()),
-                Key::Sequences => {
-                    let values = facts.sequences.iter();
-                    let values = values.map(|name| known(&self.sequences, name));
-                    Value::set(values.collect::<Result<Vec<_>, _>>()?, None)
-                }
-                Key::Budgets => {
-                    let values = facts.budgets.iter().map(|name| known(&self.budgets, name));
-                    Value::set(values.collect::<Result<Vec<_>, _>>()?, None)
-                }
+                Key::Sequences => self.set(all_known(&self.sequences, facts.sequences)?),
+                Key::Budgets => self.set(all_known(&self.budgets, facts.budgets)?),
                 // Policies that read it are refused at load.
                 Key::Exception => continue,
             };
@@ -597,11 +594,24 @@ impl Words {
 
     /// A set of labels; one that another revision of the bundle brought equals none of this one's.
     fn label_set<'a>(&self, labels: impl Iterator<Item = &'a str>) -> Value {
-        let values = labels.map(|label| match self.labels.get(label) {
-            Some(value) => value.clone(),
-            None => Literal::EntityUID(Arc::new(uid(&self.types.label, label))).into(),
-        });
-        Value::set(values, None)
+        let member = |label: &str| match self.labels.get(label) {
+            Some(known) => known.clone(),
+            None => Literal::EntityUID(Arc::new(uid(&self.types.label, label))),
+        };
+        self.set(labels.map(member).collect())
+    }
+
+    /// A set. Cedar's own constructors hash every member anew each time that the set grows, or sort what they have just
+    /// shuffled.
+    #[expect(clippy::mutable_key_type, reason = "so Cedar's own sets are, and no literal changes")]
+    fn set(&self, members: Vec<Literal>) -> Value {
+        if members.is_empty() {
+            return self.empty.clone();
+        }
+        let authoritative = members.iter().cloned().map(Value::from).collect();
+        // INVARIANT (FastRepr, of Cedar's): it is there, as all members are literals.
+        let fast = Some(Arc::new(members.into_iter().collect()));
+        Value::new(ValueKind::Set(Set { authoritative: Arc::new(authoritative), fast }), None)
     }
 
     fn destination(
@@ -617,7 +627,7 @@ impl Words {
             return Ok(nowhere.clone());
         }
         Ok(record([
-            ("class", known(&self.classes, class)?),
+            ("class", known(&self.classes, class)?.into()),
             ("trusted", boolean(trusted)),
             ("host", text(host)),
             ("present", boolean(present)),
@@ -655,8 +665,16 @@ impl Words {
     }
 }
 
-fn known(values: &BTreeMap<String, Value>, id: &str) -> Result<Value, Unready> {
-    values.get(id).cloned().ok_or_else(|| Unready(format!("`{id}` is not declared")))
+fn known(members: &Members, id: &str) -> Result<Literal, Unready> {
+    members.get(id).cloned().ok_or_else(|| Unready(format!("`{id}` is not declared")))
+}
+
+fn all_known(members: &Members, ids: &[&str]) -> Result<Vec<Literal>, Unready> {
+    let mut all = Vec::with_capacity(ids.len());
+    for id in ids {
+        all.push(known(members, id)?);
+    }
+    Ok(all)
 }
 
 fn uid_of(subject: &Subject) -> SmolStr {

@@ -33,6 +33,10 @@ pub(super) fn truth(expr: &Expr, context: &Record) -> Option<bool> {
             false => truth(right, context),
         },
         ExprKind::UnaryApp { op: UnaryOp::Not, arg } => truth(arg, context).map(|holds| !holds),
+        ExprKind::UnaryApp { op: UnaryOp::IsEmpty, arg } => match found(arg, context)? {
+            Found::Set(set) => Some(set.is_empty()),
+            Found::Literal(_) => None,
+        },
         ExprKind::BinaryApp { op, arg1, arg2 } => {
             match (op, found(arg1, context)?, found(arg2, context)?) {
                 (BinaryOp::Eq, Found::Literal(one), Found::Literal(other)) => Some(one == other),
@@ -190,6 +194,7 @@ mod tests {
                 2 => two.clone().prop_map(|(one, other)| Expr::and(one, other)),
                 2 => two.clone().prop_map(|(one, other)| Expr::or(one, other)),
                 1 => inner.clone().prop_map(Expr::not),
+                1 => inner.clone().prop_map(Expr::is_empty),
                 4 => (ops, two).prop_map(|(op, (one, other))| Expr::binary_app(op, one, other)),
                 1 => (inner.clone(), inner.clone(), inner.clone())
                     .prop_map(|(test, then, other)| Expr::ite(test, then, other)),
@@ -225,6 +230,9 @@ mod tests {
             (less(Expr::val(3), long.clone()), Some(false)),
             (contains(agents.clone(), Expr::val(entity("a"))), Some(true)),
             (Expr::not(contains(agents, Expr::val(entity("c")))), Some(true)),
+            (Expr::is_empty(attribute(&["input", "none"])), Some(true)),
+            (Expr::is_empty(attribute(&["sets"])), Some(false)),
+            (Expr::is_empty(attribute(&["text"])), None),
             (attribute(&["bool"]), Some(true)),
             (Expr::or(attribute(&["bool"]), missing.clone()), Some(true)),
             (Expr::and(Expr::val(false), missing.clone()), Some(false)),

@@ -2,13 +2,16 @@
 //!
 //! By name, so that nodes on two revisions of a bundle share it; what a node does not know it keeps as it is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
 use crate::decision::Time;
 use crate::history::settle::{Awaited, Pending};
 use crate::history::{Holder, PARTY_MS, RunChange, Written};
+use crate::table::Table;
 
 /// What a session did before; or an agent, or a subject, over all its sessions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -29,8 +32,8 @@ pub struct SessionHistory {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub gathered: BTreeMap<String, BTreeSet<String>>,
     /// How far rules over the order of events have come, by the rule's name and the hash of what it says.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub rules: BTreeMap<String, RuleProgress>,
+    #[serde(default, skip_serializing_if = "HashMap::is_empty")]
+    pub rules: Table<String, RuleProgress>,
     /// What of counted limits is used, by the budget's name and the hash of what it counts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub budgets: BTreeMap<String, BudgetUse>,
@@ -72,6 +75,19 @@ pub struct RuleProgress {
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+impl RuleProgress {
+    /// How far it has come for one task and key.
+    pub(super) fn of(&self, instance: &str) -> Option<&Progress> {
+        if instance.is_empty() {
+            // It comes first. A search compares texts of no length, which have no address that can be read: to find that
+            // out takes some processors as long as all the rest.
+            let (first, progress) = self.instances.first_key_value()?;
+            return first.is_empty().then_some(progress);
+        }
+        self.instances.get(instance)
+    }
 }
 
 /// How far a rule has come for one task and key.
@@ -174,13 +190,15 @@ impl Spent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advance {
     /// As the rule's progress is stored.
-    pub rule: String,
+    pub rule: Arc<str>,
     /// Whose record keeps it.
     pub holder: Holder,
     /// Task and key.
     pub instance: String,
     /// How far it is now.
     pub progress: Progress,
+    /// The record keeps nothing of the instance yet.
+    pub is_new: bool,
     /// What was last moved before this counts no more.
     pub forgets_before: Option<Time>,
 }
@@ -287,6 +305,23 @@ impl HistoryChanges {
         own || self.advances.iter().any(|advance| advance.holder == holder)
             || self.spends.iter().any(|spending| spending.holder == holder)
     }
+
+    /// Whether one holder's record may keep more than before.
+    pub(crate) fn adds(&self, holder: Holder) -> bool {
+        let own = match holder {
+            Holder::Session => {
+                self.source.is_some()
+                    || !self.labels.is_empty()
+                    || !self.gathered.is_empty()
+                    || !self.awaited.is_empty()
+                    || matches!(self.run, Some(RunChange::Grows { .. }))
+            }
+            Holder::Agent => !self.kept.is_empty(),
+            Holder::Subject => false,
+        };
+        own || self.advances.iter().any(|advance| advance.is_new && advance.holder == holder)
+            || self.spends.iter().any(|spending| spending.holder == holder)
+    }
 }
 
 impl SessionHistory {
@@ -299,7 +334,7 @@ impl SessionHistory {
             labels: BTreeMap::new(),
             sources: BTreeSet::new(),
             gathered: BTreeMap::new(),
-            rules: BTreeMap::new(),
+            rules: HashMap::with_hasher(FixedState::with_seed(0)),
             budgets: BTreeMap::new(),
             denials: BTreeMap::new(),
             pending: BTreeMap::new(),
@@ -374,7 +409,7 @@ impl SessionHistory {
         let now = self.now(now);
         self.latest = Some(now);
         for advance in changes.advances.iter().filter(|advance| advance.holder == holder) {
-            let instances = &mut self.rules.entry(advance.rule.clone()).or_default().instances;
+            let instances = &mut self.rules.entry(advance.rule.to_string()).or_default().instances;
             if let Some(oldest) = advance.forgets_before {
                 instances.retain(|_, progress| progress.at >= oldest);
             }

@@ -3,11 +3,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
 
 use crate::decision::Time;
-use crate::history::record::{Advance, Progress, SessionHistory};
+use crate::history::record::{Advance, Progress, RuleProgress, SessionHistory};
 use crate::history::settle::Enabling;
 use crate::history::{HistoryView, Holder, Holders, MAX_INSTANCES, MAX_RULES, PARTY_MS};
 use crate::json::Value as Json;
@@ -21,7 +23,7 @@ const ANY: &str = "*";
 pub(crate) struct Compiled {
     pub(crate) name: String,
     /// Under which its progress is stored: of another rule of that name it is no progress.
-    stored: String,
+    stored: Arc<str>,
     /// How many steps come before.
     steps: u32,
     /// The last event needs what comes before; otherwise it must not come after it.
@@ -100,7 +102,7 @@ impl Sequences {
 
     /// Under which name each rule's progress is stored, by the rule's own.
     pub(crate) fn stored(&self) -> BTreeMap<&str, &str> {
-        self.rules.iter().map(|rule| (rule.name.as_str(), rule.stored.as_str())).collect()
+        self.rules.iter().map(|rule| (rule.name.as_str(), &*rule.stored)).collect()
     }
 
     /// Whose records the progress of those rules is kept in.
@@ -115,7 +117,7 @@ impl Sequences {
         subject: Subject<'_>,
         history: HistoryView<'_>,
         now: Time,
-    ) -> Vec<&'a str> {
+    ) -> SmallVec<[&'a str; 8]> {
         let rules = named.iter().filter(|named| named.last).filter_map(|named| self.rule(*named));
         rules
             .filter(|rule| rule.is_completed(subject, history, now))
@@ -134,17 +136,21 @@ impl Sequences {
         history: HistoryView<'_>,
         now: Time,
     ) -> Result<Passage, (&str, Holder)> {
-        let (mut advances, mut enables) = (Vec::new(), Vec::new());
+        let most = named.iter().filter(|named| named.is_step()).count();
+        let (mut advances, mut enables) = (Vec::with_capacity(most), Vec::new());
         for (rule, steps) in self.moved(named, |named| named.passed) {
             let full = || (rule.name.as_str(), rule.scope.holder());
             let kept = rule.kept(history).ok_or_else(full)?;
-            let Some(advance) = rule.advance(steps, subject, kept, now) else { continue };
-            if !rule.has_room(&advance, kept) {
+            let known = kept.rules.get(&*rule.stored);
+            let Some(advance) = rule.advance(rule.instance(subject), steps, known, now) else {
+                continue;
+            };
+            if !has_room(&advance, known, kept) {
                 return Err(full());
             }
             if rule.counts_done {
                 let (Advance { rule, instance, .. }, within_ms) = (advance, rule.within_ms);
-                enables.push(Enabling { rule, instance, within_ms });
+                enables.push(Enabling { rule: rule.to_string(), instance, within_ms });
             } else {
                 advances.push(advance);
             }
@@ -165,11 +171,12 @@ impl Sequences {
         moved
             .filter_map(|(rule, steps)| {
                 let kept = rule.kept(history)?;
-                let advance = rule.advance(steps, subject, kept, now)?;
-                if rule.has_room(&advance, kept) {
+                let known = kept.rules.get(&*rule.stored);
+                let advance = rule.advance(rule.instance(subject), steps, known, now)?;
+                if has_room(&advance, known, kept) {
                     return Some(advance);
                 }
-                rule.advance_of(Cow::Borrowed(ANY), steps, kept, now)
+                rule.advance(Cow::Borrowed(ANY), steps, known, now)
             })
             .collect()
     }
@@ -224,7 +231,7 @@ impl Compiled {
             .collect();
         Self {
             name: name.to_owned(),
-            stored: format!("{name}#{hash}"),
+            stored: format!("{name}#{hash}").into(),
             steps: bit(sequence.steps.len()),
             requires: sequence.requires,
             counts_done: sequence.counts_done,
@@ -268,10 +275,6 @@ impl Compiled {
         Cow::Owned(format!("{task}/{digest}"))
     }
 
-    fn progress<'a>(&self, session: &'a SessionHistory, instance: &str) -> Option<&'a Progress> {
-        session.rules.get(&self.stored)?.instances.get(instance)
-    }
-
     /// When what lies before was too long ago.
     fn forgets_before(&self, now: Time) -> Option<Time> {
         self.within_ms.map(|within| Time(now.0.saturating_sub(within)))
@@ -279,38 +282,31 @@ impl Compiled {
 
     fn is_completed(&self, subject: Subject<'_>, history: HistoryView<'_>, now: Time) -> bool {
         let Some(kept) = self.kept(history) else { return true };
-        let Some(known) = kept.rules.get(&self.stored) else { return self.requires };
+        let Some(known) = kept.rules.get(&*self.stored) else { return self.requires };
         let oldest = self.forgets_before(now);
         let has_all = |progress: &Progress| {
             progress.step >= self.steps && oldest.is_none_or(|oldest| progress.at >= oldest)
         };
-        let own = known.instances.get(&*self.instance(subject)).is_some_and(has_all);
+        let own = known.of(&self.instance(subject)).is_some_and(has_all);
         if self.requires {
             return !own;
         }
-        own || known.instances.get(ANY).is_some_and(has_all)
-    }
-
-    fn advance(
-        &self,
-        steps: u32,
-        subject: Subject<'_>,
-        session: &SessionHistory,
-        now: Time,
-    ) -> Option<Advance> {
-        self.advance_of(self.instance(subject), steps, session, now)
+        own || known.of(ANY).is_some_and(has_all)
     }
 
     /// One event is one step, the first that is still to come. Where there is a window, a step counts from the last time
     /// that it was seen, and one that is too old is still to come.
-    fn advance_of(
+    ///
+    /// Args:
+    /// * `kept`: of the rule.
+    fn advance(
         &self,
         instance: Cow<'_, str>,
         steps: u32,
-        session: &SessionHistory,
+        kept: Option<&RuleProgress>,
         now: Time,
     ) -> Option<Advance> {
-        let known = self.progress(session, &instance);
+        let known = kept.and_then(|kept| kept.of(&instance));
         let oldest = self.forgets_before(now);
         let counts = |progress: &&Progress| oldest.is_none_or(|oldest| progress.at >= oldest);
         let step = known.filter(counts).map_or(0, |progress| progress.step);
@@ -324,26 +320,28 @@ impl Compiled {
         };
         let progress = Progress { step, at: now };
         (known != Some(&progress)).then(|| Advance {
-            rule: self.stored.clone(),
+            rule: Arc::clone(&self.stored),
             holder: self.scope.holder(),
             instance: instance.into_owned(),
             progress,
+            is_new: known.is_none(),
             forgets_before: oldest,
         })
     }
+}
 
-    fn has_room(&self, advance: &Advance, session: &SessionHistory) -> bool {
-        let Some(known) = session.rules.get(&self.stored) else {
-            return session.rules.len() < MAX_RULES;
-        };
-        if known.instances.contains_key(&advance.instance) || known.instances.len() < MAX_INSTANCES
-        {
-            return true;
-        }
-        let live = known
-            .instances
-            .values()
-            .filter(|progress| advance.forgets_before.is_none_or(|oldest| progress.at >= oldest));
-        live.count() < MAX_INSTANCES
+/// Whether a record has room for a step.
+///
+/// Args:
+/// * `kept`: of the step's rule.
+fn has_room(advance: &Advance, kept: Option<&RuleProgress>, record: &SessionHistory) -> bool {
+    let Some(RuleProgress { instances, .. }) = kept else {
+        return record.rules.len() < MAX_RULES;
+    };
+    if !advance.is_new || instances.len() < MAX_INSTANCES {
+        return true;
     }
+    let is_live =
+        |progress: &&Progress| advance.forgets_before.is_none_or(|oldest| progress.at >= oldest);
+    instances.values().filter(is_live).count() < MAX_INSTANCES
 }

@@ -344,11 +344,9 @@ fn harmless_parts_make_a_whole_that_is_none() {
     assert_eq!(Vec::<String>::new(), trace(&plan, &steps.concat()));
 }
 
-#[test]
-fn a_session_keeps_so_much_in_all() {
+/// Fills a session to its brim, with what another revision of the bundle keeps.
+fn fill(session: &mut SessionHistory) {
     use authz_kernel::history::{MAX_ENTRIES, Progress, RuleProgress};
-    let plan = compiled("{name: a, tasks: required}", FACTS, MAY).unwrap();
-    let mut session = SessionHistory::new();
     let of_another_revision = |number: usize| {
         let progress = Progress { step: 1, at: NOW };
         let instances = (0..64).map(|key| (format!("{number}/{key}"), progress)).collect();
@@ -358,7 +356,41 @@ fn a_session_keeps_so_much_in_all() {
         session.rules.insert(format!("r{number}#0"), of_another_revision(number));
     }
     assert!(session.entries() >= MAX_ENTRIES);
+}
+
+#[test]
+fn a_session_keeps_so_much_in_all() {
+    let plan = compiled("{name: a, tasks: required}", FACTS, MAY).unwrap();
+    let mut session = SessionHistory::new();
+    fill(&mut session);
     let judged = |call: &str| decided_in(&plan, call, "{}", Some(HistoryView::new(&session)));
     assert_eq!("WINDOW_FULL", judged("crm.get").reason.as_str());
     assert_eq!("PERMITTED", judged("crm.status").reason.as_str(), "it has nothing to remember");
+}
+
+#[test]
+fn a_full_session_sees_a_step_again() {
+    let facts =
+        format!("{FACTS}\nsequences: {{s: {{never: mail.send, after: crm.status, within: 1h}}}}");
+    let policies = format!(
+        "{MAY}\n@id(\"s\") forbid(principal, action, resource) when {{ context.sequences.contains(Sequence::\"s\") }};"
+    );
+    let plan = compiled("{name: a, tasks: required}", &facts, &policies).unwrap();
+    let (mut fresh, mut seen) = (SessionHistory::new(), SessionHistory::new());
+    let judged = |session: &SessionHistory| {
+        decided_in(&plan, "crm.status", "{}", Some(HistoryView::new(session)))
+    };
+    let first = judged(&seen);
+    seen.apply(&first.passage, "d1", "crm.status", NOW);
+    for session in [&mut fresh, &mut seen] {
+        fill(session);
+    }
+    assert_eq!("WINDOW_FULL", judged(&fresh).reason.as_str());
+    seen.latest = Some(Time(NOW.0 + 1));
+    let again = judged(&seen);
+    assert_eq!("PERMITTED", again.reason.as_str(), "it keeps no more than before");
+    assert!(!again.passage.advances.is_empty());
+    let before = seen.entries();
+    seen.apply(&again.passage, "d2", "crm.status", NOW);
+    assert_eq!(before, seen.entries());
 }
