@@ -758,6 +758,8 @@ pub struct Collection {
     pub labels: BTreeSet<String>,
     /// How long what agents wrote into it keeps the labels that they carried, in milliseconds; none: it keeps none.
     pub keeps_ms: Option<i64>,
+    /// Where the bundle says so; none: it does not.
+    pub keeps_at: Option<Location>,
     /// Where it stands.
     pub at: Location,
 }

@@ -8,7 +8,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::directories;
 use crate::evaluate::syntax::{ActionScope, Asks};
 use crate::evaluate::{Base, Constants, Group, Rule, Words};
-use crate::history::{self, Budgets, Holder, Memory, Recall, Sequences};
+use crate::history::{self, Budgets, Holder, Keeping, Memory, Recall, Sequences};
 use crate::model::{Effect, Model, Operation, ParamType, System, Template, Tier};
 use crate::policy::{self, Cache, Catalog, Covered, Placed, Target};
 use crate::routes::RouteTable;
@@ -188,7 +188,7 @@ impl Plan {
             &sequences,
             &mut diagnostics,
         );
-        history::check(&model, &policies, &mut diagnostics);
+        history::check(&model, &policies, recall, &mut diagnostics);
         directories::check(&model, &policies, &mut diagnostics);
         let slices = slices(&policies, &covered, &catalog, all.len(), &groups);
         drop(catalog);
@@ -508,9 +508,9 @@ impl Plan {
     }
 }
 
-/// Collections that agents write into, and for how long what is written keeps labels, in milliseconds; none where the bundle
-/// has no labels, or nothing depends on them.
-fn written(model: &Model, recall: &Recall) -> BTreeMap<String, i64> {
+/// Collections that agents write into, and how what is written keeps labels; none where the bundle has no labels, or nothing
+/// depends on them.
+fn written<'a>(model: &'a Model, recall: &Recall) -> BTreeMap<&'a str, Keeping> {
     // Also what nothing of the bundle brings an enforcer may say.
     if model.labels.is_empty() || !recall.follows_labels {
         return BTreeMap::new();
@@ -519,9 +519,11 @@ fn written(model: &Model, recall: &Recall) -> BTreeMap<String, i64> {
     let written = model.operations.iter().filter(writes).filter_map(|one| one.resource.as_ref());
     let kept = written.filter_map(|rule| {
         let collection = model.collections.get(&rule.collection)?;
-        Some((rule.collection.clone(), collection.keeps_ms?))
+        Some((rule.collection.as_str(), collection.keeps_ms?))
     });
-    kept.collect()
+    let kept: BTreeMap<&str, i64> = kept.collect();
+    let keeping = |(name, ms)| (name, Keeping::shared(ms, kept.len()));
+    kept.iter().map(|(name, ms)| keeping((*name, *ms))).collect()
 }
 
 fn internal(mut diagnostics: Diagnostics, what: &str) -> Diagnostics {

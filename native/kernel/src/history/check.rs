@@ -5,13 +5,18 @@ use std::collections::BTreeSet;
 use crate::decision::PolicyEffect;
 use crate::diagnostic::Diagnostics;
 use crate::evaluate::syntax::{ActionScope, Reading};
-use crate::history::{Budgets, Sequences};
-use crate::model::{Budget, LabelKind, Model};
+use crate::history::{Budgets, Recall, Sequences};
+use crate::model::{Budget, Effect, LabelKind, Model, Operation};
 use crate::policy::Placed;
 use crate::schema::Key;
 
-/// Refuses a flow rule with a hole, and warns of a label that nothing reads.
-pub(crate) fn check(model: &Model, policies: &[Placed], diagnostics: &mut Diagnostics) {
+/// Refuses a flow rule with a hole, and warns of labels that nothing reads or keeps.
+pub(crate) fn check(
+    model: &Model,
+    policies: &[Placed],
+    recall: Recall,
+    diagnostics: &mut Diagnostics,
+) {
     for placed in policies {
         narrow(placed, diagnostics);
     }
@@ -19,6 +24,7 @@ pub(crate) fn check(model: &Model, policies: &[Placed], diagnostics: &mut Diagno
     // Beside an error it would be noise.
     if !diagnostics.has_errors() {
         unread(model, policies, diagnostics);
+        unkept(model, recall, diagnostics);
     }
 }
 
@@ -162,5 +168,43 @@ fn unread(model: &Model, policies: &[Placed], diagnostics: &mut Diagnostics) {
                 "Let a policy read it, for instance `context.session.labels`, or remove it.",
             );
         }
+    }
+}
+
+/// `keeps_written` where nothing is written, where nothing depends on labels, or where nothing reads what is kept.
+fn unkept(model: &Model, recall: Recall, diagnostics: &mut Diagnostics) {
+    let acted_on = |effects: &[Effect]| -> BTreeSet<&str> {
+        let fits = |one: &&Operation| effects.iter().any(|effect| one.effects.contains(effect));
+        let all = model.operations.iter().filter(fits);
+        all.filter_map(|operation| Some(operation.resource.as_ref()?.collection.as_str())).collect()
+    };
+    let written = acted_on(&[Effect::Write]);
+    let read = acted_on(&[Effect::Read, Effect::Execute]);
+    let is_followed = recall.follows_labels && !model.labels.is_empty();
+    for (name, collection) in &model.collections {
+        let Some(at) = &collection.keeps_at else { continue };
+        let name = name.as_str();
+        let (why, mend) = if !written.contains(name) {
+            (
+                "no operation with the effect `write` acts on it",
+                "Classify one that does, with its `resource`, or remove it.",
+            )
+        } else if collection.keeps_ms.is_none() {
+            continue;
+        } else if !is_followed {
+            (
+                "nothing depends on which labels are carried",
+                "Let a policy read them, for instance `context.session.labels`, or remove it.",
+            )
+        } else if !recall.asks_resource && !read.contains(name) {
+            (
+                "no operation reads what is written there",
+                "Classify the one that does, with its `resource`, or say `keeps_written: none`.",
+            )
+        } else {
+            continue;
+        };
+        let what = format!("`keeps_written` of the collection `{name}` changes nothing: {why}");
+        diagnostics.warning(at, what, mend);
     }
 }

@@ -11,7 +11,7 @@ use crate::evaluate::syntax::{Path, Root};
 use crate::history::sequence::Named;
 use crate::history::settle::{Awaited, Gathering};
 use crate::history::{
-    HistoryChanges, HistoryView, Holder, Holders, MAX_LABELS, MAX_SOURCES, ObjectKeys,
+    HistoryChanges, HistoryView, Holder, Holders, Keeping, MAX_LABELS, MAX_SOURCES, ObjectKeys,
     SessionHistory,
 };
 use crate::model::{Distinct, Effect, LabelKind, Model, Operation, Reports, Tier};
@@ -31,6 +31,8 @@ pub(crate) struct Recall {
     pub(crate) counts_calls: bool,
     /// Something depends on which labels are carried, or on those of what is acted on where every call has a task.
     pub(crate) follows_labels: bool,
+    /// Some policy, scope or tier depends on the labels of what is acted on.
+    pub(crate) asks_resource: bool,
 }
 
 impl Recall {
@@ -54,6 +56,7 @@ impl Recall {
             is_read: carried || reads(Key::Sequences) || !model.budgets.is_empty(),
             counts_calls,
             follows_labels: carried || (asks_resource && !model.tasks.optional),
+            asks_resource: asks_resource || !model.raises.labels.is_empty(),
         }
     }
 }
@@ -83,8 +86,8 @@ pub(crate) struct Memory {
     holders: Holders,
     /// What it acts on may carry labels of those that wrote it.
     pub(crate) objects: bool,
-    /// It writes, and for how long what is written keeps its labels, in milliseconds.
-    writes: Option<i64>,
+    /// It writes, and how what is written keeps its labels.
+    writes: Option<Keeping>,
     /// The call counts.
     counts: bool,
     /// What it acts on gives data back.
@@ -97,13 +100,13 @@ impl Memory {
     /// Args:
     /// * `keys`: the context keys that its policies read.
     /// * `labelled`: some resource that it may act on carries a label.
-    /// * `kept`: how long what is written into its collection keeps labels; none: nothing that is written there has any.
+    /// * `kept`: how what is written into its collection keeps labels; none: nothing that is written there has any.
     pub(crate) fn of(
         model: &Model,
         recall: Recall,
         operation: &Operation,
         keys: Keys,
-        (labelled, kept): (bool, Option<i64>),
+        (labelled, kept): (bool, Option<Keeping>),
         (named, budgets): (Vec<Named>, Vec<u32>),
         holders: Holders,
     ) -> Self {
@@ -279,7 +282,7 @@ impl Memory {
         carried: Carried<'_>,
         (view, now): (HistoryView<'_>, Time),
     ) -> Result<(), (ReasonCode, String)> {
-        let (Some(kept), Some(collection)) = (self.writes, collection) else { return Ok(()) };
+        let (Some(keeping), Some(collection)) = (self.writes, collection) else { return Ok(()) };
         let missing = || (ReasonCode::StateUnavailable, "the object is not at hand".to_owned());
         let object = view.object.ok_or_else(missing)?;
         // What it has of its own the resource's labels say, whoever writes it.
@@ -287,8 +290,8 @@ impl Memory {
         let joining = passage.joining().filter(|label| !is_own(label));
         let brought = joining.chain(&operation.yields.1).cloned();
         let labels = carried.by_writer().map(str::to_owned).chain(brought).collect();
-        let (keys, until) = (ObjectKeys::of(collection, id), Time(now.0.saturating_add(kept)));
-        passage.written = object.written(keys, labels, until, now)?;
+        let keys = ObjectKeys::of(collection, id);
+        passage.written = object.written(keys, labels, keeping, now)?;
         Ok(())
     }
 }

@@ -16,7 +16,10 @@ mod settle;
 
 pub use denials::RunChange;
 pub use holder::{HistoryView, Holder};
-pub use object::{KEPT_MS, MAX_OBJECTS, Mark, Object, ObjectKeys, ObjectView, Written};
+pub(crate) use object::{DAY_MS, Keeping, MAX_KEPT_MS};
+pub use object::{
+    KEPT_MS, MAX_OBJECTS, MAX_OBJECTS_IN_ALL, Mark, Object, ObjectKeys, ObjectView, Written,
+};
 pub use record::{
     Advance, BudgetUse, HistoryChanges, Origin, Progress, RuleProgress, SessionHistory, Spending,
     Spent,

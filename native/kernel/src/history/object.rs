@@ -14,10 +14,32 @@ use crate::task::{RecordKey, RecordKind};
 
 /// Objects of one collection whose labels are kept apart; of more, any object of the collection may carry them.
 pub const MAX_OBJECTS: u32 = 10_000;
+/// Objects of all collections of a bundle whose labels are kept apart. Each collection has its share, so that none takes the
+/// room of another, whoever writes there.
+pub const MAX_OBJECTS_IN_ALL: u32 = 200_000;
 /// How long what was written keeps its labels, in milliseconds, where the bundle says nothing: 30 days.
 pub const KEPT_MS: i64 = 30 * DAY_MS;
 
-const DAY_MS: i64 = 24 * 3_600 * 1_000;
+/// Longest that a bundle may ask for, in milliseconds.
+pub(crate) const MAX_KEPT_MS: i64 = 366 * DAY_MS;
+pub(crate) const DAY_MS: i64 = 24 * 3_600 * 1_000;
+
+/// How what agents write into a collection keeps labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Keeping {
+    /// For how long, in milliseconds.
+    pub(crate) ms: i64,
+    /// Of how many objects apart.
+    pub(crate) objects: u32,
+}
+
+impl Keeping {
+    /// Args: `collections`: of the bundle that keep labels.
+    pub(crate) fn shared(ms: i64, collections: usize) -> Self {
+        let collections = u32::try_from(collections).unwrap_or(u32::MAX).max(1);
+        Self { ms, objects: MAX_OBJECTS.min(MAX_OBJECTS_IN_ALL / collections) }
+    }
+}
 
 /// An object that agents wrote, or a collection of such objects.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -111,7 +133,7 @@ impl<'a> ObjectView<'a> {
         self,
         keys: ObjectKeys,
         labels: BTreeSet<String>,
-        until: Time,
+        keeping: Keeping,
         now: Time,
     ) -> Result<Option<Written>, (ReasonCode, String)> {
         if labels.is_empty() {
@@ -119,7 +141,7 @@ impl<'a> ObjectView<'a> {
         }
         let is_known = self.object.is_some_and(|object| object.expires_at > now);
         let kept = self.collection.counts.range(day(now)..).map(|(_, count)| *count);
-        let is_full = kept.fold(0, u32::saturating_add) >= MAX_OBJECTS;
+        let is_full = kept.fold(0, u32::saturating_add) >= keeping.objects;
         let is_any = keys.object.is_none() || (is_full && !is_known);
         let of_collection = if is_any { &self.collection.any } else { &self.collection.labels };
         let own = self.object.filter(|_| !is_any).map(|object| &object.labels);
@@ -131,6 +153,7 @@ impl<'a> ObjectView<'a> {
                 return Err((ReasonCode::WindowFull, what));
             }
         }
+        let until = Time(now.0.saturating_add(keeping.ms));
         Ok(Some(Written { keys, labels, until, is_any }))
     }
 }

@@ -14,7 +14,7 @@ use super::yaml::{At, Entries, Many};
 use super::{budget, classify, denials, directory, ids, mode, sequence, template};
 use crate::destinations::speaks_of;
 use crate::diagnostic::{Diagnostics, clip, unknown};
-use crate::history::KEPT_MS;
+use crate::history::{DAY_MS, KEPT_MS, MAX_KEPT_MS};
 use crate::mcp::{self, Endpoint};
 use crate::model::{
     Approval, ClaimTest, Collection, Declared, DenyAs, Derive, DestinationClass, DestinationKind,
@@ -348,8 +348,10 @@ impl Build<'_> {
         for (id, entry) in &said.0 {
             let Some(at) = self.declare(file, "collection", id, ids::refuse) else { continue };
             let labels = self.labels(file, &entry.labels);
-            let keeps_ms = self.keeps(file, entry.keeps_written.as_ref());
-            let collection = Collection { labels, keeps_ms, at };
+            let said = entry.keeps_written.as_ref();
+            let keeps_ms = self.keeps(file, said);
+            let keeps_at = said.map(|said| said.at.within(file));
+            let collection = Collection { labels, keeps_ms, keeps_at, at };
             self.model.collections.insert(id.value.clone(), collection);
             for pattern in &entry.patterns {
                 let segments: Vec<&str> = pattern.r#match.value.split('/').collect();
@@ -378,11 +380,15 @@ impl Build<'_> {
             return said.is_none().then_some(KEPT_MS);
         };
         let span = duration(&said.value).and_then(|span| i64::try_from(span.as_millis()).ok());
-        if span.is_none() {
-            let what = format!("`{}` is no duration", clip(&said.value));
+        let kept = span.filter(|span| *span <= MAX_KEPT_MS);
+        if kept.is_none() {
+            let what = match span {
+                Some(_) => format!("`keeps_written` is longer than {} days", MAX_KEPT_MS / DAY_MS),
+                None => format!("`{}` is no duration", clip(&said.value)),
+            };
             self.found.error(&said.at.within(file), what, "Write 12h, 90d, or none.");
         }
-        span
+        kept
     }
 
     fn destinations(&mut self, file: &str, said: &Entries<DestinationEntry>) {

@@ -77,7 +77,7 @@ pub(crate) fn model(policies: &str) -> Model {
     }
     model.collections.insert(
         "customers".to_owned(),
-        Collection { labels: set(&["pii"]), keeps_ms: Some(KEPT_MS), at: at(7) },
+        Collection { labels: set(&["pii"]), keeps_ms: Some(KEPT_MS), keeps_at: None, at: at(7) },
     );
     model.resource_patterns = vec![ResourcePattern {
         collection: "customers".to_owned(),

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use authz_kernel::decide::decide;
 use authz_kernel::decision::{Decision, Request, Time};
 use authz_kernel::history::{
-    HistoryChanges, HistoryView, KEPT_MS, MAX_LABELS, MAX_OBJECTS, Object, ObjectView,
-    SessionHistory,
+    HistoryChanges, HistoryView, KEPT_MS, MAX_LABELS, MAX_OBJECTS, MAX_OBJECTS_IN_ALL, Object,
+    ObjectView, SessionHistory,
 };
 use authz_kernel::plan::Plan;
 use authz_kernel::task::{AgentName, Record, RecordKind};
@@ -403,6 +403,92 @@ fn how_long_it_is_kept_is_a_duration() {
     let plan = compiled("name: t", &none, POLICIES).unwrap();
     assert!(plan.is_stateless("drafts.read", None), "what is written there keeps nothing");
     assert!(!plan.is_stateless("notes.read", None));
+}
+
+#[test]
+fn how_long_it_is_kept_is_bounded() {
+    let error = |said: &str| {
+        let bad = FACTS.replace("keeps_written: 1h", &format!("keeps_written: {said}"));
+        compiled("name: t", &bad, POLICIES).map(drop)
+    };
+    assert_eq!(Ok(()), error("366d"));
+    let said = "facts.yaml:6:27: `keeps_written` is longer than 366 days. Write 12h, 90d, or none.";
+    assert_eq!(Err(said.to_owned()), error("367d"));
+}
+
+#[test]
+fn keeping_that_changes_nothing_is_warned_of() {
+    let warned = |from: &str, to: &str, policies: &str| -> Vec<String> {
+        assert!(FACTS.contains(from));
+        let plan = compiled("name: t", &FACTS.replace(from, to), policies).unwrap();
+        let all = plan.warnings().iter().map(ToString::to_string);
+        all.filter(|text| !text.contains("nothing reads the label")).collect()
+    };
+    assert_eq!(Vec::<String>::new(), warned("", "", POLICIES));
+    let unwritten = "facts.yaml:7:26: warning: `keeps_written` of the collection `books` changes nothing: no operation with \
+                     the effect `write` acts on it. Classify one that does, with its `resource`, or remove it.";
+    for said in ["30d", "none"] {
+        let books = format!("books: {{keeps_written: {said}}}");
+        assert_eq!(vec![unwritten], warned("books: {}", &books, POLICIES));
+    }
+    let plain = r#"@id("may") permit(principal in Role::"bots", action, resource);"#;
+    let said = "facts.yaml:6:27: warning: `keeps_written` of the collection `drafts` changes nothing: nothing depends on \
+                which labels are carried. Let a policy read them, for instance `context.session.labels`, or remove it.";
+    assert_eq!(vec![said], warned("", "", plain));
+    assert!(warned("keeps_written: 1h", "keeps_written: none", plain).is_empty());
+    // What nobody reads is read all the same where a policy asks for the labels of what is acted on.
+    let carried = POLICIES.replace(RESOURCE.trim(), "");
+    assert_ne!(POLICIES, carried);
+    let (read, unread) =
+        ("match: drafts.read, effects: [read]", "match: drafts.read, effects: [delete]");
+    let said = "facts.yaml:6:27: warning: `keeps_written` of the collection `drafts` changes nothing: no operation reads what \
+                is written there. Classify the one that does, with its `resource`, or say `keeps_written: none`.";
+    assert_eq!(vec![said], warned(read, unread, &carried));
+    assert!(warned(read, unread, POLICIES).is_empty());
+    assert!(warned(read, "match: drafts.read, effects: [execute]", &carried).is_empty());
+    assert!(warned("", "", &carried).is_empty());
+    // Nobody asked for what is kept by default.
+    let default = FACTS.replace("drafts: {keeps_written: 1h}", "drafts: {}").replace(read, unread);
+    let plan = compiled("name: t", &default, &carried).unwrap();
+    assert!(plan.warnings().iter().all(|one| !one.what.contains("keeps_written")));
+}
+
+/// Collections share what a store holds: the more keep labels, the fewer objects of each are told apart.
+#[test]
+fn no_collection_takes_the_room_of_another() {
+    let apart = |collections: u32| {
+        let more: String = (1..collections).map(|number| {
+            format!("  - {{match: drafts.w{number}, effects: [write], tier: low, resource: {{collection: c{number}}}}}\n")
+        }).collect();
+        let names: String = (1..collections).map(|number| format!("  c{number}: {{}}\n")).collect();
+        let writes: String =
+            (1..collections).map(|number| format!("      w{number}: {{}}\n")).collect();
+        let facts = FACTS
+            .replace(
+                "  drafts: {keeps_written: 1h}\n",
+                &format!("  drafts: {{keeps_written: none}}\n{names}"),
+            )
+            .replace(
+                "  drafts:\n    kind: http\n    operations:\n",
+                &format!("  drafts:\n    kind: http\n    operations:\n{writes}"),
+            )
+            .replace("templates:\n", &format!("{more}templates:\n"));
+        let plan = compiled("name: t", &facts, POLICIES).unwrap();
+        let is_any = |kept: u32| {
+            let mut collection = Object::new("notes".to_owned());
+            let day = (NOW.0 + KEPT_MS).div_euclid(24 * 3_600 * 1_000);
+            collection.counts.insert(day, kept);
+            let unknown = Object::new("notes/1".to_owned());
+            let by = session(&["untrusted"]);
+            let decision = asked(&plan, "notes.write", &by, (Some(&unknown), &collection));
+            assert_eq!("PERMITTED", decision.reason.as_str(), "{}", decision.message);
+            decision.passage.written.unwrap().is_any
+        };
+        let share = MAX_OBJECTS.min(MAX_OBJECTS_IN_ALL / collections);
+        assert_eq!([false, true], [share - 1, share].map(is_any));
+        share
+    };
+    assert_eq!([MAX_OBJECTS, MAX_OBJECTS, 5_000], [1, 20, 40].map(apart));
 }
 
 /// Without a task there is no session that could carry what is read.

@@ -1,7 +1,11 @@
 //! What agents write keeps their labels, in whatever session it is read, in both engines and after a restart.
 
+use std::sync::Arc;
+
+use authz_kernel::history::MAX_OBJECTS_IN_ALL;
 use authz_lane::proto::authz::v1 as wire;
-use authz_lane::{Transport, World};
+use authz_lane::{Engine, Transport, World};
+use authz_state::store::{Bounds, EmbeddedSettings, EmbeddedStore, MemoryStore, Store};
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -116,6 +120,67 @@ fn a_note_without_an_id_may_be_any() {
         written(&served, "notes.add", "");
         assert!(!runs_after(&served, "notes.read", "own"));
     }
+}
+
+/// A store that has no room for another record denies what would have to be kept, and nothing that is kept goes. What has its
+/// record is written as before.
+#[test]
+fn a_full_store_denies_what_it_could_not_keep() {
+    let bounds = Bounds { objects: 2, ..Bounds::default() };
+    let mut embedded = EmbeddedSettings::new(folder().join("state"));
+    embedded.bounds = bounds.clone();
+    let stores: [Arc<dyn Store>; 2] = [
+        Arc::new(MemoryStore::with_bounds([7; 32], bounds)),
+        Arc::new(EmbeddedStore::open(embedded, Arc::new(|_, _| Ok(None))).unwrap()),
+    ];
+    for store in stores {
+        let audit = folder().join("audit.jsonl");
+        let engine = Engine::with_store(settings(&audit, &json!({})), store).unwrap();
+        let served = Served { engine: Arc::new(engine), audit };
+        served.engine.load(world()).unwrap();
+        // The one note, and its collection.
+        written(&served, "notes.write", "page");
+        let task = alices(&served).id;
+        assert_eq!("PERMITTED", ask(&served, &task, "notes.write", "clean").0, "it keeps nothing");
+        assert_eq!("PERMITTED", ask(&served, &task, "web.page", "").0);
+        for _ in 0..2 {
+            let denied = served.check(&calling(&task, "notes.write", "more"));
+            assert_eq!("OVERLOADED", code(&denied), "{}", denied.message);
+            assert_eq!(wire::Outcome::Deny as i32, denied.outcome);
+        }
+        assert_eq!("PERMITTED", ask(&served, &task, "notes.write", "page").0);
+        assert_eq!("PERMITTED", ask(&served, &task, "notes.add", "").0, "the collection has room");
+        assert!(!runs_after(&served, "notes.read", "page"));
+    }
+}
+
+/// A store has room for what a bundle's collections keep apart, with as many collections as a bundle may have.
+#[test]
+fn no_bundle_fills_a_store_with_objects() {
+    const MOST_COLLECTIONS: usize = 20_000;
+    let kept = usize::try_from(MAX_OBJECTS_IN_ALL).unwrap();
+    assert!(Bounds::default().objects >= kept + MOST_COLLECTIONS);
+}
+
+/// How many objects one agent may leave is a budget of it, which counts in all its sessions.
+#[test]
+fn how_many_one_agent_may_leave_is_a_budget() {
+    let budget =
+        "budgets: {notes: {distinct: /id, of: [notes.write], most: 2, scope: agent, within: 24h}}";
+    let served = unloaded(&json!({}));
+    let more = [
+        ("notes.yaml", FACTS),
+        ("templates.yaml", TEMPLATES),
+        ("policies/notes.cedar", POLICIES),
+        ("budgets.yaml", budget),
+    ];
+    served.engine.load(world_with(REQUIRED, &more)).unwrap();
+    for id in ["one", "two", "one"] {
+        written(&served, "notes.write", id);
+    }
+    let task = alices(&served).id;
+    assert_eq!("BUDGET_EXCEEDED", ask(&served, &task, "notes.write", "three").0);
+    assert_eq!("PERMITTED", ask(&served, &task, "notes.write", "two").0);
 }
 
 #[test]
