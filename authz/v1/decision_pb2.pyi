@@ -298,7 +298,20 @@ class CheckRequest(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Labels that the enforcer adds; they only raise."""
+        """Labels that the call carries, as whoever looks into its data saw: a filter of a proxy, a tool server that reads its own rows.
+
+        Who may say so: an enforcer whose entry in the configuration says `relays: [labels]`, and the listener of `insecure_dev`. A
+        request of anybody else that names any is denied with ENFORCER_REFUSED, whatever they are: neither believed nor ignored.
+        (`Explain` takes them of whoever may ask for it.)
+
+        What they do: they raise what is carried, and nothing else. They count for this very call, in its excess, its tier and what
+        policies read of the session; where it is let through they join what the session carries, of a call that reads as the labels
+        of what it reads. None is taken away by leaving it out, and none gives a permit more room.
+
+        Bounds: at most 64, of at most 512 bytes each, each a label of the bundle, else BAD_INPUT; one that stands twice counts once.
+        Where policies depend on what is carried, a call without a task, whose session would keep them, is denied with NO_TASK.
+        Empty: nothing is said.
+        """
 
     @_builtins.property
     def supported_obligations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
