@@ -51,6 +51,12 @@ def ext_authz(config: dict[str, Any]) -> dict[str, Any]:
     return part
 
 
+def access_log(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the access loggers of a configuration, to be changed in place."""
+    loggers: list[dict[str, Any]] = _manager(config)["access_log"]
+    return loggers
+
+
 def _manager(config: dict[str, Any]) -> dict[str, Any]:
     (chain,) = config["static_resources"]["listeners"][0]["filter_chains"]
     part: dict[str, Any] = chain["filters"][0]["typed_config"]
@@ -87,8 +93,7 @@ class Envoy:
         _point(clusters["upstream"], upstream)
         config["admin"]["address"]["socket_address"]["port_value"] = 0
         config["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"] = 0
-        manager = _manager(config)
-        manager["access_log"][0]["typed_config"]["path"] = str(self.access_log)
+        access_log(config)[0]["typed_config"]["path"] = str(self.access_log)
         for change in changes:
             change(config)
         self.config = folder / "envoy.yaml"
@@ -112,7 +117,7 @@ class Envoy:
                 env={**os.environ, "TMPDIR": str(self.folder)},
             )
         try:
-            eventually(self._ready, within=20, what="Envoy is ready")
+            eventually(self._ready, what="Envoy is ready")
         except TimeoutError as error:
             self.close()
             raise RuntimeError(self._log.read_text()) from error
