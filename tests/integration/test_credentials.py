@@ -175,7 +175,7 @@ def test_a_node_without_a_key_commits_nothing(
             except grpc.RpcError:
                 return False
 
-        eventually(issued, within=30, what="the node has found the key")
+        eventually(issued, what="the node has found the key")
         assert shop.get("/jwks").json()["keys"][0]["alg"] == "EdDSA"
 
 
@@ -543,7 +543,7 @@ def test_two_servers_publish_and_believe_each_others_keys(
             shop.at = f"https://localhost:{port}"
             sites.append(shop)
         one, other = sites
-        eventually(lambda: len(one.get("/jwks").json()["keys"]) == 2, within=30, what="both keys")
+        eventually(lambda: len(one.get("/jwks").json()["keys"]) == 2, what="both keys")
         assert one.get("/jwks").json() == other.get("/jwks").json()
         assert one.server.metric("authz_signing_keys", state="other_nodes") == 1
 

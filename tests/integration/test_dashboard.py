@@ -99,7 +99,7 @@ def watched(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> I
             server.spawn(
                 OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, OTEL_BSP_MAX_QUEUE_SIZE="16"
             )
-            eventually(lambda: server.http("/readyz")[0] == 200, within=30)
+            eventually(lambda: server.http("/readyz")[0] == 200)
             with Prometheus(folder / "prometheus", server.port("metrics")) as prometheus:
                 _be_busy(server, authority, Ghz(programs[0], folder / "protos.bin"), folder)
                 yield prometheus
@@ -140,8 +140,6 @@ def _be_busy(server: Server, authority: Authority, ghz: Ghz, folder: Path) -> No
     for one in loads:
         one.join()
     assert not failed, failed
-    # The last scrape has everything.
-    time.sleep(1)
 
 
 def _round(server: Server, people: People, turn: int) -> None:
@@ -186,12 +184,18 @@ def _round(server: Server, people: People, turn: int) -> None:
 @pytest.mark.timeout(180)
 def test_every_query_finds_something(watched: Prometheus) -> None:
     """At least one sample of each is a number other than zero."""
-    empty = []
-    for title, text in queries():
-        values = [value for _, value in watched.query(text)]
-        if not any(math.isfinite(value) and value != 0 for value in values):
-            empty.append(f"{title}: {text}: {values}")
-    assert not empty, "\n".join(empty)
+
+    def check() -> bool:
+        empty = []
+        for title, text in queries():
+            values = [value for _, value in watched.query(text)]
+            if not any(math.isfinite(value) and value != 0 for value in values):
+                empty.append(f"{title}: {text}: {values}")
+        assert not empty, "\n".join(empty)
+        return True
+
+    # The last scrape has everything.
+    eventually(check, within=10, every=0.5, what="every query finds something")
 
 
 def _tasks(server: Server, people: People) -> None:

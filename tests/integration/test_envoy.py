@@ -228,7 +228,7 @@ def test_metadata_in_the_access_log(envoy: Envoy, people: People) -> None:
             if name in wanted
         }
 
-    eventually(lambda: logged() == wanted, within=20, what="the access log is flushed")
+    eventually(lambda: logged() == wanted, what="the access log is flushed")
 
 
 def test_the_audit_knows_the_decision(envoy: Envoy, people: People, servers: Servers) -> None:
@@ -421,13 +421,13 @@ def test_authorizer_slow_then_dead_then_back(
         server.process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
         started = time.monotonic()
         assert envoy.request("GET", "/customers?q=x", caller).status == 503
-        assert time.monotonic() - started < TIMEOUT + 1
+        assert time.monotonic() - started < TIMEOUT + 5
         server.process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
         eventually(passes, what="it passes again")
         reached = len(upstream.seen)
         assert reached > before
         server.process.kill()  # type: ignore[union-attr]
-        server.process.wait(5)  # type: ignore[union-attr]
+        server.process.wait(30)  # type: ignore[union-attr]
         assert envoy.request("GET", "/customers?q=x", caller).status == 503
         assert len(upstream.seen) == reached
         server.start()

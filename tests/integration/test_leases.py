@@ -181,7 +181,7 @@ def test_a_lease_that_cannot_be_taken_back_is_tried_until_it_can(site: Site) -> 
     assert "password authentication failed" in broker["error"]
     assert set(site.roles()) == {parts["username"]}
     write_dsn(site.folder, site.database)
-    eventually(lambda: not site.roles(), within=30, what="the role is gone")
+    eventually(lambda: not site.roles(), what="the role is gone")
     eventually(lambda: site.due() == 0, what="nothing is due")
     log = site.server.log.read_text()
     assert log.count("a leased secret cannot be taken back") == 1
@@ -197,9 +197,9 @@ def test_a_database_that_hangs_does_not_hold_up_the_end_of_a_task(site: Site) ->
         started = time.monotonic()
         request = tasks_pb2.EndRequest(task=task, status=tasks_pb2.TASK_STATUS_REVOKED)
         method = "authz.v1.Tasks/End"
-        site.server.call("admin", method, request.SerializeToString(), timeout=1.5)
-        assert time.monotonic() - started < 1.5
-    eventually(lambda: not site.roles(), within=30, what="the role is gone")
+        site.server.call("admin", method, request.SerializeToString(), timeout=4)
+        assert time.monotonic() - started < 4
+    eventually(lambda: not site.roles(), what="the role is gone")
     assert not opens(parts)
 
 
@@ -217,7 +217,7 @@ def test_after_kill_9_no_role_of_a_dead_task_lives(site: Site) -> None:
     server.disconnect()
     write_dsn(site.folder, site.database)
     server.start()
-    eventually(lambda: set(site.roles()) == {kept["username"]}, within=10, what="one role is left")
+    eventually(lambda: set(site.roles()) == {kept["username"]}, what="one role is left")
     assert not opens(gone)
     assert opens(kept)
     crew.end(server, alive)
@@ -235,7 +235,7 @@ def test_a_store_that_was_lost_leaves_no_role(site: Site) -> None:
         if file.is_file():
             file.unlink()
     site.server.start()
-    eventually(lambda: not site.roles(), within=10, what="no role is left")
+    eventually(lambda: not site.roles(), what="no role is left")
     assert not opens(parts)
     orphans = ("authz_lease_orphans_total", {"broker": BROKER})
     eventually(lambda: site.server.metric(orphans[0], **orphans[1]) == 1)
@@ -277,11 +277,12 @@ def test_another_node_takes_back_what_a_dead_one_left(
         # The other node is asked to end it.
         began = time.monotonic()
         crew.end(other, task)
-        eventually(lambda: parts["username"] not in site.roles(), within=5, what="it is gone")
-        assert time.monotonic() - began < 3
+        eventually(lambda: parts["username"] not in site.roles(), what="it is gone")
+        # A lease lives for minutes: it was not its time that ended it.
+        assert time.monotonic() - began < 30
         os.kill(one.pid, signal.SIGKILL)
         crew.end(other, second)
-        eventually(lambda: not site.roles(), within=5, what="none is left")
+        eventually(lambda: not site.roles(), what="none is left")
         assert not opens(kept)
 
 

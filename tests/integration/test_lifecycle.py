@@ -457,4 +457,4 @@ def test_unanswered_time_is_bounded(server: Server, people: People) -> None:
             assert reason_name(decision_of(call.result())) in {"PERMITTED", "DEADLINE"}
         else:
             assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert time.monotonic() - started < timeout + 1
+        assert time.monotonic() - started < timeout + 5

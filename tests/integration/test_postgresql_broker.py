@@ -324,7 +324,7 @@ def test_a_server_that_does_not_answer_makes_nothing_and_holds_nobody_up(site: S
         started = time.monotonic()
         with pytest.raises(NothingMadeError, match="took longer"):
             site.broker(timeout="30s").make(order(), 0.5)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15
     site.broker().end(LEASE, 10)
     assert site.roles() == set()
 
@@ -389,7 +389,7 @@ def test_a_role_that_signs_on_again_and_again_is_ended_nonetheless(site: Site) -
     """No log-in comes first."""
     broker = site.broker()
     parts = broker.make(order(), 10)
-    stop = threading.Event()
+    stop, is_in = threading.Event(), threading.Event()
 
     def knock() -> None:
         while not stop.is_set():
@@ -397,13 +397,14 @@ def test_a_role_that_signs_on_again_and_again_is_ended_nonetheless(site: Site) -
                 fetch(parts, "SELECT pg_sleep(0.01)")
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 continue
+            is_in.set()
 
     knocking = [threading.Thread(target=knock) for _ in range(3)]
     for one in knocking:
         one.start()
     try:
-        time.sleep(0.2)
-        broker.end(LEASE, 20)
+        assert is_in.wait(60)
+        broker.end(LEASE, 60)
         assert site.roles() == set()
         left = "SELECT count(*) FROM pg_stat_activity WHERE usename LIKE 'authz%'"
         assert site.execute(left) == "0"

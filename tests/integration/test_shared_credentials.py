@@ -66,7 +66,7 @@ class Site:
                     raise
             return bool(made)
 
-        eventually(is_made, within=20, what="the server has a key that signs")
+        eventually(is_made, what="the server has a key that signs")
         return made[0]
 
     def is_active(self, server: Server, token: str, holder: str) -> bool:

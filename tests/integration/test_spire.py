@@ -66,7 +66,7 @@ def rotate(spire: Spire, server: Server, mark: str) -> None:
     known = _keys(server)
     new = spire.prepare()
     # As SPIRE does by itself: half of a key's life lies between publication and use.
-    eventually(lambda: _keys(server) > known, within=30, what="the new key is known")
+    eventually(lambda: _keys(server) > known, what="the new key is known")
     old = spire.activate(new)
 
     def signed() -> str:
@@ -74,7 +74,7 @@ def rotate(spire: Spire, server: Server, mark: str) -> None:
         return token if jwt.get_unverified_header(token)["kid"] == new else ""
 
     # SPIRE's agent keeps tokens: another audience is another token.
-    after = eventually(signed, within=30)
+    after = eventually(signed)
     for lane in LANES:
         assert asks(server, lane, before) == "PERMITTED"
         assert asks(server, lane, after) == "PERMITTED"
@@ -82,10 +82,10 @@ def rotate(spire: Spire, server: Server, mark: str) -> None:
     spire.revoke(old)
 
     for lane in LANES:
-        eventually(lambda: asks(server, lane, before) == "UNTRUSTED_ISSUER", within=30)  # noqa: B023
+        eventually(lambda: asks(server, lane, before) == "UNTRUSTED_ISSUER")  # noqa: B023
         assert asks(server, lane, after) == "PERMITTED"
     # Else the next test would meet an agent that knows the old key only.
-    eventually(lambda: spire.known() == {new}, within=30, what="the agent knows the keys of now")
+    eventually(lambda: spire.known() == {new}, what="the agent knows the keys of now")
 
 
 def _keys(server: Server) -> int:
@@ -164,7 +164,7 @@ def test_an_endpoint_that_is_another_gives_nothing(
             sources = server.readiness()["trust"]["sources"]
             return str(next(one["error"] for one in sources if one["name"] == DOMAIN))
 
-        assert why in eventually(error, within=30)
+        assert why in eventually(error)
         assert asks(server, "", spire.token(AUDIENCE, why)) == "UNTRUSTED_ISSUER"
         assert server.http("/readyz")[0] == 503
     finally:

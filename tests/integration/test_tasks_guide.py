@@ -49,7 +49,7 @@ def serving(clone: Path) -> Iterator[None]:
             stderr=subprocess.STDOUT,
         )
     try:
-        eventually(lambda: re.search(r"\bready\b", log.read_text()), within=30, what="it serves")
+        eventually(lambda: re.search(r"\bready\b", log.read_text()), what="it serves")
         yield
     finally:
         process.terminate()

@@ -45,7 +45,7 @@ def server(
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
             OTEL_RESOURCE_ATTRIBUTES="deployment.environment=test",
         )
-        eventually(lambda: running.http("/readyz")[0] == 200, within=30)
+        eventually(lambda: running.http("/readyz")[0] == 200)
         yield running
     finally:
         running.close()
@@ -182,20 +182,20 @@ def test_a_collector_that_does_not_answer_slows_nothing(
                 OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}",
                 OTEL_BSP_MAX_QUEUE_SIZE="20",
             )
-            eventually(lambda: server.http("/readyz")[0] == 200, within=30)
+            eventually(lambda: server.http("/readyz")[0] == 200)
             slowest = 0.0
             for _ in range(100):
                 started = time.monotonic()
                 answer = server.call("main" + lane, CHECK, search(people.bot, people.alice))
                 slowest = max(slowest, time.monotonic() - started)
                 assert decision_of(answer).outcome == 1
-            assert slowest < 2
+            assert slowest < 5, "the collector never answers"
             eventually(lambda: server.metric("authz_trace_spans_dropped_total") > 0)
             assert server.metric("authz_trace_spans_exported_total") == 0
             started = time.monotonic()
             assert server.process is not None
             server.process.terminate()
-            server.process.wait(20)
+            server.process.wait(60)
             assert server.process.returncode == 0
             assert time.monotonic() - started < 12
         finally:

@@ -150,5 +150,5 @@ def standby_of(primary: Postgres) -> Postgres:
     """Starts a standby and waits until it follows."""
     standby = Postgres(primary)
     standby.start()
-    eventually(lambda: standby.has_caught_up(primary), within=30, what="the standby follows")
+    eventually(lambda: standby.has_caught_up(primary), what="the standby follows")
     return standby

@@ -54,7 +54,7 @@ class Prometheus:
                 stderr=subprocess.STDOUT,
             )
         try:
-            eventually(lambda: self.query("up == 1"), within=30, what="Prometheus scrapes")
+            eventually(lambda: self.query("up == 1"), what="Prometheus scrapes")
         except BaseException:
             self.__exit__()
             raise

@@ -219,7 +219,7 @@ class Server:
     def start(self) -> Self:
         """Starts the process and waits until it is ready."""
         self.spawn()
-        eventually(self._ready, within=30, what="the server is ready")
+        eventually(self._ready, what="the server is ready")
         return self
 
     def _ready(self) -> bool:

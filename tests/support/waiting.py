@@ -12,13 +12,13 @@ _RANDOM = random.SystemRandom()
 
 
 def eventually(
-    probe: Callable[[], T], *, within: float = 15.0, every: float = 0.02, what: str = ""
+    probe: Callable[[], T], *, within: float = 60.0, every: float = 0.02, what: str = ""
 ) -> T:
     """Calls `probe` until its answer is true, and returns that answer.
 
     Args:
         probe: Asked again and again; an OSError or AssertionError counts as "not yet".
-        within: Seconds until it gives up.
+        within: Seconds until it gives up: far more than it takes, since a busy machine may be ten times as slow.
         every: Seconds between two questions.
         what: What was waited for, for the message.
 

@@ -151,13 +151,16 @@ def test_a_cancelled_block_aborts_the_task() -> None:
     node = Node()
     authz = client(node)
 
+    entered = asyncio.Event()
+
     async def work() -> None:
         async with authz.task("t"):
+            entered.set()
             await asyncio.sleep(30)
 
     async def main() -> None:
         working = asyncio.create_task(work())
-        await asyncio.sleep(0.05)
+        await entered.wait()
         assert node.started
         working.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-TIMEOUT = 0.5
+#: Long enough for a handshake on a busy machine.
+TIMEOUT = 1.0
 
 
 async def tell(scope: Any, receive: Any, send: Any) -> None:
@@ -45,11 +46,13 @@ def pki(tmp_path: Path) -> Pki:
 
 
 @contextmanager
-def served(pki: Pki, *, callers: bool = True, connections: int = 64) -> Iterator[WebServer]:
+def served(
+    pki: Pki, *, callers: bool = True, connections: int = 64, timeout: float = 60
+) -> Iterator[WebServer]:
     """A server on a port of its own."""
     authorities = {"client_ca_file": str(pki.clients)} if callers else {}
     tls = Tls(**pki.tls, **authorities)
-    settings = WebSettings("http", "127.0.0.1:0", tls, connections, TIMEOUT)
+    settings = WebSettings("http", "127.0.0.1:0", tls, connections, timeout)
     server = WebServer(settings, tell)
     try:
         server.start()
@@ -156,7 +159,7 @@ def closed_within(connection: socket.socket, seconds: float) -> bool:
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: "])
 def test_a_request_whose_head_does_not_come_is_not_waited_for(pki: Pki, sent: bytes) -> None:
     """The connection is closed, whether it brought nothing or half a head."""
-    with served(pki) as server:
+    with served(pki, timeout=TIMEOUT) as server:
         port = int(server.address.rsplit(":", 1)[1])
         context = pki.context("bot", pki.a.svid(), "http/1.1")
         with (
@@ -164,14 +167,12 @@ def test_a_request_whose_head_does_not_come_is_not_waited_for(pki: Pki, sent: by
             context.wrap_socket(plain, server_hostname="localhost") as connection,
         ):
             connection.sendall(sent)
-            started = time.monotonic()
-            assert closed_within(connection, 5)
-            assert time.monotonic() - started < 4
+            assert closed_within(connection, 30)
 
 
 def test_a_head_that_drips_is_not_waited_for(pki: Pki) -> None:
     """Each byte does not begin the time anew."""
-    with served(pki) as server:
+    with served(pki, timeout=TIMEOUT) as server:
         port = int(server.address.rsplit(":", 1)[1])
         context = pki.context("bot", pki.a.svid(), "http/1.1")
         with (
@@ -187,20 +188,20 @@ def test_a_head_that_drips_is_not_waited_for(pki: Pki) -> None:
                     return True
                 return False
 
-            eventually(drip, within=5, what="the server closes")
+            eventually(drip, what="the server closes")
 
 
 def test_a_handshake_that_does_not_come_is_not_waited_for(pki: Pki) -> None:
     """The connection is closed."""
-    with served(pki) as server:
+    with served(pki, timeout=TIMEOUT) as server:
         port = int(server.address.rsplit(":", 1)[1])
         with socket.create_connection(("127.0.0.1", port)) as plain:
-            assert closed_within(plain, 5)
+            assert closed_within(plain, 30)
 
 
 def test_requests_that_come_in_time_are_served_one_after_the_other(pki: Pki) -> None:
     """The time-out of a head ends with the head."""
-    with served(pki) as server:
+    with served(pki, timeout=TIMEOUT) as server:
         port = server.address.rsplit(":", 1)[1]
         context = pki.context("bot", pki.a.svid(), "http/1.1")
         with httpx.Client(verify=context, trust_env=False) as client:
@@ -242,7 +243,7 @@ def test_a_renewed_certificate_is_taken_up_and_a_bad_one_is_not(
         key = (pki.folder / "server.key").read_bytes()
         write(pki.folder, "server", certificate("server", pki.root))
         renewed = (pki.folder / "server.key").read_bytes()
-        eventually(lambda: shown(server) != before, within=5, what="the new one")
+        eventually(lambda: shown(server) != before, what="the new one")
         after = shown(server)
         (pki.folder / "server.key").write_bytes(key)
         time.sleep(0.3)
