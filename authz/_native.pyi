@@ -15,6 +15,7 @@ __all__ = [
     "Entries",
     "FastLane",
     "Plan",
+    "SigningKey",
     "Trust",
     "TrustError",
     "build_profile",
@@ -148,6 +149,34 @@ class Entries:
         """
 
     def __len__(self) -> int: ...
+
+@final
+class SigningKey:
+    """A private key that signs credentials. Immutable."""
+
+    @staticmethod
+    def from_pkcs8(der: bytes) -> SigningKey:
+        """Reads a private key of P-256 or Ed25519.
+
+        Args:
+            der: PKCS#8 (RFC 5208), not encrypted.
+
+        Raises:
+            ValueError: It is none that can be used; says nothing of it.
+        """
+
+    def sign(self, message: bytes) -> bytes:
+        """Signs.
+
+        Args:
+            message: Not yet hashed.
+
+        Returns:
+            64 bytes, as JWS has them (RFC 7518 §3.4, RFC 8037 §3.1).
+
+        Raises:
+            RuntimeError: The signature could not be made.
+        """
 
 @final
 class Trust:

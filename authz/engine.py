@@ -10,7 +10,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, ParamSpec, TypeVar, final
 
 from authz import _native
-from authz.errors import ApiError, BundleError, EngineError, TrustError, UsageError
+from authz.errors import (
+    ApiError,
+    BundleError,
+    EngineError,
+    KeysError,
+    TrustError,
+    UsageError,
+)
 from authz.model import (
     BundleFiles,
     CallFacts,
@@ -31,6 +38,7 @@ __all__ = [
     "ListenerRules",
     "PeerRules",
     "Plan",
+    "PrivateKey",
     "TestReport",
     "Trust",
     "TrustedDomain",
@@ -140,6 +148,51 @@ class DirectoryEntries:
     def __len__(self) -> int:
         """How many there are."""
         return len(self.native)
+
+
+@final
+class PrivateKey:
+    """A private key of P-256 or Ed25519, in this process's memory."""
+
+    __slots__ = ("_native",)
+
+    def __init__(self, native: "_native.SigningKey") -> None:
+        self._native = native
+
+    @staticmethod
+    def read(der: bytes) -> "PrivateKey":
+        """Read a private key.
+
+        Args:
+            der: PKCS#8 (RFC 5208), not encrypted.
+
+        Returns:
+            The key.
+
+        Raises:
+            KeysError: It is none that can be used.
+        """
+        try:
+            return PrivateKey(_native.SigningKey.from_pkcs8(der))
+        except ValueError as error:
+            raise KeysError(f"{error}.") from error
+
+    def sign(self, message: bytes) -> bytes:
+        """Sign; other threads run meanwhile.
+
+        Args:
+            message: What is signed, not yet hashed.
+
+        Returns:
+            The signature as JWS has it (RFC 7518 §3.4, RFC 8037 §3.1).
+
+        Raises:
+            KeysError: It could not be made.
+        """
+        try:
+            return self._native.sign(message)
+        except RuntimeError as error:
+            raise KeysError(f"{error}.") from error
 
 
 @final

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -20,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from authz.config import SigningAlgorithm
 from authz.credentials.keys import SigningKey, algorithm_of, public_jwk
+from authz.engine import PrivateKey
 from authz.errors import KeysError
 
 __all__ = ["FileKey", "FolderKeys", "check_private", "read_private"]
@@ -40,7 +39,7 @@ class FileKey:
     """What it signs with."""
     jwk: dict[str, str]
     """Its public half."""
-    private: _Private
+    private: PrivateKey
     """Its private half."""
 
     def __repr__(self) -> str:
@@ -56,9 +55,13 @@ class FileKey:
 
         Returns:
             The key.
+
+        Raises:
+            KeysError: It cannot be used.
         """
         jwk = public_jwk(private.public_key())
-        return FileKey(jwk["kid"], SigningAlgorithm(jwk["alg"]), jwk, private)
+        der = private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        return FileKey(jwk["kid"], SigningAlgorithm(jwk["alg"]), jwk, PrivateKey.read(der))
 
     def sign(self, message: bytes) -> bytes:
         """Sign.
@@ -68,14 +71,11 @@ class FileKey:
 
         Returns:
             The signature as JWS has it.
+
+        Raises:
+            KeysError: It could not be made.
         """
-        if isinstance(self.private, ed25519.Ed25519PrivateKey):
-            return self.private.sign(message)
-        r, s = decode_dss_signature(self.private.sign(message, _ECDSA))
-        return r.to_bytes(32) + s.to_bytes(32)
-
-
-_ECDSA: Final = ec.ECDSA(hashes.SHA256())
+        return self.private.sign(message)
 
 
 class FolderKeys:
@@ -247,4 +247,7 @@ def _parse(file: Path, content: bytes) -> FileKey:
         private, (ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)
     ):
         raise KeysError(f"{file}: is a key of another kind. {mend}")
-    return FileKey.of(private)
+    try:
+        return FileKey.of(private)
+    except KeysError as error:
+        raise KeysError(f"{file}: {error} {mend}") from error

@@ -662,6 +662,28 @@ impl FastLane {
     }
 }
 
+/// A private key that signs credentials.
+#[pyclass(frozen, module = "authz._native")]
+struct SigningKey {
+    inner: authz_token::SigningKey,
+}
+
+#[pymethods]
+impl SigningKey {
+    #[staticmethod]
+    fn from_pkcs8(py: Python<'_>, der: &[u8]) -> PyResult<Self> {
+        let inner = py.detach(|| authz_token::SigningKey::from_pkcs8(der));
+        let inner = inner.map_err(|error| PyValueError::new_err(error.to_string()))?;
+        Ok(Self { inner })
+    }
+
+    fn sign<'py>(&self, py: Python<'py>, message: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+        let signature = py.detach(|| self.inner.sign(message));
+        let signature = signature.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        Ok(PyBytes::new(py, &signature))
+    }
+}
+
 /// Lays out a Cedar file.
 #[pyfunction]
 fn format_policy(py: Python<'_>, text: &str, file: &str) -> PyResult<String> {
@@ -705,7 +727,8 @@ fn reason_table(py: Python<'_>) -> Bound<'_, PyBytes> {
 mod native {
     #[pymodule_export]
     use super::{
-        ApiError, BundleError, Engine, EngineError, Entries, FastLane, Plan, Trust, TrustError,
-        build_profile, bundle_schema, case_schema, format_policy, reason_table, seal_catalog,
+        ApiError, BundleError, Engine, EngineError, Entries, FastLane, Plan, SigningKey, Trust,
+        TrustError, build_profile, bundle_schema, case_schema, format_policy, reason_table,
+        seal_catalog,
     };
 }

@@ -25,6 +25,8 @@
 //! assert_eq!(RefusalReason::NoCredential, refusal.reason);
 //! # Ok::<(), String>(())
 //! ```
+//!
+//! [`SigningKey`] signs credentials of our own.
 
 mod agent;
 mod algorithm;
@@ -47,6 +49,7 @@ pub mod mint;
 mod peer;
 mod refusal;
 mod relayed;
+mod signing;
 mod spec;
 mod spiffe;
 mod subject;
@@ -67,6 +70,7 @@ pub use peer::{
 };
 pub use refusal::{KeyOwner, Refusal, RefusalReason};
 pub use relayed::verify_relayed;
+pub use signing::{SigningError, SigningKey};
 pub use spec::{DomainSpec, IssuerSpec, OwnSpec, SubjectProfile, TrustSpec};
 pub use spiffe::{InvalidSpiffeId, SpiffeId};
 pub use trust::{DomainStatus, IssuerStatus, OwnStatus, TrustError, TrustStore, TrustWarning};
