@@ -116,13 +116,14 @@ class Till:
         eventually(lambda: self.entries(**labels) == count, what=f"{count} entries {labels}")
 
     def result(self, decision: str) -> str:
-        """Returns what was told of a decision, by the audit."""
-        for record in self.server.records():
-            told = record["input"].get("report", {})
-            if told.get("decision_id") == decision:
-                assert isinstance(told["result"], str)
-                return told["result"]
-        return "nothing"
+        """Waits until the audit says what was told of a decision, and returns that."""
+
+        def told() -> str:
+            reports = (record["input"].get("report", {}) for record in self.server.records())
+            results = (one["result"] for one in reports if one.get("decision_id") == decision)
+            return next(results, "")
+
+        return eventually(told, what=f"a report of {decision}")
 
 
 @pytest.fixture(scope="module")
@@ -322,11 +323,11 @@ def test_streams_are_bounded_and_end_with_the_server(authority: Authority, tmp_p
         calls = [stub(server, "gate").StreamAccessLogs.future(silence(done)) for _ in range(2)]
         eventually(lambda: server.metric("authz_access_log_streams") == 2, what="both are open")
         with pytest.raises(grpc.RpcError) as caught:
-            stub(server, "gate").StreamAccessLogs(iter([]), timeout=10)
+            stub(server, "gate").StreamAccessLogs(iter([]), timeout=30)
         assert code_of(caught.value) is grpc.StatusCode.RESOURCE_EXHAUSTED
         calls[0].cancel()
         eventually(lambda: server.metric("authz_access_log_streams") == 1, what="one has ended")
-        stub(server, "gate").StreamAccessLogs(iter([]), timeout=10)
+        stub(server, "gate").StreamAccessLogs(iter([]), timeout=30)
         started = time.monotonic()
         assert server.process is not None
         server.process.terminate()

@@ -213,7 +213,7 @@ def test_after_kill_9_no_role_of_a_dead_task_lives(site: Site) -> None:
     assert set(site.roles()) == {gone["username"], kept["username"]}
     os.kill(server.pid, signal.SIGKILL)
     assert server.process is not None
-    server.process.wait(10)
+    server.process.wait(30)
     server.disconnect()
     write_dsn(site.folder, site.database)
     server.start()
@@ -229,7 +229,7 @@ def test_a_store_that_was_lost_leaves_no_role(site: Site) -> None:
     task = site.crew.start(site.server)
     parts = site.lease(task)
     site.server.process.kill()  # type: ignore[union-attr]
-    site.server.process.wait(10)  # type: ignore[union-attr]
+    site.server.process.wait(30)  # type: ignore[union-attr]
     site.server.disconnect()
     for file in sorted((site.server.place.folder / "state").rglob("*")):
         if file.is_file():

@@ -257,7 +257,7 @@ def test_stop(server: Server, people: People) -> None:
         eventually(lambda: len(answered) > 50, what="calls are answered")
         assert server.process is not None
         server.process.terminate()
-        assert server.process.wait(15) == 0
+        assert server.process.wait(60) == 0
         server.disconnect()
         for one in asking:
             one.result()
@@ -292,7 +292,7 @@ def test_kill_during_load(server: Server, people: People) -> None:
         eventually(lambda: len(journal) > 300, what="decisions are answered")
         assert server.process is not None
         server.process.kill()
-        server.process.wait(5)
+        server.process.wait(30)
         stop.set()
         server.disconnect()
         for one in asking:

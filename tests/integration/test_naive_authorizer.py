@@ -52,7 +52,7 @@ def envoy(
 ) -> Iterator[Envoy]:
     """An Envoy on the configuration as shipped."""
     folder = tmp_path_factory.mktemp("envoy")
-    with Envoy(folder, authorizer.port, upstream.port) as running:
+    with Envoy(folder, authorizer.port, upstream.port, patience=None) as running:
         yield running
 
 
@@ -63,7 +63,7 @@ def lenient(
     """An Envoy that somebody told to let requests pass while the authorizer fails."""
     folder = tmp_path_factory.mktemp("lenient")
     allow = lambda config: ext_authz(config).update(failure_mode_allow=True)  # noqa: E731
-    with Envoy(folder, authorizer.port, upstream.port, allow) as running:
+    with Envoy(folder, authorizer.port, upstream.port, allow, patience=None) as running:
         yield running
 
 

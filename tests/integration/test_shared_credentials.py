@@ -45,7 +45,7 @@ class Site:
             wants_credential=True,
         )
         stub: Any = authorizer_pb2_grpc.AuthorizerStub(server.channel("main"))
-        decision = stub.Check(request, timeout=5, wait_for_ready=True).decision
+        decision = stub.Check(request, timeout=30, wait_for_ready=True).decision
         assert decision.outcome == decision_pb2.OUTCOME_PERMIT, decision
         permitted: str = decision.decision_id
         return permitted
@@ -60,7 +60,7 @@ class Site:
         def is_made() -> bool:
             # A node signs once its first key has been published.
             try:
-                made.append(self.stub(server).Issue(request, timeout=5).token)
+                made.append(self.stub(server).Issue(request, timeout=30).token)
             except grpc.RpcError as error:
                 if code_of(error) is not grpc.StatusCode.UNAVAILABLE:
                     raise
@@ -74,7 +74,7 @@ class Site:
         request = credentials_pb2.IntrospectRequest(
             evidence=[evidence(self.crew.tokens[holder])], token=token
         )
-        active: bool = self.stub(server).Introspect(request, timeout=5).active
+        active: bool = self.stub(server).Introspect(request, timeout=30).active
         return active
 
     def live(self, task: str, holder: str) -> str:
@@ -140,7 +140,7 @@ def test_over_everywhere_at_once(site: Site, how: str) -> None:
             asked = credentials_pb2.CredentialsRevokeRequest(
                 evidence=[evidence(crew.tokens[PLANNER])], token=token
             )
-            site.stub(site.one).Revoke(asked, timeout=5)
+            site.stub(site.one).Revoke(asked, timeout=30)
     assert not site.is_active(site.other, token, holder)
     if how == "revoke agent":
         # On its own node it is nobody any more, and is told nothing at all.

@@ -280,7 +280,8 @@ def test_an_address_that_may_not_be_asked_is_not_asked(
         scene.server.spawn()
         eventually(lambda: scene.web.asked.count("/jwks") > 0)
         eventually(lambda: scene.metric("refresh_total", name=DOMAIN, result="failed") > 0)
-        assert "`allow_private` can permit it" in scene.source(DOMAIN)["error"]
+        why = "`allow_private` can permit it"
+        eventually(lambda: why in scene.source(DOMAIN)["error"], what="it is told")
         assert "/bundle" not in scene.web.asked
     finally:
         scene.server.close()
@@ -297,7 +298,7 @@ def test_a_node_stops_while_a_source_hangs(web: tuple[KeyServer, Path], tmp_path
         eventually(lambda: "/bundle" in running.asked[asked:])
         assert scene.server.process is not None
         scene.server.process.terminate()
-        assert scene.server.process.wait(10) == 0
+        assert scene.server.process.wait(25) == 0, "the source hangs for 30 s"
     assert '"level": "error"' not in scene.server.log.read_text()
 
 

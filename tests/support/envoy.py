@@ -72,6 +72,8 @@ class Envoy:
         upstream: Port of the upstream.
         changes: Each is given the parsed configuration and changes it in place.
         template: The shipped configuration.
+        patience: How long a request waits for its decision. Longer than shipped, since a busy machine may be slow, and no
+            test is about that; none: as shipped.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Envoy:
         upstream: int,
         *changes: Change,
         template: Path = TEMPLATE,
+        patience: str | None = "20s",
     ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,6 +97,8 @@ class Envoy:
         config["admin"]["address"]["socket_address"]["port_value"] = 0
         config["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"] = 0
         access_log(config)[0]["typed_config"]["path"] = str(self.access_log)
+        if patience is not None:
+            ext_authz(config)["grpc_service"]["timeout"] = patience
         for change in changes:
             change(config)
         self.config = folder / "envoy.yaml"
@@ -175,7 +180,7 @@ class Envoy:
         headers: list[tuple[str, str]] | None = None,
         body: bytes = b"",
         *,
-        timeout: float = 15,
+        timeout: float = 60,
         tls: ssl.SSLContext | None = None,
     ) -> Answer:
         """Sends one HTTP/1.1 request, its target and headers byte for byte as given.

@@ -171,5 +171,5 @@ def call(
     options = (("grpc.use_local_subchannel_pool", 1),)
     with grpc.secure_channel(server.address(listener), credentials, options) as channel:
         send: Any = channel.unary_unary(f"/{method}")
-        answer: bytes = send(request, timeout=10, metadata=metadata)
+        answer: bytes = send(request, timeout=30, metadata=metadata)
     return answer

@@ -246,7 +246,7 @@ class Server:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
             try:
-                self.process.wait(10)
+                self.process.wait(30)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(5)
@@ -293,7 +293,7 @@ class Server:
         method: str,
         request: bytes,
         *,
-        timeout: float | None = 10,
+        timeout: float | None = 30,
         metadata: tuple[tuple[str, str], ...] = (),
     ) -> bytes:
         """Sends raw bytes to `/<service>/<method>` and returns raw bytes."""
