@@ -141,9 +141,14 @@ def test_over_everywhere_at_once(site: Site, how: str) -> None:
                 evidence=[evidence(crew.tokens[PLANNER])], token=token
             )
             site.stub(site.one).Revoke(asked, timeout=30)
-    assert not site.is_active(site.other, token, holder)
+    try:
+        assert not site.is_active(site.other, token, holder)
+    except grpc.RpcError as refused:
+        # It may know by now that the agent is nobody any more.
+        if how != "revoke agent" or "revoked" not in str(refused):
+            raise
     if how == "revoke agent":
-        # On its own node it is nobody any more, and is told nothing at all.
+        # On its own node it is told nothing at all.
         with pytest.raises(grpc.RpcError, match="revoked"):
             site.is_active(site.one, token, holder)
         return
