@@ -3,7 +3,6 @@
 //! A task, or what is remembered of a session, takes several times the room of its JSON text. So all but those used of late
 //! are kept as text; and what is remembered is left to the disk, but for what changed last.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,9 +15,9 @@ use super::{Page, Query, StoreError, codec};
 
 /// Records of a kind that are kept ready besides their text, in each of two generations.
 const READY: usize = 1024;
+/// Most records of a kind that are left to the disk at once.
+const FORGOTTEN: usize = 64;
 
-/// A record's text, as it is to be written.
-type Body<'a> = Result<Cow<'a, [u8]>, StoreError>;
 type Ids = BTreeMap<Arc<str>, Record>;
 type Pairs = BTreeSet<(Arc<str>, Arc<str>)>;
 
@@ -112,13 +111,16 @@ impl Texts {
         }
     }
 
-    /// Leaves to the disk what changed longest ago, where it is there by now.
+    /// Leaves to the disk what changed longest ago, where it is there by now; a few at a time, since everybody waits.
     fn forget(&mut self, durable: u64) {
-        while self.resident.len() > self.most
-            && self.resident.first().is_some_and(|(commit, _)| *commit <= durable)
-            && let Some((_, id)) = self.resident.pop_first()
-        {
-            if let Some(one) = self.kept.get_mut(&id) {
+        for _ in 0..FORGOTTEN {
+            let is_there = self.resident.first().is_some_and(|(commit, _)| *commit <= durable);
+            if self.resident.len() <= self.most || !is_there {
+                return;
+            }
+            if let Some((_, id)) = self.resident.pop_first()
+                && let Some(one) = self.kept.get_mut(&id)
+            {
                 one.text = None;
             }
         }
@@ -427,21 +429,6 @@ impl Index {
 
     pub(crate) fn revoked(&self) -> Arc<Revocations> {
         Arc::clone(&self.revoked)
-    }
-
-    /// The texts of all records, by kind and id; none of those that are on the disk alone.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (RecordKind, &str, Option<Body<'_>>)> {
-        RecordKind::ALL.into_iter().flat_map(|kind| {
-            let records = self.of(kind).into_iter().flatten();
-            let records =
-                records.map(move |(id, record)| (id, Some(codec::encode(record).map(Cow::Owned))));
-            let texts = self.texts(kind).into_iter().flat_map(|texts| &texts.kept);
-            let texts = texts.map(|(id, one)| (id, one.text.as_deref()));
-            let tasks = self.tasks.iter().filter(move |_| kind == RecordKind::Task);
-            let texts = texts.chain(tasks.map(|(id, task)| (id, Some(task.text.as_ref()))));
-            let texts = texts.map(|(id, text)| (id, text.map(|text| Ok(Cow::Borrowed(text)))));
-            records.chain(texts).map(move |(id, text)| (kind, id.as_ref(), text))
-        })
     }
 
     /// What a query finds among the records but those of `hidden`.

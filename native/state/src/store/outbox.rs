@@ -23,7 +23,7 @@ const RETRY: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A line that stands in the outbox.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Line {
     pub(crate) number: i64,
     pub(crate) bytes: Vec<u8>,
@@ -76,11 +76,12 @@ impl Exporter {
     /// Sends lines after those that wait. Their store bounds how many there are.
     pub(crate) fn push(&self, lines: impl IntoIterator<Item = Line>) {
         let mut queue = self.shared.lock();
-        let before = queue.lines.len();
+        let was_empty = queue.lines.is_empty();
         queue.lines.extend(lines);
-        let grew = queue.lines.len() > before;
+        let wake = was_empty && !queue.lines.is_empty();
         drop(queue);
-        if grew {
+        // Who waits for more to gather is not to be woken by each.
+        if wake {
             self.shared.filled.notify_one();
         }
     }

@@ -10,6 +10,7 @@
 
 mod contract;
 mod embedded;
+mod journal;
 mod memory;
 mod postgres;
 mod server;

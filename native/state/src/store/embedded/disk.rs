@@ -1,17 +1,15 @@
 //! The SQLite file of an embedded store. All of its SQL stands here.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 
 use authz_kernel::task::RecordKey;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
+use super::batch::Batch;
+use crate::store::codec;
 use crate::store::index::Index;
 use crate::store::outbox::Line;
-use crate::store::{StoreError, codec};
 
 /// Marks the file as ours: `AuZS`.
 const APPLICATION_ID: i32 = 0x4175_5a53;
@@ -19,26 +17,11 @@ const APPLICATION_ID: i32 = 0x4175_5a53;
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/1.sql")];
 /// Another connection of this process may hold a lock for so long.
 const BUSY: Duration = Duration::from_secs(1);
-/// The log of changes is cut back to this size once it is empty.
-const KEPT_LOG_BYTES: i64 = 48 * 1024 * 1024;
-/// The log of changes is a frame for each page that changed.
-const FRAME_BYTES: u64 = 4096;
+/// SQLite's own log is cut back to this size once it is empty.
+const KEPT_LOG_BYTES: i64 = 16 * 1024 * 1024;
 
 /// Why the file did not do what it was asked.
 pub(super) type DiskError = String;
-
-/// What one write changes.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    /// Bodies, or none for records that go.
-    pub(super) records: HashMap<RecordKey, Option<Arc<[u8]>>>,
-    /// Audit lines to put in the outbox.
-    pub(super) lines: Vec<Line>,
-    /// The highest line that left the outbox.
-    pub(super) synced: Option<i64>,
-    /// The strongest of what is asked.
-    pub(super) power_loss: bool,
-}
 
 /// What the file holds.
 #[derive(Debug)]
@@ -54,9 +37,6 @@ pub(super) struct Loaded {
 #[derive(Debug)]
 pub(super) struct Disk {
     connection: Connection,
-    path: PathBuf,
-    /// Whether each commit is synced.
-    synced: bool,
 }
 
 impl Disk {
@@ -90,11 +70,10 @@ impl Disk {
         }
         connection
             .execute_batch(&format!(
-                "PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0; \
-                 PRAGMA journal_size_limit={KEPT_LOG_BYTES}; PRAGMA cache_size=-4096"
+                "PRAGMA synchronous=FULL; PRAGMA journal_size_limit={KEPT_LOG_BYTES}; PRAGMA cache_size=-4096"
             ))
             .map_err(words)?;
-        let disk = Self { connection, path: path.to_owned(), synced: true };
+        let disk = Self { connection };
         disk.migrate(version)?;
         Ok(disk)
     }
@@ -144,11 +123,14 @@ impl Disk {
         added.map(|added| added == 0).map_err(|error| words(&error))
     }
 
-    /// Notes that nothing is left to be done, and moves the log of changes to the file.
+    /// Notes that nothing is left to be done, and moves SQLite's own log to the file.
     pub(super) fn mark_closed(&self) -> Result<(), DiskError> {
-        let removed = self.connection.execute("DELETE FROM meta WHERE key = 'open'", []);
-        removed.map_err(|error| words(&error))?;
-        self.checkpoint()
+        self.connection
+            .execute("DELETE FROM meta WHERE key = 'open'", [])
+            .and_then(|_| {
+                self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            })
+            .map_err(|error| words(&error))
     }
 
     fn secret(&self) -> Result<[u8; 32], DiskError> {
@@ -192,23 +174,33 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes a batch, or nothing of it. After an error it may yet stand in the file: see [`Disk::mend`].
-    pub(super) fn write(&mut self, batch: &Batch) -> Result<(), DiskError> {
-        self.try_write(batch).map_err(|error| words(&error))
+    /// The generation of the journal up to which this file has all, with it.
+    pub(super) fn checkpoint(&self) -> Result<u64, DiskError> {
+        let kept: Option<[u8; 8]> = self
+            .connection
+            .query_row("SELECT value FROM meta WHERE key = 'checkpoint'", [], |row| row.get(0))
+            .optional()
+            .map_err(|error| words(&error))?;
+        Ok(kept.map_or(0, u64::from_be_bytes))
     }
 
-    fn try_write(&mut self, batch: &Batch) -> rusqlite::Result<()> {
-        if batch.power_loss != self.synced {
-            let level = if batch.power_loss { "FULL" } else { "NORMAL" };
-            self.connection.pragma_update(None, "synchronous", level)?;
-            self.synced = batch.power_loss;
-        }
+    /// Writes what the journal holds up to a generation, or nothing of it. Doing so once more changes nothing, so that an
+    /// error may leave it open which of the two it was.
+    pub(super) fn write(&mut self, batch: &Batch, generation: u64) -> Result<(), DiskError> {
+        self.try_write(batch, generation).map_err(|error| words(&error))
+    }
+
+    fn try_write(&mut self, batch: &Batch, generation: u64) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
-        for (key, body) in &batch.records {
+        // In the order of the file, so that each of its pages is touched once.
+        let mut records: Vec<_> = batch.records.iter().collect();
+        records.sort_unstable_by_key(|(key, _)| (codec::number(key.kind), key.id.as_str()));
+        for (key, body) in records {
             write_record(&transaction, key, body.as_deref())?;
         }
         {
-            let mut insert = transaction.prepare_cached("INSERT INTO outbox VALUES (?1, ?2)")?;
+            let mut insert =
+                transaction.prepare_cached("INSERT OR REPLACE INTO outbox VALUES (?1, ?2)")?;
             for line in &batch.lines {
                 insert.execute(params![line.number, line.bytes])?;
             }
@@ -218,87 +210,13 @@ impl Disk {
                 .prepare_cached("DELETE FROM outbox WHERE number <= ?1")?
                 .execute(params![synced])?;
         }
+        transaction
+            .prepare_cached(
+                "INSERT INTO meta VALUES ('checkpoint', ?1) \
+                 ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            )?
+            .execute(params![generation.to_be_bytes()])?;
         transaction.commit()
-    }
-
-    /// Makes the file hold what memory holds, after a failure that left it unknown what was written: opens it again,
-    /// writes what differs, and syncs. `last` is the last audit line that was committed.
-    pub(super) fn mend(
-        path: &Path,
-        max_pages: Option<u32>,
-        index: &Index,
-        last: i64,
-    ) -> Result<Self, DiskError> {
-        let mut disk = Self::open(path, max_pages)?;
-        let mut wrong: BTreeMap<RecordKey, Option<Vec<u8>>> = BTreeMap::new();
-        // What memory does not hold was written before, and is left as it is.
-        let resident = index.all().filter_map(|(kind, id, body)| Some((kind, id, body?)));
-        let mut missing = resident.peekable();
-        let owned = |body: Result<Cow<'_, [u8]>, StoreError>| {
-            body.map(Cow::into_owned).map_err(|error| error.to_string())
-        };
-        disk.each(|key, stored| {
-            let here = (key.kind, key.id.as_str());
-            while let Some((kind, id, body)) = missing.next_if(|(kind, id, _)| (*kind, *id) < here)
-            {
-                wrong.insert(RecordKey::new(kind, id), Some(owned(body)?));
-            }
-            match missing.next_if(|(kind, id, _)| (*kind, *id) == here) {
-                Some((_, _, body)) => {
-                    let known = body.map_err(|error| error.to_string())?;
-                    if known.as_ref() != stored {
-                        wrong.insert(key, Some(known.into_owned()));
-                    }
-                }
-                None if matches!(index.text(&key), Some((_, None))) => {}
-                None => {
-                    wrong.insert(key, None);
-                }
-            }
-            Ok(())
-        })?;
-        for (kind, id, body) in missing {
-            wrong.insert(RecordKey::new(kind, id), Some(owned(body)?));
-        }
-        disk.try_mend(&wrong, last).map_err(|error| words(&error))?;
-        Ok(disk)
-    }
-
-    fn try_mend(
-        &mut self,
-        wrong: &BTreeMap<RecordKey, Option<Vec<u8>>>,
-        last: i64,
-    ) -> rusqlite::Result<()> {
-        let transaction = self.connection.transaction()?;
-        for (key, body) in wrong {
-            write_record(&transaction, key, body.as_deref())?;
-        }
-        transaction.execute("DELETE FROM outbox WHERE number > ?1", params![last])?;
-        // Written in any case: a disk that takes this works again.
-        transaction.execute(
-            "INSERT INTO meta VALUES ('mended', randomblob(16)) \
-             ON CONFLICT (key) DO UPDATE SET value = randomblob(16)",
-            [],
-        )?;
-        transaction.commit()
-    }
-
-    /// Moves what the log holds to the file, and cuts the log. Waits for nobody but the disk.
-    pub(super) fn checkpoint(&self) -> Result<(), DiskError> {
-        checkpoint(&self.connection, "TRUNCATE").map(drop)
-    }
-
-    /// Moves what a pass beside the writer left in the log to the file. The next change then begins the log anew, in room that
-    /// it has already.
-    pub(super) fn checkpoint_rest(&self) -> Result<(), DiskError> {
-        checkpoint(&self.connection, "PASSIVE").map(drop)
-    }
-
-    /// How large the log of changes is, in bytes.
-    pub(super) fn log_bytes(&self) -> u64 {
-        let mut path = self.path.as_os_str().to_owned();
-        path.push("-wal");
-        std::fs::metadata(path).map_or(0, |metadata| metadata.len())
     }
 }
 
@@ -323,20 +241,6 @@ impl Reader {
             })
             .map_err(|error| words(&error))
     }
-}
-
-/// Moves what the log of changes holds to the file, beside a writer. Returns how many bytes the log has, about.
-pub(super) fn checkpoint_beside(path: &Path) -> Result<u64, DiskError> {
-    let connection = connect(path)?;
-    checkpoint(&connection, "PASSIVE")
-}
-
-/// Returns how many bytes the log has, about.
-fn checkpoint(connection: &Connection, mode: &str) -> Result<u64, DiskError> {
-    let frames: i64 = connection
-        .query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get("log"))
-        .map_err(|error| words(&error))?;
-    Ok(u64::try_from(frames).unwrap_or(0).saturating_mul(FRAME_BYTES))
 }
 
 fn connect(path: &Path) -> Result<Connection, DiskError> {

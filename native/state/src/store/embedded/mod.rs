@@ -1,11 +1,14 @@
-//! The store of one process: memory is the authority, and a SQLite file keeps what is committed.
+//! The store of one process: memory is the authority, a journal and a SQLite file keep what is committed.
 //!
 //! Of sessions, agents and subjects memory holds those that changed last; of the others it knows where they are.
 //!
-//! A commit changes memory at once and is durable once the writer's thread has written it, many commits at a time. Where
-//! the disk fails, all that waits is undone in memory, and nothing is changed until the file holds what memory holds.
+//! A commit changes memory at once and is durable once the writer's thread has appended it to the journal, many commits at a
+//! time. What the journal holds is moved to the SQLite file beside that, about once a second. Where the journal cannot be
+//! written, all that waits is undone in memory, and nothing is changed until it and the file can be written again.
 
+mod batch;
 mod disk;
+mod journal;
 mod reader;
 mod writer;
 
@@ -22,8 +25,9 @@ use std::time::{Duration, Instant};
 use authz_kernel::task::{Record, RecordKey, RecordKind, Revocations};
 
 use self::disk::Disk;
+use self::journal::Journal;
 use self::reader::Reader;
-use self::writer::{Change, Shared, Writer, Written};
+use self::writer::{Change, Pen, Shared, Writer, Written};
 use super::bounds::Bounds;
 use super::index::Held;
 use super::locks::KeyLocks;
@@ -44,16 +48,19 @@ pub struct EmbeddedSettings {
     pub max_queued: usize,
     /// Most bytes that wait for the disk.
     pub max_queued_bytes: usize,
-    /// Most pages of 4 KiB that the file has; none: as many as the disk takes.
+    /// Most pages of 4 KiB that the file has; none: as many as the disk takes. The journal takes as much, or its own most.
     pub max_pages: Option<u32>,
     /// How often a failed disk is tried again.
     pub retry_interval: Duration,
+    /// How long a commit stands in the journal alone, about.
+    pub checkpoint_interval: Duration,
     /// Of how many sessions, agents and subjects each what is remembered is kept in memory; of others it is read from the disk.
     pub resident: usize,
 }
 
 impl EmbeddedSettings {
-    /// Defaults: 16,384 commits and 64 MiB wait at most, retried every 200 ms; 100,000 of each are kept in memory.
+    /// Defaults: 16,384 commits and 64 MiB wait at most, retried every 200 ms; a checkpoint a second; 100,000 of each are kept in
+    /// memory.
     #[must_use]
     pub fn new(folder: PathBuf) -> Self {
         Self {
@@ -63,6 +70,7 @@ impl EmbeddedSettings {
             max_queued_bytes: 64 * 1024 * 1024,
             max_pages: None,
             retry_interval: Duration::from_millis(200),
+            checkpoint_interval: Duration::from_secs(1),
             resident: 100_000,
         }
     }
@@ -71,6 +79,7 @@ impl EmbeddedSettings {
 /// Keeps records in memory and in a folder of its own.
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
+    pen: Arc<Mutex<Pen>>,
     reader: Reader,
     locks: Arc<KeyLocks>,
     secret: [u8; 32],
@@ -104,19 +113,30 @@ impl EmbeddedStore {
         let what = format!("state file `{}`", path.display());
         let fail = |why: String| StoreOpenError::new(what.as_str(), why);
         make_file(&path).map_err(|error| fail(error.to_string()))?;
-        let disk = Disk::open(&path, settings.max_pages).map_err(fail)?;
+        let mut disk = Disk::open(&path, settings.max_pages).map_err(fail)?;
+        let replayed = Journal::replay(&settings.folder, disk.checkpoint().map_err(fail)?)
+            .map_err(|why| StoreOpenError::new(what.as_str(), why))?;
+        disk.write(&replayed.batch, replayed.generation).map_err(fail)?;
+        let journal = Journal::open(
+            &settings.folder,
+            replayed.generation.saturating_add(1),
+            writer::most_in_journal(settings.max_pages).saturating_mul(2),
+        )
+        .map_err(|error| fail(error.to_string()))?;
         sync_names(&settings.folder).map_err(|error| fail(error.to_string()))?;
         let loaded = disk.load(settings.resident).map_err(fail)?;
         let secret = loaded.secret;
         let reader = Reader::start(path.clone()).map_err(|error| fail(error.to_string()))?;
-        let (shared, writer) = Writer::new(settings, path.clone(), disk, loaded, lock, sink)
-            .map_err(|error| fail(error.to_string()))?;
+        let (shared, writer) =
+            Writer::new(settings, path.clone(), disk, journal, loaded, lock, sink)
+                .map_err(|error| fail(error.to_string()))?;
+        let pen = writer.pen();
         let thread = std::thread::Builder::new()
             .name("authz-state".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| fail(error.to_string()))?;
         let thread = Mutex::new(Some(thread));
-        Ok(Self { shared, reader, locks: KeyLocks::new(), secret, thread })
+        Ok(Self { shared, pen, reader, locks: KeyLocks::new(), secret, thread })
     }
 
     /// The record that is held, wherever that is.
@@ -217,7 +237,7 @@ impl EmbeddedStore {
         work: &mut Work<'_>,
     ) -> Result<Commit, StoreError> {
         self.shared.check_writable()?;
-        let _guard = self.locks.acquire(locks, deadline)?;
+        let guard = self.locks.acquire(locks, deadline)?;
         let epoch = self.shared.check_writable()?;
         let mut running =
             Running { store: self, deadline, changes: BTreeMap::new(), lines: Vec::new() };
@@ -242,7 +262,11 @@ impl EmbeddedStore {
             let before = self.text(&key, deadline)?;
             encoded.push(Change { key, record, before });
         }
-        self.shared.commit(epoch, encoded, lines, survives)
+        let commit = self.shared.commit(epoch, encoded, lines, survives)?;
+        drop(guard);
+        // INVARIANT (lanes): a thread of the asynchronous runtime never waits for the disk.
+        self.shared.written(&self.pen, tokio::runtime::Handle::try_current().is_err());
+        Ok(commit)
     }
 }
 

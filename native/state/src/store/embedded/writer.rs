@@ -1,18 +1,20 @@
-//! The thread that writes, and what it shares with those who commit.
+//! The thread that writes, what it shares with those who commit, and the pen, which one of them holds at a time.
 
 use std::fs::File;
-use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{
     Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use authz_kernel::task::{Record, RecordKey, RecordKind};
 
 use super::EmbeddedSettings;
-use super::disk::{Batch, Disk, Loaded, checkpoint_beside};
+use super::batch::Batch;
+use super::disk::{Disk, DiskError, Loaded};
+use super::journal::Journal;
 use crate::audit::AuditError;
 use crate::store::index::{Held, Index};
 use crate::store::outbox::{AuditSink, Exporter, Line, bytes_of};
@@ -21,19 +23,27 @@ use crate::ticket::{Settle, pair};
 
 /// Most commits that are written at once.
 const MAX_BATCH: usize = 1024;
+/// Most commits that one who commits writes.
+const MAX_OWN: usize = 16;
 /// Most bytes that are written at once, but for a single commit.
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
-/// After so many bytes the log of changes is moved to the file, beside the writer.
-const CHECKPOINT_BYTES: usize = 8 * 1024 * 1024;
-/// From this size on the log is begun anew once a pass beside the writer has left little in it. A log that is written over
-/// costs less than one that grows.
-const RESTART_BYTES: u64 = 32 * 1024 * 1024;
-/// What a changed record costs in the log besides its bytes: a page.
-const PAGE_BYTES: usize = 4096;
-/// So long a line that was sent waits for changes to be deleted with, rather than in a transaction of its own.
-const TIDY: Duration = Duration::from_millis(50);
-/// From this size on the writer does it itself, and everybody waits.
-const MAX_LOG_BYTES: u64 = 128 * 1024 * 1024;
+/// After so many bytes the journal is moved to the file.
+const CHECKPOINT_BYTES: u64 = 4 * 1024 * 1024;
+/// While the file takes nothing, nothing new is taken once the journal has so many bytes; what ends is taken for as many more.
+const MOST_IN_JOURNAL: u64 = 64 * 1024 * 1024;
+const PAGE_BYTES: u64 = 4096;
+/// Why nothing new is taken where the file does not fail.
+const SLOW: &str = "its file takes changes too slowly";
+/// How often the writer looks for what nobody wakes it for: lines that were sent, checkpoints.
+const LOOK: Duration = Duration::from_millis(50);
+/// It looks no more often than this.
+const SHORT: Duration = Duration::from_millis(1);
+
+/// How many bytes the journal has before nothing new is taken.
+pub(super) fn most_in_journal(max_pages: Option<u32>) -> u64 {
+    let most = max_pages.map_or(u64::MAX, |pages| u64::from(pages).saturating_mul(PAGE_BYTES));
+    most.min(MOST_IN_JOURNAL)
+}
 
 /// The text of a record, and the number of the commit that wrote it.
 pub(super) type Written = (u64, Arc<[u8]>);
@@ -65,6 +75,8 @@ struct Queue {
     bytes: usize,
     /// A batch has been taken and is being written.
     writing: bool,
+    /// The journal has something that the file may not have.
+    unmoved: bool,
     /// Why nothing is changed at present.
     failed: Option<String>,
     closing: bool,
@@ -72,10 +84,12 @@ struct Queue {
     epoch: u64,
     /// The number of the last commit.
     last_commit: u64,
-    /// The last commit that the disk has, with all before it.
+    /// The last commit that the file has, with all before it.
     durable: u64,
+    /// The file takes nothing, and the journal has as much as it may.
+    full: Option<String>,
     next_line: i64,
-    /// The highest line that is synced, until its row is deleted.
+    /// The highest line that is synced, until the writer knows.
     synced: Option<i64>,
     outbox_lines: usize,
     outbox_bytes: usize,
@@ -162,6 +176,11 @@ impl Shared {
             bounds.check_outbox(outbox_lines, outbox_bytes)?;
         }
         let mut index = self.index_mut();
+        let is_new = |change: &Change| change.record.is_some() && !index.has(&change.key);
+        // What ends makes room.
+        if let Some(why) = queue.full.as_ref().filter(|_| changes.iter().any(is_new)) {
+            return Err(StoreError::Unavailable(why.clone()));
+        }
         for kind in RecordKind::ALL {
             let (mut new, mut gone) = (0_usize, 0_usize);
             for change in changes.iter().filter(|change| change.key.kind == kind) {
@@ -214,12 +233,38 @@ impl Shared {
         queue.bytes = queue.bytes.saturating_add(bytes);
         let (settle, ticket) = pair();
         queue.items.push(Item { records, lines, undo, survives, bytes, commit, settle });
-        let wake = !queue.writing;
+        Ok(Commit::Pending(ticket))
+    }
+
+    /// Has what was committed written: here and now where nobody else is about it, or by the writer's thread.
+    ///
+    /// Args: `may_write`: whether this thread may wait for the disk.
+    pub(super) fn written(&self, pen: &Mutex<Pen>, may_write: bool) {
+        let mut queue = self.lock();
+        if queue.writing || queue.items.is_empty() {
+            return;
+        }
+        // What has to survive a loss of power takes its time, in which others gather.
+        let is_short = queue.items.len() <= MAX_OWN
+            && queue.items.iter().all(|item| item.survives == Survives::Crash);
+        let pen = if may_write && is_short { pen.try_lock().ok() } else { None };
+        let Some(mut pen) = pen else {
+            drop(queue);
+            self.filled.notify_one();
+            return;
+        };
+        let items = queue.take();
+        queue.writing = true;
+        drop(queue);
+        pen.write(self, items);
+        let mut queue = self.lock();
+        queue.writing = false;
+        let is_first = !std::mem::replace(&mut queue.unmoved, true);
+        let wake = is_first || queue.closing || queue.failed.is_some() || !queue.items.is_empty();
         drop(queue);
         if wake {
             self.filled.notify_one();
         }
-        Ok(Commit::Pending(ticket))
     }
 
     pub(super) fn health(&self) -> StoreHealth {
@@ -270,20 +315,145 @@ impl Queue {
     }
 }
 
+/// What is needed to append to the journal.
+pub(super) struct Pen {
+    journal: Journal,
+    /// What the journal has and the file may not.
+    pending: Batch,
+    /// From when on the next checkpoint is waited for.
+    since: Instant,
+    /// The last commit that the journal has.
+    last_commit: u64,
+    /// The last audit line that is committed.
+    last_line: i64,
+    /// The highest line that is synced.
+    synced: Option<i64>,
+    exporter: Exporter,
+}
+
+impl Pen {
+    /// Appends commits to the journal and settles them.
+    fn write(&mut self, shared: &Shared, mut items: Vec<Item>) {
+        let mut batch = Batch { synced: self.synced, ..Batch::default() };
+        for item in &mut items {
+            batch.power_loss |= item.survives == Survives::PowerLoss;
+            // A record that changed several times is written once, as it is at the end.
+            batch.records.extend(std::mem::take(&mut item.records));
+            batch.lines.append(&mut item.lines);
+        }
+        let is_nothing = batch.records.is_empty() && batch.lines.is_empty();
+        let is_refused = shared.lock().failed.clone();
+        let outcome = match is_refused {
+            Some(why) => Err(why),
+            None if is_nothing => Ok(()),
+            None => self.journal.append(&batch).map_err(|error| error.to_string()),
+        };
+        if let Err(why) = outcome {
+            let lines = (batch.lines.len(), bytes_of(&batch.lines));
+            shared.fail(items, lines, self.last_line, why);
+            return;
+        }
+        self.last_line = batch.lines.last().map_or(self.last_line, |line| line.number);
+        self.last_commit = items.last().map_or(self.last_commit, |item| item.commit);
+        let is_full = self.journal.bytes() > most_in_journal(shared.settings.max_pages);
+        let mut queue = shared.lock();
+        queue.commits = queue.commits.saturating_add(items.len() as u64);
+        if is_full && queue.full.is_none() {
+            let why = if queue.warning.is_some() { queue.last_error.as_str() } else { SLOW };
+            queue.full = Some(why.to_owned());
+        }
+        drop(queue);
+        for item in items {
+            item.settle.settle(Ok(()));
+        }
+        if is_nothing {
+            return;
+        }
+        self.exporter.push(batch.lines.iter().cloned());
+        if self.pending.is_empty() {
+            self.since = Instant::now();
+        }
+        batch.synced = None;
+        self.pending.absorb(batch);
+    }
+
+    /// The generation whose last frame the file has, once what is pending is in it.
+    const fn done(&self) -> u64 {
+        self.journal.generation().saturating_sub(1)
+    }
+
+    /// Goes on in the other file of the journal, where that is free. If it cannot be written, this one is gone on with.
+    fn rotate(&mut self, shared: &Shared) {
+        if self.journal.has_room()
+            && !self.journal.is_empty()
+            && let Err(error) = self.journal.rotate()
+        {
+            shared.lock().last_error = error.to_string();
+        }
+    }
+
+    /// Takes what is to be moved to the file, with its last commit and generation.
+    fn take(&mut self, shared: &Shared) -> (Arc<Batch>, u64, u64) {
+        self.rotate(shared);
+        (Arc::new(std::mem::take(&mut self.pending)), self.last_commit, self.done())
+    }
+}
+
+impl Shared {
+    /// Undoes in memory whatever is not on the disk, and refuses changes from now on.
+    ///
+    /// Args: how many lines the items have and of how many bytes; the last one that is committed; why.
+    fn fail(&self, mut items: Vec<Item>, lines: (usize, usize), last_line: i64, why: String) {
+        let mut queue = self.lock();
+        queue.last_error.clone_from(&why);
+        queue.failed = Some(why);
+        queue.epoch = queue.epoch.wrapping_add(1);
+        let mut gone = lines;
+        for item in &queue.items {
+            gone.0 = gone.0.saturating_add(item.lines.len());
+            gone.1 = gone.1.saturating_add(bytes_of(&item.lines));
+        }
+        items.append(&mut queue.items);
+        queue.bytes = 0;
+        queue.outbox_lines = queue.outbox_lines.saturating_sub(gone.0);
+        queue.outbox_bytes = queue.outbox_bytes.saturating_sub(gone.1);
+        queue.next_line = last_line.saturating_add(1);
+        queue.failures = queue.failures.saturating_add(items.len() as u64);
+        let mut index = self.index_mut();
+        for item in items.iter_mut().rev() {
+            for (key, before) in std::mem::take(&mut item.undo).into_iter().rev() {
+                index.restore(&key, before);
+            }
+        }
+        drop(index);
+        drop(queue);
+        for item in items {
+            item.settle.settle(Err(AuditError::Failed));
+        }
+    }
+}
+
 /// Owns the file and the lock on the folder.
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    /// None while the disk fails.
-    disk: Option<Disk>,
+    pen: Arc<Mutex<Pen>>,
     path: PathBuf,
-    exporter: Exporter,
-    /// The last audit line that is committed.
-    last_line: i64,
-    /// Bytes written since the last checkpoint began, about.
-    unmoved: usize,
-    checkpointer: Option<std::thread::JoinHandle<Result<u64, String>>>,
+    /// None while a checkpoint has it, and where it failed.
+    disk: Option<Disk>,
+    checkpoint: Option<Checkpoint>,
+    /// The last checkpoint failed.
+    is_failing: bool,
+    /// The last audit line that stands in the file's outbox.
+    stored_line: Option<i64>,
     /// Released at the very end.
     _lock: File,
+}
+
+/// A thread that writes to the file.
+struct Checkpoint {
+    thread: JoinHandle<(Option<Disk>, Result<(), DiskError>)>,
+    batch: Arc<Batch>,
+    commit: u64,
 }
 
 impl Writer {
@@ -292,12 +462,14 @@ impl Writer {
         settings: EmbeddedSettings,
         path: PathBuf,
         disk: Disk,
+        journal: Journal,
         loaded: Loaded,
         lock: File,
         sink: AuditSink,
-    ) -> io::Result<(Arc<Shared>, Self)> {
+    ) -> std::io::Result<(Arc<Shared>, Self)> {
         let Loaded { index, lines, crashed, .. } = loaded;
-        let last_line = lines.last().map_or(0, |line| line.number);
+        let stored_line = lines.last().map(|line| line.number);
+        let last_line = stored_line.unwrap_or(0);
         let queue = Queue {
             next_line: last_line.saturating_add(1),
             outbox_lines: lines.len(),
@@ -323,66 +495,94 @@ impl Writer {
             }),
         )?;
         exporter.push(lines);
+        let pen = Pen {
+            journal,
+            pending: Batch::default(),
+            since: Instant::now(),
+            last_commit: 0,
+            last_line,
+            synced: None,
+            exporter,
+        };
         let writer = Self {
             shared: Arc::clone(&shared),
-            disk: Some(disk),
+            pen: Arc::new(Mutex::new(pen)),
             path,
-            exporter,
-            last_line,
-            unmoved: 0,
-            checkpointer: None,
+            disk: Some(disk),
+            checkpoint: None,
+            is_failing: false,
+            stored_line,
             _lock: lock,
         };
         Ok((shared, writer))
     }
 
+    /// What those who commit write with.
+    pub(super) fn pen(&self) -> Arc<Mutex<Pen>> {
+        Arc::clone(&self.pen)
+    }
+
     pub(super) fn run(mut self) {
+        let pen = self.pen();
         loop {
-            let (items, synced, closing) = self.next();
-            if self.disk.is_none() {
-                self.recover();
+            let next = self.next();
+            let mut pen = pen.lock().unwrap_or_else(PoisonError::into_inner);
+            self.note_synced(&mut pen, next.synced);
+            if next.failed {
+                self.recover(&mut pen);
             }
-            let idle = items.is_empty();
-            if !idle || synced.is_some() {
-                self.write(items, synced);
+            let idle = next.items.is_empty();
+            if !idle {
+                pen.write(&self.shared, next.items);
             }
-            self.checkpoint();
-            if closing && idle {
+            self.end_checkpoint(&mut pen, false);
+            self.begin_checkpoint(&mut pen);
+            let mut queue = self.shared.lock();
+            // Who writes beside this thread sets it again, and waits for the pen.
+            queue.unmoved = !pen.pending.is_empty();
+            if !idle {
+                queue.writing = false;
+            }
+            drop(queue);
+            if next.closing && idle {
                 break;
             }
         }
-        self.exporter.close();
+        let mut pen = pen.lock().unwrap_or_else(PoisonError::into_inner);
+        pen.exporter.close();
         let synced = self.shared.lock().synced.take();
-        if synced.is_some() {
-            self.write(Vec::new(), synced);
-        }
-        if let Some(running) = self.checkpointer.take() {
-            drop(running.join());
-        }
-        if let Some(disk) = &self.disk {
+        self.note_synced(&mut pen, synced);
+        self.end_checkpoint(&mut pen, true);
+        let is_moved = self.checkpoint_now(&mut pen).is_ok();
+        if let Some(disk) = self.disk.as_ref().filter(|_| is_moved) {
             drop(disk.mark_closed());
         }
     }
 
-    /// Waits for something to write, for the next try of a failed disk, or for the end.
-    fn next(&self) -> (Vec<Item>, Option<i64>, bool) {
+    /// Waits for something to write, for the next try of a failed disk, for a checkpoint, or for the end.
+    fn next(&self) -> Next {
+        let settings = &self.shared.settings;
+        let pace = settings.checkpoint_interval.clamp(SHORT, LOOK);
         let mut queue = self.shared.lock();
-        queue.writing = false;
-        let retry = self.shared.settings.retry_interval;
         let began = Instant::now();
         loop {
             let failed = queue.failed.is_some();
-            let pause = if failed { retry } else { TIDY };
+            // Who sends lines wakes nobody, nor does a checkpoint: they are looked for from time to time.
+            let is_looked_for = failed
+                || queue.unmoved
+                || self.checkpoint.is_some()
+                || queue.outbox_lines > 0
+                || queue.synced.is_some();
+            let pause = if failed { settings.retry_interval } else { pace };
             let left = pause.saturating_sub(began.elapsed());
-            let is_late = left.is_zero() && (failed || queue.synced.is_some());
-            if queue.closing || is_late || (!failed && !queue.items.is_empty()) {
+            let is_due = is_looked_for && left.is_zero();
+            let is_filled = !failed && !queue.items.is_empty();
+            // One who commits may be writing.
+            if !queue.writing && (queue.closing || is_due || is_filled) {
                 break;
             }
-            // Who sends lines wakes nobody: what is sent is looked for from time to time.
-            let is_looked_for = failed || queue.outbox_lines > 0 || queue.synced.is_some();
             queue = if is_looked_for {
-                let left = if left.is_zero() { pause } else { left };
-                match self.shared.filled.wait_timeout(queue, left) {
+                match self.shared.filled.wait_timeout(queue, left.max(SHORT)) {
                     Ok((queue, _)) => queue,
                     Err(poisoned) => poisoned.into_inner().0,
                 }
@@ -392,97 +592,34 @@ impl Writer {
         }
         let items = queue.take();
         queue.writing = !items.is_empty();
-        let synced = if queue.failed.is_none() { queue.synced.take() } else { None };
-        (items, synced, queue.closing)
+        let (synced, failed) = (queue.synced.take(), queue.failed.is_some());
+        Next { items, synced, failed, closing: queue.closing }
     }
 
-    /// Writes commits and settles them.
-    fn write(&mut self, mut items: Vec<Item>, synced: Option<i64>) {
-        let mut batch = Batch { synced, ..Batch::default() };
-        for item in &mut items {
-            batch.power_loss |= item.survives == Survives::PowerLoss;
-            // A record that changed several times is written once, as it is at the end.
-            batch.records.extend(std::mem::take(&mut item.records));
-            batch.lines.append(&mut item.lines);
-        }
-        let is_empty = batch.records.is_empty() && batch.lines.is_empty() && synced.is_none();
-        let outcome = match &mut self.disk {
-            Some(_) if is_empty => Ok(()),
-            Some(disk) => disk.write(&batch),
-            None => Err("its disk fails".to_owned()),
-        };
-        if let Err(why) = outcome {
-            if let Some(synced) = synced {
-                self.shared.lock().synced.get_or_insert(synced);
-            }
-            let lines = (batch.lines.len(), bytes_of(&batch.lines));
-            self.fail(items, lines, why);
+    /// Notes that lines need not be kept any more; the next frame and the next checkpoint say so.
+    fn note_synced(&self, pen: &mut Pen, synced: Option<i64>) {
+        if synced.is_none() {
             return;
         }
-        if let Some(last) = batch.lines.last() {
-            self.last_line = last.number;
-        }
-        let bodies = batch.records.values().flatten().map(|text| text.len());
-        let bytes = bodies.fold(bytes_of(&batch.lines), usize::saturating_add);
-        let pages = batch.records.len().saturating_mul(PAGE_BYTES);
-        self.unmoved = self.unmoved.saturating_add(bytes).saturating_add(pages);
-        let mut queue = self.shared.lock();
-        queue.commits = queue.commits.saturating_add(items.len() as u64);
-        queue.durable = items.last().map_or(queue.durable, |item| item.commit);
-        drop(queue);
-        for item in items {
-            item.settle.settle(Ok(()));
-        }
-        self.exporter.push(batch.lines);
-    }
-
-    /// Undoes in memory whatever is not on the disk, and refuses changes from now on.
-    fn fail(&mut self, mut items: Vec<Item>, (lines, bytes): (usize, usize), why: String) {
-        // Opened again, it holds what the disk says and no longer what SQLite remembers of it.
-        self.disk = None;
-        let mut queue = self.shared.lock();
-        queue.last_error.clone_from(&why);
-        queue.failed = Some(why);
-        queue.epoch = queue.epoch.wrapping_add(1);
-        let mut gone = (lines, bytes);
-        for item in &queue.items {
-            gone.0 = gone.0.saturating_add(item.lines.len());
-            gone.1 = gone.1.saturating_add(bytes_of(&item.lines));
-        }
-        items.append(&mut queue.items);
-        queue.bytes = 0;
-        queue.outbox_lines = queue.outbox_lines.saturating_sub(gone.0);
-        queue.outbox_bytes = queue.outbox_bytes.saturating_sub(gone.1);
-        queue.next_line = self.last_line.saturating_add(1);
-        queue.failures = queue.failures.saturating_add(items.len() as u64);
-        let mut index = self.shared.index_mut();
-        for item in items.iter_mut().rev() {
-            for (key, before) in std::mem::take(&mut item.undo).into_iter().rev() {
-                index.restore(&key, before);
-            }
-        }
-        drop(index);
-        drop(queue);
-        for item in items {
-            item.settle.settle(Err(AuditError::Failed));
+        pen.synced = synced;
+        pen.pending.absorb(Batch { synced, ..Batch::default() });
+        if self.stored_line.is_none() {
+            pen.pending.synced = None;
         }
     }
 
-    /// Tries the disk again.
-    fn recover(&mut self) {
-        if let Some(running) = self.checkpointer.take() {
-            drop(running.join());
+    /// Tries the disk again, journal and file.
+    fn recover(&mut self, pen: &mut Pen) {
+        self.end_checkpoint(pen, true);
+        let rewound = pen.journal.rewind().map_err(|error| error.to_string());
+        let outcome = rewound.and_then(|()| self.checkpoint_now(pen));
+        if outcome.is_ok() {
+            // This generation may be as long as it can be.
+            pen.rotate(&self.shared);
         }
-        let index = self.shared.index();
-        let max_pages = self.shared.settings.max_pages;
-        let mended = Disk::mend(&self.path, max_pages, &index, self.last_line);
-        drop(index);
         let mut queue = self.shared.lock();
-        match mended {
-            Ok(disk) => {
-                self.disk = Some(disk);
-                queue.failed = None;
-            }
+        match outcome {
+            Ok(()) => queue.failed = None,
             Err(why) => {
                 queue.last_error.clone_from(&why);
                 queue.failed = Some(why);
@@ -491,34 +628,117 @@ impl Writer {
         }
     }
 
-    /// Keeps the log of changes short, on another thread where there is time.
-    fn checkpoint(&mut self) {
-        let Some(disk) = &self.disk else { return };
-        if self.checkpointer.as_ref().is_some_and(|running| !running.is_finished()) {
+    /// Begins to move to the file what the journal has, on a thread of its own, where it is time.
+    fn begin_checkpoint(&mut self, pen: &mut Pen) {
+        let settings = &self.shared.settings;
+        let (path, max_pages) = (self.path.clone(), settings.max_pages);
+        let pace =
+            if self.is_failing { settings.retry_interval } else { settings.checkpoint_interval };
+        let is_due = !pen.pending.is_empty() && pen.since.elapsed() >= pace;
+        let most = CHECKPOINT_BYTES.min(most_in_journal(max_pages) / 4);
+        let is_long = pen.journal.bytes() > most && pen.journal.has_room();
+        if self.checkpoint.is_some() || self.shared.lock().failed.is_some() || !(is_long || is_due)
+        {
             return;
         }
-        let ended = self.checkpointer.take().and_then(|running| running.join().ok());
-        let ended = ended.map(|moved| match moved {
-            Ok(bytes) if bytes > RESTART_BYTES => disk.checkpoint_rest(),
-            moved => moved.map(drop),
-        });
-        let outcome = if self.unmoved > CHECKPOINT_BYTES && disk.log_bytes() > MAX_LOG_BYTES {
-            self.unmoved = 0;
-            Some(disk.checkpoint())
-        } else {
-            if self.unmoved > CHECKPOINT_BYTES {
-                self.unmoved = 0;
-                let path = self.path.clone();
-                self.checkpointer = std::thread::Builder::new()
-                    .name("authz-checkpoint".to_owned())
-                    .spawn(move || checkpoint_beside(&path))
-                    .ok();
-            }
-            ended
-        };
-        if let Some(outcome) = outcome {
-            let mut queue = self.shared.lock();
-            queue.warning = outcome.err().map(|why| format!("the log of changes grows: {why}"));
+        let (batch, commit, generation) = pen.take(&self.shared);
+        let (disk, of_thread) = (self.disk.take(), Arc::clone(&batch));
+        let spawned = std::thread::Builder::new()
+            .name("authz-checkpoint".to_owned())
+            .spawn(move || moved(disk, &path, max_pages, &of_thread, generation));
+        match spawned {
+            Ok(thread) => self.checkpoint = Some(Checkpoint { thread, batch, commit }),
+            Err(error) => self.keep(pen, batch, error.to_string()),
         }
+    }
+
+    /// Takes up what a checkpoint came to, once it has ended or, if so told, when it ends.
+    fn end_checkpoint(&mut self, pen: &mut Pen, wait: bool) {
+        let is_over = |running: &mut Checkpoint| wait || running.thread.is_finished();
+        let Some(Checkpoint { thread, batch, commit }) = self.checkpoint.take_if(is_over) else {
+            return;
+        };
+        let early = |_| (None, Err("the thread of the checkpoint ended early".to_owned()));
+        let (disk, outcome) = thread.join().unwrap_or_else(early);
+        self.disk = disk;
+        drop(self.settle(pen, batch, commit, outcome));
+    }
+
+    /// Moves to the file what the journal has, and waits for that.
+    fn checkpoint_now(&mut self, pen: &mut Pen) -> Result<(), DiskError> {
+        let (batch, commit, generation) = pen.take(&self.shared);
+        let max_pages = self.shared.settings.max_pages;
+        let (disk, outcome) = moved(self.disk.take(), &self.path, max_pages, &batch, generation);
+        self.disk = disk;
+        self.settle(pen, batch, commit, outcome)
+    }
+
+    /// Notes what a checkpoint came to.
+    fn settle(
+        &mut self,
+        pen: &mut Pen,
+        batch: Arc<Batch>,
+        commit: u64,
+        outcome: Result<(), DiskError>,
+    ) -> Result<(), DiskError> {
+        if let Err(why) = &outcome {
+            self.keep(pen, batch, why.clone());
+            return outcome;
+        }
+        pen.since = Instant::now();
+        pen.journal.free();
+        self.is_failing = false;
+        let last = batch.lines.last().map(|line| line.number).or(self.stored_line);
+        self.stored_line = last.filter(|last| batch.synced < Some(*last));
+        // Lines that were synced while they were moved.
+        if self.stored_line.is_some() && batch.synced < pen.synced {
+            pen.pending.synced = pen.synced;
+        }
+        let mut queue = self.shared.lock();
+        queue.durable = commit;
+        (queue.warning, queue.full) = (None, None);
+        Ok(())
+    }
+
+    /// The file does not have a batch, or may not: the next checkpoint tries it again, with what came since.
+    fn keep(&mut self, pen: &mut Pen, batch: Arc<Batch>, why: String) {
+        self.is_failing = true;
+        pen.since = Instant::now();
+        let mut all = Arc::try_unwrap(batch).unwrap_or_else(|batch| (*batch).clone());
+        all.absorb(std::mem::take(&mut pen.pending));
+        pen.pending = all;
+        let mut queue = self.shared.lock();
+        queue.failures = queue.failures.saturating_add(1);
+        queue.last_error.clone_from(&why);
+        queue.full = queue.full.as_ref().map(|_| why.clone());
+        queue.warning = Some(format!("the journal grows, since its file cannot be written: {why}"));
+    }
+}
+
+/// What the writer's thread has to do.
+struct Next {
+    items: Vec<Item>,
+    /// The highest line that is synced, where that is new.
+    synced: Option<i64>,
+    failed: bool,
+    closing: bool,
+}
+
+/// Writes a batch to the file, which is opened where it failed before.
+fn moved(
+    disk: Option<Disk>,
+    path: &Path,
+    max_pages: Option<u32>,
+    batch: &Batch,
+    generation: u64,
+) -> (Option<Disk>, Result<(), DiskError>) {
+    let opened = disk.map_or_else(|| Disk::open(path, max_pages), Ok);
+    match opened {
+        Ok(mut disk) => {
+            let outcome = disk.write(batch, generation);
+            // One that failed is opened anew.
+            (outcome.is_ok().then_some(disk), outcome)
+        }
+        Err(why) => (None, Err(why)),
     }
 }

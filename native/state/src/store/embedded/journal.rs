@@ -1,0 +1,342 @@
+//! The two files that commits are appended to, until the SQLite file has what they hold.
+//!
+//! One is written while what the other holds is moved. Each begins with a header: which generation it is of, and how many
+//! frames the generation before it had. A frame is one batch of commits; its digest covers the generation and its place
+//! in it, so that what an earlier generation left behind in the file is never taken for one.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use authz_kernel::task::RecordKey;
+use sha2::{Digest as _, Sha256};
+
+use super::batch::Batch;
+use crate::store::codec;
+use crate::store::outbox::Line;
+
+const NAMES: [&str; 2] = ["journal-0", "journal-1"];
+const MAGIC: [u8; 8] = *b"authzJ01";
+const DIGEST_BYTES: usize = 16;
+/// Magic, generation, frames of the generation before, digest.
+const HEADER_BYTES: usize = 8 + 8 + 8 + DIGEST_BYTES;
+/// Length of what follows, digest.
+const FRAME_BYTES: usize = 4 + DIGEST_BYTES;
+/// A file that is begun anew keeps this much of its room: what is written over costs less than what grows.
+const KEPT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What was found in the files.
+#[derive(Debug, Default)]
+pub(super) struct Replayed {
+    /// All that was committed since the last checkpoint.
+    pub(super) batch: Batch,
+    /// The newest generation that there is.
+    pub(super) generation: u64,
+}
+
+/// Both files, one of which is appended to.
+#[derive(Debug)]
+pub(super) struct Journal {
+    current: LogFile,
+    other: LogFile,
+    generation: u64,
+    /// Of this generation.
+    frames: u64,
+    /// Where the next frame goes.
+    end: u64,
+    /// How much the other file holds that the SQLite file may not have.
+    held: u64,
+    max_bytes: u64,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct LogFile {
+    file: File,
+    /// Whether a loss of power leaves all that was written.
+    is_synced: bool,
+}
+
+impl Journal {
+    /// Reads what was committed after checkpoint `done`.
+    ///
+    /// # Errors
+    /// A file cannot be read, is none of ours, or continues another checkpoint.
+    pub(super) fn replay(folder: &Path, done: u64) -> Result<Replayed, String> {
+        let mut found = Vec::new();
+        for path in NAMES.map(|name| folder.join(name)) {
+            let fail = |why: &str| format!("`{}`: {why}", path.display());
+            let bytes = match std::fs::read(&path) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(fail(&error.to_string())),
+            };
+            // The header is the first that is written, and a file has less only where that never came to an end.
+            let Some((header, frames)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+                continue;
+            };
+            let (generation, before) =
+                read_header(header).ok_or_else(|| fail("is no journal of authz, or damaged"))?;
+            let (batch, count) = read_frames(frames, generation).map_err(|why| fail(&why))?;
+            found.push((generation, before, batch, count));
+        }
+        found.sort_by_key(|(generation, ..)| *generation);
+        let mut replayed = Replayed { generation: done, ..Replayed::default() };
+        let mut last = None;
+        for (generation, before, batch, count) in found {
+            if generation > done {
+                // What was copied back from a backup must not be continued by what came after it was made.
+                let is_next = generation == replayed.generation.saturating_add(1);
+                if !is_next {
+                    return Err(format!(
+                        "the journal is of generation {generation}, the state file of {done}: they do not belong together; restore both from one copy, or remove the journal"
+                    ));
+                }
+                // INVARIANT (prefix): what a loss of power took, it took with all that came after.
+                if last.is_none_or(|last| last == before) {
+                    replayed.batch.absorb(batch);
+                    last = Some(count);
+                } else {
+                    last = Some(u64::MAX);
+                }
+            }
+            replayed.generation = replayed.generation.max(generation);
+        }
+        Ok(replayed)
+    }
+
+    /// Opens or makes the files, and begins a generation. What they hold is overwritten: a checkpoint has it.
+    pub(super) fn open(folder: &Path, generation: u64, max_bytes: u64) -> io::Result<Self> {
+        let [current, other] = NAMES.map(|name| LogFile::open(&folder.join(name)));
+        let mut journal = Self {
+            current: current?,
+            other: other?,
+            generation: generation.saturating_sub(1),
+            frames: 0,
+            end: HEADER_BYTES as u64,
+            held: 0,
+            max_bytes,
+            buffer: Vec::new(),
+        };
+        journal.rotate()?;
+        Ok(journal)
+    }
+
+    /// The generation that is appended to.
+    pub(super) const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// How many bytes the files hold that the SQLite file may not have.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.held.saturating_add(self.end)
+    }
+
+    /// Whether nothing was appended since the last rotation.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.frames == 0
+    }
+
+    /// Whether the file that is not appended to holds nothing that is needed.
+    pub(super) const fn has_room(&self) -> bool {
+        self.held == 0
+    }
+
+    /// Appends a batch. After an error the journal must be [rewound](Self::rewind) before anything else.
+    ///
+    /// # Errors
+    /// The disk fails, or the journal is full.
+    pub(super) fn append(&mut self, batch: &Batch) -> io::Result<()> {
+        self.buffer.clear();
+        self.buffer.resize(FRAME_BYTES, 0);
+        let too_large = || io::Error::other("a commit is too large");
+        write_batch(&mut self.buffer, batch).ok_or_else(too_large)?;
+        let (frame, payload) =
+            self.buffer.split_at_mut_checked(FRAME_BYTES).ok_or_else(too_large)?;
+        let length = u32::try_from(payload.len()).map_err(|_| too_large())?;
+        let digest = digest(self.generation, self.frames, payload);
+        let head = length.to_le_bytes().into_iter().chain(digest);
+        frame.iter_mut().zip(head).for_each(|(to, byte)| *to = byte);
+        let end = self.end.saturating_add(self.buffer.len() as u64);
+        if end > self.max_bytes {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the journal is full"));
+        }
+        self.current.is_synced = false;
+        self.current.file.write_all_at(&self.buffer, self.end)?;
+        if batch.power_loss {
+            self.sync()?;
+        }
+        self.end = end;
+        self.frames = self.frames.saturating_add(1);
+        if self.buffer.capacity() as u64 > KEPT_BYTES {
+            self.buffer = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Removes what a failed append may have left.
+    pub(super) fn rewind(&mut self) -> io::Result<()> {
+        self.current.file.set_len(self.end)?;
+        self.current.file.sync_all()
+    }
+
+    /// Begins the next generation in the other file. What this one holds is kept until [`Self::free`].
+    pub(super) fn rotate(&mut self) -> io::Result<()> {
+        let generation = self.generation.saturating_add(1);
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        header.extend(MAGIC);
+        header.extend(generation.to_le_bytes());
+        header.extend(self.frames.to_le_bytes());
+        let seal = digest(generation, self.frames, &MAGIC);
+        header.extend(seal);
+        if self.other.file.metadata()?.len() > KEPT_BYTES {
+            self.other.file.set_len(KEPT_BYTES)?;
+        }
+        self.other.is_synced = false;
+        self.other.file.write_all_at(&header, 0)?;
+        self.held = if self.frames == 0 { 0 } else { self.end };
+        std::mem::swap(&mut self.current, &mut self.other);
+        self.generation = generation;
+        self.frames = 0;
+        self.end = HEADER_BYTES as u64;
+        Ok(())
+    }
+
+    /// The SQLite file has all generations before this one.
+    pub(super) const fn free(&mut self) {
+        self.held = 0;
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        // INVARIANT (prefix): nothing survives without what came before it.
+        for one in [&mut self.other, &mut self.current] {
+            if !one.is_synced {
+                one.file.sync_data()?;
+                one.is_synced = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl LogFile {
+    fn open(path: &PathBuf) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        Ok(Self { file: options.open(path)?, is_synced: true })
+    }
+}
+
+fn digest(generation: u64, number: u64, payload: &[u8]) -> [u8; DIGEST_BYTES] {
+    let mut hash = Sha256::new();
+    hash.update(generation.to_le_bytes());
+    hash.update(number.to_le_bytes());
+    hash.update(payload);
+    let all: [u8; 32] = hash.finalize().into();
+    all.first_chunk().copied().unwrap_or_default()
+}
+
+/// The generation, and how many frames the one before it had.
+fn read_header(header: &[u8; HEADER_BYTES]) -> Option<(u64, u64)> {
+    let mut rest = Cursor(header);
+    let magic = rest.take(MAGIC.len())?;
+    let (generation, before) = (rest.u64()?, rest.u64()?);
+    (magic == MAGIC && rest.0 == digest(generation, before, &MAGIC)).then_some((generation, before))
+}
+
+/// All whole frames, as one batch, and how many there are.
+fn read_frames(bytes: &[u8], generation: u64) -> Result<(Batch, u64), String> {
+    let (mut rest, mut all, mut count) = (Cursor(bytes), Batch::default(), 0_u64);
+    while let Some(payload) = rest.frame(generation, count) {
+        let batch = read_batch(payload).ok_or("a commit cannot be read by this version")?;
+        all.absorb(batch);
+        count = count.saturating_add(1);
+    }
+    Ok((all, count))
+}
+
+fn write_batch(to: &mut Vec<u8>, batch: &Batch) -> Option<()> {
+    write_length(to, batch.records.len())?;
+    for (key, body) in &batch.records {
+        to.extend(codec::number(key.kind).to_le_bytes());
+        write_bytes(to, key.id.as_bytes())?;
+        to.push(u8::from(body.is_some()));
+        write_bytes(to, body.as_deref().unwrap_or_default())?;
+    }
+    write_length(to, batch.lines.len())?;
+    for line in &batch.lines {
+        to.extend(line.number.to_le_bytes());
+        write_bytes(to, &line.bytes)?;
+    }
+    // No line has the number 0.
+    to.extend(batch.synced.unwrap_or(0).to_le_bytes());
+    Some(())
+}
+
+fn write_length(to: &mut Vec<u8>, length: usize) -> Option<()> {
+    to.extend(u32::try_from(length).ok()?.to_le_bytes());
+    Some(())
+}
+
+fn write_bytes(to: &mut Vec<u8>, bytes: &[u8]) -> Option<()> {
+    write_length(to, bytes.len())?;
+    to.extend_from_slice(bytes);
+    Some(())
+}
+
+fn read_batch(payload: &[u8]) -> Option<Batch> {
+    let mut rest = Cursor(payload);
+    let mut batch = Batch { records: HashMap::new(), ..Batch::default() };
+    for _ in 0..rest.u32()? {
+        let kind = codec::kind(i16::from_le_bytes(rest.array()?))?;
+        let id = std::str::from_utf8(rest.bytes()?).ok()?;
+        let is_there = rest.array::<1>()? == [1];
+        let body = rest.bytes()?;
+        batch.records.insert(RecordKey::new(kind, id), is_there.then(|| Arc::from(body)));
+    }
+    for _ in 0..rest.u32()? {
+        let number = i64::from_le_bytes(rest.array()?);
+        batch.lines.push(Line { number, bytes: rest.bytes()?.to_vec() });
+    }
+    batch.synced = Some(i64::from_le_bytes(rest.array()?)).filter(|number| *number > 0);
+    rest.0.is_empty().then_some(batch)
+}
+
+/// What is left to be read.
+struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.u32()?).ok()?;
+        self.take(length)
+    }
+
+    /// The next frame; none where it is not whole, which is where the journal ends.
+    fn frame(&mut self, generation: u64, number: u64) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.u32()?).ok()?;
+        let seal: [u8; DIGEST_BYTES] = self.array()?;
+        let payload = self.take(length)?;
+        (seal == digest(generation, number, payload)).then_some(payload)
+    }
+}
