@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use authz_kernel::decision::{Outcome, Principal, ProofMethod, Time};
-use authz_kernel::history::{Advance, HistoryChanges, RunChange, Spending};
+use authz_kernel::history::{Advance, HistoryChanges, RunChange, SessionHistory, Spending};
 use authz_kernel::json::{Value, push_token};
 use authz_kernel::members;
 use authz_kernel::model::{Location, Tier};
@@ -145,7 +145,7 @@ struct Input<'a> {
 #[derive(Serialize)]
 struct SessionNote<'a> {
     /// The labels that it carries, and the decision that brought each.
-    labels: BTreeMap<&'a str, &'a str>,
+    labels: Carried<'a>,
     sources: usize,
     calls: u64,
     /// Labels that its agent brings along from elsewhere, and the decision that brought each.
@@ -164,12 +164,8 @@ impl<'a> SessionNote<'a> {
         let history = judgement.recalled.history()?;
         let along = judgement.recalled.brought_along(Time(judgement.now_ms));
         let task = judgement.task.as_ref().map(|task| task.id.as_str());
-        let mut labels = BTreeMap::new();
-        for (label, from) in history.carried() {
-            labels.entry(label).or_insert(from.decision_id);
-        }
         Some(Self {
-            labels,
+            labels: Carried(history),
             sources: history.count_sources(),
             calls: history.calls,
             brought_along: along
@@ -182,6 +178,25 @@ impl<'a> SessionNote<'a> {
                 .collect(),
             denials: task.and_then(|id| history.denials.get(id)).map_or(0, BTreeSet::len),
         })
+    }
+}
+
+/// The labels that a session carries, in order, each with the earliest decision that brought it.
+struct Carried<'a>(&'a SessionHistory);
+
+impl Serialize for Carried<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(history) = self;
+        let carried = history.carried().map(|(label, from)| (label, from.decision_id));
+        if history.pending.is_empty() {
+            // Those that stay are in order already.
+            return serializer.collect_map(carried);
+        }
+        let mut labels = BTreeMap::new();
+        for (label, decision_id) in carried {
+            labels.entry(label).or_insert(decision_id);
+        }
+        serializer.collect_map(labels)
     }
 }
 

@@ -182,13 +182,21 @@ impl Memory {
         view: HistoryView<'_>,
         (kind, now): (TaskKind, Time),
     ) -> Result<HistoryChanges, (ReasonCode, String)> {
+        let none = HistoryChanges {
+            counts: self.counts,
+            is_reported: self.is_reported,
+            ..HistoryChanges::NONE
+        };
+        let (least, most) = &operation.yields;
+        if least.is_empty() && most.is_empty() && labels.is_empty() && told.is_empty() {
+            return Ok(none);
+        }
         let session = view.session;
         // What is told of a call that reads may be of what it reads.
         let own = labels.iter().map(String::as_str).chain(told.iter().copied());
         let own = own.filter(|_| self.returns);
-        let sure: BTreeSet<&str> =
-            operation.yields.0.iter().map(String::as_str).chain(own).collect();
-        let most = operation.yields.1.iter().map(String::as_str);
+        let sure: BTreeSet<&str> = least.iter().map(String::as_str).chain(own).collect();
+        let most = most.iter().map(String::as_str);
         let open: BTreeSet<&str> = most.filter(|label| !sure.contains(label)).collect();
         let source = collection.unwrap_or(&operation.system);
         let is_new = !session.sources.contains(source);
@@ -258,16 +266,7 @@ impl Memory {
         if is_more && session.count_sources() >= MAX_SOURCES {
             return full("sources", MAX_SOURCES);
         }
-        Ok(HistoryChanges {
-            labels,
-            source,
-            gathered,
-            counts: self.counts,
-            kept,
-            awaited,
-            is_reported: self.is_reported,
-            ..HistoryChanges::NONE
-        })
+        Ok(HistoryChanges { labels, source, gathered, kept, awaited, ..none })
     }
 
     /// Adds to what letting the call through changes what that which it writes keeps: all that is carried then.
