@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{Record, RecordKey, RecordKind, Revocations, Task};
 use authz_state::store::{
-    AuditSink, Bounds, Commit, EmbeddedSettings, EmbeddedStore, MemoryStore, Page,
-    PostgresSettings, PostgresStore, Query, Store, StoreError, Survives, Work,
+    Bounds, Commit, EmbeddedSettings, EmbeddedStore, MemoryStore, Page, PostgresSettings,
+    PostgresStore, Query, Store, StoreError, Survives, Work, audit_sink,
 };
-use authz_state::{AuditError, AuditWriter, Durability};
+use authz_state::{AuditError, AuditWriter};
 use tokio::sync::Semaphore;
 
 use crate::ask::{Refused, Step};
@@ -44,13 +44,13 @@ impl Keeper {
                 shared.connections = settings.connections;
                 shared.revocation_staleness =
                     Duration::from_millis(settings.revocation_staleness_ms);
-                let opened = PostgresStore::open(shared, sink(audit));
+                let opened = PostgresStore::open(shared, audit_sink(audit));
                 Arc::new(opened.map_err(|error| EngineError(error.to_string()))?)
             }
             (StateEngine::Embedded, Some(path), _) => {
                 let mut embedded = EmbeddedSettings::new(path.clone());
                 embedded.bounds = bounds;
-                let opened = EmbeddedStore::open(embedded, sink(audit));
+                let opened = EmbeddedStore::open(embedded, audit_sink(audit));
                 Arc::new(opened.map_err(|error| EngineError(error.to_string()))?)
             }
             _ => {
@@ -204,14 +204,6 @@ fn bounds(settings: &StateSettings) -> Bounds {
         idempotencies: twice,
         ..Bounds::default()
     }
-}
-
-/// Hands committed audit lines to the audit file.
-fn sink(audit: &Arc<AuditWriter>) -> AuditSink {
-    let audit = Arc::clone(audit);
-    Arc::new(move |line, synced| {
-        audit.submit(line, if synced { Durability::Synced } else { Durability::Queued })
-    })
 }
 
 /// The refusal that a failure of the store is.

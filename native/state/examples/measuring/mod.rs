@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use authz_state::store::AuditSink;
-use authz_state::{AuditSettings, AuditWriter, Durability};
+use authz_state::store::{AuditSink, audit_sink};
+use authz_state::{AuditSettings, AuditWriter};
 
 /// A name as long as a UUID; those of one prefix differ at their end.
 pub(crate) fn id(prefix: &str, number: usize) -> String {
@@ -28,9 +28,6 @@ pub(crate) fn resident() -> u64 {
 pub(crate) fn sink(folder: &Path) -> (Arc<AuditWriter>, AuditSink) {
     let audit = AuditWriter::open(AuditSettings::new(folder.join("audit.jsonl"))).unwrap();
     let audit = Arc::new(audit);
-    let writer = Arc::clone(&audit);
-    let sink: AuditSink = Arc::new(move |line, synced| {
-        writer.submit(line, if synced { Durability::Synced } else { Durability::Queued })
-    });
+    let sink = audit_sink(&audit);
     (audit, sink)
 }

@@ -21,7 +21,7 @@ use serde::Serialize;
 pub use self::bounds::{Bounds, MAX_ID_BYTES, MAX_PAGE};
 pub use self::embedded::{EmbeddedSettings, EmbeddedStore};
 pub use self::memory::MemoryStore;
-pub use self::outbox::AuditSink;
+pub use self::outbox::{AuditSink, audit_sink};
 pub use self::postgres::{PostgresSettings, PostgresStore};
 use crate::ticket::Ticket;
 

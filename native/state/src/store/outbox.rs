@@ -6,12 +6,21 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::audit::AuditError;
+use crate::audit::{AuditError, AuditWriter, Durability};
 use crate::ticket::Ticket;
 
 /// Where audit lines go: [`crate::AuditWriter::submit`]. Given a line without its end, and whether it is to be synced; a
 /// line that is gets a ticket, which settles once the line is on the disk.
 pub type AuditSink = Arc<dyn Fn(Vec<u8>, bool) -> Result<Option<Ticket>, AuditError> + Send + Sync>;
+
+/// The sink that an audit file is.
+#[must_use]
+pub fn audit_sink(audit: &Arc<AuditWriter>) -> AuditSink {
+    let audit = Arc::clone(audit);
+    Arc::new(move |line, synced| {
+        audit.submit(line, if synced { Durability::Synced } else { Durability::Queued })
+    })
+}
 
 /// Most lines that are sent before their syncs are waited for.
 const MAX_SENT: usize = 1024;

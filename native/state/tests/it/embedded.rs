@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use authz_kernel::task::{Record, RecordKind, RevocationTarget};
-use authz_state::store::{AuditSink, EmbeddedSettings, EmbeddedStore, Query, Store, StoreError};
-use authz_state::{AuditError, AuditSettings, AuditWriter, Durability};
+use authz_state::store::{
+    AuditSink, EmbeddedSettings, EmbeddedStore, Query, Store, StoreError, audit_sink,
+};
+use authz_state::{AuditError, AuditSettings, AuditWriter};
 use rusqlite::Connection;
 
 use crate::contract::{Made, content, run, small};
@@ -271,12 +273,7 @@ fn outbox_survives() {
 #[test]
 fn audit_file() {
     let folder = folder("audit");
-    let audit =
-        Arc::new(AuditWriter::open(AuditSettings::new(folder.join("audit.jsonl"))).unwrap());
-    let of_sink = Arc::clone(&audit);
-    let sink: AuditSink = Arc::new(move |line, synced| {
-        of_sink.submit(line, if synced { Durability::Synced } else { Durability::Queued })
-    });
+    let (audit, sink) = audit(&folder);
     let store = EmbeddedStore::open(EmbeddedSettings::new(folder.join("state")), sink).unwrap();
     for number in 0..200 {
         transact(&store, &[], soon(), |transaction| {
@@ -296,10 +293,7 @@ fn audit_file() {
 fn audit(folder: &Path) -> (Arc<AuditWriter>, AuditSink) {
     let audit = AuditWriter::open(AuditSettings::new(folder.join("audit.jsonl"))).unwrap();
     let audit = Arc::new(audit);
-    let writer = Arc::clone(&audit);
-    let sink: AuditSink = Arc::new(move |line, synced| {
-        writer.submit(line, if synced { Durability::Synced } else { Durability::Queued })
-    });
+    let sink = audit_sink(&audit);
     (audit, sink)
 }
 
