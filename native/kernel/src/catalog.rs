@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::arguments::{tame, write_canonical};
 use crate::diagnostic::clip;
+use crate::hex::hex;
 use crate::json;
 use crate::mcp;
 use crate::model::{Model, Operation};
@@ -219,13 +220,7 @@ pub fn state(model: &Model) -> String {
 /// `sha256:` and 64 hex digits.
 #[must_use]
 pub fn digest_text(digest: &Digest) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(71);
-    text.push_str("sha256:");
-    for byte in digest {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    format!("sha256:{}", hex(digest))
 }
 
 /// The digest that a text says; none where it is not `sha256:` and 64 lower-case hex digits.

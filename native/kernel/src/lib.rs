@@ -12,6 +12,7 @@ pub mod diagnostic;
 pub mod directories;
 mod evaluate;
 pub mod format;
+pub mod hex;
 pub mod history;
 pub mod json;
 pub mod mcp;

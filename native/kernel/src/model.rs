@@ -12,6 +12,7 @@ use crate::catalog::{Digest, is_built_in};
 use crate::destinations::Destinations;
 use crate::diagnostic::Diagnostic;
 use crate::directories::Entries;
+use crate::hex::hex;
 use crate::history::Holder;
 use crate::members::Members;
 use crate::mode::Modes;
@@ -537,7 +538,7 @@ impl Template {
         use sha2::{Digest as _, Sha256};
         // A template holds nothing that JSON cannot say.
         let text = serde_json::to_string(self).unwrap_or_default();
-        Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&Sha256::digest(text.as_bytes()))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use authz_kernel::decision::{Decision, Outcome, Principal, ProofMethod, Time};
+use authz_kernel::hex::hex;
 use authz_kernel::mcp::Envelope;
 use authz_kernel::mode::Asked;
 use authz_kernel::model::{Reports, Tier};
@@ -508,20 +509,4 @@ fn declared_only(message: &str, schema: Option<&Value>) -> String {
         shown.push_str(if schema.is_some() || token == "*" { token } else { UNKNOWN_MEMBER });
     }
     format!("{before}{open}{shown}{close}{after}")
-}
-
-/// Lower-case hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    let mut text = vec![0; bytes.len().saturating_mul(2)];
-    write_hex(bytes, &mut text);
-    String::from_utf8(text).unwrap_or_default()
-}
-
-/// Writes lower-case hex into `text`, as far as it reaches.
-pub(crate) fn write_hex(bytes: &[u8], text: &mut [u8]) {
-    let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
-    for (byte, [high, low]) in bytes.iter().zip(text.as_chunks_mut().0) {
-        *high = digit(byte >> 4);
-        *low = digit(byte & 15);
-    }
 }

@@ -9,6 +9,7 @@ use authz_kernel::decision::{
     Verdict,
 };
 use authz_kernel::directories::Directories;
+use authz_kernel::hex::hex;
 use authz_kernel::history::{HistoryChanges, HistoryView, SessionHistory};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::mode::Asked;
@@ -21,7 +22,7 @@ use authz_token::SpiffeId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::judgement::{hex, name_of};
+use crate::judgement::name_of;
 use crate::record::outcome;
 
 /// Runs case files against a plan.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use authz_kernel::decision::{Grant, Time};
+use authz_kernel::hex::hex;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{Credential, Proof, Record, RecordKey, RecordKind, Reservation};
 use authz_state::Ticket;
@@ -13,7 +14,7 @@ use authz_token::{CredentialFacts, ProofFacts};
 
 use crate::ask::{Ask, Refused, Step, Target};
 use crate::engine::Engine;
-use crate::judgement::{Judgement, hex};
+use crate::judgement::Judgement;
 use crate::keeper::{Keeper, Wait, refused};
 use crate::world::Loaded;
 

@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use authz_kernel::decision::{Outcome, Principal, ProofMethod, Time};
+use authz_kernel::hex::write_hex;
 use authz_kernel::history::{Advance, HistoryChanges, RunChange, SessionHistory, Spending};
 use authz_kernel::json::{Value, push_token};
 use authz_kernel::members;
@@ -19,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use crate::asked::Asked;
 use crate::history;
-use crate::judgement::{CredentialNote, Judgement, method_of, name_of, write_hex};
+use crate::judgement::{CredentialNote, Judgement, method_of, name_of};
 use crate::plain::{self, push_number};
 use crate::report::ReportNote;
 

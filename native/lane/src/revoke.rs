@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use authz_kernel::hex::hex;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{Revocation, RevocationTarget as Target, Revocations, Task};
 use authz_token::{AgentFacts, AgentProof, Facts, SubjectFacts};
 
 use crate::ask::{Refused, Step};
-use crate::judgement::{Asker, hex};
+use crate::judgement::Asker;
 
 /// Refuses whoever asks by a certificate that is revoked, or whose workload or trust domain is.
 pub(crate) fn of_asker(revoked: &Revocations, asker: &Asker) -> Result<(), Refused> {

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use authz_kernel::decide::{decide, decide_traced};
 use authz_kernel::decision::{Decision, Facts, Request, Time};
+use authz_kernel::hex::hex;
 use authz_kernel::history::HistoryChanges;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
@@ -23,7 +24,7 @@ use crate::ask::{Ask, Refused, Step, Target};
 use crate::ending::{self, Ended, after};
 use crate::engine::{Changing, Engine, Kept, Stop, Transport, kernel_facts};
 use crate::history;
-use crate::judgement::{Judgement, hex, name_of};
+use crate::judgement::{Judgement, name_of};
 use crate::keeper::Wait;
 use crate::locate::{self, Located};
 use crate::metrics::CredentialEvent;

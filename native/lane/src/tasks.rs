@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use authz_kernel::decide::decide;
 use authz_kernel::decision::{Facts, Outcome, Principal, Request, Time};
+use authz_kernel::hex::hex;
 use authz_kernel::history::SessionHistory;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
@@ -20,7 +21,7 @@ use uuid::Uuid;
 use crate::ask::{self, Refused, Step};
 use crate::ending::after;
 use crate::engine::{ApiError, Changing, Engine, Kept, Stop, Transport, kernel_facts, own};
-use crate::judgement::{Judgement, hex};
+use crate::judgement::Judgement;
 use crate::keeper::Wait;
 use crate::limits;
 use crate::locate::{self, Located};

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use authz_kernel::hex::hex;
 use authz_kernel::reason::PublicCode;
 use serde::{Deserialize, Serialize};
 
-use crate::judgement::{Judgement, hex};
+use crate::judgement::Judgement;
 use crate::record::outcome;
 
 /// Longest `tracestate` that is passed on (Trace Context §3.3.1.5).

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use authz_kernel::decision::Time;
 use authz_kernel::directories::{Directories, Entries};
+use authz_kernel::hex::hex;
 use authz_kernel::members::{covers, overlap, pattern_defect};
 use authz_kernel::plan::Plan;
 use authz_token::TrustStore;
 use serde_json::Value;
 
 use crate::injected::Injected;
-use crate::judgement::hex;
 use crate::metrics::{Metrics, SystemId};
 use crate::settings::{
     CredentialSettings, DpopSettings, EngineError, INSECURE_DEV, Listener, PeerSpec, Relay,

@@ -167,7 +167,7 @@ impl Plan {
 
     #[getter]
     fn digest(&self) -> String {
-        self.inner.digest().iter().map(|byte| format!("{byte:02x}")).collect()
+        authz_kernel::hex::hex(&self.inner.digest())
     }
 
     #[getter]

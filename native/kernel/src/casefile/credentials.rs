@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::decision::{Decision, Grant, Outcome};
+use crate::hex::hex;
 use crate::source::At;
 
 /// A task credential that is issued of the step's permit.
@@ -101,7 +102,7 @@ impl Credentials {
         if decision.outcome != Outcome::Permit {
             return;
         }
-        let digest = decision.arguments_digest.map(|digest| crate::decide::hex(&digest));
+        let digest = decision.arguments_digest.map(|digest| hex(&digest));
         let issued = Issued {
             task: task.to_owned(),
             is_bound: said.key.as_deref() != Some(UNBOUND),

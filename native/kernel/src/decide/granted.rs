@@ -1,6 +1,7 @@
 //! The task credential of a request: whether what it was issued for is what is asked.
 
 use crate::decision::{Decision, Facts, Grant, ReasonCode};
+use crate::hex::hex;
 use crate::model::Operation;
 use crate::schema::OWN_SYSTEM;
 
@@ -22,7 +23,7 @@ pub(super) fn covering<'a>(
     let Some(granted) = facts.granted.filter(|_| operation.system != OWN_SYSTEM) else {
         return Ok(None);
     };
-    let digest = decision.arguments_digest.as_ref().map(hex);
+    let digest = decision.arguments_digest.map(|digest| hex(&digest));
     let resource = resolved.named();
     // INVARIANT (never wider): every member that was decided is compared, and none may be missing on one side.
     let is_it = |grant: &Grant<'_>| {
@@ -42,15 +43,4 @@ pub(super) fn covering<'a>(
         Some(grant) => Ok(Some(grant)),
         None => Err((ReasonCode::UsesExhausted, "the task credential was used for this before")),
     }
-}
-
-/// Lower-case hex.
-pub(crate) fn hex(bytes: &[u8; 32]) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(64);
-    for byte in bytes {
-        // Writing to a text does not fail; half a digest would equal none.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }

@@ -22,7 +22,6 @@ use crate::schema::{Key, Keys};
 use crate::task::SubjectProof;
 
 pub use could::Prospects;
-pub(crate) use granted::hex;
 use resolve::Resolved;
 use split::Chosen;
 use verdict::Tally;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest, Sha256};
 
 use crate::decision::{ReasonCode, Time};
+use crate::hex::hex_start;
 use crate::history::record::{Spending, Spent};
 use crate::history::sequence::Subject;
 use crate::history::{HistoryView, Holders, MAX_EVENTS, MAX_RULES, MAX_TASKS};
@@ -131,7 +132,7 @@ enum Short {
 impl Compiled {
     fn of(name: &str, budget: &Budget) -> Self {
         let digest = Sha256::digest(budget.canonical().as_bytes());
-        let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex_start(&digest, 8);
         Self {
             name: name.to_owned(),
             stored: format!("{name}#{hash}"),
@@ -216,10 +217,7 @@ impl Compiled {
 
 /// The digests of a value, or of all of a list: they may be long, or a secret.
 fn values(argument: Option<&Json>) -> BTreeSet<String> {
-    let digest = |text: String| -> String {
-        let digest = Sha256::digest(text.as_bytes());
-        digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
-    };
+    let digest = |text: String| hex_start(&Sha256::digest(text.as_bytes()), 16);
     let one = |value: &Json| match value {
         Json::String(text) => Some(digest(format!("s{text}"))),
         Json::Integer(number) => Some(digest(format!("i{number}"))),

@@ -5,6 +5,7 @@
 use sha2::{Digest as _, Sha256};
 
 use super::{HistoryView, MAX_MARKS, MAX_RUNS, SessionHistory};
+use crate::hex::hex_start;
 use crate::model::{Denials, Model, Tier};
 use crate::schema::OWN_SYSTEM;
 use crate::task::TaskView;
@@ -100,5 +101,5 @@ fn mark(operation: &str, digest: Option<[u8; 32]>) -> String {
     hash.update((operation.len() as u64).to_be_bytes());
     hash.update(operation);
     hash.update(digest.unwrap_or_default());
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex_start(&hash.finalize(), 16)
 }

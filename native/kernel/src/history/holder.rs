@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use crate::decision::{Principal, Time};
+use crate::hex::hex;
 use crate::history::ObjectView;
 use crate::history::record::{Origin, SessionHistory};
 use crate::task::{RecordKey, RecordKind};
@@ -66,8 +67,7 @@ fn id_of(party: &Principal) -> String {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        let text: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{word}/{text}")
+        format!("{word}/{}", hex(&hash.finalize()))
     };
     match party {
         Principal::Agent { spiffe_id, .. } if spiffe_id.len() <= LONGEST_NAME => spiffe_id.clone(),

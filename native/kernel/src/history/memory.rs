@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::decision::{ReasonCode, Time};
 use crate::destinations::Placed;
 use crate::evaluate::syntax::{Path, Root};
+use crate::hex::hex_start;
 use crate::history::sequence::Named;
 use crate::history::settle::{Awaited, Gathering};
 use crate::history::{
@@ -316,7 +317,7 @@ fn kept<'a>(
 }
 
 fn digest(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex_start(&Sha256::digest(text.as_bytes()), 16)
 }
 
 /// The labels that a call would carry: those of its session, those of what it acts on, and, where it carries data out,

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{MAX_LABELS, Origin};
 use crate::decision::{ReasonCode, Time};
+use crate::hex::hex;
 use crate::task::{RecordKey, RecordKind};
 
 /// Objects of one collection whose labels are kept apart; of more, any object of the collection may carry them.
@@ -87,9 +88,7 @@ impl ObjectKeys {
     pub(crate) fn of(collection: &str, id: &str) -> Self {
         let key = |id: String| RecordKey::new(RecordKind::Object, id);
         // Ids may be long, or a secret.
-        let digest = || -> String {
-            Sha256::digest(id.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-        };
+        let digest = || hex(&Sha256::digest(id.as_bytes()));
         let object = (!id.is_empty()).then(|| key(format!("{collection}/{}", digest())));
         Self { collection: key(collection.to_owned()), object }
     }

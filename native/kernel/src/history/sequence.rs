@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
 use crate::decision::Time;
+use crate::hex::hex_start;
 use crate::history::record::{Advance, Progress, RuleProgress, SessionHistory};
 use crate::history::settle::Enabling;
 use crate::history::{HistoryView, Holder, Holders, MAX_INSTANCES, MAX_RULES, PARTY_MS};
@@ -224,11 +225,7 @@ fn bit(index: usize) -> u32 {
 
 impl Compiled {
     fn of(name: &str, sequence: &Sequence) -> Self {
-        let hash: String = Sha256::digest(sequence.canonical().as_bytes())
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hash = hex_start(&Sha256::digest(sequence.canonical().as_bytes()), 8);
         Self {
             name: name.to_owned(),
             stored: format!("{name}#{hash}").into(),
@@ -270,8 +267,7 @@ impl Compiled {
             },
         };
         // Values may be long, or a secret.
-        let digest = Sha256::digest(value.as_bytes());
-        let digest: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex_start(&Sha256::digest(value.as_bytes()), 16);
         Cow::Owned(format!("{task}/{digest}"))
     }
 

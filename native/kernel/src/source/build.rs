@@ -14,6 +14,7 @@ use super::yaml::{At, Entries, Many};
 use super::{budget, classify, denials, directory, ids, mode, sequence, template};
 use crate::destinations::speaks_of;
 use crate::diagnostic::{Diagnostics, clip, unknown};
+use crate::hex::hex_start;
 use crate::history::{DAY_MS, KEPT_MS, MAX_KEPT_MS};
 use crate::mcp::{self, Endpoint};
 use crate::model::{
@@ -73,7 +74,7 @@ pub(super) fn manifest(said: Manifest, model: &mut Model, found: &mut Diagnostic
             build.id(file, "revision", &revision, ids::refuse);
             revision.value
         }
-        None => build.model.digest.iter().take(6).map(|b| format!("{b:02x}")).collect(),
+        None => hex_start(&build.model.digest, 6),
     };
     let word = said.tasks.map(|word| word.value);
     build.model.tasks.optional = word == Some(TasksWord::Optional);
