@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use authz_kernel::task::{Record, RecordKey, RecordKind, Revocations, TaskStatus};
 
+use super::ids::Ids;
 use super::query::most;
 use super::ready::Ready;
 use super::{Page, Query, StoreError, codec};
@@ -18,7 +19,6 @@ const READY: usize = 1024;
 /// Most records of a kind that are left to the disk at once.
 const FORGOTTEN: usize = 64;
 
-type Ids = BTreeMap<Arc<str>, Record>;
 type Pairs = BTreeSet<(Arc<str>, Arc<str>)>;
 
 /// A record as it is held.
@@ -249,7 +249,7 @@ impl Index {
         match (key.kind, self.texts(key.kind)) {
             (_, Some(texts)) => texts.kept.contains_key(id),
             (RecordKind::Task, _) => self.tasks.contains_key(id),
-            (kind, _) => self.of(kind).is_some_and(|ids| ids.contains_key(id)),
+            (kind, _) => self.of(kind).is_some_and(|ids| ids.has(id)),
         }
     }
 
@@ -391,7 +391,7 @@ impl Index {
 
     fn set_other(&mut self, key: &RecordKey, record: Option<Record>) -> Option<Record> {
         let ids = self.of_mut(key.kind)?;
-        let (id, before) = ids.remove_entry(key.id.as_str()).unzip();
+        let (id, before) = ids.remove(key.id.as_str()).unzip();
         let id: Arc<str> = id.unwrap_or_else(|| Arc::from(key.id.as_str()));
         let due = record.as_ref().and_then(Record::due);
         if let Some(record) = record.clone() {
@@ -423,7 +423,7 @@ impl Index {
         match (kind, self.texts(kind)) {
             (_, Some(texts)) => texts.kept.len(),
             (RecordKind::Task, _) => self.tasks.len(),
-            (kind, _) => self.of(kind).map_or(0, BTreeMap::len),
+            (kind, _) => self.of(kind).map_or(0, Ids::len),
         }
     }
 
@@ -505,7 +505,7 @@ impl Index {
             return shown.map(|(id, one)| one.held(kind, id)).take(most(page)).collect();
         }
         let Some(ids) = self.of(kind) else { return Vec::new() };
-        let records = ids.range::<str, _>(range).take_while(|(id, _)| fits(id));
+        let records = ids.from(from).take_while(|(id, _)| fits(id));
         let shown = records.filter(|(id, _)| shown(kind, id));
         shown.map(|(_, record)| Held::Ready(record.clone())).take(most(page)).collect()
     }

@@ -3,6 +3,7 @@
 mod bounds;
 mod codec;
 mod embedded;
+mod ids;
 mod index;
 mod locks;
 mod memory;

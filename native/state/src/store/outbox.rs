@@ -6,6 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::audit::{AuditError, AuditWriter, Durability};
 use crate::ticket::Ticket;
 
@@ -35,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     pub(crate) number: i64,
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: Bytes,
 }
 
 /// Told of lines that are synced, in the order in which they came.
@@ -162,7 +164,7 @@ fn next(shared: &Shared, pause: Duration) -> Option<(Vec<Line>, bool)> {
 fn send(mut lines: Vec<Line>, sink: &AuditSink) -> (Vec<Line>, Vec<Line>) {
     let mut tickets = Vec::with_capacity(lines.len());
     for line in &lines {
-        match sink(line.bytes.clone(), true) {
+        match sink(line.bytes.to_vec(), true) {
             Ok(ticket) => tickets.push(ticket),
             Err(_) => break,
         }

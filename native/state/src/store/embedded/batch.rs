@@ -7,6 +7,22 @@ use authz_kernel::task::RecordKey;
 
 use crate::store::outbox::Line;
 
+/// What is appended to the journal at once.
+#[derive(Debug, Default)]
+pub(super) struct Frame {
+    /// Bodies, or none for records that go; of each key the last counts.
+    pub(super) records: Vec<Changed>,
+    /// Audit lines to put in the outbox.
+    pub(super) lines: Vec<Line>,
+    /// The highest line that left the outbox.
+    pub(super) synced: Option<i64>,
+    /// Whether it has to survive a loss of power.
+    pub(super) power_loss: bool,
+}
+
+/// A record's key, and its body, or none where it goes.
+pub(super) type Changed = (RecordKey, Option<Arc<[u8]>>);
+
 /// What commits change: as it is at the end, whatever it was in between.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Batch {
@@ -16,8 +32,22 @@ pub(super) struct Batch {
     pub(super) lines: Vec<Line>,
     /// The highest line that left the outbox.
     pub(super) synced: Option<i64>,
-    /// The strongest of what is asked.
-    pub(super) power_loss: bool,
+}
+
+impl Frame {
+    /// Adds the records of several commits, in their order.
+    pub(super) fn add(&mut self, records: impl Iterator<Item = Vec<Changed>>) {
+        let mut all = HashMap::new();
+        for records in records {
+            if all.is_empty() && self.records.is_empty() {
+                self.records = records;
+                continue;
+            }
+            // A record that changed several times is written once, as it is at the end.
+            all.extend(self.records.drain(..).chain(records));
+        }
+        self.records.extend(all);
+    }
 }
 
 impl Batch {
@@ -28,14 +58,39 @@ impl Batch {
 
     /// Adds what came after it.
     pub(super) fn absorb(&mut self, later: Self) {
-        let Self { records, lines, synced, power_loss } = later;
+        let Self { records, lines, synced } = later;
         self.records.extend(records);
         self.lines.extend(lines);
-        self.power_loss |= power_loss;
         if let Some(synced) = synced {
-            self.synced = Some(synced);
-            // In the order of their numbers.
-            self.lines.drain(..self.lines.partition_point(|line| line.number <= synced));
+            self.note_synced(synced);
         }
     }
+
+    /// Adds a frame that came after it, but for what it says of lines that left the outbox.
+    pub(super) fn absorb_frame(&mut self, later: Frame) {
+        let Frame { records, lines, .. } = later;
+        self.records.extend(records);
+        self.lines.extend(lines);
+    }
+
+    /// Notes that lines left the outbox, up to that one.
+    pub(super) fn note_synced(&mut self, synced: i64) {
+        self.synced = Some(synced);
+        // In the order of their numbers.
+        self.lines.drain(..self.lines.partition_point(|line| line.number <= synced));
+    }
+
+    /// Empty, with the room of what it held, unless that was much.
+    pub(super) fn emptied(mut self) -> Self {
+        if self.records.capacity() > KEPT || self.lines.capacity() > KEPT {
+            return Self::default();
+        }
+        self.records.clear();
+        self.lines.clear();
+        self.synced = None;
+        self
+    }
 }
+
+/// Most entries whose room is kept.
+const KEPT: usize = 65_536;

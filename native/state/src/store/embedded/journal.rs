@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use authz_kernel::task::RecordKey;
+use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use super::batch::Batch;
+use super::batch::{Batch, Frame};
 use crate::store::codec;
 use crate::store::outbox::Line;
 
@@ -145,28 +146,28 @@ impl Journal {
         self.held == 0
     }
 
-    /// Appends a batch. After an error the journal must be [rewound](Self::rewind) before anything else.
+    /// Appends a frame. After an error the journal must be [rewound](Self::rewind) before anything else.
     ///
     /// # Errors
     /// The disk fails, or the journal is full.
-    pub(super) fn append(&mut self, batch: &Batch) -> io::Result<()> {
+    pub(super) fn append(&mut self, frame: &Frame) -> io::Result<()> {
         self.buffer.clear();
         self.buffer.resize(FRAME_BYTES, 0);
         let too_large = || io::Error::other("a commit is too large");
-        write_batch(&mut self.buffer, batch).ok_or_else(too_large)?;
-        let (frame, payload) =
+        write_frame(&mut self.buffer, frame).ok_or_else(too_large)?;
+        let (head, payload) =
             self.buffer.split_at_mut_checked(FRAME_BYTES).ok_or_else(too_large)?;
         let length = u32::try_from(payload.len()).map_err(|_| too_large())?;
         let digest = digest(self.generation, self.frames, payload);
-        let head = length.to_le_bytes().into_iter().chain(digest);
-        frame.iter_mut().zip(head).for_each(|(to, byte)| *to = byte);
+        let both = length.to_le_bytes().into_iter().chain(digest);
+        head.iter_mut().zip(both).for_each(|(to, byte)| *to = byte);
         let end = self.end.saturating_add(self.buffer.len() as u64);
         if end > self.max_bytes {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the journal is full"));
         }
         self.current.is_synced = false;
         self.current.file.write_all_at(&self.buffer, self.end)?;
-        if batch.power_loss {
+        if frame.power_loss {
             self.sync()?;
         }
         self.end = end;
@@ -258,21 +259,21 @@ fn read_frames(bytes: &[u8], generation: u64) -> Result<(Batch, u64), String> {
     Ok((all, count))
 }
 
-fn write_batch(to: &mut Vec<u8>, batch: &Batch) -> Option<()> {
-    write_length(to, batch.records.len())?;
-    for (key, body) in &batch.records {
+fn write_frame(to: &mut Vec<u8>, frame: &Frame) -> Option<()> {
+    write_length(to, frame.records.len())?;
+    for (key, body) in &frame.records {
         to.extend(codec::number(key.kind).to_le_bytes());
         write_bytes(to, key.id.as_bytes())?;
         to.push(u8::from(body.is_some()));
         write_bytes(to, body.as_deref().unwrap_or_default())?;
     }
-    write_length(to, batch.lines.len())?;
-    for line in &batch.lines {
+    write_length(to, frame.lines.len())?;
+    for line in &frame.lines {
         to.extend(line.number.to_le_bytes());
         write_bytes(to, &line.bytes)?;
     }
     // No line has the number 0.
-    to.extend(batch.synced.unwrap_or(0).to_le_bytes());
+    to.extend(frame.synced.unwrap_or(0).to_le_bytes());
     Some(())
 }
 
@@ -299,7 +300,7 @@ fn read_batch(payload: &[u8]) -> Option<Batch> {
     }
     for _ in 0..rest.u32()? {
         let number = i64::from_le_bytes(rest.array()?);
-        batch.lines.push(Line { number, bytes: rest.bytes()?.to_vec() });
+        batch.lines.push(Line { number, bytes: Bytes::copy_from_slice(rest.bytes()?) });
     }
     batch.synced = Some(i64::from_le_bytes(rest.array()?)).filter(|number| *number > 0);
     rest.0.is_empty().then_some(batch)

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use authz_kernel::task::{Record, RecordKey, RecordKind};
 
 use super::EmbeddedSettings;
-use super::batch::Batch;
+use super::batch::{Batch, Changed, Frame};
 use super::disk::{Disk, DiskError, Loaded};
 use super::journal::Journal;
 use crate::audit::AuditError;
@@ -58,7 +58,7 @@ pub(super) struct Change {
 }
 
 struct Item {
-    records: Vec<(RecordKey, Option<Arc<[u8]>>)>,
+    records: Vec<Changed>,
     lines: Vec<Line>,
     /// What the records were before.
     undo: Vec<(RecordKey, Option<Held>)>,
@@ -225,7 +225,7 @@ impl Shared {
             .map(|bytes| {
                 let number = queue.next_line;
                 queue.next_line = queue.next_line.saturating_add(1);
-                Line { number, bytes }
+                Line { number, bytes: bytes.into() }
             })
             .collect();
         queue.outbox_lines = outbox_lines;
@@ -320,6 +320,8 @@ pub(super) struct Pen {
     journal: Journal,
     /// What the journal has and the file may not.
     pending: Batch,
+    /// Empty, with room for what comes after what is pending.
+    spare: Batch,
     /// From when on the next checkpoint is waited for.
     since: Instant,
     /// The last commit that the journal has.
@@ -334,26 +336,25 @@ pub(super) struct Pen {
 impl Pen {
     /// Appends commits to the journal and settles them.
     fn write(&mut self, shared: &Shared, mut items: Vec<Item>) {
-        let mut batch = Batch { synced: self.synced, ..Batch::default() };
+        let mut frame = Frame { synced: self.synced, ..Frame::default() };
+        frame.add(items.iter_mut().map(|item| std::mem::take(&mut item.records)));
         for item in &mut items {
-            batch.power_loss |= item.survives == Survives::PowerLoss;
-            // A record that changed several times is written once, as it is at the end.
-            batch.records.extend(std::mem::take(&mut item.records));
-            batch.lines.append(&mut item.lines);
+            frame.power_loss |= item.survives == Survives::PowerLoss;
+            frame.lines.append(&mut item.lines);
         }
-        let is_nothing = batch.records.is_empty() && batch.lines.is_empty();
+        let is_nothing = frame.records.is_empty() && frame.lines.is_empty();
         let is_refused = shared.lock().failed.clone();
         let outcome = match is_refused {
             Some(why) => Err(why),
             None if is_nothing => Ok(()),
-            None => self.journal.append(&batch).map_err(|error| error.to_string()),
+            None => self.journal.append(&frame).map_err(|error| error.to_string()),
         };
         if let Err(why) = outcome {
-            let lines = (batch.lines.len(), bytes_of(&batch.lines));
+            let lines = (frame.lines.len(), bytes_of(&frame.lines));
             shared.fail(items, lines, self.last_line, why);
             return;
         }
-        self.last_line = batch.lines.last().map_or(self.last_line, |line| line.number);
+        self.last_line = frame.lines.last().map_or(self.last_line, |line| line.number);
         self.last_commit = items.last().map_or(self.last_commit, |item| item.commit);
         let is_full = self.journal.bytes() > most_in_journal(shared.settings.max_pages);
         let mut queue = shared.lock();
@@ -369,12 +370,11 @@ impl Pen {
         if is_nothing {
             return;
         }
-        self.exporter.push(batch.lines.iter().cloned());
+        self.exporter.push(frame.lines.iter().cloned());
         if self.pending.is_empty() {
             self.since = Instant::now();
         }
-        batch.synced = None;
-        self.pending.absorb(batch);
+        self.pending.absorb_frame(frame);
     }
 
     /// The generation whose last frame the file has, once what is pending is in it.
@@ -395,7 +395,8 @@ impl Pen {
     /// Takes what is to be moved to the file, with its last commit and generation.
     fn take(&mut self, shared: &Shared) -> (Arc<Batch>, u64, u64) {
         self.rotate(shared);
-        (Arc::new(std::mem::take(&mut self.pending)), self.last_commit, self.done())
+        let next = std::mem::take(&mut self.spare);
+        (Arc::new(std::mem::replace(&mut self.pending, next)), self.last_commit, self.done())
     }
 }
 
@@ -498,6 +499,7 @@ impl Writer {
         let pen = Pen {
             journal,
             pending: Batch::default(),
+            spare: Batch::default(),
             since: Instant::now(),
             last_commit: 0,
             last_line,
@@ -598,11 +600,9 @@ impl Writer {
 
     /// Notes that lines need not be kept any more; the next frame and the next checkpoint say so.
     fn note_synced(&self, pen: &mut Pen, synced: Option<i64>) {
-        if synced.is_none() {
-            return;
-        }
+        let Some(number) = synced else { return };
         pen.synced = synced;
-        pen.pending.absorb(Batch { synced, ..Batch::default() });
+        pen.pending.note_synced(number);
         if self.stored_line.is_none() {
             pen.pending.synced = None;
         }
@@ -694,6 +694,7 @@ impl Writer {
         if self.stored_line.is_some() && batch.synced < pen.synced {
             pen.pending.synced = pen.synced;
         }
+        pen.spare = Arc::try_unwrap(batch).map(Batch::emptied).unwrap_or_default();
         let mut queue = self.shared.lock();
         queue.durable = commit;
         (queue.warning, queue.full) = (None, None);

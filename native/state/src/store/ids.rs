@@ -1,0 +1,214 @@
+//! Records of one kind, by their ids and in the order of these.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use authz_kernel::task::Record;
+
+/// Bytes of an id that are compared where they stand: of a `UUIDv7` its time.
+const HEAD_BYTES: usize = 16;
+
+/// Records by id.
+///
+/// Most ids differ in their first bytes. Those stand in the tree itself: a search that followed a pointer to each id that
+/// it compares would wait for memory at each.
+#[derive(Debug, Default)]
+pub(crate) struct Ids(BTreeMap<Id, Record>);
+
+impl Ids {
+    pub(crate) fn get(&self, id: &str) -> Option<&Record> {
+        self.0.get(&Sought::of(id) as &dyn Named)
+    }
+
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.0.contains_key(&Sought::of(id) as &dyn Named)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Record> {
+        self.0.values()
+    }
+
+    /// Returns: what was there.
+    pub(crate) fn insert(&mut self, id: Arc<str>, record: Record) -> Option<Record> {
+        self.0.insert(Id { head: head(&id), text: id }, record)
+    }
+
+    /// Returns: what was there, with its id.
+    pub(crate) fn remove(&mut self, id: &str) -> Option<(Arc<str>, Record)> {
+        let (id, record) = self.0.remove_entry(&Sought::of(id) as &dyn Named)?;
+        Some((id.text, record))
+    }
+
+    /// All from an id on, in their order.
+    pub(crate) fn from(&self, first: Bound<&str>) -> impl Iterator<Item = (&Arc<str>, &Record)> {
+        let first = first.map(Sought::of);
+        let first = first.as_ref().map(|sought| sought as &dyn Named);
+        self.0
+            .range::<dyn Named, _>((first, Bound::Unbounded))
+            .map(|(id, record)| (&id.text, record))
+    }
+}
+
+#[derive(Debug)]
+struct Id {
+    head: u128,
+    text: Arc<str>,
+}
+
+/// An id that is looked for.
+struct Sought<'a> {
+    head: u128,
+    text: &'a str,
+}
+
+impl<'a> Sought<'a> {
+    fn of(text: &'a str) -> Self {
+        Self { head: head(text), text }
+    }
+}
+
+/// The first bytes as a number that is in the order of the texts, or equal.
+fn head(text: &str) -> u128 {
+    let mut bytes = [0; HEAD_BYTES];
+    bytes.iter_mut().zip(text.as_bytes()).for_each(|(to, byte)| *to = *byte);
+    u128::from_be_bytes(bytes)
+}
+
+trait Named {
+    fn head(&self) -> u128;
+    fn text(&self) -> &str;
+}
+
+impl Named for Id {
+    fn head(&self) -> u128 {
+        self.head
+    }
+
+    fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Named for Sought<'_> {
+    fn head(&self) -> u128 {
+        self.head
+    }
+
+    fn text(&self) -> &str {
+        self.text
+    }
+}
+
+impl Ord for dyn Named + '_ {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.head().cmp(&other.head()).then_with(|| self.text().cmp(other.text()))
+    }
+}
+
+impl PartialOrd for dyn Named + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for dyn Named + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for dyn Named + '_ {}
+
+// INVARIANT (order): an id is compared as what is looked for is.
+impl Ord for Id {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self as &dyn Named).cmp(other as &dyn Named)
+    }
+}
+
+impl PartialOrd for Id {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Id {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Id {}
+
+impl<'a> Borrow<dyn Named + 'a> for Id {
+    fn borrow(&self) -> &(dyn Named + 'a) {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use authz_kernel::decision::Time;
+    use authz_kernel::task::Proof;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(id: &str) -> Record {
+        Record::Proof(Arc::new(Proof {
+            id: id.to_owned(),
+            expires_at: Time(0),
+            counts: BTreeMap::new(),
+        }))
+    }
+
+    proptest! {
+        /// The same as a map of texts, also of ids that are short, share their first bytes, or hold NUL.
+        #[test]
+        fn it_is_a_map_of_texts(
+            steps in prop::collection::vec(("(0123456789abcde)?[f\u{0}\u{e9}]{0,3}", any::<bool>()), 1..80),
+            first in "(0123456789abcde)?[f\u{0}\u{e9}]{0,3}",
+        ) {
+            let (mut ids, mut texts) = (Ids::default(), BTreeMap::new());
+            for (id, is_put) in &steps {
+                if *is_put {
+                    let before = ids.insert(Arc::from(id.as_str()), record(id));
+                    prop_assert_eq!(before, texts.insert(id.clone(), record(id)));
+                } else {
+                    let removed = ids.remove(id).map(|(id, record)| (id.to_string(), record));
+                    prop_assert_eq!(removed, texts.remove_entry(id));
+                }
+                prop_assert_eq!(ids.get(id), texts.get(id));
+                prop_assert_eq!(ids.has(id), texts.contains_key(id));
+                prop_assert_eq!(ids.len(), texts.len());
+            }
+            for bound in [Bound::Included(first.as_str()), Bound::Excluded(first.as_str())] {
+                let found: Vec<&str> = ids.from(bound).map(|(id, _)| id.as_ref()).collect();
+                let expected: Vec<&str> =
+                    texts.range::<str, _>((bound, Bound::Unbounded)).map(|(id, _)| id.as_str()).collect();
+                prop_assert_eq!(found, expected);
+            }
+            prop_assert!(ids.values().eq(texts.values()));
+        }
+    }
+
+    #[test]
+    fn an_id_that_is_the_start_of_another_comes_first() {
+        let mut ids = Ids::default();
+        for id in ["0123456789abcdef0", "0123456789abcdef", "0123456789abcde", "0"] {
+            ids.insert(Arc::from(id), record(id));
+        }
+        let found: Vec<&str> = ids.from(Bound::Unbounded).map(|(id, _)| id.as_ref()).collect();
+        assert_eq!(["0", "0123456789abcde", "0123456789abcdef", "0123456789abcdef0"], *found);
+        assert_eq!("0", ids.remove("0").unwrap().0.as_ref());
+    }
+}
