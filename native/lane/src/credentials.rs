@@ -27,7 +27,7 @@ use crate::judgement::{CredentialNote, Judgement, name_of};
 use crate::keeper::Wait;
 use crate::locate::{self, Located};
 use crate::metrics::CredentialEvent;
-use crate::presented::{Sent, system_of};
+use crate::presented::{Sent, check_sent, lock_of, system_of, take_all};
 use crate::proto::authz::v1 as wire;
 use crate::settings::CredentialSettings;
 use crate::settle::survives_of;
@@ -71,10 +71,32 @@ impl Engine {
             let most = self.settings.max_token_bytes;
             return Err(Refused::credential(format!("`proof` is longer than {most} bytes")));
         }
-        // INVARIANT (once): a proof is taken before anything else may refuse.
-        let uri = format!("{}{ISSUE}", settings.issuer);
-        let wait = caller.call.wait;
-        let binding = self.binding(judgement, world, &message.proof, uri, wait)?;
+        let bound = self.prove(judgement, world, &message.proof)?;
+        check_sent(
+            &judgement.facts.proofs,
+            &Ok(Sent::to_us(format!("{}{ISSUE}", settings.issuer))),
+        )?;
+        let binding = binding_of(judgement, bound);
+        let issued = self.issue_bound(message, judgement, caller, settings, binding);
+        if judgement.facts.proofs.is_empty() || matches!(issued, Ok((_, Some(_)))) {
+            return issued;
+        }
+        // INVARIANT (once): proofs are taken with what is issued of them, or, where nothing is, by themselves.
+        let now = Time(judgement.now_ms);
+        self.remember(&judgement.facts.proofs, world, now, caller.call.wait)?;
+        issued
+    }
+
+    /// Turns a permit into a credential that is bound to a key, and takes the proofs that came along.
+    fn issue_bound(
+        &self,
+        message: &wire::IssueRequest,
+        judgement: &mut Judgement,
+        caller: &Caller<'_>,
+        settings: &CredentialSettings,
+        binding: Option<Binding>,
+    ) -> Result<Done, Refused> {
+        let world = &caller.world;
         let key = RecordKey::new(RecordKind::Reservation, &message.decision_id);
         let Some(Record::Reservation(kept)) = self.keeper.peek(&key, caller.call.wait)? else {
             return Err(no_permit("there is no permit of that decision, or it counts as done"));
@@ -117,7 +139,8 @@ impl Engine {
                 Issued::Token { audience: audience.to_owned(), binding }
             }
         };
-        let locks = [RecordKey::new(RecordKind::Session, &kept.session)];
+        let mut locks = vec![RecordKey::new(RecordKind::Session, &kept.session)];
+        locks.extend(judgement.facts.proofs.iter().map(lock_of));
         let survives = survives_of(kept.tier);
         let id = Uuid::now_v7().to_string();
         let mut answer = Vec::new();
@@ -128,6 +151,7 @@ impl Engine {
             survives,
             &mut |transaction, judgement| {
                 let now = Time(judgement.now_ms);
+                take_all(transaction, &judgement.facts.proofs, world, now)??;
                 let permit = open_permit(transaction, &key, now)?;
                 self.may_have(judgement, &permit, is_injected)?;
                 let located = locate::find_in(transaction, &permit.task)?;
@@ -202,10 +226,10 @@ impl Engine {
         Ok(())
     }
 
-    /// The key that the credential is bound to: the one that is proved, else that of the agent's own certificate. Proofs
-    /// are taken, whatever comes of the call.
+    /// The key that a credential is bound to: the one that is proved, else that of the agent's own certificate. Proofs are
+    /// taken, whatever comes of the call.
     ///
-    /// Args: `proof`: a proof of the key that is wished for, beside those that came with tokens. `uri`: what it is of.
+    /// Args: `proof`: as of [`Self::prove`]. `uri`: what it is of.
     pub(crate) fn binding(
         &self,
         judgement: &mut Judgement,
@@ -214,28 +238,36 @@ impl Engine {
         uri: String,
         wait: Wait,
     ) -> Result<Option<Binding>, Refused> {
-        let now = UnixTime(judgement.now_ms.div_euclid(1_000));
-        let mut bound = None;
-        if !proof.is_empty() {
-            let verified = self.with_nonces(world, now, |nonces| verify_proof(proof, &nonces, now));
-            let proved = verified.map_err(|refusal| refused(&refusal))?;
-            bound = Some(proved.jkt.clone());
-            let is_it = |known: &ProofFacts| {
-                known.jkt == proved.jkt && known.jti_digest == proved.jti_digest
-            };
-            if !judgement.facts.proofs.iter().any(is_it) {
-                judgement.facts.proofs.push(proved);
-            }
-        }
+        let bound = self.prove(judgement, world, proof)?;
         judgement.proved =
             self.take_proofs(judgement, world, &Ok(Sent::to_us(uri)), false, wait)?;
-        // A token of the agent that is bound to a key has proved it.
-        let own = judgement.facts.proofs.iter().find(|proof| proof.role == Role::Agent);
-        let bound = bound.or_else(|| own.map(|proof| proof.jkt.clone()));
-        Ok(match bound {
-            Some(jkt) => Some(Binding::Jkt(jkt)),
-            None => certificate_binding(judgement),
-        })
+        Ok(binding_of(judgement, bound))
+    }
+
+    /// Verifies a proof of the key that is wished for, and puts it with those that came with tokens. None is taken yet.
+    ///
+    /// Args: `proof`: empty: none.
+    ///
+    /// Returns: the thumbprint of the key.
+    fn prove(
+        &self,
+        judgement: &mut Judgement,
+        world: &Loaded,
+        proof: &str,
+    ) -> Result<Option<String>, Refused> {
+        if proof.is_empty() {
+            return Ok(None);
+        }
+        let now = UnixTime(judgement.now_ms.div_euclid(1_000));
+        let verified = self.with_nonces(world, now, |nonces| verify_proof(proof, &nonces, now));
+        let proved = verified.map_err(|refusal| refused(&refusal))?;
+        let bound = proved.jkt.clone();
+        let is_it =
+            |known: &ProofFacts| known.jkt == proved.jkt && known.jti_digest == proved.jti_digest;
+        if !judgement.facts.proofs.iter().any(is_it) {
+            judgement.facts.proofs.push(proved);
+        }
+        Ok(Some(bound))
     }
 
     /// Refuses what would make a token that nobody may present, for its length.
@@ -411,6 +443,18 @@ pub(crate) fn give_back(
         }
     }
     Ok(())
+}
+
+/// What a credential is bound to.
+///
+/// Args: `wished`: the thumbprint of the key that was proved for it.
+fn binding_of(judgement: &Judgement, wished: Option<String>) -> Option<Binding> {
+    // A token of the agent that is bound to a key has proved it.
+    let own = judgement.facts.proofs.iter().find(|proof| proof.role == Role::Agent);
+    match wished.or_else(|| own.map(|proof| proof.jkt.clone())) {
+        Some(jkt) => Some(Binding::Jkt(jkt)),
+        None => certificate_binding(judgement),
+    }
 }
 
 /// The certificate of an agent that asks for itself by TLS, as a binding.

@@ -223,14 +223,7 @@ impl Engine {
         wait: Wait,
     ) -> Result<Option<Ticket>, Refused> {
         let proofs = &judgement.facts.proofs;
-        let refuse = |what: &str| Err(Refused::new(ReasonCode::BadProof, Step::Resolve, what));
-        let sent = match sent {
-            Ok(sent) => sent,
-            Err(why) => return refuse(why),
-        };
-        if !proofs.iter().all(|proof| proof.is_for(sent.method, &sent.uri)) {
-            return refuse("the proof is of another HTTP request");
-        }
+        check_sent(proofs, sent)?;
         if is_dry {
             for proof in proofs {
                 if self.keeper.peek(&key_of(proof), wait)?.is_some() {
@@ -252,15 +245,10 @@ impl Engine {
         now: Time,
         wait: Wait,
     ) -> Result<Option<Ticket>, Refused> {
-        let most = world.dpop().max_proofs_per_key;
-        let locks: Vec<RecordKey> =
-            proofs.iter().map(|proof| RecordKey::new(RecordKind::Proof, &proof.jkt)).collect();
+        let locks: Vec<RecordKey> = proofs.iter().map(lock_of).collect();
         let mut outcome = Ok(());
         let mut work = |transaction: &mut dyn Transaction| {
-            for proof in proofs {
-                let taken = take(transaction, proof, most, now)?;
-                outcome = outcome.clone().and(taken);
-            }
+            outcome = take_all(transaction, proofs, world, now)?;
             Ok(true)
         };
         let commit = self.keeper.transact(&locks, Survives::Crash, wait, &mut work)?;
@@ -270,6 +258,42 @@ impl Engine {
             Commit::Pending(ticket) => Some(ticket),
         })
     }
+}
+
+/// Refuses proofs of another request than the one that was sent.
+pub(crate) fn check_sent(
+    proofs: &[ProofFacts],
+    sent: &Result<Sent<'_>, &'static str>,
+) -> Result<(), Refused> {
+    let refuse = |what: &str| Err(Refused::new(ReasonCode::BadProof, Step::Resolve, what));
+    match sent {
+        Err(why) => refuse(why),
+        Ok(sent) if proofs.iter().all(|proof| proof.is_for(sent.method, &sent.uri)) => Ok(()),
+        Ok(_) => refuse("the proof is of another HTTP request"),
+    }
+}
+
+/// What is locked while a proof is taken.
+pub(crate) fn lock_of(proof: &ProofFacts) -> RecordKey {
+    RecordKey::new(RecordKind::Proof, &proof.jkt)
+}
+
+/// Takes proofs whose [locks](lock_of) are held; those that were not taken before, also where another is refused.
+///
+/// Returns: the first refusal.
+pub(crate) fn take_all(
+    transaction: &mut dyn Transaction,
+    proofs: &[ProofFacts],
+    world: &Loaded,
+    now: Time,
+) -> Result<Result<(), Refused>, StoreError> {
+    let most = world.dpop().max_proofs_per_key;
+    let mut outcome = Ok(());
+    for proof in proofs {
+        let taken = take(transaction, proof, most, now)?;
+        outcome = outcome.and(taken);
+    }
+    Ok(outcome)
 }
 
 /// Takes one proof, unless it was taken before or its key has brought too many.
@@ -283,7 +307,7 @@ fn take(
     if transaction.get(&key)?.is_some() {
         return Ok(Err(replayed()));
     }
-    let mut tally = match transaction.get(&RecordKey::new(RecordKind::Proof, &proof.jkt))? {
+    let mut tally = match transaction.get(&lock_of(proof))? {
         Some(Record::Proof(tally)) => Arc::unwrap_or_clone(tally),
         _ => Proof::tally(&proof.jkt),
     };

@@ -366,6 +366,23 @@ fn nothing_is_issued_of_what_is_revoked() {
     assert_eq!("REVOKED", revoked(&|_| Target::Issuer("corp".to_owned())));
 }
 
+/// A proof that came with what is refused in the middle of the change is taken all the same.
+#[test]
+fn a_proof_is_taken_where_the_change_is_refused() {
+    let issuing = Issuing::new();
+    let task = alices(&issuing.served);
+    let key = Key::es256("");
+    let decision = issuing.permit(searching(&task.id, BOT));
+    let target = wire::admin_revoke_request::Target::Operation("crm.search".to_owned());
+    let request = wire::AdminRevokeRequest { target: Some(target), ..Default::default() };
+    let by = Transport::by("admin");
+    issuing.served.engine.call(Surface::Revoke, &request.encode_to_vec(), &by).unwrap();
+    let proved = wire::IssueRequest { proof: proof_of(&key, "1"), ..issue_of(&decision, BOT) };
+    assert_eq!(Err("REVOKED"), issuing.issue(&proved));
+    assert_eq!(Err("REPLAYED"), issuing.issue(&proved));
+    assert!(issuing.of_kind(RecordKind::Credential).is_empty());
+}
+
 /// The chain is the task's: the subject, then each agent, the one that acts outermost.
 #[test]
 fn the_chain_of_a_credential() {
@@ -489,6 +506,10 @@ fn bound_to_a_proved_key() {
     assert_eq!(Err("REPLAYED"), issuing.issue(&with(once)));
     let issued = issuing.issue(&with(proof_of(&key, "6"))).unwrap();
     assert_eq!(json!({"jkt": key.thumbprint()}), issued["claims"]["cnf"]);
+    // Taken with what was issued of it; the key may still be proved anew.
+    let another = issuing.permit(deleting(&task.id, BOT, "7"));
+    let again = wire::IssueRequest { proof: proof_of(&key, "6"), ..issue_of(&another, BOT) };
+    assert_eq!(Err("REPLAYED"), issuing.issue(&again));
     assert_eq!((&json!("DPoP"), &Value::Null), (&issued["token_type"], &issued["dpop_nonce"]));
     let jti = issued["claims"]["jti"].as_str().unwrap();
     assert_eq!(Some(Binding::Jkt(key.thumbprint())), issuing.credential(jti).binding.clone());
@@ -496,11 +517,10 @@ fn bound_to_a_proved_key() {
     let leaf = peers::A.leaf(BOT);
     let chain: [&[u8]; 1] = [&leaf];
     let by = Transport { peer_chain: PeerChain::Der(&chain), ..Transport::by("mutual") };
-    let decision = issuing.permit(deleting(&task.id, BOT, "7"));
     let request = wire::IssueRequest {
         evidence: vec![],
         proof: proof_of(&key, "7"),
-        ..issue_of(&decision, BOT)
+        ..issue_of(&another, BOT)
     };
     let issued = issuing.issue_by(&by, &request).unwrap();
     assert_eq!(json!({"jkt": key.thumbprint()}), issued["claims"]["cnf"]);
