@@ -1,8 +1,9 @@
 //! The two files that commits are appended to, until the SQLite file has what they hold.
 //!
-//! One is written while what the other holds is moved. Each begins with a header: which generation it is of, and how many
-//! frames the generation before it had. A frame is one batch of commits; its digest covers the generation and its place
-//! in it, so that what an earlier generation left behind in the file is never taken for one.
+//! One is written while what the other holds is moved. Each begins with a header: which generation it is of, how many
+//! frames the generation before it had, and a random salt. A frame is one batch of commits. Its digest (XXH3, 128 bits)
+//! is seeded by the salt and its place, so that neither what an earlier generation left behind in the file is taken for
+//! one, nor what somebody had written into a record who cannot read the file.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -13,17 +14,19 @@ use std::sync::Arc;
 
 use authz_kernel::task::RecordKey;
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
+use twox_hash::XxHash3_128;
 
 use super::batch::{Batch, Frame};
 use crate::store::codec;
 use crate::store::outbox::Line;
 
 const NAMES: [&str; 2] = ["journal-0", "journal-1"];
-const MAGIC: [u8; 8] = *b"authzJ01";
+const MAGIC: [u8; 8] = *b"authzJ02";
 const DIGEST_BYTES: usize = 16;
-/// Magic, generation, frames of the generation before, digest.
-const HEADER_BYTES: usize = 8 + 8 + 8 + DIGEST_BYTES;
+/// Magic, generation, frames of the generation before, salt.
+const HEAD_BYTES: usize = 8 + 8 + 8 + 8;
+/// The same, and its digest.
+const HEADER_BYTES: usize = HEAD_BYTES + DIGEST_BYTES;
 /// Length of what follows, digest.
 const FRAME_BYTES: usize = 4 + DIGEST_BYTES;
 /// A file that is begun anew keeps this much of its room: what is written over costs less than what grows.
@@ -44,6 +47,8 @@ pub(super) struct Journal {
     current: LogFile,
     other: LogFile,
     generation: u64,
+    /// Of this generation.
+    salt: u64,
     /// Of this generation.
     frames: u64,
     /// Where the next frame goes.
@@ -79,9 +84,9 @@ impl Journal {
             let Some((header, frames)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
                 continue;
             };
-            let (generation, before) =
-                read_header(header).ok_or_else(|| fail("is no journal of authz, or damaged"))?;
-            let (batch, count) = read_frames(frames, generation).map_err(|why| fail(&why))?;
+            let Header { generation, before, salt } =
+                Header::read(header).ok_or_else(|| fail("is no journal of authz, or damaged"))?;
+            let (batch, count) = read_frames(frames, salt).map_err(|why| fail(&why))?;
             found.push((generation, before, batch, count));
         }
         found.sort_by_key(|(generation, ..)| *generation);
@@ -116,6 +121,7 @@ impl Journal {
             current: current?,
             other: other?,
             generation: generation.saturating_sub(1),
+            salt: 0,
             frames: 0,
             end: HEADER_BYTES as u64,
             held: 0,
@@ -158,7 +164,7 @@ impl Journal {
         let (head, payload) =
             self.buffer.split_at_mut_checked(FRAME_BYTES).ok_or_else(too_large)?;
         let length = u32::try_from(payload.len()).map_err(|_| too_large())?;
-        let digest = digest(self.generation, self.frames, payload);
+        let digest = digest(self.salt, self.frames, payload);
         let both = length.to_le_bytes().into_iter().chain(digest);
         head.iter_mut().zip(both).for_each(|(to, byte)| *to = byte);
         let end = self.end.saturating_add(self.buffer.len() as u64);
@@ -186,21 +192,22 @@ impl Journal {
 
     /// Begins the next generation in the other file. What this one holds is kept until [`Self::free`].
     pub(super) fn rotate(&mut self) -> io::Result<()> {
-        let generation = self.generation.saturating_add(1);
-        let mut header = Vec::with_capacity(HEADER_BYTES);
-        header.extend(MAGIC);
-        header.extend(generation.to_le_bytes());
-        header.extend(self.frames.to_le_bytes());
-        let seal = digest(generation, self.frames, &MAGIC);
-        header.extend(seal);
+        let mut salt = [0; 8];
+        getrandom::fill(&mut salt).map_err(|error| io::Error::other(error.to_string()))?;
+        let header = Header {
+            generation: self.generation.saturating_add(1),
+            before: self.frames,
+            salt: u64::from_le_bytes(salt),
+        };
         if self.other.file.metadata()?.len() > KEPT_BYTES {
             self.other.file.set_len(KEPT_BYTES)?;
         }
         self.other.is_synced = false;
-        self.other.file.write_all_at(&header, 0)?;
+        self.other.file.write_all_at(&header.written(), 0)?;
         self.held = if self.frames == 0 { 0 } else { self.end };
         std::mem::swap(&mut self.current, &mut self.other);
-        self.generation = generation;
+        self.generation = header.generation;
+        self.salt = header.salt;
         self.frames = 0;
         self.end = HEADER_BYTES as u64;
         Ok(())
@@ -231,27 +238,44 @@ impl LogFile {
     }
 }
 
-fn digest(generation: u64, number: u64, payload: &[u8]) -> [u8; DIGEST_BYTES] {
-    let mut hash = Sha256::new();
-    hash.update(generation.to_le_bytes());
-    hash.update(number.to_le_bytes());
-    hash.update(payload);
-    let all: [u8; 32] = hash.finalize().into();
-    all.first_chunk().copied().unwrap_or_default()
+/// Of what stands at that place.
+fn digest(salt: u64, number: u64, payload: &[u8]) -> [u8; DIGEST_BYTES] {
+    XxHash3_128::oneshot_with_seed(salt.wrapping_add(number), payload).to_le_bytes()
 }
 
-/// The generation, and how many frames the one before it had.
-fn read_header(header: &[u8; HEADER_BYTES]) -> Option<(u64, u64)> {
-    let mut rest = Cursor(header);
-    let magic = rest.take(MAGIC.len())?;
-    let (generation, before) = (rest.u64()?, rest.u64()?);
-    (magic == MAGIC && rest.0 == digest(generation, before, &MAGIC)).then_some((generation, before))
+/// How a file begins.
+struct Header {
+    generation: u64,
+    /// How many frames the generation before had.
+    before: u64,
+    salt: u64,
+}
+
+impl Header {
+    fn read(header: &[u8; HEADER_BYTES]) -> Option<Self> {
+        let mut rest = Cursor(header);
+        let mut head = Cursor(rest.take(HEAD_BYTES)?);
+        let is_whole = rest.0 == digest(0, 0, head.0);
+        let is_ours = head.take(MAGIC.len())? == MAGIC;
+        let (generation, before, salt) = (head.u64()?, head.u64()?, head.u64()?);
+        (is_ours && is_whole).then_some(Self { generation, before, salt })
+    }
+
+    fn written(&self) -> Vec<u8> {
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        header.extend(MAGIC);
+        for number in [self.generation, self.before, self.salt] {
+            header.extend(number.to_le_bytes());
+        }
+        header.extend(digest(0, 0, &header));
+        header
+    }
 }
 
 /// All whole frames, as one batch, and how many there are.
-fn read_frames(bytes: &[u8], generation: u64) -> Result<(Batch, u64), String> {
+fn read_frames(bytes: &[u8], salt: u64) -> Result<(Batch, u64), String> {
     let (mut rest, mut all, mut count) = (Cursor(bytes), Batch::default(), 0_u64);
-    while let Some(payload) = rest.frame(generation, count) {
+    while let Some(payload) = rest.frame(salt, count) {
         let batch = read_batch(payload).ok_or("a commit cannot be read by this version")?;
         all.absorb(batch);
         count = count.saturating_add(1);
@@ -334,10 +358,10 @@ impl<'a> Cursor<'a> {
     }
 
     /// The next frame; none where it is not whole, which is where the journal ends.
-    fn frame(&mut self, generation: u64, number: u64) -> Option<&'a [u8]> {
+    fn frame(&mut self, salt: u64, number: u64) -> Option<&'a [u8]> {
         let length = usize::try_from(self.u32()?).ok()?;
         let seal: [u8; DIGEST_BYTES] = self.array()?;
         let payload = self.take(length)?;
-        (seal == digest(generation, number, payload)).then_some(payload)
+        (seal == digest(salt, number, payload)).then_some(payload)
     }
 }
