@@ -9,8 +9,8 @@ pub(crate) mod could;
 mod shortcut;
 pub(crate) mod syntax;
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, RwLock};
 
 use cedar_policy_core::ast::{
     BinaryOp, Context, Eid, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, Expr,
@@ -54,6 +54,8 @@ pub(crate) struct Rule {
 const CONSTANTS: &str = "#constants";
 /// The hidden key of the time in milliseconds: comparing numbers spares parsing a duration in each decision.
 const NOW: &str = "#now";
+/// Most sets of labels that are kept ready.
+const MAX_LABEL_SETS: usize = 256;
 
 /// Constants of an extension type, made at load.
 #[derive(Clone, Debug, Default)]
@@ -254,6 +256,8 @@ pub(crate) struct Words {
     proofs: Members,
     /// The set of nothing.
     empty: Value,
+    /// Sets of labels that were met, by their members: to make one takes longer than what else is read of a session.
+    label_sets: RwLock<HashMap<String, Value>>,
     none: SlotEnv,
     epoch: Value,
     duration: Name,
@@ -382,6 +386,7 @@ impl Words {
             ]),
             proofs: members("SubjectProof")?,
             empty: Value::empty_set(None),
+            label_sets: RwLock::default(),
             none: SlotEnv::new(),
             epoch: call(&name("datetime")?, &[text("1970-01-01")])?,
             duration: name("duration")?,
@@ -594,11 +599,28 @@ impl Words {
 
     /// A set of labels; one that another revision of the bundle brought equals none of this one's.
     fn label_set<'a>(&self, labels: impl Iterator<Item = &'a str>) -> Value {
-        let member = |label: &str| match self.labels.get(label) {
+        let labels: SmallVec<[&str; 16]> = labels.collect();
+        if labels.is_empty() {
+            return self.empty.clone();
+        }
+        // No label of the bundle has a line feed in it.
+        let key = labels.join("\n");
+        let met = self.label_sets.read().ok().and_then(|sets| sets.get(&key).cloned());
+        if let Some(set) = met {
+            return set;
+        }
+        let member = |label: &&str| match self.labels.get(*label) {
             Some(known) => known.clone(),
             None => Literal::EntityUID(Arc::new(uid(&self.types.label, label))),
         };
-        self.set(labels.map(member).collect())
+        let set = self.set(labels.iter().map(member).collect());
+        if labels.iter().all(|label| self.labels.get(*label).is_some())
+            && let Ok(mut sets) = self.label_sets.write()
+            && sets.len() < MAX_LABEL_SETS
+        {
+            sets.insert(key, set.clone());
+        }
+        set
     }
 
     /// A set. Cedar's own constructors hash every member anew each time that the set grows, or sort what they have just
@@ -872,7 +894,7 @@ pub(crate) fn for_validator(policy: &Policy, id: &str) -> cedar_policy::Policy {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::model::Model;
+    use crate::model::{Declared, LabelKind, Location, Model};
     use crate::schema::Names;
 
     /// The verdict of a policy in a store that lacks the request's entities.
@@ -901,6 +923,30 @@ mod tests {
         );
         assert!(matches!(verdict, Verdict::Failed(_)), "{verdict:?}");
         assert_eq!(Asks::Everything, store, "so a plan never judges it without a store");
+    }
+
+    /// What is kept ready is what would be made, and never more than the bound; what the bundle does not know is not kept.
+    #[test]
+    fn sets_of_labels_are_kept_ready() {
+        let declared = || Declared { value: LabelKind::Trust, at: Location::default() };
+        let labels: BTreeMap<_, _> = (0..10).map(|one| (format!("l{one}"), declared())).collect();
+        let model = Model { labels: labels.clone(), ..Model::default() };
+        let names = Names::of(&model, &std::collections::BTreeSet::new());
+        let words = Words::new(&names).unwrap();
+        let kept = || words.label_sets.read().unwrap().len();
+        assert_eq!(words.empty, words.label_set(std::iter::empty()));
+        let strange = words.label_set(["l1", "strange"].into_iter());
+        assert_eq!(0, kept());
+        assert_ne!(strange, words.label_set(["l1"].into_iter()));
+        for bits in 1..1024_u32 {
+            let of_bits = || labels.keys().enumerate().filter(|(at, _)| bits >> at & 1 == 1);
+            let labels = || of_bits().map(|(_, label)| label.as_str());
+            let members = labels().map(|label| words.labels.get(label).unwrap().clone());
+            let made = words.set(members.collect());
+            assert_eq!(made, words.label_set(labels()));
+            assert_eq!(made, words.label_set(labels()));
+        }
+        assert_eq!(MAX_LABEL_SETS, kept());
     }
 
     #[test]
