@@ -614,7 +614,7 @@ impl Words {
             None => Literal::EntityUID(Arc::new(uid(&self.types.label, label))),
         };
         let set = self.set(labels.iter().map(member).collect());
-        if labels.iter().all(|label| self.labels.get(*label).is_some())
+        if labels.iter().all(|label| self.labels.contains_key(*label))
             && let Ok(mut sets) = self.label_sets.write()
             && sets.len() < MAX_LABEL_SETS
         {
