@@ -309,7 +309,7 @@ class CheckRequest(_message.Message):
         of what it reads. None is taken away by leaving it out, and none gives a permit more room.
 
         Bounds: at most 64, of at most 512 bytes each, each a label of the bundle, else BAD_INPUT; one that stands twice counts once.
-        Where policies depend on what is carried, a call without a task, whose session would keep them, is denied with NO_TASK.
+        Without a task, where the bundle lets it come without one, they join what is remembered of the caller.
         Empty: nothing is said.
         """
 

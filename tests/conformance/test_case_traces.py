@@ -56,9 +56,9 @@ from tests.support.surfaces import (
 TRACES = cases.traces()
 #: Bundles of which something outlives tasks, such as what an agent or a subject did, or wrote: each lane has a server of its
 #: own.
-OUTLIVING = frozenset({"scopes", "attacks"})
+OUTLIVING = frozenset({"scopes", "attacks", "taskless"})
 #: Bundles whose traces are asked of servers on PostgreSQL, too.
-KEPT = frozenset({"attacks", "denials", "history"})
+KEPT = frozenset({"attacks", "denials", "history", "taskless"})
 #: What a step on tasks comes to that is not refused.
 OK = "OK"
 #: The name of the task that a trace begins with.
@@ -257,7 +257,8 @@ class Run:
         """The same as Envoy asks it, the task in its header."""
         http = flat.step.http
         assert http is not None
-        headers = [*http.headers, ("authz-task", flat.step.request.task)]
+        task = flat.step.request.task
+        headers = [*http.headers, *([("authz-task", task)] if task else [])]
         if flat.step.present is not None:
             # In a header of its own, and the task is the credential's.
             (token,) = tokens
@@ -457,7 +458,8 @@ def test_trace_behind_a_proxy(
     lane: str, file: CaseFile, case: Case, authority: Authority, servers: Servers
 ) -> None:
     """So it does where every call is asked as Envoy asks it."""
-    run = Run(servers.of(file.bundle), authority, file, case, lane, proxied=True)
+    apart = f"proxied{lane}" if file.bundle in OUTLIVING else ""
+    run = Run(servers.of(file.bundle, apart), authority, file, case, lane, proxied=True)
 
     assert run.go() == []
 
@@ -475,10 +477,15 @@ def on_postgresql(
 
 
 @pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed (Debian: postgresql)")
-@pytest.mark.parametrize("lane", LANES, ids=lambda lane: "fast" if lane else "python")
 @pytest.mark.parametrize(
-    ("file", "case"),
-    [pytest.param(file, case, id=name) for name, file, case in TRACES if file.bundle in KEPT],
+    ("lane", "file", "case"),
+    [
+        pytest.param(lane, file, case, id=f"{name}-{'fast' if lane else 'python'}")
+        for lane in LANES
+        for name, file, case in TRACES
+        # What is done without a task is remembered of its agent, whichever lane it asks.
+        if file.bundle in KEPT and not (lane and file.bundle == "taskless")
+    ],
 )
 def test_trace_on_postgresql(
     lane: str, file: CaseFile, case: Case, authority: Authority, on_postgresql: Servers

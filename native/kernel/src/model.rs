@@ -492,6 +492,13 @@ pub struct TasksRule {
     pub implicit: Option<ImplicitRule>,
 }
 
+impl TasksRule {
+    /// Whether an agent may do what is remembered although nobody started a task.
+    pub(crate) const fn lets_unstarted(&self) -> bool {
+        self.optional || self.implicit.is_some()
+    }
+}
+
 /// What an agent gets that comes without a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImplicitRule {

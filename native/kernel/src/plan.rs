@@ -177,8 +177,9 @@ impl Plan {
             Err(unready) => return Err(internal(diagnostics, &unready.0)),
         };
         let labels = Labels::of(&model);
-        let recall = Recall::of(&model, &policies);
+        let mut recall = Recall::of(&model, &policies);
         let written = written(&model, &recall);
+        recall.is_read |= !written.is_empty();
         let (sequences, mut named) = Sequences::of(&model);
         let (budgets, mut spent) = Budgets::of(&model);
         history::recounted(&model, previous.map(|plan| &plan.budgets), &budgets, &mut diagnostics);
@@ -378,8 +379,17 @@ impl Plan {
     /// * `kind`: of the task.
     #[must_use]
     pub fn keeps_labels(&self, holder: Holder, kind: TaskKind) -> bool {
-        let implied = self.model.tasks.implicit.is_some() && kind == TaskKind::Implicit;
-        implied && holder == Holder::Agent
+        let unstarted = self.model.tasks.lets_unstarted() && !kind.is_started();
+        unstarted && holder == Holder::Agent
+    }
+
+    /// Whether an operation without a task has to do with what its caller did so before, or does so later.
+    ///
+    /// Args:
+    /// * `carries`: labels are told of the call.
+    #[must_use]
+    pub fn recalls_taskless(&self, id: &str, carries: bool) -> bool {
+        self.model.tasks.optional && self.recall.is_read && (carries || self.recalls(id))
     }
 
     /// Holds that the results of an operation may carry labels.

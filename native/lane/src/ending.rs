@@ -82,7 +82,7 @@ pub(crate) fn end(
     Ok(count)
 }
 
-/// Lets a tree in which nothing lives be forgotten after a while.
+/// Lets a tree in which nothing lives be forgotten after a while; what somebody does without a task ends by that.
 fn forget_later(
     transaction: &mut dyn Transaction,
     session: &str,
@@ -91,7 +91,12 @@ fn forget_later(
 ) -> Result<(), StoreError> {
     let key = RecordKey::new(RecordKind::Session, session);
     if let Some(Record::Session(mut session)) = transaction.get(&key)? {
-        Arc::make_mut(&mut session).expires_at = after(now, retention_ms);
+        let ended = Arc::make_mut(&mut session);
+        if ended.is_taskless() {
+            ended.end(now);
+        } else {
+            ended.expires_at = after(now, retention_ms);
+        }
         transaction.put(Record::Session(session));
     }
     Ok(())

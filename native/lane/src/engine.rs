@@ -924,12 +924,17 @@ impl Engine {
         };
         let (located, implied) = match located {
             Some((located, implied)) => (Some(located), implied),
+            None if is_known && nobody.is_none() => {
+                (self.taskless(judgement, &world.plan, &request)?, None)
+            }
             None => (None, None),
         };
         if let Some(located) = &located {
-            judgement.task = Some(Arc::clone(&located.task));
-            if !located.task.has_chain(&judgement.chain) {
-                judgement.chain = located.task.chain();
+            if !located.is_taskless() {
+                judgement.task = Some(Arc::clone(&located.task));
+                if !located.task.has_chain(&judgement.chain) {
+                    judgement.chain = located.task.chain();
+                }
             }
             let begins = implied.as_ref().is_some_and(|implied| implied.is_new());
             let (plan, at) = (&world.plan, (now, wait));
@@ -945,7 +950,7 @@ impl Engine {
             if world.credentials.is_none() {
                 return refused(ReasonCode::BadInput, "no credentials are issued here");
             }
-            if is_known && located.is_none() {
+            if is_known && judgement.task.is_none() {
                 return refused(ReasonCode::NoTask, "a credential is issued for a task");
             }
         }

@@ -60,6 +60,16 @@ impl Recalled {
         Self { session: Some(Arc::new(begun(task, now, retention_ms))), ..self }
     }
 
+    /// The id of the session, and whether it is of what somebody does without a task.
+    pub(crate) fn of_session(&self) -> Option<(&str, bool)> {
+        self.session.as_deref().map(|session| (session.id.as_str(), session.is_taskless()))
+    }
+
+    /// Nothing is known of the session: it may begin with the decision.
+    pub(crate) fn is_new(&self) -> bool {
+        self.history().is_some_and(SessionHistory::is_empty)
+    }
+
     /// As the kernel reads it; none where it was not recalled.
     pub(crate) fn view(&self) -> Option<HistoryView<'_>> {
         self.history().map(|session| HistoryView {
@@ -214,9 +224,44 @@ pub(crate) fn begun(task: &Task, now: Time, retention_ms: u64) -> Session {
         tasks: 1,
         started_at: now,
         expires_at: after(task.deadline, retention_ms),
+        ended_at: None,
         history: SessionHistory::new(),
         rest: Default::default(),
     }
+}
+
+/// What somebody did without a task: nothing, where it is not kept, or its time is up.
+fn taskless(known: Option<Arc<Session>>, task: &Task, now: Time) -> Result<Arc<Session>, Refused> {
+    match known.filter(|known| known.lasts(now)) {
+        Some(known) if known.ended_at.is_some() => {
+            let what = "what the caller may do without a task was taken away";
+            Err(Refused::new(ReasonCode::Revoked, Step::Locate, what))
+        }
+        Some(known) => Ok(known),
+        None => Ok(Arc::new(Session::taskless(task, now))),
+    }
+}
+
+/// Keeps what somebody does without a task from now on, and for longer where something is let through.
+///
+/// Args: `room`: refuses one record more.
+pub(crate) fn hold(
+    transaction: &mut dyn Transaction,
+    task: &Task,
+    (is_passed, now): (bool, Time),
+    room: impl FnOnce(&mut dyn Transaction) -> Result<(), Stop>,
+) -> Result<(), Stop> {
+    let known = session(transaction, &task.session)?.filter(|known| known.lasts(now));
+    let is_new = known.is_none();
+    let mut held = known.unwrap_or_else(|| Arc::new(Session::taskless(task, now)));
+    if is_new {
+        room(transaction)?;
+    }
+    let is_prolonged = is_passed && Arc::make_mut(&mut held).prolong(now);
+    if is_new || is_prolonged {
+        transaction.put(Record::Session(held));
+    }
+    Ok(())
 }
 
 /// Recalls what a session did, as this node knows it, where the request has to do with that.
@@ -251,10 +296,15 @@ pub(crate) fn recall(
     if begins {
         return Ok(recalled.with(&located.task, now, keeper.settings().retention_ms));
     }
-    match keeper.peek(&key(&located.task.session), wait)? {
-        Some(Record::Session(session)) => Ok(Recalled { session: Some(session), ..recalled }),
-        _ => Err(lost()),
-    }
+    let session = match keeper.peek(&key(&located.task.session), wait)? {
+        Some(Record::Session(session)) => Some(session),
+        _ => None,
+    };
+    let session = match located.is_taskless() {
+        true => taskless(session, &located.task, now)?,
+        false => session.ok_or_else(lost)?,
+    };
+    Ok(Recalled { session: Some(session), ..recalled })
 }
 
 /// Recalls what a session did, as it is now, where the operation has to do with that.
@@ -295,7 +345,11 @@ pub(crate) fn recall_in(
 ) -> Result<bool, Stop> {
     let Some(before) = judgement.recalled.history() else { return Ok(false) };
     let mut has_changed = false;
-    let session = match session(transaction, &located.task.session)? {
+    let mut current = session(transaction, &located.task.session)?;
+    if located.is_taskless() {
+        current = Some(taskless(current, &located.task, Time(judgement.now_ms))?);
+    }
+    let session = match current {
         Some(session) => {
             let known = judgement.recalled.session.as_ref();
             let is_same = known.is_some_and(|known| Arc::ptr_eq(known, &session));

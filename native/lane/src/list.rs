@@ -95,11 +95,12 @@ impl Engine {
                 self.usable(&found, judgement, now)?;
                 Some(found)
             }
-            None if judgement.facts.agent.is_some() => {
+            None => {
                 let implied = self.implied(judgement, &world, &ask, transport, wait)?;
-                implied.map(|(found, _)| found)
+                let is_optional = world.plan.model().tasks.optional;
+                let taskless = || is_optional.then(|| Located::taskless(judgement)).flatten();
+                implied.map(|(found, _)| found).or_else(taskless)
             }
-            None => None,
         };
         if let Some(found) = &located {
             judgement.chain = found.task.chain();

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use authz_kernel::decision::Time;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    Record, RecordKey, RecordKind, Revocations, Subject, Task, TaskStatus, TaskView,
+    Record, RecordKey, RecordKind, Revocations, Subject, Task, TaskKind, TaskStatus, TaskView,
+    taskless,
 };
 use authz_state::store::{StoreError, Transaction};
 use authz_token::Facts;
 
 use crate::ask::{Refused, Step};
+use crate::judgement::Judgement;
 use crate::keeper::{Keeper, Wait, refused};
 use crate::revoke;
 
@@ -25,6 +27,18 @@ pub(crate) struct Located {
 impl Located {
     pub(crate) fn view(&self) -> TaskView<'_> {
         TaskView { task: &self.task, ancestors: &self.ancestors }
+    }
+
+    /// What the caller does without a task; none where nobody is known to call.
+    pub(crate) fn taskless(judgement: &Judgement) -> Option<Self> {
+        let acr = judgement.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
+        let task = taskless(&judgement.chain, acr.unwrap_or_default())?;
+        Some(Self { task: Arc::new(task), ancestors: Vec::new() })
+    }
+
+    /// It is none: what somebody does without a task.
+    pub(crate) fn is_taskless(&self) -> bool {
+        self.task.kind == TaskKind::None
     }
 
     /// From the root down.
@@ -82,6 +96,9 @@ pub(crate) fn usable(
     now: Time,
 ) -> Result<(), Refused> {
     live(located, revoked, now)?;
+    if located.is_taskless() {
+        return Ok(());
+    }
     let assignee = located.task.assignee();
     if facts.agent.as_ref().is_none_or(|agent| agent.spiffe_id != assignee) {
         return Err(locating(ReasonCode::NotAssignee, "the task was given to another agent"));

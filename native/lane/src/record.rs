@@ -145,6 +145,9 @@ struct Input<'a> {
 /// What a session did before.
 #[derive(Serialize)]
 struct SessionNote<'a> {
+    /// Its id, where it is of what somebody does without a task; else the task says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
     /// The labels that it carries, and the decision that brought each.
     labels: Carried<'a>,
     sources: usize,
@@ -164,8 +167,10 @@ impl<'a> SessionNote<'a> {
     fn of(judgement: &'a Judgement) -> Option<Self> {
         let history = judgement.recalled.history()?;
         let along = judgement.recalled.brought_along(Time(judgement.now_ms));
-        let task = judgement.task.as_ref().map(|task| task.id.as_str());
+        let (session, taskless) = judgement.recalled.of_session()?;
+        let task = judgement.task.as_ref().map_or(session, |task| task.id.as_str());
         Some(Self {
+            id: taskless.then_some(session),
             labels: Carried(history),
             sources: history.count_sources(),
             calls: history.calls,
@@ -177,7 +182,7 @@ impl<'a> SessionNote<'a> {
                 .written(Time(judgement.now_ms))
                 .map(|(label, from)| (label, from.decision_id.as_str()))
                 .collect(),
-            denials: task.and_then(|id| history.denials.get(id)).map_or(0, BTreeSet::len),
+            denials: history.denials.get(task).map_or(0, BTreeSet::len),
         })
     }
 }

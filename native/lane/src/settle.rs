@@ -7,8 +7,9 @@ use std::time::Instant;
 use authz_kernel::decide::{decide, decide_traced};
 use authz_kernel::decision::{Decision, Facts, Request, Time};
 use authz_kernel::hex::hex;
-use authz_kernel::history::HistoryChanges;
+use authz_kernel::history::{HistoryChanges, Holder};
 use authz_kernel::model::Tier;
+use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
     self, Detail, Idempotency, Record, RecordKey, RecordKind, Reservation, Task, TaskKind,
@@ -187,6 +188,21 @@ impl Engine {
         Ok(Some((located, Some(Implied { pointer, is_kept: false }))))
     }
 
+    /// What the caller does without a task, where the request has to do with what it did so before.
+    pub(crate) fn taskless(
+        &self,
+        judgement: &Judgement,
+        plan: &Plan,
+        request: &Request<'_>,
+    ) -> Result<Option<Located>, Refused> {
+        if !plan.recalls_taskless(request.operation, !request.labels.is_empty()) {
+            return Ok(None);
+        }
+        let Some(located) = Located::taskless(judgement) else { return Ok(None) };
+        self.usable(&located, judgement, Time(judgement.now_ms))?;
+        Ok(Some(located))
+    }
+
     /// Reads an enforcer's key. A caller that asks about itself executes nothing, and an agent must not choose what is
     /// repeated.
     pub(crate) fn key_of(
@@ -312,6 +328,9 @@ impl Engine {
             locks.push(pointer.clone());
             locks.push(RecordKey::new(RecordKind::Agent, located.task.assignee()));
         }
+        if located.is_taskless() && judgement.recalled.is_new() {
+            locks.extend(Holder::Agent.key(&located.task.chain()));
+        }
         locks.extend(key.map(EnforcerKey::record));
         let chain = || located.task.chain();
         let of = (judgement.operation.as_str(), !judging.request.labels.is_empty());
@@ -328,6 +347,8 @@ impl Engine {
                 }
                 let current = match &new {
                     Some(pointer) => self.first(transaction, pointer, located, judgement, now)?,
+                    // It is nowhere kept as a task.
+                    None if located.is_taskless() => located.clone(),
                     None => locate::find_in(transaction, &located.task.id)?,
                 };
                 self.usable(&current, judgement, now)?;
@@ -338,8 +359,10 @@ impl Engine {
                 let has_more = history::recall_in(transaction, judgement, &current)?;
                 if has_more || current != *located || presented != judging.presented {
                     let started = Instant::now();
-                    judgement.task = Some(Arc::clone(&current.task));
-                    judgement.chain = current.task.chain();
+                    if !current.is_taskless() {
+                        judgement.task = Some(Arc::clone(&current.task));
+                        judgement.chain = current.task.chain();
+                    }
                     judging.decide_with(judgement, Some(&current), presented.as_ref());
                     judgement.decide_time = judgement
                         .decide_time
@@ -364,6 +387,11 @@ impl Engine {
                 }
                 if let Some(pointer) = new.as_ref().filter(|_| is_new) {
                     self.keep_implied(transaction, pointer, &current.task, now);
+                }
+                let is_held = judgement.is_open || history::changes(judgement).is_some();
+                if current.is_taskless() && is_held {
+                    let room = |all: &mut dyn Transaction| self.room_taskless(all, &current.task);
+                    history::hold(transaction, &current.task, (is_passed, now), room)?;
                 }
                 let redeemed = presented.as_ref().filter(|_| is_passed).and_then(|one| {
                     one.decision_id(judgement.decision.as_ref()?.redeems?).map(str::to_owned)

@@ -337,6 +337,7 @@ impl Engine {
                     tasks: 1,
                     started_at: now,
                     expires_at: after(task.deadline, self.keeper.settings().retention_ms),
+                    ended_at: None,
                     history: SessionHistory::new(),
                     rest: BTreeMap::new(),
                 })));
@@ -415,6 +416,36 @@ impl Engine {
                     Step::Record,
                     format!("the agent has {live} live tasks, at most {most} are allowed"),
                 )));
+            }
+        }
+    }
+
+    /// Refuses one more record of what a caller does without a task where it has as many as it may: one for each subject
+    /// that it acts for.
+    pub(crate) fn room_taskless(
+        &self,
+        transaction: &mut dyn Transaction,
+        taskless: &Task,
+    ) -> Result<(), Stop> {
+        let chain = taskless.chain();
+        let Some(caller) = chain.last() else { return Ok(()) };
+        let most = self.keeper.settings().max_tasks_per_agent;
+        // As long as there are fewer altogether, nobody has more.
+        if self.keeper.store().health().sessions < most {
+            return Ok(());
+        }
+        let query = Query::Prefix(RecordKind::Session, task::taskless_of(caller));
+        let mut count = 0_u64;
+        let mut after = String::new();
+        loop {
+            let found = transaction.find(&query, &Page { after, most: MOST_PAGE })?;
+            let Some(last) = found.last() else { return Ok(()) };
+            after = last.key().id;
+            count = count.saturating_add(found.len() as u64);
+            if count >= most {
+                let what =
+                    format!("the caller acts for {count} subjects without a task, and for no more");
+                return Err(Refused::new(ReasonCode::Overloaded, Step::Record, what).into());
             }
         }
     }

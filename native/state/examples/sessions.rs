@@ -66,6 +66,7 @@ fn session(number: usize, now: i64) -> Session {
         tasks: 1,
         started_at: at,
         expires_at: Time(now + 86_400_000),
+        ended_at: None,
         history: SessionHistory {
             latest: Some(at),
             labels: LABELS.into_iter().map(origin).collect(),

@@ -117,6 +117,7 @@ fn session(number: usize) -> Session {
         tasks: 1,
         started_at: Time(*NOW),
         expires_at: Time(*NOW + 86_400_000),
+        ended_at: None,
         history: SessionHistory::new(),
         rest: BTreeMap::new(),
     }

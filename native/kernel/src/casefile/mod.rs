@@ -716,6 +716,10 @@ impl CaseFile {
             _ => None,
         };
         let placed = on.or(implied.as_deref()).and_then(|name| tasks.get(plan, name, now));
+        let placed = match &caller {
+            Some(caller) if placed.is_none() && on.is_none() => tasks.taskless(plan, caller, now),
+            _ => placed,
+        };
         let caller = match (&placed, caller) {
             (Some(placed), caller) => placed.caller(caller),
             (None, Some(caller)) => caller,
@@ -741,9 +745,9 @@ impl CaseFile {
         };
         if let (Ok((decision, resource)), Some(placed)) = (&decision, &placed) {
             let id = reports::id_of(step);
-            tasks.settle(placed, decision, &id, now);
+            tasks.settle(plan, placed, decision, &id, now);
             permits.keep(step, placed, decision);
-            if let Some(said) = call.issue {
+            if let Some(said) = call.issue.filter(|_| !placed.is_taskless()) {
                 let of = (step, on.unwrap_or_default());
                 credentials.issue(said, of, resource.clone(), decision);
             }

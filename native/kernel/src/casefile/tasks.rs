@@ -20,8 +20,9 @@ use crate::mcp::ServerTask;
 use crate::plan::Plan;
 use crate::source::{At, Mark, duration};
 use crate::task::{
-    AgentName, Child, Limit, Param, RecordKey, Refused, Root, ScopeEntry, Selector, Subject,
-    SubjectProof, Task, TaskKind, TaskStatus, TaskView, delegate, implicit, literals, start,
+    AgentName, Child, Limit, Param, RecordKey, Refused, Root, ScopeEntry, Selector, Session,
+    Subject, SubjectProof, Task, TaskKind, TaskStatus, TaskView, delegate, implicit, literals,
+    start, taskless,
 };
 
 /// The name of the task that a trace begins with.
@@ -328,6 +329,8 @@ pub(super) struct Tasks {
     parties: HashMap<RecordKey, SessionHistory>,
     /// What agents wrote.
     objects: HashMap<RecordKey, Object>,
+    /// What is done without a task, by its id, while it is remembered. What they did stands with the other histories.
+    taskless: HashMap<String, Session>,
     /// Tasks without a name of their own.
     unnamed: usize,
 }
@@ -367,6 +370,11 @@ fn object(objects: &HashMap<RecordKey, Object>, key: &RecordKey, now: Time) -> O
 impl Placed {
     pub(super) fn view(&self) -> TaskView<'_> {
         TaskView { task: &self.task, ancestors: &self.ancestors }
+    }
+
+    /// It is none: what somebody does without a task.
+    pub(super) fn is_taskless(&self) -> bool {
+        self.task.kind == TaskKind::None
     }
 
     /// Id of its session.
@@ -416,7 +424,10 @@ pub(super) const fn key() -> &'static [u8; 32] {
 
 impl Tasks {
     pub(super) fn get(&self, plan: &Plan, name: &str, now: Time) -> Option<Placed> {
-        let task = self.known.get(name)?.clone();
+        Some(self.placed(plan, self.known.get(name)?.clone(), now))
+    }
+
+    fn placed(&self, plan: &Plan, task: Task, now: Time) -> Placed {
         let above = task.ancestors.iter().filter_map(|id| self.known.get(id));
         let ancestors = above.map(|task| Arc::new(task.clone())).collect();
         let history = self.histories.get(&task.session).cloned().unwrap_or_default();
@@ -429,7 +440,7 @@ impl Tasks {
         let isolated = plan.model().is_isolated(task.assignee());
         let others = if isolated { BTreeMap::new() } else { self.others(&task, now) };
         let objects = self.objects.clone();
-        Some(Placed { task, ancestors, history, agent, subject, others, objects })
+        Placed { task, ancestors, history, agent, subject, others, objects }
     }
 
     fn others(&self, own: &Task, now: Time) -> BTreeMap<String, Origin> {
@@ -462,9 +473,51 @@ impl Tasks {
         Some(id)
     }
 
+    /// What a caller does without a task, in a bundle where nothing needs one.
+    pub(super) fn taskless(
+        &mut self,
+        plan: &Plan,
+        caller: &Caller<'_>,
+        now: Time,
+    ) -> Option<Placed> {
+        let mut task =
+            taskless(&caller.chain, caller.acr).filter(|_| plan.model().tasks.optional)?;
+        if self.taskless.get(&task.id).is_some_and(|known| !known.lasts(now)) {
+            self.taskless.remove(&task.id);
+            self.histories.remove(&task.id);
+        }
+        if self.taskless.get(&task.id).is_some_and(|known| known.ended_at.is_some()) {
+            task.status = TaskStatus::Revoked;
+        }
+        Some(self.placed(plan, task, now))
+    }
+
+    /// Keeps what somebody does without a task from now on, and for longer where something is let through.
+    fn hold(&mut self, task: &Task, is_passed: bool, now: Time) {
+        let known = self.taskless.entry(task.id.clone());
+        let held = known.or_insert_with(|| Session::taskless(task, now));
+        if is_passed {
+            held.prolong(now);
+        }
+    }
+
     /// Takes over what a call changes.
-    pub(super) fn settle(&mut self, placed: &Placed, decision: &Decision, id: &str, now: Time) {
+    pub(super) fn settle(
+        &mut self,
+        plan: &Plan,
+        placed: &Placed,
+        decision: &Decision,
+        id: &str,
+        now: Time,
+    ) {
         let changes = decision.changes(false);
+        let call = decision.operation.as_str();
+        let leaves = decision.outcome == Outcome::Permit
+            && plan.recalls_taskless(call, false)
+            && !plan.leaves_nothing(call, None);
+        if placed.is_taskless() && (leaves || !changes.is_empty()) {
+            self.hold(&placed.task, decision.outcome == Outcome::Permit, now);
+        }
         let now = placed.history().now(now);
         let operation = &decision.operation;
         if changes.concern(Holder::Session) {
@@ -488,6 +541,9 @@ impl Tasks {
             self.objects.extend(written.keys.object.clone().zip(of_object));
         }
         if changes.ends_task() {
+            if let Some(taskless) = self.taskless.get_mut(&placed.task.id) {
+                taskless.end(now);
+            }
             self.end_tree(&placed.task.id, TaskStatus::Revoked, now);
         }
         if decision.outcome != Outcome::Permit {

@@ -11,7 +11,7 @@ use crate::mode::Asked;
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
 use crate::schema::{NO_DESTINATION, OWN_SYSTEM};
-use crate::task::SubjectProof;
+use crate::task::{SubjectProof, TaskView};
 
 /// The chain of one caller, against every operation.
 #[derive(Debug)]
@@ -69,7 +69,8 @@ impl<'a> Prospects<'a> {
 
     /// Whether the task and all above it could allow the operation.
     fn is_within(&self, operation: &Operation) -> bool {
-        let Some(view) = self.facts.task.filter(|_| operation.system != OWN_SYSTEM) else {
+        let task = self.facts.task.and_then(TaskView::real);
+        let Some(view) = task.filter(|_| operation.system != OWN_SYSTEM) else {
             return true;
         };
         let model = self.plan.model();
@@ -96,7 +97,7 @@ impl<'a> Prospects<'a> {
                 depth: i64::try_from(chain.len()).unwrap_or(i64::MAX),
                 chain,
                 subject: has_subject(facts),
-                task: facts.task.map(|view| located::facts_of(view, self.now)),
+                task: facts.task.and_then(|view| located::facts_of(view, self.now)),
                 subject_proof: proof,
                 enforcer: facts.enforcer,
                 confidence: 0,

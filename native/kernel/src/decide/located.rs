@@ -27,6 +27,10 @@ pub(super) fn locate(
     }
     let Some(view) = facts.task else { return without(plan, facts, operation) };
     let refuse = |reason, what: &str| Err(Refusal::new(reason, what));
+    let is_real = view.real().is_some();
+    if !is_real {
+        without(plan, facts, operation)?;
+    }
     let names = view.ancestors.iter().map(|task| task.id.as_str());
     if !names.eq(view.task.ancestors.iter().map(String::as_str)) {
         return refuse(ReasonCode::Unavailable, "the tasks above the task are not at hand");
@@ -42,13 +46,13 @@ pub(super) fn locate(
             }
         }
     }
-    if !facts.chain.last().is_some_and(|caller| view.task.is_assignee(caller)) {
+    if is_real && !facts.chain.last().is_some_and(|caller| view.task.is_assignee(caller)) {
         return refuse(ReasonCode::NotAssignee, "the task was given to another agent");
     }
     if !view.task.is_chain(facts.chain) {
         return refuse(ReasonCode::TaskConflict, "the chain is not that of the task");
     }
-    if view.path().any(|task| plan.template(&task.template).is_none()) {
+    if is_real && view.path().any(|task| plan.template(&task.template).is_none()) {
         let what = format!("{}: the bundle no longer has it", Dimension::Template);
         return refuse(ReasonCode::OutOfScope, &what);
     }
@@ -65,7 +69,7 @@ pub(super) fn server_task(
     let refuse = |reason, what: &str| Err(Refusal::new(reason, what));
     let of_system =
         |call: &String| call.split_once('.').is_some_and(|(system, _)| system == operation.system);
-    match (request.server_task, facts.task) {
+    match (request.server_task, facts.task.and_then(TaskView::real)) {
         (ServerTask::None, _) | (ServerTask::Begins, Some(_)) => Ok(()),
         (_, None) => refuse(
             ReasonCode::NoTask,
@@ -89,31 +93,27 @@ fn without(plan: &Plan, facts: &Facts<'_>, operation: &Operation) -> Result<(), 
         return Ok(());
     }
     if rule.optional {
-        // What must be remembered is remembered in a task's session.
-        if !plan.recall.is_read
-            || plan.prepared(&operation.id).is_some_and(|(_, own)| own.memory.is_none())
-        {
+        // What must be remembered is at hand, as that of no task.
+        if facts.task.is_some() || !plan.recalls_taskless(&operation.id, false) {
             return Ok(());
         }
-        let what = format!(
-            "`{}` needs a task: policies depend on what was done before, which a task's session keeps",
-            operation.id
-        );
-        return Err(Refusal::new(ReasonCode::NoTask, what));
+        let what =
+            format!("`{}` depends on what was done before, which is not at hand", operation.id);
+        return Err(Refusal::new(ReasonCode::StateUnavailable, what));
     }
     Err(Refusal::new(ReasonCode::NoTask, format!("`{}` needs a task", operation.id)))
 }
 
-/// What policies may read of the task.
-pub(super) fn facts_of(view: TaskView<'_>, now: Time) -> TaskFacts<'_> {
-    let task = view.task;
-    TaskFacts {
+/// What policies may read of the task; none where it is none.
+pub(super) fn facts_of(view: TaskView<'_>, now: Time) -> Option<TaskFacts<'_>> {
+    let task = view.real()?.task;
+    Some(TaskFacts {
         kind: task.kind,
         template: &task.template,
         purpose: &task.purpose,
         depth: i64::from(task.depth()),
         age: now.0.saturating_sub(task.started_at.0).max(0).div_euclid(1_000),
-    }
+    })
 }
 
 /// How it was proved on whose behalf the caller acts.
@@ -127,8 +127,8 @@ pub(super) fn labels(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>) -> R
     if request.labels.is_empty() || facts.task.is_some() || !plan.recall.is_read {
         return Ok(());
     }
-    let what = "labels are told of the call, which a task's session keeps, and there is no task";
-    Err(Refusal::new(ReasonCode::NoTask, what))
+    let what = "labels are told of the call, and what keeps them is not at hand";
+    Err(Refusal::new(ReasonCode::StateUnavailable, what))
 }
 
 /// Refuses a request that has to do with what the task's session did before, where that was not recalled.
@@ -205,7 +205,8 @@ pub(super) fn bounds<'a>(
             &[]
         }
     };
-    let Some(view) = facts.task.filter(|_| operation.system != OWN_SYSTEM) else { return bounds };
+    let task = facts.task.and_then(TaskView::real);
+    let Some(view) = task.filter(|_| operation.system != OWN_SYSTEM) else { return bounds };
     let greets = operation.name == mcp::OWN && plan.model().is_built_in(operation);
     let acts = Acts {
         operation: &operation.id,

@@ -277,7 +277,7 @@ fn judge(
             depth: i64::try_from(chain.len()).unwrap_or(i64::MAX),
             chain: &chain,
             subject,
-            task: facts.task.map(|view| located::facts_of(view, now)),
+            task: facts.task.and_then(|view| located::facts_of(view, now)),
             subject_proof: located::subject_proof(facts, subject),
             enforcer: facts.enforcer,
             confidence: i64::from(facts.confidence.min(100)),

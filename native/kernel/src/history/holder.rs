@@ -47,7 +47,7 @@ impl Holder {
             Self::Agent => (RecordKind::Agent, chain.last()?),
             Self::Subject => (RecordKind::Subject, chain.first()?),
         };
-        Some(RecordKey::new(kind, id_of(party)))
+        Some(RecordKey::new(kind, party_id(party)))
     }
 
     const fn bit(self) -> u8 {
@@ -60,7 +60,7 @@ impl Holder {
 }
 
 /// The id of a party's record. Who people are need not be read from it.
-fn id_of(party: &Principal) -> String {
+pub(crate) fn party_id(party: &Principal) -> String {
     let digest = |word: &str, parts: [&str; 2]| {
         let mut hash = Sha256::new();
         for part in parts {

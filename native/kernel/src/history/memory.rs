@@ -26,11 +26,11 @@ const REFRESHED_MS: i64 = 3_600 * 1_000;
 /// What the bundle as a whole asks of history.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Recall {
-    /// Some policy, or the tier of some label, depends on it.
+    /// Some policy, the tier of some label, or what is written depends on it, or something is counted.
     pub(crate) is_read: bool,
     /// Some policy reads how many calls there were.
     pub(crate) counts_calls: bool,
-    /// Something depends on which labels are carried, or on those of what is acted on where every call has a task.
+    /// Something depends on which labels are carried, or on those of what is acted on.
     pub(crate) follows_labels: bool,
     /// Some policy, scope or tier depends on the labels of what is acted on.
     pub(crate) asks_resource: bool,
@@ -53,10 +53,12 @@ impl Recall {
         let asks_resource = readings().flat_map(|reading| &reading.paths).any(of_resource)
             || scopes().any(|rule| rule.resources.label_ceiling.is_some());
         let carried = reads(Key::Session) || reads(Key::Excess) || !model.raises.labels.is_empty();
+        let follows_labels = carried || asks_resource;
+        let counts = !model.budgets.is_empty() || model.denials.is_some();
         Self {
-            is_read: carried || reads(Key::Sequences) || !model.budgets.is_empty(),
+            is_read: carried || reads(Key::Sequences) || counts,
             counts_calls,
-            follows_labels: carried || (asks_resource && !model.tasks.optional),
+            follows_labels,
             asks_resource: asks_resource || !model.raises.labels.is_empty(),
         }
     }
@@ -75,9 +77,9 @@ pub(crate) struct Memory {
     pub(crate) joins: bool,
     /// Whether it can bring labels.
     brings: bool,
-    /// An agent that comes without a task may have got one.
-    implicit: bool,
-    /// In a task, its denials count, and those before it.
+    /// An agent may do it in no task that somebody started.
+    unstarted: bool,
+    /// Its denials count, and those before it.
     pub(crate) denials: bool,
     /// What it is to rules over the order of events.
     pub(crate) named: Vec<Named>,
@@ -128,7 +130,7 @@ impl Memory {
             reads: labels || ordered || !budgets.is_empty() || objects,
             joins: labels && operation.destination.is_some(),
             brings,
-            implicit: model.tasks.implicit.is_some(),
+            unstarted: model.tasks.lets_unstarted(),
             objects,
             writes,
             changes: brings
@@ -162,8 +164,8 @@ impl Memory {
     /// Args:
     /// * `kind`: of the task.
     pub(crate) fn recalls(&self, holder: Holder, kind: TaskKind) -> bool {
-        let brings = self.brings && kind == TaskKind::Implicit;
-        let kept = holder == Holder::Agent && self.implicit && (self.joins || brings);
+        let brings = self.brings && !kind.is_started();
+        let kept = holder == Holder::Agent && self.unstarted && (self.joins || brings);
         (self.holders.contains(holder) || kept) && !self.is_none()
     }
 
@@ -236,7 +238,7 @@ impl Memory {
                 awaited.gathered.insert(label.clone(), one);
             }
         }
-        let kept = match view.agent.filter(|_| self.implicit && kind == TaskKind::Implicit) {
+        let kept = match view.agent.filter(|_| self.unstarted && !kind.is_started()) {
             Some(agent) => {
                 let brought = sure.iter().chain(&open).chain(told).copied();
                 let derived = derived.0.iter().chain(&derived.1).copied();

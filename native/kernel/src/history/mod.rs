@@ -33,7 +33,7 @@ pub use settle::{
 pub(crate) use budget::{Budgets, Spends};
 pub(crate) use check::{changed, check, recounted};
 pub(crate) use denials::Run;
-pub(crate) use holder::Holders;
+pub(crate) use holder::{Holders, party_id};
 pub(crate) use memory::{Carried, Memory, Recall};
 pub(crate) use sequence::{Sequences, Subject};
 

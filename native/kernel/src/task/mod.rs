@@ -8,6 +8,7 @@ mod literals;
 mod record;
 mod scope;
 mod start;
+mod taskless;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ pub use record::{
 };
 pub use scope::{Dimension, ScopeIndex};
 pub use start::{Child, Refused, Root, delegate, extend, implicit, start};
+pub use taskless::{taskless, taskless_of};
 
 pub(crate) use literals::literal;
 pub(crate) use scope::{Acts, Miss};
@@ -48,6 +50,11 @@ impl<'a> TaskView<'a> {
     /// All tasks from the root to the task itself.
     pub fn path(self) -> impl Iterator<Item = &'a Task> {
         self.ancestors.iter().map(AsRef::as_ref).chain([self.task])
+    }
+
+    /// The view, unless it is of what somebody does without a task: nothing is given by that.
+    pub(crate) fn real(self) -> Option<Self> {
+        (self.task.kind != TaskKind::None).then_some(self)
     }
 
     /// The root of the tree.

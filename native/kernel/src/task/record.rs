@@ -160,6 +160,9 @@ pub struct Session {
     pub started_at: Time,
     /// When it may be forgotten: a while after the last of its tasks has ended.
     pub expires_at: Time,
+    /// Of what somebody does without a task: when that was taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Time>,
     /// What its tasks did, as far as rules ask for it.
     #[serde(default, skip_serializing_if = "SessionHistory::is_empty")]
     pub history: SessionHistory,
@@ -201,7 +204,7 @@ pub struct Task {
     /// The tasks above it, the root first; empty for a root.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ancestors: Vec<String>,
-    /// The agents from the root's assignee to its own; never empty.
+    /// The agents from the root's assignee to its own; never empty where it is kept.
     pub agents: Vec<AgentName>,
     /// On whose behalf; none where the first agent acts for itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -346,6 +349,10 @@ pub enum TaskKind {
     Child,
     /// Its agent came without one.
     Implicit,
+    /// It is none, and nowhere kept: what somebody does without a task, as [`taskless`] gives it.
+    ///
+    /// [`taskless`]: crate::task::taskless
+    None,
 }
 
 impl TaskKind {
@@ -356,7 +363,14 @@ impl TaskKind {
             Self::Root => "root",
             Self::Child => "child",
             Self::Implicit => "implicit",
+            Self::None => "none",
         }
+    }
+
+    /// Whether somebody started it. What an agent does otherwise it did in no task whose end it knows of.
+    #[must_use]
+    pub const fn is_started(self) -> bool {
+        matches!(self, Self::Root | Self::Child)
     }
 }
 

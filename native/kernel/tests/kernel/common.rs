@@ -13,6 +13,7 @@ use authz_kernel::model::{
     ResourceRule, RoleMembers, SubjectMatch, System, SystemKind, Tier, TierRequirements,
 };
 use authz_kernel::plan::Plan;
+use authz_kernel::task::{TaskView, taskless};
 use serde_json::json;
 
 /// The time of every test: 2026-11-25T00:00:00Z.
@@ -264,5 +265,9 @@ pub(crate) fn request<'a>(operation: &'a str, arguments: &'a str) -> Request<'a>
 /// Asks as alice's bot.
 pub(crate) fn ask(plan: &Plan, operation: &str, arguments: &str) -> Decision {
     let chain = [alice(), bot()];
-    authz_kernel::decide::decide_traced(plan, &facts(&chain), &request(operation, arguments), NOW)
+    let own = taskless(&chain, "").unwrap();
+    let task = Some(TaskView { task: &own, ancestors: &[] });
+    let history = Some(HistoryView { agent: Some(&NOTHING), ..HistoryView::new(&NOTHING) });
+    let facts = Facts { task, history, ..facts(&chain) };
+    authz_kernel::decide::decide_traced(plan, &facts, &request(operation, arguments), NOW)
 }

@@ -1,15 +1,18 @@
 //! Which operations could be permitted: never fewer than a decision permits, and not simply all.
 
 use authz_kernel::decide::Prospects;
-use authz_kernel::decision::Principal;
+use authz_kernel::decision::{Facts, Principal};
 use authz_kernel::mode::{Entry, Mode};
 use authz_kernel::model::{Split, TierRequirements};
 use authz_kernel::plan::Plan;
+use authz_kernel::task::{TaskView, taskless};
 
 use crate::common::{NOW, PERMIT_ALL, alice, bot, facts, model, plan};
 
 fn listed(plan: &Plan, chain: &[Principal]) -> Vec<String> {
-    let facts = facts(chain);
+    let own = taskless(chain, "");
+    let task = own.as_ref().map(|task| TaskView { task, ancestors: &[] });
+    let facts = Facts { task, ..facts(chain) };
     let prospects = Prospects::new(plan, &facts, NOW);
     let ids = plan.ids_after("", "");
     ids.into_iter().filter(|id| prospects.could(id)).map(str::to_owned).collect()

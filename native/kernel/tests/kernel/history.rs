@@ -8,7 +8,9 @@ use authz_kernel::decision::{Decision, Facts, Outcome, Principal, Request, Time}
 use authz_kernel::history::{HistoryChanges, HistoryView, MAX_LABELS, SessionHistory};
 use authz_kernel::plan::Plan;
 use authz_kernel::source;
-use authz_kernel::task::{AgentName, Root, SubjectProof, TaskKind, TaskView, start};
+use authz_kernel::task::{
+    AgentName, Root, Session, SubjectProof, TaskKind, TaskView, start, taskless, taskless_of,
+};
 
 use crate::common::{NOW, facts, request};
 
@@ -264,24 +266,80 @@ fn what_depends_on_the_past_is_not_stateless() {
 }
 
 #[test]
-fn where_tasks_are_optional_what_must_be_remembered_needs_one() {
+fn where_tasks_are_optional_what_must_be_remembered_is_at_hand() {
     let flow =
         "@id(\"flow\") forbid(principal, action, resource) when { !context.excess.isEmpty() };";
     let (none, told): (&[&str], &[&str]) = (&[], &["pii"]);
-    for (policy, call, labels, code) in [
-        ("", "crm.get", none, "PERMITTED"),
-        ("", "crm.get", told, "PERMITTED"),
-        (flow, "crm.get", none, "NO_TASK"),
-        (flow, "mail.send", none, "NO_TASK"),
-        (flow, "crm.status", none, "PERMITTED"),
-        (flow, "crm.status", told, "NO_TASK"),
+    for (policy, call, labels, is_recalled) in [
+        ("", "crm.get", none, false),
+        ("", "crm.get", told, false),
+        (flow, "crm.get", none, true),
+        (flow, "mail.send", none, true),
+        (flow, "crm.status", none, false),
+        (flow, "crm.status", told, true),
     ] {
         let plan =
             compiled("{name: a, tasks: optional}", FACTS, &format!("{MAY}\n{policy}")).unwrap();
+        assert_eq!(is_recalled, plan.recalls_taskless(call, !labels.is_empty()), "{policy} {call}");
         let request = Request { labels, ..request(call, "{}") };
-        let decision = decide(&plan, &facts(&[bot()]), &request, NOW);
-        assert_eq!(code, decision.reason.as_str(), "{call}: {}", decision.message);
+        let chain = [bot()];
+        let own = taskless(&chain, "").unwrap();
+        let task = Some(TaskView { task: &own, ancestors: &[] });
+        let (nobodys, known) = (SessionHistory::new(), facts(&chain));
+        let view = HistoryView { agent: Some(&nobodys), ..HistoryView::new(&nobodys) };
+        let code = |task, history| {
+            decide(&plan, &Facts { task, history, ..known }, &request, NOW).reason.as_str()
+        };
+        assert_eq!("PERMITTED", code(task, Some(view)), "{policy} {call}");
+        let unknown = if is_recalled { "STATE_UNAVAILABLE" } else { "PERMITTED" };
+        assert_eq!(unknown, code(None, None), "{policy} {call}");
+        if is_recalled {
+            assert_eq!(unknown, code(task, None), "{policy} {call}");
+        }
+        let required = compiled("name: a", FACTS, &format!("{MAY}\n{policy}")).unwrap();
+        let facts = Facts { task, history: Some(view), ..known };
+        assert_eq!("NO_TASK", decide(&required, &facts, &request, NOW).reason.as_str());
     }
+}
+
+/// The record of a chain is its own, begins with the same words for one caller, and lasts for a day after its last use, and
+/// for a week at most.
+#[test]
+fn what_is_done_without_a_task_is_remembered_by_its_chain_for_a_while() {
+    let user = |sub: &str| {
+        Principal::User(authz_kernel::decision::Subject {
+            issuer: "corp".to_owned(),
+            sub: sub.to_owned(),
+            claims: BTreeMap::new(),
+        })
+    };
+    let of = |chain: &[Principal]| taskless(chain, "").unwrap();
+    let own = of(&[user("ann"), bot()]);
+    assert_eq!(own, of(&[user("ann"), bot()]));
+    assert_eq!(vec![user("ann"), bot()], own.chain());
+    let others = [of(&[user("bob"), bot()]), of(&[bot()]), of(&[user("ann")])];
+    for other in &others {
+        assert_ne!(own.id, other.id);
+    }
+    assert!(others[..2].iter().all(|other| other.id.starts_with(&taskless_of(&bot()))));
+    assert!(!others[2].id.starts_with(&taskless_of(&bot())));
+    assert!(taskless(&[], "").is_none());
+
+    let day = 24 * 3_600 * 1_000;
+    let mut session = Session::taskless(&own, NOW);
+    assert!(session.is_taskless() && session.lasts(Time(NOW.0 + day)));
+    assert!(!session.lasts(Time(NOW.0 + day + day / 5)));
+    assert!(!session.prolong(Time(NOW.0 + 1)), "it is written no more often than it must be");
+    for hour in 1..=7 * 24 {
+        let now = Time(NOW.0 + hour * 3_600 * 1_000);
+        assert_eq!(hour < 7 * 24, session.lasts(now), "{hour}");
+        session.prolong(now);
+        let last = (now.0 + day).min(NOW.0 + 7 * day);
+        assert!(session.lasts(Time(last - 1)), "{hour}");
+    }
+    session.end(NOW);
+    assert!(session.ended_at.is_some() && session.lasts(Time(NOW.0 + day - 1)));
+    assert!(!session.lasts(Time(NOW.0 + day)));
 }
 
 #[test]

@@ -2,16 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use authz_kernel::decide::decide;
 use authz_kernel::decision::{Decision, Request, Time};
 use authz_kernel::history::{
     HistoryChanges, HistoryView, KEPT_MS, MAX_LABELS, MAX_OBJECTS, MAX_OBJECTS_IN_ALL, Object,
     ObjectView, SessionHistory,
 };
 use authz_kernel::plan::Plan;
-use authz_kernel::task::{AgentName, Record, RecordKind};
+use authz_kernel::task::{Record, RecordKind};
 
-use crate::common::{NOW, facts, request};
+use crate::common::{NOW, request};
 use crate::history::{compiled, decided_in, trace};
 
 const FACTS: &str = r#"
@@ -491,19 +490,23 @@ fn no_collection_takes_the_room_of_another() {
     assert_eq!([MAX_OBJECTS, MAX_OBJECTS, 5_000], [1, 20, 40].map(apart));
 }
 
-/// Without a task there is no session that could carry what is read.
+/// What is written without a task keeps the labels of whoever writes it, and whoever reads it carries them.
 #[test]
-fn where_tasks_are_optional_what_may_have_labels_needs_one() {
-    let code = |policies: &str, call: &str| {
+fn where_tasks_are_optional_what_is_written_keeps_labels_too() {
+    let recalls = |policies: &str, call: &str| {
         let plan = compiled("name: t\ntasks: optional", FACTS, policies).unwrap();
-        let chain = [AgentName::parse("spiffe://a.example/ns/desk/sa/bot").unwrap().principal()];
-        decide(&plan, &facts(&chain), &request(call, r#"{"id":"a"}"#), NOW).reason.as_str()
+        plan.recalls_taskless(call, false)
     };
-    assert_eq!("NO_TASK", code(POLICIES, "notes.read"));
-    assert_eq!("PERMITTED", code(POLICIES, "books.read"));
-    // Where nothing depends on what is carried, nothing is followed.
+    assert!(recalls(POLICIES, "notes.read") && recalls(POLICIES, "notes.write"));
+    assert!(!recalls(POLICIES, "books.read"));
     let plain = r#"@id("may") permit(principal in Role::"bots", action, resource);"#;
-    assert_eq!("PERMITTED", code(plain, "notes.read"));
+    assert!(recalls(&format!("{plain} {RESOURCE}"), "notes.read"));
+    // Where nothing depends on what is carried, nothing is followed.
+    assert!(!recalls(plain, "notes.read"));
+    // Nothing is written, so labels of resources alone make nothing depend on what was done before.
+    let read = FACTS.replace("effects: [write]", "effects: [read]");
+    let plan = compiled("name: t\ntasks: optional", &read, &format!("{plain} {RESOURCE}")).unwrap();
+    assert!(!plan.recalls_taskless("notes.read", true));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use authz_kernel::decision::{
 use authz_kernel::history::HistoryView;
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::plan::Plan;
+use authz_kernel::task::{TaskView, taskless};
 use cedar_policy::{
     Authorizer, Context, Decision, Effect, Entities, EntityUid, Policy, PolicyId, PolicySet, Schema,
 };
@@ -448,6 +449,7 @@ fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
             let chain = chain(ask.chain);
             let (operation, sent, ..) = shape(ask);
             let sent = sent.to_string();
+            let own = taskless(&chain, "").unwrap();
             let facts = Facts {
                 enforcer: "envoy",
                 chain: &chain,
@@ -458,9 +460,9 @@ fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
                     acr: if ask.strong { "strong" } else { "" },
                 },
                 confidence: 0,
-                task: None,
+                task: Some(TaskView { task: &own, ancestors: &[] }),
                 subject_proof: None,
-                history: Some(HistoryView::new(&NOTHING)),
+                history: Some(HistoryView { agent: Some(&NOTHING), ..HistoryView::new(&NOTHING) }),
                 literal_key: None,
                 directories: None,
                 granted: None,

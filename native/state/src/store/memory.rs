@@ -176,12 +176,13 @@ impl Store for MemoryStore {
 
     fn health(&self) -> StoreHealth {
         let state = self.lock();
-        let tasks = state.records.keys().filter(|key| key.kind == RecordKind::Task).count();
+        let count = |kind| state.records.keys().filter(|key| key.kind == kind).count() as u64;
         StoreHealth {
             engine: "memory",
             reachable: !state.closed,
             writable: !state.closed,
-            tasks: tasks as u64,
+            tasks: count(RecordKind::Task),
+            sessions: count(RecordKind::Session),
             commits: state.commits,
             failures: state.failures,
             ..StoreHealth::default()

@@ -123,6 +123,8 @@ pub struct StoreHealth {
     pub staleness_ms: u64,
     /// Tasks that it holds.
     pub tasks: u64,
+    /// Sessions that it holds, among them those of no task.
+    pub sessions: u64,
     /// Transactions committed since the start.
     pub commits: u64,
     /// Transactions that failed since the start.

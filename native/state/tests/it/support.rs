@@ -106,6 +106,7 @@ pub fn session(id: &str) -> Record {
         tasks: 1,
         started_at: Time(NOW),
         expires_at: Time(NOW + 86_400_000),
+        ended_at: None,
         history: SessionHistory::new(),
         rest: BTreeMap::new(),
     }))

@@ -214,8 +214,9 @@ impl Store for EmbeddedStore {
 
     fn health(&self) -> StoreHealth {
         // A guard held on into the other lock would wait for a commit, which takes the two the other way round.
-        let tasks = self.shared.index().count(RecordKind::Task) as u64;
-        StoreHealth { engine: "embedded", tasks, ..self.shared.health() }
+        let count = |kind| self.shared.index().count(kind) as u64;
+        let (tasks, sessions) = (count(RecordKind::Task), count(RecordKind::Session));
+        StoreHealth { engine: "embedded", tasks, sessions, ..self.shared.health() }
     }
 
     fn close(&self) {

@@ -305,14 +305,18 @@ impl Node {
         let state = self.lock();
         let age = state.age();
         let follows = !state.closed && age <= self.settings.revocation_staleness;
-        let tasks = state.counts.get(&RecordKind::Task).copied().unwrap_or(0);
+        let count = |kind| {
+            let count = state.counts.get(&kind).copied().unwrap_or(0);
+            u64::try_from(count).unwrap_or(0)
+        };
         StoreHealth {
             engine: "postgresql",
             reachable: follows,
             writable: follows && state.cursor.is_some(),
             last_error: state.last_error.clone(),
             staleness_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
-            tasks: u64::try_from(tasks).unwrap_or(0),
+            tasks: count(RecordKind::Task),
+            sessions: count(RecordKind::Session),
             commits: state.commits,
             failures: state.failures,
             queued: 0,
