@@ -28,4 +28,5 @@ mod redeem;
 mod report;
 mod revoke;
 mod support;
+mod taskless;
 mod tasks;

@@ -69,9 +69,14 @@ pub(crate) fn shop_that(extra: &Value, templates: &str, reports: &str) -> Served
 
 /// Makes an engine the shop's.
 pub(crate) fn stock(served: &Served, templates: &str, reports: &str) {
+    stock_as(served, REQUIRED, templates, reports);
+}
+
+/// As [`stock`], with another `bundle.yaml`.
+pub(crate) fn stock_as(served: &Served, bundle: &str, templates: &str, reports: &str) {
     let catalog = CATALOG.replace("reports: sdk", &format!("reports: {reports}"));
     let more = [
-        ("bundle.yaml", REQUIRED),
+        ("bundle.yaml", bundle),
         ("catalog.yaml", &catalog),
         ("templates.yaml", templates),
         ("policies/shop.cedar", POLICIES),
