@@ -1,6 +1,8 @@
 """Reload of the largest bundle with ten changed policies, while decisions go on."""
 
 import statistics
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -16,6 +18,7 @@ RATE = 1_000
 CHANGED = 10
 _RELOADS = 5
 _PAUSE_SECONDS = 1.5
+_BUSY_SECONDS = 3.0
 
 
 def measure(bench: Bench, policies: int, reloads: int = _RELOADS) -> dict[str, object]:
@@ -27,7 +30,8 @@ def measure(bench: Bench, policies: int, reloads: int = _RELOADS) -> dict[str, o
         reloads: how often.
 
     Returns:
-        For `bench/results/reload.json`: the median time, and the p99 within and outside the reloads.
+        For `bench/results/reload.json`: the median time, and the p99 within and outside the reloads; beside it the p99 while
+        a process that has nothing to do with the server computes, which is what two processors come to.
 
     Raises:
         LoadError: a request failed, or a reload was refused.
@@ -69,9 +73,11 @@ def measure(bench: Bench, policies: int, reloads: int = _RELOADS) -> dict[str, o
         raise LoadError(f"requests failed, or none came during a reload: {failed}")
     inside, outside = summary(during), summary(beside)
     times = [end - start for start, end in within]
+    busy = _beside_busy(bench, policies)
     bench.say(
         f"reload of {policies} policies, {CHANGED} changed: {statistics.median(times):.2f} s; "
-        f"p99 {inside.p99_ms:.2f} ms during it, {outside.p99_ms:.2f} ms beside it"
+        f"p99 {inside.p99_ms:.2f} ms during it, {outside.p99_ms:.2f} ms beside it, "
+        f"{busy:.2f} ms while another process computes"
     )
     return {
         "policies": policies,
@@ -82,8 +88,40 @@ def measure(bench: Bench, policies: int, reloads: int = _RELOADS) -> dict[str, o
         "p99_ms_during": round(inside.p99_ms, 3),
         "p99_ms_beside": round(outside.p99_ms, 3),
         "p99_ratio": round(inside.p99_ms / outside.p99_ms, 2),
+        "p99_ms_busy": round(busy, 3),
+        "p99_to_busy": round(inside.p99_ms / busy, 2),
         "requests_during": inside.count,
     }
+
+
+def _beside_busy(bench: Bench, policies: int) -> float:
+    """Measures the same load while another process does nothing but compute.
+
+    Returns:
+        The p99 meanwhile, in milliseconds.
+
+    Raises:
+        LoadError: a request failed, or none came.
+    """
+    target, surface = bench.servers[policies], "check"
+    load = Load(0, RATE, 2 * _PAUSE_SECONDS + _BUSY_SECONDS)
+    with ThreadPoolExecutor(1) as pool:
+        data = bench.data[policies, surface]
+        sending = pool.submit(bench.ghz.samples, surface, data, target.ports["python"], load)
+        time.sleep(_PAUSE_SECONDS)
+        start = time.time()
+        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+            try:
+                time.sleep(_BUSY_SECONDS)
+            finally:
+                busy.kill()
+        end = time.time()
+        sent = sending.result()
+    meanwhile = [one for one in sent if start <= one.at <= end]
+    failed = summary(sent).errors
+    if failed or not meanwhile:
+        raise LoadError(f"requests failed, or none came beside a busy process: {failed}")
+    return summary(meanwhile).p99_ms
 
 
 def _change(folder: Path, turn: int) -> None:
