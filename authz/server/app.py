@@ -50,6 +50,7 @@ from authz.server.readiness import Part, Readiness
 from authz.server.side import Health, SideThreads, reflection_handler
 from authz.server.sockets import prepare, private
 from authz.server.sources import TrustSources
+from authz.server.standing import Standing
 from authz.server.status import not_in_this_version, unimplemented
 from authz.server.sweep import Sweep
 from authz.server.tasks import TASKS, Tasks
@@ -65,7 +66,7 @@ __all__ = ["Node", "engine_settings", "listener_rules", "node_name", "peer_rules
 _ADMIN_THREADS: Final = 2
 _ADMIN_QUEUE: Final = 16
 _MARGIN: Final = 2.0
-_REMIND_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 5.0
 
 
 def engine_settings(config: Config) -> dict[str, Any]:
@@ -245,6 +246,7 @@ class Node:
             self._parts = self._build(undo)
             undo.pop_all()
         self._reminder = Reminder(lambda: self._parts.world.stands.plan, log, time.time)
+        self._standing = Standing(self._parts.readiness.report, log)
 
     # --- life
 
@@ -280,6 +282,7 @@ class Node:
                     listener=name,
                 )
         self._reminder.remind()
+        self._standing.look()
         self._log.info("ready", version=__version__, build_profile=build_profile())
 
     def run(self) -> None:
@@ -301,6 +304,7 @@ class Node:
                 if command == "reload":
                     self._parts.world.reload()
                 self._reminder.remind()
+                self._standing.look()
         finally:
             self.close()
             for number, handler in before.items():
@@ -308,9 +312,9 @@ class Node:
 
     def _next_command(self) -> str:
         try:
-            return self._commands.get(timeout=_REMIND_SECONDS)
+            return self._commands.get(timeout=_LOOK_SECONDS)
         except Empty:
-            return "remind"
+            return "look"
 
     def close(self) -> None:
         """Stop: not serving, lanes drain, audit flushes, engine closes. Again: nothing."""

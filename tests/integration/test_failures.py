@@ -132,9 +132,11 @@ def test_audit_full(authority: Authority, people: People, tmp_path: Path, lane: 
         status, text = server.http("/readyz")
         assert status == 503
         assert "audit" in text
+        eventually(lambda: "is not ready" in server.log.read_text(), what="the log says so")
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (hard, hard))
         eventually(lambda: reason() == "PERMITTED", what="it recovers by itself")
         eventually(lambda: server.http("/readyz")[0] == 200, what="it says so")
+        eventually(lambda: "is ready" in server.log.read_text(), what="so does the log")
         assert all(record["decision_id"] for record in server.records())
 
 
