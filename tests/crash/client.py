@@ -28,7 +28,7 @@ from authz.v1 import (
     tasks_pb2_grpc,
 )
 from tests.crash.journal import Journal
-from tests.support.working import evidence
+from tests.support.working import TALLY, evidence
 
 SECONDS = 3.0
 
@@ -62,7 +62,13 @@ class Client:
             tasks = tasks_pb2_grpc.TasksStub(channel)
             authorizer = authorizer_pb2_grpc.AuthorizerStub(channel)
             credentials = credentials_pb2_grpc.CredentialsStub(channel)
-            steps = [self.start] * 2 + [self.delegate] * 2 + [self.check] * 10 + [self.end]
+            steps = (
+                [self.start] * 2
+                + [self.delegate] * 2
+                + [self.check] * 10
+                + [self.end]
+                + [self.tally] * 2
+            )
             if self.plan["issued"]:
                 steps += [lambda _, ask: self.issue(ask, credentials)] * 3
             while not stop.exists():
@@ -141,10 +147,21 @@ class Client:
         if given is None:
             return
         operation = random.choice(["desk.look", "desk.note", "desk.note", "desk.note", "desk.wipe"])
+        asked = {"kind": "check", "task": given.task, "operation": operation}
+        self.checked(authorizer, asked, given.holder)
+
+    def tally(self, _: Any, authorizer: Any) -> None:
+        """Asks for an operation without a task, as some worker."""
+        worker = random.choice(self.plan["workers"])
+        asked = {"kind": "tally", "task": "", "operation": TALLY, "agent": worker["id"]}
+        self.checked(authorizer, asked, worker)
+
+    def checked(self, authorizer: Any, asked: dict[str, Any], holder: dict[str, str]) -> None:
+        """Asks for an operation, as the holder of a task or without one."""
         request = decision_pb2.CheckRequest(
-            evidence=[evidence(given.holder["token"])],
-            task=given.task,
-            operation=operation,
+            evidence=[evidence(holder["token"])],
+            task=asked["task"],
+            operation=asked["operation"],
             arguments_json=b'{"id": "n-1"}',
         )
 
@@ -156,7 +173,7 @@ class Client:
                 "code": reason_pb2.ReasonCode.Name(decision.reason_code),
             }
 
-        self.call({"kind": "check", "task": given.task, "operation": operation}, do)
+        self.call(asked, do)
 
     def issue(self, authorizer: Any, credentials: Any) -> None:
         """Asks for a permit that is kept, and for its credential: a token, or a leased secret."""

@@ -42,6 +42,9 @@ class Expected:
     decisions: set[str] = field(default_factory=set)
     #: Credentials that were answered.
     issued: list["Issued"] = field(default_factory=list)
+    #: Permits without a task, by agent: answered, and perhaps more.
+    tallies: Counter[str] = field(default_factory=Counter)
+    maybe_tallies: Counter[str] = field(default_factory=Counter)
     #: Permits that were asked for after the end of their task was answered.
     late: list[str] = field(default_factory=list)
 
@@ -70,6 +73,8 @@ def expected(entries: list[Entry]) -> Expected:
             _check(found, entry)
         elif entry.asked["kind"] == "issue":
             _issue(found, entry)
+        elif entry.asked["kind"] == "tally":
+            _tally(found, entry)
     return found
 
 
@@ -97,6 +102,15 @@ def _check(found: Expected, entry: Entry) -> None:
     ends = (found.ended.get(one) for one in found.under(task))
     if any(end is not None and end < entry.asked_at for end in ends):
         found.late.append(decision)
+
+
+def _tally(found: Expected, entry: Entry) -> None:
+    agent = entry.asked["agent"]
+    if entry.answered is None:
+        found.maybe_tallies[agent] += 1
+    elif entry.answered["permit"]:
+        found.tallies[agent] += 1
+        found.decisions.add(entry.answered["decision"])
 
 
 def _issue(found: Expected, entry: Entry) -> None:
@@ -149,6 +163,7 @@ def violations(
     statuses: dict[str, str],
     counted: dict[tuple[str, str], int],
     recorded: set[str],
+    tallied: Mapping[str, int] | None = None,
 ) -> list[str]:
     """Holds what a server says against what it must say.
 
@@ -157,6 +172,7 @@ def violations(
         statuses: How each task stands by the server; missing where it does not know it.
         counted: How often an operation was used in a task, and those below it, as far as that was found out.
         recorded: Decisions that have a record in the audit.
+        tallied: What each agent did without a task, by the server, as far as that was found out.
 
     Returns:
         One line for each thing that is not so.
@@ -165,6 +181,7 @@ def violations(
         *(f"decision {one} permits in a task that had ended" for one in wanted.late),
         *_standing(wanted, statuses),
         *_uses(wanted, counted),
+        *_tallies(wanted, tallied or {}),
         *(f"decision {one} has no record" for one in sorted(wanted.decisions - recorded)),
     ]
 
@@ -195,3 +212,11 @@ def _uses(wanted: Expected, counted: dict[tuple[str, str], int]) -> Iterator[str
         if total > LIMITS[operation]:
             most = LIMITS[operation]
             yield f"{operation} in {task} was permitted {total} times, at most {most} may be"
+
+
+def _tallies(wanted: Expected, tallied: Mapping[str, int]) -> Iterator[str]:
+    for agent, count in tallied.items():
+        least = wanted.tallies[agent]
+        most = least + wanted.maybe_tallies[agent]
+        if not least <= count <= most:
+            yield f"{agent} did {least} to {most} tallies without a task, counted {count}"

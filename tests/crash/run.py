@@ -37,7 +37,7 @@ from tests.support.minting import Authority
 from tests.support.postgres import Postgres, programs
 from tests.support.server import Server, layout
 from tests.support.waiting import eventually
-from tests.support.working import BUNDLE, LIMITS, PLANNER, WORKERS, Crew
+from tests.support.working import BUNDLE, LIMITS, PLANNER, TALLIES, WORKERS, Crew
 
 ROOT = Path(__file__).parents[2]
 #: Live roots whose uses are counted by using up what is left.
@@ -56,6 +56,7 @@ class Outcome:
     tasks: int
     ended: int
     permits: int
+    tallies: int
     seconds: float
     restart_s_worst: float
     tokens: int
@@ -136,12 +137,13 @@ def run(
         wanted = oracle.expected(entries)
         statuses = dict(standing(server, crew, wanted))
         counted = dict(used(server, crew, wanted))
+        tallied = {one: TALLIES - crew.tallies_left(server, one) for one in WORKERS}
         recorded = {line["decision_id"] for line in server.records() if "decision_id" in line}
         missing = wanted.decisions - recorded
         if missing:
             time.sleep(2)
             recorded = {line["decision_id"] for line in server.records() if "decision_id" in line}
-        wrong += oracle.violations(wanted, statuses, counted, recorded)
+        wrong += oracle.violations(wanted, statuses, counted, recorded, tallied)
         wrong += oracle.living(wanted, usable(server, books, wanted))
         if books is not None:
             wrong += none_is_left(server, books, crew, wanted)
@@ -152,6 +154,7 @@ def run(
         tasks=len(wanted.parents),
         ended=len(wanted.ended),
         permits=sum(wanted.permits.values()),
+        tallies=sum(wanted.tallies.values()),
         seconds=round(time.monotonic() - began, 1),
         restart_s_worst=round(worst, 2),
         tokens=sum(bool(one.token) for one in wanted.issued),

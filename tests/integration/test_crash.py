@@ -19,6 +19,7 @@ def test_killed_under_load(tmp_path: Path) -> None:
     assert done.tasks >= 10
     assert done.ended >= 1
     assert done.permits >= 50
+    assert done.tallies >= 20
 
 
 @pytest.mark.timeout(240)
@@ -94,6 +95,25 @@ def test_the_oracle_finds_what_is_lost() -> None:
     assert found(tree(), counted={("root", "desk.note"): 2}) == [
         "desk.note in root was used 1 to 1 times, counted 2"
     ]
+
+
+def test_the_oracle_counts_what_is_done_without_a_task() -> None:
+    """What was answered is counted, what nobody answered may be, and nothing else is."""
+    by = {"task": "", "operation": "desk.tally", "agent": "worker"}
+    entries = [
+        asked("tally", 0, {"decision": "d-1", "permit": True}, **by),
+        asked("tally", 2, {"decision": "d-2", "permit": False}, **by),
+        asked("tally", 4, None, **by),
+    ]
+    wanted = oracle.expected(entries)
+
+    def said(count: int) -> list[str]:
+        return oracle.violations(wanted, {}, {}, {"d-1"}, {"worker": count})
+
+    assert said(1) == said(2) == []
+    assert said(0) == ["worker did 1 to 2 tallies without a task, counted 0"]
+    assert said(3) == ["worker did 1 to 2 tallies without a task, counted 3"]
+    assert oracle.violations(wanted, {}, {}, set()) == ["decision d-1 has no record"]
 
 
 def test_the_oracle_finds_who_lives_on() -> None:

@@ -23,6 +23,9 @@ PLANNER: Final = "spiffe://a.example/ns/work/sa/planner"
 WORKERS: Final = tuple(f"spiffe://a.example/ns/work/worker/{number}" for number in range(4))
 #: How often each counted operation may be used in one task; the bundle says so.
 LIMITS: Final = {"desk.note": 40, "desk.wipe": 10}
+#: The operation that workers do without a task, and how often each may; the bundle says so.
+TALLY: Final = "desk.tally"
+TALLIES: Final = 400
 
 
 def evidence(token: str, *, of_subject: bool = False) -> decision_pb2.Evidence:
@@ -121,6 +124,15 @@ class Crew:
             used += 1
             assert used <= LIMITS[operation]
         assert code == "USES_EXHAUSTED"
+        return used
+
+    def tallies_left(self, server: Server, worker: str) -> int:
+        """Uses up what a worker may still do without a task; returns how much that was."""
+        used = 0
+        while (code := self.check(server, "", TALLY, worker)) == "PERMITTED":
+            used += 1
+            assert used <= TALLIES
+        assert code == "BUDGET_EXCEEDED"
         return used
 
     @staticmethod

@@ -189,6 +189,8 @@ impl Plan {
             &sequences,
             &mut diagnostics,
         );
+        let before = previous.map(Self::model);
+        history::left_behind(&model, before, recall, &mut diagnostics);
         history::check(&model, &policies, recall, &mut diagnostics);
         directories::check(&model, &policies, &mut diagnostics);
         let slices = slices(&policies, &covered, &catalog, all.len(), &groups);

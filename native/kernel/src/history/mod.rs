@@ -31,7 +31,7 @@ pub use settle::{
 };
 
 pub(crate) use budget::{Budgets, Spends};
-pub(crate) use check::{changed, check, recounted};
+pub(crate) use check::{changed, check, left_behind, recounted};
 pub(crate) use denials::Run;
 pub(crate) use holder::{Holders, party_id};
 pub(crate) use memory::{Carried, Memory, Recall};

@@ -113,7 +113,7 @@ fn bundle(budgets: &str, policies: &str) -> Result<Plan, String> {
          templates: {{desk: {{purpose: work, deadline: 24h, starters: [bots], scope: [{{system: s}}]}}}}\n"
     );
     let may = "@id(\"may\") permit(principal, action, resource);";
-    compiled("{name: a}", &facts, &format!("{may}\n{policies}"))
+    compiled("{name: a, tasks: optional}", &facts, &format!("{may}\n{policies}"))
 }
 
 #[test]

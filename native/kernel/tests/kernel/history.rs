@@ -342,6 +342,33 @@ fn what_is_done_without_a_task_is_remembered_by_its_chain_for_a_while() {
     assert!(!session.lasts(Time(NOW.0 + day)));
 }
 
+/// What an agent read without a task it keeps, and a bundle in which every call has one does not ask it.
+#[test]
+fn a_bundle_that_asks_for_tasks_again_says_what_counts_no_more() {
+    let flow = format!(
+        "{MAY}\n@id(\"flow\") forbid(principal, action, resource) when {{ !context.excess.isEmpty() }};"
+    );
+    let model = |manifest: &str, policies: &str| {
+        compiled(manifest, FACTS, policies).unwrap().model().clone()
+    };
+    let warned = |before: &str, after: &str, policies: &str| {
+        let before = Plan::compile(model(before, policies), None).unwrap();
+        let after = Plan::compile(model(after, policies), Some(&before)).unwrap();
+        let warnings = after.warnings().iter().map(ToString::to_string);
+        warnings.filter(|text| text.contains("counts in their tasks no more")).count()
+    };
+    let implicit = "{name: a, implicit_tasks: {template: desk}}";
+    let (optional, required) = ("{name: a, tasks: optional}", "name: a");
+    assert_eq!(1, warned(optional, required, &flow));
+    assert_eq!(1, warned(implicit, required, &flow));
+    assert_eq!(0, warned(optional, required, MAY), "nothing depends on it");
+    for (before, after) in
+        [(required, optional), (optional, implicit), (optional, optional), (required, required)]
+    {
+        assert_eq!(0, warned(before, after, &flow), "{before} {after}");
+    }
+}
+
 #[test]
 fn a_flow_rule_with_a_hole_is_refused() {
     let narrow = "@id(\"flow\")\nforbid(principal, action in Action::\"effect:export\", resource) when { !context.excess.isEmpty() };";

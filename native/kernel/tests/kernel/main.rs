@@ -26,3 +26,4 @@ mod split;
 mod task_property;
 mod tasks;
 mod traps;
+mod twin;

@@ -137,7 +137,8 @@ fn plan(rules: &[Rule]) -> Plan {
          @id(\"deny\") forbid(principal, action in Action::\"system:s\", resource) when {{ context.input.deny || (({}) && context.input.deny) }};",
         reads.join(" || ")
     );
-    compiled("{name: a}", &facts, &policies).unwrap_or_else(|error| panic!("{error}\n{facts}"))
+    compiled("{name: a, tasks: optional}", &facts, &policies)
+        .unwrap_or_else(|error| panic!("{error}\n{facts}"))
 }
 
 /// Runs a trace through the kernel; gives for each event the rules that it completed.
@@ -207,7 +208,7 @@ const READS: &str = "@id(\"may\") permit(principal, action, resource);
 @id(\"order\") forbid(principal, action, resource) when { context.sequences.contains(Sequence::\"x\") };";
 
 fn of(rule: &str) -> Result<Plan, String> {
-    compiled("{name: a}", &format!("{FACTS}sequences:\n  x: {rule}\n"), READS)
+    compiled("{name: a, tasks: optional}", &format!("{FACTS}sequences:\n  x: {rule}\n"), READS)
 }
 
 /// A call whose events have that key.

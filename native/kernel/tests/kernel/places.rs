@@ -7,19 +7,22 @@ use authz_kernel::decision::{Decision, Facts, Principal, Time};
 use authz_kernel::history::{HistoryView, Holder, SessionHistory};
 use authz_kernel::plan::Plan;
 use authz_kernel::task::{
-    AgentName, RecordKey, Root, Subject, SubjectProof, Task, TaskKind, TaskView, start,
+    AgentName, RecordKey, Root, Subject, SubjectProof, Task, TaskKind, TaskView, start, taskless,
 };
 
 use crate::common::{NOW, facts, request};
 
-/// Task, session, agent, subject; none: the agent acts for itself.
-const PLACES: [(&str, &str, &str, Option<&str>); 5] = [
+/// Task, session, agent, subject; none: the agent acts for itself. Without a task both are what it does so.
+const PLACES: [(&str, &str, &str, Option<&str>); 7] = [
     ("t0", "s0", "bot", Some("alice")),
     ("t1", "s0", "bot", Some("alice")),
     ("t2", "s1", "bot", Some("carol")),
     ("t3", "s2", "aide", Some("alice")),
     ("t4", "s3", "bot", None),
+    (TASKLESS, "n0", "bot", Some("alice")),
+    (TASKLESS, "n1", "bot", None),
 ];
+const TASKLESS: &str = "";
 
 /// How many places there are.
 pub(crate) const MANY: usize = PLACES.len();
@@ -32,7 +35,7 @@ pub(crate) fn is_same(scope: &str, one: usize, other: usize) -> bool {
     let (one, other) = (PLACES[one], PLACES[other]);
     match scope {
         "session" => one.1 == other.1,
-        "task" => one.0 == other.0,
+        "task" => (one.0, one.1) == (other.0, other.1),
         "agent" => one.2 == other.2,
         _ => one.3.unwrap_or(one.2) == other.3.unwrap_or(other.2),
     }
@@ -71,6 +74,11 @@ impl<'a> Past<'a> {
                 id: (*id).to_owned(),
                 session: (*session).to_owned(),
             };
+            if *id == TASKLESS {
+                let agent = [root.assignee.principal()];
+                let chain = root.subject.iter().map(Subject::principal).chain(agent);
+                return taskless(&chain.collect::<Vec<_>>(), "").unwrap();
+            }
             // As if it were started anew, so that what ends is what is remembered.
             Task { deadline: Time(i64::MAX), ..start(plan, root).unwrap() }
         });

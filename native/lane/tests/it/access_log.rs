@@ -11,7 +11,7 @@ use prost_types::value::Kind;
 use prost_types::{Duration, Struct, Value};
 use serde_json::json;
 
-use crate::report::{TEMPLATES, ask, of, report, shop_that};
+use crate::report::{TEMPLATES, ask, of, report, shop_that, stock_as};
 use crate::support::*;
 use crate::tasks::alices;
 
@@ -131,6 +131,17 @@ fn what_the_upstream_did_is_done() {
     let wanted = json!({"decision_id": found.decision_id, "result": "OK"});
     assert_eq!(vec![&wanted], told.iter().map(|one| &one["input"]["report"]).collect::<Vec<_>>());
     assert_eq!("gate", told[0]["input"]["enforcer"]);
+}
+
+/// What was permitted without a task is told of like any other.
+#[test]
+fn what_was_permitted_without_a_task_is_told_of_too() {
+    let served = unloaded(&json!({}));
+    stock_as(&served, "{name: desk, tasks: optional}", TEMPLATES, "access_log");
+    tell_of(&served, connection_failed(&paid(&served, "")));
+    tell_of(&served, answered(&paid(&served, ""), 200));
+    assert_eq!("BUDGET_EXCEEDED", code(&pay(&served, "", 1)));
+    assert_eq!(counts(&[("settled", 2)]), counted(&served));
 }
 
 fn flag(set: fn(&mut log::ResponseFlags)) -> log::ResponseFlags {

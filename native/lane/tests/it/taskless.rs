@@ -229,6 +229,28 @@ fn they_are_bounded() {
     assert_eq!(2, sessions(&store).iter().filter(|one| one.id.starts_with(&first)).count());
 }
 
+/// What `mode` lets through is remembered as far as there is room, and says what it would have been.
+#[test]
+fn what_is_only_observed_is_remembered_too() {
+    let (served, store) = shop(&json!({}));
+    let mode = "mode: {default: observe, owner: sec, until: 2999-01-01}\n";
+    stock_as(&served, OPTIONAL, &format!("{TEMPLATES}{mode}"), "sdk");
+    let observed = |operation: &str, arguments: &Value| {
+        let decision = ask(&served, "", "sdk", operation, arguments);
+        assert_eq!(wire::Outcome::Permit as i32, decision.outcome);
+        decision.observed.map_or("", |observed| {
+            let code = wire::ReasonCode::try_from(observed.reason_code).unwrap();
+            code.as_str_name().strip_prefix("REASON_CODE_").unwrap()
+        })
+    };
+    assert_eq!("FORBIDDEN", observed("shop.delete", &json!({})));
+    assert_eq!("", observed("shop.move", &json!({"n": 60})));
+    assert_eq!("BUDGET_EXCEEDED", observed("shop.move", &json!({"n": 60})));
+    assert_eq!("", observed("shop.find", &json!({})));
+    assert_eq!("FORBIDDEN", observed("shop.move", &json!({"n": 1})));
+    assert_eq!(1, sessions(&store).len());
+}
+
 /// What could be permitted without a task is listed.
 #[test]
 fn it_is_listed() {
