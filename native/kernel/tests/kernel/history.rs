@@ -6,10 +6,12 @@ use authz_kernel::casefile;
 use authz_kernel::decide::decide;
 use authz_kernel::decision::{Decision, Facts, Outcome, Principal, Request, Time};
 use authz_kernel::history::{HistoryChanges, HistoryView, MAX_LABELS, SessionHistory};
+use authz_kernel::mcp::ServerTask;
 use authz_kernel::plan::Plan;
 use authz_kernel::source;
 use authz_kernel::task::{
-    AgentName, Root, Session, SubjectProof, TaskKind, TaskView, start, taskless, taskless_of,
+    AgentName, Root, Session, SubjectProof, Task, TaskKind, TaskStatus, TaskView, start, taskless,
+    taskless_of,
 };
 
 use crate::common::{NOW, facts, request};
@@ -300,6 +302,33 @@ fn where_tasks_are_optional_what_must_be_remembered_is_at_hand() {
         let facts = Facts { task, history: Some(view), ..known };
         assert_eq!("NO_TASK", decide(&required, &facts, &request, NOW).reason.as_str());
     }
+}
+
+/// What is done without a task gives nothing: what a server runs as a task of its own needs one, and so does a credential.
+#[test]
+fn without_a_task_nothing_of_one_is_given() {
+    let plan = compiled("{name: a, tasks: optional}", FACTS, MAY).unwrap();
+    let chain = [bot()];
+    let own = taskless(&chain, "").unwrap();
+    let nothing = SessionHistory::new();
+    let view = HistoryView { agent: Some(&nothing), ..HistoryView::new(&nothing) };
+    let task = Some(TaskView { task: &own, ancestors: &[] });
+    let known = Facts { task, history: Some(view), ..facts(&chain) };
+    let code = |facts: &Facts<'_>, server_task| {
+        let request = Request { server_task, ..request("crm.get", "{}") };
+        decide(&plan, facts, &request, NOW).reason.as_str()
+    };
+    assert_eq!("PERMITTED", code(&known, ServerTask::None));
+    for server_task in [ServerTask::Begins, ServerTask::Follows] {
+        assert_eq!("NO_TASK", code(&known, server_task));
+    }
+    assert_eq!("NO_TASK", code(&Facts { granted: Some(&[]), ..known }, ServerTask::None));
+    let other = AgentName::parse("spiffe://a.example/ns/desk/sa/other").unwrap().principal();
+    let others = [other];
+    assert_eq!("TASK_CONFLICT", code(&Facts { chain: &others, ..known }, ServerTask::None));
+    let over = Task { status: TaskStatus::Revoked, ..own.clone() };
+    let over = Some(TaskView { task: &over, ancestors: &[] });
+    assert_eq!("REVOKED", code(&Facts { task: over, ..known }, ServerTask::None));
 }
 
 /// The record of a chain is its own, begins with the same words for one caller, and lasts for a day after its last use, and
