@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use authz_kernel::decision::Time;
 use authz_kernel::task::{Record, RecordKind, Session, taskless_of};
 use authz_lane::proto::authz::v1 as wire;
 use authz_lane::proto::authz::v1::admin_revoke_request::Target;
 use authz_lane::{Engine, Surface};
-use authz_state::store::{MemoryStore, Page, Query, Store, Survives};
+use authz_state::store::{MemoryStore, Page, Query, Store, Survives, Transaction};
 use serde_json::{Value, json};
 
 use crate::credentials::soon;
@@ -48,6 +49,16 @@ fn of_kind(store: &Arc<dyn Store>, kind: RecordKind) -> Vec<Record> {
 fn sessions(store: &Arc<dyn Store>) -> Vec<Arc<Session>> {
     let all = of_kind(store, RecordKind::Session).into_iter();
     all.filter_map(|one| if let Record::Session(one) = one { Some(one) } else { None }).collect()
+}
+
+/// Lets what is remembered end at another time.
+fn ends(store: &Arc<dyn Store>, known: &Session, at: i64) {
+    let record = Record::Session(Arc::new(Session { expires_at: Time(at), ..known.clone() }));
+    let mut put = |transaction: &mut dyn Transaction| {
+        transaction.put(record.clone());
+        Ok(true)
+    };
+    store.transact(&[record.key()], Survives::Crash, soon(), &mut put).unwrap();
 }
 
 /// A payment by the bot, on behalf of somebody.
@@ -180,13 +191,7 @@ fn it_can_be_taken_away() {
     assert_eq!("PERMITTED", code(&ask(&served, &task, "sdk", "shop.pay", &json!({"n": 1}))));
     let ended = sessions(&store).into_iter().find(|one| one.id == known.id).unwrap();
     assert!(ended.expires_at.0 > now() * 1000 + 23 * 3_600_000);
-    let past = Session { expires_at: authz_kernel::decision::Time(1), ..Session::clone(&ended) };
-    let record = Record::Session(Arc::new(past));
-    let mut age = |transaction: &mut dyn authz_state::store::Transaction| {
-        transaction.put(record.clone());
-        Ok(true)
-    };
-    store.transact(&[record.key()], Survives::Crash, soon(), &mut age).unwrap();
+    ends(&store, &ended, 1);
     assert_eq!("PERMITTED", pay(&served, 100, &[subject("alice")]));
     assert_eq!("BUDGET_EXCEEDED", pay(&served, 1, &[subject("alice")]));
     assert!(served.engine.sweep().error.is_empty());
@@ -199,14 +204,14 @@ fn what_its_time_is_up_of_is_forgotten() {
     let (served, store) = shop(&json!({}));
     assert_eq!("PERMITTED", pay(&served, 1, &[subject("alice")]));
     assert_eq!(0, served.engine.sweep().forgotten);
-    let known = sessions(&store).remove(0);
-    let past = Session { expires_at: authz_kernel::decision::Time(1), ..Session::clone(&known) };
-    let record = Record::Session(Arc::new(past));
-    let mut age = |transaction: &mut dyn authz_state::store::Transaction| {
-        transaction.put(record.clone());
-        Ok(true)
-    };
-    store.transact(&[record.key()], Survives::Crash, soon(), &mut age).unwrap();
+    let hour = 3_600_000;
+    // What is let through moves its end, and what is refused does not.
+    ends(&store, &sessions(&store)[0], now() * 1000 + hour);
+    assert_eq!("BUDGET_EXCEEDED", pay(&served, 100, &[subject("alice")]));
+    assert!(sessions(&store)[0].expires_at.0 < now() * 1000 + 2 * hour);
+    assert_eq!("PERMITTED", pay(&served, 1, &[subject("alice")]));
+    assert!(sessions(&store)[0].expires_at.0 > now() * 1000 + 23 * hour);
+    ends(&store, &sessions(&store)[0], 1);
     assert_eq!(1, served.engine.sweep().forgotten);
     assert!(sessions(&store).is_empty());
     assert_eq!("PERMITTED", pay(&served, 100, &[subject("alice")]));
