@@ -63,6 +63,16 @@ class Outcome:
     leases: int
     violations: list[str]
 
+    def undone(self, *, leased: bool) -> list[str]:
+        """What never happened: a run without it shows nothing about it.
+
+        Args:
+            leased: Roles of a database were to be leased.
+        """
+        counts = ["answered", "tasks", "ended", "permits", "tallies", "tokens"]
+        counts += ["leases"] if leased else []
+        return [f"there were no {name}" for name in counts if not getattr(self, name)]
+
 
 def run(
     folder: Path,
@@ -240,6 +250,7 @@ def main() -> int:
             books = stack.enter_context(Postgres())
             prepare(books)
         done = run(folder, arguments.kills, seed, books=books)
+    done.violations += done.undone(leased=books is not None)
     sys.stdout.write(json.dumps({"seed": seed, **asdict(done)}) + "\n")
     return 1 if done.violations else 0
 

@@ -34,6 +34,18 @@ def test_killed_while_it_leases(tmp_path: Path) -> None:
     assert done.leases >= 3
 
 
+def test_a_run_in_which_something_never_happened_shows_nothing_about_it() -> None:
+    """Whoever counts no token in a whole run has not tried whether tokens survive it."""
+    counts = {"calls": 9, "answered": 9, "tasks": 2, "ended": 1, "permits": 4, "tallies": 3}
+    some = run.Outcome(
+        **counts, kills=1, seconds=1, restart_s_worst=1, tokens=1, leases=0, violations=[]
+    )
+    assert some.undone(leased=False) == []
+    assert some.undone(leased=True) == ["there were no leases"]
+    some.tokens = some.permits = 0
+    assert some.undone(leased=False) == ["there were no permits", "there were no tokens"]
+
+
 def test_the_oracle_finds_credentials_that_live_on_or_are_lost() -> None:
     """In a dead task none is alive; in a live one none is dead before its time."""
     answer = {"token": "a.b.c", "parts": {}, "expires_at": 1000}
