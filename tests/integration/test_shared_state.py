@@ -29,7 +29,16 @@ from tests.support.postgres import Postgres, programs, standby_of
 from tests.support.server import Server, layout
 from tests.support.surfaces import reason_name
 from tests.support.waiting import eventually
-from tests.support.working import BUNDLE, LIMITS, PLANNER, WORKERS, Crew, evidence
+from tests.support.working import (
+    BUNDLE,
+    LIMITS,
+    PLANNER,
+    TALLIES,
+    TALLY,
+    WORKERS,
+    Crew,
+    evidence,
+)
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -118,6 +127,21 @@ def test_uses_are_counted_once(site: Site) -> None:
         codes = list(pool.map(some, range(80)))
     assert codes.count("PERMITTED") == LIMITS["desk.note"]
     assert codes.count("USES_EXHAUSTED") == 80 - LIMITS["desk.note"]
+
+
+def test_what_is_done_without_a_task_is_one(site: Site) -> None:
+    """Both servers at once, and both lanes, let an agent do without a task what it may, and no more; another is not asked."""
+    calls = TALLIES + 40
+
+    def some(number: int) -> str:
+        server = (site.one, site.other)[number % 2]
+        return site.crew.check(server, "", TALLY, WORKERS[0], listener=LISTENERS[number // 2 % 2])
+
+    with ThreadPoolExecutor(8) as pool:
+        codes = list(pool.map(some, range(calls)))
+    assert codes.count("PERMITTED") == TALLIES
+    assert codes.count("BUDGET_EXCEEDED") == calls - TALLIES
+    assert site.crew.check(site.other, "", TALLY, WORKERS[1]) == "PERMITTED"
 
 
 def test_history_is_one(authority: Authority, tmp_path: Path) -> None:
