@@ -114,13 +114,14 @@ impl Presented {
             let key = RecordKey::new(RecordKind::Reservation, &reservation.decision_id);
             transaction.delete(key);
         }
-        transaction.put(Record::Reservation(Arc::new(Reservation {
-            decision_id: decision_id.unwrap_or(&reservation.decision_id).to_owned(),
-            redeemed: true,
-            enforcer: enforcer.to_owned(),
-            due,
-            ..Reservation::clone(reservation)
-        })));
+        let mut redeemed = Reservation::clone(reservation);
+        if let Some(decision_id) = decision_id {
+            decision_id.clone_into(&mut redeemed.decision_id);
+        }
+        enforcer.clone_into(&mut redeemed.enforcer);
+        redeemed.redeemed = true;
+        redeemed.due = due;
+        transaction.put(Record::Reservation(Arc::new(redeemed)));
         true
     }
 }

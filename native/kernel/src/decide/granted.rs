@@ -1,7 +1,7 @@
 //! The task credential of a request: whether what it was issued for is what is asked.
 
 use crate::decision::{Decision, Facts, Grant, ReasonCode};
-use crate::hex::hex;
+use crate::hex::write_hex;
 use crate::model::Operation;
 use crate::schema::OWN_SYSTEM;
 
@@ -23,13 +23,17 @@ pub(super) fn covering<'a>(
     let Some(granted) = facts.granted.filter(|_| operation.system != OWN_SYSTEM) else {
         return Ok(None);
     };
-    let digest = decision.arguments_digest.map(|digest| hex(&digest));
-    let resource = resolved.named();
+    let mut text = [0; 64];
+    let digest = decision.arguments_digest.map(|digest| {
+        write_hex(&digest, &mut text);
+        text
+    });
+    let digest = digest.as_ref().map(<[u8; 64]>::as_slice);
     // INVARIANT (never wider): every member that was decided is compared, and none may be missing on one side.
     let is_it = |grant: &Grant<'_>| {
         grant.operation == operation.id
-            && grant.resource == resource.as_deref()
-            && grant.arguments_digest == digest.as_deref()
+            && resolved.is_named(grant.resource)
+            && grant.arguments_digest.map(str::as_bytes) == digest
             && grant.destinations == decision.destinations
     };
     let mut same = granted.iter().enumerate().filter(|(_, grant)| is_it(grant)).peekable();

@@ -45,9 +45,13 @@ pub(super) struct Resolved<'a> {
 }
 
 impl Resolved<'_> {
-    /// What it acts on, as task credentials name it: `<collection>/<id>`, or the collection as a whole; none: the system.
-    pub(super) fn named(&self) -> Option<Cow<'_, str>> {
-        Some(named(self.collection?, &self.id))
+    /// Whether it acts on what a task credential names so: `<collection>/<id>`, or the collection as a whole; none: the
+    /// system.
+    pub(super) fn is_named(&self, name: Option<&str>) -> bool {
+        match (self.collection, name) {
+            (Some(collection), Some(name)) => is_named(collection, &self.id, name),
+            (collection, name) => collection.is_none() && name.is_none(),
+        }
     }
 }
 
@@ -180,10 +184,19 @@ fn resource_id(
 }
 
 /// A resource in the one way to write it: `<collection>/<id>`, or the collection as a whole.
-fn named<'a>(collection: &'a str, id: &str) -> Cow<'a, str> {
+fn named(collection: &str, id: &str) -> String {
     match id {
-        "" => Cow::Borrowed(collection),
-        id => Cow::Owned(format!("{collection}/{id}")),
+        "" => collection.to_owned(),
+        id => [collection, "/", id].concat(),
+    }
+}
+
+/// Whether a text is what [`named`] writes.
+fn is_named(collection: &str, id: &str, name: &str) -> bool {
+    match name.strip_prefix(collection) {
+        Some("") => id.is_empty(),
+        Some(rest) => !id.is_empty() && rest.strip_prefix('/') == Some(id),
+        None => false,
     }
 }
 
@@ -199,7 +212,7 @@ impl Plan {
         let ResourceRule { collection, id } =
             self.operation(&decision.operation)?.resource.as_ref()?;
         let id = resource_id(id.as_deref(), arguments, request).ok()?;
-        Some(named(collection, &id).into_owned())
+        Some(named(collection, &id))
     }
 }
 
@@ -387,5 +400,29 @@ impl<'a> Literals<'a> {
     fn hold(&self, kind: DestinationKind, canonical: &str) -> bool {
         let literal = literal(kind, canonical, self.key);
         self.task.contains(&literal) || self.root.contains(&literal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_told_without_being_written() {
+        let parts = ["", "a", "b", "a/b", "/", "a/", "/b", "aa", "a/a"];
+        for collection in &parts[1..] {
+            for id in parts {
+                let name = named(collection, id);
+                for other in parts.iter().map(|part| (*part).to_owned()).chain([
+                    name.clone(),
+                    format!("{name}/"),
+                    format!("{name}a"),
+                    format!("{collection}/"),
+                ]) {
+                    let told = is_named(collection, id, &other);
+                    assert_eq!(name == other, told, "{collection:?} {id:?} {other:?}");
+                }
+            }
+        }
     }
 }
