@@ -3,8 +3,9 @@
 //! Of sessions, agents and subjects memory holds those that changed last; of the others it knows where they are.
 //!
 //! A commit changes memory at once and is durable once it is appended to the journal: by whoever commits, or by the
-//! writer's thread, many at a time. What the journal holds is moved to the SQLite file beside that, about once a second. Where the journal cannot be
-//! written, all that waits is undone in memory, and nothing is changed until it and the file can be written again.
+//! writer's thread, many at a time. What the journal holds is moved to the SQLite file beside that, about once a second.
+//! Where the journal cannot be written, all that waits is undone in memory, and nothing is changed until it and the file
+//! can be written again.
 
 mod batch;
 mod disk;

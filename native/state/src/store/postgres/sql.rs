@@ -1,5 +1,6 @@
 //! A connection and its statements. All SQL of the store stands here.
 
+use authz_kernel::hex::hex;
 use authz_kernel::task::{Record, RecordKey, RecordKind};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -535,7 +536,7 @@ pub(super) async fn migrate(address: &Address) -> Result<[u8; 32], String> {
         };
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|error| error.to_string())?;
-        let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let secret = hex(&secret);
         let mut steps = String::new();
         if from == 0 {
             steps.push_str("CREATE TABLE authz_meta (key text PRIMARY KEY, value text NOT NULL);");
