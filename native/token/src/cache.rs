@@ -5,7 +5,8 @@
 //! Only what verified is kept; refusals are not. An entry serves until its credential ends, which is
 //! checked on every hit by the same code that checks a credential for the first time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -38,6 +39,36 @@ pub(crate) struct Kept {
 /// none of it read.
 #[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct CacheKey([u8; 32]);
+
+impl Hash for CacheKey {
+    /// It is a digest: its last bytes are as good a hash as any, and the first chooses the shard.
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let [.., a, b, c, d, e, f, g, h] = self.0;
+        hasher.write_u64(u64::from_be_bytes([a, b, c, d, e, f, g, h]));
+    }
+}
+
+/// Takes the number that it is given for the hash.
+#[derive(Default)]
+struct Given(u64);
+
+impl Hasher for Given {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+type Entries<V> = HashMap<CacheKey, Entry<V>, BuildHasherDefault<Given>>;
 
 impl CacheKey {
     pub(crate) fn new(revision: &[u8; 32], role: Role, token: &str) -> Self {
@@ -89,7 +120,7 @@ struct Entry<V> {
 
 struct Shard<V> {
     // INVARIANT (one each): `order` holds each key of `entries` exactly once.
-    entries: BTreeMap<CacheKey, Entry<V>>,
+    entries: Entries<V>,
     order: VecDeque<CacheKey>,
     /// Counted here, where nobody else writes at the same time.
     hits: u64,
@@ -97,7 +128,7 @@ struct Shard<V> {
 
 impl<V> Default for Shard<V> {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), order: VecDeque::new(), hits: 0 }
+        Self { entries: Entries::default(), order: VecDeque::new(), hits: 0 }
     }
 }
 
@@ -308,7 +339,8 @@ mod tests {
                 let shard = shard.lock().unwrap();
                 let order: std::collections::BTreeSet<_> = shard.order.iter().collect();
                 assert_eq!(shard.order.len(), order.len());
-                assert!(shard.entries.keys().eq(order.into_iter()));
+                let entries: std::collections::BTreeSet<_> = shard.entries.keys().collect();
+                assert!(entries == order);
             }
         }
     }
