@@ -95,34 +95,9 @@ impl Presented {
         self.credential.details.get(detail).map(|detail| detail.decision_id.as_str())
     }
 
-    /// Writes that what one detail permits is performed: nothing else says that it was redeemed.
-    ///
-    /// Args: `decision_id`: of the permit by which it is performed, where somebody reports what came of it. `enforcer`: who
-    /// performs it now. `due`: when it counts as done without a report.
-    ///
-    /// Returns: whether something is reserved for it.
-    pub(crate) fn redeem(
-        &self,
-        transaction: &mut dyn Transaction,
-        detail: usize,
-        (decision_id, enforcer): (Option<&str>, &str),
-        due: Time,
-    ) -> bool {
-        let Some(Some(reservation)) = self.reservations.get(detail) else { return false };
-        // Whoever performs it knows the decision that let it, and reports that one.
-        if decision_id.is_some() {
-            let key = RecordKey::new(RecordKind::Reservation, &reservation.decision_id);
-            transaction.delete(key);
-        }
-        let mut redeemed = Reservation::clone(reservation);
-        if let Some(decision_id) = decision_id {
-            decision_id.clone_into(&mut redeemed.decision_id);
-        }
-        enforcer.clone_into(&mut redeemed.enforcer);
-        redeemed.redeemed = true;
-        redeemed.due = due;
-        transaction.put(Record::Reservation(Arc::new(redeemed)));
-        true
+    /// What is reserved for one detail, where that is kept.
+    pub(crate) fn reservation(&self, detail: usize) -> Option<&Reservation> {
+        self.reservations.get(detail)?.as_deref()
     }
 }
 

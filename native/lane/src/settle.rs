@@ -379,7 +379,8 @@ impl Engine {
                 began = is_new;
                 judgement.is_open = false;
                 if let Some(one) = presented.as_ref().filter(|_| is_passed) {
-                    judgement.is_open |= self.redeem(transaction, judgement, one, now);
+                    let by = (&current, one);
+                    judgement.is_open |= self.redeem(transaction, judgement, judging, by, now);
                 }
                 if is_passed || is_new {
                     judgement.is_open |=
@@ -393,10 +394,11 @@ impl Engine {
                     let room = |all: &mut dyn Transaction| self.room_taskless(all, &current.task);
                     history::hold(transaction, &current.task, (is_passed, now), room)?;
                 }
-                let redeemed = presented.as_ref().filter(|_| is_passed).and_then(|one| {
-                    one.decision_id(judgement.decision.as_ref()?.redeems?).map(str::to_owned)
-                });
-                let (wants, redeemed) = (judging.wants_credential, redeemed.as_deref());
+                let redeemed = presented
+                    .as_ref()
+                    .filter(|_| is_passed)
+                    .and_then(|one| one.decision_id(judgement.decision.as_ref()?.redeems?));
+                let wants = judging.wants_credential;
                 history::remember(transaction, judgement, &current, wants, redeemed)?;
                 if history::ends_task(judgement) {
                     ended = self.end_denied(transaction, &current.task, now)?;
@@ -431,20 +433,41 @@ impl Engine {
         ending::end(transaction, &task.session, Some(&task.id), status, now, retention)
     }
 
-    /// Writes that what a task credential permits is performed now; true where it is open what comes of it.
+    /// Writes that what a task credential permits is performed now: nothing else says that it was redeemed.
+    ///
+    /// Returns: whether it is open what comes of it.
     fn redeem(
         &self,
         transaction: &mut dyn Transaction,
         judgement: &Judgement,
-        presented: &Presented,
+        judging: &Judging<'_>,
+        (current, presented): (&Located, &Presented),
         now: Time,
     ) -> bool {
-        let detail = judgement.decision.as_ref().and_then(|decision| decision.redeems);
-        let Some(detail) = detail else { return false };
-        let due = after(now, self.keeper.settings().report_within_ms);
-        let reported = judgement.is_reported().then_some(judgement.id.as_str());
-        let by = (reported, judgement.asker.name());
-        presented.redeem(transaction, detail, by, due) && reported.is_some()
+        let Some(decision) = judgement.decision.as_ref() else { return false };
+        let detail = decision.redeems;
+        let Some(permit) = detail.and_then(|detail| presented.reservation(detail)) else {
+            return false;
+        };
+        let performed = self.reservation(judgement, judging, current, decision, now);
+        let mut performed = Reservation {
+            charged: permit.charged.clone(),
+            permitted_at: permit.permitted_at,
+            credential: permit.credential.clone(),
+            wants_credential: permit.wants_credential,
+            redeemed: true,
+            rest: permit.rest.clone(),
+            ..performed
+        };
+        let is_reported = judgement.is_reported();
+        if is_reported {
+            // Whoever performs it knows the decision that let it, and reports that one.
+            transaction.delete(RecordKey::new(RecordKind::Reservation, &permit.decision_id));
+        } else {
+            performed.decision_id.clone_from(&permit.decision_id);
+        }
+        transaction.put(Record::Reservation(Arc::new(performed)));
+        is_reported
     }
 
     /// Writes the tasks as they are after a permit, and the reservation, unless a task credential brought one along; true
@@ -486,15 +509,32 @@ impl Engine {
         let wants_credential = judging.wants_credential && permitted.is_some();
         let Some(decision) = permitted.or(softened) else { return false };
         self.metrics.reserved();
-        let agent = judgement.facts.agent.as_ref();
-        let Detail { resource, arguments_digest, destinations, .. } =
-            detail_of(judging, &judgement.id, decision);
         transaction.put(Record::Reservation(Arc::new(Reservation {
-            decision_id: judgement.id.clone(),
+            charged: charges.to_vec(),
+            wants_credential,
+            ..self.reservation(judgement, judging, current, decision, now)
+        })));
+        true
+    }
+
+    /// What is kept of a decision by which something is performed now, charged to nothing.
+    fn reservation(
+        &self,
+        judgement: &Judgement,
+        judging: &Judging<'_>,
+        current: &Located,
+        decision: &Decision,
+        now: Time,
+    ) -> Reservation {
+        let agent = judgement.facts.agent.as_ref();
+        let Detail { decision_id, resource, arguments_digest, destinations, .. } =
+            detail_of(judging, &judgement.id, decision);
+        Reservation {
+            decision_id,
             task: current.task.id.clone(),
             session: current.task.session.clone(),
             operation: judgement.operation.clone(),
-            charged: charges.to_vec(),
+            charged: Vec::new(),
             enforcer: judgement.asker.name().to_owned(),
             permitted_at: now,
             due: after(now, self.keeper.settings().report_within_ms),
@@ -504,11 +544,10 @@ impl Engine {
             tier: decision.tier.unwrap_or_default(),
             agent: agent.map(|agent| agent.spiffe_id.clone()).unwrap_or_default(),
             credential: None,
-            wants_credential,
+            wants_credential: false,
             redeemed: false,
             rest: BTreeMap::new(),
-        })));
-        true
+        }
     }
 
     /// The implicit task, where another call was faster, or the new one.
