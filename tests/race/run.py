@@ -2,8 +2,8 @@
 
     python -m tests.race.run [--rounds 6] [--kills 10] [--out FILE]
 
-Half of the callers share one session; all spend one budget of their subject; half ask the fast lane. Of some permits they tell
-what came of it, so that what was reserved is given back or spent. On the embedded store one server answers 64 callers, on
+Half of the callers share one session; all spend one budget of their subject, and one of what an agent does without a task; half
+ask the fast lane. Of some permits they tell what came of it, so that what was reserved is given back or spent. On the embedded store one server answers 64 callers, on
 PostgreSQL two servers 32 each. Prints what was done as one JSON line; exit status 1 where something is not as it must be.
 """
 
@@ -37,7 +37,7 @@ ROOT: Final = Path(__file__).parents[2]
 BUNDLE: Final = BUNDLES / "race"
 CALLERS: Final = 64
 #: As the bundle says.
-NOTES, CALLS, SPENDING, WIPES, HOLDS = 150, 100, 200, 50, 60
+NOTES, CALLS, SPENDING, WIPES, HOLDS, ROAMS = 150, 100, 200, 50, 60, 120
 LANES: Final = ("main", "main-fast")
 LOCK_WAIT: Final = "authz_state_lock_wait_seconds"
 
@@ -109,7 +109,7 @@ def script(site: Site, rounds: int) -> Script:
     calls: list[list[list[str]]] = [[] for _ in range(CALLERS)]
     shared, clerk = site.start("clerk"), site.token("clerk")
     own = [(site.start(f"own-{one}"), site.token(f"own-{one}")) for one in range(CALLERS // 2)]
-    roamer = site.token("roamer")
+    roamer, drifter = site.token("roamer"), site.token("drifter")
     roaming = [site.start("roamer", "bob") for _ in range(4)]
     pairs: list[Pair] = []
     each = -(-2 * max(NOTES, CALLS, SPENDING, WIPES) // CALLERS)
@@ -119,6 +119,7 @@ def script(site: Site, rounds: int) -> Script:
         for _ in range(each):
             mine.append([task, token, "bank.pay", '{"amount": 1}', ""])
             mine.append([roaming[number % 4], roamer, "desk.call", "{}", ""])
+            mine.append(["", drifter, "desk.roam", "{}", ""])
             if on_shared:
                 mine.extend([[shared, clerk, "desk.note", "{}", ""]] * 2)
                 mine.append([shared, clerk, "desk.wipe", "{}", ""])
@@ -146,6 +147,7 @@ def script(site: Site, rounds: int) -> Script:
     limits = [
         Limit("notes of a session", NOTES, beyond, lambda one: one.operation == "desk.note"),
         Limit("calls of an agent", CALLS, beyond, lambda one: one.operation == "desk.call"),
+        Limit("roams without a task", ROAMS, beyond, lambda one: one.operation == "desk.roam"),
         Limit("spending of a subject", SPENDING, beyond, lambda one: one.operation == "bank.pay"),
         Limit("uses of a task", WIPES, "USES_EXHAUSTED", lambda one: one.operation == "desk.wipe"),
         Limit(
