@@ -27,6 +27,9 @@ _SUFFIXES: Final = (".yaml", ".yml", ".cedar", ".json", ".csv")
 _MAX_DEPTH: Final = 16
 _TRIES: Final = 5
 _PAUSE: Final = 0.1
+_BURST: Final = 0.000_2
+_REST: Final = 0.001
+_MOST_RESTS: Final = 400
 _MANIFEST_LINE: Final = re.compile(r"([0-9a-f]{64}) [ *](?:\./)?(.+)")
 
 
@@ -36,12 +39,34 @@ class _Bounds:
     max_files: int
 
 
+class _Pace:
+    """Lets others run: reading many small files holds the interpreter lock most of the time, and decisions wait for it.
+
+    Args:
+        pause: Waits so many seconds.
+        most: Rests at most; 0: nobody else is there.
+    """
+
+    def __init__(self, pause: Callable[[float], None], most: int) -> None:
+        self._pause = pause
+        self._left = most
+        self._since = time.perf_counter()
+
+    def rest(self) -> None:
+        """Rest, if it is time to."""
+        if self._left > 0 and time.perf_counter() - self._since >= _BURST:
+            self._left -= 1
+            self._pause(_REST)
+            self._since = time.perf_counter()
+
+
 def read_folder(
     folder: Path,
     *,
     max_bytes: int = 67_108_864,
     max_files: int = 10_000,
     pause: Callable[[float], None] = time.sleep,
+    is_served: bool = False,
 ) -> BundleFiles:
     """Read a bundle folder.
 
@@ -53,7 +78,8 @@ def read_folder(
         folder: The folder.
         max_bytes: Most bytes, all files together.
         max_files: Most files.
-        pause: Waits so many seconds before the folder is read again.
+        pause: Waits so many seconds, before the folder is read again and where reading rests.
+        is_served: Decisions go on meanwhile, so reading rests now and then.
 
     Returns:
         Its files.
@@ -62,6 +88,7 @@ def read_folder(
         BundleError: It cannot be read, breaks a bound, leads out of itself, or does not stop changing.
     """
     bounds = _Bounds(max_bytes, max_files)
+    pace = _Pace(pause, _MOST_RESTS if is_served else 0)
     try:
         root = Path(os.path.realpath(folder, strict=True))
     except (OSError, ValueError) as error:
@@ -72,11 +99,11 @@ def read_folder(
         raise _refused("not a folder.", folder, "Give the folder that has bundle.yaml in it.")
     manifest = root / MANIFEST
     if os.path.lexists(manifest):
-        return _by_manifest(folder, root, manifest, bounds)
-    before = _read_once(folder, root, bounds)
+        return _by_manifest(folder, root, manifest, bounds, pace)
+    before = _read_once(folder, root, bounds, pace)
     for _ in range(_TRIES):
         pause(_PAUSE)
-        after = _read_once(folder, root, bounds)
+        after = _read_once(folder, root, bounds, pace)
         if before == after:
             return BundleFiles(str(folder), after)
         before = after
@@ -164,7 +191,7 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _read_once(folder: Path, root: Path, bounds: _Bounds) -> dict[str, bytes]:
+def _read_once(folder: Path, root: Path, bounds: _Bounds, pace: _Pace) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     room = bounds.max_bytes
     try:
@@ -180,6 +207,7 @@ def _read_once(folder: Path, root: Path, bounds: _Bounds) -> dict[str, bytes]:
                 )
             room -= len(content)
             files[path.relative_to(root).as_posix()] = content
+            pace.rest()
     except FileNotFoundError:
         # Gone between listing and reading: the folder changes, and the next reading will differ.
         files[""] = os.urandom(8)
@@ -205,7 +233,9 @@ def _in_root(path: Path, root: Path, folder: Path, name: str) -> bool:
         raise _refused(f"`{name}` cannot be read: {_reason(error)}.", folder) from error
 
 
-def _by_manifest(folder: Path, root: Path, manifest: Path, bounds: _Bounds) -> BundleFiles:
+def _by_manifest(
+    folder: Path, root: Path, manifest: Path, bounds: _Bounds, pace: _Pace
+) -> BundleFiles:
     try:
         listed = (_read_file(manifest, bounds.max_bytes) or b"").decode()
     except (OSError, UnicodeDecodeError) as error:
@@ -244,4 +274,5 @@ def _by_manifest(folder: Path, root: Path, manifest: Path, bounds: _Bounds) -> B
         room -= len(content)
         if _belongs(Path(name)):
             files[name] = content
+        pace.rest()
     return BundleFiles(str(folder), files)

@@ -385,6 +385,7 @@ class World:
             Path(config.bundle.path),
             max_bytes=config.limits.bundle_max_bytes,
             max_files=config.limits.bundle_max_files,
+            is_served=before.plan is not None,
         )
         if before.plan is not None and (before.bundle_files, before.trust_spec) == (
             bundle,

@@ -109,12 +109,12 @@ def test_the_links_of_a_mounted_config_map_are_followed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bound", "message"), [("max_bytes", "larger"), ("max_files", "more than")]
+    ("max_bytes", "max_files", "message"), [(1, 1000, "larger"), (1 << 20, 1, "more than")]
 )
-def test_bounds_hold(folder: Path, bound: str, message: str) -> None:
+def test_bounds_hold(folder: Path, max_bytes: int, max_files: int, message: str) -> None:
     """One byte or file too many refuses all of it."""
     with pytest.raises(BundleError, match=message):
-        read_folder(folder, pause=nothing, **{bound: 1})
+        read_folder(folder, pause=nothing, max_bytes=max_bytes, max_files=max_files)
 
 
 def test_a_named_pipe_does_not_hold_the_reader(folder: Path) -> None:
@@ -184,3 +184,17 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     """With its path."""
     with pytest.raises(BundleError, match="cannot be read"):
         read_folder(tmp_path / "none", pause=nothing)
+
+
+def test_reading_rests_where_decisions_go_on_and_never_for_long(folder: Path) -> None:
+    """Of 700 files some rests come, and all of them are less than half a second."""
+    for number in range(700):
+        (folder / "policies" / f"{number}.cedar").write_text("// nothing")
+    rests: list[float] = []
+    bundle = read_folder(folder, pause=rests.append)
+    assert rests == [0.1]
+    rests.clear()
+    assert read_folder(folder, pause=rests.append, is_served=True) == bundle
+    assert rests.count(0.1) == 1
+    assert len(rests) > 1
+    assert sum(rests) <= 0.51

@@ -21,6 +21,7 @@ use authz_token::{
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
 /// Of Rust's memory alone; Python keeps its own.
@@ -47,7 +48,8 @@ create_exception!(
     "A call that answers no decision was refused."
 );
 
-type Files = BTreeMap<String, Vec<u8>>;
+/// The interpreter's own bytes: copying them is left until it is let go.
+type Files = BTreeMap<String, PyBackedBytes>;
 type Samples = Vec<(String, Vec<(&'static str, String)>, f64)>;
 
 /// Sets an attribute of an error that is about to be raised; failing to is an error of its own.
@@ -79,6 +81,10 @@ fn api_error(py: Python<'_>, error: &authz_lane::ApiError) -> PyErr {
 
 fn engine_error(error: &authz_lane::EngineError) -> PyErr {
     EngineError::new_err(error.to_string())
+}
+
+fn copied(files: &Files) -> BTreeMap<String, Vec<u8>> {
+    files.iter().map(|(path, bytes)| (path.clone(), bytes.to_vec())).collect()
 }
 
 fn json_of<T: serde::Serialize>(items: impl Iterator<Item = T>) -> String {
@@ -123,7 +129,7 @@ impl Plan {
     ) -> PyResult<Self> {
         let previous = previous.map(|plan| Arc::clone(&plan.inner));
         let compiled = py.detach(|| {
-            let model = source::load_at(&files, &vars, Time(now_ms))?;
+            let model = source::load_at(&copied(&files), &vars, Time(now_ms))?;
             authz_kernel::plan::Plan::compile(model, previous.as_deref())
         });
         let inner = compiled.map_err(|diagnostics| bundle_error(py, &diagnostics))?;
@@ -136,7 +142,8 @@ impl Plan {
         files: Files,
         now_ms: i64,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let report = py.detach(|| serde_json::to_vec(&offline::test(&self.inner, &files, now_ms)));
+        let report =
+            py.detach(|| serde_json::to_vec(&offline::test(&self.inner, &copied(&files), now_ms)));
         let report = report.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         Ok(PyBytes::new(py, &report))
     }
