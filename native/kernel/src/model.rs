@@ -38,6 +38,8 @@ pub struct Model {
     pub revision: String,
     /// SHA-256 over the files as they stand (before `vars` are filled in): one digest everywhere.
     pub digest: [u8; 32],
+    /// SHA-256 over the files that are no policies.
+    pub facts_digest: [u8; 32],
     /// The Cedar files, in path order.
     pub policies: Vec<PolicyFile>,
     /// Systems by id.
@@ -90,6 +92,8 @@ pub struct Model {
     pub vars: BTreeMap<String, String>,
     /// What is odd, but no error.
     pub warnings: Vec<Diagnostic>,
+    /// So many of those, the first, do not depend on when it was read.
+    pub read_warnings: usize,
     /// Look-up tables over `roles` and `destinations`; see [`Model::build_index`].
     pub index: Index,
 }

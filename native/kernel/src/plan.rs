@@ -134,17 +134,36 @@ impl Plan {
     /// # Errors
     /// Everything that is wrong, with places. A warning of Cedar's validator refuses too.
     pub fn compile(model: Model, previous: Option<&Self>) -> Result<Self, Diagnostics> {
-        on_large_stack("bundle.yaml", || Self::compile_here(model, previous))?
+        Self::compile_beside(model, previous, &mut || ())
     }
 
-    fn compile_here(model: Model, previous: Option<&Self>) -> Result<Self, Diagnostics> {
+    /// As [`Plan::compile`], while something else goes on that must not wait.
+    ///
+    /// Args:
+    /// * `rest`: called again and again; it may wait.
+    ///
+    /// # Errors
+    /// As [`Plan::compile`].
+    pub fn compile_beside(
+        model: Model,
+        previous: Option<&Self>,
+        rest: &mut (dyn FnMut() + Send),
+    ) -> Result<Self, Diagnostics> {
+        on_large_stack("bundle.yaml", || Self::compile_here(model, previous, rest))?
+    }
+
+    fn compile_here(
+        model: Model,
+        previous: Option<&Self>,
+        rest: &mut (dyn FnMut() + Send),
+    ) -> Result<Self, Diagnostics> {
         let mut diagnostics = Diagnostics::new();
         for warning in &model.warnings {
             diagnostics.push(warning.clone());
         }
         reserved(&model, &mut diagnostics);
         let kept = previous.map(|plan| (&plan.cache, plan.policies.as_slice()));
-        let (cache, mut policies) = policy::read(&model.policies, kept, &mut diagnostics);
+        let (cache, mut policies) = policy::read(&model.policies, kept, rest, &mut diagnostics);
         let names = Names::of(&model, &reauth_kinds(&policies));
         let starts = model.templates.iter().map(|(name, template)| start_of(name, template));
         let own: Vec<Operation> =
@@ -156,7 +175,10 @@ impl Plan {
 
         let covered: Vec<Option<Covered>> = policies
             .iter()
-            .map(|placed| policy::check(placed, &catalog, &names, &model, &mut diagnostics))
+            .map(|placed| {
+                rest();
+                policy::check(placed, &catalog, &names, &model, &mut diagnostics)
+            })
             .collect();
         let mut prelude = names.prelude();
         for group in catalog.groups.keys() {
@@ -170,7 +192,15 @@ impl Plan {
                 schema::action(&operation.id, groups, resource_type(operation), input)
             })
             .collect();
-        policy::validate(&mut policies, &covered, &catalog, &prelude, &actions, &mut diagnostics);
+        policy::validate(
+            &mut policies,
+            &covered,
+            &catalog,
+            &prelude,
+            &actions,
+            rest,
+            &mut diagnostics,
+        );
 
         let words = match Words::new(&names) {
             Ok(words) => words,
@@ -200,6 +230,7 @@ impl Plan {
         let mut operations = Table::with_capacity_and_hasher(all.len(), Default::default());
         let prepared = all.iter().zip(&groups).zip(arguments).zip(slices).enumerate();
         for (position, (((operation, groups), arguments), slice)) in prepared {
+            rest();
             let entities = groups.iter().filter_map(|group| shared.get(group.as_str()));
             let base = match words.base(&operation.id, entities) {
                 Ok(base) => base,

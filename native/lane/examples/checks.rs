@@ -71,7 +71,7 @@ fn engine(folder: &Path) -> Result<Engine, Box<dyn Error>> {
     });
     let listeners = serde_json::json!([{ "name": LISTENER, "insecure_dev": true }]);
     let engine = Engine::new(Settings::from_json(settings.to_string().as_bytes())?)?;
-    let model = source::load_at(&files(&folder.join("bundle"))?, &BTreeMap::new(), Time(0))
+    let model = source::load_at(&files(&folder.join("bundle"))?, &BTreeMap::new(), Time(0), None)
         .map_err(|wrong| format!("{wrong:?}"))?;
     let plan = Plan::compile(model, None).map_err(|wrong| format!("{wrong:?}"))?;
     let trust = TrustSpec::from_json(&std::fs::read(folder.join("trust.json"))?)

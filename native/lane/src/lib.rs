@@ -25,6 +25,7 @@ pub mod message;
 pub mod metrics;
 mod nonce;
 pub mod offline;
+mod pace;
 mod plain;
 mod presented;
 mod probe;
@@ -44,6 +45,7 @@ mod world;
 
 pub use engine::{ApiError, Engine, PeerChain, Status, Transport};
 pub use fast::{FastLane, FastListener, FastSettings, FastTls};
+pub use pace::Pace;
 pub use settings::{
     CredentialSettings, DpopSettings, EnforcerSpec, EngineError, Injection, Lane, Lifetimes,
     Listener, PeerSpec, Relay, ReportWay, Secret, Settings, StateEngine, StateSettings, Surface,

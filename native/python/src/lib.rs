@@ -11,7 +11,7 @@ use authz_kernel::model::Location;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::{casefile, format, source};
 use authz_lane::{
-    CredentialSettings, FastSettings, Lane, Listener, PeerChain, PeerSpec, Settings, Surface,
+    CredentialSettings, FastSettings, Lane, Listener, Pace, PeerChain, PeerSpec, Settings, Surface,
     Transport, World, offline,
 };
 use authz_token::{
@@ -129,8 +129,14 @@ impl Plan {
     ) -> PyResult<Self> {
         let previous = previous.map(|plan| Arc::clone(&plan.inner));
         let compiled = py.detach(|| {
-            let model = source::load_at(&copied(&files), &vars, Time(now_ms))?;
-            authz_kernel::plan::Plan::compile(model, previous.as_deref())
+            let before = previous.as_ref().map(|plan| plan.model());
+            let model = source::load_at(&copied(&files), &vars, Time(now_ms), before)?;
+            let Some(previous) = previous.as_deref() else {
+                return authz_kernel::plan::Plan::compile(model, None);
+            };
+            // It serves meanwhile.
+            let mut pace = Pace::default();
+            authz_kernel::plan::Plan::compile_beside(model, Some(previous), &mut || pace.rest())
         });
         let inner = compiled.map_err(|diagnostics| bundle_error(py, &diagnostics))?;
         Ok(Self { inner: Arc::new(inner), gone: None })

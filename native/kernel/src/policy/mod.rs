@@ -69,9 +69,11 @@ pub(crate) struct Cache {
 ///
 /// Args:
 /// * `previous`: the cache and the policies of the plan that serves now.
+/// * `rest`: called before each file.
 pub(crate) fn read(
     files: &[PolicyFile],
     previous: Option<(&Cache, &[Placed])>,
+    rest: &mut (dyn FnMut() + Send),
     diagnostics: &mut Diagnostics,
 ) -> (Cache, Vec<Placed>) {
     let mut cache = Cache::default();
@@ -79,6 +81,7 @@ pub(crate) fn read(
     let mut shared = Shared::default();
     let mut by_text: Option<HashMap<&str, &Placed>> = None;
     for file in files {
+        rest();
         let first = all.len();
         let known = previous.and_then(|(cache, placed)| {
             let (old, indices) = cache.files.get(&file.file)?;

@@ -22,12 +22,14 @@ const LEVEL: u32 = 1;
 /// Args:
 /// * `covered`: by position, what each policy's scope covers; none where a check has failed already.
 /// * `prelude`: entity types and action groups; `actions`: each operation's declaration, by position.
+/// * `rest`: called before each schema.
 pub(crate) fn validate(
     policies: &mut [Placed],
     covered: &[Option<Covered>],
     catalog: &Catalog<'_>,
     prelude: &str,
     actions: &[String],
+    rest: &mut (dyn FnMut() + Send),
     diagnostics: &mut Diagnostics,
 ) {
     let base: [u8; 32] = Sha256::digest(prelude).into();
@@ -42,6 +44,7 @@ pub(crate) fn validate(
     let mut parts: Vec<(Covered, Vec<usize>)> = parts.into_iter().collect();
     parts.sort_by_key(|(_, members)| members.first().copied());
     for (part, members) in parts {
+        rest();
         let mut digest = Sha256::new();
         digest.update(base);
         let list: Vec<usize> = match part {

@@ -14,7 +14,6 @@ use super::yaml::{At, Entries, Many};
 use super::{budget, classify, denials, directory, ids, mode, sequence, template};
 use crate::destinations::speaks_of;
 use crate::diagnostic::{Diagnostics, clip, unknown};
-use crate::hex::hex_start;
 use crate::history::{DAY_MS, KEPT_MS, MAX_KEPT_MS};
 use crate::mcp::{self, Endpoint};
 use crate::model::{
@@ -74,7 +73,7 @@ pub(super) fn manifest(said: Manifest, model: &mut Model, found: &mut Diagnostic
             build.id(file, "revision", &revision, ids::refuse);
             revision.value
         }
-        None => hex_start(&build.model.digest, 6),
+        None => super::revision_of(&build.model.digest),
     };
     let word = said.tasks.map(|word| word.value);
     build.model.tasks.optional = word == Some(TasksWord::Optional);

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use crate::decision::Time;
 use crate::diagnostic::{Diagnostics, clip};
+use crate::hex::hex_start;
 use crate::model::{Location, Model, PolicyFile};
 
 pub(crate) use build::{duration, properties, required};
@@ -47,6 +48,14 @@ pub fn load(
     files: &BTreeMap<String, Vec<u8>>,
     vars: &BTreeMap<String, String>,
 ) -> Result<Model, Diagnostics> {
+    read(files, vars, None)
+}
+
+fn read(
+    files: &BTreeMap<String, Vec<u8>>,
+    vars: &BTreeMap<String, String>,
+    previous: Option<&Model>,
+) -> Result<Model, Diagnostics> {
     let mut found = Diagnostics::new();
     bounds(files, &mut found);
     for (name, value) in vars {
@@ -59,7 +68,14 @@ pub fn load(
         return Err(found);
     }
 
-    let mut model = Model { digest: digest(files), vars: vars.clone(), ..Model::default() };
+    let facts_digest = digest(files.iter().filter(|(path, _)| !is_policy(path)));
+    if let Some(known) =
+        previous.filter(|one| one.facts_digest == facts_digest && one.vars == *vars)
+    {
+        return with_policies(files, known, found);
+    }
+    let digest = digest(files.iter());
+    let mut model = Model { digest, facts_digest, vars: vars.clone(), ..Model::default() };
     let mut facts = Vec::new();
     let mut catalogs = Vec::new();
     let mut manifest = None;
@@ -117,10 +133,32 @@ pub fn load(
     }
     model.build_index();
     model.warnings = found.iter().cloned().collect();
+    model.read_warnings = model.warnings.len();
     Ok(model)
 }
 
+/// The same facts with other policies.
+fn with_policies(
+    files: &BTreeMap<String, Vec<u8>>,
+    known: &Model,
+    mut found: Diagnostics,
+) -> Result<Model, Diagnostics> {
+    let mut model = Model { digest: digest(files.iter()), policies: Vec::new(), ..known.clone() };
+    model.warnings.truncate(known.read_warnings);
+    // No bundle can say the digest that it has itself.
+    if known.revision == revision_of(&known.digest) {
+        model.revision = revision_of(&model.digest);
+    }
+    for (path, bytes) in files.iter().filter(|(path, _)| is_policy(path)) {
+        policy(path, bytes, &known.vars, &mut model, &mut found);
+    }
+    found.finish(model)
+}
+
 /// As [`load`], and holds the ends of `mode` against the time of loading.
+///
+/// Args:
+/// * `previous`: what was read before; where nothing but policies is different, nothing else is read again.
 ///
 /// # Errors
 /// As [`load`]; also where an entry observes for longer than it may.
@@ -128,8 +166,9 @@ pub fn load_at(
     files: &BTreeMap<String, Vec<u8>>,
     vars: &BTreeMap<String, String>,
     now: Time,
+    previous: Option<&Model>,
 ) -> Result<Model, Diagnostics> {
-    let mut model = load(files, vars)?;
+    let mut model = read(files, vars, previous)?;
     let mut found = Diagnostics::new();
     crate::mode::check(&model.modes, now, &mut found);
     if found.has_errors() {
@@ -214,8 +253,17 @@ fn bounds(files: &BTreeMap<String, Vec<u8>>, found: &mut Diagnostics) {
     }
 }
 
-/// SHA-256 over the files in the order of their paths; lengths in front, so that no two bundles share a text.
-fn digest(files: &BTreeMap<String, Vec<u8>>) -> [u8; 32] {
+fn is_policy(path: &str) -> bool {
+    matches!(FileKind::of(path), FileKind::Policy)
+}
+
+/// The revision of a bundle that says none.
+fn revision_of(digest: &[u8; 32]) -> String {
+    hex_start(digest, 6)
+}
+
+/// SHA-256 over files in the order of their paths; lengths in front, so that no two bundles share a text.
+fn digest<'a>(files: impl Iterator<Item = (&'a String, &'a Vec<u8>)>) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(b"authz bundle 1\0");
     for (path, bytes) in files {

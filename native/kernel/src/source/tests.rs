@@ -455,9 +455,75 @@ fn the_digest_is_over_the_files_and_not_over_the_variables() {
     assert_eq!(12, a.revision.len());
     // Moving a byte from the path to the content is another bundle.
     let of = |path: &str, text: &str| {
-        digest(&BTreeMap::from([(path.to_owned(), text.as_bytes().to_vec())]))
+        digest(BTreeMap::from([(path.to_owned(), text.as_bytes().to_vec())]).iter())
     };
     assert_ne!(of("ab", "c"), of("a", "bc"));
+}
+
+/// Files that are put in, or taken out.
+type Changes<'a> = &'a [(&'a str, Option<&'a [u8]>)];
+
+#[test]
+fn other_policies_beside_the_same_facts_are_read_as_if_all_was() {
+    let vars = BTreeMap::from([("limit".to_owned(), "9".to_owned())]);
+    let facts: &[u8] =
+        b"agents: {bot: [\"spiffe://a.example/bot\"]}\nlabels: {pii: {kind: confidentiality}}\n\
+        catalog: {crm: {kind: http, operations: {search: {}}}}\n\
+        classify: [{match: crm.search, effects: [read], tier: low}]\n\
+        mode: {default: observe, owner: sec@corp.example, until: 2026-01-02}\n";
+    let permit: &[u8] = b"permit (principal, action, resource) when { 1 < ${limit} };";
+    let files = |changes: Changes<'_>| {
+        let mut files = BTreeMap::from([
+            ("bundle.yaml".to_owned(), b"{name: test, tasks: optional}".to_vec()),
+            ("facts.yaml".to_owned(), facts.to_vec()),
+            ("policies/a.cedar".to_owned(), permit.to_vec()),
+            ("policies/b.cedar".to_owned(), permit.to_vec()),
+        ]);
+        for (path, bytes) in changes {
+            match bytes {
+                Some(bytes) => drop(files.insert((*path).to_owned(), bytes.to_vec())),
+                None => drop(files.remove(*path)),
+            }
+        }
+        files
+    };
+    let shown = |read: Result<Model, Diagnostics>| {
+        read.map(|model| format!("{:?}", Model { index: Default::default(), ..model }))
+            .map_err(|found| format!("{found:?}"))
+    };
+    let now = Time(1_767_225_600_000);
+    let before = load_at(&files(&[]), &vars, now, None);
+    assert!(before.is_ok(), "{before:?}");
+    let before = before.unwrap_or_default();
+    let other: &[u8] = b"forbid (principal, action, resource);";
+    let named: &[u8] = b"{name: test, revision: r7, tasks: optional}";
+    let unknown: &[u8] = b"permit (principal, action, resource) when { ${nothing} };";
+    let changes: [Changes<'_>; 9] = [
+        &[],
+        &[("policies/a.cedar", Some(other))],
+        &[("policies/a.cedar", None), ("policies/c.cedar", Some(other))],
+        &[("policies/a.cedar", Some(unknown))],
+        &[("policies/a.cedar", Some(b"\xff"))],
+        &[("policies/notes.txt", Some(other))],
+        &[("bundle.yaml", Some(named)), ("policies/a.cedar", Some(other))],
+        &[("facts.yaml", Some(b"labels: {pii: {kind: integrity}}"))],
+        &[("facts.yaml", None)],
+    ];
+    for changed in changes {
+        let files = files(changed);
+        let anew = shown(load_at(&files, &vars, now, None));
+        assert_eq!(anew, shown(load_at(&files, &vars, now, Some(&before))), "{changed:?}");
+    }
+    // Of what has a revision of its own, too, and with other variables.
+    let own = load_at(&files(&[("bundle.yaml", Some(named))]), &vars, now, None);
+    let own = own.unwrap_or_default();
+    assert_eq!("r7", own.revision);
+    let files = files(&[("bundle.yaml", Some(named)), ("policies/b.cedar", None)]);
+    for vars in [vars, BTreeMap::from([("limit".to_owned(), "8".to_owned())])] {
+        let anew = shown(load_at(&files, &vars, now, None));
+        assert!(anew.as_ref().is_ok_and(|model| model.contains("\"r7\"")));
+        assert_eq!(anew, shown(load_at(&files, &vars, now, Some(&own))));
+    }
 }
 
 #[test]

@@ -13,7 +13,9 @@ fn a_reload_gives_what_a_first_load_gives() {
     let first = Plan::compile(model(&format!("{PERMIT_ALL}{STAFF}")), None).unwrap();
     let forbid = "\n\n@id(\"no\") forbid(principal, action, resource);";
     let text = format!("{STAFF}{PERMIT_ALL}{forbid}");
-    let again = Plan::compile(model(&text), Some(&first)).unwrap();
+    let mut rests = 0;
+    let again = Plan::compile_beside(model(&text), Some(&first), &mut || rests += 1).unwrap();
+    assert!(rests > again.model().operations.len(), "it rests more often than {rests} times");
     let cold = plan(&text);
     for (operation, arguments) in
         [("crm.get", r#"{"id": "1"}"#), ("mail.status", ""), ("mail.send", "{}")]
