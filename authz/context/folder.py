@@ -27,6 +27,7 @@ _SUFFIXES: Final = (".yaml", ".yml", ".cedar", ".json", ".csv")
 _MAX_DEPTH: Final = 16
 _TRIES: Final = 5
 _PAUSE: Final = 0.1
+# Rests, in seconds: in all less than half a one, since what is loaded must serve soon.
 _BURST: Final = 0.000_2
 _REST: Final = 0.001
 _MOST_RESTS: Final = 400

@@ -129,14 +129,15 @@ impl Plan {
     ) -> PyResult<Self> {
         let previous = previous.map(|plan| Arc::clone(&plan.inner));
         let compiled = py.detach(|| {
-            let before = previous.as_ref().map(|plan| plan.model());
+            let previous = previous.as_deref();
+            let before = previous.map(authz_kernel::plan::Plan::model);
             let model = source::load_at(&copied(&files), &vars, Time(now_ms), before)?;
-            let Some(previous) = previous.as_deref() else {
+            if previous.is_none() {
                 return authz_kernel::plan::Plan::compile(model, None);
-            };
+            }
             // It serves meanwhile.
             let mut pace = Pace::default();
-            authz_kernel::plan::Plan::compile_beside(model, Some(previous), &mut || pace.rest())
+            authz_kernel::plan::Plan::compile_beside(model, previous, &mut || pace.rest())
         });
         let inner = compiled.map_err(|diagnostics| bundle_error(py, &diagnostics))?;
         Ok(Self { inner: Arc::new(inner), gone: None })

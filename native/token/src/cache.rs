@@ -6,7 +6,6 @@
 //! checked on every hit by the same code that checks a credential for the first time.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -37,38 +36,11 @@ pub(crate) struct Kept {
 
 /// SHA-256 over the trust revision, the role and the token. The token holds its header, so a hit needs
 /// none of it read.
-#[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct CacheKey([u8; 32]);
 
-impl Hash for CacheKey {
-    /// It is a digest: its last bytes are as good a hash as any, and the first chooses the shard.
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        let [.., a, b, c, d, e, f, g, h] = self.0;
-        hasher.write_u64(u64::from_be_bytes([a, b, c, d, e, f, g, h]));
-    }
-}
-
-/// Takes the number that it is given for the hash.
-#[derive(Default)]
-struct Given(u64);
-
-impl Hasher for Given {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = number;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-type Entries<V> = HashMap<CacheKey, Entry<V>, BuildHasherDefault<Given>>;
+/// Whoever asks adds only what verified, and cannot choose its digest: the hash needs no secret.
+type Entries<V> = HashMap<CacheKey, Entry<V>, foldhash::fast::FixedState>;
 
 impl CacheKey {
     pub(crate) fn new(revision: &[u8; 32], role: Role, token: &str) -> Self {
