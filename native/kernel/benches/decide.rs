@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use authz_kernel::decide::decide;
 use authz_kernel::decision::{
@@ -30,7 +30,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 const NOW: Time = Time(1_795_564_800_000);
 const REQUESTS: usize = 1_000;
 /// What a session did in which nothing has happened yet.
-static NOTHING: SessionHistory = SessionHistory::new();
+static NOTHING: LazyLock<SessionHistory> = LazyLock::new(SessionHistory::new);
 
 fn load(policies: usize, changed: usize) -> Model {
     let files: BTreeMap<String, Vec<u8>> = bundle_of(policies, changed)

@@ -69,7 +69,7 @@ fn session(number: usize, now: i64) -> Session {
         ended_at: None,
         history: SessionHistory {
             latest: Some(at),
-            labels: LABELS.into_iter().map(origin).collect(),
+            labels: LABELS.into_iter().map(origin).collect::<BTreeMap<_, _>>().into(),
             sources: ["customers", "mail"].map(str::to_owned).into(),
             rules: RULES.into_iter().map(progress).collect(),
             ..SessionHistory::new()

@@ -12,6 +12,8 @@ use crate::audit::AuditError;
 struct State {
     outcome: Option<Result<(), AuditError>>,
     waker: Option<Waker>,
+    /// A thread waits: to wake nobody would be a system call, too.
+    is_waited_for: bool,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +50,7 @@ impl Ticket {
             if left.is_zero() {
                 return Err(AuditError::Late);
             }
+            state.is_waited_for = true;
             state = match self.slot.done.wait_timeout(state, left) {
                 Ok((state, _)) => state,
                 Err(poisoned) => poisoned.into_inner().0,
@@ -83,14 +86,15 @@ impl Settle {
     }
 
     fn set(&self, outcome: Result<(), AuditError>) {
-        let waker = {
-            let mut state = self.slot.lock();
-            if state.outcome.is_none() {
-                state.outcome = Some(outcome);
-            }
-            state.waker.take()
-        };
-        self.slot.done.notify_all();
+        let mut state = self.slot.lock();
+        if state.outcome.is_none() {
+            state.outcome = Some(outcome);
+        }
+        let (waker, is_waited_for) = (state.waker.take(), state.is_waited_for);
+        drop(state);
+        if is_waited_for {
+            self.slot.done.notify_all();
+        }
         if let Some(waker) = waker {
             waker.wake();
         }

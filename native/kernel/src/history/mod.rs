@@ -13,6 +13,7 @@ mod record;
 mod renewal;
 mod sequence;
 mod settle;
+mod shared;
 
 pub use denials::RunChange;
 pub use holder::{HistoryView, Holder};
@@ -29,6 +30,7 @@ pub use settle::{
     Awaited, Carrier, Effects, Enabling, Event, Gathering, LabelEffect, MAX_PENDING, Pending,
     Reported, RuleEffect, SpendEffect, effects,
 };
+pub use shared::Shared;
 
 pub(crate) use budget::{Budgets, Spends};
 pub(crate) use check::{changed, check, left_behind, recounted};

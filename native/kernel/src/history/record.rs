@@ -5,12 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
 use crate::decision::Time;
 use crate::history::settle::{Awaited, Pending};
-use crate::history::{Holder, PARTY_MS, RunChange, Written};
+use crate::history::{Holder, PARTY_MS, RunChange, Shared, Written};
 use crate::table::Table;
 
 /// What a session did before; or an agent, or a subject, over all its sessions.
@@ -24,7 +23,7 @@ pub struct SessionHistory {
     pub calls: u64,
     /// The labels that it carries, and which decision brought each. They only grow.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, Origin>,
+    pub labels: Shared<BTreeMap<String, Origin>>,
     /// Collections and systems that labelled data came from.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub sources: BTreeSet<String>,
@@ -327,19 +326,8 @@ impl HistoryChanges {
 impl SessionHistory {
     /// Of a session in which nothing has happened yet.
     #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            latest: None,
-            calls: 0,
-            labels: BTreeMap::new(),
-            sources: BTreeSet::new(),
-            gathered: BTreeMap::new(),
-            rules: HashMap::with_hasher(FixedState::with_seed(0)),
-            budgets: BTreeMap::new(),
-            denials: BTreeMap::new(),
-            pending: BTreeMap::new(),
-            rest: BTreeMap::new(),
-        }
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Whether nothing has happened yet.
@@ -439,7 +427,7 @@ impl SessionHistory {
         let is_open = changes.is_open();
         let at_once = awaited.labels.iter().filter(|_| !is_open);
         for label in changes.labels.iter().chain(at_once) {
-            self.labels.entry(label.clone()).or_insert_with(origin);
+            self.carry(label, origin);
         }
         self.sources.extend(changes.source.clone());
         for (label, from) in &changes.gathered {
@@ -475,6 +463,15 @@ impl SessionHistory {
             for (label, one) in &awaited.gathered {
                 self.gathered.entry(label.clone()).or_default().insert(one.from.clone());
             }
+        }
+    }
+
+    /// Carries a label from now on.
+    ///
+    /// Args: `origin`: where it comes from, if it is new.
+    pub(super) fn carry(&mut self, label: &str, origin: impl FnOnce() -> Origin) {
+        if !self.labels.contains_key(label) {
+            self.labels.insert(label.to_owned(), origin());
         }
     }
 

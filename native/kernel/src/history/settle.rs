@@ -357,7 +357,7 @@ impl SessionHistory {
             }
         }
         for label in kept {
-            self.labels.entry(label.clone()).or_insert_with(origin);
+            self.carry(label, origin);
         }
         self.sources.extend(source.filter(|_| brings));
         self.derive_again();
@@ -390,7 +390,7 @@ impl SessionHistory {
     ) {
         let at = self.now(now);
         for label in labels {
-            self.labels.entry(label.clone()).or_insert_with(|| Origin {
+            self.carry(label, || Origin {
                 decision_id: decision_id.to_owned(),
                 operation: operation.to_owned(),
                 at,

@@ -47,7 +47,7 @@ fn origins(labels: &[&str], at: Time) -> BTreeMap<String, Origin> {
 fn ask(plan: &Plan, call: &str, input: &str, others: &[&str], own: (&[&str], Time)) -> Decision {
     let nothing = SessionHistory::new();
     let mut agent = SessionHistory::new();
-    agent.labels = origins(own.0, own.1);
+    agent.labels = origins(own.0, own.1).into();
     let others = origins(others, NOW);
     let view =
         HistoryView { agent: Some(&agent), others: Some(&others), ..HistoryView::new(&nothing) };
@@ -182,7 +182,7 @@ fn an_agent_that_keeps_as_many_labels_as_it_may_brings_none_more() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let code = |at: Time| {
         let mut agent = SessionHistory::new();
-        agent.labels = origins(&names, at);
+        agent.labels = origins(&names, at).into();
         let nothing = SessionHistory::new();
         let view = HistoryView { agent: Some(&agent), ..HistoryView::new(&nothing) };
         let kind = authz_kernel::task::TaskKind::Implicit;

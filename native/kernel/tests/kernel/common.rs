@@ -1,6 +1,7 @@
 //! A small bundle as a typed model, for tests.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use authz_kernel::decision::{
     Claim, Decision, Facts, Principal, Proof, ProofMethod, Request, Subject, Time,
@@ -19,7 +20,7 @@ use serde_json::json;
 /// The time of every test: 2026-11-25T00:00:00Z.
 pub(crate) const NOW: Time = Time(1_795_564_800_000);
 /// What a session did in which nothing has happened yet.
-pub(crate) static NOTHING: SessionHistory = SessionHistory::new();
+pub(crate) static NOTHING: LazyLock<SessionHistory> = LazyLock::new(SessionHistory::new);
 pub(crate) const BOT: &str = "spiffe://a.example/ns/support/sa/bot";
 
 fn at(line: u32) -> Location {

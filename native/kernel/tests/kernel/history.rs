@@ -196,7 +196,8 @@ fn a_session_that_is_full_lets_nothing_through_that_it_would_have_to_remember() 
     };
     let decision = judged(&session);
     assert_eq!("WINDOW_FULL", decision.reason.as_str(), "{}", decision.message);
-    session.labels.insert("pii".to_owned(), session.labels["l1"].clone());
+    let known = session.labels["l1"].clone();
+    session.labels.insert("pii".to_owned(), known);
     session.sources.insert("crm".to_owned());
     assert_eq!("PERMITTED", judged(&session).reason.as_str(), "there is nothing new to remember");
 }

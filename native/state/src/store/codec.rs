@@ -6,6 +6,9 @@ use authz_kernel::task::{Record, RecordKey, RecordKind};
 
 use super::StoreError;
 
+/// Bytes that most records have at most.
+const RECORD_BYTES: usize = 1024;
+
 /// The number that stands for a kind on disk.
 pub(crate) const fn number(kind: RecordKind) -> i16 {
     match kind {
@@ -45,20 +48,24 @@ pub(crate) const fn kind(number: i16) -> Option<RecordKind> {
 
 /// A record as it is written.
 pub(crate) fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
-    let bytes = match record {
-        Record::Session(one) => serde_json::to_vec(one),
-        Record::Task(one) => serde_json::to_vec(one),
-        Record::Reservation(one) => serde_json::to_vec(one),
-        Record::Idempotency(one) => serde_json::to_vec(one),
-        Record::Revocation(one) => serde_json::to_vec(one),
-        Record::Credential(one) => serde_json::to_vec(one),
-        Record::Proof(one) => serde_json::to_vec(one),
-        Record::SigningKey(one) => serde_json::to_vec(one),
-        Record::Lease(one) => serde_json::to_vec(one),
-        Record::Agent(one) | Record::Subject(one) => serde_json::to_vec(one),
-        Record::Object(one) => serde_json::to_vec(one),
+    let mut bytes = Vec::with_capacity(RECORD_BYTES);
+    let to = &mut bytes;
+    let written = match record {
+        Record::Session(one) => serde_json::to_writer(to, one),
+        Record::Task(one) => serde_json::to_writer(to, one),
+        Record::Reservation(one) => serde_json::to_writer(to, one),
+        Record::Idempotency(one) => serde_json::to_writer(to, one),
+        Record::Revocation(one) => serde_json::to_writer(to, one),
+        Record::Credential(one) => serde_json::to_writer(to, one),
+        Record::Proof(one) => serde_json::to_writer(to, one),
+        Record::SigningKey(one) => serde_json::to_writer(to, one),
+        Record::Lease(one) => serde_json::to_writer(to, one),
+        Record::Agent(one) | Record::Subject(one) => serde_json::to_writer(to, one),
+        Record::Object(one) => serde_json::to_writer(to, one),
     };
-    bytes.map_err(|error| StoreError::Unavailable(format!("a record cannot be written: {error}")))
+    written
+        .map_err(|error| StoreError::Unavailable(format!("a record cannot be written: {error}")))?;
+    Ok(bytes)
 }
 
 /// A record as it was written under `key`.

@@ -1,4 +1,4 @@
-//! Records of one kind, by their ids and in the order of these.
+//! What is kept of one kind of records, by their ids and in the order of these.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -6,21 +6,38 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use authz_kernel::task::Record;
-
 /// Bytes of an id that are compared where they stand: of a `UUIDv7` its time.
 const HEAD_BYTES: usize = 16;
 
-/// Records by id.
+/// By id.
 ///
 /// Most ids differ in their first bytes. Those stand in the tree itself: a search that followed a pointer to each id that
 /// it compares would wait for memory at each.
-#[derive(Debug, Default)]
-pub(crate) struct Ids(BTreeMap<Id, Record>);
+#[derive(Debug)]
+pub(crate) struct Ids<V>(BTreeMap<Id, V>);
 
-impl Ids {
-    pub(crate) fn get(&self, id: &str) -> Option<&Record> {
+impl<V> Default for Ids<V> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<V> Ids<V> {
+    pub(crate) fn get(&self, id: &str) -> Option<&V> {
         self.0.get(&Sought::of(id) as &dyn Named)
+    }
+
+    /// Returns: what is there, with its id.
+    pub(crate) fn entry(&self, id: &str) -> Option<(&Arc<str>, &V)> {
+        let (id, value) = self.0.get_key_value(&Sought::of(id) as &dyn Named)?;
+        Some((&id.text, value))
+    }
+
+    /// Returns: what is there, with its id.
+    pub(crate) fn entry_mut(&mut self, id: &str) -> Option<(&Arc<str>, &mut V)> {
+        let sought = Bound::Included(&Sought::of(id) as &dyn Named);
+        let (id, value) = self.0.range_mut::<dyn Named, _>((sought, sought)).next()?;
+        Some((&id.text, value))
     }
 
     pub(crate) fn has(&self, id: &str) -> bool {
@@ -31,28 +48,26 @@ impl Ids {
         self.0.len()
     }
 
-    pub(crate) fn values(&self) -> impl Iterator<Item = &Record> {
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
         self.0.values()
     }
 
     /// Returns: what was there.
-    pub(crate) fn insert(&mut self, id: Arc<str>, record: Record) -> Option<Record> {
-        self.0.insert(Id { head: head(&id), text: id }, record)
+    pub(crate) fn insert(&mut self, id: Arc<str>, value: V) -> Option<V> {
+        self.0.insert(Id { head: head(&id), text: id }, value)
     }
 
     /// Returns: what was there, with its id.
-    pub(crate) fn remove(&mut self, id: &str) -> Option<(Arc<str>, Record)> {
-        let (id, record) = self.0.remove_entry(&Sought::of(id) as &dyn Named)?;
-        Some((id.text, record))
+    pub(crate) fn remove(&mut self, id: &str) -> Option<(Arc<str>, V)> {
+        let (id, value) = self.0.remove_entry(&Sought::of(id) as &dyn Named)?;
+        Some((id.text, value))
     }
 
     /// All from an id on, in their order.
-    pub(crate) fn from(&self, first: Bound<&str>) -> impl Iterator<Item = (&Arc<str>, &Record)> {
+    pub(crate) fn from(&self, first: Bound<&str>) -> impl Iterator<Item = (&Arc<str>, &V)> {
         let first = first.map(Sought::of);
         let first = first.as_ref().map(|sought| sought as &dyn Named);
-        self.0
-            .range::<dyn Named, _>((first, Bound::Unbounded))
-            .map(|(id, record)| (&id.text, record))
+        self.0.range::<dyn Named, _>((first, Bound::Unbounded)).map(|(id, value)| (&id.text, value))
     }
 }
 
@@ -157,19 +172,9 @@ impl<'a> Borrow<dyn Named + 'a> for Id {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
-    use authz_kernel::decision::Time;
-    use authz_kernel::task::Proof;
     use proptest::prelude::*;
 
     use super::*;
-
-    fn record(id: &str) -> Record {
-        Record::Proof(Arc::new(Proof {
-            id: id.to_owned(),
-            expires_at: Time(0),
-            counts: BTreeMap::new(),
-        }))
-    }
 
     proptest! {
         /// The same as a map of texts, also of ids that are short, share their first bytes, or hold NUL.
@@ -179,14 +184,22 @@ mod tests {
             first in "(0123456789abcde)?[f\u{0}\u{e9}]{0,3}",
         ) {
             let (mut ids, mut texts) = (Ids::default(), BTreeMap::new());
-            for (id, is_put) in &steps {
+            for (number, (id, is_put)) in steps.iter().enumerate() {
                 if *is_put {
-                    let before = ids.insert(Arc::from(id.as_str()), record(id));
-                    prop_assert_eq!(before, texts.insert(id.clone(), record(id)));
+                    let before = match ids.entry_mut(id) {
+                        Some((named, value)) => {
+                            prop_assert_eq!(named.as_ref(), id);
+                            Some(std::mem::replace(value, number))
+                        }
+                        None => ids.insert(Arc::from(id.as_str()), number),
+                    };
+                    prop_assert_eq!(before, texts.insert(id.clone(), number));
                 } else {
-                    let removed = ids.remove(id).map(|(id, record)| (id.to_string(), record));
+                    let removed = ids.remove(id).map(|(id, value)| (id.to_string(), value));
                     prop_assert_eq!(removed, texts.remove_entry(id));
                 }
+                let entry = ids.entry(id).map(|(id, value)| (id.as_ref(), value));
+                prop_assert_eq!(entry, texts.get_key_value(id).map(|(id, value)| (id.as_str(), value)));
                 prop_assert_eq!(ids.get(id), texts.get(id));
                 prop_assert_eq!(ids.has(id), texts.contains_key(id));
                 prop_assert_eq!(ids.len(), texts.len());
@@ -205,7 +218,7 @@ mod tests {
     fn an_id_that_is_the_start_of_another_comes_first() {
         let mut ids = Ids::default();
         for id in ["0123456789abcdef0", "0123456789abcdef", "0123456789abcde", "0"] {
-            ids.insert(Arc::from(id), record(id));
+            ids.insert(Arc::from(id), ());
         }
         let found: Vec<&str> = ids.from(Bound::Unbounded).map(|(id, _)| id.as_ref()).collect();
         assert_eq!(["0", "0123456789abcde", "0123456789abcdef", "0123456789abcdef0"], *found);

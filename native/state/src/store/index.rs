@@ -75,7 +75,7 @@ struct Text {
 /// Records of one kind, as text.
 #[derive(Debug)]
 struct Texts {
-    kept: BTreeMap<Arc<str>, Text>,
+    kept: Ids<Text>,
     /// Those whose text is in memory, by the commit that wrote it.
     resident: BTreeSet<(u64, Arc<str>)>,
     /// So many of them.
@@ -87,7 +87,7 @@ struct Texts {
 impl Texts {
     fn new(most: usize) -> Self {
         Self {
-            kept: BTreeMap::default(),
+            kept: Ids::default(),
             resident: BTreeSet::default(),
             most,
             ready: Mutex::new(Ready::new(READY)),
@@ -98,7 +98,7 @@ impl Texts {
         if let Some(record) = self.ready().get(&key.id) {
             return Ok(Some(Held::Ready(record)));
         }
-        let Some((id, kept)) = self.kept.get_key_value(key.id.as_str()) else { return Ok(None) };
+        let Some((id, kept)) = self.kept.entry(&key.id) else { return Ok(None) };
         let Some(text) = &kept.text else { return Ok(Some(Held::Cold(key.clone(), kept.commit))) };
         let record = decode(key, text)?;
         self.ready().put(Arc::clone(id), record.clone());
@@ -106,9 +106,44 @@ impl Texts {
     }
 
     fn put(&self, id: &str, record: &Record) {
-        if let Some((id, _)) = self.kept.get_key_value(id) {
+        if let Some((id, _)) = self.kept.entry(id) {
             self.ready().put(Arc::clone(id), record.clone());
         }
+    }
+
+    /// Sets a text, or removes it. Returns its id and what was there; none where there is neither.
+    fn set(
+        &mut self,
+        id: &str,
+        new: Option<Text>,
+        record: Option<Record>,
+    ) -> Option<(Arc<str>, Option<Text>)> {
+        let ready = self.ready.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let commit = new.as_ref().map(|new| new.commit);
+        let (id, before) = match (self.kept.entry_mut(id), new) {
+            (Some((id, kept)), Some(new)) => (Arc::clone(id), Some(std::mem::replace(kept, new))),
+            (Some(_), None) => {
+                let (id, before) = self.kept.remove(id)?;
+                (id, Some(before))
+            }
+            (None, Some(new)) => {
+                let id: Arc<str> = Arc::from(id);
+                self.kept.insert(Arc::clone(&id), new);
+                (id, None)
+            }
+            (None, None) => return None,
+        };
+        match record {
+            Some(record) => ready.put(Arc::clone(&id), record),
+            None => ready.forget(&id),
+        }
+        if let Some(before) = &before {
+            self.resident.remove(&(before.commit, Arc::clone(&id)));
+        }
+        if let Some(commit) = commit {
+            self.resident.insert((commit, Arc::clone(&id)));
+        }
+        Some((id, before))
     }
 
     /// Leaves to the disk what changed longest ago, where it is there by now; a few at a time, since everybody waits.
@@ -119,7 +154,7 @@ impl Texts {
                 return;
             }
             if let Some((_, id)) = self.resident.pop_first()
-                && let Some(one) = self.kept.get_mut(&id)
+                && let Some((_, one)) = self.kept.entry_mut(&id)
             {
                 one.text = None;
             }
@@ -145,17 +180,17 @@ impl Text {
 #[derive(Debug)]
 pub(crate) struct Index {
     sessions: Texts,
-    tasks: BTreeMap<Arc<str>, TaskText>,
-    reservations: Ids,
-    idempotencies: Ids,
-    revocations: Ids,
-    credentials: Ids,
-    proofs: Ids,
-    signing_keys: Ids,
-    leases: Ids,
+    tasks: Ids<TaskText>,
+    reservations: Ids<Record>,
+    idempotencies: Ids<Record>,
+    revocations: Ids<Record>,
+    credentials: Ids<Record>,
+    proofs: Ids<Record>,
+    signing_keys: Ids<Record>,
+    leases: Ids<Record>,
     agents: Texts,
     subjects: Texts,
-    objects: Ids,
+    objects: Ids<Record>,
     /// Session and task.
     by_session: Pairs,
     /// Assignee and task.
@@ -175,7 +210,7 @@ impl Index {
     pub(crate) fn new(most: usize) -> Self {
         Self {
             sessions: Texts::new(most),
-            tasks: BTreeMap::default(),
+            tasks: Ids::default(),
             reservations: Ids::default(),
             idempotencies: Ids::default(),
             revocations: Ids::default(),
@@ -201,13 +236,13 @@ impl Index {
             return texts.get(key);
         }
         if key.kind != RecordKind::Task {
-            let record = self.of(key.kind).and_then(|ids| ids.get(key.id.as_str()));
+            let record = self.of(key.kind).and_then(|ids| ids.get(&key.id));
             return Ok(record.cloned().map(Held::Ready));
         }
         if let Some(record) = self.ready().get(&key.id) {
             return Ok(Some(Held::Ready(record)));
         }
-        let Some((id, task)) = self.tasks.get_key_value(key.id.as_str()) else { return Ok(None) };
+        let Some((id, task)) = self.tasks.entry(&key.id) else { return Ok(None) };
         let record = decode(key, &task.text)?;
         self.ready().put(Arc::clone(id), record.clone());
         Ok(Some(Held::Ready(record)))
@@ -215,21 +250,21 @@ impl Index {
 
     /// The commit that wrote a record which may be left to the disk, and its text where memory has it.
     pub(crate) fn text(&self, key: &RecordKey) -> Option<(u64, Option<Arc<[u8]>>)> {
-        let one = self.texts(key.kind)?.kept.get(key.id.as_str())?;
+        let one = self.texts(key.kind)?.kept.get(&key.id)?;
         Some((one.commit, one.text.clone()))
     }
 
     /// Whether a record can be read without the disk.
     pub(crate) fn is_at_hand(&self, key: &RecordKey) -> bool {
         let Some(texts) = self.texts(key.kind) else { return true };
-        let is_cold = texts.kept.get(key.id.as_str()).is_some_and(|one| one.text.is_none());
+        let is_cold = texts.kept.get(&key.id).is_some_and(|one| one.text.is_none());
         !is_cold || texts.ready().get(&key.id).is_some()
     }
 
     /// Keeps a record that was read from the disk at hand, unless it was written again since.
     pub(crate) fn keep(&self, key: &RecordKey, commit: u64, record: &Record) {
         if let Some(texts) = self.texts(key.kind)
-            && texts.kept.get(key.id.as_str()).is_some_and(|one| one.commit == commit)
+            && texts.kept.get(&key.id).is_some_and(|one| one.commit == commit)
         {
             texts.put(&key.id, record);
         }
@@ -247,8 +282,8 @@ impl Index {
     pub(crate) fn has(&self, key: &RecordKey) -> bool {
         let id = key.id.as_str();
         match (key.kind, self.texts(key.kind)) {
-            (_, Some(texts)) => texts.kept.contains_key(id),
-            (RecordKind::Task, _) => self.tasks.contains_key(id),
+            (_, Some(texts)) => texts.kept.has(id),
+            (RecordKind::Task, _) => self.tasks.has(id),
             (kind, _) => self.of(kind).is_some_and(|ids| ids.has(id)),
         }
     }
@@ -266,20 +301,16 @@ impl Index {
             (RecordKind::Task, None) => self.remove_task(key),
             (RecordKind::Task, Some((record, text))) => {
                 let before = self.load_task(key, &record, text);
-                if let Some((id, _)) = self.tasks.get_key_value(key.id.as_str()) {
+                if let Some((id, _)) = self.tasks.entry(&key.id) {
                     self.ready().put(Arc::clone(id), record);
                 }
                 before
             }
             (kind, Some((record, text))) if self.texts(kind).is_some() => {
                 let text = Text { text: Some(text), due: record.due(), commit };
-                let before = self.set_text(key, Some(text));
-                if let Some(texts) = self.texts(kind) {
-                    texts.put(&key.id, &record);
-                }
-                before
+                self.set_text(key, Some(text), Some(record))
             }
-            (kind, None) if self.texts(kind).is_some() => self.set_text(key, None),
+            (kind, None) if self.texts(kind).is_some() => self.set_text(key, None, None),
             (_, record) => self.set_other(key, record.map(|(record, _)| record)).map(Held::Ready),
         }
     }
@@ -290,7 +321,7 @@ impl Index {
             self.load_task(key, &record, Arc::from(text));
         } else if self.texts(key.kind).is_some() {
             let text = Text { text: Some(Arc::from(text)), due: record.due(), commit: 0 };
-            self.set_text(key, Some(text));
+            self.set_text(key, Some(text), None);
         } else {
             self.set_other(key, Some(record));
         }
@@ -316,20 +347,18 @@ impl Index {
     }
 
     /// Sets a text, or removes it. Returns what was there.
-    fn set_text(&mut self, key: &RecordKey, new: Option<Text>) -> Option<Held> {
+    ///
+    /// Args: `record`: what it says, if that is to be ready.
+    fn set_text(
+        &mut self,
+        key: &RecordKey,
+        new: Option<Text>,
+        record: Option<Record>,
+    ) -> Option<Held> {
         let texts = self.texts_mut(key.kind)?;
-        texts.ready().forget(&key.id);
-        let (id, before) = texts.kept.remove_entry(key.id.as_str()).unzip();
-        let id: Arc<str> = id.unwrap_or_else(|| Arc::from(key.id.as_str()));
-        if let Some(before) = &before {
-            texts.resident.remove(&(before.commit, Arc::clone(&id)));
-        }
-        let (was_due, due) =
-            (before.as_ref().and_then(|one| one.due), new.as_ref().and_then(|one| one.due));
-        if let Some(new) = new {
-            texts.resident.insert((new.commit, Arc::clone(&id)));
-            texts.kept.insert(Arc::clone(&id), new);
-        }
+        let due = new.as_ref().and_then(|one| one.due);
+        let (id, before) = texts.set(&key.id, new, record)?;
+        let was_due = before.as_ref().and_then(|one| one.due);
         if was_due != due {
             if let Some(due) = was_due {
                 self.due.remove(&(due, key.kind, Arc::clone(&id)));
@@ -345,7 +374,7 @@ impl Index {
         let Record::Task(task) = record else { return None };
         self.ready().forget(&key.id);
         let (due, is_live) = (task.due(), task.status == TaskStatus::Active);
-        if let Some(kept) = self.tasks.get_mut(key.id.as_str())
+        if let Some((_, kept)) = self.tasks.entry_mut(&key.id)
             && kept.due == due
             && kept.is_live == is_live
             && kept.session.as_ref() == task.session
@@ -356,7 +385,7 @@ impl Index {
         }
         let before = self.remove_task(key);
         let id: Arc<str> = Arc::from(key.id.as_str());
-        let session = self.sessions.kept.get_key_value(task.session.as_str());
+        let session = self.sessions.kept.entry(&task.session);
         let session = session
             .map_or_else(|| Arc::from(task.session.as_str()), |(session, _)| Arc::clone(session));
         let first = (Arc::from(task.assignee()), Arc::from(""));
@@ -378,7 +407,7 @@ impl Index {
 
     fn remove_task(&mut self, key: &RecordKey) -> Option<Held> {
         self.ready().forget(&key.id);
-        let (id, task) = self.tasks.remove_entry(key.id.as_str())?;
+        let (id, task) = self.tasks.remove(&key.id)?;
         if let Some(due) = task.due {
             self.due.remove(&(due, RecordKind::Task, Arc::clone(&id)));
         }
@@ -391,7 +420,7 @@ impl Index {
 
     fn set_other(&mut self, key: &RecordKey, record: Option<Record>) -> Option<Record> {
         let ids = self.of_mut(key.kind)?;
-        let (id, before) = ids.remove(key.id.as_str()).unzip();
+        let (id, before) = ids.remove(&key.id).unzip();
         let id: Arc<str> = id.unwrap_or_else(|| Arc::from(key.id.as_str()));
         let due = record.as_ref().and_then(Record::due);
         if let Some(record) = record.clone() {
@@ -471,7 +500,7 @@ impl Index {
                     _ if !shown(*kind, id) => None,
                     _ => match self.texts(*kind) {
                         Some(texts) => Some(texts.kept.get(id)?.held(*kind, id)),
-                        None => Some(Held::Ready(self.of(*kind)?.get(id.as_ref())?.clone())),
+                        None => Some(Held::Ready(self.of(*kind)?.get(id)?.clone())),
                     },
                 })
                 .take(most)
@@ -489,10 +518,9 @@ impl Index {
     ) -> Vec<Held> {
         let after = page.after.as_str();
         let from = if after < first { Bound::Included(first) } else { Bound::Excluded(after) };
-        let range = (from, Bound::Unbounded);
         let fits = |id: &str| id.starts_with(first);
         if kind == RecordKind::Task {
-            let tasks = self.tasks.range::<str, _>(range).take_while(|(id, _)| fits(id));
+            let tasks = self.tasks.from(from).take_while(|(id, _)| fits(id));
             let shown = tasks.filter(|(id, _)| shown(kind, id));
             let held = shown.map(|(id, task)| {
                 Held::Text(RecordKey::new(kind, id.as_ref()), Arc::clone(&task.text))
@@ -500,7 +528,7 @@ impl Index {
             return held.take(most(page)).collect();
         }
         if let Some(texts) = self.texts(kind) {
-            let texts = texts.kept.range::<str, _>(range).take_while(|(id, _)| fits(id));
+            let texts = texts.kept.from(from).take_while(|(id, _)| fits(id));
             let shown = texts.filter(|(id, _)| shown(kind, id));
             return shown.map(|(id, one)| one.held(kind, id)).take(most(page)).collect();
         }
@@ -533,7 +561,7 @@ impl Index {
         }
     }
 
-    const fn of(&self, kind: RecordKind) -> Option<&Ids> {
+    const fn of(&self, kind: RecordKind) -> Option<&Ids<Record>> {
         Some(match kind {
             RecordKind::Reservation => &self.reservations,
             RecordKind::Idempotency => &self.idempotencies,
@@ -549,7 +577,7 @@ impl Index {
         })
     }
 
-    const fn of_mut(&mut self, kind: RecordKind) -> Option<&mut Ids> {
+    const fn of_mut(&mut self, kind: RecordKind) -> Option<&mut Ids<Record>> {
         Some(match kind {
             RecordKind::Reservation => &mut self.reservations,
             RecordKind::Idempotency => &mut self.idempotencies,

@@ -6,6 +6,7 @@ use std::thread::Thread;
 use std::time::Instant;
 
 use authz_kernel::task::RecordKey;
+use foldhash::fast::RandomState;
 
 use super::StoreError;
 
@@ -22,7 +23,7 @@ pub(crate) struct KeyLocks<B = ()> {
 
 #[derive(Debug)]
 struct State<B> {
-    held: HashSet<RecordKey>,
+    held: HashSet<RecordKey, RandomState>,
     queue: VecDeque<Waiter<B>>,
     next: u64,
 }
@@ -39,7 +40,7 @@ struct Waiter<B> {
 impl<B> KeyLocks<B> {
     /// Nothing is held.
     pub(crate) fn new() -> Arc<Self> {
-        let state = State { held: HashSet::new(), queue: VecDeque::new(), next: 0 };
+        let state = State { held: HashSet::default(), queue: VecDeque::new(), next: 0 };
         Arc::new(Self { state: Mutex::new(state) })
     }
 

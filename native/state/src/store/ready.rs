@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use authz_kernel::task::Record;
+use foldhash::fast::RandomState;
 
 /// Two generations: when the younger is full, the older is forgotten and the younger takes its place.
 #[derive(Debug)]
 pub(crate) struct Ready {
-    young: HashMap<Arc<str>, Record>,
-    old: HashMap<Arc<str>, Record>,
+    young: HashMap<Arc<str>, Record, RandomState>,
+    old: HashMap<Arc<str>, Record, RandomState>,
     /// Most records of a generation.
     most: usize,
 }
@@ -17,7 +18,7 @@ pub(crate) struct Ready {
 impl Ready {
     /// Empty.
     pub(crate) fn new(most: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), most }
+        Self { young: HashMap::default(), old: HashMap::default(), most }
     }
 
     pub(crate) fn get(&mut self, id: &str) -> Option<Record> {
@@ -30,6 +31,10 @@ impl Ready {
     }
 
     pub(crate) fn put(&mut self, id: Arc<str>, record: Record) {
+        if let Some(known) = self.young.get_mut(&id) {
+            *known = record;
+            return;
+        }
         if self.young.len() >= self.most {
             self.old = std::mem::take(&mut self.young);
         }

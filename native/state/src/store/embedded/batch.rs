@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use authz_kernel::task::RecordKey;
+use foldhash::fast::RandomState;
 
 use crate::store::outbox::Line;
 
@@ -23,11 +24,14 @@ pub(super) struct Frame {
 /// A record's key, and its body, or none where it goes.
 pub(super) type Changed = (RecordKey, Option<Arc<[u8]>>);
 
+/// Bodies, or none for records that go.
+pub(super) type Records = HashMap<RecordKey, Option<Arc<[u8]>>, RandomState>;
+
 /// What commits change: as it is at the end, whatever it was in between.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Batch {
     /// Bodies, or none for records that go.
-    pub(super) records: HashMap<RecordKey, Option<Arc<[u8]>>>,
+    pub(super) records: Records,
     /// Audit lines to put in the outbox.
     pub(super) lines: Vec<Line>,
     /// The highest line that left the outbox.
@@ -37,7 +41,7 @@ pub(super) struct Batch {
 impl Frame {
     /// Adds the records of several commits, in their order.
     pub(super) fn add(&mut self, records: impl Iterator<Item = Vec<Changed>>) {
-        let mut all = HashMap::new();
+        let mut all = Records::default();
         for records in records {
             if all.is_empty() && self.records.is_empty() {
                 self.records = records;

@@ -5,7 +5,6 @@
 //! is seeded by the salt and its place, so that neither what an earlier generation left behind in the file is taken for
 //! one, nor what somebody had written into a record who cannot read the file.
 
-use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -16,7 +15,7 @@ use authz_kernel::task::RecordKey;
 use bytes::Bytes;
 use twox_hash::XxHash3_128;
 
-use super::batch::{Batch, Frame};
+use super::batch::{Batch, Frame, Records};
 use crate::store::codec;
 use crate::store::outbox::Line;
 
@@ -314,7 +313,7 @@ fn write_bytes(to: &mut Vec<u8>, bytes: &[u8]) -> Option<()> {
 
 fn read_batch(payload: &[u8]) -> Option<Batch> {
     let mut rest = Cursor(payload);
-    let mut batch = Batch { records: HashMap::new(), ..Batch::default() };
+    let mut batch = Batch { records: Records::default(), ..Batch::default() };
     for _ in 0..rest.u32()? {
         let kind = codec::kind(i16::from_le_bytes(rest.array()?))?;
         let id = std::str::from_utf8(rest.bytes()?).ok()?;
