@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -67,7 +67,7 @@ def read_folder(
     max_bytes: int = 67_108_864,
     max_files: int = 10_000,
     pause: Callable[[float], None] = time.sleep,
-    is_served: bool = False,
+    served: BundleFiles | None = None,
 ) -> BundleFiles:
     """Read a bundle folder.
 
@@ -80,7 +80,7 @@ def read_folder(
         max_bytes: Most bytes, all files together.
         max_files: Most files.
         pause: Waits so many seconds, before the folder is read again and where reading rests.
-        is_served: Decisions go on meanwhile, so reading rests now and then.
+        served: What decisions go on with meanwhile: reading rests now and then, and what is the same is kept once.
 
     Returns:
         Its files.
@@ -89,7 +89,8 @@ def read_folder(
         BundleError: It cannot be read, breaks a bound, leads out of itself, or does not stop changing.
     """
     bounds = _Bounds(max_bytes, max_files)
-    pace = _Pace(pause, _MOST_RESTS if is_served else 0)
+    pace = _Pace(pause, _MOST_RESTS if served is not None else 0)
+    known = served.files if served is not None else {}
     try:
         root = Path(os.path.realpath(folder, strict=True))
     except (OSError, ValueError) as error:
@@ -98,13 +99,12 @@ def read_folder(
         ) from error
     if not root.is_dir():
         raise _refused("not a folder.", folder, "Give the folder that has bundle.yaml in it.")
-    manifest = root / MANIFEST
-    if os.path.lexists(manifest):
-        return _by_manifest(folder, root, manifest, bounds, pace)
-    before = _read_once(folder, root, bounds, pace)
+    if os.path.lexists(root / MANIFEST):
+        return _by_manifest(folder, root, bounds, pace, known)
+    before = _read_once(folder, root, bounds, pace, known)
     for _ in range(_TRIES):
         pause(_PAUSE)
-        after = _read_once(folder, root, bounds, pace)
+        after = _read_once(folder, root, bounds, pace, before)
         if before == after:
             return BundleFiles(str(folder), after)
         before = after
@@ -192,7 +192,9 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _read_once(folder: Path, root: Path, bounds: _Bounds, pace: _Pace) -> dict[str, bytes]:
+def _read_once(
+    folder: Path, root: Path, bounds: _Bounds, pace: _Pace, known: Mapping[str, bytes]
+) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     room = bounds.max_bytes
     try:
@@ -207,7 +209,8 @@ def _read_once(folder: Path, root: Path, bounds: _Bounds, pace: _Pace) -> dict[s
                     f"larger than {bounds.max_bytes} bytes.", folder, "Raise bundle_max_bytes."
                 )
             room -= len(content)
-            files[path.relative_to(root).as_posix()] = content
+            name = path.relative_to(root).as_posix()
+            files[name] = _once(content, known.get(name))
             pace.rest()
     except FileNotFoundError:
         # Gone between listing and reading: the folder changes, and the next reading will differ.
@@ -216,6 +219,11 @@ def _read_once(folder: Path, root: Path, bounds: _Bounds, pace: _Pace) -> dict[s
         name = _shown(Path(os.fsdecode(error.filename))) if error.filename else "it"
         raise _refused(f"`{name}` cannot be read: {_reason(error)}.", folder) from error
     return files
+
+
+def _once(content: bytes, known: bytes | None) -> bytes:
+    """Give what is known, where it is the same: to free many files at once takes milliseconds, and nobody is answered."""
+    return known if known == content else content
 
 
 def _read_file(path: Path, room: int) -> bytes | None:
@@ -235,8 +243,13 @@ def _in_root(path: Path, root: Path, folder: Path, name: str) -> bool:
 
 
 def _by_manifest(
-    folder: Path, root: Path, manifest: Path, bounds: _Bounds, pace: _Pace
+    folder: Path,
+    root: Path,
+    bounds: _Bounds,
+    pace: _Pace,
+    known: Mapping[str, bytes],
 ) -> BundleFiles:
+    manifest = root / MANIFEST
     try:
         listed = (_read_file(manifest, bounds.max_bytes) or b"").decode()
     except (OSError, UnicodeDecodeError) as error:
@@ -274,6 +287,6 @@ def _by_manifest(
             )
         room -= len(content)
         if _belongs(Path(name)):
-            files[name] = content
+            files[name] = _once(content, known.get(name))
         pace.rest()
     return BundleFiles(str(folder), files)

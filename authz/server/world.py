@@ -385,7 +385,7 @@ class World:
             Path(config.bundle.path),
             max_bytes=config.limits.bundle_max_bytes,
             max_files=config.limits.bundle_max_files,
-            is_served=before.plan is not None,
+            served=before.bundle_files,
         )
         if before.plan is not None and (before.bundle_files, before.trust_spec) == (
             bundle,

@@ -194,7 +194,19 @@ def test_reading_rests_where_decisions_go_on_and_never_for_long(folder: Path) ->
     bundle = read_folder(folder, pause=rests.append)
     assert rests == [0.1]
     rests.clear()
-    assert read_folder(folder, pause=rests.append, is_served=True) == bundle
+    assert read_folder(folder, pause=rests.append, served=bundle) == bundle
     assert rests.count(0.1) == 1
     assert len(rests) > 1
     assert sum(rests) <= 0.51
+
+
+def test_what_is_the_same_as_what_serves_is_kept_once(folder: Path) -> None:
+    """A file that has changed is read as it is now."""
+    served = read_folder(folder, pause=nothing)
+    changed = next(name for name in served.files if name.endswith(".cedar"))
+    (folder / changed).write_bytes(served.files[changed] + b"// changed\n")
+    after = read_folder(folder, pause=nothing, served=served)
+    assert after == read_folder(folder, pause=nothing)
+    assert after != served
+    kept = {name for name, content in after.files.items() if content is served.files.get(name)}
+    assert kept == set(served.files) - {changed}

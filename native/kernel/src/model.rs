@@ -138,7 +138,7 @@ pub struct PolicyFile {
     /// Path relative to the bundle folder.
     pub file: String,
     /// Its text, `${vars}` filled in.
-    pub text: String,
+    pub text: Arc<str>,
 }
 
 /// A value with the place where it was declared.
@@ -279,7 +279,7 @@ pub struct Operation {
     /// Where its data goes.
     pub destination: Option<DestinationRule>,
     /// JSON Schema of its arguments, an object schema.
-    pub input: serde_json::Value,
+    pub input: Arc<serde_json::Value>,
     /// May be undone after a failure.
     pub abortable: bool,
     /// Where the catalog names it.

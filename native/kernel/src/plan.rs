@@ -169,8 +169,9 @@ impl Plan {
         let own: Vec<Operation> =
             OWN_OPERATIONS.iter().map(|name| own_operation(name)).chain(starts).collect();
         let all: Vec<&Operation> = model.operations.iter().chain(&own).collect();
-        let arguments = arguments(&all, previous, &mut diagnostics);
+        let arguments = arguments(&all, previous, rest, &mut diagnostics);
         let groups: Vec<Vec<String>> = all.iter().map(|operation| groups_of(operation)).collect();
+        rest();
         let catalog = catalog(&all, &groups, &arguments);
 
         let covered: Vec<Option<Covered>> = policies
@@ -189,6 +190,7 @@ impl Plan {
             .zip(&groups)
             .zip(&catalog.inputs)
             .map(|((operation, groups), input)| {
+                rest();
                 schema::action(&operation.id, groups, resource_type(operation), input)
             })
             .collect();
@@ -206,6 +208,7 @@ impl Plan {
             Ok(words) => words,
             Err(unready) => return Err(internal(diagnostics, &unready.0)),
         };
+        rest();
         let labels = Labels::of(&model);
         let mut recall = Recall::of(&model, &policies);
         let written = written(&model, &recall);
@@ -223,7 +226,8 @@ impl Plan {
         history::left_behind(&model, before, recall, &mut diagnostics);
         history::check(&model, &policies, recall, &mut diagnostics);
         directories::check(&model, &policies, &mut diagnostics);
-        let slices = slices(&policies, &covered, &catalog, all.len(), &groups);
+        rest();
+        let slices = slices(&policies, &covered, &catalog, all.len(), &groups, rest);
         drop(catalog);
         let shared: BTreeMap<&str, Group> =
             all_groups(&groups).into_iter().map(|group| (group, words.group(group))).collect();
@@ -267,7 +271,10 @@ impl Plan {
         drop(all);
         let warnings = diagnostics.iter().cloned().collect();
         diagnostics.finish(())?;
-        let constants = Constants::of(policies.iter().map(|placed| &placed.policy.rule));
+        let constants = Constants::of(policies.iter().map(|placed| {
+            rest();
+            &placed.policy.rule
+        }));
         Ok(Self {
             model,
             warnings,
@@ -282,6 +289,21 @@ impl Plan {
             sequences,
             budgets,
         })
+    }
+
+    /// Frees it, while something else goes on that must not wait.
+    ///
+    /// Args:
+    /// * `rest`: called again and again; it may wait.
+    pub fn free_beside(self, rest: &mut (dyn FnMut() + Send)) {
+        let Self { model, policies, cache, operations, .. } = self;
+        let Model { operations: declared, policies: texts, .. } = model;
+        // Each is freed where the next is asked for.
+        cache.into_files().for_each(|_| rest());
+        texts.into_iter().for_each(|_| rest());
+        policies.into_iter().for_each(|_| rest());
+        operations.into_iter().for_each(|_| rest());
+        declared.into_iter().for_each(|_| rest());
     }
 
     /// `name` of `bundle.yaml`.
@@ -615,7 +637,7 @@ fn own_operation(name: &str) -> Operation {
         yields: (BTreeSet::new(), BTreeSet::new()),
         resource: None,
         destination: None,
-        input: serde_json::json!({"type": "object", "properties": {}}),
+        input: Arc::new(serde_json::json!({"type": "object", "properties": {}})),
         abortable: false,
         at: crate::model::Location::default(),
     }
@@ -637,10 +659,10 @@ fn start_of(name: &str, template: &Template) -> Operation {
     Operation {
         id: format!("{START}{name}"),
         name: format!("{START}{name}"),
-        input: serde_json::json!({
+        input: Arc::new(serde_json::json!({
             "type": "object", "required": required, "properties": properties,
             "additionalProperties": false,
-        }),
+        })),
         at: template.at.clone(),
         ..own_operation("")
     }
@@ -650,6 +672,7 @@ fn start_of(name: &str, template: &Template) -> Operation {
 fn arguments(
     all: &[&Operation],
     previous: Option<&Plan>,
+    rest: &mut (dyn FnMut() + Send),
     diagnostics: &mut Diagnostics,
 ) -> Vec<Arc<ArgumentSchema>> {
     let mut shared: HashMap<String, Arc<ArgumentSchema>> = HashMap::new();
@@ -657,7 +680,16 @@ fn arguments(
         let (old, prepared) = previous?.prepared(&operation.id)?;
         (old.input == operation.input).then(|| Arc::clone(&prepared.arguments))
     };
+    // What is one in memory need not be compared.
+    let same = |operation: &Operation| {
+        let (old, prepared) = previous?.prepared(&operation.id)?;
+        Arc::ptr_eq(&old.input, &operation.input).then(|| Arc::clone(&prepared.arguments))
+    };
     let mut of = |operation: &&Operation| {
+        rest();
+        if let Some(same) = same(operation) {
+            return same;
+        }
         let text = operation.input.to_string();
         if let Some(known) = shared.get(&text) {
             return Arc::clone(known);
@@ -742,11 +774,13 @@ fn slices(
     catalog: &Catalog<'_>,
     operations: usize,
     groups: &[Vec<String>],
+    rest: &mut (dyn FnMut() + Send),
 ) -> Vec<Slice> {
     let mut any: Vec<u32> = Vec::new();
     let mut by_group: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
     let mut own: Vec<Vec<u32>> = vec![Vec::new(); operations];
     for (index, (placed, covered)) in policies.iter().zip(covered).enumerate() {
+        rest();
         let Ok(index) = u32::try_from(index) else { continue };
         match (&placed.policy.reading.actions, covered) {
             (_, None) => {}
@@ -781,6 +815,7 @@ fn slices(
         .iter()
         .zip(own)
         .map(|(groups, own)| {
+            rest();
             let own = summed(own);
             let shared = groups.iter().filter_map(|group| by_group.get(group.as_str()));
             let mut slice = Slice::default();

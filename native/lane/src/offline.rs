@@ -29,17 +29,15 @@ use crate::record::outcome;
 ///
 /// Args: `files`: case files by path; of a whole bundle folder those under `tests/` are taken.
 #[must_use]
-pub fn test(plan: &Plan, files: &BTreeMap<String, Vec<u8>>, now_ms: i64) -> Report {
-    if !files.contains_key("bundle.yaml") {
-        return casefile::run(plan, files, Time(now_ms));
-    }
+pub fn test<B: AsRef<[u8]>>(plan: &Plan, files: &BTreeMap<String, B>, now_ms: i64) -> Report {
+    let is_bundle = files.contains_key("bundle.yaml");
     let is_test = |path: &str| {
         path.starts_with("tests/") && path.rsplit_once('.').is_some_and(|(_, kind)| kind == "yaml")
     };
     let tests: BTreeMap<String, Vec<u8>> = files
         .iter()
-        .filter(|(path, _)| is_test(path))
-        .map(|(path, bytes)| (path.clone(), bytes.clone()))
+        .filter(|(path, _)| !is_bundle || is_test(path))
+        .map(|(path, bytes)| (path.clone(), bytes.as_ref().to_vec()))
         .collect();
     casefile::run(plan, &tests, Time(now_ms))
 }

@@ -4,31 +4,43 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const BURST: Duration = Duration::from_micros(300);
+/// Rests are so many times as long as the burst before, within bounds.
+const SHARE: u32 = 3;
 const REST: Duration = Duration::from_millis(1);
-/// In all less than half a second: what is loaded must serve soon.
-const MOST_RESTS: u32 = 400;
+const LONGEST_REST: Duration = Duration::from_millis(5);
+/// In all: what is loaded must serve soon.
+const MOST: Duration = Duration::from_millis(500);
 
 /// When work rests.
 #[derive(Debug)]
 pub struct Pace {
     since: Instant,
-    left: u32,
+    left: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { since: Instant::now(), left: MOST_RESTS }
+        Self { since: Instant::now(), left: MOST }
     }
 }
 
 impl Pace {
-    /// Rests, if it is time to: for a millisecond.
+    /// Rests, if it is time to: for longer after what could not rest.
     pub fn rest(&mut self) {
-        if self.left > 0 && self.since.elapsed() >= BURST {
-            self.left = self.left.saturating_sub(1);
-            sleep(REST);
+        let rest = self.rest_after(self.since.elapsed());
+        if !rest.is_zero() {
+            sleep(rest);
             self.since = Instant::now();
         }
+    }
+
+    fn rest_after(&mut self, burst: Duration) -> Duration {
+        if burst < BURST {
+            return Duration::ZERO;
+        }
+        let rest = burst.saturating_mul(SHARE).clamp(REST, LONGEST_REST).min(self.left);
+        self.left = self.left.saturating_sub(rest);
+        rest
     }
 }
 
@@ -37,12 +49,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_rests_together_are_bounded() {
-        let mut pace = Pace { since: Instant::now(), left: 2 };
-        for left in [1, 0, 0] {
-            sleep(BURST);
-            pace.rest();
-            assert_eq!(left, pace.left);
+    fn a_rest_is_longer_after_a_long_burst() {
+        let rested = |micros| Pace::default().rest_after(Duration::from_micros(micros)).as_micros();
+        let bursts = [(299, 0), (300, 1_000), (1_200, 3_600), (1_700, 5_000), (900_000, 5_000)];
+        for (burst, rest) in bursts {
+            assert_eq!(rest, rested(burst), "{burst} us");
         }
+    }
+
+    #[test]
+    fn all_rests_together_are_bounded() {
+        let mut pace = Pace::default();
+        let all: Duration = (0..1_000).map(|_| pace.rest_after(LONGEST_REST)).sum();
+        assert_eq!(MOST, all);
+        assert_eq!(Duration::ZERO, pace.rest_after(LONGEST_REST));
     }
 }

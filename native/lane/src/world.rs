@@ -317,7 +317,7 @@ impl Loaded {
 
     /// The schema of an operation's arguments.
     pub(crate) fn schema(&self, operation: &str) -> Option<&Value> {
-        self.plan.operation(operation).map(|operation| &operation.input)
+        self.plan.operation(operation).map(|operation| operation.input.as_ref())
     }
 }
 

@@ -83,8 +83,12 @@ fn engine_error(error: &authz_lane::EngineError) -> PyErr {
     EngineError::new_err(error.to_string())
 }
 
-fn copied(files: &Files) -> BTreeMap<String, Vec<u8>> {
-    files.iter().map(|(path, bytes)| (path.clone(), bytes.to_vec())).collect()
+fn copied(files: &Files, rest: &mut dyn FnMut()) -> BTreeMap<String, Vec<u8>> {
+    let copied = |(path, bytes): (&String, &PyBackedBytes)| {
+        rest();
+        (path.clone(), bytes.to_vec())
+    };
+    files.iter().map(copied).collect()
 }
 
 fn json_of<T: serde::Serialize>(items: impl Iterator<Item = T>) -> String {
@@ -109,7 +113,10 @@ impl Drop for Plan {
         let started = std::thread::Builder::new().name("authz-free".to_owned()).spawn(move || {
             // Nothing is ever sent: the sender is gone.
             let _gone = wait.recv();
-            drop(last);
+            if let Some(last) = Arc::into_inner(last) {
+                let mut pace = Pace::default();
+                last.free_beside(&mut || pace.rest());
+            }
         });
         drop(started);
         self.gone = Some(gone);
@@ -131,13 +138,16 @@ impl Plan {
         let compiled = py.detach(|| {
             let previous = previous.as_deref();
             let before = previous.map(authz_kernel::plan::Plan::model);
-            let model = source::load_at(&copied(&files), &vars, Time(now_ms), before)?;
-            if previous.is_none() {
-                return authz_kernel::plan::Plan::compile(model, None);
-            }
-            // It serves meanwhile.
-            let mut pace = Pace::default();
-            authz_kernel::plan::Plan::compile_beside(model, previous, &mut || pace.rest())
+            // The one before serves meanwhile.
+            let mut pace = previous.map(|_| Pace::default());
+            let mut rest = || {
+                if let Some(pace) = &mut pace {
+                    pace.rest();
+                }
+            };
+            let files = copied(&files, &mut rest);
+            let model = source::load_beside(&files, &vars, Time(now_ms), before, &mut rest)?;
+            authz_kernel::plan::Plan::compile_beside(model, previous, &mut rest)
         });
         let inner = compiled.map_err(|diagnostics| bundle_error(py, &diagnostics))?;
         Ok(Self { inner: Arc::new(inner), gone: None })
@@ -149,8 +159,7 @@ impl Plan {
         files: Files,
         now_ms: i64,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let report =
-            py.detach(|| serde_json::to_vec(&offline::test(&self.inner, &copied(&files), now_ms)));
+        let report = py.detach(|| serde_json::to_vec(&offline::test(&self.inner, &files, now_ms)));
         let report = report.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         Ok(PyBytes::new(py, &report))
     }

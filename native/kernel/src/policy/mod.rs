@@ -4,7 +4,6 @@ mod annotations;
 mod check;
 mod validate;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::decision::PolicyEffect;
@@ -12,6 +11,7 @@ use crate::diagnostic::Diagnostics;
 use crate::evaluate::syntax::{self, Lines, Parsed, Reading};
 use crate::evaluate::{Rule, Shared};
 use crate::model::{Location, PolicyFile};
+use crate::table::Table;
 
 pub(crate) use check::{Catalog, Covered, Target, check};
 pub(crate) use validate::validate;
@@ -62,7 +62,14 @@ impl Placed {
 /// What a plan keeps so that the next one need not parse and validate again.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
-    files: HashMap<String, (PolicyFile, Vec<u32>)>,
+    files: Table<String, (PolicyFile, Vec<u32>)>,
+}
+
+impl Cache {
+    /// What it keeps of each file.
+    pub(crate) fn into_files(self) -> impl Iterator<Item = (PolicyFile, Vec<u32>)> {
+        self.files.into_values()
+    }
 }
 
 /// Reads all files: parses what the previous plan did not, and checks ids and annotations.
@@ -70,16 +77,16 @@ pub(crate) struct Cache {
 /// Args:
 /// * `previous`: the cache and the policies of the plan that serves now.
 /// * `rest`: called before each file.
-pub(crate) fn read(
+pub(crate) fn read<'a>(
     files: &[PolicyFile],
-    previous: Option<(&Cache, &[Placed])>,
+    previous: Option<(&'a Cache, &'a [Placed])>,
     rest: &mut (dyn FnMut() + Send),
     diagnostics: &mut Diagnostics,
 ) -> (Cache, Vec<Placed>) {
     let mut cache = Cache::default();
     let mut all: Vec<Placed> = Vec::new();
     let mut shared = Shared::default();
-    let mut by_text: Option<HashMap<&str, &Placed>> = None;
+    let mut by_text: Option<Table<&'a str, &'a Placed>> = None;
     for file in files {
         rest();
         let first = all.len();
@@ -95,7 +102,11 @@ pub(crate) fn read(
         } else {
             let by_text = by_text.get_or_insert_with(|| {
                 let placed = previous.map(|(_, placed)| placed).unwrap_or_default();
-                placed.iter().map(|placed| (placed.policy.text.as_ref(), placed)).collect()
+                let named = |placed: &'a Placed| {
+                    rest();
+                    (placed.policy.text.as_ref(), placed)
+                };
+                placed.iter().map(named).collect()
             });
             match syntax::parse(&file.file, &file.text) {
                 Err(errors) => diagnostics.append(errors),
@@ -112,7 +123,7 @@ pub(crate) fn read(
         let indices = (first..all.len()).filter_map(|index| u32::try_from(index).ok()).collect();
         cache.files.insert(file.file.clone(), (file.clone(), indices));
     }
-    unique(&all, diagnostics);
+    unique(&all, rest, diagnostics);
     (cache, all)
 }
 
@@ -138,9 +149,10 @@ fn new(parsed: Parsed, shared: &mut Shared, diagnostics: &mut Diagnostics) -> Op
     Some(Placed { policy: Arc::new(policy), at: parsed.at, validated: None })
 }
 
-fn unique(all: &[Placed], diagnostics: &mut Diagnostics) {
-    let mut seen: HashMap<&str, &Location> = HashMap::with_capacity(all.len());
+fn unique(all: &[Placed], rest: &mut (dyn FnMut() + Send), diagnostics: &mut Diagnostics) {
+    let mut seen: Table<&str, &Location> = Table::default();
     for placed in all {
+        rest();
         if let Some(first) = seen.insert(&placed.policy.id, &placed.at) {
             diagnostics.error(
                 &placed.at,

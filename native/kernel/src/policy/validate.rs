@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr as _;
 
-use cedar_policy::{PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy::{PolicySet, Schema, SchemaFragment, ValidationMode, Validator};
 use miette::Diagnostic as _;
 use sha2::{Digest as _, Sha256};
 
 use super::{Catalog, Covered, Placed};
 use crate::diagnostic::Diagnostics;
+use crate::table::Table;
 
 /// Attributes of principal, action, resource and context may be read; those of entities found there may not.
 const LEVEL: u32 = 1;
@@ -34,8 +35,9 @@ pub(crate) fn validate(
 ) {
     let base: [u8; 32] = Sha256::digest(prelude).into();
     let digests: Vec<[u8; 32]> = actions.iter().map(|text| Sha256::digest(text).into()).collect();
-    let mut parts: HashMap<Covered, Vec<usize>> = HashMap::new();
+    let mut parts: Table<Covered, Vec<usize>> = Table::default();
     for (index, (placed, covered)) in policies.iter().zip(covered).enumerate() {
+        rest();
         if let Some(covered) = covered {
             parts.entry(widened(placed, covered, catalog)).or_default().push(index);
         }
@@ -43,6 +45,7 @@ pub(crate) fn validate(
     // In a fixed order, so that messages come in the same order each time.
     let mut parts: Vec<(Covered, Vec<usize>)> = parts.into_iter().collect();
     parts.sort_by_key(|(_, members)| members.first().copied());
+    let mut shared = None;
     for (part, members) in parts {
         rest();
         let mut digest = Sha256::new();
@@ -64,11 +67,10 @@ pub(crate) fn validate(
         if stale.is_empty() {
             continue;
         }
-        let mut text = prelude.to_owned();
-        for index in &list {
-            text.push_str(actions.get(*index).map_or("", String::as_str));
-        }
-        for (index, valid) in judge(policies, &stale, &text, diagnostics) {
+        let own = list.iter().filter_map(|index| actions.get(*index)).map(String::as_str);
+        let schema = schema(&mut shared, prelude, &own.collect::<String>(), rest);
+        rest();
+        for (index, valid) in judge(policies, &stale, schema, diagnostics) {
             if let Some(placed) = policies.get_mut(index) {
                 placed.validated = valid.then_some(digest);
             }
@@ -87,10 +89,31 @@ fn widened(placed: &Placed, covered: &Covered, catalog: &Catalog<'_>) -> Covered
     Covered::Of(all)
 }
 
+/// The schema of some operations.
+///
+/// Args:
+/// * `shared`: what all of them have in common, once it was read.
+fn schema(
+    shared: &mut Option<SchemaFragment>,
+    prelude: &str,
+    actions: &str,
+    rest: &mut (dyn FnMut() + Send),
+) -> Result<Schema, String> {
+    let read = |text: &str| SchemaFragment::from_str(text).map_err(|error| error.to_string());
+    let prelude = match shared {
+        Some(prelude) => prelude.clone(),
+        None => shared.insert(read(prelude)?).clone(),
+    };
+    rest();
+    let actions = read(actions)?;
+    rest();
+    Schema::from_schema_fragments([prelude, actions]).map_err(|error| error.to_string())
+}
+
 fn judge(
     policies: &[Placed],
     stale: &[usize],
-    schema: &str,
+    schema: Result<Schema, String>,
     diagnostics: &mut Diagnostics,
 ) -> Vec<(usize, bool)> {
     let mut valid: BTreeMap<usize, bool> = stale.iter().map(|index| (*index, true)).collect();
@@ -98,7 +121,7 @@ fn judge(
     let first =
         stale.first().and_then(|index| policies.get(*index)).map(|placed| placed.at.clone());
     let at = first.unwrap_or_default();
-    let schema = match Schema::from_str(schema) {
+    let schema = match schema {
         Ok(schema) => schema,
         Err(error) => {
             diagnostics.error(&at, format!("the bundle gives no valid Cedar schema: {error}"), "");

@@ -20,7 +20,7 @@ fn operation(id: &str, input: serde_json::Value) -> Operation {
         yields: Default::default(),
         resource: None,
         destination: None,
-        input,
+        input: Arc::new(input),
         abortable: false,
         at: Location::default(),
     }

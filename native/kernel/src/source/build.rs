@@ -247,6 +247,7 @@ impl Build<'_> {
                     }
                     None => serde_json::json!({"type": "object", "additionalProperties": false}),
                 };
+                let input = Arc::new(input);
                 self.model.operations.push(Operation {
                     id: full.value,
                     system: id.value.clone(),

@@ -408,7 +408,7 @@ impl Build<'_> {
             let what = format!("`{text}` is no JSON pointer to an argument");
             return self.found.error(&at, what, "Write `/argument`, or `/argument/member`.");
         };
-        let mut schema = Some(&operation.input);
+        let mut schema = Some(operation.input.as_ref());
         for token in &tokens {
             let Some(object) = schema.and_then(|s| deref(&operation.input, s)) else { break };
             let properties = object.get("properties").and_then(serde_json::Value::as_object);

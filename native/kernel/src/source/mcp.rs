@@ -147,7 +147,7 @@ impl Build<'_> {
                 yields: Default::default(),
                 resource: None,
                 destination: None,
-                input,
+                input: Arc::new(input),
                 abortable: false,
                 at: at.clone(),
             });
@@ -179,7 +179,9 @@ impl Build<'_> {
                 yields: Default::default(),
                 resource: None,
                 destination: None,
-                input: json!({"type": "object", "properties": properties, "required": required}),
+                input: Arc::new(
+                    json!({"type": "object", "properties": properties, "required": required}),
+                ),
                 abortable: false,
                 at: at.clone(),
             });

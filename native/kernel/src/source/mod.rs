@@ -16,6 +16,7 @@ mod vars;
 mod yaml;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -48,13 +49,14 @@ pub fn load(
     files: &BTreeMap<String, Vec<u8>>,
     vars: &BTreeMap<String, String>,
 ) -> Result<Model, Diagnostics> {
-    read(files, vars, None)
+    read(files, vars, None, &mut || ())
 }
 
 fn read(
     files: &BTreeMap<String, Vec<u8>>,
     vars: &BTreeMap<String, String>,
     previous: Option<&Model>,
+    rest: &mut (dyn FnMut() + Send),
 ) -> Result<Model, Diagnostics> {
     let mut found = Diagnostics::new();
     bounds(files, &mut found);
@@ -68,18 +70,20 @@ fn read(
         return Err(found);
     }
 
-    let facts_digest = digest(files.iter().filter(|(path, _)| !is_policy(path)));
+    let facts = files.iter().filter(|(path, _)| !is_policy(path));
+    let facts_digest = digest(facts.inspect(|_| rest()));
     if let Some(known) =
         previous.filter(|one| one.facts_digest == facts_digest && one.vars == *vars)
     {
-        return with_policies(files, known, found);
+        return with_policies(files, known, rest, found);
     }
-    let digest = digest(files.iter());
+    let digest = digest(files.iter().inspect(|_| rest()));
     let mut model = Model { digest, facts_digest, vars: vars.clone(), ..Model::default() };
     let mut facts = Vec::new();
     let mut catalogs = Vec::new();
     let mut manifest = None;
     for (path, bytes) in files {
+        rest();
         match FileKind::of(path) {
             FileKind::Manifest => match yaml::read(path, bytes, vars) {
                 Ok(read) => manifest = Some(read),
@@ -100,7 +104,7 @@ fn read(
                 }
                 Err(error) => found.push(error),
             },
-            FileKind::Policy => policy(path, bytes, vars, &mut model, &mut found),
+            FileKind::Policy => policy(path, bytes, vars, None, &mut model, &mut found),
             FileKind::Test => {
                 model.tests.insert(path.clone(), bytes.clone());
                 if let Err(error) = crate::casefile::parse(path, bytes, vars) {
@@ -141,16 +145,24 @@ fn read(
 fn with_policies(
     files: &BTreeMap<String, Vec<u8>>,
     known: &Model,
+    rest: &mut (dyn FnMut() + Send),
     mut found: Diagnostics,
 ) -> Result<Model, Diagnostics> {
-    let mut model = Model { digest: digest(files.iter()), policies: Vec::new(), ..known.clone() };
+    let digest = digest(files.iter().inspect(|_| rest()));
+    let mut model = Model { digest, ..known.clone() };
+    let before = std::mem::take(&mut model.policies);
+    let mut before = before.iter().peekable();
     model.warnings.truncate(known.read_warnings);
     // No bundle can say the digest that it has itself.
     if known.revision == revision_of(&known.digest) {
         model.revision = revision_of(&model.digest);
     }
     for (path, bytes) in files.iter().filter(|(path, _)| is_policy(path)) {
-        policy(path, bytes, &known.vars, &mut model, &mut found);
+        rest();
+        // Both are in the order of their paths.
+        while before.next_if(|file| file.file < *path).is_some() {}
+        let before = before.next_if(|file| file.file == *path);
+        policy(path, bytes, &known.vars, before, &mut model, &mut found);
     }
     found.finish(model)
 }
@@ -168,7 +180,24 @@ pub fn load_at(
     now: Time,
     previous: Option<&Model>,
 ) -> Result<Model, Diagnostics> {
-    let mut model = read(files, vars, previous)?;
+    load_beside(files, vars, now, previous, &mut || ())
+}
+
+/// As [`load_at`], while something else goes on that must not wait.
+///
+/// Args:
+/// * `rest`: called again and again; it may wait.
+///
+/// # Errors
+/// As [`load_at`].
+pub fn load_beside(
+    files: &BTreeMap<String, Vec<u8>>,
+    vars: &BTreeMap<String, String>,
+    now: Time,
+    previous: Option<&Model>,
+    rest: &mut (dyn FnMut() + Send),
+) -> Result<Model, Diagnostics> {
+    let mut model = read(files, vars, previous, rest)?;
     let mut found = Diagnostics::new();
     crate::mode::check(&model.modes, now, &mut found);
     if found.has_errors() {
@@ -275,10 +304,12 @@ fn digest<'a>(files: impl Iterator<Item = (&'a String, &'a Vec<u8>)>) -> [u8; 32
     hash.finalize().into()
 }
 
+/// Args: `before`: the file as it was; a text that is still the same is shared.
 fn policy(
     path: &str,
     bytes: &[u8],
     vars: &BTreeMap<String, String>,
+    before: Option<&PolicyFile>,
     model: &mut Model,
     found: &mut Diagnostics,
 ) {
@@ -286,7 +317,11 @@ fn policy(
         return found.error(&whole(path), "not UTF-8", "Save the file as UTF-8.");
     };
     match vars::fill(text, vars) {
-        Ok(text) => model.policies.push(PolicyFile { file: path.to_owned(), text }),
+        Ok(text) => {
+            let same = before.filter(|before| *before.text == *text);
+            let text = same.map_or_else(|| Arc::from(text), |same| Arc::clone(&same.text));
+            model.policies.push(PolicyFile { file: path.to_owned(), text });
+        }
         Err(error) => {
             let before = text.get(..error.offset).unwrap_or_default();
             let line = before.matches('\n').count() + 1;

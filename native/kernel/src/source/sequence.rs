@@ -275,7 +275,7 @@ impl Reader<'_, '_> {
 
 /// Whether the argument of a pointer is always there.
 pub(super) fn is_required(operation: &Operation, pointer: &str) -> bool {
-    let mut schema = Some(&operation.input);
+    let mut schema = Some(operation.input.as_ref());
     for token in pointer_tokens(pointer).unwrap_or_default() {
         let Some(object) = schema.and_then(|schema| deref(&operation.input, schema)) else {
             return false;

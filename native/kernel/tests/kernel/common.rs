@@ -49,7 +49,7 @@ pub(crate) fn operation(
         yields: (BTreeSet::new(), BTreeSet::new()),
         resource: None,
         destination: None,
-        input,
+        input: input.into(),
         abortable: false,
         at: at(40),
     }
@@ -61,7 +61,7 @@ pub(crate) fn model(policies: &str) -> Model {
         Model { name: "support".to_owned(), revision: "1".to_owned(), ..Model::default() };
     model.tasks.optional = true;
     model.policies =
-        vec![PolicyFile { file: "policies/support.cedar".to_owned(), text: policies.to_owned() }];
+        vec![PolicyFile { file: "policies/support.cedar".to_owned(), text: policies.into() }];
     for system in ["crm", "mail"] {
         model.systems.insert(
             system.to_owned(),

@@ -251,7 +251,7 @@ fn a_policy_on_a_group_may_not_read_an_argument_of_two_types() {
     );
     let status = two.operations.iter_mut().find(|operation| operation.id == "mail.status").unwrap();
     status.input =
-        serde_json::json!({"type": "object", "properties": {"limit": {"type": "string"}}});
+        serde_json::json!({"type": "object", "properties": {"limit": {"type": "string"}}}).into();
     assert!(Plan::compile(two, None).is_err());
 }
 

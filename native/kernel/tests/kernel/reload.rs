@@ -35,7 +35,7 @@ fn a_change_of_the_catalog_judges_the_cached_policies_anew() {
     let search =
         changed.operations.iter_mut().find(|operation| operation.id == "crm.search").unwrap();
     search.input =
-        serde_json::json!({"type": "object", "properties": {"limit": {"type": "string"}}});
+        serde_json::json!({"type": "object", "properties": {"limit": {"type": "string"}}}).into();
     let errors = Plan::compile(changed, Some(&first)).unwrap_err();
     assert!(errors.to_string().starts_with("policies/support.cedar:1:"), "{errors}");
 }
