@@ -144,7 +144,9 @@ def _identifiers(path: Path, names: Sequence[str]) -> Iterator[Finding]:
 
 
 def _header(path: Path, header: str) -> Iterator[Finding]:
-    if header in _RESERVED or header.startswith(_RESERVED_PREFIXES):
+    # Servers take `_` for `-`.
+    name = header.replace("_", "-")
+    if name in _RESERVED or name.startswith(_RESERVED_PREFIXES):
         what = f"the header `{header}` cannot carry a secret: it has another meaning on the way."
         yield Finding(path, what, "Say the header that the system reads its key from.")
     elif sum(header.count(sign) for sign in "-_") > _MAX_DASHES:

@@ -131,7 +131,17 @@ def test_names_are_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["host", "content-length", "te", "x-envoy-retry-on", "authz-task", "x-authz-agent"]
+    "header",
+    [
+        "host",
+        "content-length",
+        "te",
+        "x-envoy-retry-on",
+        "authz-task",
+        "x-authz-agent",
+        "authz_task",
+        "content_length",
+    ],
 )
 def test_a_header_with_another_meaning_carries_no_secret(header: str) -> None:
     """It would change where the request goes, or who we say that asks."""
