@@ -7,7 +7,6 @@ mod compile;
 mod reads;
 mod target;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -161,7 +160,7 @@ struct Route {
     headers: Vec<(String, String)>,
     /// For each `{name}` segment in order: its position, and the argument that it fills.
     path: Vec<(usize, Option<(String, Form)>)>,
-    query: HashMap<String, Option<(String, Form)>>,
+    query: Table<String, Option<(String, Form)>>,
     header_arguments: Vec<(String, String, Form)>,
     body: BodyRule,
 }
@@ -202,7 +201,7 @@ struct JsonRule {
     argument: Option<String>,
     /// Whether this value, with all below it, is dropped.
     ignored: bool,
-    members: HashMap<String, JsonRule>,
+    members: Table<String, JsonRule>,
 }
 
 fn ambiguous<T>(message: impl Into<String>) -> Result<T, RouteError> {
@@ -274,8 +273,8 @@ impl RouteTable {
     /// An override header that says the method itself is harmless; anything else asks for two things at once.
     fn overrides(&self, request: &HttpRequest<'_>) -> Result<(), RouteError> {
         for (name, value) in request.headers {
-            let harmless = name.contains("method") && *value == request.method;
-            if OVERRIDES.iter().any(|known| is_spelling(name, known)) && !harmless {
+            let is_harmless = || name.contains("method") && *value == request.method;
+            if OVERRIDES.iter().any(|known| is_spelling(name, known)) && !is_harmless() {
                 return ambiguous(format!("the header `{name}` overrides the request line"));
             }
         }
@@ -389,9 +388,9 @@ impl Route {
         // `pairs` is bounded, and so is each search in it.
         let pairs = target::query(query)?;
         let mut lists: Vec<(&'a str, Vec<Value>)> = Vec::new();
-        let mut seen: HashMap<&str, ()> = HashMap::new();
+        let mut seen: Table<&str, ()> = Table::default();
         for (name, value) in &pairs {
-            let Some((key, rule)) = self.query.get_key_value(name.as_str()) else {
+            let Some((key, rule)) = self.query.get_key_value(name.as_ref()) else {
                 return bad("a member of the query is neither an argument nor ignored");
             };
             let Some((argument, form)) = rule else { continue };

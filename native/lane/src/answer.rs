@@ -1,14 +1,17 @@
 //! Builds the answers. Each starts as a denial; only a permit, or a proof that `mode` softens, turns one into a permit.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use authz_kernel::decision::{Judged, Outcome, PolicyEffect, Principal, Time, Verdict};
 use authz_kernel::history::SessionHistory;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
 use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint};
 use prost_types::{Struct, Timestamp, Value, value::Kind};
 
+use crate::envoy::always_removed;
 use crate::judgement::{Judgement, Passage, Softened, name_of};
 use crate::mcp::{self, Answer};
 use crate::message::public_message;
@@ -25,6 +28,10 @@ use crate::record::outcome;
 
 /// `google.rpc.Code.PERMISSION_DENIED`.
 const PERMISSION_DENIED: i32 = 7;
+/// Number of the field `ok_response` of `CheckResponse`.
+const OK_RESPONSE: u32 = 3;
+/// Bytes of the key and the length of a field at most.
+const KEY_BYTES: usize = 11;
 /// The headers that name who acts, for whom, and by which decision.
 const AGENT: &str = "x-authz-agent";
 const SUBJECT: &str = "x-authz-subject";
@@ -192,10 +199,37 @@ fn timestamp(ms: i64) -> Timestamp {
     Timestamp { seconds: ms.div_euclid(1_000), nanos }
 }
 
-/// The answer to Envoy. `remove` lists the inbound headers that a permit takes out; `nonce` is what a proof must bring.
-///
-/// A default-constructed `CheckResponse` permits, so this is the only place where one is made.
+/// The answer to Envoy, encoded. `remove` lists the inbound headers that a permit takes out, besides those that every permit
+/// does; `nonce` is what a proof must bring.
 pub(crate) fn envoy(
+    judgement: &Judgement,
+    remove: Vec<String>,
+    error_response: bool,
+    nonce: Option<String>,
+) -> Vec<u8> {
+    let mut answer = envoy_answer(judgement, remove, error_response, nonce);
+    let forwarded = match answer.http_response.take() {
+        Some(HttpResponse::OkResponse(forwarded)) => forwarded,
+        other => {
+            answer.http_response = other;
+            return answer.encode_to_vec();
+        }
+    };
+    let length = forwarded.encoded_len().saturating_add(REMOVED.len());
+    let room = answer.encoded_len().saturating_add(length).saturating_add(KEY_BYTES);
+    let mut bytes = Vec::with_capacity(room);
+    answer.encode_raw(&mut bytes);
+    // Fields come in any order, and a repeated one in several pieces (protobuf encoding, "Message Structure"): what every
+    // permit takes out is not encoded anew each time.
+    encode_key(OK_RESPONSE, WireType::LengthDelimited, &mut bytes);
+    encode_varint(length as u64, &mut bytes);
+    forwarded.encode_raw(&mut bytes);
+    bytes.extend_from_slice(&REMOVED);
+    bytes
+}
+
+/// A default-constructed `CheckResponse` permits, so this is the only place where one is made.
+fn envoy_answer(
     judgement: &Judgement,
     remove: Vec<String>,
     error_response: bool,
@@ -323,6 +357,12 @@ fn forwarded(passage: Passage<'_>, remove: Vec<String>) -> OkHttpResponse {
     }
     OkHttpResponse { headers, headers_to_remove, ..OkHttpResponse::default() }
 }
+
+/// What every permit takes out, encoded. No permit sets any of it: the configuration refuses secrets under our names.
+static REMOVED: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let headers_to_remove = always_removed().to_vec();
+    OkHttpResponse { headers_to_remove, ..OkHttpResponse::default() }.encode_to_vec()
+});
 
 /// A header that replaces every one of its name, whichever of the two fields the proxy's version reads.
 #[expect(deprecated, reason = "proxies up to 1.36 read only the older field")]

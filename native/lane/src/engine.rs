@@ -1438,7 +1438,7 @@ impl Engine {
             Reply::Envoy { remove } => {
                 let error_response = self.settings.envoy_error_response;
                 let nonce = self.wanted_nonce(&judgement);
-                answer::envoy(&judgement, remove, error_response, nonce).encode_to_vec()
+                answer::envoy(&judgement, remove, error_response, nonce)
             }
         }
     }
@@ -1666,7 +1666,6 @@ impl Engine {
         match surface {
             Surface::ExtAuthz => {
                 answer::envoy(&judgement, Vec::new(), self.settings.envoy_error_response, None)
-                    .encode_to_vec()
             }
             Surface::BatchCheck => {
                 let decisions = vec![answer::decision(&judgement)];

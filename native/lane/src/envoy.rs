@@ -46,7 +46,7 @@ const SUPPORTED_OBLIGATIONS: &str = "authz.supported_obligations";
 #[derive(Debug)]
 pub(crate) struct Parsed<'a> {
     pub(crate) ask: Ask<'a>,
-    /// Inbound headers that must not reach the upstream, sorted.
+    /// Inbound headers that must not reach the upstream, besides those that never do ([`always_removed`]).
     pub(crate) remove: Vec<String>,
     /// The request's own place in a trace.
     pub(crate) trace: Trace<'a>,
@@ -186,7 +186,8 @@ impl<'a> Headers<'a> {
         if list.len().max(http.headers.len()) > limits::HEADERS {
             return Err(Refused::input(format!("there are more than {} headers", limits::HEADERS)));
         }
-        let mut headers = Self { usable: Vec::new(), unusable: Vec::new() };
+        let most = list.len().max(http.headers.len());
+        let mut headers = Self { usable: Vec::with_capacity(most), unusable: Vec::new() };
         for (name, value) in &http.headers {
             headers.usable.push((name.as_str(), value.as_str()));
         }
@@ -254,7 +255,7 @@ impl<'a> Headers<'a> {
         Ok(())
     }
 
-    /// Names that are ours, also as written by servers that take `_` for `-`.
+    /// Names that are ours, also as written by servers that take `_` for `-`, but for those that are always removed.
     fn to_remove(&self) -> Result<Vec<String>, Refused> {
         let mut names: Vec<String> = Vec::new();
         for name in self.names().filter(|name| is_ours(name)) {
@@ -268,17 +269,16 @@ impl<'a> Headers<'a> {
                 limits::LIST
             )));
         }
-        let mut all = ALWAYS_REMOVED.clone();
-        for name in names {
-            if let Err(place) = all.binary_search(&name) {
-                all.insert(place, name);
-            }
-        }
-        Ok(all)
+        names.retain(|name| always_removed().binary_search(name).is_err());
+        Ok(names)
     }
 }
 
 /// What is removed whether or not the proxy showed it, sorted.
+pub(crate) fn always_removed() -> &'static [String] {
+    &ALWAYS_REMOVED
+}
+
 static ALWAYS_REMOVED: LazyLock<Vec<String>> = LazyLock::new(|| {
     let twins = OURS_INBOUND.iter().chain(&IDENTITY).flat_map(|name| spellings(name));
     let mut all: Vec<String> = twins.filter(|name| !IDENTITY.contains(&name.as_str())).collect();

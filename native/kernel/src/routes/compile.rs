@@ -10,6 +10,7 @@ use crate::diagnostic::{Diagnostics, clip, unknown};
 use crate::json::pointer_tokens;
 use crate::model::{Declared, Location, Operation};
 use crate::source::{deref, properties, required};
+use crate::table::Table;
 
 /// Routes that may differ by host and headers only.
 const MOST_ALIKE: usize = 256;
@@ -250,7 +251,7 @@ fn route(
         })
         .collect();
     let mut path: HashMap<&str, Option<(String, Form)>> = HashMap::new();
-    let mut query: HashMap<String, Option<(String, Form)>> = HashMap::new();
+    let mut query: Table<String, Option<(String, Form)>> = Table::default();
     let mut header_arguments: Vec<(String, String, Form)> = Vec::new();
     let mut json: Option<JsonRule> = None;
     let mut body_ignored = false;

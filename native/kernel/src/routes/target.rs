@@ -1,5 +1,7 @@
 //! The target of a request line, taken apart without normalising anything.
 
+use std::borrow::Cow;
+
 use super::{RouteError, ambiguous, unread};
 
 /// Bytes of a target.
@@ -15,15 +17,18 @@ pub(super) struct Target<'a> {
     pub(super) query: Option<&'a str>,
 }
 
+/// Name and value of a member of a query.
+pub(super) type Member<'a> = (Cow<'a, str>, Cow<'a, str>);
+
 /// One segment of a path, as it was sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment<'a> {
     pub(super) raw: &'a str,
 }
 
-impl Segment<'_> {
+impl<'a> Segment<'a> {
     /// The segment, decoded once.
-    pub(super) fn decode(self) -> Result<String, RouteError> {
+    pub(super) fn decode(self) -> Result<Cow<'a, str>, RouteError> {
         decode(self.raw, false)
     }
 }
@@ -68,7 +73,7 @@ pub(super) fn split(target: &str) -> Result<Target<'_>, RouteError> {
 }
 
 /// The members of a query in order, decoded once; `+` is a space (WHATWG URL, form encoding).
-pub(super) fn query(query: Option<&str>) -> Result<Vec<(String, String)>, RouteError> {
+pub(super) fn query(query: Option<&str>) -> Result<Vec<Member<'_>>, RouteError> {
     let mut out = Vec::new();
     let Some(query) = query.filter(|q| !q.is_empty()) else { return Ok(out) };
     // Some readers split at `;` as well, or end at `#`.
@@ -105,7 +110,10 @@ fn encodings(raw: &str) -> Result<(), RouteError> {
     Ok(())
 }
 
-fn decode(raw: &str, form: bool) -> Result<String, RouteError> {
+fn decode(raw: &str, form: bool) -> Result<Cow<'_, str>, RouteError> {
+    if !raw.bytes().any(|b| b == b'%' || (form && b == b'+')) {
+        return plain(Cow::Borrowed(raw));
+    }
     let mut bytes = Vec::with_capacity(raw.len());
     let mut parts = raw.split('%');
     let plus = |b: u8| if form && b == b'+' { b' ' } else { b };
@@ -120,10 +128,16 @@ fn decode(raw: &str, form: bool) -> Result<String, RouteError> {
         bytes.extend(rest.bytes().map(plus));
     }
     match String::from_utf8(bytes) {
-        Ok(text) if !text.chars().any(char::is_control) => Ok(text),
-        Ok(_) => ambiguous("an encoded control character"),
+        Ok(text) => plain(Cow::Owned(text)),
         Err(_) => ambiguous("an encoding of no UTF-8"),
     }
+}
+
+fn plain(text: Cow<'_, str>) -> Result<Cow<'_, str>, RouteError> {
+    if text.chars().any(char::is_control) {
+        return ambiguous("an encoded control character");
+    }
+    Ok(text)
 }
 
 fn hex(digits: &str) -> Option<u8> {
