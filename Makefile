@@ -6,8 +6,9 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/authz
-# One target folder for extension, tests and lints, outside the tree so that clones share it.
-export CARGO_TARGET_DIR ?= $(CACHE)/target
+# One target folder for extension, tests and lints, outside the tree; each checkout has its own, since cargo takes what another
+# one built for up to date where its sources are newer.
+export CARGO_TARGET_DIR ?= $(CACHE)/target-$(firstword $(shell printf %s '$(CURDIR)' | cksum))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # As maturin sets them: no cargo command of ours links libpython, or looks for another Python.
 export PYO3_BUILD_EXTENSION_MODULE := 1
