@@ -87,6 +87,18 @@ impl RuleProgress {
         }
         self.instances.get(instance)
     }
+
+    fn set(&mut self, instance: &str, progress: Progress) {
+        // As in `of`.
+        if instance.is_empty()
+            && let Some(mut first) = self.instances.first_entry()
+            && first.key().is_empty()
+        {
+            first.insert(progress);
+            return;
+        }
+        self.instances.insert(instance.to_owned(), progress);
+    }
 }
 
 /// How far a rule has come for one task and key.
@@ -397,11 +409,14 @@ impl SessionHistory {
         let now = self.now(now);
         self.latest = Some(now);
         for advance in changes.advances.iter().filter(|advance| advance.holder == holder) {
-            let instances = &mut self.rules.entry(advance.rule.to_string()).or_default().instances;
+            let rule = match self.rules.get_mut(&*advance.rule) {
+                Some(rule) => rule,
+                None => self.rules.entry(advance.rule.to_string()).or_default(),
+            };
             if let Some(oldest) = advance.forgets_before {
-                instances.retain(|_, progress| progress.at >= oldest);
+                rule.instances.retain(|_, progress| progress.at >= oldest);
             }
-            instances.insert(advance.instance.clone(), advance.progress);
+            rule.set(&advance.instance, advance.progress);
         }
         // What outlives the session is spent at once, whatever comes of it.
         let is_reserved = holder == Holder::Session && changes.is_open();
