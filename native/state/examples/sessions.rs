@@ -12,14 +12,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use authz_kernel::decision::Time;
 use authz_kernel::history::{Origin, Progress, RuleProgress, SessionHistory};
 use authz_kernel::task::{Record, RecordKey, RecordKind, Session};
 use authz_state::store::{
     Bounds, Commit, EmbeddedSettings, EmbeddedStore, PostgresSettings, PostgresStore, Store,
-    Survives,
+    StoreError, Survives,
 };
 use serde_json::json;
 
@@ -32,6 +32,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Sessions that one transaction writes.
 const BATCH: usize = 500;
+/// How long the store may refuse what its disk does not take.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Sessions that are recalled.
 const RECALLS: usize = 20_000;
 /// Distance of one recalled from the next, so that each is another: a prime.
@@ -86,14 +88,24 @@ fn fill(store: &dyn Store, sessions: usize) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let now = i64::try_from(now.as_millis()).unwrap();
     for first in (0..sessions).step_by(BATCH) {
-        let commit = store
-            .transact(&[], Survives::Crash, soon(), &mut |transaction| {
+        let write = || {
+            store.transact(&[], Survives::Crash, soon(), &mut |transaction| {
                 for number in first..sessions.min(first + BATCH) {
                     transaction.put(Record::Session(Arc::new(session(number, now))));
                 }
                 Ok(true)
             })
-            .unwrap();
+        };
+        let started = Instant::now();
+        let commit = loop {
+            match write() {
+                // A store takes no more than its disk does, for a while.
+                Err(StoreError::Unavailable(_)) if started.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                outcome => break outcome.unwrap(),
+            }
+        };
         if let Commit::Pending(ticket) = commit {
             ticket.wait(soon()).unwrap();
         }
