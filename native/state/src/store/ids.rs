@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::mem::replace;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -61,6 +62,20 @@ impl<V> Ids<V> {
     pub(crate) fn remove(&mut self, id: &str) -> Option<(Arc<str>, V)> {
         let (id, value) = self.0.remove_entry(&Sought::of(id) as &dyn Named)?;
         Some((id.text, value))
+    }
+
+    /// Sets what is there, or removes it. Returns its id and what was there; none where there is neither.
+    pub(crate) fn set(&mut self, id: &str, new: Option<V>) -> Option<(Arc<str>, Option<V>)> {
+        match (self.entry_mut(id), new) {
+            (Some((id, kept)), Some(new)) => Some((Arc::clone(id), Some(replace(kept, new)))),
+            (Some(_), None) => self.remove(id).map(|(id, before)| (id, Some(before))),
+            (None, Some(new)) => {
+                let id: Arc<str> = Arc::from(id);
+                self.insert(Arc::clone(&id), new);
+                Some((id, None))
+            }
+            (None, None) => None,
+        }
     }
 
     /// All from an id on, in their order.
@@ -185,18 +200,14 @@ mod tests {
         ) {
             let (mut ids, mut texts) = (Ids::default(), BTreeMap::new());
             for (number, (id, is_put)) in steps.iter().enumerate() {
-                if *is_put {
-                    let before = match ids.entry_mut(id) {
-                        Some((named, value)) => {
-                            prop_assert_eq!(named.as_ref(), id);
-                            Some(std::mem::replace(value, number))
-                        }
-                        None => ids.insert(Arc::from(id.as_str()), number),
-                    };
-                    prop_assert_eq!(before, texts.insert(id.clone(), number));
-                } else {
-                    let removed = ids.remove(id).map(|(id, value)| (id.to_string(), value));
-                    prop_assert_eq!(removed, texts.remove_entry(id));
+                let before = ids.set(id, is_put.then_some(number));
+                let expected =
+                    if *is_put { texts.insert(id.clone(), number) } else { texts.remove(id) };
+                prop_assert_eq!(before.as_ref().map(|(id, _)| id.as_ref()), (*is_put || expected.is_some()).then_some(id.as_str()));
+                prop_assert_eq!(before.and_then(|(_, before)| before), expected);
+                if let Some((known, value)) = ids.entry_mut(id) {
+                    prop_assert_eq!(known.as_ref(), id);
+                    prop_assert_eq!(*value, number);
                 }
                 let entry = ids.entry(id).map(|(id, value)| (id.as_ref(), value));
                 prop_assert_eq!(entry, texts.get_key_value(id).map(|(id, value)| (id.as_str(), value)));

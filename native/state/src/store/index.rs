@@ -120,19 +120,7 @@ impl Texts {
     ) -> Option<(Arc<str>, Option<Text>)> {
         let ready = self.ready.get_mut().unwrap_or_else(PoisonError::into_inner);
         let commit = new.as_ref().map(|new| new.commit);
-        let (id, before) = match (self.kept.entry_mut(id), new) {
-            (Some((id, kept)), Some(new)) => (Arc::clone(id), Some(std::mem::replace(kept, new))),
-            (Some(_), None) => {
-                let (id, before) = self.kept.remove(id)?;
-                (id, Some(before))
-            }
-            (None, Some(new)) => {
-                let id: Arc<str> = Arc::from(id);
-                self.kept.insert(Arc::clone(&id), new);
-                (id, None)
-            }
-            (None, None) => return None,
-        };
+        let (id, before) = self.kept.set(id, new)?;
         match record {
             Some(record) => ready.put(Arc::clone(&id), record),
             None => ready.forget(&id),
@@ -359,15 +347,20 @@ impl Index {
         let due = new.as_ref().and_then(|one| one.due);
         let (id, before) = texts.set(&key.id, new, record)?;
         let was_due = before.as_ref().and_then(|one| one.due);
-        if was_due != due {
-            if let Some(due) = was_due {
-                self.due.remove(&(due, key.kind, Arc::clone(&id)));
-            }
-            if let Some(due) = due {
-                self.due.insert((due, key.kind, id));
-            }
-        }
+        self.set_due(key.kind, id, was_due, due);
         before.map(|before| before.held(key.kind, &key.id))
+    }
+
+    fn set_due(&mut self, kind: RecordKind, id: Arc<str>, was: Option<i64>, due: Option<i64>) {
+        if was == due {
+            return;
+        }
+        if let Some(was) = was {
+            self.due.remove(&(was, kind, Arc::clone(&id)));
+        }
+        if let Some(due) = due {
+            self.due.insert((due, kind, id));
+        }
     }
 
     fn load_task(&mut self, key: &RecordKey, record: &Record, text: Arc<[u8]>) -> Option<Held> {
@@ -419,19 +412,10 @@ impl Index {
     }
 
     fn set_other(&mut self, key: &RecordKey, record: Option<Record>) -> Option<Record> {
-        let ids = self.of_mut(key.kind)?;
-        let (id, before) = ids.remove(&key.id).unzip();
-        let id: Arc<str> = id.unwrap_or_else(|| Arc::from(key.id.as_str()));
         let due = record.as_ref().and_then(Record::due);
-        if let Some(record) = record.clone() {
-            ids.insert(Arc::clone(&id), record);
-        }
-        if let Some(due) = before.as_ref().and_then(Record::due) {
-            self.due.remove(&(due, key.kind, Arc::clone(&id)));
-        }
-        if let Some(due) = due {
-            self.due.insert((due, key.kind, id));
-        }
+        let (id, before) = self.of_mut(key.kind)?.set(&key.id, record.clone())?;
+        let was_due = before.as_ref().and_then(Record::due);
+        self.set_due(key.kind, id, was_due, due);
         match record {
             Some(Record::Revocation(one)) => Arc::make_mut(&mut self.revoked).insert(one),
             None if key.kind == RecordKind::Revocation && before.is_some() => {
