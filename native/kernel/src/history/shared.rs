@@ -46,3 +46,33 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Shared<T> {
         T::deserialize(deserializer).map(Self::from)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn what_is_changed_in_one_stays_as_it_was_in_the_other() {
+        let one: Shared<BTreeSet<u32>> = BTreeSet::from([1]).into();
+        let mut other = one.clone();
+        assert!(Arc::ptr_eq(&one.0, &other.0) && one == other);
+        other.insert(2);
+        assert_eq!(
+            (BTreeSet::from([1]), BTreeSet::from([1, 2])),
+            ((*one).clone(), (*other).clone())
+        );
+        assert_ne!(one, other);
+        other.remove(&2);
+        assert_eq!(one, other);
+    }
+
+    #[test]
+    fn it_is_written_as_what_it_holds() {
+        let one: Shared<BTreeSet<u32>> = BTreeSet::from([1, 2]).into();
+        let text = serde_json::to_string(&one).unwrap_or_default();
+        assert_eq!("[1,2]", text);
+        assert_eq!(Some(one), serde_json::from_str(&text).ok());
+    }
+}

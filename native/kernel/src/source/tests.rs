@@ -514,6 +514,15 @@ fn other_policies_beside_the_same_facts_are_read_as_if_all_was() {
         let anew = shown(load_at(&files, &vars, now, None));
         assert_eq!(anew, shown(load_at(&files, &vars, now, Some(&before))), "{changed:?}");
     }
+    // What is as before is kept once, and others are let run.
+    let mut rests = 0;
+    let files_of_one = files(&[("policies/a.cedar", Some(other))]);
+    let beside = load_beside(&files_of_one, &vars, now, Some(&before), &mut || rests += 1)
+        .unwrap_or_default();
+    let is_kept = |(known, one): (&PolicyFile, &PolicyFile)| Arc::ptr_eq(&known.text, &one.text);
+    let kept: Vec<bool> = before.policies.iter().zip(&beside.policies).map(is_kept).collect();
+    assert_eq!([false, true], *kept);
+    assert!(rests > files_of_one.len(), "it rests more often than {rests} times");
     // Of what has a revision of its own, too, and with other variables.
     let own = load_at(&files(&[("bundle.yaml", Some(named))]), &vars, now, None);
     let own = own.unwrap_or_default();
