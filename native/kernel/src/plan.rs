@@ -680,30 +680,23 @@ fn arguments(
         let (old, prepared) = previous?.prepared(&operation.id)?;
         (old.input == operation.input).then(|| Arc::clone(&prepared.arguments))
     };
-    // What is one in memory need not be compared.
-    let same = |operation: &Operation| {
-        let (old, prepared) = previous?.prepared(&operation.id)?;
-        Arc::ptr_eq(&old.input, &operation.input).then(|| Arc::clone(&prepared.arguments))
-    };
     let mut of = |operation: &&Operation| {
         rest();
-        if let Some(same) = same(operation) {
-            return same;
+        if let Some(kept) = kept(operation) {
+            return kept;
         }
         let text = operation.input.to_string();
         if let Some(known) = shared.get(&text) {
             return Arc::clone(known);
         }
-        let schema = kept(operation).unwrap_or_else(|| {
-            Arc::new(ArgumentSchema::compile(&operation.input).unwrap_or_else(|error| {
-                diagnostics.error(
-                    &operation.at,
-                    format!("operation `{}`: {error}", operation.id),
-                    "Correct the operation's `input`.",
-                );
-                ArgumentSchema::none()
-            }))
-        });
+        let schema = Arc::new(ArgumentSchema::compile(&operation.input).unwrap_or_else(|error| {
+            diagnostics.error(
+                &operation.at,
+                format!("operation `{}`: {error}", operation.id),
+                "Correct the operation's `input`.",
+            );
+            ArgumentSchema::none()
+        }));
         shared.insert(text, Arc::clone(&schema));
         schema
     };

@@ -11,7 +11,7 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use prost_types::{Struct, Timestamp, Value, value::Kind};
 
-use crate::envoy::always_removed;
+use crate::envoy::ALWAYS_REMOVED;
 use crate::judgement::{Judgement, Passage, Softened, name_of};
 use crate::mcp::{self, Answer};
 use crate::message::public_message;
@@ -360,7 +360,7 @@ fn forwarded(passage: Passage<'_>, remove: Vec<String>) -> OkHttpResponse {
 
 /// What every permit takes out, encoded. No permit sets any of it: the configuration refuses secrets under our names.
 static REMOVED: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let headers_to_remove = always_removed().to_vec();
+    let headers_to_remove = ALWAYS_REMOVED.clone();
     OkHttpResponse { headers_to_remove, ..OkHttpResponse::default() }.encode_to_vec()
 });
 

@@ -46,7 +46,7 @@ const SUPPORTED_OBLIGATIONS: &str = "authz.supported_obligations";
 #[derive(Debug)]
 pub(crate) struct Parsed<'a> {
     pub(crate) ask: Ask<'a>,
-    /// Inbound headers that must not reach the upstream, besides those that never do ([`always_removed`]).
+    /// Inbound headers that must not reach the upstream, besides those that never do ([`ALWAYS_REMOVED`]).
     pub(crate) remove: Vec<String>,
     /// The request's own place in a trace.
     pub(crate) trace: Trace<'a>,
@@ -269,17 +269,13 @@ impl<'a> Headers<'a> {
                 limits::LIST
             )));
         }
-        names.retain(|name| always_removed().binary_search(name).is_err());
+        names.retain(|name| ALWAYS_REMOVED.binary_search(name).is_err());
         Ok(names)
     }
 }
 
 /// What is removed whether or not the proxy showed it, sorted.
-pub(crate) fn always_removed() -> &'static [String] {
-    &ALWAYS_REMOVED
-}
-
-static ALWAYS_REMOVED: LazyLock<Vec<String>> = LazyLock::new(|| {
+pub(crate) static ALWAYS_REMOVED: LazyLock<Vec<String>> = LazyLock::new(|| {
     let twins = OURS_INBOUND.iter().chain(&IDENTITY).flat_map(|name| spellings(name));
     let mut all: Vec<String> = twins.filter(|name| !IDENTITY.contains(&name.as_str())).collect();
     all.sort_unstable();

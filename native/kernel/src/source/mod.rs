@@ -149,9 +149,8 @@ fn with_policies(
     mut found: Diagnostics,
 ) -> Result<Model, Diagnostics> {
     let digest = digest(files.iter().inspect(|_| rest()));
-    let mut model = Model { digest, ..known.clone() };
-    let before = std::mem::take(&mut model.policies);
-    let mut before = before.iter().peekable();
+    let mut model = Model { digest, policies: Vec::new(), ..known.clone() };
+    let mut before = known.policies.iter().peekable();
     model.warnings.truncate(known.read_warnings);
     // No bundle can say the digest that it has itself.
     if known.revision == revision_of(&known.digest) {

@@ -15,7 +15,7 @@ use authz_kernel::task::RecordKey;
 use bytes::Bytes;
 use twox_hash::XxHash3_128;
 
-use super::batch::{Batch, Frame, Records};
+use super::batch::{Batch, Frame};
 use crate::store::codec;
 use crate::store::outbox::Line;
 
@@ -313,7 +313,7 @@ fn write_bytes(to: &mut Vec<u8>, bytes: &[u8]) -> Option<()> {
 
 fn read_batch(payload: &[u8]) -> Option<Batch> {
     let mut rest = Cursor(payload);
-    let mut batch = Batch { records: Records::default(), ..Batch::default() };
+    let mut batch = Batch::default();
     for _ in 0..rest.u32()? {
         let kind = codec::kind(i16::from_le_bytes(rest.array()?))?;
         let id = std::str::from_utf8(rest.bytes()?).ok()?;
