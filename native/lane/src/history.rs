@@ -185,7 +185,7 @@ fn known(record: Option<Record>, key: &RecordKey, now: Time) -> Arc<Party> {
     match record {
         Some(Record::Agent(party) | Record::Subject(party)) if party.expires_at > now => party,
         _ => Arc::new(Party {
-            id: key.id.clone(),
+            id: key.id.to_string(),
             history: SessionHistory::new(),
             expires_at: now,
             rest: Default::default(),
@@ -197,7 +197,7 @@ fn known(record: Option<Record>, key: &RecordKey, now: Time) -> Arc<Party> {
 fn written(record: Option<Record>, key: &RecordKey, now: Time) -> Arc<Object> {
     match record {
         Some(Record::Object(object)) if object.expires_at > now => object,
-        _ => Arc::new(Object::new(key.id.clone())),
+        _ => Arc::new(Object::new(key.id.to_string())),
     }
 }
 

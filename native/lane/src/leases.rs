@@ -126,7 +126,7 @@ impl Engine {
             let page = Page { after, most: PAGE };
             let found = self.keeper.find(&query, &page, wait).map_err(failed)?;
             let is_last = found.len() < PAGE;
-            after = found.last().map_or_else(String::new, |record| record.key().id);
+            after = found.last().map_or_else(String::new, |record| record.key().id.to_string());
             all.extend(found.into_iter().filter_map(|record| match record {
                 Record::Lease(lease) if broker.as_ref().is_none_or(|one| *one == lease.broker) => {
                     Some(lease)

@@ -297,7 +297,7 @@ fn take(
         )));
     }
     transaction.put(Record::Proof(Arc::new(tally)));
-    let taken = Proof { id: key.id, expires_at, counts: BTreeMap::new() };
+    let taken = Proof { id: key.id.to_string(), expires_at, counts: BTreeMap::new() };
     transaction.put(Record::Proof(Arc::new(taken)));
     Ok(Ok(()))
 }

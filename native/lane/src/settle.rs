@@ -584,7 +584,7 @@ impl Engine {
         let session = history::begun(task, now, retention);
         transaction.put(Record::Session(Arc::new(session)));
         transaction.put(Record::Idempotency(Arc::new(Idempotency {
-            id: pointer.id.clone(),
+            id: pointer.id.to_string(),
             digest: String::new(),
             answer: task.id.clone().into_bytes(),
             expires_at: task.deadline,

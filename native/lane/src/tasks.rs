@@ -440,7 +440,7 @@ impl Engine {
         loop {
             let found = transaction.find(&query, &Page { after, most: MOST_PAGE })?;
             let Some(last) = found.last() else { return Ok(()) };
-            after = last.key().id;
+            after = last.key().id.to_string();
             count = count.saturating_add(found.len() as u64);
             if count >= most {
                 let what =

@@ -9,7 +9,7 @@
     reason = "a benchmark stops where it cannot measure"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -72,7 +72,7 @@ fn session(number: usize, now: i64) -> Session {
         history: SessionHistory {
             latest: Some(at),
             labels: LABELS.into_iter().map(origin).collect::<BTreeMap<_, _>>().into(),
-            sources: ["customers", "mail"].map(str::to_owned).into(),
+            sources: BTreeSet::from(["customers", "mail"].map(str::to_owned)).into(),
             rules: RULES.into_iter().map(progress).collect(),
             ..SessionHistory::new()
         },

@@ -364,7 +364,7 @@ impl Found {
 /// A record, unless its time is up.
 fn object(objects: &HashMap<RecordKey, Object>, key: &RecordKey, now: Time) -> Object {
     let known = objects.get(key).filter(|known| known.expires_at > now);
-    known.cloned().unwrap_or_else(|| Object::new(key.id.clone()))
+    known.cloned().unwrap_or_else(|| Object::new(key.id.to_string()))
 }
 
 impl Placed {

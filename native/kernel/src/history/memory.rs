@@ -195,14 +195,25 @@ impl Memory {
             return Ok(none);
         }
         let session = view.session;
+        let source = collection.unwrap_or(&operation.system);
+        let is_new = !session.sources.contains(source);
+        let of_agent = view.agent.filter(|_| self.unstarted && !kind.is_started());
+        let is_carried = |label: &str| session.labels.contains_key(label);
+        let mut all = least.iter().chain(most).chain(labels).chain(model.derives.keys());
+        // What a session reads once, it mostly reads again.
+        if !is_new
+            && of_agent.is_none()
+            && all.all(|label| is_carried(label))
+            && told.iter().all(|label| is_carried(label))
+        {
+            return Ok(none);
+        }
         // What is told of a call that reads may be of what it reads.
         let own = labels.iter().map(String::as_str).chain(told.iter().copied());
         let own = own.filter(|_| self.returns);
         let sure: BTreeSet<&str> = least.iter().map(String::as_str).chain(own).collect();
         let most = most.iter().map(String::as_str);
         let open: BTreeSet<&str> = most.filter(|label| !sure.contains(label)).collect();
-        let source = collection.unwrap_or(&operation.system);
-        let is_new = !session.sources.contains(source);
         let mut gathered = BTreeMap::new();
         let mut awaited = Awaited::default();
         let mut derived = (BTreeSet::new(), BTreeSet::new());
@@ -238,7 +249,7 @@ impl Memory {
                 awaited.gathered.insert(label.clone(), one);
             }
         }
-        let kept = match view.agent.filter(|_| self.unstarted && !kind.is_started()) {
+        let kept = match of_agent {
             Some(agent) => {
                 let brought = sure.iter().chain(&open).chain(told).copied();
                 let derived = derived.0.iter().chain(&derived.1).copied();

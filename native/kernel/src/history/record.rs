@@ -26,7 +26,7 @@ pub struct SessionHistory {
     pub labels: Shared<BTreeMap<String, Origin>>,
     /// Collections and systems that labelled data came from.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub sources: BTreeSet<String>,
+    pub sources: Shared<BTreeSet<String>>,
     /// Where labels were gathered from, by the label that is derived from that: as many as it takes, and no more.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub gathered: BTreeMap<String, BTreeSet<String>>,
@@ -345,7 +345,7 @@ impl SessionHistory {
     /// Whether nothing has happened yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        self.latest.is_none() && *self == Self::default()
     }
 
     /// The labels of an agent that are not too old to count.
@@ -444,7 +444,7 @@ impl SessionHistory {
         for label in changes.labels.iter().chain(at_once) {
             self.carry(label, origin);
         }
-        self.sources.extend(changes.source.clone());
+        self.draw_from(changes.source.as_ref());
         for (label, from) in &changes.gathered {
             self.gathered.entry(label.clone()).or_default().insert(from.clone());
         }
@@ -474,7 +474,7 @@ impl SessionHistory {
                 },
             );
         } else {
-            self.sources.extend(awaited.source.clone());
+            self.draw_from(awaited.source.as_ref());
             for (label, one) in &awaited.gathered {
                 self.gathered.entry(label.clone()).or_default().insert(one.from.clone());
             }
@@ -487,6 +487,13 @@ impl SessionHistory {
     pub(super) fn carry(&mut self, label: &str, origin: impl FnOnce() -> Origin) {
         if !self.labels.contains_key(label) {
             self.labels.insert(label.to_owned(), origin());
+        }
+    }
+
+    /// Keeps where labelled data comes from.
+    pub(super) fn draw_from(&mut self, source: Option<&String>) {
+        if let Some(source) = source.filter(|source| !self.sources.contains(*source)) {
+            self.sources.insert(source.clone());
         }
     }
 

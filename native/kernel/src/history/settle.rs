@@ -359,7 +359,7 @@ impl SessionHistory {
         for label in kept {
             self.carry(label, origin);
         }
-        self.sources.extend(source.filter(|_| brings));
+        self.draw_from(source.as_ref().filter(|_| brings));
         self.derive_again();
         if effects.enabling == RuleEffect::See {
             for enabling in &enables {

@@ -66,14 +66,14 @@ pub struct RecordKey {
     /// What it is of.
     pub kind: RecordKind,
     /// Its id within the kind.
-    pub id: String,
+    pub id: Arc<str>,
 }
 
 impl RecordKey {
     /// The key of a record.
     #[must_use]
-    pub fn new(kind: RecordKind, id: impl Into<String>) -> Self {
-        Self { kind, id: id.into() }
+    pub fn new(kind: RecordKind, id: impl AsRef<str>) -> Self {
+        Self { kind, id: Arc::from(id.as_ref()) }
     }
 }
 

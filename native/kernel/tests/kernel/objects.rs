@@ -224,7 +224,7 @@ fn each_object_has_a_record_and_so_has_its_collection() {
     let keys = |operation: &str, arguments: &str| plan.objects_of(&request(operation, arguments));
     let long = "x/".repeat(400) + "x";
     let object = keys("notes.read", &format!(r#"{{"id":"{long}"}}"#)).unwrap();
-    assert_eq!("notes", object.collection.id);
+    assert_eq!("notes", &*object.collection.id);
     let key = object.object.clone().unwrap();
     assert_eq!((RecordKind::Object, 6 + 64), (key.kind, key.id.len()));
     assert_eq!(2, object.all().count());

@@ -7,7 +7,7 @@ use authz_kernel::task::{Record, RecordKey, RecordKind};
 use super::StoreError;
 
 /// Bytes that most records have at most.
-const RECORD_BYTES: usize = 1024;
+pub(crate) const RECORD_BYTES: usize = 1024;
 
 /// The number that stands for a kind on disk.
 pub(crate) const fn number(kind: RecordKind) -> i16 {
@@ -49,7 +49,12 @@ pub(crate) const fn kind(number: i16) -> Option<RecordKind> {
 /// A record as it is written.
 pub(crate) fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
     let mut bytes = Vec::with_capacity(RECORD_BYTES);
-    let to = &mut bytes;
+    write(&mut bytes, record)?;
+    Ok(bytes)
+}
+
+/// Writes a record.
+pub(crate) fn write(to: &mut Vec<u8>, record: &Record) -> Result<(), StoreError> {
     let written = match record {
         Record::Session(one) => serde_json::to_writer(to, one),
         Record::Task(one) => serde_json::to_writer(to, one),
@@ -63,9 +68,7 @@ pub(crate) fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
         Record::Agent(one) | Record::Subject(one) => serde_json::to_writer(to, one),
         Record::Object(one) => serde_json::to_writer(to, one),
     };
-    written
-        .map_err(|error| StoreError::Unavailable(format!("a record cannot be written: {error}")))?;
-    Ok(bytes)
+    written.map_err(|error| StoreError::Unavailable(format!("a record cannot be written: {error}")))
 }
 
 /// A record as it was written under `key`.

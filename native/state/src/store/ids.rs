@@ -65,14 +65,13 @@ impl<V> Ids<V> {
     }
 
     /// Sets what is there, or removes it. Returns its id and what was there; none where there is neither.
-    pub(crate) fn set(&mut self, id: &str, new: Option<V>) -> Option<(Arc<str>, Option<V>)> {
+    pub(crate) fn set(&mut self, id: &Arc<str>, new: Option<V>) -> Option<(Arc<str>, Option<V>)> {
         match (self.entry_mut(id), new) {
             (Some((id, kept)), Some(new)) => Some((Arc::clone(id), Some(replace(kept, new)))),
             (Some(_), None) => self.remove(id).map(|(id, before)| (id, Some(before))),
             (None, Some(new)) => {
-                let id: Arc<str> = Arc::from(id);
-                self.insert(Arc::clone(&id), new);
-                Some((id, None))
+                self.insert(Arc::clone(id), new);
+                Some((Arc::clone(id), None))
             }
             (None, None) => None,
         }
@@ -200,7 +199,7 @@ mod tests {
         ) {
             let (mut ids, mut texts) = (Ids::default(), BTreeMap::new());
             for (number, (id, is_put)) in steps.iter().enumerate() {
-                let before = ids.set(id, is_put.then_some(number));
+                let before = ids.set(&Arc::from(id.as_str()), is_put.then_some(number));
                 let expected =
                     if *is_put { texts.insert(id.clone(), number) } else { texts.remove(id) };
                 prop_assert_eq!(before.as_ref().map(|(id, _)| id.as_ref()), (*is_put || expected.is_some()).then_some(id.as_str()));

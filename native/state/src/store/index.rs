@@ -4,6 +4,7 @@
 //! are kept as text; and what is remembered is left to the disk, but for what changed last.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::replace;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -48,6 +49,14 @@ impl Held {
     }
 }
 
+/// How a record is kept, if it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    pub(crate) is_kept: bool,
+    /// The commit that wrote it, where it is on the disk alone.
+    pub(crate) cold: Option<u64>,
+}
+
 fn decode(key: &RecordKey, text: &[u8]) -> Result<Record, StoreError> {
     codec::decode(key, text).map_err(StoreError::Unavailable)
 }
@@ -70,13 +79,15 @@ struct Text {
     due: Option<i64>,
     /// The number of the commit that wrote it; 0: it was there before.
     commit: u64,
+    /// The commit that it is resident under: one that wrote it, or something before it.
+    listed: u64,
 }
 
 /// Records of one kind, as text.
 #[derive(Debug)]
 struct Texts {
     kept: Ids<Text>,
-    /// Those whose text is in memory, by the commit that wrote it.
+    /// Those whose text is in memory, by the commit that wrote it when it was last looked at.
     resident: BTreeSet<(u64, Arc<str>)>,
     /// So many of them.
     most: usize,
@@ -114,22 +125,33 @@ impl Texts {
     /// Sets a text, or removes it. Returns its id and what was there; none where there is neither.
     fn set(
         &mut self,
-        id: &str,
+        id: &Arc<str>,
         new: Option<Text>,
         record: Option<Record>,
     ) -> Option<(Arc<str>, Option<Text>)> {
         let ready = self.ready.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let commit = new.as_ref().map(|new| new.commit);
-        let (id, before) = self.kept.set(id, new)?;
+        let (id, before) = match (self.kept.entry_mut(id), new) {
+            (Some((id, kept)), Some(new)) => {
+                let listed = if kept.text.is_some() { kept.listed } else { new.listed };
+                if kept.text.is_none() {
+                    self.resident.insert((listed, Arc::clone(id)));
+                }
+                (Arc::clone(id), Some(replace(kept, Text { listed, ..new })))
+            }
+            (None, Some(new)) => {
+                self.resident.insert((new.listed, Arc::clone(id)));
+                self.kept.insert(Arc::clone(id), new);
+                (Arc::clone(id), None)
+            }
+            (_, None) => {
+                let (id, before) = self.kept.remove(id)?;
+                self.resident.remove(&(before.listed, Arc::clone(&id)));
+                (id, Some(before))
+            }
+        };
         match record {
             Some(record) => ready.put(Arc::clone(&id), record),
             None => ready.forget(&id),
-        }
-        if let Some(before) = &before {
-            self.resident.remove(&(before.commit, Arc::clone(&id)));
-        }
-        if let Some(commit) = commit {
-            self.resident.insert((commit, Arc::clone(&id)));
         }
         Some((id, before))
     }
@@ -141,10 +163,16 @@ impl Texts {
             if self.resident.len() <= self.most || !is_there {
                 return;
             }
-            if let Some((_, id)) = self.resident.pop_first()
+            if let Some((listed, id)) = self.resident.pop_first()
                 && let Some((_, one)) = self.kept.entry_mut(&id)
             {
-                one.text = None;
+                if one.commit == listed {
+                    one.text = None;
+                } else {
+                    // It changed since.
+                    one.listed = one.commit;
+                    self.resident.insert((one.commit, id));
+                }
             }
         }
     }
@@ -155,8 +183,8 @@ impl Texts {
 }
 
 impl Text {
-    fn held(&self, kind: RecordKind, id: &str) -> Held {
-        let key = RecordKey::new(kind, id);
+    fn held(&self, kind: RecordKind, id: &Arc<str>) -> Held {
+        let key = RecordKey { kind, id: Arc::clone(id) };
         match &self.text {
             Some(text) => Held::Text(key, Arc::clone(text)),
             None => Held::Cold(key, self.commit),
@@ -242,6 +270,16 @@ impl Index {
         Some((one.commit, one.text.clone()))
     }
 
+    /// How a record is kept.
+    pub(crate) fn known(&self, key: &RecordKey) -> Known {
+        let Some(texts) = self.texts(key.kind) else {
+            return Known { is_kept: self.has(key), cold: None };
+        };
+        let one = texts.kept.get(&key.id);
+        let cold = one.filter(|one| one.text.is_none()).map(|one| one.commit);
+        Known { is_kept: one.is_some(), cold }
+    }
+
     /// Whether a record can be read without the disk.
     pub(crate) fn is_at_hand(&self, key: &RecordKey) -> bool {
         let Some(texts) = self.texts(key.kind) else { return true };
@@ -268,7 +306,7 @@ impl Index {
     }
 
     pub(crate) fn has(&self, key: &RecordKey) -> bool {
-        let id = key.id.as_str();
+        let id = &*key.id;
         match (key.kind, self.texts(key.kind)) {
             (_, Some(texts)) => texts.kept.has(id),
             (RecordKind::Task, _) => self.tasks.has(id),
@@ -295,7 +333,7 @@ impl Index {
                 before
             }
             (kind, Some((record, text))) if self.texts(kind).is_some() => {
-                let text = Text { text: Some(text), due: record.due(), commit };
+                let text = Text { text: Some(text), due: record.due(), commit, listed: commit };
                 self.set_text(key, Some(text), Some(record))
             }
             (kind, None) if self.texts(kind).is_some() => self.set_text(key, None, None),
@@ -308,7 +346,8 @@ impl Index {
         if key.kind == RecordKind::Task {
             self.load_task(key, &record, Arc::from(text));
         } else if self.texts(key.kind).is_some() {
-            let text = Text { text: Some(Arc::from(text)), due: record.due(), commit: 0 };
+            let text =
+                Text { text: Some(Arc::from(text)), due: record.due(), commit: 0, listed: 0 };
             self.set_text(key, Some(text), None);
         } else {
             self.set_other(key, Some(record));
@@ -377,7 +416,7 @@ impl Index {
             return Some(Held::Text(key.clone(), before));
         }
         let before = self.remove_task(key);
-        let id: Arc<str> = Arc::from(key.id.as_str());
+        let id: Arc<str> = Arc::clone(&key.id);
         let session = self.sessions.kept.entry(&task.session);
         let session = session
             .map_or_else(|| Arc::from(task.session.as_str()), |(session, _)| Arc::clone(session));

@@ -265,7 +265,7 @@ fn found<'a>(all: impl Iterator<Item = &'a Record>, query: &Query, page: &Page) 
         let first = if let Query::Prefix(_, first) = query { first } else { "" };
         let fits = |record: &&Record| {
             let key = record.key();
-            key.kind == *kind && key.id.starts_with(first) && key.id > page.after
+            key.kind == *kind && key.id.starts_with(first) && *key.id > *page.after
         };
         return all.filter(fits).take(most).cloned().collect();
     }

@@ -15,7 +15,7 @@ pub(crate) fn place(query: &Query, after: &str, record: &Record) -> Option<(i64,
     if let Query::Kind(kind) | Query::Prefix(kind, _) = query {
         let key = record.key();
         let first = if let Query::Prefix(_, first) = query { first } else { "" };
-        let fits = key.kind == *kind && key.id.starts_with(first) && key.id.as_str() > after;
+        let fits = key.kind == *kind && key.id.starts_with(first) && &*key.id > after;
         return fits.then_some((0, key));
     }
     let Record::Task(task) = record else { return None };

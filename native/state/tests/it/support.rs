@@ -239,7 +239,7 @@ pub fn revocation(target: RevocationTarget, value: &str) -> Record {
 }
 
 pub fn ids(records: &[Record]) -> Vec<String> {
-    records.iter().map(|record| record.key().id).collect()
+    records.iter().map(|record| record.key().id.to_string()).collect()
 }
 
 /// Audit lines as they come, by a sink that takes all.

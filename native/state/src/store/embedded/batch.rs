@@ -55,46 +55,20 @@ impl Frame {
 }
 
 impl Batch {
-    /// Whether it changes nothing.
-    pub(super) fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.lines.is_empty() && self.synced.is_none()
-    }
-
     /// Adds what came after it.
     pub(super) fn absorb(&mut self, later: Self) {
         let Self { records, lines, synced } = later;
         self.records.extend(records);
         self.lines.extend(lines);
         if let Some(synced) = synced {
-            self.note_synced(synced);
+            self.synced = Some(synced);
+            self.drop_lines(synced);
         }
     }
 
-    /// Adds a frame that came after it, but for what it says of lines that left the outbox.
-    pub(super) fn absorb_frame(&mut self, later: Frame) {
-        let Frame { records, lines, .. } = later;
-        self.records.extend(records);
-        self.lines.extend(lines);
-    }
-
-    /// Notes that lines left the outbox, up to that one.
-    pub(super) fn note_synced(&mut self, synced: i64) {
-        self.synced = Some(synced);
+    /// Lines that left the outbox, up to that one, are not to be put there.
+    pub(super) fn drop_lines(&mut self, last: i64) {
         // In the order of their numbers.
-        self.lines.drain(..self.lines.partition_point(|line| line.number <= synced));
-    }
-
-    /// Empty, with the room of what it held, unless that was much.
-    pub(super) fn emptied(mut self) -> Self {
-        if self.records.capacity() > KEPT || self.lines.capacity() > KEPT {
-            return Self::default();
-        }
-        self.records.clear();
-        self.lines.clear();
-        self.synced = None;
-        self
+        self.lines.drain(..self.lines.partition_point(|line| line.number <= last));
     }
 }
-
-/// Most entries whose room is kept.
-const KEPT: usize = 65_536;

@@ -197,7 +197,7 @@ impl Disk {
         let transaction = self.connection.transaction()?;
         // In the order of the file, so that each of its pages is touched once.
         let mut records: Vec<_> = batch.records.iter().collect();
-        records.sort_unstable_by_key(|(key, _)| (codec::number(key.kind), key.id.as_str()));
+        records.sort_unstable_by_key(|(key, _)| (codec::number(key.kind), &*key.id));
         for (key, body) in records {
             write_record(&transaction, key, body.as_deref())?;
         }

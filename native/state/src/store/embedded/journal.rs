@@ -30,6 +30,8 @@ const HEADER_BYTES: usize = HEAD_BYTES + DIGEST_BYTES;
 const FRAME_BYTES: usize = 4 + DIGEST_BYTES;
 /// A file that is begun anew keeps this much of its room: what is written over costs less than what grows.
 const KEPT_BYTES: u64 = 16 * 1024 * 1024;
+/// Most bytes of memory that are kept for what comes next.
+const KEPT_ROOM: usize = 16 * 1024 * 1024;
 
 /// What was found in the files.
 #[derive(Debug, Default)]
@@ -38,6 +40,46 @@ pub(super) struct Replayed {
     pub(super) batch: Batch,
     /// The newest generation that there is.
     pub(super) generation: u64,
+}
+
+/// Frames that the SQLite file may not have, as they stand in the journal.
+///
+/// To take them as they are costs those who commit nothing; to put together what they change is left to whoever moves them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Log(Vec<u8>);
+
+impl Log {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds what came after it.
+    pub(super) fn extend(&mut self, later: &Self) {
+        self.0.extend_from_slice(&later.0);
+    }
+
+    /// What the frames change, but for what they say of lines that left the outbox.
+    ///
+    /// # Errors
+    /// They are not as they were written.
+    pub(super) fn batch(&self) -> Result<Batch, String> {
+        let (mut rest, mut all) = (Cursor(&self.0), Batch::default());
+        while !rest.0.is_empty() {
+            let batch = rest.next().and_then(|(_, payload)| read_batch(payload));
+            let batch = batch.ok_or("what the journal holds cannot be read again")?;
+            all.absorb(Batch { synced: None, ..batch });
+        }
+        Ok(all)
+    }
+
+    /// Empty, with the room of what it held, unless that was much.
+    pub(super) fn emptied(mut self) -> Self {
+        if self.0.capacity() > KEPT_ROOM {
+            return Self::default();
+        }
+        self.0.clear();
+        self
+    }
 }
 
 /// Both files, one of which is appended to.
@@ -55,7 +97,6 @@ pub(super) struct Journal {
     /// How much the other file holds that the SQLite file may not have.
     held: u64,
     max_bytes: u64,
-    buffer: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -125,7 +166,6 @@ impl Journal {
             end: HEADER_BYTES as u64,
             held: 0,
             max_bytes,
-            buffer: Vec::new(),
         };
         journal.rotate()?;
         Ok(journal)
@@ -153,33 +193,41 @@ impl Journal {
 
     /// Appends a frame. After an error the journal must be [rewound](Self::rewind) before anything else.
     ///
+    /// Args: `log`: takes the frame as well, unless there is an error.
+    ///
     /// # Errors
     /// The disk fails, or the journal is full.
-    pub(super) fn append(&mut self, frame: &Frame) -> io::Result<()> {
-        self.buffer.clear();
-        self.buffer.resize(FRAME_BYTES, 0);
+    pub(super) fn append(&mut self, frame: &Frame, log: &mut Log) -> io::Result<()> {
+        let before = log.0.len();
+        let appended = self.append_to(frame, &mut log.0);
+        if appended.is_err() {
+            log.0.truncate(before);
+        }
+        appended
+    }
+
+    fn append_to(&mut self, frame: &Frame, log: &mut Vec<u8>) -> io::Result<()> {
         let too_large = || io::Error::other("a commit is too large");
-        write_frame(&mut self.buffer, frame).ok_or_else(too_large)?;
-        let (head, payload) =
-            self.buffer.split_at_mut_checked(FRAME_BYTES).ok_or_else(too_large)?;
+        let before = log.len();
+        log.resize(before.saturating_add(FRAME_BYTES), 0);
+        write_frame(log, frame).ok_or_else(too_large)?;
+        let written = log.get_mut(before..).unwrap_or_default();
+        let (head, payload) = written.split_at_mut_checked(FRAME_BYTES).ok_or_else(too_large)?;
         let length = u32::try_from(payload.len()).map_err(|_| too_large())?;
         let digest = digest(self.salt, self.frames, payload);
         let both = length.to_le_bytes().into_iter().chain(digest);
         head.iter_mut().zip(both).for_each(|(to, byte)| *to = byte);
-        let end = self.end.saturating_add(self.buffer.len() as u64);
+        let end = self.end.saturating_add(written.len() as u64);
         if end > self.max_bytes {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the journal is full"));
         }
         self.current.is_synced = false;
-        self.current.file.write_all_at(&self.buffer, self.end)?;
+        self.current.file.write_all_at(written, self.end)?;
         if frame.power_loss {
             self.sync()?;
         }
         self.end = end;
         self.frames = self.frames.saturating_add(1);
-        if self.buffer.capacity() as u64 > KEPT_BYTES {
-            self.buffer = Vec::new();
-        }
         Ok(())
     }
 
@@ -356,11 +404,15 @@ impl<'a> Cursor<'a> {
         self.take(length)
     }
 
+    /// The next frame, which may not be whole: its digest, and what it holds.
+    fn next(&mut self) -> Option<([u8; DIGEST_BYTES], &'a [u8])> {
+        let length = usize::try_from(self.u32()?).ok()?;
+        Some((self.array()?, self.take(length)?))
+    }
+
     /// The next frame; none where it is not whole, which is where the journal ends.
     fn frame(&mut self, salt: u64, number: u64) -> Option<&'a [u8]> {
-        let length = usize::try_from(self.u32()?).ok()?;
-        let seal: [u8; DIGEST_BYTES] = self.array()?;
-        let payload = self.take(length)?;
+        let (seal, payload) = self.next()?;
         (seal == digest(salt, number, payload)).then_some(payload)
     }
 }

@@ -252,10 +252,13 @@ impl EmbeddedStore {
         let Running { changes, lines, .. } = running;
         self.shared.settings.bounds.check_changes(changes.keys(), &lines)?;
         let mut encoded = Vec::with_capacity(changes.len());
+        let mut bytes = Vec::with_capacity(codec::RECORD_BYTES);
         for (key, record) in changes {
             let record = match record {
                 Some(record) => {
-                    let text: Arc<[u8]> = Arc::from(codec::encode(&record)?);
+                    bytes.clear();
+                    codec::write(&mut bytes, &record)?;
+                    let text: Arc<[u8]> = Arc::from(bytes.as_slice());
                     self.shared.settings.bounds.check_record(text.len())?;
                     Some((record, text))
                 }

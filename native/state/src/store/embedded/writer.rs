@@ -14,9 +14,9 @@ use authz_kernel::task::{Record, RecordKey, RecordKind};
 use super::EmbeddedSettings;
 use super::batch::{Batch, Changed, Frame};
 use super::disk::{Disk, DiskError, Loaded};
-use super::journal::Journal;
+use super::journal::{Journal, Log};
 use crate::audit::AuditError;
-use crate::store::index::{Held, Index};
+use crate::store::index::{Held, Index, Known};
 use crate::store::outbox::{AuditSink, Exporter, Line, bytes_of};
 use crate::store::{Commit, StoreError, StoreHealth, Survives};
 use crate::ticket::{Settle, pair};
@@ -176,15 +176,17 @@ impl Shared {
             bounds.check_outbox(outbox_lines, outbox_bytes)?;
         }
         let mut index = self.index_mut();
-        let is_new = |change: &Change| change.record.is_some() && !index.has(&change.key);
+        let known: Vec<Known> = changes.iter().map(|change| index.known(&change.key)).collect();
+        let all = || changes.iter().zip(&known);
+        let is_new = |(change, known): (&Change, &Known)| change.record.is_some() && !known.is_kept;
         // What ends makes room.
-        if let Some(why) = queue.full.as_ref().filter(|_| changes.iter().any(is_new)) {
+        if let Some(why) = queue.full.as_ref().filter(|_| all().any(is_new)) {
             return Err(StoreError::Unavailable(why.clone()));
         }
         for kind in RecordKind::ALL {
             let (mut new, mut gone) = (0_usize, 0_usize);
-            for change in changes.iter().filter(|change| change.key.kind == kind) {
-                match (index.has(&change.key), change.record.is_some()) {
+            for (change, known) in all().filter(|(change, _)| change.key.kind == kind) {
+                match (known.is_kept, change.record.is_some()) {
                     (false, true) => new = new.saturating_add(1),
                     (true, false) => gone = gone.saturating_add(1),
                     _ => {}
@@ -196,11 +198,11 @@ impl Shared {
             }
         }
         // INVARIANT (undo): what is left to the disk can be brought back.
-        let is_known = |change: &Change| match index.text(&change.key) {
-            Some((commit, None)) => change.before.as_ref().is_some_and(|(of, _)| *of == commit),
-            _ => true,
+        let is_known = |(change, known): (&Change, &Known)| {
+            let has_text = |commit| change.before.as_ref().is_some_and(|(of, _)| *of == commit);
+            known.cold.is_none_or(has_text)
         };
-        if !changes.iter().all(is_known) {
+        if !all().all(is_known) {
             return Err(StoreError::Unavailable(
                 "what it changes was changed meanwhile".to_owned(),
             ));
@@ -319,9 +321,9 @@ impl Queue {
 pub(super) struct Pen {
     journal: Journal,
     /// What the journal has and the file may not.
-    pending: Batch,
+    pending: Pending,
     /// Empty, with room for what comes after what is pending.
-    spare: Batch,
+    spare: Log,
     /// From when on the next checkpoint is waited for.
     since: Instant,
     /// The last commit that the journal has.
@@ -331,6 +333,41 @@ pub(super) struct Pen {
     /// The highest line that is synced.
     synced: Option<i64>,
     exporter: Exporter,
+}
+
+/// What is to be moved to the file.
+#[derive(Clone, Debug, Default)]
+struct Pending {
+    log: Log,
+    /// The last audit line in the log.
+    last_line: Option<i64>,
+    /// The highest line that left the outbox: it need not be moved.
+    left: Option<i64>,
+    /// The file has lines that left the outbox.
+    is_stale: bool,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.log.is_empty() && !self.is_stale
+    }
+
+    /// Adds what came after it.
+    fn absorb(&mut self, later: &Self) {
+        self.log.extend(&later.log);
+        self.last_line = later.last_line.or(self.last_line);
+        self.left = later.left.or(self.left);
+        self.is_stale |= later.is_stale;
+    }
+
+    fn batch(&self) -> Result<Batch, DiskError> {
+        let mut batch = self.log.batch()?;
+        if let Some(left) = self.left {
+            batch.drop_lines(left);
+        }
+        batch.synced = self.left.filter(|_| self.is_stale);
+        Ok(batch)
+    }
 }
 
 impl Pen {
@@ -343,11 +380,15 @@ impl Pen {
             frame.lines.append(&mut item.lines);
         }
         let is_nothing = frame.records.is_empty() && frame.lines.is_empty();
+        let is_first = self.pending.is_empty();
         let is_refused = shared.lock().failed.clone();
         let outcome = match is_refused {
             Some(why) => Err(why),
             None if is_nothing => Ok(()),
-            None => self.journal.append(&frame).map_err(|error| error.to_string()),
+            None => {
+                let log = &mut self.pending.log;
+                self.journal.append(&frame, log).map_err(|error| error.to_string())
+            }
         };
         if let Err(why) = outcome {
             let lines = (frame.lines.len(), bytes_of(&frame.lines));
@@ -370,11 +411,13 @@ impl Pen {
         if is_nothing {
             return;
         }
-        self.exporter.push(frame.lines.iter().cloned());
-        if self.pending.is_empty() {
+        if let Some(line) = frame.lines.last() {
+            self.pending.last_line = Some(line.number);
+        }
+        self.exporter.push(frame.lines);
+        if is_first {
             self.since = Instant::now();
         }
-        self.pending.absorb_frame(frame);
     }
 
     /// The generation whose last frame the file has, once what is pending is in it.
@@ -393,9 +436,9 @@ impl Pen {
     }
 
     /// Takes what is to be moved to the file, with its last commit and generation.
-    fn take(&mut self, shared: &Shared) -> (Arc<Batch>, u64, u64) {
+    fn take(&mut self, shared: &Shared) -> (Arc<Pending>, u64, u64) {
         self.rotate(shared);
-        let next = std::mem::take(&mut self.spare);
+        let next = Pending { log: std::mem::take(&mut self.spare), ..Pending::default() };
         (Arc::new(std::mem::replace(&mut self.pending, next)), self.last_commit, self.done())
     }
 }
@@ -453,7 +496,7 @@ pub(super) struct Writer {
 /// A thread that writes to the file.
 struct Checkpoint {
     thread: JoinHandle<(Option<Disk>, Result<(), DiskError>)>,
-    batch: Arc<Batch>,
+    moving: Arc<Pending>,
     commit: u64,
 }
 
@@ -498,8 +541,8 @@ impl Writer {
         exporter.push(lines);
         let pen = Pen {
             journal,
-            pending: Batch::default(),
-            spare: Batch::default(),
+            pending: Pending::default(),
+            spare: Log::default(),
             since: Instant::now(),
             last_commit: 0,
             last_line,
@@ -600,12 +643,12 @@ impl Writer {
 
     /// Notes that lines need not be kept any more; the next frame and the next checkpoint say so.
     fn note_synced(&self, pen: &mut Pen, synced: Option<i64>) {
-        let Some(number) = synced else { return };
-        pen.synced = synced;
-        pen.pending.note_synced(number);
-        if self.stored_line.is_none() {
-            pen.pending.synced = None;
+        if synced.is_none() {
+            return;
         }
+        pen.synced = synced;
+        pen.pending.left = synced;
+        pen.pending.is_stale |= self.stored_line.is_some();
     }
 
     /// Tries the disk again, journal and file.
@@ -641,72 +684,72 @@ impl Writer {
         {
             return;
         }
-        let (batch, commit, generation) = pen.take(&self.shared);
-        let (disk, of_thread) = (self.disk.take(), Arc::clone(&batch));
+        let (moving, commit, generation) = pen.take(&self.shared);
+        let (disk, of_thread) = (self.disk.take(), Arc::clone(&moving));
         let spawned = std::thread::Builder::new()
             .name("authz-checkpoint".to_owned())
             .spawn(move || moved(disk, &path, max_pages, &of_thread, generation));
         match spawned {
-            Ok(thread) => self.checkpoint = Some(Checkpoint { thread, batch, commit }),
-            Err(error) => self.keep(pen, batch, error.to_string()),
+            Ok(thread) => self.checkpoint = Some(Checkpoint { thread, moving, commit }),
+            Err(error) => self.keep(pen, moving, error.to_string()),
         }
     }
 
     /// Takes up what a checkpoint came to, once it has ended or, if so told, when it ends.
     fn end_checkpoint(&mut self, pen: &mut Pen, wait: bool) {
         let is_over = |running: &mut Checkpoint| wait || running.thread.is_finished();
-        let Some(Checkpoint { thread, batch, commit }) = self.checkpoint.take_if(is_over) else {
+        let Some(Checkpoint { thread, moving, commit }) = self.checkpoint.take_if(is_over) else {
             return;
         };
         let early = |_| (None, Err("the thread of the checkpoint ended early".to_owned()));
         let (disk, outcome) = thread.join().unwrap_or_else(early);
         self.disk = disk;
-        drop(self.settle(pen, batch, commit, outcome));
+        drop(self.settle(pen, moving, commit, outcome));
     }
 
     /// Moves to the file what the journal has, and waits for that.
     fn checkpoint_now(&mut self, pen: &mut Pen) -> Result<(), DiskError> {
-        let (batch, commit, generation) = pen.take(&self.shared);
+        let (moving, commit, generation) = pen.take(&self.shared);
         let max_pages = self.shared.settings.max_pages;
-        let (disk, outcome) = moved(self.disk.take(), &self.path, max_pages, &batch, generation);
+        let (disk, outcome) = moved(self.disk.take(), &self.path, max_pages, &moving, generation);
         self.disk = disk;
-        self.settle(pen, batch, commit, outcome)
+        self.settle(pen, moving, commit, outcome)
     }
 
     /// Notes what a checkpoint came to.
     fn settle(
         &mut self,
         pen: &mut Pen,
-        batch: Arc<Batch>,
+        moved: Arc<Pending>,
         commit: u64,
         outcome: Result<(), DiskError>,
     ) -> Result<(), DiskError> {
         if let Err(why) = &outcome {
-            self.keep(pen, batch, why.clone());
+            self.keep(pen, moved, why.clone());
             return outcome;
         }
         pen.since = Instant::now();
         pen.journal.free();
         self.is_failing = false;
-        let last = batch.lines.last().map(|line| line.number).or(self.stored_line);
-        self.stored_line = last.filter(|last| batch.synced < Some(*last));
+        let last = moved.last_line.or(self.stored_line);
+        self.stored_line = last.filter(|last| moved.left < Some(*last));
         // Lines that were synced while they were moved.
-        if self.stored_line.is_some() && batch.synced < pen.synced {
-            pen.pending.synced = pen.synced;
+        if self.stored_line.is_some() && moved.left < pen.synced {
+            (pen.pending.left, pen.pending.is_stale) = (pen.synced, true);
         }
-        pen.spare = Arc::try_unwrap(batch).map(Batch::emptied).unwrap_or_default();
+        pen.spare = Arc::try_unwrap(moved).map(|moved| moved.log.emptied()).unwrap_or_default();
         let mut queue = self.shared.lock();
         queue.durable = commit;
         (queue.warning, queue.full) = (None, None);
         Ok(())
     }
 
-    /// The file does not have a batch, or may not: the next checkpoint tries it again, with what came since.
-    fn keep(&mut self, pen: &mut Pen, batch: Arc<Batch>, why: String) {
+    /// The file does not have something, or may not: the next checkpoint tries it again, with what came since.
+    fn keep(&mut self, pen: &mut Pen, kept: Arc<Pending>, why: String) {
         self.is_failing = true;
         pen.since = Instant::now();
-        let mut all = Arc::try_unwrap(batch).unwrap_or_else(|batch| (*batch).clone());
-        all.absorb(std::mem::take(&mut pen.pending));
+        let mut all = Arc::unwrap_or_clone(kept);
+        all.absorb(&pen.pending);
         pen.pending = all;
         let mut queue = self.shared.lock();
         queue.failures = queue.failures.saturating_add(1);
@@ -725,18 +768,18 @@ struct Next {
     closing: bool,
 }
 
-/// Writes a batch to the file, which is opened where it failed before.
+/// Writes what is pending to the file, which is opened where it failed before.
 fn moved(
     disk: Option<Disk>,
     path: &Path,
     max_pages: Option<u32>,
-    batch: &Batch,
+    pending: &Pending,
     generation: u64,
 ) -> (Option<Disk>, Result<(), DiskError>) {
     let opened = disk.map_or_else(|| Disk::open(path, max_pages), Ok);
     match opened {
         Ok(mut disk) => {
-            let outcome = disk.write(batch, generation);
+            let outcome = pending.batch().and_then(|batch| disk.write(&batch, generation));
             // One that failed is opened anew.
             (outcome.is_ok().then_some(disk), outcome)
         }

@@ -211,7 +211,8 @@ impl PostgresStore {
                 [RecordKind::Session, RecordKind::Agent, RecordKind::Subject, RecordKind::Object];
             kinds.contains(&key.kind) && is_id(&key.id)
         };
-        let ahead: Vec<String> = locks.iter().filter(is_read).map(|key| key.id.clone()).collect();
+        let ahead: Vec<String> =
+            locks.iter().filter(is_read).map(|key| key.id.to_string()).collect();
         for _ in 0..=self.node.settings.connections {
             let lease = self.pool.acquire(deadline)?;
             let connection = lease.connection()?;
@@ -369,7 +370,7 @@ impl PostgresStore {
             };
             let is_known = |key: &&RecordKey| matches!(open.known.get(*key), Some(Some(_)));
             let new: Vec<String> =
-                of_kind(false).filter(|key| !is_known(key)).map(|key| key.id.clone()).collect();
+                of_kind(false).filter(|key| !is_known(key)).map(|key| key.id.to_string()).collect();
             if new.is_empty() {
                 continue;
             }
@@ -379,7 +380,7 @@ impl PostgresStore {
             if count.is_some_and(|count| count <= near) {
                 continue;
             }
-            let gone: Vec<String> = of_kind(true).map(|key| key.id.clone()).collect();
+            let gone: Vec<String> = of_kind(true).map(|key| key.id.to_string()).collect();
             let (connection, number) = (Arc::clone(&open.connection), codec::number(kind));
             let counted = async move { connection.count_with(number, new, gone).await };
             let counted = self.runner.wait(open.deadline, counted);
@@ -648,7 +649,7 @@ fn rows(most: usize) -> i64 {
 fn lock_numbers(keys: &[RecordKey]) -> Vec<i64> {
     let number = |key: &RecordKey| {
         let kind = codec::number(key.kind).to_be_bytes();
-        let digest = Sha256::new().chain_update(kind).chain_update(&key.id).finalize();
+        let digest = Sha256::new().chain_update(kind).chain_update(&*key.id).finalize();
         digest.first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes))
     };
     let mut numbers: Vec<i64> = keys.iter().map(number).collect();

@@ -48,7 +48,7 @@ struct State {
     sessions: u64,
     /// From when on what is known was true.
     fresh: Option<Instant>,
-    known: BTreeMap<String, Arc<Revocation>>,
+    known: BTreeMap<Arc<str>, Arc<Revocation>>,
     revoked: Arc<Revocations>,
     ready: Ready,
     /// Counts, for each group of ids, how often what was known of one of them became wrong.
@@ -178,7 +178,7 @@ impl Node {
         let key = record.key();
         let mut state = self.lock();
         if key.kind == RecordKind::Task && state.stripes.get(stripe(&key.id)) == Some(&since) {
-            state.ready.put(Arc::from(key.id), record.clone());
+            state.ready.put(key.id, record.clone());
         }
     }
 
@@ -207,7 +207,7 @@ impl Node {
             };
             state.hear(key, record, true);
             if let (RecordKind::Task, Some(record)) = (key.kind, record) {
-                state.ready.put(Arc::from(key.id.as_str()), record.clone());
+                state.ready.put(Arc::clone(&key.id), record.clone());
             }
         }
         state.outbox.take(lines);
@@ -396,7 +396,7 @@ impl State {
 impl State {
     fn revoke(&mut self, id: &str, one: &Arc<Revocation>) {
         if self.known.get(id) != Some(one) {
-            self.known.insert(id.to_owned(), Arc::clone(one));
+            self.known.insert(Arc::from(id), Arc::clone(one));
             Arc::make_mut(&mut self.revoked).insert(Arc::clone(one));
         }
     }

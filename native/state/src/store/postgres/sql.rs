@@ -291,7 +291,7 @@ impl Connection {
     }
 
     pub(super) async fn read(&self, key: &RecordKey) -> Result<Option<Record>, Trouble> {
-        let (kind, id) = (codec::number(key.kind), key.id.as_str());
+        let (kind, id) = (codec::number(key.kind), &*key.id);
         let rows = self.client.query(&self.read, &[&kind, &id]).await?;
         Ok(records_of(&rows)?.pop().map(|(_, record)| record))
     }
@@ -362,7 +362,7 @@ impl Connection {
     pub(super) async fn commit(&self, writes: &Writes, node: &str) -> Result<Vec<i64>, Failed> {
         let puts = &writes.puts;
         let kinds: Vec<i16> = puts.iter().map(|put| codec::number(put.key.kind)).collect();
-        let ids: Vec<&str> = puts.iter().map(|put| put.key.id.as_str()).collect();
+        let ids: Vec<&str> = puts.iter().map(|put| &*put.key.id).collect();
         let sessions: Vec<Option<&str>> = puts.iter().map(|put| put.session.as_deref()).collect();
         let assignees: Vec<Option<&str>> = puts.iter().map(|put| put.assignee.as_deref()).collect();
         let live: Vec<bool> = puts.iter().map(|put| put.live).collect();
@@ -413,7 +413,7 @@ impl Connection {
             return Ok(0);
         }
         let kinds: Vec<i16> = keys.iter().map(|key| codec::number(key.kind)).collect();
-        let ids: Vec<&str> = keys.iter().map(|key| key.id.as_str()).collect();
+        let ids: Vec<&str> = keys.iter().map(|key| &*key.id).collect();
         self.client.execute(statement, &[&kinds, &ids]).await
     }
 
