@@ -265,14 +265,48 @@ serve: setup ## the server on an example bundle
 	$(VENV)/bin/authz keys make examples/quickstart/keys
 	$(VENV)/bin/authz serve --config examples/quickstart/config.yaml $(ARGS)
 
+# --- release
+
+# A profile guides the release: a build that counts what runs is put under load, and rustc reads from its counts which branches
+# are taken, and what belongs together. Other flags make other crates, so each build has a target folder of its own.
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+LLVM_PROFDATA ?= $(firstword $(wildcard $(shell rustc --print sysroot 2>/dev/null)/lib/rustlib/*/bin/llvm-profdata))
+COUNTING := $(CARGO_TARGET_DIR)/counting
+COUNT = env CARGO_TARGET_DIR=$(COUNTING) RUSTFLAGS=-Cprofile-generate=$(COUNTING)/counts
+PROFILE := $(COUNTING)/authz.profdata
+ifeq ($(GUIDE),no)
+RELEASED := $(CARGO_TARGET_DIR)
+RELEASE = env
+else
+RELEASED := $(CARGO_TARGET_DIR)/guided
+RELEASE = env CARGO_TARGET_DIR=$(RELEASED) RUSTFLAGS=-Cprofile-use=$(PROFILE) AUTHZ_GUIDED=1
+endif
+WHEEL = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/maturin build --quiet --release --target $(HOST)
+PROGRAMS = cargo build --quiet --locked --release --target $(HOST) --workspace
+INSTALL = $(PY) -m pip install --quiet --no-deps --target
+
+$(PROFILE): $(STAMPS)/native $(GHZ)
+	@[ -x "$(LLVM_PROFDATA)" ] || { echo "make: needs llvm-profdata of rustc's own LLVM (rustup component add llvm-tools; or LLVM_PROFDATA=PATH), or GUIDE=no" >&2; exit 1; }
+	rm -rf $(COUNTING)/counts $(COUNTING)/wheels $(COUNTING)/bench
+	$(COUNT) $(WHEEL) --out $(COUNTING)/wheels
+	$(INSTALL) $(COUNTING)/bench $(COUNTING)/wheels/*.whl
+	cd native && $(COUNT) $(PROGRAMS) --example floor
+	$(PY) -m bench.train --ghz $(GHZ) --extension $(COUNTING)/bench --fast-floor $(COUNTING)/$(HOST)/release/examples/floor
+	$(LLVM_PROFDATA) merge --output $@ $(COUNTING)/counts
+
+.PHONY: wheel
+wheel: $(if $(filter no,$(GUIDE)),setup,$(PROFILE)) ## build a release wheel into dist/, guided by a profile of loads (GUIDE=no: without)
+	rm -rf dist
+	$(RELEASE) $(WHEEL) --out dist
+
 # --- speed
 
 .PHONY: bench-build
-bench-build: setup ## build the release extension, beside the one of .venv, and the programs that measure
-	rm -rf $(CACHE)/bench $(CACHE)/wheels
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/maturin build --quiet --release --out $(CACHE)/wheels
-	$(PY) -m pip install --quiet --no-deps --target $(CACHE)/bench $(CACHE)/wheels/*.whl
-	$(CARGO) build --quiet --locked --release --workspace --example floor --example state --example sessions
+bench-build: wheel ## build the release extension, beside the one of .venv, and the programs that measure
+	rm -rf $(CACHE)/bench
+	$(INSTALL) $(CACHE)/bench dist/*.whl
+	cd native && $(RELEASE) $(PROGRAMS) --example floor --example state --example sessions
+	install -D -t $(CACHE)/bench/programs $(RELEASED)/$(HOST)/release/examples/{floor,state,sessions}
 
 $(GHZ):
 	@command -v go >/dev/null || { echo "make: needs Go, to build the load generator ghz" >&2; exit 1; }

@@ -596,7 +596,7 @@ def seal_catalog(document: bytes) -> str:
     """
 
 def build_profile() -> str:
-    """`release` or `debug`: how this module was compiled."""
+    """`debug`, `release` or `guided`: how this module was compiled."""
 
 def reason_table() -> bytes:
     """JSON array of `{name, number, public_code, next_action, retry, grpc_code, http_status, title, mend}`."""

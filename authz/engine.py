@@ -964,7 +964,7 @@ def build_profile() -> str:
     """Tell how the extension was built.
 
     Returns:
-        `release`, or `debug`: then nothing may be concluded from its speed.
+        `release`; `guided`, by a profile of such work; or `debug`: then nothing may be concluded from its speed.
     """
     return _native.build_profile()
 

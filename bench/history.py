@@ -56,6 +56,7 @@ def run(
         ProcessError: PostgreSQL did not start; a program failed, or took longer than ten minutes.
     """
     say("history: criterion")
+    # As criterion builds it: no profile guides that.
     kernel = micro.run(paths.root, (micro.HISTORY,), quick=quick)
     few, many = extent.sessions
     stores = [

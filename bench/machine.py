@@ -7,6 +7,9 @@ from importlib import metadata
 from os import sched_getaffinity
 from pathlib import Path
 
+RELEASED = ("release", "guided")
+"""Profiles whose figures say something."""
+
 
 def facts(root: Path, build_profile: str, ghz: Path | None = None) -> dict[str, object]:
     """Returns the machine, the revision and the versions.

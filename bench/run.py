@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
@@ -68,7 +69,7 @@ def main() -> int:
 
 def _measure(paths: server.Paths, arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     profile = _profile(paths)
-    if profile != "release":
+    if profile not in machine.RELEASED:
         raise RunError(f"{paths.extension} holds a {profile} build; run `make bench-build`")
     served = _SERVED & set(arguments.part)
     facts = machine.facts(ROOT, profile, paths.ghz if served else None)
@@ -77,7 +78,8 @@ def _measure(paths: server.Paths, arguments: argparse.Namespace) -> dict[str, di
     if "micro" in arguments.part:
         say("parts: criterion")
         measured["micro"] = {
-            "machine": facts,
+            # criterion builds what it measures.
+            "machine": {**facts, "build_profile": "release"},
             "rows": micro.run(ROOT, micro.BENCHES, quick=arguments.quick),
         }
     if "tasks" in arguments.part:
@@ -94,7 +96,7 @@ def _measure(paths: server.Paths, arguments: argparse.Namespace) -> dict[str, di
         measured["history"] = {"machine": facts, **found}
     if served:
         loads = QUICK if arguments.quick else WHOLE
-        measured |= _servers(paths, loads, facts, arguments.part)
+        measured |= servers(paths, loads, facts, arguments.part)
     return measured
 
 
@@ -126,19 +128,19 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--fast-floor",
-        default=micro.target_folder(ROOT) / "release" / "examples" / "floor",
+        default=cache / "bench" / "programs" / "floor",
         type=Path,
         help="the fast lane's floor",
     )
     parser.add_argument(
         "--store",
-        default=micro.target_folder(ROOT) / "release" / "examples" / "state",
+        default=cache / "bench" / "programs" / "state",
         type=Path,
         help="the program that measures a store",
     )
     parser.add_argument(
         "--sessions",
-        default=micro.target_folder(ROOT) / "release" / "examples" / "sessions",
+        default=cache / "bench" / "programs" / "sessions",
         type=Path,
         help="the program that measures a store of sessions",
     )
@@ -190,10 +192,25 @@ def _profile(paths: server.Paths) -> str:
     return done.stdout.strip()
 
 
-def _servers(
-    paths: server.Paths, extent: Extent, facts: dict[str, object], parts: list[str]
+def servers(
+    paths: server.Paths, extent: Extent, facts: dict[str, object], parts: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Starts a server for each bundle and the floors, and measures them side by side."""
+    """Starts a server for each bundle and the floors, and measures them side by side.
+
+    Args:
+        paths: where things stand.
+        extent: how much.
+        facts: of the machine.
+        parts: `load`, `reload`, or both.
+
+    Returns:
+        By part what was measured, with the facts.
+
+    Raises:
+        RunError: a request is not permitted.
+        ProcessError: a server did not start, or ended.
+        LoadError: a load failed.
+    """
     protos = requests.compile_protos(ROOT, paths.work / "protos.binpb")
     creds = credentials.mint(paths.work / "trust")
     bundles = {size: bundle.write(paths.work / f"bundle-{size}", size) for size in extent.bundles}
@@ -208,16 +225,16 @@ def _servers(
         data[size, surface] = requests.write(paths.work / f"{surface}-{size}.bin", built)
     measured: dict[str, dict[str, Any]] = {}
     with ExitStack() as running:
-        servers = {}
+        started = {}
         for size, one in bundles.items():
             began = time.monotonic()
-            servers[size] = server.server(paths, one, creds)
-            running.enter_context(servers[size].process)
+            started[size] = server.server(paths, one, creds)
+            running.enter_context(started[size].process)
             say(f"server on {size} policies: ready after {time.monotonic() - began:.1f} s")
-        floors = server.floors(paths, _answers(protos, servers[MIDDLE], first))
+        floors = server.floors(paths, _answers(protos, started[MIDDLE], first))
         for floor in floors.values():
             running.enter_context(floor.process)
-        bench = Bench(Ghz(paths.ghz, protos.path), bundles, data, servers, floors, say)
+        bench = Bench(Ghz(paths.ghz, protos.path), bundles, data, started, floors, say)
         bench.warm()
         if "load" in parts:
             found = bench.rows(extent)

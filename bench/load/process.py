@@ -42,6 +42,7 @@ class Process:
         env: variables added to ours.
         log: file for its output.
         patience: seconds until all ports must accept.
+        ends_with_input: it ends once its standard input does, in place of a signal.
     """
 
     def __init__(
@@ -53,10 +54,11 @@ class Process:
         log: Path,
         env: Mapping[str, str] | None = None,
         patience: float = 30,
+        ends_with_input: bool = False,
     ) -> None:
         self._command, self._ports, self._cwd, self._log = list(command), list(ports), cwd, log
         self._env = {**os.environ, **(env or {})}
-        self._patience = patience
+        self._patience, self._ends_with_input = patience, ends_with_input
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -65,6 +67,7 @@ class Process:
                 self._command,
                 cwd=self._cwd,
                 env=self._env,
+                stdin=subprocess.PIPE if self._ends_with_input else None,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
@@ -85,7 +88,10 @@ class Process:
         child = self._child
         if child is None or child.poll() is not None:
             return
-        child.terminate()
+        if child.stdin is not None:
+            child.stdin.close()
+        else:
+            child.terminate()
         try:
             child.wait(timeout=15)
         except subprocess.TimeoutExpired:

@@ -183,6 +183,7 @@ def floors(paths: Paths, answers: dict[str, bytes]) -> dict[str, Target]:
                 # The floor uses the server's own executor and options, in the same build.
                 env={"PYTHONPATH": f"{paths.extension}:{paths.root}"},
                 log=paths.work / f"floor-{lane}.log",
+                ends_with_input=lane == "fast",
             ),
             {lane: port},
         )

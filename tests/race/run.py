@@ -307,7 +307,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=10, help="how often a server is killed")
     parser.add_argument("--out", type=Path, help="where the figures are written, too")
     arguments = parser.parse_args()
-    if arguments.out and engine.build_profile() != "release":
+    if arguments.out and engine.build_profile() not in machine.RELEASED:
         parser.error("figures of a development build are not kept: install the release build first")
     figures = []
     with ExitStack() as stack:
