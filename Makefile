@@ -267,35 +267,44 @@ serve: setup ## the server on an example bundle
 
 # --- release
 
-# A profile guides the release: a build that counts what runs is put under load, and rustc reads from its counts which branches
-# are taken, and what belongs together. Other flags make other crates, so each build has a target folder of its own.
+# A profile guides the release: of a build that counts what runs, under load. rustc reads from it which branches are taken, and
+# what belongs together. Other flags make other crates, so each build has a target folder of its own.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 LLVM_PROFDATA ?= $(firstword $(wildcard $(shell rustc --print sysroot 2>/dev/null)/lib/rustlib/*/bin/llvm-profdata))
 COUNTING := $(CARGO_TARGET_DIR)/counting
 COUNT = env CARGO_TARGET_DIR=$(COUNTING) RUSTFLAGS=-Cprofile-generate=$(COUNTING)/counts
-PROFILE := $(COUNTING)/authz.profdata
 ifeq ($(GUIDE),no)
 RELEASED := $(CARGO_TARGET_DIR)
 RELEASE = env
+PROFILE :=
 else
 RELEASED := $(CARGO_TARGET_DIR)/guided
+PROFILE := $(RELEASED)/authz.profdata
 RELEASE = env CARGO_TARGET_DIR=$(RELEASED) RUSTFLAGS=-Cprofile-use=$(PROFILE) AUTHZ_GUIDED=1
 endif
 WHEEL = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/maturin build --quiet --release --target $(HOST)
 PROGRAMS = cargo build --quiet --locked --release --target $(HOST) --workspace
 INSTALL = $(PY) -m pip install --quiet --no-deps --target
 
-$(PROFILE): $(STAMPS)/native $(GHZ)
-	@[ -x "$(LLVM_PROFDATA)" ] || { echo "make: needs llvm-profdata of rustc's own LLVM (rustup component add llvm-tools; or LLVM_PROFDATA=PATH), or GUIDE=no" >&2; exit 1; }
+.PHONY: profile
+profile: setup $(GHZ) ## renew the profile that guides a release (needs rustup's llvm-tools; a quarter of an hour)
+	@[ -x "$(LLVM_PROFDATA)" ] || { echo "make: needs llvm-profdata of rustc's own LLVM: rustup component add llvm-tools, or LLVM_PROFDATA=PATH" >&2; exit 1; }
 	rm -rf $(COUNTING)/counts $(COUNTING)/wheels $(COUNTING)/bench
 	$(COUNT) $(WHEEL) --out $(COUNTING)/wheels
 	$(INSTALL) $(COUNTING)/bench $(COUNTING)/wheels/*.whl
 	cd native && $(COUNT) $(PROGRAMS) --example floor
 	$(PY) -m bench.train --ghz $(GHZ) --extension $(COUNTING)/bench --fast-floor $(COUNTING)/$(HOST)/release/examples/floor
-	$(LLVM_PROFDATA) merge --output $@ $(COUNTING)/counts
+	$(LLVM_PROFDATA) merge --output $(COUNTING)/authz.profdata $(COUNTING)/counts
+	$(PY) -c 'import lzma, pathlib, sys; pathlib.Path(sys.argv[2]).write_bytes(lzma.compress(pathlib.Path(sys.argv[1]).read_bytes(), preset=9 | lzma.PRESET_EXTREME))' \
+		$(COUNTING)/authz.profdata native/authz.profdata.xz
+
+# cargo does not see that it changed, so what it guided goes.
+$(RELEASED)/authz.profdata: native/authz.profdata.xz $(STAMPS)/deps
+	rm -rf $(RELEASED) && mkdir -p $(RELEASED)
+	$(PY) -c 'import lzma, pathlib, sys; pathlib.Path(sys.argv[2]).write_bytes(lzma.open(sys.argv[1]).read())' $< $@
 
 .PHONY: wheel
-wheel: $(if $(filter no,$(GUIDE)),setup,$(PROFILE)) ## build a release wheel into dist/, guided by a profile of loads (GUIDE=no: without)
+wheel: setup $(PROFILE) ## build a release wheel into dist/, guided by the profile (GUIDE=no: without)
 	rm -rf dist
 	$(RELEASE) $(WHEEL) --out dist
 

@@ -80,7 +80,8 @@ def _values(limit: dict[str, Any], found: Mapping[str, Any]) -> Iterator[tuple[f
     if "ratio" in limit:
         for one in found.get("ratios", ()):
             named = all(limit[side] == one.get(side) for side in _SIDES if side in limit)
-            if one["ratio"] == limit["ratio"] and named:
+            meant = one.get("time") in limit.get("times", [one.get("time")])
+            if one["ratio"] == limit["ratio"] and named and meant:
                 yield one["median"], " ".join(one[side] for side in _SIDES if side in one)
     elif "half" in limit:
         for row in found.get("rows", ()):

@@ -2,7 +2,7 @@
 
     python -m bench.train
 
-`make wheel` builds what it needs. It does what `bench.run` measures, shortly; what it prints of that is no measurement. Exit
+`make profile` builds what it needs. It does what `bench.run` measures, shortly; what it prints of that is no measurement. Exit
 status 1: something could not be run, or was answered wrongly.
 """
 

@@ -616,3 +616,77 @@ impl Index {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use authz_kernel::decision::Time;
+    use authz_kernel::history::SessionHistory;
+    use authz_kernel::task::Session;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MOST: usize = 3;
+
+    fn session(id: usize) -> Record {
+        Record::Session(Arc::new(Session {
+            id: format!("s{id}"),
+            root: "t".to_owned(),
+            tasks: 1,
+            started_at: Time(0),
+            expires_at: Time(1),
+            ended_at: None,
+            history: SessionHistory::new(),
+            rest: BTreeMap::new(),
+        }))
+    }
+
+    proptest! {
+        /// Those that changed last stay, whatever changed how often, went, or came back; nothing goes that the disk has not.
+        #[test]
+        fn what_changed_longest_ago_is_left_to_the_disk(
+            steps in prop::collection::vec((0..8_usize, 0..6_u8), 1..120),
+        ) {
+            let mut index = Index::new(MOST);
+            let mut changed: BTreeMap<usize, u64> = BTreeMap::new();
+            let mut cold: BTreeSet<usize> = BTreeSet::new();
+            let mut durable = 0;
+            for (number, (id, what)) in steps.into_iter().enumerate() {
+                let commit = number as u64 + 1;
+                let record = session(id);
+                let key = record.key();
+                match what {
+                    0 => durable = commit - 1,
+                    1 => {
+                        index.set(&key, None, commit);
+                        changed.remove(&id);
+                        cold.remove(&id);
+                    }
+                    _ => {
+                        let text = Arc::from(codec::encode(&record).unwrap());
+                        index.set(&key, Some((record, text)), commit);
+                        changed.insert(id, commit);
+                        cold.remove(&id);
+                    }
+                }
+                index.forget(durable);
+                while changed.len() - cold.len() > MOST {
+                    let resident = changed.iter().filter(|(id, _)| !cold.contains(id));
+                    let (id, commit) = resident.min_by_key(|(_, commit)| **commit).unwrap();
+                    if *commit > durable {
+                        break;
+                    }
+                    cold.insert(*id);
+                }
+                for id in 0..8 {
+                    let known = index.known(&session(id).key());
+                    prop_assert_eq!(known.is_kept, changed.contains_key(&id));
+                    prop_assert_eq!(known.cold, changed.get(&id).copied().filter(|_| cold.contains(&id)));
+                }
+                prop_assert_eq!(index.sessions.resident.len(), changed.len() - cold.len());
+            }
+        }
+    }
+}

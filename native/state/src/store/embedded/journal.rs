@@ -416,3 +416,83 @@ impl<'a> Cursor<'a> {
         (seal == digest(salt, number, payload)).then_some(payload)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use authz_kernel::task::RecordKind;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Commits: keys, whether the record goes, its text, and how many audit lines come with it.
+    fn frames() -> impl Strategy<Value = Vec<Frame>> {
+        let record = (0..3_usize, "[a-c]{1,2}", any::<bool>(), prop::collection::vec(any::<u8>(), 0..40));
+        let commit = (prop::collection::vec(record, 0..4), 0..3_i64);
+        prop::collection::vec(commit, 0..8).prop_map(|commits| {
+            let mut number = 0;
+            let mut frames = Vec::new();
+            for (records, lines) in commits {
+                let kinds = [RecordKind::Session, RecordKind::Task, RecordKind::Reservation];
+                let changed = records.into_iter().map(|(kind, id, goes, text)| {
+                    (RecordKey::new(kinds[kind], id), (!goes).then(|| Arc::from(text)))
+                });
+                let lines = (0..lines).map(|_| {
+                    number += 1;
+                    Line { number, bytes: Bytes::from(format!("line {number}")) }
+                });
+                let records = changed.collect();
+                frames.push(Frame { records, lines: lines.collect(), ..Frame::default() });
+            }
+            frames
+        })
+    }
+
+    fn content(batch: Batch) -> (Vec<(RecordKey, Option<Arc<[u8]>>)>, Vec<(i64, Bytes)>) {
+        let mut records: Vec<_> = batch.records.into_iter().collect();
+        records.sort();
+        (records, batch.lines.into_iter().map(|line| (line.number, line.bytes)).collect())
+    }
+
+    proptest! {
+        /// What is kept for the checkpoint says what the file says; what was refused is in neither.
+        #[test]
+        fn what_is_to_be_moved_is_what_was_appended(
+            frames in frames(),
+            most in prop::option::of(60..400_u64),
+        ) {
+            let folder = std::env::temp_dir().join(format!("authz-log-{:?}", std::thread::current().id()));
+            drop(std::fs::remove_dir_all(&folder));
+            std::fs::create_dir_all(&folder).unwrap();
+            let mut journal = Journal::open(&folder, 1, most.unwrap_or(u64::MAX)).unwrap();
+            let (mut log, mut expected) = (Log::default(), Batch::default());
+            for frame in frames {
+                match journal.append(&frame, &mut log) {
+                    Ok(()) => {
+                        expected.records.extend(frame.records);
+                        expected.lines.extend(frame.lines);
+                    }
+                    Err(_) => journal.rewind().unwrap(),
+                }
+            }
+            let replayed = Journal::replay(&folder, 0).unwrap();
+            let expected = content(expected);
+            prop_assert_eq!(&expected, &content(log.batch().unwrap()));
+            prop_assert_eq!(&expected, &content(replayed.batch));
+            let mut twice = Log::default();
+            twice.extend(&log);
+            twice.extend(&log);
+            prop_assert_eq!(&expected.0, &content(twice.batch().unwrap()).0);
+            std::fs::remove_dir_all(&folder).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_log_that_was_cut_is_an_error() {
+        let mut log = Log(vec![9, 0, 0, 0]);
+        assert_eq!(Some("what the journal holds cannot be read again"), log.batch().err().as_deref());
+        log.0.clear();
+        assert!(log.batch().unwrap().records.is_empty());
+    }
+}
