@@ -30,7 +30,7 @@ class Extent:
     sessions: tuple[int, int]
 
 
-WHOLE = Extent(256, 7, 2_000, (100_000, 1_000_000))
+WHOLE = Extent(256, 15, 2_000, (100_000, 1_000_000))
 QUICK = Extent(64, 3, 500, (20_000, 100_000))
 
 
