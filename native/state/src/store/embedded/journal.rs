@@ -425,19 +425,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::store::embedded::batch::Changed;
 
-    /// Commits: keys, whether the record goes, its text, and how many audit lines come with it.
+    /// Commits: keys, texts or none where the record goes, and how many audit lines come with them.
     fn frames() -> impl Strategy<Value = Vec<Frame>> {
-        let record = (0..3_usize, "[a-c]{1,2}", any::<bool>(), prop::collection::vec(any::<u8>(), 0..40));
+        let kind = prop::sample::select(&[RecordKind::Session, RecordKind::Task][..]);
+        let text = prop::collection::vec(any::<u8>(), 0..40);
+        let record = (kind, "[a-c]{1,2}", prop::option::of(text));
         let commit = (prop::collection::vec(record, 0..4), 0..3_i64);
         prop::collection::vec(commit, 0..8).prop_map(|commits| {
             let mut number = 0;
             let mut frames = Vec::new();
             for (records, lines) in commits {
-                let kinds = [RecordKind::Session, RecordKind::Task, RecordKind::Reservation];
-                let changed = records.into_iter().map(|(kind, id, goes, text)| {
-                    (RecordKey::new(kinds[kind], id), (!goes).then(|| Arc::from(text)))
-                });
+                let changed = records
+                    .into_iter()
+                    .map(|(kind, id, text)| (RecordKey::new(kind, id), text.map(Arc::from)));
                 let lines = (0..lines).map(|_| {
                     number += 1;
                     Line { number, bytes: Bytes::from(format!("line {number}")) }
@@ -449,7 +451,7 @@ mod tests {
         })
     }
 
-    fn content(batch: Batch) -> (Vec<(RecordKey, Option<Arc<[u8]>>)>, Vec<(i64, Bytes)>) {
+    fn content(batch: Batch) -> (Vec<Changed>, Vec<(i64, Bytes)>) {
         let mut records: Vec<_> = batch.records.into_iter().collect();
         records.sort();
         (records, batch.lines.into_iter().map(|line| (line.number, line.bytes)).collect())
@@ -491,7 +493,10 @@ mod tests {
     #[test]
     fn a_log_that_was_cut_is_an_error() {
         let mut log = Log(vec![9, 0, 0, 0]);
-        assert_eq!(Some("what the journal holds cannot be read again"), log.batch().err().as_deref());
+        assert_eq!(
+            Some("what the journal holds cannot be read again"),
+            log.batch().err().as_deref()
+        );
         log.0.clear();
         assert!(log.batch().unwrap().records.is_empty());
     }
