@@ -299,8 +299,8 @@ profile: setup $(GHZ) ## renew the profile that guides a release (needs rustup's
 		$(COUNTING)/authz.profdata native/authz.profdata.xz
 
 # cargo does not see that it changed, so what it guided goes.
-$(RELEASED)/authz.profdata: native/authz.profdata.xz $(STAMPS)/deps
-	rm -rf $(RELEASED) && mkdir -p $(RELEASED)
+$(CARGO_TARGET_DIR)/guided/authz.profdata: native/authz.profdata.xz | $(STAMPS)/deps
+	rm -rf $(@D) && mkdir -p $(@D)
 	$(PY) -c 'import lzma, pathlib, sys; pathlib.Path(sys.argv[2]).write_bytes(lzma.open(sys.argv[1]).read())' $< $@
 
 .PHONY: wheel

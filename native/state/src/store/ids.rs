@@ -66,7 +66,18 @@ impl<V> Ids<V> {
 
     /// Sets what is there, or removes it. Returns its id and what was there; none where there is neither.
     pub(crate) fn set(&mut self, id: &Arc<str>, new: Option<V>) -> Option<(Arc<str>, Option<V>)> {
-        match (self.entry_mut(id), new) {
+        self.set_by(id, |_| new)
+    }
+
+    /// As [`Ids::set`], by what is there.
+    pub(crate) fn set_by(
+        &mut self,
+        id: &Arc<str>,
+        new: impl FnOnce(Option<&V>) -> Option<V>,
+    ) -> Option<(Arc<str>, Option<V>)> {
+        let known = self.entry_mut(id);
+        let new = new(known.as_ref().map(|(_, kept)| &**kept));
+        match (known, new) {
             (Some((id, kept)), Some(new)) => Some((Arc::clone(id), Some(replace(kept, new)))),
             (Some(_), None) => self.remove(id).map(|(id, before)| (id, Some(before))),
             (None, Some(new)) => {

@@ -4,7 +4,6 @@
 //! are kept as text; and what is remembered is left to the disk, but for what changed last.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::mem::replace;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -130,25 +129,18 @@ impl Texts {
         record: Option<Record>,
     ) -> Option<(Arc<str>, Option<Text>)> {
         let ready = self.ready.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let (id, before) = match (self.kept.entry_mut(id), new) {
-            (Some((id, kept)), Some(new)) => {
-                let listed = if kept.text.is_some() { kept.listed } else { new.listed };
-                if kept.text.is_none() {
-                    self.resident.insert((listed, Arc::clone(id)));
-                }
-                (Arc::clone(id), Some(replace(kept, Text { listed, ..new })))
-            }
-            (None, Some(new)) => {
-                self.resident.insert((new.listed, Arc::clone(id)));
-                self.kept.insert(Arc::clone(id), new);
-                (Arc::clone(id), None)
-            }
-            (_, None) => {
-                let (id, before) = self.kept.remove(id)?;
-                self.resident.remove(&(before.listed, Arc::clone(&id)));
-                (id, Some(before))
-            }
-        };
+        let listed = |one: &Text| one.text.as_ref().map(|_| one.listed);
+        let commit = new.as_ref().map(|new| new.commit);
+        let (id, before) = self.kept.set_by(id, |before| {
+            let listed = before.and_then(listed);
+            new.map(|new| Text { listed: listed.unwrap_or(new.listed), ..new })
+        })?;
+        match (before.as_ref().and_then(listed), commit) {
+            (None, Some(commit)) => drop(self.resident.insert((commit, Arc::clone(&id)))),
+            (Some(listed), None) => drop(self.resident.remove(&(listed, Arc::clone(&id)))),
+            // Put right once one has to go.
+            _ => {}
+        }
         match record {
             Some(record) => ready.put(Arc::clone(&id), record),
             None => ready.forget(&id),
