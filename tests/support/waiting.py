@@ -1,14 +1,16 @@
 """Waits on conditions: a test never sleeps for a guessed time."""
 
-import random
+import fcntl
+import os
 import socket
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
-# Not the generator that test order is drawn from, which starts anew with each test.
-_RANDOM = random.SystemRandom()
+_PORTS = range(15_000, 32_000)
 
 
 def eventually(
@@ -49,15 +51,22 @@ def accepts(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Returns a loopback port that was free a moment ago.
+    """Returns a loopback port that is free, and that no test has been given lately, of this or of another process.
 
-    From below the range that Linux gives to outgoing connections, so that none of them takes it meanwhile.
+    What is given is bound later, so that a port drawn at random may be given twice. All who share a temporary
+    folder therefore take turns in one range, below the one that Linux gives to outgoing connections.
     """
-    while True:
-        port = _RANDOM.randrange(15_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+    with (Path(tempfile.gettempdir()) / f"authz-ports-{os.getuid()}").open("a+") as turns:
+        fcntl.flock(turns, fcntl.LOCK_EX)
+        turns.seek(0)
+        last = int(turns.read() or _PORTS[0])
+        while True:
+            last = _PORTS[(last + 1 - _PORTS[0]) % len(_PORTS)]
+            with socket.socket() as probe:
+                try:
+                    probe.bind(("127.0.0.1", last))
+                except OSError:
+                    continue
+                turns.truncate(0)
+                turns.write(str(last))
+                return last
