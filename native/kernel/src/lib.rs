@@ -20,6 +20,7 @@ pub mod members;
 pub mod mode;
 pub mod model;
 mod pattern;
+pub mod plain;
 pub mod plan;
 mod policy;
 pub mod reason;

@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use authz_kernel::hex::hex;
+use authz_kernel::plain::push_number;
 use authz_kernel::reason::ReasonCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -33,7 +34,6 @@ use tonic::transport::server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::engine::{ApiError, Engine, PeerChain, Transport};
-use crate::plain::push_number;
 use crate::proto::google::rpc::{ErrorInfo, Status};
 use crate::proto::grpc::health::v1::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,

@@ -26,7 +26,6 @@ pub mod metrics;
 mod nonce;
 pub mod offline;
 mod pace;
-mod plain;
 mod presented;
 mod probe;
 pub mod proto;

@@ -12,6 +12,7 @@ use authz_kernel::history::{Advance, HistoryChanges, RunChange, SessionHistory, 
 use authz_kernel::json::{Value, push_token};
 use authz_kernel::members;
 use authz_kernel::model::{Location, Tier};
+use authz_kernel::plain::{self, push_number};
 use authz_kernel::task::Task;
 use authz_token::{ClaimValue, Evidence, PeerFacts};
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
@@ -21,7 +22,6 @@ use sha2::{Digest, Sha256};
 use crate::asked::Asked;
 use crate::history;
 use crate::judgement::{CredentialNote, Judgement, method_of, name_of};
-use crate::plain::{self, push_number};
 use crate::report::ReportNote;
 
 /// Members, items and levels of arguments that a record repeats; their digest stands for the rest.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use authz_kernel::plain;
 use authz_kernel::task::{Record, RecordKey, RecordKind};
 
 use super::StoreError;
@@ -56,17 +57,17 @@ pub(crate) fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
 /// Writes a record.
 pub(crate) fn write(to: &mut Vec<u8>, record: &Record) -> Result<(), StoreError> {
     let written = match record {
-        Record::Session(one) => serde_json::to_writer(to, one),
-        Record::Task(one) => serde_json::to_writer(to, one),
-        Record::Reservation(one) => serde_json::to_writer(to, one),
-        Record::Idempotency(one) => serde_json::to_writer(to, one),
-        Record::Revocation(one) => serde_json::to_writer(to, one),
-        Record::Credential(one) => serde_json::to_writer(to, one),
-        Record::Proof(one) => serde_json::to_writer(to, one),
-        Record::SigningKey(one) => serde_json::to_writer(to, one),
-        Record::Lease(one) => serde_json::to_writer(to, one),
-        Record::Agent(one) | Record::Subject(one) => serde_json::to_writer(to, one),
-        Record::Object(one) => serde_json::to_writer(to, one),
+        Record::Session(one) => plain::append(to, one),
+        Record::Task(one) => plain::append(to, one),
+        Record::Reservation(one) => plain::append(to, one),
+        Record::Idempotency(one) => plain::append(to, one),
+        Record::Revocation(one) => plain::append(to, one),
+        Record::Credential(one) => plain::append(to, one),
+        Record::Proof(one) => plain::append(to, one),
+        Record::SigningKey(one) => plain::append(to, one),
+        Record::Lease(one) => plain::append(to, one),
+        Record::Agent(one) | Record::Subject(one) => plain::append(to, one),
+        Record::Object(one) => plain::append(to, one),
     };
     written.map_err(|error| StoreError::Unavailable(format!("a record cannot be written: {error}")))
 }

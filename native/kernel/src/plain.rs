@@ -11,14 +11,14 @@ type Done = Result<(), serde_json::Error>;
 /// Appends the JSON of a value.
 ///
 /// # Errors
-/// The name of a member of a map is no text, or the value says that it cannot be written. Part of it may then have been
-/// appended.
-pub(crate) fn append<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Done {
+/// The name of a member of a map is neither a text nor a number nor a truth value, or the value says that it cannot be
+/// written. Part of it may then have been appended.
+pub fn append<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Done {
     value.serialize(&mut Writer { out })
 }
 
 /// Appends a number, digit by digit: the formatter takes longer than all that is around one.
-pub(crate) fn push_number(text: &mut String, number: u64) {
+pub fn push_number(text: &mut String, number: u64) {
     let (rest, digit) = (number / 10, number % 10);
     if rest > 0 {
         push_number(text, rest);
@@ -355,6 +355,11 @@ impl SerializeMap for Compound<'_, '_> {
         key.serialize(&mut *self.writer)?;
         match self.writer.out.get(at) {
             Some(b'"') => Ok(()),
+            Some(b'-' | b'0'..=b'9' | b't' | b'f') => {
+                self.writer.out.insert(at, b'"');
+                self.writer.out.push(b'"');
+                Ok(())
+            }
             _ => Err(serde_json::Error::custom("the name of a member is no text")),
         }
     }
@@ -463,10 +468,40 @@ mod tests {
         }
     }
 
-    /// A member needs a name, and a number is none.
+    #[derive(Serialize)]
+    enum Name {
+        Unit,
+        Newtype(u8),
+    }
+
+    fn is_as_serde_json_writes_it<K: Serialize>(name: K) -> bool {
+        struct Named<K>(K);
+        impl<K: Serialize> Serialize for Named<K> {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                let mut map = to.serialize_map(Some(2))?;
+                map.serialize_entry(&self.0, &1)?;
+                map.serialize_entry(&self.0, "2")?;
+                map.end()
+            }
+        }
+        let (mut out, named) = (Vec::new(), Named(name));
+        let is_written = append(&mut out, &named).is_ok();
+        serde_json::to_vec(&named).ok() == is_written.then_some(out)
+    }
+
+    /// A member has a name: a text, a number or a truth value, which are quoted; nothing else is one.
     #[test]
-    fn a_name_is_a_text() {
-        assert!(append(&mut Vec::new(), &BTreeMap::from([(1, 2)])).is_err());
+    fn names() {
+        assert!(is_as_serde_json_writes_it("a\"b"));
+        assert!(is_as_serde_json_writes_it('a'));
+        assert!(is_as_serde_json_writes_it([true, false].map(Some)[1]));
+        assert!(is_as_serde_json_writes_it(i64::MIN) && is_as_serde_json_writes_it(7_u8));
+        assert!(is_as_serde_json_writes_it(-0.25) && is_as_serde_json_writes_it(f64::NAN));
+        assert!(is_as_serde_json_writes_it(Name::Unit));
+        assert!(is_as_serde_json_writes_it(Name::Newtype(1)));
+        assert!(is_as_serde_json_writes_it(()) && is_as_serde_json_writes_it(None::<u8>));
+        assert!(is_as_serde_json_writes_it([1]) && is_as_serde_json_writes_it((1, 2)));
+        assert!(append(&mut Vec::new(), &BTreeMap::from([((), 2)])).is_err());
     }
 
     proptest! {
