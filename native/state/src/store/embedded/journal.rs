@@ -30,8 +30,12 @@ const HEADER_BYTES: usize = HEAD_BYTES + DIGEST_BYTES;
 const FRAME_BYTES: usize = 4 + DIGEST_BYTES;
 /// A file that is begun anew keeps this much of its room: what is written over costs less than what grows.
 const KEPT_BYTES: u64 = 16 * 1024 * 1024;
-/// Most bytes of memory that are kept for what comes next.
-const KEPT_ROOM: usize = 16 * 1024 * 1024;
+/// Room of a piece of a log.
+const PIECE_BYTES: usize = 1024 * 1024;
+/// A piece takes no more frames where less room than this is left; what is larger makes it grow.
+const ROOM_BYTES: usize = 64 * 1024;
+/// Most pieces whose room is kept for what comes next.
+const MAX_SPARE: usize = 16;
 
 /// What was found in the files.
 #[derive(Debug, Default)]
@@ -46,16 +50,39 @@ pub(super) struct Replayed {
 ///
 /// To take them as they are costs those who commit nothing; to put together what they change is left to whoever moves them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Log(Vec<u8>);
+pub(super) struct Log {
+    /// Pieces that take nothing more. Each holds whole frames.
+    full: Vec<Vec<u8>>,
+    /// The piece after them.
+    last: Vec<u8>,
+    /// Empty pieces.
+    spare: Vec<Vec<u8>>,
+}
 
 impl Log {
     pub(super) const fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.full.is_empty() && self.last.is_empty()
     }
 
     /// Adds what came after it.
-    pub(super) fn extend(&mut self, later: &Self) {
-        self.0.extend_from_slice(&later.0);
+    pub(super) fn extend(&mut self, later: Self) {
+        for piece in later.full.into_iter().chain([later.last]) {
+            if self.last.len().saturating_add(piece.len()) <= PIECE_BYTES {
+                self.last.extend_from_slice(&piece);
+            } else {
+                let full = std::mem::replace(&mut self.last, piece);
+                self.full.extend(Some(full).filter(|full| !full.is_empty()));
+            }
+        }
+    }
+
+    /// What the next frame is added to.
+    fn room(&mut self) -> &mut Vec<u8> {
+        if self.last.len().saturating_add(ROOM_BYTES) > PIECE_BYTES {
+            let next = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES));
+            self.full.push(std::mem::replace(&mut self.last, next));
+        }
+        &mut self.last
     }
 
     /// What the frames change, but for what they say of lines that left the outbox.
@@ -63,22 +90,26 @@ impl Log {
     /// # Errors
     /// They are not as they were written.
     pub(super) fn batch(&self) -> Result<Batch, String> {
-        let (mut rest, mut all) = (Cursor(&self.0), Batch::default());
-        while !rest.0.is_empty() {
-            let batch = rest.next().and_then(|(_, payload)| read_batch(payload));
-            let batch = batch.ok_or("what the journal holds cannot be read again")?;
-            all.absorb(Batch { synced: None, ..batch });
+        let mut all = Batch::default();
+        for piece in self.full.iter().chain([&self.last]) {
+            let mut rest = Cursor(piece);
+            while !rest.0.is_empty() {
+                let batch = rest.next().and_then(|(_, payload)| read_batch(payload));
+                let batch = batch.ok_or("what the journal holds cannot be read again")?;
+                all.absorb(Batch { synced: None, ..batch });
+            }
         }
         Ok(all)
     }
 
-    /// Empty, with the room of what it held, unless that was much.
-    pub(super) fn emptied(mut self) -> Self {
-        if self.0.capacity() > KEPT_ROOM {
-            return Self::default();
-        }
-        self.0.clear();
-        self
+    /// Empty, with the room of what it held, but for what was much.
+    pub(super) fn emptied(self) -> Self {
+        let mut spare = self.spare;
+        let used = self.full.into_iter().chain([self.last]);
+        spare.extend(used.filter(|piece| piece.capacity() <= PIECE_BYTES));
+        spare.truncate(MAX_SPARE);
+        spare.iter_mut().for_each(Vec::clear);
+        Self { full: Vec::new(), last: spare.pop().unwrap_or_default(), spare }
     }
 }
 
@@ -198,10 +229,11 @@ impl Journal {
     /// # Errors
     /// The disk fails, or the journal is full.
     pub(super) fn append(&mut self, frame: &Frame, log: &mut Log) -> io::Result<()> {
-        let before = log.0.len();
-        let appended = self.append_to(frame, &mut log.0);
+        let log = log.room();
+        let before = log.len();
+        let appended = self.append_to(frame, log);
         if appended.is_err() {
-            log.0.truncate(before);
+            log.truncate(before);
         }
         appended
     }
@@ -482,9 +514,8 @@ mod tests {
             let expected = content(expected);
             prop_assert_eq!(&expected, &content(log.batch().unwrap()));
             prop_assert_eq!(&expected, &content(replayed.batch));
-            let mut twice = Log::default();
-            twice.extend(&log);
-            twice.extend(&log);
+            let mut twice = log.clone();
+            twice.extend(log);
             prop_assert_eq!(&expected.0, &content(twice.batch().unwrap()).0);
             std::fs::remove_dir_all(&folder).unwrap();
         }
@@ -492,12 +523,43 @@ mod tests {
 
     #[test]
     fn a_log_that_was_cut_is_an_error() {
-        let mut log = Log(vec![9, 0, 0, 0]);
+        let mut log = Log { last: vec![9, 0, 0, 0], ..Log::default() };
         assert_eq!(
             Some("what the journal holds cannot be read again"),
             log.batch().err().as_deref()
         );
-        log.0.clear();
+        log.last.clear();
         assert!(log.batch().unwrap().records.is_empty());
+    }
+
+    /// Commits from small to larger than a piece are kept in order, when they are added and when a log is added to
+    /// another, in no more pieces than they need; the room of all but the largest is used again.
+    #[test]
+    fn a_log_of_many_pieces() {
+        let folder = std::env::temp_dir().join("authz-log-pieces");
+        drop(std::fs::remove_dir_all(&folder));
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut journal = Journal::open(&folder, 1, u64::MAX).unwrap();
+        let logs: [&[usize]; 3] = [&[10, 2 * PIECE_BYTES, 900_000], &[990_000, 500_000, 10], &[20]];
+        let (mut all, mut number) = (Log::default(), 0);
+        for lengths in logs {
+            let mut log = Log::default();
+            for length in lengths {
+                number += 1;
+                let line = Line { number, bytes: Bytes::from(vec![b'a'; *length]) };
+                let frame = Frame { lines: vec![line], ..Frame::default() };
+                journal.append(&frame, &mut log).unwrap();
+            }
+            all.extend(log);
+        }
+        let batch = all.batch().unwrap();
+        let found: Vec<usize> = batch.lines.iter().map(|line| line.bytes.len()).collect();
+        assert_eq!(logs.concat(), found);
+        assert_eq!(3, all.full.len());
+        let next = all.emptied();
+        assert!(next.is_empty() && next.last.capacity() > 0);
+        assert!(!next.spare.is_empty());
+        assert!(next.spare.iter().all(|piece| piece.is_empty() && piece.capacity() > 0));
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -353,8 +353,8 @@ impl Pending {
     }
 
     /// Adds what came after it.
-    fn absorb(&mut self, later: &Self) {
-        self.log.extend(&later.log);
+    fn absorb(&mut self, later: Self) {
+        self.log.extend(later.log);
         self.last_line = later.last_line.or(self.last_line);
         self.left = later.left.or(self.left);
         self.is_stale |= later.is_stale;
@@ -749,7 +749,7 @@ impl Writer {
         self.is_failing = true;
         pen.since = Instant::now();
         let mut all = Arc::unwrap_or_clone(kept);
-        all.absorb(&pen.pending);
+        all.absorb(std::mem::take(&mut pen.pending));
         pen.pending = all;
         let mut queue = self.shared.lock();
         queue.failures = queue.failures.saturating_add(1);
