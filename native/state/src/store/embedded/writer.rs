@@ -25,6 +25,8 @@ use crate::ticket::{Settle, pair};
 const MAX_BATCH: usize = 1024;
 /// Most commits that one who commits writes.
 const MAX_OWN: usize = 16;
+/// Most times that one who commits writes, where others came meanwhile.
+const MAX_TURNS: usize = 4;
 /// Most bytes that are written at once, but for a single commit.
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// After so many bytes the journal is moved to the file.
@@ -246,21 +248,24 @@ impl Shared {
         if queue.writing || queue.items.is_empty() {
             return;
         }
-        // What has to survive a loss of power takes its time, in which others gather.
-        let is_short = queue.items.len() <= MAX_OWN
-            && queue.items.iter().all(|item| item.survives == Survives::Crash);
-        let pen = if may_write && is_short { pen.try_lock().ok() } else { None };
+        let pen = if may_write && queue.is_short() { pen.try_lock().ok() } else { None };
         let Some(mut pen) = pen else {
             drop(queue);
             self.filled.notify_one();
             return;
         };
-        let items = queue.take();
-        queue.writing = true;
-        drop(queue);
-        pen.write(self, items);
-        let mut queue = self.lock();
-        queue.writing = false;
+        // To write for who came meanwhile takes less than to wake the writer.
+        for _ in 0..MAX_TURNS {
+            let items = queue.take();
+            queue.writing = true;
+            drop(queue);
+            pen.write(self, items);
+            queue = self.lock();
+            queue.writing = false;
+            if queue.items.is_empty() || !queue.is_short() {
+                break;
+            }
+        }
         let is_first = !std::mem::replace(&mut queue.unmoved, true);
         let wake = is_first || queue.closing || queue.failed.is_some() || !queue.items.is_empty();
         drop(queue);
@@ -299,6 +304,12 @@ impl Queue {
                        change nothing, may be missing";
         let crashed = self.crashed.then(|| crashed.to_owned());
         crashed.into_iter().chain(self.warning.clone()).collect()
+    }
+
+    /// Whether what waits is soon written: what has to survive a loss of power takes its time, in which others gather.
+    fn is_short(&self) -> bool {
+        self.items.len() <= MAX_OWN
+            && self.items.iter().all(|item| item.survives == Survives::Crash)
     }
 
     /// Takes as much as is written at once.
