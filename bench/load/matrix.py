@@ -38,7 +38,7 @@ class Extent:
     pairs: int
 
 
-WHOLE = Extent(2.0, 1.5, BUNDLES, (1, 16, 64), (1_000,), 7)
+WHOLE = Extent(2.0, 1.5, BUNDLES, (1, 16, 64), (1_000,), 15)
 QUICK = Extent(1.0, 1.0, (100, 10_000, MIDDLE), (64,), (1_000,), 1)
 
 
