@@ -1,12 +1,9 @@
 //! Takes audit lines of committed transactions to the audit file, on a thread of its own, and says which have got there.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-use bytes::Bytes;
 
 use crate::audit::{AuditError, AuditWriter, Durability};
 use crate::ticket::Ticket;
@@ -32,20 +29,40 @@ const PACE: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_millis(200);
 /// A sync that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Most bytes whose room is kept for what comes next.
+const KEPT_ROOM: usize = 4 * 1024 * 1024;
 
 /// A line that stands in the outbox.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     pub(crate) number: i64,
-    pub(crate) bytes: Bytes,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A line that is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(crate) number: i64,
+    /// How many bytes it has.
+    pub(crate) size: usize,
 }
 
 /// Told of lines that are synced, in the order in which they came.
-pub(crate) type Synced = Box<dyn Fn(&[Line]) + Send>;
+pub(crate) type Synced = Box<dyn Fn(&[Sent]) + Send>;
+
+/// Lines, whose bytes stand one after the other: so whoever commits frees what it took, which costs less than where another
+/// thread does.
+#[derive(Debug, Default)]
+struct Batch {
+    lines: Vec<Sent>,
+    bytes: Vec<u8>,
+    /// How many lines, and bytes of them, have been sent.
+    done: (usize, usize),
+}
 
 #[derive(Debug, Default)]
 struct Queue {
-    lines: VecDeque<Line>,
+    batch: Batch,
     closing: bool,
 }
 
@@ -87,9 +104,9 @@ impl Exporter {
     /// Sends lines after those that wait. Their store bounds how many there are.
     pub(crate) fn push(&self, lines: impl IntoIterator<Item = Line>) {
         let mut queue = self.shared.lock();
-        let was_empty = queue.lines.is_empty();
-        queue.lines.extend(lines);
-        let wake = was_empty && !queue.lines.is_empty();
+        let was_empty = queue.batch.is_done();
+        lines.into_iter().for_each(|line| queue.batch.push(&line));
+        let wake = was_empty && !queue.batch.is_done();
         drop(queue);
         // Who waits for more to gather is not to be woken by each.
         if wake {
@@ -114,30 +131,21 @@ impl Drop for Exporter {
 }
 
 fn run(shared: &Shared, sink: &AuditSink, synced: &Synced) {
-    let mut pause = Duration::ZERO;
-    loop {
-        let Some((lines, closing)) = next(shared, pause) else { return };
-        let (sent, left) = send(lines, sink);
-        let failed = !left.is_empty();
+    let (mut pause, mut batch) = (Duration::ZERO, Batch::default());
+    while let Some(closing) = next(shared, pause, &mut batch) {
+        let (sent, failed) = batch.send(sink);
         if !sent.is_empty() {
-            synced(&sent);
+            synced(sent);
         }
-        if failed {
-            let mut queue = shared.lock();
-            for line in left.into_iter().rev() {
-                queue.lines.push_front(line);
-            }
-            drop(queue);
-            if closing {
-                return;
-            }
+        if failed && closing {
+            return;
         }
         pause = if failed { RETRY } else { PACE };
     }
 }
 
-/// Waits for the pause and for lines; none at the end.
-fn next(shared: &Shared, pause: Duration) -> Option<(Vec<Line>, bool)> {
+/// Waits for the pause, and for lines where all were sent. Whether it is the last time; none at the end.
+fn next(shared: &Shared, pause: Duration, batch: &mut Batch) -> Option<bool> {
     let from = Instant::now().checked_add(pause)?;
     let mut queue = shared.lock();
     while !queue.closing {
@@ -147,36 +155,133 @@ fn next(shared: &Shared, pause: Duration) -> Option<(Vec<Line>, bool)> {
                 Ok((queue, _)) => queue,
                 Err(poisoned) => poisoned.into_inner().0,
             }
-        } else if queue.lines.is_empty() {
+        } else if batch.is_done() && queue.batch.is_done() {
             shared.filled.wait(queue).unwrap_or_else(PoisonError::into_inner)
         } else {
             break;
         };
     }
-    if queue.lines.is_empty() {
-        return None;
+    if batch.is_done() {
+        batch.clear();
+        std::mem::swap(batch, &mut queue.batch);
     }
-    let most = queue.lines.len().min(MAX_SENT);
-    Some((queue.lines.drain(..most).collect(), queue.closing))
+    (!batch.is_done()).then_some(queue.closing)
 }
 
-/// Sends lines in their order. Returns those that are synced, and from the first that is not all others.
-fn send(mut lines: Vec<Line>, sink: &AuditSink) -> (Vec<Line>, Vec<Line>) {
-    let mut tickets = Vec::with_capacity(lines.len());
-    for line in &lines {
-        match sink(line.bytes.to_vec(), true) {
-            Ok(ticket) => tickets.push(ticket),
-            Err(_) => break,
-        }
+impl Batch {
+    fn push(&mut self, line: &Line) {
+        self.lines.push(Sent { number: line.number, size: line.bytes.len() });
+        self.bytes.extend_from_slice(&line.bytes);
     }
-    let deadline = Instant::now().checked_add(PATIENCE).unwrap_or_else(Instant::now);
-    let is_synced = |ticket: Option<Ticket>| ticket.is_none_or(|one| one.wait(deadline).is_ok());
-    let count = tickets.into_iter().map_while(|ticket| is_synced(ticket).then_some(())).count();
-    let left = lines.split_off(count);
-    (lines, left)
+
+    const fn is_done(&self) -> bool {
+        self.done.0 == self.lines.len()
+    }
+
+    /// Empty, with the room of what it held, unless that was much.
+    fn clear(&mut self) {
+        self.lines.clear();
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT_ROOM);
+        self.lines.shrink_to(KEPT_ROOM / size_of::<Sent>());
+        self.done = (0, 0);
+    }
+
+    /// Sends the next lines, in their order. Returns those that are synced, and whether one is not: from that one on all
+    /// are to be sent again.
+    fn send(&mut self, sink: &AuditSink) -> (&[Sent], bool) {
+        let (from, at) = self.done;
+        let next = self.lines.get(from..).unwrap_or_default();
+        let next = next.get(..MAX_SENT).unwrap_or(next);
+        let mut tickets = Vec::with_capacity(next.len());
+        let mut rest = self.bytes.get(at..).unwrap_or_default();
+        for line in next {
+            let Some((bytes, after)) = rest.split_at_checked(line.size) else { break };
+            match sink(bytes.to_vec(), true) {
+                Ok(ticket) => tickets.push(ticket),
+                Err(_) => break,
+            }
+            rest = after;
+        }
+        let deadline = Instant::now().checked_add(PATIENCE).unwrap_or_else(Instant::now);
+        let is_synced =
+            |ticket: Option<Ticket>| ticket.is_none_or(|one| one.wait(deadline).is_ok());
+        let count = tickets.into_iter().map_while(|ticket| is_synced(ticket).then_some(())).count();
+        let synced = next.get(..count).unwrap_or_default();
+        self.done = (from.saturating_add(count), at.saturating_add(sent_bytes(synced)));
+        (synced, count < next.len())
+    }
 }
 
 /// How many bytes lines have.
 pub(crate) fn bytes_of(lines: &[Line]) -> usize {
     lines.iter().map(|line| line.bytes.len()).fold(0, usize::saturating_add)
+}
+
+/// How many bytes lines that are sent have.
+pub(crate) fn sent_bytes(lines: &[Sent]) -> usize {
+    lines.iter().map(|line| line.size).fold(0, usize::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    /// Lines of whatever length reach the sink in their order, and are said to be synced once, in their order; those that
+    /// it refuses come again, before what came later.
+    #[test]
+    fn in_order_and_once() {
+        let got = Arc::new(Mutex::new(Vec::new()));
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let (of_sink, of_synced) = (Arc::clone(&got), Arc::clone(&said));
+        let tries = Mutex::new(0_usize);
+        let sink: AuditSink = Arc::new(move |line, is_synced| {
+            assert!(is_synced);
+            let mut tries = tries.lock().unwrap();
+            *tries += 1;
+            if (*tries).is_multiple_of(700) {
+                return Err(AuditError::Full);
+            }
+            of_sink.lock().unwrap().push(line);
+            Ok(None)
+        });
+        let synced = move |lines: &[Sent]| {
+            of_synced.lock().unwrap().extend(lines.iter().map(|line| (line.number, line.size)));
+        };
+        let mut exporter = Exporter::start(sink, Box::new(synced)).unwrap();
+        let line =
+            |number: i64| Line { number, bytes: vec![b'a'; (number % 5).unsigned_abs() as usize] };
+        let lines: Vec<Line> = (0..3_000).map(line).collect();
+        let expected: Vec<_> = lines.iter().map(|line| (line.number, line.bytes.len())).collect();
+        assert_eq!(bytes_of(&lines), expected.iter().map(|(_, size)| *size).sum::<usize>());
+        let (first, later) = lines.split_at(2_000);
+        exporter.push(first.iter().cloned());
+        let until = Instant::now() + Duration::from_secs(60);
+        while said.lock().unwrap().len() < first.len() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        exporter.push(later.iter().cloned());
+        while said.lock().unwrap().len() < lines.len() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        exporter.close();
+        assert_eq!(expected, *said.lock().unwrap());
+        let sizes: Vec<usize> = got.lock().unwrap().iter().map(Vec::len).collect();
+        assert_eq!(expected.iter().map(|(_, size)| *size).collect::<Vec<_>>(), sizes);
+    }
+
+    /// Room of what was much goes back.
+    #[test]
+    fn room() {
+        let mut batch = Batch::default();
+        for (size, is_kept) in [(KEPT_ROOM, true), (3 * KEPT_ROOM, false)] {
+            batch.push(&Line { number: 1, bytes: vec![0; size] });
+            assert!(!batch.is_done() && batch.bytes.capacity() >= size);
+            batch.clear();
+            assert!(batch.is_done() && batch.bytes.is_empty());
+            assert_eq!(is_kept, batch.bytes.capacity() >= size);
+        }
+    }
 }

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use authz_kernel::task::RecordKey;
-use bytes::Bytes;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
 use super::batch::Batch;
@@ -110,9 +109,7 @@ impl Disk {
             .prepare("SELECT number, line FROM outbox ORDER BY number")
             .map_err(words)?;
         let lines = statement
-            .query_map([], |row| {
-                Ok(Line { number: row.get(0)?, bytes: Bytes::from(row.get::<_, Vec<u8>>(1)?) })
-            })
+            .query_map([], |row| Ok(Line { number: row.get(0)?, bytes: row.get(1)? }))
             .and_then(Iterator::collect)
             .map_err(words)?;
         let crashed = self.mark_open()?;
@@ -205,7 +202,7 @@ impl Disk {
             let mut insert =
                 transaction.prepare_cached("INSERT OR REPLACE INTO outbox VALUES (?1, ?2)")?;
             for line in &batch.lines {
-                insert.execute(params![line.number, line.bytes.as_ref()])?;
+                insert.execute(params![line.number, line.bytes.as_slice()])?;
             }
         }
         if let Some(synced) = batch.synced {

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use authz_kernel::task::RecordKey;
-use bytes::Bytes;
 use twox_hash::XxHash3_128;
 
 use super::batch::{Batch, Frame};
@@ -403,7 +402,7 @@ fn read_batch(payload: &[u8]) -> Option<Batch> {
     }
     for _ in 0..rest.u32()? {
         let number = i64::from_le_bytes(rest.array()?);
-        batch.lines.push(Line { number, bytes: Bytes::copy_from_slice(rest.bytes()?) });
+        batch.lines.push(Line { number, bytes: rest.bytes()?.to_vec() });
     }
     batch.synced = Some(i64::from_le_bytes(rest.array()?)).filter(|number| *number > 0);
     rest.0.is_empty().then_some(batch)
@@ -474,7 +473,7 @@ mod tests {
                     .map(|(kind, id, text)| (RecordKey::new(kind, id), text.map(Arc::from)));
                 let lines = (0..lines).map(|_| {
                     number += 1;
-                    Line { number, bytes: Bytes::from(format!("line {number}")) }
+                    Line { number, bytes: format!("line {number}").into() }
                 });
                 let records = changed.collect();
                 frames.push(Frame { records, lines: lines.collect(), ..Frame::default() });
@@ -483,7 +482,7 @@ mod tests {
         })
     }
 
-    fn content(batch: Batch) -> (Vec<Changed>, Vec<(i64, Bytes)>) {
+    fn content(batch: Batch) -> (Vec<Changed>, Vec<(i64, Vec<u8>)>) {
         let mut records: Vec<_> = batch.records.into_iter().collect();
         records.sort();
         (records, batch.lines.into_iter().map(|line| (line.number, line.bytes)).collect())
@@ -546,7 +545,7 @@ mod tests {
             let mut log = Log::default();
             for length in lengths {
                 number += 1;
-                let line = Line { number, bytes: Bytes::from(vec![b'a'; *length]) };
+                let line = Line { number, bytes: vec![b'a'; *length] };
                 let frame = Frame { lines: vec![line], ..Frame::default() };
                 journal.append(&frame, &mut log).unwrap();
             }

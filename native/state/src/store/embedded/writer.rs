@@ -17,7 +17,7 @@ use super::disk::{Disk, DiskError, Loaded};
 use super::journal::{Journal, Log};
 use crate::audit::AuditError;
 use crate::store::index::{Held, Index, Known};
-use crate::store::outbox::{AuditSink, Exporter, Line, bytes_of};
+use crate::store::outbox::{AuditSink, Exporter, Line, bytes_of, sent_bytes};
 use crate::store::{Commit, StoreError, StoreHealth, Survives};
 use crate::ticket::{Settle, pair};
 
@@ -229,7 +229,7 @@ impl Shared {
             .map(|bytes| {
                 let number = queue.next_line;
                 queue.next_line = queue.next_line.saturating_add(1);
-                Line { number, bytes: bytes.into() }
+                Line { number, bytes }
             })
             .collect();
         queue.outbox_lines = outbox_lines;
@@ -546,7 +546,7 @@ impl Writer {
                 let mut queue = of_exporter.lock();
                 queue.synced = lines.last().map(|line| line.number).or(queue.synced);
                 queue.outbox_lines = queue.outbox_lines.saturating_sub(lines.len());
-                queue.outbox_bytes = queue.outbox_bytes.saturating_sub(bytes_of(lines));
+                queue.outbox_bytes = queue.outbox_bytes.saturating_sub(sent_bytes(lines));
             }),
         )?;
         exporter.push(lines);

@@ -13,7 +13,7 @@ use super::PostgresSettings;
 use super::dsn::Address;
 use super::pool::Pool;
 use super::sql::{Connection, News, Trouble};
-use crate::store::outbox::{Exporter, Line, bytes_of};
+use crate::store::outbox::{Exporter, Line, Sent, sent_bytes};
 use crate::store::ready::Ready;
 use crate::store::{StoreError, StoreHealth, codec};
 
@@ -245,11 +245,11 @@ impl Node {
     }
 
     /// Lines have reached the audit file.
-    pub(super) fn synced(&self, lines: &[Line]) {
+    pub(super) fn synced(&self, lines: &[Sent]) {
         let mut state = self.lock();
         let outbox = &mut state.outbox;
         outbox.lines = outbox.lines.saturating_sub(lines.len());
-        outbox.bytes = outbox.bytes.saturating_sub(bytes_of(lines));
+        outbox.bytes = outbox.bytes.saturating_sub(sent_bytes(lines));
         outbox.synced.extend(lines.iter().map(|line| line.number));
     }
 

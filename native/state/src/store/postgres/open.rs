@@ -109,7 +109,7 @@ impl Open {
         drop(connection);
         lease.give_back();
         let lines = numbers.into_iter().zip(writes.lines);
-        let line = |(number, bytes): (i64, Vec<u8>)| Line { number, bytes: bytes.into() };
+        let line = |(number, bytes): (i64, Vec<u8>)| Line { number, bytes };
         let lines: Vec<Line> = lines.map(line).collect();
         let is_new = |key: &RecordKey| matches!(known.get(key), None | Some(None));
         let changes = changes.iter().map(|(key, record)| (key, record.as_ref(), is_new(key)));

@@ -440,8 +440,7 @@ impl Connection {
                 &[&node, &own, &MAX_ROWS],
             )
             .await?;
-        let line =
-            |row: &Row| Ok(Line { number: get(row, 0)?, bytes: get::<Vec<u8>>(row, 1)?.into() });
+        let line = |row: &Row| Ok(Line { number: get(row, 0)?, bytes: get(row, 1)? });
         let mut lines: Vec<Line> = rows.iter().map(line).collect::<Result<_, StoreError>>()?;
         lines.sort_by_key(|line| line.number);
         Ok(lines)
