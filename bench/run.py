@@ -239,7 +239,12 @@ def servers(
         if "load" in parts:
             found = bench.rows(extent)
             ratios = bench.pairs(extent, found["rows"])
-            measured["load"] = {"machine": facts, **found, "ratios": ratios}
+            measured["load"] = {
+                "machine": facts,
+                **found,
+                "ratios": ratios,
+                "retaken": list(bench.retaken),
+            }
         if "reload" in parts:
             reloads = 5 if extent == WHOLE else 2
             reloaded = reload.measure(bench, max(extent.bundles), reloads)

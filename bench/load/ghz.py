@@ -156,15 +156,22 @@ class Ghz:
         return found
 
 
-def summary(sent: Sequence[Sample]) -> Measured:
-    """Returns rates and percentiles of at least one sample."""
+def summary(sent: Sequence[Sample], *, warm_up: float = 0.0) -> Measured:
+    """Returns rates and percentiles of at least one sample.
+
+    Args:
+        sent: the samples.
+        warm_up: seconds from the first request's start on, in which connections are opened: what starts in them does not
+            count in percentiles.
+    """
     errors: dict[str, int] = {}
     for one in sent:
         if one.status != "OK":
             errors[one.status] = errors.get(one.status, 0) + 1
-    latencies = sorted(one.latency_ms for one in sent)
+    began = min(one.at for one in sent)
+    latencies = sorted(one.latency_ms for one in sent if one.at >= began + warm_up)
     # From the first request's start to the last answer; ghz's own total holds its start-up too.
-    seconds = max(one.at + one.latency_ms / 1e3 for one in sent) - min(one.at for one in sent)
+    seconds = max(one.at + one.latency_ms / 1e3 for one in sent) - began
     return Measured(
         count=len(sent),
         errors=errors,

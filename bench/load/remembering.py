@@ -120,10 +120,13 @@ def measure(spec: checks.Spec) -> dict[str, Any]:
         # From here on each session carries all labels.
         for kind in ("changes", *KINDS):
             checks.half(engine, asked[kind], len(asked[kind]), _reserves(kind, len(asked[kind])))
-        rounds = [
-            {kind: _round(engine, kind, asked[kind], spec) for kind in KINDS}
-            for _ in range(spec.pairs)
-        ]
+        with ThreadPoolExecutor(_callers(spec)) as pool:
+            for kind in KINDS:
+                crowd(engine, pool, asked[kind], spec.calls, _callers(spec))
+            rounds = [
+                {kind: _round(engine, pool, kind, asked[kind], spec) for kind in KINDS}
+                for _ in range(spec.pairs)
+            ]
     finally:
         engine.close()
     return {
@@ -142,18 +145,25 @@ def _reserves(kind: str, calls: int) -> int:
 
 
 def _round(
-    engine: Engine, kind: str, asked: Sequence[bytes], spec: checks.Spec
+    engine: Engine,
+    pool: ThreadPoolExecutor,
+    kind: str,
+    asked: Sequence[bytes],
+    spec: checks.Spec,
 ) -> dict[str, float]:
     one = checks.half(engine, asked, spec.calls, _reserves(kind, spec.calls))
-    many = crowd(engine, asked, spec.calls, _callers(spec))
+    many = crowd(engine, pool, asked, spec.calls, _callers(spec))
     return {"cpu": one.cpu, "wall": one.wall, "crowd_cpu": many.cpu, "crowd": many.wall}
 
 
-def crowd(engine: Engine, asked: Sequence[bytes], calls: int, callers: int) -> checks.Half:
+def crowd(
+    engine: Engine, pool: ThreadPoolExecutor, asked: Sequence[bytes], calls: int, callers: int
+) -> checks.Half:
     """Makes calls from many threads at once, and checks that all were permitted.
 
     Args:
         engine: the engine.
+        pool: the threads, which a server would keep as well.
         asked: the requests, shared out among the threads so that no two ask within one session at once.
         calls: how many, at least.
         callers: how many threads; the tasks of the requests are a multiple of it.
@@ -170,10 +180,9 @@ def crowd(engine: Engine, asked: Sequence[bytes], calls: int, callers: int) -> c
         mine = asked[number::callers]
         return [engine.check(mine[index % len(mine)], checks.FACTS) for index in range(each)]
 
-    with ThreadPoolExecutor(callers) as pool:
-        cpu, wall = time.process_time(), time.perf_counter()
-        answers = list(pool.map(ask, range(callers)))
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    cpu, wall = time.process_time(), time.perf_counter()
+    answers = list(pool.map(ask, range(callers)))
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     for answer in (answer for mine in answers for answer in mine):
         checks.permitted(answer)
     made = each * callers
