@@ -3,13 +3,14 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bench import check, history, table, tasks
-from bench.load import bundle, checks, counters, credentials, remembering, requests
-from bench.load.ghz import Sample, percentile, summary
+from bench.load import bundle, checks, counters, credentials, matrix, remembering, requests
+from bench.load.ghz import Load, LoadError, Sample, percentile, summary
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -183,6 +184,65 @@ def test_summary_counts_failures() -> None:
     seen = summary([Sample(0.0, 1.0, "OK"), Sample(1.0, 3.0, "Unavailable")])
     assert seen.errors == {"Unavailable": 1}
     assert seen.count == 2
+
+
+def test_what_starts_while_connections_are_opened_is_no_percentile() -> None:
+    """It counts in the rate alone."""
+    sent = [Sample(5.0, 900.0, "OK"), Sample(5.05, 800.0, "OK"), Sample(5.1, 3.0, "OK")]
+    assert summary(sent).p99_ms == 900
+    seen = summary([*sent, Sample(6.0, 1_000.0, "OK")], warm_up=0.09)
+    assert (seen.count, seen.p50_ms, seen.p99_ms) == (4, 3, 1_000)
+    assert seen.rps == pytest.approx(2)
+
+
+def _loaded(counted: list[dict[str, int]], monkeypatch: pytest.MonkeyPatch) -> matrix.Bench:
+    """Two requests at a time, of which the server then counts what is said."""
+    ghz: Any = SimpleNamespace(samples=lambda *_: [Sample(0.0, 1.0, "OK"), Sample(1.0, 3.0, "OK")])
+    usage = SimpleNamespace(cpu_seconds=0.0, rss_mb=1.0)
+    target: Any = SimpleNamespace(
+        metrics="there", ports={"fast": 1}, process=SimpleNamespace(usage=lambda: usage)
+    )
+    monkeypatch.setattr(matrix, "scrape", lambda _: {})
+    monkeypatch.setattr(counters, "decisions", lambda *_: counted.pop(0))
+    monkeypatch.setattr(counters, "quantile", lambda *_: 0.001)
+    return matrix.Bench(
+        ghz,
+        {},
+        {(100, "check"): Path("data")},
+        {100: target},
+        {},
+        lambda _: None,
+    )
+
+
+def test_a_load_without_room_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said how often that was, and it may not be often."""
+    full = {"permit PERMITTED": 1, "deny AUDIT_FULL": 1}
+    bench = _loaded([full, {"permit PERMITTED": 2}], monkeypatch)
+    assert bench.window("fast", "check", 100, Load(1, 0, 1.0)).seen.count == 2
+    assert len(bench.retaken) == 1
+    assert "AUDIT_FULL" in bench.retaken[0]
+    with pytest.raises(LoadError, match="AUDIT_FULL"):
+        _loaded([full] * 9, monkeypatch).window("fast", "check", 100, Load(1, 0, 1.0))
+
+
+@pytest.mark.parametrize(
+    "counted",
+    [
+        {"permit PERMITTED": 1, "deny NOT_PERMITTED": 1},
+        {"permit PERMITTED": 1},
+        {"deny AUDIT_FULL": 1, "deny NOT_PERMITTED": 1},
+        {"permit PERMITTED": 2, "deny OVERLOADED": 1},
+    ],
+)
+def test_a_wrong_answer_ends_the_run(
+    counted: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So does one that is lost."""
+    bench = _loaded([counted, {"permit PERMITTED": 2}], monkeypatch)
+    with pytest.raises(LoadError, match="all to be permitted"):
+        bench.window("fast", "check", 100, Load(1, 0, 1.0))
+    assert not bench.retaken
 
 
 def _bucket(bound: str, value: float) -> tuple[tuple[str, frozenset[tuple[str, str]]], float]:
