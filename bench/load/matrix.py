@@ -17,7 +17,7 @@ MIDDLE = 1_000
 DURATION = "authz_decision_duration_seconds"
 # ghz opens its connections when a load begins.
 _WARM_UP = 0.1
-# A disk or a machine that stands still for long is refused by the server, and no figure.
+# How the server refuses while the disk or the machine stands still for long, which is no figure.
 _FULL = frozenset({"deny AUDIT_FULL", "deny OVERLOADED"})
 _MOST_RETAKEN = 5
 
@@ -135,13 +135,9 @@ class Bench:
             made = counters.decisions(counted, now)
             if made != {"permit PERMITTED": seen.count}:
                 what = f"{seen.count} requests, all to be permitted; the server counted {made}"
-                full = made.keys() & _FULL and sum(made.values()) == seen.count
-                kind = (
-                    _FullError
-                    if full and made.keys() <= _FULL | {"permit PERMITTED"}
-                    else LoadError
-                )
-                raise kind(f"{where}: {what}")
+                refused = made.keys() - {"permit PERMITTED"}
+                is_full = refused and refused <= _FULL and sum(made.values()) == seen.count
+                raise (_FullError if is_full else LoadError)(f"{where}: {what}")
             p99_ms = counters.quantile(counted, now, DURATION, 0.99) * 1e3
         cpu_us = (after.cpu_seconds - before.cpu_seconds) / seen.count * 1e6
         self.say(

@@ -254,18 +254,18 @@ impl Shared {
             self.filled.notify_one();
             return;
         };
+        queue.writing = true;
         // To write for who came meanwhile takes less than to wake the writer.
         for _ in 0..MAX_TURNS {
             let items = queue.take();
-            queue.writing = true;
             drop(queue);
             pen.write(self, items);
             queue = self.lock();
-            queue.writing = false;
             if queue.items.is_empty() || !queue.is_short() {
                 break;
             }
         }
+        queue.writing = false;
         let is_first = !std::mem::replace(&mut queue.unmoved, true);
         let wake = is_first || queue.closing || queue.failed.is_some() || !queue.items.is_empty();
         drop(queue);
