@@ -32,18 +32,23 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn put(&mut self, bytes: &[u8]) {
-        self.out.extend_from_slice(bytes);
-    }
-
     fn text(&mut self, text: &str) -> Done {
         if !is_plain(text) {
             return serde_json::to_writer(&mut *self.out, text);
         }
+        // Room once, for all that follows: to look for it at each step takes longer than the step.
         self.out.reserve(text.len().saturating_add(2));
         self.out.push(b'"');
-        self.put(text.as_bytes());
+        self.out.extend_from_slice(text.as_bytes());
         self.out.push(b'"');
+        Ok(())
+    }
+
+    /// Begins the object around the variant of a choice.
+    fn variant(&mut self, name: &str) -> Done {
+        self.out.push(b'{');
+        self.text(name)?;
+        self.out.push(b':');
         Ok(())
     }
 
@@ -59,27 +64,39 @@ impl Writer<'_> {
                 break;
             }
         }
-        self.put(digits.get(MOST_DIGITS.saturating_sub(count)..).unwrap_or_default());
+        let written = digits.get(MOST_DIGITS.saturating_sub(count)..).unwrap_or_default();
+        self.out.extend_from_slice(written);
     }
 }
 
 /// Whether a text stands in JSON as it is: no quote, no backslash and no control character.
 fn is_plain(text: &str) -> bool {
-    // Without a branch for each byte, so that many are looked at at once.
-    let escaped = |bytes: &[u8; LANES]| {
-        bytes.iter().fold(0, |found, byte| {
-            found | u8::from(*byte < 0x20) | u8::from(*byte == b'"') | u8::from(*byte == b'\\')
-        })
-    };
-    let (chunks, rest) = text.as_bytes().as_chunks::<LANES>();
-    let mut last = [b' '; LANES];
-    last.iter_mut().zip(rest).for_each(|(place, byte)| *place = *byte);
-    chunks.iter().all(|chunk| escaped(chunk) == 0) && escaped(&last) == 0
+    let bytes = text.as_bytes();
+    // The last ones lie over those before them, so that no text has a rest.
+    if let Some(last) = bytes.last_chunk::<16>() {
+        return bytes.as_chunks::<16>().0.iter().all(are_plain) && are_plain(last);
+    }
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        return are_plain(first) && are_plain(last);
+    }
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        return are_plain(first) && are_plain(last);
+    }
+    bytes.iter().all(|byte| are_plain(&[*byte]))
 }
 
-const LANES: usize = 16;
+/// Without a branch for each byte, so that many are looked at at once.
+fn are_plain<const N: usize>(bytes: &[u8; N]) -> bool {
+    let escaped = bytes.iter().fold(0, |found, byte| {
+        found | u8::from(*byte < 0x20) | u8::from(*byte == b'"') | u8::from(*byte == b'\\')
+    });
+    escaped == 0
+}
+
 /// Of a `u64`.
 const MOST_DIGITS: usize = 20;
+/// What stands about the name of a member.
+const ABOUT_NAME: usize = r#","":"#.len();
 
 impl<'a, 'b> Serializer for &'a mut Writer<'b> {
     type Ok = ();
@@ -93,7 +110,7 @@ impl<'a, 'b> Serializer for &'a mut Writer<'b> {
     type SerializeStructVariant = Compound<'a, 'b>;
 
     fn serialize_bool(self, value: bool) -> Done {
-        self.put(if value { b"true" } else { b"false" });
+        self.out.extend_from_slice(if value { b"true" } else { b"false" });
         Ok(())
     }
 
@@ -174,7 +191,7 @@ impl<'a, 'b> Serializer for &'a mut Writer<'b> {
     }
 
     fn serialize_unit(self) -> Done {
-        self.put(b"null");
+        self.out.extend_from_slice(b"null");
         Ok(())
     }
 
@@ -197,20 +214,18 @@ impl<'a, 'b> Serializer for &'a mut Writer<'b> {
         variant: &'static str,
         value: &T,
     ) -> Done {
-        self.out.push(b'{');
-        self.text(variant)?;
-        self.out.push(b':');
+        self.variant(variant)?;
         value.serialize(&mut *self)?;
         self.out.push(b'}');
         Ok(())
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Compound<'a, 'b>, serde_json::Error> {
-        Ok(Compound::begin(self, b"[", b"]"))
+        Ok(Compound::begin(self, b'[', b']'))
     }
 
     fn serialize_tuple(self, _: usize) -> Result<Compound<'a, 'b>, serde_json::Error> {
-        Ok(Compound::begin(self, b"[", b"]"))
+        Ok(Compound::begin(self, b'[', b']'))
     }
 
     fn serialize_tuple_struct(
@@ -218,7 +233,7 @@ impl<'a, 'b> Serializer for &'a mut Writer<'b> {
         _: &'static str,
         _: usize,
     ) -> Result<Compound<'a, 'b>, serde_json::Error> {
-        Ok(Compound::begin(self, b"[", b"]"))
+        Ok(Compound::begin(self, b'[', b']'))
     }
 
     fn serialize_tuple_variant(
@@ -228,13 +243,12 @@ impl<'a, 'b> Serializer for &'a mut Writer<'b> {
         variant: &'static str,
         _: usize,
     ) -> Result<Compound<'a, 'b>, serde_json::Error> {
-        self.out.push(b'{');
-        self.text(variant)?;
-        Ok(Compound::begin(self, b":[", b"]}"))
+        self.variant(variant)?;
+        Ok(Compound { is_variant: true, ..Compound::begin(self, b'[', b']') })
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<Compound<'a, 'b>, serde_json::Error> {
-        Ok(Compound::begin(self, b"{", b"}"))
+        Ok(Compound::begin(self, b'{', b'}'))
     }
 
     fn serialize_struct(
@@ -242,7 +256,7 @@ impl<'a, 'b> Serializer for &'a mut Writer<'b> {
         _: &'static str,
         _: usize,
     ) -> Result<Compound<'a, 'b>, serde_json::Error> {
-        Ok(Compound::begin(self, b"{", b"}"))
+        Ok(Compound::begin(self, b'{', b'}'))
     }
 
     fn serialize_struct_variant(
@@ -252,9 +266,8 @@ impl<'a, 'b> Serializer for &'a mut Writer<'b> {
         variant: &'static str,
         _: usize,
     ) -> Result<Compound<'a, 'b>, serde_json::Error> {
-        self.out.push(b'{');
-        self.text(variant)?;
-        Ok(Compound::begin(self, b":{", b"}}"))
+        self.variant(variant)?;
+        Ok(Compound { is_variant: true, ..Compound::begin(self, b'{', b'}') })
     }
 }
 
@@ -262,13 +275,15 @@ impl<'a, 'b> Serializer for &'a mut Writer<'b> {
 struct Compound<'a, 'b> {
     writer: &'a mut Writer<'b>,
     is_empty: bool,
-    end: &'static [u8],
+    end: u8,
+    /// It stands in an object around it.
+    is_variant: bool,
 }
 
 impl<'a, 'b> Compound<'a, 'b> {
-    fn begin(writer: &'a mut Writer<'b>, start: &'static [u8], end: &'static [u8]) -> Self {
-        writer.put(start);
-        Self { writer, is_empty: true, end }
+    fn begin(writer: &'a mut Writer<'b>, start: u8, end: u8) -> Self {
+        writer.out.push(start);
+        Self { writer, is_empty: true, end, is_variant: false }
     }
 
     fn next(&mut self) {
@@ -284,16 +299,20 @@ impl<'a, 'b> Compound<'a, 'b> {
     }
 
     fn member<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Done {
+        self.writer.out.reserve(name.len().saturating_add(ABOUT_NAME));
         self.next();
         // INVARIANT (names): those that our code gives to fields have nothing to escape.
-        self.writer.put(b"\"");
-        self.writer.put(name.as_bytes());
-        self.writer.put(b"\":");
+        self.writer.out.push(b'"');
+        self.writer.out.extend_from_slice(name.as_bytes());
+        self.writer.out.extend_from_slice(b"\":");
         value.serialize(&mut *self.writer)
     }
 
     fn close(self) -> Done {
-        self.writer.put(self.end);
+        self.writer.out.push(self.end);
+        if self.is_variant {
+            self.writer.out.push(b'}');
+        }
         Ok(())
     }
 }

@@ -33,6 +33,9 @@ const TOKEN_START: usize = 32;
 const LINE_BYTES: usize = 2_560;
 /// What most pointers need.
 const POINTER_BYTES: usize = 64;
+/// How many pointers most records have, and what these need.
+const MASKED: usize = 8;
+const MASKED_BYTES: usize = 256;
 /// Longest resource that is written in clear.
 const MAX_RESOURCE: usize = 600;
 /// Longest part of what was asked for that is written in clear.
@@ -67,7 +70,7 @@ struct Record<'a> {
     metrics: Times,
     erased: [&'a str; 0],
     // INVARIANT (last): what is written before it adds to it.
-    masked: &'a RefCell<Vec<String>>,
+    masked: &'a RefCell<Pointers>,
 }
 
 #[derive(Serialize)]
@@ -484,10 +487,35 @@ fn line_by(
     }
 }
 
+/// JSON pointers, one after the other.
+struct Pointers {
+    text: String,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl Pointers {
+    fn push<const N: usize>(&mut self, parts: [&str; N]) {
+        parts.iter().for_each(|part| self.text.push_str(part));
+        self.ends.push(self.text.len());
+    }
+}
+
+impl Serialize for Pointers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let starts = [0].iter().chain(&self.ends);
+        serializer.collect_seq(
+            starts
+                .zip(&self.ends)
+                .map(|(start, end)| self.text.get(*start..*end).unwrap_or_default()),
+        )
+    }
+}
+
 /// What is noted while a record is written.
 struct Notes {
     /// JSON pointers of what is left out, or stands as a digest.
-    masked: RefCell<Vec<String>>,
+    masked: RefCell<Pointers>,
     /// JSON pointer of the argument that is being written.
     at: RefCell<String>,
     /// How many more arguments are written.
@@ -496,15 +524,29 @@ struct Notes {
 
 impl Notes {
     fn new() -> Self {
+        let mut at = String::with_capacity(POINTER_BYTES);
+        at.push_str("/input/arguments");
         Self {
-            masked: RefCell::new(Vec::new()),
-            at: RefCell::new("/input/arguments".to_owned()),
+            masked: RefCell::new(Pointers {
+                text: String::with_capacity(MASKED_BYTES),
+                ends: Vec::with_capacity(MASKED),
+            }),
+            at: RefCell::new(at),
             left: Cell::new(MAX_FACTS),
         }
     }
 
-    fn mask(&self, pointer: String) {
-        self.masked.borrow_mut().push(pointer);
+    /// Notes a pointer, which is written in parts.
+    fn mask<const N: usize>(&self, parts: [&str; N]) {
+        self.masked.borrow_mut().push(parts);
+    }
+
+    /// Notes a part of a link in the chain.
+    fn mask_in_chain<const N: usize>(&self, index: usize, part: [&str; N]) {
+        let mut masked = self.masked.borrow_mut();
+        masked.text.push_str("/input/chain/");
+        push_number(&mut masked.text, index as u64);
+        masked.push(part);
     }
 
     /// A text, or its digest where it is too long or may hold a token.
@@ -516,14 +558,14 @@ impl Notes {
         evidence: &[Evidence<'_>],
     ) -> Cow<'a, str> {
         if text.len() > longest || carries_token(text, evidence) {
-            self.mask(pointer.to_owned());
+            self.mask([pointer]);
             return Cow::Owned(Hash::of(text).as_str().to_owned());
         }
         Cow::Borrowed(text)
     }
 
     fn mask_here(&self) {
-        self.mask(self.at.borrow().clone());
+        self.mask([&self.at.borrow()]);
     }
 
     /// Takes one of those that are left; false where none is, or `depth` is too deep.
@@ -598,7 +640,7 @@ impl Serialize for Facts<'_> {
                 let mut list = serializer.serialize_seq(None)?;
                 for (index, item) in items.iter().enumerate() {
                     if notes.left.get() == 0 {
-                        notes.mask(format!("{}/{index}", notes.at.borrow()));
+                        notes.mask([&notes.at.borrow(), "/", &index.to_string()]);
                         break;
                     }
                     push_token(&mut notes.at.borrow_mut(), &index.to_string());
@@ -612,7 +654,7 @@ impl Serialize for Facts<'_> {
                 let mut object = serializer.serialize_map(None)?;
                 for (number, (name, item)) in members.iter().enumerate() {
                     if notes.left.get() == 0 {
-                        notes.mask(format!("{}/{number}", notes.at.borrow()));
+                        notes.mask([&notes.at.borrow(), "/", &number.to_string()]);
                         break;
                     }
                     let schema = properties.and_then(|properties| properties.get(name));
@@ -657,7 +699,7 @@ impl Serialize for Chain<'_> {
             let roles = || {
                 let roles = model.map(|model| model.roles_of(principal)).unwrap_or_default();
                 if roles.len() > MAX_ROLES {
-                    notes.mask(of_chain(index, "/roles"));
+                    notes.mask_in_chain(index, ["/roles"]);
                 }
                 Roles(roles)
             };
@@ -704,15 +746,6 @@ impl Serialize for Chain<'_> {
         }
         links.end()
     }
-}
-
-/// JSON pointer of a part of a link.
-fn of_chain(index: usize, part: &str) -> String {
-    let mut pointer = String::with_capacity(POINTER_BYTES);
-    pointer.push_str("/input/chain/");
-    push_number(&mut pointer, index as u64);
-    pointer.push_str(part);
-    pointer
 }
 
 /// The roles of a link, as far as they are written.
@@ -772,9 +805,7 @@ impl Serialize for Claims<'_> {
                 ClaimValue::Set(texts) => shown.serialize_entry(name, &Hashes(texts))?,
             }
             if matches!(claim, ClaimValue::String(_) | ClaimValue::Set(_)) {
-                let mut pointer = of_chain(self.index, "/claims/");
-                pointer.push_str(name);
-                self.notes.mask(pointer);
+                self.notes.mask_in_chain(self.index, ["/claims/", name]);
             }
         }
         shown.end()
@@ -882,20 +913,25 @@ pub(crate) fn rfc3339(ms: i64) -> String {
     let year = year_of_era + era.saturating_mul(400) + i64::from(month <= 2);
     // Digit by digit: the formatter takes longer than all of the rest.
     let mut text = String::with_capacity(24);
-    let mut put = |number: i64, digits: u32, after: char| {
-        for place in (0..digits).rev() {
-            let digit = number.div_euclid(10_i64.pow(place)).rem_euclid(10);
-            text.push(char::from(b'0'.saturating_add(u8::try_from(digit).unwrap_or(0))));
+    let mut put = |number: i64, most: u32, after: char| {
+        let mut rest = u32::try_from(number).unwrap_or(0);
+        let mut place = most;
+        while place > 0 {
+            text.push(char::from(
+                b'0'.saturating_add(u8::try_from(rest / place % 10).unwrap_or(0)),
+            ));
+            rest %= place;
+            place /= 10;
         }
         text.push(after);
     };
-    put(year, 4, '-');
-    put(month, 2, '-');
-    put(day, 2, 'T');
-    put(of_day / 3_600_000, 2, ':');
-    put(of_day / 60_000 % 60, 2, ':');
-    put(of_day / 1_000 % 60, 2, '.');
-    put(of_day % 1_000, 3, 'Z');
+    put(year, 1_000, '-');
+    put(month, 10, '-');
+    put(day, 10, 'T');
+    put(of_day / 3_600_000, 10, ':');
+    put(of_day / 60_000 % 60, 10, ':');
+    put(of_day / 1_000 % 60, 10, '.');
+    put(of_day % 1_000, 100, 'Z');
     text
 }
 
