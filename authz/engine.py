@@ -599,17 +599,7 @@ class Engine:
         Returns:
             An encoded CheckResponse.
         """
-        return self._native.check(
-            request,
-            facts.listener,
-            facts.remaining,
-            facts.traceparent,
-            facts.authorization,
-            facts.peer,
-            facts.tracestate,
-            facts.certificate,
-            facts.intermediates,
-        )
+        return self._native.check(request, *facts)
 
     def batch_check(self, request: bytes, facts: CallFacts) -> bytes:
         """Answer `authz.v1.Authorizer/BatchCheck`.
@@ -621,17 +611,7 @@ class Engine:
         Returns:
             An encoded BatchCheckResponse.
         """
-        return self._native.batch_check(
-            request,
-            facts.listener,
-            facts.remaining,
-            facts.traceparent,
-            facts.authorization,
-            facts.peer,
-            facts.tracestate,
-            facts.certificate,
-            facts.intermediates,
-        )
+        return self._native.batch_check(request, *facts)
 
     def envoy_check(self, request: bytes, facts: CallFacts) -> bytes:
         """Answer `envoy.service.auth.v3.Authorization/Check`.
@@ -643,17 +623,7 @@ class Engine:
         Returns:
             An encoded CheckResponse of Envoy.
         """
-        return self._native.envoy_check(
-            request,
-            facts.listener,
-            facts.remaining,
-            facts.traceparent,
-            facts.authorization,
-            facts.peer,
-            facts.tracestate,
-            facts.certificate,
-            facts.intermediates,
-        )
+        return self._native.envoy_check(request, *facts)
 
     def explain(self, request: bytes, facts: CallFacts) -> bytes:
         """Answer `authz.v1.Authorizer/Explain`.
@@ -669,17 +639,7 @@ class Engine:
             ApiError: The request cannot be read, or the caller may not ask.
         """
         try:
-            return self._native.explain(
-                request,
-                facts.listener,
-                facts.remaining,
-                facts.traceparent,
-                facts.authorization,
-                facts.peer,
-                facts.tracestate,
-                facts.certificate,
-                facts.intermediates,
-            )
+            return self._native.explain(request, *facts)
         except _native.ApiError as error:
             raise ApiError(error.reason_code, error.grpc_code, error.message) from error
 

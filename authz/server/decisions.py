@@ -128,7 +128,7 @@ class Decisions:
             Surface.EXT_AUTHZ: self.engine.envoy_check,
         }[surface]
         ready = last_resort(surface)
-        turn, refuse, listener = self.turn, self.engine.refusal, self.listener
+        begin, refuse, listener = self.turn.begin, self.engine.refusal, self.listener
         read = peer_facts_of if self.mutual else facts_of
         default = self.default_deadline
         clock = time.perf_counter
@@ -146,11 +146,11 @@ class Decisions:
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
             started = clock()
             try:
-                turn.received()
-                if turn.shedding():
+                waited = begin()
+                if waited is None:
                     reply = refuse(surface, "OVERLOADED")
                 else:
-                    reply = judge(request, read(context, listener, default - turn.waited()))
+                    reply = judge(request, read(context, listener, default - waited))
             except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
                 reply = denied(error, context)
             try:  # noqa: SIM105 - a context manager takes longer

@@ -1,7 +1,7 @@
 """Threads with a bounded queue: what does not fit is answered at once, by threads of its own.
 
 grpcio calls `submit` on its polling thread, so `submit` never blocks and never raises. A call that finds the
-queue full still runs, on a *shed* thread, where `shedding()` is true: its handler then answers a ready
+queue full still runs, on a *shed* thread, where `begin()` gives nothing: its handler then answers a ready
 refusal. An RPC error instead would be a permit to an Envoy with `failure_mode_allow`.
 """
 
@@ -23,14 +23,12 @@ _SHORTEST_LOOK = 0.05
 class Turn(Protocol):
     """What a handler may ask about the thread that it runs on."""
 
-    def shedding(self) -> bool:
-        """Tell whether the call found the queue full."""
+    def begin(self) -> float | None:
+        """Say that the request has come, so that the call is not cancelled as stalled.
 
-    def waited(self) -> float:
-        """Tell how long the call waited for its thread, in seconds."""
-
-    def received(self) -> None:
-        """Say that the request has come, so that the call is not cancelled as stalled."""
+        Returns:
+            Seconds that the call waited for its thread; none: it found the queue full, and is to be refused.
+        """
 
 
 class _Job:
@@ -69,20 +67,19 @@ class _Job:
 class _Place(threading.local):
     """What one thread is doing."""
 
-    shed = False
-    waited = 0.0
     slot: "_Slot | None" = None
 
 
 class _Slot:
-    """What the watch sees of one thread."""
+    """What the watch, and the handler that runs there, see of one thread."""
 
-    __slots__ = ("job", "running", "since")
+    __slots__ = ("job", "running", "since", "waited")
 
     def __init__(self) -> None:
         self.job: _Job | None = None
         self.running = False
         self.since = 0.0
+        self.waited: float | None = 0.0
 
 
 class BoundedExecutor(futures.Executor):
@@ -171,27 +168,17 @@ class BoundedExecutor(futures.Executor):
 
     # --- the handlers' side
 
-    def shedding(self) -> bool:
-        """Tell whether the call on this thread found the queue full.
+    def begin(self) -> float | None:
+        """Say that the request of the call on this thread has come.
 
         Returns:
-            True on a shed thread.
+            Seconds that the call waited for its thread; none on a shed thread: it found the queue full.
         """
-        return self._place.shed
-
-    def waited(self) -> float:
-        """Tell how long the call on this thread waited.
-
-        Returns:
-            Seconds.
-        """
-        return self._place.waited
-
-    def received(self) -> None:
-        """Say that the request of the call on this thread has come."""
         slot = self._place.slot
-        if slot is not None:
-            slot.job = None
+        if slot is None:
+            return 0.0
+        slot.job = None
+        return slot.waited
 
     # --- for metrics
 
@@ -219,9 +206,7 @@ class BoundedExecutor(futures.Executor):
     # --- the threads
 
     def _work(self, queue: "SimpleQueue[_Job | None]", slot: _Slot, shed: bool) -> None:  # noqa: FBT001
-        place = self._place
-        place.shed = shed
-        place.slot = slot
+        self._place.slot = slot
         while True:
             job = queue.get()
             if job is None:
@@ -229,7 +214,7 @@ class BoundedExecutor(futures.Executor):
             slot.since = time.monotonic()
             slot.job = job
             slot.running = True
-            place.waited = slot.since - job.at
+            slot.waited = None if shed else slot.since - job.at
             try:
                 job.fn(*job.args, **job.kwargs)
             except BaseException as error:  # noqa: BLE001 - a thread of the pool must outlive any call

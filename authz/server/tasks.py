@@ -94,13 +94,10 @@ class Tasks:
         read = peer_facts_of if self.mutual else facts_of
 
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
-            waited = 0.0
-            if self.turn is not None:
-                self.turn.received()
-                if self.turn.shedding():
-                    what = "the server has more requests than it may hold"
-                    raise ApiError("OVERLOADED", _RESOURCE_EXHAUSTED, what)
-                waited = self.turn.waited()
+            waited = self.turn.begin() if self.turn is not None else 0.0
+            if waited is None:
+                what = "the server has more requests than it may hold"
+                raise ApiError("OVERLOADED", _RESOURCE_EXHAUSTED, what)
             facts = read(context, self.listener, self.default_deadline - waited)
             started = time.monotonic()
             answered = self.engine.call(surface, request, facts)
