@@ -10,6 +10,7 @@ mod shortcut;
 pub(crate) mod syntax;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::convert::Infallible;
 use std::sync::{Arc, RwLock};
 
 use cedar_policy_core::ast::{
@@ -54,8 +55,8 @@ pub(crate) struct Rule {
 const CONSTANTS: &str = "#constants";
 /// The hidden key of the time in milliseconds: comparing numbers spares parsing a duration in each decision.
 const NOW: &str = "#now";
-/// Most sets of labels that are kept ready.
-const MAX_LABEL_SETS: usize = 256;
+/// Most sets of one kind that are kept ready.
+const MAX_SETS: usize = 256;
 
 /// Constants of an extension type, made at load.
 #[derive(Clone, Debug, Default)]
@@ -237,6 +238,39 @@ pub(crate) struct Group(Arc<Entity>);
 /// The entities of an enumerated type, by their ids.
 type Members = Table<String, Literal>;
 
+/// Sets that were met, by their members: to make one takes longer than what else is read of a session.
+#[derive(Debug, Default)]
+struct Sets(RwLock<HashMap<String, Value>>);
+
+impl Sets {
+    /// The set of these members.
+    ///
+    /// Args: `make`: makes it, where it was not met; true beside it: all in it are words of the bundle, and it is kept.
+    fn of<E>(
+        &self,
+        members: &[&str],
+        make: impl FnOnce() -> Result<(Value, bool), E>,
+    ) -> Result<Value, E> {
+        if members.is_empty() {
+            return make().map(|(set, _)| set);
+        }
+        // No word of the bundle has a line feed in it.
+        let key = members.join("\n");
+        let met = self.0.read().ok().and_then(|sets| sets.get(&key).cloned());
+        if let Some(set) = met {
+            return Ok(set);
+        }
+        let (set, is_kept) = make()?;
+        if is_kept
+            && let Ok(mut sets) = self.0.write()
+            && sets.len() < MAX_SETS
+        {
+            sets.insert(key, set.clone());
+        }
+        Ok(set)
+    }
+}
+
 /// The words of a bundle as Cedar entities, made at load.
 #[derive(Debug)]
 pub(crate) struct Words {
@@ -256,8 +290,8 @@ pub(crate) struct Words {
     proofs: Members,
     /// The set of nothing.
     empty: Value,
-    /// Sets of labels that were met, by their members: to make one takes longer than what else is read of a session.
-    label_sets: RwLock<HashMap<String, Value>>,
+    label_sets: Sets,
+    sequence_sets: Sets,
     none: SlotEnv,
     epoch: Value,
     duration: Name,
@@ -386,7 +420,8 @@ impl Words {
             ]),
             proofs: members("SubjectProof")?,
             empty: Value::empty_set(None),
-            label_sets: RwLock::default(),
+            label_sets: Sets::default(),
+            sequence_sets: Sets::default(),
             none: SlotEnv::new(),
             epoch: call(&name("datetime")?, &[text("1970-01-01")])?,
             duration: name("duration")?,
@@ -556,7 +591,9 @@ impl Words {
                 }
                 Key::Session => self.session(facts.session, facts.along),
                 Key::Excess => self.label_set(facts.excess.iter().copied()),
-                Key::Sequences => self.set(all_known(&self.sequences, facts.sequences)?),
+                Key::Sequences => self.sequence_sets.of(facts.sequences, || {
+                    Ok((self.set(all_known(&self.sequences, facts.sequences)?), true))
+                })?,
                 Key::Budgets => self.set(all_known(&self.budgets, facts.budgets)?),
                 // Policies that read it are refused at load.
                 Key::Exception => continue,
@@ -600,26 +637,14 @@ impl Words {
     /// A set of labels; one that another revision of the bundle brought equals none of this one's.
     fn label_set<'a>(&self, labels: impl Iterator<Item = &'a str>) -> Value {
         let labels: SmallVec<[&str; 16]> = labels.collect();
-        if labels.is_empty() {
-            return self.empty.clone();
-        }
-        // No label of the bundle has a line feed in it.
-        let key = labels.join("\n");
-        let met = self.label_sets.read().ok().and_then(|sets| sets.get(&key).cloned());
-        if let Some(set) = met {
-            return set;
-        }
         let member = |label: &&str| match self.labels.get(*label) {
             Some(known) => known.clone(),
             None => Literal::EntityUID(Arc::new(uid(&self.types.label, label))),
         };
-        let set = self.set(labels.iter().map(member).collect());
-        if labels.iter().all(|label| self.labels.contains_key(*label))
-            && let Ok(mut sets) = self.label_sets.write()
-            && sets.len() < MAX_LABEL_SETS
-        {
-            sets.insert(key, set.clone());
-        }
+        let Ok(set) = self.label_sets.of(&labels, || {
+            let set = self.set(labels.iter().map(member).collect());
+            Ok::<_, Infallible>((set, labels.iter().all(|label| self.labels.contains_key(*label))))
+        });
         set
     }
 
@@ -933,7 +958,7 @@ mod tests {
         let model = Model { labels: labels.clone(), ..Model::default() };
         let names = Names::of(&model, &std::collections::BTreeSet::new());
         let words = Words::new(&names).unwrap();
-        let kept = || words.label_sets.read().unwrap().len();
+        let kept = || words.label_sets.0.read().unwrap().len();
         assert_eq!(words.empty, words.label_set(std::iter::empty()));
         let strange = words.label_set(["l1", "strange"].into_iter());
         assert_eq!(0, kept());
@@ -946,7 +971,27 @@ mod tests {
             assert_eq!(made, words.label_set(labels()));
             assert_eq!(made, words.label_set(labels()));
         }
-        assert_eq!(MAX_LABEL_SETS, kept());
+        assert_eq!(MAX_SETS, kept());
+    }
+
+    /// Of the same members in the same order one set is made; none where a member is not declared.
+    #[test]
+    fn a_set_is_made_once() {
+        let (sets, mut made) = (Sets::default(), 0);
+        let mut of = |members: &[&str], result: Result<bool, Unready>| {
+            sets.of(members, || {
+                made += 1;
+                result.map(|is_kept| (long(made), is_kept))
+            })
+        };
+        assert!(of(&["a"], Err(Unready(String::new()))).is_err());
+        assert_eq!(long(2), of(&["a"], Ok(true)).unwrap());
+        assert_eq!(long(2), of(&["a"], Err(Unready(String::new()))).unwrap());
+        assert_eq!(long(3), of(&["a", "b"], Ok(false)).unwrap());
+        assert_eq!(long(4), of(&["a", "b"], Ok(true)).unwrap());
+        assert_eq!(long(5), of(&["b", "a"], Ok(true)).unwrap());
+        assert_eq!(long(6), of(&[], Ok(true)).unwrap());
+        assert_eq!(long(7), of(&[], Ok(true)).unwrap());
     }
 
     #[test]
