@@ -46,6 +46,7 @@ from authz.server.injections import Injections
 from authz.server.leases import EngineLeases, brokers_of
 from authz.server.oauth import Endpoints, OAuthApp
 from authz.server.observing import Reminder
+from authz.server.processor import require
 from authz.server.readiness import Part, Readiness
 from authz.server.side import Health, SideThreads, reflection_handler
 from authz.server.sockets import prepare, private
@@ -259,7 +260,7 @@ class Node:
         if parts.traces is not None:
             parts.traces.start(parts.engine.spans)
         for listener in parts.listeners:
-            listener.server.start()
+            listener.start()
         for web in parts.web:
             web.start()
         parts.readiness.serving()
@@ -508,11 +509,14 @@ class Node:
         self, metrics: Metrics, undo: ExitStack
     ) -> tuple[BoundedExecutor, BoundedExecutor]:
         limits = self._config.limits
+        if limits.processor is not None:
+            require(limits.processor)
         executor = BoundedExecutor(
             limits.threads,
             limits.queue,
             receive_timeout=limits.receive_timeout,
             failed=self._failed,
+            processor=limits.processor,
         )
         undo.callback(executor.shutdown, wait=False)
         admin_executor = BoundedExecutor(_ADMIN_THREADS, _ADMIN_QUEUE, failed=self._failed)

@@ -13,6 +13,8 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Protocol, cast
 
+from authz.server.processor import keep_to
+
 __all__ = ["BoundedExecutor", "Turn"]
 
 _SHED_THREADS = 2
@@ -91,6 +93,7 @@ class BoundedExecutor(futures.Executor):
         receive_timeout: A call whose request has not come after so many seconds is cancelled, so that slow
             senders cannot hold every thread.
         failed: Told of each exception that a call let out.
+        processor: The processor that the threads which decide keep to; none: any.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class BoundedExecutor(futures.Executor):
         *,
         receive_timeout: float = 5.0,
         failed: Callable[[BaseException], None] = lambda _: None,
+        processor: int | None = None,
     ) -> None:
         self._limit = queue
         self._receive_timeout = receive_timeout
@@ -124,6 +128,9 @@ class BoundedExecutor(futures.Executor):
         self._threads.append(watch)
         for thread in self._threads:
             thread.start()
+        if processor is not None:
+            for thread in self._threads[:threads]:
+                keep_to(processor, thread)
 
     # --- grpcio's side
 

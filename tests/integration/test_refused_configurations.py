@@ -38,6 +38,10 @@ REFUSED: Mapping[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
         {"listeners": {"main": {"address": "0.0.0.0:9191"}}},
         ("main", "loopback"),
     ),
+    "a processor that is not there": (
+        {"limits": {"processor": 60_000}},
+        ("limits.processor", "60000", "may run on"),
+    ),
     "an unknown key": ({"listners": {}}, ("config.yaml:", "listners", "listeners")),
     "an unknown key deep down": (
         {"trust": {"issuers": {"corp": {"audiences": ["x"]}}}},
