@@ -56,7 +56,8 @@ def main() -> int:
     ) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    folder = Path(arguments.results) if arguments.results else _results(quick=arguments.quick)
+    apart = arguments.quick or arguments.processor is not None
+    folder = Path(arguments.results) if arguments.results else _results(apart=apart)
     folder.mkdir(parents=True, exist_ok=True)
     for name, one in measured.items():
         (folder / f"{name}.json").write_text(json.dumps(one, indent=1, ensure_ascii=False) + "\n")
@@ -74,6 +75,8 @@ def _measure(paths: server.Paths, arguments: argparse.Namespace) -> dict[str, di
     served = _SERVED & set(arguments.part)
     facts = machine.facts(ROOT, profile, paths.ghz if served else None)
     facts["extent"] = "quick" if arguments.quick else "whole"
+    if paths.processor is not None:
+        facts["processor"] = paths.processor
     measured: dict[str, dict[str, Any]] = {}
     if "micro" in arguments.part:
         say("parts: criterion")
@@ -121,6 +124,11 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--results", help="folder for the results")
     parser.add_argument(
+        "--processor",
+        type=int,
+        help="the Python lane and its floor with `limits.processor`; not written to bench/results",
+    )
+    parser.add_argument(
         "--extension", default=cache / "bench", type=Path, help="folder of the release build"
     )
     parser.add_argument(
@@ -149,10 +157,8 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _results(*, quick: bool) -> Path:
-    return (
-        Path(tempfile.gettempdir()) / "authz-bench-quick" if quick else ROOT / "bench" / "results"
-    )
+def _results(*, apart: bool) -> Path:
+    return Path(tempfile.gettempdir()) / "authz-bench" if apart else ROOT / "bench" / "results"
 
 
 def _paths(work: Path, arguments: argparse.Namespace) -> server.Paths:
@@ -172,6 +178,7 @@ def _paths(work: Path, arguments: argparse.Namespace) -> server.Paths:
         extension=arguments.extension.resolve(),
         fast_floor=arguments.fast_floor.resolve(),
         ghz=arguments.ghz.resolve(),
+        processor=arguments.processor,
     )
 
 
@@ -238,7 +245,7 @@ def servers(
         bench.warm()
         if "load" in parts:
             found = bench.rows(extent)
-            ratios = bench.pairs(extent, found["rows"])
+            ratios = bench.pairs(extent)
             measured["load"] = {
                 "machine": facts,
                 **found,

@@ -2,7 +2,7 @@
 
 Server class, threads, queue and options are the lane's own; the handler neither parses, judges nor logs.
 
-    python -m bench.floor.python PORT CHECK_ANSWER EXT_AUTHZ_ANSWER
+    python -m bench.floor.python PROCESSOR PORT CHECK_ANSWER EXT_AUTHZ_ANSWER
 """
 
 import signal
@@ -23,10 +23,11 @@ def main(arguments: list[str]) -> None:
     """Serves until SIGTERM.
 
     Args:
-        arguments: port, and a file with the answer of each surface in the order of `METHODS`.
+        arguments: the processor that its threads keep to, `-` for any; port; a file with the answer of each surface in
+            the order of `METHODS`.
     """
-    port, *files = arguments
-    limits = Limits()
+    processor, port, *files = arguments
+    limits = Limits(processor=None if processor == "-" else int(processor))
     services: dict[str, dict[str, RawHandler]] = {}
     for (method, _, _), file in zip(METHODS.values(), files, strict=True):
         service, _, name = method.partition("/")
@@ -36,13 +37,13 @@ def main(arguments: list[str]) -> None:
         Listener(address=f"127.0.0.1:{port}"),
         services=services,
         generic=(),
-        executor=BoundedExecutor(limits.threads, limits.queue),
+        executor=BoundedExecutor(limits.threads, limits.queue, processor=limits.processor),
         limits=limits,
         shared=False,
     )
     done = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: done.set())
-    listener.server.start()
+    listener.start()
     done.wait()
     listener.server.stop(None).wait(timeout=5)
 

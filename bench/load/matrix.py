@@ -31,7 +31,7 @@ class Extent:
         pair_seconds: length of a load of a pair.
         half_seconds: of a pair at half of the saturation, whose p99 rests on the few times a second that calls pile up.
         bundles: sizes of the bundles.
-        concurrencies: of the closed loops; the last one tells the saturation.
+        concurrencies: of the closed loops; the pairs take the last one.
         rates: of the open loops, a second; half of the saturation comes on top.
         pairs: interleaved pairs of each ratio.
     """
@@ -45,7 +45,7 @@ class Extent:
     pairs: int
 
 
-WHOLE = Extent(2.0, 1.5, 4.0, BUNDLES, (1, 16, 64), (1_000,), 9)
+WHOLE = Extent(2.0, 1.0, 3.0, BUNDLES, (1, 16, 64), (1_000,), 15)
 QUICK = Extent(1.0, 1.0, 1.0, (100, 10_000, MIDDLE), (64,), (1_000,), 1)
 
 
@@ -198,12 +198,11 @@ class Bench:
                         rows.append(row)
         return {"rows": rows, "floors": floors}
 
-    def pairs(self, extent: Extent, rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    def pairs(self, extent: Extent) -> list[dict[str, object]]:
         """Measures the ratios: each the median over interleaved pairs, so that a drift of the machine hits both.
 
         Args:
             extent: how many pairs.
-            rows: of `rows`, for the saturation of each lane and surface.
 
         Returns:
             For each ratio: what it is of, and the pairs.
@@ -214,14 +213,17 @@ class Bench:
         for lane in LANES:
             for surface in METHODS:
                 cpu, growth, tail = [], [], []
-                half = Load(0, _half(rows, lane, surface), extent.half_seconds)
+                saturation = []
                 for _ in range(extent.pairs):
                     one = self.window(lane, surface, MIDDLE, full)
                     beneath = self.window(lane, surface, MIDDLE, full, floor=True)
+                    saturation.append(one.seen.rps)
                     cpu.append((one.cpu_us, beneath.cpu_us))
                     few = self.window(lane, surface, small, full)
                     many = self.window(lane, surface, large, full)
                     growth.append((many.cpu_us, few.cpu_us))
+                half = Load(0, max(1, int(statistics.median(saturation) / 2)), extent.half_seconds)
+                for _ in range(extent.pairs):
                     one = self.window(lane, surface, MIDDLE, half)
                     beneath = self.window(lane, surface, MIDDLE, half, floor=True)
                     tail.append((one.seen.p99_ms, beneath.seen.p99_ms))
@@ -241,16 +243,6 @@ class Bench:
                         }
                     )
         return found
-
-
-def _half(rows: list[dict[str, object]], lane: str, surface: str) -> int:
-    """Half of the saturation at the middle bundle, in requests a second."""
-    seen = [
-        float(str(row["rps"]))
-        for row in rows
-        if (row["lane"], row["surface"], row["policies"], row["rate"]) == (lane, surface, MIDDLE, 0)
-    ]
-    return max(1, int(max(seen) / 2))
 
 
 def _row(lane: str, surface: str, policies: int, load: Load, window: Window) -> dict[str, object]:
