@@ -56,8 +56,7 @@ def main() -> int:
     ) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    apart = arguments.quick or arguments.processor is not None
-    folder = Path(arguments.results) if arguments.results else _results(apart=apart)
+    folder = Path(arguments.results) if arguments.results else _results(arguments)
     folder.mkdir(parents=True, exist_ok=True)
     for name, one in measured.items():
         (folder / f"{name}.json").write_text(json.dumps(one, indent=1, ensure_ascii=False) + "\n")
@@ -157,8 +156,13 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _results(*, apart: bool) -> Path:
-    return Path(tempfile.gettempdir()) / "authz-bench" if apart else ROOT / "bench" / "results"
+def _results(arguments: argparse.Namespace) -> Path:
+    """Apart by kind: what stands in a folder is judged together."""
+    if arguments.quick:
+        return Path(tempfile.gettempdir()) / "authz-bench-quick"
+    if arguments.processor is not None:
+        return Path(tempfile.gettempdir()) / "authz-bench-processor"
+    return ROOT / "bench" / "results"
 
 
 def _paths(work: Path, arguments: argparse.Namespace) -> server.Paths:
