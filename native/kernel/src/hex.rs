@@ -9,6 +9,7 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// Writes lower-case hex into `text`, as far as it reaches.
+#[inline(never)]
 pub fn write_hex(bytes: &[u8], text: &mut [u8]) {
     for (four, place) in bytes.chunks(4).zip(text.chunks_mut(8)) {
         if let (Some(four), Some(place)) = (four.first_chunk(), place.first_chunk_mut()) {

@@ -9,6 +9,7 @@ pub mod decide;
 pub mod decision;
 pub mod destinations;
 pub mod diagnostic;
+pub mod digest;
 pub mod directories;
 mod evaluate;
 pub mod format;

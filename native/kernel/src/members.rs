@@ -92,6 +92,8 @@ impl Members {
         }
     }
 
+    // Called in several places, and large: never inlined.
+    #[inline(never)]
     fn agent(&self, spiffe_id: &str) -> SmallVec<[usize; 8]> {
         let mut found: SmallVec<[usize; 8]> = SmallVec::new();
         found.extend(self.exact.get(spiffe_id).into_iter().flatten().copied());
@@ -115,6 +117,7 @@ impl Members {
         found
     }
 
+    #[inline(never)]
     fn subject(&self, subject: &Subject) -> SmallVec<[usize; 8]> {
         let mut found: SmallVec<[usize; 8]> = SmallVec::new();
         let Some(issuer) = self.issuers.get(&subject.issuer) else {
@@ -139,6 +142,7 @@ impl Members {
         found
     }
 
+    #[inline(never)]
     fn name(&self, mut found: SmallVec<[usize; 8]>) -> Roles<'_> {
         found.sort_unstable();
         found.dedup();

@@ -27,11 +27,15 @@ pub fn push_number(text: &mut String, number: u64) {
 }
 
 /// Writes JSON without spaces.
+///
+/// What many types of values share is never inlined: a record has a hundred members, each of which is written once, so that
+/// copies of the same code would be read from memory one after the other.
 struct Writer<'a> {
     out: &'a mut Vec<u8>,
 }
 
 impl Writer<'_> {
+    #[inline(never)]
     fn text(&mut self, text: &str) -> Done {
         if !is_plain(text) {
             return serde_json::to_writer(&mut *self.out, text);
@@ -52,6 +56,7 @@ impl Writer<'_> {
         Ok(())
     }
 
+    #[inline(never)]
     fn unsigned(&mut self, number: u64) {
         let mut digits = [0; MOST_DIGITS];
         let mut rest = number;
@@ -281,11 +286,13 @@ struct Compound<'a, 'b> {
 }
 
 impl<'a, 'b> Compound<'a, 'b> {
+    #[inline(never)]
     fn begin(writer: &'a mut Writer<'b>, start: u8, end: u8) -> Self {
         writer.out.push(start);
         Self { writer, is_empty: true, end, is_variant: false }
     }
 
+    #[inline(never)]
     fn next(&mut self) {
         if !self.is_empty {
             self.writer.out.push(b',');
@@ -299,15 +306,24 @@ impl<'a, 'b> Compound<'a, 'b> {
     }
 
     fn member<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Done {
+        self.name(name);
+        value.serialize(&mut *self.writer)
+    }
+
+    #[inline(never)]
+    fn name(&mut self, name: &'static str) {
         self.writer.out.reserve(name.len().saturating_add(ABOUT_NAME));
-        self.next();
+        if !self.is_empty {
+            self.writer.out.push(b',');
+        }
+        self.is_empty = false;
         // INVARIANT (names): those that our code gives to fields have nothing to escape.
         self.writer.out.push(b'"');
         self.writer.out.extend_from_slice(name.as_bytes());
         self.writer.out.extend_from_slice(b"\":");
-        value.serialize(&mut *self.writer)
     }
 
+    #[inline(never)]
     fn close(self) -> Done {
         self.writer.out.push(self.end);
         if self.is_variant {

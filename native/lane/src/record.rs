@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use authz_kernel::decision::{Outcome, Principal, ProofMethod, Time};
+use authz_kernel::digest::sha256;
 use authz_kernel::hex::write_hex;
 use authz_kernel::history::{Advance, HistoryChanges, RunChange, SessionHistory, Spending};
 use authz_kernel::json::{Value, push_token};
@@ -17,7 +18,6 @@ use authz_kernel::task::Task;
 use authz_token::{ClaimValue, Evidence, PeerFacts};
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
 use serde::{Serialize, Serializer};
-use sha2::{Digest, Sha256};
 
 use crate::asked::Asked;
 use crate::history;
@@ -828,7 +828,7 @@ const HASH_START: &[u8; 7] = b"sha256:";
 
 impl Hash {
     fn of(text: &str) -> Self {
-        Self::from(&Sha256::digest(text.as_bytes()).into())
+        Self::from(&sha256(text.as_bytes()))
     }
 
     fn as_str(&self) -> &str {

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use sha2::{Digest as _, Sha256};
-
 use super::Checker;
 use super::types::{ArgumentType, Member};
+use crate::digest::sha256;
 use crate::json::{self, Limits};
 
 /// A typed argument, as policies see it.
@@ -133,7 +132,7 @@ pub(super) fn read(
     }
     let mut canonical = String::with_capacity(bytes.len());
     write_canonical(&json, &mut canonical);
-    let digest = Sha256::digest(canonical.as_bytes()).into();
+    let digest = sha256(canonical.as_bytes());
     Ok(Arguments { json, values, digest })
 }
 

@@ -3,9 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sha2::{Digest, Sha256};
-
 use crate::decision::{ReasonCode, Time};
+use crate::digest::sha256;
 use crate::hex::hex_start;
 use crate::history::record::{Spending, Spent};
 use crate::history::sequence::Subject;
@@ -131,7 +130,7 @@ enum Short {
 
 impl Compiled {
     fn of(name: &str, budget: &Budget) -> Self {
-        let digest = Sha256::digest(budget.canonical().as_bytes());
+        let digest = sha256(budget.canonical().as_bytes());
         let hash = hex_start(&digest, 8);
         Self {
             name: name.to_owned(),
@@ -217,7 +216,7 @@ impl Compiled {
 
 /// The digests of a value, or of all of a list: they may be long, or a secret.
 fn values(argument: Option<&Json>) -> BTreeSet<String> {
-    let digest = |text: String| hex_start(&Sha256::digest(text.as_bytes()), 16);
+    let digest = |text: String| hex_start(&sha256(text.as_bytes()), 16);
     let one = |value: &Json| match value {
         Json::String(text) => Some(digest(format!("s{text}"))),
         Json::Integer(number) => Some(digest(format!("i{number}"))),

@@ -3,10 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sha2::{Digest, Sha256};
-
 use crate::decision::{ReasonCode, Time};
 use crate::destinations::Placed;
+use crate::digest::sha256;
 use crate::evaluate::syntax::{Path, Root};
 use crate::hex::hex_start;
 use crate::history::sequence::Named;
@@ -330,7 +329,7 @@ fn kept<'a>(
 }
 
 fn digest(text: &str) -> String {
-    hex_start(&Sha256::digest(text.as_bytes()), 16)
+    hex_start(&sha256(text.as_bytes()), 16)
 }
 
 /// The labels that a call would carry: those of its session, those of what it acts on, and, where it carries data out,

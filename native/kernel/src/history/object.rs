@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::{MAX_LABELS, Origin};
 use crate::decision::{ReasonCode, Time};
+use crate::digest::sha256;
 use crate::hex::hex;
 use crate::task::{RecordKey, RecordKind};
 
@@ -88,7 +88,7 @@ impl ObjectKeys {
     pub(crate) fn of(collection: &str, id: &str) -> Self {
         let key = |id: String| RecordKey::new(RecordKind::Object, id);
         // Ids may be long, or a secret.
-        let digest = || hex(&Sha256::digest(id.as_bytes()));
+        let digest = || hex(&sha256(id.as_bytes()));
         let object = (!id.is_empty()).then(|| key(format!("{collection}/{}", digest())));
         Self { collection: key(collection.to_owned()), object }
     }

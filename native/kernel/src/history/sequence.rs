@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
 use crate::decision::Time;
+use crate::digest::sha256;
 use crate::hex::hex_start;
 use crate::history::record::{Advance, Progress, RuleProgress, SessionHistory};
 use crate::history::settle::Enabling;
@@ -225,7 +225,7 @@ fn bit(index: usize) -> u32 {
 
 impl Compiled {
     fn of(name: &str, sequence: &Sequence) -> Self {
-        let hash = hex_start(&Sha256::digest(sequence.canonical().as_bytes()), 8);
+        let hash = hex_start(&sha256(sequence.canonical().as_bytes()), 8);
         Self {
             name: name.to_owned(),
             stored: format!("{name}#{hash}").into(),
@@ -267,7 +267,7 @@ impl Compiled {
             },
         };
         // Values may be long, or a secret.
-        let digest = hex_start(&Sha256::digest(value.as_bytes()), 16);
+        let digest = hex_start(&sha256(value.as_bytes()), 16);
         Cow::Owned(format!("{task}/{digest}"))
     }
 
