@@ -13,7 +13,7 @@ mod verdict;
 use crate::decision::{
     Decision, Facts, Outcome, Principal, ProofMethod, ReasonCode, Request, Time, Verdict,
 };
-use crate::evaluate::{self, ContextFacts, Judge, Known, Unready};
+use crate::evaluate::{ContextFacts, Judge, Known, StoreFacts, Unready};
 use crate::history::{Carried, HistoryChanges, Holder, MAX_ENTRIES, Run, SessionHistory, Spends};
 use crate::mcp::ServerTask;
 use crate::model::{Operation, Tier};
@@ -298,11 +298,9 @@ fn judge(
             budgets: &spends.exceeded,
         },
     )?;
-    let entities =
-        evaluate::store(prepared.slice.store, &prepared.base, &chain, &resolved.resource)?;
-    let judge = |context: &_| {
-        Judge::new(words, &prepared.base, &chain, &resolved.resource, context, &entities)
-    };
+    let asks = prepared.slice.store;
+    let store = StoreFacts::new(asks, &prepared.base, &chain, &resolved.resource);
+    let judge = |context: &_| Judge::new(words, &store, context);
     let first = judge(&context);
     // What reads the destination is judged for each; the rest once.
     let mut elsewhere: Vec<Judge<'_>> = Vec::new();
@@ -328,10 +326,10 @@ fn judge(
     for (index, rule) in prepared.slice.policies() {
         let times = if rule.per_principal { chain.len() } else { 1 };
         for position in 0..times {
-            let mut verdict = first.judge(rule, position);
+            let mut verdict = first.judge(rule, position)?;
             if by_destination(rule.keys) {
                 for judge in &elsewhere {
-                    verdict = verdict::worse(rule.effect, verdict, judge.judge(rule, position));
+                    verdict = verdict::worse(rule.effect, verdict, judge.judge(rule, position)?);
                 }
             }
             // Most do not fire; looking those up would read memory that a large bundle has not in the cache.

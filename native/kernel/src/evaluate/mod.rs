@@ -9,6 +9,7 @@ pub(crate) mod could;
 mod shortcut;
 pub(crate) mod syntax;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::{Arc, RwLock};
@@ -55,6 +56,9 @@ pub(crate) struct Rule {
 const CONSTANTS: &str = "#constants";
 /// The hidden key of the time in milliseconds: comparing numbers spares parsing a duration in each decision.
 const NOW: &str = "#now";
+/// Attributes of a resource.
+const ID: &str = "id";
+const LABELS: &str = "labels";
 /// Most sets of one kind that are kept ready.
 const MAX_SETS: usize = 256;
 
@@ -103,9 +107,6 @@ impl Scope {
     }
 
     fn matches(&self, entity: &Known) -> bool {
-        // The id first: it differs more often than the type, and compares faster.
-        let same =
-            |a: &EntityUID, b: &EntityUID| a.eid() == b.eid() && a.entity_type() == b.entity_type();
         let within = |uid: &EntityUID| {
             same(uid, &entity.uid) || entity.ancestors.iter().any(|ancestor| same(uid, ancestor))
         };
@@ -118,6 +119,11 @@ impl Scope {
             Self::Never => false,
         }
     }
+}
+
+/// Whether both name the same entity: the id first, since it differs more often than the type, and compares faster.
+fn same(one: &EntityUID, other: &EntityUID) -> bool {
+    one.eid() == other.eid() && one.entity_type() == other.entity_type()
 }
 
 /// Conditions and scope entities seen so far: equal ones share their memory, so that a large bundle of like policies
@@ -165,7 +171,7 @@ impl Rule {
 #[derive(Clone, Debug)]
 pub(crate) struct Known {
     uid: Arc<EntityUID>,
-    ancestors: SmallVec<[EntityUID; 4]>,
+    ancestors: Vec<EntityUID>,
     attributes: Attributes,
 }
 
@@ -203,9 +209,9 @@ impl Known {
             Attributes::Resource { id, labels } => {
                 let labels = labels.iter().map(|uid| Literal::EntityUID(Arc::new(uid.clone())));
                 vec![
-                    (SmolStr::new_static("id"), value(Literal::String(id.clone()))),
+                    (SmolStr::new_static(ID), value(Literal::String(id.clone()))),
                     (
-                        SmolStr::new_static("labels"),
+                        SmolStr::new_static(LABELS),
                         PartialValue::Value(Value::set_of_lits(labels, None)),
                     ),
                 ]
@@ -314,6 +320,8 @@ struct Types {
     template: EntityType,
 }
 
+// Never inlined, as few lines as it has: it is called from so many places.
+#[inline(never)]
 fn uid(kind: &EntityType, id: &str) -> EntityUID {
     EntityUID::from_components(kind.clone(), Eid::new(id), None)
 }
@@ -490,7 +498,7 @@ impl Words {
     pub(crate) fn system(&self, system: &str) -> Known {
         Known {
             uid: Arc::new(uid(&self.types.system, system)),
-            ancestors: SmallVec::new(),
+            ancestors: Vec::new(),
             attributes: Attributes::None,
         }
     }
@@ -499,7 +507,7 @@ impl Words {
     pub(crate) fn template(&self, name: &str) -> Known {
         Known {
             uid: Arc::new(uid(&self.types.template, name)),
-            ancestors: SmallVec::new(),
+            ancestors: Vec::new(),
             attributes: Attributes::None,
         }
     }
@@ -518,9 +526,10 @@ impl Words {
         let name = if id.is_empty() { collection.to_owned() } else { format!("{collection}/{id}") };
         Known {
             uid: Arc::new(uid(&self.types.resource, &name)),
-            ancestors: [uid(&self.types.collection, collection), uid(&self.types.system, system)]
-                .into_iter()
-                .collect(),
+            ancestors: vec![
+                uid(&self.types.collection, collection),
+                uid(&self.types.system, system),
+            ],
             attributes: Attributes::Resource {
                 id: SmolStr::new(id),
                 labels: labels.map(|label| uid(&self.types.label, label)).collect(),
@@ -538,9 +547,9 @@ impl Words {
         let mut map: BTreeMap<SmolStr, Value> = BTreeMap::new();
         if !constants.0.is_empty() {
             let all = Value::record_arc(Arc::clone(&constants.0), None);
-            map.insert(SmolStr::new_static(CONSTANTS), all);
+            put(&mut map, CONSTANTS, all);
         }
-        map.insert(SmolStr::new_static(NOW), long(facts.time));
+        put(&mut map, NOW, long(facts.time));
         for key in Key::ALL {
             if !keys.contains(key) {
                 continue;
@@ -598,7 +607,7 @@ impl Words {
                 // Policies that read it are refused at load.
                 Key::Exception => continue,
             };
-            map.insert(SmolStr::new_static(key.as_str()), value);
+            put(&mut map, key.as_str(), value);
         }
         Ok(Context::Value(Arc::new(map)))
     }
@@ -745,8 +754,16 @@ fn boolean(value: bool) -> Value {
 }
 
 fn record<const N: usize>(members: [(&'static str, Value); N]) -> Value {
-    let members = members.into_iter().map(|(name, value)| (SmolStr::new_static(name), value));
-    Value::record_arc(Arc::new(members.collect()), None)
+    let mut record = BTreeMap::new();
+    for (name, value) in members {
+        put(&mut record, name, value);
+    }
+    Value::record_arc(Arc::new(record), None)
+}
+
+#[inline(never)]
+fn put(record: &mut BTreeMap<SmolStr, Value>, name: &'static str, value: Value) {
+    record.insert(SmolStr::new_static(name), value);
 }
 
 /// What stands for a constant, or for a comparison of the time with one.
@@ -812,10 +829,37 @@ fn call(function: &Name, arguments: &[Value]) -> Result<Value, Unready> {
 /// Judges the rules of one slice for one request.
 pub(crate) struct Judge<'a> {
     words: &'a Words,
+    facts: &'a StoreFacts<'a>,
+    context: Context,
+    /// One for each principal, made when the first condition needs it.
+    evaluators: SmallVec<[OnceCell<Box<Evaluator<'a>>>; 4]>,
+}
+
+/// What the store of one request holds, and the store itself once a condition needs it; most need none.
+pub(crate) struct StoreFacts<'a> {
+    asks: Asks,
+    base: &'a Base,
     chain: &'a [Known],
     resource: &'a Known,
-    context: Context,
-    evaluators: SmallVec<[Evaluator<'a>; 4]>,
+    made: OnceCell<Result<Entities, Unready>>,
+}
+
+impl<'a> StoreFacts<'a> {
+    /// Args:
+    /// * `asks`: what the policies of the slice can ask for.
+    pub(crate) const fn new(
+        asks: Asks,
+        base: &'a Base,
+        chain: &'a [Known],
+        resource: &'a Known,
+    ) -> Self {
+        Self { asks, base, chain, resource, made: OnceCell::new() }
+    }
+
+    fn entities(&self) -> Result<&Entities, Unready> {
+        let made = || store(self.asks, self.base, self.chain, self.resource);
+        self.made.get_or_init(made).as_ref().map_err(Clone::clone)
+    }
 }
 
 /// The store of one request, with all that its policies can ask for.
@@ -852,52 +896,34 @@ pub(crate) fn store(
 }
 
 impl<'a> Judge<'a> {
-    pub(crate) fn new(
-        words: &'a Words,
-        base: &Base,
-        chain: &'a [Known],
-        resource: &'a Known,
-        context: &Context,
-        entities: &'a Entities,
-    ) -> Self {
-        let entry =
-            |uid: &Arc<EntityUID>| EntityUIDEntry::Known { euid: Arc::clone(uid), loc: None };
-        let evaluators = chain
-            .iter()
-            .map(|principal| {
-                let request = Request::new_unchecked(
-                    entry(&principal.uid),
-                    entry(&base.action),
-                    entry(&resource.uid),
-                    Some(context.clone()),
-                );
-                Evaluator::new(request, entities, Extensions::all_available())
-            })
-            .collect();
-        Self { words, chain, resource, context: context.clone(), evaluators }
+    pub(crate) fn new(words: &'a Words, facts: &'a StoreFacts<'a>, context: &Context) -> Self {
+        let evaluators = facts.chain.iter().map(|_| OnceCell::new()).collect();
+        Self { words, facts, context: context.clone(), evaluators }
     }
 
     /// Judges a rule for the principal at `index`.
     ///
     /// INVARIANT (slice): the caller has proved the rule's action scope.
-    pub(crate) fn judge(&self, rule: &Rule, index: usize) -> Verdict {
-        let (Some(principal), Some(evaluator)) =
-            (self.chain.get(index), self.evaluators.get(index))
-        else {
-            return Verdict::Failed("no such principal".to_owned());
+    ///
+    /// # Errors
+    /// The store that the rule's conditions ask cannot be made.
+    pub(crate) fn judge(&self, rule: &Rule, index: usize) -> Result<Verdict, Unready> {
+        let Some(principal) = self.facts.chain.get(index) else {
+            return Ok(Verdict::Failed("no such principal".to_owned()));
         };
-        if !rule.resource.matches(self.resource) || !rule.principal.matches(principal) {
-            return Verdict::NotFired;
+        let resource = self.facts.resource;
+        if !rule.resource.matches(resource) || !rule.principal.matches(principal) {
+            return Ok(Verdict::NotFired);
         }
-        let Some(body) = &rule.body else { return Verdict::Fired };
+        let Some(body) = &rule.body else { return Ok(Verdict::Fired) };
         if let Context::Value(context) = &self.context {
-            match shortcut::truth(body, context) {
-                Some(true) => return Verdict::Fired,
-                Some(false) => return Verdict::NotFired,
+            match shortcut::truth(body, context, &resource.attributes) {
+                Some(true) => return Ok(Verdict::Fired),
+                Some(false) => return Ok(Verdict::NotFired),
                 None => {}
             }
         }
-        match evaluator.interpret(body, &self.words.none) {
+        Ok(match self.evaluator(principal, index)?.interpret(body, &self.words.none) {
             Ok(Value { value: ValueKind::Lit(Literal::Bool(true)), .. }) => Verdict::Fired,
             Ok(Value { value: ValueKind::Lit(Literal::Bool(false)), .. }) => Verdict::NotFired,
             Ok(_) => Verdict::Failed("the conditions are no boolean".to_owned()),
@@ -906,7 +932,25 @@ impl<'a> Judge<'a> {
                 Verdict::Failed("integer overflow".to_owned())
             }
             Err(error) => Verdict::Failed(error.to_string()),
-        }
+        })
+    }
+
+    fn evaluator(&self, principal: &Known, index: usize) -> Result<&Evaluator<'a>, Unready> {
+        let entities = self.facts.entities()?;
+        let Some(evaluator) = self.evaluators.get(index) else {
+            return Err(Unready("no such principal".to_owned()));
+        };
+        Ok(evaluator.get_or_init(|| {
+            let entry =
+                |uid: &Arc<EntityUID>| EntityUIDEntry::Known { euid: Arc::clone(uid), loc: None };
+            let request = Request::new_unchecked(
+                entry(&principal.uid),
+                entry(&self.facts.base.action),
+                entry(&self.facts.resource.uid),
+                Some(self.context.clone()),
+            );
+            Box::new(Evaluator::new(request, entities, Extensions::all_available()))
+        }))
     }
 }
 
@@ -936,9 +980,9 @@ mod tests {
         };
         let chain = [words.principal(&bot, &[])];
         let system = words.system("authz");
-        let entities = store(Asks::Nothing, &base, &chain, &system).unwrap();
-        let judge = Judge::new(&words, &base, &chain, &system, &Context::empty(), &entities);
-        (judge.judge(&rule, 0), rule.store)
+        let facts = StoreFacts::new(Asks::Nothing, &base, &chain, &system);
+        let judge = Judge::new(&words, &facts, &Context::empty());
+        (judge.judge(&rule, 0).unwrap(), rule.store)
     }
 
     #[test]

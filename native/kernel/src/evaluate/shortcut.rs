@@ -1,15 +1,17 @@
-//! The truth of conditions that only compare what the context holds, as most do.
+//! The truth of conditions that only compare what the context holds, or the resource's own attributes, as most do.
 //!
 //! Cedar's evaluator makes a value of every step on the way, `context`, `context.input`, `context.input.amount`, each time
-//! anew; here the same is looked at where it stands. Nothing is decided that could be an error: whatever is missing, of
+//! anew, and asks a store for attributes, which would have to be made first; here the same is looked at where it stands. Nothing is decided that could be an error: whatever is missing, of
 //! another type, or not one of the few forms below is left to the evaluator. A property test holds both equal.
 
 use std::collections::BTreeMap;
 
 use cedar_policy_core::ast::{
-    BinaryOp, Expr, ExprKind, Literal, Set, UnaryOp, Value, ValueKind, Var,
+    BinaryOp, EntityUID, Expr, ExprKind, Literal, Set, UnaryOp, Value, ValueKind, Var,
 };
 use smol_str::SmolStr;
+
+use super::{Attributes, ID, LABELS, same};
 
 /// A record of Cedar's.
 type Record = BTreeMap<SmolStr, Value>;
@@ -18,28 +20,42 @@ type Record = BTreeMap<SmolStr, Value>;
 enum Found<'a> {
     Literal(&'a Literal),
     Set(&'a Set),
+    /// A text of the resource.
+    Text(&'a SmolStr),
+    /// Labels of the resource.
+    Labels(&'a [EntityUID]),
 }
 
 /// Whether the condition holds; none where the evaluator must tell.
+///
+/// Args: `resource`: its attributes. What the principal has is not looked at here: two principals may have one uid, of which
+/// the store has the first.
 // Recursion is bounded by the depth limit of policies.
-pub(super) fn truth(expr: &Expr, context: &Record) -> Option<bool> {
+pub(super) fn truth(expr: &Expr, context: &Record, resource: &Attributes) -> Option<bool> {
     match expr.expr_kind() {
-        ExprKind::And { left, right } => match truth(left, context)? {
-            true => truth(right, context),
+        ExprKind::And { left, right } => match truth(left, context, resource)? {
+            true => truth(right, context, resource),
             false => Some(false),
         },
-        ExprKind::Or { left, right } => match truth(left, context)? {
+        ExprKind::Or { left, right } => match truth(left, context, resource)? {
             true => Some(true),
-            false => truth(right, context),
+            false => truth(right, context, resource),
         },
-        ExprKind::UnaryApp { op: UnaryOp::Not, arg } => truth(arg, context).map(|holds| !holds),
-        ExprKind::UnaryApp { op: UnaryOp::IsEmpty, arg } => match found(arg, context)? {
+        ExprKind::UnaryApp { op: UnaryOp::Not, arg } => {
+            truth(arg, context, resource).map(|holds| !holds)
+        }
+        ExprKind::UnaryApp { op: UnaryOp::IsEmpty, arg } => match found(arg, context, resource)? {
             Found::Set(set) => Some(set.is_empty()),
-            Found::Literal(_) => None,
+            Found::Labels(labels) => Some(labels.is_empty()),
+            Found::Literal(_) | Found::Text(_) => None,
         },
         ExprKind::BinaryApp { op, arg1, arg2 } => {
-            match (op, found(arg1, context)?, found(arg2, context)?) {
+            match (op, found(arg1, context, resource)?, found(arg2, context, resource)?) {
                 (BinaryOp::Eq, Found::Literal(one), Found::Literal(other)) => Some(one == other),
+                (BinaryOp::Eq, Found::Text(text), Found::Literal(Literal::String(other)))
+                | (BinaryOp::Eq, Found::Literal(Literal::String(other)), Found::Text(text)) => {
+                    Some(text == other)
+                }
                 (
                     BinaryOp::Less,
                     Found::Literal(Literal::Long(one)),
@@ -54,19 +70,33 @@ pub(super) fn truth(expr: &Expr, context: &Record) -> Option<bool> {
                     // Of a set of literals alone; another is searched by the evaluator.
                     set.fast.as_ref().map(|items| items.contains(item))
                 }
+                (
+                    BinaryOp::Contains,
+                    Found::Labels(labels),
+                    Found::Literal(Literal::EntityUID(item)),
+                ) => Some(labels.iter().any(|label| same(label, item))),
                 _ => None,
             }
         }
-        _ => match found(expr, context)? {
+        _ => match found(expr, context, resource)? {
             Found::Literal(Literal::Bool(holds)) => Some(*holds),
             _ => None,
         },
     }
 }
 
-fn found<'a>(expr: &'a Expr, context: &'a Record) -> Option<Found<'a>> {
+fn found<'a>(expr: &'a Expr, context: &'a Record, resource: &'a Attributes) -> Option<Found<'a>> {
     match expr.expr_kind() {
         ExprKind::Lit(literal) => Some(Found::Literal(literal)),
+        ExprKind::GetAttr { expr, attr }
+            if matches!(expr.expr_kind(), ExprKind::Var(Var::Resource)) =>
+        {
+            match (resource, attr.as_str()) {
+                (Attributes::Resource { id, .. }, ID) => Some(Found::Text(id)),
+                (Attributes::Resource { labels, .. }, LABELS) => Some(Found::Labels(labels)),
+                _ => None,
+            }
+        }
         ExprKind::GetAttr { expr, attr } => match &record(expr, context)?.get(attr)?.value {
             ValueKind::Lit(literal) => Some(Found::Literal(literal)),
             ValueKind::Set(set) => Some(Found::Set(set)),
@@ -102,6 +132,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::evaluate::{Asks, Base, Known, store};
 
     fn uid(id: &str) -> EntityUID {
         let kind = EntityType::EntityType(Name::parse_unqualified_name("Agent").unwrap());
@@ -139,12 +170,23 @@ mod tests {
         record(&outer)
     }
 
+    /// A resource with attributes, one whose attributes hold nothing, and one that has none.
+    fn resources() -> [Known; 3] {
+        let of = |attributes| Known { uid: Arc::new(uid("r")), ancestors: Vec::new(), attributes };
+        [
+            of(Attributes::Resource { id: "two".into(), labels: vec![uid("a"), uid("b")] }),
+            of(Attributes::Resource { id: SmolStr::default(), labels: Vec::new() }),
+            of(Attributes::None),
+        ]
+    }
+
     /// What Cedar makes of it; none: an error, or no truth value.
-    fn judged(expr: &Expr, context: &Arc<Record>) -> Option<bool> {
+    fn judged(expr: &Expr, context: &Arc<Record>, resource: &Known) -> Option<bool> {
         let entry = |id| EntityUIDEntry::Known { euid: Arc::new(uid(id)), loc: None };
         let context = Some(Context::Value(Arc::clone(context)));
         let request = Request::new_unchecked(entry("p"), entry("do"), entry("r"), context);
-        let entities = Entities::new();
+        let base = Base { action: Arc::new(uid("do")), entities: Entities::new() };
+        let entities = store(Asks::Resource, &base, &[], resource).unwrap();
         let evaluator = Evaluator::new(request, &entities, Extensions::all_available());
         match evaluator.interpret(expr, &SlotEnv::new()).ok()?.value {
             ValueKind::Lit(Literal::Bool(holds)) => Some(holds),
@@ -153,8 +195,11 @@ mod tests {
     }
 
     fn attribute(path: &[&str]) -> Expr {
-        path.iter()
-            .fold(Expr::var(Var::Context), |expr, name| Expr::get_attr(expr, SmolStr::new(*name)))
+        attribute_of(Var::Context, path)
+    }
+
+    fn attribute_of(var: Var, path: &[&str]) -> Expr {
+        path.iter().fold(Expr::var(var), |expr, name| Expr::get_attr(expr, SmolStr::new(*name)))
     }
 
     fn any_expr() -> impl Strategy<Value = Expr> {
@@ -178,8 +223,11 @@ mod tests {
             }
             attribute(&path)
         });
-        let vars = prop::sample::select(vec![Var::Context, Var::Principal]).prop_map(Expr::var);
-        let leaves = prop_oneof![4 => literals, 6 => attributes, 1 => vars];
+        let of_resource = prop::sample::select(vec!["id", "labels", "missing"])
+            .prop_map(|name| attribute_of(Var::Resource, &[name]));
+        let vars = vec![Var::Context, Var::Principal, Var::Resource];
+        let vars = prop::sample::select(vars).prop_map(Expr::var);
+        let leaves = prop_oneof![4 => literals, 6 => attributes, 3 => of_resource, 1 => vars];
         leaves.prop_recursive(4, 24, 3, move |inner| {
             let two = (inner.clone(), inner.clone());
             let ops = prop::sample::select(vec![
@@ -211,8 +259,10 @@ mod tests {
         #[test]
         fn what_is_told_is_what_cedar_tells(expr in any_expr()) {
             let context = context();
-            if let Some(holds) = truth(&expr, &context) {
-                prop_assert_eq!(Some(holds), judged(&expr, &context), "{}", expr);
+            for resource in resources() {
+                if let Some(holds) = truth(&expr, &context, &resource.attributes) {
+                    prop_assert_eq!(Some(holds), judged(&expr, &context, &resource), "{}", expr);
+                }
             }
         }
     }
@@ -225,6 +275,11 @@ mod tests {
         let contains = |one, other| Expr::binary_app(BinaryOp::Contains, one, other);
         let (long, agents) = (attribute(&["input", "long"]), attribute(&["input", "agents"]));
         let missing = attribute(&["input", "missing"]);
+        let (id, labels) =
+            (attribute_of(Var::Resource, &["id"]), attribute_of(Var::Resource, &["labels"]));
+        let is = |one, other| Expr::binary_app(BinaryOp::Eq, one, other);
+        let two = || Expr::val(SmolStr::new("two"));
+        let [resource, without, bare] = resources();
         for (expr, told) in [
             (less(long.clone(), Expr::val(3)), Some(true)),
             (less(Expr::val(3), long.clone()), Some(false)),
@@ -241,11 +296,30 @@ mod tests {
             (less(attribute(&["text"]), Expr::val(3)), None),
             (attribute(&["long"]), None),
             (Expr::and(Expr::val(true), long), None),
+            (is(id.clone(), two()), Some(true)),
+            (is(Expr::val(SmolStr::new("three")), id.clone()), Some(false)),
+            (is(id.clone(), Expr::val(2)), None),
+            (id.clone(), None),
+            (contains(labels.clone(), Expr::val(entity("a"))), Some(true)),
+            (contains(labels.clone(), Expr::val(entity("c"))), Some(false)),
+            (contains(labels.clone(), Expr::val(2)), None),
+            (Expr::is_empty(labels.clone()), Some(false)),
+            (Expr::is_empty(id.clone()), None),
+            (is(attribute_of(Var::Resource, &["missing"]), two()), None),
+            (is(attribute_of(Var::Principal, &["id"]), two()), None),
+            (contains(attribute_of(Var::Principal, &["labels"]), Expr::val(entity("a"))), None),
         ] {
-            assert_eq!(told, truth(&expr, &context), "{expr}");
+            assert_eq!(told, truth(&expr, &context, &resource.attributes), "{expr}");
             if told.is_some() {
-                assert_eq!(told, judged(&expr, &context), "{expr}");
+                assert_eq!(told, judged(&expr, &context, &resource), "{expr}");
             }
+        }
+        let empty = Expr::is_empty(labels.clone());
+        assert_eq!(Some(true), truth(&empty, &context, &without.attributes));
+        assert_eq!(Some(true), judged(&empty, &context, &without));
+        for expr in [empty, is(id, two()), contains(labels, Expr::val(entity("a")))] {
+            assert_eq!(None, truth(&expr, &context, &bare.attributes), "{expr}");
+            assert_eq!(None, judged(&expr, &context, &bare), "{expr}");
         }
     }
 }
