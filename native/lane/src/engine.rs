@@ -222,7 +222,7 @@ pub struct Engine {
 
 /// A decision that waits for its record.
 pub(crate) struct Pending {
-    judgement: Judgement,
+    judgement: Box<Judgement>,
     line: Recorded,
     reply: Reply,
     ticket: Option<Ticket>,
@@ -633,9 +633,10 @@ impl Engine {
         surface: Surface,
         world: Option<Arc<Loaded>>,
         transport: &Transport<'_>,
-    ) -> Judgement {
+    ) -> Box<Judgement> {
         let id = Uuid::now_v7().hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned();
-        let mut judgement = Judgement::new(id, now_ms(), surface, None);
+        // It is large, and handed on several times.
+        let mut judgement = Box::new(Judgement::new(id, now_ms(), surface, None));
         if let Some(world) = &world
             && let Some(way) = world.way(transport.listener)
         {
@@ -1236,7 +1237,7 @@ impl Engine {
     /// 7: queues the record, unless it went with the changes. What cannot be recorded is not permitted.
     fn record(
         &self,
-        mut judgement: Judgement,
+        mut judgement: Box<Judgement>,
         evidence: &[Evidence<'_>],
         transport: &Transport<'_>,
         reply: Reply,
@@ -1384,12 +1385,12 @@ impl Engine {
     /// Records, waits, counts: a call that answers no decision of an operation ends here.
     pub(crate) fn conclude(
         &self,
-        judgement: Judgement,
+        judgement: Box<Judgement>,
         evidence: &[Evidence<'_>],
         transport: &Transport<'_>,
         line: Recorded,
         kept: Option<Kept>,
-    ) -> Judgement {
+    ) -> Box<Judgement> {
         let mut pending = self.record(judgement, evidence, transport, Reply::Own, line, kept);
         let recorded = self.wait(&mut pending);
         let Pending { judgement, line, waits, received, deadline, .. } = pending;
@@ -1446,12 +1447,12 @@ impl Engine {
     /// Turns a decision whose record is not durable into a denial, and says so in a second record.
     fn settle(
         &self,
-        mut judgement: Judgement,
+        mut judgement: Box<Judgement>,
         recorded: &Recorded,
         waits: Waits,
         deadline: Option<Instant>,
         outcome: Result<(), AuditError>,
-    ) -> Judgement {
+    ) -> Box<Judgement> {
         let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
         let outcome = match outcome {
             // Nobody waits any more: a permit that is not heard of must not stand in the records as one.

@@ -220,7 +220,7 @@ impl Engine {
             }
             let line = self.recorded(transport);
             let with_change = is_done.then(Kept::elsewhere);
-            self.conclude(detail, &evidence, transport, line, with_change);
+            self.conclude(Box::new(detail), &evidence, transport, line, with_change);
         }
         let judgement = self.conclude(judgement, &evidence, transport, line, kept);
         judgement.granted()?;

@@ -142,7 +142,7 @@ pub(crate) struct Judgement {
     pub(crate) reported: Option<ReportNote>,
     /// What it lets through is open until somebody tells what came of it.
     pub(crate) is_open: bool,
-    pub(crate) decision: Option<Decision>,
+    pub(crate) decision: Option<Box<Decision>>,
     pub(crate) verify_time: Option<Duration>,
     pub(crate) decide_time: Option<Duration>,
     outcome: Outcome,
@@ -249,7 +249,7 @@ impl Judgement {
         if decision.tier.is_some() {
             self.tier = decision.tier;
         }
-        self.decision = Some(decision);
+        self.decision = Some(Box::new(decision));
     }
 
     /// Ends the decision about a task or a revocation as granted, for whoever may have it without a policy that says so.
@@ -314,7 +314,7 @@ impl Judgement {
     /// The kernel's decision, unless a later failure replaced it.
     pub(crate) fn standing(&self) -> Option<&Decision> {
         self.decision
-            .as_ref()
+            .as_deref()
             .filter(|decision| decision.reason == self.reason && decision.outcome == self.outcome)
     }
 

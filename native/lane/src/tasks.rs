@@ -151,7 +151,7 @@ impl Engine {
 
     fn answered(
         &self,
-        judgement: Judgement,
+        judgement: Box<Judgement>,
         evidence: &[Evidence<'_>],
         transport: &Transport<'_>,
         line: crate::engine::Recorded,
