@@ -1,16 +1,17 @@
-//! Requests on one thread, without a server: what `bench/README.md` counts instructions with.
+//! Requests on one thread, without a server: what `bench/README.md` counts instructions and misses of the cache with.
 //!
 //! ```text
-//! checks FOLDER SURFACE CALLS
+//! checks FOLDER SURFACE CALLS [cold]
 //! ```
 //! The folder is what `python -m bench.load.still FOLDER` writes. `SURFACE` is `check` or `ext_authz`. Its requests are
-//! asked once so that tokens are known, and then so many times. Every answer must be a permit.
+//! asked once so that tokens are known, and then so many times. Every answer must be a permit. `cold`: before each of these so
+//! much memory is read that no cache holds anything of the one before.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use authz_kernel::decision::Time;
 use authz_kernel::plan::Plan;
@@ -26,10 +27,14 @@ use prost::Message as _;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const LISTENER: &str = "bench";
+/// What is read before a call that is to find cold caches; more than they hold.
+const WALK_BYTES: usize = 4 << 20;
+/// Of the processor's caches.
+const LINE_BYTES: usize = 64;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let mut next = || arguments.next().ok_or("usage: checks FOLDER SURFACE CALLS");
+    let mut next = || arguments.next().ok_or("usage: checks FOLDER SURFACE CALLS [cold]");
     let folder = next()?;
     let folder = Path::new(&folder);
     let surface = match next()?.as_str() {
@@ -38,6 +43,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => return Err("the surface is `check` or `ext_authz`".into()),
     };
     let calls: usize = next()?.parse()?;
+    let walk = match next().as_deref() {
+        Ok("cold") => vec![1_u8; WALK_BYTES],
+        Ok(_) => return Err("the last word is `cold`, or missing".into()),
+        Err(_) => Vec::new(),
+    };
     let engine = engine(folder)?;
     let requests = requests(&std::fs::read(folder.join(format!("{}.bin", name(surface))))?)?;
     for request in &requests {
@@ -46,11 +56,13 @@ fn main() -> Result<(), Box<dyn Error>> {
             return Err("a request is not permitted".into());
         }
     }
-    let started = Instant::now();
+    let mut took = Duration::ZERO;
     for request in requests.iter().cycle().take(calls) {
+        std::hint::black_box(walk.iter().step_by(LINE_BYTES).fold(0, |all, byte| all ^ byte));
+        let started = Instant::now();
         std::hint::black_box(ask(&engine, surface, request));
+        took = took.saturating_add(started.elapsed());
     }
-    let took = started.elapsed();
     engine.close();
     let each = took.as_secs_f64() / f64::from(u32::try_from(calls)?) * 1e6;
     std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{each:.2} us\n"))?;
