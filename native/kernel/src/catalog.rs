@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::arguments::{tame, write_canonical};
 use crate::diagnostic::clip;
+use crate::digest::sha256;
 use crate::hex::hex;
 use crate::json;
 use crate::mcp;
@@ -242,7 +242,7 @@ pub fn parse_digest(text: &str) -> Option<Digest> {
 fn digest(value: &serde_json::Value) -> Digest {
     let mut text = String::new();
     write_canonical(&plain(value), &mut text);
-    Sha256::digest(text.as_bytes()).into()
+    sha256(text.as_bytes())
 }
 
 // Recursion is bounded by the readers of YAML and JSON.

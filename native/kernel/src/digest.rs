@@ -2,6 +2,8 @@
 
 use sha2::{Digest as _, Sha256};
 
+use crate::hex::hex_start;
+
 /// SHA-256 of all bytes (FIPS 180-4 §6.2).
 ///
 /// Never inlined: a decision takes several digests, and its code, which is large, would be read once for each.
@@ -9,6 +11,11 @@ use sha2::{Digest as _, Sha256};
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
+}
+
+/// Stands for a text that may be long, or a secret: the first half of its digest, in hex.
+pub(crate) fn short(text: &str) -> String {
+    hex_start(&sha256(text.as_bytes()), 16)
 }
 
 #[cfg(test)]

@@ -546,10 +546,9 @@ impl Template {
     /// SHA-256 of what it says, in hex.
     #[must_use]
     pub fn digest(&self) -> String {
-        use sha2::{Digest as _, Sha256};
         // A template holds nothing that JSON cannot say.
         let text = serde_json::to_string(self).unwrap_or_default();
-        hex(&Sha256::digest(text.as_bytes()))
+        hex(&crate::digest::sha256(text.as_bytes()))
     }
 }
 

@@ -313,10 +313,7 @@ impl<'a, 'b> Compound<'a, 'b> {
     #[inline(never)]
     fn name(&mut self, name: &'static str) {
         self.writer.out.reserve(name.len().saturating_add(ABOUT_NAME));
-        if !self.is_empty {
-            self.writer.out.push(b',');
-        }
-        self.is_empty = false;
+        self.next();
         // INVARIANT (names): those that our code gives to fields have nothing to escape.
         self.writer.out.push(b'"');
         self.writer.out.extend_from_slice(name.as_bytes());

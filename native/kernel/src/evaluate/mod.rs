@@ -908,7 +908,9 @@ impl<'a> Judge<'a> {
     /// # Errors
     /// The store that the rule's conditions ask cannot be made.
     pub(crate) fn judge(&self, rule: &Rule, index: usize) -> Result<Verdict, Unready> {
-        let Some(principal) = self.facts.chain.get(index) else {
+        let (Some(principal), Some(evaluator)) =
+            (self.facts.chain.get(index), self.evaluators.get(index))
+        else {
             return Ok(Verdict::Failed("no such principal".to_owned()));
         };
         let resource = self.facts.resource;
@@ -923,7 +925,9 @@ impl<'a> Judge<'a> {
                 None => {}
             }
         }
-        Ok(match self.evaluator(principal, index)?.interpret(body, &self.words.none) {
+        let entities = self.facts.entities()?;
+        let evaluator = evaluator.get_or_init(|| Box::new(self.evaluator(principal, entities)));
+        Ok(match evaluator.interpret(body, &self.words.none) {
             Ok(Value { value: ValueKind::Lit(Literal::Bool(true)), .. }) => Verdict::Fired,
             Ok(Value { value: ValueKind::Lit(Literal::Bool(false)), .. }) => Verdict::NotFired,
             Ok(_) => Verdict::Failed("the conditions are no boolean".to_owned()),
@@ -935,22 +939,16 @@ impl<'a> Judge<'a> {
         })
     }
 
-    fn evaluator(&self, principal: &Known, index: usize) -> Result<&Evaluator<'a>, Unready> {
-        let entities = self.facts.entities()?;
-        let Some(evaluator) = self.evaluators.get(index) else {
-            return Err(Unready("no such principal".to_owned()));
-        };
-        Ok(evaluator.get_or_init(|| {
-            let entry =
-                |uid: &Arc<EntityUID>| EntityUIDEntry::Known { euid: Arc::clone(uid), loc: None };
-            let request = Request::new_unchecked(
-                entry(&principal.uid),
-                entry(&self.facts.base.action),
-                entry(&self.facts.resource.uid),
-                Some(self.context.clone()),
-            );
-            Box::new(Evaluator::new(request, entities, Extensions::all_available()))
-        }))
+    fn evaluator(&self, principal: &Known, entities: &'a Entities) -> Evaluator<'a> {
+        let entry =
+            |uid: &Arc<EntityUID>| EntityUIDEntry::Known { euid: Arc::clone(uid), loc: None };
+        let request = Request::new_unchecked(
+            entry(&principal.uid),
+            entry(&self.facts.base.action),
+            entry(&self.facts.resource.uid),
+            Some(self.context.clone()),
+        );
+        Evaluator::new(request, entities, Extensions::all_available())
     }
 }
 

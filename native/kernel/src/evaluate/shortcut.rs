@@ -1,8 +1,9 @@
 //! The truth of conditions that only compare what the context holds, or the resource's own attributes, as most do.
 //!
 //! Cedar's evaluator makes a value of every step on the way, `context`, `context.input`, `context.input.amount`, each time
-//! anew, and asks a store for attributes, which would have to be made first; here the same is looked at where it stands. Nothing is decided that could be an error: whatever is missing, of
-//! another type, or not one of the few forms below is left to the evaluator. A property test holds both equal.
+//! anew, and asks a store for attributes, which would have to be made first; here the same is looked at where it stands.
+//! Nothing is decided that could be an error: whatever is missing, of another type, or not one of the few forms below is left
+//! to the evaluator. A property test holds both equal.
 
 use std::collections::BTreeMap;
 

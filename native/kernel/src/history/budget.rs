@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::decision::{ReasonCode, Time};
-use crate::digest::sha256;
+use crate::digest::{sha256, short};
 use crate::hex::hex_start;
 use crate::history::record::{Spending, Spent};
 use crate::history::sequence::Subject;
@@ -216,11 +216,10 @@ impl Compiled {
 
 /// The digests of a value, or of all of a list: they may be long, or a secret.
 fn values(argument: Option<&Json>) -> BTreeSet<String> {
-    let digest = |text: String| hex_start(&sha256(text.as_bytes()), 16);
     let one = |value: &Json| match value {
-        Json::String(text) => Some(digest(format!("s{text}"))),
-        Json::Integer(number) => Some(digest(format!("i{number}"))),
-        Json::Bool(value) => Some(digest(format!("b{value}"))),
+        Json::String(text) => Some(short(&format!("s{text}"))),
+        Json::Integer(number) => Some(short(&format!("i{number}"))),
+        Json::Bool(value) => Some(short(&format!("b{value}"))),
         _ => None,
     };
     match argument {

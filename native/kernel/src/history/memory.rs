@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::decision::{ReasonCode, Time};
 use crate::destinations::Placed;
-use crate::digest::sha256;
+use crate::digest::short;
 use crate::evaluate::syntax::{Path, Root};
-use crate::hex::hex_start;
 use crate::history::sequence::Named;
 use crate::history::settle::{Awaited, Gathering};
 use crate::history::{
@@ -222,7 +221,7 @@ impl Memory {
             let one = match rule.distinct {
                 Distinct::Sources => source.to_owned(),
                 // Ids may be long, or a secret.
-                Distinct::Resources => digest(&format!("{source}/{id}")),
+                Distinct::Resources => short(&format!("{source}/{id}")),
             };
             let known = session.gathered.get(label);
             if known.is_some_and(|known| known.contains(&one)) {
@@ -326,10 +325,6 @@ fn kept<'a>(
         return Err((ReasonCode::WindowFull, what));
     }
     Ok(kept)
-}
-
-fn digest(text: &str) -> String {
-    hex_start(&sha256(text.as_bytes()), 16)
 }
 
 /// The labels that a call would carry: those of its session, those of what it acts on, and, where it carries data out,

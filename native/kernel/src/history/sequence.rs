@@ -8,7 +8,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::decision::Time;
-use crate::digest::sha256;
+use crate::digest::{sha256, short};
 use crate::hex::hex_start;
 use crate::history::record::{Advance, Progress, RuleProgress, SessionHistory};
 use crate::history::settle::Enabling;
@@ -266,9 +266,7 @@ impl Compiled {
                 Some(_) | None => String::new(),
             },
         };
-        // Values may be long, or a secret.
-        let digest = hex_start(&sha256(value.as_bytes()), 16);
-        Cow::Owned(format!("{task}/{digest}"))
+        Cow::Owned(format!("{task}/{}", short(&value)))
     }
 
     /// When what lies before was too long ago.

@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 use super::record::{AgentName, Session, Subject, SubjectProof, Task, TaskKind, TaskStatus};
 use super::{NO_TEMPLATE, ScopeIndex};
 use crate::decision::{Principal, Time};
-use crate::digest::sha256;
-use crate::hex::{hex, hex_start};
+use crate::digest::short;
+use crate::hex::hex;
 use crate::history::{SessionHistory, party_id};
 use crate::model::Tier;
 
@@ -76,7 +76,7 @@ pub fn taskless(chain: &[Principal], acr: &str) -> Option<Task> {
 /// How the ids of all records begin that are of what one caller does without a task.
 #[must_use]
 pub fn taskless_of(caller: &Principal) -> String {
-    format!("taskless/{}/", hex_start(&sha256(party_id(caller).as_bytes()), 16))
+    format!("taskless/{}/", short(&party_id(caller)))
 }
 
 impl Session {
