@@ -1,5 +1,6 @@
 //! Builds the answers. Each starts as a denial; only a permit, or a proof that `mode` softens, turns one into a permit.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -8,8 +9,7 @@ use authz_kernel::history::SessionHistory;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint};
-use prost_types::{Struct, Timestamp, Value, value::Kind};
+use prost_types::Timestamp;
 
 use crate::envoy::ALWAYS_REMOVED;
 use crate::judgement::{Judgement, Passage, Softened, name_of};
@@ -20,18 +20,26 @@ use crate::proto::envoy::config::core::v3::{
     HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction,
 };
 use crate::proto::envoy::service::auth::v3::{
-    CheckResponse, DeniedHttpResponse, OkHttpResponse, check_response::HttpResponse,
+    CheckResponse, DeniedHttpResponse, check_response::HttpResponse,
 };
 use crate::proto::envoy::r#type::v3::HttpStatus;
 use crate::proto::google::rpc::Status;
+use crate::protobuf::{put, put_number, put_text};
 use crate::record::outcome;
 
 /// `google.rpc.Code.PERMISSION_DENIED`.
 const PERMISSION_DENIED: i32 = 7;
-/// Number of the field `ok_response` of `CheckResponse`.
+/// What most permits take.
+const ANSWER_BYTES: usize = 1_280;
+/// Numbers of fields of `CheckResponse`.
+const STATUS: u32 = 1;
 const OK_RESPONSE: u32 = 3;
-/// Bytes of the key and the length of a field at most.
-const KEY_BYTES: usize = 11;
+const METADATA: u32 = 4;
+/// Of `google.rpc.Status`.
+const CODE: u32 = 1;
+/// Of `OkHttpResponse`.
+const HEADERS: u32 = 2;
+const HEADERS_TO_REMOVE: u32 = 5;
 /// The headers that name who acts, for whom, and by which decision.
 const AGENT: &str = "x-authz-agent";
 const SUBJECT: &str = "x-authz-subject";
@@ -201,63 +209,30 @@ fn timestamp(ms: i64) -> Timestamp {
 
 /// The answer to Envoy, encoded. `remove` lists the inbound headers that a permit takes out, besides those that every permit
 /// does; `nonce` is what a proof must bring.
+///
+/// An empty `CheckResponse` permits, so this is the only place where one is made, and its status is a denial's unless a
+/// [`Passage`] is at hand.
 pub(crate) fn envoy(
     judgement: &Judgement,
-    remove: Vec<String>,
+    remove: &[String],
     error_response: bool,
     nonce: Option<String>,
 ) -> Vec<u8> {
-    let mut answer = envoy_answer(judgement, remove, error_response, nonce);
-    let forwarded = match answer.http_response.take() {
-        Some(HttpResponse::OkResponse(forwarded)) => forwarded,
-        other => {
-            answer.http_response = other;
-            return answer.encode_to_vec();
-        }
-    };
-    let length = forwarded.encoded_len().saturating_add(REMOVED.len());
-    let room = answer.encoded_len().saturating_add(length).saturating_add(KEY_BYTES);
-    let mut bytes = Vec::with_capacity(room);
-    answer.encode_raw(&mut bytes);
-    // Fields come in any order, and a repeated one in several pieces (protobuf encoding, "Message Structure"): what every
-    // permit takes out is not encoded anew each time.
-    encode_key(OK_RESPONSE, WireType::LengthDelimited, &mut bytes);
-    encode_varint(length as u64, &mut bytes);
-    forwarded.encode_raw(&mut bytes);
-    bytes.extend_from_slice(&REMOVED);
-    bytes
-}
-
-/// A default-constructed `CheckResponse` permits, so this is the only place where one is made.
-fn envoy_answer(
-    judgement: &Judgement,
-    remove: Vec<String>,
-    error_response: bool,
-    nonce: Option<String>,
-) -> CheckResponse {
-    // A denial already, whatever is or is not added to it.
-    let mut answer = CheckResponse {
-        status: Some(Status { code: PERMISSION_DENIED, ..Status::default() }),
-        http_response: None,
-        dynamic_metadata: Some(metadata(judgement)),
-    };
+    let names: Vec<_> = judgement.chain.iter().map(name_of).collect();
+    let mut answer = Vec::with_capacity(ANSWER_BYTES);
     match judgement.passage() {
-        None => deny(judgement, error_response, nonce, &mut answer),
+        None => denial(judgement, error_response, nonce).encode_raw(&mut answer),
         Some(passage) => {
-            answer.status = Some(Status { code: 0, ..Status::default() });
-            answer.http_response = Some(HttpResponse::OkResponse(forwarded(passage, remove)));
+            put(STATUS, &mut answer, |status| put_number(CODE, 0, status));
+            put(OK_RESPONSE, &mut answer, |ok| forward(passage, &names, remove, ok));
         }
     }
+    put(METADATA, &mut answer, |metadata| describe(judgement, &names, metadata));
     answer
 }
 
 /// An answer that no setting of Envoy's turns into a permit: RPC OK, a status that is not, and a `denied_response`.
-fn deny(
-    judgement: &Judgement,
-    error_response: bool,
-    nonce: Option<String>,
-    answer: &mut CheckResponse,
-) {
+fn denial(judgement: &Judgement, error_response: bool, nonce: Option<String>) -> CheckResponse {
     let row = judgement.reason().row();
     let code = if row.grpc_code == 0 { PERMISSION_DENIED } else { row.grpc_code };
     let (status, body) = match mcp::answer(judgement) {
@@ -280,12 +255,15 @@ fn deny(
     let status = Some(HttpStatus { code: i32::from(status) });
     let response = DeniedHttpResponse { status, headers, body };
     let unavailable = row.public_code == PublicCode::Unavailable;
-    answer.status = Some(Status { code, ..Status::default() });
-    answer.http_response = Some(if unavailable && error_response {
-        HttpResponse::ErrorResponse(response)
-    } else {
-        HttpResponse::DeniedResponse(response)
-    });
+    CheckResponse {
+        status: Some(Status { code, ..Status::default() }),
+        http_response: Some(if unavailable && error_response {
+            HttpResponse::ErrorResponse(response)
+        } else {
+            HttpResponse::DeniedResponse(response)
+        }),
+        dynamic_metadata: None,
+    }
 }
 
 /// The HTTP status of a refusal.
@@ -323,48 +301,73 @@ pub(crate) fn shown_reason(judgement: &Judgement) -> Option<&str> {
     judgement.standing().and_then(|decision| decision.shown_reason.as_deref())
 }
 
-fn forwarded(passage: Passage<'_>, remove: Vec<String>) -> OkHttpResponse {
+/// What a permit tells the proxy, an `OkHttpResponse`: the headers that name who acts, and those that are taken out. `names` are
+/// those of the chain.
+fn forward(passage: Passage<'_>, names: &[Cow<'_, str>], remove: &[String], out: &mut Vec<u8>) {
     let judgement = passage.judgement();
-    let agent =
-        judgement.chain.iter().rfind(|principal| matches!(principal, Principal::Agent { .. }));
-    let subject =
-        judgement.chain.iter().find(|principal| !matches!(principal, Principal::Agent { .. }));
-    let mut headers = vec![header(DECISION_ID, judgement.id.clone())];
-    let mut absent: Vec<&str> = Vec::new();
-    for (name, principal) in [(AGENT, agent), (SUBJECT, subject)] {
-        match principal {
-            Some(principal) => headers.push(header(name, name_of(principal).into_owned())),
-            None => absent.push(name),
+    let mut chain = judgement
+        .chain
+        .iter()
+        .zip(names)
+        .map(|(principal, name)| (matches!(principal, Principal::Agent { .. }), name.as_ref()));
+    let subject = chain.clone().find_map(|(is_agent, name)| (!is_agent).then_some(name));
+    let agent = chain.rfind(|(is_agent, _)| *is_agent).map(|(_, name)| name);
+    let injected = judgement.injected();
+    // On a permit alone: `mode` lets through whom nobody knows, and that is no reason to lend them a key.
+    let secret = match passage {
+        Passage::Permitted(_) => injected.and_then(|injected| injected.value()),
+        Passage::Softened(_) => None,
+    };
+    let ours = [(DECISION_ID, Some(judgement.id.as_str())), (AGENT, agent), (SUBJECT, subject)];
+    let set = ours.into_iter().chain(injected.map(|injected| (injected.header(), secret)));
+    for (name, value) in set.clone() {
+        if let Some(value) = value {
+            put(HEADERS, out, |header| set_header(name, value, header));
         }
     }
-    let mut headers_to_remove = remove;
-    if let Some(injected) = judgement.injected() {
-        // On a permit alone: `mode` lets through whom nobody knows, and that is no reason to lend them a key.
-        if let (Passage::Permitted(_), Some(value)) = (passage, injected.value()) {
-            headers.push(header(injected.header(), value.to_owned()));
-        }
-        headers_to_remove.push(injected.header().to_owned());
-        headers_to_remove.extend_from_slice(injected.twins());
-    }
-    // Envoy removes last: a name that is set must not be removed.
-    let is_set =
-        |name: &str| headers.iter().any(|set| set.header.as_ref().is_some_and(|h| h.key == name));
-    headers_to_remove.retain(|name| !is_set(name));
-    for name in absent {
-        if !headers_to_remove.iter().any(|known| known == name) {
-            headers_to_remove.push(name.to_owned());
+    // Envoy removes last: a name that is set must not be removed. One of ours that is not must be.
+    let is_set = |name: &str| set.clone().any(|(known, value)| known == name && value.is_some());
+    let is_ours = |name: &str| ours.iter().any(|(known, _)| *known == name);
+    let absent = ours.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name);
+    let asked = remove.iter().map(String::as_str).filter(|name| !is_ours(name));
+    for name in absent.chain(asked) {
+        if !is_set(name) {
+            put_text(HEADERS_TO_REMOVE, name, out);
         }
     }
-    OkHttpResponse { headers, headers_to_remove, ..OkHttpResponse::default() }
+    if let Some(injected) = injected {
+        for name in
+            [injected.header()].into_iter().chain(injected.twins().iter().map(String::as_str))
+        {
+            if !is_set(name) {
+                put_text(HEADERS_TO_REMOVE, name, out);
+            }
+        }
+    }
+    out.extend_from_slice(&REMOVED);
 }
 
 /// What every permit takes out, encoded. No permit sets any of it: the configuration refuses secrets under our names.
 static REMOVED: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let headers_to_remove = ALWAYS_REMOVED.clone();
-    OkHttpResponse { headers_to_remove, ..OkHttpResponse::default() }.encode_to_vec()
+    let mut removed = Vec::new();
+    for name in ALWAYS_REMOVED.iter() {
+        put_text(HEADERS_TO_REMOVE, name, &mut removed);
+    }
+    removed
 });
 
-/// A header that replaces every one of its name, whichever of the two fields the proxy's version reads.
+/// A `HeaderValueOption` that replaces every header of its name, whichever of the two fields the proxy's version reads.
+fn set_header(name: &str, value: &str, out: &mut Vec<u8>) {
+    put(1, out, |header| {
+        put_text(1, name, header);
+        put_text(2, value, header);
+    });
+    // `append`, a `BoolValue` that is false: proxies up to 1.36 read only this.
+    put(2, out, |_| {});
+    put_number(3, HeaderAppendAction::OverwriteIfExistsOrAdd as u64, out);
+}
+
+/// A header of a denial, in the same way.
 #[expect(deprecated, reason = "proxies up to 1.36 read only the older field")]
 fn header(name: &str, value: String) -> HeaderValueOption {
     HeaderValueOption {
@@ -375,40 +378,52 @@ fn header(name: &str, value: String) -> HeaderValueOption {
     }
 }
 
-/// Flat texts for access logs: `%DYNAMIC_METADATA(envoy.filters.http.ext_authz:decision_id)%`.
+/// A `Struct` of flat texts for access logs: `%DYNAMIC_METADATA(envoy.filters.http.ext_authz:decision_id)%`.
 ///
 /// `decision` and `reason_code` are what was answered; where that was softened, `observed_…` is what was judged.
-fn metadata(judgement: &Judgement) -> Struct {
-    let chain: Vec<_> = judgement.chain.iter().map(name_of).collect();
+fn describe(judgement: &Judgement, names: &[Cow<'_, str>], out: &mut Vec<u8>) {
     let judged = (outcome(judgement.outcome()), judgement.reason());
     let observed = judgement.softened().map(|_| judged);
     let (decision, reason) = match observed {
         Some(_) => (outcome(Outcome::Permit), ReasonCode::Permitted),
         None => judged,
     };
-    let mut fields = vec![
-        ("agent_chain", chain.join(" > ")),
-        ("decision", decision.to_owned()),
-        ("decision_id", judgement.id.clone()),
-        ("enforced", observed.is_none().to_string()),
+    let mut tell = |key: &str, parts: &mut dyn Iterator<Item = &str>| {
+        // An entry of the map `fields`, whose value is a `string_value`.
+        put(1, out, |entry| {
+            put_text(1, key, entry);
+            put(2, entry, |value| {
+                put(3, value, |text| {
+                    parts.for_each(|part| text.extend_from_slice(part.as_bytes()))
+                });
+            });
+        });
+    };
+    let mut separated = names
+        .iter()
+        .enumerate()
+        .flat_map(|(at, name)| [if at == 0 { "" } else { " > " }, name.as_ref()]);
+    tell("agent_chain", &mut separated);
+    let world = judgement.world.as_ref();
+    let revision = world.map_or("", |world| world.revision.as_str());
+    let texts = [
+        ("decision", Some(decision)),
+        ("decision_id", Some(judgement.id.as_str())),
+        ("enforced", Some(if observed.is_none() { "true" } else { "false" })),
+        ("policy_revision", Some(revision)),
+        ("principal", Some(names.last().map_or("", AsRef::as_ref))),
+        ("reason_code", Some(reason.as_str())),
+        ("credential", judgement.credential.as_ref().map(|used| used.jti.as_str())),
         (
-            "policy_revision",
-            judgement.world.as_ref().map_or_else(String::new, |w| w.revision.clone()),
+            "credential_decision_id",
+            judgement.credential.as_ref().map(|used| used.decision_id.as_str()),
         ),
-        ("principal", chain.last().map_or_else(String::new, |name| name.to_string())),
-        ("reason_code", reason.as_str().to_owned()),
+        ("observed_decision", observed.map(|(decision, _)| decision)),
+        ("observed_reason_code", observed.map(|(_, reason)| reason.as_str())),
     ];
-    if let Some(credential) = &judgement.credential {
-        fields.push(("credential", credential.jti.clone()));
-        fields.push(("credential_decision_id", credential.decision_id.clone()));
+    for (key, text) in texts {
+        if let Some(text) = text {
+            tell(key, &mut std::iter::once(text));
+        }
     }
-    if let Some((decision, reason)) = observed {
-        fields.push(("observed_decision", decision.to_owned()));
-        fields.push(("observed_reason_code", reason.as_str().to_owned()));
-    }
-    let fields = fields
-        .into_iter()
-        .map(|(key, text)| (key.to_owned(), Value { kind: Some(Kind::StringValue(text)) }))
-        .collect();
-    Struct { fields }
 }

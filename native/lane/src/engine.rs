@@ -44,7 +44,6 @@ use crate::nonce::Taken;
 use crate::presented::{self, Presented, Sent};
 use crate::probe::ProbeRate;
 use crate::proto::authz::v1 as wire;
-use crate::proto::envoy::service::auth::v3 as ext_authz;
 use crate::record::{self, Origin};
 use crate::revoke;
 use crate::settings::{CredentialSettings, EngineError, Lane, Settings, Surface};
@@ -597,7 +596,7 @@ impl Engine {
         let mut judgement = self.judgement(Surface::ExtAuthz, world, transport);
         let none = || Reply::Envoy { remove: Vec::new() };
         let message = self.check_size(request).and_then(|()| {
-            ext_authz::CheckRequest::decode(request)
+            envoy::Request::read(request)
                 .map_err(|_| Refused::input("the bytes are no ext_authz CheckRequest"))
         });
         let message = match message {
@@ -1439,7 +1438,7 @@ impl Engine {
             Reply::Envoy { remove } => {
                 let error_response = self.settings.envoy_error_response;
                 let nonce = self.wanted_nonce(&judgement);
-                answer::envoy(&judgement, remove, error_response, nonce)
+                answer::envoy(&judgement, &remove, error_response, nonce)
             }
         }
     }
@@ -1666,7 +1665,7 @@ impl Engine {
         self.count(&judgement, received, lane, None);
         match surface {
             Surface::ExtAuthz => {
-                answer::envoy(&judgement, Vec::new(), self.settings.envoy_error_response, None)
+                answer::envoy(&judgement, &[], self.settings.envoy_error_response, None)
             }
             Surface::BatchCheck => {
                 let decisions = vec![answer::decision(&judgement)];

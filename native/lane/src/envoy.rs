@@ -13,10 +13,13 @@ use crate::ask::{self, Ask, Authorization, Refused, Relayed, Step, Target};
 use crate::engine::Transport;
 use crate::limits;
 use crate::proto::envoy::config::core::v3::Metadata;
-use crate::proto::envoy::service::auth::v3::CheckRequest;
-use crate::proto::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer};
 use crate::settings::Settings;
 use crate::trace;
+
+mod request;
+
+pub(crate) use request::Request;
+use request::{Http, Peer};
 
 /// Headers that bring credentials and names; each may stand once.
 const AUTHORIZATION: &str = "authorization";
@@ -72,55 +75,49 @@ impl<'a> Trace<'a> {
 
 /// Reads a request. `relays`: whoever asks may say who the agent is, and which labels the call carries.
 pub(crate) fn of_request<'a>(
-    request: &'a CheckRequest,
+    request: &'a Request<'a>,
     settings: &Settings,
     (relays_principal, relays_labels): (bool, bool),
 ) -> Result<Parsed<'a>, Refused> {
-    let attributes = request.attributes.as_ref();
-    let http = attributes
-        .and_then(|attributes| attributes.request.as_ref())
-        .and_then(|request| request.http.as_ref())
-        .ok_or_else(|| Refused::input("there is no HTTP request"))?;
+    let http = request.http.as_ref().ok_or_else(|| Refused::input("there is no HTTP request"))?;
     bounds(http)?;
     let headers = Headers::read(http)?;
     let has_credential = headers.all(CREDENTIAL).next().is_some();
-    let relayed = match attributes.and_then(|attributes| attributes.source.as_ref()) {
+    let relayed = match &request.source {
         Some(source) if relays_principal => relayed(source)?,
         _ => None,
     };
     let (evidence, authorization) = evidence(&headers, settings, relayed.is_some())?;
     let task = task(&headers)?;
-    headers.pseudo(":path", &http.path)?;
-    headers.pseudo(":method", &http.method)?;
-    headers.pseudo(":authority", &http.host)?;
-    headers.pseudo("host", &http.host)?;
+    headers.pseudo(":path", http.path)?;
+    headers.pseudo(":method", http.method)?;
+    headers.pseudo(":authority", http.host)?;
+    headers.pseudo("host", http.host)?;
     if !http.query.is_empty() || !http.fragment.is_empty() {
         return Err(Refused::ambiguous(
             "the target's query or fragment stands apart from its path",
         ));
     }
     let body = body(http, &headers)?;
-    let extensions = attributes.map(|attributes| &attributes.context_extensions);
-    let supported_obligations = match extensions {
-        Some(extensions) if extensions.len() > limits::EXTENSIONS => {
-            return Err(Refused::input("`context_extensions` has too many entries"));
-        }
-        Some(extensions) => obligations(extensions.get(SUPPORTED_OBLIGATIONS))?,
-        None => Vec::new(),
-    };
-    let metadata = attributes.and_then(|attributes| attributes.metadata_context.as_ref());
-    let labels = match metadata.filter(|_| relays_labels) {
-        Some(metadata) => labels(metadata)?,
-        None => Vec::new(),
+    let extensions = &request.extensions;
+    if extensions.len() > limits::EXTENSIONS {
+        return Err(Refused::input("`context_extensions` has too many entries"));
+    }
+    // Of a name that stands twice in a map, the last counts (protobuf encoding, "Maps").
+    let supported = extensions.iter().rfind(|(name, _)| *name == SUPPORTED_OBLIGATIONS);
+    let supported_obligations = obligations(supported.map(|(_, list)| *list))?;
+    let labels = match &request.metadata {
+        Some(metadata) if relays_labels => labels(metadata)?,
+        _ => Vec::new(),
     };
     let remove = headers.to_remove()?;
     let trace = Trace { parent: headers.only(TRACE_PARENT), state: headers.only(TRACE_STATE) };
     let ask = Ask {
         evidence,
         target: Target::Http {
-            method: &http.method,
-            host: &http.host,
-            path: &http.path,
+            method: http.method,
+            host: http.host,
+            path: http.path,
             headers: headers.usable,
             unusable: headers.unusable,
             body,
@@ -158,11 +155,11 @@ fn labels(metadata: &Metadata) -> Result<Vec<&str>, Refused> {
     ask::labels(texts.into_iter())
 }
 
-fn bounds(http: &HttpRequest) -> Result<(), Refused> {
+fn bounds(http: &Http<'_>) -> Result<(), Refused> {
     for (name, value, most) in [
-        ("method", &http.method, limits::METHOD),
-        ("host", &http.host, limits::HOST),
-        ("path", &http.path, limits::PATH),
+        ("method", http.method, limits::METHOD),
+        ("host", http.host, limits::HOST),
+        ("path", http.path, limits::PATH),
     ] {
         if value.len() > most {
             return Err(Refused::input(format!("the HTTP {name} is longer than {most} bytes")));
@@ -178,27 +175,30 @@ struct Headers<'a> {
 
 impl<'a> Headers<'a> {
     /// Reads either encoding. Names come in lower case from HTTP/2 and Envoy alike; others were made by hand.
-    fn read(http: &'a HttpRequest) -> Result<Self, Refused> {
-        let list = http.header_map.as_ref().map_or(&[][..], |map| map.headers.as_slice());
-        if !list.is_empty() && !http.headers.is_empty() {
+    fn read(http: &Http<'a>) -> Result<Self, Refused> {
+        let (map, list) = (&http.headers, &http.list);
+        if !list.is_empty() && !map.is_empty() {
             return Err(Refused::ambiguous("headers came in both encodings"));
         }
-        if list.len().max(http.headers.len()) > limits::HEADERS {
+        let most = list.len().max(map.len());
+        if most > limits::HEADERS {
             return Err(Refused::input(format!("there are more than {} headers", limits::HEADERS)));
         }
-        let most = list.len().max(http.headers.len());
         let mut headers = Self { usable: Vec::with_capacity(most), unusable: Vec::new() };
-        for (name, value) in &http.headers {
-            headers.usable.push((name.as_str(), value.as_str()));
+        for (name, value) in map {
+            if headers.all(name).next().is_some() {
+                return Err(Refused::ambiguous("the map of headers has a name twice"));
+            }
+            headers.usable.push((name, value));
         }
         for header in list {
-            let name = header.key.as_str();
+            let name = header.key;
             let value = match (header.value.is_empty(), header.raw_value.is_empty()) {
                 (false, false) => {
                     return Err(Refused::ambiguous("a header has two values in one entry"));
                 }
-                (_, true) => Ok(header.value.as_str()),
-                (true, false) => std::str::from_utf8(&header.raw_value),
+                (_, true) => Ok(header.value),
+                (true, false) => std::str::from_utf8(header.raw_value),
             };
             match value {
                 Ok(value) => headers.usable.push((name, value)),
@@ -322,8 +322,8 @@ pub(crate) const fn is_name_byte(byte: u8) -> bool {
 
 /// The proxy's own view of its peer, the last hop: it counts only where the proxy is believed in this. An empty one is
 /// nobody.
-fn relayed(source: &Peer) -> Result<Option<Relayed<'_>>, Refused> {
-    let (principal, certificate) = (source.principal.as_str(), source.certificate.as_str());
+fn relayed<'a>(source: &Peer<'a>) -> Result<Option<Relayed<'a>>, Refused> {
+    let &Peer { principal, certificate } = source;
     match (principal.is_empty(), certificate.is_empty()) {
         (true, true) => Ok(None),
         (true, false) => Err(Refused::credential(
@@ -411,7 +411,7 @@ fn task<'a>(headers: &Headers<'a>) -> Result<Option<&'a str>, Refused> {
     Ok(named)
 }
 
-fn body<'a>(http: &'a HttpRequest, headers: &Headers<'a>) -> Result<Body<'a>, Refused> {
+fn body<'a>(http: &Http<'a>, headers: &Headers<'a>) -> Result<Body<'a>, Refused> {
     let length = content_length(headers)?;
     if headers.all(PARTIAL).any(|value| value != "false") {
         return Ok(Body::Partial);
@@ -419,7 +419,7 @@ fn body<'a>(http: &'a HttpRequest, headers: &Headers<'a>) -> Result<Body<'a>, Re
     let bytes = match (http.body.is_empty(), http.raw_body.is_empty()) {
         (false, false) => return Err(Refused::ambiguous("the body came twice")),
         (false, true) => http.body.as_bytes(),
-        (true, _) => http.raw_body.as_slice(),
+        (true, _) => http.raw_body,
     };
     let sent = bytes.len() as u64;
     // More of it passed the proxy than it sent along.
@@ -452,7 +452,7 @@ fn content_length(headers: &Headers<'_>) -> Result<Option<u64>, Refused> {
     }
 }
 
-fn obligations(list: Option<&String>) -> Result<Vec<&str>, Refused> {
+fn obligations(list: Option<&str>) -> Result<Vec<&str>, Refused> {
     let Some(list) = list else {
         return Ok(Vec::new());
     };

@@ -29,6 +29,7 @@ mod pace;
 mod presented;
 mod probe;
 pub mod proto;
+mod protobuf;
 mod record;
 mod report;
 mod revoke;

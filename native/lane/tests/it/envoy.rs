@@ -526,6 +526,25 @@ fn source_principal_is_no_credential() {
     }
 }
 
+/// Naive way: the last entry of a map counts. No sender writes a name twice; where one does, a server behind it may have read
+/// the other value, or both.
+#[test]
+fn a_map_of_headers_has_each_name_once() {
+    let served = served();
+    let one = http("GET", "/customers?q=a", &[]).encode_to_vec();
+    for (header, expected) in [("x-other", "PERMITTED"), ("authorization", "AMBIGUOUS_REQUEST")] {
+        // Messages that come one after the other are merged.
+        let more = attributes::HttpRequest {
+            headers: BTreeMap::from([(header.to_owned(), "Bearer x".to_owned())]),
+            ..attributes::HttpRequest::default()
+        };
+        let bytes = [one.clone(), request(more).encode_to_vec()].concat();
+        let answer = served.engine.envoy_check(&bytes, &Transport::by("dev"));
+        let answer = ext::CheckResponse::decode(answer.as_slice()).unwrap();
+        assert_eq!(expected, reason(&answer), "{header}");
+    }
+}
+
 /// Our own failures are denials that no `failure_mode_allow` turns round: RPC OK, a status that is not, 503 or 429.
 #[test]
 fn own_failures_are_denials() {

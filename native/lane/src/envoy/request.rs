@@ -1,0 +1,469 @@
+//! A `CheckRequest` read where it lies: what is asked of it is borrowed from the bytes that came.
+//!
+//! Messages that nobody reads here are passed over, as unknown fields are. All that protobuf says of a message's bytes holds: of a
+//! field that came twice the last counts, messages are merged, and a text is UTF-8, also one that nobody reads.
+
+use prost::Message as _;
+
+use crate::limits;
+use crate::proto::envoy::config::core::v3::Metadata;
+use crate::protobuf::{Malformed, each};
+
+/// What a request says. A part that did not come is `None`.
+#[derive(Debug, Default)]
+pub(crate) struct Request<'a> {
+    pub(super) http: Option<Http<'a>>,
+    pub(super) source: Option<Peer<'a>>,
+    /// Names and values; a name may stand there twice. As [`Http::headers`], bounded.
+    pub(super) extensions: Vec<(&'a str, &'a str)>,
+    pub(super) metadata: Option<Metadata>,
+}
+
+/// `AttributeContext.Peer`.
+#[derive(Debug, Default)]
+pub(super) struct Peer<'a> {
+    pub(super) principal: &'a str,
+    pub(super) certificate: &'a str,
+}
+
+/// `AttributeContext.HttpRequest`.
+#[derive(Debug, Default)]
+pub(super) struct Http<'a> {
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+    pub(super) host: &'a str,
+    pub(super) query: &'a str,
+    pub(super) fragment: &'a str,
+    pub(super) size: i64,
+    pub(super) body: &'a str,
+    pub(super) raw_body: &'a [u8],
+    /// Of the map: names and values. Of more than [`limits::HEADERS`] one too many is kept, so that whoever counts sees it.
+    pub(super) headers: Vec<(&'a str, &'a str)>,
+    /// Of the list, bounded in the same way.
+    pub(super) list: Vec<Header<'a>>,
+}
+
+/// `config.core.v3.HeaderValue`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Header<'a> {
+    pub(super) key: &'a str,
+    pub(super) value: &'a str,
+    pub(super) raw_value: &'a [u8],
+}
+
+/// What most requests bring.
+const HEADERS: usize = 16;
+
+impl<'a> Request<'a> {
+    /// Reads the bytes of a `CheckRequest`.
+    ///
+    /// # Errors
+    /// [`Malformed`] where they are none: a field is cut short, has another type than it is declared with, or is a text that is
+    /// no UTF-8.
+    pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut request = Self::default();
+        each(bytes, |tag, value| match tag {
+            1 => request.attributes(value.bytes()?),
+            _ => Ok(()),
+        })?;
+        Ok(request)
+    }
+
+    fn attributes(&mut self, bytes: &'a [u8]) -> Result<(), Malformed> {
+        each(bytes, |tag, value| {
+            match tag {
+                1 => self.source.get_or_insert_default().read(value.bytes()?)?,
+                4 => self.request(value.bytes()?)?,
+                10 => {
+                    keep(&mut self.extensions, entry(value.bytes()?)?, limits::EXTENSIONS);
+                }
+                11 => {
+                    let metadata = self.metadata.get_or_insert_default();
+                    metadata.merge(value.bytes()?).map_err(|_| Malformed)?;
+                }
+                2 | 12 | 13 => drop(value.bytes()?),
+                _ => {}
+            }
+            Ok(())
+        })
+    }
+
+    fn request(&mut self, bytes: &'a [u8]) -> Result<(), Malformed> {
+        each(bytes, |tag, value| match tag {
+            1 => value.bytes().map(drop),
+            2 => self.http.get_or_insert_default().read(value.bytes()?),
+            _ => Ok(()),
+        })
+    }
+}
+
+impl<'a> Peer<'a> {
+    fn read(&mut self, bytes: &'a [u8]) -> Result<(), Malformed> {
+        each(bytes, |tag, value| {
+            match tag {
+                4 => self.principal = value.text()?,
+                5 => self.certificate = value.text()?,
+                1 | 3 => drop(value.bytes()?),
+                2 => drop(value.text()?),
+                _ => {}
+            }
+            Ok(())
+        })
+    }
+}
+
+impl<'a> Http<'a> {
+    fn read(&mut self, bytes: &'a [u8]) -> Result<(), Malformed> {
+        each(bytes, |tag, value| {
+            match tag {
+                2 => self.method = value.text()?,
+                3 => {
+                    if self.headers.is_empty() {
+                        self.headers.reserve(HEADERS);
+                    }
+                    keep(&mut self.headers, entry(value.bytes()?)?, limits::HEADERS);
+                }
+                4 => self.path = value.text()?,
+                5 => self.host = value.text()?,
+                7 => self.query = value.text()?,
+                8 => self.fragment = value.text()?,
+                9 => self.size = value.number()?.cast_signed(),
+                11 => self.body = value.text()?,
+                12 => self.raw_body = value.bytes()?,
+                13 => self.map(value.bytes()?)?,
+                1 | 6 | 10 => drop(value.text()?),
+                _ => {}
+            }
+            Ok(())
+        })
+    }
+
+    fn map(&mut self, bytes: &'a [u8]) -> Result<(), Malformed> {
+        if self.list.is_empty() {
+            self.list.reserve(HEADERS);
+        }
+        each(bytes, |tag, value| {
+            if tag == 1 {
+                keep(&mut self.list, Header::read(value.bytes()?)?, limits::HEADERS);
+            }
+            Ok(())
+        })
+    }
+}
+
+impl<'a> Header<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut header = Self::default();
+        each(bytes, |tag, value| {
+            match tag {
+                1 => header.key = value.text()?,
+                2 => header.value = value.text()?,
+                3 => header.raw_value = value.bytes()?,
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(header)
+    }
+}
+
+/// An entry of a map of texts, which is a message of its own (protobuf encoding, "Maps").
+fn entry(bytes: &[u8]) -> Result<(&str, &str), Malformed> {
+    let (mut key, mut text) = ("", "");
+    each(bytes, |tag, value| {
+        match tag {
+            1 => key = value.text()?,
+            2 => text = value.text()?,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok((key, text))
+}
+
+/// Adds to a list of at most one more than `most`.
+fn keep<T>(list: &mut Vec<T>, item: T, most: usize) {
+    if list.len() <= most {
+        list.push(item);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::collections::BTreeMap;
+
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The same message as `prost` derives it, of the fields that are read; a message that is passed over is bytes.
+    mod derived {
+        use std::collections::BTreeMap;
+
+        use crate::proto::envoy::config::core::v3::{HeaderMap, Metadata};
+
+        #[derive(Clone, PartialEq, prost::Message)]
+        pub(super) struct Check {
+            #[prost(message, optional, tag = "1")]
+            pub(super) attributes: Option<Attributes>,
+        }
+
+        #[derive(Clone, PartialEq, prost::Message)]
+        pub(super) struct Attributes {
+            #[prost(message, optional, tag = "1")]
+            pub(super) source: Option<Peer>,
+            #[prost(bytes = "vec", tag = "2")]
+            pub(super) destination: Vec<u8>,
+            #[prost(message, optional, tag = "4")]
+            pub(super) request: Option<Request>,
+            #[prost(btree_map = "string, string", tag = "10")]
+            pub(super) extensions: BTreeMap<String, String>,
+            #[prost(message, optional, tag = "11")]
+            pub(super) metadata: Option<Metadata>,
+            #[prost(bytes = "vec", tag = "12")]
+            pub(super) tls_session: Vec<u8>,
+            #[prost(bytes = "vec", tag = "13")]
+            pub(super) route_metadata: Vec<u8>,
+        }
+
+        #[derive(Clone, PartialEq, prost::Message)]
+        pub(super) struct Peer {
+            #[prost(bytes = "vec", tag = "1")]
+            pub(super) address: Vec<u8>,
+            #[prost(string, tag = "2")]
+            pub(super) service: String,
+            #[prost(bytes = "vec", repeated, tag = "3")]
+            pub(super) labels: Vec<Vec<u8>>,
+            #[prost(string, tag = "4")]
+            pub(super) principal: String,
+            #[prost(string, tag = "5")]
+            pub(super) certificate: String,
+        }
+
+        #[derive(Clone, PartialEq, prost::Message)]
+        pub(super) struct Request {
+            #[prost(bytes = "vec", tag = "1")]
+            pub(super) time: Vec<u8>,
+            #[prost(message, optional, tag = "2")]
+            pub(super) http: Option<Http>,
+        }
+
+        #[derive(Clone, PartialEq, prost::Message)]
+        pub(super) struct Http {
+            #[prost(string, tag = "1")]
+            pub(super) id: String,
+            #[prost(string, tag = "2")]
+            pub(super) method: String,
+            #[prost(btree_map = "string, string", tag = "3")]
+            pub(super) headers: BTreeMap<String, String>,
+            #[prost(string, tag = "4")]
+            pub(super) path: String,
+            #[prost(string, tag = "5")]
+            pub(super) host: String,
+            #[prost(string, tag = "6")]
+            pub(super) scheme: String,
+            #[prost(string, tag = "7")]
+            pub(super) query: String,
+            #[prost(string, tag = "8")]
+            pub(super) fragment: String,
+            #[prost(int64, tag = "9")]
+            pub(super) size: i64,
+            #[prost(string, tag = "10")]
+            pub(super) protocol: String,
+            #[prost(string, tag = "11")]
+            pub(super) body: String,
+            #[prost(bytes = "vec", tag = "12")]
+            pub(super) raw_body: Vec<u8>,
+            #[prost(message, optional, tag = "13")]
+            pub(super) header_map: Option<HeaderMap>,
+        }
+    }
+
+    fn owned(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    /// Reads bytes in both ways, which must say the same.
+    fn same(bytes: &[u8]) {
+        let read = Request::read(bytes);
+        let Ok(expected) = derived::Check::decode(bytes) else {
+            assert_eq!(Some(Malformed), read.err());
+            return;
+        };
+        let (read, expected) = (read.unwrap(), expected.attributes.unwrap_or_default());
+        assert_eq!(expected.extensions, owned(&read.extensions));
+        assert_eq!(expected.metadata, read.metadata);
+        let source = expected.source.map(|source| (source.principal, source.certificate));
+        let known = read.source.map(|source| (source.principal.into(), source.certificate.into()));
+        assert_eq!(source, known);
+        let http = expected.request.and_then(|request| request.http);
+        assert_eq!(http.is_some(), read.http.is_some());
+        let (http, known) = (http.unwrap_or_default(), read.http.unwrap_or_default());
+        assert_eq!(
+            [&http.method, &http.path, &http.host, &http.query, &http.fragment, &http.body],
+            [known.method, known.path, known.host, known.query, known.fragment, known.body],
+        );
+        assert_eq!((http.size, http.raw_body.as_slice()), (known.size, known.raw_body));
+        assert_eq!(http.headers, owned(&known.headers));
+        let list = http.header_map.unwrap_or_default().headers;
+        let list = list.iter().map(|h| (h.key.as_str(), h.value.as_str(), h.raw_value.as_slice()));
+        let known = known.list.iter().map(|header| (header.key, header.value, header.raw_value));
+        assert!(list.eq(known));
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof!["[a-z:/-]{0,12}", "\\PC{0,6}", "x{120,140}"]
+    }
+
+    fn http() -> impl Strategy<Value = derived::Http> {
+        let header =
+            (text(), text(), vec(any::<u8>(), 0..4)).prop_map(|(key, value, raw_value)| {
+                crate::proto::envoy::config::core::v3::HeaderValue { key, value, raw_value }
+            });
+        let texts = (vec(text(), 9), any::<i64>(), vec(any::<u8>(), 0..9));
+        (texts, btree_map(text(), text(), 0..4), prop::option::of(vec(header, 0..4))).prop_map(
+            |((texts, size, raw_body), headers, list)| {
+                let mut texts = texts.into_iter();
+                let mut next = || texts.next().unwrap_or_default();
+                derived::Http {
+                    id: next(),
+                    method: next(),
+                    headers,
+                    path: next(),
+                    host: next(),
+                    scheme: next(),
+                    query: next(),
+                    fragment: next(),
+                    size,
+                    protocol: next(),
+                    body: next(),
+                    raw_body,
+                    header_map: list.map(|headers| {
+                        crate::proto::envoy::config::core::v3::HeaderMap { headers }
+                    }),
+                }
+            },
+        )
+    }
+
+    fn check() -> impl Strategy<Value = derived::Check> {
+        let source = (text(), text(), text()).prop_map(|(service, principal, certificate)| {
+            derived::Peer { service, principal, certificate, ..derived::Peer::default() }
+        });
+        let metadata = btree_map(text(), btree_map(text(), any::<bool>(), 0..2), 0..3).prop_map(
+            |namespaces| Metadata {
+                filter_metadata: namespaces
+                    .into_iter()
+                    .map(|(name, fields)| {
+                        let fields = fields.into_iter().map(|(key, value)| (key, value.into()));
+                        (name, prost_types::Struct { fields: fields.collect() })
+                    })
+                    .collect(),
+                ..Metadata::default()
+            },
+        );
+        let parts = (
+            prop::option::of(source),
+            prop::option::of(prop::option::of(http())),
+            btree_map(text(), text(), 0..3),
+            prop::option::of(metadata),
+            vec(any::<u8>(), 0..5),
+        );
+        parts.prop_map(|(source, request, extensions, metadata, other)| derived::Check {
+            attributes: Some(derived::Attributes {
+                source,
+                request: request.map(|http| derived::Request { http, ..Default::default() }),
+                extensions,
+                metadata,
+                destination: other.clone(),
+                tls_session: other.clone(),
+                route_metadata: other,
+            }),
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(1_024), failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// What is read in place is what `prost` reads, of whole messages, of two that are merged, and of broken ones.
+        #[test]
+        fn as_prost_reads_it(
+            (one, two) in (check(), check()),
+            changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = one.encode_to_vec();
+            same(&bytes);
+            bytes.extend(two.encode_to_vec());
+            same(&bytes);
+            for (at, with) in changes {
+                if !bytes.is_empty() {
+                    let at = at.index(bytes.len());
+                    *bytes.get_mut(at).unwrap() = with;
+                    same(&bytes);
+                }
+            }
+            bytes.truncate(cut.index(bytes.len() + 1));
+            same(&bytes);
+        }
+
+        #[test]
+        fn any_bytes(bytes in vec(any::<u8>(), 0..80)) {
+            same(&bytes);
+        }
+    }
+
+    /// Groups are passed over whole; fields of the wrong type, and those that are cut short, make the message none.
+    #[test]
+    fn wire_types() {
+        for (bytes, is_read) in [
+            (&b""[..], true),
+            // A group of an unknown field, with a field in it.
+            (b"\x13\x08\x01\x14", true),
+            (b"\x13\x08\x01", false),
+            (b"\x13\x08\x01\x1c", false),
+            (b"\x14", false),
+            // `attributes` as a number; fixed 32 and 64 of an unknown field; tag 0; an unknown wire type.
+            (b"\x08\x01", false),
+            (b"\x15\x01\x02\x03\x04", true),
+            (b"\x11\x01\x02\x03\x04\x05\x06\x07\x08", true),
+            (b"\x11\x01\x02\x03\x04\x05\x06\x07", false),
+            (b"\x02\x00", false),
+            (b"\x0e", false),
+            // A length beyond the end, and one beyond all memory.
+            (b"\x0a\x02\x00", false),
+            (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", false),
+        ] {
+            assert_eq!(is_read, Request::read(bytes).is_ok(), "{bytes:x?}");
+            same(bytes);
+        }
+    }
+
+    /// However long a list is, little of it is kept, and enough to see that it is too long.
+    #[test]
+    fn lists_are_bounded() {
+        let many = 5_000;
+        let pairs: BTreeMap<_, _> = (0..many).map(|at| (at.to_string(), String::new())).collect();
+        let headers = (0..many).map(|_| Default::default()).collect();
+        let list = crate::proto::envoy::config::core::v3::HeaderMap { headers };
+        let http = derived::Http {
+            headers: pairs.clone(),
+            header_map: Some(list),
+            ..derived::Http::default()
+        };
+        let request = derived::Request { http: Some(http), ..derived::Request::default() };
+        let attributes = derived::Attributes {
+            request: Some(request),
+            extensions: pairs,
+            ..derived::Attributes::default()
+        };
+        let bytes = derived::Check { attributes: Some(attributes) }.encode_to_vec();
+        let read = Request::read(&bytes).unwrap();
+        let http = read.http.unwrap();
+        let kept = (http.headers.len(), http.list.len(), read.extensions.len());
+        assert_eq!((limits::HEADERS + 1, limits::HEADERS + 1, limits::EXTENSIONS + 1), kept);
+    }
+}
