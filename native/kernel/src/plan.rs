@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::arguments::ArgumentSchema;
+use crate::arguments::{ArgumentSchema, Declared};
+use crate::decision::Principal;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::directories;
+use crate::evaluate::met::Met;
 use crate::evaluate::syntax::{ActionScope, Asks};
-use crate::evaluate::{Base, Constants, Group, Rule, Words};
+use crate::evaluate::{Base, Constants, Group, Known, Rule, Words};
 use crate::history::{self, Budgets, Holder, Keeping, Memory, Recall, Sequences};
 use crate::model::{Effect, Model, Operation, ParamType, System, Template, Tier};
 use crate::policy::{self, Cache, Catalog, Covered, Placed, Target};
@@ -25,6 +27,7 @@ pub struct Plan {
     pub(crate) policies: Vec<Placed>,
     cache: Cache,
     pub(crate) words: Words,
+    met: Met,
     pub(crate) constants: Constants,
     operations: Table<String, Prepared>,
     /// Our own operations stand beside the bundle's.
@@ -37,6 +40,17 @@ pub struct Plan {
     pub(crate) sequences: Sequences,
     /// Counted limits.
     pub(crate) budgets: Budgets,
+}
+
+/// The roles of a principal.
+#[derive(Debug)]
+pub struct Held(Arc<Known>);
+
+impl Held {
+    /// Their names.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.0.roles()
+    }
 }
 
 /// Labels of one collection's resources.
@@ -281,6 +295,7 @@ impl Plan {
             policies,
             cache,
             words,
+            met: Met::default(),
             constants,
             operations,
             own,
@@ -337,6 +352,28 @@ impl Plan {
             Some(prepared) => self.source(prepared),
             None => self.model.splits.get(id).map(|split| &split.operation),
         }
+    }
+
+    /// What the schema of an operation, also of one that is split, declares of its arguments.
+    #[must_use]
+    pub fn declared(&self, id: &str) -> Option<&Declared> {
+        let own = self.operations.get(id).or_else(|| {
+            // Its cases have its schema.
+            let case = self.model.splits.get(id)?.cases.values().next()?;
+            self.operations.get(case)
+        });
+        own.map(|prepared| prepared.arguments.declared())
+    }
+
+    /// A principal with the roles that it holds.
+    pub(crate) fn principal(&self, principal: &Principal) -> Arc<Known> {
+        self.met.principal(&self.words, &self.model, principal)
+    }
+
+    /// The roles of a principal: sorted, each once.
+    #[must_use]
+    pub fn roles_of(&self, principal: &Principal) -> Held {
+        Held(self.principal(principal))
     }
 
     /// A template of the bundle.

@@ -6,14 +6,15 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
+use authz_kernel::arguments::Declared;
 use authz_kernel::decision::{Outcome, Principal, ProofMethod, Time};
 use authz_kernel::digest::sha256;
 use authz_kernel::hex::write_hex;
 use authz_kernel::history::{Advance, HistoryChanges, RunChange, SessionHistory, Spending};
 use authz_kernel::json::{Value, push_token};
-use authz_kernel::members;
 use authz_kernel::model::{Location, Tier};
 use authz_kernel::plain::{self, push_number};
+use authz_kernel::plan::Held;
 use authz_kernel::task::Task;
 use authz_token::{ClaimValue, Evidence, PeerFacts};
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
@@ -324,7 +325,7 @@ struct Link<'a> {
     kind: &'a str,
     id: Cow<'a, str>,
     /// In the bundle that judged.
-    roles: Roles<'a>,
+    roles: Roles,
     proof: &'a str,
     claims: Claims<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -590,7 +591,7 @@ pub(crate) fn facts_of(judgement: &Judgement) -> serde_json::Value {
 struct Facts<'a> {
     value: &'a Value,
     /// Of `value`; none where the catalog declares none.
-    schema: Option<&'a serde_json::Value>,
+    schema: Option<&'a Declared>,
     depth: usize,
     notes: &'a Notes,
 }
@@ -599,11 +600,12 @@ impl<'a> Facts<'a> {
     /// None where the arguments could not be read.
     fn of(judgement: &'a Judgement, notes: &'a Notes) -> Option<Self> {
         let arguments = judgement.decision.as_ref()?.arguments.as_ref()?;
-        let schema = judgement.world.as_ref().and_then(|world| world.schema(&judgement.operation));
+        let world = judgement.world.as_ref();
+        let schema = world.and_then(|world| world.plan.declared(&judgement.operation));
         Some(Self { value: arguments.json(), schema, depth: 0, notes })
     }
 
-    fn part(&self, value: &'a Value, schema: Option<&'a serde_json::Value>) -> Self {
+    fn part(&self, value: &'a Value, schema: Option<&'a Declared>) -> Self {
         Self { value, schema, depth: self.depth.saturating_add(1), notes: self.notes }
     }
 }
@@ -628,7 +630,7 @@ impl Serialize for Facts<'_> {
                     serializer.serialize_unit()
                 }
             },
-            Value::String(text) if is_enumerated(text, self.schema) => {
+            Value::String(text) if self.schema.is_some_and(|schema| schema.holds(text)) => {
                 serializer.serialize_str(text)
             }
             Value::String(text) => {
@@ -636,7 +638,7 @@ impl Serialize for Facts<'_> {
                 Hash::of(text).serialize(serializer)
             }
             Value::Array(items) => {
-                let schema = self.schema.and_then(|schema| schema.get("items"));
+                let schema = self.schema.and_then(Declared::items);
                 let mut list = serializer.serialize_seq(None)?;
                 for (index, item) in items.iter().enumerate() {
                     if notes.left.get() == 0 {
@@ -650,14 +652,13 @@ impl Serialize for Facts<'_> {
                 list.end()
             }
             Value::Object(members) => {
-                let properties = self.schema.and_then(|schema| schema.get("properties"));
                 let mut object = serializer.serialize_map(None)?;
                 for (number, (name, item)) in members.iter().enumerate() {
                     if notes.left.get() == 0 {
                         notes.mask([&notes.at.borrow(), "/", &number.to_string()]);
                         break;
                     }
-                    let schema = properties.and_then(|properties| properties.get(name));
+                    let schema = self.schema.and_then(|schema| schema.member(name));
                     // A member that the schema does not name was written by the caller, its name too.
                     let hash = schema.is_none().then(|| Hash::of(name));
                     let shown = hash.as_ref().map_or(name.as_str(), Hash::as_str);
@@ -671,19 +672,6 @@ impl Serialize for Facts<'_> {
     }
 }
 
-/// A text of a closed set is no free text.
-fn is_enumerated(text: &str, schema: Option<&serde_json::Value>) -> bool {
-    let Some(schema) = schema else {
-        return false;
-    };
-    let is_it = |value: &serde_json::Value| value.as_str() == Some(text);
-    schema.get("const").is_some_and(is_it)
-        || schema
-            .get("enum")
-            .and_then(serde_json::Value::as_array)
-            .is_some_and(|values| values.iter().any(is_it))
-}
-
 /// Who acts, the caller last.
 struct Chain<'a> {
     judgement: &'a Judgement,
@@ -695,14 +683,10 @@ impl Serialize for Chain<'_> {
         let Self { judgement, notes } = *self;
         let mut links = serializer.serialize_seq(None)?;
         for (index, principal) in judgement.chain.iter().enumerate() {
-            let model = judgement.world.as_ref().map(|world| world.plan.model());
-            let roles = || {
-                let roles = model.map(|model| model.roles_of(principal)).unwrap_or_default();
-                if roles.len() > MAX_ROLES {
-                    notes.mask_in_chain(index, ["/roles"]);
-                }
-                Roles(roles)
-            };
+            let roles = judgement.world.as_ref().map(|world| world.plan.roles_of(principal));
+            if roles.as_ref().is_some_and(|roles| roles.iter().len() > MAX_ROLES) {
+                notes.mask_in_chain(index, ["/roles"]);
+            }
             let kind = match principal {
                 Principal::Agent { .. } => "Agent",
                 Principal::User(_) => "User",
@@ -712,7 +696,7 @@ impl Serialize for Chain<'_> {
             let link = Link {
                 kind,
                 id: name_of(principal),
-                roles: roles(),
+                roles: Roles(roles),
                 proof: "task",
                 claims: Claims { all: None, index, notes },
                 token_sha256: None,
@@ -749,11 +733,11 @@ impl Serialize for Chain<'_> {
 }
 
 /// The roles of a link, as far as they are written.
-struct Roles<'a>(members::Roles<'a>);
+struct Roles(Option<Held>);
 
-impl Serialize for Roles<'_> {
+impl Serialize for Roles {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().take(MAX_ROLES))
+        serializer.collect_seq(self.0.iter().flat_map(Held::iter).take(MAX_ROLES))
     }
 }
 

@@ -5,11 +5,13 @@
 //! Schema checks it, and policies see only whether it is present. Argument names need no mapping: a Cedar attribute
 //! may be any text, read as `context.input["odd name"]`.
 
+mod declared;
 mod read;
 mod tame;
 mod types;
 mod unions;
 
+pub use declared::Declared;
 pub(crate) use read::write_canonical;
 pub use read::{ArgumentError, Arguments, Value};
 pub use tame::tame;
@@ -22,6 +24,7 @@ use types::Compiled;
 pub struct ArgumentSchema {
     root: std::collections::BTreeMap<String, Member>,
     checker: Option<Checker>,
+    declared: Declared,
 }
 
 /// What checks everything that the types do not say.
@@ -46,19 +49,26 @@ impl ArgumentSchema {
         } else {
             None
         };
-        Ok(Self { root, checker })
+        Ok(Self { root, checker, declared: Declared::of(schema) })
     }
 
     /// A schema without arguments.
     #[must_use]
-    pub const fn none() -> Self {
-        Self { root: std::collections::BTreeMap::new(), checker: None }
+    pub fn none() -> Self {
+        let root = std::collections::BTreeMap::new();
+        Self { root, checker: None, declared: Declared::default() }
     }
 
     /// The declared arguments by name.
     #[must_use]
     pub fn members(&self) -> &std::collections::BTreeMap<String, Member> {
         &self.root
+    }
+
+    /// What of the arguments a record may repeat.
+    #[must_use]
+    pub const fn declared(&self) -> &Declared {
+        &self.declared
     }
 
     /// Reads one JSON object.

@@ -1,6 +1,7 @@
 //! Which operations could be permitted: never a decision, and never less than a decision would permit.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{MAX_CHAIN, has_subject, located, method, requirements, satisfied};
 use crate::decision::{Facts, PolicyEffect, ReasonCode, Time};
@@ -19,7 +20,7 @@ pub struct Prospects<'a> {
     plan: &'a Plan,
     facts: &'a Facts<'a>,
     now: Time,
-    chain: Vec<Known>,
+    chain: Vec<Arc<Known>>,
 }
 
 impl<'a> Prospects<'a> {
@@ -28,8 +29,8 @@ impl<'a> Prospects<'a> {
     #[must_use]
     pub fn new(plan: &'a Plan, facts: &'a Facts<'a>, now: Time) -> Self {
         let chain = if facts.chain.len() > MAX_CHAIN { &[] } else { facts.chain };
-        let known = |principal| plan.words.principal(principal, &plan.model().roles_of(principal));
-        Self { plan, facts, now, chain: chain.iter().map(known).collect() }
+        let chain = chain.iter().map(|principal| plan.principal(principal)).collect();
+        Self { plan, facts, now, chain }
     }
 
     /// Whether the operation could be permitted, with some arguments and after some step-up.

@@ -10,6 +10,8 @@ mod resolve;
 mod split;
 mod verdict;
 
+use std::sync::Arc;
+
 use crate::decision::{
     Decision, Facts, Outcome, Principal, ProofMethod, ReasonCode, Request, Time, Verdict,
 };
@@ -230,11 +232,8 @@ fn judge(
     decision: &mut Decision,
 ) -> Result<(), Refusal> {
     let words = &plan.words;
-    let chain: smallvec::SmallVec<[Known; 4]> = facts
-        .chain
-        .iter()
-        .map(|principal| words.principal(principal, &plan.model().roles_of(principal)))
-        .collect();
+    let chain: smallvec::SmallVec<[Arc<Known>; 4]> =
+        facts.chain.iter().map(|principal| plan.principal(principal)).collect();
     located::recalled(plan, facts, request, prepared)?;
     let joined = facts.history.filter(|_| prepared.memory.joins).into_iter();
     let joined = joined.flat_map(|view| view.brought_along(now)).map(|(label, _)| label.as_str());

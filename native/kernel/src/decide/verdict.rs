@@ -1,6 +1,7 @@
 //! From what came of each policy to the answer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -14,7 +15,7 @@ use crate::policy::Placed;
 
 /// What fired and what failed, over all principals.
 pub(super) struct Tally<'a> {
-    chain: &'a [Known],
+    chain: &'a [Arc<Known>],
     /// Whether a permit fired, by principal.
     permitted: SmallVec<[bool; 8]>,
     permits: Vec<&'a Placed>,
@@ -27,7 +28,7 @@ pub(super) struct Tally<'a> {
 }
 
 impl<'a> Tally<'a> {
-    pub(super) fn new(chain: &'a [Known]) -> Self {
+    pub(super) fn new(chain: &'a [Arc<Known>]) -> Self {
         Self {
             chain,
             permitted: std::iter::repeat_n(false, chain.len()).collect(),
@@ -228,7 +229,7 @@ pub(super) fn worse(effect: PolicyEffect, one: Verdict, other: Verdict) -> Verdi
 /// Notes one result for each principal that it holds for.
 pub(super) fn trace(
     placed: &Placed,
-    chain: &[Known],
+    chain: &[Arc<Known>],
     whom: Option<usize>,
     verdict: &Verdict,
     trace: &mut Vec<Judged>,

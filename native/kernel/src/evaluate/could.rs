@@ -69,7 +69,7 @@ impl Words {
 /// Judges the rules of one operation before its arguments are known.
 pub(crate) struct Prospect<'a> {
     words: &'a Words,
-    chain: &'a [Known],
+    chain: &'a [Arc<Known>],
     aim: &'a Aim,
     evaluators: SmallVec<[Evaluator<'a>; 4]>,
     /// The tier may be higher than the operation's own.
@@ -82,7 +82,7 @@ impl<'a> Prospect<'a> {
     pub(crate) fn new(
         words: &'a Words,
         base: &Base,
-        chain: &'a [Known],
+        chain: &'a [Arc<Known>],
         aim: &'a Aim,
         context: &Context,
         entities: &'a Entities,

@@ -6,6 +6,7 @@
 //! evaluator, where [`shortcut`] does not tell what it must say. A property test holds this equal to `Authorizer`.
 
 pub(crate) mod could;
+pub(crate) mod met;
 mod shortcut;
 pub(crate) mod syntax;
 
@@ -184,6 +185,11 @@ enum Attributes {
 }
 
 impl Known {
+    /// The roles that a principal holds: sorted, each once.
+    pub(crate) fn roles(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.ancestors.iter().map(|role| role.eid().as_ref())
+    }
+
     /// The uid in Cedar's form, `Type::"id"`.
     pub(crate) fn uid(&self) -> String {
         let id: &str = self.uid.eid().as_ref();
@@ -332,7 +338,7 @@ pub(crate) struct ContextFacts<'a> {
     pub(crate) input: &'a BTreeMap<String, arguments::Value>,
     pub(crate) tier: i64,
     pub(crate) depth: i64,
-    pub(crate) chain: &'a [Known],
+    pub(crate) chain: &'a [Arc<Known>],
     pub(crate) subject: bool,
     pub(crate) task: Option<TaskFacts<'a>>,
     /// How it was proved on whose behalf the caller acts.
@@ -839,7 +845,7 @@ pub(crate) struct Judge<'a> {
 pub(crate) struct StoreFacts<'a> {
     asks: Asks,
     base: &'a Base,
-    chain: &'a [Known],
+    chain: &'a [Arc<Known>],
     resource: &'a Known,
     made: OnceCell<Result<Entities, Unready>>,
 }
@@ -850,7 +856,7 @@ impl<'a> StoreFacts<'a> {
     pub(crate) const fn new(
         asks: Asks,
         base: &'a Base,
-        chain: &'a [Known],
+        chain: &'a [Arc<Known>],
         resource: &'a Known,
     ) -> Self {
         Self { asks, base, chain, resource, made: OnceCell::new() }
@@ -869,7 +875,7 @@ impl<'a> StoreFacts<'a> {
 pub(crate) fn store(
     asks: Asks,
     base: &Base,
-    chain: &[Known],
+    chain: &[Arc<Known>],
     resource: &Known,
 ) -> Result<Entities, Unready> {
     let (entities, chain) = match asks {
@@ -878,7 +884,7 @@ pub(crate) fn store(
         Asks::Everything => (base.entities.clone(), chain),
     };
     let mut known: SmallVec<[&Known; 6]> = SmallVec::new();
-    for one in chain.iter().chain([resource]) {
+    for one in chain.iter().map(Arc::as_ref).chain([resource]) {
         // A uid stands once in a store; the first is the subject's.
         if !known.iter().any(|other| other.uid == one.uid) {
             known.push(one);
@@ -976,7 +982,7 @@ mod tests {
             spiffe_id: "spiffe://a.example/bot".to_owned(),
             trust_domain: "a.example".to_owned(),
         };
-        let chain = [words.principal(&bot, &[])];
+        let chain = [Arc::new(words.principal(&bot, &[]))];
         let system = words.system("authz");
         let facts = StoreFacts::new(Asks::Nothing, &base, &chain, &system);
         let judge = Judge::new(&words, &facts, &Context::empty());
