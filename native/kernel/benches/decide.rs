@@ -62,11 +62,11 @@ fn asks(operations: usize, principals: usize) -> Vec<Ask> {
     let groups = Claim::Texts(vec!["employees".to_owned(), "berlin".to_owned()]);
     (0..REQUESTS)
         .map(|index| {
-            let user = Principal::User(Subject {
+            let user = Principal::User(Arc::new(Subject {
                 issuer: "corp".to_owned(),
                 sub: format!("user-{}", index % 256),
                 claims: BTreeMap::from([("groups".to_owned(), groups.clone())]),
-            });
+            }));
             let agents = (1..principals).map(|hop| agent(&format!("worker-{}-{hop}", index % 256)));
             Ask {
                 operation: operation_id((index * 7919) % operations),

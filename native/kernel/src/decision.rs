@@ -64,9 +64,9 @@ pub struct Grant<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Principal {
     /// A person.
-    User(Subject),
+    User(Arc<Subject>),
     /// A service on whose behalf an agent acts.
-    Service(Subject),
+    Service(Arc<Subject>),
     /// A workload.
     Agent {
         /// `spiffe://<trust domain>/<path>`, already checked for form.

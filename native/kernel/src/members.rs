@@ -223,6 +223,8 @@ pub(crate) fn segments(id: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::model::{Declared, Location, SubjectMatch};
 
@@ -288,7 +290,7 @@ mod tests {
         );
         let roles = |issuer: &str, sub: &str, claims: &[(&str, Claim)]| {
             let claims = claims.iter().map(|(n, c)| ((*n).to_owned(), c.clone())).collect();
-            let subject = Subject { issuer: issuer.into(), sub: sub.into(), claims };
+            let subject = Arc::new(Subject { issuer: issuer.into(), sub: sub.into(), claims });
             model
                 .roles_of(&Principal::User(subject))
                 .iter()

@@ -579,8 +579,12 @@ pub(crate) fn is_json(headers: &[(&str, &str)]) -> Result<(), RouteError> {
     }
 }
 
+/// What the arguments of most requests take.
+const WRITTEN_BYTES: usize = 256;
+
 fn write(arguments: &[(&str, Value)]) -> Vec<u8> {
-    let mut out = String::from("{");
+    let mut out = String::with_capacity(WRITTEN_BYTES);
+    out.push('{');
     for (i, (name, value)) in arguments.iter().enumerate() {
         if i > 0 {
             out.push(',');

@@ -30,7 +30,7 @@ use crate::record::outcome;
 /// `google.rpc.Code.PERMISSION_DENIED`.
 const PERMISSION_DENIED: i32 = 7;
 /// What most permits take.
-const ANSWER_BYTES: usize = 1_280;
+const ANSWER_BYTES: usize = 2_048;
 /// Numbers of fields of `CheckResponse`.
 const STATUS: u32 = 1;
 const OK_RESPONSE: u32 = 3;

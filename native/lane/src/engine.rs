@@ -21,8 +21,8 @@ use authz_state::store::{Commit, Store, StoreError, StoreHealth, Survives, Trans
 use authz_state::{AuditError, AuditHealth, AuditSettings, AuditWriter, Durability, Ticket};
 use authz_token::{
     AgentFacts, AgentProof, Binding, ClaimValue, Evidence, KeyOwner, Nonces, PeerCache,
-    Presentation, Refusal, RefusalReason, Role, SubjectKind, TokenCache, UnixTime, verify,
-    verify_peer, verify_pem, verify_relayed,
+    Presentation, Refusal, RefusalReason, Role, SubjectFacts, SubjectKind, TokenCache, UnixTime,
+    verify, verify_peer, verify_pem, verify_relayed,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -1974,24 +1974,10 @@ fn claimed(token: &str, name: &str) -> Option<String> {
 pub(crate) fn chain_of(facts: &authz_token::Facts) -> Vec<Principal> {
     let mut chain = Vec::with_capacity(2);
     if let Some(subject) = &facts.subject {
-        let claims = subject
-            .claims
-            .iter()
-            .map(|(name, value)| {
-                let claim = match value {
-                    ClaimValue::Bool(value) => Claim::Bool(*value),
-                    ClaimValue::Long(value) => Claim::Long(*value),
-                    ClaimValue::String(text) => Claim::Text(text.clone()),
-                    ClaimValue::Set(texts) => Claim::Texts(texts.iter().cloned().collect()),
-                };
-                (name.clone(), claim)
-            })
-            .collect();
-        let kind = subject.kind;
-        let subject = Subject { issuer: subject.issuer.clone(), sub: subject.sub.clone(), claims };
-        chain.push(match kind {
-            SubjectKind::User => Principal::User(subject),
-            SubjectKind::Service => Principal::Service(subject),
+        let known = subject.made.once(|| subject_of(subject));
+        chain.push(match subject.kind {
+            SubjectKind::User => Principal::User(known),
+            SubjectKind::Service => Principal::Service(known),
         });
     }
     if let Some(agent) = &facts.agent {
@@ -2001,6 +1987,20 @@ pub(crate) fn chain_of(facts: &authz_token::Facts) -> Vec<Principal> {
         });
     }
     chain
+}
+
+/// A subject as policy knows it.
+fn subject_of(facts: &SubjectFacts) -> Subject {
+    let claims = facts.claims.iter().map(|(name, value)| {
+        let claim = match value {
+            ClaimValue::Bool(value) => Claim::Bool(*value),
+            ClaimValue::Long(value) => Claim::Long(*value),
+            ClaimValue::String(text) => Claim::Text(text.clone()),
+            ClaimValue::Set(texts) => Claim::Texts(texts.iter().cloned().collect()),
+        };
+        (name.clone(), claim)
+    });
+    Subject { issuer: facts.issuer.clone(), sub: facts.sub.clone(), claims: claims.collect() }
 }
 
 /// The facts as policy reads them. Nothing raises confidence in this version.

@@ -8,6 +8,7 @@ use authz_kernel::reason::ReasonCode;
 use authz_kernel::routes::Body;
 use authz_token::{Role, Scheme};
 use prost_types::value::Kind;
+use smallvec::SmallVec;
 
 use crate::ask::{self, Ask, Authorization, Refused, Relayed, Step, Target};
 use crate::engine::Transport;
@@ -257,10 +258,7 @@ impl<'a> Headers<'a> {
 
     /// Names that are ours, also as written by servers that take `_` for `-`, but for those that are always removed.
     fn to_remove(&self) -> Result<Vec<String>, Refused> {
-        let mut names: Vec<String> = Vec::new();
-        for name in self.names().filter(|name| is_ours(name)) {
-            names.push(name.to_owned());
-        }
+        let mut names: SmallVec<[&str; 8]> = self.names().filter(|name| is_ours(name)).collect();
         names.sort_unstable();
         names.dedup();
         if names.len() > limits::LIST {
@@ -269,8 +267,9 @@ impl<'a> Headers<'a> {
                 limits::LIST
             )));
         }
-        names.retain(|name| ALWAYS_REMOVED.binary_search(name).is_err());
-        Ok(names)
+        let is_removed =
+            |name: &str| ALWAYS_REMOVED.binary_search_by(|known| known.as_str().cmp(name)).is_ok();
+        Ok(names.into_iter().filter(|name| !is_removed(name)).map(str::to_owned).collect())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What tools ask of a bundle without a server: run its tests, judge on stated facts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use authz_kernel::casefile::{self, Report};
 use authz_kernel::decide::decide_traced;
@@ -283,8 +284,8 @@ impl Who {
             for (name, value) in &stated.claims {
                 claims.insert(name.clone(), claim(name, value)?);
             }
-            let subject =
-                Subject { issuer: stated.issuer.clone(), sub: stated.sub.clone(), claims };
+            let (issuer, sub) = (stated.issuer.clone(), stated.sub.clone());
+            let subject = Arc::new(Subject { issuer, sub, claims });
             chain.push(match stated.kind {
                 StatedKind::User => Principal::User(subject),
                 StatedKind::Service => Principal::Service(subject),

@@ -6,6 +6,9 @@ use prost::encoding::{
     DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
 };
 
+/// Bytes of the longest varint.
+const VARINT_BYTES: usize = 10;
+
 /// Bytes that are no message of the kind that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
@@ -93,9 +96,11 @@ pub(crate) fn put(number: u32, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8
     match (u8::try_from(length), out.get_mut(at)) {
         (Ok(length @ ..0x80), Some(place)) => *place = length,
         _ => {
-            let mut varint = Vec::with_capacity(10);
-            encode_varint(length as u64, &mut varint);
-            drop(out.splice(at..=at, varint));
+            let mut varint = [0; VARINT_BYTES];
+            let mut rest = varint.as_mut_slice();
+            encode_varint(length as u64, &mut rest);
+            let unused = rest.len();
+            drop(out.splice(at..=at, varint.into_iter().take(VARINT_BYTES.saturating_sub(unused))));
         }
     }
 }

@@ -934,7 +934,7 @@ mod tests {
     use authz_kernel::arguments::ArgumentSchema;
     use authz_kernel::decision::{Decision, Subject};
     use authz_kernel::reason::ReasonCode;
-    use authz_token::{AgentFacts, AgentProof, Facts as Proved, SubjectFacts, SubjectKind};
+    use authz_token::{AgentFacts, AgentProof, Facts as Proved, Made, SubjectFacts, SubjectKind};
     use proptest::prelude::*;
 
     use super::*;
@@ -977,12 +977,13 @@ mod tests {
                 token_digest: [0x10; 32],
                 jti: None,
                 bound: false,
+                made: Made::default(),
             })),
             ..Proved::default()
         };
         let claims = BTreeMap::new();
         judgement.chain = vec![
-            Principal::User(Subject { issuer: text(5), sub: text(6), claims }),
+            Principal::User(Arc::new(Subject { issuer: text(5), sub: text(6), claims })),
             Principal::Agent { spiffe_id: text(2), trust_domain: text(3) },
         ];
         judgement.verify_time = Some(Duration::from_nanos(number.unsigned_abs()));

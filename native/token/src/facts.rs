@@ -1,8 +1,9 @@
 //! What goes into verification, and what comes out of it.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -190,7 +191,36 @@ pub struct SubjectFacts {
     pub jti: Option<String>,
     /// Whether whoever presented it proved to hold a key that it is bound to.
     pub bound: bool,
+    /// What is made of the claims.
+    pub made: Made,
 }
+
+/// What whoever reads facts makes of them, kept beside them so that it is made once for a token that comes often. It says
+/// nothing that the facts do not, and so does not tell one from another.
+#[derive(Clone, Default)]
+pub struct Made(OnceLock<Arc<dyn Any + Send + Sync>>);
+
+impl Made {
+    /// What was made before, or else what `make` makes. One type is kept; another is made each time.
+    pub fn once<T: Any + Send + Sync>(&self, make: impl Fn() -> T) -> Arc<T> {
+        let kept = Arc::clone(self.0.get_or_init(|| Arc::new(make())));
+        kept.downcast().unwrap_or_else(|_| Arc::new(make()))
+    }
+}
+
+impl fmt::Debug for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Made").finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Made {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Made {}
 
 /// The key that a token is bound to: its only confirmation method (RFC 7800 §3.1).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -278,5 +308,22 @@ impl Facts {
             subject::check_actor(subject, &agent).map_err(|refusal| refusal.of(Role::Subject))?;
         }
         Ok(Self { agent: Some(Arc::new(agent)), ..self })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_is_made_once() {
+        let made = Made::default();
+        let again = made.clone();
+        let one = made.once(|| 1_u8);
+        assert!(Arc::ptr_eq(&one, &made.once(|| 2)));
+        assert!(Arc::ptr_eq(&one, &made.clone().once(|| 2)), "a copy of the facts keeps it");
+        assert_eq!("three", *made.once(|| "three"), "another type is made each time");
+        assert_eq!(2, *again.once(|| 2_u8), "what was made later is not in an earlier copy");
+        assert_eq!(made, again);
     }
 }

@@ -61,8 +61,8 @@ pub use binding::Presentation;
 pub use cache::{PeerCache, TokenCache};
 pub use dpop::{Nonces, ProofFacts, verify_proof};
 pub use facts::{
-    AgentFacts, AgentProof, Binding, ClaimValue, CredentialFacts, Evidence, Facts, Role, Scheme,
-    SubjectFacts, SubjectKind, UnixTime,
+    AgentFacts, AgentProof, Binding, ClaimValue, CredentialFacts, Evidence, Facts, Made, Role,
+    Scheme, SubjectFacts, SubjectKind, UnixTime,
 };
 pub use jwk::thumbprint;
 pub use peer::{

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::binding;
 use crate::claims::{self, Times};
-use crate::facts::{AgentFacts, Binding, ClaimValue, SubjectFacts};
+use crate::facts::{AgentFacts, Binding, ClaimValue, Made, SubjectFacts};
 use crate::json::{Object, Value};
 use crate::jws::{Header, Parts};
 use crate::refusal::{KeyOwner, Refusal};
@@ -72,6 +72,7 @@ pub(crate) fn verify(
         token_digest,
         jti: claims::text(&claims, "jti", MAX_TEXT_BYTES)?.map(str::to_owned),
         bound: binding.is_some(),
+        made: Made::default(),
     };
     Ok((facts, times, binding))
 }

@@ -1138,11 +1138,11 @@ impl SubjectFixture {
             ClaimEntry::Text(v) => Claim::Text(v.clone()),
             ClaimEntry::Texts(v) => Claim::Texts(v.clone()),
         };
-        let subject = Subject {
+        let subject = Arc::new(Subject {
             issuer: self.issuer.clone(),
             sub: self.sub.clone().unwrap_or_else(|| name.to_owned()),
             claims: self.claims.iter().map(|(n, c)| (n.clone(), claim(c))).collect(),
-        };
+        });
         match self.kind {
             SubjectWord::User => Principal::User(subject),
             SubjectWord::Service => Principal::Service(subject),

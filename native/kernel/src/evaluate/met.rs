@@ -126,7 +126,7 @@ mod tests {
         let claims = prop::collection::btree_map("[ab]{0,2}", claim(), 0..3);
         let subject = ("[ab]{0,2}", "[ab]{0,2}", claims, any::<bool>()).prop_map(
             |(issuer, sub, claims, is_service)| {
-                let subject = Subject { issuer, sub, claims };
+                let subject = Arc::new(Subject { issuer, sub, claims });
                 if is_service { Principal::Service(subject) } else { Principal::User(subject) }
             },
         );
@@ -150,7 +150,7 @@ mod tests {
     fn user(sub: &str, claims: &[(&str, Claim)]) -> Principal {
         let claims = claims.iter().map(|(name, claim)| ((*name).to_owned(), claim.clone()));
         let (issuer, sub) = ("corp".to_owned(), sub.to_owned());
-        Principal::User(Subject { issuer, sub, claims: claims.collect() })
+        Principal::User(Arc::new(Subject { issuer, sub, claims: claims.collect() }))
     }
 
     fn plan(facts: &str) -> Plan {

@@ -174,6 +174,8 @@ pub(crate) struct Known {
     uid: Arc<EntityUID>,
     ancestors: Vec<EntityUID>,
     attributes: Attributes,
+    /// Of an agent: the set of it alone, which is `context.chain.agents` of most calls.
+    alone: Option<Value>,
 }
 
 /// Attributes wait as plain facts until a policy asks the store.
@@ -493,9 +495,12 @@ impl Words {
                 (&self.types.service, uid_of(subject), subject_attributes(subject))
             }
         };
+        let uid = Arc::new(uid(kind, &id));
+        let is_agent = matches!(principal, Principal::Agent { .. });
         Known {
-            uid: Arc::new(uid(kind, &id)),
-            ancestors: roles.iter().map(|role| uid(&self.types.role, role)).collect(),
+            alone: is_agent.then(|| self.set(vec![Literal::EntityUID(Arc::clone(&uid))])),
+            uid,
+            ancestors: roles.iter().map(|role| self::uid(&self.types.role, role)).collect(),
             attributes: Attributes::Texts(attributes),
         }
     }
@@ -506,6 +511,7 @@ impl Words {
             uid: Arc::new(uid(&self.types.system, system)),
             ancestors: Vec::new(),
             attributes: Attributes::None,
+            alone: None,
         }
     }
 
@@ -515,6 +521,7 @@ impl Words {
             uid: Arc::new(uid(&self.types.template, name)),
             ancestors: Vec::new(),
             attributes: Attributes::None,
+            alone: None,
         }
     }
 
@@ -540,6 +547,7 @@ impl Words {
                 id: SmolStr::new(id),
                 labels: labels.map(|label| uid(&self.types.label, label)).collect(),
             },
+            alone: None,
         }
     }
 
@@ -575,13 +583,19 @@ impl Words {
                 },
                 Key::SubjectProof => known(&self.proofs, facts.subject_proof.as_str())?.into(),
                 Key::Chain => {
-                    let agent = &self.types.agent;
-                    let agents =
-                        facts.chain.iter().filter(|known| known.uid.entity_type() == agent);
-                    let agents = agents.map(|known| Literal::EntityUID(known.uid.clone()));
+                    let agents = facts.chain.iter().filter(|known| known.alone.is_some());
+                    let agents: SmallVec<[&Arc<Known>; 4]> = agents.collect();
+                    let alone = match agents.as_slice() {
+                        [agent] => agent.alone.clone(),
+                        _ => None,
+                    };
+                    let several = || {
+                        let uids = agents.iter().map(|known| Literal::EntityUID(known.uid.clone()));
+                        self.set(uids.collect())
+                    };
                     record([
                         ("depth", long(facts.depth)),
-                        ("agents", self.set(agents.collect())),
+                        ("agents", alone.unwrap_or_else(several)),
                         ("subject", boolean(facts.subject)),
                     ])
                 }

@@ -173,7 +173,12 @@ mod tests {
 
     /// A resource with attributes, one whose attributes hold nothing, and one that has none.
     fn resources() -> [Known; 3] {
-        let of = |attributes| Known { uid: Arc::new(uid("r")), ancestors: Vec::new(), attributes };
+        let of = |attributes| Known {
+            uid: Arc::new(uid("r")),
+            ancestors: Vec::new(),
+            attributes,
+            alone: None,
+        };
         [
             of(Attributes::Resource { id: "two".into(), labels: vec![uid("a"), uid("b")] }),
             of(Attributes::Resource { id: SmolStr::default(), labels: Vec::new() }),

@@ -504,11 +504,11 @@ impl Subject {
     /// As policies know it.
     #[must_use]
     pub fn principal(&self) -> Principal {
-        let subject = crate::decision::Subject {
+        let subject = Arc::new(crate::decision::Subject {
             issuer: self.issuer.clone(),
             sub: self.sub.clone(),
             claims: self.claims.clone(),
-        };
+        });
         if self.is_service { Principal::Service(subject) } else { Principal::User(subject) }
     }
 }

@@ -1,7 +1,7 @@
 //! A small bundle as a typed model, for tests.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use authz_kernel::decision::{
     Claim, Decision, Facts, Principal, Proof, ProofMethod, Request, Subject, Time,
@@ -229,11 +229,11 @@ pub(crate) fn bot() -> Principal {
 
 pub(crate) fn alice() -> Principal {
     let groups = Claim::Texts(vec!["employees".to_owned()]);
-    Principal::User(Subject {
+    Principal::User(Arc::new(Subject {
         issuer: "corp".to_owned(),
         sub: "alice".to_owned(),
         claims: BTreeMap::from([("groups".to_owned(), groups)]),
-    })
+    }))
 }
 
 pub(crate) fn facts(chain: &[Principal]) -> Facts<'_> {

@@ -1,6 +1,7 @@
 //! What a session did before: labels, where they came from, and what they let through.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use authz_kernel::casefile;
 use authz_kernel::decide::decide;
@@ -337,11 +338,11 @@ fn without_a_task_nothing_of_one_is_given() {
 #[test]
 fn what_is_done_without_a_task_is_remembered_by_its_chain_for_a_while() {
     let user = |sub: &str| {
-        Principal::User(authz_kernel::decision::Subject {
+        Principal::User(Arc::new(authz_kernel::decision::Subject {
             issuer: "corp".to_owned(),
             sub: sub.to_owned(),
             claims: BTreeMap::new(),
-        })
+        }))
     };
     let of = |chain: &[Principal]| taskless(chain, "").unwrap();
     let own = of(&[user("ann"), bot()]);

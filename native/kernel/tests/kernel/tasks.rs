@@ -1261,7 +1261,8 @@ fn a_chain_is_the_tasks_own_in_all_of_it_or_not_at_all() {
     assert!(!task.has_chain(&[]), "nobody");
     let mut claims = own.clone();
     if let Some(Principal::User(subject)) = claims.first_mut() {
-        subject.claims.insert("groups".to_owned(), Claim::Texts(vec!["admins".to_owned()]));
+        let claim = Claim::Texts(vec!["admins".to_owned()]);
+        Arc::make_mut(subject).claims.insert("groups".to_owned(), claim);
     }
     assert!(!task.has_chain(&claims), "a claim that the task does not have");
     let mut domain = own.clone();
