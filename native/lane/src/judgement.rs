@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authz_kernel::arguments::Declared;
 use authz_kernel::decision::{Decision, Outcome, Principal, ProofMethod, Time};
 use authz_kernel::hex::hex;
 use authz_kernel::mcp::Envelope;
@@ -15,7 +16,6 @@ use authz_state::Ticket;
 use authz_token::{AgentProof, Facts, PeerFacts};
 
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::ask::{Refused, Step};
 use crate::asked::Asked as Form;
@@ -291,8 +291,8 @@ impl Judgement {
         if self.reason != ReasonCode::BadInput {
             return message.to_owned();
         }
-        let schema = self.world.as_ref().and_then(|world| world.schema(&self.operation));
-        declared_only(message, schema)
+        let declared = self.world.as_ref().and_then(|world| world.plan.declared(&self.operation));
+        declared_only(message, declared)
     }
 
     pub(crate) const fn outcome(&self) -> Outcome {
@@ -484,7 +484,7 @@ fn encode(text: &str, out: &mut String) {
 /// Replaces the undeclared names in the pointer of a message.
 ///
 /// The kernel writes "argument `<pointer>`: <what>" of arguments, and "<what> at `<pointer>`" of a text that is no JSON.
-fn declared_only(message: &str, schema: Option<&Value>) -> String {
+fn declared_only(message: &str, declared: Option<&Declared>) -> String {
     let of_argument = message.split_once("argument `").and_then(|(before, rest)| {
         // A name may hold the separator, `<what>` does not.
         let (pointer, what) = rest.rsplit_once("`: ")?;
@@ -498,15 +498,14 @@ fn declared_only(message: &str, schema: Option<&Value>) -> String {
         return message.to_owned();
     };
     let mut shown = String::new();
-    let mut schema = schema;
+    let mut declared = declared;
     for token in pointer.split('/').skip(1) {
         let name = token.replace("~1", "/").replace("~0", "~");
-        let member = schema.and_then(|schema| schema.get("properties")?.get(&name));
-        let item =
-            schema.and_then(|schema| schema.get("items")).filter(|_| token.parse::<u32>().is_ok());
-        schema = member.or(item);
+        let member = declared.and_then(|declared| declared.member(&name));
+        let item = declared.and_then(Declared::items).filter(|_| token.parse::<u32>().is_ok());
+        declared = member.or(item);
         shown.push('/');
-        shown.push_str(if schema.is_some() || token == "*" { token } else { UNKNOWN_MEMBER });
+        shown.push_str(if declared.is_some() || token == "*" { token } else { UNKNOWN_MEMBER });
     }
     format!("{before}{open}{shown}{close}{after}")
 }

@@ -9,7 +9,6 @@ use authz_kernel::hex::hex;
 use authz_kernel::members::{covers, overlap, pattern_defect};
 use authz_kernel::plan::Plan;
 use authz_token::TrustStore;
-use serde_json::Value;
 
 use crate::injected::Injected;
 use crate::metrics::{Metrics, SystemId};
@@ -313,11 +312,6 @@ impl Loaded {
     /// The secret that requests to a system get, where they do.
     pub(crate) fn injected(&self, system: &str) -> Option<&Injected> {
         self.injections.get(system)
-    }
-
-    /// The schema of an operation's arguments.
-    pub(crate) fn schema(&self, operation: &str) -> Option<&Value> {
-        self.plan.operation(operation).map(|operation| operation.input.as_ref())
     }
 }
 
