@@ -61,7 +61,7 @@ pub struct Grant<'a> {
 }
 
 /// A verified principal of the chain.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Principal {
     /// A person.
     User(Arc<Subject>),
@@ -77,7 +77,7 @@ pub enum Principal {
 }
 
 /// A verified subject.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Subject {
     /// Alias of the issuer.
     pub issuer: String,
@@ -88,7 +88,7 @@ pub struct Subject {
 }
 
 /// A kept claim.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Claim {
     /// JSON true or false.

@@ -2,27 +2,26 @@
 
 use std::sync::Arc;
 
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use smallvec::SmallVec;
 
 use super::{Known, Words};
 use crate::decision::{Claim, Principal, Subject};
 use crate::model::Model;
 
-/// Most principals that are kept ready.
-const MOST: usize = 4_096;
-/// Most bytes of what a principal is found by; one that needs more is made each time.
-const MAX_KEY_BYTES: usize = 1_024;
-
-type Key = SmallVec<[u8; 256]>;
+/// Most bytes of principals that are kept ready.
+const MOST_BYTES: u64 = 4 * 1024 * 1024;
+/// What a principal counts for at least, so that not too many are kept either.
+const LEAST_BYTES: u64 = 1_024;
 
 /// What is kept depends on the principal, its claims and the plan alone, so it serves as long as the plan does.
 #[derive(Debug)]
-pub(crate) struct Met(Cache<Box<[u8]>, Arc<Known>>);
+pub(crate) struct Met(Cache<Principal, Arc<Known>, Size>);
 
 impl Default for Met {
     fn default() -> Self {
-        Self(Cache::new(MOST))
+        let most = usize::try_from(MOST_BYTES / LEAST_BYTES).unwrap_or(1);
+        Self(Cache::with_weighter(most, MOST_BYTES, Size))
     }
 }
 
@@ -36,70 +35,41 @@ impl Met {
         model: &Model,
         principal: &Principal,
     ) -> Arc<Known> {
-        let make = || Arc::new(words.principal(principal, &model.roles_of(principal)));
-        let key = key(principal);
-        if key.len() > MAX_KEY_BYTES {
-            return make();
-        }
-        if let Some(met) = self.0.get(key.as_slice()) {
+        if let Some(met) = self.0.get(principal) {
             return met;
         }
-        let made = make();
-        self.0.insert(key.as_slice().into(), Arc::clone(&made));
+        let made = Arc::new(words.principal(principal, &model.roles_of(principal)));
+        self.0.insert(principal.clone(), Arc::clone(&made));
         made
     }
 }
 
-/// All that a principal is, as bytes.
-///
-/// INVARIANT (unambiguous): what has no fixed length stands after its length, so that no two principals have one key.
-fn key(principal: &Principal) -> Key {
-    let mut key = Key::new();
-    match principal {
-        Principal::Agent { spiffe_id, trust_domain } => {
-            key.push(0);
-            put(spiffe_id, &mut key);
-            put(trust_domain, &mut key);
-        }
-        Principal::User(subject) => {
-            key.push(1);
-            put_subject(subject, &mut key);
-        }
-        Principal::Service(subject) => {
-            key.push(2);
-            put_subject(subject, &mut key);
-        }
-    }
-    key
-}
+/// What a principal counts for: the bytes of its texts. One that counts for more than a part of the cache may hold is not kept.
+#[derive(Clone, Debug)]
+struct Size;
 
-fn put_subject(subject: &Subject, key: &mut Key) {
-    put(&subject.issuer, key);
-    put(&subject.sub, key);
-    for (name, claim) in &subject.claims {
-        put(name, key);
-        match claim {
-            Claim::Bool(value) => key.extend_from_slice(&[0, u8::from(*value)]),
-            Claim::Long(value) => {
-                key.push(1);
-                key.extend_from_slice(&value.to_le_bytes());
+impl Weighter<Principal, Arc<Known>> for Size {
+    fn weight(&self, principal: &Principal, _: &Arc<Known>) -> u64 {
+        let bytes = match principal {
+            Principal::Agent { spiffe_id, trust_domain } => {
+                spiffe_id.len().saturating_add(trust_domain.len())
             }
-            Claim::Text(text) => {
-                key.push(2);
-                put(text, key);
-            }
-            Claim::Texts(texts) => {
-                key.push(3);
-                key.extend_from_slice(&(texts.len() as u64).to_le_bytes());
-                texts.iter().for_each(|text| put(text, key));
-            }
-        }
+            Principal::User(subject) | Principal::Service(subject) => size(subject),
+        };
+        (bytes as u64).max(LEAST_BYTES)
     }
 }
 
-fn put(text: &str, key: &mut Key) {
-    key.extend_from_slice(&(text.len() as u64).to_le_bytes());
-    key.extend_from_slice(text.as_bytes());
+fn size(subject: &Subject) -> usize {
+    let claims = subject.claims.iter().map(|(name, claim)| {
+        let value = match claim {
+            Claim::Bool(_) | Claim::Long(_) => size_of::<Claim>(),
+            Claim::Text(text) => text.len(),
+            Claim::Texts(texts) => texts.iter().map(|text| size_of_val(text) + text.len()).sum(),
+        };
+        name.len().saturating_add(value)
+    });
+    claims.fold(subject.issuer.len().saturating_add(subject.sub.len()), usize::saturating_add)
 }
 
 #[cfg(test)]
@@ -108,44 +78,8 @@ mod tests {
 
     use std::collections::BTreeMap;
 
-    use proptest::prelude::*;
-
     use super::*;
     use crate::plan::Plan;
-
-    fn claim() -> impl Strategy<Value = Claim> {
-        prop_oneof![
-            any::<bool>().prop_map(Claim::Bool),
-            (-2_i64..3).prop_map(Claim::Long),
-            "[ab]{0,2}".prop_map(Claim::Text),
-            prop::collection::vec("[ab]{0,2}", 0..3).prop_map(Claim::Texts),
-        ]
-    }
-
-    fn principal() -> impl Strategy<Value = Principal> {
-        let claims = prop::collection::btree_map("[ab]{0,2}", claim(), 0..3);
-        let subject = ("[ab]{0,2}", "[ab]{0,2}", claims, any::<bool>()).prop_map(
-            |(issuer, sub, claims, is_service)| {
-                let subject = Arc::new(Subject { issuer, sub, claims });
-                if is_service { Principal::Service(subject) } else { Principal::User(subject) }
-            },
-        );
-        prop_oneof![
-            subject,
-            ("[ab]{0,2}", "[ab]{0,2}")
-                .prop_map(|(spiffe_id, trust_domain)| Principal::Agent { spiffe_id, trust_domain }),
-        ]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(4_096), failure_persistence: None, ..ProptestConfig::default() })]
-
-        /// One key, one principal.
-        #[test]
-        fn keys_tell_principals_apart(one in principal(), other in principal()) {
-            prop_assert_eq!(one == other, key(&one) == key(&other));
-        }
-    }
 
     fn user(sub: &str, claims: &[(&str, Claim)]) -> Principal {
         let claims = claims.iter().map(|(name, claim)| ((*name).to_owned(), claim.clone()));
@@ -178,7 +112,7 @@ mod tests {
                 user("alice", &[]),
                 user("bob", &[("groups", staff.clone())]),
                 // Too long to be kept.
-                user(&"x".repeat(2_000), &[("groups", staff.clone())]),
+                user(&"x".repeat(MOST_BYTES as usize), &[("groups", staff.clone())]),
             ] {
                 let made = words.principal(&who, &model.roles_of(&who));
                 let found = met.principal(words, model, &who);
@@ -187,9 +121,16 @@ mod tests {
             }
         }
         assert_eq!(5, met.0.len());
-        for number in 0..3 * MOST {
+        let most = MOST_BYTES / LEAST_BYTES;
+        for number in 0..3 * most {
             let _made = met.principal(words, model, &user(&number.to_string(), &[]));
         }
-        assert!(met.0.len() <= MOST, "{}", met.0.len());
+        assert!((most / 2..=most).contains(&(met.0.len() as u64)), "{}", met.0.len());
+        let met = Met::default();
+        for number in 0..3 * most {
+            let claims = [("groups", Claim::Texts(vec![number.to_string(); 100]))];
+            let _made = met.principal(words, model, &user("carol", &claims));
+        }
+        assert!(met.0.weight() <= MOST_BYTES && met.0.len() as u64 <= most / 2, "{}", met.0.len());
     }
 }
