@@ -1278,14 +1278,13 @@ impl Engine {
         } else {
             Durability::Queued
         };
-        let line = record::line(judgement, evidence, origin, None);
-        match self.audit.submit(line, durability) {
+        match self.queue(judgement, evidence, origin, None, durability) {
             Ok(ticket) => ticket,
             Err(error) => {
                 judgement.refuse(unrecorded(error, Waits::Record));
                 // Where a refusal finds no room, another one would find none either.
                 if durability != Durability::BestEffort {
-                    self.record_refusal(record::line(judgement, evidence, origin, None));
+                    self.record_refusal(judgement, evidence, origin, None);
                 }
                 None
             }
@@ -1324,18 +1323,17 @@ impl Engine {
                 Err(Stop::Unchanged) => return Ok(false),
             }
             let origin = call.recorded.origin(&self.settings);
-            let line = record::line(judgement, call.evidence, origin, None);
             if self.keeper.has_outbox() {
                 // The outbox takes any number of lines, but what nobody can read afterwards is not permitted.
                 if !self.audit.is_writable() {
                     stopped = Some(unrecorded(AuditError::Failed, Waits::Record));
                     return Ok(false);
                 }
-                transaction.audit(line);
+                transaction.audit(record::line(judgement, call.evidence, origin, None));
                 kept = Some(Kept { ticket: None, waits: Waits::Store });
                 return Ok(true);
             }
-            match self.audit.submit(line, durability) {
+            match self.queue(judgement, call.evidence, origin, None, durability) {
                 Ok(ticket) => {
                     kept = Some(Kept { ticket, waits: Waits::Record });
                     Ok(true)
@@ -1365,9 +1363,8 @@ impl Engine {
         survives: Survives,
     ) -> Result<(), Stop> {
         let origin = call.recorded.origin(&self.settings);
-        let line = record::line(judgement, call.evidence, origin, None);
         if self.keeper.has_outbox() {
-            transaction.audit(line);
+            transaction.audit(record::line(judgement, call.evidence, origin, None));
             return Ok(());
         }
         let durability = match survives {
@@ -1375,7 +1372,7 @@ impl Engine {
             Survives::PowerLoss => Durability::Synced,
         };
         // Lines are synced in their order, so whoever waits for the last waits for this one too.
-        match self.audit.submit(line, durability) {
+        match self.queue(judgement, call.evidence, origin, None, durability) {
             Ok(_) => Ok(()),
             Err(error) => Err(Stop::Refused(unrecorded(error, Waits::Record))),
         }
@@ -1399,10 +1396,28 @@ impl Engine {
     }
 
     /// The record of a refusal is written where the share of refusals has room; the writer counts those that were not.
-    fn record_refusal(&self, line: Vec<u8>) {
-        if let Ok(Some(ticket)) = self.audit.submit(line, Durability::BestEffort) {
-            drop(ticket);
-        }
+    fn record_refusal(
+        &self,
+        judgement: &Judgement,
+        evidence: &[Evidence<'_>],
+        origin: Origin<'_>,
+        instead_of: Option<Outcome>,
+    ) {
+        drop(self.queue(judgement, evidence, origin, instead_of, Durability::BestEffort));
+    }
+
+    /// Queues the record of a decision.
+    fn queue(
+        &self,
+        judgement: &Judgement,
+        evidence: &[Evidence<'_>],
+        origin: Origin<'_>,
+        instead_of: Option<Outcome>,
+        durability: Durability,
+    ) -> Result<Option<Ticket>, AuditError> {
+        record::with_line(judgement, evidence, origin, instead_of, |line| {
+            self.audit.submit(line, durability)
+        })
     }
 
     /// Longest wait for a durable record, as a point in time.
@@ -1468,7 +1483,7 @@ impl Engine {
             let waits = if is_late { Waits::Record } else { waits };
             judgement.refuse(unrecorded(error, waits));
             let origin = recorded.origin(&self.settings);
-            self.record_refusal(record::line(&judgement, &[], origin, Some(before)));
+            self.record_refusal(&judgement, &[], origin, Some(before));
         }
         judgement
     }
@@ -1661,7 +1676,7 @@ impl Engine {
         let mut judgement = self.judgement(surface, world, &Transport::by(""));
         judgement.refuse(Refused::new(reason, Step::Identify, reason.row().title));
         let line = Recorded { peer: String::new(), trace: None, lane };
-        self.record_refusal(record::line(&judgement, &[], line.origin(&self.settings), None));
+        self.record_refusal(&judgement, &[], line.origin(&self.settings), None);
         self.count(&judgement, received, lane, None);
         match surface {
             Surface::ExtAuthz => {

@@ -32,6 +32,8 @@ const MAX_DEPTH: usize = 8;
 const TOKEN_START: usize = 32;
 /// What most records need, so that a line seldom grows while it is written.
 const LINE_BYTES: usize = 2_560;
+/// Room that grew beyond this for one line is not kept for the next.
+const KEPT_ROOM: usize = 16 * 1024;
 /// What most pointers need.
 const POINTER_BYTES: usize = 64;
 /// How many pointers most records have, and what these need.
@@ -392,7 +394,32 @@ pub(crate) fn line(
     origin: Origin<'_>,
     instead_of: Option<Outcome>,
 ) -> Vec<u8> {
-    line_by(judgement, evidence, origin, instead_of, |out, record| plain::append(out, record))
+    with_line(judgement, evidence, origin, instead_of, <[u8]>::to_vec)
+}
+
+thread_local! {
+    /// Room for a line in the making: memory that was just used is still in the processor's cache.
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// As [`line`], for whoever needs it but for a moment.
+pub(crate) fn with_line<R>(
+    judgement: &Judgement,
+    evidence: &[Evidence<'_>],
+    origin: Origin<'_>,
+    instead_of: Option<Outcome>,
+    then: impl FnOnce(&[u8]) -> R,
+) -> R {
+    let mut line = ROOM.take();
+    line.clear();
+    line_by(judgement, evidence, origin, instead_of, &mut line, |out, record| {
+        plain::append(out, record)
+    });
+    let then = then(&line);
+    if line.capacity() <= KEPT_ROOM {
+        ROOM.set(line);
+    }
+    then
 }
 
 fn line_by(
@@ -400,8 +427,9 @@ fn line_by(
     evidence: &[Evidence<'_>],
     origin: Origin<'_>,
     instead_of: Option<Outcome>,
+    line: &mut Vec<u8>,
     write: impl FnOnce(&mut Vec<u8>, &Record<'_>) -> Result<(), serde_json::Error>,
-) -> Vec<u8> {
+) {
     let decision = judgement.decision.as_ref();
     let notes = Notes::new();
     let resource = decision.map_or("", |decision| decision.resource.as_str());
@@ -481,10 +509,10 @@ fn line_by(
         masked: &notes.masked,
     };
     // Texts and numbers always serialise; were it otherwise, the id still says that something was decided.
-    let mut line = Vec::with_capacity(LINE_BYTES);
-    match write(&mut line, &record) {
-        Ok(()) => line,
-        Err(_) => format!("{{\"decision_id\":\"{}\"}}", judgement.id).into_bytes(),
+    line.reserve(LINE_BYTES);
+    if write(line, &record).is_err() {
+        line.clear();
+        line.extend_from_slice(format!("{{\"decision_id\":\"{}\"}}", judgement.id).as_bytes());
     }
 }
 
@@ -997,7 +1025,7 @@ mod tests {
         let schema = ArgumentSchema::compile(&schema);
         let arguments =
             schema.ok().and_then(|schema| schema.read(&serde_json::to_vec(&given).unwrap()).ok());
-        judgement.decided(Decision {
+        judgement.decided(Box::new(Decision {
             outcome: Outcome::Permit,
             reason: ReasonCode::Permitted,
             kinds: Vec::new(),
@@ -1025,7 +1053,7 @@ mod tests {
             server_call: false,
             trace: Vec::new(),
             understood: true,
-        });
+        }));
         judgement
     }
 
@@ -1033,7 +1061,8 @@ mod tests {
     fn same(judgement: &Judgement, origin: Origin<'_>) {
         let instead_of = Some(Outcome::StepUp);
         let write = |out: &mut Vec<u8>, record: &Record<'_>| serde_json::to_writer(out, record);
-        let expected = line_by(judgement, &[], origin, instead_of, write);
+        let mut expected = Vec::new();
+        line_by(judgement, &[], origin, instead_of, &mut expected, write);
         let written = line(judgement, &[], origin, instead_of);
         assert_eq!(String::from_utf8(expected).unwrap(), String::from_utf8(written).unwrap());
     }

@@ -154,8 +154,8 @@ struct Batch {
 }
 
 impl Batch {
-    fn push(&mut self, bytes: &[u8], line: Line) {
-        self.bytes.extend_from_slice(bytes);
+    fn push(&mut self, parts: &[&[u8]], line: Line) {
+        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
         self.lines.push(line);
     }
 
@@ -196,7 +196,7 @@ impl Batch {
             let (bytes, after) = rest.split_at_checked(line.size).unwrap_or((rest, &[]));
             rest = after;
             match line.settle {
-                None => kept.push(bytes, line),
+                None => kept.push(&[bytes], line),
                 Some(_) => awaited.push(line),
             }
         }
@@ -334,18 +334,17 @@ impl AuditWriter {
     /// [`Durability::BestEffort`]) or the writer is closed.
     pub fn submit(
         &self,
-        mut line: Vec<u8>,
+        line: &[u8],
         durability: Durability,
     ) -> Result<Option<Ticket>, AuditError> {
-        line.push(b'\n');
-        let size = line.len() as u64;
+        let size = line.len().saturating_add(1);
         let settings = &self.shared.settings;
         let (max_lines, max_bytes) = (settings.max_lines as u64, settings.max_bytes as u64);
         let best_effort = durability == Durability::BestEffort;
         let mut queue = self.shared.lock();
-        let waiting =
-            Load { lines: queue.health.queued_lines, bytes: queue.health.queued_bytes }.plus(size);
-        let refusals = queue.refusals.plus(size);
+        let waiting = Load { lines: queue.health.queued_lines, bytes: queue.health.queued_bytes };
+        let waiting = waiting.plus(size as u64);
+        let refusals = queue.refusals.plus(size as u64);
         if !queue.closing
             && best_effort
             && !refusals.fits(max_lines / REFUSAL_SHARE, max_bytes / REFUSAL_SHARE)
@@ -374,9 +373,9 @@ impl AuditWriter {
         };
         // The thread sleeps only on an empty queue, and wakes by itself for lines that nobody waits for.
         let wake = settle.is_some() || queue.batch.is_empty();
-        let waiting = Line { size: line.len(), settle, best_effort };
+        let waiting = Line { size, settle, best_effort };
         queue.load(std::iter::once(&waiting));
-        queue.batch.push(&line, waiting);
+        queue.batch.push(&[line, b"\n"], waiting);
         drop(queue);
         if wake {
             self.shared.filled.notify_one();
@@ -395,12 +394,7 @@ impl AuditWriter {
     ///
     /// # Errors
     /// See [`AuditError`].
-    pub fn append(
-        &self,
-        line: Vec<u8>,
-        durable: bool,
-        deadline: Instant,
-    ) -> Result<(), AuditError> {
+    pub fn append(&self, line: &[u8], durable: bool, deadline: Instant) -> Result<(), AuditError> {
         let durability = if durable { Durability::Synced } else { Durability::Queued };
         match self.submit(line, durability)? {
             Some(ticket) => ticket.wait(deadline),
@@ -730,7 +724,7 @@ mod tests {
                 scope.spawn(move || {
                     for number in 0..50 {
                         let line = format!("{{\"n\":\"{thread}-{number}\"}}");
-                        writer.append(line.clone().into_bytes(), true, soon()).unwrap();
+                        writer.append(line.as_bytes(), true, soon()).unwrap();
                         // Acknowledged: it can be read back before anything else happens.
                         assert!(std::fs::read_to_string(path).unwrap().lines().any(|l| l == line));
                     }
@@ -750,12 +744,12 @@ mod tests {
         let path = folder("close").join("audit.jsonl");
         let writer = AuditWriter::open(AuditSettings::new(path.clone())).unwrap();
         for _ in 0..100 {
-            assert!(writer.submit(b"{}".to_vec(), Durability::Queued).unwrap().is_none());
+            assert!(writer.submit(b"{}", Durability::Queued).unwrap().is_none());
         }
         writer.close();
         writer.close();
         assert_eq!(100, std::fs::read_to_string(&path).unwrap().lines().count());
-        assert_eq!(Err(AuditError::Failed), writer.append(b"{}".to_vec(), false, soon()));
+        assert_eq!(Err(AuditError::Failed), writer.append(b"{}", false, soon()));
     }
 
     /// A full disk refuses durable and queued lines alike, keeps what it had accepted, and recovers by itself.
@@ -763,19 +757,19 @@ mod tests {
     fn full_disk_refuses_then_recovers() {
         let disk = Disk::default();
         let writer = on_disk(&disk, |_| {});
-        writer.append(b"first".to_vec(), true, soon()).unwrap();
+        writer.append(b"first", true, soon()).unwrap();
         disk.full.store(true, Ordering::SeqCst);
-        writer.append(b"accepted".to_vec(), false, soon()).unwrap();
-        assert_eq!(Err(AuditError::Failed), writer.append(b"lost".to_vec(), true, soon()));
+        writer.append(b"accepted", false, soon()).unwrap();
+        assert_eq!(Err(AuditError::Failed), writer.append(b"lost", true, soon()));
         let health = writer.health();
         assert!(!health.writable && !health.last_error.is_empty(), "{health:?}");
-        assert_eq!(Err(AuditError::Failed), writer.append(b"refused".to_vec(), false, soon()));
-        assert!(writer.submit(b"denial".to_vec(), Durability::BestEffort).is_ok());
+        assert_eq!(Err(AuditError::Failed), writer.append(b"refused", false, soon()));
+        assert!(writer.submit(b"denial", Durability::BestEffort).is_ok());
         disk.full.store(false, Ordering::SeqCst);
         while !writer.health().writable {
             std::thread::sleep(Duration::from_millis(5));
         }
-        writer.append(b"last".to_vec(), true, soon()).unwrap();
+        writer.append(b"last", true, soon()).unwrap();
         writer.close();
         let text = String::from_utf8(disk.bytes.lock().unwrap().clone()).unwrap();
         assert_eq!("first\naccepted\ndenial\nlast\n", text);
@@ -788,13 +782,13 @@ mod tests {
         let disk = Disk::default();
         let writer = on_disk(&disk, |_| {});
         disk.sync_fails.store(true, Ordering::SeqCst);
-        assert_eq!(Err(AuditError::Failed), writer.append(b"line".to_vec(), true, soon()));
+        assert_eq!(Err(AuditError::Failed), writer.append(b"line", true, soon()));
         assert!(
             disk.bytes.lock().unwrap().starts_with(b"line"),
             "the naive way would acknowledge it"
         );
         disk.sync_fails.store(false, Ordering::SeqCst);
-        while writer.append(b"next".to_vec(), true, soon()).is_err() {
+        while writer.append(b"next", true, soon()).is_err() {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -808,12 +802,12 @@ mod tests {
             settings.max_lines = 4;
             settings.max_bytes = 100;
         });
-        let ticket = writer.submit(b"slow".to_vec(), Durability::Synced).unwrap().unwrap();
+        let ticket = writer.submit(b"slow", Durability::Synced).unwrap().unwrap();
         std::thread::sleep(Duration::from_millis(50));
-        assert_eq!(Err(AuditError::Full), writer.append(vec![b'x'; 200], false, soon()));
+        assert_eq!(Err(AuditError::Full), writer.append(&[b'x'; 200], false, soon()));
         let mut accepted = 0;
         for _ in 0..10 {
-            match writer.submit(b"line".to_vec(), Durability::Queued) {
+            match writer.submit(b"line", Durability::Queued) {
                 Ok(_) => accepted += 1,
                 Err(error) => assert_eq!(AuditError::Full, error),
             }
@@ -834,27 +828,27 @@ mod tests {
                 settings.max_lines = max_lines;
                 settings.max_bytes = max_bytes;
             });
-            let busy = writer.submit(b"slow".to_vec(), Durability::Synced).unwrap().unwrap();
+            let busy = writer.submit(b"slow", Durability::Synced).unwrap().unwrap();
             std::thread::sleep(Duration::from_millis(50));
             let results: Vec<_> = (0..100)
-                .map(|_| writer.submit(vec![b'r'; line], Durability::BestEffort).map(drop))
+                .map(|_| writer.submit(&vec![b'r'; line], Durability::BestEffort).map(drop))
                 .collect();
             assert_eq!(10, results.iter().filter(|result| result.is_ok()).count());
             assert!(results.iter().rev().take(90).all(|r| *r == Err(AuditError::Full)));
             for _ in 0..9 {
-                writer.submit(vec![b'p'; line], Durability::Queued).unwrap();
+                writer.submit(&vec![b'p'; line], Durability::Queued).unwrap();
             }
-            let permit = writer.submit(vec![b'P'; line], Durability::Synced).unwrap().unwrap();
+            let permit = writer.submit(&vec![b'P'; line], Durability::Synced).unwrap().unwrap();
             let health = writer.health();
             assert_eq!((90, 0), (health.dropped_refusals, health.refused_lines));
             assert_eq!((Ok(()), Ok(())), (busy.wait(soon()), permit.wait(soon())));
             // The share is given back once it is written, and after a failure that kept lines.
-            assert!(writer.submit(b"again".to_vec(), Durability::BestEffort).is_ok());
+            assert!(writer.submit(b"again", Durability::BestEffort).is_ok());
             disk.full.store(true, Ordering::SeqCst);
-            assert_eq!(Err(AuditError::Failed), writer.append(b"lost".to_vec(), true, soon()));
-            while writer.submit(vec![b'r'; line], Durability::BestEffort).is_ok() {}
+            assert_eq!(Err(AuditError::Failed), writer.append(b"lost", true, soon()));
+            while writer.submit(&vec![b'r'; line], Durability::BestEffort).is_ok() {}
             disk.full.store(false, Ordering::SeqCst);
-            while writer.append(b"permit".to_vec(), false, soon()).is_err() {
+            while writer.append(b"permit", false, soon()).is_err() {
                 std::thread::sleep(Duration::from_millis(5));
             }
             writer.close();
@@ -879,7 +873,7 @@ mod tests {
             let mut next = 0;
             let mut append = |durable| {
                 next += 1;
-                writer.append(format!("line {next}").into_bytes(), durable, soon()).unwrap();
+                writer.append(format!("line {next}").as_bytes(), durable, soon()).unwrap();
                 next
             };
             for _ in 0..3 {
@@ -915,16 +909,16 @@ mod tests {
                 2 => drop(std::fs::File::create(&path).unwrap()),
                 _ => {}
             }
-            writer.append(format!("n{number}").into_bytes(), true, soon()).unwrap();
+            writer.append(format!("n{number}").as_bytes(), true, soon()).unwrap();
             let text = std::fs::read_to_string(&path).unwrap();
             assert!(text.ends_with(&format!("n{number}\n")), "{text}");
         }
         // A folder that is gone leaves no place for a record: nothing is acknowledged until it is back.
         std::fs::remove_dir_all(&folder).unwrap();
-        assert_eq!(Err(AuditError::Failed), writer.append(b"lost".to_vec(), true, soon()));
+        assert_eq!(Err(AuditError::Failed), writer.append(b"lost", true, soon()));
         assert!(!writer.health().writable);
         std::fs::create_dir_all(&folder).unwrap();
-        while writer.append(b"back".to_vec(), true, soon()).is_err() {
+        while writer.append(b"back", true, soon()).is_err() {
             std::thread::sleep(Duration::from_millis(5));
         }
         assert_eq!("back\n", std::fs::read_to_string(&path).unwrap());
@@ -937,7 +931,7 @@ mod tests {
             let disk = Disk::default();
             let writer = on_disk(&disk, |_| {});
             disk.taken.store(true, Ordering::SeqCst);
-            writer.append(b"line".to_vec(), durable, soon()).unwrap();
+            writer.append(b"line", durable, soon()).unwrap();
             writer.close();
             assert_eq!(b"line\nline\n".as_slice(), disk.bytes.lock().unwrap().as_slice());
             assert_eq!((1, 0), (writer.health().written_lines, writer.health().queued_lines));
@@ -952,7 +946,7 @@ mod tests {
         let writer = on_disk(&disk, |_| {});
         let start = Instant::now();
         let deadline = start + Duration::from_millis(30);
-        assert_eq!(Err(AuditError::Late), writer.append(b"line".to_vec(), true, deadline));
+        assert_eq!(Err(AuditError::Late), writer.append(b"line", true, deadline));
         assert!(start.elapsed() < Duration::from_millis(250));
     }
 
@@ -965,7 +959,7 @@ mod tests {
         let health = writer.health();
         assert_eq!(5, health.torn_bytes);
         assert_eq!("{\"b\":", std::fs::read_to_string(&health.torn_file).unwrap());
-        writer.append(b"{\"c\":2}".to_vec(), true, soon()).unwrap();
+        writer.append(b"{\"c\":2}", true, soon()).unwrap();
         assert_eq!("{\"a\":1}\n{\"c\":2}\n", std::fs::read_to_string(&path).unwrap());
     }
 
@@ -997,11 +991,11 @@ mod tests {
         let mut settings = AuditSettings::new(path.clone());
         settings.sync_interval = Duration::from_millis(10);
         let writer = AuditWriter::open(settings).unwrap();
-        writer.append(b"old".to_vec(), true, soon()).unwrap();
+        writer.append(b"old", true, soon()).unwrap();
         std::fs::rename(&path, &moved).unwrap();
         for _ in 0..3 {
             std::thread::sleep(Duration::from_millis(20));
-            writer.append(b"new".to_vec(), true, soon()).unwrap();
+            writer.append(b"new", true, soon()).unwrap();
         }
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("new\n"));
         let both =
@@ -1019,7 +1013,7 @@ mod tests {
             let mut refused = 0;
             for number in 0..40 {
                 let line = format!("{number:0100}").into_bytes();
-                match writer.append(line, true, soon()) {
+                match writer.append(&line, true, soon()) {
                     Ok(()) => acknowledged += 1,
                     Err(error) => {
                         assert_eq!(AuditError::Failed, error);

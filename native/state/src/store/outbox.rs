@@ -17,7 +17,7 @@ pub type AuditSink = Arc<dyn Fn(Vec<u8>, bool) -> Result<Option<Ticket>, AuditEr
 pub fn audit_sink(audit: &Arc<AuditWriter>) -> AuditSink {
     let audit = Arc::clone(audit);
     Arc::new(move |line, synced| {
-        audit.submit(line, if synced { Durability::Synced } else { Durability::Queued })
+        audit.submit(&line, if synced { Durability::Synced } else { Durability::Queued })
     })
 }
 
