@@ -111,7 +111,7 @@ impl Asker {
             labels: &[],
             server_task: ServerTask::None,
         };
-        decide(&self.plan, &facts, &request, now)
+        *decide(&self.plan, &facts, &request, now)
     }
 
     /// What a session knows after these calls, each let through.

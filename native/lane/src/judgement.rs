@@ -219,7 +219,7 @@ impl Judgement {
     }
 
     /// Ends the decision with the kernel's answer.
-    pub(crate) fn decided(&mut self, decision: Decision) {
+    pub(crate) fn decided(&mut self, decision: Box<Decision>) {
         let class = decision.reason.row().public_code;
         // INVARIANT (one answer): outcome and reason code say the same, else neither counts.
         let (outcome, reason) = match (decision.outcome, class) {
@@ -249,7 +249,7 @@ impl Judgement {
         if decision.tier.is_some() {
             self.tier = decision.tier;
         }
-        self.decision = Some(Box::new(decision));
+        self.decision = Some(decision);
     }
 
     /// Ends the decision about a task or a revocation as granted, for whoever may have it without a policy that says so.
@@ -471,8 +471,13 @@ pub(crate) fn name_of(principal: &Principal) -> Cow<'_, str> {
 }
 
 fn encode(text: &str, out: &mut String) {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'%' | b',' | b';' | b'>');
+    if text.bytes().all(is_plain) {
+        out.push_str(text);
+        return;
+    }
     for byte in text.bytes() {
-        if byte.is_ascii_graphic() && !matches!(byte, b'%' | b',' | b';' | b'>') {
+        if is_plain(byte) {
             out.push(char::from(byte));
         } else {
             out.push('%');

@@ -999,7 +999,7 @@ impl Call<'_> {
         let facts = Facts { history, ..facts };
         let decision = decide(plan, &facts, &request, now);
         let resource = self.issue.and_then(|_| plan.resource_of(&decision, &request));
-        Ok((decision, resource))
+        Ok((*decision, resource))
     }
 }
 

@@ -38,22 +38,33 @@ const AGELESS: i64 = 1 << 53;
 /// Args:
 /// * `facts`: what evidence proved; `now`: the time, never read from a clock.
 ///
-/// Returns a decision in every case; whatever fails denies with its own reason.
+/// Returns a decision in every case; whatever fails denies with its own reason. It is large, and stays where it is made.
 #[must_use]
-pub fn decide(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time) -> Decision {
+pub fn decide(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time) -> Box<Decision> {
     run(plan, facts, request, now, false)
 }
 
 /// Decides a request, and says of every policy what came of it for each principal.
 #[must_use]
-pub fn decide_traced(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time) -> Decision {
+pub fn decide_traced(
+    plan: &Plan,
+    facts: &Facts<'_>,
+    request: &Request<'_>,
+    now: Time,
+) -> Box<Decision> {
     run(plan, facts, request, now, true)
 }
 
-fn run(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time, traced: bool) -> Decision {
+fn run(
+    plan: &Plan,
+    facts: &Facts<'_>,
+    request: &Request<'_>,
+    now: Time,
+    traced: bool,
+) -> Box<Decision> {
     // Within a session time never goes back, whichever node decides.
     let now = facts.history.map_or(now, |view| view.now(now));
-    let mut decision = Decision {
+    let mut decision = Box::new(Decision {
         outcome: Outcome::Deny,
         reason: ReasonCode::Unavailable,
         kinds: Vec::new(),
@@ -81,7 +92,7 @@ fn run(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>, now: Time, traced:
         server_call: false,
         trace: Vec::new(),
         understood: true,
-    };
+    });
     if let Err(Refusal { reason, message, understood }) =
         steps(plan, facts, request, now, traced, &mut decision)
     {

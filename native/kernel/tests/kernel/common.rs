@@ -270,5 +270,5 @@ pub(crate) fn ask(plan: &Plan, operation: &str, arguments: &str) -> Decision {
     let task = Some(TaskView { task: &own, ancestors: &[] });
     let history = Some(HistoryView { agent: Some(&NOTHING), ..HistoryView::new(&NOTHING) });
     let facts = Facts { task, history, ..facts(&chain) };
-    authz_kernel::decide::decide_traced(plan, &facts, &request(operation, arguments), NOW)
+    *authz_kernel::decide::decide_traced(plan, &facts, &request(operation, arguments), NOW)
 }

@@ -66,7 +66,7 @@ fn ask(plan: &Plan, task: &Task, issued: Option<&[Issued]>, request: &Request<'_
         issued.map(|issued| issued.iter().map(Issued::grant).collect());
     let view = TaskView { task, ancestors: &[] };
     let facts = Facts { task: Some(view), granted: grants.as_deref(), ..facts(&chain) };
-    decide(plan, &facts, request, NOW)
+    *decide(plan, &facts, request, NOW)
 }
 
 /// A permit, what it counted on, and the credential of it.

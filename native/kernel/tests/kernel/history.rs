@@ -63,7 +63,7 @@ fn bot() -> Principal {
 /// Asks without a task.
 fn decided(plan: &Plan, operation: &str, arguments: &str, who: Principal) -> Decision {
     let chain = [who];
-    decide(plan, &facts(&chain), &request(operation, arguments), NOW)
+    *decide(plan, &facts(&chain), &request(operation, arguments), NOW)
 }
 
 /// Asks in a task, of which the session did this before.
@@ -117,7 +117,7 @@ pub(crate) fn decided_by(
     let chain = task.chain();
     let view = TaskView { task: &task, ancestors: &[] };
     let facts = Facts { task: Some(view), history, ..facts(&chain) };
-    decide(plan, &facts, request, NOW)
+    *decide(plan, &facts, request, NOW)
 }
 
 fn labels(names: &[&str]) -> HistoryChanges {

@@ -118,7 +118,7 @@ impl<'a> Past<'a> {
         );
         let now = view.now(now);
         self.remember(place, &chain, &decision, now);
-        decision
+        *decision
     }
 
     /// All that is remembered, as it is stored.

@@ -323,7 +323,7 @@ fn asked(
         labels: &[],
         server_task: ServerTask::None,
     };
-    decide(plan, &facts, &request, Time(NOW.0 + 1))
+    *decide(plan, &facts, &request, Time(NOW.0 + 1))
 }
 
 /// Grows one path of tasks, and holds every step of it against the reference. Returns how many children there were.

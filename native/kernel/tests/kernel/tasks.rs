@@ -205,7 +205,7 @@ fn ask_at(
     // What a decision lets through was listed before.
     let could = Prospects::new(plan, &facts, now).could(operation);
     assert!(could || decision.outcome == Outcome::Deny, "{operation} is not listed");
-    decision
+    *decision
 }
 
 fn listed(plan: &Plan, task: Option<TaskView<'_>>, chain: &[Principal], now: Time) -> Vec<String> {
