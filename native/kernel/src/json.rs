@@ -6,6 +6,8 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use crate::plain::push_number;
+
 /// Integers beyond ±2⁵³ are no longer exact in readers that use doubles (RFC 7493 §2.2).
 const EXACT: i64 = 1 << 53;
 /// Up to this many members an object is searched by eye for a repeated name.
@@ -85,7 +87,12 @@ impl Value {
             Self::Null => out.push_str("null"),
             Self::Bool(true) => out.push_str("true"),
             Self::Bool(false) => out.push_str("false"),
-            Self::Integer(i) => out.push_str(&i.to_string()),
+            Self::Integer(i) => {
+                if *i < 0 {
+                    out.push('-');
+                }
+                push_number(out, i.unsigned_abs());
+            }
             Self::Decimal(text) => out.push_str(text),
             Self::String(text) => write_string(text, out),
             Self::Array(items) => {

@@ -3,11 +3,9 @@
 //! For the messages that every call of a proxy reads and is answered with. Words are those of "Encoding", protobuf.dev.
 
 use prost::encoding::{
-    DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
+    DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint,
+    encoded_len_varint, skip_field,
 };
-
-/// Bytes of the longest varint.
-const VARINT_BYTES: usize = 10;
 
 /// Bytes that are no message of the kind that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,16 +90,17 @@ pub(crate) fn put(number: u32, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8
     // The length of most takes one byte, which is kept for it.
     out.push(0);
     write(out);
-    let length = out.len().saturating_sub(at).saturating_sub(1);
-    match (u8::try_from(length), out.get_mut(at)) {
-        (Ok(length @ ..0x80), Some(place)) => *place = length,
-        _ => {
-            let mut varint = [0; VARINT_BYTES];
-            let mut rest = varint.as_mut_slice();
-            encode_varint(length as u64, &mut rest);
-            let unused = rest.len();
-            drop(out.splice(at..=at, varint.into_iter().take(VARINT_BYTES.saturating_sub(unused))));
-        }
+    let end = out.len();
+    let length = end.saturating_sub(at).saturating_sub(1);
+    if let (Ok(length @ ..0x80), Some(place)) = (u8::try_from(length), out.get_mut(at)) {
+        *place = length;
+        return;
+    }
+    let size = encoded_len_varint(length as u64);
+    out.resize(end.saturating_add(size).saturating_sub(1), 0);
+    out.copy_within(at.saturating_add(1)..end, at.saturating_add(size));
+    if let Some(mut place) = out.get_mut(at..) {
+        encode_varint(length as u64, &mut place);
     }
 }
 

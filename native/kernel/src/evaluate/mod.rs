@@ -198,10 +198,12 @@ impl Known {
         // Cedar escapes character by character; these stand for themselves.
         let is_plain =
             |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\'' | b'\\');
-        if id.bytes().all(is_plain) {
-            return format!("{}::\"{id}\"", self.uid.entity_type());
+        match self.uid.entity_type() {
+            EntityType::EntityType(name) if name.is_unqualified() && id.bytes().all(is_plain) => {
+                [name.basename_as_ref().as_ref(), "::\"", id, "\""].concat()
+            }
+            _ => self.uid.to_string(),
         }
-        self.uid.to_string()
     }
 
     fn entity(&self) -> Entity {
@@ -536,9 +538,9 @@ impl Words {
         id: &str,
         labels: impl Iterator<Item = &'a str>,
     ) -> Known {
-        let name = if id.is_empty() { collection.to_owned() } else { format!("{collection}/{id}") };
+        let name = if id.is_empty() { collection } else { &[collection, "/", id].concat() };
         Known {
-            uid: Arc::new(uid(&self.types.resource, &name)),
+            uid: Arc::new(uid(&self.types.resource, name)),
             ancestors: vec![
                 uid(&self.types.collection, collection),
                 uid(&self.types.system, system),
@@ -1010,6 +1012,17 @@ mod tests {
         );
         assert!(matches!(verdict, Verdict::Failed(_)), "{verdict:?}");
         assert_eq!(Asks::Everything, store, "so a plan never judges it without a store");
+    }
+
+    #[test]
+    fn names_are_as_cedar_writes_them() {
+        let names = Names::of(&Model::default(), &std::collections::BTreeSet::new());
+        let words = Words::new(&names).unwrap();
+        for id in ["", "a/b", "it's", "\"quoted\"", "back\\slash", "\u{0}\u{e9}\u{202e}"] {
+            let resource = words.resource("s", "c", id, std::iter::empty());
+            assert_eq!(resource.uid.to_string(), resource.uid());
+        }
+        assert_eq!("Resource::\"c/a\"", words.resource("s", "c", "a", std::iter::empty()).uid());
     }
 
     /// What is kept ready is what would be made, and never more than the bound; what the bundle does not know is not kept.
