@@ -10,14 +10,14 @@ use crate::ticket::Ticket;
 
 /// Where audit lines go: [`crate::AuditWriter::submit`]. Given a line without its end, and whether it is to be synced; a
 /// line that is gets a ticket, which settles once the line is on the disk.
-pub type AuditSink = Arc<dyn Fn(Vec<u8>, bool) -> Result<Option<Ticket>, AuditError> + Send + Sync>;
+pub type AuditSink = Arc<dyn Fn(&[u8], bool) -> Result<Option<Ticket>, AuditError> + Send + Sync>;
 
 /// The sink that an audit file is.
 #[must_use]
 pub fn audit_sink(audit: &Arc<AuditWriter>) -> AuditSink {
     let audit = Arc::clone(audit);
     Arc::new(move |line, synced| {
-        audit.submit(&line, if synced { Durability::Synced } else { Durability::Queued })
+        audit.submit(line, if synced { Durability::Synced } else { Durability::Queued })
     })
 }
 
@@ -197,7 +197,7 @@ impl Batch {
         let mut rest = self.bytes.get(at..).unwrap_or_default();
         for line in next {
             let Some((bytes, after)) = rest.split_at_checked(line.size) else { break };
-            match sink(bytes.to_vec(), true) {
+            match sink(bytes, true) {
                 Ok(ticket) => tickets.push(ticket),
                 Err(_) => break,
             }
@@ -237,14 +237,14 @@ mod tests {
         let said = Arc::new(Mutex::new(Vec::new()));
         let (of_sink, of_synced) = (Arc::clone(&got), Arc::clone(&said));
         let tries = Mutex::new(0_usize);
-        let sink: AuditSink = Arc::new(move |line, is_synced| {
+        let sink: AuditSink = Arc::new(move |line: &[u8], is_synced| {
             assert!(is_synced);
             let mut tries = tries.lock().unwrap();
             *tries += 1;
             if (*tries).is_multiple_of(700) {
                 return Err(AuditError::Full);
             }
-            of_sink.lock().unwrap().push(line);
+            of_sink.lock().unwrap().push(line.to_vec());
             Ok(None)
         });
         let synced = move |lines: &[Sent]| {

@@ -249,8 +249,8 @@ pub struct Lines(Arc<Mutex<Vec<Vec<u8>>>>);
 impl Lines {
     pub fn sink(&self) -> AuditSink {
         let lines = Arc::clone(&self.0);
-        Arc::new(move |line, _| {
-            lines.lock().unwrap().push(line);
+        Arc::new(move |line: &[u8], _| {
+            lines.lock().unwrap().push(line.to_vec());
             Ok(None::<Ticket>)
         })
     }
