@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use crate::plain::push_number;
+use crate::plain::{self, push_number};
 
 /// Integers beyond ±2⁵³ are no longer exact in readers that use doubles (RFC 7493 §2.2).
 const EXACT: i64 = 1 << 53;
@@ -188,7 +188,7 @@ pub fn push_token(pointer: &mut String, token: &str) {
 /// Appends a text as a JSON string.
 pub fn write_string(text: &str, out: &mut String) {
     out.push('"');
-    if text.bytes().all(is_plain) {
+    if plain::is_plain(text) {
         out.push_str(text);
         out.push('"');
         return;
@@ -208,7 +208,7 @@ pub fn write_string(text: &str, out: &mut String) {
 }
 
 /// Whether a byte of a text stands for itself in a JSON string.
-pub(crate) const fn is_plain(byte: u8) -> bool {
+const fn is_plain(byte: u8) -> bool {
     byte >= 0x20 && byte != b'"' && byte != b'\\'
 }
 

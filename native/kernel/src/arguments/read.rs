@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use smol_str::SmolStr;
+
 use super::Checker;
 use super::types::{ArgumentType, Member};
 use crate::digest::sha256;
 use crate::json::{self, Limits};
+use crate::plain;
 
 /// A typed argument, as policies see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,13 +19,13 @@ pub enum Value {
     /// A number in ten-thousandths.
     Decimal(i64),
     /// A text.
-    Text(String),
+    Text(SmolStr),
     /// True or false.
     Bool(bool),
     /// The items of an array.
     Set(Vec<Value>),
-    /// The members of an object.
-    Record(BTreeMap<String, Value>),
+    /// The members of an object, sorted by name.
+    Record(Vec<(SmolStr, Value)>),
     /// Present, and no more can be said: an opaque argument, or a number that a Cedar decimal cannot hold.
     Opaque,
 }
@@ -31,7 +34,7 @@ pub enum Value {
 #[derive(Clone, Debug)]
 pub struct Arguments {
     json: json::Value,
-    values: BTreeMap<String, Value>,
+    values: Vec<(SmolStr, Value)>,
     digest: [u8; 32],
 }
 
@@ -42,9 +45,9 @@ impl Arguments {
         &self.json
     }
 
-    /// The typed arguments that are present, by name.
+    /// The typed arguments that are present, sorted by name.
     #[must_use]
-    pub fn values(&self) -> &BTreeMap<String, Value> {
+    pub fn values(&self) -> &[(SmolStr, Value)] {
         &self.values
     }
 
@@ -72,6 +75,15 @@ impl ArgumentError {
     /// Not JSON that has one reading, or beyond our bounds.
     fn unread(pointer: &str, what: impl Into<String>) -> Self {
         Self { understood: false, ..Self::new(pointer, what) }
+    }
+
+    /// The same error, of a value that is a member or an item of another.
+    fn below(mut self, token: &str) -> Self {
+        let mut pointer = String::new();
+        json::push_token(&mut pointer, token);
+        pointer.push_str(&self.pointer);
+        self.pointer = pointer;
+        self
     }
 
     /// The arguments were read whole, in the only way they can be read; they are not those of the operation.
@@ -112,8 +124,7 @@ pub(super) fn read(
             ArgumentError::unread(&pointer, within(whole, &error.what))
         })?
     };
-    let mut pointer = String::new();
-    let values = record(members, &json, &mut pointer)?;
+    let values = record(members, &json)?;
     if let Some(Checker { validator, unions }) = checker {
         let checked = plain_record(members, &json)?;
         if unions.as_ref().is_some_and(|unions| !unions.bounded(&checked)) {
@@ -173,70 +184,57 @@ fn within(whole: bool, what: &str) -> String {
 fn record(
     members: &BTreeMap<String, Member>,
     value: &json::Value,
-    pointer: &mut String,
-) -> Result<BTreeMap<String, Value>, ArgumentError> {
+) -> Result<Vec<(SmolStr, Value)>, ArgumentError> {
     let json::Value::Object(given) = value else {
-        return Err(ArgumentError::new(pointer, "expected an object"));
+        return Err(ArgumentError::new("", "expected an object"));
     };
-    let mut values = BTreeMap::new();
+    let mut values = Vec::with_capacity(given.len());
     for (name, value) in given {
         let Some(member) = members.get(name) else {
-            return Err(ArgumentError::new(pointer, "an undeclared member"));
+            return Err(ArgumentError::new("", "an undeclared member"));
         };
-        let length = pointer.len();
-        json::push_token(pointer, name);
         match value {
             json::Value::Null if member.nullable || !member.required => {}
             _ => {
-                values.insert(name.clone(), typed(&member.kind, value, pointer)?);
+                let value = typed(&member.kind, value).map_err(|error| error.below(name))?;
+                values.push((SmolStr::new(name), value));
             }
         }
-        pointer.truncate(length);
     }
-    for (name, member) in members {
-        if member.required && !values.contains_key(name) {
-            json::push_token(pointer, name);
-            return Err(ArgumentError::new(pointer, "required, but absent"));
+    values.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    for (name, _) in members.iter().filter(|(_, member)| member.required) {
+        if values.binary_search_by(|(known, _)| known.as_str().cmp(name)).is_err() {
+            return Err(ArgumentError::new("", "required, but absent").below(name));
         }
     }
     Ok(values)
 }
 
-fn typed(
-    kind: &ArgumentType,
-    value: &json::Value,
-    pointer: &mut String,
-) -> Result<Value, ArgumentError> {
-    let wrong = |expected: &str, pointer: &str| {
-        Err(ArgumentError::new(pointer, format!("expected {expected}")))
-    };
+fn typed(kind: &ArgumentType, value: &json::Value) -> Result<Value, ArgumentError> {
+    let wrong = |expected: &str| Err(ArgumentError::new("", format!("expected {expected}")));
     match (kind, value) {
         (ArgumentType::Opaque, _) => Ok(Value::Opaque),
         (ArgumentType::Long, json::Value::Integer(number)) => Ok(Value::Long(*number)),
-        (ArgumentType::Long, _) => wrong("an integer within ±2^53", pointer),
+        (ArgumentType::Long, _) => wrong("an integer within ±2^53"),
         (ArgumentType::Decimal, json::Value::Integer(number)) => {
             Ok(number.checked_mul(10_000).map_or(Value::Opaque, Value::Decimal))
         }
         (ArgumentType::Decimal, json::Value::Decimal(text)) => {
             Ok(Number::parse(text).ten_thousandths().map_or(Value::Opaque, Value::Decimal))
         }
-        (ArgumentType::Decimal, _) => wrong("a number", pointer),
-        (ArgumentType::Text, json::Value::String(text)) => Ok(Value::Text(text.clone())),
-        (ArgumentType::Text, _) => wrong("a string", pointer),
+        (ArgumentType::Decimal, _) => wrong("a number"),
+        (ArgumentType::Text, json::Value::String(text)) => Ok(Value::Text(SmolStr::new(text))),
+        (ArgumentType::Text, _) => wrong("a string"),
         (ArgumentType::Bool, json::Value::Bool(value)) => Ok(Value::Bool(*value)),
-        (ArgumentType::Bool, _) => wrong("true or false", pointer),
+        (ArgumentType::Bool, _) => wrong("true or false"),
         (ArgumentType::Set(item), json::Value::Array(items)) => {
-            let mut values = Vec::with_capacity(items.len());
-            for (index, value) in items.iter().enumerate() {
-                let length = pointer.len();
-                json::push_token(pointer, &index.to_string());
-                values.push(typed(item, value, pointer)?);
-                pointer.truncate(length);
-            }
-            Ok(Value::Set(values))
+            let items = items.iter().enumerate().map(|(index, value)| {
+                typed(item, value).map_err(|error| error.below(&index.to_string()))
+            });
+            items.collect::<Result<_, _>>().map(Value::Set)
         }
-        (ArgumentType::Set(_), _) => wrong("an array", pointer),
-        (ArgumentType::Record(members), _) => record(members, value, pointer).map(Value::Record),
+        (ArgumentType::Set(_), _) => wrong("an array"),
+        (ArgumentType::Record(members), _) => record(members, value).map(Value::Record),
     }
 }
 
@@ -434,7 +432,7 @@ pub(crate) fn write_canonical(value: &json::Value, out: &mut String) {
 /// RFC 8785 §3.2.2.2: the short escapes, `\u00xx` for other controls, all else as it is.
 fn write_text(text: &str, out: &mut String) {
     out.push('"');
-    if text.bytes().all(json::is_plain) {
+    if plain::is_plain(text) {
         out.push_str(text);
         out.push('"');
         return;

@@ -1,6 +1,5 @@
 //! Which operations could be permitted: never a decision, and never less than a decision would permit.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{MAX_CHAIN, has_subject, located, method, requirements, satisfied};
@@ -93,7 +92,7 @@ impl<'a> Prospects<'a> {
             said(prepared.slice.keys),
             &plan.constants,
             &ContextFacts {
-                input: &BTreeMap::new(),
+                input: &[],
                 tier: i64::from(operation.tier as u8),
                 depth: i64::try_from(chain.len()).unwrap_or(i64::MAX),
                 chain,

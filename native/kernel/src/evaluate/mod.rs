@@ -339,7 +339,7 @@ fn uid(kind: &EntityType, id: &str) -> EntityUID {
 /// Facts that policies may read, gathered before any is judged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ContextFacts<'a> {
-    pub(crate) input: &'a BTreeMap<String, arguments::Value>,
+    pub(crate) input: &'a [(SmolStr, arguments::Value)],
     pub(crate) tier: i64,
     pub(crate) depth: i64,
     pub(crate) chain: &'a [Arc<Known>],
@@ -716,7 +716,7 @@ impl Words {
     fn value(&self, argument: &arguments::Value) -> Result<Value, Unready> {
         Ok(match argument {
             arguments::Value::Long(number) => long(*number),
-            arguments::Value::Text(string) => text(string),
+            arguments::Value::Text(string) => Literal::String(string.clone()).into(),
             arguments::Value::Bool(value) => boolean(*value),
             arguments::Value::Opaque => Value::empty_record(None),
             arguments::Value::Set(items) => {
@@ -734,10 +734,10 @@ impl Words {
         })
     }
 
-    fn record_of(&self, members: &BTreeMap<String, arguments::Value>) -> Result<Value, Unready> {
+    fn record_of(&self, members: &[(SmolStr, arguments::Value)]) -> Result<Value, Unready> {
         let mut record: BTreeMap<SmolStr, Value> = BTreeMap::new();
         for (name, member) in members {
-            record.insert(SmolStr::new(name), self.value(member)?);
+            record.insert(name.clone(), self.value(member)?);
         }
         Ok(Value::record_arc(Arc::new(record), None))
     }

@@ -53,7 +53,7 @@ fn each_schema_has_the_type_that_policies_see() {
 fn typed_values_are_read() {
     let read = wide().read(br#"{"n": 7, "must": null, "price": 1.5, "flag": true, "level": "low", "tags": ["b", "a"],
         "address": {"city": "Oslo", "zip": null}, "map": {"x": 1}, "maybe": null, "any": [1, {"y": null}]}"#).unwrap();
-    let value = |name: &str| read.values().get(name);
+    let value = |name: &str| read.values().iter().find(|(known, _)| known == name).map(|(_, v)| v);
     assert_eq!(Some(&Value::Long(7)), value("n"));
     assert_eq!(Some(&Value::Decimal(15_000)), value("price"));
     assert_eq!(None, value("must"));
@@ -106,7 +106,7 @@ fn a_number_that_a_decimal_cannot_hold_is_present_and_no_more() {
     let schema = schema(json!({"type": "object", "properties": {"x": {"type": "number"}}}));
     let read = |text: &str| {
         let read = schema.read(format!("{{\"x\": {text}}}").as_bytes()).unwrap();
-        read.values()["x"].clone()
+        read.values()[0].1.clone()
     };
     for (text, value) in [
         ("1", 10_000),
