@@ -10,6 +10,7 @@ mod target;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 
 use crate::json::{self, Value};
 use crate::mcp::{self, Endpoint, Envelope};
@@ -59,7 +60,7 @@ pub enum Body<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Routed {
     /// Operation id.
-    pub operation: String,
+    pub operation: SmolStr,
     /// Arguments as one JSON object.
     pub arguments: Vec<u8>,
     /// Index of the route in the order of files and lines.
@@ -137,7 +138,7 @@ pub enum Ignore {
 #[derive(Clone, Debug, Default)]
 pub struct RouteTable {
     /// By method: the root of its tree in `nodes`.
-    methods: Table<String, usize>,
+    methods: Table<SmolStr, usize>,
     nodes: Vec<Node>,
     routes: Vec<Route>,
 }
@@ -145,24 +146,34 @@ pub struct RouteTable {
 /// One segment deep in the tree of paths.
 #[derive(Clone, Debug, Default)]
 struct Node {
-    literal: Table<String, usize>,
+    literal: Table<SmolStr, usize>,
     any: Option<usize>,
     routes: Vec<usize>,
 }
 
+/// A route; its words stand in it, so that a request reads few places of memory.
 #[derive(Clone, Debug)]
 struct Route {
     /// Index of what the bundle says.
     spec: usize,
-    operation: String,
+    operation: SmolStr,
     mcp: Option<Arc<Endpoint>>,
-    host: Option<String>,
-    headers: Vec<(String, String)>,
-    /// For each `{name}` segment in order: its position, and the argument that it fills.
-    path: Vec<(usize, Option<(String, Form)>)>,
-    query: Table<String, Option<(String, Form)>>,
-    header_arguments: Vec<(String, String, Form)>,
+    host: Option<SmolStr>,
+    headers: Vec<(SmolStr, SmolStr)>,
+    /// For each `{name}` segment in order: its position, and what it fills.
+    path: Vec<(usize, Option<Filled>)>,
+    /// For each member of the query, sorted by name: what it fills.
+    query: Vec<(SmolStr, Option<Filled>)>,
+    /// For each header: what it fills.
+    header_arguments: Vec<(SmolStr, Filled)>,
     body: BodyRule,
+}
+
+/// The argument that a text fills.
+#[derive(Clone, Debug)]
+struct Filled {
+    argument: SmolStr,
+    form: Form,
 }
 
 /// How the text of a path, query or header becomes JSON.
@@ -256,14 +267,14 @@ impl RouteTable {
         if let Some(endpoint) = &route.mcp {
             return route.message(endpoint, request, target.query);
         }
-        let mut arguments: Vec<(&str, Value)> = Vec::new();
+        let mut arguments = Written::default();
         route.path_arguments(&target.segments, &mut arguments)?;
         route.query_arguments(target.query, &mut arguments)?;
         route.header_arguments(request.headers, &mut arguments)?;
         route.body_arguments(request, &mut arguments)?;
         Ok(Routed {
             operation: route.operation.clone(),
-            arguments: write(&arguments),
+            arguments: arguments.finish(),
             route: route.spec,
             mcp: None,
             task: None,
@@ -358,43 +369,47 @@ impl Route {
             ..error
         };
         // Nothing of it is an argument: each member is ignored, or refused.
-        self.query_arguments(query, &mut Vec::new()).map_err(at_endpoint)?;
+        self.query_arguments(query, &mut Written::default()).map_err(at_endpoint)?;
         if request.method != "POST" {
             no_body(request).map_err(at_endpoint)?;
         }
         let mcp::Call { operation, arguments, task, envelope } = endpoint.read(request)?;
-        Ok(Routed { operation, arguments, route: self.spec, mcp: Some(envelope), task })
+        Ok(Routed {
+            operation: operation.into(),
+            arguments,
+            route: self.spec,
+            mcp: Some(envelope),
+            task,
+        })
     }
 
-    fn path_arguments<'a>(
-        &'a self,
+    fn path_arguments(
+        &self,
         segments: &[target::Segment<'_>],
-        out: &mut Vec<(&'a str, Value)>,
+        out: &mut Written,
     ) -> Result<(), RouteError> {
-        for (position, argument) in &self.path {
-            let (Some(segment), Some((name, form))) = (segments.get(*position), argument) else {
+        for (position, filled) in &self.path {
+            let (Some(segment), Some(filled)) = (segments.get(*position), filled) else {
                 continue;
             };
-            out.push((name, form.value(&segment.decode()?, name)?));
+            out.text(filled, &segment.decode()?)?;
         }
         Ok(())
     }
 
-    fn query_arguments<'a>(
-        &'a self,
-        query: Option<&str>,
-        out: &mut Vec<(&'a str, Value)>,
-    ) -> Result<(), RouteError> {
-        // `pairs` is bounded, and so is each search in it.
+    fn query_arguments(&self, query: Option<&str>, out: &mut Written) -> Result<(), RouteError> {
+        // All of it is read before any is looked for; how many there are is bounded.
         let pairs = target::query(query)?;
-        let mut lists: Vec<(&'a str, Vec<Value>)> = Vec::new();
-        let mut seen: Table<&str, ()> = Table::default();
+        let mut seen: SmallVec<[bool; 16]> = SmallVec::from_elem(false, self.query.len());
+        let mut lists: Vec<(&str, Vec<Value>)> = Vec::new();
         for (name, value) in &pairs {
-            let Some((key, rule)) = self.query.get_key_value(name.as_ref()) else {
+            let at = self.query.binary_search_by(|(known, _)| known.as_str().cmp(name));
+            let found = at.ok().and_then(|at| Some((self.query.get(at)?, seen.get_mut(at)?)));
+            let Some(((_, filled), seen)) = found else {
                 return bad("a member of the query is neither an argument nor ignored");
             };
-            let Some((argument, form)) = rule else { continue };
-            let again = seen.insert(key, ()).is_some();
+            let Some(filled @ Filled { argument, form }) = filled else { continue };
+            let again = std::mem::replace(seen, true);
             if let Form::List(scalar) = form {
                 let item = scalar.form().value(value, argument)?;
                 match lists.iter_mut().find(|(name, _)| name == argument) {
@@ -404,33 +419,35 @@ impl Route {
             } else if again {
                 return ambiguous(format!("the argument `{argument}` stands twice in the query"));
             } else {
-                out.push((argument, form.value(value, argument)?));
+                out.text(filled, value)?;
             }
         }
-        out.extend(lists.into_iter().map(|(name, items)| (name, Value::Array(items))));
+        for (argument, items) in lists {
+            out.value(argument, &Value::Array(items));
+        }
         Ok(())
     }
 
-    fn header_arguments<'a>(
-        &'a self,
+    fn header_arguments(
+        &self,
         headers: &[(&str, &str)],
-        out: &mut Vec<(&'a str, Value)>,
+        out: &mut Written,
     ) -> Result<(), RouteError> {
-        for (header, argument, form) in &self.header_arguments {
+        for (header, filled) in &self.header_arguments {
             let Some(value) = once(headers, header)? else { continue };
             // A proxy joins headers of one name with commas; then the first reader's value is not the second's.
             if value.contains(',') || value.chars().any(char::is_control) {
                 return ambiguous(format!("the header `{header}` may hold several values"));
             }
-            out.push((argument, form.value(value.trim(), argument)?));
+            out.text(filled, value.trim())?;
         }
         Ok(())
     }
 
-    fn body_arguments<'a>(
-        &'a self,
+    fn body_arguments(
+        &self,
         request: &HttpRequest<'_>,
-        out: &mut Vec<(&'a str, Value)>,
+        out: &mut Written,
     ) -> Result<(), RouteError> {
         match (&self.body, request.body) {
             (BodyRule::Ignored, _) => Ok(()),
@@ -446,31 +463,26 @@ impl Route {
                 is_json(request.headers)?;
                 let value = json::parse(bytes, json::Limits::default())
                     .or_else(|e| unread(e.to_string()))?;
-                rule.take(value, 0, out)
+                rule.take(&value, 0, out)
             }
         }
     }
 }
 
 impl JsonRule {
-    fn take<'a>(
-        &'a self,
-        value: Value,
-        depth: usize,
-        out: &mut Vec<(&'a str, Value)>,
-    ) -> Result<(), RouteError> {
+    fn take(&self, value: &Value, depth: usize, out: &mut Written) -> Result<(), RouteError> {
         if self.ignored {
             return Ok(());
         }
         if let Some(argument) = &self.argument {
-            out.push((argument, value));
+            out.value(argument, value);
             return Ok(());
         }
         let Value::Object(members) = value else {
             return bad(format!("expected an object at depth {depth} of the body"));
         };
         for (name, member) in members {
-            match self.members.get(&name) {
+            match self.members.get(name) {
                 Some(rule) => rule.take(member, depth + 1, out)?,
                 None => return bad("a member of the body is neither an argument nor ignored"),
             }
@@ -582,19 +594,49 @@ pub(crate) fn is_json(headers: &[(&str, &str)]) -> Result<(), RouteError> {
 /// What the arguments of most requests take.
 const WRITTEN_BYTES: usize = 256;
 
-fn write(arguments: &[(&str, Value)]) -> Vec<u8> {
-    let mut out = String::with_capacity(WRITTEN_BYTES);
-    out.push('{');
-    for (i, (name, value)) in arguments.iter().enumerate() {
-        if i > 0 {
-            out.push(',');
+/// Arguments as the JSON object that they become, written one after the other.
+#[derive(Default)]
+struct Written {
+    out: String,
+}
+
+impl Written {
+    /// Adds an argument that a text of the request fills.
+    fn text(&mut self, filled: &Filled, text: &str) -> Result<(), RouteError> {
+        let Filled { argument, form } = filled;
+        match form {
+            Form::Text => {
+                self.name(argument);
+                json::write_string(text, &mut self.out);
+            }
+            other => self.value(argument, &other.value(text, argument)?),
         }
-        json::write_string(name, &mut out);
-        out.push(':');
-        value.write(&mut out);
+        Ok(())
     }
-    out.push('}');
-    out.into_bytes()
+
+    fn value(&mut self, argument: &str, value: &Value) {
+        self.name(argument);
+        value.write(&mut self.out);
+    }
+
+    fn name(&mut self, argument: &str) {
+        if self.out.is_empty() {
+            self.out.reserve(WRITTEN_BYTES);
+            self.out.push('{');
+        } else {
+            self.out.push(',');
+        }
+        json::write_string(argument, &mut self.out);
+        self.out.push(':');
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        if self.out.is_empty() {
+            self.out.push('{');
+        }
+        self.out.push('}');
+        self.out.into_bytes()
+    }
 }
 
 #[cfg(test)]

@@ -950,7 +950,7 @@ impl Call<'_> {
             (Some(operation), _) => {
                 let text = self.input_text.map(str::to_owned);
                 let arguments = text.or_else(|| self.input.map(ToString::to_string));
-                (operation.to_owned(), arguments.unwrap_or_default().into_bytes())
+                (operation.into(), arguments.unwrap_or_default().into_bytes())
             }
             (None, http) => {
                 let routed = http.map_or_else(

@@ -1,16 +1,18 @@
 //! Turns the routes of a bundle into a table, and refuses those that could not work or could meet.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use smol_str::SmolStr;
 
 use super::target::MOST_SEGMENTS;
 use super::{
-    BodyRule, Form, Ignore, JsonRule, Node, Route, RouteSpec, RouteTable, Scalar, Source, is_host,
+    BodyRule, Filled, Form, Ignore, JsonRule, Node, Route, RouteSpec, RouteTable, Scalar, Source,
+    is_host,
 };
 use crate::diagnostic::{Diagnostics, clip, unknown};
 use crate::json::pointer_tokens;
 use crate::model::{Declared, Location, Operation};
 use crate::source::{deref, properties, required};
-use crate::table::Table;
 
 /// Routes that may differ by host and headers only.
 const MOST_ALIKE: usize = 256;
@@ -115,7 +117,7 @@ impl RouteTable {
 
     fn insert(&mut self, method: &str, pieces: &[Piece<'_>], route: Route) -> bool {
         let new = self.nodes.len();
-        let mut at = *self.methods.entry(method.to_owned()).or_insert(new);
+        let mut at = *self.methods.entry(method.into()).or_insert(new);
         if at == new {
             self.nodes.push(Node::default());
         }
@@ -123,7 +125,7 @@ impl RouteTable {
             let new = self.nodes.len();
             let Some(node) = self.nodes.get_mut(at) else { return false };
             at = match piece {
-                Piece::Literal(text) => *node.literal.entry((*text).to_owned()).or_insert(new),
+                Piece::Literal(text) => *node.literal.entry((*text).into()).or_insert(new),
                 Piece::Param(_) => *node.any.get_or_insert(new),
             };
             if at == new {
@@ -147,7 +149,7 @@ impl Route {
             (Some(a), Some(b)) => self.host_matches(b) || other.host_matches(a),
             _ => true,
         };
-        let differ = |(name, value): &(String, String)| {
+        let differ = |(name, value): &(SmolStr, SmolStr)| {
             other.headers.iter().any(|(n, v)| n == name && v != value)
         };
         hosts && !self.headers.iter().any(differ)
@@ -227,7 +229,7 @@ fn route(
         let what = format!("`{}` is no host", clip(&host.value));
         error(&host.at, what, "Write `host` or `host:port`, in lower case.".into());
     }
-    let mut headers: Vec<(String, String)> = Vec::new();
+    let mut headers: Vec<(SmolStr, SmolStr)> = Vec::new();
     for (name, value) in &spec.headers {
         if !is_header(&name.value) {
             error(&name.at, format!("`{}` is no header name", clip(&name.value)), LOWER.into());
@@ -239,7 +241,7 @@ fn route(
                 format!("the value of `{}` is empty, too long, or holds a comma", name.value);
             error(&name.at, what, "A condition is one exact value.".into());
         }
-        headers.push((name.value.clone(), value.clone()));
+        headers.push((name.value.as_str().into(), value.into()));
     }
 
     let positions: Vec<(usize, &str)> = pieces
@@ -250,9 +252,9 @@ fn route(
             Piece::Literal(_) => None,
         })
         .collect();
-    let mut path: HashMap<&str, Option<(String, Form)>> = HashMap::new();
-    let mut query: Table<String, Option<(String, Form)>> = Table::default();
-    let mut header_arguments: Vec<(String, String, Form)> = Vec::new();
+    let mut path: HashMap<&str, Option<Filled>> = HashMap::new();
+    let mut query: BTreeMap<SmolStr, Option<Filled>> = BTreeMap::new();
+    let mut header_arguments: Vec<(SmolStr, Filled)> = Vec::new();
     let mut json: Option<JsonRule> = None;
     let mut body_ignored = false;
 
@@ -265,6 +267,7 @@ fn route(
             continue;
         };
         let form = form(&operation.input, schema);
+        let filled = form.map(|form| Filled { argument: argument.into(), form });
         let (taken, scalar_only) = match &source.value {
             Source::Json(pointer) => {
                 let rule = json.get_or_insert_with(JsonRule::default);
@@ -285,21 +288,15 @@ fn route(
                     continue;
                 }
                 let key = positions.iter().find(|(_, n)| n == name).map_or("", |(_, n)| n);
-                let rule = form.map(|form| (argument.clone(), form));
-                (path.insert(key, rule).is_some(), true)
+                (path.insert(key, filled).is_some(), true)
             }
-            Source::Query(name) => {
-                let rule = form.map(|form| (argument.clone(), form));
-                (query.insert(name.clone(), rule).is_some(), false)
-            }
+            Source::Query(name) => (query.insert(name.into(), filled).is_some(), false),
             Source::Header(name) => {
                 if !is_header(name) {
                     error(&source.at, format!("`{}` is no header name", clip(name)), LOWER.into());
                 }
                 let taken = header_arguments.iter().any(|(n, ..)| n == name);
-                if let Some(form) = form {
-                    header_arguments.push((name.clone(), argument.clone(), form));
-                }
+                header_arguments.extend(filled.map(|filled| (name.into(), filled)));
                 (taken, true)
             }
         };
@@ -326,7 +323,7 @@ fn route(
                     false
                 }
             },
-            Ignore::Query(name) => query.insert(name.clone(), None).is_some(),
+            Ignore::Query(name) => query.insert(name.into(), None).is_some(),
             Ignore::Json(pointer) => {
                 let rule = json.get_or_insert_with(JsonRule::default);
                 place(rule, pointer, JsonRule { ignored: true, ..JsonRule::default() }).is_err()
@@ -372,12 +369,12 @@ fn route(
     };
     Some(Route {
         spec: index,
-        operation: operation.id.clone(),
+        operation: operation.id.as_str().into(),
         mcp: spec.mcp.clone(),
-        host: spec.host.as_ref().map(|h| h.value.clone()),
+        host: spec.host.as_ref().map(|h| h.value.as_str().into()),
         headers,
         path: positions.iter().map(|(i, name)| (*i, path.remove(name).flatten())).collect(),
-        query,
+        query: query.into_iter().collect(),
         header_arguments,
         body,
     })

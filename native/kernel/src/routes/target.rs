@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
+
 use super::{RouteError, ambiguous, unread};
 
 /// Bytes of a target.
@@ -13,12 +15,12 @@ const MOST_PAIRS: usize = 256;
 
 /// A target's path and query.
 pub(super) struct Target<'a> {
-    pub(super) segments: Vec<Segment<'a>>,
+    pub(super) segments: SmallVec<[Segment<'a>; 8]>,
     pub(super) query: Option<&'a str>,
 }
 
 /// Name and value of a member of a query.
-pub(super) type Member<'a> = (Cow<'a, str>, Cow<'a, str>);
+type Member<'a> = (Cow<'a, str>, Cow<'a, str>);
 
 /// One segment of a path, as it was sent.
 #[derive(Clone, Copy, Debug)]
@@ -49,11 +51,10 @@ pub(super) fn split(target: &str) -> Result<Target<'_>, RouteError> {
     let Some(rest) = path.strip_prefix('/') else {
         return ambiguous("the path does not start with `/`");
     };
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@/%".contains(&b);
-    if !path.bytes().all(plain) {
+    if !path.bytes().all(is_of_path) {
         return ambiguous("the path holds a character that readers treat differently");
     }
-    let mut segments = Vec::new();
+    let mut segments = SmallVec::new();
     let mut pieces = rest.split('/').peekable();
     while let Some(raw) = pieces.next() {
         // A last empty segment is a trailing slash; the path `/` alone is one too.
@@ -73,11 +74,11 @@ pub(super) fn split(target: &str) -> Result<Target<'_>, RouteError> {
 }
 
 /// The members of a query in order, decoded once; `+` is a space (WHATWG URL, form encoding).
-pub(super) fn query(query: Option<&str>) -> Result<Vec<Member<'_>>, RouteError> {
-    let mut out = Vec::new();
+pub(super) fn query(query: Option<&str>) -> Result<SmallVec<[Member<'_>; 8]>, RouteError> {
+    let mut out = SmallVec::new();
     let Some(query) = query.filter(|q| !q.is_empty()) else { return Ok(out) };
     // Some readers split at `;` as well, or end at `#`.
-    if query.bytes().any(|b| !b.is_ascii_graphic() || b";#\\\"<>`".contains(&b)) {
+    if !query.bytes().all(is_of_query) {
         return ambiguous("the query holds a character that readers treat differently");
     }
     for pair in query.split('&') {
@@ -90,8 +91,25 @@ pub(super) fn query(query: Option<&str>) -> Result<Vec<Member<'_>>, RouteError> 
     Ok(out)
 }
 
+/// RFC 3986 §3.3 `pchar` but for `;`, with `/`.
+const fn is_of_path(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')'
+            | b'*' | b'+' | b',' | b'=' | b':' | b'@' | b'/' | b'%'
+    )
+}
+
+/// What is visible in ASCII, but for `;#\"<>` and the grave accent.
+const fn is_of_query(byte: u8) -> bool {
+    matches!(byte, b'!' | b'$'..=b':' | b'=' | b'?'..=b'[' | b']'..=b'_' | b'a'..=b'~')
+}
+
 /// Refuses the encodings in a path that readers decode at different times, or not at all.
 fn encodings(raw: &str) -> Result<(), RouteError> {
+    if !raw.contains('%') {
+        return Ok(());
+    }
     for part in raw.split('%').skip(1) {
         let byte = part.get(..2).and_then(hex);
         match byte {
@@ -111,8 +129,9 @@ fn encodings(raw: &str) -> Result<(), RouteError> {
 }
 
 fn decode(raw: &str, form: bool) -> Result<Cow<'_, str>, RouteError> {
+    // As it stands it was looked through before: it holds no control character.
     if !raw.bytes().any(|b| b == b'%' || (form && b == b'+')) {
-        return plain(Cow::Borrowed(raw));
+        return Ok(Cow::Borrowed(raw));
     }
     let mut bytes = Vec::with_capacity(raw.len());
     let mut parts = raw.split('%');
@@ -128,16 +147,10 @@ fn decode(raw: &str, form: bool) -> Result<Cow<'_, str>, RouteError> {
         bytes.extend(rest.bytes().map(plus));
     }
     match String::from_utf8(bytes) {
-        Ok(text) => plain(Cow::Owned(text)),
+        Ok(text) if text.chars().any(char::is_control) => ambiguous("an encoded control character"),
+        Ok(text) => Ok(Cow::Owned(text)),
         Err(_) => ambiguous("an encoding of no UTF-8"),
     }
-}
-
-fn plain(text: Cow<'_, str>) -> Result<Cow<'_, str>, RouteError> {
-    if text.chars().any(char::is_control) {
-        return ambiguous("an encoded control character");
-    }
-    Ok(text)
 }
 
 fn hex(digits: &str) -> Option<u8> {
@@ -169,4 +182,19 @@ pub(crate) fn is_host(text: &str) -> bool {
     let digits = |p: &str| p.bytes().all(|b| b.is_ascii_digit());
     let port = port.is_none_or(|p| digits(p) && p.parse::<u16>().is_ok_and(|p| p > 0));
     port && name.len() <= 253 && name.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_readers_agree_about() {
+        for byte in 0..=u8::MAX {
+            let of_path = byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@/%".contains(&byte);
+            assert_eq!(of_path, is_of_path(byte), "{byte}");
+            let of_query = byte.is_ascii_graphic() && !b";#\\\"<>`".contains(&byte);
+            assert_eq!(of_query, is_of_query(byte), "{byte}");
+        }
+    }
 }
