@@ -1,5 +1,7 @@
 //! A request as a typed value: who proves what, and what is asked.
 
+use std::borrow::Cow;
+
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::routes::Body;
 use authz_token::{Evidence, Role, Scheme};
@@ -126,7 +128,7 @@ pub(crate) enum Target<'a> {
         method: &'a str,
         host: &'a str,
         path: &'a str,
-        headers: Vec<(&'a str, &'a str)>,
+        headers: Cow<'a, [(&'a str, &'a str)]>,
         /// Names of headers whose values are no UTF-8.
         unusable: Vec<&'a str>,
         body: Body<'a>,

@@ -2,6 +2,7 @@
 //!
 //! Every field may be missing. What two readers could read differently is refused, never mended.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use authz_kernel::reason::ReasonCode;
@@ -20,7 +21,7 @@ use crate::trace;
 mod request;
 
 pub(crate) use request::Request;
-use request::{Http, Peer};
+use request::{Header, Http, Peer};
 
 /// Headers that bring credentials and names; each may stand once.
 const AUTHORIZATION: &str = "authorization";
@@ -28,12 +29,13 @@ const DPOP: &str = "dpop";
 const SUBJECT: &str = "authz-subject";
 const CREDENTIAL: &str = "authz-credential";
 const TASK: &str = "authz-task";
-const BAGGAGE: &str = "baggage";
-const TRACE_PARENT: &str = "traceparent";
-const TRACE_STATE: &str = "tracestate";
+/// What a proxy adds where it cut the body off.
 const PARTIAL: &str = "x-envoy-auth-partial-body";
-const LENGTH: &str = "content-length";
-const TRANSFER: &str = "transfer-encoding";
+/// Pseudo headers (RFC 9113 §8.3.1), and what came before one of them.
+const AUTHORITY: &str = ":authority";
+const METHOD: &str = ":method";
+const PATH: &str = ":path";
+const HOST: &str = "host";
 /// Inbound headers of ours that never reach the upstream, also where the proxy did not show them to us.
 const OURS_INBOUND: [&str; 3] = [CREDENTIAL, SUBJECT, TASK];
 /// Headers by which the upstream knows who acts; each has spellings that a CGI or WSGI server takes for it.
@@ -45,6 +47,57 @@ const NAMESPACE: &str = "authz";
 const LABELS: &str = "labels";
 /// The key of `context_extensions` that lists obligations.
 const SUPPORTED_OBLIGATIONS: &str = "authz.supported_obligations";
+
+/// A header that is looked for here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sought {
+    Authority,
+    Authorization,
+    Baggage,
+    Credential,
+    Dpop,
+    Host,
+    Length,
+    Method,
+    Partial,
+    Path,
+    Subject,
+    Task,
+    TraceParent,
+    TraceState,
+    Transfer,
+}
+
+impl Sought {
+    fn of(name: &str) -> Option<Self> {
+        Some(match name {
+            AUTHORITY => Self::Authority,
+            AUTHORIZATION => Self::Authorization,
+            "baggage" => Self::Baggage,
+            CREDENTIAL => Self::Credential,
+            DPOP => Self::Dpop,
+            HOST => Self::Host,
+            "content-length" => Self::Length,
+            METHOD => Self::Method,
+            PARTIAL => Self::Partial,
+            PATH => Self::Path,
+            SUBJECT => Self::Subject,
+            TASK => Self::Task,
+            "traceparent" => Self::TraceParent,
+            "tracestate" => Self::TraceState,
+            "transfer-encoding" => Self::Transfer,
+            _ => return None,
+        })
+    }
+
+    /// Whether it is read as a text, so that one that is none may not be passed over.
+    const fn is_text(self) -> bool {
+        matches!(
+            self,
+            Self::Authorization | Self::Dpop | Self::Baggage | Self::Partial | Self::Host
+        )
+    }
+}
 
 /// A request, and what a permit must take out of it.
 #[derive(Debug)]
@@ -83,17 +136,17 @@ pub(crate) fn of_request<'a>(
     let http = request.http.as_ref().ok_or_else(|| Refused::input("there is no HTTP request"))?;
     bounds(http)?;
     let headers = Headers::read(http)?;
-    let has_credential = headers.all(CREDENTIAL).next().is_some();
+    let has_credential = headers.all(Sought::Credential).next().is_some();
     let relayed = match &request.source {
         Some(source) if relays_principal => relayed(source)?,
         _ => None,
     };
     let (evidence, authorization) = evidence(&headers, settings, relayed.is_some())?;
     let task = task(&headers)?;
-    headers.pseudo(":path", http.path)?;
-    headers.pseudo(":method", http.method)?;
-    headers.pseudo(":authority", http.host)?;
-    headers.pseudo("host", http.host)?;
+    headers.pseudo(Sought::Path, PATH, http.path)?;
+    headers.pseudo(Sought::Method, METHOD, http.method)?;
+    headers.pseudo(Sought::Authority, AUTHORITY, http.host)?;
+    headers.pseudo(Sought::Host, HOST, http.host)?;
     if !http.query.is_empty() || !http.fragment.is_empty() {
         return Err(Refused::ambiguous(
             "the target's query or fragment stands apart from its path",
@@ -111,8 +164,11 @@ pub(crate) fn of_request<'a>(
         Some(metadata) if relays_labels => labels(metadata)?,
         _ => Vec::new(),
     };
-    let remove = headers.to_remove()?;
-    let trace = Trace { parent: headers.only(TRACE_PARENT), state: headers.only(TRACE_STATE) };
+    let trace = Trace {
+        parent: headers.only(Sought::TraceParent),
+        state: headers.only(Sought::TraceState),
+    };
+    let remove = to_remove(headers.ours)?;
     let ask = Ask {
         evidence,
         target: Target::Http {
@@ -170,68 +226,56 @@ fn bounds(http: &Http<'_>) -> Result<(), Refused> {
 }
 
 struct Headers<'a> {
-    usable: Vec<(&'a str, &'a str)>,
+    usable: Cow<'a, [(&'a str, &'a str)]>,
     unusable: Vec<&'a str>,
+    /// Values of the usable ones that are looked for here, in their order; of `transfer-encoding` also an unusable one, empty.
+    sought: SmallVec<[(Sought, &'a str); 8]>,
+    /// Names that are ours, also as written by servers that take `_` for `-`.
+    ours: SmallVec<[&'a str; 8]>,
 }
 
 impl<'a> Headers<'a> {
     /// Reads either encoding. Names come in lower case from HTTP/2 and Envoy alike; others were made by hand.
-    fn read(http: &Http<'a>) -> Result<Self, Refused> {
+    fn read(http: &'a Http<'a>) -> Result<Self, Refused> {
         let (map, list) = (&http.headers, &http.list);
         if !list.is_empty() && !map.is_empty() {
             return Err(Refused::ambiguous("headers came in both encodings"));
         }
-        let most = list.len().max(map.len());
-        if most > limits::HEADERS {
+        if list.len().max(map.len()) > limits::HEADERS {
             return Err(Refused::input(format!("there are more than {} headers", limits::HEADERS)));
         }
-        let mut headers = Self { usable: Vec::with_capacity(most), unusable: Vec::new() };
-        for (name, value) in map {
-            if headers.all(name).next().is_some() {
+        let mut before = map.as_slice();
+        while let Some(((name, _), rest)) = before.split_last() {
+            if rest.iter().any(|(known, _)| known == name) {
                 return Err(Refused::ambiguous("the map of headers has a name twice"));
             }
-            headers.usable.push((name, value));
+            before = rest;
         }
-        for header in list {
-            let name = header.key;
-            let value = match (header.value.is_empty(), header.raw_value.is_empty()) {
-                (false, false) => {
-                    return Err(Refused::ambiguous("a header has two values in one entry"));
-                }
-                (_, true) => Ok(header.value),
-                (true, false) => std::str::from_utf8(header.raw_value),
-            };
-            match value {
-                Ok(value) => headers.usable.push((name, value)),
-                Err(_) if is_read_here(name) => {
-                    return Err(Refused::ambiguous(format!("`{name}` is no text")));
-                }
-                Err(_) => headers.unusable.push(name),
-            }
+        let mut unusable = Vec::new();
+        let usable = match list.as_slice() {
+            [] => Cow::Borrowed(map.as_slice()),
+            list => Cow::Owned(texts(list, &mut unusable)?),
+        };
+        let mut headers = Self { usable, unusable, sought: SmallVec::new(), ours: SmallVec::new() };
+        for &(name, value) in headers.usable.iter() {
+            headers.ours.extend(own(name)?);
+            headers.sought.extend(Sought::of(name).map(|sought| (sought, value)));
         }
-        for name in headers.names() {
-            let is_name = name.strip_prefix(':').unwrap_or(name).bytes().all(is_name_byte);
-            if name.is_empty() || name.len() > limits::HEADER_NAME || !is_name {
-                return Err(Refused::ambiguous("a header's name is no lower-case token"));
-            }
-            if name != PARTIAL && name.contains('_') && name.replace('_', "-") == PARTIAL {
-                return Err(Refused::ambiguous(format!("`{PARTIAL}` has a twin with `_`")));
-            }
+        for name in &headers.unusable {
+            headers.ours.extend(own(name)?);
+            let transfer = Sought::of(name).filter(|sought| *sought == Sought::Transfer);
+            headers.sought.extend(transfer.map(|sought| (sought, "")));
         }
         Ok(headers)
     }
 
-    fn names(&self) -> impl Iterator<Item = &'a str> + '_ {
-        self.usable.iter().map(|(name, _)| *name).chain(self.unusable.iter().copied())
-    }
-
-    fn all<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'a str> + 'h {
-        self.usable.iter().filter(move |(known, _)| *known == name).map(|(_, value)| *value)
+    fn all(&self, sought: Sought) -> impl Iterator<Item = &'a str> + '_ {
+        self.sought.iter().filter(move |(known, _)| *known == sought).map(|(_, value)| *value)
     }
 
     /// The value of a credential header, which stands once or not at all.
-    fn single(&self, name: &str) -> Result<Option<&'a str>, Refused> {
-        let mut values = self.all(name);
+    fn single(&self, sought: Sought, name: &str) -> Result<Option<&'a str>, Refused> {
+        let mut values = self.all(sought);
         let value = values.next();
         if values.next().is_some() || value.is_some_and(|value| value.contains(',')) {
             return Err(Refused::credential(format!("`{name}` came more than once")));
@@ -240,37 +284,75 @@ impl<'a> Headers<'a> {
     }
 
     /// The value of a header that counts only where it stands once.
-    fn only(&self, name: &str) -> Option<&'a str> {
-        let mut values = self.all(name);
+    fn only(&self, sought: Sought) -> Option<&'a str> {
+        let mut values = self.all(sought);
         let value = values.next();
         value.filter(|_| values.next().is_none())
     }
 
     /// A pseudo header, where the proxy shows it, says what the field says.
-    fn pseudo(&self, name: &str, field: &str) -> Result<(), Refused> {
-        if self.all(name).any(|value| value != field) {
+    fn pseudo(&self, sought: Sought, name: &str, field: &str) -> Result<(), Refused> {
+        if self.all(sought).any(|value| value != field) {
             return Err(Refused::ambiguous(format!(
                 "`{name}` differs from the request's own field"
             )));
         }
         Ok(())
     }
+}
 
-    /// Names that are ours, also as written by servers that take `_` for `-`, but for those that are always removed.
-    fn to_remove(&self) -> Result<Vec<String>, Refused> {
-        let mut names: SmallVec<[&str; 8]> = self.names().filter(|name| is_ours(name)).collect();
-        names.sort_unstable();
-        names.dedup();
-        if names.len() > limits::LIST {
-            return Err(Refused::input(format!(
-                "there are more than {} `authz-` headers",
-                limits::LIST
-            )));
+/// Names and values of a list of headers; the names alone of those that are no text go to `unusable`.
+fn texts<'a>(
+    list: &[Header<'a>],
+    unusable: &mut Vec<&'a str>,
+) -> Result<Vec<(&'a str, &'a str)>, Refused> {
+    let mut usable = Vec::with_capacity(list.len());
+    for header in list {
+        let name = header.key;
+        let value = match (header.value.is_empty(), header.raw_value.is_empty()) {
+            (false, false) => {
+                return Err(Refused::ambiguous("a header has two values in one entry"));
+            }
+            (_, true) => Ok(header.value),
+            (true, false) => std::str::from_utf8(header.raw_value),
+        };
+        match value {
+            Ok(value) => usable.push((name, value)),
+            Err(_) if is_read_here(name) => {
+                return Err(Refused::ambiguous(format!("`{name}` is no text")));
+            }
+            Err(_) => unusable.push(name),
         }
-        let is_removed =
-            |name: &str| ALWAYS_REMOVED.binary_search_by(|known| known.as_str().cmp(name)).is_ok();
-        Ok(names.into_iter().filter(|name| !is_removed(name)).map(str::to_owned).collect())
     }
+    Ok(usable)
+}
+
+/// A header's name where it is ours, or what is wrong with it.
+fn own(name: &str) -> Result<Option<&str>, Refused> {
+    let is_name = name.strip_prefix(':').unwrap_or(name).bytes().all(is_name_byte);
+    if name.is_empty() || name.len() > limits::HEADER_NAME || !is_name {
+        return Err(Refused::ambiguous("a header's name is no lower-case token"));
+    }
+    let may_be_partial = name.len() == PARTIAL.len() && name != PARTIAL;
+    if may_be_partial && name.replace('_', "-") == PARTIAL {
+        return Err(Refused::ambiguous(format!("`{PARTIAL}` has a twin with `_`")));
+    }
+    Ok(Some(name).filter(|name| is_ours(name)))
+}
+
+/// Which of the names that are ours a permit takes out, besides those that every one does.
+fn to_remove(mut ours: SmallVec<[&str; 8]>) -> Result<Vec<String>, Refused> {
+    ours.sort_unstable();
+    ours.dedup();
+    if ours.len() > limits::LIST {
+        return Err(Refused::input(format!(
+            "there are more than {} `authz-` headers",
+            limits::LIST
+        )));
+    }
+    let is_removed =
+        |name: &str| ALWAYS_REMOVED.binary_search_by(|known| known.as_str().cmp(name)).is_ok();
+    Ok(ours.into_iter().filter(|name| !is_removed(name)).map(str::to_owned).collect())
 }
 
 /// What is removed whether or not the proxy showed it, sorted.
@@ -305,9 +387,7 @@ fn is_ours(name: &str) -> bool {
 }
 
 fn is_read_here(name: &str) -> bool {
-    [AUTHORIZATION, DPOP, BAGGAGE, PARTIAL, "host"].contains(&name)
-        || name.starts_with(':')
-        || is_ours(name)
+    Sought::of(name).is_some_and(Sought::is_text) || name.starts_with(':') || is_ours(name)
 }
 
 /// RFC 9110 §5.6.2 `tchar`, lower case only (RFC 9113 §8.2.1).
@@ -339,10 +419,11 @@ fn evidence<'a>(
     settings: &Settings,
     is_relayed: bool,
 ) -> Result<(Vec<authz_token::Evidence<'a>>, Option<Authorization<'a>>), Refused> {
-    let authorization = headers.single(AUTHORIZATION)?;
-    let credential = headers.single(CREDENTIAL)?.map(ask::credential_value).transpose()?;
-    let subject = headers.single(SUBJECT)?;
-    let proof = headers.single(DPOP)?;
+    let authorization = headers.single(Sought::Authorization, AUTHORIZATION)?;
+    let credential = headers.single(Sought::Credential, CREDENTIAL)?;
+    let credential = credential.map(ask::credential_value).transpose()?;
+    let subject = headers.single(Sought::Subject, SUBJECT)?;
+    let proof = headers.single(Sought::Dpop, DPOP)?;
     if proof.is_some_and(str::is_empty) {
         return Err(Refused::new(
             ReasonCode::BadProof,
@@ -397,11 +478,12 @@ fn task<'a>(headers: &Headers<'a>) -> Result<Option<&'a str>, Refused> {
     };
     let mut named: Option<&'a str> = None;
     // W3C Baggage §3.2: list members `key=value;property`, joined by commas.
-    let in_baggage = headers.all(BAGGAGE).flat_map(|value| value.split(',')).filter_map(|member| {
+    let members = headers.all(Sought::Baggage).flat_map(|value| value.split(','));
+    let in_baggage = members.filter_map(|member| {
         let (key, value) = member.split(';').next().unwrap_or_default().split_once('=')?;
         (key.trim() == BAGGAGE_TASK).then(|| value.trim())
     });
-    for value in headers.all(TASK).map(str::trim).chain(in_baggage) {
+    for value in headers.all(Sought::Task).map(str::trim).chain(in_baggage) {
         if named.is_some_and(|known| known != value) {
             return Err(conflict());
         }
@@ -412,7 +494,7 @@ fn task<'a>(headers: &Headers<'a>) -> Result<Option<&'a str>, Refused> {
 
 fn body<'a>(http: &Http<'a>, headers: &Headers<'a>) -> Result<Body<'a>, Refused> {
     let length = content_length(headers)?;
-    if headers.all(PARTIAL).any(|value| value != "false") {
+    if headers.all(Sought::Partial).any(|value| value != "false") {
         return Ok(Body::Partial);
     }
     let bytes = match (http.body.is_empty(), http.raw_body.is_empty()) {
@@ -436,11 +518,11 @@ fn body<'a>(http: &Http<'a>, headers: &Headers<'a>) -> Result<Body<'a>, Refused>
 
 /// What `content-length` says. With `transfer-encoding` beside it the next server may believe either (RFC 9112 §6.3).
 fn content_length(headers: &Headers<'_>) -> Result<Option<u64>, Refused> {
-    let mut values = headers.all(LENGTH);
+    let mut values = headers.all(Sought::Length);
     let Some(value) = values.next() else {
         return Ok(None);
     };
-    if values.next().is_some() || headers.names().any(|name| name == TRANSFER) {
+    if values.next().is_some() || headers.all(Sought::Transfer).next().is_some() {
         return Err(Refused::ambiguous("the length of the body is said twice"));
     }
     // RFC 9110 §8.6: digits only.

@@ -230,7 +230,7 @@ impl ReadHeaders {
     /// A header that is read, where one of `names` is another spelling of it. Gives its name with `-` throughout.
     pub(crate) fn twin<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> Option<&str> {
         names.find_map(|name| {
-            if !name.contains('_') && !self.any_underscore {
+            if !self.any_underscore && !name.bytes().any(|byte| byte == b'_') {
                 return None;
             }
             let (dashed, spelling) = self.spelling.get_key_value(&name.replace('_', "-"))?;
