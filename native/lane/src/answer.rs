@@ -16,30 +16,28 @@ use crate::judgement::{Judgement, Passage, Softened, name_of};
 use crate::mcp::{self, Answer};
 use crate::message::public_message;
 use crate::proto::authz::v1 as wire;
-use crate::proto::envoy::config::core::v3::{
-    HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction,
-};
-use crate::proto::envoy::service::auth::v3::{
-    CheckResponse, DeniedHttpResponse, check_response::HttpResponse,
-};
-use crate::proto::envoy::r#type::v3::HttpStatus;
-use crate::proto::google::rpc::Status;
+use crate::proto::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use crate::protobuf::{put, put_number, put_text};
 use crate::record::outcome;
 
 /// `google.rpc.Code.PERMISSION_DENIED`.
-const PERMISSION_DENIED: i32 = 7;
+const PERMISSION_DENIED: u64 = 7;
 /// What most permits take.
 const ANSWER_BYTES: usize = 2_048;
 /// Numbers of fields of `CheckResponse`.
 const STATUS: u32 = 1;
+const DENIED_RESPONSE: u32 = 2;
 const OK_RESPONSE: u32 = 3;
 const METADATA: u32 = 4;
-/// Of `google.rpc.Status`.
+const ERROR_RESPONSE: u32 = 5;
+/// Of `google.rpc.Status`, and of `HttpStatus`.
 const CODE: u32 = 1;
-/// Of `OkHttpResponse`.
+/// Of `OkHttpResponse`, and of `DeniedHttpResponse`.
 const HEADERS: u32 = 2;
 const HEADERS_TO_REMOVE: u32 = 5;
+/// Of `DeniedHttpResponse`.
+const HTTP_STATUS: u32 = 1;
+const BODY: u32 = 3;
 /// The headers that name who acts, for whom, and by which decision.
 const AGENT: &str = "x-authz-agent";
 const SUBJECT: &str = "x-authz-subject";
@@ -221,7 +219,7 @@ pub(crate) fn envoy(
     let names: Vec<_> = judgement.chain.iter().map(name_of).collect();
     let mut answer = Vec::with_capacity(ANSWER_BYTES);
     match judgement.passage() {
-        None => denial(judgement, error_response, nonce).encode_raw(&mut answer),
+        None => deny(judgement, error_response, nonce.as_deref(), &mut answer),
         Some(passage) => {
             put(STATUS, &mut answer, |status| put_number(CODE, 0, status));
             put(OK_RESPONSE, &mut answer, |ok| forward(passage, &names, remove, ok));
@@ -232,38 +230,36 @@ pub(crate) fn envoy(
 }
 
 /// An answer that no setting of Envoy's turns into a permit: RPC OK, a status that is not, and a `denied_response`.
-fn denial(judgement: &Judgement, error_response: bool, nonce: Option<String>) -> CheckResponse {
+fn deny(judgement: &Judgement, error_response: bool, nonce: Option<&str>, out: &mut Vec<u8>) {
     let row = judgement.reason().row();
-    let code = if row.grpc_code == 0 { PERMISSION_DENIED } else { row.grpc_code };
+    let code = u64::try_from(row.grpc_code).ok().filter(|code| *code != 0);
+    put(STATUS, out, |status| put_number(CODE, code.unwrap_or(PERMISSION_DENIED), status));
     let (status, body) = match mcp::answer(judgement) {
         Some(Answer { status, body }) => (status, body),
         None => (http_status(row.http_status), body(judgement)),
     };
-    let mut headers = vec![
-        header("content-type", "application/json".to_owned()),
-        header(DECISION_ID, judgement.id.clone()),
+    // RFC 9449 §9: a proof without the nonce is made again with it.
+    let challenge = match nonce {
+        Some(_) => "DPoP realm=\"authz\", error=\"use_dpop_nonce\"",
+        None => "Bearer realm=\"authz\"",
+    };
+    let is_challenged = status == 401;
+    let headers = [
+        ("content-type", Some("application/json")),
+        (DECISION_ID, Some(judgement.id.as_str())),
+        ("www-authenticate", Some(challenge).filter(|_| is_challenged)),
+        ("dpop-nonce", nonce.filter(|_| is_challenged)),
     ];
-    if status == 401 {
-        // RFC 9449 §9: a proof without the nonce is made again with it.
-        let challenge = match nonce {
-            Some(_) => "DPoP realm=\"authz\", error=\"use_dpop_nonce\"",
-            None => "Bearer realm=\"authz\"",
-        };
-        headers.push(header("www-authenticate", challenge.to_owned()));
-        headers.extend(nonce.map(|nonce| header("dpop-nonce", nonce)));
-    }
-    let status = Some(HttpStatus { code: i32::from(status) });
-    let response = DeniedHttpResponse { status, headers, body };
-    let unavailable = row.public_code == PublicCode::Unavailable;
-    CheckResponse {
-        status: Some(Status { code, ..Status::default() }),
-        http_response: Some(if unavailable && error_response {
-            HttpResponse::ErrorResponse(response)
-        } else {
-            HttpResponse::DeniedResponse(response)
-        }),
-        dynamic_metadata: None,
-    }
+    let is_error = row.public_code == PublicCode::Unavailable && error_response;
+    put(if is_error { ERROR_RESPONSE } else { DENIED_RESPONSE }, out, |response| {
+        put(HTTP_STATUS, response, |http| put_number(CODE, status.into(), http));
+        for (name, value) in headers {
+            if let Some(value) = value {
+                put(HEADERS, response, |header| set_header(name, value, header));
+            }
+        }
+        put_text(BODY, &body, response);
+    });
 }
 
 /// The HTTP status of a refusal.
@@ -330,18 +326,12 @@ fn forward(passage: Passage<'_>, names: &[Cow<'_, str>], remove: &[String], out:
     let is_ours = |name: &str| ours.iter().any(|(known, _)| *known == name);
     let absent = ours.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name);
     let asked = remove.iter().map(String::as_str).filter(|name| !is_ours(name));
-    for name in absent.chain(asked) {
+    let of_secret = injected.into_iter().flat_map(|injected| {
+        std::iter::once(injected.header()).chain(injected.twins().iter().map(String::as_str))
+    });
+    for name in absent.chain(asked).chain(of_secret) {
         if !is_set(name) {
             put_text(HEADERS_TO_REMOVE, name, out);
-        }
-    }
-    if let Some(injected) = injected {
-        for name in
-            [injected.header()].into_iter().chain(injected.twins().iter().map(String::as_str))
-        {
-            if !is_set(name) {
-                put_text(HEADERS_TO_REMOVE, name, out);
-            }
         }
     }
     out.extend_from_slice(&REMOVED);
@@ -365,17 +355,6 @@ fn set_header(name: &str, value: &str, out: &mut Vec<u8>) {
     // `append`, a `BoolValue` that is false: proxies up to 1.36 read only this.
     put(2, out, |_| {});
     put_number(3, HeaderAppendAction::OverwriteIfExistsOrAdd as u64, out);
-}
-
-/// A header of a denial, in the same way.
-#[expect(deprecated, reason = "proxies up to 1.36 read only the older field")]
-fn header(name: &str, value: String) -> HeaderValueOption {
-    HeaderValueOption {
-        header: Some(HeaderValue { key: name.to_owned(), value, raw_value: Vec::new() }),
-        append: Some(false),
-        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd as i32,
-        ..HeaderValueOption::default()
-    }
 }
 
 /// A `Struct` of flat texts for access logs: `%DYNAMIC_METADATA(envoy.filters.http.ext_authz:decision_id)%`.

@@ -72,8 +72,7 @@ pub(crate) fn each<'a>(
 
 /// Adds a field that is a text.
 pub(crate) fn put_text(number: u32, text: &str, out: &mut Vec<u8>) {
-    encode_key(number, WireType::LengthDelimited, out);
-    encode_varint(text.len() as u64, out);
+    begin(number, text.len(), out);
     out.extend_from_slice(text.as_bytes());
 }
 
@@ -85,10 +84,9 @@ pub(crate) fn put_number(number: u32, value: u64, out: &mut Vec<u8>) {
 
 /// Adds a field that is a message, or a text of several parts, as `write` adds it.
 pub(crate) fn put(number: u32, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    encode_key(number, WireType::LengthDelimited, out);
-    let at = out.len();
     // The length of most takes one byte, which is kept for it.
-    out.push(0);
+    begin(number, 0, out);
+    let at = out.len().saturating_sub(1);
     write(out);
     let end = out.len();
     let length = end.saturating_sub(at).saturating_sub(1);
@@ -101,6 +99,18 @@ pub(crate) fn put(number: u32, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8
     out.copy_within(at.saturating_add(1)..end, at.saturating_add(size));
     if let Some(mut place) = out.get_mut(at..) {
         encode_varint(length as u64, &mut place);
+    }
+}
+
+/// Adds the key of a field, and how many bytes follow.
+fn begin(number: u32, length: usize, out: &mut Vec<u8>) {
+    let key = number.saturating_mul(8).saturating_add(WireType::LengthDelimited as u32);
+    match (u8::try_from(key), u8::try_from(length)) {
+        (Ok(key @ ..0x80), Ok(length @ ..0x80)) => out.extend_from_slice(&[key, length]),
+        _ => {
+            encode_key(number, WireType::LengthDelimited, out);
+            encode_varint(length as u64, out);
+        }
     }
 }
 
@@ -131,6 +141,19 @@ mod tests {
             let fields = fields.into_iter().map(|(name, text)| (name, text.into())).collect();
             prop_assert_eq!(&Struct { fields }.encode_to_vec(), &written);
             prop_assert_eq!(again, written);
+        }
+    }
+
+    /// Fields up to 15 have keys of one byte.
+    #[test]
+    fn keys() {
+        for number in [1, 15, 16, 17, 2_047, 2_048] {
+            let (mut written, mut expected) = (Vec::new(), Vec::new());
+            put_text(number, "text", &mut written);
+            put(number, &mut written, |out| put_number(1, 1, out));
+            prost::encoding::string::encode(number, &"text".to_owned(), &mut expected);
+            prost::encoding::bytes::encode(number, &vec![8_u8, 1], &mut expected);
+            assert_eq!(expected, written, "{number}");
         }
     }
 

@@ -51,8 +51,8 @@ pub(super) struct Header<'a> {
     pub(super) raw_value: &'a [u8],
 }
 
-/// What most requests bring.
-const HEADERS: usize = 16;
+/// As many items as a list of most requests has at most.
+const MANY: usize = 16;
 
 impl<'a> Request<'a> {
     /// Reads the bytes of a `CheckRequest`.
@@ -118,9 +118,6 @@ impl<'a> Http<'a> {
             match tag {
                 2 => self.method = value.text()?,
                 3 => {
-                    if self.headers.is_empty() {
-                        self.headers.reserve(HEADERS);
-                    }
                     keep(&mut self.headers, entry(value.bytes()?)?, limits::HEADERS);
                 }
                 4 => self.path = value.text()?,
@@ -139,9 +136,6 @@ impl<'a> Http<'a> {
     }
 
     fn map(&mut self, bytes: &'a [u8]) -> Result<(), Malformed> {
-        if self.list.is_empty() {
-            self.list.reserve(HEADERS);
-        }
         each(bytes, |tag, value| {
             if tag == 1 {
                 keep(&mut self.list, Header::read(value.bytes()?)?, limits::HEADERS);
@@ -183,6 +177,9 @@ fn entry(bytes: &[u8]) -> Result<(&str, &str), Malformed> {
 
 /// Adds to a list of at most one more than `most`.
 fn keep<T>(list: &mut Vec<T>, item: T, most: usize) {
+    if list.is_empty() {
+        list.reserve(MANY);
+    }
     if list.len() <= most {
         list.push(item);
     }
