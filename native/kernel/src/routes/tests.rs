@@ -410,8 +410,60 @@ fn naive(pattern: &[String], segments: &[String]) -> bool {
         && pattern.iter().zip(segments).all(|(p, s)| p == "{}" || p == s)
 }
 
+/// A text as the fields of an HTML form are encoded.
+fn encoded(text: &str) -> String {
+    let one = |byte: u8| match byte {
+        b' ' => "+".to_owned(),
+        byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(one).collect()
+}
+
+/// Name and value of a member of the query of [`table`]'s first route, or of none.
+fn member() -> impl Strategy<Value = (&'static str, String)> {
+    let text = || "[a-c&=+%/é\"\\\\ ;#]{0,6}|x{14,18}";
+    prop_oneof![
+        4 => text().prop_map(|text| ("q", text)),
+        3 => "-?[1-9][0-9]{0,3}|[x0-9]{0,3}".prop_map(|text| ("n", text)),
+        2 => "true|false|True".prop_map(|text| ("b", text)),
+        4 => text().prop_map(|text| ("tag", text)),
+        1 => text().prop_map(|text| ("other", text)),
+    ]
+}
+
+/// The arguments that a query fills, one member after the other.
+fn plainly(members: &[(&str, String)]) -> Result<serde_json::Value, ReasonCode> {
+    let mut arguments = serde_json::Map::from_iter([("id".to_owned(), "T-1".into())]);
+    for (name, text) in members {
+        let value = match *name {
+            "tag" => {
+                let tags = arguments.entry("tags").or_insert_with(|| Vec::<String>::new().into());
+                tags.as_array_mut().unwrap().push(text.as_str().into());
+                continue;
+            }
+            "other" => return Err(ReasonCode::BadInput),
+            name if arguments.contains_key(name) => return Err(ReasonCode::AmbiguousRequest),
+            "n" => text.parse::<i64>().ok().filter(|n| n.to_string() == *text).map(Into::into),
+            "b" => text.parse::<bool>().ok().map(Into::into),
+            _ => Some(text.as_str().into()),
+        };
+        arguments.insert((*name).to_owned(), value.ok_or(ReasonCode::BadInput)?);
+    }
+    Ok(arguments.into())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn a_query_fills_what_a_plain_reader_of_forms_reads(members in proptest::collection::vec(member(), 0..6)) {
+        let query: Vec<String> =
+            members.iter().map(|(name, text)| format!("{name}={}", encoded(text))).collect();
+        let filled = get(&format!("/tickets/T-1?{}", query.join("&")));
+        let filled = filled.map(|text| serde_json::from_str::<serde_json::Value>(&text).unwrap());
+        prop_assert_eq!(plainly(&members), filled);
+    }
 
     #[test]
     fn the_table_finds_what_the_obvious_matcher_finds(
