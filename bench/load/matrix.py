@@ -45,7 +45,7 @@ class Extent:
     pairs: int
 
 
-WHOLE = Extent(2.0, 1.0, 3.0, BUNDLES, (1, 16, 64), (1_000,), 15)
+WHOLE = Extent(2.0, 1.0, 3.0, BUNDLES, (1, 16, 64), (1_000,), 25)
 QUICK = Extent(1.0, 1.0, 1.0, (100, 10_000, MIDDLE), (64,), (1_000,), 1)
 
 
