@@ -277,58 +277,48 @@ fn judge(
         _ => Spends::default(),
     };
     let of_worst = worst.map_or_else(Vec::new, |placed| excess(placed.class));
-    let mut all_excess = of_worst.clone();
-    let context = words.context(
-        keys,
-        &plan.constants,
-        &ContextFacts {
-            input: resolved.arguments.values(),
-            tier: i64::from(tier as u8),
-            depth: i64::try_from(chain.len()).unwrap_or(i64::MAX),
-            chain: &chain,
-            subject,
-            task: facts.task.and_then(|view| located::facts_of(view, now)),
-            subject_proof: located::subject_proof(facts, subject),
-            enforcer: facts.enforcer,
-            confidence: i64::from(facts.confidence.min(100)),
-            class: resolve::class(worst),
-            host: worst.map_or("", |placed| placed.host.as_str()),
-            destination: worst.is_some(),
-            trusted: resolved.trusted,
-            method: method(facts),
-            bound: facts.proof.bound,
-            age: facts.proof.age.map_or(AGELESS, |age| age.clamp(0, AGELESS)),
-            acr: facts.proof.acr,
-            satisfied: &satisfied,
-            time: now.0,
-            session: facts.history.map(|view| view.session),
-            along: &along,
-            excess: &of_worst,
-            sequences: &completed,
-            budgets: &spends.exceeded,
-        },
-    )?;
+    let of_others: Vec<Vec<&str>> = others.iter().map(|placed| excess(placed.class)).collect();
+    let seen = ContextFacts {
+        input: resolved.arguments.values(),
+        tier: i64::from(tier as u8),
+        depth: i64::try_from(chain.len()).unwrap_or(i64::MAX),
+        chain: &chain,
+        subject,
+        task: facts.task.and_then(|view| located::facts_of(view, now)),
+        subject_proof: located::subject_proof(facts, subject),
+        enforcer: facts.enforcer,
+        confidence: i64::from(facts.confidence.min(100)),
+        class: resolve::class(worst),
+        host: worst.map_or("", |placed| placed.host.as_str()),
+        destination: worst.is_some(),
+        trusted: resolved.trusted,
+        method: method(facts),
+        bound: facts.proof.bound,
+        age: facts.proof.age.map_or(AGELESS, |age| age.clamp(0, AGELESS)),
+        acr: facts.proof.acr,
+        satisfied: &satisfied,
+        time: now.0,
+        session: facts.history.map(|view| view.session),
+        along: &along,
+        excess: &of_worst,
+        sequences: &completed,
+        budgets: &spends.exceeded,
+    };
     let asks = prepared.slice.store;
     let store = StoreFacts::new(asks, &prepared.base, &chain, &resolved.resource);
-    let judge = |context: &_| Judge::new(words, &store, context);
-    let first = judge(&context);
+    let judge = |seen| Judge::new(words, &plan.constants, keys, &store, seen);
+    let first = judge(seen);
     // What reads the destination is judged for each; the rest once.
-    let mut elsewhere: Vec<Judge<'_>> = Vec::new();
     let by_destination = |keys: Keys| keys.contains(Key::Destination) || keys.contains(Key::Excess);
-    for placed in others {
-        let of_class = excess(placed.class);
-        if by_destination(keys) {
-            let class = resolve::class(Some(placed));
-            elsewhere.push(judge(&words.with_destination(
-                &context,
-                class,
-                &placed.host,
-                resolved.trusted,
-                &of_class,
-            )?));
-        }
-        all_excess.extend(of_class);
-    }
+    let others = others.iter().zip(&of_others).filter(|_| by_destination(keys));
+    let elsewhere: Vec<Judge<'_>> = others
+        .map(|(placed, excess)| {
+            let (class, host) = (resolve::class(Some(placed)), placed.host.as_str());
+            judge(ContextFacts { class, host, excess, ..seen })
+        })
+        .collect();
+    let mut all_excess: Vec<&str> =
+        of_worst.iter().chain(of_others.iter().flatten()).copied().collect();
     all_excess.sort_unstable();
     all_excess.dedup();
     decision.excess = all_excess.into_iter().map(str::to_owned).collect();
@@ -367,7 +357,7 @@ fn judge(
     decision.redeems = grant.as_ref().ok().and_then(|grant| grant.map(|(index, _)| index));
     decision.is_beyond_credential = grant.is_err();
     let mut bounds = located::bounds(plan, facts, operation, tier, resolved, grant);
-    decision.sequences = completed.into_iter().map(str::to_owned).collect();
+    decision.sequences = completed.iter().map(|name| (*name).to_owned()).collect();
     decision.budgets = spends.exceeded.iter().map(|name| (*name).to_owned()).collect();
     let memory = &prepared.memory;
     if let (Some(view), Some(task)) = (facts.history, facts.task) {

@@ -128,10 +128,10 @@ impl<'a> Prospect<'a> {
             return Could::Never;
         }
         let scope = self.scope(&rule.resource);
-        let Some(body) = rule.body.as_deref().filter(|_| scope != Could::Never) else {
+        let Some(body) = rule.body.as_ref().filter(|_| scope != Could::Never) else {
             return scope;
         };
-        scope.min(self.body(rule, body, evaluator))
+        scope.min(self.body(rule, &body.expr, evaluator))
     }
 
     fn scope(&self, scope: &Scope) -> Could {

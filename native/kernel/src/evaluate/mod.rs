@@ -33,6 +33,7 @@ use crate::schema::{Key, Keys, NO_DESTINATION};
 use crate::table::Table;
 use crate::task::{SubjectProof, TaskKind};
 
+use shortcut::{Seen, Test};
 use syntax::Asks;
 
 /// A policy ready to be judged.
@@ -43,7 +44,7 @@ pub(crate) struct Rule {
     principal: Scope,
     resource: Scope,
     /// None: the policy has no conditions.
-    body: Option<Arc<Expr>>,
+    body: Option<Arc<Body>>,
     /// Scope or body mention the principal, so it is judged for each of the chain.
     pub(crate) per_principal: bool,
     /// What the body can ask the entity store for.
@@ -51,6 +52,15 @@ pub(crate) struct Rule {
     /// Context keys that the body reads.
     pub(crate) keys: Keys,
     constants: Vec<(SmolStr, Value)>,
+}
+
+/// The conditions of a policy.
+#[derive(Debug)]
+struct Body {
+    /// As far as they only compare facts.
+    test: Test,
+    /// For the evaluator.
+    expr: Arc<Expr>,
 }
 
 /// The hidden key of `context` under which bodies find their constants; no schema declares it, so no policy reads it.
@@ -131,7 +141,7 @@ fn same(one: &EntityUID, other: &EntityUID) -> bool {
 /// stays in the processor's cache.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
-    bodies: HashSet<Arc<Expr>>,
+    bodies: HashMap<Arc<Expr>, Arc<Body>>,
     uids: HashSet<Arc<EntityUID>>,
     types: HashSet<Arc<EntityType>>,
 }
@@ -152,7 +162,9 @@ impl Rule {
         // INVARIANT (depth): what is too deep to copy is refused by its reading, and never judged.
         let body = policy.non_scope_constraints().filter(|_| !reading.too_large).map(|body| {
             let body = syntax::bare(body, &mut |expr| rewritten(expr, &mut constants));
-            share(&mut shared.bodies, Arc::new(body))
+            let expr = Arc::new(body);
+            let known = shared.bodies.entry(Arc::clone(&expr));
+            Arc::clone(known.or_insert_with(|| Arc::new(Body { test: Test::of(&expr), expr })))
         });
         Self {
             effect: syntax::effect(policy),
@@ -161,7 +173,7 @@ impl Rule {
             resource,
             store: reading.store,
             // What only compares the time reads a number instead.
-            keys: body.as_deref().map_or_else(Keys::default, syntax::keys),
+            keys: body.as_ref().map_or_else(Keys::default, |body| syntax::keys(&body.expr)),
             body,
             constants,
         }
@@ -299,8 +311,10 @@ pub(crate) struct Words {
     budgets: Members,
     task_kinds: Members,
     templates: Members,
-    /// The task of a request without one.
+    /// The task of a request without one, and its kind and template.
     no_task: Value,
+    no_task_kind: Literal,
+    no_template: Literal,
     /// The destination of a request without one; none where the bundle has no word for it.
     nowhere: Option<Value>,
     proofs: Members,
@@ -371,6 +385,23 @@ pub(crate) struct ContextFacts<'a> {
     pub(crate) budgets: &'a [&'a str],
 }
 
+impl ContextFacts<'_> {
+    /// Labels that the session carries, or that its agent brings along.
+    fn carried(&self) -> impl Iterator<Item = &str> {
+        let labels = self.session.into_iter().flat_map(SessionHistory::carried);
+        labels.map(|(label, _)| label).chain(self.along.iter().copied())
+    }
+
+    fn sources(&self) -> i64 {
+        let count = self.session.map_or(0, SessionHistory::count_sources);
+        i64::try_from(count).unwrap_or(i64::MAX)
+    }
+
+    fn calls(&self) -> i64 {
+        i64::try_from(self.session.map_or(0, |session| session.calls)).unwrap_or(i64::MAX)
+    }
+}
+
 /// What policies may read of a task.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TaskFacts<'a> {
@@ -398,6 +429,8 @@ impl Words {
             let ids = names.members(text).into_iter().flatten();
             Ok(ids.map(|id| (id.clone(), member(&kind, id))).collect())
         };
+        let no_task_kind = member(&kind("TaskKind")?, "none");
+        let no_template = member(&kind("Template")?, "none");
         let classes: Members = members("DestinationClass")?;
         let nowhere = classes.get(NO_DESTINATION).map(|class| {
             record([
@@ -430,12 +463,14 @@ impl Words {
             task_kinds: members("TaskKind")?,
             templates: members("Template")?,
             no_task: record([
-                ("kind", member(&kind("TaskKind")?, "none").into()),
-                ("template", member(&kind("Template")?, "none").into()),
+                ("kind", no_task_kind.clone().into()),
+                ("template", no_template.clone().into()),
                 ("purpose", text("")),
                 ("depth", long(0)),
                 ("age", long(0)),
             ]),
+            no_task_kind,
+            no_template,
             proofs: members("SubjectProof")?,
             empty: Value::empty_set(None),
             label_sets: Sets::default(),
@@ -585,8 +620,8 @@ impl Words {
                 },
                 Key::SubjectProof => known(&self.proofs, facts.subject_proof.as_str())?.into(),
                 Key::Chain => {
-                    let agents = facts.chain.iter().filter(|known| known.alone.is_some());
-                    let agents: SmallVec<[&Arc<Known>; 4]> = agents.collect();
+                    let agents: SmallVec<[&Arc<Known>; 4]> =
+                        shortcut::agents(facts.chain).collect();
                     let alone = match agents.as_slice() {
                         [agent] => agent.alone.clone(),
                         _ => None,
@@ -620,7 +655,11 @@ impl Words {
                     let since = call(&self.duration, &[text(&format!("{}ms", facts.time))])?;
                     call(&self.offset, &[self.epoch.clone(), since])?
                 }
-                Key::Session => self.session(facts.session, facts.along),
+                Key::Session => record([
+                    ("labels", self.label_set(facts.carried())),
+                    ("sources", long(facts.sources())),
+                    ("calls", long(facts.calls())),
+                ]),
                 Key::Excess => self.label_set(facts.excess.iter().copied()),
                 Key::Sequences => self.sequence_sets.of(facts.sequences, || {
                     Ok((self.set(all_known(&self.sequences, facts.sequences)?), true))
@@ -632,37 +671,6 @@ impl Words {
             put(&mut map, key.as_str(), value);
         }
         Ok(Context::Value(Arc::new(map)))
-    }
-
-    /// The same context with another destination.
-    pub(crate) fn with_destination(
-        &self,
-        context: &Context,
-        class: &str,
-        host: &str,
-        trusted: bool,
-        excess: &[&str],
-    ) -> Result<Context, Unready> {
-        let Context::Value(map) = context else {
-            return Err(Unready("the context is a residual".to_owned()));
-        };
-        let mut map = map.as_ref().clone();
-        let key = SmolStr::new_static(Key::Destination.as_str());
-        map.insert(key, self.destination(class, host, true, trusted)?);
-        let key = SmolStr::new_static(Key::Excess.as_str());
-        map.insert(key, self.label_set(excess.iter().copied()));
-        Ok(Context::Value(Arc::new(map)))
-    }
-
-    fn session(&self, session: Option<&SessionHistory>, along: &[&str]) -> Value {
-        let count = |number: usize| long(i64::try_from(number).unwrap_or(i64::MAX));
-        let labels = session.into_iter().flat_map(SessionHistory::carried);
-        let calls = session.map_or(0, |session| session.calls);
-        record([
-            ("labels", self.label_set(labels.map(|(label, _)| label).chain(along.iter().copied()))),
-            ("sources", count(session.map_or(0, SessionHistory::count_sources))),
-            ("calls", long(i64::try_from(calls).unwrap_or(i64::MAX))),
-        ])
     }
 
     /// A set of labels; one that another revision of the bundle brought equals none of this one's.
@@ -851,9 +859,13 @@ fn call(function: &Name, arguments: &[Value]) -> Result<Value, Unready> {
 /// Judges the rules of one slice for one request.
 pub(crate) struct Judge<'a> {
     words: &'a Words,
-    facts: &'a StoreFacts<'a>,
-    context: Context,
-    /// One for each principal, made when the first condition needs it.
+    constants: &'a Constants,
+    /// What the policies of the slice read.
+    keys: Keys,
+    store: &'a StoreFacts<'a>,
+    facts: ContextFacts<'a>,
+    /// Made when the first condition needs the evaluator, as is one evaluator for each principal.
+    context: OnceCell<Result<Context, Unready>>,
     evaluators: SmallVec<[OnceCell<Box<Evaluator<'a>>>; 4]>,
 }
 
@@ -918,9 +930,15 @@ pub(crate) fn store(
 }
 
 impl<'a> Judge<'a> {
-    pub(crate) fn new(words: &'a Words, facts: &'a StoreFacts<'a>, context: &Context) -> Self {
-        let evaluators = facts.chain.iter().map(|_| OnceCell::new()).collect();
-        Self { words, facts, context: context.clone(), evaluators }
+    pub(crate) fn new(
+        words: &'a Words,
+        constants: &'a Constants,
+        keys: Keys,
+        store: &'a StoreFacts<'a>,
+        facts: ContextFacts<'a>,
+    ) -> Self {
+        let evaluators = store.chain.iter().map(|_| OnceCell::new()).collect();
+        Self { words, constants, keys, store, facts, context: OnceCell::new(), evaluators }
     }
 
     /// Judges a rule for the principal at `index`.
@@ -928,28 +946,30 @@ impl<'a> Judge<'a> {
     /// INVARIANT (slice): the caller has proved the rule's action scope.
     ///
     /// # Errors
-    /// The store that the rule's conditions ask cannot be made.
+    /// The context or the store that the rule's conditions ask cannot be made.
     pub(crate) fn judge(&self, rule: &Rule, index: usize) -> Result<Verdict, Unready> {
         let (Some(principal), Some(evaluator)) =
-            (self.facts.chain.get(index), self.evaluators.get(index))
+            (self.store.chain.get(index), self.evaluators.get(index))
         else {
             return Ok(Verdict::Failed("no such principal".to_owned()));
         };
-        let resource = self.facts.resource;
+        let resource = self.store.resource;
         if !rule.resource.matches(resource) || !rule.principal.matches(principal) {
             return Ok(Verdict::NotFired);
         }
         let Some(body) = &rule.body else { return Ok(Verdict::Fired) };
-        if let Context::Value(context) = &self.context {
-            match shortcut::truth(body, context, &resource.attributes) {
-                Some(true) => return Ok(Verdict::Fired),
-                Some(false) => return Ok(Verdict::NotFired),
-                None => {}
-            }
+        let Self { words, facts, .. } = self;
+        match body.test.truth(&Seen { words, facts, resource: &resource.attributes }) {
+            Some(true) => return Ok(Verdict::Fired),
+            Some(false) => return Ok(Verdict::NotFired),
+            None => {}
         }
-        let entities = self.facts.entities()?;
-        let evaluator = evaluator.get_or_init(|| Box::new(self.evaluator(principal, entities)));
-        Ok(match evaluator.interpret(body, &self.words.none) {
+        let made = || words.context(self.keys, self.constants, facts);
+        let context = self.context.get_or_init(made).as_ref().map_err(Clone::clone)?;
+        let entities = self.store.entities()?;
+        let made = || Box::new(self.evaluator(principal, context, entities));
+        let evaluator = evaluator.get_or_init(made);
+        Ok(match evaluator.interpret(&body.expr, &words.none) {
             Ok(Value { value: ValueKind::Lit(Literal::Bool(true)), .. }) => Verdict::Fired,
             Ok(Value { value: ValueKind::Lit(Literal::Bool(false)), .. }) => Verdict::NotFired,
             Ok(_) => Verdict::Failed("the conditions are no boolean".to_owned()),
@@ -961,14 +981,19 @@ impl<'a> Judge<'a> {
         })
     }
 
-    fn evaluator(&self, principal: &Known, entities: &'a Entities) -> Evaluator<'a> {
+    fn evaluator(
+        &self,
+        principal: &Known,
+        context: &Context,
+        entities: &'a Entities,
+    ) -> Evaluator<'a> {
         let entry =
             |uid: &Arc<EntityUID>| EntityUIDEntry::Known { euid: Arc::clone(uid), loc: None };
         let request = Request::new_unchecked(
             entry(&principal.uid),
-            entry(&self.facts.base.action),
-            entry(&self.facts.resource.uid),
-            Some(self.context.clone()),
+            entry(&self.store.base.action),
+            entry(&self.store.resource.uid),
+            Some(context.clone()),
         );
         Evaluator::new(request, entities, Extensions::all_available())
     }
@@ -986,6 +1011,36 @@ mod tests {
     use crate::model::{Declared, LabelKind, Location, Model};
     use crate::schema::Names;
 
+    /// Of a request that brings nothing.
+    pub(super) fn nothing() -> ContextFacts<'static> {
+        ContextFacts {
+            input: &[],
+            tier: 0,
+            depth: 0,
+            chain: &[],
+            subject: false,
+            task: None,
+            subject_proof: SubjectProof::Itself,
+            enforcer: "",
+            confidence: 0,
+            class: NO_DESTINATION,
+            host: "",
+            destination: false,
+            trusted: false,
+            method: "none",
+            bound: false,
+            age: 0,
+            acr: "",
+            satisfied: &[],
+            time: 0,
+            session: None,
+            along: &[],
+            excess: &[],
+            sequences: &[],
+            budgets: &[],
+        }
+    }
+
     /// The verdict of a policy in a store that lacks the request's entities.
     fn without_entities(text: &str) -> (Verdict, Asks) {
         let names = Names::of(&Model::default(), &std::collections::BTreeSet::new());
@@ -1001,7 +1056,8 @@ mod tests {
         let chain = [Arc::new(words.principal(&bot, &[]))];
         let system = words.system("authz");
         let facts = StoreFacts::new(Asks::Nothing, &base, &chain, &system);
-        let judge = Judge::new(&words, &facts, &Context::empty());
+        let constants = Constants::default();
+        let judge = Judge::new(&words, &constants, Keys::default(), &facts, nothing());
         (judge.judge(&rule, 0).unwrap(), rule.store)
     }
 
