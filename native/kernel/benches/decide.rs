@@ -175,7 +175,7 @@ fn decisions(criterion: &mut Criterion) {
                 };
                 let request = Request {
                     operation: &ask.operation,
-                    arguments: ask.arguments.as_bytes(),
+                    arguments: ask.arguments.as_bytes().into(),
                     resource: None,
                     destinations: &[],
                     supported_obligations: &[],

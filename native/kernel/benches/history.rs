@@ -104,7 +104,7 @@ impl Asker {
         };
         let request = Request {
             operation,
-            arguments: b"{}",
+            arguments: b"{}".into(),
             resource: None,
             destinations: &[],
             supported_obligations: &[],

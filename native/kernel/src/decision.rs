@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::arguments::Arguments;
 use crate::directories::Directories;
 use crate::history::{Event, HistoryChanges, HistoryView, RuleEffect, effects};
+use crate::json;
 use crate::mcp::ServerTask;
 use crate::model::{Location, Tier};
 pub use crate::reason::{NextAction, PublicCode, ReasonCode, Retry};
@@ -152,8 +153,8 @@ impl ProofMethod {
 pub struct Request<'a> {
     /// Operation id.
     pub operation: &'a str,
-    /// Arguments as one JSON object; empty means `{}`.
-    pub arguments: &'a [u8],
+    /// Arguments.
+    pub arguments: Given<'a>,
     /// Resource id; only where the operation's rule names none.
     pub resource: Option<&'a str>,
     /// Destinations; only where the operation's destination rule names no argument.
@@ -164,6 +165,33 @@ pub struct Request<'a> {
     pub supported_obligations: &'a [&'a str],
     /// What it has to do with tasks of the MCP server's own.
     pub server_task: ServerTask,
+}
+
+/// Arguments as they came.
+#[derive(Clone, Copy, Debug)]
+pub enum Given<'a> {
+    /// One JSON object; empty means `{}`.
+    Json(&'a [u8]),
+    /// An object that was read before, within the limits of a reader.
+    Read(&'a Arc<json::Value>),
+}
+
+impl<'a> From<&'a [u8]> for Given<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self::Json(bytes)
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for Given<'a> {
+    fn from(bytes: &'a [u8; N]) -> Self {
+        Self::Json(bytes)
+    }
+}
+
+impl<'a> From<&'a Arc<json::Value>> for Given<'a> {
+    fn from(value: &'a Arc<json::Value>) -> Self {
+        Self::Read(value)
+    }
 }
 
 /// The answer.

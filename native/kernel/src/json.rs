@@ -81,6 +81,29 @@ impl Value {
         })
     }
 
+    /// How many bytes [`Value::write`] appends.
+    #[must_use]
+    pub fn written_len(&self) -> usize {
+        let all = |parts: &mut dyn Iterator<Item = usize>| {
+            parts.fold(1, |sum: usize, part| sum.saturating_add(part).saturating_add(1)).max(2)
+        };
+        match self {
+            Self::Null | Self::Bool(true) => 4,
+            Self::Bool(false) => 5,
+            Self::Integer(number) => {
+                let digits =
+                    number.unsigned_abs().checked_ilog10().map_or(1, |more| more as usize + 1);
+                digits + usize::from(*number < 0)
+            }
+            Self::Decimal(text) => text.len(),
+            Self::String(text) => string_len(text),
+            Self::Array(items) => all(&mut items.iter().map(Self::written_len)),
+            Self::Object(members) => all(&mut members.iter().map(|(name, value)| {
+                string_len(name).saturating_add(1).saturating_add(value.written_len())
+            })),
+        }
+    }
+
     /// Appends the value as JSON, without white space.
     pub fn write(&self, out: &mut String) {
         match self {
@@ -205,6 +228,16 @@ pub fn write_string(text: &str, out: &mut String) {
         }
     }
     out.push('"');
+}
+
+/// How many bytes [`write_string`] appends.
+fn string_len(text: &str) -> usize {
+    if plain::is_plain(text) {
+        return text.len().saturating_add(2);
+    }
+    let mut written = String::new();
+    write_string(text, &mut written);
+    written.len()
 }
 
 /// Whether a byte of a text stands for itself in a JSON string.

@@ -102,7 +102,7 @@ pub enum Id {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) operation: String,
-    pub(crate) arguments: Vec<u8>,
+    pub(crate) arguments: json::Value,
     /// The task that `_meta` names.
     pub(crate) task: Option<String>,
     pub(crate) envelope: Envelope,
@@ -153,7 +153,7 @@ impl Endpoint {
         let mut envelope = self.envelope(request.method);
         match self.ask(request, &mut envelope) {
             Ok(Asked { operation, arguments, task }) => {
-                Ok(Call { operation, arguments: text(&arguments), task, envelope })
+                Ok(Call { operation, arguments, task, envelope })
             }
             Err(Fault { reason, message, understood }) => {
                 Err(RouteError { reason, message, understood, mcp: Some(Box::new(envelope)) })
@@ -277,12 +277,6 @@ fn is_own(method: &str, is_request: bool) -> bool {
         || lists
         || method.starts_with("completion/")
         || method.starts_with("logging/")
-}
-
-fn text(value: &json::Value) -> Vec<u8> {
-    let mut out = String::new();
-    value.write(&mut out);
-    out.into_bytes()
 }
 
 #[cfg(test)]

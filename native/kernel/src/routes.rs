@@ -61,8 +61,8 @@ pub enum Body<'a> {
 pub struct Routed {
     /// Operation id.
     pub operation: SmolStr,
-    /// Arguments as one JSON object.
-    pub arguments: Vec<u8>,
+    /// Arguments: one object.
+    pub arguments: Arc<Value>,
     /// Index of the route in the order of files and lines.
     pub route: usize,
     /// What came to an MCP endpoint; none where the route leads to an operation.
@@ -267,14 +267,14 @@ impl RouteTable {
         if let Some(endpoint) = &route.mcp {
             return route.message(endpoint, request, target.query);
         }
-        let mut arguments = Written::default();
+        let mut arguments = Filling::default();
         route.path_arguments(&target.segments, &mut arguments)?;
         route.query_arguments(target.query, &mut arguments)?;
         route.header_arguments(request.headers, &mut arguments)?;
         route.body_arguments(request, &mut arguments)?;
         Ok(Routed {
             operation: route.operation.clone(),
-            arguments: arguments.finish(),
+            arguments: Arc::new(Value::Object(arguments.members)),
             route: route.spec,
             mcp: None,
             task: None,
@@ -369,14 +369,14 @@ impl Route {
             ..error
         };
         // Nothing of it is an argument: each member is ignored, or refused.
-        self.query_arguments(query, &mut Written::default()).map_err(at_endpoint)?;
+        self.query_arguments(query, &mut Filling::default()).map_err(at_endpoint)?;
         if request.method != "POST" {
             no_body(request).map_err(at_endpoint)?;
         }
         let mcp::Call { operation, arguments, task, envelope } = endpoint.read(request)?;
         Ok(Routed {
             operation: operation.into(),
-            arguments,
+            arguments: Arc::new(arguments),
             route: self.spec,
             mcp: Some(envelope),
             task,
@@ -386,7 +386,7 @@ impl Route {
     fn path_arguments(
         &self,
         segments: &[target::Segment<'_>],
-        out: &mut Written,
+        out: &mut Filling,
     ) -> Result<(), RouteError> {
         for (position, filled) in &self.path {
             let (Some(segment), Some(filled)) = (segments.get(*position), filled) else {
@@ -397,7 +397,7 @@ impl Route {
         Ok(())
     }
 
-    fn query_arguments(&self, query: Option<&str>, out: &mut Written) -> Result<(), RouteError> {
+    fn query_arguments(&self, query: Option<&str>, out: &mut Filling) -> Result<(), RouteError> {
         // All of it is read before any is looked for; how many there are is bounded.
         let pairs = target::query(query)?;
         let mut seen: SmallVec<[bool; 16]> = SmallVec::from_elem(false, self.query.len());
@@ -423,7 +423,7 @@ impl Route {
             }
         }
         for (argument, items) in lists {
-            out.value(argument, &Value::Array(items));
+            out.put(argument, Value::Array(items));
         }
         Ok(())
     }
@@ -431,7 +431,7 @@ impl Route {
     fn header_arguments(
         &self,
         headers: &[(&str, &str)],
-        out: &mut Written,
+        out: &mut Filling,
     ) -> Result<(), RouteError> {
         for (header, filled) in &self.header_arguments {
             let Some(value) = once(headers, header)? else { continue };
@@ -447,7 +447,7 @@ impl Route {
     fn body_arguments(
         &self,
         request: &HttpRequest<'_>,
-        out: &mut Written,
+        out: &mut Filling,
     ) -> Result<(), RouteError> {
         match (&self.body, request.body) {
             (BodyRule::Ignored, _) => Ok(()),
@@ -463,26 +463,26 @@ impl Route {
                 is_json(request.headers)?;
                 let value = json::parse(bytes, json::Limits::default())
                     .or_else(|e| unread(e.to_string()))?;
-                rule.take(&value, 0, out)
+                rule.take(value, 0, out)
             }
         }
     }
 }
 
 impl JsonRule {
-    fn take(&self, value: &Value, depth: usize, out: &mut Written) -> Result<(), RouteError> {
+    fn take(&self, value: Value, depth: usize, out: &mut Filling) -> Result<(), RouteError> {
         if self.ignored {
             return Ok(());
         }
         if let Some(argument) = &self.argument {
-            out.value(argument, value);
+            out.put(argument, value);
             return Ok(());
         }
         let Value::Object(members) = value else {
             return bad(format!("expected an object at depth {depth} of the body"));
         };
         for (name, member) in members {
-            match self.members.get(name) {
+            match self.members.get(&name) {
                 Some(rule) => rule.take(member, depth + 1, out)?,
                 None => return bad("a member of the body is neither an argument nor ignored"),
             }
@@ -591,51 +591,24 @@ pub(crate) fn is_json(headers: &[(&str, &str)]) -> Result<(), RouteError> {
     }
 }
 
-/// What the arguments of most requests take.
-const WRITTEN_BYTES: usize = 256;
-
-/// Arguments as the JSON object that they become, written one after the other.
+/// Arguments, filled one after the other.
+///
+/// INVARIANT (once): a route fills each argument from one source, so that no name stands twice.
 #[derive(Default)]
-struct Written {
-    out: String,
+struct Filling {
+    members: Vec<(String, Value)>,
 }
 
-impl Written {
+impl Filling {
     /// Adds an argument that a text of the request fills.
     fn text(&mut self, filled: &Filled, text: &str) -> Result<(), RouteError> {
         let Filled { argument, form } = filled;
-        match form {
-            Form::Text => {
-                self.name(argument);
-                json::write_string(text, &mut self.out);
-            }
-            other => self.value(argument, &other.value(text, argument)?),
-        }
+        self.put(argument, form.value(text, argument)?);
         Ok(())
     }
 
-    fn value(&mut self, argument: &str, value: &Value) {
-        self.name(argument);
-        value.write(&mut self.out);
-    }
-
-    fn name(&mut self, argument: &str) {
-        if self.out.is_empty() {
-            self.out.reserve(WRITTEN_BYTES);
-            self.out.push('{');
-        } else {
-            self.out.push(',');
-        }
-        json::write_string(argument, &mut self.out);
-        self.out.push(':');
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        if self.out.is_empty() {
-            self.out.push('{');
-        }
-        self.out.push('}');
-        self.out.into_bytes()
+    fn put(&mut self, argument: &str, value: Value) {
+        self.members.push((argument.to_owned(), value));
     }
 }
 

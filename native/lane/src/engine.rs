@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwapOption;
 use authz_kernel::decide::decide;
 use authz_kernel::decision::{
-    Claim, Facts, Outcome, Principal, Proof, ProofMethod, Request, Subject, Time,
+    Claim, Facts, Given, Outcome, Principal, Proof, ProofMethod, Request, Subject, Time,
 };
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::mode::may_soften;
@@ -810,7 +810,7 @@ impl Engine {
         let request = match &ask.target {
             Target::Operation { id, arguments, resource, destinations } => Request {
                 operation: id,
-                arguments,
+                arguments: Given::Json(arguments),
                 resource: *resource,
                 destinations,
                 labels: &ask.labels,
@@ -845,12 +845,12 @@ impl Engine {
                 judgement.route = Some(routed.route);
                 judgement.mcp.clone_from(&routed.mcp);
                 in_body = routed.task.as_deref();
-                if routed.arguments.len() > self.settings.max_arguments_bytes {
+                if routed.arguments.written_len() > self.settings.max_arguments_bytes {
                     return Err(Refused::input("the arguments are too long"));
                 }
                 Request {
                     operation: &routed.operation,
-                    arguments: &routed.arguments,
+                    arguments: Given::Read(&routed.arguments),
                     resource: None,
                     destinations: &[],
                     labels: &ask.labels,
@@ -1922,7 +1922,7 @@ fn take_labels(
 pub(crate) const fn own(operation: &str) -> Request<'_> {
     Request {
         operation,
-        arguments: b"",
+        arguments: Given::Json(b""),
         resource: None,
         destinations: &[],
         labels: &[],

@@ -122,7 +122,7 @@ impl AskedDetail {
     fn request<'a>(&'a self, arguments: &'a [u8], destinations: &'a [&'a str]) -> Request<'a> {
         Request {
             operation: &self.operation,
-            arguments,
+            arguments: arguments.into(),
             resource: self.resource.as_deref(),
             destinations,
             supported_obligations: &[],

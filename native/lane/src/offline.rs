@@ -207,7 +207,7 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
     let obligations: Vec<&str> = stated.supported_obligations.iter().map(String::as_str).collect();
     let request = Request {
         operation: &stated.call,
-        arguments: arguments.as_bytes(),
+        arguments: arguments.as_bytes().into(),
         resource: stated.resource.as_deref(),
         destinations: &destinations,
         supported_obligations: &obligations,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use authz_kernel::decide::{decide, decide_traced};
-use authz_kernel::decision::{Decision, Facts, Request, Time};
+use authz_kernel::decision::{Decision, Facts, Given, Request, Time};
 use authz_kernel::hex::hex;
 use authz_kernel::history::{HistoryChanges, Holder};
 use authz_kernel::model::Tier;
@@ -239,7 +239,14 @@ impl Engine {
         add(request.operation.as_bytes());
         match judgement.decision.as_ref().and_then(|decision| decision.arguments_digest) {
             Some(canonical) => add(&canonical),
-            None => add(request.arguments),
+            None => match request.arguments {
+                Given::Json(bytes) => add(bytes),
+                Given::Read(value) => {
+                    let mut text = String::new();
+                    value.write(&mut text);
+                    add(text.as_bytes());
+                }
+            },
         }
         add(request.resource.unwrap_or_default().as_bytes());
         // How many come first, so that no destination can be taken for a label.

@@ -216,7 +216,7 @@ impl Engine {
         let revoked = self.keeper.revocations()?;
         revoke::of_operation(&revoked, operation)?;
         let facts = Facts { subject_proof: proof, ..kernel_facts(judgement, chain, None, None) };
-        let request = Request { arguments, ..own(operation) };
+        let request = Request { arguments: arguments.into(), ..own(operation) };
         let decision = decide(&world.plan, &facts, &request, Time(judgement.now_ms));
         if decision.outcome == Outcome::Permit && decision.reason == ReasonCode::Permitted {
             return Ok(());

@@ -17,7 +17,11 @@ pub use read::{ArgumentError, Arguments, Value};
 pub use tame::tame;
 pub use types::{ArgumentType, Member, SchemaError};
 
+use std::sync::Arc;
+
 use types::Compiled;
+
+use crate::json;
 
 /// The compiled form of one operation's input schema.
 #[derive(Debug)]
@@ -77,6 +81,16 @@ impl ArgumentSchema {
     /// [`ArgumentError`] with a JSON pointer and no value, where the bytes are no strict JSON object or do not have
     /// the declared form, or nest so deep in unions that checking them would take too long.
     pub fn read(&self, bytes: &[u8]) -> Result<Arguments, ArgumentError> {
-        read::read(&self.root, self.checker.as_ref(), bytes)
+        let value = Arc::new(read::parse(&self.root, bytes)?);
+        self.take(&value)
+    }
+
+    /// Takes a value that was read before.
+    ///
+    /// # Errors
+    /// [`ArgumentError`] where it is no object of the declared form, or nests so deep in unions that checking it would
+    /// take too long.
+    pub fn take(&self, value: &Arc<json::Value>) -> Result<Arguments, ArgumentError> {
+        read::read(&self.root, self.checker.as_ref(), value)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use smol_str::SmolStr;
 
@@ -10,6 +11,9 @@ use super::types::{ArgumentType, Member};
 use crate::digest::sha256;
 use crate::json::{self, Limits};
 use crate::plain;
+
+/// What the canonical form of most arguments takes.
+const CANONICAL_BYTES: usize = 256;
 
 /// A typed argument, as policies see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +37,7 @@ pub enum Value {
 /// The arguments of one request.
 #[derive(Clone, Debug)]
 pub struct Arguments {
-    json: json::Value,
+    json: Arc<json::Value>,
     values: Vec<(SmolStr, Value)>,
     digest: [u8; 32],
 }
@@ -111,22 +115,27 @@ impl fmt::Display for ArgumentError {
 
 impl std::error::Error for ArgumentError {}
 
+pub(super) fn parse(
+    members: &BTreeMap<String, Member>,
+    bytes: &[u8],
+) -> Result<json::Value, ArgumentError> {
+    if bytes.is_empty() {
+        return Ok(json::Value::Object(Vec::new()));
+    }
+    json::parse(bytes, Limits::default()).map_err(|error| {
+        let (pointer, whole) = declared(members, &error.pointer, false);
+        ArgumentError::unread(&pointer, within(whole, &error.what))
+    })
+}
+
 pub(super) fn read(
     members: &BTreeMap<String, Member>,
     checker: Option<&Checker>,
-    bytes: &[u8],
+    json: &Arc<json::Value>,
 ) -> Result<Arguments, ArgumentError> {
-    let json = if bytes.is_empty() {
-        json::Value::Object(Vec::new())
-    } else {
-        json::parse(bytes, Limits::default()).map_err(|error| {
-            let (pointer, whole) = declared(members, &error.pointer, false);
-            ArgumentError::unread(&pointer, within(whole, &error.what))
-        })?
-    };
-    let values = record(members, &json)?;
+    let values = record(members, json)?;
     if let Some(Checker { validator, unions }) = checker {
-        let checked = plain_record(members, &json)?;
+        let checked = plain_record(members, json)?;
         if unions.as_ref().is_some_and(|unions| !unions.bounded(&checked)) {
             let what = "nested too deep for the unions of the schema";
             return Err(ArgumentError::unread("", what));
@@ -141,10 +150,10 @@ pub(super) fn read(
             return Err(ArgumentError::new(&pointer, within(whole, &what)));
         }
     }
-    let mut canonical = String::with_capacity(bytes.len());
-    write_canonical(&json, &mut canonical);
+    let mut canonical = String::with_capacity(CANONICAL_BYTES);
+    write_canonical(json, &mut canonical);
     let digest = sha256(canonical.as_bytes());
-    Ok(Arguments { json, values, digest })
+    Ok(Arguments { json: Arc::clone(json), values, digest })
 }
 
 /// As much of a pointer as the schema declares, and whether that is all: other names are the caller's words, which may

@@ -12,9 +12,11 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use smol_str::SmolStr;
+
 use crate::decide::decide;
 use crate::decision::{
-    Claim, Decision, Facts, Outcome, Principal, Proof, ProofMethod, Request, Subject, Time,
+    Claim, Decision, Facts, Given, Outcome, Principal, Proof, ProofMethod, Request, Subject, Time,
 };
 use crate::diagnostic::{Diagnostic, clip, unknown};
 use crate::directories::{Directories, Entries, Known};
@@ -946,11 +948,12 @@ impl Call<'_> {
         let texts = |list: &'_ Many<String>| list.0.clone();
         let mut obligations = texts(&self.request.supported_obligations);
         let mut server_task = ServerTask::None;
-        let (operation, arguments) = match (self.operation, self.http) {
+        let (mut text, mut read) = (String::new(), None);
+        let operation: SmolStr = match (self.operation, self.http) {
             (Some(operation), _) => {
-                let text = self.input_text.map(str::to_owned);
-                let arguments = text.or_else(|| self.input.map(ToString::to_string));
-                (operation.into(), arguments.unwrap_or_default().into_bytes())
+                let given = self.input_text.map(str::to_owned);
+                text = given.or_else(|| self.input.map(ToString::to_string)).unwrap_or_default();
+                operation.into()
             }
             (None, http) => {
                 let routed = http.map_or_else(
@@ -976,7 +979,8 @@ impl Call<'_> {
                 let listed = listed.map_or("", String::as_str).split(',').map(str::trim);
                 obligations.extend(listed.filter(|o| !o.is_empty()).map(str::to_owned));
                 server_task = routed.mcp.map(|mcp| mcp.server_task).unwrap_or_default();
-                (routed.operation, routed.arguments)
+                read = Some(routed.arguments);
+                routed.operation
             }
         };
         let destinations: Vec<&str> =
@@ -985,7 +989,7 @@ impl Call<'_> {
         let obligations: Vec<&str> = obligations.iter().map(String::as_str).collect();
         let request = Request {
             operation: &operation,
-            arguments: &arguments,
+            arguments: read.as_ref().map_or_else(|| text.as_bytes().into(), Given::Read),
             resource: self.request.resource.as_deref().filter(|resource| !resource.is_empty()),
             destinations: &destinations,
             labels: &labels,

@@ -806,7 +806,7 @@ fn judged(
     };
     let request = Request {
         operation,
-        arguments: arguments.as_bytes(),
+        arguments: arguments.as_bytes().into(),
         resource: None,
         destinations: &[],
         supported_obligations: &[],

@@ -13,10 +13,11 @@ mod verdict;
 use std::sync::Arc;
 
 use crate::decision::{
-    Decision, Facts, Outcome, Principal, ProofMethod, ReasonCode, Request, Time, Verdict,
+    Decision, Facts, Given, Outcome, Principal, ProofMethod, ReasonCode, Request, Time, Verdict,
 };
 use crate::evaluate::{ContextFacts, Judge, Known, StoreFacts, Unready};
 use crate::history::{Carried, HistoryChanges, Holder, MAX_ENTRIES, Run, SessionHistory, Spends};
+use crate::json;
 use crate::mcp::ServerTask;
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
@@ -226,8 +227,12 @@ fn nobody(
 
 /// Whether the arguments have one reading, whatever they are arguments of.
 fn is_readable(request: &Request<'_>) -> bool {
-    request.arguments.is_empty()
-        || crate::json::parse(request.arguments, crate::json::Limits::default()).is_ok()
+    match request.arguments {
+        Given::Read(_) => true,
+        Given::Json(bytes) => {
+            bytes.is_empty() || json::parse(bytes, json::Limits::default()).is_ok()
+        }
+    }
 }
 
 #[expect(clippy::too_many_arguments, reason = "one call, and each is another thing")]

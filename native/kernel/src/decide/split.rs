@@ -3,7 +3,7 @@
 use super::Refusal;
 use super::resolve::bad;
 use crate::arguments::Arguments;
-use crate::decision::{ReasonCode, Request};
+use crate::decision::{Given, ReasonCode, Request};
 use crate::json::Value as Json;
 use crate::model::{Operation, Split};
 use crate::plan::{Plan, Prepared};
@@ -53,10 +53,12 @@ pub(super) fn read(
 }
 
 fn read_plain(prepared: &Prepared, request: &Request<'_>) -> Result<Arguments, Refusal> {
-    prepared
-        .arguments
-        .read(request.arguments)
-        .map_err(|error| Refusal { understood: error.is_understood(), ..bad(error.to_string()) })
+    let schema = &prepared.arguments;
+    let read = match request.arguments {
+        Given::Json(bytes) => schema.read(bytes),
+        Given::Read(value) => schema.take(value),
+    };
+    read.map_err(|error| Refusal { understood: error.is_understood(), ..bad(error.to_string()) })
 }
 
 /// The operation that the arguments say.

@@ -258,7 +258,11 @@ fn route(
     let mut json: Option<JsonRule> = None;
     let mut body_ignored = false;
 
-    for (argument, source) in &spec.arguments {
+    for (index, (argument, source)) in spec.arguments.iter().enumerate() {
+        if spec.arguments.iter().take(index).any(|(before, _)| before == argument) {
+            let what = format!("the argument `{}` is mapped twice", clip(argument));
+            error(&source.at, what, "Keep one of the two.".into());
+        }
         let schema = operation.input.get("properties").and_then(|p| p.get(argument));
         let Some(schema) = schema else {
             let names = properties(&operation.input).map(|name| (name, None));

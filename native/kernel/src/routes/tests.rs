@@ -113,7 +113,10 @@ fn ask(
 ) -> Result<String, ReasonCode> {
     let request = HttpRequest { method, host: "h.example", path, headers, body };
     let routed = table().resolve(&request).map_err(|e| e.reason)?;
-    Ok(String::from_utf8(routed.arguments).unwrap())
+    let mut arguments = String::new();
+    routed.arguments.write(&mut arguments);
+    assert_eq!(arguments.len(), routed.arguments.written_len());
+    Ok(arguments)
 }
 
 fn get(path: &str) -> Result<String, ReasonCode> {
@@ -343,6 +346,11 @@ fn routes_that_cannot_work_are_refused() {
             "/{id}",
             vec![("zz", id())],
             "unknown argument `zz`; declared: id, q, n, x, b and 3 more of `s.a`",
+        ),
+        (
+            "/{id}",
+            vec![("id", id()), ("id", Source::Query("id".into()))],
+            "the argument `id` is mapped twice",
         ),
         ("/{id}", vec![("o", id())], "`o` of `s.a` cannot be read from text"),
         ("/{id}", vec![("tags", id())], "`tags` of `s.a` cannot be read from text"),

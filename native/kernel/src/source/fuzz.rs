@@ -67,6 +67,7 @@ pub fn json_text(bytes: &[u8]) {
     let mut text = String::new();
     value.write(&mut text);
     let limits = json::Limits { bytes: usize::MAX, ..json::Limits::default() };
+    assert_eq!(text.len(), value.written_len(), "JSON is as long as it says");
     assert_eq!(Ok(value), json::parse(text.as_bytes(), limits), "JSON changes when written");
 }
 
@@ -81,9 +82,17 @@ pub fn request(bytes: &[u8], table: &crate::routes::RouteTable) {
     let body = Body::Whole(body.as_bytes());
     let routed = table.resolve(&HttpRequest { method, host: "", path, headers: &headers, body });
     if let Ok(routed) = routed {
-        let arguments = json::parse(&routed.arguments, json::Limits::default());
-        assert!(matches!(arguments, Ok(json::Value::Object(_))), "arguments are no JSON object");
+        readable(&routed.arguments);
     }
+}
+
+/// Arguments that were read are what a reader of their text reads: one object, in which no name stands twice.
+fn readable(arguments: &json::Value) {
+    let mut text = String::new();
+    arguments.write(&mut text);
+    assert!(matches!(arguments, json::Value::Object(_)), "arguments are no JSON object");
+    let again = json::parse(text.as_bytes(), json::Limits::default());
+    assert_eq!(Ok(arguments), again.as_ref(), "arguments change when written");
 }
 
 /// Reads the bytes as a request to an MCP endpoint: headers up to an empty line, and the message. A tool that is called must
@@ -104,8 +113,7 @@ pub fn message(bytes: &[u8]) {
         let body = Body::Whole(body.as_bytes());
         let request = HttpRequest { method, host: "", path: "/mcp", headers: &headers, body };
         let Ok(call) = endpoint.read(&request) else { continue };
-        let arguments = json::parse(&call.arguments, json::Limits::default());
-        assert!(matches!(arguments, Ok(json::Value::Object(_))), "arguments are no JSON object");
+        readable(&call.arguments);
         if call.envelope.kind == Kind::ToolCall {
             let Body::Whole(bytes) = request.body else { continue };
             let plain: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();

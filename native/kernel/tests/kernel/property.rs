@@ -469,7 +469,7 @@ fn ours_equals_the_authorizer_over_the_whole_set_but_for_the_rule_of_errors() {
             };
             let request = Request {
                 operation,
-                arguments: sent.as_bytes(),
+                arguments: sent.as_bytes().into(),
                 resource: None,
                 destinations: &[],
                 supported_obligations: &[],

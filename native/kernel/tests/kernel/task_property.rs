@@ -316,7 +316,7 @@ fn asked(
     let text = ask.arguments.to_string();
     let request = Request {
         operation: ask.operation,
-        arguments: text.as_bytes(),
+        arguments: text.as_bytes().into(),
         resource: None,
         destinations: &[],
         supported_obligations: &[],

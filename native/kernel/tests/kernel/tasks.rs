@@ -237,7 +237,7 @@ pub(crate) fn facts(chain: &[Principal]) -> Facts<'_> {
 pub(crate) fn request<'a>(operation: &'a str, arguments: &'a str) -> Request<'a> {
     Request {
         operation,
-        arguments: arguments.as_bytes(),
+        arguments: arguments.as_bytes().into(),
         resource: None,
         destinations: &[],
         supported_obligations: &[],
