@@ -55,10 +55,12 @@ pub(super) fn split(target: &str) -> Result<Target<'_>, RouteError> {
         return ambiguous("the path holds a character that readers treat differently");
     }
     let mut segments = SmallVec::new();
-    let mut pieces = rest.split('/').peekable();
-    while let Some(raw) = pieces.next() {
+    let mut left = Some(rest);
+    while let Some(rest) = left {
+        let (raw, after) = cut(rest, b'/');
+        left = after;
         // A last empty segment is a trailing slash; the path `/` alone is one too.
-        if raw.is_empty() && pieces.peek().is_some() {
+        if raw.is_empty() && left.is_some() {
             return ambiguous("the path holds an empty segment");
         }
         if raw == "." || raw == ".." {
@@ -81,14 +83,26 @@ pub(super) fn query(query: Option<&str>) -> Result<SmallVec<[Member<'_>; 8]>, Ro
     if !query.bytes().all(is_of_query) {
         return ambiguous("the query holds a character that readers treat differently");
     }
-    for pair in query.split('&') {
+    let mut left = Some(query);
+    while let Some(rest) = left {
+        let (pair, after) = cut(rest, b'&');
+        left = after;
         if out.len() >= MOST_PAIRS {
             return unread("the query has too many members");
         }
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (name, value) = cut(pair, b'=');
+        let value = value.unwrap_or_default();
         out.push((decode(name, true)?, decode(value, true)?));
     }
     Ok(out)
+}
+
+/// What stands before an ASCII character, and what after it, if it is there. Pieces are short: to look for it in whole words
+/// takes longer.
+fn cut(text: &str, at: u8) -> (&str, Option<&str>) {
+    let found = text.bytes().position(|byte| byte == at);
+    let parts = found.and_then(|end| Some((text.get(..end)?, text.get(end + 1..)?)));
+    parts.map_or((text, None), |(before, after)| (before, Some(after)))
 }
 
 /// RFC 3986 §3.3 `pchar` but for `;`, with `/`.
