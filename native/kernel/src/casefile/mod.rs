@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
 use smol_str::SmolStr;
 
 use crate::decide::decide;
