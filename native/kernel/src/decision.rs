@@ -188,12 +188,6 @@ impl<'a, const N: usize> From<&'a [u8; N]> for Given<'a> {
     }
 }
 
-impl<'a> From<&'a Arc<json::Value>> for Given<'a> {
-    fn from(value: &'a Arc<json::Value>) -> Self {
-        Self::Read(value)
-    }
-}
-
 /// The answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
