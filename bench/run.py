@@ -1,6 +1,6 @@
 """Measures everything and writes `bench/results/*.json`.
 
-    python -m bench.run              everything; load and reload alone took 22 minutes on two cores
+    python -m bench.run              everything
     python -m bench.run --quick      about three minutes; results go to a temporary folder
     python -m bench.run --strict     exit status 2 where a threshold is missed
 

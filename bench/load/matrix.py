@@ -29,7 +29,6 @@ class Extent:
     Attributes:
         seconds: length of a load.
         pair_seconds: length of a load of a pair.
-        half_seconds: of a pair at half of the saturation, whose p99 rests on the few times a second that calls pile up.
         bundles: sizes of the bundles.
         concurrencies: of the closed loops; the pairs take the last one.
         rates: of the open loops, a second; half of the saturation comes on top.
@@ -38,15 +37,14 @@ class Extent:
 
     seconds: float
     pair_seconds: float
-    half_seconds: float
     bundles: tuple[int, ...]
     concurrencies: tuple[int, ...]
     rates: tuple[int, ...]
     pairs: int
 
 
-WHOLE = Extent(2.0, 3.0, 3.0, BUNDLES, (1, 16, 64), (1_000,), 25)
-QUICK = Extent(1.0, 1.0, 1.0, (100, 10_000, MIDDLE), (64,), (1_000,), 1)
+WHOLE = Extent(2.0, 3.0, BUNDLES, (1, 16, 64), (1_000,), 25)
+QUICK = Extent(1.0, 1.0, (100, 10_000, MIDDLE), (64,), (1_000,), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +222,7 @@ class Bench:
                     few = self.window(lane, surface, small, full)
                     many = self.window(lane, surface, large, full)
                     growth.append((many.cpu_us, few.cpu_us))
-                half = Load(0, max(1, int(statistics.median(saturation) / 2)), extent.half_seconds)
+                half = Load(0, max(1, int(statistics.median(saturation) / 2)), extent.pair_seconds)
                 for _ in range(extent.pairs):
                     one = self.window(lane, surface, MIDDLE, half)
                     beneath = self.window(lane, surface, MIDDLE, half, floor=True)
