@@ -32,7 +32,7 @@ class Extent:
         bundles: sizes of the bundles.
         concurrencies: of the closed loops; the pairs take the last one.
         rates: of the open loops, a second; half of the saturation comes on top.
-        pairs: interleaved pairs of each ratio to the floor; of a large bundle to a small one half as many.
+        pairs: interleaved pairs of each ratio.
     """
 
     seconds: float
@@ -212,13 +212,11 @@ class Bench:
             for surface in METHODS:
                 cpu, growth, tail = [], [], []
                 saturation = []
-                for index in range(extent.pairs):
+                for _ in range(extent.pairs):
                     one = self.window(lane, surface, MIDDLE, full)
                     beneath = self.window(lane, surface, MIDDLE, full, floor=True)
                     saturation.append(one.seen.rps)
                     cpu.append((one.cpu_us, beneath.cpu_us))
-                    if index % 2:
-                        continue
                     few = self.window(lane, surface, small, full)
                     many = self.window(lane, surface, large, full)
                     growth.append((many.cpu_us, few.cpu_us))
