@@ -1,7 +1,7 @@
 """Every load on every lane, surface and bundle, and the pairs that the ratios are made of."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -199,48 +199,63 @@ class Bench:
     def pairs(self, extent: Extent) -> list[dict[str, object]]:
         """Measures the ratios: each the median over interleaved pairs, so that a drift of the machine hits both.
 
+        The pairs of all ratios take turns as well, so that each ratio is made of the whole run, and not of some minutes of it.
+
         Args:
             extent: how many pairs.
 
         Returns:
             For each ratio: what it is of, and the pairs.
         """
-        found = []
+        cases = [_Case(lane, surface) for lane in LANES for surface in METHODS]
         full = Load(extent.concurrencies[-1], 0, extent.pair_seconds)
         small, large = min(extent.bundles), max(extent.bundles)
-        for lane in LANES:
-            for surface in METHODS:
-                cpu, growth, tail = [], [], []
-                saturation = []
-                for _ in range(extent.pairs):
-                    one = self.window(lane, surface, MIDDLE, full)
-                    beneath = self.window(lane, surface, MIDDLE, full, floor=True)
-                    saturation.append(one.seen.rps)
-                    cpu.append((one.cpu_us, beneath.cpu_us))
-                    few = self.window(lane, surface, small, full)
-                    many = self.window(lane, surface, large, full)
-                    growth.append((many.cpu_us, few.cpu_us))
-                half = Load(0, max(1, int(statistics.median(saturation) / 2)), extent.pair_seconds)
-                for _ in range(extent.pairs):
-                    one = self.window(lane, surface, MIDDLE, half)
-                    beneath = self.window(lane, surface, MIDDLE, half, floor=True)
-                    tail.append((one.seen.p99_ms, beneath.seen.p99_ms))
-                for name, pairs in (
-                    ("cpu_to_floor", cpu),
-                    ("large_to_small", growth),
-                    ("p99_to_floor", tail),
-                ):
-                    ratios = [over / under if under else float("inf") for over, under in pairs]
-                    found.append(
-                        {
-                            "ratio": name,
-                            "lane": lane,
-                            "surface": surface,
-                            "median": round(statistics.median(ratios), 3),
-                            "pairs": [[round(over, 3), round(under, 3)] for over, under in pairs],
-                        }
-                    )
-        return found
+        for _ in range(extent.pairs):
+            for case in cases:
+                one, beneath = self._pair(case, full)
+                case.rates.append(one.seen.rps)
+                case.pairs["cpu_to_floor"].append((one.cpu_us, beneath.cpu_us))
+                few = self.window(case.lane, case.surface, small, full)
+                many = self.window(case.lane, case.surface, large, full)
+                case.pairs["large_to_small"].append((many.cpu_us, few.cpu_us))
+        for _ in range(extent.pairs):
+            for case in cases:
+                half = Load(0, max(1, int(statistics.median(case.rates) / 2)), extent.pair_seconds)
+                one, beneath = self._pair(case, half)
+                case.pairs["p99_to_floor"].append((one.seen.p99_ms, beneath.seen.p99_ms))
+        return [
+            {
+                "ratio": name,
+                "lane": case.lane,
+                "surface": case.surface,
+                "median": round(statistics.median(_ratios(pairs)), 3),
+                "pairs": [[round(over, 3), round(under, 3)] for over, under in pairs],
+            }
+            for case in cases
+            for name, pairs in case.pairs.items()
+        ]
+
+    def _pair(self, case: "_Case", load: Load) -> tuple[Window, Window]:
+        return (
+            self.window(case.lane, case.surface, MIDDLE, load),
+            self.window(case.lane, case.surface, MIDDLE, load, floor=True),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What the ratios of one lane and surface are made of."""
+
+    lane: str
+    surface: str
+    rates: list[float] = field(default_factory=list)
+    pairs: dict[str, list[tuple[float, float]]] = field(
+        default_factory=lambda: {"cpu_to_floor": [], "large_to_small": [], "p99_to_floor": []}
+    )
+
+
+def _ratios(pairs: Sequence[tuple[float, float]]) -> list[float]:
+    return [over / under if under else float("inf") for over, under in pairs]
 
 
 def _row(lane: str, surface: str, policies: int, load: Load, window: Window) -> dict[str, object]:
