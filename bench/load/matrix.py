@@ -199,7 +199,8 @@ class Bench:
     def pairs(self, extent: Extent) -> list[dict[str, object]]:
         """Measures the ratios: each the median over interleaved pairs, so that a drift of the machine hits both.
 
-        The pairs of all ratios take turns as well, so that each ratio is made of the whole run, and not of some minutes of it.
+        The pairs of all lanes and surfaces take turns as well, so that each ratio is made of half of the run, and not of some
+        minutes of it.
 
         Args:
             extent: how many pairs.
