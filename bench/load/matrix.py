@@ -199,8 +199,7 @@ class Bench:
     def pairs(self, extent: Extent) -> list[dict[str, object]]:
         """Measures the ratios: each the median over interleaved pairs, so that a drift of the machine hits both.
 
-        The pairs of all lanes and surfaces take turns as well, so that each ratio is made of half of the run, and not of some
-        minutes of it.
+        The pairs of all lanes and surfaces take turns as well, so that none is made of some minutes of the run alone.
 
         Args:
             extent: how many pairs.
@@ -219,9 +218,12 @@ class Bench:
                 few = self.window(case.lane, case.surface, small, full)
                 many = self.window(case.lane, case.surface, large, full)
                 case.pairs["large_to_small"].append((many.cpu_us, few.cpu_us))
+        halves = [
+            Load(0, max(1, int(statistics.median(case.rates) / 2)), extent.pair_seconds)
+            for case in cases
+        ]
         for _ in range(extent.pairs):
-            for case in cases:
-                half = Load(0, max(1, int(statistics.median(case.rates) / 2)), extent.pair_seconds)
+            for case, half in zip(cases, halves, strict=True):
                 one, beneath = self._pair(case, half)
                 case.pairs["p99_to_floor"].append((one.seen.p99_ms, beneath.seen.p99_ms))
         return [
