@@ -12,7 +12,7 @@ import grpc
 
 from authz.errors import ApiError, UnavailableError
 from authz.model import CallFacts, Surface
-from authz.server.decisions import RawHandler, facts_of, peer_facts_of
+from authz.server.decisions import RawHandler, ReadFacts
 from authz.server.status import answered
 from authz.server.tasks import Calls
 from authz.telemetry import Metrics
@@ -64,17 +64,16 @@ class AccessLogs:
             lambda: float(len(self._open)),
         )
 
-    def handlers(self, listener: str, *, mutual: bool) -> dict[str, RawHandler]:
+    def handlers(self, listener: str, facts: ReadFacts) -> dict[str, RawHandler]:
         """Make the handlers of one listener.
 
         Args:
             listener: Its name.
-            mutual: Callers show a certificate.
+            facts: Reads what the transport knows of a call.
 
         Returns:
             Handlers by method.
         """
-        facts = peer_facts_of if mutual else facts_of
 
         def read(context: grpc.ServicerContext, left: float) -> CallFacts:
             return facts(context, listener, left)

@@ -36,7 +36,7 @@ from authz.server.credentials import (
     key_families,
     public_table,
 )
-from authz.server.decisions import AUTHORIZER, ENVOY, Decisions, RawHandler
+from authz.server.decisions import AUTHORIZER, ENVOY, Decisions, RawHandler, facts_of, reader_of
 from authz.server.directories import Directories
 from authz.server.executor import BoundedExecutor
 from authz.server.fetching import DirectoryFetch
@@ -626,13 +626,14 @@ class Node:
         for name, listener in config.listeners.decisions.items():
             if listener.lane is Lane.FAST:
                 continue
+            read = reader_of(listener)
             decisions = Decisions(
                 engine,
                 name,
                 executor,
                 config.limits.default_deadline,
                 self._failed,
-                mutual=listener.is_mutual,
+                read,
             )
             tasks = Tasks(
                 engine,
@@ -641,13 +642,13 @@ class Node:
                 config.limits.default_deadline,
                 metrics,
                 self._failed,
-                mutual=listener.is_mutual,
+                read,
                 ended=ended,
             )
             credentials = replace(tasks, engine=issuing) if issuing is not None else None
             services = {
                 **_decision_services(decisions, tasks, credentials, metrics),
-                ACCESS_LOG: logs.handlers(name, mutual=listener.is_mutual),
+                ACCESS_LOG: logs.handlers(name, read),
             }
             bound.append(
                 GrpcListener.bind(
@@ -665,7 +666,7 @@ class Node:
             administration = Administration(
                 engine, world, readiness, __version__, "admin", metrics, self._failed, ended
             )
-            owner = Tasks(engine, "admin", None, 30.0, metrics, self._failed, ended=ended)
+            owner = Tasks(engine, "admin", None, 30.0, metrics, self._failed, facts_of, ended=ended)
             of_owner = replace(owner, engine=issuing) if issuing is not None else None
             generic = (
                 *health.handlers,

@@ -12,6 +12,7 @@ from typing import Final, Protocol, TypeAlias, cast
 
 import grpc
 
+from authz.config import Listener
 from authz.model import CallFacts, Surface
 from authz.server.executor import Turn
 from authz.telemetry.context import in_trace
@@ -27,9 +28,10 @@ __all__ = [
     "Decisions",
     "Observe",
     "RawHandler",
+    "ReadFacts",
     "facts_of",
     "last_resort",
-    "peer_facts_of",
+    "reader_of",
     "traceparent_of",
 ]
 
@@ -47,6 +49,8 @@ RawHandler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 """Takes and gives bytes."""
 Observe = Callable[[float], None]
 """Told how long a call took, in seconds."""
+ReadFacts = Callable[[grpc.ServicerContext, str, float], CallFacts]
+"""Reads what the transport knows about a call, with the listener's name, and the seconds that are left where the caller set no deadline."""
 
 
 class Answers(Protocol):
@@ -109,8 +113,8 @@ class Decisions:
     """Seconds that a call without a deadline has."""
     failed: Callable[[BaseException], None]
     """Told of every exception."""
-    mutual: bool = False
-    """Callers show a certificate."""
+    read: ReadFacts
+    """Reads what the transport knows; of `reader_of`."""
 
     def handler(self, surface: Surface, observe: Observe) -> RawHandler:
         """Make a raw-bytes handler.
@@ -129,8 +133,7 @@ class Decisions:
         }[surface]
         ready = last_resort(surface)
         begin, refuse, listener = self.turn.begin, self.engine.refusal, self.listener
-        read = peer_facts_of if self.mutual else facts_of
-        default = self.default_deadline
+        read, default = self.read, self.default_deadline
         clock = time.perf_counter
 
         def denied(error: BaseException, context: grpc.ServicerContext) -> bytes:
@@ -162,8 +165,25 @@ class Decisions:
         return grpc.unary_unary_rpc_method_handler(answer)
 
 
+def reader_of(listener: Listener) -> ReadFacts:
+    """Choose what is read of each call of a listener.
+
+    Only with TLS a caller may be on another machine. Without, its address says nothing, and is not asked for: grpcio lets go of
+    the interpreter's lock twice to tell it, and each time wakes a thread that waits for the lock and does not get it.
+
+    Args:
+        listener: The listener.
+
+    Returns:
+        What reads.
+    """
+    if listener.is_mutual:
+        return _mutual_facts_of
+    return _remote_facts_of if listener.tls is not None else facts_of
+
+
 def facts_of(context: grpc.ServicerContext, listener: str, default: float) -> CallFacts:
-    """Read what the transport knows about a call.
+    """Read what the transport knows about a call from this machine.
 
     Args:
         context: The call.
@@ -171,7 +191,7 @@ def facts_of(context: grpc.ServicerContext, listener: str, default: float) -> Ca
         default: Seconds left where the caller set no deadline.
 
     Returns:
-        The facts.
+        The facts, without the caller's address.
     """
     traceparents: list[str] = []
     tracestates: list[str] = []
@@ -194,30 +214,24 @@ def facts_of(context: grpc.ServicerContext, listener: str, default: float) -> Ca
         # One, or none at all (W3C Trace Context §3.2).
         traceparents[0] if len(traceparents) == 1 else None,
         authorization,
-        context.peer(),
+        None,
         ",".join(tracestates) or None,
     )
 
 
-def peer_facts_of(context: grpc.ServicerContext, listener: str, default: float) -> CallFacts:
-    """Read what the transport knows about a call of a caller that shows a certificate.
+def _remote_facts_of(context: grpc.ServicerContext, listener: str, default: float) -> CallFacts:
+    return facts_of(context, listener, default)._replace(peer=context.peer())
 
-    Only the certificates are taken, as they are: what grpcio makes of them, such as `peer_spiffe_id`, holds for any trust
-    domain whose authority it knows.
 
-    Args:
-        context: The call.
-        listener: Name of the listener.
-        default: Seconds left where the caller set no deadline.
-
-    Returns:
-        The facts; without a certificate the engine refuses the call.
-    """
-    # The stub says bytes, where there is a list of them.
+def _mutual_facts_of(context: grpc.ServicerContext, listener: str, default: float) -> CallFacts:
+    # Certificates are taken as they are: what grpcio makes of them, such as `peer_spiffe_id`, holds for any trust domain whose
+    # authority it knows. Without one the engine refuses the call. The stub says bytes, where there is a list of them.
     shown = cast("Mapping[str, Sequence[bytes]]", context.auth_context())
     leaf, rest = shown.get("x509_pem_cert", ()), shown.get("x509_pem_cert_chain", ())
     return facts_of(context, listener, default)._replace(
-        certificate=leaf[0] if leaf else None, intermediates=rest[0] if rest else None
+        peer=context.peer(),
+        certificate=leaf[0] if leaf else None,
+        intermediates=rest[0] if rest else None,
     )
 
 

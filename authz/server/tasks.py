@@ -9,7 +9,7 @@ import grpc
 
 from authz.errors import ApiError
 from authz.model import CallFacts, Surface
-from authz.server.decisions import RawHandler, facts_of, peer_facts_of
+from authz.server.decisions import RawHandler, ReadFacts
 from authz.server.executor import Turn
 from authz.server.status import answered
 from authz.telemetry import Metrics
@@ -53,8 +53,8 @@ class Tasks:
     """Counts calls."""
     failed: Callable[[BaseException], None]
     """Told of every unexpected exception."""
-    mutual: bool = False
-    """Callers show a certificate."""
+    read: ReadFacts
+    """Reads what the transport knows of a call."""
     ended: Callable[[float], object] | None = None
     """Told of each task that ended, and how many seconds its caller still waits."""
 
@@ -91,14 +91,13 @@ class Tasks:
         Returns:
             The handler.
         """
-        read = peer_facts_of if self.mutual else facts_of
 
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
             waited = self.turn.begin() if self.turn is not None else 0.0
             if waited is None:
                 what = "the server has more requests than it may hold"
                 raise ApiError("OVERLOADED", _RESOURCE_EXHAUSTED, what)
-            facts = read(context, self.listener, self.default_deadline - waited)
+            facts = self.read(context, self.listener, self.default_deadline - waited)
             started = time.monotonic()
             answered = self.engine.call(surface, request, facts)
             if surface is Surface.TASK_END and self.ended is not None:
