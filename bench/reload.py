@@ -4,6 +4,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -11,17 +12,17 @@ from pathlib import Path
 import grpc
 
 from authz.v1 import admin_pb2, admin_pb2_grpc
-from bench.load.ghz import Load, LoadError, summary
+from bench.load.ghz import Load, LoadError, Sample, summary
 from bench.load.matrix import Bench
 
 RATE = 1_000
 CHANGED = 10
-_RELOADS = 5
 _PAUSE_SECONDS = 1.5
 _BUSY_SECONDS = 3.0
+_APART_SECONDS = 0.1
 
 
-def measure(bench: Bench, policies: int, reloads: int = _RELOADS) -> dict[str, object]:
+def measure(bench: Bench, policies: int, reloads: int) -> dict[str, object]:
     """Reloads a server's bundle several times at 1,000 decisions a second on the Python lane.
 
     Args:
@@ -30,14 +31,15 @@ def measure(bench: Bench, policies: int, reloads: int = _RELOADS) -> dict[str, o
         reloads: how often.
 
     Returns:
-        For `bench/results/reload.json`: the median time, and the p99 within and outside the reloads; beside it the p99 while
-        a process that has nothing to do with the server computes, which is what two processors come to.
+        For `bench/results/reload.json`: the median time, and the p99 within and outside the reloads; of each reload the p99 within it
+        over the p99 between its neighbours and it, and the median of these ratios; beside it the p99 while a process that has
+        nothing to do with the server computes, which is what two processors come to.
 
     Raises:
         LoadError: a request failed, or a reload was refused.
     """
     target, surface = bench.servers[policies], "check"
-    seconds = 4 + reloads * 4.0
+    seconds = 4 + reloads * 3.0
     load = Load(0, RATE, seconds)
     within: list[tuple[float, float]] = []
     with ThreadPoolExecutor(1) as pool:
@@ -56,27 +58,22 @@ def measure(bench: Bench, policies: int, reloads: int = _RELOADS) -> dict[str, o
             if sending.done():
                 break
         sent = sending.result()
-    ended = max(one.at for one in sent)
-    within = [(start, end) for start, end in within if end <= ended]
-    if not within:
+    if failed := summary(sent).errors:
+        raise LoadError(f"requests failed: {failed}")
+    # The first second warms up.
+    pairs = around(within, sent, min(one.at for one in sent) + 1)
+    if not pairs:
         raise LoadError("no reload ended while requests were sent")
-    during = [one for one in sent if any(start <= one.at <= end for start, end in within)]
-    # The first second warms up; the rest of what lies outside of every reload is the comparison.
-    first = min(one.at for one in sent) + 1
-    beside = [
-        one
-        for one in sent
-        if one.at > first and not any(start - 0.1 <= one.at <= end + 0.1 for start, end in within)
-    ]
-    failed = summary(sent).errors
-    if failed or not during or not beside:
-        raise LoadError(f"requests failed, or none came during a reload: {failed}")
-    inside, outside = summary(during), summary(beside)
+    during, beside = zip(*pairs, strict=True)
+    inside, outside = (
+        summary([one for part in parts for one in part]) for parts in (during, beside)
+    )
+    ratios = [summary(mine).p99_ms / summary(others).p99_ms for mine, others in pairs]
     times = [end - start for start, end in within]
     busy = _beside_busy(bench, policies)
     bench.say(
         f"reload of {policies} policies, {CHANGED} changed: {statistics.median(times):.2f} s; "
-        f"p99 {inside.p99_ms:.2f} ms during it, {outside.p99_ms:.2f} ms beside it, "
+        f"p99 {inside.p99_ms:.2f} ms during it, {outside.p99_ms:.2f} ms beside it, {statistics.median(ratios):.2f} times, "
         f"{busy:.2f} ms while another process computes"
     )
     return {
@@ -87,11 +84,43 @@ def measure(bench: Bench, policies: int, reloads: int = _RELOADS) -> dict[str, o
         "median_seconds": round(statistics.median(times), 3),
         "p99_ms_during": round(inside.p99_ms, 3),
         "p99_ms_beside": round(outside.p99_ms, 3),
-        "p99_ratio": round(inside.p99_ms / outside.p99_ms, 2),
+        "p99_ratios": [round(one, 2) for one in ratios],
+        "p99_ratio": round(statistics.median(ratios), 2),
         "p99_ms_busy": round(busy, 3),
         "p99_to_busy": round(inside.p99_ms / busy, 2),
         "requests_during": inside.count,
     }
+
+
+def around(
+    within: Sequence[tuple[float, float]], sent: Sequence[Sample], first: float
+) -> list[tuple[list[Sample], list[Sample]]]:
+    """Parts requests into those within each reload, and those between it and its neighbours, before and after.
+
+    Args:
+        within: when each reload began and ended, in seconds since the epoch, in order.
+        sent: the requests.
+        first: what started earlier does not count.
+
+    Returns:
+        Both, for each reload that has some of both, and ended before the last request.
+    """
+    last = max((one.at for one in sent), default=first)
+    pairs = []
+    for turn, (start, end) in enumerate(within):
+        after = within[turn - 1][1] + _APART_SECONDS if turn else first
+        until = (
+            within[turn + 1][0] - _APART_SECONDS if turn + 1 < len(within) else end + _PAUSE_SECONDS
+        )
+        mine = [one for one in sent if start <= one.at <= end]
+        beside = [
+            one
+            for one in sent
+            if after <= one.at <= start - _APART_SECONDS or end + _APART_SECONDS <= one.at <= until
+        ]
+        if mine and beside and end <= last:
+            pairs.append((mine, beside))
+    return pairs
 
 
 def _beside_busy(bench: Bench, policies: int) -> float:

@@ -257,7 +257,7 @@ def servers(
                 "retaken": list(bench.retaken),
             }
         if "reload" in parts:
-            reloads = 5 if extent == WHOLE else 2
+            reloads = 25 if extent == WHOLE else 2
             reloaded = reload.measure(bench, max(extent.bundles), reloads)
             measured["reload"] = {"machine": facts, **reloaded}
     return measured

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench import check, history, table, tasks
+from bench import check, history, reload, table, tasks
 from bench.load import bundle, checks, counters, credentials, matrix, remembering, requests
 from bench.load.ghz import Load, LoadError, Sample, percentile, summary
 
@@ -31,6 +31,20 @@ def test_four_of_sixteen_policies_read_principal() -> None:
     everywhere = bundle._GLOBAL_POLICIES.split("@id")[1:]
     assert len(own) == len(everywhere) == 8
     assert sum("principal in" in text for text in [*own, *everywhere]) == 4
+
+
+def test_a_reload_is_compared_to_what_is_around_it() -> None:
+    """So that a stall of the machine counts for one reload, and what starts too early for none."""
+    sent = [Sample(at / 10, 1.0, "OK") for at in range(100)]
+    pairs = reload.around([(2.0, 3.0), (5.0, 6.0), (9.5, 10.5)], sent, 1.0)
+    spans = [
+        [(round(min(times), 1), round(max(times), 1), len(times)) for times in part]
+        for part in ([[one.at for one in which] for which in pair] for pair in pairs)
+    ]
+    assert spans == [
+        [(2.0, 3.0, 11), (1.0, 4.9, 29)],
+        [(5.0, 6.0, 11), (3.1, 9.4, 53)],
+    ]
 
 
 def _spec(folder: Path) -> checks.Spec:
