@@ -131,8 +131,6 @@ pub(crate) enum Target<'a> {
         headers: Cow<'a, [(&'a str, &'a str)]>,
         /// Names of headers whose values are no UTF-8.
         unusable: Vec<&'a str>,
-        /// No name has an `_`.
-        dashed: bool,
         body: Body<'a>,
     },
 }

@@ -817,13 +817,13 @@ impl Engine {
                 supported_obligations: &ask.supported_obligations,
                 server_task: ServerTask::None,
             },
-            Target::Http { method, host, path, headers, unusable, dashed, body } => {
+            Target::Http { method, host, path, headers, unusable, body } => {
                 let routes = world.plan.routes();
                 if let Some(name) = unusable.iter().find(|name| routes.reads_header(name)) {
                     return Err(Refused::ambiguous(format!("`{name}` is no text")));
                 }
                 let names = headers.iter().map(|(name, _)| *name).chain(unusable.iter().copied());
-                if let Some(name) = world.read_headers.twin(names, *dashed) {
+                if let Some(name) = world.read_headers.twin(names) {
                     return Err(Refused::ambiguous(format!(
                         "a header is spelled almost as `{name}`, and some servers take both for one"
                     )));

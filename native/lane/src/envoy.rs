@@ -5,7 +5,6 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use authz_kernel::plain;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::routes::Body;
 use authz_token::{Role, Scheme};
@@ -178,7 +177,6 @@ pub(crate) fn of_request<'a>(
             path: http.path,
             headers: headers.usable,
             unusable: headers.unusable,
-            dashed: headers.dashed,
             body,
         },
         labels,
@@ -234,8 +232,6 @@ struct Headers<'a> {
     sought: SmallVec<[(Sought, &'a str); 8]>,
     /// Names that are ours, also as written by servers that take `_` for `-`.
     ours: SmallVec<[&'a str; 8]>,
-    /// No name has an `_`.
-    dashed: bool,
 }
 
 impl<'a> Headers<'a> {
@@ -260,16 +256,13 @@ impl<'a> Headers<'a> {
             [] => Cow::Borrowed(map.as_slice()),
             list => Cow::Owned(texts(list, &mut unusable)?),
         };
-        let (sought, ours) = (SmallVec::new(), SmallVec::new());
-        let mut headers = Self { usable, unusable, sought, ours, dashed: true };
+        let mut headers = Self { usable, unusable, sought: SmallVec::new(), ours: SmallVec::new() };
         for &(name, value) in headers.usable.iter() {
-            headers.dashed &= is_name(name)?;
-            headers.ours.extend(Some(name).filter(|name| is_ours(name)));
+            headers.ours.extend(own(name)?);
             headers.sought.extend(Sought::of(name).map(|sought| (sought, value)));
         }
         for name in &headers.unusable {
-            headers.dashed &= is_name(name)?;
-            headers.ours.extend(Some(*name).filter(|name| is_ours(name)));
+            headers.ours.extend(own(name)?);
             let transfer = Sought::of(name).filter(|sought| *sought == Sought::Transfer);
             headers.sought.extend(transfer.map(|sought| (sought, "")));
         }
@@ -339,11 +332,9 @@ fn texts<'a>(
     Ok(usable)
 }
 
-/// Whether a header's name has no `_`, or what is wrong with it.
-fn is_name(name: &str) -> Result<bool, Refused> {
-    let bare = name.strip_prefix(':').unwrap_or(name);
-    let dashed = plain::is_dashed(bare);
-    let is_name = dashed || bare.bytes().all(is_name_byte);
+/// A header's name where it is ours, or what is wrong with it.
+fn own(name: &str) -> Result<Option<&str>, Refused> {
+    let is_name = name.strip_prefix(':').unwrap_or(name).bytes().all(is_name_byte);
     if name.is_empty() || name.len() > limits::HEADER_NAME || !is_name {
         return Err(Refused::ambiguous("a header's name is no lower-case token"));
     }
@@ -351,7 +342,7 @@ fn is_name(name: &str) -> Result<bool, Refused> {
     if may_be_partial && name.replace('_', "-") == PARTIAL {
         return Err(Refused::ambiguous(format!("`{PARTIAL}` has a twin with `_`")));
     }
-    Ok(dashed)
+    Ok(Some(name).filter(|name| is_ours(name)))
 }
 
 /// Which of the names that are ours a permit takes out, besides those that every one does.

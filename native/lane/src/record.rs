@@ -59,7 +59,7 @@ pub(crate) struct Origin<'a> {
 #[derive(Serialize)]
 struct Record<'a> {
     decision_id: &'a str,
-    timestamp: Timestamp,
+    timestamp: String,
     labels: Labels<'a>,
     bundles: Bundles<'a>,
     path: &'a str,
@@ -399,27 +399,7 @@ pub(crate) fn line(
 
 thread_local! {
     /// Room for a line in the making: memory that was just used is still in the processor's cache.
-    static ROOM: Cell<Room> = const { Cell::new(Room::new()) };
-}
-
-/// What a line is written in, and with.
-#[derive(Default)]
-struct Room {
-    line: Vec<u8>,
-    notes: Notes,
-}
-
-impl Room {
-    const fn new() -> Self {
-        Self { line: Vec::new(), notes: Notes::new() }
-    }
-
-    fn is_small(&self) -> bool {
-        let notes = &self.notes;
-        let (at, masked) = (notes.at.borrow(), notes.masked.borrow());
-        let sizes = [self.line.capacity(), at.capacity(), masked.text.capacity()];
-        sizes.into_iter().all(|size| size <= KEPT_ROOM) && masked.ends.capacity() <= KEPT_ROOM / 8
-    }
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// As [`line`], for whoever needs it but for a moment.
@@ -430,13 +410,14 @@ pub(crate) fn with_line<R>(
     instead_of: Option<Outcome>,
     then: impl FnOnce(&[u8]) -> R,
 ) -> R {
-    let mut room = ROOM.take();
-    line_by(judgement, evidence, origin, instead_of, &mut room, |out, record| {
+    let mut line = ROOM.take();
+    line.clear();
+    line_by(judgement, evidence, origin, instead_of, &mut line, |out, record| {
         plain::append(out, record)
     });
-    let then = then(&room.line);
-    if room.is_small() {
-        ROOM.set(room);
+    let then = then(&line);
+    if line.capacity() <= KEPT_ROOM {
+        ROOM.set(line);
     }
     then
 }
@@ -446,12 +427,11 @@ fn line_by(
     evidence: &[Evidence<'_>],
     origin: Origin<'_>,
     instead_of: Option<Outcome>,
-    Room { line, notes }: &mut Room,
+    line: &mut Vec<u8>,
     write: impl FnOnce(&mut Vec<u8>, &Record<'_>) -> Result<(), serde_json::Error>,
 ) {
     let decision = judgement.decision.as_ref();
-    notes.begin();
-    let notes = &*notes;
+    let notes = Notes::new();
     let resource = decision.map_or("", |decision| decision.resource.as_str());
     let resource = notes.shown(resource, "/input/resource", MAX_RESOURCE, evidence);
     // The kernel's messages hold no values, but they may name an argument that the caller made up.
@@ -463,7 +443,7 @@ fn line_by(
     });
     let record = Record {
         decision_id: &judgement.id,
-        timestamp: Timestamp(judgement.now_ms),
+        timestamp: rfc3339(judgement.now_ms),
         labels: Labels {
             id: origin.node_id,
             version: origin.version,
@@ -477,7 +457,7 @@ fn line_by(
             enforcer_by: judgement.asker.known.as_str(),
             peer: judgement.asker.peer.as_ref().map(Peer),
             mode: if judgement.probe { "PROBE" } else { "ENFORCE" },
-            chain: Chain { judgement, notes },
+            chain: Chain { judgement, notes: &notes },
             task: judgement.task.as_deref().map(TaskNote::of),
             credential: judgement.credential.as_ref(),
             revoked: judgement.revoked.as_ref().map(|(target, value)| Revoked {
@@ -487,8 +467,8 @@ fn line_by(
             report: judgement.reported.as_ref(),
             operation: &judgement.operation,
             route: judgement.route,
-            asked: judgement.asked.as_ref().map(|asked| Form::of(asked, notes, evidence)),
-            arguments: Facts::of(judgement, notes),
+            asked: judgement.asked.as_ref().map(|asked| Form::of(asked, &notes, evidence)),
+            arguments: Facts::of(judgement, &notes),
             arguments_digest: decision
                 .and_then(|decision| decision.arguments_digest)
                 .map(|digest| Hash::from(&digest)),
@@ -529,7 +509,6 @@ fn line_by(
         masked: &notes.masked,
     };
     // Texts and numbers always serialise; were it otherwise, the id still says that something was decided.
-    line.clear();
     line.reserve(LINE_BYTES);
     if write(line, &record).is_err() {
         line.clear();
@@ -538,7 +517,6 @@ fn line_by(
 }
 
 /// JSON pointers, one after the other.
-#[derive(Default)]
 struct Pointers {
     text: String,
     /// Where each ends.
@@ -564,7 +542,6 @@ impl Serialize for Pointers {
 }
 
 /// What is noted while a record is written.
-#[derive(Default)]
 struct Notes {
     /// JSON pointers of what is left out, or stands as a digest.
     masked: RefCell<Pointers>,
@@ -575,22 +552,17 @@ struct Notes {
 }
 
 impl Notes {
-    const fn new() -> Self {
-        let masked = Pointers { text: String::new(), ends: Vec::new() };
-        Self { masked: RefCell::new(masked), at: RefCell::new(String::new()), left: Cell::new(0) }
-    }
-
-    /// Forgets what was noted of another record.
-    fn begin(&mut self) {
-        let (at, masked) = (self.at.get_mut(), self.masked.get_mut());
-        at.clear();
-        at.reserve(POINTER_BYTES);
+    fn new() -> Self {
+        let mut at = String::with_capacity(POINTER_BYTES);
         at.push_str("/input/arguments");
-        masked.text.clear();
-        masked.text.reserve(MASKED_BYTES);
-        masked.ends.clear();
-        masked.ends.reserve(MASKED);
-        self.left.set(MAX_FACTS);
+        Self {
+            masked: RefCell::new(Pointers {
+                text: String::with_capacity(MASKED_BYTES),
+                ends: Vec::with_capacity(MASKED),
+            }),
+            at: RefCell::new(at),
+            left: Cell::new(MAX_FACTS),
+        }
     }
 
     /// Notes a pointer, which is written in parts.
@@ -638,8 +610,7 @@ impl Notes {
 
 /// What the policies could read of the arguments, for Explain; null where they could not be read.
 pub(crate) fn facts_of(judgement: &Judgement) -> serde_json::Value {
-    let mut notes = Notes::default();
-    notes.begin();
+    let notes = Notes::new();
     let facts = Facts::of(judgement, &notes);
     serde_json::to_value(facts).unwrap_or(serde_json::Value::Null)
 }
@@ -803,16 +774,13 @@ struct Places<'a>(&'a [Location]);
 
 impl Serialize for Places<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut places = serializer.serialize_seq(Some(self.0.len()))?;
-        let mut place = String::with_capacity(POINTER_BYTES);
-        for at in self.0 {
-            place.clear();
+        serializer.collect_seq(self.0.iter().map(|at| {
+            let mut place = String::with_capacity(at.file.len().saturating_add(12));
             place.push_str(&at.file);
             place.push(':');
             push_number(&mut place, at.line.into());
-            places.serialize_element(&place)?;
-        }
-        places.end()
+            place
+        }))
     }
 }
 
@@ -940,16 +908,8 @@ const fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'+' | b'/' | b'=')
 }
 
-/// Milliseconds since 1970, written as RFC 3339 in UTC.
-struct Timestamp(i64);
-
-impl Serialize for Timestamp {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(std::str::from_utf8(&rfc3339(self.0)).unwrap_or_default())
-    }
-}
-
-fn rfc3339(ms: i64) -> [u8; 24] {
+/// Milliseconds since 1970 as RFC 3339 in UTC.
+pub(crate) fn rfc3339(ms: i64) -> String {
     let days = ms.div_euclid(86_400_000);
     let of_day = ms.rem_euclid(86_400_000);
     // Days to a civil date, in eras of 400 years that begin on 1 March.
@@ -964,21 +924,26 @@ fn rfc3339(ms: i64) -> [u8; 24] {
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era.saturating_mul(400) + i64::from(month <= 2);
     // Digit by digit: the formatter takes longer than all of the rest.
-    let mut text = *b"0000-00-00T00:00:00.000Z";
-    let mut put = |number: i64, at: std::ops::Range<usize>| {
+    let mut text = String::with_capacity(24);
+    let mut put = |number: i64, most: u32, after: char| {
         let mut rest = u32::try_from(number).unwrap_or(0);
-        for place in text.get_mut(at).unwrap_or_default().iter_mut().rev() {
-            *place = b'0'.saturating_add(u8::try_from(rest % 10).unwrap_or(0));
-            rest /= 10;
+        let mut place = most;
+        while place > 0 {
+            text.push(char::from(
+                b'0'.saturating_add(u8::try_from(rest / place % 10).unwrap_or(0)),
+            ));
+            rest %= place;
+            place /= 10;
         }
+        text.push(after);
     };
-    put(year, 0..4);
-    put(month, 5..7);
-    put(day, 8..10);
-    put(of_day / 3_600_000, 11..13);
-    put(of_day / 60_000 % 60, 14..16);
-    put(of_day / 1_000 % 60, 17..19);
-    put(of_day % 1_000, 20..23);
+    put(year, 1_000, '-');
+    put(month, 10, '-');
+    put(day, 10, 'T');
+    put(of_day / 3_600_000, 10, ':');
+    put(of_day / 60_000 % 60, 10, ':');
+    put(of_day / 1_000 % 60, 10, '.');
+    put(of_day % 1_000, 100, 'Z');
     text
 }
 
@@ -1096,9 +1061,8 @@ mod tests {
     fn same(judgement: &Judgement, origin: Origin<'_>) {
         let instead_of = Some(Outcome::StepUp);
         let write = |out: &mut Vec<u8>, record: &Record<'_>| serde_json::to_writer(out, record);
-        let mut room = Room::default();
-        line_by(judgement, &[], origin, instead_of, &mut room, write);
-        let expected = room.line;
+        let mut expected = Vec::new();
+        line_by(judgement, &[], origin, instead_of, &mut expected, write);
         let written = line(judgement, &[], origin, instead_of);
         assert_eq!(String::from_utf8(expected).unwrap(), String::from_utf8(written).unwrap());
     }
@@ -1147,7 +1111,7 @@ mod tests {
             (4_107_542_399_999, "2100-02-28T23:59:59.999Z"),
             (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
         ] {
-            assert_eq!(text.as_bytes(), rfc3339(ms));
+            assert_eq!(text, rfc3339(ms));
         }
     }
 }

@@ -228,17 +228,7 @@ impl ReadHeaders {
     }
 
     /// A header that is read, where one of `names` is another spelling of it. Gives its name with `-` throughout.
-    ///
-    /// Args:
-    /// * `dashed`: no name has an `_`.
-    pub(crate) fn twin<'a>(
-        &self,
-        mut names: impl Iterator<Item = &'a str>,
-        dashed: bool,
-    ) -> Option<&str> {
-        if dashed && !self.any_underscore {
-            return None;
-        }
+    pub(crate) fn twin<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> Option<&str> {
         names.find_map(|name| {
             if !self.any_underscore && !name.bytes().any(|byte| byte == b'_') {
                 return None;
