@@ -228,10 +228,8 @@ def _mutual_facts_of(context: grpc.ServicerContext, listener: str, default: floa
     # authority it knows. Without one the engine refuses the call. The stub says bytes, where there is a list of them.
     shown = cast("Mapping[str, Sequence[bytes]]", context.auth_context())
     leaf, rest = shown.get("x509_pem_cert", ()), shown.get("x509_pem_cert_chain", ())
-    return facts_of(context, listener, default)._replace(
-        peer=context.peer(),
-        certificate=leaf[0] if leaf else None,
-        intermediates=rest[0] if rest else None,
+    return _remote_facts_of(context, listener, default)._replace(
+        certificate=leaf[0] if leaf else None, intermediates=rest[0] if rest else None
     )
 
 
