@@ -20,6 +20,8 @@ _WARM_UP = 0.1
 # How the server refuses while the disk or the machine stands still for long, which is no figure.
 _FULL = frozenset({"deny AUDIT_FULL", "deny OVERLOADED"})
 _MOST_RETAKEN = 5
+# Closed loops whose median says what a lane can take: no more, since a machine that others use as well slows down and recovers.
+_RECENT = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +220,7 @@ class Bench:
                 few = self.window(case.lane, case.surface, small, full)
                 many = self.window(case.lane, case.surface, large, full)
                 case.pairs["large_to_small"].append((many.cpu_us, few.cpu_us))
-        halves = [
-            Load(0, max(1, int(statistics.median(case.rates) / 2)), extent.pair_seconds)
-            for case in cases
-        ]
-        for _ in range(extent.pairs):
-            for case, half in zip(cases, halves, strict=True):
+                half = Load(0, max(1, int(case.saturation() / 2)), extent.pair_seconds)
                 one, beneath = self._pair(case, half)
                 case.pairs["p99_to_floor"].append((one.seen.p99_ms, beneath.seen.p99_ms))
         return [
@@ -255,6 +252,10 @@ class _Case:
     pairs: dict[str, list[tuple[float, float]]] = field(
         default_factory=lambda: {"cpu_to_floor": [], "large_to_small": [], "p99_to_floor": []}
     )
+
+    def saturation(self) -> float:
+        """Requests a second that this lane takes at this time of the run."""
+        return statistics.median(self.rates[-_RECENT:])
 
 
 def _ratios(pairs: Sequence[tuple[float, float]]) -> list[float]:

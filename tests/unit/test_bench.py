@@ -229,6 +229,14 @@ def _loaded(counted: list[dict[str, int]], monkeypatch: pytest.MonkeyPatch) -> m
     )
 
 
+def test_the_saturation_is_that_of_now() -> None:
+    """Half of what a machine took before it slowed down is more than half of what it takes."""
+    case = matrix._Case("python", "check", [9_000.0] * 20 + [5_000.0, 5_200.0, 4_800.0])
+    assert case.saturation() == 5_200.0
+    case.rates.extend([5_000.0] * 2)
+    assert case.saturation() == 5_000.0
+
+
 def test_a_load_without_room_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said how often that was, and it may not be often."""
     full = {"permit PERMITTED": 1, "deny AUDIT_FULL": 1}
