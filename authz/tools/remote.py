@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
 
-from authz.errors import ApiError, UnavailableError
+from authz.errors import ApiError, UnavailableError, UsageError
 from authz.v1 import admin_pb2, authorizer_pb2
 
 __all__ = ["Remote"]
@@ -22,9 +22,14 @@ class Remote:
     Args:
         address: `host:port` or `unix:///path`.
         timeout: Seconds for each call.
+
+    Raises:
+        UsageError: The address is a bare path, which gRPC would look up as the name of a host.
     """
 
     def __init__(self, address: str, timeout: float = 5.0) -> None:
+        if "/" in address and ":" not in address:
+            raise UsageError(f"{address}: a socket is written unix:{address}")
         self._address = address
         self._timeout = timeout
         self._channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
