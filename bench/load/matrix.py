@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.load import counters
@@ -178,11 +178,7 @@ class Bench:
                     loads += [(str(rate), Load(0, rate, extent.seconds)) for rate in extent.rates]
                     loads.append(("half", Load(0, 1, extent.seconds)))
                     for kind, load in loads:
-                        shaped = (
-                            replace(load, rate=max(1, int(saturation / 2)))
-                            if kind == "half"
-                            else load
-                        )
+                        shaped = _half(saturation, extent.seconds) if kind == "half" else load
                         window = self.window(lane, surface, policies, shaped)
                         if kind == "closed":
                             saturation = max(saturation, window.seen.rps)
@@ -220,8 +216,7 @@ class Bench:
                 few = self.window(case.lane, case.surface, small, full)
                 many = self.window(case.lane, case.surface, large, full)
                 case.pairs["large_to_small"].append((many.cpu_us, few.cpu_us))
-                half = Load(0, max(1, int(case.saturation() / 2)), extent.pair_seconds)
-                one, beneath = self._pair(case, half)
+                one, beneath = self._pair(case, _half(case.saturation(), extent.pair_seconds))
                 case.pairs["p99_to_floor"].append((one.seen.p99_ms, beneath.seen.p99_ms))
         return [
             {
@@ -256,6 +251,10 @@ class _Case:
     def saturation(self) -> float:
         """Requests a second that this lane takes at this time of the run."""
         return statistics.median(self.rates[-_RECENT:])
+
+
+def _half(saturation: float, seconds: float) -> Load:
+    return Load(0, max(1, int(saturation / 2)), seconds)
 
 
 def _ratios(pairs: Sequence[tuple[float, float]]) -> list[float]:
