@@ -38,12 +38,12 @@ from authz.client.errors import (
     TransportError,
     Unavailable,
 )
+from authz.client.http_auth import credential_auth
 from authz.client.issued import (
     Issue,
     Leased,
     TaskCredential,
     TaskCredentials,
-    credential_auth,
 )
 from authz.client.obligations import Obligation, Obligations
 from authz.client.permit import Permit

@@ -1,9 +1,9 @@
 """Task credentials on the agent's side: ask for one, and show it with each request that it is for."""
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, Unpack, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, Unpack, final
 
 from authz.client.context import Caller
 from authz.client.credentials import Credentials
@@ -15,16 +15,11 @@ from authz.errors import UsageError
 from authz.v1 import credentials_pb2
 
 if TYPE_CHECKING:
-    import httpx
-
     from authz.client.client import Asked, Authz
 
-__all__ = ["Issue", "Leased", "TaskCredential", "TaskCredentials", "credential_auth"]
+__all__ = ["Issue", "Leased", "TaskCredential", "TaskCredentials"]
 
 _SERVICE: Final = "authz.v1.Credentials"
-_USE_NONCE: Final = "use_dpop_nonce"
-_UNAUTHORIZED: Final = 401
-_MOST_ORIGINS: Final = 256
 
 
 class Issue(TypedDict, total=False):
@@ -103,50 +98,6 @@ class Leased:
 
 Issued: TypeAlias = TaskCredential | Leased
 """What a credential can be: a token, or a leased secret."""
-
-
-def credential_auth(
-    credential: TaskCredential,
-    *,
-    header: Literal["authorization", "authz-credential"] = "authorization",
-) -> "httpx.Auth":
-    """Make what shows a credential with every request of an httpx client, with a new proof each.
-
-    A server that asks for a nonce (RFC 9449 §9) gets it with one more try. Do not let the client follow redirects: a
-    credential is for one system.
-
-    Args:
-        credential: What is shown.
-        header: `authorization`, or `authz-credential` where that one holds another token.
-
-    Returns:
-        `httpx.Client(auth=credential_auth(credential))`.
-    """
-    import httpx  # noqa: PLC0415 - whoever calls this has it; the rest of the SDK does without
-
-    nonces: dict[str, str] = {}
-
-    def show(request: httpx.Request, nonce: str) -> httpx.Request:
-        url = str(request.url)
-        request.headers.update(credential.headers(request.method, url, nonce=nonce, header=header))
-        return request
-
-    class CredentialAuth(httpx.Auth):
-        def auth_flow(
-            self, request: httpx.Request
-        ) -> Generator[httpx.Request, httpx.Response, None]:
-            origin = f"{request.url.scheme}://{request.url.netloc.decode('ascii')}"
-            response = yield show(request, nonces.get(origin, ""))
-            nonce = response.headers.get("dpop-nonce", "")
-            if not nonce or (origin not in nonces and len(nonces) >= _MOST_ORIGINS):
-                return
-            nonces[origin] = nonce
-            asked = _USE_NONCE in response.headers.get("www-authenticate", "")
-            if response.status_code == _UNAUTHORIZED and asked and credential.key is not None:
-                response = yield show(request, nonce)
-                nonces[origin] = response.headers.get("dpop-nonce", nonce)
-
-    return CredentialAuth()
 
 
 @final

@@ -8,7 +8,6 @@ import time
 from typing import Any
 
 import grpc
-import httpx
 import jwt
 import pytest
 
@@ -22,7 +21,6 @@ from authz.client import (
     TaskCredential,
     Unavailable,
     caller,
-    credential_auth,
     within_task,
 )
 from authz.errors import UsageError
@@ -272,76 +270,6 @@ def test_what_may_be_said_of_a_credential_reaches_the_check() -> None:
     (checked,) = node.requests("Check")
     assert (checked.task, checked.resource, list(checked.destinations)) == ("t", "r", ["d"])
     assert [one.token for one in checked.evidence] == ["svid", "s"]
-
-
-# --- showing one
-
-
-def shown(credential: TaskCredential, answers: list[httpx.Response], **auth: Any) -> list[Any]:
-    """Send requests through httpx; what the server saw."""
-    seen: list[httpx.Request] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        seen.append(httpx.Request(request.method, request.url, headers=dict(request.headers)))
-        return answers.pop(0) if answers else httpx.Response(200)
-
-    with httpx.Client(
-        transport=httpx.MockTransport(answer), auth=credential_auth(credential, **auth)
-    ) as http:
-        http.post("https://crm.example/search?q=x", content=b"body")
-        http.get("https://crm.example/other")
-    return seen
-
-
-def credential(key: ProofKey | None = None) -> TaskCredential:
-    """A credential."""
-    kind = "DPoP" if key is not None else "Bearer"
-    return TaskCredential("a.b.c", kind, time.time() + 60, "crm.search", "d-1", key)
-
-
-def test_each_request_has_a_proof_of_its_own() -> None:
-    """For its method and URL, and for this token."""
-    first, second = shown(credential(ProofKey()), [])
-
-    for request, method, url in (
-        (first, "POST", "https://crm.example/search"),
-        (second, "GET", "https://crm.example/other"),
-    ):
-        assert request.headers["authorization"] == "DPoP a.b.c"
-        _, claims = read(request.headers["dpop"])
-        assert (claims["htm"], claims["htu"], claims["ath"]) == (method, url, digest("a.b.c"))
-    assert read(first.headers["dpop"])[1]["jti"] != read(second.headers["dpop"])[1]["jti"]
-
-
-def test_a_bearer_credential_has_no_proof() -> None:
-    """In the header that is asked for."""
-    first, _ = shown(credential(), [], header="authz-credential")
-
-    assert first.headers["authz-credential"] == "Bearer a.b.c"
-    assert "dpop" not in first.headers
-    assert "authorization" not in first.headers
-
-
-def test_a_nonce_of_the_server_is_used_with_one_more_try() -> None:
-    """RFC 9449 §9, and kept for the next request."""
-    challenge = httpx.Response(
-        401, headers={"www-authenticate": 'DPoP error="use_dpop_nonce"', "dpop-nonce": "n-1"}
-    )
-    seen = shown(credential(ProofKey()), [challenge])
-
-    assert [read(one.headers["dpop"])[1].get("nonce") for one in seen] == [None, "n-1", "n-1"]
-
-
-def test_a_refusal_that_asks_for_no_nonce_is_no_reason_to_try_again() -> None:
-    """Nor is one that asks again."""
-    plain = httpx.Response(401, headers={"www-authenticate": "DPoP", "dpop-nonce": "n"})
-    assert len(shown(credential(ProofKey()), [plain])) == 2
-
-    def asks() -> httpx.Response:
-        told = {"www-authenticate": 'DPoP error="use_dpop_nonce"', "dpop-nonce": "n"}
-        return httpx.Response(401, headers=told)
-
-    assert len(shown(credential(ProofKey()), [asks(), asks()])) == 3
 
 
 # --- reading one
