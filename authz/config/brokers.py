@@ -16,12 +16,22 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _MAX_OPERATION: Final = 256
 _MAX_IDENTIFIER: Final = 63
 _MAX_DASHES: Final = 6
-_TABLES: Final = frozenset(Privilege) - {Privilege.USAGE, Privilege.CREATE}
+_TABLES: Final = frozenset(
+    {
+        Privilege.SELECT,
+        Privilege.INSERT,
+        Privilege.UPDATE,
+        Privilege.DELETE,
+        Privilege.TRUNCATE,
+    }
+)
+# They put what a lease made (a trigger, a foreign key with triggers behind it) into the sessions of whoever writes the table.
+_CODE_FOR_OTHERS: Final = frozenset({Privilege.TRIGGER, Privilege.REFERENCES})
+# Other roles look up functions and tables there by their bare names.
+_SHARED_SCHEMAS: Final = frozenset({"public", "pg_catalog", "information_schema"})
 _SEQUENCES: Final = frozenset({Privilege.USAGE, Privilege.SELECT, Privilege.UPDATE})
 _SCHEMAS: Final = frozenset({Privilege.USAGE, Privilege.CREATE})
-_COLUMNS: Final = frozenset(
-    {Privilege.SELECT, Privilege.INSERT, Privilege.UPDATE, Privilege.REFERENCES}
-)
+_COLUMNS: Final = frozenset({Privilege.SELECT, Privilege.INSERT, Privilege.UPDATE})
 # What frames a message, says where it goes, or is ours: an upstream would take it for something else than a key.
 _RESERVED: Final = frozenset(
     [
@@ -71,13 +81,23 @@ def broker_findings(
                 for index, grant in enumerate(grants):
                     yield from _grant((*inner, index), grant)
         if broker.reassign_to is not None:
-            yield from _identifiers((*here, "reassign_to"), (broker.reassign_to,))
+            what = "`reassign_to` is not valid any more: what a lease made would run with the rights of its new owner."
+            remedy = "Remove it. To keep results, grant `INSERT` on a table that exists."
+            yield Finding((*here, "reassign_to"), what, remedy)
+        yield from _connections(here, broker)
     for name, injection in injections.items():
         here = (*path, "injections", name)
         yield from _name(here, name)
         for index, system in enumerate(injection.systems):
             yield from _twice((*here, "systems", index), system, name, served)
         yield from _header((*here, "header"), injection.header)
+
+
+def _connections(path: Path, broker: Broker) -> Iterator[Finding]:
+    most = broker.max_connections
+    if most is not None and most < broker.connections:
+        what = f"`max_connections` is less than the {broker.connections} `connections` of one lease, so that none can be made."
+        yield Finding((*path, "max_connections"), what, "Raise it, or lower `connections`.")
 
 
 def _name(path: Path, name: str) -> Iterator[Finding]:
@@ -126,10 +146,17 @@ def _grant(path: Path, grant: Grant) -> Iterator[Finding]:
             what = "`columns` are those of tables that are named one by one."
             yield Finding((*path, "columns"), what, "Name the tables, or remove `columns`.")
     for privilege in grant.privileges:
-        if privilege not in allowed:
+        if privilege in _CODE_FOR_OTHERS:
+            what = f"`{privilege}` would let a lease put code behind tables that others write."
+            yield Finding((*path, "privileges"), what, f"Remove `{privilege}`.")
+        elif privilege not in allowed:
             of = "columns" if grant.columns else kind
             what = f"`{privilege}` is no privilege on {of}."
             yield Finding((*path, "privileges"), what, f"One of {', '.join(sorted(allowed))}.")
+    if Privilege.CREATE in grant.privileges:
+        for schema in _SHARED_SCHEMAS.intersection(grant.schemas):
+            what = f"`CREATE` on schema `{schema}` would let a lease replace what others look up there."
+            yield Finding((*path, "schemas"), what, "Name a schema that holds nothing else.")
     words = [word for name in objects for word in (name.split(".") if "." in name else [name])]
     database = (grant.database,) if grant.database is not None else ()
     yield from _identifiers(path, (*words, *grant.columns, *database))

@@ -556,12 +556,11 @@ class Grant(_Strict):
     """
 
     privileges: tuple[Privilege, ...] = Field(min_length=1, max_length=9)
-    """On tables SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER; on sequences USAGE, SELECT, UPDATE; on schemas
-    USAGE, CREATE."""
+    """On tables SELECT, INSERT, UPDATE, DELETE, TRUNCATE; on sequences USAGE, SELECT, UPDATE; on schemas USAGE, CREATE."""
     tables: tuple[QualifiedName, ...] = Field(default=(), max_length=1000)
     """Tables and views, `schema.table`; `schema.*`: all that the schema holds at the time."""
     columns: tuple[Identifier, ...] = Field(default=(), max_length=1000)
-    """Only these columns of each table, for SELECT, INSERT, UPDATE and REFERENCES."""
+    """Only these columns of each table, for SELECT, INSERT and UPDATE."""
     sequences: tuple[QualifiedName, ...] = Field(default=(), max_length=1000)
     """Sequences, `schema.sequence`."""
     schemas: tuple[Identifier, ...] = Field(default=(), max_length=1000)
@@ -597,10 +596,15 @@ class Broker(_Strict):
     """The systems whose secrets it makes."""
     connections: int = Field(default=4, ge=1, le=1000)
     """Connections that the role of one lease may hold."""
+    max_connections: int | None = Field(default=None, ge=1, le=262_143)
+    """Connections that the roles of all leases of the server may hold together; a lease that may go beyond is not made. Of what
+    the others leave, the leases of one agent may hold half. Default: half of what the server gives to ordinary roles."""
+    temporary_tables: bool = False
+    """Leased roles may create temporary tables."""
     reassign_to: Identifier | None = None
-    """Role that is given what a lease's role made; none: it is dropped with the role."""
+    """Not valid any more: what a leased role made is dropped with it, since it would run with the rights of its new owner."""
     timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 5.0
-    """How long making or taking back one secret may take, all of it."""
+    """How long making or taking back one secret may take, all of it; what is not removed by then is tried again."""
 
 
 class Injection(_Strict):

@@ -28,6 +28,7 @@ PASSWORD: Final = "br0ker-p4ss-w0rd"
 _SETUP: Final = (
     f"CREATE ROLE broker LOGIN CREATEROLE PASSWORD '{PASSWORD}'",
     "CREATE DATABASE ledger OWNER broker",
+    "REVOKE TEMPORARY ON DATABASE ledger FROM PUBLIC",
 )
 _TABLES: Final = (
     "SET ROLE broker; CREATE TABLE public.entries (id int); INSERT INTO public.entries VALUES (7)"

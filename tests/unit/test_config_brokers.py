@@ -125,9 +125,39 @@ def test_names_are_names() -> None:
     """They stand in metrics and comments."""
     assert said({"Ware house": broker()}) == ["`Ware house` is no name of a broker or injection."]
     assert said({}, {"": injection()}) == ["`` is no name of a broker or injection."]
-    long = "r" * 64
-    with pytest.raises(ValidationError):
-        broker(reassign_to=long)
+
+
+def test_what_a_lease_made_is_given_to_nobody() -> None:
+    """It would run with the rights of its new owner."""
+    found = broker_findings(("credentials",), {"warehouse": broker(reassign_to="keeper")}, {})
+    (finding,) = found
+    assert finding.what.startswith("`reassign_to` is not valid any more")
+    assert "grant `INSERT` on a table" in str(finding.mend)
+
+
+@pytest.mark.parametrize("privilege", ["TRIGGER", "REFERENCES"])
+def test_a_lease_puts_no_code_behind_tables_that_others_write(privilege: str) -> None:
+    """A trigger, or a foreign key with triggers behind it, runs in the session of whoever writes the table."""
+    grant = {"privileges": ["SELECT", privilege], "tables": ["sales.orders"]}
+    assert said({"warehouse": broker(grant)}) == [
+        f"`{privilege}` would let a lease put code behind tables that others write."
+    ]
+
+
+def test_a_lease_creates_nothing_where_others_look_names_up() -> None:
+    """Their queries would call its functions (CVE-2018-1058)."""
+    grant = {"privileges": ["USAGE", "CREATE"], "schemas": ["public", "scratch"]}
+    assert said({"warehouse": broker(grant)}) == [
+        "`CREATE` on schema `public` would let a lease replace what others look up there."
+    ]
+
+
+def test_all_leases_together_may_hold_the_connections_of_one() -> None:
+    """Otherwise none could be made."""
+    assert said({"warehouse": broker(connections=2, max_connections=2)}) == []
+    assert said({"warehouse": broker(connections=3, max_connections=2)}) == [
+        "`max_connections` is less than the 3 `connections` of one lease, so that none can be made."
+    ]
 
 
 @pytest.mark.parametrize(

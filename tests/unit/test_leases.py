@@ -14,7 +14,9 @@ from authz.credentials.broker import (
     Leases,
     LeaseState,
     NothingMadeError,
+    NotRemovedError,
     Order,
+    UnreachableError,
 )
 from authz.errors import ApiError, UnavailableError
 from tests.support.waiting import eventually
@@ -68,6 +70,10 @@ class Broker:
     def __init__(self, name: str = "warehouse") -> None:
         self.name = name
         self.secrets: set[str] = set()
+        self.open: set[str] = set()
+        self.orders: list[Order] = []
+        self.findings: tuple[str, ...] = ()
+        self.is_closed = False
         self.refuses: Callable[[str], BaseException | None] = lambda _: None
         self.before_making: Callable[[], None] = lambda: None
         self.ends = 0
@@ -87,10 +93,28 @@ class Broker:
         self.before_making()
         if (error := self.refuses("make")) is not None:
             raise error
+        self.orders.append(order)
         self.secrets.add(order.lease)
+        self.open.add(order.lease)
         if (error := self.refuses("made")) is not None:
             raise error
         return {"password": "s3cret"}
+
+    def stop(self, lease: str, within: float) -> None:
+        """Ends the access of one."""
+        assert within > 0
+        if (error := self.refuses(f"stop {lease}")) is not None:
+            raise error
+        self.open.discard(lease)
+
+    def inspect(self, within: float) -> tuple[str, ...]:
+        """Gives what is not set up well."""
+        assert within > 0
+        return self.findings
+
+    def close(self) -> None:
+        """Closes what is open."""
+        self.is_closed = True
 
     def end(self, lease: str, within: float) -> None:
         """Takes one back."""
@@ -98,6 +122,7 @@ class Broker:
         self.ends += 1
         if (error := self.refuses("end")) is not None:
             raise error
+        self.open.discard(lease)
         self.secrets.discard(lease)
 
     def end_orphans(self, known: Callable[[], frozenset[str]], within: float) -> int:
@@ -386,11 +411,80 @@ def test_failures_wait_longer_each_time_and_not_together(site: Site) -> None:
     for number in range(20):
         site.make(number)
         site.store.ended.add(f"session-{number}")
-    site.broker.refuses = lambda what: BrokerError("down") if what == "end" else None
+    stops: list[str] = []
+
+    def be_down(what: str) -> BaseException | None:
+        if what.startswith("stop"):
+            stops.append(what)
+            return UnreachableError("down")
+        return None
+
+    site.broker.refuses = be_down
     for _ in range(50):
         site.leases.end_due(1)
-    # Four at a time until it is seen to be down; without a pause it were a thousand.
-    assert site.broker.ends < 60
+    # All at once until it is seen to be down; without a pause it were a thousand.
+    assert len(stops) < 60
+
+
+def test_what_cannot_be_removed_holds_up_no_other_lease(site: Site) -> None:
+    """However many secrets have much left to remove, or fail: the access of every other one ends at once."""
+    for number in range(40):
+        site.make(number)
+    site.store.ended.update(f"session-{number}" for number in range(20))
+    free = threading.Event()
+
+    def hold_up(what: str) -> BaseException | None:
+        if what == "end":
+            free.wait(20)
+            return NotRemovedError("others depend on it")
+        return BrokerError("it fights") if what == "stop session-7/lease" else None
+
+    site.broker.refuses = hold_up
+    assert not site.leases.end_due(0.2)
+    site.store.ended.update(f"session-{number}" for number in range(20, 40))
+    try:
+        assert not site.leases.end_due(0.2)
+        eventually(lambda: site.broker.open == {"session-7/lease"}, within=10)
+        assert len(site.broker.secrets) == 40
+    finally:
+        free.set()
+
+
+def test_a_lease_that_gives_no_access_any_more_is_told_apart(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is on call sees whether somebody may still get in."""
+    monkeypatch.setattr("authz.credentials.broker.leases._ALARM_SECONDS", 0.0)
+    for number in (1, 2):
+        site.make(number)
+        site.store.ended.add(f"session-{number}")
+    refusals = {
+        "end": NotRemovedError("a table is in use"),
+        "stop session-2/lease": BrokerError("x"),
+    }
+    site.broker.refuses = refusals.get
+    assert not site.leases.end_due(5)
+    (problem,) = site.leases.problems()
+    assert "2 leases of broker `warehouse` cannot be taken back" in problem
+    assert "1 of them may still give access" in problem
+
+
+def test_a_broker_is_told_who_gets_the_secret(site: Site) -> None:
+    """So that one agent's secrets cannot use up what the system can take."""
+    record = {"agent": "spiffe://corp.example/bot"}
+    site.leases.make(site.store.add(replace(wanted(), record=record)), 5)
+    assert site.broker.orders[0].holder == "spiffe://corp.example/bot"
+
+
+def test_what_is_wrong_with_the_system_is_a_problem_of_the_node(site: Site) -> None:
+    """With its remedy, until it is put right; the log tells it once."""
+    remedy = "broker `warehouse`: leased roles may create objects: REVOKE …"
+    site.broker.findings = (remedy,)
+    site.leases.start()
+    eventually(lambda: remedy in site.leases.problems())
+    assert site.log.count("is not set up well") == 1
+    site.leases.close()
+    assert site.broker.is_closed
 
 
 def test_two_nodes_do_not_both_take_back_one_lease(site: Site) -> None:

@@ -2,7 +2,14 @@
 
 from authz.credentials.broker.leases import Lease, Leases, LeaseState, LeaseStore
 from authz.credentials.broker.postgresql import PostgresqlBroker
-from authz.credentials.broker.protocol import BrokerError, NothingMadeError, Order, SecretBroker
+from authz.credentials.broker.protocol import (
+    BrokerError,
+    NothingMadeError,
+    NotRemovedError,
+    Order,
+    SecretBroker,
+    UnreachableError,
+)
 from authz.credentials.broker.secret_file import MAX_SECRET_BYTES, SecretFileError, read_secret
 
 __all__ = [
@@ -12,10 +19,12 @@ __all__ = [
     "LeaseState",
     "LeaseStore",
     "Leases",
+    "NotRemovedError",
     "NothingMadeError",
     "Order",
     "PostgresqlBroker",
     "SecretBroker",
     "SecretFileError",
+    "UnreachableError",
     "read_secret",
 ]

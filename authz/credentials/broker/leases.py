@@ -7,6 +7,7 @@ says: a lease whose task is not, or whose time is over, is due, and is tried unt
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -14,14 +15,21 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
-from authz.credentials.broker.protocol import BrokerError, NothingMadeError, Order, SecretBroker
+from authz.credentials.broker.protocol import (
+    BrokerError,
+    NothingMadeError,
+    Order,
+    SecretBroker,
+    UnreachableError,
+)
 from authz.errors import ApiError, AuthzError
 from authz.model import MetricFamily, MetricKind
 from authz.telemetry import Logger
 
 __all__ = ["Lease", "LeaseState", "LeaseStore", "Leases"]
 
-_THREADS: Final = 4
+_STOP_THREADS: Final = 16
+_REMOVAL_THREADS: Final = 4
 _MOST_AT_ONCE: Final = 256
 _MOST_LEASES: Final = 10_000
 _MAX_INTERVAL: Final = 0.5
@@ -37,6 +45,8 @@ _MAX_SAID: Final = 300
 # So that the answer leaves in time, and nobody waits for a broker that is down.
 _MARGIN: Final = 0.1
 _LONGEST_WAIT: Final = 5.0
+# What is left to remove of a secret that gives no access any more holds nobody up for long.
+_REMOVAL_WAIT: Final = 1.0
 _FRESH: Final = 1.0
 _JOIN_SECONDS: Final = 10.0
 _PERMISSION_DENIED: Final = 7
@@ -136,6 +146,25 @@ class _Counts:
     orphans_due: float = 0.0
     orphan_failures: int = 0
     told: bool = False
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """A lease that is being taken back."""
+
+    since: float
+    """When that began, by the clock that never goes back."""
+    stopped: "Future[bool]" = field(default_factory=Future)
+    """Whether it gives no access any more."""
+    removed: "Future[bool]" = field(default_factory=Future)
+    """Whether nothing of it is left."""
+
+    def finish(self, *, is_ended: bool) -> None:
+        """Tell whoever waits."""
+        if not self.stopped.done():
+            self.stopped.set_result(is_ended)
+        self.removed.set_result(is_ended)
 
 
 class Leases:
@@ -165,18 +194,25 @@ class Leases:
         self._clock = clock
         self._lock = threading.Lock()
         self._counts = {name: _Counts() for name in self._brokers}
-        self._running: dict[str, tuple[Future[bool], float]] = {}
+        self._running: dict[str, _Ending] = {}
         # When each was first seen to be due, or wanted: by the clock that never goes back.
         self._due_since: dict[str, tuple[str, float]] = {}
         self._wanted_since: dict[str, float] = {}
         self._store_error = ""
         self._stop = threading.Event()
         self._wake = threading.Event()
-        self._pools = {
-            name: ThreadPoolExecutor(_THREADS, thread_name_prefix=f"authz-lease-{name}")
+        # Secrets that no longer give access: only their remains are left.
+        self._stopped: set[str] = set()
+        # To remove a secret may take long, where its holder made much with it. No other secret's end waits for that.
+        self._stops = self._pools_of("stop", _STOP_THREADS)
+        self._removals = self._pools_of("removal", _REMOVAL_THREADS)
+        self._thread = threading.Thread(target=self._run, name="authz-leases", daemon=True)
+
+    def _pools_of(self, work: str, threads: int) -> dict[str, ThreadPoolExecutor]:
+        return {
+            name: ThreadPoolExecutor(threads, thread_name_prefix=f"authz-lease-{work}-{name}")
             for name in self._brokers
         }
-        self._thread = threading.Thread(target=self._run, name="authz-leases", daemon=True)
 
     # --- life
 
@@ -190,8 +226,10 @@ class Leases:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=_JOIN_SECONDS)
-        for pool in self._pools.values():
+        for pool in (*self._stops.values(), *self._removals.values()):
             pool.shutdown(wait=False, cancel_futures=True)
+        for broker in self._brokers.values():
+            broker.close()
 
     # --- making
 
@@ -219,7 +257,9 @@ class Leases:
             raise ApiError("OUT_OF_SCOPE", _PERMISSION_DENIED, what)
         named = replace(lease, name=broker.name_of(lease.id))
         try:
-            parts = broker.make(Order(lease.id, lease.operation, lease.expires_at), within)
+            holder = str(lease.record.get("agent", ""))
+            order = Order(lease.id, lease.operation, lease.expires_at, holder)
+            parts = broker.make(order, within)
             is_live = self._store.put_lease(replace(named, state=LeaseState.LIVE), lease)
         except BaseException as error:
             self._count(lease.broker, made=False)
@@ -248,7 +288,7 @@ class Leases:
             return
         # Its record may be gone, by somebody who found nothing to take back: the secret was made after that.
         with suppress(RuntimeError):
-            self._pools[lease.broker].submit(self._end_unknown, broker, lease)
+            self._removals[lease.broker].submit(self._end_unknown, broker, lease)
 
     def _end_unknown(self, broker: SecretBroker, lease: Lease) -> None:
         # What fails here is an orphan, and is found as one.
@@ -268,7 +308,8 @@ class Leases:
         """Take back what is due, and wait for it.
 
         Args:
-            within: Seconds to wait; what takes longer goes on by itself.
+            within: Seconds to wait until none of it gives access any more; what takes longer goes on by itself, as does
+                what takes more than a second to remove.
             session: Only that of this session.
 
         Returns:
@@ -279,7 +320,11 @@ class Leases:
         """
         started = time.monotonic()
         begun, left = self._begin(session)
-        done, waiting = wait(begun, timeout=max(0.0, within - (time.monotonic() - started)))
+        removed = [ending.removed for ending in begun]
+        spent = time.monotonic() - started
+        done, waiting = wait(removed, timeout=max(0.0, min(within - spent, _REMOVAL_WAIT)))
+        spent = time.monotonic() - started
+        wait([ending.stopped for ending in begun], timeout=max(0.0, within - spent))
         return not left and not waiting and all(one.result() for one in done)
 
     def ended(self, left: float) -> None:
@@ -295,7 +340,7 @@ class Leases:
         except AuthzError:
             self._wake.set()
 
-    def _begin(self, session: str | None) -> tuple[list[Future[bool]], int]:
+    def _begin(self, session: str | None) -> tuple[list[_Ending], int]:
         now, clock = self._clock(), time.monotonic()
         due: list[Lease] = []
         seen: set[str] = set()
@@ -303,23 +348,26 @@ class Leases:
             seen.add(lease.id)
             if lease.is_due(now) or self._is_abandoned(lease, clock):
                 due.append(lease)
-        begun: list[Future[bool]] = []
+        begun: list[_Ending] = []
         left = 0
         with self._lock:
             if session is None:
                 still = {lease.id for lease in due}
+                self._stopped &= still
                 self._due_since = {k: v for k, v in self._due_since.items() if k in still}
                 self._wanted_since = {k: v for k, v in self._wanted_since.items() if k in seen}
             for lease in due:
                 self._due_since.setdefault(lease.id, (lease.broker, clock))
-                future, since = self._running.get(lease.id, (None, clock))
-                if future is None:
-                    future = self._submit(lease, now, clock)
+                ending = self._running.get(lease.id) or self._submit(lease, now, clock)
                 # Nobody waits for a broker that fails, or for what somebody else has waited for.
-                if future is None or clock - since > _FRESH or self._is_failing(lease.broker):
+                if (
+                    ending is None
+                    or clock - ending.since > _FRESH
+                    or self._is_failing(lease.broker)
+                ):
                     left += 1
                 else:
-                    begun.append(future)
+                    begun.append(ending)
         return begun, left
 
     def _is_abandoned(self, lease: Lease, clock: float) -> bool:
@@ -330,32 +378,59 @@ class Leases:
             since = self._wanted_since.setdefault(lease.id, clock)
         return clock - since > _WANTED_SECONDS
 
-    def _submit(self, lease: Lease, now: float, clock: float) -> "Future[bool] | None":
+    def _submit(self, lease: Lease, now: float, clock: float) -> _Ending | None:
         counts = self._counts.get(lease.broker)
         waits = lease.next_try is not None and lease.next_try > now
         if counts is None or waits or clock < counts.paused_until or self._stop.is_set():
             return None
         if len(self._running) >= _MOST_AT_ONCE:
             return None
-        future = self._pools[lease.broker].submit(self._end, lease)
-        self._running[lease.id] = future, clock
-        return future
+        ending = _Ending(clock)
+        self._running[lease.id] = ending
+        self._stops[lease.broker].submit(self._stop_and_end, lease, ending)
+        return ending
 
     def _is_failing(self, broker: str) -> bool:
         counts = self._counts.get(broker)
         return counts is not None and counts.failures_in_a_row > 0
 
-    def _end(self, lease: Lease) -> bool:
+    def _stop_and_end(self, lease: Lease, ending: _Ending) -> None:
+        """Claim a lease and end the access that it gives; the rest is another pool's."""
+        claim: Lease | None = None
         try:
-            return self._try_end(lease)
-        except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
-            self._failed(lease.broker, error)
-            return False
-        finally:
+            claim = self._claim(lease)
+            if claim is None:
+                is_gone = not any(one.id == lease.id for one in self._store.leases(lease.session))
+                self._finish(lease, ending, is_ended=is_gone)
+                return
+            self._brokers[lease.broker].stop(lease.id, _LONGEST)
             with self._lock:
-                self._running.pop(lease.id, None)
+                self._stopped.add(lease.id)
+            ending.stopped.set_result(True)
+            self._removals[lease.broker].submit(self._remove, claim, ending)
+        except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
+            self._not_ended(lease, claim, error)
+            self._finish(lease, ending, is_ended=False)
 
-    def _try_end(self, lease: Lease) -> bool:
+    def _remove(self, claim: Lease, ending: _Ending) -> None:
+        is_ended = False
+        try:
+            self._brokers[claim.broker].end(claim.id, _LONGEST)
+            self._store.put_lease(replace(claim, state=LeaseState.ENDED), claim)
+            self._succeeded(claim)
+            is_ended = True
+        except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
+            self._not_ended(claim, claim, error)
+        finally:
+            self._finish(claim, ending, is_ended=is_ended)
+
+    def _finish(self, lease: Lease, ending: _Ending, *, is_ended: bool) -> None:
+        with self._lock:
+            self._running.pop(lease.id, None)
+        ending.finish(is_ended=is_ended)
+
+    def _claim(self, lease: Lease) -> Lease | None:
+        """Mark a lease as ending; None where somebody else did."""
         attempts = lease.attempts + 1
         claim = replace(
             lease,
@@ -364,27 +439,25 @@ class Leases:
             next_try=self._clock() + _backoff(attempts),
         )
         # Whoever comes first has it; where that one dies, it is due again.
-        if not self._store.put_lease(claim, lease):
-            return not any(one.id == lease.id for one in self._store.leases(lease.session))
-        try:
-            self._brokers[lease.broker].end(lease.id, _LONGEST)
-        except BrokerError as error:
-            said = str(error)[:_MAX_SAID]
-            self._failed(lease.broker, error)
-            self._store.put_lease(replace(claim, last_error=said), claim)
-            return False
-        self._store.put_lease(replace(claim, state=LeaseState.ENDED), claim)
-        self._succeeded(lease)
-        return True
+        return claim if self._store.put_lease(claim, lease) else None
+
+    def _not_ended(self, lease: Lease, claim: Lease | None, error: BaseException) -> None:
+        self._failed(lease.broker, error)
+        if claim is not None and isinstance(error, BrokerError):
+            # Where the store fails, the claim is tried again all the same.
+            with suppress(AuthzError):
+                self._store.put_lease(replace(claim, last_error=str(error)[:_MAX_SAID]), claim)
 
     def _failed(self, broker: str, error: BaseException) -> None:
         said = str(error)[:_MAX_SAID]
         with self._lock:
             counts = self._counts[broker]
             counts.not_ended += 1
-            counts.failures_in_a_row += 1
             counts.last_error = said
-            if counts.failures_in_a_row >= _STOP_AFTER:
+            # Only a broker that reaches nothing is left alone for a while: what fails for one lease stops no other.
+            if isinstance(error, UnreachableError):
+                counts.failures_in_a_row += 1
+            if isinstance(error, UnreachableError) and counts.failures_in_a_row >= _STOP_AFTER:
                 pause = _backoff(counts.failures_in_a_row - _STOP_AFTER + 1)
                 counts.paused_until = time.monotonic() + pause
             tell, counts.told = not counts.told, True
@@ -396,6 +469,7 @@ class Leases:
     def _succeeded(self, lease: Lease) -> None:
         with self._lock:
             self._due_since.pop(lease.id, None)
+            self._stopped.discard(lease.id)
             counts = self._counts[lease.broker]
             counts.ended += 1
             counts.failures_in_a_row, counts.paused_until = 0, 0.0
@@ -431,7 +505,7 @@ class Leases:
                 if counts.orphans_due > clock or self._stop.is_set():
                     continue
                 counts.orphans_due = clock + _LONGEST + _ORPHAN_SECONDS
-                self._pools[name].submit(self._end_orphans_of, name)
+                self._removals[name].submit(self._end_orphans_of, name)
 
     def _end_orphans_of(self, name: str) -> None:
         def known() -> frozenset[str]:
@@ -444,6 +518,7 @@ class Leases:
         found, failure = 0, ""
         try:
             found = self._brokers[name].end_orphans(known, _LONGEST)
+            self._inspected(name, self._brokers[name].inspect(_LONGEST))
         except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
             failure = str(error)[:_MAX_SAID] or type(error).__name__
         with self._lock:
@@ -458,6 +533,13 @@ class Leases:
         if failure and not before:
             what = "secrets without a lease cannot be looked for; trying again"
             self._log.warning(what, broker=name, error=failure)
+
+    def _inspected(self, name: str, findings: tuple[str, ...]) -> None:
+        with self._lock:
+            counts = self._counts[name]
+            before, counts.findings = counts.findings, findings
+        for finding in set(findings) - set(before):
+            self._log.warning("the system of leased secrets is not set up well", problem=finding)
 
     # --- how it stands
 
@@ -476,16 +558,22 @@ class Leases:
         with self._lock:
             errors = {name: counts.last_error for name, counts in self._counts.items()}
             orphans = [n for n, counts in self._counts.items() if counts.orphan_failures > 0]
+            findings = [finding for counts in self._counts.values() for finding in counts.findings]
+            still_open = Counter(
+                broker for id_, (broker, _) in self._due_since.items() if id_ not in self._stopped
+            )
         for name, (count, seconds) in sorted(overdue.items()):
             if name not in errors:
                 yield f"{count} leases are of broker `{name}`, which is not configured here"
             elif seconds > _ALARM_SECONDS:
                 said = f" ({errors[name]})" if errors[name] else ""
                 yield (
-                    f"{count} leases of broker `{name}` cannot be taken back, for {seconds:.0f} s{said}"
+                    f"{count} leases of broker `{name}` cannot be taken back, for {seconds:.0f} s;"
+                    f" {still_open[name]} of them may still give access{said}"
                 )
         for name in orphans:
             yield f"secrets without a lease cannot be looked for at broker `{name}`"
+        yield from findings
 
     def _overdue(self) -> dict[str, tuple[int, float]]:
         clock = time.monotonic()

@@ -11,17 +11,37 @@ import hmac
 import importlib.util
 import json
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from datetime import UTC, datetime
-from itertools import chain
+from functools import partial
 from threading import Event
 from typing import Any, Final, TypeVar
 
-from authz.config import Broker, Grant
+from authz.config import Broker, Grant, Privilege
 from authz.credentials.broker.address import ServerAddress
-from authz.credentials.broker.protocol import BrokerError, NothingMadeError, Order
+from authz.credentials.broker.connections import (
+    BrokerLoop,
+    ServerConnections,
+    error_text,
+    run_statement,
+)
+from authz.credentials.broker.protocol import (
+    BrokerError,
+    NothingMadeError,
+    NotRemovedError,
+    Order,
+    UnreachableError,
+)
+from authz.credentials.broker.role_grants import COMMENTS, IS_LEASED, MARK, PREFIX, RoleGrants
+from authz.credentials.broker.role_removal import RoleRemoval, roll_back_prepared
 from authz.credentials.broker.secret_file import SecretFileError, read_secret
+from authz.credentials.broker.server_inspection import (
+    MINIMUM_VERSION,
+    ServerInspection,
+    creation_rights,
+)
 from authz.errors import ConfigError
 from authz.model import Diagnostic
 
@@ -29,40 +49,57 @@ __all__ = ["PostgresqlBroker", "scram_verifier"]
 
 _T = TypeVar("_T")
 
-_PREFIX: Final = "authz_"
 _NAME_DIGITS: Final = 40
+_HOLDER_DIGITS: Final = 16
 _PASSWORD_BYTES: Final = 32
 _SCRAM_ITERATIONS: Final = 4096
-_MAX_ORPHANS: Final = 1000
-_MAX_SAID: Final = 300
+_PAGE: Final = 1000
+_ROLES_AT_ONCE: Final = 50
+_FEWEST_TOGETHER: Final = 2
+_MAX_SHOWN: Final = 300
+_TRIES: Final = 20
 _SET_OPTION_SINCE: Final = 16
-_PAUSE: Final = 0.02
-_NOT_ALL_GRANTED: Final = "01007"
-
+_PAUSE: Final = 0.01
+# A backend that had passed the log-in check when the log-in ended is seen a moment later.
+_QUIET_LOOKS: Final = 3
 _FIND_ROLE: Final = """
-SELECT r.oid, pg_catalog.shobj_description(r.oid, 'pg_authid') AS mark FROM pg_catalog.pg_roles r WHERE r.rolname = $1
+SELECT r.oid, pg_catalog.shobj_description(r.oid, 'pg_authid') AS mark,
+       r.rolcanlogin OR r.rolconnlimit <> 0 AS is_open, pg_catalog.pg_has_role(r.oid, 'USAGE') AS is_ours
+FROM pg_catalog.pg_roles r WHERE r.rolname = $1
 """
-_FIND_MARKED: Final = """
-SELECT r.rolname AS name, d.description AS mark
-FROM pg_catalog.pg_roles r
-JOIN pg_catalog.pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass
-WHERE pg_catalog.starts_with(r.rolname, $1) ORDER BY r.rolname LIMIT $2
-"""
+_FIND_MARKED: Final = f"""
+SELECT r.rolname AS name, d.description AS mark FROM pg_catalog.pg_roles r JOIN {COMMENTS}
+WHERE {IS_LEASED} AND r.rolname > $1 ORDER BY r.rolname LIMIT $2
+"""  # noqa: S608 - constants
 # What depends on a role, in whichever database: objects of its own, and privileges that it was granted.
 _FIND_DATABASES: Final = """
 SELECT DISTINCT d.datname AS name
 FROM pg_catalog.pg_shdepend s JOIN pg_catalog.pg_database d ON d.oid = s.dbid
-WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = $1 ORDER BY 1
+WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = ANY ($1::pg_catalog.oid[]) ORDER BY 1
 """
+_FIND_ROLES: Final = """
+SELECT r.rolname AS name, r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = ANY ($1::pg_catalog.name[])
+"""
+_FIND_OWNERS: Final = """
+SELECT DISTINCT s.refobjid AS oid FROM pg_catalog.pg_shdepend s
+WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = ANY ($1::pg_catalog.oid[])
+"""
+_FIND_PREPARED: Final = (
+    "SELECT DISTINCT p.database AS name FROM pg_catalog.pg_prepared_xacts p WHERE p.owner = $1"
+)
 _END_SESSIONS: Final = """
 SELECT pg_catalog.count(pg_catalog.pg_terminate_backend(a.pid)) FROM pg_catalog.pg_stat_activity a WHERE a.usesysid = $1
 """
-_FIND_PREPARED: Final = """
-SELECT p.gid FROM pg_catalog.pg_prepared_xacts p
-WHERE p.owner = $1 AND p.database = pg_catalog.current_database() ORDER BY 1
-"""
-_LOCK: Final = "SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended($1, 0))"
-_FORMAT: Final = "SELECT pg_catalog.format($1::pg_catalog.text, VARIADIC $2::pg_catalog.text[])"
+_ROOM: Final = f"""
+SELECT pg_catalog.current_setting('max_connections')::pg_catalog.int4
+     - pg_catalog.current_setting('superuser_reserved_connections')::pg_catalog.int4
+     - COALESCE(pg_catalog.current_setting('reserved_connections', true), '0')::pg_catalog.int4 AS usable,
+  (SELECT COALESCE(pg_catalog.sum(r.rolconnlimit), 0)::pg_catalog.int8
+   FROM pg_catalog.pg_roles r JOIN {COMMENTS} WHERE {IS_LEASED} AND r.rolconnlimit > 0) AS leased,
+  (SELECT COALESCE(pg_catalog.sum(r.rolconnlimit), 0)::pg_catalog.int8
+   FROM pg_catalog.pg_roles r JOIN {COMMENTS} WHERE {IS_LEASED} AND r.rolconnlimit > 0
+     AND pg_catalog.strpos(d.description, $1) > 0) AS held
+"""  # noqa: S608 - constants
 
 
 class PostgresqlBroker:
@@ -89,6 +126,12 @@ class PostgresqlBroker:
             for system in settings.systems.values()
             for operation, grants in system.operations.items()
         }
+        self._loop = BrokerLoop(f"authz-broker-{name}")
+        self._connections = ServerConnections(settings.timeout, PREFIX, MARK)
+        # Holders of the leases that are being made: their roles are not on the server yet. Of the loop's thread alone.
+        self._making: dict[str, str] = {}
+        # Roles of ended leases that own what others depend on, and the objects. Of the loop's thread alone.
+        self._kept: dict[str, Sequence[str]] = {}
 
     def serves(self, operation: str) -> bool:
         """Tell whether something is granted for an operation.
@@ -111,7 +154,7 @@ class PostgresqlBroker:
             The role's name.
         """
         digest = hashlib.sha256(f"{self._owner}\0{self.name}\0{lease}".encode()).hexdigest()
-        return _PREFIX + digest[:_NAME_DIGITS]
+        return PREFIX + digest[:_NAME_DIGITS]
 
     def make(self, order: Order, within: float) -> Mapping[str, str]:
         """Make the role of a lease.
@@ -137,17 +180,44 @@ class PostgresqlBroker:
                 raise
             raise NothingMadeError(str(error)) from error
 
-    def end(self, lease: str, within: float) -> None:
-        """Take back the role of a lease: its log-in, its sessions, what it owns, the role.
+    def stop(self, lease: str, within: float) -> None:
+        """End the log-in of a lease's role, and its sessions.
 
         Args:
             lease: The lease's id.
             within: Seconds that it may take.
 
         Raises:
-            BrokerError: It may still be there.
+            UnreachableError: The server does not let the broker in.
+            BrokerError: The role may still be in use.
         """
-        self._run(within, lambda address: self._end(address, lease))
+        self._run(within, lambda address: self._stop(address, lease))
+
+    def end(self, lease: str, within: float) -> None:
+        """Take back the role of a lease: its log-in, its sessions, what it owns, the role.
+
+        A role that owns an object on which objects of others depend stays as the owner of that object, without log-in and
+        without privileges, until nothing depends on it any more.
+
+        Args:
+            lease: The lease's id.
+            within: Seconds that it may take.
+
+        Raises:
+            NotRemovedError: It is of no use, but still there.
+            UnreachableError: The server does not let the broker in.
+            BrokerError: It may still be in use.
+        """
+        self._end(lease, within)
+
+    def _end(self, lease: str, within: float) -> bool:
+        """Take a role back; returns whether it is gone, which a role that others depend on is not."""
+        self.stop(lease, within)
+        try:
+            return self._run(within, lambda address: self._remove(address, lease))
+        except BrokerError as error:
+            # Also where no connection is left for it: the kept one, which has just ended the access, is enough for that.
+            raise NotRemovedError(f"{error}; its access has ended") from error
 
     def end_orphans(self, known: Callable[[], frozenset[str]], within: float) -> int:
         """Take back the roles of ours whose leases nobody knows.
@@ -162,7 +232,48 @@ class PostgresqlBroker:
         Raises:
             BrokerError: It cannot be told, or one of them may still be there.
         """
-        return self._run(within, lambda address: self._end_orphans(address, known))
+        until = time.monotonic() + within
+        marked = self._run(within, self._marked)
+        if not marked:
+            return 0
+        # Asked after they were seen: the record of a lease is there before its role.
+        leases = known()
+        orphans = {lease: role for role, lease in marked.items() if lease not in leases}
+        ended = 0
+        failure: BrokerError | None = None
+        for lease, role in orphans.items():
+            if (left := until - time.monotonic()) <= 0:
+                break
+            was_kept = role in self._kept
+            try:
+                is_gone = self._end(lease, left)
+                ended += is_gone or not was_kept
+            except UnreachableError:
+                raise
+            except BrokerError as error:
+                failure = error
+        self._run(within, self._drop_together)
+        if failure is not None:
+            raise failure
+        return ended
+
+    def inspect(self, within: float) -> tuple[str, ...]:
+        """Look for settings of the server by which every role can create objects, and for what ended leases left.
+
+        Args:
+            within: Seconds that it may take.
+
+        Returns:
+            What is wrong, a line each, with the statement that puts it right.
+
+        Raises:
+            BrokerError: It cannot be told.
+        """
+        return self._run(within, self._inspect)
+
+    def close(self) -> None:
+        """Close the kept connection; roles stay as they are."""
+        self._loop.close(self._connections.close)
 
     # --- making
 
@@ -170,28 +281,24 @@ class PostgresqlBroker:
         self, address: ServerAddress, order: Order, grants: Sequence[Grant], begun: Event
     ) -> Mapping[str, str]:
         role, password = self.name_of(order.lease), secrets.token_urlsafe(_PASSWORD_BYTES)
-        elsewhere: dict[str, list[Grant]] = {}
-        here: list[Grant] = []
-        for grant in grants:
-            if grant.database in {None, address.database}:
-                here.append(grant)
-            else:
-                elsewhere.setdefault(str(grant.database), []).append(grant)
-        async with self._connected(address, address.database) as main:
-            await main.execute(_LOCK, role)
-            begun.set()
-            async with main.transaction():
-                await self._create(main, role, scram_verifier(password), order)
-                if not elsewhere:
-                    await _grant(main, role, address.database, here)
-                    await _say(main, "ALTER ROLE %I LOGIN", role)
-            if elsewhere:
-                for database, theirs in elsewhere.items():
-                    async with self._connected(address, database) as other, other.transaction():
-                        await _grant(other, role, database, theirs)
-                async with main.transaction():
-                    await _grant(main, role, address.database, here)
-                    await _say(main, "ALTER ROLE %I LOGIN", role)
+        verifier = scram_verifier(password)
+        there = _by_database(grants, address.database)
+        elsewhere = there.keys() - {address.database}
+        with self._being_made(order):
+            # What cannot be ended is not made.
+            await self._connections.keep(address)
+            async with self._connections.opened(address, address.database) as main:
+                await self._check_server(main, order)
+                begun.set()
+                await _repeat(partial(self._create, main, address, order, verifier, there))
+                for name in elsewhere:
+                    async with self._connections.opened(address, name) as other:
+                        await _repeat(
+                            partial(self._grant_elsewhere, other, role, name, there[name])
+                        )
+                if elsewhere:
+                    # Not before it has all its grants. Where it was stopped meanwhile, its password is gone for good.
+                    await run_statement(main, "ALTER ROLE %I LOGIN", role)
         return {
             "username": role,
             "password": password,
@@ -200,224 +307,364 @@ class PostgresqlBroker:
             "database": address.database,
         }
 
-    async def _create(self, main: Any, role: str, verifier: str, order: Order) -> None:
-        until = datetime.fromtimestamp(order.expires_at, UTC).isoformat()
-        await _say(
-            main,
-            "CREATE ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS"
-            " CONNECTION LIMIT %s PASSWORD %L VALID UNTIL %L",
-            role,
-            str(self._settings.connections),
-            verifier,
-            until,
-        )
-        await _say(main, "COMMENT ON ROLE %I IS %L", role, self._mark(order.lease))
+    @contextmanager
+    def _being_made(self, order: Order) -> Iterator[None]:
+        self._making[order.lease] = order.holder
+        try:
+            yield
+        finally:
+            del self._making[order.lease]
 
-    def _mark(self, lease: str) -> str:
-        return json.dumps({"authz": self._owner, "broker": self.name, "lease": lease})
+    async def _check_server(self, main: Any, order: Order) -> None:
+        version = main.get_server_version().major
+        if version < MINIMUM_VERSION:
+            raise NothingMadeError(
+                f"PostgreSQL {version} is too old: leases need {MINIMUM_VERSION} or newer"
+            )
+        row = await main.fetchrow(_ROOM, f'"holder": "{_digest_of(order.holder)}"')
+        most, each = self._most_connections(row["usable"]), self._settings.connections
+        others = [holder for lease, holder in self._making.items() if lease != order.lease]
+        free = most - row["leased"] - each * len(others)
+        if each > free:
+            raise NothingMadeError(
+                f"leases may hold {most} connections in all, and too few of them are left"
+            )
+        held = row["held"] + each * others.count(order.holder)
+        # What the others leave is shared: an agent has at most as much of it as stays free.
+        if held and held + each > free - each:
+            raise NothingMadeError(
+                f"leases may hold {most} connections in all, and this agent's leases have their share"
+            )
+
+    def _most_connections(self, usable: int) -> int:
+        most = self._settings.max_connections
+        return most if most is not None else usable // 2
+
+    async def _create(
+        self,
+        main: Any,
+        address: ServerAddress,
+        order: Order,
+        verifier: str,
+        grants: Mapping[str, Sequence[Grant]],
+    ) -> None:
+        role = self.name_of(order.lease)
+        until = datetime.fromtimestamp(order.expires_at, UTC).isoformat()
+        async with main.transaction():
+            await run_statement(
+                main,
+                "CREATE ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS"
+                " CONNECTION LIMIT %s PASSWORD %L VALID UNTIL %L",
+                role,
+                str(self._settings.connections),
+                verifier,
+                until,
+            )
+            mark = self._mark(order.lease, order.holder)
+            await run_statement(main, "COMMENT ON ROLE %I IS %L", role, mark)
+            # A member may end its sessions and drop what it owns: from the start, so that stopping it needs no lock.
+            await _join(main, role)
+            await self._grant(main, role, address.database, grants.get(address.database, ()))
+            if not grants.keys() - {address.database}:
+                await run_statement(main, "ALTER ROLE %I LOGIN", role)
+
+    async def _grant_elsewhere(
+        self, there: Any, role: str, database: str, grants: Sequence[Grant]
+    ) -> None:
+        async with there.transaction():
+            await self._grant(there, role, database, grants)
+
+    async def _grant(self, there: Any, role: str, database: str, grants: Sequence[Grant]) -> None:
+        has_temporary = self._settings.temporary_tables
+        await RoleGrants(there, role, database, has_temporary).run(grants)
+        schemas = [
+            schema
+            for grant in grants
+            if Privilege.CREATE in grant.privileges
+            for schema in grant.schemas
+        ]
+        rights = await creation_rights(there, role, has_temporary=has_temporary, schemas=schemas)
+        for right, remedy in rights:
+            raise NothingMadeError(f"its roles could {right}, as PUBLIC may: {remedy}")
+
+    def _mark(self, lease: str, holder: str = "") -> str:
+        mark = {"authz": self._owner, "broker": self.name, "lease": lease}
+        return json.dumps({**mark, "holder": _digest_of(holder)} if holder else mark)
 
     # --- taking back
 
-    async def _end(self, address: ServerAddress, lease: str) -> None:
-        async with self._connected(address, address.database) as main:
-            await self._end_by(main, address, lease)
-
-    async def _end_by(self, main: Any, address: ServerAddress, lease: str) -> None:
+    async def _find(self, main: Any, lease: str) -> Any:
+        """Return the row of a lease's role, or None where there is no such role."""
         role = self.name_of(lease)
-        # Whoever makes it has the lock until it is there.
-        await main.execute(_LOCK, role)
         found = await main.fetchrow(_FIND_ROLE, role)
-        if found is None:
-            return
-        if found["mark"] != self._mark(lease):
+        if found is not None and self._lease_of(role, found["mark"] or "") != lease:
             raise BrokerError(f"role `{role}` does not bear our mark, and is left alone")
-        await _say(main, "ALTER ROLE %I NOLOGIN PASSWORD NULL", role)
-        option = (
-            " WITH INHERIT TRUE, SET TRUE"
-            if main.get_server_version().major >= _SET_OPTION_SINCE
-            else ""
-        )
-        # To end its sessions and to drop what it owns, one must be a member.
-        await _say(main, f"GRANT %I TO CURRENT_USER{option}", role)
-        await _end_sessions(main, found["oid"])
-        for row in await main.fetch(_FIND_DATABASES, found["oid"]):
-            if row["name"] != address.database:
-                async with self._connected(address, row["name"]) as other:
-                    await self._drop_owned(other, role)
-        await self._drop_owned(main, role)
-        # Who was half signed on when the log-in ended is seen by now.
-        await _end_sessions(main, found["oid"])
-        await _say(main, "DROP ROLE %I", role)
+        return found
 
-    async def _drop_owned(self, there: Any, role: str) -> None:
-        from asyncpg.exceptions import DependentObjectsStillExistError  # noqa: PLC0415 - an extra
+    async def _find_made(self, address: ServerAddress, lease: str) -> Any:
+        """Return the row of a lease's role as soon as nobody is making it any more."""
+        role = self.name_of(lease)
+        while True:
+            async with self._connections.kept(address) as kept:
+                found = await self._find(kept, lease)
+                if found is None and await _is_free(kept, role):
+                    return None
+                if found is not None:
+                    if not found["is_ours"]:
+                        await _join(kept, role)
+                    return found
+            await asyncio.sleep(_PAUSE)
 
-        for row in await there.fetch(_FIND_PREPARED, role):
-            await _say(there, "SET ROLE %I", role)
-            await _say(there, "ROLLBACK PREPARED %L", row["gid"])
-            await there.execute("RESET ROLE")
-        if self._settings.reassign_to is not None:
-            await _say(there, "REASSIGN OWNED BY %I TO %I", role, self._settings.reassign_to)
-        try:
-            await _say(there, "DROP OWNED BY %I", role)
-        except DependentObjectsStillExistError:
-            # Others built upon it: it stays, as the broker's, so that the role can go and theirs need not.
-            async with there.transaction():
-                await _say(there, "REASSIGN OWNED BY %I TO CURRENT_USER", role)
-                await _say(there, "DROP OWNED BY %I", role)
+    async def _stop(self, address: ServerAddress, lease: str) -> Any:
+        """End access. Returns the row of the role, or None where there is no such role."""
+        role = self.name_of(lease)
+        found = await self._find_made(address, lease)
+        if found is None:
+            return None
+        is_open, quiet = found["is_open"], 0
+        while is_open or quiet < _QUIET_LOOKS:
+            async with self._connections.kept(address) as kept:
+                # Sessions first, which waits for nothing: one of them may hold the lock that the next statement needs.
+                sessions = await kept.fetchval(_END_SESSIONS, found["oid"])
+                if is_open:
+                    is_open = not await _close(kept, role)
+                prepared = await kept.fetch(_FIND_PREPARED, role) if is_open else ()
+            for row in prepared:
+                async with self._connections.opened(address, row["name"]) as there:
+                    await roll_back_prepared(there, role)
+            quiet = 0 if sessions or is_open else quiet + 1
+            if is_open or quiet < _QUIET_LOOKS:
+                await asyncio.sleep(_PAUSE)
+        return found
 
-    async def _end_orphans(
-        self, address: ServerAddress, known: Callable[[], frozenset[str]]
-    ) -> int:
-        async with self._connected(address, address.database) as main:
-            rows = await main.fetch(_FIND_MARKED, _PREFIX, _MAX_ORPHANS)
-            marked = [lease for row in rows if (lease := self._lease_of(row["name"], row["mark"]))]
-            if not marked:
-                return 0
-            # Asked after they were seen: the record of a lease is there before its role.
-            leases = await asyncio.to_thread(known)
-            orphans = [lease for lease in marked if lease not in leases]
-            for lease in orphans:
-                await self._end_by(main, address, lease)
-            return len(orphans)
+    async def _remove(self, address: ServerAddress, lease: str) -> bool:
+        """Remove a stopped role; returns whether it is gone, which a role that others depend on is not."""
+        from asyncpg.exceptions import UndefinedObjectError  # noqa: PLC0415 - an extra
+
+        async with self._connections.opened(address, address.database) as main:
+            try:
+                return await _repeat(partial(self._remove_by, main, address, lease))
+            except UndefinedObjectError:
+                # Another node removes it, too.
+                if await self._find(main, lease) is None:
+                    return True
+                raise
+
+    async def _remove_by(self, main: Any, address: ServerAddress, lease: str) -> bool:
+        role = self.name_of(lease)
+        found = await self._find(main, lease)
+        if found is None:
+            self._kept.pop(role, None)
+            return True
+        if await main.fetchval(_END_SESSIONS, found["oid"]):
+            await self._stop(address, lease)
+        kept = [
+            f"{name} in database `{database}`"
+            for database in await self._databases_of(main, address, [found["oid"]])
+            for name in await self._remove_from(main, address, database, role, found["oid"])
+        ]
+        if kept:
+            self._kept[role] = kept
+            return False
+        await run_statement(main, "DROP ROLE %I", role)
+        self._kept.pop(role, None)
+        return True
+
+    async def _databases_of(
+        self, main: Any, address: ServerAddress, roles: Sequence[int]
+    ) -> list[str]:
+        """List the databases that hold something of roles, the broker's own among them and last."""
+        rows = await main.fetch(_FIND_DATABASES, roles)
+        return [*{row["name"] for row in rows} - {address.database}, address.database]
+
+    async def _remove_from(
+        self, main: Any, address: ServerAddress, database: str, role: str, oid: int
+    ) -> Sequence[str]:
+        if database == address.database:
+            return await RoleRemoval(main, role, oid).run()
+        async with self._connections.opened(address, database) as there:
+            return await RoleRemoval(there, role, oid).run()
+
+    async def _drop_together(self, address: ServerAddress) -> None:
+        """Drop roles that are kept only because of each other."""
+        roles = sorted(self._kept)[:_ROLES_AT_ONCE]
+        if len(roles) < _FEWEST_TOGETHER:
+            return
+        async with self._connections.opened(address, address.database) as main:
+            rows = await main.fetch(_FIND_ROLES, roles)
+            oids = {row["name"]: row["oid"] for row in rows}
+            for database in await self._databases_of(main, address, list(oids.values())):
+                async with self._connections.opened(address, database) as there:
+                    places = ", ".join("%I" for _ in oids)
+                    with suppress(*_server_errors()):
+                        await run_statement(there, f"DROP OWNED BY {places}", *oids)
+            left = {row["oid"] for row in await main.fetch(_FIND_OWNERS, list(oids.values()))}
+            dropped = [name for name, oid in oids.items() if oid not in left]
+            for name in dropped:
+                with suppress(*_server_errors()):
+                    await run_statement(main, "DROP ROLE %I", name)
+                    del self._kept[name]
+
+    async def _marked(self, address: ServerAddress) -> dict[str, str]:
+        """Find all roles of ours; returns their leases by their names."""
+        leases: dict[str, str] = {}
+        last = ""
+        await self._connections.keep(address)
+        async with self._connections.opened(address, address.database) as main:
+            while rows := await main.fetch(_FIND_MARKED, last, _PAGE):
+                for row in rows:
+                    lease = self._lease_of(row["name"], row["mark"])
+                    if lease is not None:
+                        leases[row["name"]] = lease
+                last = rows[-1]["name"]
+        self._kept = {role: kept for role, kept in self._kept.items() if role in leases}
+        return leases
 
     def _lease_of(self, role: str, mark: str) -> str | None:
-        """Read the comment of a role; none where the role is not ours."""
+        """Read the comment of a role; None where the role is not ours."""
         try:
-            said = json.loads(mark)
-            lease = str(said["lease"])
+            fields = json.loads(mark)
+            lease = str(fields["lease"])
+            is_ours = (fields["authz"], fields["broker"]) == (self._owner, self.name)
         except (ValueError, LookupError, TypeError, RecursionError):
             return None
-        ours = mark == self._mark(lease) and role == self.name_of(lease)
-        return lease if ours else None
+        # Whoever can write a comment cannot have another role dropped: the name follows from the lease.
+        return lease if is_ours and role == self.name_of(lease) else None
 
-    # --- connections
+    # --- how the server stands
+
+    async def _inspect(self, address: ServerAddress) -> tuple[str, ...]:
+        def opened(database: str) -> AbstractAsyncContextManager[Any]:
+            return self._connections.opened(address, database)
+
+        async with opened(address.database) as main:
+            databases = {
+                grant.database or address.database
+                for grants in self._grants.values()
+                for grant in grants
+            }
+            inspection = ServerInspection(
+                main, opened, databases | {address.database}, self._settings.temporary_tables
+            )
+            problems = await inspection.run()
+            most = self._most_connections((await main.fetchrow(_ROOM, ""))["usable"])
+        if most < self._settings.connections:
+            problems.append(f"leases may hold {most} connections in all: too few for one of them")
+        if self._kept:
+            names = ", ".join(name for kept in self._kept.values() for name in kept[:1])
+            problems.append(
+                f"{len(self._kept)} roles of ended leases own objects that others depend on; they go with"
+                f" DROP … CASCADE of these objects: {names[:_MAX_SHOWN]}"
+            )
+        return tuple(f"broker `{self.name}`: {problem}" for problem in problems)
+
+    # --- calls
 
     def _run(self, within: float, work: Callable[[ServerAddress], Awaitable[_T]]) -> _T:
-        from asyncpg import InterfaceError, PostgresError  # noqa: PLC0415 - an extra
-
         limit = min(within, self._settings.timeout)
-
-        async def bounded() -> _T:
-            async with asyncio.timeout(limit):
-                return await work(address)
-
         try:
             address = ServerAddress.parse(read_secret(self._settings.dsn_file))
         except (BrokerError, SecretFileError) as error:
-            raise BrokerError(f"broker `{self.name}`: {error}") from error
+            raise UnreachableError(f"broker `{self.name}`: {error}") from error
         try:
-            return asyncio.run(bounded())
+            return self._loop.run(partial(work, address), limit)
         except TimeoutError as error:
             raise BrokerError(f"broker `{self.name}` took longer than {limit:.3g} s") from error
         except BrokerError as error:
-            raise BrokerError(f"broker `{self.name}`: {error}") from error
-        except (PostgresError, InterfaceError, OSError) as error:
-            raise BrokerError(self._said(error, address)) from error
+            raise type(error)(f"broker `{self.name}`: {error}") from error
+        except _server_errors() as error:
+            message = f"broker `{self.name}`: {error_text(error, address)}"
+            raise BrokerError(message) from error
 
-    def _said(self, error: BaseException, address: ServerAddress) -> str:
-        said = " ".join(str(error).split())[:_MAX_SAID] or type(error).__name__
-        if address.password:
-            said = said.replace(address.password, "(redacted)")
-        return f"broker `{self.name}`: {said}"
 
-    @asynccontextmanager
-    async def _connected(self, address: ServerAddress, database: str) -> AsyncIterator[Any]:
-        import asyncpg  # noqa: PLC0415 - an extra
+def _server_errors() -> tuple[type[Exception], ...]:
+    from asyncpg import InterfaceError, PostgresError  # noqa: PLC0415 - an extra
 
-        limit = self._settings.timeout
-        milliseconds = str(round(limit * 1000))
-        connection = await asyncpg.connect(
-            host=address.host,
-            port=address.port,
-            user=address.user,
-            # Nothing that is left open here would be looked up in the environment.
-            password=address.password,
-            database=database,
-            ssl=address.context() or False,
-            direct_tls=False,
-            target_session_attrs="read-write",
-            timeout=limit,
-            statement_cache_size=0,
-            server_settings={
-                "application_name": "authz",
-                # No function or operator of anyone else stands in for the server's own.
-                "search_path": "pg_catalog",
-                "statement_timeout": milliseconds,
-                "lock_timeout": milliseconds,
-                "idle_in_transaction_session_timeout": milliseconds,
-            },
-        )
+    return PostgresError, InterfaceError, OSError
+
+
+async def _repeat(work: Callable[[], Awaitable[_T]]) -> _T:
+    """Do it again where another transaction changed the same row of a catalog: PostgreSQL does not wait its turn there."""
+    from asyncpg.exceptions import (  # noqa: PLC0415 - an extra
+        DeadlockDetectedError,
+        DependentObjectsStillExistError,
+        InternalServerError,
+        SerializationError,
+    )
+
+    # The last is of a lease that grants something of its own to a role which is being dropped.
+    errors = (
+        DeadlockDetectedError,
+        InternalServerError,
+        SerializationError,
+        DependentObjectsStillExistError,
+    )
+    for _ in range(_TRIES - 1):
         try:
-            yield connection
-        finally:
-            # Gone at once: a server that does not answer holds nobody up, and locks end with the session.
-            connection.terminate()
+            return await work()
+        except errors:
+            await asyncio.sleep(_PAUSE * (1 + secrets.randbelow(4)))
+    return await work()
 
 
-async def _say(connection: Any, statement: str, *values: str) -> None:
-    """Run a statement whose names and literals the server quotes."""
-    await connection.execute(await connection.fetchval(_FORMAT, statement, list(values)))
+async def _join(connection: Any, role: str) -> None:
+    """Make the broker's own role a member of a leased one."""
+    has_options = connection.get_server_version().major >= _SET_OPTION_SINCE
+    options = " WITH INHERIT TRUE, SET TRUE" if has_options else ""
+    await run_statement(connection, f"GRANT %I TO CURRENT_USER{options}", role)
 
 
-async def _end_sessions(main: Any, oid: int) -> None:
-    while await main.fetchval(_END_SESSIONS, oid):  # noqa: ASYNC110 - nothing tells when one is gone
-        await asyncio.sleep(_PAUSE)
+async def _is_free(connection: Any, role: str) -> bool:
+    """Tell whether a role is neither there nor in a transaction that is still open: its name can be taken."""
+    from asyncpg.exceptions import (  # noqa: PLC0415 - an extra
+        DuplicateObjectError,
+        LockNotAvailableError,
+        UniqueViolationError,
+    )
+
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await run_statement(connection, "CREATE ROLE %I NOLOGIN", role)
+    except (DuplicateObjectError, LockNotAvailableError, UniqueViolationError):
+        return False
+    finally:
+        await transaction.rollback()
+    return True
 
 
-async def _grant(there: Any, role: str, database: str, grants: Sequence[Grant]) -> None:
-    """Grant exactly what is configured; a server that grants less says so in a warning alone."""
-    warned: list[str] = []
+async def _close(connection: Any, role: str) -> bool:
+    """Try to end the log-in of a role; returns whether it has ended."""
+    from asyncpg.exceptions import (  # noqa: PLC0415 - an extra
+        DeadlockDetectedError,
+        InternalServerError,
+        LockNotAvailableError,
+        UndefinedObjectError,
+    )
 
-    def listen(_connection: object, message: Any) -> None:
-        if message.sqlstate == _NOT_ALL_GRANTED:
-            warned.append(str(message))
+    try:
+        await run_statement(
+            connection,
+            "ALTER ROLE %I NOLOGIN PASSWORD NULL CONNECTION LIMIT 0 VALID UNTIL '-infinity'",
+            role,
+        )
+    except (DeadlockDetectedError, InternalServerError, LockNotAvailableError):
+        # The role may change its own password, in a transaction that it leaves open or does again and again.
+        return False
+    except UndefinedObjectError:
+        return True
+    return True
 
-    if not grants:
-        return
-    there.add_log_listener(listen)
-    may_connect = "SELECT pg_catalog.has_database_privilege($1, $2, 'CONNECT')"
-    if not await there.fetchval(may_connect, role, database):
-        await _say(there, "GRANT CONNECT ON DATABASE %I TO %I", database, role)
-    for schema in _schemas(grants):
-        may_use = "SELECT pg_catalog.has_schema_privilege($1, $2, 'USAGE')"
-        if not await there.fetchval(may_use, role, schema):
-            await _say(there, "GRANT USAGE ON SCHEMA %I TO %I", schema, role)
+
+def _digest_of(holder: str) -> str:
+    return hashlib.sha256(holder.encode()).hexdigest()[:_HOLDER_DIGITS]
+
+
+def _by_database(grants: Iterable[Grant], main: str) -> dict[str, list[Grant]]:
+    sorted_grants: dict[str, list[Grant]] = {}
     for grant in grants:
-        for statement, values in _statements(grant):
-            await _say(there, statement, *values, role)
-    # Warnings come with the answers, and are heard before the next one.
-    await there.fetchval("SELECT 1")
-    await asyncio.sleep(0)
-    there.remove_log_listener(listen)
-    if warned:
-        raise BrokerError("its own role may not grant all that is configured")
-
-
-def _schemas(grants: Iterable[Grant]) -> list[str]:
-    named = chain.from_iterable((*grant.tables, *grant.sequences) for grant in grants)
-    return sorted({name.partition(".")[0] for name in named})
-
-
-def _statements(grant: Grant) -> Iterable[tuple[str, tuple[str, ...]]]:
-    """Say what grants one entry; `%I` at the end is the role."""
-    # A closed set: no text of a configuration stands in a statement unquoted.
-    for privilege in (one.value for one in grant.privileges):
-        for table in grant.tables:
-            schema, _, name = table.partition(".")
-            if name == "*":
-                yield f"GRANT {privilege} ON ALL TABLES IN SCHEMA %I TO %I", (schema,)
-            elif grant.columns:
-                places = ", ".join("%I" for _ in grant.columns)
-                values = (*grant.columns, schema, name)
-                yield f"GRANT {privilege} ({places}) ON TABLE %I.%I TO %I", values
-            else:
-                yield f"GRANT {privilege} ON TABLE %I.%I TO %I", (schema, name)
-        for sequence in grant.sequences:
-            schema, _, name = sequence.partition(".")
-            yield f"GRANT {privilege} ON SEQUENCE %I.%I TO %I", (schema, name)
-        for schema in grant.schemas:
-            yield f"GRANT {privilege} ON SCHEMA %I TO %I", (schema,)
+        sorted_grants.setdefault(grant.database or main, []).append(grant)
+    return sorted_grants
 
 
 def scram_verifier(password: str, salt: bytes | None = None) -> str:

@@ -6,7 +6,14 @@ from typing import Protocol
 
 from authz.errors import UnavailableError
 
-__all__ = ["BrokerError", "NothingMadeError", "Order", "SecretBroker"]
+__all__ = [
+    "BrokerError",
+    "NotRemovedError",
+    "NothingMadeError",
+    "Order",
+    "SecretBroker",
+    "UnreachableError",
+]
 
 
 class BrokerError(UnavailableError):
@@ -15,6 +22,14 @@ class BrokerError(UnavailableError):
 
 class NothingMadeError(BrokerError):
     """A secret was not made, and it is certain that none is there."""
+
+
+class UnreachableError(BrokerError):
+    """The system does not let the broker in: no secret of it can be made or taken back now."""
+
+
+class NotRemovedError(BrokerError):
+    """A secret opens nothing any more, but something of it is still there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +42,8 @@ class Order:
     """The operation that was permitted."""
     expires_at: float
     """When it ends at the latest, Unix time."""
+    holder: str = ""
+    """The agent that gets it: one agent's secrets never use up all that the system can take."""
 
 
 class SecretBroker(Protocol):
@@ -75,15 +92,31 @@ class SecretBroker(Protocol):
             BrokerError: Nobody can tell; `end` takes back what may be there.
         """
 
-    def end(self, lease: str, within: float) -> None:
-        """Take back what was made for a lease; where there is nothing (any more): well.
+    def stop(self, lease: str, within: float) -> None:
+        """End the access that a secret gives: nobody gets in with it, and nobody who got in is in any more.
+
+        Nothing that the holder of any secret does can hold this up. Succeeds where there is no such secret.
 
         Args:
             lease: The lease's id.
             within: Seconds that it may take.
 
         Raises:
-            BrokerError: It may still be there.
+            UnreachableError: The system does not let the broker in.
+            BrokerError: The secret may still give access.
+        """
+
+    def end(self, lease: str, within: float) -> None:
+        """Stop a secret, then remove it with all that was made by it. Succeeds where there is no such secret.
+
+        Args:
+            lease: The lease's id.
+            within: Seconds that it may take.
+
+        Raises:
+            NotRemovedError: It gives no access, but is still there.
+            UnreachableError: The system does not let the broker in.
+            BrokerError: It may still give access.
         """
 
     def end_orphans(self, known: Callable[[], frozenset[str]], within: float) -> int:
@@ -99,3 +132,19 @@ class SecretBroker(Protocol):
         Raises:
             BrokerError: It cannot be told, or one of them may still be there.
         """
+
+    def inspect(self, within: float) -> tuple[str, ...]:
+        """Look for settings of the system by which leases get more than they should, or cannot be made.
+
+        Args:
+            within: Seconds that it may take.
+
+        Returns:
+            What is wrong, a line each, with the remedy.
+
+        Raises:
+            BrokerError: It cannot be told.
+        """
+
+    def close(self) -> None:
+        """Close what is kept open. Secrets stay as they are."""
