@@ -47,6 +47,7 @@ from tests.support.surfaces import (
     Token,
     check_request,
     decision_of,
+    envoy_reason,
     envoy_request,
     mint,
     outcome,
@@ -274,7 +275,7 @@ class Run:
         )
         found = {
             "outcome": response.dynamic_metadata["decision"],
-            "code": response.dynamic_metadata["reason_code"],
+            "code": envoy_reason(response),
         }
         wanted = {name: value for name, value in wanted.items() if name in found}
         return wanted, {name: found[name] for name in wanted}

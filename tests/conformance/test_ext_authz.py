@@ -11,7 +11,7 @@ from tests.support.fixtures import Servers
 from tests.support.minting import Authority
 from tests.support.people import BOT, People
 from tests.support.server import Server
-from tests.support.surfaces import ENVOY, LANES, reason_rows
+from tests.support.surfaces import ENVOY, LANES, envoy_reason, reason_rows
 
 Http = attribute_context_pb2.AttributeContext.HttpRequest
 Request = external_auth_pb2.CheckRequest
@@ -59,14 +59,9 @@ def ask(server: Server, lane: str, request: Request | bytes) -> external_auth_pb
     return external_auth_pb2.CheckResponse.FromString(server.call("main" + lane, ENVOY, data))
 
 
-def reason(answer: external_auth_pb2.CheckResponse) -> str:
-    """Returns the reason code in the metadata."""
-    return str(answer.dynamic_metadata["reason_code"])
-
-
 def is_denial(answer: external_auth_pb2.CheckResponse) -> bool:
     """Tells whether no version and no setting of Envoy turns an answer into a permit."""
-    row = reason_rows()[reason(answer)]
+    row = reason_rows()[envoy_reason(answer)]
     body = json.loads(answer.denied_response.body)
     return (
         answer.HasField("status")
@@ -227,7 +222,7 @@ def test_one_change_refuses(server: Server, people: People, lane: str, name: str
     assert ask(server, lane, request).status.code == 0
     change(request)
     answer = ask(server, lane, request)
-    assert reason(answer) == wanted
+    assert envoy_reason(answer) == wanted
     assert is_denial(answer)
 
 
@@ -269,7 +264,7 @@ def test_one_change_does_not_matter(server: Server, people: People, lane: str, n
 def test_grpc_servers_ask_too(server: Server, people: People, lane: str) -> None:
     """A caller without host, id and body gets an answer: here that there is no route."""
     answer = ask(server, lane, a92(people))
-    assert reason(answer) == "NO_ROUTE"
+    assert envoy_reason(answer) == "NO_ROUTE"
     assert is_denial(answer)
 
 
@@ -280,7 +275,7 @@ def test_grpc_servers_find_routes_without_a_host(server: Server, people: People,
     http = request.attributes.request.http
     http.method, http.path = "DELETE", "/mail"
     answer = ask(server, lane, request)
-    assert reason(answer) == "APPROVAL_REQUIRED"
+    assert envoy_reason(answer) == "APPROVAL_REQUIRED"
 
 
 @pytest.mark.parametrize("lane", LANES)
@@ -290,7 +285,7 @@ def test_grpc_servers_find_routes_without_a_host(server: Server, people: People,
 def test_bytes_that_are_no_request(server: Server, lane: str, data: bytes) -> None:
     """Also they get a denial, by an RPC that is OK."""
     answer = ask(server, lane, data)
-    assert reason(answer) in {"BAD_INPUT", "NO_CREDENTIAL"}
+    assert envoy_reason(answer) in {"BAD_INPUT", "NO_CREDENTIAL"}
     assert is_denial(answer)
 
 
@@ -338,6 +333,7 @@ def test_denials_are_byte_equal(server: Server, people: People, lane: str) -> No
         request.attributes.request.http.headers["authorization"] = f"Bearer {people.idle}"
         request.attributes.request.http.path = path
         denied = ask(server, lane, request)
+        assert is_denial(denied)
         return denied.denied_response.body.replace(str(denied.dynamic_metadata["decision_id"]), "")
 
     assert (

@@ -19,7 +19,7 @@ from tests.support.minting import Authority
 from tests.support.mutual import CRM_SERVER, NO_RELAY, RELAY, Pki, call, mutual_layout
 from tests.support.people import BOT, IDLE
 from tests.support.server import Server
-from tests.support.surfaces import CHECK, ENVOY, LANES, decision_of
+from tests.support.surfaces import CHECK, ENVOY, LANES, decision_of, envoy_reason, outcome
 
 TABLE: Final = Path(__file__).with_name("who_may_say_what.yaml")
 #: Askers that show a certificate; a stranger's is of another trust domain's authority.
@@ -135,9 +135,15 @@ class Stage:
             listener = LISTENERS[row.by] + lane
             answer = server.call(listener, method, request, metadata=tuple(metadata))
         if method == CHECK:
-            return server.record(decision_of(answer).decision_id)
-        said = external_auth_pb2.CheckResponse.FromString(answer).dynamic_metadata
-        return server.record(str(said["decision_id"]))
+            decision = decision_of(answer)
+            identifier, permits = decision.decision_id, outcome(decision) == "PERMIT"
+        else:
+            response = external_auth_pb2.CheckResponse.FromString(answer)
+            identifier = str(response.dynamic_metadata["decision_id"])
+            permits = envoy_reason(response) == "PERMITTED"
+        record = server.record(identifier)
+        assert permits is (record["result"]["reason_code"] == "PERMITTED")
+        return record
 
     def _own(self, statements: tuple[Statement, ...], metadata: list[tuple[str, str]]) -> bytes:
         request = decision_pb2.CheckRequest(

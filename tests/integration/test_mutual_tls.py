@@ -21,7 +21,7 @@ from tests.support.mutual import (
 from tests.support.people import BOT, IDLE, People, check, envoy_search, search
 from tests.support.rawcall import TlsCall
 from tests.support.server import Server, code_of
-from tests.support.surfaces import CHECK, ENVOY, decision_of, outcome
+from tests.support.surfaces import CHECK, ENVOY, decision_of, envoy_reason, outcome
 from tests.support.svid import Signer, Svid, usage
 
 TOOLS: Final = "spiffe://a.example/ns/tools/sa/other"
@@ -154,7 +154,7 @@ def test_an_agent_asks_about_no_other(
         call(server, listener, idle, ENVOY, envoy_search(people.bot))
     )
     assert answer.status.code == 7
-    assert answer.dynamic_metadata["reason_code"] == "ENFORCER_REFUSED"
+    assert envoy_reason(answer) == "ENFORCER_REFUSED"
 
 
 @pytest.mark.parametrize("listener", MUTUAL)
@@ -259,7 +259,7 @@ def test_a_bad_certificate_is_nobody(
         proxied = external_auth_pb2.CheckResponse.FromString(
             call(server, listener, shown, ENVOY, envoy_search(people.bot))
         )
-        assert proxied.dynamic_metadata["reason_code"] == reason
+        assert envoy_reason(proxied) == reason
 
 
 @pytest.mark.parametrize("listener", MUTUAL)

@@ -7,10 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
 from tests.support.minting import Authority
 from tests.support.people import BOT, People, envoy_search, search
 from tests.support.server import Server, command, layout
-from tests.support.surfaces import CHECK, ENVOY, LANES, decision_of, outcome, reason_name
+from tests.support.surfaces import (
+    CHECK,
+    ENVOY,
+    LANES,
+    decision_of,
+    envoy_reason,
+    outcome,
+    reason_name,
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +42,16 @@ def revoke(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
 
 
+def refused_everywhere(server: Server, people: People) -> None:
+    """Asserts that both lanes refuse the agent as revoked, over gRPC and as Envoy asks."""
+    for listener in (f"main{lane}" for lane in LANES):
+        decision = decision_of(server.call(listener, CHECK, search(people.bot)))
+        assert reason_name(decision) == "REVOKED"
+        assert "stolen" in decision.message
+        answer = server.call(listener, ENVOY, envoy_search(people.bot))
+        assert envoy_reason(external_auth_pb2.CheckResponse.FromString(answer)) == "REVOKED"
+
+
 @pytest.mark.parametrize(
     "target",
     [("agent", BOT), ("issuer", "a.example"), ("system", "crm"), ("operation", "crm.search")],
@@ -47,17 +66,10 @@ def test_both_lanes_refuse_at_once_and_after_a_restart(
     done = revoke(server, *target, "--reason", "stolen", "-o", "json")
     assert json.loads(done.stdout) == {"target": target[0], "value": target[1], "tasks_ended": 0}
 
-    def refused() -> None:
-        for listener in (f"main{lane}" for lane in LANES):
-            decision = decision_of(server.call(listener, CHECK, search(people.bot)))
-            assert reason_name(decision) == "REVOKED"
-            assert "stolen" in decision.message
-            assert server.call(listener, ENVOY, envoy_search(people.bot))
-
-    refused()
+    refused_everywhere(server, people)
     server.close()
     server.start()
-    refused()
+    refused_everywhere(server, people)
 
 
 def test_wrong_use_is_told(server: Server) -> None:

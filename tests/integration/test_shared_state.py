@@ -17,7 +17,6 @@ import pytest
 from authz.v1 import (
     authorizer_pb2_grpc,
     decision_pb2,
-    reason_pb2,
     tasks_pb2,
     tasks_pb2_grpc,
 )
@@ -458,8 +457,7 @@ def test_what_one_node_wrote_another_reads(authority: Authority, tmp_path: Path)
             operation=operation,
             arguments_json=json.dumps(arguments).encode(),
         )
-        decision = stub.Check(request, timeout=5).decision
-        return reason_pb2.ReasonCode.Name(decision.reason_code).removeprefix("REASON_CODE_")
+        return reason_name(stub.Check(request, timeout=5).decision)
 
     with Postgres() as database, ExitStack() as stack:
         one, other = (

@@ -16,7 +16,16 @@ from tests.support.fixtures import Servers
 from tests.support.minting import Authority
 from tests.support.people import BOT, People, check, search
 from tests.support.server import Server
-from tests.support.surfaces import BATCH, CHECK, ENVOY, LANES, decision_of, outcome, reason_name
+from tests.support.surfaces import (
+    BATCH,
+    CHECK,
+    ENVOY,
+    LANES,
+    decision_of,
+    envoy_reason,
+    outcome,
+    reason_name,
+)
 
 #: More for a long run: HOSTILE_CASES=10000.
 EXAMPLES = int(os.environ.get("HOSTILE_CASES", "60"))
@@ -100,7 +109,13 @@ def envoy_denied(server: Server, lane: str, request: bytes) -> str:
     answer = external_auth_pb2.CheckResponse.FromString(data)
     assert answer.status.code != 0
     assert 400 <= answer.denied_response.status.code < 600
-    return str(answer.dynamic_metadata["reason_code"])
+    return envoy_reason(answer)
+
+
+def batch_denied(server: Server, request: bytes) -> None:
+    """Asks for a batch, and asserts that there are decisions, each of them a denial."""
+    answer = authorizer_pb2.BatchCheckResponse.FromString(server.call("main", BATCH, request))
+    assert {outcome(decision) for decision in answer.decisions} == {"DENY"}
 
 
 @pytest.mark.parametrize("lane", LANES)
@@ -116,9 +131,7 @@ def test_random_bytes(server: Server, lane: str, data: bytes) -> None:
 @given(data=st.binary(max_size=300))
 def test_random_bytes_as_a_batch(server: Server, data: bytes) -> None:
     """The same to BatchCheck: every decision in the answer is a denial, and there is one."""
-    answer = authorizer_pb2.BatchCheckResponse.FromString(server.call("main", BATCH, data))
-    assert answer.decisions
-    assert {outcome(decision) for decision in answer.decisions} == {"DENY"}
+    batch_denied(server, data)
 
 
 @pytest.mark.parametrize("lane", LANES)

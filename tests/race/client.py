@@ -84,6 +84,9 @@ class Caller(threading.Thread):
             return "", ""
         code = reason_pb2.ReasonCode.Name(decision.reason_code).removeprefix("REASON_CODE_")
         permitted = decision.outcome == decision_pb2.OUTCOME_PERMIT
+        if permitted is not (code == "PERMITTED"):
+            # No rule expects such a code, so the oracle tells of it.
+            code = f"{code} with {decision_pb2.Outcome.Name(decision.outcome)}"
         return code, decision.decision_id if permitted else ""
 
     def _report(self, task: str, decision_id: str, result: str) -> None:

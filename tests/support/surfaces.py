@@ -193,8 +193,24 @@ def reason_rows() -> dict[str, Row]:
 
 
 def reason_name(decision: decision_pb2.Decision) -> str:
-    """Returns the short name of a decision's reason code."""
-    return reason_pb2.ReasonCode.Name(decision.reason_code).removeprefix("REASON_CODE_")
+    """Returns the short name of a decision's reason code, with which its outcome must go.
+
+    Who compares the code alone would otherwise take a permit that names a refusal for a refusal. An agent that asks for itself is
+    told no code: `UNSPECIFIED`.
+    """
+    name = reason_pb2.ReasonCode.Name(decision.reason_code).removeprefix("REASON_CODE_")
+    if name != "UNSPECIFIED":
+        assert (outcome(decision) == "PERMIT") is (name == "PERMITTED"), decision
+    return name
+
+
+def envoy_reason(answer: external_auth_pb2.CheckResponse) -> str:
+    """Returns the reason code in the metadata, with which what Envoy does must go: it obeys the status alone."""
+    name = str(answer.dynamic_metadata["reason_code"])
+    passes = answer.status.code == 0
+    assert passes is (name == "PERMITTED"), answer
+    assert passes is not answer.HasField("denied_response"), answer
+    return name
 
 
 def decision_of(response: bytes) -> decision_pb2.Decision:
