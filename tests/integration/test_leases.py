@@ -144,6 +144,25 @@ def test_a_lease_ends_when_its_time_is_over(site: Site) -> None:
     assert site.crew.status(site.server, task) == "ACTIVE"
 
 
+def test_a_database_where_every_role_may_create_is_a_problem_of_the_node(site: Site) -> None:
+    """It has no leases, and readiness and log say what to run."""
+    site.database.execute("GRANT TEMPORARY ON DATABASE ledger TO PUBLIC")
+    remedy = "REVOKE TEMPORARY ON DATABASE ledger FROM PUBLIC"
+    try:
+        with pytest.raises(grpc.RpcError) as refused:
+            site.lease(site.crew.start(site.server))
+        assert code_of(refused.value) == "UNAVAILABLE"
+        assert remedy not in str(refused.value)
+        assert site.roles() == {}
+        site.server.close()
+        site.server.start()
+        eventually(lambda: remedy in str(site.server.readiness()["problems"]), what="it is told")
+        assert site.server.log.read_text().count(remedy) >= 2
+    finally:
+        site.database.execute(remedy)
+    assert opens(site.lease(site.crew.start(site.server)))
+
+
 def test_an_operation_without_grants_has_no_lease(site: Site) -> None:
     """A permit is no grant in another system; what it counted is given back, and no role is made."""
     task = site.crew.start(site.server)

@@ -215,6 +215,20 @@ def test_a_superuser_is_no_broker(site: Site) -> None:
     assert not [line for line in site.broker().inspect(10) if "its own role" in line]
 
 
+def test_a_function_that_runs_as_the_broker_is_told(site: Site) -> None:
+    """An earlier version left some behind."""
+    site.execute(
+        "SET ROLE broker; CREATE FUNCTION scratch.old(q text) RETURNS void LANGUAGE plpgsql"
+        " SECURITY DEFINER AS $$ BEGIN EXECUTE q; END $$"
+    )
+    try:
+        (problem,) = [line for line in site.broker().inspect(10) if "rights of the broker" in line]
+    finally:
+        site.execute("DROP FUNCTION scratch.old(text)")
+    assert "function scratch.old(pg_catalog.text) in database `warehouse`" in problem
+    assert not [line for line in site.broker().inspect(10) if "rights of the broker" in line]
+
+
 def test_temporary_tables_are_had_only_where_the_configuration_says_so(site: Site) -> None:
     """The broker then grants it, and it is no problem."""
     broker = site.broker(temporary_tables=True)

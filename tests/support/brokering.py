@@ -259,6 +259,9 @@ def site_of(server: Postgres, folder: Path) -> Iterator[Site]:
         )
         eventually(lambda: not made.execute(sessions), what="its sessions are gone")  # noqa: B023
     for database in ("archive", "bystander", "warehouse") if roles else ():
+        prepared = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
+        for gid in made.execute(prepared, database).splitlines():
+            made.execute(f"ROLLBACK PREPARED '{gid}'", database)
         made.execute(f"DROP OWNED BY {', '.join(roles)} CASCADE", database)
     for role in roles:
         made.execute(f"DROP ROLE {role}")

@@ -216,6 +216,19 @@ def test_a_broker_that_is_down_leaves_no_record(site: Site) -> None:
     assert metric(site.leases, "authz_leases_made_total", result="failure") == 1
 
 
+def test_why_a_secret_cannot_be_made_is_told_to_operators_alone(site: Site) -> None:
+    """Once for each reason; whoever asks for it learns nothing of how the system is set up."""
+    reasons = ["database `payroll` is open", "database `payroll` is open", "table `pay` is missing"]
+    told = iter(reasons)
+    site.broker.refuses = lambda what: NothingMadeError(next(told)) if what == "make" else None
+    for number in range(3):
+        with pytest.raises(BrokerError) as refused:
+            site.leases.make(site.store.add(wanted(number)), 5)
+        assert "pay" not in str(refused.value)
+    logged = [facts["error"] for _, event, facts in site.log.lines if "cannot be made" in event]
+    assert logged == [reasons[0], reasons[2]]
+
+
 def test_what_may_have_been_made_is_taken_back(site: Site) -> None:
     """The answer was lost, the secret was not."""
     site.leases.start()

@@ -47,6 +47,7 @@ class BrokerLoop:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._is_closed = False
 
     def run(self, work: Callable[[], Awaitable[_T]], within: float) -> _T:
         """Run a coroutine on the loop, and wait for its result.
@@ -60,6 +61,7 @@ class BrokerLoop:
 
         Raises:
             TimeoutError: It took longer.
+            BrokerError: The loop was closed.
         """
 
         async def bounded() -> _T:
@@ -70,6 +72,8 @@ class BrokerLoop:
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
+            if self._is_closed:
+                raise BrokerError("the node stops")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(
@@ -87,6 +91,7 @@ class BrokerLoop:
         with self._lock:
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
+            self._is_closed = True
         if loop is None or thread is None:
             return
 
@@ -218,8 +223,10 @@ class ServerConnections:
             done.set()
             # Gone at once: a server that does not answer holds nobody up, and locks end with the session.
             connection.terminate()
-            with suppress(Exception):
-                await guard
+            await asyncio.wait({guard}, timeout=_GRACE_SECONDS)
+            if not guard.cancel():
+                # Whatever it failed with, the work itself tells.
+                guard.exception()
 
     async def _end_blockers(
         self, address: ServerAddress, connection: Any, done: asyncio.Event

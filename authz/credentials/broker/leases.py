@@ -147,6 +147,7 @@ class _Counts:
     orphan_failures: int = 0
     told: bool = False
     findings: tuple[str, ...] = ()
+    not_made_error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +265,11 @@ class Leases:
         except BaseException as error:
             self._count(lease.broker, made=False)
             self._give_up(lease, None if isinstance(error, NothingMadeError) else broker)
+            if isinstance(error, BrokerError):
+                self._tell_not_made(lease.broker, str(error)[:_MAX_SAID])
+                # How the system is set up is nothing for an agent.
+                what = f"broker `{lease.broker}` cannot make a secret now; the node's log says why"
+                raise BrokerError(what) from error
             raise
         if not is_live:
             self._count(lease.broker, made=False)
@@ -272,6 +278,13 @@ class Leases:
             raise ApiError("TASK_ENDED", _FAILED_PRECONDITION, what)
         self._count(lease.broker, made=True)
         return parts
+
+    def _tell_not_made(self, broker: str, reason: str) -> None:
+        with self._lock:
+            counts = self._counts[broker]
+            tell, counts.not_made_error = counts.not_made_error != reason, reason
+        if tell:
+            self._log.warning("a leased secret cannot be made", broker=broker, error=reason)
 
     def _give_up(self, lease: Lease, broker: SecretBroker | None) -> None:
         """Leave nothing behind: no record where nothing was made, else what the side thread takes back."""
@@ -301,6 +314,8 @@ class Leases:
             if counts is not None:
                 counts.made += made
                 counts.not_made += not made
+                if made:
+                    counts.not_made_error = ""
 
     # --- taking back
 

@@ -131,7 +131,7 @@ class PostgresqlBroker:
         # Holders of the leases that are being made: their roles are not on the server yet. Of the loop's thread alone.
         self._making: dict[str, str] = {}
         # Roles of ended leases that own what others depend on, and the objects. Of the loop's thread alone.
-        self._kept: dict[str, Sequence[str]] = {}
+        self._leftovers: dict[str, Sequence[str]] = {}
 
     def serves(self, operation: str) -> bool:
         """Tell whether something is granted for an operation.
@@ -241,13 +241,14 @@ class PostgresqlBroker:
         orphans = {lease: role for role, lease in marked.items() if lease not in leases}
         ended = 0
         failure: BrokerError | None = None
-        for lease, role in orphans.items():
+        # Those that were left before come last: they may take all of the time, and cannot be used.
+        for lease, role in sorted(orphans.items(), key=lambda pair: pair[1] in self._leftovers):
             if (left := until - time.monotonic()) <= 0:
                 break
-            was_kept = role in self._kept
+            was_left = role in self._leftovers
             try:
                 is_gone = self._end(lease, left)
-                ended += is_gone or not was_kept
+                ended += is_gone or not was_left
             except UnreachableError:
                 raise
             except BrokerError as error:
@@ -327,13 +328,13 @@ class PostgresqlBroker:
         free = most - row["leased"] - each * len(others)
         if each > free:
             raise NothingMadeError(
-                f"leases may hold {most} connections in all, and too few of them are left"
+                f"leases may hold {most} connections in all, and too few of them are left; see `max_connections`"
             )
         held = row["held"] + each * others.count(order.holder)
         # What the others leave is shared: an agent has at most as much of it as stays free.
         if held and held + each > free - each:
             raise NothingMadeError(
-                f"leases may hold {most} connections in all, and this agent's leases have their share"
+                f"leases may hold {most} connections in all, and the agent's have their share; see `max_connections`"
             )
 
     def _most_connections(self, usable: int) -> int:
@@ -454,7 +455,7 @@ class PostgresqlBroker:
         role = self.name_of(lease)
         found = await self._find(main, lease)
         if found is None:
-            self._kept.pop(role, None)
+            self._leftovers.pop(role, None)
             return True
         if await main.fetchval(_END_SESSIONS, found["oid"]):
             await self._stop(address, lease)
@@ -464,10 +465,10 @@ class PostgresqlBroker:
             for name in await self._remove_from(main, address, database, role, found["oid"])
         ]
         if kept:
-            self._kept[role] = kept
+            self._leftovers[role] = kept
             return False
         await run_statement(main, "DROP ROLE %I", role)
-        self._kept.pop(role, None)
+        self._leftovers.pop(role, None)
         return True
 
     async def _databases_of(
@@ -487,7 +488,7 @@ class PostgresqlBroker:
 
     async def _drop_together(self, address: ServerAddress) -> None:
         """Drop roles that are kept only because of each other."""
-        roles = sorted(self._kept)[:_ROLES_AT_ONCE]
+        roles = sorted(self._leftovers)[:_ROLES_AT_ONCE]
         if len(roles) < _FEWEST_TOGETHER:
             return
         async with self._connections.opened(address, address.database) as main:
@@ -503,7 +504,7 @@ class PostgresqlBroker:
             for name in dropped:
                 with suppress(*_server_errors()):
                     await run_statement(main, "DROP ROLE %I", name)
-                    del self._kept[name]
+                    del self._leftovers[name]
 
     async def _marked(self, address: ServerAddress) -> dict[str, str]:
         """Find all roles of ours; returns their leases by their names."""
@@ -517,7 +518,7 @@ class PostgresqlBroker:
                     if lease is not None:
                         leases[row["name"]] = lease
                 last = rows[-1]["name"]
-        self._kept = {role: kept for role, kept in self._kept.items() if role in leases}
+        self._leftovers = {role: kept for role, kept in self._leftovers.items() if role in leases}
         return leases
 
     def _lease_of(self, role: str, mark: str) -> str | None:
@@ -550,10 +551,10 @@ class PostgresqlBroker:
             most = self._most_connections((await main.fetchrow(_ROOM, ""))["usable"])
         if most < self._settings.connections:
             problems.append(f"leases may hold {most} connections in all: too few for one of them")
-        if self._kept:
-            names = ", ".join(name for kept in self._kept.values() for name in kept[:1])
+        if self._leftovers:
+            names = ", ".join(name for kept in self._leftovers.values() for name in kept[:1])
             problems.append(
-                f"{len(self._kept)} roles of ended leases own objects that others depend on; they go with"
+                f"{len(self._leftovers)} roles of ended leases own objects that others depend on; they go with"
                 f" DROP … CASCADE of these objects: {names[:_MAX_SHOWN]}"
             )
         return tuple(f"broker `{self.name}`: {problem}" for problem in problems)

@@ -1,4 +1,4 @@
-"""Finds settings of a PostgreSQL server by which every leased role can create objects, or no lease can be made."""
+"""Finds settings of a PostgreSQL server that give leased roles more than their grants, or let no lease be made."""
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -13,6 +13,7 @@ MINIMUM_VERSION: Final = 15
 """Before it, a role may grant itself to others."""
 
 _MAX_DATABASES: Final = 100
+_MAX_FUNCTIONS: Final = 10
 
 _ROLE: Final = """
 SELECT r.rolsuper, r.rolcreaterole, r.rolinherit FROM pg_catalog.pg_roles r WHERE r.rolname = current_user
@@ -33,6 +34,13 @@ SELECT pg_catalog.format('create objects in schema `%s` of database `%s`', n.nsp
        pg_catalog.format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', n.nspname)
 FROM pg_catalog.pg_namespace n
 WHERE pg_catalog.has_schema_privilege($1::pg_catalog.name, n.oid, 'CREATE') AND n.nspname <> ALL ($3::pg_catalog.text[])
+"""
+# An earlier version gave the broker what leases had made.
+_DEFINERS: Final = """
+SELECT i.identity FROM pg_catalog.pg_proc p,
+LATERAL pg_catalog.pg_identify_object('pg_catalog.pg_proc'::pg_catalog.regclass, p.oid, 0) AS i
+WHERE p.prosecdef AND p.proowner = (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = current_user)
+ORDER BY p.oid LIMIT $1
 """
 # Databases that a role without grants of its own may connect to.
 _DATABASES: Final = """
@@ -111,9 +119,16 @@ class ServerInspection:
         try:
             async with self.opened(row["name"]) as there:
                 rights = await creation_rights(there, "public", has_temporary=self.has_temporary)
+                definers = await there.fetch(_DEFINERS, _MAX_FUNCTIONS)
         except UnreachableError as error:
             return [f"database `{row['name']}` cannot be looked at ({error}); {close}"]
-        return [
+        problems = [
             f"leased roles may {right}: {remedy}" + ("" if is_configured else f", or {close}")
             for right, remedy in rights
         ]
+        problems += [
+            f"function {definer['identity']} in database `{row['name']}` runs with the rights of the broker's own role:"
+            f" ALTER FUNCTION … SECURITY INVOKER, or DROP FUNCTION {definer['identity']}"
+            for definer in definers
+        ]
+        return problems
