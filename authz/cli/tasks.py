@@ -1,5 +1,6 @@
 """Verbs about tasks, and the kill switch."""
 
+import getpass
 import json
 from collections.abc import Iterable
 from enum import StrEnum
@@ -30,6 +31,7 @@ class Target(StrEnum):
     OPERATION = "operation"
     SYSTEM = "system"
     ISSUER = "issuer"
+    SUBJECT = "subject"
 
 
 class Ending(StrEnum):
@@ -332,21 +334,51 @@ def revoke(
         str,
         typer.Argument(
             help="A SPIFFE id; the id of a session, task, token, key (or SHA-256 of a certificate, in hex), operation "
-            "or system; an issuer's alias or a trust domain."
+            "or system; an issuer's alias or a trust domain; a subject, ISSUER/SUB."
         ),
     ],
+    undo: Annotated[
+        bool,
+        typer.Option(
+            "--undo",
+            help="Lift the revocation of an agent, subject, operation, system, issuer or key. Requires --reason. A task, "
+            "session or credential that ended stays ended.",
+        ),
+    ] = False,
     reason: Annotated[
         str, typer.Option(help="Why; stands in records and in the message of each refusal.")
+    ] = "",
+    by: Annotated[
+        str, typer.Option(help="Who; stands in records. Default: the name of your login.")
     ] = "",
     address: Address = ADMIN,
     output: Annotated[str, typer.Option("--output", "-o", help="text or json")] = "text",
 ) -> None:
-    """Revoke: from now on whatever it names is refused, and live tasks of an agent, a session, a task end."""
-    request = admin_pb2.AdminRevokeRequest(reason=reason)
+    """Revoke: refuse a target from now on, and end live tasks of an agent, subject, session or task; --undo lifts it."""
+    if undo and not reason.strip():
+        message = "--undo requires --reason: why the revocation is lifted"
+        raise UsageError(message)
+    request = admin_pb2.AdminRevokeRequest(reason=reason, by=by or _login(), undo=undo)
     setattr(request, target.value, value)
     answer = Remote(address).revoke(request)
+    if answer.undone != undo:
+        message = (
+            "the node is of an earlier version: it cannot lift a revocation, and revoked instead"
+        )
+        raise UsageError(message)
     show = Show()
     if output == "json":
-        show.json({"target": target.value, "value": value, "tasks_ended": answer.tasks_ended})
+        shown = {"target": target.value, "value": value, "tasks_ended": answer.tasks_ended}
+        show.json({**shown, "undone": True} if undo else shown)
+    elif undo:
+        show.line(f"{target.value} {value} is no longer revoked; what ended stays ended")
     else:
         show.line(f"revoked {target.value} {value}; {answer.tasks_ended} tasks ended")
+
+
+def _login() -> str:
+    """The name of whoever runs the command; empty where the system knows none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""

@@ -70,10 +70,10 @@ class Remote:
         """Ask `authz.v1.Admin/Revoke`.
 
         Args:
-            request: What to revoke, and why.
+            request: What to revoke, or whose revocation to lift, and why.
 
         Returns:
-            How many tasks ended.
+            How many tasks ended, and whether a revocation was lifted.
 
         Raises:
             UnavailableError: It cannot be reached.

@@ -208,7 +208,7 @@ Global___RuleChanges: _TypeAlias = RuleChanges  # noqa: Y015
 
 @_typing.final
 class AdminRevokeRequest(_message.Message):
-    """Revokes everything that the target names."""
+    """Revokes everything that the target names, or lifts such a revocation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -220,7 +220,10 @@ class AdminRevokeRequest(_message.Message):
     OPERATION_FIELD_NUMBER: _builtins.int
     SYSTEM_FIELD_NUMBER: _builtins.int
     ISSUER_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    UNDO_FIELD_NUMBER: _builtins.int
     agent: _builtins.str
     """A SPIFFE id."""
     session: _builtins.str
@@ -237,8 +240,18 @@ class AdminRevokeRequest(_message.Message):
     """A system id."""
     issuer: _builtins.str
     """An issuer alias or trust domain."""
+    subject: _builtins.str
+    """A subject, `<issuer alias>/<sub>`."""
     reason: _builtins.str
-    """Why."""
+    """Why. Required where `undo` is true."""
+    by: _builtins.str
+    """Who asks, as the owner of the administration socket states it. Required where `undo` is true. It goes into the audit
+    record beside the socket's owner.
+    """
+    undo: _builtins.bool
+    """True: lifts the revocation of an agent, a subject, an operation, a system, an issuer or a key. A task, session or
+    credential that ended stays ended. Absent: revokes.
+    """
     def __init__(
         self,
         *,
@@ -250,13 +263,16 @@ class AdminRevokeRequest(_message.Message):
         operation: _builtins.str = ...,
         system: _builtins.str = ...,
         issuer: _builtins.str = ...,
+        subject: _builtins.str = ...,
         reason: _builtins.str = ...,
+        by: _builtins.str = ...,
+        undo: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "issuer", b"issuer", "jti", b"jti", "key", b"key", "operation", b"operation", "session", b"session", "system", b"system", "target", b"target", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "issuer", b"issuer", "jti", b"jti", "key", b"key", "operation", b"operation", "session", b"session", "subject", b"subject", "system", b"system", "target", b"target", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "issuer", b"issuer", "jti", b"jti", "key", b"key", "operation", b"operation", "reason", b"reason", "session", b"session", "system", b"system", "target", b"target", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "by", b"by", "issuer", b"issuer", "jti", b"jti", "key", b"key", "operation", b"operation", "reason", b"reason", "session", b"session", "subject", b"subject", "system", b"system", "target", b"target", "task", b"task", "undo", b"undo"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["agent", "session", "task", "jti", "key", "operation", "system", "issuer"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["agent", "session", "task", "jti", "key", "operation", "system", "issuer", "subject"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
@@ -269,16 +285,20 @@ class AdminRevokeResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TASKS_ENDED_FIELD_NUMBER: _builtins.int
+    UNDONE_FIELD_NUMBER: _builtins.int
     tasks_ended: _builtins.int
     """Tasks that ended."""
+    undone: _builtins.bool
+    """True where a revocation was lifted."""
     def __init__(
         self,
         *,
         tasks_ended: _builtins.int = ...,
+        undone: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tasks_ended", b"tasks_ended"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tasks_ended", b"tasks_ended", "undone", b"undone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,7 +72,7 @@ class AdminServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Revoke(self, request, context):
-        """Revokes: the kill switch.
+        """Revokes a target (the kill switch), or lifts a revocation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,7 +39,7 @@ class AdminStub:
     Reload: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ReloadRequest, _admin_pb2.ReloadResponse]
     """Reads configuration facts and bundle again; all or nothing."""
     Revoke: _grpc.UnaryUnaryMultiCallable[_admin_pb2.AdminRevokeRequest, _admin_pb2.AdminRevokeResponse]
-    """Revokes: the kill switch."""
+    """Revokes a target (the kill switch), or lifts a revocation."""
 
 @_typing.type_check_only
 class AdminAsyncStub(AdminStub):
@@ -51,7 +51,7 @@ class AdminAsyncStub(AdminStub):
     Reload: _aio.UnaryUnaryMultiCallable[_admin_pb2.ReloadRequest, _admin_pb2.ReloadResponse]  # type: ignore[assignment]
     """Reads configuration facts and bundle again; all or nothing."""
     Revoke: _aio.UnaryUnaryMultiCallable[_admin_pb2.AdminRevokeRequest, _admin_pb2.AdminRevokeResponse]  # type: ignore[assignment]
-    """Revokes: the kill switch."""
+    """Revokes a target (the kill switch), or lifts a revocation."""
 
 class AdminServicer(metaclass=_abc_1.ABCMeta):
     """Status, reload and the kill switch."""
@@ -78,6 +78,6 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.AdminRevokeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.AdminRevokeResponse, _abc.Awaitable[_admin_pb2.AdminRevokeResponse]]:
-        """Revokes: the kill switch."""
+        """Revokes a target (the kill switch), or lifts a revocation."""
 
 def add_AdminServicer_to_server(servicer: AdminServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

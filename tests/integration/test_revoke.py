@@ -72,6 +72,63 @@ def test_both_lanes_refuse_at_once_and_after_a_restart(
     refused_everywhere(server, people)
 
 
+def reasons(server: Server, request: bytes) -> set[str]:
+    """What both lanes answer."""
+    return {reason_name(decision_of(server.call(f"main{lane}", CHECK, request))) for lane in LANES}
+
+
+def test_a_revoked_subject(server: Server, people: People) -> None:
+    """Only calls on behalf of the subject are refused, on both lanes, also after a restart, until the revocation is lifted."""
+    for_alice, for_boss = search(people.bot, people.alice), search(people.bot, people.boss)
+    assert reasons(server, for_alice) == reasons(server, for_boss) == {"PERMITTED"}
+    assert revoke(server, "subject", "corp/alice", "--reason", "has left").returncode == 0
+    assert reasons(server, for_alice) == {"REVOKED"}
+    assert reasons(server, for_boss) == {"PERMITTED"}
+    server.close()
+    server.start()
+    assert reasons(server, for_alice) == {"REVOKED"}
+    assert revoke(server, "--undo", "subject", "corp/alice", "--reason", "is back").returncode == 0
+    assert reasons(server, for_alice) == {"PERMITTED"}
+    server.close()
+    server.start()
+    assert reasons(server, for_alice) == {"PERMITTED"}
+
+
+def test_a_lifted_revocation_says_who_and_why(server: Server, people: People) -> None:
+    """The command requires a reason, the node refuses what cannot be lifted, and the audit holds name and reason."""
+    assert revoke(server, "agent", BOT, "--reason", "drill").returncode == 0
+    without = revoke(server, "--undo", "agent", BOT)
+    assert without.returncode != 0
+    assert "--reason" in without.stderr
+    assert reasons(server, search(people.bot)) == {"REVOKED"}
+    done = revoke(
+        server, "--undo", "agent", BOT, "--reason", "drill over", "--by", "carol", "-o", "json"
+    )
+    assert json.loads(done.stdout) == {
+        "target": "agent",
+        "value": BOT,
+        "tasks_ended": 0,
+        "undone": True,
+    }
+    assert reasons(server, search(people.bot)) == {"PERMITTED"}
+    again = revoke(server, "--undo", "agent", BOT, "--reason", "once more")
+    assert again.returncode == 1
+    assert "is not revoked" in again.stderr
+    final = revoke(server, "--undo", "task", "t-1", "--reason", "why not")
+    assert final.returncode == 1
+    assert "stays ended" in final.stderr
+    server.close()
+    lines = [json.loads(line) for line in server.audit.read_text().splitlines()]
+    notes = [line["input"]["revoked"] for line in lines if line["input"].get("revoked")]
+    assert {
+        "target": "agent",
+        "value": BOT,
+        "reason": "drill over",
+        "by": "carol",
+        "undo": True,
+    } in notes
+
+
 def test_wrong_use_is_told(server: Server) -> None:
     """What has not the form of the target is refused, and nothing is revoked."""
     done = revoke(server, "agent", "bot")

@@ -1,41 +1,47 @@
-//! The kill switch of the administration listener: its caller owns the socket, and so may always revoke.
+//! The kill switch of the administration listener: its caller owns the socket, and so may always revoke, and lift a
+//! revocation.
 
 use std::sync::Arc;
 
 use authz_kernel::decision::Time;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    Record, RecordKey, RecordKind, Revocation, RevocationTarget, Task, TaskStatus,
+    Record, RecordKey, RecordKind, Revocation, RevocationTarget, Subject, Task, TaskStatus,
 };
-use authz_state::store::{Page, Query, Survives};
+use authz_state::store::{Page, Query, Survives, Transaction};
 use authz_token::SpiffeId;
 use prost::Message;
 
 use crate::ask::{Refused, Step};
 use crate::ending;
-use crate::engine::{ApiError, Changing, Engine, Kept, Recorded, Transport};
-use crate::judgement::Judgement;
+use crate::engine::{ApiError, Changing, Engine, Kept, Recorded, Stop, Transport};
+use crate::judgement::{Judgement, RevocationNote};
 use crate::keeper::Wait;
 use crate::limits;
+use crate::metrics::RevocationChange;
 use crate::proto::authz::v1 as wire;
 use crate::proto::authz::v1::admin_revoke_request::Target;
 use crate::settings::Surface;
+use crate::world::Loaded;
 
 /// Revocations that are kept. Each is a decision of a person, so there are few.
 const MOST: usize = 100_000;
 /// Tasks that are found at once.
 const PAGE: usize = 256;
+/// Tasks that are read at once where all of them are read.
+const SCAN: usize = 1_000;
 /// Who revokes by the administration socket.
 const OWNER: &str = "owner of the administration socket";
 
 impl Engine {
-    /// Revokes: an `authz.v1.AdminRevokeRequest`, answered by an `authz.v1.AdminRevokeResponse`.
+    /// Revokes, or lifts a revocation: an `authz.v1.AdminRevokeRequest`, answered by an `authz.v1.AdminRevokeResponse`.
     ///
-    /// From then on whatever the target names is refused, on this node at once. Live tasks of an agent, a session, a task
-    /// end with all below them.
+    /// From then on everything that the target names is refused, on this node at once. Live tasks of an agent, a subject, a
+    /// session, a task end with all below them. They stay ended when the revocation is lifted.
     ///
     /// # Errors
-    /// The listener is no administration listener, the request names nothing, or the store fails.
+    /// The listener is no administration listener, the request names nothing, nothing that is revoked, or a target whose
+    /// revocation is final; or the store fails.
     pub(crate) fn revoke(
         &self,
         request: &[u8],
@@ -53,7 +59,14 @@ impl Engine {
         };
         let judgement = self.conclude(judgement, &[], transport, line, kept);
         judgement.granted()?;
-        Ok(wire::AdminRevokeResponse { tasks_ended: ended }.encode_to_vec())
+        let note = judgement.revoked.as_ref();
+        if let Some(note) = note {
+            let change =
+                if note.undo { RevocationChange::Undone } else { RevocationChange::Revoked };
+            self.metrics.revocation(note.target, change);
+        }
+        let undone = note.is_some_and(|note| note.undo);
+        Ok(wire::AdminRevokeResponse { tasks_ended: ended, undone }.encode_to_vec())
     }
 
     fn revoked(
@@ -75,20 +88,27 @@ impl Engine {
         let message = wire::AdminRevokeRequest::decode(request)
             .map_err(|_| Refused::input("the bytes are no AdminRevokeRequest"))?;
         let (target, value) = target(message.target)?;
-        if message.reason.len() > limits::REASON {
-            return Err(Refused::input(format!(
-                "`reason` is longer than {} bytes",
-                limits::REASON
-            )));
-        }
-        judgement.revoked = Some((target, value.clone()));
+        let note = RevocationNote {
+            target,
+            value,
+            reason: text("reason", message.reason, limits::REASON)?,
+            by: text("by", message.by, limits::REVOKED_BY)?,
+            undo: message.undo,
+        };
+        judgement.revoked = Some(note.clone());
         let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
         let call = Changing { evidence: &[], recorded: line, wait };
+        if note.undo {
+            return self.undo(judgement, &call, &note, transport);
+        }
         match target {
             RevocationTarget::Task | RevocationTarget::Session => {
-                self.revoke_tree(judgement, &call, target, &value)
+                self.revoke_tree(judgement, &call, target, &note.value)
             }
-            _ => self.revoke_name(judgement, &call, target, value, message.reason),
+            _ => {
+                check_subject(&note, &world)?;
+                self.revoke_name(judgement, &call, &note, transport)
+            }
         }
     }
 
@@ -155,12 +175,12 @@ impl Engine {
         &self,
         judgement: &mut Judgement,
         call: &Changing<'_>,
-        target: RevocationTarget,
-        value: String,
-        reason: String,
+        note: &RevocationNote,
+        transport: &Transport<'_>,
     ) -> Result<(u32, Option<Kept>), Refused> {
+        let target = note.target;
         let revoked = self.keeper.store().revocations();
-        if revoked.len() >= MOST && revoked.find(target, &value).is_none() {
+        if revoked.len() >= MOST && revoked.find(target, &note.value).is_none() {
             return Err(Refused::new(
                 ReasonCode::Overloaded,
                 Step::Record,
@@ -168,11 +188,15 @@ impl Engine {
             ));
         }
         let at = Time(judgement.now_ms);
+        let by = match note.by.as_str() {
+            "" => OWNER.to_owned(),
+            by => format!("{by}, by the administration socket"),
+        };
         let record = Record::Revocation(Arc::new(Revocation {
             target,
-            value: value.clone(),
-            reason,
-            by: OWNER.to_owned(),
+            value: note.value.clone(),
+            reason: note.reason.clone(),
+            by,
             at,
         }));
         let locks = [record.key()];
@@ -187,48 +211,133 @@ impl Engine {
                 Ok(())
             },
         )?;
-        let ended = match target {
-            RevocationTarget::Agent => self.end_tasks_of(&value, call, at)?,
-            _ => 0,
-        };
+        let ended = self.end_tasks_of(note, transport, at)?;
         Ok((ended, kept))
     }
 
-    /// Ends the live tasks of an agent, which is revoked already: nothing is permitted in them meanwhile.
-    fn end_tasks_of(&self, agent: &str, call: &Changing<'_>, now: Time) -> Result<u32, Refused> {
-        let query = Query::LiveOf(agent.to_owned());
-        let retention = self.keeper.settings().retention_ms;
+    /// Lifts a revocation. What ended stays ended.
+    fn undo(
+        &self,
+        judgement: &mut Judgement,
+        call: &Changing<'_>,
+        note: &RevocationNote,
+        transport: &Transport<'_>,
+    ) -> Result<(u32, Option<Kept>), Refused> {
+        let what = note.target.as_str();
+        let instead = match note.target {
+            RevocationTarget::Task | RevocationTarget::Session => "start a new task",
+            _ => "use a new token",
+        };
+        if !note.target.is_undoable() {
+            return Err(Refused::input(format!(
+                "a {what} that ended stays ended, so its revocation cannot be undone; {instead}"
+            )));
+        }
+        for (name, text) in [("reason", &note.reason), ("by", &note.by)] {
+            if text.trim().is_empty() {
+                return Err(Refused::input(format!("`{name}` is required where `undo` is true")));
+            }
+        }
+        let unknown = || Refused::input(format!("the {what} is not revoked"));
+        let revoked = self.keeper.revocations()?;
+        let key = revoked.find(note.target, &note.value).ok_or_else(unknown)?;
+        let key = Record::Revocation(Arc::clone(key)).key();
+        // INVARIANT (ended stays ended): a crash may have come between the revocation and the end of its tasks, and a task may
+        // have been started on another node meanwhile. They end while the revocation still stands.
+        let ended = self.end_tasks_of(note, transport, Time(judgement.now_ms))?;
+        let locks = [key.clone()];
+        let kept = self.change(
+            judgement,
+            call,
+            &locks,
+            Survives::PowerLoss,
+            &mut |transaction, judgement| {
+                if transaction.get(&key)?.is_none() {
+                    return Err(Stop::Refused(unknown()));
+                }
+                transaction.delete(key.clone());
+                judgement.grant(format!("the {what} is no longer revoked"));
+                Ok(())
+            },
+        )?;
+        Ok((ended, kept))
+    }
+
+    /// Ends the live tasks of an agent or a subject that is revoked already: nothing is permitted in them meanwhile.
+    fn end_tasks_of(
+        &self,
+        note: &RevocationNote,
+        transport: &Transport<'_>,
+        now: Time,
+    ) -> Result<u32, Refused> {
+        let (query, most) = match note.target {
+            RevocationTarget::Agent => (Query::LiveOf(note.value.clone()), PAGE),
+            RevocationTarget::Subject => (Query::Tasks, SCAN),
+            _ => return Ok(0),
+        };
+        // The tasks below a root have its subject, and end with it.
+        let is_of = |task: &Task| {
+            note.target == RevocationTarget::Agent
+                || (task.ancestors.is_empty()
+                    && task.subject.as_ref().is_some_and(|subject| {
+                        Subject::revocation_name(&subject.issuer, &subject.sub) == note.value
+                    }))
+        };
+        // Each step has a wait of its own, within the call's deadline: there may be many tasks.
+        let wait = || Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
         let mut ended = 0_u32;
         let mut after = String::new();
         loop {
-            let found = self.keeper.find(&query, &Page { after, most: PAGE }, call.wait)?;
-            let tasks: Vec<Arc<Task>> = found
-                .into_iter()
-                .filter_map(|record| match record {
-                    Record::Task(task) => Some(task),
-                    _ => None,
-                })
-                .collect();
-            let Some(last) = tasks.last() else { return Ok(ended) };
-            after = last.id.clone();
-            for task in &tasks {
-                let locks = [RecordKey::new(RecordKind::Session, &task.session)];
-                let mut count = ending::Ended::default();
-                let mut work = |transaction: &mut dyn authz_state::store::Transaction| {
-                    let status = TaskStatus::Revoked;
-                    let top = Some(task.id.as_str());
-                    count = ending::end(transaction, &task.session, top, status, now, retention)?;
-                    Ok(true)
-                };
-                let survives = Survives::PowerLoss;
-                let commit = self.keeper.transact(&locks, survives, call.wait, &mut work)?;
-                self.keeper.kept(commit, call.wait)?;
-                self.metrics.tasks_ended(TaskStatus::Revoked, u64::from(count.ended));
-                self.metrics.tasks_ended(TaskStatus::Expired, u64::from(count.expired));
-                ended = ended.saturating_add(count.ended);
+            let found = self.keeper.find(&query, &Page { after, most }, wait())?;
+            let Some(last) = found.last() else { return Ok(ended) };
+            after = last.key().id.to_string();
+            let tasks = found.into_iter().filter_map(|record| match record {
+                Record::Task(task) if is_of(&task) => Some(task),
+                _ => None,
+            });
+            for task in tasks {
+                ended = ended.saturating_add(self.end_revoked(&task, wait(), now)?);
             }
         }
     }
+
+    /// Ends one task, with all below it, as revoked.
+    fn end_revoked(&self, task: &Task, wait: Wait, now: Time) -> Result<u32, Refused> {
+        let locks = [RecordKey::new(RecordKind::Session, &task.session)];
+        let retention = self.keeper.settings().retention_ms;
+        let mut count = ending::Ended::default();
+        let mut work = |transaction: &mut dyn Transaction| {
+            let status = TaskStatus::Revoked;
+            let top = Some(task.id.as_str());
+            count = ending::end(transaction, &task.session, top, status, now, retention)?;
+            Ok(count != ending::Ended::default())
+        };
+        let commit = self.keeper.transact(&locks, Survives::PowerLoss, wait, &mut work)?;
+        self.keeper.kept(commit, wait)?;
+        self.metrics.tasks_ended(TaskStatus::Revoked, u64::from(count.ended));
+        self.metrics.tasks_ended(TaskStatus::Expired, u64::from(count.expired));
+        Ok(count.ended)
+    }
+}
+
+/// A text of the request, within its bound.
+fn text(name: &str, text: String, most: usize) -> Result<String, Refused> {
+    if text.len() > most {
+        return Err(Refused::input(format!("`{name}` is longer than {most} bytes")));
+    }
+    Ok(text)
+}
+
+/// Refuses a subject of an issuer that is not configured: the revocation would refuse nobody.
+fn check_subject(note: &RevocationNote, world: &Loaded) -> Result<(), Refused> {
+    let (issuer, _) = note.value.split_once('/').unwrap_or_default();
+    let is_known = || world.trust.issuers().iter().any(|known| known.alias == issuer);
+    if note.target == RevocationTarget::Subject && !is_known() {
+        return Err(Refused::input(format!(
+            "`subject` begins with `{issuer}`, and no issuer is configured under that alias"
+        )));
+    }
+    Ok(())
 }
 
 /// What is to be revoked.
@@ -243,6 +352,7 @@ fn target(target: Option<Target>) -> Result<(RevocationTarget, String), Refused>
         Some(Target::Operation(id)) => (T::Operation, id),
         Some(Target::System(id)) => (T::System, id),
         Some(Target::Issuer(name)) => (T::Issuer, name),
+        Some(Target::Subject(name)) => (T::Subject, name),
         None => return Err(Refused::input("name what to revoke")),
     };
     let what = target.as_str();
@@ -254,12 +364,16 @@ fn target(target: Option<Target>) -> Result<(RevocationTarget, String), Refused>
         T::Agent => SpiffeId::parse(&value).is_ok_and(|id| !id.path().is_empty()),
         T::Operation => value.contains('.'),
         T::System => !value.contains('.'),
+        T::Subject => value.split_once('/').is_some_and(|(alias, sub)| {
+            !alias.is_empty() && !sub.is_empty() && !value.contains(char::is_control)
+        }),
         _ => true,
     };
     if !fits {
         let form = match target {
             T::Agent => "no SPIFFE id of a workload",
             T::Operation => "no operation id, `<system>.<name>`",
+            T::Subject => "not the alias of an issuer, `/`, and a `sub`",
             _ => "no system id",
         };
         return Err(Refused::input(format!("`{what}` is {form}")));

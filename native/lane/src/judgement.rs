@@ -49,6 +49,19 @@ impl Asker {
     }
 }
 
+/// One call of the kill switch, for the audit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RevocationNote {
+    pub(crate) target: RevocationTarget,
+    pub(crate) value: String,
+    /// Why, in the caller's words; empty where the caller gave no reason.
+    pub(crate) reason: String,
+    /// Who, as the owner of the administration socket states it; empty where the caller gave no name.
+    pub(crate) by: String,
+    /// The call lifts a revocation.
+    pub(crate) undo: bool,
+}
+
 /// How an enforcer is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Known {
@@ -135,7 +148,7 @@ pub(crate) struct Judgement {
     /// What a permit must wait for besides its record: that its proof cannot be brought again.
     pub(crate) proved: Option<Ticket>,
     /// What was revoked.
-    pub(crate) revoked: Option<(RevocationTarget, String)>,
+    pub(crate) revoked: Option<RevocationNote>,
     /// Labels that the enforcer says the call carries.
     pub(crate) told: Vec<String>,
     /// What is told of a permit.

@@ -32,5 +32,7 @@ pub(crate) const PEER: usize = 256;
 pub(crate) const EXTENSIONS: usize = 256;
 /// Bytes of the words that say why something is revoked.
 pub(crate) const REASON: usize = 1_024;
+/// Bytes of the name of the person who revokes.
+pub(crate) const REVOKED_BY: usize = 256;
 /// Bytes of what is revoked.
 pub(crate) const REVOKED: usize = 2_048;

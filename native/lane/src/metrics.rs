@@ -8,7 +8,7 @@ use std::time::Duration;
 use authz_kernel::decision::{Outcome, ProofMethod};
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
-use authz_kernel::task::{TaskKind, TaskStatus};
+use authz_kernel::task::{RevocationTarget, TaskKind, TaskStatus};
 use authz_state::AuditHealth;
 use authz_state::store::StoreHealth;
 
@@ -229,6 +229,28 @@ impl LogEntry {
     }
 }
 
+/// How a call of the kill switch changes what is revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RevocationChange {
+    /// A target was revoked.
+    Revoked,
+    /// A revocation was lifted.
+    Undone,
+}
+
+impl RevocationChange {
+    /// All, in order.
+    const ALL: [Self; 2] = [Self::Revoked, Self::Undone];
+
+    /// The word used in metrics.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked",
+            Self::Undone => "undone",
+        }
+    }
+}
+
 /// All counters of one engine.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -244,6 +266,7 @@ pub(crate) struct Metrics {
     reservations: [AtomicU64; 4],
     credentials: [AtomicU64; CredentialEvent::ALL.len()],
     logged: [AtomicU64; LogEntry::ALL.len()],
+    revocations: [[AtomicU64; RevocationTarget::ALL.len()]; RevocationChange::ALL.len()],
     forgotten: AtomicU64,
     sweeps_failed: AtomicU64,
 }
@@ -362,6 +385,14 @@ impl Metrics {
         }
     }
 
+    /// A target was revoked, or its revocation was lifted.
+    pub(crate) fn revocation(&self, target: RevocationTarget, change: RevocationChange) {
+        let counts = self.revocations.get(change as usize);
+        if let Some(count) = counts.and_then(|counts| counts.get(target as usize)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Permits were given back before their time.
     pub(crate) fn released(&self, count: u64) {
         let [_, _, released, _] = &self.reservations;
@@ -391,6 +422,19 @@ impl Metrics {
         for (into, count) in ended.iter_mut().zip(&self.ended) {
             *into = load(count);
         }
+        let targets = RevocationTarget::ALL.len();
+        let changes: [_; RevocationTarget::ALL.len() * RevocationChange::ALL.len()] =
+            std::array::from_fn(|at| {
+                let change = RevocationChange::ALL.get(at / targets);
+                let target = RevocationTarget::ALL.get(at % targets);
+                let counts = self.revocations.get(at / targets);
+                let count = counts.and_then(|counts| counts.get(at % targets));
+                let labels = vec![
+                    ("target", target.map_or("", |target| target.as_str()).to_owned()),
+                    ("change", change.map_or("", |change| change.as_str()).to_owned()),
+                ];
+                (labels, count.map_or(0, load))
+            });
         let [root, child, implicit] = started;
         let [completed, aborted, revoked, expired] = ended;
         vec![
@@ -445,6 +489,11 @@ impl Metrics {
                 }),
             ),
             gauge("authz_revocations", "How much is revoked.", gauges.revocations),
+            counter(
+                "authz_revocation_changes",
+                "Revocations made, and revocations lifted, by target.",
+                changes,
+            ),
             plain("authz_store_commits", "Transactions of the store.", state.commits),
             plain("authz_store_failures", "Transactions of the store that failed.", state.failures),
             plain(

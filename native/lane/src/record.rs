@@ -23,6 +23,7 @@ use serde::{Serialize, Serializer};
 use crate::asked::Asked;
 use crate::history;
 use crate::judgement::{CredentialNote, Judgement, method_of, name_of};
+use crate::limits;
 use crate::report::ReportNote;
 
 /// Members, items and levels of arguments that a record repeats; their digest stands for the rest.
@@ -274,11 +275,18 @@ impl<'a> TaskNote<'a> {
     }
 }
 
-/// What was revoked.
+/// A revocation, or the lifting of one.
 #[derive(Serialize)]
 struct Revoked<'a> {
     target: &'a str,
     value: Cow<'a, str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: Cow<'a, str>,
+    /// Who, as the owner of the administration socket states it.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    by: Cow<'a, str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    undo: bool,
 }
 
 /// What was asked for: the words of it.
@@ -460,9 +468,17 @@ fn line_by(
             chain: Chain { judgement, notes: &notes },
             task: judgement.task.as_deref().map(TaskNote::of),
             credential: judgement.credential.as_ref(),
-            revoked: judgement.revoked.as_ref().map(|(target, value)| Revoked {
-                target: target.as_str(),
-                value: notes.shown(value, "/input/revoked/value", MAX_RESOURCE, evidence),
+            revoked: judgement.revoked.as_ref().map(|note| Revoked {
+                target: note.target.as_str(),
+                value: notes.shown(&note.value, "/input/revoked/value", MAX_RESOURCE, evidence),
+                reason: notes.shown(
+                    &note.reason,
+                    "/input/revoked/reason",
+                    limits::REASON,
+                    evidence,
+                ),
+                by: notes.shown(&note.by, "/input/revoked/by", limits::REVOKED_BY, evidence),
+                undo: note.undo,
             }),
             report: judgement.reported.as_ref(),
             operation: &judgement.operation,
@@ -990,6 +1006,8 @@ mod tests {
                 issuer: text(5),
                 kind: SubjectKind::User,
                 sub: text(6),
+                token_type: text(0),
+                client: text(1),
                 kid: None,
                 claims: BTreeMap::from([
                     (text(7), ClaimValue::Set(texts.iter().cloned().collect())),
@@ -1011,7 +1029,12 @@ mod tests {
         };
         let claims = BTreeMap::new();
         judgement.chain = vec![
-            Principal::User(Arc::new(Subject { issuer: text(5), sub: text(6), claims })),
+            Principal::User(Arc::new(Subject {
+                issuer: text(5),
+                sub: text(6),
+                claims,
+                narrowed: Vec::new(),
+            })),
             Principal::Agent { spiffe_id: text(2), trust_domain: text(3) },
         ];
         judgement.verify_time = Some(Duration::from_nanos(number.unsigned_abs()));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use authz_kernel::hex::hex;
 use authz_kernel::reason::ReasonCode;
-use authz_kernel::task::{Revocation, RevocationTarget as Target, Revocations, Task};
+use authz_kernel::task::{Revocation, RevocationTarget as Target, Revocations, Subject, Task};
 use authz_token::{AgentFacts, AgentProof, Facts, SubjectFacts};
 
 use crate::ask::{Refused, Step};
@@ -41,9 +41,22 @@ fn of_agent(revoked: &Revocations, agent: &AgentFacts) -> Result<(), Refused> {
 }
 
 fn of_subject(revoked: &Revocations, subject: &SubjectFacts) -> Result<(), Refused> {
-    refuse(revoked, Target::Issuer, &subject.issuer)?;
+    of_subject_name(revoked, &subject.issuer, &subject.sub)?;
     maybe(revoked, Target::Jti, subject.jti.as_deref())?;
     maybe(revoked, Target::Key, subject.kid.as_deref())
+}
+
+/// Refuses to act for a subject that is revoked, or whose issuer is.
+pub(crate) fn of_subject_name(
+    revoked: &Revocations,
+    issuer: &str,
+    sub: &str,
+) -> Result<(), Refused> {
+    if revoked.is_empty() {
+        return Ok(());
+    }
+    refuse(revoked, Target::Issuer, issuer)?;
+    refuse(revoked, Target::Subject, &Subject::revocation_name(issuer, sub))
 }
 
 /// Refuses an operation that is revoked, or whose system is.
@@ -85,8 +98,9 @@ pub(crate) fn of_tasks<'a>(
             refuse(revoked, Target::Agent, &agent.spiffe_id)?;
             refuse(revoked, Target::Issuer, &agent.trust_domain)?;
         }
-        let issuer = task.subject.as_ref().map(|subject| subject.issuer.as_str());
-        maybe(revoked, Target::Issuer, issuer)?;
+        if let Some(subject) = &task.subject {
+            of_subject_name(revoked, &subject.issuer, &subject.sub)?;
+        }
     }
     Ok(())
 }

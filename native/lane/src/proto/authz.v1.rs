@@ -79,13 +79,21 @@ pub struct RuleChanges {
     #[prost(uint32, tag = "5")]
     pub omitted: u32,
 }
-/// Revokes everything that the target names.
+/// Revokes everything that the target names, or lifts such a revocation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AdminRevokeRequest {
-    /// Why.
+    /// Why. Required where `undo` is true.
     #[prost(string, tag = "9")]
     pub reason: ::prost::alloc::string::String,
-    #[prost(oneof = "admin_revoke_request::Target", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    /// Who asks, as the owner of the administration socket states it. Required where `undo` is true. It goes into the audit
+    /// record beside the socket's owner.
+    #[prost(string, tag = "10")]
+    pub by: ::prost::alloc::string::String,
+    /// True: lifts the revocation of an agent, a subject, an operation, a system, an issuer or a key. A task, session or
+    /// credential that ended stays ended. Absent: revokes.
+    #[prost(bool, tag = "12")]
+    pub undo: bool,
+    #[prost(oneof = "admin_revoke_request::Target", tags = "1, 2, 3, 4, 5, 6, 7, 8, 11")]
     pub target: ::core::option::Option<admin_revoke_request::Target>,
 }
 /// Nested message and enum types in `AdminRevokeRequest`.
@@ -116,6 +124,9 @@ pub mod admin_revoke_request {
         /// An issuer alias or trust domain.
         #[prost(string, tag = "8")]
         Issuer(::prost::alloc::string::String),
+        /// A subject, `<issuer alias>/<sub>`.
+        #[prost(string, tag = "11")]
+        Subject(::prost::alloc::string::String),
     }
 }
 /// How much was revoked.
@@ -124,6 +135,9 @@ pub struct AdminRevokeResponse {
     /// Tasks that ended.
     #[prost(uint32, tag = "1")]
     pub tasks_ended: u32,
+    /// True where a revocation was lifted.
+    #[prost(bool, tag = "2")]
+    pub undone: bool,
 }
 /// One row of the reason table.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

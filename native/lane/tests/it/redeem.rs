@@ -246,7 +246,11 @@ impl Desk {
     }
 
     fn revoke(&self, target: Target) {
-        let request = wire::AdminRevokeRequest { reason: "lost".to_owned(), target: Some(target) };
+        let request = wire::AdminRevokeRequest {
+            reason: "lost".to_owned(),
+            target: Some(target),
+            ..Default::default()
+        };
         let _: wire::AdminRevokeResponse =
             call_by(&self.served, "admin", Surface::Revoke, &request).unwrap();
     }

@@ -179,7 +179,8 @@ fn it_can_be_taken_away() {
     assert_eq!("PERMITTED", pay(&served, 100, &[subject("alice")]));
     let known = sessions(&store).remove(0);
     let target = Some(Target::Session(known.id.clone()));
-    let request = wire::AdminRevokeRequest { target, reason: "odd".to_owned() };
+    let request =
+        wire::AdminRevokeRequest { target, reason: "odd".to_owned(), ..Default::default() };
     let revoked: wire::AdminRevokeResponse =
         call_by(&served, "admin", Surface::Revoke, &request).unwrap();
     assert_eq!(0, revoked.tasks_ended);
