@@ -40,6 +40,7 @@ TEMPLATES = (
 )
 STARTS = """\
 @id("starts") permit(principal in Role::"staff", action == Action::"task:search", resource);
+@id("gives") permit(principal in Role::"staff", action == Action::"give:search", resource);
 """
 
 

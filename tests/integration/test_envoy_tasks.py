@@ -23,6 +23,7 @@ templates:
 """
 POLICY = """\
 @id("staff-starts") permit(principal in Role::"staff", action == Action::"task:search", resource);
+@id("staff-gives") permit(principal in Role::"staff", action == Action::"give:search", resource);
 """
 
 

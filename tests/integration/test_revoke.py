@@ -118,7 +118,7 @@ def test_a_lifted_revocation_says_who_and_why(server: Server, people: People) ->
     assert final.returncode == 1
     assert "stays ended" in final.stderr
     server.close()
-    lines = [json.loads(line) for line in server.audit.read_text().splitlines()]
+    lines = [json.loads(line) for line in server.place.audit.read_text().splitlines()]
     notes = [line["input"]["revoked"] for line in lines if line["input"].get("revoked")]
     assert {
         "target": "agent",

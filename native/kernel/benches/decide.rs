@@ -66,6 +66,7 @@ fn asks(operations: usize, principals: usize) -> Vec<Ask> {
                 issuer: "corp".to_owned(),
                 sub: format!("user-{}", index % 256),
                 claims: BTreeMap::from([("groups".to_owned(), groups.clone())]),
+                narrowed: Vec::new(),
             }));
             let agents = (1..principals).map(|hop| agent(&format!("worker-{}-{hop}", index % 256)));
             Ask {

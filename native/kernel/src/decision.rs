@@ -86,6 +86,17 @@ pub struct Subject {
     pub sub: String,
     /// Kept claims.
     pub claims: BTreeMap<String, Claim>,
+    /// Roles that these claims would give, and that further tokens take away.
+    pub narrowed: Vec<Narrowing>,
+}
+
+/// Takes away the roles that one set of claims gives and another does not.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Narrowing {
+    /// None: every role that `to` does not give is taken away.
+    pub from: Option<BTreeMap<String, Claim>>,
+    /// The claims of the token that counts.
+    pub to: BTreeMap<String, Claim>,
 }
 
 /// A kept claim.

@@ -117,8 +117,25 @@ impl Members {
         found
     }
 
-    #[inline(never)]
     fn subject(&self, subject: &Subject) -> SmallVec<[usize; 8]> {
+        let mut found = self.subject_by(subject, &subject.claims);
+        for narrowing in &subject.narrowed {
+            let before = narrowing.from.as_ref().map(|claims| self.subject_by(subject, claims));
+            let after = self.subject_by(subject, &narrowing.to);
+            found.retain(|role| {
+                after.contains(role) || before.as_ref().is_some_and(|had| !had.contains(role))
+            });
+        }
+        found
+    }
+
+    /// The roles of a subject by some claims.
+    #[inline(never)]
+    fn subject_by(
+        &self,
+        subject: &Subject,
+        claims: &BTreeMap<String, Claim>,
+    ) -> SmallVec<[usize; 8]> {
         let mut found: SmallVec<[usize; 8]> = SmallVec::new();
         let Some(issuer) = self.issuers.get(&subject.issuer) else {
             return found;
@@ -130,7 +147,7 @@ impl Members {
             found.extend(map.get(claim).and_then(|m| m.get(value)).into_iter().flatten().copied());
         };
         take(&issuer.equals, "sub", &subject.sub);
-        for (claim, value) in &subject.claims {
+        for (claim, value) in claims {
             match value {
                 // `sub` is the field, whatever a claim of that name says.
                 Claim::Text(_) if claim == "sub" => {}
@@ -226,6 +243,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::decision::Narrowing;
     use crate::model::{Declared, Location, SubjectMatch};
 
     fn model(agents: &[(&str, &str)], subjects: &[(&str, ClaimTest)]) -> Model {
@@ -279,6 +297,45 @@ mod tests {
         }
     }
 
+    /// A role is held where the first claims give it, and no newer token of the same stream lost it.
+    #[test]
+    fn roles_are_taken_away() {
+        let contains = |value: &str| ClaimTest::Contains("groups".into(), value.into());
+        let model = model(
+            &[],
+            &[
+                ("staff", contains("eu")),
+                ("staff", contains("us")),
+                ("boss", contains("bosses")),
+                ("all", ClaimTest::Any),
+            ],
+        );
+        let claims = |groups: &[&str]| {
+            let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+            BTreeMap::from([("groups".to_owned(), Claim::Texts(groups))])
+        };
+        let roles = |narrowed: Vec<Narrowing>| {
+            let subject = Subject {
+                issuer: "corp".into(),
+                sub: "bob".into(),
+                claims: claims(&["eu", "bosses"]),
+                narrowed,
+            };
+            model.subject_roles(&subject).to_vec()
+        };
+        let to = |groups: &[&str]| Narrowing { from: None, to: claims(groups) };
+        let lost = |from: &[&str], groups: &[&str]| Narrowing {
+            from: Some(claims(from)),
+            to: claims(groups),
+        };
+        assert_eq!(vec!["all", "boss", "staff"], roles(vec![]));
+        assert_eq!(vec!["all", "staff"], roles(vec![to(&["us"])]), "another group, the same role");
+        assert_eq!(vec!["all"], roles(vec![to(&["us"]), to(&["bosses"])]));
+        assert_eq!(vec!["all", "boss", "staff"], roles(vec![lost(&[], &[])]));
+        assert_eq!(vec!["all", "staff"], roles(vec![lost(&["bosses"], &["eu"])]));
+        assert_eq!(vec!["all", "boss", "staff"], roles(vec![lost(&["eu"], &["us"])]));
+    }
+
     #[test]
     fn a_claim_must_have_the_form_that_its_rule_names() {
         let contains = ClaimTest::Contains("groups".into(), "staff".into());
@@ -290,7 +347,12 @@ mod tests {
         );
         let roles = |issuer: &str, sub: &str, claims: &[(&str, Claim)]| {
             let claims = claims.iter().map(|(n, c)| ((*n).to_owned(), c.clone())).collect();
-            let subject = Arc::new(Subject { issuer: issuer.into(), sub: sub.into(), claims });
+            let subject = Arc::new(Subject {
+                issuer: issuer.into(),
+                sub: sub.into(),
+                claims,
+                narrowed: Vec::new(),
+            });
             model
                 .roles_of(&Principal::User(subject))
                 .iter()

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::arguments::{ArgumentSchema, Declared};
-use crate::decision::Principal;
+use crate::decision::{PolicyEffect, Principal};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::directories;
 use crate::evaluate::met::Met;
@@ -14,7 +14,9 @@ use crate::history::{self, Budgets, Holder, Keeping, Memory, Recall, Sequences};
 use crate::model::{Effect, Model, Operation, ParamType, System, Template, Tier};
 use crate::policy::{self, Cache, Catalog, Covered, Placed, Target};
 use crate::routes::RouteTable;
-use crate::schema::{self, Keys, NO_DESTINATION, Names, OWN_OPERATIONS, OWN_SYSTEM, START};
+use crate::schema::{
+    self, GIVE, GIVE_GROUP, Keys, NO_DESTINATION, Names, OWN_OPERATIONS, OWN_SYSTEM, START,
+};
 use crate::stack::on_large_stack;
 use crate::table::Table;
 use crate::task::{TaskKind, TaskView};
@@ -179,7 +181,9 @@ impl Plan {
         let kept = previous.map(|plan| (&plan.cache, plan.policies.as_slice()));
         let (cache, mut policies) = policy::read(&model.policies, kept, rest, &mut diagnostics);
         let names = Names::of(&model, &reauth_kinds(&policies));
-        let starts = model.templates.iter().map(|(name, template)| start_of(name, template));
+        let starts = model.templates.iter().flat_map(|(name, template)| {
+            [START, GIVE].map(|prefix| operation_of(prefix, name, template))
+        });
         let own: Vec<Operation> =
             OWN_OPERATIONS.iter().map(|name| own_operation(name)).chain(starts).collect();
         let all: Vec<&Operation> = model.operations.iter().chain(&own).collect();
@@ -240,6 +244,7 @@ impl Plan {
         history::left_behind(&model, before, recall, &mut diagnostics);
         history::check(&model, &policies, recall, &mut diagnostics);
         directories::check(&model, &policies, &mut diagnostics);
+        ungiven(&model, &policies, &covered, &catalog, &mut diagnostics);
         rest();
         let slices = slices(&policies, &covered, &catalog, all.len(), &groups, rest);
         drop(catalog);
@@ -652,6 +657,35 @@ fn reserved(model: &Model, diagnostics: &mut Diagnostics) {
     }
 }
 
+/// Warns of templates whose tasks are meant to be given to another agent, where no policy permits to give them.
+fn ungiven(
+    model: &Model,
+    policies: &[Placed],
+    covered: &[Option<Covered>],
+    catalog: &Catalog<'_>,
+    diagnostics: &mut Diagnostics,
+) {
+    let implicit = model.tasks.implicit.as_ref().map(|rule| rule.template.as_str());
+    for (name, template) in &model.templates {
+        let id = format!("{GIVE}{name}");
+        let Some(position) = catalog.operations.get(id.as_str()) else { continue };
+        let may_be_given = policies.iter().zip(covered).any(|(placed, covered)| {
+            placed.policy.effect == PolicyEffect::Permit
+                && covered.as_ref().is_none_or(|covered| covered.contains(*position))
+        });
+        // A subject that starts a task gives it to an agent; so does whoever delegates.
+        let is_meant_to_be = template.max_depth > 0 || template.starters.is_empty();
+        if may_be_given || !is_meant_to_be || implicit == Some(name.as_str()) {
+            continue;
+        }
+        diagnostics.warning(
+            &template.at,
+            format!("no policy permits `{id}`, so nobody gives a task of `{name}` to another agent: neither a subject that starts it nor an agent that delegates it"),
+            format!("Write, for example: @id(\"give-{name}\") permit(principal, action == Action::\"{id}\", resource in Role::\"ROLE\"); with the role of the agents that may get it, and who may give it."),
+        );
+    }
+}
+
 fn reauth_kinds(policies: &[Placed]) -> BTreeSet<String> {
     let kinds = policies.iter().filter_map(|placed| placed.policy.stepup.as_ref());
     let named = kinds.filter(|kind| {
@@ -680,8 +714,8 @@ fn own_operation(name: &str) -> Operation {
     }
 }
 
-/// The operation that starts the tasks of a template; its arguments are the template's parameters.
-fn start_of(name: &str, template: &Template) -> Operation {
+/// The operation that starts, or that gives, the tasks of a template; its arguments are the template's parameters.
+fn operation_of(prefix: &str, name: &str, template: &Template) -> Operation {
     let kind = |kind: &ParamType| match kind {
         ParamType::String => "string",
         ParamType::Long => "integer",
@@ -694,8 +728,8 @@ fn start_of(name: &str, template: &Template) -> Operation {
         .collect();
     let required: Vec<&String> = template.params.keys().collect();
     Operation {
-        id: format!("{START}{name}"),
-        name: format!("{START}{name}"),
+        id: format!("{prefix}{name}"),
+        name: format!("{prefix}{name}"),
         input: Arc::new(serde_json::json!({
             "type": "object", "required": required, "properties": properties,
             "additionalProperties": false,
@@ -744,8 +778,10 @@ fn groups_of(operation: &Operation) -> Vec<String> {
     let system = format!("system:{}", operation.system);
     // Our own operations do nothing to the world, so a policy on an effect is not meant for them.
     let effects = operation.effects.iter().filter(|_| operation.system != OWN_SYSTEM);
+    let gives = operation.system == OWN_SYSTEM && operation.id.starts_with(GIVE);
     [system]
         .into_iter()
+        .chain(gives.then(|| GIVE_GROUP.to_owned()))
         .chain(effects.map(|effect| format!("effect:{}", effect.as_str())))
         .collect()
 }
@@ -754,6 +790,7 @@ fn resource_type(operation: &Operation) -> &'static str {
     match operation.resource {
         Some(_) => "Resource",
         None if operation.id.starts_with(START) => "Template",
+        None if operation.id.starts_with(GIVE) => "Agent",
         None => "System",
     }
 }
@@ -788,6 +825,7 @@ fn catalog<'a>(
     }
     let target = |operation: &&'a Operation| Target {
         system: &operation.system,
+        is_given: operation.system == OWN_SYSTEM && operation.id.starts_with(GIVE),
         collection: operation.resource.as_ref().map(|rule| rule.collection.as_str()),
         destination: operation.destination.is_some(),
     };

@@ -137,11 +137,16 @@ pub const NO_DESTINATION: &str = "none";
 const EMPTY: &str = "(nothing declared)";
 /// The system of our own operations.
 pub const OWN_SYSTEM: &str = "authz";
-/// Our own operations, judged like any other; beside them each template has one that starts its tasks.
+/// Our own operations, judged like any other; beside them each template has one that starts its tasks, and one that gives
+/// them to another agent.
 pub const OWN_OPERATIONS: [&str; 8] =
     ["probe", "explain", "status", "reload", "revoke", "task.start_for", "task.read", "task.end"];
 /// What stands before a template in the operation that starts its tasks.
 pub const START: &str = "task:";
+/// What stands before a template in the operation that gives one of its tasks to another agent, which is the resource.
+pub const GIVE: &str = "give:";
+/// The group of the operations that give tasks.
+pub const GIVE_GROUP: &str = "authz.task.give";
 /// Step-up kinds that every bundle has.
 pub const BUILT_IN_KINDS: [&str; 6] =
     ["confirm", "approve", "two_person", "fresh_credential", "bound_token", "confidence"];

@@ -33,7 +33,7 @@ use crate::settings::CredentialSettings;
 use crate::settle::survives_of;
 use crate::tasks::{Caller, Done, bounded};
 use crate::world::Loaded;
-use crate::{report, revoke};
+use crate::{report, revoke, shown};
 
 /// The type of our authorization details (RFC 9396).
 const DETAIL_TYPE: &str = "authz_task";
@@ -165,7 +165,7 @@ impl Engine {
                 let longest = settings.lifetime.of(permit.tier);
                 let ends = self.ends(judgement, &located, longest, message.lifetime_seconds)?;
                 judgement.task = Some(Arc::clone(&located.task));
-                judgement.chain = located.task.chain();
+                judgement.chain = shown::chain_in(judgement, &located);
                 let made = self.issued(
                     transaction,
                     judgement,

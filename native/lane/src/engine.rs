@@ -48,6 +48,7 @@ use crate::record::{self, Origin};
 use crate::revoke;
 use crate::settings::{CredentialSettings, EngineError, Lane, Settings, Surface};
 use crate::settle::Judging;
+use crate::shown;
 use crate::trace::{self, Ids, Span, Tracing};
 use crate::wanted::Wanted;
 use crate::world::{Enforcer, Loaded, Way, World};
@@ -929,14 +930,20 @@ impl Engine {
             }
             None => (None, None),
         };
+        let begins = implied.as_ref().is_some_and(|implied| implied.is_new());
+        let located = match located {
+            Some(found) if !found.is_taskless() => {
+                Some(self.note_token(judgement, &world, found, is_dry || begins, wait)?)
+            }
+            located => located,
+        };
         if let Some(located) = &located {
             if !located.is_taskless() {
                 judgement.task = Some(Arc::clone(&located.task));
-                if !located.task.has_chain(&judgement.chain) {
-                    judgement.chain = located.task.chain();
+                if !located.view().has_chain(&judgement.chain) {
+                    judgement.chain = shown::chain_in(judgement, located);
                 }
             }
-            let begins = implied.as_ref().is_some_and(|implied| implied.is_new());
             let (plan, at) = (&world.plan, (now, wait));
             judgement.recalled =
                 history::recall(&self.keeper, plan, &request, located, begins, at)?;
@@ -2005,7 +2012,7 @@ pub(crate) fn chain_of(facts: &authz_token::Facts) -> Vec<Principal> {
 }
 
 /// A subject as policy knows it.
-fn subject_of(facts: &SubjectFacts) -> Subject {
+pub(crate) fn subject_of(facts: &SubjectFacts) -> Subject {
     let claims = facts.claims.iter().map(|(name, value)| {
         let claim = match value {
             ClaimValue::Bool(value) => Claim::Bool(*value),
@@ -2015,7 +2022,12 @@ fn subject_of(facts: &SubjectFacts) -> Subject {
         };
         (name.clone(), claim)
     });
-    Subject { issuer: facts.issuer.clone(), sub: facts.sub.clone(), claims: claims.collect() }
+    Subject {
+        issuer: facts.issuer.clone(),
+        sub: facts.sub.clone(),
+        claims: claims.collect(),
+        narrowed: Vec::new(),
+    }
 }
 
 /// The facts as policy reads them. Nothing raises confidence in this version.

@@ -33,6 +33,7 @@ use crate::presented::system_of;
 use crate::revoke;
 use crate::settings::{CredentialSettings, Surface};
 use crate::settle::{Judging, detail_of, survives_of};
+use crate::shown;
 use crate::tasks::{bounded, kernel_refused};
 use crate::tokens::Client;
 use crate::world::Loaded;
@@ -430,7 +431,9 @@ impl Engine {
             id: Uuid::now_v7().to_string(),
             session: Uuid::now_v7().to_string(),
         };
-        task::start(&world.plan, root).map(Arc::new).map_err(kernel_refused)
+        let mut task = task::start(&world.plan, root).map_err(kernel_refused)?;
+        shown::begin(judgement, &mut task);
+        Ok(Arc::new(task))
     }
 
     /// 5 and 6: judges each detail, and writes all that comes of it.
@@ -466,7 +469,7 @@ impl Engine {
             self.change(judgement, call, &locks, survives, &mut |transaction, judgement| {
                 let (located, kind) = self.located_in(transaction, exchange, judgement)?;
                 judgement.task = Some(Arc::clone(&located.task));
-                judgement.chain = located.task.chain();
+                judgement.chain = shown::chain_in(judgement, &located);
                 let (located, details) =
                     self.judge_details(transaction, exchange, judgement, judged, located)?;
                 let end = self.write_exchange(
@@ -564,7 +567,7 @@ impl Engine {
             detail.listener.clone_from(&judgement.listener);
             detail.asker = judgement.asker.clone();
             detail.facts = judgement.facts.clone();
-            detail.chain = located.task.chain();
+            detail.chain = shown::chain_in(judgement, &located);
             detail.task = Some(Arc::clone(&located.task));
             if let Some(operation) = exchange.world.plan.operation(&asked.operation) {
                 detail.operation.clone_from(&operation.id);

@@ -35,6 +35,7 @@ mod report;
 mod revoke;
 pub mod settings;
 mod settle;
+mod shown;
 mod sweep;
 mod tasks;
 mod taskwire;

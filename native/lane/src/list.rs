@@ -19,6 +19,7 @@ use crate::message::public_message;
 use crate::proto::authz::v1 as wire;
 use crate::revoke;
 use crate::settings::Surface;
+use crate::shown;
 
 /// Operations between two looks at the deadline.
 const STRIDE: usize = 64;
@@ -103,7 +104,7 @@ impl Engine {
             }
         };
         if let Some(found) = &located {
-            judgement.chain = found.task.chain();
+            judgement.chain = shown::chain_in(judgement, found);
         }
         let chain = std::mem::take(&mut judgement.chain);
         let caller = chain.last().map(name_of).unwrap_or_default();

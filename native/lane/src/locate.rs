@@ -41,6 +41,16 @@ impl Located {
         self.task.kind == TaskKind::None
     }
 
+    /// The same, with another record of its root.
+    pub(crate) fn with_root(self, root: Arc<Task>) -> Self {
+        let Self { task, mut ancestors } = self;
+        match ancestors.first_mut() {
+            Some(first) => *first = root,
+            None => return Self { task: root, ancestors },
+        }
+        Self { task, ancestors }
+    }
+
     /// From the root down.
     pub(crate) fn path(&self) -> impl Iterator<Item = &Arc<Task>> {
         self.ancestors.iter().chain([&self.task])

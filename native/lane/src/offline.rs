@@ -285,7 +285,7 @@ impl Who {
                 claims.insert(name.clone(), claim(name, value)?);
             }
             let (issuer, sub) = (stated.issuer.clone(), stated.sub.clone());
-            let subject = Arc::new(Subject { issuer, sub, claims });
+            let subject = Arc::new(Subject { issuer, sub, claims, narrowed: Vec::new() });
             chain.push(match stated.kind {
                 StatedKind::User => Principal::User(subject),
                 StatedKind::Service => Principal::Service(subject),

@@ -32,6 +32,7 @@ use crate::metrics::CredentialEvent;
 use crate::presented::{self, Presented};
 use crate::proto::authz::v1 as wire;
 use crate::revoke;
+use crate::shown;
 use crate::tasks::is_due_for_touch;
 use crate::trace;
 use crate::world::Loaded;
@@ -181,7 +182,8 @@ impl Engine {
         let acr = acr.unwrap_or_default();
         let task = task::implicit(&world.plan, &judgement.chain, acr, id, session, now)
             .map_err(|refused| Refused::new(refused.reason, Step::Locate, refused.message))?;
-        let Some(task) = task else { return Ok(None) };
+        let Some(mut task) = task else { return Ok(None) };
+        shown::begin(judgement, &mut task);
         let located = Located { task: Arc::new(task), ancestors: Vec::new() };
         let revoked = self.keeper.revocations()?;
         revoke::of_tasks(&revoked, located.path())?;
@@ -219,10 +221,17 @@ impl Engine {
             return Err(Refused::input("only an enforcer gives an `idempotency_key`"));
         };
         let mut hash = Sha256::new();
-        for part in [enforcer.name.as_str(), key] {
+        let mut add = |part: &str| {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
+        };
+        add(&enforcer.name);
+        // The chain names the subject, and the assignee last: no caller meets an answer that another one was given.
+        add(&judgement.chain.len().to_string());
+        for principal in &judgement.chain {
+            add(&name_of(principal));
         }
+        add(key);
         let id = format!("check/{}", hex(&hash.finalize()));
         let request = judging.request;
         let mut digest = Sha256::new();
@@ -230,9 +239,6 @@ impl Engine {
             digest.update((part.len() as u64).to_be_bytes());
             digest.update(part);
         };
-        for principal in &judgement.chain {
-            add(name_of(principal).as_bytes());
-        }
         add(task.unwrap_or_default().as_bytes());
         let credential = judgement.facts.credential.as_ref();
         add(credential.map_or("", |credential| credential.jti.as_str()).as_bytes());
@@ -368,7 +374,7 @@ impl Engine {
                     let started = Instant::now();
                     if !current.is_taskless() {
                         judgement.task = Some(Arc::clone(&current.task));
-                        judgement.chain = current.task.chain();
+                        judgement.chain = shown::chain_in(judgement, &current);
                     }
                     judging.decide_with(judgement, Some(&current), presented.as_ref());
                     judgement.decide_time = judgement

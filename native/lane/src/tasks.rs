@@ -8,6 +8,7 @@ use authz_kernel::decision::{Facts, Outcome, Principal, Request, Time};
 use authz_kernel::hex::hex;
 use authz_kernel::history::SessionHistory;
 use authz_kernel::reason::ReasonCode;
+use authz_kernel::schema::GIVE;
 use authz_kernel::task::{
     self, AgentName, Child, Idempotency, Record, RecordKey, RecordKind, Root, Session, Subject,
     SubjectProof, Task, TaskKind, TaskStatus,
@@ -28,6 +29,7 @@ use crate::locate::{self, Located};
 use crate::proto::authz::v1 as wire;
 use crate::revoke;
 use crate::settings::Surface;
+use crate::shown;
 use crate::taskwire;
 use crate::world::Loaded;
 
@@ -213,11 +215,23 @@ impl Engine {
         operation: &str,
         arguments: &[u8],
     ) -> Result<(), Refused> {
+        let request = Request { arguments: arguments.into(), ..own(operation) };
+        self.permits(judgement, world, chain, proof, &request)
+    }
+
+    fn permits(
+        &self,
+        judgement: &Judgement,
+        world: &Loaded,
+        chain: &[Principal],
+        proof: Option<SubjectProof>,
+        request: &Request<'_>,
+    ) -> Result<(), Refused> {
+        let operation = request.operation;
         let revoked = self.keeper.revocations()?;
         revoke::of_operation(&revoked, operation)?;
         let facts = Facts { subject_proof: proof, ..kernel_facts(judgement, chain, None, None) };
-        let request = Request { arguments: arguments.into(), ..own(operation) };
-        let decision = decide(&world.plan, &facts, &request, Time(judgement.now_ms));
+        let decision = decide(&world.plan, &facts, request, Time(judgement.now_ms));
         if decision.outcome == Outcome::Permit && decision.reason == ReasonCode::Permitted {
             return Ok(());
         }
@@ -271,6 +285,8 @@ impl Engine {
             }
             (None, named) => {
                 let subject = asserted(named, world)?;
+                let revoked = self.keeper.revocations()?;
+                revoke::of_subject_name(&revoked, &subject.issuer, &subject.sub)?;
                 judgement.chain.insert(0, subject.principal());
                 (Some(subject), SubjectProof::Asserted)
             }
@@ -304,8 +320,12 @@ impl Engine {
             id,
             session,
         };
-        let task = task::start(&world.plan, root).map_err(kernel_refused)?;
-        let key = Key::of("start", &starter, &message.idempotency_key, &{
+        let mut task = task::start(&world.plan, root).map_err(kernel_refused)?;
+        shown::begin(judgement, &mut task);
+        self.may_give(judgement, world, &task, &chain)?;
+        let parties =
+            Parties { caller: &starter, subject: task.subject.as_ref(), assignee: task.assignee() };
+        let key = Key::of("start", &parties, &message.idempotency_key, &{
             wire::StartRequest { evidence: Vec::new(), ..message.clone() }.encode_to_vec()
         });
         let mut locks = vec![
@@ -387,6 +407,32 @@ impl Engine {
         let arguments = serde_json::to_vec(params).unwrap_or_default();
         let operation = format!("task:{name}");
         self.permitted(judgement, world, chain, Some(proof), &operation, &arguments)
+    }
+
+    /// Whether policy lets a chain give a task to the agent that gets it. An agent that keeps the task itself gives it to
+    /// nobody.
+    fn may_give(
+        &self,
+        judgement: &Judgement,
+        world: &Loaded,
+        task: &Task,
+        giver: &[Principal],
+    ) -> Result<(), Refused> {
+        let is_kept = matches!(
+            giver.last(),
+            Some(Principal::Agent { spiffe_id, .. }) if spiffe_id == task.assignee()
+        );
+        if is_kept {
+            return Ok(());
+        }
+        let arguments = serde_json::to_vec(&task.params).unwrap_or_default();
+        let operation = format!("{GIVE}{}", task.template);
+        let request = Request {
+            arguments: arguments.as_slice().into(),
+            resource: Some(task.assignee()),
+            ..own(&operation)
+        };
+        self.permits(judgement, world, giver, Some(task.subject_proof), &request)
     }
 
     /// Whether an agent may have one more live task.
@@ -499,7 +545,27 @@ impl Engine {
         self.usable(&parent, judgement, now)?;
         let id = Uuid::now_v7().to_string();
         let starter = parent.task.assignee().to_owned();
-        let key = Key::of("delegate", &starter, &message.idempotency_key, &{
+        let template = Some(message.template.as_str()).filter(|name| !name.is_empty());
+        let child = || Child {
+            template,
+            params: &params,
+            scope: &scope,
+            assignee: assignee.clone(),
+            starter: starter.clone(),
+            deadline,
+            now,
+            id: id.clone(),
+        };
+        let plan = &caller.world.plan;
+        let given = task::delegate(plan, &parent.task, child()).map_err(kernel_refused)?;
+        let giver = shown::chain_in(judgement, &parent);
+        self.may_give(judgement, &caller.world, &given, &giver)?;
+        let parties = Parties {
+            caller: &starter,
+            subject: parent.task.subject.as_ref(),
+            assignee: &assignee.spiffe_id,
+        };
+        let key = Key::of("delegate", &parties, &message.idempotency_key, &{
             wire::DelegateRequest { evidence: Vec::new(), ..message.clone() }.encode_to_vec()
         });
         let mut locks = vec![
@@ -507,7 +573,6 @@ impl Engine {
             RecordKey::new(RecordKind::Agent, &assignee.spiffe_id),
         ];
         locks.extend(key.as_ref().map(Key::record));
-        let template = Some(message.template.as_str()).filter(|name| !name.is_empty());
         let mut made = None;
         let survives = Survives::Crash;
         let kept = self.change(
@@ -526,18 +591,7 @@ impl Engine {
                 }
                 let parent = locate::find_in(transaction, &message.parent)?;
                 self.usable(&parent, judgement, now)?;
-                let child = Child {
-                    template,
-                    params: &params,
-                    scope: &scope,
-                    assignee: assignee.clone(),
-                    starter: starter.clone(),
-                    deadline,
-                    now,
-                    id: id.clone(),
-                };
-                let plan = &caller.world.plan;
-                let child = task::delegate(plan, &parent.task, child).map_err(kernel_refused)?;
+                let child = task::delegate(plan, &parent.task, child()).map_err(kernel_refused)?;
                 self.grow(transaction, &parent, &assignee.spiffe_id, now)?;
                 let child = Arc::new(child);
                 self.touch_all(transaction, &parent, now);
@@ -837,6 +891,15 @@ pub(crate) fn kernel_refused(refused: task::Refused) -> Refused {
     Refused::new(refused.reason, Step::Judge, refused.message)
 }
 
+/// Who a keyed request is about. Credentials are not part of its digest, so these are part of its key: a task that was
+/// started for one subject is never the answer to a request for another.
+struct Parties<'a> {
+    caller: &'a str,
+    /// None where the first agent acts for itself.
+    subject: Option<&'a Subject>,
+    assignee: &'a str,
+}
+
 /// The key of a caller that does a thing at most once a key.
 struct Key {
     id: String,
@@ -850,12 +913,19 @@ struct Known {
 
 impl Key {
     /// None where the caller gave none.
-    fn of(method: &str, caller: &str, key: &str, asked: &[u8]) -> Option<Self> {
+    fn of(method: &str, parties: &Parties<'_>, key: &str, asked: &[u8]) -> Option<Self> {
         if key.is_empty() {
             return None;
         }
+        let kind = match parties.subject {
+            None => "itself",
+            Some(subject) if subject.is_service => "service",
+            Some(_) => "user",
+        };
+        let (issuer, sub) =
+            parties.subject.map_or(("", ""), |subject| (&*subject.issuer, &*subject.sub));
         let mut hash = Sha256::new();
-        for part in [caller, key] {
+        for part in [parties.caller, kind, issuer, sub, parties.assignee, key] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }

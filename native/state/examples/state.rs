@@ -105,6 +105,7 @@ fn task(number: usize) -> Task {
         ended_at: None,
         index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
+        subject_tokens: Vec::new(),
         literals: BTreeSet::from(["00112233445566778899aabbccddeeff".to_owned()]),
         rest: BTreeMap::new(),
     }

@@ -170,6 +170,11 @@ pub struct SubjectFacts {
     pub kind: SubjectKind,
     /// `sub`: non-empty, at most 255 bytes, no control characters.
     pub sub: String,
+    /// `typ` of the token's header in lower case, without a leading `application/`; empty where absent.
+    pub token_type: String,
+    /// The client that the token was issued to: `azp` (OpenID Connect Core §2), else `client_id` (RFC 9068 §2.2); empty
+    /// where the token names none.
+    pub client: String,
     /// Id of the issuer's key that verified the token, if the key has one.
     pub kid: Option<String>,
     /// The configured claims that the token holds, by name.

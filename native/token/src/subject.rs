@@ -62,6 +62,8 @@ pub(crate) fn verify(
         issuer: issuer.alias.clone(),
         kind: issuer.kind,
         sub: sub.to_owned(),
+        token_type: typ,
+        client: client(&claims).to_owned(),
         kid: key.kid.clone(),
         claims: kept(&claims, &issuer.claims)?,
         issued_at: times.issued_at,
@@ -75,6 +77,17 @@ pub(crate) fn verify(
         made: Made::default(),
     };
     Ok((facts, times, binding))
+}
+
+/// The client that the token was issued to; empty where no text of a sensible length names one.
+fn client<'a>(claims: &'a Object<'_>) -> &'a str {
+    let named = |name| match claims.get(name) {
+        Some(Value::String(text)) if (1..=MAX_TEXT_BYTES).contains(&text.len()) => {
+            Some(text.as_ref())
+        }
+        _ => None,
+    };
+    named("azp").or_else(|| named("client_id")).unwrap_or_default()
 }
 
 /// The claims kept for policy.

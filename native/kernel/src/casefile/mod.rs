@@ -26,7 +26,7 @@ use crate::plan::Plan;
 use crate::reason::ReasonCode;
 use crate::routes::{Body, HttpRequest, RouteError};
 use crate::source::{At, Many, Mark, duration, pretty, read_yaml};
-use crate::task::Refused;
+use crate::task::{Refused, ShownToken};
 
 use credentials::{Credentials, IssueSaid, Issued, PresentSaid};
 use reports::{Permits, ReportSaid};
@@ -721,6 +721,10 @@ impl CaseFile {
             Some(caller) if placed.is_none() && on.is_none() => tasks.taskless(plan, caller, now),
             _ => placed,
         };
+        let placed = match (placed, &caller) {
+            (Some(placed), Some(caller)) => Some(tasks.noted(plan, placed, caller, now)),
+            (placed, _) => placed,
+        };
         let caller = match (&placed, caller) {
             (Some(placed), caller) => placed.caller(caller),
             (None, Some(caller)) => caller,
@@ -782,6 +786,19 @@ struct Caller<'a> {
     age: i64,
     acr: &'a str,
     bound: bool,
+}
+
+impl Caller<'_> {
+    /// The subject's token that comes with the call. Tokens of a test have no client, and are as new as the step.
+    fn shown(&self, now: Time) -> Option<ShownToken<'_>> {
+        let subject = self.chain.iter().find_map(|one| match one {
+            Principal::User(subject) | Principal::Service(subject) => Some(subject),
+            Principal::Agent { .. } => None,
+        });
+        let claims = &subject?.claims;
+        let issued_at = Some(now.0.div_euclid(1_000));
+        Some(ShownToken { token_type: "", client: "", issued_at, claims })
+    }
 }
 
 /// What a test may compare.
@@ -1145,6 +1162,7 @@ impl SubjectFixture {
             issuer: self.issuer.clone(),
             sub: self.sub.clone().unwrap_or_else(|| name.to_owned()),
             claims: self.claims.iter().map(|(n, c)| (n.clone(), claim(c))).collect(),
+            narrowed: Vec::new(),
         });
         match self.kind {
             SubjectWord::User => Principal::User(subject),

@@ -18,6 +18,7 @@ use crate::history::{
 };
 use crate::mcp::ServerTask;
 use crate::plan::Plan;
+use crate::schema::{GIVE, START};
 use crate::source::{At, Mark, duration};
 use crate::task::{
     AgentName, Child, Limit, Param, RecordKey, Refused, Root, ScopeEntry, Selector, Session,
@@ -402,8 +403,9 @@ impl Placed {
 
     /// Who calls on the task: its assignee, unless the step says another.
     pub(super) fn caller<'a>(&'a self, said: Option<Caller<'a>>) -> Caller<'a> {
+        let chain = self.view().chain(said.as_ref().and_then(|said| said.shown(Time(0))).as_ref());
         let own = || Caller {
-            chain: self.task.chain(),
+            chain,
             age: 0,
             acr: self.task.subject.as_ref().map_or("", |subject| subject.acr.as_str()),
             bound: false,
@@ -425,6 +427,28 @@ pub(super) const fn key() -> &'static [u8; 32] {
 impl Tasks {
     pub(super) fn get(&self, plan: &Plan, name: &str, now: Time) -> Option<Placed> {
         Some(self.placed(plan, self.known.get(name)?.clone(), now))
+    }
+
+    /// A task after a call in it showed a token of its subject.
+    pub(super) fn noted(
+        &mut self,
+        plan: &Plan,
+        placed: Placed,
+        caller: &Caller<'_>,
+        now: Time,
+    ) -> Placed {
+        let root = placed.view().root();
+        let is_its = |one: &Principal| root.subject.as_ref().is_some_and(|own| own.is(one));
+        if !caller.chain.first().is_some_and(is_its) {
+            return placed;
+        }
+        let noted = caller.shown(now).and_then(|shown| root.after_token(&shown, plan.model()));
+        let Some(noted) = noted.filter(|noted| self.known.contains_key(&noted.id)) else {
+            return placed;
+        };
+        self.known.insert(noted.id.clone(), noted);
+        let task = self.known.get(&placed.task.id).cloned();
+        task.map_or(placed, |task| self.placed(plan, task, now))
     }
 
     fn placed(&self, plan: &Plan, task: Task, now: Time) -> Placed {
@@ -466,9 +490,12 @@ impl Tasks {
         if self.known.get(&id).is_some_and(|task| task.status_at(now) == TaskStatus::Active) {
             return Some(id);
         }
-        let task = implicit(plan, &caller.chain, caller.acr, id.clone(), id.clone(), now)
+        let mut task = implicit(plan, &caller.chain, caller.acr, id.clone(), id.clone(), now)
             .ok()
             .flatten()?;
+        if let Some(shown) = caller.shown(now) {
+            task.begin_with(&shown);
+        }
         self.known.insert(id.clone(), task);
         Some(id)
     }
@@ -656,7 +683,7 @@ impl Tasks {
         };
         may_start(plan, &said.template.value, &params, &chain, subject_proof, now)?;
         let id = self.id(said.name.as_ref());
-        start(
+        let mut task = start(
             plan,
             Root {
                 template: &said.template.value,
@@ -674,7 +701,13 @@ impl Tasks {
                 session: id.clone(),
                 id,
             },
-        )
+        )?;
+        may_give(plan, &task, &chain, now)?;
+        let by = Caller { chain, age: 0, acr: "", bound: false };
+        if let Some(shown) = by.shown(now).filter(|_| !said.asserted) {
+            task.begin_with(&shown);
+        }
+        Ok(task)
     }
 
     fn delegate(
@@ -693,7 +726,7 @@ impl Tasks {
             let message = "only the agent that has the task delegates it";
             return Err(Refused { reason: ReasonCode::NotAssignee, message: message.to_owned() });
         }
-        delegate(
+        let child = delegate(
             plan,
             &placed.task,
             Child {
@@ -708,7 +741,9 @@ impl Tasks {
                 now,
                 id,
             },
-        )
+        )?;
+        may_give(plan, &child, &caller.chain, now)?;
+        Ok(child)
     }
 
     fn end(
@@ -729,7 +764,7 @@ impl Tasks {
             _ => false,
         };
         if !is_own && !is_subject && !placed.ancestors.iter().any(is_above) {
-            judged(plan, "authz.task.end", "", &caller.chain, None, now)?;
+            judged(plan, ("authz.task.end", None), "", &caller.chain, None, now)?;
         }
         let status = match said.status {
             EndWord::Completed => TaskStatus::Completed,
@@ -770,19 +805,31 @@ fn may_start(
     if proof == SubjectProof::Asserted {
         // The subject is only said to be there, so it is not asked.
         let agent = chain.last().map_or_else(Default::default, std::slice::from_ref);
-        judged(plan, "authz.task.start_for", "", agent, Some(proof), now)?;
+        judged(plan, ("authz.task.start_for", None), "", agent, Some(proof), now)?;
     }
     if plan.template(template).is_some() {
         let arguments = serde_json::to_string(params).unwrap_or_default();
-        let operation = format!("{}{template}", crate::schema::START);
-        judged(plan, &operation, &arguments, chain, Some(proof), now)?;
+        let operation = format!("{START}{template}");
+        judged(plan, (&operation, None), &arguments, chain, Some(proof), now)?;
     }
     Ok(())
 }
 
+/// Whether policy lets a chain give a task to the agent that gets it, where that is another one.
+fn may_give(plan: &Plan, task: &Task, giver: &[Principal], now: Time) -> Result<(), Refused> {
+    if giver.last().is_some_and(|giver| task.is_assignee(giver)) {
+        return Ok(());
+    }
+    let arguments = serde_json::to_string(&task.params).unwrap_or_default();
+    let operation = format!("{GIVE}{}", task.template);
+    let of = (operation.as_str(), Some(task.assignee()));
+    judged(plan, of, &arguments, giver, Some(task.subject_proof), now)
+}
+
+/// Args: `operation`, `resource`: the resource is that of a task that is given.
 fn judged(
     plan: &Plan,
-    operation: &str,
+    (operation, resource): (&str, Option<&str>),
     arguments: &str,
     chain: &[Principal],
     subject_proof: Option<SubjectProof>,
@@ -807,7 +854,7 @@ fn judged(
     let request = Request {
         operation,
         arguments: arguments.as_bytes().into(),
-        resource: None,
+        resource,
         destinations: &[],
         supported_obligations: &[],
         labels: &[],

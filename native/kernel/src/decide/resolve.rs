@@ -15,8 +15,8 @@ use crate::history::{ObjectKeys, Subject};
 use crate::json::Value as Json;
 use crate::model::{DestinationKind, DestinationRule, Operation, ResourceRule};
 use crate::plan::{Plan, Prepared};
-use crate::schema::{Key, NO_DESTINATION, START};
-use crate::task::{TaskView, literal};
+use crate::schema::{GIVE, Key, NO_DESTINATION, OWN_SYSTEM, START};
+use crate::task::{AgentName, TaskView, literal};
 
 use super::Refusal;
 use super::split::{self, Chosen};
@@ -129,6 +129,12 @@ fn resource<'a, 'b>(
     request: &Request<'_>,
     written: impl Iterator<Item = &'b str>,
 ) -> Result<Acted<'a>, Refusal> {
+    if operation.system == OWN_SYSTEM && operation.id.starts_with(GIVE) {
+        let assignee = AgentName::parse(request.resource.unwrap_or_default())
+            .map_err(|why| bad(format!("the resource is not the SPIFFE id of an agent: {why}")))?;
+        let known = Known::clone(&plan.principal(&assignee.principal()));
+        return Ok((known, None, String::new(), Cow::Borrowed(&[])));
+    }
     let Some(ResourceRule { collection, id }) = &operation.resource else {
         return match request.resource {
             None | Some("") => {

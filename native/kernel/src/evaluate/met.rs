@@ -1,5 +1,6 @@
 //! Principals that were met, as policies of one plan know them: to make one takes longer than to find it again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quick_cache::Weighter;
@@ -61,7 +62,13 @@ impl Weighter<Principal, Arc<Known>> for Size {
 }
 
 fn size(subject: &Subject) -> usize {
-    let claims = subject.claims.iter().map(|(name, claim)| {
+    let narrowed = subject.narrowed.iter().flat_map(|one| one.from.iter().chain([&one.to]));
+    let claims = narrowed.chain([&subject.claims]).map(size_of_claims);
+    claims.fold(subject.issuer.len().saturating_add(subject.sub.len()), usize::saturating_add)
+}
+
+fn size_of_claims(claims: &BTreeMap<String, Claim>) -> usize {
+    let claims = claims.iter().map(|(name, claim)| {
         let value = match claim {
             Claim::Bool(_) | Claim::Long(_) => size_of::<Claim>(),
             Claim::Text(text) => text.len(),
@@ -69,14 +76,12 @@ fn size(subject: &Subject) -> usize {
         };
         name.len().saturating_add(value)
     });
-    claims.fold(subject.issuer.len().saturating_add(subject.sub.len()), usize::saturating_add)
+    claims.fold(0, usize::saturating_add)
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
-
-    use std::collections::BTreeMap;
 
     use super::*;
     use crate::plan::Plan;
@@ -84,7 +89,12 @@ mod tests {
     fn user(sub: &str, claims: &[(&str, Claim)]) -> Principal {
         let claims = claims.iter().map(|(name, claim)| ((*name).to_owned(), claim.clone()));
         let (issuer, sub) = ("corp".to_owned(), sub.to_owned());
-        Principal::User(Arc::new(Subject { issuer, sub, claims: claims.collect() }))
+        Principal::User(Arc::new(Subject {
+            issuer,
+            sub,
+            claims: claims.collect(),
+            ..Subject::default()
+        }))
     }
 
     fn plan(facts: &str) -> Plan {

@@ -502,7 +502,7 @@ mod tests {
             });
             let bot = Principal::Agent { spiffe_id: "a".to_owned(), trust_domain: "t".to_owned() };
             let (issuer, sub) = ("i".to_owned(), "b".to_owned());
-            let user = crate::decision::Subject { issuer, sub, claims: [].into() };
+            let user = crate::decision::Subject { issuer, sub, ..Default::default() };
             let user = Principal::User(Arc::new(user));
             let text = |text: &str| arguments::Value::Text(text.into());
             let record =

@@ -7,7 +7,7 @@ use crate::arguments::{ArgumentType, Member};
 use crate::diagnostic::{Diagnostics, unknown};
 use crate::evaluate::syntax::{ActionScope, Idle, Named, Path, Root};
 use crate::model::{Event, Location, Model, Operation};
-use crate::schema::{BUILT_IN_KINDS, Key, Names, START, attributes, attributes_of_key};
+use crate::schema::{BUILT_IN_KINDS, GIVE, Key, Names, START, attributes, attributes_of_key};
 
 /// Bytes of a resource id, as in a request.
 const MAX_RESOURCE: usize = 1024;
@@ -35,6 +35,8 @@ pub(crate) struct Target<'a> {
     pub(crate) collection: Option<&'a str>,
     /// Whether it sends data somewhere.
     pub(crate) destination: bool,
+    /// Whether it gives a task to an agent, which is its resource.
+    pub(crate) is_given: bool,
 }
 
 /// The operations that a policy's action scope covers.
@@ -47,6 +49,14 @@ pub(crate) enum Covered {
 }
 
 impl Covered {
+    /// Whether the operation at a position is among them.
+    pub(crate) fn contains(&self, position: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::Of(positions) => positions.binary_search(&position).is_ok(),
+        }
+    }
+
     /// What of a list by position belongs to the operations.
     fn of<'b, T>(&'b self, list: &'b [T]) -> Box<dyn Iterator<Item = &'b T> + 'b> {
         match self {
@@ -176,8 +186,9 @@ fn action(placed: &Placed, name: &Named, catalog: &Catalog<'_>, diagnostics: &mu
     if catalog.operations.contains_key(id) || catalog.groups.contains_key(id) {
         return;
     }
-    let (what, mend) = if id.starts_with(START) {
-        let starts = catalog.operations.keys().copied().filter(|id| id.starts_with(START));
+    let of_template = [START, GIVE].into_iter().find(|prefix| id.starts_with(prefix));
+    let (what, mend) = if let Some(prefix) = of_template {
+        let starts = catalog.operations.keys().copied().filter(|id| id.starts_with(prefix));
         let declared: BTreeSet<&str> = starts.collect();
         unknown("template", id, declared.into_iter().map(|id| (id, None)))
     } else if id.contains(':') {
@@ -356,6 +367,9 @@ fn path_of(
             let mut types = Vec::new();
             if covered.of(&catalog.targets).any(|target| target.collection.is_some()) {
                 types.push("Resource");
+            }
+            if covered.of(&catalog.targets).any(|target| target.is_given) {
+                types.push("Agent");
             }
             types.retain(|kind| policy.resource_type.as_ref().is_none_or(|only| only == kind));
             types.into_iter().flat_map(attributes).collect()

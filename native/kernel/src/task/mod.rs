@@ -9,6 +9,7 @@ mod record;
 mod scope;
 mod start;
 mod taskless;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ pub use record::{
 pub use scope::{Dimension, ScopeIndex};
 pub use start::{Child, Refused, Root, delegate, extend, implicit, start};
 pub use taskless::{taskless, taskless_of};
+pub use tokens::{NewestToken, ShownToken};
 
 pub(crate) use literals::literal;
 pub(crate) use scope::{Acts, Miss};

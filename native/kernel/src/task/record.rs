@@ -8,7 +8,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::scope::ScopeIndex;
-use crate::decision::{Claim, Principal, Time};
+use super::tokens::NewestToken;
+use crate::decision::{Claim, Narrowing, Principal, Time};
 use crate::history::{Object, SessionHistory};
 use crate::model::Tier;
 
@@ -250,6 +251,9 @@ pub struct Task {
     /// Keyed hashes of what the user named in the prompt.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub literals: BTreeSet<Literal>,
+    /// Of a root: the newest tokens of its subject that were shown in its tree, one for each stream of tokens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subject_tokens: Vec<NewestToken>,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,
@@ -314,8 +318,7 @@ impl Task {
     }
 
     /// Whether [`Self::chain`] would give just this: then nothing need be copied.
-    #[must_use]
-    pub fn has_chain(&self, chain: &[Principal]) -> bool {
+    pub(super) fn has_chain(&self, chain: &[Principal]) -> bool {
         let (subject, agents) = match (&self.subject, chain) {
             (None, agents) => (true, agents),
             (Some(subject), [first, agents @ ..]) => (subject.is_exactly(first), agents),
@@ -330,7 +333,10 @@ impl Task {
         subject && agents.len() == self.agents.len() && self.agents.iter().zip(agents).all(same)
     }
 
-    /// Subject first, then every agent down to its assignee.
+    /// Who acts in it: subject first, as the task began, then every agent down to its assignee. Policy judges
+    /// [`TaskView::chain`], which knows of newer tokens of the subject.
+    ///
+    /// [`TaskView::chain`]: super::TaskView::chain
     #[must_use]
     pub fn chain(&self) -> Vec<Principal> {
         let subject = self.subject.iter().map(Subject::principal);
@@ -483,6 +489,12 @@ impl Subject {
         Some(Self { is_service, issuer, sub, claims: subject.claims.clone(), acr: acr.to_owned() })
     }
 
+    /// The name that a revocation of the subject has: `<issuer alias>/<sub>`.
+    #[must_use]
+    pub fn revocation_name(issuer: &str, sub: &str) -> String {
+        format!("{issuer}/{sub}")
+    }
+
     /// Whether a principal is the subject.
     pub(crate) fn is(&self, principal: &Principal) -> bool {
         let (is_service, subject) = match principal {
@@ -498,16 +510,22 @@ impl Subject {
         let (Principal::User(subject) | Principal::Service(subject)) = principal else {
             return false;
         };
-        self.is(principal) && self.claims == subject.claims
+        self.is(principal) && self.claims == subject.claims && subject.narrowed.is_empty()
     }
 
     /// As policies know it.
     #[must_use]
     pub fn principal(&self) -> Principal {
+        self.principal_with(Vec::new())
+    }
+
+    /// As policies know it, without the roles that further tokens take away.
+    pub(super) fn principal_with(&self, narrowed: Vec<Narrowing>) -> Principal {
         let subject = Arc::new(crate::decision::Subject {
             issuer: self.issuer.clone(),
             sub: self.sub.clone(),
             claims: self.claims.clone(),
+            narrowed,
         });
         if self.is_service { Principal::Service(subject) } else { Principal::User(subject) }
     }
@@ -884,9 +902,30 @@ pub enum RevocationTarget {
     System,
     /// An issuer alias or a trust domain.
     Issuer,
+    /// A subject, `<issuer alias>/<sub>`.
+    Subject,
 }
 
 impl RevocationTarget {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Agent,
+        Self::Session,
+        Self::Task,
+        Self::Jti,
+        Self::Key,
+        Self::Operation,
+        Self::System,
+        Self::Issuer,
+        Self::Subject,
+    ];
+
+    /// Whether a revocation of this target can be lifted. A task, a session and a token end for good.
+    #[must_use]
+    pub const fn is_undoable(self) -> bool {
+        !matches!(self, Self::Task | Self::Session | Self::Jti)
+    }
+
     /// The word used in commands and records.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -899,6 +938,7 @@ impl RevocationTarget {
             Self::Operation => "operation",
             Self::System => "system",
             Self::Issuer => "issuer",
+            Self::Subject => "subject",
         }
     }
 

@@ -150,6 +150,7 @@ pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
         ended_at: None,
         index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
+        subject_tokens: Vec::new(),
         literals: root.literals.into_iter().take(MAX_LITERALS).collect(),
         rest: BTreeMap::new(),
     })
@@ -263,6 +264,7 @@ pub fn delegate(plan: &Plan, parent: &Task, child: Child<'_>) -> Result<Task, Re
         // What an agent writes to another is not the user's word.
         index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
+        subject_tokens: Vec::new(),
         literals: BTreeSet::new(),
         rest: BTreeMap::new(),
     })

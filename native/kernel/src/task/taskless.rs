@@ -68,6 +68,7 @@ pub fn taskless(chain: &[Principal], acr: &str) -> Option<Task> {
         ended_at: None,
         index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
+        subject_tokens: Vec::new(),
         literals: BTreeSet::new(),
         rest: BTreeMap::new(),
     })

@@ -233,6 +233,7 @@ pub(crate) fn alice() -> Principal {
         issuer: "corp".to_owned(),
         sub: "alice".to_owned(),
         claims: BTreeMap::from([("groups".to_owned(), groups)]),
+        narrowed: Vec::new(),
     }))
 }
 

@@ -341,7 +341,7 @@ fn what_is_done_without_a_task_is_remembered_by_its_chain_for_a_while() {
         Principal::User(Arc::new(authz_kernel::decision::Subject {
             issuer: "corp".to_owned(),
             sub: sub.to_owned(),
-            claims: BTreeMap::new(),
+            ..Default::default()
         }))
     };
     let of = |chain: &[Principal]| taskless(chain, "").unwrap();

@@ -13,8 +13,8 @@ use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
 use authz_kernel::source;
 use authz_kernel::task::{
-    AgentName, Child, Limit, Param, Refused, Root, ScopeEntry, Selector, Subject, SubjectProof,
-    Task, TaskKind, TaskStatus, TaskView, delegate, extend, literals, start,
+    AgentName, Child, Limit, Param, Refused, Root, ScopeEntry, Selector, ShownToken, Subject,
+    SubjectProof, Task, TaskKind, TaskStatus, TaskView, delegate, extend, literals, start,
 };
 
 use crate::common::{NOTHING, NOW};
@@ -593,6 +593,38 @@ fn cedar_says_who_may_start_which() {
         if operation == "task:answer" && decision.reason != ReasonCode::BadInput {
             assert_eq!("Template::\"answer\"", decision.resource);
         }
+    }
+    // A task is given to an agent, whose roles the policy sees.
+    let plan = self::plan(
+        r#"@id("a") permit(principal, action == Action::"give:answer", resource in Role::"desk")
+        when { context.input.limit < 10 && resource.trust_domain == "a.example" };
+        @id("b") forbid(principal, action in Action::"authz.task.give", resource)
+        when { resource.spiffe_id like "*/b" };"#,
+    );
+    let own = r#"{"customer": "acme", "limit": 9}"#;
+    for (operation, assignee, arguments, expected) in [
+        ("give:answer", "spiffe://a.example/ns/desk/sa/c", own, ReasonCode::Permitted),
+        ("give:answer", "spiffe://a.example/ns/desk/sa/b", own, ReasonCode::Forbidden),
+        ("give:answer", "spiffe://a.example/ns/other/sa/c", own, ReasonCode::ChainNotPermitted),
+        ("give:answer", "spiffe://a.example/ns/desk/sa/c", "{}", ReasonCode::BadInput),
+        ("give:answer", "spiffe://a.example/ns/desk/sa/*", own, ReasonCode::BadInput),
+        ("give:answer", "", own, ReasonCode::BadInput),
+        ("give:look", "spiffe://a.example/ns/desk/sa/c", "{}", ReasonCode::ChainNotPermitted),
+    ] {
+        let request = Request { resource: Some(assignee), ..request(operation, arguments) };
+        let decision = decide(&plan, &facts(&chain), &request, NOW);
+        assert_eq!(expected, decision.reason, "{operation} {assignee} {arguments}");
+    }
+    let typo = plan_of(
+        "name: a",
+        TEMPLATES,
+        r#"@id("a") permit(principal, action == Action::"give:anser", resource);
+        @id("b") permit(principal, action in Action::"authz.task.give", resource in Role::"desks");
+        @id("c") permit(principal, action in Action::"authz.task.give", resource) when { resource.spiffe == "a" };"#,
+    );
+    let typo = typo.unwrap_err();
+    for what in ["unknown template `give:anser`; declared: give:answer", "`desks`", "`spiffe`"] {
+        assert!(typo.contains(what), "{what}: {typo}");
     }
     let typo = plan_of(
         "name: a",
@@ -1253,26 +1285,101 @@ fn a_chain_is_the_tasks_own_in_all_of_it_or_not_at_all() {
     let task = start(&plan, root("answer", &params)).unwrap();
     let task = delegate(&plan, &task, child("b", "t-1", &params)).unwrap();
     let own = task.chain();
-    assert!(task.has_chain(&own));
+    let has = |task: &Task, chain: &[Principal]| TaskView { task, ancestors: &[] }.has_chain(chain);
+    assert!(has(&task, &own));
     let mut other = own.clone();
     other.pop();
-    assert!(!task.has_chain(&other), "shorter");
-    assert!(!task.has_chain(own.get(1..).unwrap()), "without the subject");
-    assert!(!task.has_chain(&[]), "nobody");
+    assert!(!has(&task, &other), "shorter");
+    assert!(!has(&task, own.get(1..).unwrap()), "without the subject");
+    assert!(!has(&task, &[]), "nobody");
     let mut claims = own.clone();
     if let Some(Principal::User(subject)) = claims.first_mut() {
         let claim = Claim::Texts(vec!["admins".to_owned()]);
         Arc::make_mut(subject).claims.insert("groups".to_owned(), claim);
     }
-    assert!(!task.has_chain(&claims), "a claim that the task does not have");
+    assert!(!has(&task, &claims), "a claim that the task does not have");
     let mut domain = own.clone();
     if let Some(Principal::Agent { trust_domain, .. }) = domain.last_mut() {
         "b.example".clone_into(trust_domain);
     }
-    assert!(!task.has_chain(&domain), "another trust domain");
+    assert!(!has(&task, &domain), "another trust domain");
     let alone =
         Root { subject: None, subject_proof: SubjectProof::Itself, ..root("answer", &params) };
     let alone = start(&plan, alone).unwrap();
-    assert!(alone.has_chain(&alone.chain()));
-    assert!(!alone.has_chain(&own));
+    assert!(has(&alone, &alone.chain()));
+    assert!(!has(&alone, &own));
+}
+
+/// Four streams of tokens are told apart. Tokens of any further one take roles away, and give none back.
+#[test]
+fn a_task_remembers_the_newest_tokens_of_a_few_streams() {
+    let plan = self::plan(POLICIES);
+    let params = acme();
+    let claims = |groups: &[&str]| {
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        BTreeMap::from([("groups".to_owned(), Claim::Texts(groups))])
+    };
+    let (desk, none) = (claims(&["desk"]), claims(&[]));
+    let by_desk = r#"
+subjects:
+  clerks: {issuer: corp, claim: groups, contains: desk}
+"#;
+    let model = source::load(
+        &BTreeMap::from([
+            ("bundle.yaml".to_owned(), b"name: a".to_vec()),
+            ("facts.yaml".to_owned(), by_desk.as_bytes().to_vec()),
+        ]),
+        &BTreeMap::new(),
+    )
+    .unwrap();
+    let shown = |client: &'static str, issued_at: Option<i64>, claims| ShownToken {
+        token_type: "jwt",
+        client,
+        issued_at,
+        claims,
+    };
+    let mut begun = root("answer", &params);
+    begun.subject = Some(Subject { claims: desk.clone(), ..alice() });
+    let begun = start(&plan, begun).unwrap();
+    let has_role = |task: &Task, token: Option<&ShownToken<'_>>| {
+        let chain = TaskView { task, ancestors: &[] }.chain(token);
+        model.roles_of(chain.first().unwrap()).contains(&"clerks")
+    };
+    let after = |task: &Task, token: &ShownToken<'_>| {
+        task.after_token(token, &model).unwrap_or_else(|| task.clone())
+    };
+
+    // A task of an earlier version tells no token that it began with.
+    assert!(has_role(&begun, None));
+    let lost = after(&begun, &shown("a", Some(5), &none));
+    assert!(!has_role(&lost, None) && !has_role(&lost, Some(&shown("a", Some(4), &desk))));
+    assert!(has_role(&after(&lost, &shown("a", Some(6), &desk)), None));
+    assert!(!has_role(&after(&lost, &shown("a", Some(5), &desk)), None), "of the same second");
+
+    // Tokens without a time only take away.
+    let timeless = after(&begun, &shown("a", None, &none));
+    assert!(!has_role(&timeless, None));
+    assert!(!has_role(&after(&timeless, &shown("a", None, &desk)), None));
+
+    // Nothing is kept as long as nothing is lost, but the first token of each stream.
+    let mut task = begun.clone();
+    task.begin_with(&shown("a", Some(1), &desk));
+    assert_eq!(None, task.after_token(&shown("a", Some(9), &desk), &model));
+    for (number, client) in ["b", "c", "d"].into_iter().enumerate() {
+        task = task.after_token(&shown(client, Some(2), &desk), &model).unwrap();
+        assert_eq!(number + 2, task.subject_tokens.len());
+    }
+    let more = after(&task, &shown("e", Some(3), &none));
+    assert_eq!(4, more.subject_tokens.len());
+    assert!(!has_role(&more, None));
+    let more = after(&more, &shown("f", Some(9), &desk));
+    assert!(!has_role(&more, None), "another stream gives nothing back");
+    assert!(!has_role(&after(&task, &shown("a", Some(9), &none)), None));
+    assert!(has_role(&task, Some(&shown("a", Some(9), &desk))));
+    assert!(!has_role(&task, Some(&shown("a", Some(9), &none))), "while it is shown");
+
+    // What is stored can be read again, and a record of an earlier version can be read.
+    let text = serde_json::to_string(&more).unwrap();
+    assert_eq!(more, serde_json::from_str::<Task>(&text).unwrap());
+    assert!(!serde_json::to_string(&begun).unwrap().contains("subject_tokens"));
 }

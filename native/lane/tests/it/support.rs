@@ -169,6 +169,18 @@ pub fn user(sub: &str, groups: Value) -> String {
     )
 }
 
+/// A token of a user that was issued at a time, to a client; none where `client` is empty.
+pub fn user_at(sub: &str, groups: Value, issued_at: i64, client: &str) -> String {
+    let mut claims = json!({
+        "iss": "https://idp.example", "sub": sub, "aud": "authz", "exp": now() + 300, "iat": issued_at,
+        "groups": groups,
+    });
+    if !client.is_empty() {
+        claims["azp"] = json!(client);
+    }
+    KEYS.corp.sign(&claims.to_string())
+}
+
 pub fn folder() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::SeqCst);

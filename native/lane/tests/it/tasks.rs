@@ -39,6 +39,7 @@ templates:
 const POLICIES: &str = r#"
 @id("staff-starts") permit(principal in Role::"staff", action in [Action::"task:desk", Action::"task:brief"], resource);
 @id("bots-start") permit(principal in Role::"bot", action in [Action::"task:desk", Action::"task:brief"], resource);
+@id("bots-get") permit(principal, action in Action::"authz.task.give", resource in Role::"bot");
 "#;
 
 pub fn world_of(bundle: &str) -> World {
@@ -415,7 +416,7 @@ fn ends() {
 fn revoked_tasks() {
     let served = tasked();
     let revoke = |target| {
-        let request = wire::AdminRevokeRequest { target: Some(target), reason: String::new() };
+        let request = wire::AdminRevokeRequest { target: Some(target), ..Default::default() };
         let answer: wire::AdminRevokeResponse =
             call_by(&served, "admin", Surface::Revoke, &request).unwrap();
         answer.tasks_ended
@@ -483,6 +484,121 @@ fn time_runs_out() {
     assert_eq!(wire::TaskStatus::Expired as i32, expired.status);
 }
 
+/// A subject has the roles alone that its newest token has: with an older token and without any, below the task too, and
+/// for another node of the same store. Tokens of other clients count while they are shown.
+#[test]
+fn the_newest_token_counts() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new([7; 32]));
+    let engine = || {
+        let audit = folder().join("audit.jsonl");
+        let engine = Engine::with_store(settings(&audit, &json!({})), Arc::clone(&store)).unwrap();
+        engine.load(world_of(REQUIRED)).unwrap();
+        Served { engine: Arc::new(engine), audit }
+    };
+    let served = engine();
+    let token = |group: &str, issued_at: i64, client: &str| {
+        let token = user_at("alice", json!([group]), issued_at, client);
+        evidence(wire::EvidenceRole::Subject, token)
+    };
+    let at = now() - 200;
+    let begun = token("employees", at, "desk");
+    let task = start(&served, &starting(vec![agent(BOT), begun.clone()])).unwrap();
+    let child = delegate(&served, &delegating(&task, BOT, TWO)).unwrap();
+    let asked = |served: &Served, shown: Option<&wire::Evidence>| {
+        let mut request = searching(&task.id, BOT);
+        request.evidence.extend(shown.cloned());
+        let own = code(&served.check(&request));
+        let subject = shown.map_or("\0", |one| one.token.as_str());
+        let headers = [("authz-task", task.id.as_str()), ("authz-subject", subject)];
+        let proxied = served.proxy(&http("GET", "/customers?q=a", &headers)).status.unwrap().code;
+        assert_eq!(own == "PERMITTED", proxied == 0, "{own} {proxied}");
+        own
+    };
+    let below = |served: &Served| code(&served.check(&searching(&child.id, TWO)));
+    assert_eq!("PERMITTED", asked(&served, None));
+    // A token of another client without the role counts while it is shown.
+    assert_eq!("CHAIN_NOT_PERMITTED", asked(&served, Some(&token("guests", at + 90, "mail"))));
+    assert_eq!("PERMITTED", asked(&served, None));
+    // That client's user lost a role.
+    assert_eq!("PERMITTED", asked(&served, Some(&token("employees", at + 40, "chat"))));
+    assert_eq!("CHAIN_NOT_PERMITTED", asked(&served, Some(&token("guests", at + 41, "chat"))));
+    assert_eq!("CHAIN_NOT_PERMITTED", asked(&served, None));
+    assert_eq!("PERMITTED", asked(&served, Some(&token("employees", at + 42, "chat"))));
+    // The role is lost by a newer token of the client that started the task.
+    assert_eq!("PERMITTED", below(&served));
+    assert_eq!("CHAIN_NOT_PERMITTED", asked(&served, Some(&token("guests", at + 50, "desk"))));
+    for served in [&served, &engine()] {
+        assert_eq!("CHAIN_NOT_PERMITTED", asked(served, None));
+        assert_eq!("CHAIN_NOT_PERMITTED", asked(served, Some(&begun)));
+        assert_eq!(
+            "CHAIN_NOT_PERMITTED",
+            asked(served, Some(&token("employees", at + 49, "desk")))
+        );
+        assert_eq!("CHAIN_NOT_PERMITTED", below(served));
+    }
+    // It comes back by a newer one, and of tokens without the role the newest is the one to be newer than.
+    assert_eq!("PERMITTED", asked(&served, Some(&token("employees", at + 60, "desk"))));
+    assert_eq!(("PERMITTED", "PERMITTED"), (asked(&served, None), below(&served)));
+    assert_eq!("CHAIN_NOT_PERMITTED", asked(&served, Some(&token("guests", at + 70, "desk"))));
+    assert_eq!("CHAIN_NOT_PERMITTED", asked(&served, Some(&token("guests", at + 80, "desk"))));
+    let between = token("employees", at + 75, "desk");
+    assert_eq!("CHAIN_NOT_PERMITTED", asked(&served, Some(&between)));
+    // A clock that is ahead makes no token newer than those that come later.
+    assert_eq!("CHAIN_NOT_PERMITTED", asked(&served, Some(&token("guests", now() + 3, "desk"))));
+    std::thread::sleep(Duration::from_millis(1_100));
+    assert_eq!("PERMITTED", asked(&served, Some(&token("employees", now(), "desk"))));
+}
+
+/// A task is given to another agent where policy permits it, for the giver's whole chain; an agent that keeps it asks nobody.
+#[test]
+fn who_may_give_a_task_to_whom() {
+    let served = tasked();
+    let given = |assignee: &str, by: Vec<wire::Evidence>| {
+        let request = wire::StartRequest { assignee: assignee.to_owned(), ..starting(by) };
+        start(&served, &request).map(|task| task.assignee)
+    };
+    assert_eq!(Ok(TWO.to_owned()), given(TWO, vec![subject("alice")]));
+    assert_eq!(Err("NOT_PERMITTED"), given(STRANGER, vec![subject("alice")]));
+    assert_eq!(Err("CHAIN_NOT_PERMITTED"), given(STRANGER, vec![agent(BOT), subject("alice")]));
+    assert_eq!(Err("NOT_PERMITTED"), given(STRANGER, vec![agent(BOT)]));
+    let task = alices(&served);
+    let to = |assignee: &str| delegate(&served, &delegating(&task, BOT, assignee)).map(drop);
+    assert_eq!((Ok(()), Err("CHAIN_NOT_PERMITTED")), (to(TWO), to(STRANGER)));
+
+    let closed = |policies: &str| {
+        let plan = plan(&[
+            ("bundle.yaml", REQUIRED),
+            ("templates.yaml", TEMPLATES),
+            ("policies/tasks.cedar", policies),
+        ]);
+        let warnings: Vec<String> = plan.warnings().iter().map(ToString::to_string).collect();
+        let served = unloaded(&json!({}));
+        served.engine.load(World { plan, ..world() }).unwrap();
+        (served, warnings)
+    };
+    let starts: String = POLICIES.lines().filter(|line| !line.contains("bots-get")).collect();
+    let (served, warnings) = closed(&starts);
+    let warned = |of: &str| warnings.iter().any(|one| one.contains(&format!("`give:{of}`")));
+    assert_eq!((true, false, true), (warned("desk"), warned("brief"), warned("seen")));
+    let task = alices(&served);
+    let to = |assignee: &str| delegate(&served, &delegating(&task, BOT, assignee)).map(drop);
+    assert_eq!((Ok(()), Err("CHAIN_NOT_PERMITTED")), (to(BOT), to(TWO)));
+    // Every principal of the chain needs a permit, and policy sees template, parameters and assignee.
+    let narrow = format!(
+        r#"{starts} @id("bots-give") permit(principal in Role::"bot", action == Action::"give:desk", resource in Role::"bot")
+        when {{ context.input.ticket == "7" && resource.spiffe_id == "{TWO}" }};"#
+    );
+    let (served, warnings) = closed(&narrow);
+    assert!(!warnings.iter().any(|one| one.contains("`give:desk`")), "{warnings:?}");
+    let task = alices(&served);
+    let own = start(&served, &starting(vec![agent(BOT)])).unwrap();
+    let to = |task: &wire::Task, assignee: &str| {
+        delegate(&served, &delegating(task, BOT, assignee)).map(drop)
+    };
+    assert_eq!(Err("CHAIN_NOT_PERMITTED"), to(&task, TWO));
+    assert_eq!((Ok(()), Err("NOT_PERMITTED")), (to(&own, TWO), to(&own, THREE)));
+}
+
 /// One key, one task; and one permit, charged once.
 #[test]
 fn keys() {
@@ -500,10 +616,35 @@ fn keys() {
     assert_eq!(Err("IDEMPOTENCY_CONFLICT"), start(&served, &other).map(drop));
     let others = wire::StartRequest { evidence: vec![agent(TWO)], ..request };
     assert_ne!(task.id, start(&served, &others).unwrap().id, "each caller has keys of its own");
+    // A key is of one subject and one assignee, too: nobody is given a task of another.
+    let keyed = |evidence, assignee: &str| {
+        let request = wire::StartRequest {
+            idempotency_key: "k-1".to_owned(),
+            assignee: assignee.to_owned(),
+            ..starting(evidence)
+        };
+        start(&served, &request)
+    };
+    let bobs = keyed(vec![agent(BOT), subject("bob")], "").unwrap();
+    assert_eq!("corp/bob", bobs.subject);
+    assert_ne!(task.id, bobs.id);
+    let nobodys = keyed(vec![agent(BOT)], "").unwrap();
+    assert_eq!("", nobodys.subject);
+    assert!(nobodys.id != task.id && nobodys.id != bobs.id);
+    let by_alice = |assignee| keyed(vec![subject("alice")], assignee).unwrap();
+    assert_eq!((TWO, THREE), (&*by_alice(TWO).assignee, &*by_alice(THREE).assignee));
+    assert_eq!(by_alice(TWO).id, by_alice(TWO).id);
+    let visitor = evidence(wire::EvidenceRole::Subject, user("alice", json!(["visitors"])));
+    let refused = keyed(vec![agent(BOT), visitor], "").map(drop);
+    assert_eq!(Err("CHAIN_NOT_PERMITTED"), refused, "the subject lost its role meanwhile");
     let below =
         wire::DelegateRequest { idempotency_key: "k-1".to_owned(), ..delegating(&task, BOT, TWO) };
     let child = delegate(&served, &below).unwrap();
     assert_eq!(child.id, delegate(&served, &below).unwrap().id);
+    let to_three = wire::DelegateRequest { assignee: THREE.to_owned(), ..below.clone() };
+    assert_eq!(THREE, delegate(&served, &to_three).unwrap().assignee);
+    let bobs_child = wire::DelegateRequest { parent: bobs.id.clone(), ..below.clone() };
+    assert_eq!("corp/bob", delegate(&served, &bobs_child).unwrap().subject);
 
     let keyed = |id: &str, key: &str| wire::CheckRequest {
         idempotency_key: key.to_owned(),
@@ -516,8 +657,16 @@ fn keys() {
         assert_eq!(first, again);
     }
     assert_eq!("IDEMPOTENCY_CONFLICT", code(&served.check(&keyed("8", "c-1"))));
+    let of = |task: &wire::Task, by: &str| wire::CheckRequest {
+        idempotency_key: "c-1".to_owned(),
+        ..deleting(&task.id, by, "7")
+    };
+    let of_bob = served.check(&of(&bobs, BOT));
+    assert_eq!("PERMITTED", code(&of_bob));
+    assert_ne!(first.decision_id, of_bob.decision_id, "another chain has keys of its own");
     assert_eq!("PERMITTED", code(&served.check(&keyed("7", "c-2"))));
     assert_eq!("USES_EXHAUSTED", code(&served.check(&keyed("7", "c-3"))));
+    assert_eq!("USES_EXHAUSTED", code(&served.check(&of(&child, TWO))), "nor a child's agent");
     assert_eq!(first, served.check(&keyed("7", "c-1")), "steps 1 to 4 still pass");
     assert_eq!(0, served.check_by("own", &keyed("7", "c-9")).reason_code, "no enforcer, no key");
     assert_eq!(
@@ -578,7 +727,7 @@ fn implicit() {
     let task = &listed.tasks[0];
     let revoke = wire::AdminRevokeRequest {
         target: Some(Target::Task(task.id.clone())),
-        reason: String::new(),
+        ..Default::default()
     };
     let _ended: wire::AdminRevokeResponse =
         call_by(&served, "admin", Surface::Revoke, &revoke).unwrap();

@@ -94,6 +94,7 @@ pub fn task(id: &str, session: &str, agent: &str) -> Task {
         ended_at: None,
         index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
+        subject_tokens: Vec::new(),
         literals: BTreeSet::from(["00112233445566778899aabbccddeeff".to_owned()]),
         rest: BTreeMap::new(),
     }

@@ -1,0 +1,195 @@
+//! Which roles the subject of a task still has: those of the token that the task began with, as far as the newest token
+//! and the one that is shown now have them, too.
+//!
+//! A token is newer than another by its `iat`, and only within one stream: one issuer, token type and client. Tokens of
+//! different clients may carry different claims at the same time, so they are never ordered.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Subject, Task, TaskView};
+use crate::decision::{self, Claim, Narrowing, Principal};
+use crate::model::Model;
+
+/// The claims of a token that are kept for policy.
+type Claims = BTreeMap<String, Claim>;
+
+/// Streams that one task tree remembers. Tokens of any further stream are counted among those of the last one, so that
+/// they may take roles away, and never give one back that another stream lost.
+const MAX_STREAMS: usize = 4;
+
+/// A subject token that comes with a call, as far as it matters which one is newer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownToken<'a> {
+    /// Type of the token (`typ` of its header); empty where it has none.
+    pub token_type: &'a str,
+    /// The client that it was issued to (`azp`, else `client_id`); empty where it names none.
+    pub client: &'a str,
+    /// `iat` in seconds since 1970, at most the time of the call; none where the token has none.
+    pub issued_at: Option<i64>,
+    /// Its kept claims.
+    pub claims: &'a Claims,
+}
+
+/// The newest token of one stream that was shown in a task tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewestToken {
+    /// Type of the token; empty where it has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    token_type: String,
+    /// The client; empty where the token names none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    client: String,
+    /// `iat` in seconds since 1970; none where tokens of the stream have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    issued_at: Option<i64>,
+    /// Claims of the first token of the stream; none: those that the task began with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first: Option<Claims>,
+    /// Claims of the newest token; none: those of the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    newest: Option<Claims>,
+}
+
+impl NewestToken {
+    fn new(shown: &ShownToken<'_>, first: Option<Claims>, newest: Option<Claims>) -> Self {
+        Self {
+            token_type: shown.token_type.to_owned(),
+            client: shown.client.to_owned(),
+            issued_at: shown.issued_at,
+            first,
+            newest,
+        }
+    }
+
+    fn is_stream_of(&self, shown: &ShownToken<'_>) -> bool {
+        self.token_type == shown.token_type
+            && self.client == shown.client
+            && self.issued_at.is_some() == shown.issued_at.is_some()
+    }
+
+    /// The claims of the newest token of the stream.
+    fn claims<'a>(&'a self, subject: &'a Subject) -> &'a Claims {
+        self.newest.as_ref().or(self.first.as_ref()).unwrap_or(&subject.claims)
+    }
+
+    /// What takes the roles away that the stream lost since its first token; none where the newest is the first.
+    fn narrowing(&self) -> Option<Narrowing> {
+        let to = self.newest.clone()?;
+        Some(Narrowing { from: self.first.clone(), to })
+    }
+
+    /// The stream after a token was shown; none where nothing changes that is to be kept.
+    fn after(&self, shown: &ShownToken<'_>, subject: &Subject, model: &Model) -> Option<Self> {
+        let before = self.claims(subject);
+        // As long as nothing was lost, a token with the same roles changes nothing; after that, its time counts.
+        if before == shown.claims && self.newest.is_none() {
+            return None;
+        }
+        let roles = |claims: &Claims| model.subject_roles(&subject.with_claims(claims));
+        let (had, has) = (roles(before), roles(shown.claims));
+        if had == has && self.newest.is_none() {
+            return None;
+        }
+        let is_newer = match (self.issued_at, shown.issued_at) {
+            (Some(known), Some(issued)) if issued != known && self.is_stream_of(shown) => {
+                issued > known
+            }
+            // Nothing says which one is newer: a token may take roles away then, and gives none back.
+            _ => has.len() < had.len() && has.iter().all(|role| had.contains(role)),
+        };
+        if !is_newer {
+            return None;
+        }
+        let first = self.first.as_ref().unwrap_or(&subject.claims);
+        let newest = (first != shown.claims).then(|| shown.claims.clone());
+        let issued_at = self.issued_at.max(shown.issued_at);
+        Some(Self { issued_at, newest, ..self.clone() })
+    }
+}
+
+impl Subject {
+    /// The subject as it is known by other claims.
+    fn with_claims(&self, claims: &Claims) -> decision::Subject {
+        decision::Subject {
+            issuer: self.issuer.clone(),
+            sub: self.sub.clone(),
+            claims: claims.clone(),
+            narrowed: Vec::new(),
+        }
+    }
+}
+
+impl Task {
+    /// Notes the token that the task begins with.
+    pub fn begin_with(&mut self, shown: &ShownToken<'_>) {
+        self.subject_tokens = vec![NewestToken::new(shown, None, None)];
+    }
+
+    /// The root of a task tree after a subject token was shown in it; none where nothing changes that is to be kept.
+    ///
+    /// Args: `model`: of the bundle whose roles are looked at.
+    #[must_use]
+    pub fn after_token(&self, shown: &ShownToken<'_>, model: &Model) -> Option<Self> {
+        let subject = self.subject.as_ref()?;
+        let known = self.subject_tokens.iter().position(|one| one.is_stream_of(shown));
+        let is_full = self.subject_tokens.len() >= MAX_STREAMS;
+        let at = known.or_else(|| is_full.then_some(MAX_STREAMS.saturating_sub(1)));
+        let stream = match at {
+            Some(at) => self.subject_tokens.get(at)?.after(shown, subject, model)?,
+            // A task of an earlier version, or of a subject that was only asserted: the token that it began with is not
+            // known, so this one is taken for the same stream, and for newer.
+            None if self.subject_tokens.is_empty() => {
+                let begun =
+                    ShownToken { issued_at: shown.issued_at.map(|_| i64::MIN), ..shown.clone() };
+                NewestToken::new(&begun, None, None).after(shown, subject, model)?
+            }
+            None => {
+                let first = (subject.claims != *shown.claims).then(|| shown.claims.clone());
+                NewestToken::new(shown, first, None)
+            }
+        };
+        let mut tokens = self.subject_tokens.clone();
+        match at.and_then(|at| tokens.get_mut(at)) {
+            Some(known) => *known = stream,
+            None => tokens.push(stream),
+        }
+        Some(Self { subject_tokens: tokens, ..self.clone() })
+    }
+}
+
+impl TaskView<'_> {
+    /// Subject first, then every agent down to the assignee; the subject with the roles alone that it has by its newest
+    /// token, and by the one that is shown.
+    #[must_use]
+    pub fn chain(self, shown: Option<&ShownToken<'_>>) -> Vec<Principal> {
+        let tokens = self.root().subject_tokens.as_slice();
+        let Some(subject) = &self.task.subject else { return self.task.chain() };
+        let mut narrowed: Vec<Narrowing> =
+            tokens.iter().filter_map(NewestToken::narrowing).collect();
+        let mut hold_to = |claims: &Claims| {
+            if *claims != subject.claims {
+                narrowed.push(Narrowing { from: None, to: claims.clone() });
+            }
+        };
+        if let Some(shown) = shown {
+            hold_to(shown.claims);
+            // An older token that is shown gives nothing back.
+            tokens.iter().filter(|one| one.is_stream_of(shown)).for_each(|one| {
+                hold_to(one.claims(subject));
+            });
+        }
+        let subject = subject.principal_with(narrowed);
+        let agents = self.task.agents.iter().map(super::AgentName::principal);
+        [subject].into_iter().chain(agents).collect()
+    }
+
+    /// Whether [`Self::chain`] would give just this, without a token or with one that has the claims of this chain's
+    /// subject: then nothing need be copied.
+    #[must_use]
+    pub fn has_chain(self, chain: &[Principal]) -> bool {
+        let is_as_begun = |one: &NewestToken| one.first.is_none() && one.newest.is_none();
+        self.root().subject_tokens.iter().all(is_as_begun) && self.task.has_chain(chain)
+    }
+}

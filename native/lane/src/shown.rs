@@ -1,0 +1,82 @@
+//! The subject token that comes with a call: which roles the subject of a task still has by it.
+
+use std::sync::Arc;
+
+use authz_kernel::decision::Principal;
+use authz_kernel::task::{Record, RecordKey, RecordKind, ShownToken, Task};
+use authz_state::store::{Survives, Transaction};
+
+use crate::ask::Refused;
+use crate::engine::{Engine, subject_of};
+use crate::judgement::Judgement;
+use crate::keeper::Wait;
+use crate::locate::Located;
+use crate::world::Loaded;
+
+/// Runs a function with the subject token that came with the call; none where none came.
+fn with_shown<R>(judgement: &Judgement, run: impl FnOnce(Option<&ShownToken<'_>>) -> R) -> R {
+    let Some(facts) = &judgement.facts.subject else { return run(None) };
+    let subject = facts.made.once(|| subject_of(facts));
+    let now = judgement.now_ms.div_euclid(1_000);
+    run(Some(&ShownToken {
+        token_type: &facts.token_type,
+        client: &facts.client,
+        // A token from a clock that is ahead is not newer than one that is shown later.
+        issued_at: facts.issued_at.map(|issued_at| issued_at.min(now)),
+        claims: &subject.claims,
+    }))
+}
+
+/// Who acts in a task: the subject with the roles alone that its tokens leave it, then the agents.
+pub(crate) fn chain_in(judgement: &Judgement, located: &Located) -> Vec<Principal> {
+    with_shown(judgement, |shown| located.view().chain(shown))
+}
+
+/// Lets a new task begin with the subject token that came with the call.
+pub(crate) fn begin(judgement: &Judgement, task: &mut Task) {
+    with_shown(judgement, |shown| {
+        if let Some(shown) = shown {
+            task.begin_with(shown);
+        }
+    });
+}
+
+impl Engine {
+    /// Notes the subject token that came with a call in a task, where it changes which roles the subject has in the tree.
+    ///
+    /// Args: `is_dry`: nothing is kept, and the call is judged as if it were.
+    pub(crate) fn note_token(
+        &self,
+        judgement: &Judgement,
+        world: &Loaded,
+        located: Located,
+        is_dry: bool,
+        wait: Wait,
+    ) -> Result<Located, Refused> {
+        let model = world.plan.model();
+        let after = |root: &Task| with_shown(judgement, |shown| root.after_token(shown?, model));
+        let Some(noted) = after(located.view().root()) else { return Ok(located) };
+        if is_dry {
+            return Ok(located.with_root(Arc::new(noted)));
+        }
+        let locks = [RecordKey::new(RecordKind::Session, &noted.session)];
+        let key = RecordKey::new(RecordKind::Task, &noted.id);
+        let mut current = None;
+        let mut work = |transaction: &mut dyn Transaction| {
+            let Some(Record::Task(root)) = transaction.get(&key)? else { return Ok(false) };
+            let Some(noted) = after(&root).map(Arc::new) else {
+                current = Some(root);
+                return Ok(false);
+            };
+            transaction.put(Record::Task(Arc::clone(&noted)));
+            current = Some(noted);
+            Ok(true)
+        };
+        // Not awaited: nothing is permitted by it, and what a crash loses is said again by the next token.
+        drop(self.keeper.transact(&locks, Survives::Crash, wait, &mut work)?);
+        Ok(match current {
+            Some(root) => located.with_root(root),
+            None => located,
+        })
+    }
+}
