@@ -288,11 +288,14 @@ def test_no_open_transaction_keeps_a_lease(site: Site, hold: str) -> None:
     assert site.execute("SELECT count(*) FROM pg_prepared_xacts") == "0"
 
 
-def test_a_transaction_that_was_prepared_in_another_database_keeps_nothing(site: Site) -> None:
+@pytest.mark.parametrize("hold", [OWN_PASSWORD, "SELECT * FROM pg_class"])
+def test_a_transaction_that_was_prepared_in_another_database_keeps_nothing(
+    site: Site, hold: str
+) -> None:
     """It has no session, and nothing of it can be seen from here but its locks."""
     broker = site.broker(timeout="10s")
     parts = broker.make(order(), 10)
-    run(parts, f"BEGIN; {OWN_PASSWORD}; PREPARE TRANSACTION 'far'", "bystander")
+    run(parts, f"BEGIN; {hold}; PREPARE TRANSACTION 'far'", "bystander")
     broker.end(LEASE, 10)
     assert site.execute("SELECT count(*) FROM pg_prepared_xacts") == "0"
     assert site.roles() == set()
@@ -350,6 +353,25 @@ def test_thousands_of_objects_keep_no_role(site: Site) -> None:
         break
     assert site.roles() == set()
     assert site.execute("SELECT count(*) FROM pg_largeobject_metadata") == "0"
+
+
+def test_a_database_that_the_broker_cannot_enter_keeps_no_rights_in_others(site: Site) -> None:
+    """What the lease made there stays until it can, and the lease is told as not removed."""
+    broker = site.broker()
+    parts = broker.make(order("dwh.wide"), 10)
+    role = parts["username"]
+    site.execute(f"GRANT CREATE ON SCHEMA public TO {role}", "bystander")
+    run(parts, "CREATE TABLE public.mine (id int)", "bystander")
+    site.execute(f"REVOKE CREATE ON SCHEMA public FROM {role}", "bystander")
+    site.execute("REVOKE CONNECT ON DATABASE bystander FROM PUBLIC")
+    try:
+        with pytest.raises(NotRemovedError, match="bystander"):
+            broker.end(LEASE, 10)
+        assert site.rights_of(role) == site.rights_of(role, "archive") == "f||0"
+    finally:
+        site.execute("GRANT CONNECT ON DATABASE bystander TO PUBLIC")
+    broker.end(LEASE, 10)
+    assert site.roles() == set()
 
 
 def test_ended_leases_that_depend_on_each_other_go_together(site: Site) -> None:

@@ -71,11 +71,14 @@ _FIND_MARKED: Final = f"""
 SELECT r.rolname AS name, d.description AS mark FROM pg_catalog.pg_roles r JOIN {COMMENTS}
 WHERE {IS_LEASED} AND r.rolname > $1 ORDER BY r.rolname LIMIT $2
 """  # noqa: S608 - constants
-# What depends on a role, in whichever database: objects of its own, and privileges that it was granted.
+# What depends on a role, in whichever database: objects of its own, privileges that it was granted, prepared transactions.
 _FIND_DATABASES: Final = """
-SELECT DISTINCT d.datname AS name
+SELECT d.datname AS name
 FROM pg_catalog.pg_shdepend s JOIN pg_catalog.pg_database d ON d.oid = s.dbid
-WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = ANY ($1::pg_catalog.oid[]) ORDER BY 1
+WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = ANY ($1::pg_catalog.oid[])
+UNION
+SELECT p.database FROM pg_catalog.pg_prepared_xacts p JOIN pg_catalog.pg_roles r ON r.rolname = p.owner
+WHERE r.oid = ANY ($1::pg_catalog.oid[])
 """
 _FIND_ROLES: Final = """
 SELECT r.rolname AS name, r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = ANY ($1::pg_catalog.name[])
@@ -459,11 +462,19 @@ class PostgresqlBroker:
             return True
         if await main.fetchval(_END_SESSIONS, found["oid"]):
             await self._stop(address, lease)
-        kept = [
-            f"{name} in database `{database}`"
-            for database in await self._databases_of(main, address, [found["oid"]])
-            for name in await self._remove_from(main, address, database, role, found["oid"])
-        ]
+        errors: tuple[type[Exception], ...] = (BrokerError, *_server_errors())
+        kept: list[str] = []
+        failure: Exception | None = None
+        for database in await self._databases_of(main, address, [found["oid"]]):
+            try:
+                names = await self._remove_from(main, address, database, role, found["oid"])
+            except errors as error:
+                # The rights that it has in the other databases end all the same.
+                failure = failure or error
+            else:
+                kept += [f"{name} in database `{database}`" for name in names]
+        if failure is not None:
+            raise failure
         if kept:
             self._leftovers[role] = kept
             return False
@@ -474,9 +485,9 @@ class PostgresqlBroker:
     async def _databases_of(
         self, main: Any, address: ServerAddress, roles: Sequence[int]
     ) -> list[str]:
-        """List the databases that hold something of roles, the broker's own among them and last."""
+        """List the databases that hold something of roles, after the broker's own."""
         rows = await main.fetch(_FIND_DATABASES, roles)
-        return [*{row["name"] for row in rows} - {address.database}, address.database]
+        return [address.database, *sorted({row["name"] for row in rows} - {address.database})]
 
     async def _remove_from(
         self, main: Any, address: ServerAddress, database: str, role: str, oid: int
