@@ -38,7 +38,7 @@ def render(limits: list[dict[str, Any]], measured: check.Results) -> str:
     for name, one in measured.items():
         profile = one["machine"]["build_profile"]
         # How the engine was built changes how fast it decides, and not what.
-        if name != "detection" and profile not in RELEASED:
+        if not name.startswith("detection") and profile not in RELEASED:
             raise TableError(f"bench/results/{name}.json measured a {profile} build: not published")
     load = measured["load"]
     machine, versions = load["machine"], load["machine"]["versions"]

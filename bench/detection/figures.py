@@ -55,6 +55,22 @@ def table(domains: list[dict[str, Any]]) -> Iterator[str]:
         yield f"| {one['domain']} | " + " | ".join(str(one[key]) for key in COUNTED) + " |"
 
 
+def memory_table(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the lines of a Markdown table: questions for each user and day, a row for each kind of isolation.
+
+    Args:
+        found: of `memory.measure`.
+    """
+    columns = {**found["domains"], "all": found["days"]}
+    if "fleet" in found:
+        columns[f"{found['fleet_users']:,} users"] = found["fleet"]
+    yield "| `isolated` | " + " | ".join(columns) + " |"
+    yield "|---" + "|--:" * len(columns) + "|"
+    for kind in found["days"]:
+        values = (f"{of[kind]['questions_per_user_day']:.2f}" for of in columns.values())
+        yield f"| `{kind}` | " + " | ".join(values) + " |"
+
+
 def told(found: dict[str, Any]) -> Iterator[str]:
     """Yields what stands behind a domain's figures, a line each.
 
@@ -99,6 +115,8 @@ def section(found: Mapping[str, Any]) -> list[str]:
         "|---|--:|--:|",
         *(f"| {name} | {one['attacks']} | {one['reached']} |" for name, one in classes(domains)),
     ]
+    if "memory" in found:
+        lines += ["", "**Questions for each user and day**", "", *memory_table(found["memory"])]
     for title, rows in (
         (
             "Attacks that reach their goal",

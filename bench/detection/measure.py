@@ -1,4 +1,4 @@
-"""Plays the corpus against the domains' bundles, and writes `bench/results/detection.json`.
+"""Plays the corpus against the domains' bundles, judges days of honest work, and writes `bench/results/detection.json`.
 
     python -m bench.detection.measure                     all domains
     python -m bench.detection.measure --domain mail       prints a domain's figures, and writes nothing
@@ -20,7 +20,7 @@ from authz.engine import Plan, build_profile
 from authz.errors import BundleError, BundleTestError
 from authz.model import BundleFiles
 from bench import machine
-from bench.detection import figures
+from bench.detection import figures, memory
 from bench.detection.judge import NOW_MS, Answer, Judge, JudgeError
 from bench.detection.scenario import DOMAINS, FOLDER, Scenario, digest, domain, scenarios
 from bench.detection.simulate import Played, play
@@ -179,14 +179,15 @@ def main() -> int:
     parser.add_argument("--results", type=Path, help="file for the results")
     arguments = parser.parse_args()
     names = arguments.domain or DOMAINS
-    domains = []
+    domains, bundles = [], {}
     for name in names:
         folder = FOLDER / name / "bundle"
         if not folder.is_dir():
             print(f"bench.detection: {name} has no bundle yet ({folder})", file=sys.stderr)
             return 1
         try:
-            domains.append(measure(name, read_folder(folder)))
+            bundles[name] = read_folder(folder)
+            domains.append(measure(name, bundles[name]))
         except (BundleError, BundleTestError) as error:
             for one in error.diagnostics:
                 print(f"bench.detection: {name}: {one}", file=sys.stderr)
@@ -194,9 +195,15 @@ def main() -> int:
         except (CorpusError, JudgeError) as error:
             print(f"bench.detection: {name}: {error}", file=sys.stderr)
             return 1
+    try:
+        remembered = memory.measure(bundles)
+    except (BundleError, JudgeError) as error:
+        print(f"bench.detection: {error}", file=sys.stderr)
+        return 1
     for found in domains:
         print("\n".join(figures.told(found)), end="\n\n")
-    print("\n".join(figures.table(domains)))
+    print("\n".join(figures.table(domains)), end="\n\n")
+    print("\n".join(figures.memory_table(remembered)))
     file = arguments.results or (None if arguments.domain else RESULTS)
     if file is not None:
         facts = machine.facts(ROOT, build_profile())
@@ -204,6 +211,7 @@ def main() -> int:
             "machine": facts,
             "corpus": digest(),
             **figures.total(domains),
+            "memory": remembered,
             "domains": domains,
         }
         file.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n")

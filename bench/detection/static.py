@@ -61,17 +61,26 @@ def static_part(bundle: BundleFiles) -> BundleFiles:
             continue
         if name.endswith(".cedar"):
             files[name] = _policies(name, content.decode()).encode()
-        elif name.endswith((".yaml", ".yml")) and not name.startswith(_NOT_FACTS):
-            files[name] = _facts(content)
         else:
-            files[name] = content
+            facts = facts_of(name, content)
+            files[name] = content if facts is None else _facts(content, facts)
     return BundleFiles(bundle.root, files)
 
 
-def _facts(content: bytes) -> bytes:
+def facts_of(name: str, content: bytes) -> dict[str, Any] | None:
+    """Returns the facts that a file of a bundle states; none where it is not a file of facts.
+
+    Args:
+        name: of the file.
+        content: of the file.
+    """
+    if not name.endswith((".yaml", ".yml")) or name.startswith(_NOT_FACTS):
+        return None
     facts = yaml.load(content, _Loader)
-    if not isinstance(facts, dict):
-        return content
+    return facts if isinstance(facts, dict) else None
+
+
+def _facts(content: bytes, facts: Mapping[str, Any]) -> bytes:
     left = {key: value for key, value in facts.items() if key not in _KEYS}
     labels = left.get("labels")
     if isinstance(labels, dict):

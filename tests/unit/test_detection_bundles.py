@@ -12,7 +12,7 @@ from authz.context import compile_bundle, read_folder
 from authz.engine import Plan
 from authz.errors import BundleError
 from authz.model import BundleFiles
-from bench.detection import figures, measure
+from bench.detection import figures, measure, memory
 from bench.detection.judge import NOW_MS, Judge, JudgeError
 from bench.detection.scenario import (
     DOMAINS,
@@ -289,6 +289,8 @@ def test_results_are_written_for_all_domains_and_told_in_the_readme(
     """A domain without a bundle, or with one that is refused, is a failure and leaves no result."""
     file = tmp_path / "detection.json"
     monkeypatch.setattr(measure, "DOMAINS", ("mail",))
+    monkeypatch.setattr(memory, "SEEDS", 1)
+    monkeypatch.setattr(memory, "FLEET_USERS", 20)
     monkeypatch.setattr(measure, "FOLDER", tmp_path)
     monkeypatch.setattr(sys, "argv", ["measure", "--results", str(file)])
     assert measure.main() == 1
@@ -309,10 +311,13 @@ def test_results_are_written_for_all_domains_and_told_in_the_readme(
     found = json.loads(file.read_text())
     assert found["corpus"] == digest()
     assert found["machine"]["revision"]
+    assert found["memory"]["fleet"]["per_task"]["user_days"] == 20
+    assert "| `isolated` | mail | all | 20 users |" in printed
     attacks, reached = found["attacks"], found["attacks_reached"]
     assert 0 < reached < found["attacks_reached_without_history"] == attacks
     assert found["attacks_reached_each_step_alone"] == attacks
     section = "\n".join(figures.section(found))
+    assert "| `per_task` |" in section
     assert f"| **all** | {attacks} | {reached} | {attacks} | {attacks} |" in section
     first = found["domains"][0]["honest_denied"][0]
     assert f"- `after-mail`: `{first['scenario']}` {first['step']}" in section
