@@ -67,6 +67,9 @@ class Plan:
     policy_count: int
     systems: list[str]
 
+    def early_stops(self, now_ms: int) -> str:
+        """Requests that `mode` enforces where they stop early: JSON object of agents and systems."""
+
     @staticmethod
     def compile(
         files: Mapping[str, bytes],

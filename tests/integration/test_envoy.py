@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -435,6 +436,32 @@ def test_authorizer_slow_then_dead_then_back(
         assert len(upstream.seen) == reached
         server.start()
         eventually(passes, what="it passes again")
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_another_spelling_of_a_path_is_not_let_through(
+    lane: str, authority: Authority, upstream: Upstream, people: People, tmp_path: Path
+) -> None:
+    """A path that misses its route is as strict as the system of its host, since servers may serve it all the same."""
+    place = layout(tmp_path / "server", authority, "desk")
+    until = (datetime.now(UTC) + timedelta(days=30)).date()
+    mode = f"mode: {{default: observe, owner: sec, until: {until}, systems: {{crm: enforce}}}}\n"
+    (place.folder / "bundle" / "mode.yaml").write_text(mode)
+    spellings = ("/customers/7", "/customers/7/", "/Customers/7", "/customers/7?x=1", "/customer/7")
+    hosts = ("crm.example", "CRM.example", "crm.example.", "crm.example:8080")
+    with (
+        Server(place) as server,
+        Envoy(tmp_path / "envoy", server.port(lane), upstream.port) as envoy,
+    ):
+        elsewhere = [("host", "elsewhere.example")]
+        assert envoy.request("GET", "/nothing", elsewhere).status == 200, "it observes"
+        before = len(upstream.seen)
+        for path in spellings:
+            for host in hosts:
+                for who in ([], bearer(people.idle), bearer(people.idle, people.alice)):
+                    answer = envoy.request("DELETE", path, [("host", host), *who])
+                    assert answer.status in {400, 401, 403, 404}, (path, host, answer)
+        assert len(upstream.seen) == before
 
 
 @pytest.mark.parametrize("lane", LANES)

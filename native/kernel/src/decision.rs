@@ -270,6 +270,9 @@ pub struct Decision {
     pub trace: Vec<Judged>,
     /// The request was read whole, in the only way it can be read.
     pub understood: bool,
+    /// Every check of step 5 ran: the operation, the chain and the tier are those of the call, and nothing else can become
+    /// of it.
+    pub is_judged: bool,
 }
 
 impl Decision {

@@ -24,6 +24,7 @@ mod pattern;
 pub mod plain;
 pub mod plan;
 mod policy;
+pub mod reach;
 pub mod reason;
 pub mod routes;
 pub mod schema;

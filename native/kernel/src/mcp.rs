@@ -151,12 +151,12 @@ impl Endpoint {
     /// What a request asks for.
     pub(crate) fn read(&self, request: &HttpRequest<'_>) -> Result<Call, RouteError> {
         let mut envelope = self.envelope(request.method);
-        match self.ask(request, &mut envelope) {
-            Ok(Asked { operation, arguments, task }) => {
-                Ok(Call { operation, arguments, task, envelope })
-            }
+        let mut task = None;
+        match self.ask(request, &mut envelope, &mut task) {
+            Ok(Asked { operation, arguments }) => Ok(Call { operation, arguments, task, envelope }),
             Err(Fault { reason, message, understood }) => {
-                Err(RouteError { reason, message, understood, mcp: Some(Box::new(envelope)) })
+                let mcp = Some(Box::new(envelope));
+                Err(RouteError { understood, mcp, task, ..RouteError::new(reason, message) })
             }
         }
     }
@@ -177,12 +177,18 @@ impl Endpoint {
         }
     }
 
-    fn ask(&self, request: &HttpRequest<'_>, envelope: &mut Envelope) -> Result<Asked, Fault> {
+    /// Args: `envelope`, `task`: take what is known of the message, also where it is refused.
+    fn ask(
+        &self,
+        request: &HttpRequest<'_>,
+        envelope: &mut Envelope,
+        task: &mut Option<String>,
+    ) -> Result<Asked, Fault> {
         if request.method != "POST" {
             let said = headers::Said::read(request.headers)?;
             said.version(None, envelope)?;
             said.is_of(None, None)?;
-            return Ok(self.own(request.method, None));
+            return Ok(self.own(request.method));
         }
         let message = match request.body {
             Body::Absent => {
@@ -202,8 +208,9 @@ impl Endpoint {
         let said = headers::Said::read(request.headers)?;
         said.version(Some(&message), envelope)?;
         said.is_of(method, message.name())?;
-        let task = message.task()?;
-        let Some(method) = method else { return Ok(self.own(RESPONSE, task)) };
+        *task = message.task()?;
+        message.refuse_unknown()?;
+        let Some(method) = method else { return Ok(self.own(RESPONSE)) };
         match method {
             "tools/call" => {
                 let (name, arguments) = message.called("name")?;
@@ -214,48 +221,42 @@ impl Endpoint {
                 if message.runs_as_task()? {
                     envelope.server_task = ServerTask::Begins;
                 }
-                Ok(Asked { operation: operation.clone(), arguments, task })
+                Ok(Asked { operation: operation.clone(), arguments })
             }
             "resources/read" => {
                 let (uri, _) = message.called("uri")?;
                 let uri = json::Value::String(uri.to_owned());
-                Ok(self.asked(READ, vec![("uri".to_owned(), uri)], task))
+                Ok(self.asked(READ, vec![("uri".to_owned(), uri)]))
             }
             "prompts/get" => {
                 let (name, arguments) = message.called("name")?;
                 let name = json::Value::String(name.to_owned());
                 let members = [("name".to_owned(), name), ("arguments".to_owned(), arguments)];
-                Ok(self.asked(PROMPT, members.into(), task))
+                Ok(self.asked(PROMPT, members.into()))
             }
             "tasks/get" | "tasks/result" | "tasks/cancel" | "tasks/list" => {
                 message.follows(method)?;
                 envelope.server_task = ServerTask::Follows;
-                Ok(self.own(method, task))
+                Ok(self.own(method))
             }
-            _ if is_own(method, message.id.is_some()) => Ok(self.own(method, task)),
+            _ if is_own(method, message.id.is_some()) => Ok(self.own(method)),
             _ => Err(Fault::unknown("no operation stands for this JSON-RPC method")),
         }
     }
 
-    fn own(&self, method: &str, task: Option<String>) -> Asked {
-        self.asked(OWN, vec![("method".to_owned(), json::Value::String(method.to_owned()))], task)
+    fn own(&self, method: &str) -> Asked {
+        self.asked(OWN, vec![("method".to_owned(), json::Value::String(method.to_owned()))])
     }
 
-    fn asked(
-        &self,
-        name: &str,
-        arguments: Vec<(String, json::Value)>,
-        task: Option<String>,
-    ) -> Asked {
+    fn asked(&self, name: &str, arguments: Vec<(String, json::Value)>) -> Asked {
         let operation = format!("{}.{name}", self.system);
-        Asked { operation, arguments: json::Value::Object(arguments), task }
+        Asked { operation, arguments: json::Value::Object(arguments) }
     }
 }
 
 struct Asked {
     operation: String,
     arguments: json::Value,
-    task: Option<String>,
 }
 
 /// Whether a method is part of the protocol itself: it lists, negotiates or notifies, and does nothing of the system's.

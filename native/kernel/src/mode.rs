@@ -1,7 +1,7 @@
 //! Whether a denial is enforced, or only noted: `mode` of a bundle.
 //!
-//! In `observe` every step runs and the outcome is noted, but the caller is let through. What was not proved, not
-//! understood or not judged never is.
+//! In `observe` every step runs and the outcome is noted, but the caller is let through. A request that proves nothing,
+//! cannot be understood, or could have been a call that is enforced is never let through.
 
 use std::collections::BTreeMap;
 
@@ -75,7 +75,7 @@ pub struct Modes {
     pub systems: BTreeMap<String, Entry>,
     /// By SPIFFE id or whole-segment pattern.
     pub agents: BTreeMap<String, Entry>,
-    /// By tier.
+    /// By the effective tier.
     pub tiers: BTreeMap<Tier, Entry>,
 }
 
@@ -137,15 +137,65 @@ pub struct Observing<'a> {
     pub until_ms: i64,
 }
 
-/// What was asked, as far as it is known.
+/// Tiers that a call may have: one where it was judged whole, several where it stopped before that.
+///
+/// Never empty. A call of an operation that the catalog does not have may have none of the tiers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TierSet(u8);
+
+impl TierSet {
+    /// Only the tier of an operation that the catalog does not have.
+    pub const UNKNOWN: Self = Self(1 << Tier::ALL.len());
+
+    /// A single tier.
+    #[must_use]
+    pub const fn of(tier: Tier) -> Self {
+        Self(1 << tier as u8)
+    }
+
+    /// The tiers of both sets.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The set, and what becomes of each of its tiers where something raises it to at least `tier`.
+    #[must_use]
+    pub fn raised_to(self, tier: Tier) -> Self {
+        self.iter().flatten().fold(self, |all, own| all.union(Self::of(own.max(tier))))
+    }
+
+    /// The set, and what becomes of each of its tiers where denials raise it by one.
+    #[must_use]
+    pub fn raised_by_one(self) -> Self {
+        self.iter().flatten().fold(self, |all, own| all.union(Self::of(own.next())))
+    }
+
+    /// Its members, from the lowest tier; `None` for an operation that the catalog does not have.
+    pub fn iter(self) -> impl Iterator<Item = Option<Tier>> {
+        let tiers = Tier::ALL.into_iter().map(Some).chain([None]);
+        tiers.enumerate().filter(move |(bit, _)| self.0 & (1 << bit) != 0).map(|(_, tier)| tier)
+    }
+}
+
+/// A system that a call may be for, and the tiers that the call may have there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// Id of the system; empty: one that the bundle does not have.
+    pub system: &'a str,
+    /// Tiers of the call.
+    pub tiers: TierSet,
+}
+
+/// A call as far as it is known.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// Who acts; empty where nobody is known.
+    /// The principals that are known.
     pub chain: &'a [Principal],
-    /// System of the operation; empty where it is not known.
-    pub system: &'a str,
-    /// Static tier of the operation; none where it is not known.
-    pub tier: Option<Tier>,
+    /// No agent but those of `chain` acts: otherwise any entry for an agent may speak of the call.
+    pub has_all_agents: bool,
+    /// What the call may be: one system with one tier where it was judged whole. None: never softened.
+    pub targets: &'a [Target<'a>],
 }
 
 impl Modes {
@@ -189,26 +239,46 @@ impl Modes {
         understood && may_soften(reason) && self.observes(asked, now)
     }
 
-    /// Whether the call falls under an entry that observes, and under none that enforces.
-    fn observes(&self, asked: &Asked<'_>, now: Time) -> bool {
-        if asked.system == OWN || !self.any_observes(now) {
+    /// Whether everything that the call may be falls under an entry that observes, and under none that enforces.
+    ///
+    /// INVARIANT (a malformed request is never better off than a clean one): a request that stopped before it was judged
+    /// is observed only where every call that it could have become is.
+    #[must_use]
+    pub fn observes(&self, asked: &Asked<'_>, now: Time) -> bool {
+        if asked.targets.is_empty() || !self.any_observes(now) {
             return false;
         }
-        let mut specific = self
-            .systems
-            .get(asked.system)
-            .into_iter()
-            .chain(asked.tier.and_then(|tier| self.tiers.get(&tier)))
-            .peekable();
+        if !asked.has_all_agents && !self.agents.values().all(|entry| entry.observes(now)) {
+            return false;
+        }
         let agents = asked.chain.iter().filter_map(|principal| match principal {
             Principal::Agent { spiffe_id, .. } => Some(spiffe_id.as_str()),
             Principal::User(_) | Principal::Service(_) => None,
         });
         let agents: Vec<&Entry> = agents.flat_map(|agent| self.of_agent(agent)).collect();
-        if specific.peek().is_none() && agents.is_empty() {
+        let tiers = |target: &Target<'_>| {
+            let mut tiers = target.tiers.iter();
+            tiers.all(|tier| self.observes_one(target.system, tier, &agents, now))
+        };
+        asked.targets.iter().all(tiers)
+    }
+
+    /// Whether a call of one system and tier, by agents of which these entries speak, is observed.
+    fn observes_one(&self, system: &str, tier: Option<Tier>, agents: &[&Entry], now: Time) -> bool {
+        if system == OWN {
+            return false;
+        }
+        let mut specific = self
+            .systems
+            .get(system)
+            .into_iter()
+            .chain(tier.and_then(|tier| self.tiers.get(&tier)))
+            .chain(agents.iter().copied())
+            .peekable();
+        if specific.peek().is_none() {
             return self.default.as_ref().is_some_and(|entry| entry.observes(now));
         }
-        specific.chain(agents).all(|entry| entry.observes(now))
+        specific.all(|entry| entry.observes(now))
     }
 
     /// The most specific entries for an agent.

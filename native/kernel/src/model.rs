@@ -678,6 +678,16 @@ impl Tier {
     /// All tiers, in order.
     pub const ALL: [Self; 4] = [Self::Low, Self::Standard, Self::High, Self::Critical];
 
+    /// The next higher one; of the highest, itself.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        match self {
+            Self::Low => Self::Standard,
+            Self::Standard => Self::High,
+            Self::High | Self::Critical => Self::Critical,
+        }
+    }
+
     /// The word used in bundles, metrics and audit.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

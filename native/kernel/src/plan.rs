@@ -11,8 +11,10 @@ use crate::evaluate::met::Met;
 use crate::evaluate::syntax::{ActionScope, Asks};
 use crate::evaluate::{Base, Constants, Group, Known, Rule, Words};
 use crate::history::{self, Budgets, Holder, Keeping, Memory, Recall, Sequences};
+use crate::mode::TierSet;
 use crate::model::{Effect, Model, Operation, ParamType, System, Template, Tier};
 use crate::policy::{self, Cache, Catalog, Covered, Placed, Target};
+use crate::reach::{self, Reach};
 use crate::routes::RouteTable;
 use crate::schema::{
     self, GIVE, GIVE_GROUP, Keys, NO_DESTINATION, Names, OWN_OPERATIONS, OWN_SYSTEM, START,
@@ -42,6 +44,8 @@ pub struct Plan {
     pub(crate) sequences: Sequences,
     /// Counted limits.
     pub(crate) budgets: Budgets,
+    /// What a request could have become that stopped before it was judged.
+    pub(crate) reach: Reach,
 }
 
 /// The roles of a principal.
@@ -112,6 +116,8 @@ pub(crate) struct Prepared {
     pub(crate) memory: Memory,
     /// For a case of a split operation: which.
     pub(crate) case: Option<Case>,
+    /// Tiers that its calls may have.
+    pub(crate) tiers: TierSet,
 }
 
 /// A case of a split operation.
@@ -277,7 +283,9 @@ impl Plan {
                 named,
                 own.0.union(own.1),
             );
-            let prepared = Prepared { position, arguments, base, slice, memory, case: None };
+            let tiers = reach::tiers_of(&model, operation);
+            let case = None;
+            let prepared = Prepared { position, arguments, base, slice, memory, case, tiers };
             operations.insert(operation.id.clone(), prepared);
         }
         for (of, split) in &model.splits {
@@ -295,6 +303,7 @@ impl Plan {
             &placed.policy.rule
         }));
         Ok(Self {
+            reach: Reach::of(&model),
             model,
             warnings,
             policies,

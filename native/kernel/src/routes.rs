@@ -82,6 +82,10 @@ pub struct RouteError {
     pub understood: bool,
     /// What came to an MCP endpoint; none where no route matches, or one that leads to an operation.
     pub mcp: Option<Box<Envelope>>,
+    /// The operation that its route leads to; empty where no route matches, and at an MCP endpoint.
+    pub operation: SmolStr,
+    /// The task that the body names.
+    pub task: Option<String>,
 }
 
 /// A route as the bundle says it.
@@ -215,24 +219,31 @@ struct JsonRule {
     members: Table<String, JsonRule>,
 }
 
+impl RouteError {
+    /// A request that was read whole, in the only way it can be read.
+    pub(crate) fn new(reason: ReasonCode, message: impl Into<String>) -> Self {
+        let (message, operation) = (message.into(), SmolStr::default());
+        Self { reason, message, understood: true, mcp: None, operation, task: None }
+    }
+
+    /// A request that was not read, or not all of it, or that can be read in another way.
+    pub(crate) fn unread(reason: ReasonCode, message: impl Into<String>) -> Self {
+        Self { understood: false, ..Self::new(reason, message) }
+    }
+}
+
 fn ambiguous<T>(message: impl Into<String>) -> Result<T, RouteError> {
-    let reason = ReasonCode::AmbiguousRequest;
-    Err(RouteError { reason, message: message.into(), understood: false, mcp: None })
+    Err(RouteError::unread(ReasonCode::AmbiguousRequest, message))
 }
 
 /// Read, but not what the route provides for.
 fn bad<T>(message: impl Into<String>) -> Result<T, RouteError> {
-    Err(RouteError { understood: true, ..read(message) })
-}
-
-fn read(message: impl Into<String>) -> RouteError {
-    let reason = ReasonCode::BadInput;
-    RouteError { reason, message: message.into(), understood: false, mcp: None }
+    Err(RouteError::new(ReasonCode::BadInput, message))
 }
 
 /// Not read, or not all of it.
 fn unread<T>(message: impl Into<String>) -> Result<T, RouteError> {
-    Err(read(message))
+    Err(RouteError::unread(ReasonCode::BadInput, message))
 }
 
 impl RouteTable {
@@ -254,12 +265,19 @@ impl RouteTable {
     /// `AmbiguousRequest` where two readers could read the request differently, `NoRoute` where no route matches it,
     /// `BadInput` where it carries more or other than its route maps.
     pub fn resolve(&self, request: &HttpRequest<'_>) -> Result<Routed, RouteError> {
+        self.routed(request).map_err(|error| {
+            // What was cut off may say anything.
+            let is_whole = !matches!(request.body, Body::Partial);
+            RouteError { understood: error.understood && is_whole, ..error }
+        })
+    }
+
+    fn routed(&self, request: &HttpRequest<'_>) -> Result<Routed, RouteError> {
         let target = target::split(request.path)?;
         self.overrides(request)?;
         let Some(index) = self.find(request, &target.segments)? else {
-            let message = "no route matches the method, host, path and headers".to_owned();
-            let reason = ReasonCode::NoRoute;
-            return Err(RouteError { reason, message, understood: true, mcp: None });
+            let message = "no route matches the method, host, path and headers";
+            return Err(RouteError::new(ReasonCode::NoRoute, message));
         };
         let Some(route) = self.routes.get(index) else {
             return ambiguous("the route table is inconsistent");
@@ -267,17 +285,23 @@ impl RouteTable {
         if let Some(endpoint) = &route.mcp {
             return route.message(endpoint, request, target.query);
         }
-        let mut arguments = Filling::default();
-        route.path_arguments(&target.segments, &mut arguments)?;
-        route.query_arguments(target.query, &mut arguments)?;
-        route.header_arguments(request.headers, &mut arguments)?;
-        route.body_arguments(request, &mut arguments)?;
+        let arguments = route
+            .arguments(request, &target)
+            .map_err(|error| RouteError { operation: route.operation.clone(), ..error })?;
         Ok(Routed {
             operation: route.operation.clone(),
             arguments: Arc::new(Value::Object(arguments.members)),
             route: route.spec,
             mcp: None,
             task: None,
+        })
+    }
+
+    /// For each route the host that it is for, none where it is for all, and its system.
+    pub(crate) fn served(&self) -> impl Iterator<Item = (Option<&str>, &str)> {
+        self.routes.iter().map(|route| {
+            let system = route.operation.split_once('.').map_or("", |(system, _)| system);
+            (route.host.as_deref(), system)
         })
     }
 
@@ -369,18 +393,44 @@ impl Route {
             ..error
         };
         // Nothing of it is an argument: each member is ignored, or refused.
-        self.query_arguments(query, &mut Filling::default()).map_err(at_endpoint)?;
+        let mut beside = self.query_arguments(query, &mut Filling::default());
         if request.method != "POST" {
-            no_body(request).map_err(at_endpoint)?;
+            beside = beside.and_then(|()| no_body(request));
         }
+        if let Err(error) = &beside
+            && !error.understood
+        {
+            return Err(at_endpoint(error.clone()));
+        }
+        // Read whatever stands beside it: the task that it names is looked at in any case.
         let mcp::Call { operation, arguments, task, envelope } = endpoint.read(request)?;
-        Ok(Routed {
-            operation: operation.into(),
-            arguments: Arc::new(arguments),
-            route: self.spec,
-            mcp: Some(envelope),
-            task,
-        })
+        let operation = SmolStr::from(operation);
+        match beside {
+            Ok(()) => Ok(Routed {
+                operation,
+                arguments: Arc::new(arguments),
+                route: self.spec,
+                mcp: Some(envelope),
+                task,
+            }),
+            Err(error) => {
+                Err(RouteError { mcp: Some(Box::new(envelope)), operation, task, ..error })
+            }
+        }
+    }
+
+    /// The arguments that a request gives.
+    fn arguments(
+        &self,
+        request: &HttpRequest<'_>,
+        target: &target::Target<'_>,
+    ) -> Result<Filling, RouteError> {
+        let mut arguments = Filling::default();
+        self.path_arguments(&target.segments, &mut arguments)?;
+        self.query_arguments(target.query, &mut arguments)?;
+        self.header_arguments(request.headers, &mut arguments)?;
+        self.body_arguments(request, &mut arguments)?;
+        Ok(arguments)
     }
 
     fn path_arguments(

@@ -14,9 +14,10 @@ use authz_kernel::decision::{
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::mode::may_soften;
 use authz_kernel::model::Tier;
+use authz_kernel::reach::Served;
 use authz_kernel::reason::{PublicCode, ReasonCode};
-use authz_kernel::routes::HttpRequest;
-use authz_kernel::task::{RecordKey, TaskView};
+use authz_kernel::routes::{Body, HttpRequest, RouteError};
+use authz_kernel::task::{RecordKey, TaskKind, TaskView};
 use authz_state::store::{Commit, Store, StoreError, StoreHealth, Survives, Transaction};
 use authz_state::{AuditError, AuditHealth, AuditSettings, AuditWriter, Durability, Ticket};
 use authz_token::{
@@ -806,8 +807,9 @@ impl Engine {
         in_time(transport, Step::Resolve)?;
 
         // 2: the operation.
-        let routed;
+        let (routed, missed);
         let mut in_body = None;
+        let mut stopped = None;
         let request = match &ask.target {
             Target::Operation { id, arguments, resource, destinations } => Request {
                 operation: id,
@@ -829,34 +831,43 @@ impl Engine {
                         "a header is spelled almost as `{name}`, and some servers take both for one"
                     )));
                 }
+                judgement.is_cut_off = matches!(body, Body::Partial);
                 let http = HttpRequest { method, host, path, headers, body: *body };
-                routed = routes.resolve(&http).map_err(|error| {
-                    if error.reason == ReasonCode::NoRoute {
-                        judgement.asked = Some(Asked::http(&http));
+                match routes.resolve(&http) {
+                    Ok(found) => {
+                        judgement.route = Some(found.route);
+                        judgement.mcp.clone_from(&found.mcp);
+                        if found.arguments.written_len() > self.settings.max_arguments_bytes {
+                            return Err(Refused::input("the arguments are too long"));
+                        }
+                        routed = found;
+                        in_body = routed.task.as_deref();
+                        Request {
+                            operation: &routed.operation,
+                            arguments: Given::Read(&routed.arguments),
+                            resource: None,
+                            destinations: &[],
+                            labels: &ask.labels,
+                            supported_obligations: &ask.supported_obligations,
+                            server_task: routed
+                                .mcp
+                                .as_ref()
+                                .map(|mcp| mcp.server_task)
+                                .unwrap_or_default(),
+                        }
                     }
-                    if let Some(message) = error.mcp {
-                        message.system.clone_into(&mut judgement.unknown_in);
-                        judgement.asked = message.missing.as_deref().map(Asked::operation);
-                        judgement.mcp = Some(*message);
+                    Err(error) => {
+                        let refused = unrouted(judgement, &world, &http, &error);
+                        let refused = instead(nobody.as_ref(), refused);
+                        if !refused.understood || !may_soften(error.reason) {
+                            return Err(refused);
+                        }
+                        // Where it would only be noted, everything before the operation must hold first.
+                        stopped = Some(refused);
+                        missed = error;
+                        in_body = missed.task.as_deref();
+                        Request { operation: &missed.operation, ..own("") }
                     }
-                    let refused = Refused::new(error.reason, Step::Resolve, error.message);
-                    let refused = Refused { understood: error.understood, ..refused };
-                    instead(nobody.as_ref(), refused)
-                })?;
-                judgement.route = Some(routed.route);
-                judgement.mcp.clone_from(&routed.mcp);
-                in_body = routed.task.as_deref();
-                if routed.arguments.written_len() > self.settings.max_arguments_bytes {
-                    return Err(Refused::input("the arguments are too long"));
-                }
-                Request {
-                    operation: &routed.operation,
-                    arguments: Given::Read(&routed.arguments),
-                    resource: None,
-                    destinations: &[],
-                    labels: &ask.labels,
-                    supported_obligations: &ask.supported_obligations,
-                    server_task: routed.mcp.as_ref().map(|mcp| mcp.server_task).unwrap_or_default(),
                 }
             }
         };
@@ -864,34 +875,42 @@ impl Engine {
             judgement.operation.clone_from(&operation.id);
             judgement.system = world.system(&operation.id);
             judgement.tier = Some(operation.tier);
-        } else {
+        } else if stopped.is_none() {
             judgement.asked = Some(Asked::operation(request.operation));
-            if let Some((system, _)) = request.operation.split_once('.')
-                && world.plan.systems().contains_key(system)
-            {
-                system.clone_into(&mut judgement.unknown_in);
+            let system = presented::system_of(request.operation);
+            match system.filter(|system| world.plan.systems().contains_key(*system)) {
+                Some(system) => system.clone_into(&mut judgement.unknown_in),
+                None => judgement.may_be_for.push(String::new()),
             }
         }
-        // Whoever asks about itself may ask about every system.
-        let enforcer = judgement.asker.enforcer.as_ref();
-        if !enforcer.is_none_or(|enforcer| enforcer.may_ask(request.operation)) {
-            return Err(Refused::new(
-                ReasonCode::EnforcerRefused,
-                Step::Identify,
-                "the enforcer does not ask about this system",
-            ));
-        }
+        may_ask(judgement, request.operation)?;
 
         let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
-        Self::for_audience(judgement, &world, request.operation)?;
+        if !request.operation.is_empty() {
+            Self::for_audience(judgement, &world, request.operation)?;
+        }
         let is_dry = ask.probe || explain;
         if !judgement.facts.proofs.is_empty() {
-            let sent = Sent::of(ask, &world, request.operation);
+            let unknown_in = Some(judgement.unknown_in.as_str()).filter(|id| !id.is_empty());
+            let system = presented::system_of(request.operation).or(unknown_in);
+            let sent = Sent::of(ask, &world, system);
             judgement.proved = self.take_proofs(judgement, &world, &sent, is_dry, wait)?;
         }
 
         let revoked = self.keeper.revocations()?;
         revoke::of_operation(&revoked, &judgement.operation)?;
+        if !revoked.is_empty() {
+            let unknown_in = std::slice::from_ref(&judgement.unknown_in);
+            let split = world.plan.model().splits.get(&judgement.operation);
+            let mut cases = split.into_iter().flat_map(|split| split.cases.values());
+            judgement.may_be_revoked = cases
+                .any(|case| revoke::of_operation(&revoked, case).is_err())
+                || revoke::is_any_revoked(&revoked, &judgement.may_be_for)
+                || (judgement.operation.is_empty() && revoke::is_any_revoked(&revoked, unknown_in));
+            if judgement.operation.is_empty() {
+                revoke::of_system(&revoked, &judgement.unknown_in)?;
+            }
+        }
 
         // 3: the task.
         let is_known = !judgement.operation.is_empty();
@@ -905,7 +924,7 @@ impl Engine {
         let named = ask.task.or(in_body);
         let presented = self.presented(judgement, named, wait)?;
         let located = match presented.as_ref().map(Presented::task).or(named) {
-            Some(task) if is_known || presented.is_some() => {
+            Some(task) => {
                 let found = match locate::find(&self.keeper, task, wait) {
                     Err(refused)
                         if presented.is_some() && refused.reason == ReasonCode::UnknownTask =>
@@ -918,32 +937,43 @@ impl Engine {
                 locate::usable(&found, &revoked, &judgement.facts, now)?;
                 Some((found, None))
             }
-            None if is_known && nobody.is_none() => {
-                self.implied(judgement, &world, ask, transport, wait)?
-            }
-            _ => None,
+            None if nobody.is_none() => self.implied(judgement, &world, ask, transport, wait)?,
+            None => None,
         };
         let (located, implied) = match located {
             Some((located, implied)) => (Some(located), implied),
-            None if is_known && nobody.is_none() => {
+            None if is_known && stopped.is_none() && nobody.is_none() => {
                 (self.taskless(judgement, &world.plan, &request)?, None)
+            }
+            None if nobody.is_none() => {
+                self.refuse_taken_away(judgement, &world.plan, wait)?;
+                (None, None)
             }
             None => (None, None),
         };
         let begins = implied.as_ref().is_some_and(|implied| implied.is_new());
+        // What is refused before it is judged begins no task, and changes none.
+        let is_refused = stopped.is_some() || !is_known;
         let located = match located {
             Some(found) if !found.is_taskless() => {
-                Some(self.note_token(judgement, &world, found, is_dry || begins, wait)?)
+                let is_dry = is_dry || begins || is_refused;
+                Some(self.note_token(judgement, &world, found, is_dry, wait)?)
             }
             located => located,
         };
-        if let Some(located) = &located {
-            if !located.is_taskless() {
-                judgement.task = Some(Arc::clone(&located.task));
-                if !located.view().has_chain(&judgement.chain) {
-                    judgement.chain = shown::chain_in(judgement, located);
-                }
+        let is_real = |located: &&Located| !located.is_taskless() && !(is_refused && begins);
+        if let Some(located) = located.as_ref().filter(is_real) {
+            judgement.task = Some(Arc::clone(&located.task));
+            judgement.is_in_named_task = located.task.kind != TaskKind::Implicit;
+            if !located.view().has_chain(&judgement.chain) {
+                judgement.chain = shown::chain_in(judgement, located);
             }
+        }
+        if let Some(refused) = stopped {
+            return Err(refused);
+        }
+        let (located, implied) = if is_refused { (None, None) } else { (located, implied) };
+        if let Some(located) = &located {
             let (plan, at) = (&world.plan, (now, wait));
             judgement.recalled =
                 history::recall(&self.keeper, plan, &request, located, begins, at)?;
@@ -961,7 +991,7 @@ impl Engine {
                 return refused(ReasonCode::NoTask, "a credential is issued for a task");
             }
         }
-        if ask.has_approval && is_known {
+        if ask.has_approval {
             return Err(Refused::new(
                 ReasonCode::ApprovalMismatch,
                 Step::Judge,
@@ -1859,6 +1889,50 @@ fn other_agent(known_by: AgentProof) -> Refused {
             Refused::credential("`authorization` is another agent's than the one that is relayed")
         }
     }
+}
+
+/// Notes what is known of a request that no route makes an operation of, and why that is so.
+fn unrouted(
+    judgement: &mut Judgement,
+    world: &Loaded,
+    http: &HttpRequest<'_>,
+    error: &RouteError,
+) -> Refused {
+    if error.reason == ReasonCode::NoRoute {
+        judgement.asked = Some(Asked::http(http));
+    }
+    let is_limited = || judgement.asker.enforcer.as_ref().is_some_and(|one| one.is_limited());
+    let observes = || world.plan.model().modes.any_observes(Time(judgement.now_ms));
+    if let Some(message) = &error.mcp {
+        message.system.clone_into(&mut judgement.unknown_in);
+        judgement.asked = message.missing.as_deref().map(Asked::operation);
+        judgement.mcp = Some((**message).clone());
+    } else if error.operation.is_empty() && (is_limited() || observes()) {
+        let Served { systems, has_others } = world.plan.systems_at(http.host);
+        let others = has_others.then(String::new);
+        judgement.may_be_for = systems.into_iter().map(str::to_owned).chain(others).collect();
+    }
+    let refused = Refused::new(error.reason, Step::Resolve, error.message.as_str());
+    Refused { understood: error.understood, ..refused }
+}
+
+/// Refuses what the enforcer may not ask about: where the system is not certain, whatever it could be must be allowed.
+/// Whoever asks about itself may ask about every system.
+fn may_ask(judgement: &Judgement, operation: &str) -> Result<(), Refused> {
+    let Some(enforcer) = &judgement.asker.enforcer else { return Ok(()) };
+    let may_ask = match (operation, judgement.unknown_in.as_str()) {
+        ("", "") => enforcer.may_ask_about_any(&judgement.may_be_for),
+        ("", _) => enforcer.may_ask_about_any(std::slice::from_ref(&judgement.unknown_in)),
+        (operation, _) => enforcer.may_ask(operation),
+    };
+    if may_ask {
+        return Ok(());
+    }
+    Err(Refused::new(
+        ReasonCode::EnforcerRefused,
+        Step::Identify,
+        "the enforcer does not ask about this system, or it is not certain which one it is",
+    ))
 }
 
 /// The refusal of a request of nobody that is also refused for what it asks: the first counts, and is let through only

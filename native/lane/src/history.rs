@@ -242,6 +242,20 @@ fn taskless(known: Option<Arc<Session>>, task: &Task, now: Time) -> Result<Arc<S
     }
 }
 
+/// Refuses a caller without a task, where what it may do so was taken away.
+pub(crate) fn refuse_taken_away(
+    keeper: &Keeper,
+    task: &Task,
+    now: Time,
+    wait: Wait,
+) -> Result<(), Refused> {
+    let session = match keeper.peek(&key(&task.session), wait)? {
+        Some(Record::Session(session)) => Some(session),
+        _ => None,
+    };
+    taskless(session, task, now).map(drop)
+}
+
 /// Keeps what somebody does without a task from now on, and for longer where something is let through.
 ///
 /// Args: `room`: refuses one record more.

@@ -8,8 +8,8 @@ use authz_kernel::arguments::Declared;
 use authz_kernel::decision::{Decision, Outcome, Principal, ProofMethod, Time};
 use authz_kernel::hex::hex;
 use authz_kernel::mcp::Envelope;
-use authz_kernel::mode::Asked;
 use authz_kernel::model::{Reports, Tier};
+use authz_kernel::reach::{Place, Refused as Softenable};
 use authz_kernel::reason::{PublicCode, ReasonCode};
 use authz_kernel::task::{RevocationTarget, Task};
 use authz_state::Ticket;
@@ -130,6 +130,13 @@ pub(crate) struct Judgement {
     pub(crate) system: SystemId,
     /// The system that is asked for an operation which it does not have; empty otherwise.
     pub(crate) unknown_in: String,
+    /// Systems that the request may be for, where neither operation nor system was found; an empty id stands for one that the
+    /// bundle does not have.
+    pub(crate) may_be_for: Vec<String>,
+    /// The request may be for an operation or a system that is revoked, so `mode` does not let it through.
+    pub(crate) may_be_revoked: bool,
+    /// The proxy cut the body off.
+    pub(crate) is_cut_off: bool,
     /// What was asked for, where no operation was found.
     pub(crate) asked: Option<Form>,
     pub(crate) tier: Option<Tier>,
@@ -139,6 +146,8 @@ pub(crate) struct Judgement {
     pub(crate) probe: bool,
     /// The task that it was asked in, or about.
     pub(crate) task: Option<Arc<Task>>,
+    /// The chain is that of `task`, which the request names. Who is in an implicit task may have left its own out.
+    pub(crate) is_in_named_task: bool,
     /// What it knows of the task's session.
     pub(crate) recalled: Recalled,
     /// The encoded answer to the same request under the same key, which this one repeats.
@@ -189,12 +198,16 @@ impl Judgement {
             operation: String::new(),
             system: SystemId::default(),
             unknown_in: String::new(),
+            may_be_for: Vec::new(),
+            may_be_revoked: false,
+            is_cut_off: false,
             asked: None,
             tier: None,
             route: None,
             mcp: None,
             probe: false,
             task: None,
+            is_in_named_task: false,
             recalled: Recalled::default(),
             repeats: None,
             credential: None,
@@ -334,7 +347,6 @@ impl Judgement {
     /// Lets the call through where `mode` only observes it; the outcome stays what it is. A later refusal ends that.
     pub(crate) fn soften(&mut self) {
         let Some(world) = &self.world else { return };
-        let modes = &world.plan.model().modes;
         if self.outcome == Outcome::Permit {
             return;
         }
@@ -342,8 +354,35 @@ impl Judgement {
         if self.facts.credential.is_some() && !self.redeems() {
             return;
         }
-        let asked = Asked { chain: &self.chain, system: self.system_id(), tier: self.tier };
-        self.softened = modes.softens(&asked, self.reason, self.understood, Time(self.now_ms));
+        let place = self.place();
+        let is_judged = matches!(place, Place::Judged { .. });
+        // What was cut off may say anything, unless its route reads none of it and all else was judged.
+        if !is_judged && (self.may_be_revoked || self.is_cut_off) {
+            return;
+        }
+        let refused = Softenable {
+            chain: &self.chain,
+            has_task: self.is_in_named_task,
+            place,
+            reason: self.reason,
+            understood: self.understood,
+        };
+        self.softened = world.plan.softens(&refused, Time(self.now_ms));
+    }
+
+    /// How far the request was found out.
+    fn place(&self) -> Place<'_> {
+        let judged = self.standing().filter(|decision| decision.is_judged);
+        if let Some(tier) = judged.and(self.tier) {
+            return Place::Judged { system: self.system_id(), tier };
+        }
+        if !self.operation.is_empty() {
+            return Place::Operation(&self.operation);
+        }
+        match self.unknown_in.is_empty() {
+            true => Place::Systems(&self.may_be_for),
+            false => Place::Systems(std::slice::from_ref(&self.unknown_in)),
+        }
     }
 
     /// What was issued as the task credential that is presented covers the call.

@@ -13,9 +13,9 @@ use authz_kernel::directories::Directories;
 use authz_kernel::hex::hex;
 use authz_kernel::history::{HistoryChanges, HistoryView, SessionHistory};
 use authz_kernel::mcp::ServerTask;
-use authz_kernel::mode::Asked;
 use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
+use authz_kernel::reach::{Place, Refused};
 use authz_kernel::task::{
     self, AgentName, Param, ScopeEntry, SubjectProof, Task, TaskKind, TaskView,
 };
@@ -240,15 +240,18 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
         })
         .collect();
     let row = decision.reason.row();
-    let known = plan.operation(&stated.call);
-    let asked = Asked {
-        chain: &chain,
-        system: stated.call.split_once('.').map_or("", |(system, _)| system),
-        tier: decision.tier.or_else(|| known.map(|operation| operation.tier)),
+    let system = stated.call.split_once('.').map_or("", |(system, _)| system);
+    let systems = [if plan.systems().contains_key(system) { system } else { "" }.to_owned()];
+    let place = match (decision.tier.filter(|_| decision.is_judged), plan.operation(&stated.call)) {
+        (Some(tier), _) => Place::Judged { system, tier },
+        (None, Some(_)) if !decision.operation.is_empty() => Place::Operation(&decision.operation),
+        (None, Some(operation)) => Place::Operation(&operation.id),
+        (None, None) => Place::Systems(&systems),
     };
-    let modes = &plan.model().modes;
-    let softened = decision.outcome != Outcome::Permit
-        && modes.softens(&asked, decision.reason, decision.understood, Time(now_ms));
+    let (reason, understood) = (decision.reason, decision.understood);
+    let has_task = stated.task.is_some();
+    let refused = Refused { chain: &chain, has_task, place, reason, understood };
+    let softened = decision.outcome != Outcome::Permit && plan.softens(&refused, Time(now_ms));
     let answer = json!({
         "enforced": !softened,
         "outcome": outcome(decision.outcome),

@@ -34,14 +34,20 @@ impl<'a> Sent<'a> {
     /// The request that a proxy asks about, at the system's own origin; or the one that an enforcer says that it was sent.
     ///
     /// Errors: why no proof can be of it.
-    pub(crate) fn of(ask: &Ask<'a>, world: &Loaded, operation: &str) -> Result<Self, &'static str> {
+    ///
+    /// Args: `system`: that of the request; none where it is not known.
+    pub(crate) fn of(
+        ask: &Ask<'a>,
+        world: &Loaded,
+        system: Option<&str>,
+    ) -> Result<Self, &'static str> {
         match &ask.target {
             Target::Operation { .. } => match ask.sent {
                 Some((method, uri)) => Ok(Self { method, uri: Cow::Borrowed(uri) }),
                 None => Err("whoever asks does not say which HTTP request the proof is of"),
             },
             Target::Http { method, path, .. } => {
-                let origin = system_of(operation)
+                let origin = system
                     .and_then(|system| world.plan.systems().get(system))
                     .map_or("", |system| system.origin.as_str());
                 if origin.is_empty() {

@@ -1076,6 +1076,7 @@ mod tests {
             server_call: false,
             trace: Vec::new(),
             understood: true,
+            is_judged: true,
         }));
         judgement
     }

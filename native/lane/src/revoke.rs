@@ -71,6 +71,16 @@ pub(crate) fn of_operation(revoked: &Revocations, operation: &str) -> Result<(),
     }
 }
 
+/// Refuses a system that is revoked.
+pub(crate) fn of_system(revoked: &Revocations, system: &str) -> Result<(), Refused> {
+    refuse(revoked, Target::System, system)
+}
+
+/// Whether one of these systems is revoked, or an operation of theirs.
+pub(crate) fn is_any_revoked(revoked: &Revocations, systems: &[String]) -> bool {
+    systems.iter().any(|system| revoked.has_of_system(system))
+}
+
 /// Refuses a task credential that is revoked, or whose key is.
 pub(crate) fn of_credential(
     revoked: &Revocations,

@@ -205,6 +205,22 @@ impl Engine {
         Ok(Some(located))
     }
 
+    /// Refuses a request that stopped early and is of no task, where what its caller may do without one was taken away.
+    pub(crate) fn refuse_taken_away(
+        &self,
+        judgement: &Judgement,
+        plan: &Plan,
+        wait: Wait,
+    ) -> Result<(), Refused> {
+        if !plan.model().tasks.optional {
+            return Ok(());
+        }
+        let Some(located) = Located::taskless(judgement) else { return Ok(()) };
+        let now = Time(judgement.now_ms);
+        self.usable(&located, judgement, now)?;
+        history::refuse_taken_away(&self.keeper, &located.task, now, wait)
+    }
+
     /// Reads an enforcer's key. A caller that asks about itself executes nothing, and an agent must not choose what is
     /// repeated.
     pub(crate) fn key_of(

@@ -141,6 +141,24 @@ impl Enforcer {
             }
         }
     }
+
+    /// Whether it may ask about some systems only.
+    pub(crate) const fn is_limited(&self) -> bool {
+        matches!(self.asks, Asks::These(_))
+    }
+
+    /// Whether it may ask about a request that is for one of these systems, and it is not known for which. Of a request for
+    /// none that is known, only who may ask about all.
+    pub(crate) fn may_ask_about_any(&self, systems: &[String]) -> bool {
+        match &self.asks {
+            Asks::All => true,
+            Asks::These(asked) => {
+                // An empty id stands for systems that the bundle does not have; nobody is limited to those.
+                let mut known = systems.iter().filter(|system| !system.is_empty()).peekable();
+                known.peek().is_some() && known.all(|system| asked.contains(system))
+            }
+        }
+    }
 }
 
 /// The enforcers among TLS peers.

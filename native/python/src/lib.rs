@@ -208,6 +208,12 @@ impl Plan {
         json_of(self.inner.model().modes.observing())
     }
 
+    /// Requests that `mode` enforces where they stop early, as JSON.
+    fn early_stops(&self, now_ms: i64) -> String {
+        let stops = self.inner.early_stops(authz_kernel::decision::Time(now_ms));
+        serde_json::to_string(&stops).unwrap_or_default()
+    }
+
     /// Named sets of destinations that others keep, as JSON.
     #[getter]
     fn directories(&self) -> String {

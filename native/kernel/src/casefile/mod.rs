@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::decide::decide;
+use crate::decide::{decide, standing};
 use crate::decision::{
     Claim, Decision, Facts, Given, Outcome, Principal, Proof, ProofMethod, Request, Subject, Time,
 };
@@ -21,6 +21,7 @@ use crate::diagnostic::{Diagnostic, clip, unknown};
 use crate::directories::{Directories, Entries, Known};
 use crate::history::HistoryView;
 use crate::mcp::ServerTask;
+use crate::mode::may_soften;
 use crate::model::Location;
 use crate::plan::Plan;
 use crate::reason::ReasonCode;
@@ -973,24 +974,24 @@ impl Call<'_> {
             }
             (None, http) => {
                 let routed = http.map_or_else(
-                    || {
-                        Err(RouteError {
-                            reason: ReasonCode::NoRoute,
-                            message: "no call".into(),
-                            understood: true,
-                            mcp: None,
-                        })
-                    },
+                    || Err(RouteError::new(ReasonCode::NoRoute, "no call")),
                     |http| plan.routes().resolve(&http.request(&http.headers())),
-                )?;
-                if routed.task.is_some() {
-                    return Err(RouteError {
-                        reason: ReasonCode::UnknownTask,
-                        message: "the request names a task that only a server knows".into(),
-                        understood: false,
-                        mcp: routed.mcp.map(Box::new),
-                    });
+                );
+                let task = match &routed {
+                    Ok(routed) => &routed.task,
+                    Err(error) => &error.task,
+                };
+                if task.is_some() {
+                    let message = "the request names a task that only a server knows";
+                    return Err(RouteError::unread(ReasonCode::UnknownTask, message));
                 }
+                let routed = routed.map_err(|error| match standing(&facts, now) {
+                    // What a server looks at before anything that `mode` could soften.
+                    Err((reason, message)) if error.understood && may_soften(error.reason) => {
+                        RouteError::unread(reason, message)
+                    }
+                    _ => error,
+                })?;
                 let listed = http.and_then(|h| h.extensions.get("authz.supported_obligations"));
                 let listed = listed.map_or("", String::as_str).split(',').map(str::trim);
                 obligations.extend(listed.filter(|o| !o.is_empty()).map(str::to_owned));

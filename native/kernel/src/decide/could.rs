@@ -7,9 +7,9 @@ use crate::decision::{Facts, PolicyEffect, ReasonCode, Time};
 use crate::evaluate::could::{Could, Prospect, said};
 use crate::evaluate::{self, ContextFacts, Known};
 use crate::mcp;
-use crate::mode::Asked;
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
+use crate::reach::{Place, Refused};
 use crate::schema::{NO_DESTINATION, OWN_SYSTEM};
 use crate::task::{SubjectProof, TaskView};
 
@@ -47,24 +47,35 @@ impl<'a> Prospects<'a> {
 
     fn could_one(&self, id: &str) -> bool {
         let Some((operation, prepared)) = self.plan.prepared(id) else { return false };
-        let located = || located::locate(self.plan, self.facts, operation, self.now);
-        let reason = match super::known(operation) {
-            Err(refusal) => refusal.reason,
-            Ok(()) if self.chain.is_empty() => ReasonCode::NoCredential,
-            Ok(()) => match located() {
-                Err(refusal) => refusal.reason,
-                Ok(()) if self.is_within(operation) && self.is_open(operation, prepared) => {
-                    return true;
-                }
-                Ok(()) => ReasonCode::NotPermitted,
-            },
+        let located = || {
+            located::standing(self.facts, &operation.id, self.now)?;
+            located::locate(self.plan, self.facts, operation)
         };
-        let asked = Asked {
-            chain: self.facts.chain,
-            system: &operation.system,
-            tier: Some(operation.tier),
-        };
-        self.plan.model().modes.softens(&asked, reason, true, self.now)
+        let stopped = |reason| self.softens(Place::Operation(id), reason);
+        match super::known(operation) {
+            Err(refusal) => return stopped(refusal.reason),
+            Ok(()) if self.chain.is_empty() => return stopped(ReasonCode::NoCredential),
+            Ok(()) => {}
+        }
+        if let Err(refusal) = located() {
+            return stopped(refusal.reason);
+        }
+        if self.is_within(operation) && self.is_open(operation, prepared) {
+            return true;
+        }
+        // Some arguments may give it another tier than its own.
+        prepared.tiers.iter().flatten().any(|tier| {
+            let place = Place::Judged { system: &operation.system, tier };
+            self.softens(place, ReasonCode::NotPermitted)
+        })
+    }
+
+    /// Whether `mode` would let a denial through.
+    fn softens(&self, place: Place<'_>, reason: ReasonCode) -> bool {
+        let chain = if self.chain.is_empty() { &[] } else { self.facts.chain };
+        let has_task = self.facts.task.and_then(TaskView::real).is_some();
+        let refused = Refused { chain, has_task, place, reason, understood: true };
+        self.plan.softens(&refused, self.now)
     }
 
     /// Whether the task and all above it could allow the operation.

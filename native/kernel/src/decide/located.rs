@@ -11,26 +11,20 @@ use crate::history::Holder;
 use crate::mcp::{self, ServerTask};
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
-use crate::schema::OWN_SYSTEM;
+use crate::schema::{GIVE, OWN_SYSTEM, START};
 use crate::task::{Acts, Dimension, Miss, SubjectProof, Task, TaskStatus, TaskView};
 
-/// Refuses a request without a task where it needs one, and one whose task cannot be used.
-pub(super) fn locate(
-    plan: &Plan,
-    facts: &Facts<'_>,
-    operation: &Operation,
-    now: Time,
-) -> Result<(), Refusal> {
+/// Refuses a task in which nothing may be done now, or not by the caller.
+///
+/// INVARIANT (before what `mode` may soften): this runs before the operation and its arguments are looked at, so that no
+/// defect of theirs hides that the task has ended.
+pub(super) fn standing(facts: &Facts<'_>, operation: &str, now: Time) -> Result<(), Refusal> {
     // Tasks bound what agents do elsewhere, not what they ask of this server.
-    if operation.system == OWN_SYSTEM {
+    if is_own(operation) {
         return Ok(());
     }
-    let Some(view) = facts.task else { return without(plan, facts, operation) };
+    let Some(view) = facts.task else { return Ok(()) };
     let refuse = |reason, what: &str| Err(Refusal::new(reason, what));
-    let is_real = view.real().is_some();
-    if !is_real {
-        without(plan, facts, operation)?;
-    }
     let names = view.ancestors.iter().map(|task| task.id.as_str());
     if !names.eq(view.task.ancestors.iter().map(String::as_str)) {
         return refuse(ReasonCode::Unavailable, "the tasks above the task are not at hand");
@@ -46,17 +40,35 @@ pub(super) fn locate(
             }
         }
     }
-    if is_real && !facts.chain.last().is_some_and(|caller| view.task.is_assignee(caller)) {
+    let is_assignees = || facts.chain.last().is_some_and(|caller| view.task.is_assignee(caller));
+    if view.real().is_some() && !is_assignees() {
         return refuse(ReasonCode::NotAssignee, "the task was given to another agent");
     }
     if !view.task.is_chain(facts.chain) {
         return refuse(ReasonCode::TaskConflict, "the chain is not that of the task");
     }
-    if is_real && view.path().any(|task| plan.template(&task.template).is_none()) {
+    Ok(())
+}
+
+/// Refuses a request without a task where it needs one, and one of a template that is gone.
+pub(super) fn locate(plan: &Plan, facts: &Facts<'_>, operation: &Operation) -> Result<(), Refusal> {
+    if operation.system == OWN_SYSTEM {
+        return Ok(());
+    }
+    let Some(view) = facts.task.and_then(TaskView::real) else {
+        return without(plan, facts, operation);
+    };
+    if view.path().any(|task| plan.template(&task.template).is_none()) {
         let what = format!("{}: the bundle no longer has it", Dimension::Template);
-        return refuse(ReasonCode::OutOfScope, &what);
+        return Err(Refusal::new(ReasonCode::OutOfScope, what));
     }
     Ok(())
+}
+
+/// Whether an operation is one of our own.
+fn is_own(operation: &str) -> bool {
+    let system = operation.split_once('.').map(|(system, _)| system);
+    system == Some(OWN_SYSTEM) || operation.starts_with(START) || operation.starts_with(GIVE)
 }
 
 /// A call that runs as a task of an MCP server's own is noted in the task, so that what asks for its result later is covered

@@ -19,6 +19,7 @@ use crate::evaluate::{ContextFacts, Judge, Known, StoreFacts, Unready};
 use crate::history::{Carried, HistoryChanges, Holder, MAX_ENTRIES, Run, SessionHistory, Spends};
 use crate::json;
 use crate::mcp::ServerTask;
+use crate::mode::may_soften;
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
 use crate::schema::{Key, Keys};
@@ -93,6 +94,7 @@ fn run(
         server_call: false,
         trace: Vec::new(),
         understood: true,
+        is_judged: true,
     });
     if let Err(Refusal { reason, message, understood }) =
         steps(plan, facts, request, now, traced, &mut decision)
@@ -102,10 +104,20 @@ fn run(
         decision.message = message;
         let read = decision.arguments_digest.is_some();
         decision.understood = understood && (read || is_readable(request));
+        decision.is_judged = false;
     }
     decision.server_call =
         request.server_task == ServerTask::Begins && decision.outcome == Outcome::Permit;
     decision
+}
+
+/// Refuses a task in which nothing may be done now, or not by the caller: what stands before anything that `mode` could
+/// soften.
+///
+/// # Errors
+/// The reason code, and what happened.
+pub fn standing(facts: &Facts<'_>, now: Time) -> Result<(), (ReasonCode, String)> {
+    located::standing(facts, "", now).map_err(|refusal| (refusal.reason, refusal.message))
 }
 
 /// Why a step before judging stopped.
@@ -156,9 +168,10 @@ fn steps(
             ),
         ));
     }
+    located::standing(facts, request.operation, now)?;
     let (operation, prepared, resolved) = named(plan, facts, request, now, decision)?;
     declared(plan, request)?;
-    located::locate(plan, facts, operation, now)?;
+    located::locate(plan, facts, operation)?;
     located::labels(plan, facts, request)?;
     located::server_task(facts, request, operation)?;
     judge(plan, facts, request, now, traced, operation, prepared, &resolved, decision)
@@ -219,8 +232,8 @@ fn nobody(
     now: Time,
     decision: &mut Decision,
 ) -> Refusal {
-    let understood =
-        named(plan, facts, request, now, decision).err().is_none_or(|refusal| refusal.understood);
+    let is_fit = |refusal: &Refusal| refusal.understood && may_soften(refusal.reason);
+    let understood = named(plan, facts, request, now, decision).err().as_ref().is_none_or(is_fit);
     let refusal = Refusal::new(ReasonCode::NoCredential, "nobody acts: the chain is empty");
     Refusal { understood, ..refusal }
 }

@@ -65,14 +65,7 @@ impl<'a> Run<'a> {
 
     /// The tier that counts after so many denials.
     pub(crate) fn tier(self, tier: Tier) -> Tier {
-        if !self.is_beyond(self.rule.raise_after, 0) {
-            return tier;
-        }
-        match tier {
-            Tier::Low => Tier::Standard,
-            Tier::Standard => Tier::High,
-            Tier::High | Tier::Critical => Tier::Critical,
-        }
+        if self.is_beyond(self.rule.raise_after, 0) { tier.next() } else { tier }
     }
 
     /// What denying a call changes.

@@ -18,6 +18,8 @@ pub(super) struct Message {
     /// None for a response.
     pub(super) method: Option<String>,
     params: Vec<(String, Value)>,
+    /// It has a member that the protocol does not know.
+    has_unknown: bool,
 }
 
 impl Message {
@@ -34,7 +36,10 @@ impl Message {
             Value::Array(_) => return Err(Fault::unread("the body is a batch")),
             _ => return Err(Fault::unread("the body is no JSON object")),
         };
-        known(&members, &MEMBERS)?;
+        let has_unknown = match known(&members, &MEMBERS) {
+            Err(fault) if !fault.understood => return Err(fault),
+            known => known.is_err(),
+        };
         let mut take = Taking(members);
         if take.out("jsonrpc") != Some(Value::String("2.0".to_owned())) {
             return Err(Fault::unread("`jsonrpc` is not `2.0`"));
@@ -45,7 +50,9 @@ impl Message {
             let answers = result.is_some() != error.is_some() && params.is_none();
             let id = id.as_ref().map(self::id).transpose()?;
             return match (answers, id) {
-                (true, Some(_)) => Ok(Self { id: None, method: None, params: Vec::new() }),
+                (true, Some(_)) => {
+                    Ok(Self { id: None, method: None, params: Vec::new(), has_unknown })
+                }
                 _ => Err(Fault::unread("the message is no request, notification or response")),
             };
         };
@@ -66,7 +73,14 @@ impl Message {
             Some(Value::Object(params)) => params,
             Some(_) => return Err(Fault::unread("`params` is no object")),
         };
-        Ok(Self { id, method: Some(method), params })
+        Ok(Self { id, method: Some(method), params, has_unknown })
+    }
+
+    /// Refuses a message with a member that the protocol does not know.
+    ///
+    /// INVARIANT (before what `mode` may soften): the task that the message names is read before this is asked.
+    pub(super) fn refuse_unknown(&self) -> Result<(), Fault> {
+        if self.has_unknown { Err(stray()) } else { Ok(()) }
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -188,9 +202,13 @@ fn known(members: &[(String, Value)], expected: &[&str]) -> Result<(), Fault> {
         if expected.iter().any(folds) {
             return Err(Fault::ambiguous("a member is spelled almost as one that counts"));
         }
-        return Err(Fault::bad("the message has a member that the protocol does not know"));
+        return Err(stray());
     }
     Ok(())
+}
+
+fn stray() -> Fault {
+    Fault::bad("the message has a member that the protocol does not know")
 }
 
 fn id(value: &Value) -> Result<Id, Fault> {

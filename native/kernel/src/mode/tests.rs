@@ -1,5 +1,7 @@
 //! Which entry counts, what is never softened, and when an entry ends.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use proptest::prelude::*;
 
 use super::*;
 
@@ -36,9 +38,17 @@ fn agent(spiffe_id: &str) -> Principal {
     Principal::Agent { spiffe_id: spiffe_id.to_owned(), trust_domain: String::new() }
 }
 
+const ANY: [Target<'static>; 1] = [Target { system: "crm", tiers: TierSet::UNKNOWN }];
+
+fn tiers_of(tier: Option<Tier>) -> TierSet {
+    tier.map_or(TierSet::UNKNOWN, TierSet::of)
+}
+
 fn observes(modes: &Modes, who: &str, system: &str, tier: Option<Tier>) -> bool {
     let chain: Vec<Principal> = (!who.is_empty()).then(|| agent(who)).into_iter().collect();
-    modes.softens(&Asked { chain: &chain, system, tier }, ReasonCode::NotPermitted, true, NOW)
+    let targets = [Target { system, tiers: tiers_of(tier) }];
+    let asked = Asked { chain: &chain, has_all_agents: true, targets: &targets };
+    modes.softens(&asked, ReasonCode::NotPermitted, true, NOW)
 }
 
 /// Every reason code, and whether it may be softened: a new one has to be placed here too.
@@ -100,7 +110,7 @@ fn what_is_softened() {
         R::AuditFull,
     ];
     let all = modes("observe", &[], &[], &[]);
-    let asked = Asked { chain: &[], system: "crm", tier: None };
+    let asked = Asked { chain: &[], has_all_agents: true, targets: &ANY };
     for (list, expected) in [(&observed[..], true), (&never[..], false)] {
         for reason in list {
             assert_eq!(expected, all.softens(&asked, *reason, true, NOW), "{reason:?}");
@@ -183,11 +193,76 @@ fn which_entry_counts() {
     assert!(!observes(&tiers, BOT, "authz", None), "our own operations are enforced");
 }
 
+/// What it is not known to be counts as the strictest that it may be.
+#[test]
+fn what_stopped_early_is_observed_only_where_all_that_it_may_be_is() {
+    let high = TierSet::of(Tier::High);
+    let standard = TierSet::of(Tier::Standard);
+    let both = standard.union(high);
+    let target = |system, tiers| Target { system, tiers };
+    let critical = modes("observe", &[], &[], &[(Tier::Critical, "enforce")]);
+    let by_high = modes("observe", &[], &[], &[(Tier::High, "enforce")]);
+    let crm = modes("observe", &[("crm", "enforce")], &[], &[]);
+    let only_crm = modes("enforce", &[("crm", "observe")], &[], &[]);
+    let bot = modes("observe", &[], &[(BOT, "enforce")], &[]);
+    let only_bot = modes("enforce", &[], &[(BOT, "observe")], &[]);
+    let both_agents = modes("observe", &[], &[(BOT, "observe")], &[]);
+    let (wiki_one, crm_one) = (target("wiki", standard), target("crm", standard));
+    let unknown = target("", TierSet::UNKNOWN);
+    for (what, modes, targets, whole, part) in [
+        ("no tier of it is enforced", &critical, vec![target("wiki", both)], true, true),
+        ("one of its tiers is enforced", &by_high, vec![target("wiki", both)], false, false),
+        ("its one tier is not", &by_high, vec![wiki_one], true, true),
+        ("one of its systems is enforced", &crm, vec![wiki_one, crm_one], false, false),
+        ("none of its systems is", &crm, vec![wiki_one, unknown], true, true),
+        ("a system that is not known: the default", &only_crm, vec![unknown], false, false),
+        ("it may be of no known system", &only_crm, vec![crm_one, unknown], false, false),
+        ("it is of the one system", &only_crm, vec![crm_one], true, true),
+        (
+            "it may be of our own",
+            &critical,
+            vec![wiki_one, target("authz", standard)],
+            false,
+            false,
+        ),
+        ("it may be of nothing", &critical, vec![], false, false),
+        // Nobody of the chain is an agent that an entry names.
+        ("an agent is enforced", &bot, vec![wiki_one], true, false),
+        ("only an agent is observed", &only_bot, vec![wiki_one], false, false),
+        ("no agent is enforced", &both_agents, vec![wiki_one], true, true),
+    ] {
+        for (has_all_agents, expected) in [(true, whole), (false, part)] {
+            let asked = Asked { chain: &[], has_all_agents, targets: &targets };
+            assert_eq!(
+                expected,
+                modes.observes(&asked, NOW),
+                "{what}, all agents: {has_all_agents}"
+            );
+        }
+    }
+}
+
+#[test]
+fn tiers_that_a_call_may_have() {
+    let list = |set: TierSet| set.iter().flatten().collect::<Vec<_>>();
+    let low = TierSet::of(Tier::Low);
+    assert_eq!(vec![Tier::Low], list(low));
+    assert_eq!(vec![Tier::Low, Tier::High], list(low.raised_to(Tier::High)));
+    assert_eq!(
+        vec![Tier::Low, Tier::Standard, Tier::High, Tier::Critical],
+        list(low.raised_to(Tier::High).raised_by_one())
+    );
+    let critical = TierSet::of(Tier::Critical);
+    assert_eq!(critical, critical.raised_to(Tier::Low).raised_by_one());
+    assert_eq!(vec![None], TierSet::UNKNOWN.iter().collect::<Vec<_>>());
+    assert_eq!(TierSet::UNKNOWN, TierSet::UNKNOWN.raised_to(Tier::Critical).raised_by_one());
+}
+
 /// Past its end an entry enforces; one without an end never observes.
 #[test]
 fn ends() {
     let mut modes = modes("observe", &[], &[], &[]);
-    let asked = Asked { chain: &[], system: "crm", tier: None };
+    let asked = Asked { chain: &[], has_all_agents: true, targets: &ANY };
     let softens = |modes: &Modes, at: i64| {
         modes.softens(&asked, ReasonCode::NotPermitted, true, Time(NOW.0 + at))
     };
@@ -259,5 +334,95 @@ fn what_is_said_of_ends_when_loading() {
         let said = found.iter().map(|one| one.to_string().replace("warning: ", ""));
         assert_eq!(expected, said.collect::<Vec<_>>().join("\n"), "{until}");
         assert_eq!(until == "2026-04-02", found.has_errors(), "{until}");
+    }
+}
+
+/// Ids of agents: each pattern below matches one that no other matches, and some match several.
+const AGENTS: [&str; 6] = [
+    BOT,
+    "spiffe://corp.example/ns/support/sa/two",
+    "spiffe://corp.example/ns/sales/sa/bot",
+    "spiffe://corp.example/ns/sales/sa/two",
+    "spiffe://corp.example/ns/ops/sa/root",
+    "spiffe://other.example/x",
+];
+const PATTERNS: [&str; 5] = [
+    BOT,
+    "spiffe://corp.example/ns/support/sa/*",
+    "spiffe://corp.example/ns/*/sa/bot",
+    "spiffe://corp.example/ns/*/sa/*",
+    "spiffe://corp.example/ns/ops/sa/root",
+];
+const SYSTEMS: [&str; 4] = ["crm", "wiki", "", OWN];
+
+/// What one call comes to of which everything is known: in the slowest words.
+fn slow(modes: &Modes, agents: &[&str], system: &str, tier: Option<Tier>) -> bool {
+    let mut entries: Vec<&Entry> = Vec::new();
+    entries.extend(modes.systems.get(system));
+    entries.extend(tier.and_then(|tier| modes.tiers.get(&tier)));
+    for agent in agents {
+        let of = |pattern: &&String| covers(pattern, agent);
+        let matching: Vec<&String> = modes.agents.keys().filter(of).collect();
+        for pattern in &matching {
+            if !matching.iter().any(|other| other != pattern && covers(pattern, other)) {
+                entries.push(&modes.agents[*pattern]);
+            }
+        }
+    }
+    if entries.is_empty() {
+        entries.extend(&modes.default);
+    }
+    system != OWN && !entries.is_empty() && entries.iter().all(|entry| entry.observes(NOW))
+}
+
+fn any_entry() -> impl Strategy<Value = Entry> {
+    prop_oneof![
+        4 => Just(entry("observe")),
+        2 => Just(entry("enforce")),
+        1 => Just(Entry { until: Some(NOW), ..entry("observe") }),
+    ]
+}
+
+fn any_modes() -> impl Strategy<Value = Modes> {
+    let some = |names: &'static [&'static str]| {
+        let name = prop::sample::select(names).prop_map(str::to_owned);
+        prop::collection::btree_map(name, any_entry(), 0..3)
+    };
+    let tiers =
+        prop::collection::btree_map(prop::sample::select(&Tier::ALL[..]), any_entry(), 0..3);
+    let default = prop::option::weighted(0.8, any_entry());
+    (default, some(&SYSTEMS[..2]), some(&PATTERNS), tiers)
+        .prop_map(|(default, systems, agents, tiers)| Modes { default, systems, agents, tiers })
+}
+
+fn any_targets() -> impl Strategy<Value = Vec<(&'static str, u8)>> {
+    prop::collection::vec((prop::sample::select(&SYSTEMS[..]), 1_u8..32), 0..3)
+}
+
+proptest! {
+    /// A request is let through exactly where every call that it could have become is: any of its systems, any of its
+    /// tiers, and any more agents where not all are known.
+    #[test]
+    fn all_that_it_may_be_is_observed(
+        modes in any_modes(),
+        targets in any_targets(),
+        known in prop::sample::subsequence(&AGENTS[..], 0..3),
+        has_all_agents in any::<bool>(),
+    ) {
+        let targets: Vec<Target<'_>> =
+            targets.iter().map(|(system, tiers)| Target { system, tiers: TierSet(*tiers) }).collect();
+        let chain: Vec<Principal> = known.iter().map(|id| agent(id)).collect();
+        let asked = Asked { chain: &chain, has_all_agents, targets: &targets };
+        let mut chains = vec![known.clone()];
+        if !has_all_agents {
+            chains.extend(AGENTS.iter().map(|one| [known.as_slice(), &[*one]].concat()));
+        }
+        let calls = targets.iter().flat_map(|target| {
+            target.tiers.iter().map(|tier| (target.system, tier)).collect::<Vec<_>>()
+        });
+        let mut all = calls.flat_map(|call| chains.iter().map(move |chain| (call, chain)));
+        let expected = !targets.is_empty()
+            && all.all(|((system, tier), chain)| slow(&modes, chain, system, tier));
+        prop_assert_eq!(expected, modes.observes(&asked, NOW));
     }
 }

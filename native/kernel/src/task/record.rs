@@ -2,7 +2,7 @@
 //!
 //! What bounds a task is read whole or not at all: a node that does not know a limit must not read the scope without it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -966,11 +966,21 @@ pub struct Revocation {
 #[derive(Clone, Debug, Default)]
 pub struct Revocations {
     known: HashMap<(RevocationTarget, String), Arc<Revocation>>,
+    /// Systems that are revoked, or of which an operation is.
+    systems: HashSet<String>,
 }
 
 impl Revocations {
     /// Adds one.
     pub fn insert(&mut self, revocation: Arc<Revocation>) {
+        let system = match revocation.target {
+            RevocationTarget::System => Some(revocation.value.as_str()),
+            RevocationTarget::Operation => {
+                revocation.value.split_once('.').map(|(system, _)| system)
+            }
+            _ => None,
+        };
+        self.systems.extend(system.map(str::to_owned));
         self.known.insert((revocation.target, revocation.value.clone()), revocation);
     }
 
@@ -981,6 +991,12 @@ impl Revocations {
             return None;
         }
         self.known.get(&(target, value.to_owned()))
+    }
+
+    /// Whether a system is revoked, or any operation of it.
+    #[must_use]
+    pub fn has_of_system(&self, system: &str) -> bool {
+        self.systems.contains(system)
     }
 
     /// How many there are.

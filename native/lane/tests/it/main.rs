@@ -14,6 +14,7 @@ mod bytes;
 mod cold;
 mod credentials;
 mod directories;
+mod early;
 mod envoy;
 mod exchange;
 mod fast;

@@ -312,4 +312,21 @@ fn the_message_names_its_task() {
     assert_eq!("TASK_CONFLICT", reason(&call("read", &task), &[("authz-task", "t-1")]));
     assert_eq!("UNKNOWN_TASK", reason(&call("read", "t-1"), &[]));
     assert_eq!("OUT_OF_SCOPE", reason(&call("send", &task), &[]));
+    // It is looked at before anything that is only noted where `mode` observes.
+    assert_eq!("UNKNOWN_OPERATION", reason(&call("gone", &task), &[]));
+    assert_eq!("UNKNOWN_TASK", reason(&call("gone", "t-1"), &[]));
+    let stray = |task: &str| call("read", task).replacen('{', r#"{"stray":1,"#, 1);
+    assert_eq!("BAD_INPUT", reason(&stray(&task), &[]));
+    assert_eq!("UNKNOWN_TASK", reason(&stray("t-1"), &[]));
+    let queried = |task: &str| {
+        let request = posted(V25, &call("read", task), &[]);
+        let answer = served.proxy(&edit(request, |http| {
+            http.path.push_str("?x=1");
+            http.headers.remove(":path");
+        }));
+        answer.dynamic_metadata.unwrap().fields["reason_code"].kind.clone()
+    };
+    let text = |text: &str| Some(prost_types::value::Kind::StringValue(text.to_owned()));
+    assert_eq!(text("BAD_INPUT"), queried(&task));
+    assert_eq!(text("UNKNOWN_TASK"), queried("t-1"));
 }

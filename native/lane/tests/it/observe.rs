@@ -333,7 +333,7 @@ fn by_system_agent_and_tier() {
         (
             format!("mode: {{{until}, default: observe, tiers: {{low: enforce}}}}"),
             false,
-            true,
+            false,
             false,
         ),
         ("mode: {default: observe, owner: sec, until: 2020-01-01}".to_owned(), false, false, false),
