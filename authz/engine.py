@@ -23,6 +23,8 @@ from authz.model import (
     CallFacts,
     Diagnostic,
     Directory,
+    EarlyStop,
+    EarlyStops,
     MetricFamily,
     MetricKind,
     Observing,
@@ -285,6 +287,29 @@ class Plan:
                 until=int(entry["until_ms"]) / 1000,
             )
             for entry in json.loads(self.native.observing)
+        )
+
+    def early_stops(self, now_ms: int) -> EarlyStops:
+        """Tell which requests `mode` enforces where they stop before they are judged.
+
+        Args:
+            now_ms: The time, in milliseconds since 1970.
+
+        Returns:
+            Agents and systems; nothing where no entry of `mode` observes.
+        """
+        stops = json.loads(self.native.early_stops(now_ms))
+        return EarlyStops(
+            agents=tuple(stops["agents"]),
+            systems=tuple(
+                EarlyStop(
+                    system=str(stop["system"]),
+                    unplaced=bool(stop["unplaced"]),
+                    operations=tuple(stop["operations"]),
+                    tiers=tuple(stop["tiers"]),
+                )
+                for stop in stops["systems"]
+            ),
         )
 
     @property

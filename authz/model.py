@@ -9,6 +9,8 @@ __all__ = [
     "BundleFiles",
     "CallFacts",
     "Diagnostic",
+    "EarlyStop",
+    "EarlyStops",
     "MetricFamily",
     "MetricKind",
     "Observing",
@@ -20,6 +22,7 @@ __all__ = [
 
 
 _CLOSING: Final = (".", "!", "?", "…")
+_SHOWN_OPERATIONS: Final = 3
 
 
 class Severity(StrEnum):
@@ -167,6 +170,41 @@ class Observing:
 
     def __str__(self) -> str:
         return f"{self.scope} {self.name}" if self.name else "everything else"
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyStop:
+    """Requests of a system whose calls are observed that are enforced where they stop before they are judged."""
+
+    system: str
+    """The system."""
+    unplaced: bool
+    """Those without a route or an operation are."""
+    operations: tuple[str, ...]
+    """Operations of which they are: bad arguments, no task, no credential. Sorted."""
+    tiers: tuple[str, ...]
+    """The enforced tiers that they could have had, from the lowest."""
+
+    def __str__(self) -> str:
+        shown = self.operations[:_SHOWN_OPERATIONS]
+        more = len(self.operations) - len(shown)
+        parts = (
+            *(["no route or operation"] if self.unplaced else []),
+            *shown,
+            *([f"and {more} more"] if more else []),
+        )
+        because = f" (tier {', '.join(self.tiers)})" if self.tiers else ""
+        return f"{self.system}: {', '.join(parts)}{because}"
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyStops:
+    """Requests that `mode` enforces where they stop before it is known what they are."""
+
+    agents: tuple[str, ...]
+    """Agents that are enforced: a request whose agents are not all known may be theirs."""
+    systems: tuple[EarlyStop, ...]
+    """Observed systems with such requests."""
 
 
 @dataclass(frozen=True, slots=True)

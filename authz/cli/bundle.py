@@ -20,6 +20,7 @@ __all__ = ["register"]
 
 _WOULD_CHANGE = 2
 _OBSERVED_DAYS = 30
+_SHOWN_AGENTS = 3
 
 
 def register(app: typer.Typer) -> None:
@@ -73,6 +74,12 @@ def check(
     for entry in plan.observing:
         until = datetime.fromtimestamp(entry.until, UTC).isoformat().replace("+00:00", "Z")
         show.line(f"observe: {entry}, until {until} ({entry.owner})")
+    stops = plan.early_stops(int(time.time() * 1000))
+    for stop in stops.systems:
+        show.line(f"enforced where a request stops early: {stop}")
+    if stops.agents:
+        shown = ", ".join(stops.agents[:_SHOWN_AGENTS])
+        show.line(f"enforced where the agent or its task is not known, since it may be: {shown}")
     if strict and plan.warnings:
         raise Ended(3)
 

@@ -17,7 +17,6 @@ mode:
   default: observe
   owner: you@corp.example      # who is asked about it: put a team here
   until: {until}            # from then on it is enforced; at most 90 days ahead
-  tiers: {{critical: enforce}}
 """
 
 

@@ -97,11 +97,37 @@ def test_init_observes_for_30_days_and_says_so(
     assert f"let through, until {until}" in capsys.readouterr().err
     assert f"until: {until}" in (tmp_path / "observed" / "mode.yaml").read_text()
     assert run("check", tmp_path / "observed") == 0
-    assert "observe: everything else, until " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "observe: everything else, until " in said
+    assert "stops early" not in said, "no tier is enforced while it observes"
     assert run("init", "--enforce", tmp_path / "enforced") == 0
     assert not (tmp_path / "enforced" / "mode.yaml").exists()
     assert run("check", tmp_path / "enforced") == 0
     assert "observe:" not in capsys.readouterr().out
+
+
+def test_check_tells_which_requests_are_enforced_where_they_stop_early(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By system, with the operations and the tiers that they could have had; and the agents that they could be of."""
+    folder = tmp_path / "observed"
+    assert run("init", folder) == 0
+    mode = folder / "mode.yaml"
+    rest = (
+        "  tiers: {critical: enforce}\n"
+        '  agents: {"spiffe://corp.example/ns/support/sa/desk": enforce}\n'
+    )
+    mode.write_text(mode.read_text() + rest)
+    for facts in folder.glob("*.yaml"):
+        text = facts.read_text()
+        facts.write_text(text.replace("clearance: []}", "clearance: [], tier: critical}"))
+    capsys.readouterr()
+    assert run("check", folder) == 0
+    said = capsys.readouterr().out
+    assert "enforced where a request stops early: " in said
+    assert "no route or operation, " in said
+    assert " (tier critical)" in said
+    assert "enforced where the agent or its task is not known, since it may be: spiffe://" in said
 
 
 def test_eval_says_that_a_denial_is_only_observed(
