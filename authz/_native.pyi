@@ -601,5 +601,11 @@ def seal_catalog(document: bytes) -> str:
 def build_profile() -> str:
     """`debug`, `release` or `guided`: how this module was compiled."""
 
+def accepted_algorithms() -> str:
+    """JSON object of the names of signature algorithms that are accepted: `proof`, `jwt_svid`, `credential`."""
+
+def is_usable_key(jwk: str) -> bool:
+    """Whether signatures may be verified by a public key, a JWK: it is none for which anybody can sign."""
+
 def reason_table() -> bytes:
     """JSON array of `{name, number, public_code, next_action, retry, grpc_code, http_status, title, mend}`."""

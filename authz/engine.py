@@ -49,6 +49,7 @@ __all__ = [
     "bundle_schema",
     "case_schema",
     "format_policy",
+    "is_usable_key",
     "reason_table",
     "seal_catalog",
 ]
@@ -952,6 +953,28 @@ def build_profile() -> str:
         `release`; `guided`, by a profile of such work; or `debug`: then nothing may be concluded from its speed.
     """
     return _native.build_profile()
+
+
+def accepted_algorithms() -> dict[str, list[str]]:
+    """Give the names of the signature algorithms that verification accepts.
+
+    Returns:
+        Of `proof` (DPoP), `jwt_svid` (also as an assertion of a client) and `credential` (task credentials).
+    """
+    accepted: dict[str, list[str]] = json.loads(_native.accepted_algorithms())
+    return accepted
+
+
+def is_usable_key(jwk: Mapping[str, Any]) -> bool:
+    """Tell whether signatures may be verified by a public key.
+
+    Args:
+        jwk: The key (RFC 7517).
+
+    Returns:
+        False where it is malformed, of a kind that is not supported, or one for which anybody can sign (RFC 8725 §3.4).
+    """
+    return _native.is_usable_key(json.dumps(jwk))
 
 
 def reason_table() -> list[dict[str, Any]]:

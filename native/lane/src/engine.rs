@@ -1142,8 +1142,11 @@ impl Engine {
         let settings = world.dpop();
         let taken = self.nonces(now);
         let needed_before = if settings.require_nonce { UnixTime(i64::MAX) } else { self.started };
+        // A store in memory forgets used proofs at the next start, and `started` is later than every
+        // proof that is dated by then. A proof dated ahead of the clock could be used once more.
+        let needed_after = if self.keeper.is_lasting() { UnixTime(i64::MAX) } else { now };
         let window = i64::from(settings.window);
-        verified(Nonces { valid: &taken.all(), needed_before, window })
+        verified(Nonces { valid: &taken.all(), needed_before, needed_after, window })
     }
 
     /// The nonce that the next proof of possession should bring.

@@ -751,13 +751,26 @@ fn reason_table(py: Python<'_>) -> Bound<'_, PyBytes> {
     PyBytes::new(py, &table)
 }
 
+/// The names of the signature algorithms that are accepted, as JSON.
+#[pyfunction]
+fn accepted_algorithms() -> String {
+    let accepted = authz_token::AcceptedAlgorithms::new();
+    serde_json::to_string(&accepted).unwrap_or_else(|_| "{}".to_owned())
+}
+
+/// Whether signatures may be verified by a public key, a JWK: it is none for which anybody can sign.
+#[pyfunction]
+fn is_usable_key(jwk: &str) -> bool {
+    authz_token::thumbprint(jwk).is_ok()
+}
+
 /// Kernel, verification and fast lane.
 #[pymodule(gil_used = false, name = "_native")]
 mod native {
     #[pymodule_export]
     use super::{
         ApiError, BundleError, Engine, EngineError, Entries, FastLane, Plan, SigningKey, Trust,
-        TrustError, build_profile, bundle_schema, case_schema, format_policy, reason_table,
-        seal_catalog,
+        TrustError, accepted_algorithms, build_profile, bundle_schema, case_schema, format_policy,
+        is_usable_key, reason_table, seal_catalog,
     };
 }
