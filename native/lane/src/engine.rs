@@ -146,6 +146,8 @@ pub struct ApiError {
     pub grpc_code: i32,
     /// What happened, fit for the caller.
     pub message: String,
+    /// The step of the decision that refused: `identify`, `resolve`, `locate`, `judge` or `record`; empty where it was none.
+    pub step: &'static str,
 }
 
 impl ApiError {
@@ -154,7 +156,7 @@ impl ApiError {
             0 => 7,
             code => code,
         };
-        Self { reason_code, grpc_code, message: message.into() }
+        Self { reason_code, grpc_code, message: message.into(), step: "" }
     }
 }
 
@@ -711,6 +713,8 @@ impl Engine {
             ));
         };
         in_time(transport, Step::Identify)?;
+        // Before anything is held to a time, the caller's certificate too.
+        self.keeper.check_clock()?;
         if let Some(refused) = &judgement.stranger {
             return Err(refused.clone());
         }

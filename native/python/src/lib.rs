@@ -75,7 +75,11 @@ fn bundle_error(py: Python<'_>, diagnostics: &Diagnostics) -> PyErr {
 fn api_error(py: Python<'_>, error: &authz_lane::ApiError) -> PyErr {
     let raised = ApiError::new_err(error.to_string());
     let raised = with(py, raised, [("grpc_code", error.grpc_code)]);
-    let texts = [("reason_code", error.reason_code.as_str()), ("message", error.message.as_str())];
+    let texts = [
+        ("reason_code", error.reason_code.as_str()),
+        ("message", error.message.as_str()),
+        ("step", error.step),
+    ];
     with(py, raised, texts)
 }
 
@@ -605,6 +609,19 @@ impl Engine {
 
     fn remove_signing_key(&self, py: Python<'_>, kid: &str) -> PyResult<()> {
         py.detach(|| self.inner.remove_signing_key(kid)).map_err(|error| engine_error(&error))
+    }
+
+    fn is_key_revoked(&self, kid: &str) -> bool {
+        self.inner.is_key_revoked(kid)
+    }
+
+    /// The newest bundle of each trust domain, as JSON.
+    fn trust_sequences(&self, py: Python<'_>) -> PyResult<String> {
+        py.detach(|| self.inner.trust_sequences()).map_err(|error| engine_error(&error))
+    }
+
+    fn note_trust_sequences(&self, py: Python<'_>, used: &[u8]) -> PyResult<()> {
+        py.detach(|| self.inner.note_trust_sequences(used)).map_err(|error| engine_error(&error))
     }
 
     /// Leases, as JSON.
