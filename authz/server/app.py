@@ -48,6 +48,7 @@ from authz.server.oauth import Endpoints, OAuthApp
 from authz.server.observing import Reminder
 from authz.server.processor import require
 from authz.server.readiness import Part, Readiness
+from authz.server.sequences import Sequences
 from authz.server.side import Health, SideThreads, reflection_handler
 from authz.server.sockets import prepare, private
 from authz.server.sources import TrustSources
@@ -416,6 +417,7 @@ class Node:
             listener_rules(config),
             peers=peer_rules(config),
             injections=secrets.injections,
+            sequences=Sequences(config, engine, log),
             metrics=metrics,
             log=log,
         )
@@ -486,6 +488,11 @@ class Node:
         if config.listeners.http is not None and keys is not None and issuing is not None:
             web.append(self._oauth(config.listeners.http, world, keys, issuing, metrics))
             undo.callback(web[-1].close)
+
+        def sweep() -> dict[str, Any]:
+            world.keep_sequences()
+            return engine.sweep()
+
         watch = Watch(world.watched, world.reload, log) if config.bundle.watch else None
         return _Parts(
             engine,
@@ -501,7 +508,7 @@ class Node:
             watch,
             refresher,
             fetch,
-            Sweep(engine.sweep, self._log),
+            Sweep(sweep, self._log),
             keys,
             secrets.leases,
             logs,
