@@ -630,6 +630,39 @@ fn a_used_proof_stays_used_after_a_restart() {
     }
 }
 
+/// Of each trust domain the newest bundle is known after a restart; an older one changes nothing.
+#[test]
+fn sequences_of_trust_domains() {
+    let folder = folder();
+    let state = json!({"state": {"engine": "embedded", "path": folder.join("state")}});
+    let audit = folder.join("audit.jsonl");
+    let mut issuing = Issuing::embedded(&audit, &state);
+    let steps = [
+        (json!({"a.example": {"epoch": 0, "sequence": 5}}), 5, 0),
+        (json!({"a.example": {"epoch": 0, "sequence": 4}}), 5, 0),
+        (json!({"a.example": {"sequence": 6}}), 6, 0),
+        (json!({"a.example": {"epoch": 1, "sequence": 2}}), 2, 1),
+        (json!({"a.example": {"epoch": 0, "sequence": u64::MAX}}), 2, 1),
+        (json!({}), 2, 1),
+        (json!({"a.example": {"epoch": 1, "sequence": u64::MAX}}), u64::MAX, 1),
+    ];
+    for (used, sequence, epoch) in steps {
+        issuing.served.engine.note_trust_sequences(used.to_string().as_bytes()).unwrap();
+        let expected = json!({"a.example": {"epoch": epoch, "sequence": sequence}});
+        let known = |issuing: &Issuing| -> Value {
+            serde_json::from_str(&issuing.served.engine.trust_sequences().unwrap()).unwrap()
+        };
+        assert_eq!(expected, known(&issuing), "{used}");
+        issuing.served.engine.close();
+        drop(issuing);
+        issuing = Issuing::embedded(&audit, &state);
+        assert_eq!(expected, known(&issuing), "after a restart: {used}");
+    }
+    for bad in ["", "[]", r#"{"a":7}"#, r#"{"a":{"epoch":1}}"#, r#"{"a":{"sequence":-1}}"#] {
+        assert!(issuing.served.engine.note_trust_sequences(bad.as_bytes()).is_err(), "{bad}");
+    }
+}
+
 /// Of a system that knows no tokens a secret is leased: wanted until its broker has made it.
 #[test]
 fn leased_instead() {
