@@ -42,12 +42,13 @@ class ApiError(Exception):
     """A call that answers no decision was refused.
 
     `grpc_code` is a `google.rpc.Code`; `reason_code` the reason's name in the proto without its prefix; `message` what
-    happened, fit for the caller.
+    happened, fit for the caller; `step` the step of the decision that refused, empty where it was none.
     """
 
     grpc_code: int
     reason_code: str
     message: str
+    step: str
 
 @final
 class Plan:
@@ -473,6 +474,29 @@ class Engine:
             EngineError: The store failed.
         """
 
+    def is_key_revoked(self, kid: str) -> bool:
+        """Whether a signing key is revoked, as this node knows it now. Never waits."""
+
+    def trust_sequences(self) -> str:
+        """Tells which SPIFFE bundle of each trust domain is the newest that any node has used.
+
+        Returns:
+            JSON object of `{epoch, sequence}` by the name of the domain.
+
+        Raises:
+            EngineError: The store failed.
+        """
+
+    def note_trust_sequences(self, used: bytes) -> None:
+        """Notes which bundles are used; older ones change nothing.
+
+        Args:
+            used: JSON object, as `trust_sequences` gives it.
+
+        Raises:
+            EngineError: It is none, the store failed, or knows of too many domains.
+        """
+
     def leases(self, filter: bytes) -> str:
         """Lists leases.
 
@@ -600,6 +624,12 @@ def seal_catalog(document: bytes) -> str:
 
 def build_profile() -> str:
     """`debug`, `release` or `guided`: how this module was compiled."""
+
+def accepted_algorithms() -> str:
+    """JSON object of the names of signature algorithms that are accepted: `proof`, `jwt_svid`, `credential`."""
+
+def is_usable_key(jwk: str) -> bool:
+    """Whether signatures may be verified by a public key, a JWK: it is none for which anybody can sign."""
 
 def reason_table() -> bytes:
     """JSON array of `{name, number, public_code, next_action, retry, grpc_code, http_status, title, mend}`."""

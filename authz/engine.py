@@ -45,10 +45,12 @@ __all__ = [
     "Trust",
     "TrustedDomain",
     "TrustedIssuer",
+    "accepted_algorithms",
     "build_profile",
     "bundle_schema",
     "case_schema",
     "format_policy",
+    "is_usable_key",
     "reason_table",
     "seal_catalog",
 ]
@@ -687,7 +689,8 @@ class Engine:
         except _native.ApiError as error:
             # Only of a proof that lacks one does the engine say so.
             nonce = self.dpop_nonce() if error.message.startswith(_USE_NONCE) else ""
-            raise ApiError(error.reason_code, error.grpc_code, error.message, nonce) from error
+            reason, code, message = error.reason_code, error.grpc_code, error.message
+            raise ApiError(reason, code, message, nonce, error.step) from error
 
     def sweep(self) -> dict[str, Any]:
         """Do a bounded part of what is due in the store.
@@ -740,6 +743,40 @@ class Engine:
             EngineError: The store failed.
         """
         self._kept(self._native.remove_signing_key, kid)
+
+    def is_key_revoked(self, kid: str) -> bool:
+        """Tell whether a signing key is revoked, as this node knows it now; never waits.
+
+        Args:
+            kid: Its id.
+
+        Returns:
+            Whether it is.
+        """
+        return self._native.is_key_revoked(kid)
+
+    def trust_sequences(self) -> dict[str, dict[str, int]]:
+        """Tell which bundle of each trust domain is the newest that any node has used.
+
+        Returns:
+            `epoch` and `sequence`, by the name of the domain.
+
+        Raises:
+            EngineError: The store failed.
+        """
+        known: dict[str, dict[str, int]] = json.loads(self._kept(self._native.trust_sequences))
+        return known
+
+    def note_trust_sequences(self, used: Mapping[str, Mapping[str, int]]) -> None:
+        """Note which bundles are used; older ones than those that are known change nothing.
+
+        Args:
+            used: As `trust_sequences` gives it.
+
+        Raises:
+            EngineError: The store failed, or knows of too many domains.
+        """
+        self._kept(self._native.note_trust_sequences, json.dumps(used).encode())
 
     def leases(
         self, *, broker: str | None = None, session: str | None = None
@@ -952,6 +989,28 @@ def build_profile() -> str:
         `release`; `guided`, by a profile of such work; or `debug`: then nothing may be concluded from its speed.
     """
     return _native.build_profile()
+
+
+def accepted_algorithms() -> dict[str, list[str]]:
+    """Give the names of the signature algorithms that verification accepts.
+
+    Returns:
+        Of `proof` (DPoP), `jwt_svid` (also as an assertion of a client) and `credential` (task credentials).
+    """
+    accepted: dict[str, list[str]] = json.loads(_native.accepted_algorithms())
+    return accepted
+
+
+def is_usable_key(jwk: Mapping[str, Any]) -> bool:
+    """Tell whether signatures may be verified by a public key.
+
+    Args:
+        jwk: The key (RFC 7517).
+
+    Returns:
+        False where it is malformed, of a kind that is not supported, or one for which anybody can sign (RFC 8725 §3.4).
+    """
+    return _native.is_usable_key(json.dumps(jwk))
 
 
 def reason_table() -> list[dict[str, Any]]:

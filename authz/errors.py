@@ -113,13 +113,17 @@ class ApiError(AuthzError):
         grpc_code: Canonical gRPC code.
         message: One line for people.
         dpop_nonce: What the next DPoP proof must carry, where that is what was missing.
+        step: The step of the decision that refused, such as `identify`; empty where it was none.
     """
 
-    def __init__(self, reason: str, grpc_code: int, message: str, dpop_nonce: str = "") -> None:
+    def __init__(
+        self, reason: str, grpc_code: int, message: str, dpop_nonce: str = "", step: str = ""
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.grpc_code = grpc_code
         self.dpop_nonce = dpop_nonce
+        self.step = step
 
 
 class NotInThisVersionError(AuthzError):

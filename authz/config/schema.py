@@ -228,6 +228,8 @@ class BundleSource(TrustSource):
     """With `https_spiffe` and an endpoint of this very domain: the bundle by which the first fetch is verified."""
     workload_api: Address | None = None
     """Socket of the SPIFFE Workload API, `unix:///path`; needs the extra `workload`."""
+    sequence_epoch: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Raise it by one where the publisher began to count `spiffe_sequence` anew: older numbers are then accepted once more."""
 
 
 class TrustDomain(_Strict):
@@ -284,7 +286,8 @@ class Trust(_Strict):
     issuers: dict[str, Issuer] = Field(default_factory=dict, max_length=1000)
     """Issuers of subject tokens, by the alias that bundles use."""
     leeway: Annotated[Duration, Field(ge=0, le=60)] = 5.0
-    """How far clocks may differ."""
+    """How far clocks may differ: those of issuers, and with `state.engine: postgresql` this node's from the database's (1s at
+    least); beyond, the node denies and is not ready."""
     max_lifetime: Annotated[Duration, Field(gt=0)] | None = None
     """Tokens that live longer are refused; none: no limit."""
     refresh: Refresh = Refresh()
@@ -532,7 +535,8 @@ class Dpop(_Strict):
     max_proofs_per_key: int = Field(default=4096, ge=1, le=10_000)
     """Proofs of one key that are remembered at once, so that none is used twice; full: OVERLOADED."""
     require_nonce: bool = False
-    """Each proof must carry a nonce that we gave; otherwise only those do that are older than the start of the node."""
+    """Each proof must carry a nonce that we gave; otherwise only those do that are older than the start of the
+    node and, with `state.engine: memory`, those dated ahead of our clock."""
 
 
 class Privilege(StrEnum):

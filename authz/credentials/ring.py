@@ -3,7 +3,8 @@
 A key has four times. It is *published*: every node's JWKS has it. `jwks_max_age` later, once whoever keeps an older JWKS
 has asked again, it *signs*. The next key takes its place after `rotation`. It stays published until the last token that it
 signed has ended; then it *expires*: record and private half go. Each node has keys of its own, and all nodes publish all
-keys, through the store.
+keys, through the store. A *revoked* key signs nothing from the moment that its node knows of the revocation, and no node
+publishes it any more.
 """
 
 import json
@@ -55,6 +56,9 @@ class KeyRecords(Protocol):
     def remove_signing_key(self, kid: str) -> None:
         """Remove one."""
 
+    def is_key_revoked(self, kid: str) -> bool:
+        """Tell whether a key is revoked, as this node knows it now; asked for each token, so it must not wait."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Signer:
@@ -76,27 +80,32 @@ class Ring:
     problems: tuple[str, ...] = ()
     """What keeps keys from being what they should."""
 
-    def active(self, now: float) -> SigningKey | None:
+    def active(self, now: float, is_revoked: Callable[[str], bool]) -> SigningKey | None:
         """Find the key that signs.
 
         Args:
             now: Unix time.
+            is_revoked: Tells of a key whether it is revoked.
 
         Returns:
             The newest of this node that may; none where there is none.
         """
         for signer in self.signers:
-            if signer.active_from <= now < signer.ends:
+            if signer.active_from <= now < signer.ends and not is_revoked(signer.key.kid):
                 return signer.key
         return None
 
-    def jwks(self) -> str:
+    def jwks(self, is_revoked: Callable[[str], bool] = lambda _: False) -> str:
         """Write the keys by which credentials are verified (RFC 7517 §5).
+
+        Args:
+            is_revoked: Tells which keys are left out. Default: none.
 
         Returns:
             JSON.
         """
-        return '{"keys":[' + ",".join(record.jwk for record in self.records) + "]}"
+        kept = (record.jwk for record in self.records if not is_revoked(record.kid))
+        return '{"keys":[' + ",".join(kept) + "]}"
 
 
 class KeyRing:
@@ -136,6 +145,7 @@ class KeyRing:
         self._ahead = keys.jwks_max_age + 2 * self._pause + _CLOCKS
         self._ring = Ring()
         self._told = ""
+        self._has_signed = False
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -154,20 +164,42 @@ class KeyRing:
         return int(self._keys.jwks_max_age) if self._ring.records else 0
 
     def jwks(self) -> str:
-        """Write the keys by which credentials are verified (RFC 7517 §5).
+        """Write the keys by which others verify credentials (RFC 7517 §5); without those that are revoked.
 
         Returns:
             JSON.
         """
-        return self._ring.jwks()
+        return self._ring.jwks(self._records.is_key_revoked)
 
     def active(self) -> SigningKey | None:
-        """Find the key that signs now.
+        """Find the key that signs now. Ask for each token: a key may be revoked at any time.
 
         Returns:
             The key; none where this node has none that may.
         """
-        return self._ring.active(self._clock())
+        return self._active(self._ring, self._clock())
+
+    def _active(self, ring: Ring, now: float) -> SigningKey | None:
+        key = ring.active(now, self._records.is_key_revoked)
+        self._has_signed = self._has_signed or key is not None
+        return key
+
+    @property
+    def is_joining(self) -> bool:
+        """Whether no key of this node has been able to sign since its start, while one of another node can.
+
+        The key of a node that joins others is published first, and signs once nobody may hold an older JWKS. Until then
+        the node would refuse to issue what the other nodes issue.
+        """
+        if self.active() is not None or self._has_signed:
+            return False
+        now = self._clock()
+        return any(
+            record.node != self._node
+            and record.active_from <= now < self._ends(record)
+            and not self._records.is_key_revoked(record.kid)
+            for record in self._ring.records
+        )
 
     def problems(self) -> tuple[str, ...]:
         """Tell what is wrong with the keys.
@@ -176,7 +208,7 @@ class KeyRing:
             One sentence each; none where all is well.
         """
         ring, now = self._ring, self._clock()
-        if ring.active(now) is not None:
+        if self._active(ring, now) is not None:
             return ring.problems
         waiting = [signer.active_from for signer in ring.signers if signer.active_from > now]
         when = f"; one will in {min(waiting) - now:.0f} s" if waiting else ""
@@ -189,7 +221,7 @@ class KeyRing:
             JSON values, the oldest first.
         """
         ring, now = self._ring, self._clock()
-        active = ring.active(now)
+        active = self._active(ring, now)
         own = {signer.key.kid for signer in ring.signers}
         return [
             {
@@ -198,6 +230,7 @@ class KeyRing:
                 "algorithm": json.loads(record.jwk).get("alg"),
                 "own": record.kid in own,
                 "signs": active is not None and record.kid == active.kid,
+                "revoked": self._records.is_key_revoked(record.kid),
                 "published_at": record.published_at,
                 "active_from": record.active_from,
                 "expires_at": record.expires_at,
@@ -206,13 +239,13 @@ class KeyRing:
         ]
 
     def counts(self) -> Mapping[str, int]:
-        """Count the published keys.
+        """Count the keys that have a record.
 
         Returns:
-            By `signing`, `waiting`, `retired`, `other_nodes`.
+            By `signing`, `waiting`, `retired` (revoked ones among them), `other_nodes`.
         """
         ring, now = self._ring, self._clock()
-        active = ring.active(now)
+        active = self._active(ring, now)
         own = {signer.key.kid for signer in ring.signers}
         counted = {"signing": 0, "waiting": 0, "retired": 0, "other_nodes": 0}
         for record in ring.records:
@@ -221,7 +254,8 @@ class KeyRing:
             elif active is not None and record.kid == active.kid:
                 counted["signing"] += 1
             else:
-                counted["waiting" if record.active_from > now else "retired"] += 1
+                waits = record.active_from > now and not self._records.is_key_revoked(record.kid)
+                counted["waiting" if waits else "retired"] += 1
         return counted
 
     # --- its life
@@ -291,7 +325,11 @@ class KeyRing:
         known = {record.kid: record for record in self._records.signing_keys()}
         problems = self._forget(own, known, now)
         for kid in sorted(own.keys() - known.keys()):
-            self._publish(own[kid], known, now)
+            if self._records.is_key_revoked(kid):
+                # It has no record any more, and must not get a new one.
+                del own[kid]
+            else:
+                self._publish(own[kid], known, now)
         for record in list(known.values()):
             if record.kid in own and record.node != self._node:
                 # Whoever has the private half has the key: its node was renamed.
@@ -299,9 +337,19 @@ class KeyRing:
             elif record.node == self._node and record.kid not in own:
                 # Its private half was taken away: it signs nothing any more.
                 self._end(record, known, now)
-        problems += self._succeed(own, known, now)
-        self._retire(own, known, now)
-        self._tell(own, known, problems)
+        usable = self._end_revoked(own, known, now)
+        problems += self._succeed(usable, known, now)
+        self._retire(usable, known, now)
+        self._tell(usable, known, problems)
+
+    def _end_revoked(
+        self, own: dict[str, SigningKey], known: dict[str, KeyRecord], now: float
+    ) -> dict[str, SigningKey]:
+        """Let revoked keys end, and give the others: a revoked one must not keep its successor from being made."""
+        revoked = {kid for kid in own if self._records.is_key_revoked(kid)}
+        for kid in sorted(revoked):
+            self._end(known[kid], known, now)
+        return {kid: key for kid, key in own.items() if kid not in revoked}
 
     def _succeed(
         self, own: dict[str, SigningKey], known: dict[str, KeyRecord], now: float

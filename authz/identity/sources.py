@@ -7,9 +7,10 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from authz.config import Config
+from authz.config import BundleSource, Config
 from authz.config.urls import shown
 from authz.errors import TrustError
 from authz.model import Diagnostic
@@ -26,6 +27,10 @@ __all__ = [
 
 _MAX_BYTES: Final = 1_048_576
 _NO_KEYS: Final = '{"keys":[]}'
+_NEVER: Final = (1 << 63) - 1
+
+
+_NO_SEQUENCES: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class SourceKey(NamedTuple):
@@ -86,13 +91,20 @@ def read_trust(config: Config) -> TrustFiles:
     return TrustFiles(documents, tuple(Path(file) for file in named.values()))
 
 
-def trust_spec(config: Config, documents: Mapping[SourceKey, str], own: str | None = None) -> bytes:
+def trust_spec(
+    config: Config,
+    documents: Mapping[SourceKey, str],
+    own: str | None = None,
+    sequences: Mapping[str, int] | None = _NO_SEQUENCES,
+) -> bytes:
     """Say what is trusted.
 
     Args:
         config: The configuration.
         documents: The keys of each source; one that is missing has none.
         own: The keys by which our own credentials are verified, a JWKS; none: there are none.
+        sequences: The least `spiffe_sequence` of the bundle of a trust domain, by name. Default: any. None where it is not
+            known yet: then no bundle that counts is accepted.
 
     Returns:
         What the engine compiles.
@@ -102,8 +114,9 @@ def trust_spec(config: Config, documents: Mapping[SourceKey, str], own: str | No
         name: {
             "bundle": documents.get(SourceKey("domain", name), _NO_KEYS),
             "from": place_of(config, SourceKey("domain", name)),
+            **_least(sequences, name, domain.bundle),
         }
-        for name in trust.domains
+        for name, domain in trust.domains.items()
     }
     issuers: dict[str, dict[str, Any]] = {
         alias: {
@@ -130,6 +143,12 @@ def trust_spec(config: Config, documents: Mapping[SourceKey, str], own: str | No
     if config.credentials is not None and own is not None:
         spec["own"] = {"issuer": config.credentials.issuer, "keys": own}
     return json.dumps(spec, sort_keys=True).encode()
+
+
+def _least(sequences: Mapping[str, int] | None, name: str, bundle: BundleSource) -> dict[str, int]:
+    if sequences is None:
+        return {} if bundle.workload_api is not None else {"min_sequence": _NEVER}
+    return {"min_sequence": sequences[name]} if name in sequences else {}
 
 
 def place_of(config: Config, key: SourceKey) -> str:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from authz.engine import is_usable_key
 from authz.identity.fetch import FetchError
 
 if TYPE_CHECKING:
@@ -101,13 +103,24 @@ def authorities_of(bundle: str) -> tuple[bytes, ...]:
         bundle: A SPIFFE bundle.
 
     Returns:
-        Their certificates in DER; none where it cannot be read.
+        Their certificates in DER; none where it cannot be read. Those are left out whose key is an Ed25519 point of small
+        order, for which anybody can sign (RFC 8725 §3.4): the TLS library would take them.
     """
     try:
         entries = [entry for entry in json.loads(bundle)["keys"] if entry.get("use") == "x509-svid"]
-        return tuple(base64.b64decode(entry["x5c"][0], validate=True) for entry in entries)
+        found = [base64.b64decode(entry["x5c"][0], validate=True) for entry in entries]
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return ()
+    return tuple(der for der in found if not _is_forgeable(der))
+
+
+def _is_forgeable(der: bytes) -> bool:
+    try:
+        key = x509.load_der_x509_certificate(der).public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        # What is no certificate, the TLS library refuses.
+        return False
+    return isinstance(key, ed25519.Ed25519PublicKey) and not is_usable_key(_jwk(key))
 
 
 def has_workload_api() -> bool:

@@ -48,6 +48,7 @@ from authz.server.oauth import Endpoints, OAuthApp
 from authz.server.observing import Reminder
 from authz.server.processor import require
 from authz.server.readiness import Part, Readiness
+from authz.server.sequences import Sequences
 from authz.server.side import Health, SideThreads, reflection_handler
 from authz.server.sockets import prepare, private
 from authz.server.sources import TrustSources
@@ -68,6 +69,8 @@ _ADMIN_THREADS: Final = 2
 _ADMIN_QUEUE: Final = 16
 _MARGIN: Final = 2.0
 _LOOK_SECONDS: Final = 5.0
+# Clocks that are kept in step are rarely closer, whatever `trust.leeway` says.
+_LEAST_TOLERANCE: Final = 1.0
 
 
 def engine_settings(config: Config) -> dict[str, Any]:
@@ -100,7 +103,7 @@ def engine_settings(config: Config) -> dict[str, Any]:
         "probe_rate": limits.probe_rate,
         "probe_burst": limits.probe_burst,
         "envoy_error_response": config.envoy.error_response,
-        "state": _state_settings(config.state, config.audit.path, node_name(config)),
+        "state": _state_settings(config, config.audit.path, node_name(config)),
         "version": __version__,
     }
 
@@ -117,7 +120,8 @@ def node_name(config: Config) -> str:
     return config.node or f"{gethostname()}:{Path(config.audit.path or '').resolve()}"
 
 
-def _state_settings(state: State, audit: str, node: str) -> dict[str, Any]:
+def _state_settings(config: Config, audit: str, node: str) -> dict[str, Any]:
+    state: State = config.state
     path = None
     if state.engine is StateEngine.EMBEDDED:
         path = state.path or str(Path(audit).parent / "state")
@@ -129,6 +133,7 @@ def _state_settings(state: State, audit: str, node: str) -> dict[str, Any]:
         "connections": state.connections,
         "max_wait_ms": round(state.max_wait * 1000),
         "revocation_staleness_ms": round(state.revocation_staleness * 1000),
+        "clock_tolerance_ms": round(max(config.trust.leeway, _LEAST_TOLERANCE) * 1000),
         "report_within_ms": round(state.report_within * 1000),
         "retention_ms": round(state.retention * 1000),
         "max_tasks": state.max_tasks,
@@ -412,6 +417,7 @@ class Node:
             listener_rules(config),
             peers=peer_rules(config),
             injections=secrets.injections,
+            sequences=Sequences(config, engine, log),
             metrics=metrics,
             log=log,
         )
@@ -482,6 +488,11 @@ class Node:
         if config.listeners.http is not None and keys is not None and issuing is not None:
             web.append(self._oauth(config.listeners.http, world, keys, issuing, metrics))
             undo.callback(web[-1].close)
+
+        def sweep() -> dict[str, Any]:
+            world.keep_sequences()
+            return engine.sweep()
+
         watch = Watch(world.watched, world.reload, log) if config.bundle.watch else None
         return _Parts(
             engine,
@@ -497,7 +508,7 @@ class Node:
             watch,
             refresher,
             fetch,
-            Sweep(engine.sweep, self._log),
+            Sweep(sweep, self._log),
             keys,
             secrets.leases,
             logs,

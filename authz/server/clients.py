@@ -15,8 +15,9 @@ from typing import Any, Final, Protocol
 
 from authz.engine import Trust
 from authz.errors import ApiError, AuthzError
+from authz.server.defects import Defect, OAuthError
 
-__all__ = ["ASSERTION_TYPES", "Client", "Clients", "OAuthError", "Replays"]
+__all__ = ["ASSERTION_TYPES", "Client", "Clients", "Replays"]
 
 _JWT_BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _JWT_SPIFFE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
@@ -26,33 +27,6 @@ ASSERTION_TYPES: Final = (_JWT_BEARER, _JWT_SPIFFE)
 _LONGEST_LIFE: Final = 3660.0
 _LEEWAY: Final = 60.0
 _MAX_JTI: Final = 255
-
-
-class OAuthError(Exception):
-    """A refusal as OAuth says it (RFC 6749 §5.2).
-
-    Args:
-        error: The code.
-        description: For people who write clients; nothing of policy, other clients or secrets.
-        status: HTTP status.
-        headers: More headers.
-        more: More members of the answer.
-    """
-
-    def __init__(
-        self,
-        error: str,
-        description: str,
-        status: int = 400,
-        headers: Mapping[str, str] | None = None,
-        more: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(description)
-        self.error = error
-        self.description = description
-        self.status = status
-        self.headers = dict(headers or {})
-        self.more = dict(more or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +87,7 @@ class Replays:
                 for old in [one for one, end in self._seen.items() if end <= now]:
                     del self._seen[old]
             if len(self._seen) >= self._most:
-                what = "too many assertions were used in a short time"
-                raise OAuthError("temporarily_unavailable", what, 503, {"retry-after": "5"})
+                raise Defect.ASSERTIONS_FULL.error(headers={"retry-after": "5"})
             self._seen[name] = until
             return True
 
@@ -164,29 +137,26 @@ class Clients:
         if authorization is not None:
             scheme = "DPoP" if authorization[:5].lower() == "dpop " else "Basic"
             told = {"www-authenticate": f'{scheme} realm="authz"'}
-            what = "clients authenticate by X.509-SVID or by an assertion, not by this header"
-            raise OAuthError("invalid_client", what, 401, told)
+            raise Defect.HEADER_AUTHENTICATION.error(headers=told)
         if "client_secret" in form:
-            raise _refused("there are no client secrets")
+            raise Defect.SECRET.error()
         named = form.get("client_id")
         assertion, kind = form.get("client_assertion"), form.get("client_assertion_type")
         if (assertion is None) != (kind is None):
-            what = "client_assertion and client_assertion_type belong together"
-            raise OAuthError("invalid_request", what)
+            raise Defect.HALF_ASSERTION.error()
         shown = self._peer(chain) if chain else None
         if assertion is not None:
             proved = self._asserted(assertion, kind or "")
             if shown is not None and shown != proved:
-                raise _refused("certificate and assertion are of two clients")
+                raise Defect.TWO_CLIENTS.error()
         elif shown is not None:
             proved = shown
             if named is None:
-                what = "client_id is missing; RFC 8705 needs it beside a certificate"
-                raise OAuthError("invalid_request", what)
+                raise Defect.NO_CLIENT_ID.error()
         else:
-            raise _refused("no client authentication: show an X.509-SVID, or send a JWT-SVID")
+            raise Defect.NO_CLIENT.error()
         if named is not None and named != proved:
-            raise _refused("client_id is not the client that authenticated")
+            raise Defect.OTHER_CLIENT_ID.error()
         how = "jwt_svid" if assertion is not None else "x509_svid"
         return Client(proved, how, tuple(chain))
 
@@ -197,41 +167,41 @@ class Clients:
         try:
             return trust.verify_peer(chain, self._clock())
         except ApiError as error:
-            raise _refused("the certificate is no X.509-SVID of a trusted domain") from error
+            raise Defect.CERTIFICATE.error() from error
 
     def _asserted(self, assertion: str, kind: str) -> str:
         if kind not in ASSERTION_TYPES:
-            raise _refused("client_assertion_type is not one that is taken")
+            raise Defect.ASSERTION_TYPE.error()
         now = self._clock()
         try:
             proved = self._trust().verify_svid(assertion, now)
         except ApiError as error:
             # Whether signature, time or audience: the client's own library knows, others need not.
-            raise _refused("the assertion is not valid for this server") from error
+            raise Defect.ASSERTION.error() from error
         # Verified above; read here once more for what a JWT-SVID does not need.
         claims = _claims(assertion)
         audience = claims.get("aud")
         audiences = audience if isinstance(audience, list) else [audience]
         if len(audiences) != 1:
-            raise _refused("the assertion is for several audiences, who could use it here")
+            raise Defect.ASSERTION_AUDIENCES.error()
         if not _number(claims.get("exp")) or claims["exp"] - now > _LONGEST_LIFE:
-            raise _refused("the assertion lives longer than an hour")
+            raise Defect.ASSERTION_LIFE.error()
         if kind == _JWT_BEARER:
             self._used_once(claims, proved, now)
         elif audiences != [self._issuer]:
-            raise _refused("the assertion is not for the issuer")
+            raise Defect.ASSERTION_AUDIENCE.error()
         return proved
 
     def _used_once(self, claims: Mapping[str, Any], proved: str, now: float) -> None:
         """Hold an assertion of RFC 7523 to what it needs beside a JWT-SVID: `iss`, and to be new."""
         if claims.get("iss") != proved:
-            raise _refused("`iss` of the assertion is not its `sub` (RFC 7523 §3)")
+            raise Defect.ASSERTION_ISSUER.error()
         jti = claims.get("jti")
         if not isinstance(jti, str) or not jti or len(jti) > _MAX_JTI:
-            raise _refused("the assertion has no `jti`, by which it could be taken once only")
+            raise Defect.ASSERTION_JTI.error()
         name = hashlib.sha256(f"{proved}\n{jti}".encode(errors="surrogatepass")).digest()
         if not self._replays.first(name, float(claims["exp"]) + _LEEWAY, now):
-            raise _refused("the assertion was used before")
+            raise Defect.ASSERTION_USED.error()
 
     def _trust(self) -> Trust:
         """Compile the keys of the trust domains for assertions, which are for other audiences than evidence is."""
@@ -263,9 +233,5 @@ def _number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _refused(what: str) -> OAuthError:
-    return OAuthError("invalid_client", what, 401)
-
-
 def _unavailable() -> OAuthError:
-    return OAuthError("temporarily_unavailable", "no keys are loaded", 503, {"retry-after": "1"})
+    return Defect.NO_KEYS.error(headers={"retry-after": "1"})

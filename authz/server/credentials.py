@@ -72,13 +72,14 @@ class Issuing:
             ApiError: It is refused.
         """
         if surface is Surface.CREDENTIAL_ISSUE:
-            key, until = self._signing(), time.monotonic() + (facts.remaining or 0.0)
+            self._signing()
+            until = time.monotonic() + (facts.remaining or 0.0)
             issued = self._asked(surface, request, facts)
             if "lease" in issued:
                 return self._leased(issued, until)
             if "injection" in issued:
                 return self._injected(issued)
-            return _issued(issued, key)
+            return self._issued(issued)
         if surface is Surface.CREDENTIAL_INTROSPECT:
             return _known(self._asked(surface, request, facts))
         self.engine.call(surface, request, facts)
@@ -97,11 +98,11 @@ class Issuing:
         Raises:
             ApiError: It is refused.
         """
-        key = self._signing()
+        self._signing()
         asked = json.dumps(request, allow_nan=False).encode()
         issued = self._asked(Surface.CREDENTIAL_EXCHANGE, asked, facts)
         claims = issued["claims"]
-        return {**issued, "claims": json.loads(claims), "token": _signed(claims, key)}
+        return {**issued, "claims": json.loads(claims), "token": self._signed(claims)}
 
     def introspect(self, client: Client, token: str, facts: CallFacts) -> Mapping[str, Any]:
         """Tell what is known of a credential.
@@ -153,6 +154,24 @@ class Issuing:
             str(told["lease"]), {k: v for k, v in parts.items() if v is not None}, issued
         )
 
+    def _issued(self, issued: Mapping[str, Any]) -> bytes:
+        answer = credentials_pb2.IssueResponse(
+            token_type=issued.get("token_type", ""), dpop_nonce=issued.get("dpop_nonce") or ""
+        )
+        if "claims" in issued:
+            answer.token = self._signed(issued["claims"])
+            answer.expires_at.seconds = issued["expires_at"]
+        return answer.SerializeToString()
+
+    def _signed(self, claims: str) -> str:
+        # The key is asked for again: it may have been revoked since, and the commit has told this node.
+        # Where none signs, what is committed reaches nobody: what was reserved is released when it ends.
+        try:
+            return mint(claims, self._signing())
+        except KeysError as error:
+            what = "the signing key cannot be used now"
+            raise ApiError("UNAVAILABLE", _UNAVAILABLE, what) from error
+
     def _signing(self) -> SigningKey:
         key = self.key()
         if key is None:
@@ -175,6 +194,9 @@ class Records(Protocol):
 
     def remove_signing_key(self, kid: str) -> None:
         """Remove one."""
+
+    def is_key_revoked(self, kid: str) -> bool:
+        """Tell whether a key is revoked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +250,17 @@ class StoredKeys:
         """
         self.engine.remove_signing_key(kid)
 
+    def is_key_revoked(self, kid: str) -> bool:
+        """Tell whether a key is revoked, as this node knows it now.
+
+        Args:
+            kid: Its name.
+
+        Returns:
+            Whether it is.
+        """
+        return self.engine.is_key_revoked(kid)
+
 
 def key_families(keys: KeyRing) -> tuple[MetricFamily, ...]:
     """Count the signing keys, for metrics.
@@ -257,24 +290,6 @@ def public_table() -> dict[str, dict[str, str]]:
 def _of(client: Client, token: str) -> bytes:
     named = {"spiffe_id": client.spiffe_id, "how": client.how}
     return json.dumps({"client": named, "token": token}).encode()
-
-
-def _signed(claims: str, key: SigningKey) -> str:
-    try:
-        return mint(claims, key)
-    except KeysError as error:
-        # It is committed, and reaches nobody: what was reserved is released when it ends.
-        raise ApiError("UNAVAILABLE", _UNAVAILABLE, "the signing key cannot be used now") from error
-
-
-def _issued(issued: Mapping[str, Any], key: SigningKey) -> bytes:
-    answer = credentials_pb2.IssueResponse(
-        token_type=issued.get("token_type", ""), dpop_nonce=issued.get("dpop_nonce") or ""
-    )
-    if "claims" in issued:
-        answer.token = _signed(issued["claims"], key)
-        answer.expires_at.seconds = issued["expires_at"]
-    return answer.SerializeToString()
 
 
 def _secret(name: str, parts: Mapping[str, str], issued: Mapping[str, Any]) -> bytes:

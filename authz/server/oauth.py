@@ -18,9 +18,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from authz.engine import accepted_algorithms
 from authz.errors import ApiError, AuthzError
 from authz.model import CallFacts
-from authz.server.clients import Client, Clients, OAuthError
+from authz.server.clients import Client, Clients
+from authz.server.defects import CREDENTIAL_DEFECTS, Defect, OAuthError
 from authz.server.web import CLIENT_CHAIN
 
 __all__ = ["Endpoints", "OAuthApp", "Published", "metadata"]
@@ -39,19 +41,13 @@ _MAX_LIFETIME: Final = 86_400
 _THREADS: Final = 8
 _FORM: Final = "application/x-www-form-urlencoded"
 _NO_STORE: Final = {"cache-control": "no-store", "pragma": "no-cache"}
-_SIGNATURES: Final = ("ES256", "ES384", "EdDSA", "PS256", "RS256")
+_RETRY: Final = {"retry-after": "1"}
 _METHODS: Final = ("private_key_jwt", "spiffe_jwt")
 _METHODS_TLS: Final = ("tls_client_auth", "spiffe_x509")
 
 # What the agent is told is its own row of the table of reasons; which code it was stays with us.
-_PROOFS: Final = frozenset({"BAD_PROOF", "REPLAYED", "PROOF_REQUIRED"})
-_TOKENS: Final = frozenset(
+_TASKS: Final = frozenset(
     {
-        "NO_CREDENTIAL",
-        "BAD_CREDENTIAL",
-        "EXPIRED_CREDENTIAL",
-        "UNTRUSTED_ISSUER",
-        "UNBOUND_CREDENTIAL",
         "REVOKED",
         "UNKNOWN_TASK",
         "TASK_ENDED",
@@ -61,7 +57,6 @@ _TOKENS: Final = frozenset(
         "TOO_DEEP",
     }
 )
-_TARGET: Final = frozenset({"WRONG_AUDIENCE"})
 _CLIENT: Final = frozenset({"ENFORCER_REFUSED", "CHAIN_NOT_PERMITTED"})
 _BUSY: Final = frozenset(
     {"UNAVAILABLE", "STATE_UNAVAILABLE", "STORE_SLOW", "DEADLINE", "OVERLOADED", "AUDIT_FULL"}
@@ -137,6 +132,7 @@ def metadata(endpoints: Endpoints, *, mutual: bool) -> dict[str, Any]:
         The metadata.
     """
     methods = [*_METHODS, *(_METHODS_TLS if mutual else ())]
+    accepted = accepted_algorithms()
     described: dict[str, Any] = {
         "issuer": endpoints.issuer,
         "token_endpoint": endpoints.token,
@@ -146,12 +142,13 @@ def metadata(endpoints: Endpoints, *, mutual: bool) -> dict[str, Any]:
         "grant_types_supported": [_GRANT],
         "response_types_supported": [],
         "authorization_details_types_supported": [_DETAIL],
-        "dpop_signing_alg_values_supported": ["ES256", "EdDSA"],
+        "dpop_signing_alg_values_supported": accepted["proof"],
         "tls_client_certificate_bound_access_tokens": mutual,
     }
     for endpoint in ("token", "introspection", "revocation"):
         described[f"{endpoint}_endpoint_auth_methods_supported"] = methods
-        described[f"{endpoint}_endpoint_auth_signing_alg_values_supported"] = list(_SIGNATURES)
+        # An assertion is a JWT-SVID, and verified as one.
+        described[f"{endpoint}_endpoint_auth_signing_alg_values_supported"] = accepted["jwt_svid"]
     return described
 
 
@@ -279,7 +276,7 @@ class OAuthApp:
                 if isinstance(unexpected, (asyncio.CancelledError, KeyboardInterrupt, SystemExit)):
                     raise
                 self._failed(unexpected)
-                response = _refusal(_busy("internal error"))
+                response = _refusal(Defect.INTERNAL.error(headers=_RETRY))
             self._counted(name, response.status_code)
             return response
 
@@ -288,9 +285,9 @@ class OAuthApp:
     async def _body(self, request: Request) -> bytes:
         kind = _one(request, "content-type") or ""
         if kind.partition(";")[0].strip().lower() != _FORM:
-            raise OAuthError("invalid_request", f"the body is not {_FORM}")
+            raise Defect.NO_FORM.error()
         said = _one(request, "content-length")
-        too_large = OAuthError("invalid_request", "the body is too large", 413)
+        too_large = Defect.LARGE_BODY.error()
         if said is not None and (not said.isdecimal() or int(said) > self._max_body):
             raise too_large
         body = bytearray()
@@ -301,8 +298,7 @@ class OAuthApp:
                     if len(body) > self._max_body:
                         raise too_large
         except TimeoutError as error:
-            late = {"connection": "close"}
-            raise OAuthError("invalid_request", "the body did not come", 408, late) from error
+            raise Defect.LATE_BODY.error(headers={"connection": "close"}) from error
         return bytes(body)
 
     def _facts(self, request: Request, client: Client) -> CallFacts:
@@ -322,7 +318,7 @@ class OAuthApp:
         asked = _exchange(form, client)
         proofs = request.headers.getlist("dpop")
         if len(proofs) > 1:
-            raise OAuthError("invalid_dpop_proof", "there is more than one DPoP header")
+            raise Defect.TWO_PROOFS.error()
         asked["proof"] = proofs[0] if proofs else None
         asked["http_uri"] = self._endpoints.token
         issued = self._calls.exchange(asked, self._facts(request, client))
@@ -351,22 +347,22 @@ class OAuthApp:
     # --- refusals
 
     def _refused(self, error: AuthzError) -> OAuthError:
-        """Say a refusal of the engine as OAuth does."""
+        """Say a refusal of the engine as OAuth does: what is wrong with what the client sent, and of policy its public row."""
         reason = error.reason
         if not isinstance(error, ApiError) or reason in _BUSY:
-            return _busy("the server cannot answer now; ask again")
+            return Defect.BUSY.error(headers=_RETRY)
+        if error.dpop_nonce:
+            return Defect.NONCE_NEEDED.error(headers={"dpop-nonce": error.dpop_nonce})
         public = dict(self._public.get(reason, {"public_code": "DENIED"}))
         message = public.pop("public_message", "Refused.")
-        if reason in _PROOFS:
-            nonce = error.dpop_nonce
-            if nonce:
-                what = "the proof needs the nonce of this answer"
-                return OAuthError("use_dpop_nonce", what, 400, {"dpop-nonce": nonce})
-            code = "invalid_dpop_proof"
-        elif reason in _TOKENS:
+        defect = CREDENTIAL_DEFECTS.get(reason)
+        if reason == "WRONG_AUDIENCE":
+            # Of a token it is said before anything is looked up; after that it is the parameter.
+            defect = Defect.TOKEN_AUDIENCE if error.step == "identify" else Defect.AUDIENCE
+        if defect is not None:
+            return defect.error(more={"authz": public})
+        if reason in _TASKS:
             code = "invalid_request"
-        elif reason in _TARGET:
-            code = "invalid_target"
         elif reason in _CLIENT:
             code = "unauthorized_client"
         else:
@@ -377,7 +373,7 @@ class OAuthApp:
 def _exchange(form: dict[str, str], client: Client) -> dict[str, Any]:
     """Read a token exchange (RFC 8693 §2.1), with what it is for (RFC 9396)."""
     if _required(form, "grant_type") != _GRANT:
-        raise OAuthError("unsupported_grant_type", "only token exchange is done here")
+        raise Defect.GRANT.error()
     return {
         "client": {"spiffe_id": client.spiffe_id, "how": client.how},
         **_tokens(form),
@@ -392,16 +388,16 @@ def _tokens(form: Mapping[str, str]) -> dict[str, Any]:
     subject, kind = _required(form, "subject_token"), _required(form, "subject_token_type")
     actor, actor_kind = form.get("actor_token"), form.get("actor_token_type")
     if (actor is None) != (actor_kind is None):
-        raise OAuthError("invalid_request", "actor_token and actor_token_type belong together")
-    for name, said, taken in (
-        ("subject_token_type", kind, _SUBJECTS),
-        ("actor_token_type", actor_kind or _JWT, {_JWT}),
-        ("requested_token_type", form.get("requested_token_type", _JWT), _ISSUED),
+        raise Defect.HALF_ACTOR.error()
+    for defect, said, accepted in (
+        (Defect.SUBJECT_TYPE, kind, _SUBJECTS),
+        (Defect.ACTOR_TYPE, actor_kind or _JWT, {_JWT}),
+        (Defect.REQUESTED_TYPE, form.get("requested_token_type", _JWT), _ISSUED),
     ):
-        if said not in taken:
-            raise OAuthError("invalid_request", f"{name} is not one of those that are done here")
+        if said not in accepted:
+            raise defect.error()
     if "scope" in form:
-        raise OAuthError("invalid_scope", "there are no scopes; say authorization_details")
+        raise Defect.SCOPE.error()
     return {"subject_token": subject, "actor_token": actor}
 
 
@@ -409,9 +405,9 @@ def _audience(audience: str | None, resource: str | None) -> str | None:
     if resource is not None:
         parts = _split(resource)
         if parts is None or not parts.scheme or "#" in resource:
-            raise OAuthError("invalid_target", "resource is no absolute URI without fragment")
+            raise Defect.RESOURCE.error()
         if audience not in {None, resource}:
-            raise OAuthError("invalid_target", "a credential is for one audience")
+            raise Defect.AUDIENCES.error()
     return audience if audience is not None else resource
 
 
@@ -421,48 +417,48 @@ def _task(form: Mapping[str, str]) -> dict[str, Any]:
     if task is not None:
         for beside in ("template", "template_params", "prompt", "parent"):
             if beside in form:
-                raise OAuthError("invalid_request", f"{beside} goes with a new task")
+                raise Defect.WITH_TASK.error(beside)
         return {"task": task}
     if template is None and parent is None:
-        raise OAuthError("invalid_request", "say task, template or parent")
+        raise Defect.NO_TASK.error()
     if parent is not None and "prompt" in form:
-        raise OAuthError("invalid_request", "prompt goes with a root: a child has its parent's")
-    params = _parsed(form.get("template_params", "{}"), "template_params")
+        raise Defect.PROMPT_OF_CHILD.error()
+    params = _parsed(form.get("template_params", "{}"), Defect.PARAMS)
     if not isinstance(params, dict):
-        raise OAuthError("invalid_request", "template_params is no JSON object")
+        raise Defect.PARAMS.error()
     new = {"template": template, "params": params}
     return {**new, "prompt": form.get("prompt"), "parent": parent}
 
 
 def _details(text: str) -> list[dict[str, Any]]:
     """Read what the credential shall be for (RFC 9396 §5: whatever is not known is refused)."""
-    said = _parsed(text, "authorization_details", "invalid_authorization_details")
+    said = _parsed(text, Defect.DETAILS)
     if not isinstance(said, list) or not 1 <= len(said) <= _MAX_DETAILS:
-        raise _wrong(f"it is no list of 1 to {_MAX_DETAILS} entries")
+        raise Defect.DETAILS.error()
     read = []
     for entry in said:
         if not isinstance(entry, dict) or entry.get("type") != _DETAIL:
-            raise _wrong(f"an entry is not of the type {_DETAIL}")
+            raise Defect.DETAIL_TYPE.error()
         if unknown := sorted(entry.keys() - _DETAIL_MEMBERS):
-            raise _wrong(f"an entry has a member that is not known: {unknown[0][:64]}")
+            raise Defect.DETAIL_MEMBER.error(unknown[0])
         if not isinstance(entry.get("operation"), str) or not entry["operation"]:
-            raise _wrong("an entry has no operation")
+            raise Defect.DETAIL_VALUE.error("operation")
         if not isinstance(entry.get("arguments", {}), dict):
-            raise _wrong("arguments of an entry are no JSON object")
+            raise Defect.DETAIL_VALUE.error("arguments")
         if not isinstance(entry.get("resource", ""), str):
-            raise _wrong("the resource of an entry is no text")
+            raise Defect.DETAIL_VALUE.error("resource")
         destinations = entry.get("destinations", [])
         if not isinstance(destinations, list) or not all(
             isinstance(one, str) for one in destinations
         ):
-            raise _wrong("destinations of an entry are no list of texts")
+            raise Defect.DETAIL_VALUE.error("destinations")
         read.append(
             {"arguments": {}, **{name: value for name, value in entry.items() if name != "type"}}
         )
     return read
 
 
-def _parsed(text: str, name: str, code: str = "invalid_request") -> Any:
+def _parsed(text: str, defect: Defect) -> Any:
     """Read JSON that no two readers could take for different things."""
 
     def pairs(members: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -486,18 +482,14 @@ def _parsed(text: str, name: str, code: str = "invalid_request") -> Any:
     try:
         return json.loads(text, object_pairs_hook=pairs, parse_float=exact, parse_constant=never)
     except (ValueError, RecursionError, ArithmeticError) as error:
-        raise OAuthError(code, f"{name} is no JSON that can be read") from error
-
-
-def _wrong(what: str) -> OAuthError:
-    return OAuthError("invalid_authorization_details", what)
+        raise defect.error() from error
 
 
 def _lifetime(text: str | None) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:9]) <= _MAX_LIFETIME:
-        raise OAuthError("invalid_request", "requested_lifetime is no number of seconds")
+        raise Defect.LIFETIME.error()
     return int(text)
 
 
@@ -512,13 +504,13 @@ def _parameters(body: bytes) -> dict[str, str]:
             max_num_fields=_MAX_FIELDS,
         )
     except ValueError as error:
-        raise OAuthError("invalid_request", "the body is no form") from error
+        raise Defect.MALFORMED_FORM.error() from error
     form: dict[str, str] = {}
     seen: set[str] = set()
     for name, value in pairs:
         if name in seen:
-            code = "invalid_target" if name in {"audience", "resource"} else "invalid_request"
-            raise OAuthError(code, f"a parameter is there twice: {name[:64]}")
+            is_target = name in {"audience", "resource"}
+            raise (Defect.DUPLICATE_TARGET if is_target else Defect.DUPLICATE).error(name)
         seen.add(name)
         if value:
             form[name] = value
@@ -528,7 +520,7 @@ def _parameters(body: bytes) -> dict[str, str]:
 def _required(form: Mapping[str, str], name: str) -> str:
     value = form.get(name)
     if value is None:
-        raise OAuthError("invalid_request", f"{name} is missing")
+        raise Defect.MISSING.error(name)
     return value
 
 
@@ -543,10 +535,6 @@ def _one(request: Request, name: str) -> str | None:
     """Read a header; of several none could be believed, so that they are joined."""
     values: Sequence[str] = request.headers.getlist(name)
     return ",".join(values) if values else None
-
-
-def _busy(what: str) -> OAuthError:
-    return OAuthError("temporarily_unavailable", what, 503, {"retry-after": "1"})
 
 
 def _refusal(refused: OAuthError) -> Response:

@@ -26,6 +26,10 @@ class Part(Protocol):
 class SignerKeys(Protocol):
     """The keys that sign credentials."""
 
+    @property
+    def is_joining(self) -> bool:
+        """Whether no key of this node has been able to sign since its start, while one of another node can."""
+
     def problems(self) -> Sequence[str]:
         """What is wrong with them."""
 
@@ -128,10 +132,13 @@ class Readiness:
             and not self._stopping
             and stands.plan is not None
             and not self._sources.waiting
+            and self._world.knows_sequences
             and bool(engine.get("ready"))
         )
         if self._keys is not None:
-            # Decisions are made without a key; only credentials are not issued.
+            # A node that joins others waits until it can issue what they issue. Later it goes on without a key: decisions
+            # are made without one.
+            ready = ready and not self._keys.is_joining
             problems.extend(self._keys.problems())
         if stands.refused:
             problems.append("the last reload was refused")

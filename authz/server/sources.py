@@ -63,6 +63,14 @@ class TrustSources:
                 yield f"the keys of {stands.key} are too old and were dropped{said}"
             elif stands.error:
                 yield f"the keys of {stands.key} were not refreshed{said}"
+        usable = self._usable()
+        for name in sorted(self._world.stands.older):
+            serves = "one" if usable.get(SourceKey("domain", name)) else "none"
+            yield (
+                f"the bundle of trust domain `{name}` is older than one that was used before, and was refused: "
+                f"{serves} serves"
+            )
+        yield from self._world.problems()
 
     def detail(self) -> list[dict[str, Any]]:
         """Tell how each source stands.

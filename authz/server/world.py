@@ -15,6 +15,7 @@ from authz.errors import AuthzError, BundleError, ConfigError, EngineError, Trus
 from authz.identity import SourceKey, place_of, read_trust, trust_spec, withdrawn
 from authz.model import BundleFiles, Diagnostic, Directory, Reloaded, RuleChanges
 from authz.server.injections import Injections, credential_settings
+from authz.server.sequences import Sequences
 from authz.telemetry import Logger, Metrics
 
 __all__ = ["FetchedDirectory", "Loads", "Stands", "World"]
@@ -85,6 +86,10 @@ class Stands:
     """Files of the bundle that serves."""
     trust_spec: bytes = field(default=b"", repr=False)
     """Trust sources that serve."""
+    read_spec: bytes = field(default=b"", repr=False)
+    """Trust sources as they were read last; a bundle that was refused as older is among them."""
+    older: frozenset[str] = frozenset()
+    """Trust domains whose bundle was refused as older than one that was used before."""
     documents: Mapping[SourceKey, str] = field(default_factory=dict, repr=False)
     """The keys of each source that serve."""
     files_read_at: float = 0.0
@@ -106,6 +111,7 @@ class World:
         rules: What the engine knows about each listener.
         peers: What it knows about each enforcer that shows a certificate.
         injections: Standing secrets, where task credentials are issued.
+        sequences: Knows which bundles of trust domains were used before; none: that is not kept.
         metrics: Counts loads.
         log: Says what came of them.
         clock: Unix time.
@@ -119,6 +125,7 @@ class World:
         *,
         peers: Sequence[PeerRules] = (),
         injections: Injections | None = None,
+        sequences: Sequences | None = None,
         metrics: Metrics,
         log: Logger,
         clock: Callable[[], float] = time.time,
@@ -129,6 +136,9 @@ class World:
         self._peers = tuple(peers)
         self._injections = injections
         self._has_new_secrets = False
+        self._sequences = sequences
+        self._least: Mapping[str, int] | None = {}
+        self._knows_sequences = True
         self._metrics = metrics
         self._log = log
         self._clock = clock
@@ -168,7 +178,43 @@ class World:
             AuthzError: Bundle or keys are refused; nothing serves.
         """
         with self._lock:
+            if self._sequences is not None:
+                self._least = self._sequences.read()
             self._load()
+            self._knows_sequences = self._least is not None
+
+    def problems(self) -> tuple[str, ...]:
+        """Tell what is wrong with how the newest bundles of trust domains are kept.
+
+        Returns:
+            One line each.
+        """
+        return self._sequences.problems() if self._sequences is not None else ()
+
+    @property
+    def knows_sequences(self) -> bool:
+        """Whether it is known which bundles of trust domains were used before; until then none that counts is used."""
+        return self._knows_sequences
+
+    def keep_sequences(self) -> None:
+        """Do what the store could not do: read which bundles were used before, and note which are used now.
+
+        Raises:
+            AuthzError: The keys are refused; those before go on serving.
+        """
+        if self._sequences is None:
+            return
+        if not self._knows_sequences:
+            with self._lock:
+                self._least = self._sequences.read()
+                if self._least is not None and self._stands.plan is not None:
+                    # Nothing that counts was accepted until now: there is nothing to go on from, and the files are
+                    # read once more, since what was refused was not kept.
+                    files = read_trust(self._config).documents
+                    documents = {**self._stands.documents, **files}
+                    self._swap_keys(documents, None, is_first=True)
+                    self._knows_sequences = True
+        self._sequences.keep()
 
     def reload(self) -> Reloaded:
         """Load again, all or nothing.
@@ -297,25 +343,35 @@ class World:
         documents: Mapping[SourceKey, str],
         key: SourceKey | None,
         own_keys: str | None = None,
+        *,
+        is_first: bool = False,
     ) -> None:
         before = self._stands
         if before.plan is None:
             raise EngineError("no bundle is loaded")
         own_keys = own_keys if own_keys is not None else before.own_keys
-        spec = trust_spec(self._config, documents, own_keys)
-        trust = Trust.compile(spec, before.trust)
+        spec = trust_spec(self._config, documents, own_keys, self._least)
+        trust = Trust.compile(spec, None if is_first else before.trust)
         if key is not None and any(
             domain.rolled_back
             for domain in trust.domains
             if key == SourceKey("domain", domain.name)
         ):
-            what = f"the bundle of {key} has a lower `spiffe_sequence` than the one that serves, or none."
             at = place_of(self._config, key)
-            raise TrustError((Diagnostic(what, at, mend="The one that serves goes on serving."),))
+            raise TrustError((_older(key, at, is_known=self._least is not None),))
         self._swap(before.plan, trust, before.directories, before.fetched)
+        documents, spec = self._in_use(documents, spec, trust, own_keys)
         self._stands = replace(
-            before, trust=trust, trust_spec=spec, documents=documents, own_keys=own_keys
+            before,
+            trust=trust,
+            trust_spec=spec,
+            read_spec=spec,
+            older=_older_of(trust) if is_first else before.older - {key.name if key else ""},
+            documents=documents,
+            own_keys=own_keys,
         )
+        if self._sequences is not None:
+            self._sequences.note(trust)
         known = before.trust.warnings if before.trust is not None else ()
         with suppress(Exception):
             for warning in trust.warnings:
@@ -380,14 +436,14 @@ class World:
         files = read_trust(config)
         # Those that are fetched stay as they are.
         documents = {**before.documents, **files.documents}
-        spec = trust_spec(config, documents, before.own_keys)
+        spec = trust_spec(config, documents, before.own_keys, self._least)
         bundle = read_folder(
             Path(config.bundle.path),
             max_bytes=config.limits.bundle_max_bytes,
             max_files=config.limits.bundle_max_files,
             served=before.bundle_files,
         )
-        if before.plan is not None and (before.bundle_files, before.trust_spec) == (
+        if before.plan is not None and (before.bundle_files, before.read_spec) == (
             bundle,
             spec,
         ):
@@ -406,24 +462,47 @@ class World:
         }
         changed = self._changed_at(compiled.plan, fetched, now)
         self._swap(compiled.plan, trust, changed, fetched)
+        in_use, used = self._in_use(documents, spec, trust, before.own_keys)
         self._stands = Stands(
             plan=compiled.plan,
             trust=trust,
             loaded_at=now,
             rules=compiled.plan.rule_changes(before.plan),
             bundle_files=bundle,
-            trust_spec=spec,
-            documents=documents,
+            trust_spec=used,
+            read_spec=spec,
+            older=_older_of(trust),
+            documents=in_use,
             files_read_at=now,
             directories=changed,
             fetched=fetched,
             own_keys=before.own_keys,
         )
         self._told(compiled.plan)
+        if self._sequences is not None:
+            self._sequences.note(trust)
         # It serves; a log that cannot be written must not say otherwise.
         with suppress(Exception):
             self._tell(compiled, trust, now)
         return True
+
+    def _in_use(
+        self,
+        documents: Mapping[SourceKey, str],
+        spec: bytes,
+        trust: Trust,
+        own_keys: str | None,
+    ) -> tuple[Mapping[SourceKey, str], bytes]:
+        """Put what serves in the place of bundles that were refused as older.
+
+        Whoever reads the documents, or compiles them for another purpose, must not meet a bundle that was refused.
+        """
+        refused = [SourceKey("domain", one.name) for one in trust.domains if one.rolled_back]
+        if not refused:
+            return documents, spec
+        before = self._stands.documents
+        used = {**documents, **{key: before.get(key, withdrawn("")) for key in refused}}
+        return used, trust_spec(self._config, used, own_keys, self._least)
 
     def _changed_at(
         self, plan: Plan, fetched: Mapping[str, FetchedDirectory], now: float
@@ -463,6 +542,28 @@ class World:
             trust=trust.revision,
             rules=asdict(self._stands.rules),
         )
+
+
+def _older_of(trust: Trust) -> frozenset[str]:
+    return frozenset(domain.name for domain in trust.domains if domain.rolled_back)
+
+
+def _older(key: SourceKey, place: str, *, is_known: bool) -> Diagnostic:
+    if not is_known:
+        what = (
+            f"whether the bundle of {key} is older than one that was used before is not known yet."
+        )
+        return Diagnostic(
+            what, place, mend="It is tried again once the store of tasks can be read."
+        )
+    what = (
+        f"the bundle of {key} has a lower `spiffe_sequence` than one that was used before, or none."
+    )
+    mend = (
+        "What serves goes on serving. Where the publisher began to count anew, raise "
+        f"`trust.domains.{key.name}.bundle.sequence_epoch` and restart."
+    )
+    return Diagnostic(what, place, mend=mend)
 
 
 def _has(plan: Plan, directory: Directory) -> bool:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import jwt
 import pytest
 from google.protobuf import json_format
 
 from authz.cli import main as command
 from authz.client import Authz, Denied, TaskCredential
+from tests.integration.test_revoke import revoke
 from tests.integration.test_tasks import refused
 from tests.support.issuing import (
     AGENTS,
@@ -527,7 +529,10 @@ def test_agents_of_another_domain_are_no_clients(shop: Shop, authority: Authorit
 def test_two_servers_publish_and_believe_each_others_keys(
     authority: Authority, pki: Pki, tmp_path: Path
 ) -> None:
-    """Each has its own; the later one waits; what one issues, the other verifies, and ends."""
+    """Each has its own; the later one waits, and is not ready; what one issues, the other verifies, and ends.
+
+    A key that is revoked on one of them signs nothing from then on, and neither publishes it.
+    """
     with Postgres() as database, ExitStack() as running:
         state = {
             "engine": "postgresql",
@@ -536,9 +541,20 @@ def test_two_servers_publish_and_believe_each_others_keys(
         sites = []
         for name in ("one", "other"):
             # One issuer, as behind one name.
-            changes = {"state": state, "credentials": {"issuer": "https://authz.example"}}
+            keys = {"jwks_max_age": "20s"}
+            changes = {
+                "state": state,
+                "credentials": {"issuer": "https://authz.example", "keys": keys},
+            }
             place = issuing_layout(tmp_path / name, authority, pki, changes)
-            shop = Shop(running.enter_context(Server(place)), authority, pki)
+            server = Server(place)
+            running.callback(server.close)
+            server.spawn()
+            if name == "one":
+                eventually(lambda: server.http("/readyz")[0] == 200, what="it is ready")  # noqa: B023 - asked at once
+            else:
+                eventually(lambda: "one will in" in server.http("/readyz")[1], what="it waits")  # noqa: B023 - as above
+            shop = Shop(server, authority, pki)
             port = place.config["listeners"]["http"]["address"].rpartition(":")[2]
             shop.at = f"https://localhost:{port}"
             sites.append(shop)
@@ -556,3 +572,21 @@ def test_two_servers_publish_and_believe_each_others_keys(
         other.revoke(token)
 
         assert not one.introspect(token).active
+        assert not other.server.readiness()["ready"]
+        eventually(lambda: other.server.http("/readyz")[0] == 200, what="its key signs")
+        assert other.issue(other.permit(one.start())).token
+
+        # Revoked on the other node: the node whose key it is signs nothing as soon as it is told.
+        kid = jwt.get_unverified_header(token)["kid"]
+        permits = [one.permit(one.start()) for _ in range(2)]
+        # One key id in 64 begins with a dash.
+        assert revoke(other.server, "--reason", "test", "--", "key", kid).returncode == 0
+        raises(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", one.issue, permits[0])
+
+        def unpublished() -> bool:
+            pages = [shop.get("/jwks").json()["keys"] for shop in sites]
+            return all(kid not in {key["kid"] for key in page} for page in pages)
+
+        eventually(unpublished, within=5, what="no node publishes it")
+        assert other.issue(permits[1]).token
+        assert one.server.readiness()["ready"]

@@ -281,7 +281,11 @@ def test_another_node_takes_back_what_a_dead_one_left(
                             **changes,
                             "credentials": {
                                 **changes["credentials"],
-                                "keys": {"folder": str(tmp_path / name / "keys")},
+                                "keys": {
+                                    "folder": str(tmp_path / name / "keys"),
+                                    # The second node is not ready before its key signs.
+                                    "jwks_max_age": "1s",
+                                },
                             },
                         },
                     )

@@ -38,7 +38,7 @@ def server(authority: Authority, tmp_path: Path) -> Iterator[Server]:
 def revoke(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs `authz revoke`."""
     admin = ["--admin", server.address("admin")]
-    line = [*command(), "revoke", *arguments, *admin]
+    line = [*command(), "revoke", *admin, *arguments]
     return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
 
 

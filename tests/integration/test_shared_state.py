@@ -23,10 +23,12 @@ from authz.v1 import (
 from tests.crash import run
 from tests.support.cases import BUNDLES
 from tests.support.clerking import Clerk
-from tests.support.minting import Authority
+from tests.support.minting import Authority, Key
+from tests.support.people import BOT, check
 from tests.support.postgres import Postgres, programs, standby_of
+from tests.support.proofs import METHOD, URI, Proof, thumbprint
 from tests.support.server import Server, layout
-from tests.support.surfaces import reason_name
+from tests.support.surfaces import CHECK, decision_of, reason_name
 from tests.support.waiting import eventually
 from tests.support.working import (
     BUNDLE,
@@ -112,6 +114,39 @@ def test_one_state(site: Site) -> None:
     assert crew.end(one, root) == 2
     assert crew.check(other, child, "desk.wipe", WORKERS[0]) == "TASK_ENDED"
     assert crew.status(other, child) == "COMPLETED"
+
+
+def test_a_used_proof_stays_used(authority: Authority, tmp_path: Path) -> None:
+    """Also one that is dated ahead of the clock: on the other server, and after both were killed."""
+    key = Key.make("holder")
+    token = authority.agent(BOT, cnf={"jkt": thumbprint(key)})
+
+    def bring(server: Server, proof: str) -> str:
+        request = check("crm.search", b'{"query": "x"}')
+        request.http_method, request.http_uri = METHOD, URI
+        request.evidence.add(
+            role=decision_pb2.EVIDENCE_ROLE_AGENT,
+            scheme=decision_pb2.EVIDENCE_SCHEME_DPOP,
+            token=token,
+            proof=proof,
+        )
+        decision = decision_of(server.call("main", CHECK, request.SerializeToString()))
+        return reason_name(decision)
+
+    with two_nodes(authority, tmp_path, BUNDLES / "desk") as (one, other):
+        proofs = [Proof(key, token, made=int(time.time()) + ahead).good for ahead in (0, 50)]
+        assert [bring(one, proof) for proof in proofs] == ["PERMITTED", "PERMITTED"]
+        assert [bring(other, proof) for proof in proofs] == ["REPLAYED", "REPLAYED"]
+        for server in (one, other):
+            server.process.kill()  # type: ignore[union-attr]
+            server.process.wait()  # type: ignore[union-attr]
+            server.disconnect()
+        # Proofs from the second of the start are not older than it.
+        time.sleep(1.1)
+        for server in (one, other):
+            server.start()
+            # What is older than the start and has no nonce is refused before the store is asked.
+            assert [bring(server, proof) for proof in proofs] == ["BAD_PROOF", "REPLAYED"]
 
 
 def test_uses_are_counted_once(site: Site) -> None:

@@ -64,6 +64,10 @@ class Key:
                 return cls(kid, algorithm, ec.generate_private_key(ec.SECP256R1()))
             case "ES384":
                 return cls(kid, algorithm, ec.generate_private_key(ec.SECP384R1()))
+            case "ES512":
+                return cls(kid, algorithm, ec.generate_private_key(ec.SECP521R1()))
+            case "ES256K":
+                return cls(kid, algorithm, ec.generate_private_key(ec.SECP256K1()))
             case "EdDSA":
                 return cls(kid, algorithm, ed25519.Ed25519PrivateKey.generate())
             case _:

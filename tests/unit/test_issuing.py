@@ -44,6 +44,7 @@ class Engine:
         self.answers = answers
         self.asked: list[tuple[Surface, bytes]] = []
         self.records: dict[str, dict[str, Any]] = {}
+        self.revoked: set[str] = set()
 
     def call(self, surface: Surface, request: bytes, facts: CallFacts) -> bytes:
         """Answer."""
@@ -62,6 +63,10 @@ class Engine:
     def remove_signing_key(self, kid: str) -> None:
         """Remove one."""
         del self.records[kid]
+
+    def is_key_revoked(self, kid: str) -> bool:
+        """Tell whether one is revoked."""
+        return kid in self.revoked
 
 
 @pytest.fixture
@@ -97,6 +102,24 @@ def test_without_a_key_nothing_is_committed() -> None:
         issuing.exchange({}, FACTS)
 
     assert engine.asked == []
+
+
+@pytest.mark.parametrize("exchanges", [False, True])
+def test_a_key_that_is_revoked_meanwhile_signs_nothing(key: SigningKey, *, exchanges: bool) -> None:
+    """What is committed reaches nobody; another key that may sign takes its place."""
+    engine = Engine(credential_issue=COMMITTED, credential_exchange=COMMITTED)
+
+    def issue(keys: list[SigningKey | None]) -> object:
+        issuing = Issuing(engine, lambda: keys.pop(0))
+        if exchanges:
+            return issuing.exchange({}, FACTS)
+        return issuing.call(Surface.CREDENTIAL_ISSUE, b"", FACTS)
+
+    with pytest.raises(ApiError, match="no key signs") as refused:
+        issue([key, None])
+    assert refused.value.reason == "UNAVAILABLE"
+    assert len(engine.asked) == 1
+    assert issue([key, key])
 
 
 def test_a_key_that_fails_is_unavailable_and_not_told(

@@ -8,19 +8,22 @@ import ssl
 import time
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import httpx
+import jwt
 import pytest
 
-from authz.engine import Trust, reason_table
+from authz.engine import Trust, accepted_algorithms, reason_table
 from authz.errors import ApiError
 from authz.server.clients import Clients, Replays
+from authz.server.defects import Defect
 from authz.server.oauth import Endpoints, OAuthApp
 from authz.server.web import CLIENT_CHAIN
-from tests.support.minting import AGENT_DEFECTS, DOMAIN, Authority
+from tests.support.minting import AGENT_DEFECTS, DOMAIN, Authority, Key
 from tests.support.server import trust_spec
 from tests.support.svid import Signer
 
@@ -40,6 +43,81 @@ GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT = "urn:ietf:params:oauth:token-type:jwt"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 DETAILS = [{"type": "authz_task", "operation": "crm.search", "arguments": {"query": "x"}}]
+
+
+ALGORITHMS = (
+    *("EdDSA", "ES256", "ES384", "ES512"),
+    *("PS256", "PS384", "PS512", "RS256", "RS384", "RS512"),
+)
+
+
+def detail(**changes: Any) -> dict[str, str | None]:
+    """The parameter of one detail with changes; None removes a member."""
+    changed = {**DETAILS[0], **changes}
+    kept = {name: value for name, value in changed.items() if value is not None}
+    return {"authorization_details": json.dumps([kept])}
+
+
+#: The name that a text is about, the text, and the changes to a good exchange.
+FORM_DEFECTS: dict[str, tuple[str, Defect, dict[str, str | None]]] = {
+    **{
+        f"no {name}": (name, Defect.MISSING, {name: None})
+        for name in ("grant_type", "subject_token", "subject_token_type", "authorization_details")
+    },
+    "another grant": ("", Defect.GRANT, {"grant_type": "client_credentials"}),
+    "another subject type": ("", Defect.SUBJECT_TYPE, {"subject_token_type": JWT + "x"}),
+    "another actor type": (
+        "",
+        Defect.ACTOR_TYPE,
+        {"actor_token": "a.b.c", "actor_token_type": ACCESS_TOKEN},
+    ),
+    "another requested type": ("", Defect.REQUESTED_TYPE, {"requested_token_type": "x"}),
+    "half an actor": ("", Defect.HALF_ACTOR, {"actor_token": "a.b.c"}),
+    "a scope": ("", Defect.SCOPE, {"scope": "read"}),
+    "a resource that is none": ("", Defect.RESOURCE, {"resource": "crm"}),
+    "two audiences": (
+        "",
+        Defect.AUDIENCES,
+        {"audience": "https://a.example", "resource": "https://b.example"},
+    ),
+    "a lifetime that is none": ("", Defect.LIFETIME, {"requested_lifetime": "1h"}),
+    "a template beside a task": ("template", Defect.WITH_TASK, {"template": "answer"}),
+    "a prompt beside a task": ("prompt", Defect.WITH_TASK, {"prompt": "x"}),
+    "no task at all": ("", Defect.NO_TASK, {"task": None}),
+    "a prompt of a child": (
+        "",
+        Defect.PROMPT_OF_CHILD,
+        {"task": None, "parent": "t", "prompt": "x"},
+    ),
+    "parameters that are none": (
+        "",
+        Defect.PARAMS,
+        {"task": None, "template": "t", "template_params": "[]"},
+    ),
+    "parameters that are no JSON": (
+        "",
+        Defect.PARAMS,
+        {"task": None, "template": "t", "template_params": "{"},
+    ),
+    "details that are no JSON": ("", Defect.DETAILS, {"authorization_details": "["}),
+    "no details": ("", Defect.DETAILS, {"authorization_details": "[]"}),
+    "another detail": ("", Defect.DETAIL_TYPE, detail(type="payment")),
+    "an unknown member": ("amount", Defect.DETAIL_MEMBER, detail(amount=1)),
+    "no operation": ("operation", Defect.DETAIL_VALUE, detail(operation=None)),
+    "arguments that are none": ("arguments", Defect.DETAIL_VALUE, detail(arguments=[])),
+    "a resource of another type": ("resource", Defect.DETAIL_VALUE, detail(resource=1)),
+    "destinations that are none": ("destinations", Defect.DETAIL_VALUE, detail(destinations="x")),
+    "half an assertion": ("", Defect.HALF_ASSERTION, {"client_assertion_type": None}),
+    "another assertion type": ("", Defect.ASSERTION_TYPE, {"client_assertion_type": "x"}),
+    "a secret": ("", Defect.SECRET, {"client_secret": "x"}),
+    "another client": ("", Defect.OTHER_CLIENT_ID, {"client_id": OTHER}),
+    "a bad assertion": ("", Defect.ASSERTION, {"client_assertion": "a.b.c"}),
+    "no client": (
+        "",
+        Defect.NO_CLIENT,
+        {"client_assertion": None, "client_assertion_type": None, "client_id": BOT},
+    ),
+}
 
 
 @dataclass
@@ -223,9 +301,35 @@ def test_the_metadata_stands_where_the_rfc_says(server: Server) -> None:
         )
         assert "private_key_jwt" in methods
         signed = described[f"{endpoint}_endpoint_auth_signing_alg_values_supported"]
-        assert signed
-        assert not {"none", "HS256"} & set(signed)
+        assert signed == accepted_algorithms()["jwt_svid"]
+    assert described["dpop_signing_alg_values_supported"] == accepted_algorithms()["proof"]
     assert server.send("GET", f"{ISSUER}/.well-known/oauth-authorization-server").status_code == 404
+
+
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS, "ES256K", "HS256", "none"])
+def test_an_assertion_is_accepted_by_each_algorithm_of_the_metadata_and_no_other(
+    server: Server, algorithm: str
+) -> None:
+    """RFC 8414 §2: `token_endpoint_auth_signing_alg_values_supported`."""
+    where = "https://authz.example/.well-known/oauth-authorization-server/t"
+    listed = server.send("GET", where).json()["token_endpoint_auth_signing_alg_values_supported"]
+    good = {"sub": BOT, "iss": BOT, "aud": ISSUER, "jti": "1", "exp": int(time.time()) + 60}
+    if algorithm in {"HS256", "none"}:
+        secret: Any = "0123456789abcdef0123456789abcdef" if algorithm == "HS256" else None
+        assertion = jwt.encode(good, secret, algorithm, {"kid": "own"})
+    else:
+        key = Key.make("own", algorithm)
+        spec = json.loads(server.stands.trust_spec)
+        bundle = {"keys": [key.jwk("jwt-svid")]}
+        spec["domains"][DOMAIN]["bundle"] = json.dumps(bundle)
+        told = json.dumps(spec).encode()
+        server.stands = SimpleNamespace(trust_spec=told, trust=Trust.compile(told))
+        assertion = key.sign(good)
+
+    status = server.exchange({"client_assertion": assertion}).status_code
+
+    assert status == (200 if algorithm in listed else 401)
+    assert (algorithm in listed) == (algorithm in {*ALGORITHMS} - {"EdDSA"})
 
 
 @pytest.mark.parametrize("url", [TOKEN, INTROSPECT, REVOKE])
@@ -659,7 +763,7 @@ def test_only_forms_are_read(server: Server) -> None:
         assert error_of(sent) == (400, "invalid_request")
     good = {"content-type": "Application/X-WWW-Form-Urlencoded; charset=UTF-8"}
     sent = server.send("POST", TOKEN, content=urlencode(server.authenticated()), headers=good)
-    assert sent.json()["error_description"] == "grant_type is missing"
+    assert sent.json()["error_description"] == "the parameter grant_type is missing"
 
 
 def test_a_body_is_bounded_whether_or_not_it_says_its_length(server: Server) -> None:
@@ -791,6 +895,60 @@ def test_a_refusal_of_the_engine_is_said_as_oauth_does(
         assert response.json()["authz"] == {
             name: row[name] for name in ("public_code", "next_action", "retry")
         }
+
+
+@pytest.mark.parametrize(
+    ("reason", "step", "said"),
+    [
+        ("BAD_PROOF", "identify", Defect.PROOF),
+        ("REPLAYED", "resolve", Defect.PROOF_USED),
+        ("PROOF_REQUIRED", "judge", Defect.PROOF_NEEDED),
+        ("NO_CREDENTIAL", "identify", Defect.TOKEN),
+        ("BAD_CREDENTIAL", "identify", Defect.TOKEN),
+        ("EXPIRED_CREDENTIAL", "identify", Defect.TOKEN_EXPIRED),
+        ("UNTRUSTED_ISSUER", "identify", Defect.TOKEN_ISSUER),
+        ("UNBOUND_CREDENTIAL", "identify", Defect.TOKEN_UNBOUND),
+        ("WRONG_AUDIENCE", "identify", Defect.TOKEN_AUDIENCE),
+        ("WRONG_AUDIENCE", "resolve", Defect.AUDIENCE),
+        ("STATE_UNAVAILABLE", "locate", Defect.BUSY),
+    ],
+)
+def test_a_refusal_of_a_token_or_proof_names_what_is_wrong(
+    server: Server, reason: str, step: str, said: Defect
+) -> None:
+    """The client has it in its own hands; the words of the engine stay inside."""
+    server.engine.refuse = ApiError(reason, 7, "issuer corp says no", step=step)
+
+    response = server.exchange()
+
+    assert error_of(response) == (said.value.status, said.value.error)
+    assert response.json()["error_description"] == said.value.description
+    assert "corp" not in response.text
+
+
+@pytest.mark.parametrize("defect", sorted(FORM_DEFECTS))
+def test_each_defect_of_a_request_has_its_own_text(server: Server, defect: str) -> None:
+    """RFC 6749 §5.2: `error_description` helps the developer; the texts are fixed."""
+    name, said, changes = FORM_DEFECTS[defect]
+    server.chain = ()
+
+    response = server.exchange(changes)
+
+    assert error_of(response) == (said.value.status, said.value.error)
+    assert response.json()["error_description"] == said.value.description.replace("NAME", name)
+    assert server.engine.asked == []
+
+
+def test_every_text_is_documented() -> None:
+    """And nothing else is."""
+    page = (Path(__file__).parents[2] / "docs/reference/credentials.md").read_text()
+    table = page.partition("#### Texts")[2].partition("\n#")[0]
+    documented = {tuple(row.split(" | ")) for row in table.splitlines() if row.startswith("| `")}
+    expected = {
+        (f"| `{one.value.error}`", str(one.value.status), f"{one.value.description} |")
+        for one in Defect
+    }
+    assert documented == expected
 
 
 def test_refusals_of_one_public_row_are_the_same_bytes(server: Server) -> None:

@@ -315,6 +315,7 @@ class Store:
 
     def __init__(self) -> None:
         self.records: dict[str, KeyRecord] = {}
+        self.revoked: set[str] = set()
         self.broken = False
 
     def signing_keys(self) -> list[KeyRecord]:
@@ -330,6 +331,10 @@ class Store:
     def remove_signing_key(self, kid: str) -> None:
         """Remove one."""
         self.records.pop(kid, None)
+
+    def is_key_revoked(self, kid: str) -> bool:
+        """Tell whether one is revoked."""
+        return kid in self.revoked
 
 
 class Life:
@@ -546,6 +551,85 @@ def test_a_key_that_is_taken_away_signs_no_more_and_ends(tmp_path: Path) -> None
     assert life.at(10 + AGE + 30) not in {None, old}
     life.at(10 + LONGEST)
     assert old not in life.told[-1]
+
+
+def published(life: Life) -> list[str]:
+    """The keys that a node shows to others."""
+    return [key["kid"] for key in json.loads(life.ring.jwks())["keys"]]
+
+
+def test_a_revoked_key_signs_nothing_from_then_on(tmp_path: Path) -> None:
+    """Not until the next look either; no node publishes it any more, and another key follows it."""
+    store = Store()
+    life, other = Life(tmp_path / "a", store), Life(tmp_path / "b", store, "b")
+    old = str(life.at(0))
+    other.at(1)
+    assert old in published(life)
+    assert old in published(other)
+
+    store.revoked.add(old)
+
+    assert life.signs is None
+    assert life.ring.problems()[0].startswith("no key signs credentials")
+    assert old not in published(life)
+    assert old not in published(other)
+    # Its tokens are refused as revoked, and not as of an unknown key: the node itself still knows it.
+    assert old in life.told[-1]
+    (shown,) = [one for one in life.ring.detail() if one["kid"] == old]
+    assert (shown["signs"], shown["revoked"]) == (False, True)
+
+    assert life.at(10) is None
+    new = life.at(10 + AGE + 30)
+    assert new not in {None, old}
+    assert life.at(10 + LONGEST) == new
+    assert old not in {key.kid for key in life.place.find()}
+    assert old not in store.records
+
+
+def test_a_revoked_key_that_has_no_record_gets_none(tmp_path: Path) -> None:
+    """Whoever puts it there again does not bring it back."""
+    store = Store()
+    life = Life(tmp_path / "a", store, generate=False)
+    kid = life.place.generate(SigningAlgorithm.ES256).kid
+    store.revoked.add(kid)
+
+    assert life.at(0) is None
+    assert store.records == {}
+    assert published(life) == []
+
+
+def test_a_node_joins_until_its_first_key_signs(tmp_path: Path) -> None:
+    """A node that begins alone does not; nor does one that lost its key later."""
+    store = Store()
+    first, second = Life(tmp_path / "a", store), Life(tmp_path / "b", store, "b")
+    assert not first.ring.is_joining
+    first.at(0)
+    assert not first.ring.is_joining
+
+    second.at(0)
+    assert second.ring.is_joining
+    second.at(AGE + 24)
+    assert second.ring.is_joining
+    kid = second.at(AGE + 30)
+    assert not second.ring.is_joining
+    store.revoked.add(str(kid))
+    assert second.signs is None
+    assert not second.ring.is_joining
+
+
+def test_a_node_that_nobody_can_stand_in_for_does_not_join(tmp_path: Path) -> None:
+    """Without a key, or with a revoked one after a restart, it decides all the same."""
+    store = Store()
+    keyless = Life(tmp_path / "a", store, generate=False)
+    assert keyless.at(0) is None
+    assert not keyless.ring.is_joining
+    life = Life(tmp_path / "b", store, "b")
+    store.revoked.add(str(life.at(0)))
+    again = Life(tmp_path / "b", store, "b")
+    assert again.at(10) is None
+    assert not again.ring.is_joining
+    keyless.at(10)
+    assert not keyless.ring.is_joining
 
 
 def test_keys_of_a_node_that_is_gone_end_by_themselves(tmp_path: Path) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
 from concurrent import futures
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.x509.oid import NameOID
 from spiffe._proto import workload_pb2, workload_pb2_grpc
 
 from authz.config import load
@@ -122,6 +127,25 @@ def bundle_of(authority: WebAuthority) -> str:
 def test_what_is_no_bundle_has_no_authorities(bundle: str) -> None:
     """So that nothing is verified by half of one."""
     assert authorities_of(bundle) == ()
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_an_authority_for_which_anybody_can_sign_is_none(*, sound: bool) -> None:
+    """RFC 8725 section 3.4: an Ed25519 key of small order."""
+    key = ed25519.Ed25519PrivateKey.generate().public_key()
+    if not sound:
+        key = ed25519.Ed25519PublicKey.from_public_bytes(bytes([1, *([0] * 31)]))
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key, 1, now, now + dt.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    )
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    entry = {"use": "x509-svid", "x5c": [base64.b64encode(der).decode()]}
+
+    assert authorities_of(json.dumps({"keys": [entry]})) == ((der,) if sound else ())
 
 
 # --- which authorities

@@ -19,6 +19,7 @@ from authz.server.directories import Directories
 from authz.server.injections import Injections
 from authz.server.observing import Reminder
 from authz.server.readiness import Readiness
+from authz.server.sequences import Sequences
 from authz.server.sources import TrustSources
 from authz.server.world import World
 from authz.telemetry import Metrics, make_logger
@@ -63,6 +64,26 @@ class Engine:
         self.directories: list[dict[str, float]] = []
         self.fetched: list[dict[str, int]] = []
         self.raises: Exception | None = None
+        self.sequences: dict[str, dict[str, int]] = {}
+        self.store_fails = False
+
+    def trust_sequences(self) -> Mapping[str, Mapping[str, int]]:
+        """Read which bundles were used."""
+        if self.store_fails:
+            raise EngineError("the store is down")
+        return dict(self.sequences)
+
+    def note_trust_sequences(self, used: Mapping[str, Mapping[str, int]]) -> None:
+        """Keep those that are newer."""
+        if self.store_fails:
+            raise EngineError("the store is down")
+
+        def newness(one: Mapping[str, int]) -> tuple[int, int]:
+            return one["epoch"], one["sequence"]
+
+        for name, one in used.items():
+            if name not in self.sequences or newness(one) > newness(self.sequences[name]):
+                self.sequences[name] = dict(one)
 
     def load(
         self,
@@ -88,7 +109,7 @@ class Engine:
 class Stage:
     """A folder with bundle, keys and configuration, and a world on it."""
 
-    def __init__(self, folder: Path, config: str = CONFIG) -> None:
+    def __init__(self, folder: Path, config: str = CONFIG, engine: Engine | None = None) -> None:
         self.folder = folder
         for name, text in {
             "bundle/bundle.yaml": "name: test\ntasks: optional\n",
@@ -98,10 +119,11 @@ class Stage:
             "config.yaml": config,
         }.items():
             self.write(name, text)
-        DevDomain.make("a.example", "https://idp").save(folder / "keys")
+        if engine is None:
+            DevDomain.make("a.example", "https://idp").save(folder / "keys")
         self.log = io.StringIO()
         self.logger = make_logger(Log(), self.log)
-        self.engine = Engine()
+        self.engine = engine or Engine()
         self.metrics = Metrics()
         self.config: Config = load(folder / "config.yaml", {}, working_folder=folder)
         self.now = 1000.0
@@ -115,6 +137,7 @@ class Stage:
             listener_rules(self.config),
             peers=peer_rules(self.config),
             injections=self.injections,
+            sequences=Sequences(self.config, self.engine, self.logger),
             metrics=self.metrics,
             log=self.logger,
             clock=lambda: self.now,
@@ -122,6 +145,10 @@ class Stage:
         self.sources = TrustSources(
             self.config, self.world, Refresher((), self.world, self.logger), lambda: self.now
         )
+
+    def restarted(self, config: str | None = None) -> Stage:
+        """Start anew on the same files and store."""
+        return Stage(self.folder, config or (self.folder / "config.yaml").read_text(), self.engine)
 
     def write(self, name: str, text: str) -> None:
         """Write a file."""
@@ -736,6 +763,182 @@ def test_an_earlier_bundle_in_a_file_does_not_replace_the_one_in_use(stage: Stag
     assert [domain.sequence for domain in trust.domains] == [5]
     assert "goes" not in stage.log.getvalue()
     assert any("spiffe_sequence" in warning for warning in trust.warnings)
+
+
+def served(stage: Stage) -> list[tuple[str, int | None, int]]:
+    """The bundle of each trust domain that the engine was given last: name, sequence, usable keys."""
+    _, trust, _ = stage.engine.loaded[-1]
+    return [(one.name, one.sequence, one.keys) for one in trust.domains]
+
+
+def test_an_earlier_bundle_that_is_refused_is_used_for_nothing(stage: Stage) -> None:
+    """Not for assertions of OAuth clients either, whose keys are compiled of the sources that serve."""
+    stage.write("keys/bundle.json", bundle(5))
+    stage.world.reload()
+    used = stage.world.stands.trust_spec
+    stage.write("keys/bundle.json", bundle(4, "two"))
+    stage.world.reload()
+
+    assert stage.world.stands.trust_spec == used
+    assert '"spiffe_sequence": 5' in str(stage.world.current(SourceKey("domain", "a.example")))
+    assert any("is older than one" in problem for problem in stage.sources.problems())
+    assert any("one serves" in problem for problem in stage.sources.problems())
+    stage.write("keys/bundle.json", bundle(6))
+    stage.world.reload()
+    assert list(stage.sources.problems()) == []
+
+
+@pytest.mark.parametrize(
+    "document", [bundle(4, "two"), json.dumps({"keys": [Key.make("x").jwk("jwt-svid")]})]
+)
+def test_an_earlier_bundle_is_refused_after_a_restart(stage: Stage, document: str) -> None:
+    """One without a sequence too: none of its keys is used, until a newer one comes."""
+    stage.write("keys/bundle.json", bundle(5))
+    stage.world.reload()
+    assert stage.engine.sequences == {"a.example": {"epoch": 0, "sequence": 5}}
+    stage.write("keys/bundle.json", document)
+
+    again = stage.restarted()
+    again.world.load()
+
+    assert served(again) == [("a.example", 5, 0)]
+    assert any("none serves" in problem for problem in again.sources.problems())
+    assert stage.engine.sequences["a.example"]["sequence"] == 5
+    again.write("keys/bundle.json", bundle(5, "same"))
+    assert again.world.reload().changed
+    assert served(again) == [("a.example", 5, 1)]
+    assert list(again.sources.problems()) == []
+
+
+def test_an_earlier_bundle_is_not_fetched_after_a_restart(fetching: Stage) -> None:
+    """It is refused as while the server ran, and says what to do where counting began anew."""
+    fetching.world.renew(MESH, bundle(5))
+    again = fetching.restarted()
+    again.world.load()
+
+    with pytest.raises(TrustError, match=r"b\.example\.bundle\.sequence_epoch"):
+        again.world.renew(MESH, bundle(4))
+    assert usable(again) == 0
+    assert again.world.renew(MESH, bundle(6))
+    assert usable(again) == 1
+
+
+def test_an_operator_accepts_that_counting_began_anew(stage: Stage) -> None:
+    """By `sequence_epoch`: once, and what follows is measured by the new count."""
+    stage.write("keys/bundle.json", bundle(5))
+    stage.world.reload()
+    stage.write("keys/bundle.json", bundle(2))
+    raised = CONFIG.replace("keys/bundle.json", "keys/bundle.json, sequence_epoch: 1")
+
+    again = stage.restarted(raised)
+    again.world.load()
+
+    assert served(again) == [("a.example", 2, 1)]
+    assert stage.engine.sequences == {"a.example": {"epoch": 1, "sequence": 2}}
+    stage.write("keys/bundle.json", bundle(1))
+    third = stage.restarted()
+    third.world.load()
+    assert served(third) == [("a.example", 2, 0)]
+
+
+def test_no_bundle_is_used_before_it_is_known_which_is_the_newest(stage: Stage) -> None:
+    """A store that cannot be read at the start lets no earlier bundle in; it is tried again."""
+    stage.write("keys/bundle.json", bundle(5))
+    stage.world.reload()
+    stage.engine.store_fails = True
+    stage.write("keys/bundle.json", bundle(4))
+    again = stage.restarted()
+    again.world.load()
+    assert [keys for _, _, keys in served(again)] == [0]
+    assert any("the store is down" in problem for problem in again.sources.problems())
+    again.world.keep_sequences()
+    assert [keys for _, _, keys in served(again)] == [0]
+    readiness = Readiness(
+        "1",
+        "debug",
+        world=again.world,
+        sources=again.sources,
+        engine=lambda: {"ready": True, "problems": []},
+        insecure=[],
+        started_at=0.0,
+    )
+    readiness.serving()
+    assert not readiness.report().ready
+
+    stage.engine.store_fails = False
+    again.world.keep_sequences()
+
+    assert readiness.report().ready
+    assert served(again) == [("a.example", 5, 0)]
+    again.write("keys/bundle.json", bundle(7))
+    again.world.reload()
+    assert served(again) == [("a.example", 7, 1)]
+    assert list(again.sources.problems()) == []
+
+
+def test_a_bundle_is_used_once_it_is_known_that_none_is_newer(stage: Stage) -> None:
+    """Without another reload."""
+    stage.engine.store_fails = True
+    again = stage.restarted()
+    again.world.load()
+    assert [keys for _, _, keys in served(again)] == [0]
+
+    stage.engine.store_fails = False
+    again.world.keep_sequences()
+
+    assert [keys for _, _, keys in served(again)] == [1]
+    assert not again.world.reload().changed
+
+
+def test_what_the_store_does_not_take_is_noted_later(stage: Stage) -> None:
+    """The bundle serves meanwhile, and readiness says that it is not kept."""
+    stage.engine.store_fails = True
+    stage.write("keys/bundle.json", bundle(5))
+    stage.world.reload()
+    assert served(stage) == [("a.example", 5, 1)]
+    assert stage.engine.sequences == {"a.example": {"epoch": 0, "sequence": 1}}
+    assert any("the store is down" in problem for problem in stage.sources.problems())
+
+    stage.engine.store_fails = False
+    stage.world.keep_sequences()
+
+    assert stage.engine.sequences == {"a.example": {"epoch": 0, "sequence": 5}}
+    assert list(stage.sources.problems()) == []
+
+
+class Keys:
+    """Signing keys of a node that may join others."""
+
+    is_joining = True
+
+    def problems(self) -> Sequence[str]:
+        """What is wrong."""
+        return ("no key signs credentials; one will in 300 s",) if self.is_joining else ()
+
+    def detail(self) -> list[dict[str, Any]]:
+        """None."""
+        return []
+
+
+def test_a_node_that_joins_others_is_not_ready_until_it_can_issue(stage: Stage) -> None:
+    """Later it stays ready without a key: decisions are made without one."""
+    keys = Keys()
+    readiness = Readiness(
+        "1",
+        "debug",
+        world=stage.world,
+        sources=stage.sources,
+        engine=lambda: {"ready": True, "problems": []},
+        insecure=[],
+        started_at=0.0,
+        keys=keys,
+    )
+    readiness.serving()
+
+    assert not readiness.report().ready
+    assert readiness.report().problems == tuple(keys.problems())
+    keys.is_joining = False
+    assert readiness.report().ready
 
 
 OBSERVE = "mode: {{default: observe, owner: sec@corp.example, until: {until}}}\n"

@@ -151,7 +151,8 @@ impl Engine {
             survives,
             &mut |transaction, judgement| {
                 let now = Time(judgement.now_ms);
-                take_all(transaction, &judgement.facts.proofs, world, now)??;
+                let slack = self.keeper.proof_slack_ms();
+                take_all(transaction, &judgement.facts.proofs, world, now, slack)??;
                 let permit = open_permit(transaction, &key, now)?;
                 self.may_have(judgement, &permit, is_injected)?;
                 let located = locate::find_in(transaction, &permit.task)?;

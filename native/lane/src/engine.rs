@@ -146,6 +146,8 @@ pub struct ApiError {
     pub grpc_code: i32,
     /// What happened, fit for the caller.
     pub message: String,
+    /// The step of the decision that refused: `identify`, `resolve`, `locate`, `judge` or `record`; empty where it was none.
+    pub step: &'static str,
 }
 
 impl ApiError {
@@ -154,7 +156,7 @@ impl ApiError {
             0 => 7,
             code => code,
         };
-        Self { reason_code, grpc_code, message: message.into() }
+        Self { reason_code, grpc_code, message: message.into(), step: "" }
     }
 }
 
@@ -711,6 +713,8 @@ impl Engine {
             ));
         };
         in_time(transport, Step::Identify)?;
+        // Before anything is held to a time, the caller's certificate too.
+        self.keeper.check_clock()?;
         if let Some(refused) = &judgement.stranger {
             return Err(refused.clone());
         }
@@ -1142,8 +1146,11 @@ impl Engine {
         let settings = world.dpop();
         let taken = self.nonces(now);
         let needed_before = if settings.require_nonce { UnixTime(i64::MAX) } else { self.started };
+        // A store in memory forgets used proofs at the next start, and `started` is later than every
+        // proof that is dated by then. A proof dated ahead of the clock could be used once more.
+        let needed_after = if self.keeper.is_lasting() { UnixTime(i64::MAX) } else { now };
         let window = i64::from(settings.window);
-        verified(Nonces { valid: &taken.all(), needed_before, window })
+        verified(Nonces { valid: &taken.all(), needed_before, needed_after, window })
     }
 
     /// The nonce that the next proof of possession should bring.

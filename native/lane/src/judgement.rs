@@ -301,14 +301,12 @@ impl Judgement {
 
     /// Whether a call that answers no decision was granted.
     pub(crate) fn granted(&self) -> Result<(), ApiError> {
-        match self.outcome {
-            Outcome::Permit => Ok(()),
-            Outcome::Deny if self.use_nonce() => {
-                let message = format!("{USE_NONCE}: {}", self.message());
-                Err(ApiError::of(self.reason, message))
-            }
-            Outcome::StepUp | Outcome::Deny => Err(ApiError::of(self.reason, self.message())),
-        }
+        let message = match self.outcome {
+            Outcome::Permit => return Ok(()),
+            Outcome::Deny if self.use_nonce() => format!("{USE_NONCE}: {}", self.message()),
+            Outcome::StepUp | Outcome::Deny => self.message().to_owned(),
+        };
+        Err(ApiError { step: self.step.as_str(), ..ApiError::of(self.reason, message) })
     }
 
     /// The message of a refused input, with names of members only where the schema has them: any other was written by the

@@ -44,6 +44,7 @@ impl Keeper {
                 shared.connections = settings.connections;
                 shared.revocation_staleness =
                     Duration::from_millis(settings.revocation_staleness_ms);
+                shared.clock_tolerance = Duration::from_millis(settings.clock_tolerance_ms);
                 let opened = PostgresStore::open(shared, audit_sink(audit));
                 Arc::new(opened.map_err(|error| EngineError(error.to_string()))?)
             }
@@ -87,6 +88,20 @@ impl Keeper {
         self.settings.engine != StateEngine::Memory
     }
 
+    /// Refuses while this node's clock is not that of the store: every time that is compared would be wrong.
+    pub(crate) fn check_clock(&self) -> Result<(), Refused> {
+        self.store.check_clock().map_err(|error| refused(&error))
+    }
+
+    /// How much longer than it is taken a used proof is remembered, in milliseconds: by so much may the clocks of two nodes
+    /// differ, one of which removes it and the other still takes it.
+    pub(crate) fn proof_slack_ms(&self) -> i64 {
+        if !self.store.is_remote() {
+            return 0;
+        }
+        i64::try_from(self.settings.clock_tolerance_ms.saturating_mul(2)).unwrap_or(i64::MAX)
+    }
+
     /// Until when a call may wait.
     pub(crate) fn until(&self, deadline: Option<Instant>) -> Instant {
         let now = Instant::now();
@@ -95,8 +110,9 @@ impl Keeper {
         deadline.map_or(latest, |deadline| deadline.min(latest))
     }
 
-    /// What is revoked, unless this node may have missed too much of it.
+    /// What is revoked, unless this node may have missed too much of it, or cannot tell the time.
     pub(crate) fn revocations(&self) -> Result<Arc<Revocations>, Refused> {
+        self.check_clock()?;
         let staleness = self.store.staleness();
         if staleness > Duration::from_millis(self.settings.revocation_staleness_ms) {
             return Err(Refused::new(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use authz_kernel::decision::Time;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    Lease, LeaseState, Record, RecordKey, RecordKind, Revocations, SigningKey,
+    Lease, LeaseState, Record, RecordKey, RecordKind, RevocationTarget, Revocations, SigningKey,
 };
 use authz_state::store::{Page, Query, Survives};
 use serde::{Deserialize, Serialize};
@@ -103,6 +103,12 @@ impl Engine {
             transaction.delete(RecordKey::new(RecordKind::SigningKey, kid));
             Ok(true)
         })
+    }
+
+    /// Whether a signing key is revoked, as this node knows it now. Never waits.
+    #[must_use]
+    pub fn is_key_revoked(&self, kid: &str) -> bool {
+        self.keeper.store().revocations().find(RevocationTarget::Key, kid).is_some()
     }
 
     /// Lists leases as JSON, at most 10,000, each with `live`.
@@ -227,7 +233,7 @@ impl Engine {
         unknown.map_or(Ok(done), |refused| Err(failed(refused)))
     }
 
-    fn written(
+    pub(crate) fn written(
         &self,
         locks: &[RecordKey],
         work: &mut authz_state::store::Work<'_>,
@@ -265,19 +271,19 @@ fn public(given: serde_json::Map<String, serde_json::Value>) -> Result<SigningKe
     Ok(key)
 }
 
-fn soon() -> Wait {
+pub(crate) fn soon() -> Wait {
     let now = Instant::now();
     Wait { until: now.checked_add(PATIENCE).unwrap_or(now), lane: Lane::Python }
 }
 
-fn failed(refused: Refused) -> EngineError {
+pub(crate) fn failed(refused: Refused) -> EngineError {
     EngineError(refused.message)
 }
 
-fn read<'a, T: Deserialize<'a>>(what: &str, json: &'a [u8]) -> Result<T, EngineError> {
+pub(crate) fn read<'a, T: Deserialize<'a>>(what: &str, json: &'a [u8]) -> Result<T, EngineError> {
     serde_json::from_slice(json).map_err(|error| EngineError(format!("{what}: {error}")))
 }
 
-fn text<T: Serialize>(value: &T) -> Result<String, EngineError> {
+pub(crate) fn text<T: Serialize>(value: &T) -> Result<String, EngineError> {
     serde_json::to_string(value).map_err(|error| EngineError(error.to_string()))
 }

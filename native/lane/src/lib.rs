@@ -33,6 +33,7 @@ mod protobuf;
 mod record;
 mod report;
 mod revoke;
+mod sequences;
 pub mod settings;
 mod settle;
 mod shown;

@@ -517,6 +517,16 @@ impl Metrics {
                     value: gauges.staleness.as_secs_f64(),
                 }],
             },
+            Family {
+                name: "authz_store_clock_ahead_seconds",
+                help: "How far this node's clock is ahead of the store's; negative: behind.",
+                kind: Kind::Gauge,
+                samples: vec![Sample {
+                    name: "authz_store_clock_ahead_seconds".to_owned(),
+                    labels: Vec::new(),
+                    value: seconds_of(state.clock_ahead_ms.unwrap_or(0)),
+                }],
+            },
         ]
     }
 
@@ -772,6 +782,12 @@ fn counter<const N: usize>(
         })
         .collect();
     Family { name, help, kind: Kind::Counter, samples }
+}
+
+/// Milliseconds as seconds; beyond 24 days, as so many.
+fn seconds_of(ms: i64) -> f64 {
+    const MOST: i64 = i32::MAX as i64;
+    f64::from(i32::try_from(ms.clamp(-MOST, MOST)).unwrap_or(0)) / 1_000.0
 }
 
 fn plain(name: &'static str, help: &'static str, value: u64) -> Family {

@@ -230,7 +230,7 @@ impl Engine {
         let locks: Vec<RecordKey> = proofs.iter().map(lock_of).collect();
         let mut outcome = Ok(());
         let mut work = |transaction: &mut dyn Transaction| {
-            outcome = take_all(transaction, proofs, world, now)?;
+            outcome = take_all(transaction, proofs, world, now, self.keeper.proof_slack_ms())?;
             Ok(true)
         };
         let commit = self.keeper.transact(&locks, Survives::Crash, wait, &mut work)?;
@@ -262,17 +262,20 @@ pub(crate) fn lock_of(proof: &ProofFacts) -> RecordKey {
 
 /// Takes proofs whose [locks](lock_of) are held; those that were not taken before, also where another is refused.
 ///
+/// Args: `slack_ms`: how much longer than it is taken a proof is remembered.
+///
 /// Returns: the first refusal.
 pub(crate) fn take_all(
     transaction: &mut dyn Transaction,
     proofs: &[ProofFacts],
     world: &Loaded,
     now: Time,
+    slack_ms: i64,
 ) -> Result<Result<(), Refused>, StoreError> {
     let most = world.dpop().max_proofs_per_key;
     let mut outcome = Ok(());
     for proof in proofs {
-        let taken = take(transaction, proof, most, now)?;
+        let taken = take(transaction, proof, most, now, slack_ms)?;
         outcome = outcome.and(taken);
     }
     Ok(outcome)
@@ -284,6 +287,7 @@ fn take(
     proof: &ProofFacts,
     most: u32,
     now: Time,
+    slack_ms: i64,
 ) -> Result<Result<(), Refused>, StoreError> {
     let key = key_of(proof);
     if transaction.get(&key)?.is_some() {
@@ -303,6 +307,7 @@ fn take(
         )));
     }
     transaction.put(Record::Proof(Arc::new(tally)));
+    let expires_at = Time(expires_at.0.saturating_add(slack_ms));
     let taken = Proof { id: key.id.to_string(), expires_at, counts: BTreeMap::new() };
     transaction.put(Record::Proof(Arc::new(taken)));
     Ok(Ok(()))

@@ -91,6 +91,9 @@ pub struct StateSettings {
     /// How old what this node knows of revocations may be; older: every request is denied.
     #[serde(default = "defaults::revocation_staleness_ms")]
     pub revocation_staleness_ms: u64,
+    /// By how much this node's clock may differ from that of a shared store; beyond, every request is denied.
+    #[serde(default = "defaults::clock_tolerance_ms")]
+    pub clock_tolerance_ms: u64,
     /// After so long without a report a permitted operation counts as done.
     #[serde(default = "defaults::report_within_ms")]
     pub report_within_ms: u64,
@@ -118,6 +121,7 @@ impl Default for StateSettings {
             connections: defaults::connections(),
             max_wait_ms: defaults::state_max_wait_ms(),
             revocation_staleness_ms: defaults::revocation_staleness_ms(),
+            clock_tolerance_ms: defaults::clock_tolerance_ms(),
             report_within_ms: defaults::report_within_ms(),
             retention_ms: defaults::retention_ms(),
             max_tasks: defaults::max_tasks(),
@@ -161,6 +165,9 @@ mod defaults {
     }
     pub(super) const fn revocation_staleness_ms() -> u64 {
         1_000
+    }
+    pub(super) const fn clock_tolerance_ms() -> u64 {
+        5_000
     }
     pub(super) const fn report_within_ms() -> u64 {
         60_000
@@ -241,6 +248,7 @@ impl Settings {
             ("state.connections", self.state.connections as u64, 1, 1_000),
             ("state.max_wait_ms", self.state.max_wait_ms, 1, 60_000),
             ("state.revocation_staleness_ms", self.state.revocation_staleness_ms, 1, 60_000),
+            ("state.clock_tolerance_ms", self.state.clock_tolerance_ms, 1_000, 60_000),
             ("state.report_within_ms", self.state.report_within_ms, 1, 86_400_000),
             ("state.retention_ms", self.state.retention_ms, 1_000, 366 * 86_400_000),
             ("state.max_tasks", self.state.max_tasks, 1, 10_000_000),

@@ -58,6 +58,8 @@ impl Engine {
         let begun = Instant::now();
         let until = begun.checked_add(PATIENCE).unwrap_or(begun);
         let wait = Wait { until, lane: Lane::Python };
+        // A node whose clock is wrong ends nothing: it would be the other nodes', too.
+        self.keeper.check_clock()?;
         let now = Time(now_ms());
         let page = Page { after: String::new(), most: BATCH };
         let due = self.keeper.find(&Query::DueBefore(now.0), &page, wait)?;
@@ -108,7 +110,7 @@ impl Engine {
                         now,
                     )?;
                 }
-                Record::Revocation(_) | Record::Lease(_) => {}
+                Record::Revocation(_) | Record::Lease(_) | Record::TrustDomain(_) => {}
             }
         }
         // Nobody who brings one of those proofs again is waited for: it is refused by its time.

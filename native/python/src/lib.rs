@@ -75,7 +75,11 @@ fn bundle_error(py: Python<'_>, diagnostics: &Diagnostics) -> PyErr {
 fn api_error(py: Python<'_>, error: &authz_lane::ApiError) -> PyErr {
     let raised = ApiError::new_err(error.to_string());
     let raised = with(py, raised, [("grpc_code", error.grpc_code)]);
-    let texts = [("reason_code", error.reason_code.as_str()), ("message", error.message.as_str())];
+    let texts = [
+        ("reason_code", error.reason_code.as_str()),
+        ("message", error.message.as_str()),
+        ("step", error.step),
+    ];
     with(py, raised, texts)
 }
 
@@ -607,6 +611,19 @@ impl Engine {
         py.detach(|| self.inner.remove_signing_key(kid)).map_err(|error| engine_error(&error))
     }
 
+    fn is_key_revoked(&self, kid: &str) -> bool {
+        self.inner.is_key_revoked(kid)
+    }
+
+    /// The newest bundle of each trust domain, as JSON.
+    fn trust_sequences(&self, py: Python<'_>) -> PyResult<String> {
+        py.detach(|| self.inner.trust_sequences()).map_err(|error| engine_error(&error))
+    }
+
+    fn note_trust_sequences(&self, py: Python<'_>, used: &[u8]) -> PyResult<()> {
+        py.detach(|| self.inner.note_trust_sequences(used)).map_err(|error| engine_error(&error))
+    }
+
     /// Leases, as JSON.
     fn leases(&self, py: Python<'_>, filter: &[u8]) -> PyResult<String> {
         py.detach(|| self.inner.leases(filter)).map_err(|error| engine_error(&error))
@@ -751,13 +768,26 @@ fn reason_table(py: Python<'_>) -> Bound<'_, PyBytes> {
     PyBytes::new(py, &table)
 }
 
+/// The names of the signature algorithms that are accepted, as JSON.
+#[pyfunction]
+fn accepted_algorithms() -> String {
+    let accepted = authz_token::AcceptedAlgorithms::new();
+    serde_json::to_string(&accepted).unwrap_or_else(|_| "{}".to_owned())
+}
+
+/// Whether signatures may be verified by a public key, a JWK: it is none for which anybody can sign.
+#[pyfunction]
+fn is_usable_key(jwk: &str) -> bool {
+    authz_token::thumbprint(jwk).is_ok()
+}
+
 /// Kernel, verification and fast lane.
 #[pymodule(gil_used = false, name = "_native")]
 mod native {
     #[pymodule_export]
     use super::{
         ApiError, BundleError, Engine, EngineError, Entries, FastLane, Plan, SigningKey, Trust,
-        TrustError, build_profile, bundle_schema, case_schema, format_policy, reason_table,
-        seal_catalog,
+        TrustError, accepted_algorithms, build_profile, bundle_schema, case_schema, format_policy,
+        is_usable_key, reason_table, seal_catalog,
     };
 }

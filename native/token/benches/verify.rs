@@ -57,7 +57,8 @@ fn trust(key: &Key) -> TrustStore {
         typ: None,
         claims: vec!["groups".to_owned()],
     };
-    let domain = DomainSpec { bundle: bundle(&[key]), from: "bench".to_owned() };
+    let domain =
+        DomainSpec { bundle: bundle(&[key]), from: "bench".to_owned(), min_sequence: None };
     let spec = TrustSpec {
         audiences: vec!["authz".to_owned()],
         domains: BTreeMap::from([("a.example".to_owned(), domain)]),
@@ -121,7 +122,8 @@ fn credentials(criterion: &mut Criterion) {
     const OWN: &str = "https://authz.example";
     let key = Key::es256("").by_thumbprint();
     let holder = Key::es256("");
-    let domain = DomainSpec { bundle: bundle(&[&holder]), from: "bench".to_owned() };
+    let domain =
+        DomainSpec { bundle: bundle(&[&holder]), from: "bench".to_owned(), min_sequence: None };
     let spec = TrustSpec {
         audiences: vec!["authz".to_owned()],
         domains: BTreeMap::from([("a.example".to_owned(), domain)]),
@@ -130,7 +132,11 @@ fn credentials(criterion: &mut Criterion) {
     };
     let trust = TrustStore::compile(&spec).expect("a sound specification");
     let certificate = [7; 32];
-    let nonce = Nonces { needed_before: UnixTime(0), ..Nonces::default() };
+    let nonce = Nonces {
+        needed_before: UnixTime(0),
+        needed_after: UnixTime(i64::MAX),
+        ..Nonces::default()
+    };
     let presentation = Presentation { certificate: Some(certificate), nonce };
     let x5t = json!({"x5t#S256": URL_SAFE_NO_PAD.encode(certificate)});
     let jkt = json!({"jkt": holder.thumbprint()});
@@ -166,7 +172,11 @@ fn peers(criterion: &mut Criterion) {
     let signer = authority.intermediate_with("a.example", |_| {});
     let leaf = signer.leaf("spiffe://a.example/ns/tools/sa/crm");
     let chain = [leaf.as_slice(), signer.certificate()];
-    let domain = DomainSpec { bundle: x509::bundle(&[&authority]), from: "bench".to_owned() };
+    let domain = DomainSpec {
+        bundle: x509::bundle(&[&authority]),
+        from: "bench".to_owned(),
+        min_sequence: None,
+    };
     let spec = TrustSpec {
         audiences: vec!["authz".to_owned()],
         domains: BTreeMap::from([("a.example".to_owned(), domain)]),

@@ -6,6 +6,7 @@ use aws_lc_rs::signature::{
     RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
     RSA_PSS_2048_8192_SHA512, RsaParameters,
 };
+use serde::Serialize;
 
 /// An asymmetric signature algorithm; `none` and the HMACs have no case here, so no configuration
 /// and no token can choose them.
@@ -21,6 +22,36 @@ pub(crate) enum Algorithm {
     Rs256,
     Rs384,
     Rs512,
+}
+
+/// The names of the algorithms that are accepted, by what they sign (RFC 7518 §3.1, RFC 8037 §3.1).
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct AcceptedAlgorithms {
+    /// DPoP proofs.
+    pub proof: Vec<&'static str>,
+    /// JWT-SVIDs, also as assertions of clients.
+    pub jwt_svid: Vec<&'static str>,
+    /// Task credentials.
+    pub credential: Vec<&'static str>,
+}
+
+impl AcceptedAlgorithms {
+    /// Returns: the lists that verification itself goes by.
+    #[must_use]
+    pub fn new() -> Self {
+        let names = |list: &[Algorithm]| list.iter().map(|one| one.name()).collect();
+        Self {
+            proof: names(&Algorithm::PROOF),
+            jwt_svid: names(&Algorithm::JWT_SVID),
+            credential: names(&Algorithm::CREDENTIAL),
+        }
+    }
+}
+
+impl Default for AcceptedAlgorithms {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Algorithm {
@@ -52,6 +83,9 @@ impl Algorithm {
 
     /// Those that a task credential of ours may use.
     pub(crate) const CREDENTIAL: [Self; 2] = [Self::EdDsa, Self::Es256];
+
+    /// Those that a DPoP proof may use (RFC 9449 §4.2): each asymmetric one.
+    pub(crate) const PROOF: [Self; 10] = Self::ALL;
 
     /// The algorithm of that exact name; names are case-sensitive (RFC 7515 §4.1.1).
     pub(crate) fn parse(name: &str) -> Option<Self> {

@@ -8,6 +8,8 @@ use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName};
 use x509_cert::time::Time;
 
+use crate::ed25519;
+
 /// A certificate, as far as the profile asks about it.
 pub(crate) struct Certificate {
     /// The URIs among its subject alternative names.
@@ -86,6 +88,9 @@ impl Certificate {
             .as_bytes()
             .ok_or("its key is not a number of whole octets")?
             .to_vec();
+        if body.subject_public_key_info.algorithm.oid == ed25519::OID {
+            ed25519::check(&public_key)?;
+        }
         Ok(Self {
             uris,
             named,

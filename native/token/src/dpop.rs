@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
+use crate::algorithm::Algorithm;
 use crate::claims;
 use crate::facts::{Role, UnixTime};
 use crate::json::{Object, Value};
@@ -26,6 +27,9 @@ pub struct Nonces<'a> {
     pub valid: &'a [&'a str],
     /// A proof made before this needs a nonce: what was seen before it may be forgotten.
     pub needed_before: UnixTime,
+    /// A proof dated after this needs a nonce. A verifier that forgets used proofs when it restarts
+    /// gives its clock: a proof that it takes without a nonce is then dated before its next start.
+    pub needed_after: UnixTime,
     /// How far `iat` may be from now, in seconds, in either direction.
     pub window: i64,
 }
@@ -33,7 +37,12 @@ pub struct Nonces<'a> {
 impl Default for Nonces<'_> {
     /// Nothing is valid, and every proof needs a nonce: no proof is accepted.
     fn default() -> Self {
-        Self { valid: &[], needed_before: UnixTime(i64::MAX), window: 60 }
+        Self {
+            valid: &[],
+            needed_before: UnixTime(i64::MAX),
+            needed_after: UnixTime(i64::MIN),
+            window: 60,
+        }
     }
 }
 
@@ -106,6 +115,9 @@ pub(crate) fn verify(
     let Some(Value::Object(jwk)) = object.get("jwk") else {
         return Err(bad("its header has no object `jwk`"));
     };
+    if !Algorithm::PROOF.contains(&header.algorithm) {
+        return Err(bad("its `alg` is not accepted"));
+    }
     let (key, jkt) = Key::read_public(jwk, &[header.algorithm])
         .map_err(|why| bad(&format!("its `jwk`: {why}")))?;
     if with.jkt.is_some_and(|bound| *bound != jkt) {
@@ -179,7 +191,9 @@ fn check_nonce(claims: &Object<'_>, nonces: &Nonces<'_>, iat: i64) -> Result<(),
         Some(Value::String(nonce)) if nonces.valid.contains(&nonce.as_ref()) => Ok(()),
         Some(Value::String(_)) => unmet("its `nonce` is not one of ours, or no more"),
         Some(_) => Err(bad("its `nonce` is no text")),
-        None if iat < nonces.needed_before.0 => unmet("it has no `nonce`, and needs one"),
+        None if iat < nonces.needed_before.0 || iat > nonces.needed_after.0 => {
+            unmet("it has no `nonce`, and needs one")
+        }
         None => Ok(()),
     }
 }

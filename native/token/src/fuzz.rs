@@ -39,7 +39,12 @@ pub fn proof(data: &[u8]) -> bool {
     let Ok(proof) = std::str::from_utf8(data) else {
         return false;
     };
-    let nonces = Nonces { valid: &["nonce"], needed_before: UnixTime(NOW - 30), window: 60 };
+    let nonces = Nonces {
+        valid: &["nonce"],
+        needed_before: UnixTime(NOW - 30),
+        needed_after: UnixTime(NOW + 30),
+        window: 60,
+    };
     let at = |now| verify_proof(proof, &nonces, UnixTime(now));
     at(NOW).is_ok_and(|facts| {
         facts.is_for(&facts.htm, &facts.htu)
@@ -129,7 +134,7 @@ fn element(data: &[u8]) -> usize {
 
 /// A specification with one domain and one issuer, both of the given keys.
 fn spec(keys: String) -> TrustSpec {
-    let domain = DomainSpec { bundle: keys.clone(), from: "fuzz".to_owned() };
+    let domain = DomainSpec { bundle: keys.clone(), from: "fuzz".to_owned(), min_sequence: None };
     let issuer = IssuerSpec {
         issuer: "https://idp.example".to_owned(),
         audience: vec!["authz".to_owned()],

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::algorithm::Algorithm;
 use crate::authority::{self, Authority};
+use crate::ed25519;
 use crate::json::{self, Object, Value};
 use crate::jws::{Header, Parts};
 use crate::refusal::{KeyOwner, Refusal};
@@ -72,8 +73,10 @@ impl KeySet {
     /// Reads a set.
     ///
     /// Keys of another use or an unknown type are left out, and so are those that are malformed or
-    /// outside the supported sizes (RFC 7517 §5). The set as a whole is an error where it is no JWK
-    /// set, names one `kid` twice, or publishes a private key.
+    /// outside the supported sizes (RFC 7517 §5). Of usable keys with one `kid`, the first counts where
+    /// all are the same key for the same algorithms; otherwise none of them counts, because a `kid`
+    /// names one key (RFC 7517 §4.5). The set as a whole is an error where it is no JWK set, or
+    /// publishes a private key.
     pub(crate) fn read(
         text: &str,
         purpose: Purpose,
@@ -90,7 +93,7 @@ impl KeySet {
         if entries.len() > MAX_KEYS {
             return Err(format!("more than {MAX_KEYS} keys"));
         }
-        let mut keys: Vec<Key> = Vec::new();
+        let mut candidates: Vec<Candidate> = Vec::new();
         let mut authorities = Vec::new();
         let mut ignored = Vec::new();
         for (position, entry) in entries.iter().enumerate() {
@@ -107,18 +110,12 @@ impl KeySet {
                 }
                 continue;
             }
-            let key = match read_key(jwk, purpose, allowed) {
-                Ok(key) => key,
-                Err(why) => {
-                    ignored.push(format!("key {position}: {why}"));
-                    continue;
-                }
-            };
-            if key.kid.is_some() && keys.iter().any(|other| other.kid == key.kid) {
-                return Err(format!("key {position} has the `kid` of an earlier key"));
+            match Candidate::read(position, jwk, purpose, allowed) {
+                Ok(candidate) => candidates.push(candidate),
+                Err(why) => ignored.push(format!("key {position}: {why}")),
             }
-            keys.push(key);
         }
+        let keys = without_twins(candidates, &mut ignored);
         let sequence = unsigned(&set, "spiffe_sequence")?;
         let refresh_hint = unsigned(&set, "spiffe_refresh_hint")?;
         Ok(Self { keys, authorities, ignored, sequence, refresh_hint })
@@ -178,6 +175,58 @@ impl KeySet {
     }
 }
 
+/// A usable key of a set, before keys with the same `kid` are compared.
+struct Candidate {
+    position: usize,
+    thumbprint: [u8; 32],
+    key: Key,
+}
+
+impl Candidate {
+    fn read(
+        position: usize,
+        jwk: &Object<'_>,
+        purpose: Purpose,
+        allowed: &[Algorithm],
+    ) -> Result<Self, &'static str> {
+        Ok(Self { position, key: read_key(jwk, purpose, allowed)?, thumbprint: digest(jwk)? })
+    }
+
+    fn has_kid_of(&self, other: &Self) -> bool {
+        self.key.kid.is_some() && self.key.kid == other.key.kid
+    }
+
+    /// Whether both entries state the same key for the same algorithms.
+    fn is_same_key(&self, other: &Self) -> bool {
+        let algorithms = |of: &Self| -> Vec<Algorithm> {
+            of.key.prepared.iter().map(|(algorithm, _)| *algorithm).collect()
+        };
+        self.thumbprint == other.thumbprint && algorithms(self) == algorithms(other)
+    }
+}
+
+/// Leaves out keys whose `kid` stands more than once: all of them where they differ, and all but the
+/// first where they are the same key. The other keys of the set count.
+fn without_twins(candidates: Vec<Candidate>, ignored: &mut Vec<String>) -> Vec<Key> {
+    let verdict = |candidate: &Candidate| {
+        let mut twins = candidates.iter().filter(|other| other.has_kid_of(candidate));
+        if !twins.clone().all(|other| other.is_same_key(candidate)) {
+            return Some("its `kid` is also that of a different key");
+        }
+        let is_first = twins.next().is_none_or(|first| first.position == candidate.position);
+        (!is_first).then_some("it stands twice")
+    };
+    let verdicts: Vec<Option<&str>> = candidates.iter().map(verdict).collect();
+    let mut keys = Vec::new();
+    for (candidate, verdict) in candidates.into_iter().zip(verdicts) {
+        match verdict {
+            None => keys.push(candidate.key),
+            Some(why) => ignored.push(format!("key {}: {why}", candidate.position)),
+        }
+    }
+    keys
+}
+
 fn is_authority(jwk: &Object<'_>) -> bool {
     matches!(jwk.get("use"), Some(Value::String(own)) if own == "x509-svid")
 }
@@ -223,7 +272,11 @@ fn public_key(jwk: &Object<'_>) -> Result<Vec<u8>, &'static str> {
             }
             authority::rsa_public_key(&n, &e).ok_or("it is not an RSA key")
         }
-        Some("OKP") if text(jwk, "crv")? == Some("Ed25519") => coordinate(jwk, "x", 32),
+        Some("OKP") if text(jwk, "crv")? == Some("Ed25519") => {
+            let octets = coordinate(jwk, "x", 32)?;
+            ed25519::check(&octets)?;
+            Ok(octets)
+        }
         Some("OKP") => Err("its `crv` is not supported"),
         _ => Err("its `kty` is not supported"),
     }
@@ -285,8 +338,10 @@ fn read_key(
             if !usable(&Algorithm::EdDsa) {
                 return Err(unfit);
             }
-            let key = ParsedPublicKey::new(&ED25519, coordinate(jwk, "x", 32)?)
-                .map_err(|_| "it is not an Ed25519 key")?;
+            let octets = coordinate(jwk, "x", 32)?;
+            ed25519::check(&octets)?;
+            let key =
+                ParsedPublicKey::new(&ED25519, octets).map_err(|_| "it is not an Ed25519 key")?;
             vec![(Algorithm::EdDsa, key)]
         }
         _ => return Err("its `kty` is not supported"),

@@ -37,6 +37,7 @@ mod certificate;
 mod claims;
 mod credential;
 mod dpop;
+mod ed25519;
 mod facts;
 #[doc(hidden)]
 pub mod fuzz;
@@ -57,6 +58,7 @@ mod trust;
 mod uri;
 mod verify;
 
+pub use algorithm::AcceptedAlgorithms;
 pub use binding::Presentation;
 pub use cache::{PeerCache, TokenCache};
 pub use dpop::{Nonces, ProofFacts, verify_proof};

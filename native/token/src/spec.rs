@@ -54,6 +54,10 @@ pub struct DomainSpec {
     pub bundle: String,
     /// Where the bundle came from, for messages.
     pub from: String,
+    /// `spiffe_sequence` of the newest bundle that is known to have been used, for example before a restart: an older bundle
+    /// is refused. Default: none is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_sequence: Option<u64>,
 }
 
 /// An issuer of subject tokens.

@@ -146,7 +146,8 @@ impl TrustStore {
     ///
     /// A bundle whose `spiffe_sequence` is lower than that of the same domain in `previous`, or gone,
     /// is refused: the domain keeps its previous bundle, and a warning and its status say so
-    /// (SPIFFE Trust Domain and Bundle §4.1.1). One with the same number and another content is
+    /// (SPIFFE Trust Domain and Bundle §4.1.1). Where it is lower than [`DomainSpec::min_sequence`] and
+    /// there is no previous bundle, the domain has no keys. One with the same number and another content is
     /// taken, with a warning: publishers forget to count.
     ///
     /// Args: `spec`: what to trust; `previous`: what was trusted until now.
@@ -402,34 +403,46 @@ impl Compiler {
         let mut keys = self.bundle(&place, &spec.bundle)?;
         let mut bundle = &spec.bundle;
         let mut rolled_back = false;
-        if let Some(previous) = previous {
-            let (old, new) = (previous.keys.sequence, keys.sequence);
-            let mut warn = |what: &str| {
-                self.warnings.push(TrustWarning { place: place.clone(), what: what.to_owned() });
-            };
-            // An empty bundle takes every key away, so whatever its sequence, it is believed.
-            if new < old && !keys.is_empty() {
-                rolled_back = true;
-                warn(
-                    "its `spiffe_sequence` is lower than that of the bundle in use, or gone: \
-                     refused; the bundle in use stays",
-                );
-            } else if new.is_some()
-                && new == old
-                && spec.bundle != previous.bundle
-                && !keys.is_empty()
-                && !previous.keys.is_empty()
-            {
-                warn("its content changed and its `spiffe_sequence` did not");
+        let used = previous.and_then(|previous| previous.keys.sequence);
+        let (old, new) = (used.max(spec.min_sequence), keys.sequence);
+        let mut warn = |what: &str| {
+            self.warnings.push(TrustWarning { place: place.clone(), what: what.to_owned() });
+        };
+        // An empty bundle takes every key away, so whatever its sequence, it is believed.
+        if new < old && !keys.is_empty() {
+            rolled_back = true;
+            match previous {
+                Some(previous) => {
+                    warn(
+                        "its `spiffe_sequence` is lower than that of the bundle in use, or gone: \
+                         refused; the bundle in use stays",
+                    );
+                    bundle = &previous.bundle;
+                }
+                None => warn(
+                    "its `spiffe_sequence` is lower than that of a bundle that was used before, \
+                     or gone: refused; every SVID of this domain is refused until a newer one comes",
+                ),
             }
-            if rolled_back {
-                keys = self.bundle(&place, &previous.bundle)?;
-                bundle = &previous.bundle;
+        } else if let Some(previous) = previous
+            && new.is_some()
+            && new == used
+            && spec.bundle != previous.bundle
+            && !keys.is_empty()
+            && !previous.keys.is_empty()
+        {
+            warn("its content changed and its `spiffe_sequence` did not");
+        }
+        let emptied = String::from(r#"{"keys":[]}"#);
+        if rolled_back {
+            if previous.is_none() {
+                bundle = &emptied;
             }
-            if keys.is_empty() {
-                // What follows an empty bundle is measured by what was there before it.
-                keys.sequence = keys.sequence.max(old);
-            }
+            keys = self.bundle(&place, bundle)?;
+        }
+        if keys.is_empty() {
+            // What follows an empty bundle is measured by what was there before it.
+            keys.sequence = keys.sequence.max(old);
         }
         self.note_keys(
             &place,

@@ -18,7 +18,7 @@ pub use record::{
     AgentName, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit, Literal, Param,
     Party, Proof, Record, RecordKey, RecordKind, Reservation, Revocation, RevocationTarget,
     Revocations, ScopeEntry, Selector, Session, SigningKey, Subject, SubjectProof, Task, TaskKind,
-    TaskStatus,
+    TaskStatus, TrustDomain,
 };
 pub use scope::{Dimension, ScopeIndex};
 pub use start::{Child, Refused, Root, delegate, extend, implicit, start};

@@ -41,11 +41,13 @@ pub enum RecordKind {
     Subject,
     /// An object that agents wrote, or a collection of such: what labels it keeps.
     Object,
+    /// A trust domain: the newest bundle of it that any node has used.
+    TrustDomain,
 }
 
 impl RecordKind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Session,
         Self::Agent,
         Self::Task,
@@ -58,6 +60,7 @@ impl RecordKind {
         Self::Lease,
         Self::Subject,
         Self::Object,
+        Self::TrustDomain,
     ];
 }
 
@@ -105,6 +108,8 @@ pub enum Record {
     Subject(Arc<Party>),
     /// What was written.
     Object(Arc<Object>),
+    /// A trust domain.
+    TrustDomain(Arc<TrustDomain>),
 }
 
 impl Record {
@@ -126,6 +131,7 @@ impl Record {
             Self::Agent(one) => RecordKey::new(RecordKind::Agent, &one.id),
             Self::Subject(one) => RecordKey::new(RecordKind::Subject, &one.id),
             Self::Object(one) => RecordKey::new(RecordKind::Object, &one.id),
+            Self::TrustDomain(one) => RecordKey::new(RecordKind::TrustDomain, &one.id),
         }
     }
 
@@ -142,8 +148,9 @@ impl Record {
             Self::SigningKey(one) => one.expires_at.map(|at| at.0),
             Self::Agent(one) | Self::Subject(one) => Some(one.expires_at.0),
             Self::Object(one) => Some(one.expires_at.0),
-            // Whoever leases secrets looks after them: none goes unless what it names is gone.
-            Self::Revocation(_) | Self::Lease(_) => None,
+            // Whoever leases secrets looks after them: none goes unless what it names is gone. That of a trust domain
+            // never goes: an older bundle would be taken again.
+            Self::Revocation(_) | Self::Lease(_) | Self::TrustDomain(_) => None,
         }
     }
 }
@@ -863,6 +870,23 @@ pub struct Lease {
     /// Why that failed last; empty where it did not.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub last_error: String,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// The newest bundle of a SPIFFE trust domain that any node has used. An older one is refused, also after a restart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrustDomain {
+    /// Its name.
+    pub id: String,
+    /// How often an operator accepted that the domain counts its bundles anew.
+    #[serde(default)]
+    pub epoch: u32,
+    /// `spiffe_sequence` of the newest bundle.
+    pub sequence: u64,
+    /// When it was first used.
+    pub at: Time,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,

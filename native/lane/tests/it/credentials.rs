@@ -583,6 +583,86 @@ fn nonces() {
     assert!(!refused.message.contains("use_dpop_nonce"), "{}", refused.message);
 }
 
+/// A proof that was used stays used when the server starts again, also one that is dated ahead of the
+/// clock: a store on disk keeps it, and a store in memory takes none that it could see again.
+#[test]
+fn a_used_proof_stays_used_after_a_restart() {
+    let key = Key::es256("");
+    for engine in ["embedded", "memory"] {
+        let folder = folder();
+        let path = (engine == "embedded").then(|| folder.join("state"));
+        let state = json!({"state": {"engine": engine, "path": path}});
+        let audit = folder.join("audit.jsonl");
+        let bring = |issuing: &Issuing, proof: &str| {
+            let request = wire::IssueRequest { proof: proof.to_owned(), ..issue_of("0193", BOT) };
+            issuing.issue(&request).unwrap_err()
+        };
+        let first = Issuing::embedded(&audit, &state);
+        let dated = |ahead: i64, nonce: Option<String>| {
+            let mut claims = proof("POST", ISSUE_URI, now() + ahead, "once", None);
+            claims["jti"] = json!(format!("{engine}-{ahead}-{}", nonce.is_some()));
+            if let Some(nonce) = nonce {
+                claims["nonce"] = json!(nonce);
+            }
+            key.sign_proof(&claims.to_string())
+        };
+        let nonce = || Some(first.served.engine.dpop_nonce());
+        let proofs = [dated(0, None), dated(50, nonce()), dated(-50, nonce()), dated(50, None)];
+        let keeps = engine == "embedded";
+        for (number, proof) in proofs.iter().enumerate() {
+            let is_taken = keeps || number < 3;
+            let expected = if is_taken { "NOT_PERMITTED" } else { "BAD_PROOF" };
+            assert_eq!(expected, bring(&first, proof), "{engine} {number}");
+            let expected = if is_taken { "REPLAYED" } else { "BAD_PROOF" };
+            assert_eq!(expected, bring(&first, proof), "{engine} {number}");
+        }
+        first.served.engine.close();
+        drop(first);
+        // Proofs from the second of the start are not older than it.
+        std::thread::sleep(Duration::from_millis(1100));
+        let second = Issuing::embedded(&audit, &state);
+        for (number, proof) in proofs.iter().enumerate() {
+            let refused = bring(&second, proof);
+            // The store on disk is not even asked about what is older than the start and has no nonce.
+            let expected = if keeps && number > 0 { "REPLAYED" } else { "BAD_PROOF" };
+            assert_eq!(expected, refused, "{engine} {number}");
+        }
+    }
+}
+
+/// Of each trust domain the newest bundle is known after a restart; an older one changes nothing.
+#[test]
+fn sequences_of_trust_domains() {
+    let folder = folder();
+    let state = json!({"state": {"engine": "embedded", "path": folder.join("state")}});
+    let audit = folder.join("audit.jsonl");
+    let mut issuing = Issuing::embedded(&audit, &state);
+    let steps = [
+        (json!({"a.example": {"epoch": 0, "sequence": 5}}), 5, 0),
+        (json!({"a.example": {"epoch": 0, "sequence": 4}}), 5, 0),
+        (json!({"a.example": {"sequence": 6}}), 6, 0),
+        (json!({"a.example": {"epoch": 1, "sequence": 2}}), 2, 1),
+        (json!({"a.example": {"epoch": 0, "sequence": u64::MAX}}), 2, 1),
+        (json!({}), 2, 1),
+        (json!({"a.example": {"epoch": 1, "sequence": u64::MAX}}), u64::MAX, 1),
+    ];
+    for (used, sequence, epoch) in steps {
+        issuing.served.engine.note_trust_sequences(used.to_string().as_bytes()).unwrap();
+        let expected = json!({"a.example": {"epoch": epoch, "sequence": sequence}});
+        let known = |issuing: &Issuing| -> Value {
+            serde_json::from_str(&issuing.served.engine.trust_sequences().unwrap()).unwrap()
+        };
+        assert_eq!(expected, known(&issuing), "{used}");
+        issuing.served.engine.close();
+        drop(issuing);
+        issuing = Issuing::embedded(&audit, &state);
+        assert_eq!(expected, known(&issuing), "after a restart: {used}");
+    }
+    for bad in ["", "[]", r#"{"a":7}"#, r#"{"a":{"epoch":1}}"#, r#"{"a":{"sequence":-1}}"#] {
+        assert!(issuing.served.engine.note_trust_sequences(bad.as_bytes()).is_err(), "{bad}");
+    }
+}
+
 /// Of a system that knows no tokens a secret is leased: wanted until its broker has made it.
 #[test]
 fn leased_instead() {

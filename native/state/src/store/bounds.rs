@@ -30,6 +30,8 @@ pub struct Bounds {
     pub signing_keys: usize,
     /// Leased secrets.
     pub leases: usize,
+    /// Trust domains of which it is known which bundle is the newest.
+    pub trust_domains: usize,
     /// Agents of which something is remembered over all their sessions.
     pub agents: usize,
     /// Subjects of which something is remembered over all their sessions.
@@ -60,6 +62,7 @@ impl Default for Bounds {
             proofs: 500_000,
             signing_keys: 64,
             leases: 10_000,
+            trust_domains: 4_096,
             agents: 100_000,
             subjects: 250_000,
             objects: 250_000,
@@ -87,6 +90,7 @@ impl Bounds {
             RecordKind::Proof => self.proofs,
             RecordKind::SigningKey => self.signing_keys,
             RecordKind::Lease => self.leases,
+            RecordKind::TrustDomain => self.trust_domains,
             RecordKind::Subject => self.subjects,
             RecordKind::Object => self.objects,
         }
@@ -166,6 +170,7 @@ const fn words(kind: RecordKind) -> &'static str {
         RecordKind::Proof => "proofs of possession",
         RecordKind::SigningKey => "signing keys",
         RecordKind::Lease => "leases",
+        RecordKind::TrustDomain => "trust domains",
         RecordKind::Subject => "subjects",
         RecordKind::Object => "objects",
     }

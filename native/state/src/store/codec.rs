@@ -25,6 +25,7 @@ pub(crate) const fn number(kind: RecordKind) -> i16 {
         RecordKind::Lease => 10,
         RecordKind::Subject => 11,
         RecordKind::Object => 12,
+        RecordKind::TrustDomain => 20,
     }
 }
 
@@ -43,6 +44,7 @@ pub(crate) const fn kind(number: i16) -> Option<RecordKind> {
         10 => RecordKind::Lease,
         11 => RecordKind::Subject,
         12 => RecordKind::Object,
+        20 => RecordKind::TrustDomain,
         _ => return None,
     })
 }
@@ -68,6 +70,7 @@ pub(crate) fn write(to: &mut Vec<u8>, record: &Record) -> Result<(), StoreError>
         Record::Lease(one) => plain::append(to, one),
         Record::Agent(one) | Record::Subject(one) => plain::append(to, one),
         Record::Object(one) => plain::append(to, one),
+        Record::TrustDomain(one) => plain::append(to, one),
     };
     written.map_err(|error| StoreError::Unavailable(format!("a record cannot be written: {error}")))
 }
@@ -102,6 +105,9 @@ pub(crate) fn decode(key: &RecordKey, bytes: &[u8]) -> Result<Record, String> {
         }
         RecordKind::Object => {
             serde_json::from_slice(bytes).map(|one| Record::Object(Arc::new(one)))
+        }
+        RecordKind::TrustDomain => {
+            serde_json::from_slice(bytes).map(|one| Record::TrustDomain(Arc::new(one)))
         }
     };
     let record = record.map_err(|error| {

@@ -196,6 +196,7 @@ pub(crate) struct Index {
     proofs: Ids<Record>,
     signing_keys: Ids<Record>,
     leases: Ids<Record>,
+    trust_domains: Ids<Record>,
     agents: Texts,
     subjects: Texts,
     objects: Ids<Record>,
@@ -226,6 +227,7 @@ impl Index {
             proofs: Ids::default(),
             signing_keys: Ids::default(),
             leases: Ids::default(),
+            trust_domains: Ids::default(),
             agents: Texts::new(most),
             subjects: Texts::new(most),
             objects: Ids::default(),
@@ -585,6 +587,7 @@ impl Index {
             RecordKind::Proof => &self.proofs,
             RecordKind::SigningKey => &self.signing_keys,
             RecordKind::Lease => &self.leases,
+            RecordKind::TrustDomain => &self.trust_domains,
             RecordKind::Object => &self.objects,
             RecordKind::Session | RecordKind::Agent | RecordKind::Subject | RecordKind::Task => {
                 return None;
@@ -601,6 +604,7 @@ impl Index {
             RecordKind::Proof => &mut self.proofs,
             RecordKind::SigningKey => &mut self.signing_keys,
             RecordKind::Lease => &mut self.leases,
+            RecordKind::TrustDomain => &mut self.trust_domains,
             RecordKind::Object => &mut self.objects,
             RecordKind::Session | RecordKind::Agent | RecordKind::Subject | RecordKind::Task => {
                 return None;

@@ -121,6 +121,9 @@ pub struct StoreHealth {
     pub last_error: String,
     /// How long ago what this node knows was true, in milliseconds.
     pub staleness_ms: u64,
+    /// By how many milliseconds this node's clock is ahead of the store's, negative where it is behind; none where the store
+    /// has no clock of its own, or it is not known yet.
+    pub clock_ahead_ms: Option<i64>,
     /// Tasks that it holds.
     pub tasks: u64,
     /// Sessions that it holds, among them those of no task.
@@ -216,6 +219,15 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// What is revoked, as this node knows it; on this node at once, of other nodes after [`Store::staleness`] at most.
     fn revocations(&self) -> Arc<Revocations>;
+
+    /// Refuses where this node's clock differs from the store's by more than is tolerated: then what this node takes for
+    /// ended may not be, and the other way round. The clock of a store that no other node shares is this node's own.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], which says by how much it differs.
+    fn check_clock(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// How old what this node knows may be; zero where no other node shares the store.
     fn staleness(&self) -> Duration;

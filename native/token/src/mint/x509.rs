@@ -71,14 +71,34 @@ impl Signer {
     #[must_use]
     pub fn leaf_with(&self, id: &str, change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
         let key = KeyPair::generate().expect("a key");
-        let mut params = params();
-        params.distinguished_name.push(DnType::CommonName, "workload");
-        params.subject_alt_names = vec![uri(id)];
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        let mut params = leaf_params(id);
         change(&mut params);
         params.signed_by(&key, &self.issuer).expect("a certificate").der().to_vec()
+    }
+
+    /// Signs an X.509-SVID for an Ed25519 public key, whoever holds its private half, if anybody does.
+    ///
+    /// Returns: the certificate in DER.
+    #[must_use]
+    pub fn leaf_of_ed25519(&self, id: &str, octets: &[u8; 32]) -> Vec<u8> {
+        self.sign_for_ed25519(&leaf_params(id), octets)
+    }
+
+    /// Signs an authority's certificate for an Ed25519 public key.
+    ///
+    /// Returns: its bundle entry, with `use: x509-svid`.
+    #[must_use]
+    pub fn authority_of_ed25519(&self, domain: &str, octets: &[u8; 32]) -> serde_json::Value {
+        let certificate = self.sign_for_ed25519(&signing(domain), octets);
+        json!({
+            "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(octets), "use": "x509-svid",
+            "x5c": [STANDARD.encode(certificate)],
+        })
+    }
+
+    fn sign_for_ed25519(&self, params: &CertificateParams, octets: &[u8; 32]) -> Vec<u8> {
+        let key = Ed25519Octets(*octets);
+        params.clone().signed_by(&key, &self.issuer).expect("a certificate").der().to_vec()
     }
 
     /// Returns: its certificate in DER.
@@ -105,6 +125,19 @@ impl Signer {
     }
 }
 
+/// A raw Ed25519 public key.
+struct Ed25519Octets([u8; 32]);
+
+impl rcgen::PublicKeyData for Ed25519Octets {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_ED25519
+    }
+}
+
 /// A subject alternative name of type URI.
 #[must_use]
 pub fn uri(text: &str) -> SanType {
@@ -123,6 +156,16 @@ fn params() -> CertificateParams {
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
     params.not_after = rcgen::date_time_ymd(2099, 1, 1);
     params.distinguished_name = rcgen::DistinguishedName::new();
+    params
+}
+
+fn leaf_params(id: &str) -> CertificateParams {
+    let mut params = params();
+    params.distinguished_name.push(DnType::CommonName, "workload");
+    params.subject_alt_names = vec![uri(id)];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
     params
 }
 

@@ -270,7 +270,7 @@ fn a_nonce_is_asked_for() {
         let proof = HOLDER.sign_proof(&but(claims, "nonce", json!(nonce)).to_string());
         let evidence =
             [Evidence { role, scheme: Scheme::Dpop, token: &token, proof: Some(&proof) }];
-        let nonce = Nonces { valid: &["n1"], needed_before: UnixTime(i64::MAX), window: 60 };
+        let nonce = Nonces { valid: &["n1"], ..Nonces::default() };
         let presentation = Presentation { certificate: None, nonce };
         verify(&evidence, &presentation, &TRUST, &TokenCache::new(0), UnixTime(NOW))
     };

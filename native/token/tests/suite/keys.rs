@@ -181,6 +181,54 @@ fn a_sequence_never_goes_down() {
     assert!(TrustStore::compile_after(&malformed, Some(&low)).is_err());
 }
 
+/// A bundle is also measured by what was used before there was one in use, such as before a restart: an
+/// older one, or one without a sequence, gives the domain no keys.
+#[test]
+fn a_sequence_is_not_lower_than_what_was_used_before() {
+    let old_key = Key::es256("old");
+    let with = |key: &Key, sequence: Option<u64>, least: Option<u64>| {
+        let mut bundle = json!({"keys": [key.jwk(Some("jwt-svid"))]});
+        if let Some(sequence) = sequence {
+            bundle = but(bundle, "spiffe_sequence", json!(sequence));
+        }
+        let mut spec = spec_with_bundle(&bundle.to_string());
+        spec.domains.get_mut("a.example").unwrap().min_sequence = least;
+        spec
+    };
+    let status = |trust: &TrustStore| {
+        let status = trust.domains().first().unwrap().clone();
+        (status.keys, status.sequence, status.rolled_back)
+    };
+    for sequence in [Some(6), Some(0), None] {
+        let past = with(&old_key, sequence, Some(7));
+        assert_eq!(1, compile(&with(&old_key, sequence, None)).domains().first().unwrap().keys);
+        let refused = compile(&past);
+        assert_eq!((0, Some(7), true), status(&refused), "{sequence:?}");
+        let warned = |one: &authz_token::TrustWarning| one.what.contains("until a newer one comes");
+        assert!(refused.warnings().iter().any(warned));
+        // The same again stays refused, and what is new enough is taken.
+        let again = TrustStore::compile_after(&past, Some(&refused)).unwrap();
+        assert_eq!((0, Some(7), true), status(&again));
+        let new = TrustStore::compile_after(&with(&AGENT_KEY, Some(7), Some(7)), Some(&again));
+        assert_eq!((1, Some(7), false), status(&new.unwrap()));
+    }
+    for sequence in [7, 8] {
+        let new = compile(&with(&AGENT_KEY, Some(sequence), Some(7)));
+        assert_eq!((1, Some(sequence), false), status(&new));
+        // The one in use stays where an older one comes.
+        let past = with(&old_key, Some(6), Some(7));
+        let kept = TrustStore::compile_after(&past, Some(&new)).unwrap();
+        assert_eq!((1, Some(sequence), true), status(&kept));
+    }
+    // No keys are none of the past.
+    let mut empty = spec_with_bundle(r#"{"keys":[]}"#);
+    empty.domains.get_mut("a.example").unwrap().min_sequence = Some(7);
+    let empty = compile(&empty);
+    assert_eq!((0, Some(7), false), status(&empty));
+    let past = TrustStore::compile_after(&with(&old_key, Some(6), None), Some(&empty)).unwrap();
+    assert_eq!((0, Some(7), true), status(&past));
+}
+
 /// `spiffe_sequence` and `spiffe_refresh_hint` are integers of 64 bits, and are shown.
 #[test]
 fn sequence_and_refresh_hint_are_integers() {
@@ -239,13 +287,53 @@ fn a_private_key_refuses_the_set() {
     assert_eq!(Ok(0), one(&json!({"kty": "oct", "alg": "HS256"})));
 }
 
-/// One `kid` twice refuses the set, so that a `kid` names one key.
+/// RFC 7517 §4.5: a `kid` names one key. Of different keys with one `kid` none counts, a key that
+/// stands twice counts once, and both times the other keys of the set count.
 #[test]
 fn a_kid_names_one_key() {
-    let keys = json!({"keys": [IDP_KEY.jwk(None), ROGUE_IDP_KEY.jwk(None)]}).to_string();
-    assert!(usable(&keys).is_err_and(|what| what.contains("`kid`")));
-    let keys = bundle(&[&AGENT_KEY, &ROGUE_AGENT_KEY]);
-    assert!(TrustStore::compile(&spec_with_bundle(&keys)).is_err());
+    let other = Key::es256("other");
+    let (own, rogue) = (IDP_KEY.jwk(None), ROGUE_IDP_KEY.jwk(None));
+    let trust = |keys: &[&Value]| {
+        let jwks = json!({"keys": keys}).to_string();
+        spec_with_issuer(|issuer| issuer.jwks = jwks)
+    };
+    let takes = |spec: &TrustSpec, key: &Key| check_subject(spec, &key.sign(&user().to_string()));
+    let warnings = |spec: &TrustSpec| -> Vec<String> {
+        compile(spec).warnings().iter().map(|warning| warning.what.clone()).collect()
+    };
+    let differs = "its `kid` is also that of a different key: ignored";
+    // The naive ways take the first or the last, or refuse the set and `other` with it.
+    for keys in [[&own, &rogue], [&rogue, &own]] {
+        let [first, second] = keys;
+        let spec = trust(&[first, &other.jwk(None), second]);
+        assert!(takes(&spec, &IDP_KEY).is_err() && takes(&spec, &ROGUE_IDP_KEY).is_err());
+        assert!(takes(&spec, &other).is_ok());
+        let expected = [format!("key 0: {differs}"), format!("key 2: {differs}")];
+        assert_eq!(expected, *warnings(&spec));
+    }
+    // A copy beside them changes nothing.
+    let spec = trust(&[&own, &own, &rogue, &other.jwk(None)]);
+    assert!(takes(&spec, &IDP_KEY).is_err() && takes(&spec, &other).is_ok());
+    assert_eq!(3, warnings(&spec).len());
+    let spec = trust(&[&own, &other.jwk(None), &own]);
+    assert!(takes(&spec, &IDP_KEY).is_ok() && takes(&spec, &other).is_ok());
+    assert_eq!(["key 2: it stands twice: ignored".to_owned()], *warnings(&spec));
+    // The same key under another name is another entry; so are keys without any.
+    let unnamed = but(own.clone(), "kid", json!(null));
+    assert_eq!(Ok(3), usable(&json!({"keys": [unnamed, unnamed, rogue]}).to_string()));
+    // The same key with other algorithms is a different one, and an entry that is not usable is none.
+    let rsa = |alg| but(RSA_KEY.jwk(None), "alg", json!(alg));
+    assert_eq!(Ok(0), usable(&json!({"keys": [rsa("RS256"), rsa("PS256")]}).to_string()));
+    let encrypts = but(rogue.clone(), "use", json!("enc"));
+    assert_eq!(Ok(1), usable(&json!({"keys": [own, encrypts]}).to_string()));
+    // Nor do twins of a bundle spoil it.
+    let mut entries = vec![AGENT_KEY.jwk(Some("jwt-svid")), ROGUE_AGENT_KEY.jwk(Some("jwt-svid"))];
+    entries.push(other.jwk(Some("jwt-svid")));
+    let spec = spec_with_bundle(&json!({"keys": entries}).to_string());
+    let svid = svid().to_string();
+    assert!(check_agent(&spec, &AGENT_KEY.sign(&svid)).is_err());
+    assert!(check_agent(&spec, &ROGUE_AGENT_KEY.sign(&svid)).is_err());
+    assert!(check_agent(&spec, &other.sign(&svid)).is_ok());
 }
 
 /// The size of a set is bounded.

@@ -16,6 +16,7 @@ mod peer;
 mod proof;
 mod pyjwt;
 mod settings;
+mod small_order;
 mod spiffe_id;
 mod subject;
 mod support;

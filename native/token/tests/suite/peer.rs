@@ -33,7 +33,7 @@ static A: LazyLock<Signer> = LazyLock::new(|| Signer::authority("a.example"));
 static B: LazyLock<Signer> = LazyLock::new(|| Signer::authority("b.example"));
 
 fn domain(bundle: String) -> DomainSpec {
-    DomainSpec { bundle, from: "bundle.json".to_owned() }
+    DomainSpec { bundle, from: "bundle.json".to_owned(), min_sequence: None }
 }
 
 fn spec() -> TrustSpec {

@@ -22,8 +22,12 @@ static KEY: LazyLock<Key> = LazyLock::new(|| Key::es256("unused"));
 static OTHER_KEY: LazyLock<Key> = LazyLock::new(|| Key::es256("unused"));
 
 /// No nonce is needed, and any proof within a minute is accepted.
-pub(crate) const EASY: Nonces<'static> =
-    Nonces { valid: &[], needed_before: UnixTime(i64::MIN), window: 60 };
+pub(crate) const EASY: Nonces<'static> = Nonces {
+    valid: &[],
+    needed_before: UnixTime(i64::MIN),
+    needed_after: UnixTime(i64::MAX),
+    window: 60,
+};
 
 fn sound() -> Value {
     proof(METHOD, URI, NOW, "e1j3V_bKic8-LAEB", None)
@@ -262,7 +266,7 @@ fn it_is_accepted_until_it_says() {
 fn a_nonce_is_ours_and_there_where_it_is_needed() {
     let valid = ["new", "old"];
     let with = |needed_before: i64, nonce: Value| {
-        let nonces = Nonces { valid: &valid, needed_before: UnixTime(needed_before), window: 60 };
+        let nonces = Nonces { valid: &valid, needed_before: UnixTime(needed_before), ..EASY };
         let token = KEY.sign_proof(&but(sound(), "nonce", nonce).to_string());
         verify_proof(&token, &nonces, UnixTime(NOW)).err().map(|refusal| refusal.reason)
     };
@@ -274,6 +278,16 @@ fn a_nonce_is_ours_and_there_where_it_is_needed() {
         assert_eq!(Some(UseNonce), with(needed_before, json!("")));
         assert_eq!(Some(BadProof), with(needed_before, json!(7)));
         assert_eq!(needed.then_some(UseNonce), with(needed_before, json!(null)));
+    }
+    // One that is dated ahead of a clock that forgets needs one too.
+    for (needed_after, needed) in [(NOW, true), (NOW + 29, true), (NOW + 30, false)] {
+        let nonces = Nonces { valid: &valid, needed_after: UnixTime(needed_after), ..EASY };
+        for (nonce, needed) in [(json!(null), needed), (json!("new"), false)] {
+            let ahead = but(but(sound(), "iat", json!(NOW + 30)), "nonce", nonce);
+            let refusal = verify_proof(&KEY.sign_proof(&ahead.to_string()), &nonces, UnixTime(NOW));
+            let expected = needed.then_some(UseNonce);
+            assert_eq!(expected, refusal.err().map(|refusal| refusal.reason));
+        }
     }
     assert_eq!("BAD_PROOF", UseNonce.code());
     // A proof that is wrong in another way gets no nonce.

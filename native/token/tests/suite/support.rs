@@ -25,7 +25,7 @@ pub(crate) static ROGUE_IDP_KEY: LazyLock<Key> = LazyLock::new(|| Key::es256("id
 pub(crate) static RSA_KEY: LazyLock<Key> = LazyLock::new(|| Key::rs256("rsa-key"));
 
 pub(crate) fn domain(keys: &str) -> DomainSpec {
-    DomainSpec { bundle: keys.to_owned(), from: "bundle.json".to_owned() }
+    DomainSpec { bundle: keys.to_owned(), from: "bundle.json".to_owned(), min_sequence: None }
 }
 
 pub(crate) fn issuer(keys: &str) -> IssuerSpec {

@@ -4,6 +4,7 @@
 //! from a feed what others changed: every transaction reads the feed once its locks are held, and the node itself reads it
 //! a few times a second.
 
+mod clock;
 mod dsn;
 mod node;
 mod open;
@@ -60,12 +61,15 @@ pub struct PostgresSettings {
     pub poll_interval: Duration,
     /// How old what this node knows may be; beyond, it answers nothing.
     pub revocation_staleness: Duration,
+    /// By how much this node's clock may differ from the database's; beyond, it answers nothing.
+    pub clock_tolerance: Duration,
     /// Tasks that are kept in memory.
     pub cached_tasks: usize,
 }
 
 impl PostgresSettings {
-    /// Defaults: 8 connections, asked every 200 ms, at most a second old, 4,096 tasks in memory.
+    /// Defaults: 8 connections, asked every 200 ms, at most a second old, clocks at most 5 seconds apart, 4,096 tasks in
+    /// memory.
     ///
     /// Args:
     /// * `dsn`: the connection string.
@@ -79,6 +83,7 @@ impl PostgresSettings {
             connections: 8,
             poll_interval: Duration::from_millis(200),
             revocation_staleness: Duration::from_secs(1),
+            clock_tolerance: Duration::from_secs(5),
             cached_tasks: 4096,
         }
     }
@@ -517,6 +522,10 @@ impl Store for PostgresStore {
 
     fn revocations(&self) -> Arc<Revocations> {
         self.node.revoked()
+    }
+
+    fn check_clock(&self) -> Result<(), StoreError> {
+        self.node.check_clock()
     }
 
     fn staleness(&self) -> Duration {

@@ -10,6 +10,7 @@ use authz_kernel::task::{Record, RecordKey, RecordKind, Revocation, Revocations}
 use tokio::sync::Notify;
 
 use super::PostgresSettings;
+use super::clock::Clock;
 use super::dsn::Address;
 use super::pool::Pool;
 use super::sql::{Connection, News, Trouble};
@@ -21,7 +22,7 @@ use crate::store::{StoreError, StoreHealth, codec};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How soon a lost connection is tried again.
 const RETRY: Duration = Duration::from_millis(100);
-/// How often it is checked that no newer version has changed the tables.
+/// How often it is checked that no newer version has changed the tables, and how far the clocks are apart.
 const CHECK: Duration = Duration::from_secs(2);
 /// How often lines that nobody got to an audit file are claimed.
 const CLAIM: Duration = Duration::from_secs(5);
@@ -48,6 +49,8 @@ struct State {
     sessions: u64,
     /// From when on what is known was true.
     fresh: Option<Instant>,
+    /// The database's clock, as it was last read.
+    clock: Option<Clock>,
     known: BTreeMap<Arc<str>, Arc<Revocation>>,
     revoked: Arc<Revocations>,
     ready: Ready,
@@ -88,6 +91,7 @@ impl Node {
             cursor: None,
             sessions: 0,
             fresh: None,
+            clock: None,
             known: BTreeMap::new(),
             revoked: Arc::default(),
             ready: Ready::new(most),
@@ -137,7 +141,12 @@ impl Node {
                 state.last_error
             )));
         }
-        Ok(())
+        state.check_clock(self.settings.clock_tolerance)
+    }
+
+    /// Refuses where this node's clock is wrong, or the database's.
+    pub(super) fn check_clock(&self) -> Result<(), StoreError> {
+        self.lock().check_clock(self.settings.clock_tolerance)
     }
 
     pub(super) fn cursor(&self) -> Result<Cursor, StoreError> {
@@ -315,6 +324,7 @@ impl Node {
             writable: follows && state.cursor.is_some(),
             last_error: state.last_error.clone(),
             staleness_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+            clock_ahead_ms: state.clock.map(|clock| clock.ahead_ms()),
             tasks: count(RecordKind::Task),
             sessions: count(RecordKind::Session),
             commits: state.commits,
@@ -325,8 +335,9 @@ impl Node {
     }
 
     /// Starts anew with all revocations: what this node knew may be of another server.
-    fn begin(&self, server: i64, news: News, at: Instant) {
+    fn begin(&self, server: i64, news: News, clock: Clock, at: Instant) {
         let mut state = self.lock();
+        state.clock = Some(clock);
         state.known.clear();
         let mut revoked = Revocations::default();
         for (key, record) in news.changed {
@@ -360,6 +371,10 @@ impl Node {
         state.fresh = Some(at);
     }
 
+    fn set_clock(&self, clock: Clock) {
+        self.lock().clock = Some(clock);
+    }
+
     fn unfollow(&self, why: String) {
         let mut state = self.lock();
         state.cursor = None;
@@ -370,6 +385,13 @@ impl Node {
 impl State {
     fn age(&self) -> Duration {
         self.fresh.map_or(Duration::MAX, |at| at.elapsed())
+    }
+
+    fn check_clock(&self, tolerance: Duration) -> Result<(), StoreError> {
+        match self.clock.and_then(|clock| clock.problem(tolerance)) {
+            Some(problem) => Err(StoreError::Unavailable(problem)),
+            None => Ok(()),
+        }
     }
 
     fn hear(&mut self, key: &RecordKey, record: Option<&Record>, removes: bool) {
@@ -453,7 +475,11 @@ async fn follow_on(node: &Node, connection: &Connection) -> StoreError {
         Err(error) => return error,
     };
     let mut snapshot = all.snapshot.clone();
-    node.begin(connection.server, all, at);
+    // INVARIANT (clock): it is known before this node follows, and so before it changes anything.
+    match read_clock(connection, patience).await {
+        Ok(clock) => node.begin(connection.server, all, clock, at),
+        Err(error) => return error,
+    }
     let mut checked = Instant::now();
     loop {
         tokio::select! {
@@ -471,12 +497,20 @@ async fn follow_on(node: &Node, connection: &Connection) -> StoreError {
             Err(error) => return error,
         }
         if checked.elapsed() >= CHECK {
-            if let Err(error) = timely(patience, connection.check_schema()).await {
-                return error;
+            match read_clock(connection, patience).await {
+                Ok(clock) => node.set_clock(clock),
+                Err(error) => return error,
             }
             checked = Instant::now();
         }
     }
+}
+
+/// Reads the database's clock, and looks whether no newer version has changed the tables.
+async fn read_clock(connection: &Connection, patience: Duration) -> Result<Clock, StoreError> {
+    let asked = Instant::now();
+    let said_ms = timely(patience, connection.check_schema()).await?;
+    Ok(Clock::read(said_ms, asked))
 }
 
 /// Tidies up what nodes leave behind, for ever, on a connection of its own.

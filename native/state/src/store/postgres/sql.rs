@@ -467,13 +467,19 @@ impl Connection {
         rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
     }
 
-    /// Whether the schema is still one that this version knows.
-    pub(super) async fn check_schema(&self) -> Result<(), Trouble> {
-        let row =
-            self.client.query_one("SELECT value FROM authz_meta WHERE key = 'schema'", &[]).await?;
+    /// Whether the schema is still one that this version knows. Returns what time the server has, in milliseconds since 1970.
+    pub(super) async fn check_schema(&self) -> Result<i64, Trouble> {
+        let row = self
+            .client
+            .query_one(
+                "SELECT value, (extract(epoch FROM clock_timestamp()) * 1000)::bigint \
+                 FROM authz_meta WHERE key = 'schema'",
+                &[],
+            )
+            .await?;
         let version: String = get(&row, 0)?;
         check_version(&version)?;
-        Ok(())
+        Ok(get(&row, 1)?)
     }
 }
 
