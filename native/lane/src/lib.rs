@@ -36,6 +36,7 @@ mod revoke;
 pub mod settings;
 mod settle;
 mod shown;
+mod speaker;
 mod sweep;
 mod tasks;
 mod taskwire;

@@ -208,6 +208,12 @@ impl Plan {
         json_of(self.inner.model().modes.observing())
     }
 
+    /// Roles whose agents are their users' front ends too.
+    #[getter]
+    fn harnesses(&self) -> Vec<String> {
+        self.inner.model().harnesses().map(str::to_owned).collect()
+    }
+
     /// Requests that `mode` enforces where they stop early, as JSON.
     fn early_stops(&self, now_ms: i64) -> String {
         let stops = self.inner.early_stops(authz_kernel::decision::Time(now_ms));
@@ -370,6 +376,8 @@ impl<'a> Call<'a> {
                 leaf,
                 intermediates: self.intermediates.unwrap_or_default(),
             }),
+            // grpcio does not tell it.
+            peer_uid: None,
             lane: Lane::Python,
         }
     }
@@ -738,6 +746,12 @@ fn case_schema(py: Python<'_>) -> String {
     py.detach(casefile::case_schema)
 }
 
+/// What a prompt names, and why other words of it name nothing, as JSON.
+#[pyfunction]
+fn prompt_names(py: Python<'_>, prompt: &str) -> String {
+    py.detach(|| json_of(authz_kernel::task::read_prompt(prompt).into_iter()))
+}
+
 /// How this module was compiled.
 #[pyfunction]
 const fn build_profile() -> &'static str {
@@ -757,7 +771,7 @@ mod native {
     #[pymodule_export]
     use super::{
         ApiError, BundleError, Engine, EngineError, Entries, FastLane, Plan, SigningKey, Trust,
-        TrustError, build_profile, bundle_schema, case_schema, format_policy, reason_table,
-        seal_catalog,
+        TrustError, build_profile, bundle_schema, case_schema, format_policy, prompt_names,
+        reason_table, seal_catalog,
     };
 }
