@@ -62,6 +62,8 @@ class Plan:
     """JSON array, as `BundleError.diagnostics`."""
     observing: str
     """JSON array of `mode`'s entries that observe: scope, name, owner, until_ms."""
+    harnesses: list[str]
+    """Roles of agents that relay their users' prompts."""
     directories: str
     """JSON array of the bundle's directories: name, file or url, column, max_age_seconds, entries, trusted."""
     operation_count: int
@@ -620,6 +622,16 @@ def seal_catalog(document: bytes) -> str:
 
     Raises:
         ValueError: It is no such document, or two tools would be one operation.
+    """
+
+def prompt_names(prompt: str) -> str:
+    """What a prompt names, and why other words of it name nothing.
+
+    Args:
+        prompt: The user's words; the first 256 KiB are read.
+
+    Returns:
+        JSON array of `{text, kind, name, why}`: `kind` and `name` where it is a destination, `why` where it is not named.
     """
 
 def build_profile() -> str:

@@ -95,6 +95,8 @@ class ListenerRules:
     """What it may say of the agents that it asks about."""
     reports: str | None = None
     """How it tells what came of what it was permitted: `sdk`, `access_log`, or not at all."""
+    uids: tuple[int, ...] = ()
+    """Users that its processes run as; empty: any that can open the socket."""
     mutual: bool = False
     """Callers show a certificate, which says who they are."""
     insecure_dev: bool = False
@@ -313,6 +315,11 @@ class Plan:
                 for stop in stops["systems"]
             ),
         )
+
+    @property
+    def harnesses(self) -> tuple[str, ...]:
+        """Roles of agents that relay their users' prompts."""
+        return tuple(self.native.harnesses)
 
     @property
     def operation_count(self) -> int:
@@ -593,6 +600,7 @@ class Engine:
                     "asks": list(rule.asks),
                     "relays": list(rule.relays),
                     "reports": rule.reports,
+                    "uids": list(rule.uids),
                 }
                 if rule.enforcer is not None
                 else None,
@@ -942,6 +950,40 @@ def format_policy(text: str, file: str) -> str:
         return _native.format_policy(text, file)
     except _native.BundleError as error:
         raise BundleError(_diagnostics(error.diagnostics)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A word of a prompt that could name a destination."""
+
+    text: str
+    """The word."""
+    kind: str
+    """`email`, `url`, `iban`, `account` or `path`; empty where it is no destination."""
+    name: str
+    """The canonical form of the destination."""
+    why: str
+    """Why it is not named; empty where it is."""
+
+
+def prompt_names(prompt: str) -> tuple[Reading, ...]:
+    """Read what a prompt names.
+
+    Args:
+        prompt: The user's words; the first 256 KiB are read.
+
+    Returns:
+        The words that could name a destination, in order.
+    """
+    return tuple(
+        Reading(
+            str(item["text"]),
+            str(item.get("kind", "")),
+            str(item.get("name", "")),
+            str(item.get("why", "")),
+        )
+        for item in json.loads(_native.prompt_names(prompt))
+    )
 
 
 def bundle_schema() -> str:

@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import sys
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from authz.cli.history import ADMIN, Address
 from authz.cli.show import Show
+from authz.engine import prompt_names
 from authz.errors import UsageError
 from authz.tools.remote import Remote
 from authz.v1 import admin_pb2, decision_pb2, tasks_pb2
@@ -91,10 +93,10 @@ def register(app: typer.Typer) -> None:
     """
     task = typer.Typer(
         name="task",
-        help="Start, delegate, extend, read and end tasks.",
+        help="Start, delegate, extend, read and end tasks, and show what a prompt names.",
         no_args_is_help=True,
     )
-    for verb in (start, delegate, extend, get, list_, end):
+    for verb in (start, delegate, extend, get, list_, end, names):
         task.command(verb.__name__.rstrip("_"))(verb)
     app.add_typer(task)
     app.command(
@@ -117,7 +119,10 @@ def start(
     server: Server = ADMIN,
     output: Json = "text",
 ) -> None:
-    """Start a root task, as a subject or as an agent that the template lists."""
+    """Start a root task, as a subject or as an agent that the template lists.
+
+    The prompt counts as the user's word with a subject's token for an `alone_audience`, and without an agent's.
+    """
     request = tasks_pb2.StartRequest(
         evidence=evidence(agent_token, subject_token),
         template=template,
@@ -168,7 +173,10 @@ def extend(
     server: Server = ADMIN,
     output: Json = "text",
 ) -> None:
-    """Add what the user named in a further turn, as the subject of the task."""
+    """Add what the user named in a further turn, as the subject of the task.
+
+    It counts as the user's word with a subject's token for an `alone_audience`, and without an agent's.
+    """
     request = tasks_pb2.ExtendRequest(
         evidence=evidence(agent_token, subject_token), task=task, prompt=prompt
     )
@@ -241,6 +249,40 @@ def end(
         show.json({"task": task, "ended": answer.ended})
     else:
         show.line(f"{answer.ended} tasks ended")
+
+
+def names(
+    *,
+    prompt: Annotated[str, typer.Argument(help="The user's words; `-`: those on standard input.")],
+    output: Json = "text",
+) -> None:
+    """Show what a prompt names where it counts as the user's word, and why other words of it name nothing.
+
+    It reads as the server does, and asks no server.
+    """
+    readings = prompt_names(sys.stdin.read() if prompt == "-" else prompt)
+    show = Show()
+    if output == "json":
+        show.json(
+            {
+                "names": [
+                    {"text": one.text, "kind": one.kind, "name": one.name}
+                    for one in readings
+                    if not one.why
+                ],
+                "unnamed": [{"text": one.text, "why": one.why} for one in readings if one.why],
+            }
+        )
+        return
+    show.table(
+        ("word", "names", "why not"),
+        [
+            (one.text, f"{one.kind} {one.name}" if not one.why else "nothing", one.why)
+            for one in readings
+        ],
+    )
+    if not any(not one.why for one in readings):
+        show.line("The prompt names nothing.")
 
 
 def _status(status: Ending | Status | None) -> tasks_pb2.TaskStatus.ValueType:

@@ -28,7 +28,9 @@ __all__ = [
     "DelegateOptions",
     "Ending",
     "OneOf",
+    "Part",
     "Prefix",
+    "SaidBy",
     "Scope",
     "Task",
     "TaskBlock",
@@ -49,6 +51,39 @@ class Ending(StrEnum):
     COMPLETED = "COMPLETED"
     ABORTED = "ABORTED"
     REVOKED = "REVOKED"
+
+
+class SaidBy(StrEnum):
+    """Whose text a part of a prompt is."""
+
+    USER = "USER"
+    """The user's own words: only what these name is named."""
+    QUOTED = "QUOTED"
+    """A text that the user quotes, such as a pasted mail or an attached file."""
+    OTHER = "OTHER"
+    """Any other text, such as instructions of the program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a prompt."""
+
+    text: str
+    """The text."""
+    said_by: SaidBy = SaidBy.USER
+    """Whose text it is."""
+
+    def message(self) -> tasks_pb2.PromptPart:
+        """Write it for the wire.
+
+        Returns:
+            The message.
+        """
+        said_by = tasks_pb2.SaidBy.Value(f"SAID_BY_{self.said_by.value}")
+        return tasks_pb2.PromptPart(text=self.text, said_by=said_by)
+
+
+Prompt: TypeAlias = str | Sequence[Part]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +184,11 @@ class TaskOptions(TypedDict, total=False):
     """Parameters of the template."""
     subject_token: Credentials
     """The token of whom the task is done for; default: the starter acts for itself."""
-    prompt: str
-    """The user's words: the server keeps keyed hashes of the addresses that they name, and not the words."""
+    prompt: Prompt
+    """The user's words, or parts that say whose text each is. The server keeps keyed hashes of the addresses that the user's
+    parts name, and not the words. They count as the user's where the client is a front end (an enforcer with
+    `relays: [prompt]`), or shows no agent's credential and a `subject_token` that no agent gets (`alone_audience`); of a
+    harness up to tier standard. An agent's own word is a claim, and trusts nothing: see `Task.named`."""
     scope: Sequence[Scope | str]
     """Narrower scope than the template's. A text is an operation without limits, refused where the template has some."""
     assignee: str
@@ -224,28 +262,42 @@ class Task:
         """
         return self._tasks.child_block(self.message, assignee, options)
 
-    def extend(self, prompt: str) -> None:
+    @property
+    def named(self) -> int:
+        """How many destinations count as named by the user."""
+        return self.message.named
+
+    @property
+    def claimed(self) -> int:
+        """How many destinations an agent claims that the user named; they make nothing trusted."""
+        return self.message.claimed
+
+    def extend(self, prompt: Prompt, *, subject_token: Credentials | None = None) -> None:
         """Add the addresses that a further turn of the user names; never scope, time or tier.
 
         Args:
-            prompt: The user's words.
+            prompt: The user's words, or parts. They count by whose word it is, as those of a start do.
+            subject_token: The token of the task's subject; default: that of the context.
 
         Raises:
             Refused: The server refuses.
         """
-        flow = self._tasks.extending(self.id, prompt, self._tasks.client.attempts(self._timeout))
+        attempts = self._tasks.client.attempts(self._timeout)
+        flow = self._tasks.extending(self.id, prompt, attempts, subject_token)
         self.message = run(flow, self._tasks.client.transport)
 
-    async def aextend(self, prompt: str) -> None:
+    async def aextend(self, prompt: Prompt, *, subject_token: Credentials | None = None) -> None:
         """As `extend`, without blocking the event loop.
 
         Args:
-            prompt: The user's words.
+            prompt: The user's words, or parts.
+            subject_token: The token of the task's subject; default: that of the context.
 
         Raises:
             Refused: The server refuses.
         """
-        flow = self._tasks.extending(self.id, prompt, self._tasks.client.attempts(self._timeout))
+        attempts = self._tasks.client.attempts(self._timeout)
+        flow = self._tasks.extending(self.id, prompt, attempts, subject_token)
         self.message = await arun(flow, self._tasks.client.transport)
 
 
@@ -270,17 +322,45 @@ class Tasks:
         Returns:
             The block.
         """
-        request = tasks_pb2.StartRequest(
-            template=template,
-            prompt=options.get("prompt", ""),
-            assignee=options.get("assignee", ""),
-            scope=_scope(options.get("scope", ())),
-            params=_params(options.get("params")),
-            deadline=_deadline(options.get("deadline")),
-            idempotency_key=uuid.uuid4().hex,
-        )
+        request = _start_request(template, options)
         timeout, subject = options.get("timeout"), options.get("subject_token")
         return TaskBlock(self, lambda: self._starting(request, subject, timeout), timeout)
+
+    def start(self, template: str, **options: Unpack[TaskOptions]) -> Task:
+        """Start a root task that lives on, such as one that a front end starts for an agent.
+
+        Args:
+            template: The template.
+            options: What else the start says.
+
+        Returns:
+            The task. The agent that it is given to ends it, or its deadline does.
+
+        Raises:
+            Refused: The server refuses.
+        """
+        timeout = options.get("timeout")
+        request = _start_request(template, options)
+        flow = self._starting(request, options.get("subject_token"), timeout)
+        return Task(self, run(flow, self.client.transport), timeout)
+
+    async def astart(self, template: str, **options: Unpack[TaskOptions]) -> Task:
+        """As `start`, without blocking the event loop.
+
+        Args:
+            template: The template.
+            options: What else the start says.
+
+        Returns:
+            The task.
+
+        Raises:
+            Refused: The server refuses.
+        """
+        timeout = options.get("timeout")
+        request = _start_request(template, options)
+        flow = self._starting(request, options.get("subject_token"), timeout)
+        return Task(self, await arun(flow, self.client.transport), timeout)
 
     def child_block(
         self, parent: tasks_pb2.Task, assignee: str, options: DelegateOptions
@@ -373,13 +453,20 @@ class Tasks:
         answer = yield from self._call("Delegate", request, tasks_pb2.DelegateResponse, attempts)
         return _told(answer)
 
-    def extending(self, task: str, prompt: str, attempts: Attempts) -> Flow[tasks_pb2.Task]:
+    def extending(
+        self,
+        task: str,
+        prompt: Prompt,
+        attempts: Attempts,
+        subject_token: Credentials | None = None,
+    ) -> Flow[tasks_pb2.Task]:
         """The flow of `extend`.
 
         Args:
             task: Its id.
-            prompt: The user's words.
+            prompt: The user's words, or parts.
             attempts: How often.
+            subject_token: The token of the task's subject.
 
         Yields:
             What is needed.
@@ -387,8 +474,9 @@ class Tasks:
         Returns:
             The task.
         """
-        request = tasks_pb2.ExtendRequest(task=task, prompt=prompt)
-        request.evidence.extend((yield from self.client.evidence(attempts.deadline, None, None)))
+        request = tasks_pb2.ExtendRequest(task=task, **_prompt(prompt))
+        evidence = yield from self.client.evidence(attempts.deadline, None, subject_token)
+        request.evidence.extend(evidence)
         answer = yield from self._call("Extend", request, tasks_pb2.ExtendResponse, attempts)
         return _told(answer)
 
@@ -429,6 +517,25 @@ def _told(answer: Any) -> tasks_pb2.Task:
     if not task.id:
         raise Unavailable.of("the answer names no task")
     return task
+
+
+def _start_request(template: str, options: TaskOptions) -> tasks_pb2.StartRequest:
+    return tasks_pb2.StartRequest(
+        template=template,
+        **_prompt(options.get("prompt", "")),
+        assignee=options.get("assignee", ""),
+        scope=_scope(options.get("scope", ())),
+        params=_params(options.get("params")),
+        deadline=_deadline(options.get("deadline")),
+        idempotency_key=uuid.uuid4().hex,
+    )
+
+
+def _prompt(prompt: Prompt) -> dict[str, Any]:
+    """The fields of a request that hold a prompt."""
+    if isinstance(prompt, str):
+        return {"prompt": prompt}
+    return {"prompt_parts": [part.message() for part in prompt]}
 
 
 def _scope(scope: Sequence[Scope | str]) -> list[tasks_pb2.ScopeEntry]:

@@ -211,6 +211,7 @@ def _trust(config: Config) -> Iterator[Finding]:
                 "Use letters, digits, dots, dashes and underscores.",
             )
         yield from _issuer(("trust", "issuers", alias), alias, issuer)
+        yield from _alone(("trust", "issuers", alias), alias, issuer, config)
         yield from _keys(("trust", "issuers", alias), alias, issuer, config.trust.refresh)
         if issuer.issuer in seen:
             yield Finding(
@@ -240,6 +241,19 @@ def _issuer(path: Path, alias: str, issuer: Issuer) -> Iterator[Finding]:
                 (*path, "algorithms", index),
                 f"`{algorithm}` is no signature algorithm that is accepted.",
                 f"Use one of {', '.join(_ALGORITHMS)}.",
+            )
+
+
+def _alone(path: Path, alias: str, issuer: Issuer, config: Config) -> Iterator[Finding]:
+    """Find audiences of the subjects' own tokens that agents get tokens for."""
+    shared = {*issuer.audience, *config.identity.audiences}
+    for index, audience in enumerate(issuer.alone_audience):
+        if audience in shared:
+            yield Finding(
+                (*path, "alone_audience", index),
+                f"`{audience}` of issuer `{alias}` is an audience of tokens that agents hold too. An agent could show such a "
+                "token as if it were the user.",
+                "Give an audience that no agent and no tool server gets tokens for.",
             )
 
 
@@ -633,6 +647,7 @@ def _enforcers(config: Config) -> Iterator[Finding]:
         names.add(enforcer.name)
         yield from _asks(path, enforcer)
         yield from _relays(path, enforcer, config)
+        yield from _uids(path, enforcer, config)
         yield from _reports(path, enforcer, config)
         if enforcer.match is not None:
             yield from _match(path, enforcer.name, enforcer.match, config)
@@ -745,7 +760,7 @@ def _covers(wide: str, narrow: str) -> bool:
 
 def _relays(path: Path, enforcer: Enforcer, config: Config) -> Iterator[Finding]:
     for index, relay in enumerate(enforcer.relays):
-        if relay not in {Relay.PRINCIPAL, Relay.LABELS}:
+        if relay not in {Relay.PRINCIPAL, Relay.LABELS, Relay.PROMPT}:
             yield Finding(
                 (*path, "relays", index),
                 f"enforcer `{enforcer.name}` relays `{relay}`, which is not in this version.",
@@ -757,6 +772,38 @@ def _relays(path: Path, enforcer: Enforcer, config: Config) -> Iterator[Finding]
             f"enforcer `{enforcer.name}` relays principals, but no trust domain is configured. Each would be refused.",
             "Add trust.domains.",
         )
+
+
+def _uids(path: Path, enforcer: Enforcer, config: Config) -> Iterator[Finding]:
+    """Find a front end behind a socket that any agent of the same folder could open."""
+    is_socket = enforcer.match is None
+    listener = config.listeners.decisions.get(enforcer.listener or "")
+    if is_socket and Relay.PROMPT in enforcer.relays and not enforcer.uids:
+        yield Finding(
+            (*path, "relays"),
+            f"enforcer `{enforcer.name}` relays prompts, and is whoever opens a socket. An agent that may open it could say "
+            "what its user wrote.",
+            "Add uids: [...], the users that the front end runs as; or match: its SPIFFE id.",
+        )
+    if not enforcer.uids:
+        return
+    at: Path = (*path, "uids")
+    if not is_socket:
+        yield Finding(
+            at,
+            f"enforcer `{enforcer.name}` is known by its certificate, and has `uids`.",
+            "Remove uids.",
+        )
+    elif listener is not None and listener.lane is not Lane.FAST:
+        yield Finding(
+            at,
+            f"enforcer `{enforcer.name}` has `uids`, but listener `{enforcer.listener}` is of the Python lane, which is not "
+            "told the user of a process.",
+            "Give the listener lane: fast, which then answers Tasks.Start and Tasks.Extend too; or match: its SPIFFE id.",
+        )
+    for uid in enforcer.uids:
+        if not 0 <= uid < 2**32 - 1:
+            yield Finding(at, f"`{uid}` is no user id.", "Give the number that `id -u` prints.")
 
 
 def _reports(path: Path, enforcer: Enforcer, config: Config) -> Iterator[Finding]:

@@ -263,6 +263,13 @@ class Issuer(_Strict):
     """The exact `iss` of its tokens."""
     audience: tuple[Text, ...] = Field(default=(), max_length=16)
     """A token must be for one of these; required."""
+    alone_audience: tuple[Text, ...] = Field(default=(), max_length=16)
+    """Audiences of tokens that only the subject itself holds, and never an agent or a tool server. A subject that shows such
+    a token without an agent is alone: its prompt counts as the user's word, and it reads and ends its own tasks. Beside an
+    agent the token is refused. No value may stand in `audience` or in `identity.audiences`."""
+    alone_bound: bool = False
+    """The issuer binds tokens (`cnf`) only to keys of the subjects themselves, and never to a key of an agent. A subject that
+    shows such a token and proves its key, without an agent, is alone."""
     algorithms: tuple[Text, ...] = Field(default=(), max_length=16)
     """Signature algorithms that are accepted, such as ES256; required."""
     jwks: KeySource = KeySource()
@@ -308,6 +315,7 @@ class Relay(StrEnum):
     TASK = "task"
     CONFIDENCE = "confidence"
     LABELS = "labels"
+    PROMPT = "prompt"
 
 
 class ReportWay(StrEnum):
@@ -329,10 +337,14 @@ class Enforcer(_Strict):
     """The unix-socket listener that is this enforcer: the mode of its folder is the control."""
     asks: tuple[Text, ...] = Field(default=(), max_length=1000)
     """Systems it may ask about: `system:crm`, or `system:*`; required."""
-    relays: tuple[Relay, ...] = Field(default=(), max_length=4)
+    relays: tuple[Relay, ...] = Field(default=(), max_length=8)
     """Facts about the agent that are believed on its word. `principal`: who it is, as Envoy verified it on its own mTLS
     connection (`source.principal`). `labels`: which labels of the bundle a call carries, by the request's `labels` or, of a
-    proxy, by `labels` of the namespace `authz` in its metadata. `task`, `confidence`: not in this version."""
+    proxy, by `labels` of the namespace `authz` in its metadata. `prompt`: what a user wrote, beside that user's token; such an
+    enforcer is a front end, and no entry of the bundle's `agents` may match it. `task`, `confidence`: not in this version."""
+    uids: tuple[int, ...] = Field(default=(), max_length=64)
+    """User ids of the processes that may be this enforcer, with `listener` on the fast lane: any other process is refused.
+    Required where `listener` goes with `prompt` in `relays`."""
     reports: ReportWay | None = None
     """How it tells what came of what it was permitted. `sdk`: by `Report`. `access_log`: by Envoy's access log service. It is
     believed where the bundle says the same of the system (`reports`)."""
@@ -375,7 +387,8 @@ class DecisionListener(Listener):
     """An address where decisions are asked for: `authz.v1.Authorizer` and Envoy's `Authorization`."""
 
     lane: Lane = Lane.PYTHON
-    """`python` answers everything, `fast` only Check, Report and Envoy's Check, at a fraction of the cost."""
+    """`python` answers everything, `fast` only Check, Report and Envoy's Check, at a fraction of the cost; for a front end
+    that is known by its user (`uids`) also Tasks.Start and Tasks.Extend."""
     insecure_dev: bool = False
     """Plain TCP on loopback, for development: whoever reaches it may ask about every system."""
 

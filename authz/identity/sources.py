@@ -122,6 +122,8 @@ def trust_spec(
         alias: {
             "issuer": issuer.issuer,
             "audience": list(issuer.audience),
+            "alone_audience": list(issuer.alone_audience),
+            "alone_bound": issuer.alone_bound,
             "algorithms": list(issuer.algorithms),
             "jwks": documents.get(SourceKey("issuer", alias), _NO_KEYS),
             "from": place_of(config, SourceKey("issuer", alias)),

@@ -166,6 +166,7 @@ def listener_rules(config: Config) -> list[ListenerRules]:
                 asks=enforcer.asks if enforcer is not None else (),
                 relays=enforcer.relays if enforcer is not None else (),
                 reports=enforcer.reports if enforcer is not None else None,
+                uids=enforcer.uids if enforcer is not None else (),
                 mutual=listener.is_mutual,
                 insecure_dev=listener.insecure_dev,
             )

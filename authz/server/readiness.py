@@ -184,6 +184,8 @@ class Readiness:
             "files": self._files,
             "listeners": self._listeners,
             "observing": observing,
+            # Agents whose users' prompts count by the agents' own word, up to tier standard.
+            "harnesses": list(stands.plan.harnesses) if stands.plan is not None else [],
             "signing_keys": self._keys.detail() if self._keys is not None else None,
             "engine": dict(engine),
             **{name: part.detail() for name, part in self._more.items()},

@@ -37,6 +37,8 @@ __all__ = ["Actor", "Kernel", "Subject"]
 
 _LISTENER: Final = "testing"
 _AUDIENCE: Final = "authz"
+# Of tokens that no agent gets.
+_ALONE_AUDIENCE: Final = "authz-testing-own"
 _ANY_RATE: Final = 1_000_000
 _UNIMPLEMENTED: Final = 12
 _CHECK: Final = "authz.v1.Authorizer/Check"
@@ -148,7 +150,8 @@ class Kernel:
         """Make somebody who acts, with credentials that hold.
 
         Args:
-            agent: The agent, as a SPIFFE id; none: the subject acts itself.
+            agent: The agent, as a SPIFFE id; none: the subject acts itself, with a token that no agent gets, so that a
+                prompt of its names what it says.
             subject: On whose behalf; none: the agent acts for itself.
 
         Returns:
@@ -162,7 +165,9 @@ class Kernel:
         return Actor(
             self,
             agent_token=self._svid(agent) if agent is not None else None,
-            subject_token=self._token(subject) if subject is not None else None,
+            subject_token=self._token(subject, alone=agent is None)
+            if subject is not None
+            else None,
         )
 
     def client(self, **more: Any) -> Authz:
@@ -188,7 +193,7 @@ class Kernel:
                 self._load()
         return keys.svid(parts.path, _AUDIENCE)
 
-    def _token(self, subject: Subject) -> str:
+    def _token(self, subject: Subject, *, alone: bool) -> str:
         with self._lock:
             issuer = self._issuers.get(subject.issuer)
             claims = set(subject.claims)
@@ -206,7 +211,8 @@ class Kernel:
             name: claim if isinstance(claim, str | int) else list(claim)
             for name, claim in subject.claims.items()
         }
-        return issuer.keys.subject_token(subject.sub, _AUDIENCE, given)
+        audience = _ALONE_AUDIENCE if alone else _AUDIENCE
+        return issuer.keys.subject_token(subject.sub, audience, given)
 
     def _load(self) -> None:
         """Give the engine the bundle and every key so far."""
@@ -223,6 +229,7 @@ class Kernel:
             alias: {
                 "issuer": issuer.keys.issuer,
                 "audience": [_AUDIENCE],
+                "alone_audience": [_ALONE_AUDIENCE],
                 "algorithms": ["ES256"],
                 "jwks": json.dumps(
                     {"keys": [issuer.keys.subjects.public_jwk(use="sig", alg="ES256")]}

@@ -23,6 +23,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _SaidBy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SaidByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SaidBy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SAID_BY_UNSPECIFIED: _SaidBy.ValueType  # 0
+    """As OTHER."""
+    SAID_BY_USER: _SaidBy.ValueType  # 1
+    """The user's own words: only what these name is named."""
+    SAID_BY_QUOTED: _SaidBy.ValueType  # 2
+    """A text that the user quotes, such as a pasted mail or an attached file."""
+    SAID_BY_OTHER: _SaidBy.ValueType  # 3
+    """Any other text, such as instructions of the program."""
+
+class SaidBy(_SaidBy, metaclass=_SaidByEnumTypeWrapper):
+    """Whose text a part of a prompt is."""
+
+SAID_BY_UNSPECIFIED: SaidBy.ValueType  # 0
+"""As OTHER."""
+SAID_BY_USER: SaidBy.ValueType  # 1
+"""The user's own words: only what these name is named."""
+SAID_BY_QUOTED: SaidBy.ValueType  # 2
+"""A text that the user quotes, such as a pasted mail or an attached file."""
+SAID_BY_OTHER: SaidBy.ValueType  # 3
+"""Any other text, such as instructions of the program."""
+Global___SaidBy: _TypeAlias = SaidBy  # noqa: Y015
+
 class _TaskStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -292,6 +320,8 @@ class Task(_message.Message):
     SUBJECT_PROOF_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
+    NAMED_FIELD_NUMBER: _builtins.int
+    CLAIMED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id; a name, not a secret."""
     template: _builtins.str
@@ -310,6 +340,10 @@ class Task(_message.Message):
     """How it stands."""
     subject_proof: Global___SubjectProof.ValueType
     """How the subject was proved."""
+    named: _builtins.int
+    """Destinations that count as named by the user."""
+    claimed: _builtins.int
+    """Destinations that an agent claims the user named; they make nothing trusted."""
     @_builtins.property
     def params(self) -> _struct_pb2.Struct:
         """Parameters of the template."""
@@ -347,14 +381,42 @@ class Task(_message.Message):
         subject_proof: Global___SubjectProof.ValueType = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
         ended_at: _timestamp_pb2.Timestamp | None = ...,
+        named: _builtins.int = ...,
+        claimed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "ended_at", b"ended_at", "params", b"params", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignee", b"assignee", "deadline", b"deadline", "depth", b"depth", "ended_at", b"ended_at", "id", b"id", "params", b"params", "parent", b"parent", "scope", b"scope", "session", b"session", "started_at", b"started_at", "status", b"status", "subject", b"subject", "subject_proof", b"subject_proof", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignee", b"assignee", "claimed", b"claimed", "deadline", b"deadline", "depth", b"depth", "ended_at", b"ended_at", "id", b"id", "named", b"named", "params", b"params", "parent", b"parent", "scope", b"scope", "session", b"session", "started_at", b"started_at", "status", b"status", "subject", b"subject", "subject_proof", b"subject_proof", "template", b"template"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class PromptPart(_message.Message):
+    """One part of a prompt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    SAID_BY_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The text."""
+    said_by: Global___SaidBy.ValueType
+    """Whose text it is; absent: OTHER."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        said_by: Global___SaidBy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["said_by", b"said_by", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromptPart: _TypeAlias = PromptPart  # noqa: Y015
 
 @_typing.final
 class StartRequest(_message.Message):
@@ -371,10 +433,13 @@ class StartRequest(_message.Message):
     DEADLINE_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     ASSERTED_SUBJECT_FIELD_NUMBER: _builtins.int
+    PROMPT_PARTS_FIELD_NUMBER: _builtins.int
     template: _builtins.str
     """Template in the bundle."""
     prompt: _builtins.str
-    """The user's words; only keyed hashes of their literals are kept."""
+    """The user's words: one part said by USER. Only keyed hashes of the destinations that they name are kept. They count where
+    the caller is the subject alone or a front end, up to tier standard where it is a harness, else as claims.
+    """
     assignee: _builtins.str
     """The agent that gets it; empty: the starter."""
     idempotency_key: _builtins.str
@@ -399,6 +464,10 @@ class StartRequest(_message.Message):
     def deadline(self) -> _timestamp_pb2.Timestamp:
         """Earlier end than the template's."""
 
+    @_builtins.property
+    def prompt_parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PromptPart]:
+        """The prompt in parts, in place of `prompt`."""
+
     def __init__(
         self,
         *,
@@ -411,10 +480,11 @@ class StartRequest(_message.Message):
         deadline: _timestamp_pb2.Timestamp | None = ...,
         idempotency_key: _builtins.str = ...,
         asserted_subject: _builtins.str = ...,
+        prompt_parts: _abc.Iterable[Global___PromptPart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "params", b"params"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asserted_subject", b"asserted_subject", "assignee", b"assignee", "deadline", b"deadline", "evidence", b"evidence", "idempotency_key", b"idempotency_key", "params", b"params", "prompt", b"prompt", "scope", b"scope", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asserted_subject", b"asserted_subject", "assignee", b"assignee", "deadline", b"deadline", "evidence", b"evidence", "idempotency_key", b"idempotency_key", "params", b"params", "prompt", b"prompt", "prompt_parts", b"prompt_parts", "scope", b"scope", "template", b"template"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -535,13 +605,18 @@ class ExtendRequest(_message.Message):
     EVIDENCE_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
+    PROMPT_PARTS_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """The task."""
     prompt: _builtins.str
-    """The user's words."""
+    """The user's words, as of StartRequest."""
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_decision_pb2.Evidence]:
         """Credentials of the subject."""
+
+    @_builtins.property
+    def prompt_parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PromptPart]:
+        """The prompt in parts, in place of `prompt`."""
 
     def __init__(
         self,
@@ -549,10 +624,11 @@ class ExtendRequest(_message.Message):
         evidence: _abc.Iterable[_decision_pb2.Evidence] | None = ...,
         task: _builtins.str = ...,
         prompt: _builtins.str = ...,
+        prompt_parts: _abc.Iterable[Global___PromptPart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "prompt", b"prompt", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "prompt", b"prompt", "prompt_parts", b"prompt_parts", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,6 +29,7 @@ from tests.support.cases import (
     Delegate,
     End,
     EvidenceItem,
+    Extend,
     Flat,
     Issue,
     Report,
@@ -37,7 +38,7 @@ from tests.support.cases import (
     Step,
 )
 from tests.support.fixtures import Servers
-from tests.support.minting import Authority
+from tests.support.minting import ALONE_AUDIENCE, Authority
 from tests.support.postgres import Postgres, programs
 from tests.support.server import ISSUER, Server
 from tests.support.surfaces import (
@@ -78,6 +79,8 @@ class Run:
     lane: str
     #: Ids and assignees, by the names that the trace gives them.
     tasks: dict[str, tuple[str, str]] = field(default_factory=dict)
+    #: Subjects by the ids of their tasks.
+    subjects: dict[str, str | None] = field(default_factory=dict)
     #: Decision ids by step, and the step of the last call.
     decisions: dict[int, str] = field(default_factory=dict)
     last: int = 0
@@ -281,12 +284,14 @@ class Run:
         return wanted, {name: found[name] for name in wanted}
 
     def act(self, step: Step) -> str:
-        """Starts, delegates or ends; returns `OK` or the reason."""
+        """Starts, delegates, extends or ends; returns `OK` or the reason."""
         try:
             if step.start is not None:
                 self.start(step.start)
             elif step.delegate is not None:
                 self.delegate(step, step.delegate)
+            elif step.extend is not None:
+                self.extend(step, step.extend)
             elif step.revoke is not None:
                 self.revoke(step.revoke)
             elif step.report is not None:
@@ -304,8 +309,9 @@ class Run:
         assert agent is not None
         by = said.by or (None if subject else agent)
         proved = None if said.asserted else subject
+        said_by = said.said_by or ("subject" if by is None else None)
         request = tasks_pb2.StartRequest(
-            evidence=self.evidence(As(agent=by, subject=proved)),
+            evidence=self.evidence(As(agent=by, subject=proved), alone=said_by == "subject"),
             asserted_subject=self.named(subject) if said.asserted and subject else "",
             template=said.template,
             params=struct(said.params),
@@ -315,7 +321,8 @@ class Run:
         )
         if said.deadline is not None:
             request.deadline.FromMilliseconds(after(said.deadline))
-        answer = tasks_pb2.StartResponse.FromString(self.call("Start", request))
+        answer = tasks_pb2.StartResponse.FromString(self.call("Start", request, said_by))
+        self.subjects[answer.task.id] = subject
         self.keep(said.name, answer.task)
 
     def delegate(self, step: Step, said: Delegate) -> None:
@@ -335,13 +342,26 @@ class Run:
         answer = tasks_pb2.DelegateResponse.FromString(self.call("Delegate", request))
         self.keep(said.name, answer.task)
 
+    def extend(self, step: Step, said: Extend) -> None:
+        """Adds a further turn, as the agent that has the task where the step does not say otherwise."""
+        on = self.on(step)
+        assert on is not None
+        who = As(agent=None if said.said_by else on[1], subject=self.subjects.get(on[0]))
+        request = tasks_pb2.ExtendRequest(
+            evidence=self.evidence(who, alone=said.said_by == "subject"),
+            task=on[0],
+            prompt=said.prompt,
+        )
+        self.call("Extend", request, said.said_by)
+
     def end(self, step: Step) -> None:
         """Ends a task."""
         on = self.on(step)
         assert on is not None
         assert step.end is not None
+        who = step.as_ or As(agent=on[1])
         request = tasks_pb2.EndRequest(
-            evidence=self.evidence(step.as_ or As(agent=on[1])),
+            evidence=self.evidence(who, alone=who.agent is None),
             task=on[0],
             status=tasks_pb2.TaskStatus.Value(f"TASK_STATUS_{step.end.status.upper()}"),
         )
@@ -358,9 +378,10 @@ class Run:
         listener = "main" + self.lane
         self.server.call(listener, "authz.v1.Authorizer/Report", request.SerializeToString())
 
-    def call(self, method: str, request: Message) -> bytes:
-        """Calls the service, which is on the Python lane only."""
-        return self.server.call("main", f"authz.v1.Tasks/{method}", request.SerializeToString())
+    def call(self, method: str, request: Message, said_by: str | None = None) -> bytes:
+        """Calls the service: on the Python lane, or where a front end is known by its user."""
+        listener = "portal" if said_by == "front_end" else "main"
+        return self.server.call(listener, f"authz.v1.Tasks/{method}", request.SerializeToString())
 
     def keep(self, name: str | None, task: tasks_pb2.Task) -> None:
         """Notes a task by its name."""
@@ -376,9 +397,11 @@ class Run:
         """An agent of the fixtures."""
         return self.file.fixtures.agents.get(name, name)
 
-    def evidence(self, who: As) -> list[decision_pb2.Evidence]:
-        """Good credentials."""
-        flat = Flat("", self.file.bundle, self.file.fixtures, who, Step(expect=OK))
+    def evidence(self, who: As, *, alone: bool = False) -> list[decision_pb2.Evidence]:
+        """Good credentials; `alone`: the subject's is one that no agent gets."""
+        own = [EvidenceItem(role="subject", claims={"aud": ALONE_AUDIENCE})]
+        step = Step(evidence=own if alone and who.subject else None, expect=OK)
+        flat = Flat("", self.file.bundle, self.file.fixtures, who, step)
         request = decision_pb2.CheckRequest.FromString(
             check_request(flat, mint(self.authority, flat))
         )

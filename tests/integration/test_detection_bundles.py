@@ -41,7 +41,7 @@ class Desk:
         """Starts a task of a scenario for the agent; returns its id."""
         of = scenario if number == 0 else scenario.later[number - 1]
         user = self.domain.users[scenario.user]
-        token = self.authority.subject(who, ISSUER, **user.claims, email=user.address)
+        token = self.authority.alone(who, ISSUER, **user.claims, email=user.address)
         params = Struct()
         params.update(of.params)
         request = tasks_pb2.StartRequest(

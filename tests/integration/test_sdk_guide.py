@@ -111,7 +111,7 @@ def _server(guide: dict[str, Any], node: Node) -> None:
 
 
 FACTS = """
-agents: {support-agent: ["spiffe://${trust_domain}/ns/support/sa/*"]}
+agents: {support-agent: {match: ["spiffe://${trust_domain}/ns/support/sa/*"], harness: true}}
 subjects: {staff: {issuer: corp, claim: groups, contains: employees}}
 resources: {customers: {}}
 destinations: {all: {match: "*", clearance: []}}

@@ -30,6 +30,7 @@ class Desk:
         self.server = server
         self.authority = authority
         self.alice = authority.subject("alice", groups=["employees"])
+        self.alone = authority.alone("alice", groups=["employees"])
 
     def evidence(self, *tokens: str) -> list[decision_pb2.Evidence]:
         """Makes evidence of agents (by SPIFFE id) and Alice."""
@@ -152,7 +153,9 @@ def test_both_lanes_answer_the_same_bytes(desk: Desk) -> None:
 
 def test_what_is_delegated_is_less(desk: Desk) -> None:
     """A child does no more than its parent, and no deeper; a peer that is asked to do it has the whole chain."""
-    root = desk.start(prompt="Answer bob@customer.example")
+    root = desk.start(
+        evidence=desk.evidence(desk.alone), assignee=ORCH, prompt="Answer bob@customer.example"
+    )
     child = desk.delegate(root.id, ORCH, SUB, "mail.send")
     assert (child.parent, child.session, child.depth) == (root.id, root.session, 1)
     with pytest.raises(grpc.RpcError) as wider:
@@ -245,7 +248,11 @@ def test_the_command(desk: Desk, tmp_path: Path) -> None:
     """Start and delegate with tokens; list, get, end as the owner of the administration socket."""
     server = desk.server
     tokens = {}
-    for name, token in (("orch", desk.authority.agent(ORCH)), ("alice", desk.alice)):
+    for name, token in (
+        ("orch", desk.authority.agent(ORCH)),
+        ("alice", desk.alice),
+        ("alone", desk.alone),
+    ):
         tokens[name] = tmp_path / f"{name}.jwt"
         tokens[name].write_text(token)
 
@@ -262,7 +269,11 @@ def test_the_command(desk: Desk, tmp_path: Path) -> None:
     root = run(*start, *by, "--subject-token", alice)["tasks"][0]
     child = run("delegate", root["id"], SUB, "--operation", "mail.send", *by)["tasks"][0]
     assert child["parent"] == root["id"]
-    run("extend", root["id"], "also eve@corp.example", "--subject-token", alice)
+    own = ("--subject-token", str(tokens["alone"]))
+    claimed = run("extend", root["id"], "also eve@corp.example", "--subject-token", alice)
+    named = run("extend", root["id"], "also eve@corp.example", *own)
+    counts = [(task.get("named"), task["claimed"]) for task in (claimed["tasks"] + named["tasks"])]
+    assert counts == [(None, 1), (1, 1)]
     listed = run("list", "--session", root["session"], admin=True)["tasks"]
     assert {task["id"] for task in listed} == {root["id"], child["id"]}
     assert run("get", child["id"], admin=True)["tasks"][0]["assignee"] == SUB

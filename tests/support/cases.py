@@ -202,10 +202,22 @@ class Start(Strict):
     """Parameters of the template."""
     prompt: str = ""
     """The user's words."""
+    said_by: Literal["subject", "front_end", "bearer"] | None = None
+    """Who says the prompt and the parameters. Default: the subject where it starts the task itself, else the agent that
+    starts the task."""
     scope: list[Scope] = []
     """Less than the template gives; default: all of it."""
     deadline: str | None = None
     """How long it lives; default: as long as it may."""
+
+
+class Extend(Strict):
+    """A further turn in the step's task."""
+
+    prompt: str
+    """The user's words."""
+    said_by: Literal["subject", "front_end", "bearer"] | None = None
+    """Who says them. Default: the agent that has the task, beside the subject's token."""
 
 
 class Delegate(Strict):
@@ -307,6 +319,8 @@ class Step(Strict):
     """Starts a task."""
     delegate: Delegate | None = None
     """Delegates a task, below the step's."""
+    extend: Extend | None = None
+    """Adds a further turn of the user to the step's task."""
     end: End | None = None
     """Ends the step's task."""
     report: Report | None = None

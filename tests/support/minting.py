@@ -23,6 +23,8 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 AUDIENCE: Final = "spiffe://a.example/authz"
 #: `aud` of the tokens of the configured issuers.
 ISSUER_AUDIENCE: Final = "authz"
+#: `aud` of the tokens of the same issuers that no agent gets.
+ALONE_AUDIENCE: Final = "authz-own"
 #: Trusted, trusted, trusted with an empty bundle, and not configured at all.
 DOMAIN, OTHER_DOMAIN, EMPTY_DOMAIN, UNKNOWN_DOMAIN = (
     "a.example",
@@ -187,6 +189,10 @@ class Authority:
         return issuer.key.sign(
             self.subject_claims(sub, alias, **claims), {"typ": TYPES[issuer.profile]}
         )
+
+    def alone(self, sub: str, alias: str = "corp", **claims: Any) -> str:
+        """Mints a good token that only the subject itself holds."""
+        return self.subject(sub, alias, **{"aud": ALONE_AUDIENCE, **claims})
 
     def subject_claims(self, sub: str, alias: str = "corp", **claims: Any) -> Claims:
         """Returns the claims of a good subject token."""

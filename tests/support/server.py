@@ -20,6 +20,7 @@ import yaml
 
 from tests.support.cases import BUNDLES
 from tests.support.minting import (
+    ALONE_AUDIENCE,
     AUDIENCE,
     DOMAIN,
     EMPTY_DOMAIN,
@@ -70,6 +71,7 @@ def write_trust(authority: Authority, folder: Path) -> dict[str, Any]:
         issuers[alias] = {
             "issuer": issuer.iss,
             "audience": [ISSUER_AUDIENCE],
+            "alone_audience": [ALONE_AUDIENCE],
             "algorithms": [issuer.key.algorithm],
             "jwks": {"file": str(path)},
             "subject": issuer.kind,
@@ -91,6 +93,7 @@ def trust_spec(authority: Authority) -> bytes:
             alias: {
                 "issuer": issuer.iss,
                 "audience": [ISSUER_AUDIENCE],
+                "alone_audience": [ALONE_AUDIENCE],
                 "algorithms": [issuer.key.algorithm],
                 "jwks": authority.jwks(alias),
                 "from": f"{alias}.json",
@@ -178,12 +181,20 @@ def layout(
             "crm-only-fast": {"address": unix("crm-fast"), "lane": "fast"},
             "none": {"address": unix("none")},
             "none-fast": {"address": unix("none-fast"), "lane": "fast"},
+            "portal": {"address": unix("portal"), "lane": "fast"},
             "admin": {"address": unix("admin")},
             "metrics": {"address": f"127.0.0.1:{free_port()}"},
         },
         "enforcers": [
             {"name": "crm-server", "listener": "crm-only", "asks": ["system:crm"]},
             {"name": "crm-server-fast", "listener": "crm-only-fast", "asks": ["system:crm"]},
+            {
+                "name": "portal",
+                "listener": "portal",
+                "asks": ["system:*"],
+                "relays": ["prompt"],
+                "uids": [os.geteuid()],
+            },
         ],
         "shutdown_grace_period": "5s",
     }

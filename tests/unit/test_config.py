@@ -460,6 +460,62 @@ def test_half_configured_enforcers_are_refused(
     assert message in refusals(tmp_path, text)
 
 
+@pytest.mark.parametrize("audience", ["authz", "agents"])
+def test_an_audience_that_agents_get_proves_no_subject(tmp_path: Path, audience: str) -> None:
+    """An `alone_audience` among those of agents stops the start."""
+    text = change(
+        "      audience: [authz]\n",
+        f"      audience: [authz]\n      alone_audience: [{audience}]\n",
+    )
+    text = text.replace("{audiences: [authz]}", "{audiences: [authz, agents]}")
+
+    message = (
+        f"config.yaml:9: `{audience}` of issuer `corp` is an audience of tokens that agents hold too. An agent could show "
+        "such a token as if it were the user. Give an audience that no agent and no tool server gets tokens for."
+    )
+    assert refusals(tmp_path, text) == [message]
+    text = text.replace(f"alone_audience: [{audience}]", "alone_audience: [portal]")
+    assert read(tmp_path, text).trust.issuers["corp"].alone_audience == ("portal",)
+
+
+@pytest.mark.parametrize(
+    ("listener", "enforcer", "message"),
+    [
+        (
+            "",
+            "relays: [prompt]",
+            "is whoever opens a socket. An agent that may open it could say what its user wrote.",
+        ),
+        (
+            "",
+            "relays: [prompt], uids: [7]",
+            "is of the Python lane, which is not told the user of a process.",
+        ),
+        (
+            ", lane: fast",
+            "relays: [prompt]",
+            "Add uids: [...], the users that the front end runs as",
+        ),
+        (", lane: fast", "relays: [prompt], uids: [-1]", "`-1` is no user id."),
+    ],
+)
+def test_a_front_end_behind_a_socket_is_known_by_its_user(
+    tmp_path: Path, listener: str, enforcer: str, message: str
+) -> None:
+    """A socket that an agent could open speaks for nobody."""
+    text = change('"unix:run/authz.sock"}', f'"unix:run/authz.sock"{listener}}}')
+    text = text.replace('asks: ["system:*"]}', f'asks: ["system:*"], {enforcer}}}')
+
+    found = refusals(tmp_path, text)
+
+    assert len(found) == 1
+    assert message in found[0]
+    sound = change('"unix:run/authz.sock"}', '"unix:run/authz.sock", lane: fast}').replace(
+        'asks: ["system:*"]}', 'asks: ["system:*"], relays: [prompt], uids: [1002]}'
+    )
+    assert read(tmp_path, sound).enforcers[0].uids == (1002,)
+
+
 def test_every_defect_is_told_at_once(tmp_path: Path) -> None:
     """In the order of the file."""
     text = GOOD.replace("      audience: [authz]\n", "").replace(", insecure_dev: true", "")

@@ -994,6 +994,11 @@ def test_what_is_observed_is_told_once_then_daily_in_the_last_week(stage: Stage)
         assert list(report.problems) == problems
         assert report.detail["observing"][0]["active"] is active
     assert "1970-01-31T00:00:00Z" in stage.log.getvalue()
+    assert readiness.report().detail["harnesses"] == []
+    harness = "agents: {cli: {match: 'spiffe://a.example/ns/cli/sa/*', harness: true}}\n"
+    stage.write("bundle/harness.yaml", harness)
+    assert stage.world.reload().changed
+    assert readiness.report().detail["harnesses"] == ["cli"]
 
 
 def test_a_token_never_reaches_the_log() -> None:

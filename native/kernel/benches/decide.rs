@@ -7,7 +7,7 @@
     reason = "a benchmark stops where its bundle is wrong"
 )]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::{Arc, LazyLock};
 
@@ -21,7 +21,7 @@ use authz_kernel::model::Model;
 use authz_kernel::plan::Plan;
 use authz_kernel::source;
 use authz_kernel::task::{
-    self, AgentName, Child, Limit, Root, ScopeEntry, SubjectProof, Task, TaskKind, TaskView,
+    self, AgentName, Child, Limit, Names, Root, ScopeEntry, SubjectProof, Task, TaskKind, TaskView,
     delegate, start,
 };
 use authz_kernel::test_support::{bundle_of, operation_id, operations_of};
@@ -114,7 +114,7 @@ fn task_of(plan: &Plan, ask: &Ask) -> (Task, Vec<Arc<Task>>) {
         starter: "bench".to_owned(),
         deadline: None,
         tier_cap: None,
-        literals: BTreeSet::new(),
+        names: Names::default(),
         now: NOW,
         id: "0199c3f2-7a4e-7000-8000-000000000000".to_owned(),
         session: "0199c3f2-7a4e-7000-8000-00000000ffff".to_owned(),

@@ -7,7 +7,7 @@
     reason = "a benchmark stops where its bundle is wrong"
 )]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use authz_kernel::decide::decide;
@@ -18,7 +18,7 @@ use authz_kernel::history::{HistoryView, SessionHistory};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::plan::Plan;
 use authz_kernel::source;
-use authz_kernel::task::{AgentName, Root, SubjectProof, Task, TaskKind, TaskView, start};
+use authz_kernel::task::{AgentName, Names, Root, SubjectProof, Task, TaskKind, TaskView, start};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const NOW: Time = Time(1_795_564_800_000);
@@ -80,7 +80,7 @@ impl Asker {
             starter: String::new(),
             deadline: None,
             tier_cap: None,
-            literals: BTreeSet::new(),
+            names: Names::default(),
             now: NOW,
             id: "0199c3f2-7a4e-7000-8000-00000000000a".to_owned(),
             session: "0199c3f2-7a4e-7000-8000-00000000000b".to_owned(),

@@ -279,6 +279,46 @@ fn url_host(raw: &str) -> Result<String, IllTyped> {
     }
 }
 
+/// Scheme, host and port of a URL in one form, and the segments of its path; query and fragment are left out. None where the
+/// URL is not plain, or servers read its path in different ways: dot segments, empty ones, and encoded dots, slashes,
+/// backslashes or percent signs.
+pub(crate) fn url_parts(raw: &str) -> Option<(String, SmallVec<[&str; 8]>)> {
+    let host = url_host(raw).ok()?;
+    let (scheme, rest) = raw.split_once("://")?;
+    let scheme = scheme.to_ascii_lowercase();
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, rest) = rest.split_at_checked(end)?;
+    let after_host = authority.rsplit(']').next().unwrap_or_default();
+    let port: Option<u16> = after_host.split_once(':').and_then(|(_, port)| port.parse().ok());
+    let default = if scheme == "https" { 443 } else { 80 };
+    let origin = match port.filter(|port| *port != default) {
+        Some(port) => format!("{scheme}://{host}:{port}"),
+        None => format!("{scheme}://{host}"),
+    };
+    let path = rest.split(['?', '#']).next().unwrap_or_default();
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let mut segments = SmallVec::new();
+    if path.is_empty() {
+        return Some((origin, segments));
+    }
+    for segment in path.split('/') {
+        let lower = segment.to_ascii_lowercase();
+        let is_odd = matches!(segment, "" | "." | "..")
+            || ["%2e", "%2f", "%5c", "%25", "%00"].iter().any(|code| lower.contains(code));
+        if is_odd {
+            return None;
+        }
+        segments.push(segment);
+    }
+    Some((origin, segments))
+}
+
+/// Whether a text is a domain name.
+pub(crate) fn is_host(text: &str) -> bool {
+    domain_name(text).is_some()
+}
+
 /// A domain name in lower case; none where it is malformed, ends in a dot, or could be read as an address.
 fn domain_name(text: &str) -> Option<String> {
     let label = |label: &str| {

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use crate::decision::{Claim, Principal, Subject};
 use crate::model::{ClaimTest, Model, RoleMembers};
 use crate::table::Table;
+use crate::task::Speaker;
 
 /// A SPIFFE id of more segments matches no pattern.
 pub(crate) const MOST_SEGMENTS: usize = 32;
@@ -21,6 +22,8 @@ pub(crate) struct Members {
     names: Vec<String>,
     /// Whether the agents of each are isolated.
     isolated: Vec<bool>,
+    /// Whether the agents of each are their users' front ends too.
+    harness: Vec<bool>,
     exact: Table<String, Vec<usize>>,
     /// A tree over the segments of SPIFFE patterns; the first node is the root.
     tree: Vec<Node>,
@@ -47,6 +50,7 @@ impl Members {
         for (role, (name, who)) in roles.iter().enumerate() {
             members.names.push(name.clone());
             members.isolated.push(who.isolated);
+            members.harness.push(who.harness);
             for agent in &who.agents {
                 if agent.value.contains('*') {
                     members.insert(&agent.value, role);
@@ -180,6 +184,23 @@ impl Model {
         let members = &self.index.members;
         let is = |role: &usize| members.isolated.get(*role).copied().unwrap_or(false);
         members.agent(spiffe_id).iter().any(is)
+    }
+
+    /// Who says what an agent relays of a user: a harness where one of its roles says so and the user is proved, else the
+    /// agent itself.
+    #[must_use]
+    pub fn speaker_of(&self, spiffe_id: &str, is_subject_proved: bool) -> Speaker {
+        let members = &self.index.members;
+        let is = |role: &usize| members.harness.get(*role).copied().unwrap_or(false);
+        match is_subject_proved && members.agent(spiffe_id).iter().any(is) {
+            true => Speaker::Harness,
+            false => Speaker::Agent,
+        }
+    }
+
+    /// The roles whose agents are their users' front ends too, sorted.
+    pub fn harnesses(&self) -> impl Iterator<Item = &str> {
+        self.roles.iter().filter(|(_, who)| who.harness).map(|(name, _)| name.as_str())
     }
 
     /// The roles of a subject: sorted, each once. A claim that is one text is never searched as a list.

@@ -531,6 +531,9 @@ pub struct Template {
     pub starters: BTreeSet<String>,
     /// What its tasks may do: one operation an entry, sorted by it.
     pub scope: Vec<ScopeRule>,
+    /// Destinations that count as named in its tasks, each as its kind and canonical form: `email:a@x.example`.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub names: BTreeSet<String>,
     /// Where it stands.
     #[serde(skip)]
     pub at: Location,
@@ -803,6 +806,8 @@ pub struct RoleMembers {
     pub agents: Vec<Declared<String>>,
     /// Its agents keep what one of their tasks read from their other tasks.
     pub isolated: bool,
+    /// Its agents are their users' front ends too.
+    pub harness: bool,
     /// Conditions on verified subject claims, any of which suffices.
     pub subjects: Vec<SubjectMatch>,
     /// Where the role is first named.

@@ -87,6 +87,8 @@ pub struct Transport<'a> {
     pub peer: Option<&'a str>,
     /// What the peer showed in its TLS handshake.
     pub peer_chain: PeerChain<'a>,
+    /// The user that the process at the other end of a unix socket runs as, as the kernel says (`SO_PEERCRED`).
+    pub peer_uid: Option<u32>,
     /// Which server it came by.
     pub lane: Lane,
 }
@@ -104,6 +106,7 @@ impl<'a> Transport<'a> {
             authorization: None,
             peer: None,
             peer_chain: PeerChain::None,
+            peer_uid: None,
             lane: Lane::Python,
         }
     }
@@ -503,6 +506,13 @@ impl Engine {
         answered.unwrap_or_else(|_| Err(self.failed_inside()))
     }
 
+    /// Whether a listener's enforcer is a front end, which starts and extends tasks by it.
+    pub(crate) fn takes_prompts(&self, listener: &str) -> bool {
+        let world = self.world();
+        let enforcer = world.as_ref().and_then(|world| world.way(listener)?.enforcer.as_ref());
+        enforcer.is_some_and(|enforcer| enforcer.relays_prompt)
+    }
+
     /// Tokens that were verified before.
     pub(crate) const fn tokens(&self) -> &TokenCache {
         &self.tokens
@@ -666,6 +676,13 @@ impl Engine {
         now: UnixTime,
     ) -> Result<Asker, Refused> {
         if let Some(enforcer) = &way.enforcer {
+            if !enforcer.is_of(transport.peer_uid) {
+                return Err(Refused::new(
+                    ReasonCode::EnforcerRefused,
+                    Step::Identify,
+                    "the process runs as none of the users of the listener's enforcer",
+                ));
+            }
             let known = if way.insecure_dev { Known::InsecureDev } else { Known::Listener };
             return Ok(Asker { enforcer: Some(Arc::clone(enforcer)), known, peer: None });
         }
@@ -1061,16 +1078,24 @@ impl Engine {
         agent: Option<AgentFacts>,
     ) -> Result<(), Refused> {
         self.identify_presented(judgement, world, evidence, agent)?;
-        let refuse = |reason, message| Err(Refused::new(reason, Step::Identify, message));
-        if judgement.facts.credential.is_some() {
-            let message = "a task credential is for its system, and shown to nobody else";
-            return refuse(ReasonCode::WrongAudience, message);
-        }
+        Self::refuse_credential(judgement)?;
         if !judgement.facts.proofs.is_empty() {
             let message = "a proof is of an HTTP request, and this call tells of none";
-            return refuse(ReasonCode::BadProof, message);
+            return Err(Refused::new(ReasonCode::BadProof, Step::Identify, message));
         }
         Ok(())
+    }
+
+    /// Refuses a task credential where nothing is asked of its system.
+    pub(crate) fn refuse_credential(judgement: &Judgement) -> Result<(), Refused> {
+        if judgement.facts.credential.is_none() {
+            return Ok(());
+        }
+        Err(Refused::new(
+            ReasonCode::WrongAudience,
+            Step::Identify,
+            "a task credential is for its system, and shown to nobody else",
+        ))
     }
 
     /// 1: who acts, and what it presents. What the token says is kept, whatever comes later.
@@ -1090,7 +1115,11 @@ impl Engine {
         let verified = if evidence.is_empty() && agent.is_some() {
             Ok(authz_token::Facts::default())
         } else {
-            let certificate = agent.as_ref().and_then(|agent| agent.certificate_digest);
+            let certificate = match &agent {
+                Some(agent) => agent.certificate_digest,
+                // An enforcer may show a token that is bound to its own key.
+                None => judgement.asker.peer.as_ref().map(|peer| peer.certificate_digest),
+            };
             self.verify(evidence, certificate, world, now)
         };
         let took = started.elapsed();

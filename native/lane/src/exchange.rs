@@ -11,8 +11,8 @@ use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    self, AgentName, Binding, Child, Credential, Detail, Param, Record, RecordKey, RecordKind,
-    Reservation, Root, Subject, SubjectProof, Task, TaskKind,
+    self, AgentName, Binding, Child, Credential, Detail, Param, Part, Record, RecordKey,
+    RecordKind, Reservation, Root, Subject, SubjectProof, Task, TaskKind,
 };
 use authz_state::store::{Survives, Transaction};
 use authz_token::{AgentFacts, AgentProof, Evidence, Role, Scheme};
@@ -414,7 +414,8 @@ impl Engine {
         }
         let chain = judgement.chain.clone();
         self.may_start(judgement, world, template, &asked.params, &chain, proof)?;
-        let prompt = asked.prompt.as_deref().unwrap_or_default();
+        let said = [Part::of_user(asked.prompt.as_deref().unwrap_or_default())];
+        let names = self.names(&said, &asked.params, judgement, world);
         let root = Root {
             template,
             params: &asked.params,
@@ -426,7 +427,7 @@ impl Engine {
             starter: agent.spiffe_id.clone(),
             deadline: None,
             tier_cap: None,
-            literals: task::literals(prompt, &self.keeper.store().secret()),
+            names,
             now: Time(judgement.now_ms),
             id: Uuid::now_v7().to_string(),
             session: Uuid::now_v7().to_string(),

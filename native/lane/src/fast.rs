@@ -31,7 +31,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
 use tonic::codegen::{BoxFuture, Bytes, Service};
-use tonic::transport::server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo};
+use tonic::transport::server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo, UdsConnectInfo};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::engine::{ApiError, Engine, PeerChain, Transport};
@@ -43,6 +43,7 @@ use crate::settings::{EngineError, Lane as WhichLane, Surface};
 
 const AUTHORIZER: &str = "authz.v1.Authorizer";
 const AUTHORIZATION: &str = "envoy.service.auth.v3.Authorization";
+const TASKS: &str = "authz.v1.Tasks";
 const HEALTH: &str = "grpc.health.v1.Health";
 /// `domain` of every `ErrorInfo`.
 const DOMAIN: &str = "authz.dev";
@@ -392,6 +393,13 @@ impl Serving {
             Some((AUTHORIZER, "Report")) => Surface::Report,
             Some((AUTHORIZATION, "Check")) => Surface::ExtAuthz,
             Some((HEALTH, "Check")) => return self.health(request).await,
+            // A front end is known by its user here, and on no other listener of a unix socket.
+            Some((TASKS, "Start")) if self.engine.takes_prompts(&self.listener) => {
+                Surface::TaskStart
+            }
+            Some((TASKS, "Extend")) if self.engine.takes_prompts(&self.listener) => {
+                Surface::TaskExtend
+            }
             Some((AUTHORIZER, "BatchCheck" | "List" | "Explain")) => {
                 return error(
                     UNIMPLEMENTED,
@@ -442,9 +450,14 @@ impl Serving {
             authorization: authorization.as_deref(),
             peer: peer.as_deref(),
             peer_chain: chain.as_deref().map_or(PeerChain::None, PeerChain::Der),
+            peer_uid: parts
+                .extensions
+                .get::<UdsConnectInfo>()
+                .and_then(|info| info.peer_cred.as_ref())
+                .map(tokio::net::unix::UCred::uid),
             lane: WhichLane::Fast,
         };
-        if surface != Surface::Report {
+        if answers_decision(surface) {
             return reply(self.engine.answer_async(surface, &message, &transport).await);
         }
         let Ok(_waits) = self.reports.try_acquire() else {
@@ -458,7 +471,7 @@ impl Serving {
     /// Refuses what was not read: a decision where that is what is answered, else an RPC error.
     fn refused(&self, surface: Surface, reason: ReasonCode) -> Response<Body> {
         let decision = self.engine.refuse(WhichLane::Fast, surface, reason);
-        if surface != Surface::Report {
+        if answers_decision(surface) {
             return reply(decision);
         }
         let what = match reason {
@@ -483,6 +496,11 @@ impl Serving {
         let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
         reply(HealthCheckResponse { status: status as i32 }.encode_to_vec())
     }
+}
+
+/// Whether a surface answers a decision, and never an RPC error.
+const fn answers_decision(surface: Surface) -> bool {
+    matches!(surface, Surface::Check | Surface::ExtAuthz)
 }
 
 /// What a future gives, if it is done in time. Of one that is done at once no timer is made.

@@ -25,6 +25,7 @@ use crate::injected::Injected;
 use crate::metrics::SystemId;
 use crate::report::ReportNote;
 use crate::settings::{ReportWay, Surface};
+use crate::speaker::PromptNote;
 use crate::world::{Enforcer, Loaded};
 
 /// How a message begins that asks for a proof with a nonce (RFC 9449 §8).
@@ -156,6 +157,8 @@ pub(crate) struct Judgement {
     pub(crate) credential: Option<CredentialNote>,
     /// What a permit must wait for besides its record: that its proof cannot be brought again.
     pub(crate) proved: Option<Ticket>,
+    /// Whose word the prompt of the call is.
+    pub(crate) prompt: Option<PromptNote>,
     /// What was revoked.
     pub(crate) revoked: Option<RevocationNote>,
     /// Labels that the enforcer says the call carries.
@@ -212,6 +215,7 @@ impl Judgement {
             repeats: None,
             credential: None,
             proved: None,
+            prompt: None,
             revoked: None,
             told: Vec::new(),
             reported: None,

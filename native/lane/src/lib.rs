@@ -37,6 +37,7 @@ mod sequences;
 pub mod settings;
 mod settle;
 mod shown;
+mod speaker;
 mod sweep;
 mod tasks;
 mod taskwire;

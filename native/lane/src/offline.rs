@@ -17,7 +17,8 @@ use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
 use authz_kernel::reach::{Place, Refused};
 use authz_kernel::task::{
-    self, AgentName, Param, ScopeEntry, SubjectProof, Task, TaskKind, TaskView,
+    self, AgentName, Names, Param, Part, ScopeEntry, Speaker, SubjectProof, Task, TaskKind,
+    TaskView,
 };
 use authz_token::SpiffeId;
 use serde::Deserialize;
@@ -109,7 +110,12 @@ impl StatedTask {
             starter: String::new(),
             deadline: None,
             tier_cap: None,
-            literals: task::literals(&self.prompt, &LITERAL_KEY),
+            names: Names::read(
+                &[Part::of_user(&self.prompt)],
+                &self.params,
+                Speaker::Subject,
+                &LITERAL_KEY,
+            ),
             now,
             id: "stated".to_owned(),
             session: "stated".to_owned(),

@@ -25,6 +25,7 @@ use crate::history;
 use crate::judgement::{CredentialNote, Judgement, method_of, name_of};
 use crate::limits;
 use crate::report::ReportNote;
+use crate::speaker::PromptNote;
 
 /// Members, items and levels of arguments that a record repeats; their digest stands for the rest.
 const MAX_FACTS: usize = 256;
@@ -121,6 +122,9 @@ struct Input<'a> {
     /// What is told of a permit.
     #[serde(skip_serializing_if = "Option::is_none")]
     report: Option<&'a ReportNote>,
+    /// Whose word the prompt of a task is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt: Option<PromptNote>,
     operation: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     route: Option<usize>,
@@ -481,6 +485,7 @@ fn line_by(
                 undo: note.undo,
             }),
             report: judgement.reported.as_ref(),
+            prompt: judgement.prompt,
             operation: &judgement.operation,
             route: judgement.route,
             asked: judgement.asked.as_ref().map(|asked| Form::of(asked, &notes, evidence)),
@@ -1023,6 +1028,8 @@ mod tests {
                 token_digest: [0x10; 32],
                 jti: None,
                 bound: false,
+                is_for_alone: false,
+                is_alone: false,
                 made: Made::default(),
             })),
             ..Proved::default()

@@ -519,6 +519,9 @@ pub struct EnforcerSpec {
     /// How it tells what came of what it was permitted; none: not at all.
     #[serde(default)]
     pub reports: Option<ReportWay>,
+    /// Users that its processes run as; empty: any that can open the socket.
+    #[serde(default)]
+    pub uids: Vec<u32>,
 }
 
 /// How an enforcer tells what came of what it was permitted.
@@ -539,6 +542,8 @@ pub enum Relay {
     Principal,
     /// Labels that the call carries.
     Labels,
+    /// What a user wrote, beside that user's token.
+    Prompt,
 }
 
 /// A TLS peer that is an enforcer, as configured.

@@ -10,8 +10,8 @@ use authz_kernel::history::SessionHistory;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::schema::GIVE;
 use authz_kernel::task::{
-    self, AgentName, Child, Idempotency, Record, RecordKey, RecordKind, Root, Session, Subject,
-    SubjectProof, Task, TaskKind, TaskStatus,
+    self, AgentName, Child, Idempotency, Names, Part, Record, RecordKey, RecordKind, Root, Session,
+    Subject, SubjectProof, Task, TaskKind, TaskStatus,
 };
 use authz_state::store::{Page, Query, Survives, Transaction};
 use authz_token::{AgentProof, Evidence};
@@ -26,10 +26,12 @@ use crate::judgement::Judgement;
 use crate::keeper::Wait;
 use crate::limits;
 use crate::locate::{self, Located};
+use crate::presented::Sent;
 use crate::proto::authz::v1 as wire;
 use crate::revoke;
 use crate::settings::Surface;
 use crate::shown;
+use crate::speaker::{self, PromptNote};
 use crate::taskwire;
 use crate::world::Loaded;
 
@@ -196,13 +198,46 @@ impl Engine {
             agent = peer.map(|peer| peer.agent(AgentProof::X509Svid));
             self.add_own_authorization(presented, transport, &world, agent.is_some())?;
         }
-        // Proofs are of the call that asks for a credential; any other tells of no HTTP request.
-        if judgement.surface == Surface::CredentialIssue {
-            self.identify_presented(judgement, &world, presented, agent)?;
-        } else {
-            self.identify(judgement, &world, presented, agent)?;
+        match judgement.surface {
+            // Its proofs are taken with what is issued.
+            Surface::CredentialIssue => {
+                self.identify_presented(judgement, &world, presented, agent)?;
+            }
+            // Proofs are of a call of the service itself.
+            Surface::TaskStart
+            | Surface::TaskDelegate
+            | Surface::TaskExtend
+            | Surface::TaskGet
+            | Surface::TaskList
+            | Surface::TaskEnd => {
+                self.identify_presented(judgement, &world, presented, agent)?;
+                Self::refuse_credential(judgement)?;
+                self.take_own_proofs(judgement, &world, transport)?;
+            }
+            _ => self.identify(judgement, &world, presented, agent)?,
         }
         Ok((world, false))
+    }
+
+    /// Takes the proofs of a call of ours: each is of POST to its method below our own URL.
+    fn take_own_proofs(
+        &self,
+        judgement: &mut Judgement,
+        world: &Loaded,
+        transport: &Transport<'_>,
+    ) -> Result<(), Refused> {
+        if judgement.facts.proofs.is_empty() {
+            return Ok(());
+        }
+        let sent = match &world.credentials {
+            Some(settings) => {
+                Ok(Sent::to_us(format!("{}/{}", settings.issuer, judgement.surface.path())))
+            }
+            None => Err("a proof is of our own URL, and none is configured"),
+        };
+        let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
+        judgement.proved = self.take_proofs(judgement, world, &sent, false, wait)?;
+        Ok(())
     }
 
     /// Policy, for our own operations; the decision stands as the judgement.
@@ -302,6 +337,8 @@ impl Engine {
         }
         let chain = judgement.chain.clone();
         self.may_start(judgement, world, &message.template, &params, &chain, proof)?;
+        let said = speaker::parts(&message.prompt, &message.prompt_parts)?;
+        let names = self.names(&said, &params, judgement, world);
         let id = Uuid::now_v7().to_string();
         let session = Uuid::now_v7().to_string();
         let root = Root {
@@ -315,7 +352,7 @@ impl Engine {
             starter: starter.clone(),
             deadline,
             tier_cap: None,
-            literals: task::literals(&message.prompt, &self.keeper.store().secret()),
+            names,
             now,
             id,
             session,
@@ -376,6 +413,24 @@ impl Engine {
         }
         let task = made.map(|task| taskwire::task(&task, now));
         Ok((wire::StartResponse { task }.encode_to_vec(), kept))
+    }
+
+    /// The names of a prompt and of parameters, by whose word they are; notes for the record whose that is.
+    pub(crate) fn names(
+        &self,
+        said: &[Part<'_>],
+        params: &BTreeMap<String, task::Param>,
+        judgement: &mut Judgement,
+        world: &Loaded,
+    ) -> Names {
+        let by = speaker::speaker(judgement, world);
+        let names = Names::read(said, params, by, &self.keeper.store().secret());
+        judgement.prompt = Some(PromptNote {
+            said_by: by.as_str(),
+            named: names.user.len().saturating_add(names.harness.len()),
+            claimed: names.claimed.len(),
+        });
+        names
     }
 
     /// Whether policy and the template let a chain start a root.
@@ -640,7 +695,8 @@ impl Engine {
                 "only the subject of a task extends it",
             ));
         }
-        let literals = task::literals(&message.prompt, &self.keeper.store().secret());
+        let said = speaker::parts(&message.prompt, &message.prompt_parts)?;
+        let names = self.names(&said, &BTreeMap::new(), judgement, &caller.world);
         let locks = [RecordKey::new(RecordKind::Session, &found.task.session)];
         let mut made = None;
         let survives = Survives::Crash;
@@ -654,7 +710,7 @@ impl Engine {
                 let revoked = self.keeper.revocations()?;
                 locate::live(&found, &revoked, now)?;
                 let mut task = Task::clone(&found.task);
-                task::extend(&mut task, literals.clone());
+                task::extend(&mut task, names.clone());
                 let task = Arc::new(task);
                 transaction.put(Record::Task(Arc::clone(&task)));
                 made = Some(Arc::clone(&task));
@@ -853,12 +909,11 @@ pub(crate) fn may_end(found: &Located, judgement: &Judgement, status: TaskStatus
     by_agent || is_alone_its_subject(found, judgement)
 }
 
-/// The caller is the subject itself, not an agent that holds its token.
+/// The caller is the subject itself, and not an agent that holds its token.
 fn is_alone_its_subject(found: &Located, judgement: &Judgement) -> bool {
     let facts = &judgement.facts;
-    let pair = found.task.subject.as_ref().zip(facts.subject.as_ref());
-    facts.agent.is_none()
-        && pair.is_some_and(|(subject, proved)| locate::is_subject(subject, proved))
+    let pair = found.task.subject.as_ref().zip(speaker::alone(facts));
+    pair.is_some_and(|(subject, proved)| locate::is_subject(subject, proved))
 }
 
 /// A subject that a starter only names, without claims, and so without roles.

@@ -123,6 +123,8 @@ pub(crate) fn time(field: &str, at: Option<&Timestamp>) -> Result<Option<Time>, 
 
 /// A task as it stands at a time.
 pub(crate) fn task(task: &Task, now: Time) -> wire::Task {
+    let names = &task.names;
+    let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
     wire::Task {
         id: task.id.clone(),
         template: task.template.clone(),
@@ -140,6 +142,8 @@ pub(crate) fn task(task: &Task, now: Time) -> wire::Task {
         subject_proof: proof(task.subject_proof) as i32,
         started_at: Some(timestamp(task.started_at)),
         ended_at: task.ended_at.map(timestamp),
+        named: count(names.user.len().saturating_add(names.harness.len())),
+        claimed: count(names.claimed.len()),
     }
 }
 

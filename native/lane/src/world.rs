@@ -86,8 +86,12 @@ pub(crate) struct Enforcer {
     pub(crate) relays_principal: bool,
     /// It may say which labels a call carries.
     pub(crate) relays_labels: bool,
+    /// It may say what a user wrote, beside that user's token.
+    pub(crate) relays_prompt: bool,
     /// How it may tell what came of what it was permitted.
     reports: Vec<ReportWay>,
+    /// Users that its processes run as; empty: any that can open the socket.
+    uids: Vec<u32>,
 }
 
 /// Systems that an enforcer asks about.
@@ -112,8 +116,15 @@ impl Enforcer {
             asks: asks(asked)?,
             relays_principal: relays.contains(&Relay::Principal),
             relays_labels: relays.contains(&Relay::Labels),
+            relays_prompt: relays.contains(&Relay::Prompt),
             reports: reports.into_iter().collect(),
+            uids: Vec::new(),
         })
+    }
+
+    /// Whether a process that runs as this user may be it.
+    pub(crate) fn is_of(&self, uid: Option<u32>) -> bool {
+        self.uids.is_empty() || uid.is_some_and(|uid| self.uids.contains(&uid))
     }
 
     /// Anybody, for development.
@@ -123,7 +134,10 @@ impl Enforcer {
             asks: Asks::All,
             relays_principal: false,
             relays_labels: true,
+            // An agent reaches it too.
+            relays_prompt: false,
             reports: vec![ReportWay::Sdk, ReportWay::AccessLog],
+            uids: Vec::new(),
         }
     }
 
@@ -209,6 +223,28 @@ impl Peers {
         self.exact.values().chain(self.patterns.iter().map(|(_, enforcer)| enforcer))
     }
 
+    /// Refuses a front end whose identity may be an agent's: that agent could say what its user wrote.
+    fn refuse_agents(&self, plan: &Plan) -> Result<(), EngineError> {
+        let patterns = self.patterns.iter().map(|(pattern, enforcer)| (pattern, enforcer));
+        for (pattern, enforcer) in
+            self.exact.iter().chain(patterns).filter(|(_, one)| one.relays_prompt)
+        {
+            let agent = plan.model().roles.iter().find_map(|(role, who)| {
+                let agent = who.agents.iter().find(|agent| overlap(&agent.value, pattern))?;
+                Some((role, &agent.value))
+            });
+            if let Some((role, agent)) = agent {
+                return Err(EngineError(format!(
+                    "enforcer `{}` relays prompts, and `{pattern}` may be the agent `{agent}` of the bundle's role \
+                     `{role}`, which could then speak for its user; give the front end an identity that no entry of \
+                     `agents` matches, or remove `prompt` from its `relays`",
+                    enforcer.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// The enforcer that a verified peer is: of several that match, the most specific.
     fn find(&self, spiffe_id: &str) -> Option<&Arc<Enforcer>> {
         self.exact.get(spiffe_id).or_else(|| {
@@ -273,6 +309,7 @@ impl Loaded {
             }
         };
         peers.all().for_each(|enforcer| note(enforcer));
+        peers.refuse_agents(&plan)?;
         for listener in listeners {
             let name = listener.name.clone();
             let way = way(listener)?;
@@ -353,7 +390,12 @@ fn way(listener: Listener) -> Result<Way, EngineError> {
         (None, false) => None,
         (Some(spec), false) => {
             let made = Enforcer::new(spec.name, &spec.asks, &spec.relays, spec.reports);
-            Some(made.map_err(|what| refused(&format!("enforcer: {what}")))?)
+            let made = made.map_err(|what| refused(&format!("enforcer: {what}")))?;
+            if made.relays_prompt && spec.uids.is_empty() {
+                let what = "its enforcer relays prompts, and any process that opens the socket would be it; give its `uids`";
+                return Err(refused(what));
+            }
+            Some(Enforcer { uids: spec.uids, ..made })
         }
     };
     if listener.mutual && enforcer.is_some() {

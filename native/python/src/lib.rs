@@ -212,6 +212,12 @@ impl Plan {
         json_of(self.inner.model().modes.observing())
     }
 
+    /// Roles whose agents are their users' front ends too.
+    #[getter]
+    fn harnesses(&self) -> Vec<String> {
+        self.inner.model().harnesses().map(str::to_owned).collect()
+    }
+
     /// Requests that `mode` enforces where they stop early, as JSON.
     fn early_stops(&self, now_ms: i64) -> String {
         let stops = self.inner.early_stops(authz_kernel::decision::Time(now_ms));
@@ -374,6 +380,8 @@ impl<'a> Call<'a> {
                 leaf,
                 intermediates: self.intermediates.unwrap_or_default(),
             }),
+            // grpcio does not tell it.
+            peer_uid: None,
             lane: Lane::Python,
         }
     }
@@ -755,6 +763,12 @@ fn case_schema(py: Python<'_>) -> String {
     py.detach(casefile::case_schema)
 }
 
+/// What a prompt names, and why other words of it name nothing, as JSON.
+#[pyfunction]
+fn prompt_names(py: Python<'_>, prompt: &str) -> String {
+    py.detach(|| json_of(authz_kernel::task::read_prompt(prompt).into_iter()))
+}
+
 /// How this module was compiled.
 #[pyfunction]
 const fn build_profile() -> &'static str {
@@ -788,6 +802,6 @@ mod native {
     use super::{
         ApiError, BundleError, Engine, EngineError, Entries, FastLane, Plan, SigningKey, Trust,
         TrustError, accepted_algorithms, build_profile, bundle_schema, case_schema, format_policy,
-        is_usable_key, reason_table, seal_catalog,
+        is_usable_key, prompt_names, reason_table, seal_catalog,
     };
 }

@@ -18,8 +18,8 @@ use authz_kernel::decision::{Claim, Time};
 use authz_kernel::history::SessionHistory;
 use authz_kernel::model::Tier;
 use authz_kernel::task::{
-    AgentName, Limit, Param, Record, RecordKey, RecordKind, Reservation, ScopeEntry, ScopeIndex,
-    Selector, Session, Subject, SubjectProof, Task, TaskKind, TaskStatus,
+    AgentName, Limit, Names, Param, Record, RecordKey, RecordKind, Reservation, ScopeEntry,
+    ScopeIndex, Selector, Session, Subject, SubjectProof, Task, TaskKind, TaskStatus,
 };
 use authz_state::store::{
     Commit, EmbeddedSettings, EmbeddedStore, PostgresSettings, PostgresStore, Store, Survives,
@@ -106,7 +106,10 @@ fn task(number: usize) -> Task {
         index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
         subject_tokens: Vec::new(),
-        literals: BTreeSet::from(["00112233445566778899aabbccddeeff".to_owned()]),
+        names: Names {
+            user: BTreeSet::from(["00112233445566778899aabbccddeeff".to_owned()]),
+            ..Names::default()
+        },
         rest: BTreeMap::new(),
     }
 }

@@ -49,6 +49,8 @@ fn trust(key: &Key) -> TrustStore {
     let issuer = IssuerSpec {
         issuer: "https://idp.example".to_owned(),
         audience: vec!["authz".to_owned()],
+        alone_audience: Vec::new(),
+        alone_bound: false,
         algorithms: ["ES256", "RS256", "EdDSA"].map(str::to_owned).to_vec(),
         jwks: jwks(&[key]),
         from: "bench".to_owned(),

@@ -26,26 +26,50 @@ pub(crate) fn text<'a>(
     }
 }
 
+/// The audiences of a token (RFC 7519 §4.1.3).
+fn audiences<'a>(claims: &'a Object<'_>) -> Result<Vec<&'a str>, Refusal> {
+    let ill_typed = || Refusal::bad("the token's `aud` is ill-typed");
+    match claims.get("aud") {
+        None => Err(wrong_audience("the token has no `aud`")),
+        Some(Value::String(audience)) => Ok(vec![audience.as_ref()]),
+        Some(Value::Array(audiences)) => audiences
+            .iter()
+            .map(|audience| match audience {
+                Value::String(audience) => Ok(audience.as_ref()),
+                _ => Err(ill_typed()),
+            })
+            .collect(),
+        Some(_) => Err(ill_typed()),
+    }
+}
+
 /// Checks that `aud` is there and holds one of `ours` (RFC 7519 §4.1.3).
 pub(crate) fn check_audience(claims: &Object<'_>, ours: &[String]) -> Result<(), Refusal> {
-    let wrong = |detail: &str| Refusal::new(RefusalReason::WrongAudience, detail);
-    let is_ours = |audience: &str| ours.iter().any(|own| own == audience);
-    let found = match claims.get("aud") {
-        None => return Err(wrong("the token has no `aud`")),
-        Some(Value::String(audience)) => is_ours(audience),
-        Some(Value::Array(audiences)) => {
-            let mut found = false;
-            for audience in audiences {
-                let Value::String(audience) = audience else {
-                    return Err(Refusal::bad("the token's `aud` is ill-typed"));
-                };
-                found |= is_ours(audience);
-            }
-            found
-        }
-        Some(_) => return Err(Refusal::bad("the token's `aud` is ill-typed")),
-    };
-    if found { Ok(()) } else { Err(wrong("the token's `aud` holds none of the accepted values")) }
+    let audiences = audiences(claims)?;
+    if audiences.iter().any(|audience| ours.iter().any(|own| own == audience)) {
+        return Ok(());
+    }
+    Err(wrong_audience("the token's `aud` holds none of the accepted values"))
+}
+
+/// Returns: whether all audiences of the token are in `alone`, the audiences that no agent gets tokens for.
+///
+/// Errors: one is and another is not: the service that the other one names holds the token too, and could show it as if
+/// it were the subject.
+pub(crate) fn is_for_alone(claims: &Object<'_>, alone: &[String]) -> Result<bool, Refusal> {
+    if alone.is_empty() {
+        return Ok(false);
+    }
+    let audiences = audiences(claims)?;
+    let count = audiences.iter().filter(|one| alone.iter().any(|own| own == *one)).count();
+    if count == 0 || count == audiences.len() {
+        return Ok(count > 0);
+    }
+    Err(wrong_audience("the token's `aud` holds an `alone_audience` beside another audience"))
+}
+
+fn wrong_audience(detail: &str) -> Refusal {
+    Refusal::new(RefusalReason::WrongAudience, detail)
 }
 
 /// Whether a text is not empty and a person can read all of it.

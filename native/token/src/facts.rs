@@ -196,6 +196,10 @@ pub struct SubjectFacts {
     pub jti: Option<String>,
     /// Whether whoever presented it proved to hold a key that it is bound to.
     pub bound: bool,
+    /// Its token is for an `alone_audience`, and so is never shown beside an agent.
+    pub is_for_alone: bool,
+    /// No agent holds what proves it: its token is for an `alone_audience`, or bound to a key of the subject's own.
+    pub is_alone: bool,
     /// What is made of the claims.
     pub made: Made,
 }

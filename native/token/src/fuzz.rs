@@ -138,6 +138,8 @@ fn spec(keys: String) -> TrustSpec {
     let issuer = IssuerSpec {
         issuer: "https://idp.example".to_owned(),
         audience: vec!["authz".to_owned()],
+        alone_audience: Vec::new(),
+        alone_bound: false,
         algorithms: ["ES256", "EdDSA", "RS256", "PS256"].map(str::to_owned).to_vec(),
         jwks: keys,
         from: "fuzz".to_owned(),

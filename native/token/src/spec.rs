@@ -69,6 +69,13 @@ pub struct IssuerSpec {
     /// The `aud` values of which a token must have one; required.
     #[serde(default)]
     pub audience: Vec<String>,
+    /// The `aud` values of tokens that only the subject itself holds, never an agent or a tool server; none of them is in
+    /// `audience` or among the trust domains' `audiences`. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alone_audience: Vec<String>,
+    /// The issuer binds tokens (`cnf`) only to keys that the subject itself holds, never to an agent's. Default: false.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub alone_bound: bool,
     /// The signature algorithms accepted (RFC 7518 §3.1 and RFC 8037 names); required.
     #[serde(default)]
     pub algorithms: Vec<String>,
@@ -138,6 +145,11 @@ impl Default for TrustSpec {
             own: None,
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 const MAX_SPEC_BYTES: usize = 16 << 20;

@@ -8,7 +8,7 @@ use crate::claims::{self, Times};
 use crate::facts::{AgentFacts, Binding, ClaimValue, Made, SubjectFacts};
 use crate::json::{Object, Value};
 use crate::jws::{Header, Parts};
-use crate::refusal::{KeyOwner, Refusal};
+use crate::refusal::{KeyOwner, Refusal, RefusalReason};
 use crate::spec::SubjectProfile;
 use crate::trust::{TrustStore, media_type};
 
@@ -56,7 +56,10 @@ pub(crate) fn verify(
     if sub.get(.."spiffe:".len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe:")) {
         return Err(Refusal::bad("a JWT-SVID is not a subject token"));
     }
-    claims::check_audience(&claims, &issuer.audience)?;
+    let is_for_alone = claims::is_for_alone(&claims, &issuer.alone_audience)?;
+    if !is_for_alone {
+        claims::check_audience(&claims, &issuer.audience)?;
+    }
     let times = Times::read(&claims, trust.time_limits())?;
     let facts = SubjectFacts {
         issuer: issuer.alias.clone(),
@@ -74,6 +77,8 @@ pub(crate) fn verify(
         token_digest,
         jti: claims::text(&claims, "jti", MAX_TEXT_BYTES)?.map(str::to_owned),
         bound: binding.is_some(),
+        is_for_alone,
+        is_alone: is_for_alone || (binding.is_some() && issuer.alone_bound),
         made: Made::default(),
     };
     Ok((facts, times, binding))
@@ -160,7 +165,15 @@ fn check_access_token(claims: &Object<'_>) -> Result<(), Refusal> {
 /// issuer or a client id; to leave it out would lift the limit.
 ///
 /// Errors: [`crate::RefusalReason::BadCredential`] where `may_act` is not this agent's `sub` alone.
+/// [`crate::RefusalReason::WrongAudience`] where the token is for an `alone_audience`: beside an agent it no longer
+/// proves that the subject is alone, and the agent would have it from then on.
 pub(crate) fn check_actor(subject: &SubjectFacts, agent: &AgentFacts) -> Result<(), Refusal> {
+    if subject.is_for_alone {
+        return Err(Refusal::new(
+            RefusalReason::WrongAudience,
+            "the subject's token is for an `alone_audience`, and an agent is beside it",
+        ));
+    }
     let Some(actor) = &subject.may_act else { return Ok(()) };
     if actor.keys().any(|member| member != "sub") {
         return Err(Refusal::bad(

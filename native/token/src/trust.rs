@@ -83,6 +83,10 @@ pub(crate) struct Issuer {
     pub(crate) alias: String,
     pub(crate) kind: SubjectKind,
     pub(crate) audience: Vec<String>,
+    /// Disjoint from `audience`.
+    pub(crate) alone_audience: Vec<String>,
+    /// The keys that its tokens are bound to are the subjects' own.
+    pub(crate) alone_bound: bool,
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) profile: SubjectProfile,
     /// Accepted media types as of [`media_type`]; the empty text is a token without `typ`.
@@ -172,6 +176,7 @@ impl TrustStore {
             let Some(compiled) = compiler.issuer(alias, issuer) else {
                 continue;
             };
+            compiler.alone(alias, issuer, &spec.audiences);
             if let Some(other) = issuers.insert(issuer.issuer.clone(), compiled) {
                 compiler.error(
                     &format!("issuers.{alias}.issuer"),
@@ -565,6 +570,8 @@ impl Compiler {
             alias: alias.to_owned(),
             kind: spec.subject,
             audience: spec.audience.clone(),
+            alone_audience: spec.alone_audience.clone(),
+            alone_bound: spec.alone_bound,
             algorithms,
             profile: spec.profile,
             typ,
@@ -572,6 +579,24 @@ impl Compiler {
             keys,
             from: spec.from.clone(),
         })
+    }
+
+    /// Refuses an `alone_audience` whose tokens agents may hold.
+    fn alone(&mut self, alias: &str, spec: &IssuerSpec, audiences: &[String]) {
+        let place = format!("issuers.{alias}.alone_audience");
+        self.texts(&place, &spec.alone_audience, MAX_AUDIENCES);
+        let shared = spec.audience.iter().chain(audiences);
+        for value in spec.alone_audience.iter().filter(|value| shared.clone().any(|s| s == *value))
+        {
+            self.error(
+                &place,
+                format!(
+                    "`{value}` is an audience of tokens that agents hold too, so a token for it does not prove that the \
+                     subject is alone"
+                ),
+                "give an audience that no agent and no tool server gets tokens for",
+            );
+        }
     }
 
     fn own(&mut self, spec: &OwnSpec) -> Option<Own> {

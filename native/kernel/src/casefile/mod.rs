@@ -31,7 +31,7 @@ use crate::task::{Refused, ShownToken};
 
 use credentials::{Credentials, IssueSaid, Issued, PresentSaid};
 use reports::{Permits, ReportSaid};
-use tasks::{Act, DelegateSaid, EndSaid, Found, Placed, StartSaid, Tasks};
+use tasks::{Act, DelegateSaid, EndSaid, ExtendSaid, Found, Placed, StartSaid, Tasks};
 
 /// Failures that a report lists; the rest are counted.
 const MOST_FAILURES: usize = 200;
@@ -250,6 +250,8 @@ struct Step {
     start: Option<StartSaid>,
     /// Delegates a task, below the step's.
     delegate: Option<DelegateSaid>,
+    /// Adds a further turn of the user to the step's task.
+    extend: Option<ExtendSaid>,
     /// Ends the step's task.
     end: Option<EndSaid>,
     /// Tells what came of an earlier call, whose system somebody reports for.
@@ -520,6 +522,7 @@ impl CaseFile {
                     usize::from(s.call.is_some() || s.http.is_some())
                         + usize::from(s.start.is_some())
                         + usize::from(s.delegate.is_some())
+                        + usize::from(s.extend.is_some())
                         + usize::from(s.end.is_some())
                         + usize::from(s.report.is_some())
                         + usize::from(s.introspect.is_some())
@@ -1147,7 +1150,8 @@ impl Step {
         let start = self.start.as_ref().map(Act::Start);
         let delegate = self.delegate.as_ref().map(Act::Delegate);
         let report = self.report.as_ref().map(Act::Report);
-        start.or(delegate).or(self.end.map(Act::End)).or(report)
+        let extend = self.extend.as_ref().map(Act::Extend);
+        start.or(delegate).or(extend).or(self.end.map(Act::End)).or(report)
     }
 }
 

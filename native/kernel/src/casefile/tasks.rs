@@ -21,9 +21,9 @@ use crate::plan::Plan;
 use crate::schema::{GIVE, START};
 use crate::source::{At, Mark, duration};
 use crate::task::{
-    AgentName, Child, Limit, Param, RecordKey, Refused, Root, ScopeEntry, Selector, Session,
-    Subject, SubjectProof, Task, TaskKind, TaskStatus, TaskView, delegate, implicit, literals,
-    start, taskless,
+    AgentName, Child, Limit, Names, Param, Part, RecordKey, Refused, Root, ScopeEntry, Selector,
+    Session, Speaker, Subject, SubjectProof, Task, TaskKind, TaskStatus, TaskView, delegate,
+    extend, implicit, start, taskless,
 };
 
 /// The name of the task that a trace begins with.
@@ -56,11 +56,36 @@ pub(super) struct StartSaid {
     /// The user's words.
     #[serde(default)]
     prompt: String,
+    /// Who says the prompt and the parameters. Default: the subject where it starts the task itself, else the agent that
+    /// starts the task.
+    said_by: Option<SpeakerWord>,
     /// Less than the template gives; default: all of it.
     #[serde(default)]
     scope: Vec<ScopeAsked>,
     /// How long it lives: `10m`; default: as long as it may.
     deadline: Option<At<String>>,
+}
+
+/// Who says a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum SpeakerWord {
+    /// The subject, alone: it shows a token that no agent holds.
+    Subject,
+    /// A front end that relays prompts, beside the subject's token.
+    FrontEnd,
+    /// A caller that shows the subject's bearer token, as an agent could: its words are claims.
+    Bearer,
+}
+
+/// A further turn in the step's task.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExtendSaid {
+    /// The user's words.
+    prompt: String,
+    /// Who says them. Default: the agent that has the task, beside the subject's token.
+    said_by: Option<SpeakerWord>,
 }
 
 /// A task that is delegated, below the task of the step.
@@ -164,6 +189,7 @@ enum LimitAsked {
 pub(super) enum Act<'a> {
     Start(&'a StartSaid),
     Delegate(&'a DelegateSaid),
+    Extend(&'a ExtendSaid),
     End(EndSaid),
     Report(&'a ReportSaid),
 }
@@ -181,7 +207,7 @@ impl<'a> Act<'a> {
         match self {
             Self::Start(said) => said.name.as_ref(),
             Self::Delegate(said) => said.name.as_ref(),
-            Self::End(_) | Self::Report(_) => None,
+            Self::Extend(_) | Self::End(_) | Self::Report(_) => None,
         }
     }
 }
@@ -239,7 +265,7 @@ impl CaseFile {
                 self.agent(file, &said.to)?;
                 span(file, said.deadline.as_ref()).map(drop)
             }
-            Act::End(_) | Act::Report(_) => Ok(()),
+            Act::Extend(_) | Act::End(_) | Act::Report(_) => Ok(()),
         }
     }
 
@@ -624,6 +650,7 @@ impl Tasks {
                 let task = self.delegate(file, plan, delegate, on, said, now)?;
                 self.known.insert(task.id.clone(), task);
             }
+            Act::Extend(extend) => self.extend(plan, extend, on, now)?,
             Act::End(end) => self.end(plan, *end, on, said, now)?,
             // It is of a permit, whoever has the task.
             Act::Report(_) => {}
@@ -682,6 +709,9 @@ impl Tasks {
             (Some(_), true) => SubjectProof::Asserted,
         };
         may_start(plan, &said.template.value, &params, &chain, subject_proof, now)?;
+        let proved = starting.subject.as_ref().filter(|_| !said.asserted);
+        let by = speaker(plan, said.said_by, starting.by.as_ref(), proved);
+        let names = Names::read(&[Part::of_user(&said.prompt)], &params, by, &KEY);
         let id = self.id(said.name.as_ref());
         let mut task = start(
             plan,
@@ -696,7 +726,7 @@ impl Tasks {
                 starter: starting.by.map(|by| by.spiffe_id).unwrap_or_default(),
                 deadline: starting.span.map(|span| Time(now.0.saturating_add(span))),
                 tier_cap: None,
-                literals: literals(&said.prompt, &KEY),
+                names,
                 now,
                 session: id.clone(),
                 id,
@@ -746,6 +776,27 @@ impl Tasks {
         Ok(child)
     }
 
+    fn extend(
+        &mut self,
+        plan: &Plan,
+        said: &ExtendSaid,
+        on: Option<&str>,
+        now: Time,
+    ) -> Result<(), Refused> {
+        let placed = on.and_then(|name| self.get(plan, name, now)).ok_or_else(nothing)?;
+        if placed.view().path().any(|task| task.status_at(now) != TaskStatus::Active) {
+            let message = "the task, or one above it, has ended".to_owned();
+            return Err(Refused { reason: ReasonCode::TaskEnded, message });
+        }
+        let task = &placed.task;
+        let by = speaker(plan, said.said_by, task.agents.last(), task.subject.as_ref());
+        let names = Names::read(&[Part::of_user(&said.prompt)], &BTreeMap::new(), by, &KEY);
+        if let Some(task) = self.known.get_mut(on.unwrap_or_default()) {
+            extend(task, names);
+        }
+        Ok(())
+    }
+
     fn end(
         &mut self,
         plan: &Plan,
@@ -783,6 +834,24 @@ impl Tasks {
                 (task.status, task.ended_at) = (status, Some(now));
             }
         }
+    }
+}
+
+/// Whose word a prompt is.
+///
+/// Args: `agent`: the agent that says it, where an agent does; `subject`: on whose behalf, proved.
+fn speaker(
+    plan: &Plan,
+    said: Option<SpeakerWord>,
+    agent: Option<&AgentName>,
+    subject: Option<&Subject>,
+) -> Speaker {
+    match (said, agent) {
+        (Some(SpeakerWord::Subject), _) => Speaker::Subject,
+        (Some(SpeakerWord::FrontEnd), _) => Speaker::FrontEnd,
+        (Some(SpeakerWord::Bearer), _) => Speaker::Agent,
+        (None, None) => Speaker::Subject,
+        (None, Some(agent)) => plan.model().speaker_of(&agent.spiffe_id, subject.is_some()),
     }
 }
 

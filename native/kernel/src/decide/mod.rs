@@ -309,7 +309,7 @@ fn judge(
         class: resolve::class(worst),
         host: worst.map_or("", |placed| placed.host.as_str()),
         destination: worst.is_some(),
-        trusted: resolved.trusted,
+        trusted: resolved.trusted.is_some_and(|most| tier <= most),
         method: method(facts),
         bound: facts.proof.bound,
         age: facts.proof.age.map_or(AGELESS, |age| age.clamp(0, AGELESS)),

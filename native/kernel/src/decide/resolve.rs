@@ -13,10 +13,10 @@ use crate::directories::{Directories, Query, Says};
 use crate::evaluate::Known;
 use crate::history::{ObjectKeys, Subject};
 use crate::json::Value as Json;
-use crate::model::{DestinationKind, DestinationRule, Operation, ResourceRule};
+use crate::model::{DestinationKind, DestinationRule, Operation, ResourceRule, Tier};
 use crate::plan::{Plan, Prepared};
 use crate::schema::{GIVE, Key, NO_DESTINATION, OWN_SYSTEM, START};
-use crate::task::{AgentName, TaskView, literal};
+use crate::task::{AgentName, HARNESS_TIER, Names, Task, TaskView, literal, names_of};
 
 use super::Refusal;
 use super::split::{self, Chosen};
@@ -40,8 +40,9 @@ pub(super) struct Resolved<'a> {
     /// The destinations that policies can tell apart, the worst first; none where the operation has no destination
     /// rule.
     pub(super) destinations: Destinations<'a>,
-    /// The user named every destination, or a directory has it.
-    pub(super) trusted: bool,
+    /// The highest tier of a call in which all destinations are trusted, as the user or a directory vouches for each; none:
+    /// in no call.
+    pub(super) trusted: Option<Tier>,
 }
 
 impl Resolved<'_> {
@@ -84,7 +85,7 @@ pub(super) fn resolve<'a>(
         resource(plan, operation, &arguments, request, written)?;
     decision.resource = resource.uid();
     let (destinations, trusted) = match &operation.destination {
-        None if request.destinations.is_empty() => (Destinations::new(), false),
+        None if request.destinations.is_empty() => (Destinations::new(), None),
         None => {
             return Err(bad(format!(
                 "`{}` sends data nowhere, so no destination may be named",
@@ -262,7 +263,7 @@ fn distinct<'a>(
     (directories, now): (Option<&Directories>, Time),
     request: &Request<'_>,
     all: &mut Vec<String>,
-) -> Result<(Destinations<'a>, bool), Refusal> {
+) -> Result<(Destinations<'a>, Option<Tier>), Refusal> {
     let named = named_destinations(rule, arguments, request)?;
     if named.is_empty() {
         let class = if rule.when_absent.is_empty() {
@@ -275,19 +276,22 @@ fn distinct<'a>(
             canonical: String::new(),
             host: String::new(),
         };
-        return Ok((Destinations::from_iter([nowhere]), false));
+        return Ok((Destinations::from_iter([nowhere]), None));
     }
     let model = plan.model();
     let has_directories = !model.directories.is_empty();
     let mut distinct = Destinations::new();
-    let mut trusted = vouching.is_some();
+    let mut trusted = vouching.map(|_| Tier::Critical);
     for raw in named {
         let (canonical, host) = destinations::canonical(rule.kind, raw)
             .map_err(|error| bad(format!("a destination: {error}")))?;
         let query = has_directories.then(|| Query::new(directories, rule.kind, &canonical, now));
         let query = query.as_ref();
         // All of them, also those that policies cannot tell apart.
-        trusted = trusted && vouching.is_some_and(|by| by.vouches(rule.kind, &canonical, query));
+        trusted = trusted.and_then(|tier| {
+            let vouched = vouching?.vouches((rule.kind, raw, &canonical), query)?;
+            Some(tier.min(vouched))
+        });
         let mut classes = model.classes_of(rule.kind, &canonical, query);
         if let Err(place) = all.binary_search(&canonical) {
             all.insert(place, canonical.clone());
@@ -363,49 +367,90 @@ fn named_destinations<'a>(
     Ok(named)
 }
 
-/// What vouches for destinations: the user, or directories that are trusted.
+/// What vouches for destinations: the user, the task's template, or directories that are trusted.
 #[derive(Clone, Copy)]
 struct Vouching<'a> {
     literals: Option<Literals<'a>>,
+    /// Names that the templates of the task and of its root list.
+    listed: [&'a BTreeSet<String>; 2],
     plan: &'a Plan,
 }
 
 impl<'a> Vouching<'a> {
     /// None where nothing does.
     fn of(plan: &'a Plan, facts: &Facts<'a>) -> Option<Self> {
+        static NONE: BTreeSet<String> = BTreeSet::new();
         let literals = Literals::of(facts);
-        let is_any = literals.is_some() || !plan.model().directories.is_empty();
-        is_any.then_some(Self { literals, plan })
+        let listed_by = |task: &Task| {
+            let template = plan.template(&task.template);
+            template.map_or(&NONE, |template| &template.names)
+        };
+        let listed = match facts.task {
+            Some(view) => [listed_by(view.task), listed_by(view.root())],
+            None => [&NONE, &NONE],
+        };
+        let is_any = literals.is_some()
+            || !plan.model().directories.is_empty()
+            || listed.iter().any(|names| !names.is_empty());
+        is_any.then_some(Self { literals, listed, plan })
     }
 
-    fn vouches(&self, kind: DestinationKind, canonical: &str, query: Option<&Query<'_>>) -> bool {
+    /// The highest tier in which a destination is trusted.
+    ///
+    /// Args: its kind, how the call writes it, and its canonical form.
+    fn vouches(
+        &self,
+        (kind, raw, canonical): (DestinationKind, &str, &str),
+        query: Option<&Query<'_>>,
+    ) -> Option<Tier> {
         let mut trusted = self.plan.model().directories.iter().filter(|(_, rule)| rule.trusted);
-        let holds = |name: &str| query.is_some_and(|query| query.ask(name) == Says::Holds);
-        self.literals.is_some_and(|known| known.hold(kind, canonical))
-            || trusted.any(|(name, _)| holds(name))
+        if trusted.any(|(name, _)| query.is_some_and(|query| query.ask(name) == Says::Holds)) {
+            return Some(Tier::Critical);
+        }
+        if self.literals.is_none() && self.listed.iter().all(|listed| listed.is_empty()) {
+            return None;
+        }
+        let names = names_of(kind, raw, canonical);
+        if names.iter().any(|name| self.listed.iter().any(|listed| listed.contains(name))) {
+            return Some(Tier::Critical);
+        }
+        self.literals?.vouch(&names)
     }
 }
 
-/// What the user named: in the prompt of the task, or of the root above it.
+/// What was named for the task, or for the root above it.
 #[derive(Clone, Copy)]
 struct Literals<'a> {
-    task: &'a BTreeSet<String>,
-    root: &'a BTreeSet<String>,
+    task: &'a Names,
+    root: &'a Names,
     key: &'a [u8; 32],
 }
 
 impl<'a> Literals<'a> {
-    /// None where nothing was named.
+    /// None where nothing was named that counts.
     fn of(facts: &Facts<'a>) -> Option<Self> {
         let view = facts.task?;
-        let (task, root) = (&view.task.literals, &view.root().literals);
-        let some = !task.is_empty() || !root.is_empty();
-        some.then_some(Self { task, root, key: facts.literal_key? })
+        let (task, root) = (&view.task.names, &view.root().names);
+        let counts = |names: &Names| !names.user.is_empty() || !names.harness.is_empty();
+        (counts(task) || counts(root)).then_some(Self { task, root, key: facts.literal_key? })
     }
 
-    fn hold(&self, kind: DestinationKind, canonical: &str) -> bool {
-        let literal = literal(kind, canonical, self.key);
-        self.task.contains(&literal) || self.root.contains(&literal)
+    /// The highest tier in which one of these names counts.
+    fn vouch(&self, names: &[String]) -> Option<Tier> {
+        let mut found = None;
+        for name in names {
+            let literal = literal(name, self.key);
+            let named = |by: fn(&Names) -> &BTreeSet<String>| {
+                by(self.task).contains(&literal) || by(self.root).contains(&literal)
+            };
+            if named(|names| &names.user) {
+                return Some(Tier::Critical);
+            }
+            if named(|names| &names.harness) {
+                found = Some(HARNESS_TIER);
+            }
+        }
+        found
     }
 }
 

@@ -490,11 +490,12 @@ impl Build<'_> {
     fn agents(&mut self, file: &str, said: &Entries<AgentMembers>) {
         for (role, members) in &said.0 {
             let Some(at) = self.declare(file, "role", role, ids::refuse) else { continue };
-            let (list, isolated) = match members {
-                AgentMembers::List(list) => (list, false),
+            let (list, isolated, harness) = match members {
+                AgentMembers::List(list) => (list, false, false),
                 AgentMembers::Object(object) => {
                     self.later(file, "limits", object.limits.as_ref());
-                    (&object.r#match.0, object.isolated == Some(IsolatedWord::PerTask))
+                    let isolated = object.isolated == Some(IsolatedWord::PerTask);
+                    (&object.r#match.0, isolated, object.harness == Some(true))
                 }
             };
             if list.is_empty() {
@@ -511,6 +512,7 @@ impl Build<'_> {
             let roles = self.model.roles.entry(role.value.clone()).or_default();
             roles.at = at;
             roles.isolated = isolated;
+            roles.harness = harness;
             roles.agents = list
                 .iter()
                 .map(|id| Declared { value: id.value.clone(), at: id.at.within(file) })

@@ -25,9 +25,10 @@ pub fn bundle_file(bytes: &[u8]) {
 /// Starts a task with the bytes as its scope, in JSON, and its prompt; a scope that was given can be given on.
 pub fn task(bytes: &[u8], plan: &crate::plan::Plan) {
     let text = String::from_utf8_lossy(bytes);
-    let literals = task::literals(&text, &[1; 32]);
-    assert!(literals.len() <= task::MAX_LITERALS, "too many literals");
     let params = BTreeMap::from([("name".to_owned(), task::Param::Text(text.trim().to_owned()))]);
+    let said = [task::Part::of_user(&text)];
+    let names = task::Names::read(&said, &params, task::Speaker::Subject, &[1; 32]);
+    assert!(names.user.len() <= task::MAX_LITERALS, "too many literals");
     let scope: Vec<task::ScopeEntry> = serde_json::from_slice(bytes).unwrap_or_default();
     let Ok(agent) = task::AgentName::parse("spiffe://a.example/x") else { return };
     let root = task::Root {
@@ -41,7 +42,7 @@ pub fn task(bytes: &[u8], plan: &crate::plan::Plan) {
         starter: String::new(),
         deadline: None,
         tier_cap: None,
-        literals,
+        names,
         now: Time(0),
         id: "t".to_owned(),
         session: "s".to_owned(),

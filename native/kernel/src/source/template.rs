@@ -15,7 +15,9 @@ use crate::model::{
     Effect, ImplicitRule, LimitRule, Location, Operation, ParamType, ScopeRule, SelectorRule, Slot,
     Template, Tier,
 };
-use crate::task::{MAX_DEPTH, MAX_SCOPE, MAX_TEXT, MAX_TEXTS, refuse_id, refuse_text};
+use crate::task::{
+    MAX_DEPTH, MAX_LITERALS, MAX_SCOPE, MAX_TEXT, MAX_TEXTS, one_name, refuse_id, refuse_text,
+};
 
 /// Templates of a bundle.
 const MOST_TEMPLATES: usize = 1_000;
@@ -176,6 +178,7 @@ impl<'a> Reading<'a, '_> {
             let mend = "Add `{operation: …}` to `scope`.";
             self.build.found.error(&at, "the tasks of this template may do nothing", mend);
         }
+        let names = self.names(&said.names.0);
         // Stable: entries of one operation keep their order.
         scope.sort_by(|a, b| a.operation.cmp(&b.operation));
         Template {
@@ -187,8 +190,31 @@ impl<'a> Reading<'a, '_> {
             tier_cap: said.tier_cap.as_ref().map_or(Tier::Standard, |said| tier(said.value)),
             starters,
             scope,
+            names,
             at,
         }
+    }
+
+    fn names(&mut self, said: &[At<String>]) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        for name in said {
+            if names.len() >= MAX_LITERALS {
+                let what = format!("more than {MAX_LITERALS} `names`");
+                self.error(name.at, what, "Use a directory with `trusted: true`.");
+                break;
+            }
+            match one_name(&name.value) {
+                Ok(read) => {
+                    names.insert(read);
+                }
+                Err(why) => {
+                    let what = format!("`{}` names no destination: {why}", clip(&name.value));
+                    let mend = "Write `a@x.example`, `https://x.example/folder`, an IBAN, `/folder/file` or `#account`.";
+                    self.error(name.at, what, mend);
+                }
+            }
+        }
+        names
     }
 
     fn params(&mut self, said: &Entries<ParamWord>) {

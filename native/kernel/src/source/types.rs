@@ -146,6 +146,9 @@ pub(crate) struct AgentObject {
     /// What one of its tasks read, another never sees. Without it, what leaves by one of its tasks counts as what all of its
     /// live tasks carry.
     pub(crate) isolated: Option<IsolatedWord>,
+    /// These programs are agent and front end in one: prompts that they relay beside a subject's token count as the user's
+    /// word up to tier standard. Default: false.
+    pub(crate) harness: Option<bool>,
 }
 
 /// What keeps an agent's tasks apart.
@@ -500,6 +503,10 @@ pub(crate) struct TemplateEntry {
     pub(crate) starters: Many<At<String>>,
     /// What a task may do.
     pub(crate) scope: Vec<At<ScopeSaid>>,
+    /// Destinations that count as named in each of its tasks, for work that no user writes a prompt for: mailboxes, URLs
+    /// (with all below their path), IBANs, paths, accounts.
+    #[serde(default)]
+    pub(crate) names: Many<At<String>>,
 }
 
 /// The type of a parameter.

@@ -5,6 +5,8 @@
 //! never renamed, and members that a node does not know are kept.
 
 mod literals;
+mod names;
+mod prompt;
 mod record;
 mod scope;
 mod start;
@@ -13,7 +15,9 @@ mod tokens;
 
 use std::sync::Arc;
 
-pub use literals::{MAX_LITERALS, hmac, literals};
+pub use literals::{MAX_LITERALS, hmac};
+pub use names::{HARNESS_TIER, MAX_PARTS, Names, Part, SaidBy, Speaker};
+pub use prompt::{LONGEST_PROMPT, Reading, read as read_prompt};
 pub use record::{
     AgentName, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit, Literal, Param,
     Party, Proof, Record, RecordKey, RecordKind, Reservation, Revocation, RevocationTarget,
@@ -26,6 +30,7 @@ pub use taskless::{taskless, taskless_of};
 pub use tokens::{NewestToken, ShownToken};
 
 pub(crate) use literals::literal;
+pub(crate) use prompt::{names_of, one as one_name};
 pub(crate) use scope::{Acts, Miss};
 
 /// How deep tasks below a root may be: with a subject, the chain is then as long as a chain may be.

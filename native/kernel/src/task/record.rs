@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::names::Names;
 use super::scope::ScopeIndex;
 use super::tokens::NewestToken;
 use crate::decision::{Claim, Narrowing, Principal, Time};
@@ -255,12 +256,13 @@ pub struct Task {
     /// Operations that were permitted in it as tasks of the MCP server's own, so that what they bring may be fetched.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub server_calls: BTreeSet<String>,
-    /// Keyed hashes of what the user named in the prompt.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub literals: BTreeSet<Literal>,
     /// Of a root: the newest tokens of its subject that were shown in its tree, one for each stream of tokens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subject_tokens: Vec<NewestToken>,
+    /// Destinations that were named, by who named them. What an earlier version kept as `literals`, without who said it, stays
+    /// among `rest` and trusts nothing.
+    #[serde(default, skip_serializing_if = "Names::is_empty")]
+    pub names: Names,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::literals::MAX_LITERALS;
+use super::names::Names;
 use super::record::{
-    AgentName, Limit, Literal, Param, ScopeEntry, Selector, Subject, SubjectProof, Task, TaskKind,
+    AgentName, Limit, Param, ScopeEntry, Selector, Subject, SubjectProof, Task, TaskKind,
     TaskStatus,
 };
 use super::scope::{Dimension, ScopeIndex, contained};
@@ -46,8 +46,8 @@ pub struct Root<'a> {
     pub deadline: Option<Time>,
     /// Lower tier than the template's.
     pub tier_cap: Option<Tier>,
-    /// What the user named.
-    pub literals: BTreeSet<Literal>,
+    /// What the prompt and the parameters name, by who says so.
+    pub names: Names,
     /// The time.
     pub now: Time,
     /// Id of the task.
@@ -151,7 +151,7 @@ pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
         index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
         subject_tokens: Vec::new(),
-        literals: root.literals.into_iter().take(MAX_LITERALS).collect(),
+        names: root.names,
         rest: BTreeMap::new(),
     })
 }
@@ -184,7 +184,7 @@ pub fn implicit(
         starter: spiffe_id.clone(),
         deadline: None,
         tier_cap: Some(rule.tier_cap),
-        literals: BTreeSet::new(),
+        names: Names::default(),
         now,
         id,
         session,
@@ -265,20 +265,14 @@ pub fn delegate(plan: &Plan, parent: &Task, child: Child<'_>) -> Result<Task, Re
         index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
         subject_tokens: Vec::new(),
-        literals: BTreeSet::new(),
+        names: Names::default(),
         rest: BTreeMap::new(),
     })
 }
 
-/// Adds what the user named in a further turn; never scope, time or tier. Beyond the most that a task keeps, nothing is
-/// added, and what is not kept is not trusted.
-pub fn extend(task: &mut Task, literals: BTreeSet<Literal>) {
-    for literal in literals {
-        if task.literals.len() >= MAX_LITERALS {
-            return;
-        }
-        task.literals.insert(literal);
-    }
+/// Adds the names of a further turn; never scope, time or tier.
+pub fn extend(task: &mut Task, names: Names) {
+    task.names.extend(names);
 }
 
 fn template<'a>(plan: &'a Plan, name: &str) -> Result<&'a Template, Refused> {

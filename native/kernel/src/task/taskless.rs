@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
+use super::names::Names;
 use super::record::{AgentName, Session, Subject, SubjectProof, Task, TaskKind, TaskStatus};
 use super::{NO_TEMPLATE, ScopeIndex};
 use crate::decision::{Principal, Time};
@@ -69,7 +70,7 @@ pub fn taskless(chain: &[Principal], acr: &str) -> Option<Task> {
         index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
         subject_tokens: Vec::new(),
-        literals: BTreeSet::new(),
+        names: Names::default(),
         rest: BTreeMap::new(),
     })
 }

@@ -103,6 +103,7 @@ pub(crate) fn model(policies: &str) -> Model {
         "staff".to_owned(),
         RoleMembers {
             isolated: false,
+            harness: false,
             agents: Vec::new(),
             subjects: vec![SubjectMatch {
                 issuer: "corp".to_owned(),
@@ -116,6 +117,7 @@ pub(crate) fn model(policies: &str) -> Model {
         "support-agent".to_owned(),
         RoleMembers {
             isolated: false,
+            harness: false,
             agents: vec![Declared {
                 value: "spiffe://a.example/ns/support/sa/*".to_owned(),
                 at: at(12),

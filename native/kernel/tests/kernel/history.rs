@@ -11,8 +11,8 @@ use authz_kernel::mcp::ServerTask;
 use authz_kernel::plan::Plan;
 use authz_kernel::source;
 use authz_kernel::task::{
-    AgentName, Root, Session, SubjectProof, Task, TaskKind, TaskStatus, TaskView, start, taskless,
-    taskless_of,
+    AgentName, Names, Root, Session, SubjectProof, Task, TaskKind, TaskStatus, TaskView, start,
+    taskless, taskless_of,
 };
 
 use crate::common::{NOW, facts, request};
@@ -107,7 +107,7 @@ pub(crate) fn decided_by(
             starter: String::new(),
             deadline: None,
             tier_cap: None,
-            literals: BTreeSet::new(),
+            names: Names::default(),
             now: NOW,
             id: "t".to_owned(),
             session: "s".to_owned(),

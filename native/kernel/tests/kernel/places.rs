@@ -1,13 +1,14 @@
 //! Where events happen: in which task and session, by which agent, on behalf of whom; and what is known of each.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use authz_kernel::decide::decide;
 use authz_kernel::decision::{Decision, Facts, Principal, Time};
 use authz_kernel::history::{HistoryView, Holder, SessionHistory};
 use authz_kernel::plan::Plan;
 use authz_kernel::task::{
-    AgentName, RecordKey, Root, Subject, SubjectProof, Task, TaskKind, TaskView, start, taskless,
+    AgentName, Names, RecordKey, Root, Subject, SubjectProof, Task, TaskKind, TaskView, start,
+    taskless,
 };
 
 use crate::common::{NOW, facts, request};
@@ -69,7 +70,7 @@ impl<'a> Past<'a> {
                 starter: String::new(),
                 deadline: None,
                 tier_cap: None,
-                literals: BTreeSet::new(),
+                names: Names::default(),
                 now: NOW,
                 id: (*id).to_owned(),
                 session: (*session).to_owned(),

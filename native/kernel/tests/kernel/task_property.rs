@@ -13,8 +13,8 @@ use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
 use authz_kernel::task::{
-    AgentName, Child, Limit, Root, ScopeEntry, Selector, SubjectProof, Task, TaskKind, TaskView,
-    delegate, start,
+    AgentName, Child, Limit, Names, Root, ScopeEntry, Selector, SubjectProof, Task, TaskKind,
+    TaskView, delegate, start,
 };
 
 use crate::common::{NOTHING, NOW};
@@ -342,7 +342,7 @@ fn grow(plan: &Plan, seed: u64, universe: &[Ask]) -> usize {
         starter: "x".to_owned(),
         deadline: None,
         tier_cap: None,
-        literals: BTreeSet::new(),
+        names: Names::default(),
         now: NOW,
         id: "t-0".to_owned(),
         session: "s".to_owned(),

@@ -13,8 +13,9 @@ use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
 use authz_kernel::source;
 use authz_kernel::task::{
-    AgentName, Child, Limit, Param, Refused, Root, ScopeEntry, Selector, ShownToken, Subject,
-    SubjectProof, Task, TaskKind, TaskStatus, TaskView, delegate, extend, literals, start,
+    AgentName, Child, Limit, Names, Param, Part, Refused, Root, SaidBy, ScopeEntry, Selector,
+    ShownToken, Speaker, Subject, SubjectProof, Task, TaskKind, TaskStatus, TaskView, delegate,
+    extend, start,
 };
 
 use crate::common::{NOTHING, NOW};
@@ -158,7 +159,7 @@ pub(crate) fn root<'a>(template: &'a str, params: &'a BTreeMap<String, Param>) -
         starter: "corp:alice".to_owned(),
         deadline: None,
         tier_cap: None,
-        literals: BTreeSet::new(),
+        names: Names::default(),
         now: NOW,
         id: "t-0".to_owned(),
         session: "s".to_owned(),
@@ -639,6 +640,71 @@ fn cedar_says_who_may_start_which() {
     );
 }
 
+fn by_user(prompt: &str) -> Names {
+    Names::read(&[Part::of_user(prompt)], &BTreeMap::new(), Speaker::Subject, &KEY)
+}
+
+/// Who said it decides what it trusts: the user always, a harness up to tier standard, an agent never.
+#[test]
+fn what_is_named_counts_by_who_said_it() {
+    let plan = plan(
+        r#"@id("all") permit(principal, action, resource);
+        @id("named") forbid(principal, action, resource)
+        when { context.destination.present && !context.destination.trusted };"#,
+    );
+    let params = acme();
+    let to_bob = r#"{"to": ["bob@acme.example"], "text": "Re: x"}"#;
+    let reason = |names: Names| {
+        let task = start(&plan, Root { names, ..root("answer", &params) }).unwrap();
+        let chain = task.chain();
+        let facts = Facts {
+            task: Some(TaskView { task: &task, ancestors: &[] }),
+            history: Some(HistoryView::new(&NOTHING)),
+            literal_key: Some(&KEY),
+            ..facts(&chain)
+        };
+        decide(&plan, &facts, &request("mail.send", to_bob), NOW).reason
+    };
+    let said =
+        |by| Names::read(&[Part::of_user("Answer bob@acme.example")], &BTreeMap::new(), by, &KEY);
+    assert_eq!(ReasonCode::Permitted, reason(said(Speaker::Subject)));
+    assert_eq!(ReasonCode::Permitted, reason(said(Speaker::FrontEnd)));
+    assert_eq!(ReasonCode::Permitted, reason(said(Speaker::Harness)));
+    assert_eq!(ReasonCode::Forbidden, reason(said(Speaker::Agent)));
+    assert!(!said(Speaker::Agent).claimed.is_empty(), "a claim is kept");
+    let part = |said_by| {
+        let parts = [Part { text: "Answer bob@acme.example", said_by }];
+        Names::read(&parts, &BTreeMap::new(), Speaker::Subject, &KEY)
+    };
+    for said_by in [SaidBy::Quoted, SaidBy::Other] {
+        assert!(part(said_by).is_empty(), "only the user's own words");
+    }
+    let params = BTreeMap::from([("to".to_owned(), Param::Text("bob@acme.example".to_owned()))]);
+    let given = |by| Names::read(&[], &params, by, &KEY);
+    assert_eq!(ReasonCode::Permitted, reason(given(Speaker::Subject)));
+    assert_eq!(ReasonCode::Forbidden, reason(given(Speaker::Agent)));
+}
+
+/// A task of an earlier version, whose literals say nothing of who named them.
+#[test]
+fn what_was_kept_without_an_origin_trusts_nothing() {
+    let plan = plan(
+        r#"@id("all") permit(principal, action, resource);
+        @id("named") forbid(principal, action, resource)
+        when { context.destination.present && !context.destination.trusted };"#,
+    );
+    let task = start(&plan, Root { names: by_user("bob@acme.example"), ..root("answer", &acme()) });
+    let mut stored = serde_json::to_value(task.unwrap()).unwrap();
+    let of_before = stored["names"]["user"].take();
+    stored.as_object_mut().unwrap().remove("names");
+    stored["literals"] = of_before;
+    let task: Task = serde_json::from_value(stored.clone()).unwrap();
+    assert!(task.names.is_empty());
+    assert_eq!(stored["literals"], serde_json::to_value(&task).unwrap()["literals"], "kept");
+    let text = r#"{"to": ["bob@acme.example"], "text": "Re: x"}"#;
+    assert_eq!(ReasonCode::Forbidden, ask_at(&plan, &task, &[], "mail.send", text, NOW).reason);
+}
+
 #[test]
 fn a_destination_is_trusted_where_the_user_named_all_of_them() {
     let plan = plan(
@@ -648,7 +714,7 @@ fn a_destination_is_trusted_where_the_user_named_all_of_them() {
     );
     let params = acme();
     let prompt = "Answer T-1 from bob@acme.example, in copy ann@acme.example.";
-    let task = start(&plan, Root { literals: literals(prompt, &KEY), ..root("answer", &params) });
+    let task = start(&plan, Root { names: by_user(prompt), ..root("answer", &params) });
     let mut task = task.unwrap();
     let to = |task: &Task, above: &[Arc<Task>], to: &str| {
         let text = format!(r#"{{"to": [{to}], "text": "Re: x"}}"#);
@@ -660,13 +726,13 @@ fn a_destination_is_trusted_where_the_user_named_all_of_them() {
     assert_eq!(ReasonCode::Forbidden, to(&task, &[], r#""bob@acme.example", "eve@acme.example""#));
     assert_eq!(ReasonCode::Forbidden, to(&task, &[], ""));
     let below = delegate(&plan, &task, child("b", "t-1", &BTreeMap::new())).unwrap();
-    assert!(below.literals.is_empty());
+    assert!(below.names.is_empty());
     assert_eq!(
         ReasonCode::Permitted,
         to(&below, &[Arc::new(task.clone())], r#""bob@acme.example""#),
         "the root's count"
     );
-    extend(&mut task, literals("And carol@x.example", &KEY));
+    extend(&mut task, by_user("And carol@x.example"));
     assert_eq!(ReasonCode::Permitted, to(&task, &[], r#""carol@x.example""#));
     let chain = task.chain();
     let facts = Facts {
@@ -1008,7 +1074,7 @@ fn each_fault_of_a_template_has_its_message() {
         ),
         (
             "{purpose: p, deadline: 1h, labels: [pii], scope: [{operation: crm.get}]}",
-            "templates.yaml:2:33: unknown key `labels`; known: purpose, params, deadline, idle_timeout, max_depth, tier_cap, starters, scope",
+            "templates.yaml:2:33: unknown key `labels`; known: purpose, params, deadline, idle_timeout, max_depth, tier_cap, starters, scope, names",
         ),
     ] {
         check(text, expected, about(text));

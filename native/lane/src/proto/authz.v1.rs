@@ -2166,6 +2166,22 @@ pub struct Task {
     /// When it ended.
     #[prost(message, optional, tag = "14")]
     pub ended_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Destinations that count as named by the user.
+    #[prost(uint32, tag = "15")]
+    pub named: u32,
+    /// Destinations that an agent claims the user named; they make nothing trusted.
+    #[prost(uint32, tag = "16")]
+    pub claimed: u32,
+}
+/// One part of a prompt.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PromptPart {
+    /// The text.
+    #[prost(string, tag = "1")]
+    pub text: ::prost::alloc::string::String,
+    /// Whose text it is; absent: OTHER.
+    #[prost(enumeration = "SaidBy", tag = "2")]
+    pub said_by: i32,
 }
 /// Starts a root task.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2179,7 +2195,8 @@ pub struct StartRequest {
     /// Parameters of the template.
     #[prost(message, optional, tag = "3")]
     pub params: ::core::option::Option<::prost_types::Struct>,
-    /// The user's words; only keyed hashes of their literals are kept.
+    /// The user's words: one part said by USER. Only keyed hashes of the destinations that they name are kept. They count where
+    /// the caller is the subject alone or a front end, up to tier standard where it is a harness, else as claims.
     #[prost(string, tag = "4")]
     pub prompt: ::prost::alloc::string::String,
     /// Narrower scope than the template's; empty: the template's.
@@ -2198,6 +2215,9 @@ pub struct StartRequest {
     /// permit for `authz.task.start_for`; the task stays below tier high.
     #[prost(string, tag = "9")]
     pub asserted_subject: ::prost::alloc::string::String,
+    /// The prompt in parts, in place of `prompt`.
+    #[prost(message, repeated, tag = "10")]
+    pub prompt_parts: ::prost::alloc::vec::Vec<PromptPart>,
 }
 /// The started task.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2250,9 +2270,12 @@ pub struct ExtendRequest {
     /// The task.
     #[prost(string, tag = "2")]
     pub task: ::prost::alloc::string::String,
-    /// The user's words.
+    /// The user's words, as of StartRequest.
     #[prost(string, tag = "3")]
     pub prompt: ::prost::alloc::string::String,
+    /// The prompt in parts, in place of `prompt`.
+    #[prost(message, repeated, tag = "4")]
+    pub prompt_parts: ::prost::alloc::vec::Vec<PromptPart>,
 }
 /// The task as it now stands.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2329,6 +2352,43 @@ pub struct EndResponse {
     /// The task and its descendants.
     #[prost(uint32, tag = "1")]
     pub ended: u32,
+}
+/// Whose text a part of a prompt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum SaidBy {
+    /// As OTHER.
+    Unspecified = 0,
+    /// The user's own words: only what these name is named.
+    User = 1,
+    /// A text that the user quotes, such as a pasted mail or an attached file.
+    Quoted = 2,
+    /// Any other text, such as instructions of the program.
+    Other = 3,
+}
+impl SaidBy {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SAID_BY_UNSPECIFIED",
+            Self::User => "SAID_BY_USER",
+            Self::Quoted => "SAID_BY_QUOTED",
+            Self::Other => "SAID_BY_OTHER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SAID_BY_UNSPECIFIED" => Some(Self::Unspecified),
+            "SAID_BY_USER" => Some(Self::User),
+            "SAID_BY_QUOTED" => Some(Self::Quoted),
+            "SAID_BY_OTHER" => Some(Self::Other),
+            _ => None,
+        }
+    }
 }
 /// How a task stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

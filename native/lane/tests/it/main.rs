@@ -31,3 +31,4 @@ mod revoke;
 mod support;
 mod taskless;
 mod tasks;
+mod words;

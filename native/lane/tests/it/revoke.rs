@@ -206,6 +206,7 @@ fn a_subject_and_its_tasks() {
         evidence: vec![agent(BOT), subject("alice")],
         task: root.id.clone(),
         prompt: "more".to_owned(),
+        prompt_parts: Vec::new(),
     };
     let extended: Result<wire::ExtendResponse, _> = call(&served, Surface::TaskExtend, &extending);
     assert_eq!(Err("REVOKED"), extended.map(drop));

@@ -118,6 +118,7 @@ pub fn trust_spec() -> Value {
         "issuers": {"corp": {
             "issuer": "https://idp.example", "audience": ["authz"], "algorithms": ["ES256"],
             "jwks": jwks(&[&KEYS.corp]), "from": "test", "claims": ["groups", "email"],
+            "alone_audience": ["authz-own"],
         }},
     })
 }
@@ -154,9 +155,22 @@ pub fn forged() -> String {
     KEYS.stranger.sign(&json!({"sub": BOT, "aud": ["authz"], "exp": now() + 300}).to_string())
 }
 
+/// A token of Alice that no agent gets.
+pub fn alone_alice() -> String {
+    subject_token(&json!({
+        "iss": "https://idp.example", "sub": "alice", "aud": "authz-own", "exp": now() + 300, "iat": now(),
+        "groups": ["employees"],
+    }))
+}
+
 /// A token of Alice, an employee.
 pub fn alice() -> String {
     user("alice", json!(["employees"]))
+}
+
+/// A token of the issuer with these claims.
+pub fn subject_token(claims: &Value) -> String {
+    KEYS.corp.sign(&claims.to_string())
 }
 
 pub fn user(sub: &str, groups: Value) -> String {

@@ -401,7 +401,10 @@ fn ends() {
     let (root, child) = made();
     assert_eq!(Ok(1), end(&served, &child.id, vec![agent(BOT)], S::Revoked));
     assert_eq!("REVOKED", check(searching(&child.id, TWO)));
-    let mine = evidence(wire::EvidenceRole::Subject, alice());
+    let bearer = evidence(wire::EvidenceRole::Subject, alice());
+    let by_bearer = end(&served, &root.id, vec![bearer], S::Revoked);
+    assert_eq!(Err("NOT_PERMITTED"), by_bearer, "an agent holds that token too");
+    let mine = evidence(wire::EvidenceRole::Subject, alone_alice());
     assert_eq!(Ok(1), end(&served, &root.id, vec![mine], S::Revoked));
     assert_eq!("REVOKED", check(searching(&root.id, BOT)));
     // The owner of the administration socket needs no evidence.
@@ -971,7 +974,7 @@ fn bounds() {
     assert_eq!(Ok(()), start(&served, &starting(vec![agent(BOT)])).map(drop));
 }
 
-/// The user's further words name what is trusted; nobody else's do.
+/// Who may add a further turn at all; whose word it is, is another question.
 #[test]
 fn extends() {
     let served = tasked();
@@ -981,6 +984,7 @@ fn extends() {
             evidence: by,
             task: task.id.clone(),
             prompt: "also bob@corp.example".to_owned(),
+            prompt_parts: Vec::new(),
         };
         call::<wire::ExtendResponse>(&served, Surface::TaskExtend, &request).map(drop)
     };

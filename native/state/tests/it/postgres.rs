@@ -114,9 +114,9 @@ fn within_the_staleness() {
         assert_eq!(TaskStatus::Active, peek(&other, &id).status);
         assert_eq!(TaskStatus::Active, peek(&other, &id).status);
         let mut changed = task(&id, "s", "bot");
-        changed.literals.insert("ffeeddccbbaa99887766554433221100".to_owned());
+        changed.names.user.insert("ffeeddccbbaa99887766554433221100".to_owned());
         put_task(&one, changed);
-        let took = until("the extension", || peek(&other, &id).literals.len() == 2);
+        let took = until("the extension", || peek(&other, &id).names.user.len() == 2);
         assert!(took < Duration::from_secs(1), "{took:?}");
         let mut ended = task(&id, "s", "bot");
         ended.status = TaskStatus::Completed;

@@ -9,9 +9,10 @@ use authz_kernel::decision::Time;
 use authz_kernel::history::{Mark, Object, Origin, SessionHistory};
 use authz_kernel::model::Tier;
 use authz_kernel::task::{
-    AgentName, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit, Param, Party,
-    Proof, Record, RecordKey, RecordKind, Reservation, Revocation, RevocationTarget, ScopeEntry,
-    ScopeIndex, Selector, Session, SigningKey, Subject, SubjectProof, Task, TaskKind, TaskStatus,
+    AgentName, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit, Names, Param,
+    Party, Proof, Record, RecordKey, RecordKind, Reservation, Revocation, RevocationTarget,
+    ScopeEntry, ScopeIndex, Selector, Session, SigningKey, Subject, SubjectProof, Task, TaskKind,
+    TaskStatus,
 };
 use authz_state::Ticket;
 use authz_state::store::{
@@ -95,7 +96,10 @@ pub fn task(id: &str, session: &str, agent: &str) -> Task {
         index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
         subject_tokens: Vec::new(),
-        literals: BTreeSet::from(["00112233445566778899aabbccddeeff".to_owned()]),
+        names: Names {
+            user: BTreeSet::from(["00112233445566778899aabbccddeeff".to_owned()]),
+            ..Names::default()
+        },
         rest: BTreeMap::new(),
     }
 }

@@ -340,3 +340,38 @@ fn an_issuer_without_usable_keys_is_invalid() {
         assert!(refusal.detail.contains("`corp` has no usable key"), "{}", refusal.detail);
     }
 }
+
+/// A token for an audience that no agent gets proves that its subject is alone, unless another service has it too.
+#[test]
+fn a_subject_is_alone_by_its_audience() {
+    let spec = spec_with_issuer(|issuer| issuer.alone_audience = vec!["portal".to_owned()]);
+    let facts = |aud: Value| {
+        let token = IDP_KEY.sign(&but(user(), "aud", aud).to_string());
+        check_subject(&spec, &token).map(|subject| (subject.is_for_alone, subject.is_alone))
+    };
+    let reason = |aud: Value| facts(aud).err().map(|refusal| refusal.reason);
+    assert_eq!(Ok((true, true)), facts(json!("portal")));
+    assert_eq!(Ok((true, true)), facts(json!(["portal"])));
+    assert_eq!(Ok((false, false)), facts(json!("authz")));
+    assert_eq!(Ok((false, false)), facts(json!(["authz", "crm"])));
+    for aud in [json!(["portal", "authz"]), json!(["crm", "portal"]), json!("crm"), json!([])] {
+        assert_eq!(Some(WrongAudience), reason(aud));
+    }
+    assert_eq!(Some(BadCredential), reason(json!(["portal", 1])));
+    let own = IDP_KEY.sign(&but(user(), "aud", json!("portal")).to_string());
+    let svid = AGENT_KEY.sign(&svid().to_string());
+    let both = [evidence(Role::Agent, &svid), evidence(Role::Subject, &own)];
+    let beside = check_at(&spec, &both, NOW).unwrap_err();
+    assert_eq!((WrongAudience, Some(Role::Subject)), (beside.reason, beside.role));
+}
+
+/// An audience that agents get tokens for too proves nothing, so it is refused as one of the subjects' own.
+#[test]
+fn an_alone_audience_is_no_other() {
+    for value in ["authz", "", "spiffe://a.example/authz"] {
+        let spec = spec_with_issuer(|issuer| issuer.alone_audience = vec![value.to_owned()]);
+        let errors = TrustStore::compile(&spec).unwrap_err();
+        let place = errors.first().map(|error| error.place.as_str());
+        assert_eq!(Some("issuers.corp.alone_audience"), place, "{errors:?}");
+    }
+}

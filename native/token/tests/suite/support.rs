@@ -32,6 +32,8 @@ pub(crate) fn issuer(keys: &str) -> IssuerSpec {
     IssuerSpec {
         issuer: ISS.to_owned(),
         audience: vec!["authz".to_owned()],
+        alone_audience: Vec::new(),
+        alone_bound: false,
         algorithms: vec!["ES256".to_owned()],
         jwks: keys.to_owned(),
         from: "jwks.json".to_owned(),

@@ -1,0 +1,75 @@
+//! Who says a prompt, and whether the subject is alone.
+//!
+//! INVARIANT (nothing that an agent can say counts as the user's word): a token that may stand beside an agent proves nothing
+//! here. The agent holds it, and may leave its own credential out.
+
+use authz_kernel::task::{MAX_PARTS, Part, SaidBy, Speaker};
+use authz_token::{Facts, SubjectFacts};
+use serde::Serialize;
+
+use crate::ask::Refused;
+use crate::judgement::Judgement;
+use crate::proto::authz::v1 as wire;
+use crate::world::Loaded;
+
+/// Names that came with a call, for its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct PromptNote {
+    /// Who said the prompt.
+    pub(crate) said_by: &'static str,
+    /// Names that count as the user's.
+    pub(crate) named: usize,
+    /// Names that an agent claims.
+    pub(crate) claimed: usize,
+}
+
+/// The subject that calls itself, where no agent calls and none holds what proves the subject.
+pub(crate) fn alone(facts: &Facts) -> Option<&SubjectFacts> {
+    facts.subject.as_deref().filter(|subject| facts.agent.is_none() && subject.is_alone)
+}
+
+/// Whose word the prompt and the parameters of a call are.
+pub(crate) fn speaker(judgement: &Judgement, world: &Loaded) -> Speaker {
+    let facts = &judgement.facts;
+    if alone(facts).is_some() {
+        return Speaker::Subject;
+    }
+    let is_proved = facts.subject.is_some();
+    let agent = facts.agent.as_ref().map(|agent| agent.spiffe_id.as_str());
+    let asker = &judgement.asker;
+    // An enforcer that calls as the agent speaks as that agent.
+    let is_itself = agent.is_some() && asker.peer.as_ref().map(|peer| &*peer.spiffe_id) == agent;
+    let relays = asker.enforcer.as_ref().is_some_and(|enforcer| enforcer.relays_prompt);
+    if relays && is_proved && !is_itself {
+        return Speaker::FrontEnd;
+    }
+    agent.map_or(Speaker::Agent, |agent| world.plan.model().speaker_of(agent, is_proved))
+}
+
+/// The parts of a prompt. The text alone is one part, the user's.
+pub(crate) fn parts<'a>(
+    prompt: &'a str,
+    parts: &'a [wire::PromptPart],
+) -> Result<Vec<Part<'a>>, Refused> {
+    if parts.is_empty() {
+        return Ok(vec![Part::of_user(prompt)]);
+    }
+    if !prompt.is_empty() {
+        return Err(Refused::input("`prompt` and `prompt_parts` are both given"));
+    }
+    if parts.len() > MAX_PARTS {
+        return Err(Refused::input(format!("`prompt_parts` has more than {MAX_PARTS} items")));
+    }
+    parts
+        .iter()
+        .map(|part| {
+            let said_by = match wire::SaidBy::try_from(part.said_by) {
+                Ok(wire::SaidBy::User) => SaidBy::User,
+                Ok(wire::SaidBy::Quoted) => SaidBy::Quoted,
+                Ok(wire::SaidBy::Unspecified | wire::SaidBy::Other) => SaidBy::Other,
+                Err(_) => return Err(Refused::input("`said_by` has an unknown value")),
+            };
+            Ok(Part { text: &part.text, said_by })
+        })
+        .collect()
+}

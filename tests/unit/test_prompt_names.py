@@ -1,0 +1,49 @@
+"""What a prompt names, by the command and the extension; the tables of docs/reference/prompt.md are the kernel's test."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from authz.cli import application
+from authz.engine import prompt_names
+
+PROMPT = "Answer bob@acme.example at https://acme.example/t/7. Never write to eve@evil.example, or and/or."
+
+
+def test_a_prompt_is_read_word_by_word() -> None:
+    """Names with kind and form, others with the reason."""
+    found = {one.text: (one.kind, one.name, one.why) for one in prompt_names(PROMPT)}
+    assert found == {
+        "bob@acme.example": ("email", "bob@acme.example", ""),
+        "https://acme.example/t/7": ("url", "https://acme.example/t/7", ""),
+        "eve@evil.example": ("email", "eve@evil.example", "its sentence has a negation"),
+        "and/or": (
+            "",
+            "",
+            "a path begins with `/` or `~/`, ends in a file name like `q3.csv`, or stands between backticks",
+        ),
+    }
+    assert prompt_names("") == ()
+
+
+@pytest.mark.parametrize("given", [PROMPT, "-"])
+def test_the_command_shows_what_was_read_and_what_was_not(given: str) -> None:
+    """As JSON for programs, the prompt as an argument or on standard input."""
+    run = CliRunner().invoke(application(), ["task", "names", given, "-o", "json"], input=PROMPT)
+
+    assert run.exit_code == 0, run.output
+    told = json.loads(run.stdout)
+    assert [one["name"] for one in told["names"]] == [
+        "bob@acme.example",
+        "https://acme.example/t/7",
+    ]
+    assert [one["text"] for one in told["unnamed"]] == ["eve@evil.example", "and/or"]
+
+
+def test_the_command_says_that_nothing_is_named() -> None:
+    """A prompt of plain words."""
+    run = CliRunner().invoke(application(), ["task", "names", "Summarize the news"])
+
+    assert run.exit_code == 0, run.output
+    assert "The prompt names nothing." in run.output
