@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use authz_kernel::decision::{Principal, Request, Time};
-use authz_kernel::history::ObjectKeys;
+use authz_kernel::history::{Holder, ObjectKeys, Remembering};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
     self, AgentName, Binding, Child, Credential, Detail, Param, Record, RecordKey, RecordKind,
-    Reservation, Root, Subject, SubjectProof, Task, TaskKind,
+    RecordName, Reservation, Root, Subject, SubjectProof, Task, TaskKind,
 };
 use authz_state::store::{Survives, Transaction};
 use authz_token::{AgentFacts, AgentProof, Evidence, Role, Scheme};
@@ -153,6 +153,8 @@ struct Permitted {
     /// What it was charged to.
     charges: Vec<(String, u32)>,
     tier: Tier,
+    /// The record that remembers its labels when the task has ended.
+    remembered_in: Option<RecordName>,
 }
 
 /// What an exchange comes to.
@@ -453,11 +455,11 @@ impl Engine {
             }
         };
         locks.push(RecordKey::new(RecordKind::Session, &session));
-        let kind = judgement.task.as_ref().map_or(TaskKind::Root, |task| task.kind);
+        locks.extend(Holder::Pair.key(&exchange.chain(judgement)));
         for detail in &exchange.asked.details {
             let chain = || exchange.chain(judgement);
             let of = (detail.operation.as_str(), false);
-            let parties = history::parties(&exchange.world.plan, of, kind, chain);
+            let parties = history::parties(&exchange.world.plan, of, Remembering::default(), chain);
             locks.extend(parties.into_iter().map(|(_, record)| record));
             let arguments = detail.arguments_json();
             let objects = exchange.world.plan.objects_of(&detail.request(&arguments, &[]));
@@ -513,7 +515,8 @@ impl Engine {
             Place::New(task) => {
                 self.room(transaction, task.assignee(), now)?;
                 let retention = self.keeper.settings().retention_ms;
-                let session = history::begun(task, now, retention);
+                let by_agent = (judgement.facts.agent.is_some(), now);
+                let session = history::begin(transaction, task, by_agent, retention)?;
                 transaction.put(Record::Session(Arc::new(session)));
                 let located = Located { task: Arc::clone(task), ancestors: Vec::new() };
                 Ok((located, Some(TaskKind::Root)))
@@ -606,6 +609,8 @@ impl Engine {
                         detail: detail_of(&judging, &detail.id, decision),
                         charges: decision.charges.clone(),
                         tier,
+                        remembered_in: history::changes(&detail)
+                            .and_then(|changes| detail.recalled.memory_of(changes)),
                     });
                     let binding = exchange.binding.as_ref().map(Binding::member);
                     detail.credential = Some(CredentialNote {
@@ -664,7 +669,7 @@ impl Engine {
             revoked_at: None,
             rest: BTreeMap::new(),
         });
-        for Permitted { detail, charges, tier } in details {
+        for Permitted { detail, charges, tier, remembered_in } in details {
             self.metrics.reserved();
             transaction.put(Record::Reservation(Arc::new(Reservation {
                 decision_id: detail.decision_id.clone(),
@@ -683,6 +688,7 @@ impl Engine {
                 credential: Some(credential.jti.clone()),
                 wants_credential: true,
                 redeemed: false,
+                remembered_in: remembered_in.clone(),
                 rest: BTreeMap::new(),
             })));
         }

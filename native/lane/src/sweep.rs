@@ -99,7 +99,7 @@ impl Engine {
                 }
                 Record::Proof(_) | Record::SigningKey(_) => others.push(record.key()),
                 // Somebody may be adding to it.
-                Record::Agent(_) | Record::Subject(_) | Record::Object(_) => {
+                Record::Agent(_) | Record::Subject(_) | Record::Pair(_) | Record::Object(_) => {
                     let key = record.key();
                     self.delete_due(
                         std::slice::from_ref(&key),

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use authz_kernel::decide::decide;
 use authz_kernel::decision::{Facts, Outcome, Principal, Request, Time};
 use authz_kernel::hex::hex;
-use authz_kernel::history::SessionHistory;
+use authz_kernel::history::Holder;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::schema::GIVE;
 use authz_kernel::task::{
-    self, AgentName, Child, Idempotency, Record, RecordKey, RecordKind, Root, Session, Subject,
+    self, AgentName, Child, Idempotency, Record, RecordKey, RecordKind, Root, Subject,
     SubjectProof, Task, TaskKind, TaskStatus,
 };
 use authz_state::store::{Page, Query, Survives, Transaction};
@@ -22,6 +22,7 @@ use uuid::Uuid;
 use crate::ask::{self, Refused, Step};
 use crate::ending::after;
 use crate::engine::{ApiError, Changing, Engine, Kept, Stop, Transport, kernel_facts, own};
+use crate::history;
 use crate::judgement::Judgement;
 use crate::keeper::Wait;
 use crate::limits;
@@ -332,6 +333,7 @@ impl Engine {
             RecordKey::new(RecordKind::Session, &task.session),
             RecordKey::new(RecordKind::Agent, task.assignee()),
         ];
+        locks.extend(Holder::Pair.key(&task.chain()));
         locks.extend(key.as_ref().map(Key::record));
         let task = Arc::new(task);
         let mut made = None;
@@ -351,16 +353,10 @@ impl Engine {
                     return Ok(());
                 }
                 self.room(transaction, task.assignee(), now)?;
-                transaction.put(Record::Session(Arc::new(Session {
-                    id: task.session.clone(),
-                    root: task.id.clone(),
-                    tasks: 1,
-                    started_at: now,
-                    expires_at: after(task.deadline, self.keeper.settings().retention_ms),
-                    ended_at: None,
-                    history: SessionHistory::new(),
-                    rest: BTreeMap::new(),
-                })));
+                let by_agent = (judgement.facts.agent.is_some(), now);
+                let retention = self.keeper.settings().retention_ms;
+                let session = history::begin(transaction, &task, by_agent, retention)?;
+                transaction.put(Record::Session(Arc::new(session)));
                 transaction.put(Record::Task(Arc::clone(&task)));
                 if let Some(key) = &key {
                     key.keep(transaction, &task, now);

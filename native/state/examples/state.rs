@@ -182,6 +182,7 @@ fn permit(store: &dyn Store, number: usize, serial: usize, survives: Survives) -
             credential: None,
             wants_credential: false,
             redeemed: false,
+            remembered_in: None,
             rest: BTreeMap::new(),
         })));
         transaction.put(Record::Task(Arc::new(task)));

@@ -16,12 +16,12 @@ use std::sync::Arc;
 pub use literals::{MAX_LITERALS, hmac, literals};
 pub use record::{
     AgentName, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit, Literal, Param,
-    Party, Proof, Record, RecordKey, RecordKind, Reservation, Revocation, RevocationTarget,
-    Revocations, ScopeEntry, Selector, Session, SigningKey, Subject, SubjectProof, Task, TaskKind,
-    TaskStatus,
+    Party, Proof, Record, RecordKey, RecordKind, RecordName, Reservation, Revocation,
+    RevocationTarget, Revocations, ScopeEntry, Selector, Session, SigningKey, Subject,
+    SubjectProof, Task, TaskKind, TaskStatus,
 };
 pub use scope::{Dimension, ScopeIndex};
-pub use start::{Child, Refused, Root, delegate, extend, implicit, start};
+pub use start::{Child, Refused, Root, delegate, denied_pair, extend, implicit, start};
 pub use taskless::{taskless, taskless_of};
 pub use tokens::{NewestToken, ShownToken};
 

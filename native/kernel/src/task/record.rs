@@ -41,11 +41,13 @@ pub enum RecordKind {
     Subject,
     /// An object that agents wrote, or a collection of such: what labels it keeps.
     Object,
+    /// An agent acting for one subject: what it did over all sessions of the two.
+    Pair,
 }
 
 impl RecordKind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Session,
         Self::Agent,
         Self::Task,
@@ -58,6 +60,7 @@ impl RecordKind {
         Self::Lease,
         Self::Subject,
         Self::Object,
+        Self::Pair,
     ];
 }
 
@@ -75,6 +78,29 @@ impl RecordKey {
     #[must_use]
     pub fn new(kind: RecordKind, id: impl AsRef<str>) -> Self {
         Self { kind, id: Arc::from(id.as_ref()) }
+    }
+}
+
+/// The key of a record, as other records store it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordName {
+    /// What it is of.
+    pub kind: RecordKind,
+    /// Its id within the kind.
+    pub id: String,
+}
+
+impl RecordName {
+    /// The key that is stored.
+    #[must_use]
+    pub fn key(&self) -> RecordKey {
+        RecordKey::new(self.kind, &self.id)
+    }
+}
+
+impl From<RecordKey> for RecordName {
+    fn from(key: RecordKey) -> Self {
+        Self { kind: key.kind, id: key.id.to_string() }
     }
 }
 
@@ -105,6 +131,8 @@ pub enum Record {
     Subject(Arc<Party>),
     /// What was written.
     Object(Arc<Object>),
+    /// What an agent did on behalf of one subject.
+    Pair(Arc<Party>),
 }
 
 impl Record {
@@ -126,6 +154,7 @@ impl Record {
             Self::Agent(one) => RecordKey::new(RecordKind::Agent, &one.id),
             Self::Subject(one) => RecordKey::new(RecordKind::Subject, &one.id),
             Self::Object(one) => RecordKey::new(RecordKind::Object, &one.id),
+            Self::Pair(one) => RecordKey::new(RecordKind::Pair, &one.id),
         }
     }
 
@@ -140,7 +169,7 @@ impl Record {
             Self::Credential(one) => Some(one.due().0),
             Self::Proof(one) => Some(one.expires_at.0),
             Self::SigningKey(one) => one.expires_at.map(|at| at.0),
-            Self::Agent(one) | Self::Subject(one) => Some(one.expires_at.0),
+            Self::Agent(one) | Self::Subject(one) | Self::Pair(one) => Some(one.expires_at.0),
             Self::Object(one) => Some(one.expires_at.0),
             // Whoever leases secrets looks after them: none goes unless what it names is gone.
             Self::Revocation(_) | Self::Lease(_) => None,
@@ -172,7 +201,7 @@ pub struct Session {
     pub rest: BTreeMap<String, serde_json::Value>,
 }
 
-/// An agent, or a subject: what it did over all its sessions.
+/// An agent, a subject, or a pair of both: what it did over all its sessions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Party {
     /// Its id: [`Holder::key`].
@@ -182,6 +211,10 @@ pub struct Party {
     /// What it did, as far as rules ask for it.
     #[serde(default, skip_serializing_if = "SessionHistory::is_empty")]
     pub history: SessionHistory,
+    /// Of a pair: when the agent's task for the subject was ended because of its denials. The agent starts no other until the
+    /// subject alone, a front end or an administrator does so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denied_at: Option<Time>,
     /// When it may be forgotten: once nothing in it counts any more.
     pub expires_at: Time,
     /// Members that this version does not know.
@@ -260,6 +293,16 @@ pub struct Task {
 }
 
 impl Task {
+    /// Whether the agent began the task itself: then the task begins with what earlier tasks of the agent for the subject left.
+    #[must_use]
+    pub fn inherits(&self) -> bool {
+        match self.kind {
+            TaskKind::Root => self.starter == self.assignee(),
+            TaskKind::Implicit => true,
+            TaskKind::Child | TaskKind::None => false,
+        }
+    }
+
     /// The agent that it was given to.
     #[must_use]
     pub fn assignee(&self) -> &str {
@@ -636,6 +679,9 @@ pub struct Reservation {
     /// The credential was presented and the operation permitted again.
     #[serde(default, skip_serializing_if = "is_false")]
     pub redeemed: bool,
+    /// The record that remembers its labels when the task has ended; none where no label was new to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remembered_in: Option<RecordName>,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,

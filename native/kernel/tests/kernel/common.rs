@@ -9,9 +9,10 @@ use authz_kernel::decision::{
 use authz_kernel::history::{HistoryView, KEPT_MS, SessionHistory};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::{
-    Approval, ClaimTest, Collection, Declared, DestinationClass, DestinationKind, DestinationRule,
-    Effect, LabelKind, Location, Model, Operation, PolicyFile, Reports, ResourcePattern,
-    ResourceRule, RoleMembers, SubjectMatch, System, SystemKind, Tier, TierRequirements,
+    AgentMemory, Approval, ClaimTest, Collection, Declared, DestinationClass, DestinationKind,
+    DestinationRule, Effect, LabelKind, Location, Model, Operation, PolicyFile, Reports,
+    ResourcePattern, ResourceRule, RoleMembers, SubjectMatch, System, SystemKind, Tier,
+    TierRequirements,
 };
 use authz_kernel::plan::Plan;
 use authz_kernel::task::{TaskView, taskless};
@@ -102,7 +103,7 @@ pub(crate) fn model(policies: &str) -> Model {
     model.roles.insert(
         "staff".to_owned(),
         RoleMembers {
-            isolated: false,
+            memory: AgentMemory::default(),
             agents: Vec::new(),
             subjects: vec![SubjectMatch {
                 issuer: "corp".to_owned(),
@@ -115,7 +116,7 @@ pub(crate) fn model(policies: &str) -> Model {
     model.roles.insert(
         "support-agent".to_owned(),
         RoleMembers {
-            isolated: false,
+            memory: AgentMemory::default(),
             agents: vec![Declared {
                 value: "spiffe://a.example/ns/support/sa/*".to_owned(),
                 at: at(12),

@@ -25,6 +25,7 @@ pub(crate) const fn number(kind: RecordKind) -> i16 {
         RecordKind::Lease => 10,
         RecordKind::Subject => 11,
         RecordKind::Object => 12,
+        RecordKind::Pair => 13,
     }
 }
 
@@ -43,6 +44,7 @@ pub(crate) const fn kind(number: i16) -> Option<RecordKind> {
         10 => RecordKind::Lease,
         11 => RecordKind::Subject,
         12 => RecordKind::Object,
+        13 => RecordKind::Pair,
         _ => return None,
     })
 }
@@ -66,7 +68,7 @@ pub(crate) fn write(to: &mut Vec<u8>, record: &Record) -> Result<(), StoreError>
         Record::Proof(one) => plain::append(to, one),
         Record::SigningKey(one) => plain::append(to, one),
         Record::Lease(one) => plain::append(to, one),
-        Record::Agent(one) | Record::Subject(one) => plain::append(to, one),
+        Record::Agent(one) | Record::Subject(one) | Record::Pair(one) => plain::append(to, one),
         Record::Object(one) => plain::append(to, one),
     };
     written.map_err(|error| StoreError::Unavailable(format!("a record cannot be written: {error}")))
@@ -103,6 +105,7 @@ pub(crate) fn decode(key: &RecordKey, bytes: &[u8]) -> Result<Record, String> {
         RecordKind::Object => {
             serde_json::from_slice(bytes).map(|one| Record::Object(Arc::new(one)))
         }
+        RecordKind::Pair => serde_json::from_slice(bytes).map(|one| Record::Pair(Arc::new(one))),
     };
     let record = record.map_err(|error| {
         format!("{:?} `{}` cannot be read by this version: {error}", key.kind, key.id)

@@ -198,6 +198,7 @@ pub(crate) struct Index {
     leases: Ids<Record>,
     agents: Texts,
     subjects: Texts,
+    pairs: Texts,
     objects: Ids<Record>,
     /// Session and task.
     by_session: Pairs,
@@ -214,7 +215,7 @@ pub(crate) struct Index {
 impl Index {
     /// Empty.
     ///
-    /// Args: `most`: of how many sessions, agents and subjects each the text is kept in memory.
+    /// Args: `most`: of how many sessions, agents, subjects and pairs each the text is kept in memory.
     pub(crate) fn new(most: usize) -> Self {
         Self {
             sessions: Texts::new(most),
@@ -228,6 +229,7 @@ impl Index {
             leases: Ids::default(),
             agents: Texts::new(most),
             subjects: Texts::new(most),
+            pairs: Texts::new(most),
             objects: Ids::default(),
             by_session: Pairs::default(),
             by_assignee: Pairs::default(),
@@ -292,7 +294,7 @@ impl Index {
     ///
     /// Args: `durable`: the last commit that is there.
     pub(crate) fn forget(&mut self, durable: u64) {
-        for texts in [&mut self.sessions, &mut self.agents, &mut self.subjects] {
+        for texts in [&mut self.sessions, &mut self.agents, &mut self.subjects, &mut self.pairs] {
             texts.forget(durable);
         }
     }
@@ -563,6 +565,7 @@ impl Index {
             RecordKind::Session => Some(&self.sessions),
             RecordKind::Agent => Some(&self.agents),
             RecordKind::Subject => Some(&self.subjects),
+            RecordKind::Pair => Some(&self.pairs),
             _ => None,
         }
     }
@@ -572,6 +575,7 @@ impl Index {
             RecordKind::Session => Some(&mut self.sessions),
             RecordKind::Agent => Some(&mut self.agents),
             RecordKind::Subject => Some(&mut self.subjects),
+            RecordKind::Pair => Some(&mut self.pairs),
             _ => None,
         }
     }
@@ -586,9 +590,11 @@ impl Index {
             RecordKind::SigningKey => &self.signing_keys,
             RecordKind::Lease => &self.leases,
             RecordKind::Object => &self.objects,
-            RecordKind::Session | RecordKind::Agent | RecordKind::Subject | RecordKind::Task => {
-                return None;
-            }
+            RecordKind::Session
+            | RecordKind::Agent
+            | RecordKind::Subject
+            | RecordKind::Pair
+            | RecordKind::Task => return None,
         })
     }
 
@@ -602,9 +608,11 @@ impl Index {
             RecordKind::SigningKey => &mut self.signing_keys,
             RecordKind::Lease => &mut self.leases,
             RecordKind::Object => &mut self.objects,
-            RecordKind::Session | RecordKind::Agent | RecordKind::Subject | RecordKind::Task => {
-                return None;
-            }
+            RecordKind::Session
+            | RecordKind::Agent
+            | RecordKind::Subject
+            | RecordKind::Pair
+            | RecordKind::Task => return None,
         })
     }
 }
