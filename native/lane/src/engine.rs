@@ -479,6 +479,7 @@ impl Engine {
             ),
             Surface::AccessLog => self.access_log(request, transport),
             Surface::Revoke => self.revoke(request, transport),
+            Surface::Forget => self.forget_labels(request, transport),
             Surface::TaskStart
             | Surface::TaskDelegate
             | Surface::TaskExtend

@@ -596,6 +596,8 @@ pub enum Surface {
     TaskEnd,
     /// `authz.v1.Admin/Revoke`.
     Revoke,
+    /// `authz.v1.Admin/Forget`.
+    Forget,
     /// `authz.v1.Credentials/Issue`.
     CredentialIssue,
     /// `authz.v1.Credentials/Introspect`, and token introspection over HTTP.
@@ -625,6 +627,7 @@ impl Surface {
             Self::TaskList => "task_list",
             Self::TaskEnd => "task_end",
             Self::Revoke => "revoke",
+            Self::Forget => "forget",
             Self::CredentialIssue => "credential_issue",
             Self::CredentialIntrospect => "credential_introspect",
             Self::CredentialRevoke => "credential_revoke",
@@ -656,6 +659,7 @@ impl Surface {
             Self::TaskList => "authz.v1.Tasks/List",
             Self::TaskEnd => "authz.v1.Tasks/End",
             Self::Revoke => "authz.v1.Admin/Revoke",
+            Self::Forget => "authz.v1.Admin/Forget",
             Self::CredentialIssue => "authz.v1.Credentials/Issue",
             Self::CredentialIntrospect => "authz.v1.Credentials/Introspect",
             Self::CredentialRevoke => "authz.v1.Credentials/Revoke",
@@ -664,7 +668,7 @@ impl Surface {
     }
 
     /// All surfaces.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Check,
         Self::BatchCheck,
         Self::Explain,
@@ -679,6 +683,7 @@ impl Surface {
         Self::TaskList,
         Self::TaskEnd,
         Self::Revoke,
+        Self::Forget,
         Self::CredentialIssue,
         Self::CredentialIntrospect,
         Self::CredentialRevoke,
