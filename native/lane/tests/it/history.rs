@@ -51,6 +51,12 @@ fn remembering(extra: &Value) -> Served {
     served
 }
 
+/// A task of the bot that inherits nothing of the ones before.
+fn by_alice_alone(served: &Served) -> wire::Task {
+    let request = starting(vec![subject("alice")]);
+    start(served, &wire::StartRequest { assignee: BOT.to_owned(), ..request }).unwrap()
+}
+
 /// Of many callers at once just one sees that nothing came before.
 #[test]
 fn rules_are_exact() {
@@ -58,7 +64,7 @@ fn rules_are_exact() {
     for state in [json!({}), json!({"state": {"engine": "embedded", "path": path}})] {
         let served = remembering(&state);
         for _ in 0..5 {
-            let task = alices(&served);
+            let task = by_alice_alone(&served);
             assert_eq!(1, permitted_at_once(&served, &deleting(&task.id, BOT, "7"), 8, 3));
         }
     }
@@ -210,7 +216,7 @@ const FLOW: &str = r#"@id("mail") permit(principal, action in [Action::"system:m
 @id("staff-starts") permit(principal in Role::"staff", action == Action::"task:desk", resource);
 @id("bots-start") permit(principal in Role::"bot", action == Action::"task:desk", resource);"#;
 
-fn reading(extra: &Value, agents: &str) -> Served {
+fn reading(extra: &Value) -> Served {
     let served = unloaded(extra);
     let scope = "{operation: mail.send}, {system: hr}";
     let templates = TEMPLATES.replace("{operation: crm.delete}", scope);
@@ -218,7 +224,6 @@ fn reading(extra: &Value, agents: &str) -> Served {
         ("bundle.yaml", REQUIRED),
         ("mail.yaml", READS),
         ("templates.yaml", &templates),
-        ("agents.yaml", agents),
         ("policies/mail.cedar", FLOW),
     ];
     let listeners = json!([
@@ -248,7 +253,7 @@ fn getting(task: &str, operation: &str) -> wire::CheckRequest {
 fn labels_outlive_their_task() {
     let path = folder().join("state");
     for state in [json!({}), json!({"state": {"engine": "embedded", "path": path}})] {
-        let served = reading(&state, "");
+        let served = reading(&state);
         for status in [wire::TaskStatus::Completed, wire::TaskStatus::Aborted] {
             let task = alices(&served);
             assert_eq!("PERMITTED", code(&served.check(&getting(&task.id, "hr.get"))));
@@ -263,7 +268,7 @@ fn labels_outlive_their_task() {
         if state["state"].is_object() {
             served.engine.close();
             drop(served);
-            let served = reading(&state, "");
+            let served = reading(&state);
             assert_eq!("FORBIDDEN", code(&served.check(&sending(&other.id))));
             let another = alices(&served);
             assert_eq!("FORBIDDEN", code(&served.check(&sending(&another.id))));
@@ -288,7 +293,7 @@ fn call_at<R: Message + Default>(
 /// What the results may have carried counts until it is reported that they did not.
 #[test]
 fn a_report_lowers_what_is_remembered() {
-    let served = reading(&json!({}), "");
+    let served = reading(&json!({}));
     let other = alices(&served);
     let task = alices(&served);
     assert_eq!("PERMITTED", code(&served.check(&sending(&other.id))));
@@ -306,7 +311,7 @@ fn a_report_lowers_what_is_remembered() {
 /// An administrator forgets the labels of an agent, a pair or an object, and nothing without a reason.
 #[test]
 fn an_administrator_forgets() {
-    let served = reading(&json!({}), "");
+    let served = reading(&json!({}));
     let task = alices(&served);
     assert_eq!("PERMITTED", code(&served.check(&getting(&task.id, "hr.get"))));
     end(&served, &task.id, vec![agent(BOT)], wire::TaskStatus::Completed).unwrap();
