@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use authz_kernel::decision::{Principal, Request, Time};
-use authz_kernel::history::{Holder, ObjectKeys, Remembering};
+use authz_kernel::history::{ObjectKeys, Remembering};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
@@ -153,8 +153,8 @@ struct Permitted {
     /// What it was charged to.
     charges: Vec<(String, u32)>,
     tier: Tier,
-    /// The record that remembers its labels when the task has ended.
-    remembered_in: Option<RecordName>,
+    /// The records that remember its labels when the task has ended.
+    remembered_in: Vec<RecordName>,
 }
 
 /// What an exchange comes to.
@@ -455,7 +455,10 @@ impl Engine {
             }
         };
         locks.push(RecordKey::new(RecordKind::Session, &session));
-        locks.extend(Holder::Pair.key(&exchange.chain(judgement)));
+        // What agents above the task remember changes, too.
+        let chain = exchange.chain(judgement);
+        let parts = (1..=chain.len()).filter_map(|length| chain.get(..length));
+        locks.extend(parts.flat_map(history::counted_in));
         for detail in &exchange.asked.details {
             let chain = || exchange.chain(judgement);
             let of = (detail.operation.as_str(), false);
@@ -513,7 +516,7 @@ impl Engine {
                 Ok((located, None))
             }
             Place::New(task) => {
-                self.room(transaction, task.assignee(), now)?;
+                self.room(transaction, task, now)?;
                 let retention = self.keeper.settings().retention_ms;
                 let by_agent = (judgement.facts.agent.is_some(), now);
                 let session = history::begin(transaction, task, by_agent, retention)?;
@@ -537,7 +540,7 @@ impl Engine {
                 };
                 let plan = &exchange.world.plan;
                 let child = task::delegate(plan, &parent.task, child).map_err(kernel_refused)?;
-                self.grow(transaction, &parent, child.assignee(), now)?;
+                self.grow(transaction, &parent, &child, now)?;
                 let Located { task, mut ancestors } = parent;
                 ancestors.push(task);
                 let located = Located { task: Arc::new(child), ancestors };
@@ -598,7 +601,7 @@ impl Engine {
                 detail.refuse(refused);
             }
             if detail.permit().is_some() {
-                history::remember(transaction, &detail, &located, true, None)?;
+                history::remember(transaction, plan, &detail, &located, true, None)?;
             }
             match detail.permit() {
                 Some(permit) => {
@@ -610,7 +613,10 @@ impl Engine {
                         charges: decision.charges.clone(),
                         tier,
                         remembered_in: history::changes(&detail)
-                            .and_then(|changes| detail.recalled.memory_of(changes)),
+                            .map(|changes| {
+                                detail.recalled.memories_of(plan, &located, changes, now)
+                            })
+                            .unwrap_or_default(),
                     });
                     let binding = exchange.binding.as_ref().map(Binding::member);
                     detail.credential = Some(CredentialNote {

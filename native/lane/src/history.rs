@@ -100,8 +100,19 @@ impl Recalled {
         self.remembering
     }
 
-    /// The record that remembers the labels of a call; none where none does.
-    pub(crate) fn memory_of(&self, changes: &HistoryChanges) -> Option<RecordName> {
+    /// The records that remember the labels of a call: those of the agent that makes it, and of every agent above it.
+    pub(crate) fn memories_of(
+        &self,
+        plan: &Plan,
+        located: &Located,
+        changes: &HistoryChanges,
+        now: Time,
+    ) -> Vec<RecordName> {
+        let above = above(plan, located, changes, now).into_iter().map(|one| one.key.into());
+        self.memory_of(changes).into_iter().chain(above).collect()
+    }
+
+    fn memory_of(&self, changes: &HistoryChanges) -> Option<RecordName> {
         let remembered = changes.remembered.as_ref()?;
         let (kind, id) = match remembered.holder {
             Holder::Session => return None,
@@ -168,6 +179,30 @@ pub(crate) fn may_begin(
     not_denied(pair_of(task, now, |key| keeper.peek(key, wait))?.as_deref())
 }
 
+/// What an agent above a task remembers of a call in it.
+pub(crate) struct Above {
+    pub(crate) key: RecordKey,
+    holder: Holder,
+    remembering: Remembering,
+    changes: HistoryChanges,
+}
+
+/// What the agents above a task remember of a call: its results come up to them.
+pub(crate) fn above(
+    plan: &Plan,
+    located: &Located,
+    changes: &HistoryChanges,
+    now: Time,
+) -> Vec<Above> {
+    let all = located.ancestors.iter().filter_map(|task| {
+        let remembering = plan.model().remembering(task);
+        let holder = remembering.holder?;
+        let changes = changes.above(remembering, now)?;
+        Some(Above { key: holder.key(&task.chain())?, holder, remembering, changes })
+    });
+    all.collect()
+}
+
 /// Records besides the session's that a call changes: the call is decided under their locks.
 ///
 /// Args: `changes`: of the decision that was made without the locks.
@@ -207,6 +242,7 @@ fn known(record: Option<Record>, key: &RecordKey, now: Time) -> Arc<Party> {
             id: key.id.to_string(),
             history: SessionHistory::new(),
             denied_at: None,
+            tasks: Default::default(),
             expires_at: now,
             rest: Default::default(),
         }),
@@ -244,6 +280,46 @@ fn pair_of<E>(
 ) -> Result<Option<Arc<Party>>, E> {
     let Some(key) = Holder::Pair.key(&task.chain()) else { return Ok(None) };
     Ok(Some(known(read(&key)?, &key, now)))
+}
+
+/// Counts a new task in the records of its agent and of its pair, which are locked.
+///
+/// Args:
+/// * `kept_until`: when the task is forgotten at the latest.
+/// * `free`: tasks that the store has room for; none: so many that no share can be full.
+///
+/// Returns: false where the share of the pair, or of the agent over all its pairs, is full. An agent has at most as many tasks
+/// as are left free to others, and so has each of its pairs within what is left to the agent.
+pub(crate) fn count_task(
+    transaction: &mut dyn Transaction,
+    task: &Task,
+    (now, kept_until): (Time, Time),
+    free: Option<u64>,
+) -> Result<bool, StoreError> {
+    let chain = task.chain();
+    let mut held = Vec::with_capacity(2);
+    for holder in [Holder::Agent, Holder::Pair] {
+        if let Some(key) = holder.key(&chain) {
+            held.push((holder, Party::clone(&*known(transaction.get(&key)?, &key, now))));
+        }
+    }
+    let counts = held.iter().map(|(_, party)| party.count_tasks(now));
+    if let (Some(free), [agent, pair]) = (free, counts.collect::<Vec<u64>>().as_slice())
+        && *pair >= free.saturating_sub(*agent)
+    {
+        return Ok(false);
+    }
+    for (holder, mut party) in held {
+        party.add_task(kept_until, now);
+        transaction.put(record_of(holder, party));
+    }
+    Ok(true)
+}
+
+/// The records that a new task is counted in.
+pub(crate) fn counted_in(chain: &[Principal]) -> impl Iterator<Item = RecordKey> {
+    let keys = [Holder::Agent, Holder::Pair].map(|holder| holder.key(chain));
+    keys.into_iter().flatten()
 }
 
 /// Refuses a task that an agent would start for a subject after its last one was ended because of denials.
@@ -535,6 +611,7 @@ fn write(
 /// * `redeemed`: the decision whose permit is performed by this one.
 pub(crate) fn remember(
     transaction: &mut dyn Transaction,
+    plan: &Plan,
     judgement: &Judgement,
     located: &Located,
     wants_credential: bool,
@@ -589,6 +666,12 @@ pub(crate) fn remember(
         party.expires_at = judgement.recalled.remembering.kept_until(now).max(party.expires_at);
         transaction.put(record_of(holder, party));
     }
+    for Above { key, holder, remembering, changes } in above(plan, located, changes, now) {
+        let mut party = Party::clone(&*known(transaction.get(&key)?, &key, now));
+        party.history.apply_as(holder, &changes, id, operation, now);
+        party.expires_at = remembering.kept_until(now).max(party.expires_at);
+        transaction.put(record_of(holder, party));
+    }
     if changes.pass_on() {
         let remembering = judgement.recalled.remembering;
         keep_for_next(transaction, changes, &located.task.chain(), remembering, now)?;
@@ -606,7 +689,7 @@ fn record_of(holder: Holder, party: Party) -> Record {
     }
 }
 
-/// Takes over a report in the record that remembers the labels of a permit.
+/// Takes over a report in the records that remember the labels of a permit.
 ///
 /// Args: `session`: what the session keeps after the report.
 pub(crate) fn settle_remembered(
@@ -616,7 +699,19 @@ pub(crate) fn settle_remembered(
     session: &SessionHistory,
     remembering: Remembering,
 ) -> Result<(), StoreError> {
-    let Some(name) = &permit.remembered_in else { return Ok(()) };
+    for name in &permit.remembered_in {
+        settle_in(transaction, name, permit, reported, (session, remembering))?;
+    }
+    Ok(())
+}
+
+fn settle_in(
+    transaction: &mut dyn Transaction,
+    name: &RecordName,
+    permit: &Reservation,
+    reported: &Reported<'_>,
+    (session, remembering): (&SessionHistory, Remembering),
+) -> Result<(), StoreError> {
     let (holder, party) = match transaction.get(&name.key())? {
         Some(Record::Agent(party)) => (Holder::Agent, party),
         Some(Record::Subject(party)) => (Holder::Subject, party),

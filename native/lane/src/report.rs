@@ -141,7 +141,7 @@ impl Engine {
             world.plan.may_carry(&permit.operation, labels).map_err(Refused::input)?;
         }
         let mut locks = vec![RecordKey::new(RecordKind::Session, &permit.session)];
-        locks.extend(permit.remembered_in.as_ref().map(RecordName::key));
+        locks.extend(permit.remembered_in.iter().map(RecordName::key));
         let survives = survives_of(permit.tier);
         let kept = self.change(
             judgement,

@@ -410,16 +410,23 @@ impl Engine {
     /// The records of the pairs that a call is settled under because a later task inherits from them.
     fn pair_locks(
         judgement: &Judgement,
+        judging: &Judging<'_>,
         located: &Located,
         is_new: bool,
         locked: LockedParties,
     ) -> Vec<RecordKey> {
         let changes = history::changes(judgement);
         let passes = changes.is_some_and(HistoryChanges::pass_on);
-        match passes || is_new || locked == LockedParties::Recalled {
+        let mut locks = match passes || is_new || locked == LockedParties::Recalled {
             true => pair_keys(&located.task.chain()),
             false => Vec::new(),
+        };
+        let now = Time(judgement.now_ms);
+        if let Some(changes) = changes {
+            let above = history::above(&judging.world.plan, located, changes, now);
+            locks.extend(above.into_iter().map(|one| one.key));
         }
+        locks
     }
 
     /// As [`Engine::charge`], under one choice of locks.
@@ -439,6 +446,7 @@ impl Engine {
         if let Some(pointer) = new {
             locks.push(pointer.clone());
             locks.push(RecordKey::new(RecordKind::Agent, located.task.assignee()));
+            locks.extend(history::counted_in(&located.task.chain()));
         }
         if located.is_taskless() && judgement.recalled.is_new() {
             locks.extend(Holder::Agent.key(&located.task.chain()));
@@ -447,8 +455,10 @@ impl Engine {
         let parties = Self::party_locks(judgement, judging, located, *locked);
         let holders: SmallVec<[Holder; 3]> = parties.iter().map(|(holder, _)| *holder).collect();
         locks.extend(parties.into_iter().map(|(_, record)| record));
-        let pairs = Self::pair_locks(judgement, located, new.is_some(), *locked);
-        let has_pairs = !pairs.is_empty();
+        let passes = history::changes(judgement).is_some_and(HistoryChanges::pass_on);
+        let pairs = Self::pair_locks(judgement, judging, located, new.is_some(), *locked);
+        let locked_above = pairs.clone();
+        let has_pairs = passes || new.is_some() || *locked == LockedParties::Recalled;
         locks.extend(pairs);
         locks.extend(judgement.recalled.object_keys());
         let survives = survives(judgement);
@@ -460,7 +470,7 @@ impl Engine {
                     key.refuse_known(transaction, now)?;
                 }
                 let current = match new {
-                    Some(pointer) => self.first(transaction, pointer, located, judgement, now)?,
+                    Some(pointer) => self.first(transaction, pointer, located, now)?,
                     // It is nowhere kept as a task.
                     None if located.is_taskless() => located.clone(),
                     None => locate::find_in(transaction, &located.task.id)?,
@@ -489,7 +499,11 @@ impl Engine {
                 };
                 let passes = history::changes(judgement).is_some_and(HistoryChanges::pass_on);
                 let lacks = |holder: &Holder| concerns(holder) && !is_locked(holder);
-                if Holder::PARTIES.iter().any(lacks) || (passes && !has_pairs) {
+                let above = history::changes(judgement)
+                    .map(|changes| history::above(&judging.world.plan, &current, changes, now));
+                let lacks_above = |one: &history::Above| !locked_above.contains(&one.key);
+                let lacks_above = above.is_some_and(|above| above.iter().any(lacks_above));
+                if Holder::PARTIES.iter().any(lacks) || (passes && !has_pairs) || lacks_above {
                     *locked = LockedParties::TooFew;
                     return Err(Stop::Unchanged);
                 }
@@ -523,7 +537,8 @@ impl Engine {
                     .filter(|_| is_passed)
                     .and_then(|one| one.decision_id(judgement.decision.as_ref()?.redeems?));
                 let wants = judging.wants_credential;
-                history::remember(transaction, judgement, &current, wants, redeemed)?;
+                let plan = &judging.world.plan;
+                history::remember(transaction, plan, judgement, &current, wants, redeemed)?;
                 if history::ends_task(judgement) {
                     ended = self.end_denied(transaction, &current.task, now)?;
                 }
@@ -580,7 +595,12 @@ impl Engine {
             credential: permit.credential.clone(),
             wants_credential: permit.wants_credential,
             redeemed: true,
-            remembered_in: performed.remembered_in.clone().or_else(|| permit.remembered_in.clone()),
+            remembered_in: performed
+                .remembered_in
+                .iter()
+                .chain(&permit.remembered_in)
+                .cloned()
+                .collect(),
             rest: permit.rest.clone(),
             ..performed
         };
@@ -672,7 +692,11 @@ impl Engine {
             wants_credential: false,
             redeemed: false,
             remembered_in: history::changes(judgement)
-                .and_then(|changes| judgement.recalled.memory_of(changes)),
+                .map(|changes| {
+                    let plan = &judging.world.plan;
+                    judgement.recalled.memories_of(plan, current, changes, now)
+                })
+                .unwrap_or_default(),
             rest: BTreeMap::new(),
         }
     }
@@ -683,7 +707,6 @@ impl Engine {
         transaction: &mut dyn Transaction,
         pointer: &RecordKey,
         located: &Located,
-        judgement: &Judgement,
         now: Time,
     ) -> Result<Located, Stop> {
         if let Some(Record::Idempotency(known)) = transaction.get(pointer)? {
@@ -695,8 +718,7 @@ impl Engine {
                 return Ok(Located { task, ancestors: Vec::new() });
             }
         }
-        let agent = judgement.facts.agent.as_ref().map_or("", |agent| agent.spiffe_id.as_str());
-        self.room(transaction, agent, now)?;
+        self.room(transaction, &located.task, now)?;
         Ok(located.clone())
     }
 

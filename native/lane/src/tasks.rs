@@ -6,7 +6,6 @@ use std::sync::Arc;
 use authz_kernel::decide::decide;
 use authz_kernel::decision::{Facts, Outcome, Principal, Request, Time};
 use authz_kernel::hex::hex;
-use authz_kernel::history::Holder;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::schema::GIVE;
 use authz_kernel::task::{
@@ -333,7 +332,7 @@ impl Engine {
             RecordKey::new(RecordKind::Session, &task.session),
             RecordKey::new(RecordKind::Agent, task.assignee()),
         ];
-        locks.extend(Holder::Pair.key(&task.chain()));
+        locks.extend(history::counted_in(&task.chain()));
         locks.extend(key.as_ref().map(Key::record));
         let task = Arc::new(task);
         let mut made = None;
@@ -352,7 +351,7 @@ impl Engine {
                     judgement.grant("the task was started before, by the same key");
                     return Ok(());
                 }
-                self.room(transaction, task.assignee(), now)?;
+                self.room(transaction, &task, now)?;
                 let by_agent = (judgement.facts.agent.is_some(), now);
                 let retention = self.keeper.settings().retention_ms;
                 let session = history::begin(transaction, &task, by_agent, retention)?;
@@ -431,8 +430,32 @@ impl Engine {
         self.permits(judgement, world, giver, Some(task.subject_proof), &request)
     }
 
-    /// Whether an agent may have one more live task.
+    /// Counts a new task, if its agent may have one more. The records of agent and pair are locked.
     pub(crate) fn room(
+        &self,
+        transaction: &mut dyn Transaction,
+        task: &Task,
+        now: Time,
+    ) -> Result<(), Stop> {
+        self.room_live(transaction, task.assignee(), now)?;
+        let settings = self.keeper.settings();
+        let (most, kept) = (settings.max_tasks, self.keeper.store().health().tasks);
+        // As long as a third is not used, nobody has more than its share.
+        let free = (kept.saturating_mul(3) >= most).then(|| most.saturating_sub(kept));
+        let until = after(task.deadline, settings.retention_ms);
+        if history::count_task(transaction, task, (now, until), free)? {
+            return Ok(());
+        }
+        Err(Stop::Refused(Refused::new(
+            ReasonCode::Overloaded,
+            Step::Record,
+            "the agent has as many tasks for this subject as its share of the store allows; ended ones count until they \
+             are forgotten",
+        )))
+    }
+
+    /// Whether an agent may have one more live task.
+    fn room_live(
         &self,
         transaction: &mut dyn Transaction,
         agent: &str,
@@ -497,10 +520,10 @@ impl Engine {
         &self,
         transaction: &mut dyn Transaction,
         parent: &Located,
-        assignee: &str,
+        child: &Task,
         now: Time,
     ) -> Result<(), Stop> {
-        self.room(transaction, assignee, now)?;
+        self.room(transaction, child, now)?;
         let most = self.keeper.settings().max_tasks_per_session;
         let session = RecordKey::new(RecordKind::Session, &parent.task.session);
         let Some(Record::Session(mut session)) = transaction.get(&session)? else {
@@ -568,6 +591,7 @@ impl Engine {
             RecordKey::new(RecordKind::Session, &parent.task.session),
             RecordKey::new(RecordKind::Agent, &assignee.spiffe_id),
         ];
+        locks.extend(history::counted_in(&given.chain()));
         locks.extend(key.as_ref().map(Key::record));
         let mut made = None;
         let survives = Survives::Crash;
@@ -588,7 +612,7 @@ impl Engine {
                 let parent = locate::find_in(transaction, &message.parent)?;
                 self.usable(&parent, judgement, now)?;
                 let child = task::delegate(plan, &parent.task, child()).map_err(kernel_refused)?;
-                self.grow(transaction, &parent, &assignee.spiffe_id, now)?;
+                self.grow(transaction, &parent, &child, now)?;
                 let child = Arc::new(child);
                 self.touch_all(transaction, &parent, now);
                 transaction.put(Record::Task(Arc::clone(&child)));

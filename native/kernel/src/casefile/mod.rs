@@ -752,7 +752,7 @@ impl CaseFile {
         if let (Ok((decision, resource)), Some(placed)) = (&decision, &placed) {
             let id = reports::id_of(step);
             tasks.settle(plan, placed, decision, &id, now);
-            permits.keep(step, placed, decision, now);
+            permits.keep(plan, step, (placed, decision), now);
             if let Some(said) = call.issue.filter(|_| !placed.is_taskless()) {
                 let of = (step, on.unwrap_or_default());
                 credentials.issue(said, of, resource.clone(), decision);

@@ -48,8 +48,8 @@ struct Open {
     session: String,
     operation: String,
     charged: Vec<(String, u32)>,
-    /// The record that remembers its labels when the task has ended.
-    memory: Option<Memory>,
+    /// The records that remember its labels when the task has ended.
+    memories: Vec<Memory>,
 }
 
 /// The record that remembers the labels of a permit, and since when.
@@ -74,14 +74,20 @@ pub(super) fn id_of(step: usize) -> String {
 
 impl Permits {
     /// Keeps the permit of a step.
-    pub(super) fn keep(&mut self, step: usize, placed: &Placed, decision: &Decision, now: Time) {
+    pub(super) fn keep(
+        &mut self,
+        plan: &Plan,
+        step: usize,
+        (placed, decision): (&Placed, &Decision),
+        now: Time,
+    ) {
         self.last = step;
         if decision.outcome == Outcome::Permit {
             let open = Open {
                 session: placed.session().to_owned(),
                 operation: decision.operation.clone(),
                 charged: decision.charges.clone(),
-                memory: placed.memory(decision, now),
+                memories: placed.memories(plan, decision, now),
             };
             self.open.insert(step, open);
         }
@@ -91,7 +97,7 @@ impl Permits {
     pub(super) fn hand_over(&mut self, from: usize, to: usize) {
         if let (Some(before), Some(after)) = (self.open.remove(&from), self.open.get_mut(&to)) {
             after.charged = before.charged;
-            after.memory = before.memory.or(after.memory.take());
+            after.memories.extend(before.memories);
         }
     }
 
@@ -140,7 +146,7 @@ impl Permits {
             is_abortable: plan.is_abortable(&open.operation),
         };
         tasks.report(&open.session, &open.charged, &id_of(step), &reported, now)?;
-        if let Some(memory) = &open.memory {
+        for memory in &open.memories {
             tasks.report_remembered(&open.session, memory, &id_of(step), &reported);
         }
         self.open.remove(&step);

@@ -14,8 +14,8 @@ use crate::decision::{
 };
 use crate::diagnostic::{Diagnostic, clip, unknown};
 use crate::history::{
-    HistoryView, Holder, Object, ObjectKeys, ObjectView, Remembering, Reported, SessionHistory,
-    effects, pair_keys,
+    HistoryChanges, HistoryView, Holder, Object, ObjectKeys, ObjectView, Remembering, Reported,
+    SessionHistory, effects, pair_keys,
 };
 use crate::mcp::ServerTask;
 use crate::plan::Plan;
@@ -399,11 +399,31 @@ impl Placed {
         }
     }
 
-    /// The record that remembers the labels of a permitted call; none where no label was new to it.
-    pub(super) fn memory(&self, decision: &Decision, now: Time) -> Option<Memory> {
-        let holder = decision.changes(false).remembered.as_ref()?.holder;
-        let key = holder.key(&self.task.chain())?;
-        Some(Memory { key, permitted_at: now, remembering: self.remembering })
+    /// The records that remember the labels of a permitted call; none where no label was new to them.
+    pub(super) fn memories(&self, plan: &Plan, decision: &Decision, now: Time) -> Vec<Memory> {
+        let changes = decision.changes(false);
+        let own = changes.remembered.as_ref().and_then(|one| one.holder.key(&self.task.chain()));
+        let own = own.map(|key| Memory { key, permitted_at: now, remembering: self.remembering });
+        let above = self
+            .above(plan, changes, now)
+            .into_iter()
+            .map(|(key, remembering, _)| Memory { key, permitted_at: now, remembering });
+        own.into_iter().chain(above).collect()
+    }
+
+    /// What agents above the task remember of a call.
+    fn above(
+        &self,
+        plan: &Plan,
+        changes: &HistoryChanges,
+        now: Time,
+    ) -> Vec<(RecordKey, Remembering, HistoryChanges)> {
+        let all = self.ancestors.iter().filter_map(|task| {
+            let remembering = plan.model().remembering(task);
+            let changes = changes.above(remembering, now)?;
+            Some((remembering.holder?.key(&task.chain())?, remembering, changes))
+        });
+        all.collect()
     }
 
     /// What was written into what a call acts on; none where that makes no difference.
@@ -576,6 +596,12 @@ impl Tasks {
             if let Some(key) = holder.key(&chain) {
                 let history = self.parties.entry(key).or_default();
                 history.apply_as(holder, changes, id, operation, now);
+            }
+        }
+        for (key, remembering, changes) in placed.above(plan, changes, now) {
+            if let Some(holder) = remembering.holder {
+                let history = self.parties.entry(key).or_default();
+                history.apply_as(holder, &changes, id, operation, now);
             }
         }
         let pairs = if changes.pass_on() { pair_keys(&chain) } else { Vec::new() };

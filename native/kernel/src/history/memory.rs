@@ -199,6 +199,8 @@ impl Memory {
         let is_new = !session.sources.contains(source);
         let remembering = view.remembering;
         let record = match remembering.holder {
+            // A call that brings nothing needs no record to keep it.
+            Some(_) if !self.brings && told.is_empty() => None,
             Some(holder) => {
                 let missing = format!("what the {} did before is not at hand", holder.as_str());
                 Some((holder, view.of(holder).ok_or((ReasonCode::StateUnavailable, missing))?))

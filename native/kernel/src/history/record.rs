@@ -11,7 +11,7 @@ use crate::decision::Time;
 use crate::history::sequence::ANY;
 use crate::history::settle::{Awaited, Carrier, Pending};
 use crate::history::{
-    Holder, MAX_INSTANCES, MAX_MARKS, MAX_RULES, PARTY_MS, RunChange, Shared, Written,
+    Holder, MAX_INSTANCES, MAX_MARKS, MAX_RULES, PARTY_MS, Remembering, RunChange, Shared, Written,
 };
 use crate::table::Table;
 use crate::task::{Party, RecordKind};
@@ -353,6 +353,31 @@ impl HistoryChanges {
     fn remembers_in(&self, holder: Holder) -> bool {
         self.remembered.as_ref().is_some_and(|remembered| remembered.holder == holder)
             || self.written.as_ref().is_some_and(|written| written.counts_for(holder))
+    }
+
+    /// What an agent above the task remembers of the call: its results come up to it.
+    ///
+    /// Args: `remembering`: where the labels of that agent's task are remembered.
+    #[must_use]
+    pub fn above(&self, remembering: Remembering, now: Time) -> Option<Self> {
+        let holder = remembering.holder?;
+        let own = self.remembered.as_ref();
+        let of = |pick: fn(&Remembered) -> &BTreeSet<String>| own.into_iter().flat_map(pick);
+        let labels: BTreeSet<String> =
+            self.labels.iter().chain(of(|one| &one.labels)).cloned().collect();
+        let awaited = self.awaited.labels.iter().chain(of(|one| &one.awaited));
+        let awaited: BTreeSet<String> =
+            awaited.filter(|label| !labels.contains(*label)).cloned().collect();
+        if labels.is_empty() && awaited.is_empty() {
+            return None;
+        }
+        let oldest = remembering.oldest(now);
+        Some(Self {
+            remembered: Some(Remembered { holder, labels, awaited, oldest }),
+            awaited: self.awaited.clone(),
+            is_reported: self.is_reported,
+            ..Self::NONE
+        })
     }
 
     /// Whether something changes that the agent's next task for the subject inherits.

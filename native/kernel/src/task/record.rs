@@ -215,11 +215,37 @@ pub struct Party {
     /// subject alone, a front end or an administrator does so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denied_at: Option<Time>,
+    /// Of an agent or a pair: tasks that it was given, live and ended, by the hour since 1970 in which they are forgotten.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tasks: BTreeMap<i64, u32>,
     /// When it may be forgotten: once nothing in it counts any more.
     pub expires_at: Time,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// An hour in milliseconds.
+const HOUR_MS: i64 = 3_600 * 1_000;
+
+impl Party {
+    /// Tasks that are not forgotten yet. A task that ended before its deadline counts until it would have been forgotten at its
+    /// deadline.
+    #[must_use]
+    pub fn count_tasks(&self, now: Time) -> u64 {
+        let hours = self.tasks.range(now.0.div_euclid(HOUR_MS)..);
+        hours.map(|(_, count)| u64::from(*count)).fold(0, u64::saturating_add)
+    }
+
+    /// Counts one more task.
+    ///
+    /// Args: `until`: when it is forgotten at the latest.
+    pub fn add_task(&mut self, until: Time, now: Time) {
+        self.tasks = self.tasks.split_off(&now.0.div_euclid(HOUR_MS));
+        let count = self.tasks.entry(until.0.div_euclid(HOUR_MS)).or_default();
+        *count = count.saturating_add(1);
+        self.expires_at = until.max(self.expires_at);
+    }
 }
 
 /// A unit of delegated work.
@@ -679,9 +705,9 @@ pub struct Reservation {
     /// The credential was presented and the operation permitted again.
     #[serde(default, skip_serializing_if = "is_false")]
     pub redeemed: bool,
-    /// The record that remembers its labels when the task has ended; none where no label was new to it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub remembered_in: Option<RecordName>,
+    /// The records that remember its labels when the task has ended; none where no label was new to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remembered_in: Vec<RecordName>,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,

@@ -131,7 +131,7 @@ pub fn reservation(id: &str, session: &str, due: i64) -> Record {
         credential: None,
         wants_credential: true,
         redeemed: false,
-        remembered_in: None,
+        remembered_in: Vec::new(),
         rest: BTreeMap::new(),
     }))
 }
@@ -205,6 +205,7 @@ pub fn party(id: &str, expires_at: i64) -> Arc<Party> {
         id: id.to_owned(),
         history,
         denied_at: None,
+        tasks: BTreeMap::new(),
         expires_at: Time(expires_at),
         rest,
     })
