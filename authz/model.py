@@ -85,6 +85,7 @@ class Surface(StrEnum):
     TASK_LIST = "task_list"
     TASK_END = "task_end"
     REVOKE = "revoke"
+    FORGET = "forget"
     CREDENTIAL_ISSUE = "credential_issue"
     CREDENTIAL_INTROSPECT = "credential_introspect"
     CREDENTIAL_REVOKE = "credential_revoke"

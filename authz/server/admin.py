@@ -71,6 +71,7 @@ class Administration:
                 "Status": self._handler(ADMIN, "Status", self._status),
                 "Reload": self._handler(ADMIN, "Reload", self._reload),
                 "Revoke": self._handler(ADMIN, "Revoke", self._revoke),
+                "Forget": self._handler(ADMIN, "Forget", self._forget),
             },
             AUTHORIZER: {"Explain": self._handler(AUTHORIZER, "Explain", self._explain)},
         }
@@ -97,6 +98,9 @@ class Administration:
         if self.ended is not None:
             self.ended((facts.remaining or 0.0) - (time.monotonic() - started))
         return answered
+
+    def _forget(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        return self.engine.call(Surface.FORGET, request, facts_of(context, self.listener, 30.0))
 
     def _reload(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
         _parse(admin_pb2.ReloadRequest(), request)

@@ -81,6 +81,21 @@ class Remote:
         """
         return self._call("/authz.v1.Admin/Revoke", request, admin_pb2.AdminRevokeResponse())
 
+    def forget(self, request: admin_pb2.ForgetRequest) -> admin_pb2.ForgetResponse:
+        """Ask `authz.v1.Admin/Forget`.
+
+        Args:
+            request: What to forget, and why.
+
+        Returns:
+            How many records changed.
+
+        Raises:
+            UnavailableError: It cannot be reached.
+            ApiError: It refuses.
+        """
+        return self._call("/authz.v1.Admin/Forget", request, admin_pb2.ForgetResponse())
+
     def task(self, method: str, request: Message, answer: Answer) -> Answer:
         """Ask a method of `authz.v1.Tasks`.
 

@@ -303,3 +303,129 @@ class AdminRevokeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AdminRevokeResponse: _TypeAlias = AdminRevokeResponse  # noqa: Y015
+
+@_typing.final
+class Pair(_message.Message):
+    """An agent acting for one subject."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    agent: _builtins.str
+    """SPIFFE id of the agent."""
+    subject: _builtins.str
+    """The subject as `ISSUER/SUB`, with the issuer's alias; empty where the agent acts for itself."""
+    def __init__(
+        self,
+        *,
+        agent: _builtins.str = ...,
+        subject: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pair: _TypeAlias = Pair  # noqa: Y015
+
+@_typing.final
+class WrittenObject(_message.Message):
+    """A resource that agents wrote."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Its collection."""
+    id: _builtins.str
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WrittenObject: _TypeAlias = WrittenObject  # noqa: Y015
+
+@_typing.final
+class ForgetRequest(_message.Message):
+    """Forgets the labels that an agent, a pair, a collection or an object carries. Sessions of live tasks keep theirs, and
+    revocations are never forgotten.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    PAIR_FIELD_NUMBER: _builtins.int
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    OBJECT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DENIALS_FIELD_NUMBER: _builtins.int
+    agent: _builtins.str
+    """SPIFFE id of an agent: the labels that it carries, also those of its pairs."""
+    collection: _builtins.str
+    """A collection with all objects in it."""
+    reason: _builtins.str
+    """Why. Required."""
+    denials: _builtins.bool
+    """Also forgets the denials and completed rules that the next task of the agent or the pair would begin with, and lets the
+    agent begin anew after its denials ended a task.
+    """
+    @_builtins.property
+    def pair(self) -> Global___Pair:
+        """Labels that an agent carries for one subject."""
+
+    @_builtins.property
+    def object(self) -> Global___WrittenObject:
+        """One object."""
+
+    def __init__(
+        self,
+        *,
+        agent: _builtins.str = ...,
+        pair: Global___Pair | None = ...,
+        collection: _builtins.str = ...,
+        object: Global___WrittenObject | None = ...,
+        reason: _builtins.str = ...,
+        denials: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "collection", b"collection", "object", b"object", "pair", b"pair", "target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "collection", b"collection", "denials", b"denials", "object", b"object", "pair", b"pair", "reason", b"reason", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["agent", "pair", "collection", "object"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
+
+Global___ForgetRequest: _TypeAlias = ForgetRequest  # noqa: Y015
+
+@_typing.final
+class ForgetResponse(_message.Message):
+    """How much was forgotten."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    records: _builtins.int
+    """Records that changed."""
+    def __init__(
+        self,
+        *,
+        records: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetResponse: _TypeAlias = ForgetResponse  # noqa: Y015

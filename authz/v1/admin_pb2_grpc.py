@@ -51,6 +51,11 @@ class AdminStub:
                 request_serializer=authz_dot_v1_dot_admin__pb2.AdminRevokeRequest.SerializeToString,
                 response_deserializer=authz_dot_v1_dot_admin__pb2.AdminRevokeResponse.FromString,
                 _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/authz.v1.Admin/Forget',
+                request_serializer=authz_dot_v1_dot_admin__pb2.ForgetRequest.SerializeToString,
+                response_deserializer=authz_dot_v1_dot_admin__pb2.ForgetResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServicer:
@@ -78,6 +83,13 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Forget(self, request, context):
+        """Forgets labels that outlive their tasks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +107,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Revoke,
                     request_deserializer=authz_dot_v1_dot_admin__pb2.AdminRevokeRequest.FromString,
                     response_serializer=authz_dot_v1_dot_admin__pb2.AdminRevokeResponse.SerializeToString,
+            ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=authz_dot_v1_dot_admin__pb2.ForgetRequest.FromString,
+                    response_serializer=authz_dot_v1_dot_admin__pb2.ForgetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +196,33 @@ class Admin:
             '/authz.v1.Admin/Revoke',
             authz_dot_v1_dot_admin__pb2.AdminRevokeRequest.SerializeToString,
             authz_dot_v1_dot_admin__pb2.AdminRevokeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authz.v1.Admin/Forget',
+            authz_dot_v1_dot_admin__pb2.ForgetRequest.SerializeToString,
+            authz_dot_v1_dot_admin__pb2.ForgetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,8 @@ class AdminStub:
     """Reads configuration facts and bundle again; all or nothing."""
     Revoke: _grpc.UnaryUnaryMultiCallable[_admin_pb2.AdminRevokeRequest, _admin_pb2.AdminRevokeResponse]
     """Revokes a target (the kill switch), or lifts a revocation."""
+    Forget: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ForgetRequest, _admin_pb2.ForgetResponse]
+    """Forgets labels that outlive their tasks."""
 
 @_typing.type_check_only
 class AdminAsyncStub(AdminStub):
@@ -52,6 +54,8 @@ class AdminAsyncStub(AdminStub):
     """Reads configuration facts and bundle again; all or nothing."""
     Revoke: _aio.UnaryUnaryMultiCallable[_admin_pb2.AdminRevokeRequest, _admin_pb2.AdminRevokeResponse]  # type: ignore[assignment]
     """Revokes a target (the kill switch), or lifts a revocation."""
+    Forget: _aio.UnaryUnaryMultiCallable[_admin_pb2.ForgetRequest, _admin_pb2.ForgetResponse]  # type: ignore[assignment]
+    """Forgets labels that outlive their tasks."""
 
 class AdminServicer(metaclass=_abc_1.ABCMeta):
     """Status, reload and the kill switch."""
@@ -79,5 +83,13 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.AdminRevokeResponse, _abc.Awaitable[_admin_pb2.AdminRevokeResponse]]:
         """Revokes a target (the kill switch), or lifts a revocation."""
+
+    @_abc_1.abstractmethod
+    def Forget(
+        self,
+        request: _admin_pb2.ForgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ForgetResponse, _abc.Awaitable[_admin_pb2.ForgetResponse]]:
+        """Forgets labels that outlive their tasks."""
 
 def add_AdminServicer_to_server(servicer: AdminServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -101,10 +101,13 @@ class Run:
             self.tidy()
 
     def tidy(self) -> None:
-        """Ends what still lives: what an agent read in it would count against its tasks in the next trace."""
+        """Ends tasks that still live, and forgets what their agents remember: it would count in the next trace."""
         for name in self.tasks:
             if self.tasks[name][1]:
                 self.act(Step(task=name, end=End(), expect=OK))
+        for agent in self.file.fixtures.agents.values():
+            request = admin_pb2.ForgetRequest(agent=agent, denials=True, reason="the next trace")
+            self.server.call("admin", "authz.v1.Admin/Forget", request.SerializeToString())
 
     def play(self) -> list[tuple[int, Any, Any]]:
         """Runs it, and leaves its tasks as they are."""

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use smallvec::SmallVec;
 
 use crate::decision::{Claim, Principal, Subject};
-use crate::model::{ClaimTest, Model, RoleMembers};
+use crate::history::{Holder, Remembering};
+use crate::model::{AgentMemory, ClaimTest, Isolation, Model, RoleMembers};
 use crate::table::Table;
-use crate::task::Speaker;
+use crate::task::{Speaker, Task};
 
 /// A SPIFFE id of more segments matches no pattern.
 pub(crate) const MOST_SEGMENTS: usize = 32;
@@ -20,8 +21,8 @@ pub type Roles<'a> = SmallVec<[&'a str; 4]>;
 pub(crate) struct Members {
     /// Role names; the lists below hold positions in it.
     names: Vec<String>,
-    /// Whether the agents of each are isolated.
-    isolated: Vec<bool>,
+    /// What the agents of each remember.
+    memories: Vec<AgentMemory>,
     /// Whether the agents of each are their users' front ends too.
     harness: Vec<bool>,
     exact: Table<String, Vec<usize>>,
@@ -49,7 +50,7 @@ impl Members {
         let mut members = Self { tree: vec![Node::default()], ..Self::default() };
         for (role, (name, who)) in roles.iter().enumerate() {
             members.names.push(name.clone());
-            members.isolated.push(who.isolated);
+            members.memories.push(who.memory);
             members.harness.push(who.harness);
             for agent in &who.agents {
                 if agent.value.contains('*') {
@@ -178,12 +179,28 @@ impl Model {
         self.index.members.name(self.index.members.agent(spiffe_id))
     }
 
-    /// Whether an agent, as one of its roles says, keeps what one of its tasks read from its other tasks.
+    /// What an agent remembers of tasks that ended, over all its roles. An agent without a role is not isolated.
     #[must_use]
-    pub fn is_isolated(&self, spiffe_id: &str) -> bool {
+    pub fn memory_of(&self, spiffe_id: &str) -> AgentMemory {
         let members = &self.index.members;
-        let is = |role: &usize| members.isolated.get(*role).copied().unwrap_or(false);
-        members.agent(spiffe_id).iter().any(is)
+        let roles = members.agent(spiffe_id);
+        let memories = roles.iter().filter_map(|role| members.memories.get(*role)).copied();
+        memories.reduce(AgentMemory::join).unwrap_or_default()
+    }
+
+    /// Where the labels that a call in a task brings are remembered, and for how long.
+    #[must_use]
+    pub fn remembering(&self, task: &Task) -> Remembering {
+        let AgentMemory { isolated, ms } = self.memory_of(task.assignee());
+        let is_given = task.kind.is_started() && task.starter != task.assignee();
+        let holder = match isolated {
+            Isolation::None => Some(Holder::Agent),
+            Isolation::PerSubject => Some(Holder::Pair),
+            Isolation::PerTask if is_given => None,
+            // The run that started the task outlives it.
+            Isolation::PerTask => Some(Holder::Agent),
+        };
+        Remembering { holder, ms }
     }
 
     /// Who says what an agent relays of a user: a harness where one of its roles says so and the user is proved, else the

@@ -496,13 +496,6 @@ pub struct TasksRule {
     pub implicit: Option<ImplicitRule>,
 }
 
-impl TasksRule {
-    /// Whether an agent may do what is remembered although nobody started a task.
-    pub(crate) const fn lets_unstarted(&self) -> bool {
-        self.optional || self.implicit.is_some()
-    }
-}
-
 /// What an agent gets that comes without a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImplicitRule {
@@ -804,14 +797,52 @@ pub struct ResourcePattern {
 pub struct RoleMembers {
     /// SPIFFE ids or whole-segment patterns (`spiffe://td/ns/*/sa/bot`).
     pub agents: Vec<Declared<String>>,
-    /// Its agents keep what one of their tasks read from their other tasks.
-    pub isolated: bool,
+    /// What its agents remember of ended tasks.
+    pub memory: AgentMemory,
     /// Its agents are their users' front ends too.
     pub harness: bool,
     /// Conditions on verified subject claims, any of which suffices.
     pub subjects: Vec<SubjectMatch>,
     /// Where the role is first named.
     pub at: Location,
+}
+
+/// How long labels are remembered where the bundle names no time, in milliseconds: 24 hours.
+pub const MEMORY_MS: i64 = 24 * 3_600 * 1_000;
+
+/// How far the runs of an agent are kept apart from each other. The least isolated comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isolation {
+    /// What one task reads, the agent may use in any later task.
+    #[default]
+    None,
+    /// What is read for one subject, the agent uses for no other subject.
+    PerSubject,
+    /// Nothing outlives a task that somebody else started.
+    PerTask,
+}
+
+/// What an agent remembers of tasks that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgentMemory {
+    /// How far its runs are kept apart.
+    pub isolated: Isolation,
+    /// How long a label counts after the last read that brought it, in milliseconds.
+    pub ms: i64,
+}
+
+impl Default for AgentMemory {
+    fn default() -> Self {
+        Self { isolated: Isolation::None, ms: MEMORY_MS }
+    }
+}
+
+impl AgentMemory {
+    /// Of two roles of one agent, the less isolated one counts, and the longer memory.
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        Self { isolated: self.isolated.min(other.isolated), ms: self.ms.max(other.ms) }
+    }
 }
 
 /// A condition on a verified subject token.

@@ -10,7 +10,7 @@ use crate::directories;
 use crate::evaluate::met::Met;
 use crate::evaluate::syntax::{ActionScope, Asks};
 use crate::evaluate::{Base, Constants, Group, Known, Rule, Words};
-use crate::history::{self, Budgets, Holder, Keeping, Memory, Recall, Sequences};
+use crate::history::{self, Budgets, Holder, Keeping, Memory, Recall, Remembering, Sequences};
 use crate::mode::TierSet;
 use crate::model::{Effect, Model, Operation, ParamType, System, Template, Tier};
 use crate::policy::{self, Cache, Catalog, Covered, Placed, Target};
@@ -21,7 +21,7 @@ use crate::schema::{
 };
 use crate::stack::on_large_stack;
 use crate::table::Table;
-use crate::task::{TaskKind, TaskView};
+use crate::task::TaskView;
 
 /// A compiled bundle.
 #[derive(Debug)]
@@ -246,8 +246,6 @@ impl Plan {
             &sequences,
             &mut diagnostics,
         );
-        let before = previous.map(Self::model);
-        history::left_behind(&model, before, recall, &mut diagnostics);
         history::check(&model, &policies, recall, &mut diagnostics);
         directories::check(&model, &policies, &mut diagnostics);
         ungiven(&model, &policies, &covered, &catalog, &mut diagnostics);
@@ -451,42 +449,25 @@ impl Plan {
         }
     }
 
-    /// Whether an operation carries data out, so that what its agent read in other tasks counts.
-    ///
-    /// Args:
-    /// * `agent`: whoever acts, by SPIFFE id.
+    /// Whether an operation has to do with what one holder's record keeps.
     #[must_use]
-    pub fn joins(&self, id: &str, agent: &str) -> bool {
-        let one = |id: &str| self.prepared(id).is_some_and(|(_, own)| own.memory.joins);
-        let joins = match self.model.splits.get(id) {
-            Some(split) => split.cases.values().any(|case| one(case)),
-            None => one(id),
-        };
-        joins && !self.model.is_isolated(agent)
+    pub fn recalls_of(&self, id: &str, holder: Holder, remembering: Remembering) -> bool {
+        self.any_case(id, |memory| memory.recalls(holder, remembering))
     }
 
-    /// Whether an operation has to do with what one holder's record keeps.
-    ///
-    /// Args:
-    /// * `kind`: of the task.
+    /// Whether rules or budgets that name an operation are kept in one holder's record.
     #[must_use]
-    pub fn recalls_of(&self, id: &str, holder: Holder, kind: TaskKind) -> bool {
-        let one =
-            |id: &str| self.prepared(id).is_some_and(|(_, own)| own.memory.recalls(holder, kind));
+    pub fn counts_in(&self, id: &str, holder: Holder) -> bool {
+        self.any_case(id, |memory| memory.counts_in(holder))
+    }
+
+    /// Whether something holds of an operation, or of any case of one that is split.
+    fn any_case(&self, id: &str, holds: impl Fn(&Memory) -> bool) -> bool {
+        let one = |id: &str| self.prepared(id).is_some_and(|(_, own)| holds(&own.memory));
         match self.model.splits.get(id) {
             Some(split) => split.cases.values().any(|case| one(case)),
             None => one(id),
         }
-    }
-
-    /// Whether one holder's record keeps the labels that a call brings, whichever operation it is of.
-    ///
-    /// Args:
-    /// * `kind`: of the task.
-    #[must_use]
-    pub fn keeps_labels(&self, holder: Holder, kind: TaskKind) -> bool {
-        let unstarted = self.model.tasks.lets_unstarted() && !kind.is_started();
-        unstarted && holder == Holder::Agent
     }
 
     /// Whether an operation without a task has to do with what its caller did so before, or does so later.

@@ -47,13 +47,15 @@ pub enum Key {
     Sequences,
     /// Budgets that this event would exceed.
     Budgets,
+    /// Labels that the acting agent remembers of other tasks.
+    Remembered,
     /// A standing permission.
     Exception,
 }
 
 impl Key {
     /// All keys.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Input,
         Self::Tier,
         Self::Task,
@@ -69,6 +71,7 @@ impl Key {
         Self::Excess,
         Self::Sequences,
         Self::Budgets,
+        Self::Remembered,
         Self::Exception,
     ];
 
@@ -91,6 +94,7 @@ impl Key {
             Self::Excess => "excess",
             Self::Sequences => "sequences",
             Self::Budgets => "budgets",
+            Self::Remembered => "remembered",
             Self::Exception => "exception",
         }
     }
@@ -235,7 +239,7 @@ type ExceptionFacts = { active: Bool };
 const CONTEXT: &str = "tier: Long, task: TaskFacts, subject_proof: SubjectProof, chain: ChainFacts, \
 enforcer: String, confidence: Long, destination: DestinationFacts, proof: ProofFacts, satisfied: Set<Kind>, \
 time: datetime, session: SessionFacts, excess: Set<Label>, sequences: Set<Sequence>, budgets: Set<Budget>, \
-exception: ExceptionFacts";
+remembered: Set<Label>, exception: ExceptionFacts";
 
 /// The attributes of a fixed entity or record type; none where the type has none.
 pub(crate) fn attributes(name: &str) -> Vec<&'static str> {

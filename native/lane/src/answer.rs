@@ -153,11 +153,11 @@ pub(crate) fn detail(judgement: &Judgement, facts_json: Vec<u8>) -> wire::Detail
     }
 }
 
-/// The decision that brought each label that counts: those that the task's session carries, that its agent brings along, and
-/// that what it acts on keeps of those that wrote it.
+/// The decision that brought each label that counts: those that the task's session carries, that its agent remembers of other
+/// tasks, and that what it acts on keeps of those that wrote it.
 fn label_origins(judgement: &Judgement) -> BTreeMap<String, String> {
-    let along = judgement.recalled.brought_along(Time(judgement.now_ms));
-    let along = along.map(|(label, origin)| (label.clone(), origin.decision_id.clone()));
+    let along = judgement.recalled.remembered(Time(judgement.now_ms));
+    let along = along.map(|(label, from)| (label.to_owned(), from.decision_id.to_owned()));
     let mut own = BTreeMap::new();
     for (label, from) in judgement.recalled.history().into_iter().flat_map(SessionHistory::carried)
     {

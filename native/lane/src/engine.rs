@@ -484,6 +484,7 @@ impl Engine {
             ),
             Surface::AccessLog => self.access_log(request, transport),
             Surface::Revoke => self.revoke(request, transport),
+            Surface::Forget => self.forget_labels(request, transport),
             Surface::TaskStart
             | Surface::TaskDelegate
             | Surface::TaskExtend
@@ -1798,6 +1799,13 @@ impl Engine {
             problems.push(refused.message);
         }
         warnings.extend(state.warnings.iter().cloned());
+        if self.is_nearly_full() {
+            let most = self.keeper.settings().max_tasks;
+            warnings.push(format!(
+                "the store holds {} tasks, live and ended, of at most {most} (`state.max_tasks`)",
+                state.tasks
+            ));
+        }
         if !self.keeper.is_lasting() {
             warnings.push(
                 "tasks and revocations are kept in memory alone, and end with the process \
@@ -1873,6 +1881,7 @@ impl Engine {
             certificates: (self.certificates.hits(), self.certificates.misses()),
             audit: &self.audit.health(),
             state: &self.keeper.store().health(),
+            max_tasks: self.keeper.settings().max_tasks,
             staleness: self.keeper.store().staleness(),
             revocations: self.keeper.store().revocations().len() as u64,
             spans_dropped: self.tracing.as_ref().map_or(0, Tracing::dropped),

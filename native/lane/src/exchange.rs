@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use authz_kernel::decision::{Principal, Request, Time};
-use authz_kernel::history::ObjectKeys;
+use authz_kernel::history::{ObjectKeys, Remembering};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
     self, AgentName, Binding, Child, Credential, Detail, Param, Part, Record, RecordKey,
-    RecordKind, Reservation, Root, Subject, SubjectProof, Task, TaskKind,
+    RecordKind, RecordName, Reservation, Root, Subject, SubjectProof, Task, TaskKind,
 };
 use authz_state::store::{Survives, Transaction};
 use authz_token::{AgentFacts, AgentProof, Evidence, Role, Scheme};
@@ -153,6 +153,8 @@ struct Permitted {
     /// What it was charged to.
     charges: Vec<(String, u32)>,
     tier: Tier,
+    /// The records that remember its labels when the task has ended.
+    remembered_in: Vec<RecordName>,
 }
 
 /// What an exchange comes to.
@@ -454,11 +456,14 @@ impl Engine {
             }
         };
         locks.push(RecordKey::new(RecordKind::Session, &session));
-        let kind = judgement.task.as_ref().map_or(TaskKind::Root, |task| task.kind);
+        // What agents above the task remember changes, too.
+        let chain = exchange.chain(judgement);
+        let parts = (1..=chain.len()).filter_map(|length| chain.get(..length));
+        locks.extend(parts.flat_map(history::counted_in));
         for detail in &exchange.asked.details {
             let chain = || exchange.chain(judgement);
             let of = (detail.operation.as_str(), false);
-            let parties = history::parties(&exchange.world.plan, of, kind, chain);
+            let parties = history::parties(&exchange.world.plan, of, Remembering::default(), chain);
             locks.extend(parties.into_iter().map(|(_, record)| record));
             let arguments = detail.arguments_json();
             let objects = exchange.world.plan.objects_of(&detail.request(&arguments, &[]));
@@ -512,9 +517,10 @@ impl Engine {
                 Ok((located, None))
             }
             Place::New(task) => {
-                self.room(transaction, task.assignee(), now)?;
+                self.room(transaction, task, now)?;
                 let retention = self.keeper.settings().retention_ms;
-                let session = history::begun(task, now, retention);
+                let by_agent = (judgement.facts.agent.is_some(), now);
+                let session = history::begin(transaction, task, by_agent, retention)?;
                 transaction.put(Record::Session(Arc::new(session)));
                 let located = Located { task: Arc::clone(task), ancestors: Vec::new() };
                 Ok((located, Some(TaskKind::Root)))
@@ -535,7 +541,7 @@ impl Engine {
                 };
                 let plan = &exchange.world.plan;
                 let child = task::delegate(plan, &parent.task, child).map_err(kernel_refused)?;
-                self.grow(transaction, &parent, child.assignee(), now)?;
+                self.grow(transaction, &parent, &child, now)?;
                 let Located { task, mut ancestors } = parent;
                 ancestors.push(task);
                 let located = Located { task: Arc::new(child), ancestors };
@@ -596,7 +602,7 @@ impl Engine {
                 detail.refuse(refused);
             }
             if detail.permit().is_some() {
-                history::remember(transaction, &detail, &located, true, None)?;
+                history::remember(transaction, plan, &detail, &located, true, None)?;
             }
             match detail.permit() {
                 Some(permit) => {
@@ -607,6 +613,11 @@ impl Engine {
                         detail: detail_of(&judging, &detail.id, decision),
                         charges: decision.charges.clone(),
                         tier,
+                        remembered_in: history::changes(&detail)
+                            .map(|changes| {
+                                detail.recalled.memories_of(plan, &located, changes, now)
+                            })
+                            .unwrap_or_default(),
                     });
                     let binding = exchange.binding.as_ref().map(Binding::member);
                     detail.credential = Some(CredentialNote {
@@ -665,7 +676,7 @@ impl Engine {
             revoked_at: None,
             rest: BTreeMap::new(),
         });
-        for Permitted { detail, charges, tier } in details {
+        for Permitted { detail, charges, tier, remembered_in } in details {
             self.metrics.reserved();
             transaction.put(Record::Reservation(Arc::new(Reservation {
                 decision_id: detail.decision_id.clone(),
@@ -684,6 +695,7 @@ impl Engine {
                 credential: Some(credential.jti.clone()),
                 wants_credential: true,
                 redeemed: false,
+                remembered_in: remembered_in.clone(),
                 rest: BTreeMap::new(),
             })));
         }

@@ -1,19 +1,18 @@
 //! What the session of a task did before, and who is in its chain: recalled for a decision, and added to by its answer.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use authz_kernel::decision::{Principal, Request, Time};
 use authz_kernel::history::{
-    HistoryChanges, HistoryView, Holder, Object, ObjectView, Origin, PARTY_MS, Reported,
-    SessionHistory, Written,
+    Carrier, HistoryChanges, HistoryView, Holder, Object, ObjectView, Origin, Remembering,
+    Reported, SessionHistory, Written, pair_keys,
 };
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    Party, Record, RecordKey, RecordKind, Session, Task, TaskKind, TaskStatus,
+    Party, Record, RecordKey, RecordKind, RecordName, Reservation, Session, Task, denied_pair,
 };
-use authz_state::store::{Page, Query, StoreError, Transaction};
+use authz_state::store::{StoreError, Transaction};
 
 use crate::ask::{Refused, Step};
 use crate::ending::after;
@@ -22,8 +21,8 @@ use crate::judgement::Judgement;
 use crate::keeper::{Keeper, Wait};
 use crate::locate::Located;
 
-/// Live tasks of one agent that are looked at for what it carries; one that has more must say that they are isolated.
-const MOST_TASKS: usize = 256;
+/// How long a pair is kept whose task was ended because of denials, in milliseconds: 30 days.
+const DENIED_MS: i64 = 30 * 24 * 3_600 * 1_000;
 
 /// What a decision knows of the session that it is made in, and of who is in its chain.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +30,10 @@ pub(crate) struct Recalled {
     session: Option<Arc<Session>>,
     agent: Option<Arc<Party>>,
     subject: Option<Arc<Party>>,
-    others: Option<Arc<BTreeMap<String, Origin>>>,
+    pair: Option<Arc<Party>>,
+    remembering: Remembering,
+    /// The session begins with the decision.
+    begins: bool,
     object: Option<Found>,
 }
 
@@ -56,8 +58,8 @@ impl Found {
 
 impl Recalled {
     /// Of a session that begins with the decision.
-    pub(crate) fn with(self, task: &Task, now: Time, retention_ms: u64) -> Self {
-        Self { session: Some(Arc::new(begun(task, now, retention_ms))), ..self }
+    fn beginning(self, session: Session) -> Self {
+        Self { session: Some(Arc::new(session)), begins: true, ..self }
     }
 
     /// The id of the session, and whether it is of what somebody does without a task.
@@ -67,7 +69,7 @@ impl Recalled {
 
     /// Nothing is known of the session: it may begin with the decision.
     pub(crate) fn is_new(&self) -> bool {
-        self.history().is_some_and(SessionHistory::is_empty)
+        self.begins || self.history().is_some_and(SessionHistory::is_empty)
     }
 
     /// As the kernel reads it; none where it was not recalled.
@@ -76,7 +78,8 @@ impl Recalled {
             session,
             agent: self.agent.as_deref().map(|party| &party.history),
             subject: self.subject.as_deref().map(|party| &party.history),
-            others: self.others.as_deref(),
+            pair: self.pair.as_deref().map(|party| &party.history),
+            remembering: self.remembering,
             object: self.object.as_ref().map(Found::view),
         })
     }
@@ -86,10 +89,38 @@ impl Recalled {
         self.session.as_deref().map(|session| &session.history)
     }
 
-    /// The labels that the agent brings along from elsewhere.
-    pub(crate) fn brought_along(&self, now: Time) -> impl Iterator<Item = (&String, &Origin)> {
-        let view = self.view().filter(|view| view.others.is_some());
-        view.into_iter().flat_map(move |view| view.brought_along(now))
+    /// The labels that the agent remembers of other tasks, where they count.
+    pub(crate) fn remembered(&self, now: Time) -> impl Iterator<Item = (&str, Carrier<'_>)> {
+        let view = self.view().filter(|view| view.agent.is_some() && view.pair.is_some());
+        view.into_iter().flat_map(move |view| view.remembered(now))
+    }
+
+    /// Where the labels of the call are remembered.
+    pub(crate) const fn remembering(&self) -> Remembering {
+        self.remembering
+    }
+
+    /// The records that remember the labels of a call: those of the agent that makes it, and of every agent above it.
+    pub(crate) fn memories_of(
+        &self,
+        plan: &Plan,
+        located: &Located,
+        changes: &HistoryChanges,
+        now: Time,
+    ) -> Vec<RecordName> {
+        let above = above(plan, located, changes, now).into_iter().map(|one| one.key.into());
+        self.memory_of(changes).into_iter().chain(above).collect()
+    }
+
+    fn memory_of(&self, changes: &HistoryChanges) -> Option<RecordName> {
+        let remembered = changes.remembered.as_ref()?;
+        let (kind, id) = match remembered.holder {
+            Holder::Session => return None,
+            Holder::Agent => (RecordKind::Agent, &self.agent.as_ref()?.id),
+            Holder::Subject => (RecordKind::Subject, &self.subject.as_ref()?.id),
+            Holder::Pair => (RecordKind::Pair, &self.pair.as_ref()?.id),
+        };
+        Some(RecordName { kind, id: id.clone() })
     }
 
     /// The labels that what is acted on keeps of those that wrote it.
@@ -107,6 +138,7 @@ impl Recalled {
             Holder::Session => None,
             Holder::Agent => self.agent.as_ref(),
             Holder::Subject => self.subject.as_ref(),
+            Holder::Pair => self.pair.as_ref(),
         }
     }
 
@@ -115,23 +147,82 @@ impl Recalled {
             Holder::Session => {}
             Holder::Agent => self.agent = Some(party),
             Holder::Subject => self.subject = Some(party),
+            Holder::Pair => self.pair = Some(party),
         }
     }
 }
 
-/// The records besides the session's that an operation has to do with: whoever decides about it locks them, too.
+/// Records besides the session's that a call has to do with.
 ///
-/// Args: `carries`: labels are told of the call.
+/// Args:
+/// * `operation`: its id; `carries`: labels are told of the call.
+/// * `remembering`: where labels of the task are remembered.
 pub(crate) fn parties(
     plan: &Plan,
     (operation, carries): (&str, bool),
-    kind: TaskKind,
+    remembering: Remembering,
     chain: impl FnOnce() -> Vec<Principal>,
 ) -> Vec<(Holder, RecordKey)> {
     let concerned = Holder::PARTIES.map(|holder| {
-        (carries && plan.keeps_labels(holder, kind)) || plan.recalls_of(operation, holder, kind)
+        (carries && remembering.holder == Some(holder))
+            || plan.recalls_of(operation, holder, remembering)
     });
-    if concerned == [false, false] {
+    keys_of(concerned, chain)
+}
+
+/// Whether an agent may begin a task for its subject, as this node knows it.
+pub(crate) fn may_begin(
+    keeper: &Keeper,
+    task: &Task,
+    (now, wait): (Time, Wait),
+) -> Result<(), Refused> {
+    not_denied(pair_of(task, now, |key| keeper.peek(key, wait))?.as_deref())
+}
+
+/// What an agent above a task remembers of a call in it.
+pub(crate) struct Above {
+    pub(crate) key: RecordKey,
+    holder: Holder,
+    remembering: Remembering,
+    changes: HistoryChanges,
+}
+
+/// What the agents above a task remember of a call: its results come up to them.
+pub(crate) fn above(
+    plan: &Plan,
+    located: &Located,
+    changes: &HistoryChanges,
+    now: Time,
+) -> Vec<Above> {
+    let all = located.ancestors.iter().filter_map(|task| {
+        let remembering = plan.model().remembering(task);
+        let holder = remembering.holder?;
+        let changes = changes.above(remembering, now)?;
+        Some(Above { key: holder.key(&task.chain())?, holder, remembering, changes })
+    });
+    all.collect()
+}
+
+/// Records besides the session's that a call changes: the call is decided under their locks.
+///
+/// Args: `changes`: of the decision that was made without the locks.
+pub(crate) fn changed_parties(
+    plan: &Plan,
+    operation: &str,
+    changes: Option<&HistoryChanges>,
+    chain: impl FnOnce() -> Vec<Principal>,
+) -> Vec<(Holder, RecordKey)> {
+    let concerned = Holder::PARTIES.map(|holder| {
+        plan.counts_in(operation, holder) || changes.is_some_and(|changes| changes.concern(holder))
+    });
+    keys_of(concerned, chain)
+}
+
+fn keys_of(
+    concerned: [bool; Holder::PARTIES.len()],
+    chain: impl FnOnce() -> Vec<Principal>,
+) -> Vec<(Holder, RecordKey)> {
+    if !concerned.contains(&true) {
         return Vec::new();
     }
     let chain = chain();
@@ -139,54 +230,19 @@ pub(crate) fn parties(
     all.filter_map(|(holder, _)| Some((holder, holder.key(&chain)?))).collect()
 }
 
-/// The live tasks of the agent of a task.
-fn live_of(task: &Task) -> (Query, Page) {
-    let page = Page { after: String::new(), most: MOST_TASKS.saturating_add(1) };
-    (Query::LiveOf(task.assignee().to_owned()), page)
-}
-
-/// The other sessions that those tasks are of. They are not locked: what is permitted in one of them meanwhile, the agent
-/// has not got yet.
-fn other_sessions(tasks: &[Record], own: &Task, now: Time) -> Result<BTreeSet<String>, Refused> {
-    if tasks.len() > MOST_TASKS {
-        return Err(Refused::new(
-            ReasonCode::WindowFull,
-            Step::Locate,
-            format!(
-                "the agent has more than {MOST_TASKS} live tasks, and is not registered as `isolated: per_task`"
-            ),
-        ));
-    }
-    let mut sessions = BTreeSet::new();
-    for record in tasks {
-        if let Record::Task(task) = record
-            && task.session != own.session
-            && task.status_at(now) == TaskStatus::Active
-        {
-            sessions.insert(task.session.clone());
-        }
-    }
-    Ok(sessions)
-}
-
-/// Adds what a session carries in which the agent has a live task. One that is not kept is not one without labels.
-fn add_labels(
-    labels: &mut BTreeMap<String, Origin>,
-    session: Option<Record>,
-) -> Result<(), Refused> {
-    let Some(Record::Session(session)) = session else { return Err(lost()) };
-    let carried = session.history.carried();
-    labels.extend(carried.map(|(label, from)| (label.to_owned(), from.origin())));
-    Ok(())
-}
-
 /// What is known of a party: nothing, where its record is not there, or its time is up.
 fn known(record: Option<Record>, key: &RecordKey, now: Time) -> Arc<Party> {
     match record {
-        Some(Record::Agent(party) | Record::Subject(party)) if party.expires_at > now => party,
+        Some(Record::Agent(party) | Record::Subject(party) | Record::Pair(party))
+            if party.expires_at > now =>
+        {
+            party
+        }
         _ => Arc::new(Party {
             id: key.id.to_string(),
             history: SessionHistory::new(),
+            denied_at: None,
+            tasks: Default::default(),
             expires_at: now,
             rest: Default::default(),
         }),
@@ -216,8 +272,123 @@ fn found<E>(
     Ok(Some(Found { object: keys.object.as_ref().map(one).transpose()?, collection }))
 }
 
+/// The record of the pair of a task's agent and subject.
+fn pair_of<E>(
+    task: &Task,
+    now: Time,
+    read: impl FnOnce(&RecordKey) -> Result<Option<Record>, E>,
+) -> Result<Option<Arc<Party>>, E> {
+    let Some(key) = Holder::Pair.key(&task.chain()) else { return Ok(None) };
+    Ok(Some(known(read(&key)?, &key, now)))
+}
+
+/// Counts a new task in the records of its agent and of its pair, which are locked.
+///
+/// Args:
+/// * `kept_until`: when the task is forgotten at the latest.
+/// * `free`: tasks that the store has room for; none: so many that no share can be full.
+///
+/// Returns: false where the share of the pair, or of the agent over all its pairs, is full. An agent has at most as many tasks
+/// as are left free to others, and so has each of its pairs within what is left to the agent.
+pub(crate) fn count_task(
+    transaction: &mut dyn Transaction,
+    task: &Task,
+    (now, kept_until): (Time, Time),
+    free: Option<u64>,
+) -> Result<bool, StoreError> {
+    let chain = task.chain();
+    let mut held = Vec::with_capacity(2);
+    for holder in [Holder::Agent, Holder::Pair] {
+        if let Some(key) = holder.key(&chain) {
+            held.push((holder, Party::clone(&*known(transaction.get(&key)?, &key, now))));
+        }
+    }
+    let counts = held.iter().map(|(_, party)| party.count_tasks(now));
+    if let (Some(free), [agent, pair]) = (free, counts.collect::<Vec<u64>>().as_slice())
+        && *pair >= free.saturating_sub(*agent)
+    {
+        return Ok(false);
+    }
+    for (holder, mut party) in held {
+        party.add_task(kept_until, now);
+        transaction.put(record_of(holder, party));
+    }
+    Ok(true)
+}
+
+/// The records that a new task is counted in.
+pub(crate) fn counted_in(chain: &[Principal]) -> impl Iterator<Item = RecordKey> {
+    let keys = [Holder::Agent, Holder::Pair].map(|holder| holder.key(chain));
+    keys.into_iter().flatten()
+}
+
+/// Refuses a task that an agent would start for a subject after its last one was ended because of denials.
+fn not_denied(pair: Option<&Party>) -> Result<(), Refused> {
+    match pair {
+        Some(pair) if pair.denied_at.is_some() => {
+            let refused = denied_pair();
+            Err(Refused::new(refused.reason, Step::Locate, refused.message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Begins the session of a root task, with what earlier tasks of its agent for its subject left. The pair's record is locked.
+///
+/// Args: `by_agent`: an agent starts it; only a subject alone or a front end begins anew after denials.
+pub(crate) fn begin(
+    transaction: &mut dyn Transaction,
+    task: &Task,
+    (by_agent, now): (bool, Time),
+    retention_ms: u64,
+) -> Result<Session, Stop> {
+    let pair = pair_of(task, now, |key| transaction.get(key))?;
+    if by_agent {
+        not_denied(pair.as_deref())?;
+    } else if let Some(pair) = &pair
+        && (pair.denied_at.is_some() || !pair.history.denials.is_empty())
+    {
+        let mut pair = Party::clone(pair);
+        pair.denied_at = None;
+        pair.history.forget_denials();
+        transaction.put(Record::Pair(Arc::new(pair)));
+    }
+    Ok(begun(task, pair.as_deref(), now, retention_ms))
+}
+
+/// Keeps what the agent's next task for the subject inherits. The records of the pairs are locked.
+fn keep_for_next(
+    transaction: &mut dyn Transaction,
+    changes: &HistoryChanges,
+    chain: &[Principal],
+    remembering: Remembering,
+    now: Time,
+) -> Result<(), Stop> {
+    let pairs = pair_keys(chain);
+    for (index, key) in pairs.iter().enumerate() {
+        let is_acting = index.saturating_add(1) == pairs.len();
+        if !is_acting && !changes.passes_rules_on() {
+            continue;
+        }
+        let mut pair = Party::clone(&*known(transaction.get(key)?, key, now));
+        pair.history.keep_for_next(changes, is_acting, now);
+        let mut until = remembering.kept_until(now);
+        if is_acting && changes.ends_task() {
+            pair.denied_at = Some(now);
+            until = Time(now.0.saturating_add(DENIED_MS)).max(until);
+        }
+        pair.expires_at = until.max(pair.expires_at);
+        transaction.put(Record::Pair(Arc::new(pair)));
+    }
+    Ok(())
+}
+
 /// The session of a root task that begins now.
-pub(crate) fn begun(task: &Task, now: Time, retention_ms: u64) -> Session {
+///
+/// Args: `pair`: the record of the task's agent and subject.
+fn begun(task: &Task, pair: Option<&Party>, now: Time, retention_ms: u64) -> Session {
+    let pair = pair.filter(|_| task.inherits());
+    let history = pair.map(|pair| SessionHistory::inherited(&pair.history, &task.id, now));
     Session {
         id: task.session.clone(),
         root: task.id.clone(),
@@ -225,7 +396,7 @@ pub(crate) fn begun(task: &Task, now: Time, retention_ms: u64) -> Session {
         started_at: now,
         expires_at: after(task.deadline, retention_ms),
         ended_at: None,
-        history: SessionHistory::new(),
+        history: history.unwrap_or_default(),
         rest: Default::default(),
     }
 }
@@ -295,20 +466,15 @@ pub(crate) fn recall(
         return Ok(recalled);
     }
     let of = (operation, carries);
-    for (holder, key) in parties(plan, of, located.task.kind, || located.task.chain()) {
+    recalled.remembering = plan.model().remembering(&located.task);
+    for (holder, key) in parties(plan, of, recalled.remembering, || located.task.chain()) {
         recalled.set(holder, known(keeper.peek(&key, wait)?, &key, now));
     }
     recalled.object = found(plan, request, now, |key| keeper.peek(key, wait))?;
-    if plan.joins(operation, located.task.assignee()) {
-        let (query, page) = live_of(&located.task);
-        let mut labels = BTreeMap::new();
-        for id in other_sessions(&keeper.find(&query, &page, wait)?, &located.task, now)? {
-            add_labels(&mut labels, keeper.peek(&key(&id), wait)?)?;
-        }
-        recalled.others = Some(Arc::new(labels));
-    }
     if begins {
-        return Ok(recalled.with(&located.task, now, keeper.settings().retention_ms));
+        let pair = pair_of(&located.task, now, |key| keeper.peek(key, wait))?;
+        let retention_ms = keeper.settings().retention_ms;
+        return Ok(recalled.beginning(begun(&located.task, pair.as_deref(), now, retention_ms)));
     }
     let session = match keeper.peek(&key(&located.task.session), wait)? {
         Some(Record::Session(session)) => Some(session),
@@ -335,19 +501,12 @@ pub(crate) fn current(
         return Ok(recalled);
     }
     let of = (operation, false);
-    for (holder, key) in parties(plan, of, located.task.kind, || located.task.chain()) {
+    recalled.remembering = plan.model().remembering(&located.task);
+    for (holder, key) in parties(plan, of, recalled.remembering, || located.task.chain()) {
         recalled.set(holder, known(transaction.get(&key)?, &key, now));
     }
     recalled.object = found(plan, request, now, |key| transaction.get(key))?;
     let session = session(transaction, &located.task.session)?.ok_or_else(lost)?;
-    if plan.joins(operation, located.task.assignee()) {
-        let (query, page) = live_of(&located.task);
-        let mut labels = BTreeMap::new();
-        for id in other_sessions(&transaction.find(&query, &page)?, &located.task, now)? {
-            add_labels(&mut labels, transaction.get(&key(&id))?)?;
-        }
-        recalled.others = Some(Arc::new(labels));
-    }
     Ok(Recalled { session: Some(session), ..recalled })
 }
 
@@ -371,6 +530,21 @@ pub(crate) fn recall_in(
             Some(session)
         }
         // It begins with this decision.
+        None if judgement.recalled.begins => {
+            let now = Time(judgement.now_ms);
+            let pair = pair_of(&located.task, now, |key| transaction.get(key))?;
+            let inherits = pair.as_deref().filter(|_| located.task.inherits());
+            let history = inherits
+                .map(|pair| SessionHistory::inherited(&pair.history, &located.task.id, now));
+            let mut session = judgement.recalled.session.clone();
+            if let (Some(session), Some(history)) = (&mut session, history)
+                && session.history != history
+            {
+                has_changed = true;
+                Arc::make_mut(session).history = history;
+            }
+            session
+        }
         None if before.is_empty() => judgement.recalled.session.take(),
         None => return Err(lost().into()),
     };
@@ -386,7 +560,7 @@ pub(crate) fn recall_in(
         let Some(before) = judgement.recalled.party(holder) else { continue };
         let Some(key) = holder.key(&chain) else { continue };
         let party = known(transaction.get(&key)?, &key, now);
-        has_changed |= party.history != before.history;
+        has_changed |= !Arc::ptr_eq(&party, before) && party.history != before.history;
         judgement.recalled.set(holder, party);
     }
     Ok(has_changed)
@@ -437,12 +611,16 @@ fn write(
 /// * `redeemed`: the decision whose permit is performed by this one.
 pub(crate) fn remember(
     transaction: &mut dyn Transaction,
+    plan: &Plan,
     judgement: &Judgement,
     located: &Located,
     wants_credential: bool,
     redeemed: Option<&str>,
 ) -> Result<(), Stop> {
-    let changes = changes(judgement);
+    let reported = changes(judgement)
+        .filter(|changes| wants_credential && !changes.is_reported)
+        .map(|changes| HistoryChanges { is_reported: true, ..changes.clone() });
+    let changes = reported.as_ref().or_else(|| changes(judgement));
     let (id, operation) = (&judgement.id, &judgement.operation);
     let now = Time(judgement.now_ms);
     // What it was judged by is what it is remembered by.
@@ -456,13 +634,8 @@ pub(crate) fn remember(
         let session = session(transaction, &located.task.session)?.ok_or_else(lost)?;
         let mut session = Session::clone(&session);
         let history = &mut session.history;
-        match of_session {
-            Some(changes) if wants_credential && !changes.is_reported => {
-                let changes = HistoryChanges { is_reported: true, ..changes.clone() };
-                history.apply(&changes, id, operation, now);
-            }
-            Some(changes) => history.apply(changes, id, operation, now),
-            None => {}
+        if let Some(changes) = of_session {
+            history.apply(changes, id, operation, now);
         }
         if let Some(before) = redeemed {
             history.hand_over(before, id);
@@ -472,20 +645,85 @@ pub(crate) fn remember(
         }
         transaction.put(Record::Session(Arc::new(session)));
     }
-    let Some(changes) = changes else { return Ok(()) };
+    let nothing = HistoryChanges::NONE;
+    let changes = changes.unwrap_or(&nothing);
     if let Some(written) = &changes.written {
         write(transaction, judgement, written, now)?;
     }
-    for holder in Holder::PARTIES.into_iter().filter(|holder| changes.concern(*holder)) {
-        let party = judgement.recalled.party(holder).ok_or_else(lost)?;
-        let mut party = Party::clone(party);
+    for holder in Holder::PARTIES {
+        let party = judgement.recalled.party(holder);
+        let is_handed = |party: &Arc<Party>| {
+            redeemed.is_some_and(|before| party.history.pending.contains_key(before))
+        };
+        if !changes.concern(holder) && !party.is_some_and(is_handed) {
+            continue;
+        }
+        let mut party = Party::clone(party.ok_or_else(lost)?);
         party.history.apply_as(holder, changes, id, operation, now);
-        party.expires_at = Time(now.0.saturating_add(PARTY_MS)).max(party.expires_at);
-        let party = Arc::new(party);
-        transaction.put(match holder {
-            Holder::Subject => Record::Subject(party),
-            Holder::Session | Holder::Agent => Record::Agent(party),
-        });
+        if let Some(before) = redeemed {
+            party.history.hand_over(before, id);
+        }
+        party.expires_at = judgement.recalled.remembering.kept_until(now).max(party.expires_at);
+        transaction.put(record_of(holder, party));
+    }
+    for Above { key, holder, remembering, changes } in above(plan, located, changes, now) {
+        let mut party = Party::clone(&*known(transaction.get(&key)?, &key, now));
+        party.history.apply_as(holder, &changes, id, operation, now);
+        party.expires_at = remembering.kept_until(now).max(party.expires_at);
+        transaction.put(record_of(holder, party));
+    }
+    if changes.pass_on() {
+        let remembering = judgement.recalled.remembering;
+        keep_for_next(transaction, changes, &located.task.chain(), remembering, now)?;
+    }
+    Ok(())
+}
+
+/// The record of a party.
+fn record_of(holder: Holder, party: Party) -> Record {
+    let party = Arc::new(party);
+    match holder {
+        Holder::Subject => Record::Subject(party),
+        Holder::Pair => Record::Pair(party),
+        Holder::Session | Holder::Agent => Record::Agent(party),
+    }
+}
+
+/// Takes over a report in the records that remember the labels of a permit.
+///
+/// Args: `session`: what the session keeps after the report.
+pub(crate) fn settle_remembered(
+    transaction: &mut dyn Transaction,
+    permit: &Reservation,
+    reported: &Reported<'_>,
+    session: &SessionHistory,
+    remembering: Remembering,
+) -> Result<(), StoreError> {
+    for name in &permit.remembered_in {
+        settle_in(transaction, name, permit, reported, (session, remembering))?;
+    }
+    Ok(())
+}
+
+fn settle_in(
+    transaction: &mut dyn Transaction,
+    name: &RecordName,
+    permit: &Reservation,
+    reported: &Reported<'_>,
+    (session, remembering): (&SessionHistory, Remembering),
+) -> Result<(), StoreError> {
+    let (holder, party) = match transaction.get(&name.key())? {
+        Some(Record::Agent(party)) => (Holder::Agent, party),
+        Some(Record::Subject(party)) => (Holder::Subject, party),
+        Some(Record::Pair(party)) => (Holder::Pair, party),
+        // An administrator had it forgotten.
+        _ => return Ok(()),
+    };
+    let mut party = Party::clone(&party);
+    let at = (permit.permitted_at, remembering);
+    if party.history.settle_remembered(&permit.decision_id, reported, session, at) {
+        party.expires_at = remembering.kept_until(permit.permitted_at).max(party.expires_at);
+        transaction.put(record_of(holder, party));
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ use serde::Serialize;
 use crate::ask::{Refused, Step};
 use crate::asked::Asked as Form;
 use crate::engine::ApiError;
+use crate::forget::ForgetNote;
 use crate::history::Recalled;
 use crate::injected::Injected;
 use crate::metrics::SystemId;
@@ -161,6 +162,8 @@ pub(crate) struct Judgement {
     pub(crate) prompt: Option<PromptNote>,
     /// What was revoked.
     pub(crate) revoked: Option<RevocationNote>,
+    /// What an administrator has forgotten.
+    pub(crate) forgotten: Option<ForgetNote>,
     /// Labels that the enforcer says the call carries.
     pub(crate) told: Vec<String>,
     /// What is told of a permit.
@@ -217,6 +220,7 @@ impl Judgement {
             proved: None,
             prompt: None,
             revoked: None,
+            forgotten: None,
             told: Vec::new(),
             reported: None,
             is_open: false,

@@ -11,6 +11,7 @@ mod engine;
 mod envoy;
 mod exchange;
 mod fast;
+mod forget;
 #[doc(hidden)]
 pub mod fuzz;
 mod history;

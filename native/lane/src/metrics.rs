@@ -461,6 +461,7 @@ impl Metrics {
                 load(&self.forgotten),
             ),
             gauge("authz_tasks_kept", "Tasks in the store, live and ended.", state.tasks),
+            gauge("authz_tasks_most", "Tasks that the store may hold.", gauges.max_tasks),
             counter(
                 "authz_reservations",
                 "Permits that were kept until they are reported, those that counted as done without, those whose credential was not redeemed, and those that were reported.",
@@ -744,6 +745,7 @@ pub(crate) struct Gauges<'a> {
     pub(crate) observing_until: u64,
     pub(crate) audit: &'a AuditHealth,
     pub(crate) state: &'a StoreHealth,
+    pub(crate) max_tasks: u64,
     /// Of what this node knows of others.
     pub(crate) staleness: Duration,
     pub(crate) revocations: u64,

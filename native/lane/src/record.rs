@@ -119,6 +119,9 @@ struct Input<'a> {
     credential: Option<&'a CredentialNote>,
     #[serde(skip_serializing_if = "Option::is_none")]
     revoked: Option<Revoked<'a>>,
+    /// What an administrator has forgotten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forgotten: Option<Forgotten<'a>>,
     /// What is told of a permit.
     #[serde(skip_serializing_if = "Option::is_none")]
     report: Option<&'a ReportNote>,
@@ -163,9 +166,9 @@ struct SessionNote<'a> {
     labels: Carried<'a>,
     sources: usize,
     calls: u64,
-    /// Labels that its agent brings along from elsewhere, and the decision that brought each.
+    /// Labels that its agent remembers of other tasks, where they count, and the decision that brought each.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    brought_along: BTreeMap<&'a str, &'a str>,
+    remembered: BTreeMap<&'a str, &'a str>,
     /// Labels that what it acts on keeps of those that wrote it, and the decision by which each was written.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     written: BTreeMap<&'a str, &'a str>,
@@ -177,7 +180,7 @@ struct SessionNote<'a> {
 impl<'a> SessionNote<'a> {
     fn of(judgement: &'a Judgement) -> Option<Self> {
         let history = judgement.recalled.history()?;
-        let along = judgement.recalled.brought_along(Time(judgement.now_ms));
+        let remembered = judgement.recalled.remembered(Time(judgement.now_ms));
         let (session, taskless) = judgement.recalled.of_session()?;
         let task = judgement.task.as_ref().map_or(session, |task| task.id.as_str());
         Some(Self {
@@ -185,9 +188,7 @@ impl<'a> SessionNote<'a> {
             labels: Carried(history),
             sources: history.count_sources(),
             calls: history.calls,
-            brought_along: along
-                .map(|(label, from)| (label.as_str(), from.decision_id.as_str()))
-                .collect(),
+            remembered: remembered.map(|(label, from)| (label, from.decision_id)).collect(),
             written: judgement
                 .recalled
                 .written(Time(judgement.now_ms))
@@ -291,6 +292,15 @@ struct Revoked<'a> {
     by: Cow<'a, str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     undo: bool,
+}
+
+/// What an administrator has forgotten.
+#[derive(Serialize)]
+struct Forgotten<'a> {
+    target: &'a str,
+    value: Cow<'a, str>,
+    denials: bool,
+    reason: Cow<'a, str>,
 }
 
 /// What was asked for: the words of it.
@@ -483,6 +493,17 @@ fn line_by(
                 ),
                 by: notes.shown(&note.by, "/input/revoked/by", limits::REVOKED_BY, evidence),
                 undo: note.undo,
+            }),
+            forgotten: judgement.forgotten.as_ref().map(|note| Forgotten {
+                target: note.target,
+                value: notes.shown(&note.value, "/input/forgotten/value", MAX_RESOURCE, evidence),
+                denials: note.denials,
+                reason: notes.shown(
+                    &note.reason,
+                    "/input/forgotten/reason",
+                    MAX_RESOURCE,
+                    evidence,
+                ),
             }),
             report: judgement.reported.as_ref(),
             prompt: judgement.prompt,

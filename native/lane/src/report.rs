@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use authz_kernel::decision::Time;
-use authz_kernel::history::{Event, Reported, effects};
+use authz_kernel::history::{Event, Remembering, Reported, effects};
 use authz_kernel::model::Reports;
 use authz_kernel::reason::ReasonCode;
-use authz_kernel::task::{Record, RecordKey, RecordKind, Reservation, Session};
+use authz_kernel::task::{Record, RecordKey, RecordKind, RecordName, Reservation, Session};
 use authz_state::store::{StoreError, Transaction};
 use prost::Message;
 use serde::Serialize;
@@ -140,7 +140,8 @@ impl Engine {
         if let Some(labels) = &told.labels {
             world.plan.may_carry(&permit.operation, labels).map_err(Refused::input)?;
         }
-        let locks = [RecordKey::new(RecordKind::Session, &permit.session)];
+        let mut locks = vec![RecordKey::new(RecordKind::Session, &permit.session)];
+        locks.extend(permit.remembered_in.iter().map(RecordName::key));
         let survives = survives_of(permit.tier);
         let kept = self.change(
             judgement,
@@ -246,6 +247,9 @@ fn settle(
         let labels = told.labels.as_ref().unwrap_or(&NO_LABELS);
         session.history.raise(&told.decision_id, &permit.operation, labels, now);
     }
+    let remembering = world.plan.model().memory_of(&permit.agent).ms;
+    let remembering = Remembering { ms: remembering, ..Remembering::default() };
+    history::settle_remembered(transaction, permit, &reported, &session.history, remembering)?;
     transaction.put(Record::Session(Arc::new(session)));
     Ok(())
 }

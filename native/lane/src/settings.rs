@@ -609,6 +609,8 @@ pub enum Surface {
     TaskEnd,
     /// `authz.v1.Admin/Revoke`.
     Revoke,
+    /// `authz.v1.Admin/Forget`.
+    Forget,
     /// `authz.v1.Credentials/Issue`.
     CredentialIssue,
     /// `authz.v1.Credentials/Introspect`, and token introspection over HTTP.
@@ -638,6 +640,7 @@ impl Surface {
             Self::TaskList => "task_list",
             Self::TaskEnd => "task_end",
             Self::Revoke => "revoke",
+            Self::Forget => "forget",
             Self::CredentialIssue => "credential_issue",
             Self::CredentialIntrospect => "credential_introspect",
             Self::CredentialRevoke => "credential_revoke",
@@ -669,6 +672,7 @@ impl Surface {
             Self::TaskList => "authz.v1.Tasks/List",
             Self::TaskEnd => "authz.v1.Tasks/End",
             Self::Revoke => "authz.v1.Admin/Revoke",
+            Self::Forget => "authz.v1.Admin/Forget",
             Self::CredentialIssue => "authz.v1.Credentials/Issue",
             Self::CredentialIntrospect => "authz.v1.Credentials/Introspect",
             Self::CredentialRevoke => "authz.v1.Credentials/Revoke",
@@ -677,7 +681,7 @@ impl Surface {
     }
 
     /// All surfaces.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Check,
         Self::BatchCheck,
         Self::Explain,
@@ -692,6 +696,7 @@ impl Surface {
         Self::TaskList,
         Self::TaskEnd,
         Self::Revoke,
+        Self::Forget,
         Self::CredentialIssue,
         Self::CredentialIntrospect,
         Self::CredentialRevoke,

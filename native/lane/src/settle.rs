@@ -7,7 +7,7 @@ use std::time::Instant;
 use authz_kernel::decide::{decide, decide_traced};
 use authz_kernel::decision::{Decision, Facts, Given, Request, Time};
 use authz_kernel::hex::hex;
-use authz_kernel::history::{HistoryChanges, Holder};
+use authz_kernel::history::{HistoryChanges, Holder, pair_keys};
 use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
@@ -18,6 +18,7 @@ use authz_kernel::task::{
 use authz_state::store::{StoreError, Survives, Transaction};
 use prost::Message;
 use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 use crate::answer;
@@ -99,6 +100,17 @@ impl Judging<'_> {
         }
         judgement.decided(decision);
     }
+}
+
+/// Which records of agent, subject and pair a call locks besides its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LockedParties {
+    /// Records that the decision changes.
+    Changed,
+    /// Records that the decision reads or changes.
+    Recalled,
+    /// The decision was made again under the locks, and changes a record that is not among them.
+    TooFew,
 }
 
 /// Where the task of an agent that came without one is found.
@@ -184,6 +196,7 @@ impl Engine {
             .map_err(|refused| Refused::new(refused.reason, Step::Locate, refused.message))?;
         let Some(mut task) = task else { return Ok(None) };
         shown::begin(judgement, &mut task);
+        history::may_begin(&self.keeper, &task, (now, wait))?;
         let located = Located { task: Arc::new(task), ancestors: Vec::new() };
         let revoked = self.keeper.revocations()?;
         revoke::of_tasks(&revoked, located.path())?;
@@ -350,21 +363,103 @@ impl Engine {
         implied: Option<Implied>,
         key: Option<&EnforcerKey>,
     ) -> Result<Option<Kept>, Refused> {
+        let new = implied.filter(Implied::is_new).map(|implied| implied.pointer);
+        let new = new.as_ref();
+        // Another node may have changed each record that the call reads.
+        let mut locked = match self.keeper.store().is_remote() {
+            true => LockedParties::Recalled,
+            false => LockedParties::Changed,
+        };
+        let kept = self.charge_under(judgement, judging, call, located, new, key, &mut locked);
+        match locked {
+            LockedParties::TooFew => {
+                locked = LockedParties::Recalled;
+                let again =
+                    self.charge_under(judgement, judging, call, located, new, key, &mut locked);
+                match locked {
+                    LockedParties::TooFew => Err(Refused::new(
+                        ReasonCode::Unavailable,
+                        Step::Record,
+                        "what the call depends on changed meanwhile; ask again",
+                    )),
+                    LockedParties::Changed | LockedParties::Recalled => again,
+                }
+            }
+            LockedParties::Changed | LockedParties::Recalled => kept,
+        }
+    }
+
+    /// The records of agent, subject and pair that a call is settled under.
+    fn party_locks(
+        judgement: &Judgement,
+        judging: &Judging<'_>,
+        located: &Located,
+        locked: LockedParties,
+    ) -> Vec<(Holder, RecordKey)> {
+        let (plan, operation) = (&judging.world.plan, judgement.operation.as_str());
+        let chain = || located.task.chain();
+        let carries = !judging.request.labels.is_empty();
+        if locked == LockedParties::Changed && judging.presented.is_none() {
+            let changes = history::changes(judgement);
+            return history::changed_parties(plan, operation, changes, chain);
+        }
+        let remembering = judgement.recalled.remembering();
+        history::parties(plan, (operation, carries), remembering, chain)
+    }
+
+    /// The records of the pairs that a call is settled under because a later task inherits from them.
+    fn pair_locks(
+        judgement: &Judgement,
+        judging: &Judging<'_>,
+        located: &Located,
+        is_new: bool,
+        locked: LockedParties,
+    ) -> Vec<RecordKey> {
+        let changes = history::changes(judgement);
+        let passes = changes.is_some_and(HistoryChanges::pass_on);
+        let mut locks = match passes || is_new || locked == LockedParties::Recalled {
+            true => pair_keys(&located.task.chain()),
+            false => Vec::new(),
+        };
+        let now = Time(judgement.now_ms);
+        if let Some(changes) = changes {
+            let above = history::above(&judging.world.plan, located, changes, now);
+            locks.extend(above.into_iter().map(|one| one.key));
+        }
+        locks
+    }
+
+    /// As [`Engine::charge`], under one choice of locks.
+    #[expect(clippy::too_many_arguments, reason = "what one call is settled by")]
+    fn charge_under(
+        &self,
+        judgement: &mut Judgement,
+        judging: &Judging<'_>,
+        call: &Changing<'_>,
+        located: &Located,
+        new: Option<&RecordKey>,
+        key: Option<&EnforcerKey>,
+        locked: &mut LockedParties,
+    ) -> Result<Option<Kept>, Refused> {
         let now = Time(judgement.now_ms);
         let mut locks = vec![RecordKey::new(RecordKind::Session, &located.task.session)];
-        let new = implied.filter(|implied| !implied.is_kept).map(|implied| implied.pointer);
-        if let Some(pointer) = &new {
+        if let Some(pointer) = new {
             locks.push(pointer.clone());
             locks.push(RecordKey::new(RecordKind::Agent, located.task.assignee()));
+            locks.extend(history::counted_in(&located.task.chain()));
         }
         if located.is_taskless() && judgement.recalled.is_new() {
             locks.extend(Holder::Agent.key(&located.task.chain()));
         }
         locks.extend(key.map(EnforcerKey::record));
-        let chain = || located.task.chain();
-        let of = (judgement.operation.as_str(), !judging.request.labels.is_empty());
-        let parties = history::parties(&judging.world.plan, of, located.task.kind, chain);
+        let parties = Self::party_locks(judgement, judging, located, *locked);
+        let holders: SmallVec<[Holder; 3]> = parties.iter().map(|(holder, _)| *holder).collect();
         locks.extend(parties.into_iter().map(|(_, record)| record));
+        let passes = history::changes(judgement).is_some_and(HistoryChanges::pass_on);
+        let pairs = Self::pair_locks(judgement, judging, located, new.is_some(), *locked);
+        let locked_above = pairs.clone();
+        let has_pairs = passes || new.is_some() || *locked == LockedParties::Recalled;
+        locks.extend(pairs);
         locks.extend(judgement.recalled.object_keys());
         let survives = survives(judgement);
         let mut began = false;
@@ -374,8 +469,8 @@ impl Engine {
                 if let Some(key) = key {
                     key.refuse_known(transaction, now)?;
                 }
-                let current = match &new {
-                    Some(pointer) => self.first(transaction, pointer, located, judgement, now)?,
+                let current = match new {
+                    Some(pointer) => self.first(transaction, pointer, located, now)?,
                     // It is nowhere kept as a task.
                     None if located.is_taskless() => located.clone(),
                     None => locate::find_in(transaction, &located.task.id)?,
@@ -398,6 +493,20 @@ impl Engine {
                         .map(|before| before.saturating_add(started.elapsed()));
                     judgement.soften();
                 }
+                let is_locked = |holder: &Holder| holders.contains(holder);
+                let concerns = |holder: &Holder| {
+                    history::changes(judgement).is_some_and(|changes| changes.concern(*holder))
+                };
+                let passes = history::changes(judgement).is_some_and(HistoryChanges::pass_on);
+                let lacks = |holder: &Holder| concerns(holder) && !is_locked(holder);
+                let above = history::changes(judgement)
+                    .map(|changes| history::above(&judging.world.plan, &current, changes, now));
+                let lacks_above = |one: &history::Above| !locked_above.contains(&one.key);
+                let lacks_above = above.is_some_and(|above| above.iter().any(lacks_above));
+                if Holder::PARTIES.iter().any(lacks) || (passes && !has_pairs) || lacks_above {
+                    *locked = LockedParties::TooFew;
+                    return Err(Stop::Unchanged);
+                }
                 let revoked = self.keeper.revocations()?;
                 revoke::of_operation(&revoked, &judgement.operation)?;
                 let is_passed = judgement.passage().is_some();
@@ -415,8 +524,8 @@ impl Engine {
                     judgement.is_open |=
                         self.reserve(transaction, judgement, judging, &current, is_new, now);
                 }
-                if let Some(pointer) = new.as_ref().filter(|_| is_new) {
-                    self.keep_implied(transaction, pointer, &current.task, now);
+                if let Some(pointer) = new.filter(|_| is_new) {
+                    self.keep_implied(transaction, pointer, &current.task, now)?;
                 }
                 let is_held = judgement.is_open || history::changes(judgement).is_some();
                 if current.is_taskless() && is_held {
@@ -428,7 +537,8 @@ impl Engine {
                     .filter(|_| is_passed)
                     .and_then(|one| one.decision_id(judgement.decision.as_ref()?.redeems?));
                 let wants = judging.wants_credential;
-                history::remember(transaction, judgement, &current, wants, redeemed)?;
+                let plan = &judging.world.plan;
+                history::remember(transaction, plan, judgement, &current, wants, redeemed)?;
                 if history::ends_task(judgement) {
                     ended = self.end_denied(transaction, &current.task, now)?;
                 }
@@ -485,6 +595,12 @@ impl Engine {
             credential: permit.credential.clone(),
             wants_credential: permit.wants_credential,
             redeemed: true,
+            remembered_in: performed
+                .remembered_in
+                .iter()
+                .chain(&permit.remembered_in)
+                .cloned()
+                .collect(),
             rest: permit.rest.clone(),
             ..performed
         };
@@ -575,6 +691,12 @@ impl Engine {
             credential: None,
             wants_credential: false,
             redeemed: false,
+            remembered_in: history::changes(judgement)
+                .map(|changes| {
+                    let plan = &judging.world.plan;
+                    judgement.recalled.memories_of(plan, current, changes, now)
+                })
+                .unwrap_or_default(),
             rest: BTreeMap::new(),
         }
     }
@@ -585,7 +707,6 @@ impl Engine {
         transaction: &mut dyn Transaction,
         pointer: &RecordKey,
         located: &Located,
-        judgement: &Judgement,
         now: Time,
     ) -> Result<Located, Stop> {
         if let Some(Record::Idempotency(known)) = transaction.get(pointer)? {
@@ -597,8 +718,7 @@ impl Engine {
                 return Ok(Located { task, ancestors: Vec::new() });
             }
         }
-        let agent = judgement.facts.agent.as_ref().map_or("", |agent| agent.spiffe_id.as_str());
-        self.room(transaction, agent, now)?;
+        self.room(transaction, &located.task, now)?;
         Ok(located.clone())
     }
 
@@ -608,9 +728,9 @@ impl Engine {
         pointer: &RecordKey,
         task: &Task,
         now: Time,
-    ) {
+    ) -> Result<(), Stop> {
         let retention = self.keeper.settings().retention_ms;
-        let session = history::begun(task, now, retention);
+        let session = history::begin(transaction, task, (true, now), retention)?;
         transaction.put(Record::Session(Arc::new(session)));
         transaction.put(Record::Idempotency(Arc::new(Idempotency {
             id: pointer.id.to_string(),
@@ -618,6 +738,7 @@ impl Engine {
             answer: task.id.clone().into_bytes(),
             expires_at: task.deadline,
         })));
+        Ok(())
     }
 
     /// A permit without a task, whose enforcer wants the same answer to the same key.

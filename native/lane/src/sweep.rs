@@ -1,11 +1,12 @@
 //! What time does to records: tasks expire, permits that nobody reported count as done, ended trees are forgotten.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use authz_kernel::decision::Time;
 use authz_kernel::history::Event;
-use authz_kernel::task::{Record, RecordKey, RecordKind, Reservation, Session, TaskStatus};
+use authz_kernel::task::{Record, RecordKey, RecordKind, Reservation, Session, Task, TaskStatus};
 use authz_state::store::{Page, Query, StoreError, Survives, Transaction};
 use serde::Serialize;
 
@@ -19,6 +20,11 @@ use crate::settings::Lane;
 
 /// Records that one call looks at.
 const BATCH: usize = 256;
+/// Pages of one agent's tasks that are forgotten early at once.
+const EARLY_PAGES: usize = 8;
+/// Agents that are looked at together, and pages of them, to find the one that has most tasks.
+const HOLDERS: usize = 1_000;
+const HOLDER_PAGES: usize = 100;
 /// How long one call may wait for the store.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -101,7 +107,7 @@ impl Engine {
                 }
                 Record::Proof(_) | Record::SigningKey(_) => others.push(record.key()),
                 // Somebody may be adding to it.
-                Record::Agent(_) | Record::Subject(_) | Record::Object(_) => {
+                Record::Agent(_) | Record::Subject(_) | Record::Pair(_) | Record::Object(_) => {
                     let key = record.key();
                     self.delete_due(
                         std::slice::from_ref(&key),
@@ -118,7 +124,66 @@ impl Engine {
         let (keys, locks) = credentials;
         swept.credentials = self.delete_due(&keys, &locks, wait, now)?;
         (swept.released, swept.committed) = self.settle_due(&reservations, wait, now)?;
+        self.make_room(swept, wait, now)
+    }
+
+    /// Forgets ended task trees before their time where the store is nearly full: those of the agent that has most. What an
+    /// administrator or denials ended stays, and so do revocations and the records of agents and pairs.
+    fn make_room(&self, swept: &mut Swept, wait: Wait, now: Time) -> Result<(), Refused> {
+        if !self.is_nearly_full() {
+            return Ok(());
+        }
+        let Some(agent) = self.largest_holder(wait, now)? else { return Ok(()) };
+        let query = Query::TasksOf(agent);
+        let mut after = String::new();
+        for _ in 0..EARLY_PAGES {
+            let found = self.keeper.find(&query, &Page { after, most: BATCH }, wait)?;
+            let Some(last) = found.last() else { return Ok(()) };
+            after = last.key().id.to_string();
+            let ended = found.iter().filter_map(|record| match record {
+                Record::Task(task) if may_go_early(task) => Some(task.session.clone()),
+                _ => None,
+            });
+            let sessions: BTreeSet<String> = ended.collect();
+            for session in sessions {
+                let mut is_forgotten = false;
+                self.swept_in(&session, wait, &mut |transaction| {
+                    is_forgotten = forget_early(transaction, &session)?;
+                    Ok(is_forgotten)
+                })?;
+                swept.forgotten = swept.forgotten.saturating_add(u64::from(is_forgotten));
+            }
+            if !self.is_nearly_full() {
+                return Ok(());
+            }
+        }
         Ok(())
+    }
+
+    /// Whether the store holds four fifths of the tasks that it may.
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        let (most, kept) = (self.keeper.settings().max_tasks, self.keeper.store().health().tasks);
+        kept.saturating_mul(5) >= most.saturating_mul(4)
+    }
+
+    /// The agent that has most tasks, live and ended.
+    fn largest_holder(&self, wait: Wait, now: Time) -> Result<Option<String>, Refused> {
+        let query = Query::Kind(RecordKind::Agent);
+        let mut largest: Option<(u64, String)> = None;
+        let mut after = String::new();
+        for _ in 0..HOLDER_PAGES {
+            let found = self.keeper.find(&query, &Page { after, most: HOLDERS }, wait)?;
+            let Some(last) = found.last() else { break };
+            after = last.key().id.to_string();
+            for record in &found {
+                let Record::Agent(party) = record else { continue };
+                let count = party.count_tasks(now);
+                if count > 0 && largest.as_ref().is_none_or(|(most, _)| count > *most) {
+                    largest = Some((count, party.id.clone()));
+                }
+            }
+        }
+        Ok(largest.map(|(_, id)| id))
     }
 
     /// Lets permits of which nobody told count as done, and gives back those whose credential nobody redeemed in time.
@@ -241,6 +306,24 @@ impl Engine {
         self.keeper.kept(commit, wait)?;
         Ok(deleted)
     }
+}
+
+/// Whether an ended task may be forgotten before its time.
+fn may_go_early(task: &Task) -> bool {
+    matches!(task.status, TaskStatus::Completed | TaskStatus::Aborted | TaskStatus::Expired)
+}
+
+/// Removes a tree whose tasks have all ended by themselves. Returns whether it did.
+fn forget_early(transaction: &mut dyn Transaction, id: &str) -> Result<bool, StoreError> {
+    let tasks = ending::of_session(transaction, id)?;
+    if tasks.is_empty() || !tasks.iter().all(|task| may_go_early(task)) {
+        return Ok(false);
+    }
+    for task in tasks {
+        transaction.delete(RecordKey::new(RecordKind::Task, &task.id));
+    }
+    transaction.delete(RecordKey::new(RecordKind::Session, id));
+    Ok(true)
 }
 
 /// The sessions of permits, each once.

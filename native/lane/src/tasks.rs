@@ -6,11 +6,10 @@ use std::sync::Arc;
 use authz_kernel::decide::decide;
 use authz_kernel::decision::{Facts, Outcome, Principal, Request, Time};
 use authz_kernel::hex::hex;
-use authz_kernel::history::SessionHistory;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::schema::GIVE;
 use authz_kernel::task::{
-    self, AgentName, Child, Idempotency, Names, Part, Record, RecordKey, RecordKind, Root, Session,
+    self, AgentName, Child, Idempotency, Names, Part, Record, RecordKey, RecordKind, Root,
     Subject, SubjectProof, Task, TaskKind, TaskStatus,
 };
 use authz_state::store::{Page, Query, Survives, Transaction};
@@ -22,6 +21,7 @@ use uuid::Uuid;
 use crate::ask::{self, Refused, Step};
 use crate::ending::after;
 use crate::engine::{ApiError, Changing, Engine, Kept, Stop, Transport, kernel_facts, own};
+use crate::history;
 use crate::judgement::Judgement;
 use crate::keeper::Wait;
 use crate::limits;
@@ -369,6 +369,7 @@ impl Engine {
             RecordKey::new(RecordKind::Session, &task.session),
             RecordKey::new(RecordKind::Agent, task.assignee()),
         ];
+        locks.extend(history::counted_in(&task.chain()));
         locks.extend(key.as_ref().map(Key::record));
         let task = Arc::new(task);
         let mut made = None;
@@ -387,17 +388,11 @@ impl Engine {
                     judgement.grant("the task was started before, by the same key");
                     return Ok(());
                 }
-                self.room(transaction, task.assignee(), now)?;
-                transaction.put(Record::Session(Arc::new(Session {
-                    id: task.session.clone(),
-                    root: task.id.clone(),
-                    tasks: 1,
-                    started_at: now,
-                    expires_at: after(task.deadline, self.keeper.settings().retention_ms),
-                    ended_at: None,
-                    history: SessionHistory::new(),
-                    rest: BTreeMap::new(),
-                })));
+                self.room(transaction, &task, now)?;
+                let by_agent = (judgement.facts.agent.is_some(), now);
+                let retention = self.keeper.settings().retention_ms;
+                let session = history::begin(transaction, &task, by_agent, retention)?;
+                transaction.put(Record::Session(Arc::new(session)));
                 transaction.put(Record::Task(Arc::clone(&task)));
                 if let Some(key) = &key {
                     key.keep(transaction, &task, now);
@@ -490,8 +485,32 @@ impl Engine {
         self.permits(judgement, world, giver, Some(task.subject_proof), &request)
     }
 
-    /// Whether an agent may have one more live task.
+    /// Counts a new task, if its agent may have one more. The records of agent and pair are locked.
     pub(crate) fn room(
+        &self,
+        transaction: &mut dyn Transaction,
+        task: &Task,
+        now: Time,
+    ) -> Result<(), Stop> {
+        self.room_live(transaction, task.assignee(), now)?;
+        let settings = self.keeper.settings();
+        let (most, kept) = (settings.max_tasks, self.keeper.store().health().tasks);
+        // As long as a third is not used, nobody has more than its share.
+        let free = (kept.saturating_mul(3) >= most).then(|| most.saturating_sub(kept));
+        let until = after(task.deadline, settings.retention_ms);
+        if history::count_task(transaction, task, (now, until), free)? {
+            return Ok(());
+        }
+        Err(Stop::Refused(Refused::new(
+            ReasonCode::Overloaded,
+            Step::Record,
+            "the agent has as many tasks for this subject as its share of the store allows; ended ones count until they \
+             are forgotten",
+        )))
+    }
+
+    /// Whether an agent may have one more live task.
+    fn room_live(
         &self,
         transaction: &mut dyn Transaction,
         agent: &str,
@@ -556,10 +575,10 @@ impl Engine {
         &self,
         transaction: &mut dyn Transaction,
         parent: &Located,
-        assignee: &str,
+        child: &Task,
         now: Time,
     ) -> Result<(), Stop> {
-        self.room(transaction, assignee, now)?;
+        self.room(transaction, child, now)?;
         let most = self.keeper.settings().max_tasks_per_session;
         let session = RecordKey::new(RecordKind::Session, &parent.task.session);
         let Some(Record::Session(mut session)) = transaction.get(&session)? else {
@@ -627,6 +646,7 @@ impl Engine {
             RecordKey::new(RecordKind::Session, &parent.task.session),
             RecordKey::new(RecordKind::Agent, &assignee.spiffe_id),
         ];
+        locks.extend(history::counted_in(&given.chain()));
         locks.extend(key.as_ref().map(Key::record));
         let mut made = None;
         let survives = Survives::Crash;
@@ -647,7 +667,7 @@ impl Engine {
                 let parent = locate::find_in(transaction, &message.parent)?;
                 self.usable(&parent, judgement, now)?;
                 let child = task::delegate(plan, &parent.task, child()).map_err(kernel_refused)?;
-                self.grow(transaction, &parent, &assignee.spiffe_id, now)?;
+                self.grow(transaction, &parent, &child, now)?;
                 let child = Arc::new(child);
                 self.touch_all(transaction, &parent, now);
                 transaction.put(Record::Task(Arc::clone(&child)));

@@ -185,6 +185,7 @@ fn permit(store: &dyn Store, number: usize, serial: usize, survives: Survives) -
             credential: None,
             wants_credential: false,
             redeemed: false,
+            remembered_in: Vec::new(),
             rest: BTreeMap::new(),
         })));
         transaction.put(Record::Task(Arc::new(task)));

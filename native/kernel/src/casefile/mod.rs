@@ -720,7 +720,7 @@ impl CaseFile {
             Some(caller) if on.is_none() => tasks.implied(plan, caller, now),
             _ => None,
         };
-        let placed = on.or(implied.as_deref()).and_then(|name| tasks.get(plan, name, now));
+        let placed = on.or(implied.as_deref()).and_then(|name| tasks.get(plan, name));
         let placed = match &caller {
             Some(caller) if placed.is_none() && on.is_none() => tasks.taskless(plan, caller, now),
             _ => placed,
@@ -755,7 +755,7 @@ impl CaseFile {
         if let (Ok((decision, resource)), Some(placed)) = (&decision, &placed) {
             let id = reports::id_of(step);
             tasks.settle(plan, placed, decision, &id, now);
-            permits.keep(step, placed, decision);
+            permits.keep(plan, step, (placed, decision), now);
             if let Some(said) = call.issue.filter(|_| !placed.is_taskless()) {
                 let of = (step, on.unwrap_or_default());
                 credentials.issue(said, of, resource.clone(), decision);

@@ -7,10 +7,10 @@ use serde::Deserialize;
 
 use super::tasks::{Placed, Tasks};
 use crate::decision::{Decision, Outcome, ReasonCode, Time};
-use crate::history::{Event, Reported};
+use crate::history::{Event, Remembering, Reported};
 use crate::model::Reports;
 use crate::plan::Plan;
-use crate::task::Refused;
+use crate::task::{RecordKey, Refused};
 
 /// What came of a permitted call, told by whoever asked for it.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -48,6 +48,16 @@ struct Open {
     session: String,
     operation: String,
     charged: Vec<(String, u32)>,
+    /// The records that remember its labels when the task has ended.
+    memories: Vec<Memory>,
+}
+
+/// The record that remembers the labels of a permit, and since when.
+#[derive(Clone, Debug)]
+pub(super) struct Memory {
+    pub(super) key: RecordKey,
+    pub(super) permitted_at: Time,
+    pub(super) remembering: Remembering,
 }
 
 /// The permits of one test, by their steps.
@@ -64,13 +74,20 @@ pub(super) fn id_of(step: usize) -> String {
 
 impl Permits {
     /// Keeps the permit of a step.
-    pub(super) fn keep(&mut self, step: usize, placed: &Placed, decision: &Decision) {
+    pub(super) fn keep(
+        &mut self,
+        plan: &Plan,
+        step: usize,
+        (placed, decision): (&Placed, &Decision),
+        now: Time,
+    ) {
         self.last = step;
         if decision.outcome == Outcome::Permit {
             let open = Open {
                 session: placed.session().to_owned(),
                 operation: decision.operation.clone(),
                 charged: decision.charges.clone(),
+                memories: placed.memories(plan, decision, now),
             };
             self.open.insert(step, open);
         }
@@ -80,6 +97,7 @@ impl Permits {
     pub(super) fn hand_over(&mut self, from: usize, to: usize) {
         if let (Some(before), Some(after)) = (self.open.remove(&from), self.open.get_mut(&to)) {
             after.charged = before.charged;
+            after.memories.extend(before.memories);
         }
     }
 
@@ -128,6 +146,9 @@ impl Permits {
             is_abortable: plan.is_abortable(&open.operation),
         };
         tasks.report(&open.session, &open.charged, &id_of(step), &reported, now)?;
+        for memory in &open.memories {
+            tasks.report_remembered(&open.session, memory, &id_of(step), &reported);
+        }
         self.open.remove(&step);
         Ok(())
     }

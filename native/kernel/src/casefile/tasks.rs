@@ -1,12 +1,12 @@
 //! Steps that start, delegate and end tasks. Tasks live in memory, and their ids are the names that the test gives them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::reports::ReportSaid;
+use super::reports::{Memory, ReportSaid};
 use super::{Caller, CaseFile, Chain, Fixtures, unknown_name};
 use crate::decide::decide;
 use crate::decision::{
@@ -14,7 +14,8 @@ use crate::decision::{
 };
 use crate::diagnostic::{Diagnostic, clip, unknown};
 use crate::history::{
-    HistoryView, Holder, Object, ObjectKeys, ObjectView, Origin, Reported, SessionHistory, effects,
+    HistoryChanges, HistoryView, Holder, Object, ObjectKeys, ObjectView, Remembering, Reported,
+    SessionHistory, effects, pair_keys,
 };
 use crate::mcp::ServerTask;
 use crate::plan::Plan;
@@ -23,7 +24,7 @@ use crate::source::{At, Mark, duration};
 use crate::task::{
     AgentName, Child, Limit, Names, Param, Part, RecordKey, Refused, Root, ScopeEntry, Selector,
     Session, Speaker, Subject, SubjectProof, Task, TaskKind, TaskStatus, TaskView, delegate,
-    extend, implicit, start, taskless,
+    denied_pair, extend, implicit, start, taskless,
 };
 
 /// The name of the task that a trace begins with.
@@ -354,6 +355,8 @@ pub(super) struct Tasks {
     histories: BTreeMap<String, SessionHistory>,
     /// What each agent and each subject did.
     parties: HashMap<RecordKey, SessionHistory>,
+    /// Pairs whose task was ended because of its denials.
+    denied: HashSet<RecordKey>,
     /// What agents wrote.
     objects: HashMap<RecordKey, Object>,
     /// What is done without a task, by its id, while it is remembered. What they did stands with the other histories.
@@ -369,8 +372,9 @@ pub(super) struct Placed {
     history: SessionHistory,
     agent: SessionHistory,
     subject: SessionHistory,
-    /// Labels of other sessions in which its agent has a live task.
-    others: BTreeMap<String, Origin>,
+    pair: SessionHistory,
+    /// Where the labels of its calls are remembered.
+    remembering: Remembering,
     /// What agents wrote.
     objects: HashMap<RecordKey, Object>,
 }
@@ -415,9 +419,37 @@ impl Placed {
             session: &self.history,
             agent: Some(&self.agent),
             subject: Some(&self.subject),
-            others: Some(&self.others),
+            pair: Some(&self.pair),
+            remembering: self.remembering,
             object: None,
         }
+    }
+
+    /// The records that remember the labels of a permitted call; none where no label was new to them.
+    pub(super) fn memories(&self, plan: &Plan, decision: &Decision, now: Time) -> Vec<Memory> {
+        let changes = decision.changes(false);
+        let own = changes.remembered.as_ref().and_then(|one| one.holder.key(&self.task.chain()));
+        let own = own.map(|key| Memory { key, permitted_at: now, remembering: self.remembering });
+        let above = self
+            .above(plan, changes, now)
+            .into_iter()
+            .map(|(key, remembering, _)| Memory { key, permitted_at: now, remembering });
+        own.into_iter().chain(above).collect()
+    }
+
+    /// What agents above the task remember of a call.
+    fn above(
+        &self,
+        plan: &Plan,
+        changes: &HistoryChanges,
+        now: Time,
+    ) -> Vec<(RecordKey, Remembering, HistoryChanges)> {
+        let all = self.ancestors.iter().filter_map(|task| {
+            let remembering = plan.model().remembering(task);
+            let changes = changes.above(remembering, now)?;
+            Some((remembering.holder?.key(&task.chain())?, remembering, changes))
+        });
+        all.collect()
     }
 
     /// What was written into what a call acts on; none where that makes no difference.
@@ -451,8 +483,8 @@ pub(super) const fn key() -> &'static [u8; 32] {
 }
 
 impl Tasks {
-    pub(super) fn get(&self, plan: &Plan, name: &str, now: Time) -> Option<Placed> {
-        Some(self.placed(plan, self.known.get(name)?.clone(), now))
+    pub(super) fn get(&self, plan: &Plan, name: &str) -> Option<Placed> {
+        Some(self.placed(plan, self.known.get(name)?.clone()))
     }
 
     /// A task after a call in it showed a token of its subject.
@@ -474,10 +506,10 @@ impl Tasks {
         };
         self.known.insert(noted.id.clone(), noted);
         let task = self.known.get(&placed.task.id).cloned();
-        task.map_or(placed, |task| self.placed(plan, task, now))
+        task.map_or(placed, |task| self.placed(plan, task))
     }
 
-    fn placed(&self, plan: &Plan, task: Task, now: Time) -> Placed {
+    fn placed(&self, plan: &Plan, task: Task) -> Placed {
         let above = task.ancestors.iter().filter_map(|id| self.known.get(id));
         let ancestors = above.map(|task| Arc::new(task.clone())).collect();
         let history = self.histories.get(&task.session).cloned().unwrap_or_default();
@@ -486,23 +518,11 @@ impl Tasks {
             let key = holder.key(&chain)?;
             self.parties.get(&key).cloned()
         };
-        let [agent, subject] = Holder::PARTIES.map(|holder| party(holder).unwrap_or_default());
-        let isolated = plan.model().is_isolated(task.assignee());
-        let others = if isolated { BTreeMap::new() } else { self.others(&task, now) };
+        let [agent, subject, pair] =
+            Holder::PARTIES.map(|holder| party(holder).unwrap_or_default());
+        let remembering = plan.model().remembering(&task);
         let objects = self.objects.clone();
-        Placed { task, ancestors, history, agent, subject, others, objects }
-    }
-
-    fn others(&self, own: &Task, now: Time) -> BTreeMap<String, Origin> {
-        let is_other = |task: &&Task| {
-            task.assignee() == own.assignee()
-                && task.session != own.session
-                && task.status_at(now) == TaskStatus::Active
-        };
-        let others = self.known.values().filter(is_other);
-        let histories = others.filter_map(|task| self.histories.get(&task.session));
-        let labels = histories.flat_map(SessionHistory::carried);
-        labels.map(|(label, from)| (label.to_owned(), from.origin())).collect()
+        Placed { task, ancestors, history, agent, subject, pair, remembering, objects }
     }
 
     /// The name of the task that an agent gets which comes without one; none where the bundle gives none.
@@ -522,8 +542,28 @@ impl Tasks {
         if let Some(shown) = caller.shown(now) {
             task.begin_with(&shown);
         }
+        self.begin_session(&task, true, now).ok()?;
         self.known.insert(id.clone(), task);
         Some(id)
+    }
+
+    /// Begins the session of a root task, with what earlier tasks of its agent for its subject left.
+    fn begin_session(&mut self, task: &Task, by_agent: bool, now: Time) -> Result<(), Refused> {
+        let Some(key) = Holder::Pair.key(&task.chain()) else { return Ok(()) };
+        if by_agent && self.denied.contains(&key) {
+            return Err(denied_pair());
+        }
+        let mut pair = self.parties.get(&key).cloned().unwrap_or_default();
+        if !by_agent {
+            self.denied.remove(&key);
+            pair.forget_denials();
+            self.parties.insert(key, pair.clone());
+        }
+        if task.inherits() {
+            let history = SessionHistory::inherited(&pair, &task.id, now);
+            self.histories.insert(task.session.clone(), history);
+        }
+        Ok(())
     }
 
     /// What a caller does without a task, in a bundle where nothing needs one.
@@ -542,7 +582,7 @@ impl Tasks {
         if self.taskless.get(&task.id).is_some_and(|known| known.ended_at.is_some()) {
             task.status = TaskStatus::Revoked;
         }
-        Some(self.placed(plan, task, now))
+        Some(self.placed(plan, task))
     }
 
     /// Keeps what somebody does without a task from now on, and for longer where something is let through.
@@ -583,6 +623,22 @@ impl Tasks {
                 let history = self.parties.entry(key).or_default();
                 history.apply_as(holder, changes, id, operation, now);
             }
+        }
+        for (key, remembering, changes) in placed.above(plan, changes, now) {
+            if let Some(holder) = remembering.holder {
+                let history = self.parties.entry(key).or_default();
+                history.apply_as(holder, &changes, id, operation, now);
+            }
+        }
+        let pairs = if changes.pass_on() { pair_keys(&chain) } else { Vec::new() };
+        let acting = pairs.last().cloned();
+        for key in pairs {
+            let is_acting = acting.as_ref() == Some(&key);
+            if is_acting && changes.ends_task() {
+                self.denied.insert(key.clone());
+            }
+            let pair = self.parties.entry(key).or_default();
+            pair.keep_for_next(changes, is_acting, now);
         }
         if let Some(written) = &changes.written {
             let known = |key: &RecordKey| object(&self.objects, key, now);
@@ -680,12 +736,29 @@ impl Tasks {
         Ok(())
     }
 
+    /// Takes over what came of a permit in the record that remembers its labels.
+    pub(super) fn report_remembered(
+        &mut self,
+        session: &str,
+        memory: &Memory,
+        permit: &str,
+        reported: &Reported<'_>,
+    ) {
+        let Some(session) = self.histories.get(session) else { return };
+        let party = self.parties.entry(memory.key.clone()).or_default();
+        let at = (memory.permitted_at, memory.remembering);
+        party.settle_remembered(permit, reported, session, at);
+    }
+
     /// What is open of one permit is that of another: of one thing that was permitted twice, one comes.
     pub(super) fn hand_over(&mut self, placed: &Placed, from: &str, to: &str, is_reported: bool) {
         let history = self.histories.entry(placed.task.session.clone()).or_default();
         history.hand_over(from, to);
         if !is_reported {
             history.settle(to, &Reported::UNREPORTED, history.latest.unwrap_or_default());
+        }
+        for party in self.parties.values_mut() {
+            party.hand_over(from, to);
         }
     }
 
@@ -712,6 +785,7 @@ impl Tasks {
         let proved = starting.subject.as_ref().filter(|_| !said.asserted);
         let by = speaker(plan, said.said_by, starting.by.as_ref(), proved);
         let names = Names::read(&[Part::of_user(&said.prompt)], &params, by, &KEY);
+        let by_agent = starting.by.is_some();
         let id = self.id(said.name.as_ref());
         let mut task = start(
             plan,
@@ -737,6 +811,7 @@ impl Tasks {
         if let Some(shown) = by.shown(now).filter(|_| !said.asserted) {
             task.begin_with(&shown);
         }
+        self.begin_session(&task, by_agent, now)?;
         Ok(task)
     }
 
@@ -750,7 +825,7 @@ impl Tasks {
         now: Time,
     ) -> Result<Task, Refused> {
         let id = self.id(said.name.as_ref());
-        let placed = on.and_then(|name| self.get(plan, name, now)).ok_or_else(nothing)?;
+        let placed = on.and_then(|name| self.get(plan, name)).ok_or_else(nothing)?;
         let caller = placed.caller(by);
         if !caller.chain.last().is_some_and(|caller| placed.task.is_assignee(caller)) {
             let message = "only the agent that has the task delegates it";
@@ -805,7 +880,7 @@ impl Tasks {
         by: Option<Caller<'_>>,
         now: Time,
     ) -> Result<(), Refused> {
-        let placed = on.and_then(|name| self.get(plan, name, now)).ok_or_else(nothing)?;
+        let placed = on.and_then(|name| self.get(plan, name)).ok_or_else(nothing)?;
         let caller = placed.caller(by);
         let is_above =
             |task: &Arc<Task>| caller.chain.last().is_some_and(|caller| task.is_assignee(caller));

@@ -125,6 +125,7 @@ impl<'a> Prospects<'a> {
                 session: None,
                 along: &[],
                 excess: &[],
+                remembered: &[],
                 sequences: &[],
                 budgets: &[],
             },

@@ -145,7 +145,6 @@ pub(super) fn labels(plan: &Plan, facts: &Facts<'_>, request: &Request<'_>) -> R
 
 /// Refuses a request that has to do with what the task's session did before, where that was not recalled.
 pub(super) fn recalled(
-    plan: &Plan,
     facts: &Facts<'_>,
     request: &Request<'_>,
     prepared: &Prepared,
@@ -157,22 +156,19 @@ pub(super) fn recalled(
     let memory = &prepared.memory;
     let carries = !request.labels.is_empty();
     let is_recalled = memory.is_recalled() || carries;
-    let Some(TaskView { task, .. }) = facts.task.filter(|_| is_recalled) else {
+    if facts.task.is_none() || !is_recalled {
         return Ok(());
-    };
+    }
     let Some(view) = facts.history else { return refuse("session") };
     for holder in Holder::PARTIES {
-        let keeps = carries && plan.keeps_labels(holder, task.kind);
-        if (keeps || memory.recalls(holder, task.kind)) && view.of(holder).is_none() {
+        let keeps = carries && view.remembering.holder == Some(holder);
+        if (keeps || memory.recalls(holder, view.remembering)) && view.of(holder).is_none() {
             return refuse(holder.as_str());
         }
     }
     if memory.objects && view.object.is_none() {
         let what = "what was written into the resource before is not at hand";
         return Err(Refusal::new(ReasonCode::StateUnavailable, what));
-    }
-    if memory.joins && view.others.is_none() && !plan.model().is_isolated(task.assignee()) {
-        return refuse("agent's other sessions");
     }
     Ok(())
 }

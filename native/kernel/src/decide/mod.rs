@@ -263,10 +263,15 @@ fn judge(
     let words = &plan.words;
     let chain: smallvec::SmallVec<[Arc<Known>; 4]> =
         facts.chain.iter().map(|principal| plan.principal(principal)).collect();
-    located::recalled(plan, facts, request, prepared)?;
-    let joined = facts.history.filter(|_| prepared.memory.joins).into_iter();
-    let joined = joined.flat_map(|view| view.brought_along(now)).map(|(label, _)| label.as_str());
-    let along: Vec<&str> = joined.chain(request.labels.iter().copied()).collect();
+    located::recalled(facts, request, prepared)?;
+    let memory = facts.history.filter(|_| prepared.memory.remembers).into_iter();
+    let memory = memory.flat_map(|view| view.remembered(now)).map(|(label, _)| label);
+    let mut remembered: Vec<&str> = memory.collect();
+    remembered.sort_unstable();
+    remembered.dedup();
+    // Where no data goes out, remembered labels are only told to policies.
+    let joined = if prepared.memory.joins { remembered.as_slice() } else { &[] };
+    let along: Vec<&str> = joined.iter().chain(request.labels).copied().collect();
     let carried = Carried::of(facts.history, &resolved.labels, &along);
     let tier = carried.tier(plan.model(), operation, &resolved.destinations);
     let run = Run::of(plan.model(), &operation.system, facts.history, facts.task);
@@ -319,6 +324,7 @@ fn judge(
         session: facts.history.map(|view| view.session),
         along: &along,
         excess: &of_worst,
+        remembered: &remembered,
         sequences: &completed,
         budgets: &spends.exceeded,
     };
@@ -382,8 +388,7 @@ fn judge(
         let acts = (resolved.collection, resolved.id.as_str());
         let labels = (&*resolved.labels, request.labels);
         let (sequences, subject) = (&plan.sequences, resolved.subject(task));
-        let at = (task.task.kind, now);
-        let passage = memory.passage(operation, acts, labels, plan.model(), view, at);
+        let passage = memory.passage(operation, acts, labels, plan.model(), view, now);
         let advances = sequences.passage(&memory.named, subject, view, now);
         // What a credential was issued for was counted by the permit that it was issued of.
         let is_redeemed = decision.redeems.is_some();
@@ -400,11 +405,12 @@ fn judge(
                     passage.awaited.enables = enables;
                 }
                 let seen = (view, now);
-                let written = memory.write(&mut passage, operation, acts, carried, seen);
+                let chain = facts.chain;
+                let written = memory.write(&mut passage, operation, acts, carried, seen, chain);
                 if let Err((reason, what)) = written {
                     bounds.refuse(reason, what);
                 }
-                let holders = [Holder::Session, Holder::Agent, Holder::Subject];
+                let holders = [Holder::Session, Holder::Agent, Holder::Subject, Holder::Pair];
                 let is_full = |holder: &Holder| {
                     let has_too_much = |kept: &SessionHistory| kept.entries() >= MAX_ENTRIES;
                     passage.concern(*holder)

@@ -18,7 +18,7 @@ use crate::decision::PolicyEffect;
 use crate::schema::{Key, Keys};
 
 /// Context keys that the request, or what is shown with it, says; nobody knows them before.
-const UNSAID: [Key; 10] = [
+const UNSAID: [Key; 11] = [
     Key::Input,
     Key::Enforcer,
     Key::Confidence,
@@ -28,6 +28,7 @@ const UNSAID: [Key; 10] = [
     Key::Excess,
     Key::Sequences,
     Key::Budgets,
+    Key::Remembered,
     Key::Exception,
 ];
 

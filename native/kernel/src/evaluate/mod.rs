@@ -375,8 +375,10 @@ pub(crate) struct ContextFacts<'a> {
     pub(crate) time: i64,
     /// What the session did before; none: nothing.
     pub(crate) session: Option<&'a SessionHistory>,
-    /// Labels that the agent brings along from elsewhere.
+    /// Labels beside the session's that count where data goes out: remembered ones, and labels that are told of the call.
     pub(crate) along: &'a [&'a str],
+    /// Labels that the agent remembers of other tasks.
+    pub(crate) remembered: &'a [&'a str],
     /// Labels that the destination is not cleared for.
     pub(crate) excess: &'a [&'a str],
     /// Rules over the order of events that this one would complete.
@@ -661,6 +663,7 @@ impl Words {
                     ("calls", long(facts.calls())),
                 ]),
                 Key::Excess => self.label_set(facts.excess.iter().copied()),
+                Key::Remembered => self.label_set(facts.remembered.iter().copied()),
                 Key::Sequences => self.sequence_sets.of(facts.sequences, || {
                     Ok((self.set(all_known(&self.sequences, facts.sequences)?), true))
                 })?,
@@ -1036,6 +1039,7 @@ mod tests {
             session: None,
             along: &[],
             excess: &[],
+            remembered: &[],
             sequences: &[],
             budgets: &[],
         }

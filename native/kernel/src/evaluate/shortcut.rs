@@ -80,6 +80,7 @@ pub(super) enum Fact {
     Sources,
     Calls,
     Excess,
+    Remembered,
     Sequences,
     Budgets,
 }
@@ -117,6 +118,7 @@ impl Fact {
             (Key::Session, Some("sources")) => Self::Sources,
             (Key::Session, Some("calls")) => Self::Calls,
             (Key::Excess, None) => Self::Excess,
+            (Key::Remembered, None) => Self::Remembered,
             (Key::Sequences, None) => Self::Sequences,
             (Key::Budgets, None) => Self::Budgets,
             _ => return None,
@@ -345,6 +347,7 @@ impl<'a> Seen<'a> {
             Fact::Sources => Found::Long(facts.sources()),
             Fact::Calls => Found::Long(facts.calls()),
             Fact::Excess => Found::LabelNames(facts.excess),
+            Fact::Remembered => Found::LabelNames(facts.remembered),
             Fact::Sequences => Found::Names(&words.sequences, facts.sequences),
             Fact::Budgets => Found::Names(&words.budgets, facts.budgets),
         })
@@ -558,6 +561,7 @@ mod tests {
                 session: Some(&self.session),
                 along: &["pii"],
                 excess: &["a", "strange"],
+                remembered: &["pii", "strange"],
                 sequences: &["a"],
                 budgets: &["b"],
                 ..little
@@ -613,7 +617,7 @@ mod tests {
         syntax::bare(body, &mut |expr| super::super::rewritten(expr, &mut Vec::new()))
     }
 
-    const PATHS: [&str; 45] = [
+    const PATHS: [&str; 46] = [
         "context",
         "context.tier",
         "context.tier.member",
@@ -646,6 +650,7 @@ mod tests {
         "context.session.sources",
         "context.session.calls",
         "context.excess",
+        "context.remembered",
         "context.sequences",
         "context.budgets",
         "context.time",

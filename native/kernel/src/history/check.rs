@@ -6,7 +6,7 @@ use crate::decision::PolicyEffect;
 use crate::diagnostic::Diagnostics;
 use crate::evaluate::syntax::{ActionScope, Reading};
 use crate::history::{Budgets, Recall, Sequences};
-use crate::model::{Budget, Effect, LabelKind, Location, Model, Operation};
+use crate::model::{Budget, Effect, LabelKind, Model, Operation};
 use crate::policy::Placed;
 use crate::schema::Key;
 
@@ -71,25 +71,6 @@ pub(crate) fn recounted(
                 "Give it another name, and keep the old one beside it until those sessions have ended.",
             );
         }
-    }
-}
-
-/// Says what becomes of what agents read in no task that somebody started, where the bundle before let them.
-pub(crate) fn left_behind(
-    model: &Model,
-    before: Option<&Model>,
-    recall: Recall,
-    diagnostics: &mut Diagnostics,
-) {
-    let is_over =
-        before.is_some_and(|before| before.tasks.lets_unstarted()) && !model.tasks.lets_unstarted();
-    if is_over && recall.follows_labels && !model.labels.is_empty() {
-        let at = Location { file: "bundle.yaml".to_owned(), line: 0, column: 0 };
-        diagnostics.warning(
-            &at,
-            "what agents read in no task that somebody started counts in their tasks no more",
-            "Give agents that read what must not leave no task that sends before a day has passed.",
-        );
     }
 }
 

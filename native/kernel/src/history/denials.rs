@@ -2,6 +2,8 @@
 //!
 //! A run is of one task, and of different calls: a repeat counts once. What is let through ends it.
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest as _, Sha256};
 
 use super::{HistoryView, MAX_MARKS, MAX_RUNS, SessionHistory};
@@ -26,6 +28,8 @@ pub enum RunChange {
     Ends {
         /// The task.
         task: String,
+        /// What was denied in the run.
+        marks: BTreeSet<String>,
     },
 }
 
@@ -52,13 +56,12 @@ impl<'a> Run<'a> {
     /// Whether no more can be kept: then every task counts as one that was refused too often.
     fn is_full(self) -> bool {
         let all = &self.session.denials;
-        let marks =
-            all.values().map(std::collections::BTreeSet::len).fold(0, usize::saturating_add);
+        let marks = all.values().map(BTreeSet::len).fold(0, usize::saturating_add);
         all.len() >= MAX_RUNS || marks >= MAX_RUNS
     }
 
     fn is_beyond(self, most: u32, more: usize) -> bool {
-        let known = self.session.denials.get(self.task).map_or(0, std::collections::BTreeSet::len);
+        let known = self.session.denials.get(self.task).map_or(0, BTreeSet::len);
         let is_many = u32::try_from(known.saturating_add(more)).is_ok_and(|count| count >= most);
         is_many || self.is_full()
     }
@@ -83,8 +86,8 @@ impl<'a> Run<'a> {
 
     /// What letting a call through changes.
     pub(crate) fn passed(self) -> Option<RunChange> {
-        let task = self.task.to_owned();
-        self.session.denials.contains_key(self.task).then_some(RunChange::Ends { task })
+        let marks = self.session.denials.get(self.task)?.clone();
+        Some(RunChange::Ends { task: self.task.to_owned(), marks })
     }
 }
 

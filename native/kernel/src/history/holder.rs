@@ -1,13 +1,15 @@
-//! Whose record keeps what is known: that of a session, or of an agent or a subject over all their sessions.
+//! Whose record keeps what is known: that of a session, or of an agent, a subject or a pair of both over all their sessions.
 
-use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use sha2::{Digest, Sha256};
 
 use crate::decision::{Principal, Time};
 use crate::hex::hex;
-use crate::history::ObjectView;
-use crate::history::record::{Origin, SessionHistory};
+use crate::history::record::SessionHistory;
+use crate::history::settle::Carrier;
+use crate::history::{ObjectView, PARTY_MS};
+use crate::model::MEMORY_MS;
 use crate::task::{RecordKey, RecordKind};
 
 /// Longest name of a party that is the id of its record; a longer one is kept by its digest.
@@ -23,11 +25,18 @@ pub enum Holder {
     Agent,
     /// The subject's on whose behalf the chain acts, over all sessions and agents; where an agent acts for itself: its own.
     Subject,
+    /// That of the acting agent and the subject together, over all sessions in which the agent acts on behalf of the subject.
+    Pair,
 }
+
+/// What stands between the agent and the subject in the id of a pair. No SPIFFE id has it.
+const PAIR: char = '#';
+/// Stands for the subject of an agent that acts for itself.
+const NOBODY: &str = "nobody";
 
 impl Holder {
     /// Those whose records outlive a session.
-    pub const PARTIES: [Self; 2] = [Self::Agent, Self::Subject];
+    pub const PARTIES: [Self; 3] = [Self::Agent, Self::Subject, Self::Pair];
 
     /// The word used in messages.
     #[must_use]
@@ -36,6 +45,7 @@ impl Holder {
             Self::Session => "session",
             Self::Agent => "agent",
             Self::Subject => "subject",
+            Self::Pair => "pair of agent and subject",
         }
     }
 
@@ -46,6 +56,7 @@ impl Holder {
             Self::Session => return None,
             Self::Agent => (RecordKind::Agent, chain.last()?),
             Self::Subject => (RecordKind::Subject, chain.first()?),
+            Self::Pair => return Some(RecordKey::new(RecordKind::Pair, pair_id(chain)?)),
         };
         Some(RecordKey::new(kind, party_id(party)))
     }
@@ -55,6 +66,7 @@ impl Holder {
             Self::Session => 1,
             Self::Agent => 2,
             Self::Subject => 4,
+            Self::Pair => 8,
         }
     }
 }
@@ -74,6 +86,63 @@ pub(crate) fn party_id(party: &Principal) -> String {
         Principal::Agent { spiffe_id, .. } => digest("agent", [spiffe_id, ""]),
         Principal::User(subject) => digest("user", [&subject.issuer, &subject.sub]),
         Principal::Service(subject) => digest("service", [&subject.issuer, &subject.sub]),
+    }
+}
+
+/// The id of a pair's record: the acting agent's id, then the subject's.
+fn pair_id(chain: &[Principal]) -> Option<String> {
+    let agent = chain.last()?;
+    let subject = chain.first().filter(|first| !matches!(first, Principal::Agent { .. }));
+    let subject = subject.map_or_else(|| NOBODY.to_owned(), party_id);
+    Some(format!("{}{subject}", pairs_of(agent)))
+}
+
+/// The pairs of every agent of a chain with its subject, the acting agent's last.
+#[must_use]
+pub fn pair_keys(chain: &[Principal]) -> Vec<RecordKey> {
+    let agents = (1..=chain.len()).filter_map(|length| chain.get(..length));
+    let agents = agents.filter(|part| matches!(part.last(), Some(Principal::Agent { .. })));
+    agents.filter_map(|part| Holder::Pair.key(part)).collect()
+}
+
+/// How the ids of all pairs of one agent begin.
+#[must_use]
+pub fn pairs_of(agent: &Principal) -> String {
+    format!("{}{PAIR}", party_id(agent))
+}
+
+/// Where the labels that a call brings are remembered, and for how long labels count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remembering {
+    /// The record that keeps them: the agent's or the pair's. None: no record outlives the task.
+    pub holder: Option<Holder>,
+    /// How long a label counts after the last read that brought it, in milliseconds.
+    pub ms: i64,
+}
+
+impl Default for Remembering {
+    fn default() -> Self {
+        Self { holder: Some(Holder::Agent), ms: MEMORY_MS }
+    }
+}
+
+impl Remembering {
+    /// A label that was brought no longer ago than this, in milliseconds, is not written again by another read.
+    pub(crate) const fn grain_ms(self) -> i64 {
+        self.ms / 24
+    }
+
+    /// Labels that were brought before this count no more. A read within the grain of another is not written, so a label
+    /// counts for a grain longer.
+    pub(crate) const fn oldest(self, now: Time) -> Time {
+        Time(now.0.saturating_sub(self.ms).saturating_sub(self.grain_ms()))
+    }
+
+    /// Until when the record of a party that changes now is kept.
+    #[must_use]
+    pub fn kept_until(self, now: Time) -> Time {
+        let most = PARTY_MS.max(self.ms.saturating_add(self.grain_ms()));
+        Time(now.0.saturating_add(most))
     }
 }
 
@@ -106,25 +175,27 @@ pub struct HistoryView<'a> {
     pub agent: Option<&'a SessionHistory>,
     /// What was done on behalf of the subject over all its sessions; none where that was not recalled.
     pub subject: Option<&'a SessionHistory>,
-    /// The labels that other sessions carry in which the acting agent has a live task, and where each comes from; none where
-    /// that was not looked up.
-    pub others: Option<&'a BTreeMap<String, Origin>>,
+    /// What the acting agent did on behalf of the subject over all its sessions; none where that was not recalled.
+    pub pair: Option<&'a SessionHistory>,
+    /// Where the labels of the call are remembered.
+    pub remembering: Remembering,
     /// What was written before into what the operation acts on; none where that was not recalled.
     pub object: Option<ObjectView<'a>>,
 }
 
-/// No labels.
-static NO_LABELS: BTreeMap<String, Origin> = BTreeMap::new();
+/// Nothing has happened.
+static NOTHING: LazyLock<SessionHistory> = LazyLock::new(SessionHistory::new);
 
 impl<'a> HistoryView<'a> {
-    /// Of a session whose agent has no other.
+    /// Of a session whose agent did nothing else before.
     #[must_use]
-    pub const fn new(session: &'a SessionHistory) -> Self {
+    pub fn new(session: &'a SessionHistory) -> Self {
         Self {
             session,
-            agent: None,
+            agent: Some(&NOTHING),
             subject: None,
-            others: Some(&NO_LABELS),
+            pair: Some(&NOTHING),
+            remembering: Remembering::default(),
             object: Some(ObjectView::NOTHING),
         }
     }
@@ -136,20 +207,21 @@ impl<'a> HistoryView<'a> {
             Holder::Session => Some(self.session),
             Holder::Agent => self.agent,
             Holder::Subject => self.subject,
+            Holder::Pair => self.pair,
         }
     }
 
-    /// The labels, and where they come from, that the acting agent brings along from elsewhere: its other sessions, and what it
-    /// did in tasks that it did not start.
-    pub fn brought_along(self, now: Time) -> impl Iterator<Item = (&'a String, &'a Origin)> {
-        let others = self.others.into_iter().flatten();
-        others.chain(self.agent.into_iter().flat_map(move |agent| agent.fresh_labels(now)))
+    /// The labels that the acting agent remembers of other tasks, and where each comes from. A label may come twice.
+    pub fn remembered(self, now: Time) -> impl Iterator<Item = (&'a str, Carrier<'a>)> {
+        let oldest = self.remembering.oldest(now);
+        let records = [self.agent, self.pair].into_iter().flatten();
+        records.flat_map(move |record| record.labels_since(oldest))
     }
 
     /// The time of a decision: never before what has happened already.
     #[must_use]
     pub fn now(&self, now: Time) -> Time {
-        let parties = [self.agent, self.subject].into_iter().flatten();
+        let parties = [self.agent, self.subject, self.pair].into_iter().flatten();
         parties.fold(self.session.now(now), |now, history| history.now(now))
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::decision::{ReasonCode, Time};
+use crate::decision::{Principal, ReasonCode, Time};
 use crate::destinations::Placed;
 use crate::digest::short;
 use crate::evaluate::syntax::{Path, Root};
@@ -11,15 +11,11 @@ use crate::history::sequence::Named;
 use crate::history::settle::{Awaited, Gathering};
 use crate::history::{
     HistoryChanges, HistoryView, Holder, Holders, Keeping, MAX_LABELS, MAX_SOURCES, ObjectKeys,
-    SessionHistory,
+    Remembered, Remembering, SessionHistory, Shares, Writer, count,
 };
 use crate::model::{Distinct, Effect, LabelKind, Model, Operation, Reports, Tier};
 use crate::policy::Placed as PlacedPolicy;
 use crate::schema::{Key, Keys, OWN_SYSTEM};
-use crate::task::TaskKind;
-
-/// A label that an agent has had for so long, in milliseconds, is kept anew where it is brought again.
-const REFRESHED_MS: i64 = 3_600 * 1_000;
 
 /// What the bundle as a whole asks of history.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,7 +46,8 @@ impl Recall {
         let scopes = || model.templates.values().flat_map(|template| &template.scope);
         let asks_resource = readings().flat_map(|reading| &reading.paths).any(of_resource)
             || scopes().any(|rule| rule.resources.label_ceiling.is_some());
-        let carried = reads(Key::Session) || reads(Key::Excess) || !model.raises.labels.is_empty();
+        let flows = [Key::Session, Key::Excess, Key::Remembered].into_iter().any(reads);
+        let carried = flows || !model.raises.labels.is_empty();
         let follows_labels = carried || asks_resource;
         let counts = !model.budgets.is_empty() || model.denials.is_some();
         Self {
@@ -73,10 +70,10 @@ pub(crate) struct Memory {
     pub(crate) marks: bool,
     /// Whether it carries data out, and the labels of that matter.
     pub(crate) joins: bool,
+    /// Whether what its agent remembers of other tasks matters.
+    pub(crate) remembers: bool,
     /// Whether it can bring labels.
     brings: bool,
-    /// An agent may do it in no task that somebody started.
-    unstarted: bool,
     /// Its denials count, and those before it.
     pub(crate) denials: bool,
     /// What it is to rules over the order of events.
@@ -124,11 +121,13 @@ impl Memory {
         let brings = !operation.yields.1.is_empty() || (returns && (labelled || objects));
         let writes = kept.filter(|_| operation.effects.contains(&Effect::Write));
         let labels = keys.contains(Key::Session) || excess || raised;
+        let joins = labels && operation.destination.is_some();
+        let remembers = joins || keys.contains(Key::Remembered);
         Self {
-            reads: labels || ordered || !budgets.is_empty() || objects,
-            joins: labels && operation.destination.is_some(),
+            reads: labels || remembers || ordered || !budgets.is_empty() || objects,
+            joins,
+            remembers,
             brings,
-            unstarted: model.tasks.lets_unstarted(),
             objects,
             writes,
             changes: brings
@@ -157,14 +156,17 @@ impl Memory {
         !self.reads && !self.changes && !self.marks
     }
 
-    /// Whether the operation has to do with what an agent, or a subject, did over all its sessions.
-    ///
-    /// Args:
-    /// * `kind`: of the task.
-    pub(crate) fn recalls(&self, holder: Holder, kind: TaskKind) -> bool {
-        let brings = self.brings && !kind.is_started();
-        let kept = holder == Holder::Agent && self.unstarted && (self.joins || brings);
-        (self.holders.contains(holder) || kept) && !self.is_none()
+    /// Whether the operation has to do with what a record keeps that outlives the session.
+    pub(crate) fn recalls(&self, holder: Holder, remembering: Remembering) -> bool {
+        let is_read = (self.remembers || self.writes.is_some())
+            && matches!(holder, Holder::Agent | Holder::Pair);
+        let is_written = self.brings && remembering.holder == Some(holder);
+        (self.holders.contains(holder) || is_read || is_written) && !self.is_none()
+    }
+
+    /// Whether what a record keeps that outlives the session is counted on, beside labels.
+    pub(crate) const fn counts_in(&self, holder: Holder) -> bool {
+        self.holders.contains(holder)
     }
 
     /// What letting the call through changes.
@@ -181,7 +183,7 @@ impl Memory {
         (labels, told): (&[String], &[&str]),
         model: &Model,
         view: HistoryView<'_>,
-        (kind, now): (TaskKind, Time),
+        now: Time,
     ) -> Result<HistoryChanges, (ReasonCode, String)> {
         let none = HistoryChanges {
             counts: self.counts,
@@ -195,12 +197,23 @@ impl Memory {
         let session = view.session;
         let source = collection.unwrap_or(&operation.system);
         let is_new = !session.sources.contains(source);
-        let of_agent = view.agent.filter(|_| self.unstarted && !kind.is_started());
-        let is_carried = |label: &str| session.labels.contains_key(label);
+        let remembering = view.remembering;
+        let record = match remembering.holder {
+            // A call that brings nothing needs no record to keep it.
+            Some(_) if !self.brings && told.is_empty() => None,
+            Some(holder) => {
+                let missing = format!("what the {} did before is not at hand", holder.as_str());
+                Some((holder, view.of(holder).ok_or((ReasonCode::StateUnavailable, missing))?))
+            }
+            None => None,
+        };
+        let is_carried = |label: &str| {
+            session.labels.contains_key(label)
+                && record.is_none_or(|(_, record)| is_young(record, label, remembering, now))
+        };
         let mut all = least.iter().chain(most).chain(labels).chain(model.derives.keys());
         // What a session reads once, it mostly reads again.
         if !is_new
-            && of_agent.is_none()
             && all.all(|label| is_carried(label))
             && told.iter().all(|label| is_carried(label))
         {
@@ -247,13 +260,18 @@ impl Memory {
                 awaited.gathered.insert(label.clone(), one);
             }
         }
-        let kept = match of_agent {
-            Some(agent) => {
-                let brought = sure.iter().chain(&open).chain(told).copied();
-                let derived = derived.0.iter().chain(&derived.1).copied();
-                kept(brought.chain(derived), agent, now)?
+        let remembered = match record {
+            Some(record) => {
+                // A derived label that the session has is brought again by what it is derived from.
+                let rules = model.derives.iter().filter(|(_, rule)| brought(&rule.from));
+                let again = rules.map(|(label, _)| label.as_str());
+                let again = again.filter(|label| session.labels.contains_key(*label));
+                let own = sure.iter().chain(told).chain(&derived.0).copied();
+                let sure = own.chain(again).collect();
+                let open = open.iter().chain(&derived.1).copied().collect();
+                remembered((sure, open), record, (remembering, now))?
             }
-            None => BTreeSet::new(),
+            None => None,
         };
         let is_source = (!sure.is_empty(), !open.is_empty());
         let new = |labels: BTreeSet<&str>, derived: BTreeSet<&str>| {
@@ -278,7 +296,7 @@ impl Memory {
         if is_more && session.count_sources() >= MAX_SOURCES {
             return full("sources", MAX_SOURCES);
         }
-        Ok(HistoryChanges { labels, source, gathered, kept, awaited, ..none })
+        Ok(HistoryChanges { labels, source, gathered, remembered, awaited, ..none })
     }
 
     /// Adds to what letting the call through changes what that which it writes keeps: all that is carried then.
@@ -292,6 +310,7 @@ impl Memory {
         (collection, id): (Option<&str>, &str),
         carried: Carried<'_>,
         (view, now): (HistoryView<'_>, Time),
+        chain: &[Principal],
     ) -> Result<(), (ReasonCode, String)> {
         let (Some(keeping), Some(collection)) = (self.writes, collection) else { return Ok(()) };
         let missing = || (ReasonCode::StateUnavailable, "the object is not at hand".to_owned());
@@ -302,29 +321,51 @@ impl Memory {
         let brought = joining.chain(&operation.yields.1).cloned();
         let labels = carried.by_writer().map(str::to_owned).chain(brought).collect();
         let keys = ObjectKeys::of(collection, id);
-        passage.written = object.written(keys, labels, keeping, now)?;
+        let objects = |record: Option<&SessionHistory>| {
+            let record = record.ok_or_else(missing)?;
+            Ok::<_, (ReasonCode, String)>(
+                record.objects.get(collection).map_or(0, |days| count(days, now)),
+            )
+        };
+        let shares = Shares { agent: objects(view.agent)?, pair: objects(view.pair)? };
+        let writer = Writer::of(chain);
+        passage.written = object.written(keys, labels, (keeping, shares), writer, now)?;
         Ok(())
     }
 }
 
-/// What an agent keeps of labels that a call brings: those that it has not, or that it would soon have no more.
-fn kept<'a>(
-    brought: impl Iterator<Item = &'a str>,
-    agent: &SessionHistory,
-    now: Time,
-) -> Result<BTreeSet<String>, (ReasonCode, String)> {
-    let is_young = |label: &&str| {
-        let origin = agent.labels.get(*label);
-        origin.is_some_and(|origin| now.0.saturating_sub(origin.at.0) < REFRESHED_MS)
+/// The labels of a call that are to be written into the record that outlives its task: labels that the record lacks, or got
+/// longer ago than the grain.
+fn remembered(
+    (sure, open): (BTreeSet<&str>, BTreeSet<&str>),
+    (holder, record): (Holder, &SessionHistory),
+    (remembering, now): (Remembering, Time),
+) -> Result<Option<Remembered>, (ReasonCode, String)> {
+    let owned = |labels: BTreeSet<&str>| {
+        let old = labels.into_iter().filter(|label| !is_young(record, label, remembering, now));
+        old.map(str::to_owned).collect::<BTreeSet<String>>()
     };
-    let brought = brought.filter(|label| !is_young(label));
-    let kept: BTreeSet<String> = brought.map(str::to_owned).collect();
-    let fresh = agent.fresh_labels(now).filter(|(label, _)| !kept.contains(*label)).count();
-    if !kept.is_empty() && fresh.saturating_add(kept.len()) > MAX_LABELS {
-        let what = format!("the agent keeps {MAX_LABELS} labels, and no more");
+    let labels = owned(sure);
+    let awaited: BTreeSet<String> =
+        owned(open).into_iter().filter(|label| !labels.contains(label)).collect();
+    if labels.is_empty() && awaited.is_empty() {
+        return Ok(None);
+    }
+    let oldest = remembering.oldest(now);
+    let kept = record.labels_since(oldest).map(|(label, _)| label);
+    let all: BTreeSet<&str> =
+        kept.chain(labels.iter().chain(&awaited).map(String::as_str)).collect();
+    if all.len() > MAX_LABELS {
+        let what = format!("the {} keeps {MAX_LABELS} labels, and no more", holder.as_str());
         return Err((ReasonCode::WindowFull, what));
     }
-    Ok(kept)
+    Ok(Some(Remembered { holder, labels, awaited, oldest }))
+}
+
+/// Whether a record got a label so lately that another read of it is not written.
+fn is_young(record: &SessionHistory, label: &str, remembering: Remembering, now: Time) -> bool {
+    let since = now.0.saturating_sub(remembering.grain_ms());
+    record.labels.get(label).is_some_and(|origin| origin.at.0 > since)
 }
 
 /// The labels that a call would carry: those of its session, those of what it acts on, and, where it carries data out,

@@ -16,14 +16,14 @@ mod settle;
 mod shared;
 
 pub use denials::RunChange;
-pub use holder::{HistoryView, Holder};
-pub(crate) use object::{DAY_MS, Keeping, MAX_KEPT_MS};
+pub use holder::{HistoryView, Holder, Remembering, pair_keys, pairs_of};
+pub(crate) use object::{DAY_MS, Keeping, MAX_KEPT_MS, Shares, count};
 pub use object::{
-    KEPT_MS, MAX_OBJECTS, MAX_OBJECTS_IN_ALL, Mark, Object, ObjectKeys, ObjectView, Written,
+    KEPT_MS, MAX_OBJECTS, MAX_OBJECTS_IN_ALL, Mark, Object, ObjectKeys, ObjectView, Writer, Written,
 };
 pub use record::{
-    Advance, BudgetUse, HistoryChanges, Origin, Progress, RuleProgress, SessionHistory, Spending,
-    Spent,
+    Advance, BudgetUse, HistoryChanges, Origin, Progress, Remembered, RuleProgress, SessionHistory,
+    Spending, Spent,
 };
 pub use renewal::Renewal;
 pub use settle::{
@@ -33,7 +33,7 @@ pub use settle::{
 pub use shared::Shared;
 
 pub(crate) use budget::{Budgets, Spends};
-pub(crate) use check::{changed, check, left_behind, recounted};
+pub(crate) use check::{changed, check, recounted};
 pub(crate) use denials::Run;
 pub(crate) use holder::{Holders, party_id};
 pub(crate) use memory::{Carried, Memory, Recall};
@@ -59,6 +59,9 @@ pub const MAX_RUNS: usize = 1_024;
 /// Tasks and keys that the progress of one rule tells apart in one session.
 pub const MAX_INSTANCES: usize = 64;
 
-/// How long the record of an agent or a subject is kept after it last changed, in milliseconds: as long as a task may live,
-/// and as anything in it may count.
+/// How long the bundle may ask that labels are remembered, in milliseconds: a minute to 30 days.
+pub(crate) const MEMORY_RANGE_MS: std::ops::RangeInclusive<i64> = 60_000..=30 * DAY_MS;
+
+/// How long the record of an agent, a subject or a pair is kept after it last changed, in milliseconds: as long as a task may live,
+/// and as anything in it but labels may count.
 pub const PARTY_MS: i64 = 24 * 3_600 * 1_000;

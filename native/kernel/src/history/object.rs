@@ -1,20 +1,21 @@
 //! What agents write keeps the labels that they carried, so that whoever reads it carries them, too.
 //!
-//! Each object that was written so has a record, and so has its collection. What cannot be told of one object any more, the
-//! collection says of all of them: a label is lost by its time alone.
+//! Each object that was written so has a record, and so has its collection, which keeps the labels of writes that name no
+//! object. A label is lost by its time alone. Each writer has a share of the objects of a collection, and a write beyond it is
+//! refused: a busy writer costs nobody else labels or room.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_LABELS, Origin};
-use crate::decision::{ReasonCode, Time};
-use crate::digest::sha256;
+use super::{Holder, MAX_LABELS, Origin};
+use crate::decision::{Principal, ReasonCode, Time};
+use crate::digest::{sha256, short};
 use crate::hex::hex;
 use crate::task::{RecordKey, RecordKind};
 
-/// Objects of one collection whose labels are kept apart; of more, any object of the collection may carry them.
-pub const MAX_OBJECTS: u32 = 10_000;
+/// Objects of one collection that keep labels. A single writer may have a third of them.
+pub const MAX_OBJECTS: u32 = 30_000;
 /// Objects of all collections of a bundle whose labels are kept apart. Each collection has its share, so that none takes the
 /// room of another, whoever writes there.
 pub const MAX_OBJECTS_IN_ALL: u32 = 200_000;
@@ -56,11 +57,64 @@ pub struct Object {
     /// Of a collection: how many objects of it are kept, by the day since 1970 on which they are forgotten.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counts: BTreeMap<i64, u32>,
+    /// Of an object: its last writer, whose share it counts for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writer: Option<Writer>,
     /// When it may be forgotten.
     pub expires_at: Time,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// The writer of an object. Who that is need not be read from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Writer {
+    /// Digest of the agent's id.
+    #[serde(default)]
+    pub agent: String,
+    /// Digest of the id of agent and subject together.
+    #[serde(default)]
+    pub pair: String,
+}
+
+impl Writer {
+    /// The writer that acts in a chain.
+    pub(crate) fn of(chain: &[Principal]) -> Self {
+        let digest =
+            |holder: Holder| holder.key(chain).map_or_else(String::new, |key| short(&key.id));
+        Self { agent: digest(Holder::Agent), pair: digest(Holder::Pair) }
+    }
+
+    fn of_holder(&self, holder: Holder) -> Option<&str> {
+        match holder {
+            Holder::Agent => Some(&self.agent),
+            Holder::Pair => Some(&self.pair),
+            Holder::Session | Holder::Subject => None,
+        }
+    }
+}
+
+/// How many objects a writer has in one collection, and its agent over all subjects.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shares {
+    pub(crate) agent: u32,
+    pub(crate) pair: u32,
+}
+
+impl Shares {
+    /// Whether the writer may have one more object: an agent has at most as many as are left free to others, and so has each of
+    /// its pairs within what is left to the agent. Some room is always left for a writer that has none.
+    fn has_room(self, most: u32, kept: u32) -> bool {
+        let free = most.saturating_sub(kept);
+        let of_agent = free.saturating_sub(self.agent);
+        self.pair < of_agent
+    }
+}
+
+/// Objects that count, by the day on which they are forgotten.
+pub(crate) fn count(counts: &BTreeMap<i64, u32>, now: Time) -> u32 {
+    counts.range(day(now)..).map(|(_, count)| *count).fold(0, u32::saturating_add)
 }
 
 /// A label of something that was written.
@@ -83,9 +137,12 @@ pub struct ObjectKeys {
 }
 
 impl ObjectKeys {
+    /// The records of a resource.
+    ///
     /// Args:
     /// * `id`: canonical; empty: the collection as a whole.
-    pub(crate) fn of(collection: &str, id: &str) -> Self {
+    #[must_use]
+    pub fn of(collection: &str, id: &str) -> Self {
         let key = |id: String| RecordKey::new(RecordKind::Object, id);
         // Ids may be long, or a secret.
         let digest = || hex(&sha256(id.as_bytes()));
@@ -127,21 +184,29 @@ impl<'a> ObjectView<'a> {
     /// What writing it with these labels changes.
     ///
     /// # Errors
-    /// More labels than one record keeps.
+    /// More labels than one record keeps, or more objects than the writer's share.
     pub(crate) fn written(
         self,
         keys: ObjectKeys,
         labels: BTreeSet<String>,
-        keeping: Keeping,
+        (keeping, shares): (Keeping, Shares),
+        writer: Writer,
         now: Time,
     ) -> Result<Option<Written>, (ReasonCode, String)> {
         if labels.is_empty() {
             return Ok(None);
         }
-        let is_known = self.object.is_some_and(|object| object.expires_at > now);
-        let kept = self.collection.counts.range(day(now)..).map(|(_, count)| *count);
-        let is_full = kept.fold(0, u32::saturating_add) >= keeping.objects;
-        let is_any = keys.object.is_none() || (is_full && !is_known);
+        let known = self.object.filter(|object| object.expires_at > now);
+        let is_any = keys.object.is_none();
+        let is_own = |known: &Object| known.writer.as_ref().is_some_and(|one| *one == writer);
+        let kept = count(&self.collection.counts, now);
+        if !is_any && !known.is_some_and(is_own) && !shares.has_room(keeping.objects, kept) {
+            let what = format!(
+                "the writer's labels are kept of as many objects of `{}` as its share allows",
+                self.collection.id
+            );
+            return Err((ReasonCode::WindowFull, what));
+        }
         let of_collection = if is_any { &self.collection.any } else { &self.collection.labels };
         let own = self.object.filter(|_| !is_any).map(|object| &object.labels);
         for kept in own.into_iter().chain([of_collection]) {
@@ -153,7 +218,9 @@ impl<'a> ObjectView<'a> {
             }
         }
         let until = Time(now.0.saturating_add(keeping.ms));
-        Ok(Some(Written { keys, labels, until, is_any }))
+        let before =
+            known.map(|object| (object.writer.clone().unwrap_or_default(), object.expires_at));
+        Ok(Some(Written { keys, labels, until, is_any, writer, before }))
     }
 }
 
@@ -166,11 +233,47 @@ pub struct Written {
     pub labels: BTreeSet<String>,
     /// Until when it keeps them.
     pub until: Time,
-    /// Any object of the collection may be the one, or there is no room for one more.
+    /// The write names no object: any object of the collection may be the one.
     pub is_any: bool,
+    /// Who writes.
+    pub writer: Writer,
+    /// Who wrote the object before, and when that was to be forgotten.
+    pub before: Option<(Writer, Time)>,
 }
 
 impl Written {
+    /// Whether it counts for the share of a holder's record.
+    pub(crate) fn counts_for(&self, holder: Holder) -> bool {
+        !self.is_any && self.writer.of_holder(holder).is_some()
+    }
+
+    /// Counts the object in the record of the agent or of the pair that writes it.
+    ///
+    /// Args: `objects`: by collection and day.
+    pub(crate) fn count_in(
+        &self,
+        objects: &mut BTreeMap<String, BTreeMap<i64, u32>>,
+        holder: Holder,
+        now: Time,
+    ) {
+        let collection = &*self.keys.collection.id;
+        objects.retain(|_, counts| {
+            *counts = counts.split_off(&day(now));
+            !counts.is_empty()
+        });
+        let counts = objects.entry(collection.to_owned()).or_default();
+        let own = self.writer.of_holder(holder);
+        let before = self.before.as_ref().filter(|(writer, _)| writer.of_holder(holder) == own);
+        if let Some((_, until)) = before
+            && let Some(count) = counts.get_mut(&day(*until))
+        {
+            *count = count.saturating_sub(1);
+        }
+        counts.retain(|_, count| *count > 0);
+        let count = counts.entry(day(self.until)).or_default();
+        *count = count.saturating_add(1);
+    }
+
     /// Takes over the labels.
     ///
     /// Args:
@@ -194,6 +297,7 @@ impl Written {
                 object.forget(now);
                 collection.recount(object.expires_at, self.until.max(object.expires_at), now);
                 mark(&mut object.labels, self, &origin);
+                object.writer = Some(self.writer.clone());
                 object.expires_at = self.until.max(object.expires_at);
                 mark(&mut collection.labels, self, &origin);
             }
@@ -219,6 +323,7 @@ impl Object {
             labels: BTreeMap::new(),
             any: BTreeMap::new(),
             counts: BTreeMap::new(),
+            writer: None,
             expires_at: Time(0),
             rest: BTreeMap::new(),
         }

@@ -8,9 +8,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::decision::Time;
-use crate::history::settle::{Awaited, Pending};
-use crate::history::{Holder, PARTY_MS, RunChange, Shared, Written};
+use crate::history::sequence::ANY;
+use crate::history::settle::{Awaited, Carrier, Pending};
+use crate::history::{
+    Holder, MAX_INSTANCES, MAX_MARKS, MAX_RULES, PARTY_MS, Remembering, RunChange, Shared, Written,
+};
 use crate::table::Table;
+use crate::task::{Party, RecordKind};
 
 /// What a session did before; or an agent, or a subject, over all its sessions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,6 +43,10 @@ pub struct SessionHistory {
     /// What was denied since something was last let through, by task.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub denials: BTreeMap<String, BTreeSet<String>>,
+    /// Of an agent or a pair: objects that it wrote and that keep its labels, by collection and the day since 1970 on which they
+    /// are forgotten.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub objects: BTreeMap<String, BTreeMap<i64, u32>>,
     /// Permits of which it is open what came, by decision id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pending: BTreeMap<String, Pending>,
@@ -59,9 +67,8 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Whether an agent still carries it, which has no end.
-    fn is_fresh(&self, now: Time) -> bool {
-        self.at.0.saturating_add(PARTY_MS) >= now.0
+    fn carrier(&self) -> Carrier<'_> {
+        Carrier { decision_id: &self.decision_id, operation: &self.operation, at: self.at }
     }
 }
 
@@ -212,6 +219,9 @@ pub struct Advance {
     pub is_new: bool,
     /// What was last moved before this counts no more.
     pub forgets_before: Option<Time>,
+    /// The step completes a restricting rule: the instance under which the pair of agent and subject keeps it for the
+    /// agent's next task.
+    pub passed_on: Option<String>,
 }
 
 impl Advance {
@@ -220,6 +230,48 @@ impl Advance {
     pub fn name(&self) -> &str {
         name_of(&self.rule)
     }
+}
+
+impl Party {
+    /// Forgets labels, as an administrator asks.
+    ///
+    /// Args: `denials`: also forgets denials and completed rules that the agent's next task would inherit, and lets the agent
+    /// begin anew after denials ended its task.
+    ///
+    /// Returns: whether something was forgotten.
+    pub fn forget(&mut self, kind: RecordKind, denials: bool) -> bool {
+        let before = self.clone();
+        self.history.forget_labels();
+        if denials && kind == RecordKind::Pair {
+            self.history.forget_denials();
+            self.history.rules.clear();
+            self.denied_at = None;
+        }
+        *self != before
+    }
+}
+
+/// Under what the record of a pair keeps denials for the agent's next task.
+const NEXT: &str = "next";
+/// How an instance begins, in the record of a pair, that stands for the task it is inherited by.
+pub(super) const OF_TASK: char = '@';
+
+/// Whether the next task still inherits a completed rule.
+fn is_passed_on(progress: &Progress, now: Time) -> bool {
+    progress.at.0.saturating_add(PARTY_MS) >= now.0
+}
+
+/// Labels of a call that outlive its task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// Whose record keeps them: the agent's or the pair's.
+    pub holder: Holder,
+    /// Labels that the call brings.
+    pub labels: BTreeSet<String>,
+    /// Labels that its results may carry.
+    pub awaited: BTreeSet<String>,
+    /// Labels of the record that were brought before this are forgotten.
+    pub oldest: Time,
 }
 
 /// What an answer changes in the history of its session, and in that of its agent and its subject.
@@ -237,8 +289,8 @@ pub struct HistoryChanges {
     pub advances: Vec<Advance>,
     /// What is spent of budgets.
     pub spends: Vec<Spending>,
-    /// Labels that the agent keeps, whatever its next task.
-    pub kept: BTreeSet<String>,
+    /// Labels that are remembered when the task has ended.
+    pub remembered: Option<Remembered>,
     /// In the run of denials of the task.
     pub run: Option<RunChange>,
     /// Labels that what is written keeps, whoever reads it.
@@ -258,7 +310,7 @@ impl HistoryChanges {
         counts: false,
         advances: Vec::new(),
         spends: Vec::new(),
-        kept: BTreeSet::new(),
+        remembered: None,
         run: None,
         written: None,
         awaited: Awaited::NONE,
@@ -280,7 +332,7 @@ impl HistoryChanges {
             && !self.counts
             && self.advances.is_empty()
             && self.spends.is_empty()
-            && self.kept.is_empty()
+            && self.remembered.is_none()
             && self.run.is_none()
             && self.written.is_none()
             && self.awaited.is_empty()
@@ -298,6 +350,48 @@ impl HistoryChanges {
         self.is_reported && (!self.awaited.is_empty() || self.spends.iter().any(is_own))
     }
 
+    fn remembers_in(&self, holder: Holder) -> bool {
+        self.remembered.as_ref().is_some_and(|remembered| remembered.holder == holder)
+            || self.written.as_ref().is_some_and(|written| written.counts_for(holder))
+    }
+
+    /// What an agent above the task remembers of the call: its results come up to it.
+    ///
+    /// Args: `remembering`: where the labels of that agent's task are remembered.
+    #[must_use]
+    pub fn above(&self, remembering: Remembering, now: Time) -> Option<Self> {
+        let holder = remembering.holder?;
+        let own = self.remembered.as_ref();
+        let of = |pick: fn(&Remembered) -> &BTreeSet<String>| own.into_iter().flat_map(pick);
+        let labels: BTreeSet<String> =
+            self.labels.iter().chain(of(|one| &one.labels)).cloned().collect();
+        let awaited = self.awaited.labels.iter().chain(of(|one| &one.awaited));
+        let awaited: BTreeSet<String> =
+            awaited.filter(|label| !labels.contains(*label)).cloned().collect();
+        if labels.is_empty() && awaited.is_empty() {
+            return None;
+        }
+        let oldest = remembering.oldest(now);
+        Some(Self {
+            remembered: Some(Remembered { holder, labels, awaited, oldest }),
+            awaited: self.awaited.clone(),
+            is_reported: self.is_reported,
+            ..Self::NONE
+        })
+    }
+
+    /// Whether something changes that the agent's next task for the subject inherits.
+    #[must_use]
+    pub fn pass_on(&self) -> bool {
+        self.run.is_some() || self.passes_rules_on()
+    }
+
+    /// Whether a restricting rule is complete.
+    #[must_use]
+    pub fn passes_rules_on(&self) -> bool {
+        self.advances.iter().any(|advance| advance.passed_on.is_some())
+    }
+
     /// Whether something changes in one holder's record.
     #[must_use]
     pub fn concern(&self, holder: Holder) -> bool {
@@ -310,8 +404,7 @@ impl HistoryChanges {
                     || !self.gathered.is_empty()
                     || !self.awaited.is_empty()
             }
-            Holder::Agent => !self.kept.is_empty(),
-            Holder::Subject => false,
+            Holder::Agent | Holder::Subject | Holder::Pair => self.remembers_in(holder),
         };
         own || self.advances.iter().any(|advance| advance.holder == holder)
             || self.spends.iter().any(|spending| spending.holder == holder)
@@ -327,8 +420,7 @@ impl HistoryChanges {
                     || !self.awaited.is_empty()
                     || matches!(self.run, Some(RunChange::Grows { .. }))
             }
-            Holder::Agent => !self.kept.is_empty(),
-            Holder::Subject => false,
+            Holder::Agent | Holder::Subject | Holder::Pair => self.remembers_in(holder),
         };
         own || self.advances.iter().any(|advance| advance.is_new && advance.holder == holder)
             || self.spends.iter().any(|spending| spending.holder == holder)
@@ -348,9 +440,14 @@ impl SessionHistory {
         self.latest.is_none() && *self == Self::default()
     }
 
-    /// The labels of an agent that are not too old to count.
-    pub(crate) fn fresh_labels(&self, now: Time) -> impl Iterator<Item = (&String, &Origin)> {
-        self.labels.iter().filter(move |(_, origin)| origin.is_fresh(now))
+    /// Labels that were brought at that time or later, also those of which it is open whether they stay.
+    pub(crate) fn labels_since(&self, oldest: Time) -> impl Iterator<Item = (&str, Carrier<'_>)> {
+        let kept = self.labels.iter().map(|(label, origin)| (label.as_str(), origin.carrier()));
+        let open = self.pending.iter().flat_map(|(id, one)| {
+            let from = Carrier { decision_id: id, operation: &one.operation, at: one.at };
+            one.labels.iter().map(move |label| (label.as_str(), from))
+        });
+        kept.chain(open).filter(move |(_, from)| from.at >= oldest)
     }
 
     /// How much it keeps.
@@ -362,10 +459,11 @@ impl SessionHistory {
             self.budgets.values().flat_map(|one| one.instances.values()).map(|spent| {
                 spent.events.len().saturating_add(spent.values.len()).saturating_add(1)
             });
+        let objects = self.objects.values().map(|days| days.len().saturating_add(1));
         let denied = self.denials.values().map(|marks| marks.len().saturating_add(1));
         let own = self.labels.len().saturating_add(self.sources.len());
         let open = self.pending.values().map(Pending::entries);
-        let all = gathered.chain(progress).chain(spent).chain(denied).chain(open);
+        let all = gathered.chain(progress).chain(spent).chain(denied).chain(objects).chain(open);
         all.fold(own, usize::saturating_add)
     }
 
@@ -429,12 +527,14 @@ impl SessionHistory {
             operation: operation.to_owned(),
             at: now,
         };
-        if holder == Holder::Agent && !changes.kept.is_empty() {
-            self.labels.retain(|_, origin| origin.is_fresh(now));
-            let kept = changes.kept.iter();
-            self.labels.extend(kept.map(|label| (label.clone(), origin())));
+        if let Some(remembered) = changes.remembered.as_ref().filter(|one| one.holder == holder) {
+            self.remember(remembered, changes.is_open(), (decision_id, operation, now));
         }
         if holder != Holder::Session {
+            let written = changes.written.as_ref().filter(|written| written.counts_for(holder));
+            if let Some(written) = written {
+                written.count_in(&mut self.objects, holder, now);
+            }
             return;
         }
         self.calls = self.calls.saturating_add(u64::from(changes.counts));
@@ -452,7 +552,7 @@ impl SessionHistory {
             Some(RunChange::Grows { task, mark: Some(mark), .. }) => {
                 self.denials.entry(task.clone()).or_default().insert(mark.clone());
             }
-            Some(RunChange::Ends { task }) => {
+            Some(RunChange::Ends { task, .. }) => {
                 self.denials.remove(task);
             }
             Some(RunChange::Grows { mark: None, .. }) | None => {}
@@ -479,6 +579,123 @@ impl SessionHistory {
                 self.gathered.entry(label.clone()).or_default().insert(one.from.clone());
             }
         }
+    }
+
+    /// Takes over what the agent's next task for the subject inherits, into the record of the pair.
+    ///
+    /// Args: `is_acting`: the pair is of the agent that called, not of an agent above it.
+    pub fn keep_for_next(&mut self, changes: &HistoryChanges, is_acting: bool, now: Time) {
+        let now = self.now(now);
+        for advance in &changes.advances {
+            let Some(instance) = &advance.passed_on else { continue };
+            if !self.rules.contains_key(&*advance.rule) && self.rules.len() >= MAX_RULES {
+                continue;
+            }
+            let rule = self.rules.entry(advance.rule.to_string()).or_default();
+            rule.instances.retain(|_, progress| is_passed_on(progress, now));
+            // A rule of which as much is kept as may be is complete for every key.
+            let is_full = rule.instances.len() >= MAX_INSTANCES && rule.of(instance).is_none();
+            rule.set(if is_full { ANY } else { instance }, advance.progress);
+        }
+        match &changes.run {
+            Some(RunChange::Grows { mark: Some(mark), .. }) if is_acting => {
+                let marks = self.denials.entry(NEXT.to_owned()).or_default();
+                if marks.len() < MAX_MARKS {
+                    marks.insert(mark.clone());
+                }
+            }
+            Some(RunChange::Ends { marks: ended, .. }) if is_acting => {
+                let marks = self.denials.entry(NEXT.to_owned()).or_default();
+                marks.retain(|mark| !ended.contains(mark));
+                if marks.is_empty() {
+                    self.denials.remove(NEXT);
+                }
+            }
+            _ => {}
+        }
+        self.latest = Some(now);
+    }
+
+    /// Of a root task that the agent starts itself: it begins with what its earlier tasks for the subject left.
+    ///
+    /// Args:
+    /// * `pair`: the record of agent and subject.
+    /// * `task`: id of the new task.
+    #[must_use]
+    pub fn inherited(pair: &Self, task: &str, now: Time) -> Self {
+        let mut history = Self::new();
+        for (name, rule) in &pair.rules {
+            let fresh = rule.instances.iter().filter(|(_, one)| is_passed_on(one, now));
+            for (instance, progress) in fresh {
+                let instance = match instance.strip_prefix(OF_TASK) {
+                    Some(key) => format!("{task}{key}"),
+                    None => instance.clone(),
+                };
+                let rule = history.rules.entry(name.clone()).or_default();
+                rule.instances.insert(instance, *progress);
+            }
+        }
+        if let Some(marks) = pair.denials.get(NEXT) {
+            history.denials.insert(task.to_owned(), marks.clone());
+        }
+        if !history.is_empty() {
+            history.latest = Some(pair.now(now));
+        }
+        history
+    }
+
+    /// Forgets the denials that the agent's next task would inherit.
+    pub fn forget_denials(&mut self) {
+        self.denials.remove(NEXT);
+    }
+
+    /// Forgets the labels that outlive their tasks.
+    fn forget_labels(&mut self) {
+        self.labels = BTreeMap::new().into();
+        for one in self.pending.values_mut() {
+            one.labels.clear();
+        }
+        self.pending.retain(|_, one| one.entries() > 1);
+    }
+
+    /// Takes over labels that outlive their task, with the time of the read that brings them.
+    ///
+    /// Args: `is_open`: somebody reports what came of the call.
+    fn remember(
+        &mut self,
+        remembered: &Remembered,
+        is_open: bool,
+        (decision_id, operation, now): (&str, &str, Time),
+    ) {
+        let oldest = remembered.oldest;
+        self.labels.retain(|_, origin| origin.at >= oldest);
+        self.pending.retain(|_, one| one.at >= oldest);
+        let at_once = remembered.awaited.iter().filter(|_| !is_open);
+        for label in remembered.labels.iter().chain(at_once) {
+            self.bring(label, (decision_id, operation, now));
+        }
+        if is_open && !remembered.awaited.is_empty() {
+            self.remember_oldest();
+            self.pending.insert(
+                decision_id.to_owned(),
+                Pending {
+                    operation: operation.to_owned(),
+                    at: now,
+                    labels: remembered.awaited.clone(),
+                    ..Pending::default()
+                },
+            );
+        }
+    }
+
+    /// Remembers a label with the time of the latest read that brought it.
+    pub(super) fn bring(&mut self, label: &str, (decision_id, operation, at): (&str, &str, Time)) {
+        if self.labels.get(label).is_some_and(|origin| origin.at >= at) {
+            return;
+        }
+        let origin =
+            Origin { decision_id: decision_id.to_owned(), operation: operation.to_owned(), at };
+        self.labels.insert(label.to_owned(), origin);
     }
 
     /// Carries a label from now on.

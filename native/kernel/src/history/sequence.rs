@@ -10,14 +10,14 @@ use smallvec::SmallVec;
 use crate::decision::Time;
 use crate::digest::{sha256, short};
 use crate::hex::hex_start;
-use crate::history::record::{Advance, Progress, RuleProgress, SessionHistory};
+use crate::history::record::{Advance, OF_TASK, Progress, RuleProgress, SessionHistory};
 use crate::history::settle::Enabling;
 use crate::history::{HistoryView, Holder, Holders, MAX_INSTANCES, MAX_RULES, PARTY_MS};
 use crate::json::Value as Json;
 use crate::model::{CorrelationKey, Event, Model, Operation, RuleScope, Sequence};
 
 /// An instance that stands for every key: one that could not be kept apart any more.
-const ANY: &str = "*";
+pub(super) const ANY: &str = "*";
 
 /// A rule, ready to be asked.
 #[derive(Clone, Debug)]
@@ -269,6 +269,21 @@ impl Compiled {
         Cow::Owned(format!("{task}/{}", short(&value)))
     }
 
+    /// The instance under which the pair of agent and subject keeps a step that completes the rule. Only rules that restrict
+    /// a session are passed on: a rule of an agent or a subject outlives the session by itself.
+    fn passed_on(&self, instance: &str, step: u32) -> Option<String> {
+        if self.requires || step < self.steps || self.scope.holder() != Holder::Session {
+            return None;
+        }
+        if instance == ANY || self.scope != RuleScope::Task {
+            return Some(instance.to_owned());
+        }
+        // The key's digest comes last, and has no `/`.
+        let key = self.key.as_ref().and_then(|_| instance.rfind('/'));
+        let key = key.and_then(|at| instance.get(at..)).unwrap_or_default();
+        Some(format!("{OF_TASK}{key}"))
+    }
+
     /// When what lies before was too long ago.
     fn forgets_before(&self, now: Time) -> Option<Time> {
         self.within_ms.map(|within| Time(now.0.saturating_sub(within)))
@@ -316,6 +331,7 @@ impl Compiled {
         (known != Some(&progress)).then(|| Advance {
             rule: Arc::clone(&self.stored),
             holder: self.scope.holder(),
+            passed_on: self.passed_on(&instance, step),
             instance: instance.into_owned(),
             progress,
             is_new: known.is_none(),

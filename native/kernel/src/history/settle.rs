@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decision::Time;
 use crate::history::record::{Origin, Progress, SessionHistory, Spending};
-use crate::history::{MAX_INSTANCES, MAX_RULES};
+use crate::history::{MAX_INSTANCES, MAX_RULES, Remembering};
 
 /// Permits of one session of which it is open what came; the oldest counts as done when there are more.
 pub const MAX_PENDING: usize = 256;
@@ -378,6 +378,59 @@ impl SessionHistory {
             }
         }
         self.latest = Some(now);
+    }
+
+    /// Takes over what came of a permit in a record that outlives the session. A report lowers what the results may have
+    /// carried to what they carried; without a report all of it stays.
+    ///
+    /// Args:
+    /// * `session`: what the session keeps after the report.
+    /// * `permitted_at`: when the call was permitted; `remembering`: how long labels count.
+    ///
+    /// Returns: whether the record changed.
+    pub fn settle_remembered(
+        &mut self,
+        decision_id: &str,
+        report: &Reported<'_>,
+        session: &Self,
+        (permitted_at, remembering): (Time, Remembering),
+    ) -> bool {
+        // Without a report all that the results may carry counts until its time is up.
+        let pending = match report.event {
+            Event::Unreported => None,
+            _ => self.pending.remove(decision_id),
+        };
+        let was_open = pending.is_some();
+        let at = pending.as_ref().map_or(permitted_at, |one| one.at);
+        let all_came =
+            report.labels.is_none() || effects(report.event).labels == LabelEffect::KeepMaximum;
+        let is_derived = |label: &str| {
+            session.labels.get(label).is_some_and(|one| one.decision_id == decision_id)
+        };
+        let awaited = pending.map(|one| one.labels).unwrap_or_default();
+        let came = awaited.into_iter().filter(|label| all_came || is_derived(label));
+        let told = report.labels.into_iter().flatten().cloned();
+        let brought: BTreeSet<String> = told.chain(came).collect();
+        let young_since = Time(at.0.saturating_sub(remembering.grain_ms()));
+        let is_new =
+            |label: &&String| !self.labels.get(*label).is_some_and(|one| one.at >= young_since);
+        let new: Vec<String> = brought.iter().filter(is_new).cloned().collect();
+        for label in &new {
+            self.bring(label, (decision_id, report.operation, at));
+        }
+        was_open || !new.is_empty()
+    }
+
+    /// Makes room for one more open permit in a record that outlives the session.
+    pub(super) fn remember_oldest(&mut self) {
+        while self.pending.len() >= MAX_PENDING {
+            let oldest = self.pending.iter().min_by_key(|(id, one)| (one.at, (*id).clone()));
+            let Some(id) = oldest.map(|(id, _)| id.clone()) else { return };
+            let Some(one) = self.pending.remove(&id) else { return };
+            for label in &one.labels {
+                self.bring(label, (&id, &one.operation, one.at));
+            }
+        }
     }
 
     /// Adds labels to those that are carried, whatever comes of a permit.

@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use super::mcp::{McpFile, Pins};
 use super::types::{
-    AgentMembers, ApprovalWord, CollectionEntry, DenyWord, DestinationEntry, Facts, IgnoreEntry,
-    IsolatedWord, LabelEntry, LabelWord, Manifest, ModeEntry, ReportsWord, RouteEntry, SourceEntry,
-    SubjectRule, SystemEntry, SystemWord, TasksWord, TierEntry,
+    AgentMembers, AgentObject, ApprovalWord, CollectionEntry, DenyWord, DestinationEntry, Facts,
+    IgnoreEntry, IsolatedWord, LabelEntry, LabelWord, Manifest, ModeEntry, ReportsWord, RouteEntry,
+    SourceEntry, SubjectRule, SystemEntry, SystemWord, TasksWord, TierEntry,
 };
 use super::yaml::{At, Entries, Many};
 use super::{budget, classify, denials, directory, ids, mode, sequence, template};
 use crate::destinations::speaks_of;
 use crate::diagnostic::{Diagnostics, clip, unknown};
-use crate::history::{DAY_MS, KEPT_MS, MAX_KEPT_MS};
+use crate::history::{DAY_MS, KEPT_MS, MAX_KEPT_MS, MEMORY_RANGE_MS};
 use crate::mcp::{self, Endpoint};
 use crate::model::{
-    Approval, ClaimTest, Collection, Declared, DenyAs, Derive, DestinationClass, DestinationKind,
-    Distinct, LabelKind, Location, Model, Operation, Reports, ResourcePattern, SubjectMatch,
-    System, SystemKind, Tier, TierRequirements,
+    AgentMemory, Approval, ClaimTest, Collection, Declared, DenyAs, Derive, DestinationClass,
+    DestinationKind, Distinct, Isolation, LabelKind, Location, Model, Operation, Reports,
+    ResourcePattern, SubjectMatch, System, SystemKind, Tier, TierRequirements,
 };
 use crate::pattern::Glob;
 use crate::routes::{Ignore, RouteSpec, RouteTable, Source};
@@ -490,12 +490,12 @@ impl Build<'_> {
     fn agents(&mut self, file: &str, said: &Entries<AgentMembers>) {
         for (role, members) in &said.0 {
             let Some(at) = self.declare(file, "role", role, ids::refuse) else { continue };
-            let (list, isolated, harness) = match members {
-                AgentMembers::List(list) => (list, false, false),
+            let (list, memory, harness) = match members {
+                AgentMembers::List(list) => (list, AgentMemory::default(), false),
                 AgentMembers::Object(object) => {
                     self.later(file, "limits", object.limits.as_ref());
-                    let isolated = object.isolated == Some(IsolatedWord::PerTask);
-                    (&object.r#match.0, isolated, object.harness == Some(true))
+                    let memory = self.agent_memory(file, object);
+                    (&object.r#match.0, memory, object.harness == Some(true))
                 }
             };
             if list.is_empty() {
@@ -511,12 +511,32 @@ impl Build<'_> {
             }
             let roles = self.model.roles.entry(role.value.clone()).or_default();
             roles.at = at;
-            roles.isolated = isolated;
+            roles.memory = memory;
             roles.harness = harness;
             roles.agents = list
                 .iter()
                 .map(|id| Declared { value: id.value.clone(), at: id.at.within(file) })
                 .collect();
+        }
+    }
+
+    fn agent_memory(&mut self, file: &str, object: &AgentObject) -> AgentMemory {
+        let isolated = match object.isolated {
+            None | Some(IsolatedWord::None) => Isolation::None,
+            Some(IsolatedWord::PerSubject) => Isolation::PerSubject,
+            Some(IsolatedWord::PerTask) => Isolation::PerTask,
+        };
+        let Some(text) = &object.memory else {
+            return AgentMemory { isolated, ..AgentMemory::default() };
+        };
+        let span = duration(&text.value).and_then(|span| i64::try_from(span.as_millis()).ok());
+        match span.filter(|ms| MEMORY_RANGE_MS.contains(ms)) {
+            Some(ms) => AgentMemory { isolated, ms },
+            None => {
+                let what = format!("`memory: {}` is not a time from 1m to 30d", clip(&text.value));
+                self.found.error(&text.at.within(file), what, "Write for example `24h`.");
+                AgentMemory { isolated, ..AgentMemory::default() }
+            }
         }
     }
 

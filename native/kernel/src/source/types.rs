@@ -143,19 +143,24 @@ pub(crate) struct AgentObject {
     pub(crate) r#match: Many<At<String>>,
     /// Not in this version.
     pub(crate) limits: Option<At<Later>>,
-    /// What one of its tasks read, another never sees. Without it, what leaves by one of its tasks counts as what all of its
-    /// live tasks carry.
+    /// What keeps the runs of these agents apart. Default: `none`.
     pub(crate) isolated: Option<IsolatedWord>,
+    /// How long a label counts after the last read that brought it, such as `24h`: 1m to 30d. Default: `24h`.
+    pub(crate) memory: Option<At<String>>,
     /// These programs are agent and front end in one: prompts that they relay beside a subject's token count as the user's
     /// word up to tier standard. Default: false.
     pub(crate) harness: Option<bool>,
 }
 
-/// What keeps an agent's tasks apart.
+/// What keeps an agent's runs apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum IsolatedWord {
-    /// Each task runs by itself, and keeps nothing that another could find.
+    /// What one task read, the agent may use in any later task.
+    None,
+    /// What was read for one subject, the agent uses for no other subject.
+    PerSubject,
+    /// Each task that somebody else started runs by itself, and leaves nothing that another task could find.
     PerTask,
 }
 

@@ -20,12 +20,12 @@ pub use names::{HARNESS_TIER, MAX_PARTS, Names, Part, SaidBy, Speaker};
 pub use prompt::{LONGEST_PROMPT, Reading, read as read_prompt};
 pub use record::{
     AgentName, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit, Literal, Param,
-    Party, Proof, Record, RecordKey, RecordKind, Reservation, Revocation, RevocationTarget,
-    Revocations, ScopeEntry, Selector, Session, SigningKey, Subject, SubjectProof, Task, TaskKind,
-    TaskStatus, TrustDomain,
+    Party, Proof, Record, RecordKey, RecordKind, RecordName, Reservation, Revocation,
+    RevocationTarget, Revocations, ScopeEntry, Selector, Session, SigningKey, Subject,
+    SubjectProof, Task, TaskKind, TaskStatus, TrustDomain,
 };
 pub use scope::{Dimension, ScopeIndex};
-pub use start::{Child, Refused, Root, delegate, extend, implicit, start};
+pub use start::{Child, Refused, Root, delegate, denied_pair, extend, implicit, start};
 pub use taskless::{taskless, taskless_of};
 pub use tokens::{NewestToken, ShownToken};
 

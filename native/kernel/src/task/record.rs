@@ -44,6 +44,8 @@ pub enum RecordKind {
     Object,
     /// A trust domain: the newest bundle of it that any node has used.
     TrustDomain,
+    /// An agent acting for one subject: what it did over all sessions of the two.
+    Pair,
 }
 
 impl RecordKind {
@@ -62,6 +64,7 @@ impl RecordKind {
         Self::Subject,
         Self::Object,
         Self::TrustDomain,
+        Self::Pair,
     ];
 }
 
@@ -79,6 +82,29 @@ impl RecordKey {
     #[must_use]
     pub fn new(kind: RecordKind, id: impl AsRef<str>) -> Self {
         Self { kind, id: Arc::from(id.as_ref()) }
+    }
+}
+
+/// The key of a record, as other records store it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordName {
+    /// What it is of.
+    pub kind: RecordKind,
+    /// Its id within the kind.
+    pub id: String,
+}
+
+impl RecordName {
+    /// The key that is stored.
+    #[must_use]
+    pub fn key(&self) -> RecordKey {
+        RecordKey::new(self.kind, &self.id)
+    }
+}
+
+impl From<RecordKey> for RecordName {
+    fn from(key: RecordKey) -> Self {
+        Self { kind: key.kind, id: key.id.to_string() }
     }
 }
 
@@ -111,6 +137,8 @@ pub enum Record {
     Object(Arc<Object>),
     /// A trust domain.
     TrustDomain(Arc<TrustDomain>),
+    /// What an agent did on behalf of one subject.
+    Pair(Arc<Party>),
 }
 
 impl Record {
@@ -133,6 +161,7 @@ impl Record {
             Self::Subject(one) => RecordKey::new(RecordKind::Subject, &one.id),
             Self::Object(one) => RecordKey::new(RecordKind::Object, &one.id),
             Self::TrustDomain(one) => RecordKey::new(RecordKind::TrustDomain, &one.id),
+            Self::Pair(one) => RecordKey::new(RecordKind::Pair, &one.id),
         }
     }
 
@@ -147,7 +176,7 @@ impl Record {
             Self::Credential(one) => Some(one.due().0),
             Self::Proof(one) => Some(one.expires_at.0),
             Self::SigningKey(one) => one.expires_at.map(|at| at.0),
-            Self::Agent(one) | Self::Subject(one) => Some(one.expires_at.0),
+            Self::Agent(one) | Self::Subject(one) | Self::Pair(one) => Some(one.expires_at.0),
             Self::Object(one) => Some(one.expires_at.0),
             // Whoever leases secrets looks after them: none goes unless what it names is gone. That of a trust domain
             // never goes: an older bundle would be taken again.
@@ -180,7 +209,7 @@ pub struct Session {
     pub rest: BTreeMap<String, serde_json::Value>,
 }
 
-/// An agent, or a subject: what it did over all its sessions.
+/// An agent, a subject, or a pair of both: what it did over all its sessions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Party {
     /// Its id: [`Holder::key`].
@@ -190,11 +219,41 @@ pub struct Party {
     /// What it did, as far as rules ask for it.
     #[serde(default, skip_serializing_if = "SessionHistory::is_empty")]
     pub history: SessionHistory,
+    /// Of a pair: when the agent's task for the subject was ended because of its denials. The agent starts no other until the
+    /// subject alone, a front end or an administrator does so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denied_at: Option<Time>,
+    /// Of an agent or a pair: tasks that it was given, live and ended, by the hour since 1970 in which they are forgotten.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tasks: BTreeMap<i64, u32>,
     /// When it may be forgotten: once nothing in it counts any more.
     pub expires_at: Time,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// An hour in milliseconds.
+const HOUR_MS: i64 = 3_600 * 1_000;
+
+impl Party {
+    /// Tasks that are not forgotten yet. A task that ended before its deadline counts until it would have been forgotten at its
+    /// deadline.
+    #[must_use]
+    pub fn count_tasks(&self, now: Time) -> u64 {
+        let hours = self.tasks.range(now.0.div_euclid(HOUR_MS)..);
+        hours.map(|(_, count)| u64::from(*count)).fold(0, u64::saturating_add)
+    }
+
+    /// Counts one more task.
+    ///
+    /// Args: `until`: when it is forgotten at the latest.
+    pub fn add_task(&mut self, until: Time, now: Time) {
+        self.tasks = self.tasks.split_off(&now.0.div_euclid(HOUR_MS));
+        let count = self.tasks.entry(until.0.div_euclid(HOUR_MS)).or_default();
+        *count = count.saturating_add(1);
+        self.expires_at = until.max(self.expires_at);
+    }
 }
 
 /// A unit of delegated work.
@@ -269,6 +328,16 @@ pub struct Task {
 }
 
 impl Task {
+    /// Whether the agent began the task itself: then the task begins with what earlier tasks of the agent for the subject left.
+    #[must_use]
+    pub fn inherits(&self) -> bool {
+        match self.kind {
+            TaskKind::Root => self.starter == self.assignee(),
+            TaskKind::Implicit => true,
+            TaskKind::Child | TaskKind::None => false,
+        }
+    }
+
     /// The agent that it was given to.
     #[must_use]
     pub fn assignee(&self) -> &str {
@@ -645,6 +714,9 @@ pub struct Reservation {
     /// The credential was presented and the operation permitted again.
     #[serde(default, skip_serializing_if = "is_false")]
     pub redeemed: bool,
+    /// The records that remember its labels when the task has ended; none where no label was new to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remembered_in: Vec<RecordName>,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,

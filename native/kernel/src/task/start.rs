@@ -87,6 +87,14 @@ pub struct Refused {
     pub message: String,
 }
 
+/// The refusal of a task that an agent would start for a subject after denials ended its last one.
+#[must_use]
+pub fn denied_pair() -> Refused {
+    let message = "the agent's last task for this subject was ended because of its denials; the subject alone, a front \
+                   end or an administrator lets it begin anew";
+    Refused { reason: ReasonCode::Revoked, message: message.to_owned() }
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.reason.as_str(), self.message)

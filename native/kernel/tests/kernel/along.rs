@@ -1,10 +1,12 @@
-//! What an agent brings along from its other sessions, and from tasks that it did not start.
+//! What an agent remembers of tasks that ended.
 
 use std::collections::BTreeMap;
 
 use authz_kernel::decision::{Decision, Request, Time};
-use authz_kernel::history::{HistoryView, Holder, MAX_LABELS, Origin, PARTY_MS, SessionHistory};
-use authz_kernel::model::Tier;
+use authz_kernel::history::{
+    HistoryView, Holder, MAX_LABELS, Origin, PARTY_MS, Remembering, SessionHistory,
+};
+use authz_kernel::model::{AgentMemory, Isolation, MEMORY_MS, Tier};
 use authz_kernel::plan::Plan;
 
 use crate::common::{NOW, request};
@@ -43,19 +45,19 @@ fn origins(labels: &[&str], at: Time) -> BTreeMap<String, Origin> {
     labels.iter().map(|label| ((*label).to_owned(), origin())).collect()
 }
 
-/// Asks with labels of other sessions, and of the agent itself.
+/// Asks with labels that the pair remembers, and labels that the agent remembers.
 fn ask(plan: &Plan, call: &str, input: &str, others: &[&str], own: (&[&str], Time)) -> Decision {
     let nothing = SessionHistory::new();
     let mut agent = SessionHistory::new();
     agent.labels = origins(own.0, own.1).into();
-    let others = origins(others, NOW);
-    let view =
-        HistoryView { agent: Some(&agent), others: Some(&others), ..HistoryView::new(&nothing) };
+    let mut pair = SessionHistory::new();
+    pair.labels = origins(others, NOW).into();
+    let view = HistoryView { agent: Some(&agent), pair: Some(&pair), ..HistoryView::new(&nothing) };
     decided_in(plan, call, input, Some(view))
 }
 
 #[test]
-fn labels_of_other_sessions_count_where_data_goes_out() {
+fn remembered_labels_count_where_data_goes_out() {
     let plan = everybody();
     let none: (&[&str], Time) = (&[], NOW);
     let code = |call: &str, input: &str, others: &[&str]| {
@@ -75,71 +77,119 @@ fn labels_of_other_sessions_count_where_data_goes_out() {
 }
 
 #[test]
-fn labels_of_an_agent_count_for_a_day() {
+fn remembered_labels_count_for_the_memory_and_its_grain() {
     let plan = everybody();
     let at = |ms: i64| Time(NOW.0 - ms);
     let code = |ms: i64| ask(&plan, "s.send", EVE, &[], (&["pii"], at(ms))).reason.as_str();
+    let most = MEMORY_MS + MEMORY_MS / 24;
     assert_eq!("FORBIDDEN", code(0));
-    assert_eq!("FORBIDDEN", code(PARTY_MS));
-    assert_eq!("PERMITTED", code(PARTY_MS + 1));
+    assert_eq!("FORBIDDEN", code(most));
+    assert_eq!("PERMITTED", code(most + 1));
+}
+
+/// Policies read what is remembered also where no data goes out, and there it raises no tier.
+#[test]
+fn policies_read_what_is_remembered() {
+    let known = "@id(\"known\") forbid(principal, action == Action::\"s.note\", resource)
+when { context.remembered.contains(Label::\"secret\") };";
+    let policies = format!("{POLICIES}\n{known}");
+    let facts = FACTS.replace("AGENTS", "['spiffe://a.example/ns/desk/sa/*']");
+    let plan = compiled("{name: a}", &facts, &policies).unwrap_or_else(|error| panic!("{error}"));
+    let code = |call: &str, labels: &[&str]| {
+        let decision =
+            ask(&plan, call, if call == "s.send" { ANN } else { "{}" }, labels, (&[], NOW));
+        (decision.reason.as_str(), decision.tier)
+    };
+    assert_eq!(("PERMITTED", Some(Tier::Low)), code("s.note", &["pii"]));
+    assert_eq!(("FORBIDDEN", Some(Tier::Low)), code("s.note", &["secret"]));
+    let nothing = SessionHistory::new();
+    let view = HistoryView { pair: None, ..HistoryView::new(&nothing) };
+    let decision = decided_in(&plan, "s.note", "{}", Some(view));
+    assert_eq!("STATE_UNAVAILABLE", decision.reason.as_str());
 }
 
 #[test]
 fn what_was_not_looked_up_is_not_taken_for_nothing() {
     let nothing = SessionHistory::new();
-    let view = HistoryView { others: None, ..HistoryView::new(&nothing) };
-    let with_agent = HistoryView { agent: Some(&nothing), ..view };
-    let isolated = plan("{match: 'spiffe://a.example/ns/desk/sa/*', isolated: per_task}");
-    let code = |plan: &Plan, call: &str, view| decided_in(plan, call, ANN, Some(view)).reason;
-    let of = |plan: &Plan, view| code(plan, "s.send", view).as_str();
+    let whole = HistoryView::new(&nothing);
     let plan = everybody();
-    assert_eq!("STATE_UNAVAILABLE", of(&plan, view));
-    assert_eq!("STATE_UNAVAILABLE", of(&plan, with_agent));
-    assert_eq!("STATE_UNAVAILABLE", of(&isolated, view), "the agent's own record");
-    assert_eq!("PERMITTED", of(&isolated, with_agent));
-    let whole = HistoryView { others: Some(&BTreeMap::new()), ..with_agent };
-    assert_eq!("PERMITTED", of(&plan, whole));
+    let code = |call: &str, view| decided_in(&plan, call, ANN, Some(view)).reason;
+    let of = |view| code("s.send", view).as_str();
+    assert_eq!("STATE_UNAVAILABLE", of(HistoryView { agent: None, ..whole }));
+    assert_eq!("STATE_UNAVAILABLE", of(HistoryView { pair: None, ..whole }));
+    assert_eq!("PERMITTED", of(whole));
+    // A read needs the record that remembers its labels, and no other.
+    let reads = |view| decided_in(&plan, "s.get", "{}", Some(view)).reason.as_str();
+    assert_eq!("STATE_UNAVAILABLE", reads(HistoryView { agent: None, ..whole }));
+    assert_eq!("PERMITTED", reads(HistoryView { pair: None, ..whole }));
+    let by_pair = Remembering { holder: Some(Holder::Pair), ..Remembering::default() };
+    let by_pair = HistoryView { remembering: by_pair, ..whole };
+    assert_eq!("STATE_UNAVAILABLE", reads(HistoryView { pair: None, ..by_pair }));
+    assert_eq!("PERMITTED", reads(HistoryView { agent: None, ..by_pair }));
+    let nowhere = Remembering { holder: None, ..Remembering::default() };
+    let nowhere = HistoryView { remembering: nowhere, agent: None, pair: None, ..whole };
+    assert_eq!("PERMITTED", reads(nowhere));
 }
 
 #[test]
-fn one_role_that_is_isolated_suffices_and_others_are_not() {
-    let plan = plan("{match: 'spiffe://a.example/ns/*/sa/bot', isolated: per_task}");
-    assert!(plan.model().is_isolated("spiffe://a.example/ns/desk/sa/bot"));
-    assert!(!plan.model().is_isolated("spiffe://a.example/ns/desk/sa/other"));
-    assert!(!plan.joins("s.send", "spiffe://a.example/ns/desk/sa/bot"));
-    assert!(plan.joins("s.send", "spiffe://a.example/ns/desk/sa/other"));
-    assert!(!plan.joins("s.note", "spiffe://a.example/ns/desk/sa/other"));
+fn the_least_isolated_role_and_the_longest_memory_count() {
+    let agents = "{match: 'spiffe://a.example/ns/*/sa/bot', isolated: per_task, memory: 2h}
+  wide: {match: 'spiffe://a.example/ns/desk/sa/*', isolated: per_subject, memory: 1h}
+  plain: ['spiffe://a.example/ns/shop/sa/*']";
+    let facts = FACTS.replace("{bots: AGENTS}", &format!("\n  bots: {agents}"));
+    let plan = compiled("{name: a}", &facts, POLICIES).unwrap_or_else(|error| panic!("{error}"));
+    let memory = |agent: &str| plan.model().memory_of(&format!("spiffe://a.example/ns/{agent}"));
+    let hours = |isolated, hours: i64| AgentMemory { isolated, ms: hours * 3_600_000 };
+    assert_eq!(hours(Isolation::PerTask, 2), memory("x/sa/bot"));
+    assert_eq!(hours(Isolation::PerSubject, 2), memory("desk/sa/bot"));
+    assert_eq!(hours(Isolation::PerSubject, 1), memory("desk/sa/other"));
+    assert_eq!(hours(Isolation::None, 24), memory("shop/sa/bot"));
+    assert_eq!(hours(Isolation::None, 24), memory("nobody/sa/other"));
 }
 
-/// Only what is brought in a task that the agent did not start is kept, and what it has is kept anew once an hour.
 #[test]
-fn an_agent_keeps_labels_of_implicit_tasks() {
+fn a_memory_is_from_a_minute_to_thirty_days() {
+    let of = |text: &str| {
+        let agents = format!("{{match: 'spiffe://a.example/ns/desk/sa/*', memory: {text}}}");
+        compiled("{name: a}", &FACTS.replace("AGENTS", &agents), POLICIES).map(|_| ())
+    };
+    for text in ["1m", "24h", "30d"] {
+        assert_eq!(Ok(()), of(text).map_err(|error| error.to_string()));
+    }
+    for text in ["59s", "31d", "soon", "0s"] {
+        let error = of(text).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("`memory: {text}` is not a time from 1m to 30d")),
+            "{error}"
+        );
+    }
+}
+
+/// What a call brings is written once, and again when the label is older than the grain.
+#[test]
+fn labels_are_remembered_when_the_task_has_ended() {
+    use authz_kernel::task::TaskKind::{Implicit, Root};
     let mut agent = SessionHistory::new();
     let plan = everybody();
-    let kept = |agent: &SessionHistory, kind| {
+    let changes = |agent: &SessionHistory, kind| {
         let nothing = SessionHistory::new();
         let view = HistoryView { agent: Some(agent), ..HistoryView::new(&nothing) };
         let decision = crate::history::decided_as(&plan, "s.get", "{}", view, kind);
         assert_eq!("PERMITTED", decision.reason.as_str());
         decision.passage
     };
-    use authz_kernel::task::TaskKind::{Implicit, Root};
-    assert!(kept(&agent, Root).kept.is_empty());
-    let changes = kept(&agent, Implicit);
-    assert_eq!(1, changes.kept.len());
-    agent.apply_as(Holder::Agent, &changes, "d1", "s.get", NOW);
+    for kind in [Root, Implicit] {
+        assert!(changes(&agent, kind).remembered.is_some_and(|one| one.labels.len() == 1));
+    }
+    agent.apply_as(Holder::Agent, &changes(&agent, Root), "d1", "s.get", NOW);
     assert_eq!(["pii"].as_slice(), agent.labels.keys().collect::<Vec<_>>());
-    assert!(kept(&agent, Implicit).kept.is_empty());
+    assert_eq!(None, changes(&agent, Root).remembered);
     if let Some(origin) = agent.labels.get_mut("pii") {
         origin.at = Time(NOW.0 - 3_600_000);
     }
-    agent.labels.extend(origins(&["old"], Time(NOW.0 - PARTY_MS - 1)));
-    let changes = kept(&agent, Implicit);
-    agent.apply_as(Holder::Agent, &changes, "d2", "s.get", NOW);
-    assert_eq!(
-        origins(&["pii"], NOW).keys().collect::<Vec<_>>(),
-        agent.labels.keys().collect::<Vec<_>>()
-    );
+    agent.labels.extend(origins(&["old"], Time(NOW.0 - PARTY_MS - 3_600_001)));
+    agent.apply_as(Holder::Agent, &changes(&agent, Root), "d2", "s.get", NOW);
+    assert_eq!(["pii"].as_slice(), agent.labels.keys().collect::<Vec<_>>());
     assert_eq!(Some(NOW), agent.labels.get("pii").map(|origin| origin.at));
 }
 
@@ -162,17 +212,19 @@ fn what_is_told_of_a_call_is_carried() {
     assert_eq!(("PERMITTED", Some(Tier::High)), (noted.reason.as_str(), noted.tier));
     let joined = |decision: &Decision| decision.passage.labels.iter().cloned().collect::<Vec<_>>();
     assert_eq!(["pii", "secret"].as_slice(), joined(&noted));
-    assert!(noted.passage.kept.is_empty());
     // What is written comes from nowhere, and what is read from where it is.
     assert_eq!(None, noted.passage.source);
     let read = told("s.get", "{}", &["secret"], Some(view), Root);
     assert_eq!((Some("s"), 2), (read.passage.source.as_deref(), read.passage.labels.len()));
-    let kept = told("s.note", "{}", &["pii"], Some(view), Implicit).passage.kept;
-    assert_eq!(["pii"].as_slice(), kept.iter().collect::<Vec<_>>());
+    for kind in [Root, Implicit] {
+        let kept = told("s.note", "{}", &["pii"], Some(view), kind).passage.remembered;
+        let kept = kept.map(|kept| kept.labels).unwrap_or_default();
+        assert_eq!(["pii"].as_slice(), kept.iter().collect::<Vec<_>>());
+    }
     let code = |labels: &[&str], view| told("s.note", "{}", labels, view, Implicit).reason.as_str();
     assert_eq!("BAD_INPUT", code(&["pii", "nobodys"], Some(view)));
     assert_eq!("STATE_UNAVAILABLE", code(&["pii"], None));
-    assert_eq!("STATE_UNAVAILABLE", code(&["pii"], Some(HistoryView::new(&session))));
+    assert_eq!("STATE_UNAVAILABLE", code(&["pii"], Some(HistoryView { agent: None, ..view })));
 }
 
 #[test]
@@ -189,5 +241,5 @@ fn an_agent_that_keeps_as_many_labels_as_it_may_brings_none_more() {
         crate::history::decided_as(&plan, "s.get", "{}", view, kind).reason.as_str()
     };
     assert_eq!("WINDOW_FULL", code(NOW));
-    assert_eq!("PERMITTED", code(Time(NOW.0 - PARTY_MS - 1)));
+    assert_eq!("PERMITTED", code(Time(NOW.0 - PARTY_MS - 3_600_001)));
 }

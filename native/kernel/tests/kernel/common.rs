@@ -9,9 +9,10 @@ use authz_kernel::decision::{
 use authz_kernel::history::{HistoryView, KEPT_MS, SessionHistory};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::{
-    Approval, ClaimTest, Collection, Declared, DestinationClass, DestinationKind, DestinationRule,
-    Effect, LabelKind, Location, Model, Operation, PolicyFile, Reports, ResourcePattern,
-    ResourceRule, RoleMembers, SubjectMatch, System, SystemKind, Tier, TierRequirements,
+    AgentMemory, Approval, ClaimTest, Collection, Declared, DestinationClass, DestinationKind,
+    DestinationRule, Effect, LabelKind, Location, Model, Operation, PolicyFile, Reports,
+    ResourcePattern, ResourceRule, RoleMembers, SubjectMatch, System, SystemKind, Tier,
+    TierRequirements,
 };
 use authz_kernel::plan::Plan;
 use authz_kernel::task::{TaskView, taskless};
@@ -102,7 +103,7 @@ pub(crate) fn model(policies: &str) -> Model {
     model.roles.insert(
         "staff".to_owned(),
         RoleMembers {
-            isolated: false,
+            memory: AgentMemory::default(),
             harness: false,
             agents: Vec::new(),
             subjects: vec![SubjectMatch {
@@ -116,7 +117,7 @@ pub(crate) fn model(policies: &str) -> Model {
     model.roles.insert(
         "support-agent".to_owned(),
         RoleMembers {
-            isolated: false,
+            memory: AgentMemory::default(),
             harness: false,
             agents: vec![Declared {
                 value: "spiffe://a.example/ns/support/sa/*".to_owned(),

@@ -87,12 +87,33 @@ pub(crate) fn decided_as(
     decided_by(plan, &request(operation, arguments), Some(history), kind)
 }
 
+/// Asks at a time, in a task that has just begun.
+pub(crate) fn decided_at(
+    plan: &Plan,
+    operation: &str,
+    arguments: &str,
+    history: HistoryView<'_>,
+    now: Time,
+) -> Decision {
+    let request = request(operation, arguments);
+    decided_by_at(plan, &request, Some(history), (TaskKind::Root, now))
+}
+
 /// Asks a request in a task of a kind.
 pub(crate) fn decided_by(
     plan: &Plan,
     request: &Request<'_>,
     history: Option<HistoryView<'_>>,
     kind: TaskKind,
+) -> Decision {
+    decided_by_at(plan, request, history, (kind, NOW))
+}
+
+fn decided_by_at(
+    plan: &Plan,
+    request: &Request<'_>,
+    history: Option<HistoryView<'_>>,
+    (kind, now): (TaskKind, Time),
 ) -> Decision {
     let task = start(
         plan,
@@ -108,7 +129,7 @@ pub(crate) fn decided_by(
             deadline: None,
             tier_cap: None,
             names: Names::default(),
-            now: NOW,
+            now,
             id: "t".to_owned(),
             session: "s".to_owned(),
         },
@@ -117,7 +138,7 @@ pub(crate) fn decided_by(
     let chain = task.chain();
     let view = TaskView { task: &task, ancestors: &[] };
     let facts = Facts { task: Some(view), history, ..facts(&chain) };
-    *decide(plan, &facts, request, NOW)
+    *decide(plan, &facts, request, now)
 }
 
 fn labels(names: &[&str]) -> HistoryChanges {
@@ -371,33 +392,6 @@ fn what_is_done_without_a_task_is_remembered_by_its_chain_for_a_while() {
     session.end(NOW);
     assert!(session.ended_at.is_some() && session.lasts(Time(NOW.0 + day - 1)));
     assert!(!session.lasts(Time(NOW.0 + day)));
-}
-
-/// What an agent read without a task it keeps, and a bundle in which every call has one does not ask it.
-#[test]
-fn a_bundle_that_asks_for_tasks_again_says_what_counts_no_more() {
-    let flow = format!(
-        "{MAY}\n@id(\"flow\") forbid(principal, action, resource) when {{ !context.excess.isEmpty() }};"
-    );
-    let model = |manifest: &str, policies: &str| {
-        compiled(manifest, FACTS, policies).unwrap().model().clone()
-    };
-    let warned = |before: &str, after: &str, policies: &str| {
-        let before = Plan::compile(model(before, policies), None).unwrap();
-        let after = Plan::compile(model(after, policies), Some(&before)).unwrap();
-        let warnings = after.warnings().iter().map(ToString::to_string);
-        warnings.filter(|text| text.contains("counts in their tasks no more")).count()
-    };
-    let implicit = "{name: a, implicit_tasks: {template: desk}}";
-    let (optional, required) = ("{name: a, tasks: optional}", "name: a");
-    assert_eq!(1, warned(optional, required, &flow));
-    assert_eq!(1, warned(implicit, required, &flow));
-    assert_eq!(0, warned(optional, required, MAY), "nothing depends on it");
-    for (before, after) in
-        [(required, optional), (optional, implicit), (optional, optional), (required, required)]
-    {
-        assert_eq!(0, warned(before, after, &flow), "{before} {after}");
-    }
 }
 
 #[test]

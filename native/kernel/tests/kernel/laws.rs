@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use authz_kernel::decision::{Outcome, ReasonCode, Time};
-use authz_kernel::history::{Event, HistoryView, Reported, SessionHistory};
+use authz_kernel::history::{Event, HistoryView, Holder, Remembering, Reported, SessionHistory};
 use authz_kernel::plan::Plan;
 use proptest::prelude::*;
 
 use crate::common::{NOTHING, NOW};
-use crate::history::{compiled, decided_in};
+use crate::history::{compiled, decided_at, decided_in};
 use crate::places::{self, MANY};
 
 const FACTS: &str = r#"
@@ -233,6 +233,92 @@ proptest! {
             let most = labels(&all, |one| one.most.clone());
             let more: Vec<_> = carried.difference(&wanted).collect();
             prop_assert!(more.is_empty() || more == [&"dossier"] && most.contains("dossier"));
+        }
+    }
+}
+
+/// A read, or what came of an earlier one, at a later time.
+#[derive(Clone, Debug)]
+enum Moment {
+    Read { call: usize, later_ms: i64 },
+    Told { of: usize, event: Event, labels: u8 },
+}
+
+fn moment() -> impl Strategy<Value = Moment> {
+    prop_oneof![
+        (0..2_usize, 0..8_i64 * 3_600_000)
+            .prop_map(|(call, later_ms)| Moment::Read { call, later_ms }),
+        (0..16_usize, proptest::sample::select(EVENTS.as_slice()), any::<u8>())
+            .prop_map(|(of, event, labels)| Moment::Told { of, event, labels }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Each read is in a session of its own that ends at once. A label is remembered for the memory after the last read that
+    /// brought it, or may have, and no longer than a grain beyond.
+    #[test]
+    fn what_is_remembered_is_what_a_slow_interpreter_says(
+        moments in proptest::collection::vec(moment(), 1..40)
+    ) {
+        static PLAN: LazyLock<Plan> = LazyLock::new(|| {
+            let facts = FACTS.replace("most: 4, within: 3s", "most: 256");
+            compiled("{name: a}", &facts, MAY).unwrap_or_else(|error| panic!("{error}"))
+        });
+        let day = 24 * 3_600_000;
+        let mut agent = SessionHistory::new();
+        let mut all: Vec<(Time, Permit, SessionHistory)> = Vec::new();
+        let mut now = NOW;
+        for moment in moments {
+            match moment {
+                Moment::Read { call, later_ms } => {
+                    now = Time(now.0 + later_ms);
+                    let mut session = SessionHistory::new();
+                    let view = HistoryView {
+                        agent: Some(&agent),
+                        subject: Some(&NOTHING),
+                        ..HistoryView::new(&session)
+                    };
+                    let decision = decided_at(&PLAN, CALLS[call], &arguments(0, 0), view, now);
+                    prop_assert_eq!(Outcome::Permit, decision.outcome, "{}", decision.message);
+                    let (name, changes) = (format!("d{}", all.len()), decision.changes(false));
+                    agent.apply_as(Holder::Agent, changes, &name, CALLS[call], now);
+                    session.apply(changes, &name, CALLS[call], now);
+                    all.push((now, Permit::of(call, 0), session));
+                }
+                Moment::Told { of, event, labels } => {
+                    let Some((at, permit, session)) =
+                        all.get_mut(of).filter(|(_, one, _)| one.told.is_none()) else { continue };
+                    let bits = permit.most.iter().enumerate();
+                    let told: BTreeSet<&str> =
+                        bits.filter(|(bit, _)| labels >> bit & 1 == 1).map(|(_, one)| *one).collect();
+                    let told = if event == Event::Unreported { BTreeSet::new() } else { told };
+                    let labels = told.iter().map(|one| (*one).to_owned()).collect();
+                    let report = Reported {
+                        event,
+                        operation: "crm.get",
+                        labels: Some(&labels),
+                        actuals: &BTreeMap::new(),
+                        is_abortable: false,
+                    };
+                    session.settle(&format!("d{of}"), &report, now);
+                    let at = (*at, Remembering::default());
+                    agent.settle_remembered(&format!("d{of}"), &report, session, at);
+                    permit.told = Some((event, told));
+                }
+            }
+            let view = HistoryView { agent: Some(&agent), ..HistoryView::new(&NOTHING) };
+            let known: BTreeSet<&str> = view.remembered(now).map(|(label, _)| label).collect();
+            let since = |ms: i64, of: fn(&Permit) -> BTreeSet<&'static str>| {
+                let young = all.iter().filter(|(at, ..)| now.0 - at.0 <= ms);
+                young.flat_map(|(_, permit, _)| of(permit)).collect::<BTreeSet<_>>()
+            };
+            let least = since(day, Permit::carried);
+            prop_assert!(least.is_subset(&known), "{:?} {:?}", least, known);
+            // A label that is told is there since its call; what may have come counts as if it had, once it was written.
+            let most = since(day + day / 24, |one| one.most.clone());
+            prop_assert!(known.is_subset(&most), "{:?} {:?}", known, most);
         }
     }
 }

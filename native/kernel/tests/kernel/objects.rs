@@ -1,11 +1,11 @@
 //! What agents write keeps the labels that they carried: whoever reads it carries them, too.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use authz_kernel::decision::{Decision, Request, Time};
 use authz_kernel::history::{
-    HistoryChanges, HistoryView, KEPT_MS, MAX_LABELS, MAX_OBJECTS, MAX_OBJECTS_IN_ALL, Object,
-    ObjectView, SessionHistory,
+    HistoryChanges, HistoryView, Holder, KEPT_MS, MAX_LABELS, MAX_OBJECTS, MAX_OBJECTS_IN_ALL,
+    Object, ObjectView, SessionHistory,
 };
 use authz_kernel::plan::Plan;
 use authz_kernel::task::{Record, RecordKind};
@@ -322,33 +322,91 @@ fn the_labels_of_a_pattern_are_not_kept_as_those_of_the_writer() {
     assert_eq!(BTreeSet::from(["untrusted".to_owned()]), written.labels);
 }
 
+/// A full share is the writer's own denial: nobody else's objects get labels, and nobody else is refused.
 #[test]
-fn beyond_its_room_a_collection_keeps_labels_for_all_objects_and_loses_none() {
+fn beyond_its_share_a_writer_is_refused() {
+    let days = |count: u32| {
+        let day = (NOW.0 + KEPT_MS).div_euclid(24 * 3_600 * 1_000);
+        BTreeMap::from([("notes".to_owned(), BTreeMap::from([(day, count)]))])
+    };
+    let by = session(&["untrusted"]);
+    let code = |kept: u32, agents: u32, pairs: u32, known: Option<&Object>| {
+        let mut collection = Object::new("notes".to_owned());
+        collection.counts = days(kept).remove("notes").unwrap();
+        let (mut agent, mut pair) = (SessionHistory::new(), SessionHistory::new());
+        (agent.objects, pair.objects) = (days(agents), days(pairs));
+        let unknown = Object::new("notes/1".to_owned());
+        let object =
+            ObjectView { object: Some(known.unwrap_or(&unknown)), collection: &collection };
+        let view = HistoryView {
+            object: Some(object),
+            agent: Some(&agent),
+            pair: Some(&pair),
+            ..HistoryView::new(&by)
+        };
+        decided_in(&plan(), "notes.write", r#"{"id":"a"}"#, Some(view)).reason.as_str()
+    };
+    let third = MAX_OBJECTS / 3;
+    assert_eq!("PERMITTED", code(third - 1, third - 1, third - 1, None));
+    assert_eq!("WINDOW_FULL", code(third, third, third, None), "alone it has a third");
+    assert_eq!("PERMITTED", code(third, 0, 0, None), "another writer has room");
+    assert_eq!(
+        "PERMITTED",
+        code(third, third, 0, None),
+        "and so has the agent for another subject"
+    );
+    assert_eq!("WINDOW_FULL", code(MAX_OBJECTS / 2, MAX_OBJECTS / 2, 0, None));
+    assert_eq!("PERMITTED", code(MAX_OBJECTS - 1, 0, 0, None));
+    assert_eq!("WINDOW_FULL", code(MAX_OBJECTS, 0, 0, None));
+    // What it wrote itself it may write again.
+    let mut collection = Object::new("notes".to_owned());
+    let (known, _) = written(&by, "notes/1", &mut collection, NOW);
+    assert_eq!("PERMITTED", code(MAX_OBJECTS, third, third, Some(&known)));
+    // The labels of those who may not write are never those of everybody.
+    assert!(collection.any.is_empty());
+}
+
+/// An object counts once for its writer, on the day on which it is forgotten.
+#[test]
+fn objects_count_for_their_writer() {
+    let by = session(&["untrusted"]);
+    let mut collection = Object::new("notes".to_owned());
+    let mut object = Object::new("notes/1".to_owned());
+    let mut pair = SessionHistory::new();
+    let day = 24 * 3_600 * 1_000;
+    for (step, at) in [NOW, Time(NOW.0 + day), Time(NOW.0 + 2 * day)].into_iter().enumerate() {
+        let view = ObjectView { object: Some(&object), collection: &collection };
+        let view = HistoryView { object: Some(view), pair: Some(&pair), ..HistoryView::new(&by) };
+        let decision =
+            crate::history::decided_at(&plan(), "notes.write", r#"{"id":"a"}"#, view, at);
+        let changes = decision.passage.clone();
+        pair.apply_as(Holder::Pair, &changes, "d", "notes.write", at);
+        let written = changes.written.unwrap();
+        written.apply(Some(&mut object), &mut collection, ("d", "notes.write", at));
+        let counts = &pair.objects["notes"];
+        assert_eq!(vec![1], counts.values().copied().collect::<Vec<_>>(), "step {step}");
+        assert_eq!(*counts, collection.counts);
+    }
+}
+
+#[test]
+fn a_collection_counts_its_objects_by_day() {
     let mut collection = Object::new("notes".to_owned());
     let day = (NOW.0 + KEPT_MS).div_euclid(24 * 3_600 * 1_000);
     collection.counts.insert(day, MAX_OBJECTS - 1);
     let by = session(&["untrusted"]);
     let (known, is_any) = written(&by, "notes/1", &mut collection, NOW);
     assert!(!is_any && collection.any.is_empty());
-    let (unknown, is_any) = written(&by, "notes/2", &mut collection, NOW);
-    assert!(is_any && unknown.labels.is_empty());
     assert_eq!(MAX_OBJECTS, collection.counts[&day]);
-    let labels = |object: &Object, at: i64| -> BTreeSet<String> {
-        let view = ObjectView { object: Some(object), collection: &collection };
-        view.labels(Time(at)).map(|(label, _)| label.to_owned()).collect()
-    };
-    let untrusted = BTreeSet::from(["untrusted".to_owned()]);
     let end = NOW.0 + KEPT_MS;
-    assert_eq!(untrusted, labels(&Object::new("notes/3".to_owned()), end - 1));
-    assert_eq!(BTreeSet::new(), labels(&Object::new("notes/3".to_owned()), end));
     // One that has a record keeps what is written into it there.
     let decision = asked(&plan(), "notes.write", &by, (Some(&known), &collection));
     assert!(!decision.passage.written.unwrap().is_any);
     // With its day, what was counted goes.
-    let mut later = collection.clone();
-    let (_, is_any) = written(&by, "notes/4", &mut later, Time(end + 24 * 3_600 * 1_000));
-    assert!(is_any, "the decision was at the time of the test");
-    assert_eq!(None, later.counts.get(&day));
+    collection.counts.insert(day, 1);
+    let (_, is_any) = written(&by, "notes/4", &mut collection, Time(end + 24 * 3_600 * 1_000));
+    assert!(!is_any);
+    assert_eq!(None, collection.counts.get(&day));
 }
 
 #[test]
@@ -473,21 +531,20 @@ fn no_collection_takes_the_room_of_another() {
             )
             .replace("templates:\n", &format!("{more}templates:\n"));
         let plan = compiled("name: t", &facts, POLICIES).unwrap();
-        let is_any = |kept: u32| {
+        let is_full = |kept: u32| {
             let mut collection = Object::new("notes".to_owned());
             let day = (NOW.0 + KEPT_MS).div_euclid(24 * 3_600 * 1_000);
             collection.counts.insert(day, kept);
             let unknown = Object::new("notes/1".to_owned());
             let by = session(&["untrusted"]);
             let decision = asked(&plan, "notes.write", &by, (Some(&unknown), &collection));
-            assert_eq!("PERMITTED", decision.reason.as_str(), "{}", decision.message);
-            decision.passage.written.unwrap().is_any
+            decision.reason.as_str() == "WINDOW_FULL"
         };
         let share = MAX_OBJECTS.min(MAX_OBJECTS_IN_ALL / collections);
-        assert_eq!([false, true], [share - 1, share].map(is_any));
+        assert_eq!([false, true], [share - 1, share].map(is_full));
         share
     };
-    assert_eq!([MAX_OBJECTS, MAX_OBJECTS, 5_000], [1, 20, 40].map(apart));
+    assert_eq!([MAX_OBJECTS, 10_000, 5_000], [1, 20, 40].map(apart));
 }
 
 /// What is written without a task keeps the labels of whoever writes it, and whoever reads it carries them.

@@ -367,7 +367,8 @@ fn what_was_not_recalled_is_not_taken_for_nothing() {
         let plan = of(&format!("{{never: s.b, after: s.a, scope: {scope}}}")).unwrap();
         let session = SessionHistory::new();
         let ask = |history| crate::history::decided_in(&plan, "s.b", "{\"k\": 1}", Some(history));
-        let decision = ask(HistoryView::new(&session));
+        let view = HistoryView { agent: None, subject: None, ..HistoryView::new(&session) };
+        let decision = ask(view);
         assert_eq!("STATE_UNAVAILABLE", decision.reason.as_str());
         assert!(decision.message.contains(scope), "{}", decision.message);
         let whole = HistoryView {

@@ -104,6 +104,7 @@ impl<'a> Past<'a> {
         let view = HistoryView {
             agent: party(Holder::Agent),
             subject: party(Holder::Subject),
+            pair: party(Holder::Pair),
             ..HistoryView::new(self.sessions.get(PLACES[place].1).unwrap_or(&nothing))
         };
         let facts = Facts {

@@ -139,6 +139,65 @@ pub struct AdminRevokeResponse {
     #[prost(bool, tag = "2")]
     pub undone: bool,
 }
+/// An agent acting for one subject.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Pair {
+    /// SPIFFE id of the agent.
+    #[prost(string, tag = "1")]
+    pub agent: ::prost::alloc::string::String,
+    /// The subject as `ISSUER/SUB`, with the issuer's alias; empty where the agent acts for itself.
+    #[prost(string, tag = "2")]
+    pub subject: ::prost::alloc::string::String,
+}
+/// A resource that agents wrote.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WrittenObject {
+    /// Its collection.
+    #[prost(string, tag = "1")]
+    pub collection: ::prost::alloc::string::String,
+    /// Its id.
+    #[prost(string, tag = "2")]
+    pub id: ::prost::alloc::string::String,
+}
+/// Forgets the labels that an agent, a pair, a collection or an object carries. Sessions of live tasks keep theirs, and
+/// revocations are never forgotten.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForgetRequest {
+    /// Why. Required.
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+    /// Also forgets the denials and completed rules that the next task of the agent or the pair would begin with, and lets the
+    /// agent begin anew after its denials ended a task.
+    #[prost(bool, tag = "6")]
+    pub denials: bool,
+    #[prost(oneof = "forget_request::Target", tags = "1, 2, 3, 4")]
+    pub target: ::core::option::Option<forget_request::Target>,
+}
+/// Nested message and enum types in `ForgetRequest`.
+pub mod forget_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Target {
+        /// SPIFFE id of an agent: the labels that it carries, also those of its pairs.
+        #[prost(string, tag = "1")]
+        Agent(::prost::alloc::string::String),
+        /// Labels that an agent carries for one subject.
+        #[prost(message, tag = "2")]
+        Pair(super::Pair),
+        /// A collection with all objects in it.
+        #[prost(string, tag = "3")]
+        Collection(::prost::alloc::string::String),
+        /// One object.
+        #[prost(message, tag = "4")]
+        Object(super::WrittenObject),
+    }
+}
+/// How much was forgotten.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForgetResponse {
+    /// Records that changed.
+    #[prost(uint32, tag = "1")]
+    pub records: u32,
+}
 /// One row of the reason table.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReasonRow {

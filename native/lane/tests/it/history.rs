@@ -1,16 +1,16 @@
 //! What a session did before: exact under many callers at once, and there after a restart.
 
-use std::sync::Arc;
-
-use authz_kernel::task::{RecordKey, RecordKind};
 use authz_lane::proto::authz::v1 as wire;
-use authz_lane::{Engine, World};
-use authz_state::store::{MemoryStore, Store, Survives, Transaction};
+use authz_lane::{Listener, Surface, World};
+use prost::Message;
 use serde_json::{Value, json};
 
-use crate::credentials::soon;
+use crate::report::{of, report};
 use crate::support::*;
-use crate::tasks::{REQUIRED, alices, deleting, permitted_at_once, searching, world_of};
+use crate::tasks::{
+    REQUIRED, agent, alices, call_by, deleting, end, permitted_at_once, searching, start, starting,
+    subject, world_of,
+};
 
 const RULES: &str = "
 sequences:
@@ -51,6 +51,12 @@ fn remembering(extra: &Value) -> Served {
     served
 }
 
+/// A task of the bot that inherits nothing of the ones before.
+fn by_alice_alone(served: &Served) -> wire::Task {
+    let request = starting(vec![subject("alice")]);
+    start(served, &wire::StartRequest { assignee: BOT.to_owned(), ..request }).unwrap()
+}
+
 /// Of many callers at once just one sees that nothing came before.
 #[test]
 fn rules_are_exact() {
@@ -58,7 +64,7 @@ fn rules_are_exact() {
     for state in [json!({}), json!({"state": {"engine": "embedded", "path": path}})] {
         let served = remembering(&state);
         for _ in 0..5 {
-            let task = alices(&served);
+            let task = by_alice_alone(&served);
             assert_eq!(1, permitted_at_once(&served, &deleting(&task.id, BOT, "7"), 8, 3));
         }
     }
@@ -188,55 +194,190 @@ fn denials_are_bounded_and_outlive_a_restart() {
     assert_eq!(4, end.unwrap()["input"]["session"]["denials"]);
 }
 
-/// What an agent carries in another live task counts where data goes out; where it is not kept, nothing goes out.
-#[test]
-fn a_lost_session_is_not_one_without_labels() {
-    let audit = folder().join("audit.jsonl");
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new([7; 32]));
-    let engine = Engine::with_store(settings(&audit, &json!({})), Arc::clone(&store)).unwrap();
-    let served = Served { engine: Arc::new(engine), audit };
-    let more = [
-        ("bundle.yaml", REQUIRED),
-        (
-            "mail.yaml",
-            "labels: {pii: {kind: confidentiality}}
+/// A bundle in which what was read must not leave.
+const READS: &str = "labels: {pii: {kind: confidentiality}, vip: {kind: confidentiality}}
 destinations: {outside: {match: '*', clearance: []}}
 catalog:
   mail:
     kind: http
     operations:
       send: {input: {type: object, properties: {to: {type: string}}, required: [to]}}
+  hr:
+    kind: http
+    reports: sdk
+    operations: {get: {}, find: {}}
 classify:
   - {match: mail.send, effects: [export], tier: low, destination: {from: [/to], type: email, when_absent: outside}}
-",
-        ),
-        ("templates.yaml", &TEMPLATES.replace("{operation: crm.delete}", "{operation: mail.send}")),
+  - {match: hr.get, effects: [read], tier: low, yields: [pii]}
+  - {match: hr.find, effects: [read], tier: low, yields: {minimum: [], maximum: [vip]}}
+";
+const FLOW: &str = r#"@id("mail") permit(principal, action in [Action::"system:mail", Action::"system:hr"], resource);
+@id("no-data-out") forbid(principal, action, resource) when { !context.excess.isEmpty() };
+@id("staff-starts") permit(principal in Role::"staff", action == Action::"task:desk", resource);
+@id("bots-start") permit(principal in Role::"bot", action == Action::"task:desk", resource);"#;
+
+fn reading(extra: &Value) -> Served {
+    let served = unloaded(extra);
+    let scope = "{operation: mail.send}, {system: hr}";
+    let templates = TEMPLATES.replace("{operation: crm.delete}", scope);
+    let more = [
+        ("bundle.yaml", REQUIRED),
+        ("mail.yaml", READS),
+        ("templates.yaml", &templates),
+        ("policies/mail.cedar", FLOW),
+    ];
+    let listeners = json!([
+        {"name": "dev", "insecure_dev": true},
+        {"name": "admin", "admin": true},
+        {"name": "sdk", "enforcer": {"name": "sdk", "asks": ["system:*"], "reports": "sdk"}},
+    ]);
+    let listeners = Listener::list_from_json(listeners.to_string().as_bytes()).unwrap();
+    served.engine.load(World { plan: plan(&more), listeners, ..world_of(REQUIRED) }).unwrap();
+    served
+}
+
+fn sending(task: &str) -> wire::CheckRequest {
+    wire::CheckRequest {
+        arguments_json: br#"{"to": "x@y.example"}"#.to_vec(),
+        task: task.to_owned(),
+        ..asking("mail.send")
+    }
+}
+
+fn getting(task: &str, operation: &str) -> wire::CheckRequest {
+    wire::CheckRequest { task: task.to_owned(), ..asking(operation) }
+}
+
+/// What a task read counts in the agent's other tasks, whatever becomes of the task, and after a restart.
+#[test]
+fn labels_outlive_their_task() {
+    let path = folder().join("state");
+    for state in [json!({}), json!({"state": {"engine": "embedded", "path": path}})] {
+        let served = reading(&state);
+        for status in [wire::TaskStatus::Completed, wire::TaskStatus::Aborted] {
+            let task = alices(&served);
+            assert_eq!("PERMITTED", code(&served.check(&getting(&task.id, "hr.get"))));
+            end(&served, &task.id, vec![agent(BOT)], status).unwrap();
+        }
+        let other = alices(&served);
+        let decision = served.check(&sending(&other.id));
+        assert_eq!("FORBIDDEN", code(&decision), "{}", decision.message);
+        let records = served.records();
+        let remembered = &records.last().unwrap()["input"]["session"]["remembered"];
+        assert!(remembered["pii"].is_string(), "{remembered}");
+        if state["state"].is_object() {
+            served.engine.close();
+            drop(served);
+            let served = reading(&state);
+            assert_eq!("FORBIDDEN", code(&served.check(&sending(&other.id))));
+            let another = alices(&served);
+            assert_eq!("FORBIDDEN", code(&served.check(&sending(&another.id))));
+        }
+    }
+}
+
+fn report_ok(served: &Served, decision_id: &str, labels: &[&str]) {
+    let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+    let told = wire::ReportRequest { labels, ..of(decision_id, wire::ReportResult::Ok) };
+    assert_eq!(Ok(()), report(served, "sdk", &told));
+}
+
+fn call_at<R: Message + Default>(
+    served: &Served,
+    listener: &str,
+    request: &wire::ForgetRequest,
+) -> Result<R, &'static str> {
+    call_by(served, listener, Surface::Forget, request).map_err(|error| error.reason_code.as_str())
+}
+
+/// What the results may have carried counts until it is reported that they did not.
+#[test]
+fn a_report_lowers_what_is_remembered() {
+    let served = reading(&json!({}));
+    let other = alices(&served);
+    let task = alices(&served);
+    assert_eq!("PERMITTED", code(&served.check(&sending(&other.id))));
+    let found = served.check_by("sdk", &getting(&task.id, "hr.find"));
+    assert_eq!("PERMITTED", code(&found));
+    assert_eq!("FORBIDDEN", code(&served.check(&sending(&other.id))));
+    report_ok(&served, &found.decision_id, &[]);
+    assert_eq!("PERMITTED", code(&served.check(&sending(&other.id))));
+    let found = served.check_by("sdk", &getting(&task.id, "hr.find"));
+    report_ok(&served, &found.decision_id, &["vip"]);
+    end(&served, &task.id, vec![agent(BOT)], wire::TaskStatus::Completed).unwrap();
+    assert_eq!("FORBIDDEN", code(&served.check(&sending(&other.id))));
+}
+
+/// An administrator forgets the labels of an agent, a pair or an object, and nothing without a reason.
+#[test]
+fn an_administrator_forgets() {
+    let served = reading(&json!({}));
+    let task = alices(&served);
+    assert_eq!("PERMITTED", code(&served.check(&getting(&task.id, "hr.get"))));
+    end(&served, &task.id, vec![agent(BOT)], wire::TaskStatus::Completed).unwrap();
+    let other = alices(&served);
+    assert_eq!("FORBIDDEN", code(&served.check(&sending(&other.id))));
+    let forget = |listener: &str, reason: &str, target| {
+        let request =
+            wire::ForgetRequest { target: Some(target), reason: reason.to_owned(), denials: false };
+        call_at::<wire::ForgetResponse>(&served, listener, &request).map(|answer| answer.records)
+    };
+    use wire::forget_request::Target;
+    let bot = || Target::Agent(BOT.to_owned());
+    assert_eq!(Err("BAD_INPUT"), forget("admin", "", bot()));
+    assert_eq!(Err("BAD_INPUT"), forget("admin", "reviewed", Target::Agent("bot".to_owned())));
+    assert_eq!(Err("ENFORCER_REFUSED"), forget("dev", "reviewed", bot()));
+    assert_eq!("FORBIDDEN", code(&served.check(&sending(&other.id))));
+    let pair = wire::Pair { agent: BOT.to_owned(), subject: "corp/alice".to_owned() };
+    assert_eq!(Ok(0), forget("admin", "reviewed", Target::Pair(pair)));
+    assert_eq!(Ok(1), forget("admin", "reviewed", bot()));
+    assert_eq!("PERMITTED", code(&served.check(&sending(&other.id))));
+    let records = served.records();
+    let last = records.iter().rfind(|one| one["input"]["operation"] == "authz.forget").unwrap();
+    let wanted = json!({"target": "agent", "value": BOT, "denials": false, "reason": "reviewed"});
+    assert_eq!(wanted, last["input"]["forgotten"], "{last}");
+}
+
+/// Of what denials ended only the subject alone, or an administrator, lets the agent begin anew.
+#[test]
+fn after_denials_the_agent_begins_nothing() {
+    let state = json!({"state": {"engine": "embedded", "path": folder().join("state")}});
+    let more = [
+        ("templates.yaml", TEMPLATES),
+        ("history.yaml", "denials: {raise_after: 3, end_after: 2}\n"),
         (
-            "policies/mail.cedar",
-            r#"@id("mail") permit(principal, action in Action::"system:mail", resource);
-               @id("no-data-out") forbid(principal, action, resource) when { !context.excess.isEmpty() };
+            "policies/history.cedar",
+            r#"@id("no") forbid(principal, action == Action::"crm.delete", resource);
                @id("staff-starts") permit(principal in Role::"staff", action == Action::"task:desk", resource);
                @id("bots-start") permit(principal in Role::"bot", action == Action::"task:desk", resource);"#,
         ),
     ];
-    served.engine.load(World { plan: plan(&more), ..world_of(REQUIRED) }).unwrap();
-    let (one, other) = (alices(&served), alices(&served));
-    let send = || {
-        served.check(&wire::CheckRequest {
-            arguments_json: br#"{"to": "x@y.example"}"#.to_vec(),
-            task: one.id.clone(),
-            ..asking("mail.send")
-        })
+    let counting = || {
+        let served = unloaded(&state);
+        served.engine.load(World { plan: plan(&more), ..world_of(REQUIRED) }).unwrap();
+        served
     };
-    let decision = send();
-    assert_eq!("PERMITTED", code(&decision), "{}", decision.message);
-    let key = RecordKey::new(RecordKind::Session, &other.session);
-    let mut forget = |transaction: &mut dyn Transaction| {
-        transaction.delete(key.clone());
-        Ok(true)
+    let served = counting();
+    let task = alices(&served);
+    for id in ["1", "2"] {
+        assert_eq!("FORBIDDEN", code(&served.check(&deleting(&task.id, BOT, id))));
+    }
+    assert_eq!("REVOKED", code(&served.check(&searching(&task.id, BOT))));
+    let begins = |served: &Served| start(served, &starting(vec![agent(BOT), subject("alice")]));
+    assert_eq!(Err("REVOKED"), begins(&served).map(drop));
+    served.engine.close();
+    drop(served);
+    let served = counting();
+    assert_eq!(Err("REVOKED"), begins(&served).map(drop));
+    let pair = wire::Pair { agent: BOT.to_owned(), subject: "corp/alice".to_owned() };
+    let request = wire::ForgetRequest {
+        target: Some(wire::forget_request::Target::Pair(pair)),
+        reason: "reviewed".to_owned(),
+        denials: true,
     };
-    store.transact(std::slice::from_ref(&key), Survives::Crash, soon(), &mut forget).unwrap();
-    assert_eq!("STATE_UNAVAILABLE", code(&send()));
+    let answer = call_at::<wire::ForgetResponse>(&served, "admin", &request);
+    assert_eq!(1, answer.unwrap().records);
+    assert_eq!(Ok(()), begins(&served).map(drop));
 }
 
 /// What an enforcer says of a call is carried, also by an agent that has no task of its own; the record says so.

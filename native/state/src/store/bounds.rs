@@ -36,6 +36,8 @@ pub struct Bounds {
     pub agents: usize,
     /// Subjects of which something is remembered over all their sessions.
     pub subjects: usize,
+    /// Pairs of an agent and a subject of which something is remembered over all their sessions.
+    pub pairs: usize,
     /// Objects that agents wrote, and their collections.
     pub objects: usize,
     /// Bytes of one record, as it is written.
@@ -65,6 +67,7 @@ impl Default for Bounds {
             trust_domains: 4_096,
             agents: 100_000,
             subjects: 250_000,
+            pairs: 250_000,
             objects: 250_000,
             record_bytes: 256 * 1024,
             transaction_records: MAX_PAGE,
@@ -93,6 +96,7 @@ impl Bounds {
             RecordKind::TrustDomain => self.trust_domains,
             RecordKind::Subject => self.subjects,
             RecordKind::Object => self.objects,
+            RecordKind::Pair => self.pairs,
         }
     }
 
@@ -173,5 +177,6 @@ const fn words(kind: RecordKind) -> &'static str {
         RecordKind::TrustDomain => "trust domains",
         RecordKind::Subject => "subjects",
         RecordKind::Object => "objects",
+        RecordKind::Pair => "pairs of an agent and a subject",
     }
 }

@@ -26,6 +26,7 @@ pub(crate) const fn number(kind: RecordKind) -> i16 {
         RecordKind::Subject => 11,
         RecordKind::Object => 12,
         RecordKind::TrustDomain => 20,
+        RecordKind::Pair => 13,
     }
 }
 
@@ -45,6 +46,7 @@ pub(crate) const fn kind(number: i16) -> Option<RecordKind> {
         11 => RecordKind::Subject,
         12 => RecordKind::Object,
         20 => RecordKind::TrustDomain,
+        13 => RecordKind::Pair,
         _ => return None,
     })
 }
@@ -68,7 +70,7 @@ pub(crate) fn write(to: &mut Vec<u8>, record: &Record) -> Result<(), StoreError>
         Record::Proof(one) => plain::append(to, one),
         Record::SigningKey(one) => plain::append(to, one),
         Record::Lease(one) => plain::append(to, one),
-        Record::Agent(one) | Record::Subject(one) => plain::append(to, one),
+        Record::Agent(one) | Record::Subject(one) | Record::Pair(one) => plain::append(to, one),
         Record::Object(one) => plain::append(to, one),
         Record::TrustDomain(one) => plain::append(to, one),
     };
@@ -109,6 +111,7 @@ pub(crate) fn decode(key: &RecordKey, bytes: &[u8]) -> Result<Record, String> {
         RecordKind::TrustDomain => {
             serde_json::from_slice(bytes).map(|one| Record::TrustDomain(Arc::new(one)))
         }
+        RecordKind::Pair => serde_json::from_slice(bytes).map(|one| Record::Pair(Arc::new(one))),
     };
     let record = record.map_err(|error| {
         format!("{:?} `{}` cannot be read by this version: {error}", key.kind, key.id)

@@ -199,6 +199,7 @@ pub(crate) struct Index {
     trust_domains: Ids<Record>,
     agents: Texts,
     subjects: Texts,
+    pairs: Texts,
     objects: Ids<Record>,
     /// Session and task.
     by_session: Pairs,
@@ -215,7 +216,7 @@ pub(crate) struct Index {
 impl Index {
     /// Empty.
     ///
-    /// Args: `most`: of how many sessions, agents and subjects each the text is kept in memory.
+    /// Args: `most`: of how many sessions, agents, subjects and pairs each the text is kept in memory.
     pub(crate) fn new(most: usize) -> Self {
         Self {
             sessions: Texts::new(most),
@@ -230,6 +231,7 @@ impl Index {
             trust_domains: Ids::default(),
             agents: Texts::new(most),
             subjects: Texts::new(most),
+            pairs: Texts::new(most),
             objects: Ids::default(),
             by_session: Pairs::default(),
             by_assignee: Pairs::default(),
@@ -294,7 +296,7 @@ impl Index {
     ///
     /// Args: `durable`: the last commit that is there.
     pub(crate) fn forget(&mut self, durable: u64) {
-        for texts in [&mut self.sessions, &mut self.agents, &mut self.subjects] {
+        for texts in [&mut self.sessions, &mut self.agents, &mut self.subjects, &mut self.pairs] {
             texts.forget(durable);
         }
     }
@@ -565,6 +567,7 @@ impl Index {
             RecordKind::Session => Some(&self.sessions),
             RecordKind::Agent => Some(&self.agents),
             RecordKind::Subject => Some(&self.subjects),
+            RecordKind::Pair => Some(&self.pairs),
             _ => None,
         }
     }
@@ -574,6 +577,7 @@ impl Index {
             RecordKind::Session => Some(&mut self.sessions),
             RecordKind::Agent => Some(&mut self.agents),
             RecordKind::Subject => Some(&mut self.subjects),
+            RecordKind::Pair => Some(&mut self.pairs),
             _ => None,
         }
     }
@@ -589,9 +593,11 @@ impl Index {
             RecordKind::Lease => &self.leases,
             RecordKind::TrustDomain => &self.trust_domains,
             RecordKind::Object => &self.objects,
-            RecordKind::Session | RecordKind::Agent | RecordKind::Subject | RecordKind::Task => {
-                return None;
-            }
+            RecordKind::Session
+            | RecordKind::Agent
+            | RecordKind::Subject
+            | RecordKind::Pair
+            | RecordKind::Task => return None,
         })
     }
 
@@ -606,9 +612,11 @@ impl Index {
             RecordKind::Lease => &mut self.leases,
             RecordKind::TrustDomain => &mut self.trust_domains,
             RecordKind::Object => &mut self.objects,
-            RecordKind::Session | RecordKind::Agent | RecordKind::Subject | RecordKind::Task => {
-                return None;
-            }
+            RecordKind::Session
+            | RecordKind::Agent
+            | RecordKind::Subject
+            | RecordKind::Pair
+            | RecordKind::Task => return None,
         })
     }
 }

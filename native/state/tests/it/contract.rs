@@ -112,6 +112,7 @@ fn records_come_back(made: &Made) {
         Record::Agent(party("spiffe://corp.example/bot", NOW + 5)),
         Record::Subject(party("spiffe://corp.example/bot", NOW + 6)),
         object("notes/ab12", NOW + 7),
+        Record::Pair(party("spiffe://corp.example/bot", NOW + 8)),
     ];
     put(store, &records).unwrap();
     for record in &records {

@@ -135,6 +135,7 @@ pub fn reservation(id: &str, session: &str, due: i64) -> Record {
         credential: None,
         wants_credential: true,
         redeemed: false,
+        remembered_in: Vec::new(),
         rest: BTreeMap::new(),
     }))
 }
@@ -204,7 +205,14 @@ pub fn party(id: &str, expires_at: i64) -> Arc<Party> {
     let mut history = SessionHistory::new();
     history.latest = Some(Time(expires_at - 1_000));
     let rest = BTreeMap::from([("of_2031".to_owned(), serde_json::json!([1, "x"]))]);
-    Arc::new(Party { id: id.to_owned(), history, expires_at: Time(expires_at), rest })
+    Arc::new(Party {
+        id: id.to_owned(),
+        history,
+        denied_at: None,
+        tasks: BTreeMap::new(),
+        expires_at: Time(expires_at),
+        rest,
+    })
 }
 
 /// What an object keeps of those that wrote it.

@@ -212,8 +212,13 @@ impl PostgresStore {
     fn begin(&self, locks: &[RecordKey], deadline: Instant) -> Result<Open, StoreError> {
         let numbers = lock_numbers(locks);
         let is_read = |key: &&RecordKey| {
-            let kinds =
-                [RecordKind::Session, RecordKind::Agent, RecordKind::Subject, RecordKind::Object];
+            let kinds = [
+                RecordKind::Session,
+                RecordKind::Agent,
+                RecordKind::Subject,
+                RecordKind::Object,
+                RecordKind::Pair,
+            ];
             kinds.contains(&key.kind) && is_id(&key.id)
         };
         let ahead: Vec<String> =

@@ -138,7 +138,7 @@ impl Connection {
         let (read, ahead, lock, feed, upsert, delete, announce, audit) = tokio::try_join!(
             prepare("SELECT kind, id, body FROM authz_records WHERE kind = $1 AND id = $2"),
             prepare(
-                "SELECT kind, id, body FROM authz_records WHERE kind IN (1, 2, 11, 12) AND id = ANY($1) \
+                "SELECT kind, id, body FROM authz_records WHERE kind IN (1, 2, 11, 12, 13) AND id = ANY($1) \
                  UNION ALL (SELECT kind, id, body FROM authz_records \
                  WHERE kind = 3 AND session = ANY($1) LIMIT $2)"
             ),
