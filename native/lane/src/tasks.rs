@@ -9,8 +9,8 @@ use authz_kernel::hex::hex;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::schema::GIVE;
 use authz_kernel::task::{
-    self, AgentName, Child, Idempotency, Names, Part, Record, RecordKey, RecordKind, Root,
-    Subject, SubjectProof, Task, TaskKind, TaskStatus,
+    self, AgentName, Child, Idempotency, Names, Part, Record, RecordKey, RecordKind, Root, Subject,
+    SubjectProof, Task, TaskKind, TaskStatus,
 };
 use authz_state::store::{Page, Query, Survives, Transaction};
 use authz_token::{AgentProof, Evidence};
