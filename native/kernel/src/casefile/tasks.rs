@@ -858,7 +858,7 @@ impl Tasks {
         on: Option<&str>,
         now: Time,
     ) -> Result<(), Refused> {
-        let placed = on.and_then(|name| self.get(plan, name, now)).ok_or_else(nothing)?;
+        let placed = on.and_then(|name| self.get(plan, name)).ok_or_else(nothing)?;
         if placed.view().path().any(|task| task.status_at(now) != TaskStatus::Active) {
             let message = "the task, or one above it, has ended".to_owned();
             return Err(Refused { reason: ReasonCode::TaskEnded, message });

@@ -83,7 +83,9 @@ fn what_is_let_through_ends_the_run_also_where_it_is_only_observed() {
     let denied = decided_in(&plan, "crm.get", r#"{"id": "2"}"#, Some(HistoryView::new(&session)));
     assert!(matches!(denied.changes(true).run, Some(RunChange::Ends { .. })));
     let ends = status(&session);
-    assert_eq!(Some(RunChange::Ends { task: "t".to_owned() }), ends.run);
+    let marks = session.denials["t"].clone();
+    assert_eq!(1, marks.len());
+    assert_eq!(Some(RunChange::Ends { task: "t".to_owned(), marks }), ends.run);
     session.apply(&ends, "d", "crm.status", NOW);
     assert_eq!(Some(Tier::Low), tier(&plan, &session));
     assert!(session.denials.is_empty());
