@@ -106,11 +106,11 @@ def register(app: typer.Typer) -> None:
     forget = typer.Typer(
         name="forget", help="Forget labels that outlive their tasks.", no_args_is_help=True
     )
-    for verb in (forget_agent, forget_pair, forget_collection, forget_object):
+    for forgets in (forget_agent, forget_pair, forget_collection, forget_object):
         forget.command(
-            verb.__name__.removeprefix("forget_"),
+            forgets.__name__.removeprefix("forget_"),
             epilog="Example: authz forget pair spiffe://corp.example/ns/support/sa/bot corp/alice --reason 'reviewed'",
-        )(verb)
+        )(forgets)
     app.add_typer(forget)
 
 

@@ -34,6 +34,7 @@ use crate::revoke;
 use crate::settings::{CredentialSettings, Surface};
 use crate::settle::{Judging, detail_of, survives_of};
 use crate::shown;
+use crate::speaker;
 use crate::tasks::{bounded, kernel_refused};
 use crate::tokens::Client;
 use crate::world::Loaded;
@@ -519,7 +520,8 @@ impl Engine {
             Place::New(task) => {
                 self.room(transaction, task, now)?;
                 let retention = self.keeper.settings().retention_ms;
-                let by_agent = (judgement.facts.agent.is_some(), now);
+                let is_by_user = speaker::speaker(judgement, exchange.world).is_user();
+                let by_agent = (!is_by_user, now);
                 let session = history::begin(transaction, task, by_agent, retention)?;
                 transaction.put(Record::Session(Arc::new(session)));
                 let located = Located { task: Arc::clone(task), ancestors: Vec::new() };

@@ -339,6 +339,7 @@ impl Engine {
         self.may_start(judgement, world, &message.template, &params, &chain, proof)?;
         let said = speaker::parts(&message.prompt, &message.prompt_parts)?;
         let names = self.names(&said, &params, judgement, world);
+        let is_by_user = speaker::speaker(judgement, world).is_user();
         let id = Uuid::now_v7().to_string();
         let session = Uuid::now_v7().to_string();
         let root = Root {
@@ -389,7 +390,7 @@ impl Engine {
                     return Ok(());
                 }
                 self.room(transaction, &task, now)?;
-                let by_agent = (judgement.facts.agent.is_some(), now);
+                let by_agent = (!is_by_user, now);
                 let retention = self.keeper.settings().retention_ms;
                 let session = history::begin(transaction, &task, by_agent, retention)?;
                 transaction.put(Record::Session(Arc::new(session)));

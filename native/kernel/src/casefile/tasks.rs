@@ -784,8 +784,8 @@ impl Tasks {
         may_start(plan, &said.template.value, &params, &chain, subject_proof, now)?;
         let proved = starting.subject.as_ref().filter(|_| !said.asserted);
         let by = speaker(plan, said.said_by, starting.by.as_ref(), proved);
+        let by_agent = !by.is_user();
         let names = Names::read(&[Part::of_user(&said.prompt)], &params, by, &KEY);
-        let by_agent = starting.by.is_some();
         let id = self.id(said.name.as_ref());
         let mut task = start(
             plan,

@@ -31,6 +31,12 @@ pub enum Speaker {
 }
 
 impl Speaker {
+    /// Whether it is the user's own word, which no agent can say.
+    #[must_use]
+    pub const fn is_user(self) -> bool {
+        matches!(self, Self::Subject | Self::FrontEnd)
+    }
+
     /// The word used in records.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

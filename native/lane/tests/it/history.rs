@@ -43,7 +43,7 @@ fn remembering(extra: &Value) -> Served {
         ("policies/history.cedar", POLICIES),
         (
             "policies/tasks.cedar",
-            r#"@id("staff-starts") permit(principal in Role::"staff", action == Action::"task:desk", resource);
+            r#"@id("staff-starts") permit(principal in Role::"staff", action in [Action::"task:desk", Action::"give:desk"], resource);
                @id("bots-start") permit(principal in Role::"bot", action == Action::"task:desk", resource);"#,
         ),
     ];
@@ -53,7 +53,8 @@ fn remembering(extra: &Value) -> Served {
 
 /// A task of the bot that inherits nothing of the ones before.
 fn by_alice_alone(served: &Served) -> wire::Task {
-    let request = starting(vec![subject("alice")]);
+    let own = evidence(wire::EvidenceRole::Subject, alone_alice());
+    let request = starting(vec![own]);
     start(served, &wire::StartRequest { assignee: BOT.to_owned(), ..request }).unwrap()
 }
 
@@ -348,7 +349,7 @@ fn after_denials_the_agent_begins_nothing() {
         (
             "policies/history.cedar",
             r#"@id("no") forbid(principal, action == Action::"crm.delete", resource);
-               @id("staff-starts") permit(principal in Role::"staff", action == Action::"task:desk", resource);
+               @id("staff-starts") permit(principal in Role::"staff", action in [Action::"task:desk", Action::"give:desk"], resource);
                @id("bots-start") permit(principal in Role::"bot", action == Action::"task:desk", resource);"#,
         ),
     ];
@@ -365,6 +366,10 @@ fn after_denials_the_agent_begins_nothing() {
     assert_eq!("REVOKED", code(&served.check(&searching(&task.id, BOT))));
     let begins = |served: &Served| start(served, &starting(vec![agent(BOT), subject("alice")]));
     assert_eq!(Err("REVOKED"), begins(&served).map(drop));
+    // The agent leaves its own credential out, and shows what it holds of its subject.
+    let bearer = starting(vec![subject("alice")]);
+    let bearer = wire::StartRequest { assignee: BOT.to_owned(), ..bearer };
+    assert_eq!(Err("REVOKED"), start(&served, &bearer).map(drop));
     served.engine.close();
     drop(served);
     let served = counting();
