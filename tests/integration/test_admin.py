@@ -10,6 +10,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
+from authz.cli import main
 from authz.v1 import admin_pb2, authorizer_pb2, decision_pb2
 from tests.support.fixtures import Servers
 from tests.support.minting import Authority
@@ -193,3 +194,42 @@ def test_methods_of_later_versions(server: Server, method: str) -> None:
     with pytest.raises(grpc.RpcError) as raised:
         server.call("main", f"authz.v1.{method}", b"")
     assert failure(raised.value) == (grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("agent", BOT),
+        ("pair", BOT, "corp/alice", "--denials"),
+        ("collection", "tickets"),
+        ("object", "tickets", "7"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_the_command_forgets(
+    server: Server, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each target is named, and a reason is needed."""
+    verb = ["forget", *arguments, "--admin", server.address("admin")]
+    with pytest.raises(SystemExit) as refused:
+        main(verb)
+    assert refused.value.code not in {0, None}
+    capsys.readouterr()
+
+    with pytest.raises(SystemExit) as done:
+        main([*verb, "--reason", "reviewed", "--output", "json"])
+
+    assert done.value.code in {0, None}
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["target"].startswith(arguments[0])
+    assert answer["records"] >= 0
+
+
+def test_only_the_administration_listener_forgets(server: Server) -> None:
+    """Elsewhere the method is not there."""
+    request = admin_pb2.ForgetRequest(agent=BOT, reason="reviewed").SerializeToString()
+
+    with pytest.raises(grpc.RpcError) as refused:
+        server.call("main", "authz.v1.Admin/Forget", request)
+
+    assert code_of(refused.value) == grpc.StatusCode.UNIMPLEMENTED

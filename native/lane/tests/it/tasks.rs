@@ -974,6 +974,41 @@ fn bounds() {
     assert_eq!(Ok(()), start(&served, &starting(vec![agent(BOT)])).map(drop));
 }
 
+/// Ended tasks count, too: an agent that starts and ends them fills its share, and never that of others. Near the bound
+/// those of the largest holder are forgotten early.
+#[test]
+fn no_agent_fills_the_store_with_ended_tasks() {
+    let served = tasked_with(REQUIRED, &json!({"state": {"max_tasks": 10}}));
+    let begins = |id: &str| start(&served, &starting(vec![agent(id), subject("alice")]));
+    let fill = |id: &str| {
+        let mut count = 0;
+        while count < 10 {
+            match begins(id) {
+                Ok(task) => {
+                    end(&served, &task.id, vec![agent(id)], wire::TaskStatus::Completed).unwrap();
+                }
+                Err(reason) => {
+                    assert_eq!("OVERLOADED", reason);
+                    break;
+                }
+            }
+            count += 1;
+        }
+        count
+    };
+    let warns = || {
+        let warnings = served.engine.status().warnings;
+        warnings.iter().any(|warning| warning.contains("state.max_tasks"))
+    };
+    assert_eq!((4, false), (fill(BOT), warns()));
+    assert_eq!([2, 2], [TWO, THREE].map(fill));
+    assert!(warns(), "four fifths are used");
+    assert_eq!(4, served.engine.sweep().forgotten, "those of the largest holder");
+    assert!(!warns());
+    assert_eq!(Err("OVERLOADED"), begins(BOT).map(drop), "it counts until its deadline");
+    assert_eq!(Ok(()), begins(THREE).map(drop));
+}
+
 /// Who may add a further turn at all; whose word it is, is another question.
 #[test]
 fn extends() {
