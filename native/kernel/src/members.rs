@@ -192,11 +192,10 @@ impl Model {
     #[must_use]
     pub fn remembering(&self, task: &Task) -> Remembering {
         let AgentMemory { isolated, ms } = self.memory_of(task.assignee());
-        let is_given = task.kind.is_started() && task.starter != task.assignee();
         let holder = match isolated {
             Isolation::None => Some(Holder::Agent),
             Isolation::PerSubject => Some(Holder::Pair),
-            Isolation::PerTask if is_given => None,
+            Isolation::PerTask if task.is_given() => None,
             // The run that started the task outlives it.
             Isolation::PerTask => Some(Holder::Agent),
         };

@@ -461,6 +461,12 @@ impl Plan {
         self.any_case(id, |memory| memory.counts_in(holder))
     }
 
+    /// Whether what its agent remembers of other tasks matters to an operation.
+    #[must_use]
+    pub fn remembers(&self, id: &str) -> bool {
+        self.any_case(id, |memory| memory.remembers)
+    }
+
     /// Whether something holds of an operation, or of any case of one that is split.
     fn any_case(&self, id: &str, holds: impl Fn(&Memory) -> bool) -> bool {
         let one = |id: &str| self.prepared(id).is_some_and(|(_, own)| holds(&own.memory));

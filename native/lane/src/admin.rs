@@ -6,7 +6,8 @@ use std::sync::Arc;
 use authz_kernel::decision::Time;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    Record, RecordKey, RecordKind, Revocation, RevocationTarget, Subject, Task, TaskStatus,
+    Record, RecordKey, RecordKind, Revocation, RevocationTarget, Subject, Task, TaskKind,
+    TaskStatus,
 };
 use authz_state::store::{Page, Query, Survives, Transaction};
 use authz_token::SpiffeId;
@@ -307,7 +308,12 @@ impl Engine {
         let retention = self.keeper.settings().retention_ms;
         let mut count = ending::Ended::default();
         let mut work = |transaction: &mut dyn Transaction| {
-            let status = TaskStatus::Revoked;
+            // The agent or the subject is revoked itself. An implicit task that was revoked would not begin anew for a while
+            // after that is lifted.
+            let status = match task.kind {
+                TaskKind::Implicit => TaskStatus::Aborted,
+                _ => TaskStatus::Revoked,
+            };
             let top = Some(task.id.as_str());
             count = ending::end(transaction, &task.session, top, status, now, retention)?;
             Ok(count != ending::Ended::default())

@@ -1045,6 +1045,10 @@ impl Engine {
         // One case of an operation that is split may be revoked by itself.
         revoke::of_operation(&revoked, &judgement.operation)?;
         in_time(transport, Step::Judge)?;
+        let located = match located {
+            Some(found) if !is_dry && !begins => Some(self.note_use(judgement, found, wait)?),
+            located => located,
+        };
         if let Some(first) = nobody
             && judgement.reason() == first.reason
         {

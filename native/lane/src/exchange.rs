@@ -513,8 +513,9 @@ impl Engine {
         let now = Time(judgement.now_ms);
         match &exchange.place {
             Place::Known(id) => {
-                let located = locate::find_in(transaction, id)?;
+                let mut located = locate::find_in(transaction, id)?;
                 self.usable(&located, judgement, now)?;
+                located.task = self.claim(transaction, &located.task, now)?;
                 Ok((located, None))
             }
             Place::New(task) => {
@@ -662,7 +663,8 @@ impl Engine {
         let end = self.ends(judgement, located, longest.unwrap_or_default(), wish)?;
         for task in located.path() {
             let last_used = now;
-            transaction.put(Record::Task(Arc::new(Task { last_used, ..Task::clone(task) })));
+            let task = Task { last_used, ..Task::clone(task) };
+            transaction.put(Record::Task(Arc::new(task)));
         }
         let task = &located.task;
         let credential = Arc::new(Credential {

@@ -1,5 +1,6 @@
 //! What the session of a task did before, and who is in its chain: recalled for a decision, and added to by its answer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use authz_kernel::decision::{Principal, Request, Time};
@@ -17,6 +18,7 @@ use authz_state::store::{StoreError, Transaction};
 use crate::ask::{Refused, Step};
 use crate::ending::after;
 use crate::engine::Stop;
+use crate::giving;
 use crate::judgement::Judgement;
 use crate::keeper::{Keeper, Wait};
 use crate::locate::Located;
@@ -31,6 +33,8 @@ pub(crate) struct Recalled {
     agent: Option<Arc<Party>>,
     subject: Option<Arc<Party>>,
     pair: Option<Arc<Party>>,
+    /// Labels of sessions that the agent shares with others; none where that was not looked up.
+    shared: Option<Arc<BTreeMap<String, Origin>>>,
     remembering: Remembering,
     /// The session begins with the decision.
     begins: bool,
@@ -79,6 +83,7 @@ impl Recalled {
             agent: self.agent.as_deref().map(|party| &party.history),
             subject: self.subject.as_deref().map(|party| &party.history),
             pair: self.pair.as_deref().map(|party| &party.history),
+            shared: self.shared.as_deref(),
             remembering: self.remembering,
             object: self.object.as_ref().map(Found::view),
         })
@@ -231,7 +236,7 @@ fn keys_of(
 }
 
 /// What is known of a party: nothing, where its record is not there, or its time is up.
-fn known(record: Option<Record>, key: &RecordKey, now: Time) -> Arc<Party> {
+pub(crate) fn known_party(record: Option<Record>, key: &RecordKey, now: Time) -> Arc<Party> {
     match record {
         Some(Record::Agent(party) | Record::Subject(party) | Record::Pair(party))
             if party.expires_at > now =>
@@ -243,6 +248,7 @@ fn known(record: Option<Record>, key: &RecordKey, now: Time) -> Arc<Party> {
             history: SessionHistory::new(),
             denied_at: None,
             tasks: Default::default(),
+            shared: Default::default(),
             expires_at: now,
             rest: Default::default(),
         }),
@@ -279,12 +285,13 @@ fn pair_of<E>(
     read: impl FnOnce(&RecordKey) -> Result<Option<Record>, E>,
 ) -> Result<Option<Arc<Party>>, E> {
     let Some(key) = Holder::Pair.key(&task.chain()) else { return Ok(None) };
-    Ok(Some(known(read(&key)?, &key, now)))
+    Ok(Some(known_party(read(&key)?, &key, now)))
 }
 
 /// Counts a new task in the records of its agent and of its pair, which are locked.
 ///
 /// Args:
+/// * `chain`: whose share the task counts against.
 /// * `kept_until`: when the task is forgotten at the latest.
 /// * `free`: tasks that the store has room for; none: so many that no share can be full.
 ///
@@ -292,15 +299,14 @@ fn pair_of<E>(
 /// as are left free to others, and so has each of its pairs within what is left to the agent.
 pub(crate) fn count_task(
     transaction: &mut dyn Transaction,
-    task: &Task,
+    chain: &[Principal],
     (now, kept_until): (Time, Time),
     free: Option<u64>,
 ) -> Result<bool, StoreError> {
-    let chain = task.chain();
     let mut held = Vec::with_capacity(2);
     for holder in [Holder::Agent, Holder::Pair] {
-        if let Some(key) = holder.key(&chain) {
-            held.push((holder, Party::clone(&*known(transaction.get(&key)?, &key, now))));
+        if let Some(key) = holder.key(chain) {
+            held.push((holder, Party::clone(&*known_party(transaction.get(&key)?, &key, now))));
         }
     }
     let counts = held.iter().map(|(_, party)| party.count_tasks(now));
@@ -370,7 +376,7 @@ fn keep_for_next(
         if !is_acting && !changes.passes_rules_on() {
             continue;
         }
-        let mut pair = Party::clone(&*known(transaction.get(key)?, key, now));
+        let mut pair = Party::clone(&*known_party(transaction.get(key)?, key, now));
         pair.history.keep_for_next(changes, is_acting, now);
         let mut until = remembering.kept_until(now);
         if is_acting && changes.ends_task() {
@@ -449,6 +455,20 @@ pub(crate) fn hold(
     Ok(())
 }
 
+/// The labels of sessions that the agent of a task shares with others. They are not locked: what is read in one of them
+/// meanwhile, nobody has told the agent yet.
+fn shared<E>(
+    plan: &Plan,
+    recalled: &Recalled,
+    task: &Task,
+    now: Time,
+    read: impl FnMut(&RecordKey) -> Result<Option<Record>, E>,
+) -> Result<Option<Arc<BTreeMap<String, Origin>>>, E> {
+    let Some(agent) = &recalled.agent else { return Ok(None) };
+    let memory = plan.model().memory_of(task.assignee());
+    giving::shared_labels(agent, task, memory, now, read).map(|labels| Some(Arc::new(labels)))
+}
+
 /// Recalls what a session did, as this node knows it, where the request has to do with that.
 ///
 /// Args: `begins`: with the decision.
@@ -468,9 +488,13 @@ pub(crate) fn recall(
     let of = (operation, carries);
     recalled.remembering = plan.model().remembering(&located.task);
     for (holder, key) in parties(plan, of, recalled.remembering, || located.task.chain()) {
-        recalled.set(holder, known(keeper.peek(&key, wait)?, &key, now));
+        recalled.set(holder, known_party(keeper.peek(&key, wait)?, &key, now));
     }
     recalled.object = found(plan, request, now, |key| keeper.peek(key, wait))?;
+    if plan.remembers(operation) {
+        let read = |key: &RecordKey| keeper.peek(key, wait);
+        recalled.shared = shared(plan, &recalled, &located.task, now, read)?;
+    }
     if begins {
         let pair = pair_of(&located.task, now, |key| keeper.peek(key, wait))?;
         let retention_ms = keeper.settings().retention_ms;
@@ -503,9 +527,13 @@ pub(crate) fn current(
     let of = (operation, false);
     recalled.remembering = plan.model().remembering(&located.task);
     for (holder, key) in parties(plan, of, recalled.remembering, || located.task.chain()) {
-        recalled.set(holder, known(transaction.get(&key)?, &key, now));
+        recalled.set(holder, known_party(transaction.get(&key)?, &key, now));
     }
     recalled.object = found(plan, request, now, |key| transaction.get(key))?;
+    if plan.remembers(operation) {
+        let read = |key: &RecordKey| transaction.get(key);
+        recalled.shared = shared(plan, &recalled, &located.task, now, read)?;
+    }
     let session = session(transaction, &located.task.session)?.ok_or_else(lost)?;
     Ok(Recalled { session: Some(session), ..recalled })
 }
@@ -559,7 +587,7 @@ pub(crate) fn recall_in(
     for holder in parties {
         let Some(before) = judgement.recalled.party(holder) else { continue };
         let Some(key) = holder.key(&chain) else { continue };
-        let party = known(transaction.get(&key)?, &key, now);
+        let party = known_party(transaction.get(&key)?, &key, now);
         has_changed |= !Arc::ptr_eq(&party, before) && party.history != before.history;
         judgement.recalled.set(holder, party);
     }
@@ -667,7 +695,7 @@ pub(crate) fn remember(
         transaction.put(record_of(holder, party));
     }
     for Above { key, holder, remembering, changes } in above(plan, located, changes, now) {
-        let mut party = Party::clone(&*known(transaction.get(&key)?, &key, now));
+        let mut party = Party::clone(&*known_party(transaction.get(&key)?, &key, now));
         party.history.apply_as(holder, &changes, id, operation, now);
         party.expires_at = remembering.kept_until(now).max(party.expires_at);
         transaction.put(record_of(holder, party));

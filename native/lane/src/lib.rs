@@ -14,6 +14,7 @@ mod fast;
 mod forget;
 #[doc(hidden)]
 pub mod fuzz;
+mod giving;
 mod history;
 mod injected;
 mod judgement;

@@ -264,6 +264,9 @@ struct TaskNote<'a> {
     depth: u32,
     subject_proof: &'a str,
     assignee: &'a str,
+    /// Its agent gave it up before it used it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    declined: bool,
 }
 
 impl<'a> TaskNote<'a> {
@@ -276,6 +279,7 @@ impl<'a> TaskNote<'a> {
             depth: task.depth(),
             subject_proof: task.subject_proof.as_str(),
             assignee: task.assignee(),
+            declined: task.declined,
         }
     }
 }

@@ -14,6 +14,8 @@ use crate::ask::Refused;
 use crate::credentials;
 use crate::ending::{self, after};
 use crate::engine::{Engine, now_ms};
+use crate::giving;
+use crate::history;
 use crate::keeper::Wait;
 use crate::report;
 use crate::settings::Lane;
@@ -86,7 +88,9 @@ impl Engine {
                 }
                 Record::Session(session) => {
                     let mut forgot = false;
-                    self.swept_in(&session.id, wait, &mut |transaction| {
+                    let mut locks = self.agents_of(&session.id, wait)?;
+                    locks.push(record.key());
+                    self.swept_under(&locks, wait, &mut |transaction| {
                         forgot = self.forget(transaction, &session.id, now)?;
                         Ok(true)
                     })?;
@@ -147,8 +151,10 @@ impl Engine {
             let sessions: BTreeSet<String> = ended.collect();
             for session in sessions {
                 let mut is_forgotten = false;
-                self.swept_in(&session, wait, &mut |transaction| {
-                    is_forgotten = forget_early(transaction, &session)?;
+                let mut locks = self.agents_of(&session, wait)?;
+                locks.push(RecordKey::new(RecordKind::Session, &session));
+                self.swept_under(&locks, wait, &mut |transaction| {
+                    is_forgotten = forget_early(transaction, &session, now)?;
                     Ok(is_forgotten)
                 })?;
                 swept.forgotten = swept.forgotten.saturating_add(u64::from(is_forgotten));
@@ -229,8 +235,16 @@ impl Engine {
         wait: Wait,
         work: &mut dyn FnMut(&mut dyn Transaction) -> Result<bool, StoreError>,
     ) -> Result<(), Refused> {
-        let locks = [RecordKey::new(RecordKind::Session, session)];
-        let commit = self.keeper.transact(&locks, Survives::Crash, wait, work)?;
+        self.swept_under(&[RecordKey::new(RecordKind::Session, session)], wait, work)
+    }
+
+    fn swept_under(
+        &self,
+        locks: &[RecordKey],
+        wait: Wait,
+        work: &mut dyn FnMut(&mut dyn Transaction) -> Result<bool, StoreError>,
+    ) -> Result<(), Refused> {
+        let commit = self.keeper.transact(locks, Survives::Crash, wait, work)?;
         self.keeper.kept(commit, wait)
     }
 
@@ -274,6 +288,7 @@ impl Engine {
             transaction.put(Record::Session(Arc::new(session)));
             return Ok(false);
         }
+        giving::hand_over(transaction, &session.history, &tasks, now)?;
         for task in tasks {
             transaction.delete(RecordKey::new(RecordKind::Task, &task.id));
         }
@@ -314,10 +329,17 @@ fn may_go_early(task: &Task) -> bool {
 }
 
 /// Removes a tree whose tasks have all ended by themselves. Returns whether it did.
-fn forget_early(transaction: &mut dyn Transaction, id: &str) -> Result<bool, StoreError> {
+fn forget_early(
+    transaction: &mut dyn Transaction,
+    id: &str,
+    now: Time,
+) -> Result<bool, StoreError> {
     let tasks = ending::of_session(transaction, id)?;
     if tasks.is_empty() || !tasks.iter().all(|task| may_go_early(task)) {
         return Ok(false);
+    }
+    if let Some(session) = history::session(transaction, id)? {
+        giving::hand_over(transaction, &session.history, &tasks, now)?;
     }
     for task in tasks {
         transaction.delete(RecordKey::new(RecordKind::Task, &task.id));

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::ask::{self, Refused, Step};
 use crate::ending::after;
 use crate::engine::{ApiError, Changing, Engine, Kept, Stop, Transport, kernel_facts, own};
+use crate::giving;
 use crate::history;
 use crate::judgement::Judgement;
 use crate::keeper::Wait;
@@ -370,7 +371,7 @@ impl Engine {
             RecordKey::new(RecordKind::Session, &task.session),
             RecordKey::new(RecordKind::Agent, task.assignee()),
         ];
-        locks.extend(history::counted_in(&task.chain()));
+        locks.extend(history::counted_in(&task.counted_chain()));
         locks.extend(key.as_ref().map(Key::record));
         let task = Arc::new(task);
         let mut made = None;
@@ -486,20 +487,22 @@ impl Engine {
         self.permits(judgement, world, giver, Some(task.subject_proof), &request)
     }
 
-    /// Counts a new task, if its agent may have one more. The records of agent and pair are locked.
+    /// Counts a new task, if there may be one more: in the records of its agent and its pair, or in its giver's as long as the
+    /// agent did not use the task. These records are locked.
     pub(crate) fn room(
         &self,
         transaction: &mut dyn Transaction,
         task: &Task,
         now: Time,
     ) -> Result<(), Stop> {
-        self.room_live(transaction, task.assignee(), now)?;
+        let giver = task.unused.then_some(task.starter.as_str());
+        self.room_live(transaction, (task.assignee(), giver), now)?;
         let settings = self.keeper.settings();
         let (most, kept) = (settings.max_tasks, self.keeper.store().health().tasks);
         // As long as a third is not used, nobody has more than its share.
         let free = (kept.saturating_mul(3) >= most).then(|| most.saturating_sub(kept));
         let until = after(task.deadline, settings.retention_ms);
-        if history::count_task(transaction, task, (now, until), free)? {
+        if history::count_task(transaction, &task.counted_chain(), (now, until), free)? {
             return Ok(());
         }
         Err(Stop::Refused(Refused::new(
@@ -511,10 +514,13 @@ impl Engine {
     }
 
     /// Whether an agent may have one more live task.
-    fn room_live(
+    ///
+    /// Args: `giver`: who gives it the task, which counts against the giver until the agent uses it; none: it counts against
+    /// the agent.
+    pub(crate) fn room_live(
         &self,
         transaction: &mut dyn Transaction,
-        agent: &str,
+        (agent, giver): (&str, Option<&str>),
         now: Time,
     ) -> Result<(), Stop> {
         let most = self.keeper.settings().max_tasks_per_agent;
@@ -529,14 +535,23 @@ impl Engine {
             let found = transaction.find(&query, &Page { after, most: MOST_PAGE })?;
             let Some(Record::Task(last)) = found.last() else { return Ok(()) };
             after = last.id.clone();
-            let is_live = |record: &&Record| matches!(record, Record::Task(task) if task.status_at(now) == TaskStatus::Active);
-            live = live.saturating_add(found.iter().filter(is_live).count() as u64);
+            let counts = |record: &&Record| {
+                let Record::Task(task) = record else { return false };
+                let is_of_share = match giver {
+                    Some(giver) => task.unused && task.starter == giver,
+                    None => !task.unused,
+                };
+                is_of_share && task.status_at(now) == TaskStatus::Active
+            };
+            live = live.saturating_add(found.iter().filter(counts).count() as u64);
             if live >= most {
-                return Err(Stop::Refused(Refused::new(
-                    ReasonCode::Overloaded,
-                    Step::Record,
-                    format!("the agent has {live} live tasks, at most {most} are allowed"),
-                )));
+                let what = match giver {
+                    Some(_) => format!(
+                        "the agent has {live} tasks of this giver that it did not use, at most {most} are allowed"
+                    ),
+                    None => format!("the agent has {live} live tasks, at most {most} are allowed"),
+                };
+                return Err(Refused::new(ReasonCode::Overloaded, Step::Record, what).into());
             }
         }
     }
@@ -647,7 +662,8 @@ impl Engine {
             RecordKey::new(RecordKind::Session, &parent.task.session),
             RecordKey::new(RecordKind::Agent, &assignee.spiffe_id),
         ];
-        locks.extend(history::counted_in(&given.chain()));
+        locks.extend(history::counted_in(&given.counted_chain()));
+        locks.extend(giving::agent_key(&given));
         locks.extend(key.as_ref().map(Key::record));
         let mut made = None;
         let survives = Survives::Crash;
@@ -665,12 +681,16 @@ impl Engine {
                     judgement.grant("the task was delegated before, by the same key");
                     return Ok(());
                 }
-                let parent = locate::find_in(transaction, &message.parent)?;
+                let mut parent = locate::find_in(transaction, &message.parent)?;
                 self.usable(&parent, judgement, now)?;
+                parent.task = self.claim(transaction, &parent.task, now)?;
                 let child = task::delegate(plan, &parent.task, child()).map_err(kernel_refused)?;
                 self.grow(transaction, &parent, &child, now)?;
                 let child = Arc::new(child);
                 self.touch_all(transaction, &parent, now);
+                if child.is_given() {
+                    giving::share(transaction, plan.model(), &child, now)?;
+                }
                 transaction.put(Record::Task(Arc::clone(&child)));
                 if let Some(key) = &key {
                     key.keep(transaction, &child, now);
@@ -854,6 +874,12 @@ impl Engine {
         }
         let session = found.task.session.clone();
         let mut ended = 0;
+        let facts = judgement.facts.agent.as_ref();
+        let is_own = facts.is_some_and(|agent| agent.spiffe_id == found.task.assignee());
+        if is_own && status == TaskStatus::Aborted && found.task.unused {
+            let kept = self.decline(judgement, &caller.call, &found.task, &mut ended)?;
+            return Ok((wire::EndResponse { ended }.encode_to_vec(), kept));
+        }
         let top = Some(message.task.as_str());
         let kept = self.end_tree(judgement, &caller.call, &session, top, status, &mut ended)?;
         Ok((wire::EndResponse { ended }.encode_to_vec(), kept))

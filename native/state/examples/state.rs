@@ -106,6 +106,8 @@ fn task(number: usize) -> Task {
         index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
         subject_tokens: Vec::new(),
+        unused: false,
+        declined: false,
         names: Names {
             user: BTreeSet::from(["00112233445566778899aabbccddeeff".to_owned()]),
             ..Names::default()

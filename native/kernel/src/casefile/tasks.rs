@@ -14,10 +14,11 @@ use crate::decision::{
 };
 use crate::diagnostic::{Diagnostic, clip, unknown};
 use crate::history::{
-    HistoryChanges, HistoryView, Holder, Object, ObjectKeys, ObjectView, Remembering, Reported,
-    SessionHistory, effects, pair_keys,
+    HistoryChanges, HistoryView, Holder, Object, ObjectKeys, ObjectView, Origin, Remembering,
+    Reported, SessionHistory, effects, pair_keys,
 };
 use crate::mcp::ServerTask;
+use crate::model::Isolation;
 use crate::plan::Plan;
 use crate::schema::{GIVE, START};
 use crate::source::{At, Mark, duration};
@@ -373,6 +374,8 @@ pub(super) struct Placed {
     agent: SessionHistory,
     subject: SessionHistory,
     pair: SessionHistory,
+    /// Labels of sessions that its agent shares with others.
+    shared: BTreeMap<String, Origin>,
     /// Where the labels of its calls are remembered.
     remembering: Remembering,
     /// What agents wrote.
@@ -420,6 +423,7 @@ impl Placed {
             agent: Some(&self.agent),
             subject: Some(&self.subject),
             pair: Some(&self.pair),
+            shared: Some(&self.shared),
             remembering: self.remembering,
             object: None,
         }
@@ -521,8 +525,38 @@ impl Tasks {
         let [agent, subject, pair] =
             Holder::PARTIES.map(|holder| party(holder).unwrap_or_default());
         let remembering = plan.model().remembering(&task);
-        let objects = self.objects.clone();
-        Placed { task, ancestors, history, agent, subject, pair, remembering, objects }
+        let (objects, shared) = (self.objects.clone(), self.shared(plan, &task));
+        Placed { task, ancestors, history, agent, subject, pair, shared, remembering, objects }
+    }
+
+    /// Labels of other sessions in which somebody else gave the agent of a task a task.
+    fn shared(&self, plan: &Plan, task: &Task) -> BTreeMap<String, Origin> {
+        let isolated = plan.model().memory_of(task.assignee()).isolated;
+        let pair = |task: &Task| Holder::Pair.key(&task.chain());
+        let mut labels: BTreeMap<String, Origin> = BTreeMap::new();
+        for other in self.known.values() {
+            let was_given = other.kind == TaskKind::Child && other.is_given() && !other.declined;
+            let counts = match isolated {
+                Isolation::None => true,
+                Isolation::PerSubject => pair(other) == pair(task),
+                Isolation::PerTask => false,
+            };
+            if other.assignee() != task.assignee()
+                || other.session == task.session
+                || !counts
+                || !was_given
+            {
+                continue;
+            }
+            let Some(history) = self.histories.get(&other.session) else { continue };
+            for (label, from) in history.carried_until(other.deadline) {
+                let known = labels.get(label).is_some_and(|known| known.at >= from.at);
+                if !known {
+                    labels.insert(label.to_owned(), from.origin());
+                }
+            }
+        }
+        labels
     }
 
     /// The name of the task that an agent gets which comes without one; none where the bundle gives none.
@@ -603,6 +637,9 @@ impl Tasks {
         id: &str,
         now: Time,
     ) {
+        if let Some(task) = self.known.get_mut(&placed.task.id) {
+            task.unused = false;
+        }
         let changes = decision.changes(false);
         let call = decision.operation.as_str();
         let leaves = decision.outcome == Outcome::Permit
@@ -897,7 +934,16 @@ impl Tasks {
             EndWord::Aborted => TaskStatus::Aborted,
             EndWord::Revoked => TaskStatus::Revoked,
         };
-        self.end_tree(&placed.task.id, status, now);
+        let id = &placed.task.id;
+        let declines = is_own && status == TaskStatus::Aborted && placed.task.unused;
+        if let Some(task) = self
+            .known
+            .get_mut(id)
+            .filter(|task| declines && task.status_at(now) == TaskStatus::Active)
+        {
+            task.declined = true;
+        }
+        self.end_tree(id, status, now);
         Ok(())
     }
 

@@ -166,6 +166,9 @@ pub(super) fn recalled(
             return refuse(holder.as_str());
         }
     }
+    if memory.remembers && view.shared.is_none() {
+        return refuse("agent's shared sessions");
+    }
     if memory.objects && view.object.is_none() {
         let what = "what was written into the resource before is not at hand";
         return Err(Refusal::new(ReasonCode::StateUnavailable, what));

@@ -1,12 +1,13 @@
 //! Whose record keeps what is known: that of a session, or of an agent, a subject or a pair of both over all their sessions.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use sha2::{Digest, Sha256};
 
 use crate::decision::{Principal, Time};
 use crate::hex::hex;
-use crate::history::record::SessionHistory;
+use crate::history::record::{Origin, SessionHistory};
 use crate::history::settle::Carrier;
 use crate::history::{ObjectView, PARTY_MS};
 use crate::model::MEMORY_MS;
@@ -177,12 +178,17 @@ pub struct HistoryView<'a> {
     pub subject: Option<&'a SessionHistory>,
     /// What the acting agent did on behalf of the subject over all its sessions; none where that was not recalled.
     pub pair: Option<&'a SessionHistory>,
+    /// Labels of sessions that the acting agent shares with others, and where each comes from; none where that was not
+    /// looked up.
+    pub shared: Option<&'a BTreeMap<String, Origin>>,
     /// Where the labels of the call are remembered.
     pub remembering: Remembering,
     /// What was written before into what the operation acts on; none where that was not recalled.
     pub object: Option<ObjectView<'a>>,
 }
 
+/// No labels.
+static NO_LABELS: BTreeMap<String, Origin> = BTreeMap::new();
 /// Nothing has happened.
 static NOTHING: LazyLock<SessionHistory> = LazyLock::new(SessionHistory::new);
 
@@ -195,6 +201,7 @@ impl<'a> HistoryView<'a> {
             agent: Some(&NOTHING),
             subject: None,
             pair: Some(&NOTHING),
+            shared: Some(&NO_LABELS),
             remembering: Remembering::default(),
             object: Some(ObjectView::NOTHING),
         }
@@ -215,7 +222,10 @@ impl<'a> HistoryView<'a> {
     pub fn remembered(self, now: Time) -> impl Iterator<Item = (&'a str, Carrier<'a>)> {
         let oldest = self.remembering.oldest(now);
         let records = [self.agent, self.pair].into_iter().flatten();
-        records.flat_map(move |record| record.labels_since(oldest))
+        let shared = self.shared.into_iter().flatten();
+        let shared = shared.map(|(label, origin)| (label.as_str(), origin.carrier()));
+        let shared = shared.filter(move |(_, from)| from.at >= oldest);
+        records.flat_map(move |record| record.labels_since(oldest)).chain(shared)
     }
 
     /// The time of a decision: never before what has happened already.

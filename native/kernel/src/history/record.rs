@@ -11,7 +11,8 @@ use crate::decision::Time;
 use crate::history::sequence::ANY;
 use crate::history::settle::{Awaited, Carrier, Pending};
 use crate::history::{
-    Holder, MAX_INSTANCES, MAX_MARKS, MAX_RULES, PARTY_MS, Remembering, RunChange, Shared, Written,
+    Holder, MAX_INSTANCES, MAX_LABELS, MAX_MARKS, MAX_RULES, PARTY_MS, Remembering, RunChange,
+    Shared, Written,
 };
 use crate::table::Table;
 use crate::task::{Party, RecordKind};
@@ -67,7 +68,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    fn carrier(&self) -> Carrier<'_> {
+    pub(super) fn carrier(&self) -> Carrier<'_> {
         Carrier { decision_id: &self.decision_id, operation: &self.operation, at: self.at }
     }
 }
@@ -242,6 +243,7 @@ impl Party {
     pub fn forget(&mut self, kind: RecordKind, denials: bool) -> bool {
         let before = self.clone();
         self.history.forget_labels();
+        self.shared.clear();
         if denials && kind == RecordKind::Pair {
             self.history.forget_denials();
             self.history.rules.clear();
@@ -448,6 +450,31 @@ impl SessionHistory {
             one.labels.iter().map(move |label| (label.as_str(), from))
         });
         kept.chain(open).filter(move |(_, from)| from.at >= oldest)
+    }
+
+    /// The labels that it carries which were brought at that time or before, and what brought each.
+    pub fn carried_until(&self, until: Time) -> impl Iterator<Item = (&str, Carrier<'_>)> {
+        self.carried().filter(move |(_, from)| from.at <= until)
+    }
+
+    /// Takes over labels with the time at which each was brought. Returns whether there was room for all.
+    pub fn inherit_labels<'a>(
+        &mut self,
+        labels: impl Iterator<Item = (&'a str, Carrier<'a>)>,
+    ) -> bool {
+        let mut has_all = true;
+        for (label, from) in labels {
+            let count = self.labels.len();
+            match self.labels.get_mut(label) {
+                Some(known) if known.at < from.at => *known = from.origin(),
+                Some(_) => {}
+                None if count >= MAX_LABELS => has_all = false,
+                None => {
+                    self.labels.insert(label.to_owned(), from.origin());
+                }
+            }
+        }
+        has_all
     }
 
     /// How much it keeps.

@@ -21,8 +21,8 @@ pub use prompt::{LONGEST_PROMPT, Reading, read as read_prompt};
 pub use record::{
     AgentName, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit, Literal, Param,
     Party, Proof, Record, RecordKey, RecordKind, RecordName, Reservation, Revocation,
-    RevocationTarget, Revocations, ScopeEntry, Selector, Session, SigningKey, Subject,
-    SubjectProof, Task, TaskKind, TaskStatus, TrustDomain,
+    RevocationTarget, Revocations, ScopeEntry, Selector, Session, SharedSession, SigningKey,
+    Subject, SubjectProof, Task, TaskKind, TaskStatus, TrustDomain,
 };
 pub use scope::{Dimension, ScopeIndex};
 pub use start::{Child, Refused, Root, delegate, denied_pair, extend, implicit, start};

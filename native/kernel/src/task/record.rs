@@ -226,11 +226,27 @@ pub struct Party {
     /// Of an agent or a pair: tasks that it was given, live and ended, by the hour since 1970 in which they are forgotten.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tasks: BTreeMap<i64, u32>,
+    /// Of an agent: the sessions in which others gave it a task and may tell it what was read there, by the id of the task.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shared: BTreeMap<String, SharedSession>,
     /// When it may be forgotten: once nothing in it counts any more.
     pub expires_at: Time,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// A session in which somebody else gave an agent a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedSession {
+    /// Who gave the task, by SPIFFE id.
+    pub giver: String,
+    /// Id of the session.
+    pub session: String,
+    /// Id of the record of the agent and the task's subject.
+    pub pair: String,
+    /// When the task ends at the latest. What is read in the session afterwards, nobody tells by the task.
+    pub deadline: Time,
 }
 
 /// An hour in milliseconds.
@@ -322,12 +338,41 @@ pub struct Task {
     /// among `rest` and trusts nothing.
     #[serde(default, skip_serializing_if = "Names::is_empty")]
     pub names: Names,
+    /// Somebody else gave it to its agent, and no call in it was decided yet.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unused: bool,
+    /// Its agent gave it up before any call in it was decided.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub declined: bool,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,
 }
 
 impl Task {
+    /// Whose share it counts against: its agent's for the subject, or its giver's as long as the agent did not use it. A
+    /// subject that starts tasks has no share of its own.
+    #[must_use]
+    pub fn counted_chain(&self) -> Vec<Principal> {
+        let mut chain = self.chain();
+        if self.unused
+            && let Ok(giver) = AgentName::parse(&self.starter)
+        {
+            chain.pop();
+            // The giver of a child is the agent above it.
+            if self.ancestors.is_empty() {
+                chain.push(giver.principal());
+            }
+        }
+        chain
+    }
+
+    /// Whether somebody else gave it to its agent.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        self.kind.is_started() && self.starter != self.assignee()
+    }
+
     /// Whether the agent began the task itself: then the task begins with what earlier tasks of the agent for the subject left.
     #[must_use]
     pub fn inherits(&self) -> bool {

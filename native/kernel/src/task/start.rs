@@ -133,7 +133,7 @@ pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
     if root.subject.is_none() && root.subject_proof != SubjectProof::Itself {
         return Err(Refused::bad("nothing proves a subject that is not there"));
     }
-    Ok(Task {
+    let mut task = Task {
         id: root.id,
         kind: root.kind,
         template: root.template.to_owned(),
@@ -159,9 +159,13 @@ pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
         index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
         subject_tokens: Vec::new(),
+        unused: false,
+        declined: false,
         names: root.names,
         rest: BTreeMap::new(),
-    })
+    };
+    task.unused = task.is_given();
+    Ok(task)
 }
 
 /// Starts the task that an agent gets which comes without one: of the template and below the tier that the bundle says, and
@@ -242,7 +246,7 @@ pub fn delegate(plan: &Plan, parent: &Task, child: Child<'_>) -> Result<Task, Re
     let mut agents = parent.agents.clone();
     agents.push(child.assignee);
     let idle = template.idle_timeout.map(milliseconds);
-    Ok(Task {
+    let mut task = Task {
         id: child.id,
         kind: TaskKind::Child,
         template: name.to_owned(),
@@ -273,9 +277,13 @@ pub fn delegate(plan: &Plan, parent: &Task, child: Child<'_>) -> Result<Task, Re
         index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
         subject_tokens: Vec::new(),
+        unused: false,
+        declined: false,
         names: Names::default(),
         rest: BTreeMap::new(),
-    })
+    };
+    task.unused = task.is_given();
+    Ok(task)
 }
 
 /// Adds the names of a further turn; never scope, time or tier.

@@ -70,6 +70,8 @@ pub fn taskless(chain: &[Principal], acr: &str) -> Option<Task> {
         index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
         subject_tokens: Vec::new(),
+        unused: false,
+        declined: false,
         names: Names::default(),
         rest: BTreeMap::new(),
     })

@@ -112,7 +112,7 @@ fn records_say_what_changes() {
 }
 
 /// A bundle that gives every agent a task.
-const IMPLICIT: [(&str, &str); 2] = [
+pub(crate) const IMPLICIT: [(&str, &str); 2] = [
     (
         "bundle.yaml",
         "{name: desk, tasks: required, implicit_tasks: {template: work, tier_cap: high}}",

@@ -18,6 +18,7 @@ mod early;
 mod envoy;
 mod exchange;
 mod fast;
+mod giving;
 mod history;
 mod injection;
 mod mcp;

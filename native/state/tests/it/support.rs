@@ -96,6 +96,8 @@ pub fn task(id: &str, session: &str, agent: &str) -> Task {
         index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
         subject_tokens: Vec::new(),
+        unused: false,
+        declined: false,
         names: Names {
             user: BTreeSet::from(["00112233445566778899aabbccddeeff".to_owned()]),
             ..Names::default()
@@ -210,6 +212,7 @@ pub fn party(id: &str, expires_at: i64) -> Arc<Party> {
         history,
         denied_at: None,
         tasks: BTreeMap::new(),
+        shared: BTreeMap::new(),
         expires_at: Time(expires_at),
         rest,
     })

@@ -1,0 +1,167 @@
+//! Tasks that one agent gives to another: whose share they count against, and what the agent carries because of them.
+
+use std::sync::Arc;
+
+use authz_kernel::decision::Time;
+use authz_kernel::task::{Record, RecordKey, RecordKind};
+use authz_lane::proto::authz::v1 as wire;
+use authz_lane::{Engine, World};
+use authz_state::store::{MemoryStore, Store, Survives, Transaction};
+use serde_json::{Value, json};
+
+use crate::credentials::soon;
+use crate::support::*;
+use crate::tasks::{
+    REQUIRED, TWO, agent, delegate, delegating, end, searching, start, starting, subject, world_of,
+    world_with,
+};
+
+const MAIL: &str = r"
+labels: {pii: {kind: confidentiality}}
+destinations: {outside: {match: '*', clearance: []}}
+catalog:
+  mail:
+    kind: http
+    operations:
+      send: {input: {type: object, properties: {to: {type: string}}, required: [to]}}
+      read: {}
+classify:
+  - {match: mail.send, effects: [export], tier: low, destination: {from: [/to], type: email, when_absent: outside}}
+  - {match: mail.read, effects: [read], tier: low, yields: [pii]}
+templates:
+  post: {purpose: post, deadline: 1h, max_depth: 1, starters: [bot], scope: [{system: mail}]}
+";
+const MAIL_POLICIES: &str = r#"
+@id("mail") permit(principal, action in Action::"system:mail", resource);
+@id("posts") permit(principal, action == Action::"task:post", resource);
+@id("no-data-out") forbid(principal, action, resource) when { !context.excess.isEmpty() };
+"#;
+
+fn kept_in(store: &Arc<dyn Store>, world: World, extra: &Value) -> Served {
+    let audit = folder().join("audit.jsonl");
+    let engine = Engine::with_store(settings(&audit, extra), Arc::clone(store)).unwrap();
+    engine.load(world).unwrap();
+    Served { engine: Arc::new(engine), audit }
+}
+
+fn mailing(store: &Arc<dyn Store>) -> Served {
+    let more = [("mail.yaml", MAIL), ("policies/mail.cedar", MAIL_POLICIES)];
+    kept_in(store, world_with(REQUIRED, &more), &json!({}))
+}
+
+fn posting(by: Vec<wire::Evidence>) -> wire::StartRequest {
+    wire::StartRequest { template: "post".to_owned(), params: None, ..starting(by) }
+}
+
+fn call(served: &Served, task: &wire::Task, by: &str, operation: &str) -> &'static str {
+    let arguments = if operation == "mail.send" { json!({"to": "x@y.example"}) } else { json!({}) };
+    code(&served.check(&wire::CheckRequest {
+        operation: operation.to_owned(),
+        arguments_json: arguments.to_string().into_bytes(),
+        ..searching(&task.id, by)
+    }))
+}
+
+/// Tasks that an agent did not use count against their giver, so nobody fills the agent's share.
+#[test]
+fn unused_tasks_count_against_the_giver() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new([7; 32]));
+    let most = json!({"state": {"max_tasks_per_agent": 3}});
+    let served = kept_in(&store, world_of(REQUIRED), &most);
+    let root = start(&served, &starting(vec![agent(BOT)])).unwrap();
+    let give = || delegate(&served, &delegating(&root, BOT, TWO));
+    let given: Vec<wire::Task> = (0..3).map(|_| give().unwrap()).collect();
+    assert_eq!(Err("OVERLOADED"), give().map(drop), "the giver's share");
+    // The agent has its own share, and so does another giver.
+    let own = || start(&served, &starting(vec![agent(TWO)]));
+    let (first, _second) = (own().unwrap(), own().unwrap());
+    let alices =
+        wire::StartRequest { assignee: TWO.to_owned(), ..starting(vec![subject("alice")]) };
+    let of_alice = start(&served, &alices).unwrap();
+    // What is used counts against the agent.
+    assert_eq!("PERMITTED", code(&served.check(&searching(&given[0].id, TWO))));
+    assert_eq!(Err("OVERLOADED"), own().map(drop));
+    assert_eq!("OVERLOADED", code(&served.check(&searching(&of_alice.id, TWO))));
+    assert_eq!(
+        "PERMITTED",
+        code(&served.check(&searching(&given[0].id, TWO))),
+        "it is used already"
+    );
+    give().unwrap();
+    end(&served, &first.id, vec![agent(TWO)], wire::TaskStatus::Completed).unwrap();
+    assert_eq!("PERMITTED", code(&served.check(&searching(&of_alice.id, TWO))));
+}
+
+/// An agent declines a task by aborting it unused; the record says so, and only the labels of that task are gone.
+#[test]
+fn declined() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new([7; 32]));
+    let served = mailing(&store);
+    let own = start(&served, &posting(vec![agent(TWO)])).unwrap();
+    let root = start(&served, &posting(vec![agent(BOT)])).unwrap();
+    assert_eq!("PERMITTED", call(&served, &root, BOT, "mail.read"));
+    assert_eq!("PERMITTED", call(&served, &own, TWO, "mail.send"));
+    let child = delegate(&served, &delegating(&root, BOT, TWO)).unwrap();
+    // Another node of the same store, or this one after a restart.
+    for served in [&served, &mailing(&store)] {
+        assert_eq!("FORBIDDEN", call(served, &own, TWO, "mail.send"));
+    }
+    let abort = |task: &wire::Task, by: &str| {
+        end(&served, &task.id, vec![agent(by)], wire::TaskStatus::Aborted).unwrap()
+    };
+    assert_eq!(1, abort(&child, TWO));
+    assert_eq!("PERMITTED", call(&served, &own, TWO, "mail.send"));
+    // Whoever gave it ends it, and declines nothing.
+    let child = delegate(&served, &delegating(&root, BOT, TWO)).unwrap();
+    assert_eq!(1, abort(&child, BOT));
+    assert_eq!("FORBIDDEN", call(&served, &own, TWO, "mail.send"));
+    let records = served.records();
+    let ended = records.iter().filter(|one| one["labels"]["surface"] == "task_end");
+    let declined: Vec<bool> = ended.map(|one| one["input"]["task"]["declined"] == true).collect();
+    assert_eq!(vec![true, false], declined);
+}
+
+/// What is given is bounded for each giver, and the labels outlive the giver's session.
+#[test]
+fn labels_are_handed_over() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new([7; 32]));
+    let served = mailing(&store);
+    let own = start(&served, &posting(vec![agent(TWO)])).unwrap();
+    let root = start(&served, &posting(vec![agent(BOT)])).unwrap();
+    delegate(&served, &delegating(&root, BOT, TWO)).unwrap();
+    assert_eq!("PERMITTED", call(&served, &root, BOT, "mail.read"));
+    end(&served, &root.id, vec![agent(BOT)], wire::TaskStatus::Completed).unwrap();
+    // The time of the ended tree is up.
+    let key = RecordKey::new(RecordKind::Session, &root.session);
+    let mut due = |transaction: &mut dyn Transaction| {
+        let Some(Record::Session(mut session)) = transaction.get(&key)? else { panic!() };
+        Arc::make_mut(&mut session).expires_at = Time(1);
+        transaction.put(Record::Session(session));
+        Ok(true)
+    };
+    store.transact(std::slice::from_ref(&key), Survives::Crash, soon(), &mut due).unwrap();
+    assert_eq!("", served.engine.sweep().error);
+    assert!(store.peek(&key, soon()).unwrap().is_none());
+    let agent_of = |id: &str| {
+        let key = RecordKey::new(RecordKind::Agent, id);
+        let Some(Record::Agent(party)) = store.peek(&key, soon()).unwrap() else { panic!("{id}") };
+        party
+    };
+    assert!(agent_of(TWO).shared.is_empty());
+    assert!(agent_of(TWO).history.labels.contains_key("pii"));
+    assert_eq!("FORBIDDEN", call(&served, &own, TWO, "mail.send"));
+}
+
+/// One giver cannot fill the record of an agent.
+#[test]
+fn one_giver_gives_so_many() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new([7; 32]));
+    let served = mailing(&store);
+    let own = start(&served, &posting(vec![agent(TWO)])).unwrap();
+    let root = start(&served, &posting(vec![agent(BOT)])).unwrap();
+    let give = || delegate(&served, &delegating(&root, BOT, TWO)).map(drop);
+    let given = (0..300).take_while(|_| give().is_ok()).count();
+    assert_eq!(256, given);
+    assert_eq!(Err("OVERLOADED"), give());
+    assert_eq!("PERMITTED", call(&served, &own, TWO, "mail.send"), "the agent is not stopped");
+}
