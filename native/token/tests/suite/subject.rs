@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use authz_token::RefusalReason::*;
 use authz_token::mint::{Key, bundle, jwks};
 use authz_token::{
-    ClaimValue, Presentation, Refusal, Role, SubjectKind, TokenCache, UnixTime, verify,
+    ClaimValue, Presentation, Refusal, Role, SubjectKind, TokenCache, TrustStore, UnixTime, verify,
 };
 use serde_json::{Value, json};
 
