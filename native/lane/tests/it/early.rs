@@ -108,8 +108,8 @@ fn revoke(served: &Served, target: Target) {
 /// A call on some surface.
 #[derive(Clone, Debug)]
 enum Call {
-    Own(wire::CheckRequest),
-    Proxy(ext::CheckRequest),
+    Own(Box<wire::CheckRequest>),
+    Proxy(Box<ext::CheckRequest>),
 }
 
 /// Whether it is let through, and what it is refused for.
@@ -155,13 +155,13 @@ impl Who {
         let agent = self.agent.clone().map(|token| evidence(wire::EvidenceRole::Agent, token));
         let subject =
             self.subject.clone().map(|token| evidence(wire::EvidenceRole::Subject, token));
-        Call::Own(wire::CheckRequest {
+        Call::Own(Box::new(wire::CheckRequest {
             evidence: agent.into_iter().chain(subject).collect(),
             operation: operation.to_owned(),
             arguments_json: arguments.as_bytes().to_vec(),
             task: self.task.clone(),
             ..wire::CheckRequest::default()
-        })
+        }))
     }
 
     fn sends(&self, method: &str, host: &str, path: &str, body: &str, cut: bool) -> Call {
@@ -181,10 +181,10 @@ impl Who {
         if cut {
             headers.push(("x-envoy-auth-partial-body", "true"));
         }
-        Call::Proxy(edit(http(method, path, &headers), |http| {
+        Call::Proxy(Box::new(edit(http(method, path, &headers), |http| {
             host.clone_into(&mut http.host);
             body.clone_into(&mut http.body);
-        }))
+        })))
     }
 
     /// The same call, clean and with each defect that might be only noted.
