@@ -198,7 +198,8 @@ pub struct Session {
     pub started_at: Time,
     /// When it may be forgotten: a while after the last of its tasks has ended.
     pub expires_at: Time,
-    /// Of what somebody does without a task: when that was taken away.
+    /// Of what somebody does without a task: when that was taken away. Of the session of an agent that works without tasks:
+    /// when denials ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Time>,
     /// What its tasks did, as far as rules ask for it.
@@ -226,6 +227,9 @@ pub struct Party {
     /// Of an agent or a pair: tasks that it was given, live and ended, by the hour since 1970 in which they are forgotten.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tasks: BTreeMap<i64, u32>,
+    /// Of an agent: when it was last noted that it acts for a subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acted_at: Option<Time>,
     /// When it may be forgotten: once nothing in it counts any more.
     pub expires_at: Time,
     /// Members that this version does not know.
@@ -431,7 +435,9 @@ pub enum TaskKind {
     Root,
     /// It was delegated.
     Child,
-    /// Its agent came without one.
+    /// It is no task: it bounds the session of an agent that works without tasks, as [`implicit`] gives it.
+    ///
+    /// [`implicit`]: crate::task::implicit
     Implicit,
     /// It is none, and nowhere kept: what somebody does without a task, as [`taskless`] gives it.
     ///

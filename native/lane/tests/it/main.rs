@@ -28,6 +28,7 @@ mod peers;
 mod redeem;
 mod report;
 mod revoke;
+mod sessions;
 mod support;
 mod taskless;
 mod tasks;

@@ -210,6 +210,7 @@ pub fn party(id: &str, expires_at: i64) -> Arc<Party> {
         history,
         denied_at: None,
         tasks: BTreeMap::new(),
+        acted_at: None,
         expires_at: Time(expires_at),
         rest,
     })
