@@ -58,9 +58,9 @@ from tests.support.surfaces import (
 TRACES = cases.traces()
 #: Bundles of which something outlives tasks, such as what an agent or a subject did, or wrote: each lane has a server of its
 #: own.
-OUTLIVING = frozenset({"scopes", "attacks", "taskless"})
+OUTLIVING = frozenset({"scopes", "attacks", "taskless", "pairs"})
 #: Bundles whose traces are asked of servers on PostgreSQL, too.
-KEPT = frozenset({"attacks", "denials", "history", "taskless"})
+KEPT = frozenset({"attacks", "denials", "history", "taskless", "pairs"})
 #: What a step on tasks comes to that is not refused.
 OK = "OK"
 #: The name of the task that a trace begins with.
@@ -511,7 +511,7 @@ def on_postgresql(
         for lane in LANES
         for name, file, case in TRACES
         # What is done without a task is remembered of its agent, whichever lane it asks.
-        if file.bundle in KEPT and not (lane and file.bundle == "taskless")
+        if file.bundle in KEPT and not (lane and file.bundle in {"taskless", "pairs"})
     ],
 )
 def test_trace_on_postgresql(

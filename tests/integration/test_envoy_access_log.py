@@ -26,7 +26,7 @@ pytestmark = pytest.mark.envoy
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "ext-authz.md"
 BUNDLE = {
-    "bundle.yaml": "{name: till, tasks: required, implicit_tasks: {template: till, tier_cap: standard}}",
+    "bundle.yaml": "{name: till, tasks: required, implicit_tasks: {agents: [workers], template: till, tier_cap: standard}}",
     "facts.yaml": """
 agents: {workers: ["spiffe://a.example/ns/support/sa/*"]}
 catalog:

@@ -241,21 +241,21 @@ def test_the_list_follows_tasks_and_revocations(
 def test_the_list_of_an_agent_that_knows_no_tasks(
     authority: Authority, alice: str, tmp_path: Path
 ) -> None:
-    """It is that of the task which the bundle gives it; what is permitted in it was listed."""
+    """It is that of its session with the subject; what is permitted in it was listed."""
     place = layout(tmp_path / "server", authority, "tasks")
     bundle = place.folder / "bundle/bundle.yaml"
-    rule = "implicit_tasks: {template: read, tier_cap: standard}\n"
+    rule = "implicit_tasks: {agents: [mailer], template: read, tier_cap: standard}\n"
     bundle.write_text(bundle.read_text() + rule)
     with (
         Server(place) as running,
-        client(running, "main", authority.agent(ORCH)) as orch,
+        client(running, "main", authority.agent(PEER)) as peer,
         acting_for(alice),
     ):
-        listed = orch.list()
+        listed = peer.list()
         assert {"crm.read", "crm.status"} <= set(listed)
         assert "crm.refund" not in listed
-        orch.check("crm.read", {"id": "acme/1"})
+        peer.check("crm.read", {"id": "acme/1"})
         with pytest.raises(Denied):
-            orch.check("crm.refund", {"id": "acme", "amount": 5})
-        # With the task that it now has, too.
-        assert orch.list() == listed
+            peer.check("crm.refund", {"id": "acme", "amount": 5})
+        # Once the session has begun, too.
+        assert peer.list() == listed

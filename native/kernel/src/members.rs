@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::decision::{Claim, Principal, Subject};
 use crate::history::{Holder, Remembering};
-use crate::model::{AgentMemory, ClaimTest, Isolation, Model, RoleMembers};
+use crate::model::{AgentMemory, ClaimTest, Isolation, Model, OnBehalf, RoleMembers};
 use crate::table::Table;
 use crate::task::{Speaker, Task};
 
@@ -25,6 +25,12 @@ pub(crate) struct Members {
     memories: Vec<AgentMemory>,
     /// Whether the agents of each are their users' front ends too.
     harness: Vec<bool>,
+    /// Whether the agents of each work without tasks.
+    implicit: Vec<bool>,
+    /// On whose behalf the agents of each act where no task says so.
+    subject_rules: Vec<Option<OnBehalf>>,
+    /// Whether any of them says so.
+    has_subject_rules: bool,
     exact: Table<String, Vec<usize>>,
     /// A tree over the segments of SPIFFE patterns; the first node is the root.
     tree: Vec<Node>,
@@ -52,6 +58,9 @@ impl Members {
             members.names.push(name.clone());
             members.memories.push(who.memory);
             members.harness.push(who.harness);
+            members.implicit.push(who.is_implicit);
+            members.subject_rules.push(who.subject);
+            members.has_subject_rules |= who.subject.is_some();
             for agent in &who.agents {
                 if agent.value.contains('*') {
                     members.insert(&agent.value, role);
@@ -217,6 +226,28 @@ impl Model {
     /// The roles whose agents are their users' front ends too, sorted.
     pub fn harnesses(&self) -> impl Iterator<Item = &str> {
         self.roles.iter().filter(|(_, who)| who.harness).map(|(name, _)| name.as_str())
+    }
+
+    /// Whether an agent works without tasks, as one of its roles says.
+    #[must_use]
+    pub fn is_implicit(&self, spiffe_id: &str) -> bool {
+        if self.tasks.implicit.is_none() {
+            return false;
+        }
+        let members = &self.index.members;
+        let is = |role: &usize| members.implicit.get(*role).copied().unwrap_or(false);
+        members.agent(spiffe_id).iter().any(is)
+    }
+
+    /// On whose behalf an agent acts where no task says so; none: no role of the agent says so.
+    #[must_use]
+    pub fn subject_rule(&self, spiffe_id: &str) -> Option<OnBehalf> {
+        let members = &self.index.members;
+        if !members.has_subject_rules {
+            return None;
+        }
+        let rule = |role: &usize| members.subject_rules.get(*role).copied().flatten();
+        members.agent(spiffe_id).iter().filter_map(rule).min()
     }
 
     /// The roles of a subject: sorted, each once. A claim that is one text is never searched as a list.

@@ -492,16 +492,18 @@ pub struct TasksRule {
     pub optional: bool,
     /// Stateless operations up to this tier need none either.
     pub taskless_tier: Option<Tier>,
-    /// What an agent gets that comes without a task.
+    /// Agents that work without tasks, and what they may do.
     pub implicit: Option<ImplicitRule>,
 }
 
-/// What an agent gets that comes without a task.
+/// Agents that work without tasks, and what they may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImplicitRule {
     /// A template without parameters.
     pub template: String,
-    /// No operation above this tier.
+    /// [`Template::digest`] of it.
+    pub template_digest: String,
+    /// No operation above this tier; at most the template's.
     pub tier_cap: Tier,
 }
 
@@ -801,6 +803,11 @@ pub struct RoleMembers {
     pub memory: AgentMemory,
     /// Its agents are their users' front ends too.
     pub harness: bool,
+    /// Its agents work without tasks.
+    pub is_implicit: bool,
+    /// On whose behalf its agents act where no task says so; none: its agents may leave the subject out until they have acted
+    /// for one.
+    pub subject: Option<OnBehalf>,
     /// Conditions on verified subject claims, any of which suffices.
     pub subjects: Vec<SubjectMatch>,
     /// Where the role is first named.
@@ -843,6 +850,17 @@ impl AgentMemory {
     pub fn join(self, other: Self) -> Self {
         Self { isolated: self.isolated.min(other.isolated), ms: self.ms.max(other.ms) }
     }
+}
+
+/// On whose behalf the agents of a role act where no task says so. Of several roles of an agent the first of these counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OnBehalf {
+    /// Each call shows the token of a subject.
+    Required,
+    /// The agents act for themselves, and show no subject.
+    None,
+    /// A call may leave the subject out.
+    Optional,
 }
 
 /// A condition on a verified subject token.

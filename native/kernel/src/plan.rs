@@ -476,6 +476,26 @@ impl Plan {
         }
     }
 
+    /// What a new session of an agent alone begins with, of one that was kept because something was carried over to it.
+    #[must_use]
+    pub fn carried_over(
+        &self,
+        known: &history::SessionHistory,
+        now: crate::decision::Time,
+    ) -> history::SessionHistory {
+        known.carried_over(&self.model, &|stored| self.sequences.restricts(stored), now)
+    }
+
+    /// Whether an operation only connects to an MCP server (`initialize`, `ping`, listings): it needs no task. A bundle that
+    /// lets such messages bring labels, carry data out, or count, asks for one.
+    pub(crate) fn only_connects(&self, operation: &Operation) -> bool {
+        let is_built_in = operation.name == crate::mcp::OWN && self.model.is_built_in(operation);
+        is_built_in
+            && operation.yields.1.is_empty()
+            && operation.destination.is_none()
+            && self.prepared(&operation.id).is_some_and(|(_, own)| !own.memory.is_named())
+    }
+
     /// Whether an operation without a task has to do with what its caller did so before, or does so later.
     ///
     /// Args:

@@ -7,7 +7,7 @@ use authz_kernel::decision::Time;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
     Record, RecordKey, RecordKind, Revocation, RevocationTarget, Subject, Task, TaskKind,
-    TaskStatus,
+    TaskStatus, alone_of, is_implicit_id,
 };
 use authz_state::store::{Page, Query, Survives, Transaction};
 use authz_token::SpiffeId;
@@ -16,6 +16,7 @@ use prost::Message;
 use crate::ask::{Refused, Step};
 use crate::ending;
 use crate::engine::{ApiError, Changing, Engine, Kept, Recorded, Stop, Transport};
+use crate::history;
 use crate::judgement::{Judgement, RevocationNote};
 use crate::keeper::Wait;
 use crate::limits;
@@ -152,7 +153,18 @@ impl Engine {
     ) -> Result<Option<Kept>, Refused> {
         let now = Time(judgement.now_ms);
         let retention = self.keeper.settings().retention_ms;
-        let locks = [RecordKey::new(RecordKind::Session, session)];
+        let mut locks = vec![RecordKey::new(RecordKind::Session, session)];
+        // What is taken away from a pair is taken away from the agent that leaves the subject out.
+        let world = judgement.world.clone();
+        let pair = match is_implicit_id(session) && status == TaskStatus::Revoked {
+            true => self.keeper.task(session, call.wait)?,
+            false => None,
+        };
+        let alone = pair.as_ref().zip(world.as_ref()).and_then(|(pair, world)| {
+            let alone = alone_of(&world.plan, pair)?;
+            Some((alone, Arc::clone(pair), Arc::clone(world)))
+        });
+        locks.extend(alone.iter().map(|(id, ..)| RecordKey::new(RecordKind::Session, id)));
         let mut count = ending::Ended::default();
         let kept = self.change(
             judgement,
@@ -162,6 +174,9 @@ impl Engine {
             &mut |transaction, judgement| {
                 count = ending::end(transaction, session, top, status, now, retention)?;
                 *ended = count.ended;
+                if let Some((alone, pair, world)) = &alone {
+                    history::bar_alone(transaction, &world.plan, pair, alone, now)?;
+                }
                 judgement.grant(format!("{ended} tasks ended"));
                 Ok(())
             },
@@ -276,8 +291,12 @@ impl Engine {
             RevocationTarget::Subject => (Query::Tasks, SCAN),
             _ => return Ok(0),
         };
-        // The tasks below a root have its subject, and end with it.
+        // The session of an agent that works without tasks is no task: it is refused for as long as its agent or subject is. The
+        // tasks below a root have its subject, and end with it.
         let is_of = |task: &Task| {
+            if task.kind == TaskKind::Implicit {
+                return false;
+            }
             note.target == RevocationTarget::Agent
                 || (task.ancestors.is_empty()
                     && task.subject.as_ref().is_some_and(|subject| {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use authz_kernel::decision::Time;
-use authz_kernel::task::{Record, RecordKey, RecordKind, Task, TaskStatus};
+use authz_kernel::task::{
+    BARRED_MS, Record, RecordKey, RecordKind, Task, TaskStatus, is_implicit_id,
+};
 use authz_state::store::{Page, Query, StoreError, Transaction};
 
 /// Tasks that are read at once.
@@ -55,7 +57,7 @@ pub(crate) fn end(
     retention_ms: u64,
 ) -> Result<Ended, StoreError> {
     let mut count = Ended::default();
-    let mut any_lives = false;
+    let (mut any_lives, mut is_taken) = (false, false);
     for task in of_session(transaction, session)? {
         let is_below =
             top.is_none_or(|top| task.id == top || task.ancestors.iter().any(|id| id == top));
@@ -68,6 +70,7 @@ pub(crate) fn end(
             continue;
         }
         let status = if is_live { status } else { TaskStatus::Expired };
+        is_taken |= status == TaskStatus::Revoked;
         let counted = if is_live { &mut count.ended } else { &mut count.expired };
         *counted = counted.saturating_add(1);
         transaction.put(Record::Task(Arc::new(Task {
@@ -77,7 +80,7 @@ pub(crate) fn end(
         })));
     }
     if !any_lives {
-        forget_later(transaction, session, now, retention_ms)?;
+        forget_later(transaction, session, is_taken, now, retention_ms)?;
     }
     Ok(count)
 }
@@ -86,6 +89,7 @@ pub(crate) fn end(
 fn forget_later(
     transaction: &mut dyn Transaction,
     session: &str,
+    is_taken: bool,
     now: Time,
     retention_ms: u64,
 ) -> Result<(), StoreError> {
@@ -94,6 +98,11 @@ fn forget_later(
         let ended = Arc::make_mut(&mut session);
         if ended.is_taskless() {
             ended.end(now);
+        } else if is_implicit_id(&ended.id) {
+            // The pair must not begin anew because what was taken away is forgotten.
+            let until = after(now, if is_taken { BARRED_MS } else { retention_ms });
+            ended.expires_at = ended.expires_at.max(until);
+            ended.ended_at = None;
         } else {
             ended.expires_at = after(now, retention_ms);
         }

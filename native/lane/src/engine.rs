@@ -42,13 +42,14 @@ use crate::limits;
 use crate::locate::{self, Located};
 use crate::metrics::{Family, Gauges, Metrics};
 use crate::nonce::Taken;
+use crate::on_behalf::Acted;
 use crate::presented::{self, Presented, Sent};
 use crate::probe::ProbeRate;
 use crate::proto::authz::v1 as wire;
 use crate::record::{self, Origin};
 use crate::revoke;
 use crate::settings::{CredentialSettings, EngineError, Lane, Settings, Surface};
-use crate::settle::Judging;
+use crate::settle::{Implied, Judging};
 use crate::shown;
 use crate::trace::{self, Ids, Span, Tracing};
 use crate::wanted::Wanted;
@@ -220,6 +221,7 @@ pub struct Engine {
     pub(crate) metrics: Metrics,
     probes: ProbeRate,
     pub(crate) keys: ProbeRate,
+    pub(crate) acted: Acted,
     wanted: Wanted,
     tracing: Option<Tracing>,
     /// Proofs made before are believed with a nonce only: which ones were taken may be forgotten.
@@ -372,6 +374,7 @@ impl Engine {
             certificates: PeerCache::new(settings.token_cache_size),
             audit,
             metrics: Metrics::default(),
+            acted: Acted::default(),
             probes: ProbeRate::new(
                 settings.probe_rate,
                 settings.probe_burst,
@@ -945,21 +948,32 @@ impl Engine {
         }
         let named = ask.task.or(in_body);
         let presented = self.presented(judgement, named, wait)?;
+        if is_known && stopped.is_none() && nobody.is_none() {
+            let in_task = named.is_some() || presented.is_some();
+            self.check_subject(judgement, &world.plan, in_task, wait)?;
+        }
         let located = match presented.as_ref().map(Presented::task).or(named) {
             Some(task) => {
-                let found = match locate::find(&self.keeper, task, wait) {
-                    Err(refused)
-                        if presented.is_some() && refused.reason == ReasonCode::UnknownTask =>
-                    {
-                        return Err(Refused { reason: ReasonCode::Revoked, ..refused });
-                    }
-                    found => found?,
+                let found = if presented.is_some() {
+                    let found = locate::find(&self.keeper, task, wait);
+                    let found = found.and_then(|found| Self::bounded_now(found, &world.plan));
+                    found.map_err(|refused| match refused.reason {
+                        ReasonCode::UnknownTask => {
+                            Refused { reason: ReasonCode::Revoked, ..refused }
+                        }
+                        _ => refused,
+                    })?
+                } else {
+                    locate::find_task(&self.keeper, task, wait)?
                 };
                 judgement.task = Some(Arc::clone(&found.task));
                 locate::usable(&found, &revoked, &judgement.facts, now)?;
                 Some((found, None))
             }
-            None if nobody.is_none() => self.implied(judgement, &world, ask, transport, wait)?,
+            None if nobody.is_none() => {
+                let implied = self.implied(judgement, &world.plan, wait)?;
+                implied.map(|(located, implied)| (located, Some(implied)))
+            }
             None => None,
         };
         let (located, implied) = match located {
@@ -973,13 +987,14 @@ impl Engine {
             }
             None => (None, None),
         };
-        let begins = implied.as_ref().is_some_and(|implied| implied.is_new());
+        let begins = implied == Some(Implied::New);
         // What is refused before it is judged begins no task, and changes none.
         let is_refused = stopped.is_some() || !is_known;
         let located = match located {
             Some(found) if !found.is_taskless() => {
                 let is_dry = is_dry || begins || is_refused;
-                Some(self.note_token(judgement, &world, found, is_dry, wait)?)
+                let noted = self.note_token(judgement, &world, found, is_dry, wait)?;
+                Some(Self::bounded_now(noted, &world.plan)?)
             }
             located => located,
         };
@@ -1067,6 +1082,7 @@ impl Engine {
         if is_dry {
             return Ok(None);
         }
+        self.note_subject(judgement, &world.plan, wait)?;
         let call = Changing { evidence: &ask.evidence, recorded: line, wait };
         let key = self.key_of(judgement, ask.idempotency_key, &judging, ask.task.or(in_body))?;
         self.settled(judgement, &judging, &call, located, implied, key)

@@ -374,19 +374,19 @@ impl Engine {
         let now = Time(judgement.now_ms);
         match (&asked.task, &asked.template, &asked.parent) {
             (Some(task), None, None) if asked.params.is_empty() && asked.prompt.is_none() => {
-                let found = locate::find(&self.keeper, task, wait)?;
+                let found = locate::find_task(&self.keeper, task, wait)?;
                 judgement.task = Some(Arc::clone(&found.task));
                 self.usable(&found, judgement, now)?;
                 Ok(Place::Known(task.clone()))
             }
             (None, _, Some(parent)) if asked.prompt.is_none() => {
-                let found = locate::find(&self.keeper, parent, wait)?;
+                let found = locate::find_task(&self.keeper, parent, wait)?;
                 judgement.task = Some(Arc::clone(&found.task));
                 self.usable(&found, judgement, now)?;
                 Ok(Place::Below { parent: parent.clone(), id: Uuid::now_v7().to_string() })
             }
             (None, Some(template), None) => {
-                self.root(asked, template, judgement, world, agent).map(Place::New)
+                self.root(asked, template, judgement, world, (agent, wait)).map(Place::New)
             }
             (None, None, None) => Err(Refused::new(
                 ReasonCode::NoTask,
@@ -403,7 +403,7 @@ impl Engine {
         template: &str,
         judgement: &mut Judgement,
         world: &Loaded,
-        agent: &AgentName,
+        (agent, wait): (&AgentName, Wait),
     ) -> Result<Arc<Task>, Refused> {
         let acr = judgement.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
         let first = judgement.chain.first();
@@ -416,7 +416,9 @@ impl Engine {
             judgement.operation = format!("task:{template}");
         }
         let chain = judgement.chain.clone();
+        self.check_subject(judgement, &world.plan, false, wait)?;
         self.may_start(judgement, world, template, &asked.params, &chain, proof)?;
+        self.note_subject(judgement, &world.plan, wait)?;
         let said = [Part::of_user(asked.prompt.as_deref().unwrap_or_default())];
         let names = self.names(&said, &asked.params, judgement, world);
         let root = Root {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use authz_kernel::decision::{Principal, Request, Time};
 use authz_kernel::history::{
-    Carrier, HistoryChanges, HistoryView, Holder, Object, ObjectView, Origin, Remembering,
+    Carrier, Carry, HistoryChanges, HistoryView, Holder, Object, ObjectView, Origin, Remembering,
     Reported, SessionHistory, Written, pair_keys,
 };
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    Party, Record, RecordKey, RecordKind, RecordName, Reservation, Session, Task, denied_pair,
+    BARRED_MS, Party, Record, RecordKey, RecordKind, RecordName, Reservation, Session, Task,
+    TaskKind, alone_pair, barred_alone, denied_pair, is_alone,
 };
 use authz_state::store::{StoreError, Transaction};
 
@@ -249,6 +250,7 @@ pub(crate) fn known_party(record: Option<Record>, key: &RecordKey, now: Time) ->
             denied_at: None,
             tasks: Default::default(),
             shared: Default::default(),
+            acted_at: None,
             expires_at: now,
             rest: Default::default(),
         }),
@@ -365,14 +367,17 @@ pub(crate) fn begin(
 /// Keeps what the agent's next task for the subject inherits. The records of the pairs are locked.
 fn keep_for_next(
     transaction: &mut dyn Transaction,
+    plan: &Plan,
     changes: &HistoryChanges,
-    chain: &[Principal],
+    task: &Task,
     remembering: Remembering,
     now: Time,
 ) -> Result<(), Stop> {
-    let pairs = pair_keys(chain);
-    for (index, key) in pairs.iter().enumerate() {
-        let is_acting = index.saturating_add(1) == pairs.len();
+    let pairs = pair_keys(&task.chain());
+    let alone = alone_pair(plan, task);
+    for (index, key) in pairs.iter().chain(&alone).enumerate() {
+        // The agent that leaves the subject out begins with what its tasks for a subject left, too.
+        let is_acting = index.saturating_add(1) >= pairs.len();
         if !is_acting && !changes.passes_rules_on() {
             continue;
         }
@@ -405,6 +410,118 @@ fn begun(task: &Task, pair: Option<&Party>, now: Time, retention_ms: u64) -> Ses
         history: history.unwrap_or_default(),
         rest: Default::default(),
     }
+}
+
+/// A session that begins now: of an agent alone, with what was carried over to the one before.
+///
+/// Args: `known`: the record of the session, as it is kept.
+fn with_carried(
+    plan: &Plan,
+    mut session: Session,
+    known: Option<Record>,
+    task: &Task,
+    now: Time,
+) -> Session {
+    if let Some(Record::Session(known)) = known
+        && known.lasts(now)
+        && is_alone(plan, task)
+    {
+        session.history = plan.carried_over(&known.history, now);
+        session.expires_at = session.expires_at.max(known.expires_at);
+    }
+    session
+}
+
+/// Begins the session of an agent that works without tasks. The records of the session and of the pair are locked.
+pub(crate) fn begin_unstarted(
+    transaction: &mut dyn Transaction,
+    plan: &Plan,
+    task: &Task,
+    now: Time,
+    retention_ms: u64,
+) -> Result<Session, Stop> {
+    let session = begin(transaction, task, (true, now), retention_ms)?;
+    let known = transaction.get(&key(&task.session))?;
+    Ok(with_carried(plan, session, known, task, now))
+}
+
+/// Carries what restricts an agent in a session with a subject over to the session of the agent alone, whose record is locked.
+///
+/// Args:
+/// * `alone`: id of that session; `ends`: the session with the subject ends by the answer.
+pub(crate) fn carry(
+    transaction: &mut dyn Transaction,
+    plan: &Plan,
+    judgement: &Judgement,
+    located: &Located,
+    (alone, ends): (&str, bool),
+) -> Result<(), Stop> {
+    let changes = changes(judgement).filter(|changes| changes.restricts(plan.model()));
+    let Some(changes) = changes else { return Ok(()) };
+    let now = Time(judgement.now_ms);
+    let mut held = carrier(transaction, &located.task, alone, now)?;
+    let carry = Carry {
+        from: &located.task.id,
+        to: alone,
+        decision_id: &judgement.id,
+        operation: &judgement.operation,
+    };
+    let fits = held.history.carry_over(plan.model(), changes, carry, now);
+    transaction.put(Record::Session(Arc::new(held)));
+    if ends || !fits {
+        bar_alone(transaction, plan, &located.task, alone, now)?;
+    }
+    Ok(())
+}
+
+/// The session of an agent alone, to which something is carried over now.
+fn carrier(
+    transaction: &mut dyn Transaction,
+    task: &Task,
+    alone: &str,
+    now: Time,
+) -> Result<Session, StoreError> {
+    let known = session(transaction, alone)?.filter(|known| known.lasts(now));
+    let mut held = known.map_or_else(
+        || Session {
+            id: alone.to_owned(),
+            root: alone.to_owned(),
+            tasks: u32::from(task.kind == TaskKind::Implicit),
+            started_at: now,
+            expires_at: now,
+            ended_at: None,
+            history: SessionHistory::new(),
+            rest: Default::default(),
+        },
+        |known| Session::clone(&known),
+    );
+    held.expires_at = held.expires_at.max(after(now, BARRED_MS));
+    Ok(held)
+}
+
+/// Takes the session of an agent alone away, because one of its sessions with a subject was. Its record is locked.
+pub(crate) fn bar_alone(
+    transaction: &mut dyn Transaction,
+    plan: &Plan,
+    task: &Task,
+    alone: &str,
+    now: Time,
+) -> Result<(), StoreError> {
+    let mut held = carrier(transaction, task, alone, now)?;
+    if task.kind == TaskKind::Implicit {
+        let key = RecordKey::new(RecordKind::Task, alone);
+        let known = match transaction.get(&key)? {
+            Some(Record::Task(known)) => Some(known),
+            _ => None,
+        };
+        if let Some(barred) = barred_alone(plan, known.as_deref(), task, now) {
+            transaction.put(Record::Task(Arc::new(barred)));
+        }
+    } else {
+        held.end(now);
+    }
+    transaction.put(Record::Session(Arc::new(held)));
+    Ok(())
 }
 
 /// What somebody did without a task: nothing, where it is not kept, or its time is up.
@@ -497,8 +614,13 @@ pub(crate) fn recall(
     }
     if begins {
         let pair = pair_of(&located.task, now, |key| keeper.peek(key, wait))?;
+        let known = match is_alone(plan, &located.task) {
+            true => keeper.peek(&key(&located.task.session), wait)?,
+            false => None,
+        };
         let retention_ms = keeper.settings().retention_ms;
-        return Ok(recalled.beginning(begun(&located.task, pair.as_deref(), now, retention_ms)));
+        let begun = begun(&located.task, pair.as_deref(), now, retention_ms);
+        return Ok(recalled.beginning(with_carried(plan, begun, known, &located.task, now)));
     }
     let session = match keeper.peek(&key(&located.task.session), wait)? {
         Some(Record::Session(session)) => Some(session),
@@ -539,14 +661,21 @@ pub(crate) fn current(
 }
 
 /// Recalls what a session did, as it is now; true where that is not what the decision was made on.
+///
+/// Args:
+/// * `begins`: the session as it begins with the decision; what the same pair did in one that is forgotten does not count.
 pub(crate) fn recall_in(
     transaction: &mut dyn Transaction,
     judgement: &mut Judgement,
     located: &Located,
+    begins: Option<Arc<Session>>,
 ) -> Result<bool, Stop> {
     let Some(before) = judgement.recalled.history() else { return Ok(false) };
     let mut has_changed = false;
-    let mut current = session(transaction, &located.task.session)?;
+    let mut current = match begins {
+        Some(session) => Some(session),
+        None => session(transaction, &located.task.session)?,
+    };
     if located.is_taskless() {
         current = Some(taskless(current, &located.task, Time(judgement.now_ms))?);
     }
@@ -702,7 +831,7 @@ pub(crate) fn remember(
     }
     if changes.pass_on() {
         let remembering = judgement.recalled.remembering;
-        keep_for_next(transaction, changes, &located.task.chain(), remembering, now)?;
+        keep_for_next(transaction, plan, changes, &located.task, remembering, now)?;
     }
     Ok(())
 }

@@ -27,6 +27,7 @@ pub mod message;
 pub mod metrics;
 mod nonce;
 pub mod offline;
+mod on_behalf;
 mod pace;
 mod presented;
 mod probe;

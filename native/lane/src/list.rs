@@ -92,12 +92,12 @@ impl Engine {
         let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
         let located = match ask.task {
             Some(task) => {
-                let found = locate::find(&self.keeper, task, wait)?;
+                let found = locate::find_task(&self.keeper, task, wait)?;
                 self.usable(&found, judgement, now)?;
                 Some(found)
             }
             None => {
-                let implied = self.implied(judgement, &world, &ask, transport, wait)?;
+                let implied = self.implied(judgement, &world.plan, wait)?;
                 let is_optional = world.plan.model().tasks.optional;
                 let taskless = || is_optional.then(|| Located::taskless(judgement)).flatten();
                 implied.map(|(found, _)| found).or_else(taskless)

@@ -63,6 +63,15 @@ pub(crate) fn find(keeper: &Keeper, id: &str, wait: Wait) -> Result<Located, Ref
     located(id, &mut read)
 }
 
+/// Finds a task that a caller names, as this node knows it: the session of an agent that works without tasks is none.
+pub(crate) fn find_task(keeper: &Keeper, id: &str, wait: Wait) -> Result<Located, Refused> {
+    let found = find(keeper, id, wait)?;
+    if found.task.kind == TaskKind::Implicit {
+        return Err(unknown());
+    }
+    Ok(found)
+}
+
 /// Finds a task as it is now.
 pub(crate) fn find_in(transaction: &mut dyn Transaction, id: &str) -> Result<Located, Refused> {
     let mut read = |id: &str| match get(transaction, id) {
@@ -83,7 +92,7 @@ type Read<'a> = dyn FnMut(&str) -> Result<Option<Arc<Task>>, Refused> + 'a;
 
 fn located(id: &str, read: &mut Read<'_>) -> Result<Located, Refused> {
     let Some(task) = read(id)? else {
-        return Err(locating(ReasonCode::UnknownTask, "there is no such task"));
+        return Err(unknown());
     };
     let mut ancestors = Vec::with_capacity(task.ancestors.len());
     for id in &task.ancestors {
@@ -151,6 +160,11 @@ pub(crate) fn live(located: &Located, revoked: &Revocations, now: Time) -> Resul
 pub(crate) fn is_subject(subject: &Subject, proved: &authz_token::SubjectFacts) -> bool {
     let is_service = proved.kind == authz_token::SubjectKind::Service;
     subject.issuer == proved.issuer && subject.sub == proved.sub && subject.is_service == is_service
+}
+
+/// Nothing that a caller may name is a task of that id.
+pub(crate) fn unknown() -> Refused {
+    locating(ReasonCode::UnknownTask, "there is no such task")
 }
 
 fn locating(reason: ReasonCode, message: &str) -> Refused {

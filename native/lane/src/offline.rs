@@ -175,8 +175,7 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
     let task = match &stated.task {
         Some(said) => Some(start(said)?),
         None => {
-            let name = || "implicit".to_owned();
-            let implicit = task::implicit(plan, &chain, acr, name(), name(), now).ok().flatten();
+            let implicit = task::implicit(plan, &chain, acr, now).ok().flatten();
             let is_remembered = plan.recalls_taskless(&stated.call, false);
             implicit.or_else(|| is_remembered.then(|| task::taskless(&chain, acr)).flatten())
         }

@@ -13,18 +13,17 @@ use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
     self, Detail, Idempotency, Record, RecordKey, RecordKind, Reservation, Task, TaskKind,
-    TaskStatus,
+    TaskStatus, alone_pair,
 };
 use authz_state::store::{StoreError, Survives, Transaction};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
-use uuid::Uuid;
 
 use crate::answer;
-use crate::ask::{Ask, Refused, Step, Target};
+use crate::ask::{Refused, Step};
 use crate::ending::{self, Ended, after};
-use crate::engine::{Changing, Engine, Kept, Stop, Transport, kernel_facts};
+use crate::engine::{Changing, Engine, Kept, Stop, kernel_facts};
 use crate::history;
 use crate::judgement::{Judgement, name_of};
 use crate::keeper::Wait;
@@ -35,14 +34,10 @@ use crate::proto::authz::v1 as wire;
 use crate::revoke;
 use crate::shown;
 use crate::tasks::is_due_for_touch;
-use crate::trace;
 use crate::world::Loaded;
 
 /// How long an enforcer's key is remembered.
 const KEY_MS: u64 = 120_000;
-/// Longest `mcp-session-id` that tells tasks apart; a longer one counts as none.
-const MAX_SESSION_ID: usize = 256;
-const MCP_SESSION: &str = "mcp-session-id";
 
 /// What is judged.
 pub(crate) struct Judging<'a> {
@@ -113,19 +108,13 @@ enum LockedParties {
     TooFew,
 }
 
-/// Where the task of an agent that came without one is found.
-#[derive(Debug)]
-pub(crate) struct Implied {
-    pointer: RecordKey,
+/// The session of an agent that works without tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Implied {
+    /// It begins with the decision.
+    New,
     /// It stands in the store already.
-    is_kept: bool,
-}
-
-impl Implied {
-    /// The task begins with the decision.
-    pub(crate) const fn is_new(&self) -> bool {
-        !self.is_kept
-    }
+    Kept,
 }
 
 /// The key of an enforcer that executes at most once a key.
@@ -140,59 +129,31 @@ fn notes_call(judgement: &Judgement) -> bool {
 }
 
 impl Engine {
-    /// The task that a caller without one is in, if the bundle gives it one: that of the same agent, subject, and MCP
-    /// session or trace, or a new one.
+    /// The session of an agent that works without tasks: that of the pair of agent and subject, whatever else the caller
+    /// sends. None of any other agent.
     pub(crate) fn implied(
         &self,
         judgement: &mut Judgement,
-        world: &Loaded,
-        ask: &Ask<'_>,
-        transport: &Transport<'_>,
+        plan: &Plan,
         wait: Wait,
-    ) -> Result<Option<(Located, Option<Implied>)>, Refused> {
-        let model = world.plan.model();
-        let Some(rule) = &model.tasks.implicit else { return Ok(None) };
-        if judgement.facts.agent.is_none() {
+    ) -> Result<Option<(Located, Implied)>, Refused> {
+        let Some(agent) = &judgement.facts.agent else { return Ok(None) };
+        if !plan.model().is_implicit(&agent.spiffe_id) {
             return Ok(None);
         }
         let now = Time(judgement.now_ms);
-        let mut hash = Sha256::new();
-        let session = mcp_session(&ask.target);
-        let trace = transport.trace_parent.and_then(trace::trace_id);
-        let context = session.map_or_else(
-            || trace.map_or_else(String::new, |id| format!("trace {id}")),
-            |id| format!("mcp {id}"),
-        );
-        let names = judgement.chain.iter().map(|one| name_of(one).into_owned());
-        for part in names.chain([rule.template.clone(), context]) {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part.as_bytes());
-        }
-        let id = format!("implicit/{}", hex(&hash.finalize()));
-        let pointer = RecordKey::new(RecordKind::Idempotency, id);
-        if let Some(Record::Idempotency(known)) = self.keeper.peek(&pointer, wait)?
-            && let Some(task) = self.keeper.task(&String::from_utf8_lossy(&known.answer), wait)?
+        let Some(id) = task::implicit_id(&judgement.chain) else { return Ok(None) };
+        if let Some(task) = self.keeper.task(&id, wait)?
+            && (task.status_at(now) == TaskStatus::Active || task.is_barred(now))
         {
-            match task.status_at(now) {
-                TaskStatus::Active => {
-                    judgement.task = Some(Arc::clone(&task));
-                    let located = Located { task, ancestors: Vec::new() };
-                    self.usable(&located, judgement, now)?;
-                    return Ok(Some((located, Some(Implied { pointer, is_kept: true }))));
-                }
-                // Taken away, it does not come back by itself before it would have ended.
-                TaskStatus::Revoked if task.deadline > now => {
-                    judgement.task = Some(Arc::clone(&task));
-                    let located = Located { task, ancestors: Vec::new() };
-                    self.usable(&located, judgement, now)?;
-                }
-                _ => {}
-            }
+            let Some(task) = renewed(plan, &task)? else { return Ok(None) };
+            judgement.task = Some(Arc::clone(&task));
+            let located = Located { task, ancestors: Vec::new() };
+            self.usable(&located, judgement, now)?;
+            return Ok(Some((located, Implied::Kept)));
         }
         let acr = judgement.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
-        let (id, session) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
-        let acr = acr.unwrap_or_default();
-        let task = task::implicit(&world.plan, &judgement.chain, acr, id, session, now)
+        let task = task::implicit(plan, &judgement.chain, acr.unwrap_or_default(), now)
             .map_err(|refused| Refused::new(refused.reason, Step::Locate, refused.message))?;
         let Some(mut task) = task else { return Ok(None) };
         shown::begin(judgement, &mut task);
@@ -200,7 +161,16 @@ impl Engine {
         let located = Located { task: Arc::new(task), ancestors: Vec::new() };
         let revoked = self.keeper.revocations()?;
         revoke::of_tasks(&revoked, located.path())?;
-        Ok(Some((located, Some(Implied { pointer, is_kept: false }))))
+        Ok(Some((located, Implied::New)))
+    }
+
+    /// What bounds a call of an agent that works without tasks, as the bundle says now.
+    pub(crate) fn bounded_now(found: Located, plan: &Plan) -> Result<Located, Refused> {
+        if found.task.kind != TaskKind::Implicit {
+            return Ok(found);
+        }
+        let task = renewed(plan, &found.task)?.ok_or_else(locate::unknown)?;
+        Ok(Located { task, ..found })
     }
 
     /// What the caller does without a task, where the request has to do with what it did so before.
@@ -305,7 +275,7 @@ impl Engine {
         key: Option<EnforcerKey>,
     ) -> Result<Option<Kept>, Refused> {
         judgement.soften();
-        let is_new = implied.as_ref().is_some_and(|implied| !implied.is_kept);
+        let is_new = implied == Some(Implied::New);
         if let Some(key) = &key
             && let Some(kept) = self.repeated(judgement, call, key)?
         {
@@ -363,19 +333,18 @@ impl Engine {
         implied: Option<Implied>,
         key: Option<&EnforcerKey>,
     ) -> Result<Option<Kept>, Refused> {
-        let new = implied.filter(Implied::is_new).map(|implied| implied.pointer);
-        let new = new.as_ref();
+        let begins = implied == Some(Implied::New);
         // Another node may have changed each record that the call reads.
         let mut locked = match self.keeper.store().is_remote() {
             true => LockedParties::Recalled,
             false => LockedParties::Changed,
         };
-        let kept = self.charge_under(judgement, judging, call, located, new, key, &mut locked);
+        let kept = self.charge_under(judgement, judging, call, located, begins, key, &mut locked);
         match locked {
             LockedParties::TooFew => {
                 locked = LockedParties::Recalled;
                 let again =
-                    self.charge_under(judgement, judging, call, located, new, key, &mut locked);
+                    self.charge_under(judgement, judging, call, located, begins, key, &mut locked);
                 match locked {
                     LockedParties::TooFew => Err(Refused::new(
                         ReasonCode::Unavailable,
@@ -421,6 +390,7 @@ impl Engine {
             true => pair_keys(&located.task.chain()),
             false => Vec::new(),
         };
+        locks.extend(alone_pair(&judging.world.plan, &located.task).filter(|_| !locks.is_empty()));
         let now = Time(judgement.now_ms);
         if let Some(changes) = changes {
             let above = history::above(&judging.world.plan, located, changes, now);
@@ -437,14 +407,13 @@ impl Engine {
         judging: &Judging<'_>,
         call: &Changing<'_>,
         located: &Located,
-        new: Option<&RecordKey>,
+        begins: bool,
         key: Option<&EnforcerKey>,
         locked: &mut LockedParties,
     ) -> Result<Option<Kept>, Refused> {
         let now = Time(judgement.now_ms);
         let mut locks = vec![RecordKey::new(RecordKind::Session, &located.task.session)];
-        if let Some(pointer) = new {
-            locks.push(pointer.clone());
+        if begins {
             locks.push(RecordKey::new(RecordKind::Agent, located.task.assignee()));
             locks.extend(history::counted_in(&located.task.chain()));
         }
@@ -456,11 +425,14 @@ impl Engine {
         let holders: SmallVec<[Holder; 3]> = parties.iter().map(|(holder, _)| *holder).collect();
         locks.extend(parties.into_iter().map(|(_, record)| record));
         let passes = history::changes(judgement).is_some_and(HistoryChanges::pass_on);
-        let pairs = Self::pair_locks(judgement, judging, located, new.is_some(), *locked);
+        let pairs = Self::pair_locks(judgement, judging, located, begins, *locked);
         let locked_above = pairs.clone();
-        let has_pairs = passes || new.is_some() || *locked == LockedParties::Recalled;
+        let has_pairs = passes || begins || *locked == LockedParties::Recalled;
         locks.extend(pairs);
         locks.extend(judgement.recalled.object_keys());
+        // What restricts a pair restricts the agent that leaves the subject out.
+        let alone = task::alone_of(&judging.world.plan, &located.task);
+        locks.extend(alone.as_ref().map(|id| RecordKey::new(RecordKind::Session, id)));
         let survives = survives(judgement);
         let mut began = false;
         let mut ended = Ended::default();
@@ -469,18 +441,36 @@ impl Engine {
                 if let Some(key) = key {
                     key.refuse_known(transaction, now)?;
                 }
-                let current = match new {
-                    Some(pointer) => self.first(transaction, pointer, located, now)?,
+                let plan = &judging.world.plan;
+                // Whether what bounds the session is to be written: it begins, or the bundle or the subject says otherwise now.
+                let mut is_new = false;
+                let current = match located.task.kind {
                     // It is nowhere kept as a task.
-                    None if located.is_taskless() => located.clone(),
-                    None => locate::find_in(transaction, &located.task.id)?,
+                    TaskKind::None => located.clone(),
+                    TaskKind::Implicit => {
+                        self.unstarted(transaction, plan, located, (begins, now), &mut is_new)?
+                    }
+                    TaskKind::Root | TaskKind::Child => {
+                        locate::find_in(transaction, &located.task.id)?
+                    }
                 };
+                let is_begun = begins && Arc::ptr_eq(&current.task, &located.task);
                 self.usable(&current, judgement, now)?;
+                let begun = match is_begun {
+                    true => {
+                        let retention = self.keeper.settings().retention_ms;
+                        let task = &current.task;
+                        let begun =
+                            history::begin_unstarted(transaction, plan, task, now, retention)?;
+                        Some(Arc::new(begun))
+                    }
+                    false => None,
+                };
                 let presented = match &judgement.facts.credential {
                     Some(facts) => Some(presented::find_in(transaction, facts, now)?),
                     None => None,
                 };
-                let has_more = history::recall_in(transaction, judgement, &current)?;
+                let has_more = history::recall_in(transaction, judgement, &current, begun.clone())?;
                 if has_more || current != *located || presented != judging.presented {
                     let started = Instant::now();
                     if !current.is_taskless() {
@@ -513,8 +503,7 @@ impl Engine {
                 if !is_passed && history::changes(judgement).is_none() {
                     return Err(Stop::Unchanged);
                 }
-                let is_new = new.is_some() && Arc::ptr_eq(&current.task, &located.task);
-                began = is_new;
+                began = is_begun;
                 judgement.is_open = false;
                 if let Some(one) = presented.as_ref().filter(|_| is_passed) {
                     let by = (&current, one);
@@ -524,8 +513,8 @@ impl Engine {
                     judgement.is_open |=
                         self.reserve(transaction, judgement, judging, &current, is_new, now);
                 }
-                if let Some(pointer) = new.filter(|_| is_new) {
-                    self.keep_implied(transaction, pointer, &current.task, now)?;
+                if let Some(session) = begun {
+                    transaction.put(Record::Session(session));
                 }
                 let is_held = judgement.is_open || history::changes(judgement).is_some();
                 if current.is_taskless() && is_held {
@@ -537,10 +526,13 @@ impl Engine {
                     .filter(|_| is_passed)
                     .and_then(|one| one.decision_id(judgement.decision.as_ref()?.redeems?));
                 let wants = judging.wants_credential;
-                let plan = &judging.world.plan;
                 history::remember(transaction, plan, judgement, &current, wants, redeemed)?;
-                if history::ends_task(judgement) {
+                let ends = history::ends_task(judgement);
+                if ends {
                     ended = self.end_denied(transaction, &current.task, now)?;
+                }
+                if let Some(alone) = &alone {
+                    history::carry(transaction, plan, judgement, &current, (alone, ends))?;
                 }
                 if let Some(key) = key.filter(|_| is_passed) {
                     key.keep(transaction, judgement, now);
@@ -569,7 +561,16 @@ impl Engine {
     ) -> Result<Ended, StoreError> {
         let retention = self.keeper.settings().retention_ms;
         let status = TaskStatus::Revoked;
-        ending::end(transaction, &task.session, Some(&task.id), status, now, retention)
+        let ended =
+            ending::end(transaction, &task.session, Some(&task.id), status, now, retention)?;
+        if task.kind == TaskKind::Implicit
+            && let Some(mut session) = history::session(transaction, &task.session)?
+        {
+            // The subject may let the pair begin anew, which it may not where somebody else took it away.
+            Arc::make_mut(&mut session).ended_at = Some(now);
+            transaction.put(Record::Session(session));
+        }
+        Ok(ended)
     }
 
     /// Writes that what a task credential permits is performed now: nothing else says that it was redeemed.
@@ -701,44 +702,31 @@ impl Engine {
         }
     }
 
-    /// The implicit task, where another call was faster, or the new one.
-    fn first(
+    /// The session of an agent that works without tasks, as it is now: another call may have been faster.
+    ///
+    /// Args:
+    /// * `is_new`: set where it is to be written whatever the decision charges.
+    fn unstarted(
         &self,
         transaction: &mut dyn Transaction,
-        pointer: &RecordKey,
+        plan: &Plan,
         located: &Located,
-        now: Time,
+        (begins, now): (bool, Time),
+        is_new: &mut bool,
     ) -> Result<Located, Stop> {
-        if let Some(Record::Idempotency(known)) = transaction.get(pointer)? {
-            let id = String::from_utf8_lossy(&known.answer).into_owned();
-            let key = RecordKey::new(RecordKind::Task, id);
-            if let Some(Record::Task(task)) = transaction.get(&key)?
-                && task.status_at(now) == TaskStatus::Active
-            {
-                return Ok(Located { task, ancestors: Vec::new() });
-            }
+        let key = RecordKey::new(RecordKind::Task, &located.task.id);
+        if let Some(Record::Task(known)) = transaction.get(&key)?
+            && (known.status_at(now) == TaskStatus::Active || known.is_barred(now))
+        {
+            let task = renewed(plan, &known)?.ok_or_else(locate::unknown)?;
+            *is_new = !Arc::ptr_eq(&task, &known);
+            return Ok(Located { task, ancestors: Vec::new() });
         }
-        self.room(transaction, &located.task, now)?;
+        if begins {
+            *is_new = true;
+            self.room(transaction, &located.task, now)?;
+        }
         Ok(located.clone())
-    }
-
-    fn keep_implied(
-        &self,
-        transaction: &mut dyn Transaction,
-        pointer: &RecordKey,
-        task: &Task,
-        now: Time,
-    ) -> Result<(), Stop> {
-        let retention = self.keeper.settings().retention_ms;
-        let session = history::begin(transaction, task, (true, now), retention)?;
-        transaction.put(Record::Session(Arc::new(session)));
-        transaction.put(Record::Idempotency(Arc::new(Idempotency {
-            id: pointer.id.to_string(),
-            digest: String::new(),
-            answer: task.id.clone().into_bytes(),
-            expires_at: task.deadline,
-        })));
-        Ok(())
     }
 
     /// A permit without a task, whose enforcer wants the same answer to the same key.
@@ -890,11 +878,9 @@ pub(crate) fn survives_of(tier: Tier) -> Survives {
     if tier >= Tier::High { Survives::PowerLoss } else { Survives::Crash }
 }
 
-/// The MCP session that a request belongs to.
-fn mcp_session<'a>(target: &Target<'a>) -> Option<&'a str> {
-    let Target::Http { headers, .. } = target else { return None };
-    let mut values = headers.iter().filter(|(name, _)| *name == MCP_SESSION);
-    let (_, value) = values.next()?;
-    let fits = !value.is_empty() && value.len() <= MAX_SESSION_ID;
-    (fits && values.next().is_none()).then_some(*value)
+/// What bounds the calls of an agent that works without tasks, as the bundle says now; none where the bundle no longer lets the
+/// agent do so.
+fn renewed(plan: &Plan, known: &Arc<Task>) -> Result<Option<Arc<Task>>, Refused> {
+    task::renewed(plan, known)
+        .map_err(|refused| Refused::new(refused.reason, Step::Locate, refused.message))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use authz_kernel::decide::decide;
 use authz_kernel::decision::{Facts, Outcome, Principal, Request, Time};
 use authz_kernel::hex::hex;
+use authz_kernel::history::Holder;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::schema::GIVE;
 use authz_kernel::task::{
@@ -337,7 +338,10 @@ impl Engine {
             judgement.operation.clone_from(&operation);
         }
         let chain = judgement.chain.clone();
+        let wait = caller.call.wait;
+        self.check_subject(judgement, &world.plan, false, wait)?;
         self.may_start(judgement, world, &message.template, &params, &chain, proof)?;
+        self.note_subject(judgement, &world.plan, wait)?;
         let said = speaker::parts(&message.prompt, &message.prompt_parts)?;
         let names = self.names(&said, &params, judgement, world);
         let is_by_user = speaker::speaker(judgement, world).is_user();
@@ -717,6 +721,9 @@ impl Engine {
         let now = Time(judgement.now_ms);
         bounded("task", &message.task)?;
         let found = self.found(judgement, &message.task, caller)?;
+        if found.task.kind == TaskKind::Implicit {
+            return Err(locate::unknown());
+        }
         let revoked = self.keeper.revocations()?;
         locate::live(&found, &revoked, now)?;
         let facts = &judgement.facts;
@@ -824,7 +831,11 @@ impl Engine {
         let now = Time(judgement.now_ms);
         let shows = |task: &Arc<Task>| {
             let alone = Located { task: Arc::clone(task), ancestors: Vec::new() };
-            assignee.as_ref().is_none_or(|assignee| task.assignee() == assignee)
+            let is_shown = task.kind != TaskKind::Implicit
+                || caller.is_owner
+                || is_alone_its_subject(&alone, judgement);
+            is_shown
+                && assignee.as_ref().is_none_or(|assignee| task.assignee() == assignee)
                 && wanted.is_none_or(|wanted| taskwire::status(task.status_at(now)) == wanted)
                 && (sees_all || concerns(&alone, judgement))
         };
@@ -872,6 +883,9 @@ impl Engine {
             let chain = judgement.chain.clone();
             self.permitted(judgement, &caller.world, &chain, None, END, b"")?;
         }
+        if found.task.is_barred(Time(judgement.now_ms)) && status != TaskStatus::Revoked {
+            return self.begin_anew(judgement, &found.task, caller);
+        }
         let session = found.task.session.clone();
         let mut ended = 0;
         let facts = judgement.facts.agent.as_ref();
@@ -885,6 +899,48 @@ impl Engine {
         Ok((wire::EndResponse { ended }.encode_to_vec(), kept))
     }
 
+    /// Lets a pair that works without tasks begin a new session, where the one before was taken away: the owner, and where
+    /// denials ended it, the subject alone.
+    fn begin_anew(
+        &self,
+        judgement: &mut Judgement,
+        task: &Task,
+        caller: &Caller<'_>,
+    ) -> Result<Done, Refused> {
+        let now = Time(judgement.now_ms);
+        let retention = self.keeper.settings().retention_ms;
+        let mut locks = vec![RecordKey::new(RecordKind::Session, &task.session)];
+        locks.extend(Holder::Pair.key(&task.chain()));
+        let survives = Survives::PowerLoss;
+        let kept = self.change(
+            judgement,
+            &caller.call,
+            &locks,
+            survives,
+            &mut |transaction, judgement| {
+                let current = locate::find_in(transaction, &task.id)?.task;
+                let session = history::session(transaction, &task.session)?;
+                let mut session = session.ok_or_else(history::lost)?;
+                if !caller.is_owner && session.ended_at.is_none() {
+                    let what =
+                        "the session was revoked; only its administrator lets the pair begin anew";
+                    return Err(Refused::new(ReasonCode::Revoked, Step::Locate, what).into());
+                }
+                // Nothing is left of the denials: the pair is not refused because of them.
+                history::begin(transaction, &current, (false, now), retention)?;
+                let held = Arc::make_mut(&mut session);
+                (held.ended_at, held.expires_at) = (None, after(now, retention));
+                transaction.put(Record::Session(session));
+                let status = TaskStatus::Completed;
+                let ended = Task { status, ended_at: Some(now), ..Task::clone(&current) };
+                transaction.put(Record::Task(Arc::new(ended)));
+                judgement.grant("the pair begins anew");
+                Ok(())
+            },
+        )?;
+        Ok((wire::EndResponse { ended: 1 }.encode_to_vec(), kept))
+    }
+
     /// The task that a call is about.
     fn found(
         &self,
@@ -893,6 +949,11 @@ impl Engine {
         caller: &Caller<'_>,
     ) -> Result<Located, Refused> {
         let found = locate::find(&self.keeper, id, caller.call.wait)?;
+        // What an agent does without tasks is none of its tasks: the owner and the subject alone see it.
+        let is_task = found.task.kind != TaskKind::Implicit;
+        if !is_task && !caller.is_owner && !is_alone_its_subject(&found, judgement) {
+            return Err(locate::unknown());
+        }
         judgement.task = Some(Arc::clone(&found.task));
         Ok(found)
     }

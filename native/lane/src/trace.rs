@@ -71,11 +71,6 @@ pub(crate) fn parent(value: &str) -> Option<Parent<'_>> {
     is_valid.then_some(Parent { trace, span, sampled })
 }
 
-/// The trace that a `traceparent` names, if it names one.
-pub(crate) fn trace_id(value: &str) -> Option<&str> {
-    parent(value).map(|parent| parent.trace)
-}
-
 /// The ids of one decision, for its record and its span.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ids {

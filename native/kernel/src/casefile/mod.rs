@@ -716,6 +716,11 @@ impl CaseFile {
             let came = tasks.act(self, plan, (act, on, test.who()), caller, now);
             return call.expect.compare_act(came);
         }
+        // In a task the subject is that of the task.
+        let refused = match &caller {
+            Some(caller) if on.is_none() => tasks.subject_refused(plan, &caller.chain),
+            _ => None,
+        };
         let implied = match &caller {
             Some(caller) if on.is_none() => tasks.implied(plan, caller, now),
             _ => None,
@@ -748,6 +753,17 @@ impl CaseFile {
         let known = (test.enforcer.as_str(), directories);
         let presented_of = presented.map(|issued| issued.step);
         let decision = call.judge(plan, &caller, placed.as_ref(), presented, known, now);
+        // A request that nothing understands is refused as that first.
+        if let (Some(refused), Ok(_)) = (refused, &decision) {
+            let (expected, actual) = call.expect.compare(&Seen::from(&refused));
+            return match expected == actual {
+                true => Came::Passed,
+                false => Came::Otherwise { expected, actual, message: refused.message },
+            };
+        }
+        if decision.is_ok() {
+            tasks.note_subject(&caller.chain);
+        }
         let (expected, actual) = match &decision {
             Ok((decision, _)) => call.expect.compare(&Seen::from(decision)),
             Err(refused) => call.expect.compare(&Seen::from(refused)),
@@ -843,6 +859,24 @@ impl<'a> From<&'a Decision> for Seen<'a> {
 /// A request that no route understands is a denial like any other.
 impl From<&RouteError> for Seen<'_> {
     fn from(refused: &RouteError) -> Self {
+        Self {
+            outcome: OutcomeWord::Deny,
+            reason: refused.reason,
+            kinds: &[],
+            policies: &[],
+            obligations: &[],
+            controls: &[],
+            tier: "",
+            resource: "",
+            destination_class: "",
+            shown_reason: "",
+        }
+    }
+}
+
+/// Neither is one that is refused before policy is asked.
+impl From<&Refused> for Seen<'_> {
+    fn from(refused: &Refused) -> Self {
         Self {
             outcome: OutcomeWord::Deny,
             reason: refused.reason,

@@ -14,8 +14,8 @@ use crate::decision::{
 };
 use crate::diagnostic::{Diagnostic, clip, unknown};
 use crate::history::{
-    HistoryChanges, HistoryView, Holder, Object, ObjectKeys, ObjectView, Origin, Remembering,
-    Reported, SessionHistory, effects, pair_keys,
+    Carry, HistoryChanges, HistoryView, Holder, Object, ObjectKeys, ObjectView, Origin,
+    Remembering, Reported, SessionHistory, effects, pair_keys,
 };
 use crate::mcp::ServerTask;
 use crate::model::Isolation;
@@ -23,9 +23,10 @@ use crate::plan::Plan;
 use crate::schema::{GIVE, START};
 use crate::source::{At, Mark, duration};
 use crate::task::{
-    AgentName, Child, Limit, Names, Param, Part, RecordKey, Refused, Root, ScopeEntry, Selector,
-    Session, Speaker, Subject, SubjectProof, Task, TaskKind, TaskStatus, TaskView, delegate,
-    denied_pair, extend, implicit, start, taskless,
+    AgentName, BARRED_MS, Child, Limit, Names, Param, Part, RecordKey, Refused, Root, ScopeEntry,
+    Selector, Session, Speaker, Subject, SubjectProof, Task, TaskKind, TaskStatus, TaskView,
+    alone_of, alone_pair, barred_alone, delegate, denied_pair, extend, implicit, is_alone, renewed,
+    start, subject_refused, taskless,
 };
 
 /// The name of the task that a trace begins with.
@@ -362,6 +363,10 @@ pub(super) struct Tasks {
     objects: HashMap<RecordKey, Object>,
     /// What is done without a task, by its id, while it is remembered. What they did stands with the other histories.
     taskless: HashMap<String, Session>,
+    /// Until when sessions of agents alone keep what was carried over to them, by their ids.
+    carried: HashMap<String, Time>,
+    /// Agents that have acted for a subject, by SPIFFE id.
+    acted: BTreeSet<String>,
     /// Tasks without a name of their own.
     unnamed: usize,
 }
@@ -559,24 +564,57 @@ impl Tasks {
         labels
     }
 
-    /// The name of the task that an agent gets which comes without one; none where the bundle gives none.
+    /// Why a caller may not call for the subject that it shows, or without one.
+    pub(super) fn subject_refused(&self, plan: &Plan, chain: &[Principal]) -> Option<Refused> {
+        let Some(Principal::Agent { spiffe_id, .. }) = chain.last() else { return None };
+        let has_acted = || Ok::<_, std::convert::Infallible>(self.acted.contains(spiffe_id));
+        subject_refused(plan, spiffe_id, chain.len() > 1, has_acted).ok().flatten()
+    }
+
+    /// Notes that an agent acts for a subject.
+    pub(super) fn note_subject(&mut self, chain: &[Principal]) {
+        if let [first, .., Principal::Agent { spiffe_id, .. }] = chain
+            && !matches!(first, Principal::Agent { .. })
+        {
+            self.acted.insert(spiffe_id.clone());
+        }
+    }
+
+    /// The name of the session of an agent that works without tasks; none of any other.
     pub(super) fn implied(
         &mut self,
         plan: &Plan,
         caller: &Caller<'_>,
         now: Time,
     ) -> Option<String> {
-        let id = format!("#implicit {:?}", caller.chain);
-        if self.known.get(&id).is_some_and(|task| task.status_at(now) == TaskStatus::Active) {
-            return Some(id);
+        let task = implicit(plan, &caller.chain, caller.acr, now).ok().flatten()?;
+        let id = task.id.clone();
+        if let Some(known) = self.known.get(&id) {
+            if known.is_barred(now) {
+                return Some(id);
+            }
+            if known.status == TaskStatus::Revoked
+                && let Some(key) = Holder::Pair.key(&caller.chain)
+            {
+                self.denied.remove(&key);
+            }
+            if known.status_at(now) == TaskStatus::Active {
+                let known = Arc::new(known.clone());
+                let known = renewed(plan, &known).ok().flatten()?;
+                self.known.insert(id.clone(), Arc::unwrap_or_clone(known));
+                return Some(id);
+            }
         }
-        let mut task = implicit(plan, &caller.chain, caller.acr, id.clone(), id.clone(), now)
-            .ok()
-            .flatten()?;
+        let before = self.histories.remove(&id).filter(|_| is_alone(plan, &task));
+        let is_carried = self.carried.get(&id).is_some_and(|until| *until > now);
+        let mut task = task;
         if let Some(shown) = caller.shown(now) {
             task.begin_with(&shown);
         }
         self.begin_session(&task, true, now).ok()?;
+        if let Some(before) = before.filter(|_| is_carried) {
+            self.histories.insert(id.clone(), plan.carried_over(&before, now));
+        }
         self.known.insert(id.clone(), task);
         Some(id)
     }
@@ -668,9 +706,10 @@ impl Tasks {
             }
         }
         let pairs = if changes.pass_on() { pair_keys(&chain) } else { Vec::new() };
-        let acting = pairs.last().cloned();
-        for key in pairs {
-            let is_acting = acting.as_ref() == Some(&key);
+        let acting = pairs.len();
+        let alone = alone_pair(plan, &placed.task).filter(|_| acting > 0);
+        for (index, key) in pairs.into_iter().chain(alone).enumerate() {
+            let is_acting = index.saturating_add(1) >= acting;
             if is_acting && changes.ends_task() {
                 self.denied.insert(key.clone());
             }
@@ -686,6 +725,7 @@ impl Tasks {
             let of_object = of_object.filter(|_| !written.is_any);
             self.objects.extend(written.keys.object.clone().zip(of_object));
         }
+        self.carry(plan, &placed.task, (changes, id, operation), now);
         if changes.ends_task() {
             if let Some(taskless) = self.taskless.get_mut(&placed.task.id) {
                 taskless.end(now);
@@ -703,6 +743,43 @@ impl Tasks {
                     task.note_call(&decision.operation);
                 }
             }
+        }
+    }
+
+    /// Carries what restricts an agent in a session with a subject over to the session of the agent alone.
+    fn carry(
+        &mut self,
+        plan: &Plan,
+        task: &Task,
+        (changes, decision_id, operation): (&HistoryChanges, &str, &str),
+        now: Time,
+    ) {
+        let alone = alone_of(plan, task).filter(|_| changes.restricts(plan.model()));
+        let Some(alone) = alone else { return };
+        let until = now.0.saturating_add(i64::try_from(BARRED_MS).unwrap_or(i64::MAX));
+        let was_kept = self.carried.insert(alone.clone(), Time(until));
+        if was_kept.is_none_or(|until| until <= now) && !self.known.contains_key(&alone) {
+            self.histories.remove(&alone);
+        }
+        if task.kind == TaskKind::None
+            && let Some(of) = task.agents.last().map(AgentName::principal)
+            && let Some(of) = taskless(&[of], "")
+        {
+            let held = self.taskless.entry(alone.clone());
+            let held = held.or_insert_with(|| Session::taskless(&of, now));
+            held.expires_at = held.expires_at.max(Time(until));
+        }
+        let history = self.histories.entry(alone.clone()).or_default();
+        let carry = Carry { from: &task.id, to: &alone, decision_id, operation };
+        let fits = history.carry_over(plan.model(), changes, carry, now);
+        if fits && !changes.ends_task() {
+            return;
+        }
+        if task.kind == TaskKind::Implicit {
+            let barred = barred_alone(plan, self.known.get(&alone), task, now);
+            self.known.extend(barred.map(|barred| (alone, barred)));
+        } else if let Some(held) = self.taskless.get_mut(&alone) {
+            held.end(now);
         }
     }
 
@@ -818,7 +895,11 @@ impl Tasks {
             (Some(_), false) => SubjectProof::Verified,
             (Some(_), true) => SubjectProof::Asserted,
         };
+        if let Some(refused) = self.subject_refused(plan, &chain) {
+            return Err(refused);
+        }
         may_start(plan, &said.template.value, &params, &chain, subject_proof, now)?;
+        self.note_subject(&chain);
         let proved = starting.subject.as_ref().filter(|_| !said.asserted);
         let by = speaker(plan, said.said_by, starting.by.as_ref(), proved);
         let by_agent = !by.is_user();

@@ -58,6 +58,10 @@ pub(super) fn locate(plan: &Plan, facts: &Facts<'_>, operation: &Operation) -> R
     let Some(view) = facts.task.and_then(TaskView::real) else {
         return without(plan, facts, operation);
     };
+    if view.task.kind.is_started() && plan.model().is_implicit(view.task.assignee()) {
+        let what = "the bundle lets the agent work without tasks, and so gives it none";
+        return Err(Refusal::new(ReasonCode::OutOfScope, what));
+    }
     if view.path().any(|task| plan.template(&task.template).is_none()) {
         let what = format!("{}: the bundle no longer has it", Dimension::Template);
         return Err(Refusal::new(ReasonCode::OutOfScope, what));
@@ -100,6 +104,9 @@ fn without(plan: &Plan, facts: &Facts<'_>, operation: &Operation) -> Result<(), 
         return Err(Refusal::new(ReasonCode::NoTask, "a task credential is of a task"));
     }
     let rule = &plan.model().tasks;
+    if plan.only_connects(operation) {
+        return Ok(());
+    }
     let is_within = |tier: Tier| operation.tier <= tier && plan.is_stateless(&operation.id, None);
     if rule.taskless_tier.is_some_and(is_within) {
         return Ok(());

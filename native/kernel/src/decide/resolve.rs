@@ -110,7 +110,13 @@ impl Resolved<'_> {
     /// What tells the instances of rules apart.
     pub(super) fn subject<'b>(&'b self, task: TaskView<'b>) -> Subject<'b> {
         let arguments = self.arguments.json();
-        Subject { task: &task.task.id, arguments, collection: self.collection, id: &self.id }
+        Subject {
+            task: &task.task.id,
+            is_started: task.task.kind.is_started(),
+            arguments,
+            collection: self.collection,
+            id: &self.id,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::digest::{sha256, short};
 use crate::hex::hex_start;
 use crate::history::record::{Spending, Spent};
 use crate::history::sequence::Subject;
-use crate::history::{HistoryView, Holders, MAX_EVENTS, MAX_RULES, MAX_TASKS};
+use crate::history::{HistoryView, Holders, MAX_EVENTS, MAX_RULES, MAX_TASKS, UNSTARTED_GRAIN_MS};
 use crate::json::Value as Json;
 use crate::model::{Budget, Counts, Model, RuleScope};
 
@@ -159,7 +159,10 @@ impl Compiled {
             RuleScope::Task => subject.task,
             RuleScope::Session | RuleScope::Agent | RuleScope::Subject => "",
         };
-        let oldest = self.within_ms.map(|within| Time(now.0.saturating_sub(within)));
+        let window_ms = self.within_ms.or_else(|| subject.window_ms());
+        let oldest = window_ms.map(|within| Time(now.0.saturating_sub(within)));
+        // A budget without a window may count more events than could be kept one by one.
+        let grain_ms = (self.within_ms.is_none() && oldest.is_some()).then_some(UNSTARTED_GRAIN_MS);
         let nothing = Spent::default();
         let uses = kept.budgets.get(&self.stored);
         if uses.is_none() && kept.budgets.len() >= MAX_RULES {
@@ -179,6 +182,7 @@ impl Compiled {
             amount: 0,
             values: BTreeSet::new(),
             is_windowed: oldest.is_some(),
+            grain_ms,
             is_sum: matches!(self.counts, Counts::Sum(_)),
             forgets_before: oldest,
         };
@@ -207,7 +211,7 @@ impl Compiled {
             Some(after) if after <= self.most => {}
             Some(_) | None => return Err(Short::Exceeded),
         }
-        if spending.is_windowed && events().count() >= MAX_EVENTS {
+        if spending.is_windowed && grain_ms.is_none() && events().count() >= MAX_EVENTS {
             return Err(Short::Full);
         }
         Ok(spending)

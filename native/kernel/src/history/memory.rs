@@ -146,6 +146,11 @@ impl Memory {
         }
     }
 
+    /// Whether a rule or a budget names the operation.
+    pub(crate) const fn is_named(&self) -> bool {
+        !self.named.is_empty() || !self.budgets.is_empty()
+    }
+
     /// Whether what the task's session did must be known.
     pub(crate) const fn is_recalled(&self) -> bool {
         !self.is_none() || self.denials

@@ -4,6 +4,7 @@
 //! writes the other in the same transaction.
 
 mod budget;
+mod carry;
 mod check;
 mod denials;
 mod holder;
@@ -15,6 +16,7 @@ mod sequence;
 mod settle;
 mod shared;
 
+pub use carry::Carry;
 pub use denials::RunChange;
 pub use holder::{HistoryView, Holder, Remembering, pair_keys, pairs_of};
 pub(crate) use object::{DAY_MS, Keeping, MAX_KEPT_MS, Shares, count};
@@ -64,4 +66,8 @@ pub(crate) const MEMORY_RANGE_MS: std::ops::RangeInclusive<i64> = 60_000..=30 * 
 
 /// How long the record of an agent, a subject or a pair is kept after it last changed, in milliseconds: as long as a task may live,
 /// and as anything in it but labels may count.
+/// How long rules and budgets without a window count in a session that nobody ends, in milliseconds.
+pub const UNSTARTED_MS: i64 = 24 * 3_600 * 1_000;
+/// What is spent there counts together by this, in milliseconds: up to so much longer.
+pub const UNSTARTED_GRAIN_MS: i64 = 3_600 * 1_000;
 pub const PARTY_MS: i64 = 24 * 3_600 * 1_000;

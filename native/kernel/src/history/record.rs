@@ -163,6 +163,9 @@ pub struct Spending {
     /// Whether it counts within a window.
     #[serde(default, rename = "windowed")]
     pub is_windowed: bool,
+    /// Within the window it counts together with what is spent at about the same time, in milliseconds; none: by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grain_ms: Option<i64>,
     /// It sums up an amount, which may turn out to be less.
     #[serde(default, rename = "sums")]
     pub is_sum: bool,
@@ -197,10 +200,18 @@ impl Spent {
         if spending.amount == 0 {
             return;
         }
-        if spending.is_windowed {
-            self.events.push((now, spending.amount));
-        } else {
+        if !spending.is_windowed {
             self.total = self.total.saturating_add(spending.amount);
+            return;
+        }
+        // It counts until the last of those that it counts with is forgotten.
+        let at = spending.grain_ms.filter(|grain| *grain > 0).map_or(now, |grain| {
+            Time(now.0.div_euclid(grain).saturating_add(1).saturating_mul(grain))
+        });
+        let same = self.events.iter_mut().rev().find(|(known, _)| *known == at);
+        match same.filter(|_| spending.grain_ms.is_some()) {
+            Some((_, amount)) => *amount = amount.saturating_add(spending.amount),
+            None => self.events.push((at, spending.amount)),
         }
     }
 }
@@ -223,6 +234,8 @@ pub struct Advance {
     /// The step completes a restricting rule: the instance under which the pair of agent and subject keeps it for the
     /// agent's next task.
     pub passed_on: Option<String>,
+    /// The rule forbids something, so that a step of it restricts; otherwise a step of it enables.
+    pub restricts: bool,
 }
 
 impl Advance {

@@ -12,7 +12,9 @@ use crate::digest::{sha256, short};
 use crate::hex::hex_start;
 use crate::history::record::{Advance, OF_TASK, Progress, RuleProgress, SessionHistory};
 use crate::history::settle::Enabling;
-use crate::history::{HistoryView, Holder, Holders, MAX_INSTANCES, MAX_RULES, PARTY_MS};
+use crate::history::{
+    HistoryView, Holder, Holders, MAX_INSTANCES, MAX_RULES, PARTY_MS, UNSTARTED_MS,
+};
 use crate::json::Value as Json;
 use crate::model::{CorrelationKey, Event, Model, Operation, RuleScope, Sequence};
 
@@ -67,6 +69,8 @@ impl Named {
 pub(crate) struct Subject<'a> {
     /// Id of the task.
     pub(crate) task: &'a str,
+    /// Whether somebody started the task: its end is the end of what rules and budgets without a window count.
+    pub(crate) is_started: bool,
     pub(crate) arguments: &'a Json,
     /// None: it acts on the system itself.
     pub(crate) collection: Option<&'a str>,
@@ -106,6 +110,11 @@ impl Sequences {
         self.rules.iter().map(|rule| (rule.name.as_str(), &*rule.stored)).collect()
     }
 
+    /// Whether the rule that is stored under a name forbids something.
+    pub(crate) fn restricts(&self, stored: &str) -> bool {
+        self.rules.iter().any(|rule| !rule.requires && &*rule.stored == stored)
+    }
+
     /// Whose records the progress of those rules is kept in.
     pub(crate) fn holders(&self, named: &[Named]) -> Holders {
         named.iter().filter_map(|named| self.rule(*named)).map(|rule| rule.scope.holder()).collect()
@@ -143,15 +152,18 @@ impl Sequences {
             let full = || (rule.name.as_str(), rule.scope.holder());
             let kept = rule.kept(history).ok_or_else(full)?;
             let known = kept.rules.get(&*rule.stored);
-            let Some(advance) = rule.advance(rule.instance(subject), steps, known, now) else {
+            let window_ms = rule.window_ms(subject);
+            let instance = (rule.instance(subject), window_ms);
+            let Some(advance) = rule.advance(instance, steps, known, now) else {
                 continue;
             };
             if !has_room(&advance, known, kept) {
                 return Err(full());
             }
             if rule.counts_done {
-                let (Advance { rule, instance, .. }, within_ms) = (advance, rule.within_ms);
-                enables.push(Enabling { rule: rule.to_string(), instance, within_ms });
+                let Advance { rule, instance, .. } = advance;
+                let rule = rule.to_string();
+                enables.push(Enabling { rule, instance, within_ms: window_ms });
             } else {
                 advances.push(advance);
             }
@@ -173,11 +185,13 @@ impl Sequences {
             .filter_map(|(rule, steps)| {
                 let kept = rule.kept(history)?;
                 let known = kept.rules.get(&*rule.stored);
-                let advance = rule.advance(rule.instance(subject), steps, known, now)?;
+                let window_ms = rule.window_ms(subject);
+                let instance = (rule.instance(subject), window_ms);
+                let advance = rule.advance(instance, steps, known, now)?;
                 if has_room(&advance, known, kept) {
                     return Some(advance);
                 }
-                rule.advance(Cow::Borrowed(ANY), steps, known, now)
+                rule.advance((Cow::Borrowed(ANY), window_ms), steps, known, now)
             })
             .collect()
     }
@@ -221,6 +235,13 @@ impl Named {
 
 fn bit(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+impl Subject<'_> {
+    /// The window of a rule or a budget that has none: of a session that nobody ends, a day.
+    pub(crate) fn window_ms(&self) -> Option<i64> {
+        (!self.is_started).then_some(UNSTARTED_MS)
+    }
 }
 
 impl Compiled {
@@ -284,15 +305,15 @@ impl Compiled {
         Some(format!("{OF_TASK}{key}"))
     }
 
-    /// When what lies before was too long ago.
-    fn forgets_before(&self, now: Time) -> Option<Time> {
-        self.within_ms.map(|within| Time(now.0.saturating_sub(within)))
+    /// How long what lies before counts.
+    fn window_ms(&self, subject: Subject<'_>) -> Option<i64> {
+        self.within_ms.or_else(|| subject.window_ms())
     }
 
     fn is_completed(&self, subject: Subject<'_>, history: HistoryView<'_>, now: Time) -> bool {
         let Some(kept) = self.kept(history) else { return true };
         let Some(known) = kept.rules.get(&*self.stored) else { return self.requires };
-        let oldest = self.forgets_before(now);
+        let oldest = before(self.window_ms(subject), now);
         let has_all = |progress: &Progress| {
             progress.step >= self.steps && oldest.is_none_or(|oldest| progress.at >= oldest)
         };
@@ -307,22 +328,22 @@ impl Compiled {
     /// that it was seen, and one that is too old is still to come.
     ///
     /// Args:
-    /// * `kept`: of the rule.
+    /// * `window_ms`: of the rule, for the event's subject; `kept`: of the rule.
     fn advance(
         &self,
-        instance: Cow<'_, str>,
+        (instance, window_ms): (Cow<'_, str>, Option<i64>),
         steps: u32,
         kept: Option<&RuleProgress>,
         now: Time,
     ) -> Option<Advance> {
         let known = kept.and_then(|kept| kept.of(&instance));
-        let oldest = self.forgets_before(now);
+        let oldest = before(window_ms, now);
         let counts = |progress: &&Progress| oldest.is_none_or(|oldest| progress.at >= oldest);
         let step = known.filter(counts).map_or(0, |progress| progress.step);
         let is_next = |step: u32| 1_u32.checked_shl(step).is_some_and(|bit| steps & bit != 0);
         let step = if step < self.steps && is_next(step) {
             step.saturating_add(1)
-        } else if self.within_ms.is_some() && step > 0 && is_next(step.saturating_sub(1)) {
+        } else if window_ms.is_some() && step > 0 && is_next(step.saturating_sub(1)) {
             step
         } else {
             return None;
@@ -336,8 +357,14 @@ impl Compiled {
             progress,
             is_new: known.is_none(),
             forgets_before: oldest,
+            restricts: !self.requires,
         })
     }
+}
+
+/// When what lies before was too long ago.
+fn before(window_ms: Option<i64>, now: Time) -> Option<Time> {
+    window_ms.map(|window| Time(now.0.saturating_sub(window)))
 }
 
 /// Whether a record has room for a step.

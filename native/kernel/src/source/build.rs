@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::mcp::{McpFile, Pins};
 use super::types::{
     AgentMembers, AgentObject, ApprovalWord, CollectionEntry, DenyWord, DestinationEntry, Facts,
-    IgnoreEntry, IsolatedWord, LabelEntry, LabelWord, Manifest, ModeEntry, ReportsWord, RouteEntry,
-    SourceEntry, SubjectRule, SystemEntry, SystemWord, TasksWord, TierEntry,
+    IgnoreEntry, IsolatedWord, LabelEntry, LabelWord, Manifest, ModeEntry, OnBehalfWord,
+    ReportsWord, RouteEntry, SourceEntry, SubjectRule, SystemEntry, SystemWord, TasksWord,
+    TierEntry,
 };
 use super::yaml::{At, Entries, Many};
 use super::{budget, classify, denials, directory, ids, mode, sequence, template};
@@ -18,7 +19,7 @@ use crate::history::{DAY_MS, KEPT_MS, MAX_KEPT_MS, MEMORY_RANGE_MS};
 use crate::mcp::{self, Endpoint};
 use crate::model::{
     AgentMemory, Approval, ClaimTest, Collection, Declared, DenyAs, Derive, DestinationClass,
-    DestinationKind, Distinct, Isolation, LabelKind, Location, Model, Operation, Reports,
+    DestinationKind, Distinct, Isolation, LabelKind, Location, Model, OnBehalf, Operation, Reports,
     ResourcePattern, SubjectMatch, System, SystemKind, Tier, TierRequirements,
 };
 use crate::pattern::Glob;
@@ -490,12 +491,17 @@ impl Build<'_> {
     fn agents(&mut self, file: &str, said: &Entries<AgentMembers>) {
         for (role, members) in &said.0 {
             let Some(at) = self.declare(file, "role", role, ids::refuse) else { continue };
-            let (list, memory, harness) = match members {
-                AgentMembers::List(list) => (list, AgentMemory::default(), false),
+            let (list, memory, harness, subject) = match members {
+                AgentMembers::List(list) => (list, AgentMemory::default(), false, None),
                 AgentMembers::Object(object) => {
                     self.later(file, "limits", object.limits.as_ref());
                     let memory = self.agent_memory(file, object);
-                    (&object.r#match.0, memory, object.harness == Some(true))
+                    let subject = object.subject.map(|word| match word {
+                        OnBehalfWord::Required => OnBehalf::Required,
+                        OnBehalfWord::Optional => OnBehalf::Optional,
+                        OnBehalfWord::None => OnBehalf::None,
+                    });
+                    (&object.r#match.0, memory, object.harness == Some(true), subject)
                 }
             };
             if list.is_empty() {
@@ -513,6 +519,7 @@ impl Build<'_> {
             roles.at = at;
             roles.memory = memory;
             roles.harness = harness;
+            roles.subject = subject;
             roles.agents = list
                 .iter()
                 .map(|id| Declared { value: id.value.clone(), at: id.at.within(file) })

@@ -11,9 +11,10 @@ use super::types::{
 };
 use super::yaml::{At, Entries, Many};
 use crate::diagnostic::{clip, unknown};
+use crate::members::overlap;
 use crate::model::{
-    Effect, ImplicitRule, LimitRule, Location, Operation, ParamType, ScopeRule, SelectorRule, Slot,
-    Template, Tier,
+    Declared, Effect, ImplicitRule, LimitRule, Location, Operation, ParamType, ScopeRule,
+    SelectorRule, Slot, Template, Tier,
 };
 use crate::task::{
     MAX_DEPTH, MAX_LITERALS, MAX_SCOPE, MAX_TEXT, MAX_TEXTS, one_name, refuse_id, refuse_text,
@@ -54,26 +55,103 @@ pub(super) fn tasks(build: &mut Build<'_>, file: &str, said: &Tasks) {
         }
         build.model.tasks.taskless_tier = Some(tier(said.value));
     }
-    let Some(At { value: implicit, .. }) = &said.implicit else { return };
-    let name = &implicit.template;
-    let at = name.at.within(file);
+    if let Some(said) = &said.implicit {
+        implicit(build, file, said);
+    }
+}
+
+/// Takes over which agents work without tasks, and what they may do.
+fn implicit(build: &mut Build<'_>, file: &str, said: &At<ImplicitEntry>) {
+    let At { at, value: said } = said;
+    let name = &said.template;
+    let place = name.at.within(file);
+    let tier_cap = said.tier_cap.as_ref().map_or(Tier::Low, |said| tier(said.value));
+    let mut rule =
+        ImplicitRule { template: name.value.clone(), template_digest: String::new(), tier_cap };
     match build.model.templates.get(&name.value) {
         None => {
             let declared = build.model.templates.iter().map(|(n, t)| (n.as_str(), Some(&t.at)));
             let (what, mend) = unknown("template", &name.value, declared);
-            build.found.error(&at, what, mend);
+            build.found.error(&place, what, mend);
         }
-        Some(template) if !template.params.is_empty() => {
-            let what = format!(
-                "the template `{}` has parameters, and nobody says them for a task that nobody starts",
-                clip(&name.value)
-            );
-            build.found.error(&at, what, "Name a template without `params`.");
+        Some(template) => {
+            rule.template_digest = template.digest();
+            rule.tier_cap = tier_cap.min(template.tier_cap);
+            let counted = template.scope.iter().find(|rule| rule.uses.is_some());
+            if !template.params.is_empty() {
+                let what = format!(
+                    "the template `{}` has parameters, and nobody says them for an agent that works without tasks",
+                    clip(&name.value)
+                );
+                build.found.error(&place, what, "Name a template without `params`.");
+            } else if let Some(counted) = counted {
+                let what = format!(
+                    "the template `{}` counts the uses of `{}` in a task, and these agents have none",
+                    clip(&name.value),
+                    counted.operation
+                );
+                let mend = format!(
+                    "Remove `uses` there, and write a budget: `budgets: {{NAME: {{count: {}, most: N, within: 24h}}}}`.",
+                    counted.operation
+                );
+                build.found.error(&place, what, mend);
+            }
         }
-        Some(_) => {}
     }
-    let tier_cap = implicit.tier_cap.as_ref().map_or(Tier::Low, |said| tier(said.value));
-    build.model.tasks.implicit = Some(ImplicitRule { template: name.value.clone(), tier_cap });
+    let Some(agents) = said.agents.as_ref().filter(|agents| !agents.0.is_empty()) else {
+        let what = "`implicit_tasks` does not say which agents work without tasks";
+        let mend = "Add `agents: [ROLE]`. An agent of such a role is given no task; any other agent needs one.";
+        return build.found.error(&at.within(file), what, mend);
+    };
+    for role in &agents.0 {
+        if let Some(members) = build.model.roles.get_mut(&role.value)
+            && !members.agents.is_empty()
+        {
+            members.is_implicit = true;
+            continue;
+        }
+        let of_agents = build.model.roles.iter().filter(|(_, known)| !known.agents.is_empty());
+        let declared = of_agents.map(|(name, known)| (name.as_str(), Some(&known.at)));
+        let (what, mend) = unknown("role of agents", &role.value, declared);
+        build.found.error(&role.at.within(file), what, mend);
+    }
+    build.model.tasks.implicit = Some(rule);
+    either(build);
+}
+
+/// Refuses a template that an agent may start which works without tasks: such an agent would choose which of the two counts.
+fn either(build: &mut Build<'_>) {
+    let Build { model, found, .. } = build;
+    let implicit: Vec<(&String, &Declared<String>)> = model
+        .roles
+        .iter()
+        .filter(|(_, members)| members.is_implicit)
+        .flat_map(|(role, members)| members.agents.iter().map(move |agent| (role, agent)))
+        .collect();
+    for (name, template) in &model.templates {
+        for starter in &template.starters {
+            let agents = model.roles.get(starter).into_iter().flat_map(|members| &members.agents);
+            let both = agents
+                .filter_map(|agent| {
+                    let is_same = |(_, other): &&(&String, &Declared<String>)| {
+                        overlap(&agent.value, &other.value)
+                    };
+                    implicit.iter().find(is_same)
+                })
+                .next();
+            let Some((role, agent)) = both else { continue };
+            let what = format!(
+                "agents of role `{starter}` start tasks of `{name}`, and such an agent works without tasks: `{}` \
+                 ({}:{}) of role `{role}`, which `implicit_tasks.agents` of bundle.yaml names",
+                agent.value, agent.at.file, agent.at.line
+            );
+            let mend = format!(
+                "Remove `{starter}` from `starters`, or `{role}` from `implicit_tasks.agents`, or let their patterns \
+                 name different agents."
+            );
+            found.error(&template.at, what, mend);
+        }
+    }
 }
 
 /// Takes over the templates of one file. Operations must be sorted, and have their meaning.

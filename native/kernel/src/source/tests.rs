@@ -323,8 +323,8 @@ fn each_fault_of_a_file_has_its_message() {
             "bundle.yaml:1:44: `template` is missing. Add it.",
         ),
         (
-            "{name: a, implicit_tasks: {template: read}}",
-            "bundle.yaml: warning: every operation needs a task, and there is no template to start one from. Add `templates`, or say `tasks: optional`.\nbundle.yaml:1:38: unknown template `read`. No template is declared.",
+            "{name: a, implicit_tasks: {agents: [bots], template: read}}",
+            "bundle.yaml: warning: every operation needs a task, and there is no template to start one from. Add `templates`, or say `tasks: optional`.\nbundle.yaml:1:54: unknown template `read`. No template is declared.\nbundle.yaml:1:37: unknown role of agents `bots`. No role of agents is declared.",
         ),
         (
             "{name: a, tasks: optional, show_reason: [cmr]}",

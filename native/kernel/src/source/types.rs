@@ -22,7 +22,7 @@ pub(crate) struct Manifest {
     pub(crate) tasks: Option<At<TasksWord>>,
     /// Operations that read, count nothing and are at most of this tier need no task; default: none.
     pub(crate) taskless_tier: Option<At<TierWord>>,
-    /// What an agent gets that comes without a task; default: nothing.
+    /// Agents that work without tasks, and what they may do; default: none.
     pub(crate) implicit_tasks: Option<At<ImplicitEntry>>,
     /// How calls at MCP endpoints are refused.
     pub(crate) mcp: Option<McpEntry>,
@@ -61,11 +61,13 @@ pub(crate) enum TasksWord {
     Required,
 }
 
-/// What an agent gets that comes without a task.
+/// Agents that work without tasks, and what they may do.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ImplicitEntry {
-    /// A template without parameters.
+    /// Roles whose agents work without tasks; such an agent can neither start nor be given one. Required.
+    pub(crate) agents: Option<Many<At<String>>>,
+    /// The template that bounds their calls; it has no parameters, and counts no uses.
     pub(crate) template: At<String>,
     /// No operation above this tier; default `low`.
     pub(crate) tier_cap: Option<At<TierWord>>,
@@ -150,6 +152,20 @@ pub(crate) struct AgentObject {
     /// These programs are agent and front end in one: prompts that they relay beside a subject's token count as the user's
     /// word up to tier standard. Default: false.
     pub(crate) harness: Option<bool>,
+    /// On whose behalf its agents act where no task says so; default: of a subject, once they have acted for one.
+    pub(crate) subject: Option<OnBehalfWord>,
+}
+
+/// On whose behalf agents act where no task says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OnBehalfWord {
+    /// Each call shows the token of a subject.
+    Required,
+    /// A call may leave the subject out; what restricts the agent for any subject then restricts it.
+    Optional,
+    /// The agents act for themselves, and show no subject.
+    None,
 }
 
 /// What keeps an agent's runs apart.

@@ -4,8 +4,10 @@
 //! Tasks form a tree, which shares one session. What stands in `record` is stored: fields are added with a default,
 //! never renamed, and members that a node does not know are kept.
 
+mod implicit;
 mod literals;
 mod names;
+mod on_behalf;
 mod prompt;
 mod record;
 mod scope;
@@ -15,8 +17,10 @@ mod tokens;
 
 use std::sync::Arc;
 
+pub use implicit::{BARRED_MS, implicit, implicit_id, is_implicit_id, renewed};
 pub use literals::{MAX_LITERALS, hmac};
 pub use names::{HARNESS_TIER, MAX_PARTS, Names, Part, SaidBy, Speaker};
+pub use on_behalf::{ACTED_MS, alone_of, alone_pair, barred_alone, is_alone, subject_refused};
 pub use prompt::{LONGEST_PROMPT, Reading, read as read_prompt};
 pub use record::{
     AgentName, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit, Literal, Param,
@@ -25,7 +29,7 @@ pub use record::{
     Subject, SubjectProof, Task, TaskKind, TaskStatus, TrustDomain,
 };
 pub use scope::{Dimension, ScopeIndex};
-pub use start::{Child, Refused, Root, delegate, denied_pair, extend, implicit, start};
+pub use start::{Child, Refused, Root, delegate, denied_pair, extend, start};
 pub use taskless::{taskless, taskless_of};
 pub use tokens::{NewestToken, ShownToken};
 

@@ -198,7 +198,8 @@ pub struct Session {
     pub started_at: Time,
     /// When it may be forgotten: a while after the last of its tasks has ended.
     pub expires_at: Time,
-    /// Of what somebody does without a task: when that was taken away.
+    /// Of what somebody does without a task: when that was taken away. Of the session of an agent that works without tasks:
+    /// when denials ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Time>,
     /// What its tasks did, as far as rules ask for it.
@@ -229,6 +230,9 @@ pub struct Party {
     /// Of an agent: the sessions in which others gave it a task and may tell it what was read there, by the id of the task.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub shared: BTreeMap<String, SharedSession>,
+    /// Of an agent: when it was last noted that it acts for a subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acted_at: Option<Time>,
     /// When it may be forgotten: once nothing in it counts any more.
     pub expires_at: Time,
     /// Members that this version does not know.
@@ -476,7 +480,9 @@ pub enum TaskKind {
     Root,
     /// It was delegated.
     Child,
-    /// Its agent came without one.
+    /// It is no task: it bounds the session of an agent that works without tasks, as [`implicit`] gives it.
+    ///
+    /// [`implicit`]: crate::task::implicit
     Implicit,
     /// It is none, and nowhere kept: what somebody does without a task, as [`taskless`] gives it.
     ///

@@ -11,13 +11,11 @@ use super::record::{
 use super::scope::{Dimension, ScopeIndex, contained};
 use super::{MAX_SCOPE, MAX_TEXTS, refuse_id, refuse_text};
 use crate::decide::MAX_CHAIN;
-use crate::decision::{Principal, ReasonCode, Time};
+use crate::decision::{ReasonCode, Time};
 use crate::diagnostic::clip;
 use crate::model::{LimitRule, ParamType, ScopeRule, SelectorRule, Slot, Template, Tier};
 use crate::plan::Plan;
 
-/// How long a task may lie idle that nobody started.
-const IMPLICIT_IDLE_MS: i64 = 30 * 60_000;
 /// Limits on arguments in one entry.
 const MOST_ARGUMENTS: usize = 32;
 /// Bytes of all texts of a scope that is asked for.
@@ -32,7 +30,7 @@ pub struct Root<'a> {
     pub params: &'a BTreeMap<String, Param>,
     /// Narrower scope than the template's; empty: the template's. An entry that says no `uses` gets the template's.
     pub scope: &'a [ScopeEntry],
-    /// ROOT, or IMPLICIT where the agent came without a task.
+    /// ROOT, or IMPLICIT where the agent works without tasks.
     pub kind: TaskKind,
     /// The agent that gets it.
     pub assignee: AgentName,
@@ -121,8 +119,11 @@ impl Refused {
 ///
 /// # Errors
 /// The template or a parameter is not as the bundle says (BAD_INPUT); or more is asked than the template gives
-/// (OUT_OF_SCOPE, which names in what).
+/// (OUT_OF_SCOPE, which names in what); or the agent works without tasks (NOT_PERMITTED).
 pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
+    if root.kind.is_started() {
+        may_be_given(plan, &root.assignee)?;
+    }
     let template = template(plan, root.template)?;
     checked(template, root.params)?;
     bounded(root.scope)?;
@@ -168,53 +169,21 @@ pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
     Ok(task)
 }
 
-/// Starts the task that an agent gets which comes without one: of the template and below the tier that the bundle says, and
-/// for at most half an hour of idleness. None where the bundle gives none, or the caller is no agent.
-///
-/// # Errors
-/// The template needs a parameter (BAD_INPUT), or the chain is too long (TOO_DEEP).
-pub fn implicit(
-    plan: &Plan,
-    chain: &[Principal],
-    acr: &str,
-    id: String,
-    session: String,
-    now: Time,
-) -> Result<Option<Task>, Refused> {
-    let Some(rule) = &plan.model().tasks.implicit else { return Ok(None) };
-    let Some(Principal::Agent { spiffe_id, trust_domain }) = chain.last() else { return Ok(None) };
-    let subject = chain.first().and_then(|first| Subject::of(first, acr));
-    let proof = if subject.is_some() { SubjectProof::Verified } else { SubjectProof::Itself };
-    let root = Root {
-        template: &rule.template,
-        params: &BTreeMap::new(),
-        scope: &[],
-        kind: TaskKind::Implicit,
-        assignee: AgentName { spiffe_id: spiffe_id.clone(), trust_domain: trust_domain.clone() },
-        subject,
-        subject_proof: proof,
-        starter: spiffe_id.clone(),
-        deadline: None,
-        tier_cap: Some(rule.tier_cap),
-        names: Names::default(),
-        now,
-        id,
-        session,
-    };
-    let task = start(plan, root)?;
-    let idle = task.idle_timeout_ms.map_or(IMPLICIT_IDLE_MS, |idle| idle.min(IMPLICIT_IDLE_MS));
-    Ok(Some(Task { idle_timeout_ms: Some(idle), ..task }))
-}
-
 /// Starts a child of a live task. It may do no more than its parent, in no field, and lives no longer.
 ///
 /// # Errors
 /// The parent has ended (TASK_ENDED); the child would be too deep (TOO_DEEP); the template or a parameter is not as
-/// the bundle says (BAD_INPUT); or more is asked than the parent may (OUT_OF_SCOPE, which names in what).
+/// the bundle says (BAD_INPUT); more is asked than the parent may (OUT_OF_SCOPE, which names in what); the agent works
+/// without tasks (NOT_PERMITTED); or the parent is no task (UNKNOWN_TASK).
 pub fn delegate(plan: &Plan, parent: &Task, child: Child<'_>) -> Result<Task, Refused> {
     if parent.status_at(child.now) != TaskStatus::Active {
         return Err(Refused::new(ReasonCode::TaskEnded, "the parent has ended"));
     }
+    if parent.kind == TaskKind::Implicit {
+        let what = "an agent that works without tasks delegates none";
+        return Err(Refused::new(ReasonCode::UnknownTask, what));
+    }
+    may_be_given(plan, &child.assignee)?;
     let depth = parent.depth().saturating_add(1);
     if depth > parent.max_depth {
         let most = parent.max_depth;
@@ -289,6 +258,15 @@ pub fn delegate(plan: &Plan, parent: &Task, child: Child<'_>) -> Result<Task, Re
 /// Adds the names of a further turn; never scope, time or tier.
 pub fn extend(task: &mut Task, names: Names) {
     task.names.extend(names);
+}
+
+/// Refuses a task for an agent that works without tasks: it would choose by leaving the task out which bounds count.
+fn may_be_given(plan: &Plan, assignee: &AgentName) -> Result<(), Refused> {
+    if plan.model().is_implicit(&assignee.spiffe_id) {
+        let what = "the agent works without tasks (`implicit_tasks.agents`), and so is given none";
+        return Err(Refused::new(ReasonCode::NotPermitted, what));
+    }
+    Ok(())
 }
 
 fn template<'a>(plan: &'a Plan, name: &str) -> Result<&'a Template, Refused> {

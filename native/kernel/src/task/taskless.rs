@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
+use super::implicit::BARRED_MS;
 use super::names::Names;
 use super::record::{AgentName, Session, Subject, SubjectProof, Task, TaskKind, TaskStatus};
 use super::{NO_TEMPLATE, ScopeIndex};
@@ -15,9 +16,9 @@ use crate::history::{SessionHistory, party_id};
 use crate::model::Tier;
 
 /// How long what somebody does without a task is remembered after the last of it, in milliseconds.
-const IDLE_MS: i64 = 24 * 3_600 * 1_000;
+pub(super) const IDLE_MS: i64 = 24 * 3_600 * 1_000;
 /// How long at most, in milliseconds.
-const AGE_MS: i64 = 7 * IDLE_MS;
+pub(super) const AGE_MS: i64 = 7 * IDLE_MS;
 /// Its end is written anew no more often, in milliseconds.
 const GRAIN_MS: i64 = IDLE_MS / 10;
 
@@ -125,9 +126,9 @@ impl Session {
         is_due
     }
 
-    /// Lets nothing more that it would have to keep be done without a task, for as long as it would have to lie idle.
+    /// Lets nothing more that it would have to keep be done without a task, for 30 days.
     pub fn end(&mut self, now: Time) {
         self.ended_at = Some(now);
-        self.expires_at = Time(now.0.saturating_add(IDLE_MS));
+        self.expires_at = Time(now.0.saturating_add_unsigned(BARRED_MS));
     }
 }

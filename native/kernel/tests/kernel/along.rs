@@ -13,7 +13,7 @@ use crate::common::{NOW, request};
 use crate::history::{compiled, decided_by, decided_in};
 
 const FACTS: &str = "
-agents: {bots: AGENTS}
+agents: {bots: AGENTS, loners: ['spiffe://a.example/ns/loner/sa/*']}
 labels: {pii: {kind: confidentiality}, secret: {kind: confidentiality, tier: high}, untrusted: {kind: trust}}
 destinations: {internal: {match: '*@corp.example', clearance: [pii, secret]}, external: {match: '*', clearance: []}}
 catalog: {s: {kind: http, operations: {get: {}, note: {}, send: {input: {type: object, properties: {to: {type: string}}, required: [to]}}}}}
@@ -32,8 +32,12 @@ const ANN: &str = "{\"to\": \"ann@corp.example\"}";
 
 fn plan(agents: &str) -> Plan {
     let facts = FACTS.replace("AGENTS", agents);
-    compiled("{name: a, implicit_tasks: {template: desk, tier_cap: standard}}", &facts, POLICIES)
-        .unwrap_or_else(|error| panic!("{error}"))
+    compiled(
+        "{name: a, implicit_tasks: {agents: [loners], template: desk, tier_cap: standard}}",
+        &facts,
+        POLICIES,
+    )
+    .unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn everybody() -> Plan {

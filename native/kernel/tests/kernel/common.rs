@@ -105,6 +105,8 @@ pub(crate) fn model(policies: &str) -> Model {
         RoleMembers {
             memory: AgentMemory::default(),
             harness: false,
+            is_implicit: false,
+            subject: None,
             agents: Vec::new(),
             subjects: vec![SubjectMatch {
                 issuer: "corp".to_owned(),
@@ -119,6 +121,8 @@ pub(crate) fn model(policies: &str) -> Model {
         RoleMembers {
             memory: AgentMemory::default(),
             harness: false,
+            is_implicit: false,
+            subject: None,
             agents: vec![Declared {
                 value: "spiffe://a.example/ns/support/sa/*".to_owned(),
                 at: at(12),

@@ -15,7 +15,7 @@ use authz_kernel::source;
 use authz_kernel::task::{
     AgentName, Child, Limit, Names, Param, Part, Refused, Root, SaidBy, ScopeEntry, Selector,
     ShownToken, Speaker, Subject, SubjectProof, Task, TaskKind, TaskStatus, TaskView, delegate,
-    extend, start,
+    extend, implicit, implicit_id, renewed, start,
 };
 
 use crate::common::{NOTHING, NOW};
@@ -99,6 +99,13 @@ templates:
       - {system: crm, effects: [read]}
   brief: {purpose: look briefly, deadline: 5m, idle_timeout: 1m, scope: [{operation: crm.get}]}
   risky: {purpose: remove things, deadline: 24h, tier_cap: critical, max_depth: 6, scope: [{operations: [crm.drop, crm.get]}]}
+"#;
+
+/// A template, and agents that work without tasks.
+const UNSTARTED: &str = r#"  counted: {purpose: count, deadline: 1h, scope: [{operation: crm.get, uses: 2}]}
+agents:
+  loner: ["spiffe://a.example/ns/loner/sa/*"]
+  twin: ["spiffe://a.example/ns/*/sa/twin"]
 "#;
 
 const POLICIES: &str = r#"@id("all") permit(principal, action, resource);"#;
@@ -978,6 +985,66 @@ fn a_child_gets_no_more_than_its_parent() {
     );
 }
 
+/// An agent that works without tasks has one session with each subject, and is given nothing.
+#[test]
+fn an_agent_works_in_tasks_or_without() {
+    let manifest = "{name: a, implicit_tasks: {agents: [loner], template: look, tier_cap: high}}";
+    let of = |templates: &str| {
+        let templates = format!("{templates}{UNSTARTED}");
+        plan_of(manifest, &templates, POLICIES).unwrap_or_else(|errors| panic!("{errors}"))
+    };
+    let plan = of(TEMPLATES);
+    let loner = AgentName::parse("spiffe://a.example/ns/loner/sa/a").unwrap();
+    let none = BTreeMap::new();
+    let given = start(&plan, Root { assignee: loner.clone(), ..root("look", &none) });
+    let why = "NOT_PERMITTED: the agent works without tasks (`implicit_tasks.agents`), and so is given none";
+    assert_eq!(why, refused(given));
+    let parent = start(&plan, root("look", &none)).unwrap();
+    let below = Child { assignee: loner.clone(), ..child("b", "t-1", &none) };
+    assert_eq!(why, refused(delegate(&plan, &parent, below)));
+    let who = |sub: &str, group: &str| {
+        let claims = BTreeMap::from([("groups".to_owned(), Claim::Texts(vec![group.to_owned()]))]);
+        let subject =
+            Subject { issuer: "corp".into(), sub: sub.into(), claims, ..Subject::default() };
+        vec![subject.principal(), loner.principal()]
+    };
+    let alone = vec![loner.principal()];
+    let (alice, bob) = (who("alice", "staff"), who("bob", "staff"));
+    let first = implicit(&plan, &alice, "", NOW).unwrap().unwrap();
+    assert_eq!(Some(&first.id), implicit_id(&alice).as_ref());
+    assert_eq!(
+        (first.id.as_str(), 0, Tier::Low),
+        (first.session.as_str(), first.max_depth, first.tier_cap)
+    );
+    let ids: BTreeSet<_> = [&alice, &bob, &alone].map(|chain| implicit_id(chain)).into();
+    assert_eq!(3, ids.len());
+    // Claims do not tell pairs apart.
+    assert_eq!(implicit_id(&alice), implicit_id(&who("alice", "guests")));
+    let first = Arc::new(first);
+    let same = renewed(&plan, &first).unwrap().unwrap();
+    assert!(Arc::ptr_eq(&first, &same));
+    // The template counts as it is now, whatever it was when the session began.
+    let narrow =
+        of(&TEMPLATES.replace("effects: [read]}", "effects: [read], resources: {ids: [a]}}"));
+    let narrowed = renewed(&narrow, &first).unwrap().unwrap();
+    assert_eq!((first.started_at, first.deadline), (narrowed.started_at, narrowed.deadline));
+    assert_ne!(first.scope, narrowed.scope);
+    assert!(implicit(&plan, &[agent("a").principal()], "", NOW).unwrap().is_none());
+    // A day after its last permit, and a week after its first, it is forgotten; what was taken away is not, for a week.
+    let at = |ms: i64| Time(NOW.0 + ms);
+    let day = 24 * 60 * MINUTE;
+    assert_eq!(TaskStatus::Active, first.status_at(at(day - 1)));
+    assert_eq!(TaskStatus::Expired, first.status_at(at(day)));
+    let used = Task { last_used: at(7 * day - 2), ..Task::clone(&first) };
+    assert_eq!(TaskStatus::Active, used.status_at(at(7 * day - 1)));
+    assert_eq!(TaskStatus::Expired, used.status_at(at(7 * day)));
+    let taken = Task { status: TaskStatus::Revoked, ended_at: Some(NOW), ..used };
+    assert!(taken.is_barred(at(30 * day - 1)) && !taken.is_barred(at(30 * day)));
+    let chain = agent("a").principal();
+    let root = Task { kind: TaskKind::Root, ..taken };
+    assert!(!root.is_barred(NOW) && !root.has_chain(&[chain]));
+}
+
 #[test]
 fn depth_and_length_of_the_chain_are_limited() {
     let plan = plan(POLICIES);
@@ -1191,21 +1258,46 @@ fn each_fault_of_a_template_has_its_message() {
         check(scope, expected, with(scope));
     }
     for (manifest, expected) in [
-        ("{name: a, implicit_tasks: {template: look}}", "loaded"),
+        ("{name: a, implicit_tasks: {agents: loner, template: look}}", "loaded"),
         (
-            "{name: a, tasks: optional, implicit_tasks: {template: look, tier_cap: standard}}",
+            "{name: a, tasks: optional, implicit_tasks: {agents: [loner], template: look, tier_cap: standard}}",
             "loaded",
         ),
         (
-            "{name: a, implicit_tasks: {template: answer}}",
-            "bundle.yaml:1:38: the template `answer` has parameters, and nobody says them for a task that nobody starts. Name a template without `params`.",
+            "{name: a, implicit_tasks: {agents: [loner], template: answer}}",
+            "bundle.yaml:1:55: the template `answer` has parameters, and nobody says them for an agent that works without tasks. Name a template without `params`.",
         ),
         (
-            "{name: a, implicit_tasks: {template: lok}}",
-            "bundle.yaml:1:38: unknown template `lok`; declared: look (templates.yaml:17), answer (templates.yaml:3), brief (templates.yaml:24), risky (templates.yaml:25). Did you mean `look`?",
+            "{name: a, implicit_tasks: {agents: [loner], template: lok}}",
+            "bundle.yaml:1:55: unknown template `lok`; declared: look (templates.yaml:17), answer (templates.yaml:3), brief (templates.yaml:24), counted (templates.yaml:26), risky (templates.yaml:25). Did you mean `look`?",
+        ),
+        (
+            "{name: a, implicit_tasks: {agents: [loner], template: counted}}",
+            "bundle.yaml:1:55: the template `counted` counts the uses of `crm.get` in a task, and these agents have none. Remove `uses` there, and write a budget: `budgets: {NAME: {count: crm.get, most: N, within: 24h}}`.",
+        ),
+        (
+            "{name: a, implicit_tasks: {template: look}}",
+            "bundle.yaml:1:27: `implicit_tasks` does not say which agents work without tasks. Add `agents: [ROLE]`. An agent of such a role is given no task; any other agent needs one.",
+        ),
+        (
+            "{name: a, implicit_tasks: {agents: [lonr], template: look}}",
+            "bundle.yaml:1:37: unknown role of agents `lonr`; declared: loner (templates.yaml:28), desk (facts.yaml:3), twin (templates.yaml:29). Did you mean `loner`?",
+        ),
+        (
+            "{name: a, implicit_tasks: {agents: [staff], template: look}}",
+            "bundle.yaml:1:37: unknown role of agents `staff`; declared: desk (facts.yaml:3), loner (templates.yaml:28), twin (templates.yaml:29)",
+        ),
+        (
+            "{name: a, implicit_tasks: {agents: [desk], template: look}}",
+            "templates.yaml:3:3: agents of role `desk` start tasks of `answer`, and such an agent works without tasks: `spiffe://a.example/ns/desk/sa/*` (facts.yaml:3) of role `desk`, which `implicit_tasks.agents` of bundle.yaml names. Remove `desk` from `starters`, or `desk` from `implicit_tasks.agents`, or let their patterns name different agents.",
+        ),
+        (
+            "{name: a, implicit_tasks: {agents: [loner, twin], template: look}}",
+            "templates.yaml:3:3: agents of role `desk` start tasks of `answer`, and such an agent works without tasks: `spiffe://a.example/ns/*/sa/twin` (templates.yaml:29) of role `twin`, which `implicit_tasks.agents` of bundle.yaml names. Remove `desk` from `starters`, or `twin` from `implicit_tasks.agents`, or let their patterns name different agents.",
         ),
     ] {
-        let got = plan_of(manifest, TEMPLATES, POLICIES)
+        let templates = format!("{TEMPLATES}{UNSTARTED}");
+        let got = plan_of(manifest, &templates, POLICIES)
             .map_or_else(|e| e.trim_end().to_owned(), |_| "loaded".to_owned());
         check(manifest, expected, got);
     }
@@ -1215,8 +1307,8 @@ fn each_fault_of_a_template_has_its_message() {
 #[test]
 fn what_a_bundle_says_of_tasks_is_kept() {
     let plan = plan_of(
-        "{name: a, taskless_tier: low, implicit_tasks: {template: look}}",
-        TEMPLATES,
+        "{name: a, taskless_tier: low, implicit_tasks: {agents: [loner], template: look}}",
+        &format!("{TEMPLATES}{UNSTARTED}"),
         POLICIES,
     )
     .unwrap();

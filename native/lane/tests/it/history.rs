@@ -115,7 +115,7 @@ fn records_say_what_changes() {
 pub(crate) const IMPLICIT: [(&str, &str); 2] = [
     (
         "bundle.yaml",
-        "{name: desk, tasks: required, implicit_tasks: {template: work, tier_cap: high}}",
+        "{name: desk, tasks: required, implicit_tasks: {agents: [bot], template: work, tier_cap: high}}",
     ),
     (
         "templates.yaml",

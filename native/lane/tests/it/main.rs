@@ -29,6 +29,7 @@ mod peers;
 mod redeem;
 mod report;
 mod revoke;
+mod sessions;
 mod support;
 mod taskless;
 mod tasks;

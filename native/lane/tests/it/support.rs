@@ -52,7 +52,7 @@ classify:
   - {match: crm.mail, effects: [write], tier: standard}
   - {match: wiki.read, effects: [read], tier: low}
 tiers: {high: {bound: false}}
-agents: {bot: ["spiffe://a.example/ns/support/sa/*"]}
+agents: {bot: {match: ["spiffe://a.example/ns/support/sa/*"], subject: optional}}
 subjects: {staff: {issuer: corp, claim: groups, contains: employees}}
 routes:
   - {method: GET, path: /customers, operation: crm.search, arguments: {query: {query: q}, limit: {query: limit}, sort: {header: x-sort}}}

@@ -705,46 +705,6 @@ fn by_proxy() {
     assert_eq!("NOT_ASSIGNEE", status(&[("authz-task", &task.id), ("authorization", &own)]));
 }
 
-/// An agent that comes without a task gets one, capped in tier; the same in the same trace, and never one that was taken.
-#[test]
-fn implicit() {
-    let bundle =
-        "{name: desk, tasks: required, implicit_tasks: {template: seen, tier_cap: standard}}";
-    let served = tasked_with(bundle, &json!({}));
-    let traced = |request: &wire::CheckRequest, trace: &str| {
-        let parent = format!("00-{trace}-b7ad6b7169203331-01");
-        let transport = Transport { trace_parent: Some(&parent), ..Transport::by("dev") };
-        own(&served.engine.check(&request.encode_to_vec(), &transport))
-    };
-    let (one, two) = ("0af7651916cd43dd8448eb211c80319c", "1af7651916cd43dd8448eb211c80319c");
-    for trace in [one, one, two] {
-        let decision = traced(&search(), trace);
-        assert_eq!("PERMITTED", code(&decision), "{}", decision.message);
-    }
-    let mut high = asking("crm.delete");
-    high.arguments_json = br#"{"id":"7"}"#.to_vec();
-    assert_eq!("OUT_OF_SCOPE", code(&traced(&high, one)), "above the cap");
-    let list = wire::TasksListRequest { evidence: vec![agent(BOT)], ..Default::default() };
-    let listed: wire::TasksListResponse = call(&served, Surface::TaskList, &list).unwrap();
-    assert_eq!(2, listed.tasks.len());
-    let task = &listed.tasks[0];
-    let revoke = wire::AdminRevokeRequest {
-        target: Some(Target::Task(task.id.clone())),
-        ..Default::default()
-    };
-    let _ended: wire::AdminRevokeResponse =
-        call_by(&served, "admin", Surface::Revoke, &revoke).unwrap();
-    assert_eq!("REVOKED", code(&traced(&search(), one)), "it does not come back by itself");
-    assert_eq!("PERMITTED", code(&traced(&search(), two)));
-    let records = served.records();
-    let kinds: Vec<&Value> = records
-        .iter()
-        .filter(|record| record["labels"]["surface"] == "check")
-        .map(|record| &record["input"]["task"]["kind"])
-        .collect();
-    assert!(kinds.iter().all(|kind| **kind == "implicit"), "{kinds:?}");
-}
-
 /// Whoever asks sees its own tasks; a page ends where it says.
 #[test]
 fn lists() {

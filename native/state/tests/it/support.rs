@@ -213,6 +213,7 @@ pub fn party(id: &str, expires_at: i64) -> Arc<Party> {
         denied_at: None,
         tasks: BTreeMap::new(),
         shared: BTreeMap::new(),
+        acted_at: None,
         expires_at: Time(expires_at),
         rest,
     })

@@ -1,0 +1,142 @@
+//! What restricts an agent in a session with one subject restricts it where it leaves the subject out, too: labels that strangers
+//! brought, steps of rules that forbid, and denials. What enables, and what is counted, stays where it was.
+
+use std::collections::BTreeSet;
+
+use super::record::{HistoryChanges, Origin, Progress, RuleProgress, SessionHistory};
+use super::sequence::ANY;
+use super::{Holder, MAX_INSTANCES, MAX_LABELS, MAX_MARKS, MAX_RULES, MAX_RUNS, RunChange};
+use crate::decision::Time;
+use crate::model::{LabelKind, Model};
+
+/// How long a label that was carried over is kept, in milliseconds: as long as the session that brought it can last.
+const LABELS_MS: i64 = 7 * 24 * 3_600 * 1_000;
+
+/// Where something is carried from, and to: ids of the two sessions, which are those of what bounds them.
+#[derive(Clone, Copy, Debug)]
+pub struct Carry<'a> {
+    /// The session of the agent and a subject.
+    pub from: &'a str,
+    /// The session of the agent alone.
+    pub to: &'a str,
+    /// Id of the decision.
+    pub decision_id: &'a str,
+    /// Its operation.
+    pub operation: &'a str,
+}
+
+/// Whether a label says that strangers brought the data. A label that the bundle does not have may say so.
+fn is_trust(model: &Model, label: &str) -> bool {
+    model.labels.get(label).is_none_or(|label| label.value == LabelKind::Trust)
+}
+
+impl HistoryChanges {
+    /// Whether something of it is carried over.
+    #[must_use]
+    pub fn restricts(&self, model: &Model) -> bool {
+        self.run.is_some()
+            || self.own_restricting().next().is_some()
+            || self.joining().any(|label| is_trust(model, label))
+    }
+
+    fn own_restricting(&self) -> impl Iterator<Item = &super::Advance> {
+        let own = self.advances.iter().filter(|advance| advance.holder == Holder::Session);
+        own.filter(|advance| advance.restricts)
+    }
+}
+
+impl SessionHistory {
+    /// Takes over what an answer in another session of the agent changes there and restricts here.
+    ///
+    /// Returns: whether all of it is kept. What is not must restrict otherwise.
+    #[must_use]
+    pub fn carry_over(
+        &mut self,
+        model: &Model,
+        changes: &HistoryChanges,
+        carry: Carry<'_>,
+        now: Time,
+    ) -> bool {
+        let now = self.now(now);
+        self.latest = Some(now);
+        let mut fits = true;
+        for label in changes.joining().filter(|label| is_trust(model, label)) {
+            if self.labels.contains_key(label) {
+                continue;
+            }
+            if self.labels.len() >= MAX_LABELS {
+                fits = false;
+                continue;
+            }
+            let (decision_id, operation) = (carry.decision_id, carry.operation);
+            let origin = Origin {
+                decision_id: decision_id.to_owned(),
+                operation: operation.to_owned(),
+                at: now,
+            };
+            self.labels.insert(label.clone(), origin);
+        }
+        for advance in changes.own_restricting() {
+            if !self.rules.contains_key(&*advance.rule) && self.rules.len() >= MAX_RULES {
+                fits = false;
+                continue;
+            }
+            let rule = self.rules.entry(advance.rule.to_string()).or_default();
+            if let Some(oldest) = advance.forgets_before {
+                rule.instances.retain(|_, progress| progress.at >= oldest);
+            }
+            let instance = renamed(&advance.instance, carry);
+            keep(rule, instance, advance.progress);
+        }
+        if let Some(RunChange::Grows { mark: Some(mark), .. }) = &changes.run {
+            let total: usize = self.denials.values().map(BTreeSet::len).sum();
+            let is_full = total >= MAX_RUNS || self.denials.len() >= MAX_RUNS;
+            let marks = self.denials.entry(carry.to.to_owned()).or_default();
+            if marks.len() < MAX_MARKS && !is_full {
+                marks.insert(mark.clone());
+            }
+        }
+        fits
+    }
+
+    /// What a new session of the agent alone begins with, of one that was kept because something was carried over to it.
+    #[must_use]
+    pub(crate) fn carried_over(
+        &self,
+        model: &Model,
+        restricting: &dyn Fn(&str) -> bool,
+        now: Time,
+    ) -> Self {
+        let mut history = Self::new();
+        let is_kept = |(label, origin): &(&String, &Origin)| {
+            is_trust(model, label) && origin.at.0.saturating_add(LABELS_MS) > now.0
+        };
+        let labels = self.labels.iter().filter(is_kept);
+        history.labels.extend(labels.map(|(label, origin)| (label.clone(), origin.clone())));
+        let rules = self.rules.iter().filter(|(name, _)| restricting(name));
+        history.rules = rules.map(|(name, rule)| (name.clone(), rule.clone())).collect();
+        history.denials.clone_from(&self.denials);
+        history.latest = self.latest;
+        history
+    }
+}
+
+/// The instance of a rule in the other session: a rule of one task counts there for what bounds that session.
+fn renamed(instance: &str, carry: Carry<'_>) -> String {
+    match instance.strip_prefix(carry.from) {
+        Some(key) => format!("{}{key}", carry.to),
+        None => instance.to_owned(),
+    }
+}
+
+/// Keeps how far a rule has come; where as much is kept as may be, for every key.
+fn keep(rule: &mut RuleProgress, instance: String, progress: Progress) {
+    let is_further = |known: Option<&Progress>| {
+        known.is_none_or(|known| (progress.step, progress.at) > (known.step, known.at))
+    };
+    let is_full = rule.instances.len() >= MAX_INSTANCES && !rule.instances.contains_key(&instance);
+    let instance = if is_full { ANY.to_owned() } else { instance };
+    if is_further(rule.instances.get(&instance)) {
+        rule.instances.insert(instance, progress);
+    }
+}

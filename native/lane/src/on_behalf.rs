@@ -1,0 +1,147 @@
+//! Whether an agent shows the subject on whose behalf it acts, and the note that it has acted for one.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use authz_kernel::decision::{Principal, Time};
+use authz_kernel::history::{Holder, SessionHistory};
+use authz_kernel::plan::Plan;
+use authz_kernel::task::{ACTED_MS, Party, Record, RecordKey, subject_refused};
+use authz_state::store::{Survives, Transaction};
+
+use crate::ask::{Refused, Step};
+use crate::engine::Engine;
+use crate::judgement::Judgement;
+use crate::keeper::Wait;
+
+/// Agents of whom a node knows without asking the store.
+const MOST: usize = 16_384;
+/// The note is written anew no more often, in milliseconds: a day.
+const GRAIN_MS: i64 = 24 * 3_600 * 1_000;
+
+/// Agents that are noted as acting for a subject, and when they were, as far as this node knows without asking the store.
+#[derive(Debug, Default)]
+pub(crate) struct Acted(RwLock<HashMap<String, i64>>);
+
+impl Acted {
+    fn at(&self, agent: &str) -> Option<i64> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(agent).copied()
+    }
+
+    fn note(&self, agent: &str, at: i64) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MOST {
+            all.clear();
+        }
+        all.insert(agent.to_owned(), at);
+    }
+}
+
+/// Whether a note of that time counts still.
+fn counts(party: &Party, now: i64) -> Option<i64> {
+    party.acted_at.map(|at| at.0).filter(|at| at.saturating_add(ACTED_MS) > now)
+}
+
+impl Engine {
+    /// Refuses an agent that leaves out a subject that it must show, or shows one that it must not.
+    ///
+    /// Args:
+    /// * `in_task`: the call names a task, whose subject it then is.
+    pub(crate) fn check_subject(
+        &self,
+        judgement: &Judgement,
+        plan: &Plan,
+        in_task: bool,
+        wait: Wait,
+    ) -> Result<(), Refused> {
+        let Some(agent) = &judgement.facts.agent else { return Ok(()) };
+        let has_subject = has_subject(&judgement.chain);
+        if in_task && !has_subject {
+            return Ok(());
+        }
+        let has_acted = || -> Result<bool, Refused> {
+            let Some(key) = Holder::Agent.key(&judgement.chain) else { return Ok(false) };
+            let known = match self.keeper.peek(&key, wait)? {
+                Some(Record::Agent(party)) => counts(&party, judgement.now_ms),
+                _ => None,
+            };
+            Ok(known.is_some())
+        };
+        match subject_refused(plan, &agent.spiffe_id, has_subject, has_acted)? {
+            Some(refused) => Err(Refused::new(refused.reason, Step::Locate, refused.message)),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that an agent acts for a subject: from then on it shows one, unless a role says otherwise.
+    pub(crate) fn note_subject(
+        &self,
+        judgement: &Judgement,
+        plan: &Plan,
+        wait: Wait,
+    ) -> Result<(), Refused> {
+        let Some(agent) = &judgement.facts.agent else { return Ok(()) };
+        let (id, now) = (agent.spiffe_id.as_str(), judgement.now_ms);
+        let is_fresh = |at: i64| now.saturating_sub(at) < GRAIN_MS;
+        if !has_subject(&judgement.chain) || self.acted.at(id).is_some_and(is_fresh) {
+            return Ok(());
+        }
+        // What a role says needs no memory.
+        if plan.model().subject_rule(id).is_some() {
+            return Ok(());
+        }
+        let acting = Principal::Agent {
+            spiffe_id: agent.spiffe_id.clone(),
+            trust_domain: agent.trust_domain.clone(),
+        };
+        let Some(key) = Holder::Agent.key(std::slice::from_ref(&acting)) else { return Ok(()) };
+        let known = match self.keeper.peek(&key, wait)? {
+            Some(Record::Agent(party)) => counts(&party, now),
+            _ => None,
+        };
+        if let Some(at) = known.filter(|at| is_fresh(*at)) {
+            self.acted.note(id, at);
+            return Ok(());
+        }
+        match self.write_note(&key, now, wait) {
+            Ok(()) => self.acted.note(id, now),
+            // It is noted already, only not lately.
+            Err(_) if known.is_some() => {}
+            Err(refused) => return Err(refused),
+        }
+        Ok(())
+    }
+
+    fn write_note(&self, key: &RecordKey, now: i64, wait: Wait) -> Result<(), Refused> {
+        let mut work = |transaction: &mut dyn Transaction| {
+            let known = match transaction.get(key)? {
+                Some(Record::Agent(party)) if party.expires_at.0 > now => Some(party),
+                _ => None,
+            };
+            let mut party = known.unwrap_or_else(|| {
+                Arc::new(Party {
+                    id: key.id.to_string(),
+                    history: SessionHistory::new(),
+                    denied_at: None,
+                    tasks: BTreeMap::new(),
+                    acted_at: None,
+                    expires_at: Time(now),
+                    rest: BTreeMap::new(),
+                })
+            });
+            let noted = Arc::make_mut(&mut party);
+            noted.acted_at = Some(Time(now));
+            noted.expires_at = noted.expires_at.max(Time(now.saturating_add(ACTED_MS)));
+            transaction.put(Record::Agent(party));
+            Ok(true)
+        };
+        let locks = std::slice::from_ref(key);
+        let commit = self.keeper.transact(locks, Survives::Crash, wait, &mut work)?;
+        self.keeper.kept(commit, wait)
+    }
+}
+
+/// Whether a chain begins with a subject.
+fn has_subject(chain: &[Principal]) -> bool {
+    chain.first().is_some_and(|first| !matches!(first, Principal::Agent { .. }))
+}
