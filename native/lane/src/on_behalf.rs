@@ -124,6 +124,7 @@ impl Engine {
                     history: SessionHistory::new(),
                     denied_at: None,
                     tasks: BTreeMap::new(),
+                    shared: BTreeMap::new(),
                     acted_at: None,
                     expires_at: Time(now),
                     rest: BTreeMap::new(),

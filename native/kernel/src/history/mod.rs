@@ -64,10 +64,10 @@ pub const MAX_INSTANCES: usize = 64;
 /// How long the bundle may ask that labels are remembered, in milliseconds: a minute to 30 days.
 pub(crate) const MEMORY_RANGE_MS: std::ops::RangeInclusive<i64> = 60_000..=30 * DAY_MS;
 
-/// How long the record of an agent, a subject or a pair is kept after it last changed, in milliseconds: as long as a task may live,
-/// and as anything in it but labels may count.
 /// How long rules and budgets without a window count in a session that nobody ends, in milliseconds.
 pub const UNSTARTED_MS: i64 = 24 * 3_600 * 1_000;
 /// What is spent there counts together by this, in milliseconds: up to so much longer.
 pub const UNSTARTED_GRAIN_MS: i64 = 3_600 * 1_000;
+/// How long the record of an agent, a subject or a pair is kept after it last changed, in milliseconds: as long as a task may live,
+/// and as anything in it but labels may count.
 pub const PARTY_MS: i64 = 24 * 3_600 * 1_000;
