@@ -22,8 +22,8 @@ from bench.detection.scenario import Domain, Scenario, domain, scenarios
 from bench.detection.simulate import Asked, Decision, play
 from bench.detection.static import facts_of
 
-KINDS: Final = ("none", "per_task")
-"""Kinds of isolation of an agent, the least isolated first; `none` is the default."""
+KINDS: Final = ("none", "per_subject", "per_task")
+"""Kinds of isolation of an agent, the least isolated first."""
 TASKS_A_DAY: Final = 8
 SEEDS: Final = 20
 FLEET_DOMAIN: Final = "mail"
@@ -31,6 +31,8 @@ FLEET_USERS: Final = 1_000
 READERS_SHARE: Final = 0.01
 PERSONAL: Final = ("/hr/", "/personal/")
 """Folders of the fleet's domain that hold personal data."""
+RESTRICTED: Final = (*PERSONAL, "/finance/", "/legal/", "/it/")
+"""Folders of the fleet's domain that hold what only few may see."""
 _BREAK_SECONDS: Final = 45 * 60
 _WORKING_DAY_SECONDS: Final = 8 * 3600
 _LONGEST_SECONDS: Final = 3600
@@ -148,6 +150,7 @@ def day(name: str, seed: int) -> Day:
 def fleet(users: int, seed: int = 0) -> Day:
     """Returns a day on which each of many users has a task of one agent, and a few of them one that reads personal data.
 
+    No other task reads a restricted folder.
     A task is ended ten minutes after its last step, so that tasks of several users are open at any time.
 
     Args:
@@ -160,8 +163,8 @@ def fleet(users: int, seed: int = 0) -> Day:
     chance = random.Random(f"fleet {seed}")
     name, like = FLEET_DOMAIN, sorted(domain(FLEET_DOMAIN).users)
     tasks = {user: _single_tasks(name, user, _SHORT_SECONDS) for user in like}
-    plain = {user: [one for one in tasks[user] if not reads_personal(one)] for user in like}
-    reading = [one for user in like for one in tasks[user] if reads_personal(one)]
+    plain = {user: [one for one in tasks[user] if not reads(one, RESTRICTED)] for user in like}
+    reading = [one for user in like for one in tasks[user] if reads(one, PERSONAL)]
     most = max(like, key=lambda user: len(plain[user]))
     people, chosen = {}, []
     for number in range(users):
@@ -182,15 +185,16 @@ def fleet(users: int, seed: int = 0) -> Day:
     return Day(name, people, tuple(works))
 
 
-def reads_personal(scenario: Scenario) -> bool:
-    """Returns whether a task reads a file with personal data.
+def reads(scenario: Scenario, folders: tuple[str, ...]) -> bool:
+    """Returns whether a task reads a file of some folders.
 
     Args:
         scenario: the task.
+        folders: the beginnings of paths.
     """
     return any(
         asked.operation in ("files.read_file", "files.copy_file")
-        and str(asked.arguments["path"]).startswith(PERSONAL)
+        and str(asked.arguments["path"]).startswith(folders)
         for asked in _asked(scenario)
     )
 
@@ -216,7 +220,7 @@ def with_isolation(bundle: BundleFiles, kind: str) -> BundleFiles:
 
 def _isolated(said: Any, kind: str) -> dict[str, Any]:
     members = dict(said) if isinstance(said, dict) else {"match": said}
-    return members if kind == KINDS[0] else {**members, "isolated": kind}
+    return {**members, "isolated": kind}
 
 
 def _single_tasks(name: str, user: str, longest: int = _LONGEST_SECONDS) -> list[Scenario]:

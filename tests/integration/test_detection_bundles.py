@@ -17,6 +17,7 @@ from authz.model import BundleFiles
 from authz.v1 import decision_pb2, tasks_pb2
 from bench.detection import measure
 from bench.detection.judge import ISSUER, NOW_MS, agent
+from bench.detection.memory import with_isolation
 from bench.detection.scenario import DOMAINS, FOLDER, KINDS, Domain, Scenario, domain, scenarios
 from bench.detection.simulate import Asked
 from tests.support.detecting import NO_DATA_OUT, PERMITS, bundle
@@ -159,7 +160,8 @@ def _keeping_nothing(files: BundleFiles) -> BundleFiles:
 
 
 def _agrees(files: BundleFiles, name: str, folder: Path) -> None:
-    files = _keeping_nothing(files)
+    # All scenarios are of one agent. What it remembers of one user must not count in the scenario of another.
+    files = with_isolation(_keeping_nothing(files), "per_subject")
     plan = compile_bundle(files, {}, NOW_MS).plan
     runs = [measure.run(plan, one) for kind in KINDS for one in scenarios(name, kind)]
     asked, found = 0, []

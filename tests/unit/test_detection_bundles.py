@@ -37,8 +37,11 @@ def came(files: BundleFiles, one: Scenario) -> list[tuple[str, str, tuple[str, .
     return [(answer.outcome, answer.code, answer.policies) for answer in run.answers]
 
 
-def test_what_was_read_before_decides_and_a_later_task_begins_anew() -> None:
-    """The engine remembers within a task, and each task of a scenario has a session of its own."""
+@pytest.mark.parametrize("isolated", ["none", "per_subject", "per_task"])
+def test_what_was_read_before_decides_in_a_later_task_as_far_as_it_is_remembered(
+    isolated: str,
+) -> None:
+    """Each task of a scenario has a session of its own; what the agent remembers goes along."""
     one = scenario(
         mail("eve@evil.example"),
         READ,
@@ -49,7 +52,9 @@ def test_what_was_read_before_decides_and_a_later_task_begins_anew() -> None:
     )
     permit = ("PERMIT", "PERMITTED", ("assistant-may", "people-may"))
     deny = ("DENY", "FORBIDDEN", ("no-data-out",))
-    assert came(bundle(PERMITS + NO_DATA_OUT), one) == [permit, permit, deny, permit, permit]
+    last = permit if isolated == "per_task" else deny
+    files = memory.with_isolation(bundle(PERMITS + NO_DATA_OUT), isolated)
+    assert came(files, one) == [permit, permit, deny, permit, last]
 
 
 def test_what_is_held_or_denied_is_not_executed() -> None:
@@ -87,14 +92,18 @@ def test_the_prompt_says_which_destinations_are_trusted() -> None:
     ]
 
 
-def test_the_scenarios_clock_is_the_engines_and_a_task_that_is_over_is_given_again() -> None:
-    """A window ends within the task; past the deadline the session is another."""
+@pytest.mark.parametrize(("isolated", "last"), [("none", "FORBIDDEN"), ("per_task", "PERMITTED")])
+def test_the_scenarios_clock_is_the_engines_and_a_task_that_is_over_is_given_again(
+    isolated: str, last: str
+) -> None:
+    """A window ends within the task; past the deadline the session is another, and the agent remembers."""
     budgets = {"mails": {"count": "mail.send_email", "most": 1, "within": "10m"}}
     to = "bob@kestrel.example"
     one = scenario(mail(to), mail(to), mail(to, after="11m"), READ, mail(to, after="2h"))
-    plan = compile_bundle(bundle(PERMITS + NO_DATA_OUT, budgets=budgets), {}, NOW_MS).plan
+    files = memory.with_isolation(bundle(PERMITS + NO_DATA_OUT, budgets=budgets), isolated)
+    plan = compile_bundle(files, {}, NOW_MS).plan
     codes = [answer.code for answer in measure.run(plan, one).answers]
-    assert codes == ["PERMITTED", "BUDGET_EXCEEDED", "PERMITTED", "PERMITTED", "PERMITTED"]
+    assert codes == ["PERMITTED", "BUDGET_EXCEEDED", "PERMITTED", "PERMITTED", last]
     codes = [answer.code for answer in measure.run(plan, one, again=False).answers]
     assert codes == ["PERMITTED", "BUDGET_EXCEEDED", "PERMITTED", "PERMITTED", "TASK_ENDED"]
 

@@ -65,7 +65,9 @@ def test_a_fleet_is_many_users_of_whom_few_read_personal_data() -> None:
     """Everyone has a task; tasks of several users are open at any time; nobody else reads personal data."""
     made = memory.fleet(300)
     per_user = Counter(work.subject for work in made.works)
-    readers = {work.subject for work in made.works if memory.reads_personal(work.scenario)}
+    readers = {work.subject for work in made.works if memory.reads(work.scenario, memory.PERSONAL)}
+    others = [work.scenario for work in made.works if work.scenario.id != "mail-salary-letter"]
+    assert not any(memory.reads(one, memory.RESTRICTED) for one in others)
     assert len(readers) == 3
     assert made.users.keys() == per_user.keys()
     assert {user: per_user[user] for user in readers} == dict.fromkeys(readers, 2)
@@ -78,9 +80,9 @@ def test_a_fleet_is_many_users_of_whom_few_read_personal_data() -> None:
     assert made == memory.fleet(300)
 
 
-def test_personal_data_is_known_by_where_it_lies() -> None:
-    """The corpus has tasks that read it."""
-    found = {one.id for one in scenarios("mail", "honest") if memory.reads_personal(one)}
+def test_what_a_task_reads_is_known_by_where_it_lies() -> None:
+    """The corpus has tasks that read personal data."""
+    found = {one.id for one in scenarios("mail", "honest") if memory.reads(one, memory.PERSONAL)}
     assert "mail-salary-letter" in found
     assert "mail-answer-customer" not in found
 
@@ -108,25 +110,25 @@ def test_a_bundle_says_how_its_agents_are_isolated() -> None:
 # --- how they are judged
 
 
-@pytest.mark.parametrize(("kind", "held"), [("none", 1), ("per_task", 0)])
-def test_what_an_open_task_read_counts_as_far_as_tasks_are_not_kept_apart(
-    honest: Any, kind: str, held: int
+@pytest.mark.parametrize(
+    ("kind", "own", "others"), [("none", 1, 1), ("per_subject", 1, 0), ("per_task", 0, 0)]
+)
+@pytest.mark.parametrize("open_for", [0, 600])
+def test_what_a_task_read_counts_as_far_as_it_is_remembered(
+    honest: Any, kind: str, own: int, others: int, open_for: int
 ) -> None:
-    """In a task of the same user, and in one of another user."""
+    """In a later task of the same user, and of another user, whether it has ended or not."""
     reads = honest("reads", {"call": "files.read_file", "with": {"path": "/it/vpn.md"}})
     sends = honest("sends", mail("eve@elsewhere.example"))
     facts = bundle(PERMITS + NO_DATA_OUT)
+    times = {"apart": 60, "open_for": open_for}
 
-    same = memory.cost(
-        facts, kind, [days(("dana", reads), ("dana", sends), apart=60, open_for=600)]
-    )
-    other = memory.cost(
-        facts, kind, [days(("dana", reads), ("rosa", sends), apart=60, open_for=600)]
-    )
+    same = memory.cost(facts, kind, [days(("dana", reads), ("dana", sends), **times)])
+    other = memory.cost(facts, kind, [days(("dana", reads), ("rosa", sends), **times)])
 
-    assert (same.denied, other.denied) == (held, held)
+    assert (same.denied, other.denied) == (own, others)
     assert (same.user_days, other.user_days) == (1, 2)
-    assert same.told()["questions_per_user_day"] == held
+    assert same.told()["questions_per_user_day"] == own
 
 
 def test_each_day_begins_without_a_history(honest: Any) -> None:
