@@ -999,7 +999,10 @@ fn revoked_by_itself() {
     let gone = (Ok(json!({})), false);
     assert_eq!(gone, ends(vec![agent(TWO)], "dev"), "its agent");
     assert_eq!(gone, ends(vec![agent(BOT)], "dev"), "the agent above it");
-    assert_eq!(gone, ends(vec![subject("alice")], "dev"), "the subject");
+    let own = evidence(wire::EvidenceRole::Subject, alone_alice());
+    assert_eq!(gone, ends(vec![own], "dev"), "the subject, alone");
+    let bearer = ends(vec![subject("alice")], "dev");
+    assert_eq!((Err("NOT_ASSIGNEE"), true), bearer, "an agent may hold that token");
     assert_eq!(gone, ends(vec![], "admin"), "the owner of the administration socket");
     assert_eq!((Err("NOT_ASSIGNEE"), true), ends(vec![agent(STRANGER)], "dev"));
     assert_eq!((Err("NOT_ASSIGNEE"), true), ends(vec![subject("bob")], "dev"));

@@ -448,7 +448,7 @@ fn a_credential_ends_with_the_tasks_above_its_own() {
     assert_eq!("PERMITTED", desk.redeem(&issued));
     let issued = desk.issue();
     let end = wire::EndRequest {
-        evidence: vec![evidence(wire::EvidenceRole::Subject, user("alice", json!(["employees"])))],
+        evidence: vec![evidence(wire::EvidenceRole::Subject, alone_alice())],
         task: parent.id,
         status: wire::TaskStatus::Revoked as i32,
     };
