@@ -140,7 +140,10 @@ fn the_least_isolated_role_and_the_longest_memory_count() {
     let agents = "{match: 'spiffe://a.example/ns/*/sa/bot', isolated: per_task, memory: 2h}
   wide: {match: 'spiffe://a.example/ns/desk/sa/*', isolated: per_subject, memory: 1h}
   plain: ['spiffe://a.example/ns/shop/sa/*']";
-    let facts = FACTS.replace("{bots: AGENTS}", &format!("\n  bots: {agents}"));
+    let facts = FACTS.replace(
+        "{bots: AGENTS, loners: ['spiffe://a.example/ns/loner/sa/*']}",
+        &format!("\n  bots: {agents}"),
+    );
     let plan = compiled("{name: a}", &facts, POLICIES).unwrap_or_else(|error| panic!("{error}"));
     let memory = |agent: &str| plan.model().memory_of(&format!("spiffe://a.example/ns/{agent}"));
     let hours = |isolated, hours: i64| AgentMemory { isolated, ms: hours * 3_600_000 };

@@ -302,15 +302,15 @@ fn tasks_of_an_agent_stay_ended() {
     assert_eq!("PERMITTED", code(&served.check(&searching(&alices(&served).id, BOT))));
 }
 
-/// An agent that works without tasks of its own begins anew once its revocation is lifted.
+/// The session of an agent without tasks does not end with a revocation, and so goes on once the revocation is lifted.
 #[test]
-fn an_implicit_task_begins_anew() {
+fn a_session_without_tasks_goes_on() {
     let served = unloaded(&json!({}));
     let plan = plan(&crate::history::IMPLICIT);
     served.engine.load(authz_lane::World { plan, ..world_of(REQUIRED) }).unwrap();
     for target in [Target::Agent(BOT.to_owned()), Target::Subject("corp/alice".to_owned())] {
         assert_eq!("PERMITTED", code(&served.check(&search())), "{target:?}");
-        assert_eq!(1, change(&served, &target, false).unwrap().tasks_ended);
+        assert_eq!(0, change(&served, &target, false).unwrap().tasks_ended);
         assert_eq!("REVOKED", code(&served.check(&search())));
         change(&served, &target, true).unwrap();
         assert_eq!("PERMITTED", code(&served.check(&search())), "{target:?}");

@@ -45,7 +45,7 @@ fn facts() -> String {
         .replace(
             "agents: {bot:",
             "destinations: {all: {match: '*', clearance: []}}\nlabels: {secret: {kind: confidentiality, tier: high}}\n\
-             agents: {cli: {match: 'spiffe://a.example/ns/cli/sa/*', harness: true}, bot:",
+             agents: {cli: {match: 'spiffe://a.example/ns/cli/sa/*', harness: true, subject: optional}, bot:",
         )
 }
 
