@@ -264,7 +264,9 @@ fn written(
     now: Time,
 ) -> (Object, bool) {
     let mut object = Object::new(id.to_owned());
-    let decision = asked(&plan(), "notes.write", session, (Some(&object), collection));
+    let view = ObjectView { object: Some(&object), collection };
+    let view = HistoryView { object: Some(view), ..HistoryView::new(session) };
+    let decision = crate::history::decided_at(&plan(), "notes.write", r#"{"id":"a"}"#, view, now);
     assert_eq!("PERMITTED", decision.reason.as_str(), "{}", decision.message);
     let written = decision.passage.written.unwrap();
     written.apply(Some(&mut object), collection, ("d1", "notes.write", now));

@@ -359,7 +359,7 @@ impl Oracle {
             "destination": {"class": of("DestinationClass", class), "trusted": false, "host": host, "present": operation == "mail.send"},
             "proof": {"method": of("ProofMethod", "jwt-svid"), "bound": ask.bound, "age": ask.age.unwrap_or(1 << 53), "acr": if ask.strong { "strong" } else { "" }},
             "satisfied": satisfied, "time": "2026-11-25T00:00:00Z",
-            "session": {"labels": [], "sources": 0, "calls": 0}, "excess": [], "sequences": [], "budgets": [],
+            "session": {"labels": [], "sources": 0, "calls": 0}, "excess": [], "remembered": [], "sequences": [], "budgets": [],
             "exception": {"active": false},
         });
         let context = Context::from_json_value(context, Some((&self.schema, &action))).unwrap();
