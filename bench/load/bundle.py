@@ -63,6 +63,8 @@ TEMPLATE = "work"
 _TASK_POLICIES = f"""\
 @id("task-start") @reason("staff may have work done")
 permit(principal in Role::"staff", action == Action::"task:{TEMPLATE}", resource);
+@id("task-give") @reason("staff may have agents do it")
+permit(principal in Role::"staff", action == Action::"give:{TEMPLATE}", resource);
 """
 
 
@@ -106,7 +108,7 @@ def write(folder: Path, policies: int, *, tasks: bool = False) -> Bundle:
     Args:
         folder: made if it does not exist.
         policies: how many policies judge operations, at least 16.
-        tasks: with a template whose scope is all systems, a policy that starts its tasks, and every second system
+        tasks: with a template whose scope is all systems, policies that start and give its tasks, and every second system
             without labels, so that its operations are stateless.
 
     Returns:
