@@ -204,7 +204,7 @@ impl Model {
         let holder = match isolated {
             Isolation::None => Some(Holder::Agent),
             Isolation::PerSubject => Some(Holder::Pair),
-            Isolation::PerTask if task.is_given() => None,
+            Isolation::PerTask if !task.is_own() => None,
             // The run that started the task outlives it.
             Isolation::PerTask => Some(Holder::Agent),
         };

@@ -439,6 +439,7 @@ impl Engine {
         };
         let mut task = task::start(&world.plan, root).map_err(kernel_refused)?;
         shown::begin(judgement, &mut task);
+        task.by_user = speaker::speaker(judgement, world).is_user();
         Ok(Arc::new(task))
     }
 

@@ -365,6 +365,7 @@ impl Engine {
         };
         let mut task = task::start(&world.plan, root).map_err(kernel_refused)?;
         shown::begin(judgement, &mut task);
+        task.by_user = is_by_user;
         self.may_give(judgement, world, &task, &chain)?;
         let parties =
             Parties { caller: &starter, subject: task.subject.as_ref(), assignee: task.assignee() };

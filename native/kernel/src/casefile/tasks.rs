@@ -929,6 +929,7 @@ impl Tasks {
         if let Some(shown) = by.shown(now).filter(|_| !said.asserted) {
             task.begin_with(&shown);
         }
+        task.by_user = !by_agent;
         self.begin_session(&task, by_agent, now)?;
         Ok(task)
     }

@@ -348,6 +348,10 @@ pub struct Task {
     /// Its agent gave it up before any call in it was decided.
     #[serde(default, skip_serializing_if = "is_false")]
     pub declined: bool,
+    /// The subject alone, or a front end, started it. Otherwise an agent did, or a caller who shows nothing but what an agent
+    /// may hold.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub by_user: bool,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,
@@ -377,11 +381,23 @@ impl Task {
         self.kind.is_started() && self.starter != self.assignee()
     }
 
+    /// Whether its agent may have begun it: it did so itself, or the caller showed nothing but the subject's token, which the
+    /// agent may hold.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        let is_by_another = self.starter.starts_with("spiffe://") && self.is_given();
+        match self.kind {
+            TaskKind::Root => !self.by_user && !is_by_another,
+            TaskKind::Child => !self.is_given(),
+            TaskKind::Implicit | TaskKind::None => true,
+        }
+    }
+
     /// Whether the agent began the task itself: then the task begins with what earlier tasks of the agent for the subject left.
     #[must_use]
     pub fn inherits(&self) -> bool {
         match self.kind {
-            TaskKind::Root => self.starter == self.assignee(),
+            TaskKind::Root => self.is_own(),
             TaskKind::Implicit => true,
             TaskKind::Child | TaskKind::None => false,
         }

@@ -162,6 +162,7 @@ pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
         subject_tokens: Vec::new(),
         unused: false,
         declined: false,
+        by_user: false,
         names: root.names,
         rest: BTreeMap::new(),
     };
@@ -248,6 +249,7 @@ pub fn delegate(plan: &Plan, parent: &Task, child: Child<'_>) -> Result<Task, Re
         subject_tokens: Vec::new(),
         unused: false,
         declined: false,
+        by_user: false,
         names: Names::default(),
         rest: BTreeMap::new(),
     };

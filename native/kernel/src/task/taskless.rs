@@ -73,6 +73,7 @@ pub fn taskless(chain: &[Principal], acr: &str) -> Option<Task> {
         subject_tokens: Vec::new(),
         unused: false,
         declined: false,
+        by_user: false,
         names: Names::default(),
         rest: BTreeMap::new(),
     })
