@@ -255,7 +255,8 @@ class Run:
             value = self.spiffe_id(value)
         if target in {"task", "session"}:
             value = self.tasks[value][0]
-        request = admin_pb2.AdminRevokeRequest(reason="a test", **{target: value})
+        request = admin_pb2.AdminRevokeRequest(reason="a test")
+        setattr(request, target, value)
         self.server.call("admin", "authz.v1.Admin/Revoke", request.SerializeToString())
 
     def envoy(

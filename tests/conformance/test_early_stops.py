@@ -203,7 +203,9 @@ def end(server: Server, task: str, agent: str) -> None:
 def revoke(server: Server, **target: str) -> None:
     """By the administration socket."""
     stub: Any = admin_pb2_grpc.AdminStub(server.channel("admin"))
-    request = admin_pb2.AdminRevokeRequest(reason="a test", **target)
+    request = admin_pb2.AdminRevokeRequest(reason="a test")
+    for name, value in target.items():
+        setattr(request, name, value)
     stub.Revoke(request, timeout=5, wait_for_ready=True)
 
 

@@ -139,6 +139,8 @@ class Crew:
     def revoke(server: Server, **target: str) -> int:
         """Revokes something, by the administration socket; returns how many tasks ended."""
         stub: Any = admin_pb2_grpc.AdminStub(server.channel("admin"))
-        request = admin_pb2.AdminRevokeRequest(reason="a test", **target)
+        request = admin_pb2.AdminRevokeRequest(reason="a test")
+        for name, value in target.items():
+            setattr(request, name, value)
         ended: int = stub.Revoke(request, timeout=5, wait_for_ready=True).tasks_ended
         return ended

@@ -147,6 +147,14 @@ fn cold<T>(max_wait: Duration, began: impl FnOnce(&Served) -> T) -> (Served, Arc
     (served, store, known)
 }
 
+/// A task that memory holds, and what is kept of its agent and subject with it.
+fn started_warm(served: &Served, store: &SlowDisk) -> String {
+    store.set(true);
+    let task = alices(served).id;
+    store.set(false);
+    task
+}
+
 /// A lane of one thread.
 fn one_thread(served: &Served) -> (FastLane, String) {
     lane(served, json!({"workers": 1}))
@@ -222,7 +230,7 @@ fn what_only_the_disk_knows_counts() {
 #[test]
 fn others_are_answered_meanwhile() {
     let (served, store, task) = cold(PATIENCE, |served| alices(served).id);
-    let warm = alices(&served).id;
+    let warm = started_warm(&served, &store);
     let (lane, address) = one_thread(&served);
     runtime().block_on(async {
         let channel = connect(&address).await;
@@ -306,7 +314,7 @@ fn one_report_more_than_may_wait_is_refused() {
         };
         Vec::from_iter((0..=MOST).map(paid))
     });
-    let warm = alices(&served).id;
+    let warm = started_warm(&served, &store);
     let ((task, last), first) = permits.split_last().unwrap();
     let (lane, address) = one_thread(&served);
     runtime().block_on(async {
