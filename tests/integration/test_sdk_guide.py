@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from authz.client import Caller, Denied, caller
+from authz.client import Caller, Denied, acting_for, caller
 from authz.v1 import tasks_pb2
 from tests.support.minting import Authority
 from tests.support.node import NoAnswer, Node, decision
@@ -188,7 +188,10 @@ def test_the_guide_on_a_server(
             return headers
 
         headers = asyncio.run(main())
-        assert "may not be performed" in asyncio.run(guide["try_to_search"]())
+        # An agent that has acted for somebody shows for whom it acts; then it is told that it needs a task.
+        assert "does not prove who is calling" in asyncio.run(guide["try_to_search"]())
+        with acting_for(alice):
+            assert "may not be performed" in asyncio.run(guide["try_to_search"]())
         with pytest.raises(Denied):
             guide["handle"](headers, "42")
         guide["server"].close()
