@@ -324,7 +324,7 @@ fn each_fault_of_a_file_has_its_message() {
         ),
         (
             "{name: a, implicit_tasks: {agents: [bots], template: read}}",
-            "bundle.yaml: warning: every operation needs a task, and there is no template to start one from. Add `templates`, or say `tasks: optional`.\nbundle.yaml:1:54: unknown template `read`. No template is declared.\nbundle.yaml:1:37: unknown role of agents `bots`. No role of agents is declared.",
+            "bundle.yaml: warning: every operation needs a task, and there is no template to start one from. Add `templates`, or say `tasks: optional`.\nbundle.yaml:1:37: unknown role of agents `bots`. No role of agents is declared.\nbundle.yaml:1:54: unknown template `read`. No template is declared.",
         ),
         (
             "{name: a, tasks: optional, show_reason: [cmr]}",

@@ -1042,7 +1042,7 @@ fn revoked_by_itself() {
         (&last["result"]["outcome"], &last["input"]["credential"]["jti"])
     );
     let refused = records.iter().filter(|one| one["result"]["reason_code"] == "NOT_ASSIGNEE");
-    assert_eq!(3, refused.count(), "also the client that was not told");
+    assert_eq!(4, refused.count(), "also the client that was not told");
 }
 
 /// Signing keys of all nodes, read and written by name.

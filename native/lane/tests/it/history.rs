@@ -264,7 +264,9 @@ fn labels_outlive_their_task() {
         let decision = served.check(&sending(&other.id));
         assert_eq!("FORBIDDEN", code(&decision), "{}", decision.message);
         let records = served.records();
-        let remembered = &records.last().unwrap()["input"]["session"]["remembered"];
+        let is_of_it = |one: &&Value| one["decision_id"] == decision.decision_id.as_str();
+        let record = records.iter().find(is_of_it).unwrap();
+        let remembered = &record["input"]["session"]["remembered"];
         assert!(remembered["pii"].is_string(), "{remembered}");
         if state["state"].is_object() {
             served.engine.close();
