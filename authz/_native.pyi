@@ -18,10 +18,13 @@ __all__ = [
     "SigningKey",
     "Trust",
     "TrustError",
+    "accepted_algorithms",
     "build_profile",
     "bundle_schema",
     "case_schema",
     "format_policy",
+    "is_usable_key",
+    "prompt_names",
     "reason_table",
     "seal_catalog",
 ]
