@@ -998,7 +998,8 @@ impl Engine {
             }
             located => located,
         };
-        let is_real = |located: &&Located| !located.is_taskless() && !(is_refused && begins);
+        let begins_nothing = is_refused && begins;
+        let is_real = |located: &&Located| !located.is_taskless() && !begins_nothing;
         if let Some(located) = located.as_ref().filter(is_real) {
             judgement.task = Some(Arc::clone(&located.task));
             judgement.is_in_named_task = located.task.kind != TaskKind::Implicit;

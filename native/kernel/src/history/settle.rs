@@ -413,7 +413,7 @@ impl SessionHistory {
         let brought: BTreeSet<String> = told.chain(came).collect();
         let young_since = Time(at.0.saturating_sub(remembering.grain_ms()));
         let is_new =
-            |label: &&String| !self.labels.get(*label).is_some_and(|one| one.at >= young_since);
+            |label: &&String| self.labels.get(*label).is_none_or(|one| one.at < young_since);
         let new: Vec<String> = brought.iter().filter(is_new).cloned().collect();
         for label in &new {
             self.bring(label, (decision_id, report.operation, at));

@@ -520,7 +520,9 @@ fn account(text: &str, is_explicit: bool) -> Option<Reading> {
     let is_joined_by = |marks: &[char]| {
         text.contains(marks) && text.split(marks).all(|part| !part.is_empty()) && letters
     };
-    if !digits && !is_joined_by(&['_']) && !(is_explicit && is_joined_by(&['-', '.', ':', '_'])) {
+    let is_marked =
+        digits || is_joined_by(&['_']) || (is_explicit && is_joined_by(&['-', '.', ':', '_']));
+    if !is_marked {
         return None;
     }
     let marks: &[u8] = if is_explicit { b"_-:." } else { b"_-:" };
