@@ -152,7 +152,7 @@ CALLS: Final = (
     ),
     Call(*_SEARCH, "DENY", "CHAIN_NOT_PERMITTED", Tokens.GUEST),
     Call(*_SEARCH, "DENY", "NO_CREDENTIAL", Tokens.ALONE, note="her token left out"),
-    Call(*_SEARCH, "DENY", "NOT_PERMITTED", Tokens.STRANGER),
+    Call(*_SEARCH, "DENY", "NO_TASK", Tokens.STRANGER),
     Call(*_SEARCH, "DENY", "EXPIRED_CREDENTIAL", Tokens.EXPIRED),
     Call(*_SEARCH, "DENY", "WRONG_AUDIENCE", Tokens.AUDIENCE),
     Call(*_SEARCH, "DENY", "BAD_CREDENTIAL", Tokens.KEY),
