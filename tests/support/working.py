@@ -123,7 +123,7 @@ class Crew:
         while (code := self.check(server, task, operation)) == "PERMITTED":
             used += 1
             assert used <= LIMITS[operation]
-        assert code == "USES_EXHAUSTED"
+        assert code == "USES_EXHAUSTED", code
         return used
 
     def tallies_left(self, server: Server, worker: str) -> int:
@@ -132,7 +132,7 @@ class Crew:
         while (code := self.check(server, "", TALLY, worker)) == "PERMITTED":
             used += 1
             assert used <= TALLIES
-        assert code == "BUDGET_EXCEEDED"
+        assert code == "BUDGET_EXCEEDED", code
         return used
 
     @staticmethod
