@@ -21,9 +21,9 @@ class Clerk:
     alice: str
 
     @classmethod
-    def of(cls, authority: Authority) -> "Clerk":
-        """Mints their credentials."""
-        alice = authority.subject("alice", "corp", groups=["employees"])
+    def of(cls, authority: Authority, user: str = "alice") -> "Clerk":
+        """Mints their credentials; of another user's in Alice's place where one is named."""
+        alice = authority.subject(user, "corp", groups=["employees"])
         return cls(authority.agent(CLERK), alice)
 
     def start(self, server: Server, template: str) -> str:
