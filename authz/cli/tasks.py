@@ -428,7 +428,7 @@ def revoke(
 
 
 def _login() -> str:
-    """The name of whoever runs the command; empty where the system knows none."""
+    """Return the login name of the user who runs the command, or an empty string if there is none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -2,8 +2,9 @@
 //! only once the agent used it.
 //!
 //! A task that is delegated shares the session of its tree, so both sides may tell each other what was read there. The record
-//! of each agent therefore names the session until the task is over, and takes the session's labels over then. An agent that
-//! ends a task as ABORTED before any call in it declines the task: then nothing of it counts.
+//! of the agent that gets the task therefore names the session until the task is over, and takes the session's labels over
+//! then. Agents above a task remember what is read in it by `history`. An agent that ends a task as ABORTED before any call
+//! in it declines the task: then nothing of it counts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
