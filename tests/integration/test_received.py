@@ -16,7 +16,8 @@ from tests.support.received.comparison import Catalog, differences, judgement
 from tests.support.received.exchange import Exchange, exchange
 from tests.support.received.fanout import Fanout, ask
 from tests.support.received.frameworks import FRAMEWORKS, Framework, Running
-from tests.support.received.generator import FORM, JSON, SUSPICIOUS, Request, requests
+from tests.support.received.generator import SUSPICIOUS, requests
+from tests.support.received.request import FORM, JSON, Request
 from tests.support.server import Server, layout
 from tests.support.waiting import eventually
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.support.envoy import Envoy
+from tests.support.received import http2
 from tests.support.received.fanout import TAG, Arrival, Fanout
-from tests.support.received.generator import Request
+from tests.support.received.request import Request
 
 _TIMEOUT = 30
 
@@ -64,8 +65,11 @@ def exchange(
 
     def send(pair: tuple[int, str]) -> int:
         index, lane = pair
-        raw = requests[index].write(*shown, (TAG, f"{index}-{lane}"))
-        return _send(envoys[lane].port, requests[index], raw)
+        request, port = requests[index], envoys[lane].port
+        more = (*shown, (TAG, f"{index}-{lane}"))
+        if request.is_http2:
+            return http2.send(port, request.fields(*more), request.body, _TIMEOUT)
+        return _send(port, request, request.write(*more))
 
     with ThreadPoolExecutor(4) as pool:
         statuses = list(pool.map(send, pairs))
