@@ -44,8 +44,9 @@ def send(port: int, fields: Iterable[tuple[str, str]], body: bytes, timeout: flo
             kind, flags, number = struct.unpack(">BBI", head[3:])
             if kind in {_SETTINGS, _PING} and not flags & _ACK:
                 connection.sendall(_frame(kind, _ACK, 0, payload if kind == _PING else b""))
-            if kind == _HEADERS and number == 1:
-                return _status(payload)
+            # A status below 200 says that the answer is still to come (RFC 9110 §15.2).
+            if kind == _HEADERS and number == 1 and (status := _status(payload)) >= 200:
+                return status
             if kind in {_RESET, _GOAWAY}:
                 return 0
     return 0
