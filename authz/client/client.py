@@ -52,6 +52,9 @@ class Asked(TypedDict, total=False):
     """Destinations, where the operation's arguments do not name them."""
     labels: Sequence[str]
     """Labels of the bundle that the call carries; the enforcer's entry in the configuration lets it say so."""
+    session_context: str
+    """Context of the session, for example the id of a conversation; the enforcer's entry in the configuration lets it say so
+    (`relays: [session]`). Default: none, so that labels of all contexts count."""
     task: str
     """Task id; default: the current task."""
     caller: Caller
@@ -225,6 +228,7 @@ class Authz:
             resource=asked.get("resource", ""),
             destinations=asked.get("destinations", ()),
             labels=asked.get("labels", ()),
+            session_context=asked.get("session_context", ""),
             idempotency_key=asked.get("idempotency_key", ""),
             supported_obligations=asked.get("supported_obligations", ()),
             mode=decision_pb2.MODE_PROBE if asked.get("probe") else decision_pb2.MODE_ENFORCE,

@@ -760,7 +760,7 @@ def _covers(wide: str, narrow: str) -> bool:
 
 def _relays(path: Path, enforcer: Enforcer, config: Config) -> Iterator[Finding]:
     for index, relay in enumerate(enforcer.relays):
-        if relay not in {Relay.PRINCIPAL, Relay.LABELS, Relay.PROMPT}:
+        if relay not in {Relay.PRINCIPAL, Relay.LABELS, Relay.PROMPT, Relay.SESSION}:
             yield Finding(
                 (*path, "relays", index),
                 f"enforcer `{enforcer.name}` relays `{relay}`, which is not in this version.",
@@ -778,11 +778,13 @@ def _uids(path: Path, enforcer: Enforcer, config: Config) -> Iterator[Finding]:
     """Find a front end behind a socket that any agent of the same folder could open."""
     is_socket = enforcer.match is None
     listener = config.listeners.decisions.get(enforcer.listener or "")
-    if is_socket and Relay.PROMPT in enforcer.relays and not enforcer.uids:
+    said = {Relay.PROMPT: "prompts", Relay.SESSION: "contexts of sessions"}
+    spoken = next((words for relay, words in said.items() if relay in enforcer.relays), None)
+    if is_socket and spoken is not None and not enforcer.uids:
         yield Finding(
             (*path, "relays"),
-            f"enforcer `{enforcer.name}` relays prompts, and is whoever opens a socket. An agent that may open it could say "
-            "what its user wrote.",
+            f"enforcer `{enforcer.name}` relays {spoken}, and is whoever opens a socket. An agent that may open it could speak "
+            "for its user.",
             "Add uids: [...], the users that the front end runs as; or match: its SPIFFE id.",
         )
     if not enforcer.uids:

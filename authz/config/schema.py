@@ -316,6 +316,7 @@ class Relay(StrEnum):
     CONFIDENCE = "confidence"
     LABELS = "labels"
     PROMPT = "prompt"
+    SESSION = "session"
 
 
 class ReportWay(StrEnum):
@@ -341,10 +342,12 @@ class Enforcer(_Strict):
     """Facts about the agent that are believed on its word. `principal`: who it is, as Envoy verified it on its own mTLS
     connection (`source.principal`). `labels`: which labels of the bundle a call carries, by the request's `labels` or, of a
     proxy, by `labels` of the namespace `authz` in its metadata. `prompt`: what a user wrote, beside that user's token; such an
-    enforcer is a front end, and no entry of the bundle's `agents` may match it. `task`, `confidence`: not in this version."""
+    enforcer is a front end, and no entry of the bundle's `agents` may match it. `session`: the context of the agent's session,
+    by the request's `session_context` or, of a proxy, by `session_context` of the namespace `authz` in its metadata; likewise a
+    front end. `task`, `confidence`: not in this version."""
     uids: tuple[int, ...] = Field(default=(), max_length=64)
     """User ids of the processes that may be this enforcer, with `listener` on the fast lane: any other process is refused.
-    Required where `listener` goes with `prompt` in `relays`."""
+    Required where `listener` goes with `prompt` or `session` in `relays`."""
     reports: ReportWay | None = None
     """How it tells what came of what it was permitted. `sdk`: by `Report`. `access_log`: by Envoy's access log service. It is
     believed where the bundle says the same of the system (`reports`)."""

@@ -266,6 +266,7 @@ class CheckRequest(_message.Message):
     WANTS_CREDENTIAL_FIELD_NUMBER: _builtins.int
     HTTP_METHOD_FIELD_NUMBER: _builtins.int
     HTTP_URI_FIELD_NUMBER: _builtins.int
+    SESSION_CONTEXT_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """Task id; a name, not a secret: the caller must be its assignee."""
     operation: _builtins.str
@@ -288,6 +289,16 @@ class CheckRequest(_message.Message):
     """Method of the HTTP request that the enforcer was sent: what a DPoP proof in `evidence` is of. From enforcers only."""
     http_uri: _builtins.str
     """URI of that request, as its target."""
+    session_context: _builtins.str
+    """Context of the session, for example a conversation of the user with the agent: labels of kind `trust` that this call brings
+    count in this context only, and those of other contexts do not count for this call. Confidentiality labels, budgets, rules
+    and denials count in all contexts.
+
+    Who may name one: a front end, an enforcer whose entry in the configuration says `relays: [session]`, beside the subject's
+    token. A request of any other caller that names one is denied with ENFORCER_REFUSED.
+
+    At most 512 bytes. Empty: no context; all labels of the session count. Ignored where the call is made in a started task.
+    """
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
         """Credentials of the caller and of the subject; at most 4."""
@@ -335,10 +346,11 @@ class CheckRequest(_message.Message):
         wants_credential: _builtins.bool = ...,
         http_method: _builtins.str = ...,
         http_uri: _builtins.str = ...,
+        session_context: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "arguments_json", b"arguments_json", "confidence_jws", b"confidence_jws", "destinations", b"destinations", "evidence", b"evidence", "http_method", b"http_method", "http_uri", b"http_uri", "idempotency_key", b"idempotency_key", "labels", b"labels", "mode", b"mode", "operation", b"operation", "resource", b"resource", "supported_obligations", b"supported_obligations", "task", b"task", "wants_credential", b"wants_credential"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "arguments_json", b"arguments_json", "confidence_jws", b"confidence_jws", "destinations", b"destinations", "evidence", b"evidence", "http_method", b"http_method", "http_uri", b"http_uri", "idempotency_key", b"idempotency_key", "labels", b"labels", "mode", b"mode", "operation", b"operation", "resource", b"resource", "session_context", b"session_context", "supported_obligations", b"supported_obligations", "task", b"task", "wants_credential", b"wants_credential"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

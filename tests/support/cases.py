@@ -299,6 +299,8 @@ class Request(Strict):
     resource: str = ""
     destinations: list[str] = []
     labels: list[str] = []
+    session_context: str = ""
+    """Context of the session, which a front end names."""
     confidence_jws: str = ""
     idempotency_key: str = ""
     supported_obligations: list[str] = []

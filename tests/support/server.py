@@ -192,7 +192,7 @@ def layout(
                 "name": "portal",
                 "listener": "portal",
                 "asks": ["system:*"],
-                "relays": ["prompt"],
+                "relays": ["prompt", "session"],
                 "uids": [os.geteuid()],
             },
         ],

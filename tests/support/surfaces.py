@@ -88,6 +88,7 @@ def check_request(case: Flat, tokens: list[Token]) -> bytes:
         resource=step.request.resource,
         destinations=step.request.destinations,
         labels=step.request.labels,
+        session_context=step.request.session_context,
         confidence_jws=step.request.confidence_jws,
         idempotency_key=step.request.idempotency_key,
         supported_obligations=step.request.supported_obligations,
@@ -141,6 +142,9 @@ def envoy_request(case: Flat, tokens: list[Token], encoding: str) -> bytes | Non
     if case.step.request.labels:
         told = {"labels": case.step.request.labels}
         attributes.metadata_context.filter_metadata["authz"].update(told)
+    if case.step.request.session_context:
+        context = {"session_context": case.step.request.session_context}
+        attributes.metadata_context.filter_metadata["authz"].update(context)
     http = attributes.request.http
     http.method, http.host, http.path = step.method, step.host, step.path
     http.scheme, http.protocol, http.id = "https", "HTTP/1.1", "0"

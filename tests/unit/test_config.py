@@ -484,7 +484,7 @@ def test_an_audience_that_agents_get_proves_no_subject(tmp_path: Path, audience:
         (
             "",
             "relays: [prompt]",
-            "is whoever opens a socket. An agent that may open it could say what its user wrote.",
+            "is whoever opens a socket. An agent that may open it could speak for its user.",
         ),
         (
             "",

@@ -159,8 +159,7 @@ fn label_origins(judgement: &Judgement) -> BTreeMap<String, String> {
     let along = judgement.recalled.remembered(Time(judgement.now_ms));
     let along = along.map(|(label, from)| (label.to_owned(), from.decision_id.to_owned()));
     let mut own = BTreeMap::new();
-    for (label, from) in judgement.recalled.history().into_iter().flat_map(SessionHistory::carried)
-    {
+    for (label, from) in judgement.recalled.seen().into_iter().flat_map(SessionHistory::carried) {
         own.entry(label.to_owned()).or_insert_with(|| from.decision_id.to_owned());
     }
     let now = Time(judgement.now_ms);

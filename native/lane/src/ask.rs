@@ -80,6 +80,8 @@ pub(crate) struct Ask<'a> {
     /// The key of an enforcer that executes at most once a key; empty: none.
     pub(crate) idempotency_key: &'a str,
     pub(crate) probe: bool,
+    /// The context of the session that a front end names; empty: none.
+    pub(crate) session_context: &'a str,
     /// The permit is kept, so that a credential can be issued of it.
     pub(crate) wants_credential: bool,
     /// What to say where no agent is known: this surface knows no caller that is none.
@@ -160,6 +162,7 @@ pub(crate) fn of_request<'a>(
         )));
     }
     text("idempotency_key", &request.idempotency_key, limits::ID)?;
+    text("session_context", &request.session_context, limits::ID)?;
     text("http_method", &request.http_method, limits::METHOD)?;
     text("http_uri", &request.http_uri, limits::PATH)?;
     if request.http_method.is_empty() != request.http_uri.is_empty() {
@@ -184,6 +187,7 @@ pub(crate) fn of_request<'a>(
         has_approval: !request.approval_id.is_empty(),
         idempotency_key: &request.idempotency_key,
         probe,
+        session_context: &request.session_context,
         wants_credential: request.wants_credential,
         agentless: None,
         relayed: None,

@@ -51,6 +51,7 @@ use crate::revoke;
 use crate::settings::{CredentialSettings, EngineError, Lane, Settings, Surface};
 use crate::settle::{Implied, Judging};
 use crate::shown;
+use crate::speaker;
 use crate::trace::{self, Ids, Span, Tracing};
 use crate::wanted::Wanted;
 use crate::world::{Enforcer, Loaded, Way, World};
@@ -626,8 +627,11 @@ impl Engine {
             }
         };
         let enforcer = judgement.asker.enforcer.as_ref();
-        let relays = enforcer
-            .map_or((false, false), |enforcer| (enforcer.relays_principal, enforcer.relays_labels));
+        let relays = enforcer.map_or_else(envoy::Relays::default, |enforcer| envoy::Relays {
+            principal: enforcer.relays_principal,
+            labels: enforcer.relays_labels,
+            session: enforcer.relays_session,
+        });
         match envoy::of_request(&message, &self.settings, relays) {
             Ok(mut parsed) => {
                 let transport = &parsed.trace.over(transport);
@@ -804,6 +808,7 @@ impl Engine {
             return Err(Refused::input("only an enforcer gives `http_method` and `http_uri`"));
         }
         take_labels(judgement, &ask.labels, &world, explain)?;
+        speaker::may_name_context(judgement, ask.session_context, explain)?;
         let now = Time(judgement.now_ms);
         let known = self.identify_presented(judgement, &world, &ask.evidence, known_agent);
         let known = match (known, ask.agentless) {
@@ -1013,6 +1018,8 @@ impl Engine {
         let (located, implied) = if is_refused { (None, None) } else { (located, implied) };
         if let Some(located) = &located {
             let (plan, at) = (&world.plan, (now, wait));
+            let context = speaker::context(judgement, ask.session_context);
+            let begins = (begins, context);
             judgement.recalled =
                 history::recall(&self.keeper, plan, &request, located, begins, at)?;
         }

@@ -45,6 +45,7 @@ const BAGGAGE_TASK: &str = "authz.task";
 /// The namespace of `metadata_context` that is read, and its member that lists labels.
 const NAMESPACE: &str = "authz";
 const LABELS: &str = "labels";
+const SESSION_CONTEXT: &str = "session_context";
 /// The key of `context_extensions` that lists obligations.
 const SUPPORTED_OBLIGATIONS: &str = "authz.supported_obligations";
 
@@ -127,18 +128,31 @@ impl<'a> Trace<'a> {
     }
 }
 
-/// Reads a request. `relays`: whoever asks may say who the agent is, and which labels the call carries.
+/// Facts that a proxy may say of a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Relays {
+    /// The agent's identity.
+    pub(crate) principal: bool,
+    /// Labels that the call carries.
+    pub(crate) labels: bool,
+    /// The context of the session.
+    pub(crate) session: bool,
+}
+
+/// Reads a request.
+///
+/// Args: `relays`: facts in which the proxy is believed.
 pub(crate) fn of_request<'a>(
     request: &'a Request<'a>,
     settings: &Settings,
-    (relays_principal, relays_labels): (bool, bool),
+    relays: Relays,
 ) -> Result<Parsed<'a>, Refused> {
     let http = request.http.as_ref().ok_or_else(|| Refused::input("there is no HTTP request"))?;
     bounds(http)?;
     let headers = Headers::read(http)?;
     let has_credential = headers.all(Sought::Credential).next().is_some();
     let relayed = match &request.source {
-        Some(source) if relays_principal => relayed(source)?,
+        Some(source) if relays.principal => relayed(source)?,
         _ => None,
     };
     let (evidence, authorization) = evidence(&headers, settings, relayed.is_some())?;
@@ -161,8 +175,12 @@ pub(crate) fn of_request<'a>(
     let supported = extensions.iter().rfind(|(name, _)| *name == SUPPORTED_OBLIGATIONS);
     let supported_obligations = obligations(supported.map(|(_, list)| *list))?;
     let labels = match &request.metadata {
-        Some(metadata) if relays_labels => labels(metadata)?,
+        Some(metadata) if relays.labels => labels(metadata)?,
         _ => Vec::new(),
+    };
+    let session_context = match &request.metadata {
+        Some(metadata) if relays.session => session_context(metadata)?,
+        _ => "",
     };
     let trace = Trace {
         parent: headers.only(Sought::TraceParent),
@@ -185,9 +203,10 @@ pub(crate) fn of_request<'a>(
         task,
         has_approval: false,
         idempotency_key: "",
+        session_context,
         wants_credential: false,
         probe: false,
-        agentless: Some(match relays_principal {
+        agentless: Some(match relays.principal {
             true => "there is neither a relayed principal nor an `authorization` header",
             false => "there is no `authorization` header",
         }),
@@ -210,6 +229,20 @@ fn labels(metadata: &Metadata) -> Result<Vec<&str>, Refused> {
     });
     let texts: Vec<&str> = texts.collect::<Result<_, _>>()?;
     ask::labels(texts.into_iter())
+}
+
+/// The context of the session that an earlier filter of the proxy wrote into its metadata: `session_context` of the namespace
+/// `authz`.
+fn session_context(metadata: &Metadata) -> Result<&str, Refused> {
+    let own = metadata.filter_metadata.get(NAMESPACE);
+    let Some(value) = own.and_then(|own| own.fields.get(SESSION_CONTEXT)) else { return Ok("") };
+    match &value.kind {
+        Some(Kind::StringValue(text)) if text.len() <= limits::ID => Ok(text),
+        _ => Err(Refused::input(format!(
+            "`session_context` of the metadata is not a string of at most {} bytes",
+            limits::ID
+        ))),
+    }
 }
 
 fn bounds(http: &Http<'_>) -> Result<(), Refused> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use authz_kernel::decision::{Principal, Request, Time};
 use authz_kernel::history::{
     Carrier, Carry, HistoryChanges, HistoryView, Holder, Object, ObjectView, Origin, Remembering,
-    Reported, SessionHistory, Written, pair_keys,
+    Reported, SessionContext, SessionHistory, Written, pair_keys,
 };
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
@@ -40,6 +40,18 @@ pub(crate) struct Recalled {
     /// The session begins with the decision.
     begins: bool,
     object: Option<Found>,
+    /// The context of the session that the call names.
+    context: Option<SessionContext>,
+    /// The records as a call in that context sees them, where it sees less.
+    seen: Seen,
+}
+
+/// Records without the labels that count in other contexts alone; none: as they are.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    session: Option<Box<SessionHistory>>,
+    agent: Option<Box<SessionHistory>>,
+    pair: Option<Box<SessionHistory>>,
 }
 
 /// What was written before into what an operation acts on.
@@ -64,7 +76,9 @@ impl Found {
 impl Recalled {
     /// Of a session that begins with the decision.
     fn beginning(self, session: Session) -> Self {
-        Self { session: Some(Arc::new(session)), begins: true, ..self }
+        let mut recalled = Self { begins: true, ..self };
+        recalled.set_session(Some(Arc::new(session)));
+        recalled
     }
 
     /// The id of the session, and whether it is of what somebody does without a task.
@@ -78,16 +92,25 @@ impl Recalled {
     }
 
     /// As the kernel reads it; none where it was not recalled.
-    pub(crate) fn view(&self) -> Option<HistoryView<'_>> {
-        self.history().map(|session| HistoryView {
+    pub(crate) fn view<'a>(&'a self) -> Option<HistoryView<'a>> {
+        let of = |party: Option<&'a Arc<Party>>, seen: &'a Option<Box<SessionHistory>>| {
+            party.map(|party| seen.as_deref().unwrap_or(&party.history))
+        };
+        self.seen().map(|session| HistoryView {
             session,
-            agent: self.agent.as_deref().map(|party| &party.history),
+            agent: of(self.agent.as_ref(), &self.seen.agent),
             subject: self.subject.as_deref().map(|party| &party.history),
-            pair: self.pair.as_deref().map(|party| &party.history),
+            pair: of(self.pair.as_ref(), &self.seen.pair),
             shared: self.shared.as_deref(),
             remembering: self.remembering,
             object: self.object.as_ref().map(Found::view),
         })
+    }
+
+    /// The session's history as the call sees it; none where it was not recalled.
+    pub(crate) fn seen(&self) -> Option<&SessionHistory> {
+        let session = self.session.as_deref()?;
+        Some(self.seen.session.as_deref().unwrap_or(&session.history))
     }
 
     /// What the session did; none where it was not recalled.
@@ -149,13 +172,29 @@ impl Recalled {
     }
 
     fn set(&mut self, holder: Holder, party: Arc<Party>) {
+        let seen = seen_in(self.context.as_ref(), &party.history);
         match holder {
             Holder::Session => {}
-            Holder::Agent => self.agent = Some(party),
+            Holder::Agent => (self.agent, self.seen.agent) = (Some(party), seen),
             Holder::Subject => self.subject = Some(party),
-            Holder::Pair => self.pair = Some(party),
+            Holder::Pair => (self.pair, self.seen.pair) = (Some(party), seen),
         }
     }
+
+    fn set_session(&mut self, session: Option<Arc<Session>>) {
+        let known = session.as_deref();
+        self.seen.session =
+            known.and_then(|session| seen_in(self.context.as_ref(), &session.history));
+        self.session = session;
+    }
+}
+
+/// A history as a call in a context sees it; none: as it is.
+fn seen_in(
+    context: Option<&SessionContext>,
+    history: &SessionHistory,
+) -> Option<Box<SessionHistory>> {
+    context.and_then(|context| history.seen_in(context)).map(Box::new)
 }
 
 /// Records besides the session's that a call has to do with.
@@ -588,16 +627,21 @@ fn shared<E>(
 
 /// Recalls what a session did, as this node knows it, where the request has to do with that.
 ///
-/// Args: `begins`: with the decision.
+/// Args:
+/// * `begins`: with the decision.
+/// * `context`: as a front end names it; empty: none.
 pub(crate) fn recall(
     keeper: &Keeper,
     plan: &Plan,
     request: &Request<'_>,
     located: &Located,
-    begins: bool,
+    (begins, context): (bool, &str),
     (now, wait): (Time, Wait),
 ) -> Result<Recalled, Refused> {
-    let mut recalled = Recalled::default();
+    let has_contexts = located.is_taskless() || located.task.kind == TaskKind::Implicit;
+    let context = Some(context).filter(|name| has_contexts && !name.is_empty());
+    let context = context.map(|name| SessionContext::new(&located.task.session, name));
+    let mut recalled = Recalled { context, ..Recalled::default() };
     let (operation, carries) = (request.operation, !request.labels.is_empty());
     if !carries && !plan.recalls(operation) {
         return Ok(recalled);
@@ -630,7 +674,8 @@ pub(crate) fn recall(
         true => taskless(session, &located.task, now)?,
         false => session.ok_or_else(lost)?,
     };
-    Ok(Recalled { session: Some(session), ..recalled })
+    recalled.set_session(Some(session));
+    Ok(recalled)
 }
 
 /// Recalls what a session did, as it is now, where the operation has to do with that.
@@ -705,7 +750,7 @@ pub(crate) fn recall_in(
         None if before.is_empty() => judgement.recalled.session.take(),
         None => return Err(lost().into()),
     };
-    judgement.recalled.session = session;
+    judgement.recalled.set_session(session);
     has_changed |= written_again(transaction, judgement)?;
     let known_of = |holder: &Holder| judgement.recalled.party(*holder).is_some();
     let parties: Vec<Holder> = Holder::PARTIES.into_iter().filter(known_of).collect();
@@ -778,6 +823,10 @@ pub(crate) fn remember(
         .filter(|changes| wants_credential && !changes.is_reported)
         .map(|changes| HistoryChanges { is_reported: true, ..changes.clone() });
     let changes = reported.as_ref().or_else(|| changes(judgement));
+    let context = judgement.recalled.context.as_ref();
+    let apart =
+        changes.zip(context).map(|(changes, context)| changes.within(plan.model(), context));
+    let changes = apart.as_ref().or(changes);
     let (id, operation) = (&judgement.id, &judgement.operation);
     let now = Time(judgement.now_ms);
     // What it was judged by is what it is remembered by.

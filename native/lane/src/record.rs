@@ -179,7 +179,7 @@ struct SessionNote<'a> {
 
 impl<'a> SessionNote<'a> {
     fn of(judgement: &'a Judgement) -> Option<Self> {
-        let history = judgement.recalled.history()?;
+        let history = judgement.recalled.seen()?;
         let remembered = judgement.recalled.remembered(Time(judgement.now_ms));
         let (session, taskless) = judgement.recalled.of_session()?;
         let task = judgement.task.as_ref().map_or(session, |task| task.id.as_str());

@@ -544,6 +544,8 @@ pub enum Relay {
     Labels,
     /// What a user wrote, beside that user's token.
     Prompt,
+    /// The context of the session that a call is made in, beside the subject's token.
+    Session,
 }
 
 /// A TLS peer that is an enforcer, as configured.

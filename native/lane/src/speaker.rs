@@ -3,11 +3,12 @@
 //! INVARIANT (nothing that an agent can say counts as the user's word): a token that may stand beside an agent proves nothing
 //! here. The agent holds it, and may leave its own credential out.
 
+use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{MAX_PARTS, Part, SaidBy, Speaker};
 use authz_token::{Facts, SubjectFacts};
 use serde::Serialize;
 
-use crate::ask::Refused;
+use crate::ask::{Refused, Step};
 use crate::judgement::Judgement;
 use crate::proto::authz::v1 as wire;
 use crate::world::Loaded;
@@ -44,6 +45,37 @@ pub(crate) fn speaker(judgement: &Judgement, world: &Loaded) -> Speaker {
         return Speaker::FrontEnd;
     }
     agent.map_or(Speaker::Agent, |agent| world.plan.model().speaker_of(agent, is_proved))
+}
+
+/// Refuses a context of the session from a caller that is no front end.
+///
+/// # Errors
+/// The caller may not name contexts (ENFORCER_REFUSED).
+pub(crate) fn may_name_context(
+    judgement: &Judgement,
+    context: &str,
+    explain: bool,
+) -> Result<(), Refused> {
+    let enforcer = judgement.asker.enforcer.as_ref();
+    if context.is_empty() || explain || enforcer.is_some_and(|enforcer| enforcer.relays_session) {
+        return Ok(());
+    }
+    Err(Refused::new(
+        ReasonCode::EnforcerRefused,
+        Step::Identify,
+        "the caller may not name a `session_context`: its enforcer does not say `relays: [session]`",
+    ))
+}
+
+/// The context of the session that counts: a front end's word, beside the subject's token. Empty: none, and labels of all
+/// contexts count.
+pub(crate) fn context<'a>(judgement: &Judgement, context: &'a str) -> &'a str {
+    let facts = &judgement.facts;
+    let agent = facts.agent.as_ref().map(|agent| agent.spiffe_id.as_str());
+    let peer = judgement.asker.peer.as_ref().map(|peer| &*peer.spiffe_id);
+    // An enforcer that calls as the agent speaks as that agent.
+    let is_itself = agent.is_some() && peer == agent;
+    if facts.subject.is_some() && !is_itself { context } else { "" }
 }
 
 /// The parts of a prompt. The text alone is one part, the user's.

@@ -88,6 +88,8 @@ pub(crate) struct Enforcer {
     pub(crate) relays_labels: bool,
     /// It may say what a user wrote, beside that user's token.
     pub(crate) relays_prompt: bool,
+    /// It may name the context of a session, beside the subject's token.
+    pub(crate) relays_session: bool,
     /// How it may tell what came of what it was permitted.
     reports: Vec<ReportWay>,
     /// Users that its processes run as; empty: any that can open the socket.
@@ -117,6 +119,7 @@ impl Enforcer {
             relays_principal: relays.contains(&Relay::Principal),
             relays_labels: relays.contains(&Relay::Labels),
             relays_prompt: relays.contains(&Relay::Prompt),
+            relays_session: relays.contains(&Relay::Session),
             reports: reports.into_iter().collect(),
             uids: Vec::new(),
         })
@@ -136,8 +139,18 @@ impl Enforcer {
             relays_labels: true,
             // An agent reaches it too.
             relays_prompt: false,
+            relays_session: false,
             reports: vec![ReportWay::Sdk, ReportWay::AccessLog],
             uids: Vec::new(),
+        }
+    }
+
+    /// Facts of a front end that it may say: words of `relays`, and what they are.
+    fn speaks_for_user(&self) -> Option<(&'static str, &'static str)> {
+        match (self.relays_prompt, self.relays_session) {
+            (true, _) => Some(("prompt", "prompts")),
+            (false, true) => Some(("session", "contexts of sessions")),
+            (false, false) => None,
         }
     }
 
@@ -226,18 +239,17 @@ impl Peers {
     /// Refuses a front end whose identity may be an agent's: that agent could say what its user wrote.
     fn refuse_agents(&self, plan: &Plan) -> Result<(), EngineError> {
         let patterns = self.patterns.iter().map(|(pattern, enforcer)| (pattern, enforcer));
-        for (pattern, enforcer) in
-            self.exact.iter().chain(patterns).filter(|(_, one)| one.relays_prompt)
-        {
+        for (pattern, enforcer) in self.exact.iter().chain(patterns) {
+            let Some((word, what)) = enforcer.speaks_for_user() else { continue };
             let agent = plan.model().roles.iter().find_map(|(role, who)| {
                 let agent = who.agents.iter().find(|agent| overlap(&agent.value, pattern))?;
                 Some((role, &agent.value))
             });
             if let Some((role, agent)) = agent {
                 return Err(EngineError(format!(
-                    "enforcer `{}` relays prompts, and `{pattern}` may be the agent `{agent}` of the bundle's role \
+                    "enforcer `{}` relays {what}, and `{pattern}` may be the agent `{agent}` of the bundle's role \
                      `{role}`, which could then speak for its user; give the front end an identity that no entry of \
-                     `agents` matches, or remove `prompt` from its `relays`",
+                     `agents` matches, or remove `{word}` from its `relays`",
                     enforcer.name
                 )));
             }
@@ -391,9 +403,11 @@ fn way(listener: Listener) -> Result<Way, EngineError> {
         (Some(spec), false) => {
             let made = Enforcer::new(spec.name, &spec.asks, &spec.relays, spec.reports);
             let made = made.map_err(|what| refused(&format!("enforcer: {what}")))?;
-            if made.relays_prompt && spec.uids.is_empty() {
-                let what = "its enforcer relays prompts, and any process that opens the socket would be it; give its `uids`";
-                return Err(refused(what));
+            if let Some((_, what)) = made.speaks_for_user().filter(|_| spec.uids.is_empty()) {
+                let what = format!(
+                    "its enforcer relays {what}, and any process that opens the socket would be it; give its `uids`"
+                );
+                return Err(refused(&what));
             }
             Some(Enforcer { uids: spec.uids, ..made })
         }

@@ -55,8 +55,7 @@ fn key(number: usize) -> RecordKey {
 fn session(number: usize, now: i64) -> Session {
     let at = Time(now);
     let origin = |(label, operation): (&str, &str)| {
-        let decision_id = id("0193ffff", number);
-        (label.to_owned(), Origin { decision_id, operation: operation.to_owned(), at })
+        (label.to_owned(), Origin::new(&id("0193ffff", number), operation, at))
     };
     let progress = |rule: &str| {
         let instances = BTreeMap::from([(String::new(), Progress { step: 1, at })]);

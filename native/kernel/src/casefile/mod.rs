@@ -184,6 +184,9 @@ struct RequestFields {
     /// Labels that the enforcer says the call carries.
     #[serde(default)]
     labels: Many<String>,
+    /// Context of the session that a front end names.
+    #[serde(default)]
+    session_context: String,
     /// For runs over a server.
     confidence_jws: Option<String>,
     /// For runs over a server.
@@ -734,6 +737,7 @@ impl CaseFile {
             (Some(placed), Some(caller)) => Some(tasks.noted(plan, placed, caller, now)),
             (placed, _) => placed,
         };
+        let placed = placed.map(|placed| placed.within(&call.request.session_context));
         let caller = match (&placed, caller) {
             (Some(placed), caller) => placed.caller(caller),
             (None, Some(caller)) => caller,

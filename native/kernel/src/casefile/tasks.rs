@@ -15,7 +15,7 @@ use crate::decision::{
 use crate::diagnostic::{Diagnostic, clip, unknown};
 use crate::history::{
     Carry, HistoryChanges, HistoryView, Holder, Object, ObjectKeys, ObjectView, Origin,
-    Remembering, Reported, SessionHistory, effects, pair_keys,
+    Remembering, Reported, SessionContext, SessionHistory, effects, pair_keys,
 };
 use crate::mcp::ServerTask;
 use crate::model::Isolation;
@@ -385,6 +385,8 @@ pub(super) struct Placed {
     remembering: Remembering,
     /// What agents wrote.
     objects: HashMap<RecordKey, Object>,
+    /// The context of the session that the call names.
+    context: Option<SessionContext>,
 }
 
 /// What was written into what a call acts on.
@@ -414,6 +416,18 @@ impl Placed {
     /// It is none: what somebody does without a task.
     pub(super) fn is_taskless(&self) -> bool {
         self.task.kind == TaskKind::None
+    }
+
+    /// As a call in a context of the session sees it, which a front end names for a subject; empty: none.
+    pub(super) fn within(self, context: &str) -> Self {
+        let has_contexts = self.is_taskless() || self.task.kind == TaskKind::Implicit;
+        if context.is_empty() || !has_contexts || self.task.subject.is_none() {
+            return self;
+        }
+        let context = SessionContext::new(&self.task.session, context);
+        let seen = |history: SessionHistory| history.seen_in(&context).unwrap_or(history);
+        let (history, agent, pair) = (seen(self.history), seen(self.agent), seen(self.pair));
+        Self { history, agent, pair, context: Some(context), ..self }
     }
 
     /// Id of its session.
@@ -531,7 +545,19 @@ impl Tasks {
             Holder::PARTIES.map(|holder| party(holder).unwrap_or_default());
         let remembering = plan.model().remembering(&task);
         let (objects, shared) = (self.objects.clone(), self.shared(plan, &task));
-        Placed { task, ancestors, history, agent, subject, pair, shared, remembering, objects }
+        let context = None;
+        Placed {
+            task,
+            ancestors,
+            history,
+            agent,
+            subject,
+            pair,
+            shared,
+            remembering,
+            objects,
+            context,
+        }
     }
 
     /// Labels of other sessions in which somebody else gave the agent of a task a task.
@@ -679,6 +705,8 @@ impl Tasks {
             task.unused = false;
         }
         let changes = decision.changes(false);
+        let apart = placed.context.as_ref().map(|context| changes.within(plan.model(), context));
+        let changes = apart.as_ref().unwrap_or(changes);
         let call = decision.operation.as_str();
         let leaves = decision.outcome == Outcome::Permit
             && plan.recalls_taskless(call, false)

@@ -406,7 +406,8 @@ fn judge(
                 }
                 let seen = (view, now);
                 let chain = facts.chain;
-                let written = memory.write(&mut passage, operation, acts, carried, seen, chain);
+                let all = (carried, remembered.as_slice());
+                let written = memory.write(&mut passage, operation, acts, all, seen, chain);
                 if let Err((reason, what)) = written {
                     bounds.refuse(reason, what);
                 }

@@ -69,12 +69,7 @@ impl SessionHistory {
                 continue;
             }
             let (decision_id, operation) = (carry.decision_id, carry.operation);
-            let origin = Origin {
-                decision_id: decision_id.to_owned(),
-                operation: operation.to_owned(),
-                at: now,
-            };
-            self.labels.insert(label.clone(), origin);
+            self.labels.insert(label.clone(), Origin::new(decision_id, operation, now));
         }
         for advance in changes.own_restricting() {
             if !self.rules.contains_key(&*advance.rule) && self.rules.len() >= MAX_RULES {

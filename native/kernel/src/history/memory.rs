@@ -70,7 +70,7 @@ pub(crate) struct Memory {
     pub(crate) marks: bool,
     /// Whether it carries data out, and the labels of that matter.
     pub(crate) joins: bool,
-    /// Whether what its agent remembers of other tasks matters.
+    /// Whether labels that its agent remembers of other tasks count: in what goes out, in what is written, or in a policy.
     pub(crate) remembers: bool,
     /// Whether it can bring labels.
     brings: bool,
@@ -122,7 +122,7 @@ impl Memory {
         let writes = kept.filter(|_| operation.effects.contains(&Effect::Write));
         let labels = keys.contains(Key::Session) || excess || raised;
         let joins = labels && operation.destination.is_some();
-        let remembers = joins || keys.contains(Key::Remembered);
+        let remembers = joins || writes.is_some() || keys.contains(Key::Remembered);
         Self {
             reads: labels || remembers || ordered || !budgets.is_empty() || objects,
             joins,
@@ -163,8 +163,7 @@ impl Memory {
 
     /// Whether the operation has to do with what a record keeps that outlives the session.
     pub(crate) fn recalls(&self, holder: Holder, remembering: Remembering) -> bool {
-        let is_read = (self.remembers || self.writes.is_some())
-            && matches!(holder, Holder::Agent | Holder::Pair);
+        let is_read = self.remembers && matches!(holder, Holder::Agent | Holder::Pair);
         let is_written = self.brings && remembering.holder == Some(holder);
         (self.holders.contains(holder) || is_read || is_written) && !self.is_none()
     }
@@ -304,7 +303,8 @@ impl Memory {
         Ok(HistoryChanges { labels, source, gathered, remembered, awaited, ..none })
     }
 
-    /// Adds to what letting the call through changes what that which it writes keeps: all that is carried then.
+    /// Adds to what letting the call through changes what that which it writes keeps: all that is carried then, and what the
+    /// agent remembers of other tasks.
     ///
     /// # Errors
     /// It would keep more than it may.
@@ -313,7 +313,7 @@ impl Memory {
         passage: &mut HistoryChanges,
         operation: &Operation,
         (collection, id): (Option<&str>, &str),
-        carried: Carried<'_>,
+        (carried, remembered): (Carried<'_>, &[&str]),
         (view, now): (HistoryView<'_>, Time),
         chain: &[Principal],
     ) -> Result<(), (ReasonCode, String)> {
@@ -324,7 +324,9 @@ impl Memory {
         let is_own = |label: &&String| carried.resource.contains(label);
         let joining = passage.joining().filter(|label| !is_own(label));
         let brought = joining.chain(&operation.yields.1).cloned();
-        let labels = carried.by_writer().map(str::to_owned).chain(brought).collect();
+        // The agent may write what it read in an earlier task: others that read the object get it.
+        let labels = carried.by_writer().chain(remembered.iter().copied()).map(str::to_owned);
+        let labels = labels.chain(brought).collect();
         let keys = ObjectKeys::of(collection, id);
         let objects = |record: Option<&SessionHistory>| {
             let record = record.ok_or_else(missing)?;

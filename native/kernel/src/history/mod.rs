@@ -6,6 +6,7 @@
 mod budget;
 mod carry;
 mod check;
+mod context;
 mod denials;
 mod holder;
 mod memory;
@@ -17,6 +18,7 @@ mod settle;
 mod shared;
 
 pub use carry::Carry;
+pub use context::{Apart, MAX_CONTEXTS, SessionContext};
 pub use denials::RunChange;
 pub use holder::{HistoryView, Holder, Remembering, pair_keys, pairs_of};
 pub(crate) use object::{DAY_MS, Keeping, MAX_KEPT_MS, Shares, count};

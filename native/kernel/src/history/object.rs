@@ -285,11 +285,7 @@ impl Written {
         collection: &mut Object,
         (decision_id, operation, now): (&str, &str, Time),
     ) {
-        let origin = Origin {
-            decision_id: decision_id.to_owned(),
-            operation: operation.to_owned(),
-            at: now,
-        };
+        let origin = Origin::new(decision_id, operation, now);
         collection.forget(now);
         match object.filter(|_| !self.is_any) {
             None => mark(&mut collection.any, self, &origin),

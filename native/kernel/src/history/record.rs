@@ -11,8 +11,8 @@ use crate::decision::Time;
 use crate::history::sequence::ANY;
 use crate::history::settle::{Awaited, Carrier, Pending};
 use crate::history::{
-    Holder, MAX_INSTANCES, MAX_LABELS, MAX_MARKS, MAX_RULES, PARTY_MS, Remembering, RunChange,
-    Shared, Written,
+    Apart, Holder, MAX_INSTANCES, MAX_LABELS, MAX_MARKS, MAX_RULES, PARTY_MS, Remembering,
+    RunChange, Shared, Written,
 };
 use crate::table::Table;
 use crate::task::{Party, RecordKind};
@@ -65,9 +65,19 @@ pub struct Origin {
     pub operation: String,
     /// When.
     pub at: Time,
+    /// Contexts of sessions that the label counts in, as a front end names them; empty: everywhere.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub contexts: BTreeSet<String>,
 }
 
 impl Origin {
+    /// Of a label that counts everywhere.
+    #[must_use]
+    pub fn new(decision_id: &str, operation: &str, at: Time) -> Self {
+        let (decision_id, operation) = (decision_id.to_owned(), operation.to_owned());
+        Self { decision_id, operation, at, contexts: BTreeSet::new() }
+    }
+
     pub(super) fn carrier(&self) -> Carrier<'_> {
         Carrier { decision_id: &self.decision_id, operation: &self.operation, at: self.at }
     }
@@ -314,6 +324,8 @@ pub struct HistoryChanges {
     pub awaited: Awaited,
     /// Somebody tells what came of it: until then what is spent is reserved.
     pub is_reported: bool,
+    /// Labels that count only in the context of the call; none: the call names no context.
+    pub apart: Option<Apart>,
 }
 
 impl HistoryChanges {
@@ -330,6 +342,7 @@ impl HistoryChanges {
         written: None,
         awaited: Awaited::NONE,
         is_reported: false,
+        apart: None,
     };
 
     /// Whether the task ends, as it was denied too much.
@@ -562,13 +575,10 @@ impl SessionHistory {
         for spending in own.filter(|_| !is_reserved) {
             self.spend(spending, now);
         }
-        let origin = || Origin {
-            decision_id: decision_id.to_owned(),
-            operation: operation.to_owned(),
-            at: now,
-        };
+        let apart = changes.apart.as_ref();
         if let Some(remembered) = changes.remembered.as_ref().filter(|one| one.holder == holder) {
-            self.remember(remembered, changes.is_open(), (decision_id, operation, now));
+            let is_open = changes.is_open();
+            self.remember(remembered, is_open, (decision_id, operation, now), apart);
         }
         if holder != Holder::Session {
             let written = changes.written.as_ref().filter(|written| written.counts_for(holder));
@@ -582,7 +592,7 @@ impl SessionHistory {
         let is_open = changes.is_open();
         let at_once = awaited.labels.iter().filter(|_| !is_open);
         for label in changes.labels.iter().chain(at_once) {
-            self.carry(label, origin);
+            self.carry(label, Apart::contexts_of(apart, label), (decision_id, operation, now));
         }
         self.draw_from(changes.source.as_ref());
         for (label, from) in &changes.gathered {
@@ -610,6 +620,7 @@ impl SessionHistory {
                     gathered: awaited.gathered.clone(),
                     enables: awaited.enables.clone(),
                     spends: own.cloned().collect(),
+                    apart: changes.apart.clone(),
                     rest: BTreeMap::new(),
                 },
             );
@@ -706,13 +717,14 @@ impl SessionHistory {
         remembered: &Remembered,
         is_open: bool,
         (decision_id, operation, now): (&str, &str, Time),
+        apart: Option<&Apart>,
     ) {
         let oldest = remembered.oldest;
         self.labels.retain(|_, origin| origin.at >= oldest);
         self.pending.retain(|_, one| one.at >= oldest);
         let at_once = remembered.awaited.iter().filter(|_| !is_open);
         for label in remembered.labels.iter().chain(at_once) {
-            self.bring(label, (decision_id, operation, now));
+            self.bring(label, &Apart::contexts_of(apart, label), (decision_id, operation, now));
         }
         if is_open && !remembered.awaited.is_empty() {
             self.remember_oldest();
@@ -722,6 +734,7 @@ impl SessionHistory {
                     operation: operation.to_owned(),
                     at: now,
                     labels: remembered.awaited.clone(),
+                    apart: apart.cloned(),
                     ..Pending::default()
                 },
             );
@@ -729,21 +742,52 @@ impl SessionHistory {
     }
 
     /// Remembers a label with the time of the latest read that brought it.
-    pub(super) fn bring(&mut self, label: &str, (decision_id, operation, at): (&str, &str, Time)) {
-        if self.labels.get(label).is_some_and(|origin| origin.at >= at) {
+    ///
+    /// Args: `contexts`: those that the label counts in; empty: everywhere.
+    pub(super) fn bring(
+        &mut self,
+        label: &str,
+        contexts: &BTreeSet<String>,
+        (decision_id, operation, at): (&str, &str, Time),
+    ) {
+        let Some(known) = self.labels.get(label) else {
+            let origin =
+                Origin { contexts: contexts.clone(), ..Origin::new(decision_id, operation, at) };
+            self.labels.insert(label.to_owned(), origin);
+            return;
+        };
+        if known.at >= at && known.covers(contexts) {
             return;
         }
-        let origin =
-            Origin { decision_id: decision_id.to_owned(), operation: operation.to_owned(), at };
+        let mut origin = known.clone();
+        origin.widen(contexts);
+        if origin.at < at {
+            origin =
+                Origin { contexts: origin.contexts, ..Origin::new(decision_id, operation, at) };
+        }
         self.labels.insert(label.to_owned(), origin);
     }
 
     /// Carries a label from now on.
     ///
-    /// Args: `origin`: where it comes from, if it is new.
-    pub(super) fn carry(&mut self, label: &str, origin: impl FnOnce() -> Origin) {
-        if !self.labels.contains_key(label) {
-            self.labels.insert(label.to_owned(), origin());
+    /// Args: `contexts`: those that the label counts in; empty: everywhere.
+    pub(super) fn carry(
+        &mut self,
+        label: &str,
+        contexts: BTreeSet<String>,
+        (decision_id, operation, at): (&str, &str, Time),
+    ) {
+        match self.labels.get(label) {
+            None => {
+                let origin = Origin { contexts, ..Origin::new(decision_id, operation, at) };
+                self.labels.insert(label.to_owned(), origin);
+            }
+            Some(known) if known.covers(&contexts) => {}
+            Some(_) => {
+                if let Some(known) = self.labels.get_mut(label) {
+                    known.widen(&contexts);
+                }
+            }
         }
     }
 

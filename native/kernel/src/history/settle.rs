@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decision::Time;
 use crate::history::record::{Origin, Progress, SessionHistory, Spending};
-use crate::history::{MAX_INSTANCES, MAX_RULES, Remembering};
+use crate::history::{Apart, MAX_INSTANCES, MAX_RULES, Remembering};
 
 /// Permits of one session of which it is open what came; the oldest counts as done when there are more.
 pub const MAX_PENDING: usize = 256;
@@ -211,6 +211,9 @@ pub struct Pending {
     /// What it reserves of budgets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spends: Vec<Spending>,
+    /// Labels that count only in the context of the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apart: Option<Apart>,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,
@@ -250,10 +253,7 @@ impl SessionHistory {
                 (label.as_str(), Carrier { decision_id: id, operation, at: one.at })
             })
         });
-        let kept = self.labels.iter().map(|(label, origin)| {
-            let Origin { decision_id, operation, at } = origin;
-            (label.as_str(), Carrier { decision_id, operation, at: *at })
-        });
+        let kept = self.labels.iter().map(|(label, origin)| (label.as_str(), origin.carrier()));
         kept.chain(open)
     }
 
@@ -336,28 +336,31 @@ impl SessionHistory {
             at: now,
             ..Pending::default()
         });
-        let Pending { operation, at, labels, source, gathered, enables, spends, .. } = pending;
+        let Pending { operation, at, labels, source, gathered, enables, spends, apart, .. } =
+            pending;
         // What is told to be there is there, whatever else failed.
         let mut kept: BTreeSet<&String> = report.labels.into_iter().flatten().collect();
         let all_came = report.labels.is_none() || effects.labels == LabelEffect::KeepMaximum;
         if all_came {
             kept.extend(&labels);
         }
-        let origin =
-            || Origin { decision_id: decision_id.to_owned(), operation: operation.clone(), at };
+        let contexts_of = |label: &str| Apart::contexts_of(apart.as_ref(), label);
+        let by = (decision_id, operation.as_str(), at);
         // A label that the session had already is not among those that were awaited, but counts for what it came from.
         let brings = all_came || !kept.is_empty();
         for (label, one) in gathered {
-            if (all_came || kept.contains(&one.of)) && !self.labels.contains_key(&label) {
+            let contexts = contexts_of(&label);
+            let is_there = self.labels.get(&label).is_some_and(|origin| origin.covers(&contexts));
+            if (all_came || kept.contains(&one.of)) && !is_there {
                 let all = self.gathered.entry(label.clone()).or_default();
                 all.insert(one.from);
                 if u32::try_from(all.len()).is_ok_and(|count| count >= one.least) {
-                    self.labels.insert(label, origin());
+                    self.carry(&label, contexts, by);
                 }
             }
         }
         for label in kept {
-            self.carry(label, origin);
+            self.carry(label, contexts_of(label), by);
         }
         self.draw_from(source.as_ref().filter(|_| brings));
         self.derive_again();
@@ -407,16 +410,19 @@ impl SessionHistory {
         let is_derived = |label: &str| {
             session.labels.get(label).is_some_and(|one| one.decision_id == decision_id)
         };
-        let awaited = pending.map(|one| one.labels).unwrap_or_default();
+        let (awaited, apart) = pending.map(|one| (one.labels, one.apart)).unwrap_or_default();
+        let contexts_of = |label: &str| Apart::contexts_of(apart.as_ref(), label);
         let came = awaited.into_iter().filter(|label| all_came || is_derived(label));
         let told = report.labels.into_iter().flatten().cloned();
         let brought: BTreeSet<String> = told.chain(came).collect();
         let young_since = Time(at.0.saturating_sub(remembering.grain_ms()));
-        let is_new =
-            |label: &&String| self.labels.get(*label).is_none_or(|one| one.at < young_since);
+        let is_new = |label: &&String| {
+            let known = self.labels.get(*label);
+            known.is_none_or(|one| one.at < young_since || !one.covers(&contexts_of(label)))
+        };
         let new: Vec<String> = brought.iter().filter(is_new).cloned().collect();
         for label in &new {
-            self.bring(label, (decision_id, report.operation, at));
+            self.bring(label, &contexts_of(label), (decision_id, report.operation, at));
         }
         was_open || !new.is_empty()
     }
@@ -428,7 +434,8 @@ impl SessionHistory {
             let Some(id) = oldest.map(|(id, _)| id.clone()) else { return };
             let Some(one) = self.pending.remove(&id) else { return };
             for label in &one.labels {
-                self.bring(label, (&id, &one.operation, one.at));
+                let contexts = Apart::contexts_of(one.apart.as_ref(), label);
+                self.bring(label, &contexts, (&id, &one.operation, one.at));
             }
         }
     }
@@ -443,11 +450,7 @@ impl SessionHistory {
     ) {
         let at = self.now(now);
         for label in labels {
-            self.carry(label, || Origin {
-                decision_id: decision_id.to_owned(),
-                operation: operation.to_owned(),
-                at,
-            });
+            self.carry(label, BTreeSet::new(), (decision_id, operation, at));
             self.latest = Some(at);
         }
     }
@@ -460,6 +463,10 @@ impl SessionHistory {
             return;
         };
         after.labels.extend(before.labels);
+        // What two contexts bring together counts everywhere.
+        if after.apart != before.apart {
+            after.apart = None;
+        }
         after.source = after.source.take().or(before.source);
         for (label, one) in before.gathered {
             after.gathered.entry(label).or_insert(one);
@@ -535,11 +542,7 @@ impl Carrier<'_> {
     /// As it is kept of a label that stays.
     #[must_use]
     pub fn origin(&self) -> Origin {
-        Origin {
-            decision_id: self.decision_id.to_owned(),
-            operation: self.operation.to_owned(),
-            at: self.at,
-        }
+        Origin::new(self.decision_id, self.operation, self.at)
     }
 }
 

@@ -45,7 +45,7 @@ fn everybody() -> Plan {
 }
 
 fn origins(labels: &[&str], at: Time) -> BTreeMap<String, Origin> {
-    let origin = || Origin { decision_id: "d".to_owned(), operation: "s.get".to_owned(), at };
+    let origin = || Origin::new("d", "s.get", at);
     labels.iter().map(|label| ((*label).to_owned(), origin())).collect()
 }
 

@@ -5,6 +5,7 @@ mod along;
 mod arguments;
 mod budgets;
 mod common;
+mod contexts;
 mod could;
 mod decide;
 mod denials;

@@ -663,6 +663,16 @@ pub struct CheckRequest {
     /// URI of that request, as its target.
     #[prost(string, tag = "15")]
     pub http_uri: ::prost::alloc::string::String,
+    /// Context of the session, for example a conversation of the user with the agent: labels of kind `trust` that this call brings
+    /// count in this context only, and those of other contexts do not count for this call. Confidentiality labels, budgets, rules
+    /// and denials count in all contexts.
+    ///
+    /// Who may name one: a front end, an enforcer whose entry in the configuration says `relays: \[session\]`, beside the subject's
+    /// token. A request of any other caller that names one is denied with ENFORCER_REFUSED.
+    ///
+    /// At most 512 bytes. Empty: no context; all labels of the session count. Ignored where the call is made in a started task.
+    #[prost(string, tag = "16")]
+    pub session_context: ::prost::alloc::string::String,
 }
 /// The answer. An RPC that answers at all answers with a decision.
 #[derive(Clone, PartialEq, ::prost::Message)]

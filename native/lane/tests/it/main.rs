@@ -12,6 +12,7 @@ mod access_log;
 mod audit;
 mod bytes;
 mod cold;
+mod contexts;
 mod credentials;
 mod directories;
 mod early;

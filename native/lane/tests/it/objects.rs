@@ -113,6 +113,21 @@ fn a_note_brings_what_its_writer_carried() {
     }
 }
 
+/// The agent may write in one task what it read in another that has ended: a note keeps what its writer remembers, too.
+#[test]
+fn a_note_brings_what_its_writer_remembered() {
+    for state in engines() {
+        let served = noting(&state);
+        let task = alices(&served).id;
+        assert_eq!("PERMITTED", ask(&served, &task, "web.page", "").0);
+        end(&served, &task, vec![agent(BOT)], wire::TaskStatus::Completed).unwrap();
+        let next = alices(&served).id;
+        assert_eq!("PERMITTED", ask(&served, &next, "notes.write", "page").0);
+        assert!(!runs_after(&served, "notes.read", "page"));
+        assert!(runs_after(&served, "notes.read", "own"), "its harmless twin");
+    }
+}
+
 #[test]
 fn a_note_without_an_id_may_be_any() {
     for state in engines() {
@@ -138,10 +153,10 @@ fn a_full_store_denies_what_it_could_not_keep() {
         let engine = Engine::with_store(settings(&audit, &json!({})), store).unwrap();
         let served = Served { engine: Arc::new(engine), audit };
         served.engine.load(world()).unwrap();
-        // The one note, and its collection.
-        written(&served, "notes.write", "page");
         let task = alices(&served).id;
         assert_eq!("PERMITTED", ask(&served, &task, "notes.write", "clean").0, "it keeps nothing");
+        // The one note, and its collection.
+        written(&served, "notes.write", "page");
         assert_eq!("PERMITTED", ask(&served, &task, "web.page", "").0);
         for _ in 0..2 {
             let denied = served.check(&calling(&task, "notes.write", "more"));

@@ -222,11 +222,7 @@ pub fn party(id: &str, expires_at: i64) -> Arc<Party> {
 
 /// What an object keeps of those that wrote it.
 pub fn object(id: &str, expires_at: i64) -> Record {
-    let origin = Origin {
-        decision_id: "d1".to_owned(),
-        operation: "notes.write".to_owned(),
-        at: Time(expires_at - 1_000),
-    };
+    let origin = Origin::new("d1", "notes.write", Time(expires_at - 1_000));
     let mark = Mark { origin, until: Time(expires_at) };
     Record::Object(Arc::new(Object {
         labels: BTreeMap::from([("pii".to_owned(), mark)]),
