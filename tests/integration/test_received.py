@@ -51,12 +51,6 @@ HOLES: Final = (
     ("overrides", ("rack", "express"), "an ignored body may name another method"),
     ("forwarding", ("rack", "express", "flask"), "a forwarding header names another host"),
     ("frames", ("rack", "express", "flask"), "the same over HTTP/2"),
-    ("queries", ("rack",), "a member without `=` is an empty text to some, and nothing to Rack"),
-    (
-        "headers",
-        ("express", "flask", "starlette"),
-        "a header of other than ASCII characters is UTF-8 to some, and Latin-1 to others",
-    ),
 )
 
 

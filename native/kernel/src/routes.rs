@@ -459,6 +459,12 @@ impl Route {
                 return bad("a member of the query is neither an argument nor ignored");
             };
             let Some(filled @ Filled { argument, form }) = filled else { continue };
+            // Without `=` some readers see an empty text, and Rack sees nothing.
+            let Some(value) = value else {
+                return ambiguous(format!(
+                    "the argument `{argument}` stands in the query without `=`"
+                ));
+            };
             let again = std::mem::replace(seen, true);
             if let Form::List(scalar) = form {
                 let item = scalar.form().value(value, argument)?;
@@ -485,9 +491,12 @@ impl Route {
     ) -> Result<(), RouteError> {
         for (header, filled) in &self.header_arguments {
             let Some(value) = once(headers, header)? else { continue };
-            // A proxy joins headers of one name with commas; then the first reader's value is not the second's.
-            if value.contains(',') || value.chars().any(char::is_control) {
-                return ambiguous(format!("the header `{header}` may hold several values"));
+            // A proxy joins headers of one name with commas; then the first reader's value is not the second's. Beyond ASCII
+            // most servers read Latin-1 (RFC 9110 §5.5 names no encoding), others UTF-8.
+            if !value.bytes().all(|byte| matches!(byte, b' '..=b'+' | b'-'..=b'~')) {
+                return ambiguous(format!(
+                    "the header `{header}` holds a comma, or a character that readers treat differently"
+                ));
             }
             out.text(filled, value.trim())?;
         }

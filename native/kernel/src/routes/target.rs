@@ -19,8 +19,8 @@ pub(super) struct Target<'a> {
     pub(super) query: Option<&'a str>,
 }
 
-/// Name and value of a member of a query.
-type Member<'a> = (Cow<'a, str>, Cow<'a, str>);
+/// Name and value of a member of a query; no value where it has no `=`.
+type Member<'a> = (Cow<'a, str>, Option<Cow<'a, str>>);
 
 /// One segment of a path, as it was sent.
 #[derive(Clone, Copy, Debug)]
@@ -91,8 +91,8 @@ pub(super) fn query(query: Option<&str>) -> Result<SmallVec<[Member<'_>; 8]>, Ro
             return unread("the query has too many members");
         }
         let (name, value) = cut(pair, b'=');
-        let value = value.unwrap_or_default();
-        out.push((decode(name, true)?, decode(value, true)?));
+        let value = value.map(|value| decode(value, true)).transpose()?;
+        out.push((decode(name, true)?, value));
     }
     Ok(out)
 }
