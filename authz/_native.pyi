@@ -587,10 +587,20 @@ class FastLane:
         Args:
             engine: What decides.
             settings: JSON of `{listeners: [{name, address: "host:port" | "unix:/path", tls: null | {certificate, key,
-                client_ca}}], workers, concurrency, max_streams, receive_timeout_ms}`; certificates are PEM texts.
+                client_ca}}], workers, concurrency, connections, max_streams, receive_timeout_ms, handshake_timeout_ms,
+                idle_timeout_ms, ready_after_ms}`; certificates are PEM texts.
 
         Raises:
             EngineError: A listener cannot be bound, or a setting is refused.
+        """
+
+    def renew_tls(
+        self, listener: str, certificate: bytes, key: bytes, client_ca: bytes | None
+    ) -> None:
+        """Serves new connections of a listener with other files, PEM texts.
+
+        Raises:
+            EngineError: They are refused; those before go on serving.
         """
 
     def close(self, grace: float) -> None:

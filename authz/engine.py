@@ -924,6 +924,25 @@ class FastLane:
         """Bound addresses, in the order of the listeners."""
         return tuple(self._native.addresses)
 
+    def renew_tls(
+        self, listener: str, certificate: bytes, key: bytes, client_ca: bytes | None
+    ) -> None:
+        """Serve new connections of a listener with other files.
+
+        Args:
+            listener: Its name.
+            certificate: Certificate chain, PEM.
+            key: Private key, PEM.
+            client_ca: Authorities of callers, PEM; none where callers need no certificate.
+
+        Raises:
+            EngineError: They are refused; those before go on serving.
+        """
+        try:
+            self._native.renew_tls(listener, certificate, key, client_ca)
+        except _native.EngineError as error:
+            raise EngineError(str(error)) from error
+
     def close(self, grace: float) -> None:
         """Drain and stop.
 

@@ -682,7 +682,16 @@ class Limits(_Strict):
     max_concurrent_streams: int = Field(default=1024, ge=16, le=65_536)
     """Calls in flight on one connection."""
     receive_timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 5.0
-    """A call whose request has not come by then is cancelled."""
+    """A call whose request has not come by then is cancelled; the fast lane denies it: DEADLINE."""
+    connections: int = Field(default=1024, ge=16, le=1_000_000)
+    """Connections of one listener of the fast lane; one more is closed. Of what the others leave, one peer may have half. A
+    peer is an IP address (of IPv6 the /64 network), the identity in a client certificate, or the user at a unix socket."""
+    handshake_timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 5.0
+    """How long a TLS handshake with the fast lane may take, and then the start of HTTP/2."""
+    idle_timeout: Annotated[Duration, Field(ge=1, le=86_400)] = 300.0
+    """A connection of the fast lane on which no call begins or ends for so long is closed."""
+    ready_after: Annotated[Duration, Field(ge=0.1, le=60)] = 1.0
+    """The node is not ready while three canaries in a row waited longer than this for the threads that answer."""
     default_deadline: Annotated[Duration, Field(ge=0.01, le=60)] = 2.0
     """Deadline of a call that sets none."""
     max_arguments_bytes: int = Field(default=262_144, ge=256, le=8_388_608)
@@ -700,8 +709,9 @@ class Limits(_Strict):
     worker threads."""
     fast_threads: int = Field(default=2, ge=1, le=256)
     """Threads of the fast lane."""
-    fast_concurrency: int = Field(default=1024, ge=1, le=1_000_000)
-    """Calls that the fast lane judges at once; one more: OVERLOADED."""
+    fast_concurrency: int = Field(default=2048, ge=1, le=1_000_000)
+    """Calls in flight on one listener of the fast lane, their request received or not; one more: OVERLOADED. Of what the others
+    leave, one peer may have half."""
     bundle_max_bytes: int = Field(default=67_108_864, ge=1024, le=1_073_741_824)
     """Largest bundle, all files together."""
     bundle_max_files: int = Field(default=10_000, ge=1, le=1_000_000)

@@ -21,7 +21,7 @@ from authz.config.rules import socket_path
 from authz.config.schema import State, StateEngine
 from authz.credentials import KeyRing, key_place
 from authz.credentials.broker import Leases
-from authz.engine import Engine, FastLane, ListenerRules, PeerRules, build_profile
+from authz.engine import Engine, ListenerRules, PeerRules, build_profile
 from authz.errors import ConfigError
 from authz.identity import Fetcher, Refresher, SourceKey, remote_sources
 from authz.model import Diagnostic, Surface
@@ -39,6 +39,7 @@ from authz.server.credentials import (
 from authz.server.decisions import AUTHORIZER, ENVOY, Decisions, RawHandler, facts_of, reader_of
 from authz.server.directories import Directories
 from authz.server.executor import BoundedExecutor
+from authz.server.fast import FastServer
 from authz.server.fetching import DirectoryFetch
 from authz.server.grpc_listener import GrpcListener, Services
 from authz.server.http import application
@@ -50,13 +51,11 @@ from authz.server.processor import require
 from authz.server.readiness import Part, Readiness
 from authz.server.sequences import Sequences
 from authz.server.side import Health, SideThreads, reflection_handler
-from authz.server.sockets import prepare, private
 from authz.server.sources import TrustSources
 from authz.server.standing import Standing
 from authz.server.status import not_in_this_version, unimplemented
 from authz.server.sweep import Sweep
 from authz.server.tasks import TASKS, Tasks
-from authz.server.tls import read_tls
 from authz.server.watch import Watch
 from authz.server.web import WebServer, WebSettings
 from authz.server.world import World
@@ -206,7 +205,7 @@ class _Parts:
     executor: BoundedExecutor
     admin_executor: BoundedExecutor
     listeners: tuple[GrpcListener, ...]
-    fast: FastLane | None
+    fast: FastServer | None
     web: tuple[WebServer, ...]
     watch: Watch | None
     refresher: Refresher
@@ -272,14 +271,10 @@ class Node:
         parts.readiness.serving()
         # Says that the node serves, once every source of keys was fetched.
         parts.refresher.start()
-        parts.fetch.start()
-        parts.sweep.start()
-        if parts.keys is not None:
-            parts.keys.start()
-        if parts.leases is not None:
-            parts.leases.start()
-        if parts.watch is not None:
-            parts.watch.start()
+        rest = (parts.fetch, parts.sweep, parts.keys, parts.leases, parts.fast, parts.watch)
+        for part in rest:
+            if part is not None:
+                part.start()
         for name, address in self.addresses.items():
             self._log.info("listening", listener=name, address=address)
         for name, decision in self._config.listeners.decisions.items():
@@ -379,7 +374,7 @@ class Node:
         """Bound addresses, by listener."""
         found = {listener.name: listener.address for listener in self._parts.listeners}
         if self._parts.fast is not None:
-            found.update(zip(self._fast_names, self._parts.fast.addresses, strict=True))
+            found.update(self._parts.fast.addresses)
         found.update((web.name, web.address) for web in self._parts.web)
         return found
 
@@ -389,11 +384,6 @@ class Node:
         return self._parts.world
 
     # --- building
-
-    @property
-    def _fast_names(self) -> list[str]:
-        decisions = self._config.listeners.decisions
-        return [name for name, listener in decisions.items() if listener.lane is Lane.FAST]
 
     def _failed(self, error: BaseException) -> None:
         self._log.error("a call failed inside the server", error=repr(error), exc_info=error)
@@ -476,9 +466,11 @@ class Node:
             undo=undo,
         )
         world.load()
-        fast = self._fast_lane(engine)
+        fast = FastServer.open(config, engine, log)
         if fast is not None:
             undo.callback(fast.close, 0.0)
+            metrics.pull(fast.tls.families)
+            readiness.add("fast_tls", fast.tls)
         web: list[WebServer] = []
         if config.listeners.metrics is not None:
             told = WebSettings(
@@ -701,42 +693,6 @@ class Node:
             )
             undo.callback(bound[-1].server.stop, None)
         return tuple(bound)
-
-    def _fast_lane(self, engine: Engine) -> FastLane | None:
-        names = self._fast_names
-        if not names:
-            return None
-        listeners = []
-        for name in names:
-            listener = self._config.listeners.decisions[name]
-            path = socket_path(listener.address)
-            if path is not None:
-                prepare(Path(path), name)
-            files = read_tls(listener.tls) if listener.tls is not None else None
-            listeners.append(
-                {
-                    "name": name,
-                    "address": f"unix:{path}" if path is not None else listener.address,
-                    "tls": {
-                        "certificate": files.certificate.decode(),
-                        "key": files.key.decode(),
-                        "client_ca": files.client_ca.decode()
-                        if files.client_ca is not None
-                        else None,
-                    }
-                    if files is not None
-                    else None,
-                }
-            )
-        settings = {
-            "workers": self._config.limits.fast_threads,
-            "concurrency": self._config.limits.fast_concurrency,
-            "listeners": listeners,
-            "max_streams": self._config.limits.max_concurrent_streams,
-            "receive_timeout_ms": round(self._config.limits.receive_timeout * 1000),
-        }
-        with private(shared=True):
-            return FastLane(engine, settings)
 
 
 def _decision_services(

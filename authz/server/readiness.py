@@ -98,6 +98,15 @@ class Readiness:
         self._stopping = False
         self._serving = False
 
+    def add(self, name: str, part: Part) -> None:
+        """Add another that may have problems.
+
+        Args:
+            name: Name of its detail.
+            part: The part.
+        """
+        self._more[name] = part
+
     def serving(self) -> None:
         """Say that every listener is open."""
         self._serving = True

@@ -27,6 +27,20 @@ class TlsFiles:
     client_ca: bytes | None
     """Authorities of callers, PEM."""
 
+    def texts(self) -> dict[str, str | None]:
+        """Give them as the engine's JSON has them; it holds the key.
+
+        Returns:
+            PEM texts by name.
+        """
+        return {
+            "certificate": self.certificate.decode(errors="replace"),
+            "key": self.key.decode(errors="replace"),
+            "client_ca": None
+            if self.client_ca is None
+            else self.client_ca.decode(errors="replace"),
+        }
+
     def __repr__(self) -> str:
         """Show no key."""
         return "TlsFiles(...)"

@@ -292,9 +292,6 @@ class Server:
                 ("grpc.use_local_subchannel_pool", 1),
                 ("grpc.enable_retries", 0),
             ]
-            if self.address(listener).startswith("unix:"):
-                # grpcio would send the socket's path as `:authority`, which the fast lane's HTTP/2 takes for none.
-                options.append(("grpc.default_authority", "localhost"))
             self._channels[listener] = grpc.insecure_channel(self.address(listener), options)
         return self._channels[listener]
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
@@ -225,8 +225,18 @@ pub struct Engine {
     pub(crate) acted: Acted,
     wanted: Wanted,
     tracing: Option<Tracing>,
+    /// Servers that ask it, and have problems and counters of their own.
+    parts: RwLock<Vec<Weak<dyn Part>>>,
     /// Proofs made before are believed with a nonce only: which ones were taken may be forgotten.
     started: UnixTime,
+}
+
+/// A server that asks the engine.
+pub(crate) trait Part: fmt::Debug + Send + Sync {
+    /// Why it is not ready.
+    fn problems(&self) -> Vec<String>;
+    /// What it counted.
+    fn families(&self) -> Vec<Family>;
 }
 
 /// A decision that waits for its record.
@@ -384,6 +394,7 @@ impl Engine {
             keys: ProbeRate::new(KEYS_RATE, KEYS_BURST, KEYS_CALLERS),
             wanted: Wanted::default(),
             tracing: settings.trace.map(Tracing::new),
+            parts: RwLock::default(),
             started: seconds(now_ms()),
             settings,
         })
@@ -528,12 +539,25 @@ impl Engine {
         self.wanted.add(owner);
     }
 
-    /// Whether decisions can be made and recorded.
+    /// Whether decisions can be made, recorded and answered in time.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.world.load().is_some()
             && self.audit.health().writable
             && self.keeper.revocations().is_ok()
+            && self.parts().iter().all(|part| part.problems().is_empty())
+    }
+
+    /// Tells of a server's problems and counters from now on, as long as it is there.
+    pub(crate) fn attach(&self, part: &Arc<dyn Part>) {
+        let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
+        parts.retain(|part| part.strong_count() > 0);
+        parts.push(Arc::downgrade(part));
+    }
+
+    fn parts(&self) -> Vec<Arc<dyn Part>> {
+        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        parts.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Runs what answers; where it panics, the answer is a denial.
@@ -1826,6 +1850,7 @@ impl Engine {
         if let Err(refused) = self.keeper.revocations() {
             problems.push(refused.message);
         }
+        problems.extend(self.parts().iter().flat_map(|part| part.problems()));
         warnings.extend(state.warnings.iter().cloned());
         if self.is_nearly_full() {
             let most = self.keeper.settings().max_tasks;
@@ -1902,7 +1927,7 @@ impl Engine {
             let entries = modes.into_iter().flat_map(|modes| modes.entries());
             entries.filter(|(_, entry)| entry.observes(now)).filter_map(|(_, entry)| entry.until)
         };
-        self.metrics.families(&Gauges {
+        let mut families = self.metrics.families(&Gauges {
             observing: ends().count() as u64,
             observing_until: ends().min().map_or(0, |end| end.0.div_euclid(1_000).unsigned_abs()),
             tokens: (self.tokens.hits(), self.tokens.misses()),
@@ -1914,7 +1939,9 @@ impl Engine {
             revocations: self.keeper.store().revocations().len() as u64,
             spans_dropped: self.tracing.as_ref().map_or(0, Tracing::dropped),
             version: &self.settings.version,
-        })
+        });
+        families.extend(self.parts().iter().flat_map(|part| part.families()));
+        families
     }
 
     /// Takes the oldest spans that wait to be exported, at most so many; none where there are no traces.

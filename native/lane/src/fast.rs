@@ -3,12 +3,20 @@
 //! Messages are framed here, not by generated services: what a generated service refuses by itself (a message that is too
 //! long, one it cannot decode) would be an RPC error, which a proxy may be told to take for a permit. Here it is a decision.
 
+mod accept;
+mod authority;
+mod canary;
+mod counts;
+mod share;
+mod tls;
+
 use std::convert::Infallible;
+use std::fmt;
 use std::future::poll_fn;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -19,22 +27,24 @@ use authz_kernel::plain::push_number;
 use authz_kernel::reason::ReasonCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::header::{HeaderMap, HeaderValue};
+use hyper::{Request, Response};
 use prost::Message;
 use prost::bytes::Buf as _;
 use serde::Deserialize;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, block_in_place};
-use tokio_stream::wrappers::UnixListenerStream;
-use tonic::body::Body;
-use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
-use tonic::codegen::{BoxFuture, Bytes, Service};
-use tonic::transport::server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo, UdsConnectInfo};
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
-use crate::engine::{ApiError, Engine, PeerChain, Transport};
+use self::accept::{Bound, Connection, Socket};
+use self::canary::Pulse;
+use self::counts::{Counts, Refusal};
+use self::share::{Call, Full, Peers, Share};
+use self::tls::Tls;
+use crate::engine::{ApiError, Engine, Part, PeerChain, Transport};
+use crate::metrics::Family;
 use crate::proto::google::rpc::{ErrorInfo, Status};
 use crate::proto::grpc::health::v1::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
@@ -51,11 +61,15 @@ const DOMAIN: &str = "authz.dev";
 const INVALID_ARGUMENT: i32 = 3;
 const DEADLINE_EXCEEDED: i32 = 4;
 const NOT_FOUND: i32 = 5;
+const RESOURCE_EXHAUSTED: i32 = 8;
 const UNIMPLEMENTED: i32 = 12;
 /// Bytes before a message (gRPC over HTTP/2, Length-Prefixed-Message).
 const PREFIX: usize = 5;
-/// Reports that wait at once until what they change is durable: each holds a thread.
-const REPORTS: usize = 64;
+/// Reports that wait at once until what they change is durable: each holds a thread. One peer may have half of what the
+/// others leave.
+const REPORTS: usize = 128;
+/// Canaries that wait for the loop which takes connections.
+const CANARIES: usize = 16;
 /// Largest health request.
 const MAX_HEALTH: usize = 4096;
 /// How long the runtime may take to let go of what the grace period did not end.
@@ -70,21 +84,37 @@ pub struct FastSettings {
     /// Threads.
     #[serde(default = "workers")]
     pub workers: usize,
-    /// Requests that are judged or wait for their record at once; one more is OVERLOADED.
+    /// Calls of one listener in flight at once, whether their message has come or not; one more is OVERLOADED. One peer may
+    /// have half of what the others leave.
     #[serde(default = "concurrency")]
     pub concurrency: usize,
+    /// Connections of one listener; one more is closed. One peer may have half of what the others leave.
+    #[serde(default = "connections")]
+    pub connections: usize,
     /// Streams of one connection.
     #[serde(default = "max_streams")]
     pub max_streams: u32,
-    /// How long the message of a call may take to come.
+    /// How long the message of a call may take to come, from the arrival of its headers.
     #[serde(default = "receive_timeout_ms")]
     pub receive_timeout_ms: u64,
+    /// How long the TLS handshake of a connection may take, and then the start of HTTP/2.
+    #[serde(default = "handshake_timeout_ms")]
+    pub handshake_timeout_ms: u64,
+    /// A connection on which no call begins or ends for so long is closed.
+    #[serde(default = "idle_timeout_ms")]
+    pub idle_timeout_ms: u64,
+    /// A listener is not ready while its last three canaries waited longer.
+    #[serde(default = "ready_after_ms")]
+    pub ready_after_ms: u64,
 }
 
 const fn workers() -> usize {
     2
 }
 const fn concurrency() -> usize {
+    2048
+}
+const fn connections() -> usize {
     1024
 }
 const fn max_streams() -> u32 {
@@ -92,6 +122,15 @@ const fn max_streams() -> u32 {
 }
 const fn receive_timeout_ms() -> u64 {
     5_000
+}
+const fn handshake_timeout_ms() -> u64 {
+    5_000
+}
+const fn idle_timeout_ms() -> u64 {
+    300_000
+}
+const fn ready_after_ms() -> u64 {
+    1_000
 }
 
 /// One address of the fast lane.
@@ -137,16 +176,17 @@ impl FastSettings {
     pub fn from_json(text: &[u8]) -> Result<Self, EngineError> {
         let settings: Self = serde_json::from_slice(text)
             .map_err(|error| EngineError(format!("fast lane settings: {error}")))?;
+        let ms = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
         for (name, value, most) in [
             ("workers", settings.workers, 256),
             ("concurrency", settings.concurrency, 1_000_000),
+            ("connections", settings.connections, 1_000_000),
             ("max_streams", usize::try_from(settings.max_streams).unwrap_or(usize::MAX), 100_000),
             ("listeners", settings.listeners.len(), 64),
-            (
-                "receive_timeout_ms",
-                usize::try_from(settings.receive_timeout_ms).unwrap_or(usize::MAX),
-                60_000,
-            ),
+            ("receive_timeout_ms", ms(settings.receive_timeout_ms), 60_000),
+            ("handshake_timeout_ms", ms(settings.handshake_timeout_ms), 60_000),
+            ("idle_timeout_ms", ms(settings.idle_timeout_ms), 86_400_000),
+            ("ready_after_ms", ms(settings.ready_after_ms), 60_000),
         ] {
             if !(1..=most).contains(&value) {
                 return Err(EngineError(format!(
@@ -163,8 +203,12 @@ impl FastSettings {
 pub struct FastLane {
     addresses: Vec<String>,
     sockets: Vec<PathBuf>,
+    tls: Vec<(Arc<str>, Arc<Tls>)>,
+    /// The engine knows it as long as it is here.
+    _condition: Arc<Condition>,
     draining: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
+    canaries: canary::Sender,
     running: Mutex<Option<Running>>,
 }
 
@@ -174,9 +218,22 @@ struct Running {
     servers: Vec<JoinHandle<()>>,
 }
 
-enum Bound {
-    Tcp(StdTcpListener),
-    Unix(StdUnixListener),
+/// How the listeners stand, for readiness and metrics.
+#[derive(Debug)]
+struct Condition {
+    pulse: Arc<Pulse>,
+    counts: Vec<Arc<Counts>>,
+}
+
+impl Part for Condition {
+    fn problems(&self) -> Vec<String> {
+        let slow = self.pulse.slow();
+        slow.map(|name| format!("listener `{name}` does not answer in time")).collect()
+    }
+
+    fn families(&self) -> Vec<Family> {
+        counts::families(&self.counts)
+    }
 }
 
 impl FastLane {
@@ -188,45 +245,85 @@ impl FastLane {
         let mut bound = Vec::new();
         let mut addresses = Vec::new();
         let mut sockets = Vec::new();
+        let mut tls = Vec::new();
         for listener in &settings.listeners {
+            let files = listener.tls.as_ref().map(Tls::new).transpose();
+            let files = files.map_err(|error| refused_tls(&listener.name, &error))?.map(Arc::new);
             let (address, socket) = bind(listener)?;
             if let Bound::Unix(_) = socket
                 && let Some(path) = listener.address.strip_prefix("unix:")
             {
                 sockets.push(PathBuf::from(path));
             }
+            if let Some(files) = &files {
+                tls.push((Arc::from(listener.name.as_str()), Arc::clone(files)));
+            }
             addresses.push(address);
-            bound.push(socket);
+            bound.push((socket, files));
         }
+        let failed =
+            |what: &str, error: std::io::Error| EngineError(format!("fast lane: {what}: {error}"));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(settings.workers)
             .thread_name("authz-fast")
             .enable_all()
             .build()
-            .map_err(|error| EngineError(format!("fast lane: no runtime: {error}")))?;
+            .map_err(|error| failed("no runtime", error))?;
         let (stop, stopped) = watch::channel(false);
         let draining = Arc::new(AtomicBool::new(false));
-        let permits = Arc::new(Semaphore::new(settings.concurrency));
-        let reports = Arc::new(Semaphore::new(REPORTS));
+        let reports = Arc::new(Share::new(REPORTS));
+        let counts: Vec<_> = settings
+            .listeners
+            .iter()
+            .map(|listener| {
+                let (connections, calls) = (settings.connections, settings.concurrency);
+                let peers = Arc::new(Peers::new(connections, calls, Arc::clone(&reports)));
+                Arc::new(Counts::new(listener.name.as_str().into(), peers))
+            })
+            .collect();
+        let pulse = Arc::new(Pulse::new(counts.iter().map(|counts| Arc::clone(&counts.listener))));
+        let condition = Arc::new(Condition { pulse: Arc::clone(&pulse), counts });
+        let part: Arc<dyn Part> = Arc::<Condition>::clone(&condition);
+        engine.attach(&part);
         let mut servers = Vec::new();
-        for (listener, socket) in settings.listeners.iter().zip(bound) {
-            let lane = Serving {
+        let mut canaries = Vec::new();
+        for ((listener, (socket, files)), counts) in
+            settings.listeners.iter().zip(bound).zip(&condition.counts)
+        {
+            let serving = Serving {
                 engine: Arc::clone(&engine),
                 listener: listener.name.as_str().into(),
-                permits: Arc::clone(&permits),
-                reports: Arc::clone(&reports),
+                counts: Arc::clone(counts),
                 draining: Arc::clone(&draining),
+                max_streams: settings.max_streams,
                 receive: Duration::from_millis(settings.receive_timeout_ms),
+                handshake: Duration::from_millis(settings.handshake_timeout_ms),
+                idle: Duration::from_millis(settings.idle_timeout_ms),
             };
-            let server = server(listener, settings.max_streams)?;
             let _inside = runtime.enter();
-            let lane = Lane(Arc::new(lane));
-            servers.push(serve(&runtime, server, socket, lane, stopped.clone()).map_err(
-                |error| EngineError(format!("fast lane listener `{}`: {error}", listener.name)),
-            )?);
+            let socket = Socket::new(socket, files)
+                .map_err(|error| failed(&format!("listener `{}`", listener.name), error))?;
+            let (canary, comes) = mpsc::channel(CANARIES);
+            canaries.push(canary);
+            let listening = accept::listen(Arc::new(serving), socket, stopped.clone(), comes);
+            servers.push(runtime.spawn(listening));
         }
+        let ready_after = Duration::from_millis(settings.ready_after_ms);
+        let canaries = canary::Sender::start(pulse, canaries, ready_after)
+            .map_err(|error| failed("no thread", error))?;
         let running = Mutex::new(Some(Running { runtime, servers }));
-        Ok(Self { addresses, sockets, draining, stop, running })
+        let _condition = condition;
+        Ok(Self { addresses, sockets, tls, _condition, draining, stop, canaries, running })
+    }
+
+    /// Serves new connections of a listener with other files; where these are refused, those before go on serving.
+    ///
+    /// # Errors
+    /// The listener has no TLS, or the files are refused.
+    pub fn renew_tls(&self, listener: &str, files: &FastTls) -> Result<(), EngineError> {
+        let tls = self.tls.iter().find(|(name, _)| **name == *listener);
+        let (_, tls) = tls.ok_or_else(|| refused_tls(listener, "it has none"))?;
+        tls.renew(files).map_err(|error| refused_tls(listener, &error))
     }
 
     /// Bound addresses, in the order of the listeners.
@@ -238,6 +335,7 @@ impl FastLane {
     /// Says NOT_SERVING, takes no new connections, waits at most `grace` for running calls, then cuts them. Idempotent.
     pub fn close(&self, grace: Duration) {
         self.draining.store(true, Ordering::SeqCst);
+        self.canaries.stop();
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Running { runtime, servers }) = running else {
             return;
@@ -257,6 +355,10 @@ impl FastLane {
             drop(std::fs::remove_file(socket));
         }
     }
+}
+
+fn refused_tls(listener: &str, error: &str) -> EngineError {
+    EngineError(format!("fast lane listener `{listener}`: TLS: {error}"))
 }
 
 impl Drop for FastLane {
@@ -307,98 +409,38 @@ fn remove_stale(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn server(listener: &FastListener, max_streams: u32) -> Result<Server, EngineError> {
-    let mut server = Server::builder()
-        .max_concurrent_streams(max_streams)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)));
-    if let Some(tls) = &listener.tls {
-        let mut config =
-            ServerTlsConfig::new().identity(Identity::from_pem(&tls.certificate, &tls.key));
-        if let Some(roots) = &tls.client_ca {
-            config = config.client_ca_root(Certificate::from_pem(roots));
-        }
-        server = server.tls_config(config).map_err(|error| {
-            EngineError(format!("fast lane listener `{}`: TLS: {error}", listener.name))
-        })?;
-    }
-    Ok(server)
-}
-
-fn serve(
-    runtime: &Runtime,
-    server: Server,
-    socket: Bound,
-    lane: Lane,
-    mut stopped: watch::Receiver<bool>,
-) -> std::io::Result<JoinHandle<()>> {
-    let stop = async move {
-        // A sender that is gone means the same.
-        drop(stopped.wait_for(|stopped| *stopped).await);
-    };
-    Ok(match socket {
-        Bound::Tcp(socket) => {
-            // The server's own `tcp_nodelay` does not reach sockets that it did not accept itself; without it each
-            // answer waits for the peer's delayed acknowledgement, some 40 ms.
-            let incoming =
-                TcpIncoming::from(TcpListener::from_std(socket)?).with_nodelay(Some(true));
-            runtime.spawn(async move {
-                drop(server.serve_with_incoming_shutdown(lane, incoming, stop).await);
-            })
-        }
-        Bound::Unix(socket) => {
-            let incoming = UnixListenerStream::new(UnixListener::from_std(socket)?);
-            runtime.spawn(async move {
-                drop(server.serve_with_incoming_shutdown(lane, incoming, stop).await);
-            })
-        }
-    })
-}
-
-/// Answers the calls of one listener. One count of references, since each call takes one, on whichever processor it runs.
-#[derive(Clone, Debug)]
-struct Lane(Arc<Serving>);
-
 /// What the calls of one listener share.
 #[derive(Debug)]
 struct Serving {
     engine: Arc<Engine>,
     listener: Arc<str>,
-    permits: Arc<Semaphore>,
-    reports: Arc<Semaphore>,
+    counts: Arc<Counts>,
     draining: Arc<AtomicBool>,
+    max_streams: u32,
     receive: Duration,
-}
-
-impl Service<Request<Body>> for Lane {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Response<Body>, Infallible>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Self(lane) = self.clone();
-        Box::pin(async move { Ok(lane.answer(request).await) })
-    }
+    handshake: Duration,
+    idle: Duration,
 }
 
 impl Serving {
-    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+    async fn answer(
+        &self,
+        connection: &Arc<Connection>,
+        request: Request<Incoming>,
+    ) -> Response<Answer> {
         let received = Instant::now();
+        connection.is_active();
         let surface = match request.uri().path().trim_start_matches('/').split_once('/') {
-            Some((AUTHORIZER, "Check")) => Surface::Check,
-            Some((AUTHORIZER, "Report")) => Surface::Report,
-            Some((AUTHORIZATION, "Check")) => Surface::ExtAuthz,
-            Some((HEALTH, "Check")) => return self.health(request).await,
+            Some((AUTHORIZER, "Check")) => Some(Surface::Check),
+            Some((AUTHORIZER, "Report")) => Some(Surface::Report),
+            Some((AUTHORIZATION, "Check")) => Some(Surface::ExtAuthz),
+            Some((HEALTH, "Check")) => None,
             // A front end is known by its user here, and on no other listener of a unix socket.
             Some((TASKS, "Start")) if self.engine.takes_prompts(&self.listener) => {
-                Surface::TaskStart
+                Some(Surface::TaskStart)
             }
             Some((TASKS, "Extend")) if self.engine.takes_prompts(&self.listener) => {
-                Surface::TaskExtend
+                Some(Surface::TaskExtend)
             }
             Some((AUTHORIZER, "BatchCheck" | "List" | "Explain")) => {
                 return error(
@@ -409,37 +451,59 @@ impl Serving {
             }
             _ => return error(UNIMPLEMENTED, "UNIMPLEMENTED", "there is no such method"),
         };
-        self.decide(surface, request, received).await
+        if is_compressed(request.headers()) {
+            self.counts.refused(Refusal::Compressed);
+            return compressed();
+        }
+        let mut call = match connection.place.begin() {
+            Ok(call) => call,
+            Err(full) => {
+                self.counts.refused(Refusal::of_call(full));
+                return match surface {
+                    Some(surface) => self.refused(surface, ReasonCode::Overloaded),
+                    None => overloaded(),
+                };
+            }
+        };
+        let mut response = match surface {
+            Some(surface) => self.decide(surface, request, received, connection, &mut call).await,
+            None => self.health(request, &mut call).await,
+        };
+        // It counts until its client has taken the answer.
+        response.body_mut().hold(call, connection);
+        response
     }
 
     async fn decide(
         &self,
         surface: Surface,
-        request: Request<Body>,
+        request: Request<Incoming>,
         received: Instant,
-    ) -> Response<Body> {
-        let Ok(_permit) = self.permits.try_acquire() else {
-            return self.refused(surface, ReasonCode::Overloaded);
-        };
+        connection: &Connection,
+        call: &mut Call,
+    ) -> Response<Answer> {
         let (parts, body) = request.into_parts();
         let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
         let remaining = header("grpc-timeout").and_then(grpc_timeout);
         let authorization = authorization(&parts.headers);
         let trace_state = trace_state(&parts.headers);
-        let peer = peer(&parts.extensions);
-        let shown = parts
-            .extensions
-            .get::<TlsConnectInfo<TcpConnectInfo>>()
-            .and_then(TlsConnectInfo::peer_certs);
+        let caller = &connection.caller;
         let chain: Option<Vec<&[u8]>> =
-            shown.as_ref().map(|shown| shown.iter().map(AsRef::as_ref).collect());
+            caller.chain.as_ref().map(|shown| shown.iter().map(AsRef::as_ref).collect());
         // A message that is too long is read as far as shows it, and then is what it is: no request.
         let most = self.engine.max_message_bytes().saturating_add(1);
-        let read = read_message(body, most);
-        // A sender that never ends its message would hold its permit for ever, and in the end all of them.
+        // A sender that never ends its message would hold its place for ever.
         let patience = remaining.unwrap_or(self.receive).min(self.receive);
-        let Some(message) = within(patience, read).await else {
-            return self.refused(surface, ReasonCode::Deadline);
+        let message = match within(patience, read_message(body, most, call)).await {
+            Some(Ok(message)) => message,
+            Some(Err(_)) => {
+                self.counts.refused(Refusal::ReceiveBytes);
+                return self.refused(surface, ReasonCode::Overloaded);
+            }
+            None => {
+                self.counts.refused(Refusal::ReceiveTimeout);
+                return self.refused(surface, ReasonCode::Deadline);
+            }
         };
         let transport = Transport {
             listener: &self.listener,
@@ -448,19 +512,15 @@ impl Serving {
             trace_parent: trace_parent(&parts.headers),
             trace_state: trace_state.as_deref(),
             authorization: authorization.as_deref(),
-            peer: peer.as_deref(),
+            peer: caller.address.as_deref(),
             peer_chain: chain.as_deref().map_or(PeerChain::None, PeerChain::Der),
-            peer_uid: parts
-                .extensions
-                .get::<UdsConnectInfo>()
-                .and_then(|info| info.peer_cred.as_ref())
-                .map(tokio::net::unix::UCred::uid),
+            peer_uid: caller.uid,
             lane: WhichLane::Fast,
         };
         if answers_decision(surface) {
             return reply(self.engine.answer_async(surface, &message, &transport).await);
         }
-        let Ok(_waits) = self.reports.try_acquire() else {
+        let Ok(_waits) = call.wait() else {
             return self.refused(surface, ReasonCode::Overloaded);
         };
         // It waits until what it changes is durable; others are answered meanwhile.
@@ -469,7 +529,7 @@ impl Serving {
     }
 
     /// Refuses what was not read: a decision where that is what is answered, else an RPC error.
-    fn refused(&self, surface: Surface, reason: ReasonCode) -> Response<Body> {
+    fn refused(&self, surface: Surface, reason: ReasonCode) -> Response<Answer> {
         let decision = self.engine.refuse(WhichLane::Fast, surface, reason);
         if answers_decision(surface) {
             return reply(decision);
@@ -481,10 +541,15 @@ impl Serving {
         failed(&ApiError::of(reason, what))
     }
 
-    async fn health(&self, request: Request<Body>) -> Response<Body> {
-        let read = read_message(request.into_body(), MAX_HEALTH);
-        let Some(message) = within(self.receive, read).await else {
-            return error(DEADLINE_EXCEEDED, "DEADLINE", "the request did not come in time");
+    async fn health(&self, request: Request<Incoming>, call: &mut Call) -> Response<Answer> {
+        let read = read_message(request.into_body(), MAX_HEALTH, call);
+        let message = match within(self.receive, read).await {
+            Some(Ok(message)) => message,
+            Some(Err(_)) => return overloaded(),
+            None => {
+                self.counts.refused(Refusal::ReceiveTimeout);
+                return error(DEADLINE_EXCEEDED, "DEADLINE", "the request did not come in time");
+            }
         };
         let Ok(asked) = HealthCheckRequest::decode(message) else {
             return error(INVALID_ARGUMENT, "BAD_INPUT", "the bytes are no HealthCheckRequest");
@@ -513,15 +578,15 @@ async fn within<F: Future>(patience: Duration, future: F) -> Option<F::Output> {
 }
 
 /// The message of a unary call, cut at `most` bytes. What is no single uncompressed message gives bytes that decode as no
-/// request.
-async fn read_message(mut body: Body, most: usize) -> Bytes {
+/// request. What has to be put aside is counted for the call's peer.
+async fn read_message(mut body: Incoming, most: usize, call: &mut Call) -> Result<Bytes, Full> {
     let limit = most.saturating_add(PREFIX);
     // Almost always there is one frame, which is taken as it is.
     let mut first = Bytes::new();
     let mut more: Vec<u8> = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else {
-            return garbage();
+            return Ok(garbage());
         };
         let Ok(data) = frame.into_data() else {
             continue;
@@ -533,6 +598,7 @@ async fn read_message(mut body: Body, most: usize) -> Bytes {
             first = data;
             first.truncate(taken);
         } else {
+            call.receive(taken)?;
             more.extend_from_slice(data.get(..taken).unwrap_or_default());
         }
         if !is_whole {
@@ -541,7 +607,7 @@ async fn read_message(mut body: Body, most: usize) -> Bytes {
     }
     let mut bytes = if more.is_empty() { first } else { Bytes::from([&*first, &*more].concat()) };
     let Some((prefix, message)) = bytes.split_first_chunk::<PREFIX>() else {
-        return garbage();
+        return Ok(garbage());
     };
     let [compressed, length @ ..] = *prefix;
     let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
@@ -549,10 +615,10 @@ async fn read_message(mut body: Body, most: usize) -> Bytes {
         || (message.len() != length && message.len() < most)
         || length < message.len()
     {
-        return garbage();
+        return Ok(garbage());
     }
     bytes.advance(PREFIX);
-    bytes
+    Ok(bytes)
 }
 
 /// Bytes that are no message of any type: a field of number 0.
@@ -602,14 +668,6 @@ fn grpc_timeout(value: &str) -> Option<Duration> {
     })
 }
 
-fn peer(extensions: &tonic::codegen::http::Extensions) -> Option<String> {
-    let plain = extensions.get::<TcpConnectInfo>();
-    let info = plain.or_else(|| {
-        extensions.get::<TlsConnectInfo<TcpConnectInfo>>().map(TlsConnectInfo::get_ref)
-    });
-    info.and_then(TcpConnectInfo::remote_addr).map(written)
-}
-
 /// An address and its port. Written by hand where that is easy: the formatter takes longer.
 fn written(address: SocketAddr) -> String {
     let SocketAddr::V4(address) = address else { return address.to_string() };
@@ -629,8 +687,59 @@ fn headers() -> HeaderMap {
     headers
 }
 
+/// The answer to one call. It is dropped once its client has taken it, or has given the call up.
+struct Answer {
+    message: Option<Bytes>,
+    trailers: Option<HeaderMap>,
+    call: Option<(Call, Arc<Connection>)>,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").finish_non_exhaustive()
+    }
+}
+
+impl Answer {
+    /// Counts the call until then.
+    fn hold(&mut self, call: Call, connection: &Arc<Connection>) {
+        self.call = Some((call, Arc::clone(connection)));
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some((_, connection)) = &self.call {
+            connection.is_active();
+        }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let message = self.message.take().map(Frame::data);
+        let next = message.or_else(|| self.trailers.take().map(Frame::trailers));
+        Poll::Ready(next.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.message.is_none() && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let length = self.message.as_ref().map_or(0, Bytes::len);
+        SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
+    }
+}
+
 /// A message under status OK.
-fn reply(message: Vec<u8>) -> Response<Body> {
+fn reply(message: Vec<u8>) -> Response<Answer> {
     // Answers are far shorter than 4 GiB; a length that is not would be a broken frame, which nobody reads as a permit.
     let [a, b, c, d] = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
     // Within its own memory: what was just written is still in the processor's cache.
@@ -638,16 +747,33 @@ fn reply(message: Vec<u8>) -> Response<Body> {
     drop(framed.splice(..0, [0, a, b, c, d]));
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
-    let body =
-        Full::new(Bytes::from(framed))
-            .with_trailers(std::future::ready(Some(Ok::<_, Infallible>(trailers))));
-    let mut response = Response::new(Body::new(body));
+    let (message, trailers) = (Some(Bytes::from(framed)), Some(trailers));
+    let mut response = Response::new(Answer { message, trailers, call: None });
     *response.headers_mut() = headers();
     response
 }
 
+/// Whether a call announces compressed messages. None is ever unpacked: a few KiB could become many MiB.
+fn is_compressed(headers: &HeaderMap) -> bool {
+    headers.get_all("grpc-encoding").iter().any(|encoding| encoding != "identity")
+}
+
+/// The answer to such a call (gRPC's compression specification), which says what is taken instead.
+fn compressed() -> Response<Answer> {
+    let what = "compressed messages are not accepted; send them with `grpc-encoding: identity`";
+    let mut response = error(UNIMPLEMENTED, "UNIMPLEMENTED", what);
+    let accepted = HeaderValue::from_static("identity");
+    response.headers_mut().insert("grpc-accept-encoding", accepted);
+    response
+}
+
+fn overloaded() -> Response<Answer> {
+    let what = "the server has more requests than it may hold";
+    error(RESOURCE_EXHAUSTED, "OVERLOADED", what)
+}
+
 /// A call was refused that answers no decision.
-fn failed(refused: &ApiError) -> Response<Body> {
+fn failed(refused: &ApiError) -> Response<Answer> {
     error(refused.grpc_code, refused.reason_code.as_str(), &refused.message)
 }
 
@@ -666,7 +792,7 @@ fn status_message(text: &str) -> String {
 }
 
 /// An RPC error with its `ErrorInfo`; for what answers no decision.
-fn error(code: i32, reason: &str, message: &str) -> Response<Body> {
+fn error(code: i32, reason: &str, message: &str) -> Response<Answer> {
     let info =
         ErrorInfo { reason: reason.to_owned(), domain: DOMAIN.to_owned(), ..ErrorInfo::default() };
     let details = vec![prost_types::Any {
@@ -675,7 +801,7 @@ fn error(code: i32, reason: &str, message: &str) -> Response<Body> {
     }];
     let status = Status { code, message: message.to_owned(), details };
     let encoded = STANDARD_NO_PAD.encode(status.encode_to_vec());
-    let mut response = Response::new(Body::empty());
+    let mut response = Response::new(Answer { message: None, trailers: None, call: None });
     *response.headers_mut() = headers();
     for (name, value) in [
         ("grpc-status", code.to_string()),

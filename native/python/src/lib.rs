@@ -11,8 +11,8 @@ use authz_kernel::model::Location;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::{casefile, format, source};
 use authz_lane::{
-    CredentialSettings, FastSettings, Lane, Listener, Pace, PeerChain, PeerSpec, Settings, Surface,
-    Transport, World, offline,
+    CredentialSettings, FastSettings, FastTls, Lane, Listener, Pace, PeerChain, PeerSpec, Settings,
+    Surface, Transport, World, offline,
 };
 use authz_token::{
     AgentProof, Evidence, PeerCache, Presentation, Role, Scheme, TokenCache, TrustSpec, TrustStore,
@@ -708,6 +708,23 @@ impl FastLane {
     #[getter]
     fn addresses(&self) -> Vec<String> {
         self.inner.addresses().to_vec()
+    }
+
+    fn renew_tls(
+        &self,
+        py: Python<'_>,
+        listener: &str,
+        certificate: &[u8],
+        key: &[u8],
+        client_ca: Option<&[u8]>,
+    ) -> PyResult<()> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let files = FastTls {
+            certificate: text(certificate),
+            key: text(key),
+            client_ca: client_ca.map(text),
+        };
+        py.detach(|| self.inner.renew_tls(listener, &files)).map_err(|error| engine_error(&error))
     }
 
     fn close(&self, py: Python<'_>, grace: f64) {

@@ -1,6 +1,7 @@
 //! Sessions that memory does not hold: they are read on no thread that others wait for, and of both lanes so many at once.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,8 @@ struct SlowDisk {
     inner: EmbeddedStore,
     gate: Mutex<Gate>,
     changed: Condvar,
+    /// It does not say that it may wait, so that its waits hold the threads that answer.
+    conceals: AtomicBool,
 }
 
 impl SlowDisk {
@@ -85,7 +88,7 @@ impl Store for SlowDisk {
         self.inner.is_remote()
     }
     fn may_wait(&self, key: &RecordKey) -> bool {
-        self.inner.may_wait(key)
+        !self.conceals.load(Ordering::SeqCst) && self.inner.may_wait(key)
     }
     fn peek(&self, key: &RecordKey, until: Instant) -> Result<Option<Record>, StoreError> {
         if self.inner.may_wait(key) {
@@ -138,7 +141,7 @@ fn cold<T>(max_wait: Duration, began: impl FnOnce(&Served) -> T) -> (Served, Arc
     let on_disk = EmbeddedSettings { resident: 0, ..EmbeddedSettings::new(path) };
     let inner = EmbeddedStore::open(on_disk, Arc::new(|_, _| Ok(None))).unwrap();
     let (gate, changed) = (Mutex::default(), Condvar::new());
-    let store = Arc::new(SlowDisk { inner, gate, changed });
+    let store = Arc::new(SlowDisk { inner, gate, changed, conceals: AtomicBool::new(false) });
     let audit = folder().join("audit.jsonl");
     let waits = json!({"state": {"max_wait_ms": u64::try_from(max_wait.as_millis()).unwrap()}});
     let engine = Engine::with_store(settings(&audit, &waits), Arc::clone(&store) as _).unwrap();
@@ -195,6 +198,38 @@ fn overloaded(served: &Served, surface: &str) -> f64 {
         labels.iter().all(|(name, value)| seen.iter().any(|(n, v)| n == name && v == value))
     };
     family.samples.iter().filter(|sample| is_wanted(&sample.labels)).map(|one| one.value).sum()
+}
+
+/// Naive way: a node whose threads are stuck is ready, since whoever tells so has a thread of its own. The canaries go the
+/// way of the calls.
+#[test]
+fn stuck_threads_are_not_ready() {
+    let (served, store, task) = cold(PATIENCE, |before| alices(before).id);
+    let (lane, address) = lane(&served, json!({"workers": 1, "ready_after_ms": 200}));
+    let problem = "listener `dev` does not answer in time";
+    let is_slow = || served.engine.status().problems.iter().any(|one| one == problem);
+    let becomes = |slow: bool| {
+        let begun = Instant::now();
+        while is_slow() != slow {
+            assert!(begun.elapsed() < PATIENCE, "slow: {}", is_slow());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(served.engine.status().ready);
+    runtime().block_on(async {
+        let channel = connect(&address).await;
+        store.conceals.store(true, Ordering::SeqCst);
+        let call = check(&channel, &task, "shop.move");
+        store.comes(1);
+        becomes(true);
+        assert!(!served.engine.status().ready && !served.engine.is_ready());
+        store.set(true);
+        at_once(call).await;
+        becomes(false);
+        assert!(served.engine.status().ready);
+    });
+    lane.close(Duration::from_secs(1));
 }
 
 /// What a session carries counts, wherever it lies: on both lanes, where memory has it, and where only the disk does.

@@ -144,6 +144,39 @@ fn bad_messages_are_denials() {
     lane.close(Duration::from_secs(1));
 }
 
+/// A few KiB unpack to many MiB, so nothing is unpacked: the call ends as gRPC's compression specification says. A message
+/// that is not compressed is answered, and so is one that is none.
+#[test]
+fn compressed_messages() {
+    let served = served();
+    let (lane, address) = lane(&served, json!({}));
+    runtime().block_on(async {
+        let mut client = AuthorizerClient::new(connect(&address).await);
+        for (encoding, code) in [
+            ("gzip", tonic::Code::Unimplemented),
+            ("deflate", tonic::Code::Unimplemented),
+            ("zstd", tonic::Code::Unimplemented),
+            ("of my own", tonic::Code::Unimplemented),
+            ("identity", tonic::Code::Ok),
+        ] {
+            let mut request = tonic::Request::new(search());
+            request.metadata_mut().insert("grpc-encoding", encoding.parse().unwrap());
+            let answer = client.check(request).await;
+            assert_eq!(code, answer.as_ref().map_or_else(tonic::Status::code, |_| tonic::Code::Ok));
+            if let Err(status) = answer {
+                let accepted = status.metadata().get("grpc-accept-encoding").unwrap();
+                assert_eq!("identity", accepted);
+            }
+        }
+    });
+    let refused = served.engine.metrics().into_iter().find(|one| one.name == "authz_fast_refused");
+    let compressed = refused.unwrap().samples.into_iter().find(|sample| {
+        ["dev", "compressed"].iter().zip(&sample.labels).all(|(value, (_, seen))| value == seen)
+    });
+    assert!((compressed.unwrap().value - 4.0).abs() < f64::EPSILON);
+    lane.close(Duration::from_secs(1));
+}
+
 /// Past its concurrency the lane answers at once; a deadline is honoured.
 #[test]
 fn overload_and_deadline() {

@@ -1,0 +1,375 @@
+//! Takes connections, and serves each within its bounds: TLS, then HTTP/2, until it ends or nothing is asked on it.
+
+use std::io;
+use std::net::TcpListener as StdTcpListener;
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::server::TlsStream;
+
+use super::authority::{PREFACE, Rewriter};
+use super::canary::Canary;
+use super::counts::Refusal;
+use super::share::{PeerKey, Place};
+use super::tls::{Tls, identity};
+use super::{Answer, Serving, written};
+
+/// Connection preface and an empty SETTINGS frame: what every client sends first (RFC 9113 §3.4).
+const FIRST: usize = PREFACE + 9;
+/// Largest list of headers.
+const MAX_HEADERS: u32 = 16 * 1024;
+/// Streams that a client may reset before they were looked at; more end the connection.
+const MAX_RESETS: usize = 20;
+/// Streams that this server reset because the client broke the protocol; more end the connection.
+const MAX_ERRORS: usize = 64;
+/// Largest part of an answer that waits for its client to take it.
+const MAX_SEND: usize = 64 * 1024;
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection that was told to end may take.
+const CLOSING: Duration = Duration::from_secs(5);
+/// How long no connection is taken after the system had none to give.
+const EXHAUSTED: Duration = Duration::from_millis(50);
+
+/// A socket that is bound and not yet served.
+pub(super) enum Bound {
+    Tcp(StdTcpListener),
+    Unix(StdUnixListener),
+}
+
+/// Where connections come from.
+pub(super) enum Socket {
+    Tcp(TcpListener, Option<Arc<Tls>>),
+    Unix(UnixListener),
+}
+
+impl Socket {
+    pub(super) fn new(bound: Bound, tls: Option<Arc<Tls>>) -> io::Result<Self> {
+        Ok(match bound {
+            Bound::Tcp(socket) => Self::Tcp(TcpListener::from_std(socket)?, tls),
+            Bound::Unix(socket) => Self::Unix(UnixListener::from_std(socket)?),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<(Stream, PeerKey, Caller)> {
+        match self {
+            Self::Tcp(listener, _) => {
+                let (stream, address) = listener.accept().await?;
+                // Without it each answer waits for the peer's delayed acknowledgement, some 40 ms.
+                stream.set_nodelay(true)?;
+                let caller = Caller { address: Some(written(address)), ..Caller::default() };
+                Ok((Stream::Tcp(stream), PeerKey::of(address.ip()), caller))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let uid = stream.peer_cred()?.uid();
+                let caller = Caller { uid: Some(uid), ..Caller::default() };
+                Ok((Stream::Unix(stream), PeerKey::User(uid), caller))
+            }
+        }
+    }
+
+    fn tls(&self) -> Option<Arc<Tls>> {
+        match self {
+            Self::Tcp(_, tls) => tls.clone(),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+/// What is known of whoever opened a connection.
+#[derive(Debug, Default)]
+pub(super) struct Caller {
+    pub(super) address: Option<String>,
+    pub(super) chain: Option<Vec<CertificateDer<'static>>>,
+    pub(super) uid: Option<u32>,
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) caller: Caller,
+    pub(super) place: Arc<Place>,
+    opened: Instant,
+    /// When a call began or ended last, in milliseconds since it was opened.
+    active_ms: AtomicU64,
+}
+
+impl Connection {
+    fn new(caller: Caller, place: Arc<Place>) -> Self {
+        Self { caller, place, opened: Instant::now(), active_ms: AtomicU64::new(0) }
+    }
+
+    /// A call begins or ends.
+    pub(super) fn is_active(&self) {
+        let since = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.active_ms.store(since, Ordering::Relaxed);
+    }
+
+    fn active(&self) -> Instant {
+        let since = Duration::from_millis(self.active_ms.load(Ordering::Relaxed));
+        self.opened.checked_add(since).unwrap_or(self.opened)
+    }
+}
+
+/// Takes connections until it is stopped, then waits for those that are open.
+pub(super) async fn listen(
+    serving: Arc<Serving>,
+    socket: Socket,
+    mut stopped: watch::Receiver<bool>,
+    mut canaries: mpsc::Receiver<Canary>,
+) {
+    // Closed once no connection holds its other end.
+    let (open, mut all_closed) = mpsc::channel::<()>(1);
+    let connections = stopped.clone();
+    {
+        let mut stop = pin!(stopped.wait_for(|stopped| *stopped));
+        loop {
+            let accepted = tokio::select! {
+                // A sender that is gone means the same.
+                _ = &mut stop => break,
+                Some(canary) = canaries.recv() => {
+                    drop(tokio::spawn(async move { canary.try_send(std::time::Instant::now()).ok() }));
+                    continue;
+                }
+                accepted = socket.accept() => accepted,
+            };
+            let (stream, key, caller) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    serving.counts.refused(Refusal::Accept);
+                    if is_exhausted(&error) {
+                        // The connection stays in the system's queue: without a pause this would be a busy loop.
+                        tokio::time::sleep(EXHAUSTED).await;
+                    }
+                    continue;
+                }
+            };
+            match serving.counts.peers.admit(key) {
+                Ok(place) => {
+                    let (serving, tls) = (Arc::clone(&serving), socket.tls());
+                    let (stopped, open) = (connections.clone(), open.clone());
+                    drop(tokio::spawn(async move {
+                        serve(serving, stream, tls, caller, place, stopped).await;
+                        drop(open);
+                    }));
+                }
+                Err(full) => serving.counts.refused(Refusal::of_connection(full)),
+            }
+        }
+    }
+    // New clients are refused at once, and do not wait in a queue that nobody looks at.
+    drop(socket);
+    drop(open);
+    let _closed = all_closed.recv().await;
+}
+
+/// The process or the system has no more files, or no memory for one.
+fn is_exhausted(error: &io::Error) -> bool {
+    // Whatever the connection itself was ended by comes to nobody else.
+    !matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Serves one connection to its end.
+async fn serve(
+    serving: Arc<Serving>,
+    stream: Stream,
+    tls: Option<Arc<Tls>>,
+    mut caller: Caller,
+    mut place: Arc<Place>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let stream = match (stream, tls) {
+        (Stream::Tcp(stream), Some(tls)) => {
+            let handshake = tokio::time::timeout(serving.handshake, tls.acceptor().accept(stream));
+            let shaken = tokio::select! {
+                shaken = handshake => shaken,
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            };
+            let stream = match shaken {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(_)) => return serving.counts.refused(Refusal::TlsHandshake),
+                Err(_) => return serving.counts.refused(Refusal::TlsTimeout),
+            };
+            let (_, session) = stream.get_ref();
+            caller.chain = session.peer_certificates().map(<[_]>::to_vec);
+            if let Some(name) = caller.chain.as_deref().and_then(identity) {
+                // From here on it counts for whom it is, and no longer for where it comes from.
+                place = match serving.counts.peers.admit(PeerKey::Identity(name)) {
+                    Ok(place) => place,
+                    Err(full) => return serving.counts.refused(Refusal::of_connection(full)),
+                };
+            }
+            Stream::Tls(Box::new(stream))
+        }
+        (stream, _) => stream,
+    };
+    let received = Arc::new(AtomicUsize::new(0));
+    let rewriter = matches!(stream, Stream::Unix(_)).then(Rewriter::default);
+    let wire = Wire { stream, rewriter, received: Arc::clone(&received) };
+    let connection = Arc::new(Connection::new(caller, place));
+    let calls = Calls { serving: Arc::clone(&serving), connection: Arc::clone(&connection) };
+    let mut http = pin!(
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(serving.max_streams)
+            .max_header_list_size(MAX_HEADERS)
+            .max_pending_accept_reset_streams(MAX_RESETS)
+            .max_local_error_reset_streams(MAX_ERRORS)
+            .max_send_buf_size(MAX_SEND)
+            .keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .serve_connection(TokioIo::new(wire), calls)
+    );
+    let mut look = later(connection.opened, serving.handshake);
+    let (mut has_begun, mut is_ending) = (false, false);
+    loop {
+        tokio::select! {
+            // How it ended concerns nobody but its client.
+            _ = http.as_mut() => return,
+            _ = stopped.wait_for(|stopped| *stopped), if !is_ending => {
+                is_ending = true;
+                // At its end the runtime ends what is left.
+                look = later(Instant::now(), Duration::from_secs(3_600));
+                http.as_mut().graceful_shutdown();
+            }
+            () = tokio::time::sleep_until(look) => {
+                if is_ending {
+                    return;
+                }
+                if !has_begun && received.load(Ordering::Relaxed) < FIRST {
+                    return serving.counts.refused(Refusal::PrefaceTimeout);
+                }
+                has_begun = true;
+                look = later(connection.active(), serving.idle);
+                if look <= Instant::now() {
+                    serving.counts.refused(Refusal::Idle);
+                    is_ending = true;
+                    look = later(Instant::now(), CLOSING);
+                    http.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+fn later(from: Instant, by: Duration) -> Instant {
+    from.checked_add(by).unwrap_or(from)
+}
+
+/// Answers the calls of one connection.
+struct Calls {
+    serving: Arc<Serving>,
+    connection: Arc<Connection>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Calls {
+    type Response = Response<Answer>;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let (serving, connection) = (Arc::clone(&self.serving), Arc::clone(&self.connection));
+        Box::pin(async move { Ok(serving.answer(&connection, request).await) })
+    }
+}
+
+/// What carries a connection.
+enum Stream {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
+}
+
+/// A connection as HTTP/2 reads it.
+struct Wire {
+    stream: Stream,
+    rewriter: Option<Rewriter>,
+    /// Octets that came, as far as it matters.
+    received: Arc<AtomicUsize>,
+}
+
+/// Calls a method of whatever carries a connection.
+macro_rules! on {
+    ($stream:expr, $method:ident($($argument:expr),*)) => {
+        match $stream {
+            Stream::Tcp(stream) => Pin::new(stream).$method($($argument),*),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).$method($($argument),*),
+            Stream::Unix(stream) => Pin::new(stream).$method($($argument),*),
+        }
+    };
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = on!(&mut self.stream, poll_read(context, buffer));
+        if read.is_ready() {
+            let came = buffer.filled_mut().get_mut(before..).unwrap_or_default();
+            if self.received.load(Ordering::Relaxed) < FIRST {
+                self.received.fetch_add(came.len(), Ordering::Relaxed);
+            }
+            if let Some(rewriter) = &mut self.rewriter {
+                rewriter.rewrite(came);
+            }
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        on!(&mut self.stream, poll_write(context, bytes))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on!(&mut self.stream, poll_flush(context))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on!(&mut self.stream, poll_shutdown(context))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        on!(&mut self.stream, poll_write_vectored(context, parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+            Stream::Unix(stream) => stream.is_write_vectored(),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What one listener of the fast lane refused and holds, for the metrics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::share::{Full, Peers};
+use crate::metrics::{Family, Kind, Sample};
+
+/// Why a connection was closed, or a call refused, before it was judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// All peers together had as many connections as the listener may have.
+    ListenerConnections,
+    /// The peer had as many connections as it may have.
+    PeerConnections,
+    /// A connection could not be taken from the system.
+    Accept,
+    /// The TLS handshake failed.
+    TlsHandshake,
+    /// The TLS handshake was not done in time.
+    TlsTimeout,
+    /// HTTP/2 was not begun in time.
+    PrefaceTimeout,
+    /// No call began or ended on the connection for too long.
+    Idle,
+    /// All peers together had as many calls as the listener may have.
+    ListenerCalls,
+    /// The peer had as many calls as it may have.
+    PeerCalls,
+    /// A message was not finished in time.
+    ReceiveTimeout,
+    /// Unfinished messages took as much memory as they may.
+    ReceiveBytes,
+    /// The call announced compressed messages.
+    Compressed,
+}
+
+impl Refusal {
+    /// All, in order.
+    const ALL: [Self; 12] = [
+        Self::ListenerConnections,
+        Self::PeerConnections,
+        Self::Accept,
+        Self::TlsHandshake,
+        Self::TlsTimeout,
+        Self::PrefaceTimeout,
+        Self::Idle,
+        Self::ListenerCalls,
+        Self::PeerCalls,
+        Self::ReceiveTimeout,
+        Self::ReceiveBytes,
+        Self::Compressed,
+    ];
+
+    /// The word used in metrics.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::ListenerConnections => "listener_connections",
+            Self::PeerConnections => "peer_connections",
+            Self::Accept => "accept",
+            Self::TlsHandshake => "tls_handshake",
+            Self::TlsTimeout => "tls_timeout",
+            Self::PrefaceTimeout => "preface_timeout",
+            Self::Idle => "idle",
+            Self::ListenerCalls => "listener_calls",
+            Self::PeerCalls => "peer_calls",
+            Self::ReceiveTimeout => "receive_timeout",
+            Self::ReceiveBytes => "receive_bytes",
+            Self::Compressed => "compressed",
+        }
+    }
+
+    pub(super) const fn of_connection(full: Full) -> Self {
+        match full {
+            Full::Listener => Self::ListenerConnections,
+            Full::Peer => Self::PeerConnections,
+        }
+    }
+
+    pub(super) const fn of_call(full: Full) -> Self {
+        match full {
+            Full::Listener => Self::ListenerCalls,
+            Full::Peer => Self::PeerCalls,
+        }
+    }
+}
+
+/// Counters of one listener.
+#[derive(Debug)]
+pub(super) struct Counts {
+    pub(super) listener: Arc<str>,
+    pub(super) peers: Arc<Peers>,
+    refused: [AtomicU64; Refusal::ALL.len()],
+}
+
+impl Counts {
+    pub(super) fn new(listener: Arc<str>, peers: Arc<Peers>) -> Self {
+        Self { listener, peers, refused: Default::default() }
+    }
+
+    pub(super) fn refused(&self, why: Refusal) {
+        if let Some(count) = self.refused.get(why as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The metric families of all listeners.
+#[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
+pub(super) fn families(listeners: &[Arc<Counts>]) -> Vec<Family> {
+    let of = |counts: &Counts| ("listener", counts.listener.as_ref().to_owned());
+    let gauge = |name: &'static str, help: &'static str, value: fn(&Counts) -> usize| Family {
+        name,
+        help,
+        kind: Kind::Gauge,
+        samples: listeners
+            .iter()
+            .map(|counts| Sample {
+                name: name.to_owned(),
+                labels: vec![of(counts)],
+                value: value(counts) as f64,
+            })
+            .collect(),
+    };
+    let mut refused = Vec::new();
+    for counts in listeners {
+        for (why, count) in Refusal::ALL.into_iter().zip(&counts.refused) {
+            refused.push(Sample {
+                name: "authz_fast_refused_total".to_owned(),
+                labels: vec![of(counts), ("reason", why.as_str().to_owned())],
+                value: count.load(Ordering::Relaxed) as f64,
+            });
+        }
+    }
+    vec![
+        Family {
+            name: "authz_fast_refused",
+            help: "Connections that the fast lane closed, and calls that it refused before it judged them.",
+            kind: Kind::Counter,
+            samples: refused,
+        },
+        gauge("authz_fast_connections", "Open connections of the fast lane.", |counts| {
+            counts.peers.connections.used()
+        }),
+        gauge("authz_fast_calls", "Calls in flight on the fast lane.", |counts| {
+            counts.peers.calls.used()
+        }),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each reason counts in its own place.
+    #[test]
+    fn reasons_are_in_order() {
+        for (place, why) in Refusal::ALL.into_iter().enumerate() {
+            assert_eq!(place, why as usize, "{why:?}");
+        }
+    }
+}
