@@ -33,6 +33,11 @@ _BACKLOG: Final = 128
 _RELOAD: Final = 5.0
 _MAX_CHAIN: Final = 10
 
+_TOO_MANY: Final = (
+    b"HTTP/1.1 429 Too Many Requests\r\n"
+    b"content-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n"
+)
+
 App = Callable[..., Any]
 
 
@@ -47,7 +52,7 @@ class WebSettings:
     tls: Tls | None
     """TLS; with `client_ca_file` callers may show a certificate."""
     connections: int = 64
-    """Connections and requests at once; one more: 503."""
+    """Connections at once. One more closes the oldest whose request has not come whole; where all have come: 429."""
     timeout: float = 5.0
     """Seconds that a handshake, and the head of a request, may take."""
 
@@ -73,12 +78,11 @@ class WebServer:
         self._socket = _bind(settings.name, settings.address)
         config = uvicorn.Config(
             app,
-            http=_protocol(settings.timeout),
+            http=_protocol(settings.timeout, settings.connections),
             ws="none",
             log_config=None,
             access_log=False,
             lifespan="off",
-            limit_concurrency=settings.connections,
             timeout_keep_alive=5,
             timeout_graceful_shutdown=2,
             server_header=False,
@@ -101,6 +105,17 @@ class WebServer:
     def name(self) -> str:
         """Name of the listener."""
         return self._settings.name
+
+    @property
+    def connections(self) -> int:
+        """Connections at once."""
+        return self._settings.connections
+
+    @property
+    def busy(self) -> int:
+        """Requests that have come whole, and were not answered."""
+        connections = tuple(self._server.server_state.connections)
+        return sum(1 for one in connections if isinstance(one, _Protocol) and not one.is_waiting)
 
     def start(self) -> None:
         """Serve.
@@ -165,9 +180,10 @@ class _Loop(asyncio.SelectorEventLoop):
         return await super().create_server(*args, **named)
 
 
-def _protocol(timeout: float) -> type[asyncio.Protocol]:
+def _protocol(timeout: float, connections: int) -> type[asyncio.Protocol]:
     class Protocol(_Protocol):
         head_timeout = timeout
+        most = connections
 
     return Protocol
 
@@ -176,16 +192,45 @@ class _Protocol(H11Protocol):
     """HTTP/1.1, which tells the application what certificate the caller showed.
 
     A connection that brings no whole head of a request in time is closed. Between requests the server's own time-out counts.
+
+    Where there are too many connections, the oldest gives way whose request has not come whole, or that has none: a caller whose
+    request comes at once is answered, however many slow ones there are.
     """
 
     head_timeout = 5.0
+    most = 64
     _late: asyncio.TimerHandle | None = None
+    _since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         chain = _chain_of(transport.get_extra_info("ssl_object"))
         self.app = _with_chain(cast("App", self.app), chain)
         super().connection_made(transport)
+        self._since = self.loop.time()
+        if len(self.connections) > self.most and not self._make_room():
+            transport.write(_TOO_MANY)
+            transport.close()
+            return
         self._await_head()
+
+    def _make_room(self) -> bool:
+        others = [
+            other
+            for other in self.connections
+            if isinstance(other, _Protocol) and other is not self and other.is_waiting
+        ]
+        if not others:
+            return False
+        oldest = min(others, key=lambda other: other._since)  # noqa: SLF001 - of the same class
+        self.connections.discard(oldest)
+        oldest.transport.abort()
+        return True
+
+    @property
+    def is_waiting(self) -> bool:
+        """Nothing is due to the caller: its request has not come whole, or was answered."""
+        cycle: Any = self.cycle
+        return cycle is None or cycle.response_complete or cycle.more_body
 
     def data_received(self, data: bytes) -> None:
         # Before the first request there is no cycle, whatever its type says.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import ssl
+import threading
 import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -210,17 +213,49 @@ def test_requests_that_come_in_time_are_served_one_after_the_other(pki: Pki) -> 
                 time.sleep(TIMEOUT * 0.8)
 
 
-def test_more_connections_than_may_be_are_refused(pki: Pki) -> None:
-    """503, at once."""
-    with served(pki, connections=2) as server:
+def test_slow_connections_give_way_to_requests_that_come_whole(pki: Pki) -> None:
+    """However many there are: the oldest is closed for each new one, whether its head or its body is missing."""
+    with served(pki, connections=4) as server, ExitStack() as stack:
         port = int(server.address.rsplit(":", 1)[1])
         context = pki.context("bot", pki.a.svid(), "http/1.1")
-        with (
-            socket.create_connection(("127.0.0.1", port)) as plain,
-            context.wrap_socket(plain, server_hostname="localhost"),
-            httpx.Client(verify=context, trust_env=False) as client,
-        ):
-            assert client.get(f"https://localhost:{port}/").status_code == 503
+
+        def slow(begun: bytes) -> ssl.SSLSocket:
+            plain = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            made = stack.enter_context(context.wrap_socket(plain, server_hostname="localhost"))
+            made.sendall(begun)
+            return made
+
+        held = [slow(b"GET / HTTP/1.1\r\n") for _ in range(4)]
+        held += [slow(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n") for _ in range(4)]
+        with httpx.Client(verify=context, trust_env=False) as client:
+            for _ in range(3):
+                assert client.get(f"https://localhost:{port}/").status_code == 200
+        assert all(closed_within(one, 30) for one in held[:4])
+
+
+def test_more_requests_than_may_be_are_refused() -> None:
+    """429, at once, where each connection waits for an answer of ours."""
+    answer = threading.Event()
+
+    async def hold(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.to_thread(answer.wait, 30)
+        await tell(scope, receive, send)
+
+    settings = WebSettings("http", "127.0.0.1:0", None, 2, 60)
+    server = WebServer(settings, hold)
+    server.start()
+    try:
+        url = f"http://{server.address}/"
+        with ThreadPoolExecutor(2) as pool, httpx.Client(trust_env=False) as client:
+            held = [pool.submit(httpx.get, url, timeout=30, trust_env=False) for _ in range(2)]
+            eventually(lambda: server.busy == 2, what="both wait")
+            refused = client.get(url, timeout=30)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            answer.set()
+            assert [one.result().status_code for one in held] == [200, 200]
+    finally:
+        answer.set()
+        server.close()
 
 
 def test_a_renewed_certificate_is_taken_up_and_a_bad_one_is_not(
