@@ -412,7 +412,7 @@ class HttpApiListener(Listener):
     max_body_bytes: int = Field(default=262_144, ge=4096, le=8_388_608)
     """Largest body of a request; larger: 413."""
     max_connections: int = Field(default=256, ge=1, le=65_536)
-    """Requests and connections at once; one more: 503."""
+    """Connections at once. One more closes the oldest whose request has not come whole; where all have come: 429."""
     timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 5.0
     """A request whose headers and body have not come by then is refused: 408."""
 
@@ -670,28 +670,31 @@ class Limits(_Strict):
     """What one node may use; whatever is over a limit is denied with its own reason code."""
 
     threads: int = Field(default=4, ge=1, le=64)
-    """Threads that decide; more than 8 seldom helps."""
+    """Threads of each listener of the Python lane that decide; more than 8 seldom helps."""
     processor: int | None = Field(default=None, ge=0, le=65_535)
     """Processor, by the number that the system gives it, that the threads of the Python lane keep to; none: they run where the
     system lets them. Only one of them can run Python at a time, and to hand over to another is cheapest on one processor.
     """
     queue: int = Field(default=256, ge=1, le=65_536)
-    """Calls that may wait for a thread; full: OVERLOADED."""
+    """Calls of one listener of the Python lane that may wait for a thread; full: OVERLOADED."""
+    connections: int = Field(default=1024, ge=16, le=1_000_000)
+    """Connections of one listener, or its share of the files that the process may open, if that is less; one more is closed. Of
+    what the others leave, one peer may have half. A peer is an IP address (of IPv6 the /64 network) or the user at a unix socket,
+    and on the fast lane the identity in a client certificate."""
+    handshake_timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 5.0
+    """How long a TLS handshake and the start of HTTP/2 may take."""
+    idle_timeout: Annotated[Duration, Field(ge=1, le=86_400)] = 300.0
+    """A connection that had no call for so long is closed; its caller opens another one."""
+    unreceived_calls: int = Field(default=64, ge=4, le=4096)
+    """Calls of one listener of the Python lane whose messages are received at once, each of 16 MiB at most; others wait. Of what
+    the others leave, one peer may have half: the identity in a client certificate, or an IP address; all callers of a unix socket
+    are one peer. A receipt for whose place others wait is given up after 100ms: OVERLOADED."""
     max_message_bytes: int = Field(default=1_048_576, ge=4096, le=8_388_608)
     """Largest request that is read; larger: BAD_INPUT."""
     max_concurrent_streams: int = Field(default=1024, ge=16, le=65_536)
     """Calls in flight on one connection."""
     receive_timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 5.0
-    """A call whose request has not come by then is cancelled; the fast lane denies it: DEADLINE."""
-    connections: int = Field(default=1024, ge=16, le=1_000_000)
-    """Connections of one listener of the fast lane; one more is closed. Of what the others leave, one peer may have half. A
-    peer is an IP address (of IPv6 the /64 network), the identity in a client certificate, or the user at a unix socket."""
-    handshake_timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 5.0
-    """How long a TLS handshake with the fast lane may take, and then the start of HTTP/2."""
-    idle_timeout: Annotated[Duration, Field(ge=1, le=86_400)] = 300.0
-    """A connection of the fast lane on which no call begins or ends for so long is closed."""
-    ready_after: Annotated[Duration, Field(ge=0.1, le=60)] = 1.0
-    """The node is not ready while three canaries in a row waited longer than this for the threads that answer."""
+    """A call whose message has not come by then, counted from the arrival of its headers, is denied: DEADLINE."""
     default_deadline: Annotated[Duration, Field(ge=0.01, le=60)] = 2.0
     """Deadline of a call that sets none."""
     max_arguments_bytes: int = Field(default=262_144, ge=256, le=8_388_608)
@@ -704,8 +707,10 @@ class Limits(_Strict):
     """Requests in mode PROBE a second, of one caller."""
     probe_burst: int = Field(default=200, ge=0, le=1_000_000)
     """Requests in mode PROBE that one caller may send at once."""
+    ready_after: Annotated[Duration, Field(ge=0.1, le=60)] = 1.0
+    """The node is not ready while three probes in a row of one listener waited longer than this for the threads that answer."""
     access_log_streams: int = Field(default=64, ge=1, le=1024)
-    """Open streams of access logs, each with a thread of its own; one more: OVERLOADED. An Envoy opens one for each of its
+    """Open streams of access logs on one listener, each with a thread of its own; one more: OVERLOADED. An Envoy opens one for each of its
     worker threads."""
     fast_threads: int = Field(default=2, ge=1, le=256)
     """Threads of the fast lane."""

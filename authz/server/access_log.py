@@ -31,7 +31,7 @@ _SPARE: Final = 2
 
 
 class AccessLogs:
-    """The streams of every listener.
+    """The streams of one listener.
 
     Args:
         engine: Takes each message.
@@ -58,11 +58,11 @@ class AccessLogs:
         self._lock = threading.Lock()
         self._open: set[grpc.ServicerContext] = set()
         self._stopping = False
-        metrics.gauge(
-            "authz_access_log_streams",
-            "Open streams of access logs.",
-            lambda: float(len(self._open)),
-        )
+
+    @property
+    def open(self) -> int:
+        """Open streams."""
+        return len(self._open)
 
     def handlers(self, listener: str, facts: ReadFacts) -> dict[str, RawHandler]:
         """Make the handlers of one listener.

@@ -4,7 +4,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, Final
 import grpc
 
 from authz import __version__
-from authz.config import Config, HttpApiListener, Lane, Listener
+from authz.config import Config, DecisionListener, HttpApiListener, Lane, Listener
 from authz.config.rules import socket_path
 from authz.config.schema import State, StateEngine
 from authz.credentials import KeyRing, key_place
@@ -28,6 +28,11 @@ from authz.model import Diagnostic, Surface
 from authz.server.access_log import ACCESS_LOG, AccessLogs
 from authz.server.admin import ADMIN, Administration
 from authz.server.clients import Clients
+from authz.server.connections import (
+    Connections,
+    Place,
+    connection_families,
+)
 from authz.server.credentials import (
     CREDENTIALS,
     METHODS,
@@ -38,7 +43,6 @@ from authz.server.credentials import (
 )
 from authz.server.decisions import AUTHORIZER, ENVOY, Decisions, RawHandler, facts_of, reader_of
 from authz.server.directories import Directories
-from authz.server.executor import BoundedExecutor
 from authz.server.fast import FastServer
 from authz.server.fetching import DirectoryFetch
 from authz.server.grpc_listener import GrpcListener, Services
@@ -47,15 +51,18 @@ from authz.server.injections import Injections
 from authz.server.leases import EngineLeases, brokers_of
 from authz.server.oauth import Endpoints, OAuthApp
 from authz.server.observing import Reminder
+from authz.server.openfiles import connections_of_each
+from authz.server.probes import Probes
 from authz.server.processor import require
 from authz.server.readiness import Part, Readiness
 from authz.server.sequences import Sequences
-from authz.server.side import Health, SideThreads, reflection_handler
+from authz.server.side import Health, reflection_handler
 from authz.server.sources import TrustSources
 from authz.server.standing import Standing
 from authz.server.status import not_in_this_version, unimplemented
 from authz.server.sweep import Sweep
 from authz.server.tasks import TASKS, Tasks
+from authz.server.threads import ListenerThreads, thread_families
 from authz.server.watch import Watch
 from authz.server.web import WebServer, WebSettings
 from authz.server.world import World
@@ -201,9 +208,9 @@ class _Parts:
     world: World
     readiness: Readiness
     health: Health
-    side: SideThreads
-    executor: BoundedExecutor
-    admin_executor: BoundedExecutor
+    threads: tuple[ListenerThreads, ...]
+    probes: Probes
+    connections: Connections
     listeners: tuple[GrpcListener, ...]
     fast: FastServer | None
     web: tuple[WebServer, ...]
@@ -213,7 +220,7 @@ class _Parts:
     sweep: Sweep
     keys: KeyRing | None
     leases: Leases | None
-    logs: AccessLogs
+    logs: tuple[AccessLogs, ...]
     metrics: Metrics
     traces: TraceExport | None
 
@@ -244,6 +251,7 @@ class Node:
     """
 
     def __init__(self, config: Config, log: Logger) -> None:
+        config = _affordable(config, log)
         self._config = config
         self._log = log
         self._commands: SimpleQueue[str] = SimpleQueue()
@@ -264,11 +272,13 @@ class Node:
         gc.freeze()
         if parts.traces is not None:
             parts.traces.start(parts.engine.spans)
+        parts.connections.start()
         for listener in parts.listeners:
             listener.start()
         for web in parts.web:
             web.start()
         parts.readiness.serving()
+        parts.probes.start(self._follow)
         # Says that the node serves, once every source of keys was fetched.
         parts.refresher.start()
         rest = (parts.fetch, parts.sweep, parts.keys, parts.leases, parts.fast, parts.watch)
@@ -327,7 +337,9 @@ class Node:
         self._log.info("stopping", grace_seconds=grace)
         parts.readiness.stopping()
         parts.health.stopping()
-        parts.logs.stopping()
+        parts.probes.close()
+        for logs in parts.logs:
+            logs.stopping()
         self._close_side()
         draining = [listener.server.stop(grace) for listener in parts.listeners]
         if parts.fast is not None:
@@ -335,10 +347,11 @@ class Node:
         deadline = time.monotonic() + grace + _MARGIN
         for drained in draining:
             drained.wait(max(0.0, deadline - time.monotonic()))
-        parts.executor.shutdown(wait=False)
-        parts.admin_executor.shutdown(wait=False)
-        parts.logs.close()
-        parts.side.close()
+        parts.connections.close()
+        for threads in parts.threads:
+            threads.close()
+        for logs in parts.logs:
+            logs.close()
         if parts.traces is not None:
             parts.traces.close()
         parts.engine.close()
@@ -366,6 +379,10 @@ class Node:
             parts.keys.close()
         if parts.leases is not None:
             parts.leases.close()
+
+    def _follow(self) -> None:
+        """Say over gRPC what readiness says."""
+        self._parts.health.serving(on=self._parts.readiness.is_ready())
 
     # --- what it can be asked
 
@@ -415,20 +432,20 @@ class Node:
         keys = self._keys(engine, world, metrics)
         if keys is not None:
             undo.callback(keys.close)
-        side = SideThreads()
-        undo.callback(side.close)
-        health = Health((AUTHORIZER, ENVOY, ACCESS_LOG, ADMIN), side)
+        health = Health((AUTHORIZER, ENVOY, ACCESS_LOG, ADMIN))
         refresher = Refresher(
             remote_sources(config, Fetcher().get),
             world,
             log,
             unknown=lambda: _unknown(engine, keys),
-            complete=lambda: health.serving(on=True),
+            complete=lambda: health.serving(on=readiness.is_ready()),
         )
         undo.callback(refresher.close)
         sources = TrustSources(config, world, refresher)
         metrics.pull(sources.families)
         fetch, directories = self._directories(world, metrics, undo)
+        threads = self._threads(metrics, undo)
+        probes = self._probes(threads, undo)
         readiness = Readiness(
             __version__,
             build_profile(),
@@ -445,8 +462,8 @@ class Node:
             files={"bundle": config.bundle.path, "audit": str(config.audit.path)},
             listeners=_addresses(config),
             keys=keys,
+            late=probes.problems,
         )
-        executor, admin_executor = self._executors(metrics, undo)
         logs = self._logs(engine, metrics, undo)
         issuing = None
         if keys is not None:
@@ -456,9 +473,7 @@ class Node:
             issuing=issuing,
             world=world,
             readiness=readiness,
-            executor=executor,
-            admin_executor=admin_executor,
-            side=side,
+            threads=threads,
             health=health,
             metrics=metrics,
             leases=secrets.leases,
@@ -481,6 +496,7 @@ class Node:
         if config.listeners.http is not None and keys is not None and issuing is not None:
             web.append(self._oauth(config.listeners.http, world, keys, issuing, metrics))
             undo.callback(web[-1].close)
+        connections = self._connections(listeners, web, metrics, undo)
 
         def sweep() -> dict[str, Any]:
             world.keep_sequences()
@@ -492,9 +508,9 @@ class Node:
             world,
             readiness,
             health,
-            side,
-            executor,
-            admin_executor,
+            tuple(threads.values()),
+            probes,
+            connections,
             listeners,
             fast,
             tuple(web),
@@ -504,36 +520,73 @@ class Node:
             Sweep(sweep, self._log),
             keys,
             secrets.leases,
-            logs,
+            tuple(logs.values()),
             metrics,
             traces,
         )
 
-    def _executors(
-        self, metrics: Metrics, undo: ExitStack
-    ) -> tuple[BoundedExecutor, BoundedExecutor]:
+    @property
+    def _python_listeners(self) -> dict[str, DecisionListener]:
+        decisions = self._config.listeners.decisions
+        return {
+            name: listener for name, listener in decisions.items() if listener.lane is not Lane.FAST
+        }
+
+    def _threads(self, metrics: Metrics, undo: ExitStack) -> dict[str, ListenerThreads]:
         limits = self._config.limits
         if limits.processor is not None:
             require(limits.processor)
-        executor = BoundedExecutor(
-            limits.threads,
-            limits.queue,
-            receive_timeout=limits.receive_timeout,
-            failed=self._failed,
-            processor=limits.processor,
-        )
-        undo.callback(executor.shutdown, wait=False)
-        admin_executor = BoundedExecutor(_ADMIN_THREADS, _ADMIN_QUEUE, failed=self._failed)
-        undo.callback(admin_executor.shutdown, wait=False)
-        _executor_metrics(metrics, executor)
-        return executor, admin_executor
+        started: dict[str, ListenerThreads] = {}
+        for name, listener in self._python_listeners.items():
+            started[name] = ListenerThreads.start(
+                name, limits, failed=self._failed, mutual=listener.is_mutual
+            )
+            undo.callback(started[name].close)
+        if self._config.listeners.admin is not None:
+            started["admin"] = ListenerThreads.start(
+                "admin", limits, failed=self._failed, threads=_ADMIN_THREADS, queue=_ADMIN_QUEUE
+            )
+            undo.callback(started["admin"].close)
+        metrics.pull(lambda: thread_families(started.values()))
+        return started
 
-    def _logs(self, engine: Engine, metrics: Metrics, undo: ExitStack) -> AccessLogs:
+    def _probes(self, threads: Mapping[str, ListenerThreads], undo: ExitStack) -> Probes:
+        executors = {name: one.executor for name, one in threads.items()}
+        probes = Probes(executors, self._config.limits.ready_after, self._failed)
+        undo.callback(probes.close)
+        return probes
+
+    def _connections(
+        self,
+        listeners: Sequence[GrpcListener],
+        web: Sequence[WebServer],
+        metrics: Metrics,
+        undo: ExitStack,
+    ) -> Connections:
         limits = self._config.limits
-        logs = AccessLogs(
-            engine, limits.access_log_streams, limits.default_deadline, metrics, self._failed
+        places = [Place(one.name, one.address, limits.connections) for one in listeners]
+        # A probe of readiness must get through from the address of a flood: connections live for a moment here.
+        places += [
+            Place(one.name, one.address, 2 * one.connections, close_oldest=True) for one in web
+        ]
+        made = Connections(places, self._failed)
+        undo.callback(made.close)
+        metrics.pull(lambda: connection_families(made))
+        return made
+
+    def _logs(self, engine: Engine, metrics: Metrics, undo: ExitStack) -> dict[str, AccessLogs]:
+        limits = self._config.limits
+        logs: dict[str, AccessLogs] = {}
+        for name in self._python_listeners:
+            logs[name] = AccessLogs(
+                engine, limits.access_log_streams, limits.default_deadline, metrics, self._failed
+            )
+            undo.callback(logs[name].close)
+        metrics.gauge(
+            "authz_access_log_streams",
+            "Open streams of access logs.",
+            lambda: float(sum(one.open for one in logs.values())),
         )
-        undo.callback(logs.close)
         return logs
 
     def _directories(
@@ -614,27 +667,28 @@ class Node:
         issuing: Issuing | None,
         world: World,
         readiness: Readiness,
-        executor: BoundedExecutor,
-        admin_executor: BoundedExecutor,
-        side: SideThreads,
+        threads: Mapping[str, ListenerThreads],
         health: Health,
         metrics: Metrics,
         leases: Leases | None,
-        logs: AccessLogs,
+        logs: Mapping[str, AccessLogs],
         undo: ExitStack,
     ) -> tuple[GrpcListener, ...]:
         config = self._config
         ended = leases.ended if leases is not None else None
         bound: list[GrpcListener] = []
-        generic = (*health.handlers, *reflection_handler((AUTHORIZER, ENVOY, ACCESS_LOG), side))
-        for name, listener in config.listeners.decisions.items():
-            if listener.lane is Lane.FAST:
-                continue
+        limits = config.limits
+        for name, listener in self._python_listeners.items():
+            mine = threads[name]
+            generic = (
+                *health.handlers(mine.side),
+                *reflection_handler((AUTHORIZER, ENVOY, ACCESS_LOG), mine.side),
+            )
             read = reader_of(listener)
             decisions = Decisions(
                 engine,
                 name,
-                executor,
+                mine.executor,
                 config.limits.default_deadline,
                 self._failed,
                 read,
@@ -642,7 +696,7 @@ class Node:
             tasks = Tasks(
                 engine,
                 name,
-                executor,
+                mine.executor,
                 config.limits.default_deadline,
                 metrics,
                 self._failed,
@@ -652,7 +706,7 @@ class Node:
             credentials = replace(tasks, engine=issuing) if issuing is not None else None
             services = {
                 **_decision_services(decisions, tasks, credentials, metrics),
-                ACCESS_LOG: logs.handlers(name, read),
+                ACCESS_LOG: logs[name].handlers(name, read),
             }
             bound.append(
                 GrpcListener.bind(
@@ -660,8 +714,8 @@ class Node:
                     listener,
                     services=services,
                     generic=generic,
-                    executor=executor,
-                    limits=config.limits,
+                    executor=mine.receiver,
+                    limits=limits,
                     shared=True,
                 )
             )
@@ -672,9 +726,10 @@ class Node:
             )
             owner = Tasks(engine, "admin", None, 30.0, metrics, self._failed, facts_of, ended=ended)
             of_owner = replace(owner, engine=issuing) if issuing is not None else None
+            mine = threads["admin"]
             generic = (
-                *health.handlers,
-                *reflection_handler((ADMIN, AUTHORIZER, TASKS, CREDENTIALS), side),
+                *health.handlers(mine.side),
+                *reflection_handler((ADMIN, AUTHORIZER, TASKS, CREDENTIALS), mine.side),
             )
             bound.append(
                 GrpcListener.bind(
@@ -686,13 +741,29 @@ class Node:
                         CREDENTIALS: _credential_handlers(of_owner),
                     },
                     generic=generic,
-                    executor=admin_executor,
-                    limits=config.limits,
+                    executor=mine.receiver,
+                    limits=limits,
                     shared=False,
                 )
             )
             undo.callback(bound[-1].server.stop, None)
         return tuple(bound)
+
+
+def _affordable(config: Config, log: Logger) -> Config:
+    """Lower the connections of each listener to its share of the files that this process may open."""
+    limits = config.limits
+    connections = connections_of_each(len(config.listeners.decisions))
+    if connections >= limits.connections:
+        return config
+    log.warning(
+        "the process may not open enough files for `limits.connections`: raise its limit (LimitNOFILE of systemd, ulimit -n)",
+        connections=limits.connections,
+        instead=connections,
+    )
+    return config.model_copy(
+        update={"limits": limits.model_copy(update={"connections": connections})}
+    )
 
 
 def _decision_services(
@@ -753,22 +824,6 @@ def _later_services() -> dict[str, dict[str, RawHandler]]:
                 for method in service.methods
             }
     return services
-
-
-def _executor_metrics(metrics: Metrics, executor: BoundedExecutor) -> None:
-    metrics.gauge(
-        "authz_queue_depth", "Calls that wait for a thread.", lambda: float(executor.depth)
-    )
-    metrics.counted(
-        "authz_shed_total",
-        "Calls refused because the queue was full.",
-        lambda: float(executor.shed),
-    )
-    metrics.counted(
-        "authz_stalled_total",
-        "Calls cancelled because their request did not come.",
-        lambda: float(executor.stalled),
-    )
 
 
 def _trace_metrics(metrics: Metrics, traces: TraceExport) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "AUTHORIZER",
     "ENVOY",
     "TRANSPORT_MAX_BYTES",
+    "UNRECEIVED",
     "Answers",
     "Decisions",
     "Observe",
@@ -41,6 +42,9 @@ ENVOY: Final = "envoy.service.auth.v3.Authorization"
 """Envoy's."""
 TRANSPORT_MAX_BYTES: Final = 16 * 1024 * 1024
 """Larger messages end as an RPC error: the one limit that the transport itself must keep."""
+
+UNRECEIVED: Final = "unreceived"
+"""Attribute of a behaviour that answers a call whose message did not come: a function from the reason to the response."""
 
 _FAR: Final = 1e6
 _UNAVAILABLE: Final = 14
@@ -136,15 +140,18 @@ class Decisions:
         read, default = self.read, self.default_deadline
         clock = time.perf_counter
 
-        def denied(error: BaseException, context: grpc.ServicerContext) -> bytes:
-            with suppress(BaseException), in_trace(traceparent_of(context)):
-                self.failed(error)
+        def refused(reason: str) -> bytes:
             try:
-                return refuse(surface, "UNAVAILABLE")
+                return refuse(surface, reason)
             except BaseException as again:  # noqa: BLE001 - the same
                 with suppress(BaseException):
                     self.failed(again)
                 return ready
+
+        def denied(error: BaseException, context: grpc.ServicerContext) -> bytes:
+            with suppress(BaseException), in_trace(traceparent_of(context)):
+                self.failed(error)
+            return refused("UNAVAILABLE")
 
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
             started = clock()
@@ -162,6 +169,7 @@ class Decisions:
                 pass
             return reply
 
+        setattr(answer, UNRECEIVED, refused)
         return grpc.unary_unary_rpc_method_handler(answer)
 
 

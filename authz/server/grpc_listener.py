@@ -27,6 +27,7 @@ Services = Mapping[str, Mapping[str, RawHandler]]
 _SHED_QUEUE: Final = 16_384
 # Calls that have arrived and wait for Python's polling thread.
 _MOST_PENDING: Final = 65_536
+_MORE_CONNECTIONS: Final = 64
 
 
 def options(limits: Limits) -> list[tuple[str, int]]:
@@ -53,6 +54,17 @@ def options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        # A compressed call ends as UNIMPLEMENTED (gRPC's compression specification) before anything is unpacked: a message of
+        # 4 KiB would unpack to 4 MiB.
+        ("grpc.compression_enabled_algorithms_bitset", 1),
+        # By default the transport resets streams at random where a caller's finished calls are not yet taken down, and a reset is
+        # an error to Envoy, not a denial.
+        ("grpc.http.overload_protection", 0),
+        # What comes between two looks of `authz.server.connections`, which enforces the bounds themselves.
+        ("grpc.max_allowed_incoming_connections", limits.connections + _MORE_CONNECTIONS),
+        # TLS handshake, preface and the peer's settings together.
+        ("grpc.server_handshake_timeout_ms", round(limits.handshake_timeout * 1000)),
+        ("grpc.max_connection_idle_ms", round(limits.idle_timeout * 1000)),
     ]
 
 

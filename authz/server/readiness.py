@@ -63,6 +63,7 @@ class Readiness:
         files: Where bundle and audit are, by those names.
         listeners: The address of each listener.
         keys: The keys that sign credentials; none where none are issued.
+        late: Tells which listeners keep calls waiting for too long.
         started_at: Unix time.
         clock: Unix time, for what ends.
     """
@@ -81,6 +82,7 @@ class Readiness:
         files: Mapping[str, str] | None = None,
         listeners: Mapping[str, str] | None = None,
         keys: SignerKeys | None = None,
+        late: Callable[[], Sequence[str]] = tuple,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._version = version
@@ -94,6 +96,7 @@ class Readiness:
         self._files = dict(files or {})
         self._listeners = dict(listeners or {})
         self._keys = keys
+        self._late = late
         self._clock = clock
         self._stopping = False
         self._serving = False
@@ -114,6 +117,29 @@ class Readiness:
     def stopping(self) -> None:
         """Say that the node drains; it is never ready again."""
         self._stopping = True
+
+    def is_ready(self) -> bool:
+        """Tell whether the node may be asked.
+
+        Returns:
+            What `report` says of it, without the detail.
+        """
+        return self._is_ready(self._engine(), self._late())
+
+    def _is_ready(self, engine: Mapping[str, Any], late: Sequence[str]) -> bool:
+        stands = self._world.stands
+        return (
+            self._serving
+            and not self._stopping
+            and stands.plan is not None
+            and not self._sources.waiting
+            and self._world.knows_sequences
+            and bool(engine.get("ready"))
+            # A node that joins others waits until it can issue what they issue. Later it goes on without a key: decisions
+            # are made without one.
+            and not (self._keys is not None and self._keys.is_joining)
+            and not late
+        )
 
     def report(self) -> Report:
         """Tell how the node stands.
@@ -136,18 +162,10 @@ class Readiness:
         problems.extend(str(problem) for problem in engine.get("problems", ()))
         # Decisions are made without them.
         problems.extend(problem for part in self._more.values() for problem in part.problems())
-        ready = (
-            self._serving
-            and not self._stopping
-            and stands.plan is not None
-            and not self._sources.waiting
-            and self._world.knows_sequences
-            and bool(engine.get("ready"))
-        )
+        late = self._late()
+        problems.extend(late)
+        ready = self._is_ready(engine, late)
         if self._keys is not None:
-            # A node that joins others waits until it can issue what they issue. Later it goes on without a key: decisions
-            # are made without one.
-            ready = ready and not self._keys.is_joining
             problems.extend(self._keys.problems())
         if stands.refused:
             problems.append("the last reload was refused")

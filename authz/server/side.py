@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from authz.errors import ApiError
+from authz.server.receiving import RUNS_ON
 from authz.server.status import abort
 
 __all__ = ["AnyHandler", "Health", "SideThreads", "reflection_handler"]
@@ -19,17 +20,22 @@ __all__ = ["AnyHandler", "Health", "SideThreads", "reflection_handler"]
 AnyHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 """A handler of whatever messages."""
 
-_THREADS: Final = 6
 _STREAMS: Final = 4
+_WATCHES: Final = 16
+_SPARE: Final = 2
 _RESOURCE_EXHAUSTED: Final = 8
+_NOT_FOUND: Final = 5
+_WATCH_SECONDS: Final = 0.5
 
 
 class SideThreads:
-    """A few threads for what is no decision."""
+    """A few threads of one listener for what is no decision."""
 
     def __init__(self) -> None:
-        self.pool = futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="authz-side")
+        threads = _STREAMS + _WATCHES + _SPARE
+        self.pool = futures.ThreadPoolExecutor(threads, thread_name_prefix="authz-side")
         self._streams = threading.BoundedSemaphore(_STREAMS)
+        self._watches = threading.BoundedSemaphore(_WATCHES)
 
     def move(self, handler: AnyHandler) -> AnyHandler:
         """Make a handler run on these threads.
@@ -47,10 +53,11 @@ class SideThreads:
             "stream_stream",
         )[2 * bool(handler.request_streaming) + bool(handler.response_streaming)]
         behavior = getattr(handler, kind)
-        streams = bool(handler.request_streaming)
-        moved = _Moved(behavior, self.pool, self._streams if streams else None)
-        if getattr(behavior, "experimental_non_blocking", False):
-            moved.experimental_non_blocking = True
+        receives = bool(handler.request_streaming)
+        answers = self._watches if handler.response_streaming else None
+        moved = _Moved(
+            behavior, self.pool, self._streams if receives else answers, receives=receives
+        )
         made: AnyHandler = getattr(grpc, f"{kind}_rpc_method_handler")(
             moved, handler.request_deserializer, handler.response_serializer
         )
@@ -62,16 +69,20 @@ class SideThreads:
 
 
 class _Moved:
-    """A behaviour with the attribute by which grpcio chooses another pool."""
+    """A behaviour that runs on the side threads: a stream at once, any other once its message is here."""
 
     def __init__(
         self,
         behavior: Callable[..., Any],
         pool: futures.ThreadPoolExecutor,
         streams: threading.BoundedSemaphore | None,
+        *,
+        receives: bool,
     ) -> None:
-        self.experimental_thread_pool = pool
-        self.experimental_non_blocking = False
+        if receives:
+            # The attribute by which grpcio chooses another pool.
+            self.experimental_thread_pool = pool
+        setattr(self, RUNS_ON, pool)
         self._behavior = behavior
         self._streams = streams
 
@@ -162,34 +173,102 @@ class _Pool:
 class Health:
     """`grpc.health.v1`, with the state of each service.
 
+    The library's own servicer sends to watchers with its lock held, so that one watcher that reads nothing stops all callers.
+
     Args:
         services: Names that may be asked for.
-        side: Threads.
     """
 
-    def __init__(self, services: Sequence[str], side: SideThreads) -> None:
-        self._services = ("", *services)
-        self._servicer = health.HealthServicer(
-            experimental_non_blocking=True, experimental_thread_pool=side.pool
+    def __init__(self, services: Sequence[str]) -> None:
+        self._services = frozenset(("", *services))
+        self._changed = threading.Condition()
+        self._serves = False
+        self._stopping = False
+        self._recorder = _Recorder()
+        health_pb2_grpc.add_HealthServicer_to_server(
+            _HealthServicer(self), cast("grpc.Server", self._recorder)
         )
-        recorder = _Recorder()
-        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, cast("grpc.Server", recorder))
-        self.handlers = tuple(_MovedService(handler, side) for handler in recorder.generic)
-        self.serving(on=False)
+
+    def handlers(self, side: SideThreads) -> tuple[grpc.GenericRpcHandler, ...]:
+        """Make the handlers of one listener.
+
+        Args:
+            side: The listener's threads.
+
+        Returns:
+            Its handlers.
+        """
+        return tuple(_MovedService(handler, side) for handler in self._recorder.generic)
 
     def serving(self, *, on: bool) -> None:
         """Say whether the services answer.
 
         Args:
-            on: True once the first bundle is loaded.
+            on: True while the node is ready.
         """
-        status = health_pb2.HealthCheckResponse
-        for service in self._services:
-            self._servicer.set(service, status.SERVING if on else status.NOT_SERVING)
+        with self._changed:
+            if on != self._serves:
+                self._serves = on
+                self._changed.notify_all()
 
     def stopping(self) -> None:
         """Say NOT_SERVING for good."""
-        self._servicer.enter_graceful_shutdown()
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    def status(self, service: str) -> health_pb2.HealthCheckResponse:
+        """Tell the status of a service.
+
+        Args:
+            service: Its name; empty: the node as a whole.
+
+        Returns:
+            The status: SERVING, NOT_SERVING or SERVICE_UNKNOWN.
+        """
+        answer = health_pb2.HealthCheckResponse
+        if service not in self._services:
+            return answer(status=answer.SERVICE_UNKNOWN)
+        serves = self._serves and not self._stopping
+        return answer(status=answer.SERVING if serves else answer.NOT_SERVING)
+
+    def wait(self, seconds: float) -> None:
+        """Wait for a change.
+
+        Args:
+            seconds: At most so long.
+        """
+        with self._changed:
+            self._changed.wait(seconds)
+
+
+class _HealthServicer(health_pb2_grpc.HealthServicer):
+    """Answers from the state that `Health` keeps."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def Check(  # noqa: N802 - the method's name
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> health_pb2.HealthCheckResponse:
+        """Tell the status of a service."""
+        answer = self._health.status(request.service)
+        if answer.status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
+            abort(context, ApiError("BAD_INPUT", _NOT_FOUND, "there is no such service"))
+        return answer
+
+    def Watch(  # noqa: N802 - the method's name
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> Iterator[health_pb2.HealthCheckResponse]:
+        """Tell the status of a service, and each change of it."""
+        told = health_pb2.HealthCheckResponse()
+        while context.is_active():
+            answer = self._health.status(request.service)
+            if answer != told:
+                told = answer
+                yield answer
+            else:
+                self._health.wait(_WATCH_SECONDS)
 
 
 def reflection_handler(

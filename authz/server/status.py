@@ -11,7 +11,15 @@ from authz.errors import ApiError, AuthzError, NotInThisVersionError, Unavailabl
 from authz.server.decisions import traceparent_of
 from authz.telemetry.context import in_trace
 
-__all__ = ["DOMAIN", "abort", "answered", "not_in_this_version", "status_code", "unimplemented"]
+__all__ = [
+    "DOMAIN",
+    "abort",
+    "answered",
+    "details_of",
+    "not_in_this_version",
+    "status_code",
+    "unimplemented",
+]
 
 DOMAIN: Final = "authz.dev"
 """`domain` of every ErrorInfo."""
@@ -41,14 +49,26 @@ def abort(context: grpc.ServicerContext, error: AuthzError) -> NoReturn:
     Raises:
         Exception: Always; grpcio's way to end a call.
     """
-    code = status_code(error.grpc_code)
+    context.set_trailing_metadata(details_of(error))
+    context.abort(status_code(error.grpc_code), str(error))
+
+
+def details_of(error: AuthzError) -> tuple[tuple[str, bytes]]:
+    """Make the trailing metadata of an error.
+
+    Args:
+        error: What is wrong.
+
+    Returns:
+        `grpc-status-details-bin`, with an ErrorInfo.
+    """
     info = any_pb2.Any()
     nonce = error.dpop_nonce if isinstance(error, ApiError) else ""
     metadata = {"dpop_nonce": nonce} if nonce else {}
     info.Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
-    status = status_pb2.Status(code=code.value[0], message=str(error), details=[info])
-    context.set_trailing_metadata(((_DETAILS, status.SerializeToString()),))
-    context.abort(code, str(error))
+    code = status_code(error.grpc_code).value[0]
+    status = status_pb2.Status(code=code, message=str(error), details=[info])
+    return ((_DETAILS, status.SerializeToString()),)
 
 
 def answered(

@@ -14,8 +14,8 @@ import grpc
 
 from authz.config import Limits, Listener
 from authz.server.decisions import RawHandler
-from authz.server.executor import BoundedExecutor
 from authz.server.grpc_listener import GrpcListener
+from authz.server.threads import ListenerThreads
 from bench.load.requests import METHODS
 
 
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
         Listener(address=f"127.0.0.1:{port}"),
         services=services,
         generic=(),
-        executor=BoundedExecutor(limits.threads, limits.queue, processor=limits.processor),
+        executor=ListenerThreads.start("floor", limits, failed=lambda _: None).receiver,
         limits=limits,
         shared=False,
     )

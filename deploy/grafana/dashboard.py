@@ -400,11 +400,11 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "none",
             ),
             Panel(
-                "Shed and stalled",
-                "Refused because the queue was full; cancelled because their request did not come.",
+                "Shed and unreceived",
+                "Refused because the queue was full, or because their message did not come.",
                 (
                     Query(rate("authz_shed_total"), "shed"),
-                    Query(rate("authz_stalled_total"), "stalled"),
+                    Query(rate("authz_unreceived_refused_total"), "unreceived"),
                 ),
             ),
             Panel(

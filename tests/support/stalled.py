@@ -5,8 +5,11 @@ import struct
 from typing import Self
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_HEADERS, _SETTINGS = 0x1, 0x4
-_END_HEADERS = 0x4
+_DATA, _HEADERS, _SETTINGS = 0x0, 0x1, 0x4
+_END_STREAM, _END_HEADERS = 0x1, 0x4
+_INITIAL_WINDOW_SIZE = 4
+#: How a message begins that has a byte more than was sent.
+_PART = b"\x00\x00\x00\x00\x01"
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -20,15 +23,31 @@ def _text(value: str) -> bytes:
 
 
 class StalledCalls:
-    """Calls whose headers were sent, and nothing else.
+    """Calls whose headers were sent, and nothing else or a part of the message.
 
     Args:
         port: Loopback port of the server.
         method: `<service>/<method>`.
         count: How many; a connection takes a hundred.
+        part: The beginning of a message follows.
+        encoding: `grpc-encoding` of the calls.
+        message: A whole message follows, as it goes over the wire.
+        window: Bytes that the server may send of each answer.
+        source: Address that the connections come from.
     """
 
-    def __init__(self, port: int, method: str, count: int) -> None:
+    def __init__(
+        self,
+        port: int,
+        method: str,
+        count: int,
+        *,
+        part: bool = False,
+        encoding: str = "",
+        message: bytes = b"",
+        window: int = 65_535,
+        source: str = "127.0.0.1",
+    ) -> None:
         # Indexed `:method: POST` and `:scheme: http`, then literals without indexing (RFC 7541 sections 6.1, 6.2.2).
         block = (
             b"\x83\x86"
@@ -37,14 +56,22 @@ class StalledCalls:
             + (b"\x00" + _text("content-type") + _text("application/grpc"))
             + (b"\x00" + _text("te") + _text("trailers"))
         )
-        self._connections = []
+        if encoding:
+            block += b"\x00" + _text("grpc-encoding") + _text(encoding)
+        settings = struct.pack("!HI", _INITIAL_WINDOW_SIZE, window)
+        self._connections: list[socket.socket] = []
         for begin in range(0, count, 100):
-            connection = socket.create_connection(("127.0.0.1", port), timeout=5)
-            frames = [_PREFACE, _frame(_SETTINGS, 0, 0, b"")]
-            frames += [
-                _frame(_HEADERS, _END_HEADERS, 2 * number + 1, block)
-                for number in range(min(100, count - begin))
-            ]
+            connection = socket.create_connection(
+                ("127.0.0.1", port), timeout=5, source_address=(source, 0)
+            )
+            frames = [_PREFACE, _frame(_SETTINGS, 0, 0, settings)]
+            for number in range(min(100, count - begin)):
+                stream = 2 * number + 1
+                frames.append(_frame(_HEADERS, _END_HEADERS, stream, block))
+                if part:
+                    frames.append(_frame(_DATA, 0, stream, _PART))
+                if message:
+                    frames.append(_frame(_DATA, _END_STREAM, stream, message))
             connection.sendall(b"".join(frames))
             self._connections.append(connection)
 

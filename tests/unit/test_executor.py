@@ -1,4 +1,4 @@
-"""The executor: what does not fit its queue is shed, what stalls is cancelled, and `submit` never fails."""
+"""The executor: what does not fit its queue is shed, and `submit` never fails."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from authz.model import CallFacts, Surface
 from authz.server.decisions import AUTHORIZER, ENVOY, Decisions, facts_of, last_resort
 from authz.server.executor import BoundedExecutor
 from authz.server.grpc_listener import options
+from authz.server.receiving import Bounds, Receiver
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
 from authz.v1 import authorizer_pb2, decision_pb2, reason_pb2
 from tests.support.waiting import eventually
@@ -61,19 +62,21 @@ class Server:
         queue: int = 2,
         receive_timeout: float = 5.0,
         *,
+        bounds: Bounds | None = None,
         failed: Callable[[BaseException], None] | None = None,
         observe: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.engine = Engine()
         self.errors: list[BaseException] = []
         tell = failed or self.errors.append
-        self.executor = BoundedExecutor(
-            threads, queue, receive_timeout=receive_timeout, failed=tell
+        self.executor = BoundedExecutor(threads, queue, failed=tell)
+        self.receiver = Receiver(
+            self.executor, bounds or Bounds(timeout=receive_timeout), failed=tell
         )
         limits = Limits(threads=threads, queue=queue)
         decisions = Decisions(self.engine, "main", self.executor, 2.0, tell, facts_of)
         self.server = grpc.server(
-            cast("futures.ThreadPoolExecutor", self.executor), options=options(limits)
+            cast("futures.ThreadPoolExecutor", self.receiver), options=options(limits)
         )
         for service, method, surface in (
             (AUTHORIZER, "Check", Surface.CHECK),
@@ -101,6 +104,7 @@ class Server:
         self.engine.gate.set()
         self.channel.close()
         self.server.stop(None).wait(5)
+        self.receiver.shutdown()
         self.executor.shutdown()
 
 
@@ -222,29 +226,6 @@ def test_the_last_resort_denies_on_every_surface() -> None:
     assert envoy.status.code == 14
     assert envoy.denied_response.status.code == 503
     assert not envoy.HasField("ok_response")
-
-
-def test_a_caller_that_sends_no_request_cannot_hold_a_thread() -> None:
-    """Calls that open and then send nothing are cancelled; others are answered."""
-    server = Server(threads=1, queue=8, receive_timeout=0.3)
-    stop = threading.Event()
-
-    def nothing() -> Iterator[bytes]:
-        stop.wait(20)
-        yield from ()
-
-    stream: grpc.StreamUnaryMultiCallable[bytes, bytes]
-    stream = server.channel.stream_unary(f"/{AUTHORIZER}/Check")
-    stalled = stream.future(nothing())
-    try:
-        eventually(lambda: server.executor.busy)
-
-        assert server.ask().result(timeout=10) == b"answer to x"
-        assert cast("grpc.Call", stalled).code() == grpc.StatusCode.CANCELLED
-        assert server.executor.stalled == 1
-    finally:
-        stop.set()
-        server.close()
 
 
 def test_the_engine_gets_what_the_transport_knows(server: Server) -> None:

@@ -24,10 +24,12 @@ STREAMS = 4
 def channel() -> Iterator[grpc.Channel]:
     """A channel to a server that has one thread of its own, and the side threads."""
     side = SideThreads()
-    health = Health((AUTHORIZER,), side)
+    health = Health((AUTHORIZER,))
     health.serving(on=True)
     server = grpc.server(futures.ThreadPoolExecutor(1))
-    server.add_generic_rpc_handlers((*health.handlers, *reflection_handler((AUTHORIZER,), side)))
+    server.add_generic_rpc_handlers(
+        (*health.handlers(side), *reflection_handler((AUTHORIZER,), side))
+    )
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as opened:

@@ -1,0 +1,270 @@
+"""Bounds the connections of each listener and of each of its peers.
+
+grpcio has no hook where it accepts a connection, and a server of ours before it would have to copy every byte and would hide the
+caller's address. So a thread looks at the open sockets of this process, tells those of a listener by the address that they were
+accepted at, and shuts down what is over a bound; grpcio then sees the end of the connection. The channel argument
+`grpc.max_allowed_incoming_connections` bounds what may come between two looks.
+
+INVARIANT (foreign sockets): a descriptor may be closed and used again between any two calls. A socket is shut down only by a
+duplicate whose inode was compared, and a descriptor is never closed here but that duplicate.
+"""
+
+import os
+import socket
+import stat
+import struct
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+from authz.config.rules import host_and_port, socket_path
+from authz.model import MetricFamily, MetricKind
+from authz.server.receiving import has_share, peer_of_address
+
+__all__ = ["Connections", "Place", "connection_families"]
+
+_FOLDER: Final = Path("/proc/self/fd")
+_PAUSE: Final = 0.25
+_SHORT_PAUSE: Final = 0.025
+_MANY_NEW: Final = 16
+_CREDENTIALS: Final = struct.Struct("3i")
+_WILDCARDS: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared, never bound
+_IP: Final = frozenset({socket.AF_INET, socket.AF_INET6})
+
+
+@dataclass(slots=True)
+class Place:
+    """A listener, and how many connections it may have."""
+
+    name: str
+    """Its name."""
+    address: str
+    """Where it is bound: `host:port` or `unix:///path`."""
+    most: int
+    """Connections. Of what the others leave, one peer may have half, so that there is always room for another one."""
+    close_oldest: bool = False
+    """Peers have no shares, and over `most` the oldest is closed: for connections that live for a moment."""
+    refused: dict[str, int] = field(default_factory=lambda: {"listener": 0, "peer": 0})
+    """How many were closed, by the bound that they were over."""
+    opened: int = 0
+    """How many are open, at the last look."""
+
+    @property
+    def listens_at(self) -> tuple[str, int] | str:
+        """Host and port, or the path of the socket."""
+        path = socket_path(self.address)
+        if path is not None:
+            return path
+        return host_and_port(self.address) or ("", 0)
+
+
+@dataclass(slots=True)
+class _Open:
+    """An open descriptor."""
+
+    inode: int
+    place: Place | None
+    peer: str
+    number: int
+    closed: bool = False
+
+
+class Connections:
+    """Looks at the connections of this process.
+
+    Args:
+        places: The listeners.
+        failed: Told of each unexpected exception.
+    """
+
+    def __init__(
+        self, places: Sequence[Place], failed: Callable[[BaseException], None] = lambda _: None
+    ) -> None:
+        self.places = tuple(places)
+        self._failed = failed
+        self._known: dict[int, _Open] = {}
+        self._numbers = count()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="authz-connections", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look; where the system does not list open files, nothing is looked at."""
+        if _FOLDER.is_dir():
+            self._thread.start()
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._closed.set()
+        if self._thread.is_alive():
+            self._thread.join(5)
+
+    def look(self) -> int:
+        """Close what is over a bound.
+
+        Returns:
+            How many connections are new since the last look.
+        """
+        new = self._read()
+        for place in self.places:
+            mine = [
+                (descriptor, one)
+                for descriptor, one in self._known.items()
+                if one.place is place and not one.closed
+            ]
+            mine.sort(key=lambda pair: pair[1].number)
+            place.opened = len(mine)
+            self._bound(place, mine)
+        return new
+
+    def _watch(self) -> None:
+        pause = _PAUSE
+        while not self._closed.wait(pause):
+            try:
+                pause = _SHORT_PAUSE if self.look() >= _MANY_NEW else _PAUSE
+            except Exception as error:  # noqa: BLE001 - the watch must outlive any connection
+                self._failed(error)
+
+    def _read(self) -> int:
+        new = 0
+        known: dict[int, _Open] = {}
+        for name in os.listdir(_FOLDER):  # noqa: PTH208 - names alone, many times a minute
+            descriptor = int(name)
+            try:
+                about = os.fstat(descriptor)
+            except OSError:
+                continue
+            one = self._known.get(descriptor)
+            if one is None or one.inode != about.st_ino:
+                place, peer = self._tell(descriptor) if stat.S_ISSOCK(about.st_mode) else (None, "")
+                one = _Open(about.st_ino, place, peer, next(self._numbers))
+                new += place is not None
+            known[descriptor] = one
+        self._known = known
+        return new
+
+    def _tell(self, descriptor: int) -> tuple[Place | None, str]:
+        """Tell the listener and the peer of a connection; none: it is another socket."""
+        try:
+            borrowed = socket.socket(fileno=descriptor)
+        except OSError:
+            return None, ""
+        try:
+            if borrowed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                return None, ""
+            if borrowed.family == socket.AF_UNIX:
+                return self._tell_unix(borrowed)
+            if borrowed.family in _IP:
+                return self._tell_ip(borrowed)
+        except OSError:
+            pass
+        finally:
+            borrowed.detach()
+        return None, ""
+
+    def _tell_unix(self, connection: socket.socket) -> tuple[Place | None, str]:
+        path = connection.getsockname()
+        for place in self.places:
+            if place.listens_at == path:
+                size = _CREDENTIALS.size
+                shown = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+                return place, f"uid:{_CREDENTIALS.unpack(shown)[1]}"
+        return None, ""
+
+    def _tell_ip(self, connection: socket.socket) -> tuple[Place | None, str]:
+        host, port = connection.getsockname()[:2]
+        for place in self.places:
+            at = place.listens_at
+            if isinstance(at, tuple) and at[1] == port and _is_at(at[0], host):
+                peer = connection.getpeername()[0]
+                kind = "ipv6" if ":" in peer else "ipv4"
+                return place, peer_of_address(f"{kind}:{peer}:0")
+        return None, ""
+
+    def _bound(self, place: Place, mine: list[tuple[int, _Open]]) -> None:
+        """Close what is over a bound, and keep what was there before."""
+        if place.close_oldest:
+            self._shut_all(place, "listener", mine[: max(0, len(mine) - place.most)])
+            return
+        kept = 0
+        by_peer: dict[str, int] = {}
+        for pair in mine:
+            theirs = by_peer.get(pair[1].peer, 0)
+            if has_share(theirs, kept, place.most):
+                by_peer[pair[1].peer] = theirs + 1
+                kept += 1
+            else:
+                self._shut_all(place, "listener" if kept + 1 >= place.most else "peer", [pair])
+
+    @staticmethod
+    def _shut_all(place: Place, bound: str, over: Iterable[tuple[int, _Open]]) -> None:
+        for descriptor, one in over:
+            one.closed = True
+            place.refused[bound] += 1
+            _shut(descriptor, one.inode)
+
+
+def _is_at(host: str, local: str) -> bool:
+    """Tell whether a connection's own address can be that of a listener; a name is not looked up."""
+    if host in _WILDCARDS or local in _WILDCARDS:
+        return True
+    return host == local.removeprefix("::ffff:") or _is_name(host)
+
+
+def _is_name(host: str) -> bool:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(OSError):
+            socket.inet_pton(family, host)
+            return False
+    return True
+
+
+def _shut(descriptor: int, inode: int) -> None:
+    with suppress(OSError):
+        own = os.dup(descriptor)
+        try:
+            if os.fstat(own).st_ino == inode:
+                borrowed = socket.socket(fileno=own)
+                try:
+                    borrowed.shutdown(socket.SHUT_RDWR)
+                finally:
+                    borrowed.detach()
+        finally:
+            os.close(own)
+
+
+def connection_families(connections: Connections) -> list[MetricFamily]:
+    """Give the metrics of connections.
+
+    Args:
+        connections: What bounds them.
+
+    Returns:
+        Metrics by listener.
+    """
+    opened = "authz_connections"
+    closed = "authz_connections_refused_total"
+    return [
+        MetricFamily(
+            opened,
+            "Open connections.",
+            MetricKind.GAUGE,
+            tuple(
+                (opened, {"listener": place.name}, float(place.opened))
+                for place in connections.places
+            ),
+        ),
+        MetricFamily(
+            closed.removesuffix("_total"),
+            "Connections closed because the listener, or their peer, had too many.",
+            MetricKind.COUNTER,
+            tuple(
+                (closed, {"listener": place.name, "bound": bound}, float(number))
+                for place in connections.places
+                for bound, number in place.refused.items()
+            ),
+        ),
+    ]
