@@ -13,6 +13,7 @@ use super::{MAX_SCOPE, MAX_TEXTS, refuse_id, refuse_text};
 use crate::decide::MAX_CHAIN;
 use crate::decision::{ReasonCode, Time};
 use crate::diagnostic::clip;
+use crate::history::Shared;
 use crate::model::{LimitRule, ParamType, ScopeRule, SelectorRule, Slot, Template, Tier};
 use crate::plan::Plan;
 
@@ -162,6 +163,7 @@ pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
         subject_tokens: Vec::new(),
         unused: false,
         declined: false,
+        told: Shared::default(),
         by_user: false,
         names: root.names,
         rest: BTreeMap::new(),
@@ -249,6 +251,7 @@ pub fn delegate(plan: &Plan, parent: &Task, child: Child<'_>) -> Result<Task, Re
         subject_tokens: Vec::new(),
         unused: false,
         declined: false,
+        told: Shared::default(),
         by_user: false,
         names: Names::default(),
         rest: BTreeMap::new(),
