@@ -117,10 +117,4 @@ def thread_families(listeners: Iterable[ListenerThreads]) -> list[MetricFamily]:
             counter,
             refused,
         ),
-        MetricFamily(
-            "authz_untaken",
-            "Calls cancelled because their callers did not take the answer.",
-            counter,
-            samples("authz_untaken_total", lambda one: float(one.receiver.untaken)),
-        ),
     ]

@@ -58,7 +58,7 @@ from tests.support.surfaces import (
 TRACES = cases.traces()
 #: Bundles of which something outlives tasks, such as what an agent or a subject did, or wrote: each lane has a server of its
 #: own.
-OUTLIVING = frozenset({"scopes", "attacks", "taskless", "pairs"})
+OUTLIVING = frozenset({"scopes", "attacks", "taskless", "pairs", "spelling"})
 #: Bundles whose traces are asked of servers on PostgreSQL, too.
 KEPT = frozenset({"attacks", "denials", "history", "taskless", "pairs"})
 #: What a step on tasks comes to that is not refused.

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use crate::directories::{Query, Says};
 use crate::model::{DestinationClass, DestinationKind, Model};
 use crate::pattern::Glob;
+use crate::spelling;
 use crate::table::Table;
 
 /// Where data would go.
@@ -367,11 +368,11 @@ fn account(raw: &str) -> Result<String, IllTyped> {
 }
 
 fn path(raw: &str) -> Result<String, IllTyped> {
-    let body = raw.strip_prefix('/').unwrap_or(raw);
-    let plain = |s: &str| !s.is_empty() && s != "." && s != "..";
-    let odd = |c: char| c.is_control() || c == '\\' || c == '%';
-    if raw.len() > 4096 || raw.contains(odd) || !body.split('/').all(plain) {
-        return ill("no plain path: empty or dot segments, backslashes, `%` or control characters");
+    if raw.len() > 4096 || raw.contains('%') || spelling::check_plain(raw).is_err() {
+        return ill(
+            "no plain path: empty or dot segments, blanks or dots at the ends of segments, backslashes, `%`, invisible \
+             characters, or not in Unicode form NFC",
+        );
     }
     Ok(raw.to_owned())
 }

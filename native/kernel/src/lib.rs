@@ -29,6 +29,7 @@ pub mod reason;
 pub mod routes;
 pub mod schema;
 pub mod source;
+mod spelling;
 mod stack;
 mod table;
 pub mod task;

@@ -705,6 +705,18 @@ pub struct ResourceRule {
     pub collection: String,
     /// JSON pointer (RFC 6901) to the argument that holds the id; none: the collection as a whole.
     pub id: Option<String>,
+    /// How the collection's ids are compared.
+    pub spelling: Spelling,
+}
+
+/// How the ids of a collection are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Spelling {
+    /// Byte by byte: each id has one spelling.
+    #[default]
+    Exact,
+    /// Without case: all spellings of an id share one case-folded key.
+    Fold,
 }
 
 /// Where an operation sends data.
@@ -779,6 +791,8 @@ pub struct Collection {
     pub keeps_ms: Option<i64>,
     /// Where the bundle says so; none: it does not.
     pub keeps_at: Option<Location>,
+    /// How ids in it are compared.
+    pub spelling: Spelling,
     /// Where it stands.
     pub at: Location,
 }

@@ -12,13 +12,16 @@ use crate::evaluate::syntax::{ActionScope, Asks};
 use crate::evaluate::{Base, Constants, Group, Known, Rule, Words};
 use crate::history::{self, Budgets, Holder, Keeping, Memory, Recall, Remembering, Sequences};
 use crate::mode::TierSet;
-use crate::model::{Effect, Model, Operation, ParamType, System, Template, Tier};
+use crate::model::{
+    Effect, Model, Operation, ParamType, Spelling, System, SystemKind, Template, Tier,
+};
 use crate::policy::{self, Cache, Catalog, Covered, Placed, Target};
 use crate::reach::{self, Reach};
 use crate::routes::RouteTable;
 use crate::schema::{
     self, GIVE, GIVE_GROUP, Keys, NO_DESTINATION, Names, OWN_OPERATIONS, OWN_SYSTEM, START,
 };
+use crate::spelling;
 use crate::stack::on_large_stack;
 use crate::table::Table;
 use crate::task::TaskView;
@@ -65,7 +68,17 @@ struct Labels {
     every: Vec<String>,
     /// The collection as a whole: what any of its resources may carry.
     whole: Vec<String>,
-    patterns: Vec<(Vec<String>, Vec<String>)>,
+    patterns: Vec<Pattern>,
+}
+
+/// Labels of the resources whose id matches.
+#[derive(Debug)]
+struct Pattern {
+    /// It begins with `/`, and so matches only ids that do. Another one matches these, too: a label that is missed opens
+    /// something, and one too many does not.
+    is_rooted: bool,
+    segments: Vec<String>,
+    labels: Vec<String>,
 }
 
 impl Labels {
@@ -78,9 +91,15 @@ impl Labels {
                 model.resource_patterns.iter().filter(|pattern| pattern.collection == *name)
             {
                 whole.extend(pattern.labels.iter().cloned());
-                let text = pattern.pattern.strip_prefix('/').unwrap_or(&pattern.pattern);
-                let segments = text.split('/').map(str::to_owned).collect();
-                labels.patterns.push((segments, pattern.labels.iter().cloned().collect()));
+                let text = match collection.spelling {
+                    Spelling::Exact => pattern.pattern.as_str().into(),
+                    Spelling::Fold => spelling::fold(&pattern.pattern),
+                };
+                let is_rooted = text.starts_with('/');
+                let segments = text.strip_prefix('/').unwrap_or(&text).split('/');
+                let segments = segments.map(str::to_owned).collect();
+                let added = pattern.labels.iter().cloned().collect();
+                labels.patterns.push(Pattern { is_rooted, segments, labels: added });
             }
             labels.whole = whole.into_iter().collect();
             (name.clone(), labels)
@@ -90,10 +109,15 @@ impl Labels {
 }
 
 /// Whether an id matches a whole-segment pattern: `*` is one segment, a last `**` any number, also none.
-fn matches(pattern: &[String], id: &str) -> bool {
-    let mut segments = id.split('/');
-    for (index, part) in pattern.iter().enumerate() {
-        if part == "**" && index.saturating_add(1) == pattern.len() {
+fn matches(pattern: &Pattern, id: &str) -> bool {
+    let body = match id.strip_prefix('/') {
+        Some(body) => body,
+        None if pattern.is_rooted => return false,
+        None => id,
+    };
+    let mut segments = body.split('/');
+    for (index, part) in pattern.segments.iter().enumerate() {
+        if part == "**" && index.saturating_add(1) == pattern.segments.len() {
             return true;
         }
         match segments.next() {
@@ -118,6 +142,10 @@ pub(crate) struct Prepared {
     pub(crate) case: Option<Case>,
     /// Tiers that its calls may have.
     pub(crate) tiers: TierSet,
+    /// JSON pointers to the arguments that rules and budgets tell events apart by; that of the resource id is not among them.
+    pub(crate) keys: Box<[String]>,
+    /// JSON pointer to the argument that is a URI by MCP's word.
+    pub(crate) uri: Option<&'static str>,
 }
 
 /// A case of a split operation.
@@ -272,6 +300,11 @@ impl Plan {
                 spent.remove(&operation.id).unwrap_or_default(),
             );
             let own = (sequences.holders(&named.0), budgets.holders(&named.1));
+            let keys: BTreeSet<&str> =
+                sequences.keys(&named.0).chain(budgets.keys(&named.1)).collect();
+            let id = operation.resource.as_ref().and_then(|rule| rule.id.as_deref());
+            let keys = keys.into_iter().filter(|key| Some(*key) != id).map(str::to_owned).collect();
+            let uri = is_resource_read(&model, operation).then_some("/uri");
             let memory = Memory::of(
                 &model,
                 recall,
@@ -283,7 +316,8 @@ impl Plan {
             );
             let tiers = reach::tiers_of(&model, operation);
             let case = None;
-            let prepared = Prepared { position, arguments, base, slice, memory, case, tiers };
+            let prepared =
+                Prepared { position, arguments, base, slice, memory, case, tiers, keys, uri };
             operations.insert(operation.id.clone(), prepared);
         }
         for (of, split) in &model.splits {
@@ -611,9 +645,9 @@ impl Plan {
             return labels.whole.as_slice().into();
         }
         let mut all = std::borrow::Cow::Borrowed(labels.every.as_slice());
-        for (pattern, more) in &labels.patterns {
+        for pattern in &labels.patterns {
             if matches(pattern, id) {
-                all.to_mut().extend(more.iter().cloned());
+                all.to_mut().extend(pattern.labels.iter().cloned());
             }
         }
         all
@@ -647,6 +681,17 @@ fn written<'a>(model: &'a Model, recall: &Recall) -> BTreeMap<&'a str, Keeping> 
     let kept: BTreeMap<&str, i64> = kept.collect();
     let keeping = |(name, ms)| (name, Keeping::shared(ms, kept.len()));
     kept.iter().map(|(name, ms)| keeping((*name, *ms))).collect()
+}
+
+/// Whether an operation is `resources/read` of an MCP server.
+fn is_resource_read(model: &Model, operation: &Operation) -> bool {
+    let system = model.systems.get(&operation.system);
+    system.is_some_and(|system| system.kind == SystemKind::Mcp)
+        && operation
+            .id
+            .strip_prefix(operation.system.as_str())
+            .and_then(|rest| rest.strip_prefix('.'))
+            == Some(crate::mcp::READ)
 }
 
 fn internal(mut diagnostics: Diagnostics, what: &str) -> Diagnostics {

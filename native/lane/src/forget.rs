@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use authz_kernel::decision::Principal;
-use authz_kernel::history::{Holder, ObjectKeys, pairs_of};
+use authz_kernel::history::{Holder, pairs_of};
+use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{AgentName, Party, Record, RecordKey, RecordKind, Subject};
 use authz_state::store::{Page, Query, Survives, Transaction};
@@ -81,7 +82,7 @@ impl Engine {
         self.check_size(request)?;
         let message = wire::ForgetRequest::decode(request)
             .map_err(|_| Refused::input("the bytes are no ForgetRequest"))?;
-        let forgetting = Forgetting::of(message)?;
+        let forgetting = Forgetting::of(message, &world.plan)?;
         judgement.forgotten = Some(forgetting.note.clone());
         let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
         let call = Changing { evidence: &[], recorded: line, wait };
@@ -164,7 +165,7 @@ fn forget(
 }
 
 impl Forgetting {
-    fn of(message: wire::ForgetRequest) -> Result<Self, Refused> {
+    fn of(message: wire::ForgetRequest, plan: &Plan) -> Result<Self, Refused> {
         let wire::ForgetRequest { target, reason, denials } = message;
         if reason.is_empty() || reason.len() > limits::REASON {
             let most = limits::REASON;
@@ -193,8 +194,7 @@ impl Forgetting {
             Some(Target::Object(wire::WrittenObject { collection, id })) => {
                 named("collection", &collection)?;
                 named("id", &id)?;
-                let canonical = id.strip_prefix('/').unwrap_or(&id);
-                let keys = ObjectKeys::of(&collection, canonical).object.into_iter().collect();
+                let keys = plan.object_keys(&collection, &id).object.into_iter().collect();
                 Ok(Self { note: note("object", format!("{collection}/{id}")), keys, prefix: None })
             }
             None => Err(Refused::input("name what to forget")),

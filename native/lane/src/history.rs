@@ -59,16 +59,19 @@ struct Seen {
 struct Found {
     /// None: it is the collection as a whole.
     object: Option<Arc<Object>>,
+    /// Under older spellings of the object's id.
+    older: Vec<Arc<Object>>,
     collection: Arc<Object>,
 }
 
 impl Found {
     fn view(&self) -> ObjectView<'_> {
-        ObjectView { object: self.object.as_deref(), collection: &self.collection }
+        let object = self.object.as_deref();
+        ObjectView { object, older: &self.older, collection: &self.collection }
     }
 
     fn keys(&self) -> impl Iterator<Item = RecordKey> {
-        let all = [&self.collection].into_iter().chain(&self.object);
+        let all = [&self.collection].into_iter().chain(&self.object).chain(&self.older);
         all.map(|one| RecordKey::new(RecordKind::Object, &one.id))
     }
 }
@@ -316,7 +319,9 @@ fn found<E>(
     let Some(keys) = plan.objects_of(request) else { return Ok(None) };
     let mut one = |key: &RecordKey| read(key).map(|record| written(record, key, now));
     let collection = one(&keys.collection)?;
-    Ok(Some(Found { object: keys.object.as_ref().map(one).transpose()?, collection }))
+    let object = keys.object.as_ref().map(&mut one).transpose()?;
+    let older = keys.older.iter().map(one).collect::<Result<_, E>>()?;
+    Ok(Some(Found { object, older, collection }))
 }
 
 /// The record of the pair of a task's agent and subject.
@@ -611,24 +616,18 @@ pub(crate) fn hold(
     Ok(())
 }
 
-/// The labels of sessions that the agent of a task shares with others, and those that givers of the task and of tasks above it
-/// remembered. They are not locked: what is read in one of them meanwhile, nobody has told the agent yet.
+/// The labels of sessions that the agent of a task shares with others. They are not locked: what is read in one of them
+/// meanwhile, nobody has told the agent yet.
 fn shared<E>(
     plan: &Plan,
     recalled: &Recalled,
-    located: &Located,
+    task: &Task,
     now: Time,
     read: impl FnMut(&RecordKey) -> Result<Option<Record>, E>,
 ) -> Result<Option<Arc<BTreeMap<String, Origin>>>, E> {
     let Some(agent) = &recalled.agent else { return Ok(None) };
-    let task = &located.task;
     let memory = plan.model().memory_of(task.assignee());
-    let of = (task.chain(), task.session.as_str());
-    let mut labels = giving::shared_labels(agent, (&of.0, of.1), memory, now, read)?;
-    for task in located.path() {
-        giving::merge_labels(&mut labels, giving::told_of(task));
-    }
-    Ok(Some(Arc::new(labels)))
+    giving::shared_labels(agent, task, memory, now, read).map(|labels| Some(Arc::new(labels)))
 }
 
 /// Recalls what a session did, as this node knows it, where the request has to do with that.
@@ -660,7 +659,7 @@ pub(crate) fn recall(
     recalled.object = found(plan, request, now, |key| keeper.peek(key, wait))?;
     if plan.remembers(operation) {
         let read = |key: &RecordKey| keeper.peek(key, wait);
-        recalled.shared = shared(plan, &recalled, located, now, read)?;
+        recalled.shared = shared(plan, &recalled, &located.task, now, read)?;
     }
     if begins {
         let pair = pair_of(&located.task, now, |key| keeper.peek(key, wait))?;
@@ -705,7 +704,7 @@ pub(crate) fn current(
     recalled.object = found(plan, request, now, |key| transaction.get(key))?;
     if plan.remembers(operation) {
         let read = |key: &RecordKey| transaction.get(key);
-        recalled.shared = shared(plan, &recalled, located, now, read)?;
+        recalled.shared = shared(plan, &recalled, &located.task, now, read)?;
     }
     let session = session(transaction, &located.task.session)?.ok_or_else(lost)?;
     Ok(Recalled { session: Some(session), ..recalled })
@@ -786,8 +785,9 @@ fn written_again(
         transaction.get(&key).map(|record| written(record, &key, now))
     };
     let collection = again(&before.collection)?;
-    let object = before.object.as_deref().map(again).transpose()?;
-    let current = Found { object, collection };
+    let object = before.object.as_deref().map(&mut again).transpose()?;
+    let older = before.older.iter().map(|one| again(one)).collect::<Result<_, StoreError>>()?;
+    let current = Found { object, older, collection };
     let has_changed = current != before;
     judgement.recalled.object = Some(current);
     Ok(has_changed)

@@ -64,8 +64,8 @@ fn error_code(reason: ReasonCode) -> i32 {
     let row = reason.row();
     match (row.public_code, row.next_action) {
         (PublicCode::Invalid, NextAction::ContactOwner) => METHOD_NOT_FOUND,
-        (PublicCode::Invalid, NextAction::Narrow) => INVALID_PARAMS,
-        (PublicCode::Invalid, _) => INVALID_REQUEST,
+        // The message was read: what is wrong is a parameter, such as a URI in a second spelling.
+        (PublicCode::Invalid, _) => INVALID_PARAMS,
         _ => REFUSED,
     }
 }

@@ -108,7 +108,6 @@ fn task(number: usize) -> Task {
         subject_tokens: Vec::new(),
         unused: false,
         declined: false,
-        told: Default::default(),
         by_user: false,
         names: Names {
             user: BTreeSet::from(["00112233445566778899aabbccddeeff".to_owned()]),

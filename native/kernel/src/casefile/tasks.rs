@@ -392,22 +392,15 @@ pub(super) struct Placed {
 /// What was written into what a call acts on.
 pub(super) struct Found {
     object: Option<Object>,
+    older: Vec<Arc<Object>>,
     collection: Object,
 }
 
 impl Found {
     /// As the kernel reads it.
     pub(super) fn view(&self) -> ObjectView<'_> {
-        ObjectView { object: self.object.as_ref(), collection: &self.collection }
-    }
-}
-
-/// Adds the labels that a task's giver remembered; of a label that is among both, the later read counts.
-fn merge_told(labels: &mut BTreeMap<String, Origin>, task: &Task) {
-    for (label, origin) in task.told.iter() {
-        if labels.get(label).is_none_or(|known| known.at < origin.at) {
-            labels.insert(label.clone(), origin.clone());
-        }
+        let object = self.object.as_ref();
+        ObjectView { object, older: &self.older, collection: &self.collection }
     }
 }
 
@@ -488,7 +481,9 @@ impl Placed {
     pub(super) fn found(&self, keys: Option<&ObjectKeys>, now: Time) -> Option<Found> {
         let keys = keys?;
         let known = |key: &RecordKey| object(&self.objects, key, now);
-        Some(Found { object: keys.object.as_ref().map(known), collection: known(&keys.collection) })
+        let older = keys.older.iter().map(|key| Arc::new(known(key))).collect();
+        let object = keys.object.as_ref().map(known);
+        Some(Found { object, older, collection: known(&keys.collection) })
     }
 
     /// Who calls on the task: its assignee, unless the step says another.
@@ -553,11 +548,7 @@ impl Tasks {
         let [agent, subject, pair] =
             Holder::PARTIES.map(|holder| party(holder).unwrap_or_default());
         let remembering = plan.model().remembering(&task);
-        let mut shared = self.shared(plan, task.assignee(), &chain, &task.session);
-        for task in task.ancestors.iter().filter_map(|id| self.known.get(id)).chain([&task]) {
-            merge_told(&mut shared, task);
-        }
-        let objects = self.objects.clone();
+        let (objects, shared) = (self.objects.clone(), self.shared(plan, &task));
         let context = None;
         Placed {
             task,
@@ -573,30 +564,23 @@ impl Tasks {
         }
     }
 
-    /// Labels of other sessions in which somebody else gave an agent a task, and those that the giver remembered.
-    fn shared(
-        &self,
-        plan: &Plan,
-        agent: &str,
-        chain: &[Principal],
-        session: &str,
-    ) -> BTreeMap<String, Origin> {
-        let isolated = plan.model().memory_of(agent).isolated;
+    /// Labels of other sessions in which somebody else gave the agent of a task a task.
+    fn shared(&self, plan: &Plan, task: &Task) -> BTreeMap<String, Origin> {
+        let isolated = plan.model().memory_of(task.assignee()).isolated;
+        let pair = |task: &Task| Holder::Pair.key(&task.chain());
         let mut labels: BTreeMap<String, Origin> = BTreeMap::new();
         for other in self.known.values() {
-            let was_given = other.is_given() && !other.declined;
+            let was_given = other.kind == TaskKind::Child && other.is_given() && !other.declined;
             let counts = match isolated {
                 Isolation::None => true,
-                Isolation::PerSubject => {
-                    Holder::Pair.key(&other.chain()) == Holder::Pair.key(chain)
-                }
+                Isolation::PerSubject => pair(other) == pair(task),
                 Isolation::PerTask => false,
             };
-            if other.assignee() != agent || !counts || !was_given {
-                continue;
-            }
-            merge_told(&mut labels, other);
-            if other.kind != TaskKind::Child || other.session == session {
+            if other.assignee() != task.assignee()
+                || other.session == task.session
+                || !counts
+                || !was_given
+            {
                 continue;
             }
             let Some(history) = self.histories.get(&other.session) else { continue };
@@ -605,40 +589,6 @@ impl Tasks {
                 if !known {
                     labels.insert(label.to_owned(), from.origin());
                 }
-            }
-        }
-        labels
-    }
-
-    /// Labels that an agent remembers of other tasks when it gives a task below those of `path`.
-    fn remembered_by(
-        &self,
-        plan: &Plan,
-        giver: &[Principal],
-        path: &[&Task],
-        now: Time,
-    ) -> BTreeMap<String, Origin> {
-        let mut labels = BTreeMap::new();
-        path.iter().for_each(|task| merge_told(&mut labels, task));
-        let Some(Principal::Agent { spiffe_id, .. }) = giver.last() else { return labels };
-        let session = path.last().map_or("", |task| task.session.as_str());
-        let shared = self.shared(plan, spiffe_id, giver, session);
-        let party = |holder: Holder| {
-            let known = holder.key(giver).and_then(|key| self.parties.get(&key));
-            known.cloned().unwrap_or_default()
-        };
-        let (agent, pair, nothing) =
-            (party(Holder::Agent), party(Holder::Pair), SessionHistory::new());
-        let view = HistoryView {
-            agent: Some(&agent),
-            pair: Some(&pair),
-            shared: Some(&shared),
-            remembering: Remembering { holder: None, ms: plan.model().memory_of(spiffe_id).ms },
-            ..HistoryView::new(&nothing)
-        };
-        for (label, from) in view.remembered(now) {
-            if labels.get(label).is_none_or(|known| known.at < from.at) {
-                labels.insert(label.to_owned(), from.origin());
             }
         }
         labels
@@ -1007,9 +957,6 @@ impl Tasks {
             },
         )?;
         may_give(plan, &task, &chain, now)?;
-        if task.is_given() && matches!(chain.last(), Some(Principal::Agent { .. })) {
-            task.told = self.remembered_by(plan, &chain, &[], now).into();
-        }
         let by = Caller { chain, age: 0, acr: "", bound: false };
         if let Some(shown) = by.shown(now).filter(|_| !said.asserted) {
             task.begin_with(&shown);
@@ -1035,7 +982,7 @@ impl Tasks {
             let message = "only the agent that has the task delegates it";
             return Err(Refused { reason: ReasonCode::NotAssignee, message: message.to_owned() });
         }
-        let mut child = delegate(
+        let child = delegate(
             plan,
             &placed.task,
             Child {
@@ -1052,11 +999,6 @@ impl Tasks {
             },
         )?;
         may_give(plan, &child, &caller.chain, now)?;
-        if child.is_given() {
-            let view = placed.view();
-            let path: Vec<&Task> = view.path().collect();
-            child.told = self.remembered_by(plan, &caller.chain, &path, now).into();
-        }
         Ok(child)
     }
 
@@ -1108,7 +1050,11 @@ impl Tasks {
         };
         let id = &placed.task.id;
         let declines = is_own && status == TaskStatus::Aborted && placed.task.unused;
-        if let Some(task) = self.known.get_mut(id).filter(|_| declines) {
+        if let Some(task) = self
+            .known
+            .get_mut(id)
+            .filter(|task| declines && task.status_at(now) == TaskStatus::Active)
+        {
             task.declined = true;
         }
         self.end_tree(id, status, now);

@@ -230,7 +230,7 @@ pub(super) fn bounds<'a>(
         operation: &operation.id,
         greets: greets.then_some(operation.system.as_str()),
         collection: resolved.collection,
-        id: &resolved.id,
+        id: &resolved.id.key,
         labels: &resolved.labels,
         arguments: resolved.arguments.json(),
     };

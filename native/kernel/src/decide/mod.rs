@@ -385,7 +385,7 @@ fn judge(
     decision.budgets = spends.exceeded.iter().map(|name| (*name).to_owned()).collect();
     let memory = &prepared.memory;
     if let (Some(view), Some(task)) = (facts.history, facts.task) {
-        let acts = (resolved.collection, resolved.id.as_str());
+        let acts = (resolved.collection, resolved.id.key.as_str());
         let labels = (&*resolved.labels, request.labels);
         let (sequences, subject) = (&plan.sequences, resolved.subject(task));
         let passage = memory.passage(operation, acts, labels, plan.model(), view, now);

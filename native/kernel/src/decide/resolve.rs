@@ -13,16 +13,15 @@ use crate::directories::{Directories, Query, Says};
 use crate::evaluate::Known;
 use crate::history::{ObjectKeys, Subject};
 use crate::json::Value as Json;
-use crate::model::{DestinationKind, DestinationRule, Operation, ResourceRule, Tier};
+use crate::model::{DestinationKind, DestinationRule, Operation, ResourceRule, Spelling, Tier};
 use crate::plan::{Plan, Prepared};
 use crate::schema::{GIVE, Key, NO_DESTINATION, OWN_SYSTEM, START};
+use crate::spelling;
 use crate::task::{AgentName, HARNESS_TIER, Names, Task, TaskView, literal, names_of};
 
 use super::Refusal;
 use super::split::{self, Chosen};
 
-/// Bytes of a resource id.
-const MAX_ID: usize = 1024;
 /// Destinations of one request.
 const MAX_DESTINATIONS: usize = 256;
 /// Destinations of one request that policies can tell apart.
@@ -34,8 +33,9 @@ pub(super) struct Resolved<'a> {
     pub(super) resource: Known,
     /// None: it acts on the system itself.
     pub(super) collection: Option<&'a str>,
-    /// Empty: the collection as a whole.
-    pub(super) id: String,
+    pub(super) id: ResourceId,
+    /// JSON pointer to the argument that holds the id.
+    pub(super) id_pointer: Option<&'a str>,
     pub(super) labels: Cow<'a, [String]>,
     /// The destinations that policies can tell apart, the worst first; none where the operation has no destination
     /// rule.
@@ -50,7 +50,7 @@ impl Resolved<'_> {
     /// system.
     pub(super) fn is_named(&self, name: Option<&str>) -> bool {
         match (self.collection, name) {
-            (Some(collection), Some(name)) => is_named(collection, &self.id, name),
+            (Some(collection), Some(name)) => is_named(collection, &self.id.key, name),
             (collection, name) => collection.is_none() && name.is_none(),
         }
     }
@@ -78,11 +78,13 @@ pub(super) fn resolve<'a>(
     let arguments = Arc::new(arguments);
     decision.arguments_digest = Some(arguments.digest());
     decision.arguments = Some(Arc::clone(&arguments));
+    check_spelling(prepared, &arguments)?;
     let written = facts.history.and_then(|view| view.object);
     let written = written.into_iter().flat_map(|object| object.labels(now));
     let written = written.map(|(label, _)| label);
     let (resource, collection, id, labels) =
         resource(plan, operation, &arguments, request, written)?;
+    let id_pointer = operation.resource.as_ref().and_then(|rule| rule.id.as_deref());
     decision.resource = resource.uid();
     let (destinations, trusted) = match &operation.destination {
         None if request.destinations.is_empty() => (Destinations::new(), None),
@@ -103,7 +105,7 @@ pub(super) fn resolve<'a>(
     if let Some(placed) = destinations.first() {
         placed.class.clone_into(&mut decision.destination_class);
     }
-    Ok(Resolved { arguments, resource, collection, id, labels, destinations, trusted })
+    Ok(Resolved { arguments, resource, collection, id, id_pointer, labels, destinations, trusted })
 }
 
 impl Resolved<'_> {
@@ -115,7 +117,9 @@ impl Resolved<'_> {
             is_started: task.task.kind.is_started(),
             arguments,
             collection: self.collection,
-            id: &self.id,
+            id: &self.id.key,
+            older_ids: &self.id.older,
+            id_pointer: self.id_pointer,
         }
     }
 }
@@ -125,7 +129,7 @@ pub(super) fn bad(message: impl Into<String>) -> Refusal {
 }
 
 /// What a request acts on: as policies see it, and its collection, id and labels.
-type Acted<'a> = (Known, Option<&'a str>, String, Cow<'a, [String]>);
+type Acted<'a> = (Known, Option<&'a str>, ResourceId, Cow<'a, [String]>);
 
 /// Args:
 /// * `written`: labels that it carries because of who wrote it.
@@ -140,16 +144,16 @@ fn resource<'a, 'b>(
         let assignee = AgentName::parse(request.resource.unwrap_or_default())
             .map_err(|why| bad(format!("the resource is not the SPIFFE id of an agent: {why}")))?;
         let known = Known::clone(&plan.principal(&assignee.principal()));
-        return Ok((known, None, String::new(), Cow::Borrowed(&[])));
+        return Ok((known, None, ResourceId::default(), Cow::Borrowed(&[])));
     }
-    let Some(ResourceRule { collection, id }) = &operation.resource else {
+    let Some(rule) = &operation.resource else {
         return match request.resource {
             None | Some("") => {
                 let known = match operation.id.strip_prefix(START) {
                     Some(template) => plan.words.template(template),
                     None => plan.words.system(&operation.system),
                 };
-                Ok((known, None, String::new(), Cow::Borrowed(&[])))
+                Ok((known, None, ResourceId::default(), Cow::Borrowed(&[])))
             }
             Some(_) => Err(bad(format!(
                 "`{}` acts on no collection, so no resource may be named",
@@ -157,31 +161,64 @@ fn resource<'a, 'b>(
             ))),
         };
     };
-    let id = resource_id(id.as_deref(), arguments, request)?;
-    let mut labels = plan.labels(collection, &id);
+    let (collection, id) = (&rule.collection, resource_id(rule, arguments, request)?);
+    let mut labels = plan.labels(collection, &id.key);
     for label in written {
         if !labels.iter().any(|known| known == label) {
             labels.to_mut().push(label.to_owned());
         }
     }
     let names = labels.iter().map(String::as_str);
-    let known = plan.words.resource(&operation.system, collection, &id, names);
+    let known = plan.words.resource(&operation.system, collection, &id.key, names);
     Ok((known, Some(collection), id, labels))
 }
 
-/// The id that the arguments or the request name within the collection; empty: the collection as a whole.
+/// The id of a resource within its collection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ResourceId {
+    /// The key under which everything knows it; empty: the collection as a whole.
+    pub(super) key: String,
+    /// Other keys that records of it may have, which were written before ids had one spelling, or before their collection
+    /// folded case. At most two.
+    pub(super) older: SmallVec<[String; 2]>,
+}
+
+impl ResourceId {
+    /// Args:
+    /// * `text`: in its one spelling.
+    fn of(text: &str, spelling: Spelling) -> Self {
+        let mut older = SmallVec::new();
+        let key = match spelling {
+            Spelling::Exact => Cow::Borrowed(text),
+            Spelling::Fold => spelling::fold(text),
+        };
+        if key != text {
+            older.push(text.to_owned());
+        }
+        // A leading slash was no part of an id.
+        if let Some(rest) = text.strip_prefix('/') {
+            older.push(rest.to_owned());
+        }
+        Self { key: key.into_owned(), older }
+    }
+}
+
+/// The id that the arguments or the request name within the collection.
 fn resource_id(
-    pointer: Option<&str>,
+    rule: &ResourceRule,
     arguments: &Arguments,
     request: &Request<'_>,
-) -> Result<String, Refusal> {
-    Ok(match (pointer, request.resource) {
+) -> Result<ResourceId, Refusal> {
+    let text = match (rule.id.as_deref(), request.resource) {
         (Some(_), Some(given)) if !given.is_empty() => {
             return Err(bad("the arguments name the resource, so the request may not"));
         }
         (Some(pointer), _) => match arguments.json().pointer(pointer) {
-            Some(Json::String(text)) => canonical(text)?,
-            Some(Json::Integer(number)) => number.to_string(),
+            Some(Json::String(text)) => text.as_str(),
+            // INVARIANT (typed): a number and its digits are one id.
+            Some(Json::Integer(value)) => {
+                return Ok(ResourceId { key: value.to_string(), older: SmallVec::new() });
+            }
             Some(_) => {
                 return Err(bad(format!(
                     "argument `{pointer}` names the resource: expected a text or integer"
@@ -191,9 +228,39 @@ fn resource_id(
                 return Err(bad(format!("argument `{pointer}` names the resource, and is absent")));
             }
         },
-        (None, Some(given)) if !given.is_empty() => canonical(given)?,
-        (None, _) => String::new(),
-    })
+        (None, Some(given)) if !given.is_empty() => given,
+        (None, _) => return Ok(ResourceId::default()),
+    };
+    spelling::check_id(text).map_err(|why| bad(format!("the resource id: {}", why.what)))?;
+    Ok(ResourceId::of(text, rule.spelling))
+}
+
+/// Holds that the arguments that rules and budgets tell events apart by, and the URI of `resources/read`, are in their one
+/// spelling.
+fn check_spelling(prepared: &Prepared, arguments: &Arguments) -> Result<(), Refusal> {
+    if let Some(Json::String(uri)) =
+        prepared.uri.and_then(|pointer| arguments.json().pointer(pointer))
+    {
+        spelling::check_uri(uri).map_err(|why| {
+            let what = format!("the URI of the resource: {}", why.what);
+            Refusal::new(ReasonCode::AmbiguousRequest, what)
+        })?;
+    }
+    for pointer in &*prepared.keys {
+        let check = |value: &Json| match value {
+            Json::String(text) => spelling::check_id(text).map_err(|why| {
+                let what = why.what;
+                bad(format!("argument `{pointer}`, which a rule or budget goes by: {what}"))
+            }),
+            _ => Ok(()),
+        };
+        match arguments.json().pointer(pointer) {
+            Some(Json::Array(items)) => items.iter().try_for_each(check)?,
+            Some(value) => check(value)?,
+            None => {}
+        }
+    }
+    Ok(())
 }
 
 /// A resource in the one way to write it: `<collection>/<id>`, or the collection as a whole.
@@ -222,10 +289,9 @@ impl Plan {
     #[must_use]
     pub fn resource_of(&self, decision: &Decision, request: &Request<'_>) -> Option<String> {
         let arguments = decision.arguments.as_deref()?;
-        let ResourceRule { collection, id } =
-            self.operation(&decision.operation)?.resource.as_ref()?;
-        let id = resource_id(id.as_deref(), arguments, request).ok()?;
-        Some(named(collection, &id))
+        let rule = self.operation(&decision.operation)?.resource.as_ref()?;
+        let id = resource_id(rule, arguments, request).ok()?;
+        Some(named(&rule.collection, &id.key))
     }
 }
 
@@ -240,22 +306,21 @@ impl Plan {
             Some(arguments) => arguments,
             None => split::read(self, prepared, request).ok()?,
         };
-        let id = resource_id(rule.id.as_deref(), &arguments, request).ok()?;
-        Some(ObjectKeys::of(&rule.collection, &id))
+        let id = resource_id(rule, &arguments, request).ok()?;
+        let keys = ObjectKeys::of(&rule.collection, &id.key);
+        Some(keys.with_older(&rule.collection, &id.older))
     }
-}
 
-/// One way to write an id: without a leading slash, empty or dot segments and control characters, so that no other
-/// spelling of it escapes a pattern.
-fn canonical(id: &str) -> Result<String, Refusal> {
-    let id = id.strip_prefix('/').unwrap_or(id);
-    let plain = |segment: &str| !matches!(segment, "" | "." | "..");
-    if id.len() > MAX_ID || id.chars().any(char::is_control) || !id.split('/').all(plain) {
-        return Err(bad(
-            "the resource id is empty, longer than 1,024 bytes, or has empty or dot segments or control characters",
-        ));
+    /// The records of what agents wrote into a resource.
+    ///
+    /// Args:
+    /// * `id`: in any spelling that its collection takes.
+    #[must_use]
+    pub fn object_keys(&self, collection: &str, id: &str) -> ObjectKeys {
+        let declared = self.model().collections.get(collection);
+        let spelling = declared.map(|declared| declared.spelling).unwrap_or_default();
+        ObjectKeys::of(collection, &ResourceId::of(id, spelling).key)
     }
-    Ok(id.to_owned())
 }
 
 /// All destinations that policies can tell apart: each is judged, since one recipient must not hide another.

@@ -65,6 +65,15 @@ impl Budgets {
         self.all.iter().map(|one| (one.name.as_str(), one.stored.as_str())).collect()
     }
 
+    /// JSON pointers to the arguments whose different values those budgets count.
+    pub(crate) fn keys(&self, named: &[u32]) -> impl Iterator<Item = &str> {
+        let all = named.iter().filter_map(|index| self.all.get(*index as usize));
+        all.filter_map(|budget| match &budget.counts {
+            Counts::Distinct(pointer) => Some(pointer.as_str()),
+            Counts::Count | Counts::Sum(_) => None,
+        })
+    }
+
     /// Whose records those budgets are kept in.
     pub(crate) fn holders(&self, named: &[u32]) -> Holders {
         let all = named.iter().filter_map(|index| self.all.get(*index as usize));
@@ -187,10 +196,11 @@ impl Compiled {
             forgets_before: oldest,
         };
         if let Counts::Distinct(pointer) = &self.counts {
-            spending.values = values(subject.arguments.pointer(pointer));
             let known = spent.values.iter().filter(|(_, at)| counts(at)).map(|(value, _)| value);
             let open = reserved().filter(|(at, _)| counts(at)).flat_map(|(_, one)| &one.values);
-            let all: BTreeSet<&String> = known.chain(open).chain(&spending.values).collect();
+            let mut all: BTreeSet<&String> = known.chain(open).collect();
+            spending.values = values(subject, pointer, &all);
+            all.extend(&spending.values);
             if i64::try_from(all.len()).unwrap_or(i64::MAX) > self.most {
                 return Err(Short::Exceeded);
             }
@@ -219,14 +229,24 @@ impl Compiled {
 }
 
 /// The digests of a value, or of all of a list: they may be long, or a secret.
-fn values(argument: Option<&Json>) -> BTreeSet<String> {
-    let one = |value: &Json| match value {
-        Json::String(text) => Some(short(&format!("s{text}"))),
-        Json::Integer(number) => Some(short(&format!("i{number}"))),
-        Json::Bool(value) => Some(short(&format!("b{value}"))),
+///
+/// INVARIANT (one key): a number and its digits are one value, and of an id all spellings are.
+///
+/// Args: `known`: digests that count already. Under older rules of spelling a value had another digest, which it keeps.
+fn values(subject: Subject<'_>, pointer: &str, known: &BTreeSet<&String>) -> BTreeSet<String> {
+    let renamed = |new: String, old: String| if known.contains(&old) { old } else { new };
+    let one = |value: &Json| match (subject.id_at(pointer), value) {
+        (Some(id), Json::String(text)) if id != text => {
+            Some(renamed(short(&format!("s{id}")), short(&format!("s{text}"))))
+        }
+        (_, Json::String(text)) => Some(short(&format!("s{text}"))),
+        (_, Json::Integer(number)) => {
+            Some(renamed(short(&format!("s{number}")), short(&format!("i{number}"))))
+        }
+        (_, Json::Bool(value)) => Some(short(&format!("b{value}"))),
         _ => None,
     };
-    match argument {
+    match subject.arguments.pointer(pointer) {
         Some(Json::Array(items)) => items.iter().filter_map(one).collect(),
         Some(value) => one(value).into_iter().collect(),
         None => BTreeSet::new(),

@@ -5,6 +5,7 @@
 //! refused: a busy writer costs nobody else labels or room.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -134,26 +135,37 @@ pub struct ObjectKeys {
     pub collection: RecordKey,
     /// That of the object; none: it is the collection as a whole.
     pub object: Option<RecordKey>,
+    /// Those that the object may have under older spellings of its id. They are read until they expire, and never written.
+    pub older: Vec<RecordKey>,
 }
 
 impl ObjectKeys {
     /// The records of a resource.
     ///
     /// Args:
-    /// * `id`: canonical; empty: the collection as a whole.
+    /// * `id`: in its one spelling; empty: the collection as a whole.
     #[must_use]
     pub fn of(collection: &str, id: &str) -> Self {
-        let key = |id: String| RecordKey::new(RecordKind::Object, id);
-        // Ids may be long, or a secret.
-        let digest = || hex(&sha256(id.as_bytes()));
-        let object = (!id.is_empty()).then(|| key(format!("{collection}/{}", digest())));
-        Self { collection: key(collection.to_owned()), object }
+        let object = (!id.is_empty()).then(|| object_key(collection, id));
+        let collection = RecordKey::new(RecordKind::Object, collection.to_owned());
+        Self { collection, object, older: Vec::new() }
     }
 
-    /// Both.
-    pub fn all(&self) -> impl Iterator<Item = &RecordKey> {
-        [&self.collection].into_iter().chain(&self.object)
+    /// With the keys of older spellings of the id.
+    pub(crate) fn with_older(self, collection: &str, ids: &[String]) -> Self {
+        Self { older: ids.iter().map(|id| object_key(collection, id)).collect(), ..self }
     }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &RecordKey> {
+        [&self.collection].into_iter().chain(&self.object).chain(&self.older)
+    }
+}
+
+/// Ids may be long, or a secret: their digest stands in the key.
+fn object_key(collection: &str, id: &str) -> RecordKey {
+    let digest = hex(&sha256(id.as_bytes()));
+    RecordKey::new(RecordKind::Object, format!("{collection}/{digest}"))
 }
 
 /// What is known of what an operation acts on.
@@ -161,6 +173,8 @@ impl ObjectKeys {
 pub struct ObjectView<'a> {
     /// The object; none: it is the collection as a whole.
     pub object: Option<&'a Object>,
+    /// Records of the object under older spellings of its id.
+    pub older: &'a [Arc<Object>],
     /// Its collection.
     pub collection: &'a Object,
 }
@@ -170,14 +184,16 @@ static NOTHING: Object = Object::new(String::new());
 
 impl ObjectView<'static> {
     /// Of what nobody has written.
-    pub const NOTHING: Self = Self { object: None, collection: &NOTHING };
+    pub const NOTHING: Self = Self { object: None, older: &[], collection: &NOTHING };
 }
 
 impl<'a> ObjectView<'a> {
     /// The labels that it carries because of who wrote it, and the decision by which each was written.
     pub fn labels(self, now: Time) -> impl Iterator<Item = (&'a str, &'a Origin)> {
         let own = &self.object.unwrap_or(self.collection).labels;
-        let fresh = self.collection.any.iter().chain(own).filter(move |(_, mark)| mark.until > now);
+        let older = self.older.iter().flat_map(|object| &object.labels);
+        let all = self.collection.any.iter().chain(own).chain(older);
+        let fresh = all.filter(move |(_, mark)| mark.until > now);
         fresh.map(|(label, mark)| (label.as_str(), &mark.origin))
     }
 

@@ -78,9 +78,7 @@ impl Origin {
         Self { decision_id, operation, at, contexts: BTreeSet::new() }
     }
 
-    /// As what brought the label.
-    #[must_use]
-    pub fn carrier(&self) -> Carrier<'_> {
+    pub(super) fn carrier(&self) -> Carrier<'_> {
         Carrier { decision_id: &self.decision_id, operation: &self.operation, at: self.at }
     }
 }

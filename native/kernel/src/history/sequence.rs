@@ -76,6 +76,10 @@ pub(crate) struct Subject<'a> {
     pub(crate) collection: Option<&'a str>,
     /// Empty: the collection as a whole.
     pub(crate) id: &'a str,
+    /// Other keys that records of the resource may have, which were written under older rules of spelling.
+    pub(crate) older_ids: &'a [String],
+    /// JSON pointer to the argument that holds the id.
+    pub(crate) id_pointer: Option<&'a str>,
 }
 
 /// What a call changes where it is let through, and which rules see it once it is done.
@@ -113,6 +117,15 @@ impl Sequences {
     /// Whether the rule that is stored under a name forbids something.
     pub(crate) fn restricts(&self, stored: &str) -> bool {
         self.rules.iter().any(|rule| !rule.requires && &*rule.stored == stored)
+    }
+
+    /// JSON pointers to the arguments that those rules tell events apart by.
+    pub(crate) fn keys(&self, named: &[Named]) -> impl Iterator<Item = &str> {
+        let rules = named.iter().filter_map(|named| self.rule(*named));
+        rules.filter_map(|rule| match &rule.key {
+            Some(CorrelationKey::Argument(pointer)) => Some(pointer.as_str()),
+            Some(CorrelationKey::Resource) | None => None,
+        })
     }
 
     /// Whose records the progress of those rules is kept in.
@@ -153,7 +166,8 @@ impl Sequences {
             let kept = rule.kept(history).ok_or_else(full)?;
             let known = kept.rules.get(&*rule.stored);
             let window_ms = rule.window_ms(subject);
-            let instance = (rule.instance(subject), window_ms);
+            let older = rule.older_instances(subject);
+            let instance = (rule.instance(subject), older.as_slice(), window_ms);
             let Some(advance) = rule.advance(instance, steps, known, now) else {
                 continue;
             };
@@ -186,12 +200,13 @@ impl Sequences {
                 let kept = rule.kept(history)?;
                 let known = kept.rules.get(&*rule.stored);
                 let window_ms = rule.window_ms(subject);
-                let instance = (rule.instance(subject), window_ms);
+                let older = rule.older_instances(subject);
+                let instance = (rule.instance(subject), older.as_slice(), window_ms);
                 let advance = rule.advance(instance, steps, known, now)?;
                 if has_room(&advance, known, kept) {
                     return Some(advance);
                 }
-                rule.advance((Cow::Borrowed(ANY), window_ms), steps, known, now)
+                rule.advance((Cow::Borrowed(ANY), &[], window_ms), steps, known, now)
             })
             .collect()
     }
@@ -242,6 +257,11 @@ impl Subject<'_> {
     pub(crate) fn window_ms(&self) -> Option<i64> {
         (!self.is_started).then_some(UNSTARTED_MS)
     }
+
+    /// The id of the resource, where an argument holds it.
+    pub(crate) fn id_at(&self, pointer: &str) -> Option<&str> {
+        (self.id_pointer == Some(pointer)).then_some(self.id)
+    }
 }
 
 impl Compiled {
@@ -268,26 +288,59 @@ impl Compiled {
         history.of(self.scope.holder())
     }
 
-    /// Which instance an event is of: by task where the rule is, and by key where it has one.
-    fn instance<'a>(&self, subject: Subject<'a>) -> Cow<'a, str> {
-        let task = match self.scope {
+    fn task<'a>(&self, subject: Subject<'a>) -> &'a str {
+        match self.scope {
             RuleScope::Task => subject.task,
             RuleScope::Session | RuleScope::Agent | RuleScope::Subject => "",
-        };
+        }
+    }
+
+    /// Which instance an event is of: by task where the rule is, and by key where it has one.
+    ///
+    /// INVARIANT (one key): a number and its digits are one key, and of an id all spellings are.
+    fn instance<'a>(&self, subject: Subject<'a>) -> Cow<'a, str> {
+        let task = self.task(subject);
         let value = match &self.key {
             None => return Cow::Borrowed(task),
             Some(CorrelationKey::Resource) => {
                 format!("{}/{}", subject.collection.unwrap_or_default(), subject.id)
             }
-            // The catalog requires the argument of every operation that the rule names.
-            Some(CorrelationKey::Argument(pointer)) => match subject.arguments.pointer(pointer) {
-                Some(Json::String(text)) => format!("s{text}"),
-                Some(Json::Integer(number)) => format!("i{number}"),
-                Some(Json::Bool(value)) => format!("b{value}"),
-                Some(_) | None => String::new(),
-            },
+            Some(CorrelationKey::Argument(pointer)) => {
+                match (subject.id_at(pointer), subject.arguments.pointer(pointer)) {
+                    (Some(id), _) => format!("s{id}"),
+                    (None, Some(Json::String(text))) => format!("s{text}"),
+                    (None, Some(Json::Integer(number))) => format!("s{number}"),
+                    (None, Some(Json::Bool(value))) => format!("b{value}"),
+                    // The catalog requires the argument of every operation that the rule names.
+                    (None, Some(_) | None) => String::new(),
+                }
+            }
         };
         Cow::Owned(format!("{task}/{}", short(&value)))
+    }
+
+    /// Under which other instances the progress of a rule that restricts may be stored, by older rules of spelling.
+    ///
+    /// INVARIANT (fail closed): a rule that enables does not look at them, since another key may have been written so.
+    fn older_instances(&self, subject: Subject<'_>) -> SmallVec<[String; 2]> {
+        let mut values: SmallVec<[String; 2]> = SmallVec::new();
+        match &self.key {
+            _ if self.requires => {}
+            None => {}
+            Some(CorrelationKey::Resource) => {
+                let collection = subject.collection.unwrap_or_default();
+                values.extend(subject.older_ids.iter().map(|id| format!("{collection}/{id}")));
+            }
+            Some(CorrelationKey::Argument(pointer)) => match subject.arguments.pointer(pointer) {
+                Some(Json::Integer(number)) => values.push(format!("i{number}")),
+                Some(Json::String(text)) if subject.id_at(pointer).is_some_and(|id| id != text) => {
+                    values.push(format!("s{text}"));
+                }
+                _ => {}
+            },
+        }
+        let task = self.task(subject);
+        values.iter().map(|value| format!("{task}/{}", short(value))).collect()
     }
 
     /// The instance under which the pair of agent and subject keeps a step that completes the rule. Only rules that restrict
@@ -321,17 +374,20 @@ impl Compiled {
         if self.requires {
             return !own;
         }
+        let is_older = |instance: &String| known.of(instance).is_some_and(has_all);
         own || known.of(ANY).is_some_and(has_all)
+            || self.older_instances(subject).iter().any(is_older)
     }
 
     /// One event is one step, the first that is still to come. Where there is a window, a step counts from the last time
     /// that it was seen, and one that is too old is still to come.
     ///
     /// Args:
+    /// * `older`: instances under which its progress may be stored, too.
     /// * `window_ms`: of the rule, for the event's subject; `kept`: of the rule.
     fn advance(
         &self,
-        (instance, window_ms): (Cow<'_, str>, Option<i64>),
+        (instance, older, window_ms): (Cow<'_, str>, &[String], Option<i64>),
         steps: u32,
         kept: Option<&RuleProgress>,
         now: Time,
@@ -339,7 +395,9 @@ impl Compiled {
         let known = kept.and_then(|kept| kept.of(&instance));
         let oldest = before(window_ms, now);
         let counts = |progress: &&Progress| oldest.is_none_or(|oldest| progress.at >= oldest);
-        let step = known.filter(counts).map_or(0, |progress| progress.step);
+        let steps_of = |known: Option<&Progress>| known.filter(counts).map_or(0, |one| one.step);
+        let older = older.iter().map(|one| steps_of(kept.and_then(|kept| kept.of(one))));
+        let step = older.fold(steps_of(known), u32::max);
         let is_next = |step: u32| 1_u32.checked_shl(step).is_some_and(|bit| steps & bit != 0);
         let step = if step < self.steps && is_next(step) {
             step.saturating_add(1)

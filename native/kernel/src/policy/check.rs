@@ -1,16 +1,15 @@
 //! What the validator does not see: names that nothing declares, and policies that could never match.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Placed;
 use crate::arguments::{ArgumentType, Member};
 use crate::diagnostic::{Diagnostics, unknown};
 use crate::evaluate::syntax::{ActionScope, Idle, Named, Path, Root};
-use crate::model::{Event, Location, Model, Operation};
+use crate::model::{Event, Location, Model, Operation, Spelling};
 use crate::schema::{BUILT_IN_KINDS, GIVE, Key, Names, START, attributes, attributes_of_key};
-
-/// Bytes of a resource id, as in a request.
-const MAX_RESOURCE: usize = 1024;
+use crate::spelling;
 
 /// Operations and groups, as policies name them.
 #[derive(Debug, Default)]
@@ -289,15 +288,21 @@ fn reached(
                 Some((collection, rest)) => (collection, Some(rest)),
                 None => (id, None),
             };
-            if !model.collections.contains_key(collection) {
+            let Some(declared) = model.collections.get(collection) else { return };
+            if let Some(Err(why)) = rest.map(spelling::check_id) {
+                let what = format!("`Resource::\"{id}\"` could never match: {}", why.what);
+                diagnostics.error(&placed.place(name.offset), what, why.fix);
                 return;
             }
-            if rest.is_some_and(|id| !is_canonical(id)) {
-                diagnostics.error(
-                    &placed.place(name.offset),
-                    format!("`Resource::\"{id}\"` could never match: an id has no leading slash, and no empty or dot segments"),
-                    "Write `<collection>/<id>`, or `<collection>` for the collection as a whole.",
+            let folds = declared.spelling == Spelling::Fold;
+            if let Some(rest) = rest.filter(|_| folds)
+                && let Cow::Owned(key) = spelling::fold(rest)
+            {
+                let what = format!(
+                    "`Resource::\"{id}\"` could never match: ids in `{collection}` are compared without case"
                 );
+                let mend = format!("Write `Resource::\"{collection}/{key}\"`.");
+                diagnostics.error(&placed.place(name.offset), what, mend);
                 return;
             }
             let acts = any(&|target| target.collection == Some(collection));
@@ -330,13 +335,6 @@ fn reached(
             "Correct the policy's actions, or the name.",
         );
     }
-}
-
-/// Whether a request could have a resource of this id.
-fn is_canonical(id: &str) -> bool {
-    id.len() <= MAX_RESOURCE
-        && !id.chars().any(char::is_control)
-        && id.split('/').all(|segment| !matches!(segment, "" | "." | ".."))
 }
 
 /// Refuses an attribute that nothing in the policy's scope has: in an arm of `||`, Cedar takes a test for it as false.

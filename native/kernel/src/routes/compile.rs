@@ -194,9 +194,9 @@ fn pieces<'a>(path: &'a Declared<String>, found: &mut Diagnostics) -> Option<Vec
                 );
             }
             Some(name) => out.push(Piece::Param(name)),
-            None if part == "." || part == ".." || (part.is_empty() && parts.peek().is_some()) => {
+            None if part.ends_with('.') || (part.is_empty() && parts.peek().is_some()) => {
                 return fail(
-                    format!("`{text}` holds an empty or dot segment"),
+                    format!("`{text}` holds an empty or dot segment, or one that ends in a dot"),
                     "Requests with such are refused.",
                 );
             }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 
 use super::{RouteError, ambiguous, unread};
+use crate::spelling::{self, Escape};
 
 /// Bytes of a target.
 const LONGEST: usize = 16_384;
@@ -69,6 +70,9 @@ pub(super) fn split(target: &str) -> Result<Target<'_>, RouteError> {
         if segments.len() >= MOST_SEGMENTS {
             return unread("the path has too many segments");
         }
+        if raw.ends_with('.') {
+            return ambiguous("a segment of the path ends in a dot");
+        }
         encodings(raw)?;
         segments.push(Segment { raw });
     }
@@ -125,21 +129,23 @@ fn encodings(raw: &str) -> Result<(), RouteError> {
         return Ok(());
     }
     for part in raw.split('%').skip(1) {
-        let byte = part.get(..2).and_then(hex);
-        match byte {
+        match part.get(..2).and_then(hex).map(spelling::escape) {
             None => return ambiguous("the path holds a malformed `%` encoding"),
-            Some(b) if b < 0x20 || b == 0x7f || b"/\\.;%?#".contains(&b) => {
+            Some(Escape::Separator) => {
                 return ambiguous(
                     "the path encodes a separator, dot, percent or control character",
                 );
             }
-            Some(b) if b.is_ascii_alphanumeric() || b"-_~".contains(&b) => {
+            Some(Escape::Needless) => {
                 return ambiguous("the path encodes a character that needs no encoding");
             }
-            Some(_) => {}
+            Some(Escape::Needed) => {}
         }
     }
-    Ok(())
+    match spelling::check_decoded(&decode(raw, false)?) {
+        Ok(()) => Ok(()),
+        Err(why) => ambiguous(format!("a segment of the path: {}", why.what)),
+    }
 }
 
 fn decode(raw: &str, form: bool) -> Result<Cow<'_, str>, RouteError> {

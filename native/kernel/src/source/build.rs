@@ -8,8 +8,8 @@ use super::mcp::{McpFile, Pins};
 use super::types::{
     AgentMembers, AgentObject, ApprovalWord, CollectionEntry, DenyWord, DestinationEntry, Facts,
     IgnoreEntry, IsolatedWord, LabelEntry, LabelWord, Manifest, ModeEntry, OnBehalfWord,
-    ReportsWord, RouteEntry, SourceEntry, SubjectRule, SystemEntry, SystemWord, TasksWord,
-    TierEntry,
+    ReportsWord, RouteEntry, SourceEntry, SpellingWord, SubjectRule, SystemEntry, SystemWord,
+    TasksWord, TierEntry,
 };
 use super::yaml::{At, Entries, Many};
 use super::{budget, classify, denials, directory, ids, mode, sequence, template};
@@ -20,10 +20,11 @@ use crate::mcp::{self, Endpoint};
 use crate::model::{
     AgentMemory, Approval, ClaimTest, Collection, Declared, DenyAs, Derive, DestinationClass,
     DestinationKind, Distinct, Isolation, LabelKind, Location, Model, OnBehalf, Operation, Reports,
-    ResourcePattern, SubjectMatch, System, SystemKind, Tier, TierRequirements,
+    ResourcePattern, Spelling, SubjectMatch, System, SystemKind, Tier, TierRequirements,
 };
 use crate::pattern::Glob;
 use crate::routes::{Ignore, RouteSpec, RouteTable, Source};
+use crate::spelling;
 
 /// Operations of a bundle.
 const MOST_OPERATIONS: usize = 50_000;
@@ -353,18 +354,27 @@ impl Build<'_> {
             let said = entry.keeps_written.as_ref();
             let keeps_ms = self.keeps(file, said);
             let keeps_at = said.map(|said| said.at.within(file));
-            let collection = Collection { labels, keeps_ms, keeps_at, at };
+            let spelling = match entry.spelling {
+                SpellingWord::Exact => Spelling::Exact,
+                SpellingWord::Fold => Spelling::Fold,
+            };
+            let collection = Collection { labels, keeps_ms, keeps_at, spelling, at };
             self.model.collections.insert(id.value.clone(), collection);
             for pattern in &entry.patterns {
                 let segments: Vec<&str> = pattern.r#match.value.split('/').collect();
                 let last = segments.len() - 1;
                 let fine = |(i, s): (usize, &&str)| {
-                    *s == "*" || (*s == "**" && i == last) || (!s.is_empty() && !s.contains('*'))
+                    *s == "*" || (*s == "**" && i == last) || !s.contains('*')
                 };
-                if pattern.r#match.value.len() > 1024 || !segments.iter().enumerate().all(fine) {
+                let place = pattern.r#match.at.within(file);
+                if !segments.iter().enumerate().all(fine) {
                     let what = format!("bad pattern `{}`", clip(&pattern.r#match.value));
                     let mend = "`*` stands for one whole segment between `/`, a last `**` for any number of them.";
-                    self.found.error(&pattern.r#match.at.within(file), what, mend);
+                    self.found.error(&place, what, mend);
+                } else if let Err(why) = spelling::check_id(&pattern.r#match.value) {
+                    let what =
+                        format!("bad pattern `{}`: {}", clip(&pattern.r#match.value), why.what);
+                    self.found.error(&place, what, why.fix);
                 }
                 let labels = self.labels(file, &pattern.labels);
                 self.model.resource_patterns.push(ResourcePattern {

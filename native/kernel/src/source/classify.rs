@@ -350,7 +350,10 @@ impl Build<'_> {
             self.pointer(file, operation, id, &["string", "integer"], true);
         }
         let id = said.id.as_ref().map(|id| id.value.clone());
-        Some(ResourceRule { collection: said.collection.value.clone(), id })
+        let collection = said.collection.value.clone();
+        let declared = self.model.collections.get(&collection);
+        let spelling = declared.map(|declared| declared.spelling).unwrap_or_default();
+        Some(ResourceRule { collection, id, spelling })
     }
 
     fn destination(

@@ -10,7 +10,9 @@ use super::yaml::{At, Entries, Many};
 use crate::diagnostic::{clip, unknown};
 use crate::history::Holder;
 use crate::json::pointer_tokens;
-use crate::model::{CorrelationKey, Event, EventOf, Glob, Operation, Reports, RuleScope, Sequence};
+use crate::model::{
+    CorrelationKey, Event, EventOf, Glob, Operation, Reports, RuleScope, Sequence, Spelling,
+};
 
 /// Sequences of a bundle.
 const MOST_SEQUENCES: usize = 1_000;
@@ -268,6 +270,25 @@ impl Reader<'_, '_> {
                 self.build.found.error(&at, what, mend);
                 return None;
             }
+        }
+        // Where the argument is the id of a resource, its collection says how it is compared.
+        let spelling = |operation: &&Operation| {
+            let rule = operation.resource.as_ref();
+            let rule = rule.filter(|rule| rule.id.as_deref() == Some(said.value.as_str()));
+            rule.map(|rule| rule.spelling).unwrap_or_default()
+        };
+        let folded = named.iter().find(|one| spelling(one) == Spelling::Fold);
+        let exact = named.iter().find(|one| spelling(one) == Spelling::Exact);
+        if let (Some(folded), Some(exact)) = (folded, exact) {
+            let what = format!(
+                "`{}` is compared without case for `{}` and byte by byte for `{}`",
+                clip(&said.value),
+                folded.id,
+                exact.id
+            );
+            let mend = "Give both collections the same `spelling`, or make it the id of a resource of both operations.";
+            self.build.found.error(&at, what, mend);
+            return None;
         }
         Some(CorrelationKey::Argument(said.value.clone()))
     }

@@ -16,9 +16,8 @@ use crate::model::{
     Declared, Effect, ImplicitRule, LimitRule, Location, Operation, ParamType, ScopeRule,
     SelectorRule, Slot, Template, Tier,
 };
-use crate::task::{
-    MAX_DEPTH, MAX_LITERALS, MAX_SCOPE, MAX_TEXT, MAX_TEXTS, one_name, refuse_id, refuse_text,
-};
+use crate::spelling::{Misspelling, check_id, check_prefix};
+use crate::task::{MAX_DEPTH, MAX_LITERALS, MAX_SCOPE, MAX_TEXTS, check_text, one_name};
 
 /// Templates of a bundle.
 const MOST_TEMPLATES: usize = 1_000;
@@ -483,11 +482,11 @@ impl<'a> Reading<'a, '_> {
         let names = |list: &Many<At<String>>| list.0.iter().map(|one| one.value.clone()).collect();
         let label_ceiling =
             said.label_ceiling.as_ref().map(|list| self.build.labels(self.file, &list.0));
-        let ids = said.ids.as_ref().map(|list| self.slots("ids", list, refuse_id));
+        let ids = said.ids.as_ref().map(|list| self.slots("ids", list, check_id));
         SelectorRule {
             collections: said.collections.as_ref().map(names),
             ids,
-            path_prefix: said.path_prefix.as_ref().and_then(|text| self.slot(text, refuse_id)),
+            path_prefix: said.path_prefix.as_ref().and_then(|text| self.slot(text, check_id)),
             label_ceiling,
         }
     }
@@ -495,7 +494,7 @@ impl<'a> Reading<'a, '_> {
     fn limit(&mut self, said: &At<LimitSaid>) -> Option<LimitRule> {
         match &said.value {
             LimitSaid::OneOf(list) => {
-                Some(LimitRule::OneOf(self.slots("one_of", list, refuse_text)))
+                Some(LimitRule::OneOf(self.slots("one_of", list, check_text)))
             }
             LimitSaid::Range(range) => match range.as_slice() {
                 [least, most] if least <= most => Some(LimitRule::Range(*least, *most)),
@@ -505,7 +504,7 @@ impl<'a> Reading<'a, '_> {
                     None
                 }
             },
-            LimitSaid::Prefix(text) => self.slot(text, refuse_text).map(LimitRule::Prefix),
+            LimitSaid::Prefix(text) => self.slot(text, check_prefix).map(LimitRule::Prefix),
         }
     }
 
@@ -513,27 +512,26 @@ impl<'a> Reading<'a, '_> {
         &mut self,
         key: &str,
         list: &Many<At<String>>,
-        refuse: fn(&str) -> Option<&'static str>,
+        check: fn(&str) -> Result<(), Misspelling>,
     ) -> BTreeSet<Slot> {
         if let Some(text) = list.0.get(MAX_TEXTS) {
             let what = format!("`{key}` has more than {MAX_TEXTS} values");
             self.error(text.at, what, "Use a prefix instead.");
         }
-        list.0.iter().filter_map(|text| self.slot(text, refuse)).collect()
+        list.0.iter().filter_map(|text| self.slot(text, check)).collect()
     }
 
     /// A text, or the parameter that it stands for.
     fn slot(
         &mut self,
         text: &At<String>,
-        refuse: fn(&str) -> Option<&'static str>,
+        check: fn(&str) -> Result<(), Misspelling>,
     ) -> Option<Slot> {
         let raw = text.value.as_str();
         if !raw.contains(['{', '}']) {
-            if let Some(why) = refuse(raw) {
-                let what = format!("bad value `{}`: {why}", clip(raw));
-                let mend = format!("Write 1 to {MAX_TEXT} bytes.");
-                self.error(text.at, what, mend);
+            if let Err(why) = check(raw) {
+                let what = format!("bad value `{}`: {}", clip(raw), why.what);
+                self.error(text.at, what, why.fix);
                 return None;
             }
             return Some(Slot::Text(raw.to_owned()));

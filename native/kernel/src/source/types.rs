@@ -409,6 +409,21 @@ pub(crate) struct CollectionEntry {
     /// How long what agents write into it keeps the labels that they carry then: `12h`, `90d`; `none`: it keeps none;
     /// default: `30d`.
     pub(crate) keeps_written: Option<At<String>>,
+    /// How ids in it are compared: `exact`; `fold` where the system takes ids that differ in case for one id. Default:
+    /// `exact`.
+    #[serde(default)]
+    pub(crate) spelling: SpellingWord,
+}
+
+/// How the ids of a collection are compared.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SpellingWord {
+    /// Byte by byte.
+    #[default]
+    Exact,
+    /// Without case.
+    Fold,
 }
 
 /// Labels of the resources whose id matches.

@@ -17,6 +17,8 @@ mod tokens;
 
 use std::sync::Arc;
 
+use crate::spelling::Misspelling;
+
 pub use implicit::{BARRED_MS, implicit, implicit_id, is_implicit_id, renewed};
 pub use literals::{MAX_LITERALS, hmac};
 pub use names::{HARNESS_TIER, MAX_PARTS, Names, Part, SaidBy, Speaker};
@@ -75,19 +77,15 @@ impl<'a> TaskView<'a> {
     }
 }
 
-/// What is wrong with a resource id, or a prefix of ids, in a scope.
-pub(crate) fn refuse_id(id: &str) -> Option<&'static str> {
-    let plain = |segment: &str| !matches!(segment, "" | "." | "..");
-    if !id.split('/').all(plain) {
-        return Some("an id has no leading or last slash, and no empty or dot segments");
-    }
-    refuse_text(id)
-}
-
-/// What is wrong with a value in a scope.
-pub(crate) fn refuse_text(text: &str) -> Option<&'static str> {
+/// Holds that a text can be a value in a scope.
+pub(crate) fn check_text(text: &str) -> Result<(), Misspelling> {
     if text.is_empty() || text.len() > MAX_TEXT {
-        return Some("it is empty, or longer than 1,024 bytes");
+        let what = "it is empty, or longer than 1,024 bytes";
+        return Err(Misspelling { what, fix: "Write 1 to 1,024 bytes." });
     }
-    text.contains(char::is_control).then_some("it holds control characters")
+    if text.contains(char::is_control) {
+        let what = "it holds control characters";
+        return Err(Misspelling { what, fix: "Write 1 to 1,024 bytes." });
+    }
+    Ok(())
 }

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use super::record::{Limit, ScopeEntry, Selector, Task};
 use crate::json::Value as Json;
 use crate::model::Operation;
+use crate::spelling::{self, covers_spelled};
 
 /// The side of a scope on which something is beyond it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,7 +267,7 @@ fn within<'a>(entry: &'a ScopeEntry, acts: &Acts<'_>) -> Result<(), Dimension<'a
         test(!acts.id.is_empty() && all.contains(acts.id), Dimension::Ids)?;
     }
     if let Some(prefix) = path_prefix {
-        test(is_under(prefix, acts.id), Dimension::PathPrefix)?;
+        test(covers_spelled(prefix, acts.id), Dimension::PathPrefix)?;
     }
     if let Some(all) = label_ceiling {
         let bounded = acts.labels.iter().all(|label| all.contains(label));
@@ -277,11 +278,6 @@ fn within<'a>(entry: &'a ScopeEntry, acts: &Acts<'_>) -> Result<(), Dimension<'a
         test(value.is_some_and(|value| allows(limit, value)), Dimension::Argument(pointer))?;
     }
     Ok(())
-}
-
-/// Whether an id begins with whole segments; the collection as a whole begins with none.
-fn is_under(prefix: &str, id: &str) -> bool {
-    id.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Whether a limit allows a value; of a list all of at least one.
@@ -298,7 +294,7 @@ fn allows_one(limit: &Limit, value: &Json) -> bool {
             text_of(value).is_some_and(|text| all.contains(text.as_ref()))
         }
         (Limit::Range(least, most), Json::Integer(number)) => (least..=most).contains(&number),
-        (Limit::Prefix(prefix), Json::String(text)) => text.starts_with(prefix.as_str()),
+        (Limit::Prefix(prefix), Json::String(text)) => spelling::covers(prefix, text),
         (Limit::Range(..) | Limit::Prefix(_), _) => false,
     }
 }
@@ -339,9 +335,9 @@ pub(super) fn contained<'a>(
         test(subset(all, &inner.ids), Dimension::Ids)?;
     }
     if let Some(prefix) = &outer.path_prefix {
-        let by_prefix = inner.path_prefix.as_ref().is_some_and(|one| is_under(prefix, one));
+        let by_prefix = inner.path_prefix.as_ref().is_some_and(|one| covers_spelled(prefix, one));
         let by_ids =
-            inner.ids.as_ref().is_some_and(|ids| ids.iter().all(|id| is_under(prefix, id)));
+            inner.ids.as_ref().is_some_and(|ids| ids.iter().all(|id| covers_spelled(prefix, id)));
         test(by_prefix || by_ids, Dimension::PathPrefix)?;
     }
     if let Some(all) = &outer.label_ceiling {
@@ -369,9 +365,9 @@ fn is_limit(wide: &Limit, narrow: &Limit) -> bool {
             let number = text.parse::<i64>().ok().filter(|number| number.to_string() == *text);
             number.is_some_and(|number| (*least..=*most).contains(&number))
         }),
-        (Limit::Prefix(wide), Limit::Prefix(narrow)) => narrow.starts_with(wide.as_str()),
+        (Limit::Prefix(wide), Limit::Prefix(narrow)) => covers_spelled(wide, narrow),
         (Limit::Prefix(wide), Limit::OneOf(all)) => {
-            all.iter().all(|text| text.starts_with(wide.as_str()))
+            all.iter().all(|text| spelling::covers(wide, text))
         }
         (Limit::OneOf(_) | Limit::Range(..) | Limit::Prefix(_), _) => false,
     }

@@ -9,13 +9,13 @@ use super::record::{
     TaskStatus,
 };
 use super::scope::{Dimension, ScopeIndex, contained};
-use super::{MAX_SCOPE, MAX_TEXTS, refuse_id, refuse_text};
+use super::{MAX_SCOPE, MAX_TEXTS, check_text};
 use crate::decide::MAX_CHAIN;
 use crate::decision::{ReasonCode, Time};
 use crate::diagnostic::clip;
-use crate::history::Shared;
-use crate::model::{LimitRule, ParamType, ScopeRule, SelectorRule, Slot, Template, Tier};
+use crate::model::{LimitRule, ParamType, ScopeRule, SelectorRule, Slot, Spelling, Template, Tier};
 use crate::plan::Plan;
+use crate::spelling::{self, Misspelling, check_id, check_prefix};
 
 /// Limits on arguments in one entry.
 const MOST_ARGUMENTS: usize = 32;
@@ -128,7 +128,7 @@ pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
     let template = template(plan, root.template)?;
     checked(template, root.params)?;
     bounded(root.scope)?;
-    let given = instance(template, root.params)?;
+    let given = instance(plan, template, root.params)?;
     let scope = narrowed(plan, &given, root.scope)?;
     let last = later(root.now, template.deadline);
     let deadline = ends(root.deadline, root.now, last)?;
@@ -163,7 +163,6 @@ pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
         subject_tokens: Vec::new(),
         unused: false,
         declined: false,
-        told: Shared::default(),
         by_user: false,
         names: root.names,
         rest: BTreeMap::new(),
@@ -206,7 +205,7 @@ pub fn delegate(plan: &Plan, parent: &Task, child: Child<'_>) -> Result<Task, Re
         parent.scope.clone()
     } else {
         checked(template, child.params)?;
-        instance(template, child.params)?
+        instance(plan, template, child.params)?
     };
     bounded(child.scope)?;
     let asked = narrowed(plan, &given, child.scope)?;
@@ -251,7 +250,6 @@ pub fn delegate(plan: &Plan, parent: &Task, child: Child<'_>) -> Result<Task, Re
         subject_tokens: Vec::new(),
         unused: false,
         declined: false,
-        told: Shared::default(),
         by_user: false,
         names: Names::default(),
         rest: BTreeMap::new(),
@@ -284,7 +282,7 @@ fn checked(template: &Template, params: &BTreeMap<String, Param>) -> Result<(), 
     for (name, kind) in &template.params {
         let fits = match (params.get(name), kind) {
             (None, _) => return Err(Refused::bad(format!("the parameter `{name}` is missing"))),
-            (Some(Param::Text(text)), ParamType::String) => refuse_text(text).is_none(),
+            (Some(Param::Text(text)), ParamType::String) => check_text(text).is_ok(),
             (Some(Param::Long(_)), ParamType::Long) | (Some(Param::Bool(_)), ParamType::Bool) => {
                 true
             }
@@ -306,31 +304,45 @@ fn checked(template: &Template, params: &BTreeMap<String, Param>) -> Result<(), 
 
 /// The template's scope with its parameters filled in.
 fn instance(
+    plan: &Plan,
     template: &Template,
     params: &BTreeMap<String, Param>,
 ) -> Result<Vec<ScopeEntry>, Refused> {
     let entry = |rule: &ScopeRule| {
         let limit = |(pointer, limit): (&String, &LimitRule)| {
             let limit = match limit {
-                LimitRule::OneOf(all) => Limit::OneOf(filled_all(all, params, refuse_text)?),
+                LimitRule::OneOf(all) => Limit::OneOf(filled_all(all, params, check_text)?),
                 LimitRule::Range(least, most) => Limit::Range(*least, *most),
-                LimitRule::Prefix(slot) => Limit::Prefix(filled(slot, params, refuse_text)?),
+                LimitRule::Prefix(slot) => Limit::Prefix(filled(slot, params, check_prefix)?),
             };
             Ok((pointer.clone(), limit))
         };
-        Ok(ScopeEntry {
+        let entry = ScopeEntry {
             operation: rule.operation.clone(),
             resources: selected(&rule.resources, params)?,
             arguments: rule.arguments.iter().map(limit).collect::<Result<_, Refused>>()?,
             uses: rule.uses,
-        })
+        };
+        Ok(spelled(plan, entry))
     };
     template.scope.iter().map(entry).collect()
 }
 
+/// The entry with ids as the collection of its operation compares them.
+fn spelled(plan: &Plan, mut entry: ScopeEntry) -> ScopeEntry {
+    let rule = plan.operation(&entry.operation).and_then(|operation| operation.resource.as_ref());
+    if rule.is_some_and(|rule| rule.spelling == Spelling::Fold) {
+        let fold = |id: &String| spelling::fold(id).into_owned();
+        let Selector { ids, path_prefix, .. } = &mut entry.resources;
+        *ids = ids.as_ref().map(|ids| ids.iter().map(fold).collect());
+        *path_prefix = path_prefix.as_ref().map(fold);
+    }
+    entry
+}
+
 fn selected(rule: &SelectorRule, params: &BTreeMap<String, Param>) -> Result<Selector, Refused> {
-    let ids = rule.ids.as_ref().map(|all| filled_all(all, params, refuse_id));
-    let prefix = rule.path_prefix.as_ref().map(|slot| filled(slot, params, refuse_id));
+    let ids = rule.ids.as_ref().map(|all| filled_all(all, params, check_id));
+    let prefix = rule.path_prefix.as_ref().map(|slot| filled(slot, params, check_id));
     Ok(Selector {
         collections: rule.collections.clone(),
         ids: ids.transpose()?,
@@ -342,15 +354,15 @@ fn selected(rule: &SelectorRule, params: &BTreeMap<String, Param>) -> Result<Sel
 fn filled_all(
     slots: &BTreeSet<Slot>,
     params: &BTreeMap<String, Param>,
-    refuse: fn(&str) -> Option<&'static str>,
+    check: fn(&str) -> Result<(), Misspelling>,
 ) -> Result<BTreeSet<String>, Refused> {
-    slots.iter().map(|slot| filled(slot, params, refuse)).collect()
+    slots.iter().map(|slot| filled(slot, params, check)).collect()
 }
 
 fn filled(
     slot: &Slot,
     params: &BTreeMap<String, Param>,
-    refuse: fn(&str) -> Option<&'static str>,
+    check: fn(&str) -> Result<(), Misspelling>,
 ) -> Result<String, Refused> {
     let name = match slot {
         Slot::Text(text) => return Ok(text.clone()),
@@ -362,9 +374,9 @@ fn filled(
         Some(Param::Bool(value)) => value.to_string(),
         None => return Err(Refused::bad(format!("the parameter `{name}` is missing"))),
     };
-    match refuse(&text) {
-        Some(why) => Err(Refused::bad(format!("the parameter `{name}`: {why}"))),
-        None => Ok(text),
+    match check(&text) {
+        Err(why) => Err(Refused::bad(format!("the parameter `{name}`: {}", why.what))),
+        Ok(()) => Ok(text),
     }
 }
 
@@ -404,6 +416,7 @@ fn narrowed(
 fn narrow(plan: &Plan, given: &[ScopeEntry], asked: &ScopeEntry) -> Result<ScopeEntry, Refused> {
     let operation = plan.operation(&asked.operation);
     let collection = operation.and_then(|o| o.resource.as_ref()).map(|r| r.collection.as_str());
+    let asked = &spelled(plan, asked.clone());
     let mut beyond = Dimension::Operation;
     for wide in given.iter().filter(|wide| wide.operation == asked.operation) {
         match contained(wide, asked, collection) {
@@ -424,11 +437,11 @@ fn bounded(asked: &[ScopeEntry]) -> Result<(), Refused> {
     }
     let mut bytes = 0_usize;
     let mut texts = |all: &mut dyn Iterator<Item = &str>,
-                     refuse: fn(&str) -> Option<&'static str>| {
+                     check: fn(&str) -> Result<(), Misspelling>| {
         for (count, text) in all.enumerate() {
             bytes = bytes.saturating_add(text.len());
-            if let Some(why) = refuse(text) {
-                return Err(Refused::bad(format!("a value in the scope: {why}")));
+            if let Err(why) = check(text) {
+                return Err(Refused::bad(format!("a value in the scope: {}", why.what)));
             }
             if count >= MAX_TEXTS || bytes > LARGEST_SCOPE {
                 let what = format!(
@@ -444,20 +457,20 @@ fn bounded(asked: &[ScopeEntry]) -> Result<(), Refused> {
     }
     for entry in asked {
         let Selector { collections, ids, path_prefix, label_ceiling } = &entry.resources;
-        texts(&mut [entry.operation.as_str()].into_iter(), refuse_text)?;
-        texts(&mut all(collections), refuse_text)?;
-        texts(&mut all(ids), refuse_id)?;
-        texts(&mut path_prefix.iter().map(String::as_str), refuse_id)?;
-        texts(&mut all(label_ceiling), refuse_text)?;
+        texts(&mut [entry.operation.as_str()].into_iter(), check_text)?;
+        texts(&mut all(collections), check_text)?;
+        texts(&mut all(ids), check_id)?;
+        texts(&mut path_prefix.iter().map(String::as_str), check_id)?;
+        texts(&mut all(label_ceiling), check_text)?;
         if entry.arguments.len() > MOST_ARGUMENTS {
             let what = format!("an entry limits more than {MOST_ARGUMENTS} arguments");
             return Err(Refused::bad(what));
         }
         for (pointer, limit) in &entry.arguments {
-            texts(&mut [pointer.as_str()].into_iter(), refuse_text)?;
+            texts(&mut [pointer.as_str()].into_iter(), check_text)?;
             match limit {
-                Limit::OneOf(set) => texts(&mut set.iter().map(String::as_str), refuse_text)?,
-                Limit::Prefix(text) => texts(&mut [text.as_str()].into_iter(), refuse_text)?,
+                Limit::OneOf(set) => texts(&mut set.iter().map(String::as_str), check_text)?,
+                Limit::Prefix(text) => texts(&mut [text.as_str()].into_iter(), check_prefix)?,
                 Limit::Range(least, most) if least <= most => {}
                 Limit::Range(..) => return Err(Refused::bad("a range that holds no number")),
             }

@@ -11,7 +11,7 @@ use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::{
     AgentMemory, Approval, ClaimTest, Collection, Declared, DestinationClass, DestinationKind,
     DestinationRule, Effect, LabelKind, Location, Model, Operation, PolicyFile, Reports,
-    ResourcePattern, ResourceRule, RoleMembers, SubjectMatch, System, SystemKind, Tier,
+    ResourcePattern, ResourceRule, RoleMembers, Spelling, SubjectMatch, System, SystemKind, Tier,
     TierRequirements,
 };
 use authz_kernel::plan::Plan;
@@ -80,7 +80,13 @@ pub(crate) fn model(policies: &str) -> Model {
     }
     model.collections.insert(
         "customers".to_owned(),
-        Collection { labels: set(&["pii"]), keeps_ms: Some(KEPT_MS), keeps_at: None, at: at(7) },
+        Collection {
+            labels: set(&["pii"]),
+            keeps_ms: Some(KEPT_MS),
+            keeps_at: None,
+            spelling: Spelling::Exact,
+            at: at(7),
+        },
     );
     model.resource_patterns = vec![ResourcePattern {
         collection: "customers".to_owned(),
@@ -142,7 +148,11 @@ pub(crate) fn model(policies: &str) -> Model {
         },
     ];
     let rule = |id: Option<&str>| {
-        Some(ResourceRule { collection: "customers".to_owned(), id: id.map(str::to_owned) })
+        Some(ResourceRule {
+            collection: "customers".to_owned(),
+            id: id.map(str::to_owned),
+            spelling: Spelling::Exact,
+        })
     };
     let get = Operation {
         resource: rule(Some("/id")),

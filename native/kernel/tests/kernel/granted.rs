@@ -11,7 +11,7 @@ use crate::common::NOW;
 use crate::tasks::{TEMPLATES, acme, facts, plan, request, root};
 
 const ALL: &str = r#"@id("all") permit(principal, action, resource);"#;
-const SEND: &str = r#"{"to": ["bob@a.example"], "text": "Re: hello"}"#;
+const SEND: &str = r#"{"to": ["bob@a.example"], "text": "re/hello"}"#;
 const REFUND: &str = r#"{"id": "acme", "amount": 5, "tags": ["a"]}"#;
 
 /// What a credential says that was issued of a permit.
@@ -127,8 +127,8 @@ fn a_credential_is_for_exactly_what_was_decided() {
         ("crm.get", r#"{"id": "acme"}"#),
         ("crm.search", "{}"),
         ("crm.refund", r#"{"id": "acme", "amount": 6, "tags": ["a"]}"#),
-        ("mail.send", r#"{"to": ["eve@a.example"], "text": "Re: hello"}"#),
-        ("mail.send", r#"{"to": ["bob@a.example", "eve@a.example"], "text": "Re: hello"}"#),
+        ("mail.send", r#"{"to": ["eve@a.example"], "text": "re/hello"}"#),
+        ("mail.send", r#"{"to": ["bob@a.example", "eve@a.example"], "text": "re/hello"}"#),
     ] {
         assert_eq!("OUT_OF_SCOPE", reason(&plan, &task, &issued, operation, arguments));
     }

@@ -23,6 +23,7 @@ mod property;
 mod refusals;
 mod reload;
 mod report;
+mod spelling;
 mod split;
 mod task_property;
 mod tasks;

@@ -1,7 +1,7 @@
 //! What refuses a bundle, word for word.
 
 use crate::common::{model, operation, refusals};
-use authz_kernel::model::{Effect, Operation, ResourceRule, Tier};
+use authz_kernel::model::{Effect, Operation, ResourceRule, Spelling, Tier};
 use authz_kernel::plan::Plan;
 
 /// Each policy is refused with exactly these lines (the file name left out).
@@ -380,6 +380,7 @@ fn with_orders(policies: &str) -> Vec<String> {
         resource: Some(ResourceRule {
             collection: "orders".to_owned(),
             id: Some("/id".to_owned()),
+            spelling: Spelling::Exact,
         }),
         ..operation("crm.del_order", &[Effect::Delete], Tier::High, input)
     });
@@ -412,11 +413,11 @@ const NEVER: &[(&str, &str)] = &[
     ),
     (
         "principal, action, resource == Resource::\"customers/\");",
-        "48: `Resource::\"customers/\"` could never match: an id has no leading slash, and no empty or dot segments. Write `<collection>/<id>`, or `<collection>` for the collection as a whole.",
+        "48: `Resource::\"customers/\"` could never match: it is empty, or longer than 1,024 bytes. Write 1 to 1,024 bytes.",
     ),
     (
-        "principal, action, resource == Resource::\"customers//x\");",
-        "48: `Resource::\"customers//x\"` could never match: an id has no leading slash, and no empty or dot segments. Write `<collection>/<id>`, or `<collection>` for the collection as a whole.",
+        "principal, action, resource == Resource::\"customers/a//x\");",
+        "48: `Resource::\"customers/a//x\"` could never match: it has an empty segment, or ends in a slash. Write one `/` between segments, and none at the end.",
     ),
     (
         "principal, action == Action::\"crm.get\", resource) when { context.destination.class == DestinationClass::\"external\" };",

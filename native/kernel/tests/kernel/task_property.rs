@@ -34,7 +34,7 @@ struct Ask {
 }
 
 const IDS: [&str; 6] = ["a", "a/b", "a/b/c", "ab", "acme/sealed/1", "z"];
-const TEXTS: [&str; 5] = ["x", "xy", "xyz", "y", "7"];
+const TEXTS: [&str; 5] = ["x", "xy", "x/z", "y", "7"];
 
 const WIDE: &str = r#"
 templates:
@@ -149,7 +149,10 @@ fn obviously_allows(limit: &Limit, value: Option<&serde_json::Value>) -> bool {
                 value.as_i64().is_some_and(|number| *least <= number && number <= *most)
             }
             Limit::Prefix(prefix) => {
-                value.as_str().is_some_and(|text| text.starts_with(prefix.as_str()))
+                let prefix: Vec<&str> = prefix.split('/').collect();
+                value
+                    .as_str()
+                    .is_some_and(|text| text.split('/').collect::<Vec<_>>().starts_with(&prefix))
             }
         },
     }
@@ -221,7 +224,7 @@ impl Dice {
                 Limit::Range(least, least + i64::try_from(self.roll(8)).unwrap_or(0))
             }
             _ if amount => Limit::Range(0, 7),
-            _ => Limit::Prefix(self.of(&["x", "xy", "y"]).to_owned()),
+            _ => Limit::Prefix(self.of(&["x", "x/z", "y"]).to_owned()),
         }
     }
 

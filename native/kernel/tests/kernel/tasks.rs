@@ -89,7 +89,7 @@ templates:
       - {operation: crm.order, resources: {ids: ["7", "{limit}"]}}
       - {operation: crm.refund, resources: {ids: ["{customer}"]}, arguments: {/amount: {range: [1, 100]}, /tags: {one_of: [a, "{customer}"]}}, uses: 2}
       - {operation: crm.edit}
-      - {operation: mail.send, arguments: {/text: {prefix: "Re: "}}, uses: 3}
+      - {operation: mail.send, arguments: {/text: {prefix: "re/"}}, uses: 3}
   look:
     purpose: look things up
     deadline: 1h
@@ -278,7 +278,7 @@ fn a_task_is_held_to_its_scope() {
     for (operation, arguments, expected) in [
         ("crm.get", r#"{"id": "acme"}"#, "PERMITTED"),
         ("crm.get", r#"{"id": "acme/1"}"#, "PERMITTED"),
-        ("crm.get", r#"{"id": "/acme/1"}"#, "PERMITTED"),
+        ("crm.get", r#"{"id": "/acme/1"}"#, "OUT_OF_SCOPE path_prefix"),
         ("crm.get", r#"{"id": "acmes/1"}"#, "OUT_OF_SCOPE path_prefix"),
         ("crm.get", r#"{"id": "acme/sealed/1"}"#, "OUT_OF_SCOPE label_ceiling"),
         ("crm.search", "{}", "PERMITTED"),
@@ -307,7 +307,7 @@ fn a_task_is_held_to_its_scope() {
         ("crm.edit", r#"{"id": "x", "action": "change"}"#, "PERMITTED"),
         ("crm.drop", "{}", "OUT_OF_SCOPE tier_cap"),
         ("crm.status", "{}", "OUT_OF_SCOPE operation"),
-        ("mail.send", r#"{"to": ["a@x.example"], "text": "Re: T-1"}"#, "PERMITTED"),
+        ("mail.send", r#"{"to": ["a@x.example"], "text": "re/T-1"}"#, "PERMITTED"),
         ("mail.send", r#"{"to": ["a@x.example"], "text": "T-1"}"#, "OUT_OF_SCOPE argument /text"),
         ("mail.send", r#"{"to": ["a@x.example"]}"#, "OUT_OF_SCOPE argument /text"),
         ("raw.run", "{}", "UNREVIEWED_OPERATION"),
@@ -660,7 +660,7 @@ fn what_is_named_counts_by_who_said_it() {
         when { context.destination.present && !context.destination.trusted };"#,
     );
     let params = acme();
-    let to_bob = r#"{"to": ["bob@acme.example"], "text": "Re: x"}"#;
+    let to_bob = r#"{"to": ["bob@acme.example"], "text": "re/x"}"#;
     let reason = |names: Names| {
         let task = start(&plan, Root { names, ..root("answer", &params) }).unwrap();
         let chain = task.chain();
@@ -708,7 +708,7 @@ fn what_was_kept_without_an_origin_trusts_nothing() {
     let task: Task = serde_json::from_value(stored.clone()).unwrap();
     assert!(task.names.is_empty());
     assert_eq!(stored["literals"], serde_json::to_value(&task).unwrap()["literals"], "kept");
-    let text = r#"{"to": ["bob@acme.example"], "text": "Re: x"}"#;
+    let text = r#"{"to": ["bob@acme.example"], "text": "re/x"}"#;
     assert_eq!(ReasonCode::Forbidden, ask_at(&plan, &task, &[], "mail.send", text, NOW).reason);
 }
 
@@ -724,7 +724,7 @@ fn a_destination_is_trusted_where_the_user_named_all_of_them() {
     let task = start(&plan, Root { names: by_user(prompt), ..root("answer", &params) });
     let mut task = task.unwrap();
     let to = |task: &Task, above: &[Arc<Task>], to: &str| {
-        let text = format!(r#"{{"to": [{to}], "text": "Re: x"}}"#);
+        let text = format!(r#"{{"to": [{to}], "text": "re/x"}}"#);
         ask_at(&plan, task, above, "mail.send", &text, NOW).reason
     };
     assert_eq!(ReasonCode::Permitted, to(&task, &[], r#""bob@acme.example""#));
@@ -748,7 +748,7 @@ fn a_destination_is_trusted_where_the_user_named_all_of_them() {
         literal_key: Some(&[9; 32]),
         ..facts(&chain)
     };
-    let send = request("mail.send", r#"{"to": ["bob@acme.example"], "text": "Re: x"}"#);
+    let send = request("mail.send", r#"{"to": ["bob@acme.example"], "text": "re/x"}"#);
     assert_eq!(ReasonCode::Forbidden, decide(&plan, &facts, &send, NOW).reason, "another key");
     let facts = Facts { literal_key: None, ..facts };
     assert_eq!(ReasonCode::Forbidden, decide(&plan, &facts, &send, NOW).reason, "no key");
@@ -788,7 +788,7 @@ fn a_start_that_asks_for_too_much_is_refused() {
         (
             "answer",
             with("customer", Param::Text("acme/../b".to_owned())),
-            "BAD_INPUT: the parameter `customer`: an id has no leading or last slash, and no empty or dot segments",
+            "BAD_INPUT: the parameter `customer`: it has a dot segment",
         ),
     ] {
         assert_eq!(expected, refused(start(&plan, root(template, &params))));
@@ -882,16 +882,16 @@ fn a_start_that_asks_for_too_much_is_refused() {
             vec![limited("/tags", Limit::Prefix("a".to_owned()))],
             "OUT_OF_SCOPE: argument /tags: `crm.refund`",
         ),
-        (vec![text(Limit::Prefix("Re: T".to_owned()))], "started t-0"),
-        (vec![text(Limit::OneOf(set(&["Re: T-1"])))], "started t-0"),
-        (vec![text(Limit::Prefix("Re".to_owned()))], "OUT_OF_SCOPE: argument /text: `mail.send`"),
+        (vec![text(Limit::Prefix("re/T".to_owned()))], "started t-0"),
+        (vec![text(Limit::OneOf(set(&["re/T-1"])))], "started t-0"),
+        (vec![text(Limit::Prefix("re".to_owned()))], "OUT_OF_SCOPE: argument /text: `mail.send`"),
         (vec![entry("mail.send")], "OUT_OF_SCOPE: argument /text: `mail.send`"),
         (
             vec![resources(
                 "crm.search",
                 Selector { ids: Some(set(&["a//b"])), ..Selector::default() },
             )],
-            "BAD_INPUT: a value in the scope: an id has no leading or last slash, and no empty or dot segments",
+            "BAD_INPUT: a value in the scope: it has an empty segment, or ends in a slash",
         ),
         (vec![limited("/amount", Limit::Range(5, 1))], "BAD_INPUT: a range that holds no number"),
         (
@@ -921,7 +921,7 @@ fn what_says_no_uses_gets_those_of_the_wider_entry() {
     let plan = plan(POLICIES);
     let acme = acme();
     let send = ScopeEntry {
-        arguments: [("/text".to_owned(), Limit::Prefix("Re: ".to_owned()))].into(),
+        arguments: [("/text".to_owned(), Limit::Prefix("re/".to_owned()))].into(),
         ..entry("mail.send")
     };
     let scope = [send];
@@ -1218,8 +1218,8 @@ fn each_fault_of_a_template_has_its_message() {
             "templates.yaml:2:111: unknown label `pi`; declared: pii (facts.yaml:6), sealed (facts.yaml:6). Did you mean `pii`?",
         ),
         (
-            "{operation: crm.get, resources: {ids: ['/a']}}",
-            "templates.yaml:2:101: bad value `/a`: an id has no leading or last slash, and no empty or dot segments. Write 1 to 1024 bytes.",
+            "{operation: crm.get, resources: {ids: ['a/']}}",
+            "templates.yaml:2:101: bad value `a/`: it has an empty segment, or ends in a slash. Write one `/` between segments, and none at the end.",
         ),
         (
             "{operation: crm.get, resources: {ids: ['{d}']}}",
@@ -1251,7 +1251,7 @@ fn each_fault_of_a_template_has_its_message() {
         ),
         (
             "{operation: mail.send, arguments: {/text: {prefix: ''}}}",
-            "templates.yaml:2:113: bad value ``: it is empty, or longer than 1,024 bytes. Write 1 to 1024 bytes.",
+            "templates.yaml:2:113: bad value ``: it is empty, or longer than 1,024 bytes. Write 1 to 1,024 bytes.",
         ),
     ] {
         check(scope, expected, with(scope));

@@ -276,3 +276,30 @@ fn whoever_reads_after_a_write_carries_it() {
         }
     }
 }
+
+/// The older version wrote `/page` under the key of `page`, and knew no case-folded keys.
+#[test]
+fn what_was_written_under_an_older_spelling_is_read() {
+    for state in engines() {
+        let served = noting(&state);
+        written(&served, "notes.write", "page");
+        written(&served, "notes.write", "Report");
+        assert!(!runs_after(&served, "notes.read", "/page"), "as the older version wrote it");
+        assert!(runs_after(&served, "notes.read", "Page"), "another note");
+        written(&served, "notes.write", "/new");
+        assert!(!runs_after(&served, "notes.read", "/new"));
+        assert!(runs_after(&served, "notes.read", "new"), "a leading slash is part of the id");
+        let folding = FACTS.replace("notes: {}", "notes: {spelling: fold}");
+        let files = [
+            ("notes.yaml", folding.as_str()),
+            ("templates.yaml", TEMPLATES),
+            ("policies/notes.cedar", POLICIES),
+        ];
+        served.engine.load(world_with(REQUIRED, &files)).unwrap();
+        assert!(!runs_after(&served, "notes.read", "Report"), "as it was written");
+        assert!(!runs_after(&served, "notes.read", "PAGE"), "its key is that of `page`");
+        written(&served, "notes.write", "Third");
+        assert!(!runs_after(&served, "notes.read", "tHIRD"));
+        assert!(runs_after(&served, "notes.read", "own"), "its harmless twin");
+    }
+}
