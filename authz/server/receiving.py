@@ -47,6 +47,8 @@ _SHORT_GRACE: Final = 0.02
 _SHORT_PAUSE: Final = 0.02
 _LONG_PAUSE: Final = 0.25
 _MOST_WAITING: Final = 4096
+# So many open calls make callers that do not take their answers lose them soon.
+_MANY_OPEN: Final = 4096
 _CODES: Final = {
     "DEADLINE": (
         4,
@@ -78,16 +80,26 @@ class Bounds:
 
 
 class _Call(Job):
-    """A call whose message has not come."""
+    """A call from its arrival until its caller has taken the answer."""
 
-    __slots__ = ("address", "begun", "behavior", "event", "peer", "state")
+    __slots__ = ("address", "answered", "begun", "behavior", "event", "peer", "state")
 
     def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
         super().__init__(fn, args)
         _, self.event, self.state, self.behavior, *_ = args
         self.begun = 0.0
+        self.answered = 0.0
         self.peer = ""
         self.address = ""
+
+    def finish(self) -> None:
+        """Say that the call was answered, or needs no answer: its message is needed no more."""
+        self.args = ()
+        self.answered = time.monotonic()
+
+    def close(self) -> None:
+        """Say that the caller has taken the answer, or has gone; for grpcio the call is done only now."""
+        super().finish()
 
 
 class Receiver(futures.Executor):
@@ -117,6 +129,8 @@ class Receiver(futures.Executor):
         self._receiving: dict[_Call, None] = {}
         self._waiting: dict[str, dict[_Call, None]] = {}
         self._waiting_count = 0
+        self._open: dict[_Call, None] = {}
+        self._untaken = 0
         self._refused = {"DEADLINE": 0, "OVERLOADED": 0}
         self._closed = threading.Event()
         self._crowded = threading.Event()
@@ -162,6 +176,11 @@ class Receiver(futures.Executor):
         """Calls whose message has not come."""
         return len(self._receiving) + self._waiting_count
 
+    @property
+    def open(self) -> int:
+        """Calls that have arrived and whose callers have not taken the answer."""
+        return len(self._open)
+
     def refused(self, reason: str) -> int:
         """Count the calls that were refused because their message did not come.
 
@@ -173,11 +192,19 @@ class Receiver(futures.Executor):
         """
         return self._refused[reason]
 
+    @property
+    def untaken(self) -> int:
+        """Calls that were cancelled because their callers did not take the answer, since the start."""
+        return self._untaken
+
     # --- the way of a call
 
     def _arrive(self, call: _Call) -> None:
         dropped = None
+        # grpcio runs these once the call is over, whatever ended it.
+        call.state.callbacks.append(partial(self._close, call))
         with self._lock:
+            self._open[call] = None
             begin = self._has_room(call)
             if begin:
                 self._receiving[call] = None
@@ -187,6 +214,11 @@ class Receiver(futures.Executor):
             self._end(call)
         if dropped is not None:
             self._refuse(dropped, "OVERLOADED")
+
+    def _close(self, call: _Call) -> None:
+        with self._lock:
+            self._open.pop(call, None)
+        call.close()
 
     def _has_room(self, call: _Call) -> bool:
         begun, most = len(self._receiving), self._bounds.calls
@@ -379,6 +411,7 @@ class Receiver(futures.Executor):
             late = self._take_late(now)
             crowding = self._crowding(now, grace)
             gone = self._take_gone()
+            untaken = self._take_untaken(now)
             if not self._waiting_count:
                 self._crowded.clear()
         for call in late:
@@ -387,6 +420,8 @@ class Receiver(futures.Executor):
             self._ask_after(call)
         for call in gone:
             call.finish()
+        for call in untaken:
+            call.event.call.cancel()
         self._begin_following()
 
     def _take_late(self, now: float) -> list[_Call]:
@@ -449,6 +484,15 @@ class Receiver(futures.Executor):
         for call in gone:
             self._leave(call)
         return gone
+
+    def _take_untaken(self, now: float) -> list[_Call]:
+        """Take calls whose answer waits for its caller: it fills the memory of this process, where the caller reads nothing."""
+        patience = _GRACE if len(self._open) > _MANY_OPEN else self._bounds.timeout
+        untaken = [call for call in self._open if call.answered and now - call.answered > patience]
+        for call in untaken:
+            call.answered = 0.0
+        self._untaken += len(untaken)
+        return untaken
 
     # --- who calls
 

@@ -117,4 +117,10 @@ def thread_families(listeners: Iterable[ListenerThreads]) -> list[MetricFamily]:
             counter,
             refused,
         ),
+        MetricFamily(
+            "authz_untaken",
+            "Calls cancelled because their callers did not take the answer.",
+            counter,
+            samples("authz_untaken_total", lambda one: float(one.receiver.untaken)),
+        ),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import socket
 import struct
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +17,14 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from authz.config import load
+from authz.server import Node
+from authz.telemetry import make_logger
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
 from tests.support.people import People, envoy_search, search
 from tests.support.server import Server, code_of, layout
 from tests.support.stalled import StalledCalls
-from tests.support.surfaces import CHECK, ENVOY, decision_of, reason_name
+from tests.support.surfaces import CHECK, ENVOY, decision_of, outcome, reason_name
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -309,3 +313,44 @@ def test_calls_that_are_reset(server: Server, people: People, honest: Honest) ->
     answer = server.call("main", CHECK, search(people.bot), timeout=DEADLINE)
     assert reason_name(decision_of(answer)) == "PERMITTED"
     del honest
+
+
+def test_threads_that_hang_are_told_everywhere(
+    authority: Authority, people: People, tmp_path: Path
+) -> None:
+    """The other listener answers on, but no probe of it says that all is well: within three seconds, and until the threads answer."""
+    place = layout(tmp_path, authority, "desk")
+    config = load(place.file, {}, working_folder=place.folder)
+    node = Node(config, make_logger(config.log, sys.stderr))
+    server = Server(place)
+    stub: Any = health_pb2_grpc.HealthStub(server.channel("none"))
+    gate = threading.Event()
+
+    def health() -> int:
+        status: int = stub.Check(health_pb2.HealthCheckRequest(), timeout=5).status
+        return status
+
+    try:
+        node.start()
+        eventually(lambda: server.http("/readyz")[0] == 200 and health() == SERVING)
+        (hanging,) = [one for one in node._parts.threads if one.name == "main"]
+        for _ in range(4):
+            hanging.executor.submit(gate.wait, 60)
+        begun = time.monotonic()
+        eventually(lambda: server.http("/readyz")[0] == 503, what="readiness follows")
+        eventually(lambda: health() != SERVING, what="health follows")
+        assert time.monotonic() - begun < 3.5
+        assert "listener `main`: calls wait longer" in server.http("/readyz")[1]
+        answer = server.call("none", CHECK, search(None), metadata=own(people), timeout=DEADLINE)
+        assert outcome(decision_of(answer)) == "PERMIT"
+        gate.set()
+        eventually(lambda: server.http("/readyz")[0] == 200 and health() == SERVING)
+    finally:
+        gate.set()
+        server.disconnect()
+        node.close()
+
+
+def own(people: People) -> tuple[tuple[str, str], ...]:
+    """The credential of a caller that asks about itself."""
+    return (("authorization", f"Bearer {people.bot}"),)

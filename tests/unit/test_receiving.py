@@ -43,7 +43,7 @@ def test_unfinished_calls_hold_no_thread() -> None:
 
         assert server.ask().result(timeout=10) == b"answer to x"
         assert server.receiver.unreceived == 3
-        assert not server.executor.busy
+        eventually(lambda: not server.executor.busy)
 
 
 def test_a_call_that_sends_no_message_in_time_is_refused_by_name() -> None:
@@ -129,6 +129,22 @@ def test_a_compressed_call_is_not_unpacked() -> None:
         call: Any = raised.value
         assert call.code() is grpc.StatusCode.UNIMPLEMENTED
         assert server.engine.seen == []
+
+
+def test_an_answer_that_is_not_taken_is_given_up() -> None:
+    """A caller that reads nothing keeps no answers in memory; others take theirs."""
+    with ExitStack() as stack:
+        server = started(stack, timeout=0.3)
+        port = int(server.address.rpartition(":")[2])
+        calls = StalledCalls(port, CHECK, 4, message=b"\x00\x00\x00\x00\x01x", window=0)
+        stack.enter_context(calls)
+
+        eventually(lambda: server.receiver.untaken == 4)
+
+        assert len(server.engine.seen) == 4
+        assert server.ask().result(timeout=10) == b"answer to x"
+        eventually(lambda: server.receiver.open == 0)
+        assert server.receiver.untaken == 4
 
 
 @pytest.mark.parametrize(
