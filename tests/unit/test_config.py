@@ -205,6 +205,31 @@ def test_the_good_one_loads_and_its_paths_start_at_its_folder(tmp_path: Path) ->
         ),
         (
             "audit: {path: audit.jsonl}",
+            "limits: {unreceived_calls: 1}",
+            "config.yaml:17: `limits.unreceived_calls`: it must be greater than or equal to 4. See `authz config schema`.",
+        ),
+        (
+            "audit: {path: audit.jsonl}",
+            "limits: {connections: 0}",
+            "config.yaml:17: `limits.connections`: it must be greater than or equal to 16. See `authz config schema`.",
+        ),
+        (
+            "audit: {path: audit.jsonl}",
+            "limits: {handshake_timeout: 0s}",
+            "config.yaml:17: `limits.handshake_timeout`: it must be greater than or equal to 0.1. See `authz config schema`.",
+        ),
+        (
+            "audit: {path: audit.jsonl}",
+            "limits: {ready_after: 0s}",
+            "config.yaml:17: `limits.ready_after`: it must be greater than or equal to 0.1. See `authz config schema`.",
+        ),
+        (
+            "audit: {path: audit.jsonl}",
+            "limits: {idle_timeout: 5}",
+            "config.yaml:17: `limits.idle_timeout`: a duration is a number and a unit: 200ms, 10s, 5m, 1h, 7d. See `authz config schema`.",
+        ),
+        (
+            "audit: {path: audit.jsonl}",
             "limits: {threads: many}",
             "config.yaml:17: `limits.threads`: it must be a valid integer. See `authz config schema`.",
         ),
