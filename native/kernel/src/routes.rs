@@ -3,8 +3,11 @@
 //! What is judged must be what is served: a request that two readers could read differently is refused before any
 //! route is tried, a part of it that no route accounts for is refused after. Nothing is normalised.
 
+mod body;
 mod compile;
+mod host;
 mod reads;
+mod relayed;
 mod target;
 
 use std::sync::Arc;
@@ -18,17 +21,9 @@ use crate::model::{Declared, Location};
 use crate::reason::ReasonCode;
 use crate::table::Table;
 
+pub(crate) use body::is_json;
+pub use relayed::{Treatment, treatment};
 pub(crate) use target::is_host;
-
-/// Headers by which some upstreams let a request override its own method or path.
-const OVERRIDES: [&str; 6] = [
-    "x-http-method-override",
-    "x-http-method",
-    "x-method-override",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-original-uri",
-];
 
 /// An HTTP request as the proxy saw it, before any normalisation.
 #[derive(Clone, Copy, Debug)]
@@ -108,6 +103,10 @@ pub struct RouteSpec {
     pub arguments: Vec<(String, Declared<Source>)>,
     /// What is no argument.
     pub ignore: Vec<Declared<Ignore>>,
+    /// Types of the body that it reads; empty: `application/json`.
+    pub content_types: Vec<Declared<String>>,
+    /// The upstream gets the evidence in `authorization`, and its proof.
+    pub forward_authorization: bool,
     /// Where it stands.
     pub at: Location,
 }
@@ -145,6 +144,8 @@ pub struct RouteTable {
     methods: Table<SmolStr, usize>,
     nodes: Vec<Node>,
     routes: Vec<Route>,
+    /// What the bundle says of each route, in the order of files and lines, that its requests are answered by.
+    entries: Vec<host::Entry>,
 }
 
 /// One segment deep in the tree of paths.
@@ -171,6 +172,10 @@ struct Route {
     /// For each header: what it fills.
     header_arguments: Vec<(SmolStr, Filled)>,
     body: BodyRule,
+    /// Types of the body that it reads.
+    content_types: Vec<SmolStr>,
+    /// Names of the operation's arguments and of the members that fill them, folded.
+    names: Vec<SmolStr>,
 }
 
 /// The argument that a text fills.
@@ -221,7 +226,8 @@ struct JsonRule {
 
 impl RouteError {
     /// A request that was read whole, in the only way it can be read.
-    pub(crate) fn new(reason: ReasonCode, message: impl Into<String>) -> Self {
+    #[must_use]
+    pub fn new(reason: ReasonCode, message: impl Into<String>) -> Self {
         let (message, operation) = (message.into(), SmolStr::default());
         Self { reason, message, understood: true, mcp: None, operation, task: None }
     }
@@ -274,7 +280,7 @@ impl RouteTable {
 
     fn routed(&self, request: &HttpRequest<'_>) -> Result<Routed, RouteError> {
         let target = target::split(request.path)?;
-        self.overrides(request)?;
+        Self::overrides(request)?;
         let Some(index) = self.find(request, &target.segments)? else {
             let message = "no route matches the method, host, path and headers";
             return Err(RouteError::new(ReasonCode::NoRoute, message));
@@ -305,13 +311,24 @@ impl RouteTable {
         })
     }
 
-    /// An override header that says the method itself is harmless; anything else asks for two things at once.
-    fn overrides(&self, request: &HttpRequest<'_>) -> Result<(), RouteError> {
+    /// Refuses headers by which the request would be another one, or the first of others, behind the proxy.
+    fn overrides(request: &HttpRequest<'_>) -> Result<(), RouteError> {
         for (name, value) in request.headers {
-            let is_harmless = || name.contains("method") && *value == request.method;
-            if OVERRIDES.iter().any(|known| is_spelling(name, known)) && !is_harmless() {
-                return ambiguous(format!("the header `{name}` overrides the request line"));
-            }
+            let defect = match relayed::treatment(name) {
+                None => continue,
+                // Removed by this name alone.
+                Some(Treatment::Removed) if !name.contains('_') => continue,
+                Some(Treatment::SameMethod) if *value == request.method => continue,
+                Some(Treatment::Connection) if relayed::is_plain_connection(value) => continue,
+                Some(Treatment::Coding) if value.eq_ignore_ascii_case("chunked") => continue,
+                Some(Treatment::Connection) => "names other headers or an upgrade",
+                Some(Treatment::Coding) => "is not `chunked`",
+                Some(Treatment::Protocol) => "asks for another protocol, which nobody judges",
+                Some(Treatment::Removed | Treatment::Refused | Treatment::SameMethod) => {
+                    "overrides the request line"
+                }
+            };
+            return ambiguous(format!("the header `{name}` {defect}"));
         }
         Ok(())
     }
@@ -395,7 +412,7 @@ impl Route {
         // Nothing of it is an argument: each member is ignored, or refused.
         let mut beside = self.query_arguments(query, &mut Filling::default());
         if request.method != "POST" {
-            beside = beside.and_then(|()| no_body(request));
+            beside = beside.and_then(|()| body::none(request));
         }
         if let Err(error) = &beside
             && !error.understood
@@ -456,7 +473,7 @@ impl Route {
             let at = self.query.binary_search_by(|(known, _)| known.as_str().cmp(name));
             let found = at.ok().and_then(|at| Some((self.query.get(at)?, seen.get_mut(at)?)));
             let Some(((_, filled), seen)) = found else {
-                return bad("a member of the query is neither an argument nor ignored");
+                return self.unknown_member(name, "query");
             };
             let Some(filled @ Filled { argument, form }) = filled else { continue };
             // Without `=` some readers see an empty text, and Rack sees nothing.
@@ -508,28 +525,28 @@ impl Route {
         request: &HttpRequest<'_>,
         out: &mut Filling,
     ) -> Result<(), RouteError> {
-        match (&self.body, request.body) {
-            (BodyRule::Ignored, _) => Ok(()),
-            (BodyRule::None, _) => no_body(request),
-            (BodyRule::Json(_), Body::Absent) => {
-                unread("the body was not sent along; let the proxy send it")
-            }
-            (BodyRule::Json(_), Body::Partial) => {
-                unread("the body was cut off; let the proxy send all of it")
-            }
-            (BodyRule::Json(_), Body::Whole(b"")) => Ok(()),
-            (BodyRule::Json(rule), Body::Whole(bytes)) => {
-                is_json(request.headers)?;
-                let value = json::parse(bytes, json::Limits::default())
-                    .or_else(|e| unread(e.to_string()))?;
-                rule.take(value, 0, out)
-            }
+        if matches!(request.body, Body::Partial) {
+            return body::cut_off();
+        }
+        match &self.body {
+            BodyRule::None => body::none(request),
+            BodyRule::Ignored => self.pass_over(request),
+            BodyRule::Json(rule) => match self.read(rule, request)? {
+                Some(value) => rule.take(self, value, 0, out),
+                None => Ok(()),
+            },
         }
     }
 }
 
 impl JsonRule {
-    fn take(&self, value: Value, depth: usize, out: &mut Filling) -> Result<(), RouteError> {
+    fn take(
+        &self,
+        route: &Route,
+        value: Value,
+        depth: usize,
+        out: &mut Filling,
+    ) -> Result<(), RouteError> {
         if self.ignored {
             return Ok(());
         }
@@ -542,7 +559,9 @@ impl JsonRule {
         };
         for (name, member) in members {
             match self.members.get(&name) {
-                Some(rule) => rule.take(member, depth + 1, out)?,
+                Some(rule) => rule.take(route, member, depth + 1, out)?,
+                // Servers read arguments from the first level.
+                None if depth == 0 => return route.unknown_member(&name, "body"),
                 None => return bad("a member of the body is neither an argument nor ignored"),
             }
         }
@@ -609,45 +628,6 @@ pub(crate) fn once<'a>(
 fn is_spelling(a: &str, b: &str) -> bool {
     let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte };
     a.len() == b.len() && a.bytes().map(dashed).eq(b.bytes().map(dashed))
-}
-
-/// Refuses a body where none is expected.
-fn no_body(request: &HttpRequest<'_>) -> Result<(), RouteError> {
-    match request.body {
-        Body::Whole(b"") => Ok(()),
-        Body::Absent => {
-            // Whether there is one is said by the headers alone.
-            let length = once(request.headers, "content-length")?;
-            let chunked = once(request.headers, "transfer-encoding")?;
-            match (length.map(str::trim), chunked) {
-                (None | Some("0"), None) => Ok(()),
-                _ => bad("the request has a body, but its route maps none"),
-            }
-        }
-        _ => bad("the request has a body, but its route maps none"),
-    }
-}
-
-/// Refuses a body that its headers call something else than plain JSON.
-pub(crate) fn is_json(headers: &[(&str, &str)]) -> Result<(), RouteError> {
-    if let Some(kind) = once(headers, "content-type")? {
-        let mut parts = kind.split(';').map(str::trim);
-        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let json = media == "application/json"
-            || (media.starts_with("application/") && media.ends_with("+json"));
-        let utf8 = parts.all(|p| {
-            let p = p.to_ascii_lowercase();
-            matches!(p.as_str(), "charset=utf-8" | "charset=\"utf-8\"") || !p.starts_with("charset")
-        });
-        if !json || !utf8 {
-            return unread("the body is not sent as JSON in UTF-8");
-        }
-    }
-    match once(headers, "content-encoding")? {
-        None => Ok(()),
-        Some(encoding) if encoding.trim().eq_ignore_ascii_case("identity") => Ok(()),
-        Some(_) => unread("the body is encoded"),
-    }
 }
 
 /// Arguments, filled one after the other.

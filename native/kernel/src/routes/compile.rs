@@ -1,13 +1,15 @@
 //! Turns the routes of a bundle into a table, and refuses those that could not work or could meet.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use smol_str::SmolStr;
 
+use super::body::{self, folded, is_listable};
+use super::host::Entry;
 use super::target::MOST_SEGMENTS;
 use super::{
     BodyRule, Filled, Form, Ignore, JsonRule, Node, Route, RouteSpec, RouteTable, Scalar, Source,
-    is_host,
+    is_host, relayed,
 };
 use crate::diagnostic::{Diagnostics, clip, unknown};
 use crate::json::pointer_tokens;
@@ -18,6 +20,8 @@ use crate::source::{deref, properties, required};
 const MOST_ALIKE: usize = 256;
 /// The methods of an MCP endpoint.
 const OF_MCP: [&str; 3] = ["POST", "GET", "DELETE"];
+/// Types of bodies that a route may list.
+const MOST_TYPES: usize = 16;
 
 enum Piece<'a> {
     Literal(&'a str),
@@ -36,6 +40,13 @@ impl RouteTable {
         let mut table = Self::default();
         let mut places: Vec<Location> = Vec::new();
         for (index, spec) in specs.iter().enumerate() {
+            let system = spec.operation.split_once('.').map_or("", |(system, _)| system);
+            table.entries.push(Entry {
+                system: system.into(),
+                host: spec.host.as_ref().map(|host| host.value.as_str().into()),
+                forward_authorization: spec.forward_authorization,
+                at: spec.at.clone(),
+            });
             let by_id = operations.binary_search_by(|o| o.id.as_str().cmp(&spec.operation));
             let Some(operation) = by_id.ok().and_then(|i| operations.get(i)) else {
                 found.error(&spec.at, format!("unknown operation `{}`", clip(&spec.operation)), "");
@@ -233,6 +244,8 @@ fn route(
     for (name, value) in &spec.headers {
         if !is_header(&name.value) {
             error(&name.at, format!("`{}` is no header name", clip(&name.value)), LOWER.into());
+        } else if relayed::treatment(&name.value).is_some() {
+            error(&name.at, format!("`{}` is not for routes", name.value), RELAYED.into());
         } else if value.is_empty()
             || value.len() > 1024
             || value.contains(|c: char| c.is_control() || c == ',')
@@ -298,6 +311,8 @@ fn route(
             Source::Header(name) => {
                 if !is_header(name) {
                     error(&source.at, format!("`{}` is no header name", clip(name)), LOWER.into());
+                } else if relayed::treatment(name).is_some() {
+                    error(&source.at, format!("`{name}` is not for routes"), RELAYED.into());
                 }
                 let taken = header_arguments.iter().any(|(n, ..)| n == name);
                 header_arguments.extend(filled.map(|filled| (name.into(), filled)));
@@ -362,6 +377,10 @@ fn route(
             error(&spec.at, what, "Add it to `arguments`.".into());
         }
     }
+    let names = names(spec, operation);
+    for (at, what, mend) in misread(spec, &names).into_iter().chain(types(spec)) {
+        error(&at, what, mend);
+    }
     if !clean {
         // A route with a fault has left an error behind, so its table is never used.
         return None;
@@ -381,10 +400,132 @@ fn route(
         query: query.into_iter().collect(),
         header_arguments,
         body,
+        content_types: match spec.content_types.as_slice() {
+            [] => vec![body::JSON.into()],
+            types => types.iter().map(|kind| kind.value.as_str().into()).collect(),
+        },
+        names: names.into_iter().collect(),
     })
 }
 
+/// The names by which a lenient server may find arguments of the operation in the query or the body, folded. Of an MCP
+/// endpoint there are none: its server reads one message.
+fn names(spec: &RouteSpec, operation: &Operation) -> BTreeSet<SmolStr> {
+    if spec.mcp.is_some() {
+        return BTreeSet::new();
+    }
+    let sources = spec.arguments.iter().filter_map(|(_, source)| match &source.value {
+        Source::Path(name) | Source::Query(name) => Some(name.clone()),
+        Source::Json(pointer) => pointer_tokens(pointer)?.into_iter().next(),
+        Source::Header(_) => None,
+    });
+    let declared = properties(&operation.input).map(str::to_owned);
+    declared.chain(sources).map(|name| folded(&name).into()).collect()
+}
+
+/// What is wrong with a part of a route, where, and how to mend it.
+type Defect = (Location, String, String);
+
+/// Members of the query or the body that a lenient server may take for others.
+fn misread(spec: &RouteSpec, names: &BTreeSet<SmolStr>) -> Vec<Defect> {
+    let mut defects = Vec::new();
+    // Members of the first level, and whether the route ignores them.
+    let mut members: Vec<(&Location, String, bool)> = Vec::new();
+    let mut mapped: Vec<Vec<String>> = Vec::new();
+    for (_, source) in &spec.arguments {
+        match &source.value {
+            Source::Query(name) => members.push((&source.at, name.clone(), false)),
+            Source::Json(pointer) => {
+                let Some(tokens) = pointer_tokens(pointer) else { continue };
+                let is_new = mapped.iter().all(|known| known.first() != tokens.first());
+                if let Some(first) = tokens.first().filter(|_| is_new) {
+                    members.push((&source.at, first.clone(), false));
+                }
+                mapped.push(tokens);
+            }
+            Source::Path(_) | Source::Header(_) => {}
+        }
+    }
+    for ignore in &spec.ignore {
+        match &ignore.value {
+            Ignore::Query(name) => members.push((&ignore.at, name.clone(), true)),
+            Ignore::Json(pointer) => {
+                let tokens = pointer_tokens(pointer).unwrap_or_default();
+                let Some((last, above)) = tokens.split_last() else { continue };
+                // Beside an argument, or where servers look for arguments.
+                let is_beside = mapped
+                    .iter()
+                    .filter_map(|tokens| tokens.split_last())
+                    .any(|(_, others)| others == above);
+                if above.is_empty() || is_beside {
+                    members.push((&ignore.at, last.clone(), true));
+                }
+            }
+            Ignore::Path(_) | Ignore::Body => {}
+        }
+    }
+    for (at, name, is_ignored) in &members {
+        let shown = clip(name);
+        if body::is_method(name) {
+            let what = format!("servers take the member `{shown}` for the method of the request");
+            defects.push(((*at).clone(), what, "Remove it.".into()));
+        } else if *is_ignored && names.contains(folded(name).as_str()) {
+            let what = format!(
+                "the ignored member `{shown}` is named like an argument, and servers may read it as that"
+            );
+            let mend = "Map it as an argument, or remove it: requests with it are then refused.";
+            defects.push(((*at).clone(), what, mend.into()));
+        }
+    }
+    for (index, (at, name, is_ignored)) in members.iter().enumerate() {
+        let mut before = members.iter().take(index);
+        let is_alike = |(_, other, ignored): &&(&Location, String, bool)| {
+            !is_ignored && !ignored && folded(name) == folded(other)
+        };
+        if let Some((_, other, _)) = before.find(is_alike) {
+            let what = format!(
+                "servers may take the members `{}` and `{}` for one",
+                clip(other),
+                clip(name)
+            );
+            defects.push(((*at).clone(), what, "Rename one of the two.".into()));
+        }
+    }
+    defects
+}
+
+/// What is wrong with the types of a route's body.
+fn types(spec: &RouteSpec) -> Vec<Defect> {
+    let mut defects = Vec::new();
+    let Some(first) = spec.content_types.first() else { return defects };
+    let reads = spec.arguments.iter().any(|(_, source)| matches!(source.value, Source::Json(_)))
+        || spec.ignore.iter().any(|ignore| matches!(ignore.value, Ignore::Json(_)));
+    if spec.mcp.is_some() || !reads {
+        let what = "`content_types` stands on a route that reads no JSON body".to_owned();
+        let mend = "Remove it; the body of an MCP endpoint is `application/json`.";
+        defects.push((first.at.clone(), what, mend.to_owned()));
+    }
+    if spec.content_types.len() > MOST_TYPES {
+        let what = format!("more than {MOST_TYPES} types");
+        defects.push((first.at.clone(), what, "Remove some.".to_owned()));
+    }
+    for (index, kind) in spec.content_types.iter().enumerate() {
+        let is_twice = spec.content_types.iter().take(index).any(|one| one.value == kind.value);
+        if is_twice || !is_listable(&kind.value) {
+            let what = match is_twice {
+                true => format!("the type `{}` stands twice", clip(&kind.value)),
+                false => format!("`{}` is no JSON type", clip(&kind.value)),
+            };
+            let mend = "Write `application/json` or `application/…+json`, in lower case, each once and without parameters.";
+            defects.push((kind.at.clone(), what, mend.to_owned()));
+        }
+    }
+    defects
+}
+
 const LOWER: &str = "Write it in lower case; `host` and `authorization` are not for routes.";
+
+const RELAYED: &str = "Requests that bring it are refused, or the header is removed from them, since servers take it for another method, host or path.";
 
 fn is_header(name: &str) -> bool {
     let token = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);

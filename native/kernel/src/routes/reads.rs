@@ -1,6 +1,6 @@
 //! Which headers decide what a request is.
 
-use super::{OVERRIDES, RouteTable};
+use super::{RouteTable, relayed};
 use crate::mcp::READ_HEADERS;
 
 /// Headers that say what a body is.
@@ -16,7 +16,8 @@ impl RouteTable {
             let of_messages = route.mcp.iter().flat_map(|_| READ_HEADERS);
             conditions.chain(arguments).chain(of_messages)
         });
-        OVERRIDES.iter().chain(OF_BODY.iter()).copied().chain(of_routes)
+        let of_body = OF_BODY.iter().copied();
+        relayed::names().chain(of_body).chain(of_routes)
     }
 
     /// Whether a header, by its name in lower case, can change the operation or its arguments.
@@ -25,7 +26,7 @@ impl RouteTable {
     /// as absent, while the upstream reads it.
     #[must_use]
     pub fn reads_header(&self, name: &str) -> bool {
-        OVERRIDES.contains(&name)
+        relayed::treatment(name).is_some()
             || OF_BODY.contains(&name)
             || self.routes.iter().any(|route| {
                 route.headers.iter().any(|(wanted, _)| wanted == name)

@@ -49,6 +49,8 @@ fn spec(
             .map(|(n, s)| ((*n).to_owned(), said(s.clone(), line)))
             .collect(),
         ignore: Vec::new(),
+        content_types: Vec::new(),
+        forward_authorization: false,
         at: Location { file: "r.yaml".into(), line, column: 1 },
     }
 }
@@ -221,6 +223,7 @@ fn what_no_route_accounts_for_is_bad_input() {
     let post = |body: &[u8], headers: &[(&str, &str)]| {
         ask("POST", "/tickets/1/notes", headers, Body::Whole(body))
     };
+    let json = ("content-type", "application/json");
     for body in [
         &b"{\"z\":1}"[..],
         b"[]",
@@ -234,17 +237,50 @@ fn what_no_route_accounts_for_is_bad_input() {
         b"\xff",
         b"{} {}",
     ] {
-        assert_eq!(Err(ReasonCode::BadInput), post(body, &[]), "{}", String::from_utf8_lossy(body));
+        assert_eq!(
+            Err(ReasonCode::BadInput),
+            post(body, &[json]),
+            "{}",
+            String::from_utf8_lossy(body)
+        );
     }
-    for header in [
-        ("content-type", "text/plain"),
-        ("content-type", "application/x-www-form-urlencoded"),
-        ("content-type", ""),
-        ("content-type", "application/json; charset=utf-16"),
-        ("content-encoding", "gzip"),
+    for kind in [
+        "text/plain",
+        "text/json",
+        "application/x-www-form-urlencoded",
+        "application/x-www-form-urlencoded,application/+json",
+        "application/json,application/json",
+        "application/json, text/plain",
+        "application/merge-patch+json",
+        "application/+json",
+        "Application/JSON",
+        " application/json",
+        "application/json;",
+        "application/json; charset",
+        "application/json; charset=utf-16",
+        "application/json; charset=utf-8; charset=utf-8",
+        "application/json; q=1",
+        "application/json; boundary=x",
+        "",
     ] {
-        assert_eq!(Err(ReasonCode::BadInput), post(b"{\"o\":{}}", &[header]), "{header:?}");
+        let header = ("content-type", kind);
+        assert_eq!(Err(ReasonCode::BadInput), post(b"{\"o\":{}}", &[header]), "{kind}");
+        // What a server reads of an empty body is not what its type says either.
+        assert_eq!(Err(ReasonCode::BadInput), post(b"", &[header]), "{kind}");
     }
+    for kind in [
+        "application/json",
+        "application/json;charset=utf-8",
+        "application/json; charset=UTF-8",
+        "application/json ;\tCharset=\"Utf-8\" ",
+    ] {
+        assert!(post(b"{\"o\":{}}", &[("content-type", kind)]).is_ok(), "{kind}");
+    }
+    assert_eq!(Err(ReasonCode::BadInput), post(b"{\"o\":{}}", &[]), "no type");
+    assert!(post(b"", &[]).is_ok(), "no body has no type");
+    let encoded = |encoding| post(b"{\"o\":{}}", &[json, ("content-encoding", encoding)]);
+    assert_eq!(Err(ReasonCode::BadInput), encoded("gzip"));
+    assert!(encoded("identity").is_ok());
     assert_eq!(Err(ReasonCode::BadInput), ask("POST", "/tickets/1/notes", &[], Body::Partial));
     assert_eq!(Err(ReasonCode::BadInput), ask("POST", "/tickets/1/notes", &[], Body::Absent));
     assert_eq!(Err(ReasonCode::BadInput), ask("GET", "/tickets/1", &[], Body::Whole(b"{}")));
@@ -264,6 +300,15 @@ fn a_header_that_stands_twice_or_overrides_the_request_line_is_ambiguous() {
         &[("x-rewrite-url", "/tickets/1/notes")],
         &[("x-http-method-override", "DELETE")],
         &[("content-type", "application/json"), ("content-type", "text/plain")],
+        &[("x-original-host", "admin.example")],
+        &[("x-original-method", "DELETE")],
+        &[("x-rewrite-anything", "/")],
+        &[("upgrade", "h2c")],
+        &[("upgrade", "websocket")],
+        &[(":protocol", "websocket")],
+        &[("connection", "close, x-authz-agent")],
+        &[("transfer-encoding", "gzip, chunked")],
+        &[("x_forwarded_host", "admin.example")],
         &[("x-q", "a"), ("x_q", "b")],
         &[("x_q", "b"), ("x-q", "a")],
         &[("x_q", "b")],
@@ -272,13 +317,195 @@ fn a_header_that_stands_twice_or_overrides_the_request_line_is_ambiguous() {
         &[("content-type", "application/json"), ("content_type", "text/plain")],
         &[("content_encoding", "gzip")],
     ] {
-        let got = ask("POST", "/tickets/1/notes", headers, Body::Whole(b"{\"o\":{}}"));
+        let json = &[("content-type", "application/json")][..];
+        let json = if headers.iter().any(|(name, _)| *name == "content-type") { &[] } else { json };
+        let headers = [headers, json].concat();
+        let got = ask("POST", "/tickets/1/notes", &headers, Body::Whole(b"{\"o\":{}}"));
         assert_eq!(Err(ReasonCode::AmbiguousRequest), got, "{headers:?}");
+    }
+    // Removed, or harmless.
+    for header in [
+        ("x-forwarded-host", "admin.example"),
+        ("forwarded", "host=admin.example"),
+        ("x-forwarded-for", "10.0.0.1"),
+        ("x-forwarded-proto", "https"),
+        ("connection", "keep-alive"),
+    ] {
+        assert!(ask("GET", "/tickets/1", &[header], NONE).is_ok(), "{header:?}");
     }
     assert!(ask("GET", "/tickets/1", &[("x-http-method-override", "GET")], NONE).is_ok());
     // What no route reads may be spelled as it likes.
-    let other = [("x-q", "a"), ("x_trace", "1"), ("x-trace", "2")];
+    let json = ("content-type", "application/json");
+    let other = [("x-q", "a"), ("x_trace", "1"), ("x-trace", "2"), json];
     assert!(ask("POST", "/tickets/1/notes", &other, Body::Whole(b"{\"o\":{}}")).is_ok());
+}
+
+/// A member that a lenient server reads as an argument, or as the method, is refused whatever `mode` is.
+#[test]
+fn members_that_are_almost_arguments_are_refused_as_unread() {
+    let error = |method: &str, path: &str, headers: &[(&str, &str)], body| {
+        let request = HttpRequest { method, host: "h.example", path, headers, body };
+        table().resolve(&request).map(|_| ()).unwrap_err()
+    };
+    for (member, reason, understood) in [
+        ("other=1", ReasonCode::BadInput, true),
+        ("q[]=1", ReasonCode::BadInput, false),
+        ("q%5B%5D=1", ReasonCode::BadInput, false),
+        ("Q=1", ReasonCode::BadInput, false),
+        ("note[text]=1", ReasonCode::BadInput, false),
+        ("_method=DELETE", ReasonCode::AmbiguousRequest, false),
+        ("_METHOD=DELETE", ReasonCode::AmbiguousRequest, false),
+    ] {
+        let got = error("GET", &format!("/tickets/1?{member}"), &[], NONE);
+        assert_eq!((reason, understood), (got.reason, got.understood), "{member}");
+    }
+    let json = [("content-type", "application/json")];
+    for (body, reason, understood) in [
+        (&br#"{"other": 1}"#[..], ReasonCode::BadInput, true),
+        (br#"{"note": {"q": 1}}"#, ReasonCode::BadInput, true),
+        (br#"{"ID": 1}"#, ReasonCode::BadInput, false),
+        (br#"{"id[]": 1}"#, ReasonCode::BadInput, false),
+        (br#"{"_method": "DELETE"}"#, ReasonCode::AmbiguousRequest, false),
+    ] {
+        let got = error("POST", "/tickets/1/notes", &json, Body::Whole(body));
+        let shown = String::from_utf8_lossy(body);
+        assert_eq!((reason, understood), (got.reason, got.understood), "{shown}");
+    }
+}
+
+/// A body that is passed over is none in which a server looks for arguments.
+#[test]
+fn an_ignored_body_holds_no_arguments() {
+    let ignoring = |ignore: Ignore, path: &str, arguments: &[(&str, Source)]| {
+        let mut route = spec(1, "POST", path, "s.a", arguments);
+        route.ignore.push(said(ignore, 1));
+        route
+    };
+    let table = compile(vec![
+        ignoring(Ignore::Body, "/a", &[("n", query("n"))]),
+        ignoring(Ignore::Body, "/b", &[]),
+        ignoring(Ignore::Json(String::new()), "/c", &[("n", query("n"))]),
+    ])
+    .unwrap();
+    let ask = |path: &str, kind: Option<&str>, body| {
+        let headers: Vec<(&str, &str)> =
+            kind.map(|kind| ("content-type", kind)).into_iter().collect();
+        let request = HttpRequest { method: "POST", host: "", path, headers: &headers, body };
+        table.resolve(&request).map(|_| ()).map_err(|error| (error.reason, error.understood))
+    };
+    let refused = Err((ReasonCode::BadInput, false));
+    let json = Some("application/json");
+    for path in ["/a?n=1", "/b"] {
+        for kind in [
+            None,
+            Some("application/x-www-form-urlencoded"),
+            Some("Application/X-WWW-Form-Urlencoded; charset=utf-8"),
+            Some("multipart/form-data; boundary=x"),
+            Some("multipart/mixed"),
+            Some("application/octet-stream, application/x-www-form-urlencoded"),
+            Some("text"),
+            Some(""),
+        ] {
+            assert_eq!(refused, ask(path, kind, Body::Whole(b"n=5000")), "{path} {kind:?}");
+            assert_eq!(Ok(()), ask(path, kind, Body::Whole(b"")), "{path} {kind:?}");
+        }
+        for kind in ["application/octet-stream", "text/plain; charset=utf-8", "image/png"] {
+            assert_eq!(Ok(()), ask(path, Some(kind), Body::Whole(b"n=5000")), "{kind}");
+            assert_eq!(refused, ask(path, Some(kind), Body::Partial), "{kind}");
+            assert_eq!(Ok(()), ask(path, Some(kind), Body::Absent), "{kind}");
+        }
+        for kind in ["application/json", "application/x+json", "text/x-json; charset=utf-8"] {
+            assert_eq!(Ok(()), ask(path, Some(kind), Body::Whole(br#"{"other":1}"#)), "{kind}");
+            assert_eq!(refused, ask(path, Some(kind), Body::Whole(br#"{"N":5000}"#)), "{kind}");
+            assert_eq!(refused, ask(path, Some(kind), Body::Whole(b"n=5000")), "{kind}");
+            assert_eq!(refused, ask(path, Some(kind), Body::Absent), "{kind}");
+        }
+        let method = ask(path, json, Body::Whole(br#"{"_method":"DELETE"}"#));
+        assert_eq!(Err((ReasonCode::AmbiguousRequest, false)), method);
+        assert_eq!(Ok(()), ask(path, None, Body::Absent));
+    }
+    assert_eq!(Ok(()), ask("/c?n=1", json, Body::Whole(br#"{"other":{"n":1}}"#)));
+    assert_eq!(refused, ask("/c?n=1", json, Body::Whole(br#"{"n":5000}"#)));
+    assert_eq!(refused, ask("/c?n=1", Some("text/plain"), Body::Whole(br#"{"other":1}"#)));
+}
+
+#[test]
+fn a_route_lists_the_types_of_its_body() {
+    let with = |kinds: &[&str]| {
+        let mut route = spec(1, "POST", "/a", "s.a", &[("o", Source::Json("/o".into()))]);
+        route.content_types = kinds.iter().map(|kind| said((*kind).to_owned(), 1)).collect();
+        compile(vec![route])
+    };
+    let table = with(&["application/merge-patch+json"]).unwrap();
+    let ask = |kind| {
+        let headers = [("content-type", kind)];
+        let body = Body::Whole(br#"{"o":{}}"#);
+        let request = HttpRequest { method: "POST", host: "", path: "/a", headers: &headers, body };
+        table.resolve(&request).map(|_| ()).map_err(|error| error.reason)
+    };
+    assert_eq!(Ok(()), ask("application/merge-patch+json"));
+    assert_eq!(Ok(()), ask("application/merge-patch+json; charset=utf-8"));
+    assert_eq!(Err(ReasonCode::BadInput), ask("application/json"));
+    for (kinds, message) in [
+        (&["text/plain"][..], "`text/plain` is no JSON type"),
+        (&["application/JSON"], "`application/JSON` is no JSON type"),
+        (&["application/json; charset=utf-8"], "is no JSON type"),
+        (&["application/x-www-form-urlencoded,application/+json"], "is no JSON type"),
+        (&["application/json", "application/json"], "the type `application/json` stands twice"),
+    ] {
+        let got = with(kinds).map(|_| ()).unwrap_err();
+        assert!(got.contains(message), "{got}");
+    }
+    let mut route = spec(1, "GET", "/a", "s.a", &[("q", query("q"))]);
+    route.content_types.push(said("application/json".to_owned(), 1));
+    let got = compile(vec![route]).map(|_| ()).unwrap_err();
+    assert!(got.contains("`content_types` stands on a route that reads no JSON body"), "{got}");
+}
+
+#[test]
+fn members_that_servers_mistake_for_others_are_refused_at_load() {
+    let json = |pointer: &str| Source::Json(pointer.into());
+    let ignored = |arguments: &[(&str, Source)], ignore: Ignore| {
+        let mut route = spec(1, "POST", "/a", "s.a", arguments);
+        route.ignore.push(said(ignore, 1));
+        compile(vec![route]).map(|_| ())
+    };
+    for (arguments, ignore) in [
+        (&[][..], Ignore::Query("q".into())),
+        (&[("q", query("q"))], Ignore::Query("Q".into())),
+        (&[("q", query("q"))], Ignore::Query("q[]".into())),
+        (&[("q", query("search"))], Ignore::Query("search[0]".into())),
+        (&[], Ignore::Json("/note".into())),
+        (&[("q", json("/in/q"))], Ignore::Json("/in/NOTE".into())),
+        (&[("q", json("/in/q"))], Ignore::Json("/In".into())),
+    ] {
+        let got = ignored(arguments, ignore).unwrap_err();
+        assert!(got.contains("r.yaml:1:1") && got.contains("is named like an argument"), "{got}");
+    }
+    for ignore in [Ignore::Query("_method".into()), Ignore::Json("/_Method".into())] {
+        let got = ignored(&[], ignore).unwrap_err();
+        assert!(got.contains("for the method of the request"), "{got}");
+    }
+    for ignore in [Ignore::Query("page".into()), Ignore::Json("/meta/q".into())] {
+        assert_eq!(Ok(()), ignored(&[("q", query("q"))], ignore.clone()), "{ignore:?}");
+    }
+    for arguments in [
+        &[("q", query("q")), ("id", query("q[]"))][..],
+        &[("q", query("q")), ("id", query("Q"))],
+        &[("q", query("q")), ("id", json("/q"))],
+        &[("q", json("/q/a")), ("id", json("/Q/b"))],
+    ] {
+        let got = compile(vec![spec(1, "POST", "/a", "s.a", arguments)]).map(|_| ()).unwrap_err();
+        assert!(got.contains("for one. Rename one of the two."), "{got}");
+    }
+    let both = [("q", json("/in/q")), ("id", json("/in/id")), ("n", query("n"))];
+    assert!(compile(vec![spec(1, "POST", "/a", "s.a", &both)]).is_ok());
+    for header in ["x-forwarded-host", "x-rewrite-url", "upgrade", "x-http-method"] {
+        let header = Source::Header(header.into());
+        let got =
+            compile(vec![spec(1, "POST", "/a", "s.a", &[("q", header)])]).map(|_| ()).unwrap_err();
+        assert!(got.contains("is not for routes"), "{got}");
+    }
 }
 
 #[test]

@@ -731,6 +731,10 @@ impl Build<'_> {
                     ignore: (route.ignore.into_iter())
                         .map(|i| Declared { at: place(i.at), value: ignore(i.value) })
                         .collect(),
+                    content_types: (route.content_types.into_iter())
+                        .map(|kind| Declared { at: place(kind.at), value: kind.value })
+                        .collect(),
+                    forward_authorization: route.forward_authorization,
                     at,
                 });
             }

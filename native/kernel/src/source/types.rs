@@ -823,6 +823,12 @@ pub(crate) struct RouteEntry {
     /// Parts of the request that are no arguments.
     #[serde(default)]
     pub(crate) ignore: Vec<At<IgnoreEntry>>,
+    /// Types of the JSON body that it reads: `application/json` or `application/…+json`. Default: `application/json`.
+    #[serde(default)]
+    pub(crate) content_types: Vec<At<String>>,
+    /// The upstream gets the token in `authorization` that proved the agent or the subject, with its DPoP proof.
+    #[serde(default)]
+    pub(crate) forward_authorization: bool,
     /// Not in this version.
     pub(crate) forward: Option<At<Later>>,
 }

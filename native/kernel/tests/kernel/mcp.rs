@@ -334,7 +334,7 @@ fn post<'a>(headers: &'a [(&'a str, &'a str)], body: &'a str) -> HttpRequest<'a>
 fn a_route_leads_to_an_endpoint_by_every_method_that_it_has() {
     let server = server(vec![tool("read page", "", page(json!({})))]);
     let plan = plan(&server, ENDPOINT);
-    let version = [("mcp-protocol-version", "2025-11-25")];
+    let version = [("mcp-protocol-version", "2025-11-25"), ("content-type", "application/json")];
     let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read page"}}"#;
     let routed = plan.routes().resolve(&post(&version, call)).unwrap();
     let text = |arguments: &authz_kernel::json::Value| {

@@ -1,0 +1,151 @@
+//! Headers by which a server takes a request for another one than its request line and body say.
+//!
+//! INVARIANT (judged = received): a header of this list never reaches a server behind the proxy, unless it repeats what was
+//! judged. A header that asks for another operation is refused. A header that honest proxies add is removed.
+
+use super::is_spelling;
+
+/// What becomes of a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Treatment {
+    /// The request is refused.
+    Refused,
+    /// The request is refused: it asks for another protocol.
+    Protocol,
+    /// The request is refused, unless the header repeats the request's own method.
+    SameMethod,
+    /// The request is refused where the header names other headers, or an upgrade.
+    Connection,
+    /// The request is refused, unless its body is sent in chunks and in no other coding: some servers find another end of it
+    /// (RFC 9112 §6.1).
+    Coding,
+    /// The permit removes the header before the request goes on.
+    Removed,
+}
+
+/// Headers by which some servers let a request override its own method.
+const METHODS: [&str; 4] =
+    ["x-http-method-override", "x-http-method", "x-method-override", "x-original-method"];
+/// How the names of headers begin by which some servers let a request override its own path or host.
+const OVERRIDING: [&str; 2] = ["x-original-", "x-rewrite-"];
+/// The names of such headers that are written down: for them other spellings are looked for.
+const OVERRIDES: [&str; 8] = [
+    "x-original-url",
+    "x-original-uri",
+    "x-original-path",
+    "x-original-host",
+    "x-rewrite-url",
+    "x-rewrite-uri",
+    "x-rewrite-path",
+    "x-rewrite-host",
+];
+/// Asks for another protocol on the connection, whose messages nobody judges; `:protocol` is its form in HTTP/2 (RFC 8441).
+const UPGRADES: [&str; 2] = ["upgrade", ":protocol"];
+/// What proxies say of the request that they were sent: host, prefix and path from which servers build their own URLs.
+const REMOVED: [&str; 11] = [
+    "forwarded",
+    "x-forwarded-context",
+    "x-forwarded-host",
+    "x-forwarded-method",
+    "x-forwarded-path",
+    "x-forwarded-prefix",
+    "x-forwarded-server",
+    "x-forwarded-uri",
+    "x-forwarded-url",
+    "x-host",
+    // Only an address.
+    "x-original-forwarded-for",
+];
+const CONNECTION: &str = "connection";
+const CODING: &str = "transfer-encoding";
+
+/// Returns: what becomes of a header, by its name in lower case; none: nothing.
+#[must_use]
+pub fn treatment(name: &str) -> Option<Treatment> {
+    let is_one_of = |known: &[&str]| known.iter().any(|known| is_spelling(name, known));
+    // Most names are told by their first bytes.
+    match name.as_bytes() {
+        [b'x', b'-' | b'_', b'f' | b'h' | b'm' | b'o' | b'r', ..] => {
+            if is_one_of(&METHODS) {
+                return Some(Treatment::SameMethod);
+            }
+            if is_one_of(&REMOVED) {
+                return Some(Treatment::Removed);
+            }
+            let begins = |start: &&str| {
+                name.get(..start.len()).is_some_and(|begin| is_spelling(begin, start))
+            };
+            OVERRIDING.iter().any(|start| begins(&start)).then_some(Treatment::Refused)
+        }
+        [b'f', ..] => is_one_of(&REMOVED).then_some(Treatment::Removed),
+        [b'u' | b':', ..] => UPGRADES.contains(&name).then_some(Treatment::Protocol),
+        [b't', ..] => (name == CODING).then_some(Treatment::Coding),
+        [b'c', ..] => (name == CONNECTION).then_some(Treatment::Connection),
+        _ => None,
+    }
+}
+
+/// The names that are written down.
+pub(super) fn names<'a>() -> impl Iterator<Item = &'a str> {
+    METHODS.into_iter().chain(OVERRIDES).chain(UPGRADES).chain(REMOVED).chain([CONNECTION])
+}
+
+/// Whether a value of `connection` lists nothing but what concerns the connection alone. A header that it names is dropped by
+/// the next server (RFC 9110 §7.6.1), so that the upstream would not see it, or takes part in an upgrade.
+pub(super) fn is_plain_connection(value: &str) -> bool {
+    let is_plain = |option: &str| {
+        ["", "close", "keep-alive", "te"].iter().any(|known| option.eq_ignore_ascii_case(known))
+    };
+    value.split(',').all(|option| is_plain(option.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_has_the_treatment() {
+        for (name, expected) in [
+            ("x-http-method-override", Some(Treatment::SameMethod)),
+            ("x_http_method_override", Some(Treatment::SameMethod)),
+            ("x-original-method", Some(Treatment::SameMethod)),
+            ("x-original-url", Some(Treatment::Refused)),
+            ("x_original-anything", Some(Treatment::Refused)),
+            ("x-rewrite-url", Some(Treatment::Refused)),
+            ("x-original-forwarded-for", Some(Treatment::Removed)),
+            ("x-forwarded-host", Some(Treatment::Removed)),
+            ("x_forwarded_host", Some(Treatment::Removed)),
+            ("x-host", Some(Treatment::Removed)),
+            ("forwarded", Some(Treatment::Removed)),
+            ("upgrade", Some(Treatment::Protocol)),
+            (":protocol", Some(Treatment::Protocol)),
+            ("connection", Some(Treatment::Connection)),
+            ("transfer-encoding", Some(Treatment::Coding)),
+            ("te", None),
+            ("x-forwarded-for", None),
+            ("x-forwarded-proto", None),
+            ("x-forwarded-port", None),
+            ("x-forwarded-client-cert", None),
+            ("x-original", None),
+            ("x-request-id", None),
+            ("upgrade-insecure-requests", None),
+            (":path", None),
+            ("content-type", None),
+            ("x-h\u{e9}", None),
+            ("", None),
+        ] {
+            assert_eq!(expected, treatment(name), "{name}");
+        }
+        assert!(names().all(|name| treatment(name).is_some()));
+    }
+
+    #[test]
+    fn a_connection_names_no_headers() {
+        for value in ["", "close", "Keep-Alive", "te, close"] {
+            assert!(is_plain_connection(value), "{value}");
+        }
+        for value in ["upgrade", "close, x-authz-agent", "Upgrade, HTTP2-Settings", "close;x"] {
+            assert!(!is_plain_connection(value), "{value}");
+        }
+    }
+}
