@@ -8,7 +8,7 @@ import pytest
 
 from authz.thirdparty.envoy.service.auth.v3 import attribute_context_pb2, external_auth_pb2
 from tests.support.fixtures import Servers
-from tests.support.minting import Authority
+from tests.support.minting import AUDIENCE, Authority
 from tests.support.people import BOT, People
 from tests.support.server import Server
 from tests.support.surfaces import ENVOY, LANES, envoy_reason, reason_rows
@@ -89,6 +89,7 @@ def test_permit(server: Server, people: People, lane: str) -> None:
     # Also what a CGI or WSGI server would take for one of ours, shown to us or not.
     removed = set(ok.headers_to_remove)
     assert {name.replace("_", "-") for name in removed} == {
+        "authorization",
         "authz-credential",
         "authz-subject",
         "authz-task",
@@ -108,6 +109,94 @@ def test_permit(server: Server, people: People, lane: str) -> None:
     assert metadata["decision"] == "PERMIT"
     assert metadata["principal"] == BOT
     assert all(isinstance(value, str) for value in metadata.values())
+
+
+@pytest.fixture
+def received(servers: Servers) -> Server:
+    """A server of the bundle about what servers behind the proxy receive."""
+    return servers.of("received")
+
+
+def to_pay(people: People, path: str = "/ping") -> Request:
+    """Returns a request of the bot to the system `pay`, which is permitted."""
+    request = good(people)
+    http = request.attributes.request.http
+    http.host, http.path = "pay.example", path
+    return request
+
+
+FORWARDING = (
+    "forwarded",
+    "x-forwarded-host",
+    "x-forwarded-prefix",
+    "x-forwarded-server",
+    "x-forwarded-uri",
+    "x-host",
+    "x-original-forwarded-for",
+)
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_forwarding_headers_are_removed(received: Server, people: People, lane: str) -> None:
+    """Where the proxy showed them, and no others: a proxy answers 500 to a removal that it may not make."""
+    request = to_pay(people)
+    for name in (*FORWARDING, "x-forwarded-for", "x-forwarded-proto"):
+        request.attributes.request.http.headers[name] = "admin.example"
+    answer = ask(received, lane, request)
+    assert answer.status.code == 0
+    removed = set(answer.ok_response.headers_to_remove)
+    assert set(FORWARDING) <= removed
+    assert not removed & {"x-forwarded-for", "x-forwarded-proto"}
+    answer = ask(received, lane, to_pay(people))
+    assert not set(FORWARDING) & set(answer.ok_response.headers_to_remove)
+
+
+@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("upgrade", "websocket"),
+        ("upgrade", "h2c"),
+        (":protocol", "websocket"),
+        ("connection", "Upgrade, HTTP2-Settings"),
+        ("connection", "close, x-authz-agent"),
+        ("transfer-encoding", "gzip, chunked"),
+        ("transfer-encoding", ""),
+    ],
+)
+def test_headers_that_envoy_itself_takes_out_are_refused(
+    received: Server, people: People, lane: str, name: str, value: str
+) -> None:
+    """Of a proxy that does not."""
+    request = to_pay(people)
+    request.attributes.request.http.headers[name] = value
+    answer = ask(received, lane, request)
+    assert is_denial(answer)
+    assert envoy_reason(answer) == "AMBIGUOUS_REQUEST"
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_evidence_is_not_forwarded(
+    received: Server, authority: Authority, people: People, lane: str
+) -> None:
+    """Unless the token is for the system, or the route says so."""
+
+    def removed(request: Request, authorization: str = "") -> set[str]:
+        http = request.attributes.request.http
+        if authorization:
+            http.headers["authorization"] = authorization
+        answer = ask(received, lane, request)
+        assert answer.status.code == 0, answer
+        return set(answer.ok_response.headers_to_remove) & {"authorization", "dpop"}
+
+    assert removed(to_pay(people)) == {"authorization"}
+    assert removed(to_pay(people, "/forwarded")) == set()
+    for audience in ([AUDIENCE, "pay"], ["https://pay.example", AUDIENCE]):
+        both = authority.agent(BOT, aud=audience)
+        assert removed(to_pay(people), f"Bearer {both}") == set()
+    for audience in ([AUDIENCE, "crm"], [AUDIENCE, "https://pay.example/"], [AUDIENCE, "Pay"]):
+        other = authority.agent(BOT, aud=audience)
+        assert removed(to_pay(people), f"bearer  {other}") == {"authorization"}
 
 
 def bare(request: Request) -> attribute_context_pb2.AttributeContext:

@@ -16,7 +16,7 @@ from tests.support import cases
 from tests.support.cases import Flat
 from tests.support.envoy import Answer, Envoy, ext_authz
 from tests.support.fixtures import Servers
-from tests.support.minting import Authority
+from tests.support.minting import AUDIENCE, Authority
 from tests.support.people import BOT, People
 from tests.support.server import Server, layout
 from tests.support.surfaces import MCP_ERRORS, http_headers, mint, reason_rows
@@ -30,8 +30,8 @@ ROWS = reason_rows()
 #: Seconds that the shipped configuration gives the authorizer.
 TIMEOUT = 0.5
 
-#: Bundles of case files that have to do with tasks.
-OF_TASKS = ("implicit", "denials")
+#: Bundles of case files about agents that name no task, and about what the upstream receives.
+OTHERS = ("implicit", "denials", "received")
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +61,15 @@ def mcp_envoys(
 
 
 @pytest.fixture(scope="module")
-def tasks_envoys(
+def other_envoys(
     servers: Servers, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, dict[str, Envoy]]]:
-    """The same before servers of bundles that have to do with tasks, by bundle."""
+    """The same before servers of other bundles, by bundle."""
     folder = tmp_path_factory.mktemp("tasks_envoy")
     with ExitStack() as stack:
         yield {
             bundle: started(stack, folder / bundle, servers.of(bundle), upstream)
-            for bundle in OF_TASKS
+            for bundle in OTHERS
         }
 
 
@@ -241,6 +241,58 @@ def test_the_audit_knows_the_decision(envoy: Envoy, people: People, servers: Ser
     assert record["path"] == "envoy.service.auth.v3.Authorization/Check"
 
 
+#: Sent beside the evidence: the upstream gets the last two alone.
+FORWARDED = (
+    ("forwarded", "host=admin.example"),
+    ("x-forwarded-host", "admin.example"),
+    ("x-forwarded-prefix", "/admin"),
+    ("x-host", "admin.example"),
+    ("x-original-forwarded-for", "10.9.9.9"),
+    ("x-http-method-override", "GET"),
+    ("x-forwarded-for", "10.9.9.9"),
+    ("x-forwarded-proto", "http"),
+)
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_the_upstream_gets_no_evidence(
+    lane: str, other_envoys: dict[str, dict[str, Envoy]], authority: Authority, people: People
+) -> None:
+    """Nor a header by which it would take the request for another one; a token that is for it, and no other, goes on."""
+    envoy = other_envoys["received"][lane]
+
+    def sent(path: str, token: str) -> dict[str, list[str]]:
+        headers = [("host", "pay.example"), *bearer(token, people.alice), *FORWARDED]
+        answer = envoy.request("GET", path, headers)
+        assert answer.status == 200
+        return answer.echo
+
+    echo = sent("/ping", people.bot)
+    assert echo["host"] == ["pay.example"]
+    assert not {"authorization", "authz-subject", "dpop"} & echo.keys()
+    assert not {name for name, _ in FORWARDED[:-2]} & echo.keys()
+    assert {"x-forwarded-for", "x-forwarded-proto"} <= echo.keys()
+    assert sent("/forwarded", people.bot)["authorization"] == [f"Bearer {people.bot}"]
+    both = authority.agent(BOT, aud=[AUDIENCE, "https://pay.example"])
+    assert sent("/ping", both)["authorization"] == [f"Bearer {both}"]
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_an_upgrade_reaches_no_upstream(
+    lane: str, other_envoys: dict[str, dict[str, Envoy]], people: People, upstream: Upstream
+) -> None:
+    """To WebSocket: after it nobody would judge what is sent."""
+    headers = [
+        ("host", "pay.example"),
+        *bearer(people.bot),
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+    ]
+    before = len(upstream.seen)
+    assert other_envoys["received"][lane].request("GET", "/ping", headers).status == 403
+    assert len(upstream.seen) == before
+
+
 def sendable(case: Flat) -> bool:
     """Tells whether a client can send a case through Envoy, which itself then sets the rest."""
     http = case.step.http
@@ -280,21 +332,21 @@ def test_case_files_of_mcp(
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in SENT if case.bundle in OF_TASKS], ids=lambda case: case.id
+    "case", [case for case in SENT if case.bundle in OTHERS], ids=lambda case: case.id
 )
-def test_case_files_of_tasks(
+def test_case_files_of_others(
     case: Flat,
-    tasks_envoys: dict[str, dict[str, Envoy]],
+    other_envoys: dict[str, dict[str, Envoy]],
     authority: Authority,
     upstream: Upstream,
 ) -> None:
-    """And those of agents that name no task, where the bundle gives them one or counts what a task is denied."""
-    send(case, tasks_envoys[case.bundle], authority, upstream)
+    """And those of agents that name no task, and those about what the upstream receives."""
+    send(case, other_envoys[case.bundle], authority, upstream)
 
 
 def test_every_case_is_sent() -> None:
     """No bundle of the case files is left out."""
-    assert {case.bundle for case in SENT} == {"desk", "tracker", *OF_TASKS}
+    assert {case.bundle for case in SENT} == {"desk", "tracker", *OTHERS}
 
 
 def send(case: Flat, envoys: dict[str, Envoy], authority: Authority, upstream: Upstream) -> None:

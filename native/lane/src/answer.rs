@@ -11,7 +11,7 @@ use authz_kernel::reason::{PublicCode, ReasonCode};
 use prost::Message;
 use prost_types::Timestamp;
 
-use crate::envoy::ALWAYS_REMOVED;
+use crate::envoy::{ALWAYS_REMOVED, Removed};
 use crate::judgement::{Judgement, Passage, Softened, name_of};
 use crate::mcp::{self, Answer};
 use crate::message::public_message;
@@ -204,14 +204,14 @@ fn timestamp(ms: i64) -> Timestamp {
     Timestamp { seconds: ms.div_euclid(1_000), nanos }
 }
 
-/// The answer to Envoy, encoded. `remove` lists the inbound headers that a permit takes out, besides those that every permit
+/// The answer to Envoy, encoded. `removed` lists the inbound headers that a permit takes out, besides those that every permit
 /// does; `nonce` is what a proof must bring.
 ///
 /// An empty `CheckResponse` permits, so this is the only place where one is made, and its status is a denial's unless a
 /// [`Passage`] is at hand.
 pub(crate) fn envoy(
     judgement: &Judgement,
-    remove: &[String],
+    removed: &Removed,
     error_response: bool,
     nonce: Option<String>,
 ) -> Vec<u8> {
@@ -221,7 +221,7 @@ pub(crate) fn envoy(
         None => deny(judgement, error_response, nonce.as_deref(), &mut answer),
         Some(passage) => {
             put(STATUS, &mut answer, |status| put_number(CODE, 0, status));
-            put(OK_RESPONSE, &mut answer, |ok| forward(passage, &names, remove, ok));
+            put(OK_RESPONSE, &mut answer, |ok| forward(passage, &names, removed, ok));
         }
     }
     put(METADATA, &mut answer, |metadata| describe(judgement, &names, metadata));
@@ -298,7 +298,7 @@ pub(crate) fn shown_reason(judgement: &Judgement) -> Option<&str> {
 
 /// What a permit tells the proxy, an `OkHttpResponse`: the headers that name who acts, and those that are taken out. `names` are
 /// those of the chain.
-fn forward(passage: Passage<'_>, names: &[Cow<'_, str>], remove: &[String], out: &mut Vec<u8>) {
+fn forward(passage: Passage<'_>, names: &[Cow<'_, str>], removed: &Removed, out: &mut Vec<u8>) {
     let judgement = passage.judgement();
     let mut chain = judgement
         .chain
@@ -324,7 +324,7 @@ fn forward(passage: Passage<'_>, names: &[Cow<'_, str>], remove: &[String], out:
     let is_set = |name: &str| set.clone().any(|(known, value)| known == name && value.is_some());
     let is_ours = |name: &str| ours.iter().any(|(known, _)| *known == name);
     let absent = ours.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name);
-    let asked = remove.iter().map(String::as_str).filter(|name| !is_ours(name));
+    let asked = removed.names().filter(|name| !is_ours(name));
     let of_secret = injected.into_iter().flat_map(|injected| {
         std::iter::once(injected.header()).chain(injected.twins().iter().map(String::as_str))
     });

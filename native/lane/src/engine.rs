@@ -34,7 +34,7 @@ use uuid::Uuid;
 use crate::answer;
 use crate::ask::{self, Ask, Authorization, Refused, Relayed, Step, Target};
 use crate::asked::Asked;
-use crate::envoy;
+use crate::envoy::{self, Removed};
 use crate::history;
 use crate::judgement::{Asker, CredentialNote, Judgement, Known, method_of, name_of};
 use crate::keeper::{Keeper, Wait};
@@ -329,7 +329,7 @@ pub(crate) struct Changing<'a> {
 
 enum Reply {
     Own,
-    Envoy { remove: Vec<String> },
+    Envoy { removed: Removed },
 }
 
 impl Pending {
@@ -637,7 +637,7 @@ impl Engine {
         transport: &Transport<'_>,
     ) -> Pending {
         let mut judgement = self.judgement(Surface::ExtAuthz, world, transport);
-        let none = || Reply::Envoy { remove: Vec::new() };
+        let none = || Reply::Envoy { removed: Removed::default() };
         let message = self.check_size(request).and_then(|()| {
             envoy::Request::read(request)
                 .map_err(|_| Refused::input("the bytes are no ext_authz CheckRequest"))
@@ -661,7 +661,7 @@ impl Engine {
                 let transport = &parsed.trace.over(transport);
                 let line = self.recorded(transport);
                 let kept = self.judge(&mut judgement, &mut parsed.ask, transport, &line, false);
-                let reply = Reply::Envoy { remove: parsed.remove };
+                let reply = Reply::Envoy { removed: parsed.removed(&judgement) };
                 self.record(judgement, &parsed.ask.evidence, transport, reply, line, kept)
             }
             Err(refused) => {
@@ -887,7 +887,7 @@ impl Engine {
                 }
                 judgement.is_cut_off = matches!(body, Body::Partial);
                 let http = HttpRequest { method, host, path, headers, body: *body };
-                match routes.resolve(&http) {
+                match routes.resolve(&http).and_then(|found| world.at_system(found, host)) {
                     Ok(found) => {
                         judgement.route = Some(found.route);
                         judgement.mcp.clone_from(&found.mcp);
@@ -1576,10 +1576,10 @@ impl Engine {
                 let dpop_nonce = self.wanted_nonce(&judgement).unwrap_or_default();
                 wire::CheckResponse { decision, dpop_nonce }.encode_to_vec()
             }
-            Reply::Envoy { remove } => {
+            Reply::Envoy { removed } => {
                 let error_response = self.settings.envoy_error_response;
                 let nonce = self.wanted_nonce(&judgement);
-                answer::envoy(&judgement, &remove, error_response, nonce)
+                answer::envoy(&judgement, &removed, error_response, nonce)
             }
         }
     }
@@ -1806,7 +1806,8 @@ impl Engine {
         self.count(&judgement, received, lane, None);
         match surface {
             Surface::ExtAuthz => {
-                answer::envoy(&judgement, &[], self.settings.envoy_error_response, None)
+                let removed = Removed::default();
+                answer::envoy(&judgement, &removed, self.settings.envoy_error_response, None)
             }
             Surface::BatchCheck => {
                 let decisions = vec![answer::decision(&judgement)];

@@ -6,13 +6,14 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use authz_kernel::reason::ReasonCode;
-use authz_kernel::routes::Body;
-use authz_token::{Role, Scheme};
+use authz_kernel::routes::{Body, Treatment, treatment};
+use authz_token::{AgentProof, Evidence, Role, Scheme};
 use prost_types::value::Kind;
 use smallvec::SmallVec;
 
 use crate::ask::{self, Ask, Authorization, Refused, Relayed, Step, Target};
 use crate::engine::Transport;
+use crate::judgement::Judgement;
 use crate::limits;
 use crate::proto::envoy::config::core::v3::Metadata;
 use crate::settings::Settings;
@@ -100,12 +101,42 @@ impl Sought {
     }
 }
 
+/// Headers that a permit removes, besides those that every permit does ([`ALWAYS_REMOVED`]).
+#[derive(Debug, Default)]
+pub(crate) struct Removed {
+    /// Names that the request brought.
+    names: Vec<String>,
+    /// Headers of evidence.
+    evidence: &'static [&'static str],
+}
+
+impl Removed {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str).chain(self.evidence.iter().copied())
+    }
+}
+
+/// The value of `authorization`, and whether a proof of possession stands beside it.
+#[derive(Clone, Copy)]
+struct Shown<'a> {
+    authorization: Option<&'a str>,
+    has_proof: bool,
+}
+
+// Written by hand so that no log can hold a token.
+impl std::fmt::Debug for Shown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shown").field("has_proof", &self.has_proof).finish_non_exhaustive()
+    }
+}
+
 /// A request, and what a permit must take out of it.
 #[derive(Debug)]
 pub(crate) struct Parsed<'a> {
     pub(crate) ask: Ask<'a>,
     /// Inbound headers that must not reach the upstream, besides those that never do ([`ALWAYS_REMOVED`]).
-    pub(crate) remove: Vec<String>,
+    remove: Vec<String>,
+    shown: Shown<'a>,
     /// The request's own place in a trace.
     pub(crate) trace: Trace<'a>,
 }
@@ -115,6 +146,55 @@ pub(crate) struct Parsed<'a> {
 pub(crate) struct Trace<'a> {
     parent: Option<&'a str>,
     state: Option<&'a str>,
+}
+
+impl Parsed<'_> {
+    /// The headers that a permit removes.
+    ///
+    /// INVARIANT (evidence is not forwarded): whoever is sent what proves an agent or a subject can be it elsewhere. So only
+    /// a token that is for the system goes on, or where the route says so, and what is not evidence here.
+    pub(crate) fn removed(&mut self, judgement: &Judgement) -> Removed {
+        let (goes_on, keeps_proof) = match self.shown.authorization {
+            None => (true, false),
+            Some(value) => {
+                let goes_on = self.forwards(value, judgement);
+                (goes_on, goes_on && ask::is_dpop(value))
+            }
+        };
+        let keeps_proof = keeps_proof || judgement.forwards_authorization();
+        let evidence: &[&str] = match (goes_on, keeps_proof || !self.shown.has_proof) {
+            (true, true) => &[],
+            (false, true) => &[AUTHORIZATION],
+            (true, false) => &[DPOP],
+            (false, false) => &[AUTHORIZATION, DPOP],
+        };
+        Removed { names: std::mem::take(&mut self.remove), evidence }
+    }
+
+    /// Whether `authorization` goes on to the upstream.
+    fn forwards(&self, value: &str, judgement: &Judgement) -> bool {
+        // Evidence borrows its token from the header's value.
+        let bytes = value.as_bytes().as_ptr_range();
+        let is_here = |one: &&Evidence<'_>| bytes.contains(&one.token.as_ptr());
+        let Some(evidence) = self.ask.evidence.iter().find(is_here) else {
+            // For the upstream: another scheme, or a token of an issuer that nobody configured.
+            return true;
+        };
+        if judgement.forwards_authorization() {
+            return true;
+        }
+        let facts = &judgement.facts;
+        let audiences = match evidence.role {
+            Role::Subject => facts.subject.as_ref().map(|subject| &subject.audiences),
+            // A task credential is for one system, and was refused for another.
+            Role::Agent if facts.credential.is_some() && !self.ask.has_credential => return true,
+            Role::Agent => {
+                let agent = facts.agent.as_ref();
+                agent.filter(|a| a.proof == AgentProof::JwtSvid).map(|agent| &agent.audiences)
+            }
+        };
+        audiences.is_some_and(|audiences| audiences.iter().any(|one| judgement.is_for_system(one)))
+    }
 }
 
 impl<'a> Trace<'a> {
@@ -156,6 +236,10 @@ pub(crate) fn of_request<'a>(
         _ => None,
     };
     let (evidence, authorization) = evidence(&headers, settings, relayed.is_some())?;
+    let shown = Shown {
+        authorization: headers.only(Sought::Authorization),
+        has_proof: headers.only(Sought::Dpop).is_some(),
+    };
     let task = task(&headers)?;
     headers.pseudo(Sought::Path, PATH, http.path)?;
     headers.pseudo(Sought::Method, METHOD, http.method)?;
@@ -214,7 +298,7 @@ pub(crate) fn of_request<'a>(
         has_credential,
         authorization,
     };
-    Ok(Parsed { ask, remove, trace })
+    Ok(Parsed { ask, remove, shown, trace })
 }
 
 /// The labels that an earlier filter of the proxy wrote into its metadata: `labels` of the namespace `authz`.
@@ -263,7 +347,8 @@ struct Headers<'a> {
     unusable: Vec<&'a str>,
     /// Values of the usable ones that are looked for here, in their order; of `transfer-encoding` also an unusable one, empty.
     sought: SmallVec<[(Sought, &'a str); 8]>,
-    /// Names that are ours, also as written by servers that take `_` for `-`.
+    /// Names that are ours, also as written by servers that take `_` for `-`, and those by which proxies say how a request
+    /// came.
     ours: SmallVec<[&'a str; 8]>,
 }
 
@@ -365,7 +450,7 @@ fn texts<'a>(
     Ok(usable)
 }
 
-/// A header's name where it is ours, or what is wrong with it.
+/// A header's name where it is removed, or what is wrong with it.
 fn own(name: &str) -> Result<Option<&str>, Refused> {
     let is_name = name.strip_prefix(':').unwrap_or(name).bytes().all(is_name_byte);
     if name.is_empty() || name.len() > limits::HEADER_NAME || !is_name {
@@ -375,16 +460,16 @@ fn own(name: &str) -> Result<Option<&str>, Refused> {
     if may_be_partial && name.replace('_', "-") == PARTIAL {
         return Err(Refused::ambiguous(format!("`{PARTIAL}` has a twin with `_`")));
     }
-    Ok(Some(name).filter(|name| is_ours(name)))
+    Ok(Some(name).filter(|name| is_ours(name) || treatment(name) == Some(Treatment::Removed)))
 }
 
-/// Which of the names that are ours a permit takes out, besides those that every one does.
+/// Which of the names a permit takes out, besides those that every one does.
 fn to_remove(mut ours: SmallVec<[&str; 8]>) -> Result<Vec<String>, Refused> {
     ours.sort_unstable();
     ours.dedup();
     if ours.len() > limits::LIST {
         return Err(Refused::input(format!(
-            "there are more than {} `authz-` headers",
+            "there are more than {} headers to remove",
             limits::LIST
         )));
     }
@@ -456,7 +541,7 @@ fn evidence<'a>(
     headers: &Headers<'a>,
     settings: &Settings,
     is_relayed: bool,
-) -> Result<(Vec<authz_token::Evidence<'a>>, Option<Authorization<'a>>), Refused> {
+) -> Result<(Vec<Evidence<'a>>, Option<Authorization<'a>>), Refused> {
     let authorization = headers.single(Sought::Authorization, AUTHORIZATION)?;
     let credential = headers.single(Sought::Credential, CREDENTIAL)?;
     let credential = credential.map(ask::credential_value).transpose()?;
@@ -532,6 +617,9 @@ fn task<'a>(headers: &Headers<'a>) -> Result<Option<&'a str>, Refused> {
 
 fn body<'a>(http: &Http<'a>, headers: &Headers<'a>) -> Result<Body<'a>, Refused> {
     let length = content_length(headers)?;
+    if headers.all(Sought::Transfer).nth(1).is_some() {
+        return Err(Refused::ambiguous("`transfer-encoding` stands twice"));
+    }
     if headers.all(Sought::Partial).any(|value| value != "false") {
         return Ok(Body::Partial);
     }

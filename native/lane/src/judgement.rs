@@ -362,8 +362,8 @@ impl Judgement {
         }
         let place = self.place();
         let is_judged = matches!(place, Place::Judged { .. });
-        // What was cut off may say anything, unless its route reads none of it and all else was judged.
-        if !is_judged && (self.may_be_revoked || self.is_cut_off) {
+        // INVARIANT (a cut-off body is never let through): it may say anything.
+        if self.is_cut_off || (!is_judged && self.may_be_revoked) {
             return;
         }
         let refused = Softenable {
@@ -423,6 +423,18 @@ impl Judgement {
     /// The system that is asked for something; empty where that is not known.
     fn system_id(&self) -> &str {
         self.operation.split_once('.').map_or(&self.unknown_in, |(system, _)| system)
+    }
+
+    /// The upstream gets the evidence in `authorization`, as the route says.
+    pub(crate) fn forwards_authorization(&self) -> bool {
+        let routes = self.world.as_ref().map(|world| world.plan.routes()).zip(self.route);
+        routes.is_some_and(|(routes, route)| routes.forwards_authorization(route))
+    }
+
+    /// Whether a token with this audience is for the system that is asked.
+    pub(crate) fn is_for_system(&self, audience: &str) -> bool {
+        let system = self.system_id();
+        self.world.as_ref().is_some_and(|world| world.is_audience(system, audience))
     }
 
     /// The secret that its system is reached with, where whoever asks forwards the request.

@@ -1031,6 +1031,7 @@ mod tests {
                 certificate_digest: Some([0xaf; 32]),
                 jti: None,
                 bound: false,
+                audiences: Vec::new(),
             })),
             subject: Some(Arc::new(SubjectFacts {
                 issuer: text(5),
@@ -1053,6 +1054,7 @@ mod tests {
                 token_digest: [0x10; 32],
                 jti: None,
                 bound: false,
+                audiences: Vec::new(),
                 is_for_alone: false,
                 is_alone: false,
                 made: Made::default(),

@@ -8,6 +8,8 @@ use authz_kernel::directories::{Directories, Entries};
 use authz_kernel::hex::hex;
 use authz_kernel::members::{covers, overlap, pattern_defect};
 use authz_kernel::plan::Plan;
+use authz_kernel::reason::ReasonCode;
+use authz_kernel::routes::{RouteError, Routed};
 use authz_token::TrustStore;
 
 use crate::injected::Injected;
@@ -322,6 +324,7 @@ impl Loaded {
         };
         peers.all().for_each(|enforcer| note(enforcer));
         peers.refuse_agents(&plan)?;
+        credentials.as_ref().map_or(Ok(()), |settings| refuse_any_host(settings, &plan))?;
         for listener in listeners {
             let name = listener.name.clone();
             let way = way(listener)?;
@@ -376,6 +379,34 @@ impl Loaded {
             .unwrap_or_default()
     }
 
+    /// Whether tokens with an audience are for a system: it is that of the system's task credentials, or its origin.
+    pub(crate) fn is_audience(&self, system: &str, audience: &str) -> bool {
+        let known = |settings: &CredentialSettings| settings.audience(system) == audience;
+        let origin = || self.plan.systems().get(system).map_or("", |system| system.origin.as_str());
+        !system.is_empty()
+            && (self.credentials.as_ref().map_or(system == audience, known)
+                || (!audience.is_empty() && origin() == audience))
+    }
+
+    /// What a request asks for, unless its system has a secret that another host would be sent.
+    ///
+    /// # Errors
+    /// `NoRoute` where the request's host is neither that of its route nor that of the system's origin.
+    pub(crate) fn at_system(&self, routed: Routed, host: &str) -> Result<Routed, RouteError> {
+        let system = routed.operation.split_once('.').map_or("", |(system, _)| system);
+        if self.injections.is_empty() || !self.injections.contains_key(system) {
+            return Ok(routed);
+        }
+        let origin = self.plan.systems().get(system).map_or("", |system| system.origin.as_str());
+        if self.plan.routes().is_at_system(routed.route, host, origin) {
+            return Ok(routed);
+        }
+        let message = "the request's host is not that of the system, whose secret is for no other";
+        let Routed { operation, mcp, task, .. } = routed;
+        let mcp = mcp.map(Box::new);
+        Err(RouteError { operation, mcp, task, ..RouteError::new(ReasonCode::NoRoute, message) })
+    }
+
     /// The secret that requests to a system get, where they do.
     pub(crate) fn injected(&self, system: &str) -> Option<&Injected> {
         self.injections.get(system)
@@ -385,6 +416,23 @@ impl Loaded {
 /// What is answered to clients of token endpoints.
 const TOKEN_ENDPOINTS: [Surface; 3] =
     [Surface::CredentialExchange, Surface::CredentialIntrospect, Surface::CredentialRevoke];
+
+/// Refuses a secret that requests to a host of the caller's choice would get.
+fn refuse_any_host(settings: &CredentialSettings, plan: &Plan) -> Result<(), EngineError> {
+    for system in settings.injections.keys() {
+        if plan.systems().get(system).is_none_or(|system| !system.origin.is_empty()) {
+            continue;
+        }
+        if let Some(at) = plan.routes().without_host(system) {
+            return Err(EngineError(format!(
+                "{}:{}: the route is for every host, and its system `{system}` has an injected secret, which a host of the \
+                 caller's choice would get; add `host` to the route, or `origin` to the system in `catalog`",
+                at.file, at.line
+            )));
+        }
+    }
+    Ok(())
+}
 
 fn injections(credentials: &CredentialSettings) -> BTreeMap<String, Injected> {
     let all = credentials.injections.iter();

@@ -61,6 +61,7 @@ pub(crate) fn verify(
         certificate_digest: None,
         jti: jti.map(str::to_owned),
         bound: binding.is_some(),
+        audiences: claims::audiences(&claims)?.into_iter().map(str::to_owned).collect(),
     };
     Ok((facts, times, binding))
 }

@@ -264,6 +264,7 @@ mod tests {
             certificate_digest: None,
             jti: None,
             bound: false,
+            audiences: Vec::new(),
         };
         let kept = Kept {
             verified: Verified::Agent(Arc::new(facts)),

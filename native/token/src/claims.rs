@@ -27,7 +27,7 @@ pub(crate) fn text<'a>(
 }
 
 /// The audiences of a token (RFC 7519 §4.1.3).
-fn audiences<'a>(claims: &'a Object<'_>) -> Result<Vec<&'a str>, Refusal> {
+pub(crate) fn audiences<'a>(claims: &'a Object<'_>) -> Result<Vec<&'a str>, Refusal> {
     let ill_typed = || Refusal::bad("the token's `aud` is ill-typed");
     match claims.get("aud") {
         None => Err(wrong_audience("the token has no `aud`")),

@@ -79,6 +79,7 @@ pub(crate) fn verify(
         certificate_digest: None,
         jti: Some(credential.jti.clone()),
         bound: credential.binding.is_some(),
+        audiences: vec![credential.audience.clone()],
     };
     Ok(Verified { binding: credential.binding, credential, agent, times })
 }

@@ -111,6 +111,8 @@ pub struct AgentFacts {
     pub jti: Option<String>,
     /// Whether whoever presented it proved to hold a key that it is bound to.
     pub bound: bool,
+    /// `aud` of the token; empty without a token.
+    pub audiences: Vec<String>,
 }
 
 impl AgentFacts {
@@ -130,6 +132,7 @@ impl AgentFacts {
             certificate_digest: None,
             jti: None,
             bound: false,
+            audiences: Vec::new(),
         }
     }
 }
@@ -196,6 +199,8 @@ pub struct SubjectFacts {
     pub jti: Option<String>,
     /// Whether whoever presented it proved to hold a key that it is bound to.
     pub bound: bool,
+    /// `aud` of the token.
+    pub audiences: Vec<String>,
     /// Its token is for an `alone_audience`, and so is never shown beside an agent.
     pub is_for_alone: bool,
     /// No agent holds what proves it: its token is for an `alone_audience`, or bound to a key of the subject's own.

@@ -53,6 +53,7 @@ impl PeerFacts {
             certificate_digest: Some(self.certificate_digest),
             jti: None,
             bound: true,
+            audiences: Vec::new(),
         }
     }
 }

@@ -77,6 +77,7 @@ pub(crate) fn verify(
         token_digest,
         jti: claims::text(&claims, "jti", MAX_TEXT_BYTES)?.map(str::to_owned),
         bound: binding.is_some(),
+        audiences: claims::audiences(&claims)?.into_iter().map(str::to_owned).collect(),
         is_for_alone,
         is_alone: is_for_alone || (binding.is_some() && issuer.alone_bound),
         made: Made::default(),
