@@ -28,8 +28,9 @@ const METHODS: [&str; 4] =
     ["x-http-method-override", "x-http-method", "x-method-override", "x-original-method"];
 /// How the names of headers begin by which some servers let a request override its own path or host.
 const OVERRIDING: [&str; 2] = ["x-original-", "x-rewrite-"];
-/// The names of such headers that are written down: for them other spellings are looked for.
-const OVERRIDES: [&str; 8] = [
+/// The names of such headers that are written down.
+const OVERRIDES: [&str; 9] = [
+    "x-http-host-override",
     "x-original-url",
     "x-original-uri",
     "x-original-path",
@@ -75,7 +76,9 @@ pub fn treatment(name: &str) -> Option<Treatment> {
             let begins = |start: &&str| {
                 name.get(..start.len()).is_some_and(|begin| is_spelling(begin, start))
             };
-            OVERRIDING.iter().any(|start| begins(&start)).then_some(Treatment::Refused)
+            let is_overriding =
+                OVERRIDING.iter().any(|start| begins(&start)) || is_one_of(&OVERRIDES);
+            is_overriding.then_some(Treatment::Refused)
         }
         [b'f', ..] => is_one_of(&REMOVED).then_some(Treatment::Removed),
         [b'u' | b':', ..] => UPGRADES.contains(&name).then_some(Treatment::Protocol),
@@ -112,6 +115,7 @@ mod tests {
             ("x-original-url", Some(Treatment::Refused)),
             ("x_original-anything", Some(Treatment::Refused)),
             ("x-rewrite-url", Some(Treatment::Refused)),
+            ("x_http_host_override", Some(Treatment::Refused)),
             ("x-original-forwarded-for", Some(Treatment::Removed)),
             ("x-forwarded-host", Some(Treatment::Removed)),
             ("x_forwarded_host", Some(Treatment::Removed)),
