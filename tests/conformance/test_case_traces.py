@@ -195,13 +195,17 @@ class Run:
         held = self.credentials[present.credential]
         method, uri = self.sent(flat.step)
         method, uri = present.method or method, present.uri or uri
+        # A step that says who asks shows the subject's token, too.
+        minted = mint(self.authority, flat) if flat.step.as_ else []
+        beside = [token for token in minted if token.item.role == "subject"]
         if present.bearer or held.key is None:
             item = EvidenceItem(role="agent")
-            return [Token(item, held.token)]
+            return [Token(item, held.token), *beside]
         if not present.replay:
             key = self.key(present.key or held.key)
             held.proof = key.proof(method, uri, token=held.token)
-        return [Token(EvidenceItem(role="agent", scheme="dpop", proof=held.proof), held.token)]
+        item = EvidenceItem(role="agent", scheme="dpop", proof=held.proof)
+        return [Token(item, held.token), *beside]
 
     def bound(self, flat: Flat, token: Token) -> Token:
         """The agent's credential, bound to its key, with a proof."""
@@ -273,10 +277,9 @@ class Run:
         headers = [*http.headers, *([("authz-task", task)] if task else [])]
         if flat.step.present is not None:
             # In a header of its own, and the task is the credential's.
-            (token,) = tokens
+            token, *tokens = tokens
             headers = [*headers, ("authz-credential", token.value)]
             headers += [("dpop", token.item.proof)] if token.item.proof else []
-            tokens = []
         step = flat.step.model_copy(update={"http": http.model_copy(update={"headers": headers})})
         flat = replace(flat, step=step)
         request = envoy_request(flat, tokens, "map")

@@ -16,7 +16,7 @@ _LOG_BYTES = 8_000
 
 
 #: Bundles whose servers issue task credentials.
-ISSUING: Final = frozenset({"tasks", "bound"})
+ISSUING: Final = frozenset({"tasks", "bound", "denials"})
 
 
 def issuing(folder: Path) -> dict[str, Any]:

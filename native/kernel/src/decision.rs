@@ -250,8 +250,6 @@ pub struct Decision {
     pub charges: Vec<(String, u32)>,
     /// Which of [`Facts::granted`] covers the request: a PERMIT uses it up, and counts on no entry anew.
     pub redeems: Option<usize>,
-    /// A task credential is presented, and covers the request not, or no more.
-    pub is_beyond_credential: bool,
     /// Confidentiality labels that some destination is not cleared for, sorted.
     pub excess: Vec<String>,
     /// Rules over the order of events that the call would complete, sorted.

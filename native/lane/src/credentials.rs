@@ -30,7 +30,7 @@ use crate::metrics::CredentialEvent;
 use crate::presented::{Sent, check_sent, lock_of, system_of, take_all};
 use crate::proto::authz::v1 as wire;
 use crate::settings::CredentialSettings;
-use crate::settle::survives_of;
+use crate::settle::{forget_answer, survives_of};
 use crate::tasks::{Caller, Done, bounded};
 use crate::world::Loaded;
 use crate::{report, revoke, shown};
@@ -164,7 +164,8 @@ impl Engine {
                 }
                 revoke::of_operation(&revoked, &permit.operation)?;
                 let longest = settings.lifetime.of(permit.tier);
-                let ends = self.ends(judgement, &located, longest, message.lifetime_seconds)?;
+                let of = (&located, Some(&*permit));
+                let ends = self.ends(judgement, of, longest, message.lifetime_seconds)?;
                 judgement.task = Some(Arc::clone(&located.task));
                 judgement.chain = shown::chain_in(judgement, &located);
                 let made = self.issued(
@@ -305,11 +306,14 @@ impl Engine {
     }
 
     /// When a credential ends: after `longest` seconds, as it is wished, and no later than its task, all above it, and the
-    /// subject's token where one came along.
+    /// subject's token: the one that comes along and the one that was shown for the permit; where there is neither, the
+    /// newest that was shown in the task.
+    ///
+    /// Args: the task, and the permit; none where it is made now.
     pub(crate) fn ends(
         &self,
         judgement: &Judgement,
-        located: &Located,
+        (located, permit): (&Located, Option<&Reservation>),
         longest: u32,
         wish: u32,
     ) -> Result<Time, Refused> {
@@ -317,11 +321,11 @@ impl Engine {
         let seconds = if wish == 0 { longest } else { longest.min(wish) };
         let end = after(now, u64::from(seconds).saturating_mul(1_000));
         let end = located.path().map(|task| task.deadline).fold(end, Time::min);
-        let subject = judgement.facts.subject.as_ref();
-        let end = match subject.map(|subject| subject.expires_at.saturating_mul(1_000)) {
-            Some(token) => end.min(Time(token)),
-            None => end,
-        };
+        let for_permit = permit.and_then(|permit| permit.subject_until);
+        let shown = shown::ends(judgement).into_iter().chain(for_permit).min();
+        // INVARIANT (never longer than its subject): to leave the token out makes no credential last longer.
+        let token = shown.or(located.view().root().subject_until);
+        let end = token.map_or(end, |token| end.min(token));
         // A token tells whole seconds.
         let end = Time(end.0.div_euclid(1_000).saturating_mul(1_000));
         if end <= now {
@@ -423,6 +427,7 @@ pub(crate) fn release(
     now: Time,
 ) -> Result<(), StoreError> {
     give_back(transaction, permit)?;
+    forget_answer(transaction, permit)?;
     report::settle_unreported(transaction, permit, Event::Aborted, now)?;
     transaction.delete(RecordKey::new(RecordKind::Reservation, &permit.decision_id));
     Ok(())

@@ -1017,11 +1017,13 @@ impl Engine {
             None => (None, None),
         };
         let begins = implied == Some(Implied::New);
+        let unnoted = presented.as_ref().and_then(|_| located.clone());
         // What is refused before it is judged begins no task, and changes none.
         let is_refused = stopped.is_some() || !is_known;
         let located = match located {
             Some(found) if !found.is_taskless() => {
-                let is_dry = is_dry || begins || is_refused;
+                // What a task credential does not cover changes nothing, which is not known yet.
+                let is_dry = is_dry || begins || is_refused || presented.is_some();
                 let noted = self.note_token(judgement, &world, found, is_dry, wait)?;
                 Some(Self::bounded_now(noted, &world.plan)?)
             }
@@ -1077,12 +1079,13 @@ impl Engine {
             judgement.chain = chain;
             probing?;
         }
-        let judging = Judging {
+        let mut judging = Judging {
             world: &world,
             request: &request,
             is_nobody: nobody.is_some(),
             wants_credential: ask.wants_credential,
             presented,
+            key: None,
             explain,
             secret: self.keeper.store().secret(),
         };
@@ -1092,8 +1095,14 @@ impl Engine {
         // One case of an operation that is split may be revoked by itself.
         revoke::of_operation(&revoked, &judgement.operation)?;
         in_time(transport, Step::Judge)?;
+        let is_beyond = judgement.is_beyond_credential();
         let located = match located {
-            Some(found) if !is_dry && !begins => Some(self.note_use(judgement, found, wait)?),
+            Some(found) if !is_dry && !begins && !is_beyond => {
+                if let Some(unnoted) = unnoted {
+                    drop(self.note_token(judgement, &world, unnoted, false, wait)?);
+                }
+                Some(self.note_use(judgement, found, wait)?)
+            }
             located => located,
         };
         if let Some(first) = nobody
@@ -1114,10 +1123,13 @@ impl Engine {
         if is_dry {
             return Ok(None);
         }
-        self.note_subject(judgement, &world.plan, wait)?;
+        if !is_beyond {
+            self.note_subject(judgement, &world.plan, wait)?;
+        }
         let call = Changing { evidence: &ask.evidence, recorded: line, wait };
-        let key = self.key_of(judgement, ask.idempotency_key, &judging, ask.task.or(in_body))?;
-        self.settled(judgement, &judging, &call, located, implied, key)
+        judging.key =
+            self.key_of(judgement, ask.idempotency_key, &judging, ask.task.or(in_body))?;
+        self.settled(judgement, &judging, &call, located, implied)
     }
 
     /// 1: who acts, where nothing is asked of a system. What is presented for a system proves nothing there.

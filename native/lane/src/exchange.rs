@@ -596,6 +596,7 @@ impl Engine {
                 is_nobody: false,
                 wants_credential: true,
                 presented: None,
+                key: None,
                 explain: false,
                 secret: self.keeper.store().secret(),
             };
@@ -663,7 +664,7 @@ impl Engine {
         let lifetime = &exchange.settings.lifetime;
         let longest = details.iter().map(|one| lifetime.of(one.tier)).min();
         let wish = exchange.asked.lifetime_seconds.unwrap_or_default();
-        let end = self.ends(judgement, located, longest.unwrap_or_default(), wish)?;
+        let end = self.ends(judgement, (located, None), longest.unwrap_or_default(), wish)?;
         for task in located.path() {
             let last_used = now;
             let task = Task { last_used, ..Task::clone(task) };
@@ -703,6 +704,8 @@ impl Engine {
                 wants_credential: true,
                 redeemed: false,
                 remembered_in: remembered_in.clone(),
+                subject_until: shown::ends(judgement),
+                idempotency: None,
                 rest: BTreeMap::new(),
             })));
         }

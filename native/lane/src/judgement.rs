@@ -357,7 +357,7 @@ impl Judgement {
             return;
         }
         // INVARIANT (what is presented must hold): a task credential that does not cover the call lets nothing through.
-        if self.facts.credential.is_some() && !self.redeems() {
+        if self.is_beyond_credential() {
             return;
         }
         let place = self.place();
@@ -389,6 +389,11 @@ impl Judgement {
             true => Place::Systems(&self.may_be_for),
             false => Place::Systems(std::slice::from_ref(&self.unknown_in)),
         }
+    }
+
+    /// A task credential is presented, and covers the call not, or no more.
+    pub(crate) fn is_beyond_credential(&self) -> bool {
+        self.facts.credential.is_some() && !self.redeems()
     }
 
     /// What was issued as the task credential that is presented covers the call.

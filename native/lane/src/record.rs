@@ -1106,7 +1106,6 @@ mod tests {
             passage: HistoryChanges::NONE,
             denial: HistoryChanges::NONE,
             redeems: None,
-            is_beyond_credential: false,
             server_call: false,
             trace: Vec::new(),
             understood: true,

@@ -20,7 +20,7 @@ use crate::judgement::Judgement;
 use crate::limits;
 use crate::proto::authz::v1 as wire;
 use crate::settings::ReportWay;
-use crate::settle::survives_of;
+use crate::settle::{forget_answer, survives_of};
 use crate::tasks::{Caller, Done, bounded};
 use crate::world::{Enforcer, Loaded};
 
@@ -142,6 +142,8 @@ impl Engine {
         }
         let mut locks = vec![RecordKey::new(RecordKind::Session, &permit.session)];
         locks.extend(permit.remembered_in.iter().map(RecordName::key));
+        let answer = permit.idempotency.as_ref();
+        locks.extend(answer.map(|id| RecordKey::new(RecordKind::Idempotency, id)));
         let survives = survives_of(permit.tier);
         let kept = self.change(
             judgement,
@@ -241,6 +243,9 @@ fn settle(
         session.history.settle(&told.decision_id, &reported, now);
         if effects(event).spends.releases(reported.is_abortable) {
             give_back(transaction, permit)?;
+        }
+        if matches!(event, Event::Failed | Event::Aborted) {
+            forget_answer(transaction, permit)?;
         }
         transaction.delete(RecordKey::new(RecordKind::Reservation, &permit.decision_id));
     } else {

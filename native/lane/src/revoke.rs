@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use authz_kernel::hex::hex;
 use authz_kernel::reason::ReasonCode;
-use authz_kernel::task::{Revocation, RevocationTarget as Target, Revocations, Subject, Task};
+use authz_kernel::task::{
+    AgentName, Revocation, RevocationTarget as Target, Revocations, Subject, Task,
+};
 use authz_token::{AgentFacts, AgentProof, Facts, SubjectFacts};
 
 use crate::ask::{Refused, Step};
@@ -44,6 +46,12 @@ fn of_subject(revoked: &Revocations, subject: &SubjectFacts) -> Result<(), Refus
     of_subject_name(revoked, &subject.issuer, &subject.sub)?;
     maybe(revoked, Target::Jti, subject.jti.as_deref())?;
     maybe(revoked, Target::Key, subject.kid.as_deref())
+}
+
+/// Refuses an agent that is revoked, or whose trust domain is.
+pub(crate) fn of_agent_name(revoked: &Revocations, agent: &AgentName) -> Result<(), Refused> {
+    refuse(revoked, Target::Agent, &agent.spiffe_id)?;
+    refuse(revoked, Target::Issuer, &agent.trust_domain)
 }
 
 /// Refuses to act for a subject that is revoked, or whose issuer is.
@@ -105,8 +113,7 @@ pub(crate) fn of_tasks<'a>(
         refuse(revoked, Target::Task, &task.id)?;
         refuse(revoked, Target::Session, &task.session)?;
         for agent in &task.agents {
-            refuse(revoked, Target::Agent, &agent.spiffe_id)?;
-            refuse(revoked, Target::Issuer, &agent.trust_domain)?;
+            of_agent_name(revoked, agent)?;
         }
         if let Some(subject) = &task.subject {
             of_subject_name(revoked, &subject.issuer, &subject.sub)?;

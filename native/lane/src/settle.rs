@@ -33,6 +33,7 @@ use crate::presented::{self, Presented};
 use crate::proto::authz::v1 as wire;
 use crate::revoke;
 use crate::shown;
+use crate::speaker;
 use crate::tasks::is_due_for_touch;
 use crate::world::Loaded;
 
@@ -49,6 +50,8 @@ pub(crate) struct Judging<'a> {
     pub(crate) wants_credential: bool,
     /// The task credential that is presented.
     pub(crate) presented: Option<Presented>,
+    /// The key of the enforcer that it is asked under.
+    pub(crate) key: Option<EnforcerKey>,
     pub(crate) explain: bool,
     /// Key of the literals of tasks.
     pub(crate) secret: [u8; 32],
@@ -230,6 +233,8 @@ impl Engine {
         for principal in &judgement.chain {
             add(&name_of(principal));
         }
+        // A token that an agent may hold meets no answer of the subject alone.
+        add(if speaker::alone(&judgement.facts).is_some() { "alone" } else { "" });
         add(key);
         let id = format!("check/{}", hex(&hash.finalize()));
         let request = judging.request;
@@ -272,11 +277,11 @@ impl Engine {
         call: &Changing<'_>,
         located: Option<Located>,
         implied: Option<Implied>,
-        key: Option<EnforcerKey>,
     ) -> Result<Option<Kept>, Refused> {
         judgement.soften();
         let is_new = implied == Some(Implied::New);
-        if let Some(key) = &key
+        let key = judging.key.as_ref();
+        if let Some(key) = key
             && let Some(kept) = self.repeated(judgement, call, key)?
         {
             return Ok(Some(kept));
@@ -305,7 +310,6 @@ impl Engine {
             }
             return Ok(None);
         }
-        let key = key.as_ref();
         let kept = match &located {
             Some(located) => self.charge(judgement, judging, call, located, implied, key),
             None => self.keep_key(judgement, call, key),
@@ -698,6 +702,8 @@ impl Engine {
                     judgement.recalled.memories_of(plan, current, changes, now)
                 })
                 .unwrap_or_default(),
+            subject_until: shown::ends(judgement),
+            idempotency: judging.key.as_ref().map(|key| key.id.clone()),
             rest: BTreeMap::new(),
         }
     }
@@ -843,6 +849,25 @@ impl EnforcerKey {
             expires_at: after(now, KEY_MS),
         })));
     }
+}
+
+/// Forgets the answer that a permit is told again by, where nothing came of it: the same key is then judged anew.
+///
+/// INVARIANT (charged as often as performed): what a report gives back, no old answer lets through.
+pub(crate) fn forget_answer(
+    transaction: &mut dyn Transaction,
+    permit: &Reservation,
+) -> Result<(), StoreError> {
+    let Some(id) = &permit.idempotency else { return Ok(()) };
+    let key = RecordKey::new(RecordKind::Idempotency, id);
+    let Some(Record::Idempotency(known)) = transaction.get(&key)? else { return Ok(()) };
+    // The key may have been used again since.
+    let is_its = wire::Decision::decode(known.answer.as_slice())
+        .is_ok_and(|decision| decision.decision_id == permit.decision_id);
+    if is_its {
+        transaction.delete(key);
+    }
+    Ok(())
 }
 
 /// What a decision permits, as a credential says it.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use authz_kernel::decision::Principal;
+use authz_kernel::decision::{Principal, Time};
 use authz_kernel::task::{Record, RecordKey, RecordKind, ShownToken, Task};
 use authz_state::store::{Survives, Transaction};
 
@@ -23,8 +23,15 @@ fn with_shown<R>(judgement: &Judgement, run: impl FnOnce(Option<&ShownToken<'_>>
         client: &facts.client,
         // A token from a clock that is ahead is not newer than one that is shown later.
         issued_at: facts.issued_at.map(|issued_at| issued_at.min(now)),
+        expires_at: ends(judgement),
         claims: &subject.claims,
     }))
+}
+
+/// When the subject token ends that came with the call; none where none came.
+pub(crate) fn ends(judgement: &Judgement) -> Option<Time> {
+    let subject = judgement.facts.subject.as_ref()?;
+    Some(Time(subject.expires_at.saturating_mul(1_000)))
 }
 
 /// Who acts in a task: the subject with the roles alone that its tokens leave it, then the agents.
@@ -42,7 +49,8 @@ pub(crate) fn begin(judgement: &Judgement, task: &mut Task) {
 }
 
 impl Engine {
-    /// Notes the subject token that came with a call in a task, where it changes which roles the subject has in the tree.
+    /// Notes the subject token that came with a call in a task, where it changes which roles the subject has in the tree, or
+    /// until when a token of it is known.
     ///
     /// Args: `is_dry`: nothing is kept, and the call is judged as if it were.
     pub(crate) fn note_token(

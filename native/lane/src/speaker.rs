@@ -47,6 +47,15 @@ pub(crate) fn speaker(judgement: &Judgement, world: &Loaded) -> Speaker {
     agent.map_or(Speaker::Agent, |agent| world.plan.model().speaker_of(agent, is_proved))
 }
 
+/// How the caller of a keyed request is proved: by an agent's credential or a subject's token, as whom it speaks, and the
+/// front end that relays.
+pub(crate) fn proof_of<'a>(judgement: &'a Judgement, world: &Loaded) -> [&'a str; 3] {
+    let proved = if judgement.facts.agent.is_some() { "agent" } else { "subject" };
+    let by = speaker(judgement, world);
+    let front_end = if by == Speaker::FrontEnd { judgement.asker.name() } else { "" };
+    [proved, by.as_str(), front_end]
+}
+
 /// Refuses a context of the session from a caller that is no front end.
 ///
 /// # Errors

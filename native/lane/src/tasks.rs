@@ -367,8 +367,12 @@ impl Engine {
         shown::begin(judgement, &mut task);
         task.by_user = is_by_user;
         self.may_give(judgement, world, &task, &chain)?;
-        let parties =
-            Parties { caller: &starter, subject: task.subject.as_ref(), assignee: task.assignee() };
+        let parties = Parties {
+            caller: &starter,
+            proof: speaker::proof_of(judgement, world),
+            subject: task.subject.as_ref(),
+            assignee: task.assignee(),
+        };
         let key = Key::of("start", &parties, &message.idempotency_key, &{
             wire::StartRequest { evidence: Vec::new(), ..message.clone() }.encode_to_vec()
         });
@@ -379,6 +383,7 @@ impl Engine {
         locks.extend(history::counted_in(&task.counted_chain()));
         locks.extend(key.as_ref().map(Key::record));
         let task = Arc::new(task);
+        revoke::of_tasks(&*self.keeper.revocations()?, [&task].into_iter())?;
         let mut made = None;
         let survives = Survives::Crash;
         let kept = self.change(
@@ -653,10 +658,12 @@ impl Engine {
         };
         let plan = &caller.world.plan;
         let given = task::delegate(plan, &parent.task, child()).map_err(kernel_refused)?;
+        revoke::of_agent_name(&*self.keeper.revocations()?, &assignee)?;
         let giver = shown::chain_in(judgement, &parent);
         self.may_give(judgement, &caller.world, &given, &giver)?;
         let parties = Parties {
             caller: &starter,
+            proof: speaker::proof_of(judgement, &caller.world),
             subject: parent.task.subject.as_ref(),
             assignee: &assignee.spiffe_id,
         };
@@ -1056,9 +1063,12 @@ pub(crate) fn kernel_refused(refused: task::Refused) -> Refused {
 }
 
 /// Who a keyed request is about. Credentials are not part of its digest, so these are part of its key: a task that was
-/// started for one subject is never the answer to a request for another.
+/// started for one subject is never the answer to a request for another, nor one that an agent started by a subject's
+/// token the answer to the subject itself.
 struct Parties<'a> {
     caller: &'a str,
+    /// How the caller is proved: what it said counts by that.
+    proof: [&'a str; 3],
     /// None where the first agent acts for itself.
     subject: Option<&'a Subject>,
     assignee: &'a str,
@@ -1089,7 +1099,9 @@ impl Key {
         let (issuer, sub) =
             parties.subject.map_or(("", ""), |subject| (&*subject.issuer, &*subject.sub));
         let mut hash = Sha256::new();
-        for part in [parties.caller, kind, issuer, sub, parties.assignee, key] {
+        let [proved, speaker, front_end] = parties.proof;
+        let of = [parties.caller, proved, speaker, front_end];
+        for part in of.into_iter().chain([kind, issuer, sub, parties.assignee, key]) {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }

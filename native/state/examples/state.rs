@@ -106,6 +106,7 @@ fn task(number: usize) -> Task {
         index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
         subject_tokens: Vec::new(),
+        subject_until: None,
         unused: false,
         declined: false,
         by_user: false,
@@ -189,6 +190,8 @@ fn permit(store: &dyn Store, number: usize, serial: usize, survives: Survives) -
             wants_credential: false,
             redeemed: false,
             remembered_in: Vec::new(),
+            subject_until: None,
+            idempotency: None,
             rest: BTreeMap::new(),
         })));
         transaction.put(Record::Task(Arc::new(task)));

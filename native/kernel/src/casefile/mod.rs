@@ -733,10 +733,18 @@ impl CaseFile {
             Some(caller) if placed.is_none() && on.is_none() => tasks.taskless(plan, caller, now),
             _ => placed,
         };
-        let placed = match (placed, &caller) {
-            (Some(placed), Some(caller)) => Some(tasks.noted(plan, placed, caller, now)),
+        let mut noted = match (&placed, &caller) {
+            (Some(placed), Some(caller)) => tasks.noted(plan, placed, caller, now),
+            _ => None,
+        };
+        let placed = match (placed, &noted) {
+            (Some(placed), Some(root)) => Some(placed.with_root(root.clone())),
             (placed, _) => placed,
         };
+        // What a task credential does not cover changes nothing: its token is noted once it is known to.
+        if let Some(root) = noted.take_if(|_| call.present.is_none()) {
+            tasks.keep(root);
+        }
         let placed = placed.map(|placed| placed.within(&call.request.session_context));
         let caller = match (&placed, caller) {
             (Some(placed), caller) => placed.caller(caller),
@@ -774,6 +782,9 @@ impl CaseFile {
         };
         if let (Ok((decision, resource)), Some(placed)) = (&decision, &placed) {
             let id = reports::id_of(step);
+            if let Some(root) = noted.filter(|_| decision.redeems.is_some()) {
+                tasks.keep(root);
+            }
             tasks.settle(plan, placed, decision, &id, now);
             permits.keep(plan, step, (placed, decision), now);
             if let Some(said) = call.issue.filter(|_| !placed.is_taskless()) {
@@ -821,7 +832,7 @@ impl Caller<'_> {
         });
         let claims = &subject?.claims;
         let issued_at = Some(now.0.div_euclid(1_000));
-        Some(ShownToken { token_type: "", client: "", issued_at, claims })
+        Some(ShownToken { token_type: "", client: "", issued_at, expires_at: None, claims })
     }
 }
 

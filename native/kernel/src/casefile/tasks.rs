@@ -420,6 +420,15 @@ impl Placed {
         self.task.kind == TaskKind::None
     }
 
+    /// As it is below another state of the root of its tree.
+    pub(super) fn with_root(mut self, root: Task) -> Self {
+        match self.ancestors.first_mut() {
+            Some(first) => *first = Arc::new(root),
+            None => self.task = root,
+        }
+        self
+    }
+
     /// As a call in a context of the session sees it, which a front end names for a subject; empty: none.
     pub(super) fn within(self, context: &str) -> Self {
         let has_contexts = self.is_taskless() || self.task.kind == TaskKind::Implicit;
@@ -514,26 +523,26 @@ impl Tasks {
         Some(self.placed(plan, self.known.get(name)?.clone()))
     }
 
-    /// A task after a call in it showed a token of its subject.
+    /// The root of a task's tree after a call in it showed a token of its subject; none where nothing changes by that.
     pub(super) fn noted(
-        &mut self,
+        &self,
         plan: &Plan,
-        placed: Placed,
+        placed: &Placed,
         caller: &Caller<'_>,
         now: Time,
-    ) -> Placed {
+    ) -> Option<Task> {
         let root = placed.view().root();
         let is_its = |one: &Principal| root.subject.as_ref().is_some_and(|own| own.is(one));
         if !caller.chain.first().is_some_and(is_its) {
-            return placed;
+            return None;
         }
         let noted = caller.shown(now).and_then(|shown| root.after_token(&shown, plan.model()));
-        let Some(noted) = noted.filter(|noted| self.known.contains_key(&noted.id)) else {
-            return placed;
-        };
-        self.known.insert(noted.id.clone(), noted);
-        let task = self.known.get(&placed.task.id).cloned();
-        task.map_or(placed, |task| self.placed(plan, task))
+        noted.filter(|noted| self.known.contains_key(&noted.id))
+    }
+
+    /// Keeps the root of a task tree, as it is after a token was shown.
+    pub(super) fn keep(&mut self, root: Task) {
+        self.known.insert(root.id.clone(), root);
     }
 
     fn placed(&self, plan: &Plan, task: Task) -> Placed {

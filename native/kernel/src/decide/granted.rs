@@ -5,12 +5,17 @@ use crate::hex::write_hex;
 use crate::model::Operation;
 use crate::schema::OWN_SYSTEM;
 
+use super::Refusal;
 use super::resolve::Resolved;
 
-/// The grant that covers a request, and its place among all; none where no credential is presented. Or why none does.
-pub(super) type Covered<'a> = Result<Option<(usize, &'a Grant<'a>)>, (ReasonCode, &'static str)>;
+/// The grant that covers a request, and its place among all; none where no credential is presented.
+pub(super) type Covered<'a> = Option<(usize, &'a Grant<'a>)>;
 
 /// Finds the grant of the presented credential that is exactly what is asked, and not used up.
+///
+/// INVARIANT (before policy): a request that is beyond its credential is not judged. A tool server holds credentials that
+/// were used, and what it asks by them is not asked by the agent: it must neither count as a denial of the agent's, nor
+/// advance a rule, nor end a task.
 ///
 /// Args: `decision`: holds what the request acts on already.
 pub(super) fn covering<'a>(
@@ -18,7 +23,7 @@ pub(super) fn covering<'a>(
     operation: &Operation,
     resolved: &Resolved<'_>,
     decision: &Decision,
-) -> Covered<'a> {
+) -> Result<Covered<'a>, Refusal> {
     // What is asked of this server is not what a credential is issued for.
     let Some(granted) = facts.granted.filter(|_| operation.system != OWN_SYSTEM) else {
         return Ok(None);
@@ -38,13 +43,16 @@ pub(super) fn covering<'a>(
     };
     let mut same = granted.iter().enumerate().filter(|(_, grant)| is_it(grant)).peekable();
     if same.peek().is_none() {
-        return Err((
+        return Err(Refusal::new(
             ReasonCode::OutOfScope,
             "the task credential was issued for another operation, resource, destination or arguments",
         ));
     }
     match same.find(|(_, grant)| !grant.is_redeemed) {
         Some(grant) => Ok(Some(grant)),
-        None => Err((ReasonCode::UsesExhausted, "the task credential was used for this before")),
+        None => Err(Refusal::new(
+            ReasonCode::UsesExhausted,
+            "the task credential was used for this before",
+        )),
     }
 }

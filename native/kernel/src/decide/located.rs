@@ -205,8 +205,8 @@ impl Bounds<'_> {
     }
 }
 
-/// Holds the request against the scope, the uses and the tier of the task and of all above it, and against the credential
-/// of the task that is presented.
+/// Holds the request against the scope, the uses and the tier of the task and of all above it. What the permit counted that
+/// the presented credential was issued of is not counted again.
 pub(super) fn bounds<'a>(
     plan: &Plan,
     facts: &Facts<'a>,
@@ -216,13 +216,7 @@ pub(super) fn bounds<'a>(
     grant: Covered<'_>,
 ) -> Bounds<'a> {
     let mut bounds = Bounds::default();
-    let charged = match grant {
-        Ok(grant) => grant.map_or(&[][..], |(_, grant)| grant.charged),
-        Err((reason, why)) => {
-            bounds.refused = Some((reason, why.to_owned()));
-            &[]
-        }
-    };
+    let charged = grant.map_or(&[][..], |(_, grant)| grant.charged);
     let task = facts.task.and_then(TaskView::real);
     let Some(view) = task.filter(|_| operation.system != OWN_SYSTEM) else { return bounds };
     let greets = operation.name == mcp::OWN && plan.model().is_built_in(operation);

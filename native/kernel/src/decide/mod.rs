@@ -26,6 +26,7 @@ use crate::schema::{Key, Keys};
 use crate::task::SubjectProof;
 
 pub use could::Prospects;
+use granted::Covered;
 use resolve::Resolved;
 use split::Chosen;
 use verdict::Tally;
@@ -85,7 +86,6 @@ fn run(
         shown_reason: None,
         charges: Vec::new(),
         redeems: None,
-        is_beyond_credential: false,
         excess: Vec::new(),
         sequences: Vec::new(),
         budgets: Vec::new(),
@@ -174,7 +174,8 @@ fn steps(
     located::locate(plan, facts, operation)?;
     located::labels(plan, facts, request)?;
     located::server_task(facts, request, operation)?;
-    judge(plan, facts, request, now, traced, operation, prepared, &resolved, decision)
+    let grant = granted::covering(facts, operation, &resolved, decision)?;
+    judge(plan, facts, request, now, traced, operation, prepared, &resolved, grant, decision)
 }
 
 /// The operation that is asked for, and what it would act on.
@@ -258,6 +259,7 @@ fn judge(
     operation: &Operation,
     prepared: &Prepared,
     resolved: &Resolved<'_>,
+    grant: Covered<'_>,
     decision: &mut Decision,
 ) -> Result<(), Refusal> {
     let words = &plan.words;
@@ -377,9 +379,7 @@ fn judge(
     if tier >= Tier::High && located::subject_proof(facts, subject) == SubjectProof::Asserted {
         requirements.hopeless.push("a subject that is proved, not asserted");
     }
-    let grant = granted::covering(facts, operation, resolved, decision);
-    decision.redeems = grant.as_ref().ok().and_then(|grant| grant.map(|(index, _)| index));
-    decision.is_beyond_credential = grant.is_err();
+    decision.redeems = grant.map(|(index, _)| index);
     let mut bounds = located::bounds(plan, facts, operation, tier, resolved, grant);
     decision.sequences = completed.iter().map(|name| (*name).to_owned()).collect();
     decision.budgets = spends.exceeded.iter().map(|name| (*name).to_owned()).collect();

@@ -338,6 +338,10 @@ pub struct Task {
     /// Of a root: the newest tokens of its subject that were shown in its tree, one for each stream of tokens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subject_tokens: Vec<NewestToken>,
+    /// Of a root: when the newest of these tokens ends, at a grain of a minute; none where no token was shown, or its time was
+    /// not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject_until: Option<Time>,
     /// Destinations that were named, by who named them. What an earlier version kept as `literals`, without who said it, stays
     /// among `rest` and trusts nothing.
     #[serde(default, skip_serializing_if = "Names::is_empty")]
@@ -784,6 +788,12 @@ pub struct Reservation {
     /// The records that remember its labels when the task has ended; none where no label was new to them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remembered_in: Vec<RecordName>,
+    /// When the subject's token ends that was shown for the permit; none where none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject_until: Option<Time>,
+    /// Id of the record of the enforcer's key that it was asked under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<String>,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,

@@ -71,6 +71,7 @@ pub fn taskless(chain: &[Principal], acr: &str) -> Option<Task> {
         index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
         subject_tokens: Vec::new(),
+        subject_until: None,
         unused: false,
         declined: false,
         by_user: false,

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Subject, Task, TaskView};
-use crate::decision::{self, Claim, Narrowing, Principal};
+use super::{Subject, SubjectProof, Task, TaskView};
+use crate::decision::{self, Claim, Narrowing, Principal, Time};
 use crate::model::Model;
 
 /// The claims of a token that are kept for policy.
@@ -18,6 +18,8 @@ type Claims = BTreeMap<String, Claim>;
 /// Streams that one task tree remembers. Tokens of any further stream are counted among those of the last one, so that
 /// they may take roles away, and never give one back that another stream lost.
 const MAX_STREAMS: usize = 4;
+/// Grain at which a task notes that a newer token ends later, in milliseconds, so that not every token is a write.
+const UNTIL_GRAIN_MS: i64 = 60_000;
 
 /// A subject token that comes with a call, as far as it matters which one is newer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub struct ShownToken<'a> {
     pub client: &'a str,
     /// `iat` in seconds since 1970, at most the time of the call; none where the token has none.
     pub issued_at: Option<i64>,
+    /// When it ends; none where that is not known.
+    pub expires_at: Option<Time>,
     /// Its kept claims.
     pub claims: &'a Claims,
 }
@@ -125,6 +129,7 @@ impl Task {
     /// Notes the token that the task begins with.
     pub fn begin_with(&mut self, shown: &ShownToken<'_>) {
         self.subject_tokens = vec![NewestToken::new(shown, None, None)];
+        self.subject_until = shown.expires_at;
     }
 
     /// The root of a task tree after a subject token was shown in it; none where nothing changes that is to be kept.
@@ -132,6 +137,28 @@ impl Task {
     /// Args: `model`: of the bundle whose roles are looked at.
     #[must_use]
     pub fn after_token(&self, shown: &ShownToken<'_>, model: &Model) -> Option<Self> {
+        match (self.tokens_after(shown, model), self.until_after(shown)) {
+            (None, None) => None,
+            (tokens, until) => Some(Self {
+                subject_tokens: tokens.unwrap_or_else(|| self.subject_tokens.clone()),
+                subject_until: until.or(self.subject_until),
+                ..self.clone()
+            }),
+        }
+    }
+
+    /// When the newest token ends after one was shown; none where that is not to be kept.
+    fn until_after(&self, shown: &ShownToken<'_>) -> Option<Time> {
+        let until = shown.expires_at?;
+        match self.subject_until {
+            Some(known) => (until.0.saturating_sub(known.0) >= UNTIL_GRAIN_MS).then_some(until),
+            // No token bounds a task whose subject was only asserted.
+            None => (self.subject_proof == SubjectProof::Verified).then_some(until),
+        }
+    }
+
+    /// The newest tokens after one was shown; none where nothing changes that is to be kept.
+    fn tokens_after(&self, shown: &ShownToken<'_>, model: &Model) -> Option<Vec<NewestToken>> {
         let subject = self.subject.as_ref()?;
         let known = self.subject_tokens.iter().position(|one| one.is_stream_of(shown));
         let is_full = self.subject_tokens.len() >= MAX_STREAMS;
@@ -155,7 +182,7 @@ impl Task {
             Some(known) => *known = stream,
             None => tokens.push(stream),
         }
-        Some(Self { subject_tokens: tokens, ..self.clone() })
+        Some(tokens)
     }
 }
 

@@ -159,7 +159,19 @@ fn what_is_presented_is_judged_anew() {
     assert_eq!("FORBIDDEN", reason(&plan(&forbids), &task, &issued, "crm.refund", REFUND));
     let decision =
         ask(&plan(&forbids), &task, Some(&issued), &request("crm.get", r#"{"id": "acme"}"#));
-    assert!(decision.is_beyond_credential);
+    assert_eq!((ReasonCode::OutOfScope, None), (decision.reason, decision.redeems));
+    // What is beyond it is not judged: no policy is named, and nothing comes of the denial.
+    let more = request("crm.refund", r#"{"id": "acme", "amount": 6, "tags": ["a"]}"#);
+    let used = [Issued { is_redeemed: true, ..issued[0].clone() }];
+    for (presented, request, reason) in [
+        (&issued, &more, ReasonCode::OutOfScope),
+        (&used, &request("crm.refund", REFUND), ReasonCode::UsesExhausted),
+    ] {
+        let decision = ask(&plan(&forbids), &task, Some(presented), request);
+        assert_eq!((reason, false), (decision.reason, decision.is_judged));
+        assert!(decision.policies.is_empty() && decision.changes(true).is_empty());
+        assert!(decision.changes(false).is_empty());
+    }
     let other = Task { scope: Vec::new(), ..task.clone() };
     assert_eq!("OUT_OF_SCOPE", reason(&before, &other, &issued, "crm.refund", REFUND));
     let ended = Task { deadline: NOW, ..task };

@@ -1493,6 +1493,7 @@ subjects:
         token_type: "jwt",
         client,
         issued_at,
+        expires_at: None,
         claims,
     };
     let mut begun = root("answer", &params);
@@ -1534,6 +1535,22 @@ subjects:
     assert!(!has_role(&after(&task, &shown("a", Some(9), &none)), None));
     assert!(has_role(&task, Some(&shown("a", Some(9), &desk))));
     assert!(!has_role(&task, Some(&shown("a", Some(9), &none))), "while it is shown");
+
+    // That a newer token ends later is kept, at a grain of a minute; and never that another ends sooner.
+    let until = |seconds: i64| ShownToken {
+        expires_at: Some(Time(seconds * 1_000)),
+        ..shown("a", Some(1), &desk)
+    };
+    assert_eq!(None, task.subject_until);
+    let task = task.after_token(&until(100), &model).unwrap();
+    for seconds in [50, 100, 159] {
+        assert_eq!(None, task.after_token(&until(seconds), &model));
+    }
+    let later = task.after_token(&until(160), &model).unwrap();
+    assert_eq!(Some(Time(160_000)), later.subject_until);
+    assert_eq!(task.subject_tokens, later.subject_tokens);
+    let asserted = Task { subject_proof: SubjectProof::Asserted, subject_until: None, ..task };
+    assert_eq!(None, asserted.after_token(&until(160), &model));
 
     // What is stored can be read again, and a record of an earlier version can be read.
     let text = serde_json::to_string(&more).unwrap();

@@ -21,7 +21,7 @@ use crate::peers;
 use crate::support::*;
 use crate::tasks::{
     REQUIRED, STRANGER, TWO, agent, alices, delegate, delegating, deleting, end, searching,
-    subject, world_of,
+    subject, world_with,
 };
 
 pub fn issuing(more: &Value) -> CredentialSettings {
@@ -79,6 +79,11 @@ impl Issuing {
 
     /// Loads another world.
     pub fn load(&self, bundle: &str, credentials: &Value) {
+        self.load_with(bundle, &[], credentials);
+    }
+
+    /// As [`Self::load`], with more files.
+    pub fn load_with(&self, bundle: &str, more: &[(&str, &str)], credentials: &Value) {
         let listeners = json!([
             {"name": "dev", "insecure_dev": true},
             {"name": "own"},
@@ -92,7 +97,7 @@ impl Issuing {
             credentials: Some(issuing(credentials)),
             trust: peers::trust(),
             listeners: Listener::list_from_json(listeners.to_string().as_bytes()).unwrap(),
-            ..world_of(bundle)
+            ..world_with(bundle, more)
         };
         self.served.engine.load(world).unwrap();
     }
@@ -259,7 +264,8 @@ fn issued_of_a_permit() {
         "task": task.id, "authorization_details": [detail],
     });
     assert_eq!(&expected, claims);
-    assert!((now() - iat).abs() <= 2 && (exp - iat - 900).abs() <= 1, "{iat} {exp}");
+    // As long as the token of `support::user` that the task began with.
+    assert!((now() - iat).abs() <= 2 && (exp - iat - 300).abs() <= 1, "{iat} {exp}");
     assert_eq!(
         ("Bearer", exp),
         (issued["token_type"].as_str().unwrap(), issued["expires_at"].as_i64().unwrap())
@@ -418,16 +424,19 @@ fn lifetimes() {
         &json!({"lifetime": {"low": 600, "standard": 300, "high": 120, "critical": 60}}),
     );
     let task = alices(&issuing.served);
-    let lives = |change: &dyn Fn(&mut wire::IssueRequest)| {
+    let own = crate::tasks::starting(vec![agent(BOT)]);
+    let own = crate::tasks::start(&issuing.served, &own).unwrap();
+    let lives_in = |task: &wire::Task, change: &dyn Fn(&mut wire::IssueRequest)| {
         let mut request = issue_of(&issuing.permit(searching(&task.id, BOT)), BOT);
         change(&mut request);
         let issued = issuing.issue(&request).unwrap();
         issued["expires_at"].as_i64().unwrap() - now()
     };
+    let lives = |change: &dyn Fn(&mut wire::IssueRequest)| lives_in(&task, change);
     let about =
         |expected: i64, lives: i64| assert!((lives - expected).abs() <= 2, "{expected} {lives}");
-    about(600, lives(&|_| {}));
-    about(600, lives(&|one| one.lifetime_seconds = 9_000));
+    about(600, lives_in(&own, &|_| {}));
+    about(600, lives_in(&own, &|one| one.lifetime_seconds = 9_000));
     about(30, lives(&|one| one.lifetime_seconds = 30));
     // The token of `support::user` lives for 300 seconds.
     about(300, lives(&|one| one.evidence.push(subject("alice"))));
@@ -1099,4 +1108,55 @@ fn settings_are_bounded() {
     ] {
         assert!(refused(more).contains(name), "{name}");
     }
+}
+
+/// A credential ends with its subject's token, also where Issue is not shown it: with the one that was shown for the permit,
+/// else with the newest that was shown in the task.
+#[test]
+fn a_credential_ends_with_the_subjects_token() {
+    let issuing = Issuing::new();
+    let token = |seconds: i64| {
+        let claims = json!({
+            "iss": "https://idp.example", "sub": "alice", "aud": "authz", "iat": now(),
+            "exp": now() + seconds, "groups": ["employees"],
+        });
+        evidence(wire::EvidenceRole::Subject, subject_token(&claims))
+    };
+    let start = |shown: Vec<wire::Evidence>| {
+        let mut by = vec![agent(BOT)];
+        by.extend(shown);
+        crate::tasks::start(&issuing.served, &crate::tasks::starting(by)).unwrap().id
+    };
+    let permit = |task: &str, shown: Option<wire::Evidence>| {
+        let mut request = searching(task, BOT);
+        request.evidence.extend(shown);
+        issuing.permit(request)
+    };
+    let lives = |decision: &str, shown: Option<wire::Evidence>| {
+        let mut request = issue_of(decision, BOT);
+        request.evidence.extend(shown);
+        issuing.issue(&request).map(|issued| issued["expires_at"].as_i64().unwrap() - now())
+    };
+    let about = |seconds: i64, found: Result<i64, &str>| {
+        let found = found.unwrap();
+        assert!((seconds - 2..=seconds).contains(&found), "{seconds} {found}");
+    };
+    let task = start(vec![token(40)]);
+    about(40, lives(&permit(&task, None), None));
+    about(20, lives(&permit(&task, None), Some(token(20))));
+    about(30, lives(&permit(&task, Some(token(30))), None));
+    about(30, lives(&permit(&task, Some(token(30))), Some(token(90))));
+    about(20, lives(&permit(&task, Some(token(30))), Some(token(20))));
+    about(40, lives(&permit(&task, None), None));
+    // A newer token lives longer.
+    about(200, lives(&permit(&task, Some(token(200))), None));
+    about(200, lives(&permit(&task, None), None));
+    // Nothing ends with a token where there is none.
+    let own = start(Vec::new());
+    about(900, lives(&permit(&own, None), None));
+    // A token that has ended bounds it as well.
+    let brief = start(vec![token(1)]);
+    std::thread::sleep(Duration::from_millis(1_100));
+    assert_eq!(Err("TASK_ENDED"), lives(&permit(&brief, None), None));
+    about(60, lives(&permit(&brief, Some(token(60))), None));
 }

@@ -381,3 +381,55 @@ fn bytes_that_are_no_report_are_refused() {
     let request = of("x", OK).encode_to_vec();
     assert!(served.engine.call(Surface::Report, &request, &Transport::by("sdk")).is_err());
 }
+
+/// Once a permit is reported as failed or aborted, its key is judged anew: charged, labelled and reported like any other
+/// call. As long as it is open, and once it is done, the key gets the same permit.
+#[test]
+fn a_key_is_judged_anew_once_its_permit_came_to_nothing() {
+    let path = folder().join("state");
+    let scope = "{operation: shop.find}, {operation: shop.move}, ";
+    let templates = TEMPLATES.replace("{system: shop}, ", scope).replace("uses: 3", "uses: 1");
+    for state in [json!({}), json!({"state": {"engine": "embedded", "path": path}})] {
+        let served = shop_with(&state, &templates);
+        let task = alices(&served).id;
+        let ask = |call: &str, arguments: &Value, key: &str| {
+            let request = wire::CheckRequest {
+                arguments_json: arguments.to_string().into_bytes(),
+                task: task.clone(),
+                idempotency_key: key.to_owned(),
+                ..asking(call)
+            };
+            served.check_by("sdk", &request)
+        };
+        let pay = |key: &str| ask("shop.pay", &json!({"n": 1}), key);
+        let tell = |decision: &wire::Decision, result| {
+            assert_eq!(Ok(()), report(&served, "sdk", &of(&decision.decision_id, result)));
+        };
+        for result in [wire::ReportResult::Aborted, FAILED] {
+            let first = pay("k-1");
+            assert_eq!(("PERMITTED", &first), (code(&first), &pay("k-1")));
+            tell(&first, result);
+            let again = pay("k-1");
+            assert_eq!("PERMITTED", code(&again));
+            assert_ne!(first.decision_id, again.decision_id);
+            assert_eq!("USES_EXHAUSTED", code(&pay("k-2")), "it is charged");
+            tell(&again, result);
+        }
+        // Its use was spent otherwise meanwhile.
+        tell(&pay("k-1"), wire::ReportResult::Aborted);
+        let done = pay("k-3");
+        assert_eq!("USES_EXHAUSTED", code(&pay("k-1")));
+        tell(&done, OK);
+        assert_eq!(done, pay("k-3"));
+        // What failed for good kept no label; what is done instead brings its own.
+        let failed = ask("shop.find", &json!({}), "k-4");
+        tell(&failed, FAILED);
+        assert_eq!("PERMITTED", code(&ask("shop.move", &json!({"n": 1}), "")));
+        let found = ask("shop.find", &json!({}), "k-4");
+        assert_ne!(failed.decision_id, found.decision_id);
+        let labels = vec!["pii".to_owned(), "vip".to_owned()];
+        let told = wire::ReportRequest { labels, ..of(&found.decision_id, OK) };
+        assert_eq!(Ok(()), report(&served, "sdk", &told));
+        assert_eq!("FORBIDDEN", code(&ask("shop.move", &json!({"n": 1}), "")));
+    }
+}

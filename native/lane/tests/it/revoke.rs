@@ -334,3 +334,18 @@ fn failures() {
     };
     assert_eq!("AUDIT_FULL", call(&request.encode_to_vec()));
 }
+
+/// Nobody gives a task to an agent that is revoked: it could do nothing in it.
+#[test]
+fn a_revoked_agent_gets_no_task() {
+    let served = unloaded(&json!({}));
+    served.engine.load(world_of(REQUIRED)).unwrap();
+    let root = alices(&served);
+    let given = || wire::StartRequest { assignee: TWO.to_owned(), ..starting(vec![agent(BOT)]) };
+    start(&served, &given()).unwrap();
+    delegate(&served, &delegating(&root, BOT, TWO)).unwrap();
+    revoke(&served, Target::Agent(TWO.to_owned()));
+    assert_eq!(Err("REVOKED"), start(&served, &given()).map(drop));
+    assert_eq!(Err("REVOKED"), delegate(&served, &delegating(&root, BOT, TWO)).map(drop));
+    start(&served, &starting(vec![agent(BOT)])).unwrap();
+}

@@ -637,6 +637,23 @@ fn keys() {
     let by_alice = |assignee| keyed(vec![subject("alice")], assignee).unwrap();
     assert_eq!((TWO, THREE), (&*by_alice(TWO).assignee, &*by_alice(THREE).assignee));
     assert_eq!(by_alice(TWO).id, by_alice(TWO).id);
+    // A token that an agent may hold shares no key with the subject alone, whatever is asked under it.
+    let own = || evidence(wire::EvidenceRole::Subject, alone_alice());
+    let by_herself = keyed(vec![own()], TWO).unwrap();
+    assert_ne!(by_alice(TWO).id, by_herself.id);
+    assert_eq!(by_herself.id, keyed(vec![own()], TWO).unwrap().id);
+    let her_other = wire::StartRequest {
+        idempotency_key: "k-9".to_owned(),
+        assignee: TWO.to_owned(),
+        ..starting(vec![own()])
+    };
+    let squatting = wire::StartRequest {
+        evidence: vec![subject("alice")],
+        params: Some(params("8")),
+        ..her_other.clone()
+    };
+    start(&served, &squatting).unwrap();
+    start(&served, &her_other).unwrap();
     let visitor = evidence(wire::EvidenceRole::Subject, user("alice", json!(["visitors"])));
     let refused = keyed(vec![agent(BOT), visitor], "").map(drop);
     assert_eq!(Err("CHAIN_NOT_PERMITTED"), refused, "the subject lost its role meanwhile");

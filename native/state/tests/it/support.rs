@@ -96,6 +96,7 @@ pub fn task(id: &str, session: &str, agent: &str) -> Task {
         index: ScopeIndex::default(),
         server_calls: BTreeSet::new(),
         subject_tokens: Vec::new(),
+        subject_until: None,
         unused: false,
         declined: false,
         by_user: false,
@@ -139,6 +140,8 @@ pub fn reservation(id: &str, session: &str, due: i64) -> Record {
         wants_credential: true,
         redeemed: false,
         remembered_in: Vec::new(),
+        subject_until: None,
+        idempotency: None,
         rest: BTreeMap::new(),
     }))
 }
