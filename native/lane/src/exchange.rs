@@ -1,5 +1,5 @@
 //! Token exchange (RFC 8693): a task, a judgement of each detail (RFC 9396), and one credential of all of them, in one
-//! transaction or not at all.
+//! transaction or not at all. Denials of an exchange that comes to nothing count all the same.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,6 +38,8 @@ use crate::speaker;
 use crate::tasks::{bounded, kernel_refused};
 use crate::tokens::Client;
 use crate::world::Loaded;
+
+mod denied;
 
 /// Parameters of a task that is started.
 const MOST_PARAMS: usize = 64;
@@ -283,7 +285,11 @@ impl Engine {
         };
         let call = Changing { evidence: evidence.as_slice(), recorded: line, wait };
         let survives = survives_of(tier);
-        self.settle_exchange(&exchange, judgement, judged, &call, survives)
+        let settled = self.settle_exchange(&exchange, judgement, judged, &call, survives);
+        if settled.is_err() {
+            self.count_denials(&exchange, judgement, judged, &call)?;
+        }
+        settled
     }
 
     /// 1: who exchanges, and for whom.
@@ -452,27 +458,7 @@ impl Engine {
         call: &Changing<'_>,
         survives: Survives,
     ) -> Result<(Vec<u8>, Option<Kept>), Refused> {
-        let mut locks = vec![RecordKey::new(RecordKind::Agent, &exchange.agent.spiffe_id)];
-        let session = match &exchange.place {
-            Place::New(task) => task.session.clone(),
-            Place::Known(_) | Place::Below { .. } => {
-                judgement.task.as_ref().map(|task| task.session.clone()).unwrap_or_default()
-            }
-        };
-        locks.push(RecordKey::new(RecordKind::Session, &session));
-        // What agents above the task remember changes, too.
-        let chain = exchange.chain(judgement);
-        let parts = (1..=chain.len()).filter_map(|length| chain.get(..length));
-        locks.extend(parts.flat_map(history::counted_in));
-        for detail in &exchange.asked.details {
-            let chain = || exchange.chain(judgement);
-            let of = (detail.operation.as_str(), false);
-            let parties = history::parties(&exchange.world.plan, of, Remembering::default(), chain);
-            locks.extend(parties.into_iter().map(|(_, record)| record));
-            let arguments = detail.arguments_json();
-            let objects = exchange.world.plan.objects_of(&detail.request(&arguments, &[]));
-            locks.extend(objects.iter().flat_map(ObjectKeys::all).cloned());
-        }
+        let locks = Self::exchange_locks(exchange, judgement);
         let mut answer = Vec::new();
         let mut started = None;
         let kept =
@@ -504,6 +490,32 @@ impl Engine {
             self.metrics.credential(CredentialEvent::Issued);
         }
         Ok((answer, kept))
+    }
+
+    /// The records that an exchange is settled under.
+    fn exchange_locks(exchange: &Exchange<'_>, judgement: &Judgement) -> Vec<RecordKey> {
+        let mut locks = vec![RecordKey::new(RecordKind::Agent, &exchange.agent.spiffe_id)];
+        let session = match &exchange.place {
+            Place::New(task) => task.session.clone(),
+            Place::Known(_) | Place::Below { .. } => {
+                judgement.task.as_ref().map(|task| task.session.clone()).unwrap_or_default()
+            }
+        };
+        locks.push(RecordKey::new(RecordKind::Session, &session));
+        // What agents above the task remember changes, too.
+        let chain = exchange.chain(judgement);
+        let parts = (1..=chain.len()).filter_map(|length| chain.get(..length));
+        locks.extend(parts.flat_map(history::counted_in));
+        for detail in &exchange.asked.details {
+            let chain = || exchange.chain(judgement);
+            let of = (detail.operation.as_str(), false);
+            let parties = history::parties(&exchange.world.plan, of, Remembering::default(), chain);
+            locks.extend(parties.into_iter().map(|(_, record)| record));
+            let arguments = detail.arguments_json();
+            let objects = exchange.world.plan.objects_of(&detail.request(&arguments, &[]));
+            locks.extend(objects.iter().flat_map(ObjectKeys::all).cloned());
+        }
+        locks
     }
 
     /// The task as it is now, or as it begins, and how it came to be where it is new.
@@ -566,66 +578,17 @@ impl Engine {
         mut located: Located,
     ) -> Result<(Located, Vec<Permitted>), Stop> {
         judged.clear();
-        let now = Time(judgement.now_ms);
-        let revoked = self.keeper.revocations()?;
+        let plan = &exchange.world.plan;
         let mut permitted = Vec::with_capacity(exchange.asked.details.len());
         let mut failed = None;
         for asked in &exchange.asked.details {
-            let mut detail = Judgement::new(
-                Uuid::now_v7().to_string(),
-                judgement.now_ms,
-                judgement.surface,
-                judgement.world.clone(),
-            );
-            detail.listener.clone_from(&judgement.listener);
-            detail.asker = judgement.asker.clone();
-            detail.facts = judgement.facts.clone();
-            detail.chain = shown::chain_in(judgement, &located);
-            detail.task = Some(Arc::clone(&located.task));
-            if let Some(operation) = exchange.world.plan.operation(&asked.operation) {
-                detail.operation.clone_from(&operation.id);
-                detail.system = exchange.world.system(&operation.id);
-                detail.tier = Some(operation.tier);
-            }
-            let arguments = asked.arguments_json();
-            let destinations: Vec<&str> = asked.destinations.iter().map(String::as_str).collect();
-            let request = asked.request(&arguments, &destinations);
-            let judging = Judging {
-                world: exchange.world,
-                request: &request,
-                is_nobody: false,
-                wants_credential: true,
-                presented: None,
-                key: None,
-                explain: false,
-                secret: self.keeper.store().secret(),
-            };
-            let plan = &exchange.world.plan;
-            detail.recalled = history::current(transaction, plan, &request, &located, now)?;
-            let started = Instant::now();
-            judging.decide(&mut detail, Some(&located));
-            detail.decide_time = Some(started.elapsed());
-            if let Err(refused) = revoke::of_operation(&revoked, &detail.operation) {
-                detail.refuse(refused);
-            }
-            if detail.permit().is_some() {
-                history::remember(transaction, plan, &detail, &located, true, None)?;
-            }
-            match detail.permit() {
+            let (mut detail, permit) =
+                self.judge_detail(transaction, exchange, judgement, asked, &located)?;
+            match permit {
                 Some(permit) => {
-                    let decision = permit.decision();
-                    charge(&mut located, &decision.charges);
-                    let tier = decision.tier.unwrap_or_default();
-                    permitted.push(Permitted {
-                        detail: detail_of(&judging, &detail.id, decision),
-                        charges: decision.charges.clone(),
-                        tier,
-                        remembered_in: history::changes(&detail)
-                            .map(|changes| {
-                                detail.recalled.memories_of(plan, &located, changes, now)
-                            })
-                            .unwrap_or_default(),
-                    });
+                    history::remember(transaction, plan, &detail, &located, true, None)?;
+                    charge(&mut located, &permit.charges);
+                    permitted.push(permit);
                     let binding = exchange.binding.as_ref().map(Binding::member);
                     detail.credential = Some(CredentialNote {
                         jti: exchange.jti.clone(),
@@ -648,6 +611,70 @@ impl Engine {
                 Err(Stop::Refused(Refused::new(reason, Step::Judge, message)))
             }
         }
+    }
+
+    /// Judges one detail on what the transaction says.
+    ///
+    /// Returns: what is permitted; none where it is not.
+    fn judge_detail(
+        &self,
+        transaction: &mut dyn Transaction,
+        exchange: &Exchange<'_>,
+        judgement: &Judgement,
+        asked: &AskedDetail,
+        located: &Located,
+    ) -> Result<(Judgement, Option<Permitted>), Stop> {
+        let now = Time(judgement.now_ms);
+        let revoked = self.keeper.revocations()?;
+        let mut detail = Judgement::new(
+            Uuid::now_v7().to_string(),
+            judgement.now_ms,
+            judgement.surface,
+            judgement.world.clone(),
+        );
+        detail.listener.clone_from(&judgement.listener);
+        detail.asker = judgement.asker.clone();
+        detail.facts = judgement.facts.clone();
+        detail.chain = shown::chain_in(judgement, located);
+        detail.task = Some(Arc::clone(&located.task));
+        if let Some(operation) = exchange.world.plan.operation(&asked.operation) {
+            detail.operation.clone_from(&operation.id);
+            detail.system = exchange.world.system(&operation.id);
+            detail.tier = Some(operation.tier);
+        }
+        let arguments = asked.arguments_json();
+        let destinations: Vec<&str> = asked.destinations.iter().map(String::as_str).collect();
+        let request = asked.request(&arguments, &destinations);
+        let judging = Judging {
+            world: exchange.world,
+            request: &request,
+            is_nobody: false,
+            wants_credential: true,
+            presented: None,
+            key: None,
+            explain: false,
+            secret: self.keeper.store().secret(),
+        };
+        let plan = &exchange.world.plan;
+        detail.recalled = history::current(transaction, plan, &request, located, now)?;
+        let started = Instant::now();
+        judging.decide(&mut detail, Some(located));
+        detail.decide_time = Some(started.elapsed());
+        if let Err(refused) = revoke::of_operation(&revoked, &detail.operation) {
+            detail.refuse(refused);
+        }
+        let permitted = detail.permit().map(|permit| {
+            let decision = permit.decision();
+            Permitted {
+                detail: detail_of(&judging, &detail.id, decision),
+                charges: decision.charges.clone(),
+                tier: decision.tier.unwrap_or_default(),
+                remembered_in: history::changes(&detail)
+                    .map(|changes| detail.recalled.memories_of(plan, located, changes, now))
+                    .unwrap_or_default(),
+            }
+        });
+        Ok((detail, permitted))
     }
 
     /// Writes task, permits and credential. Returns when that ends.

@@ -557,7 +557,7 @@ impl Engine {
     }
 
     /// Ends a task that was denied too much, with all below it.
-    fn end_denied(
+    pub(crate) fn end_denied(
         &self,
         transaction: &mut dyn Transaction,
         task: &Task,

@@ -334,3 +334,64 @@ fn kept_with_its_lines() {
     assert_eq!(3, outcomes.iter().filter(|one| *one == "PERMIT").count(), "{outcomes:?}");
     assert_eq!(3, outcomes.iter().filter(|one| *one == "DENY").count(), "{outcomes:?}");
 }
+
+/// Exchanges that are denied count as denied checks do, in whatever task they ask for.
+#[test]
+fn denied_exchanges_are_denials() {
+    let denying = |extra: &Value| {
+        let issuing = Issuing::with(REQUIRED, extra);
+        let more = [("history.yaml", "denials: {raise_after: 9, end_after: 3}")];
+        issuing.load_with(REQUIRED, &more, &json!({}));
+        issuing
+    };
+    let tried = |issuing: &Issuing, place: &dyn Fn(&[Value]) -> Value| {
+        // A repeat counts once.
+        for id in ["8", "8", "8", "9"] {
+            let asked = place(&[search_detail(), delete_detail(id)]);
+            assert_eq!(Err("OUT_OF_SCOPE"), issuing.exchange(&asked));
+        }
+        issuing.exchange(&place(&[search_detail()])).unwrap();
+        for id in ["8", "9", "10"] {
+            let asked = place(&[search_detail(), delete_detail(id)]);
+            assert_eq!(Err("OUT_OF_SCOPE"), issuing.exchange(&asked));
+        }
+        assert_eq!(Err("REVOKED"), issuing.exchange(&place(&[search_detail()])));
+        let start = crate::tasks::starting(vec![agent(BOT), crate::tasks::subject("alice")]);
+        assert_eq!(Err("REVOKED"), crate::tasks::start(&issuing.served, &start).map(drop));
+    };
+    let own = |issuing: &Issuing| {
+        let start = crate::tasks::starting(vec![agent(BOT), crate::tasks::subject("alice")]);
+        crate::tasks::start(&issuing.served, &start).unwrap().id
+    };
+    for state in [json!({}), json!({"state": {"max_tasks_per_agent": 5}})] {
+        let issuing = denying(&state);
+        let task = own(&issuing);
+        tried(&issuing, &|details| in_task(&task, details));
+        let issuing = denying(&state);
+        let parent = own(&issuing);
+        tried(&issuing, &|details| {
+            let nothing = [("template", Value::Null), ("params", json!({}))];
+            with(with(asking(details), &nothing), &[("parent", json!(parent))])
+        });
+    }
+    // Of a new root nothing is kept but that.
+    let issuing = denying(&json!({}));
+    for id in ["8", "9", "10"] {
+        let asked = asking(&[search_detail(), delete_detail(id)]);
+        assert_eq!(Err("OUT_OF_SCOPE"), issuing.exchange(&asked));
+    }
+    assert_eq!([0, 0, 0, 0], issuing.kept());
+    assert_eq!(Err("REVOKED"), issuing.exchange(&asking(&[search_detail()])));
+    // Neither a request that is not judged counts, nor one that is too much beside another alone.
+    let issuing = denying(&json!({}));
+    let task = own(&issuing);
+    for id in 0..5 {
+        let unreadable = json!({"operation": "crm.delete", "arguments": {"id": id}});
+        assert_eq!(Err("BAD_INPUT"), issuing.exchange(&in_task(&task, &[unreadable])));
+    }
+    let thrice = vec![delete_detail("7"); 3];
+    for _ in 0..5 {
+        assert_eq!(Err("USES_EXHAUSTED"), issuing.exchange(&in_task(&task, &thrice)));
+    }
+    issuing.exchange(&in_task(&task, &[search_detail()])).unwrap();
+}

@@ -1,0 +1,127 @@
+//! Denials of an exchange that comes to nothing. They count as those of a check do, else an agent could find out here what
+//! it may do, and never be noticed.
+
+use std::sync::Arc;
+
+use authz_kernel::decision::Time;
+use authz_kernel::task::{self, Record, RecordKey, RecordKind};
+use authz_state::store::{Survives, Transaction};
+
+use super::{Exchange, Place};
+use crate::ask::Refused;
+use crate::ending::Ended;
+use crate::engine::{Changing, Engine, Stop};
+use crate::history;
+use crate::judgement::Judgement;
+use crate::locate::{self, Located};
+
+/// Whether a detail was judged and denied, where that is remembered.
+fn is_denied(detail: &Judgement) -> bool {
+    detail.permit().is_none() && history::changes(detail).is_some()
+}
+
+impl Engine {
+    /// Counts the details that were denied. Those of a task that there is count in it; those of a new one below another in
+    /// the one above; those of a new root in what the agent's next task for the subject begins with.
+    ///
+    /// Args: `judged`: the details as the exchange judged them, as many as it came to.
+    pub(super) fn count_denials(
+        &self,
+        exchange: &Exchange<'_>,
+        judgement: &Judgement,
+        judged: &[Judgement],
+        call: &Changing<'_>,
+    ) -> Result<(), Refused> {
+        if !judged.iter().any(is_denied) {
+            return Ok(());
+        }
+        let plan = &exchange.world.plan;
+        let mut locks = Self::exchange_locks(exchange, judgement);
+        if let Some(task) = &judgement.task {
+            locks.extend(task::alone_pair(plan, task));
+            let alone = task::alone_of(plan, task);
+            locks.extend(alone.map(|id| RecordKey::new(RecordKind::Session, id)));
+        }
+        let mut ended = Ended::default();
+        let mut work = |transaction: &mut dyn Transaction| {
+            match self.count_in(transaction, exchange, judgement, judged) {
+                Ok(count) => {
+                    ended = count;
+                    Ok(true)
+                }
+                Err(Stop::Store(error)) => Err(error),
+                // In a task that is over meanwhile nothing is denied any more.
+                Err(Stop::Refused(_) | Stop::Unchanged) => Ok(false),
+            }
+        };
+        let commit = self.keeper.transact(&locks, Survives::PowerLoss, call.wait, &mut work)?;
+        self.keeper.kept(commit, call.wait)?;
+        self.metrics.tasks_ended(task::TaskStatus::Revoked, u64::from(ended.ended));
+        self.metrics.tasks_ended(task::TaskStatus::Expired, u64::from(ended.expired));
+        Ok(())
+    }
+
+    fn count_in(
+        &self,
+        transaction: &mut dyn Transaction,
+        exchange: &Exchange<'_>,
+        judgement: &Judgement,
+        judged: &[Judgement],
+    ) -> Result<Ended, Stop> {
+        let (now, plan) = (Time(judgement.now_ms), &exchange.world.plan);
+        let located = self.counted_where(transaction, exchange, judgement)?;
+        let is_new = matches!(exchange.place, Place::New(_));
+        let mut ended = Ended::default();
+        let asked = exchange.asked.details.iter().zip(judged);
+        for (asked, before) in asked.filter(|(_, before)| is_denied(before)) {
+            let (mut detail, permitted) =
+                self.judge_detail(transaction, exchange, judgement, asked, &located)?;
+            // Beside another detail alone it was too much.
+            if permitted.is_some() {
+                continue;
+            }
+            // INVARIANT (one decision): what is remembered names the decision that the record tells of.
+            detail.id.clone_from(&before.id);
+            history::remember(transaction, plan, &detail, &located, true, None)?;
+            let ends = history::ends_task(&detail);
+            if let Some(alone) = task::alone_of(plan, &located.task) {
+                history::carry(transaction, plan, &detail, &located, (&alone, ends))?;
+            }
+            if ends {
+                if !is_new {
+                    ended = self.end_denied(transaction, &located.task, now)?;
+                }
+                break;
+            }
+        }
+        if is_new {
+            // INVARIANT (all or nothing): the task does not begin.
+            transaction.delete(RecordKey::new(RecordKind::Session, &located.task.session));
+        }
+        Ok(ended)
+    }
+
+    /// The task that denials of an exchange count in.
+    fn counted_where(
+        &self,
+        transaction: &mut dyn Transaction,
+        exchange: &Exchange<'_>,
+        judgement: &Judgement,
+    ) -> Result<Located, Stop> {
+        let now = Time(judgement.now_ms);
+        match &exchange.place {
+            Place::Known(id) | Place::Below { parent: id, .. } => {
+                let mut located = locate::find_in(transaction, id)?;
+                self.usable(&located, judgement, now)?;
+                located.task = self.claim(transaction, &located.task, now)?;
+                Ok(located)
+            }
+            Place::New(task) => {
+                let retention = self.keeper.settings().retention_ms;
+                let session = history::begin(transaction, task, (true, now), retention)?;
+                transaction.put(Record::Session(Arc::new(session)));
+                Ok(Located { task: Arc::clone(task), ancestors: Vec::new() })
+            }
+        }
+    }
+}
