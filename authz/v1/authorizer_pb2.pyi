@@ -33,7 +33,7 @@ class _BatchModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BatchMode.V
     BATCH_MODE_SNAPSHOT: _BatchMode.ValueType  # 1
     """Every item is judged on the same state; each item must say PROBE."""
     BATCH_MODE_SEQUENCE: _BatchMode.ValueType  # 2
-    """One task, one transaction, in order."""
+    """One task, one transaction, in order: item i sees what i-1 changed. Not in this version: refused as BAD_INPUT."""
 
 class BatchMode(_BatchMode, metaclass=_BatchModeEnumTypeWrapper):
     """How the items of a batch share state."""
@@ -43,7 +43,7 @@ BATCH_MODE_UNSPECIFIED: BatchMode.ValueType  # 0
 BATCH_MODE_SNAPSHOT: BatchMode.ValueType  # 1
 """Every item is judged on the same state; each item must say PROBE."""
 BATCH_MODE_SEQUENCE: BatchMode.ValueType  # 2
-"""One task, one transaction, in order."""
+"""One task, one transaction, in order: item i sees what i-1 changed. Not in this version: refused as BAD_INPUT."""
 Global___BatchMode: _TypeAlias = BatchMode  # noqa: Y015
 
 class _ReportResult:
@@ -83,7 +83,7 @@ class BatchCheckRequest(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     mode: Global___BatchMode.ValueType
-    """SNAPSHOT: every item is judged on the same state, PROBE only. SEQUENCE: item i sees what i-1 changed."""
+    """SNAPSHOT: every item is judged on the same state, PROBE only. SEQUENCE is not in this version, and is refused."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[_decision_pb2.CheckRequest]:
         """At most 100 items."""
@@ -196,7 +196,9 @@ Global___ListResponse: _TypeAlias = ListResponse  # noqa: Y015
 
 @_typing.final
 class ReportRequest(_message.Message):
-    """What came of a permitted operation."""
+    """What came of a permitted operation. An enforcer is known by its connection; an agent that reports what it does itself shows
+    its credential in the call's `authorization` metadata.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -230,7 +232,7 @@ class ReportRequest(_message.Message):
     result: Global___ReportResult.ValueType
     """What came of it."""
     rows: _builtins.int
-    """Rows that the results hold."""
+    """Rows that the results hold. Not in this version: refused unless 0."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels that the results carry."""

@@ -1275,7 +1275,7 @@ impl ApprovalStatus {
 /// Several operations of one caller.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BatchCheckRequest {
-    /// SNAPSHOT: every item is judged on the same state, PROBE only. SEQUENCE: item i sees what i-1 changed.
+    /// SNAPSHOT: every item is judged on the same state, PROBE only. SEQUENCE is not in this version, and is refused.
     #[prost(enumeration = "BatchMode", tag = "1")]
     pub mode: i32,
     /// At most 100 items.
@@ -1318,7 +1318,8 @@ pub struct ListResponse {
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
-/// What came of a permitted operation.
+/// What came of a permitted operation. An enforcer is known by its connection; an agent that reports what it does itself shows
+/// its credential in the call's `authorization` metadata.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReportRequest {
     /// The permit's decision id.
@@ -1336,7 +1337,7 @@ pub struct ReportRequest {
         ::prost::alloc::string::String,
         i64,
     >,
-    /// Rows that the results hold.
+    /// Rows that the results hold. Not in this version: refused unless 0.
     #[prost(int64, tag = "5")]
     pub rows: i64,
 }
@@ -1379,7 +1380,7 @@ pub enum BatchMode {
     Unspecified = 0,
     /// Every item is judged on the same state; each item must say PROBE.
     Snapshot = 1,
-    /// One task, one transaction, in order.
+    /// One task, one transaction, in order: item i sees what i-1 changed. Not in this version: refused as BAD_INPUT.
     Sequence = 2,
 }
 impl BatchMode {
