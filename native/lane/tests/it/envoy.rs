@@ -85,7 +85,9 @@ fn unseen_twins_are_removed() {
     for name in ["x_authz_agent", "x-authz_decision_id", "x_authz_subject", "authz_task"] {
         assert!(removed.contains(name), "{name}");
     }
-    assert_eq!(always_removed(), removed);
+    let mut expected = always_removed();
+    expected.insert(AUTHORIZATION.to_owned());
+    assert_eq!(expected, removed);
 }
 
 /// A permit names agent, subject and decision, and takes every header of ours out of the request.
@@ -112,7 +114,7 @@ fn permit() {
     );
     let removed: BTreeSet<&str> = ok.headers_to_remove.iter().map(String::as_str).collect();
     let mut expected = always_removed();
-    expected.extend(["authz-labels".to_owned(), "x-authz-admin".to_owned()]);
+    expected.extend(["authz-labels", "x-authz-admin", AUTHORIZATION].map(str::to_owned));
     assert_eq!(expected.iter().map(String::as_str).collect::<BTreeSet<_>>(), removed);
     assert_eq!(format!("corp/alice > {BOT}"), metadata["agent_chain"]);
     assert_eq!(BOT, metadata["principal"]);
@@ -166,7 +168,73 @@ fn absent_identity_is_removed() {
     let set = set(ok);
     assert!(!set.contains_key("x-authz-subject"));
     assert!(ok.headers_to_remove.iter().all(|name| !set.contains_key(name)));
-    assert!(!ok.headers_to_remove.contains(&"authorization".to_owned()));
+}
+
+const PROOF: &str = "dpop";
+const AUTHORIZATION: &str = "authorization";
+
+/// The headers of evidence that an answer takes out.
+fn evidence_removed(answer: &ext::CheckResponse) -> Vec<&str> {
+    let removed = ok(answer).headers_to_remove.iter().map(String::as_str);
+    removed.filter(|name| [AUTHORIZATION, PROOF].contains(name)).collect()
+}
+
+/// Whoever is sent an agent's token can be that agent elsewhere: it goes on only to a system that it is for.
+#[test]
+fn evidence_is_not_forwarded() {
+    let served = served();
+    let sent = |token: &str| {
+        let bearer = format!("Bearer {token}");
+        served.proxy(&http("GET", "/customers?q=a", &[(AUTHORIZATION, &bearer)]))
+    };
+    assert_eq!(vec![AUTHORIZATION], evidence_removed(&sent(&svid())));
+    for (audience, removed) in [
+        (json!(["authz", "crm"]), vec![]),
+        (json!(["https://crm.example", "authz"]), vec![]),
+        (json!(["authz", "wiki"]), vec![AUTHORIZATION]),
+        (json!(["authz", "https://wiki.example"]), vec![AUTHORIZATION]),
+        (json!(["authz", "https://crm.example/"]), vec![AUTHORIZATION]),
+        (json!(["authz", ""]), vec![AUTHORIZATION]),
+    ] {
+        let token = svid_of(&json!({"aud": audience}));
+        assert_eq!(removed, evidence_removed(&sent(&token)), "{audience}");
+        // Out of the cache too.
+        assert_eq!(removed, evidence_removed(&sent(&token)), "{audience}");
+    }
+}
+
+/// Nor is it where `mode` lets a denial through.
+#[test]
+fn evidence_is_not_forwarded_where_a_denial_is_observed() {
+    let served = observing("mode: {default: observe, owner: sec, until: 2999-01-01}");
+    let answer = served.proxy(&http("GET", "/pages", &[]));
+    assert_eq!("false", metadata(&answer)["enforced"]);
+    assert_eq!(vec![AUTHORIZATION], evidence_removed(&answer));
+}
+
+/// A body that was cut off is refused on every route, and never let through, though its route reads none of it.
+#[test]
+fn a_cut_off_body_is_never_let_through() {
+    let routes = "routes: [{host: crm.example, method: PUT, path: /upload, operation: crm.card, ignore: [body]}]\n";
+    let observed = format!("{routes}mode: {{default: observe, owner: sec, until: 2999-01-01}}\n");
+    for facts in [routes, observed.as_str()] {
+        let served = observing(facts);
+        let cut = [("content-type", "text/plain"), ("x-envoy-auth-partial-body", "true")];
+        let answer =
+            served.proxy(&edit(http("PUT", "/upload", &cut), |http| http.body = "x".into()));
+        assert!(!envoy_permits(&answer), "{answer:?}");
+        assert_eq!("BAD_INPUT", metadata(&answer)["reason_code"]);
+        // Larger than what was sent along.
+        let cut = [("content-type", "text/plain")];
+        let answer = served.proxy(&edit(http("PUT", "/upload", &cut), |http| {
+            http.body = "x".into();
+            http.size = 2;
+        }));
+        assert!(!envoy_permits(&answer), "{answer:?}");
+        let whole =
+            served.proxy(&edit(http("PUT", "/upload", &cut), |http| http.body = "x".into()));
+        assert_ne!("BAD_INPUT", metadata(&whole)["reason_code"], "whole, it is judged");
+    }
 }
 
 /// A `sub` of any letters cannot end a header or look like another chain.

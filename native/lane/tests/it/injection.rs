@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use crate::support::*;
 
 const KEY: &str = "s3cret-key-of-the-crm";
+/// A route with a host that is not the origin's.
+const PINNED: &str = "routes: [{host: inner.example, method: PUT, path: /find, operation: crm.search, arguments: {query: {query: q}}}]\n";
 const OBSERVED: &str = "mode: {default: observe, owner: sec, until: 2999-01-01}";
 
 fn credentials(injections: &Value) -> CredentialSettings {
@@ -81,6 +83,79 @@ fn denial() {
         assert_ne!(0, answer.status.as_ref().unwrap().code);
         assert!(!format!("{answer:?}").contains(KEY));
     }
+}
+
+/// The secret goes to the system's own host and port, and the request to another one is refused.
+#[test]
+fn only_its_system() {
+    let served = injecting(Some(KEY), &[("more.yaml", PINNED)]);
+    let ask = |method: &str, path: &str, host: &str| {
+        let request = edit(http(method, path, &[(":authority", "\0")]), |http| {
+            host.clone_into(&mut http.host)
+        });
+        served.proxy(&request)
+    };
+    for host in ["crm.example", "CRM.example", "crm.example:443"] {
+        assert_eq!(KEY, set(permitted(&ask("GET", "/customers?q=a", host)))["x-api-key"], "{host}");
+    }
+    for host in [
+        "evil.example",
+        "crm.example:80",
+        "crm.example:6666",
+        "crm.example.",
+        "",
+        "[::1]",
+        "crm.example:",
+    ] {
+        let answer = ask("GET", "/customers?q=a", host);
+        assert_eq!("NO_ROUTE", reason(&answer), "{host}");
+        assert!(!format!("{answer:?}").contains(KEY));
+    }
+    // A route with a host of its own.
+    for host in ["inner.example", "inner.example:80"] {
+        assert_eq!(KEY, set(permitted(&ask("PUT", "/find?q=a", host)))["x-api-key"], "{host}");
+    }
+    for host in ["inner.example:6666", "crm.example"] {
+        assert_eq!("NO_ROUTE", reason(&ask("PUT", "/find?q=a", host)), "{host}");
+    }
+    // A system without a secret is where its routes say.
+    let without = injecting(Some(KEY), &[]);
+    load(&without, &json!({"wiki": {"header": "x-api-key", "value": KEY}}), &[]);
+    let request = edit(http("GET", "/customers?q=a", &[(":authority", "\0")]), |http| {
+        http.host = "evil.example".to_owned();
+    });
+    permitted(&without.proxy(&request));
+}
+
+/// Where `mode` lets such a request through, it goes without the secret.
+#[test]
+fn only_its_system_where_a_denial_is_observed() {
+    let served = injecting(Some(KEY), &[("mode.yaml", OBSERVED)]);
+    let request = edit(http("GET", "/customers?q=a", &[(":authority", "\0")]), |http| {
+        http.host = "evil.example".to_owned();
+    });
+    let answer = served.proxy(&request);
+    assert!(!set(permitted(&answer)).contains_key("x-api-key"));
+    assert!(!format!("{answer:?}").contains(KEY));
+}
+
+/// A route for every host, of a system without an origin, is refused when it is loaded; the old world stays.
+#[test]
+fn a_secret_for_every_host_is_refused() {
+    let served = injecting(Some(KEY), &[]);
+    let more = [(
+        "more.yaml",
+        "catalog: {erp: {kind: http, operations: {get: {}}}}\nclassify: [{match: erp.get, effects: [read]}]\nroutes:\n  - {method: GET, path: /orders, operation: erp.get}\n",
+    )];
+    let settings = credentials(&json!({"erp": {"header": "x-api-key", "value": KEY}}));
+    let world = World { plan: plan(&more), credentials: Some(settings), ..world() };
+    let error = served.engine.load(world).unwrap_err().to_string();
+    assert!(error.starts_with("more.yaml:4:"), "{error}");
+    assert!(error.contains("add `host` to the route, or `origin` to the system"), "{error}");
+    assert_eq!(
+        KEY,
+        set(permitted(&served.proxy(&http("GET", "/customers?q=a", &[]))))["x-api-key"]
+    );
 }
 
 /// Another system's requests are left alone: that header is theirs.
