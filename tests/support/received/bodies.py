@@ -68,6 +68,35 @@ def content_types() -> Iterator[Request]:
     for pair in ((JSON, FORM), (FORM, JSON), (JSON, JSON), (JSON, MULTIPART)):
         yield of_bank(_BOTH, *pair[0], *pair[1])
     yield of_bank(chunked(_BOTH, 9), ("transfer-encoding", "chunked"))
+    yield from _other_types()
+
+
+def _other_types() -> Iterator[Request]:
+    """Bodies for a route that lists another type of JSON."""
+    body = b'{"note":"&note=eve&flag=true&_method=DELETE&x="}'
+    patch = "application/merge-patch+json"
+    for value in (
+        *(patch, f"{patch};charset=utf-8", f"{patch}; charset=utf-16", f"{patch};", patch.upper()),
+        *(
+            f"{patch},application/x-www-form-urlencoded",
+            f"application/x-www-form-urlencoded,{patch}",
+        ),
+        *(f"{patch}, application/json", f"{patch};x=1", "application/x-www-form-urlencoded+json"),
+        *(
+            "application/json-patch+json",
+            "application/vnd.api+json",
+            "application/+json",
+            "text/json",
+        ),
+    ):
+        yield of_crm("PATCH", "/customers/42", ("content-type", value), body=body)
+    for pair in (
+        (("content-type", patch), *FORM),
+        (*FORM, ("content-type", patch)),
+        (("content-type", patch), *JSON),
+    ):
+        yield of_crm("PATCH", "/customers/42", *pair, body=body)
+    yield of_crm("PATCH", "/customers/42", body=body)
 
 
 def charsets() -> Iterator[Request]:

@@ -63,6 +63,11 @@ def forwarding() -> Iterator[Request]:
             ("X-Real-Host", "bank.example"),
         ),
         *(("X-Forwarded-Server", "bank.example"), ("X-HTTP-Host-Override", "bank.example")),
+        ("X-Forwarded-Context", "/admin"),
+        ("X-Forwarded-URL", "http://bank.example/payments"),
+        ("X-Rewrite-Path", "/payments"),
+        ("X-Rewrite-Host", "bank.example"),
+        ("X-Original-Forwarded-For", "192.0.2.1"),
         *(("X-Forwarded-Port", "8443"), ("X-Forwarded-Scheme", "https"), ("X-Forwarded-Ssl", "on")),
         *(
             ("X-Forwarded-Prefix", "/admin"),

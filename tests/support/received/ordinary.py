@@ -52,6 +52,7 @@ _TYPES: Final = (
     "application/json;charset=UTF-8",
     'application/json; charset="utf-8"',
 )
+_PATCH: Final = ("content-type", "application/merge-patch+json")
 _DECOR: Final = (
     *(("user-agent", "curl/8.5.0"), ("accept", "*/*"), ("accept-language", "de, en;q=0.8")),
     *(
@@ -161,7 +162,10 @@ def _update(random_: random.Random) -> Request:
         value["rating"] = random_.choice([1, 4, 4.5, 0.25, -3, 2.75])
     if random_.random() < 0.5:
         value["flag"] = random_.random() < 0.5
-    return _json(random_, "crm.example", "PATCH", _customer(random_), value)
+    request = _json(random_, "crm.example", "PATCH", _customer(random_), value)
+    if random_.random() < 0.3:
+        return replace(request, headers=(_PATCH, *request.headers[1:]))
+    return request
 
 
 def _touch(random_: random.Random) -> Request:

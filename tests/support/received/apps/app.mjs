@@ -10,7 +10,7 @@ const methodOverride = require('method-override')
 
 const app = express()
 app.set('trust proxy', true)
-app.use(express.json())
+app.use(express.json({ type: ['application/json', 'application/merge-patch+json'] }))
 app.use(express.urlencoded({ extended: true }))
 for (const header of ['X-HTTP-Method', 'X-HTTP-Method-Override', 'X-Method-Override']) app.use(methodOverride(header))
 app.use(methodOverride('_method'))
