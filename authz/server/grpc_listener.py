@@ -54,6 +54,8 @@ def options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        # What a call may send before it is received stays at 64 KiB; a fast sender would be granted megabytes.
+        ("grpc.http2.bdp_probe", 0),
         # A compressed call ends as UNIMPLEMENTED (gRPC's compression specification) before anything is unpacked: a message of
         # 4 KiB would unpack to 4 MiB.
         ("grpc.compression_enabled_algorithms_bitset", 1),

@@ -9,7 +9,7 @@ of 421 µs; a proxy of ours before the server would add two copies and hide the 
 connections, not calls. This way takes 417 µs, since a message that is here needs no thread to be woken twice.
 
 A begun receipt lets the sender send its whole message, 16 MiB at most, so only so many are begun at once, and one peer may have
-half of what the others leave. Other calls wait without memory of their own: connections take turns, and of each the newest call
+half of what the others leave. Other calls wait, with 64 KiB at most: connections take turns, and of each the newest call
 is in front, since a message that is here takes no time, so old calls are those that never end. Where calls wait for its place, a
 receipt that takes long is given up.
 
@@ -82,13 +82,23 @@ class Bounds:
 class _Call(Job):
     """A call from its arrival until its caller has taken the answer."""
 
-    __slots__ = ("address", "answered", "begun", "behavior", "event", "peer", "state")
+    __slots__ = (
+        "address",
+        "answered",
+        "begun",
+        "behavior",
+        "event",
+        "is_refused",
+        "peer",
+        "state",
+    )
 
     def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
         super().__init__(fn, args)
         _, self.event, self.state, self.behavior, *_ = args
         self.begun = 0.0
         self.answered = 0.0
+        self.is_refused = False
         self.peer = ""
         self.address = ""
 
@@ -376,6 +386,7 @@ class Receiver(futures.Executor):
     def _refuse(self, call: _Call, reason: str) -> None:
         """Answer a call whose message has not come, on a shed thread."""
         self._refused[reason] += 1
+        call.is_refused = True
         refusal = Job(self._answer, (call, reason))
         refusal.add_done_callback(lambda _: call.finish())
         self._workers.aside(refusal)
@@ -487,8 +498,14 @@ class Receiver(futures.Executor):
 
     def _take_untaken(self, now: float) -> list[_Call]:
         """Take calls whose answer waits for its caller: it fills the memory of this process, where the caller reads nothing."""
-        patience = _GRACE if len(self._open) > _MANY_OPEN else self._bounds.timeout
-        untaken = [call for call in self._open if call.answered and now - call.answered > patience]
+        # The caller of a refused call goes on sending its message until the call is over.
+        is_full = len(self._open) > _MANY_OPEN
+        late, refused_late = now - self._bounds.timeout, now - _GRACE
+        untaken = [
+            call
+            for call in self._open
+            if 0.0 < call.answered < (refused_late if is_full or call.is_refused else late)
+        ]
         for call in untaken:
             call.answered = 0.0
         self._untaken += len(untaken)

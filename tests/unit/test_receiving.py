@@ -147,6 +147,19 @@ def test_an_answer_that_is_not_taken_is_given_up() -> None:
         assert server.receiver.untaken == 4
 
 
+def test_a_refusal_that_is_not_taken_ends_the_call_at_once() -> None:
+    """Otherwise its caller could go on sending, 16 MiB a call, for as long as an answer may wait."""
+    with ExitStack() as stack:
+        server = started(stack, timeout=60)
+        stalled(stack, server, 40, window=0)
+
+        eventually(lambda: server.receiver.untaken > 30)
+
+        assert server.receiver.refused("OVERLOADED") > 30
+        assert server.receiver.refused("DEADLINE") == 0
+        eventually(lambda: server.receiver.open == server.receiver.unreceived)
+
+
 @pytest.mark.parametrize(
     ("mine", "everybody", "may"),
     [
