@@ -248,7 +248,7 @@ class Engine:
 
         Args:
             settings: JSON of `{audit_path}` and, optional, `audit_queue_lines`, `audit_queue_bytes`,
-                `audit_sync_interval_ms`, `audit_max_wait_ms`, `token_cache_size`, `max_message_bytes`,
+                `audit_sync_interval_ms`, `audit_max_wait_ms`, `audit_unverified_refusals`, `token_cache_size`, `max_message_bytes`,
                 `max_arguments_bytes`, `max_token_bytes`, `probe_rate`, `probe_burst`, `probe_callers`,
                 `envoy_error_response`, `node_id`, `version`, `trace` (`{parent_based, ratio, queue}`).
 

@@ -10,6 +10,7 @@ __all__ = ["Asked", "Link", "Past", "past"]
 _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _MAX_TEXT: Final = 4_096
 _MAX_LIST: Final = 256
+_MOST_TIMES: Final = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,10 @@ class Past:
     """What happened, in one line."""
     trace_id: str
     """Of the trace that it belongs to."""
+    times: int = 1
+    """How many refusals the record is of; more than one only of a sum, which has no request."""
+    is_sum: bool = False
+    """It is the sum of refusals that have no record of their own."""
 
     @property
     def agent(self) -> str:
@@ -160,7 +165,14 @@ def past(fields: Mapping[str, Any]) -> Past:
         places=_texts(result, "policies_at"),
         message=_text(result, "message"),
         trace_id=_text(fields, "trace_id"),
+        times=_times(fields),
+        is_sum="sum" in fields,
     )
+
+
+def _times(fields: Mapping[str, Any]) -> int:
+    count = _map(fields, "sum").get("count", 1)
+    return count if isinstance(count, int) and 0 < count < _MOST_TIMES else 1
 
 
 def _link(item: Mapping[str, Any]) -> Link:

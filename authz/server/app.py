@@ -101,6 +101,7 @@ def engine_settings(config: Config) -> dict[str, Any]:
         "audit_queue_bytes": config.audit.queue_bytes,
         "audit_sync_interval_ms": round(config.audit.sync_interval * 1000),
         "audit_max_wait_ms": round(config.audit.max_wait * 1000),
+        "audit_unverified_refusals": config.audit.unverified_refusals,
         "node_id": config.node,
         "max_arguments_bytes": limits.max_arguments_bytes,
         "token_cache_size": limits.token_cache,

@@ -147,3 +147,34 @@ def test_secrets_are_not_printed(authority: Authority, tmp_path: Path) -> None:
         check=False,
     )
     assert "s3cr3t-v4lue" not in shown.stdout + shown.stderr
+
+
+@pytest.mark.parametrize("key", ["audit", "state"])
+@pytest.mark.parametrize("mode", [0o777, 0o757])
+def test_a_folder_that_others_can_write(
+    authority: Authority, tmp_path: Path, key: str, mode: int
+) -> None:
+    """Whoever may write to a folder above could put another file in the place of audit or store."""
+    folder = tmp_path / "open"
+    (folder / "inner").mkdir(parents=True)
+    folder.chmod(mode)
+    path = folder / "inner" / ("audit.jsonl" if key == "audit" else "state")
+    layout(tmp_path, authority, "desk", {key: {"path": str(path)}})
+    done = serve(tmp_path)
+    assert is_clean(done), done.stderr
+    said = f"folder `{folder}` can be written by others (mode {mode:04o})"
+    assert said in done.stdout + done.stderr
+    assert not path.exists() or key == "state"
+
+
+def test_an_audit_file_that_is_a_link(authority: Authority, tmp_path: Path) -> None:
+    """Records are not appended to whatever a link leads to."""
+    target = tmp_path / "target"
+    target.write_text("kept\n")
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(target)
+    layout(tmp_path, authority, "desk", {"audit": {"path": str(link)}})
+    done = serve(tmp_path)
+    assert is_clean(done), done.stderr
+    assert "is a symbolic link" in done.stdout + done.stderr
+    assert target.read_text() == "kept\n"

@@ -169,7 +169,8 @@ def layout(
         "trust": write_trust(authority, folder / "trust"),
         "identity": {"audiences": [AUDIENCE]},
         "vars": {"trust_domain": DOMAIN},
-        "audit": {"path": str(audit)},
+        # Tests look for the record of each refusal.
+        "audit": {"path": str(audit), "unverified_refusals": 1_000_000},
         "listeners": {
             "main": {"address": f"127.0.0.1:{free_port()}", "insecure_dev": True},
             "main-fast": {

@@ -184,7 +184,8 @@ class Seen:
         Args:
             decision: The decision.
         """
-        if decision.probe:
+        # A sum has no request, and its callers proved nothing.
+        if decision.probe or decision.is_sum:
             return
         self.all.see(decision.at)
         self._asked(decision)

@@ -44,7 +44,7 @@ class Group:
         Args:
             decision: The decision.
         """
-        self.times += 1
+        self.times += decision.times
         self.observed += not decision.enforced
         if decision.at:
             self.first = min(self.first or decision.at, decision.at)
@@ -91,7 +91,7 @@ class Groups:
         Args:
             decision: The decision.
         """
-        self.decisions += 1
+        self.decisions += decision.times
         refused = decision.outcome != "PERMIT"
         self._revision(decision, refused=refused)
         if not refused:
@@ -102,7 +102,7 @@ class Groups:
         group = self.groups.get(key)
         if group is None:
             if len(self.groups) >= MOST:
-                self.left_out += 1
+                self.left_out += decision.times
                 return
             group = self.groups[key] = Group()
         group.see(decision)
@@ -119,7 +119,7 @@ class Groups:
         if not refused:
             known.permitted += 1
             return
-        known.refused += 1
+        known.refused += decision.times
         known.codes[decision.code] = known.codes.get(decision.code, 0) + 1
         for policy in decision.policies:
             if policy in known.policies or len(known.policies) < _MOST_POLICIES:

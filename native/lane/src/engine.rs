@@ -52,6 +52,7 @@ use crate::settings::{CredentialSettings, EngineError, Lane, Settings, Surface};
 use crate::settle::{Implied, Judging};
 use crate::shown;
 use crate::speaker;
+use crate::sums::{self, Row, Sum, Sums};
 use crate::trace::{self, Ids, Span, Tracing};
 use crate::wanted::Wanted;
 use crate::world::{Enforcer, Loaded, Way, World};
@@ -218,6 +219,7 @@ pub struct Engine {
     tokens: TokenCache,
     certificates: PeerCache,
     audit: Arc<AuditWriter>,
+    sums: Sums,
     pub(crate) keeper: Keeper,
     pub(crate) metrics: Metrics,
     probes: ProbeRate,
@@ -384,6 +386,7 @@ impl Engine {
             tokens: TokenCache::new(settings.token_cache_size),
             certificates: PeerCache::new(settings.token_cache_size),
             audit,
+            sums: Sums::new(settings.audit_unverified_refusals),
             metrics: Metrics::default(),
             acted: Acted::default(),
             probes: ProbeRate::new(
@@ -679,7 +682,7 @@ impl Engine {
         world: Option<Arc<Loaded>>,
         transport: &Transport<'_>,
     ) -> Box<Judgement> {
-        let id = Uuid::now_v7().hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned();
+        let id = new_id();
         // It is large, and handed on several times.
         let mut judgement = Box::new(Judgement::new(id, now_ms(), surface, None));
         if let Some(world) = &world
@@ -1416,6 +1419,9 @@ impl Engine {
         } else {
             Durability::Queued
         };
+        if durability == Durability::BestEffort && self.is_summed(judgement, origin) {
+            return None;
+        }
         match self.queue(judgement, evidence, origin, None, durability) {
             Ok(ticket) => ticket,
             Err(error) => {
@@ -1541,7 +1547,35 @@ impl Engine {
         origin: Origin<'_>,
         instead_of: Option<Outcome>,
     ) {
-        drop(self.queue(judgement, evidence, origin, instead_of, Durability::BestEffort));
+        // What replaces an earlier record of the same decision stands beside it.
+        if instead_of.is_some() || !self.is_summed(judgement, origin) {
+            drop(self.queue(judgement, evidence, origin, instead_of, Durability::BestEffort));
+        }
+    }
+
+    /// Counts a refusal whose caller proved nothing.
+    ///
+    /// Returns: whether it is summed up with others of the minute, and has no record of its own.
+    fn is_summed(&self, judgement: &Judgement, origin: Origin<'_>) -> bool {
+        let Some(row) = sums::row_of(judgement, origin.peer) else { return false };
+        let is_summed = self.sums.take(row, judgement.now_ms);
+        self.write_sums(self.sums.due(judgement.now_ms));
+        is_summed
+    }
+
+    /// Writes the sums of minutes that are over.
+    pub(crate) fn write_due_sums(&self) {
+        self.write_sums(self.sums.due(now_ms()));
+    }
+
+    fn write_sums(&self, sums: Vec<(Row, Sum)>) {
+        for (row, sum) in sums {
+            let line = record::sum_line(&new_id(), now_ms(), &row, sum, &self.settings);
+            match self.audit.submit(&line, Durability::BestEffort) {
+                Ok(_) => self.metrics.summed(sum.count),
+                Err(_) => self.sums.keep(row, sum),
+            }
+        }
     }
 
     /// Queues the record of a decision.
@@ -1966,8 +2000,14 @@ impl Engine {
     /// Writes and syncs the audit queue. Later requests are denied, since nothing can record them. Idempotent.
     pub fn close(&self) {
         self.keeper.store().close();
+        self.write_sums(self.sums.all());
         self.audit.close();
     }
+}
+
+/// A UUIDv7.
+fn new_id() -> String {
+    Uuid::now_v7().hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
 }
 
 /// Milliseconds since 1970; 0 where the clock says less.

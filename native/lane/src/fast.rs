@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use authz_kernel::hex::hex;
 use authz_kernel::plain::push_number;
 use authz_kernel::reason::ReasonCode;
+use authz_state::place;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use http_body_util::BodyExt;
@@ -202,7 +203,7 @@ impl FastSettings {
 #[derive(Debug)]
 pub struct FastLane {
     addresses: Vec<String>,
-    sockets: Vec<PathBuf>,
+    sockets: Vec<OwnSocket>,
     tls: Vec<(Arc<str>, Arc<Tls>)>,
     /// The engine knows it as long as it is here.
     _condition: Arc<Condition>,
@@ -253,7 +254,7 @@ impl FastLane {
             if let Bound::Unix(_) = socket
                 && let Some(path) = listener.address.strip_prefix("unix:")
             {
-                sockets.push(PathBuf::from(path));
+                sockets.push(OwnSocket::of(PathBuf::from(path)));
             }
             if let Some(files) = &files {
                 tls.push((Arc::from(listener.name.as_str()), Arc::clone(files)));
@@ -351,10 +352,34 @@ impl FastLane {
             drop(tokio::time::timeout(grace, all).await);
         });
         runtime.shutdown_timeout(RUNTIME_GRACE);
-        for socket in &self.sockets {
-            drop(std::fs::remove_file(socket));
+        self.sockets.iter().for_each(OwnSocket::remove);
+    }
+}
+
+/// A socket that was bound here.
+#[derive(Debug)]
+struct OwnSocket {
+    path: PathBuf,
+    /// Device and file; none where it was gone at once.
+    file: Option<(u64, u64)>,
+}
+
+impl OwnSocket {
+    fn of(path: PathBuf) -> Self {
+        Self { file: identity_of(&path), path }
+    }
+
+    /// Removes it, unless something else stands there by now.
+    fn remove(&self) {
+        if self.file.is_some() && identity_of(&self.path) == self.file {
+            drop(std::fs::remove_file(&self.path));
         }
     }
+}
+
+fn identity_of(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 fn refused_tls(listener: &str, error: &str) -> EngineError {
@@ -381,6 +406,7 @@ fn bind(listener: &FastListener) -> Result<(String, Bound), EngineError> {
                 listener.name
             )));
         }
+        place::check_folders(Path::new(path)).map_err(failed)?;
         remove_stale(Path::new(path)).map_err(failed)?;
         let socket = StdUnixListener::bind(path).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
@@ -395,12 +421,14 @@ fn bind(listener: &FastListener) -> Result<(String, Bound), EngineError> {
 /// Removes a socket that nobody listens on any more; anything else at the path is left alone.
 fn remove_stale(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
-    let is_socket = match std::fs::symlink_metadata(path) {
-        Ok(metadata) => metadata.file_type().is_socket(),
+    let (is_socket, is_ours) = match std::fs::symlink_metadata(path) {
+        Ok(metadata) => (metadata.file_type().is_socket(), place::is_ours(&metadata)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
+    // One of another user is left alone, and then the address is in use.
     if is_socket
+        && is_ours
         && let Err(error) = std::os::unix::net::UnixStream::connect(path)
         && error.kind() == std::io::ErrorKind::ConnectionRefused
     {

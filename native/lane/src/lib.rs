@@ -41,6 +41,7 @@ pub mod settings;
 mod settle;
 mod shown;
 mod speaker;
+mod sums;
 mod sweep;
 mod tasks;
 mod taskwire;

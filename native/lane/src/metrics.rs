@@ -269,6 +269,7 @@ pub(crate) struct Metrics {
     revocations: [[AtomicU64; RevocationTarget::ALL.len()]; RevocationChange::ALL.len()],
     forgotten: AtomicU64,
     sweeps_failed: AtomicU64,
+    summed: AtomicU64,
 }
 
 impl Metrics {
@@ -531,6 +532,11 @@ impl Metrics {
         ]
     }
 
+    /// Refusals were recorded as a sum.
+    pub(crate) fn summed(&self, count: u64) {
+        self.summed.fetch_add(count, Ordering::Relaxed);
+    }
+
     pub(crate) fn panicked(&self) {
         self.panics.fetch_add(1, Ordering::Relaxed);
     }
@@ -569,6 +575,11 @@ impl Metrics {
                     ("dropped", gauges.audit.dropped_refusals),
                 ]
                 .map(|(result, value)| (vec![("result", result.to_owned())], value)),
+            ),
+            plain(
+                "authz_audit_summed_refusals",
+                "Refusals that have no record of their own, but stand in the record of a sum.",
+                self.summed.load(Ordering::Relaxed),
             ),
             plain(
                 "authz_audit_written_bytes",

@@ -28,6 +28,10 @@ pub struct Settings {
     /// Longest wait for a durable record where the caller's deadline is later or none.
     #[serde(default = "defaults::audit_max_wait_ms")]
     pub audit_max_wait_ms: u64,
+    /// Records a minute of refusals of callers of whom nothing was verified, for each peer and reason code; further ones are
+    /// summed up.
+    #[serde(default = "defaults::audit_unverified_refusals")]
+    pub audit_unverified_refusals: u64,
     /// Verified tokens that are remembered; 0: none.
     #[serde(default = "defaults::token_cache_size")]
     pub token_cache_size: usize,
@@ -193,6 +197,9 @@ mod defaults {
     pub(super) const fn audit_sync_interval_ms() -> u64 {
         1_000
     }
+    pub(super) const fn audit_unverified_refusals() -> u64 {
+        10
+    }
     pub(super) const fn audit_max_wait_ms() -> u64 {
         2_000
     }
@@ -240,6 +247,7 @@ impl Settings {
             ("audit_queue_bytes", self.audit_queue_bytes as u64, 1 << 16, 1 << 34),
             ("audit_sync_interval_ms", self.audit_sync_interval_ms, 1, 60_000),
             ("audit_max_wait_ms", self.audit_max_wait_ms, 1, 60_000),
+            ("audit_unverified_refusals", self.audit_unverified_refusals, 1, 1_000_000_000),
             ("token_cache_size", self.token_cache_size as u64, 0, 10_000_000),
             ("max_message_bytes", self.max_message_bytes as u64, 1 << 10, 1 << 24),
             ("max_arguments_bytes", self.max_arguments_bytes as u64, 1 << 8, 1 << 24),

@@ -53,6 +53,7 @@ impl Engine {
     /// Does what is due, at most so much at once. What counts by time counts without it: it only keeps the store small.
     #[must_use]
     pub fn sweep(&self) -> Swept {
+        self.write_due_sums();
         let mut swept = Swept::default();
         if let Err(refused) = self.try_sweep(&mut swept) {
             swept.error = refused.message;

@@ -4,6 +4,7 @@
 
 mod audit;
 mod medium;
+pub mod place;
 pub mod store;
 mod ticket;
 

@@ -5,6 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::place;
+
 /// Largest tail that is searched for the end of the last whole line.
 const MAX_TAIL: u64 = 16 * 1024 * 1024;
 /// Most side files that are kept for torn lines.
@@ -43,7 +45,7 @@ impl FileMedium {
     pub(crate) fn open(path: &Path) -> io::Result<(Self, Option<Torn>)> {
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true).mode(0o600);
-        let mut file = options.open(path)?;
+        let mut file = place::open(&mut options, path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::other("is no regular file, so nothing in it would survive"));
@@ -92,7 +94,8 @@ impl Medium for FileMedium {
     }
 
     fn is_current(&self) -> bool {
-        match (self.file.metadata(), std::fs::metadata(&self.path)) {
+        // A link in its place is another file, wherever it leads.
+        match (self.file.metadata(), std::fs::symlink_metadata(&self.path)) {
             (Ok(ours), Ok(named)) => ours.dev() == named.dev() && ours.ino() == named.ino(),
             _ => false,
         }

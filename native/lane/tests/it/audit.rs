@@ -1,5 +1,6 @@
 //! The record of each decision, and what happens where there can be none.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -279,4 +280,124 @@ fn removed_audit_file() {
     }
     std::fs::remove_dir_all(served.audit.parent().unwrap()).unwrap();
     assert_eq!("AUDIT_FULL", code(&served.check(&request)));
+}
+
+/// Records of sums and the others, by code.
+fn counted(records: &[serde_json::Value], peer: &str) -> BTreeMap<String, (usize, u64)> {
+    let mut counts = BTreeMap::<String, (usize, u64)>::new();
+    for record in records {
+        let by = record["requested_by"].as_str().unwrap();
+        if by != peer && !by.starts_with(&format!("{peer}:")) {
+            continue;
+        }
+        let code = record["result"]["reason_code"].as_str().unwrap();
+        let count = counts.entry(code.to_owned()).or_default();
+        match record["sum"]["count"].as_u64() {
+            Some(sum) => count.1 += sum,
+            None => count.0 += 1,
+        }
+    }
+    counts
+}
+
+/// Naive way: whoever has no credential fills the disk with records. The first few of each peer and code stand alone, the
+/// others are a sum, and nothing is lost.
+#[test]
+fn refusals_of_strangers_are_summed() {
+    let served = served_with(&json!({"audit_unverified_refusals": 3}));
+    let mut stranger = search();
+    stranger.evidence.clear();
+    let stranger = stranger.encode_to_vec();
+    let calls: [(&str, &[u8], usize); 3] =
+        [("192.0.2.1", &stranger, 20), ("192.0.2.1", b"\xff", 3), ("192.0.2.2", b"\xff", 5)];
+    for (peer, request, times) in calls {
+        for port in 0..times {
+            let address = format!("{peer}:{port}");
+            let call = Transport { peer: Some(&address), ..Transport::by("own") };
+            let decision = own(&served.engine.check(request, &call));
+            assert_eq!(wire::Outcome::Deny as i32, decision.outcome);
+        }
+    }
+    let records = served.records();
+    let code = "NO_CREDENTIAL";
+    let first = BTreeMap::from([("BAD_INPUT".to_owned(), (3, 0)), (code.to_owned(), (3, 17))]);
+    assert_eq!(first, counted(&records, "192.0.2.1"));
+    let second = BTreeMap::from([("BAD_INPUT".to_owned(), (3, 2))]);
+    assert_eq!(second, counted(&records, "192.0.2.2"));
+    let sum = records.iter().find(|record| record["sum"]["count"] == 17).unwrap();
+    assert_eq!(json!(["own", "n1"]), json!([sum["labels"]["listener"], sum["labels"]["id"]]));
+    assert_eq!(
+        json!(["DENY", code]),
+        json!([sum["result"]["outcome"], sum["result"]["reason_code"]])
+    );
+    assert_eq!(("192.0.2.1", None), (sum["sum"]["peer"].as_str().unwrap(), sum.get("input")));
+    assert!(sum["sum"]["first"].as_str().unwrap() <= sum["sum"]["last"].as_str().unwrap());
+    let metrics = format!("{:?}", served.engine.metrics());
+    assert!(metrics.contains("authz_audit_summed_refusals"), "{metrics}");
+}
+
+/// A permit, a denial of a caller that proved who it is, and what `mode` lets through have a record each.
+#[test]
+fn what_is_permitted_or_verified_is_never_summed() {
+    const TIMES: usize = 12;
+    let only = json!({"audit_unverified_refusals": 1});
+    let mode = "mode: {default: observe, owner: sec, until: 2999-01-01}";
+    let mut stranger = search();
+    stranger.evidence.clear();
+    let mut expired = search();
+    expired.evidence[0].token = svid_with(BOT, "authz", now() - 60);
+    for (served, request, listener, is_summed) in [
+        (served_with(&only), search(), "dev", false),
+        (served_with(&only), asking("wiki.read"), "dev", false),
+        (served_with(&only), asking("crm.nothing"), "dev", false),
+        (served_with(&only), asking("wiki.read"), "crm", false),
+        (served_with(&only), search(), "own", false),
+        (observing_with(mode, &only), stranger.clone(), "dev", false),
+        (observing_with(mode, &only), search(), "dev", false),
+        (served_with(&only), stranger.clone(), "dev", true),
+        (served_with(&only), stranger, "crm", true),
+        (served_with(&only), expired, "dev", true),
+    ] {
+        let decisions: Vec<_> = (0..TIMES).map(|_| served.check_by(listener, &request)).collect();
+        let code = code(&decisions[0]);
+        let records = served.records();
+        let sums = records.iter().filter(|record| record.get("sum").is_some()).count();
+        assert_eq!(usize::from(is_summed), sums, "{listener} {code}: {records:#?}");
+        if !is_summed {
+            assert_eq!(TIMES, records.len(), "{listener} {code}");
+            for (decision, record) in decisions.iter().zip(&records) {
+                assert_eq!(decision.decision_id, record["decision_id"]);
+            }
+        }
+    }
+}
+
+/// Also what the fast lane sheds before it reads it.
+#[test]
+fn both_lanes_sum() {
+    let served = served_with(&json!({"audit_unverified_refusals": 2}));
+    let (lane, address) = crate::fast::lane(&served, json!({}));
+    let mut stranger = search();
+    stranger.evidence.clear();
+    crate::fast::runtime().block_on(async {
+        let channel = crate::fast::connect(&address).await;
+        let mut client = wire::authorizer_client::AuthorizerClient::new(channel);
+        for _ in 0..10 {
+            let decision = client.check(stranger.clone()).await.unwrap().into_inner().decision;
+            assert_eq!("NO_CREDENTIAL", code(&decision.unwrap()));
+        }
+    });
+    lane.close(Duration::from_secs(1));
+    let reason = authz_kernel::reason::ReasonCode::Overloaded;
+    for _ in 0..5 {
+        drop(served.engine.refusal(authz_lane::Surface::Check, reason));
+    }
+    let records = served.records();
+    let expected = BTreeMap::from([("NO_CREDENTIAL".to_owned(), (2, 8))]);
+    assert_eq!(expected, counted(&records, "127.0.0.1"));
+    let shed = records.iter().filter(|one| one["result"]["reason_code"] == "OVERLOADED");
+    assert_eq!(
+        json!([null, null, 3]),
+        json!(shed.map(|one| &one["sum"]["count"]).collect::<Vec<_>>())
+    );
 }

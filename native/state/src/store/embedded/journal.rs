@@ -15,6 +15,7 @@ use authz_kernel::task::RecordKey;
 use twox_hash::XxHash3_128;
 
 use super::batch::{Batch, Frame};
+use crate::place;
 use crate::store::codec;
 use crate::store::outbox::Line;
 
@@ -312,7 +313,7 @@ impl LogFile {
     fn open(path: &PathBuf) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        Ok(Self { file: options.open(path)?, is_synced: true })
+        Ok(Self { file: place::open(&mut options, path)?, is_synced: true })
     }
 }
 

@@ -37,6 +37,7 @@ use super::{
     Commit, Page, Query, Store, StoreError, StoreHealth, StoreOpenError, Survives, Transaction,
     Work, codec, query,
 };
+use crate::place;
 
 /// How an [`EmbeddedStore`] is set up.
 #[derive(Clone, Debug)]
@@ -340,10 +341,9 @@ impl Transaction for Running<'_> {
 
 /// Makes the file where there is none, so that nobody else can read it; SQLite gives the files beside it the same mode.
 fn make_file(path: &Path) -> io::Result<()> {
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    }
+    // What opens it next follows links, so it is opened here once without.
+    place::open(OpenOptions::new().write(true).create(true).truncate(false).mode(0o600), path)
+        .map(drop)
 }
 
 /// Makes the names of folder and files survive a loss of power.
@@ -364,13 +364,9 @@ fn lock_folder(folder: &Path) -> Result<File, String> {
         .create(folder)
         .map_err(|error| error.to_string())?;
     let path = folder.join("lock");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = place::open(&mut options, &path)
         .map_err(|error| format!("`{}`: {error}", path.display()))?;
     match file.try_lock() {
         Ok(()) => {}
