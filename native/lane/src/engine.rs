@@ -47,6 +47,7 @@ use crate::presented::{self, Presented, Sent};
 use crate::probe::ProbeRate;
 use crate::proto::authz::v1 as wire;
 use crate::record::{self, Origin};
+use crate::reserving::OpenPermits;
 use crate::revoke;
 use crate::settings::{CredentialSettings, EngineError, Lane, Settings, Surface};
 use crate::settle::{Implied, Judging};
@@ -223,6 +224,7 @@ pub struct Engine {
     pub(crate) keeper: Keeper,
     pub(crate) metrics: Metrics,
     probes: ProbeRate,
+    pub(crate) open_permits: OpenPermits,
     pub(crate) keys: ProbeRate,
     pub(crate) acted: Acted,
     wanted: Wanted,
@@ -394,6 +396,7 @@ impl Engine {
                 settings.probe_burst,
                 settings.probe_callers,
             ),
+            open_permits: OpenPermits::default(),
             keys: ProbeRate::new(KEYS_RATE, KEYS_BURST, KEYS_CALLERS),
             wanted: Wanted::default(),
             tracing: settings.trace.map(Tracing::new),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use authz_kernel::decision::{Principal, Request, Time};
-use authz_kernel::history::{ObjectKeys, Remembering};
+use authz_kernel::history::{ObjectKeys, Remembering, pair_digest};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
@@ -712,8 +712,7 @@ impl Engine {
             rest: BTreeMap::new(),
         });
         for Permitted { detail, charges, tier, remembered_in } in details {
-            self.metrics.reserved();
-            transaction.put(Record::Reservation(Arc::new(Reservation {
+            let reservation = Reservation {
                 decision_id: detail.decision_id.clone(),
                 task: task.id.clone(),
                 session: task.session.clone(),
@@ -727,6 +726,7 @@ impl Engine {
                 destinations: detail.destinations.clone(),
                 tier: *tier,
                 agent: exchange.agent.spiffe_id.clone(),
+                pair: pair_digest(&task.chain()),
                 credential: Some(credential.jti.clone()),
                 wants_credential: true,
                 redeemed: false,
@@ -734,7 +734,11 @@ impl Engine {
                 subject_until: shown::ends(judgement),
                 idempotency: None,
                 rest: BTreeMap::new(),
-            })));
+            };
+            self.room_open(&reservation, now)?;
+            self.metrics.reserved();
+            self.open_permits.add(&reservation);
+            transaction.put(Record::Reservation(Arc::new(reservation)));
         }
         let made = answer_of(&credential, task, exchange.settings)?;
         self.check_length(&made)?;

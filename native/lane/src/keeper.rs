@@ -29,6 +29,11 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
+    /// Permits of which it is open what came that the store holds at most.
+    pub(crate) fn most_reservations(&self) -> u64 {
+        bounds(self.settings()).reservations as u64
+    }
+
     /// Opens the store that the settings name.
     ///
     /// Args: `audit`: where committed audit lines go.

@@ -35,6 +35,7 @@ pub mod proto;
 mod protobuf;
 mod record;
 mod report;
+mod reserving;
 mod revoke;
 mod sequences;
 pub mod settings;

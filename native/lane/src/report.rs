@@ -145,6 +145,7 @@ impl Engine {
         let answer = permit.idempotency.as_ref();
         locks.extend(answer.map(|id| RecordKey::new(RecordKind::Idempotency, id)));
         let survives = survives_of(permit.tier);
+        let mut settled = None;
         let kept = self.change(
             judgement,
             &caller.call,
@@ -164,11 +165,16 @@ impl Engine {
                     return Err(Refused::new(ReasonCode::NotPermitted, Step::Judge, what).into());
                 }
                 settle(transaction, world, told, by, &permit, now)?;
+                let is_over = transaction.get(&key)?.is_none();
+                settled = is_over.then_some(permit);
                 judgement.grant("what came of the permit is noted");
                 Ok(())
             },
         )?;
         if kept.is_some() {
+            if let Some(permit) = settled {
+                self.open_permits.remove(&permit);
+            }
             self.metrics.reported();
         }
         Ok((wire::ReportResponse {}.encode_to_vec(), kept))

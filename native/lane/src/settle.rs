@@ -7,7 +7,7 @@ use std::time::Instant;
 use authz_kernel::decide::{decide, decide_traced};
 use authz_kernel::decision::{Decision, Facts, Given, Request, Time};
 use authz_kernel::hex::hex;
-use authz_kernel::history::{HistoryChanges, Holder, pair_keys};
+use authz_kernel::history::{HistoryChanges, Holder, pair_digest, pair_keys};
 use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
@@ -515,7 +515,7 @@ impl Engine {
                 }
                 if is_passed || is_new {
                     judgement.is_open |=
-                        self.reserve(transaction, judgement, judging, &current, is_new, now);
+                        self.reserve(transaction, judgement, judging, &current, is_new, now)?;
                 }
                 if let Some(session) = begun {
                     transaction.put(Record::Session(session));
@@ -630,7 +630,7 @@ impl Engine {
         current: &Located,
         is_new: bool,
         now: Time,
-    ) -> bool {
+    ) -> Result<bool, Stop> {
         let charges = judgement.permit().map_or(&[][..], |permit| &permit.decision().charges);
         for task in current.path() {
             let is_charged = charges.iter().any(|(id, _)| *id == task.id);
@@ -657,14 +657,32 @@ impl Engine {
         let softened = judgement.standing().filter(|_| judgement.softened().is_some() && is_open);
         let permitted = judgement.permit().map(|permit| permit.decision()).filter(|_| is_kept);
         let wants_credential = judging.wants_credential && permitted.is_some();
-        let Some(decision) = permitted.or(softened) else { return false };
-        self.metrics.reserved();
-        transaction.put(Record::Reservation(Arc::new(Reservation {
+        let Some(decision) = permitted.or(softened) else { return Ok(false) };
+        let reservation = Reservation {
             charged: charges.to_vec(),
             wants_credential,
             ..self.reservation(judgement, judging, current, decision, now)
-        })));
-        true
+        };
+        self.room_open(&reservation, now)?;
+        self.metrics.reserved();
+        self.open_permits.add(&reservation);
+        transaction.put(Record::Reservation(Arc::new(reservation)));
+        Ok(true)
+    }
+
+    /// Refuses one more open permit of an agent or of its subject where its share of the store is full.
+    pub(crate) fn room_open(&self, reservation: &Reservation, now: Time) -> Result<(), Stop> {
+        let most = self.keeper.most_reservations();
+        let kept = || self.keeper.store().health().reservations;
+        let of = (reservation.agent.as_str(), reservation.pair.as_str());
+        if self.open_permits.has_room(of, now, most, kept) {
+            return Ok(());
+        }
+        Err(Stop::Refused(Refused::new(
+            ReasonCode::Overloaded,
+            Step::Record,
+            "the agent has as many permits for this subject whose outcome is not reported yet as its share of the store allows",
+        )))
     }
 
     /// What is kept of a decision by which something is performed now, charged to nothing.
@@ -693,6 +711,7 @@ impl Engine {
             destinations,
             tier: decision.tier.unwrap_or_default(),
             agent: agent.map(|agent| agent.spiffe_id.clone()).unwrap_or_default(),
+            pair: pair_digest(&judgement.chain),
             credential: None,
             wants_credential: false,
             redeemed: false,

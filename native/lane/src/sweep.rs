@@ -70,6 +70,7 @@ impl Engine {
         // A node whose clock is wrong ends nothing: it would be the other nodes', too.
         self.keeper.check_clock()?;
         let now = Time(now_ms());
+        self.open_permits.sweep(now);
         let page = Page { after: String::new(), most: BATCH };
         let due = self.keeper.find(&Query::DueBefore(now.0), &page, wait)?;
         swept.more = due.len() >= BATCH;

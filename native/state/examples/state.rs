@@ -186,6 +186,7 @@ fn permit(store: &dyn Store, number: usize, serial: usize, survives: Survives) -
             destinations: Vec::new(),
             tier: Tier::Standard,
             agent: "spiffe://corp.example/bot".to_owned(),
+            pair: String::new(),
             credential: None,
             wants_credential: false,
             redeemed: false,

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use sha2::{Digest, Sha256};
 
 use crate::decision::{Principal, Time};
+use crate::digest::short;
 use crate::hex::hex;
 use crate::history::record::{Origin, SessionHistory};
 use crate::history::settle::Carrier;
@@ -96,6 +97,12 @@ fn pair_id(chain: &[Principal]) -> Option<String> {
     let subject = chain.first().filter(|first| !matches!(first, Principal::Agent { .. }));
     let subject = subject.map_or_else(|| NOBODY.to_owned(), party_id);
     Some(format!("{}{subject}", pairs_of(agent)))
+}
+
+/// Digest of the id of a chain's pair: the acting agent and the subject. Empty where nobody acts.
+#[must_use]
+pub fn pair_digest(chain: &[Principal]) -> String {
+    pair_id(chain).map(|id| short(&id)).unwrap_or_default()
 }
 
 /// The pairs of every agent of a chain with its subject, the acting agent's last.

@@ -20,7 +20,7 @@ mod shared;
 pub use carry::Carry;
 pub use context::{Apart, MAX_CONTEXTS, SessionContext};
 pub use denials::RunChange;
-pub use holder::{HistoryView, Holder, Remembering, pair_keys, pairs_of};
+pub use holder::{HistoryView, Holder, Remembering, pair_digest, pair_keys, pairs_of};
 pub(crate) use object::{DAY_MS, Keeping, MAX_KEPT_MS, Shares, count};
 pub use object::{
     KEPT_MS, MAX_OBJECTS, MAX_OBJECTS_IN_ALL, Mark, Object, ObjectKeys, ObjectView, Writer, Written,

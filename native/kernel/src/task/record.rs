@@ -743,7 +743,7 @@ pub enum Limit {
 pub type Literal = String;
 
 /// A permitted operation of which nothing has been reported yet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reservation {
     /// The permit's decision.
     pub decision_id: String,
@@ -776,6 +776,9 @@ pub struct Reservation {
     /// SPIFFE id of the agent that was permitted; empty where none was known.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub agent: String,
+    /// Digest of the id of the agent's and the subject's pair; empty where an earlier version kept it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pair: String,
     /// `jti` of the credential that was issued of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,

@@ -8,7 +8,9 @@ use prost::Message;
 use serde_json::{Value, json};
 
 use crate::support::*;
-use crate::tasks::{REQUIRED, alices, world_of};
+use crate::tasks::{
+    REQUIRED, TWO, agent, alices, start as start_task, starting, subject, world_of,
+};
 
 const CATALOG: &str = "
 labels: {pii: {kind: confidentiality}, vip: {kind: confidentiality}}
@@ -432,4 +434,29 @@ fn a_key_is_judged_anew_once_its_permit_came_to_nothing() {
         assert_eq!(Ok(()), report(&served, "sdk", &told));
         assert_eq!("FORBIDDEN", code(&ask("shop.move", &json!({"n": 1}), "")));
     }
+}
+
+/// One agent does not fill the store with permits that nobody reports: another one has room, and so has its own next call
+/// once something is reported.
+#[test]
+fn open_permits_have_shares() {
+    let served = shop(&json!({"state": {"max_tasks": 30}}));
+    let task = alices(&served).id;
+    let mut open = Vec::new();
+    let full = loop {
+        let decision = ask(&served, &task, "sdk", "shop.find", &json!({}));
+        match code(&decision) {
+            "PERMITTED" => open.push(decision.decision_id),
+            other => break other,
+        }
+        assert!(open.len() < 60, "the store holds 60");
+    };
+    assert_eq!(("OVERLOADED", 20), (full, open.len()));
+    let others = start_task(&served, &starting(vec![agent(TWO)])).unwrap();
+    let request =
+        wire::CheckRequest { evidence: vec![agent(TWO)], task: others.id, ..asking("shop.find") };
+    assert_eq!("PERMITTED", code(&served.check_by("sdk", &request)));
+    let first = open.swap_remove(0);
+    report(&served, "sdk", &of(&first, wire::ReportResult::Ok)).unwrap();
+    permit(&served, &task, "shop.find", &json!({}));
 }

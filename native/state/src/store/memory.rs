@@ -183,6 +183,7 @@ impl Store for MemoryStore {
             writable: !state.closed,
             tasks: count(RecordKind::Task),
             sessions: count(RecordKind::Session),
+            reservations: count(RecordKind::Reservation),
             commits: state.commits,
             failures: state.failures,
             ..StoreHealth::default()

@@ -128,6 +128,8 @@ pub struct StoreHealth {
     pub tasks: u64,
     /// Sessions that it holds, among them those of no task.
     pub sessions: u64,
+    /// Permits that it holds of which it is open what came.
+    pub reservations: u64,
     /// Transactions committed since the start.
     pub commits: u64,
     /// Transactions that failed since the start.

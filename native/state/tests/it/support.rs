@@ -136,6 +136,7 @@ pub fn reservation(id: &str, session: &str, due: i64) -> Record {
         destinations: vec!["a@b.example".to_owned()],
         tier: Tier::High,
         agent: "spiffe://corp.example/bot".to_owned(),
+        pair: String::new(),
         credential: None,
         wants_credential: true,
         redeemed: false,

@@ -218,7 +218,8 @@ impl Store for EmbeddedStore {
         // A guard held on into the other lock would wait for a commit, which takes the two the other way round.
         let count = |kind| self.shared.index().count(kind) as u64;
         let (tasks, sessions) = (count(RecordKind::Task), count(RecordKind::Session));
-        StoreHealth { engine: "embedded", tasks, sessions, ..self.shared.health() }
+        let reservations = count(RecordKind::Reservation);
+        StoreHealth { engine: "embedded", tasks, sessions, reservations, ..self.shared.health() }
     }
 
     fn close(&self) {

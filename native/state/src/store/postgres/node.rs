@@ -327,6 +327,7 @@ impl Node {
             clock_ahead_ms: state.clock.map(|clock| clock.ahead_ms()),
             tasks: count(RecordKind::Task),
             sessions: count(RecordKind::Session),
+            reservations: count(RecordKind::Reservation),
             commits: state.commits,
             failures: state.failures,
             queued: 0,
