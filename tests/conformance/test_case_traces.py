@@ -410,8 +410,9 @@ class Run:
 
     def evidence(self, who: As, *, alone: bool = False) -> list[decision_pb2.Evidence]:
         """Good credentials; `alone`: the subject's is one that no agent gets."""
-        own = [EvidenceItem(role="subject", claims={"aud": ALONE_AUDIENCE})]
-        step = Step(evidence=own if alone and who.subject else None, expect=OK)
+        shown = EvidenceItem(role="subject", claims={"aud": ALONE_AUDIENCE} if alone else {})
+        is_by_subject = who.subject and (alone or not who.agent)
+        step = Step(evidence=[shown] if is_by_subject else None, expect=OK)
         flat = Flat("", self.file.bundle, self.file.fixtures, who, step)
         request = decision_pb2.CheckRequest.FromString(
             check_request(flat, mint(self.authority, flat))

@@ -9,7 +9,7 @@ from typing import Any, Final
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
 from authz.v1 import decision_pb2, options_pb2, reason_pb2
 from tests.support.cases import EvidenceItem, Flat, SubjectFixture
-from tests.support.minting import Authority
+from tests.support.minting import ALONE_AUDIENCE, Authority
 from tests.support.server import Server
 
 CHECK: Final = "authz.v1.Authorizer/Check"
@@ -46,7 +46,9 @@ def mint(authority: Authority, case: Flat) -> list[Token]:
         if case.who.agent:
             items.append(EvidenceItem(role="agent"))
         if case.who.subject:
-            items.append(EvidenceItem(role="subject"))
+            # Without an agent, only a token that no agent gets says that the subject itself calls.
+            claims = {} if case.who.agent else {"aud": ALONE_AUDIENCE}
+            items.append(EvidenceItem(role="subject", claims=claims))
     return [Token(item, _mint_one(authority, case, item)) for item in items]
 
 

@@ -520,6 +520,23 @@ impl Plan {
         known.carried_over(&self.model, &|stored| self.sequences.restricts(stored), now)
     }
 
+    /// What a task of an agent without a subject did, with what was carried over to the session of the agent alone.
+    ///
+    /// Args:
+    /// * `known`: the history of the agent alone; `from`, `to`: ids of its session, and of the task.
+    #[must_use]
+    pub fn with_carried(
+        &self,
+        history: &history::SessionHistory,
+        known: &history::SessionHistory,
+        (from, to): (&str, &str),
+        now: crate::decision::Time,
+    ) -> history::SessionHistory {
+        let mut joined = history.clone();
+        joined.take_over(&self.carried_over(known, now), from, to);
+        joined
+    }
+
     /// Whether an operation only connects to an MCP server (`initialize`, `ping`, listings): it needs no task. A bundle that
     /// lets such messages bring labels, carry data out, or count, asks for one.
     pub(crate) fn only_connects(&self, operation: &Operation) -> bool {

@@ -1,13 +1,15 @@
 //! The kill switch of the administration listener: its caller owns the socket, and so may always revoke, and lift a
 //! revocation.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use authz_kernel::decision::Time;
+use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    Record, RecordKey, RecordKind, Revocation, RevocationTarget, Subject, Task, TaskKind,
-    TaskStatus, alone_of, is_implicit_id,
+    AgentName, Record, RecordKey, RecordKind, Revocation, RevocationTarget, Subject, Task,
+    TaskKind, TaskStatus, alone_without_task, alones_of, is_implicit_id,
 };
 use authz_state::store::{Page, Query, Survives, Transaction};
 use authz_token::SpiffeId;
@@ -156,15 +158,14 @@ impl Engine {
         let mut locks = vec![RecordKey::new(RecordKind::Session, session)];
         // What is taken away from a pair is taken away from the agent that leaves the subject out.
         let world = judgement.world.clone();
-        let pair = match is_implicit_id(session) && status == TaskStatus::Revoked {
-            true => self.keeper.task(session, call.wait)?,
-            false => None,
+        let is_session = top.is_none() || is_implicit_id(session);
+        let alones = match &world {
+            Some(world) if is_session && status == TaskStatus::Revoked => {
+                self.alones_in(&world.plan, session, call.wait)?
+            }
+            _ => BTreeMap::new(),
         };
-        let alone = pair.as_ref().zip(world.as_ref()).and_then(|(pair, world)| {
-            let alone = alone_of(&world.plan, pair)?;
-            Some((alone, Arc::clone(pair), Arc::clone(world)))
-        });
-        locks.extend(alone.iter().map(|(id, ..)| RecordKey::new(RecordKind::Session, id)));
+        locks.extend(alones.keys().map(|id| RecordKey::new(RecordKind::Session, id)));
         let mut count = ending::Ended::default();
         let kept = self.change(
             judgement,
@@ -174,8 +175,10 @@ impl Engine {
             &mut |transaction, judgement| {
                 count = ending::end(transaction, session, top, status, now, retention)?;
                 *ended = count.ended;
-                if let Some((alone, pair, world)) = &alone {
-                    history::bar_alone(transaction, &world.plan, pair, alone, now)?;
+                if let Some(world) = &world {
+                    for (alone, task) in &alones {
+                        history::bar_alone(transaction, &world.plan, task, alone, now)?;
+                    }
                 }
                 judgement.grant(format!("{ended} tasks ended"));
                 Ok(())
@@ -184,6 +187,45 @@ impl Engine {
         self.metrics.tasks_ended(status, u64::from(*ended));
         self.metrics.tasks_ended(TaskStatus::Expired, u64::from(count.expired));
         Ok(kept)
+    }
+
+    /// The sessions of agents alone that are taken away with a session, each with a task that says whose it is.
+    fn alones_in(
+        &self,
+        plan: &Plan,
+        session: &str,
+        wait: Wait,
+    ) -> Result<BTreeMap<String, Arc<Task>>, Refused> {
+        let mut all = BTreeMap::new();
+        let mut add = |task: Arc<Task>| {
+            let alones = alones_of(plan, &task).into_iter();
+            all.extend(alones.map(|alone| (alone.id, Arc::clone(&task))));
+        };
+        if is_implicit_id(session) {
+            self.keeper.task(session, wait)?.into_iter().for_each(add);
+            return Ok(all);
+        }
+        let key = RecordKey::new(RecordKind::Session, session);
+        if let Some(Record::Session(known)) = self.keeper.peek(&key, wait)?
+            && known.is_taskless()
+        {
+            let agent = known.agent.as_deref().and_then(|agent| AgentName::parse(agent).ok());
+            all.extend(agent.and_then(|agent| alone_without_task(plan, agent)));
+            return Ok(all);
+        }
+        let query = Query::Session(session.to_owned());
+        let mut after = String::new();
+        loop {
+            let found = self.keeper.find(&query, &Page { after, most: PAGE }, wait)?;
+            // A tree is bounded when its tasks are started.
+            let Some(last) = found.last() else { return Ok(all) };
+            after = last.key().id.to_string();
+            found.into_iter().for_each(|record| {
+                if let Record::Task(task) = record {
+                    add(task);
+                }
+            });
+        }
     }
 
     /// Notes that something is revoked; then nothing that it names is permitted, and its live tasks end.

@@ -126,6 +126,9 @@ impl Engine {
             return Err(Refused::new(ReasonCode::Unavailable, Step::Judge, message));
         }
         check_open(&kept, Time(judgement.now_ms))?;
+        if let Ok(found) = locate::find(&self.keeper, &kept.task, caller.call.wait) {
+            self.check_left_out(judgement, &world.plan, &found, caller.call.wait)?;
+        }
         let issued = match settings.leases.get(system) {
             _ if is_injected => Issued::Injection,
             Some(broker) => Issued::Lease { broker: broker.clone() },

@@ -842,6 +842,7 @@ impl Engine {
         let now = Time(judgement.now_ms);
         let known = self.identify_presented(judgement, &world, &ask.evidence, known_agent);
         let known = match (known, ask.agentless) {
+            (Ok(()), None) => speaker::refuse_bearer_alone(judgement, &world),
             (Ok(()), Some(message)) if judgement.facts.agent.is_none() => {
                 Err(Refused::new(ReasonCode::NoCredential, Step::Identify, message))
             }
@@ -1003,6 +1004,9 @@ impl Engine {
                 };
                 judgement.task = Some(Arc::clone(&found.task));
                 locate::usable(&found, &revoked, &judgement.facts, now)?;
+                if is_known && stopped.is_none() && nobody.is_none() {
+                    self.check_left_out(judgement, &world.plan, &found, wait)?;
+                }
                 Some((found, None))
             }
             None if nobody.is_none() => {
@@ -1130,7 +1134,7 @@ impl Engine {
             return Ok(None);
         }
         if !is_beyond {
-            self.note_subject(judgement, &world.plan, wait)?;
+            self.note_judged(judgement, &world.plan, wait)?;
         }
         let call = Changing { evidence: &ask.evidence, recorded: line, wait };
         judging.key =

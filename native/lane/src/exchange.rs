@@ -12,7 +12,7 @@ use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
     self, AgentName, Binding, Child, Credential, Detail, Param, Part, Record, RecordKey,
-    RecordKind, RecordName, Reservation, Root, Subject, SubjectProof, Task, TaskKind,
+    RecordKind, RecordName, Reservation, Root, Subject, SubjectProof, Task, TaskKind, alones_of,
 };
 use authz_state::store::{Survives, Transaction};
 use authz_token::{AgentFacts, AgentProof, Evidence, Role, Scheme};
@@ -383,12 +383,14 @@ impl Engine {
                 let found = locate::find_task(&self.keeper, task, wait)?;
                 judgement.task = Some(Arc::clone(&found.task));
                 self.usable(&found, judgement, now)?;
+                self.check_left_out(judgement, &world.plan, &found, wait)?;
                 Ok(Place::Known(task.clone()))
             }
             (None, _, Some(parent)) if asked.prompt.is_none() => {
                 let found = locate::find_task(&self.keeper, parent, wait)?;
                 judgement.task = Some(Arc::clone(&found.task));
                 self.usable(&found, judgement, now)?;
+                self.check_left_out(judgement, &world.plan, &found, wait)?;
                 Ok(Place::Below { parent: parent.clone(), id: Uuid::now_v7().to_string() })
             }
             (None, Some(template), None) => {
@@ -424,7 +426,6 @@ impl Engine {
         let chain = judgement.chain.clone();
         self.check_subject(judgement, &world.plan, false, wait)?;
         self.may_start(judgement, world, template, &asked.params, &chain, proof)?;
-        self.note_subject(judgement, &world.plan, wait)?;
         let said = [Part::of_user(asked.prompt.as_deref().unwrap_or_default())];
         let names = self.names(&said, &asked.params, judgement, world);
         let root = Root {
@@ -446,7 +447,10 @@ impl Engine {
         let mut task = task::start(&world.plan, root).map_err(kernel_refused)?;
         shown::begin(judgement, &mut task);
         task.by_user = speaker::speaker(judgement, world).is_user();
-        Ok(Arc::new(task))
+        let located = Located { task: Arc::new(task), ancestors: Vec::new() };
+        self.check_left_out(judgement, &world.plan, &located, wait)?;
+        self.note_subject(judgement, &world.plan, wait)?;
+        Ok(located.task)
     }
 
     /// 5 and 6: judges each detail, and writes all that comes of it.
@@ -506,6 +510,12 @@ impl Engine {
         let chain = exchange.chain(judgement);
         let parts = (1..=chain.len()).filter_map(|length| chain.get(..length));
         locks.extend(parts.flat_map(history::counted_in));
+        let task = match &exchange.place {
+            Place::New(task) => Some(task),
+            Place::Known(_) | Place::Below { .. } => judgement.task.as_ref(),
+        };
+        let alones = task.map(|task| alones_of(&exchange.world.plan, task)).unwrap_or_default();
+        locks.extend(alones.iter().map(|alone| RecordKey::new(RecordKind::Session, &alone.id)));
         for detail in &exchange.asked.details {
             let chain = || exchange.chain(judgement);
             let of = (detail.operation.as_str(), false);
@@ -587,6 +597,8 @@ impl Engine {
             match permit {
                 Some(permit) => {
                     history::remember(transaction, plan, &detail, &located, true, None)?;
+                    let alones = alones_of(plan, &located.task);
+                    history::carry(transaction, plan, &detail, &located, (&alones, false))?;
                     charge(&mut located, &permit.charges);
                     permitted.push(permit);
                     let binding = exchange.binding.as_ref().map(Binding::member);

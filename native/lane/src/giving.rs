@@ -209,7 +209,9 @@ impl Engine {
             return Ok(Arc::clone(task));
         }
         let used = Arc::new(Task { unused: false, ..Task::clone(task) });
-        if task.counted_chain() == used.counted_chain() {
+        if used.by_user {
+            // It counts for the subject, used or not.
+        } else if task.counted_chain() == used.counted_chain() {
             self.room_live(transaction, (task.assignee(), None), now)?;
         } else {
             self.room(transaction, &used, now)?;

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use authz_kernel::decision::{Principal, Request, Time};
 use authz_kernel::history::{
     Carrier, Carry, HistoryChanges, HistoryView, Holder, Object, ObjectView, Origin, Remembering,
-    Reported, SessionContext, SessionHistory, Written, pair_keys,
+    Reported, RunChange, SessionContext, SessionHistory, Written, pair_keys,
 };
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    BARRED_MS, Party, Record, RecordKey, RecordKind, RecordName, Reservation, Session, Task,
-    TaskKind, alone_pair, barred_alone, denied_pair, is_alone,
+    Alone, BARRED_MS, Party, Record, RecordKey, RecordKind, RecordName, Reservation, Session, Task,
+    TaskKind, alone_pair, barred_alone, carrier_of, denied_pair, is_alone,
 };
 use authz_state::store::{StoreError, Transaction};
 
@@ -451,6 +451,7 @@ fn begun(task: &Task, pair: Option<&Party>, now: Time, retention_ms: u64) -> Ses
         started_at: now,
         expires_at: after(task.deadline, retention_ms),
         ended_at: None,
+        agent: None,
         history: history.unwrap_or_default(),
         rest: Default::default(),
     }
@@ -489,33 +490,121 @@ pub(crate) fn begin_unstarted(
     Ok(with_carried(plan, session, known, task, now))
 }
 
-/// Carries what restricts an agent in a session with a subject over to the session of the agent alone, whose record is locked.
+/// Carries what restricts an agent in a session with a subject over to the sessions of agents alone, whose records are locked.
 ///
 /// Args:
-/// * `alone`: id of that session; `ends`: the session with the subject ends by the answer.
+/// * `alones`: those sessions; `ends`: the session with the subject ends by the answer.
 pub(crate) fn carry(
     transaction: &mut dyn Transaction,
     plan: &Plan,
     judgement: &Judgement,
     located: &Located,
-    (alone, ends): (&str, bool),
+    (alones, ends): (&[Alone], bool),
 ) -> Result<(), Stop> {
-    let changes = changes(judgement).filter(|changes| changes.restricts(plan.model()));
-    let Some(changes) = changes else { return Ok(()) };
+    let Some(changes) = changes(judgement).filter(|_| !alones.is_empty()) else { return Ok(()) };
     let now = Time(judgement.now_ms);
-    let mut held = carrier(transaction, &located.task, alone, now)?;
-    let carry = Carry {
-        from: &located.task.id,
-        to: alone,
-        decision_id: &judgement.id,
-        operation: &judgement.operation,
-    };
-    let fits = held.history.carry_over(plan.model(), changes, carry, now);
-    transaction.put(Record::Session(Arc::new(held)));
-    if ends || !fits {
-        bar_alone(transaction, plan, &located.task, alone, now)?;
+    for Alone { id, counts_denials } in alones {
+        if !changes.restricts(plan.model(), *counts_denials) {
+            continue;
+        }
+        let mut held = carrier(transaction, &located.task, id, now)?;
+        let carry = Carry {
+            from: &located.task.id,
+            to: id,
+            decision_id: &judgement.id,
+            operation: &judgement.operation,
+            counts_denials: *counts_denials,
+        };
+        let fits = held.history.carry_over(plan.model(), changes, carry, now);
+        transaction.put(Record::Session(Arc::new(held)));
+        if (ends && *counts_denials) || !fits {
+            bar_alone(transaction, plan, &located.task, id, now)?;
+        }
     }
     Ok(())
+}
+
+/// Ends the run of denials that was carried over, where something was let through in a task of the agent alone. The record of
+/// the agent's session is locked.
+pub(crate) fn end_carried_run(
+    transaction: &mut dyn Transaction,
+    judgement: &Judgement,
+    alone: &str,
+) -> Result<(), StoreError> {
+    let ends = |changes: &HistoryChanges| matches!(changes.run, Some(RunChange::Ends { .. }));
+    if changes(judgement).is_some_and(ends)
+        && let Some(mut held) = session(transaction, alone)?
+        && held.history.denials.contains_key(alone)
+    {
+        Arc::make_mut(&mut held).history.denials.remove(alone);
+        transaction.put(Record::Session(held));
+    }
+    Ok(())
+}
+
+/// The session of a task as its calls see it: where the agent left the subject out, what was carried over to the agent alone
+/// counts, too.
+///
+/// Args: `read`: gives records.
+fn with_carried_over<E: From<Refused>>(
+    plan: &Plan,
+    located: &Located,
+    session: Arc<Session>,
+    now: Time,
+    read: impl FnOnce(&RecordKey) -> Result<Option<Record>, E>,
+) -> Result<Arc<Session>, E> {
+    let Some(alone) = carrier_of(plan, located.view()) else { return Ok(session) };
+    let known = match read(&key(&alone))? {
+        Some(Record::Session(known)) if known.lasts(now) => known,
+        _ => return Ok(session),
+    };
+    if known.ended_at.is_some() {
+        return Err(alone_taken_away().into());
+    }
+    let ids = (alone.as_str(), located.task.id.as_str());
+    let history = plan.with_carried(&session.history, &known.history, ids, now);
+    if history == session.history {
+        return Ok(session);
+    }
+    Ok(Arc::new(Session { history, ..Session::clone(&session) }))
+}
+
+/// As [`with_carried_over`]; the session keeps what it takes over.
+fn take_carried_over(
+    transaction: &mut dyn Transaction,
+    plan: &Plan,
+    located: &Located,
+    session: Arc<Session>,
+    now: Time,
+) -> Result<Arc<Session>, Stop> {
+    let read = |key: &RecordKey| transaction.get(key).map_err(Stop::from);
+    let joined = with_carried_over(plan, located, Arc::clone(&session), now, read)?;
+    if !Arc::ptr_eq(&joined, &session) {
+        transaction.put(Record::Session(Arc::clone(&joined)));
+    }
+    Ok(joined)
+}
+
+/// Refuses an agent that left the subject out, where what it may do so was taken away.
+///
+/// Args: `alone`: id of the session of the agent alone.
+pub(crate) fn refuse_alone_taken_away(
+    keeper: &Keeper,
+    alone: &str,
+    now: Time,
+    wait: Wait,
+) -> Result<(), Refused> {
+    match keeper.peek(&key(alone), wait)? {
+        Some(Record::Session(known)) if known.lasts(now) && known.ended_at.is_some() => {
+            Err(alone_taken_away())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn alone_taken_away() -> Refused {
+    let what = "what the agent may do without a subject was taken away";
+    Refused::new(ReasonCode::Revoked, Step::Locate, what)
 }
 
 /// The session of an agent alone, to which something is carried over now.
@@ -534,6 +623,7 @@ fn carrier(
             started_at: now,
             expires_at: now,
             ended_at: None,
+            agent: None,
             history: SessionHistory::new(),
             rest: Default::default(),
         },
@@ -677,7 +767,10 @@ pub(crate) fn recall(
     };
     let session = match located.is_taskless() {
         true => taskless(session, &located.task, now)?,
-        false => session.ok_or_else(lost)?,
+        false => {
+            let read = |key: &RecordKey| keeper.peek(key, wait);
+            with_carried_over(plan, located, session.ok_or_else(lost)?, now, read)?
+        }
     };
     recalled.set_session(Some(session));
     Ok(recalled)
@@ -707,6 +800,7 @@ pub(crate) fn current(
         recalled.shared = shared(plan, &recalled, &located.task, now, read)?;
     }
     let session = session(transaction, &located.task.session)?.ok_or_else(lost)?;
+    let session = take_carried_over(transaction, plan, located, session, now)?;
     Ok(Recalled { session: Some(session), ..recalled })
 }
 
@@ -716,6 +810,7 @@ pub(crate) fn current(
 /// * `begins`: the session as it begins with the decision; what the same pair did in one that is forgotten does not count.
 pub(crate) fn recall_in(
     transaction: &mut dyn Transaction,
+    plan: &Plan,
     judgement: &mut Judgement,
     located: &Located,
     begins: Option<Arc<Session>>,
@@ -728,6 +823,9 @@ pub(crate) fn recall_in(
     };
     if located.is_taskless() {
         current = Some(taskless(current, &located.task, Time(judgement.now_ms))?);
+    } else if let Some(session) = current {
+        let now = Time(judgement.now_ms);
+        current = Some(take_carried_over(transaction, plan, located, session, now)?);
     }
     let session = match current {
         Some(session) => {

@@ -20,6 +20,7 @@ use crate::proto::authz::v1 as wire;
 use crate::revoke;
 use crate::settings::Surface;
 use crate::shown;
+use crate::speaker;
 
 /// Operations between two looks at the deadline.
 const STRIDE: usize = 64;
@@ -82,11 +83,15 @@ impl Engine {
             self.add_own_authorization(&mut ask.evidence, transport, &world, agent.is_some())?;
         }
         let now = Time(judgement.now_ms);
-        match self.identify(judgement, &world, &ask.evidence, agent) {
+        let known = self.identify(judgement, &world, &ask.evidence, agent);
+        match known.and_then(|()| speaker::refuse_bearer_alone(judgement, &world)) {
             // What is only observed is let through whoever asks.
             Err(refused)
                 if refused.reason == ReasonCode::NoCredential
-                    && world.plan.model().modes.any_observes(now) => {}
+                    && world.plan.model().modes.any_observes(now) =>
+            {
+                judgement.chain.clear();
+            }
             known => known?,
         }
         let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
@@ -94,6 +99,7 @@ impl Engine {
             Some(task) => {
                 let found = locate::find_task(&self.keeper, task, wait)?;
                 self.usable(&found, judgement, now)?;
+                self.check_left_out(judgement, &world.plan, &found, wait)?;
                 Some(found)
             }
             None => {

@@ -6,13 +6,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 use authz_kernel::decision::{Principal, Time};
 use authz_kernel::history::{Holder, SessionHistory};
 use authz_kernel::plan::Plan;
-use authz_kernel::task::{ACTED_MS, Party, Record, RecordKey, subject_refused};
+use authz_kernel::task::{self, ACTED_MS, Party, Record, RecordKey, carrier_of, subject_refused};
 use authz_state::store::{Survives, Transaction};
 
 use crate::ask::{Refused, Step};
 use crate::engine::Engine;
+use crate::history;
 use crate::judgement::Judgement;
 use crate::keeper::Wait;
+use crate::locate::Located;
 
 /// Agents of whom a node knows without asking the store.
 const MOST: usize = 16_384;
@@ -46,7 +48,7 @@ impl Engine {
     /// Refuses an agent that leaves out a subject that it must show, or shows one that it must not.
     ///
     /// Args:
-    /// * `in_task`: the call names a task, whose subject it then is.
+    /// * `in_task`: the call names a task, whose subject it then is: [`Engine::check_left_out`].
     pub(crate) fn check_subject(
         &self,
         judgement: &Judgement,
@@ -59,18 +61,75 @@ impl Engine {
         if in_task && !has_subject {
             return Ok(());
         }
+        let acting = Principal::Agent {
+            spiffe_id: agent.spiffe_id.clone(),
+            trust_domain: agent.trust_domain.clone(),
+        };
+        self.check_acting(plan, &acting, has_subject, judgement.now_ms, wait)
+    }
+
+    /// Refuses a task without a subject that its agent began itself: the agent must show a subject by now, or what it may do
+    /// without one was taken away.
+    pub(crate) fn check_left_out(
+        &self,
+        judgement: &Judgement,
+        plan: &Plan,
+        located: &Located,
+        wait: Wait,
+    ) -> Result<(), Refused> {
+        let view = located.view();
+        let Some(agent) = view.task.agents.last().filter(|_| view.is_left_out()) else {
+            return Ok(());
+        };
+        let now = judgement.now_ms;
+        self.check_acting(plan, &agent.principal(), false, now, wait)?;
+        match carrier_of(plan, view) {
+            Some(alone) => history::refuse_alone_taken_away(&self.keeper, &alone, Time(now), wait),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses the agent that gets a task for a subject, where it acts for none.
+    pub(crate) fn check_assignee(plan: &Plan, assignee: &str) -> Result<(), Refused> {
+        refuse(subject_refused(plan, assignee, true, || Ok::<_, Refused>(false))?)
+    }
+
+    fn check_acting(
+        &self,
+        plan: &Plan,
+        agent: &Principal,
+        has_subject: bool,
+        now: i64,
+        wait: Wait,
+    ) -> Result<(), Refused> {
+        let Principal::Agent { spiffe_id, .. } = agent else { return Ok(()) };
         let has_acted = || -> Result<bool, Refused> {
-            let Some(key) = Holder::Agent.key(&judgement.chain) else { return Ok(false) };
+            let Some(key) = Holder::Agent.key(std::slice::from_ref(agent)) else {
+                return Ok(false);
+            };
             let known = match self.keeper.peek(&key, wait)? {
-                Some(Record::Agent(party)) => counts(&party, judgement.now_ms),
+                Some(Record::Agent(party)) => counts(&party, now),
                 _ => None,
             };
             Ok(known.is_some())
         };
-        match subject_refused(plan, &agent.spiffe_id, has_subject, has_acted)? {
-            Some(refused) => Err(Refused::new(refused.reason, Step::Locate, refused.message)),
-            None => Ok(()),
+        refuse(subject_refused(plan, spiffe_id, has_subject, has_acted)?)
+    }
+
+    /// Notes that an agent acts for a subject where a call was judged for one, or let through unjudged: what nobody understood
+    /// shows nothing of the subject.
+    pub(crate) fn note_judged(
+        &self,
+        judgement: &mut Judgement,
+        plan: &Plan,
+        wait: Wait,
+    ) -> Result<(), Refused> {
+        let is_judged = judgement.decision.as_ref().is_some_and(|decision| decision.is_judged);
+        judgement.soften();
+        if is_judged || judgement.passage().is_some() {
+            return self.note_subject(judgement, plan, wait);
         }
+        Ok(())
     }
 
     /// Notes that an agent acts for a subject: from then on it shows one, unless a role says otherwise.
@@ -139,6 +198,13 @@ impl Engine {
         let locks = std::slice::from_ref(key);
         let commit = self.keeper.transact(locks, Survives::Crash, wait, &mut work)?;
         self.keeper.kept(commit, wait)
+    }
+}
+
+fn refuse(refused: Option<task::Refused>) -> Result<(), Refused> {
+    match refused {
+        Some(refused) => Err(Refused::new(refused.reason, Step::Locate, refused.message)),
+        None => Ok(()),
     }
 }
 

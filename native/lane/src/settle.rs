@@ -435,8 +435,10 @@ impl Engine {
         locks.extend(pairs);
         locks.extend(judgement.recalled.object_keys());
         // What restricts a pair restricts the agent that leaves the subject out.
-        let alone = task::alone_of(&judging.world.plan, &located.task);
-        locks.extend(alone.as_ref().map(|id| RecordKey::new(RecordKind::Session, id)));
+        let alones = task::alones_of(&judging.world.plan, &located.task);
+        let carrier = task::carrier_of(&judging.world.plan, located.view());
+        let carriers = alones.iter().map(|alone| &alone.id).chain(&carrier);
+        locks.extend(carriers.map(|id| RecordKey::new(RecordKind::Session, id)));
         let survives = survives(judgement);
         let mut began = false;
         let mut ended = Ended::default();
@@ -474,7 +476,8 @@ impl Engine {
                     Some(facts) => Some(presented::find_in(transaction, facts, now)?),
                     None => None,
                 };
-                let has_more = history::recall_in(transaction, judgement, &current, begun.clone())?;
+                let has_more =
+                    history::recall_in(transaction, plan, judgement, &current, begun.clone())?;
                 if has_more || current != *located || presented != judging.presented {
                     let started = Instant::now();
                     if !current.is_taskless() {
@@ -535,8 +538,9 @@ impl Engine {
                 if ends {
                     ended = self.end_denied(transaction, &current.task, now)?;
                 }
-                if let Some(alone) = &alone {
-                    history::carry(transaction, plan, judgement, &current, (alone, ends))?;
+                history::carry(transaction, plan, judgement, &current, (&alones, ends))?;
+                if let Some(alone) = &carrier {
+                    history::end_carried_run(transaction, judgement, alone)?;
                 }
                 if let Some(key) = key.filter(|_| is_passed) {
                     key.keep(transaction, judgement, now);

@@ -29,6 +29,29 @@ pub(crate) fn alone(facts: &Facts) -> Option<&SubjectFacts> {
     facts.subject.as_deref().filter(|subject| facts.agent.is_none() && subject.is_alone)
 }
 
+/// Whether a subject calls by nothing but a token that an agent may hold. Then nothing says that no agent calls.
+pub(crate) fn is_bearer_alone(judgement: &Judgement, world: &Loaded) -> bool {
+    let facts = &judgement.facts;
+    facts.agent.is_none() && facts.subject.is_some() && !speaker(judgement, world).is_user()
+}
+
+/// Refuses a subject that calls by nothing but a token that an agent may hold: the agent would leave its own credential out, and
+/// with it what restricts the agent.
+///
+/// # Errors
+/// The subject is nobody (NO_CREDENTIAL).
+pub(crate) fn refuse_bearer_alone(judgement: &Judgement, world: &Loaded) -> Result<(), Refused> {
+    if !is_bearer_alone(judgement, world) {
+        return Ok(());
+    }
+    Err(Refused::new(
+        ReasonCode::NoCredential,
+        Step::Identify,
+        "the subject's token alone proves nobody, since agents hold it too: show the agent's credential beside it, or a token \
+         of the subject for an `alone_audience`, or ask as a front end (`relays: [prompt]`)",
+    ))
+}
+
 /// Whose word the prompt and the parameters of a call are.
 pub(crate) fn speaker(judgement: &Judgement, world: &Loaded) -> Speaker {
     let facts = &judgement.facts;

@@ -328,7 +328,7 @@ impl Engine {
                 (Some(subject), SubjectProof::Asserted)
             }
         };
-        let starter = match (&agent, &subject) {
+        let caller_name = match (&agent, &subject) {
             (Some(agent), _) => agent.spiffe_id.clone(),
             (None, Some(subject)) => format!("{}:{}", subject.issuer, subject.sub),
             (None, None) => String::new(),
@@ -337,11 +337,19 @@ impl Engine {
         if world.plan.template(&message.template).is_some() {
             judgement.operation.clone_from(&operation);
         }
-        let chain = judgement.chain.clone();
+        let mut chain = judgement.chain.clone();
+        // INVARIANT (an agent gains nothing by leaving its own credential out): a token that an agent may hold starts no more
+        // than the agent that gets the task could start for itself.
+        let is_bearer_alone = speaker::is_bearer_alone(judgement, world);
+        let starter =
+            if is_bearer_alone { assignee.spiffe_id.clone() } else { caller_name.clone() };
+        if is_bearer_alone {
+            chain.push(assignee.principal());
+            Self::check_assignee(&world.plan, &assignee.spiffe_id)?;
+        }
         let wait = caller.call.wait;
         self.check_subject(judgement, &world.plan, false, wait)?;
         self.may_start(judgement, world, &message.template, &params, &chain, proof)?;
-        self.note_subject(judgement, &world.plan, wait)?;
         let said = speaker::parts(&message.prompt, &message.prompt_parts)?;
         let names = self.names(&said, &params, judgement, world);
         let is_by_user = speaker::speaker(judgement, world).is_user();
@@ -355,7 +363,7 @@ impl Engine {
             assignee,
             subject,
             subject_proof: proof,
-            starter: starter.clone(),
+            starter,
             deadline,
             tier_cap: None,
             names,
@@ -367,8 +375,12 @@ impl Engine {
         shown::begin(judgement, &mut task);
         task.by_user = is_by_user;
         self.may_give(judgement, world, &task, &chain)?;
+        let begins = Located { task: Arc::new(task), ancestors: Vec::new() };
+        self.check_left_out(judgement, &world.plan, &begins, wait)?;
+        self.note_subject(judgement, &world.plan, wait)?;
+        let task = begins.task;
         let parties = Parties {
-            caller: &starter,
+            caller: &caller_name,
             proof: speaker::proof_of(judgement, world),
             subject: task.subject.as_ref(),
             assignee: task.assignee(),
@@ -382,7 +394,6 @@ impl Engine {
         ];
         locks.extend(history::counted_in(&task.counted_chain()));
         locks.extend(key.as_ref().map(Key::record));
-        let task = Arc::new(task);
         revoke::of_tasks(&*self.keeper.revocations()?, [&task].into_iter())?;
         let mut made = None;
         let survives = Survives::Crash;
@@ -505,7 +516,7 @@ impl Engine {
         task: &Task,
         now: Time,
     ) -> Result<(), Stop> {
-        let giver = task.unused.then_some(task.starter.as_str());
+        let giver = task.counts_for_starter().then_some(task.starter.as_str());
         self.room_live(transaction, (task.assignee(), giver), now)?;
         let settings = self.keeper.settings();
         let (most, kept) = (settings.max_tasks, self.keeper.store().health().tasks);
@@ -548,8 +559,8 @@ impl Engine {
             let counts = |record: &&Record| {
                 let Record::Task(task) = record else { return false };
                 let is_of_share = match giver {
-                    Some(giver) => task.unused && task.starter == giver,
-                    None => !task.unused,
+                    Some(giver) => task.counts_for_starter() && task.starter == giver,
+                    None => !task.counts_for_starter(),
                 };
                 is_of_share && task.status_at(now) == TaskStatus::Active
             };
@@ -557,7 +568,7 @@ impl Engine {
             if live >= most {
                 let what = match giver {
                     Some(_) => format!(
-                        "the agent has {live} tasks of this giver that it did not use, at most {most} are allowed"
+                        "the agent has {live} tasks of this giver that count against the giver, at most {most} are allowed"
                     ),
                     None => format!("the agent has {live} live tasks, at most {most} are allowed"),
                 };
@@ -643,6 +654,7 @@ impl Engine {
         let assignee = taskwire::agent("assignee", &message.assignee)?;
         let parent = self.found(judgement, &message.parent, caller)?;
         self.usable(&parent, judgement, now)?;
+        self.check_left_out(judgement, &caller.world.plan, &parent, caller.call.wait)?;
         let id = Uuid::now_v7().to_string();
         let starter = parent.task.assignee().to_owned();
         let template = Some(message.template.as_str()).filter(|name| !name.is_empty());
@@ -751,6 +763,7 @@ impl Engine {
                 "only the subject of a task extends it",
             ));
         }
+        self.check_left_out(judgement, &caller.world.plan, &found, caller.call.wait)?;
         let said = speaker::parts(&message.prompt, &message.prompt_parts)?;
         let names = self.names(&said, &BTreeMap::new(), judgement, &caller.world);
         let locks = [RecordKey::new(RecordKind::Session, &found.task.session)];

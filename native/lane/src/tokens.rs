@@ -189,6 +189,14 @@ impl Engine {
                 return Ok(inactive);
             }
         };
+        let plan = &caller.world.plan;
+        if let Err(refused) = self.check_left_out(judgement, plan, &located, caller.call.wait) {
+            if is_own_failure(refused.reason) {
+                return Err(refused);
+            }
+            judgement.grant(format!("the token is not active: {}", refused.message));
+            return Ok(inactive);
+        }
         judgement.grant("the token is active");
         let mut known = claims_of(&credential, &located.task, settings)?;
         if let Value::Object(members) = &mut known {

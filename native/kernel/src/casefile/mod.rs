@@ -728,7 +728,7 @@ impl CaseFile {
             Some(caller) if on.is_none() => tasks.implied(plan, caller, now),
             _ => None,
         };
-        let placed = on.or(implied.as_deref()).and_then(|name| tasks.get(plan, name));
+        let placed = on.or(implied.as_deref()).and_then(|name| tasks.get(plan, name, now));
         let placed = match &caller {
             Some(caller) if placed.is_none() && on.is_none() => tasks.taskless(plan, caller, now),
             _ => placed,
@@ -746,6 +746,10 @@ impl CaseFile {
             tasks.keep(root);
         }
         let placed = placed.map(|placed| placed.within(&call.request.session_context));
+        let refused = refused.or_else(|| {
+            let placed = placed.as_ref().filter(|_| on.is_some())?;
+            tasks.left_out_refused(plan, placed, now)
+        });
         let caller = match (&placed, caller) {
             (Some(placed), caller) => placed.caller(caller),
             (None, Some(caller)) => caller,
@@ -773,7 +777,7 @@ impl CaseFile {
                 false => Came::Otherwise { expected, actual, message: refused.message },
             };
         }
-        if decision.is_ok() {
+        if decision.as_ref().is_ok_and(|(decision, _)| decision.is_judged) {
             tasks.note_subject(&caller.chain);
         }
         let (expected, actual) = match &decision {

@@ -15,7 +15,7 @@ use crate::decision::{
 use crate::diagnostic::{Diagnostic, clip, unknown};
 use crate::history::{
     Carry, HistoryChanges, HistoryView, Holder, Object, ObjectKeys, ObjectView, Origin,
-    Remembering, Reported, SessionContext, SessionHistory, effects, pair_keys,
+    Remembering, Reported, RunChange, SessionContext, SessionHistory, effects, pair_keys,
 };
 use crate::mcp::ServerTask;
 use crate::model::Isolation;
@@ -23,10 +23,10 @@ use crate::plan::Plan;
 use crate::schema::{GIVE, START};
 use crate::source::{At, Mark, duration};
 use crate::task::{
-    AgentName, BARRED_MS, Child, Limit, Names, Param, Part, RecordKey, Refused, Root, ScopeEntry,
-    Selector, Session, Speaker, Subject, SubjectProof, Task, TaskKind, TaskStatus, TaskView,
-    alone_of, alone_pair, barred_alone, delegate, denied_pair, extend, implicit, is_alone, renewed,
-    start, subject_refused, taskless,
+    AgentName, Alone, BARRED_MS, Child, Limit, Names, Param, Part, RecordKey, Refused, Root,
+    ScopeEntry, Selector, Session, Speaker, Subject, SubjectProof, Task, TaskKind, TaskStatus,
+    TaskView, alone_pair, alones_of, barred_alone, carrier_of, delegate, denied_pair, extend,
+    implicit, is_alone, renewed, start, subject_refused, taskless,
 };
 
 /// The name of the task that a trace begins with.
@@ -519,8 +519,8 @@ pub(super) const fn key() -> &'static [u8; 32] {
 }
 
 impl Tasks {
-    pub(super) fn get(&self, plan: &Plan, name: &str) -> Option<Placed> {
-        Some(self.placed(plan, self.known.get(name)?.clone()))
+    pub(super) fn get(&self, plan: &Plan, name: &str, now: Time) -> Option<Placed> {
+        Some(self.placed(plan, self.known.get(name)?.clone(), now))
     }
 
     /// The root of a task's tree after a call in it showed a token of its subject; none where nothing changes by that.
@@ -545,10 +545,16 @@ impl Tasks {
         self.known.insert(root.id.clone(), root);
     }
 
-    fn placed(&self, plan: &Plan, task: Task) -> Placed {
+    fn placed(&self, plan: &Plan, task: Task, now: Time) -> Placed {
         let above = task.ancestors.iter().filter_map(|id| self.known.get(id));
-        let ancestors = above.map(|task| Arc::new(task.clone())).collect();
+        let ancestors: Vec<Arc<Task>> = above.map(|task| Arc::new(task.clone())).collect();
         let history = self.histories.get(&task.session).cloned().unwrap_or_default();
+        let view = TaskView { task: &task, ancestors: &ancestors };
+        let alone = carrier_of(plan, view).and_then(|id| {
+            let known = self.histories.get(&id)?;
+            Some(plan.with_carried(&history, known, (&id, &task.id), now))
+        });
+        let history = alone.unwrap_or(history);
         let chain = task.chain();
         let party = |holder: Holder| {
             let key = holder.key(&chain)?;
@@ -608,6 +614,25 @@ impl Tasks {
         let Some(Principal::Agent { spiffe_id, .. }) = chain.last() else { return None };
         let has_acted = || Ok::<_, std::convert::Infallible>(self.acted.contains(spiffe_id));
         subject_refused(plan, spiffe_id, chain.len() > 1, has_acted).ok().flatten()
+    }
+
+    /// Why the agent of a task without a subject, which it began itself, may not call in it.
+    pub(super) fn left_out_refused(
+        &self,
+        plan: &Plan,
+        placed: &Placed,
+        now: Time,
+    ) -> Option<Refused> {
+        let view = placed.view();
+        let agent = view.task.agents.last().filter(|_| view.is_left_out())?;
+        if let Some(refused) = self.subject_refused(plan, &[agent.principal()]) {
+            return Some(refused);
+        }
+        let alone = self.taskless.get(&carrier_of(plan, view)?)?;
+        (alone.lasts(now) && alone.ended_at.is_some()).then(|| Refused {
+            reason: ReasonCode::Revoked,
+            message: "what the agent may do without a subject was taken away".to_owned(),
+        })
     }
 
     /// Notes that an agent acts for a subject.
@@ -693,7 +718,7 @@ impl Tasks {
         if self.taskless.get(&task.id).is_some_and(|known| known.ended_at.is_some()) {
             task.status = TaskStatus::Revoked;
         }
-        Some(self.placed(plan, task))
+        Some(self.placed(plan, task, now))
     }
 
     /// Keeps what somebody does without a task from now on, and for longer where something is let through.
@@ -729,6 +754,14 @@ impl Tasks {
         }
         let now = placed.history().now(now);
         let operation = &decision.operation;
+        if let Some(alone) = carrier_of(plan, placed.view()) {
+            self.histories.insert(placed.task.session.clone(), placed.history.clone());
+            if matches!(changes.run, Some(RunChange::Ends { .. }))
+                && let Some(history) = self.histories.get_mut(&alone)
+            {
+                history.denials.remove(&alone);
+            }
+        }
         if changes.concern(Holder::Session) {
             let history = self.histories.entry(placed.task.session.clone()).or_default();
             history.apply(changes, id, operation, now);
@@ -795,25 +828,39 @@ impl Tasks {
         (changes, decision_id, operation): (&HistoryChanges, &str, &str),
         now: Time,
     ) {
-        let alone = alone_of(plan, task).filter(|_| changes.restricts(plan.model()));
-        let Some(alone) = alone else { return };
+        for Alone { id, counts_denials } in alones_of(plan, task) {
+            if changes.restricts(plan.model(), counts_denials) {
+                let carry =
+                    Carry { from: &task.id, to: &id, decision_id, operation, counts_denials };
+                self.carry_to(plan, task, (changes, carry), now);
+            }
+        }
+    }
+
+    fn carry_to(
+        &mut self,
+        plan: &Plan,
+        task: &Task,
+        (changes, carry): (&HistoryChanges, Carry<'_>),
+        now: Time,
+    ) {
+        let alone = carry.to.to_owned();
         let until = now.0.saturating_add(i64::try_from(BARRED_MS).unwrap_or(i64::MAX));
         let was_kept = self.carried.insert(alone.clone(), Time(until));
         if was_kept.is_none_or(|until| until <= now) && !self.known.contains_key(&alone) {
             self.histories.remove(&alone);
         }
-        if task.kind == TaskKind::None
-            && let Some(of) = task.agents.last().map(AgentName::principal)
-            && let Some(of) = taskless(&[of], "")
+        let of = |agent: &AgentName| taskless(&[agent.principal()], "");
+        if task.kind != TaskKind::Implicit
+            && let Some(of) = task.agents.iter().filter_map(of).find(|of| of.id == alone)
         {
             let held = self.taskless.entry(alone.clone());
             let held = held.or_insert_with(|| Session::taskless(&of, now));
             held.expires_at = held.expires_at.max(Time(until));
         }
         let history = self.histories.entry(alone.clone()).or_default();
-        let carry = Carry { from: &task.id, to: &alone, decision_id, operation };
         let fits = history.carry_over(plan.model(), changes, carry, now);
-        if fits && !changes.ends_task() {
+        if fits && !(changes.ends_task() && carry.counts_denials) {
             return;
         }
         if task.kind == TaskKind::Implicit {
@@ -928,7 +975,10 @@ impl Tasks {
         let starting = file.starting("", said, who, Mark::default()).map_err(unread)?;
         let params = params_of(&said.params);
         let mut chain: Vec<Principal> = starting.subject.iter().map(Subject::principal).collect();
-        if let Some(by) = &starting.by {
+        // A token that an agent may hold starts no more than the agent that gets the task could start for itself.
+        let is_bearer = starting.by.is_none() && matches!(said.said_by, Some(SpeakerWord::Bearer));
+        let starter = starting.by.clone().or(is_bearer.then(|| starting.assignee.clone()));
+        if let Some(by) = &starter {
             chain.push(by.principal());
         }
         let subject_proof = match (&starting.subject, said.asserted) {
@@ -940,7 +990,6 @@ impl Tasks {
             return Err(refused);
         }
         may_start(plan, &said.template.value, &params, &chain, subject_proof, now)?;
-        self.note_subject(&chain);
         let proved = starting.subject.as_ref().filter(|_| !said.asserted);
         let by = speaker(plan, said.said_by, starting.by.as_ref(), proved);
         let by_agent = !by.is_user();
@@ -956,7 +1005,7 @@ impl Tasks {
                 assignee: starting.assignee,
                 subject: starting.subject,
                 subject_proof,
-                starter: starting.by.map(|by| by.spiffe_id).unwrap_or_default(),
+                starter: starter.map(|by| by.spiffe_id).unwrap_or_default(),
                 deadline: starting.span.map(|span| Time(now.0.saturating_add(span))),
                 tier_cap: None,
                 names,
@@ -966,6 +1015,13 @@ impl Tasks {
             },
         )?;
         may_give(plan, &task, &chain, now)?;
+        let placed = self.placed(plan, task.clone(), now);
+        if let Some(refused) = self.left_out_refused(plan, &placed, now) {
+            return Err(refused);
+        }
+        if !is_bearer {
+            self.note_subject(&chain);
+        }
         let by = Caller { chain, age: 0, acr: "", bound: false };
         if let Some(shown) = by.shown(now).filter(|_| !said.asserted) {
             task.begin_with(&shown);
@@ -985,7 +1041,10 @@ impl Tasks {
         now: Time,
     ) -> Result<Task, Refused> {
         let id = self.id(said.name.as_ref());
-        let placed = on.and_then(|name| self.get(plan, name)).ok_or_else(nothing)?;
+        let placed = on.and_then(|name| self.get(plan, name, now)).ok_or_else(nothing)?;
+        if let Some(refused) = self.left_out_refused(plan, &placed, now) {
+            return Err(refused);
+        }
         let caller = placed.caller(by);
         if !caller.chain.last().is_some_and(|caller| placed.task.is_assignee(caller)) {
             let message = "only the agent that has the task delegates it";
@@ -1018,10 +1077,13 @@ impl Tasks {
         on: Option<&str>,
         now: Time,
     ) -> Result<(), Refused> {
-        let placed = on.and_then(|name| self.get(plan, name)).ok_or_else(nothing)?;
+        let placed = on.and_then(|name| self.get(plan, name, now)).ok_or_else(nothing)?;
         if placed.view().path().any(|task| task.status_at(now) != TaskStatus::Active) {
             let message = "the task, or one above it, has ended".to_owned();
             return Err(Refused { reason: ReasonCode::TaskEnded, message });
+        }
+        if let Some(refused) = self.left_out_refused(plan, &placed, now) {
+            return Err(refused);
         }
         let task = &placed.task;
         let by = speaker(plan, said.said_by, task.agents.last(), task.subject.as_ref());
@@ -1040,7 +1102,7 @@ impl Tasks {
         by: Option<Caller<'_>>,
         now: Time,
     ) -> Result<(), Refused> {
-        let placed = on.and_then(|name| self.get(plan, name)).ok_or_else(nothing)?;
+        let placed = on.and_then(|name| self.get(plan, name, now)).ok_or_else(nothing)?;
         let caller = placed.caller(by);
         let is_above =
             |task: &Arc<Task>| caller.chain.last().is_some_and(|caller| task.is_assignee(caller));

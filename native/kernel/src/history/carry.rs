@@ -23,6 +23,8 @@ pub struct Carry<'a> {
     pub decision_id: &'a str,
     /// Its operation.
     pub operation: &'a str,
+    /// Denials are carried, too.
+    pub counts_denials: bool,
 }
 
 /// Whether a label says that strangers brought the data. A label that the bundle does not have may say so.
@@ -32,9 +34,11 @@ fn is_trust(model: &Model, label: &str) -> bool {
 
 impl HistoryChanges {
     /// Whether something of it is carried over.
+    ///
+    /// Args: `counts_denials`: denials are carried, too.
     #[must_use]
-    pub fn restricts(&self, model: &Model) -> bool {
-        self.run.is_some()
+    pub fn restricts(&self, model: &Model, counts_denials: bool) -> bool {
+        (counts_denials && self.run.is_some())
             || self.own_restricting().next().is_some()
             || self.joining().any(|label| is_trust(model, label))
     }
@@ -80,10 +84,12 @@ impl SessionHistory {
             if let Some(oldest) = advance.forgets_before {
                 rule.instances.retain(|_, progress| progress.at >= oldest);
             }
-            let instance = renamed(&advance.instance, carry);
+            let instance = renamed(&advance.instance, carry.from, carry.to);
             keep(rule, instance, advance.progress);
         }
-        if let Some(RunChange::Grows { mark: Some(mark), .. }) = &changes.run {
+        if let Some(RunChange::Grows { mark: Some(mark), .. }) = &changes.run
+            && carry.counts_denials
+        {
             let total: usize = self.denials.values().map(BTreeSet::len).sum();
             let is_full = total >= MAX_RUNS || self.denials.len() >= MAX_RUNS;
             let marks = self.denials.entry(carry.to.to_owned()).or_default();
@@ -92,6 +98,29 @@ impl SessionHistory {
             }
         }
         fits
+    }
+
+    /// Takes over what was carried over to the session of the agent alone, in a task of the agent without a subject.
+    ///
+    /// Args:
+    /// * `carried`: as [`Self::carried_over`] gives it.
+    /// * `from`, `to`: ids of that session, and of the task.
+    pub(crate) fn take_over(&mut self, carried: &Self, from: &str, to: &str) {
+        for (label, origin) in carried.labels.iter() {
+            if !self.labels.contains_key(label) {
+                self.labels.insert(label.clone(), origin.clone());
+            }
+        }
+        for (name, progress) in carried.rules.iter() {
+            let rule = self.rules.entry(name.clone()).or_default();
+            for (instance, progress) in &progress.instances {
+                keep(rule, renamed(instance, from, to), *progress);
+            }
+        }
+        if let Some(marks) = carried.denials.get(from).filter(|marks| !marks.is_empty()) {
+            self.denials.entry(to.to_owned()).or_default().extend(marks.iter().cloned());
+        }
+        self.latest = self.latest.max(carried.latest);
     }
 
     /// What a new session of the agent alone begins with, of one that was kept because something was carried over to it.
@@ -117,9 +146,9 @@ impl SessionHistory {
 }
 
 /// The instance of a rule in the other session: a rule of one task counts there for what bounds that session.
-fn renamed(instance: &str, carry: Carry<'_>) -> String {
-    match instance.strip_prefix(carry.from) {
-        Some(key) => format!("{}{key}", carry.to),
+fn renamed(instance: &str, from: &str, to: &str) -> String {
+    match instance.strip_prefix(from) {
+        Some(key) => format!("{to}{key}"),
         None => instance.to_owned(),
     }
 }

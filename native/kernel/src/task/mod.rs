@@ -22,7 +22,10 @@ use crate::spelling::Misspelling;
 pub use implicit::{BARRED_MS, implicit, implicit_id, is_implicit_id, renewed};
 pub use literals::{MAX_LITERALS, hmac};
 pub use names::{HARNESS_TIER, MAX_PARTS, Names, Part, SaidBy, Speaker};
-pub use on_behalf::{ACTED_MS, alone_of, alone_pair, barred_alone, is_alone, subject_refused};
+pub use on_behalf::{
+    ACTED_MS, Alone, alone_pair, alone_without_task, alones_of, barred_alone, carrier_of, is_alone,
+    subject_refused,
+};
 pub use prompt::{LONGEST_PROMPT, Reading, read as read_prompt};
 pub use record::{
     AgentName, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit, Literal, Param,

@@ -2,7 +2,10 @@
 //! behind what restricts the agent for that subject.
 
 use super::implicit::{implicit, implicit_id};
-use super::record::{RecordKey, Task, TaskKind, TaskStatus};
+use std::sync::Arc;
+
+use super::TaskView;
+use super::record::{AgentName, RecordKey, Task, TaskKind, TaskStatus};
 use super::start::Refused;
 use super::taskless::taskless;
 use crate::decision::{ReasonCode, Time};
@@ -55,18 +58,70 @@ pub fn is_alone(plan: &Plan, task: &Task) -> bool {
         && plan.model().subject_rule(task.assignee()) == Some(OnBehalf::Optional)
 }
 
-/// The id of the session of an agent alone that what restricts this session is carried over to; none where the agent may not
-/// leave the subject out, and for a session without one.
+/// A session of an agent alone that what restricts the agent in another session is carried over to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alone {
+    /// Id of that session.
+    pub id: String,
+    /// Denials in the other session count here: the agent made the calls, and no other agent gave it the task.
+    pub counts_denials: bool,
+}
+
+/// The sessions of agents alone that what restricts a session with a subject is carried over to: of the agent that calls, and of
+/// every agent above it, to which results come up. None of an agent that may not leave the subject out, and none where the
+/// session has no subject itself.
 #[must_use]
-pub fn alone_of(plan: &Plan, task: &Task) -> Option<String> {
-    let is_carried = !task.kind.is_started()
-        && task.subject.is_some()
-        && plan.model().subject_rule(task.assignee()) == Some(OnBehalf::Optional);
-    let agent = [task.agents.last().filter(|_| is_carried)?.principal()];
-    match task.kind {
-        TaskKind::Implicit => implicit_id(&agent),
-        TaskKind::None => taskless(&agent, "").map(|alone| alone.id),
-        TaskKind::Root | TaskKind::Child => None,
+pub fn alones_of(plan: &Plan, task: &Task) -> Vec<Alone> {
+    if task.subject.is_none() {
+        return Vec::new();
+    }
+    let is_optional = |agent: &&AgentName| {
+        plan.model().subject_rule(&agent.spiffe_id) == Some(OnBehalf::Optional)
+    };
+    let acting = task.agents.last();
+    let mut all: Vec<Alone> = Vec::new();
+    for agent in task.agents.iter().rev().filter(is_optional) {
+        let chain = [agent.principal()];
+        let id = match task.kind {
+            TaskKind::Implicit => implicit_id(&chain),
+            TaskKind::None | TaskKind::Root | TaskKind::Child => {
+                taskless(&chain, "").map(|alone| alone.id)
+            }
+        };
+        let Some(id) = id.filter(|id| all.iter().all(|known| known.id != *id)) else { continue };
+        let is_own = task.is_own() || task.by_user;
+        let counts_denials = acting == Some(agent) && is_own;
+        all.push(Alone { id, counts_denials });
+    }
+    all
+}
+
+/// The session of an agent alone that what restricts the agent's calls for a subject without a task is carried over to, as what
+/// bounds it; none where the agent may not leave the subject out.
+#[must_use]
+pub fn alone_without_task(plan: &Plan, agent: AgentName) -> Option<(String, Arc<Task>)> {
+    let is_optional = plan.model().subject_rule(&agent.spiffe_id) == Some(OnBehalf::Optional);
+    let alone = taskless(&[agent.principal()], "").filter(|_| is_optional)?;
+    Some((alone.id.clone(), Arc::new(alone)))
+}
+
+/// The id of the session of an agent alone from which what was carried over counts in a task, too: the task has no subject, its
+/// agent began it itself, and may leave the subject out. None of any other task.
+#[must_use]
+pub fn carrier_of(plan: &Plan, view: TaskView<'_>) -> Option<String> {
+    let task = view.task;
+    let may_leave_out = || plan.model().subject_rule(task.assignee()) == Some(OnBehalf::Optional);
+    let agent = task.agents.last().filter(|_| view.is_left_out() && may_leave_out())?;
+    taskless(&[agent.principal()], "").map(|alone| alone.id)
+}
+
+impl TaskView<'_> {
+    /// Whether the agent of a task without a subject began the task's tree itself: then the agent left the subject out. Somebody
+    /// else who gives it a task without a subject, as for batch work, did so.
+    #[must_use]
+    pub fn is_left_out(self) -> bool {
+        let task = self.task;
+        task.kind.is_started() && task.subject.is_none() && self.root().starter == task.assignee()
     }
 }
 

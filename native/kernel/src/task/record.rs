@@ -202,6 +202,10 @@ pub struct Session {
     /// when denials ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Time>,
+    /// Of what an agent does for a subject without a task: its SPIFFE id. What is taken away there is taken away from the agent
+    /// that leaves the subject out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
     /// What its tasks did, as far as rules ask for it.
     #[serde(default, skip_serializing_if = "SessionHistory::is_empty")]
     pub history: SessionHistory,
@@ -362,10 +366,14 @@ pub struct Task {
 }
 
 impl Task {
-    /// Whose share it counts against: its agent's for the subject, or its giver's as long as the agent did not use it. A
-    /// subject that starts tasks has no share of its own.
+    /// Whose share it counts against: its agent's for the subject, or its giver's as long as the agent did not use it. What the
+    /// subject alone or a front end starts counts against the subject, so that no agent that fills its share keeps its user
+    /// out.
     #[must_use]
     pub fn counted_chain(&self) -> Vec<Principal> {
+        if let Some(subject) = self.subject.as_ref().filter(|_| self.by_user) {
+            return vec![subject.principal()];
+        }
         let mut chain = self.chain();
         if self.unused
             && let Ok(giver) = AgentName::parse(&self.starter)
@@ -379,6 +387,12 @@ impl Task {
         chain
     }
 
+    /// Whether it counts against the share of its starter, and not of its agent.
+    #[must_use]
+    pub const fn counts_for_starter(&self) -> bool {
+        self.unused || self.by_user
+    }
+
     /// Whether somebody else gave it to its agent.
     #[must_use]
     pub fn is_given(&self) -> bool {
@@ -386,7 +400,7 @@ impl Task {
     }
 
     /// Whether its agent may have begun it: it did so itself, or the caller showed nothing but the subject's token, which the
-    /// agent may hold.
+    /// agent may hold. Such a caller counts as the agent, and earlier versions kept the subject as starter.
     #[must_use]
     pub fn is_own(&self) -> bool {
         let is_by_another = self.starter.starts_with("spiffe://") && self.is_given();

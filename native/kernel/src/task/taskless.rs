@@ -100,6 +100,7 @@ impl Session {
             started_at: now,
             expires_at: Time(now.0.saturating_add(IDLE_MS).saturating_add(GRAIN_MS)),
             ended_at: None,
+            agent: of.subject.as_ref().and(of.agents.last()).map(|one| one.spiffe_id.clone()),
             history: SessionHistory::new(),
             rest: BTreeMap::new(),
         }

@@ -75,13 +75,19 @@ fn unused_tasks_count_against_the_giver() {
     // The agent has its own share, and so does another giver.
     let own = || start(&served, &starting(vec![agent(TWO)]));
     let (first, _second) = (own().unwrap(), own().unwrap());
-    let alices =
-        wire::StartRequest { assignee: TWO.to_owned(), ..starting(vec![subject("alice")]) };
+    let herself = vec![evidence(wire::EvidenceRole::Subject, alone_alice())];
+    let alices = wire::StartRequest { assignee: TWO.to_owned(), ..starting(herself) };
     let of_alice = start(&served, &alices).unwrap();
     // What is used counts against the agent.
     assert_eq!("PERMITTED", code(&served.check(&searching(&given[0].id, TWO))));
     assert_eq!(Err("OVERLOADED"), own().map(drop));
-    assert_eq!("OVERLOADED", code(&served.check(&searching(&of_alice.id, TWO))));
+    let by_bearer = wire::StartRequest { evidence: vec![subject("alice")], ..alices.clone() };
+    assert_eq!(Err("OVERLOADED"), start(&served, &by_bearer).map(drop), "it counts as the agent's");
+    // What the subject alone starts counts for her, whatever the agent's share holds, and is bounded too.
+    assert_eq!("PERMITTED", code(&served.check(&searching(&of_alice.id, TWO))));
+    start(&served, &alices).unwrap();
+    start(&served, &alices).unwrap();
+    assert_eq!(Err("OVERLOADED"), start(&served, &alices).map(drop), "the subject's share");
     assert_eq!(
         "PERMITTED",
         code(&served.check(&searching(&given[0].id, TWO))),

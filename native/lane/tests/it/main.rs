@@ -22,6 +22,7 @@ mod fast;
 mod giving;
 mod history;
 mod injection;
+mod left_out;
 mod mcp;
 mod objects;
 mod observe;

@@ -203,8 +203,11 @@ fn a_probe_needs_its_permit() {
     let mut request = asking("wiki.read");
     request.mode = wire::Mode::Probe as i32;
     assert_eq!("FORBIDDEN", observed(&served.check(&request)));
-    request.evidence =
-        vec![evidence(wire::EvidenceRole::Subject, user("eve", json!(["visitors"])))];
+    let eve = json!({
+        "iss": "https://idp.example", "sub": "eve", "aud": "authz-own", "exp": now() + 300, "iat": now(),
+        "groups": ["visitors"],
+    });
+    request.evidence = vec![evidence(wire::EvidenceRole::Subject, subject_token(&eve))];
     let decision = served.check(&request);
     assert_eq!(("NOT_PERMITTED", false), (code(&decision), permits(&decision)));
 }

@@ -207,7 +207,8 @@ fn asks_about_itself() {
     let mut without = search();
     without.evidence.clear();
     assert_eq!(wire::Outcome::Permit as i32, check(&without, &format!("Bearer {}", svid())));
-    assert_eq!(wire::Outcome::Permit as i32, check(&without, &format!("Bearer {}", alice())));
+    assert_eq!(wire::Outcome::Permit as i32, check(&without, &format!("Bearer {}", alone_alice())));
+    assert_eq!(wire::Outcome::Deny as i32, check(&without, &format!("Bearer {}", alice())));
 }
 
 /// PROBE has a permit and a rate of its own.

@@ -93,7 +93,8 @@ fn each_chain_is_remembered_apart() {
         assert_eq!("BUDGET_EXCEEDED", pay(&served, 60, whom));
         assert_eq!(count + 1, sessions(&store).len());
     }
-    let alone = wire::CheckRequest { evidence: vec![subject("alice")], ..paying(60, &[]) };
+    let herself = vec![evidence(wire::EvidenceRole::Subject, alone_alice())];
+    let alone = wire::CheckRequest { evidence: herself, ..paying(60, &[]) };
     assert_eq!("PERMITTED", code(&served.check(&alone)));
     assert_eq!("BUDGET_EXCEEDED", code(&served.check(&alone)));
     assert_eq!((4, 0), (sessions(&store).len(), of_kind(&store, RecordKind::Task).len()));

@@ -190,7 +190,9 @@ fn who_starts() {
     assert_eq!(Err("BAD_INPUT"), named(vec![subject("alice")], "two").map(drop));
     assert_eq!(Err("NOT_PERMITTED"), by(vec![agent(STRANGER), subject("alice")]).map(drop));
     let visitor = evidence(wire::EvidenceRole::Subject, user("eve", json!(["visitors"])));
-    assert_eq!(Err("NOT_PERMITTED"), named(vec![visitor.clone()], TWO).map(drop));
+    // Of the subject's token alone nobody knows whether an agent shows it: the agent that gets the task needs a permit, too.
+    assert_eq!(Err("CHAIN_NOT_PERMITTED"), named(vec![visitor.clone()], TWO).map(drop));
+    assert_eq!(Err("NOT_PERMITTED"), named(vec![subject("alice")], STRANGER).map(drop));
     assert_eq!(Err("CHAIN_NOT_PERMITTED"), by(vec![agent(BOT), visitor]).map(drop));
     assert_eq!(Err("NO_CREDENTIAL"), by(vec![]).map(drop));
     assert_eq!(
@@ -301,6 +303,8 @@ fn scope_and_uses() {
     assert_eq!("PERMITTED", check(same));
     let mut alone = searching(&task.id, BOT);
     alone.evidence = vec![subject("alice")];
+    assert_eq!("NO_CREDENTIAL", check(alone.clone()));
+    alone.evidence = vec![evidence(wire::EvidenceRole::Subject, alone_alice())];
     assert_eq!("NOT_ASSIGNEE", check(alone));
     let mail = wire::CheckRequest {
         operation: "crm.mail".to_owned(),

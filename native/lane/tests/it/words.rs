@@ -189,6 +189,32 @@ fn mails_with(served: &Served, task: &wire::Task, to: &str, labels: &[&str]) -> 
     code(&served.check(&request))
 }
 
+/// A subject that shows nothing but a token that an agent may hold is nobody; a front end says that no agent calls.
+#[test]
+fn a_bearer_token_alone_proves_nobody() {
+    let served = served();
+    let check = |way: Way, evidence: Vec<wire::Evidence>| {
+        let request = wire::CheckRequest {
+            evidence,
+            operation: "crm.mail".to_owned(),
+            arguments_json: json!({"to": EVE}).to_string().into_bytes(),
+            ..wire::CheckRequest::default()
+        };
+        let Way::Mutual(id) = way else { return code(&served.check(&request)) };
+        let leaf = A.leaf(id);
+        let chain = [leaf.as_slice()];
+        let call = Transport { peer_chain: PeerChain::Der(&chain), ..Transport::by("mutual") };
+        code(&crate::support::own(&served.engine.check(&request.encode_to_vec(), &call)))
+    };
+    let tools = Way::Mutual("spiffe://a.example/ns/tools/sa/crm");
+    assert_eq!("NO_CREDENTIAL", check(Way::Dev, vec![subject("alice")]));
+    assert_eq!("NO_CREDENTIAL", check(tools, vec![subject("alice")]));
+    // These are known, and then a task is missing.
+    assert_eq!("NO_TASK", check(Way::Mutual(PORTAL), vec![subject("alice")]));
+    assert_eq!("NO_TASK", check(tools, vec![own()]));
+    assert_eq!("NO_TASK", check(tools, vec![agent(BOT), subject("alice")]));
+}
+
 const EVE: &str = "eve@evil.example";
 
 /// Who starts a task with a prompt or a parameter decides whether these name anybody.

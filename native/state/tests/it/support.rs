@@ -116,6 +116,7 @@ pub fn session(id: &str) -> Record {
         started_at: Time(NOW),
         expires_at: Time(NOW + 86_400_000),
         ended_at: None,
+        agent: None,
         history: SessionHistory::new(),
         rest: BTreeMap::new(),
     }))
