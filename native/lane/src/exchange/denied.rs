@@ -39,8 +39,6 @@ impl Engine {
         let mut locks = Self::exchange_locks(exchange, judgement);
         if let Some(task) = &judgement.task {
             locks.extend(task::alone_pair(plan, task));
-            let alone = task::alone_of(plan, task);
-            locks.extend(alone.map(|id| RecordKey::new(RecordKind::Session, id)));
         }
         let mut ended = Ended::default();
         let mut work = |transaction: &mut dyn Transaction| {
@@ -84,9 +82,8 @@ impl Engine {
             detail.id.clone_from(&before.id);
             history::remember(transaction, plan, &detail, &located, true, None)?;
             let ends = history::ends_task(&detail);
-            if let Some(alone) = task::alone_of(plan, &located.task) {
-                history::carry(transaction, plan, &detail, &located, (&alone, ends))?;
-            }
+            let alones = task::alones_of(plan, &located.task);
+            history::carry(transaction, plan, &detail, &located, (&alones, ends))?;
             if ends {
                 if !is_new {
                     ended = self.end_denied(transaction, &located.task, now)?;
