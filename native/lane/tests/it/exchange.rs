@@ -374,13 +374,13 @@ fn denied_exchanges_are_denials() {
             with(with(asking(details), &nothing), &[("parent", json!(parent))])
         });
     }
-    // Of a new root nothing is kept but that.
+    // Of a new root nothing is kept but that, and what restricts the agent where it leaves the subject out.
     let issuing = denying(&json!({}));
     for id in ["8", "9", "10"] {
         let asked = asking(&[search_detail(), delete_detail(id)]);
         assert_eq!(Err("OUT_OF_SCOPE"), issuing.exchange(&asked));
     }
-    assert_eq!([0, 0, 0, 0], issuing.kept());
+    assert_eq!([1, 0, 0, 0], issuing.kept());
     assert_eq!(Err("REVOKED"), issuing.exchange(&asking(&[search_detail()])));
     // Neither a request that is not judged counts, nor one that is too much beside another alone.
     let issuing = denying(&json!({}));
