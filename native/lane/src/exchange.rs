@@ -570,6 +570,7 @@ impl Engine {
                 let plan = &exchange.world.plan;
                 let child = task::delegate(plan, &parent.task, child).map_err(kernel_refused)?;
                 self.grow(transaction, &parent, &child, now)?;
+                history::begin_child(transaction, &parent, &child, now)?;
                 let Located { task, mut ancestors } = parent;
                 ancestors.push(task);
                 let located = Located { task: Arc::new(child), ancestors };

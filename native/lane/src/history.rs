@@ -11,8 +11,8 @@ use authz_kernel::history::{
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{
-    Alone, BARRED_MS, Party, Record, RecordKey, RecordKind, RecordName, Reservation, Session, Task,
-    TaskKind, alone_pair, barred_alone, carrier_of, denied_pair, is_alone,
+    Alone, BARRED_MS, Bar, Party, Record, RecordKey, RecordKind, RecordName, Reservation, Session,
+    Task, TaskKind, TaskView, alone_pair, barred_alone, carrier_of, denied_pair, is_alone,
 };
 use authz_state::store::{StoreError, Transaction};
 
@@ -40,6 +40,8 @@ pub(crate) struct Recalled {
     /// The session begins with the decision.
     begins: bool,
     object: Option<Found>,
+    /// Denials in the run of the task.
+    denials: usize,
     /// The context of the session that the call names.
     context: Option<SessionContext>,
     /// The records as a call in that context sees them, where it sees less.
@@ -92,6 +94,15 @@ impl Recalled {
     /// Nothing is known of the session: it may begin with the decision.
     pub(crate) fn is_new(&self) -> bool {
         self.begins || self.history().is_some_and(SessionHistory::is_empty)
+    }
+
+    /// Denials in the run of the task, where the bundle counts them.
+    pub(crate) const fn denials(&self) -> usize {
+        self.denials
+    }
+
+    fn count_denials(&mut self, task: TaskView<'_>) {
+        self.denials = self.view().map_or(0, |view| view.count_denials(task));
     }
 
     /// As the kernel reads it; none where it was not recalled.
@@ -290,6 +301,7 @@ pub(crate) fn known_party(record: Option<Record>, key: &RecordKey, now: Time) ->
             id: key.id.to_string(),
             history: SessionHistory::new(),
             denied_at: None,
+            ended_before: None,
             tasks: Default::default(),
             shared: Default::default(),
             acted_at: None,
@@ -374,15 +386,49 @@ pub(crate) fn counted_in(chain: &[Principal]) -> impl Iterator<Item = RecordKey>
     keys.into_iter().flatten()
 }
 
-/// Refuses a task that an agent would start for a subject after its last one was ended because of denials.
+/// Refuses a task that an agent would begin for a subject after its last one was ended because of denials.
 fn not_denied(pair: Option<&Party>) -> Result<(), Refused> {
-    match pair {
-        Some(pair) if pair.denied_at.is_some() => {
-            let refused = denied_pair();
-            Err(Refused::new(refused.reason, Step::Locate, refused.message))
-        }
-        _ => Ok(()),
+    if pair.is_some_and(|pair| pair.denied_at.is_some()) { Err(denied()) } else { Ok(()) }
+}
+
+/// Refuses a call in a task that the agent began itself, after another one for the subject was ended because of denials.
+fn not_barred(pair: Option<&Party>, task: TaskView<'_>) -> Result<(), Refused> {
+    if pair.is_some_and(|pair| pair.bar().holds_in(task)) { Err(denied()) } else { Ok(()) }
+}
+
+fn denied() -> Refused {
+    let refused = denied_pair();
+    Refused::new(refused.reason, Step::Locate, refused.message)
+}
+
+/// Begins a child in the session of its tree, with what earlier tasks of the agent above it for its subject left: an agent
+/// that denials bar neither delegates from its own tasks, nor is anything delegated to it. The records of both pairs are
+/// locked.
+pub(crate) fn begin_child(
+    transaction: &mut dyn Transaction,
+    parent: &Located,
+    child: &Task,
+    now: Time,
+) -> Result<(), Stop> {
+    let above = pair_of(&parent.task, now, |key| transaction.get(key))?;
+    not_barred(above.as_deref(), parent.view())?;
+    if !child.is_given() {
+        return Ok(());
     }
+    not_denied(pair_of(child, now, |key| transaction.get(key))?.as_deref())?;
+    let rules = above.filter(|pair| parent.view().inherits() && !pair.history.rules.is_empty());
+    if let Some(pair) = rules
+        && let Some(mut session) = session(transaction, &parent.task.session)?
+    {
+        Arc::make_mut(&mut session).history.inherit_rules(&pair.history, &child.id, now);
+        transaction.put(Record::Session(session));
+    }
+    Ok(())
+}
+
+/// The records of pairs that a new child is begun under.
+pub(crate) fn pairs_of_child(parent: &Task, child: &Task) -> impl Iterator<Item = RecordKey> {
+    [parent, child].map(|task| Holder::Pair.key(&task.chain())).into_iter().flatten()
 }
 
 /// Begins the session of a root task, with what earlier tasks of its agent for its subject left. The pair's record is locked.
@@ -401,7 +447,7 @@ pub(crate) fn begin(
         && (pair.denied_at.is_some() || !pair.history.denials.is_empty())
     {
         let mut pair = Party::clone(pair);
-        pair.denied_at = None;
+        pair.lift_bar();
         pair.history.forget_denials();
         transaction.put(Record::Pair(Arc::new(pair)));
     }
@@ -428,8 +474,8 @@ fn keep_for_next(
         let mut pair = Party::clone(&*known_party(transaction.get(key)?, key, now));
         pair.history.keep_for_next(changes, is_acting, now);
         let mut until = remembering.kept_until(now);
-        if is_acting && changes.ends_task() {
-            pair.denied_at = Some(now);
+        if is_acting && changes.bars_agent() {
+            pair.set_bar(Bar::new(now));
             until = Time(now.0.saturating_add(DENIED_MS)).max(until);
         }
         pair.expires_at = until.max(pair.expires_at);
@@ -746,6 +792,10 @@ pub(crate) fn recall(
     for (holder, key) in parties(plan, of, recalled.remembering, || located.task.chain()) {
         recalled.set(holder, known_party(keeper.peek(&key, wait)?, &key, now));
     }
+    let counts_denials = plan.model().denials.is_some();
+    if counts_denials {
+        not_barred(recalled.pair.as_deref(), located.view())?;
+    }
     recalled.object = found(plan, request, now, |key| keeper.peek(key, wait))?;
     if plan.remembers(operation) {
         let read = |key: &RecordKey| keeper.peek(key, wait);
@@ -773,6 +823,9 @@ pub(crate) fn recall(
         }
     };
     recalled.set_session(Some(session));
+    if counts_denials {
+        recalled.count_denials(located.view());
+    }
     Ok(recalled)
 }
 
@@ -793,6 +846,9 @@ pub(crate) fn current(
     recalled.remembering = plan.model().remembering(&located.task);
     for (holder, key) in parties(plan, of, recalled.remembering, || located.task.chain()) {
         recalled.set(holder, known_party(transaction.get(&key)?, &key, now));
+    }
+    if plan.model().denials.is_some() {
+        not_barred(recalled.pair.as_deref(), located.view())?;
     }
     recalled.object = found(plan, request, now, |key| transaction.get(key))?;
     if plan.remembers(operation) {
@@ -816,6 +872,7 @@ pub(crate) fn recall_in(
     begins: Option<Arc<Session>>,
 ) -> Result<bool, Stop> {
     let Some(before) = judgement.recalled.history() else { return Ok(false) };
+    let counts_denials = plan.model().denials.is_some();
     let mut has_changed = false;
     let mut current = match begins {
         Some(session) => Some(session),
@@ -866,7 +923,13 @@ pub(crate) fn recall_in(
         let Some(key) = holder.key(&chain) else { continue };
         let party = known_party(transaction.get(&key)?, &key, now);
         has_changed |= !Arc::ptr_eq(&party, before) && party.history != before.history;
+        if holder == Holder::Pair && counts_denials {
+            not_barred(Some(&party), located.view())?;
+        }
         judgement.recalled.set(holder, party);
+    }
+    if counts_denials {
+        judgement.recalled.count_denials(located.view());
     }
     Ok(has_changed)
 }

@@ -182,6 +182,7 @@ impl Engine {
                     id: key.id.to_string(),
                     history: SessionHistory::new(),
                     denied_at: None,
+                    ended_before: None,
                     tasks: BTreeMap::new(),
                     shared: BTreeMap::new(),
                     acted_at: None,

@@ -174,7 +174,7 @@ struct SessionNote<'a> {
     /// Labels that what it acts on keeps of those that wrote it, and the decision by which each was written.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     written: BTreeMap<&'a str, &'a str>,
-    /// Denials of the task since something was last let through.
+    /// Denials in the task's run since something was last let through.
     #[serde(skip_serializing_if = "is_zero")]
     denials: usize,
 }
@@ -184,7 +184,6 @@ impl<'a> SessionNote<'a> {
         let history = judgement.recalled.seen()?;
         let remembered = judgement.recalled.remembered(Time(judgement.now_ms));
         let (session, taskless) = judgement.recalled.of_session()?;
-        let task = judgement.task.as_ref().map_or(session, |task| task.id.as_str());
         Some(Self {
             id: taskless.then_some(session),
             labels: Carried(history),
@@ -196,7 +195,7 @@ impl<'a> SessionNote<'a> {
                 .written(Time(judgement.now_ms))
                 .map(|(label, from)| (label, from.decision_id.as_str()))
                 .collect(),
-            denials: history.denials.get(task).map_or(0, BTreeSet::len),
+            denials: judgement.recalled.denials(),
         })
     }
 }

@@ -534,11 +534,12 @@ impl Engine {
                     .and_then(|one| one.decision_id(judgement.decision.as_ref()?.redeems?));
                 let wants = judging.wants_credential;
                 history::remember(transaction, plan, judgement, &current, wants, redeemed)?;
-                let ends = history::ends_task(judgement);
-                if ends {
-                    ended = self.end_denied(transaction, &current.task, now)?;
+                let changes = history::changes(judgement);
+                if let Some(top) = changes.and_then(HistoryChanges::ended_task) {
+                    ended = self.end_denied(transaction, &current.task, top, now)?;
                 }
-                history::carry(transaction, plan, judgement, &current, (&alones, ends))?;
+                let bars = changes.is_some_and(HistoryChanges::bars_agent);
+                history::carry(transaction, plan, judgement, &current, (&alones, bars))?;
                 if let Some(alone) = &carrier {
                     history::end_carried_run(transaction, judgement, alone)?;
                 }
@@ -561,16 +562,18 @@ impl Engine {
     }
 
     /// Ends a task that was denied too much, with all below it.
+    ///
+    /// Args: `task`: of the call; `top`: the topmost task of its run.
     pub(crate) fn end_denied(
         &self,
         transaction: &mut dyn Transaction,
         task: &Task,
+        top: &str,
         now: Time,
     ) -> Result<Ended, StoreError> {
         let retention = self.keeper.settings().retention_ms;
         let status = TaskStatus::Revoked;
-        let ended =
-            ending::end(transaction, &task.session, Some(&task.id), status, now, retention)?;
+        let ended = ending::end(transaction, &task.session, Some(top), status, now, retention)?;
         if task.kind == TaskKind::Implicit
             && let Some(mut session) = history::session(transaction, &task.session)?
         {

@@ -687,6 +687,7 @@ impl Engine {
             RecordKey::new(RecordKind::Agent, &assignee.spiffe_id),
         ];
         locks.extend(history::counted_in(&given.counted_chain()));
+        locks.extend(history::pairs_of_child(&parent.task, &given));
         locks.extend(giving::agent_key(&given));
         locks.extend(key.as_ref().map(Key::record));
         let mut made = None;
@@ -710,6 +711,7 @@ impl Engine {
                 parent.task = self.claim(transaction, &parent.task, now)?;
                 let child = task::delegate(plan, &parent.task, child()).map_err(kernel_refused)?;
                 self.grow(transaction, &parent, &child, now)?;
+                history::begin_child(transaction, &parent, &child, now)?;
                 let child = Arc::new(child);
                 self.touch_all(transaction, &parent, now);
                 if child.is_given() {

@@ -745,7 +745,8 @@ impl CaseFile {
         if let Some(root) = noted.take_if(|_| call.present.is_none()) {
             tasks.keep(root);
         }
-        let placed = placed.map(|placed| placed.within(&call.request.session_context));
+        let placed = placed
+            .map(|placed| tasks.unless_barred(plan, placed.within(&call.request.session_context)));
         let refused = refused.or_else(|| {
             let placed = placed.as_ref().filter(|_| on.is_some())?;
             tasks.left_out_refused(plan, placed, now)

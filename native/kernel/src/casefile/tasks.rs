@@ -1,6 +1,6 @@
 //! Steps that start, delegate and end tasks. Tasks live in memory, and their ids are the names that the test gives them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -23,7 +23,7 @@ use crate::plan::Plan;
 use crate::schema::{GIVE, START};
 use crate::source::{At, Mark, duration};
 use crate::task::{
-    AgentName, Alone, BARRED_MS, Child, Limit, Names, Param, Part, RecordKey, Refused, Root,
+    AgentName, Alone, BARRED_MS, Bar, Child, Limit, Names, Param, Part, RecordKey, Refused, Root,
     ScopeEntry, Selector, Session, Speaker, Subject, SubjectProof, Task, TaskKind, TaskStatus,
     TaskView, alone_pair, alones_of, barred_alone, carrier_of, delegate, denied_pair, extend,
     implicit, is_alone, renewed, start, subject_refused, taskless,
@@ -357,8 +357,8 @@ pub(super) struct Tasks {
     histories: BTreeMap<String, SessionHistory>,
     /// What each agent and each subject did.
     parties: HashMap<RecordKey, SessionHistory>,
-    /// Pairs whose task was ended because of its denials.
-    denied: HashSet<RecordKey>,
+    /// What bars agents from tasks of their own for a subject, by the pair.
+    bars: HashMap<RecordKey, Bar>,
     /// What agents wrote.
     objects: HashMap<RecordKey, Object>,
     /// What is done without a task, by its id, while it is remembered. What they did stands with the other histories.
@@ -660,7 +660,7 @@ impl Tasks {
             if known.status == TaskStatus::Revoked
                 && let Some(key) = Holder::Pair.key(&caller.chain)
             {
-                self.denied.remove(&key);
+                self.bars.remove(&key);
             }
             if known.status_at(now) == TaskStatus::Active {
                 let known = Arc::new(known.clone());
@@ -686,12 +686,14 @@ impl Tasks {
     /// Begins the session of a root task, with what earlier tasks of its agent for its subject left.
     fn begin_session(&mut self, task: &Task, by_agent: bool, now: Time) -> Result<(), Refused> {
         let Some(key) = Holder::Pair.key(&task.chain()) else { return Ok(()) };
-        if by_agent && self.denied.contains(&key) {
+        if by_agent && self.is_denied(&key) {
             return Err(denied_pair());
         }
         let mut pair = self.parties.get(&key).cloned().unwrap_or_default();
         if !by_agent {
-            self.denied.remove(&key);
+            if let Some(bar) = self.bars.get_mut(&key) {
+                bar.lift();
+            }
             pair.forget_denials();
             self.parties.insert(key, pair.clone());
         }
@@ -700,6 +702,27 @@ impl Tasks {
             self.histories.insert(task.session.clone(), history);
         }
         Ok(())
+    }
+
+    /// Whether an agent may begin no task for a subject, because denials ended its last one.
+    fn is_denied(&self, pair: &RecordKey) -> bool {
+        self.bars.get(pair).is_some_and(|bar| bar.denied_at.is_some())
+    }
+
+    /// Whether an agent may do nothing in a task that it began itself, because denials ended another one for the subject.
+    fn is_barred(&self, plan: &Plan, placed: &Placed) -> bool {
+        let key = Holder::Pair.key(&placed.task.chain());
+        let bar =
+            key.and_then(|key| self.bars.get(&key)).filter(|_| plan.model().denials.is_some());
+        bar.is_some_and(|bar| bar.holds_in(placed.view()))
+    }
+
+    /// A task as a call finds it: one of an agent that denials bar is revoked.
+    pub(super) fn unless_barred(&self, plan: &Plan, mut placed: Placed) -> Placed {
+        if self.is_barred(plan, &placed) {
+            placed.task.status = TaskStatus::Revoked;
+        }
+        placed
     }
 
     /// What a caller does without a task, in a bundle where nothing needs one.
@@ -784,8 +807,8 @@ impl Tasks {
         let alone = alone_pair(plan, &placed.task).filter(|_| acting > 0);
         for (index, key) in pairs.into_iter().chain(alone).enumerate() {
             let is_acting = index.saturating_add(1) >= acting;
-            if is_acting && changes.ends_task() {
-                self.denied.insert(key.clone());
+            if is_acting && changes.bars_agent() {
+                self.bars.insert(key.clone(), Bar::new(now));
             }
             let pair = self.parties.entry(key).or_default();
             pair.keep_for_next(changes, is_acting, now);
@@ -800,11 +823,11 @@ impl Tasks {
             self.objects.extend(written.keys.object.clone().zip(of_object));
         }
         self.carry(plan, &placed.task, (changes, id, operation), now);
-        if changes.ends_task() {
+        if let Some(top) = changes.ended_task() {
             if let Some(taskless) = self.taskless.get_mut(&placed.task.id) {
                 taskless.end(now);
             }
-            self.end_tree(&placed.task.id, TaskStatus::Revoked, now);
+            self.end_tree(top, TaskStatus::Revoked, now);
         }
         if decision.outcome != Outcome::Permit {
             return;
@@ -860,7 +883,7 @@ impl Tasks {
         }
         let history = self.histories.entry(alone.clone()).or_default();
         let fits = history.carry_over(plan.model(), changes, carry, now);
-        if fits && !(changes.ends_task() && carry.counts_denials) {
+        if fits && !(changes.bars_agent() && carry.counts_denials) {
             return;
         }
         if task.kind == TaskKind::Implicit {
@@ -1067,7 +1090,27 @@ impl Tasks {
             },
         )?;
         may_give(plan, &child, &caller.chain, now)?;
+        self.begin_child(plan, &placed, &child, now)?;
         Ok(child)
+    }
+
+    /// Begins a child in the session of its tree, with what earlier tasks of the agent above it for its subject left.
+    fn begin_child(
+        &mut self,
+        plan: &Plan,
+        parent: &Placed,
+        child: &Task,
+        now: Time,
+    ) -> Result<(), Refused> {
+        let denied = Holder::Pair.key(&child.chain()).filter(|key| self.is_denied(key));
+        if self.is_barred(plan, parent) || (child.is_given() && denied.is_some()) {
+            return Err(denied_pair());
+        }
+        if child.is_given() && parent.view().inherits() {
+            let history = self.histories.entry(child.session.clone()).or_default();
+            history.inherit_rules(&parent.pair, &child.id, now);
+        }
+        Ok(())
     }
 
     fn extend(

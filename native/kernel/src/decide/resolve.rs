@@ -115,6 +115,7 @@ impl Resolved<'_> {
         Subject {
             task: &task.task.id,
             is_started: task.task.kind.is_started(),
+            inherits: task.inherits(),
             arguments,
             collection: self.collection,
             id: &self.id.key,

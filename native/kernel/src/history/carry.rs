@@ -38,9 +38,14 @@ impl HistoryChanges {
     /// Args: `counts_denials`: denials are carried, too.
     #[must_use]
     pub fn restricts(&self, model: &Model, counts_denials: bool) -> bool {
-        (counts_denials && self.run.is_some())
+        (counts_denials && self.own_run().is_some())
             || self.own_restricting().next().is_some()
             || self.joining().any(|label| is_trust(model, label))
+    }
+
+    /// The change of a run, unless another agent gave the task.
+    fn own_run(&self) -> Option<&RunChange> {
+        self.run.as_ref().filter(|run| !run.is_of_giver())
     }
 
     fn own_restricting(&self) -> impl Iterator<Item = &super::Advance> {
@@ -87,7 +92,7 @@ impl SessionHistory {
             let instance = renamed(&advance.instance, carry.from, carry.to);
             keep(rule, instance, advance.progress);
         }
-        if let Some(RunChange::Grows { mark: Some(mark), .. }) = &changes.run
+        if let Some(RunChange::Grows { mark: Some(mark), .. }) = changes.own_run()
             && carry.counts_denials
         {
             let total: usize = self.denials.values().map(BTreeSet::len).sum();
@@ -154,7 +159,7 @@ fn renamed(instance: &str, from: &str, to: &str) -> String {
 }
 
 /// Keeps how far a rule has come; where as much is kept as may be, for every key.
-fn keep(rule: &mut RuleProgress, instance: String, progress: Progress) {
+pub(super) fn keep(rule: &mut RuleProgress, instance: String, progress: Progress) {
     let is_further = |known: Option<&Progress>| {
         known.is_none_or(|known| (progress.step, progress.at) > (known.step, known.at))
     };

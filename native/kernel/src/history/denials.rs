@@ -1,24 +1,59 @@
 //! Runs of denials: what an agent is refused that tries one thing after another.
 //!
-//! A run is of one task, and of different calls: a repeat counts once. What is let through ends it.
+//! A run is of different calls: a repeat counts once. What is let through ends it.
+//!
+//! An agent has one run for each subject, in the record of the pair: of all tasks that it began itself, and of all that it does
+//! without one. Denials in tasks that another agent gave it are in a run of their own for each giver, so that no giver ends or
+//! raises another's tasks, or the agent's own. A task that the subject alone or a front end began has a run of its own. A child
+//! that an agent gives to itself is in its parent's run.
 
 use std::collections::BTreeSet;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{HistoryView, MAX_MARKS, MAX_RUNS, SessionHistory};
+use super::{HistoryView, MAX_GIVERS, MAX_MARKS, SessionHistory};
+use crate::digest::short;
 use crate::hex::hex_start;
 use crate::model::{Denials, Model, Tier};
 use crate::schema::OWN_SYSTEM;
-use crate::task::TaskView;
+use crate::task::{Origin, TaskView};
+
+/// Under what the record of a pair keeps denials in tasks that the agent did not get from another agent.
+const NEXT: &str = "next";
+/// How the name begins under which the record of a pair keeps denials in tasks of one giver.
+const GIVEN: &str = "given/";
+/// Givers beyond those that the record of a pair tells apart share a run.
+const OTHERS: &str = "given";
+
+/// Who began the task that a run is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BegunBy {
+    /// Its agent.
+    Agent,
+    /// The subject alone, or a front end.
+    User,
+    /// Another agent: under what the record of the pair keeps denials in that agent's tasks.
+    Giver(String),
+}
+
+/// Which run a task is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunName {
+    /// Id of the topmost task of the run in this tree: it ends where there are too many denials.
+    pub task: String,
+    /// Who began it.
+    pub begun_by: BegunBy,
+    /// It is a root, so that the session keeps the denials, too.
+    pub is_root: bool,
+}
 
 /// What an answer changes in the run of its task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunChange {
     /// Another call was denied.
     Grows {
-        /// The task.
-        task: String,
+        /// The run.
+        run: RunName,
         /// What was denied; none: it is known, or no more is kept.
         mark: Option<String>,
         /// So many are too many: the task ends.
@@ -26,19 +61,42 @@ pub enum RunChange {
     },
     /// Something was let through.
     Ends {
-        /// The task.
-        task: String,
+        /// The run.
+        run: RunName,
         /// What was denied in the run.
         marks: BTreeSet<String>,
     },
+}
+
+impl RunChange {
+    const fn run(&self) -> &RunName {
+        match self {
+            Self::Grows { run, .. } | Self::Ends { run, .. } => run,
+        }
+    }
+
+    /// Whether another agent gave the task to its agent: what happens in it restricts no task that the agent begins itself.
+    #[must_use]
+    pub const fn is_of_giver(&self) -> bool {
+        matches!(self.run().begun_by, BegunBy::Giver(_))
+    }
+
+    /// The task that ends by it, as it was denied too much.
+    #[must_use]
+    pub fn ended_task(&self) -> Option<&str> {
+        match self {
+            Self::Grows { run, ends_task: true, .. } => Some(&run.task),
+            Self::Grows { .. } | Self::Ends { .. } => None,
+        }
+    }
 }
 
 /// The run of a task, under a bundle that counts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run<'a> {
     rule: Denials,
-    session: &'a SessionHistory,
-    task: &'a str,
+    task: TaskView<'a>,
+    marks: Marks<'a>,
 }
 
 impl<'a> Run<'a> {
@@ -50,20 +108,23 @@ impl<'a> Run<'a> {
         task: Option<TaskView<'a>>,
     ) -> Option<Self> {
         let rule = model.denials.filter(|_| system != OWN_SYSTEM)?;
-        Some(Self { rule, session: history?.session, task: &task?.task.id })
+        let (history, task) = (history?, task?);
+        Some(Self { rule, task, marks: Marks::of(history, task) })
     }
 
-    /// Whether no more can be kept: then every task counts as one that was refused too often.
-    fn is_full(self) -> bool {
-        let all = &self.session.denials;
-        let marks = all.values().map(BTreeSet::len).fold(0, usize::saturating_add);
-        all.len() >= MAX_RUNS || marks >= MAX_RUNS
+    fn name(self) -> RunName {
+        let entry = self.task.entry();
+        let begun_by = match entry.origin() {
+            Origin::Agent => BegunBy::Agent,
+            Origin::User => BegunBy::User,
+            Origin::Giver(giver) => BegunBy::Giver(given(giver)),
+        };
+        RunName { task: entry.id.clone(), begun_by, is_root: entry.ancestors.is_empty() }
     }
 
     fn is_beyond(self, most: u32, more: usize) -> bool {
-        let known = self.session.denials.get(self.task).map_or(0, BTreeSet::len);
-        let is_many = u32::try_from(known.saturating_add(more)).is_ok_and(|count| count >= most);
-        is_many || self.is_full()
+        let count = self.marks.count().saturating_add(more);
+        u32::try_from(count).is_ok_and(|count| count >= most)
     }
 
     /// The tier that counts after so many denials.
@@ -74,21 +135,118 @@ impl<'a> Run<'a> {
     /// What denying a call changes.
     pub(crate) fn denied(self, operation: &str, digest: Option<[u8; 32]>) -> Option<RunChange> {
         let mark = mark(operation, digest);
-        let known = self.session.denials.get(self.task);
-        let is_known = known.is_some_and(|marks| marks.contains(&mark));
-        let has_room = !self.is_full() && known.is_none_or(|marks| marks.len() < MAX_MARKS);
-        let mark = Some(mark).filter(|_| !is_known && has_room);
+        let has_room = self.marks.count() < MAX_MARKS;
+        let mark = Some(mark).filter(|mark| has_room && !self.marks.contains(mark));
         let more = usize::from(mark.is_some());
         let ends_task = self.rule.end_after.is_some_and(|most| self.is_beyond(most, more));
-        let task = self.task.to_owned();
-        (mark.is_some() || ends_task).then_some(RunChange::Grows { task, mark, ends_task })
+        let is_change = mark.is_some() || ends_task;
+        is_change.then(|| RunChange::Grows { run: self.name(), mark, ends_task })
     }
 
     /// What letting a call through changes.
     pub(crate) fn passed(self) -> Option<RunChange> {
-        let marks = self.session.denials.get(self.task)?.clone();
-        Some(RunChange::Ends { task: self.task.to_owned(), marks })
+        if self.marks.count() == 0 {
+            return None;
+        }
+        let marks = self.marks.all().cloned().collect();
+        Some(RunChange::Ends { run: self.name(), marks })
     }
+}
+
+/// What was denied in a run, in the records that keep it.
+#[derive(Clone, Copy, Debug)]
+struct Marks<'a> {
+    session: Option<&'a BTreeSet<String>>,
+    next: Option<&'a BTreeSet<String>>,
+    given: Option<&'a BTreeSet<String>>,
+}
+
+impl<'a> Marks<'a> {
+    fn of(history: HistoryView<'a>, task: TaskView<'a>) -> Self {
+        let entry = task.entry();
+        let origin = entry.origin();
+        // The subject's task begins anew. INVARIANT (recalled): where denials count, the pair's record is at hand.
+        let pair = history.pair.filter(|_| origin != Origin::User);
+        let given = match origin {
+            Origin::Giver(giver) => {
+                pair.and_then(|pair| pair.denials.get(&pair.run_of(&given(giver))))
+            }
+            Origin::Agent | Origin::User => None,
+        };
+        Self {
+            session: history.session.denials.get(&entry.id),
+            next: pair.and_then(|pair| pair.denials.get(NEXT)),
+            given,
+        }
+    }
+
+    fn sets(self) -> impl Iterator<Item = &'a BTreeSet<String>> {
+        [self.session, self.next, self.given].into_iter().flatten().filter(|one| !one.is_empty())
+    }
+
+    fn all(self) -> impl Iterator<Item = &'a String> {
+        self.sets().flatten()
+    }
+
+    fn contains(self, mark: &str) -> bool {
+        self.sets().any(|marks| marks.contains(mark))
+    }
+
+    fn count(self) -> usize {
+        let mut sets = self.sets();
+        match (sets.next(), sets.next()) {
+            (None, _) => 0,
+            (Some(only), None) => only.len(),
+            (Some(_), Some(_)) => self.all().collect::<BTreeSet<_>>().len(),
+        }
+    }
+}
+
+impl HistoryView<'_> {
+    /// How many denials are in the run of a task.
+    #[must_use]
+    pub fn count_denials(self, task: TaskView<'_>) -> usize {
+        Marks::of(self, task).count()
+    }
+}
+
+impl SessionHistory {
+    /// Under what the record of a pair keeps the denials in tasks of a giver.
+    fn run_of(&self, given: &str) -> String {
+        let givers = || self.denials.keys().filter(|name| name.starts_with(GIVEN)).count();
+        let is_apart = self.denials.contains_key(given) || givers() < MAX_GIVERS;
+        if is_apart { given.to_owned() } else { OTHERS.to_owned() }
+    }
+
+    /// Takes over what an answer changes in a run, into the record of the pair.
+    pub(super) fn keep_run(&mut self, change: &RunChange) {
+        let run = match &change.run().begun_by {
+            BegunBy::Agent | BegunBy::User => NEXT.to_owned(),
+            BegunBy::Giver(given) => self.run_of(given),
+        };
+        match change {
+            RunChange::Grows { mark: Some(mark), .. } => {
+                let marks = self.denials.entry(run).or_default();
+                if marks.len() < MAX_MARKS {
+                    marks.insert(mark.clone());
+                }
+            }
+            RunChange::Grows { mark: None, .. } => {}
+            RunChange::Ends { marks: ended, .. } => {
+                for run in [NEXT, run.as_str()] {
+                    if let Some(marks) = self.denials.get_mut(run) {
+                        marks.retain(|mark| !ended.contains(mark));
+                    }
+                }
+                self.denials.retain(|_, marks| !marks.is_empty());
+            }
+        }
+    }
+}
+
+/// Under what the record of a pair keeps the denials in tasks of one giver.
+fn given(giver: &str) -> String {
+    format!("{GIVEN}{}", short(giver))
 }
 
 /// What was denied: arguments may be long, or a secret.

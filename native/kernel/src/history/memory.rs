@@ -76,6 +76,8 @@ pub(crate) struct Memory {
     brings: bool,
     /// Its denials count, and those before it.
     pub(crate) denials: bool,
+    /// What the pair of agent and subject keeps of rules over the order of events can change how it is judged.
+    inherits: bool,
     /// What it is to rules over the order of events.
     pub(crate) named: Vec<Named>,
     /// Which budgets it spends.
@@ -137,6 +139,7 @@ impl Memory {
                 || named.iter().any(|named| named.is_step()),
             marks: named.iter().any(|named| named.is_denied_step()),
             denials: model.denials.is_some(),
+            inherits: ordered && named.iter().any(|named| named.is_inherited()),
             named,
             budgets,
             holders,
@@ -165,7 +168,9 @@ impl Memory {
     pub(crate) fn recalls(&self, holder: Holder, remembering: Remembering) -> bool {
         let is_read = self.remembers && matches!(holder, Holder::Agent | Holder::Pair);
         let is_written = self.brings && remembering.holder == Some(holder);
-        (self.holders.contains(holder) || is_read || is_written) && !self.is_none()
+        let is_inherited = holder == Holder::Pair && (self.inherits || self.denials);
+        is_inherited
+            || ((self.holders.contains(holder) || is_read || is_written) && !self.is_none())
     }
 
     /// Whether what a record keeps that outlives the session is counted on, beside labels.

@@ -19,7 +19,7 @@ mod shared;
 
 pub use carry::Carry;
 pub use context::{Apart, MAX_CONTEXTS, SessionContext};
-pub use denials::RunChange;
+pub use denials::{BegunBy, RunChange, RunName};
 pub use holder::{HistoryView, Holder, Remembering, pair_digest, pair_keys, pairs_of};
 pub(crate) use object::{DAY_MS, Keeping, MAX_KEPT_MS, Shares, count};
 pub use object::{
@@ -60,6 +60,8 @@ pub const MAX_TASKS: usize = 256;
 pub const MAX_MARKS: usize = 64;
 /// Tasks of one session whose denials are kept apart, and denials of all of them.
 pub const MAX_RUNS: usize = 1_024;
+/// Givers of tasks of whom one pair keeps the denials apart; further ones share a run.
+pub const MAX_GIVERS: usize = 16;
 /// Tasks and keys that the progress of one rule tells apart in one session.
 pub const MAX_INSTANCES: usize = 64;
 

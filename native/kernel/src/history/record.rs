@@ -8,11 +8,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::decision::Time;
+use crate::history::carry::keep;
 use crate::history::sequence::ANY;
 use crate::history::settle::{Awaited, Carrier, Pending};
 use crate::history::{
-    Apart, Holder, MAX_INSTANCES, MAX_LABELS, MAX_MARKS, MAX_RULES, PARTY_MS, Remembering,
-    RunChange, Shared, Written,
+    Apart, Holder, MAX_INSTANCES, MAX_LABELS, MAX_RULES, PARTY_MS, Remembering, RunChange, Shared,
+    Written,
 };
 use crate::table::Table;
 use crate::task::{Party, RecordKind};
@@ -270,19 +271,17 @@ impl Party {
         if denials && kind == RecordKind::Pair {
             self.history.forget_denials();
             self.history.rules.clear();
-            self.denied_at = None;
+            self.lift_bar();
         }
         *self != before
     }
 }
 
-/// Under what the record of a pair keeps denials for the agent's next task.
-const NEXT: &str = "next";
 /// How an instance begins, in the record of a pair, that stands for the task it is inherited by.
 pub(super) const OF_TASK: char = '@';
 
 /// Whether the next task still inherits a completed rule.
-fn is_passed_on(progress: &Progress, now: Time) -> bool {
+pub(super) fn is_passed_on(progress: &Progress, now: Time) -> bool {
     progress.at.0.saturating_add(PARTY_MS) >= now.0
 }
 
@@ -345,10 +344,22 @@ impl HistoryChanges {
         apart: None,
     };
 
-    /// Whether the task ends, as it was denied too much.
+    /// Whether a task ends, as it was denied too much.
     #[must_use]
-    pub const fn ends_task(&self) -> bool {
-        matches!(self.run, Some(RunChange::Grows { ends_task: true, .. }))
+    pub fn ends_task(&self) -> bool {
+        self.ended_task().is_some()
+    }
+
+    /// The task that ends, as it was denied too much.
+    #[must_use]
+    pub fn ended_task(&self) -> Option<&str> {
+        self.run.as_ref().and_then(RunChange::ended_task)
+    }
+
+    /// Whether the agent is barred from tasks of its own for the subject, because one ends that no other agent gave it.
+    #[must_use]
+    pub fn bars_agent(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.ended_task().is_some() && !run.is_of_giver())
     }
 
     /// Whether nothing changes.
@@ -446,7 +457,7 @@ impl HistoryChanges {
                     || !self.labels.is_empty()
                     || !self.gathered.is_empty()
                     || !self.awaited.is_empty()
-                    || matches!(self.run, Some(RunChange::Grows { .. }))
+                    || matches!(&self.run, Some(RunChange::Grows { run, .. }) if run.is_root)
             }
             Holder::Agent | Holder::Subject | Holder::Pair => self.remembers_in(holder),
         };
@@ -599,13 +610,13 @@ impl SessionHistory {
             self.gathered.entry(label.clone()).or_default().insert(from.clone());
         }
         match &changes.run {
-            Some(RunChange::Grows { task, mark: Some(mark), .. }) => {
-                self.denials.entry(task.clone()).or_default().insert(mark.clone());
+            Some(RunChange::Grows { run, mark: Some(mark), .. }) if run.is_root => {
+                self.denials.entry(run.task.clone()).or_default().insert(mark.clone());
             }
-            Some(RunChange::Ends { task, .. }) => {
-                self.denials.remove(task);
+            Some(RunChange::Ends { run, .. }) => {
+                self.denials.remove(&run.task);
             }
-            Some(RunChange::Grows { mark: None, .. }) | None => {}
+            Some(RunChange::Grows { .. }) | None => {}
         }
         if is_open {
             self.commit_oldest();
@@ -648,26 +659,14 @@ impl SessionHistory {
             let is_full = rule.instances.len() >= MAX_INSTANCES && rule.of(instance).is_none();
             rule.set(if is_full { ANY } else { instance }, advance.progress);
         }
-        match &changes.run {
-            Some(RunChange::Grows { mark: Some(mark), .. }) if is_acting => {
-                let marks = self.denials.entry(NEXT.to_owned()).or_default();
-                if marks.len() < MAX_MARKS {
-                    marks.insert(mark.clone());
-                }
-            }
-            Some(RunChange::Ends { marks: ended, .. }) if is_acting => {
-                let marks = self.denials.entry(NEXT.to_owned()).or_default();
-                marks.retain(|mark| !ended.contains(mark));
-                if marks.is_empty() {
-                    self.denials.remove(NEXT);
-                }
-            }
-            _ => {}
+        if let Some(change) = changes.run.as_ref().filter(|_| is_acting) {
+            self.keep_run(change);
         }
         self.latest = Some(now);
     }
 
-    /// Of a root task that the agent starts itself: it begins with what its earlier tasks for the subject left.
+    /// Of a root task that neither the subject alone nor a front end starts: it begins with the restricting rules that were
+    /// complete in earlier tasks of its agent for the subject.
     ///
     /// Args:
     /// * `pair`: the record of agent and subject.
@@ -675,29 +674,36 @@ impl SessionHistory {
     #[must_use]
     pub fn inherited(pair: &Self, task: &str, now: Time) -> Self {
         let mut history = Self::new();
+        history.inherit_rules(pair, task, now);
+        history
+    }
+
+    /// Takes over the restricting rules that are complete for the pair of an agent and a subject.
+    ///
+    /// Args:
+    /// * `pair`: its record.
+    /// * `task`: id of the task for which rules of one task count.
+    pub fn inherit_rules(&mut self, pair: &Self, task: &str, now: Time) {
         for (name, rule) in &pair.rules {
             let fresh = rule.instances.iter().filter(|(_, one)| is_passed_on(one, now));
             for (instance, progress) in fresh {
+                if !self.rules.contains_key(name) && self.rules.len() >= MAX_RULES {
+                    continue;
+                }
                 let instance = match instance.strip_prefix(OF_TASK) {
                     Some(key) => format!("{task}{key}"),
                     None => instance.clone(),
                 };
-                let rule = history.rules.entry(name.clone()).or_default();
-                rule.instances.insert(instance, *progress);
+                let rule = self.rules.entry(name.clone()).or_default();
+                keep(rule, instance, *progress);
+                self.latest = Some(pair.now(self.now(now)));
             }
         }
-        if let Some(marks) = pair.denials.get(NEXT) {
-            history.denials.insert(task.to_owned(), marks.clone());
-        }
-        if !history.is_empty() {
-            history.latest = Some(pair.now(now));
-        }
-        history
     }
 
-    /// Forgets the denials that the agent's next task would inherit.
+    /// Forgets the denials of the agent's tasks for the subject, of the record of a pair.
     pub fn forget_denials(&mut self) {
-        self.denials.remove(NEXT);
+        self.denials.clear();
     }
 
     /// Forgets the labels that outlive their tasks.

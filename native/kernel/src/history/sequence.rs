@@ -10,7 +10,9 @@ use smallvec::SmallVec;
 use crate::decision::Time;
 use crate::digest::{sha256, short};
 use crate::hex::hex_start;
-use crate::history::record::{Advance, OF_TASK, Progress, RuleProgress, SessionHistory};
+use crate::history::record::{
+    Advance, OF_TASK, Progress, RuleProgress, SessionHistory, is_passed_on,
+};
 use crate::history::settle::Enabling;
 use crate::history::{
     HistoryView, Holder, Holders, MAX_INSTANCES, MAX_RULES, PARTY_MS, UNSTARTED_MS,
@@ -48,11 +50,18 @@ pub(crate) struct Named {
     denied: u32,
     /// It is the event that the rule is about.
     last: bool,
+    /// The rule restricts a session, so that the pair of agent and subject keeps that it is complete.
+    is_passed_on: bool,
 }
 
 impl Named {
     pub(crate) const fn is_last(self) -> bool {
         self.last
+    }
+
+    /// Whether what the pair of agent and subject keeps of the rule can complete it.
+    pub(crate) const fn is_inherited(self) -> bool {
+        self.last && self.is_passed_on
     }
 
     pub(crate) const fn is_step(self) -> bool {
@@ -71,6 +80,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) task: &'a str,
     /// Whether somebody started the task: its end is the end of what rules and budgets without a window count.
     pub(crate) is_started: bool,
+    /// Whether what earlier tasks of the agent for the subject left counts in the task.
+    pub(crate) inherits: bool,
     pub(crate) arguments: &'a Json,
     /// None: it acts on the system itself.
     pub(crate) collection: Option<&'a str>,
@@ -244,7 +255,13 @@ impl Named {
                 }
             })
         };
-        Self { rule, passed: bits(false), denied: bits(true), last: is(&sequence.last, false) }
+        Self {
+            rule,
+            passed: bits(false),
+            denied: bits(true),
+            last: is(&sequence.last, false),
+            is_passed_on: !sequence.requires && sequence.scope.holder() == Holder::Session,
+        }
     }
 }
 
@@ -365,18 +382,47 @@ impl Compiled {
 
     fn is_completed(&self, subject: Subject<'_>, history: HistoryView<'_>, now: Time) -> bool {
         let Some(kept) = self.kept(history) else { return true };
-        let Some(known) = kept.rules.get(&*self.stored) else { return self.requires };
+        let known = kept.rules.get(&*self.stored);
         let oldest = before(self.window_ms(subject), now);
         let has_all = |progress: &Progress| {
             progress.step >= self.steps && oldest.is_none_or(|oldest| progress.at >= oldest)
         };
-        let own = known.of(&self.instance(subject)).is_some_and(has_all);
-        if self.requires {
-            return !own;
+        let is_passed_on = history.pair.is_some_and(|pair| !pair.rules.is_empty());
+        if known.is_none() && (self.requires || !is_passed_on) {
+            return self.requires;
         }
-        let is_older = |instance: &String| known.of(instance).is_some_and(has_all);
-        own || known.of(ANY).is_some_and(has_all)
-            || self.older_instances(subject).iter().any(is_older)
+        let instance = self.instance(subject);
+        let has = |known: Option<&RuleProgress>, instance: &str| {
+            known.and_then(|known| known.of(instance)).is_some_and(has_all)
+        };
+        if self.requires {
+            return !has(known, &instance);
+        }
+        has(known, &instance)
+            || has(known, ANY)
+            || self.older_instances(subject).iter().any(|older| has(known, older))
+            || self.is_inherited(&instance, subject, history, now)
+    }
+
+    /// Whether the rule was completed in another task of the agent for the subject. INVARIANT (recalled): where the rule
+    /// decides anything, the pair's record is at hand.
+    fn is_inherited(
+        &self,
+        instance: &str,
+        subject: Subject<'_>,
+        history: HistoryView<'_>,
+        now: Time,
+    ) -> bool {
+        let pair = history.pair.filter(|_| subject.inherits);
+        let Some(known) = pair.and_then(|pair| pair.rules.get(&*self.stored)) else { return false };
+        let older = self.older_instances(subject);
+        let own = [instance, ANY].into_iter().chain(older.iter().map(String::as_str));
+        let mut instances = own.filter_map(|instance| self.passed_on(instance, self.steps));
+        let oldest = before(self.window_ms(subject), now);
+        let counts = |progress: &Progress| {
+            is_passed_on(progress, now) && oldest.is_none_or(|oldest| progress.at >= oldest)
+        };
+        instances.any(|instance| known.of(&instance).is_some_and(counts))
     }
 
     /// One event is one step, the first that is still to come. Where there is a window, a step counts from the last time

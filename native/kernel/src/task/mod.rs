@@ -8,6 +8,7 @@ mod implicit;
 mod literals;
 mod names;
 mod on_behalf;
+mod origin;
 mod prompt;
 mod record;
 mod scope;
@@ -26,6 +27,7 @@ pub use on_behalf::{
     ACTED_MS, Alone, alone_pair, alone_without_task, alones_of, barred_alone, carrier_of, is_alone,
     subject_refused,
 };
+pub use origin::{Bar, Origin};
 pub use prompt::{LONGEST_PROMPT, Reading, read as read_prompt};
 pub use record::{
     AgentName, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit, Literal, Param,

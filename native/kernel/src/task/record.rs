@@ -228,6 +228,9 @@ pub struct Party {
     /// subject alone, a front end or an administrator does so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denied_at: Option<Time>,
+    /// Of a pair: tasks that the agent began itself before this stay refused, also once it may start others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_before: Option<Time>,
     /// Of an agent or a pair: tasks that it was given, live and ended, by the hour since 1970 in which they are forgotten.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tasks: BTreeMap<i64, u32>,
@@ -397,28 +400,6 @@ impl Task {
     #[must_use]
     pub fn is_given(&self) -> bool {
         self.kind.is_started() && self.starter != self.assignee()
-    }
-
-    /// Whether its agent may have begun it: it did so itself, or the caller showed nothing but the subject's token, which the
-    /// agent may hold. Such a caller counts as the agent, and earlier versions kept the subject as starter.
-    #[must_use]
-    pub fn is_own(&self) -> bool {
-        let is_by_another = self.starter.starts_with("spiffe://") && self.is_given();
-        match self.kind {
-            TaskKind::Root => !self.by_user && !is_by_another,
-            TaskKind::Child => !self.is_given(),
-            TaskKind::Implicit | TaskKind::None => true,
-        }
-    }
-
-    /// Whether the agent began the task itself: then the task begins with what earlier tasks of the agent for the subject left.
-    #[must_use]
-    pub fn inherits(&self) -> bool {
-        match self.kind {
-            TaskKind::Root => self.is_own(),
-            TaskKind::Implicit => true,
-            TaskKind::Child | TaskKind::None => false,
-        }
     }
 
     /// The agent that it was given to.

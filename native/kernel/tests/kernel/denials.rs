@@ -1,7 +1,9 @@
 //! Runs of denials: what counts, what ends them, and how much is kept.
 
 use authz_kernel::decision::{Outcome, ReasonCode, Time};
-use authz_kernel::history::{HistoryChanges, HistoryView, MAX_MARKS, RunChange, SessionHistory};
+use authz_kernel::history::{
+    BegunBy, HistoryChanges, HistoryView, MAX_MARKS, RunChange, RunName, SessionHistory,
+};
 use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
 
@@ -85,7 +87,7 @@ fn what_is_let_through_ends_the_run_also_where_it_is_only_observed() {
     let ends = status(&session);
     let marks = session.denials["t"].clone();
     assert_eq!(1, marks.len());
-    assert_eq!(Some(RunChange::Ends { task: "t".to_owned(), marks }), ends.run);
+    assert_eq!(Some(RunChange::Ends { run: own("t"), marks }), ends.run);
     session.apply(&ends, "d", "crm.status", NOW);
     assert_eq!(Some(Tier::Low), tier(&plan, &session));
     assert!(session.denials.is_empty());
@@ -128,23 +130,70 @@ fn only_so_many_are_kept_and_then_nothing_is_written() {
     assert_eq!(MAX_MARKS + 1, session.entries());
 }
 
+/// The run of a root that its agent began itself.
+fn own(task: &str) -> RunName {
+    RunName { task: task.to_owned(), begun_by: BegunBy::Agent, is_root: true }
+}
+
+/// What a denial in a run changes.
+fn growing(run: RunName, mark: &str) -> HistoryChanges {
+    let run = RunChange::Grows { run, mark: Some(mark.to_owned()), ends_task: false };
+    HistoryChanges { run: Some(run), ..HistoryChanges::NONE }
+}
+
 #[test]
-fn whoever_fills_a_session_with_denials_is_held_to_more_in_every_task() {
+fn no_other_task_fills_the_run_of_a_task() {
     let plan = plan("denials: {raise_after: 2, end_after: 3}");
     let mut session = SessionHistory::new();
+    // An earlier version kept the denials of children there.
     for task in 0..1_024 {
-        let run = RunChange::Grows {
-            task: format!("other {task}"),
-            mark: Some("m".to_owned()),
-            ends_task: false,
-        };
-        let changes = HistoryChanges { run: Some(run), ..HistoryChanges::NONE };
-        session.apply(&changes, "d", "crm.get", Time(1));
+        session.apply(&growing(own(&format!("other {task}")), "m"), "d", "crm.get", Time(1));
     }
+    assert_eq!(Some(Tier::Low), tier(&plan, &session));
+    assert!(!refused(&plan, &mut session, "1").ends_task());
+    assert!(!refused(&plan, &mut session, "2").ends_task());
     assert_eq!(Some(Tier::Standard), tier(&plan, &session));
-    let changes = refused(&plan, &mut session, "1");
-    assert!(changes.ends_task());
-    assert_eq!(1_024, session.denials.len(), "no more is kept");
+    assert!(refused(&plan, &mut session, "3").bars_agent());
+}
+
+#[test]
+fn the_session_keeps_no_denials_of_a_child_that_was_given() {
+    let mut session = SessionHistory::new();
+    let begun_by = BegunBy::Giver("given/a".to_owned());
+    let gift = RunName { begun_by, is_root: false, ..own("gift") };
+    for mark in 0..2_000 {
+        session.apply(&growing(gift.clone(), &mark.to_string()), "d", "crm.get", Time(1));
+    }
+    assert_eq!(0, session.entries());
+}
+
+#[test]
+fn the_pair_counts_what_every_giver_gets_denied_apart() {
+    let given = |giver: usize| RunName {
+        begun_by: BegunBy::Giver(format!("given/{giver}")),
+        is_root: false,
+        ..own("gift")
+    };
+    let mut pair = SessionHistory::new();
+    for giver in 0..100 {
+        for mark in 0..100 {
+            let mark = format!("{giver} {mark}");
+            pair.keep_for_next(&growing(given(giver), &mark), true, Time(1));
+        }
+    }
+    // Sixteen givers, and one run of all others.
+    assert_eq!(17, pair.denials.len());
+    assert!(pair.denials.values().all(|marks| marks.len() == MAX_MARKS));
+    assert!(!pair.denials.contains_key("next"), "no giver adds to the agent's own run");
+    pair.keep_for_next(&growing(own("t"), "1"), true, Time(2));
+    assert_eq!(1, pair.denials["next"].len());
+    // A permit in a giver's task ends that giver's run, and the part of the agent's own that it began with.
+    let marks = pair.denials["given/3"].iter().chain(&pair.denials["next"]).cloned().collect();
+    let ends = RunChange::Ends { run: given(3), marks };
+    let ends = HistoryChanges { run: Some(ends), ..HistoryChanges::NONE };
+    pair.keep_for_next(&ends, true, Time(3));
+    assert_eq!(16, pair.denials.len());
+    assert!(!pair.denials.contains_key("given/3") && !pair.denials.contains_key("next"));
 }
 
 #[test]

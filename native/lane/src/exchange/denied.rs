@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use authz_kernel::decision::Time;
+use authz_kernel::history::HistoryChanges;
 use authz_kernel::task::{self, Record, RecordKey, RecordKind};
 use authz_state::store::{Survives, Transaction};
 
@@ -81,12 +82,13 @@ impl Engine {
             // INVARIANT (one decision): what is remembered names the decision that the record tells of.
             detail.id.clone_from(&before.id);
             history::remember(transaction, plan, &detail, &located, true, None)?;
-            let ends = history::ends_task(&detail);
+            let changes = history::changes(&detail);
+            let bars = changes.is_some_and(HistoryChanges::bars_agent);
             let alones = task::alones_of(plan, &located.task);
-            history::carry(transaction, plan, &detail, &located, (&alones, ends))?;
-            if ends {
+            history::carry(transaction, plan, &detail, &located, (&alones, bars))?;
+            if let Some(top) = changes.and_then(HistoryChanges::ended_task) {
                 if !is_new {
-                    ended = self.end_denied(transaction, &located.task, now)?;
+                    ended = self.end_denied(transaction, &located.task, top, now)?;
                 }
                 break;
             }

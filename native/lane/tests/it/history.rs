@@ -341,6 +341,52 @@ fn an_administrator_forgets() {
     assert_eq!(wanted, last["input"]["forgotten"], "{last}");
 }
 
+/// What denials ended stays ended, in the tasks that the agent had begun before as well, also once the agent begins anew,
+/// and after a restart.
+#[test]
+fn tasks_of_an_agent_that_denials_bar_stay_refused() {
+    let state = json!({"state": {"engine": "embedded", "path": folder().join("state")}});
+    let more = [
+        ("templates.yaml", TEMPLATES),
+        ("history.yaml", "denials: {raise_after: 3, end_after: 2}\n"),
+        (
+            "policies/history.cedar",
+            r#"@id("no") forbid(principal, action == Action::"crm.delete", resource);
+               @id("staff-starts") permit(principal in Role::"staff", action in [Action::"task:desk", Action::"give:desk"], resource);
+               @id("bots-start") permit(principal in Role::"bot", action in [Action::"task:desk", Action::"give:desk"], resource);"#,
+        ),
+    ];
+    let counting = || {
+        let served = unloaded(&state);
+        served.engine.load(World { plan: plan(&more), ..world_of(REQUIRED) }).unwrap();
+        served
+    };
+    let served = counting();
+    let begins = |served: &Served| start(served, &starting(vec![agent(BOT), subject("alice")]));
+    let (spare, task) = (begins(&served).unwrap(), begins(&served).unwrap());
+    assert_eq!("PERMITTED", code(&served.check(&searching(&spare.id, BOT))));
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    for id in ["1", "2"] {
+        assert_eq!("FORBIDDEN", code(&served.check(&deleting(&task.id, BOT, id))));
+    }
+    assert_eq!("REVOKED", code(&served.check(&searching(&spare.id, BOT))));
+    served.engine.close();
+    drop(served);
+    let served = counting();
+    assert_eq!("REVOKED", code(&served.check(&searching(&spare.id, BOT))));
+    let pair = wire::Pair { agent: BOT.to_owned(), subject: "corp/alice".to_owned() };
+    let request = wire::ForgetRequest {
+        target: Some(wire::forget_request::Target::Pair(pair)),
+        reason: "reviewed".to_owned(),
+        denials: true,
+    };
+    let answer = call_at::<wire::ForgetResponse>(&served, "admin", &request);
+    assert_eq!(1, answer.unwrap().records);
+    assert_eq!("REVOKED", code(&served.check(&searching(&spare.id, BOT))));
+    let anew = begins(&served).unwrap();
+    assert_eq!("PERMITTED", code(&served.check(&searching(&anew.id, BOT))));
+}
+
 /// Of what denials ended only the subject alone, or an administrator, lets the agent begin anew.
 #[test]
 fn after_denials_the_agent_begins_nothing() {

@@ -217,6 +217,7 @@ pub fn party(id: &str, expires_at: i64) -> Arc<Party> {
         id: id.to_owned(),
         history,
         denied_at: None,
+        ended_before: None,
         tasks: BTreeMap::new(),
         shared: BTreeMap::new(),
         acted_at: None,

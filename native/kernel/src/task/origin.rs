@@ -1,0 +1,121 @@
+//! Who began a task, and so whose history the task begins with.
+//!
+//! No agent leaves its history behind by a task that it begins itself, or that another agent gives it: only the subject alone
+//! or a front end lets it begin anew. And no agent stops another by a task that the other one did not ask for.
+
+use super::TaskView;
+use super::record::{Party, Task, TaskKind};
+use crate::decision::Time;
+
+/// Who began a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin<'a> {
+    /// Its agent, or a caller that showed nothing but the subject's token, which the agent may hold; what an agent does without
+    /// a task is its own, too.
+    Agent,
+    /// Another agent gave it to its agent: the SPIFFE id of the giver.
+    Giver(&'a str),
+    /// The subject alone, or a front end.
+    User,
+}
+
+impl Task {
+    /// Who began it.
+    #[must_use]
+    pub fn origin(&self) -> Origin<'_> {
+        match self.kind {
+            TaskKind::Root if self.by_user => Origin::User,
+            TaskKind::Root if !self.starter.starts_with("spiffe://") => Origin::Agent,
+            TaskKind::Root | TaskKind::Child if self.is_given() => Origin::Giver(&self.starter),
+            TaskKind::Root | TaskKind::Child | TaskKind::Implicit | TaskKind::None => Origin::Agent,
+        }
+    }
+
+    /// Whether its agent may have begun it.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.origin() == Origin::Agent
+    }
+
+    /// Whether its session begins with what earlier tasks of its agent for the subject left: every session does that neither
+    /// the subject alone nor a front end began.
+    #[must_use]
+    pub fn inherits(&self) -> bool {
+        match self.kind {
+            TaskKind::Root => self.origin() != Origin::User,
+            TaskKind::Implicit => true,
+            TaskKind::Child | TaskKind::None => false,
+        }
+    }
+}
+
+impl<'a> TaskView<'a> {
+    /// The task by which its agent came to act: the task itself, or the topmost of those from which the agent delegated to
+    /// itself. What an agent gives to itself is the same work under another id.
+    #[must_use]
+    pub fn entry(self) -> &'a Task {
+        let mut entry = self.task;
+        for above in self.ancestors.iter().rev() {
+            if entry.is_given() {
+                break;
+            }
+            entry = above;
+        }
+        entry
+    }
+
+    /// Whether what earlier tasks of its agent for the subject left counts in it.
+    #[must_use]
+    pub fn inherits(self) -> bool {
+        self.entry().origin() != Origin::User
+    }
+}
+
+/// What bars an agent from tasks of its own for a subject, once denials ended one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bar {
+    /// When denials ended the last one. None: the subject alone, a front end or an administrator let the agent begin anew.
+    pub denied_at: Option<Time>,
+    /// Tasks that the agent began before this stay refused.
+    pub ended_before: Option<Time>,
+}
+
+impl Bar {
+    /// Of a pair whose task denials end now.
+    #[must_use]
+    pub const fn new(now: Time) -> Self {
+        Self { denied_at: Some(now), ended_before: Some(now) }
+    }
+
+    /// Lets the agent begin new tasks.
+    pub const fn lift(&mut self) {
+        self.denied_at = None;
+    }
+
+    /// Whether the agent may do nothing in a task.
+    #[must_use]
+    pub fn holds_in(self, task: TaskView<'_>) -> bool {
+        let entry = task.entry();
+        let is_old =
+            self.ended_before.is_some_and(|at| entry.kind.is_started() && entry.started_at < at);
+        entry.is_own() && (self.denied_at.is_some() || is_old)
+    }
+}
+
+impl Party {
+    /// Of a pair: what bars its agent.
+    #[must_use]
+    pub const fn bar(&self) -> Bar {
+        Bar { denied_at: self.denied_at, ended_before: self.ended_before }
+    }
+
+    /// Lets its agent begin new tasks.
+    pub const fn lift_bar(&mut self) {
+        self.denied_at = None;
+    }
+
+    /// Sets what bars its agent.
+    pub const fn set_bar(&mut self, bar: Bar) {
+        (self.denied_at, self.ended_before) = (bar.denied_at, bar.ended_before);
+    }
+}
