@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.envoy, pytest.mark.timeout(300)]
 BUNDLE: Final = Path(__file__).parents[1] / "data" / "received"
 LANES: Final = ("main", "main-fast")
 SEED: Final = 20261130
-GROUPS: Final = ("ordinary", *SUSPICIOUS)
+GROUPS: Final = ("ordinary", *SUSPICIOUS, "mutations")
 #: Headers by which an upstream may take another host, path or method, or another protocol, for the one that was judged.
 REWRITING: Final = frozenset(
     {

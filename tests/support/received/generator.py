@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import Final
 
 from tests.support.received import bodies, frames, headers, targets
+from tests.support.received.mutations import mutated
 from tests.support.received.ordinary import ordinary
 from tests.support.received.request import Request
 
-#: How many ordinary requests there are.
+#: How many ordinary requests there are, and how many with random changes.
 ORDINARY: Final = 180
+MUTATED: Final = 200
 #: What each group tries, by its name.
 SUSPICIOUS: Final[dict[str, Callable[[], Iterator[Request]]]] = {
     "content-types": bodies.content_types,
@@ -36,5 +38,6 @@ def requests(seed: int) -> list[Request]:
     made = [ordinary(random_) for _ in range(ORDINARY)]
     for group, write in SUSPICIOUS.items():
         made += [replace(request, group=group) for request in write()]
+    made += [mutated(random_) for _ in range(MUTATED)]
     random_.shuffle(made)
     return made
