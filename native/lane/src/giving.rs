@@ -9,8 +9,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use authz_kernel::decision::Time;
-use authz_kernel::history::{Holder, Origin, SessionHistory};
+use authz_kernel::decision::{Principal, Time};
+use authz_kernel::history::{Carrier, HistoryView, Holder, Origin, Remembering, SessionHistory};
 use authz_kernel::model::{AgentMemory, Isolation, Model};
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{Party, Record, RecordKey, RecordKind, SharedSession, Task, TaskStatus};
@@ -24,10 +24,8 @@ use crate::judgement::Judgement;
 use crate::keeper::Wait;
 use crate::locate::{self, Located};
 
-/// Live tasks that one giver may have given an agent whose memory outlives them.
-const MOST_BY_GIVER: usize = 256;
-/// Sessions that the record of one agent names.
-const MOST: usize = 1_024;
+/// Tasks from others that the record of one agent names: about half of what a record holds, so that labels have room.
+const MOST: usize = 512;
 /// Sessions whose labels one change of a record takes over, where their tasks are over.
 const MERGED_AT_ONCE: usize = 16;
 /// Tasks that are read at once.
@@ -36,10 +34,12 @@ const PAGE: usize = 256;
 /// The labels of sessions that an agent shares with others, and where each comes from. They count for other tasks of the
 /// agent.
 ///
-/// Args: `read`: gives records.
+/// Args:
+/// * `chain`: from the subject to the agent; `own_session`: that of the call, whose labels it carries anyhow.
+/// * `read`: gives records.
 pub(crate) fn shared_labels<E>(
     agent: &Party,
-    task: &Task,
+    (chain, own_session): (&[Principal], &str),
     memory: AgentMemory,
     now: Time,
     mut read: impl FnMut(&RecordKey) -> Result<Option<Record>, E>,
@@ -48,14 +48,19 @@ pub(crate) fn shared_labels<E>(
     if memory.isolated == Isolation::PerTask {
         return Ok(labels);
     }
-    let pair = Holder::Pair.key(&task.chain());
+    let pair = Holder::Pair.key(chain);
     let is_its_pair = |shared: &SharedSession| match memory.isolated {
-        Isolation::PerSubject => pair.as_ref().is_some_and(|pair| *pair.id == shared.pair),
+        Isolation::PerSubject => pair.as_ref().is_some_and(|pair| shared.is_of_pair(&pair.id)),
         Isolation::None | Isolation::PerTask => true,
     };
     let mut sessions: BTreeMap<&str, Time> = BTreeMap::new();
-    for shared in agent.shared.values().filter(|shared| is_its_pair(shared)) {
-        if shared.session == task.session {
+    for (id, shared) in agent.shared.iter().filter(|(_, shared)| is_its_pair(shared)) {
+        if shared.told
+            && let Some(Record::Task(task)) = read(&RecordKey::new(RecordKind::Task, id))?
+        {
+            merge_labels(&mut labels, told_of(&task));
+        }
+        if shared.session == own_session {
             continue;
         }
         let until = sessions.entry(&shared.session).or_insert(shared.deadline);
@@ -65,13 +70,67 @@ pub(crate) fn shared_labels<E>(
         let key = RecordKey::new(RecordKind::Session, id);
         // One that is not kept any more left its labels with the agent.
         let Some(Record::Session(session)) = read(&key)? else { continue };
-        for (label, from) in session.history.carried_until(deadline.min(now)) {
-            let known = labels.get(label).is_some_and(|known: &Origin| known.at >= from.at);
-            if !known {
-                labels.insert(label.to_owned(), from.origin());
-            }
+        let carried = session.history.carried_until(deadline.min(now));
+        merge_labels(&mut labels, carried.map(|(label, from)| (label, from.origin())));
+    }
+    Ok(labels)
+}
+
+/// The labels that a task's giver remembered when it gave the task.
+pub(crate) fn told_of(task: &Task) -> impl Iterator<Item = (&str, Origin)> {
+    task.told.iter().map(|(label, origin)| (label.as_str(), origin.clone()))
+}
+
+/// Adds labels to others; of a label that is among both, the later read counts.
+pub(crate) fn merge_labels<'a>(
+    labels: &mut BTreeMap<String, Origin>,
+    more: impl Iterator<Item = (&'a str, Origin)>,
+) {
+    for (label, origin) in more {
+        if labels.get(label).is_none_or(|known| known.at < origin.at) {
+            labels.insert(label.to_owned(), origin);
         }
     }
+}
+
+/// The labels that an agent remembers of other tasks when it gives a task, and where each comes from: the agent may put such
+/// data into the task's parameters.
+///
+/// Args:
+/// * `giver`: the chain of the agent that gives the task.
+/// * `path`: the task that the given one is below, and those above it.
+/// * `read`: gives records.
+pub(crate) fn remembered_by<'a, E>(
+    model: &Model,
+    giver: &[Principal],
+    path: impl Iterator<Item = &'a Arc<Task>>,
+    now: Time,
+    mut read: impl FnMut(&RecordKey) -> Result<Option<Record>, E>,
+) -> Result<BTreeMap<String, Origin>, E> {
+    let mut labels = BTreeMap::new();
+    let mut session = "";
+    for task in path {
+        merge_labels(&mut labels, told_of(task));
+        session = &task.session;
+    }
+    let Some(Principal::Agent { spiffe_id, .. }) = giver.last() else { return Ok(labels) };
+    let (Some(agent), Some(pair)) = (Holder::Agent.key(giver), Holder::Pair.key(giver)) else {
+        return Ok(labels);
+    };
+    let memory = model.memory_of(spiffe_id);
+    let agent = known_party(read(&agent)?, &agent, now);
+    let pair = known_party(read(&pair)?, &pair, now);
+    let shared = shared_labels(&agent, (giver, session), memory, now, read)?;
+    let nothing = SessionHistory::new();
+    let view = HistoryView {
+        agent: Some(&agent.history),
+        pair: Some(&pair.history),
+        shared: Some(&shared),
+        remembering: Remembering { holder: None, ms: memory.ms },
+        ..HistoryView::new(&nothing)
+    };
+    let remembered = view.remembered(now).map(|(label, from)| (label, from.origin()));
+    merge_labels(&mut labels, remembered);
     Ok(labels)
 }
 
@@ -98,28 +157,26 @@ pub(crate) fn share(
         return Ok(());
     }
     let mut party = Party::clone(&*known_party(transaction.get(&key)?, &key, now));
-    let oldest: Vec<String> = party.shared.keys().take(MERGED_AT_ONCE).cloned().collect();
-    for id in oldest {
-        merge(transaction, &mut party, &id, now)?;
+    let mut merged = 0;
+    for id in party.shared.keys().cloned().collect::<Vec<String>>() {
+        if merged >= MERGED_AT_ONCE {
+            break;
+        }
+        merged = merged.saturating_add(usize::from(merge(transaction, &mut party, &id, now)?));
     }
-    let by_giver = party.shared.values().filter(|one| one.giver == task.starter).count();
-    let refuse =
-        |what: String| Err(Stop::Refused(Refused::new(ReasonCode::Overloaded, Step::Record, what)));
-    if by_giver >= MOST_BY_GIVER {
-        return refuse(format!(
-            "the agent has {MOST_BY_GIVER} live tasks of this giver, and takes no more of it"
-        ));
+    // A giver has at most as many as are left free to others.
+    let by_giver = party.shared.values().filter(|one| one.is_by(&task.starter)).count();
+    if by_giver >= MOST.saturating_sub(party.shared.len()) {
+        return Err(Stop::Refused(Refused::new(
+            ReasonCode::Overloaded,
+            Step::Record,
+            format!(
+                "the agent keeps {by_giver} tasks of this giver that are live, or that it may still decline, and takes no \
+                 more of this giver"
+            ),
+        )));
     }
-    if party.shared.len() >= MOST {
-        return refuse(format!("the agent shares {MOST} sessions with others, and no more"));
-    }
-    let shared = SharedSession {
-        giver: task.starter.clone(),
-        session: task.session.clone(),
-        pair: pair.id.to_string(),
-        deadline: task.deadline,
-    };
-    party.shared.insert(task.id.clone(), shared);
+    party.shared.insert(task.id.clone(), SharedSession::of(task, &pair.id));
     let kept_until = model.remembering(task).kept_until(task.deadline);
     party.expires_at = party.expires_at.max(kept_until);
     transaction.put(Record::Agent(Arc::new(party)));
@@ -127,31 +184,43 @@ pub(crate) fn share(
 }
 
 /// Takes over the labels of a shared session, where the task that it is shared for is over. They stay named where the record
-/// has no room for them.
+/// has no room for them, and where the agent may still decline the task.
+///
+/// Returns: whether they were taken over.
 fn merge(
     transaction: &mut dyn Transaction,
     party: &mut Party,
     id: &str,
     now: Time,
-) -> Result<(), StoreError> {
-    let Some(shared) = party.shared.get(id).cloned() else { return Ok(()) };
+) -> Result<bool, StoreError> {
+    let Some(shared) = party.shared.get(id).cloned() else { return Ok(false) };
     let task = match transaction.get(&RecordKey::new(RecordKind::Task, id))? {
         Some(Record::Task(task)) => Some(task),
         _ => None,
     };
-    let is_over = task.as_ref().is_none_or(|task| task.status_at(now) != TaskStatus::Active);
-    if !is_over {
-        return Ok(());
+    let is_over = |task: &Arc<Task>| !task.unused && task.status_at(now) != TaskStatus::Active;
+    if !task.as_ref().is_none_or(is_over) {
+        return Ok(false);
     }
-    let ended_at = task.and_then(|task| task.ended_at).unwrap_or(shared.deadline);
+    let ended_at = task.as_ref().and_then(|task| task.ended_at).unwrap_or(shared.deadline);
     if let Some(session) = session(transaction, &shared.session)? {
         let until = ended_at.min(shared.deadline);
         if !party.history.inherit_labels(session.history.carried_until(until)) {
-            return Ok(());
+            return Ok(false);
         }
     }
+    if let Some(task) = task
+        && !party.history.inherit_labels(carriers(&task))
+    {
+        return Ok(false);
+    }
     party.shared.remove(id);
-    Ok(())
+    Ok(true)
+}
+
+/// The labels that a task's giver remembered, as a record takes them over.
+fn carriers(task: &Task) -> impl Iterator<Item = (&str, Carrier<'_>)> {
+    task.told.iter().map(|(label, origin)| (label.as_str(), origin.carrier()))
 }
 
 /// Hands the labels of a session that is to be forgotten over to the agents that shared it.
@@ -171,6 +240,7 @@ pub(crate) fn hand_over(
         let mut party = Party::clone(&known);
         // What finds no room is not worth keeping the whole tree for: the record is full of labels already.
         party.history.inherit_labels(history.carried_until(until));
+        party.history.inherit_labels(carriers(task));
         party.shared.remove(&task.id);
         transaction.put(Record::Agent(Arc::new(party)));
     }
@@ -279,7 +349,8 @@ impl Engine {
             Survives::PowerLoss,
             &mut |transaction, judgement| {
                 let current = locate::find_in(transaction, &task.id)?.task;
-                let is_declined = current.unused && current.status_at(now) == TaskStatus::Active;
+                // Also where the giver has ended it: nothing but declining takes its labels away.
+                let is_declined = current.unused && !current.declined;
                 let top = Some(task.id.as_str());
                 count = ending::end(transaction, &task.session, top, status, now, retention)?;
                 *ended = count.ended;

@@ -752,18 +752,24 @@ pub(crate) fn hold(
     Ok(())
 }
 
-/// The labels of sessions that the agent of a task shares with others. They are not locked: what is read in one of them
-/// meanwhile, nobody has told the agent yet.
+/// The labels of sessions that the agent of a task shares with others, and those that givers of the task and of tasks above it
+/// remembered. They are not locked: what is read in one of them meanwhile, nobody has told the agent yet.
 fn shared<E>(
     plan: &Plan,
     recalled: &Recalled,
-    task: &Task,
+    located: &Located,
     now: Time,
     read: impl FnMut(&RecordKey) -> Result<Option<Record>, E>,
 ) -> Result<Option<Arc<BTreeMap<String, Origin>>>, E> {
     let Some(agent) = &recalled.agent else { return Ok(None) };
+    let task = &located.task;
     let memory = plan.model().memory_of(task.assignee());
-    giving::shared_labels(agent, task, memory, now, read).map(|labels| Some(Arc::new(labels)))
+    let of = (task.chain(), task.session.as_str());
+    let mut labels = giving::shared_labels(agent, (&of.0, of.1), memory, now, read)?;
+    for task in located.path() {
+        giving::merge_labels(&mut labels, giving::told_of(task));
+    }
+    Ok(Some(Arc::new(labels)))
 }
 
 /// Recalls what a session did, as this node knows it, where the request has to do with that.
@@ -799,7 +805,7 @@ pub(crate) fn recall(
     recalled.object = found(plan, request, now, |key| keeper.peek(key, wait))?;
     if plan.remembers(operation) {
         let read = |key: &RecordKey| keeper.peek(key, wait);
-        recalled.shared = shared(plan, &recalled, &located.task, now, read)?;
+        recalled.shared = shared(plan, &recalled, located, now, read)?;
     }
     if begins {
         let pair = pair_of(&located.task, now, |key| keeper.peek(key, wait))?;
@@ -853,7 +859,7 @@ pub(crate) fn current(
     recalled.object = found(plan, request, now, |key| transaction.get(key))?;
     if plan.remembers(operation) {
         let read = |key: &RecordKey| transaction.get(key);
-        recalled.shared = shared(plan, &recalled, &located.task, now, read)?;
+        recalled.shared = shared(plan, &recalled, located, now, read)?;
     }
     let session = session(transaction, &located.task.session)?.ok_or_else(lost)?;
     let session = take_carried_over(transaction, plan, located, session, now)?;

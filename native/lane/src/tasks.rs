@@ -378,7 +378,7 @@ impl Engine {
         let begins = Located { task: Arc::new(task), ancestors: Vec::new() };
         self.check_left_out(judgement, &world.plan, &begins, wait)?;
         self.note_subject(judgement, &world.plan, wait)?;
-        let task = begins.task;
+        let mut task = begins.task;
         let parties = Parties {
             caller: &caller_name,
             proof: speaker::proof_of(judgement, world),
@@ -395,6 +395,8 @@ impl Engine {
         locks.extend(history::counted_in(&task.counted_chain()));
         locks.extend(key.as_ref().map(Key::record));
         revoke::of_tasks(&*self.keeper.revocations()?, [&task].into_iter())?;
+        let is_given_by_agent = agent.is_some() && task.is_given();
+        locks.extend(giving::agent_key(&task).filter(|_| is_given_by_agent));
         let mut made = None;
         let survives = Survives::Crash;
         let kept = self.change(
@@ -411,7 +413,21 @@ impl Engine {
                     judgement.grant("the task was started before, by the same key");
                     return Ok(());
                 }
+                if is_given_by_agent {
+                    let read = |key: &RecordKey| transaction.get(key);
+                    let told = giving::remembered_by(
+                        world.plan.model(),
+                        &chain,
+                        std::iter::empty(),
+                        now,
+                        read,
+                    )?;
+                    task = Arc::new(Task { told: told.into(), ..Task::clone(&task) });
+                }
                 self.room(transaction, &task, now)?;
+                if is_given_by_agent && !task.told.is_empty() {
+                    giving::share(transaction, world.plan.model(), &task, now)?;
+                }
                 let by_agent = (!is_by_user, now);
                 let retention = self.keeper.settings().retention_ms;
                 let session = history::begin(transaction, &task, by_agent, retention)?;
@@ -712,7 +728,14 @@ impl Engine {
                 let child = task::delegate(plan, &parent.task, child()).map_err(kernel_refused)?;
                 self.grow(transaction, &parent, &child, now)?;
                 history::begin_child(transaction, &parent, &child, now)?;
-                let child = Arc::new(child);
+                let told = match child.is_given() {
+                    true => {
+                        let read = |key: &RecordKey| transaction.get(key);
+                        giving::remembered_by(plan.model(), &giver, parent.path(), now, read)?
+                    }
+                    false => BTreeMap::new(),
+                };
+                let child = Arc::new(Task { told: told.into(), ..child });
                 self.touch_all(transaction, &parent, now);
                 if child.is_given() {
                     giving::share(transaction, plan.model(), &child, now)?;

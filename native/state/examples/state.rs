@@ -109,6 +109,7 @@ fn task(number: usize) -> Task {
         subject_until: None,
         unused: false,
         declined: false,
+        told: Default::default(),
         by_user: false,
         names: Names {
             user: BTreeSet::from(["00112233445566778899aabbccddeeff".to_owned()]),

@@ -404,6 +404,15 @@ impl Found {
     }
 }
 
+/// Adds the labels that a task's giver remembered; of a label that is among both, the later read counts.
+fn merge_told(labels: &mut BTreeMap<String, Origin>, task: &Task) {
+    for (label, origin) in task.told.iter() {
+        if labels.get(label).is_none_or(|known| known.at < origin.at) {
+            labels.insert(label.clone(), origin.clone());
+        }
+    }
+}
+
 /// A record, unless its time is up.
 fn object(objects: &HashMap<RecordKey, Object>, key: &RecordKey, now: Time) -> Object {
     let known = objects.get(key).filter(|known| known.expires_at > now);
@@ -563,7 +572,11 @@ impl Tasks {
         let [agent, subject, pair] =
             Holder::PARTIES.map(|holder| party(holder).unwrap_or_default());
         let remembering = plan.model().remembering(&task);
-        let (objects, shared) = (self.objects.clone(), self.shared(plan, &task));
+        let mut shared = self.shared(plan, task.assignee(), &chain, &task.session);
+        for task in task.ancestors.iter().filter_map(|id| self.known.get(id)).chain([&task]) {
+            merge_told(&mut shared, task);
+        }
+        let objects = self.objects.clone();
         let context = None;
         Placed {
             task,
@@ -579,23 +592,30 @@ impl Tasks {
         }
     }
 
-    /// Labels of other sessions in which somebody else gave the agent of a task a task.
-    fn shared(&self, plan: &Plan, task: &Task) -> BTreeMap<String, Origin> {
-        let isolated = plan.model().memory_of(task.assignee()).isolated;
-        let pair = |task: &Task| Holder::Pair.key(&task.chain());
+    /// Labels of other sessions in which somebody else gave an agent a task, and those that the giver remembered.
+    fn shared(
+        &self,
+        plan: &Plan,
+        agent: &str,
+        chain: &[Principal],
+        session: &str,
+    ) -> BTreeMap<String, Origin> {
+        let isolated = plan.model().memory_of(agent).isolated;
         let mut labels: BTreeMap<String, Origin> = BTreeMap::new();
         for other in self.known.values() {
-            let was_given = other.kind == TaskKind::Child && other.is_given() && !other.declined;
+            let was_given = other.is_given() && !other.declined;
             let counts = match isolated {
                 Isolation::None => true,
-                Isolation::PerSubject => pair(other) == pair(task),
+                Isolation::PerSubject => {
+                    Holder::Pair.key(&other.chain()) == Holder::Pair.key(chain)
+                }
                 Isolation::PerTask => false,
             };
-            if other.assignee() != task.assignee()
-                || other.session == task.session
-                || !counts
-                || !was_given
-            {
+            if other.assignee() != agent || !counts || !was_given {
+                continue;
+            }
+            merge_told(&mut labels, other);
+            if other.kind != TaskKind::Child || other.session == session {
                 continue;
             }
             let Some(history) = self.histories.get(&other.session) else { continue };
@@ -604,6 +624,40 @@ impl Tasks {
                 if !known {
                     labels.insert(label.to_owned(), from.origin());
                 }
+            }
+        }
+        labels
+    }
+
+    /// Labels that an agent remembers of other tasks when it gives a task below those of `path`.
+    fn remembered_by(
+        &self,
+        plan: &Plan,
+        giver: &[Principal],
+        path: &[&Task],
+        now: Time,
+    ) -> BTreeMap<String, Origin> {
+        let mut labels = BTreeMap::new();
+        path.iter().for_each(|task| merge_told(&mut labels, task));
+        let Some(Principal::Agent { spiffe_id, .. }) = giver.last() else { return labels };
+        let session = path.last().map_or("", |task| task.session.as_str());
+        let shared = self.shared(plan, spiffe_id, giver, session);
+        let party = |holder: Holder| {
+            let known = holder.key(giver).and_then(|key| self.parties.get(&key));
+            known.cloned().unwrap_or_default()
+        };
+        let (agent, pair, nothing) =
+            (party(Holder::Agent), party(Holder::Pair), SessionHistory::new());
+        let view = HistoryView {
+            agent: Some(&agent),
+            pair: Some(&pair),
+            shared: Some(&shared),
+            remembering: Remembering { holder: None, ms: plan.model().memory_of(spiffe_id).ms },
+            ..HistoryView::new(&nothing)
+        };
+        for (label, from) in view.remembered(now) {
+            if labels.get(label).is_none_or(|known| known.at < from.at) {
+                labels.insert(label.to_owned(), from.origin());
             }
         }
         labels
@@ -1045,6 +1099,9 @@ impl Tasks {
         if !is_bearer {
             self.note_subject(&chain);
         }
+        if task.is_given() && matches!(chain.last(), Some(Principal::Agent { .. })) {
+            task.told = self.remembered_by(plan, &chain, &[], now).into();
+        }
         let by = Caller { chain, age: 0, acr: "", bound: false };
         if let Some(shown) = by.shown(now).filter(|_| !said.asserted) {
             task.begin_with(&shown);
@@ -1073,7 +1130,7 @@ impl Tasks {
             let message = "only the agent that has the task delegates it";
             return Err(Refused { reason: ReasonCode::NotAssignee, message: message.to_owned() });
         }
-        let child = delegate(
+        let mut child = delegate(
             plan,
             &placed.task,
             Child {
@@ -1091,6 +1148,11 @@ impl Tasks {
         )?;
         may_give(plan, &child, &caller.chain, now)?;
         self.begin_child(plan, &placed, &child, now)?;
+        if child.is_given() {
+            let view = placed.view();
+            let path: Vec<&Task> = view.path().collect();
+            child.told = self.remembered_by(plan, &caller.chain, &path, now).into();
+        }
         Ok(child)
     }
 
@@ -1164,11 +1226,7 @@ impl Tasks {
         };
         let id = &placed.task.id;
         let declines = is_own && status == TaskStatus::Aborted && placed.task.unused;
-        if let Some(task) = self
-            .known
-            .get_mut(id)
-            .filter(|task| declines && task.status_at(now) == TaskStatus::Active)
-        {
+        if let Some(task) = self.known.get_mut(id).filter(|_| declines) {
             task.declined = true;
         }
         self.end_tree(id, status, now);

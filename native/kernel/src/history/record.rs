@@ -79,7 +79,9 @@ impl Origin {
         Self { decision_id, operation, at, contexts: BTreeSet::new() }
     }
 
-    pub(super) fn carrier(&self) -> Carrier<'_> {
+    /// As what brought the label.
+    #[must_use]
+    pub fn carrier(&self) -> Carrier<'_> {
         Carrier { decision_id: &self.decision_id, operation: &self.operation, at: self.at }
     }
 }

@@ -11,7 +11,8 @@ use super::names::Names;
 use super::scope::ScopeIndex;
 use super::tokens::NewestToken;
 use crate::decision::{Claim, Narrowing, Principal, Time};
-use crate::history::{Object, SessionHistory};
+use crate::digest::short;
+use crate::history::{Object, Origin, SessionHistory, Shared};
 use crate::model::Tier;
 
 /// What a record is of.
@@ -250,14 +251,43 @@ pub struct Party {
 /// A session in which somebody else gave an agent a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedSession {
-    /// Who gave the task, by SPIFFE id.
+    /// Who gave the task: a digest of the SPIFFE id, so that a long one takes no more room; of earlier versions the id itself.
     pub giver: String,
     /// Id of the session.
     pub session: String,
-    /// Id of the record of the agent and the task's subject.
+    /// Id of the record of the agent and the task's subject: its digest, of earlier versions the id itself.
     pub pair: String,
     /// When the task ends at the latest. What is read in the session afterwards, nobody tells by the task.
     pub deadline: Time,
+    /// The task carries labels of its own: those that its giver remembered.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub told: bool,
+}
+
+impl SharedSession {
+    /// Args: `pair`: id of the record of the task's agent and subject.
+    #[must_use]
+    pub fn of(task: &Task, pair: &str) -> Self {
+        Self {
+            giver: short(&task.starter),
+            session: task.session.clone(),
+            pair: short(pair),
+            deadline: task.deadline,
+            told: !task.told.is_empty(),
+        }
+    }
+
+    /// Whether this agent or subject gave the task.
+    #[must_use]
+    pub fn is_by(&self, giver: &str) -> bool {
+        self.giver == giver || self.giver == short(giver)
+    }
+
+    /// Whether the task is of this pair's record.
+    #[must_use]
+    pub fn is_of_pair(&self, pair: &str) -> bool {
+        self.pair == pair || self.pair == short(pair)
+    }
 }
 
 /// An hour in milliseconds.
@@ -359,6 +389,10 @@ pub struct Task {
     /// Its agent gave it up before any call in it was decided.
     #[serde(default, skip_serializing_if = "is_false")]
     pub declined: bool,
+    /// Labels that the agent that gave it remembered of other tasks when it did, and where each comes from: the giver may have
+    /// put such data into the parameters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub told: Shared<BTreeMap<String, Origin>>,
     /// The subject alone, or a front end, started it. Otherwise an agent did, or a caller who shows nothing but what an agent
     /// may hold.
     #[serde(default, skip_serializing_if = "is_false")]

@@ -13,6 +13,7 @@ use super::{MAX_SCOPE, MAX_TEXTS, check_text};
 use crate::decide::MAX_CHAIN;
 use crate::decision::{ReasonCode, Time};
 use crate::diagnostic::clip;
+use crate::history::Shared;
 use crate::model::{LimitRule, ParamType, ScopeRule, SelectorRule, Slot, Spelling, Template, Tier};
 use crate::plan::Plan;
 use crate::spelling::{self, Misspelling, check_id, check_prefix};
@@ -164,6 +165,7 @@ pub fn start(plan: &Plan, root: Root<'_>) -> Result<Task, Refused> {
         subject_until: None,
         unused: false,
         declined: false,
+        told: Shared::default(),
         by_user: false,
         names: root.names,
         rest: BTreeMap::new(),
@@ -252,6 +254,7 @@ pub fn delegate(plan: &Plan, parent: &Task, child: Child<'_>) -> Result<Task, Re
         subject_until: None,
         unused: false,
         declined: false,
+        told: Shared::default(),
         by_user: false,
         names: Names::default(),
         rest: BTreeMap::new(),

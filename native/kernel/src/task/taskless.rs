@@ -12,7 +12,7 @@ use super::{NO_TEMPLATE, ScopeIndex};
 use crate::decision::{Principal, Time};
 use crate::digest::short;
 use crate::hex::hex;
-use crate::history::{SessionHistory, party_id};
+use crate::history::{SessionHistory, Shared, party_id};
 use crate::model::Tier;
 
 /// How long what somebody does without a task is remembered after the last of it, in milliseconds.
@@ -74,6 +74,7 @@ pub fn taskless(chain: &[Principal], acr: &str) -> Option<Task> {
         subject_until: None,
         unused: false,
         declined: false,
+        told: Shared::default(),
         by_user: false,
         names: Names::default(),
         rest: BTreeMap::new(),

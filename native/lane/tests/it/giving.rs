@@ -170,4 +170,10 @@ fn one_giver_gives_so_many() {
     assert_eq!(256, given);
     assert_eq!(Err("OVERLOADED"), give());
     assert_eq!("PERMITTED", call(&served, &own, TWO, "mail.send"), "the agent is not stopped");
+    // A giver with a long id takes no more room in the agent's record.
+    let key = RecordKey::new(RecordKind::Agent, TWO);
+    let Some(Record::Agent(party)) = store.peek(&key, soon()).unwrap() else { panic!() };
+    assert!(
+        party.shared.values().all(|shared| shared.giver.len() == 32 && shared.pair.len() == 32)
+    );
 }

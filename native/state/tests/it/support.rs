@@ -99,6 +99,7 @@ pub fn task(id: &str, session: &str, agent: &str) -> Task {
         subject_until: None,
         unused: false,
         declined: false,
+        told: Default::default(),
         by_user: false,
         names: Names {
             user: BTreeSet::from(["00112233445566778899aabbccddeeff".to_owned()]),
