@@ -210,7 +210,8 @@ mod tests {
         assert_eq!((1, 5 * MINUTE_MS), (sum.count, sum.first_ms));
         sums.keep(row, sum);
         let all = sums.all();
-        let [(_, sum)] = all.as_slice() else { panic!("{all:?}") };
+        assert_eq!(1, all.len());
+        let (_, sum) = all.first().unwrap();
         assert_eq!((2, MINUTE_MS, 5 * MINUTE_MS), (sum.count, sum.first_ms, sum.last_ms));
     }
 
