@@ -147,7 +147,7 @@ impl ObjectKeys {
     #[must_use]
     pub fn of(collection: &str, id: &str) -> Self {
         let object = (!id.is_empty()).then(|| object_key(collection, id));
-        let collection = RecordKey::new(RecordKind::Object, collection.to_owned());
+        let collection = RecordKey::new(RecordKind::Object, collection);
         Self { collection, object, older: Vec::new() }
     }
 

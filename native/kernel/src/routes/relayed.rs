@@ -76,8 +76,7 @@ pub fn treatment(name: &str) -> Option<Treatment> {
             let begins = |start: &&str| {
                 name.get(..start.len()).is_some_and(|begin| is_spelling(begin, start))
             };
-            let is_overriding =
-                OVERRIDING.iter().any(|start| begins(&start)) || is_one_of(&OVERRIDES);
+            let is_overriding = OVERRIDING.iter().any(begins) || is_one_of(&OVERRIDES);
             is_overriding.then_some(Treatment::Refused)
         }
         [b'f', ..] => is_one_of(&REMOVED).then_some(Treatment::Removed),

@@ -8,9 +8,7 @@ use prost::Message;
 use serde_json::{Value, json};
 
 use crate::support::*;
-use crate::tasks::{
-    REQUIRED, TWO, agent, alices, start as start_task, starting, subject, world_of,
-};
+use crate::tasks::{REQUIRED, TWO, agent, alices, start as start_task, starting, world_of};
 
 const CATALOG: &str = "
 labels: {pii: {kind: confidentiality}, vip: {kind: confidentiality}}
