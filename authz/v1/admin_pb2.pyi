@@ -341,7 +341,7 @@ class WrittenObject(_message.Message):
     collection: _builtins.str
     """Its collection."""
     id: _builtins.str
-    """Its id."""
+    """Its id; in any case, where its collection does not tell cases apart."""
     def __init__(
         self,
         *,

@@ -274,7 +274,7 @@ class CheckRequest(_message.Message):
     arguments_json: _builtins.bytes
     """Arguments: one JSON object as raw bytes; empty means `{}`."""
     resource: _builtins.str
-    """Resource id; only where the operation's arguments do not name it."""
+    """Resource id in its one spelling; only where the operation's arguments do not name it."""
     confidence_jws: _builtins.str
     """JWS by a configured guard over task, operation and arguments digest."""
     idempotency_key: _builtins.str

@@ -224,7 +224,9 @@ class ArgumentLimit(_message.Message):
     RANGE_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
-    """A prefix of a text."""
+    """A prefix of a text, by parts: scheme, host and port of a URI, and whole segments between `/`. One that ends in `/` covers
+    only what lies under it.
+    """
     @_builtins.property
     def one_of(self) -> Global___StringValues:
         """One of these values."""

@@ -53,6 +53,10 @@ const NO_SCHEME: Misspelling =
     misspelling("it is not a URI: it has no scheme", "Write `<scheme>:<path>`.");
 const SCHEME: Misspelling =
     misspelling("its scheme has capital letters", "Write the scheme in lower case.");
+const SLASHES: Misspelling = misspelling(
+    "it has the scheme of a web address or file, and no `//`",
+    "Write `https://<host>/<path>` or `file:///<path>`.",
+);
 const CHARACTER: Misspelling = misspelling(
     "it holds a character that a URI has only percent-encoded",
     "Percent-encode it (RFC 3986 section 2).",
@@ -116,6 +120,9 @@ pub(crate) fn check_uri(text: &str) -> Result<(), Misspelling> {
 
 /// Holds that a text is a path of plain segments in its one spelling.
 pub(crate) fn check_plain(text: &str) -> Result<(), Misspelling> {
+    if lacks_slashes(text) {
+        return Err(SLASHES);
+    }
     for segment in text.strip_prefix('/').unwrap_or(text).split('/') {
         check_segment(segment)?;
     }
@@ -266,6 +273,7 @@ impl<'a> Uri<'a> {
                 let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
                 rest.split_at_checked(end).ok_or(HOST)?
             }
+            None if scheme == "file" || lacks_slashes(text) => return Err(SLASHES),
             None => ("", rest),
         };
         check_authority(scheme, authority)?;
@@ -283,6 +291,16 @@ impl<'a> Uri<'a> {
 /// Whether a text begins with a scheme and `//`: then it is a URI, and no plain text.
 pub(crate) fn has_scheme(text: &str) -> bool {
     text.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme))
+}
+
+/// Whether a text is one that readers complete to a URI with `//`: those of web addresses take `https:/a` and `https:a` for
+/// `https://a` (WHATWG URL, "special scheme"), and `file:/a` is `file:///a` (RFC 8089 §2).
+fn lacks_slashes(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once(':') else { return false };
+    let is = |name: &str| scheme.eq_ignore_ascii_case(name);
+    let is_special = ["http", "https", "ws", "wss", "ftp"].into_iter().any(is)
+        || (is("file") && rest.starts_with('/'));
+    is_special && !rest.starts_with("//")
 }
 
 /// RFC 3986 §3.1, in any case.
@@ -305,7 +323,8 @@ fn check_authority(scheme: &str, authority: &str) -> Result<(), Misspelling> {
     if authority.is_empty() {
         return if default.is_some() { Err(HOST) } else { Ok(()) };
     }
-    if authority.contains('%') {
+    // `file://localhost/a` is `file:///a` (RFC 8089 §2).
+    if authority.contains('%') || (scheme == "file" && authority == "localhost") {
         return Err(HOST);
     }
     let host = match authority.rsplit_once('@') {

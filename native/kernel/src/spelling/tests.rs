@@ -30,7 +30,7 @@ fn ids_that_are_in_their_one_spelling() {
         "x=1;y=2",
         "a+b",
         "#1",
-        "https:x",
+        "File:x.png",
         "https://corp.example/a",
         "https://corp.example/",
         "https://corp.example:8443/a?q=a%2Fb#c",
@@ -124,6 +124,11 @@ fn every_second_spelling_of_an_id_is_refused() {
         ("x://a/b#c#d", CHARACTER),
         ("x://a/b?", DANGLING),
         ("x://a/b#", DANGLING),
+        ("https:/corp.example/a", SLASHES),
+        ("HTTPS:corp.example", SLASHES),
+        ("file:/etc/hosts", SLASHES),
+        ("file://localhost/etc/hosts", HOST),
+        ("file:////etc/hosts", EMPTY),
     ] {
         assert_eq!(Err(why), check_id(id), "{id:?}");
     }
@@ -132,6 +137,8 @@ fn every_second_spelling_of_an_id_is_refused() {
     assert_eq!(Err(ESCAPE), check_uri("notes:%73ecrets"));
     assert_eq!(Err(DOTS), check_uri("notes:x/../secrets"));
     assert_eq!(Err(SCHEME), check_uri("NOTES:secrets"));
+    assert_eq!(Err(SLASHES), check_uri("file:etc/hosts"));
+    assert_eq!(Err(SLASHES), check_uri("https:corp.example"));
     assert_eq!(Ok(()), check_uri("urn:isbn:0451450523"));
 }
 
@@ -191,7 +198,7 @@ fn a_prefix_covers_typed_parts() {
         ("", LENGTH),
         ("INV-", BORDER),
         ("acme@", BORDER),
-        ("https:", BORDER),
+        ("https:", SLASHES),
         ("Re: ", ENDS),
         ("a//", EMPTY),
         ("a/../", DOTS),

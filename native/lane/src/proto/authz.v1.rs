@@ -155,7 +155,7 @@ pub struct WrittenObject {
     /// Its collection.
     #[prost(string, tag = "1")]
     pub collection: ::prost::alloc::string::String,
-    /// Its id.
+    /// Its id; in any case, where its collection does not tell cases apart.
     #[prost(string, tag = "2")]
     pub id: ::prost::alloc::string::String,
 }
@@ -618,7 +618,7 @@ pub struct CheckRequest {
     /// Arguments: one JSON object as raw bytes; empty means `{}`.
     #[prost(bytes = "vec", tag = "4")]
     pub arguments_json: ::prost::alloc::vec::Vec<u8>,
-    /// Resource id; only where the operation's arguments do not name it.
+    /// Resource id in its one spelling; only where the operation's arguments do not name it.
     #[prost(string, tag = "5")]
     pub resource: ::prost::alloc::string::String,
     /// Destinations; only where the operation's arguments do not name them.
@@ -2169,7 +2169,8 @@ pub mod argument_limit {
         /// A range of integers.
         #[prost(message, tag = "2")]
         Range(super::IntegerRange),
-        /// A prefix of a text.
+        /// A prefix of a text, by parts: scheme, host and port of a URI, and whole segments between `/`. One that ends in `/` covers
+        /// only what lies under it.
         #[prost(string, tag = "3")]
         Prefix(::prost::alloc::string::String),
     }
