@@ -1,17 +1,23 @@
 """Fetches one document over HTTPS: bounded in time and size, from checked addresses only.
 
+All bytes that come count, of TLS, of interim answers (1xx), headers, chunk extensions and trailers too: a server could
+otherwise send them without end, since a library passes over them.
+
 The address that was checked is the one that is connected to, so that a second answer of the resolver changes
 nothing. Redirects are not followed, and the environment's proxies are not asked: httpcore knows neither.
 """
 
+import contextlib
+import functools
 import ipaddress
 import re
+import select
 import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import httpcore
@@ -22,10 +28,13 @@ from authz.identity.addresses import Reach, refusal
 __all__ = ["FetchError", "Fetched", "Fetcher", "Request", "Tls", "WebTls"]
 
 _CHUNK: Final = 65_536
+# Of a TLS handshake, heads, and frames of small chunks and records, beside an eighth of the document.
+_AROUND: Final = 262_144
 _MAX_ADDRESSES: Final = 8
 _OK: Final = 200
 _REDIRECTS: Final = range(300, 400)
 _MAX_AGE: Final = re.compile(r"(?:^|[,\s])(?:max-age|s-maxage)\s*=\s*\"?(\d{1,9})\"?\s*(?:$|,)")
+_Result = TypeVar("_Result")
 _FRESH_AT_MOST: Final = re.compile(r"(?:^|[,\s])(?:no-cache|no-store)\s*(?:$|[,=])")
 
 
@@ -88,7 +97,7 @@ class Request:
     timeout: float = 10.0
     """Seconds for all of it."""
     max_bytes: int = 1_048_576
-    """How large the document may be."""
+    """How large the document may be. What comes around it may take 256 KiB and an eighth of this more."""
     accept: str = "application/json, application/jwk-set+json"
     """Media types of the document."""
 
@@ -171,7 +180,9 @@ class Fetcher:
             raise
         except httpcore.TimeoutException as error:
             raise FetchError(f"no answer within {request.timeout:g} s") from error
-        except (httpcore.NetworkError, httpcore.ProtocolError, OSError, ssl.SSLError) as error:
+        except httpcore.ProtocolError as error:
+            raise FetchError(f"its answer is not valid HTTP: {_said(error)}") from error
+        except (httpcore.NetworkError, OSError, ssl.SSLError) as error:
             raise FetchError(f"it cannot be reached: {_said(error)}") from error
         try:
             return Fetched(body.decode(), _fresh_for(told))
@@ -272,7 +283,8 @@ class _Network(httpcore.NetworkBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 last = error
                 continue
-            return _Stream(stream, self._left, self._request.tls)
+            most = self._request.max_bytes
+            return _Stream(stream, self._left, most + most // 8 + _AROUND, self._request.tls)
         if last is not None:
             raise last
         if refused:
@@ -289,20 +301,29 @@ class _Network(httpcore.NetworkBackend):
 
 
 class _Stream(httpcore.NetworkStream):
-    """A connection whose every step ends by one deadline."""
+    """A connection whose every step ends by one deadline, and all of whose bytes have one bound."""
 
     def __init__(
         self,
         inner: httpcore.NetworkStream,
         left: Callable[[float | None], float],
+        most: int,
         tls: Tls,
     ) -> None:
         self._inner = inner
         self._left = left
+        self._most = most
+        self._received = 0
         self._tls = tls
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._inner.read(min(max_bytes, _CHUNK), self._left(timeout))
+        received = self._inner.read(min(max_bytes, _CHUNK), self._left(timeout))
+        self._received += len(received)
+        if self._received > self._most:
+            raise FetchError(
+                f"the answer, with its headers and all that surrounds the document, is larger than {self._most} bytes"
+            )
+        return received
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._inner.write(buffer, self._left(timeout))
@@ -316,13 +337,90 @@ class _Stream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
-        stream = self._inner.start_tls(ssl_context, server_hostname, self._left(timeout))
+        stream = _TlsStream(self, ssl_context, server_hostname)
         try:
-            self._tls.check(stream.get_extra_info("socket").getpeercert(binary_form=True))
+            stream.shake_hands(timeout)
+            self._tls.check(stream.certificate())
         except BaseException:
             stream.close()
             raise
-        return _Stream(stream, self._left, self._tls)
+        return stream
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)
+
+
+class _TlsStream(httpcore.NetworkStream):
+    """TLS over a stream that counts: a socket of `ssl` would read records of its own without end, uncounted."""
+
+    def __init__(
+        self, plain: _Stream, context: ssl.SSLContext, server_hostname: str | None
+    ) -> None:
+        self._plain = plain
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._object = context.wrap_bio(
+            self._incoming, self._outgoing, server_hostname=server_hostname
+        )
+
+    def shake_hands(self, timeout: float | None) -> None:
+        self._run(self._object.do_handshake, timeout)
+
+    def certificate(self) -> bytes:
+        """The server's own certificate in DER."""
+        return self._object.getpeercert(binary_form=True) or b""
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        try:
+            return self._run(lambda: self._object.read(max_bytes), timeout)
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            # As a socket of `ssl` takes it: many servers close without saying so.
+            return b""
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        while buffer:
+            written = self._run(functools.partial(self._object.write, buffer), timeout)
+            buffer = buffer[written:]
+
+    def close(self) -> None:
+        self._plain.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        match info:
+            case "ssl_object":
+                return self._object
+            case "is_readable":
+                held = self._object.pending() or self._incoming.pending
+                return bool(held) or _is_readable(self._plain.get_extra_info("socket"))
+        return self._plain.get_extra_info(info)
+
+    def _run(self, step: Callable[[], _Result], timeout: float | None) -> _Result:
+        while True:
+            try:
+                result = step()
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                # The alert tells the server why.
+                with contextlib.suppress(httpcore.NetworkError, httpcore.TimeoutException):
+                    self._flush(timeout)
+                raise
+            else:
+                self._flush(timeout)
+                return result
+            self._flush(timeout)
+            received = self._plain.read(_CHUNK, timeout)
+            if received:
+                self._incoming.write(received)
+            else:
+                self._incoming.write_eof()
+
+    def _flush(self, timeout: float | None) -> None:
+        if waiting := self._outgoing.read():
+            self._plain.write(waiting, timeout)
+
+
+def _is_readable(connection: socket.socket) -> bool:
+    poller = select.poll()
+    poller.register(connection, select.POLLIN)
+    return bool(poller.poll(0))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import socket
+import ssl
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -17,7 +19,7 @@ from authz.identity.fetch import Fetcher, FetchError, Request, WebTls
 from tests.support.keyserver import Answer, KeyServer, WebAuthority
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from http.server import BaseHTTPRequestHandler
     from pathlib import Path
 
@@ -306,6 +308,135 @@ def test_a_server_that_drips_is_left(server: KeyServer, tls: WebTls, part: str) 
     assert time.monotonic() - began < 20
 
 
+def _interim(send: Callable[[bytes], object]) -> None:
+    send(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" * 500)
+
+
+def _extensions(send: Callable[[bytes], object]) -> None:
+    send(b"1;" + b"x" * 8_000 + b"\r\n \r\n")
+
+
+def _small_chunks(send: Callable[[bytes], object]) -> None:
+    send(b"000001\r\n \r\n" * 800)
+
+
+def _header(send: Callable[[bytes], object]) -> None:
+    send(b"x" * 4_096)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+WITHOUT_END = {
+    "interim answers": (b"", _interim),
+    "headers": (b"HTTP/1.1 200 OK\r\nx: ", _header),
+    "headers after interim answers": (
+        b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nx: ",
+        _header,
+    ),
+    "chunk extensions": (CHUNKED, _extensions),
+    "small chunks": (CHUNKED, _small_chunks),
+    "trailers": (CHUNKED + b"2\r\n{}\r\n0\r\nx: ", _header),
+}
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05], ids=["fast", "slow"])
+@pytest.mark.parametrize("kind", WITHOUT_END)
+def test_what_surrounds_a_document_is_bounded(
+    server: KeyServer, tls: WebTls, kind: str, pause: float
+) -> None:
+    """Naive way: only the document's own bytes count, so a server holds the node up for ever with what is around them."""
+    begin, go_on = WITHOUT_END[kind]
+    sent = 0
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        nonlocal sent
+        handler.wfile.write(begin)
+        while not server.ended.wait(pause):
+            go_on(handler.wfile.write)
+            sent += 1
+
+    server.answers["/keys"] = Answer(send=send)
+    began = time.monotonic()
+    limit = 0.5 if pause else 30.0
+    why = (
+        r"within 0\.5 s|did not end in time"
+        if pause
+        else "larger than|not valid HTTP: Receive buffer too long"
+    )
+
+    with pytest.raises(FetchError, match=why):
+        Fetcher().get(Request(server.url("/keys"), PRIVATE, tls, limit, max_bytes=16_384))
+
+    assert time.monotonic() - began < 10
+    assert sent > 0
+
+
+@pytest.mark.parametrize("kind", ["interim answers", "chunk extensions", "small chunks"])
+def test_all_bytes_have_one_bound(server: KeyServer, tls: WebTls, kind: str) -> None:
+    """The bound is told, and is that of the document with a share for what surrounds it."""
+    begin, go_on = WITHOUT_END[kind]
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(begin)
+        while not server.ended.is_set():
+            go_on(handler.wfile.write)
+
+    server.answers["/keys"] = Answer(send=send)
+
+    with pytest.raises(FetchError, match=r"all that surrounds the document.*than 1441792 bytes"):
+        Fetcher().get(Request(server.url("/keys"), PRIVATE, tls, 30.0))
+
+
+def test_records_of_tls_are_counted(ca: tuple[WebAuthority, Path], tls: WebTls) -> None:
+    """A server that sends nothing but TLS records without content is left, too."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(ca[0].leaf(ca[1].parent))
+    ended = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            server = context.wrap_bio(incoming, outgoing, server_side=True)
+            while True:
+                try:
+                    server.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    connection.sendall(outgoing.read())
+                    incoming.write(connection.recv(65_536))
+            connection.sendall(outgoing.read())
+            while not ended.is_set():
+                # A record of 16 bytes of content each: more frame than content.
+                for _ in range(200):
+                    server.write(b"HTTP/1.1 100 C\r\n")
+                    server.write(b"\r\n")
+                connection.sendall(outgoing.read())
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        try:
+            url = f"https://localhost:{listener.getsockname()[1]}/keys"
+            with pytest.raises(FetchError, match="all that surrounds the document"):
+                Fetcher().get(Request(url, PRIVATE, tls, 30.0))
+        finally:
+            ended.set()
+            thread.join(5)
+
+
+def test_a_server_that_closes_without_a_word_is_read(server: KeyServer, tls: WebTls) -> None:
+    """Where the document has no length, its end is the connection's."""
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n" + KEYS.encode())
+        handler.wfile.flush()
+        handler.connection.shutdown(socket.SHUT_RDWR)
+
+    server.answers["/keys"] = Answer(send=send)
+
+    assert Fetcher().get(Request(server.url("/keys"), PRIVATE, tls)).text == KEYS
+
+
 def test_a_server_that_never_shakes_hands_is_left(tls: WebTls) -> None:
     """The connection opens, and nothing follows."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -330,7 +461,7 @@ def test_what_is_no_http_is_refused(tls: WebTls, server: KeyServer) -> None:
 
     server.answers["/keys"] = Answer(send=babble)
 
-    with pytest.raises(FetchError, match="it cannot be reached"):
+    with pytest.raises(FetchError, match="its answer is not valid HTTP"):
         Fetcher().get(Request(server.url("/keys"), PRIVATE, tls))
 
 
