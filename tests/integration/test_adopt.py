@@ -71,7 +71,7 @@ def observed(tmp_path: Path, authority: Authority) -> Server:
 def test_propose_reads_what_a_server_wrote(
     observed: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also of callers that know nothing of Authz."""
+    """What callers without an identity ask for stands in a comment."""
     folder = observed.place.folder / "change"
     assert run("propose", "--since", "1h", "-c", observed.place.file, "-o", folder) == 0
     said = capsys.readouterr()
@@ -82,7 +82,9 @@ def test_propose_reads_what_a_server_wrote(
     assert "delete_issue" in facts["catalog"]["jira"]["operations"]
     assert '{method: GET, host: crm.example, path: "/invoices/{id}"' in text
     assert "4711" not in text
-    assert "4 times" in text
+    assert "# GET crm.example/invoices/{id}: 2 times" in text
+    assert "nothing was verified" in text
+    assert "#   GET crm.example/invoices/{digits}: 2 times" in text
     policies = (folder / "policies" / "proposed.cedar").read_text()
     assert 'Action::"crm.get"' in policies
 

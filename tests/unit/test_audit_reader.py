@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,6 +39,25 @@ def test_an_endless_line_is_passed_over(tmp_path: Path) -> None:
 
     assert [one.decision_id for one in read(file, damaged.append)] == ["2"]
     assert [one.what for one in damaged] == ["longer than 1 MiB."]
+
+
+def test_what_unfolds_is_read_within_bounds(tmp_path: Path) -> None:
+    """A small packed file of one endless line, and records that nest without end, take no memory to speak of."""
+    file = tmp_path / "audit.jsonl.gz"
+    with gzip.open(file, "wb") as stream:
+        for _ in range(64):
+            stream.write(b"a" * 1_048_576)
+        stream.write(b"\n" + b'{"x": ' + b"[" * 500_000 + b"\n" + b'{"decision_id": "2"}\n')
+    assert file.stat().st_size < 200_000
+    damaged: list[Diagnostic] = []
+    tracemalloc.start()
+    try:
+        assert [one.decision_id for one in read(file, damaged.append)] == ["2"]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [one.line for one in damaged] == [1, 2]
+    assert peak < 16 * 1_048_576
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ def test_a_sum_proposes_nothing(tmp_path: Path) -> None:
     for decision in read(tmp_path, record(1), a_sum(40)):
         seen.see(decision)
     assert seen.all.times == 1
-    assert [request.count.times for request in seen.requests.entries.values()] == [1]
+    assert [count.times for count in seen.strange.entries.values()] == [1]
+    assert not seen.requests.entries
 
 
 @pytest.mark.parametrize("count", [0, -1, 2**60, 1.5, "many", None, True, [3]])

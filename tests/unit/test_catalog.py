@@ -294,6 +294,50 @@ def test_hostile_texts_come_through_unchanged(bundle: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    "text",
+    ["=1+1", "+1", "-1", "@SUM(1)", "\t=1", " =1", "\r\n=1", "＝1", "＠x", "\x1b[31m=1"],  # noqa: RUF001 - wide forms
+)
+def test_no_cell_of_a_worklist_is_a_formula(bundle: Path, tmp_path: Path, text: str) -> None:
+    """Neither what a server says of a tool, nor with control characters before it."""
+    listed = tools(tmp_path, {"name": "frob", "description": text, "title": text})
+    catalog(bundle, "import-mcp", "--file", listed)
+    sheet = tmp_path / "todo.csv"
+
+    assert catalog(bundle, "review", "--csv-out", sheet) == 0
+
+    content = sheet.read_text()
+    assert all(char.isprintable() or char == "\n" for char in content)
+    for row in csv.reader(io.StringIO(content)):
+        assert all(cell.strip()[:1] not in set("=+-@＝＋－＠") for cell in row)  # noqa: RUF001 - wide forms
+
+
+def test_what_a_reviewer_sees_is_what_is_there(bundle: Path, tmp_path: Path) -> None:
+    """No character of a description turns the text around, hides, or moves the cursor."""
+    hidden = "a\u202eb\u2066c\u200bd\xade\u061cf\x9bg\ufeffh"
+    listed = tools(tmp_path, {"name": "frob", "description": hidden})
+    assert catalog(bundle, "import-mcp", "--file", listed) == 0
+
+    content = (bundle / "catalog" / "wiki.mcp.yaml").read_text()
+    assert all(char.isprintable() or char == "\n" for char in content)
+    kept = read_catalog(bundle, "wiki")
+    assert kept is not None
+    assert kept.tools[0].description == hidden
+
+
+def test_a_catalog_that_would_unfold_is_refused(bundle: Path, tmp_path: Path) -> None:
+    """A few lines of aliases would be more than memory holds."""
+    listed = tools(tmp_path, READ)
+    catalog(bundle, "import-mcp", "--file", listed)
+    file = bundle / "catalog" / "wiki.mcp.yaml"
+    lines = ["a0: &a0 [x, x]"]
+    lines += [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)]
+    file.write_text(file.read_text() + "\n".join(lines) + "\n")
+
+    with pytest.raises(UsageError, match="cannot be read; import it again"):
+        read_catalog(bundle, "wiki")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "not JSON"),

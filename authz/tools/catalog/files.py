@@ -38,7 +38,10 @@ _HEADERS: Final = {
 _SYSTEM: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,127}")
 _PLAIN: Final = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
 _RESERVED: Final = frozenset(["true", "false", "null", "yes", "no", "on", "off", "y", "n"])
-_UNPRINTABLE: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+# Beside what YAML takes for a line break or for none at all: characters that show a reviewer another text than is there.
+_UNPRINTABLE: Final = re.compile(
+    "[\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff]"
+)
 _MAX_FILE: Final = 4 * 1024 * 1024
 
 
@@ -302,7 +305,12 @@ def _json(value: object, indent: int = 0) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads numbers as JSON writes them: YAML 1.1 takes `1e3` for a text."""
+    """Reads numbers as JSON writes them: YAML 1.1 takes `1e3` for a text. Aliases are refused: a few lines would be gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError("aliases (`*name`) are not read here")
+        return super().compose_node(parent, index)
 
 
 _Loader.add_implicit_resolver(

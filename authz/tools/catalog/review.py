@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +42,8 @@ _COLUMNS: Final = (
     "why",
     "description",
 )
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+# Some spreadsheets take the wide forms of these characters for them, and blanks before them for nothing.
+_FORMULA: Final = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")  # noqa: RUF001 - as spreadsheets read them
 _MAX_ROWS: Final = 10_000
 
 
@@ -453,4 +455,4 @@ def _within(bundle: Path, path: Path) -> str:
 
 def _cell(text: str) -> str:
     """Keep a spreadsheet from reading a stranger's text as a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if _FORMULA.match(text) else text

@@ -96,6 +96,7 @@ def draft(seen: Seen, known: Known | None) -> Draft:
     _requests(writer, seen, systems)
     systems.write()
     _unreviewed(writer, seen)
+    _strange(writer, seen)
     policies, permits = _policies(writer, seen)
     writer.entries += permits
     if not writer.entries:
@@ -340,7 +341,7 @@ def _requests(writer: _Writer, seen: Seen, systems: _Systems) -> None:
 def _operation(form: Form, comment: str) -> _Operation:
     words = ["id" if segment == "*" else segment for segment in form.segments if segment]
     name = "_".join([form.method.lower(), *words])
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:200].rstrip("._-")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:180].rstrip("._-")
     arguments: dict[str, dict[str, str]] = {one: {"path": one} for one in form.names}
     required = list(arguments)
     strange = False
@@ -389,6 +390,21 @@ def _unreviewed(writer: _Writer, seen: Seen) -> None:
         tools = system in writer.known.tools
         how = f"authz catalog review {system}" if tools else "write a `classify` rule"
         writer.hand(f"  {operation}: {code}, {_when(missing.count)}{_by(missing.callers)}: {how}")
+        writer.entries += 1
+    writer.hand("")
+
+
+def _strange(writer: _Writer, seen: Seen) -> None:
+    """Tell what strangers asked for, in comments alone: anybody can name anything, as often as they like."""
+    listed = sorted(seen.strange.entries.items())
+    if not listed:
+        return
+    writer.hand(
+        "Asked for by callers of whom nothing was verified, and so not proposed.",
+        "Give those that you know an identity, and propose again.",
+    )
+    for asked, count in listed:
+        writer.hand(f"  {plain(asked, 700)}: {_when(count)}")
         writer.entries += 1
     writer.hand("")
 
@@ -453,6 +469,7 @@ def _left_out(seen: Seen) -> Iterator[str]:
         ("requests without a route", seen.requests),
         ("unknown operations", seen.unknown),
         ("operations that nobody reviewed", seen.unreviewed),
+        ("requests of strangers", seen.strange),
         ("agents", seen.agents),
         ("issuers", seen.subjects),
         ("roles", seen.roles),
