@@ -48,6 +48,8 @@ pub struct Model {
     pub operations: Vec<Operation>,
     /// Operations that an argument divides into several, by id; they are not among `operations`.
     pub splits: BTreeMap<String, Split>,
+    /// Operations of MCP systems that take a client's answers to what the server asked for, also those that are split.
+    pub input_responses: BTreeSet<String>,
     /// The tools of each MCP system, by the name that the server gives them.
     pub tools: BTreeMap<String, BTreeMap<String, Tool>>,
     /// Declared labels.
@@ -252,6 +254,8 @@ pub struct Tool {
     pub digest: Digest,
     /// What it was when somebody reviewed it; none where nobody has.
     pub accepted: Option<Digest>,
+    /// The headers that repeat its arguments.
+    pub headers: Vec<crate::mcp::ParameterHeader>,
 }
 
 /// One thing a system can do.

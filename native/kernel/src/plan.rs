@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::arguments::{ArgumentSchema, Declared};
+use crate::arguments::{ArgumentSchema, Arguments, Declared, Nulls};
 use crate::decision::{PolicyEffect, Principal};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::directories;
@@ -11,6 +11,7 @@ use crate::evaluate::met::Met;
 use crate::evaluate::syntax::{ActionScope, Asks};
 use crate::evaluate::{Base, Constants, Group, Known, Rule, Words};
 use crate::history::{self, Budgets, Holder, Keeping, Memory, Recall, Remembering, Sequences};
+use crate::mcp::Traffic;
 use crate::mode::TierSet;
 use crate::model::{
     Effect, Model, Operation, ParamType, Spelling, System, SystemKind, Template, Tier,
@@ -221,7 +222,12 @@ impl Plan {
         let own: Vec<Operation> =
             OWN_OPERATIONS.iter().map(|name| own_operation(name)).chain(starts).collect();
         let all: Vec<&Operation> = model.operations.iter().chain(&own).collect();
-        let arguments = arguments(&all, previous, rest, &mut diagnostics);
+        // A server may read null as something else than an absent argument, so its own schema says where null may stand.
+        let nulls = |operation: &Operation| match is_of_mcp(&model, operation) {
+            true => Nulls::Refused,
+            false => Nulls::Absent,
+        };
+        let arguments = arguments(&all, &nulls, previous, rest, &mut diagnostics);
         let groups: Vec<Vec<String>> = all.iter().map(|operation| groups_of(operation)).collect();
         rest();
         let catalog = catalog(&all, &groups, &arguments);
@@ -304,7 +310,7 @@ impl Plan {
                 sequences.keys(&named.0).chain(budgets.keys(&named.1)).collect();
             let id = operation.resource.as_ref().and_then(|rule| rule.id.as_deref());
             let keys = keys.into_iter().filter(|key| Some(*key) != id).map(str::to_owned).collect();
-            let uri = is_resource_read(&model, operation).then_some("/uri");
+            let uri = takes_uri(&model, operation).then_some("/uri");
             let memory = Memory::of(
                 &model,
                 recall,
@@ -537,13 +543,26 @@ impl Plan {
         joined
     }
 
-    /// Whether an operation only connects to an MCP server (`initialize`, `ping`, listings): it needs no task. A bundle that
-    /// lets such messages bring labels, carry data out, or count, asks for one.
-    pub(crate) fn only_connects(&self, operation: &Operation) -> bool {
-        let is_built_in = operation.name == crate::mcp::OWN && self.model.is_built_in(operation);
-        is_built_in
-            && operation.yields.1.is_empty()
-            && operation.destination.is_none()
+    /// Whether an operation stands for the messages of MCP that are neither a tool nor a resource nor a prompt.
+    pub(crate) fn is_protocol(&self, operation: &Operation) -> bool {
+        operation.name == crate::mcp::OWN && self.model.is_built_in(operation)
+    }
+
+    /// What a call of an operation moves between client and server, as far as its arguments say.
+    pub(crate) fn traffic(&self, operation: &Operation, arguments: &Arguments) -> Traffic {
+        match self.is_protocol(operation) {
+            true => Traffic::of(arguments.json()),
+            false => Traffic::OPERATION,
+        }
+    }
+
+    /// Whether a message only connects to an MCP server (`initialize`, `ping`, listings): it needs no task. One that brings
+    /// labels, carries data out, or counts, as the bundle says, needs one.
+    pub(crate) fn only_connects(&self, operation: &Operation, traffic: Traffic) -> bool {
+        self.is_protocol(operation)
+            && traffic.connects
+            && (!traffic.brings || operation.yields.1.is_empty())
+            && (!traffic.sends || operation.destination.is_none())
             && self.prepared(&operation.id).is_some_and(|(_, own)| !own.memory.is_named())
     }
 
@@ -700,15 +719,18 @@ fn written<'a>(model: &'a Model, recall: &Recall) -> BTreeMap<&'a str, Keeping> 
     kept.iter().map(|(name, ms)| keeping((*name, *ms))).collect()
 }
 
-/// Whether an operation is `resources/read` of an MCP server.
-fn is_resource_read(model: &Model, operation: &Operation) -> bool {
+/// Whether an operation names a resource of an MCP server by its URI: `resources/read`, and a subscription.
+fn takes_uri(model: &Model, operation: &Operation) -> bool {
+    let name = operation
+        .id
+        .strip_prefix(operation.system.as_str())
+        .and_then(|rest| rest.strip_prefix('.'));
+    is_of_mcp(model, operation) && matches!(name, Some(crate::mcp::READ | crate::mcp::OWN))
+}
+
+fn is_of_mcp(model: &Model, operation: &Operation) -> bool {
     let system = model.systems.get(&operation.system);
     system.is_some_and(|system| system.kind == SystemKind::Mcp)
-        && operation
-            .id
-            .strip_prefix(operation.system.as_str())
-            .and_then(|rest| rest.strip_prefix('.'))
-            == Some(crate::mcp::READ)
 }
 
 fn internal(mut diagnostics: Diagnostics, what: &str) -> Diagnostics {
@@ -820,33 +842,37 @@ fn operation_of(prefix: &str, name: &str, template: &Template) -> Operation {
 /// The schema of each operation, taken from the previous plan where it is the same; equal ones are shared.
 fn arguments(
     all: &[&Operation],
+    nulls: &dyn Fn(&Operation) -> Nulls,
     previous: Option<&Plan>,
     rest: &mut (dyn FnMut() + Send),
     diagnostics: &mut Diagnostics,
 ) -> Vec<Arc<ArgumentSchema>> {
-    let mut shared: HashMap<String, Arc<ArgumentSchema>> = HashMap::new();
-    let kept = |operation: &Operation| {
+    let mut shared: HashMap<(String, bool), Arc<ArgumentSchema>> = HashMap::new();
+    let kept = |operation: &Operation, nulls: Nulls| {
         let (old, prepared) = previous?.prepared(&operation.id)?;
-        (old.input == operation.input).then(|| Arc::clone(&prepared.arguments))
+        (old.input == operation.input && prepared.arguments.nulls() == nulls)
+            .then(|| Arc::clone(&prepared.arguments))
     };
     let mut of = |operation: &&Operation| {
         rest();
-        if let Some(kept) = kept(operation) {
+        let nulls = nulls(operation);
+        if let Some(kept) = kept(operation, nulls) {
             return kept;
         }
-        let text = operation.input.to_string();
-        if let Some(known) = shared.get(&text) {
+        let key = (operation.input.to_string(), nulls == Nulls::Refused);
+        if let Some(known) = shared.get(&key) {
             return Arc::clone(known);
         }
-        let schema = Arc::new(ArgumentSchema::compile(&operation.input).unwrap_or_else(|error| {
+        let schema = ArgumentSchema::compile(&operation.input).unwrap_or_else(|error| {
             diagnostics.error(
                 &operation.at,
                 format!("operation `{}`: {error}", operation.id),
                 "Correct the operation's `input`.",
             );
             ArgumentSchema::none()
-        }));
-        shared.insert(text, Arc::clone(&schema));
+        });
+        let schema = Arc::new(schema.with_nulls(nulls));
+        shared.insert(key, Arc::clone(&schema));
         schema
     };
     all.iter().map(&mut of).collect()

@@ -625,7 +625,7 @@ pub(crate) fn once<'a>(
 }
 
 /// Whether two header names are the same to who takes `_` for `-`.
-fn is_spelling(a: &str, b: &str) -> bool {
+pub(crate) fn is_spelling(a: &str, b: &str) -> bool {
     let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte };
     a.len() == b.len() && a.bytes().map(dashed).eq(b.bytes().map(dashed))
 }

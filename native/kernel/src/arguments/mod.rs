@@ -29,6 +29,17 @@ pub struct ArgumentSchema {
     root: std::collections::BTreeMap<String, Member>,
     checker: Option<Checker>,
     declared: Declared,
+    nulls: Nulls,
+}
+
+/// What null means for an argument whose schema does not allow it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Nulls {
+    /// An optional argument is absent.
+    #[default]
+    Absent,
+    /// The arguments do not have the declared form.
+    Refused,
 }
 
 /// What checks everything that the types do not say.
@@ -53,14 +64,26 @@ impl ArgumentSchema {
         } else {
             None
         };
-        Ok(Self { root, checker, declared: Declared::of(schema) })
+        Ok(Self { root, checker, declared: Declared::of(schema), nulls: Nulls::Absent })
+    }
+
+    /// The same schema with another meaning of null.
+    #[must_use]
+    pub fn with_nulls(self, nulls: Nulls) -> Self {
+        Self { nulls, ..self }
+    }
+
+    /// What null means for an argument whose schema does not allow it.
+    #[must_use]
+    pub const fn nulls(&self) -> Nulls {
+        self.nulls
     }
 
     /// A schema without arguments.
     #[must_use]
     pub fn none() -> Self {
         let root = std::collections::BTreeMap::new();
-        Self { root, checker: None, declared: Declared::default() }
+        Self { root, checker: None, declared: Declared::default(), nulls: Nulls::Absent }
     }
 
     /// The declared arguments by name.
@@ -91,6 +114,6 @@ impl ArgumentSchema {
     /// [`ArgumentError`] where it is no object of the declared form, or nests so deep in unions that checking it would
     /// take too long.
     pub fn take(&self, value: &Arc<json::Value>) -> Result<Arguments, ArgumentError> {
-        read::read(&self.root, self.checker.as_ref(), value)
+        read::read(&self.root, self.checker.as_ref(), self.nulls, value)
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use super::Checker;
 use super::types::{ArgumentType, Member};
+use super::{Checker, Nulls};
 use crate::digest::sha256;
 use crate::json::{self, Limits};
 use crate::plain;
@@ -131,11 +131,12 @@ pub(super) fn parse(
 pub(super) fn read(
     members: &BTreeMap<String, Member>,
     checker: Option<&Checker>,
+    nulls: Nulls,
     json: &Arc<json::Value>,
 ) -> Result<Arguments, ArgumentError> {
-    let values = record(members, json)?;
+    let values = record(members, nulls, json)?;
     if let Some(Checker { validator, unions }) = checker {
-        let checked = plain_record(members, json)?;
+        let checked = plain_record(members, nulls, json)?;
         if unions.as_ref().is_some_and(|unions| !unions.bounded(&checked)) {
             let what = "nested too deep for the unions of the schema";
             return Err(ArgumentError::unread("", what));
@@ -192,6 +193,7 @@ fn within(whole: bool, what: &str) -> String {
 // Recursion is bounded by the depth limit of the reader.
 fn record(
     members: &BTreeMap<String, Member>,
+    nulls: Nulls,
     value: &json::Value,
 ) -> Result<Vec<(SmolStr, Value)>, ArgumentError> {
     let json::Value::Object(given) = value else {
@@ -203,9 +205,9 @@ fn record(
             return Err(ArgumentError::new("", "an undeclared member"));
         };
         match value {
-            json::Value::Null if member.nullable || !member.required => {}
+            json::Value::Null if member.nullable || is_absent(member, nulls) => {}
             _ => {
-                let value = typed(&member.kind, value).map_err(|error| error.below(name))?;
+                let value = typed(&member.kind, nulls, value).map_err(|error| error.below(name))?;
                 values.push((SmolStr::new(name), value));
             }
         }
@@ -219,7 +221,12 @@ fn record(
     Ok(values)
 }
 
-fn typed(kind: &ArgumentType, value: &json::Value) -> Result<Value, ArgumentError> {
+/// Whether null stands for an absent member where the schema does not allow null.
+fn is_absent(member: &Member, nulls: Nulls) -> bool {
+    nulls == Nulls::Absent && !member.required
+}
+
+fn typed(kind: &ArgumentType, nulls: Nulls, value: &json::Value) -> Result<Value, ArgumentError> {
     let wrong = |expected: &str| Err(ArgumentError::new("", format!("expected {expected}")));
     match (kind, value) {
         (ArgumentType::Opaque, _) => Ok(Value::Opaque),
@@ -238,18 +245,19 @@ fn typed(kind: &ArgumentType, value: &json::Value) -> Result<Value, ArgumentErro
         (ArgumentType::Bool, _) => wrong("true or false"),
         (ArgumentType::Set(item), json::Value::Array(items)) => {
             let items = items.iter().enumerate().map(|(index, value)| {
-                typed(item, value).map_err(|error| error.below(&index.to_string()))
+                typed(item, nulls, value).map_err(|error| error.below(&index.to_string()))
             });
             items.collect::<Result<_, _>>().map(Value::Set)
         }
         (ArgumentType::Set(_), _) => wrong("an array"),
-        (ArgumentType::Record(members), _) => record(members, value).map(Value::Record),
+        (ArgumentType::Record(members), _) => record(members, nulls, value).map(Value::Record),
     }
 }
 
 /// The value for the JSON Schema checker: a null that stands for an absent optional member is left out.
 fn plain_record(
     members: &BTreeMap<String, Member>,
+    nulls: Nulls,
     value: &json::Value,
 ) -> Result<serde_json::Value, ArgumentError> {
     let json::Value::Object(given) = value else { return plain(value) };
@@ -257,12 +265,12 @@ fn plain_record(
     for (name, value) in given {
         let member = members.get(name);
         let absent = matches!(value, json::Value::Null)
-            && member.is_some_and(|member| !member.required && !member.nullable);
+            && member.is_some_and(|member| !member.nullable && is_absent(member, nulls));
         if absent {
             continue;
         }
         let value = match member.map(|member| &member.kind) {
-            Some(kind) => plain_typed(kind, value)?,
+            Some(kind) => plain_typed(kind, nulls, value)?,
             None => plain(value)?,
         };
         map.insert(name.clone(), value);
@@ -272,13 +280,14 @@ fn plain_record(
 
 fn plain_typed(
     kind: &ArgumentType,
+    nulls: Nulls,
     value: &json::Value,
 ) -> Result<serde_json::Value, ArgumentError> {
     match (kind, value) {
-        (ArgumentType::Record(members), _) => plain_record(members, value),
+        (ArgumentType::Record(members), _) => plain_record(members, nulls, value),
         (ArgumentType::Set(item), json::Value::Array(items)) => items
             .iter()
-            .map(|value| plain_typed(item, value))
+            .map(|value| plain_typed(item, nulls, value))
             .collect::<Result<Vec<_>, _>>()
             .map(Into::into),
         _ => plain(value),

@@ -6,7 +6,7 @@ use super::{MAX_CHAIN, has_subject, located, method, requirements, satisfied};
 use crate::decision::{Facts, PolicyEffect, ReasonCode, Time};
 use crate::evaluate::could::{Could, Prospect, said};
 use crate::evaluate::{self, ContextFacts, Known};
-use crate::mcp;
+use crate::mcp::{self, Traffic};
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
 use crate::reach::{Place, Refused};
@@ -49,7 +49,12 @@ impl<'a> Prospects<'a> {
         let Some((operation, prepared)) = self.plan.prepared(id) else { return false };
         let located = || {
             located::standing(self.facts, &operation.id, self.now)?;
-            located::locate(self.plan, self.facts, operation)
+            // Some message of the protocol may move less than another.
+            let traffic = match self.plan.is_protocol(operation) {
+                true => Traffic::LEAST,
+                false => Traffic::OPERATION,
+            };
+            located::locate(self.plan, self.facts, operation, traffic)
         };
         let stopped = |reason| self.softens(Place::Operation(id), reason);
         match super::known(operation) {

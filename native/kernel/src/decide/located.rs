@@ -8,7 +8,7 @@ use super::resolve::Resolved;
 use crate::decision::{Facts, ReasonCode, Request, Time};
 use crate::evaluate::TaskFacts;
 use crate::history::Holder;
-use crate::mcp::{self, ServerTask};
+use crate::mcp::{self, ServerTask, Traffic};
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
 use crate::schema::{GIVE, OWN_SYSTEM, START};
@@ -51,12 +51,19 @@ pub(super) fn standing(facts: &Facts<'_>, operation: &str, now: Time) -> Result<
 }
 
 /// Refuses a request without a task where it needs one, and one of a template that is gone.
-pub(super) fn locate(plan: &Plan, facts: &Facts<'_>, operation: &Operation) -> Result<(), Refusal> {
+///
+/// Args: `traffic`: what the call moves between client and server.
+pub(super) fn locate(
+    plan: &Plan,
+    facts: &Facts<'_>,
+    operation: &Operation,
+    traffic: Traffic,
+) -> Result<(), Refusal> {
     if operation.system == OWN_SYSTEM {
         return Ok(());
     }
     let Some(view) = facts.task.and_then(TaskView::real) else {
-        return without(plan, facts, operation);
+        return without(plan, facts, operation, traffic);
     };
     if view.task.kind.is_started() && plan.model().is_implicit(view.task.assignee()) {
         let what = "the bundle lets the agent work without tasks, and so gives it none";
@@ -99,12 +106,17 @@ pub(super) fn server_task(
     }
 }
 
-fn without(plan: &Plan, facts: &Facts<'_>, operation: &Operation) -> Result<(), Refusal> {
+fn without(
+    plan: &Plan,
+    facts: &Facts<'_>,
+    operation: &Operation,
+    traffic: Traffic,
+) -> Result<(), Refusal> {
     if facts.granted.is_some() {
         return Err(Refusal::new(ReasonCode::NoTask, "a task credential is of a task"));
     }
     let rule = &plan.model().tasks;
-    if plan.only_connects(operation) {
+    if plan.only_connects(operation, traffic) {
         return Ok(());
     }
     let is_within = |tier: Tier| operation.tier <= tier && plan.is_stateless(&operation.id, None);

@@ -18,7 +18,7 @@ use crate::decision::{
 use crate::evaluate::{ContextFacts, Judge, Known, StoreFacts, Unready};
 use crate::history::{Carried, HistoryChanges, Holder, MAX_ENTRIES, Run, SessionHistory, Spends};
 use crate::json;
-use crate::mcp::ServerTask;
+use crate::mcp::{ServerTask, Traffic};
 use crate::mode::may_soften;
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
@@ -171,7 +171,7 @@ fn steps(
     located::standing(facts, request.operation, now)?;
     let (operation, prepared, resolved) = named(plan, facts, request, now, decision)?;
     declared(plan, request)?;
-    located::locate(plan, facts, operation)?;
+    located::locate(plan, facts, operation, resolved.traffic)?;
     located::labels(plan, facts, request)?;
     located::server_task(facts, request, operation)?;
     let grant = granted::covering(facts, operation, &resolved, decision)?;
@@ -388,7 +388,9 @@ fn judge(
         let acts = (resolved.collection, resolved.id.key.as_str());
         let labels = (&*resolved.labels, request.labels);
         let (sequences, subject) = (&plan.sequences, resolved.subject(task));
-        let passage = memory.passage(operation, acts, labels, plan.model(), view, now);
+        let silent = silenced(operation, resolved.traffic);
+        let brings = silent.as_ref().unwrap_or(operation);
+        let passage = memory.passage(brings, acts, labels, plan.model(), view, now);
         let advances = sequences.passage(&memory.named, subject, view, now);
         // What a credential was issued for was counted by the permit that it was issued of.
         let is_redeemed = decision.redeems.is_some();
@@ -441,6 +443,12 @@ fn judge(
         decision.charges = bounds.charges();
     }
     Ok(())
+}
+
+/// The operation without its labels, where this call of it brings nothing.
+fn silenced(operation: &Operation, traffic: Traffic) -> Option<Operation> {
+    let is_silent = !traffic.brings && !operation.yields.1.is_empty();
+    is_silent.then(|| Operation { yields: Default::default(), ..operation.clone() })
 }
 
 fn method(facts: &Facts<'_>) -> &'static str {

@@ -13,6 +13,7 @@ use crate::directories::{Directories, Query, Says};
 use crate::evaluate::Known;
 use crate::history::{ObjectKeys, Subject};
 use crate::json::Value as Json;
+use crate::mcp::Traffic;
 use crate::model::{DestinationKind, DestinationRule, Operation, ResourceRule, Spelling, Tier};
 use crate::plan::{Plan, Prepared};
 use crate::schema::{GIVE, Key, NO_DESTINATION, OWN_SYSTEM, START};
@@ -43,6 +44,8 @@ pub(super) struct Resolved<'a> {
     /// The highest tier of a call in which all destinations are trusted, as the user or a directory vouches for each; none:
     /// in no call.
     pub(super) trusted: Option<Tier>,
+    /// What the call moves between client and server.
+    pub(super) traffic: Traffic,
 }
 
 impl Resolved<'_> {
@@ -86,7 +89,9 @@ pub(super) fn resolve<'a>(
         resource(plan, operation, &arguments, request, written)?;
     let id_pointer = operation.resource.as_ref().and_then(|rule| rule.id.as_deref());
     decision.resource = resource.uid();
+    let traffic = plan.traffic(operation, &arguments);
     let (destinations, trusted) = match &operation.destination {
+        Some(_) if !traffic.sends && request.destinations.is_empty() => (Destinations::new(), None),
         None if request.destinations.is_empty() => (Destinations::new(), None),
         None => {
             return Err(bad(format!(
@@ -105,7 +110,17 @@ pub(super) fn resolve<'a>(
     if let Some(placed) = destinations.first() {
         placed.class.clone_into(&mut decision.destination_class);
     }
-    Ok(Resolved { arguments, resource, collection, id, id_pointer, labels, destinations, trusted })
+    Ok(Resolved {
+        arguments,
+        resource,
+        collection,
+        id,
+        id_pointer,
+        labels,
+        destinations,
+        trusted,
+        traffic,
+    })
 }
 
 impl Resolved<'_> {

@@ -1,12 +1,14 @@
 //! The headers of a request that repeat what its message says.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::message::Message;
-use super::{Envelope, Fault, Kind};
+use super::{Envelope, Fault, Kind, ParameterHeader};
 use crate::json::Value;
-use crate::routes::once;
+use crate::routes::{is_spelling, once};
 
 /// The revisions that are spoken, oldest first.
 pub const VERSIONS: [&str; 3] = ["2025-06-18", "2025-11-25", "2026-07-28"];
@@ -18,8 +20,10 @@ const METHOD: &str = "mcp-method";
 const NAME: &str = "mcp-name";
 /// The headers that are read.
 pub(crate) const READ: [&str; 3] = [VERSION, METHOD, NAME];
+/// How the headers begin that repeat an argument of a call.
+pub(crate) const PARAMETER: &str = "mcp-param-";
 /// The member of `_meta` that repeats the revision.
-const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+pub(super) const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
 /// What the headers say.
 pub(super) struct Said<'a> {
@@ -98,16 +102,69 @@ impl<'a> Said<'a> {
 
     /// The headers, where they are there, say what the message says.
     pub(super) fn is_of(&self, method: Option<&str>, name: Option<&str>) -> Result<(), Fault> {
-        let differs = |header: &str, said: &str| match said.contains(',') {
-            // A proxy joins headers of one name with commas.
-            true => Err(Fault::ambiguous(format!("`{header}` may hold several values"))),
-            false => Err(Fault::mismatch(format!("`{header}` differs from the message"))),
-        };
         match (self.method, self.name) {
             (Some(said), _) if method != Some(said) => differs(METHOD, said),
             (_, Some(said)) if !name.is_some_and(|name| says(said, name)) => differs(NAME, said),
             _ => Ok(()),
         }
+    }
+}
+
+/// Refuses headers that repeat arguments, unless the arguments are as they say.
+///
+/// A header for an argument that is absent, or that no tool declares, is a value that the message does not have: whoever goes
+/// by headers would act on it.
+///
+/// Args:
+/// * `declared`: those of the tool; none where the message calls none.
+/// * `are_required`: an argument that is there must be repeated.
+pub(super) fn repeat(
+    headers: &[(&str, &str)],
+    declared: &[ParameterHeader],
+    arguments: &Value,
+    are_required: bool,
+) -> Result<(), Fault> {
+    let is_declared = |name: &str| declared.iter().any(|one| is_spelling(name, &one.name));
+    if headers.iter().any(|(name, _)| is_parameter(name) && !is_declared(name)) {
+        return Err(Fault::mismatch(format!("a `{PARAMETER}…` header repeats no argument")));
+    }
+    for ParameterHeader { name, path } in declared {
+        let argument = path.iter().try_fold(arguments, |value, member| value.get(member));
+        match (once(headers, name)?, argument.and_then(written)) {
+            (None, None) => {}
+            (None, Some(_)) if !are_required => {}
+            (None, Some(_)) => return Err(Fault::mismatch(format!("`{name}` is missing"))),
+            (Some(_), None) => {
+                return Err(Fault::mismatch(format!("`{name}` repeats no argument")));
+            }
+            (Some(said), Some(text)) if says(said, &text) => {}
+            (Some(said), Some(_)) => return differs(name, said),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a header, by its name in lower case, repeats an argument, also in the spelling of servers that take `_` for `-`.
+pub(crate) fn is_parameter(name: &str) -> bool {
+    name.get(..PARAMETER.len()).is_some_and(|start| is_spelling(start, PARAMETER))
+}
+
+/// How a header writes an argument; none for one that no header can repeat.
+fn written(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Integer(number) => Some(Cow::Owned(number.to_string())),
+        Value::Bool(true) => Some(Cow::Borrowed("true")),
+        Value::Bool(false) => Some(Cow::Borrowed("false")),
+        _ => None,
+    }
+}
+
+fn differs(header: &str, said: &str) -> Result<(), Fault> {
+    match said.contains(',') {
+        // A proxy joins headers of one name with commas.
+        true => Err(Fault::ambiguous(format!("`{header}` may hold several values"))),
+        false => Err(Fault::mismatch(format!("`{header}` differs from the message"))),
     }
 }
 

@@ -1,12 +1,13 @@
 //! One JSON-RPC 2.0 message, as MCP sends it.
 
-use super::{Fault, Id, Kind, LONGEST_TASK, TASK};
+use super::methods::{Revisions, STATELESS, TASKS};
+use super::{Fault, Id, Kind, LONGEST_ID, LONGEST_TASK, TASK};
 use crate::json::{self, Value};
 
 /// Bytes of a method.
 const LONGEST_METHOD: usize = 128;
-/// Bytes of an id that is a text.
-const LONGEST_ID: usize = 256;
+/// Members by which a client answers what the server asked for before it goes on with a call.
+pub(crate) const RESPONSES: [&str; 2] = ["inputResponses", "requestState"];
 /// Members of a message.
 const MEMBERS: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
 
@@ -17,7 +18,8 @@ pub(super) struct Message {
     pub(super) id: Option<Id>,
     /// None for a response.
     pub(super) method: Option<String>,
-    params: Vec<(String, Value)>,
+    /// Those of a request or a notification; of a response its `result` or `error`.
+    pub(super) params: Vec<(String, Value)>,
     /// It has a member that the protocol does not know.
     has_unknown: bool,
 }
@@ -47,11 +49,15 @@ impl Message {
         let (id, method) = (take.out("id"), take.out("method"));
         let (params, result, error) = (take.out("params"), take.out("result"), take.out("error"));
         let Some(method) = method else {
-            let answers = result.is_some() != error.is_some() && params.is_none();
             let id = id.as_ref().map(self::id).transpose()?;
-            return match (answers, id) {
-                (true, Some(_)) => {
-                    Ok(Self { id: None, method: None, params: Vec::new(), has_unknown })
+            let said = match (result, error) {
+                (Some(result @ Value::Object(_)), None) => Some(("result".to_owned(), result)),
+                (None, Some(error)) if is_error(&error) => Some(("error".to_owned(), error)),
+                _ => None,
+            };
+            return match (said, id, params) {
+                (Some(said), Some(_), None) => {
+                    Ok(Self { id: None, method: None, params: vec![said], has_unknown })
                 }
                 _ => Err(Fault::unread("the message is no request, notification or response")),
             };
@@ -69,7 +75,7 @@ impl Message {
             return Err(Fault::unread("a request has an `id`, and a notification has none"));
         }
         let params = match params {
-            None | Some(Value::Null) => Vec::new(),
+            None => Vec::new(),
             Some(Value::Object(params)) => params,
             Some(_) => return Err(Fault::unread("`params` is no object")),
         };
@@ -114,7 +120,7 @@ impl Message {
     /// A member of `_meta`.
     pub(super) fn meta(&self, name: &str) -> Result<Option<&Value>, Fault> {
         match self.param("_meta") {
-            None | Some(Value::Null) => Ok(None),
+            None => Ok(None),
             Some(meta @ Value::Object(_)) => Ok(meta.get(name)),
             Some(_) => Err(Fault::unread("`_meta` is no object")),
         }
@@ -132,11 +138,11 @@ impl Message {
     /// Whether a call asks to run as a task of the server.
     pub(super) fn runs_as_task(&self) -> Result<bool, Fault> {
         match self.param("task") {
-            None | Some(Value::Null) => Ok(false),
+            None => Ok(false),
             Some(Value::Object(members)) => {
                 known(members, &["ttl"])?;
                 match members.iter().find(|(name, _)| name == "ttl") {
-                    None | Some((_, Value::Null | Value::Integer(0..))) => Ok(true),
+                    None | Some((_, Value::Integer(0..))) => Ok(true),
                     Some(_) => Err(Fault::unread("`task.ttl` is no number of milliseconds")),
                 }
             }
@@ -144,39 +150,53 @@ impl Message {
         }
     }
 
-    /// Refuses a request about tasks of the server that says more than which one.
-    pub(super) fn follows(&self, method: &str) -> Result<(), Fault> {
-        if method == "tasks/list" {
-            return known(&self.params, &["cursor", "_meta"]);
-        }
-        known(&self.params, &["taskId", "_meta"])?;
-        match self.text("taskId") {
-            Some(id) if !id.is_empty() => Ok(()),
-            _ => Err(Fault::unread("`taskId` is missing, or no text")),
-        }
-    }
-
     /// The name and the arguments of a call, which says nothing else: what it says besides would be done unjudged.
     ///
-    /// `inputResponses` and `requestState` repeat to the server what it asked for in its last answer.
-    pub(super) fn called(&self, naming: &str) -> Result<(&str, Value), Fault> {
-        let has_arguments = naming == "name";
-        let mut members = vec![naming, "_meta", "inputResponses", "requestState", "task"];
-        members.extend(has_arguments.then_some("arguments"));
+    /// Args:
+    /// * `takes_responses`: whether the operation of a name takes `inputResponses` and `requestState`, which then are
+    ///   arguments.
+    pub(super) fn called(
+        &self,
+        naming: &str,
+        revision: Revisions,
+        takes_responses: impl Fn(&str) -> bool,
+    ) -> Result<(&str, Value), Fault> {
+        let is_call = self.method.as_deref() == Some("tools/call");
+        let mut members = vec![naming, "_meta"];
+        members.extend((naming == "name").then_some("arguments"));
+        members.extend((is_call && revision == TASKS).then_some("task"));
+        members.extend((revision == STATELESS).then_some(RESPONSES).into_iter().flatten());
         known(&self.params, &members)?;
-        if self.method.as_deref() != Some("tools/call") && self.runs_as_task()? {
-            return Err(Fault::bad("only `tools/call` runs as a task of the server"));
-        }
         let Some(name) = self.text(naming) else {
             return Err(Fault::unread(format!("`{naming}` is missing, or no text")));
         };
         let arguments = match self.param("arguments") {
-            None | Some(Value::Null) => Value::Object(Vec::new()),
+            None => Value::Object(Vec::new()),
             Some(arguments @ Value::Object(_)) => arguments.clone(),
             Some(_) => return Err(Fault::unread("`arguments` is no object")),
         };
+        let has_responses = RESPONSES.iter().any(|member| self.param(member).is_some());
+        if has_responses && !takes_responses(name) {
+            return Err(Fault::bad(
+                "the operation takes no `inputResponses` and no `requestState`",
+            ));
+        }
         Ok((name, arguments))
     }
+
+    /// `inputResponses` and `requestState`, as arguments of the operation that takes them.
+    pub(super) fn responses(&self) -> impl Iterator<Item = (String, Value)> {
+        let given = RESPONSES.iter().filter_map(|name| Some((*name, self.param(name)?)));
+        given.map(|(name, value)| (name.to_owned(), value.clone()))
+    }
+}
+
+/// Whether a value is the error of a response.
+fn is_error(value: &Value) -> bool {
+    let Value::Object(members) = value else { return false };
+    known(members, &["code", "message", "data"]).is_ok()
+        && matches!(value.get("code"), Some(Value::Integer(_)))
+        && matches!(value.get("message"), Some(Value::String(_)))
 }
 
 struct Taking(Vec<(String, Value)>);
@@ -190,7 +210,7 @@ impl Taking {
 
 /// Refuses members that are not expected, and above all those that a reader without regard to case takes for one that is:
 /// Go's `encoding/json` does, and believes the last.
-fn known(members: &[(String, Value)], expected: &[&str]) -> Result<(), Fault> {
+pub(super) fn known(members: &[(String, Value)], expected: &[&str]) -> Result<(), Fault> {
     for (name, _) in members {
         if expected.contains(&name.as_str()) {
             continue;

@@ -8,8 +8,22 @@ const V25: (&str, &str) = ("mcp-protocol-version", "2025-11-25");
 
 fn endpoint() -> Endpoint {
     let tools = [("read", "s.read"), ("a b", "s.a_b"), ("tools/list", "s.tools/list")];
-    let tools = tools.map(|(name, operation)| (name.to_owned(), operation.to_owned()));
-    Endpoint { system: "s".to_owned(), tools: tools.into() }
+    let region = serde_json::json!({"type": "object", "properties": {
+        "region": {"type": "string", "x-mcp-header": "Region"},
+        "to": {"type": "object", "properties": {"n": {"type": "integer", "x-mcp-header": "n"}}},
+        "dry": {"type": "boolean", "x-mcp-header": "dry_run"},
+    }});
+    let mut tools: BTreeMap<String, EndpointTool> = tools
+        .map(|(name, operation)| {
+            let tool = EndpointTool { operation: operation.to_owned(), ..EndpointTool::default() };
+            (name.to_owned(), tool)
+        })
+        .into();
+    let headers = ParameterHeader::of(&region);
+    let takes_responses = true;
+    let deploy = EndpointTool { operation: "s.deploy".to_owned(), headers, takes_responses };
+    tools.insert("deploy".to_owned(), deploy);
+    Endpoint { system: "s".to_owned(), tools, ..Endpoint::default() }
 }
 
 fn ask(body: &str, headers: &[(&str, &str)]) -> Result<Call, RouteError> {
@@ -104,34 +118,334 @@ fn a_header_that_says_something_else_is_refused() {
     assert_eq!(ambiguous, asked(&body, &[("mcp-name", "a b"), ("mcp-name", "a b")]));
 }
 
+/// A message of a revision, as its clients send it; `params` without braces and without `_meta`.
+fn sent(version: &str, method: &str, params: &str) -> Result<(String, String), (ReasonCode, Kind)> {
+    let meta = match version {
+        "2026-07-28" => {
+            r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"roots":{"listChanged":true}},"progressToken":7}"#
+        }
+        _ => r#""_meta":{"progressToken":"a"}"#,
+    };
+    let id = if method.starts_with("notifications/") { "" } else { r#""id":1,"# };
+    let between = if params.is_empty() { "" } else { "," };
+    let body = format!(
+        r#"{{"jsonrpc":"2.0",{id}"method":"{method}","params":{{{params}{between}{meta}}}}}"#
+    );
+    let headers = [JSON, ("mcp-protocol-version", version), ("mcp-method", method)];
+    match ask(&body, &headers) {
+        Ok(call) => Ok((call.operation, text(&call.arguments))),
+        Err(error) => Err((error.reason, error.mcp.unwrap().kind)),
+    }
+}
+
+const INITIALIZE: &str =
+    r#""protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}"#;
+const COMPLETE: &str = r#""ref":{"type":"ref/prompt","name":"p"},"argument":{"name":"a","value":"v"},"context":{"arguments":{"b":"c"}}"#;
+
+/// Each method with the revisions that have it, the parameters that it needs, what its operation is told, and a parameter
+/// that is wrong.
 #[test]
-fn what_is_part_of_the_protocol_is_one_operation_that_knows_the_method() {
-    for method in [
-        "initialize",
-        "ping",
-        "server/discover",
-        "subscriptions/listen",
-        "resources/subscribe",
-        "tools/list",
-        "resources/templates/list",
-        "completion/complete",
-        "logging/setLevel",
+fn every_method_of_the_protocol_is_listed_with_its_parameters_and_revisions() {
+    let every: &[&str] = &["2025-06-18", "2025-11-25", "2026-07-28"];
+    let (stateful, stateless, tasks) = (&every[..2], &every[2..], &every[1..2]);
+    let said = |params: &str| format!(r#","params":{{{params}}}"#);
+    let uri = r#""uri":"a:b""#;
+    for (method, versions, params, told, wrong) in [
+        ("initialize", stateful, INITIALIZE, said(INITIALIZE), r#""capabilities":{}"#),
+        ("ping", stateful, "", String::new(), r#""x":1"#),
+        ("server/discover", stateless, "", String::new(), r#""cursor":"c""#),
+        ("tools/list", every, "", String::new(), r#""filter":"f""#),
+        ("tools/list", every, r#""cursor":"c""#, said(r#""cursor":"c""#), r#""cursor":1"#),
+        ("resources/list", every, "", String::new(), r#""uri":"a:b""#),
+        ("resources/templates/list", every, "", String::new(), r#""cursor":null"#),
+        ("prompts/list", every, "", String::new(), r#""name":"p""#),
+        ("resources/subscribe", stateful, uri, format!(",{uri}"), ""),
+        ("resources/unsubscribe", stateful, uri, format!(",{uri}"), r#""uri":["a:b"]"#),
+        (
+            "logging/setLevel",
+            stateful,
+            r#""level":"info""#,
+            r#","level":"info""#.to_owned(),
+            r#""level":"alice: 078-05-1120""#,
+        ),
+        ("completion/complete", every, COMPLETE, said(COMPLETE), r#""argument":{"name":"a"}"#),
+        (
+            "subscriptions/listen",
+            stateless,
+            r#""notifications":{"toolsListChanged":true}"#,
+            String::new(),
+            r#""notifications":{"toolsListChanged":1}"#,
+        ),
+        (
+            "subscriptions/listen",
+            stateless,
+            r#""notifications":{"resourceSubscriptions":["a:b"]}"#,
+            said(r#""notifications":{"resourceSubscriptions":["a:b"]}"#),
+            r#""notifications":{"resourceSubscriptions":[1]}"#,
+        ),
+        ("tasks/get", tasks, r#""taskId":"1""#, said(r#""taskId":"1""#), ""),
+        ("tasks/result", tasks, r#""taskId":"1""#, said(r#""taskId":"1""#), r#""taskId":1"#),
+        ("tasks/cancel", tasks, r#""taskId":"1""#, said(r#""taskId":"1""#), r#""id":"1""#),
+        ("tasks/list", tasks, "", String::new(), r#""taskId":"1""#),
+        ("notifications/initialized", stateful, "", String::new(), r#""x":1"#),
+        ("notifications/cancelled", every, r#""requestId":1"#, String::new(), r#""requestId":[1]"#),
+        (
+            "notifications/cancelled",
+            every,
+            r#""requestId":1,"reason":"r""#,
+            said(r#""reason":"r""#),
+            r#""requestId":1,"reason":{}"#,
+        ),
+        (
+            "notifications/progress",
+            stateful,
+            r#""progressToken":1,"progress":0.5,"message":"m""#,
+            said(r#""progressToken":1,"progress":0.5,"message":"m""#),
+            r#""progress":1"#,
+        ),
+        ("notifications/roots/list_changed", stateful, "", String::new(), r#""roots":[]"#),
     ] {
-        let body = format!(r#"{{"jsonrpc":"2.0","id":"a","method":"{method}"}}"#);
-        assert_eq!(ok("s.mcp", &format!(r#"{{"method":"{method}"}}"#)), asked(&body, &[]));
-        // Without an id it asks for no answer, and some servers do it all the same.
-        let silent = format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#);
-        assert_eq!(Err((ReasonCode::BadInput, Kind::Unread)), asked(&silent, &[]), "{method}");
+        for version in every {
+            let kind = if method.starts_with("notifications/") {
+                Kind::Notification
+            } else {
+                Kind::Request
+            };
+            let got = sent(version, method, params);
+            if versions.contains(version) {
+                let arguments = format!(r#"{{"method":"{method}"{told}}}"#);
+                assert_eq!(ok("s.mcp", &arguments), got, "{version} {method}");
+                let refused = Err((ReasonCode::BadInput, kind));
+                assert_eq!(refused, sent(version, method, wrong), "{version} {method} {wrong}");
+                let more = [params, r#""more":1"#].into_iter().filter(|part| !part.is_empty());
+                let more = more.collect::<Vec<_>>().join(",");
+                assert_eq!(refused, sent(version, method, &more), "{version} {method} {more}");
+            } else {
+                let refused = Err((ReasonCode::UnknownOperation, kind));
+                assert_eq!(refused, got, "{version} {method}");
+            }
+            let silent = format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#);
+            if kind == Kind::Request {
+                // Without an id it asks for no answer, and some servers do it all the same.
+                assert_eq!(Err((ReasonCode::BadInput, Kind::Unread)), asked(&silent, &[]));
+            }
+        }
     }
-    let notification = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{}}"#;
-    assert_eq!(ok("s.mcp", r#"{"method":"notifications/cancelled"}"#), asked(notification, &[]));
-    let response = r#"{"jsonrpc":"2.0","id":9,"result":{"content":"x"}}"#;
-    assert_eq!(ok("s.mcp", r#"{"method":"response"}"#), asked(response, &[]));
-    for method in ["response", "GET", "tasks/update", "tasks/", "TOOLS/LIST", "tools/call/"] {
-        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}"}}"#);
+}
+
+#[test]
+fn a_method_that_is_not_listed_is_refused() {
+    for method in [
+        "response",
+        "GET",
+        "tasks/update",
+        "tasks/",
+        "TOOLS/LIST",
+        "tools/call/",
+        "exfil/list",
+        "completion/x",
+        "logging/x",
+        "sampling/createMessage",
+        "elicitation/create",
+        "roots/list",
+    ] {
         let unknown = Err((ReasonCode::UnknownOperation, Kind::Request));
-        assert_eq!(unknown, asked(&body, &[]), "{method}");
+        assert_eq!(unknown, sent("2025-11-25", method, ""), "{method}");
     }
+    for method in ["notifications/x", "notifications/message", "notifications/tasks/status"] {
+        let unknown = Err((ReasonCode::UnknownOperation, Kind::Notification));
+        assert_eq!(unknown, sent("2025-11-25", method, ""), "{method}");
+    }
+    let folded = sent("2025-11-25", "tools/list", r#""Cursor":"c""#);
+    assert_eq!(Err((ReasonCode::AmbiguousRequest, Kind::Request)), folded);
+    let null = r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":null}"#;
+    assert_eq!(Err((ReasonCode::BadInput, Kind::Unread)), asked(null, &[]));
+}
+
+#[test]
+fn what_a_client_says_in_its_own_words_is_an_argument() {
+    for (response, told) in [
+        (r#""result":{}"#, ""),
+        (r#""result":{"action":"accept"}"#, r#","params":{"result":{"action":"accept"}}"#),
+        (
+            r#""error":{"code":-1,"message":"m"}"#,
+            r#","params":{"error":{"code":-1,"message":"m"}}"#,
+        ),
+    ] {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":9,{response}}}"#);
+        let arguments = format!(r#"{{"method":"response"{told}}}"#);
+        assert_eq!(ok("s.mcp", &arguments), asked(&body, &[]));
+    }
+    for bad in [r#""result":1"#, r#""result":null"#, r#""error":"m""#, r#""error":{"code":1}"#] {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":9,{bad}}}"#);
+        assert_eq!(Err((ReasonCode::BadInput, Kind::Unread)), asked(&body, &[]), "{bad}");
+    }
+    let meta = |meta: &str| {
+        let params = format!(r#"{{"_meta":{{{meta}}}}}"#);
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{params}}}"#);
+        asked(&body, &[])
+    };
+    let plain =
+        r#""io.modelcontextprotocol/clientCapabilities":{"roots":{},"sampling":{"tools":{}}}"#;
+    assert_eq!(ok("s.mcp", r#"{"method":"ping"}"#), meta(plain));
+    for words in [
+        r#""x":"words""#,
+        r#""io.modelcontextprotocol/clientInfo":{"name":"n","version":"1"}"#,
+        r#""io.modelcontextprotocol/clientCapabilities":{"words":{}}"#,
+        r#""io.modelcontextprotocol/clientCapabilities":{"experimental":{"words":{}}}"#,
+    ] {
+        let arguments = format!(r#"{{"method":"ping","params":{{"_meta":{{{words}}}}}}}"#);
+        assert_eq!(ok("s.mcp", &arguments), meta(words), "{words}");
+    }
+    let long = format!(r#""progressToken":"{}""#, "t".repeat(257));
+    for bad in [long.as_str(), r#""io.modelcontextprotocol/logLevel":"words""#] {
+        assert_eq!(Err((ReasonCode::BadInput, Kind::Request)), meta(bad), "{bad}");
+    }
+}
+
+/// Reads the traffic off the arguments of the operation, as a caller of `Check` may say them too.
+#[test]
+fn what_a_message_moves_is_read_off_its_arguments() {
+    let of = |text: &str| {
+        let value = json::parse(text.as_bytes(), json::Limits::default()).unwrap();
+        let Traffic { connects, brings, sends } = Traffic::of(&value);
+        (connects, brings, sends)
+    };
+    for (arguments, traffic) in [
+        (r#"{"method":"ping"}"#, (true, false, false)),
+        (r#"{"method":"tools/list"}"#, (true, true, false)),
+        (r#"{"method":"tools/list","params":{"cursor":"c"}}"#, (true, true, true)),
+        (r#"{"method":"GET"}"#, (true, true, false)),
+        (r#"{"method":"DELETE"}"#, (true, false, false)),
+        (r#"{"method":"response"}"#, (false, false, false)),
+        (r#"{"method":"response","params":{}}"#, (false, false, true)),
+        (r#"{"method":"logging/setLevel","level":"info"}"#, (false, true, false)),
+        (r#"{"method":"logging/setLevel","level":"words"}"#, (false, true, true)),
+        (r#"{"method":"resources/subscribe","uri":"a:b"}"#, (false, true, true)),
+        (r#"{"method":"notifications/initialized"}"#, (true, false, false)),
+        (r#"{"method":"words"}"#, (false, true, true)),
+        ("{}", (false, true, true)),
+    ] {
+        assert_eq!(traffic, of(arguments), "{arguments}");
+    }
+}
+
+/// Whoever stands between goes by the header, the server by the message.
+#[test]
+fn a_header_for_an_argument_repeats_it() {
+    let stateless = |arguments: &str, headers: &[(&str, &str)]| {
+        let meta = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
+        let body = call(&format!(r#"{{"name":"deploy","arguments":{arguments},"_meta":{meta}}}"#));
+        let own = [JSON, ("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call")];
+        let all: Vec<_> =
+            own.iter().chain(&[("mcp-name", "deploy")]).chain(headers).copied().collect();
+        ask(&body, &all).map(|call| text(&call.arguments)).map_err(|error| error.reason)
+    };
+    let all = r#"{"region":"a, b","to":{"n":42},"dry":true}"#;
+    let headers =
+        [("mcp-param-region", "a, b"), ("mcp-param-n", "42"), ("mcp-param-dry_run", "true")];
+    assert_eq!(Ok(all.to_owned()), stateless(all, &headers));
+    let written = [("mcp-param-region", "=?base64?YSwgYg==?="), headers[1], headers[2]];
+    assert_eq!(Ok(all.to_owned()), stateless(all, &written));
+    assert_eq!(Ok("{}".to_owned()), stateless("{}", &[]));
+    assert_eq!(Ok(r#"{"region":null}"#.to_owned()), stateless(r#"{"region":null}"#, &[]));
+    let mismatch = Err(ReasonCode::HeaderMismatch);
+    for (arguments, headers) in [
+        (all, &headers[..2]),
+        (r#"{"region":"a"}"#, &[][..]),
+        (r#"{"region":"a"}"#, &[("mcp-param-region", "b")]),
+        (r#"{"region":"a"}"#, &[("mcp-param-region", "=?base64?Yg==?=")]),
+        (r#"{"region":"a"}"#, &[("mcp-param-region", "a"), ("mcp-param-other", "x")]),
+        (r#"{"region":null}"#, &[("mcp-param-region", "null")]),
+        (r#"{"region":null}"#, &[("mcp-param-region", "")]),
+        ("{}", &[("mcp-param-region", "a")]),
+        (r#"{"to":{"n":42}}"#, &[("mcp-param-n", "42.0")]),
+        (r#"{"to":{"n":42}}"#, &[("mcp-param-n", "042")]),
+        (r#"{"to":[42]}"#, &[("mcp-param-n", "42")]),
+        (r#"{"dry":true}"#, &[("mcp-param-dry_run", "True")]),
+        (r#"{"region":["a"]}"#, &[("mcp-param-region", "a")]),
+    ] {
+        assert_eq!(mismatch, stateless(arguments, headers), "{arguments} {headers:?}");
+    }
+    let ambiguous = Err(ReasonCode::AmbiguousRequest);
+    for headers in [
+        &[("mcp-param-region", "a"), ("mcp-param-region", "a")][..],
+        &[("mcp-param-region", "a,b")],
+        &[("mcp_param_region", "a")],
+    ] {
+        assert_eq!(ambiguous, stateless(r#"{"region":"a"}"#, headers), "{headers:?}");
+    }
+    // Earlier revisions do not ask for the headers; where one is there, it counts.
+    let body = call(r#"{"name":"deploy","arguments":{"region":"a"}}"#);
+    assert_eq!(ok("s.deploy", r#"{"region":"a"}"#), asked(&body, &[]));
+    let differs = Err((ReasonCode::HeaderMismatch, Kind::ToolCall));
+    assert_eq!(differs, asked(&body, &[("mcp-param-region", "b")]));
+    assert_eq!(differs, asked(&call(r#"{"name":"gone"}"#), &[("mcp-param-region", "b")]));
+    let listed = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+    let differs = Err((ReasonCode::HeaderMismatch, Kind::Request));
+    assert_eq!(differs, asked(listed, &[("mcp-param-region", "b")]));
+    let request = HttpRequest {
+        method: "GET",
+        host: "h",
+        path: "/mcp",
+        headers: &[V25, ("mcp-param-region", "b")],
+        body: Body::Whole(b""),
+    };
+    assert_eq!(ReasonCode::HeaderMismatch, endpoint().read(&request).unwrap_err().reason);
+}
+
+#[test]
+fn headers_for_arguments_are_declared_as_clients_read_them() {
+    let of = |properties: serde_json::Value| {
+        ParameterHeader::of(&serde_json::json!({"type": "object", "properties": properties}))
+    };
+    let one = of(serde_json::json!({"a": {"type": "string", "x-mcp-header": "A"}}));
+    assert_eq!(vec![ParameterHeader { name: "mcp-param-a".into(), path: vec!["a".into()] }], one);
+    for odd in [
+        serde_json::json!({"a": {"type": "number", "x-mcp-header": "A"}}),
+        serde_json::json!({"a": {"type": ["string", "null"], "x-mcp-header": "A"}}),
+        serde_json::json!({"a": {"type": "string", "x-mcp-header": "a b"}}),
+        serde_json::json!({"a": {"type": "string", "x-mcp-header": ""}}),
+        serde_json::json!({"a": {"type": "string", "x-mcp-header": 1}}),
+        serde_json::json!({"a": {"items": {"type": "string", "x-mcp-header": "A"}}}),
+        serde_json::json!({
+            "a": {"type": "string", "x-mcp-header": "A"}, "b": {"type": "string", "x-mcp-header": "a"},
+        }),
+    ] {
+        assert!(of(odd.clone()).is_empty(), "{odd}");
+    }
+}
+
+#[test]
+fn answers_to_what_the_server_asked_are_arguments_or_refused() {
+    let with = |version: &str, tool: &str, more: &str| {
+        let meta = match version {
+            "2026-07-28" => r#","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#,
+            _ => "",
+        };
+        let body = call(&format!(r#"{{"name":"{tool}","arguments":{{}}{more}{meta}}}"#));
+        let headers = [
+            JSON,
+            ("mcp-protocol-version", version),
+            ("mcp-method", "tools/call"),
+            ("mcp-name", tool),
+        ];
+        ask(&body, &headers).map(|call| text(&call.arguments)).map_err(|error| error.reason)
+    };
+    let answers = r#","inputResponses":{"a":{"action":"accept"}},"requestState":"s""#;
+    let told = r#"{"inputResponses":{"a":{"action":"accept"}},"requestState":"s"}"#;
+    assert_eq!(Ok(told.to_owned()), with("2026-07-28", "deploy", answers));
+    assert_eq!(Ok("{}".to_owned()), with("2026-07-28", "deploy", ""));
+    let bad = Err(ReasonCode::BadInput);
+    assert_eq!(bad, with("2026-07-28", "read", answers));
+    assert_eq!(bad, with("2026-07-28", "read", r#","requestState":"s""#));
+    assert_eq!(bad, with("2026-07-28", "read", r#","inputResponses":null"#));
+    // Earlier revisions do not have them.
+    assert_eq!(bad, with("2025-11-25", "deploy", answers));
+    assert_eq!(bad, with("2025-06-18", "deploy", answers));
+    // Nor does the first of them have tasks of the server.
+    assert_eq!(bad, with("2025-06-18", "deploy", r#","task":{}"#));
+    assert_eq!(bad, with("2026-07-28", "deploy", r#","task":{}"#));
 }
 
 #[test]
@@ -183,16 +497,24 @@ fn what_has_to_do_with_tasks_of_the_server_is_told() {
         |task: &str| of("tools/call", &format!(r#"{{"name":"read","arguments":{{}}{task}}}"#));
     let is = |name: &str, kind| Ok((name.to_owned(), kind));
     assert_eq!(is("s.read", ServerTask::None), tool(""));
-    assert_eq!(is("s.read", ServerTask::None), tool(r#","task":null"#));
     assert_eq!(is("s.read", ServerTask::Begins), tool(r#","task":{}"#));
     assert_eq!(is("s.read", ServerTask::Begins), tool(r#","task":{"ttl":60000}"#));
-    for bad in ["true", "[]", r#"{"ttl":-1}"#, r#"{"ttl":"1"}"#, r#"{"ttl":1.5}"#, r#"{"for":1}"#] {
+    for bad in [
+        "null",
+        "true",
+        "[]",
+        r#"{"ttl":null}"#,
+        r#"{"ttl":-1}"#,
+        r#"{"ttl":"1"}"#,
+        r#"{"ttl":1.5}"#,
+        r#"{"for":1}"#,
+    ] {
         assert_eq!(Err(ReasonCode::BadInput), tool(&format!(r#","task":{bad}"#)), "{bad}");
     }
     assert_eq!(Err(ReasonCode::AmbiguousRequest), tool(r#","task":{"TTL":1}"#));
     for method in ["tasks/get", "tasks/result", "tasks/cancel"] {
         assert_eq!(is("s.mcp", ServerTask::Follows), of(method, r#"{"taskId":"1"}"#));
-        for bad in ["{}", r#"{"taskId":""}"#, r#"{"taskId":1}"#, r#"{"taskId":"1","more":1}"#] {
+        for bad in ["{}", r#"{"taskId":1}"#, r#"{"taskId":"1","more":1}"#] {
             assert_eq!(Err(ReasonCode::BadInput), of(method, bad), "{method} {bad}");
         }
     }

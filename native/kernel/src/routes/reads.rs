@@ -1,7 +1,7 @@
 //! Which headers decide what a request is.
 
 use super::{RouteTable, relayed};
-use crate::mcp::READ_HEADERS;
+use crate::mcp::{READ_HEADERS, is_parameter};
 
 /// Headers that say what a body is.
 const OF_BODY: [&str; 5] =
@@ -13,7 +13,10 @@ impl RouteTable {
         let of_routes = self.routes.iter().flat_map(|route| {
             let conditions = route.headers.iter().map(|(name, _)| name.as_str());
             let arguments = route.header_arguments.iter().map(|(name, ..)| name.as_str());
-            let of_messages = route.mcp.iter().flat_map(|_| READ_HEADERS);
+            let of_messages = route.mcp.iter().flat_map(|endpoint| {
+                let of_tools = endpoint.tools.values().flat_map(|tool| &tool.headers);
+                READ_HEADERS.into_iter().chain(of_tools.map(|header| header.name.as_str()))
+            });
             conditions.chain(arguments).chain(of_messages)
         });
         let of_body = OF_BODY.iter().copied();
@@ -31,7 +34,7 @@ impl RouteTable {
             || self.routes.iter().any(|route| {
                 route.headers.iter().any(|(wanted, _)| wanted == name)
                     || route.header_arguments.iter().any(|(header, ..)| header == name)
-                    || (route.mcp.is_some() && READ_HEADERS.contains(&name))
+                    || (route.mcp.is_some() && (READ_HEADERS.contains(&name) || is_parameter(name)))
             })
     }
 }

@@ -120,9 +120,9 @@ pub(super) fn apply(build: &mut Build<'_>, files: &[(&str, Vec<At<ClassifyRule>>
     let mut cases: Vec<Operation> = Vec::new();
     for operation in &mut operations {
         let built_in = build.model.is_built_in(operation);
+        // The protocol gives it a meaning.
         if let Some(rule) = exact.get(operation.id.as_str()).filter(|_| operation.reviewed) {
-            let what = format!("`{}` has its meaning from the protocol", operation.id);
-            build.found.error(&rule.at, what, "Remove the rule.");
+            build.protocol(operation, rule.file, rule.rule);
             continue;
         }
         let mut chosen: Option<&Rule<'_>> = None;
@@ -205,6 +205,9 @@ impl Build<'_> {
         let first = cases.len();
         operation.reviewed = !self.unaccepted.contains(&operation.id);
         operation.drifted = drifted;
+        if let Some(said) = &rule.rule.input_responses {
+            self.input_responses(operation, rule.file, said);
+        }
         match &rule.rule.split {
             Some(split) => self.split(operation, rule, split, cases),
             None => self.classify(operation, rule.file, &rule.at, &Said::of(rule.rule)),
@@ -315,7 +318,11 @@ impl Build<'_> {
         }
     }
 
-    fn yields(&mut self, file: &str, said: &Yields) -> (BTreeSet<String>, BTreeSet<String>) {
+    pub(super) fn yields(
+        &mut self,
+        file: &str,
+        said: &Yields,
+    ) -> (BTreeSet<String>, BTreeSet<String>) {
         match said {
             Yields::Exact(labels) => {
                 let labels = self.labels(file, labels);
@@ -356,7 +363,7 @@ impl Build<'_> {
         Some(ResourceRule { collection, id, spelling })
     }
 
-    fn destination(
+    pub(super) fn destination(
         &mut self,
         file: &str,
         operation: &Operation,

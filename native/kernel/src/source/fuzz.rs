@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::decision::Time;
 use crate::json;
-use crate::mcp::{Endpoint, Kind};
+use crate::mcp::{Endpoint, EndpointTool, Kind};
 use crate::model::DestinationKind;
 use crate::routes::{Body, HttpRequest};
 use crate::task;
@@ -106,9 +106,11 @@ pub fn message(bytes: &[u8]) {
     if headers.is_empty() {
         headers.push(("mcp-protocol-version", "2025-11-25"));
     }
+    let tool = EndpointTool { operation: "wiki.read".to_owned(), ..EndpointTool::default() };
     let endpoint = Endpoint {
         system: "wiki".to_owned(),
-        tools: BTreeMap::from([("read".to_owned(), "wiki.read".to_owned())]),
+        tools: BTreeMap::from([("read".to_owned(), tool)]),
+        ..Endpoint::default()
     };
     for method in ["POST", "GET"] {
         let body = Body::Whole(body.as_bytes());

@@ -9,12 +9,12 @@ use serde_json::json;
 
 use super::build::Build;
 use super::ids;
-use super::types::SystemEntry;
+use super::types::{ClassifyRule, SystemEntry};
 use super::yaml::{At, Entries};
 use crate::arguments::tame;
 use crate::catalog::{Digest, Implementation, Server, Tool, parse_digest};
 use crate::diagnostic::{clip, unknown};
-use crate::mcp::{self, Endpoint};
+use crate::mcp::{self, Endpoint, EndpointTool, ParameterHeader, RESPONSES};
 use crate::model::{self, Effect, Location, Operation, Reports, System, SystemKind, Tier};
 
 /// What the name of such a file ends with.
@@ -151,7 +151,9 @@ impl Build<'_> {
                 abortable: false,
                 at: at.clone(),
             });
-            tools.insert(tool.name, model::Tool { operation: id, digest: found, accepted: None });
+            let headers = ParameterHeader::of(&tool.input);
+            let kept = model::Tool { operation: id, digest: found, accepted: None, headers };
+            tools.insert(tool.name, kept);
         }
         self.built_in(&system, &at);
         self.model.tools.insert(system, tools);
@@ -163,7 +165,11 @@ impl Build<'_> {
         let text = json!({"type": "string"});
         let texts = json!({"type": "object", "additionalProperties": text});
         for (name, properties, required) in [
-            (mcp::OWN, json!({"method": text}), json!([])),
+            (
+                mcp::OWN,
+                json!({"method": text, "level": text, "uri": text, "params": {}}),
+                json!([]),
+            ),
             (mcp::READ, json!({"uri": text}), json!(["uri"])),
             (mcp::PROMPT, json!({"name": text, "arguments": texts}), json!(["name"])),
         ] {
@@ -188,12 +194,87 @@ impl Build<'_> {
         }
     }
 
+    /// Gives the messages of the protocol itself their labels and their destination. Which of them bring data and which send
+    /// some is known; whose it is, the bundle says.
+    pub(super) fn protocol(&mut self, operation: &mut Operation, file: &str, rule: &ClassifyRule) {
+        let at = rule.r#match.at.within(file);
+        let is_more = rule.effects.is_some()
+            || rule.tier.is_some()
+            || rule.resource.is_some()
+            || rule.split.is_some()
+            || rule.input_responses.is_some()
+            || rule.abortable;
+        let is_nothing = rule.yields.is_none() && rule.destination.is_none();
+        if is_more || is_nothing {
+            let what = format!("`{}` reads at tier low, as the protocol says", operation.id);
+            let mend = "Say its `yields` and its `destination`, and nothing else of it.";
+            return self.found.error(&at, what, mend);
+        }
+        if let Some(yields) = &rule.yields {
+            operation.yields = self.yields(file, yields);
+        }
+        if let Some(destination) = &rule.destination {
+            operation.destination = self.destination(file, operation, destination);
+        }
+    }
+
+    /// Adds to the arguments of an operation the answers that a client gives to what the server asked for during a call.
+    ///
+    /// Args: `said`: JSON Schema of each answer, by its key in `inputResponses`.
+    pub(super) fn input_responses(
+        &mut self,
+        operation: &mut Operation,
+        file: &str,
+        said: &At<serde_json::Value>,
+    ) {
+        let at = said.at.within(file);
+        let kind = self.model.systems.get(&operation.system).map(|system| system.kind);
+        if kind != Some(SystemKind::Mcp) {
+            let what = format!("`{}` is no operation of an MCP server", operation.id);
+            return self.found.error(&at, what, "Remove `input_responses`.");
+        }
+        if !said.value.is_object() {
+            let what = "`input_responses` is no map of JSON Schemas";
+            let mend =
+                "Write `{key: {type: object, properties: {…}}}`, or `{}` for `requestState` alone.";
+            return self.found.error(&at, what, mend);
+        }
+        let (answers, opened) = tame(&json!({"type": "object", "properties": said.value}));
+        for what in opened {
+            self.found.warning(&at, format!("`input_responses`: {what}"), "");
+        }
+        let mut input = operation.input.as_ref().clone();
+        let properties = input
+            .as_object_mut()
+            .map(|input| input.entry("properties").or_insert_with(|| json!({})))
+            .and_then(serde_json::Value::as_object_mut);
+        let Some(properties) = properties else { return };
+        if let Some(name) = RESPONSES.iter().find(|name| properties.contains_key(**name)) {
+            let what = format!("`{}` has an argument `{name}` of its own", operation.id);
+            return self.found.error(&at, what, "The server has to rename it.");
+        }
+        let schemas = [answers, json!({"type": "string"})];
+        properties.extend(RESPONSES.iter().map(|name| (*name).to_owned()).zip(schemas));
+        operation.input = Arc::new(input);
+        self.model.input_responses.insert(operation.id.clone());
+    }
+
     /// The endpoint of a system, for its routes.
     pub(super) fn endpoint(&mut self, system: &At<String>, file: &str) -> Option<Arc<Endpoint>> {
         if let Some(tools) = self.model.tools.get(&system.value) {
-            let tools = tools.iter().map(|(name, tool)| (name.clone(), tool.operation.clone()));
-            let system = system.value.clone();
-            return Some(Arc::new(Endpoint { system, tools: tools.collect() }));
+            let takes = |operation: &str| self.model.input_responses.contains(operation);
+            let built_in = |name: &str| takes(&format!("{}.{name}", system.value));
+            let tool = |(name, tool): (&String, &model::Tool)| {
+                let (operation, headers) = (tool.operation.clone(), tool.headers.clone());
+                let takes_responses = takes(&operation);
+                (name.clone(), EndpointTool { operation, headers, takes_responses })
+            };
+            return Some(Arc::new(Endpoint {
+                system: system.value.clone(),
+                tools: tools.iter().map(tool).collect(),
+                reads_take_responses: built_in(mcp::READ),
+                prompts_take_responses: built_in(mcp::PROMPT),
+            }));
         }
         let declared = self.model.systems.iter().filter(|(_, s)| s.kind == SystemKind::Mcp);
         let (what, mend) = unknown(

@@ -260,6 +260,9 @@ pub(crate) struct ClassifyRule {
     pub(crate) resource: Option<ResourceEntry>,
     /// Where its data goes.
     pub(crate) destination: Option<At<DestinationFrom>>,
+    /// What clients answer where an MCP server asks for something during a call: a JSON Schema for each key of
+    /// `inputResponses`. The answers and `requestState` are then arguments; without it, a call with them is refused.
+    pub(crate) input_responses: Option<At<serde_json::Value>>,
     /// Nothing has happened when it fails.
     #[serde(default)]
     pub(crate) abortable: bool,

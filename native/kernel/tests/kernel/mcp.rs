@@ -424,8 +424,112 @@ fn what_every_server_has_is_named_by_its_exact_id_or_not_at_all() {
     let plan = self::plan(&server, &exact);
     let read = ask(&plan, "wiki.resources.read", r#"{"uri":"a:b"}"#);
     assert_eq!((ReasonCode::Permitted, Some(Tier::Standard)), (read.reason, read.tier));
-    assert_eq!(
-        "facts.yaml:5:20: `wiki.mcp` has its meaning from the protocol. Remove the rule.",
-        errors(&server, "classify: [{match: wiki.mcp, effects: [read]}]")
+}
+
+/// Which messages bring data and which send some is known; whose it is, a rule says.
+#[test]
+fn a_rule_for_the_protocol_says_what_it_yields_and_where_it_sends() {
+    let server = server(vec![tool("read", "", page(json!({})))]);
+    let labels = "labels: {untrusted: {kind: trust, description: d}}\n";
+    let mend = "`wiki.mcp` reads at tier low, as the protocol says. Say its `yields` and its `destination`, and nothing else of it.";
+    for rule in [
+        "{match: wiki.mcp}",
+        "{match: wiki.mcp, effects: [read]}",
+        "{match: wiki.mcp, yields: [untrusted], tier: high}",
+        "{match: wiki.mcp, yields: [untrusted], abortable: true}",
+        "{match: wiki.mcp, yields: [untrusted], input_responses: {}}",
+        "{match: wiki.mcp, yields: [untrusted], split: {on: /method, cases: {}}}",
+    ] {
+        let facts = format!("{labels}classify: [{rule}]");
+        assert_eq!(format!("facts.yaml:6:20: {mend}"), errors(&server, &facts), "{rule}");
+    }
+    let rule = "{match: wiki.mcp, yields: [untrusted], destination: {type: account, when_absent: external}}";
+    let plan = plan(&server, &format!("{labels}classify: [{rule}]"));
+    let own = plan.operation("wiki.mcp").unwrap();
+    assert_eq!((Tier::Low, true), (own.tier, own.reviewed));
+    assert!(own.yields.1.contains("untrusted"));
+    let class = |arguments: &str| ask(&plan, "wiki.mcp", arguments).destination_class;
+    assert_eq!("", class(r#"{"method":"ping"}"#));
+    assert_eq!("", class(r#"{"method":"tools/list"}"#));
+    assert_eq!("", class(r#"{"method":"logging/setLevel","level":"info"}"#));
+    for sends in [
+        r#"{"method":"tools/list","params":{"cursor":"c"}}"#,
+        r#"{"method":"resources/subscribe","uri":"a:b"}"#,
+        r#"{"method":"exfil"}"#,
+        "{}",
+    ] {
+        assert_eq!("external", class(sends), "{sends}");
+    }
+    let spelled = ask(&plan, "wiki.mcp", r#"{"method":"resources/subscribe","uri":"a:b/../c"}"#);
+    assert_eq!(ReasonCode::AmbiguousRequest, spelled.reason);
+}
+
+/// A server may read null as something else than an absent argument.
+#[test]
+fn null_stands_where_the_schema_of_a_tool_allows_it() {
+    let input = json!({"type": "object", "required": ["k"], "properties": {
+        "k": {"type": "string"},
+        "text": {"type": "string"},
+        "or_null": {"type": ["string", "null"]},
+        "choice": {"enum": ["a", "b"]},
+        "any": {},
+        "to": {"type": "object", "properties": {"n": {"type": "integer"}}},
+    }});
+    let server = server(vec![tool("read", "", input)]);
+    let facts = format!("accepted: {{wiki.read: '{}'}}\n{READ}", pin(&server.tools[0]));
+    let plan = plan(&server, &facts);
+    let reason = |given: &str| ask(&plan, "wiki.read", &format!(r#"{{"k":"a"{given}}}"#)).reason;
+    for good in ["", r#","or_null":null"#, r#","any":null"#, r#","to":{}"#] {
+        assert_eq!(ReasonCode::Permitted, reason(good), "{good}");
+    }
+    for bad in [r#","text":null"#, r#","choice":null"#, r#","to":null"#, r#","to":{"n":null}"#] {
+        assert_eq!(ReasonCode::BadInput, reason(bad), "{bad}");
+    }
+    // Null is not absence: an approval of the one is none of the other.
+    let digest = |given: &str| ask(&plan, "wiki.read", given).arguments_digest;
+    assert_ne!(digest(r#"{"k":"a"}"#), digest(r#"{"k":"a","or_null":null}"#));
+}
+
+#[test]
+fn answers_to_a_server_are_arguments_where_a_rule_declares_them() {
+    let own = json!({"type": "object", "properties": {"requestState": {"type": "string"}}});
+    let server = server(vec![tool("order", "", page(json!({}))), tool("odd", "", own)]);
+    let accepted = format!(
+        "accepted: {{wiki.order: '{}', wiki.odd: '{}'}}\n",
+        pin(&server.tools[0]),
+        pin(&server.tools[1])
     );
+    let rule = |rule: &str| format!("{accepted}classify: [{rule}]");
+    let said = "{match: wiki.order, effects: [write], input_responses: {address: {type: object, properties: {action: {type: string}, content: {type: object, properties: {mail: {type: string}}}}}}, destination: {from: /inputResponses/address/content/mail, type: email}}";
+    let plan = plan(&server, &rule(said));
+    let answer = r#"{"inputResponses":{"address":{"action":"accept","content":{"mail":"a@b.example"}}},"requestState":"s"}"#;
+    let decision = ask(&plan, "wiki.order", answer);
+    assert_eq!(
+        (ReasonCode::Permitted, "external"),
+        (decision.reason, &*decision.destination_class)
+    );
+    for bad in [
+        r#"{"inputResponses":{"other":{}}}"#,
+        r#"{"inputResponses":{"address":{"action":1}}}"#,
+        r#"{"inputResponses":{"address":{"action":"accept","more":1}}}"#,
+        r#"{"requestState":1}"#,
+    ] {
+        assert_eq!(ReasonCode::BadInput, ask(&plan, "wiki.order", bad).reason, "{bad}");
+    }
+    for (rule_text, message) in [
+        (
+            "{match: wiki.order, effects: [write], input_responses: [a]}",
+            "`input_responses` is no map of JSON Schemas",
+        ),
+        (
+            "{match: wiki.odd, effects: [write], input_responses: {}}",
+            "`wiki.odd` has an argument `requestState` of its own",
+        ),
+    ] {
+        let found = errors(&server, &rule(rule_text));
+        assert!(found.contains(message), "{found}");
+    }
+    let http = "catalog: {crm: {kind: http, operations: {get: {}}}}\nclassify: [{match: crm.get, effects: [read], input_responses: {}}]";
+    let found = errors(&server, http);
+    assert!(found.contains("`crm.get` is no operation of an MCP server"), "{found}");
 }
