@@ -63,6 +63,9 @@ TEMPLATE = "work"
 _TASK_POLICIES = f"""\
 @id("task-start") @reason("staff may have work done")
 permit(principal in Role::"staff", action == Action::"task:{TEMPLATE}", resource);
+@id("task-start-agents") @reason("a start that shows the subject's token alone counts as the agent's")
+permit(principal, action == Action::"task:{TEMPLATE}", resource)
+when {{ principal in Role::"worker" || principal in Role::"recalled" }};
 @id("task-give") @reason("staff may have agents do it")
 permit(principal in Role::"staff", action == Action::"give:{TEMPLATE}", resource);
 """
@@ -214,7 +217,9 @@ def _classify(systems: list[str], bare: frozenset[str]) -> list[dict[str, object
 
 def _templates(systems: list[str]) -> dict[str, object]:
     scope = [{"system": system} for system in systems]
-    return {TEMPLATE: {"purpose": "work on accounts", "deadline": "3h", "scope": scope}}
+    starters = ["worker", "recalled"]
+    work = {"purpose": "work on accounts", "deadline": "3h", "starters": starters, "scope": scope}
+    return {TEMPLATE: work}
 
 
 def _route(operation: str) -> dict[str, object]:

@@ -354,6 +354,7 @@ OTHERS: Final[dict[str, str]] = {
         "compares a server's answers, read by `reason_name`, with those of the engine"
     ),
     "integration/test_envoy_access_log.py::test_a_proxy_that_may_not_is_not_heard.refused": "counts",
+    "integration/test_fast_lane.py::refused": "reads a metric",
     "integration/test_lifecycle.py::test_an_odd_file_in_the_bundle_does_not_stop_the_node.refused": (
         "claims that a reload is refused, and that calls are permitted"
     ),

@@ -50,7 +50,8 @@ def _text(random_: random.Random, text: str) -> str:
     end = min(len(text), start + random_.randrange(1, 9))
     match random_.choice(("insert", "insert", "remove", "repeat", "swap")):
         case "insert":
-            return text[:start] + random_.choice(_PIECES) + text[start:]
+            piece: str = random_.choice(_PIECES)
+            return text[:start] + piece + text[start:]
         case "remove":
             return text[:start] + text[end:]
         case "repeat":
