@@ -1,6 +1,7 @@
 """Verbs about a running node: serve, status, healthcheck, version."""
 
 import json
+import os
 import sys
 import urllib.error
 import urllib.request
@@ -14,7 +15,9 @@ from authz import __version__
 from authz.cli.options import ConfigFile, Sets, configuration, flags
 from authz.cli.show import Ended, Show
 from authz.engine import build_profile
-from authz.errors import UnavailableError, UsageError
+from authz.errors import ConfigError, UnavailableError, UsageError
+from authz.model import Diagnostic
+from authz.place import open_checked
 from authz.server import Node
 from authz.telemetry import make_logger
 from authz.tools.remote import Remote
@@ -72,8 +75,18 @@ def serve(
         shutdown_grace_period=shutdown_grace_period,
     )
     settings = configuration(config, sets, named)
+    if config is not None:
+        _check_place(config)
     log = make_logger(settings.log, sys.stderr)
     Node(settings, log).run()
+
+
+def _check_place(config: Path) -> None:
+    """Refuse a configuration that everybody could replace: it says whom the node trusts."""
+    try:
+        os.close(open_checked(config, strict=False))
+    except OSError as error:
+        raise ConfigError((Diagnostic(f"{error.strerror}.", str(config)),)) from error
 
 
 def status(

@@ -20,6 +20,7 @@ from authz.config import SigningAlgorithm
 from authz.credentials.keys import SigningKey, algorithm_of, public_jwk
 from authz.engine import PrivateKey
 from authz.errors import KeysError
+from authz.place import check_way, open_checked
 
 __all__ = ["FileKey", "FolderKeys", "check_private", "read_private"]
 
@@ -108,7 +109,7 @@ class FolderKeys:
         """
         found: dict[tuple[int, ...], FileKey] = {}
         try:
-            check_private(self._folder, self._folder.stat(), "folder of signing keys", "0700")
+            self._check()
             files = sorted(self._folder.glob("*.pem"))
         except OSError as error:
             raise KeysError(f"{self._folder}: cannot be read: {error.strerror}.") from error
@@ -142,6 +143,7 @@ class FolderKeys:
         pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         partial = self._folder / f".{secrets.token_hex(8)}"
         try:
+            self._check()
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 with os.fdopen(os.open(partial, flags, 0o600), "wb") as stream:
@@ -179,6 +181,10 @@ class FolderKeys:
     def close(self) -> None:
         """Forget the keys."""
         self._known = {}
+
+    def _check(self) -> None:
+        check_way(self._folder / "key.pem")
+        check_private(self._folder, self._folder.stat(), "folder of signing keys", "0700")
 
     def _sync(self) -> None:
         descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -220,10 +226,10 @@ def read_private(file: Path, what: str, most: int) -> tuple[bytes, tuple[int, ..
         Its content, and a version that changes with it.
 
     Raises:
-        KeysError: It cannot be read, is no regular file, or is open to others.
+        KeysError: It cannot be read, is no regular file, or is open to others, as is a folder above it.
     """
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_checked(file)
         with os.fdopen(descriptor, "rb") as stream:
             info = os.fstat(descriptor)
             if not stat.S_ISREG(info.st_mode):

@@ -24,6 +24,7 @@ import httpcore
 
 from authz.config.urls import url_defect
 from authz.identity.addresses import Reach, refusal
+from authz.place import check_way
 
 __all__ = ["FetchError", "Fetched", "Fetcher", "Request", "Tls", "WebTls"]
 
@@ -69,6 +70,8 @@ class WebTls:
             FetchError: The authorities cannot be read.
         """
         try:
+            if self.ca_file is not None:
+                check_way(self.ca_file, strict=False)
             made = ssl.create_default_context(cafile=self.ca_file)
         except (OSError, ValueError) as error:
             said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -14,6 +14,7 @@ from authz.config import BundleSource, Config
 from authz.config.urls import shown
 from authz.errors import TrustError
 from authz.model import Diagnostic
+from authz.place import open_checked
 
 __all__ = [
     "SourceKey",
@@ -209,11 +210,11 @@ def read_small(path: Path) -> str:
         Its text.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: It cannot be read, or everybody could replace it.
         ValueError: It is no regular file, larger than 1 MiB, or not UTF-8.
     """
     # Opened without waiting, so that a named pipe cannot hold the start.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = open_checked(path, strict=False)
     with os.fdopen(descriptor, "rb") as stream:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             message = "not a regular file"

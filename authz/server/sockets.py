@@ -10,6 +10,7 @@ from typing import Final
 
 from authz.errors import ConfigError
 from authz.model import Diagnostic
+from authz.place import check_way
 
 __all__ = ["prepare", "private"]
 
@@ -21,7 +22,7 @@ _OWN: Final = 0o600
 def prepare(path: Path, listener: str) -> None:
     """Check the folder of a socket, and clear away a socket that nobody serves any more.
 
-    Whoever may enter the folder may ask, and whoever may write to it could put a socket of their own there.
+    Whoever may enter the folder may ask, and whoever may write to it, or to one above, could put a socket of their own there.
 
     Args:
         path: The socket.
@@ -30,29 +31,22 @@ def prepare(path: Path, listener: str) -> None:
     Raises:
         ConfigError: The folder is too open, belongs to someone else, or the socket is being served.
     """
-    folder = path.parent
-    if not folder.exists():
-        folder.mkdir(mode=0o700, parents=True)
-    info = folder.stat()
-    mode = stat.S_IMODE(info.st_mode)
-    if info.st_uid not in {os.geteuid(), 0}:
+    _check_folder(path, listener)
+    if path.is_symlink():
         raise _refused(
-            f"the folder of listener `{listener}` belongs to another user, who could replace the socket.",
-            folder,
-            f"chown it to user {os.geteuid()}.",
+            f"the address of listener `{listener}` is a symbolic link, which may lead anywhere.",
+            path,
+            "Give the path of the socket itself.",
         )
-    if mode & _TOO_OPEN:
-        raise _refused(
-            f"the folder of listener `{listener}` has mode {mode:04o}. "
-            "Any local user could open or replace the socket.",
-            folder,
-            "chmod 0750 or 0700; the group is who may ask.",
-        )
-    if not path.exists() and not path.is_symlink():
+    if not path.exists():
         return
     if not path.is_socket():
         raise _refused(
             f"the address of listener `{listener}` is a file that is no socket.", path, "Move it."
+        )
+    if (owner := path.lstat().st_uid) not in {os.geteuid(), 0}:
+        raise _refused(
+            f"the socket of listener `{listener}` belongs to user {owner}.", path, "Remove it."
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
@@ -67,6 +61,34 @@ def prepare(path: Path, listener: str) -> None:
     raise _refused(
         f"another process serves listener `{listener}`.", path, "Stop it, or use another path."
     )
+
+
+def _check_folder(path: Path, listener: str) -> None:
+    folder = path.parent
+    is_new = not folder.exists()
+    if not is_new:
+        info = folder.stat()
+        mode = stat.S_IMODE(info.st_mode)
+        if info.st_uid not in {os.geteuid(), 0}:
+            raise _refused(
+                f"the folder of listener `{listener}` belongs to another user, who could replace the socket.",
+                folder,
+                f"chown it to user {os.geteuid()}.",
+            )
+        if mode & _TOO_OPEN:
+            raise _refused(
+                f"the folder of listener `{listener}` has mode {mode:04o}. "
+                "Any local user could open or replace the socket.",
+                folder,
+                "chmod 0750 or 0700; the group is who may ask.",
+            )
+    try:
+        check_way(path)
+        if is_new:
+            folder.mkdir(mode=0o700, parents=True)
+    except OSError as error:
+        what = f"the socket of listener `{listener}`: {error.strerror}."
+        raise _refused(what, path, "Use a folder such as /run/authz.") from error
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from authz.engine import DirectoryEntries, ListenerRules, PeerRules, Plan, Trust
 from authz.errors import AuthzError, BundleError, ConfigError, EngineError, TrustError
 from authz.identity import SourceKey, place_of, read_trust, trust_spec, withdrawn
 from authz.model import BundleFiles, Diagnostic, Directory, Reloaded, RuleChanges
+from authz.place import check_way
 from authz.server.injections import Injections, credential_settings
 from authz.server.sequences import Sequences
 from authz.telemetry import Logger, Metrics
@@ -437,6 +438,7 @@ class World:
         # Those that are fetched stay as they are.
         documents = {**before.documents, **files.documents}
         spec = trust_spec(config, documents, before.own_keys, self._least)
+        _check_bundle_way(Path(config.bundle.path))
         bundle = read_folder(
             Path(config.bundle.path),
             max_bytes=config.limits.bundle_max_bytes,
@@ -582,3 +584,13 @@ def _diagnostics(error: BaseException) -> tuple[Diagnostic, ...]:
     said = f"{type(error).__name__}: {error}".encode(errors="backslashreplace").decode()
     what = f"the reload failed inside the server: {said[:_MAX_SAID].removesuffix(': ')}."
     return (Diagnostic(what, mend="See the log."),)
+
+
+def _check_bundle_way(folder: Path) -> None:
+    """Refuse a bundle that everybody could replace: who writes it says what is permitted."""
+    try:
+        check_way(folder / "bundle.yaml", strict=False)
+    except OSError as error:
+        # That it is missing is told where it is read.
+        if isinstance(error, PermissionError):
+            raise BundleError((Diagnostic(f"{error.strerror}.", str(folder)),)) from error

@@ -167,6 +167,24 @@ def test_a_folder_that_others_can_write(
     assert not path.exists() or key == "state"
 
 
+@pytest.mark.parametrize("name", ["bundle", "config.yaml"])
+def test_what_everybody_can_replace_is_not_served(
+    authority: Authority, tmp_path: Path, name: str
+) -> None:
+    """Who writes bundle and configuration says what is permitted, and who is trusted."""
+    place = layout(tmp_path, authority, "desk")
+    open_one = place.folder / name
+    open_one.chmod(0o777)
+    done = serve(tmp_path)
+    assert is_clean(done), done.stderr
+    said = (
+        f"folder `{open_one}` can be written by others"
+        if name == "bundle"
+        else "everybody can write"
+    )
+    assert said in done.stdout + done.stderr
+
+
 def test_an_audit_file_that_is_a_link(authority: Authority, tmp_path: Path) -> None:
     """Records are not appended to whatever a link leads to."""
     target = tmp_path / "target"

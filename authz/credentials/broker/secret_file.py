@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.errors import AuthzError
+from authz.place import open_checked
 
 __all__ = ["MAX_SECRET_BYTES", "SecretFileError", "read_secret"]
 
@@ -28,7 +29,7 @@ def read_secret(path: str | Path) -> str:
     (0640).
 
     Args:
-        path: The file; links are followed.
+        path: The file; links are followed within folders that nobody else can write.
 
     Returns:
         Its line, without the line's end.
@@ -38,7 +39,7 @@ def read_secret(path: str | Path) -> str:
     """
     try:
         # A pipe must not hold us up, nor may what is looked at be another file than what is read.
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
+        with os.fdopen(open_checked(path), "rb") as file:
             found = os.fstat(file.fileno())
             _hold(path, found)
             content = file.read(MAX_SECRET_BYTES + 1)
