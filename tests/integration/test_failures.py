@@ -11,9 +11,10 @@ import pytest
 
 from authz import _native
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
-from authz.v1 import decision_pb2, options_pb2
+from authz.v1 import admin_pb2, decision_pb2, options_pb2
+from tests.support.locked import locked_store
 from tests.support.minting import Authority
-from tests.support.people import People, check, delete, envoy_search, search
+from tests.support.people import BOT, People, check, delete, envoy_search, search
 from tests.support.server import Server, layout
 from tests.support.stalled import StalledCalls
 from tests.support.surfaces import CHECK, ENVOY, LANES, decision_of, outcome, reason_name
@@ -153,6 +154,32 @@ def test_unavailable(people: People, tmp_path: Path) -> None:
     )
     assert (answer.status.code, answer.denied_response.status.code) == (14, 503)
     engine.close()
+
+
+def test_a_store_that_is_locked_is_told_and_loses_nothing(
+    authority: Authority, people: People, tmp_path: Path
+) -> None:
+    """Transactions of the store fail, which is counted; changes wait in the journal, and are there after the lock and a crash."""
+    place = layout(tmp_path, authority, "desk")
+    revoke = admin_pb2.AdminRevokeRequest(agent=BOT).SerializeToString()
+    with Server(place) as server:
+        assert server.metric("authz_store_failures_total") == 0
+        assert reasons([server.call("main", CHECK, delete(people.bot, people.boss))]) == {
+            "PERMITTED"
+        }
+        with locked_store(place.audit.parent / "state" / "state.db"):
+            server.call("admin", "authz.v1.Admin/Revoke", revoke)
+            eventually(lambda: server.metric("authz_store_failures_total") > 0)
+            assert reasons([server.call("main", CHECK, delete(people.bot, people.boss))]) == {
+                "REVOKED"
+            }
+        failed = server.metric("authz_store_failures_total")
+        assert server.process is not None
+        server.process.kill()
+        server.process.wait(10)
+    with Server(place) as server:
+        assert failed > 0
+        assert reasons([server.call("main", CHECK, delete(people.bot, people.boss))]) == {"REVOKED"}
 
 
 def test_a_closed_engine_permits_nothing(people: People, tmp_path: Path) -> None:
