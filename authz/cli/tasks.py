@@ -6,11 +6,12 @@ import sys
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
+from typer.core import TyperCommand
 
 from authz.cli.history import ADMIN, Address
 from authz.cli.show import Show
@@ -101,6 +102,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(task)
     app.command(
         "revoke",
+        cls=_Revoke,
         epilog="Example: authz revoke agent spiffe://corp.example/ns/support/sa/bot --reason 'prompt injection'",
     )(revoke)
     forget = typer.Typer(
@@ -376,6 +378,33 @@ def _show(tasks: list[tasks_pb2.Task], output: str) -> None:
             for one in tasks
         ],
     )
+
+
+_JSON_OUTPUT: Final = frozenset({"-ojson", "-otext"})
+
+
+class _Revoke(TyperCommand):
+    """Takes the word after the target for its value, although ids of keys and tokens may begin with a dash."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the value behind `--`, where nothing is read as an option."""
+        options = [option for option in self.params if option.param_type_name == "option"]
+        names = {"-h", "--help", "-", *(name for option in options for name in option.opts)}
+        # The word after one of these is its own, for example of `--reason key`.
+        takers = {
+            name
+            for option in options
+            if not getattr(option, "is_flag", False)
+            for name in option.opts
+        }
+        for at in range(len(args) - 1 if "--" not in args else 0):
+            word, value = args[at], args[at + 1]
+            is_target = word in set(Target) and (at == 0 or args[at - 1] not in takers)
+            is_option = value.partition("=")[0] in names or value in _JSON_OUTPUT
+            if is_target and value.startswith("-") and not is_option:
+                args = [*args[:at], *args[at + 2 :], "--", word, value]
+                break
+        return super().parse_args(ctx, args)
 
 
 def revoke(

@@ -2,17 +2,14 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 
 import asyncpg
 import pytest
 
 from authz.credentials.broker import NothingMadeError, NotRemovedError, PostgresqlBroker
 from tests.support.brokering import (
-    INSTALLED,
     LEASE,
     OTHER,
     OWNER,
@@ -22,11 +19,8 @@ from tests.support.brokering import (
     fetch,
     order,
     run,
-    running_server,
-    site_of,
 )
 from tests.support.killed_broker import killed_broker
-from tests.support.postgres import Postgres
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(180)
@@ -35,20 +29,6 @@ pytestmark = pytest.mark.timeout(180)
 OWN_PASSWORD = "ALTER ROLE CURRENT_USER PASSWORD 'mine'"
 # What may stop a leased session: its end, in the words of the driver.
 CUT = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
-
-
-@pytest.fixture(scope="module", params=INSTALLED)
-def running(request: pytest.FixtureRequest) -> Iterator[Postgres]:
-    """One server of each version for all: no test breaks it."""
-    with running_server(request.param) as server:
-        yield server
-
-
-@pytest.fixture
-def site(running: Postgres, tmp_path: Path) -> Iterator[Site]:
-    """A server without roles of ours."""
-    with site_of(running, tmp_path) as made:
-        yield made
 
 
 def lease_of(number: int) -> str:

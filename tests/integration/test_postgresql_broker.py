@@ -4,15 +4,12 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import asyncpg
 import pytest
 
 from authz.credentials.broker import BrokerError, NothingMadeError, NotRemovedError
 from tests.support.brokering import (
-    INSTALLED,
     LEASE,
     OTHER,
     OWNER,
@@ -21,27 +18,10 @@ from tests.support.brokering import (
     fetch,
     order,
     run,
-    running_server,
-    site_of,
 )
-from tests.support.postgres import Postgres
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module", params=INSTALLED)
-def running(request: pytest.FixtureRequest) -> Iterator[Postgres]:
-    """One server of each version for all: no test breaks it. Version 16 changed who may administer roles."""
-    with running_server(request.param) as server:
-        yield server
-
-
-@pytest.fixture
-def site(running: Postgres, tmp_path: Path) -> Iterator[Site]:
-    """A server without roles of ours."""
-    with site_of(running, tmp_path) as made:
-        yield made
 
 
 # --- what a lease may do

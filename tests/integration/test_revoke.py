@@ -21,6 +21,9 @@ from tests.support.surfaces import (
     reason_name,
 )
 
+#: What a thumbprint may look like.
+DASHED = "-Xn3wT4kq1ePVdQ6tF0o9bZrC2hJmL7uY8sGaIvNcEk"
+
 
 @pytest.fixture(scope="module")
 def people(authority: Authority) -> People:
@@ -127,6 +130,29 @@ def test_a_lifted_revocation_says_who_and_why(server: Server, people: People) ->
         "by": "carol",
         "undo": True,
     } in notes
+
+
+def test_a_value_may_begin_with_a_dash(server: Server) -> None:
+    """Ids of keys and tokens are base64url, of which one in 64 begins with one."""
+    for line, undone in (
+        (("key", DASHED), False),
+        (("key", DASHED, "--undo", "--reason", "key"), True),
+        (("-o", "json", "key", DASHED), False),
+        (("--undo", "--reason", "key", "key", DASHED, "-o", "json"), True),
+        (("key", "--", DASHED), False),
+        (("--undo", "--reason=x", "--", "key", DASHED), True),
+        (("jti", "-o" + DASHED), False),
+    ):
+        done = revoke(server, *line)
+        assert done.returncode == 0, (line, done.stderr)
+        assert DASHED in done.stdout
+        is_undone = "no longer revoked" in done.stdout or '"undone": true' in done.stdout
+        assert is_undone is undone, line
+    # An option after the target is none the less one.
+    for line in (("key", "--reason", "x"), ("key", "-o", "json"), ("key", "-ojson"), ("key", "--")):
+        done = revoke(server, *line)
+        assert done.returncode == 1, line
+        assert "Missing argument" in done.stderr, line
 
 
 def test_wrong_use_is_told(server: Server) -> None:
