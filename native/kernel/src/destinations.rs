@@ -229,6 +229,10 @@ fn email(raw: &str) -> Result<(String, String), IllTyped> {
     if !dot_atom {
         return ill("no plain email address: its local part is quoted or malformed");
     }
+    // RFC 2047 decoders read other addresses from an encoded word, and mail relays from `%` and `!`.
+    if local.contains("=?") || local.contains(['%', '!']) {
+        return ill("no plain email address: its local part is encoded, or names another host");
+    }
     match domain_name(domain) {
         Some(domain) if raw.len() <= 254 => Ok((format!("{local}@{domain}"), domain)),
         _ => ill("no plain email address: its domain is malformed"),

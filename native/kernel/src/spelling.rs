@@ -63,7 +63,7 @@ const CHARACTER: Misspelling = misspelling(
 );
 const ESCAPE: Misspelling = misspelling(
     "it percent-encodes a character that needs no encoding, or with small letters",
-    "Write letters, digits, `-`, `.`, `_` and `~` as they are, and encodings like `%2B`.",
+    "Write letters, digits, `-._~`, and in a path `!$&'()*+,=:@` as they are, and encodings like `%C3%BC`.",
 );
 const SEPARATOR: Misspelling = misspelling(
     "it percent-encodes a separator, dot, percent or control character",
@@ -71,7 +71,8 @@ const SEPARATOR: Misspelling = misspelling(
 );
 const MALFORMED: Misspelling =
     misspelling("it holds a malformed percent-encoding", "Write `%` and two digits of UTF-8.");
-const USER: Misspelling = misspelling("it names a user", "Remove everything up to `@`.");
+const USER: Misspelling =
+    misspelling("it names a user, or an empty one", "Remove everything up to `@`.");
 const HOST: Misspelling = misspelling(
     "its host is missing or malformed, has capital letters, or ends in a dot",
     "Write the host in lower case, without a dot at the end.",
@@ -81,7 +82,9 @@ const PORT: Misspelling = misspelling(
     "Remove the port, or write its digits.",
 );
 const NO_PATH: Misspelling = misspelling("it has no path", "Write `/` after the host.");
-const DANGLING: Misspelling = misspelling("it ends in `?` or `#`", "Remove the last character.");
+const DANGLING: Misspelling = misspelling("it ends in `?`", "Remove the last character.");
+const FRAGMENT: Misspelling =
+    misspelling("it has a fragment, which no client sends", "Remove everything from `#`.");
 const QUERY: Misspelling =
     misspelling("a prefix has no query and no fragment", "Remove everything from `?` or `#`.");
 const BORDER: Misspelling = misspelling(
@@ -115,7 +118,10 @@ pub(crate) fn check_uri(text: &str) -> Result<(), Misspelling> {
     if uri.path.len() > 1 && uri.path.ends_with('/') {
         return Err(EMPTY);
     }
-    if text.ends_with(['?', '#']) { Err(DANGLING) } else { Ok(()) }
+    if text.contains('#') {
+        return Err(FRAGMENT);
+    }
+    if text.ends_with('?') { Err(DANGLING) } else { Ok(()) }
 }
 
 /// Holds that a text is a path of plain segments in its one spelling.
@@ -130,7 +136,8 @@ pub(crate) fn check_plain(text: &str) -> Result<(), Misspelling> {
 }
 
 fn check_segment(segment: &str) -> Result<(), Misspelling> {
-    match segment {
+    // Some servers cut `;` and what follows off before they look for dot segments.
+    match segment.split(';').next().unwrap_or_default() {
         "" => return Err(EMPTY),
         "." | ".." => return Err(DOTS),
         _ => {}
@@ -228,6 +235,8 @@ fn check_escapes(text: &str, is_path: bool) -> Result<(), Misspelling> {
         }
         let byte = u8::from_str_radix(digits, 16).map_err(|_| MALFORMED)?;
         match escape(byte) {
+            // A path has these as they are (RFC 3986 section 3.3), and most readers decode them.
+            Escape::Needed if is_path && b"!$&'()*+,=:@".contains(&byte) => return Err(ESCAPE),
             Escape::Separator if is_path || byte.is_ascii_control() => return Err(SEPARATOR),
             Escape::Needless => return Err(ESCAPE),
             Escape::Separator if byte == b'.' => return Err(ESCAPE),
@@ -330,6 +339,10 @@ fn check_authority(scheme: &str, authority: &str) -> Result<(), Misspelling> {
     let host = match authority.rsplit_once('@') {
         Some(_) if default.is_some() => return Err(USER),
         Some((user, _)) if user.contains('@') => return Err(USER),
+        // `db://@h` and `db://u:@h` are second spellings of `db://h` and `db://u@h` (WHATWG URL, "URL serializing").
+        Some((user, _)) if user.is_empty() || user.starts_with(':') || user.ends_with(':') => {
+            return Err(USER);
+        }
         Some((_, host)) => host,
         None => authority,
     };
@@ -341,7 +354,7 @@ fn check_authority(scheme: &str, authority: &str) -> Result<(), Misspelling> {
             return Err(HOST);
         }
         return match after.strip_prefix(':') {
-            Some(port) => check_port(port, default),
+            Some(port) => check_port(port, known_port(scheme)),
             None if after.is_empty() => Ok(()),
             None => Err(HOST),
         };
@@ -353,10 +366,28 @@ fn check_authority(scheme: &str, authority: &str) -> Result<(), Misspelling> {
     if host.is_empty() || host.ends_with('.') || host.bytes().any(|b| b.is_ascii_uppercase()) {
         return Err(HOST);
     }
-    if default.is_some() && host.parse::<Ipv4Addr>().is_err() && !is_host(host) {
+    // Readers take `0x7f.1` for an address there (WHATWG URL, "special scheme").
+    let is_special = default.is_some() || matches!(scheme, "ftp" | "file");
+    if is_special && host.parse::<Ipv4Addr>().is_err() && !is_host(host) {
         return Err(HOST);
     }
-    port.map_or(Ok(()), |port| check_port(port, default))
+    port.map_or(Ok(()), |port| check_port(port, known_port(scheme)))
+}
+
+/// The port that a scheme has where none is named.
+fn known_port(scheme: &str) -> Option<u16> {
+    default_port(scheme).or(match scheme {
+        "ftp" => Some(21),
+        "ssh" | "sftp" => Some(22),
+        "ldap" => Some(389),
+        "ldaps" => Some(636),
+        "mysql" => Some(3306),
+        "postgres" | "postgresql" => Some(5432),
+        "amqp" => Some(5672),
+        "redis" => Some(6379),
+        "mongodb" => Some(27017),
+        _ => None,
+    })
 }
 
 fn check_port(port: &str, default: Option<u16>) -> Result<(), Misspelling> {

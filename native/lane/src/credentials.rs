@@ -23,6 +23,7 @@ use uuid::Uuid;
 use crate::ask::{Refused, Step};
 use crate::ending::after;
 use crate::engine::{Engine, Stop, refused};
+use crate::history;
 use crate::judgement::{CredentialNote, Judgement, name_of};
 use crate::keeper::Wait;
 use crate::locate::{self, Located};
@@ -128,6 +129,8 @@ impl Engine {
         check_open(&kept, Time(judgement.now_ms))?;
         if let Ok(found) = locate::find(&self.keeper, &kept.task, caller.call.wait) {
             self.check_left_out(judgement, &world.plan, &found, caller.call.wait)?;
+            let at = (Time(judgement.now_ms), caller.call.wait);
+            history::refuse_barred(&self.keeper, &world.plan, &found, at)?;
         }
         let issued = match settings.leases.get(system) {
             _ if is_injected => Issued::Injection,

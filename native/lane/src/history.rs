@@ -127,6 +127,11 @@ impl Recalled {
         Some(self.seen.session.as_deref().unwrap_or(&session.history))
     }
 
+    /// Digest of the session's context that the call names; empty: none.
+    pub(crate) fn context(&self) -> &str {
+        self.context.as_ref().map_or("", SessionContext::as_str)
+    }
+
     /// What the session did; none where it was not recalled.
     pub(crate) fn history(&self) -> Option<&SessionHistory> {
         self.session.as_deref().map(|session| &session.history)
@@ -394,6 +399,35 @@ fn not_denied(pair: Option<&Party>) -> Result<(), Refused> {
 /// Refuses a call in a task that the agent began itself, after another one for the subject was ended because of denials.
 fn not_barred(pair: Option<&Party>, task: TaskView<'_>) -> Result<(), Refused> {
     if pair.is_some_and(|pair| pair.bar().holds_in(task)) { Err(denied()) } else { Ok(()) }
+}
+
+/// Refuses whatever an agent that denials bar would do in a task that it began itself, as this node knows it.
+pub(crate) fn refuse_barred(
+    keeper: &Keeper,
+    plan: &Plan,
+    located: &Located,
+    (now, wait): (Time, Wait),
+) -> Result<(), Refused> {
+    if plan.model().denials.is_none() {
+        return Ok(());
+    }
+    let pair = pair_of(&located.task, now, |key| keeper.peek(key, wait))?;
+    not_barred(pair.as_deref(), located.view())
+}
+
+/// Lets the session of a task that an agent gives by starting it take over the restricting rules that are complete for the
+/// giver.
+pub(crate) fn inherit_from_giver<E>(
+    session: &mut Session,
+    giver: &[Principal],
+    task: &Task,
+    now: Time,
+    read: impl FnOnce(&RecordKey) -> Result<Option<Record>, E>,
+) -> Result<(), E> {
+    let Some(key) = Holder::Pair.key(giver) else { return Ok(()) };
+    let pair = known_party(read(&key)?, &key, now);
+    session.history.inherit_rules(&pair.history, &task.id, now);
+    Ok(())
 }
 
 fn denied() -> Refused {

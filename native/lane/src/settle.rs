@@ -260,10 +260,12 @@ impl Engine {
         }
         add(request.resource.unwrap_or_default().as_bytes());
         // How many come first, so that no destination can be taken for a label.
-        for texts in [request.destinations, request.labels] {
+        for texts in [request.destinations, request.labels, request.supported_obligations] {
             add(&(texts.len() as u64).to_be_bytes());
             texts.iter().for_each(|text| add(text.as_bytes()));
         }
+        add(judgement.recalled.context().as_bytes());
+        add(&[u8::from(judging.wants_credential)]);
         Ok(Some(EnforcerKey { id, digest: hex(&digest.finalize()) }))
     }
 

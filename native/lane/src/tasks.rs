@@ -430,7 +430,11 @@ impl Engine {
                 }
                 let by_agent = (!is_by_user, now);
                 let retention = self.keeper.settings().retention_ms;
-                let session = history::begin(transaction, &task, by_agent, retention)?;
+                let mut session = history::begin(transaction, &task, by_agent, retention)?;
+                if is_given_by_agent {
+                    let read = |key: &RecordKey| transaction.get(key);
+                    history::inherit_from_giver(&mut session, &chain, &task, now, read)?;
+                }
                 transaction.put(Record::Session(Arc::new(session)));
                 transaction.put(Record::Task(Arc::clone(&task)));
                 if let Some(key) = &key {
@@ -830,7 +834,16 @@ impl Engine {
             self.permitted(judgement, &caller.world, &chain, None, READ, b"")?;
         }
         judgement.grant("the task may be read");
-        let task = Some(taskwire::task(&found.task, Time(judgement.now_ms)));
+        // The parameters may hold what the giver read: an agent that reads them has used the task.
+        let facts = judgement.facts.agent.as_ref();
+        let is_own = facts.is_some_and(|agent| agent.spiffe_id == found.task.assignee());
+        let is_live = found.task.status_at(Time(judgement.now_ms)) == TaskStatus::Active;
+        let found = match is_own && is_live {
+            true => self.note_use(judgement, found, caller.call.wait)?,
+            false => found,
+        };
+        let is_kept_back = is_own && found.task.unused;
+        let task = Some(shown_to(&found.task, is_kept_back, Time(judgement.now_ms)));
         Ok((wire::GetResponse { task }.encode_to_vec(), None))
     }
 
@@ -854,6 +867,7 @@ impl Engine {
             Err(_) => return Err(Refused::input("`page_size` is below 0")),
         };
         let own = judgement.facts.agent.as_ref().map(|agent| agent.spiffe_id.clone());
+        let own_id = own.clone();
         let assignee = Some(message.assignee.clone()).filter(|named| !named.is_empty());
         let sees_all = caller.is_owner || {
             let is_own = message.session.is_empty()
@@ -902,7 +916,8 @@ impl Engine {
                 after = task.id.clone();
                 seen = seen.saturating_add(1);
                 if shows(&task) {
-                    shown.push(taskwire::task(&task, now));
+                    let is_kept_back = task.unused && own_id.as_deref() == Some(task.assignee());
+                    shown.push(shown_to(&task, is_kept_back, now));
                 }
             }
         }
@@ -1179,4 +1194,15 @@ impl Key {
             expires_at: after(now, KEY_MS),
         })));
     }
+}
+
+/// A task as its caller sees it.
+///
+/// Args: `is_kept_back`: the agent did not use the task, and may decline it still: its parameters are not shown.
+fn shown_to(task: &Task, is_kept_back: bool, now: Time) -> wire::Task {
+    let mut shown = taskwire::task(task, now);
+    if is_kept_back {
+        shown.params = None;
+    }
+    shown
 }

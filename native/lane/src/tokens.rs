@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::ask::{Refused, Step};
 use crate::credentials::{claims_of, release, token_type};
 use crate::engine::{ApiError, Changing, Engine, Kept, Stop, Transport};
+use crate::history;
 use crate::judgement::{Asker, CredentialNote, Judgement, Known};
 use crate::keeper::Wait;
 use crate::locate::{self, Located};
@@ -190,7 +191,12 @@ impl Engine {
             }
         };
         let plan = &caller.world.plan;
-        if let Err(refused) = self.check_left_out(judgement, plan, &located, caller.call.wait) {
+        let wait = caller.call.wait;
+        let usable = self.check_left_out(judgement, plan, &located, wait).and_then(|()| {
+            let at = (Time(judgement.now_ms), wait);
+            history::refuse_barred(&self.keeper, plan, &located, at)
+        });
+        if let Err(refused) = usable {
             if is_own_failure(refused.reason) {
                 return Err(refused);
             }

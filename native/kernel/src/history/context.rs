@@ -34,6 +34,12 @@ impl SessionContext {
         Self { session, key }
     }
 
+    /// Digest of session and name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.key
+    }
+
     /// Whether a label that these contexts brought does not count in this one. A label of another session counts.
     fn hides(&self, contexts: &BTreeSet<String>) -> bool {
         let is_other = |one: &String| *one != self.key && one.starts_with(&self.session);

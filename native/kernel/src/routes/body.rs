@@ -128,8 +128,15 @@ impl Route {
         if main == "multipart" || sub == "x-www-form-urlencoded" {
             return unread("the body is a form, and servers read arguments from forms");
         }
-        let is_json =
-            ["json", "x-json", "jsonrequest"].contains(&sub.as_str()) || sub.ends_with("+json");
+        // Many servers parse a body as JSON whatever its type.
+        let is_like_json = bytes.is_some_and(|bytes| {
+            let first = bytes.trim_ascii_start().strip_prefix(b"\xef\xbb\xbf".as_slice());
+            let first = first.unwrap_or(bytes).trim_ascii_start().first();
+            matches!(first, Some(b'{' | b'['))
+        });
+        let is_json = is_like_json
+            || ["json", "x-json", "jsonrequest"].contains(&sub.as_str())
+            || sub.ends_with("+json");
         if !is_json {
             return Ok(());
         }

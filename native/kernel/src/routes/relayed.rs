@@ -29,8 +29,10 @@ const METHODS: [&str; 4] =
 /// How the names of headers begin by which some servers let a request override its own path or host.
 const OVERRIDING: [&str; 2] = ["x-original-", "x-rewrite-"];
 /// The names of such headers that are written down.
-const OVERRIDES: [&str; 9] = [
+const OVERRIDES: [&str; 10] = [
     "x-http-host-override",
+    // Middleware of many Python servers cuts it off the path.
+    "x-script-name",
     "x-original-url",
     "x-original-uri",
     "x-original-path",
@@ -66,7 +68,7 @@ pub fn treatment(name: &str) -> Option<Treatment> {
     let is_one_of = |known: &[&str]| known.iter().any(|known| is_spelling(name, known));
     // Most names are told by their first bytes.
     match name.as_bytes() {
-        [b'x', b'-' | b'_', b'f' | b'h' | b'm' | b'o' | b'r', ..] => {
+        [b'x', b'-' | b'_', b'f' | b'h' | b'm' | b'o' | b'r' | b's', ..] => {
             if is_one_of(&METHODS) {
                 return Some(Treatment::SameMethod);
             }
