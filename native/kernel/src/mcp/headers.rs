@@ -79,6 +79,7 @@ impl<'a> Said<'a> {
         }
         match envelope.kind {
             Kind::Response => Err(Fault::unread("this revision has no responses of clients")),
+            Kind::Session => Err(Fault::unread("this revision has no sessions")),
             Kind::ToolCall | Kind::Request if in_body.is_none() => {
                 Err(Fault::mismatch(format!("`{VERSION}` is not in `_meta`")))
             }

@@ -15,7 +15,9 @@ use crate::arguments::tame;
 use crate::catalog::{Digest, Implementation, Server, Tool, parse_digest};
 use crate::diagnostic::{clip, unknown};
 use crate::mcp::{self, Endpoint, EndpointTool, ParameterHeader, RESPONSES};
-use crate::model::{self, Effect, Location, Operation, Reports, System, SystemKind, Tier};
+use crate::model::{
+    self, Effect, LabelKind, Location, Operation, Reports, System, SystemKind, Tier,
+};
 
 /// What the name of such a file ends with.
 const ENDING: &str = ".mcp.yaml";
@@ -261,6 +263,14 @@ impl Build<'_> {
 
     /// The endpoint of a system, for its routes.
     pub(super) fn endpoint(&mut self, system: &At<String>, file: &str) -> Option<Arc<Endpoint>> {
+        if self.is_protocol_forgotten(&system.value) {
+            let id = clip(&system.value);
+            let what = format!(
+                "tools of `{id}` yield a trust label or send data out, and messages of the protocol do neither"
+            );
+            let mend = format!("Classify `{id}.{}`: its `yields` and its `destination`.", mcp::OWN);
+            self.found.warning(&system.at.within(file), what, mend);
+        }
         if let Some(tools) = self.model.tools.get(&system.value) {
             let takes = |operation: &str| self.model.input_responses.contains(operation);
             let built_in = |name: &str| takes(&format!("{}.{name}", system.value));
@@ -350,6 +360,21 @@ impl Build<'_> {
             let what = format!("`{}` is accepted, but no MCP server has it", clip(&id));
             self.found.warning(&at, what, "Remove it.");
         }
+    }
+
+    /// Whether nobody said what messages of the protocol bring in and where they send, though tools of the system do either.
+    fn is_protocol_forgotten(&self, system: &str) -> bool {
+        let is_trust = |label: &String| {
+            self.model.labels.get(label).is_some_and(|label| label.value == LabelKind::Trust)
+        };
+        let moves = |operation: &&model::Operation| {
+            operation.destination.is_some() || operation.yields.1.iter().any(is_trust)
+        };
+        let of_system = || self.model.operations.iter().filter(|one| one.system == system);
+        of_system().any(|one| moves(&one))
+            && !of_system()
+                .filter(|one| one.name == mcp::OWN)
+                .any(|own| own.destination.is_some() || !own.yields.1.is_empty())
     }
 
     /// Says of each system how many of its operations are refused until somebody looks at them.

@@ -464,6 +464,33 @@ fn a_rule_for_the_protocol_says_what_it_yields_and_where_it_sends() {
     assert_eq!(ReasonCode::AmbiguousRequest, spelled.reason);
 }
 
+#[test]
+fn an_endpoint_whose_protocol_nobody_classified_is_warned_of() {
+    let server = server(vec![tool("read", "", page(json!({})))]);
+    let labels = "labels: {untrusted: {kind: trust, description: d}, pii: {kind: confidentiality, description: d}}\n";
+    let found = |tool: &str, more: &str, routes: &str| {
+        let pin = pin(&server.tools[0]);
+        let facts = format!(
+            "{labels}accepted: {{wiki.read: '{pin}'}}\nclassify: [{{match: wiki.read, effects: [read]{tool}}}{more}]\n{routes}"
+        );
+        let all = warnings(&plan(&server, &facts));
+        all.iter().filter(|warning| warning.contains("messages of the protocol")).count()
+    };
+    let own = ", {match: wiki.mcp, yields: [untrusted]}";
+    let sends = ", destination: {from: /page, type: account, when_absent: external}";
+    for (tool, more, routes, count) in [
+        (", yields: [untrusted]", "", ENDPOINT, 1),
+        (sends, "", ENDPOINT, 1),
+        (", yields: [pii]", "", ENDPOINT, 0),
+        ("", "", ENDPOINT, 0),
+        (", yields: [untrusted]", own, ENDPOINT, 0),
+        // Nothing of the protocol comes by a route.
+        (", yields: [untrusted]", "", "", 0),
+    ] {
+        assert_eq!(count, found(tool, more, routes), "{tool} {more} {routes}");
+    }
+}
+
 /// A server may read null as something else than an absent argument.
 #[test]
 fn null_stands_where_the_schema_of_a_tool_allows_it() {
