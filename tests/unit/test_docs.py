@@ -1,0 +1,153 @@
+"""What the documentation shows is there: links lead somewhere, examples have the form that is read, options exist."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+from jsonschema import (  # type: ignore[import-untyped]  # comes with `mcp`
+    Draft202012Validator,
+    ValidationError,
+)
+
+from authz.cli import main
+
+ROOT: Final = Path(__file__).parents[2]
+PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# Examples of files that are another program's, or a section of the configuration.
+OTHER_FILES: Final = frozenset({"access_log", "keys"})
+LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
+HEADING: Final = re.compile(r"^#{1,6} (.*)$", re.MULTILINE)
+BLOCK: Final = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+COMMAND: Final = re.compile(r"`(authz [^`\n]+)`")
+GROUPS: Final = frozenset({"catalog", "config", "credential", "forget", "keys", "task"})
+
+
+def _name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@cache
+def _anchors(page: Path) -> frozenset[str]:
+    """Anchors of headings, as GitHub makes them."""
+    counts: dict[str, int] = {}
+    found = set()
+    for heading in HEADING.findall(page.read_text()):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"[`*]", "", heading.strip()))
+        slug = re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
+        number = counts.get(slug, 0)
+        counts[slug] = number + 1
+        found.add(f"{slug}-{number}" if number else slug)
+    return frozenset(found)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """To a file that is there, and to a heading that it has."""
+    broken = []
+    for link in LINK.findall(BLOCK.sub("", page.read_text())):
+        if link.startswith(("http:", "https:", "mailto:")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        is_there = target.exists() and (
+            not anchor or target.suffix != ".md" or anchor in _anchors(target)
+        )
+        if not is_there:
+            broken.append(link)
+    assert broken == []
+
+
+def _printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit):
+        main(list(arguments))
+    return capsys.readouterr().out
+
+
+def _is_of_form(schema: Any, value: Any) -> bool:
+    """Whether a part of a file has the form of a schema: what the whole file must have besides may be missing."""
+
+    def is_missing(error: ValidationError) -> bool:
+        if error.validator in {"anyOf", "oneOf"}:
+            branches: dict[Any, list[ValidationError]] = {}
+            for one in error.context or ():
+                branches.setdefault(one.schema_path[0], []).append(one)
+            return any(all(map(is_missing, branch)) for branch in branches.values())
+        return error.validator == "required" and len(error.absolute_path) == 0
+
+    return all(map(is_missing, Draft202012Validator(schema).iter_errors(value)))
+
+
+def test_examples_of_yaml_have_the_form_that_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """A key that was renamed or removed stands in no example: of a bundle, its tests, or the configuration."""
+    schemas = [
+        json.loads(_printed(capsys, *line))
+        for line in (("schema", "bundle"), ("schema", "case"), ("config", "schema"))
+    ]
+    seen, wrong = 0, []
+    for page in PAGES:
+        for _, kind, text in BLOCK.findall(page.read_text()):
+            if kind != "yaml" or page.name == "CHANGELOG.md":
+                continue
+            # YAML 1.1 takes this key for a boolean; bundles are read as 1.2.
+            value = yaml.safe_load(re.sub(r"([{\s])on:", r'\1"on":', text))
+            if not isinstance(value, dict) or set(value) <= OTHER_FILES:
+                continue
+            seen += 1
+            if not any(_is_of_form(schema, value) for schema in schemas):
+                wrong.append(f"{_name(page)}: {text[:200]}")
+    assert not wrong, "\n".join(wrong)
+    assert seen > 30
+
+
+@cache
+def _options() -> dict[str, str]:
+    """Section of each verb in the reference of the command, which is generated."""
+    text = (ROOT / "docs/reference/cli.md").read_text()
+    parts = re.split(r"^## `authz ([a-z -]+)`$", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def _commands(text: str) -> Iterator[list[str]]:
+    """Words of each `authz …` in blocks and code spans."""
+    lines = [
+        line
+        for _, kind, block in BLOCK.findall(text)
+        if kind in {"sh", "console", ""}
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    for line in [*lines, *COMMAND.findall(text)]:
+        for part in re.split(r"&&|\|\||;|\|", line):
+            command = part.strip().removeprefix("$ ").removeprefix(".venv/bin/")
+            if command.startswith("authz "):
+                try:
+                    yield shlex.split(command, comments=True)
+                except ValueError:
+                    yield command.split()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_commands_and_options_exist(page: Path) -> None:
+    """Of each line that a reader may paste."""
+    if page.name in {"CHANGELOG.md", "cli.md"}:
+        return
+    wrong = []
+    for words in _commands(page.read_text()):
+        if len(words) < 2 or not re.fullmatch("[a-z-]+", words[1]):
+            continue
+        is_group = words[1] in GROUPS
+        if is_group and (len(words) < 3 or not re.fullmatch("[a-z-]+", words[2])):
+            continue
+        verb = " ".join(words[1:3] if is_group else words[1:2])
+        section = _options().get(verb)
+        if section is None:
+            wrong.append(" ".join(words))
+            continue
+        options = {word.partition("=")[0] for word in words if re.match("--[a-z]", word)}
+        wrong += [f"{verb} {one}" for one in sorted(options) if f"`{one}`" not in section]
+    assert wrong == []
