@@ -133,7 +133,7 @@ def test_a_token_is_remembered_in_its_role_only(
 ) -> None:
     """A subject token that was good as subject is none of an agent."""
     server = servers.of("desk")
-    token = authority.subject("alice", groups=["employees"])
+    token = authority.alone("alice", groups=["employees"])
     assert outcome(decision_of(server.call("main" + lane, CHECK, search(None, token)))) == "PERMIT"
     assert outcome(decision_of(server.call("main" + lane, CHECK, search(token)))) == "DENY"
     svid = authority.agent(BOT)
