@@ -53,7 +53,7 @@ class Holder:
     @classmethod
     def of(cls, server: Server, authority: Authority) -> "Holder":
         """Starts Alice's task of the agent."""
-        subject = evidence(authority.subject("alice", groups=["employees"]), of_subject=True)
+        subject = evidence(authority.alone("alice", groups=["employees"]), of_subject=True)
         request = tasks_pb2.StartRequest(evidence=[subject], template="answer", assignee=ORCH)
         request.params.update({"customer": "acme", "most": 5})
         data = server.call("main", "authz.v1.Tasks/Start", request.SerializeToString())

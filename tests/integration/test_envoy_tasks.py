@@ -61,7 +61,7 @@ def start(server: Server, people: People) -> str:
     evidence = decision_pb2.Evidence(
         role=decision_pb2.EVIDENCE_ROLE_SUBJECT,
         scheme=decision_pb2.EVIDENCE_SCHEME_BEARER,
-        token=people.alice,
+        token=people.alice_herself,
     )
     request = tasks_pb2.StartRequest(evidence=[evidence], template="search", assignee=BOT)
     answer = server.call("main", "authz.v1.Tasks/Start", request.SerializeToString())

@@ -485,7 +485,7 @@ def test_what_one_node_wrote_another_reads(authority: Authority, tmp_path: Path)
     """What an agent wrote by one server keeps its labels where a task of another server reads it."""
     assistant = "spiffe://a.example/ns/support/sa/assistant"
     agent = evidence(authority.agent(assistant))
-    alice = evidence(authority.subject("alice", groups=["employees"]), of_subject=True)
+    alice = evidence(authority.alone("alice", groups=["employees"]), of_subject=True)
 
     def start(server: Server) -> str:
         stub: Any = tasks_pb2_grpc.TasksStub(server.channel("main"))

@@ -79,7 +79,7 @@ class Site:
 
     def start(self, agent: str, subject: str = "alice") -> str:
         """Starts a root task; returns its id."""
-        token = self.authority.subject(f"{subject}-{self.mark}", "corp", groups=["employees"])
+        token = self.authority.alone(f"{subject}-{self.mark}", "corp", groups=["employees"])
         request = tasks_pb2.StartRequest(
             evidence=[evidence(token, of_subject=True)],
             template="run",

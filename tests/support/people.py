@@ -20,6 +20,8 @@ class People:
     root: str
     alice: str
     boss: str
+    alice_herself: str
+    """Alice's token that no agent gets."""
 
     @classmethod
     def of(cls, authority: Authority) -> "People":
@@ -30,6 +32,7 @@ class People:
             authority.agent(ROOT),
             authority.subject("alice", groups=["employees"]),
             authority.subject("boss", groups=["employees", "managers"]),
+            authority.alone("alice", groups=["employees"]),
         )
 
 

@@ -344,6 +344,15 @@ impl Engine {
         let starter =
             if is_bearer_alone { assignee.spiffe_id.clone() } else { caller_name.clone() };
         if is_bearer_alone {
+            // INVARIANT (labels follow): who asks may be any agent that holds the token, so nobody knows what it has read.
+            if !params.is_empty() || !scope.is_empty() {
+                return Err(Refused::new(
+                    ReasonCode::NoCredential,
+                    Step::Identify,
+                    "a start that shows the subject's token alone, which agents hold too, gives no `params` and no `scope`: show \
+                     the agent's credential, a token that no agent gets, or ask as a front end",
+                ));
+            }
             chain.push(assignee.principal());
             Self::check_assignee(&world.plan, &assignee.spiffe_id)?;
         }

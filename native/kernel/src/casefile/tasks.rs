@@ -1054,6 +1054,11 @@ impl Tasks {
         let mut chain: Vec<Principal> = starting.subject.iter().map(Subject::principal).collect();
         // A token that an agent may hold starts no more than the agent that gets the task could start for itself.
         let is_bearer = starting.by.is_none() && matches!(said.said_by, Some(SpeakerWord::Bearer));
+        if is_bearer && (!params.is_empty() || !said.scope.is_empty()) {
+            let message =
+                "a start that shows the subject's token alone gives no `params` and no `scope`";
+            return Err(Refused { reason: ReasonCode::NoCredential, message: message.to_owned() });
+        }
         let starter = starting.by.clone().or(is_bearer.then(|| starting.assignee.clone()));
         if let Some(by) = &starter {
             chain.push(by.principal());

@@ -82,7 +82,7 @@ fn unused_tasks_count_against_the_giver() {
     assert_eq!("PERMITTED", code(&served.check(&searching(&given[0].id, TWO))));
     assert_eq!(Err("OVERLOADED"), own().map(drop));
     let by_bearer = wire::StartRequest { evidence: vec![subject("alice")], ..alices.clone() };
-    assert_eq!(Err("OVERLOADED"), start(&served, &by_bearer).map(drop), "it counts as the agent's");
+    assert_eq!(Err("NO_CREDENTIAL"), start(&served, &by_bearer).map(drop), "it gives no data");
     // What the subject alone starts counts for her, whatever the agent's share holds, and is bounded too.
     assert_eq!("PERMITTED", code(&served.check(&searching(&of_alice.id, TWO))));
     start(&served, &alices).unwrap();

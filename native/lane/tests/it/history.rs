@@ -417,7 +417,7 @@ fn after_denials_the_agent_begins_nothing() {
     // The agent leaves its own credential out, and shows what it holds of its subject.
     let bearer = starting(vec![subject("alice")]);
     let bearer = wire::StartRequest { assignee: BOT.to_owned(), ..bearer };
-    assert_eq!(Err("REVOKED"), start(&served, &bearer).map(drop));
+    assert_eq!(Err("NO_CREDENTIAL"), start(&served, &bearer).map(drop));
     served.engine.close();
     drop(served);
     let served = counting();

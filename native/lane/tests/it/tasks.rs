@@ -110,6 +110,11 @@ pub fn starting(evidence: Vec<wire::Evidence>) -> wire::StartRequest {
     }
 }
 
+/// Alice's token that no agent gets.
+fn alone() -> wire::Evidence {
+    evidence(wire::EvidenceRole::Subject, alone_alice())
+}
+
 pub fn start(served: &Served, request: &wire::StartRequest) -> Result<wire::Task, &'static str> {
     let answer: wire::StartResponse = call(served, Surface::TaskStart, request)?;
     Ok(answer.task.unwrap())
@@ -184,15 +189,23 @@ fn who_starts() {
     assert_eq!(2, task.scope.len());
     let task = by(vec![agent(BOT)]).unwrap();
     assert_eq!(("", wire::SubjectProof::Self_ as i32), (&*task.subject, task.subject_proof));
-    let task = named(vec![subject("alice")], TWO).unwrap();
+    let task = named(vec![alone()], TWO).unwrap();
     assert_eq!((TWO, "corp/alice"), (&*task.assignee, &*task.subject));
     assert_eq!(Err("BAD_INPUT"), by(vec![subject("alice")]).map(drop));
     assert_eq!(Err("BAD_INPUT"), named(vec![subject("alice")], "two").map(drop));
     assert_eq!(Err("NOT_PERMITTED"), by(vec![agent(STRANGER), subject("alice")]).map(drop));
     let visitor = evidence(wire::EvidenceRole::Subject, user("eve", json!(["visitors"])));
     // Of the subject's token alone nobody knows whether an agent shows it: the agent that gets the task needs a permit, too.
-    assert_eq!(Err("CHAIN_NOT_PERMITTED"), named(vec![visitor.clone()], TWO).map(drop));
-    assert_eq!(Err("NOT_PERMITTED"), named(vec![subject("alice")], STRANGER).map(drop));
+    // So it gives no data, and what it starts is the agent's own.
+    assert_eq!(Err("NO_CREDENTIAL"), named(vec![visitor.clone()], TWO).map(drop));
+    assert_eq!(Err("NO_CREDENTIAL"), named(vec![subject("alice")], TWO).map(drop));
+    let scoped = wire::StartRequest {
+        params: None,
+        scope: vec![wire::ScopeEntry::default()],
+        assignee: TWO.to_owned(),
+        ..starting(vec![subject("alice")])
+    };
+    assert_eq!(Err("NO_CREDENTIAL"), start(&served, &scoped).map(drop));
     assert_eq!(Err("CHAIN_NOT_PERMITTED"), by(vec![agent(BOT), visitor]).map(drop));
     assert_eq!(Err("NO_CREDENTIAL"), by(vec![]).map(drop));
     assert_eq!(
@@ -449,7 +462,7 @@ fn revoked_tasks() {
     assert_eq!("REVOKED", code(&served.check(&searching(&root.id, BOT))));
     let others = start(
         &served,
-        &wire::StartRequest { assignee: THREE.to_owned(), ..starting(vec![subject("alice")]) },
+        &wire::StartRequest { assignee: THREE.to_owned(), ..starting(vec![alone()]) },
     )
     .unwrap();
     assert_eq!("PERMITTED", code(&served.check(&searching(&others.id, THREE))));
@@ -564,8 +577,8 @@ fn who_may_give_a_task_to_whom() {
         let request = wire::StartRequest { assignee: assignee.to_owned(), ..starting(by) };
         start(&served, &request).map(|task| task.assignee)
     };
-    assert_eq!(Ok(TWO.to_owned()), given(TWO, vec![subject("alice")]));
-    assert_eq!(Err("NOT_PERMITTED"), given(STRANGER, vec![subject("alice")]));
+    assert_eq!(Ok(TWO.to_owned()), given(TWO, vec![alone()]));
+    assert_eq!(Err("NO_CREDENTIAL"), given(STRANGER, vec![subject("alice")]));
     assert_eq!(Err("CHAIN_NOT_PERMITTED"), given(STRANGER, vec![agent(BOT), subject("alice")]));
     assert_eq!(Err("NOT_PERMITTED"), given(STRANGER, vec![agent(BOT)]));
     let task = alices(&served);
@@ -638,25 +651,21 @@ fn keys() {
     let nobodys = keyed(vec![agent(BOT)], "").unwrap();
     assert_eq!("", nobodys.subject);
     assert!(nobodys.id != task.id && nobodys.id != bobs.id);
-    let by_alice = |assignee| keyed(vec![subject("alice")], assignee).unwrap();
+    let by_alice = |assignee| keyed(vec![alone()], assignee).unwrap();
     assert_eq!((TWO, THREE), (&*by_alice(TWO).assignee, &*by_alice(THREE).assignee));
     assert_eq!(by_alice(TWO).id, by_alice(TWO).id);
-    // A token that an agent may hold shares no key with the subject alone, whatever is asked under it.
-    let own = || evidence(wire::EvidenceRole::Subject, alone_alice());
-    let by_herself = keyed(vec![own()], TWO).unwrap();
-    assert_ne!(by_alice(TWO).id, by_herself.id);
-    assert_eq!(by_herself.id, keyed(vec![own()], TWO).unwrap().id);
+    // A token that an agent may hold takes no key of the subject alone, whatever is asked under it.
     let her_other = wire::StartRequest {
         idempotency_key: "k-9".to_owned(),
         assignee: TWO.to_owned(),
-        ..starting(vec![own()])
+        ..starting(vec![alone()])
     };
     let squatting = wire::StartRequest {
         evidence: vec![subject("alice")],
         params: Some(params("8")),
         ..her_other.clone()
     };
-    start(&served, &squatting).unwrap();
+    assert_eq!(Err("NO_CREDENTIAL"), start(&served, &squatting).map(drop));
     start(&served, &her_other).unwrap();
     let visitor = evidence(wire::EvidenceRole::Subject, user("alice", json!(["visitors"])));
     let refused = keyed(vec![agent(BOT), visitor], "").map(drop);
@@ -731,11 +740,9 @@ fn by_proxy() {
 fn lists() {
     let served = tasked();
     let made: Vec<wire::Task> = (0..5).map(|_| alices(&served)).collect();
-    let other = start(
-        &served,
-        &wire::StartRequest { assignee: TWO.to_owned(), ..starting(vec![subject("alice")]) },
-    )
-    .unwrap();
+    let other =
+        start(&served, &wire::StartRequest { assignee: TWO.to_owned(), ..starting(vec![alone()]) })
+            .unwrap();
     let page = |by: &str, change: &dyn Fn(&mut wire::TasksListRequest)| {
         let mut request =
             wire::TasksListRequest { evidence: vec![agent(by)], ..Default::default() };

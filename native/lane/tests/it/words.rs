@@ -231,8 +231,8 @@ fn the_prompt_of_a_start() {
         ("front end", portal, starting(vec![bearer()], EVE, "x"), "PERMITTED"),
         ("harness", Way::Dev, cli(vec![agent(CLI), bearer()]), "PERMITTED"),
         ("harness for itself", Way::Dev, cli(vec![agent(CLI)]), "FORBIDDEN"),
-        ("bearer alone", Way::Dev, starting(vec![bearer()], EVE, "x"), "FORBIDDEN"),
-        ("bearer, by a parameter", Way::Dev, starting(vec![bearer()], "", EVE), "FORBIDDEN"),
+        ("bearer alone", Way::Dev, starting(vec![bearer()], EVE, "x"), "NO_CREDENTIAL"),
+        ("bearer, by a parameter", Way::Dev, starting(vec![bearer()], "", EVE), "NO_CREDENTIAL"),
         ("agent and bearer", Way::Dev, starting(vec![agent(BOT), bearer()], EVE, "x"), "FORBIDDEN"),
         ("agent for itself", Way::Dev, starting(vec![agent(BOT)], EVE, "x"), "FORBIDDEN"),
         ("front end, no subject", portal, starting(vec![agent(BOT)], EVE, "x"), "FORBIDDEN"),
@@ -246,7 +246,7 @@ fn the_prompt_of_a_start() {
             "enforcer that relays no prompt",
             Way::Mutual("spiffe://a.example/ns/tools/sa/crm"),
             starting(vec![bearer()], EVE, "x"),
-            "FORBIDDEN",
+            "NO_CREDENTIAL",
         ),
     ] {
         let found = match start(&served, way, &request) {
@@ -264,7 +264,7 @@ fn the_prompt_of_a_start() {
     assert_eq!(json!({"said_by": "subject", "named": 1, "claimed": 0}), said[0]);
     assert_eq!(json!({"said_by": "front_end", "named": 1, "claimed": 0}), said[2]);
     assert_eq!(json!({"said_by": "harness", "named": 1, "claimed": 0}), said[3]);
-    assert_eq!(json!({"said_by": "agent", "named": 0, "claimed": 1}), said[5]);
+    assert_eq!(json!({"said_by": "agent", "named": 0, "claimed": 1}), said[7]);
 }
 
 /// A further turn: the agent that left its own credential out is no subject, and the harness has its limit.
@@ -272,10 +272,8 @@ fn the_prompt_of_a_start() {
 fn the_prompt_of_an_extension() {
     let served = served();
     let made = |assignee: &str| {
-        let request = wire::StartRequest {
-            assignee: assignee.to_owned(),
-            ..starting(vec![subject("alice")], "", "x")
-        };
+        let request =
+            wire::StartRequest { assignee: assignee.to_owned(), ..starting(vec![own()], "", "x") };
         start(&served, Way::Dev, &request).unwrap()
     };
     let bearer = || subject("alice");
@@ -480,6 +478,6 @@ fn a_bound_token() {
     assert_eq!(Err("UNBOUND_CREDENTIAL"), again(bearer));
     // An issuer that does not say so may bind tokens to the keys of agents.
     let served = load(false);
-    let task = start(&served, Way::Dev, &starting(vec![shown(&uri)], EVE, "x")).unwrap();
-    assert_eq!("FORBIDDEN", mails(&served, &task, EVE));
+    let request = starting(vec![shown(&uri)], EVE, "x");
+    assert_eq!(Err("NO_CREDENTIAL"), start(&served, Way::Dev, &request).map(drop));
 }
