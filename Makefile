@@ -46,7 +46,7 @@ PROMETHEUS := $(CACHE)/prometheus/usr/bin/prometheus
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
-NATIVE := $(shell find native -name '*.rs' -not -path '*/codegen/*' -not -path '*/tests/*' -not -path '*/benches/*') \
+NATIVE := $(shell find native -name '*.rs' -not -path '*/codegen/*' -not -path '*/floors/*' -not -path '*/tests/*' -not -path '*/benches/*') \
 	$(wildcard native/*/Cargo.toml) native/Cargo.toml native/Cargo.lock
 
 .PHONY: help
@@ -147,6 +147,7 @@ test: ## everything CI runs
 
 .PHONY: test-quick
 test-quick: setup ## unit tests only, of Rust's pure crates and of Python
+	$(CARGO) test --quiet --locked -p authz-floors
 	$(CARGO) test --quiet --locked -p authz-kernel -p authz-token --lib
 	$(PYTEST) -q tests/unit
 
