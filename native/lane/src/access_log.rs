@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use authz_kernel::decision::Time;
 use authz_kernel::history::Event;
 use authz_kernel::model::Reports;
 use authz_kernel::reason::ReasonCode;
@@ -92,7 +91,7 @@ impl Engine {
         let mut judgement = self.judgement(Surface::AccessLog, self.world(), transport);
         let heard = self.admit(&judgement, transport).and_then(|world| {
             may_report(&judgement, ReportWay::AccessLog)?;
-            revoke::of_asker(&*self.keeper.revocations()?, &judgement.asker)?;
+            revoke::of_asker(&*self.keeper.revocations()?, &judgement.arrival.asker)?;
             Ok(world)
         });
         heard.map_err(|refused| {
@@ -132,7 +131,7 @@ impl Engine {
             Ok(_) => return LogEntry::NothingOpen,
             Err(_) => return LogEntry::Failed,
         };
-        if permit.due <= Time(judgement.now_ms) {
+        if permit.due <= judgement.arrival.now() {
             return LogEntry::NothingOpen;
         }
         if world.plan.model().reports(&permit.operation) != Reports::AccessLog {

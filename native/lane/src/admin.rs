@@ -52,7 +52,7 @@ impl Engine {
         transport: &Transport<'_>,
     ) -> Result<Vec<u8>, ApiError> {
         let mut judgement = self.judgement(Surface::Revoke, self.world(), transport);
-        "authz.revoke".clone_into(&mut judgement.operation);
+        "authz.revoke".clone_into(&mut judgement.resolved.operation);
         let line = self.recorded(transport);
         let (ended, kept) = match self.revoked(&mut judgement, request, transport, &line) {
             Ok((ended, kept)) => (ended, kept),
@@ -63,7 +63,7 @@ impl Engine {
         };
         let judgement = self.conclude(judgement, &[], transport, line, kept);
         judgement.granted()?;
-        let note = judgement.revoked.as_ref();
+        let note = judgement.notes.revoked.as_ref();
         if let Some(note) = note {
             let change =
                 if note.undo { RevocationChange::Undone } else { RevocationChange::Revoked };
@@ -99,7 +99,7 @@ impl Engine {
             by: text("by", message.by, limits::REVOKED_BY)?,
             undo: message.undo,
         };
-        judgement.revoked = Some(note.clone());
+        judgement.notes.revoked = Some(note.clone());
         let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
         let call = Changing { evidence: &[], recorded: line, wait };
         if note.undo {
@@ -130,7 +130,7 @@ impl Engine {
         let (session, top) = if target == RevocationTarget::Task {
             let task = self.keeper.task(value, call.wait)?.ok_or_else(|| unknown("task"))?;
             let session = task.session.clone();
-            judgement.task = Some(task);
+            judgement.context.task = Some(task);
             (session, Some(value))
         } else {
             let key = RecordKey::new(RecordKind::Session, value);
@@ -153,11 +153,11 @@ impl Engine {
         status: TaskStatus,
         ended: &mut u32,
     ) -> Result<Option<Kept>, Refused> {
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         let retention = self.keeper.settings().retention_ms;
         let mut locks = vec![RecordKey::new(RecordKind::Session, session)];
         // What is taken away from a pair is taken away from the agent that leaves the subject out.
-        let world = judgement.world.clone();
+        let world = judgement.arrival.world.clone();
         let is_session = top.is_none() || is_implicit_id(session);
         let alones = match &world {
             Some(world) if is_session && status == TaskStatus::Revoked => {
@@ -245,7 +245,7 @@ impl Engine {
                 format!("there are {MOST} revocations already"),
             ));
         }
-        let at = Time(judgement.now_ms);
+        let at = judgement.arrival.now();
         let by = match note.by.as_str() {
             "" => OWNER.to_owned(),
             by => format!("{by}, by the administration socket"),
@@ -302,7 +302,7 @@ impl Engine {
         let key = Record::Revocation(Arc::clone(key)).key();
         // INVARIANT (ended stays ended): a crash may have come between the revocation and the end of its tasks, and a task may
         // have been started on another node meanwhile. They end while the revocation still stands.
-        let ended = self.end_tasks_of(note, transport, Time(judgement.now_ms))?;
+        let ended = self.end_tasks_of(note, transport, judgement.arrival.now())?;
         let locks = [key.clone()];
         let kept = self.change(
             judgement,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use authz_kernel::decision::{Judged, Outcome, PolicyEffect, Principal, Time, Verdict};
+use authz_kernel::decision::{Judged, Outcome, PolicyEffect, Principal, Verdict};
 use authz_kernel::history::SessionHistory;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
@@ -45,7 +45,7 @@ const DECISION_ID: &str = "x-authz-decision-id";
 
 /// What a check is answered: its decision, or the one that it repeats.
 pub(crate) fn own(judgement: &Judgement) -> wire::Decision {
-    let repeated = judgement.repeats.as_deref().filter(|_| judgement.granted().is_ok());
+    let repeated = judgement.settlement.repeats.as_deref().filter(|_| judgement.granted().is_ok());
     repeated
         .and_then(|answer| wire::Decision::decode(answer).ok())
         .unwrap_or_else(|| decision(judgement))
@@ -55,13 +55,13 @@ pub(crate) fn own(judgement: &Judgement) -> wire::Decision {
 pub(crate) fn decision(judgement: &Judgement) -> wire::Decision {
     let row = judgement.reason().row();
     let mut answer = wire::Decision {
-        decision_id: judgement.id.clone(),
+        decision_id: judgement.arrival.id.clone(),
         outcome: wire::Outcome::Deny as i32,
         public_code: row.public_code.number(),
         next_action: row.next_action.number(),
         retry: row.retry.number(),
         public_message: public_message(judgement.reason()),
-        decided_at: Some(timestamp(judgement.now_ms)),
+        decided_at: Some(timestamp(judgement.arrival.now_ms)),
         enforced: true,
         ..wire::Decision::default()
     };
@@ -72,7 +72,7 @@ pub(crate) fn decision(judgement: &Judgement) -> wire::Decision {
         answer.outcome = wire::Outcome::Permit as i32;
         answer.obligations.clone_from(&permit.decision().obligations);
     }
-    if let Some(standing) = judgement.standing() {
+    if let Some(standing) = judgement.decision() {
         answer.step_up_kinds.clone_from(&standing.kinds);
         answer.shown_reason = standing.shown_reason.clone().unwrap_or_default();
     }
@@ -91,7 +91,7 @@ pub(crate) fn decision(judgement: &Judgement) -> wire::Decision {
     if row.public_code == PublicCode::Unavailable {
         answer.reason_code = judgement.reason().number();
     }
-    if !judgement.asks_itself {
+    if !judgement.arrival.asks_itself {
         for_enforcer(judgement, &mut answer);
     }
     answer
@@ -121,30 +121,35 @@ fn for_enforcer(judgement: &Judgement, answer: &mut wire::Decision) {
         None => answer.reason_code = reason,
     }
     judgement.message().clone_into(&mut answer.message);
-    answer.tier = judgement.tier.map_or(wire::Tier::Unspecified, tier) as i32;
-    if let Some(world) = &judgement.world {
+    answer.tier = judgement.resolved.tier.map_or(wire::Tier::Unspecified, tier) as i32;
+    if let Some(world) = &judgement.arrival.world {
         answer.bundle_revision.clone_from(&world.revision);
         answer.bundle_digest.clone_from(&world.digest);
     }
-    if let Some(standing) = judgement.standing() {
+    if let Some(standing) = judgement.decision() {
         answer.policy_ids.clone_from(&standing.policies);
         answer.controls.clone_from(&standing.controls);
         answer.resource.clone_from(&standing.resource);
     }
     if let Some(world) = judgement.awaits_report() {
-        answer.reservation_id.clone_from(&judgement.id);
-        answer.yields = world.plan.may_yield(&judgement.operation).cloned().collect();
+        answer.reservation_id.clone_from(&judgement.arrival.id);
+        answer.yields = world.plan.may_yield(&judgement.resolved.operation).cloned().collect();
     }
 }
 
 /// Everything that led to the decision, for Explain.
 pub(crate) fn detail(judgement: &Judgement, facts_json: Vec<u8>) -> wire::Detail {
-    let decision = judgement.decision.as_ref();
+    let decision = judgement.evaluated();
     wire::Detail {
         policies: decision
             .map_or_else(Vec::new, |decision| decision.trace.iter().map(judged).collect()),
-        chain: judgement.chain.iter().map(|principal| name_of(principal).into_owned()).collect(),
-        enforcer: judgement.asker.name().to_owned(),
+        chain: judgement
+            .caller
+            .chain
+            .iter()
+            .map(|principal| name_of(principal).into_owned())
+            .collect(),
+        enforcer: judgement.arrival.asker.name().to_owned(),
         step: judgement.step().as_str().to_owned(),
         facts_json,
         label_origins: label_origins(judgement),
@@ -156,14 +161,16 @@ pub(crate) fn detail(judgement: &Judgement, facts_json: Vec<u8>) -> wire::Detail
 /// The decision that brought each label that counts: those that the task's session carries, that its agent remembers of other
 /// tasks, and that what it acts on keeps of those that wrote it.
 fn label_origins(judgement: &Judgement) -> BTreeMap<String, String> {
-    let along = judgement.recalled.remembered(Time(judgement.now_ms));
+    let along = judgement.context.recalled.remembered(judgement.arrival.now());
     let along = along.map(|(label, from)| (label.to_owned(), from.decision_id.to_owned()));
     let mut own = BTreeMap::new();
-    for (label, from) in judgement.recalled.seen().into_iter().flat_map(SessionHistory::carried) {
+    for (label, from) in
+        judgement.context.recalled.seen().into_iter().flat_map(SessionHistory::carried)
+    {
         own.entry(label.to_owned()).or_insert_with(|| from.decision_id.to_owned());
     }
-    let now = Time(judgement.now_ms);
-    let written = judgement.recalled.written(now);
+    let now = judgement.arrival.now();
+    let written = judgement.context.recalled.written(now);
     let written = written.map(|(label, origin)| (label.to_owned(), origin.decision_id.clone()));
     along.chain(written).chain(own).collect()
 }
@@ -215,7 +222,7 @@ pub(crate) fn envoy(
     error_response: bool,
     nonce: Option<String>,
 ) -> Vec<u8> {
-    let names: Vec<_> = judgement.chain.iter().map(name_of).collect();
+    let names: Vec<_> = judgement.caller.chain.iter().map(name_of).collect();
     let mut answer = Vec::with_capacity(ANSWER_BYTES);
     match judgement.passage() {
         None => deny(judgement, error_response, nonce.as_deref(), &mut answer),
@@ -245,7 +252,7 @@ fn deny(judgement: &Judgement, error_response: bool, nonce: Option<&str>, out: &
     let is_challenged = status == 401;
     let headers = [
         ("content-type", Some("application/json")),
-        (DECISION_ID, Some(judgement.id.as_str())),
+        (DECISION_ID, Some(judgement.arrival.id.as_str())),
         ("www-authenticate", Some(challenge).filter(|_| is_challenged)),
         ("dpop-nonce", nonce.filter(|_| is_challenged)),
     ];
@@ -284,7 +291,7 @@ pub(crate) fn public(judgement: &Judgement) -> serde_json::Map<String, serde_jso
     let row = judgement.reason().row();
     let mut public = serde_json::Map::new();
     let mut put = |key: &str, value: &str| public.insert(key.to_owned(), value.into());
-    put("decision_id", &judgement.id);
+    put("decision_id", &judgement.arrival.id);
     put("public_code", row.public_code.as_str());
     put("next_action", row.next_action.as_str());
     put("retry", row.retry.as_str());
@@ -293,7 +300,7 @@ pub(crate) fn public(judgement: &Judgement) -> serde_json::Map<String, serde_jso
 
 /// The policy's reason, where the bundle shows it.
 pub(crate) fn shown_reason(judgement: &Judgement) -> Option<&str> {
-    judgement.standing().and_then(|decision| decision.shown_reason.as_deref())
+    judgement.decision().and_then(|decision| decision.shown_reason.as_deref())
 }
 
 /// What a permit tells the proxy, an `OkHttpResponse`: the headers that name who acts, and those that are taken out. `names` are
@@ -301,6 +308,7 @@ pub(crate) fn shown_reason(judgement: &Judgement) -> Option<&str> {
 fn forward(passage: Passage<'_>, names: &[Cow<'_, str>], removed: &Removed, out: &mut Vec<u8>) {
     let judgement = passage.judgement();
     let mut chain = judgement
+        .caller
         .chain
         .iter()
         .zip(names)
@@ -313,7 +321,8 @@ fn forward(passage: Passage<'_>, names: &[Cow<'_, str>], removed: &Removed, out:
         Passage::Permitted(_) => injected.and_then(|injected| injected.value()),
         Passage::Softened(_) => None,
     };
-    let ours = [(DECISION_ID, Some(judgement.id.as_str())), (AGENT, agent), (SUBJECT, subject)];
+    let ours =
+        [(DECISION_ID, Some(judgement.arrival.id.as_str())), (AGENT, agent), (SUBJECT, subject)];
     let set = ours.into_iter().chain(injected.map(|injected| (injected.header(), secret)));
     for (name, value) in set.clone() {
         if let Some(value) = value {
@@ -382,19 +391,19 @@ fn describe(judgement: &Judgement, names: &[Cow<'_, str>], out: &mut Vec<u8>) {
         .enumerate()
         .flat_map(|(at, name)| [if at == 0 { "" } else { " > " }, name.as_ref()]);
     tell("agent_chain", &mut separated);
-    let world = judgement.world.as_ref();
+    let world = judgement.arrival.world.as_ref();
     let revision = world.map_or("", |world| world.revision.as_str());
     let texts = [
         ("decision", Some(decision)),
-        ("decision_id", Some(judgement.id.as_str())),
+        ("decision_id", Some(judgement.arrival.id.as_str())),
         ("enforced", Some(if observed.is_none() { "true" } else { "false" })),
         ("policy_revision", Some(revision)),
         ("principal", Some(names.last().map_or("", AsRef::as_ref))),
         ("reason_code", Some(reason.as_str())),
-        ("credential", judgement.credential.as_ref().map(|used| used.jti.as_str())),
+        ("credential", judgement.caller.credential.as_ref().map(|used| used.jti.as_str())),
         (
             "credential_decision_id",
-            judgement.credential.as_ref().map(|used| used.decision_id.as_str()),
+            judgement.caller.credential.as_ref().map(|used| used.decision_id.as_str()),
         ),
         ("observed_decision", observed.map(|(decision, _)| decision)),
         ("observed_reason_code", observed.map(|(_, reason)| reason.as_str())),

@@ -74,17 +74,17 @@ impl Engine {
         }
         let bound = self.prove(judgement, world, &message.proof)?;
         check_sent(
-            &judgement.facts.proofs,
+            &judgement.caller.facts.proofs,
             &Ok(Sent::to_us(format!("{}{ISSUE}", settings.issuer))),
         )?;
         let binding = binding_of(judgement, bound);
         let issued = self.issue_bound(message, judgement, caller, settings, binding);
-        if judgement.facts.proofs.is_empty() || matches!(issued, Ok((_, Some(_)))) {
+        if judgement.caller.facts.proofs.is_empty() || matches!(issued, Ok((_, Some(_)))) {
             return issued;
         }
         // INVARIANT (once): proofs are taken with what is issued of them, or, where nothing is, by themselves.
-        let now = Time(judgement.now_ms);
-        self.remember(&judgement.facts.proofs, world, now, caller.call.wait)?;
+        let now = judgement.arrival.now();
+        self.remember(&judgement.caller.facts.proofs, world, now, caller.call.wait)?;
         issued
     }
 
@@ -108,9 +108,9 @@ impl Engine {
             let message = "the operation of the permit is no longer in the bundle";
             return Err(Refused::new(ReasonCode::UnknownOperation, Step::Resolve, message));
         }
-        judgement.operation.clone_from(&kept.operation);
-        judgement.system = world.system(&kept.operation);
-        judgement.tier = Some(kept.tier);
+        judgement.resolved.operation.clone_from(&kept.operation);
+        judgement.resolved.system = world.system(&kept.operation);
+        judgement.resolved.tier = Some(kept.tier);
         let audience = settings.audience(system);
         if !message.audience.is_empty() && message.audience != audience {
             return Err(Refused::new(
@@ -126,10 +126,10 @@ impl Engine {
             let message = "the secret that the system is reached with cannot be read";
             return Err(Refused::new(ReasonCode::Unavailable, Step::Judge, message));
         }
-        check_open(&kept, Time(judgement.now_ms))?;
+        check_open(&kept, judgement.arrival.now())?;
         if let Ok(found) = locate::find(&self.keeper, &kept.task, caller.call.wait) {
             self.check_left_out(judgement, &world.plan, &found, caller.call.wait)?;
-            let at = (Time(judgement.now_ms), caller.call.wait);
+            let at = (judgement.arrival.now(), caller.call.wait);
             history::refuse_barred(&self.keeper, &world.plan, &found, at)?;
         }
         let issued = match settings.leases.get(system) {
@@ -146,7 +146,7 @@ impl Engine {
             }
         };
         let mut locks = vec![RecordKey::new(RecordKind::Session, &kept.session)];
-        locks.extend(judgement.facts.proofs.iter().map(lock_of));
+        locks.extend(judgement.caller.facts.proofs.iter().map(lock_of));
         let survives = survives_of(kept.tier);
         let id = Uuid::now_v7().to_string();
         let mut answer = Vec::new();
@@ -156,9 +156,9 @@ impl Engine {
             &locks,
             survives,
             &mut |transaction, judgement| {
-                let now = Time(judgement.now_ms);
+                let now = judgement.arrival.now();
                 let slack = self.keeper.proof_slack_ms();
-                take_all(transaction, &judgement.facts.proofs, world, now, slack)??;
+                take_all(transaction, &judgement.caller.facts.proofs, world, now, slack)??;
                 let permit = open_permit(transaction, &key, now)?;
                 self.may_have(judgement, &permit, is_injected)?;
                 let located = locate::find_in(transaction, &permit.task)?;
@@ -166,14 +166,14 @@ impl Engine {
                 if is_injected {
                     locate::live(&located, &revoked, now)?;
                 } else {
-                    locate::usable(&located, &revoked, &judgement.facts, now)?;
+                    locate::usable(&located, &revoked, &judgement.caller.facts, now)?;
                 }
                 revoke::of_operation(&revoked, &permit.operation)?;
                 let longest = settings.lifetime.of(permit.tier);
                 let of = (&located, Some(&*permit));
                 let ends = self.ends(judgement, of, longest, message.lifetime_seconds)?;
-                judgement.task = Some(Arc::clone(&located.task));
-                judgement.chain = shown::chain_in(judgement, &located);
+                judgement.context.task = Some(Arc::clone(&located.task));
+                judgement.caller.chain = shown::chain_in(judgement, &located);
                 let made = self.issued(
                     transaction,
                     judgement,
@@ -205,7 +205,7 @@ impl Engine {
         is_injected: bool,
     ) -> Result<(), Refused> {
         if is_injected {
-            if !permit.enforcer.is_empty() && judgement.asker.name() == permit.enforcer {
+            if !permit.enforcer.is_empty() && judgement.arrival.asker.name() == permit.enforcer {
                 return Ok(());
             }
             return Err(Refused::new(
@@ -214,14 +214,15 @@ impl Engine {
                 "the system's secret is given to the enforcer that asked, and to nobody else",
             ));
         }
-        let Some(agent) = &judgement.facts.agent else {
+        let Some(agent) = &judgement.caller.facts.agent else {
             return Err(Refused::new(
                 ReasonCode::NoCredential,
                 Step::Identify,
                 "a credential is issued to the agent that was permitted, which proves itself",
             ));
         };
-        if agent.proof == AgentProof::TaskCredential || judgement.facts.credential.is_some() {
+        if agent.proof == AgentProof::TaskCredential || judgement.caller.facts.credential.is_some()
+        {
             return Err(Refused::credential("a task credential proves no agent that asks for one"));
         }
         if agent.spiffe_id != permit.agent {
@@ -266,14 +267,14 @@ impl Engine {
         if proof.is_empty() {
             return Ok(None);
         }
-        let now = UnixTime(judgement.now_ms.div_euclid(1_000));
+        let now = UnixTime(judgement.arrival.now_ms.div_euclid(1_000));
         let verified = self.with_nonces(world, now, |nonces| verify_proof(proof, &nonces, now));
         let proved = verified.map_err(|refusal| refused(&refusal))?;
         let bound = proved.jkt.clone();
         let is_it =
             |known: &ProofFacts| known.jkt == proved.jkt && known.jti_digest == proved.jti_digest;
-        if !judgement.facts.proofs.iter().any(is_it) {
-            judgement.facts.proofs.push(proved);
+        if !judgement.caller.facts.proofs.iter().any(is_it) {
+            judgement.caller.facts.proofs.push(proved);
         }
         Ok(Some(bound))
     }
@@ -307,7 +308,7 @@ impl Engine {
 
     /// The nonce to put into the next proof, where this server wants one in each.
     fn next_nonce(&self, world: &Loaded, judgement: &Judgement) -> Option<String> {
-        let now = UnixTime(judgement.now_ms.div_euclid(1_000));
+        let now = UnixTime(judgement.arrival.now_ms.div_euclid(1_000));
         world.dpop().require_nonce.then(|| self.nonces(now).into_current())
     }
 
@@ -323,7 +324,7 @@ impl Engine {
         longest: u32,
         wish: u32,
     ) -> Result<Time, Refused> {
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         let seconds = if wish == 0 { longest } else { longest.min(wish) };
         let end = after(now, u64::from(seconds).saturating_mul(1_000));
         let end = located.path().map(|task| task.deadline).fold(end, Time::min);
@@ -354,7 +355,7 @@ impl Engine {
         expires_at: Time,
         issued: &Issued,
     ) -> Result<Value, Refused> {
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         let done = after(now, self.keeper.settings().report_within_ms);
         let note = |id: &str, binding: Option<&Binding>| CredentialNote {
             jti: id.to_owned(),
@@ -376,7 +377,7 @@ impl Engine {
                     revoked_at: None,
                     rest: BTreeMap::new(),
                 });
-                judgement.credential = Some(note(id, binding.as_ref()));
+                judgement.caller.credential = Some(note(id, binding.as_ref()));
                 let answer = answer_of(&credential, &located.task, settings)?;
                 let due = credential.due();
                 transaction.put(Record::Credential(credential));
@@ -402,14 +403,14 @@ impl Engine {
                     last_error: String::new(),
                     rest: BTreeMap::new(),
                 });
-                judgement.credential = Some(note(&id, None));
+                judgement.caller.credential = Some(note(&id, None));
                 let answer = json!({"lease": *lease, "expires_at": seconds(expires_at)});
                 transaction.put(Record::Lease(lease));
                 (id, done, true, answer)
             }
             Issued::Injection => {
                 let id = format!("{}/{id}", permit.session);
-                judgement.credential = Some(note(&id, None));
+                judgement.caller.credential = Some(note(&id, None));
                 let system = system_of(&permit.operation).unwrap_or_default();
                 let injection = json!({"system": system, "lease": id});
                 let answer = json!({"injection": injection, "expires_at": seconds(expires_at)});
@@ -462,7 +463,7 @@ pub(crate) fn give_back(
 /// Args: `wished`: the thumbprint of the key that was proved for it.
 fn binding_of(judgement: &Judgement, wished: Option<String>) -> Option<Binding> {
     // A token of the agent that is bound to a key has proved it.
-    let own = judgement.facts.proofs.iter().find(|proof| proof.role == Role::Agent);
+    let own = judgement.caller.facts.proofs.iter().find(|proof| proof.role == Role::Agent);
     match wished.or_else(|| own.map(|proof| proof.jkt.clone())) {
         Some(jkt) => Some(Binding::Jkt(jkt)),
         None => certificate_binding(judgement),
@@ -471,8 +472,8 @@ fn binding_of(judgement: &Judgement, wished: Option<String>) -> Option<Binding> 
 
 /// The certificate of an agent that asks for itself by TLS, as a binding.
 pub(crate) fn certificate_binding(judgement: &Judgement) -> Option<Binding> {
-    let peer = judgement.asker.peer.as_ref().filter(|_| judgement.asks_itself)?;
-    let agent: &AgentFacts = judgement.facts.agent.as_ref()?;
+    let peer = judgement.arrival.asker.peer.as_ref().filter(|_| judgement.arrival.asks_itself)?;
+    let agent: &AgentFacts = judgement.caller.facts.agent.as_ref()?;
     let digest = (agent.spiffe_id == peer.spiffe_id).then_some(peer.certificate_digest)?;
     Some(Binding::X5t(URL_SAFE_NO_PAD.encode(digest)))
 }

@@ -656,7 +656,7 @@ impl Engine {
                 return self.record(judgement, &[], transport, none(), line, None);
             }
         };
-        let enforcer = judgement.asker.enforcer.as_ref();
+        let enforcer = judgement.arrival.asker.enforcer.as_ref();
         let relays = enforcer.map_or_else(envoy::Relays::default, |enforcer| envoy::Relays {
             principal: enforcer.relays_principal,
             labels: enforcer.relays_labels,
@@ -692,16 +692,16 @@ impl Engine {
             && let Some(way) = world.way(transport.listener)
         {
             // A name that is not configured is the caller's own text.
-            transport.listener.clone_into(&mut judgement.listener);
-            match self.asker(world, way, transport, seconds(judgement.now_ms)) {
+            transport.listener.clone_into(&mut judgement.arrival.listener);
+            match self.asker(world, way, transport, seconds(judgement.arrival.now_ms)) {
                 Ok(asker) => {
-                    judgement.asks_itself = asker.enforcer.is_none();
-                    judgement.asker = asker;
+                    judgement.arrival.asks_itself = asker.enforcer.is_none();
+                    judgement.arrival.asker = asker;
                 }
-                Err(refused) => judgement.stranger = Some(refused),
+                Err(refused) => judgement.arrival.stranger = Some(refused),
             }
         }
-        judgement.world = world;
+        judgement.arrival.world = world;
         judgement
     }
 
@@ -760,7 +760,7 @@ impl Engine {
         judgement: &Judgement,
         transport: &Transport<'_>,
     ) -> Result<Arc<Loaded>, Refused> {
-        let Some(world) = judgement.world.clone() else {
+        let Some(world) = judgement.arrival.world.clone() else {
             return Err(Refused::new(
                 ReasonCode::Unavailable,
                 Step::Identify,
@@ -770,19 +770,19 @@ impl Engine {
         in_time(transport, Step::Identify)?;
         // Before anything is held to a time, the caller's certificate too.
         self.keeper.check_clock()?;
-        if let Some(refused) = &judgement.stranger {
+        if let Some(refused) = &judgement.arrival.stranger {
             return Err(refused.clone());
         }
         let way = world.way(transport.listener);
         let refuse =
             |message: &str| Err(Refused::new(ReasonCode::EnforcerRefused, Step::Identify, message));
-        let is_enforcer = judgement.asker.enforcer.is_some();
+        let is_enforcer = judgement.arrival.asker.enforcer.is_some();
         match way {
             None => refuse("the call came by a listener that is not configured"),
-            Some(way) if !way.answers(judgement.surface) => {
+            Some(way) if !way.answers(judgement.arrival.surface) => {
                 refuse("the listener does not answer this")
             }
-            Some(_) if judgement.surface == Surface::ExtAuthz && !is_enforcer => {
+            Some(_) if judgement.arrival.surface == Surface::ExtAuthz && !is_enforcer => {
                 refuse("whoever asks is no enforcer, so no proxy is answered")
             }
             Some(_) => Ok(world),
@@ -819,31 +819,31 @@ impl Engine {
         explain: bool,
     ) -> Result<Option<Kept>, Refused> {
         let world = self.admit(judgement, transport)?;
-        judgement.probe = ask.probe;
+        judgement.arrival.probe = ask.probe;
         let mut known_agent = None;
-        if judgement.asks_itself && !explain {
+        if judgement.arrival.asks_itself && !explain {
             known_agent =
-                judgement.asker.peer.as_ref().map(|peer| peer.agent(AgentProof::X509Svid));
+                judgement.arrival.asker.peer.as_ref().map(|peer| peer.agent(AgentProof::X509Svid));
             let is_known = known_agent.is_some();
             self.add_own_authorization(&mut ask.evidence, transport, &world, is_known)?;
         }
         if let Some(Relayed { principal, certificate }) = ask.relayed {
-            let now = seconds(judgement.now_ms);
+            let now = seconds(judgement.arrival.now_ms);
             let (trust, cache) = (&world.trust, &self.certificates);
             let agent = verify_relayed(principal, certificate, trust, cache, now);
             known_agent = Some(agent.map_err(|refusal| refused(&refusal))?);
         }
         self.add_authorization(ask, &world)?;
-        if judgement.asks_itself && ask.sent.is_some() {
+        if judgement.arrival.asks_itself && ask.sent.is_some() {
             return Err(Refused::input("only an enforcer gives `http_method` and `http_uri`"));
         }
         take_labels(judgement, &ask.labels, &world, explain)?;
         speaker::may_name_context(judgement, ask.session_context, explain)?;
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         let known = self.identify_presented(judgement, &world, &ask.evidence, known_agent);
         let known = match (known, ask.agentless) {
             (Ok(()), None) => speaker::refuse_bearer_alone(judgement, &world),
-            (Ok(()), Some(message)) if judgement.facts.agent.is_none() => {
+            (Ok(()), Some(message)) if judgement.caller.facts.agent.is_none() => {
                 Err(Refused::new(ReasonCode::NoCredential, Step::Identify, message))
             }
             (Err(refused), Some(message)) if refused.reason == ReasonCode::NoCredential => {
@@ -852,7 +852,7 @@ impl Engine {
             (known, _) => known,
         };
         let nobody = match known {
-            Ok(()) if ask.has_credential && judgement.facts.credential.is_none() => {
+            Ok(()) if ask.has_credential && judgement.caller.facts.credential.is_none() => {
                 return Err(Refused::credential("`authz-credential` holds no task credential"));
             }
             Ok(()) => None,
@@ -892,12 +892,12 @@ impl Engine {
                         "a header is spelled almost as `{name}`, and some servers take both for one"
                     )));
                 }
-                judgement.is_cut_off = matches!(body, Body::Partial);
+                judgement.resolved.is_cut_off = matches!(body, Body::Partial);
                 let http = HttpRequest { method, host, path, headers, body: *body };
                 match routes.resolve(&http).and_then(|found| world.at_system(found, host)) {
                     Ok(found) => {
-                        judgement.route = Some(found.route);
-                        judgement.mcp.clone_from(&found.mcp);
+                        judgement.resolved.route = Some(found.route);
+                        judgement.resolved.mcp.clone_from(&found.mcp);
                         if found.arguments.written_len() > self.settings.max_arguments_bytes {
                             return Err(Refused::input("the arguments are too long"));
                         }
@@ -933,15 +933,15 @@ impl Engine {
             }
         };
         if let Some(operation) = world.plan.operation(request.operation) {
-            judgement.operation.clone_from(&operation.id);
-            judgement.system = world.system(&operation.id);
-            judgement.tier = Some(operation.tier);
+            judgement.resolved.operation.clone_from(&operation.id);
+            judgement.resolved.system = world.system(&operation.id);
+            judgement.resolved.tier = Some(operation.tier);
         } else if stopped.is_none() {
-            judgement.asked = Some(Asked::operation(request.operation));
+            judgement.resolved.asked = Some(Asked::operation(request.operation));
             let system = presented::system_of(request.operation);
             match system.filter(|system| world.plan.systems().contains_key(*system)) {
-                Some(system) => system.clone_into(&mut judgement.unknown_in),
-                None => judgement.may_be_for.push(String::new()),
+                Some(system) => system.clone_into(&mut judgement.resolved.unknown_in),
+                None => judgement.resolved.may_be_for.push(String::new()),
             }
         }
         may_ask(judgement, request.operation)?;
@@ -951,30 +951,32 @@ impl Engine {
             Self::for_audience(judgement, &world, request.operation)?;
         }
         let is_dry = ask.probe || explain;
-        if !judgement.facts.proofs.is_empty() {
-            let unknown_in = Some(judgement.unknown_in.as_str()).filter(|id| !id.is_empty());
+        if !judgement.caller.facts.proofs.is_empty() {
+            let unknown_in =
+                Some(judgement.resolved.unknown_in.as_str()).filter(|id| !id.is_empty());
             let system = presented::system_of(request.operation).or(unknown_in);
             let sent = Sent::of(ask, &world, system);
             judgement.proved = self.take_proofs(judgement, &world, &sent, is_dry, wait)?;
         }
 
         let revoked = self.keeper.revocations()?;
-        revoke::of_operation(&revoked, &judgement.operation)?;
+        revoke::of_operation(&revoked, &judgement.resolved.operation)?;
         if !revoked.is_empty() {
-            let unknown_in = std::slice::from_ref(&judgement.unknown_in);
-            let split = world.plan.model().splits.get(&judgement.operation);
+            let unknown_in = std::slice::from_ref(&judgement.resolved.unknown_in);
+            let split = world.plan.model().splits.get(&judgement.resolved.operation);
             let mut cases = split.into_iter().flat_map(|split| split.cases.values());
-            judgement.may_be_revoked = cases
+            judgement.resolved.may_be_revoked = cases
                 .any(|case| revoke::of_operation(&revoked, case).is_err())
-                || revoke::is_any_revoked(&revoked, &judgement.may_be_for)
-                || (judgement.operation.is_empty() && revoke::is_any_revoked(&revoked, unknown_in));
-            if judgement.operation.is_empty() {
-                revoke::of_system(&revoked, &judgement.unknown_in)?;
+                || revoke::is_any_revoked(&revoked, &judgement.resolved.may_be_for)
+                || (judgement.resolved.operation.is_empty()
+                    && revoke::is_any_revoked(&revoked, unknown_in));
+            if judgement.resolved.operation.is_empty() {
+                revoke::of_system(&revoked, &judgement.resolved.unknown_in)?;
             }
         }
 
         // 3: the task.
-        let is_known = !judgement.operation.is_empty();
+        let is_known = !judgement.resolved.operation.is_empty();
         if ask.task.zip(in_body).is_some_and(|(task, other)| task != other) {
             return Err(Refused::new(
                 ReasonCode::TaskConflict,
@@ -1002,8 +1004,8 @@ impl Engine {
                 } else {
                     locate::find_task(&self.keeper, task, wait)?
                 };
-                judgement.task = Some(Arc::clone(&found.task));
-                locate::usable(&found, &revoked, &judgement.facts, now)?;
+                judgement.context.task = Some(Arc::clone(&found.task));
+                locate::usable(&found, &revoked, &judgement.caller.facts, now)?;
                 if is_known && stopped.is_none() && nobody.is_none() {
                     self.check_left_out(judgement, &world.plan, &found, wait)?;
                 }
@@ -1042,10 +1044,10 @@ impl Engine {
         let begins_nothing = is_refused && begins;
         let is_real = |located: &&Located| !located.is_taskless() && !begins_nothing;
         if let Some(located) = located.as_ref().filter(is_real) {
-            judgement.task = Some(Arc::clone(&located.task));
-            judgement.is_in_named_task = located.task.kind != TaskKind::Implicit;
-            if !located.view().has_chain(&judgement.chain) {
-                judgement.chain = shown::chain_in(judgement, located);
+            judgement.context.task = Some(Arc::clone(&located.task));
+            judgement.context.is_in_named_task = located.task.kind != TaskKind::Implicit;
+            if !located.view().has_chain(&judgement.caller.chain) {
+                judgement.caller.chain = shown::chain_in(judgement, located);
             }
         }
         if let Some(refused) = stopped {
@@ -1056,7 +1058,7 @@ impl Engine {
             let (plan, at) = (&world.plan, (now, wait));
             let context = speaker::context(judgement, ask.session_context);
             let begins = (begins, context);
-            judgement.recalled =
+            judgement.context.recalled =
                 history::recall(&self.keeper, plan, &request, located, begins, at)?;
         }
         if ask.wants_credential {
@@ -1068,7 +1070,7 @@ impl Engine {
             if world.credentials.is_none() {
                 return refused(ReasonCode::BadInput, "no credentials are issued here");
             }
-            if is_known && judgement.task.is_none() {
+            if is_known && judgement.context.task.is_none() {
                 return refused(ReasonCode::NoTask, "a credential is issued for a task");
             }
         }
@@ -1082,11 +1084,11 @@ impl Engine {
 
         // 5: policy.
         if ask.probe && !explain {
-            let chain = std::mem::take(&mut judgement.chain);
+            let chain = std::mem::take(&mut judgement.caller.chain);
             let known = if nobody.is_some() { &[] } else { chain.as_slice() };
             let view = located.as_ref().map(Located::view);
             let probing = self.may_probe(&world, &kernel_facts(judgement, known, view, None), now);
-            judgement.chain = chain;
+            judgement.caller.chain = chain;
             probing?;
         }
         let mut judging = Judging {
@@ -1101,9 +1103,9 @@ impl Engine {
         };
         let started = Instant::now();
         judging.decide(judgement, located.as_ref());
-        judgement.decide_time = Some(started.elapsed());
+        judgement.add_decide_time(started.elapsed());
         // One case of an operation that is split may be revoked by itself.
-        revoke::of_operation(&revoked, &judgement.operation)?;
+        revoke::of_operation(&revoked, &judgement.resolved.operation)?;
         in_time(transport, Step::Judge)?;
         let is_beyond = judgement.is_beyond_credential();
         let located = match located {
@@ -1154,7 +1156,7 @@ impl Engine {
     ) -> Result<(), Refused> {
         self.identify_presented(judgement, world, evidence, agent)?;
         Self::refuse_credential(judgement)?;
-        if !judgement.facts.proofs.is_empty() {
+        if !judgement.caller.facts.proofs.is_empty() {
             let message = "a proof is of an HTTP request, and this call tells of none";
             return Err(Refused::new(ReasonCode::BadProof, Step::Identify, message));
         }
@@ -1163,7 +1165,7 @@ impl Engine {
 
     /// Refuses a task credential where nothing is asked of its system.
     pub(crate) fn refuse_credential(judgement: &Judgement) -> Result<(), Refused> {
-        if judgement.facts.credential.is_none() {
+        if judgement.caller.facts.credential.is_none() {
             return Ok(());
         }
         Err(Refused::new(
@@ -1184,22 +1186,22 @@ impl Engine {
         agent: Option<AgentFacts>,
     ) -> Result<(), Refused> {
         let revoked = self.keeper.revocations()?;
-        revoke::of_asker(&revoked, &judgement.asker)?;
+        revoke::of_asker(&revoked, &judgement.arrival.asker)?;
         let started = Instant::now();
-        let now = seconds(judgement.now_ms);
+        let now = seconds(judgement.arrival.now_ms);
         let verified = if evidence.is_empty() && agent.is_some() {
             Ok(authz_token::Facts::default())
         } else {
             let certificate = match &agent {
                 Some(agent) => agent.certificate_digest,
                 // An enforcer may show a token that is bound to its own key.
-                None => judgement.asker.peer.as_ref().map(|peer| peer.certificate_digest),
+                None => judgement.arrival.asker.peer.as_ref().map(|peer| peer.certificate_digest),
             };
             self.verify(evidence, certificate, world, now)
         };
         let took = started.elapsed();
         self.metrics.verified(took);
-        judgement.verify_time = Some(took);
+        judgement.caller.verify_time = Some(took);
         let mut facts = verified.map_err(|refusal| {
             if let Some(owner) = &refusal.unknown_key {
                 self.wanted.add(owner);
@@ -1212,14 +1214,14 @@ impl Engine {
             }
             facts = facts.with_agent(agent).map_err(|refusal| refused(&refusal))?;
         }
-        judgement.chain = chain_of(&facts);
-        judgement.credential = facts.credential.as_ref().map(|credential| CredentialNote {
+        judgement.caller.chain = chain_of(&facts);
+        judgement.caller.credential = facts.credential.as_ref().map(|credential| CredentialNote {
             jti: credential.jti.clone(),
             decision_id: String::new(),
             binding: credential.binding.map(Binding::method),
         });
-        judgement.facts = facts;
-        revoke::of_callers(&revoked, &judgement.facts)
+        judgement.caller.facts = facts;
+        revoke::of_callers(&revoked, &judgement.caller.facts)
     }
 
     /// Args: `certificate`: SHA-256 of the one that the agent showed to us, or to a proxy that is believed in that.
@@ -1271,7 +1273,7 @@ impl Engine {
     /// The nonce that the next proof should bring, where the one that came did not.
     fn wanted_nonce(&self, judgement: &Judgement) -> Option<String> {
         let wanted = judgement.use_nonce();
-        wanted.then(|| self.nonces(seconds(judgement.now_ms)).into_current())
+        wanted.then(|| self.nonces(seconds(judgement.arrival.now_ms)).into_current())
     }
 
     /// The task credential that is presented, as its record stands.
@@ -1283,7 +1285,7 @@ impl Engine {
         named: Option<&str>,
         wait: Wait,
     ) -> Result<Option<Presented>, Refused> {
-        let Some(facts) = &judgement.facts.credential else { return Ok(None) };
+        let Some(facts) = &judgement.caller.facts.credential else { return Ok(None) };
         if named.is_some_and(|task| task != facts.task) {
             return Err(Refused::new(
                 ReasonCode::TaskConflict,
@@ -1291,7 +1293,7 @@ impl Engine {
                 "the task credential is of another task than the one that is named",
             ));
         }
-        presented::find(&self.keeper, facts, Time(judgement.now_ms), wait).map(Some)
+        presented::find(&self.keeper, facts, judgement.arrival.now(), wait).map(Some)
     }
 
     /// A caller that asks about itself may bring its credential as the call's own; two of one kind that differ prove
@@ -1419,7 +1421,7 @@ impl Engine {
         recorded: &Recorded,
     ) -> Option<Ticket> {
         let origin = recorded.origin(&self.settings);
-        let durability = if judgement.tier.is_some_and(|tier| tier >= Tier::High) {
+        let durability = if judgement.resolved.tier.is_some_and(|tier| tier >= Tier::High) {
             Durability::Synced
         } else if judgement.outcome() == Outcome::Deny && judgement.passage().is_none() {
             Durability::BestEffort
@@ -1565,8 +1567,8 @@ impl Engine {
     /// Returns: whether it is summed up with others of the minute, and has no record of its own.
     fn is_summed(&self, judgement: &Judgement, origin: Origin<'_>) -> bool {
         let Some(row) = sums::row_of(judgement, origin.peer) else { return false };
-        let is_summed = self.sums.take(row, judgement.now_ms);
-        self.write_sums(self.sums.due(judgement.now_ms));
+        let is_summed = self.sums.take(row, judgement.arrival.now_ms);
+        self.write_sums(self.sums.due(judgement.arrival.now_ms));
         is_summed
     }
 
@@ -1671,15 +1673,15 @@ impl Engine {
         self.metrics.decided(
             judgement.outcome(),
             judgement.reason(),
-            judgement.system,
-            judgement.tier,
-            judgement.surface,
+            judgement.resolved.system,
+            judgement.resolved.tier,
+            judgement.arrival.surface,
             judgement.softened().is_none(),
         );
         let took = received.elapsed();
-        self.metrics.took(lane, judgement.surface, took);
-        let agent = judgement.facts.agent.as_ref().map(|agent| method_of(agent.proof));
-        self.metrics.identified(judgement.asker.known, agent);
+        self.metrics.took(lane, judgement.arrival.surface, took);
+        let agent = judgement.caller.facts.agent.as_ref().map(|agent| method_of(agent.proof));
+        self.metrics.identified(judgement.arrival.asker.known, agent);
         if let Some((tracing, ids)) = self.tracing.as_ref().zip(trace) {
             tracing.end(ids, judgement, took);
         }
@@ -1764,7 +1766,7 @@ impl Engine {
             None => return Err(bad("give `check`")),
         };
         let mut judgement = self.judgement(Surface::Explain, world, transport);
-        judgement.asks_itself = false;
+        judgement.arrival.asks_itself = false;
         let line = self.recorded(transport);
         let judgement = match ask::of_request(&check, &self.settings) {
             Ok(mut ask) => {
@@ -1792,7 +1794,7 @@ impl Engine {
         transport: &Transport<'_>,
     ) -> Result<(), ApiError> {
         let mut judgement = self.judgement(Surface::Explain, world, transport);
-        EXPLAIN.clone_into(&mut judgement.operation);
+        EXPLAIN.clone_into(&mut judgement.resolved.operation);
         if let Err(refused) = self.try_explainer(&mut judgement, transport) {
             judgement.refuse(refused);
         }
@@ -1828,10 +1830,10 @@ impl Engine {
         let role = world.role_of(token);
         let evidence = ask::credential(role, scheme, token, None, &self.settings)?;
         self.identify(judgement, &world, &[evidence], None)?;
-        let chain = std::mem::take(&mut judgement.chain);
+        let chain = std::mem::take(&mut judgement.caller.chain);
         let facts = kernel_facts(judgement, &chain, None, None);
-        let decision = decide(&world.plan, &facts, &own(EXPLAIN), Time(judgement.now_ms));
-        judgement.chain = chain;
+        let decision = decide(&world.plan, &facts, &own(EXPLAIN), judgement.arrival.now());
+        judgement.caller.chain = chain;
         judgement.decided(decision);
         in_time(transport, Step::Judge)
     }
@@ -2059,18 +2061,20 @@ fn unrouted(
     error: &RouteError,
 ) -> Refused {
     if error.reason == ReasonCode::NoRoute {
-        judgement.asked = Some(Asked::http(http));
+        judgement.resolved.asked = Some(Asked::http(http));
     }
-    let is_limited = || judgement.asker.enforcer.as_ref().is_some_and(|one| one.is_limited());
-    let observes = || world.plan.model().modes.any_observes(Time(judgement.now_ms));
+    let is_limited =
+        || judgement.arrival.asker.enforcer.as_ref().is_some_and(|one| one.is_limited());
+    let observes = || world.plan.model().modes.any_observes(judgement.arrival.now());
     if let Some(message) = &error.mcp {
-        message.system.clone_into(&mut judgement.unknown_in);
-        judgement.asked = message.missing.as_deref().map(Asked::operation);
-        judgement.mcp = Some((**message).clone());
+        message.system.clone_into(&mut judgement.resolved.unknown_in);
+        judgement.resolved.asked = message.missing.as_deref().map(Asked::operation);
+        judgement.resolved.mcp = Some((**message).clone());
     } else if error.operation.is_empty() && (is_limited() || observes()) {
         let Served { systems, has_others } = world.plan.systems_at(http.host);
         let others = has_others.then(String::new);
-        judgement.may_be_for = systems.into_iter().map(str::to_owned).chain(others).collect();
+        judgement.resolved.may_be_for =
+            systems.into_iter().map(str::to_owned).chain(others).collect();
     }
     let refused = Refused::new(error.reason, Step::Resolve, error.message.as_str());
     Refused { understood: error.understood, ..refused }
@@ -2079,10 +2083,10 @@ fn unrouted(
 /// Refuses what the enforcer may not ask about: where the system is not certain, whatever it could be must be allowed.
 /// Whoever asks about itself may ask about every system.
 fn may_ask(judgement: &Judgement, operation: &str) -> Result<(), Refused> {
-    let Some(enforcer) = &judgement.asker.enforcer else { return Ok(()) };
-    let may_ask = match (operation, judgement.unknown_in.as_str()) {
-        ("", "") => enforcer.may_ask_about_any(&judgement.may_be_for),
-        ("", _) => enforcer.may_ask_about_any(std::slice::from_ref(&judgement.unknown_in)),
+    let Some(enforcer) = &judgement.arrival.asker.enforcer else { return Ok(()) };
+    let may_ask = match (operation, judgement.resolved.unknown_in.as_str()) {
+        ("", "") => enforcer.may_ask_about_any(&judgement.resolved.may_be_for),
+        ("", _) => enforcer.may_ask_about_any(std::slice::from_ref(&judgement.resolved.unknown_in)),
         (operation, _) => enforcer.may_ask(operation),
     };
     if may_ask {
@@ -2144,7 +2148,7 @@ fn take_labels(
     explain: bool,
 ) -> Result<(), Refused> {
     let relays = |enforcer: &Arc<Enforcer>| enforcer.relays_labels;
-    let is_believed = explain || judgement.asker.enforcer.as_ref().is_some_and(relays);
+    let is_believed = explain || judgement.arrival.asker.enforcer.as_ref().is_some_and(relays);
     if !labels.is_empty() && !is_believed {
         return Err(Refused::new(
             ReasonCode::EnforcerRefused,
@@ -2155,7 +2159,7 @@ fn take_labels(
     // One that the bundle does not have is refused where it is judged, and may be any text.
     let known = &world.plan.model().labels;
     let known = labels.iter().filter(|label| known.contains_key(**label));
-    judgement.told = known.map(|label| (*label).to_owned()).collect();
+    judgement.caller.declared_labels = known.map(|label| (*label).to_owned()).collect();
     Ok(())
 }
 
@@ -2273,20 +2277,20 @@ pub(crate) fn kernel_facts<'a>(
     task: Option<TaskView<'a>>,
     key: Option<&'a [u8; 32]>,
 ) -> Facts<'a> {
-    let agent = judgement.facts.agent.as_ref();
-    let subject = judgement.facts.subject.as_ref();
+    let agent = judgement.caller.facts.agent.as_ref();
+    let subject = judgement.caller.facts.subject.as_ref();
     let issued_at = match agent {
         Some(agent) => agent.issued_at,
         None => subject.and_then(|subject| subject.issued_at),
     };
-    let now = judgement.now_ms.div_euclid(1_000);
+    let now = judgement.arrival.now_ms.div_euclid(1_000);
     let of_task = || task.and_then(|view| view.task.subject.as_ref());
     let acr = match subject {
         Some(subject) => subject.acr.as_deref(),
         None => of_task().map(|subject| subject.acr.as_str()),
     };
     Facts {
-        enforcer: judgement.asker.name(),
+        enforcer: judgement.arrival.asker.name(),
         chain,
         proof: Proof {
             method: agent.map_or(ProofMethod::Jwt, |agent| method_of(agent.proof)),

@@ -183,7 +183,7 @@ impl Parsed<'_> {
         if judgement.forwards_authorization() {
             return true;
         }
-        let facts = &judgement.facts;
+        let facts = &judgement.caller.facts;
         let audiences = match evidence.role {
             Role::Subject => facts.subject.as_ref().map(|subject| &subject.audiences),
             // A task credential is for one system, and was refused for another.

@@ -175,7 +175,7 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     /// Subject first, then every agent down to the one that the credential is for.
     fn chain(&self, judgement: &Judgement) -> Vec<Principal> {
-        match (&self.place, &judgement.task) {
+        match (&self.place, &judgement.context.task) {
             (Place::New(task), _) => task.chain(),
             (_, Some(task)) => task.chain().into_iter().chain([self.agent.principal()]).collect(),
             (_, None) => vec![self.agent.principal()],
@@ -258,12 +258,12 @@ impl Engine {
         let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
         let proof = asked.proof.as_deref().unwrap_or_default();
         let binding = self.binding(judgement, &world, proof, asked.http_uri.clone(), wait)?;
-        if let Some(agent) = judgement.facts.agent.as_mut().filter(|_| binding.is_some()) {
+        if let Some(agent) = judgement.caller.facts.agent.as_mut().filter(|_| binding.is_some()) {
             Arc::make_mut(agent).bound = true;
         }
         let tier = asked.details.iter().filter_map(|one| world.plan.operation(&one.operation));
         let tier = tier.map(|operation| operation.tier).max().unwrap_or_default();
-        judgement.tier = Some(tier);
+        judgement.resolved.tier = Some(tier);
         let needs_key = |tier: Tier| {
             let required = world.plan.model().tiers.get(tier as usize);
             tier >= Tier::High || required.is_some_and(|required| required.bound)
@@ -302,12 +302,13 @@ impl Engine {
     ) -> Result<AgentName, Refused> {
         let mut agent = asked.client.facts()?;
         // It acts for itself here, whatever else it may ask.
-        let peer = judgement.asker.peer.take().filter(|peer| peer.spiffe_id == agent.spiffe_id);
+        let peer =
+            judgement.arrival.asker.peer.take().filter(|peer| peer.spiffe_id == agent.spiffe_id);
         if let (Some(peer), AgentProof::X509Svid) = (&peer, agent.proof) {
             agent = peer.agent(AgentProof::X509Svid);
         }
-        judgement.asker = Asker { peer, ..Asker::default() };
-        judgement.asks_itself = true;
+        judgement.arrival.asker = Asker { peer, ..Asker::default() };
+        judgement.arrival.asks_itself = true;
         let tokens = [(&asked.subject_token, None), (&asked.actor_token, Some(Role::Agent))];
         for (token, role) in tokens {
             let Some(token) = token else { continue };
@@ -315,10 +316,10 @@ impl Engine {
             evidence.push(ask::credential(role, Scheme::Bearer, token, None, &self.settings)?);
         }
         self.identify_presented(judgement, world, evidence, Some(agent))?;
-        if judgement.facts.credential.is_some() {
+        if judgement.caller.facts.credential.is_some() {
             return Err(Refused::credential("a task credential is not exchanged for another"));
         }
-        let Some(agent) = &judgement.facts.agent else {
+        let Some(agent) = &judgement.caller.facts.agent else {
             return Err(Refused::credential("no agent is known"));
         };
         let AgentFacts { spiffe_id, trust_domain, .. } = agent.as_ref();
@@ -377,18 +378,18 @@ impl Engine {
         if asked.params.len() > MOST_PARAMS {
             return Err(Refused::input(format!("there are more than {MOST_PARAMS} parameters")));
         }
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         match (&asked.task, &asked.template, &asked.parent) {
             (Some(task), None, None) if asked.params.is_empty() && asked.prompt.is_none() => {
                 let found = locate::find_task(&self.keeper, task, wait)?;
-                judgement.task = Some(Arc::clone(&found.task));
+                judgement.context.task = Some(Arc::clone(&found.task));
                 self.usable(&found, judgement, now)?;
                 self.check_left_out(judgement, &world.plan, &found, wait)?;
                 Ok(Place::Known(task.clone()))
             }
             (None, _, Some(parent)) if asked.prompt.is_none() => {
                 let found = locate::find_task(&self.keeper, parent, wait)?;
-                judgement.task = Some(Arc::clone(&found.task));
+                judgement.context.task = Some(Arc::clone(&found.task));
                 self.usable(&found, judgement, now)?;
                 self.check_left_out(judgement, &world.plan, &found, wait)?;
                 Ok(Place::Below { parent: parent.clone(), id: Uuid::now_v7().to_string() })
@@ -413,17 +414,18 @@ impl Engine {
         world: &Loaded,
         (agent, wait): (&AgentName, Wait),
     ) -> Result<Arc<Task>, Refused> {
-        let acr = judgement.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
-        let first = judgement.chain.first();
+        let acr =
+            judgement.caller.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
+        let first = judgement.caller.chain.first();
         let subject = first.and_then(|first| Subject::of(first, acr.unwrap_or_default()));
         let proof = match subject {
             Some(_) => SubjectProof::Verified,
             None => SubjectProof::Itself,
         };
         if world.plan.template(template).is_some() {
-            judgement.operation = format!("task:{template}");
+            judgement.resolved.operation = format!("task:{template}");
         }
-        let chain = judgement.chain.clone();
+        let chain = judgement.caller.chain.clone();
         self.check_subject(judgement, &world.plan, false, wait)?;
         self.may_start(judgement, world, template, &asked.params, &chain, proof)?;
         let said = [Part::of_user(asked.prompt.as_deref().unwrap_or_default())];
@@ -440,7 +442,7 @@ impl Engine {
             deadline: None,
             tier_cap: None,
             names,
-            now: Time(judgement.now_ms),
+            now: judgement.arrival.now(),
             id: Uuid::now_v7().to_string(),
             session: Uuid::now_v7().to_string(),
         };
@@ -468,8 +470,8 @@ impl Engine {
         let kept =
             self.change(judgement, call, &locks, survives, &mut |transaction, judgement| {
                 let (located, kind) = self.located_in(transaction, exchange, judgement)?;
-                judgement.task = Some(Arc::clone(&located.task));
-                judgement.chain = shown::chain_in(judgement, &located);
+                judgement.context.task = Some(Arc::clone(&located.task));
+                judgement.caller.chain = shown::chain_in(judgement, &located);
                 let (located, details) =
                     self.judge_details(transaction, exchange, judgement, judged, located)?;
                 let end = self.write_exchange(
@@ -502,7 +504,7 @@ impl Engine {
         let session = match &exchange.place {
             Place::New(task) => task.session.clone(),
             Place::Known(_) | Place::Below { .. } => {
-                judgement.task.as_ref().map(|task| task.session.clone()).unwrap_or_default()
+                judgement.context.task.as_ref().map(|task| task.session.clone()).unwrap_or_default()
             }
         };
         locks.push(RecordKey::new(RecordKind::Session, &session));
@@ -512,7 +514,7 @@ impl Engine {
         locks.extend(parts.flat_map(history::counted_in));
         let task = match &exchange.place {
             Place::New(task) => Some(task),
-            Place::Known(_) | Place::Below { .. } => judgement.task.as_ref(),
+            Place::Known(_) | Place::Below { .. } => judgement.context.task.as_ref(),
         };
         let alones = task.map(|task| alones_of(&exchange.world.plan, task)).unwrap_or_default();
         locks.extend(alones.iter().map(|alone| RecordKey::new(RecordKind::Session, &alone.id)));
@@ -535,7 +537,7 @@ impl Engine {
         exchange: &Exchange<'_>,
         judgement: &Judgement,
     ) -> Result<(Located, Option<TaskKind>), Stop> {
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         match &exchange.place {
             Place::Known(id) => {
                 let mut located = locate::find_in(transaction, id)?;
@@ -603,9 +605,9 @@ impl Engine {
                     charge(&mut located, &permit.charges);
                     permitted.push(permit);
                     let binding = exchange.binding.as_ref().map(Binding::member);
-                    detail.credential = Some(CredentialNote {
+                    detail.caller.credential = Some(CredentialNote {
                         jti: exchange.jti.clone(),
-                        decision_id: detail.id.clone(),
+                        decision_id: detail.arrival.id.clone(),
                         binding,
                     });
                 }
@@ -619,7 +621,7 @@ impl Engine {
             None => Ok((located, permitted)),
             Some((reason, message)) => {
                 for detail in judged.iter_mut() {
-                    detail.credential = None;
+                    detail.caller.credential = None;
                 }
                 Err(Stop::Refused(Refused::new(reason, Step::Judge, message)))
             }
@@ -637,23 +639,23 @@ impl Engine {
         asked: &AskedDetail,
         located: &Located,
     ) -> Result<(Judgement, Option<Permitted>), Stop> {
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         let revoked = self.keeper.revocations()?;
         let mut detail = Judgement::new(
             Uuid::now_v7().to_string(),
-            judgement.now_ms,
-            judgement.surface,
-            judgement.world.clone(),
+            judgement.arrival.now_ms,
+            judgement.arrival.surface,
+            judgement.arrival.world.clone(),
         );
-        detail.listener.clone_from(&judgement.listener);
-        detail.asker = judgement.asker.clone();
-        detail.facts = judgement.facts.clone();
-        detail.chain = shown::chain_in(judgement, located);
-        detail.task = Some(Arc::clone(&located.task));
+        detail.arrival.listener.clone_from(&judgement.arrival.listener);
+        detail.arrival.asker = judgement.arrival.asker.clone();
+        detail.caller.facts = judgement.caller.facts.clone();
+        detail.caller.chain = shown::chain_in(judgement, located);
+        detail.context.task = Some(Arc::clone(&located.task));
         if let Some(operation) = exchange.world.plan.operation(&asked.operation) {
-            detail.operation.clone_from(&operation.id);
-            detail.system = exchange.world.system(&operation.id);
-            detail.tier = Some(operation.tier);
+            detail.resolved.operation.clone_from(&operation.id);
+            detail.resolved.system = exchange.world.system(&operation.id);
+            detail.resolved.tier = Some(operation.tier);
         }
         let arguments = asked.arguments_json();
         let destinations: Vec<&str> = asked.destinations.iter().map(String::as_str).collect();
@@ -669,21 +671,21 @@ impl Engine {
             secret: self.keeper.store().secret(),
         };
         let plan = &exchange.world.plan;
-        detail.recalled = history::current(transaction, plan, &request, located, now)?;
+        detail.context.recalled = history::current(transaction, plan, &request, located, now)?;
         let started = Instant::now();
         judging.decide(&mut detail, Some(located));
-        detail.decide_time = Some(started.elapsed());
-        if let Err(refused) = revoke::of_operation(&revoked, &detail.operation) {
+        detail.add_decide_time(started.elapsed());
+        if let Err(refused) = revoke::of_operation(&revoked, &detail.resolved.operation) {
             detail.refuse(refused);
         }
         let permitted = detail.permit().map(|permit| {
             let decision = permit.decision();
             Permitted {
-                detail: detail_of(&judging, &detail.id, decision),
+                detail: detail_of(&judging, &detail.arrival.id, decision),
                 charges: decision.charges.clone(),
                 tier: decision.tier.unwrap_or_default(),
                 remembered_in: history::changes(&detail)
-                    .map(|changes| detail.recalled.memories_of(plan, located, changes, now))
+                    .map(|changes| detail.context.recalled.memories_of(plan, located, changes, now))
                     .unwrap_or_default(),
             }
         });
@@ -700,7 +702,7 @@ impl Engine {
         details: &[Permitted],
         answer: &mut Vec<u8>,
     ) -> Result<Time, Stop> {
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         let lifetime = &exchange.settings.lifetime;
         let longest = details.iter().map(|one| lifetime.of(one.tier)).min();
         let wish = exchange.asked.lifetime_seconds.unwrap_or_default();
@@ -756,7 +758,7 @@ impl Engine {
         let made = answer_of(&credential, task, exchange.settings)?;
         self.check_length(&made)?;
         *answer = self.with_nonce(made, exchange.world, judgement);
-        judgement.credential = Some(CredentialNote {
+        judgement.caller.credential = Some(CredentialNote {
             jti: credential.jti.clone(),
             decision_id: String::new(),
             binding: credential.binding.as_ref().map(Binding::member),

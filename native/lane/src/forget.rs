@@ -50,7 +50,7 @@ impl Engine {
         transport: &Transport<'_>,
     ) -> Result<Vec<u8>, ApiError> {
         let mut judgement = self.judgement(Surface::Forget, self.world(), transport);
-        "authz.forget".clone_into(&mut judgement.operation);
+        "authz.forget".clone_into(&mut judgement.resolved.operation);
         let line = self.recorded(transport);
         let (records, kept) = match self.forgotten(&mut judgement, request, transport, &line) {
             Ok(done) => done,
@@ -83,7 +83,7 @@ impl Engine {
         let message = wire::ForgetRequest::decode(request)
             .map_err(|_| Refused::input("the bytes are no ForgetRequest"))?;
         let forgetting = Forgetting::of(message, &world.plan)?;
-        judgement.forgotten = Some(forgetting.note.clone());
+        judgement.notes.forgotten = Some(forgetting.note.clone());
         let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
         let call = Changing { evidence: &[], recorded: line, wait };
         let mut count = 0_u32;

@@ -300,7 +300,7 @@ impl Engine {
         if !located.task.unused {
             return Ok(located);
         }
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         let key = RecordKey::new(RecordKind::Task, &located.task.id);
         let mut locks = vec![RecordKey::new(RecordKind::Session, &located.task.session)];
         locks.extend(counted_in(&located.task.chain()));
@@ -335,7 +335,7 @@ impl Engine {
         task: &Task,
         ended: &mut u32,
     ) -> Result<Option<Kept>, Refused> {
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         let retention = self.keeper.settings().retention_ms;
         let mut locks = vec![RecordKey::new(RecordKind::Session, &task.session)];
         let agent = agent_key(task);
@@ -369,7 +369,7 @@ impl Engine {
                 let ended_task = locate::find_in(transaction, &task.id)?.task;
                 let declined = Arc::new(Task { declined: true, ..Task::clone(&ended_task) });
                 transaction.put(Record::Task(Arc::clone(&declined)));
-                judgement.task = Some(declined);
+                judgement.context.task = Some(declined);
                 judgement.grant("the task is declined");
                 Ok(())
             },

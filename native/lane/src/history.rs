@@ -582,7 +582,7 @@ pub(crate) fn carry(
     (alones, ends): (&[Alone], bool),
 ) -> Result<(), Stop> {
     let Some(changes) = changes(judgement).filter(|_| !alones.is_empty()) else { return Ok(()) };
-    let now = Time(judgement.now_ms);
+    let now = judgement.arrival.now();
     for Alone { id, counts_denials } in alones {
         if !changes.restricts(plan.model(), *counts_denials) {
             continue;
@@ -591,8 +591,8 @@ pub(crate) fn carry(
         let carry = Carry {
             from: &located.task.id,
             to: id,
-            decision_id: &judgement.id,
-            operation: &judgement.operation,
+            decision_id: &judgement.arrival.id,
+            operation: &judgement.resolved.operation,
             counts_denials: *counts_denials,
         };
         let fits = held.history.carry_over(plan.model(), changes, carry, now);
@@ -911,7 +911,7 @@ pub(crate) fn recall_in(
     located: &Located,
     begins: Option<Arc<Session>>,
 ) -> Result<bool, Stop> {
-    let Some(before) = judgement.recalled.history() else { return Ok(false) };
+    let Some(before) = judgement.context.recalled.history() else { return Ok(false) };
     let counts_denials = plan.model().denials.is_some();
     let mut has_changed = false;
     let mut current = match begins {
@@ -919,26 +919,26 @@ pub(crate) fn recall_in(
         None => session(transaction, &located.task.session)?,
     };
     if located.is_taskless() {
-        current = Some(taskless(current, &located.task, Time(judgement.now_ms))?);
+        current = Some(taskless(current, &located.task, judgement.arrival.now())?);
     } else if let Some(session) = current {
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         current = Some(take_carried_over(transaction, plan, located, session, now)?);
     }
     let session = match current {
         Some(session) => {
-            let known = judgement.recalled.session.as_ref();
+            let known = judgement.context.recalled.session.as_ref();
             let is_same = known.is_some_and(|known| Arc::ptr_eq(known, &session));
             has_changed |= !is_same && session.history != *before;
             Some(session)
         }
         // It begins with this decision.
-        None if judgement.recalled.begins => {
-            let now = Time(judgement.now_ms);
+        None if judgement.context.recalled.begins => {
+            let now = judgement.arrival.now();
             let pair = pair_of(&located.task, now, |key| transaction.get(key))?;
             let inherits = pair.as_deref().filter(|_| located.task.inherits());
             let history = inherits
                 .map(|pair| SessionHistory::inherited(&pair.history, &located.task.id, now));
-            let mut session = judgement.recalled.session.clone();
+            let mut session = judgement.context.recalled.session.clone();
             if let (Some(session), Some(history)) = (&mut session, history)
                 && session.history != history
             {
@@ -947,29 +947,29 @@ pub(crate) fn recall_in(
             }
             session
         }
-        None if before.is_empty() => judgement.recalled.session.take(),
+        None if before.is_empty() => judgement.context.recalled.session.take(),
         None => return Err(lost().into()),
     };
-    judgement.recalled.set_session(session);
+    judgement.context.recalled.set_session(session);
     has_changed |= written_again(transaction, judgement)?;
-    let known_of = |holder: &Holder| judgement.recalled.party(*holder).is_some();
+    let known_of = |holder: &Holder| judgement.context.recalled.party(*holder).is_some();
     let parties: Vec<Holder> = Holder::PARTIES.into_iter().filter(known_of).collect();
     if parties.is_empty() {
         return Ok(has_changed);
     }
-    let (now, chain) = (Time(judgement.now_ms), located.task.chain());
+    let (now, chain) = (judgement.arrival.now(), located.task.chain());
     for holder in parties {
-        let Some(before) = judgement.recalled.party(holder) else { continue };
+        let Some(before) = judgement.context.recalled.party(holder) else { continue };
         let Some(key) = holder.key(&chain) else { continue };
         let party = known_party(transaction.get(&key)?, &key, now);
         has_changed |= !Arc::ptr_eq(&party, before) && party.history != before.history;
         if holder == Holder::Pair && counts_denials {
             not_barred(Some(&party), located.view())?;
         }
-        judgement.recalled.set(holder, party);
+        judgement.context.recalled.set(holder, party);
     }
     if counts_denials {
-        judgement.recalled.count_denials(located.view());
+        judgement.context.recalled.count_denials(located.view());
     }
     Ok(has_changed)
 }
@@ -979,8 +979,8 @@ fn written_again(
     transaction: &mut dyn Transaction,
     judgement: &mut Judgement,
 ) -> Result<bool, StoreError> {
-    let Some(before) = judgement.recalled.object.take() else { return Ok(false) };
-    let now = Time(judgement.now_ms);
+    let Some(before) = judgement.context.recalled.object.take() else { return Ok(false) };
+    let now = judgement.arrival.now();
     let mut again = |object: &Object| {
         let key = RecordKey::new(RecordKind::Object, &object.id);
         transaction.get(&key).map(|record| written(record, &key, now))
@@ -990,7 +990,7 @@ fn written_again(
     let older = before.older.iter().map(|one| again(one)).collect::<Result<_, StoreError>>()?;
     let current = Found { object, older, collection };
     let has_changed = current != before;
-    judgement.recalled.object = Some(current);
+    judgement.context.recalled.object = Some(current);
     Ok(has_changed)
 }
 
@@ -1001,10 +1001,10 @@ fn write(
     written: &Written,
     now: Time,
 ) -> Result<(), Stop> {
-    let found = judgement.recalled.object.as_ref().ok_or_else(lost)?;
+    let found = judgement.context.recalled.object.as_ref().ok_or_else(lost)?;
     let mut object = found.object.as_deref().cloned();
     let mut collection = Object::clone(&found.collection);
-    let by = (judgement.id.as_str(), judgement.operation.as_str(), now);
+    let by = (judgement.arrival.id.as_str(), judgement.resolved.operation.as_str(), now);
     written.apply(object.as_mut(), &mut collection, by);
     for one in object.filter(|_| !written.is_any).into_iter().chain([collection]) {
         transaction.put(Record::Object(Arc::new(one)));
@@ -1030,17 +1030,17 @@ pub(crate) fn remember(
         .filter(|changes| wants_credential && !changes.is_reported)
         .map(|changes| HistoryChanges { is_reported: true, ..changes.clone() });
     let changes = reported.as_ref().or_else(|| changes(judgement));
-    let context = judgement.recalled.context.as_ref();
+    let context = judgement.context.recalled.context.as_ref();
     let apart =
         changes.zip(context).map(|(changes, context)| changes.within(plan.model(), context));
     let changes = apart.as_ref().or(changes);
-    let (id, operation) = (&judgement.id, &judgement.operation);
-    let now = Time(judgement.now_ms);
+    let (id, operation) = (&judgement.arrival.id, &judgement.resolved.operation);
+    let now = judgement.arrival.now();
     // What it was judged by is what it is remembered by.
-    let now = judgement.recalled.view().map_or(now, |view| view.now(now));
+    let now = judgement.context.recalled.view().map_or(now, |view| view.now(now));
     let of_session = changes.filter(|changes| changes.concern(Holder::Session));
     // Only of what has to do with history is anything open, and that was recalled.
-    let recalled = judgement.recalled.history();
+    let recalled = judgement.context.recalled.history();
     let is_open = |id: &str| recalled.is_some_and(|history| history.pending.contains_key(id));
     let redeemed = redeemed.filter(|id| is_open(id));
     if of_session.is_some() || redeemed.is_some() {
@@ -1064,7 +1064,7 @@ pub(crate) fn remember(
         write(transaction, judgement, written, now)?;
     }
     for holder in Holder::PARTIES {
-        let party = judgement.recalled.party(holder);
+        let party = judgement.context.recalled.party(holder);
         let is_handed = |party: &Arc<Party>| {
             redeemed.is_some_and(|before| party.history.pending.contains_key(before))
         };
@@ -1076,7 +1076,8 @@ pub(crate) fn remember(
         if let Some(before) = redeemed {
             party.history.hand_over(before, id);
         }
-        party.expires_at = judgement.recalled.remembering.kept_until(now).max(party.expires_at);
+        party.expires_at =
+            judgement.context.recalled.remembering.kept_until(now).max(party.expires_at);
         transaction.put(record_of(holder, party));
     }
     for Above { key, holder, remembering, changes } in above(plan, located, changes, now) {
@@ -1086,7 +1087,7 @@ pub(crate) fn remember(
         transaction.put(record_of(holder, party));
     }
     if changes.pass_on() {
-        let remembering = judgement.recalled.remembering;
+        let remembering = judgement.context.recalled.remembering;
         keep_for_next(transaction, plan, changes, &located.task, remembering, now)?;
     }
     Ok(())
@@ -1143,7 +1144,7 @@ fn settle_in(
 
 /// What the answer changes in the session; none where that is nothing.
 pub(crate) fn changes(judgement: &Judgement) -> Option<&HistoryChanges> {
-    let decision = judgement.standing()?;
+    let decision = judgement.decision()?;
     let changes = decision.changes(judgement.softened().is_some());
     (!changes.is_empty()).then_some(changes)
 }

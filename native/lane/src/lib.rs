@@ -42,6 +42,7 @@ pub mod settings;
 mod settle;
 mod shown;
 mod speaker;
+mod steps;
 mod sums;
 mod sweep;
 mod tasks;

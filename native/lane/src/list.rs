@@ -4,7 +4,6 @@
 use std::time::Instant;
 
 use authz_kernel::decide::Prospects;
-use authz_kernel::decision::Time;
 use authz_kernel::reason::ReasonCode;
 use authz_token::AgentProof;
 use prost::Message;
@@ -40,7 +39,7 @@ impl Engine {
             .map(|answer| answer.encode_to_vec())
             .map_err(|refused| {
                 // Whoever asks about itself learns what an agent may see.
-                let message = match judgement.asks_itself {
+                let message = match judgement.arrival.asks_itself {
                     true => public_message(refused.reason),
                     false => refused.message,
                 };
@@ -77,12 +76,12 @@ impl Engine {
             ..wire::CheckRequest::default()
         };
         let mut ask = ask::of_request(&check, &self.settings)?;
-        let agent = judgement.asker.peer.as_ref().filter(|_| judgement.asks_itself);
+        let agent = judgement.arrival.asker.peer.as_ref().filter(|_| judgement.arrival.asks_itself);
         let agent = agent.map(|peer| peer.agent(AgentProof::X509Svid));
-        if judgement.asks_itself {
+        if judgement.arrival.asks_itself {
             self.add_own_authorization(&mut ask.evidence, transport, &world, agent.is_some())?;
         }
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         let known = self.identify(judgement, &world, &ask.evidence, agent);
         match known.and_then(|()| speaker::refuse_bearer_alone(judgement, &world)) {
             // What is only observed is let through whoever asks.
@@ -90,7 +89,7 @@ impl Engine {
                 if refused.reason == ReasonCode::NoCredential
                     && world.plan.model().modes.any_observes(now) =>
             {
-                judgement.chain.clear();
+                judgement.caller.chain.clear();
             }
             known => known?,
         }
@@ -110,9 +109,9 @@ impl Engine {
             }
         };
         if let Some(found) = &located {
-            judgement.chain = shown::chain_in(judgement, found);
+            judgement.caller.chain = shown::chain_in(judgement, found);
         }
-        let chain = std::mem::take(&mut judgement.chain);
+        let chain = std::mem::take(&mut judgement.caller.chain);
         let caller = chain.last().map(name_of).unwrap_or_default();
         if !self.probes.admit(&caller, Instant::now()) {
             return Err(Refused::new(
@@ -124,7 +123,7 @@ impl Engine {
         let view = located.as_ref().map(Located::view);
         let facts = kernel_facts(judgement, &chain, view, None);
         let prospects = Prospects::new(&world.plan, &facts, now);
-        let enforcer = judgement.asker.enforcer.as_ref();
+        let enforcer = judgement.arrival.asker.enforcer.as_ref();
         let mut answer = wire::ListResponse::default();
         let revoked = self.keeper.revocations()?;
         let is_revoked = |id: &str| revoke::of_operation(&revoked, id).is_err();

@@ -31,8 +31,9 @@ impl Located {
 
     /// What the caller does without a task; none where nobody is known to call.
     pub(crate) fn taskless(judgement: &Judgement) -> Option<Self> {
-        let acr = judgement.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
-        let task = taskless(&judgement.chain, acr.unwrap_or_default())?;
+        let acr =
+            judgement.caller.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
+        let task = taskless(&judgement.caller.chain, acr.unwrap_or_default())?;
         Some(Self { task: Arc::new(task), ancestors: Vec::new() })
     }
 

@@ -35,13 +35,13 @@ pub(crate) struct Answer {
 
 /// The answer to a message that is refused; none where the HTTP status says it.
 pub(crate) fn answer(judgement: &Judgement) -> Option<Answer> {
-    let message = judgement.mcp.as_ref()?;
+    let message = judgement.resolved.mcp.as_ref()?;
     let reason = judgement.reason();
     // Who calls is proved to HTTP, and that we failed is for HTTP to say.
     if matches!(reason.row().public_code, PublicCode::Unauthenticated | PublicCode::Unavailable) {
         return None;
     }
-    let world = judgement.world.as_ref()?;
+    let world = judgement.arrival.world.as_ref()?;
     let deny_as = world.plan.model().deny_as;
     if message.unsupported {
         return Some(error(judgement, message, 400, UNSUPPORTED_VERSION));

@@ -56,8 +56,8 @@ impl Engine {
         in_task: bool,
         wait: Wait,
     ) -> Result<(), Refused> {
-        let Some(agent) = &judgement.facts.agent else { return Ok(()) };
-        let has_subject = has_subject(&judgement.chain);
+        let Some(agent) = &judgement.caller.facts.agent else { return Ok(()) };
+        let has_subject = has_subject(&judgement.caller.chain);
         if in_task && !has_subject {
             return Ok(());
         }
@@ -65,7 +65,7 @@ impl Engine {
             spiffe_id: agent.spiffe_id.clone(),
             trust_domain: agent.trust_domain.clone(),
         };
-        self.check_acting(plan, &acting, has_subject, judgement.now_ms, wait)
+        self.check_acting(plan, &acting, has_subject, judgement.arrival.now_ms, wait)
     }
 
     /// Refuses a task without a subject that its agent began itself: the agent must show a subject by now, or what it may do
@@ -81,7 +81,7 @@ impl Engine {
         let Some(agent) = view.task.agents.last().filter(|_| view.is_left_out()) else {
             return Ok(());
         };
-        let now = judgement.now_ms;
+        let now = judgement.arrival.now_ms;
         self.check_acting(plan, &agent.principal(), false, now, wait)?;
         match carrier_of(plan, view) {
             Some(alone) => history::refuse_alone_taken_away(&self.keeper, &alone, Time(now), wait),
@@ -124,7 +124,7 @@ impl Engine {
         plan: &Plan,
         wait: Wait,
     ) -> Result<(), Refused> {
-        let is_judged = judgement.decision.as_ref().is_some_and(|decision| decision.is_judged);
+        let is_judged = judgement.evaluated().is_some_and(|decision| decision.is_judged);
         judgement.soften();
         if is_judged || judgement.passage().is_some() {
             return self.note_subject(judgement, plan, wait);
@@ -139,10 +139,10 @@ impl Engine {
         plan: &Plan,
         wait: Wait,
     ) -> Result<(), Refused> {
-        let Some(agent) = &judgement.facts.agent else { return Ok(()) };
-        let (id, now) = (agent.spiffe_id.as_str(), judgement.now_ms);
+        let Some(agent) = &judgement.caller.facts.agent else { return Ok(()) };
+        let (id, now) = (agent.spiffe_id.as_str(), judgement.arrival.now_ms);
         let is_fresh = |at: i64| now.saturating_sub(at) < GRAIN_MS;
-        if !has_subject(&judgement.chain) || self.acted.at(id).is_some_and(is_fresh) {
+        if !has_subject(&judgement.caller.chain) || self.acted.at(id).is_some_and(is_fresh) {
             return Ok(());
         }
         // What a role says needs no memory.

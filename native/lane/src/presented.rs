@@ -174,7 +174,7 @@ impl Engine {
         world: &Loaded,
         operation: &str,
     ) -> Result<(), Refused> {
-        let Some(facts) = &judgement.facts.credential else { return Ok(()) };
+        let Some(facts) = &judgement.caller.facts.credential else { return Ok(()) };
         let audience = world
             .credentials
             .as_ref()
@@ -204,7 +204,7 @@ impl Engine {
         is_dry: bool,
         wait: Wait,
     ) -> Result<Option<Ticket>, Refused> {
-        let proofs = &judgement.facts.proofs;
+        let proofs = &judgement.caller.facts.proofs;
         check_sent(proofs, sent)?;
         if is_dry {
             for proof in proofs {
@@ -214,7 +214,7 @@ impl Engine {
             }
             return Ok(None);
         }
-        self.remember(proofs, world, Time(judgement.now_ms), wait)
+        self.remember(proofs, world, judgement.arrival.now(), wait)
     }
 
     /// Remembers proofs, so that none is taken again; refuses those that were taken before.

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use authz_kernel::arguments::Declared;
-use authz_kernel::decision::{Outcome, Principal, ProofMethod, Time};
+use authz_kernel::decision::{Outcome, Principal, ProofMethod};
 use authz_kernel::digest::sha256;
 use authz_kernel::hex::write_hex;
 use authz_kernel::history::{Advance, HistoryChanges, RunChange, SessionHistory, Spending};
@@ -181,9 +181,9 @@ struct SessionNote<'a> {
 
 impl<'a> SessionNote<'a> {
     fn of(judgement: &'a Judgement) -> Option<Self> {
-        let history = judgement.recalled.seen()?;
-        let remembered = judgement.recalled.remembered(Time(judgement.now_ms));
-        let (session, taskless) = judgement.recalled.of_session()?;
+        let history = judgement.context.recalled.seen()?;
+        let remembered = judgement.context.recalled.remembered(judgement.arrival.now());
+        let (session, taskless) = judgement.context.recalled.of_session()?;
         Some(Self {
             id: taskless.then_some(session),
             labels: Carried(history),
@@ -191,11 +191,12 @@ impl<'a> SessionNote<'a> {
             calls: history.calls,
             remembered: remembered.map(|(label, from)| (label, from.decision_id)).collect(),
             written: judgement
+                .context
                 .recalled
-                .written(Time(judgement.now_ms))
+                .written(judgement.arrival.now())
                 .map(|(label, from)| (label, from.decision_id.as_str()))
                 .collect(),
-            denials: judgement.recalled.denials(),
+            denials: judgement.context.recalled.denials(),
         })
     }
 }
@@ -524,37 +525,37 @@ fn line_by(
     line: &mut Vec<u8>,
     write: impl FnOnce(&mut Vec<u8>, &Record<'_>) -> Result<(), serde_json::Error>,
 ) {
-    let decision = judgement.decision.as_ref();
+    let decision = judgement.evaluated();
     let notes = Notes::new();
     let resource = decision.map_or("", |decision| decision.resource.as_str());
     let resource = notes.shown(resource, "/input/resource", MAX_RESOURCE, evidence);
     // The kernel's messages hold no values, but they may name an argument that the caller made up.
     let message = notes.shown(judgement.message(), "/result/message", usize::MAX, evidence);
     let row = judgement.reason().row();
-    let standing = judgement.standing();
-    let bundle = judgement.world.as_ref().map(|world| {
+    let standing = judgement.decision();
+    let bundle = judgement.arrival.world.as_ref().map(|world| {
         (world.name.as_str(), Bundle { revision: &world.revision, digest: &world.digest })
     });
     let record = Record {
-        decision_id: &judgement.id,
-        timestamp: rfc3339(judgement.now_ms),
+        decision_id: &judgement.arrival.id,
+        timestamp: rfc3339(judgement.arrival.now_ms),
         labels: Labels {
             id: origin.node_id,
             version: origin.version,
-            listener: &judgement.listener,
-            surface: judgement.surface.as_str(),
+            listener: &judgement.arrival.listener,
+            surface: judgement.arrival.surface.as_str(),
         },
         bundles: Bundles(bundle),
-        path: judgement.surface.path(),
+        path: judgement.arrival.surface.path(),
         input: Input {
-            enforcer: judgement.asker.name(),
-            enforcer_by: judgement.asker.known.as_str(),
-            peer: judgement.asker.peer.as_ref().map(Peer),
-            mode: if judgement.probe { "PROBE" } else { "ENFORCE" },
+            enforcer: judgement.arrival.asker.name(),
+            enforcer_by: judgement.arrival.asker.known.as_str(),
+            peer: judgement.arrival.asker.peer.as_ref().map(Peer),
+            mode: if judgement.arrival.probe { "PROBE" } else { "ENFORCE" },
             chain: Chain { judgement, notes: &notes },
-            task: judgement.task.as_deref().map(TaskNote::of),
-            credential: judgement.credential.as_ref(),
-            revoked: judgement.revoked.as_ref().map(|note| Revoked {
+            task: judgement.context.task.as_deref().map(TaskNote::of),
+            credential: judgement.caller.credential.as_ref(),
+            revoked: judgement.notes.revoked.as_ref().map(|note| Revoked {
                 target: note.target.as_str(),
                 value: notes.shown(&note.value, "/input/revoked/value", MAX_RESOURCE, evidence),
                 reason: notes.shown(
@@ -566,7 +567,7 @@ fn line_by(
                 by: notes.shown(&note.by, "/input/revoked/by", limits::REVOKED_BY, evidence),
                 undo: note.undo,
             }),
-            forgotten: judgement.forgotten.as_ref().map(|note| Forgotten {
+            forgotten: judgement.notes.forgotten.as_ref().map(|note| Forgotten {
                 target: note.target,
                 value: notes.shown(&note.value, "/input/forgotten/value", MAX_RESOURCE, evidence),
                 denials: note.denials,
@@ -577,18 +578,18 @@ fn line_by(
                     evidence,
                 ),
             }),
-            report: judgement.reported.as_ref(),
-            prompt: judgement.prompt,
-            operation: &judgement.operation,
-            route: judgement.route,
-            asked: judgement.asked.as_ref().map(|asked| Form::of(asked, &notes, evidence)),
+            report: judgement.notes.reported.as_ref(),
+            prompt: judgement.notes.prompt,
+            operation: &judgement.resolved.operation,
+            route: judgement.resolved.route,
+            asked: judgement.resolved.asked.as_ref().map(|asked| Form::of(asked, &notes, evidence)),
             arguments: Facts::of(judgement, &notes),
             arguments_digest: decision
                 .and_then(|decision| decision.arguments_digest)
                 .map(|digest| Hash::from(&digest)),
             resource,
             destination_class: decision.map_or("", |decision| decision.destination_class.as_str()),
-            labels: &judgement.told,
+            labels: &judgement.caller.declared_labels,
             excess: decision.map_or(&[], |decision| decision.excess.as_slice()),
             sequences: decision.map_or(&[], |decision| decision.sequences.as_slice()),
             budgets: decision.map_or(&[], |decision| decision.budgets.as_slice()),
@@ -602,7 +603,7 @@ fn line_by(
             retry: row.retry.as_str(),
             enforced: judgement.softened().is_none(),
             step: judgement.step().as_str(),
-            tier: judgement.tier.map_or("", Tier::as_str),
+            tier: judgement.resolved.tier.map_or("", Tier::as_str),
             step_up_kinds: standing.map_or(&[], |decision| decision.kinds.as_slice()),
             policies: standing.map_or(&[], |decision| decision.policies.as_slice()),
             policies_at: Places(standing.map_or(&[], |decision| decision.places.as_slice())),
@@ -616,8 +617,8 @@ fn line_by(
         trace_id: origin.trace.map(|(trace, _)| trace),
         span_id: origin.trace.map(|(_, span)| span),
         metrics: Times {
-            timer_verify_ns: judgement.verify_time.map(|time| time.as_nanos()),
-            timer_decide_ns: judgement.decide_time.map(|time| time.as_nanos()),
+            timer_verify_ns: judgement.caller.verify_time.map(|time| time.as_nanos()),
+            timer_decide_ns: judgement.decide_time().map(|time| time.as_nanos()),
         },
         erased: [],
         masked: &notes.masked,
@@ -626,7 +627,9 @@ fn line_by(
     line.reserve(LINE_BYTES);
     if write(line, &record).is_err() {
         line.clear();
-        line.extend_from_slice(format!("{{\"decision_id\":\"{}\"}}", judgement.id).as_bytes());
+        line.extend_from_slice(
+            format!("{{\"decision_id\":\"{}\"}}", judgement.arrival.id).as_bytes(),
+        );
     }
 }
 
@@ -741,9 +744,9 @@ struct Facts<'a> {
 impl<'a> Facts<'a> {
     /// None where the arguments could not be read.
     fn of(judgement: &'a Judgement, notes: &'a Notes) -> Option<Self> {
-        let arguments = judgement.decision.as_ref()?.arguments.as_ref()?;
-        let world = judgement.world.as_ref();
-        let schema = world.and_then(|world| world.plan.declared(&judgement.operation));
+        let arguments = judgement.evaluated()?.arguments.as_ref()?;
+        let world = judgement.arrival.world.as_ref();
+        let schema = world.and_then(|world| world.plan.declared(&judgement.resolved.operation));
         Some(Self { value: arguments.json(), schema, depth: 0, notes })
     }
 
@@ -824,8 +827,9 @@ impl Serialize for Chain<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { judgement, notes } = *self;
         let mut links = serializer.serialize_seq(None)?;
-        for (index, principal) in judgement.chain.iter().enumerate() {
-            let roles = judgement.world.as_ref().map(|world| world.plan.roles_of(principal));
+        for (index, principal) in judgement.caller.chain.iter().enumerate() {
+            let roles =
+                judgement.arrival.world.as_ref().map(|world| world.plan.roles_of(principal));
             if roles.as_ref().is_some_and(|roles| roles.iter().len() > MAX_ROLES) {
                 notes.mask_in_chain(index, ["/roles"]);
             }
@@ -847,27 +851,28 @@ impl Serialize for Chain<'_> {
                 issued_at: None,
                 expires_at: None,
             };
-            let is_caller = index.saturating_add(1) == judgement.chain.len();
-            let link = match (principal, &judgement.facts.agent, &judgement.facts.subject) {
-                (Principal::Agent { .. }, Some(agent), _) if is_caller => Link {
-                    proof: method_of(agent.proof).as_str(),
-                    token_sha256: agent.token_digest.as_ref().map(Hex::from),
-                    certificate_sha256: agent.certificate_digest.as_ref().map(Hex::from),
-                    kid: agent.kid.as_deref(),
-                    issued_at: agent.issued_at,
-                    expires_at: agent.expires_at,
-                    ..link
-                },
-                (Principal::User(_) | Principal::Service(_), _, Some(subject)) => Link {
-                    proof: ProofMethod::Jwt.as_str(),
-                    claims: Claims { all: Some(&subject.claims), index, notes },
-                    token_sha256: Some(Hex::from(&subject.token_digest)),
-                    issued_at: subject.issued_at,
-                    expires_at: Some(subject.expires_at),
-                    ..link
-                },
-                _ => link,
-            };
+            let is_caller = index.saturating_add(1) == judgement.caller.chain.len();
+            let link =
+                match (principal, &judgement.caller.facts.agent, &judgement.caller.facts.subject) {
+                    (Principal::Agent { .. }, Some(agent), _) if is_caller => Link {
+                        proof: method_of(agent.proof).as_str(),
+                        token_sha256: agent.token_digest.as_ref().map(Hex::from),
+                        certificate_sha256: agent.certificate_digest.as_ref().map(Hex::from),
+                        kid: agent.kid.as_deref(),
+                        issued_at: agent.issued_at,
+                        expires_at: agent.expires_at,
+                        ..link
+                    },
+                    (Principal::User(_) | Principal::Service(_), _, Some(subject)) => Link {
+                        proof: ProofMethod::Jwt.as_str(),
+                        claims: Claims { all: Some(&subject.claims), index, notes },
+                        token_sha256: Some(Hex::from(&subject.token_digest)),
+                        issued_at: subject.issued_at,
+                        expires_at: Some(subject.expires_at),
+                        ..link
+                    },
+                    _ => link,
+                };
             links.serialize_element(&link)?;
         }
         links.end()
@@ -1086,8 +1091,8 @@ mod tests {
     fn judgement(texts: &[String], number: i64) -> Judgement {
         let text = |at: usize| texts.get(at % texts.len()).cloned().unwrap_or_default();
         let mut judgement = Judgement::new(text(0), number, Surface::Check, None);
-        judgement.listener = text(1);
-        judgement.facts = Proved {
+        judgement.arrival.listener = text(1);
+        judgement.caller.facts = Proved {
             agent: Some(Arc::new(AgentFacts {
                 spiffe_id: text(2),
                 trust_domain: text(3),
@@ -1130,7 +1135,7 @@ mod tests {
             ..Proved::default()
         };
         let claims = BTreeMap::new();
-        judgement.chain = vec![
+        judgement.caller.chain = vec![
             Principal::User(Arc::new(Subject {
                 issuer: text(5),
                 sub: text(6),
@@ -1139,8 +1144,8 @@ mod tests {
             })),
             Principal::Agent { spiffe_id: text(2), trust_domain: text(3) },
         ];
-        judgement.verify_time = Some(Duration::from_nanos(number.unsigned_abs()));
-        judgement.credential =
+        judgement.caller.verify_time = Some(Duration::from_nanos(number.unsigned_abs()));
+        judgement.caller.credential =
             Some(CredentialNote { jti: text(7), decision_id: text(8), binding: Some("jkt") });
         let schema = serde_json::json!({ "type": "object" });
         let given = serde_json::json!({

@@ -112,7 +112,11 @@ impl Engine {
         caller: &Caller<'_>,
     ) -> Result<Done, Refused> {
         let told = Told::of(message)?;
-        let by = if judgement.asker.enforcer.is_some() { Reporter::Sdk } else { Reporter::Agent };
+        let by = if judgement.arrival.asker.enforcer.is_some() {
+            Reporter::Sdk
+        } else {
+            Reporter::Agent
+        };
         self.told(&told, by, judgement, caller)
     }
 
@@ -125,14 +129,14 @@ impl Engine {
         caller: &Caller<'_>,
     ) -> Result<Done, Refused> {
         let world = &caller.world;
-        judgement.reported = Some(told.note());
+        judgement.notes.reported = Some(told.note());
         let key = RecordKey::new(RecordKind::Reservation, &told.decision_id);
         let Some(Record::Reservation(permit)) = self.keeper.peek(&key, caller.call.wait)? else {
             return Err(no_permit());
         };
-        judgement.operation.clone_from(&permit.operation);
-        judgement.system = world.system(&permit.operation);
-        judgement.tier = Some(permit.tier);
+        judgement.resolved.operation.clone_from(&permit.operation);
+        judgement.resolved.system = world.system(&permit.operation);
+        judgement.resolved.tier = Some(permit.tier);
         may_tell(by, judgement, world, &permit)?;
         if by == Reporter::Agent && told.event != Event::Done {
             return Err(refused_reporter("of what it does itself an agent only adds labels"));
@@ -152,7 +156,7 @@ impl Engine {
             &locks,
             survives,
             &mut |transaction, judgement| {
-                let now = Time(judgement.now_ms);
+                let now = judgement.arrival.now();
                 let Some(Record::Reservation(permit)) = transaction.get(&key)? else {
                     return Err(no_permit().into());
                 };
@@ -190,7 +194,7 @@ fn may_tell(
 ) -> Result<(), Refused> {
     let (way, reporter) = match by {
         Reporter::Agent => {
-            let agent = judgement.facts.agent.as_ref().map(|agent| agent.spiffe_id.as_str());
+            let agent = judgement.caller.facts.agent.as_ref().map(|agent| agent.spiffe_id.as_str());
             if agent.is_some_and(|agent| agent == permit.agent) {
                 return Ok(());
             }
@@ -212,7 +216,7 @@ fn may_tell(
 
 /// The enforcer that tells, if it may tell in this way.
 pub(crate) fn may_report(judgement: &Judgement, way: ReportWay) -> Result<&Enforcer, Refused> {
-    let enforcer = judgement.asker.enforcer.as_deref();
+    let enforcer = judgement.arrival.asker.enforcer.as_deref();
     enforcer
         .filter(|enforcer| enforcer.may_report(way))
         .ok_or_else(|| refused_reporter("whoever tells is no enforcer whose `reports` says so"))

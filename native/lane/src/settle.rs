@@ -70,12 +70,12 @@ impl Judging<'_> {
         located: Option<&Located>,
         presented: Option<&Presented>,
     ) {
-        let chain = std::mem::take(&mut judgement.chain);
+        let chain = std::mem::take(&mut judgement.caller.chain);
         let known = if self.is_nobody { &[] } else { chain.as_slice() };
         let view = located.map(Located::view);
         let granted = presented.map(Presented::grants);
         let granted = granted.as_deref();
-        let history = judgement.recalled.view();
+        let history = judgement.context.recalled.view();
         let directories = Some(&self.world.directories);
         let facts = Facts {
             granted,
@@ -83,17 +83,17 @@ impl Judging<'_> {
             directories,
             ..kernel_facts(judgement, known, view, Some(&self.secret))
         };
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         let plan = &self.world.plan;
         let decision = if self.explain {
             decide_traced(plan, &facts, self.request, now)
         } else {
             decide(plan, &facts, self.request, now)
         };
-        judgement.chain = chain;
+        judgement.caller.chain = chain;
         let detail = decision.redeems.zip(presented);
         let of = detail.and_then(|(detail, one)| one.decision_id(detail));
-        if let Some(note) = &mut judgement.credential {
+        if let Some(note) = &mut judgement.caller.credential {
             of.unwrap_or_default().clone_into(&mut note.decision_id);
         }
         judgement.decided(decision);
@@ -140,23 +140,24 @@ impl Engine {
         plan: &Plan,
         wait: Wait,
     ) -> Result<Option<(Located, Implied)>, Refused> {
-        let Some(agent) = &judgement.facts.agent else { return Ok(None) };
+        let Some(agent) = &judgement.caller.facts.agent else { return Ok(None) };
         if !plan.model().is_implicit(&agent.spiffe_id) {
             return Ok(None);
         }
-        let now = Time(judgement.now_ms);
-        let Some(id) = task::implicit_id(&judgement.chain) else { return Ok(None) };
+        let now = judgement.arrival.now();
+        let Some(id) = task::implicit_id(&judgement.caller.chain) else { return Ok(None) };
         if let Some(task) = self.keeper.task(&id, wait)?
             && (task.status_at(now) == TaskStatus::Active || task.is_barred(now))
         {
             let Some(task) = renewed(plan, &task)? else { return Ok(None) };
-            judgement.task = Some(Arc::clone(&task));
+            judgement.context.task = Some(Arc::clone(&task));
             let located = Located { task, ancestors: Vec::new() };
             self.usable(&located, judgement, now)?;
             return Ok(Some((located, Implied::Kept)));
         }
-        let acr = judgement.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
-        let task = task::implicit(plan, &judgement.chain, acr.unwrap_or_default(), now)
+        let acr =
+            judgement.caller.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
+        let task = task::implicit(plan, &judgement.caller.chain, acr.unwrap_or_default(), now)
             .map_err(|refused| Refused::new(refused.reason, Step::Locate, refused.message))?;
         let Some(mut task) = task else { return Ok(None) };
         shown::begin(judgement, &mut task);
@@ -187,7 +188,7 @@ impl Engine {
             return Ok(None);
         }
         let Some(located) = Located::taskless(judgement) else { return Ok(None) };
-        self.usable(&located, judgement, Time(judgement.now_ms))?;
+        self.usable(&located, judgement, judgement.arrival.now())?;
         Ok(Some(located))
     }
 
@@ -202,7 +203,7 @@ impl Engine {
             return Ok(());
         }
         let Some(located) = Located::taskless(judgement) else { return Ok(()) };
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         self.usable(&located, judgement, now)?;
         history::refuse_taken_away(&self.keeper, &located.task, now, wait)
     }
@@ -219,7 +220,7 @@ impl Engine {
         if key.is_empty() {
             return Ok(None);
         }
-        let Some(enforcer) = &judgement.asker.enforcer else {
+        let Some(enforcer) = &judgement.arrival.asker.enforcer else {
             return Err(Refused::input("only an enforcer gives an `idempotency_key`"));
         };
         let mut hash = Sha256::new();
@@ -229,12 +230,12 @@ impl Engine {
         };
         add(&enforcer.name);
         // The chain names the subject, and the assignee last: no caller meets an answer that another one was given.
-        add(&judgement.chain.len().to_string());
-        for principal in &judgement.chain {
+        add(&judgement.caller.chain.len().to_string());
+        for principal in &judgement.caller.chain {
             add(&name_of(principal));
         }
         // A token that an agent may hold meets no answer of the subject alone.
-        add(if speaker::alone(&judgement.facts).is_some() { "alone" } else { "" });
+        add(if speaker::alone(&judgement.caller.facts).is_some() { "alone" } else { "" });
         add(key);
         let id = format!("check/{}", hex(&hash.finalize()));
         let request = judging.request;
@@ -244,10 +245,10 @@ impl Engine {
             digest.update(part);
         };
         add(task.unwrap_or_default().as_bytes());
-        let credential = judgement.facts.credential.as_ref();
+        let credential = judgement.caller.facts.credential.as_ref();
         add(credential.map_or("", |credential| credential.jti.as_str()).as_bytes());
         add(request.operation.as_bytes());
-        match judgement.decision.as_ref().and_then(|decision| decision.arguments_digest) {
+        match judgement.evaluated().and_then(|decision| decision.arguments_digest) {
             Some(canonical) => add(&canonical),
             None => match request.arguments {
                 Given::Json(bytes) => add(bytes),
@@ -264,7 +265,7 @@ impl Engine {
             add(&(texts.len() as u64).to_be_bytes());
             texts.iter().for_each(|text| add(text.as_bytes()));
         }
-        add(judgement.recalled.context().as_bytes());
+        add(judgement.context.recalled.context().as_bytes());
         add(&[u8::from(judging.wants_credential)]);
         Ok(Some(EnforcerKey { id, digest: hex(&digest.finalize()) }))
     }
@@ -292,7 +293,7 @@ impl Engine {
         // What another node has just done may not be known here yet: what depends on it is judged on what the store says.
         let is_to_be_read = located.is_some()
             && self.keeper.store().is_remote()
-            && plan.reads_history(&judgement.operation);
+            && plan.reads_history(&judgement.resolved.operation);
         // A denial that a rule asks for is remembered too.
         let is_remembered = located.is_some() && history::changes(judgement).is_some();
         if judgement.passage().is_none() && !is_to_be_read && !is_remembered {
@@ -303,7 +304,7 @@ impl Engine {
                 && (judging.wants_credential
                     || judging.presented.is_some()
                     || notes_call(judgement)
-                    || !plan.leaves_nothing(&judgement.operation, Some(&located.view())))
+                    || !plan.leaves_nothing(&judgement.resolved.operation, Some(&located.view())))
         };
         let is_stateful = is_to_be_read || located.as_ref().is_some_and(leaves) || is_remembered;
         if !is_stateful && !is_new && key.is_none() {
@@ -371,14 +372,14 @@ impl Engine {
         located: &Located,
         locked: LockedParties,
     ) -> Vec<(Holder, RecordKey)> {
-        let (plan, operation) = (&judging.world.plan, judgement.operation.as_str());
+        let (plan, operation) = (&judging.world.plan, judgement.resolved.operation.as_str());
         let chain = || located.task.chain();
         let carries = !judging.request.labels.is_empty();
         if locked == LockedParties::Changed && judging.presented.is_none() {
             let changes = history::changes(judgement);
             return history::changed_parties(plan, operation, changes, chain);
         }
-        let remembering = judgement.recalled.remembering();
+        let remembering = judgement.context.recalled.remembering();
         history::parties(plan, (operation, carries), remembering, chain)
     }
 
@@ -397,7 +398,7 @@ impl Engine {
             false => Vec::new(),
         };
         locks.extend(alone_pair(&judging.world.plan, &located.task).filter(|_| !locks.is_empty()));
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         if let Some(changes) = changes {
             let above = history::above(&judging.world.plan, located, changes, now);
             locks.extend(above.into_iter().map(|one| one.key));
@@ -417,13 +418,13 @@ impl Engine {
         key: Option<&EnforcerKey>,
         locked: &mut LockedParties,
     ) -> Result<Option<Kept>, Refused> {
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         let mut locks = vec![RecordKey::new(RecordKind::Session, &located.task.session)];
         if begins {
             locks.push(RecordKey::new(RecordKind::Agent, located.task.assignee()));
             locks.extend(history::counted_in(&located.task.chain()));
         }
-        if located.is_taskless() && judgement.recalled.is_new() {
+        if located.is_taskless() && judgement.context.recalled.is_new() {
             locks.extend(Holder::Agent.key(&located.task.chain()));
         }
         locks.extend(key.map(EnforcerKey::record));
@@ -435,7 +436,7 @@ impl Engine {
         let locked_above = pairs.clone();
         let has_pairs = passes || begins || *locked == LockedParties::Recalled;
         locks.extend(pairs);
-        locks.extend(judgement.recalled.object_keys());
+        locks.extend(judgement.context.recalled.object_keys());
         // What restricts a pair restricts the agent that leaves the subject out.
         let alones = task::alones_of(&judging.world.plan, &located.task);
         let carrier = task::carrier_of(&judging.world.plan, located.view());
@@ -474,7 +475,7 @@ impl Engine {
                     }
                     false => None,
                 };
-                let presented = match &judgement.facts.credential {
+                let presented = match &judgement.caller.facts.credential {
                     Some(facts) => Some(presented::find_in(transaction, facts, now)?),
                     None => None,
                 };
@@ -483,13 +484,11 @@ impl Engine {
                 if has_more || current != *located || presented != judging.presented {
                     let started = Instant::now();
                     if !current.is_taskless() {
-                        judgement.task = Some(Arc::clone(&current.task));
-                        judgement.chain = shown::chain_in(judgement, &current);
+                        judgement.context.task = Some(Arc::clone(&current.task));
+                        judgement.caller.chain = shown::chain_in(judgement, &current);
                     }
                     judging.decide_with(judgement, Some(&current), presented.as_ref());
-                    judgement.decide_time = judgement
-                        .decide_time
-                        .map(|before| before.saturating_add(started.elapsed()));
+                    judgement.add_decide_time(started.elapsed());
                     judgement.soften();
                 }
                 let is_locked = |holder: &Holder| holders.contains(holder);
@@ -507,25 +506,26 @@ impl Engine {
                     return Err(Stop::Unchanged);
                 }
                 let revoked = self.keeper.revocations()?;
-                revoke::of_operation(&revoked, &judgement.operation)?;
+                revoke::of_operation(&revoked, &judgement.resolved.operation)?;
                 let is_passed = judgement.passage().is_some();
                 if !is_passed && history::changes(judgement).is_none() {
                     return Err(Stop::Unchanged);
                 }
                 began = is_begun;
-                judgement.is_open = false;
+                judgement.settlement.is_open = false;
                 if let Some(one) = presented.as_ref().filter(|_| is_passed) {
                     let by = (&current, one);
-                    judgement.is_open |= self.redeem(transaction, judgement, judging, by, now);
+                    judgement.settlement.is_open |=
+                        self.redeem(transaction, judgement, judging, by, now);
                 }
                 if is_passed || is_new {
-                    judgement.is_open |=
+                    judgement.settlement.is_open |=
                         self.reserve(transaction, judgement, judging, &current, is_new, now)?;
                 }
                 if let Some(session) = begun {
                     transaction.put(Record::Session(session));
                 }
-                let is_held = judgement.is_open || history::changes(judgement).is_some();
+                let is_held = judgement.settlement.is_open || history::changes(judgement).is_some();
                 if current.is_taskless() && is_held {
                     let room = |all: &mut dyn Transaction| self.room_taskless(all, &current.task);
                     history::hold(transaction, &current.task, (is_passed, now), room)?;
@@ -533,7 +533,7 @@ impl Engine {
                 let redeemed = presented
                     .as_ref()
                     .filter(|_| is_passed)
-                    .and_then(|one| one.decision_id(judgement.decision.as_ref()?.redeems?));
+                    .and_then(|one| one.decision_id(judgement.evaluated()?.redeems?));
                 let wants = judging.wants_credential;
                 history::remember(transaction, plan, judgement, &current, wants, redeemed)?;
                 let changes = history::changes(judgement);
@@ -597,7 +597,7 @@ impl Engine {
         (current, presented): (&Located, &Presented),
         now: Time,
     ) -> bool {
-        let Some(decision) = judgement.decision.as_ref() else { return false };
+        let Some(decision) = judgement.evaluated() else { return false };
         let detail = decision.redeems;
         let Some(permit) = detail.and_then(|detail| presented.reservation(detail)) else {
             return false;
@@ -651,7 +651,7 @@ impl Engine {
             let mut task = Task::clone(task);
             task.charge(charges);
             if is_noted {
-                task.note_call(&judgement.operation);
+                task.note_call(&judgement.resolved.operation);
             }
             if is_touched {
                 task.last_used = now;
@@ -659,11 +659,12 @@ impl Engine {
             transaction.put(Record::Task(Arc::new(task)));
         }
         let view = current.view();
-        let leaves_nothing = judging.world.plan.leaves_nothing(&judgement.operation, Some(&view));
+        let leaves_nothing =
+            judging.world.plan.leaves_nothing(&judgement.resolved.operation, Some(&view));
         let is_kept = judging.presented.is_none() && (judging.wants_credential || !leaves_nothing);
         // What `mode` lets through is reported as if it were permitted.
         let is_open = history::changes(judgement).is_some_and(HistoryChanges::is_open);
-        let softened = judgement.standing().filter(|_| judgement.softened().is_some() && is_open);
+        let softened = judgement.decision().filter(|_| judgement.softened().is_some() && is_open);
         let permitted = judgement.permit().map(|permit| permit.decision()).filter(|_| is_kept);
         let wants_credential = judging.wants_credential && permitted.is_some();
         let Some(decision) = permitted.or(softened) else { return Ok(false) };
@@ -703,16 +704,16 @@ impl Engine {
         decision: &Decision,
         now: Time,
     ) -> Reservation {
-        let agent = judgement.facts.agent.as_ref();
+        let agent = judgement.caller.facts.agent.as_ref();
         let Detail { decision_id, resource, arguments_digest, destinations, .. } =
-            detail_of(judging, &judgement.id, decision);
+            detail_of(judging, &judgement.arrival.id, decision);
         Reservation {
             decision_id,
             task: current.task.id.clone(),
             session: current.task.session.clone(),
-            operation: judgement.operation.clone(),
+            operation: judgement.resolved.operation.clone(),
             charged: Vec::new(),
-            enforcer: judgement.asker.name().to_owned(),
+            enforcer: judgement.arrival.asker.name().to_owned(),
             permitted_at: now,
             due: after(now, self.keeper.settings().report_within_ms),
             resource,
@@ -720,14 +721,14 @@ impl Engine {
             destinations,
             tier: decision.tier.unwrap_or_default(),
             agent: agent.map(|agent| agent.spiffe_id.clone()).unwrap_or_default(),
-            pair: pair_digest(&judgement.chain),
+            pair: pair_digest(&judgement.caller.chain),
             credential: None,
             wants_credential: false,
             redeemed: false,
             remembered_in: history::changes(judgement)
                 .map(|changes| {
                     let plan = &judging.world.plan;
-                    judgement.recalled.memories_of(plan, current, changes, now)
+                    judgement.context.recalled.memories_of(plan, current, changes, now)
                 })
                 .unwrap_or_default(),
             subject_until: shown::ends(judgement),
@@ -771,7 +772,7 @@ impl Engine {
         key: Option<&EnforcerKey>,
     ) -> Result<Option<Kept>, Refused> {
         let Some(key) = key else { return Ok(None) };
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         let locks = [key.record()];
         self.change(judgement, call, &locks, survives(judgement), &mut |transaction, judgement| {
             key.refuse_known(transaction, now)?;
@@ -787,7 +788,7 @@ impl Engine {
         call: &Changing<'_>,
         key: &EnforcerKey,
     ) -> Result<Option<Kept>, Refused> {
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         let Some(Record::Idempotency(known)) = self.keeper.peek(&key.record(), call.wait)? else {
             return self.admit_key(judgement);
         };
@@ -805,16 +806,16 @@ impl Engine {
             key.check(&known)?;
             let decision = wire::Decision::decode(known.answer.as_slice())
                 .map_err(|_| Stop::Refused(met()))?;
-            judgement.id.clone_from(&decision.decision_id);
+            judgement.arrival.id.clone_from(&decision.decision_id);
             judgement.grant("the same request was answered so before, under the same key");
-            judgement.repeats = Some(known.answer.clone());
+            judgement.settlement.repeats = Some(known.answer.clone());
             Ok(())
         })
     }
 
     /// One more key of an enforcer, if it has not used too many: each has its share.
     fn admit_key(&self, judgement: &Judgement) -> Result<Option<Kept>, Refused> {
-        if self.keys.admit(judgement.asker.name(), Instant::now()) {
+        if self.keys.admit(judgement.arrival.asker.name(), Instant::now()) {
             return Ok(None);
         }
         Err(Refused::new(
@@ -826,7 +827,7 @@ impl Engine {
 
     /// Notes at a grain that a task is not idle. Where that fails the task only ends sooner.
     fn touch(&self, judgement: &Judgement, call: &Changing<'_>, located: &Located) {
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         if !located.path().any(|task| is_due_for_touch(task, now)) {
             return;
         }
@@ -923,7 +924,7 @@ fn survives(judgement: &Judgement) -> Survives {
     if history::ends_task(judgement) {
         return Survives::PowerLoss;
     }
-    judgement.tier.map_or(Survives::Crash, survives_of)
+    judgement.resolved.tier.map_or(Survives::Crash, survives_of)
 }
 
 /// What a change of that tier must survive.

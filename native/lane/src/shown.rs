@@ -15,9 +15,9 @@ use crate::world::Loaded;
 
 /// Runs a function with the subject token that came with the call; none where none came.
 fn with_shown<R>(judgement: &Judgement, run: impl FnOnce(Option<&ShownToken<'_>>) -> R) -> R {
-    let Some(facts) = &judgement.facts.subject else { return run(None) };
+    let Some(facts) = &judgement.caller.facts.subject else { return run(None) };
     let subject = facts.made.once(|| subject_of(facts));
-    let now = judgement.now_ms.div_euclid(1_000);
+    let now = judgement.arrival.now_ms.div_euclid(1_000);
     run(Some(&ShownToken {
         token_type: &facts.token_type,
         client: &facts.client,
@@ -30,7 +30,7 @@ fn with_shown<R>(judgement: &Judgement, run: impl FnOnce(Option<&ShownToken<'_>>
 
 /// When the subject token ends that came with the call; none where none came.
 pub(crate) fn ends(judgement: &Judgement) -> Option<Time> {
-    let subject = judgement.facts.subject.as_ref()?;
+    let subject = judgement.caller.facts.subject.as_ref()?;
     Some(Time(subject.expires_at.saturating_mul(1_000)))
 }
 

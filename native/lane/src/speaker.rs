@@ -31,7 +31,7 @@ pub(crate) fn alone(facts: &Facts) -> Option<&SubjectFacts> {
 
 /// Whether a subject calls by nothing but a token that an agent may hold. Then nothing says that no agent calls.
 pub(crate) fn is_bearer_alone(judgement: &Judgement, world: &Loaded) -> bool {
-    let facts = &judgement.facts;
+    let facts = &judgement.caller.facts;
     facts.agent.is_none() && facts.subject.is_some() && !speaker(judgement, world).is_user()
 }
 
@@ -54,13 +54,13 @@ pub(crate) fn refuse_bearer_alone(judgement: &Judgement, world: &Loaded) -> Resu
 
 /// Whose word the prompt and the parameters of a call are.
 pub(crate) fn speaker(judgement: &Judgement, world: &Loaded) -> Speaker {
-    let facts = &judgement.facts;
+    let facts = &judgement.caller.facts;
     if alone(facts).is_some() {
         return Speaker::Subject;
     }
     let is_proved = facts.subject.is_some();
     let agent = facts.agent.as_ref().map(|agent| agent.spiffe_id.as_str());
-    let asker = &judgement.asker;
+    let asker = &judgement.arrival.asker;
     // An enforcer that calls as the agent speaks as that agent.
     let is_itself = agent.is_some() && asker.peer.as_ref().map(|peer| &*peer.spiffe_id) == agent;
     let relays = asker.enforcer.as_ref().is_some_and(|enforcer| enforcer.relays_prompt);
@@ -73,9 +73,9 @@ pub(crate) fn speaker(judgement: &Judgement, world: &Loaded) -> Speaker {
 /// How the caller of a keyed request is proved: by an agent's credential or a subject's token, as whom it speaks, and the
 /// front end that relays.
 pub(crate) fn proof_of<'a>(judgement: &'a Judgement, world: &Loaded) -> [&'a str; 3] {
-    let proved = if judgement.facts.agent.is_some() { "agent" } else { "subject" };
+    let proved = if judgement.caller.facts.agent.is_some() { "agent" } else { "subject" };
     let by = speaker(judgement, world);
-    let front_end = if by == Speaker::FrontEnd { judgement.asker.name() } else { "" };
+    let front_end = if by == Speaker::FrontEnd { judgement.arrival.asker.name() } else { "" };
     [proved, by.as_str(), front_end]
 }
 
@@ -88,7 +88,7 @@ pub(crate) fn may_name_context(
     context: &str,
     explain: bool,
 ) -> Result<(), Refused> {
-    let enforcer = judgement.asker.enforcer.as_ref();
+    let enforcer = judgement.arrival.asker.enforcer.as_ref();
     if context.is_empty() || explain || enforcer.is_some_and(|enforcer| enforcer.relays_session) {
         return Ok(());
     }
@@ -102,9 +102,9 @@ pub(crate) fn may_name_context(
 /// The context of the session that counts: a front end's word, beside the subject's token. Empty: none, and labels of all
 /// contexts count.
 pub(crate) fn context<'a>(judgement: &Judgement, context: &'a str) -> &'a str {
-    let facts = &judgement.facts;
+    let facts = &judgement.caller.facts;
     let agent = facts.agent.as_ref().map(|agent| agent.spiffe_id.as_str());
-    let peer = judgement.asker.peer.as_ref().map(|peer| &*peer.spiffe_id);
+    let peer = judgement.arrival.asker.peer.as_ref().map(|peer| &*peer.spiffe_id);
     // An enforcer that calls as the agent speaks as that agent.
     let is_itself = agent.is_some() && peer == agent;
     if facts.subject.is_some() && !is_itself { context } else { "" }

@@ -149,16 +149,17 @@ impl Table {
 pub(crate) fn row_of(judgement: &Judgement, peer: &str) -> Option<Row> {
     // INVARIANT (no permit): what is let through, by policy or by `mode`, has a record of its own.
     let is_refusal = judgement.outcome() == Outcome::Deny && judgement.passage().is_none();
-    let asker = &judgement.asker;
+    let asker = &judgement.arrival.asker;
     // An enforcer that was verified asks for somebody else.
-    let is_verified = !judgement.chain.is_empty()
-        || judgement.facts.agent.is_some()
-        || judgement.facts.subject.is_some()
+    let is_verified = !judgement.caller.chain.is_empty()
+        || judgement.caller.facts.agent.is_some()
+        || judgement.caller.facts.subject.is_some()
         || (asker.enforcer.is_none() && asker.peer.is_some());
     let is_owner = judgement
+        .arrival
         .world
         .as_ref()
-        .and_then(|world| world.way(&judgement.listener))
+        .and_then(|world| world.way(&judgement.arrival.listener))
         .is_some_and(|way| way.admin);
     if !is_refusal || is_verified || is_owner {
         return None;
@@ -168,7 +169,7 @@ pub(crate) fn row_of(judgement: &Judgement, peer: &str) -> Option<Row> {
         name if !name.is_empty() && address.is_empty() => name,
         _ => address,
     };
-    let (listener, peer) = (judgement.listener.clone(), peer.to_owned());
+    let (listener, peer) = (judgement.arrival.listener.clone(), peer.to_owned());
     Some(Row { listener, peer, reason: judgement.reason() })
 }
 

@@ -185,22 +185,22 @@ impl Engine {
         }
         if presented.is_empty()
             && matches!(
-                judgement.surface,
+                judgement.arrival.surface,
                 Surface::CredentialIssue | Surface::CredentialIntrospect | Surface::Report
             )
-            && !judgement.asks_itself
+            && !judgement.arrival.asks_itself
         {
             // An enforcer that speaks for itself alone.
-            revoke::of_asker(&*self.keeper.revocations()?, &judgement.asker)?;
+            revoke::of_asker(&*self.keeper.revocations()?, &judgement.arrival.asker)?;
             return Ok((world, false));
         }
         let mut agent = None;
-        if judgement.asks_itself {
-            let peer = judgement.asker.peer.as_ref();
+        if judgement.arrival.asks_itself {
+            let peer = judgement.arrival.asker.peer.as_ref();
             agent = peer.map(|peer| peer.agent(AgentProof::X509Svid));
             self.add_own_authorization(presented, transport, &world, agent.is_some())?;
         }
-        match judgement.surface {
+        match judgement.arrival.surface {
             // Its proofs are taken with what is issued.
             Surface::CredentialIssue => {
                 self.identify_presented(judgement, &world, presented, agent)?;
@@ -228,12 +228,12 @@ impl Engine {
         world: &Loaded,
         transport: &Transport<'_>,
     ) -> Result<(), Refused> {
-        if judgement.facts.proofs.is_empty() {
+        if judgement.caller.facts.proofs.is_empty() {
             return Ok(());
         }
         let sent = match &world.credentials {
             Some(settings) => {
-                Ok(Sent::to_us(format!("{}/{}", settings.issuer, judgement.surface.path())))
+                Ok(Sent::to_us(format!("{}/{}", settings.issuer, judgement.arrival.surface.path())))
             }
             None => Err("a proof is of our own URL, and none is configured"),
         };
@@ -268,7 +268,7 @@ impl Engine {
         let revoked = self.keeper.revocations()?;
         revoke::of_operation(&revoked, operation)?;
         let facts = Facts { subject_proof: proof, ..kernel_facts(judgement, chain, None, None) };
-        let decision = decide(&world.plan, &facts, request, Time(judgement.now_ms));
+        let decision = decide(&world.plan, &facts, request, judgement.arrival.now());
         if decision.outcome == Outcome::Permit && decision.reason == ReasonCode::Permitted {
             return Ok(());
         }
@@ -288,7 +288,7 @@ impl Engine {
         caller: &Caller<'_>,
     ) -> Result<Done, Refused> {
         let world = &caller.world;
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         if caller.is_owner {
             return Err(Refused::new(
                 ReasonCode::NoCredential,
@@ -301,7 +301,7 @@ impl Engine {
         let params = taskwire::params(message.params.as_ref())?;
         let scope = taskwire::scope(&message.scope)?;
         let deadline = taskwire::time("deadline", message.deadline.as_ref())?;
-        let agent = judgement.facts.agent.clone();
+        let agent = judgement.caller.facts.agent.clone();
         let assignee = match (&agent, message.assignee.as_str()) {
             (Some(agent), "") => AgentName {
                 spiffe_id: agent.spiffe_id.clone(),
@@ -310,9 +310,13 @@ impl Engine {
             (None, "") => return Err(Refused::input("`assignee` is empty; a subject names one")),
             (_, named) => taskwire::agent("assignee", named)?,
         };
-        let acr = judgement.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
-        let verified =
-            judgement.chain.first().and_then(|first| Subject::of(first, acr.unwrap_or_default()));
+        let acr =
+            judgement.caller.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
+        let verified = judgement
+            .caller
+            .chain
+            .first()
+            .and_then(|first| Subject::of(first, acr.unwrap_or_default()));
         let (subject, proof) = match (verified, message.asserted_subject.as_str()) {
             (Some(subject), "") => (Some(subject), SubjectProof::Verified),
             (None, "") => (None, SubjectProof::Itself),
@@ -324,7 +328,7 @@ impl Engine {
                 let subject = asserted(named, world)?;
                 let revoked = self.keeper.revocations()?;
                 revoke::of_subject_name(&revoked, &subject.issuer, &subject.sub)?;
-                judgement.chain.insert(0, subject.principal());
+                judgement.caller.chain.insert(0, subject.principal());
                 (Some(subject), SubjectProof::Asserted)
             }
         };
@@ -335,9 +339,9 @@ impl Engine {
         };
         let operation = format!("task:{}", message.template);
         if world.plan.template(&message.template).is_some() {
-            judgement.operation.clone_from(&operation);
+            judgement.resolved.operation.clone_from(&operation);
         }
-        let mut chain = judgement.chain.clone();
+        let mut chain = judgement.caller.chain.clone();
         // INVARIANT (an agent gains nothing by leaving its own credential out): a token that an agent may hold starts no more
         // than the agent that gets the task could start for itself.
         let is_bearer_alone = speaker::is_bearer_alone(judgement, world);
@@ -418,7 +422,7 @@ impl Engine {
                     && let Some(known) = key.known(transaction, now)?
                 {
                     made = Some(known.task.clone());
-                    judgement.task = Some(known.task);
+                    judgement.context.task = Some(known.task);
                     judgement.grant("the task was started before, by the same key");
                     return Ok(());
                 }
@@ -450,7 +454,7 @@ impl Engine {
                     key.keep(transaction, &task, now);
                 }
                 made = Some(Arc::clone(&task));
-                judgement.task = Some(Arc::clone(&task));
+                judgement.context.task = Some(Arc::clone(&task));
                 judgement.grant("the task is started");
                 Ok(())
             },
@@ -472,7 +476,7 @@ impl Engine {
     ) -> Names {
         let by = speaker::speaker(judgement, world);
         let names = Names::read(said, params, by, &self.keeper.store().secret());
-        judgement.prompt = Some(PromptNote {
+        judgement.notes.prompt = Some(PromptNote {
             said_by: by.as_str(),
             named: names.user.len().saturating_add(names.harness.len()),
             claimed: names.claimed.len(),
@@ -673,7 +677,7 @@ impl Engine {
         judgement: &mut Judgement,
         caller: &Caller<'_>,
     ) -> Result<Done, Refused> {
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         bounded("parent", &message.parent)?;
         bounded("template", &message.template)?;
         bounded("idempotency_key", &message.idempotency_key)?;
@@ -731,7 +735,7 @@ impl Engine {
                     && let Some(known) = key.known(transaction, now)?
                 {
                     made = Some(known.task.clone());
-                    judgement.task = Some(known.task);
+                    judgement.context.task = Some(known.task);
                     judgement.grant("the task was delegated before, by the same key");
                     return Ok(());
                 }
@@ -758,7 +762,7 @@ impl Engine {
                     key.keep(transaction, &child, now);
                 }
                 made = Some(Arc::clone(&child));
-                judgement.task = Some(child);
+                judgement.context.task = Some(child);
                 judgement.grant("the task is delegated");
                 Ok(())
             },
@@ -776,7 +780,7 @@ impl Engine {
         judgement: &mut Judgement,
         caller: &Caller<'_>,
     ) -> Result<Done, Refused> {
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         bounded("task", &message.task)?;
         let found = self.found(judgement, &message.task, caller)?;
         if found.task.kind == TaskKind::Implicit {
@@ -784,7 +788,7 @@ impl Engine {
         }
         let revoked = self.keeper.revocations()?;
         locate::live(&found, &revoked, now)?;
-        let facts = &judgement.facts;
+        let facts = &judgement.caller.facts;
         let is_by_subject = match (&found.task.subject, &facts.subject) {
             (Some(subject), Some(proved)) => locate::is_subject(subject, proved),
             // Where an agent acts for itself, the words are its own from the start.
@@ -821,7 +825,7 @@ impl Engine {
                 let task = Arc::new(task);
                 transaction.put(Record::Task(Arc::clone(&task)));
                 made = Some(Arc::clone(&task));
-                judgement.task = Some(task);
+                judgement.context.task = Some(task);
                 judgement.grant("the task is extended");
                 Ok(())
             },
@@ -839,20 +843,20 @@ impl Engine {
         bounded("task", &message.task)?;
         let found = self.found(judgement, &message.task, caller)?;
         if !caller.is_owner && !concerns(&found, judgement) {
-            let chain = judgement.chain.clone();
+            let chain = judgement.caller.chain.clone();
             self.permitted(judgement, &caller.world, &chain, None, READ, b"")?;
         }
         judgement.grant("the task may be read");
         // The parameters may hold what the giver read: an agent that reads them has used the task.
-        let facts = judgement.facts.agent.as_ref();
+        let facts = judgement.caller.facts.agent.as_ref();
         let is_own = facts.is_some_and(|agent| agent.spiffe_id == found.task.assignee());
-        let is_live = found.task.status_at(Time(judgement.now_ms)) == TaskStatus::Active;
+        let is_live = found.task.status_at(judgement.arrival.now()) == TaskStatus::Active;
         let found = match is_own && is_live {
             true => self.note_use(judgement, found, caller.call.wait)?,
             false => found,
         };
         let is_kept_back = is_own && found.task.unused;
-        let task = Some(shown_to(&found.task, is_kept_back, Time(judgement.now_ms)));
+        let task = Some(shown_to(&found.task, is_kept_back, judgement.arrival.now()));
         Ok((wire::GetResponse { task }.encode_to_vec(), None))
     }
 
@@ -875,14 +879,14 @@ impl Engine {
             Ok(size) => size.min(MOST_PAGE),
             Err(_) => return Err(Refused::input("`page_size` is below 0")),
         };
-        let own = judgement.facts.agent.as_ref().map(|agent| agent.spiffe_id.clone());
+        let own = judgement.caller.facts.agent.as_ref().map(|agent| agent.spiffe_id.clone());
         let own_id = own.clone();
         let assignee = Some(message.assignee.clone()).filter(|named| !named.is_empty());
         let sees_all = caller.is_owner || {
             let is_own = message.session.is_empty()
                 && own.is_some()
                 && (assignee.is_none() || assignee == own);
-            let chain = judgement.chain.clone();
+            let chain = judgement.caller.chain.clone();
             // Whoever lists its own tasks needs no policy; of a session it sees those that concern it.
             !is_own
                 && match self.permitted(judgement, &caller.world, &chain, None, READ, b"") {
@@ -897,7 +901,7 @@ impl Engine {
             (Some(assignee), _) => Query::TasksOf(assignee.clone()),
             (None, _) => Query::Tasks,
         };
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         let shows = |task: &Arc<Task>| {
             let alone = Located { task: Arc::clone(task), ancestors: Vec::new() };
             let is_shown = task.kind != TaskKind::Implicit
@@ -950,15 +954,15 @@ impl Engine {
         };
         let found = self.found(judgement, &message.task, caller)?;
         if !caller.is_owner && !may_end(&found, judgement, status) {
-            let chain = judgement.chain.clone();
+            let chain = judgement.caller.chain.clone();
             self.permitted(judgement, &caller.world, &chain, None, END, b"")?;
         }
-        if found.task.is_barred(Time(judgement.now_ms)) && status != TaskStatus::Revoked {
+        if found.task.is_barred(judgement.arrival.now()) && status != TaskStatus::Revoked {
             return self.begin_anew(judgement, &found.task, caller);
         }
         let session = found.task.session.clone();
         let mut ended = 0;
-        let facts = judgement.facts.agent.as_ref();
+        let facts = judgement.caller.facts.agent.as_ref();
         let is_own = facts.is_some_and(|agent| agent.spiffe_id == found.task.assignee());
         if is_own && status == TaskStatus::Aborted && found.task.unused {
             let kept = self.decline(judgement, &caller.call, &found.task, &mut ended)?;
@@ -977,7 +981,7 @@ impl Engine {
         task: &Task,
         caller: &Caller<'_>,
     ) -> Result<Done, Refused> {
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         let retention = self.keeper.settings().retention_ms;
         let mut locks = vec![RecordKey::new(RecordKind::Session, &task.session)];
         locks.extend(Holder::Pair.key(&task.chain()));
@@ -1024,7 +1028,7 @@ impl Engine {
         if !is_task && !caller.is_owner && !is_alone_its_subject(&found, judgement) {
             return Err(locate::unknown());
         }
-        judgement.task = Some(Arc::clone(&found.task));
+        judgement.context.task = Some(Arc::clone(&found.task));
         Ok(found)
     }
 
@@ -1036,7 +1040,7 @@ impl Engine {
         now: Time,
     ) -> Result<(), Refused> {
         let revoked = self.keeper.revocations()?;
-        locate::usable(located, &revoked, &judgement.facts, now)
+        locate::usable(located, &revoked, &judgement.caller.facts, now)
     }
 
     /// Notes that something is done in a task, which so is not idle, nor is any above it. Returns whether it changed
@@ -1065,7 +1069,7 @@ pub(crate) fn is_due_for_touch(task: &Task, now: Time) -> bool {
 
 /// Whether a task is the caller's business: it has it, started it, is above it, or it is on its behalf.
 fn concerns(found: &Located, judgement: &Judgement) -> bool {
-    let facts = &judgement.facts;
+    let facts = &judgement.caller.facts;
     let task = &found.task;
     let by_agent = facts.agent.as_ref().is_some_and(|agent| {
         task.starter == agent.spiffe_id
@@ -1077,7 +1081,7 @@ fn concerns(found: &Located, judgement: &Judgement) -> bool {
 /// The assignee says that it is done or gives up; whoever stands above it, or on whose behalf it is, may end it any way.
 pub(crate) fn may_end(found: &Located, judgement: &Judgement, status: TaskStatus) -> bool {
     let task = &found.task;
-    let by_agent = judgement.facts.agent.as_ref().is_some_and(|agent| {
+    let by_agent = judgement.caller.facts.agent.as_ref().is_some_and(|agent| {
         let id = &agent.spiffe_id;
         let is_own = task.assignee() == id && status != TaskStatus::Revoked;
         is_own
@@ -1089,7 +1093,7 @@ pub(crate) fn may_end(found: &Located, judgement: &Judgement, status: TaskStatus
 
 /// The caller is the subject itself, and not an agent that holds its token.
 fn is_alone_its_subject(found: &Located, judgement: &Judgement) -> bool {
-    let facts = &judgement.facts;
+    let facts = &judgement.caller.facts;
     let pair = found.task.subject.as_ref().zip(speaker::alone(facts));
     pair.is_some_and(|(subject, proved)| locate::is_subject(subject, proved))
 }

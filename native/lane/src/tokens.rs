@@ -72,7 +72,7 @@ impl Engine {
     ) -> Result<Vec<u8>, ApiError> {
         let mut judgement = self.judgement(surface, self.world(), transport);
         let line = self.recorded(transport);
-        let way = judgement.world.as_ref().and_then(|world| world.way(transport.listener));
+        let way = judgement.arrival.world.as_ref().and_then(|world| world.way(transport.listener));
         let is_http = way.is_some_and(|way| way.http);
         let question = self.check_size(request).and_then(|()| question(surface, request, is_http));
         let mut presented = Vec::new();
@@ -134,15 +134,16 @@ impl Engine {
     ) -> Result<(Arc<Loaded>, bool), Refused> {
         let world = self.admit(judgement, transport)?;
         let agent = client.facts()?;
-        let peer = judgement.asker.peer.take().filter(|peer| peer.spiffe_id == agent.spiffe_id);
+        let peer =
+            judgement.arrival.asker.peer.take().filter(|peer| peer.spiffe_id == agent.spiffe_id);
         let enforcer = world.enforcer_of(&agent.spiffe_id).cloned();
         let known = if enforcer.is_some() { Known::Certificate } else { Known::No };
-        judgement.asks_itself = enforcer.is_none();
-        judgement.asker = Asker { enforcer, known, peer };
+        judgement.arrival.asks_itself = enforcer.is_none();
+        judgement.arrival.asker = Asker { enforcer, known, peer };
         let facts = Facts { agent: Some(Arc::new(agent)), ..Facts::default() };
         revoke::of_callers(&*self.keeper.revocations()?, &facts)?;
-        judgement.chain = crate::engine::chain_of(&facts);
-        judgement.facts = facts;
+        judgement.caller.chain = crate::engine::chain_of(&facts);
+        judgement.caller.facts = facts;
         Ok((world, false))
     }
 
@@ -161,9 +162,9 @@ impl Engine {
                 return Ok(inactive);
             }
         };
-        let agent = judgement.facts.agent.as_ref().map(|agent| agent.spiffe_id.as_str());
+        let agent = judgement.caller.facts.agent.as_ref().map(|agent| agent.spiffe_id.as_str());
         let asks = |operation: &str| {
-            let enforcer = judgement.asker.enforcer.as_ref();
+            let enforcer = judgement.arrival.asker.enforcer.as_ref();
             enforcer.is_some_and(|enforcer| enforcer.may_ask(operation))
         };
         let is_asked_of = credential.details.iter().all(|detail| asks(&detail.operation));
@@ -177,7 +178,8 @@ impl Engine {
         let mut told = Err(Refused::credential("the store told nothing"));
         let mut work = |transaction: &mut dyn Transaction| {
             let revoked = self.keeper.store().revocations();
-            told = live_in(transaction, &credential, &facts.kid, &revoked, judgement.now_ms);
+            told =
+                live_in(transaction, &credential, &facts.kid, &revoked, judgement.arrival.now_ms);
             Ok(false)
         };
         let commit = self.keeper.transact(&locks, Survives::Crash, caller.call.wait, &mut work)?;
@@ -193,7 +195,7 @@ impl Engine {
         let plan = &caller.world.plan;
         let wait = caller.call.wait;
         let usable = self.check_left_out(judgement, plan, &located, wait).and_then(|()| {
-            let at = (Time(judgement.now_ms), wait);
+            let at = (judgement.arrival.now(), wait);
             history::refuse_barred(&self.keeper, plan, &located, at)
         });
         if let Err(refused) = usable {
@@ -209,7 +211,7 @@ impl Engine {
             members.insert("active".to_owned(), json!(true));
             members.insert("token_type".to_owned(), json!(token_type(&credential)));
         }
-        judgement.task = Some(located.task);
+        judgement.context.task = Some(located.task);
         Ok(known)
     }
 
@@ -238,7 +240,7 @@ impl Engine {
             &locks,
             survives,
             &mut |transaction, judgement| {
-                let now = Time(judgement.now_ms);
+                let now = judgement.arrival.now();
                 let credential = match transaction.get(&key)? {
                     Some(Record::Credential(one)) if !one.is_over(now) => one,
                     _ => return Err(Stop::Unchanged),
@@ -276,7 +278,7 @@ impl Engine {
         judgement: &mut Judgement,
         caller: &Caller<'_>,
     ) -> Result<(), Refused> {
-        let agent = judgement.facts.agent.as_ref();
+        let agent = judgement.caller.facts.agent.as_ref();
         if caller.is_owner || agent.is_some_and(|agent| agent.spiffe_id == credential.agent) {
             return Ok(());
         }
@@ -286,7 +288,7 @@ impl Engine {
             Err(refused) if is_own_failure(refused.reason) => return Err(refused.clone()),
             Err(_) => false,
         };
-        let chain = judgement.chain.clone();
+        let chain = judgement.caller.chain.clone();
         if may || self.permitted(judgement, &caller.world, &chain, None, END, b"").is_ok() {
             return Ok(());
         }
@@ -304,7 +306,7 @@ impl Engine {
         judgement: &mut Judgement,
         caller: &Caller<'_>,
     ) -> Result<FoundToken, Refused> {
-        let now = UnixTime(judgement.now_ms.div_euclid(1_000));
+        let now = UnixTime(judgement.arrival.now_ms.div_euclid(1_000));
         let facts = match verify_credential(token, &caller.world.trust, self.tokens(), now) {
             Ok(facts) => facts,
             Err(refusal) => {
@@ -323,7 +325,7 @@ impl Engine {
         }
         let is_single = credential.details.len() == 1;
         let first = credential.details.first();
-        judgement.credential = Some(CredentialNote {
+        judgement.caller.credential = Some(CredentialNote {
             jti: credential.jti.clone(),
             decision_id: first
                 .filter(|_| is_single)

@@ -170,23 +170,24 @@ impl Tracing {
             span_id: ids.span.clone(),
             parent_id: own.parent.clone(),
             trace_state: own.state.clone(),
-            name: judgement.surface.path(),
+            name: judgement.arrival.surface.path(),
             start_ns: end_ns.saturating_sub(nanos(took)),
             end_ns,
             failed: judgement.reason().row().public_code == PublicCode::Unavailable,
-            decision_id: judgement.id.clone(),
+            decision_id: judgement.arrival.id.clone(),
             decision: outcome(judgement.outcome()),
             reason_code: judgement.reason().as_str(),
-            operation: judgement.operation.clone(),
-            task: judgement.task.as_ref().map_or_else(String::new, |task| task.id.clone()),
+            operation: judgement.resolved.operation.clone(),
+            task: judgement.context.task.as_ref().map_or_else(String::new, |task| task.id.clone()),
             bundle_revision: judgement
+                .arrival
                 .world
                 .as_ref()
                 .map_or_else(String::new, |world| world.revision.clone()),
-            enforcer: judgement.asker.name().to_owned(),
-            listener: judgement.listener.clone(),
-            verify_ns: judgement.verify_time.map(nanos),
-            decide_ns: judgement.decide_time.map(nanos),
+            enforcer: judgement.arrival.asker.name().to_owned(),
+            listener: judgement.arrival.listener.clone(),
+            verify_ns: judgement.caller.verify_time.map(nanos),
+            decide_ns: judgement.decide_time().map(nanos),
         };
         let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
         if spans.len() < self.settings.queue {

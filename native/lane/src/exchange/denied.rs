@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use authz_kernel::decision::Time;
 use authz_kernel::history::HistoryChanges;
 use authz_kernel::task::{self, Record, RecordKey, RecordKind};
 use authz_state::store::{Survives, Transaction};
@@ -38,7 +37,7 @@ impl Engine {
         }
         let plan = &exchange.world.plan;
         let mut locks = Self::exchange_locks(exchange, judgement);
-        if let Some(task) = &judgement.task {
+        if let Some(task) = &judgement.context.task {
             locks.extend(task::alone_pair(plan, task));
         }
         let mut ended = Ended::default();
@@ -67,7 +66,7 @@ impl Engine {
         judgement: &Judgement,
         judged: &[Judgement],
     ) -> Result<Ended, Stop> {
-        let (now, plan) = (Time(judgement.now_ms), &exchange.world.plan);
+        let (now, plan) = (judgement.arrival.now(), &exchange.world.plan);
         let located = self.counted_where(transaction, exchange, judgement)?;
         let is_new = matches!(exchange.place, Place::New(_));
         let mut ended = Ended::default();
@@ -80,7 +79,7 @@ impl Engine {
                 continue;
             }
             // INVARIANT (one decision): what is remembered names the decision that the record tells of.
-            detail.id.clone_from(&before.id);
+            detail.arrival.id.clone_from(&before.arrival.id);
             history::remember(transaction, plan, &detail, &located, true, None)?;
             let changes = history::changes(&detail);
             let bars = changes.is_some_and(HistoryChanges::bars_agent);
@@ -107,7 +106,7 @@ impl Engine {
         exchange: &Exchange<'_>,
         judgement: &Judgement,
     ) -> Result<Located, Stop> {
-        let now = Time(judgement.now_ms);
+        let now = judgement.arrival.now();
         match &exchange.place {
             Place::Known(id) | Place::Below { parent: id, .. } => {
                 let mut located = locate::find_in(transaction, id)?;
