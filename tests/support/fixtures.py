@@ -1,6 +1,6 @@
 """Fixtures of every folder that starts servers; each folder's conftest imports them."""
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,15 +30,18 @@ class Servers:
     Args:
         folder: Where their files go.
         authority: Whose keys are trusted.
-        changes: Merged into the configuration of each.
+        changes_of: Returns what is merged into the configuration of the server of a name; default: nothing.
     """
 
     def __init__(
-        self, folder: Path, authority: Authority, changes: Mapping[str, Any] | None = None
+        self,
+        folder: Path,
+        authority: Authority,
+        changes_of: Callable[[str], Mapping[str, Any]] | None = None,
     ) -> None:
         self._folder = folder
         self._authority = authority
-        self._changes = changes or {}
+        self._changes_of = changes_of or (lambda _: {})
         self._started: dict[str, Server] = {}
 
     def of(self, bundle: str, apart: str = "") -> Server:
@@ -55,7 +58,7 @@ class Servers:
         if name not in self._started:
             folder = self._folder / name
             issues = issuing(folder) if bundle in ISSUING else {}
-            place = layout(folder, self._authority, bundle, {**issues, **self._changes})
+            place = layout(folder, self._authority, bundle, {**issues, **self._changes_of(name)})
             server = Server(place)
             _running.append(server)
             self._started[name] = server

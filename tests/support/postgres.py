@@ -156,6 +156,11 @@ class Postgres:
         """Makes a standby the primary, and waits until it takes writes."""
         self._run("pg_ctl", "promote", "-w", "-D", self._data)
 
+    def create(self, database: str) -> str:
+        """Creates another database; returns where it is."""
+        self.execute(f'CREATE DATABASE "{database}"', database=_USER)
+        return f"postgresql://{_USER}@127.0.0.1:{self.port}/{database}"
+
     def execute(self, sql: str, *, database: str = "authz") -> str:
         """Runs a statement; returns what it prints, without headers."""
         where = ("-h", "127.0.0.1", "-p", self.port, "-U", _USER, "-d", database)
