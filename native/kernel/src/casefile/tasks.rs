@@ -1113,7 +1113,22 @@ impl Tasks {
         }
         task.by_user = !by_agent;
         self.begin_session(&task, by_agent, now)?;
+        if task.is_given() {
+            self.inherit_from_giver(&by.chain, &task, now);
+        }
         Ok(task)
+    }
+
+    /// Lets the session of a task that an agent gives by starting it take over the restricting rules that are complete for
+    /// the giver.
+    fn inherit_from_giver(&mut self, giver: &[Principal], task: &Task, now: Time) {
+        if !matches!(giver.last(), Some(Principal::Agent { .. })) {
+            return;
+        }
+        if let Some(pair) = Holder::Pair.key(giver).and_then(|key| self.parties.get(&key)) {
+            let history = self.histories.entry(task.session.clone()).or_default();
+            history.inherit_rules(pair, &task.id, now);
+        }
     }
 
     fn delegate(

@@ -11,6 +11,7 @@ use prost_types::value::Kind;
 use prost_types::{Struct, Value as Proto};
 use serde_json::{Value, json};
 
+use crate::credentials::issuing;
 use crate::support::*;
 use crate::tasks::{agent, subject};
 
@@ -142,6 +143,52 @@ fn contexts_keep_remembered_labels_apart() {
     // Confidentiality labels are not kept apart.
     assert_eq!("PERMITTED", asked(&served, "portal", "web.people", "one"));
     assert_eq!("FORBIDDEN", send("alice", "three", "eve@evil.example"));
+}
+
+/// A key stands for one request: in another context, for a credential, or with other obligations, it is another one.
+#[test]
+fn a_key_is_of_one_context() {
+    let served = unloaded(&json!({}));
+    let credentials = Some(issuing(&json!({})));
+    let world = World { credentials, ..world_with(&json!(["session"]), &json!([])) };
+    served.engine.load(world).unwrap();
+    let check = |request: &wire::CheckRequest| {
+        own(&served.engine.check(&request.encode_to_vec(), &portal("portal")))
+    };
+    let asked = wire::CheckRequest {
+        evidence: vec![agent(BOT), subject("alice")],
+        operation: "web.read".to_owned(),
+        arguments_json: b"{}".to_vec(),
+        session_context: "one".to_owned(),
+        supported_obligations: vec!["redact:card".to_owned()],
+        idempotency_key: "once".to_owned(),
+        ..wire::CheckRequest::default()
+    };
+    let first = check(&asked);
+    assert_eq!("PERMITTED", code(&first), "{}", first.message);
+    let others = [
+        wire::CheckRequest { session_context: "two".to_owned(), ..asked.clone() },
+        wire::CheckRequest { session_context: String::new(), ..asked.clone() },
+        wire::CheckRequest { wants_credential: true, ..asked.clone() },
+        wire::CheckRequest { supported_obligations: Vec::new(), ..asked.clone() },
+        wire::CheckRequest {
+            supported_obligations: vec!["redact:card".to_owned(), "redact:name".to_owned()],
+            ..asked.clone()
+        },
+    ];
+    for (index, other) in others.iter().enumerate() {
+        assert_eq!("IDEMPOTENCY_CONFLICT", code(&check(other)), "{index}: {other:?}");
+        // By a key of its own it is permitted, and the first request is no answer to that key either.
+        let keyed = |request: &wire::CheckRequest| wire::CheckRequest {
+            idempotency_key: format!("once-{index}"),
+            ..request.clone()
+        };
+        let decision = check(&keyed(other));
+        assert_eq!("PERMITTED", code(&decision), "{index}: {}", decision.message);
+        assert_ne!(first.decision_id, decision.decision_id);
+        assert_eq!("IDEMPOTENCY_CONFLICT", code(&check(&keyed(&asked))), "{index}");
+    }
+    assert_eq!(first.decision_id, check(&asked).decision_id);
 }
 
 #[test]

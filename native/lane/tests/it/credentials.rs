@@ -20,8 +20,8 @@ use sha2::{Digest as _, Sha256};
 use crate::peers;
 use crate::support::*;
 use crate::tasks::{
-    REQUIRED, STRANGER, TWO, agent, alices, delegate, delegating, deleting, end, searching,
-    subject, world_with,
+    REQUIRED, STRANGER, TWO, agent, alices, delegate, delegating, deleting, end, get, searching,
+    start, starting, subject, world_with,
 };
 
 pub fn issuing(more: &Value) -> CredentialSettings {
@@ -242,6 +242,42 @@ fn issue_of(decision: &str, by: &str) -> wire::IssueRequest {
         decision_id: decision.to_owned(),
         ..wire::IssueRequest::default()
     }
+}
+
+/// An agent that denials bar gets no credential of a permit in a task that it started before, and those that it has are not
+/// active. In tasks that somebody else gave it, it works on.
+#[test]
+fn a_barred_agent_gets_no_credential() {
+    let issuing = Issuing::new();
+    let more = [("denials.yaml", "denials: {raise_after: 9, end_after: 2}")];
+    issuing.load_with(REQUIRED, &more, &json!({}));
+    let served = &issuing.served;
+    let own = alices(served);
+    let alone = vec![evidence(wire::EvidenceRole::Subject, alone_alice())];
+    let by_alice = wire::StartRequest { assignee: BOT.to_owned(), ..starting(alone) };
+    let hers = start(served, &by_alice).unwrap();
+    let tokens = [&own, &hers].map(|task| issuing.token(&task.id, BOT).0);
+    let permits = [&own, &hers].map(|task| issuing.permit(searching(&task.id, BOT)));
+    let are_active = || {
+        tokens.each_ref().map(|token| {
+            let by_enforcer = issuing.known("crm", token, Vec::new())["active"] == true;
+            assert_eq!(by_enforcer, issuing.is_active(token, BOT));
+            by_enforcer
+        })
+    };
+    assert_eq!([true, true], are_active());
+    let tried = alices(served);
+    // The bar holds in tasks that began before it, counted in milliseconds.
+    std::thread::sleep(Duration::from_millis(5));
+    for id in ["8", "9"] {
+        assert_eq!("OUT_OF_SCOPE", code(&served.check(&deleting(&tried.id, BOT, id))));
+    }
+    assert_eq!([false, true], are_active());
+    let issued = permits.map(|permit| issuing.issue(&issue_of(&permit, BOT)).map(drop));
+    assert_eq!([Err("REVOKED"), Ok(())], issued);
+    // The task itself lives: nothing but the bar ends what comes of it.
+    let task = get(served, &own.id, vec![agent(BOT)]).unwrap();
+    assert_eq!(wire::TaskStatus::Active as i32, task.status);
 }
 
 /// A credential says what was permitted, to whom and for whom, no more, and for no longer.

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use authz_kernel::decision::Time;
 use authz_kernel::task::{Record, RecordKey, RecordKind};
 use authz_lane::proto::authz::v1 as wire;
-use authz_lane::{Engine, World};
+use authz_lane::{Engine, Surface, World};
 use authz_state::store::{MemoryStore, Store, Survives, Transaction};
 use serde_json::{Value, json};
 
 use crate::credentials::soon;
 use crate::support::*;
 use crate::tasks::{
-    REQUIRED, TWO, agent, delegate, delegating, end, searching, start, starting, subject, world_of,
-    world_with,
+    REQUIRED, TWO, agent, call_by, delegate, delegating, end, get, searching, start, starting,
+    subject, world_of, world_with,
 };
 
 const MAIL: &str = r"
@@ -30,10 +30,11 @@ classify:
   - {match: mail.read, effects: [read], tier: low, yields: [pii]}
 templates:
   post: {purpose: post, deadline: 1h, max_depth: 1, starters: [bot], scope: [{system: mail}]}
+  letter: {purpose: letter, params: {ticket: String}, deadline: 1h, max_depth: 1, starters: [bot], scope: [{system: mail}]}
 ";
 const MAIL_POLICIES: &str = r#"
 @id("mail") permit(principal, action in Action::"system:mail", resource);
-@id("posts") permit(principal, action == Action::"task:post", resource);
+@id("posts") permit(principal, action in [Action::"task:post", Action::"task:letter"], resource);
 @id("no-data-out") forbid(principal, action, resource) when { !context.excess.isEmpty() };
 "#;
 
@@ -51,6 +52,22 @@ fn mailing(store: &Arc<dyn Store>) -> Served {
 
 fn posting(by: Vec<wire::Evidence>) -> wire::StartRequest {
     wire::StartRequest { template: "post".to_owned(), params: None, ..starting(by) }
+}
+
+/// As [`posting`], with a parameter.
+fn writing(by: Vec<wire::Evidence>) -> wire::StartRequest {
+    wire::StartRequest { template: "letter".to_owned(), ..starting(by) }
+}
+
+/// A task as a list shows it to an agent.
+fn listed(served: &Served, task: &wire::Task, by: &str) -> wire::Task {
+    let list = wire::TasksListRequest {
+        evidence: vec![agent(by)],
+        session: task.session.clone(),
+        ..wire::TasksListRequest::default()
+    };
+    let found: wire::TasksListResponse = call_by(served, "dev", Surface::TaskList, &list).unwrap();
+    found.tasks.into_iter().find(|one| one.id == task.id).unwrap()
 }
 
 fn call(served: &Served, task: &wire::Task, by: &str, operation: &str) -> &'static str {
@@ -125,6 +142,64 @@ fn declined() {
     let ended = records.iter().filter(|one| one["labels"]["surface"] == "task_end");
     let declined: Vec<bool> = ended.map(|one| one["input"]["task"]["declined"] == true).collect();
     assert_eq!(vec![true, false], declined);
+}
+
+/// Parameters may hold what the giver read: an agent that reads them has used the task, and declines it no more. Until then a
+/// list does not show them to the agent, nor does a task that its giver has ended.
+#[test]
+fn who_reads_a_task_has_used_it() {
+    let delegated: fn(&Served, &wire::Task) -> wire::Task =
+        |served, root| delegate(served, &delegating(root, BOT, TWO)).unwrap();
+    let started: fn(&Served, &wire::Task) -> wire::Task = |served, _| {
+        let request = wire::StartRequest { assignee: TWO.to_owned(), ..writing(vec![agent(BOT)]) };
+        start(served, &request).unwrap()
+    };
+    for give in [delegated, started] {
+        let gives = || {
+            let served = mailing(&(Arc::new(MemoryStore::new([7; 32])) as Arc<dyn Store>));
+            let own = start(&served, &posting(vec![agent(TWO)])).unwrap();
+            let root = start(&served, &writing(vec![agent(BOT)])).unwrap();
+            assert_eq!("PERMITTED", call(&served, &root, BOT, "mail.read"));
+            let given = give(&served, &root);
+            assert_eq!("FORBIDDEN", call(&served, &own, TWO, "mail.send"));
+            (served, own, given)
+        };
+        let abort = |served: &Served, task: &wire::Task, by: &str| {
+            end(served, &task.id, vec![agent(by)], wire::TaskStatus::Aborted).unwrap()
+        };
+        let is_declined = |served: &Served| {
+            let records = served.records();
+            let last = records.iter().rfind(|one| one["labels"]["surface"] == "task_end").unwrap();
+            last["input"]["task"]["declined"] == true
+        };
+
+        // Neither a list nor the giver that looks at the task uses it.
+        let (served, own, given) = gives();
+        assert_eq!(None, listed(&served, &given, TWO).params);
+        assert_eq!(given.params, listed(&served, &given, BOT).params);
+        assert_eq!(given.params, get(&served, &given.id, vec![agent(BOT)]).unwrap().params);
+        assert_eq!(None, listed(&served, &given, TWO).params);
+        assert_eq!(1, abort(&served, &given, TWO));
+        assert_eq!("PERMITTED", call(&served, &own, TWO, "mail.send"));
+        assert!(is_declined(&served));
+
+        let (served, own, given) = gives();
+        assert!(given.params.is_some());
+        assert_eq!(given.params, get(&served, &given.id, vec![agent(TWO)]).unwrap().params);
+        assert_eq!(given.params, listed(&served, &given, TWO).params);
+        assert_eq!(1, abort(&served, &given, TWO));
+        assert_eq!("FORBIDDEN", call(&served, &own, TWO, "mail.send"));
+        assert!(!is_declined(&served));
+
+        // A task that is over is not used any more.
+        let (served, own, given) = gives();
+        assert_eq!(1, abort(&served, &given, BOT));
+        assert_eq!(None, get(&served, &given.id, vec![agent(TWO)]).unwrap().params);
+        assert_eq!("FORBIDDEN", call(&served, &own, TWO, "mail.send"));
+        assert_eq!(0, abort(&served, &given, TWO));
+        assert_eq!("PERMITTED", call(&served, &own, TWO, "mail.send"));
+        assert!(is_declined(&served));
+    }
 }
 
 /// What is given is bounded for each giver, and the labels outlive the giver's session.

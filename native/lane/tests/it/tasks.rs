@@ -142,7 +142,11 @@ pub fn delegate(
     Ok(answer.task.unwrap())
 }
 
-fn get(served: &Served, task: &str, by: Vec<wire::Evidence>) -> Result<wire::Task, &'static str> {
+pub fn get(
+    served: &Served,
+    task: &str,
+    by: Vec<wire::Evidence>,
+) -> Result<wire::Task, &'static str> {
     let request = wire::GetRequest { evidence: by, task: task.to_owned() };
     let answer: wire::GetResponse = call(served, Surface::TaskGet, &request)?;
     Ok(answer.task.unwrap())
