@@ -32,7 +32,7 @@ BIN = Path(sys.executable).parent
 
 # Folders that hold nothing but generated files, and single generated files.
 FOLDERS = ("authz/v1", "authz/thirdparty", "native/lane/src/proto")
-FILES = ("native/kernel/src/reason.rs", "docs/reference/reason-codes.md", "proto/baseline.binpb")
+FILES = ("native/base/src/reason.rs", "docs/reference/reason-codes.md", "proto/baseline.binpb")
 
 ENVOY = ("envoy/service/accesslog/v3/als.proto", "envoy/service/auth/v3/external_auth.proto")
 HEALTH = "grpc/health/v1/health.proto"
@@ -160,7 +160,7 @@ def packages(folder: Path) -> None:
 def generate_reasons(out: Path, descriptors: bytes) -> None:
     """Writes the table of reason codes for Rust and its page for people."""
     columns, codes = reasons.read(descriptors)
-    rust = out / "native/kernel/src/reason.rs"
+    rust = out / "native/base/src/reason.rs"
     rust.parent.mkdir(parents=True)
     rust.write_text(f"// {HEADER}\n{reasons.rust(columns, codes)}")
     run("rustfmt", "--config-path", ROOT / "native/rustfmt.toml", rust)

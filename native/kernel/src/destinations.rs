@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use smallvec::SmallVec;
 
 use crate::directories::{Query, Says};
+use crate::host::domain_name;
 use crate::model::{DestinationClass, DestinationKind, Model};
 use crate::pattern::Glob;
 use crate::spelling;
@@ -317,29 +318,6 @@ pub(crate) fn url_parts(raw: &str) -> Option<(String, SmallVec<[&str; 8]>)> {
         segments.push(segment);
     }
     Some((origin, segments))
-}
-
-/// Whether a text is a domain name.
-pub(crate) fn is_host(text: &str) -> bool {
-    domain_name(text).is_some()
-}
-
-/// A domain name in lower case; none where it is malformed, ends in a dot, or could be read as an address.
-fn domain_name(text: &str) -> Option<String> {
-    let label = |label: &str| {
-        let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-        (1..=63).contains(&label.len())
-            && label.bytes().all(inner)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let last = text.rsplit('.').next().unwrap_or_default();
-    // Old readers take `0x7f000001` and `2130706433` for 127.0.0.1 (WHATWG URL, "ends in a number").
-    let number = last.bytes().all(|b| b.is_ascii_digit())
-        || last.starts_with("0x")
-        || last.starts_with("0X");
-    let fine = text.len() <= 253 && !number && text.split('.').all(label);
-    fine.then(|| text.to_ascii_lowercase())
 }
 
 /// ISO 13616: upper case without spaces, its check digits tried (mod 97).

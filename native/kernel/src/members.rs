@@ -7,11 +7,9 @@ use smallvec::SmallVec;
 use crate::decision::{Claim, Principal, Subject};
 use crate::history::{Holder, Remembering};
 use crate::model::{AgentMemory, ClaimTest, Isolation, Model, OnBehalf, RoleMembers};
+use crate::spiffe::{MOST_SEGMENTS, segments};
 use crate::table::Table;
 use crate::task::{Speaker, Task};
-
-/// A SPIFFE id of more segments matches no pattern.
-pub(crate) const MOST_SEGMENTS: usize = 32;
 
 /// The roles of one principal: sorted, each once.
 pub type Roles<'a> = SmallVec<[&'a str; 4]>;
@@ -266,45 +264,7 @@ impl Model {
     }
 }
 
-/// What is wrong with a SPIFFE id or a whole-segment pattern over such ids; none where it is well-formed.
-#[must_use]
-pub fn pattern_defect(pattern: &str) -> Option<&'static str> {
-    crate::source::refuse_spiffe(pattern)
-}
-
-/// Whether every id that `narrow`, an id or a pattern, matches is matched by `wide`.
-#[must_use]
-pub fn covers(wide: &str, narrow: &str) -> bool {
-    let mut narrow = segments(narrow);
-    let covered = segments(wide)
-        .all(|segment| narrow.next().is_some_and(|other| segment == "*" || segment == other));
-    covered && narrow.next().is_none()
-}
-
-/// Whether some id is matched by both patterns.
-#[must_use]
-pub fn overlap(one: &str, other: &str) -> bool {
-    let mut others = segments(other);
-    let fit = segments(one).all(|segment| {
-        others.next().is_some_and(|other| segment == "*" || other == "*" || segment == other)
-    });
-    fit && others.next().is_none()
-}
-
-/// Trust domain, then path segments.
-pub(crate) fn segments(id: &str) -> impl Iterator<Item = &str> {
-    let mut rest = id.strip_prefix("spiffe://").or(Some(""));
-    // As `split('/')`, whose search is made for longer texts.
-    std::iter::from_fn(move || {
-        let text = rest?;
-        let Some(at) = text.bytes().position(|byte| byte == b'/') else {
-            return rest.take();
-        };
-        let (segment, slash) = text.split_at_checked(at)?;
-        rest = slash.get(1..);
-        Some(segment)
-    })
-}
+pub use authz_base::spiffe::{covers, overlap, pattern_defect};
 
 #[cfg(test)]
 mod tests {
@@ -327,15 +287,6 @@ mod tests {
         }
         model.build_index();
         model
-    }
-
-    #[test]
-    fn segments_are_what_slashes_part() {
-        for id in ["", "spiffe://", "spiffe:///", "spiffe://a", "spiffe://a/é/", "spiffe://a//b"] {
-            let expected: Vec<&str> =
-                id.strip_prefix("spiffe://").unwrap_or_default().split('/').collect();
-            assert_eq!(expected, segments(id).collect::<Vec<_>>(), "{id}");
-        }
     }
 
     #[test]

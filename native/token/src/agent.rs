@@ -6,8 +6,8 @@ use crate::claims::{self, Times};
 use crate::facts::{AgentFacts, AgentProof, Binding};
 use crate::jws::{Header, Parts};
 use crate::refusal::{KeyOwner, Refusal};
-use crate::spiffe::SpiffeId;
 use crate::trust::TrustStore;
+use authz_base::spiffe::SpiffeId;
 
 /// Verifies all of a JWT-SVID but its times.
 pub(crate) fn verify(

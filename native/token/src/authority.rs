@@ -5,7 +5,7 @@ use x509_cert::der::Encode as _;
 use x509_cert::der::asn1::UintRef;
 
 use crate::certificate::Certificate;
-use crate::spiffe::SpiffeId;
+use authz_base::spiffe::SpiffeId;
 
 /// A signing certificate, ready to end a path.
 pub(crate) struct Authority {

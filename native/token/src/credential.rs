@@ -10,8 +10,8 @@ use crate::facts::{AgentFacts, AgentProof, Binding, CredentialFacts};
 use crate::json::{Object, Value};
 use crate::jws::{Header, Parts};
 use crate::refusal::{KeyOwner, Refusal};
-use crate::spiffe::SpiffeId;
 use crate::trust::TrustStore;
+use authz_base::spiffe::SpiffeId;
 
 /// Whether a token that an agent presents is to be verified under this profile, by its header.
 pub(crate) fn is_meant(header: &Header, trust: &TrustStore) -> bool {

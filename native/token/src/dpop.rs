@@ -11,7 +11,7 @@ use crate::json::{Object, Value};
 use crate::jwk::Key;
 use crate::jws::{Header, Parts};
 use crate::refusal::{Refusal, RefusalReason};
-use crate::uri;
+use authz_base::uri;
 
 /// What proofs of possession are held to besides their own claims.
 ///

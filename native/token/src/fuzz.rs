@@ -10,12 +10,13 @@ use crate::claims::{self, TimeLimits, Times};
 use crate::facts::{CredentialFacts, Evidence, Role, Scheme, UnixTime};
 use crate::refusal::Refusal;
 use crate::spec::{DomainSpec, IssuerSpec, OwnSpec, SubjectProfile, TrustSpec};
-use crate::spiffe::SpiffeId;
 use crate::trust::TrustStore;
 use crate::{
-    MAX_CHAIN_LENGTH, Nonces, PeerCache, Presentation, TokenCache, credential, uri, verify,
+    MAX_CHAIN_LENGTH, Nonces, PeerCache, Presentation, TokenCache, credential, verify,
     verify_certificate, verify_peer, verify_proof,
 };
+use authz_base::spiffe::SpiffeId;
+use authz_base::uri;
 
 /// Verifies `data` as each role's token against a store whose private keys nobody has; accepted
 /// would be a forgery.

@@ -18,8 +18,8 @@ use crate::certificate::Certificate;
 use crate::facts::{AgentFacts, AgentProof, UnixTime};
 use crate::jwk::KeySet;
 use crate::refusal::{Refusal, RefusalReason};
-use crate::spiffe::SpiffeId;
 use crate::trust::TrustStore;
+use authz_base::spiffe::SpiffeId;
 
 /// A verified TLS peer.
 #[derive(Clone, Debug, Eq, PartialEq)]

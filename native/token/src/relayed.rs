@@ -4,8 +4,8 @@ use crate::cache::PeerCache;
 use crate::facts::{AgentFacts, AgentProof, UnixTime};
 use crate::peer::verify_certificate;
 use crate::refusal::Refusal;
-use crate::spiffe::SpiffeId;
 use crate::trust::TrustStore;
+use authz_base::spiffe::SpiffeId;
 
 /// Takes the word of an enforcer for who an agent is; that it may relay this is the caller's to know.
 ///

@@ -12,8 +12,8 @@ use crate::claims::TimeLimits;
 use crate::facts::SubjectKind;
 use crate::jwk::{KeySet, Purpose};
 use crate::spec::{DomainSpec, IssuerSpec, OwnSpec, SubjectProfile, TrustSpec};
-use crate::spiffe::is_trust_domain;
-use crate::uri;
+use authz_base::spiffe::is_trust_domain;
+use authz_base::uri;
 
 /// Something in a [`TrustSpec`] for which it is refused.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]

@@ -25,6 +25,7 @@ use crate::model::{
 use crate::pattern::Glob;
 use crate::routes::{Ignore, RouteSpec, RouteTable, Source};
 use crate::spelling;
+use crate::spiffe::pattern_defect;
 
 /// Operations of a bundle.
 const MOST_OPERATIONS: usize = 50_000;
@@ -519,7 +520,7 @@ impl Build<'_> {
                 self.found.error(&at, what, "Add a SPIFFE id, or remove the role.");
             }
             for id in list {
-                if let Some(why) = ids::refuse_spiffe(&id.value) {
+                if let Some(why) = pattern_defect(&id.value) {
                     let what = format!("bad SPIFFE id `{}`: {why}", clip(&id.value));
                     let mend = "Write `spiffe://trust.domain/ns/*/sa/name`.";
                     self.found.error(&id.at.within(file), what, mend);

@@ -34,23 +34,3 @@ fn bounded(id: &str, fine: bool, rule: &'static str) -> Option<&'static str> {
     }
     (!fine).then_some(rule)
 }
-
-/// What is wrong with a SPIFFE id or pattern (SPIFFE-ID §2; `*` is one whole path segment).
-pub(crate) fn refuse_spiffe(id: &str) -> Option<&'static str> {
-    let Some((domain, path)) = id.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/'))
-    else {
-        return Some("it is not spiffe://<trust domain>/<path>");
-    };
-    let lower = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
-    if domain.is_empty() || domain.len() > 255 || !domain.bytes().all(lower) {
-        return Some("its trust domain is not of lower-case letters, digits, `.`, `_` and `-`");
-    }
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-    let segment =
-        |s: &str| s == "*" || (!s.is_empty() && s != "." && s != ".." && s.bytes().all(plain));
-    if !path.split('/').all(segment) {
-        return Some("a path segment is letters, digits, `.`, `_` and `-`, or a whole `*`");
-    }
-    let many = path.split('/').count() >= crate::members::MOST_SEGMENTS;
-    (many || id.len() > 2048).then_some("it has too many segments or bytes")
-}

@@ -27,7 +27,7 @@ use crate::model::{Location, Model, PolicyFile};
 
 pub(crate) use build::{duration, properties, required};
 pub(crate) use classify::deref;
-pub(crate) use ids::{refuse_operation, refuse_spiffe, refuse_system};
+pub(crate) use ids::{refuse_operation, refuse_system};
 pub(crate) use yaml::{At, Many, Mark, read as read_yaml};
 
 /// Files of a bundle.

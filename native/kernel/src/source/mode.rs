@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::build::Build;
-use super::ids;
 use super::types::{ModeEntry, ModeObject, ModeSaid, ModeWord};
 use super::yaml::{At, Entries, Mark};
 use crate::diagnostic::{clip, unknown};
 use crate::mode::{self, Entry, Mode, Modes};
 use crate::model::{Location, Tier};
+use crate::spiffe::pattern_defect;
 
 /// Entries of `mode`.
 const MOST: usize = 1_000;
@@ -62,7 +62,7 @@ pub(super) fn apply(build: &mut Build<'_>, file: &str, said: &At<ModeEntry>) {
         None
     });
     let agents = by_name(build, file, object, &object.agents, |build, id, at| {
-        if let Some(why) = ids::refuse_spiffe(id) {
+        if let Some(why) = pattern_defect(id) {
             let what = format!("bad SPIFFE id `{}`: {why}", clip(id));
             build.found.error(&at, what, "Write `spiffe://trust.domain/ns/*/sa/name`.");
             return None;

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use smallvec::SmallVec;
 
-use crate::destinations::{canonical, is_host, url_parts};
+use crate::destinations::{canonical, url_parts};
+use crate::host::is_host;
 use crate::model::DestinationKind;
 
 /// Bytes of a prompt that are read.

@@ -615,13 +615,13 @@ impl AgentName {
     /// # Errors
     /// What is wrong with the id.
     pub fn parse(spiffe_id: &str) -> Result<Self, &'static str> {
-        if let Some(why) = crate::members::pattern_defect(spiffe_id) {
+        if let Some(why) = crate::spiffe::pattern_defect(spiffe_id) {
             return Err(why);
         }
         if spiffe_id.contains('*') {
             return Err("it is a pattern, not the id of one agent");
         }
-        let domain = crate::members::segments(spiffe_id).next().unwrap_or_default();
+        let domain = crate::spiffe::segments(spiffe_id).next().unwrap_or_default();
         Ok(Self { spiffe_id: spiffe_id.to_owned(), trust_domain: domain.to_owned() })
     }
 

@@ -9,19 +9,20 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
-use crate::destinations::is_host;
+use crate::host::is_host;
 
 /// Bytes of an id.
-pub(crate) const MAX_ID: usize = 1_024;
+pub const MAX_ID: usize = 1_024;
 /// Bytes of a URI that is no id.
 const MAX_URI: usize = 4_096;
 
 /// Why a text is not in the one spelling, and how to write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Misspelling {
+pub struct Misspelling {
     /// One clause; never holds the text.
-    pub(crate) what: &'static str,
-    pub(crate) fix: &'static str,
+    pub what: &'static str,
+    /// How to write the text; one sentence.
+    pub fix: &'static str,
 }
 
 const fn misspelling(what: &'static str, fix: &'static str) -> Misspelling {
@@ -94,7 +95,7 @@ const BORDER: Misspelling = misspelling(
 
 /// Holds that a text is an id in its one spelling. A text with `<scheme>://` is a URI; every other one is plain: segments
 /// between `/`, where a leading `/` is part of the id. Allocates nothing for ASCII.
-pub(crate) fn check_id(id: &str) -> Result<(), Misspelling> {
+pub fn check_id(id: &str) -> Result<(), Misspelling> {
     if id.is_empty() || id.len() > MAX_ID {
         return Err(LENGTH);
     }
@@ -107,7 +108,7 @@ pub(crate) fn check_id(id: &str) -> Result<(), Misspelling> {
 
 /// Holds that a text is a URI in its one spelling (RFC 3986 §6.2.2 and §6.2.3): each of its parts has no other form that
 /// readers take for the same.
-pub(crate) fn check_uri(text: &str) -> Result<(), Misspelling> {
+pub fn check_uri(text: &str) -> Result<(), Misspelling> {
     if text.is_empty() || text.len() > MAX_URI {
         return Err(LENGTH);
     }
@@ -125,7 +126,7 @@ pub(crate) fn check_uri(text: &str) -> Result<(), Misspelling> {
 }
 
 /// Holds that a text is a path of plain segments in its one spelling.
-pub(crate) fn check_plain(text: &str) -> Result<(), Misspelling> {
+pub fn check_plain(text: &str) -> Result<(), Misspelling> {
     if lacks_slashes(text) {
         return Err(SLASHES);
     }
@@ -162,7 +163,7 @@ fn check_ends(segment: &str) -> Result<(), Misspelling> {
 }
 
 /// Holds that nothing of a text is invisible or could be composed in another way.
-pub(crate) fn check_letters(text: &str) -> Result<(), Misspelling> {
+pub fn check_letters(text: &str) -> Result<(), Misspelling> {
     if text.is_ascii() {
         return if text.bytes().any(|b| b.is_ascii_control()) { Err(INVISIBLE) } else { Ok(()) };
     }
@@ -173,7 +174,7 @@ pub(crate) fn check_letters(text: &str) -> Result<(), Misspelling> {
 }
 
 /// Holds that a decoded segment of a path is in its one spelling.
-pub(crate) fn check_decoded(segment: &str) -> Result<(), Misspelling> {
+pub fn check_decoded(segment: &str) -> Result<(), Misspelling> {
     check_ends(segment)?;
     check_letters(segment)
 }
@@ -201,7 +202,7 @@ fn is_escape(text: &str, place: usize) -> bool {
 
 /// What the percent-encoding of a byte is, in a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Escape {
+pub enum Escape {
     /// Readers decode it at different times, and then split the path in different ways.
     Separator,
     /// It needs no encoding (RFC 3986 §2.3), so that the encoded form is a second spelling.
@@ -210,7 +211,9 @@ pub(crate) enum Escape {
     Needed,
 }
 
-pub(crate) const fn escape(byte: u8) -> Escape {
+/// Classifies the percent-encoding of a byte in a path.
+#[must_use]
+pub const fn escape(byte: u8) -> Escape {
     match byte {
         0..=0x1f | 0x7f | b'/' | b'\\' | b'.' | b';' | b'%' | b'?' | b'#' => Escape::Separator,
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => Escape::Needless,
@@ -298,7 +301,7 @@ impl<'a> Uri<'a> {
 }
 
 /// Whether a text begins with a scheme and `//`: then it is a URI, and no plain text.
-pub(crate) fn has_scheme(text: &str) -> bool {
+pub fn has_scheme(text: &str) -> bool {
     text.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme))
 }
 
@@ -417,7 +420,7 @@ fn check_path(path: &str) -> Result<(), Misspelling> {
 }
 
 /// Holds that a text is a prefix: a URI without query, or plain; it covers whole segments only.
-pub(crate) fn check_prefix(prefix: &str) -> Result<(), Misspelling> {
+pub fn check_prefix(prefix: &str) -> Result<(), Misspelling> {
     if prefix.is_empty() || prefix.len() > MAX_ID {
         return Err(LENGTH);
     }
@@ -442,7 +445,7 @@ pub(crate) fn check_prefix(prefix: &str) -> Result<(), Misspelling> {
 
 /// Whether a text lies under a prefix, by scheme, host, port and whole segments. A text in another than its one spelling lies
 /// under none.
-pub(crate) fn covers(prefix: &str, text: &str) -> bool {
+pub fn covers(prefix: &str, text: &str) -> bool {
     let is_spelled = if has_scheme(text) {
         text.len() <= MAX_URI && Uri::parse(text).is_ok()
     } else {
@@ -456,7 +459,7 @@ pub(crate) fn covers(prefix: &str, text: &str) -> bool {
 /// INVARIANT (typed): in its one spelling a URI's scheme, host and port end where its path, query or fragment begins, and its
 /// segments end at `/`. So a text that goes on there has the very parts of the prefix, and one that goes on with anything
 /// else has not.
-pub(crate) fn covers_spelled(prefix: &str, text: &str) -> bool {
+pub fn covers_spelled(prefix: &str, text: &str) -> bool {
     let is_uri = has_scheme(prefix);
     if is_uri != has_scheme(text) {
         return false;
@@ -480,7 +483,7 @@ pub(crate) fn covers_spelled(prefix: &str, text: &str) -> bool {
 
 /// The key that all spellings of an id share where a system does not tell them apart by case: Unicode's full case folding,
 /// in normalization form C.
-pub(crate) fn fold(id: &str) -> Cow<'_, str> {
+pub fn fold(id: &str) -> Cow<'_, str> {
     if id.is_ascii() {
         return if id.bytes().any(|b| b.is_ascii_uppercase()) {
             Cow::Owned(id.to_ascii_lowercase())

@@ -75,7 +75,7 @@ impl Writer<'_> {
 }
 
 /// Whether a text stands in JSON as it is: no quote, no backslash and no control character.
-pub(crate) fn is_plain(text: &str) -> bool {
+pub fn is_plain(text: &str) -> bool {
     let bytes = text.as_bytes();
     // The last ones lie over those before them, so that no text has a rest.
     if let Some(last) = bytes.last_chunk::<16>() {

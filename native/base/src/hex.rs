@@ -39,7 +39,7 @@ fn digits(bytes: &[u8; AT_ONCE], place: &mut [u8; 2 * AT_ONCE]) {
 }
 
 /// Lower-case hex of the first `count` bytes, or of all where there are fewer.
-pub(crate) fn hex_start(bytes: &[u8], count: usize) -> String {
+pub fn hex_start(bytes: &[u8], count: usize) -> String {
     hex(bytes.get(..count).unwrap_or(bytes))
 }
 

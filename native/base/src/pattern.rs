@@ -5,14 +5,14 @@
 
 /// A pattern over a whole text; `*` stands for any characters, also none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Glob {
+pub struct Glob {
     /// The texts between the stars; one more than there are stars.
     parts: Vec<String>,
 }
 
 impl Glob {
     /// Reads a pattern; runs of stars count as one.
-    pub(crate) fn new(pattern: &str) -> Self {
+    pub fn new(pattern: &str) -> Self {
         let mut parts: Vec<String> = Vec::new();
         let mut pieces = pattern.split('*').peekable();
         let mut first = true;
@@ -26,17 +26,17 @@ impl Glob {
     }
 
     /// Whether it holds no star.
-    pub(crate) fn is_exact(&self) -> bool {
+    pub fn is_exact(&self) -> bool {
         self.parts.len() == 1
     }
 
     /// How many bytes it fixes: of two patterns that match, the one that fixes more is the more specific.
-    pub(crate) fn fixed(&self) -> usize {
+    pub fn fixed(&self) -> usize {
         self.parts.iter().map(String::len).sum()
     }
 
     /// The text after the star, where the pattern is a star and a text.
-    pub(crate) fn suffix(&self) -> Option<&str> {
+    pub fn suffix(&self) -> Option<&str> {
         match self.parts.as_slice() {
             [start, end] if start.is_empty() => Some(end),
             _ => None,
@@ -44,7 +44,7 @@ impl Glob {
     }
 
     /// Whether the text matches.
-    pub(crate) fn matches(&self, text: &str) -> bool {
+    pub fn matches(&self, text: &str) -> bool {
         let Some((first, others)) = self.parts.split_first() else {
             return false;
         };
@@ -65,7 +65,7 @@ impl Glob {
     }
 
     /// Whether some text matches both.
-    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+    pub fn overlaps(&self, other: &Self) -> bool {
         let (a, b) = (self.symbols(), other.symbols());
         let at = |row: &[bool], j: usize| row.get(j).copied().unwrap_or(false);
         // below[j]: some text matches both what follows in `a` and what follows b[j].

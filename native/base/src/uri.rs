@@ -5,7 +5,7 @@
 /// is needed, `/` for an empty path.
 ///
 /// Returns: none where it is no such URI, or holds a user.
-pub(crate) fn normal(uri: &str) -> Option<String> {
+pub fn normal(uri: &str) -> Option<String> {
     if uri.len() > MAX_URI_BYTES {
         return None;
     }

@@ -1,4 +1,4 @@
-//! SPIFFE IDs (SPIFFE-ID §2).
+//! SPIFFE IDs (SPIFFE-ID §2), and patterns over them in which `*` stands for one whole segment of the path.
 
 use std::fmt;
 
@@ -92,11 +92,83 @@ impl<'a> SpiffeId<'a> {
 }
 
 /// Whether `name` is a trust domain's name (SPIFFE-ID §2.1).
-pub(crate) fn is_trust_domain(name: &str) -> bool {
+#[must_use]
+pub fn is_trust_domain(name: &str) -> bool {
     let allowed =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
     (1..=MAX_DOMAIN_BYTES).contains(&name.len()) && name.bytes().all(allowed)
 }
 
+/// What is wrong with a SPIFFE id or pattern (SPIFFE-ID §2; `*` is one whole path segment); none where it is well-formed.
+#[must_use]
+pub fn pattern_defect(pattern: &str) -> Option<&'static str> {
+    let Some((domain, path)) =
+        pattern.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/'))
+    else {
+        return Some("it is not spiffe://<trust domain>/<path>");
+    };
+    if !is_trust_domain(domain) {
+        return Some("its trust domain is not of lower-case letters, digits, `.`, `_` and `-`");
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    let segment =
+        |s: &str| s == "*" || (!s.is_empty() && s != "." && s != ".." && s.bytes().all(plain));
+    if !path.split('/').all(segment) {
+        return Some("a path segment is letters, digits, `.`, `_` and `-`, or a whole `*`");
+    }
+    let many = path.split('/').count() >= MOST_SEGMENTS;
+    (many || pattern.len() > MAX_ID_BYTES).then_some("it has too many segments or bytes")
+}
+
+/// Whether every id that `narrow`, an id or a pattern, matches is matched by `wide`.
+#[must_use]
+pub fn covers(wide: &str, narrow: &str) -> bool {
+    let mut narrow = segments(narrow);
+    let covered = segments(wide)
+        .all(|segment| narrow.next().is_some_and(|other| segment == "*" || segment == other));
+    covered && narrow.next().is_none()
+}
+
+/// Whether some id is matched by both patterns.
+#[must_use]
+pub fn overlap(one: &str, other: &str) -> bool {
+    let mut others = segments(other);
+    let fit = segments(one).all(|segment| {
+        others.next().is_some_and(|other| segment == "*" || other == "*" || segment == other)
+    });
+    fit && others.next().is_none()
+}
+
+/// Trust domain, then path segments.
+pub fn segments(id: &str) -> impl Iterator<Item = &str> {
+    let mut rest = id.strip_prefix("spiffe://").or(Some(""));
+    // As `split('/')`, whose search is made for longer texts.
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let Some(at) = text.bytes().position(|byte| byte == b'/') else {
+            return rest.take();
+        };
+        let (segment, slash) = text.split_at_checked(at)?;
+        rest = slash.get(1..);
+        Some(segment)
+    })
+}
+
+/// A SPIFFE ID of more segments matches no pattern.
+pub const MOST_SEGMENTS: usize = 32;
 const MAX_ID_BYTES: usize = 2048;
 const MAX_DOMAIN_BYTES: usize = 255;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_what_slashes_part() {
+        for id in ["", "spiffe://", "spiffe:///", "spiffe://a", "spiffe://a/é/", "spiffe://a//b"] {
+            let expected: Vec<&str> =
+                id.strip_prefix("spiffe://").unwrap_or_default().split('/').collect();
+            assert_eq!(expected, segments(id).collect::<Vec<_>>(), "{id}");
+        }
+    }
+}

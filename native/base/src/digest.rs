@@ -14,7 +14,7 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 /// Stands for a text that may be long, or a secret: the first half of its digest, in hex.
-pub(crate) fn short(text: &str) -> String {
+pub fn short(text: &str) -> String {
     hex_start(&sha256(text.as_bytes()), 16)
 }
 

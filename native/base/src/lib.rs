@@ -1,0 +1,19 @@
+//! Plain values and text forms that every other crate builds on.
+//!
+//! No I/O, no clock, no globals, no panic; no Cedar, YAML or cryptographic keys.
+//!
+//! From the bottom: [`reason`] (codes of decisions, generated), [`table`], [`pattern`] and [`hex`]; [`digest`]; [`plain`] and
+//! [`json`] (writing and strict reading); [`host`], [`uri`], [`spelling`] and [`spiffe`] (forms of names).
+//! A module imports only modules before it in that order; `native/floors` tests it.
+
+pub mod digest;
+pub mod hex;
+pub mod host;
+pub mod json;
+pub mod pattern;
+pub mod plain;
+pub mod reason;
+pub mod spelling;
+pub mod spiffe;
+pub mod table;
+pub mod uri;
