@@ -14,7 +14,7 @@ use prost::Message;
 use prost::bytes::Bytes;
 use prost_types::value::Kind;
 
-use crate::engine::{ApiError, Changing, Engine, Transport};
+use crate::engine::{ApiError, Engine, Transport};
 use crate::keeper::Wait;
 use crate::limits;
 use crate::metrics::LogEntry;
@@ -25,6 +25,7 @@ use crate::proto::envoy::service::accesslog::v3::StreamAccessLogsResponse;
 use crate::report::{Reporter, Told, may_report};
 use crate::revoke;
 use crate::settings::{ReportWay, Surface};
+use crate::steps::record::Changing;
 use crate::tasks::Caller;
 use crate::world::Loaded;
 
@@ -89,7 +90,7 @@ impl Engine {
     /// Whoever tells is an enforcer that reports by access log, and is not revoked.
     fn heard(&self, transport: &Transport<'_>) -> Result<Arc<Loaded>, ApiError> {
         let mut judgement = self.judgement(Surface::AccessLog, self.world(), transport);
-        let heard = self.admit(&judgement, transport).and_then(|world| {
+        let heard = self.admit(&judgement.arrival, transport).and_then(|world| {
             may_report(&judgement, ReportWay::AccessLog)?;
             revoke::of_asker(&*self.keeper.revocations()?, &judgement.arrival.asker)?;
             Ok(world)

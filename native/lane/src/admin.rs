@@ -17,7 +17,7 @@ use prost::Message;
 
 use crate::ask::{Refused, Step};
 use crate::ending;
-use crate::engine::{ApiError, Changing, Engine, Kept, Recorded, Stop, Transport};
+use crate::engine::{ApiError, Engine, Transport};
 use crate::history;
 use crate::judgement::{Judgement, RevocationNote};
 use crate::keeper::Wait;
@@ -26,6 +26,7 @@ use crate::metrics::RevocationChange;
 use crate::proto::authz::v1 as wire;
 use crate::proto::authz::v1::admin_revoke_request::Target;
 use crate::settings::Surface;
+use crate::steps::record::{Changing, Kept, Recorded, Stop};
 use crate::world::Loaded;
 
 /// Revocations that are kept. Each is a decision of a person, so there are few.
@@ -80,7 +81,7 @@ impl Engine {
         transport: &Transport<'_>,
         line: &Recorded,
     ) -> Result<(u32, Option<Kept>), Refused> {
-        let world = self.admit(judgement, transport)?;
+        let world = self.admit(&judgement.arrival, transport)?;
         if !world.way(transport.listener).is_some_and(|way| way.admin) {
             return Err(Refused::new(
                 ReasonCode::EnforcerRefused,

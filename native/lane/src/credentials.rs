@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::ask::{Refused, Step};
 use crate::ending::after;
-use crate::engine::{Engine, Stop, refused};
+use crate::engine::Engine;
 use crate::history;
 use crate::judgement::{CredentialNote, Judgement, name_of};
 use crate::keeper::Wait;
@@ -31,7 +31,9 @@ use crate::metrics::CredentialEvent;
 use crate::presented::{Sent, check_sent, lock_of, system_of, take_all};
 use crate::proto::authz::v1 as wire;
 use crate::settings::CredentialSettings;
-use crate::settle::{forget_answer, survives_of};
+use crate::steps::identify::refused;
+use crate::steps::record::Stop;
+use crate::steps::settle::{forget_answer, survives_of};
 use crate::tasks::{Caller, Done, bounded};
 use crate::world::Loaded;
 use crate::{report, revoke, shown};
@@ -128,7 +130,7 @@ impl Engine {
         }
         check_open(&kept, judgement.arrival.now())?;
         if let Ok(found) = locate::find(&self.keeper, &kept.task, caller.call.wait) {
-            self.check_left_out(judgement, &world.plan, &found, caller.call.wait)?;
+            self.check_left_out(judgement.arrival.now(), &world.plan, &found, caller.call.wait)?;
             let at = (judgement.arrival.now(), caller.call.wait);
             history::refuse_barred(&self.keeper, &world.plan, &found, at)?;
         }
@@ -173,7 +175,8 @@ impl Engine {
                 let of = (&located, Some(&*permit));
                 let ends = self.ends(judgement, of, longest, message.lifetime_seconds)?;
                 judgement.context.task = Some(Arc::clone(&located.task));
-                judgement.caller.chain = shown::chain_in(judgement, &located);
+                judgement.caller.chain =
+                    shown::chain_in(&judgement.caller, judgement.arrival.now(), &located);
                 let made = self.issued(
                     transaction,
                     judgement,
@@ -248,8 +251,14 @@ impl Engine {
         wait: Wait,
     ) -> Result<Option<Binding>, Refused> {
         let bound = self.prove(judgement, world, proof)?;
-        judgement.proved =
-            self.take_proofs(judgement, world, &Ok(Sent::to_us(uri)), false, wait)?;
+        judgement.resolved.proved = self.take_proofs(
+            &judgement.caller.facts.proofs,
+            judgement.arrival.now(),
+            world,
+            &Ok(Sent::to_us(uri)),
+            false,
+            wait,
+        )?;
         Ok(binding_of(judgement, bound))
     }
 
@@ -329,7 +338,7 @@ impl Engine {
         let end = after(now, u64::from(seconds).saturating_mul(1_000));
         let end = located.path().map(|task| task.deadline).fold(end, Time::min);
         let for_permit = permit.and_then(|permit| permit.subject_until);
-        let shown = shown::ends(judgement).into_iter().chain(for_permit).min();
+        let shown = shown::ends(&judgement.caller).into_iter().chain(for_permit).min();
         // INVARIANT (never longer than its subject): to leave the token out makes no credential last longer.
         let token = shown.or(located.view().root().subject_until);
         let end = token.map_or(end, |token| end.min(token));

@@ -18,6 +18,7 @@ use crate::limits;
 use crate::proto::envoy::config::core::v3::Metadata;
 use crate::settings::Settings;
 use crate::trace;
+use crate::world::Enforcer;
 
 mod request;
 
@@ -151,13 +152,15 @@ pub(crate) struct Trace<'a> {
 impl Parsed<'_> {
     /// The headers that a permit removes.
     ///
+    /// Args: `evidence`: all evidence of the call.
+    ///
     /// INVARIANT (evidence is not forwarded): whoever is sent what proves an agent or a subject can be it elsewhere. So only
     /// a token that is for the system goes on, or where the route says so, and what is not evidence here.
-    pub(crate) fn removed(&mut self, judgement: &Judgement) -> Removed {
+    pub(crate) fn removed(&mut self, judgement: &Judgement, evidence: &[Evidence<'_>]) -> Removed {
         let (goes_on, keeps_proof) = match self.shown.authorization {
             None => (true, false),
             Some(value) => {
-                let goes_on = self.forwards(value, judgement);
+                let goes_on = self.forwards(value, judgement, evidence);
                 (goes_on, goes_on && ask::is_dpop(value))
             }
         };
@@ -172,11 +175,11 @@ impl Parsed<'_> {
     }
 
     /// Whether `authorization` goes on to the upstream.
-    fn forwards(&self, value: &str, judgement: &Judgement) -> bool {
+    fn forwards(&self, value: &str, judgement: &Judgement, evidence: &[Evidence<'_>]) -> bool {
         // Evidence borrows its token from the header's value.
         let bytes = value.as_bytes().as_ptr_range();
         let is_here = |one: &&Evidence<'_>| bytes.contains(&one.token.as_ptr());
-        let Some(evidence) = self.ask.evidence.iter().find(is_here) else {
+        let Some(evidence) = evidence.iter().find(is_here) else {
             // For the upstream: another scheme, or a token of an issuer that nobody configured.
             return true;
         };
@@ -217,6 +220,17 @@ pub(crate) struct Relays {
     pub(crate) labels: bool,
     /// The context of the session.
     pub(crate) session: bool,
+}
+
+impl Relays {
+    /// Facts in which an enforcer is believed; none where the caller is no enforcer.
+    pub(crate) fn of(enforcer: Option<&Enforcer>) -> Self {
+        enforcer.map_or_else(Self::default, |enforcer| Self {
+            principal: enforcer.relays_principal,
+            labels: enforcer.relays_labels,
+            session: enforcer.relays_session,
+        })
+    }
 }
 
 /// Reads a request.

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::ask::{self, Refused, Step};
 use crate::credentials::answer_of;
-use crate::engine::{ApiError, Changing, Engine, Kept, Recorded, Stop, Transport};
+use crate::engine::{ApiError, Engine, Transport};
 use crate::history;
 use crate::judgement::{Asker, CredentialNote, Judgement};
 use crate::keeper::Wait;
@@ -32,9 +32,12 @@ use crate::metrics::CredentialEvent;
 use crate::presented::system_of;
 use crate::revoke;
 use crate::settings::{CredentialSettings, Surface};
-use crate::settle::{Judging, detail_of, survives_of};
 use crate::shown;
 use crate::speaker;
+use crate::steps::admit::Arrival;
+use crate::steps::judge::Judging;
+use crate::steps::record::{Changing, Kept, Recorded, Stop};
+use crate::steps::settle::{detail_of, survives_of};
 use crate::tasks::{bounded, kernel_refused};
 use crate::tokens::Client;
 use crate::world::Loaded;
@@ -242,7 +245,7 @@ impl Engine {
         transport: &Transport<'_>,
         line: &Recorded,
     ) -> Result<(Vec<u8>, Option<Kept>), Refused> {
-        let world = self.admit(judgement, transport)?;
+        let world = self.admit(&judgement.arrival, transport)?;
         if !world.way(transport.listener).is_some_and(|way| way.http) {
             return Err(Refused::new(
                 ReasonCode::EnforcerRefused,
@@ -383,15 +386,15 @@ impl Engine {
             (Some(task), None, None) if asked.params.is_empty() && asked.prompt.is_none() => {
                 let found = locate::find_task(&self.keeper, task, wait)?;
                 judgement.context.task = Some(Arc::clone(&found.task));
-                self.usable(&found, judgement, now)?;
-                self.check_left_out(judgement, &world.plan, &found, wait)?;
+                self.usable(&found, &judgement.caller, now)?;
+                self.check_left_out(judgement.arrival.now(), &world.plan, &found, wait)?;
                 Ok(Place::Known(task.clone()))
             }
             (None, _, Some(parent)) if asked.prompt.is_none() => {
                 let found = locate::find_task(&self.keeper, parent, wait)?;
                 judgement.context.task = Some(Arc::clone(&found.task));
-                self.usable(&found, judgement, now)?;
-                self.check_left_out(judgement, &world.plan, &found, wait)?;
+                self.usable(&found, &judgement.caller, now)?;
+                self.check_left_out(judgement.arrival.now(), &world.plan, &found, wait)?;
                 Ok(Place::Below { parent: parent.clone(), id: Uuid::now_v7().to_string() })
             }
             (None, Some(template), None) => {
@@ -426,7 +429,7 @@ impl Engine {
             judgement.resolved.operation = format!("task:{template}");
         }
         let chain = judgement.caller.chain.clone();
-        self.check_subject(judgement, &world.plan, false, wait)?;
+        self.check_subject(&judgement.caller, judgement.arrival.now(), &world.plan, false, wait)?;
         self.may_start(judgement, world, template, &asked.params, &chain, proof)?;
         let said = [Part::of_user(asked.prompt.as_deref().unwrap_or_default())];
         let names = self.names(&said, &asked.params, judgement, world);
@@ -447,11 +450,12 @@ impl Engine {
             session: Uuid::now_v7().to_string(),
         };
         let mut task = task::start(&world.plan, root).map_err(kernel_refused)?;
-        shown::begin(judgement, &mut task);
-        task.by_user = speaker::speaker(judgement, world).is_user();
+        shown::begin(&judgement.caller, judgement.arrival.now(), &mut task);
+        task.by_user =
+            speaker::speaker(&judgement.arrival.asker, &judgement.caller.facts, world).is_user();
         let located = Located { task: Arc::new(task), ancestors: Vec::new() };
-        self.check_left_out(judgement, &world.plan, &located, wait)?;
-        self.note_subject(judgement, &world.plan, wait)?;
+        self.check_left_out(judgement.arrival.now(), &world.plan, &located, wait)?;
+        self.note_subject(&judgement.caller, judgement.arrival.now(), &world.plan, wait)?;
         Ok(located.task)
     }
 
@@ -471,7 +475,8 @@ impl Engine {
             self.change(judgement, call, &locks, survives, &mut |transaction, judgement| {
                 let (located, kind) = self.located_in(transaction, exchange, judgement)?;
                 judgement.context.task = Some(Arc::clone(&located.task));
-                judgement.caller.chain = shown::chain_in(judgement, &located);
+                judgement.caller.chain =
+                    shown::chain_in(&judgement.caller, judgement.arrival.now(), &located);
                 let (located, details) =
                     self.judge_details(transaction, exchange, judgement, judged, located)?;
                 let end = self.write_exchange(
@@ -541,14 +546,19 @@ impl Engine {
         match &exchange.place {
             Place::Known(id) => {
                 let mut located = locate::find_in(transaction, id)?;
-                self.usable(&located, judgement, now)?;
+                self.usable(&located, &judgement.caller, now)?;
                 located.task = self.claim(transaction, &located.task, now)?;
                 Ok((located, None))
             }
             Place::New(task) => {
                 self.room(transaction, task, now)?;
                 let retention = self.keeper.settings().retention_ms;
-                let is_by_user = speaker::speaker(judgement, exchange.world).is_user();
+                let is_by_user = speaker::speaker(
+                    &judgement.arrival.asker,
+                    &judgement.caller.facts,
+                    exchange.world,
+                )
+                .is_user();
                 let by_agent = (!is_by_user, now);
                 let session = history::begin(transaction, task, by_agent, retention)?;
                 transaction.put(Record::Session(Arc::new(session)));
@@ -557,7 +567,7 @@ impl Engine {
             }
             Place::Below { parent, id } => {
                 let parent = locate::find_in(transaction, parent)?;
-                self.usable(&parent, judgement, now)?;
+                self.usable(&parent, &judgement.caller, now)?;
                 let asked = exchange.asked;
                 let child = Child {
                     template: asked.template.as_deref(),
@@ -641,16 +651,18 @@ impl Engine {
     ) -> Result<(Judgement, Option<Permitted>), Stop> {
         let now = judgement.arrival.now();
         let revoked = self.keeper.revocations()?;
-        let mut detail = Judgement::new(
-            Uuid::now_v7().to_string(),
-            judgement.arrival.now_ms,
-            judgement.arrival.surface,
-            judgement.arrival.world.clone(),
-        );
-        detail.arrival.listener.clone_from(&judgement.arrival.listener);
-        detail.arrival.asker = judgement.arrival.asker.clone();
+        let mut detail = Judgement::of(Arrival {
+            listener: judgement.arrival.listener.clone(),
+            asker: judgement.arrival.asker.clone(),
+            ..Arrival::new(
+                Uuid::now_v7().to_string(),
+                judgement.arrival.now_ms,
+                judgement.arrival.surface,
+                judgement.arrival.world.clone(),
+            )
+        });
         detail.caller.facts = judgement.caller.facts.clone();
-        detail.caller.chain = shown::chain_in(judgement, located);
+        detail.caller.chain = shown::chain_in(&judgement.caller, judgement.arrival.now(), located);
         detail.context.task = Some(Arc::clone(&located.task));
         if let Some(operation) = exchange.world.plan.operation(&asked.operation) {
             detail.resolved.operation.clone_from(&operation.id);
@@ -665,7 +677,6 @@ impl Engine {
             request: &request,
             is_nobody: false,
             wants_credential: true,
-            presented: None,
             key: None,
             explain: false,
             secret: self.keeper.store().secret(),
@@ -673,7 +684,7 @@ impl Engine {
         let plan = &exchange.world.plan;
         detail.context.recalled = history::current(transaction, plan, &request, located, now)?;
         let started = Instant::now();
-        judging.decide(&mut detail, Some(located));
+        judging.decide(&mut detail, Some(located), None);
         detail.add_decide_time(started.elapsed());
         if let Err(refused) = revoke::of_operation(&revoked, &detail.resolved.operation) {
             detail.refuse(refused);
@@ -746,7 +757,7 @@ impl Engine {
                 wants_credential: true,
                 redeemed: false,
                 remembered_in: remembered_in.clone(),
-                subject_until: shown::ends(judgement),
+                subject_until: shown::ends(&judgement.caller),
                 idempotency: None,
                 rest: BTreeMap::new(),
             };

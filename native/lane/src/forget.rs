@@ -11,13 +11,14 @@ use authz_state::store::{Page, Query, Survives, Transaction};
 use prost::Message;
 
 use crate::ask::{Refused, Step};
-use crate::engine::{ApiError, Changing, Engine, Kept, Recorded, Transport};
+use crate::engine::{ApiError, Engine, Transport};
 use crate::judgement::Judgement;
 use crate::keeper::Wait;
 use crate::limits;
 use crate::proto::authz::v1 as wire;
 use crate::proto::authz::v1::forget_request::Target;
 use crate::settings::Surface;
+use crate::steps::record::{Changing, Kept, Recorded};
 use crate::tasks::bounded;
 
 /// Records that one transaction changes.
@@ -71,7 +72,7 @@ impl Engine {
         transport: &Transport<'_>,
         line: &Recorded,
     ) -> Result<(u32, Option<Kept>), Refused> {
-        let world = self.admit(judgement, transport)?;
+        let world = self.admit(&judgement.arrival, transport)?;
         if !world.way(transport.listener).is_some_and(|way| way.admin) {
             return Err(Refused::new(
                 ReasonCode::EnforcerRefused,

@@ -18,11 +18,12 @@ use authz_state::store::{Page, Query, StoreError, Survives, Transaction};
 
 use crate::ask::{Refused, Step};
 use crate::ending;
-use crate::engine::{Changing, Engine, Kept, Stop};
+use crate::engine::Engine;
 use crate::history::{counted_in, known_party, session};
 use crate::judgement::Judgement;
 use crate::keeper::Wait;
 use crate::locate::{self, Located};
+use crate::steps::record::{Changing, Kept, Stop};
 
 /// Tasks from others that the record of one agent names: about half of what a record holds, so that labels have room.
 const MOST: usize = 512;
@@ -293,14 +294,13 @@ impl Engine {
     /// Counts a task that was given to its agent against the agent's share, once a call in it is decided.
     pub(crate) fn note_use(
         &self,
-        judgement: &Judgement,
         located: Located,
+        now: Time,
         wait: Wait,
     ) -> Result<Located, Refused> {
         if !located.task.unused {
             return Ok(located);
         }
-        let now = judgement.arrival.now();
         let key = RecordKey::new(RecordKind::Task, &located.task.id);
         let mut locks = vec![RecordKey::new(RecordKind::Session, &located.task.session)];
         locks.extend(counted_in(&located.task.chain()));

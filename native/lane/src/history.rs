@@ -18,11 +18,11 @@ use authz_state::store::{StoreError, Transaction};
 
 use crate::ask::{Refused, Step};
 use crate::ending::after;
-use crate::engine::Stop;
 use crate::giving;
 use crate::judgement::Judgement;
 use crate::keeper::{Keeper, Wait};
 use crate::locate::Located;
+use crate::steps::record::Stop;
 
 /// How long a pair is kept whose task was ended because of denials, in milliseconds: 30 days.
 const DENIED_MS: i64 = 30 * 24 * 3_600 * 1_000;
@@ -903,84 +903,99 @@ pub(crate) fn current(
 /// Recalls what a session did, as it is now; true where that is not what the decision was made on.
 ///
 /// Args:
+/// * `before`: what the decision was made on.
 /// * `begins`: the session as it begins with the decision; what the same pair did in one that is forgotten does not count.
 pub(crate) fn recall_in(
     transaction: &mut dyn Transaction,
     plan: &Plan,
-    judgement: &mut Judgement,
+    before: &Recalled,
+    now: Time,
     located: &Located,
     begins: Option<Arc<Session>>,
-) -> Result<bool, Stop> {
-    let Some(before) = judgement.context.recalled.history() else { return Ok(false) };
+) -> Result<(Recalled, bool), Stop> {
+    let mut recalled = before.clone();
+    if before.session.is_none() {
+        return Ok((recalled, false));
+    }
     let counts_denials = plan.model().denials.is_some();
-    let mut has_changed = false;
+    let (session, mut has_changed) = session_in(transaction, plan, before, now, located, begins)?;
+    recalled.set_session(session);
+    if let Some(known) = &before.object {
+        let object = written_again(transaction, known, now)?;
+        has_changed |= object != *known;
+        recalled.object = Some(object);
+    }
+    let known_of = |holder: &Holder| before.party(*holder).is_some();
+    let parties: Vec<Holder> = Holder::PARTIES.into_iter().filter(known_of).collect();
+    if parties.is_empty() {
+        return Ok((recalled, has_changed));
+    }
+    let chain = located.task.chain();
+    for holder in parties {
+        let Some(known) = before.party(holder) else { continue };
+        let Some(key) = holder.key(&chain) else { continue };
+        let party = known_party(transaction.get(&key)?, &key, now);
+        has_changed |= !Arc::ptr_eq(&party, known) && party.history != known.history;
+        if holder == Holder::Pair && counts_denials {
+            not_barred(Some(&party), located.view())?;
+        }
+        recalled.set(holder, party);
+    }
+    if counts_denials {
+        recalled.count_denials(located.view());
+    }
+    Ok((recalled, has_changed))
+}
+
+/// The session of a call as it is now; true where its history is not what the decision was made on.
+fn session_in(
+    transaction: &mut dyn Transaction,
+    plan: &Plan,
+    before: &Recalled,
+    now: Time,
+    located: &Located,
+    begins: Option<Arc<Session>>,
+) -> Result<(Option<Arc<Session>>, bool), Stop> {
+    let Some(known) = &before.session else { return Ok((None, false)) };
     let mut current = match begins {
         Some(session) => Some(session),
         None => session(transaction, &located.task.session)?,
     };
     if located.is_taskless() {
-        current = Some(taskless(current, &located.task, judgement.arrival.now())?);
+        current = Some(taskless(current, &located.task, now)?);
     } else if let Some(session) = current {
-        let now = judgement.arrival.now();
         current = Some(take_carried_over(transaction, plan, located, session, now)?);
     }
-    let session = match current {
+    match current {
         Some(session) => {
-            let known = judgement.context.recalled.session.as_ref();
-            let is_same = known.is_some_and(|known| Arc::ptr_eq(known, &session));
-            has_changed |= !is_same && session.history != *before;
-            Some(session)
+            let is_same = Arc::ptr_eq(known, &session) || session.history == known.history;
+            Ok((Some(session), !is_same))
         }
         // It begins with this decision.
-        None if judgement.context.recalled.begins => {
-            let now = judgement.arrival.now();
+        None if before.begins => {
             let pair = pair_of(&located.task, now, |key| transaction.get(key))?;
             let inherits = pair.as_deref().filter(|_| located.task.inherits());
             let history = inherits
                 .map(|pair| SessionHistory::inherited(&pair.history, &located.task.id, now));
-            let mut session = judgement.context.recalled.session.clone();
-            if let (Some(session), Some(history)) = (&mut session, history)
-                && session.history != history
-            {
-                has_changed = true;
-                Arc::make_mut(session).history = history;
+            match history.filter(|history| *history != known.history) {
+                Some(history) => {
+                    let session = Session { history, ..Session::clone(known) };
+                    Ok((Some(Arc::new(session)), true))
+                }
+                None => Ok((Some(Arc::clone(known)), false)),
             }
-            session
         }
-        None if before.is_empty() => judgement.context.recalled.session.take(),
-        None => return Err(lost().into()),
-    };
-    judgement.context.recalled.set_session(session);
-    has_changed |= written_again(transaction, judgement)?;
-    let known_of = |holder: &Holder| judgement.context.recalled.party(*holder).is_some();
-    let parties: Vec<Holder> = Holder::PARTIES.into_iter().filter(known_of).collect();
-    if parties.is_empty() {
-        return Ok(has_changed);
+        None if known.history.is_empty() => Ok((Some(Arc::clone(known)), false)),
+        None => Err(lost().into()),
     }
-    let (now, chain) = (judgement.arrival.now(), located.task.chain());
-    for holder in parties {
-        let Some(before) = judgement.context.recalled.party(holder) else { continue };
-        let Some(key) = holder.key(&chain) else { continue };
-        let party = known_party(transaction.get(&key)?, &key, now);
-        has_changed |= !Arc::ptr_eq(&party, before) && party.history != before.history;
-        if holder == Holder::Pair && counts_denials {
-            not_barred(Some(&party), located.view())?;
-        }
-        judgement.context.recalled.set(holder, party);
-    }
-    if counts_denials {
-        judgement.context.recalled.count_denials(located.view());
-    }
-    Ok(has_changed)
 }
 
-/// Recalls what was written into what is acted on, as it is now; true where that is not what the decision was made on.
+/// What was written into what is acted on, as it is now.
 fn written_again(
     transaction: &mut dyn Transaction,
-    judgement: &mut Judgement,
-) -> Result<bool, StoreError> {
-    let Some(before) = judgement.context.recalled.object.take() else { return Ok(false) };
-    let now = judgement.arrival.now();
+    before: &Found,
+    now: Time,
+) -> Result<Found, StoreError> {
     let mut again = |object: &Object| {
         let key = RecordKey::new(RecordKind::Object, &object.id);
         transaction.get(&key).map(|record| written(record, &key, now))
@@ -988,10 +1003,7 @@ fn written_again(
     let collection = again(&before.collection)?;
     let object = before.object.as_deref().map(&mut again).transpose()?;
     let older = before.older.iter().map(|one| again(one)).collect::<Result<_, StoreError>>()?;
-    let current = Found { object, older, collection };
-    let has_changed = current != before;
-    judgement.context.recalled.object = Some(current);
-    Ok(has_changed)
+    Ok(Found { object, older, collection })
 }
 
 /// Lets what is written keep labels.

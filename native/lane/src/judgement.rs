@@ -11,7 +11,6 @@ use authz_kernel::model::Reports;
 use authz_kernel::reach::{Place, Refused as Softenable};
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::RevocationTarget;
-use authz_state::Ticket;
 use authz_token::{AgentProof, PeerFacts};
 
 use serde::Serialize;
@@ -118,8 +117,6 @@ pub(crate) struct Judgement {
     pub(crate) context: TaskContext,
     pub(crate) settlement: Settlement,
     pub(crate) notes: Notes,
-    /// Write that makes a proof of possession unusable for another call: a permit waits for it besides its record.
-    pub(crate) proved: Option<Ticket>,
     verdict: CallVerdict,
     is_softened: bool,
 }
@@ -138,21 +135,26 @@ pub(crate) struct Notes {
 }
 
 impl Judgement {
+    /// The record of a call of which only its arrival is known.
+    pub(crate) fn of(arrival: Arrival) -> Self {
+        let (caller, resolved) = (CallerIdentity::default(), ResolvedOperation::default());
+        Self::unjudged(arrival, caller, resolved, TaskContext::default())
+    }
+
     /// The record of a call that nothing judged yet: DENY UNAVAILABLE.
-    pub(crate) fn new(
-        id: String,
-        now_ms: i64,
-        surface: Surface,
-        world: Option<Arc<Loaded>>,
+    pub(crate) fn unjudged(
+        arrival: Arrival,
+        caller: CallerIdentity,
+        resolved: ResolvedOperation,
+        context: TaskContext,
     ) -> Self {
         Self {
-            arrival: Arrival::new(id, now_ms, surface, world),
-            caller: CallerIdentity::default(),
-            resolved: ResolvedOperation::default(),
-            context: TaskContext::default(),
+            arrival,
+            caller,
+            resolved,
+            context,
             settlement: Settlement::default(),
             notes: Notes::default(),
-            proved: None,
             verdict: CallVerdict::default(),
             is_softened: false,
         }

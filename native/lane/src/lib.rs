@@ -39,10 +39,10 @@ mod reserving;
 mod revoke;
 mod sequences;
 pub mod settings;
-mod settle;
 mod shown;
 mod speaker;
-mod steps;
+#[doc(hidden)]
+pub mod steps;
 mod sums;
 mod sweep;
 mod tasks;

@@ -8,7 +8,7 @@ use authz_kernel::reason::ReasonCode;
 use authz_token::AgentProof;
 use prost::Message;
 
-use super::{ApiError, Engine, Transport, in_time, kernel_facts};
+use super::{ApiError, Engine, Transport};
 use crate::ask::{self, Refused, Step};
 use crate::judgement::{Judgement, name_of};
 use crate::keeper::Wait;
@@ -20,6 +20,9 @@ use crate::revoke;
 use crate::settings::Surface;
 use crate::shown;
 use crate::speaker;
+use crate::steps::in_time;
+use crate::steps::judge::kernel_facts;
+use crate::steps::locate::Implied;
 
 /// Operations between two looks at the deadline.
 const STRIDE: usize = 64;
@@ -53,7 +56,7 @@ impl Engine {
         transport: &Transport<'_>,
         judgement: &mut Judgement,
     ) -> Result<wire::ListResponse, Refused> {
-        let world = self.admit(judgement, transport)?;
+        let world = self.admit(&judgement.arrival, transport)?;
         self.check_size(request)?;
         let message = wire::ListRequest::decode(request)
             .map_err(|_| Refused::input("the bytes are no ListRequest"))?;
@@ -83,7 +86,9 @@ impl Engine {
         }
         let now = judgement.arrival.now();
         let known = self.identify(judgement, &world, &ask.evidence, agent);
-        match known.and_then(|()| speaker::refuse_bearer_alone(judgement, &world)) {
+        match known.and_then(|()| {
+            speaker::refuse_bearer_alone(&judgement.arrival.asker, &judgement.caller.facts, &world)
+        }) {
             // What is only observed is let through whoever asks.
             Err(refused)
                 if refused.reason == ReasonCode::NoCredential
@@ -97,21 +102,26 @@ impl Engine {
         let located = match ask.task {
             Some(task) => {
                 let found = locate::find_task(&self.keeper, task, wait)?;
-                self.usable(&found, judgement, now)?;
-                self.check_left_out(judgement, &world.plan, &found, wait)?;
+                self.usable(&found, &judgement.caller, now)?;
+                self.check_left_out(judgement.arrival.now(), &world.plan, &found, wait)?;
                 Some(found)
             }
             None => {
-                let implied = self.implied(judgement, &world.plan, wait)?;
+                let implied = self.implied(&judgement.caller, now, &world.plan, wait)?;
+                if let Some((found, Implied::Kept)) = &implied {
+                    self.usable(found, &judgement.caller, now)?;
+                }
                 let is_optional = world.plan.model().tasks.optional;
-                let taskless = || is_optional.then(|| Located::taskless(judgement)).flatten();
+                let taskless =
+                    || is_optional.then(|| Located::taskless(&judgement.caller)).flatten();
                 implied.map(|(found, _)| found).or_else(taskless)
             }
         };
         if let Some(found) = &located {
-            judgement.caller.chain = shown::chain_in(judgement, found);
+            judgement.caller.chain =
+                shown::chain_in(&judgement.caller, judgement.arrival.now(), found);
         }
-        let chain = std::mem::take(&mut judgement.caller.chain);
+        let chain = &judgement.caller.chain;
         let caller = chain.last().map(name_of).unwrap_or_default();
         if !self.probes.admit(&caller, Instant::now()) {
             return Err(Refused::new(
@@ -121,7 +131,7 @@ impl Engine {
             ));
         }
         let view = located.as_ref().map(Located::view);
-        let facts = kernel_facts(judgement, &chain, view, None);
+        let facts = kernel_facts(judgement, chain, view, None);
         let prospects = Prospects::new(&world.plan, &facts, now);
         let enforcer = judgement.arrival.asker.enforcer.as_ref();
         let mut answer = wire::ListResponse::default();

@@ -12,9 +12,9 @@ use authz_state::store::{StoreError, Transaction};
 use authz_token::Facts;
 
 use crate::ask::{Refused, Step};
-use crate::judgement::Judgement;
 use crate::keeper::{Keeper, Wait, refused};
 use crate::revoke;
+use crate::steps::identify::CallerIdentity;
 
 /// A task, and all above it.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,10 +30,9 @@ impl Located {
     }
 
     /// What the caller does without a task; none where nobody is known to call.
-    pub(crate) fn taskless(judgement: &Judgement) -> Option<Self> {
-        let acr =
-            judgement.caller.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
-        let task = taskless(&judgement.caller.chain, acr.unwrap_or_default())?;
+    pub(crate) fn taskless(caller: &CallerIdentity) -> Option<Self> {
+        let acr = caller.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
+        let task = taskless(&caller.chain, acr.unwrap_or_default())?;
         Some(Self { task: Arc::new(task), ancestors: Vec::new() })
     }
 

@@ -12,9 +12,9 @@ use authz_state::store::{Survives, Transaction};
 use crate::ask::{Refused, Step};
 use crate::engine::Engine;
 use crate::history;
-use crate::judgement::Judgement;
 use crate::keeper::Wait;
 use crate::locate::Located;
+use crate::steps::identify::CallerIdentity;
 
 /// Agents of whom a node knows without asking the store.
 const MOST: usize = 16_384;
@@ -51,13 +51,14 @@ impl Engine {
     /// * `in_task`: the call names a task, whose subject it then is: [`Engine::check_left_out`].
     pub(crate) fn check_subject(
         &self,
-        judgement: &Judgement,
+        caller: &CallerIdentity,
+        now: Time,
         plan: &Plan,
         in_task: bool,
         wait: Wait,
     ) -> Result<(), Refused> {
-        let Some(agent) = &judgement.caller.facts.agent else { return Ok(()) };
-        let has_subject = has_subject(&judgement.caller.chain);
+        let Some(agent) = &caller.facts.agent else { return Ok(()) };
+        let has_subject = has_subject(&caller.chain);
         if in_task && !has_subject {
             return Ok(());
         }
@@ -65,14 +66,14 @@ impl Engine {
             spiffe_id: agent.spiffe_id.clone(),
             trust_domain: agent.trust_domain.clone(),
         };
-        self.check_acting(plan, &acting, has_subject, judgement.arrival.now_ms, wait)
+        self.check_acting(plan, &acting, has_subject, now.0, wait)
     }
 
     /// Refuses a task without a subject that its agent began itself: the agent must show a subject by now, or what it may do
     /// without one was taken away.
     pub(crate) fn check_left_out(
         &self,
-        judgement: &Judgement,
+        now: Time,
         plan: &Plan,
         located: &Located,
         wait: Wait,
@@ -81,10 +82,9 @@ impl Engine {
         let Some(agent) = view.task.agents.last().filter(|_| view.is_left_out()) else {
             return Ok(());
         };
-        let now = judgement.arrival.now_ms;
-        self.check_acting(plan, &agent.principal(), false, now, wait)?;
+        self.check_acting(plan, &agent.principal(), false, now.0, wait)?;
         match carrier_of(plan, view) {
-            Some(alone) => history::refuse_alone_taken_away(&self.keeper, &alone, Time(now), wait),
+            Some(alone) => history::refuse_alone_taken_away(&self.keeper, &alone, now, wait),
             None => Ok(()),
         }
     }
@@ -116,33 +116,18 @@ impl Engine {
         refuse(subject_refused(plan, spiffe_id, has_subject, has_acted)?)
     }
 
-    /// Notes that an agent acts for a subject where a call was judged for one, or let through unjudged: what nobody understood
-    /// shows nothing of the subject.
-    pub(crate) fn note_judged(
-        &self,
-        judgement: &mut Judgement,
-        plan: &Plan,
-        wait: Wait,
-    ) -> Result<(), Refused> {
-        let is_judged = judgement.evaluated().is_some_and(|decision| decision.is_judged);
-        judgement.soften();
-        if is_judged || judgement.passage().is_some() {
-            return self.note_subject(judgement, plan, wait);
-        }
-        Ok(())
-    }
-
     /// Notes that an agent acts for a subject: from then on it shows one, unless a role says otherwise.
     pub(crate) fn note_subject(
         &self,
-        judgement: &Judgement,
+        caller: &CallerIdentity,
+        now: Time,
         plan: &Plan,
         wait: Wait,
     ) -> Result<(), Refused> {
-        let Some(agent) = &judgement.caller.facts.agent else { return Ok(()) };
-        let (id, now) = (agent.spiffe_id.as_str(), judgement.arrival.now_ms);
+        let Some(agent) = &caller.facts.agent else { return Ok(()) };
+        let (id, now) = (agent.spiffe_id.as_str(), now.0);
         let is_fresh = |at: i64| now.saturating_sub(at) < GRAIN_MS;
-        if !has_subject(&judgement.caller.chain) || self.acted.at(id).is_some_and(is_fresh) {
+        if !has_subject(&caller.chain) || self.acted.at(id).is_some_and(is_fresh) {
             return Ok(());
         }
         // What a role says needs no memory.

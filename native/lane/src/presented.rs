@@ -10,11 +10,10 @@ use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{Credential, Proof, Record, RecordKey, RecordKind, Reservation};
 use authz_state::Ticket;
 use authz_state::store::{Commit, StoreError, Survives, Transaction};
-use authz_token::{CredentialFacts, ProofFacts};
+use authz_token::{CredentialFacts, Facts, ProofFacts};
 
 use crate::ask::{Ask, Refused, Step, Target};
 use crate::engine::Engine;
-use crate::judgement::Judgement;
 use crate::keeper::{Keeper, Wait, refused};
 use crate::world::Loaded;
 
@@ -170,11 +169,11 @@ fn found(facts: &CredentialFacts, now: Time, read: &mut Read<'_>) -> Result<Pres
 impl Engine {
     /// Refuses a task credential that was issued for another system than the operation's.
     pub(crate) fn for_audience(
-        judgement: &Judgement,
+        facts: &Facts,
         world: &Loaded,
         operation: &str,
     ) -> Result<(), Refused> {
-        let Some(facts) = &judgement.caller.facts.credential else { return Ok(()) };
+        let Some(facts) = &facts.credential else { return Ok(()) };
         let audience = world
             .credentials
             .as_ref()
@@ -198,13 +197,13 @@ impl Engine {
     /// Returns: what a permit must wait for, so that no crash gives the proof back.
     pub(crate) fn take_proofs(
         &self,
-        judgement: &Judgement,
+        proofs: &[ProofFacts],
+        now: Time,
         world: &Loaded,
         sent: &Result<Sent<'_>, &'static str>,
         is_dry: bool,
         wait: Wait,
     ) -> Result<Option<Ticket>, Refused> {
-        let proofs = &judgement.caller.facts.proofs;
         check_sent(proofs, sent)?;
         if is_dry {
             for proof in proofs {
@@ -214,7 +213,7 @@ impl Engine {
             }
             return Ok(None);
         }
-        self.remember(proofs, world, judgement.arrival.now(), wait)
+        self.remember(proofs, world, now, wait)
     }
 
     /// Remembers proofs, so that none is taken again; refuses those that were taken before.

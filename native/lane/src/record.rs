@@ -1086,11 +1086,12 @@ mod tests {
 
     use super::*;
     use crate::settings::Surface;
+    use crate::steps::admit::Arrival;
 
     /// A decision in which every text is one of `texts`.
     fn judgement(texts: &[String], number: i64) -> Judgement {
         let text = |at: usize| texts.get(at % texts.len()).cloned().unwrap_or_default();
-        let mut judgement = Judgement::new(text(0), number, Surface::Check, None);
+        let mut judgement = Judgement::of(Arrival::new(text(0), number, Surface::Check, None));
         judgement.arrival.listener = text(1);
         judgement.caller.facts = Proved {
             agent: Some(Arc::new(AgentFacts {
@@ -1212,7 +1213,8 @@ mod tests {
                 version: text(4),
             };
             same(&judgement(&texts, number), origin);
-            same(&Judgement::new(String::new(), number, Surface::ExtAuthz, None), Origin::default());
+            let arrival = Arrival::new(String::new(), number, Surface::ExtAuthz, None);
+            same(&Judgement::of(arrival), Origin::default());
         }
     }
 

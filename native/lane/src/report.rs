@@ -14,13 +14,14 @@ use serde::Serialize;
 
 use crate::ask::{Refused, Step};
 use crate::credentials::give_back;
-use crate::engine::{Engine, Stop};
+use crate::engine::Engine;
 use crate::history;
 use crate::judgement::Judgement;
 use crate::limits;
 use crate::proto::authz::v1 as wire;
 use crate::settings::ReportWay;
-use crate::settle::{forget_answer, survives_of};
+use crate::steps::record::Stop;
+use crate::steps::settle::{forget_answer, survives_of};
 use crate::tasks::{Caller, Done, bounded};
 use crate::world::{Enforcer, Loaded};
 

@@ -7,41 +7,46 @@ use authz_kernel::task::{Record, RecordKey, RecordKind, ShownToken, Task};
 use authz_state::store::{Survives, Transaction};
 
 use crate::ask::Refused;
-use crate::engine::{Engine, subject_of};
-use crate::judgement::Judgement;
+use crate::engine::Engine;
 use crate::keeper::Wait;
 use crate::locate::Located;
+use crate::steps::identify::CallerIdentity;
+use crate::steps::identify::subject_of;
 use crate::world::Loaded;
 
 /// Runs a function with the subject token that came with the call; none where none came.
-fn with_shown<R>(judgement: &Judgement, run: impl FnOnce(Option<&ShownToken<'_>>) -> R) -> R {
-    let Some(facts) = &judgement.caller.facts.subject else { return run(None) };
+fn with_shown<R>(
+    caller: &CallerIdentity,
+    now: Time,
+    run: impl FnOnce(Option<&ShownToken<'_>>) -> R,
+) -> R {
+    let Some(facts) = &caller.facts.subject else { return run(None) };
     let subject = facts.made.once(|| subject_of(facts));
-    let now = judgement.arrival.now_ms.div_euclid(1_000);
+    let now = now.0.div_euclid(1_000);
     run(Some(&ShownToken {
         token_type: &facts.token_type,
         client: &facts.client,
         // A token from a clock that is ahead is not newer than one that is shown later.
         issued_at: facts.issued_at.map(|issued_at| issued_at.min(now)),
-        expires_at: ends(judgement),
+        expires_at: ends(caller),
         claims: &subject.claims,
     }))
 }
 
 /// When the subject token ends that came with the call; none where none came.
-pub(crate) fn ends(judgement: &Judgement) -> Option<Time> {
-    let subject = judgement.caller.facts.subject.as_ref()?;
+pub(crate) fn ends(caller: &CallerIdentity) -> Option<Time> {
+    let subject = caller.facts.subject.as_ref()?;
     Some(Time(subject.expires_at.saturating_mul(1_000)))
 }
 
 /// Who acts in a task: the subject with the roles alone that its tokens leave it, then the agents.
-pub(crate) fn chain_in(judgement: &Judgement, located: &Located) -> Vec<Principal> {
-    with_shown(judgement, |shown| located.view().chain(shown))
+pub(crate) fn chain_in(caller: &CallerIdentity, now: Time, located: &Located) -> Vec<Principal> {
+    with_shown(caller, now, |shown| located.view().chain(shown))
 }
 
 /// Lets a new task begin with the subject token that came with the call.
-pub(crate) fn begin(judgement: &Judgement, task: &mut Task) {
-    with_shown(judgement, |shown| {
+pub(crate) fn begin(caller: &CallerIdentity, now: Time, task: &mut Task) {
+    with_shown(caller, now, |shown| {
         if let Some(shown) = shown {
             task.begin_with(shown);
         }
@@ -55,14 +60,15 @@ impl Engine {
     /// Args: `is_dry`: nothing is kept, and the call is judged as if it were.
     pub(crate) fn note_token(
         &self,
-        judgement: &Judgement,
+        caller: &CallerIdentity,
+        now: Time,
         world: &Loaded,
         located: Located,
         is_dry: bool,
         wait: Wait,
     ) -> Result<Located, Refused> {
         let model = world.plan.model();
-        let after = |root: &Task| with_shown(judgement, |shown| root.after_token(shown?, model));
+        let after = |root: &Task| with_shown(caller, now, |shown| root.after_token(shown?, model));
         let Some(noted) = after(located.view().root()) else { return Ok(located) };
         if is_dry {
             return Ok(located.with_root(Arc::new(noted)));

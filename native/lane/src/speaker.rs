@@ -9,7 +9,7 @@ use authz_token::{Facts, SubjectFacts};
 use serde::Serialize;
 
 use crate::ask::{Refused, Step};
-use crate::judgement::Judgement;
+use crate::judgement::Asker;
 use crate::proto::authz::v1 as wire;
 use crate::world::Loaded;
 
@@ -30,9 +30,8 @@ pub(crate) fn alone(facts: &Facts) -> Option<&SubjectFacts> {
 }
 
 /// Whether a subject calls by nothing but a token that an agent may hold. Then nothing says that no agent calls.
-pub(crate) fn is_bearer_alone(judgement: &Judgement, world: &Loaded) -> bool {
-    let facts = &judgement.caller.facts;
-    facts.agent.is_none() && facts.subject.is_some() && !speaker(judgement, world).is_user()
+pub(crate) fn is_bearer_alone(asker: &Asker, facts: &Facts, world: &Loaded) -> bool {
+    facts.agent.is_none() && facts.subject.is_some() && !speaker(asker, facts, world).is_user()
 }
 
 /// Refuses a subject that calls by nothing but a token that an agent may hold: the agent would leave its own credential out, and
@@ -40,8 +39,12 @@ pub(crate) fn is_bearer_alone(judgement: &Judgement, world: &Loaded) -> bool {
 ///
 /// # Errors
 /// The subject is nobody (NO_CREDENTIAL).
-pub(crate) fn refuse_bearer_alone(judgement: &Judgement, world: &Loaded) -> Result<(), Refused> {
-    if !is_bearer_alone(judgement, world) {
+pub(crate) fn refuse_bearer_alone(
+    asker: &Asker,
+    facts: &Facts,
+    world: &Loaded,
+) -> Result<(), Refused> {
+    if !is_bearer_alone(asker, facts, world) {
         return Ok(());
     }
     Err(Refused::new(
@@ -53,14 +56,12 @@ pub(crate) fn refuse_bearer_alone(judgement: &Judgement, world: &Loaded) -> Resu
 }
 
 /// Whose word the prompt and the parameters of a call are.
-pub(crate) fn speaker(judgement: &Judgement, world: &Loaded) -> Speaker {
-    let facts = &judgement.caller.facts;
+pub(crate) fn speaker(asker: &Asker, facts: &Facts, world: &Loaded) -> Speaker {
     if alone(facts).is_some() {
         return Speaker::Subject;
     }
     let is_proved = facts.subject.is_some();
     let agent = facts.agent.as_ref().map(|agent| agent.spiffe_id.as_str());
-    let asker = &judgement.arrival.asker;
     // An enforcer that calls as the agent speaks as that agent.
     let is_itself = agent.is_some() && asker.peer.as_ref().map(|peer| &*peer.spiffe_id) == agent;
     let relays = asker.enforcer.as_ref().is_some_and(|enforcer| enforcer.relays_prompt);
@@ -72,10 +73,10 @@ pub(crate) fn speaker(judgement: &Judgement, world: &Loaded) -> Speaker {
 
 /// How the caller of a keyed request is proved: by an agent's credential or a subject's token, as whom it speaks, and the
 /// front end that relays.
-pub(crate) fn proof_of<'a>(judgement: &'a Judgement, world: &Loaded) -> [&'a str; 3] {
-    let proved = if judgement.caller.facts.agent.is_some() { "agent" } else { "subject" };
-    let by = speaker(judgement, world);
-    let front_end = if by == Speaker::FrontEnd { judgement.arrival.asker.name() } else { "" };
+pub(crate) fn proof_of<'a>(asker: &'a Asker, facts: &Facts, world: &Loaded) -> [&'a str; 3] {
+    let proved = if facts.agent.is_some() { "agent" } else { "subject" };
+    let by = speaker(asker, facts, world);
+    let front_end = if by == Speaker::FrontEnd { asker.name() } else { "" };
     [proved, by.as_str(), front_end]
 }
 
@@ -83,12 +84,8 @@ pub(crate) fn proof_of<'a>(judgement: &'a Judgement, world: &Loaded) -> [&'a str
 ///
 /// # Errors
 /// The caller may not name contexts (ENFORCER_REFUSED).
-pub(crate) fn may_name_context(
-    judgement: &Judgement,
-    context: &str,
-    explain: bool,
-) -> Result<(), Refused> {
-    let enforcer = judgement.arrival.asker.enforcer.as_ref();
+pub(crate) fn may_name_context(asker: &Asker, context: &str, explain: bool) -> Result<(), Refused> {
+    let enforcer = asker.enforcer.as_ref();
     if context.is_empty() || explain || enforcer.is_some_and(|enforcer| enforcer.relays_session) {
         return Ok(());
     }
@@ -101,10 +98,9 @@ pub(crate) fn may_name_context(
 
 /// The context of the session that counts: a front end's word, beside the subject's token. Empty: none, and labels of all
 /// contexts count.
-pub(crate) fn context<'a>(judgement: &Judgement, context: &'a str) -> &'a str {
-    let facts = &judgement.caller.facts;
+pub(crate) fn context<'a>(asker: &Asker, facts: &Facts, context: &'a str) -> &'a str {
     let agent = facts.agent.as_ref().map(|agent| agent.spiffe_id.as_str());
-    let peer = judgement.arrival.asker.peer.as_ref().map(|peer| &*peer.spiffe_id);
+    let peer = asker.peer.as_ref().map(|peer| &*peer.spiffe_id);
     // An enforcer that calls as the agent speaks as that agent.
     let is_itself = agent.is_some() && peer == agent;
     if facts.subject.is_some() && !is_itself { context } else { "" }

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::ask::{self, Refused, Step};
 use crate::ending::after;
-use crate::engine::{ApiError, Changing, Engine, Kept, Stop, Transport, kernel_facts, own};
+use crate::engine::{ApiError, Engine, Transport, own};
 use crate::giving;
 use crate::history;
 use crate::judgement::Judgement;
@@ -34,6 +34,9 @@ use crate::revoke;
 use crate::settings::Surface;
 use crate::shown;
 use crate::speaker::{self, PromptNote};
+use crate::steps::identify::CallerIdentity;
+use crate::steps::judge::kernel_facts;
+use crate::steps::record::{Changing, Kept, Stop};
 use crate::taskwire;
 use crate::world::Loaded;
 
@@ -160,7 +163,7 @@ impl Engine {
         judgement: Box<Judgement>,
         evidence: &[Evidence<'_>],
         transport: &Transport<'_>,
-        line: crate::engine::Recorded,
+        line: crate::steps::record::Recorded,
         answer: Vec<u8>,
         kept: Option<Kept>,
     ) -> Result<Vec<u8>, ApiError> {
@@ -177,7 +180,7 @@ impl Engine {
         presented: &mut Vec<Evidence<'a>>,
         transport: &Transport<'a>,
     ) -> Result<(Arc<Loaded>, bool), Refused> {
-        let world = self.admit(judgement, transport)?;
+        let world = self.admit(&judgement.arrival, transport)?;
         *presented = ask::evidence(evidence, &self.settings)?;
         let is_admin = world.way(transport.listener).is_some_and(|way| way.admin);
         if is_admin && presented.is_empty() && transport.authorization.is_none() {
@@ -238,7 +241,14 @@ impl Engine {
             None => Err("a proof is of our own URL, and none is configured"),
         };
         let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
-        judgement.proved = self.take_proofs(judgement, world, &sent, false, wait)?;
+        judgement.resolved.proved = self.take_proofs(
+            &judgement.caller.facts.proofs,
+            judgement.arrival.now(),
+            world,
+            &sent,
+            false,
+            wait,
+        )?;
         Ok(())
     }
 
@@ -344,7 +354,8 @@ impl Engine {
         let mut chain = judgement.caller.chain.clone();
         // INVARIANT (an agent gains nothing by leaving its own credential out): a token that an agent may hold starts no more
         // than the agent that gets the task could start for itself.
-        let is_bearer_alone = speaker::is_bearer_alone(judgement, world);
+        let is_bearer_alone =
+            speaker::is_bearer_alone(&judgement.arrival.asker, &judgement.caller.facts, world);
         let starter =
             if is_bearer_alone { assignee.spiffe_id.clone() } else { caller_name.clone() };
         if is_bearer_alone {
@@ -361,11 +372,12 @@ impl Engine {
             Self::check_assignee(&world.plan, &assignee.spiffe_id)?;
         }
         let wait = caller.call.wait;
-        self.check_subject(judgement, &world.plan, false, wait)?;
+        self.check_subject(&judgement.caller, judgement.arrival.now(), &world.plan, false, wait)?;
         self.may_start(judgement, world, &message.template, &params, &chain, proof)?;
         let said = speaker::parts(&message.prompt, &message.prompt_parts)?;
         let names = self.names(&said, &params, judgement, world);
-        let is_by_user = speaker::speaker(judgement, world).is_user();
+        let is_by_user =
+            speaker::speaker(&judgement.arrival.asker, &judgement.caller.facts, world).is_user();
         let id = Uuid::now_v7().to_string();
         let session = Uuid::now_v7().to_string();
         let root = Root {
@@ -385,16 +397,16 @@ impl Engine {
             session,
         };
         let mut task = task::start(&world.plan, root).map_err(kernel_refused)?;
-        shown::begin(judgement, &mut task);
+        shown::begin(&judgement.caller, judgement.arrival.now(), &mut task);
         task.by_user = is_by_user;
         self.may_give(judgement, world, &task, &chain)?;
         let begins = Located { task: Arc::new(task), ancestors: Vec::new() };
-        self.check_left_out(judgement, &world.plan, &begins, wait)?;
-        self.note_subject(judgement, &world.plan, wait)?;
+        self.check_left_out(judgement.arrival.now(), &world.plan, &begins, wait)?;
+        self.note_subject(&judgement.caller, judgement.arrival.now(), &world.plan, wait)?;
         let mut task = begins.task;
         let parties = Parties {
             caller: &caller_name,
-            proof: speaker::proof_of(judgement, world),
+            proof: speaker::proof_of(&judgement.arrival.asker, &judgement.caller.facts, world),
             subject: task.subject.as_ref(),
             assignee: task.assignee(),
         };
@@ -474,7 +486,7 @@ impl Engine {
         judgement: &mut Judgement,
         world: &Loaded,
     ) -> Names {
-        let by = speaker::speaker(judgement, world);
+        let by = speaker::speaker(&judgement.arrival.asker, &judgement.caller.facts, world);
         let names = Names::read(said, params, by, &self.keeper.store().secret());
         judgement.notes.prompt = Some(PromptNote {
             said_by: by.as_str(),
@@ -686,8 +698,13 @@ impl Engine {
         let deadline = taskwire::time("deadline", message.deadline.as_ref())?;
         let assignee = taskwire::agent("assignee", &message.assignee)?;
         let parent = self.found(judgement, &message.parent, caller)?;
-        self.usable(&parent, judgement, now)?;
-        self.check_left_out(judgement, &caller.world.plan, &parent, caller.call.wait)?;
+        self.usable(&parent, &judgement.caller, now)?;
+        self.check_left_out(
+            judgement.arrival.now(),
+            &caller.world.plan,
+            &parent,
+            caller.call.wait,
+        )?;
         let id = Uuid::now_v7().to_string();
         let starter = parent.task.assignee().to_owned();
         let template = Some(message.template.as_str()).filter(|name| !name.is_empty());
@@ -704,11 +721,15 @@ impl Engine {
         let plan = &caller.world.plan;
         let given = task::delegate(plan, &parent.task, child()).map_err(kernel_refused)?;
         revoke::of_agent_name(&*self.keeper.revocations()?, &assignee)?;
-        let giver = shown::chain_in(judgement, &parent);
+        let giver = shown::chain_in(&judgement.caller, judgement.arrival.now(), &parent);
         self.may_give(judgement, &caller.world, &given, &giver)?;
         let parties = Parties {
             caller: &starter,
-            proof: speaker::proof_of(judgement, &caller.world),
+            proof: speaker::proof_of(
+                &judgement.arrival.asker,
+                &judgement.caller.facts,
+                &caller.world,
+            ),
             subject: parent.task.subject.as_ref(),
             assignee: &assignee.spiffe_id,
         };
@@ -740,7 +761,7 @@ impl Engine {
                     return Ok(());
                 }
                 let mut parent = locate::find_in(transaction, &message.parent)?;
-                self.usable(&parent, judgement, now)?;
+                self.usable(&parent, &judgement.caller, now)?;
                 parent.task = self.claim(transaction, &parent.task, now)?;
                 let child = task::delegate(plan, &parent.task, child()).map_err(kernel_refused)?;
                 self.grow(transaction, &parent, &child, now)?;
@@ -805,7 +826,7 @@ impl Engine {
                 "only the subject of a task extends it",
             ));
         }
-        self.check_left_out(judgement, &caller.world.plan, &found, caller.call.wait)?;
+        self.check_left_out(judgement.arrival.now(), &caller.world.plan, &found, caller.call.wait)?;
         let said = speaker::parts(&message.prompt, &message.prompt_parts)?;
         let names = self.names(&said, &BTreeMap::new(), judgement, &caller.world);
         let locks = [RecordKey::new(RecordKind::Session, &found.task.session)];
@@ -852,7 +873,7 @@ impl Engine {
         let is_own = facts.is_some_and(|agent| agent.spiffe_id == found.task.assignee());
         let is_live = found.task.status_at(judgement.arrival.now()) == TaskStatus::Active;
         let found = match is_own && is_live {
-            true => self.note_use(judgement, found, caller.call.wait)?,
+            true => self.note_use(found, judgement.arrival.now(), caller.call.wait)?,
             false => found,
         };
         let is_kept_back = is_own && found.task.unused;
@@ -1036,11 +1057,11 @@ impl Engine {
     pub(crate) fn usable(
         &self,
         located: &Located,
-        judgement: &Judgement,
+        caller: &CallerIdentity,
         now: Time,
     ) -> Result<(), Refused> {
         let revoked = self.keeper.revocations()?;
-        locate::usable(located, &revoked, &judgement.caller.facts, now)
+        locate::usable(located, &revoked, &caller.facts, now)
     }
 
     /// Notes that something is done in a task, which so is not idle, nor is any above it. Returns whether it changed

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::ask::{Refused, Step};
 use crate::credentials::{claims_of, release, token_type};
-use crate::engine::{ApiError, Changing, Engine, Kept, Stop, Transport};
+use crate::engine::{ApiError, Engine, Transport};
 use crate::history;
 use crate::judgement::{Asker, CredentialNote, Judgement, Known};
 use crate::keeper::Wait;
@@ -24,6 +24,7 @@ use crate::metrics::CredentialEvent;
 use crate::proto::authz::v1 as wire;
 use crate::revoke;
 use crate::settings::Surface;
+use crate::steps::record::{Changing, Kept, Stop};
 use crate::tasks::{Caller, END, may_end};
 use crate::world::Loaded;
 
@@ -132,7 +133,7 @@ impl Engine {
         client: &Client,
         transport: &Transport<'_>,
     ) -> Result<(Arc<Loaded>, bool), Refused> {
-        let world = self.admit(judgement, transport)?;
+        let world = self.admit(&judgement.arrival, transport)?;
         let agent = client.facts()?;
         let peer =
             judgement.arrival.asker.peer.take().filter(|peer| peer.spiffe_id == agent.spiffe_id);
@@ -142,7 +143,7 @@ impl Engine {
         judgement.arrival.asker = Asker { enforcer, known, peer };
         let facts = Facts { agent: Some(Arc::new(agent)), ..Facts::default() };
         revoke::of_callers(&*self.keeper.revocations()?, &facts)?;
-        judgement.caller.chain = crate::engine::chain_of(&facts);
+        judgement.caller.chain = crate::steps::identify::chain_of(&facts);
         judgement.caller.facts = facts;
         Ok((world, false))
     }
@@ -194,10 +195,11 @@ impl Engine {
         };
         let plan = &caller.world.plan;
         let wait = caller.call.wait;
-        let usable = self.check_left_out(judgement, plan, &located, wait).and_then(|()| {
-            let at = (judgement.arrival.now(), wait);
-            history::refuse_barred(&self.keeper, plan, &located, at)
-        });
+        let usable =
+            self.check_left_out(judgement.arrival.now(), plan, &located, wait).and_then(|()| {
+                let at = (judgement.arrival.now(), wait);
+                history::refuse_barred(&self.keeper, plan, &located, at)
+            });
         if let Err(refused) = usable {
             if is_own_failure(refused.reason) {
                 return Err(refused);

@@ -10,10 +10,11 @@ use authz_state::store::{Survives, Transaction};
 use super::{Exchange, Place};
 use crate::ask::Refused;
 use crate::ending::Ended;
-use crate::engine::{Changing, Engine, Stop};
+use crate::engine::Engine;
 use crate::history;
 use crate::judgement::Judgement;
 use crate::locate::{self, Located};
+use crate::steps::record::{Changing, Stop};
 
 /// Whether a detail was judged and denied, where that is remembered.
 fn is_denied(detail: &Judgement) -> bool {
@@ -110,7 +111,7 @@ impl Engine {
         match &exchange.place {
             Place::Known(id) | Place::Below { parent: id, .. } => {
                 let mut located = locate::find_in(transaction, id)?;
-                self.usable(&located, judgement, now)?;
+                self.usable(&located, &judgement.caller, now)?;
                 located.task = self.claim(transaction, &located.task, now)?;
                 Ok(located)
             }

@@ -3,15 +3,20 @@
 use std::sync::Arc;
 
 use authz_kernel::decision::Time;
+use authz_kernel::reason::ReasonCode;
+use authz_token::{UnixTime, verify_peer, verify_pem};
 
-use crate::ask::Refused;
-use crate::judgement::Asker;
+use crate::ask::{Refused, Step};
+use crate::engine::{Engine, PeerChain, Transport, new_id, now_ms, seconds};
+use crate::judgement::{Asker, Judgement, Known};
 use crate::settings::Surface;
-use crate::world::Loaded;
+use crate::steps::identify::refused;
+use crate::steps::{Call, EndedCall, Staged, in_time};
+use crate::world::{Loaded, Way};
 
 /// One call as it arrived: its id, its time, its listener, and who asks.
 #[derive(Debug)]
-pub(crate) struct Arrival {
+pub struct Arrival {
     /// UUIDv7; the id of the decision.
     pub(crate) id: String,
     /// Time of the decision, in milliseconds since 1970.
@@ -53,5 +58,169 @@ impl Arrival {
     /// Time of the decision.
     pub(crate) const fn now(&self) -> Time {
         Time(self.now_ms)
+    }
+}
+
+/// A call that may be judged.
+#[derive(Debug)]
+pub struct AdmittedCall {
+    pub(crate) arrival: Arrival,
+    /// Snapshot of bundle, keys and listeners that the call is judged by.
+    pub(crate) world: Arc<Loaded>,
+}
+
+/// Admits a call: a bundle is loaded, there is time left, and the listener answers the caller on this surface.
+///
+/// # Errors
+/// The call as refused (UNAVAILABLE, DEADLINE, ENFORCER_REFUSED, or the reason of a certificate that proves nothing).
+pub fn admit<'a>(
+    engine: &Engine,
+    call: &Call<'_, 'a>,
+    arrival: Arrival,
+) -> Staged<'a, AdmittedCall> {
+    match engine.admit(&arrival, call.transport) {
+        Ok(world) => {
+            Ok(AdmittedCall { arrival: Arrival { probe: call.ask.probe, ..arrival }, world })
+        }
+        Err(refused) => {
+            Err(EndedCall::refused(Judgement::of(arrival), call.ask.evidence.clone(), refused))
+        }
+    }
+}
+
+/// A call whose message cannot be read, unless the call is refused anyway.
+pub(crate) fn refuse_unread<'a>(
+    engine: &Engine,
+    transport: &Transport<'_>,
+    arrival: Arrival,
+    refused: Refused,
+) -> EndedCall<'a> {
+    let mut record = Box::new(Judgement::of(arrival));
+    engine.refuse_unless_unready(&mut record, transport, refused);
+    EndedCall { record, evidence: Vec::new(), kept: None }
+}
+
+impl Engine {
+    /// One call with its id and time, and who asks.
+    pub(crate) fn arrival(
+        &self,
+        surface: Surface,
+        world: Option<Arc<Loaded>>,
+        transport: &Transport<'_>,
+    ) -> Arrival {
+        let mut arrival = Arrival::new(new_id(), now_ms(), surface, None);
+        if let Some(world) = &world
+            && let Some(way) = world.way(transport.listener)
+        {
+            // A name that is not configured is the caller's own text.
+            transport.listener.clone_into(&mut arrival.listener);
+            match self.asker(world, way, transport, seconds(arrival.now_ms)) {
+                Ok(asker) => {
+                    arrival.asks_itself = asker.enforcer.is_none();
+                    arrival.asker = asker;
+                }
+                Err(refused) => arrival.stranger = Some(refused),
+            }
+        }
+        arrival.world = world;
+        arrival
+    }
+
+    /// The record of a call that arrives now.
+    pub(crate) fn judgement(
+        &self,
+        surface: Surface,
+        world: Option<Arc<Loaded>>,
+        transport: &Transport<'_>,
+    ) -> Box<Judgement> {
+        // It is large, and handed on several times.
+        Box::new(Judgement::of(self.arrival(surface, world, transport)))
+    }
+
+    /// Who asks: the enforcer that its listener is, or whoever its certificate says.
+    fn asker(
+        &self,
+        world: &Loaded,
+        way: &Way,
+        transport: &Transport<'_>,
+        now: UnixTime,
+    ) -> Result<Asker, Refused> {
+        if let Some(enforcer) = &way.enforcer {
+            if !enforcer.is_of(transport.peer_uid) {
+                return Err(Refused::new(
+                    ReasonCode::EnforcerRefused,
+                    Step::Identify,
+                    "the process runs as none of the users of the listener's enforcer",
+                ));
+            }
+            let known = if way.insecure_dev { Known::InsecureDev } else { Known::Listener };
+            return Ok(Asker { enforcer: Some(Arc::clone(enforcer)), known, peer: None });
+        }
+        let trust = &world.trust;
+        let verified = match transport.peer_chain {
+            PeerChain::None if way.mutual => verify_peer(&[], trust, &self.certificates, now),
+            PeerChain::None => return Ok(Asker::default()),
+            PeerChain::Der(chain) => verify_peer(chain, trust, &self.certificates, now),
+            PeerChain::Pem { leaf, intermediates } => {
+                verify_pem(leaf, intermediates, trust, &self.certificates, now)
+            }
+        };
+        // INVARIANT (no downgrade): whoever shows a certificate is its workload or nobody, never an anonymous caller.
+        let peer = verified.map_err(|refusal| refused(&refusal))?;
+        let enforcer = world.enforcer_of(&peer.spiffe_id).cloned();
+        let known = if enforcer.is_some() { Known::Certificate } else { Known::No };
+        Ok(Asker { enforcer, known, peer: Some(peer) })
+    }
+
+    /// Refuses a request that cannot be read, unless nothing could be decided anyway.
+    pub(crate) fn refuse_unless_unready(
+        &self,
+        judgement: &mut Judgement,
+        transport: &Transport<'_>,
+        refused: Refused,
+    ) {
+        let refused = match self.admit(&judgement.arrival, transport) {
+            Err(earlier) => earlier,
+            Ok(_) => refused,
+        };
+        judgement.refuse(refused);
+    }
+
+    /// The snapshot that a call is judged by.
+    ///
+    /// # Errors
+    /// No bundle is loaded, the call is late, or the listener does not answer the caller on this surface.
+    pub(crate) fn admit(
+        &self,
+        arrival: &Arrival,
+        transport: &Transport<'_>,
+    ) -> Result<Arc<Loaded>, Refused> {
+        let Some(world) = arrival.world.clone() else {
+            return Err(Refused::new(
+                ReasonCode::Unavailable,
+                Step::Identify,
+                "no bundle is loaded",
+            ));
+        };
+        in_time(transport, Step::Identify)?;
+        // Before anything is held to a time, the caller's certificate too.
+        self.keeper.check_clock()?;
+        if let Some(refused) = &arrival.stranger {
+            return Err(refused.clone());
+        }
+        let way = world.way(transport.listener);
+        let refuse =
+            |message: &str| Err(Refused::new(ReasonCode::EnforcerRefused, Step::Identify, message));
+        let is_enforcer = arrival.asker.enforcer.is_some();
+        match way {
+            None => refuse("the call came by a listener that is not configured"),
+            Some(way) if !way.answers(arrival.surface) => {
+                refuse("the listener does not answer this")
+            }
+            Some(_) if arrival.surface == Surface::ExtAuthz && !is_enforcer => {
+                refuse("whoever asks is no enforcer, so no proxy is answered")
+            }
+            Some(_) => Ok(world),
+        }
     }
 }

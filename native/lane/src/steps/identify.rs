@@ -1,11 +1,27 @@
 //! Identify: which agent and which subject does the evidence prove?
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use authz_kernel::decision::Principal;
-use authz_token::Facts;
+use authz_kernel::decision::{Claim, Principal, Subject};
+use authz_kernel::reason::ReasonCode;
+use authz_token::{
+    AgentFacts, AgentProof, Binding, ClaimValue, Evidence, Facts, Nonces, Presentation, Refusal,
+    RefusalReason, Role, SubjectFacts, SubjectKind, UnixTime, verify, verify_relayed,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::judgement::CredentialNote;
+use crate::ask::{self, Ask, Authorization, Refused, Relayed, Step};
+use crate::engine::{Engine, Transport, seconds};
+use crate::judgement::{Asker, CredentialNote, Judgement};
+use crate::revoke;
+use crate::speaker;
+use crate::steps::admit::{AdmittedCall, Arrival};
+use crate::steps::locate::TaskContext;
+use crate::steps::resolve::ResolvedOperation;
+use crate::steps::{Call, EndedCall, Staged, in_time};
+use crate::world::{Enforcer, Loaded};
 
 /// Verified identity of the caller, and what the enforcer says about the call.
 #[derive(Debug, Default)]
@@ -19,4 +35,468 @@ pub(crate) struct CallerIdentity {
     pub(crate) credential: Option<CredentialNote>,
     /// Duration of the verification.
     pub(crate) verify_time: Option<Duration>,
+}
+
+/// A call whose caller is verified.
+pub struct IdentifiedCall<'a> {
+    pub(crate) admitted: AdmittedCall,
+    pub(crate) caller: CallerIdentity,
+    pub(crate) evidence: Vec<Evidence<'a>>,
+    /// Refusal of a caller that proved nobody, where the bundle may only observe that. The rest of the call must still be fit
+    /// to be let through.
+    pub(crate) nobody: Option<Refused>,
+}
+
+impl std::fmt::Debug for IdentifiedCall<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IdentifiedCall").field("chain", &self.caller.chain).finish_non_exhaustive()
+    }
+}
+
+impl<'a> IdentifiedCall<'a> {
+    /// The record of the call, and its evidence.
+    ///
+    /// Args: `chain`: that of the caller as its task has it; none: the caller's own.
+    pub(crate) fn into_record(
+        self,
+        resolved: ResolvedOperation,
+        context: TaskContext,
+        chain: Option<Vec<Principal>>,
+    ) -> (Judgement, Vec<Evidence<'a>>) {
+        let Self { admitted, mut caller, evidence, .. } = self;
+        caller.chain = chain.unwrap_or(caller.chain);
+        (Judgement::unjudged(admitted.arrival, caller, resolved, context), evidence)
+    }
+}
+
+/// Identifies the agent and the subject of a call by its evidence, and the labels that its enforcer says it carries.
+///
+/// # Errors
+/// The call as refused: the evidence proves nothing, is revoked, or stands where it may not.
+pub fn identify<'a>(
+    engine: &Engine,
+    call: &Call<'_, 'a>,
+    admitted: AdmittedCall,
+) -> Staged<'a, IdentifiedCall<'a>> {
+    let mut evidence = call.ask.evidence.clone();
+    let mut caller = CallerIdentity::default();
+    let identified = identify_caller(engine, call, &admitted, &mut evidence, &mut caller);
+    let known = |nobody| IdentifiedCall { admitted, caller, evidence, nobody };
+    match identified {
+        Ok(nobody) => Ok(known(nobody)),
+        Err(refused) => {
+            let (record, evidence) =
+                known(None).into_record(ResolvedOperation::default(), TaskContext::default(), None);
+            Err(EndedCall::refused(record, evidence, refused))
+        }
+    }
+}
+
+/// Args: `evidence`, `caller`: values of this stage, which are recorded as far as they came, also of a refused call.
+///
+/// Returns: the refusal of a caller that proved nobody, where the bundle may only observe that.
+fn identify_caller<'a>(
+    engine: &Engine,
+    call: &Call<'_, 'a>,
+    admitted: &AdmittedCall,
+    evidence: &mut Vec<Evidence<'a>>,
+    caller: &mut CallerIdentity,
+) -> Result<Option<Refused>, Refused> {
+    let AdmittedCall { arrival, world } = admitted;
+    let ask = call.ask;
+    let agent = known_agent(engine, call, admitted, evidence)?;
+    evidence.extend(engine.authorization_of(ask, world)?);
+    if arrival.asks_itself && ask.sent.is_some() {
+        return Err(Refused::input("only an enforcer gives `http_method` and `http_uri`"));
+    }
+    caller.declared_labels = declared_labels(&arrival.asker, &ask.labels, world, call.explain)?;
+    speaker::may_name_context(&arrival.asker, ask.session_context, call.explain)?;
+    let (verified, known) = engine.verify_caller(arrival, world, evidence, agent);
+    let declared_labels = std::mem::take(&mut caller.declared_labels);
+    *caller = CallerIdentity { declared_labels, ..verified };
+    let facts = &caller.facts;
+    let known = match (known, ask.agentless) {
+        (Ok(()), None) => speaker::refuse_bearer_alone(&arrival.asker, facts, world),
+        (Ok(()), Some(message)) if facts.agent.is_none() => {
+            Err(Refused::new(ReasonCode::NoCredential, Step::Identify, message))
+        }
+        (Err(refused), Some(message)) if refused.reason == ReasonCode::NoCredential => {
+            Err(Refused { message: message.to_owned(), ..refused })
+        }
+        (known, _) => known,
+    };
+    let nobody = match known {
+        Ok(()) if ask.has_credential && facts.credential.is_none() => {
+            return Err(Refused::credential("`authz-credential` holds no task credential"));
+        }
+        Ok(()) => None,
+        Err(refused)
+            if refused.reason == ReasonCode::NoCredential
+                && world.plan.model().modes.any_observes(arrival.now()) =>
+        {
+            Some(refused)
+        }
+        Err(refused) => return Err(refused),
+    };
+    in_time(call.transport, Step::Resolve)?;
+    Ok(nobody)
+}
+
+/// The agent that is known without evidence of the request: by its own TLS certificate, or on the word of a trusted proxy.
+///
+/// Args: `evidence`: a caller that asks about itself may add the call's own `authorization` to it.
+fn known_agent<'a>(
+    engine: &Engine,
+    call: &Call<'_, 'a>,
+    AdmittedCall { arrival, world }: &AdmittedCall,
+    evidence: &mut Vec<Evidence<'a>>,
+) -> Result<Option<AgentFacts>, Refused> {
+    let mut agent = None;
+    if arrival.asks_itself && !call.explain {
+        agent = arrival.asker.peer.as_ref().map(|peer| peer.agent(AgentProof::X509Svid));
+        engine.add_own_authorization(evidence, call.transport, world, agent.is_some())?;
+    }
+    if let Some(Relayed { principal, certificate }) = call.ask.relayed {
+        let (trust, cache) = (&world.trust, &engine.certificates);
+        let now = seconds(arrival.now_ms);
+        let relayed = verify_relayed(principal, certificate, trust, cache, now);
+        agent = Some(relayed.map_err(|refusal| refused(&refusal))?);
+    }
+    Ok(agent)
+}
+
+impl Engine {
+    /// Identifies who acts, where nothing is asked of a system. What is presented for a system proves nothing there.
+    ///
+    /// Args: `agent`: who acts, where that is known without evidence; evidence may then prove nobody else.
+    pub(crate) fn identify(
+        &self,
+        judgement: &mut Judgement,
+        world: &Loaded,
+        evidence: &[Evidence<'_>],
+        agent: Option<AgentFacts>,
+    ) -> Result<(), Refused> {
+        self.identify_presented(judgement, world, evidence, agent)?;
+        Self::refuse_credential(judgement)?;
+        if !judgement.caller.facts.proofs.is_empty() {
+            let message = "a proof is of an HTTP request, and this call tells of none";
+            return Err(Refused::new(ReasonCode::BadProof, Step::Identify, message));
+        }
+        Ok(())
+    }
+
+    /// Refuses a task credential where nothing is asked of its system.
+    pub(crate) fn refuse_credential(judgement: &Judgement) -> Result<(), Refused> {
+        if judgement.caller.facts.credential.is_none() {
+            return Ok(());
+        }
+        Err(Refused::new(
+            ReasonCode::WrongAudience,
+            Step::Identify,
+            "a task credential is for its system, and shown to nobody else",
+        ))
+    }
+
+    /// As [`Engine::verify_caller`], of a call about tasks or credentials.
+    ///
+    /// Args: `agent`: as of [`Engine::identify`].
+    pub(crate) fn identify_presented(
+        &self,
+        judgement: &mut Judgement,
+        world: &Loaded,
+        evidence: &[Evidence<'_>],
+        agent: Option<AgentFacts>,
+    ) -> Result<(), Refused> {
+        let (caller, verified) = self.verify_caller(&judgement.arrival, world, evidence, agent);
+        judgement.caller = caller;
+        verified
+    }
+
+    /// Verifies who acts, and what it presents.
+    ///
+    /// Args: `agent`: as of [`Engine::identify`].
+    ///
+    /// Returns: the identity as far as the tokens say it, whatever comes later; and the refusal, if the caller is refused.
+    pub(crate) fn verify_caller(
+        &self,
+        arrival: &Arrival,
+        world: &Loaded,
+        evidence: &[Evidence<'_>],
+        agent: Option<AgentFacts>,
+    ) -> (CallerIdentity, Result<(), Refused>) {
+        let revoked = match self.keeper.revocations().and_then(|revoked| {
+            revoke::of_asker(&revoked, &arrival.asker)?;
+            Ok(revoked)
+        }) {
+            Ok(revoked) => revoked,
+            Err(refused) => return (CallerIdentity::default(), Err(refused)),
+        };
+        let started = Instant::now();
+        let verified = self.verify_evidence(arrival, world, evidence, agent.as_ref());
+        let took = started.elapsed();
+        self.metrics.verified(took);
+        let timed = CallerIdentity { verify_time: Some(took), ..CallerIdentity::default() };
+        let facts = verified.map_err(|refusal| {
+            if let Some(owner) = &refusal.unknown_key {
+                self.want_key(owner);
+            }
+            refused(&refusal)
+        });
+        let facts = match facts.and_then(|facts| with_agent(facts, agent)) {
+            Ok(facts) => facts,
+            Err(refused) => return (timed, Err(refused)),
+        };
+        let credential = facts.credential.as_ref().map(|credential| CredentialNote {
+            jti: credential.jti.clone(),
+            decision_id: String::new(),
+            binding: credential.binding.map(Binding::method),
+        });
+        let verified = revoke::of_callers(&revoked, &facts);
+        (CallerIdentity { chain: chain_of(&facts), credential, facts, ..timed }, verified)
+    }
+
+    fn verify_evidence(
+        &self,
+        arrival: &Arrival,
+        world: &Loaded,
+        evidence: &[Evidence<'_>],
+        agent: Option<&AgentFacts>,
+    ) -> Result<Facts, Refusal> {
+        if evidence.is_empty() && agent.is_some() {
+            return Ok(Facts::default());
+        }
+        let certificate = match agent {
+            Some(agent) => agent.certificate_digest,
+            // An enforcer may show a token that is bound to its own key.
+            None => arrival.asker.peer.as_ref().map(|peer| peer.certificate_digest),
+        };
+        self.verify(evidence, certificate, world, seconds(arrival.now_ms))
+    }
+
+    /// Args: `certificate`: SHA-256 of the one that the agent showed to us, or to a proxy that is believed in that.
+    fn verify(
+        &self,
+        evidence: &[Evidence<'_>],
+        certificate: Option<[u8; 32]>,
+        world: &Loaded,
+        now: UnixTime,
+    ) -> Result<Facts, Refusal> {
+        let (trust, cache) = (&world.trust, &self.tokens);
+        if evidence.iter().all(|item| item.proof.is_none()) {
+            let called = Presentation { certificate, ..Presentation::default() };
+            return verify(evidence, &called, trust, cache, now);
+        }
+        self.with_nonces(world, now, |nonce| {
+            verify(evidence, &Presentation { certificate, nonce }, trust, cache, now)
+        })
+    }
+
+    /// Verifies with what proofs of possession are held to.
+    pub(crate) fn with_nonces<R>(
+        &self,
+        world: &Loaded,
+        now: UnixTime,
+        verified: impl FnOnce(Nonces<'_>) -> R,
+    ) -> R {
+        let settings = world.dpop();
+        let taken = self.nonces(now);
+        let needed_before = if settings.require_nonce { UnixTime(i64::MAX) } else { self.started };
+        // A store in memory forgets used proofs at the next start, and `started` is later than every
+        // proof that is dated by then. A proof dated ahead of the clock could be used once more.
+        let needed_after = if self.keeper.is_lasting() { UnixTime(i64::MAX) } else { now };
+        let window = i64::from(settings.window);
+        verified(Nonces { valid: &taken.all(), needed_before, needed_after, window })
+    }
+
+    /// A caller that asks about itself may bring its credential as the call's own; two of one kind that differ prove
+    /// nothing.
+    ///
+    /// Args: `is_known`: the caller is known by its certificate, so that the credential may be its subject's.
+    pub(crate) fn add_own_authorization<'a>(
+        &self,
+        evidence: &mut Vec<Evidence<'a>>,
+        transport: &Transport<'a>,
+        world: &Loaded,
+        is_known: bool,
+    ) -> Result<(), Refused> {
+        let Some(value) = transport.authorization else {
+            return Ok(());
+        };
+        let (scheme, token) = ask::authorization(value)?;
+        let (role, is_ours) = (world.role_of(token), world.is_ours(token));
+        let of_kind = evidence.iter().find(|item| {
+            // A task credential may stand beside what else proves its agent.
+            (!is_known || item.role == role) && world.is_ours(item.token) == is_ours
+        });
+        match evidence.iter().find(|item| item.token == token).or(of_kind) {
+            Some(item) if item.token == token => Ok(()),
+            Some(_) => Err(Refused::new(
+                ReasonCode::EnforcerRefused,
+                Step::Identify,
+                "the call's own credential is not the caller's, and whoever asks is no enforcer",
+            )),
+            None => {
+                evidence.push(ask::credential(role, scheme, token, None, &self.settings)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// What stands in `authorization` beside an agent that is known without it: that agent's own credential again, its
+    /// subject's, or one for the upstream alone, which is none of ours.
+    fn authorization_of<'a>(
+        &self,
+        ask: &Ask<'a>,
+        world: &Loaded,
+    ) -> Result<Option<Evidence<'a>>, Refused> {
+        let Some(Authorization { value, proof }) = ask.authorization else {
+            return Ok(None);
+        };
+        if !ask::may_be_ours(value) {
+            return Ok(None);
+        }
+        let (scheme, token) = ask::authorization(value)?;
+        let evidence = ask::credential(Role::Agent, scheme, token, proof, &self.settings)?;
+        let role = match world.role_of(token) {
+            Role::Agent => Role::Agent,
+            Role::Subject if issuer_of(token).is_some_and(|iss| world.trust.has_issuer(&iss)) => {
+                Role::Subject
+            }
+            Role::Subject => return Ok(None),
+        };
+        Ok(Some(Evidence { role, ..evidence }))
+    }
+}
+
+/// The labels that the call carries, on the word of an enforcer that is believed in that.
+///
+/// # Errors
+/// The caller may not say labels (ENFORCER_REFUSED).
+fn declared_labels(
+    asker: &Asker,
+    labels: &[&str],
+    world: &Loaded,
+    explain: bool,
+) -> Result<Vec<String>, Refused> {
+    let relays = |enforcer: &Arc<Enforcer>| enforcer.relays_labels;
+    let is_believed = explain || asker.enforcer.as_ref().is_some_and(relays);
+    if !labels.is_empty() && !is_believed {
+        return Err(Refused::new(
+            ReasonCode::EnforcerRefused,
+            Step::Identify,
+            "whoever asks may not say which labels a call carries",
+        ));
+    }
+    // One that the bundle does not have is refused where it is judged, and may be any text.
+    let known = &world.plan.model().labels;
+    let known = labels.iter().filter(|label| known.contains_key(**label));
+    Ok(known.map(|label| (*label).to_owned()).collect())
+}
+
+/// Puts the agent that is known without evidence in place of what the evidence proves.
+///
+/// # Errors
+/// The evidence is another agent's.
+fn with_agent(facts: Facts, agent: Option<AgentFacts>) -> Result<Facts, Refused> {
+    let Some(agent) = agent else { return Ok(facts) };
+    if facts.agent.as_ref().is_some_and(|other| other.spiffe_id != agent.spiffe_id) {
+        return Err(other_agent(agent.proof));
+    }
+    facts.with_agent(agent).map_err(|refusal| refused(&refusal))
+}
+
+pub(crate) fn refused(refusal: &Refusal) -> Refused {
+    let reason = refusal_reason(refusal.reason);
+    let use_nonce = refusal.reason == RefusalReason::UseNonce;
+    Refused { use_nonce, ..Refused::new(reason, Step::Identify, refusal.to_string()) }
+}
+
+/// Evidence proves another agent than the one that is known without it.
+fn other_agent(known_by: AgentProof) -> Refused {
+    match known_by {
+        AgentProof::JwtSvid | AgentProof::X509Svid | AgentProof::TaskCredential => Refused::new(
+            ReasonCode::EnforcerRefused,
+            Step::Identify,
+            "the evidence is another agent's than the one that asks, which is no enforcer",
+        ),
+        AgentProof::Relayed => {
+            Refused::credential("`authorization` is another agent's than the one that is relayed")
+        }
+    }
+}
+
+const fn refusal_reason(reason: RefusalReason) -> ReasonCode {
+    match reason {
+        RefusalReason::NoCredential => ReasonCode::NoCredential,
+        RefusalReason::BadCredential => ReasonCode::BadCredential,
+        RefusalReason::ExpiredCredential => ReasonCode::ExpiredCredential,
+        RefusalReason::WrongAudience => ReasonCode::WrongAudience,
+        RefusalReason::UntrustedIssuer => ReasonCode::UntrustedIssuer,
+        RefusalReason::UnboundCredential => ReasonCode::UnboundCredential,
+        RefusalReason::BadProof | RefusalReason::UseNonce => ReasonCode::BadProof,
+    }
+}
+
+impl Loaded {
+    /// Under which profile a call's own credential is verified: its claims, read before anything is believed, only choose;
+    /// each profile refuses the other's tokens.
+    pub(crate) fn role_of(&self, token: &str) -> Role {
+        let is_svid = claimed(token, "sub").is_some_and(|sub| sub.starts_with("spiffe://"));
+        if is_svid || self.is_ours(token) { Role::Agent } else { Role::Subject }
+    }
+
+    /// Whether a token says that it is a task credential of ours, before anything is believed.
+    fn is_ours(&self, token: &str) -> bool {
+        let own = self.credentials.as_ref().map(|settings| settings.issuer.as_str());
+        own.is_some_and(|own| issuer_of(token).is_some_and(|issuer| issuer == own))
+    }
+}
+
+/// Who is said to have issued a token, before anything is believed.
+fn issuer_of(token: &str) -> Option<String> {
+    claimed(token, "iss")
+}
+
+/// A text among the claims of a token that nobody has verified.
+fn claimed(token: &str, name: &str) -> Option<String> {
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(&payload).ok()?;
+    Some(claims.get(name)?.as_str()?.to_owned())
+}
+
+pub(crate) fn chain_of(facts: &Facts) -> Vec<Principal> {
+    let mut chain = Vec::with_capacity(2);
+    if let Some(subject) = &facts.subject {
+        let known = subject.made.once(|| subject_of(subject));
+        chain.push(match subject.kind {
+            SubjectKind::User => Principal::User(known),
+            SubjectKind::Service => Principal::Service(known),
+        });
+    }
+    if let Some(agent) = &facts.agent {
+        chain.push(Principal::Agent {
+            spiffe_id: agent.spiffe_id.clone(),
+            trust_domain: agent.trust_domain.clone(),
+        });
+    }
+    chain
+}
+
+/// A subject as policy knows it.
+pub(crate) fn subject_of(facts: &SubjectFacts) -> Subject {
+    let claims = facts.claims.iter().map(|(name, value)| {
+        let claim = match value {
+            ClaimValue::Bool(value) => Claim::Bool(*value),
+            ClaimValue::Long(value) => Claim::Long(*value),
+            ClaimValue::String(text) => Claim::Text(text.clone()),
+            ClaimValue::Set(texts) => Claim::Texts(texts.iter().cloned().collect()),
+        };
+        (name.clone(), claim)
+    });
+    Subject {
+        issuer: facts.issuer.clone(),
+        sub: facts.sub.clone(),
+        claims: claims.collect(),
+        narrowed: Vec::new(),
+    }
 }

@@ -1,13 +1,30 @@
 //! Judge: what do the policies say?
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use authz_kernel::arguments::Declared;
-use authz_kernel::decision::{Decision, Outcome};
+use authz_kernel::decide::{decide, decide_traced};
+use authz_kernel::decision::{
+    Decision, Facts, Outcome, Principal, Proof, ProofMethod, Request, Time,
+};
 use authz_kernel::reason::{PublicCode, ReasonCode};
+use authz_kernel::task::{Revocations, TaskView};
+use authz_token::Evidence;
 
 use crate::ask::{Refused, Step};
+use crate::engine::{Engine, PROBE, own};
+use crate::judgement::{Judgement, method_of, name_of};
+use crate::keeper::Wait;
+use crate::locate::Located;
+use crate::presented::Presented;
+use crate::revoke;
+use crate::steps::locate::{CallTask, LocatedCall};
+use crate::steps::resolve::{Match, ResolvedCall};
+use crate::steps::settle::EnforcerKey;
+use crate::steps::{Call, EndedCall, Staged, in_time};
+use crate::world::Loaded;
 
 /// Stands for a name that the caller made up.
 const UNKNOWN_MEMBER: &str = "<unknown member>";
@@ -213,4 +230,217 @@ fn declared_only(message: &str, declared: Option<&Declared>) -> String {
         shown.push_str(if declared.is_some() || token == "*" { token } else { UNKNOWN_MEMBER });
     }
     format!("{before}{open}{shown}{close}{after}")
+}
+
+/// A call that the policies have judged.
+///
+/// INVARIANT (verdict): only [`judge()`] makes one, so no stage after it acts without a verdict.
+pub struct JudgedCall<'a> {
+    pub(super) record: Judgement,
+    pub(super) evidence: Vec<Evidence<'a>>,
+    pub(super) world: Arc<Loaded>,
+    pub(super) matched: Match,
+    pub(super) task: CallTask,
+    pub(super) is_nobody: bool,
+    pub(super) wait: Wait,
+}
+
+impl std::fmt::Debug for JudgedCall<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JudgedCall").field("reason", &self.record.reason()).finish_non_exhaustive()
+    }
+}
+
+/// Judges a call by the policies.
+///
+/// # Errors
+/// The call as refused: its caller may not probe, the deadline passed, or one case of a split operation is revoked.
+pub fn judge<'a>(
+    engine: &Engine,
+    call: &Call<'_, 'a>,
+    located: LocatedCall<'a>,
+) -> Staged<'a, JudgedCall<'a>> {
+    let LocatedCall { resolved, context, chain, task } = located;
+    let ResolvedCall { identified, operation, matched, revoked, wait } = resolved;
+    let (world, nobody) = (Arc::clone(&identified.admitted.world), identified.nobody.clone());
+    let (mut record, evidence) = identified.into_record(operation, context, chain);
+    let request = matched.request(call.ask);
+    let is_nobody = nobody.is_some();
+    let judging = Judging::of(engine, call, &world, &request, is_nobody);
+    match judge_record(engine, call, &judging, &task, &revoked, nobody, &mut record) {
+        Ok(()) => {
+            record.soften();
+            Ok(JudgedCall { record, evidence, world, matched, task, is_nobody, wait })
+        }
+        Err(refused) => Err(EndedCall::refused(record, evidence, refused)),
+    }
+}
+
+/// Args:
+/// * `nobody`: refusal of a caller that proved nobody.
+/// * `record`: value of this stage, which gets the verdict.
+fn judge_record(
+    engine: &Engine,
+    call: &Call<'_, '_>,
+    judging: &Judging<'_>,
+    task: &CallTask,
+    revoked: &Revocations,
+    nobody: Option<Refused>,
+    record: &mut Judgement,
+) -> Result<(), Refused> {
+    let located = task.located.as_ref();
+    if call.ask.has_approval {
+        return Err(Refused::new(
+            ReasonCode::ApprovalMismatch,
+            Step::Judge,
+            "there are no approvals in this version",
+        ));
+    }
+    if call.ask.probe && !call.explain {
+        let known = if judging.is_nobody { &[] } else { record.caller.chain.as_slice() };
+        let facts = kernel_facts(record, known, located.map(Located::view), None);
+        engine.may_probe(judging.world, &facts, record.arrival.now())?;
+    }
+    let started = Instant::now();
+    judging.decide(record, located, task.presented.as_ref());
+    record.add_decide_time(started.elapsed());
+    // One case of an operation that is split may be revoked by itself.
+    revoke::of_operation(revoked, &record.resolved.operation)?;
+    in_time(call.transport, Step::Judge)?;
+    match nobody {
+        Some(first) if record.reason() == first.reason => {
+            Err(Refused { understood: record.understood(), ..first })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// One request, and what it is judged by besides its caller and its task.
+pub(crate) struct Judging<'a> {
+    pub(crate) world: &'a Loaded,
+    pub(crate) request: &'a Request<'a>,
+    /// Nobody is known to act.
+    pub(crate) is_nobody: bool,
+    /// The permit is kept, so that a credential can be issued of it.
+    pub(crate) wants_credential: bool,
+    /// The key of the enforcer that it is asked under.
+    pub(crate) key: Option<EnforcerKey>,
+    pub(crate) explain: bool,
+    /// Key of the literals of tasks.
+    pub(crate) secret: [u8; 32],
+}
+
+impl<'r> Judging<'r> {
+    /// The request of a call.
+    pub(super) fn of(
+        engine: &Engine,
+        call: &Call<'_, '_>,
+        world: &'r Loaded,
+        request: &'r Request<'r>,
+        is_nobody: bool,
+    ) -> Self {
+        Self {
+            world,
+            request,
+            is_nobody,
+            wants_credential: call.ask.wants_credential,
+            key: None,
+            explain: call.explain,
+            secret: engine.keeper.store().secret(),
+        }
+    }
+
+    /// Judges the call of a record, whose verdict it becomes.
+    ///
+    /// Args: `presented`: the task credential that the call presents.
+    pub(crate) fn decide(
+        &self,
+        judgement: &mut Judgement,
+        located: Option<&Located>,
+        presented: Option<&Presented>,
+    ) {
+        let known = if self.is_nobody { &[] } else { judgement.caller.chain.as_slice() };
+        let granted = presented.map(Presented::grants);
+        let facts = Facts {
+            granted: granted.as_deref(),
+            history: judgement.context.recalled.view(),
+            directories: Some(&self.world.directories),
+            ..kernel_facts(judgement, known, located.map(Located::view), Some(&self.secret))
+        };
+        let (plan, now) = (&self.world.plan, judgement.arrival.now());
+        let decision = match self.explain {
+            true => decide_traced(plan, &facts, self.request, now),
+            false => decide(plan, &facts, self.request, now),
+        };
+        let detail = decision.redeems.zip(presented);
+        let of = detail.and_then(|(detail, one)| one.decision_id(detail));
+        if let Some(note) = &mut judgement.caller.credential {
+            of.unwrap_or_default().clone_into(&mut note.decision_id);
+        }
+        judgement.decided(decision);
+    }
+}
+
+impl Engine {
+    /// Refuses a probe of a chain that has no permit for `authz.probe`, or of a caller that probes too often.
+    fn may_probe(&self, world: &Loaded, facts: &Facts<'_>, now: Time) -> Result<(), Refused> {
+        let caller = facts.chain.last().map(name_of).unwrap_or_default();
+        if !self.probes.admit(&caller, Instant::now()) {
+            return Err(Refused::new(
+                ReasonCode::Overloaded,
+                Step::Judge,
+                "the caller probes more often than it may",
+            ));
+        }
+        let decision = decide(&world.plan, facts, &own(PROBE), now);
+        if decision.outcome == Outcome::Permit && decision.reason == ReasonCode::Permitted {
+            return Ok(());
+        }
+        let reason = match decision.reason.row().public_code {
+            PublicCode::Permit | PublicCode::StepUp => ReasonCode::NotPermitted,
+            _ => decision.reason,
+        };
+        Err(Refused::new(reason, Step::Judge, format!("`authz.probe`: {}", decision.message)))
+    }
+}
+
+/// The facts as policy reads them. Nothing raises confidence in this version.
+///
+/// Args: `task`: the task that the chain is of. `key`: that of the literals of tasks.
+pub(crate) fn kernel_facts<'a>(
+    judgement: &'a Judgement,
+    chain: &'a [Principal],
+    task: Option<TaskView<'a>>,
+    key: Option<&'a [u8; 32]>,
+) -> Facts<'a> {
+    let agent = judgement.caller.facts.agent.as_ref();
+    let subject = judgement.caller.facts.subject.as_ref();
+    let issued_at = match agent {
+        Some(agent) => agent.issued_at,
+        None => subject.and_then(|subject| subject.issued_at),
+    };
+    let now = judgement.arrival.now_ms.div_euclid(1_000);
+    let of_task = || task.and_then(|view| view.task.subject.as_ref());
+    let acr = match subject {
+        Some(subject) => subject.acr.as_deref(),
+        None => of_task().map(|subject| subject.acr.as_str()),
+    };
+    Facts {
+        enforcer: judgement.arrival.asker.name(),
+        chain,
+        proof: Proof {
+            method: agent.map_or(ProofMethod::Jwt, |agent| method_of(agent.proof)),
+            // Whoever speaks TLS by a certificate holds its key.
+            bound: agent.is_some_and(|agent| agent.bound || agent.certificate_digest.is_some()),
+            age: issued_at.map(|issued_at| now.saturating_sub(issued_at).max(0)),
+            acr: acr.unwrap_or_default(),
+        },
+        confidence: 0,
+        task,
+        subject_proof: None,
+        history: None,
+        literal_key: key,
+        directories: None,
+        granted: None,
+    }
 }

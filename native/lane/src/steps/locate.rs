@@ -2,9 +2,24 @@
 
 use std::sync::Arc;
 
-use authz_kernel::task::Task;
+use authz_kernel::decision::{Principal, Request, Time};
+use authz_kernel::plan::Plan;
+use authz_kernel::reason::ReasonCode;
+use authz_kernel::task::{self, Task, TaskKind, TaskStatus};
 
-use crate::history::Recalled;
+use crate::ask::{Refused, Step};
+use crate::engine::Engine;
+use crate::history::{self, Recalled};
+use crate::keeper::Wait;
+use crate::locate::{self, Located};
+use crate::presented::{self, Presented};
+use crate::revoke;
+use crate::shown;
+use crate::speaker;
+use crate::steps::admit::AdmittedCall;
+use crate::steps::identify::{CallerIdentity, IdentifiedCall};
+use crate::steps::resolve::ResolvedCall;
+use crate::steps::{Call, EndedCall, Staged};
 
 /// The task of a call and its history.
 #[derive(Debug, Default)]
@@ -15,4 +30,334 @@ pub(crate) struct TaskContext {
     pub(crate) is_in_named_task: bool,
     /// History of the task's session, of the agent, and of the object.
     pub(crate) recalled: Recalled,
+}
+
+/// The session of an agent that works without tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Implied {
+    /// It begins with the decision.
+    New,
+    /// It stands in the store already.
+    Kept,
+}
+
+/// The task of a call as its records say it.
+#[derive(Debug, Default)]
+pub(crate) struct CallTask {
+    /// The task and all above it; none where the call is made in no task.
+    pub(crate) located: Option<Located>,
+    /// The task is the session of an agent that works without tasks.
+    pub(crate) implied: Option<Implied>,
+    /// The task credential that is presented.
+    pub(crate) presented: Option<Presented>,
+    /// The task before the subject token of this call was noted in it, where the call presents a task credential.
+    pub(crate) unnoted: Option<Located>,
+}
+
+impl CallTask {
+    /// The session of the call begins with the decision.
+    pub(crate) fn begins(&self) -> bool {
+        self.implied == Some(Implied::New)
+    }
+}
+
+/// A call whose task is known, and what the task's session did before.
+#[derive(Debug)]
+pub struct LocatedCall<'a> {
+    pub(crate) resolved: ResolvedCall<'a>,
+    pub(crate) context: TaskContext,
+    /// Chain of the caller as the task has it; none: the caller's own.
+    pub(crate) chain: Option<Vec<Principal>>,
+    pub(crate) task: CallTask,
+}
+
+impl<'a> ResolvedCall<'a> {
+    /// Ends the call with a refusal.
+    fn refuse(
+        self,
+        context: TaskContext,
+        chain: Option<Vec<Principal>>,
+        refused: Refused,
+    ) -> EndedCall<'a> {
+        let (record, evidence) = self.identified.into_record(self.operation, context, chain);
+        EndedCall::refused(record, evidence, refused)
+    }
+}
+
+/// Locates the task of a call, and recalls the history that its operation has to do with.
+///
+/// # Errors
+/// The call as refused: there is no such task, it has ended, is revoked or is another's, or the store failed. A call whose
+/// request leads to no operation ends here too.
+pub fn locate<'a>(
+    engine: &Engine,
+    call: &Call<'_, 'a>,
+    resolved: ResolvedCall<'a>,
+) -> Staged<'a, LocatedCall<'a>> {
+    let mut context = TaskContext::default();
+    let mut chain = None;
+    match locate_task(engine, call, &resolved, &mut context, &mut chain) {
+        Ok(task) => Ok(LocatedCall { resolved, context, chain, task }),
+        Err(refused) => Err(resolved.refuse(context, chain, refused)),
+    }
+}
+
+/// Args: `context`, `chain`: values of this stage, which are recorded as far as they came, also of a refused call.
+fn locate_task(
+    engine: &Engine,
+    call: &Call<'_, '_>,
+    resolved: &ResolvedCall<'_>,
+    context: &mut TaskContext,
+    chain: &mut Option<Vec<Principal>>,
+) -> Result<CallTask, Refused> {
+    let IdentifiedCall { admitted: AdmittedCall { arrival, world }, caller, .. } =
+        &resolved.identified;
+    let (ask, plan, now, wait) = (call.ask, &world.plan, arrival.now(), resolved.wait);
+    let named = named_task(call, resolved)?;
+    let presented = engine.presented(caller, now, named, wait)?;
+    let (located, implied) =
+        find_task(engine, call, resolved, (named, presented.as_ref()), context)?;
+    let begins = implied == Some(Implied::New);
+    let unnoted = presented.as_ref().and_then(|_| located.clone());
+    // What is refused before it is judged begins no task, and changes none.
+    let is_refused = resolved.matched.missed().is_some() || !resolved.is_known();
+    let located = match located {
+        Some(found) if !found.is_taskless() => {
+            // What a task credential does not cover changes nothing, which is not known yet.
+            let is_dry = call.is_dry() || begins || is_refused || presented.is_some();
+            let noted = engine.note_token(caller, now, world, found, is_dry, wait)?;
+            Some(Engine::bounded_now(noted, plan)?)
+        }
+        located => located,
+    };
+    let begins_nothing = is_refused && begins;
+    let is_real = |located: &&Located| !located.is_taskless() && !begins_nothing;
+    if let Some(located) = located.as_ref().filter(is_real) {
+        context.task = Some(Arc::clone(&located.task));
+        context.is_in_named_task = located.task.kind != TaskKind::Implicit;
+        if !located.view().has_chain(&caller.chain) {
+            *chain = Some(shown::chain_in(caller, now, located));
+        }
+    }
+    if let Some(refused) = resolved.matched.missed() {
+        return Err(refused.clone());
+    }
+    let (located, implied) = if is_refused { (None, None) } else { (located, implied) };
+    if let Some(located) = &located {
+        let name = speaker::context(&arrival.asker, &caller.facts, ask.session_context);
+        let request = resolved.matched.request(ask);
+        context.recalled =
+            history::recall(&engine.keeper, plan, &request, located, (begins, name), (now, wait))?;
+    }
+    if ask.wants_credential {
+        may_want_credential(presented.is_some(), resolved, context)?;
+    }
+    Ok(CallTask { located, implied, presented, unnoted })
+}
+
+/// The task that a call names, in its body or beside it.
+///
+/// # Errors
+/// It names two (TASK_CONFLICT).
+pub(crate) fn named_task<'r>(
+    call: &Call<'r, '_>,
+    resolved: &'r ResolvedCall<'_>,
+) -> Result<Option<&'r str>, Refused> {
+    let (beside, in_body) = (call.ask.task, resolved.matched.task_in_body());
+    if beside.zip(in_body).is_some_and(|(task, other)| task != other) {
+        return Err(Refused::new(
+            ReasonCode::TaskConflict,
+            Step::Locate,
+            "the task is named more than once, differently",
+        ));
+    }
+    Ok(beside.or(in_body))
+}
+
+/// Finds the task of a call: the one that is named or presented, the session of an agent that works without tasks, or what the
+/// caller does without a task.
+///
+/// Args: `context`: gets the task that was looked at, also where it is refused.
+fn find_task(
+    engine: &Engine,
+    call: &Call<'_, '_>,
+    resolved: &ResolvedCall<'_>,
+    (named, presented): (Option<&str>, Option<&Presented>),
+    context: &mut TaskContext,
+) -> Result<(Option<Located>, Option<Implied>), Refused> {
+    let IdentifiedCall { admitted: AdmittedCall { arrival, world }, caller, nobody, .. } =
+        &resolved.identified;
+    let (plan, now, wait) = (&world.plan, arrival.now(), resolved.wait);
+    if resolved.is_whole() {
+        let in_task = named.is_some() || presented.is_some();
+        engine.check_subject(caller, now, plan, in_task, wait)?;
+    }
+    if let Some(task) = presented.map(Presented::task).or(named) {
+        let found = match presented {
+            Some(_) => find_presented(engine, task, plan, wait)?,
+            None => locate::find_task(&engine.keeper, task, wait)?,
+        };
+        context.task = Some(Arc::clone(&found.task));
+        locate::usable(&found, &resolved.revoked, &caller.facts, now)?;
+        if resolved.is_whole() {
+            engine.check_left_out(now, plan, &found, wait)?;
+        }
+        return Ok((Some(found), None));
+    }
+    if nobody.is_some() {
+        return Ok((None, None));
+    }
+    if let Some((found, implied)) = engine.implied(caller, now, plan, wait)? {
+        if implied == Implied::Kept {
+            context.task = Some(Arc::clone(&found.task));
+            engine.usable(&found, caller, now)?;
+        }
+        return Ok((Some(found), Some(implied)));
+    }
+    if resolved.is_whole() {
+        let request = resolved.matched.request(call.ask);
+        return Ok((engine.taskless(caller, now, plan, &request)?, None));
+    }
+    engine.refuse_taken_away(caller, now, plan, wait)?;
+    Ok((None, None))
+}
+
+/// The task of a presented task credential. Without its task, the credential is void.
+fn find_presented(
+    engine: &Engine,
+    task: &str,
+    plan: &Plan,
+    wait: Wait,
+) -> Result<Located, Refused> {
+    let found = locate::find(&engine.keeper, task, wait);
+    found.and_then(|found| Engine::bounded_now(found, plan)).map_err(|refused| {
+        match refused.reason {
+            ReasonCode::UnknownTask => Refused { reason: ReasonCode::Revoked, ..refused },
+            _ => refused,
+        }
+    })
+}
+
+/// Refuses to issue a task credential where none can be issued.
+fn may_want_credential(
+    is_presented: bool,
+    resolved: &ResolvedCall<'_>,
+    context: &TaskContext,
+) -> Result<(), Refused> {
+    let refused = |reason, message| Err(Refused::new(reason, Step::Locate, message));
+    if is_presented {
+        let message = "a call that presents a task credential gets none";
+        return refused(ReasonCode::BadInput, message);
+    }
+    if resolved.identified.admitted.world.credentials.is_none() {
+        return refused(ReasonCode::BadInput, "no credentials are issued here");
+    }
+    if resolved.is_known() && context.task.is_none() {
+        return refused(ReasonCode::NoTask, "a credential is issued for a task");
+    }
+    Ok(())
+}
+
+impl Engine {
+    /// The task credential that is presented, as its record stands.
+    ///
+    /// Args: `named`: the task that is named beside it, which must be its own.
+    fn presented(
+        &self,
+        caller: &CallerIdentity,
+        now: Time,
+        named: Option<&str>,
+        wait: Wait,
+    ) -> Result<Option<Presented>, Refused> {
+        let Some(facts) = &caller.facts.credential else { return Ok(None) };
+        if named.is_some_and(|task| task != facts.task) {
+            return Err(Refused::new(
+                ReasonCode::TaskConflict,
+                Step::Locate,
+                "the task credential is of another task than the one that is named",
+            ));
+        }
+        presented::find(&self.keeper, facts, now, wait).map(Some)
+    }
+
+    /// The session of an agent that works without tasks: that of the pair of agent and subject, whatever else the caller
+    /// sends. None of any other agent. The caller checks that a kept session is usable.
+    pub(crate) fn implied(
+        &self,
+        caller: &CallerIdentity,
+        now: Time,
+        plan: &Plan,
+        wait: Wait,
+    ) -> Result<Option<(Located, Implied)>, Refused> {
+        let Some(agent) = &caller.facts.agent else { return Ok(None) };
+        if !plan.model().is_implicit(&agent.spiffe_id) {
+            return Ok(None);
+        }
+        let Some(id) = task::implicit_id(&caller.chain) else { return Ok(None) };
+        if let Some(task) = self.keeper.task(&id, wait)?
+            && (task.status_at(now) == TaskStatus::Active || task.is_barred(now))
+        {
+            let task = renewed(plan, &task)?;
+            let located = task.map(|task| Located { task, ancestors: Vec::new() });
+            return Ok(located.map(|located| (located, Implied::Kept)));
+        }
+        let acr = caller.facts.subject.as_ref().and_then(|subject| subject.acr.as_deref());
+        let task = task::implicit(plan, &caller.chain, acr.unwrap_or_default(), now)
+            .map_err(|refused| Refused::new(refused.reason, Step::Locate, refused.message))?;
+        let Some(mut task) = task else { return Ok(None) };
+        shown::begin(caller, now, &mut task);
+        history::may_begin(&self.keeper, &task, (now, wait))?;
+        let located = Located { task: Arc::new(task), ancestors: Vec::new() };
+        let revoked = self.keeper.revocations()?;
+        revoke::of_tasks(&revoked, located.path())?;
+        Ok(Some((located, Implied::New)))
+    }
+
+    /// What bounds a call of an agent that works without tasks, as the bundle says now.
+    pub(crate) fn bounded_now(found: Located, plan: &Plan) -> Result<Located, Refused> {
+        if found.task.kind != TaskKind::Implicit {
+            return Ok(found);
+        }
+        let task = renewed(plan, &found.task)?.ok_or_else(locate::unknown)?;
+        Ok(Located { task, ..found })
+    }
+
+    /// What the caller does without a task, where the request has to do with what it did so before.
+    pub(crate) fn taskless(
+        &self,
+        caller: &CallerIdentity,
+        now: Time,
+        plan: &Plan,
+        request: &Request<'_>,
+    ) -> Result<Option<Located>, Refused> {
+        if !plan.recalls_taskless(request.operation, !request.labels.is_empty()) {
+            return Ok(None);
+        }
+        let Some(located) = Located::taskless(caller) else { return Ok(None) };
+        self.usable(&located, caller, now)?;
+        Ok(Some(located))
+    }
+
+    /// Refuses a request that stopped early and is of no task, where what its caller may do without one was taken away.
+    pub(crate) fn refuse_taken_away(
+        &self,
+        caller: &CallerIdentity,
+        now: Time,
+        plan: &Plan,
+        wait: Wait,
+    ) -> Result<(), Refused> {
+        if !plan.model().tasks.optional {
+            return Ok(());
+        }
+        let Some(located) = Located::taskless(caller) else { return Ok(()) };
+        self.usable(&located, caller, now)?;
+        history::refuse_taken_away(&self.keeper, &located.task, now, wait)
+    }
+}
+
+/// What bounds the calls of an agent that works without tasks, as the bundle says now; none where the bundle no longer lets the
+/// agent do so.
+pub(crate) fn renewed(plan: &Plan, known: &Arc<Task>) -> Result<Option<Arc<Task>>, Refused> {
+    task::renewed(plan, known)
+        .map_err(|refused| Refused::new(refused.reason, Step::Locate, refused.message))
 }

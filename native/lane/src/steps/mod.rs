@@ -1,9 +1,141 @@
-//! The stages of a call, in the order in which a call passes them. Each stage takes the values of the stages before it and
-//! returns its own; no stage writes into the value of another.
+//! The stages of a call, in the order in which a call passes them: admit, identify, resolve, locate, judge, settle, record.
+//!
+//! Each stage takes the value of the stage before it and returns its own. No stage writes into the value of another, and
+//! none can be called out of order, since only the stage before it makes the value that it takes. For example, [`settle()`] takes a
+//! [`JudgedCall`]:
+//!
+//! ```
+//! use authz_lane::Engine;
+//! use authz_lane::steps::{Call, EndedCall, JudgedCall, Staged, settle};
+//!
+//! fn settle_judged<'a>(
+//!     engine: &Engine,
+//!     call: &Call<'_, 'a>,
+//!     judged: JudgedCall<'a>,
+//! ) -> Staged<'a, EndedCall<'a>> {
+//!     settle(engine, call, judged)
+//! }
+//! ```
+//!
+//! A call without a verdict cannot be settled. The stage before [`judge()`] returns a [`LocatedCall`], which does not compile here:
+//!
+//! ```compile_fail
+//! use authz_lane::Engine;
+//! use authz_lane::steps::{Call, EndedCall, LocatedCall, Staged, settle};
+//!
+//! fn settle_unjudged<'a>(
+//!     engine: &Engine,
+//!     call: &Call<'_, 'a>,
+//!     located: LocatedCall<'a>,
+//! ) -> Staged<'a, EndedCall<'a>> {
+//!     settle(engine, call, located)
+//! }
+//! ```
 
 pub(crate) mod admit;
 pub(crate) mod identify;
 pub(crate) mod judge;
 pub(crate) mod locate;
+pub(crate) mod record;
 pub(crate) mod resolve;
 pub(crate) mod settle;
+
+use std::fmt;
+
+use authz_token::Evidence;
+
+use crate::ask::{Ask, Refused, Step};
+use crate::engine::{Engine, Transport};
+use crate::judgement::Judgement;
+use crate::keeper::Wait;
+use crate::steps::record::{Kept, Recorded};
+
+pub use crate::steps::admit::{AdmittedCall, Arrival, admit};
+pub use crate::steps::identify::{IdentifiedCall, identify};
+pub use crate::steps::judge::{JudgedCall, judge};
+pub use crate::steps::locate::{LocatedCall, locate};
+pub use crate::steps::resolve::{ResolvedCall, resolve};
+pub use crate::steps::settle::settle;
+
+/// One call to judge: its request, and how it came. Every stage reads it, and none changes it.
+#[derive(Clone, Copy)]
+pub struct Call<'c, 'a> {
+    pub(crate) ask: &'c Ask<'a>,
+    pub(crate) transport: &'c Transport<'a>,
+    /// Origin of the call in its audit record.
+    pub(crate) recorded: &'c Recorded,
+    /// The call only asks for an explanation (`Explain`), and its policies are traced.
+    pub(crate) explain: bool,
+}
+
+impl Call<'_, '_> {
+    /// The call changes nothing that is stored.
+    const fn is_dry(&self) -> bool {
+        self.ask.probe || self.explain
+    }
+
+    /// How long the call may wait for the store.
+    fn wait(&self, engine: &Engine) -> Wait {
+        let until = engine.keeper.until(self.transport.deadline());
+        Wait { until, lane: self.transport.lane }
+    }
+}
+
+// Written by hand so that no log can hold a token.
+impl fmt::Debug for Call<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("explain", &self.explain).finish_non_exhaustive()
+    }
+}
+
+/// A call with its final verdict, which goes to its record and its answer.
+pub struct EndedCall<'a> {
+    pub(crate) record: Box<Judgement>,
+    /// All evidence of the call: no record repeats a token of it.
+    pub(crate) evidence: Vec<Evidence<'a>>,
+    /// The record was already written, with the changes of the call.
+    pub(crate) kept: Option<Kept>,
+}
+
+impl fmt::Debug for EndedCall<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndedCall").field("reason", &self.record.reason()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> EndedCall<'a> {
+    /// A call that a stage refused. `mode` may let it through nevertheless.
+    fn refused(mut record: Judgement, evidence: Vec<Evidence<'a>>, refused: Refused) -> Self {
+        record.refuse(refused);
+        record.soften();
+        Self { record: Box::new(record), evidence, kept: None }
+    }
+}
+
+/// What a stage returns: its own value, or the call as the stage ended it.
+pub type Staged<'a, T> = Result<T, EndedCall<'a>>;
+
+/// Takes a call through the stages from its arrival to its final verdict.
+pub(crate) fn decide<'a>(engine: &Engine, call: &Call<'_, 'a>, arrival: Arrival) -> EndedCall<'a> {
+    let stages = || {
+        let admitted = admit(engine, call, arrival)?;
+        let identified = identify(engine, call, admitted)?;
+        let resolved = resolve(engine, call, identified)?;
+        let located = locate(engine, call, resolved)?;
+        let judged = judge(engine, call, located)?;
+        settle(engine, call, judged)
+    };
+    stages().unwrap_or_else(|ended| ended)
+}
+
+/// Refuses a call whose deadline has passed.
+pub(crate) fn in_time(transport: &Transport<'_>, step: Step) -> Result<(), Refused> {
+    if transport.is_late() {
+        return Err(Refused::new(
+            authz_kernel::reason::ReasonCode::Deadline,
+            step,
+            "the caller's deadline passed",
+        ));
+    }
+    Ok(())
+}

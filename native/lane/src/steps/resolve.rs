@@ -1,10 +1,30 @@
-//! Resolve: which operation does the request ask for?
+//! Resolve: which operation does the request ask for, and may it be asked for at all?
 
-use authz_kernel::mcp::Envelope;
+use std::sync::Arc;
+
+use authz_kernel::decision::{Given, Request};
+use authz_kernel::mcp::{Envelope, ServerTask};
+use authz_kernel::mode::may_soften;
 use authz_kernel::model::Tier;
+use authz_kernel::reach::Served;
+use authz_kernel::reason::ReasonCode;
+use authz_kernel::routes::{Body, HttpRequest, RouteError, Routed};
+use authz_kernel::task::Revocations;
+use authz_state::Ticket;
 
+use crate::ask::{Ask, Refused, Step, Target};
 use crate::asked::Asked;
+use crate::engine::{Engine, own};
+use crate::judgement::Asker;
+use crate::keeper::Wait;
 use crate::metrics::SystemId;
+use crate::presented::{self, Sent};
+use crate::revoke;
+use crate::steps::admit::{AdmittedCall, Arrival};
+use crate::steps::identify::IdentifiedCall;
+use crate::steps::locate::TaskContext;
+use crate::steps::{Call, EndedCall, Staged};
+use crate::world::Loaded;
 
 /// The operation that a request asks for, or what is known of the request where it asks for none.
 #[derive(Debug, Default)]
@@ -28,4 +48,305 @@ pub(crate) struct ResolvedOperation {
     pub(crate) is_cut_off: bool,
     /// Form of the request, where no operation was found.
     pub(crate) asked: Option<Asked>,
+    /// Write that makes the call's proofs of possession unusable for another call. A permit waits for it besides its record.
+    pub(crate) proved: Option<Ticket>,
+}
+
+/// Source of the operation of a request.
+#[derive(Debug)]
+pub(crate) enum Match {
+    /// The request names it.
+    Named,
+    /// A route leads to it.
+    Routed(Box<Routed>),
+    /// No route leads to an operation, and `mode` may only observe that: the refusal that counts unless an earlier one does.
+    Missed(Box<RouteError>, Refused),
+}
+
+impl Match {
+    /// The request as the kernel judges it.
+    pub(crate) fn request<'r>(&'r self, ask: &'r Ask<'_>) -> Request<'r> {
+        let named = match &ask.target {
+            Target::Operation { id, arguments, resource, destinations } => Request {
+                operation: id,
+                arguments: Given::Json(arguments),
+                resource: *resource,
+                destinations,
+                ..own("")
+            },
+            Target::Http { .. } => own(""),
+        };
+        match self {
+            Self::Named => Request {
+                labels: &ask.labels,
+                supported_obligations: &ask.supported_obligations,
+                ..named
+            },
+            Self::Routed(routed) => Request {
+                operation: &routed.operation,
+                arguments: Given::Read(&routed.arguments),
+                labels: &ask.labels,
+                supported_obligations: &ask.supported_obligations,
+                server_task: routed
+                    .mcp
+                    .as_ref()
+                    .map_or(ServerTask::None, |message| message.server_task),
+                ..own("")
+            },
+            Self::Missed(error, _) => own(&error.operation),
+        }
+    }
+
+    /// The task that the body of the request names.
+    pub(crate) fn task_in_body(&self) -> Option<&str> {
+        match self {
+            Self::Named => None,
+            Self::Routed(routed) => routed.task.as_deref(),
+            Self::Missed(error, _) => error.task.as_deref(),
+        }
+    }
+
+    /// The refusal of a request that no route leads to an operation.
+    pub(crate) const fn missed(&self) -> Option<&Refused> {
+        match self {
+            Self::Missed(_, refused) => Some(refused),
+            Self::Named | Self::Routed(_) => None,
+        }
+    }
+}
+
+/// A call whose operation is known, or certainly not known.
+#[derive(Debug)]
+pub struct ResolvedCall<'a> {
+    pub(crate) identified: IdentifiedCall<'a>,
+    pub(crate) operation: ResolvedOperation,
+    pub(crate) matched: Match,
+    /// Revocations that the call is judged under.
+    pub(crate) revoked: Arc<Revocations>,
+    /// How long the call may wait for the store.
+    pub(crate) wait: Wait,
+}
+
+impl ResolvedCall<'_> {
+    /// The catalog has the operation.
+    pub(crate) fn is_known(&self) -> bool {
+        !self.operation.operation.is_empty()
+    }
+
+    /// The call will be judged as a call of its caller: its operation and its caller are known.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_known() && self.matched.missed().is_none() && self.identified.nobody.is_none()
+    }
+}
+
+/// Resolves the operation of a call, and takes the proofs of possession that came along.
+///
+/// # Errors
+/// The call as refused: the request can be read in more than one way or in none, the enforcer may not ask about the operation, a
+/// proof is of another request or was used before, or the operation is revoked.
+pub fn resolve<'a>(
+    engine: &Engine,
+    call: &Call<'_, 'a>,
+    identified: IdentifiedCall<'a>,
+) -> Staged<'a, ResolvedCall<'a>> {
+    let mut operation = ResolvedOperation::default();
+    let wait = call.wait(engine);
+    let resolved = match_request(engine, call, &identified, &mut operation).and_then(|matched| {
+        let request = matched.request(call.ask);
+        check_request(engine, call, (&identified, wait), &request, &mut operation)?;
+        let revoked = engine.keeper.revocations()?;
+        check_revoked(&revoked, &identified.admitted.world, &mut operation)?;
+        Ok((matched, revoked))
+    });
+    match resolved {
+        Ok((matched, revoked)) => {
+            Ok(ResolvedCall { identified, operation, matched, revoked, wait })
+        }
+        Err(refused) => {
+            let (record, evidence) =
+                identified.into_record(operation, TaskContext::default(), None);
+            Err(EndedCall::refused(record, evidence, refused))
+        }
+    }
+}
+
+/// Finds the operation that a request names or is routed to.
+///
+/// Args: `operation`: value of this stage, which is recorded as far as it came, also of a refused call.
+fn match_request(
+    engine: &Engine,
+    call: &Call<'_, '_>,
+    identified: &IdentifiedCall<'_>,
+    operation: &mut ResolvedOperation,
+) -> Result<Match, Refused> {
+    let AdmittedCall { arrival, world } = &identified.admitted;
+    let matched = match &call.ask.target {
+        Target::Operation { .. } => Match::Named,
+        Target::Http { method, host, path, headers, unusable, body } => {
+            let names = headers.iter().map(|(name, _)| *name);
+            check_header_names(world, names, unusable)?;
+            operation.is_cut_off = matches!(body, Body::Partial);
+            let http = HttpRequest { method, host, path, headers, body: *body };
+            match world.plan.routes().resolve(&http).and_then(|found| world.at_system(found, host))
+            {
+                Ok(routed) => {
+                    operation.route = Some(routed.route);
+                    operation.mcp.clone_from(&routed.mcp);
+                    if routed.arguments.written_len() > engine.settings.max_arguments_bytes {
+                        return Err(Refused::input("the arguments are too long"));
+                    }
+                    Match::Routed(Box::new(routed))
+                }
+                Err(error) => {
+                    let refused = unrouted(arrival, operation, world, &http, &error);
+                    let refused = instead(identified.nobody.as_ref(), refused);
+                    if !refused.understood || !may_soften(error.reason) {
+                        return Err(refused);
+                    }
+                    // Where it would only be noted, everything before the operation must hold first.
+                    Match::Missed(Box::new(error), refused)
+                }
+            }
+        }
+    };
+    let request = matched.request(call.ask);
+    if let Some(known) = world.plan.operation(request.operation) {
+        operation.operation.clone_from(&known.id);
+        operation.system = world.system(&known.id);
+        operation.tier = Some(known.tier);
+    } else if matched.missed().is_none() {
+        operation.asked = Some(Asked::operation(request.operation));
+        let system = presented::system_of(request.operation);
+        match system.filter(|system| world.plan.systems().contains_key(*system)) {
+            Some(system) => system.clone_into(&mut operation.unknown_in),
+            None => operation.may_be_for.push(String::new()),
+        }
+    }
+    Ok(matched)
+}
+
+/// Refuses headers that a route reads and that are no text, or that some servers take for a header that a route reads.
+fn check_header_names<'h>(
+    world: &Loaded,
+    names: impl Iterator<Item = &'h str>,
+    unusable: &[&'h str],
+) -> Result<(), Refused> {
+    let routes = world.plan.routes();
+    if let Some(name) = unusable.iter().find(|name| routes.reads_header(name)) {
+        return Err(Refused::ambiguous(format!("`{name}` is no text")));
+    }
+    match world.read_headers.twin(names.chain(unusable.iter().copied())) {
+        Some(name) => Err(Refused::ambiguous(format!(
+            "a header is spelled almost as `{name}`, and some servers take both for one"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Checks that the enforcer may ask about the operation, and that what is presented is for it; takes its proofs.
+fn check_request(
+    engine: &Engine,
+    call: &Call<'_, '_>,
+    (identified, wait): (&IdentifiedCall<'_>, Wait),
+    request: &Request<'_>,
+    operation: &mut ResolvedOperation,
+) -> Result<(), Refused> {
+    let AdmittedCall { arrival, world } = &identified.admitted;
+    let facts = &identified.caller.facts;
+    may_ask(&arrival.asker, operation, request.operation)?;
+    if !request.operation.is_empty() {
+        Engine::for_audience(facts, world, request.operation)?;
+    }
+    if !facts.proofs.is_empty() {
+        let unknown_in = Some(operation.unknown_in.as_str()).filter(|id| !id.is_empty());
+        let system = presented::system_of(request.operation).or(unknown_in);
+        let sent = Sent::of(call.ask, world, system);
+        let now = arrival.now();
+        operation.proved =
+            engine.take_proofs(&facts.proofs, now, world, &sent, call.is_dry(), wait)?;
+    }
+    Ok(())
+}
+
+/// Refuses an operation that is revoked, or whose system is; notes whether the request may be for a revoked one.
+fn check_revoked(
+    revoked: &Revocations,
+    world: &Loaded,
+    operation: &mut ResolvedOperation,
+) -> Result<(), Refused> {
+    revoke::of_operation(revoked, &operation.operation)?;
+    if revoked.is_empty() {
+        return Ok(());
+    }
+    let unknown_in = std::slice::from_ref(&operation.unknown_in);
+    let split = world.plan.model().splits.get(&operation.operation);
+    let mut cases = split.into_iter().flat_map(|split| split.cases.values());
+    operation.may_be_revoked = cases.any(|case| revoke::of_operation(revoked, case).is_err())
+        || revoke::is_any_revoked(revoked, &operation.may_be_for)
+        || (operation.operation.is_empty() && revoke::is_any_revoked(revoked, unknown_in));
+    if operation.operation.is_empty() {
+        revoke::of_system(revoked, &operation.unknown_in)?;
+    }
+    Ok(())
+}
+
+/// Notes what is known of a request that no route makes an operation of.
+///
+/// Returns: why no route does.
+fn unrouted(
+    arrival: &Arrival,
+    operation: &mut ResolvedOperation,
+    world: &Loaded,
+    http: &HttpRequest<'_>,
+    error: &RouteError,
+) -> Refused {
+    if error.reason == ReasonCode::NoRoute {
+        operation.asked = Some(Asked::http(http));
+    }
+    let is_limited = || arrival.asker.enforcer.as_ref().is_some_and(|one| one.is_limited());
+    let observes = || world.plan.model().modes.any_observes(arrival.now());
+    if let Some(message) = &error.mcp {
+        message.system.clone_into(&mut operation.unknown_in);
+        operation.asked = message.missing.as_deref().map(Asked::operation);
+        operation.mcp = Some((**message).clone());
+    } else if error.operation.is_empty() && (is_limited() || observes()) {
+        let Served { systems, has_others } = world.plan.systems_at(http.host);
+        let others = has_others.then(String::new);
+        operation.may_be_for = systems.into_iter().map(str::to_owned).chain(others).collect();
+    }
+    let refused = Refused::new(error.reason, Step::Resolve, error.message.as_str());
+    Refused { understood: error.understood, ..refused }
+}
+
+/// Refuses what the enforcer may not ask about: where the system is not certain, whatever it could be must be allowed.
+/// Whoever asks about itself may ask about every system.
+fn may_ask(asker: &Asker, resolved: &ResolvedOperation, operation: &str) -> Result<(), Refused> {
+    let Some(enforcer) = &asker.enforcer else { return Ok(()) };
+    let may_ask = match (operation, resolved.unknown_in.as_str()) {
+        ("", "") => enforcer.may_ask_about_any(&resolved.may_be_for),
+        ("", _) => enforcer.may_ask_about_any(std::slice::from_ref(&resolved.unknown_in)),
+        (operation, _) => enforcer.may_ask(operation),
+    };
+    if may_ask {
+        return Ok(());
+    }
+    Err(Refused::new(
+        ReasonCode::EnforcerRefused,
+        Step::Identify,
+        "the enforcer does not ask about this system, or it is not certain which one it is",
+    ))
+}
+
+/// The refusal of a request of nobody that is also refused for what it asks: the first counts, and is let through only
+/// where both may be.
+fn instead(nobody: Option<&Refused>, refused: Refused) -> Refused {
+    let Some(first) = nobody else { return refused };
+    let understood = refused.understood && may_soften(refused.reason);
+    let message = match understood {
+        true => first.message.clone(),
+        false => {
+            format!("{}; nor can the request be let through: {}", first.message, refused.message)
+        }
+    };
+    Refused { understood, message, ..first.clone() }
 }

@@ -1,0 +1,496 @@
+//! Record: the audit line of a call, and the wait until it is durable. What cannot be recorded is not permitted.
+
+use std::time::{Duration, Instant};
+
+use authz_kernel::decision::Outcome;
+use authz_kernel::model::Tier;
+use authz_kernel::reason::ReasonCode;
+use authz_kernel::task::RecordKey;
+use authz_state::store::{Commit, StoreError, Survives, Transaction};
+use authz_state::{AuditError, Durability, Ticket};
+use authz_token::Evidence;
+use prost::Message;
+
+use crate::answer;
+use crate::ask::{Refused, Step};
+use crate::engine::{Engine, Transport, new_id, now_ms, seconds};
+use crate::envoy::Removed;
+use crate::judgement::{Judgement, method_of};
+use crate::keeper::Wait;
+use crate::limits;
+use crate::proto::authz::v1 as wire;
+use crate::record::{self, Origin};
+use crate::settings::{Lane, Settings};
+use crate::steps::EndedCall;
+use crate::sums::{self, Row, Sum};
+use crate::trace::{self, Ids};
+
+/// A decision that waits for its record.
+pub(crate) struct Pending {
+    judgement: Box<Judgement>,
+    line: Recorded,
+    reply: Reply,
+    ticket: Option<Ticket>,
+    /// That a proof cannot be brought again; it goes before `ticket`.
+    proved: Option<Ticket>,
+    waits: Waits,
+    received: Instant,
+    deadline: Option<Instant>,
+}
+
+/// What a decision waits for before it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// Its record.
+    Record,
+    /// Its changes, with which the record goes.
+    Store,
+}
+
+/// The record of a decision that changed state, which went with the changes.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    ticket: Option<Ticket>,
+    waits: Waits,
+}
+
+impl Kept {
+    /// The record went with a change that is waited for elsewhere.
+    pub(crate) const fn elsewhere() -> Self {
+        Self { ticket: None, waits: Waits::Store }
+    }
+}
+
+/// Why a change is not made.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// It is refused.
+    Refused(Refused),
+    /// The store failed.
+    Store(StoreError),
+    /// There is nothing to change.
+    Unchanged,
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Refused> for Stop {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+/// What is changed in a transaction, and what the decision about it comes to.
+pub(crate) type Change<'a> =
+    dyn FnMut(&mut dyn Transaction, &mut Judgement) -> Result<(), Stop> + 'a;
+
+/// What every record of the decision needs besides the decision.
+pub(crate) struct Recorded {
+    pub(crate) peer: String,
+    pub(crate) trace: Option<Ids>,
+    pub(crate) lane: Lane,
+}
+
+impl Recorded {
+    pub(crate) fn origin<'a>(&'a self, settings: &'a Settings) -> Origin<'a> {
+        Origin {
+            peer: &self.peer,
+            trace: self.trace.as_ref().map(Ids::of_record),
+            node_id: &settings.node_id,
+            version: &settings.version,
+        }
+    }
+}
+
+/// What a change belongs to.
+pub(crate) struct Changing<'a> {
+    pub(crate) evidence: &'a [Evidence<'a>],
+    pub(crate) recorded: &'a Recorded,
+    pub(crate) wait: Wait,
+}
+
+pub(crate) enum Reply {
+    Own,
+    Envoy { removed: Removed },
+}
+
+impl Pending {
+    /// Notes on what the answer waited in vain.
+    pub(crate) const fn failed_at(&mut self, waits: Waits, recorded: Result<(), AuditError>) {
+        if recorded.is_err() {
+            self.waits = waits;
+        }
+    }
+
+    /// Takes the next promise that something is durable, if the answer must wait for it, and what it is of.
+    pub(crate) fn take_ticket(&mut self) -> Option<(Ticket, Waits)> {
+        let proved = self.proved.take().map(|ticket| (ticket, Waits::Store));
+        proved.or_else(|| self.ticket.take().map(|ticket| (ticket, self.waits)))
+    }
+}
+
+impl Engine {
+    /// Where a decision comes from.
+    pub(crate) fn recorded(&self, transport: &Transport<'_>) -> Recorded {
+        let peer = transport.peer.filter(|peer| peer.len() <= limits::PEER).unwrap_or_default();
+        Recorded {
+            peer: peer.to_owned(),
+            trace: trace::ids(self.tracing.as_ref(), transport.trace_parent, transport.trace_state),
+            lane: transport.lane,
+        }
+    }
+
+    /// Queues the record of a call, unless it went with the changes. A call that cannot be recorded is not permitted.
+    pub(crate) fn record(
+        &self,
+        ended: EndedCall<'_>,
+        transport: &Transport<'_>,
+        reply: Reply,
+        line: Recorded,
+    ) -> Pending {
+        let EndedCall { record: mut judgement, evidence, kept } = ended;
+        let (ticket, waits) = match kept {
+            Some(Kept { ticket, waits }) => (ticket, waits),
+            None => (self.submit(&mut judgement, &evidence, &line), Waits::Record),
+        };
+        // What is refused gave nothing for the proof; and a change that is kept later in the same store is not durable
+        // before it.
+        let proved = judgement.resolved.proved.take().filter(|_| {
+            judgement.passage().is_some() && (ticket.is_none() || waits == Waits::Record)
+        });
+        Pending {
+            judgement,
+            line,
+            reply,
+            ticket,
+            proved,
+            waits,
+            received: transport.received,
+            deadline: transport.deadline(),
+        }
+    }
+
+    fn submit(
+        &self,
+        judgement: &mut Judgement,
+        evidence: &[Evidence<'_>],
+        recorded: &Recorded,
+    ) -> Option<Ticket> {
+        let origin = recorded.origin(&self.settings);
+        let durability = if judgement.resolved.tier.is_some_and(|tier| tier >= Tier::High) {
+            Durability::Synced
+        } else if judgement.outcome() == Outcome::Deny && judgement.passage().is_none() {
+            Durability::BestEffort
+        } else {
+            Durability::Queued
+        };
+        if durability == Durability::BestEffort && self.is_summed(judgement, origin) {
+            return None;
+        }
+        match self.queue(judgement, evidence, origin, None, durability) {
+            Ok(ticket) => ticket,
+            Err(error) => {
+                judgement.refuse(unrecorded(error, Waits::Record));
+                // Where a refusal finds no room, another one would find none either.
+                if durability != Durability::BestEffort {
+                    self.record_refusal(judgement, evidence, origin, None);
+                }
+                None
+            }
+        }
+    }
+
+    /// Makes a change and its record in one transaction.
+    ///
+    /// Args: `change`: reads, writes, and brings the decision to what the record shall say.
+    ///
+    /// Returns: none where there was nothing to change, and so nothing was recorded.
+    pub(crate) fn change(
+        &self,
+        judgement: &mut Judgement,
+        call: &Changing<'_>,
+        locks: &[RecordKey],
+        survives: Survives,
+        change: &mut Change<'_>,
+    ) -> Result<Option<Kept>, Refused> {
+        let mut stopped = None;
+        let mut kept = None;
+        let durability = match survives {
+            Survives::Crash => Durability::Queued,
+            Survives::PowerLoss => Durability::Synced,
+        };
+        let waits = Instant::now();
+        let mut work = |transaction: &mut dyn Transaction| {
+            self.metrics.locked(waits.elapsed());
+            match change(transaction, judgement) {
+                Ok(()) => {}
+                Err(Stop::Store(error)) => return Err(error),
+                Err(Stop::Refused(refused)) => {
+                    stopped = Some(refused);
+                    return Ok(false);
+                }
+                Err(Stop::Unchanged) => return Ok(false),
+            }
+            let origin = call.recorded.origin(&self.settings);
+            if self.keeper.has_outbox() {
+                // The outbox takes any number of lines, but what nobody can read afterwards is not permitted.
+                if !self.audit.is_writable() {
+                    stopped = Some(unrecorded(AuditError::Failed, Waits::Record));
+                    return Ok(false);
+                }
+                transaction.audit(record::line(judgement, call.evidence, origin, None));
+                kept = Some(Kept { ticket: None, waits: Waits::Store });
+                return Ok(true);
+            }
+            match self.queue(judgement, call.evidence, origin, None, durability) {
+                Ok(ticket) => {
+                    kept = Some(Kept { ticket, waits: Waits::Record });
+                    Ok(true)
+                }
+                Err(error) => {
+                    stopped = Some(unrecorded(error, Waits::Record));
+                    Ok(false)
+                }
+            }
+        };
+        let commit = self.keeper.transact(locks, survives, call.wait, &mut work)?;
+        if let Some(refused) = stopped {
+            return Err(refused);
+        }
+        if let (Commit::Pending(ticket), Some(kept)) = (commit, &mut kept) {
+            kept.ticket = Some(ticket);
+        }
+        Ok(kept)
+    }
+
+    /// Adds the record of one more decision to a change that is made with it.
+    pub(crate) fn record_with(
+        &self,
+        transaction: &mut dyn Transaction,
+        judgement: &Judgement,
+        call: &Changing<'_>,
+        survives: Survives,
+    ) -> Result<(), Stop> {
+        let origin = call.recorded.origin(&self.settings);
+        if self.keeper.has_outbox() {
+            transaction.audit(record::line(judgement, call.evidence, origin, None));
+            return Ok(());
+        }
+        let durability = match survives {
+            Survives::Crash => Durability::Queued,
+            Survives::PowerLoss => Durability::Synced,
+        };
+        // Lines are synced in their order, so whoever waits for the last waits for this one too.
+        match self.queue(judgement, call.evidence, origin, None, durability) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Stop::Refused(unrecorded(error, Waits::Record))),
+        }
+    }
+
+    /// Records, waits, counts: a call that answers no decision of an operation ends here.
+    pub(crate) fn conclude(
+        &self,
+        record: Box<Judgement>,
+        evidence: &[Evidence<'_>],
+        transport: &Transport<'_>,
+        line: Recorded,
+        kept: Option<Kept>,
+    ) -> Box<Judgement> {
+        let ended = EndedCall { record, evidence: evidence.to_vec(), kept };
+        self.conclude_ended(ended, transport, line)
+    }
+
+    /// As [`Engine::conclude`].
+    pub(crate) fn conclude_ended(
+        &self,
+        ended: EndedCall<'_>,
+        transport: &Transport<'_>,
+        line: Recorded,
+    ) -> Box<Judgement> {
+        let mut pending = self.record(ended, transport, Reply::Own, line);
+        let recorded = self.wait(&mut pending);
+        self.end_call(pending, recorded)
+    }
+
+    /// Ends a call whose record was waited for, and counts it.
+    pub(crate) fn end_call(
+        &self,
+        pending: Pending,
+        recorded: Result<(), AuditError>,
+    ) -> Box<Judgement> {
+        let Pending { judgement, line, waits, received, deadline, .. } = pending;
+        let judgement = self.confirm(judgement, &line, waits, deadline, recorded);
+        self.count(&judgement, received, line.lane, line.trace.as_ref());
+        judgement
+    }
+
+    /// The record of a refusal is written where the share of refusals has room; the writer counts those that were not.
+    pub(crate) fn record_refusal(
+        &self,
+        judgement: &Judgement,
+        evidence: &[Evidence<'_>],
+        origin: Origin<'_>,
+        instead_of: Option<Outcome>,
+    ) {
+        // What replaces an earlier record of the same decision stands beside it.
+        if instead_of.is_some() || !self.is_summed(judgement, origin) {
+            drop(self.queue(judgement, evidence, origin, instead_of, Durability::BestEffort));
+        }
+    }
+
+    /// Counts a refusal whose caller proved nothing.
+    ///
+    /// Returns: whether it is summed up with others of the minute, and has no record of its own.
+    fn is_summed(&self, judgement: &Judgement, origin: Origin<'_>) -> bool {
+        let Some(row) = sums::row_of(judgement, origin.peer) else { return false };
+        let is_summed = self.sums.take(row, judgement.arrival.now_ms);
+        self.write_sums(self.sums.due(judgement.arrival.now_ms));
+        is_summed
+    }
+
+    /// Writes the sums of minutes that are over.
+    pub(crate) fn write_due_sums(&self) {
+        self.write_sums(self.sums.due(now_ms()));
+    }
+
+    pub(crate) fn write_sums(&self, sums: Vec<(Row, Sum)>) {
+        for (row, sum) in sums {
+            let line = record::sum_line(&new_id(), now_ms(), &row, sum, &self.settings);
+            match self.audit.submit(&line, Durability::BestEffort) {
+                Ok(_) => self.metrics.summed(sum.count),
+                Err(_) => self.sums.keep(row, sum),
+            }
+        }
+    }
+
+    /// Queues the record of a decision.
+    fn queue(
+        &self,
+        judgement: &Judgement,
+        evidence: &[Evidence<'_>],
+        origin: Origin<'_>,
+        instead_of: Option<Outcome>,
+        durability: Durability,
+    ) -> Result<Option<Ticket>, AuditError> {
+        record::with_line(judgement, evidence, origin, instead_of, |line| {
+            self.audit.submit(line, durability)
+        })
+    }
+
+    /// Longest wait for a durable record, as a point in time.
+    pub(crate) fn wait_until(&self, pending: &Pending) -> Instant {
+        let most = Duration::from_millis(self.settings.audit_max_wait_ms);
+        let now = Instant::now();
+        let latest = now.checked_add(most).unwrap_or(now);
+        pending.deadline.map_or(latest, |deadline| deadline.min(latest))
+    }
+
+    pub(crate) fn wait(&self, pending: &mut Pending) -> Result<(), AuditError> {
+        let mut recorded = Ok(());
+        while recorded.is_ok()
+            && let Some((ticket, waits)) = pending.take_ticket()
+        {
+            recorded = ticket.wait(self.wait_until(pending));
+            pending.failed_at(waits, recorded);
+        }
+        recorded
+    }
+
+    /// Answers, once it is known whether the record is durable.
+    pub(crate) fn finish(&self, mut pending: Pending, recorded: Result<(), AuditError>) -> Vec<u8> {
+        let reply = std::mem::replace(&mut pending.reply, Reply::Own);
+        let judgement = self.end_call(pending, recorded);
+        match reply {
+            Reply::Own => {
+                let decision = Some(answer::own(&judgement));
+                let dpop_nonce = self.wanted_nonce(&judgement).unwrap_or_default();
+                wire::CheckResponse { decision, dpop_nonce }.encode_to_vec()
+            }
+            Reply::Envoy { removed } => {
+                let error_response = self.settings.envoy_error_response;
+                let nonce = self.wanted_nonce(&judgement);
+                answer::envoy(&judgement, &removed, error_response, nonce)
+            }
+        }
+    }
+
+    /// Turns a decision whose record is not durable into a denial, and says so in a second record.
+    pub(crate) fn confirm(
+        &self,
+        mut judgement: Box<Judgement>,
+        recorded: &Recorded,
+        waits: Waits,
+        deadline: Option<Instant>,
+        outcome: Result<(), AuditError>,
+    ) -> Box<Judgement> {
+        let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let outcome = match outcome {
+            // Nobody waits any more: a permit that is not heard of must not stand in the records as one.
+            Ok(())
+                if is_late
+                    && (judgement.outcome() != Outcome::Deny || judgement.passage().is_some()) =>
+            {
+                Err(AuditError::Late)
+            }
+            outcome => outcome,
+        };
+        if let Err(error) = outcome {
+            let before = judgement.outcome();
+            let waits = if is_late { Waits::Record } else { waits };
+            judgement.refuse(unrecorded(error, waits));
+            let origin = recorded.origin(&self.settings);
+            self.record_refusal(&judgement, &[], origin, Some(before));
+        }
+        judgement
+    }
+
+    pub(crate) fn count(
+        &self,
+        judgement: &Judgement,
+        received: Instant,
+        lane: Lane,
+        trace: Option<&Ids>,
+    ) {
+        self.metrics.decided(
+            judgement.outcome(),
+            judgement.reason(),
+            judgement.resolved.system,
+            judgement.resolved.tier,
+            judgement.arrival.surface,
+            judgement.softened().is_none(),
+        );
+        let took = received.elapsed();
+        self.metrics.took(lane, judgement.arrival.surface, took);
+        let agent = judgement.caller.facts.agent.as_ref().map(|agent| method_of(agent.proof));
+        self.metrics.identified(judgement.arrival.asker.known, agent);
+        if let Some((tracing, ids)) = self.tracing.as_ref().zip(trace) {
+            tracing.end(ids, judgement, took);
+        }
+    }
+
+    /// The nonce that the next proof should bring, where the one that came did not.
+    fn wanted_nonce(&self, judgement: &Judgement) -> Option<String> {
+        let wanted = judgement.use_nonce();
+        wanted.then(|| self.nonces(seconds(judgement.arrival.now_ms)).into_current())
+    }
+}
+
+fn unrecorded(error: AuditError, waits: Waits) -> Refused {
+    let (reason, message) = match (waits, error) {
+        (Waits::Record, AuditError::Full | AuditError::Failed) => {
+            (ReasonCode::AuditFull, error.to_string())
+        }
+        (Waits::Record, AuditError::Late) => (ReasonCode::Deadline, error.to_string()),
+        (Waits::Store, AuditError::Full | AuditError::Failed) => {
+            (ReasonCode::StateUnavailable, "the store could not keep the change".to_owned())
+        }
+        (Waits::Store, AuditError::Late) => {
+            (ReasonCode::StoreSlow, "the change was not kept in time".to_owned())
+        }
+    };
+    Refused::new(reason, Step::Record, message)
+}
