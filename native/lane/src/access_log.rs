@@ -14,8 +14,7 @@ use prost::Message;
 use prost::bytes::Bytes;
 use prost_types::value::Kind;
 
-use crate::engine::{ApiError, Engine, Transport};
-use crate::keeper::Wait;
+use crate::engine::Engine;
 use crate::limits;
 use crate::metrics::LogEntry;
 use crate::proto::envoy::data::accesslog::v3::{
@@ -27,6 +26,7 @@ use crate::revoke;
 use crate::settings::{ReportWay, Surface};
 use crate::steps::record::Changing;
 use crate::tasks::Caller;
+use crate::transport::{ApiError, Transport};
 use crate::world::Loaded;
 
 /// Under which the proxy keeps the `dynamic_metadata` of our answers.
@@ -124,8 +124,7 @@ impl Engine {
     ) -> LogEntry {
         let transport = &Transport { received: Instant::now(), ..*transport };
         let mut judgement = self.judgement(Surface::AccessLog, Some(Arc::clone(world)), transport);
-        let until = self.keeper.until(transport.deadline());
-        let wait = Wait { until, lane: transport.lane };
+        let wait = self.wait_of(transport);
         let key = RecordKey::new(RecordKind::Reservation, &logged.decision_id);
         let permit = match self.keeper.peek(&key, wait) {
             Ok(Some(Record::Reservation(permit))) => permit,

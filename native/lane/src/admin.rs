@@ -17,7 +17,7 @@ use prost::Message;
 
 use crate::ask::{Refused, Step};
 use crate::ending;
-use crate::engine::{ApiError, Engine, Transport};
+use crate::engine::Engine;
 use crate::history;
 use crate::judgement::{Judgement, RevocationNote};
 use crate::keeper::Wait;
@@ -27,6 +27,7 @@ use crate::proto::authz::v1 as wire;
 use crate::proto::authz::v1::admin_revoke_request::Target;
 use crate::settings::Surface;
 use crate::steps::record::{Changing, Kept, Recorded, Stop};
+use crate::transport::{ApiError, Transport};
 use crate::world::Loaded;
 
 /// Revocations that are kept. Each is a decision of a person, so there are few.
@@ -52,26 +53,22 @@ impl Engine {
         request: &[u8],
         transport: &Transport<'_>,
     ) -> Result<Vec<u8>, ApiError> {
-        let mut judgement = self.judgement(Surface::Revoke, self.world(), transport);
-        "authz.revoke".clone_into(&mut judgement.resolved.operation);
-        let line = self.recorded(transport);
-        let (ended, kept) = match self.revoked(&mut judgement, request, transport, &line) {
-            Ok((ended, kept)) => (ended, kept),
-            Err(refused) => {
-                judgement.refuse(refused);
-                (0, None)
-            }
-        };
-        let judgement = self.conclude(judgement, &[], transport, line, kept);
-        judgement.granted()?;
-        let note = judgement.notes.revoked.as_ref();
+        let decode = || Ok(());
+        let (record, ended) =
+            self.api_call(Surface::Revoke, transport, decode, |(), transport, record, _, line| {
+                "authz.revoke".clone_into(&mut record.resolved.operation);
+                self.revoked(record, request, transport, line)
+            });
+        record.granted()?;
+        let note = record.notes.revoked.as_ref();
         if let Some(note) = note {
             let change =
                 if note.undo { RevocationChange::Undone } else { RevocationChange::Revoked };
             self.metrics.revocation(note.target, change);
         }
         let undone = note.is_some_and(|note| note.undo);
-        Ok(wire::AdminRevokeResponse { tasks_ended: ended, undone }.encode_to_vec())
+        Ok(wire::AdminRevokeResponse { tasks_ended: ended.unwrap_or_default(), undone }
+            .encode_to_vec())
     }
 
     fn revoked(
@@ -101,7 +98,7 @@ impl Engine {
             undo: message.undo,
         };
         judgement.notes.revoked = Some(note.clone());
-        let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
+        let wait = self.wait_of(transport);
         let call = Changing { evidence: &[], recorded: line, wait };
         if note.undo {
             return self.undo(judgement, &call, &note, transport);
@@ -347,7 +344,7 @@ impl Engine {
                     }))
         };
         // Each step has a wait of its own, within the call's deadline: there may be many tasks.
-        let wait = || Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
+        let wait = || self.wait_of(transport);
         let mut ended = 0_u32;
         let mut after = String::new();
         loop {

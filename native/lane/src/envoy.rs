@@ -12,12 +12,12 @@ use prost_types::value::Kind;
 use smallvec::SmallVec;
 
 use crate::ask::{self, Ask, Authorization, Refused, Relayed, Step, Target};
-use crate::engine::Transport;
 use crate::judgement::Judgement;
 use crate::limits;
 use crate::proto::envoy::config::core::v3::Metadata;
 use crate::settings::Settings;
 use crate::trace;
+use crate::transport::Transport;
 use crate::world::Enforcer;
 
 mod request;

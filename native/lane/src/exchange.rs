@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::ask::{self, Refused, Step};
 use crate::credentials::answer_of;
-use crate::engine::{ApiError, Engine, Transport};
+use crate::engine::Engine;
 use crate::history;
 use crate::judgement::{Asker, CredentialNote, Judgement};
 use crate::keeper::Wait;
@@ -40,6 +40,7 @@ use crate::steps::record::{Changing, Kept, Recorded, Stop};
 use crate::steps::settle::{detail_of, survives_of};
 use crate::tasks::{bounded, kernel_refused};
 use crate::tokens::Client;
+use crate::transport::{ApiError, Transport};
 use crate::world::Loaded;
 
 mod denied;
@@ -193,47 +194,50 @@ impl Engine {
         request: &[u8],
         transport: &Transport<'_>,
     ) -> Result<Vec<u8>, ApiError> {
-        let surface = Surface::CredentialExchange;
-        let mut judgement = self.judgement(surface, self.world(), transport);
-        let line = self.recorded(transport);
-        let asked = self.check_size(request).and_then(|()| {
+        let decode = || {
+            self.check_size(request)?;
             serde_json::from_slice::<Asked>(request)
                 .map_err(|_| Refused::input("the bytes are no such request"))
-        });
-        let asked = match asked {
-            Ok(asked) => asked,
-            Err(refused) => {
-                self.refuse_unless_unready(&mut judgement, transport, refused);
-                let judgement = self.conclude(judgement, &[], transport, line, None);
-                judgement.granted()?;
-                return Err(self.failed_inside());
-            }
         };
-        let mut evidence = Vec::new();
-        let mut judged = Vec::new();
-        let done =
-            self.exchanged(&asked, &mut judgement, &mut evidence, &mut judged, transport, &line);
-        let (answer, kept) = match done {
-            Ok((answer, kept)) => (answer, kept),
-            Err(refused) => {
-                judgement.refuse(refused);
-                (Vec::new(), None)
-            }
-        };
-        let is_done = kept.is_some();
-        for mut detail in judged {
-            if !is_done && detail.permit().is_some() {
+        let (record, answer) = self.api_call(
+            Surface::CredentialExchange,
+            transport,
+            decode,
+            |asked, transport, record, evidence, line| {
+                let mut details = Vec::new();
+                let done = self.exchanged(asked, record, evidence, &mut details, transport, line);
+                if let Err(refused) = &done {
+                    record.refuse(refused.clone());
+                }
+                let is_kept = matches!(&done, Ok((_, Some(_))));
+                self.conclude_details(details, (is_kept, record.reason()), evidence, transport);
+                done
+            },
+        );
+        record.granted()?;
+        answer.ok_or_else(|| self.failed_inside())
+    }
+
+    /// Writes the records of the details of an exchange.
+    ///
+    /// Args: `is_kept`: the exchange was written, and the records of its details with it; `reason`: of the exchange.
+    fn conclude_details(
+        &self,
+        details: Vec<Judgement>,
+        (is_kept, reason): (bool, ReasonCode),
+        evidence: &[Evidence<'_>],
+        transport: &Transport<'_>,
+    ) {
+        for mut detail in details {
+            if !is_kept && detail.permit().is_some() {
                 // INVARIANT (all or nothing): no record says that something was permitted which was not given.
                 let message = "another part of the exchange was refused";
-                detail.refuse(Refused::new(judgement.reason(), Step::Judge, message));
+                detail.refuse(Refused::new(reason, Step::Judge, message));
             }
             let line = self.recorded(transport);
-            let with_change = is_done.then(Kept::elsewhere);
-            self.conclude(Box::new(detail), &evidence, transport, line, with_change);
+            let with_change = is_kept.then(Kept::elsewhere);
+            self.conclude(Box::new(detail), evidence, transport, line, with_change);
         }
-        let judgement = self.conclude(judgement, &evidence, transport, line, kept);
-        judgement.granted()?;
-        Ok(answer)
     }
 
     fn exchanged<'a>(
@@ -258,7 +262,7 @@ impl Engine {
         };
         let agent = self.exchanging(asked, judgement, evidence, &world)?;
         let audience = self.audience_of(asked, &world, settings)?;
-        let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
+        let wait = self.wait_of(transport);
         let proof = asked.proof.as_deref().unwrap_or_default();
         let binding = self.binding(judgement, &world, proof, asked.http_uri.clone(), wait)?;
         if let Some(agent) = judgement.caller.facts.agent.as_mut().filter(|_| binding.is_some()) {

@@ -44,13 +44,15 @@ use self::canary::Pulse;
 use self::counts::{Counts, Refusal};
 use self::share::{Call, Full, Peers, Share};
 use self::tls::Tls;
-use crate::engine::{ApiError, Engine, Part, PeerChain, Transport};
+use crate::engine::Engine;
 use crate::metrics::Family;
 use crate::proto::google::rpc::{ErrorInfo, Status};
 use crate::proto::grpc::health::v1::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
 };
 use crate::settings::{EngineError, Lane as WhichLane, Surface};
+use crate::status::Part;
+use crate::transport::{ApiError, PeerChain, Transport};
 
 const AUTHORIZER: &str = "authz.v1.Authorizer";
 const AUTHORIZATION: &str = "envoy.service.auth.v3.Authorization";

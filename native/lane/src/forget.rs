@@ -11,7 +11,7 @@ use authz_state::store::{Page, Query, Survives, Transaction};
 use prost::Message;
 
 use crate::ask::{Refused, Step};
-use crate::engine::{ApiError, Engine, Transport};
+use crate::engine::Engine;
 use crate::judgement::Judgement;
 use crate::keeper::Wait;
 use crate::limits;
@@ -20,6 +20,7 @@ use crate::proto::authz::v1::forget_request::Target;
 use crate::settings::Surface;
 use crate::steps::record::{Changing, Kept, Recorded};
 use crate::tasks::bounded;
+use crate::transport::{ApiError, Transport};
 
 /// Records that one transaction changes.
 const PAGE: usize = 256;
@@ -50,18 +51,14 @@ impl Engine {
         request: &[u8],
         transport: &Transport<'_>,
     ) -> Result<Vec<u8>, ApiError> {
-        let mut judgement = self.judgement(Surface::Forget, self.world(), transport);
-        "authz.forget".clone_into(&mut judgement.resolved.operation);
-        let line = self.recorded(transport);
-        let (records, kept) = match self.forgotten(&mut judgement, request, transport, &line) {
-            Ok(done) => done,
-            Err(refused) => {
-                judgement.refuse(refused);
-                (0, None)
-            }
-        };
-        let judgement = self.conclude(judgement, &[], transport, line, kept);
-        judgement.granted()?;
+        let decode = || Ok(());
+        let (record, records) =
+            self.api_call(Surface::Forget, transport, decode, |(), transport, record, _, line| {
+                "authz.forget".clone_into(&mut record.resolved.operation);
+                self.forgotten(record, request, transport, line)
+            });
+        record.granted()?;
+        let records = records.unwrap_or_default();
         Ok(wire::ForgetResponse { records }.encode_to_vec())
     }
 
@@ -85,7 +82,7 @@ impl Engine {
             .map_err(|_| Refused::input("the bytes are no ForgetRequest"))?;
         let forgetting = Forgetting::of(message, &world.plan)?;
         judgement.notes.forgotten = Some(forgetting.note.clone());
-        let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
+        let wait = self.wait_of(transport);
         let call = Changing { evidence: &[], recorded: line, wait };
         let mut count = 0_u32;
         // Pages come first: the record of the whole is written with the last change.

@@ -4,12 +4,13 @@
 
 use prost::Message;
 
-use crate::engine::{Engine, Transport};
+use crate::engine::Engine;
 use crate::proto::authz::v1 as wire;
 use crate::proto::envoy::config::core::v3::{HeaderMap, HeaderValue};
 use crate::proto::envoy::service::auth::v3 as ext;
 use crate::proto::envoy::service::auth::v3::attribute_context as attributes;
 use crate::settings::Surface;
+use crate::transport::Transport;
 
 /// A fuzz body.
 pub type Body = fn(&Engine, &[u8]);

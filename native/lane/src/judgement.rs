@@ -16,7 +16,6 @@ use authz_token::{AgentProof, PeerFacts};
 use serde::Serialize;
 
 use crate::ask::{Refused, Step};
-use crate::engine::ApiError;
 use crate::forget::ForgetNote;
 use crate::injected::Injected;
 use crate::report::ReportNote;
@@ -28,6 +27,7 @@ use crate::steps::judge::CallVerdict;
 use crate::steps::locate::TaskContext;
 use crate::steps::resolve::ResolvedOperation;
 use crate::steps::settle::Settlement;
+use crate::transport::ApiError;
 use crate::world::{Enforcer, Loaded};
 
 /// How a message begins that asks for a proof with a nonce (RFC 9449 §8).

@@ -3,13 +3,16 @@
 mod access_log;
 mod admin;
 mod answer;
+mod api_call;
 mod ask;
 mod asked;
+mod batch;
 mod credentials;
 mod ending;
 mod engine;
 mod envoy;
 mod exchange;
+mod explain;
 mod fast;
 mod forget;
 #[doc(hidden)]
@@ -21,6 +24,7 @@ mod judgement;
 mod keeper;
 mod leases;
 mod limits;
+mod list;
 mod locate;
 mod mcp;
 pub mod message;
@@ -41,6 +45,7 @@ mod sequences;
 pub mod settings;
 mod shown;
 mod speaker;
+mod status;
 #[doc(hidden)]
 pub mod steps;
 mod sums;
@@ -49,18 +54,21 @@ mod tasks;
 mod taskwire;
 mod tokens;
 mod trace;
+mod transport;
 mod wanted;
 mod world;
 
-pub use engine::{ApiError, Engine, PeerChain, Status, Transport};
+pub use engine::Engine;
 pub use fast::{FastLane, FastListener, FastSettings, FastTls};
 pub use pace::Pace;
 pub use settings::{
     CredentialSettings, DpopSettings, EnforcerSpec, EngineError, Injection, Lane, Lifetimes,
     Listener, PeerSpec, Relay, ReportWay, Secret, Settings, StateEngine, StateSettings, Surface,
 };
+pub use status::Status;
 pub use sweep::Swept;
 pub use trace::{Span, TraceSettings};
+pub use transport::{ApiError, PeerChain, Transport};
 pub use world::World;
 
 /// How this code was compiled: `debug`, `release`, or `guided`: as a release that a profile of such work guides.

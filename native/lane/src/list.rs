@@ -8,10 +8,9 @@ use authz_kernel::reason::ReasonCode;
 use authz_token::AgentProof;
 use prost::Message;
 
-use super::{ApiError, Engine, Transport};
 use crate::ask::{self, Refused, Step};
+use crate::engine::Engine;
 use crate::judgement::{Judgement, name_of};
-use crate::keeper::Wait;
 use crate::limits;
 use crate::locate::{self, Located};
 use crate::message::public_message;
@@ -23,6 +22,7 @@ use crate::speaker;
 use crate::steps::in_time;
 use crate::steps::judge::kernel_facts;
 use crate::steps::locate::Implied;
+use crate::transport::{ApiError, Transport};
 
 /// Operations between two looks at the deadline.
 const STRIDE: usize = 64;
@@ -32,7 +32,7 @@ impl Engine {
     ///
     /// # Errors
     /// The request cannot be read, nobody is known, or the caller asks more often than it may.
-    pub(super) fn list(
+    pub(crate) fn list(
         &self,
         request: &[u8],
         transport: &Transport<'_>,
@@ -98,7 +98,7 @@ impl Engine {
             }
             known => known?,
         }
-        let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
+        let wait = self.wait_of(transport);
         let located = match ask.task {
             Some(task) => {
                 let found = locate::find_task(&self.keeper, task, wait)?;

@@ -21,11 +21,10 @@ use uuid::Uuid;
 
 use crate::ask::{self, Refused, Step};
 use crate::ending::after;
-use crate::engine::{ApiError, Engine, Transport, own};
+use crate::engine::{Engine, own};
 use crate::giving;
 use crate::history;
 use crate::judgement::Judgement;
-use crate::keeper::Wait;
 use crate::limits;
 use crate::locate::{self, Located};
 use crate::presented::Sent;
@@ -38,6 +37,7 @@ use crate::steps::identify::CallerIdentity;
 use crate::steps::judge::kernel_facts;
 use crate::steps::record::{Changing, Kept, Stop};
 use crate::taskwire;
+use crate::transport::{ApiError, Transport};
 use crate::world::Loaded;
 
 /// The operations of ours that policy judges.
@@ -128,51 +128,27 @@ impl Engine {
         evidence: impl Fn(&M) -> &[wire::Evidence],
         run: impl FnOnce(&M, &mut Judgement, &Caller<'_>) -> Result<Done, Refused>,
     ) -> Result<Vec<u8>, ApiError> {
-        let mut judgement = self.judgement(surface, self.world(), transport);
-        let line = self.recorded(transport);
-        let decoded = self.check_size(request).and_then(|()| {
+        let decode = || {
+            self.check_size(request)?;
             M::decode(request).map_err(|_| Refused::input("the bytes are no such request"))
-        });
-        let message = match decoded {
-            Ok(message) => message,
-            Err(refused) => {
-                self.refuse_unless_unready(&mut judgement, transport, refused);
-                return self.answered(judgement, &[], transport, line, Vec::new(), None);
-            }
         };
-        let mut presented = Vec::new();
-        let known = self.caller(&mut judgement, evidence(&message), &mut presented, transport);
-        let done = known.and_then(|(world, is_owner)| {
-            let until = self.keeper.until(transport.deadline());
-            let wait = Wait { until, lane: transport.lane };
-            let call = Changing { evidence: &presented, recorded: &line, wait };
-            run(&message, &mut judgement, &Caller { world, call, is_owner })
-        });
-        let (answer, kept) = match done {
-            Ok((answer, kept)) => (answer, kept),
-            Err(refused) => {
-                judgement.refuse(refused);
-                (Vec::new(), None)
-            }
-        };
-        self.answered(judgement, &presented, transport, line, answer, kept)
+        let (record, answer) = self.api_call(
+            surface,
+            transport,
+            decode,
+            |message: &M, transport, record, presented, line| {
+                let (world, is_owner) =
+                    self.caller(record, evidence(message), presented, transport)?;
+                let call =
+                    Changing { evidence: presented, recorded: line, wait: self.wait_of(transport) };
+                run(message, record, &Caller { world, call, is_owner })
+            },
+        );
+        record.granted()?;
+        answer.ok_or_else(|| self.failed_inside())
     }
 
-    fn answered(
-        &self,
-        judgement: Box<Judgement>,
-        evidence: &[Evidence<'_>],
-        transport: &Transport<'_>,
-        line: crate::steps::record::Recorded,
-        answer: Vec<u8>,
-        kept: Option<Kept>,
-    ) -> Result<Vec<u8>, ApiError> {
-        let judgement = self.conclude(judgement, evidence, transport, line, kept);
-        judgement.granted()?;
-        Ok(answer)
-    }
-
-    /// 1: who calls. The owner of the administration socket needs no evidence.
+    /// Admits and identifies the caller. The owner of the administration socket needs no evidence.
     pub(crate) fn caller<'a>(
         &self,
         judgement: &mut Judgement,
@@ -240,7 +216,7 @@ impl Engine {
             }
             None => Err("a proof is of our own URL, and none is configured"),
         };
-        let wait = Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane };
+        let wait = self.wait_of(transport);
         judgement.resolved.proved = self.take_proofs(
             &judgement.caller.facts.proofs,
             judgement.arrival.now(),

@@ -15,10 +15,9 @@ use serde_json::{Value, json};
 
 use crate::ask::{Refused, Step};
 use crate::credentials::{claims_of, release, token_type};
-use crate::engine::{ApiError, Engine, Transport};
+use crate::engine::Engine;
 use crate::history;
 use crate::judgement::{Asker, CredentialNote, Judgement, Known};
-use crate::keeper::Wait;
 use crate::locate::{self, Located};
 use crate::metrics::CredentialEvent;
 use crate::proto::authz::v1 as wire;
@@ -26,6 +25,7 @@ use crate::revoke;
 use crate::settings::Surface;
 use crate::steps::record::{Changing, Kept, Stop};
 use crate::tasks::{Caller, END, may_end};
+use crate::transport::{ApiError, Transport};
 use crate::world::Loaded;
 
 /// A client of a token endpoint, as the server has authenticated it.
@@ -71,58 +71,41 @@ impl Engine {
         request: &[u8],
         transport: &Transport<'_>,
     ) -> Result<Vec<u8>, ApiError> {
-        let mut judgement = self.judgement(surface, self.world(), transport);
-        let line = self.recorded(transport);
-        let way = judgement.arrival.world.as_ref().and_then(|world| world.way(transport.listener));
+        let world = self.world();
+        let way = world.as_ref().and_then(|world| world.way(transport.listener));
         let is_http = way.is_some_and(|way| way.http);
-        let question = self.check_size(request).and_then(|()| question(surface, request, is_http));
-        let mut presented = Vec::new();
-        let done = match &question {
-            Ok(question) => {
-                let known = match &question.client {
-                    Some(client) => self.client(&mut judgement, client, transport),
-                    None => {
-                        self.caller(&mut judgement, &question.evidence, &mut presented, transport)
-                    }
+        let decode = || {
+            self.check_size(request)?;
+            question(surface, request, is_http)
+        };
+        let (record, answer) = self.api_call(
+            surface,
+            transport,
+            decode,
+            |asked, transport, record, presented, line| {
+                let (world, is_owner) = match &asked.client {
+                    Some(client) => self.client(record, client, transport)?,
+                    None => self.caller(record, &asked.evidence, presented, transport)?,
                 };
-                known.and_then(|(world, is_owner)| {
-                    let until = self.keeper.until(transport.deadline());
-                    let wait = Wait { until, lane: transport.lane };
-                    let call = Changing { evidence: &presented, recorded: &line, wait };
-                    let caller = Caller { world, call, is_owner };
-                    if surface == Surface::CredentialIntrospect {
-                        let known = self.introspect(&question.token, &mut judgement, &caller)?;
-                        Ok((known.to_string().into_bytes(), None))
-                    } else {
-                        let kept = self.revoke_token(&question.token, &mut judgement, &caller)?;
-                        Ok((b"{}".to_vec(), kept))
-                    }
-                })
+                let wait = self.wait_of(transport);
+                let call = Changing { evidence: presented, recorded: line, wait };
+                let caller = Caller { world, call, is_owner };
+                if surface == Surface::CredentialIntrospect {
+                    let known = self.introspect(&asked.token, record, &caller)?;
+                    return Ok((known.to_string().into_bytes(), None));
+                }
+                let kept = self.revoke_token(&asked.token, record, &caller)?;
+                Ok((b"{}".to_vec(), kept))
+            },
+        );
+        match (record.granted(), answer) {
+            (Ok(()), answer) => answer.ok_or_else(|| self.failed_inside()),
+            // To a client it is none of its business whose token it has, or whether it is one (RFC 7009 §2.2). The refusal is
+            // recorded, and nothing was done.
+            (Err(error), None) if is_http && error.reason_code == ReasonCode::NotAssignee => {
+                Ok(b"{}".to_vec())
             }
-            Err(refused) => {
-                self.refuse_unless_unready(&mut judgement, transport, refused.clone());
-                let judgement = self.conclude(judgement, &[], transport, line, None);
-                judgement.granted()?;
-                return Err(ApiError::of(refused.reason, refused.message.clone()));
-            }
-        };
-        let (answer, kept) = match done {
-            Ok((answer, kept)) => (Ok(answer), kept),
-            Err(refused) => {
-                // To a client it is none of its business whose token it has, or whether it is one (RFC 7009 §2.2).
-                let is_told = !is_http || refused.reason != ReasonCode::NotAssignee;
-                let answer = if is_told { Err(()) } else { Ok(b"{}".to_vec()) };
-                judgement.refuse(refused);
-                (answer, None)
-            }
-        };
-        let judgement = self.conclude(judgement, &presented, transport, line, kept);
-        match (answer, judgement.granted()) {
-            (Ok(answer), Ok(())) => Ok(answer),
-            // Recorded as refused, and nothing was done.
-            (Ok(answer), Err(error)) if error.reason_code == ReasonCode::NotAssignee => Ok(answer),
-            (_, Err(error)) => Err(error),
-            (Err(()), Ok(())) => Err(self.failed_inside()),
+            (Err(error), _) => Err(error),
         }
     }
 

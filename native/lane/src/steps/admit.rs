@@ -7,11 +7,12 @@ use authz_kernel::reason::ReasonCode;
 use authz_token::{UnixTime, verify_peer, verify_pem};
 
 use crate::ask::{Refused, Step};
-use crate::engine::{Engine, PeerChain, Transport, new_id, now_ms, seconds};
+use crate::engine::{Engine, new_id, now_ms, seconds};
 use crate::judgement::{Asker, Judgement, Known};
 use crate::settings::Surface;
 use crate::steps::identify::refused;
 use crate::steps::{Call, EndedCall, Staged, in_time};
+use crate::transport::{PeerChain, Transport};
 use crate::world::{Loaded, Way};
 
 /// One call as it arrived: its id, its time, its listener, and who asks.

@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::ask::{self, Ask, Authorization, Refused, Relayed, Step};
-use crate::engine::{Engine, Transport, seconds};
+use crate::engine::{Engine, seconds};
 use crate::judgement::{Asker, CredentialNote, Judgement};
 use crate::revoke;
 use crate::speaker;
@@ -21,6 +21,7 @@ use crate::steps::admit::{AdmittedCall, Arrival};
 use crate::steps::locate::TaskContext;
 use crate::steps::resolve::ResolvedOperation;
 use crate::steps::{Call, EndedCall, Staged, in_time};
+use crate::transport::Transport;
 use crate::world::{Enforcer, Loaded};
 
 /// Verified identity of the caller, and what the enforcer says about the call.

@@ -45,10 +45,10 @@ use std::fmt;
 use authz_token::Evidence;
 
 use crate::ask::{Ask, Refused, Step};
-use crate::engine::{Engine, Transport};
+use crate::engine::Engine;
 use crate::judgement::Judgement;
-use crate::keeper::Wait;
 use crate::steps::record::{Kept, Recorded};
+use crate::transport::Transport;
 
 pub use crate::steps::admit::{AdmittedCall, Arrival, admit};
 pub use crate::steps::identify::{IdentifiedCall, identify};
@@ -72,12 +72,6 @@ impl Call<'_, '_> {
     /// The call changes nothing that is stored.
     const fn is_dry(&self) -> bool {
         self.ask.probe || self.explain
-    }
-
-    /// How long the call may wait for the store.
-    fn wait(&self, engine: &Engine) -> Wait {
-        let until = engine.keeper.until(self.transport.deadline());
-        Wait { until, lane: self.transport.lane }
     }
 }
 

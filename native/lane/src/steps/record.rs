@@ -13,7 +13,7 @@ use prost::Message;
 
 use crate::answer;
 use crate::ask::{Refused, Step};
-use crate::engine::{Engine, Transport, new_id, now_ms, seconds};
+use crate::engine::{Engine, new_id, now_ms, seconds};
 use crate::envoy::Removed;
 use crate::judgement::{Judgement, method_of};
 use crate::keeper::Wait;
@@ -24,6 +24,7 @@ use crate::settings::{Lane, Settings};
 use crate::steps::EndedCall;
 use crate::sums::{self, Row, Sum};
 use crate::trace::{self, Ids};
+use crate::transport::Transport;
 
 /// A decision that waits for its record.
 pub(crate) struct Pending {

@@ -150,7 +150,7 @@ pub fn resolve<'a>(
     identified: IdentifiedCall<'a>,
 ) -> Staged<'a, ResolvedCall<'a>> {
     let mut operation = ResolvedOperation::default();
-    let wait = call.wait(engine);
+    let wait = engine.wait_of(call.transport);
     let resolved = match_request(engine, call, &identified, &mut operation).and_then(|matched| {
         let request = matched.request(call.ask);
         check_request(engine, call, (&identified, wait), &request, &mut operation)?;

@@ -1,0 +1,81 @@
+//! `BatchCheck`: probes of many calls at once.
+
+use prost::Message;
+
+use crate::answer;
+use crate::ask::Refused;
+use crate::engine::Engine;
+use crate::limits;
+use crate::proto::authz::v1 as wire;
+use crate::settings::Surface;
+use crate::steps::record::{Pending, Reply};
+use crate::transport::Transport;
+
+impl Engine {
+    /// Judges a batch: SNAPSHOT, PROBE items, at most 100; anything else is BAD_INPUT for every item.
+    ///
+    /// Items that cannot be counted, or are too many, get one decision together.
+    #[must_use]
+    pub fn batch_check(&self, request: &[u8], transport: &Transport<'_>) -> Vec<u8> {
+        self.guarded(transport.lane, Surface::BatchCheck, || self.batch(request, transport))
+    }
+
+    fn batch(&self, request: &[u8], transport: &Transport<'_>) -> Vec<u8> {
+        let world = self.world.load_full();
+        let message = self.check_size(request).and_then(|()| {
+            wire::BatchCheckRequest::decode(request)
+                .map_err(|_| Refused::input("the bytes are no BatchCheckRequest"))
+        });
+        let (items, refused) = match message {
+            Ok(message) => {
+                let refused = batch_refusal(&message);
+                (message.items, refused)
+            }
+            Err(refused) => (Vec::new(), Some(refused)),
+        };
+        let mut pending: Vec<Pending> = Vec::new();
+        match refused {
+            None => {
+                for item in &items {
+                    let arrival = self.arrival(Surface::BatchCheck, world.clone(), transport);
+                    pending.push(self.begin_own(arrival, item, transport));
+                }
+            }
+            Some(refused) => {
+                let count = if items.len() > limits::BATCH { 1 } else { items.len().max(1) };
+                for _ in 0..count {
+                    let arrival = self.arrival(Surface::BatchCheck, world.clone(), transport);
+                    let refused = refused.clone();
+                    pending.push(self.refuse_message(arrival, transport, refused, Reply::Own));
+                }
+            }
+        }
+        let mut decisions = Vec::with_capacity(pending.len());
+        for mut item in pending {
+            let recorded = self.wait(&mut item);
+            let judgement = self.end_call(item, recorded);
+            decisions.push(answer::own(&judgement));
+        }
+        wire::BatchCheckResponse { decisions }.encode_to_vec()
+    }
+}
+
+fn batch_refusal(message: &wire::BatchCheckRequest) -> Option<Refused> {
+    let refuse = |what: &str| Some(Refused::input(what));
+    match wire::BatchMode::try_from(message.mode) {
+        Ok(wire::BatchMode::Snapshot) => {}
+        Ok(wire::BatchMode::Sequence) => return refuse("SEQUENCE is not in this version"),
+        _ => return refuse("`mode` is not SNAPSHOT"),
+    }
+    if message.items.is_empty() {
+        return refuse("there are no items");
+    }
+    if message.items.len() > limits::BATCH {
+        return refuse("there are more than 100 items");
+    }
+    let all_probe = message.items.iter().all(|item| item.mode == wire::Mode::Probe as i32);
+    if !all_probe {
+        return refuse("every item of a SNAPSHOT must say PROBE");
+    }
+    None
+}

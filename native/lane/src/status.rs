@@ -1,0 +1,208 @@
+//! Status, readiness and metrics of an engine.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, Weak};
+
+use authz_kernel::decision::Time;
+use authz_state::AuditHealth;
+use authz_state::store::StoreHealth;
+use serde::Serialize;
+
+use crate::engine::{Engine, now_ms};
+use crate::metrics::{Family, Gauges};
+use crate::settings::CredentialSettings;
+use crate::trace::{Span, Tracing};
+
+/// How an engine stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// Decisions can be made, and be recorded.
+    pub ready: bool,
+    /// Why not.
+    pub problems: Vec<String>,
+    /// What does not stop decisions, but should be looked at.
+    pub warnings: Vec<String>,
+    /// Version.
+    pub version: String,
+    /// `release` or `debug`.
+    pub build_profile: &'static str,
+    /// Name of the bundle.
+    pub bundle_name: String,
+    /// Its revision.
+    pub bundle_revision: String,
+    /// SHA-256 of its files, in hex.
+    pub bundle_digest: String,
+    /// Digest of the key set.
+    pub trust_revision: String,
+    /// The ways in: `name`, then `enforcer`, then what is unusual about it.
+    pub listeners: Vec<String>,
+    /// The audit file.
+    pub audit: AuditHealth,
+    /// The store of tasks.
+    pub state: StoreHealth,
+    /// How much is revoked.
+    pub revocations: usize,
+    /// Verified tokens found in the cache.
+    pub token_cache_hits: u64,
+    /// And not found.
+    pub token_cache_misses: u64,
+    /// Decisions that failed inside, each denied.
+    pub panics: u64,
+}
+
+/// A server that asks the engine.
+pub(crate) trait Part: fmt::Debug + Send + Sync {
+    /// Why it is not ready.
+    fn problems(&self) -> Vec<String>;
+    /// What it counted.
+    fn families(&self) -> Vec<Family>;
+}
+
+impl Engine {
+    /// Whether decisions can be made, recorded and answered in time.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.world.load().is_some()
+            && self.audit.health().writable
+            && self.keeper.revocations().is_ok()
+            && self.parts().iter().all(|part| part.problems().is_empty())
+    }
+
+    /// Tells of a server's problems and counters from now on, as long as it is there.
+    pub(crate) fn attach(&self, part: &Arc<dyn Part>) {
+        let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
+        parts.retain(|part| part.strong_count() > 0);
+        parts.push(Arc::downgrade(part));
+    }
+
+    fn parts(&self) -> Vec<Arc<dyn Part>> {
+        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        parts.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// How the engine stands.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let audit = self.audit.health();
+        let world = self.world.load_full();
+        let mut problems = Vec::new();
+        let mut warnings = Vec::new();
+        if world.is_none() {
+            problems.push("no bundle is loaded".to_owned());
+        }
+        if !audit.writable {
+            problems.push(format!("the audit file cannot be written: {}", audit.last_error));
+        }
+        if !audit.torn_file.is_empty() {
+            warnings.push(format!(
+                "the audit file ended in half a record; {} bytes are kept in `{}`",
+                audit.torn_bytes, audit.torn_file
+            ));
+        }
+        let state = self.keeper.store().health();
+        if !state.reachable || !state.writable {
+            problems.push(format!("the store of tasks is out of reach: {}", state.last_error));
+        }
+        if let Err(refused) = self.keeper.revocations() {
+            problems.push(refused.message);
+        }
+        problems.extend(self.parts().iter().flat_map(|part| part.problems()));
+        warnings.extend(state.warnings.iter().cloned());
+        if self.is_nearly_full() {
+            let most = self.keeper.settings().max_tasks;
+            warnings.push(format!(
+                "the store holds {} tasks, live and ended, of at most {most} (`state.max_tasks`)",
+                state.tasks
+            ));
+        }
+        if !self.keeper.is_lasting() {
+            warnings.push(
+                "tasks and revocations are kept in memory alone, and end with the process \
+                 (`state.engine: memory`)"
+                    .to_owned(),
+            );
+        }
+        let mut listeners = Vec::new();
+        if let Some(world) = &world {
+            for system in &world.unknown_systems {
+                warnings
+                    .push(format!("an enforcer asks about `{system}`, which the bundle has not"));
+            }
+            for warning in world.trust.warnings() {
+                warnings.push(warning.to_string());
+            }
+            let named = world.credentials.iter().flat_map(CredentialSettings::systems);
+            for system in named.filter(|system| !world.plan.systems().contains_key(*system)) {
+                warnings.push(format!("`credentials` names `{system}`, which the bundle has not"));
+            }
+            for (name, way) in world.listeners() {
+                let what = match &way.enforcer {
+                    _ if way.insecure_dev => "anybody is an enforcer (insecure_dev)",
+                    Some(_) => "enforcer",
+                    None if way.mutual => "callers are who their certificate says",
+                    None if way.http => "clients of token endpoints",
+                    None => "callers ask about themselves",
+                };
+                if way.insecure_dev {
+                    warnings.push(format!("listener `{name}` is insecure_dev"));
+                }
+                listeners.push(format!("{name}: {what}"));
+            }
+        }
+        Status {
+            ready: problems.is_empty(),
+            problems,
+            warnings,
+            version: self.settings.version.clone(),
+            build_profile: crate::build_profile(),
+            bundle_name: world.as_ref().map_or_else(String::new, |world| world.name.clone()),
+            bundle_revision: world
+                .as_ref()
+                .map_or_else(String::new, |world| world.revision.clone()),
+            bundle_digest: world.as_ref().map_or_else(String::new, |world| world.digest.clone()),
+            trust_revision: world
+                .as_ref()
+                .map_or_else(String::new, |world| world.trust.revision().to_owned()),
+            listeners,
+            audit,
+            state,
+            revocations: self.keeper.store().revocations().len(),
+            token_cache_hits: self.tokens.hits(),
+            token_cache_misses: self.tokens.misses(),
+            panics: self.metrics.panics(),
+        }
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<Family> {
+        let now = Time(now_ms());
+        let world = self.world.load();
+        let modes = world.as_ref().map(|world| &world.plan.model().modes);
+        let ends = || {
+            let entries = modes.into_iter().flat_map(|modes| modes.entries());
+            entries.filter(|(_, entry)| entry.observes(now)).filter_map(|(_, entry)| entry.until)
+        };
+        let mut families = self.metrics.families(&Gauges {
+            observing: ends().count() as u64,
+            observing_until: ends().min().map_or(0, |end| end.0.div_euclid(1_000).unsigned_abs()),
+            tokens: (self.tokens.hits(), self.tokens.misses()),
+            certificates: (self.certificates.hits(), self.certificates.misses()),
+            audit: &self.audit.health(),
+            state: &self.keeper.store().health(),
+            max_tasks: self.keeper.settings().max_tasks,
+            staleness: self.keeper.store().staleness(),
+            revocations: self.keeper.store().revocations().len() as u64,
+            spans_dropped: self.tracing.as_ref().map_or(0, Tracing::dropped),
+            version: &self.settings.version,
+        });
+        families.extend(self.parts().iter().flat_map(|part| part.families()));
+        families
+    }
+
+    /// Takes the oldest spans that wait to be exported, at most so many; none where there are no traces.
+    #[must_use]
+    pub fn spans(&self, most: usize) -> Vec<Span> {
+        self.tracing.as_ref().map_or_else(Vec::new, |tracing| tracing.take(most))
+    }
+}
