@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
 
 use authz_kernel::history::Event;
 use authz_kernel::model::Reports;
@@ -122,7 +121,7 @@ impl Engine {
         world: &Arc<Loaded>,
         transport: &Transport<'_>,
     ) -> LogEntry {
-        let transport = &Transport { received: Instant::now(), ..*transport };
+        let transport = &Transport { received: self.clock.monotonic(), ..*transport };
         let mut judgement = self.judgement(Surface::AccessLog, Some(Arc::clone(world)), transport);
         let wait = self.wait_of(transport);
         let key = RecordKey::new(RecordKind::Reservation, &logged.decision_id);

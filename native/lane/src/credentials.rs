@@ -18,7 +18,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use crate::ask::{Refused, Step};
 use crate::ending::after;
@@ -150,7 +149,7 @@ impl Engine {
         let mut locks = vec![RecordKey::new(RecordKind::Session, &kept.session)];
         locks.extend(judgement.caller.facts.proofs.iter().map(lock_of));
         let survives = survives_of(kept.tier);
-        let id = Uuid::now_v7().to_string();
+        let id = self.clock.new_id();
         let mut answer = Vec::new();
         let kept = self.change(
             judgement,

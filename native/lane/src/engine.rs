@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, RwLock, Weak};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use authz_kernel::decision::{Given, Request};
@@ -13,10 +13,10 @@ use authz_state::store::Store;
 use authz_state::{AuditError, AuditSettings, AuditWriter};
 use authz_token::{KeyOwner, PeerCache, TokenCache, UnixTime};
 use prost::Message;
-use uuid::Uuid;
 
 use crate::answer;
 use crate::ask::{self, Refused, Step};
+use crate::clock::{Clock, SystemClock};
 use crate::envoy::{self, Removed};
 use crate::keeper::{Keeper, Wait};
 use crate::metrics::Metrics;
@@ -47,6 +47,7 @@ const KEYS_CALLERS: usize = 1_000;
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) settings: Settings,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) world: ArcSwapOption<Loaded>,
     pub(crate) tokens: TokenCache,
     pub(crate) certificates: PeerCache,
@@ -73,7 +74,7 @@ impl Engine {
     /// A setting is out of its range, or the audit file cannot be opened.
     pub fn new(settings: Settings) -> Result<Self, EngineError> {
         let state = settings.state.clone();
-        Self::opened(settings, |audit| Keeper::open(state, audit))
+        Self::opened(settings, Arc::new(SystemClock), |audit| Keeper::open(state, audit))
     }
 
     /// As [`Engine::new`], on a store that somebody else has opened: audit lines do not go through it.
@@ -81,12 +82,25 @@ impl Engine {
     /// # Errors
     /// As [`Engine::new`].
     pub fn with_store(settings: Settings, store: Arc<dyn Store>) -> Result<Self, EngineError> {
+        Self::with_clock(settings, store, Arc::new(SystemClock))
+    }
+
+    /// As [`Engine::with_store`], by a clock of the caller's.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn with_clock(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, EngineError> {
         let state = settings.state.clone();
-        Self::opened(settings, |_| Ok(Keeper::with(state, store)))
+        Self::opened(settings, clock, |_| Ok(Keeper::with(state, store)))
     }
 
     fn opened(
         settings: Settings,
+        clock: Arc<dyn Clock>,
         keeper: impl FnOnce(&Arc<AuditWriter>) -> Result<Keeper, EngineError>,
     ) -> Result<Self, EngineError> {
         settings.check()?;
@@ -116,7 +130,8 @@ impl Engine {
             wanted: Wanted::default(),
             tracing: settings.trace.map(Tracing::new),
             parts: RwLock::default(),
-            started: seconds(now_ms()),
+            started: seconds(clock.now_ms()),
+            clock,
             settings,
         })
     }
@@ -294,9 +309,15 @@ impl Engine {
         }
     }
 
+    /// Time that has passed since a monotonic time.
+    pub(crate) fn took(&self, since: Instant) -> Duration {
+        self.clock.monotonic().saturating_duration_since(since)
+    }
+
     /// How long a call may wait for the store.
     pub(crate) fn wait_of(&self, transport: &Transport<'_>) -> Wait {
-        Wait { until: self.keeper.until(transport.deadline()), lane: transport.lane }
+        let now = self.clock.monotonic();
+        Wait { until: self.keeper.until(now, transport.deadline()), lane: transport.lane }
     }
 
     pub(crate) fn check_size(&self, request: &[u8]) -> Result<(), Refused> {
@@ -363,7 +384,7 @@ impl Engine {
     /// The nonce that the next proof of possession should bring.
     #[must_use]
     pub fn dpop_nonce(&self) -> String {
-        self.nonces(seconds(now_ms())).into_current()
+        self.nonces(seconds(self.clock.now_ms())).into_current()
     }
 
     /// The nonces of proofs that are taken now.
@@ -385,7 +406,7 @@ impl Engine {
             ReasonCode::Overloaded | ReasonCode::Deadline => reason,
             _ => ReasonCode::Unavailable,
         };
-        let received = Instant::now();
+        let received = self.clock.monotonic();
         let mut judgement = self.judgement(surface, self.world(), &Transport::by(""));
         judgement.refuse(Refused::new(reason, Step::Identify, reason.row().title));
         let line = Recorded { peer: String::new(), trace: None, lane };
@@ -418,20 +439,6 @@ impl Engine {
         self.write_sums(self.sums.all());
         self.audit.close();
     }
-}
-
-/// A UUIDv7.
-pub(crate) fn new_id() -> String {
-    Uuid::now_v7().hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
-}
-
-/// Milliseconds since 1970; 0 where the clock says less.
-pub(crate) fn now_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .ok()
-        .and_then(|since| i64::try_from(since.as_millis()).ok())
-        .unwrap_or(0)
 }
 
 /// Whole seconds of a time in milliseconds.

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use authz_kernel::decision::{Principal, Request, Time};
 use authz_kernel::history::{ObjectKeys, Remembering, pair_digest};
@@ -18,7 +17,6 @@ use authz_state::store::{Survives, Transaction};
 use authz_token::{AgentFacts, AgentProof, Evidence, Role, Scheme};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use uuid::Uuid;
 
 use crate::ask::{self, Refused, Step};
 use crate::credentials::answer_of;
@@ -288,7 +286,7 @@ impl Engine {
             place,
             audience,
             binding,
-            jti: Uuid::now_v7().to_string(),
+            jti: self.clock.new_id(),
         };
         let call = Changing { evidence: evidence.as_slice(), recorded: line, wait };
         let survives = survives_of(tier);
@@ -399,7 +397,7 @@ impl Engine {
                 judgement.context.task = Some(Arc::clone(&found.task));
                 self.usable(&found, &judgement.caller, now)?;
                 self.check_left_out(judgement.arrival.now(), &world.plan, &found, wait)?;
-                Ok(Place::Below { parent: parent.clone(), id: Uuid::now_v7().to_string() })
+                Ok(Place::Below { parent: parent.clone(), id: self.clock.new_id() })
             }
             (None, Some(template), None) => {
                 self.root(asked, template, judgement, world, (agent, wait)).map(Place::New)
@@ -450,8 +448,8 @@ impl Engine {
             tier_cap: None,
             names,
             now: judgement.arrival.now(),
-            id: Uuid::now_v7().to_string(),
-            session: Uuid::now_v7().to_string(),
+            id: self.clock.new_id(),
+            session: self.clock.new_id(),
         };
         let mut task = task::start(&world.plan, root).map_err(kernel_refused)?;
         shown::begin(&judgement.caller, judgement.arrival.now(), &mut task);
@@ -659,7 +657,7 @@ impl Engine {
             listener: judgement.arrival.listener.clone(),
             asker: judgement.arrival.asker.clone(),
             ..Arrival::new(
-                Uuid::now_v7().to_string(),
+                self.clock.new_id(),
                 judgement.arrival.now_ms,
                 judgement.arrival.surface,
                 judgement.arrival.world.clone(),
@@ -687,9 +685,9 @@ impl Engine {
         };
         let plan = &exchange.world.plan;
         detail.context.recalled = history::current(transaction, plan, &request, located, now)?;
-        let started = Instant::now();
+        let started = self.clock.monotonic();
         judging.decide(&mut detail, Some(located), None);
-        detail.add_decide_time(started.elapsed());
+        detail.add_decide_time(self.took(started));
         if let Err(refused) = revoke::of_operation(&revoked, &detail.resolved.operation) {
             detail.refuse(refused);
         }

@@ -15,7 +15,7 @@ use crate::proto::authz::v1 as wire;
 use crate::record;
 use crate::settings::Surface;
 use crate::steps::judge::kernel_facts;
-use crate::steps::{self, Call, in_time};
+use crate::steps::{self, Call};
 use crate::transport::{ApiError, Transport};
 use crate::world::Loaded;
 
@@ -116,6 +116,6 @@ impl Engine {
         let facts = kernel_facts(judgement, &judgement.caller.chain, None, None);
         let decision = decide(&world.plan, &facts, &own(EXPLAIN), judgement.arrival.now());
         judgement.decided(decision);
-        in_time(transport, Step::Judge)
+        self.in_time(transport, Step::Judge)
     }
 }

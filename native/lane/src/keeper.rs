@@ -108,8 +108,7 @@ impl Keeper {
     }
 
     /// Until when a call may wait.
-    pub(crate) fn until(&self, deadline: Option<Instant>) -> Instant {
-        let now = Instant::now();
+    pub(crate) fn until(&self, now: Instant, deadline: Option<Instant>) -> Instant {
         let most = Duration::from_millis(self.settings.max_wait_ms);
         let latest = now.checked_add(most).unwrap_or(now);
         deadline.map_or(latest, |deadline| deadline.min(latest))

@@ -1,7 +1,7 @@
 //! Records that whoever signs tokens and leases secrets looks after: read and written by name, on a side thread.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use authz_kernel::decision::Time;
 use authz_kernel::reason::ReasonCode;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ask::Refused;
 use crate::credentials;
-use crate::engine::{Engine, now_ms};
+use crate::engine::Engine;
 use crate::keeper::Wait;
 use crate::locate::{self, Located};
 use crate::revoke;
@@ -71,7 +71,7 @@ impl Engine {
     pub fn signing_keys(&self) -> Result<String, EngineError> {
         let page = Page { after: String::new(), most: MOST };
         let query = Query::Kind(RecordKind::SigningKey);
-        let found = self.keeper.find(&query, &page, soon()).map_err(failed)?;
+        let found = self.keeper.find(&query, &page, self.soon()).map_err(failed)?;
         let keys = found.iter().filter_map(|record| match record {
             Record::SigningKey(key) => Some(key.as_ref()),
             _ => None,
@@ -124,7 +124,7 @@ impl Engine {
             Some(session) => Query::Prefix(RecordKind::Lease, format!("{session}/")),
             None => Query::Kind(RecordKind::Lease),
         };
-        let (wait, now) = (soon(), Time(now_ms()));
+        let (wait, now) = (self.soon(), Time(self.clock.now_ms()));
         let revoked = self.keeper.revocations().map_err(failed)?;
         let mut all: Vec<Arc<Lease>> = Vec::new();
         let mut after = String::new();
@@ -192,7 +192,7 @@ impl Engine {
         let lock = [RecordKey::new(RecordKind::Session, &lease.session)];
         let (mut done, mut unknown) = (false, None);
         self.written(&lock, &mut |transaction| {
-            let now = Time(now_ms());
+            let now = Time(self.clock.now_ms());
             let Some(Record::Lease(known)) = transaction.get(&key)? else { return Ok(false) };
             let is_same = known.state == before.state
                 && known.attempts == before.attempts
@@ -238,7 +238,7 @@ impl Engine {
         locks: &[RecordKey],
         work: &mut authz_state::store::Work<'_>,
     ) -> Result<(), EngineError> {
-        let wait = soon();
+        let wait = self.soon();
         let commit =
             self.keeper.transact(locks, Survives::PowerLoss, wait, work).map_err(failed)?;
         self.keeper.kept(commit, wait).map_err(failed)
@@ -271,9 +271,12 @@ fn public(given: serde_json::Map<String, serde_json::Value>) -> Result<SigningKe
     Ok(key)
 }
 
-pub(crate) fn soon() -> Wait {
-    let now = Instant::now();
-    Wait { until: now.checked_add(PATIENCE).unwrap_or(now), lane: Lane::Python }
+impl Engine {
+    /// How long the host of the engine waits for the store.
+    pub(crate) fn soon(&self) -> Wait {
+        let now = self.clock.monotonic();
+        Wait { until: now.checked_add(PATIENCE).unwrap_or(now), lane: Lane::Python }
+    }
 }
 
 pub(crate) fn failed(refused: Refused) -> EngineError {

@@ -7,6 +7,7 @@ mod api_call;
 mod ask;
 mod asked;
 mod batch;
+mod clock;
 mod credentials;
 mod ending;
 mod engine;
@@ -58,6 +59,7 @@ mod transport;
 mod wanted;
 mod world;
 
+pub use clock::{Clock, SystemClock};
 pub use engine::Engine;
 pub use fast::{FastLane, FastListener, FastSettings, FastTls};
 pub use pace::Pace;

@@ -1,8 +1,6 @@
 //! `authz.v1.Authorizer/List`: which operations could be permitted. Never a decision, so it leaves no record and changes
 //! nothing.
 
-use std::time::Instant;
-
 use authz_kernel::decide::Prospects;
 use authz_kernel::reason::ReasonCode;
 use authz_token::AgentProof;
@@ -19,7 +17,6 @@ use crate::revoke;
 use crate::settings::Surface;
 use crate::shown;
 use crate::speaker;
-use crate::steps::in_time;
 use crate::steps::judge::kernel_facts;
 use crate::steps::locate::Implied;
 use crate::transport::{ApiError, Transport};
@@ -123,7 +120,7 @@ impl Engine {
         }
         let chain = &judgement.caller.chain;
         let caller = chain.last().map(name_of).unwrap_or_default();
-        if !self.probes.admit(&caller, Instant::now()) {
+        if !self.probes.admit(&caller, self.clock.monotonic()) {
             return Err(Refused::new(
                 ReasonCode::Overloaded,
                 Step::Judge,
@@ -140,7 +137,7 @@ impl Engine {
         let ids = world.plan.ids_after(&message.system, &message.page_token);
         for (index, id) in ids.into_iter().enumerate() {
             if index.is_multiple_of(STRIDE) {
-                in_time(transport, Step::Judge)?;
+                self.in_time(transport, Step::Judge)?;
             }
             let may_ask = enforcer.is_none_or(|enforcer| enforcer.may_ask(id));
             if !may_ask || is_revoked(id) || !prospects.could(id) {

@@ -8,8 +8,8 @@ use authz_kernel::task::{Record, RecordKey, RecordKind, TrustDomain};
 use authz_state::store::{MAX_PAGE, Page, Query};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Engine, now_ms};
-use crate::leases::{failed, read, soon, text};
+use crate::engine::Engine;
+use crate::leases::{failed, read, text};
 use crate::settings::EngineError;
 
 /// How new a bundle is. A higher epoch is newer whatever its sequence.
@@ -35,7 +35,7 @@ impl Engine {
     pub fn trust_sequences(&self) -> Result<String, EngineError> {
         let page = Page { after: String::new(), most: MAX_PAGE };
         let query = Query::Kind(RecordKind::TrustDomain);
-        let found = self.keeper.find(&query, &page, soon()).map_err(failed)?;
+        let found = self.keeper.find(&query, &page, self.soon()).map_err(failed)?;
         let known = found.iter().filter_map(|record| match record {
             Record::TrustDomain(known) => Some((known.id.as_str(), Newness::from(&**known))),
             _ => None,
@@ -67,7 +67,7 @@ impl Engine {
                 }
                 let rest = known.map(|known| known.rest.clone()).unwrap_or_default();
                 let &Newness { epoch, sequence } = newness;
-                let at = Time(now_ms());
+                let at = Time(self.clock.now_ms());
                 let new = TrustDomain { id: name.clone(), epoch, sequence, at, rest };
                 transaction.put(Record::TrustDomain(Arc::new(new)));
                 is_changed = true;

@@ -8,7 +8,7 @@ use authz_state::AuditHealth;
 use authz_state::store::StoreHealth;
 use serde::Serialize;
 
-use crate::engine::{Engine, now_ms};
+use crate::engine::Engine;
 use crate::metrics::{Family, Gauges};
 use crate::settings::CredentialSettings;
 use crate::trace::{Span, Tracing};
@@ -176,7 +176,7 @@ impl Engine {
     /// What was counted.
     #[must_use]
     pub fn metrics(&self) -> Vec<Family> {
-        let now = Time(now_ms());
+        let now = Time(self.clock.now_ms());
         let world = self.world.load();
         let modes = world.as_ref().map(|world| &world.plan.model().modes);
         let ends = || {

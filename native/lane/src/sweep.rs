@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use authz_kernel::decision::Time;
 use authz_kernel::history::Event;
@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::ask::Refused;
 use crate::credentials;
 use crate::ending::{self, after};
-use crate::engine::{Engine, now_ms};
+use crate::engine::Engine;
 use crate::giving;
 use crate::history;
 use crate::keeper::Wait;
@@ -64,12 +64,12 @@ impl Engine {
     }
 
     fn try_sweep(&self, swept: &mut Swept) -> Result<(), Refused> {
-        let begun = Instant::now();
+        let begun = self.clock.monotonic();
         let until = begun.checked_add(PATIENCE).unwrap_or(begun);
         let wait = Wait { until, lane: Lane::Python };
         // A node whose clock is wrong ends nothing: it would be the other nodes', too.
         self.keeper.check_clock()?;
-        let now = Time(now_ms());
+        let now = Time(self.clock.now_ms());
         self.open_permits.sweep(now);
         let page = Page { after: String::new(), most: BATCH };
         let due = self.keeper.find(&Query::DueBefore(now.0), &page, wait)?;

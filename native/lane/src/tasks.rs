@@ -17,7 +17,6 @@ use authz_state::store::{Page, Query, Survives, Transaction};
 use authz_token::{AgentProof, Evidence};
 use prost::Message;
 use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
 use crate::ask::{self, Refused, Step};
 use crate::ending::after;
@@ -354,8 +353,8 @@ impl Engine {
         let names = self.names(&said, &params, judgement, world);
         let is_by_user =
             speaker::speaker(&judgement.arrival.asker, &judgement.caller.facts, world).is_user();
-        let id = Uuid::now_v7().to_string();
-        let session = Uuid::now_v7().to_string();
+        let id = self.clock.new_id();
+        let session = self.clock.new_id();
         let root = Root {
             template: &message.template,
             params: &params,
@@ -681,7 +680,7 @@ impl Engine {
             &parent,
             caller.call.wait,
         )?;
-        let id = Uuid::now_v7().to_string();
+        let id = self.clock.new_id();
         let starter = parent.task.assignee().to_owned();
         let template = Some(message.template.as_str()).filter(|name| !name.is_empty());
         let child = || Child {

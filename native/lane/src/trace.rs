@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use authz_kernel::hex::hex;
 use authz_kernel::reason::PublicCode;
@@ -160,11 +160,13 @@ impl Tracing {
     }
 
     /// Ends the span of a decision, if it has one.
-    pub(crate) fn end(&self, ids: &Ids, judgement: &Judgement, took: Duration) {
+    ///
+    /// Args: `ended`: when the call ended, since 1970; `took`: its duration.
+    pub(crate) fn end(&self, ids: &Ids, judgement: &Judgement, ended: Duration, took: Duration) {
         let Some(own) = &ids.own else {
             return;
         };
-        let end_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, nanos);
+        let end_ns = nanos(ended);
         let span = Span {
             trace_id: ids.trace.clone(),
             span_id: ids.span.clone(),

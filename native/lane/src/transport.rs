@@ -61,8 +61,8 @@ impl<'a> Transport<'a> {
         self.received.checked_add(remaining.saturating_sub(margin))
     }
 
-    pub(crate) fn is_late(&self) -> bool {
-        self.deadline().is_some_and(|deadline| Instant::now() >= deadline)
+    pub(crate) fn is_late(&self, now: Instant) -> bool {
+        self.deadline().is_some_and(|deadline| now >= deadline)
     }
 }
 

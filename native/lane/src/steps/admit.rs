@@ -7,11 +7,11 @@ use authz_kernel::reason::ReasonCode;
 use authz_token::{UnixTime, verify_peer, verify_pem};
 
 use crate::ask::{Refused, Step};
-use crate::engine::{Engine, new_id, now_ms, seconds};
+use crate::engine::{Engine, seconds};
 use crate::judgement::{Asker, Judgement, Known};
 use crate::settings::Surface;
 use crate::steps::identify::refused;
-use crate::steps::{Call, EndedCall, Staged, in_time};
+use crate::steps::{Call, EndedCall, Staged};
 use crate::transport::{PeerChain, Transport};
 use crate::world::{Loaded, Way};
 
@@ -109,7 +109,7 @@ impl Engine {
         world: Option<Arc<Loaded>>,
         transport: &Transport<'_>,
     ) -> Arrival {
-        let mut arrival = Arrival::new(new_id(), now_ms(), surface, None);
+        let mut arrival = Arrival::new(self.clock.new_id(), self.clock.now_ms(), surface, None);
         if let Some(world) = &world
             && let Some(way) = world.way(transport.listener)
         {
@@ -203,7 +203,7 @@ impl Engine {
                 "no bundle is loaded",
             ));
         };
-        in_time(transport, Step::Identify)?;
+        self.in_time(transport, Step::Identify)?;
         // Before anything is held to a time, the caller's certificate too.
         self.keeper.check_clock()?;
         if let Some(refused) = &arrival.stranger {

@@ -1,7 +1,7 @@
 //! Identify: which agent and which subject does the evidence prove?
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use authz_kernel::decision::{Claim, Principal, Subject};
 use authz_kernel::reason::ReasonCode;
@@ -20,7 +20,7 @@ use crate::speaker;
 use crate::steps::admit::{AdmittedCall, Arrival};
 use crate::steps::locate::TaskContext;
 use crate::steps::resolve::ResolvedOperation;
-use crate::steps::{Call, EndedCall, Staged, in_time};
+use crate::steps::{Call, EndedCall, Staged};
 use crate::transport::Transport;
 use crate::world::{Enforcer, Loaded};
 
@@ -139,7 +139,7 @@ fn identify_caller<'a>(
         }
         Err(refused) => return Err(refused),
     };
-    in_time(call.transport, Step::Resolve)?;
+    engine.in_time(call.transport, Step::Resolve)?;
     Ok(nobody)
 }
 
@@ -232,9 +232,9 @@ impl Engine {
             Ok(revoked) => revoked,
             Err(refused) => return (CallerIdentity::default(), Err(refused)),
         };
-        let started = Instant::now();
+        let started = self.clock.monotonic();
         let verified = self.verify_evidence(arrival, world, evidence, agent.as_ref());
-        let took = started.elapsed();
+        let took = self.took(started);
         self.metrics.verified(took);
         let timed = CallerIdentity { verify_time: Some(took), ..CallerIdentity::default() };
         let facts = verified.map_err(|refusal| {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use authz_kernel::arguments::Declared;
 use authz_kernel::decide::{decide, decide_traced};
@@ -23,7 +23,7 @@ use crate::revoke;
 use crate::steps::locate::{CallTask, LocatedCall};
 use crate::steps::resolve::{Match, ResolvedCall};
 use crate::steps::settle::EnforcerKey;
-use crate::steps::{Call, EndedCall, Staged, in_time};
+use crate::steps::{Call, EndedCall, Staged};
 use crate::world::Loaded;
 
 /// Stands for a name that the caller made up.
@@ -301,12 +301,12 @@ fn judge_record(
         let facts = kernel_facts(record, known, located.map(Located::view), None);
         engine.may_probe(judging.world, &facts, record.arrival.now())?;
     }
-    let started = Instant::now();
+    let started = engine.clock.monotonic();
     judging.decide(record, located, task.presented.as_ref());
-    record.add_decide_time(started.elapsed());
+    record.add_decide_time(engine.took(started));
     // One case of an operation that is split may be revoked by itself.
     revoke::of_operation(revoked, &record.resolved.operation)?;
-    in_time(call.transport, Step::Judge)?;
+    engine.in_time(call.transport, Step::Judge)?;
     match nobody {
         Some(first) if record.reason() == first.reason => {
             Err(Refused { understood: record.understood(), ..first })
@@ -385,7 +385,7 @@ impl Engine {
     /// Refuses a probe of a chain that has no permit for `authz.probe`, or of a caller that probes too often.
     fn may_probe(&self, world: &Loaded, facts: &Facts<'_>, now: Time) -> Result<(), Refused> {
         let caller = facts.chain.last().map(name_of).unwrap_or_default();
-        if !self.probes.admit(&caller, Instant::now()) {
+        if !self.probes.admit(&caller, self.clock.monotonic()) {
             return Err(Refused::new(
                 ReasonCode::Overloaded,
                 Step::Judge,

@@ -42,6 +42,7 @@ pub(crate) mod settle;
 
 use std::fmt;
 
+use authz_kernel::reason::ReasonCode;
 use authz_token::Evidence;
 
 use crate::ask::{Ask, Refused, Step};
@@ -122,14 +123,13 @@ pub(crate) fn decide<'a>(engine: &Engine, call: &Call<'_, 'a>, arrival: Arrival)
     stages().unwrap_or_else(|ended| ended)
 }
 
-/// Refuses a call whose deadline has passed.
-pub(crate) fn in_time(transport: &Transport<'_>, step: Step) -> Result<(), Refused> {
-    if transport.is_late() {
-        return Err(Refused::new(
-            authz_kernel::reason::ReasonCode::Deadline,
-            step,
-            "the caller's deadline passed",
-        ));
+impl Engine {
+    /// Refuses a call whose deadline has passed.
+    pub(crate) fn in_time(&self, transport: &Transport<'_>, step: Step) -> Result<(), Refused> {
+        if transport.is_late(self.clock.monotonic()) {
+            let message = "the caller's deadline passed";
+            return Err(Refused::new(ReasonCode::Deadline, step, message));
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -13,7 +13,7 @@ use prost::Message;
 
 use crate::answer;
 use crate::ask::{Refused, Step};
-use crate::engine::{Engine, new_id, now_ms, seconds};
+use crate::engine::{Engine, seconds};
 use crate::envoy::Removed;
 use crate::judgement::{Judgement, method_of};
 use crate::keeper::Wait;
@@ -224,9 +224,9 @@ impl Engine {
             Survives::Crash => Durability::Queued,
             Survives::PowerLoss => Durability::Synced,
         };
-        let waits = Instant::now();
+        let waits = self.clock.monotonic();
         let mut work = |transaction: &mut dyn Transaction| {
-            self.metrics.locked(waits.elapsed());
+            self.metrics.locked(self.took(waits));
             match change(transaction, judgement) {
                 Ok(()) => {}
                 Err(Stop::Store(error)) => return Err(error),
@@ -355,12 +355,18 @@ impl Engine {
 
     /// Writes the sums of minutes that are over.
     pub(crate) fn write_due_sums(&self) {
-        self.write_sums(self.sums.due(now_ms()));
+        self.write_sums(self.sums.due(self.clock.now_ms()));
     }
 
     pub(crate) fn write_sums(&self, sums: Vec<(Row, Sum)>) {
         for (row, sum) in sums {
-            let line = record::sum_line(&new_id(), now_ms(), &row, sum, &self.settings);
+            let line = record::sum_line(
+                &self.clock.new_id(),
+                self.clock.now_ms(),
+                &row,
+                sum,
+                &self.settings,
+            );
             match self.audit.submit(&line, Durability::BestEffort) {
                 Ok(_) => self.metrics.summed(sum.count),
                 Err(_) => self.sums.keep(row, sum),
@@ -385,7 +391,7 @@ impl Engine {
     /// Longest wait for a durable record, as a point in time.
     pub(crate) fn wait_until(&self, pending: &Pending) -> Instant {
         let most = Duration::from_millis(self.settings.audit_max_wait_ms);
-        let now = Instant::now();
+        let now = self.clock.monotonic();
         let latest = now.checked_add(most).unwrap_or(now);
         pending.deadline.map_or(latest, |deadline| deadline.min(latest))
     }
@@ -428,7 +434,7 @@ impl Engine {
         deadline: Option<Instant>,
         outcome: Result<(), AuditError>,
     ) -> Box<Judgement> {
-        let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let is_late = deadline.is_some_and(|deadline| self.clock.monotonic() >= deadline);
         let outcome = match outcome {
             // Nobody waits any more: a permit that is not heard of must not stand in the records as one.
             Ok(())
@@ -464,12 +470,12 @@ impl Engine {
             judgement.arrival.surface,
             judgement.softened().is_none(),
         );
-        let took = received.elapsed();
+        let took = self.took(received);
         self.metrics.took(lane, judgement.arrival.surface, took);
         let agent = judgement.caller.facts.agent.as_ref().map(|agent| method_of(agent.proof));
         self.metrics.identified(judgement.arrival.asker.known, agent);
         if let Some((tracing, ids)) = self.tracing.as_ref().zip(trace) {
-            tracing.end(ids, judgement, took);
+            tracing.end(ids, judgement, self.clock.since_1970(), took);
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use authz_kernel::decision::{Decision, Given, Outcome, Time};
 use authz_kernel::hex::hex;
@@ -176,19 +175,20 @@ pub(crate) struct EnforcerKey {
 
 /// Judges a call anew, on what a transaction reads.
 fn judge_again(
+    engine: &Engine,
     judgement: &mut Judgement,
     judging: &Judging<'_>,
     current: &Located,
     presented: Option<&Presented>,
 ) {
-    let started = Instant::now();
+    let started = engine.clock.monotonic();
     if !current.is_taskless() {
         judgement.context.task = Some(Arc::clone(&current.task));
         judgement.caller.chain =
             shown::chain_in(&judgement.caller, judgement.arrival.now(), current);
     }
     judging.decide(judgement, Some(current), presented);
-    judgement.add_decide_time(started.elapsed());
+    judgement.add_decide_time(engine.took(started));
     judgement.soften();
 }
 
@@ -504,7 +504,7 @@ impl Engine {
             history::recall_in(transaction, plan, recalled, now, &current, begun.clone())?;
         judgement.context.recalled = recalled;
         if has_more || current != *located || presented != task.presented {
-            judge_again(judgement, judging, &current, presented.as_ref());
+            judge_again(self, judgement, judging, &current, presented.as_ref());
         }
         if locks.are_too_few(judgement, plan, &current) {
             return Ok(Charged { has_too_few_locks: true, ..Charged::default() });
@@ -844,7 +844,7 @@ impl Engine {
 
     /// One more key of an enforcer, if it has not used too many: each has its share.
     fn admit_key(&self, judgement: &Judgement) -> Result<Option<Kept>, Refused> {
-        if self.keys.admit(judgement.arrival.asker.name(), Instant::now()) {
+        if self.keys.admit(judgement.arrival.asker.name(), self.clock.monotonic()) {
             return Ok(None);
         }
         Err(Refused::new(

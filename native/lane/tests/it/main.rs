@@ -29,6 +29,7 @@ mod observe;
 mod own;
 mod peers;
 mod redeem;
+mod replay;
 mod report;
 mod revoke;
 mod sessions;
