@@ -3,7 +3,8 @@
 //! No I/O, no clock, no globals, no panic; no Cedar, YAML or cryptographic keys.
 //!
 //! From the bottom: [`reason`] (codes of decisions, generated), [`table`], [`pattern`] and [`hex`]; [`digest`]; [`plain`] and
-//! [`json`] (writing and strict reading); [`host`], [`uri`], [`spelling`] and [`spiffe`] (forms of names).
+//! [`json`] (writing and strict reading); [`host`], [`uri`], [`spelling`] and [`spiffe`] (forms of names); [`time`], [`tier`]
+//! and [`principal`]; [`record`] (what is stored of tasks, sessions, credentials and histories).
 //! A module imports only modules before it in that order; `native/floors` tests it.
 
 pub mod digest;
@@ -12,8 +13,12 @@ pub mod host;
 pub mod json;
 pub mod pattern;
 pub mod plain;
+pub mod principal;
 pub mod reason;
+pub mod record;
 pub mod spelling;
 pub mod spiffe;
 pub mod table;
+pub mod tier;
+pub mod time;
 pub mod uri;

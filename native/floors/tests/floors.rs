@@ -7,8 +7,21 @@ use std::path::Path;
 
 /// The modules of `authz-base`, lowest first.
 const BASE: &[&str] = &[
-    "reason", "table", "pattern", "hex", "digest", "plain", "json", "host", "uri", "spelling",
+    "reason",
+    "table",
+    "pattern",
+    "hex",
+    "digest",
+    "plain",
+    "json",
+    "host",
+    "uri",
+    "spelling",
     "spiffe",
+    "time",
+    "tier",
+    "principal",
+    "record",
 ];
 
 /// The kernel's modules, lowest first. The first line has those of `authz-base`, which the kernel exports under its own name.
@@ -60,10 +73,6 @@ const KERNEL_EXCEPTIONS: &[(&str, &str)] = &[
     ("directories.rs", "plan"),
     ("evaluate/mod.rs", "history"),
     ("evaluate/mod.rs", "task"),
-    ("history/denials.rs", "task"),
-    ("history/holder.rs", "task"),
-    ("history/object.rs", "task"),
-    ("history/record.rs", "task"),
     ("history/renewal.rs", "plan"),
     ("mcp.rs", "catalog"),
     ("mcp.rs", "routes"),

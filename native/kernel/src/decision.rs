@@ -1,9 +1,6 @@
 //! What goes into a decision and what comes out.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-
-use serde::{Deserialize, Serialize};
 
 use crate::arguments::Arguments;
 use crate::directories::Directories;
@@ -11,13 +8,11 @@ use crate::history::{Event, HistoryChanges, HistoryView, RuleEffect, effects};
 use crate::json;
 use crate::mcp::ServerTask;
 use crate::model::{Location, Tier};
+pub use authz_base::principal::{Claim, Narrowing, Principal, Subject};
+pub use authz_base::time::Time;
+
 pub use crate::reason::{NextAction, PublicCode, ReasonCode, Retry};
 use crate::task::{SubjectProof, TaskView};
-
-/// Milliseconds since the Unix epoch; always given, never read from a clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Time(pub i64);
 
 /// Who acts, proved by evidence, and what else was proved.
 #[derive(Clone, Debug)]
@@ -59,58 +54,6 @@ pub struct Grant<'a> {
     pub is_redeemed: bool,
     /// What the permit was charged that it was issued of: [`Decision::charges`]. Those uses are its own.
     pub charged: &'a [(String, u32)],
-}
-
-/// A verified principal of the chain.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Principal {
-    /// A person.
-    User(Arc<Subject>),
-    /// A service on whose behalf an agent acts.
-    Service(Arc<Subject>),
-    /// A workload.
-    Agent {
-        /// `spiffe://<trust domain>/<path>`, already checked for form.
-        spiffe_id: String,
-        /// Its trust domain.
-        trust_domain: String,
-    },
-}
-
-/// A verified subject.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Subject {
-    /// Alias of the issuer.
-    pub issuer: String,
-    /// `sub` of the token.
-    pub sub: String,
-    /// Kept claims.
-    pub claims: BTreeMap<String, Claim>,
-    /// Roles that these claims would give, and that further tokens take away.
-    pub narrowed: Vec<Narrowing>,
-}
-
-/// Takes away the roles that one set of claims gives and another does not.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Narrowing {
-    /// None: every role that `to` does not give is taken away.
-    pub from: Option<BTreeMap<String, Claim>>,
-    /// The claims of the token that counts.
-    pub to: BTreeMap<String, Claim>,
-}
-
-/// A kept claim.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Claim {
-    /// JSON true or false.
-    Bool(bool),
-    /// An integer.
-    Long(i64),
-    /// A text.
-    Text(String),
-    /// A list of texts.
-    Texts(Vec<String>),
 }
 
 /// How the caller proved itself.

@@ -1,6 +1,9 @@
 //! The pure kernel: a bundle's files become a [`plan::Plan`]; [`decide::decide`] judges one request under it.
 //!
 //! No I/O, no clock, no globals, no panic. One thread, while a bundle is compiled: `stack` says why.
+//!
+//! Records and text forms are `authz-base`'s; the kernel exports them under its own paths too. A module imports only modules
+//! that stand before it in `native/floors/tests/floors.rs`.
 
 pub mod arguments;
 pub mod casefile;

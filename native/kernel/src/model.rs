@@ -6,7 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+
+use authz_base::principal::Subject;
+use authz_base::record::Declarations;
+pub use authz_base::record::history::{Denials, MEMORY_MS};
+pub use authz_base::tier::Tier;
 
 use crate::catalog::{Digest, is_built_in};
 use crate::destinations::Destinations;
@@ -107,6 +112,16 @@ pub struct Index {
     pub(crate) destinations: Destinations,
 }
 
+impl Declarations for Model {
+    fn is_trust_label(&self, label: &str) -> Option<bool> {
+        self.labels.get(label).map(|label| label.value == LabelKind::Trust)
+    }
+
+    fn roles_of_subject(&self, subject: &Subject) -> Vec<&str> {
+        self.subject_roles(subject).into_vec()
+    }
+}
+
 impl Model {
     /// Whether an operation is one that every MCP system has beside its tools.
     #[must_use]
@@ -179,15 +194,6 @@ pub enum Distinct {
     Sources,
     /// Resources; a collection as a whole is one.
     Resources,
-}
-
-/// What follows where a task is refused again and again, each time another call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Denials {
-    /// After so many the tier of what it asks for next is raised by one.
-    pub raise_after: u32,
-    /// After so many it ends.
-    pub end_after: Option<u32>,
 }
 
 /// What raises the tier of an operation, by name.
@@ -659,49 +665,6 @@ impl Effect {
     }
 }
 
-/// How much an operation can hurt, from 0 to 3.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Tier {
-    /// Public reads.
-    #[default]
-    Low = 0,
-    /// Everyday operations.
-    Standard = 1,
-    /// Hard to undo.
-    High = 2,
-    /// Changes who may do what, or cannot be undone.
-    Critical = 3,
-}
-
-impl Tier {
-    /// All tiers, in order.
-    pub const ALL: [Self; 4] = [Self::Low, Self::Standard, Self::High, Self::Critical];
-
-    /// The next higher one; of the highest, itself.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        match self {
-            Self::Low => Self::Standard,
-            Self::Standard => Self::High,
-            Self::High | Self::Critical => Self::Critical,
-        }
-    }
-
-    /// The word used in bundles, metrics and audit.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Low => "low",
-            Self::Standard => "standard",
-            Self::High => "high",
-            Self::Critical => "critical",
-        }
-    }
-}
-
 /// Which resource an operation acts on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceRule {
@@ -831,9 +794,6 @@ pub struct RoleMembers {
     /// Where the role is first named.
     pub at: Location,
 }
-
-/// How long labels are remembered where the bundle names no time, in milliseconds: 24 hours.
-pub const MEMORY_MS: i64 = 24 * 3_600 * 1_000;
 
 /// How far the runs of an agent are kept apart from each other. The least isolated comes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -17,8 +17,8 @@ use authz_kernel::model::Tier;
 use authz_kernel::plan::Plan;
 use authz_kernel::reach::{Place, Refused};
 use authz_kernel::task::{
-    self, AgentName, Names, Param, Part, ScopeEntry, Speaker, SubjectProof, Task, TaskKind,
-    TaskView,
+    self, AgentName, Param, Part, ScopeEntry, Speaker, SubjectProof, Task, TaskKind, TaskView,
+    read_names,
 };
 use authz_token::SpiffeId;
 use serde::Deserialize;
@@ -110,7 +110,7 @@ impl StatedTask {
             starter: String::new(),
             deadline: None,
             tier_cap: None,
-            names: Names::read(
+            names: read_names(
                 &[Part::of_user(&self.prompt)],
                 &self.params,
                 Speaker::Subject,

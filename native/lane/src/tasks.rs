@@ -11,7 +11,7 @@ use authz_kernel::reason::ReasonCode;
 use authz_kernel::schema::GIVE;
 use authz_kernel::task::{
     self, AgentName, Child, Idempotency, Names, Part, Record, RecordKey, RecordKind, Root, Subject,
-    SubjectProof, Task, TaskKind, TaskStatus,
+    SubjectProof, Task, TaskKind, TaskStatus, read_names,
 };
 use authz_state::store::{Page, Query, Survives, Transaction};
 use authz_token::{AgentProof, Evidence};
@@ -462,7 +462,7 @@ impl Engine {
         world: &Loaded,
     ) -> Names {
         let by = speaker::speaker(&judgement.arrival.asker, &judgement.caller.facts, world);
-        let names = Names::read(said, params, by, &self.keeper.store().secret());
+        let names = read_names(said, params, by, &self.keeper.store().secret());
         judgement.notes.prompt = Some(PromptNote {
             said_by: by.as_str(),
             named: names.user.len().saturating_add(names.harness.len()),

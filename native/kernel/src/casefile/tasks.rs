@@ -23,10 +23,10 @@ use crate::plan::Plan;
 use crate::schema::{GIVE, START};
 use crate::source::{At, Mark, duration};
 use crate::task::{
-    AgentName, Alone, BARRED_MS, Bar, Child, Limit, Names, Param, Part, RecordKey, Refused, Root,
+    AgentName, Alone, BARRED_MS, Bar, Child, Limit, Param, Part, RecordKey, Refused, Root,
     ScopeEntry, Selector, Session, Speaker, Subject, SubjectProof, Task, TaskKind, TaskStatus,
     TaskView, alone_pair, alones_of, barred_alone, carrier_of, delegate, denied_pair, extend,
-    implicit, is_alone, renewed, start, subject_refused, taskless,
+    implicit, is_alone, read_names, renewed, start, subject_refused, taskless,
 };
 
 /// The name of the task that a trace begins with.
@@ -1075,7 +1075,7 @@ impl Tasks {
         let proved = starting.subject.as_ref().filter(|_| !said.asserted);
         let by = speaker(plan, said.said_by, starting.by.as_ref(), proved);
         let by_agent = !by.is_user();
-        let names = Names::read(&[Part::of_user(&said.prompt)], &params, by, &KEY);
+        let names = read_names(&[Part::of_user(&said.prompt)], &params, by, &KEY);
         let id = self.id(said.name.as_ref());
         let mut task = start(
             plan,
@@ -1212,7 +1212,7 @@ impl Tasks {
         }
         let task = &placed.task;
         let by = speaker(plan, said.said_by, task.agents.last(), task.subject.as_ref());
-        let names = Names::read(&[Part::of_user(&said.prompt)], &BTreeMap::new(), by, &KEY);
+        let names = read_names(&[Part::of_user(&said.prompt)], &BTreeMap::new(), by, &KEY);
         if let Some(task) = self.known.get_mut(on.unwrap_or_default()) {
             extend(task, names);
         }

@@ -11,7 +11,7 @@ use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
 use crate::reach::{Place, Refused};
 use crate::schema::{NO_DESTINATION, OWN_SYSTEM};
-use crate::task::{SubjectProof, TaskView};
+use crate::task::{self, SubjectProof, TaskView};
 
 /// The chain of one caller, against every operation.
 #[derive(Debug)]
@@ -91,7 +91,8 @@ impl<'a> Prospects<'a> {
         };
         let model = self.plan.model();
         let greets = operation.name == mcp::OWN && model.is_built_in(operation);
-        view.path().all(|task| operation.tier <= task.tier_cap && task.could(operation, greets))
+        view.path()
+            .all(|task| operation.tier <= task.tier_cap && task::could(task, operation, greets))
     }
 
     /// Whether nothing stands against the operation, whatever its arguments.

@@ -12,7 +12,7 @@ use crate::mcp::{self, ServerTask, Traffic};
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
 use crate::schema::{GIVE, OWN_SYSTEM, START};
-use crate::task::{Acts, Dimension, Miss, SubjectProof, Task, TaskStatus, TaskView};
+use crate::task::{self, Acts, Dimension, Miss, SubjectProof, Task, TaskStatus, TaskView};
 
 /// Refuses a task in which nothing may be done now, or not by the caller.
 ///
@@ -249,7 +249,7 @@ pub(super) fn bounds<'a>(
         if tier > task.tier_cap {
             refuse(ReasonCode::OutOfScope, task, Dimension::TierCap.to_string());
         }
-        match task.fit(&acts, charged) {
+        match task::fit(task, &acts, charged) {
             Ok(None) => {}
             Ok(Some(entry)) => bounds.counted.push((&task.id, entry)),
             Err(Miss::Beyond(dimension)) => {

@@ -22,7 +22,7 @@ use crate::mcp::{ServerTask, Traffic};
 use crate::mode::may_soften;
 use crate::model::{Operation, Tier};
 use crate::plan::{Plan, Prepared};
-use crate::schema::{Key, Keys};
+use crate::schema::{Key, Keys, OWN_SYSTEM};
 use crate::task::SubjectProof;
 
 pub use could::Prospects;
@@ -276,7 +276,8 @@ fn judge(
     let along: Vec<&str> = joined.iter().chain(request.labels).copied().collect();
     let carried = Carried::of(facts.history, &resolved.labels, &along);
     let tier = carried.tier(plan.model(), operation, &resolved.destinations);
-    let run = Run::of(plan.model(), &operation.system, facts.history, facts.task);
+    let rule = plan.model().denials.filter(|_| operation.system != OWN_SYSTEM);
+    let run = rule.and_then(|rule| Run::new(rule, facts.history, facts.task));
     let tier = run.map_or(tier, |run| run.tier(tier));
     decision.tier = Some(tier);
     let satisfied = satisfied(plan, facts, tier);

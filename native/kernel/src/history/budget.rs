@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::decision::{ReasonCode, Time};
 use crate::digest::{sha256, short};
 use crate::hex::hex_start;
-use crate::history::record::{Spending, Spent};
 use crate::history::sequence::Subject;
-use crate::history::{HistoryView, Holders, MAX_EVENTS, MAX_RULES, MAX_TASKS, UNSTARTED_GRAIN_MS};
+use crate::history::{
+    HistoryView, Holders, MAX_EVENTS, MAX_RULES, MAX_TASKS, Spending, Spent, UNSTARTED_GRAIN_MS,
+};
 use crate::json::Value as Json;
 use crate::model::{Budget, Counts, Model, RuleScope};
 

@@ -8,10 +8,9 @@ use crate::destinations::Placed;
 use crate::digest::short;
 use crate::evaluate::syntax::{Path, Root};
 use crate::history::sequence::Named;
-use crate::history::settle::{Awaited, Gathering};
 use crate::history::{
-    HistoryChanges, HistoryView, Holder, Holders, Keeping, MAX_LABELS, MAX_SOURCES, ObjectKeys,
-    Remembered, Remembering, SessionHistory, Shares, Writer, count,
+    Awaited, Gathering, HistoryChanges, HistoryView, Holder, Holders, Keeping, MAX_LABELS,
+    MAX_SOURCES, ObjectKeys, Remembered, Remembering, SessionHistory, Shares, Writer, count,
 };
 use crate::model::{Distinct, Effect, LabelKind, Model, Operation, Reports, Tier};
 use crate::policy::Placed as PlacedPolicy;

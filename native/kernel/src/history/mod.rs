@@ -1,77 +1,16 @@
-//! What a task tree did before, as far as rules ask for it: labels that data brought, and where it came from.
-//!
-//! Pure: what a session knows is a value, and what an answer changes in it is another. A server reads the one, judges, and
-//! writes the other in the same transaction.
+//! Rules over what a session did before: sequences, budgets, memory of labels. The records themselves are plain values of
+//! `authz-base`.
 
 mod budget;
-mod carry;
 mod check;
-mod context;
-mod denials;
-mod holder;
 mod memory;
-mod object;
-mod record;
 mod renewal;
 mod sequence;
-mod settle;
-mod shared;
 
-pub use carry::Carry;
-pub use context::{Apart, MAX_CONTEXTS, SessionContext};
-pub use denials::{BegunBy, RunChange, RunName};
-pub use holder::{HistoryView, Holder, Remembering, pair_digest, pair_keys, pairs_of};
-pub(crate) use object::{DAY_MS, Keeping, MAX_KEPT_MS, Shares, count};
-pub use object::{
-    KEPT_MS, MAX_OBJECTS, MAX_OBJECTS_IN_ALL, Mark, Object, ObjectKeys, ObjectView, Writer, Written,
-};
-pub use record::{
-    Advance, BudgetUse, HistoryChanges, Origin, Progress, Remembered, RuleProgress, SessionHistory,
-    Spending, Spent,
-};
+pub use authz_base::record::history::*;
 pub use renewal::Renewal;
-pub use settle::{
-    Awaited, Carrier, Effects, Enabling, Event, Gathering, LabelEffect, MAX_PENDING, Pending,
-    Reported, RuleEffect, SpendEffect, effects,
-};
-pub use shared::Shared;
 
 pub(crate) use budget::{Budgets, Spends};
 pub(crate) use check::{changed, check, recounted};
-pub(crate) use denials::Run;
-pub(crate) use holder::{Holders, party_id};
 pub(crate) use memory::{Carried, Memory, Recall};
 pub(crate) use sequence::{Sequences, Subject};
-
-/// What one session keeps in all: labels, sources, steps of rules, events of budgets, denials.
-pub const MAX_ENTRIES: usize = 4_096;
-/// Labels that one session keeps.
-pub const MAX_LABELS: usize = 256;
-/// Sources that one session keeps.
-pub const MAX_SOURCES: usize = 256;
-
-/// Rules of which one session keeps progress.
-pub const MAX_RULES: usize = 1_024;
-/// Events that the window of one budget holds, of one task or session.
-pub const MAX_EVENTS: usize = 256;
-/// Tasks whose use of one budget one session tells apart.
-pub const MAX_TASKS: usize = 256;
-/// Denials of different calls that count of one task.
-pub const MAX_MARKS: usize = 64;
-/// Tasks of one session whose denials are kept apart, and denials of all of them.
-pub const MAX_RUNS: usize = 1_024;
-/// Givers of tasks of whom one pair keeps the denials apart; further ones share a run.
-pub const MAX_GIVERS: usize = 16;
-/// Tasks and keys that the progress of one rule tells apart in one session.
-pub const MAX_INSTANCES: usize = 64;
-
-/// How long the bundle may ask that labels are remembered, in milliseconds: a minute to 30 days.
-pub(crate) const MEMORY_RANGE_MS: std::ops::RangeInclusive<i64> = 60_000..=30 * DAY_MS;
-
-/// How long rules and budgets without a window count in a session that nobody ends, in milliseconds.
-pub const UNSTARTED_MS: i64 = 24 * 3_600 * 1_000;
-/// What is spent there counts together by this, in milliseconds: up to so much longer.
-pub const UNSTARTED_GRAIN_MS: i64 = 3_600 * 1_000;
-/// How long the record of an agent, a subject or a pair is kept after it last changed, in milliseconds: as long as a task may live,
-/// and as anything in it but labels may count.
-pub const PARTY_MS: i64 = 24 * 3_600 * 1_000;

@@ -10,18 +10,12 @@ use smallvec::SmallVec;
 use crate::decision::Time;
 use crate::digest::{sha256, short};
 use crate::hex::hex_start;
-use crate::history::record::{
-    Advance, OF_TASK, Progress, RuleProgress, SessionHistory, is_passed_on,
-};
-use crate::history::settle::Enabling;
 use crate::history::{
-    HistoryView, Holder, Holders, MAX_INSTANCES, MAX_RULES, PARTY_MS, UNSTARTED_MS,
+    ANY, Advance, Enabling, HistoryView, Holder, Holders, MAX_INSTANCES, MAX_RULES, OF_TASK,
+    PARTY_MS, Progress, RuleProgress, SessionHistory, UNSTARTED_MS, is_passed_on,
 };
 use crate::json::Value as Json;
 use crate::model::{CorrelationKey, Event, Model, Operation, RuleScope, Sequence};
-
-/// An instance that stands for every key: one that could not be kept apart any more.
-pub(super) const ANY: &str = "*";
 
 /// A rule, ready to be asked.
 #[derive(Clone, Debug)]

@@ -7,19 +7,15 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::names::Names;
-use super::record::{AgentName, Subject, SubjectProof, Task, TaskKind, TaskStatus};
 use super::start::{Refused, Root, start};
-use super::taskless::{AGE_MS, IDLE_MS};
+use super::{AGE_MS, IDLE_MS};
+use super::{AgentName, Names, Subject, SubjectProof, Task, TaskKind};
 use crate::decision::{Principal, Time};
 use crate::digest::short;
 use crate::hex::hex;
 use crate::history::party_id;
 use crate::plan::Plan;
 
-/// How long a pair is refused whose session was taken away, in milliseconds: as long as the pair's record says that denials
-/// ended its last task.
-pub const BARRED_MS: u64 = 30 * 24 * 3_600 * 1_000;
 /// How the ids of all such sessions begin.
 const PREFIX: &str = "implicit/";
 
@@ -120,14 +116,4 @@ pub fn renewed(plan: &Plan, known: &Arc<Task>) -> Result<Option<Arc<Task>>, Refu
         index: task.index,
         ..Task::clone(known)
     })))
-}
-
-impl Task {
-    /// Whether it was taken away from a pair that works without tasks, and that counts still: the pair begins anew only 30 days
-    /// after it was, or once somebody lets it.
-    #[must_use]
-    pub fn is_barred(&self, now: Time) -> bool {
-        let until = self.ended_at.map_or(i64::MAX, |at| at.0.saturating_add_unsigned(BARRED_MS));
-        self.kind == TaskKind::Implicit && self.status == TaskStatus::Revoked && now.0 < until
-    }
 }

@@ -5,10 +5,8 @@ use std::collections::BTreeSet;
 use sha2::{Digest as _, Sha256};
 
 use super::prompt;
-use super::record::Literal;
+use super::{Literal, MAX_LITERALS};
 
-/// Names that a task keeps, of each kind of speaker.
-pub const MAX_LITERALS: usize = 256;
 /// Bytes of one hash that are kept.
 const KEPT: usize = 16;
 /// Block of SHA-256.

@@ -1,53 +1,12 @@
-//! Names of a task: destinations that somebody named in a prompt or in parameters, kept by who said so.
-//!
-//! INVARIANT (nothing that an agent can say counts as the user's word): only names said by the subject itself or by a front
-//! end make a destination trusted. Names that a harness relays do so up to tier standard, and claims never.
+//! Reads the names of a task out of a prompt and parameters.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use super::literals::literals;
+use super::{Names, Param, Speaker};
 
-use super::literals::{MAX_LITERALS, literals};
-use super::record::{Literal, Param};
-use crate::model::Tier;
-
-/// The highest tier up to which the names that a harness relays count.
-pub const HARNESS_TIER: Tier = Tier::Standard;
 /// Parts of one prompt.
 pub const MAX_PARTS: usize = 256;
-
-/// Who says a prompt, as far as the caller proves it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Speaker {
-    /// An agent, or a caller who shows nothing but what an agent may hold.
-    #[default]
-    Agent,
-    /// An agent that is its user's front end too (`harness: true`).
-    Harness,
-    /// An enforcer that relays prompts, beside the subject's token.
-    FrontEnd,
-    /// The subject, alone.
-    Subject,
-}
-
-impl Speaker {
-    /// Whether it is the user's own word, which no agent can say.
-    #[must_use]
-    pub const fn is_user(self) -> bool {
-        matches!(self, Self::Subject | Self::FrontEnd)
-    }
-
-    /// The word used in records.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Agent => "agent",
-            Self::Harness => "harness",
-            Self::FrontEnd => "front_end",
-            Self::Subject => "subject",
-        }
-    }
-}
 
 /// Whose text a part of a prompt is, as its speaker says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,69 +37,24 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Keyed hashes of named destinations, by who named them. Each set has at most [`MAX_LITERALS`]: claims displace no name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Names {
-    /// Named by the user.
-    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub user: BTreeSet<Literal>,
-    /// Named by the user as a harness relays it.
-    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub harness: BTreeSet<Literal>,
-    /// Claimed by an agent: it trusts nothing.
-    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub claimed: BTreeSet<Literal>,
-}
-
-impl Names {
-    /// Reads the names of a prompt and of the parameters of a template.
-    ///
-    /// Args: `parts`: of which only the user's own count; `by`: who says all of it; `key`: the key of the hashes.
-    #[must_use]
-    pub fn read(
-        parts: &[Part<'_>],
-        params: &BTreeMap<String, Param>,
-        by: Speaker,
-        key: &[u8; 32],
-    ) -> Self {
-        let said = parts.iter().take(MAX_PARTS).filter(|part| part.said_by == SaidBy::User);
-        let given = params.values().filter_map(|param| match param {
-            Param::Text(text) => Some(text.as_str()),
-            Param::Long(_) | Param::Bool(_) => None,
-        });
-        let texts: Vec<&str> = said.map(|part| part.text).collect();
-        let values: Vec<&str> = given.collect();
-        let mut names = Self::default();
-        names.add(by, literals(&texts, &values, key));
-        names
-    }
-
-    /// Whether there are none, and no claims.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.user.is_empty() && self.harness.is_empty() && self.claimed.is_empty()
-    }
-
-    /// Adds those of a further turn. Beyond the most that a task keeps nothing is added, and is not trusted.
-    pub fn extend(&mut self, more: Self) {
-        let Self { user, harness, claimed } = more;
-        self.add(Speaker::Subject, user);
-        self.add(Speaker::Harness, harness);
-        self.add(Speaker::Agent, claimed);
-    }
-
-    fn add(&mut self, by: Speaker, literals: BTreeSet<Literal>) {
-        let set = match by {
-            Speaker::Subject | Speaker::FrontEnd => &mut self.user,
-            Speaker::Harness => &mut self.harness,
-            Speaker::Agent => &mut self.claimed,
-        };
-        for literal in literals {
-            if set.len() >= MAX_LITERALS {
-                return;
-            }
-            set.insert(literal);
-        }
-    }
+/// Reads the names of a prompt and of the parameters of a template.
+///
+/// Args: `parts`: of which only the user's own count; `by`: who says all of it; `key`: the key of the hashes.
+#[must_use]
+pub fn read_names(
+    parts: &[Part<'_>],
+    params: &BTreeMap<String, Param>,
+    by: Speaker,
+    key: &[u8; 32],
+) -> Names {
+    let said = parts.iter().take(MAX_PARTS).filter(|part| part.said_by == SaidBy::User);
+    let given = params.values().filter_map(|param| match param {
+        Param::Text(text) => Some(text.as_str()),
+        Param::Long(_) | Param::Bool(_) => None,
+    });
+    let texts: Vec<&str> = said.map(|part| part.text).collect();
+    let values: Vec<&str> = given.collect();
+    let mut names = Names::default();
+    names.add(by, literals(&texts, &values, key));
+    names
 }

@@ -5,9 +5,9 @@ use super::implicit::{implicit, implicit_id};
 use std::sync::Arc;
 
 use super::TaskView;
-use super::record::{AgentName, RecordKey, Task, TaskKind, TaskStatus};
 use super::start::Refused;
-use super::taskless::taskless;
+use super::taskless;
+use super::{AgentName, RecordKey, Task, TaskKind, TaskStatus};
 use crate::decision::{ReasonCode, Time};
 use crate::history::Holder;
 use crate::model::OnBehalf;
@@ -113,16 +113,6 @@ pub fn carrier_of(plan: &Plan, view: TaskView<'_>) -> Option<String> {
     let may_leave_out = || plan.model().subject_rule(task.assignee()) == Some(OnBehalf::Optional);
     let agent = task.agents.last().filter(|_| view.is_left_out() && may_leave_out())?;
     taskless(&[agent.principal()], "").map(|alone| alone.id)
-}
-
-impl TaskView<'_> {
-    /// Whether the agent of a task without a subject began the task's tree itself: then the agent left the subject out. Somebody
-    /// else who gives it a task without a subject, as for batch work, did so.
-    #[must_use]
-    pub fn is_left_out(self) -> bool {
-        let task = self.task;
-        task.kind.is_started() && task.subject.is_none() && self.root().starter == task.assignee()
-    }
 }
 
 /// What bounds the session of an agent alone, taken away because one of its other sessions was.

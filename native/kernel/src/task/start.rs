@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::names::Names;
-use super::record::{
+use super::Names;
+use super::ScopeIndex;
+use super::scope::{Dimension, contained};
+use super::{
     AgentName, Limit, Param, ScopeEntry, Selector, Subject, SubjectProof, Task, TaskKind,
     TaskStatus,
 };
-use super::scope::{Dimension, ScopeIndex, contained};
 use super::{MAX_SCOPE, MAX_TEXTS, check_text};
 use crate::decide::MAX_CHAIN;
 use crate::decision::{ReasonCode, Time};

@@ -15,7 +15,7 @@ use authz_kernel::source;
 use authz_kernel::task::{
     AgentName, Child, Limit, Names, Param, Part, Refused, Root, SaidBy, ScopeEntry, Selector,
     ShownToken, Speaker, Subject, SubjectProof, Task, TaskKind, TaskStatus, TaskView, delegate,
-    extend, implicit, implicit_id, renewed, start,
+    extend, implicit, implicit_id, read_names, renewed, start,
 };
 
 use crate::common::{NOTHING, NOW};
@@ -648,7 +648,7 @@ fn cedar_says_who_may_start_which() {
 }
 
 fn by_user(prompt: &str) -> Names {
-    Names::read(&[Part::of_user(prompt)], &BTreeMap::new(), Speaker::Subject, &KEY)
+    read_names(&[Part::of_user(prompt)], &BTreeMap::new(), Speaker::Subject, &KEY)
 }
 
 /// Who said it decides what it trusts: the user always, a harness up to tier standard, an agent never.
@@ -673,7 +673,7 @@ fn what_is_named_counts_by_who_said_it() {
         decide(&plan, &facts, &request("mail.send", to_bob), NOW).reason
     };
     let said =
-        |by| Names::read(&[Part::of_user("Answer bob@acme.example")], &BTreeMap::new(), by, &KEY);
+        |by| read_names(&[Part::of_user("Answer bob@acme.example")], &BTreeMap::new(), by, &KEY);
     assert_eq!(ReasonCode::Permitted, reason(said(Speaker::Subject)));
     assert_eq!(ReasonCode::Permitted, reason(said(Speaker::FrontEnd)));
     assert_eq!(ReasonCode::Permitted, reason(said(Speaker::Harness)));
@@ -681,13 +681,13 @@ fn what_is_named_counts_by_who_said_it() {
     assert!(!said(Speaker::Agent).claimed.is_empty(), "a claim is kept");
     let part = |said_by| {
         let parts = [Part { text: "Answer bob@acme.example", said_by }];
-        Names::read(&parts, &BTreeMap::new(), Speaker::Subject, &KEY)
+        read_names(&parts, &BTreeMap::new(), Speaker::Subject, &KEY)
     };
     for said_by in [SaidBy::Quoted, SaidBy::Other] {
         assert!(part(said_by).is_empty(), "only the user's own words");
     }
     let params = BTreeMap::from([("to".to_owned(), Param::Text("bob@acme.example".to_owned()))]);
-    let given = |by| Names::read(&[], &params, by, &KEY);
+    let given = |by| read_names(&[], &params, by, &KEY);
     assert_eq!(ReasonCode::Permitted, reason(given(Speaker::Subject)));
     assert_eq!(ReasonCode::Forbidden, reason(given(Speaker::Agent)));
 }

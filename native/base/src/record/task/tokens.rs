@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Subject, SubjectProof, Task, TaskView};
-use crate::decision::{self, Claim, Narrowing, Principal, Time};
-use crate::model::Model;
+use crate::principal::{self, Claim, Narrowing, Principal};
+use crate::record::Declarations;
+use crate::time::Time;
 
 /// The claims of a token that are kept for policy.
 type Claims = BTreeMap<String, Claim>;
@@ -85,13 +86,18 @@ impl NewestToken {
     }
 
     /// The stream after a token was shown; none where nothing changes that is to be kept.
-    fn after(&self, shown: &ShownToken<'_>, subject: &Subject, model: &Model) -> Option<Self> {
+    fn after(
+        &self,
+        shown: &ShownToken<'_>,
+        subject: &Subject,
+        bundle: &dyn Declarations,
+    ) -> Option<Self> {
         let before = self.claims(subject);
         // As long as nothing was lost, a token with the same roles changes nothing; after that, its time counts.
         if before == shown.claims && self.newest.is_none() {
             return None;
         }
-        let roles = |claims: &Claims| model.subject_roles(&subject.with_claims(claims));
+        let roles = |claims: &Claims| bundle.roles_of_subject(&subject.with_claims(claims));
         let (had, has) = (roles(before), roles(shown.claims));
         if had == has && self.newest.is_none() {
             return None;
@@ -115,8 +121,8 @@ impl NewestToken {
 
 impl Subject {
     /// The subject as it is known by other claims.
-    fn with_claims(&self, claims: &Claims) -> decision::Subject {
-        decision::Subject {
+    fn with_claims(&self, claims: &Claims) -> principal::Subject {
+        principal::Subject {
             issuer: self.issuer.clone(),
             sub: self.sub.clone(),
             claims: claims.clone(),
@@ -134,10 +140,10 @@ impl Task {
 
     /// The root of a task tree after a subject token was shown in it; none where nothing changes that is to be kept.
     ///
-    /// Args: `model`: of the bundle whose roles are looked at.
+    /// Args: `bundle`: the one whose roles are looked at.
     #[must_use]
-    pub fn after_token(&self, shown: &ShownToken<'_>, model: &Model) -> Option<Self> {
-        match (self.tokens_after(shown, model), self.until_after(shown)) {
+    pub fn after_token(&self, shown: &ShownToken<'_>, bundle: &dyn Declarations) -> Option<Self> {
+        match (self.tokens_after(shown, bundle), self.until_after(shown)) {
             (None, None) => None,
             (tokens, until) => Some(Self {
                 subject_tokens: tokens.unwrap_or_else(|| self.subject_tokens.clone()),
@@ -158,19 +164,23 @@ impl Task {
     }
 
     /// The newest tokens after one was shown; none where nothing changes that is to be kept.
-    fn tokens_after(&self, shown: &ShownToken<'_>, model: &Model) -> Option<Vec<NewestToken>> {
+    fn tokens_after(
+        &self,
+        shown: &ShownToken<'_>,
+        bundle: &dyn Declarations,
+    ) -> Option<Vec<NewestToken>> {
         let subject = self.subject.as_ref()?;
         let known = self.subject_tokens.iter().position(|one| one.is_stream_of(shown));
         let is_full = self.subject_tokens.len() >= MAX_STREAMS;
         let at = known.or_else(|| is_full.then_some(MAX_STREAMS.saturating_sub(1)));
         let stream = match at {
-            Some(at) => self.subject_tokens.get(at)?.after(shown, subject, model)?,
+            Some(at) => self.subject_tokens.get(at)?.after(shown, subject, bundle)?,
             // A task of an earlier version, or of a subject that was only asserted: the token that it began with is not
             // known, so this one is taken for the same stream, and for newer.
             None if self.subject_tokens.is_empty() => {
                 let begun =
                     ShownToken { issued_at: shown.issued_at.map(|_| i64::MIN), ..shown.clone() };
-                NewestToken::new(&begun, None, None).after(shown, subject, model)?
+                NewestToken::new(&begun, None, None).after(shown, subject, bundle)?
             }
             None => {
                 let first = (subject.claims != *shown.claims).then(|| shown.claims.clone());

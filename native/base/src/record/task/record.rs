@@ -10,10 +10,11 @@ use serde::{Deserialize, Serialize};
 use super::names::Names;
 use super::scope::ScopeIndex;
 use super::tokens::NewestToken;
-use crate::decision::{Claim, Narrowing, Principal, Time};
 use crate::digest::short;
-use crate::history::{Object, Origin, SessionHistory, Shared};
-use crate::model::Tier;
+use crate::principal::{self, Claim, Narrowing, Principal};
+use crate::record::history::{Object, Origin, SessionHistory, Shared};
+use crate::tier::Tier;
+use crate::time::Time;
 
 /// What a record is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -220,7 +221,7 @@ pub struct Session {
 pub struct Party {
     /// Its id: [`Holder::key`].
     ///
-    /// [`Holder::key`]: crate::history::Holder::key
+    /// [`Holder::key`]: crate::record::history::Holder::key
     pub id: String,
     /// What it did, as far as rules ask for it.
     #[serde(default, skip_serializing_if = "SessionHistory::is_empty")]
@@ -468,12 +469,12 @@ impl Task {
     }
 
     /// Whether a principal is the agent that it was given to.
-    pub(crate) fn is_assignee(&self, principal: &Principal) -> bool {
+    pub fn is_assignee(&self, principal: &Principal) -> bool {
         matches!(principal, Principal::Agent { spiffe_id, .. } if *spiffe_id == self.assignee())
     }
 
     /// Whether a chain is the task's own: its subject, then its agents.
-    pub(crate) fn is_chain(&self, chain: &[Principal]) -> bool {
+    pub fn is_chain(&self, chain: &[Principal]) -> bool {
         let (agents, subject) = match (&self.subject, chain.split_first()) {
             (None, _) => (chain, true),
             (Some(subject), Some((first, agents))) => (agents, subject.is(first)),
@@ -521,6 +522,20 @@ impl Task {
     }
 }
 
+/// How long a pair is refused whose session was taken away, in milliseconds: as long as the pair's record says that denials
+/// ended its last task.
+pub const BARRED_MS: u64 = 30 * 24 * 3_600 * 1_000;
+
+impl Task {
+    /// Whether it was taken away from a pair that works without tasks, and that counts still: the pair begins anew only 30 days
+    /// after it was, or once somebody lets it.
+    #[must_use]
+    pub fn is_barred(&self, now: Time) -> bool {
+        let until = self.ended_at.map_or(i64::MAX, |at| at.0.saturating_add_unsigned(BARRED_MS));
+        self.kind == TaskKind::Implicit && self.status == TaskStatus::Revoked && now.0 < until
+    }
+}
+
 /// How a task came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -529,13 +544,9 @@ pub enum TaskKind {
     Root,
     /// It was delegated.
     Child,
-    /// It is no task: it bounds the session of an agent that works without tasks, as [`implicit`] gives it.
-    ///
-    /// [`implicit`]: crate::task::implicit
+    /// It is no task: it bounds the session of an agent that works without tasks, as `implicit` of the kernel gives it.
     Implicit,
-    /// It is none, and nowhere kept: what somebody does without a task, as [`taskless`] gives it.
-    ///
-    /// [`taskless`]: crate::task::taskless
+    /// It is none, and nowhere kept: what somebody does without a task, as `taskless` of the kernel gives it.
     None,
 }
 
@@ -674,7 +685,7 @@ impl Subject {
     }
 
     /// Whether a principal is the subject.
-    pub(crate) fn is(&self, principal: &Principal) -> bool {
+    pub fn is(&self, principal: &Principal) -> bool {
         let (is_service, subject) = match principal {
             Principal::User(subject) => (false, subject),
             Principal::Service(subject) => (true, subject),
@@ -699,7 +710,7 @@ impl Subject {
 
     /// As policies know it, without the roles that further tokens take away.
     pub(super) fn principal_with(&self, narrowed: Vec<Narrowing>) -> Principal {
-        let subject = Arc::new(crate::decision::Subject {
+        let subject = Arc::new(principal::Subject {
             issuer: self.issuer.clone(),
             sub: self.sub.clone(),
             claims: self.claims.clone(),

@@ -7,16 +7,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::decision::Time;
-use crate::history::carry::keep;
-use crate::history::sequence::ANY;
-use crate::history::settle::{Awaited, Carrier, Pending};
-use crate::history::{
-    Apart, Holder, MAX_INSTANCES, MAX_LABELS, MAX_RULES, PARTY_MS, Remembering, RunChange, Shared,
-    Written,
+use crate::record::history::carry::keep;
+use crate::record::history::settle::{Awaited, Carrier, Pending};
+use crate::record::history::{
+    ANY, Apart, Holder, MAX_INSTANCES, MAX_LABELS, MAX_RULES, PARTY_MS, Remembering, RunChange,
+    Shared, Written,
 };
+use crate::record::task::{Party, RecordKind};
 use crate::table::Table;
-use crate::task::{Party, RecordKind};
+use crate::time::Time;
 
 /// What a session did before; or an agent, or a subject, over all its sessions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -99,7 +98,7 @@ pub struct RuleProgress {
 
 impl RuleProgress {
     /// How far it has come for one task and key.
-    pub(super) fn of(&self, instance: &str) -> Option<&Progress> {
+    pub fn of(&self, instance: &str) -> Option<&Progress> {
         if instance.is_empty() {
             // It comes first. A search compares texts of no length, which have no address that can be read: to find that
             // out takes some processors as long as all the rest.
@@ -280,10 +279,10 @@ impl Party {
 }
 
 /// How an instance begins, in the record of a pair, that stands for the task it is inherited by.
-pub(super) const OF_TASK: char = '@';
+pub const OF_TASK: char = '@';
 
 /// Whether the next task still inherits a completed rule.
-pub(super) fn is_passed_on(progress: &Progress, now: Time) -> bool {
+pub fn is_passed_on(progress: &Progress, now: Time) -> bool {
     progress.at.0.saturating_add(PARTY_MS) >= now.0
 }
 
@@ -452,7 +451,7 @@ impl HistoryChanges {
     }
 
     /// Whether one holder's record may keep more than before.
-    pub(crate) fn adds(&self, holder: Holder) -> bool {
+    pub fn adds(&self, holder: Holder) -> bool {
         let own = match holder {
             Holder::Session => {
                 self.source.is_some()
@@ -482,7 +481,7 @@ impl SessionHistory {
     }
 
     /// Labels that were brought at that time or later, also those of which it is open whether they stay.
-    pub(crate) fn labels_since(&self, oldest: Time) -> impl Iterator<Item = (&str, Carrier<'_>)> {
+    pub fn labels_since(&self, oldest: Time) -> impl Iterator<Item = (&str, Carrier<'_>)> {
         let kept = self.labels.iter().map(|(label, origin)| (label.as_str(), origin.carrier()));
         let open = self.pending.iter().flat_map(|(id, one)| {
             let from = Carrier { decision_id: id, operation: &one.operation, at: one.at };
@@ -558,7 +557,7 @@ impl SessionHistory {
     /// Args:
     /// * `decision_id`, `operation`: of the decision; `now`: its time, [`HistoryView::now`].
     ///
-    /// [`HistoryView::now`]: crate::history::HistoryView::now
+    /// [`HistoryView::now`]: crate::record::history::HistoryView::now
     pub fn apply_as(
         &mut self,
         holder: Holder,
@@ -752,7 +751,7 @@ impl SessionHistory {
     /// Remembers a label with the time of the latest read that brought it.
     ///
     /// Args: `contexts`: those that the label counts in; empty: everywhere.
-    pub(super) fn bring(
+    pub fn bring(
         &mut self,
         label: &str,
         contexts: &BTreeSet<String>,
@@ -779,7 +778,7 @@ impl SessionHistory {
     /// Carries a label from now on.
     ///
     /// Args: `contexts`: those that the label counts in; empty: everywhere.
-    pub(super) fn carry(
+    pub fn carry(
         &mut self,
         label: &str,
         contexts: BTreeSet<String>,
@@ -800,14 +799,14 @@ impl SessionHistory {
     }
 
     /// Keeps where labelled data comes from.
-    pub(super) fn draw_from(&mut self, source: Option<&String>) {
+    pub fn draw_from(&mut self, source: Option<&String>) {
         if let Some(source) = source.filter(|source| !self.sources.contains(*source)) {
             self.sources.insert(source.clone());
         }
     }
 
     /// Counts what is spent of a budget.
-    pub(super) fn spend(&mut self, spending: &Spending, at: Time) {
+    pub fn spend(&mut self, spending: &Spending, at: Time) {
         let uses = self.budgets.entry(spending.budget.clone()).or_default();
         uses.instances.entry(spending.instance.clone()).or_default().add(spending, at);
     }

@@ -14,9 +14,8 @@ use sha2::{Digest as _, Sha256};
 use super::{HistoryView, MAX_GIVERS, MAX_MARKS, SessionHistory};
 use crate::digest::short;
 use crate::hex::hex_start;
-use crate::model::{Denials, Model, Tier};
-use crate::schema::OWN_SYSTEM;
-use crate::task::{Origin, TaskView};
+use crate::record::task::{Origin, TaskView};
+use crate::tier::Tier;
 
 /// Under what the record of a pair keeps denials in tasks that the agent did not get from another agent.
 const NEXT: &str = "next";
@@ -24,6 +23,15 @@ const NEXT: &str = "next";
 const GIVEN: &str = "given/";
 /// Givers beyond those that the record of a pair tells apart share a run.
 const OTHERS: &str = "given";
+
+/// What follows where a task is refused again and again, each time another call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Denials {
+    /// After so many the tier of what it asks for next is raised by one.
+    pub raise_after: u32,
+    /// After so many it ends.
+    pub end_after: Option<u32>,
+}
 
 /// Who began the task that a run is of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,21 +101,20 @@ impl RunChange {
 
 /// The run of a task, under a bundle that counts.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Run<'a> {
+pub struct Run<'a> {
     rule: Denials,
     task: TaskView<'a>,
     marks: Marks<'a>,
 }
 
 impl<'a> Run<'a> {
-    /// None where the bundle counts none, or nothing is known of a task.
-    pub(crate) fn of(
-        model: &Model,
-        system: &str,
+    /// The run of a task; none where nothing is known of a task.
+    #[must_use]
+    pub fn new(
+        rule: Denials,
         history: Option<HistoryView<'a>>,
         task: Option<TaskView<'a>>,
     ) -> Option<Self> {
-        let rule = model.denials.filter(|_| system != OWN_SYSTEM)?;
         let (history, task) = (history?, task?);
         Some(Self { rule, task, marks: Marks::of(history, task) })
     }
@@ -128,12 +135,12 @@ impl<'a> Run<'a> {
     }
 
     /// The tier that counts after so many denials.
-    pub(crate) fn tier(self, tier: Tier) -> Tier {
+    pub fn tier(self, tier: Tier) -> Tier {
         if self.is_beyond(self.rule.raise_after, 0) { tier.next() } else { tier }
     }
 
     /// What denying a call changes.
-    pub(crate) fn denied(self, operation: &str, digest: Option<[u8; 32]>) -> Option<RunChange> {
+    pub fn denied(self, operation: &str, digest: Option<[u8; 32]>) -> Option<RunChange> {
         let mark = mark(operation, digest);
         let has_room = self.marks.count() < MAX_MARKS;
         let mark = Some(mark).filter(|mark| has_room && !self.marks.contains(mark));
@@ -144,7 +151,7 @@ impl<'a> Run<'a> {
     }
 
     /// What letting a call through changes.
-    pub(crate) fn passed(self) -> Option<RunChange> {
+    pub fn passed(self) -> Option<RunChange> {
         if self.marks.count() == 0 {
             return None;
         }
@@ -219,7 +226,7 @@ impl SessionHistory {
     }
 
     /// Takes over what an answer changes in a run, into the record of the pair.
-    pub(super) fn keep_run(&mut self, change: &RunChange) {
+    pub fn keep_run(&mut self, change: &RunChange) {
         let run = match &change.run().begun_by {
             BegunBy::Agent | BegunBy::User => NEXT.to_owned(),
             BegunBy::Giver(given) => self.run_of(given),

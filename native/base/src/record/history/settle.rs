@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::decision::Time;
-use crate::history::record::{Origin, Progress, SessionHistory, Spending};
-use crate::history::{Apart, MAX_INSTANCES, MAX_RULES, Remembering};
+use crate::record::history::record::{Origin, Progress, SessionHistory, Spending};
+use crate::record::history::{Apart, MAX_INSTANCES, MAX_RULES, Remembering};
+use crate::time::Time;
 
 /// Permits of one session of which it is open what came; the oldest counts as done when there are more.
 pub const MAX_PENDING: usize = 256;
@@ -221,7 +221,7 @@ pub struct Pending {
 
 impl Pending {
     /// How much it keeps.
-    pub(super) fn entries(&self) -> usize {
+    pub fn entries(&self) -> usize {
         let spent = self.spends.iter().map(|one| one.values.len().saturating_add(1));
         let own = self.labels.len().saturating_add(self.gathered.len());
         spent.fold(own.saturating_add(self.enables.len()), usize::saturating_add).saturating_add(1)
@@ -282,14 +282,14 @@ impl SessionHistory {
     }
 
     /// What a derived label was gathered from, or may have been.
-    pub(super) fn gathered_of<'a>(&'a self, label: &'a str) -> BTreeSet<&'a str> {
+    pub fn gathered_of<'a>(&'a self, label: &'a str) -> BTreeSet<&'a str> {
         let kept = self.gathered.get(label).into_iter().flatten().map(String::as_str);
         let open = self.pending.values().filter_map(|one| one.gathered.get(label));
         kept.chain(open.map(|one| one.from.as_str())).collect()
     }
 
     /// What is reserved of a budget, and when.
-    pub(super) fn reserved<'a>(
+    pub fn reserved<'a>(
         &'a self,
         budget: &'a str,
         instance: &'a str,
@@ -428,7 +428,7 @@ impl SessionHistory {
     }
 
     /// Makes room for one more open permit in a record that outlives the session.
-    pub(super) fn remember_oldest(&mut self) {
+    pub fn remember_oldest(&mut self) {
         while self.pending.len() >= MAX_PENDING {
             let oldest = self.pending.iter().min_by_key(|(id, one)| (one.at, (*id).clone()));
             let Some(id) = oldest.map(|(id, _)| id.clone()) else { return };
@@ -481,7 +481,7 @@ impl SessionHistory {
     }
 
     /// Makes room for one more open permit.
-    pub(super) fn commit_oldest(&mut self) {
+    pub fn commit_oldest(&mut self) {
         while self.pending.len() >= MAX_PENDING {
             let oldest = self.pending.iter().min_by_key(|(id, one)| (one.at, (*id).clone()));
             let Some(id) = oldest.map(|(id, _)| id.clone()) else { return };

@@ -5,7 +5,7 @@
 
 use super::TaskView;
 use super::record::{Party, Task, TaskKind};
-use crate::decision::Time;
+use crate::time::Time;
 
 /// Who began a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,5 +117,15 @@ impl Party {
     /// Sets what bars its agent.
     pub const fn set_bar(&mut self, bar: Bar) {
         (self.denied_at, self.ended_before) = (bar.denied_at, bar.ended_before);
+    }
+}
+
+impl TaskView<'_> {
+    /// Whether the agent of a task without a subject began the task's tree itself: then the agent left the subject out. Somebody
+    /// else who gives it a task without a subject, as for batch work, did so.
+    #[must_use]
+    pub fn is_left_out(self) -> bool {
+        let task = self.task;
+        task.kind.is_started() && task.subject.is_none() && self.root().starter == task.assignee()
     }
 }

@@ -4,10 +4,9 @@
 use std::collections::BTreeSet;
 
 use super::record::{HistoryChanges, Origin, Progress, RuleProgress, SessionHistory};
-use super::sequence::ANY;
-use super::{Holder, MAX_INSTANCES, MAX_LABELS, MAX_MARKS, MAX_RULES, MAX_RUNS, RunChange};
-use crate::decision::Time;
-use crate::model::{LabelKind, Model};
+use super::{ANY, Holder, MAX_INSTANCES, MAX_LABELS, MAX_MARKS, MAX_RULES, MAX_RUNS, RunChange};
+use crate::record::Declarations;
+use crate::time::Time;
 
 /// How long a label that was carried over is kept, in milliseconds: as long as the session that brought it can last.
 const LABELS_MS: i64 = 7 * 24 * 3_600 * 1_000;
@@ -28,8 +27,8 @@ pub struct Carry<'a> {
 }
 
 /// Whether a label says that strangers brought the data. A label that the bundle does not have may say so.
-fn is_trust(model: &Model, label: &str) -> bool {
-    model.labels.get(label).is_none_or(|label| label.value == LabelKind::Trust)
+fn is_trust(bundle: &dyn Declarations, label: &str) -> bool {
+    bundle.is_trust_label(label).unwrap_or(true)
 }
 
 impl HistoryChanges {
@@ -37,10 +36,10 @@ impl HistoryChanges {
     ///
     /// Args: `counts_denials`: denials are carried, too.
     #[must_use]
-    pub fn restricts(&self, model: &Model, counts_denials: bool) -> bool {
+    pub fn restricts(&self, bundle: &dyn Declarations, counts_denials: bool) -> bool {
         (counts_denials && self.own_run().is_some())
             || self.own_restricting().next().is_some()
-            || self.joining().any(|label| is_trust(model, label))
+            || self.joining().any(|label| is_trust(bundle, label))
     }
 
     /// The change of a run, unless another agent gave the task.
@@ -61,7 +60,7 @@ impl SessionHistory {
     #[must_use]
     pub fn carry_over(
         &mut self,
-        model: &Model,
+        bundle: &dyn Declarations,
         changes: &HistoryChanges,
         carry: Carry<'_>,
         now: Time,
@@ -69,7 +68,7 @@ impl SessionHistory {
         let now = self.now(now);
         self.latest = Some(now);
         let mut fits = true;
-        for label in changes.joining().filter(|label| is_trust(model, label)) {
+        for label in changes.joining().filter(|label| is_trust(bundle, label)) {
             if self.labels.contains_key(label) {
                 continue;
             }
@@ -110,7 +109,7 @@ impl SessionHistory {
     /// Args:
     /// * `carried`: as [`Self::carried_over`] gives it.
     /// * `from`, `to`: ids of that session, and of the task.
-    pub(crate) fn take_over(&mut self, carried: &Self, from: &str, to: &str) {
+    pub fn take_over(&mut self, carried: &Self, from: &str, to: &str) {
         for (label, origin) in carried.labels.iter() {
             if !self.labels.contains_key(label) {
                 self.labels.insert(label.clone(), origin.clone());
@@ -130,15 +129,15 @@ impl SessionHistory {
 
     /// What a new session of the agent alone begins with, of one that was kept because something was carried over to it.
     #[must_use]
-    pub(crate) fn carried_over(
+    pub fn carried_over(
         &self,
-        model: &Model,
+        bundle: &dyn Declarations,
         restricting: &dyn Fn(&str) -> bool,
         now: Time,
     ) -> Self {
         let mut history = Self::new();
         let is_kept = |(label, origin): &(&String, &Origin)| {
-            is_trust(model, label) && origin.at.0.saturating_add(LABELS_MS) > now.0
+            is_trust(bundle, label) && origin.at.0.saturating_add(LABELS_MS) > now.0
         };
         let labels = self.labels.iter().filter(is_kept);
         history.labels.extend(labels.map(|(label, origin)| (label.clone(), origin.clone())));

@@ -5,20 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
-use super::implicit::BARRED_MS;
-use super::names::Names;
-use super::record::{AgentName, Session, Subject, SubjectProof, Task, TaskKind, TaskStatus};
-use super::{NO_TEMPLATE, ScopeIndex};
-use crate::decision::{Principal, Time};
+use super::{
+    AgentName, BARRED_MS, NO_TEMPLATE, Names, ScopeIndex, Session, Subject, SubjectProof, Task,
+    TaskKind, TaskStatus,
+};
 use crate::digest::short;
 use crate::hex::hex;
-use crate::history::{SessionHistory, Shared, party_id};
-use crate::model::Tier;
+use crate::principal::Principal;
+use crate::record::history::{SessionHistory, Shared, party_id};
+use crate::tier::Tier;
+use crate::time::Time;
 
 /// How long what somebody does without a task is remembered after the last of it, in milliseconds.
-pub(super) const IDLE_MS: i64 = 24 * 3_600 * 1_000;
+pub const IDLE_MS: i64 = 24 * 3_600 * 1_000;
 /// How long at most, in milliseconds.
-pub(super) const AGE_MS: i64 = 7 * IDLE_MS;
+pub const AGE_MS: i64 = 7 * IDLE_MS;
 /// Its end is written anew no more often, in milliseconds.
 const GRAIN_MS: i64 = IDLE_MS / 10;
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{HistoryChanges, Origin, SessionHistory};
 use super::settle::Pending;
 use crate::digest::short;
-use crate::model::{LabelKind, Model};
+use crate::record::Declarations;
 
 /// Contexts of which one label keeps that they brought it. A label that more of them brought counts everywhere.
 pub const MAX_CONTEXTS: usize = 64;
@@ -65,7 +65,7 @@ pub struct Apart {
 
 impl Apart {
     /// The contexts that a label counts in; empty: everywhere.
-    pub(super) fn contexts_of(apart: Option<&Self>, label: &str) -> BTreeSet<String> {
+    pub fn contexts_of(apart: Option<&Self>, label: &str) -> BTreeSet<String> {
         let apart = apart.filter(|apart| apart.labels.contains(label));
         apart.into_iter().map(|apart| apart.context.clone()).collect()
     }
@@ -73,12 +73,12 @@ impl Apart {
 
 impl Origin {
     /// Whether the label counts already wherever it would by these contexts.
-    pub(super) fn covers(&self, contexts: &BTreeSet<String>) -> bool {
+    pub fn covers(&self, contexts: &BTreeSet<String>) -> bool {
         self.contexts.is_empty() || (!contexts.is_empty() && contexts.is_subset(&self.contexts))
     }
 
     /// Lets the label count in these contexts too; empty: everywhere.
-    pub(super) fn widen(&mut self, contexts: &BTreeSet<String>) {
+    pub fn widen(&mut self, contexts: &BTreeSet<String>) {
         if self.contexts.is_empty() {
             return;
         }
@@ -93,10 +93,8 @@ impl HistoryChanges {
     /// The changes of a call in a context: labels that strangers brought count there alone. A label that the bundle does not
     /// have counts everywhere.
     #[must_use]
-    pub fn within(&self, model: &Model, context: &SessionContext) -> Self {
-        let is_trust = |label: &&String| {
-            model.labels.get(*label).is_some_and(|label| label.value == LabelKind::Trust)
-        };
+    pub fn within(&self, bundle: &dyn Declarations, context: &SessionContext) -> Self {
+        let is_trust = |label: &&String| bundle.is_trust_label(label).unwrap_or(false);
         let remembered = self.remembered.iter();
         let remembered = remembered.flat_map(|one| one.labels.iter().chain(&one.awaited));
         let gathered = self.gathered.keys().chain(self.awaited.gathered.keys());

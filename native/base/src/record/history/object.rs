@@ -10,10 +10,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Holder, MAX_LABELS, Origin};
-use crate::decision::{Principal, ReasonCode, Time};
 use crate::digest::{sha256, short};
 use crate::hex::hex;
-use crate::task::{RecordKey, RecordKind};
+use crate::principal::Principal;
+use crate::reason::ReasonCode;
+use crate::record::task::{RecordKey, RecordKind};
+use crate::time::Time;
 
 /// Objects of one collection that keep labels. A single writer may have a third of them.
 pub const MAX_OBJECTS: u32 = 30_000;
@@ -24,21 +26,22 @@ pub const MAX_OBJECTS_IN_ALL: u32 = 200_000;
 pub const KEPT_MS: i64 = 30 * DAY_MS;
 
 /// Longest that a bundle may ask for, in milliseconds.
-pub(crate) const MAX_KEPT_MS: i64 = 366 * DAY_MS;
-pub(crate) const DAY_MS: i64 = 24 * 3_600 * 1_000;
+pub const MAX_KEPT_MS: i64 = 366 * DAY_MS;
+/// A day, in milliseconds.
+pub const DAY_MS: i64 = 24 * 3_600 * 1_000;
 
 /// How what agents write into a collection keeps labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Keeping {
+pub struct Keeping {
     /// For how long, in milliseconds.
-    pub(crate) ms: i64,
+    pub ms: i64,
     /// Of how many objects apart.
-    pub(crate) objects: u32,
+    pub objects: u32,
 }
 
 impl Keeping {
     /// Args: `collections`: of the bundle that keep labels.
-    pub(crate) fn shared(ms: i64, collections: usize) -> Self {
+    pub fn shared(ms: i64, collections: usize) -> Self {
         let collections = u32::try_from(collections).unwrap_or(u32::MAX).max(1);
         Self { ms, objects: MAX_OBJECTS.min(MAX_OBJECTS_IN_ALL / collections) }
     }
@@ -81,7 +84,7 @@ pub struct Writer {
 
 impl Writer {
     /// The writer that acts in a chain.
-    pub(crate) fn of(chain: &[Principal]) -> Self {
+    pub fn of(chain: &[Principal]) -> Self {
         let digest =
             |holder: Holder| holder.key(chain).map_or_else(String::new, |key| short(&key.id));
         Self { agent: digest(Holder::Agent), pair: digest(Holder::Pair) }
@@ -98,9 +101,11 @@ impl Writer {
 
 /// How many objects a writer has in one collection, and its agent over all subjects.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shares {
-    pub(crate) agent: u32,
-    pub(crate) pair: u32,
+pub struct Shares {
+    /// Of the agent over all subjects.
+    pub agent: u32,
+    /// Of the agent for one subject.
+    pub pair: u32,
 }
 
 impl Shares {
@@ -114,7 +119,7 @@ impl Shares {
 }
 
 /// Objects that count, by the day on which they are forgotten.
-pub(crate) fn count(counts: &BTreeMap<i64, u32>, now: Time) -> u32 {
+pub fn count(counts: &BTreeMap<i64, u32>, now: Time) -> u32 {
     counts.range(day(now)..).map(|(_, count)| *count).fold(0, u32::saturating_add)
 }
 
@@ -152,7 +157,7 @@ impl ObjectKeys {
     }
 
     /// With the keys of older spellings of the id.
-    pub(crate) fn with_older(self, collection: &str, ids: &[String]) -> Self {
+    pub fn with_older(self, collection: &str, ids: &[String]) -> Self {
         Self { older: ids.iter().map(|id| object_key(collection, id)).collect(), ..self }
     }
 
@@ -201,7 +206,7 @@ impl<'a> ObjectView<'a> {
     ///
     /// # Errors
     /// More labels than one record keeps, or more objects than the writer's share.
-    pub(crate) fn written(
+    pub fn written(
         self,
         keys: ObjectKeys,
         labels: BTreeSet<String>,
@@ -259,14 +264,14 @@ pub struct Written {
 
 impl Written {
     /// Whether it counts for the share of a holder's record.
-    pub(crate) fn counts_for(&self, holder: Holder) -> bool {
+    pub fn counts_for(&self, holder: Holder) -> bool {
         !self.is_any && self.writer.of_holder(holder).is_some()
     }
 
     /// Counts the object in the record of the agent or of the pair that writes it.
     ///
     /// Args: `objects`: by collection and day.
-    pub(crate) fn count_in(
+    pub fn count_in(
         &self,
         objects: &mut BTreeMap<String, BTreeMap<i64, u32>>,
         holder: Holder,

@@ -5,14 +5,14 @@ use std::sync::LazyLock;
 
 use sha2::{Digest, Sha256};
 
-use crate::decision::{Principal, Time};
 use crate::digest::short;
 use crate::hex::hex;
-use crate::history::record::{Origin, SessionHistory};
-use crate::history::settle::Carrier;
-use crate::history::{ObjectView, PARTY_MS};
-use crate::model::MEMORY_MS;
-use crate::task::{RecordKey, RecordKind};
+use crate::principal::Principal;
+use crate::record::history::record::{Origin, SessionHistory};
+use crate::record::history::settle::Carrier;
+use crate::record::history::{MEMORY_MS, ObjectView, PARTY_MS};
+use crate::record::task::{RecordKey, RecordKind};
+use crate::time::Time;
 
 /// Longest name of a party that is the id of its record; a longer one is kept by its digest.
 const LONGEST_NAME: usize = 512;
@@ -74,7 +74,7 @@ impl Holder {
 }
 
 /// The id of a party's record. Who people are need not be read from it.
-pub(crate) fn party_id(party: &Principal) -> String {
+pub fn party_id(party: &Principal) -> String {
     let digest = |word: &str, parts: [&str; 2]| {
         let mut hash = Sha256::new();
         for part in parts {
@@ -136,13 +136,13 @@ impl Default for Remembering {
 
 impl Remembering {
     /// A label that was brought no longer ago than this, in milliseconds, is not written again by another read.
-    pub(crate) const fn grain_ms(self) -> i64 {
+    pub const fn grain_ms(self) -> i64 {
         self.ms / 24
     }
 
     /// Labels that were brought before this count no more. A read within the grain of another is not written, so a label
     /// counts for a grain longer.
-    pub(crate) const fn oldest(self, now: Time) -> Time {
+    pub const fn oldest(self, now: Time) -> Time {
         Time(now.0.saturating_sub(self.ms).saturating_sub(self.grain_ms()))
     }
 
@@ -156,14 +156,18 @@ impl Remembering {
 
 /// Some holders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Holders(u8);
+pub struct Holders(u8);
 
 impl Holders {
-    pub(crate) const fn contains(self, holder: Holder) -> bool {
+    /// Whether a holder is among them.
+    #[must_use]
+    pub const fn contains(self, holder: Holder) -> bool {
         self.0 & holder.bit() != 0
     }
 
-    pub(crate) const fn union(self, other: Self) -> Self {
+    /// The holders of both.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 }

@@ -1,0 +1,53 @@
+//! Records of tasks, of the sessions and parties that they act in, and of what is permitted in them.
+
+mod names;
+mod origin;
+mod record;
+mod scope;
+mod taskless;
+mod tokens;
+
+use std::sync::Arc;
+
+pub use names::{HARNESS_TIER, MAX_LITERALS, Names, Speaker};
+pub use origin::{Bar, Origin};
+pub use record::{
+    AgentName, BARRED_MS, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit,
+    Literal, Param, Party, Proof, Record, RecordKey, RecordKind, RecordName, Reservation,
+    Revocation, RevocationTarget, Revocations, ScopeEntry, Selector, Session, SharedSession,
+    SigningKey, Subject, SubjectProof, Task, TaskKind, TaskStatus, TrustDomain,
+};
+pub use scope::ScopeIndex;
+pub use taskless::{AGE_MS, IDLE_MS, taskless, taskless_of};
+pub use tokens::{NewestToken, ShownToken};
+
+/// The template of a request without a task, in policies.
+pub const NO_TEMPLATE: &str = "none";
+
+/// A task, and all above it.
+#[derive(Clone, Copy, Debug)]
+pub struct TaskView<'a> {
+    /// The task.
+    pub task: &'a Task,
+    /// The tasks above it, the root first; empty for a root.
+    pub ancestors: &'a [Arc<Task>],
+}
+
+impl<'a> TaskView<'a> {
+    /// All tasks from the root to the task itself.
+    pub fn path(self) -> impl Iterator<Item = &'a Task> {
+        self.ancestors.iter().map(AsRef::as_ref).chain([self.task])
+    }
+
+    /// The view, unless it is of what somebody does without a task: nothing is given by that.
+    #[must_use]
+    pub fn real(self) -> Option<Self> {
+        (self.task.kind != TaskKind::None).then_some(self)
+    }
+
+    /// The root of the tree.
+    #[must_use]
+    pub fn root(self) -> &'a Task {
+        self.ancestors.first().map_or(self.task, AsRef::as_ref)
+    }
+}
