@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use authz_kernel::decision::Time;
-use authz_kernel::history::{Origin, Progress, RuleProgress, SessionHistory};
-use authz_kernel::task::{Record, RecordKey, RecordKind, Session};
+use authz_base::record::history::{Origin, Progress, RuleProgress, SessionHistory};
+use authz_base::record::task::{Record, RecordKey, RecordKind, Session};
+use authz_base::time::Time;
 use authz_state::store::{
     Bounds, Commit, EmbeddedSettings, EmbeddedStore, PostgresSettings, PostgresStore, Store,
     StoreError, Survives,

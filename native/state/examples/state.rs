@@ -14,13 +14,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use authz_kernel::decision::{Claim, Time};
-use authz_kernel::history::SessionHistory;
-use authz_kernel::model::Tier;
-use authz_kernel::task::{
+use authz_base::principal::Claim;
+use authz_base::record::history::SessionHistory;
+use authz_base::record::task::{
     AgentName, Limit, Names, Param, Record, RecordKey, RecordKind, Reservation, ScopeEntry,
     ScopeIndex, Selector, Session, Subject, SubjectProof, Task, TaskKind, TaskStatus,
 };
+use authz_base::tier::Tier;
+use authz_base::time::Time;
 use authz_state::store::{
     Commit, EmbeddedSettings, EmbeddedStore, PostgresSettings, PostgresStore, Store, Survives,
     Transaction,

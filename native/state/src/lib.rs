@@ -1,6 +1,10 @@
 //! State that outlives a request: records, and the audit file.
 //!
-//! Threads are owned by the values that start them and end with their `close`.
+//! In the order of a request: [`place`] (the folder of a node, locked), [`store`] (records of `authz-base`, in memory, in an
+//! embedded store or in PostgreSQL), [`AuditWriter`] with a [`Ticket`] for each line, and the file below it (`medium`).
+//!
+//! The crate knows records, not rules over them: it depends on `authz-base` alone. Threads are owned by the values that start
+//! them and end with their `close`.
 
 mod audit;
 mod medium;

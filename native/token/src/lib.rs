@@ -27,6 +27,10 @@
 //! ```
 //!
 //! [`SigningKey`] signs credentials of our own.
+//!
+//! In the order of a verification: `trust` (compiled from `spec`), `jws` and `json` (form), `jwk` and `algorithm` (key and
+//! signature), then one module for each profile: `agent`, `subject`, `credential`, `relayed`, `peer`, `dpop`; last `binding`
+//! and `cache`. The crate depends on `authz-base` alone.
 
 mod agent;
 mod algorithm;

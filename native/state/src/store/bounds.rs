@@ -1,6 +1,6 @@
 //! How much a store holds.
 
-use authz_kernel::task::{RecordKey, RecordKind};
+use authz_base::record::{RecordKey, RecordKind};
 
 use super::StoreError;
 

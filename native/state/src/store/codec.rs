@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use authz_kernel::plain;
-use authz_kernel::task::{Record, RecordKey, RecordKind};
+use authz_base::plain;
+use authz_base::record::{Record, RecordKey, RecordKind};
 
 use super::StoreError;
 

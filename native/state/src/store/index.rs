@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use authz_kernel::task::{Record, RecordKey, RecordKind, Revocations, TaskStatus};
+use authz_base::record::{Record, RecordKey, RecordKind, Revocations, TaskStatus};
 
 use super::ids::Ids;
 use super::query::most;
@@ -625,9 +625,9 @@ impl Index {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
-    use authz_kernel::decision::Time;
-    use authz_kernel::history::SessionHistory;
-    use authz_kernel::task::Session;
+    use authz_base::record::Session;
+    use authz_base::record::history::SessionHistory;
+    use authz_base::time::Time;
     use proptest::prelude::*;
 
     use super::*;

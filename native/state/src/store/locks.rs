@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::Instant;
 
-use authz_kernel::task::RecordKey;
+use authz_base::record::RecordKey;
 use foldhash::fast::RandomState;
 
 use super::StoreError;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use authz_kernel::task::{Record, RecordKey, RecordKind, Revocations, TaskStatus};
+use authz_base::record::{Record, RecordKey, RecordKind, Revocations, TaskStatus};
 
 use super::bounds::{Bounds, MAX_PAGE};
 use super::locks::KeyLocks;

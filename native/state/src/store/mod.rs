@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use authz_kernel::task::{Record, RecordKey, RecordKind, Revocations};
+use authz_base::record::{Record, RecordKey, RecordKind, Revocations};
 use serde::Serialize;
 
 pub use self::bounds::{Bounds, MAX_ID_BYTES, MAX_PAGE};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use authz_kernel::task::{Record, RecordKey, RecordKind, TaskStatus};
+use authz_base::record::{Record, RecordKey, RecordKind, TaskStatus};
 
 use super::bounds::MAX_PAGE;
 use super::{Page, Query};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use authz_kernel::task::Record;
+use authz_base::record::Record;
 use foldhash::fast::RandomState;
 
 /// Two generations: when the younger is full, the older is forgotten and the younger takes its place.

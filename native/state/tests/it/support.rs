@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use authz_kernel::decision::Time;
-use authz_kernel::history::{Mark, Object, Origin, SessionHistory};
-use authz_kernel::model::Tier;
-use authz_kernel::task::{
+use authz_base::record::history::{Mark, Object, Origin, SessionHistory};
+use authz_base::record::task::{
     AgentName, Binding, Credential, Detail, Idempotency, Lease, LeaseState, Limit, Names, Param,
     Party, Proof, Record, RecordKey, RecordKind, Reservation, Revocation, RevocationTarget,
     ScopeEntry, ScopeIndex, Selector, Session, SigningKey, Subject, SubjectProof, Task, TaskKind,
     TaskStatus,
 };
+use authz_base::tier::Tier;
+use authz_base::time::Time;
 use authz_state::Ticket;
 use authz_state::store::{
     AuditSink, Commit, Page, Query, Store, StoreError, Survives, Transaction,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use authz_kernel::task::RecordKey;
+use authz_base::record::RecordKey;
 use foldhash::fast::RandomState;
 
 use crate::store::outbox::Line;

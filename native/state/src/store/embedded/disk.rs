@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use authz_kernel::task::RecordKey;
+use authz_base::record::RecordKey;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
 use super::batch::Batch;

@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use authz_kernel::task::RecordKey;
+use authz_base::record::RecordKey;
 use twox_hash::XxHash3_128;
 
 use super::batch::{Batch, Frame};
@@ -453,7 +453,7 @@ impl<'a> Cursor<'a> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
-    use authz_kernel::task::RecordKind;
+    use authz_base::record::RecordKind;
     use proptest::prelude::*;
 
     use super::*;

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use authz_kernel::task::{Record, RecordKey, RecordKind, Revocations};
+use authz_base::record::{Record, RecordKey, RecordKind, Revocations};
 
 use self::disk::Disk;
 use self::journal::Journal;

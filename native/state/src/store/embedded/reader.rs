@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use authz_kernel::task::RecordKey;
+use authz_base::record::RecordKey;
 
 use super::disk;
 use crate::store::StoreError;

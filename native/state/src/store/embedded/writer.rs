@@ -9,7 +9,7 @@ use std::sync::{
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use authz_kernel::task::{Record, RecordKey, RecordKind};
+use authz_base::record::{Record, RecordKey, RecordKind};
 
 use super::EmbeddedSettings;
 use super::batch::{Batch, Changed, Frame};

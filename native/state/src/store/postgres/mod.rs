@@ -17,7 +17,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use authz_kernel::task::{Record, RecordKey, RecordKind, Revocations, Task, TaskStatus};
+use authz_base::record::{Record, RecordKey, RecordKind, Revocations, Task, TaskStatus};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
 

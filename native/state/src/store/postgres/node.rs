@@ -6,7 +6,7 @@ use std::hash::{Hash as _, Hasher as _};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use authz_kernel::task::{Record, RecordKey, RecordKind, Revocation, Revocations};
+use authz_base::record::{Record, RecordKey, RecordKind, Revocation, Revocations};
 use tokio::sync::Notify;
 
 use super::PostgresSettings;

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use authz_kernel::task::{Record, RecordKey, RecordKind};
+use authz_base::record::{Record, RecordKey, RecordKind};
 
 use super::node::Node;
 use super::pool::Lease;

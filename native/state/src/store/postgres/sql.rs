@@ -1,7 +1,7 @@
 //! A connection and its statements. All SQL of the store stands here.
 
-use authz_kernel::hex::hex;
-use authz_kernel::task::{Record, RecordKey, RecordKind};
+use authz_base::hex::hex;
+use authz_base::record::{Record, RecordKey, RecordKind};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, NoTls, Row, Statement};
