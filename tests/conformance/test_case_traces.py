@@ -520,8 +520,8 @@ def on_postgresql(
 ) -> Iterator[Servers]:
     """Servers by bundle, each on a database of its own in one PostgreSQL.
 
-    Bundles name the same agents, and what a store keeps of an agent outlives a trace: `Forget` leaves what was carried over to
-    the session of an agent that may leave its subject out. Tests run in random order, so traces of another bundle would count.
+    Bundles name the same agents, and what a store keeps of an agent outlives a trace: in one database, traces of other bundles
+    would count, and tests run in random order.
     """
     with Postgres() as server:
 

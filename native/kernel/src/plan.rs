@@ -526,6 +526,20 @@ impl Plan {
         known.carried_over(&self.model, &|stored| self.sequences.restricts(stored), now)
     }
 
+    /// Forgets what restricts an agent without a task, as an administrator asks: labels of strangers that were carried over to
+    /// the session of the agent alone; with `denials`, also denials, steps of restricting rules, and the end that denials
+    /// brought. What was revoked stays so.
+    ///
+    /// Returns: whether something was forgotten.
+    pub fn forget_restrictions(&self, session: &mut crate::task::Session, denials: bool) -> bool {
+        let before = session.history.clone();
+        let restricting = |stored: &str| self.sequences.restricts(stored);
+        let of = (session.agent.is_none(), denials);
+        session.history.forget_restrictions(&self.model, &restricting, of);
+        let is_lifted = denials && session.lift_denials();
+        is_lifted || session.history != before
+    }
+
     /// What a task of an agent without a subject did, with what was carried over to the session of the agent alone.
     ///
     /// Args:

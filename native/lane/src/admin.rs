@@ -175,7 +175,7 @@ impl Engine {
                 *ended = count.ended;
                 if let Some(world) = &world {
                     for (alone, task) in &alones {
-                        history::bar_alone(transaction, &world.plan, task, alone, now)?;
+                        history::bar_alone(transaction, &world.plan, task, alone, (false, now))?;
                     }
                 }
                 judgement.grant(format!("{ended} tasks ended"));

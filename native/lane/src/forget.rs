@@ -6,7 +6,9 @@ use authz_kernel::decision::Principal;
 use authz_kernel::history::{Holder, pairs_of};
 use authz_kernel::plan::Plan;
 use authz_kernel::reason::ReasonCode;
-use authz_kernel::task::{AgentName, Party, Record, RecordKey, RecordKind, Subject};
+use authz_kernel::task::{
+    AgentName, Party, Record, RecordKey, RecordKind, Session, Subject, taskless, taskless_of,
+};
 use authz_state::store::{Page, Query, Survives, Transaction};
 use prost::Message;
 
@@ -38,7 +40,7 @@ pub(crate) struct ForgetNote {
 struct Forgetting {
     note: ForgetNote,
     keys: Vec<RecordKey>,
-    prefix: Option<(RecordKind, String)>,
+    prefixes: Vec<(RecordKind, String)>,
 }
 
 impl Engine {
@@ -86,8 +88,9 @@ impl Engine {
         let call = Changing { evidence: &[], recorded: line, wait };
         let mut count = 0_u32;
         // Pages come first: the record of the whole is written with the last change.
-        if let Some((kind, prefix)) = &forgetting.prefix {
-            count = self.forget_all(*kind, prefix, forgetting.note.denials, wait)?;
+        let of = (&*world.plan, forgetting.note.denials);
+        for (kind, prefix) in &forgetting.prefixes {
+            count = count.saturating_add(self.forget_all(*kind, prefix, of, wait)?);
         }
         let survives = Survives::PowerLoss;
         let kept = self.change(
@@ -97,7 +100,7 @@ impl Engine {
             survives,
             &mut |transaction, judgement| {
                 for key in &forgetting.keys {
-                    let is_forgotten = forget(transaction, key, forgetting.note.denials)?;
+                    let is_forgotten = forget(transaction, key, of)?;
                     count = count.saturating_add(u32::from(is_forgotten));
                 }
                 judgement.grant(format!("{count} records forgotten"));
@@ -112,7 +115,7 @@ impl Engine {
         &self,
         kind: RecordKind,
         prefix: &str,
-        denials: bool,
+        of: (&Plan, bool),
         wait: Wait,
     ) -> Result<u32, Refused> {
         let query = Query::Prefix(kind, prefix.to_owned());
@@ -125,7 +128,7 @@ impl Engine {
             let keys: Vec<RecordKey> = found.iter().map(Record::key).collect();
             let mut work = |transaction: &mut dyn Transaction| {
                 for key in &keys {
-                    let is_forgotten = forget(transaction, key, denials)?;
+                    let is_forgotten = forget(transaction, key, of)?;
                     count = count.saturating_add(u32::from(is_forgotten));
                 }
                 Ok(true)
@@ -137,10 +140,12 @@ impl Engine {
 }
 
 /// Forgets what one record carries; true where it carried anything.
+///
+/// Args: `denials`: denials and completed rules, too.
 fn forget(
     transaction: &mut dyn Transaction,
     key: &RecordKey,
-    denials: bool,
+    (plan, denials): (&Plan, bool),
 ) -> Result<bool, authz_state::store::StoreError> {
     let forget = |party: &Arc<Party>| {
         let mut party = Party::clone(party);
@@ -149,6 +154,11 @@ fn forget(
     let changed = match transaction.get(key)? {
         Some(Record::Agent(party)) => forget(&party).map(|one| Record::Agent(Arc::new(one))),
         Some(Record::Pair(party)) => forget(&party).map(|one| Record::Pair(Arc::new(one))),
+        Some(Record::Session(session)) => {
+            let mut session = Session::clone(&session);
+            let is_changed = plan.forget_restrictions(&mut session, denials);
+            is_changed.then(|| Record::Session(Arc::new(session)))
+        }
         Some(Record::Object(_)) => {
             transaction.delete(key.clone());
             return Ok(true);
@@ -174,26 +184,31 @@ impl Forgetting {
             Some(Target::Agent(id)) => {
                 let agent = agent(&id)?;
                 let keys = Holder::Agent.key(std::slice::from_ref(&agent)).into_iter().collect();
-                let prefix = Some((RecordKind::Pair, pairs_of(&agent)));
-                Ok(Self { note: note("agent", id), keys, prefix })
+                let prefixes = vec![
+                    (RecordKind::Pair, pairs_of(&agent)),
+                    (RecordKind::Session, taskless_of(&agent)),
+                ];
+                Ok(Self { note: note("agent", id), keys, prefixes })
             }
             Some(Target::Pair(wire::Pair { agent: id, subject })) => {
                 bounded("subject", &subject)?;
                 let keys = pairs(&agent(&id)?, &subject)?;
                 let value = format!("{id} {subject}");
-                Ok(Self { note: note("pair", value.trim_end().to_owned()), keys, prefix: None })
+                let note = note("pair", value.trim_end().to_owned());
+                Ok(Self { note, keys, prefixes: Vec::new() })
             }
             Some(Target::Collection(name)) => {
                 named("collection", &name)?;
-                let prefix = Some((RecordKind::Object, format!("{name}/")));
+                let prefixes = vec![(RecordKind::Object, format!("{name}/"))];
                 let keys = vec![RecordKey::new(RecordKind::Object, &name)];
-                Ok(Self { note: note("collection", name), keys, prefix })
+                Ok(Self { note: note("collection", name), keys, prefixes })
             }
             Some(Target::Object(wire::WrittenObject { collection, id })) => {
                 named("collection", &collection)?;
                 named("id", &id)?;
                 let keys = plan.object_keys(&collection, &id).object.into_iter().collect();
-                Ok(Self { note: note("object", format!("{collection}/{id}")), keys, prefix: None })
+                let note = note("object", format!("{collection}/{id}"));
+                Ok(Self { note, keys, prefixes: Vec::new() })
             }
             None => Err(Refused::input("name what to forget")),
         }
@@ -215,10 +230,15 @@ fn agent(id: &str) -> Result<Principal, Refused> {
     Ok(name.principal())
 }
 
-/// The records of an agent and a subject, which may be a person or a service.
+/// The records of an agent and a subject, which may be a person or a service, and of what the agent does for it without a task.
 fn pairs(agent: &Principal, subject: &str) -> Result<Vec<RecordKey>, Refused> {
+    let records = |chain: &[Principal]| {
+        let session =
+            taskless(chain, "").map(|of| RecordKey::new(RecordKind::Session, &of.session));
+        Holder::Pair.key(chain).into_iter().chain(session)
+    };
     if subject.is_empty() {
-        return Ok(Holder::Pair.key(std::slice::from_ref(agent)).into_iter().collect());
+        return Ok(records(std::slice::from_ref(agent)).collect());
     }
     let Some((issuer, sub)) = subject.split_once('/').filter(|(_, sub)| !sub.is_empty()) else {
         return Err(Refused::input("`subject` is not the alias of an issuer, `/`, and a `sub`"));
@@ -230,5 +250,5 @@ fn pairs(agent: &Principal, subject: &str) -> Result<Vec<RecordKey>, Refused> {
         ..Subject::default()
     };
     let chain = |is_service| [subject(is_service).principal(), agent.clone()];
-    Ok([false, true].into_iter().filter_map(|kind| Holder::Pair.key(&chain(kind))).collect())
+    Ok([false, true].into_iter().flat_map(|kind| records(&chain(kind))).collect())
 }

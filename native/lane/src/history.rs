@@ -531,6 +531,7 @@ fn begun(task: &Task, pair: Option<&Party>, now: Time, retention_ms: u64) -> Ses
         started_at: now,
         expires_at: after(task.deadline, retention_ms),
         ended_at: None,
+        denied: false,
         agent: None,
         history: history.unwrap_or_default(),
         rest: Default::default(),
@@ -597,8 +598,9 @@ pub(crate) fn carry(
         };
         let fits = held.history.carry_over(plan.model(), changes, carry, now);
         transaction.put(Record::Session(Arc::new(held)));
-        if (ends && *counts_denials) || !fits {
-            bar_alone(transaction, plan, &located.task, id, now)?;
+        let by_denials = ends && *counts_denials;
+        if by_denials || !fits {
+            bar_alone(transaction, plan, &located.task, id, (by_denials, now))?;
         }
     }
     Ok(())
@@ -703,6 +705,7 @@ fn carrier(
             started_at: now,
             expires_at: now,
             ended_at: None,
+            denied: false,
             agent: None,
             history: SessionHistory::new(),
             rest: Default::default(),
@@ -714,12 +717,14 @@ fn carrier(
 }
 
 /// Takes the session of an agent alone away, because one of its sessions with a subject was. Its record is locked.
+///
+/// Args: `by_denials`: denials ended that one, so that an administrator who forgets them gives the session back.
 pub(crate) fn bar_alone(
     transaction: &mut dyn Transaction,
     plan: &Plan,
     task: &Task,
     alone: &str,
-    now: Time,
+    (by_denials, now): (bool, Time),
 ) -> Result<(), StoreError> {
     let mut held = carrier(transaction, task, alone, now)?;
     if task.kind == TaskKind::Implicit {
@@ -731,6 +736,8 @@ pub(crate) fn bar_alone(
         if let Some(barred) = barred_alone(plan, known.as_deref(), task, now) {
             transaction.put(Record::Task(Arc::new(barred)));
         }
+    } else if by_denials {
+        held.end_by_denials(now);
     } else {
         held.end(now);
     }

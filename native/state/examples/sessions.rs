@@ -68,6 +68,7 @@ fn session(number: usize, now: i64) -> Session {
         started_at: at,
         expires_at: Time(now + 86_400_000),
         ended_at: None,
+        denied: false,
         agent: None,
         history: SessionHistory {
             latest: Some(at),

@@ -128,6 +128,7 @@ fn session(number: usize) -> Session {
         started_at: Time(*NOW),
         expires_at: Time(*NOW + 86_400_000),
         ended_at: None,
+        denied: false,
         agent: None,
         history: SessionHistory::new(),
         rest: BTreeMap::new(),

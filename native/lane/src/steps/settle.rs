@@ -609,7 +609,16 @@ impl Engine {
     ) -> Result<Ended, StoreError> {
         let retention = self.keeper.settings().retention_ms;
         let status = TaskStatus::Revoked;
+        let before = history::session(transaction, &task.session)?;
         let ended = ending::end(transaction, &task.session, Some(top), status, now, retention)?;
+        if task.kind == TaskKind::None
+            && let Some(mut session) = history::session(transaction, &task.session)?
+        {
+            // An administrator who forgets the denials gives it back, which nobody does where it was revoked.
+            let is_revoked = before.is_some_and(|before| before.is_revoked());
+            Arc::make_mut(&mut session).denied = !is_revoked && session.ended_at.is_some();
+            transaction.put(Record::Session(session));
+        }
         if task.kind == TaskKind::Implicit
             && let Some(mut session) = history::session(transaction, &task.session)?
         {

@@ -7,6 +7,7 @@ use authz_kernel::decision::{Principal, Subject};
 use authz_kernel::task::{AgentName, taskless};
 use authz_lane::proto::authz::v1 as wire;
 use authz_lane::proto::authz::v1::admin_revoke_request::Target;
+use authz_lane::proto::authz::v1::forget_request::Target as Forgotten;
 use authz_lane::{Surface, World};
 use serde_json::json;
 
@@ -34,6 +35,22 @@ fn served() -> Served {
         ("bundle.yaml", "{name: desk, tasks: optional}"),
         ("work.yaml", FACTS),
         ("policies/work.cedar", POLICIES),
+    ];
+    served.engine.load(World { plan: plan(&files), ..world() }).unwrap();
+    served
+}
+
+/// As [`served`], with denials that end what they are in: nobody reads cards or sends mail.
+fn served_with_denials() -> Served {
+    let served = unloaded(&json!({}));
+    let facts = FACTS.replace("{operation: crm.search}", "{system: crm}");
+    let no = r#"@id("no") forbid(principal, action in [Action::"crm.card", Action::"crm.mail"], resource);"#;
+    let files = [
+        ("bundle.yaml", "{name: desk, tasks: optional}"),
+        ("work.yaml", &*facts),
+        ("denials.yaml", "denials: {raise_after: 9, end_after: 2}"),
+        ("policies/work.cedar", POLICIES),
+        ("policies/no.cedar", no),
     ];
     served.engine.load(World { plan: plan(&files), ..world() }).unwrap();
     served
@@ -152,4 +169,118 @@ fn a_revoked_session_restricts_the_agent_alone() {
         assert_eq!(Err("REVOKED"), start(&served, alone()).map(drop), "{in_task}");
         assert_eq!("PERMITTED", searches(&served, "", vec![agent(LOOSE), subject("bob")]));
     }
+}
+
+fn forget(served: &Served, target: Forgotten, denials: bool) -> u32 {
+    let request =
+        wire::ForgetRequest { target: Some(target), reason: "reviewed".to_owned(), denials };
+    let answer: wire::ForgetResponse = call_by(served, "admin", Surface::Forget, &request).unwrap();
+    answer.records
+}
+
+/// An administrator who forgets the denials of an agent lets it begin anew, where it leaves the subject out as well, and without
+/// a task. Tasks that the agent began before stay refused.
+#[test]
+fn forgetting_denials_lets_the_agent_alone_begin_anew() {
+    let pair = |subject: &str| {
+        Forgotten::Pair(wire::Pair { agent: LOOSE.to_owned(), subject: subject.to_owned() })
+    };
+    let alone = || vec![agent(LOOSE)];
+    let denied = |in_task: bool| {
+        let served = served_with_denials();
+        let mine = start(&served, alone()).unwrap().id;
+        let hers = match in_task {
+            true => start(&served, for_alice(LOOSE)).unwrap().id,
+            false => String::new(),
+        };
+        // The bar holds in tasks that began before it, counted in milliseconds.
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        for operation in ["crm.card", "crm.mail"] {
+            let evidence = for_alice(LOOSE);
+            let request = wire::CheckRequest { evidence, task: hers.clone(), ..asking(operation) };
+            assert_eq!("FORBIDDEN", code(&served.check(&request)));
+        }
+        assert_eq!("REVOKED", searches(&served, &mine, alone()));
+        assert_eq!("REVOKED", searches(&served, "", alone()));
+        assert_eq!(Err("REVOKED"), start(&served, alone()).map(drop));
+        (served, mine)
+    };
+    for in_task in [true, false] {
+        let targets =
+            [vec![Forgotten::Agent(LOOSE.to_owned())], vec![pair(""), pair("corp/alice")]];
+        for targets in targets {
+            let (served, mine) = denied(in_task);
+            for target in &targets {
+                forget(&served, target.clone(), false);
+            }
+            assert_eq!("REVOKED", searches(&served, "", alone()), "without `denials`");
+            for target in targets {
+                assert_ne!(0, forget(&served, target, true));
+            }
+            let anew = start(&served, alone()).unwrap();
+            assert_eq!("PERMITTED", searches(&served, &anew.id, alone()));
+            assert_eq!("PERMITTED", searches(&served, "", alone()));
+            assert_eq!("PERMITTED", searches(&served, "", for_alice(LOOSE)));
+            assert_eq!("REVOKED", searches(&served, &mine, alone()));
+        }
+    }
+}
+
+/// What was revoked, before denials ended it or afterwards, no administrator that forgets the denials gives back.
+#[test]
+fn forgetting_denials_undoes_no_revocation() {
+    for is_revoked_first in [true, false] {
+        let served = served_with_denials();
+        let alone = || vec![agent(LOOSE)];
+        let revokes = || {
+            let hers = taskless(&[alice_herself(), acting(LOOSE)], "").unwrap();
+            revoke(&served, &hers.session);
+        };
+        assert_eq!("PERMITTED", searches(&served, "", for_alice(LOOSE)));
+        let task = start(&served, for_alice(LOOSE)).unwrap().id;
+        if is_revoked_first {
+            revokes();
+        }
+        for operation in ["crm.card", "crm.mail"] {
+            let evidence = for_alice(LOOSE);
+            let request = wire::CheckRequest { evidence, task: task.clone(), ..asking(operation) };
+            assert_eq!("FORBIDDEN", code(&served.check(&request)));
+        }
+        if !is_revoked_first {
+            revokes();
+        }
+        assert_ne!(0, forget(&served, Forgotten::Agent(LOOSE.to_owned()), true));
+        for evidence in [alone(), for_alice(LOOSE)] {
+            assert_eq!("REVOKED", searches(&served, "", evidence));
+        }
+    }
+}
+
+/// Labels of strangers that were carried over to the agent alone are forgotten with those that the agent carries.
+#[test]
+fn forgetting_labels_reaches_the_agent_alone() {
+    let served = unloaded(&json!({}));
+    let facts = FACTS.replace("budgets:", "labels: {untrusted: {kind: trust}}\nbudgets:");
+    let facts = facts.replace("{operation: crm.search}", "{system: crm}");
+    let reads = crate::support::FACTS.replace(
+        "crm.card, effects: [read], tier: standard",
+        "crm.card, effects: [read], tier: standard, yields: [untrusted]",
+    );
+    let no = r#"@id("no") forbid(principal, action == Action::"crm.search", resource)
+        when { context.session.labels.contains(Label::"untrusted") };"#;
+    let files = [
+        ("bundle.yaml", "{name: desk, tasks: required}"),
+        ("facts.yaml", &*reads),
+        ("work.yaml", &*facts),
+        ("policies/work.cedar", POLICIES),
+        ("policies/no.cedar", no),
+    ];
+    served.engine.load(World { plan: plan(&files), ..world() }).unwrap();
+    let hers = start(&served, for_alice(LOOSE)).unwrap().id;
+    let card = wire::CheckRequest { evidence: for_alice(LOOSE), task: hers, ..asking("crm.card") };
+    assert_eq!("PERMITTED", code(&served.check(&card)));
+    let begins = || start(&served, vec![agent(LOOSE)]).unwrap().id;
+    assert_eq!("FORBIDDEN", searches(&served, &begins(), vec![agent(LOOSE)]));
+    assert_ne!(0, forget(&served, Forgotten::Agent(LOOSE.to_owned()), false));
+    assert_eq!("PERMITTED", searches(&served, &begins(), vec![agent(LOOSE)]));
 }

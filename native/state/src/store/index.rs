@@ -642,6 +642,7 @@ mod tests {
             started_at: Time(0),
             expires_at: Time(1),
             ended_at: None,
+            denied: false,
             agent: None,
             history: SessionHistory::new(),
             rest: BTreeMap::new(),

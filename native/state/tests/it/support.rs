@@ -117,6 +117,7 @@ pub fn session(id: &str) -> Record {
         started_at: Time(NOW),
         expires_at: Time(NOW + 86_400_000),
         ended_at: None,
+        denied: false,
         agent: None,
         history: SessionHistory::new(),
         rest: BTreeMap::new(),

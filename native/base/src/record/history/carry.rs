@@ -127,6 +127,27 @@ impl SessionHistory {
         self.latest = self.latest.max(carried.latest);
     }
 
+    /// Forgets what restricts an agent without a task, as an administrator asks.
+    ///
+    /// Args:
+    /// * `is_alone`: the session is of the agent alone, to which labels are carried over that strangers brought: those are
+    ///   forgotten.
+    /// * `denials`: denials and steps of restricting rules are forgotten.
+    pub(crate) fn forget_restrictions(
+        &mut self,
+        model: &Model,
+        restricting: &dyn Fn(&str) -> bool,
+        (is_alone, denials): (bool, bool),
+    ) {
+        if is_alone {
+            self.labels.retain(|label, _| !is_trust(model, label));
+        }
+        if denials {
+            self.denials.clear();
+            self.rules.retain(|name, _| !restricting(name));
+        }
+    }
+
     /// What a new session of the agent alone begins with, of one that was kept because something was carried over to it.
     #[must_use]
     pub fn carried_over(

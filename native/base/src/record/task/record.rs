@@ -204,6 +204,9 @@ pub struct Session {
     /// when denials ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Time>,
+    /// Of what somebody does without a task: denials ended it, and nobody revoked it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub denied: bool,
     /// Of what an agent does for a subject without a task: its SPIFFE id. What is taken away there is taken away from the agent
     /// that leaves the subject out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

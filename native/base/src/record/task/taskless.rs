@@ -102,6 +102,7 @@ impl Session {
             started_at: now,
             expires_at: Time(now.0.saturating_add(IDLE_MS).saturating_add(GRAIN_MS)),
             ended_at: None,
+            denied: false,
             agent: of.subject.as_ref().and(of.agents.last()).map(|one| one.spiffe_id.clone()),
             history: SessionHistory::new(),
             rest: BTreeMap::new(),
@@ -134,6 +135,29 @@ impl Session {
     /// Lets nothing more that it would have to keep be done without a task, for 30 days.
     pub fn end(&mut self, now: Time) {
         self.ended_at = Some(now);
+        self.denied = false;
         self.expires_at = Time(now.0.saturating_add_unsigned(BARRED_MS));
+    }
+
+    /// Whether somebody revoked it: no administrator that forgets denials undoes that.
+    #[must_use]
+    pub const fn is_revoked(&self) -> bool {
+        self.ended_at.is_some() && !self.denied
+    }
+
+    /// As [`Self::end`], because of denials.
+    pub fn end_by_denials(&mut self, now: Time) {
+        let is_revoked = self.is_revoked();
+        self.end(now);
+        self.denied = !is_revoked;
+    }
+
+    /// Lets it go on, where denials ended it. Returns whether they did.
+    pub const fn lift_denials(&mut self) -> bool {
+        let is_lifted = self.denied;
+        if is_lifted {
+            (self.ended_at, self.denied) = (None, false);
+        }
+        is_lifted
     }
 }
