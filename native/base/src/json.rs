@@ -3,6 +3,7 @@
 //! A member named twice, a nesting that is too deep, or a number that is none is refused here, because two readers of
 //! such a text may disagree, and then what was judged is not what is done (RFC 8259 §4, RFC 7493 §2).
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
@@ -144,9 +145,90 @@ impl Value {
     }
 }
 
-/// Why a text is refused. Neither field holds values of the text, only its member names.
+/// A kind of value that [`read`] can make of a text.
+pub trait Build<'a>: Sized {
+    /// The name of a member.
+    type Name: AsRef<str>;
+
+    /// A name, escapes resolved.
+    fn name(text: Cow<'a, str>) -> Self::Name;
+    /// `null`.
+    fn null() -> Self;
+    /// `true` or `false`.
+    fn boolean(value: bool) -> Self;
+    /// A number, as written; none where this kind of value cannot hold it.
+    ///
+    /// Args: `is_integer`: it has neither fraction nor exponent.
+    fn number(lexical: &'a str, is_integer: bool) -> Option<Self>;
+    /// A string, escapes resolved.
+    fn string(text: Cow<'a, str>) -> Self;
+    /// An array.
+    fn array(items: Vec<Self>) -> Self;
+    /// An object whose member names differ, in the order of the text.
+    fn object(members: Vec<(Self::Name, Self)>) -> Self;
+}
+
+impl<'a> Build<'a> for Value {
+    type Name = String;
+
+    fn name(text: Cow<'a, str>) -> String {
+        text.into_owned()
+    }
+
+    fn null() -> Self {
+        Self::Null
+    }
+
+    fn boolean(value: bool) -> Self {
+        Self::Bool(value)
+    }
+
+    fn number(lexical: &'a str, is_integer: bool) -> Option<Self> {
+        if !is_bounded(lexical) {
+            return None;
+        }
+        let exact = if is_integer && lexical != "-0" { lexical.parse::<i64>().ok() } else { None };
+        Some(match exact {
+            Some(i) if (-EXACT..=EXACT).contains(&i) => Self::Integer(i),
+            _ => Self::Decimal(lexical.to_owned()),
+        })
+    }
+
+    fn string(text: Cow<'a, str>) -> Self {
+        Self::String(text.into_owned())
+    }
+
+    fn array(items: Vec<Self>) -> Self {
+        Self::Array(items)
+    }
+
+    fn object(members: Vec<(String, Self)>) -> Self {
+        Self::Object(members)
+    }
+}
+
+/// The rule that a text breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JsonErrorKind {
+    /// It is longer than [`Limits::bytes`].
+    TooLong,
+    /// It is nested deeper than [`Limits::depth`].
+    TooDeep,
+    /// It has more values than [`Limits::values`].
+    TooManyValues,
+    /// It is not UTF-8.
+    NotUtf8,
+    /// An object has two members of one name (RFC 7493 §2.3).
+    Duplicate,
+    /// It is not JSON, or holds a number that the kind of value cannot hold.
+    Syntax,
+}
+
+/// Why a text is refused. No field holds values of the text, only its member names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonError {
+    /// The rule that it breaks.
+    pub kind: JsonErrorKind,
     /// What is wrong: lower case, no full stop.
     pub what: String,
     /// Where, as a pointer (RFC 6901); empty at the top. Cut after 256 bytes.
@@ -165,22 +247,58 @@ impl fmt::Display for JsonError {
 
 impl std::error::Error for JsonError {}
 
+impl JsonError {
+    fn new(kind: JsonErrorKind, what: impl Into<String>) -> Self {
+        Self { kind, what: what.into(), pointer: String::new() }
+    }
+
+    fn syntax(what: &str) -> Self {
+        Self::new(JsonErrorKind::Syntax, what)
+    }
+
+    /// The error of a value as that of the array or object that holds the value.
+    fn within(mut self, token: &str) -> Self {
+        let mut pointer = String::new();
+        push_token(&mut pointer, token);
+        pointer.push_str(&self.pointer);
+        if pointer.len() > MAX_POINTER {
+            let starts = pointer.char_indices().map(|(start, _)| start);
+            pointer.truncate(starts.take_while(|start| *start <= MAX_POINTER).last().unwrap_or(0));
+        }
+        self.pointer = pointer;
+        self
+    }
+}
+
+/// Bytes of a pointer in an error.
+const MAX_POINTER: usize = 256;
+
 /// Reads one JSON value that fills the whole text (RFC 8259).
 ///
 /// # Errors
 /// Not UTF-8, not JSON, longer, deeper or with more values than `limits`, a member named twice, a lone surrogate, or a
 /// number that no reader can hold (an exponent of more than four digits, more than 400 characters).
 pub fn parse(bytes: &[u8], limits: Limits) -> Result<Value, JsonError> {
-    let fail = |what: &str| JsonError { what: what.to_owned(), pointer: String::new() };
+    read(bytes, limits)
+}
+
+/// Reads one JSON value that fills the whole text (RFC 8259), as any kind of value.
+///
+/// # Errors
+/// Not UTF-8, not JSON, longer, deeper or with more values than `limits`, a member named twice, a lone surrogate, or a
+/// number that the kind of value cannot hold.
+pub fn read<'a, T: Build<'a>>(bytes: &'a [u8], limits: Limits) -> Result<T, JsonError> {
     if bytes.len() > limits.bytes {
-        return Err(fail(&format!("longer than {} bytes", limits.bytes)));
+        let what = format!("longer than {} bytes", limits.bytes);
+        return Err(JsonError::new(JsonErrorKind::TooLong, what));
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| fail("not UTF-8"))?;
-    let mut reader = Reader { rest: text, limits, left: limits.values, path: Vec::new() };
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| JsonError::new(JsonErrorKind::NotUtf8, "not UTF-8"))?;
+    let mut reader = Reader { rest: text, limits, left: limits.values };
     reader.space();
     let value = reader.value(0)?;
     reader.space();
-    if reader.rest.is_empty() { Ok(value) } else { Err(reader.error("text after the value")) }
+    if reader.rest.is_empty() { Ok(value) } else { Err(JsonError::syntax("text after the value")) }
 }
 
 /// Splits a pointer into its unescaped tokens; none where it is malformed (RFC 6901 §3).
@@ -248,7 +366,7 @@ const fn is_plain(byte: u8) -> bool {
 /// Whether a text is a JSON number that [`parse`] accepts.
 #[must_use]
 pub fn is_number(text: &str) -> bool {
-    number(text).is_some_and(|(lexical, _)| lexical.len() == text.len())
+    number(text).is_some_and(|(lexical, _)| lexical.len() == text.len()) && is_bounded(text)
 }
 
 fn unescape_token(token: &str) -> Option<String> {
@@ -305,38 +423,31 @@ fn number(text: &str) -> Option<(&str, bool)> {
         integer = false;
         let start = end + 1 + usize::from(matches!(at(end + 1), b'+' | b'-'));
         let exponent = digits(start);
-        if exponent == start || exponent - start > 4 {
+        if exponent == start {
             return None;
         }
         end = exponent;
     }
-    if at(end).is_ascii_digit() || end > 400 {
+    if at(end).is_ascii_digit() {
         return None;
     }
     text.get(..end).map(|lexical| (lexical, integer))
 }
 
+/// Whether a number has at most 400 characters, and at most four digits of an exponent.
+fn is_bounded(lexical: &str) -> bool {
+    let exponent = lexical.split(['e', 'E']).nth(1).unwrap_or_default();
+    lexical.len() <= 400 && exponent.trim_start_matches(['+', '-']).len() <= 4
+}
+
 struct Reader<'a> {
     rest: &'a str,
     limits: Limits,
+    /// Values that may still be read.
     left: usize,
-    path: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
-    fn error(&self, what: impl Into<String>) -> JsonError {
-        let mut pointer = String::new();
-        for token in &self.path {
-            push_token(&mut pointer, token);
-        }
-        let cut =
-            pointer.char_indices().map(|(i, _)| i).take_while(|i| *i <= 256).last().unwrap_or(0);
-        if pointer.len() > 256 {
-            pointer.truncate(cut);
-        }
-        JsonError { what: what.into(), pointer }
-    }
-
     fn space(&mut self) {
         // Most texts have none.
         if let Some(b' ' | b'\t' | b'\n' | b'\r') = self.rest.as_bytes().first() {
@@ -354,127 +465,131 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn value(&mut self, depth: usize) -> Result<Value, JsonError> {
-        self.left = self
-            .left
-            .checked_sub(1)
-            .ok_or_else(|| self.error(format!("more than {} values", self.limits.values)))?;
+    fn value<T: Build<'a>>(&mut self, depth: usize) -> Result<T, JsonError> {
+        self.left = self.left.checked_sub(1).ok_or_else(|| {
+            let what = format!("more than {} values", self.limits.values);
+            JsonError::new(JsonErrorKind::TooManyValues, what)
+        })?;
         match self.rest.as_bytes().first() {
             Some(b'{' | b'[') if depth >= self.limits.depth => {
-                Err(self.error(format!("nested deeper than {}", self.limits.depth)))
+                let what = format!("nested deeper than {}", self.limits.depth);
+                Err(JsonError::new(JsonErrorKind::TooDeep, what))
             }
             Some(b'{') => self.object(depth + 1),
             Some(b'[') => self.array(depth + 1),
-            Some(b'"') => self.string().map(Value::String),
+            Some(b'"') => self.string().map(T::string),
             Some(b'-' | b'0'..=b'9') => self.number(),
-            _ if self.eat("true") => Ok(Value::Bool(true)),
-            _ if self.eat("false") => Ok(Value::Bool(false)),
-            _ if self.eat("null") => Ok(Value::Null),
-            None => Err(self.error("text ends too early")),
-            Some(_) => Err(self.error("not JSON")),
+            _ if self.eat("true") => Ok(T::boolean(true)),
+            _ if self.eat("false") => Ok(T::boolean(false)),
+            _ if self.eat("null") => Ok(T::null()),
+            None => Err(JsonError::syntax("text ends too early")),
+            Some(_) => Err(JsonError::syntax("not JSON")),
         }
     }
 
-    fn object(&mut self, depth: usize) -> Result<Value, JsonError> {
+    fn object<T: Build<'a>>(&mut self, depth: usize) -> Result<T, JsonError> {
         self.eat("{");
         self.space();
-        let mut members: Vec<(String, Value)> = Vec::new();
+        let mut members: Vec<(T::Name, T)> = Vec::new();
         let mut names: HashSet<String> = HashSet::new();
         if self.eat("}") {
-            return Ok(Value::Object(members));
+            return Ok(T::object(members));
         }
         loop {
-            let name = self.string()?;
-            let twice = if members.len() < FEW {
-                members.iter().any(|(n, _)| *n == name)
+            let name = T::name(self.string()?);
+            let is_duplicate = if members.len() < FEW {
+                members.iter().any(|(other, _)| other.as_ref() == name.as_ref())
             } else {
                 if names.is_empty() {
-                    names.extend(members.iter().map(|(n, _)| n.clone()));
+                    names.extend(members.iter().map(|(other, _)| other.as_ref().to_owned()));
                 }
-                !names.insert(name.clone())
+                !names.insert(name.as_ref().to_owned())
             };
-            self.path.push(name);
-            if twice {
-                return Err(self.error("member named twice"));
-            }
-            self.space();
-            if !self.eat(":") {
-                return Err(self.error("expected `:`"));
-            }
-            self.space();
-            let value = self.value(depth)?;
-            if let Some(name) = self.path.pop() {
-                members.push((name, value));
+            let value = if is_duplicate {
+                Err(JsonError::new(JsonErrorKind::Duplicate, "member named twice"))
+            } else {
+                self.member(depth)
+            };
+            match value {
+                Ok(value) => members.push((name, value)),
+                Err(error) => return Err(error.within(name.as_ref())),
             }
             self.space();
             if self.eat("}") {
-                return Ok(Value::Object(members));
+                return Ok(T::object(members));
             }
             if !self.eat(",") {
-                return Err(self.error("expected `,` or `}`"));
+                return Err(JsonError::syntax("expected `,` or `}`"));
             }
             self.space();
         }
     }
 
-    fn array(&mut self, depth: usize) -> Result<Value, JsonError> {
+    /// What stands behind the name of a member.
+    fn member<T: Build<'a>>(&mut self, depth: usize) -> Result<T, JsonError> {
+        self.space();
+        if !self.eat(":") {
+            return Err(JsonError::syntax("expected `:`"));
+        }
+        self.space();
+        self.value(depth)
+    }
+
+    fn array<T: Build<'a>>(&mut self, depth: usize) -> Result<T, JsonError> {
         self.eat("[");
         self.space();
         let mut items = Vec::new();
         if self.eat("]") {
-            return Ok(Value::Array(items));
+            return Ok(T::array(items));
         }
         loop {
-            self.path.push(items.len().to_string());
-            items.push(self.value(depth)?);
-            self.path.pop();
+            let item = self.value(depth);
+            items.push(item.map_err(|error| error.within(&items.len().to_string()))?);
             self.space();
             if self.eat("]") {
-                return Ok(Value::Array(items));
+                return Ok(T::array(items));
             }
             if !self.eat(",") {
-                return Err(self.error("expected `,` or `]`"));
+                return Err(JsonError::syntax("expected `,` or `]`"));
             }
             self.space();
         }
     }
 
-    fn number(&mut self) -> Result<Value, JsonError> {
-        let Some((lexical, integer)) = number(self.rest) else {
-            return Err(self.error("not a number"));
-        };
-        self.rest = self.rest.strip_prefix(lexical).unwrap_or_default();
-        let exact = if integer && lexical != "-0" { lexical.parse::<i64>().ok() } else { None };
-        Ok(match exact {
-            Some(i) if (-EXACT..=EXACT).contains(&i) => Value::Integer(i),
-            _ => Value::Decimal(lexical.to_owned()),
-        })
+    fn number<T: Build<'a>>(&mut self) -> Result<T, JsonError> {
+        let read = number(self.rest).and_then(|(lexical, is_integer)| {
+            self.rest = self.rest.strip_prefix(lexical).unwrap_or_default();
+            T::number(lexical, is_integer)
+        });
+        read.ok_or_else(|| JsonError::syntax("not a number"))
     }
 
-    fn string(&mut self) -> Result<String, JsonError> {
+    fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
         if !self.eat("\"") {
-            return Err(self.error("expected a string"));
+            return Err(JsonError::syntax("expected a string"));
         }
-        let mut out = String::new();
+        let mut out = Cow::Borrowed("");
         loop {
             // No byte of a longer character is one of these.
             let plain = self.rest.bytes().position(|byte| !is_plain(byte));
             let Some((text, rest)) = plain.and_then(|i| self.rest.split_at_checked(i)) else {
-                return Err(self.error("string does not end"));
+                return Err(JsonError::syntax("string does not end"));
             };
-            out.push_str(text);
+            // The first run of a string without escapes is the string: `Cow` then copies nothing.
+            out += text;
             self.rest = rest;
             if self.eat("\"") {
                 return Ok(out);
             }
             if !self.eat("\\") {
-                return Err(self.error("control character in a string"));
+                return Err(JsonError::syntax("control character in a string"));
             }
-            out.push(self.escape()?);
+            out.to_mut().push(self.escape()?);
         }
     }
 
     fn escape(&mut self) -> Result<char, JsonError> {
+        let lone = || JsonError::syntax("lone surrogate in a string");
         let mut chars = self.rest.chars();
         let c = chars.next();
         self.rest = chars.as_str();
@@ -492,27 +607,26 @@ impl<'a> Reader<'a> {
                 let code = if (0xd800..0xdc00).contains(&first) {
                     let second = if self.eat("\\u") { self.hex4()? } else { 0 };
                     if !(0xdc00..0xe000).contains(&second) {
-                        return Err(self.error("lone surrogate in a string"));
+                        return Err(lone());
                     }
                     0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00)
                 } else {
                     first
                 };
-                char::from_u32(code).ok_or_else(|| self.error("lone surrogate in a string"))
+                char::from_u32(code).ok_or_else(lone)
             }
-            _ => Err(self.error("unknown escape in a string")),
+            _ => Err(JsonError::syntax("unknown escape in a string")),
         }
     }
 
     fn hex4(&mut self) -> Result<u32, JsonError> {
-        let split = self.rest.split_at_checked(4);
-        match split {
-            Some((hex, rest)) if hex.bytes().all(|b| b.is_ascii_hexdigit()) => {
-                self.rest = rest;
-                u32::from_str_radix(hex, 16).map_err(|_| self.error("unknown escape in a string"))
-            }
-            _ => Err(self.error("unknown escape in a string")),
+        let unknown = || JsonError::syntax("unknown escape in a string");
+        let (digits, rest) = self.rest.split_at_checked(4).ok_or_else(unknown)?;
+        if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(unknown());
         }
+        self.rest = rest;
+        u32::from_str_radix(digits, 16).map_err(|_| unknown())
     }
 }
 

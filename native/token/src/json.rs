@@ -1,6 +1,6 @@
-//! A strict JSON reader (RFC 8259).
+//! JSON of tokens and keys, read by the one strict reader ([`authz_base::json`]) without copying texts.
 //!
-//! It refuses what a lenient reader lets through: a member twice at any level (RFC 7515 §4,
+//! The reader refuses what a lenient reader lets through: a member twice at any level (RFC 7515 §4,
 //! RFC 7519 §4), invalid UTF-8, lone surrogates, trailing bytes, and anything deeper or larger than
 //! its limits. Its result does not depend on the features that other crates turn on in a shared
 //! JSON library.
@@ -8,13 +8,15 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use authz_base::json::{self, Build, JsonError, JsonErrorKind};
+
 /// How much a text may hold.
 #[derive(Clone, Copy)]
 pub(crate) struct Limits {
     /// Nested arrays and objects.
-    pub(crate) depth: u32,
+    pub(crate) depth: usize,
     /// Values in all, at every level.
-    pub(crate) nodes: u32,
+    pub(crate) nodes: usize,
 }
 
 /// A JSON value that borrows from its text where it can.
@@ -68,14 +70,58 @@ impl fmt::Display for InvalidJson {
     }
 }
 
+impl From<JsonError> for InvalidJson {
+    fn from(error: JsonError) -> Self {
+        match error.kind {
+            JsonErrorKind::Duplicate => Self::Duplicate,
+            JsonErrorKind::NotUtf8 => Self::NotUtf8,
+            JsonErrorKind::Syntax => Self::Syntax,
+            JsonErrorKind::TooDeep => Self::TooDeep,
+            JsonErrorKind::TooLong | JsonErrorKind::TooManyValues => Self::TooLarge,
+        }
+    }
+}
+
+impl<'a> Build<'a> for Value<'a> {
+    type Name = Cow<'a, str>;
+
+    fn name(text: Cow<'a, str>) -> Cow<'a, str> {
+        text
+    }
+
+    fn null() -> Self {
+        Self::Null
+    }
+
+    fn boolean(value: bool) -> Self {
+        Self::Bool(value)
+    }
+
+    fn number(lexical: &'a str, is_integer: bool) -> Option<Self> {
+        if is_integer && let Ok(number) = lexical.parse() {
+            return Some(Self::Integer(number));
+        }
+        let number: f64 = lexical.parse().ok()?;
+        number.is_finite().then_some(Self::Float(number))
+    }
+
+    fn string(text: Cow<'a, str>) -> Self {
+        Self::String(text)
+    }
+
+    fn array(items: Vec<Self>) -> Self {
+        Self::Array(items)
+    }
+
+    fn object(members: Vec<(Cow<'a, str>, Self)>) -> Self {
+        Self::Object(Object { members })
+    }
+}
+
 /// Reads one JSON value that is the whole of `bytes`.
 pub(crate) fn read(bytes: &[u8], limits: Limits) -> Result<Value<'_>, InvalidJson> {
-    let text = std::str::from_utf8(bytes).map_err(|_| InvalidJson::NotUtf8)?;
-    let mut reader = Reader { text, at: 0, left: limits.nodes };
-    reader.skip_space();
-    let value = reader.value(limits.depth)?;
-    reader.skip_space();
-    if reader.at == text.len() { Ok(value) } else { Err(InvalidJson::Syntax) }
+    let limits = json::Limits { bytes: usize::MAX, depth: limits.depth, values: limits.nodes };
+    Ok(json::read(bytes, limits)?)
 }
 
 /// Reads one JSON object that is the whole of `bytes`.
@@ -83,225 +129,6 @@ pub(crate) fn read_object(bytes: &[u8], limits: Limits) -> Result<Object<'_>, In
     match read(bytes, limits)? {
         Value::Object(object) => Ok(object),
         _ => Err(InvalidJson::Syntax),
-    }
-}
-
-/// Above this many members duplicates are found by sorting, so that a hostile text costs no square.
-const FEW_MEMBERS: usize = 16;
-
-struct Reader<'a> {
-    text: &'a str,
-    at: usize,
-    /// Values that may still be read.
-    left: u32,
-}
-
-impl<'a> Reader<'a> {
-    fn value(&mut self, depth: u32) -> Result<Value<'a>, InvalidJson> {
-        self.left = self.left.checked_sub(1).ok_or(InvalidJson::TooLarge)?;
-        match self.peek().ok_or(InvalidJson::Syntax)? {
-            b'{' => self.object(depth.checked_sub(1).ok_or(InvalidJson::TooDeep)?),
-            b'[' => self.array(depth.checked_sub(1).ok_or(InvalidJson::TooDeep)?),
-            b'"' => self.string().map(Value::String),
-            b't' => self.word("true", Value::Bool(true)),
-            b'f' => self.word("false", Value::Bool(false)),
-            b'n' => self.word("null", Value::Null),
-            _ => self.number(),
-        }
-    }
-
-    fn object(&mut self, depth: u32) -> Result<Value<'a>, InvalidJson> {
-        self.at += 1;
-        let mut members: Vec<(Cow<'a, str>, Value<'a>)> = Vec::new();
-        self.skip_space();
-        if self.take(b'}') {
-            return Ok(Value::Object(Object { members }));
-        }
-        loop {
-            self.skip_space();
-            if self.peek() != Some(b'"') {
-                return Err(InvalidJson::Syntax);
-            }
-            let name = self.string()?;
-            if members.len() < FEW_MEMBERS && members.iter().any(|(other, _)| *other == name) {
-                return Err(InvalidJson::Duplicate);
-            }
-            self.skip_space();
-            self.expect(b':')?;
-            self.skip_space();
-            let value = self.value(depth)?;
-            members.push((name, value));
-            self.skip_space();
-            if self.take(b'}') {
-                break;
-            }
-            self.expect(b',')?;
-        }
-        if members.len() > FEW_MEMBERS {
-            let mut names: Vec<&str> = members.iter().map(|(name, _)| name.as_ref()).collect();
-            names.sort_unstable();
-            if !names.is_sorted_by(|a, b| a < b) {
-                return Err(InvalidJson::Duplicate);
-            }
-        }
-        Ok(Value::Object(Object { members }))
-    }
-
-    fn array(&mut self, depth: u32) -> Result<Value<'a>, InvalidJson> {
-        self.at += 1;
-        let mut items = Vec::new();
-        self.skip_space();
-        if self.take(b']') {
-            return Ok(Value::Array(items));
-        }
-        loop {
-            self.skip_space();
-            items.push(self.value(depth)?);
-            self.skip_space();
-            if self.take(b']') {
-                return Ok(Value::Array(items));
-            }
-            self.expect(b',')?;
-        }
-    }
-
-    fn string(&mut self) -> Result<Cow<'a, str>, InvalidJson> {
-        self.at += 1;
-        let run = self.run()?;
-        if self.take(b'"') {
-            return Ok(Cow::Borrowed(run));
-        }
-        let mut owned = run.to_owned();
-        loop {
-            if self.take(b'"') {
-                return Ok(Cow::Owned(owned));
-            }
-            self.expect(b'\\')?;
-            owned.push(self.escape()?);
-            owned.push_str(self.run()?);
-        }
-    }
-
-    /// The characters up to the next quote or backslash.
-    fn run(&mut self) -> Result<&'a str, InvalidJson> {
-        let rest = self.text.as_bytes().get(self.at..).ok_or(InvalidJson::Syntax)?;
-        let length = rest
-            .iter()
-            .position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f))
-            .ok_or(InvalidJson::Syntax)?;
-        let end = self.at.saturating_add(length);
-        let run = self.text.get(self.at..end).ok_or(InvalidJson::Syntax)?;
-        self.at = end;
-        Ok(run)
-    }
-
-    fn escape(&mut self) -> Result<char, InvalidJson> {
-        let byte = self.next().ok_or(InvalidJson::Syntax)?;
-        Ok(match byte {
-            b'"' | b'\\' | b'/' => char::from(byte),
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
-            b'u' => {
-                let first = self.hex4()?;
-                let code = if (0xd800..0xdc00).contains(&first) {
-                    self.expect(b'\\')?;
-                    self.expect(b'u')?;
-                    let second = self.hex4()?;
-                    if !(0xdc00..0xe000).contains(&second) {
-                        return Err(InvalidJson::Syntax);
-                    }
-                    0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00)
-                } else {
-                    first
-                };
-                char::from_u32(code).ok_or(InvalidJson::Syntax)?
-            }
-            _ => return Err(InvalidJson::Syntax),
-        })
-    }
-
-    fn hex4(&mut self) -> Result<u32, InvalidJson> {
-        let mut code = 0;
-        for _ in 0..4 {
-            let byte = self.next().ok_or(InvalidJson::Syntax)?;
-            let digit = char::from(byte).to_digit(16).ok_or(InvalidJson::Syntax)?;
-            code = code * 16 + digit;
-        }
-        Ok(code)
-    }
-
-    fn number(&mut self) -> Result<Value<'a>, InvalidJson> {
-        let start = self.at;
-        self.take(b'-');
-        if !self.take(b'0') {
-            self.digits()?;
-        }
-        let mut integer = true;
-        if self.take(b'.') {
-            integer = false;
-            self.digits()?;
-        }
-        if self.take(b'e') || self.take(b'E') {
-            integer = false;
-            if !self.take(b'-') {
-                self.take(b'+');
-            }
-            self.digits()?;
-        }
-        let text = self.text.get(start..self.at).ok_or(InvalidJson::Syntax)?;
-        if integer && let Ok(number) = text.parse() {
-            return Ok(Value::Integer(number));
-        }
-        let number: f64 = text.parse().map_err(|_| InvalidJson::Syntax)?;
-        if number.is_finite() { Ok(Value::Float(number)) } else { Err(InvalidJson::Syntax) }
-    }
-
-    fn digits(&mut self) -> Result<(), InvalidJson> {
-        let start = self.at;
-        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
-            self.at += 1;
-        }
-        if self.at > start { Ok(()) } else { Err(InvalidJson::Syntax) }
-    }
-
-    fn word(&mut self, word: &str, value: Value<'a>) -> Result<Value<'a>, InvalidJson> {
-        let end = self.at.saturating_add(word.len());
-        if self.text.get(self.at..end) != Some(word) {
-            return Err(InvalidJson::Syntax);
-        }
-        self.at = end;
-        Ok(value)
-    }
-
-    fn skip_space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            self.at += 1;
-        }
-    }
-
-    fn expect(&mut self, byte: u8) -> Result<(), InvalidJson> {
-        if self.take(byte) { Ok(()) } else { Err(InvalidJson::Syntax) }
-    }
-
-    fn take(&mut self, byte: u8) -> bool {
-        let found = self.peek() == Some(byte);
-        if found {
-            self.at += 1;
-        }
-        found
-    }
-
-    fn next(&mut self) -> Option<u8> {
-        let byte = self.peek()?;
-        self.at += 1;
-        Some(byte)
-    }
-
-    fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
     }
 }
 
