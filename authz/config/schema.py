@@ -716,7 +716,7 @@ class Limits(_Strict):
     """Open streams of access logs on one listener, each with a thread of its own; one more: OVERLOADED. An Envoy opens one for each of its
     worker threads."""
     fast_threads: int = Field(default=2, ge=1, le=256)
-    """Threads of the fast lane."""
+    """Threads of each listener of the fast lane, which no other listener uses; all listeners together may have 1,024."""
     fast_concurrency: int = Field(default=2048, ge=1, le=1_000_000)
     """Calls in flight on one listener of the fast lane, their request received or not; one more: OVERLOADED. Of what the others
     leave, one peer may have half."""

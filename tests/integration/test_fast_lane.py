@@ -11,6 +11,7 @@ from typing import Any, Final
 import grpc
 import pytest
 
+from tests.support.flood import UNBOUNDED, Flood
 from tests.support.minting import Authority
 from tests.support.mutual import Pki, certificate, write
 from tests.support.people import BOT, People, search
@@ -309,6 +310,81 @@ def test_no_stream_is_opened_beyond_the_bound(small: Server) -> None:
             with contextlib.suppress(OSError):
                 connection.sendall(PREFACE + rude)
             assert closed(connection, 5)
+
+
+# --- floods
+
+
+def ask_for(server: Server, listener: str, request: bytes, seconds: float) -> list[str]:
+    """Asks again and again with a deadline of a second; returns the outcomes, and the codes of errors."""
+    until = time.monotonic() + seconds
+    said = []
+    with grpc.insecure_channel(server.address(listener), LOCAL) as channel:
+        send: Any = channel.unary_unary(f"/{CHECK}")
+        while time.monotonic() < until:
+            try:
+                said.append(outcome(decision_of(send(request, timeout=1))))
+            except grpc.RpcError as error:
+                said.append(code_of(error).name)
+            time.sleep(0.02)
+    return said
+
+
+@pytest.mark.parametrize("kind", [*UNBOUNDED, "empty data"])
+def test_a_flood_of_frames_stops_no_other_listener(
+    server_of_sockets: Server, people: People, kind: str
+) -> None:
+    """Connections that send frames without calls are closed; other listeners answer meanwhile, in time."""
+    server, request = server_of_sockets, search(people.bot)
+    before = refused(server, "main-fast", "frames")
+    with Flood(server.port("main-fast"), kind, 200):
+        for listener in ("crm-only-fast", "main"):
+            said = ask_for(server, listener, request, 2)
+            assert set(said) == {"PERMIT"}, listener
+            assert len(said) > 4, listener
+    if kind in UNBOUNDED:
+        assert refused(server, "main-fast", "frames") > before
+    eventually(
+        lambda: ask_or_none(server, "main-fast", request) == "PERMIT", what="the flood is over"
+    )
+
+
+def test_calls_of_a_client_that_left_are_not_judged(
+    server_of_sockets: Server, people: People
+) -> None:
+    """What a client sent before it closed its connections is dropped, and the next caller is answered."""
+    server, request = server_of_sockets, search(people.bot)
+
+    def permits() -> float:
+        return server.metric("authz_decisions_total", decision="permit")
+
+    with Flood(server.port("main-fast"), "calls", 150, request) as flood:
+        said = ask_for(server, "crm-only-fast", request, 2)
+        flood.stop()
+    before = permits()
+    eventually(
+        lambda: server.metric("authz_fast_connections", listener="main-fast") == 0,
+        what="all connections are closed",
+    )
+    assert server.metric("authz_fast_calls", listener="main-fast") == 0
+    # At most those that were in flight, of some ten thousand.
+    assert permits() - before < 1_200
+    assert ask(server, "main-fast", request) == "PERMIT"
+    assert set(said) == {"PERMIT"}
+
+
+def test_calls_that_are_given_up_are_counted(server_of_sockets: Server) -> None:
+    """A call whose connection ends before its message came is dropped, and no decision is made."""
+    server = server_of_sockets
+    before = refused(server, "main-fast", "gone")
+    with StalledCalls(server.port("main-fast"), CHECK, 20):
+        eventually(
+            lambda: server.metric("authz_fast_calls", listener="main-fast") == 20, what="they began"
+        )
+    eventually(
+        lambda: server.metric("authz_fast_calls", listener="main-fast") == 0, what="they ended"
+    )
+    assert refused(server, "main-fast", "gone") == before + 20
 
 
 # --- compression

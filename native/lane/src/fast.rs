@@ -5,8 +5,10 @@
 
 mod accept;
 mod authority;
+mod budget;
 mod canary;
 mod counts;
+mod frames;
 mod share;
 mod tls;
 
@@ -75,7 +77,9 @@ const REPORTS: usize = 128;
 const CANARIES: usize = 16;
 /// Largest health request.
 const MAX_HEALTH: usize = 4096;
-/// How long the runtime may take to let go of what the grace period did not end.
+/// Most threads of all listeners.
+const MAX_THREADS: usize = 1_024;
+/// How long the runtimes may take to let go of what the grace period did not end.
 const RUNTIME_GRACE: Duration = Duration::from_millis(200);
 
 /// Settings of a [`FastLane`], from JSON.
@@ -84,7 +88,7 @@ const RUNTIME_GRACE: Duration = Duration::from_millis(200);
 pub struct FastSettings {
     /// Where it listens.
     pub listeners: Vec<FastListener>,
-    /// Threads.
+    /// Threads of each listener.
     #[serde(default = "workers")]
     pub workers: usize,
     /// Calls of one listener in flight at once, whether their message has come or not; one more is OVERLOADED. One peer may
@@ -197,11 +201,19 @@ impl FastSettings {
                 )));
             }
         }
+        let threads = settings.workers.saturating_mul(settings.listeners.len());
+        if threads > MAX_THREADS {
+            return Err(EngineError(format!(
+                "fast lane settings: {} listeners with {} threads each are {threads} threads; give at most {MAX_THREADS}",
+                settings.listeners.len(),
+                settings.workers
+            )));
+        }
         Ok(settings)
     }
 }
 
-/// The running server. It owns its runtime and its sockets.
+/// The running server. It owns its runtimes and its sockets.
 #[derive(Debug)]
 pub struct FastLane {
     addresses: Vec<String>,
@@ -217,7 +229,8 @@ pub struct FastLane {
 
 #[derive(Debug)]
 struct Running {
-    runtime: Runtime,
+    /// One for each listener: a flood on one listener takes no thread of another.
+    runtimes: Vec<Runtime>,
     servers: Vec<JoinHandle<()>>,
 }
 
@@ -266,12 +279,6 @@ impl FastLane {
         }
         let failed =
             |what: &str, error: std::io::Error| EngineError(format!("fast lane: {what}: {error}"));
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(settings.workers)
-            .thread_name("authz-fast")
-            .enable_all()
-            .build()
-            .map_err(|error| failed("no runtime", error))?;
         let (stop, stopped) = watch::channel(false);
         let draining = Arc::new(AtomicBool::new(false));
         let reports = Arc::new(Share::new(REPORTS));
@@ -288,6 +295,7 @@ impl FastLane {
         let condition = Arc::new(Condition { pulse: Arc::clone(&pulse), counts });
         let part: Arc<dyn Part> = Arc::<Condition>::clone(&condition);
         engine.attach(&part);
+        let mut runtimes = Vec::new();
         let mut servers = Vec::new();
         let mut canaries = Vec::new();
         for ((listener, (socket, files)), counts) in
@@ -303,18 +311,26 @@ impl FastLane {
                 handshake: Duration::from_millis(settings.handshake_timeout_ms),
                 idle: Duration::from_millis(settings.idle_timeout_ms),
             };
-            let _inside = runtime.enter();
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(settings.workers)
+                .thread_name("authz-fast")
+                .enable_all()
+                .build()
+                .map_err(|error| failed("no runtime", error))?;
+            let inside = runtime.enter();
             let socket = Socket::new(socket, files)
                 .map_err(|error| failed(&format!("listener `{}`", listener.name), error))?;
+            drop(inside);
             let (canary, comes) = mpsc::channel(CANARIES);
             canaries.push(canary);
             let listening = accept::listen(Arc::new(serving), socket, stopped.clone(), comes);
             servers.push(runtime.spawn(listening));
+            runtimes.push(runtime);
         }
         let ready_after = Duration::from_millis(settings.ready_after_ms);
         let canaries = canary::Sender::start(pulse, canaries, ready_after)
             .map_err(|error| failed("no thread", error))?;
-        let running = Mutex::new(Some(Running { runtime, servers }));
+        let running = Mutex::new(Some(Running { runtimes, servers }));
         let _condition = condition;
         Ok(Self { addresses, sockets, tls, _condition, draining, stop, canaries, running })
     }
@@ -340,11 +356,11 @@ impl FastLane {
         self.draining.store(true, Ordering::SeqCst);
         self.canaries.stop();
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Running { runtime, servers }) = running else {
+        let Some(Running { runtimes, servers }) = running else {
             return;
         };
         self.stop.send_replace(true);
-        runtime.block_on(async {
+        let wait = async {
             let all = async {
                 for server in servers {
                     // A server that failed has nothing left to drain.
@@ -352,8 +368,14 @@ impl FastLane {
                 }
             };
             drop(tokio::time::timeout(grace, all).await);
-        });
-        runtime.shutdown_timeout(RUNTIME_GRACE);
+        };
+        if let Some(runtime) = runtimes.first() {
+            runtime.block_on(wait);
+        }
+        let begun = Instant::now();
+        for runtime in runtimes {
+            runtime.shutdown_timeout(RUNTIME_GRACE.saturating_sub(begun.elapsed()));
+        }
         self.sockets.iter().for_each(OwnSocket::remove);
     }
 }
@@ -457,6 +479,7 @@ impl Serving {
         &self,
         connection: &Arc<Connection>,
         request: Request<Incoming>,
+        call: Result<Call, Full>,
     ) -> Response<Answer> {
         let received = Instant::now();
         connection.is_active();
@@ -485,9 +508,10 @@ impl Serving {
             self.counts.refused(Refusal::Compressed);
             return compressed();
         }
-        let mut call = match connection.place.begin() {
+        let mut call = match call {
             Ok(call) => call,
             Err(full) => {
+                self.unless_gone(std::future::ready(())).await;
                 self.counts.refused(Refusal::of_call(full));
                 return match surface {
                     Some(surface) => self.refused(surface, ReasonCode::Overloaded),
@@ -502,6 +526,17 @@ impl Serving {
         // It counts until its client has taken the answer.
         response.body_mut().hold(call, connection);
         response
+    }
+
+    /// What a future gives, and then a look at whether the client still waits: the other tasks of the thread, and what came
+    /// for its connections, have their turn first. Where the stream or the connection of the call has ended by then, hyper drops
+    /// the call here, unjudged.
+    async fn unless_gone<F: Future>(&self, future: F) -> F::Output {
+        let unjudged = Unjudged::new(&self.counts);
+        let output = future.await;
+        tokio::task::yield_now().await;
+        unjudged.end();
+        output
     }
 
     async fn decide(
@@ -524,7 +559,8 @@ impl Serving {
         let most = self.engine.max_message_bytes().saturating_add(1);
         // A sender that never ends its message would hold its place for ever.
         let patience = remaining.unwrap_or(self.receive).min(self.receive);
-        let message = match within(patience, read_message(body, most, call)).await {
+        let message = within(patience, read_message(body, most, call));
+        let message = match self.unless_gone(message).await {
             Some(Ok(message)) => message,
             Some(Err(_)) => {
                 self.counts.refused(Refusal::ReceiveBytes);
@@ -590,6 +626,31 @@ impl Serving {
         let serves = !self.draining.load(Ordering::SeqCst) && self.engine.is_ready();
         let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
         reply(HealthCheckResponse { status: status as i32 }.encode_to_vec())
+    }
+}
+
+/// A call that is not judged yet. It is counted if it is dropped before its end.
+struct Unjudged<'a> {
+    counts: &'a Counts,
+    has_ended: bool,
+}
+
+impl<'a> Unjudged<'a> {
+    const fn new(counts: &'a Counts) -> Self {
+        Self { counts, has_ended: false }
+    }
+
+    /// From here on the call is judged or refused.
+    fn end(mut self) {
+        self.has_ended = true;
+    }
+}
+
+impl Drop for Unjudged<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.counts.refused(Refusal::Gone);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::TcpListener as StdTcpListener;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,22 +13,24 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::server::TlsStream;
 
-use super::authority::{PREFACE, Rewriter};
+use super::authority::Rewriter;
+use super::budget::Budget;
 use super::canary::Canary;
 use super::counts::Refusal;
+use super::frames::{Frames, HEADER, PREFACE, Part};
 use super::share::{PeerKey, Place};
 use super::tls::{Tls, identity};
 use super::{Answer, Serving, written};
 
 /// Connection preface and an empty SETTINGS frame: what every client sends first (RFC 9113 §3.4).
-const FIRST: usize = PREFACE + 9;
+const FIRST: usize = PREFACE + HEADER;
 /// Largest list of headers.
 const MAX_HEADERS: u32 = 16 * 1024;
 /// Streams that a client may reset before they were looked at; more end the connection.
@@ -106,11 +108,25 @@ pub(super) struct Connection {
     opened: Instant,
     /// When a call began or ended last, in milliseconds since it was opened.
     active_ms: AtomicU64,
+    /// Octets that came, up to [`FIRST`] and one read more.
+    received: AtomicUsize,
+    /// Calls that began and are not in the budget of frames yet.
+    begun_calls: AtomicU32,
+    /// The budget of frames is exceeded.
+    is_over_budget: AtomicBool,
 }
 
 impl Connection {
     fn new(caller: Caller, place: Arc<Place>) -> Self {
-        Self { caller, place, opened: Instant::now(), active_ms: AtomicU64::new(0) }
+        Self {
+            caller,
+            place,
+            opened: Instant::now(),
+            active_ms: AtomicU64::new(0),
+            received: AtomicUsize::new(0),
+            begun_calls: AtomicU32::new(0),
+            is_over_budget: AtomicBool::new(false),
+        }
     }
 
     /// A call begins or ends.
@@ -223,10 +239,8 @@ async fn serve(
         }
         (stream, _) => stream,
     };
-    let received = Arc::new(AtomicUsize::new(0));
-    let rewriter = matches!(stream, Stream::Unix(_)).then(Rewriter::default);
-    let wire = Wire { stream, rewriter, received: Arc::clone(&received) };
     let connection = Arc::new(Connection::new(caller, place));
+    let wire = Wire::new(stream, Arc::clone(&connection), serving.max_streams);
     let calls = Calls { serving: Arc::clone(&serving), connection: Arc::clone(&connection) };
     let mut http = pin!(
         http2::Builder::new(TokioExecutor::new())
@@ -244,8 +258,13 @@ async fn serve(
     let (mut has_begun, mut is_ending) = (false, false);
     loop {
         tokio::select! {
-            // How it ended concerns nobody but its client.
-            _ = http.as_mut() => return,
+            // Any other end concerns nobody but its client.
+            _ = http.as_mut() => {
+                if connection.is_over_budget.load(Ordering::Relaxed) {
+                    serving.counts.refused(Refusal::Frames);
+                }
+                return;
+            }
             _ = stopped.wait_for(|stopped| *stopped), if !is_ending => {
                 is_ending = true;
                 // At its end the runtime ends what is left.
@@ -256,7 +275,7 @@ async fn serve(
                 if is_ending {
                     return;
                 }
-                if !has_begun && received.load(Ordering::Relaxed) < FIRST {
+                if !has_begun && connection.received.load(Ordering::Relaxed) < FIRST {
                     return serving.counts.refused(Refusal::PrefaceTimeout);
                 }
                 has_begun = true;
@@ -289,7 +308,10 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (serving, connection) = (Arc::clone(&self.serving), Arc::clone(&self.connection));
-        Box::pin(async move { Ok(serving.answer(&connection, request).await) })
+        connection.begun_calls.fetch_add(1, Ordering::Relaxed);
+        // Now, and not once a thread has time for it: calls that wait for a thread are bounded too.
+        let call = connection.place.begin();
+        Box::pin(async move { Ok(serving.answer(&connection, request, call).await) })
     }
 }
 
@@ -300,12 +322,60 @@ enum Stream {
     Unix(UnixStream),
 }
 
+impl Stream {
+    /// Whether the peer has closed the connection, even where data that it sent before is not read yet.
+    fn is_closed(&self, context: &mut Context<'_>) -> bool {
+        let ready = match self {
+            Self::Tcp(stream) => pin!(stream.ready(Interest::READABLE)).poll(context),
+            Self::Tls(stream) => pin!(stream.get_ref().0.ready(Interest::READABLE)).poll(context),
+            Self::Unix(stream) => pin!(stream.ready(Interest::READABLE)).poll(context),
+        };
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
+    }
+}
+
 /// A connection as HTTP/2 reads it.
 struct Wire {
     stream: Stream,
+    frames: Frames,
     rewriter: Option<Rewriter>,
-    /// Octets that came, as far as it matters.
-    received: Arc<AtomicUsize>,
+    budget: Budget,
+    connection: Arc<Connection>,
+}
+
+impl Wire {
+    fn new(stream: Stream, connection: Arc<Connection>, max_streams: u32) -> Self {
+        let rewriter = matches!(stream, Stream::Unix(_)).then(Rewriter::default);
+        let budget = Budget::new(max_streams, std::time::Instant::now());
+        Self { stream, frames: Frames::default(), rewriter, budget, connection }
+    }
+
+    /// Counts and rewrites octets that came.
+    fn follow(&mut self, mut octets: &mut [u8]) -> io::Result<()> {
+        let Connection { received, begun_calls, is_over_budget, .. } = &*self.connection;
+        if received.load(Ordering::Relaxed) < FIRST {
+            received.fetch_add(octets.len(), Ordering::Relaxed);
+        }
+        while let Some(part) = self.frames.next(&mut octets) {
+            match part {
+                Part::Frame(frame) => {
+                    if self.budget.pay(frame, begun_calls, std::time::Instant::now).is_err() {
+                        is_over_budget.store(true, Ordering::Relaxed);
+                        return Err(io::Error::other("more frames than the calls need"));
+                    }
+                    if let Some(rewriter) = &mut self.rewriter {
+                        rewriter.begin_frame(frame);
+                    }
+                }
+                Part::Payload(payload) => {
+                    if let Some(rewriter) = &mut self.rewriter {
+                        rewriter.rewrite(payload);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Calls a method of whatever carries a connection.
@@ -325,18 +395,19 @@ impl AsyncRead for Wire {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let wire = &mut *self;
         let before = buffer.filled().len();
-        let read = on!(&mut self.stream, poll_read(context, buffer));
-        if read.is_ready() {
-            let came = buffer.filled_mut().get_mut(before..).unwrap_or_default();
-            if self.received.load(Ordering::Relaxed) < FIRST {
-                self.received.fetch_add(came.len(), Ordering::Relaxed);
-            }
-            if let Some(rewriter) = &mut self.rewriter {
-                rewriter.rewrite(came);
-            }
+        let read = on!(&mut wire.stream, poll_read(context, buffer));
+        if !matches!(read, Poll::Ready(Ok(()))) {
+            return read;
         }
-        read
+        // Only where the buffer is full may more be waiting. HTTP/2 ends all calls of a client that closed its connection, so
+        // what it sent before is for nobody.
+        if buffer.remaining() == 0 && wire.stream.is_closed(context) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        let came = buffer.filled_mut().get_mut(before..).unwrap_or_default();
+        Poll::Ready(wire.follow(came))
     }
 }
 

@@ -7,10 +7,8 @@
 //! INVARIANT (same length): a name of another length would take other room in the table of header compression
 //! (RFC 7541 §4.1), and client and server would no longer mean the same by its entries.
 
-/// Client connection preface (RFC 9113 §3.4).
-pub(super) const PREFACE: usize = 24;
-const HEADERS: u8 = 1;
-const CONTINUATION: u8 = 9;
+use super::frames::{CONTINUATION, Frame, HEADERS};
+
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
@@ -20,11 +18,9 @@ const INDEX: u32 = 1;
 /// Longest integers that are followed; none in a header block of 16 KiB is longer.
 const MAX_SHIFT: u32 = 28;
 
-/// Where in the stream of frames the next octet stands.
+/// Where in a frame the next octet stands.
 #[derive(Clone, Copy, Debug)]
 enum At {
-    Preface { left: usize },
-    Frame { read: usize, header: [u8; 9] },
     PadLength,
     Priority { left: usize },
     Block,
@@ -72,7 +68,7 @@ enum Then {
     NameIndex,
 }
 
-/// Follows what one client sends.
+/// Follows the header blocks that one client sends.
 #[derive(Debug)]
 pub(super) struct Rewriter {
     at: At,
@@ -87,76 +83,42 @@ pub(super) struct Rewriter {
 
 impl Default for Rewriter {
     fn default() -> Self {
-        Self {
-            at: At::Preface { left: PREFACE },
-            field: In::Field,
-            left: 0,
-            padding: 0,
-            flags: 0,
-            is_lost: false,
-        }
+        Self { at: At::Rest, field: In::Field, left: 0, padding: 0, flags: 0, is_lost: false }
     }
 }
 
 impl Rewriter {
-    /// Rewrites what came next.
-    pub(super) fn rewrite(&mut self, bytes: &mut [u8]) {
-        let mut rest = bytes;
-        while !rest.is_empty() && !self.is_lost {
-            // Most of what comes is no header, and is passed over at once.
-            let passed = match self.at {
-                At::Rest => self.left.min(rest.len()),
-                At::Preface { left } => left.min(rest.len()),
-                _ => 0,
-            };
-            if passed > 0 {
-                let Some((_, after)) = rest.split_at_mut_checked(passed) else { return };
-                self.pass(passed);
-                rest = after;
-                continue;
-            }
-            let Some((octet, after)) = rest.split_first_mut() else { return };
-            self.step(octet);
-            rest = after;
-        }
-    }
-
-    fn pass(&mut self, count: usize) {
-        match &mut self.at {
-            At::Preface { left } => {
-                *left = left.saturating_sub(count);
-                if *left == 0 {
-                    self.begin_frame();
+    /// A frame begins.
+    pub(super) fn begin_frame(&mut self, frame: Frame) {
+        self.left = frame.length;
+        self.padding = 0;
+        self.flags = frame.flags;
+        match frame.kind {
+            HEADERS => {
+                self.field = In::Field;
+                if frame.flags & PADDED != 0 {
+                    self.at = At::PadLength;
+                } else {
+                    self.begin_block(frame.flags & PRIORITY != 0);
                 }
             }
-            _ => {
-                self.left = self.left.saturating_sub(count);
-                self.end_frame_if_done();
-            }
+            CONTINUATION => self.begin_block(false),
+            _ => self.at = At::Rest,
         }
     }
 
-    fn begin_frame(&mut self) {
-        self.at = At::Frame { read: 0, header: [0; 9] };
-    }
-
-    fn end_frame_if_done(&mut self) {
-        if self.left == 0 {
-            self.begin_frame();
+    /// Rewrites the next octets of the frame's payload.
+    pub(super) fn rewrite(&mut self, payload: &mut [u8]) {
+        for octet in payload {
+            // Most of what comes is no header, and is passed over at once.
+            if self.is_lost || matches!(self.at, At::Rest) {
+                return;
+            }
+            self.step(octet);
         }
     }
 
     fn step(&mut self, octet: &mut u8) {
-        if let At::Frame { read, mut header } = self.at {
-            if let Some(place) = header.get_mut(read) {
-                *place = *octet;
-            }
-            self.at = At::Frame { read: read.saturating_add(1), header };
-            if read.saturating_add(1) == header.len() {
-                self.frame(header);
-            }
-            return;
-        }
         self.left = self.left.saturating_sub(1);
         match self.at {
             At::PadLength => {
@@ -171,29 +133,8 @@ impl Rewriter {
                     self.end_block();
                 }
             }
-            At::Preface { .. } | At::Frame { .. } | At::Rest => {}
+            At::Rest => {}
         }
-        self.end_frame_if_done();
-    }
-
-    fn frame(&mut self, header: [u8; 9]) {
-        let [high, middle, low, kind, flags, ..] = header;
-        self.left = usize::try_from(u32::from_be_bytes([0, high, middle, low])).unwrap_or(0);
-        self.padding = 0;
-        self.flags = flags;
-        match kind {
-            HEADERS => {
-                self.field = In::Field;
-                if flags & PADDED != 0 {
-                    self.at = At::PadLength;
-                } else {
-                    self.begin_block(flags & PRIORITY != 0);
-                }
-            }
-            CONTINUATION => self.begin_block(false),
-            _ => self.at = At::Rest,
-        }
-        self.end_frame_if_done();
     }
 
     fn begin_block(&mut self, has_priority: bool) {
@@ -321,6 +262,7 @@ const fn value(left: u32, is_name: bool) -> In {
 #[cfg(test)]
 #[expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use super::super::frames::{Frames, Part};
     use super::*;
 
     const START: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -342,8 +284,15 @@ mod tests {
         let mut expected: Option<Vec<u8>> = None;
         for size in 1..=whole.len() {
             let mut bytes = whole.clone();
-            let mut rewriter = Rewriter::default();
-            bytes.chunks_mut(size).for_each(|chunk| rewriter.rewrite(chunk));
+            let (mut frames, mut rewriter) = (Frames::default(), Rewriter::default());
+            for mut chunk in bytes.chunks_mut(size) {
+                while let Some(part) = frames.next(&mut chunk) {
+                    match part {
+                        Part::Frame(frame) => rewriter.begin_frame(frame),
+                        Part::Payload(payload) => rewriter.rewrite(payload),
+                    }
+                }
+            }
             assert_eq!(&bytes, expected.get_or_insert_with(|| bytes.clone()), "{size}");
         }
         expected.unwrap().split_off(START.len())

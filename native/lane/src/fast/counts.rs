@@ -33,11 +33,15 @@ pub(super) enum Refusal {
     ReceiveBytes,
     /// The call announced compressed messages.
     Compressed,
+    /// The connection sent more frames than its calls need.
+    Frames,
+    /// The connection or the stream of a call ended before the call was judged.
+    Gone,
 }
 
 impl Refusal {
     /// All, in order.
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::ListenerConnections,
         Self::PeerConnections,
         Self::Accept,
@@ -50,6 +54,8 @@ impl Refusal {
         Self::ReceiveTimeout,
         Self::ReceiveBytes,
         Self::Compressed,
+        Self::Frames,
+        Self::Gone,
     ];
 
     /// The word used in metrics.
@@ -67,6 +73,8 @@ impl Refusal {
             Self::ReceiveTimeout => "receive_timeout",
             Self::ReceiveBytes => "receive_bytes",
             Self::Compressed => "compressed",
+            Self::Frames => "frames",
+            Self::Gone => "gone",
         }
     }
 
@@ -135,7 +143,7 @@ pub(super) fn families(listeners: &[Arc<Counts>]) -> Vec<Family> {
     vec![
         Family {
             name: "authz_fast_refused",
-            help: "Connections that the fast lane closed, and calls that it refused before it judged them.",
+            help: "Connections that the fast lane closed, and calls that it refused or dropped before it judged them.",
             kind: Kind::Counter,
             samples: refused,
         },
