@@ -133,14 +133,14 @@ impl SessionHistory {
     /// * `is_alone`: the session is of the agent alone, to which labels are carried over that strangers brought: those are
     ///   forgotten.
     /// * `denials`: denials and steps of restricting rules are forgotten.
-    pub(crate) fn forget_restrictions(
+    pub fn forget_restrictions(
         &mut self,
-        model: &Model,
+        bundle: &dyn Declarations,
         restricting: &dyn Fn(&str) -> bool,
         (is_alone, denials): (bool, bool),
     ) {
         if is_alone {
-            self.labels.retain(|label, _| !is_trust(model, label));
+            self.labels.retain(|label, _| !is_trust(bundle, label));
         }
         if denials {
             self.denials.clear();
