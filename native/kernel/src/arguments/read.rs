@@ -12,6 +12,8 @@ use crate::digest::sha256;
 use crate::json::{self, Limits};
 use crate::plain;
 
+/// 2⁵³: beyond it a double does not hold every whole number (RFC 7493 §2.2).
+const EXACT: f64 = 9_007_199_254_740_992.0;
 /// What the canonical form of most arguments takes.
 const CANONICAL_BYTES: usize = 256;
 
@@ -235,6 +237,9 @@ fn typed(kind: &ArgumentType, nulls: Nulls, value: &json::Value) -> Result<Value
         (ArgumentType::Decimal, json::Value::Integer(number)) => {
             Ok(number.checked_mul(10_000).map_or(Value::Opaque, Value::Decimal))
         }
+        (ArgumentType::Decimal, json::Value::Decimal(text)) if is_rounded(text) => {
+            wrong("a number within ±2^53, or one that a double holds exactly")
+        }
         (ArgumentType::Decimal, json::Value::Decimal(text)) => {
             Ok(Number::parse(text).ten_thousandths().map_or(Value::Opaque, Value::Decimal))
         }
@@ -252,6 +257,18 @@ fn typed(kind: &ArgumentType, nulls: Nulls, value: &json::Value) -> Result<Value
         (ArgumentType::Set(_), _) => wrong("an array"),
         (ArgumentType::Record(members), _) => record(members, nulls, value).map(Value::Record),
     }
+}
+
+/// Whether readers that use doubles take a number beyond ±2⁵³ for another number than its digits say.
+///
+/// A whole number without exponent or fraction is refused there in any case: readers that use integers of 64 bits differ as well.
+fn is_rounded(text: &str) -> bool {
+    if !text.contains(['.', 'e', 'E']) {
+        return text != "-0";
+    }
+    let double = text.parse::<f64>().ok().filter(|double| double.is_finite());
+    let Some(double) = double else { return true };
+    double.abs() >= EXACT && Number::parse(&format!("{double:e}")) != Number::parse(text)
 }
 
 /// The value for the JSON Schema checker: a null that stands for an absent optional member is left out.
