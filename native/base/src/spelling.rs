@@ -83,6 +83,10 @@ const PORT: Misspelling = misspelling(
     "Remove the port, or write its digits.",
 );
 const NO_PATH: Misspelling = misspelling("it has no path", "Write `/` after the host.");
+const QUOTE: Misspelling = misspelling(
+    "its query holds a `'`, which some clients send as `%27`",
+    "Percent-encode it: write `%27`.",
+);
 const DANGLING: Misspelling = misspelling("it ends in `?`", "Remove the last character.");
 const FRAGMENT: Misspelling =
     misspelling("it has a fragment, which no client sends", "Remove everything from `#`.");
@@ -293,6 +297,10 @@ impl<'a> Uri<'a> {
         let (path, tail) = rest.split_at_checked(end).ok_or(CHARACTER)?;
         check_path(path)?;
         check_escapes(tail, false)?;
+        // In queries of these schemes WHATWG URL writes `%27` for `'` ("special-query percent-encode set"), RFC 3986 leaves it.
+        if is_special(scheme) && tail.contains('\'') {
+            return Err(QUOTE);
+        }
         if tail.bytes().filter(|b| *b == b'#').count() > 1 {
             return Err(CHARACTER);
         }
@@ -309,10 +317,17 @@ pub fn has_scheme(text: &str) -> bool {
 /// `https://a` (WHATWG URL, "special scheme"), and `file:/a` is `file:///a` (RFC 8089 §2).
 fn lacks_slashes(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once(':') else { return false };
+    let needs_slashes = match scheme.eq_ignore_ascii_case("file") {
+        true => rest.starts_with('/'),
+        false => is_special(scheme),
+    };
+    needs_slashes && !rest.starts_with("//")
+}
+
+/// Whether a scheme, in any case, is one of those whose URLs WHATWG URL reads by rules of their own ("special scheme").
+fn is_special(scheme: &str) -> bool {
     let is = |name: &str| scheme.eq_ignore_ascii_case(name);
-    let is_special = ["http", "https", "ws", "wss", "ftp"].into_iter().any(is)
-        || (is("file") && rest.starts_with('/'));
-    is_special && !rest.starts_with("//")
+    ["http", "https", "ws", "wss", "ftp", "file"].into_iter().any(is)
 }
 
 /// RFC 3986 §3.1, in any case.
