@@ -147,11 +147,11 @@ impl Route {
         }
     }
 
-    /// Refuses a value with a member that is named like an argument of the operation, or that overrides the method.
+    /// Refuses a value with a member that is named like an argument of the operation, or that overrides the method, also in the
+    /// objects of a list.
     fn is_foreign(&self, value: &Value) -> Result<(), RouteError> {
         has_no_method(value)?;
-        let Value::Object(members) = value else { return Ok(()) };
-        match members.iter().any(|(name, _)| self.is_like_argument(name)) {
+        match has_member(value, &|name| self.is_like_argument(name)) {
             true => unread("an ignored member of the body is named like an argument"),
             false => Ok(()),
         }
@@ -177,13 +177,18 @@ impl Route {
     }
 }
 
-/// Refuses an object whose members override the method.
+/// Refuses a value whose members override the method.
 fn has_no_method(value: &Value) -> Result<(), RouteError> {
+    if has_member(value, &is_method) { overrides_method() } else { Ok(()) }
+}
+
+/// Whether an object, or one in a list, has a member with such a name. A server that takes one object or many reads the
+/// arguments of `[{"amount": 5}]` as those of `{"amount": 5}`. Recursion is bounded by the depth limit of the reader.
+fn has_member(value: &Value, is_named: &impl Fn(&str) -> bool) -> bool {
     match value {
-        Value::Object(members) if members.iter().any(|(name, _)| is_method(name)) => {
-            overrides_method()
-        }
-        _ => Ok(()),
+        Value::Object(members) => members.iter().any(|(name, _)| is_named(name)),
+        Value::Array(items) => items.iter().any(|item| has_member(item, is_named)),
+        _ => false,
     }
 }
 
