@@ -8,6 +8,7 @@ use authz_token::{Evidence, Role, Scheme};
 
 use crate::limits;
 use crate::proto::authz::v1 as wire;
+use crate::refused_agent::AgentClaim;
 use crate::settings::Settings;
 
 /// The step of a decision.
@@ -223,6 +224,16 @@ pub(crate) fn evidence<'a>(
             credential(role, scheme, &item.token, Some(item.proof.as_str()), settings)
         })
         .collect()
+}
+
+/// Reads the agent's credentials of a request whose other parts may be malformed.
+pub(crate) fn agent_claim<'a>(list: &'a [wire::Evidence], settings: &Settings) -> AgentClaim<'a> {
+    let items = list.iter().take(limits::EVIDENCE);
+    let evidence = items
+        .filter(|item| item.role == wire::EvidenceRole::Agent as i32)
+        .filter_map(|item| evidence(std::slice::from_ref(item), settings).ok()?.pop())
+        .collect();
+    AgentClaim { evidence, relayed: None }
 }
 
 /// A credential within its bounds; an empty proof is none.

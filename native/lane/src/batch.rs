@@ -7,6 +7,7 @@ use crate::ask::Refused;
 use crate::engine::Engine;
 use crate::limits;
 use crate::proto::authz::v1 as wire;
+use crate::refused_agent::AgentClaim;
 use crate::settings::Surface;
 use crate::steps::record::{Pending, Reply};
 use crate::transport::Transport;
@@ -46,7 +47,10 @@ impl Engine {
                 for _ in 0..count {
                     let arrival = self.arrival(Surface::BatchCheck, world.clone(), transport);
                     let refused = refused.clone();
-                    pending.push(self.refuse_message(arrival, transport, refused, Reply::Own));
+                    let claim = AgentClaim::default();
+                    let refused =
+                        self.refuse_message(arrival, transport, claim, refused, Reply::Own);
+                    pending.push(refused);
                 }
             }
         }

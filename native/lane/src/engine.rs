@@ -24,6 +24,7 @@ use crate::nonce::Taken;
 use crate::on_behalf::Acted;
 use crate::probe::ProbeRate;
 use crate::proto::authz::v1 as wire;
+use crate::refused_agent::AgentClaim;
 use crate::reserving::OpenPermits;
 use crate::settings::{EngineError, Lane, Settings, Surface};
 use crate::status::Part;
@@ -305,7 +306,9 @@ impl Engine {
         });
         match message {
             Ok(message) => self.begin_own(arrival, &message, transport),
-            Err(refused) => self.refuse_message(arrival, transport, refused, Reply::Own),
+            Err(refused) => {
+                self.refuse_message(arrival, transport, AgentClaim::default(), refused, Reply::Own)
+            }
         }
     }
 
@@ -336,7 +339,10 @@ impl Engine {
     ) -> Pending {
         let ask = match ask::of_request(message, &self.settings) {
             Ok(ask) => ask,
-            Err(refused) => return self.refuse_message(arrival, transport, refused, Reply::Own),
+            Err(refused) => {
+                let claim = ask::agent_claim(&message.evidence, &self.settings);
+                return self.refuse_message(arrival, transport, claim, refused, Reply::Own);
+            }
         };
         let line = self.recorded(transport);
         let call = Call { ask: &ask, transport, recorded: &line, explain: false };
@@ -358,7 +364,10 @@ impl Engine {
             Ok(parsed) => parsed,
             Err(refused) => {
                 let reply = Reply::Envoy { removed: Removed::default() };
-                return self.refuse_message(arrival, transport, refused, reply);
+                let claim = message.as_ref().ok();
+                let claim = claim.map(|one| envoy::agent_claim(one, &self.settings, relays));
+                let claim = claim.unwrap_or_default();
+                return self.refuse_message(arrival, transport, claim, refused, reply);
             }
         };
         let transport = &parsed.trace.over(transport);
@@ -374,10 +383,11 @@ impl Engine {
         &self,
         arrival: Arrival,
         transport: &Transport<'_>,
+        claim: AgentClaim<'_>,
         refused: Refused,
         reply: Reply,
     ) -> Pending {
-        let ended = steps::admit::refuse_unread(self, transport, arrival, refused);
+        let ended = steps::admit::refuse_unread(self, transport, arrival, claim, refused);
         self.record(ended, transport, reply, self.recorded(transport))
     }
 

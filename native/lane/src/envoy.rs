@@ -15,6 +15,7 @@ use crate::ask::{self, Ask, Authorization, Refused, Relayed, Step, Target};
 use crate::judgement::Judgement;
 use crate::limits;
 use crate::proto::envoy::config::core::v3::Metadata;
+use crate::refused_agent::AgentClaim;
 use crate::settings::Settings;
 use crate::trace;
 use crate::transport::Transport;
@@ -602,6 +603,31 @@ fn evidence<'a>(
         evidence.push(ask::credential(Role::Subject, Scheme::Bearer, token, None, settings)?);
     }
     Ok((evidence, unknown))
+}
+
+/// Reads the agent's credentials of a request whose other parts may be malformed.
+pub(crate) fn agent_claim<'a>(
+    request: &Request<'a>,
+    settings: &Settings,
+    relays: Relays,
+) -> AgentClaim<'a> {
+    let source = request.source.as_ref().filter(|_| relays.principal);
+    let relayed = source.and_then(|source| relayed(source).ok()).flatten();
+    let Some(http) = &request.http else { return AgentClaim { evidence: Vec::new(), relayed } };
+    let authorization = http.only(AUTHORIZATION).and_then(|value| ask::authorization(value).ok());
+    let credential = http.only(CREDENTIAL).and_then(|value| ask::credential_value(value).ok());
+    let mut proof = http.only(DPOP);
+    let svid = authorization.and_then(|(scheme, token)| {
+        let own = if scheme == Scheme::Dpop { proof.take() } else { None };
+        ask::credential(Role::Agent, scheme, token, own, settings).ok()
+    });
+    let credential = credential.and_then(|(scheme, token)| {
+        let unsaid = if proof.is_some() { Scheme::Dpop } else { Scheme::Bearer };
+        let scheme = scheme.unwrap_or(unsaid);
+        let own = if scheme == Scheme::Dpop { proof.take() } else { None };
+        ask::credential(Role::Agent, scheme, token, own, settings).ok()
+    });
+    AgentClaim { evidence: svid.into_iter().chain(credential).collect(), relayed }
 }
 
 /// The task that is named; header and baggage must agree.

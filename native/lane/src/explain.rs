@@ -59,7 +59,10 @@ impl Engine {
                 let call = Call { ask, transport, recorded: &line, explain: true };
                 steps::decide(self, &call, arrival)
             }
-            Err(refused) => steps::admit::refuse_unread(self, transport, arrival, refused.clone()),
+            Err(refused) => {
+                let claim = ask::agent_claim(&check.evidence, &self.settings);
+                steps::admit::refuse_unread(self, transport, arrival, claim, refused.clone())
+            }
         };
         let judgement = self.conclude_ended(ended, transport, line);
         let facts = record::facts_of(&judgement);

@@ -39,6 +39,7 @@ mod probe;
 pub mod proto;
 mod protobuf;
 mod record;
+mod refused_agent;
 mod report;
 mod reserving;
 mod revoke;

@@ -24,6 +24,7 @@ use crate::asked::Asked;
 use crate::history;
 use crate::judgement::{CredentialNote, Judgement, method_of, name_of};
 use crate::limits;
+use crate::refused_agent::principal_of;
 use crate::report::ReportNote;
 use crate::settings::Settings;
 use crate::speaker::PromptNote;
@@ -827,7 +828,12 @@ impl Serialize for Chain<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { judgement, notes } = *self;
         let mut links = serializer.serialize_seq(None)?;
-        for (index, principal) in judgement.caller.chain.iter().enumerate() {
+        let caller = &judgement.caller;
+        let refused = caller.refused_agent.as_deref().filter(|_| caller.chain.is_empty());
+        let refused_chain = refused.map(|agent| [principal_of(agent)]);
+        let chain = refused_chain.as_ref().map_or(caller.chain.as_slice(), <[_; 1]>::as_slice);
+        let agent = refused.or(caller.facts.agent.as_deref());
+        for (index, principal) in chain.iter().enumerate() {
             let roles =
                 judgement.arrival.world.as_ref().map(|world| world.plan.roles_of(principal));
             if roles.as_ref().is_some_and(|roles| roles.iter().len() > MAX_ROLES) {
@@ -851,28 +857,27 @@ impl Serialize for Chain<'_> {
                 issued_at: None,
                 expires_at: None,
             };
-            let is_caller = index.saturating_add(1) == judgement.caller.chain.len();
-            let link =
-                match (principal, &judgement.caller.facts.agent, &judgement.caller.facts.subject) {
-                    (Principal::Agent { .. }, Some(agent), _) if is_caller => Link {
-                        proof: method_of(agent.proof).as_str(),
-                        token_sha256: agent.token_digest.as_ref().map(Hex::from),
-                        certificate_sha256: agent.certificate_digest.as_ref().map(Hex::from),
-                        kid: agent.kid.as_deref(),
-                        issued_at: agent.issued_at,
-                        expires_at: agent.expires_at,
-                        ..link
-                    },
-                    (Principal::User(_) | Principal::Service(_), _, Some(subject)) => Link {
-                        proof: ProofMethod::Jwt.as_str(),
-                        claims: Claims { all: Some(&subject.claims), index, notes },
-                        token_sha256: Some(Hex::from(&subject.token_digest)),
-                        issued_at: subject.issued_at,
-                        expires_at: Some(subject.expires_at),
-                        ..link
-                    },
-                    _ => link,
-                };
+            let is_caller = index.saturating_add(1) == chain.len();
+            let link = match (principal, agent, &caller.facts.subject) {
+                (Principal::Agent { .. }, Some(agent), _) if is_caller => Link {
+                    proof: method_of(agent.proof).as_str(),
+                    token_sha256: agent.token_digest.as_ref().map(Hex::from),
+                    certificate_sha256: agent.certificate_digest.as_ref().map(Hex::from),
+                    kid: agent.kid.as_deref(),
+                    issued_at: agent.issued_at,
+                    expires_at: agent.expires_at,
+                    ..link
+                },
+                (Principal::User(_) | Principal::Service(_), _, Some(subject)) => Link {
+                    proof: ProofMethod::Jwt.as_str(),
+                    claims: Claims { all: Some(&subject.claims), index, notes },
+                    token_sha256: Some(Hex::from(&subject.token_digest)),
+                    issued_at: subject.issued_at,
+                    expires_at: Some(subject.expires_at),
+                    ..link
+                },
+                _ => link,
+            };
             links.serialize_element(&link)?;
         }
         links.end()

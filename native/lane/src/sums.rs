@@ -152,6 +152,7 @@ pub(crate) fn row_of(judgement: &Judgement, peer: &str) -> Option<Row> {
     let asker = &judgement.arrival.asker;
     // An enforcer that was verified asks for somebody else.
     let is_verified = !judgement.caller.chain.is_empty()
+        || judgement.caller.refused_agent.is_some()
         || judgement.caller.facts.agent.is_some()
         || judgement.caller.facts.subject.is_some()
         || (asker.enforcer.is_none() && asker.peer.is_some());

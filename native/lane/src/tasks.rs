@@ -155,6 +155,22 @@ impl Engine {
         presented: &mut Vec<Evidence<'a>>,
         transport: &Transport<'a>,
     ) -> Result<(Arc<Loaded>, bool), Refused> {
+        let known = self.try_caller(judgement, evidence, presented, transport);
+        if known.is_err() && judgement.caller.verify_time.is_none() {
+            let claim = ask::agent_claim(evidence, &self.settings);
+            let agent = self.agent_of_refused(&judgement.arrival, &claim, transport);
+            judgement.caller.refused_agent = agent;
+        }
+        known
+    }
+
+    fn try_caller<'a>(
+        &self,
+        judgement: &mut Judgement,
+        evidence: &'a [wire::Evidence],
+        presented: &mut Vec<Evidence<'a>>,
+        transport: &Transport<'a>,
+    ) -> Result<(Arc<Loaded>, bool), Refused> {
         let world = self.admit(&judgement.arrival, transport)?;
         *presented = ask::evidence(evidence, &self.settings)?;
         let is_admin = world.way(transport.listener).is_some_and(|way| way.admin);

@@ -314,14 +314,14 @@ impl Facts {
     /// Returns: the facts with that agent.
     /// Errors: [`crate::RefusalReason::BadCredential`] where the subject's token has a `may_act` (RFC
     /// 8693 §4.4) that is not this agent, or the task credential is another agent's.
-    pub fn with_agent(self, agent: AgentFacts) -> Result<Self, Refusal> {
+    pub fn with_agent(self, agent: Arc<AgentFacts>) -> Result<Self, Refusal> {
         if self.credential.as_ref().is_some_and(|credential| credential.agent != agent.spiffe_id) {
             return Err(Refusal::others_credential());
         }
         if let Some(subject) = &self.subject {
             subject::check_actor(subject, &agent).map_err(|refusal| refusal.of(Role::Subject))?;
         }
-        Ok(Self { agent: Some(Arc::new(agent)), ..self })
+        Ok(Self { agent: Some(agent), ..self })
     }
 }
 

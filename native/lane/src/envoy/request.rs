@@ -135,6 +135,18 @@ impl<'a> Http<'a> {
         })
     }
 
+    /// The value of a header that stands once, in whichever encoding.
+    pub(super) fn only(&self, name: &str) -> Option<&'a str> {
+        let list = self.list.iter().map(|header| {
+            let raw = std::str::from_utf8(header.raw_value).unwrap_or_default();
+            (header.key, if header.value.is_empty() { raw } else { header.value })
+        });
+        let mut values =
+            self.headers.iter().copied().chain(list).filter(|(known, _)| *known == name);
+        let value = values.next();
+        value.filter(|_| values.next().is_none()).map(|(_, value)| value)
+    }
+
     fn map(&mut self, bytes: &'a [u8]) -> Result<(), Malformed> {
         each(bytes, |tag, value| {
             if tag == 1 {

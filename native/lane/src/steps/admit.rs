@@ -9,6 +9,7 @@ use authz_token::{UnixTime, verify_peer, verify_pem};
 use crate::ask::{Refused, Step};
 use crate::engine::{Engine, seconds};
 use crate::judgement::{Asker, Judgement, Known};
+use crate::refused_agent::AgentClaim;
 use crate::settings::Surface;
 use crate::steps::identify::refused;
 use crate::steps::{Call, EndedCall, Staged};
@@ -90,15 +91,20 @@ pub fn admit<'a>(
 }
 
 /// A call whose message cannot be read, unless the call is refused anyway.
+///
+/// Args: `claim`: the agent as far as the message can be read, whom the record names.
 pub(crate) fn refuse_unread<'a>(
     engine: &Engine,
     transport: &Transport<'_>,
     arrival: Arrival,
+    claim: AgentClaim<'a>,
     refused: Refused,
 ) -> EndedCall<'a> {
+    let agent = engine.agent_of_refused(&arrival, &claim, transport);
     let mut record = Box::new(Judgement::of(arrival));
+    record.caller.refused_agent = agent;
     engine.refuse_unless_unready(&mut record, transport, refused);
-    EndedCall { record, evidence: Vec::new(), kept: None }
+    EndedCall { record, evidence: claim.evidence, kept: None }
 }
 
 impl Engine {

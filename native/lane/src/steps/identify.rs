@@ -15,6 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::ask::{self, Ask, Authorization, Refused, Relayed, Step};
 use crate::engine::{Engine, seconds};
 use crate::judgement::{Asker, CredentialNote, Judgement};
+use crate::refused_agent::{AgentClaim, may_hold_agent, principal_of};
 use crate::revoke;
 use crate::speaker;
 use crate::steps::admit::{AdmittedCall, Arrival};
@@ -30,6 +31,8 @@ pub(crate) struct CallerIdentity {
     pub(crate) facts: Facts,
     /// Subject first, the caller last; empty until verified.
     pub(crate) chain: Vec<Principal>,
+    /// The agent whose own credential is good, of a call that was refused before it was known who asks. For the audit alone.
+    pub(crate) refused_agent: Option<Arc<AgentFacts>>,
     /// Labels that the enforcer says the call carries.
     pub(crate) declared_labels: Vec<String>,
     /// Task credential that the call presents, issues or revokes.
@@ -82,6 +85,10 @@ pub fn identify<'a>(
     let mut evidence = call.ask.evidence.clone();
     let mut caller = CallerIdentity::default();
     let identified = identify_caller(engine, call, &admitted, &mut evidence, &mut caller);
+    if identified.is_err() && caller.verify_time.is_none() {
+        let claim = AgentClaim { evidence: call.ask.evidence.clone(), relayed: call.ask.relayed };
+        caller.refused_agent = engine.agent_of_refused(&admitted.arrival, &claim, call.transport);
+    }
     let known = |nobody| IdentifiedCall { admitted, caller, evidence, nobody };
     match identified {
         Ok(nobody) => Ok(known(nobody)),
@@ -232,8 +239,9 @@ impl Engine {
             Ok(revoked) => revoked,
             Err(refused) => return (CallerIdentity::default(), Err(refused)),
         };
+        let agent = agent.map(Arc::new);
         let started = self.clock.monotonic();
-        let verified = self.verify_evidence(arrival, world, evidence, agent.as_ref());
+        let verified = self.verify_evidence(arrival, world, evidence, agent.as_deref());
         let took = self.took(started);
         self.metrics.verified(took);
         let timed = CallerIdentity { verify_time: Some(took), ..CallerIdentity::default() };
@@ -241,11 +249,17 @@ impl Engine {
             if let Some(owner) = &refusal.unknown_key {
                 self.want_key(owner);
             }
-            refused(&refusal)
+            let may_hold = agent.is_none() && may_hold_agent(evidence, refusal.role);
+            let among = may_hold.then(|| self.agent_among(arrival, world, evidence)).flatten();
+            (refused(&refusal), among)
         });
-        let facts = match facts.and_then(|facts| with_agent(facts, agent)) {
+        let facts = facts
+            .and_then(|facts| with_agent(facts, agent.clone()).map_err(|refused| (refused, None)));
+        let facts = match facts {
             Ok(facts) => facts,
-            Err(refused) => return (timed, Err(refused)),
+            Err((refused, among)) => {
+                return (CallerIdentity { refused_agent: agent.or(among), ..timed }, Err(refused));
+            }
         };
         let credential = facts.credential.as_ref().map(|credential| CredentialNote {
             jti: credential.jti.clone(),
@@ -256,7 +270,7 @@ impl Engine {
         (CallerIdentity { chain: chain_of(&facts), credential, facts, ..timed }, verified)
     }
 
-    fn verify_evidence(
+    pub(crate) fn verify_evidence(
         &self,
         arrival: &Arrival,
         world: &Loaded,
@@ -398,7 +412,7 @@ fn declared_labels(
 ///
 /// # Errors
 /// The evidence is another agent's.
-fn with_agent(facts: Facts, agent: Option<AgentFacts>) -> Result<Facts, Refused> {
+fn with_agent(facts: Facts, agent: Option<Arc<AgentFacts>>) -> Result<Facts, Refused> {
     let Some(agent) = agent else { return Ok(facts) };
     if facts.agent.as_ref().is_some_and(|other| other.spiffe_id != agent.spiffe_id) {
         return Err(other_agent(agent.proof));
@@ -475,10 +489,7 @@ pub(crate) fn chain_of(facts: &Facts) -> Vec<Principal> {
         });
     }
     if let Some(agent) = &facts.agent {
-        chain.push(Principal::Agent {
-            spiffe_id: agent.spiffe_id.clone(),
-            trust_domain: agent.trust_domain.clone(),
-        });
+        chain.push(principal_of(agent));
     }
     chain
 }

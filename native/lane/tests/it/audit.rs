@@ -372,6 +372,143 @@ fn what_is_permitted_or_verified_is_never_summed() {
     }
 }
 
+/// The agents that records name, with the reason codes; how many refusals stand in sums.
+fn named(records: &[serde_json::Value]) -> (BTreeMap<(String, String), usize>, u64) {
+    let mut named = BTreeMap::new();
+    let mut summed = 0;
+    for record in records {
+        if let Some(count) = record["sum"]["count"].as_u64() {
+            summed += count;
+            continue;
+        }
+        let chain = record["input"]["chain"].as_array().unwrap();
+        let agent = chain.last().map_or("", |link| link["id"].as_str().unwrap());
+        let code = record["result"]["reason_code"].as_str().unwrap();
+        *named.entry((agent.to_owned(), code.to_owned())).or_default() += 1;
+    }
+    (named, summed)
+}
+
+/// Naive way: an agent puts a bad subject token, or too many arguments, beside its own good credential, and its requests are
+/// summed up with those of strangers.
+#[test]
+fn an_agent_does_not_hide_among_strangers() {
+    const TIMES: usize = 12;
+    let subject = wire::EvidenceRole::Subject;
+    let with_subject = |token: String| {
+        let mut request = search();
+        request.evidence = vec![evidence(wire::EvidenceRole::Agent, svid())];
+        request.evidence.push(evidence(subject, token));
+        request
+    };
+    let mut subject_first = with_subject("x.y.z".to_owned());
+    subject_first.evidence.reverse();
+    let mut long = search();
+    long.arguments_json = vec![b' '; 300 * 1024];
+    let mut many_labels = search();
+    many_labels.labels = (0..100).map(|n| format!("l{n}")).collect();
+    let mut unknown_label = search();
+    unknown_label.labels = vec!["no-such-label".to_owned()];
+    let mut two = search();
+    two.evidence.push(evidence(wire::EvidenceRole::Agent, forged()));
+    let over = "x".repeat(9 * 1024);
+    for (request, code) in [
+        (with_subject("x.y.z".to_owned()), "BAD_CREDENTIAL"),
+        (with_subject(alice() + "x"), "BAD_CREDENTIAL"),
+        (with_subject(String::new()), "BAD_CREDENTIAL"),
+        (with_subject(over), "BAD_CREDENTIAL"),
+        (subject_first, "BAD_CREDENTIAL"),
+        (long, "BAD_INPUT"),
+        (many_labels, "BAD_INPUT"),
+        (unknown_label, "BAD_INPUT"),
+        (two, "BAD_CREDENTIAL"),
+    ] {
+        let served = served_with(&json!({"audit_unverified_refusals": 1}));
+        for _ in 0..TIMES {
+            let decision = served.check_by("dev", &request);
+            assert_eq!(code, crate::support::code(&decision));
+            assert!(decision.detail.is_none());
+        }
+        let records = served.records();
+        let expected = BTreeMap::from([((BOT.to_owned(), code.to_owned()), TIMES)]);
+        assert_eq!((expected, 0), named(&records), "{:?}", records[0]);
+        let link = records[0]["input"]["chain"].as_array().unwrap().last().unwrap();
+        assert_eq!(json!(["jwt-svid", ["bot"]]), json!([link["proof"], link["roles"]]));
+        assert_eq!(64, link["token_sha256"].as_str().unwrap().len());
+    }
+}
+
+/// As before of a call about tasks.
+#[test]
+fn an_agent_does_not_hide_among_strangers_in_calls_about_tasks() {
+    const TIMES: usize = 12;
+    for token in ["x.y.z".to_owned(), "x".repeat(9 * 1024)] {
+        let served = served_with(&json!({"audit_unverified_refusals": 1}));
+        let agent = evidence(wire::EvidenceRole::Agent, svid());
+        let subject = evidence(wire::EvidenceRole::Subject, token);
+        let request =
+            wire::GetRequest { evidence: vec![subject, agent], ..wire::GetRequest::default() };
+        for _ in 0..TIMES {
+            let by = Transport::by("dev");
+            let refused =
+                served.engine.call(authz_lane::Surface::TaskGet, &request.encode_to_vec(), &by);
+            assert_eq!("BAD_CREDENTIAL", refused.unwrap_err().reason_code.as_str());
+        }
+        let expected = BTreeMap::from([((BOT.to_owned(), "BAD_CREDENTIAL".to_owned()), TIMES)]);
+        assert_eq!((expected, 0), named(&served.records()));
+    }
+}
+
+/// As before over Envoy's protocol, whatever else of the request is malformed.
+#[test]
+fn an_agent_does_not_hide_among_strangers_behind_a_proxy() {
+    const TIMES: usize = 12;
+    let get = |headers: &[(&str, &str)]| http("GET", "/customers?q=a", headers);
+    let list = |headers: &[(&str, &[u8])]| raw("GET", "/customers?q=a", headers);
+    for (request, code) in [
+        (get(&[("authz-subject", "x.y.z")]), "BAD_CREDENTIAL"),
+        (list(&[("authz-subject", b"x.y.z")]), "BAD_CREDENTIAL"),
+        (get(&[("content-length", "x")]), "AMBIGUOUS_REQUEST"),
+        (get(&[("Odd", "x")]), "AMBIGUOUS_REQUEST"),
+        (list(&[("baggage", b"\xff")]), "AMBIGUOUS_REQUEST"),
+        (get(&[(":path", "/other")]), "AMBIGUOUS_REQUEST"),
+        (get(&[("authz-task", "a"), ("baggage", "authz.task=b")]), "TASK_CONFLICT"),
+        (get(&[("dpop", "")]), "BAD_PROOF"),
+    ] {
+        let served = served_with(&json!({"audit_unverified_refusals": 1}));
+        for _ in 0..TIMES {
+            let answer = served.proxy(&request);
+            assert_ne!(0, answer.status.as_ref().unwrap().code);
+        }
+        let expected = BTreeMap::from([((BOT.to_owned(), code.to_owned()), TIMES)]);
+        assert_eq!((expected, 0), named(&served.records()), "{code}");
+    }
+}
+
+/// Only a good credential is anybody's: what stands beside a bad one is a stranger's, whatever it says.
+#[test]
+fn a_bad_credential_names_nobody() {
+    const TIMES: usize = 12;
+    let mut bad = search();
+    bad.evidence[0].token = forged();
+    let mut expired = search();
+    expired.evidence[0].token = svid_with(BOT, "authz", now() - 60);
+    let mut long = bad.clone();
+    long.arguments_json = vec![b' '; 300 * 1024];
+    let mut alone = search();
+    alone.evidence.remove(0);
+    alone.arguments_json = vec![b' '; 300 * 1024];
+    for request in [bad, expired, long, alone] {
+        let served = served_with(&json!({"audit_unverified_refusals": 1}));
+        for _ in 0..TIMES {
+            served.check_by("dev", &request);
+        }
+        let (named, summed) = named(&served.records());
+        assert_eq!(TIMES as u64 - 1, summed, "{named:?}");
+        assert!(named.keys().all(|(agent, _)| agent.is_empty()), "{named:?}");
+    }
+}
+
 /// Also what the fast lane sheds before it reads it.
 #[test]
 fn both_lanes_sum() {

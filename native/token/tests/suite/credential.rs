@@ -352,10 +352,10 @@ fn a_credential_is_the_agents_that_presents_it() {
     // Nor is another agent let in beside it that was proved otherwise.
     let facts = check(&[(agent, &*credential)]).unwrap();
     let mut known = check(&[(agent, &*others)]).unwrap().agent.unwrap().as_ref().clone();
-    let refusal = facts.clone().with_agent(known.clone()).unwrap_err();
+    let refusal = facts.clone().with_agent(known.clone().into()).unwrap_err();
     assert_eq!((BadCredential, Some(agent)), (refusal.reason, refusal.role));
     AGENT_ID.clone_into(&mut known.spiffe_id);
-    assert!(facts.with_agent(known).is_ok());
+    assert!(facts.with_agent(known.into()).is_ok());
 }
 
 /// RFC 8693 §4.4: a subject token's `may_act` holds for the agent of a credential too.

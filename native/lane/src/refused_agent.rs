@@ -1,0 +1,87 @@
+//! The agent of a call that was refused before it was known who asks, for the audit.
+//!
+//! INVARIANT (nobody hides among strangers): refusals of callers of whom nothing was verified are summed up. An agent that
+//! puts something else beside its own good credential, such as a bad subject token or arguments that are too long, must not
+//! have its requests summed up with theirs. So its credential is verified alone, and the record names it. Nothing else
+//! depends on that: the request stays refused, and no decision is made for the agent.
+
+use std::sync::Arc;
+
+use authz_kernel::decision::Principal;
+use authz_token::{AgentFacts, Evidence, Role, verify_relayed};
+
+use crate::ask::{self, Relayed};
+use crate::engine::{Engine, seconds};
+use crate::steps::admit::Arrival;
+use crate::transport::Transport;
+use crate::world::Loaded;
+
+/// Credentials that are tried: an SVID and a task credential.
+const MAX_TRIED: usize = 2;
+
+/// The agent's identity as a message claims it, as far as that can be read although other parts of the message cannot.
+#[derive(Debug, Default)]
+pub(crate) struct AgentClaim<'a> {
+    pub(crate) evidence: Vec<Evidence<'a>>,
+    /// The agent, on the word of a proxy that is believed in that.
+    pub(crate) relayed: Option<Relayed<'a>>,
+}
+
+impl Engine {
+    /// Verifies the agent of a call that is refused before its evidence is verified; none where no credential is good, or where
+    /// the caller may not ask at all.
+    pub(crate) fn agent_of_refused(
+        &self,
+        arrival: &Arrival,
+        claim: &AgentClaim<'_>,
+        transport: &Transport<'_>,
+    ) -> Option<Arc<AgentFacts>> {
+        let world = self.admit(arrival, transport).ok()?;
+        if let Some(Relayed { principal, certificate }) = claim.relayed {
+            let (trust, cache) = (&world.trust, &self.certificates);
+            let now = seconds(arrival.now_ms);
+            let relayed = verify_relayed(principal, certificate, trust, cache, now);
+            if let Ok(agent) = relayed {
+                return Some(Arc::new(agent));
+            }
+        }
+        let own = transport.authorization.filter(|_| arrival.asks_itself);
+        let own = own.and_then(|value| {
+            let (scheme, token) = ask::authorization(value).ok()?;
+            ask::credential(world.role_of(token), scheme, token, None, &self.settings).ok()
+        });
+        let evidence: Vec<Evidence<'_>> = claim.evidence.iter().copied().chain(own).collect();
+        self.agent_among(arrival, &world, &evidence)
+    }
+
+    /// Verifies each agent's credential alone; none where no credential is good.
+    pub(crate) fn agent_among(
+        &self,
+        arrival: &Arrival,
+        world: &Loaded,
+        evidence: &[Evidence<'_>],
+    ) -> Option<Arc<AgentFacts>> {
+        let mut agents = evidence.iter().filter(|item| item.role == Role::Agent).take(MAX_TRIED);
+        agents.find_map(|item| {
+            let alone = std::slice::from_ref(item);
+            self.verify_evidence(arrival, world, alone, None).ok()?.agent
+        })
+    }
+}
+
+/// Whether evidence that was refused may hold an agent's good credential.
+///
+/// Args: `role`: whose credential was refused; none where the evidence as a whole was.
+pub(crate) fn may_hold_agent(evidence: &[Evidence<'_>], role: Option<Role>) -> bool {
+    let agents = evidence.iter().filter(|item| item.role == Role::Agent).count();
+    // The only one, which was refused itself, need not be verified again.
+    agents > 1 || (agents == 1 && role != Some(Role::Agent))
+}
+
+/// An agent as a chain names it.
+pub(crate) fn principal_of(agent: &AgentFacts) -> Principal {
+    Principal::Agent {
+        spiffe_id: agent.spiffe_id.clone(),
+        trust_domain: agent.trust_domain.clone(),
+    }
+}
