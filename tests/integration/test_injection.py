@@ -62,7 +62,12 @@ class Site:
 
 
 def may_set_key(config: dict[str, Any]) -> None:
-    """What the shipped configuration says must be added for a header that is injected."""
+    """As the shipped configuration says for static secrets."""
+    ext_authz(config)["decoder_header_mutation_rules"] = {"disallow_is_error": True}
+
+
+def may_set_only_key(config: dict[str, Any]) -> None:
+    """Rules that list the key and not the headers that may not stand beside it."""
     allowed = ext_authz(config)["decoder_header_mutation_rules"]["allow_expression"]
     allowed["regex"] = allowed["regex"].removesuffix(")$") + "|x[-_]api[-_]key)$"
 
@@ -135,6 +140,64 @@ def test_a_proxy_that_may_not_set_the_key_forwards_nothing(
         assert site.get("shipped", people, "/customers?q=x", (HEADER, "agents")).status == 500
         del site.envoys["shipped"]
     assert len(upstream.seen) == before
+
+
+#: Headers that would give the holder of the key another identity, tenant or mode.
+UNDECLARED = (
+    ("sudo", "root"),
+    ("impersonate-user", "admin"),
+    ("impersonate-group", "system:masters"),
+    ("x-amz-target", "DynamoDB_20120810.DeleteTable"),
+    ("content-profile", "admin"),
+    ("accept-profile", "admin"),
+    ("prefer", "resolution=merge-duplicates"),
+    ("cookie", "tenant=other"),
+    ("x_shard", "other"),
+    ("sudo", "twice"),
+)
+STANDARD = (
+    ("accept", "application/json"),
+    ("accept-language", "de"),
+    ("user-agent", "agent/1"),
+    ("if-none-match", '"7"'),
+    ("range", "bytes=0-9"),
+    ("cache-control", "no-cache"),
+    ("idempotency-key", "k-1"),
+    ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+)
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_what_the_bundle_does_not_declare_does_not_stand_beside_the_key(
+    site: Site, people: People, upstream: Upstream, lane: str
+) -> None:
+    """The agent does not hold the key, so it does not choose what the key's holder is or does."""
+    before = len(upstream.seen)
+    assert site.get(lane, people, "/customers?q=x", *UNDECLARED, *STANDARD).status == 200
+    (seen,) = upstream.seen[before:]
+    assert seen.header(HEADER) == [KEY]
+    for name, _ in UNDECLARED:
+        assert seen.header(name) == [], name
+    for name, value in STANDARD:
+        assert seen.header(name) == [value], name
+    assert len(seen.header("host")) == 1
+    assert len(seen.header("x-request-id")) == 1
+    assert len(seen.header("x-forwarded-for")) == 1
+
+
+def test_a_proxy_that_may_not_remove_a_header_forwards_nothing(
+    site: Site, people: People, upstream: Upstream, tmp_path: Path
+) -> None:
+    """Else it would stand beside the key."""
+    before = len(upstream.seen)
+    port = site.server.port("main")
+    with Envoy(tmp_path / "narrow", port, upstream.port, may_set_only_key) as envoy:
+        site.envoys["narrow"] = envoy
+        assert site.get("narrow", people, "/customers?q=x", ("sudo", "root")).status == 500
+        assert len(upstream.seen) == before
+        assert site.get("narrow", people, "/customers?q=x", *STANDARD).status == 200
+        del site.envoys["narrow"]
+    assert upstream.seen[-1].header(HEADER) == [KEY]
 
 
 @pytest.mark.parametrize("lane", LANES)

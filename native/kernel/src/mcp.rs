@@ -16,7 +16,7 @@ use crate::reason::ReasonCode;
 use crate::routes::{Body, HttpRequest, RouteError, is_json};
 
 pub use headers::VERSIONS;
-pub(crate) use headers::{READ as READ_HEADERS, is_parameter};
+pub(crate) use headers::{LAST_EVENT_ID, READ as READ_HEADERS, SESSION_ID, is_parameter};
 pub(crate) use message::RESPONSES;
 pub(crate) use methods::Traffic;
 pub use parameter::ParameterHeader;
@@ -53,6 +53,8 @@ pub struct Endpoint {
     pub reads_take_responses: bool,
     /// `prompts/get` takes them.
     pub prompts_take_responses: bool,
+    /// It takes `last-event-id`: the bundle says that the server replays events to nobody but the caller that they were for.
+    pub resumes_streams: bool,
 }
 
 /// A tool of an endpoint.
@@ -214,6 +216,7 @@ impl Endpoint {
             let said = headers::Said::read(request.headers)?;
             said.version(None, envelope)?;
             said.is_of(None, None)?;
+            said.may_resume(self)?;
             headers::repeat(request.headers, &[], &json::Value::Null, false)?;
             return Ok(self.own(request.method, &[]));
         }
@@ -235,6 +238,7 @@ impl Endpoint {
         let said = headers::Said::read(request.headers)?;
         said.version(Some(&message), envelope)?;
         said.is_of(method, message.name())?;
+        said.may_resume(self)?;
         let revision = methods::revision(envelope.version);
         if method != Some("tools/call") {
             headers::repeat(request.headers, &[], &json::Value::Null, false)?;

@@ -212,6 +212,8 @@ pub struct System {
     pub kind: SystemKind,
     /// `https://host[:port]`, without path; empty where none is needed.
     pub origin: String,
+    /// Headers, sorted, that requests may bring to it beside a static secret, and beside those that every request may bring.
+    pub headers: Vec<String>,
     /// Who tells what came of its operations.
     pub reports: Reports,
     /// Where it stands.

@@ -6,6 +6,7 @@
 mod body;
 mod compile;
 mod host;
+mod passing;
 mod reads;
 mod relayed;
 mod target;
@@ -22,6 +23,8 @@ use crate::reason::ReasonCode;
 use crate::table::Table;
 
 pub(crate) use body::is_json;
+pub use passing::is_standard;
+pub(crate) use passing::refuse_header;
 pub use relayed::{Treatment, treatment};
 pub(crate) use target::is_host;
 

@@ -172,7 +172,21 @@ impl Parsed<'_> {
             (true, false) => &[DPOP],
             (false, false) => &[AUTHORIZATION, DPOP],
         };
-        Removed { names: std::mem::take(&mut self.remove), evidence }
+        let mut names = std::mem::take(&mut self.remove);
+        if judgement.injected().is_some() {
+            self.add_undeclared(judgement, &mut names);
+        }
+        Removed { names, evidence }
+    }
+
+    /// Adds the headers that may not stand beside a secret. How many a request has is bounded ([`limits::HEADERS`]).
+    fn add_undeclared(&self, judgement: &Judgement, names: &mut Vec<String>) {
+        let Target::Http { headers, unusable, .. } = &self.ask.target else { return };
+        let all = headers.iter().map(|(name, _)| *name).chain(unusable.iter().copied());
+        let undeclared = all.filter(|name| !is_ours(name) && !judgement.declares_header(name));
+        names.extend(undeclared.map(str::to_owned));
+        names.sort_unstable();
+        names.dedup();
     }
 
     /// Whether `authorization` goes on to the upstream.

@@ -10,6 +10,7 @@ use authz_kernel::hex::hex;
 use authz_kernel::model::Reports;
 use authz_kernel::reach::{Place, Refused as Softenable};
 use authz_kernel::reason::ReasonCode;
+use authz_kernel::routes::is_standard;
 use authz_kernel::task::RevocationTarget;
 use authz_token::{AgentProof, PeerFacts};
 
@@ -347,6 +348,20 @@ impl Judgement {
             return None;
         }
         self.arrival.world.as_ref().and_then(|world| world.injected(self.system_id()))
+    }
+
+    /// Whether a header of a request, by its name in lower case, goes on to a system whose requests get a secret.
+    pub(crate) fn declares_header(&self, name: &str) -> bool {
+        if is_standard(name) {
+            return true;
+        }
+        let Some(world) = &self.arrival.world else { return false };
+        let of_route = |route| world.plan.routes().declares_header(route, name);
+        let system = world.plan.systems().get(self.system_id());
+        self.resolved.route.is_some_and(of_route)
+            || system.is_some_and(|system| {
+                system.headers.binary_search_by(|declared| declared.as_str().cmp(name)).is_ok()
+            })
     }
 
     /// That secret cannot be read.

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::message::Message;
-use super::{Envelope, Fault, Kind, ParameterHeader};
+use super::{Endpoint, Envelope, Fault, Kind, ParameterHeader};
 use crate::json::Value;
 use crate::routes::{is_spelling, once};
 
@@ -18,8 +18,12 @@ const STATELESS: &str = "2026-07-28";
 const VERSION: &str = "mcp-protocol-version";
 const METHOD: &str = "mcp-method";
 const NAME: &str = "mcp-name";
+/// Asks for the events of a stream after this one once more, in revisions before [`STATELESS`].
+pub(crate) const LAST_EVENT_ID: &str = "last-event-id";
+/// Names the session, in the same revisions. The server chooses it, and it is not read here.
+pub(crate) const SESSION_ID: &str = "mcp-session-id";
 /// The headers that are read.
-pub(crate) const READ: [&str; 3] = [VERSION, METHOD, NAME];
+pub(crate) const READ: [&str; 4] = [LAST_EVENT_ID, VERSION, METHOD, NAME];
 /// How the headers begin that repeat an argument of a call.
 pub(crate) const PARAMETER: &str = "mcp-param-";
 /// The member of `_meta` that repeats the revision.
@@ -30,6 +34,7 @@ pub(super) struct Said<'a> {
     version: Option<&'a str>,
     method: Option<&'a str>,
     name: Option<&'a str>,
+    resumes: bool,
 }
 
 impl<'a> Said<'a> {
@@ -38,6 +43,7 @@ impl<'a> Said<'a> {
             version: once(headers, VERSION)?,
             method: once(headers, METHOD)?,
             name: once(headers, NAME)?,
+            resumes: once(headers, LAST_EVENT_ID)?.is_some(),
         })
     }
 
@@ -97,6 +103,19 @@ impl<'a> Said<'a> {
         }
         if named && self.name.is_none() {
             return Err(Fault::mismatch(format!("`{NAME}` is missing")));
+        }
+        Ok(())
+    }
+
+    /// Refuses to resume a stream, unless the bundle says that the endpoint does.
+    ///
+    /// An event id belongs to a stream of the server, and no task or session here knows of it. A caller that guesses or learns
+    /// an id would be sent the events of another caller.
+    pub(super) fn may_resume(&self, endpoint: &Endpoint) -> Result<(), Fault> {
+        if self.resumes && !endpoint.resumes_streams {
+            return Err(Fault::bad(format!(
+                "the system does not declare the header `{LAST_EVENT_ID}`"
+            )));
         }
         Ok(())
     }

@@ -31,6 +31,29 @@ fn ask(body: &str, headers: &[(&str, &str)]) -> Result<Call, RouteError> {
     endpoint().read(&HttpRequest { method: "POST", host: "h", path: "/mcp", headers, body })
 }
 
+/// Nothing here knows whose events an id counts, so only an endpoint that says that it knows is asked for them.
+#[test]
+fn a_stream_is_resumed_where_the_bundle_says_so() {
+    let resumed = |resumes_streams: bool, headers: &[(&str, &str)]| {
+        let endpoint = Endpoint { resumes_streams, ..endpoint() };
+        let headers: Vec<_> = [V25].iter().chain(headers).copied().collect();
+        let body = Body::Whole(b"");
+        let request =
+            HttpRequest { method: "GET", host: "h", path: "/mcp", headers: &headers, body };
+        endpoint.read(&request).map(|call| call.operation).map_err(|error| error.reason)
+    };
+    let (id, twin) = (("last-event-id", "1"), ("last_event_id", "1"));
+    assert_eq!(Ok("s.mcp".to_owned()), resumed(false, &[]));
+    assert_eq!(Err(ReasonCode::BadInput), resumed(false, &[id]));
+    assert_eq!(Ok("s.mcp".to_owned()), resumed(true, &[id]));
+    for headers in [&[id, id][..], &[twin], &[id, twin]] {
+        for resumes_streams in [false, true] {
+            let reason = Err(ReasonCode::AmbiguousRequest);
+            assert_eq!(reason, resumed(resumes_streams, headers), "{headers:?}");
+        }
+    }
+}
+
 fn text(value: &json::Value) -> String {
     let mut text = String::new();
     value.write(&mut text);

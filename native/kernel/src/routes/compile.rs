@@ -45,6 +45,8 @@ impl RouteTable {
                 system: system.into(),
                 host: spec.host.as_ref().map(|host| host.value.as_str().into()),
                 forward_authorization: spec.forward_authorization,
+                headers: declared_headers(spec),
+                is_mcp: spec.mcp.is_some(),
                 at: spec.at.clone(),
             });
             let by_id = operations.binary_search_by(|o| o.id.as_str().cmp(&spec.operation));
@@ -406,6 +408,16 @@ fn route(
         },
         names: names.into_iter().collect(),
     })
+}
+
+/// The headers that are conditions of a route or fill arguments.
+fn declared_headers(spec: &RouteSpec) -> Vec<SmolStr> {
+    let of_arguments = spec.arguments.iter().filter_map(|(_, source)| match &source.value {
+        Source::Header(name) => Some(name.as_str()),
+        Source::Path(_) | Source::Query(_) | Source::Json(_) => None,
+    });
+    let conditions = spec.headers.iter().map(|(name, _)| name.value.as_str());
+    conditions.chain(of_arguments).map(SmolStr::from).collect()
 }
 
 /// The names by which a lenient server may find arguments of the operation in the query or the body, folded. Of an MCP

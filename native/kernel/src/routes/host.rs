@@ -11,6 +11,10 @@ pub(super) struct Entry {
     pub(super) system: SmolStr,
     pub(super) host: Option<SmolStr>,
     pub(super) forward_authorization: bool,
+    /// Headers that are conditions or fill arguments.
+    pub(super) headers: Vec<SmolStr>,
+    /// It leads to an MCP endpoint.
+    pub(super) is_mcp: bool,
     pub(super) at: Location,
 }
 

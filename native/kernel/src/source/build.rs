@@ -23,7 +23,7 @@ use crate::model::{
     ResourcePattern, Spelling, SubjectMatch, System, SystemKind, Tier, TierRequirements,
 };
 use crate::pattern::Glob;
-use crate::routes::{Ignore, RouteSpec, RouteTable, Source};
+use crate::routes::{Ignore, RouteSpec, RouteTable, Source, refuse_header};
 use crate::spelling;
 use crate::spiffe::pattern_defect;
 
@@ -37,6 +37,8 @@ const MOST_PATTERNS: usize = 1_000;
 const MOST_GATHERED: u32 = 256;
 /// Routes.
 const MOST_ROUTES: usize = 20_000;
+/// Headers that one system declares.
+const MOST_HEADERS: usize = 64;
 
 /// A model while it is built.
 pub(super) struct Build<'a> {
@@ -267,8 +269,13 @@ impl Build<'_> {
                     at,
                 });
             }
-            let reports = Self::reports(entry.reports.as_ref());
-            let system = System { kind: SystemKind::Http, origin: origin.to_owned(), reports, at };
+            let system = System {
+                kind: SystemKind::Http,
+                origin: origin.to_owned(),
+                headers: self.headers(file, &entry.headers),
+                reports: Self::reports(entry.reports.as_ref()),
+                at,
+            };
             self.model.systems.insert(id.value.clone(), system);
         }
     }
@@ -329,6 +336,27 @@ impl Build<'_> {
                 "Write `https://host` or `https://host:port`, in lower case, without a path.";
             self.found.error(&origin.at.within(file), what, mend);
         }
+    }
+
+    /// The headers that a system declares, sorted.
+    pub(super) fn headers(&mut self, file: &str, declared: &[At<String>]) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for name in declared {
+            let shown = clip(&name.value);
+            let (what, fix) = if let Some(fix) = refuse_header(&name.value) {
+                (format!("`{shown}` is not a header that a system can declare"), fix)
+            } else if names.contains(&name.value) {
+                (format!("the header `{shown}` stands twice"), "Remove one of the two.")
+            } else if names.len() >= MOST_HEADERS {
+                (format!("more than {MOST_HEADERS} headers"), "Remove some.")
+            } else {
+                names.push(name.value.clone());
+                continue;
+            };
+            self.found.error(&name.at.within(file), what, fix);
+        }
+        names.sort_unstable();
+        names
     }
 
     fn input(&mut self, file: &str, id: &str, input: &At<serde_json::Value>) {

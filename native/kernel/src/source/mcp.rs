@@ -106,6 +106,7 @@ impl Build<'_> {
             System {
                 kind: SystemKind::Mcp,
                 origin: origin.to_owned(),
+                headers: Vec::new(),
                 reports: Reports::Never,
                 at: at.clone(),
             },
@@ -284,6 +285,9 @@ impl Build<'_> {
                 tools: tools.iter().map(tool).collect(),
                 reads_take_responses: built_in(mcp::READ),
                 prompts_take_responses: built_in(mcp::PROMPT),
+                resumes_streams: self.model.systems.get(&system.value).is_some_and(|system| {
+                    system.headers.iter().any(|header| header == mcp::LAST_EVENT_ID)
+                }),
             }));
         }
         let declared = self.model.systems.iter().filter(|(_, s)| s.kind == SystemKind::Mcp);
@@ -301,7 +305,7 @@ impl Build<'_> {
         self.found.error(at, "the digest is not that of what the file says", mend);
     }
 
-    /// An entry under `catalog` for a system of which there is a catalog file: it may say where the server is.
+    /// An entry under `catalog` for a system of which there is a catalog file: it may say where the server is, and which headers it takes.
     pub(super) fn mcp_entry(&mut self, file: &str, id: &At<String>, entry: &SystemEntry) {
         let Some(at) = self.declare(file, "MCP system", id, ids::refuse_system) else { return };
         if let Some((name, _)) = entry.operations.0.first() {
@@ -312,11 +316,13 @@ impl Build<'_> {
             self.origin(file, origin);
         }
         let reports = Self::reports(entry.reports.as_ref());
+        let headers = self.headers(file, &entry.headers);
         match self.model.systems.get_mut(&id.value) {
             Some(system) if system.kind == SystemKind::Mcp => {
                 if let Some(origin) = &entry.origin {
                     origin.value.clone_into(&mut system.origin);
                 }
+                system.headers = headers;
                 system.reports = reports;
             }
             _ => {

@@ -202,6 +202,9 @@ pub(crate) struct SystemEntry {
     pub(crate) kind: At<SystemWord>,
     /// `https://host[:port]`.
     pub(crate) origin: Option<At<String>>,
+    /// Headers that requests may bring to it beside a static secret, and beside those that every request may bring.
+    #[serde(default)]
+    pub(crate) headers: Vec<At<String>>,
     /// Who tells what came of its operations; default: nobody.
     pub(crate) reports: Option<At<ReportsWord>>,
     /// Its operations, by name: the id is `<system>.<name>`.
@@ -227,7 +230,7 @@ pub(crate) enum ReportsWord {
 pub(crate) enum SystemWord {
     /// A plain HTTP API, or one that is asked about over gRPC only.
     Http,
-    /// An MCP server, whose tools stand in `catalog/<system>.mcp.yaml`; an entry here may say its origin.
+    /// An MCP server, whose tools stand in `catalog/<system>.mcp.yaml`; an entry here may say its origin and headers.
     Mcp,
 }
 

@@ -69,6 +69,7 @@ pub(crate) fn model(policies: &str) -> Model {
             System {
                 kind: SystemKind::Http,
                 origin: String::new(),
+                headers: Vec::new(),
                 reports: Reports::Never,
                 at: at(1),
             },

@@ -74,6 +74,115 @@ fn permit() {
     assert!(!removed.contains("x-api-key"));
 }
 
+/// A system that declares headers, with a route that reads others.
+const ERP: &str = "catalog:
+  erp:
+    kind: http
+    origin: https://erp.example
+    headers: [x-erp-version, cookie]
+    operations: {get: {input: {type: object, properties: {unit: {type: string}}}}}
+classify: [{match: erp.get, effects: [read], tier: low}]
+routes:
+  - {host: erp.example, method: GET, path: /orders, headers: {x-mode: plain}, operation: erp.get, arguments: {unit: {header: x-unit}}}
+";
+const ERP_POLICY: &str = "@id(\"erp\") permit(principal, action == Action::\"erp.get\", resource);";
+
+/// A header gives the holder of a secret another identity, tenant or mode, and the agent does not hold the secret: what the
+/// bundle does not declare is removed.
+#[test]
+fn undeclared_headers_do_not_stand_beside_the_secret() {
+    const UNDECLARED: [&str; 9] = [
+        "sudo",
+        "impersonate-user",
+        "impersonate-group",
+        "content-profile",
+        "x-amz-target",
+        "x_erp_version",
+        "cookie2",
+        "x-http-method-override",
+        "baggage",
+    ];
+    const PASSING: [&str; 13] = [
+        "accept",
+        "content-type",
+        "host",
+        "if-match",
+        "range",
+        "user-agent",
+        "idempotency-key",
+        "traceparent",
+        "x-request-id",
+        "x-envoy-internal",
+        "x-erp-version",
+        "cookie",
+        "x-forwarded-proto",
+    ];
+    let more = [("erp.yaml", ERP), ("policies/erp.cedar", ERP_POLICY)];
+    let served = unloaded(&json!({}));
+    load(&served, &json!({"erp": {"header": "private-token", "value": KEY}}), &more);
+    let ask = |headers: &[(&str, &str)]| {
+        let conditions = [(":authority", "erp.example"), ("x-mode", "plain"), ("x-unit", "7")];
+        let all: Vec<_> = conditions.into_iter().chain(headers.iter().copied()).collect();
+        edit(http("GET", "/orders", &all), |http| http.host = "erp.example".to_owned())
+    };
+    let value = |name: &str| match name {
+        "host" => "erp.example".to_owned(),
+        "x-http-method-override" => "GET".to_owned(),
+        _ => "root".to_owned(),
+    };
+    let headers: Vec<(&str, String)> =
+        UNDECLARED.into_iter().chain(PASSING).map(|name| (name, value(name))).collect();
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let answer = served.proxy(&ask(&headers));
+    let ok = permitted(&answer);
+    assert_eq!(KEY, set(ok)["private-token"]);
+    let gone = removed(ok);
+    for name in UNDECLARED {
+        assert!(gone.contains(name), "{name} goes on: {gone:?}");
+    }
+    for name in PASSING.into_iter().chain(["x-mode", "x-unit", "private-token"]) {
+        assert!(!gone.contains(name), "{name} is removed: {gone:?}");
+    }
+    assert!(!gone.iter().any(|name| name.starts_with(':')), "{gone:?}");
+    // Without a secret each header goes on.
+    load(&served, &json!({"crm": {"header": "private-token", "value": KEY}}), &more);
+    let answer = served.proxy(&ask(&headers));
+    let gone = removed(permitted(&answer));
+    assert!(UNDECLARED.iter().all(|name| !gone.contains(name)), "{gone:?}");
+}
+
+/// Also a header whose value is no text, and one that comes twice.
+#[test]
+fn undeclared_headers_of_any_value_are_removed() {
+    let served = injecting(Some(KEY), &[]);
+    let headers: [(&str, &[u8]); 4] = [
+        ("sudo", b"\xff"),
+        ("impersonate-user", b"a"),
+        ("impersonate-user", b"b"),
+        ("accept", b"\xff"),
+    ];
+    let request = edit(raw("GET", "/customers?q=a", &headers), |http| {
+        http.host = "crm.example".to_owned();
+    });
+    let answer = served.proxy(&request);
+    let ok = permitted(&answer);
+    let gone = removed(ok);
+    assert_eq!(KEY, set(ok)["x-api-key"]);
+    assert!(gone.contains("sudo") && gone.contains("impersonate-user"), "{gone:?}");
+    assert!(!gone.contains("accept"), "{gone:?}");
+    let times = ok.headers_to_remove.iter().filter(|name| *name == "impersonate-user").count();
+    assert_eq!(1, times);
+}
+
+/// Where `mode` lets a denial through, the request is the same but for the secret.
+#[test]
+fn undeclared_headers_where_a_denial_is_observed() {
+    let served = injecting(Some(KEY), &[("mode.yaml", OBSERVED)]);
+    let unknown = [("authorization", "\0"), ("authz-subject", "\0"), ("sudo", "root")];
+    let answer = served.proxy(&http("GET", "/customers?q=a", &unknown));
+    assert!(removed(permitted(&answer)).contains("sudo"));
+}
+
 /// What is not permitted gets nothing, and says nothing.
 #[test]
 fn denial() {

@@ -59,6 +59,20 @@ fn serving(bundle: &str, facts: &str) -> Served {
     served
 }
 
+/// A stream is resumed only where the bundle says that the server keeps callers apart.
+#[test]
+fn a_stream_is_resumed_where_the_system_declares_it() {
+    let resume = http("GET", "/mcp", &[("mcp-protocol-version", V25), ("last-event-id", "e1")]);
+    for (facts, is_permitted) in [
+        ("", false),
+        ("catalog: {notes: {kind: mcp, headers: [x-tenant]}}", false),
+        ("catalog: {notes: {kind: mcp, headers: [last-event-id]}}", true),
+    ] {
+        let answer = serving("", facts).proxy(&resume);
+        assert_eq!(is_permitted, answer.status.unwrap().code == 0, "{facts}");
+    }
+}
+
 fn posted(version: &str, body: &str, headers: &[(&str, &str)]) -> ext::CheckRequest {
     let mut all = vec![("content-type", "application/json"), ("mcp-protocol-version", version)];
     all.extend(headers);
