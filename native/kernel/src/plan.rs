@@ -9,7 +9,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::directories;
 use crate::evaluate::met::Met;
 use crate::evaluate::syntax::{ActionScope, Asks};
-use crate::evaluate::{Base, Constants, Group, Known, Rule, Words};
+use crate::evaluate::{Base, Group, Known, Rule, Words};
 use crate::history::{self, Budgets, Holder, Keeping, Memory, Recall, Remembering, Sequences};
 use crate::mcp::Traffic;
 use crate::mode::TierSet;
@@ -36,7 +36,6 @@ pub struct Plan {
     cache: Cache,
     pub(crate) words: Words,
     met: Met,
-    pub(crate) constants: Constants,
     operations: Table<String, Prepared>,
     /// Our own operations stand beside the bundle's.
     own: Vec<Operation>,
@@ -336,10 +335,6 @@ impl Plan {
         drop(all);
         let warnings = diagnostics.iter().cloned().collect();
         diagnostics.finish(())?;
-        let constants = Constants::of(policies.iter().map(|placed| {
-            rest();
-            &placed.policy.rule
-        }));
         Ok(Self {
             reach: Reach::of(&model),
             model,
@@ -348,7 +343,6 @@ impl Plan {
             cache,
             words,
             met: Met::default(),
-            constants,
             operations,
             own,
             labels,

@@ -107,7 +107,6 @@ impl<'a> Prospects<'a> {
         let satisfied = satisfied(plan, facts, operation.tier);
         let context = words.context(
             said(prepared.slice.keys),
-            &plan.constants,
             &ContextFacts {
                 input: &[],
                 tier: i64::from(operation.tier as u8),

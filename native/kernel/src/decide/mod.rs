@@ -333,7 +333,7 @@ fn judge(
     };
     let asks = prepared.slice.store;
     let store = StoreFacts::new(asks, &prepared.base, &chain, &resolved.resource);
-    let judge = |seen| Judge::new(words, &plan.constants, keys, &store, seen);
+    let judge = |seen| Judge::new(words, keys, &store, seen);
     let first = judge(seen);
     // What reads the destination is judged for each; the rest once.
     let by_destination = |keys: Keys| keys.contains(Key::Destination) || keys.contains(Key::Excess);

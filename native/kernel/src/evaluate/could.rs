@@ -132,7 +132,7 @@ impl<'a> Prospect<'a> {
         let Some(body) = rule.body.as_ref().filter(|_| scope != Could::Never) else {
             return scope;
         };
-        scope.min(self.body(rule, &body.expr, evaluator))
+        scope.min(self.body(rule, body, evaluator))
     }
 
     fn scope(&self, scope: &Scope) -> Could {

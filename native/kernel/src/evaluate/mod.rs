@@ -2,12 +2,11 @@
 //!
 //! A decision needs to know of each policy whether it fired, did not, or failed; `Authorizer::is_authorized` answers
 //! one question about all and skips what failed. So each policy is cut at load into scope and body: the action part of
-//! the scope is proved by the slice that it stands in, the rest is compared here, and the body alone goes to the core's
-//! evaluator, where [`shortcut`] does not tell what it must say. A property test holds this equal to `Authorizer`.
+//! the scope is proved by the slice that it stands in, the rest is compared here, and the core's evaluator interprets the
+//! body. A property test compares the outcome with that of `Authorizer`.
 
 pub(crate) mod could;
 pub(crate) mod met;
-mod shortcut;
 pub(crate) mod syntax;
 
 use std::cell::OnceCell;
@@ -16,9 +15,9 @@ use std::convert::Infallible;
 use std::sync::{Arc, RwLock};
 
 use cedar_policy_core::ast::{
-    BinaryOp, Context, Eid, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, Expr,
-    ExprKind, Literal, Name, PartialValue, Policy, PrincipalOrResourceConstraint, Request, Set,
-    SlotEnv, Value, ValueKind, Var,
+    Context, Eid, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, Expr, Literal,
+    Name, PartialValue, Policy, PrincipalOrResourceConstraint, Request, Set, SlotEnv, Value,
+    ValueKind,
 };
 use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
 use cedar_policy_core::evaluator::{EvaluationError, Evaluator};
@@ -33,7 +32,6 @@ use crate::schema::{Key, Keys, NO_DESTINATION};
 use crate::table::Table;
 use crate::task::{SubjectProof, TaskKind};
 
-use shortcut::{Seen, Test};
 use syntax::Asks;
 
 /// A policy ready to be judged.
@@ -43,46 +41,21 @@ pub(crate) struct Rule {
     pub(crate) effect: PolicyEffect,
     principal: Scope,
     resource: Scope,
-    /// None: the policy has no conditions.
-    body: Option<Arc<Body>>,
+    /// The conditions, without source locations. `None` for a policy without conditions.
+    body: Option<Arc<Expr>>,
     /// Scope or body mention the principal, so it is judged for each of the chain.
     pub(crate) per_principal: bool,
     /// What the body can ask the entity store for.
     pub(crate) store: Asks,
     /// Context keys that the body reads.
     pub(crate) keys: Keys,
-    constants: Vec<(SmolStr, Value)>,
 }
 
-/// The conditions of a policy.
-#[derive(Debug)]
-struct Body {
-    /// As far as they only compare facts.
-    test: Test,
-    /// For the evaluator.
-    expr: Arc<Expr>,
-}
-
-/// The hidden key of `context` under which bodies find their constants; no schema declares it, so no policy reads it.
-const CONSTANTS: &str = "#constants";
-/// The hidden key of the time in milliseconds: comparing numbers spares parsing a duration in each decision.
-const NOW: &str = "#now";
 /// Attributes of a resource.
 const ID: &str = "id";
 const LABELS: &str = "labels";
 /// Most sets of one kind that are kept ready.
 const MAX_SETS: usize = 256;
-
-/// Constants of an extension type, made at load.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Constants(Arc<BTreeMap<SmolStr, Value>>);
-
-impl Constants {
-    /// The constants of all rules.
-    pub(crate) fn of<'a>(rules: impl Iterator<Item = &'a Rule>) -> Self {
-        Self(Arc::new(rules.flat_map(|rule| rule.constants.iter().cloned()).collect()))
-    }
-}
 
 /// What a scope says of the principal or the resource.
 #[derive(Clone, Debug)]
@@ -141,7 +114,7 @@ fn same(one: &EntityUID, other: &EntityUID) -> bool {
 /// stays in the processor's cache.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
-    bodies: HashMap<Arc<Expr>, Arc<Body>>,
+    bodies: HashSet<Arc<Expr>>,
     uids: HashSet<Arc<EntityUID>>,
     types: HashSet<Arc<EntityType>>,
 }
@@ -158,13 +131,11 @@ impl Rule {
     pub(crate) fn new(policy: &Policy, reading: &syntax::Reading, shared: &mut Shared) -> Self {
         let principal = Scope::new(policy.principal_constraint().as_inner(), shared);
         let resource = Scope::new(policy.resource_constraint().as_inner(), shared);
-        let mut constants = Vec::new();
-        // INVARIANT (depth): what is too deep to copy is refused by its reading, and never judged.
-        let body = policy.non_scope_constraints().filter(|_| !reading.too_large).map(|body| {
-            let body = syntax::bare(body, &mut |expr| rewritten(expr, &mut constants));
-            let expr = Arc::new(body);
-            let known = shared.bodies.entry(Arc::clone(&expr));
-            Arc::clone(known.or_insert_with(|| Arc::new(Body { test: Test::of(&expr), expr })))
+        // INVARIANT (depth): `bare` recurses, so a policy that is too deep is not copied; it is refused at load.
+        let body = policy.non_scope_constraints().filter(|_| !reading.too_large);
+        let body = body.map(|body| {
+            let body = syntax::bare(body, &mut |_| None);
+            share(&mut shared.bodies, Arc::new(body))
         });
         Self {
             effect: syntax::effect(policy),
@@ -172,10 +143,8 @@ impl Rule {
             principal,
             resource,
             store: reading.store,
-            // What only compares the time reads a number instead.
-            keys: body.as_ref().map_or_else(Keys::default, |body| syntax::keys(&body.expr)),
+            keys: reading.keys,
             body,
-            constants,
         }
     }
 }
@@ -311,10 +280,8 @@ pub(crate) struct Words {
     budgets: Members,
     task_kinds: Members,
     templates: Members,
-    /// The task of a request without one, and its kind and template.
+    /// The task of a request without one.
     no_task: Value,
-    no_task_kind: Literal,
-    no_template: Literal,
     /// The destination of a request without one; none where the bundle has no word for it.
     nowhere: Option<Value>,
     proofs: Members,
@@ -465,14 +432,12 @@ impl Words {
             task_kinds: members("TaskKind")?,
             templates: members("Template")?,
             no_task: record([
-                ("kind", no_task_kind.clone().into()),
-                ("template", no_template.clone().into()),
+                ("kind", no_task_kind.into()),
+                ("template", no_template.into()),
                 ("purpose", text("")),
                 ("depth", long(0)),
                 ("age", long(0)),
             ]),
-            no_task_kind,
-            no_template,
             proofs: members("SubjectProof")?,
             empty: Value::empty_set(None),
             label_sets: Sets::default(),
@@ -591,18 +556,8 @@ impl Words {
     }
 
     /// The context, of only the keys that the slice reads.
-    pub(crate) fn context(
-        &self,
-        keys: Keys,
-        constants: &Constants,
-        facts: &ContextFacts<'_>,
-    ) -> Result<Context, Unready> {
+    pub(crate) fn context(&self, keys: Keys, facts: &ContextFacts<'_>) -> Result<Context, Unready> {
         let mut map: BTreeMap<SmolStr, Value> = BTreeMap::new();
-        if !constants.0.is_empty() {
-            let all = Value::record_arc(Arc::clone(&constants.0), None);
-            put(&mut map, CONSTANTS, all);
-        }
-        put(&mut map, NOW, long(facts.time));
         for key in Key::ALL {
             if !keys.contains(key) {
                 continue;
@@ -622,8 +577,7 @@ impl Words {
                 },
                 Key::SubjectProof => known(&self.proofs, facts.subject_proof.as_str())?.into(),
                 Key::Chain => {
-                    let agents: SmallVec<[&Arc<Known>; 4]> =
-                        shortcut::agents(facts.chain).collect();
+                    let agents: SmallVec<[&Arc<Known>; 4]> = agents(facts.chain).collect();
                     let alone = match agents.as_slice() {
                         [agent] => agent.alone.clone(),
                         _ => None,
@@ -754,6 +708,11 @@ impl Words {
     }
 }
 
+/// The agents of a chain.
+fn agents(chain: &[Arc<Known>]) -> impl Iterator<Item = &Arc<Known>> {
+    chain.iter().filter(|known| known.alone.is_some())
+}
+
 fn known(members: &Members, id: &str) -> Result<Literal, Unready> {
     members.get(id).cloned().ok_or_else(|| Unready(format!("`{id}` is not declared")))
 }
@@ -799,54 +758,6 @@ fn put(record: &mut BTreeMap<SmolStr, Value>, name: &'static str, value: Value) 
     record.insert(SmolStr::new_static(name), value);
 }
 
-/// What stands for a constant, or for a comparison of the time with one.
-fn rewritten(expr: &Expr, constants: &mut Vec<(SmolStr, Value)>) -> Option<Expr> {
-    let hidden = |name| Expr::get_attr(Expr::var(Var::Context), SmolStr::new_static(name));
-    match expr.expr_kind() {
-        ExprKind::ExtensionFunctionApp { fn_name, args } => {
-            let (name, value) = constant(fn_name, args)?;
-            constants.push((name.clone(), value));
-            Some(Expr::get_attr(hidden(CONSTANTS), name))
-        }
-        ExprKind::BinaryApp {
-            op: op @ (BinaryOp::Less | BinaryOp::LessEq | BinaryOp::Eq),
-            arg1,
-            arg2,
-        } => {
-            let now = || hidden(NOW);
-            if syntax::is_time(arg1) {
-                Some(Expr::binary_app(*op, now(), Expr::val(milliseconds(arg2)?)))
-            } else if syntax::is_time(arg2) {
-                Some(Expr::binary_app(*op, Expr::val(milliseconds(arg1)?), now()))
-            } else {
-                None
-            }
-        }
-        _ => None,
-    }
-}
-
-/// Milliseconds since the epoch of `datetime("…")`.
-fn milliseconds(expr: &Expr) -> Option<i64> {
-    let ExprKind::ExtensionFunctionApp { fn_name, args } = expr.expr_kind() else { return None };
-    let (_, value) = constant(fn_name, args)?;
-    let name = |text| Name::parse_unqualified_name(text).ok();
-    let epoch = call(&name("datetime")?, &[text("1970-01-01")]).ok()?;
-    let since = call(&name("durationSince")?, &[value, epoch]).ok()?;
-    match call(&name("toMilliseconds")?, &[since]).ok()?.value {
-        ValueKind::Lit(Literal::Long(number)) => Some(number),
-        _ => None,
-    }
-}
-
-/// The value of a call on texts alone, named by the call itself; none where it is none, or fails.
-fn constant(function: &Name, arguments: &[Expr]) -> Option<(SmolStr, Value)> {
-    let [argument] = arguments else { return None };
-    let ExprKind::Lit(literal @ Literal::String(text)) = argument.expr_kind() else { return None };
-    let value = call(function, &[literal.clone().into()]).ok()?;
-    Some((format!("{function}({text})").into(), value))
-}
-
 fn call(function: &Name, arguments: &[Value]) -> Result<Value, Unready> {
     let unready = |error: EvaluationError| Unready(error.to_string());
     let function =
@@ -862,7 +773,6 @@ fn call(function: &Name, arguments: &[Value]) -> Result<Value, Unready> {
 /// Judges the rules of one slice for one request.
 pub(crate) struct Judge<'a> {
     words: &'a Words,
-    constants: &'a Constants,
     /// What the policies of the slice read.
     keys: Keys,
     store: &'a StoreFacts<'a>,
@@ -935,13 +845,12 @@ pub(crate) fn store(
 impl<'a> Judge<'a> {
     pub(crate) fn new(
         words: &'a Words,
-        constants: &'a Constants,
         keys: Keys,
         store: &'a StoreFacts<'a>,
         facts: ContextFacts<'a>,
     ) -> Self {
         let evaluators = store.chain.iter().map(|_| OnceCell::new()).collect();
-        Self { words, constants, keys, store, facts, context: OnceCell::new(), evaluators }
+        Self { words, keys, store, facts, context: OnceCell::new(), evaluators }
     }
 
     /// Judges a rule for the principal at `index`.
@@ -962,17 +871,12 @@ impl<'a> Judge<'a> {
         }
         let Some(body) = &rule.body else { return Ok(Verdict::Fired) };
         let Self { words, facts, .. } = self;
-        match body.test.truth(&Seen { words, facts, resource: &resource.attributes }) {
-            Some(true) => return Ok(Verdict::Fired),
-            Some(false) => return Ok(Verdict::NotFired),
-            None => {}
-        }
-        let made = || words.context(self.keys, self.constants, facts);
+        let made = || words.context(self.keys, facts);
         let context = self.context.get_or_init(made).as_ref().map_err(Clone::clone)?;
         let entities = self.store.entities()?;
         let made = || Box::new(self.evaluator(principal, context, entities));
         let evaluator = evaluator.get_or_init(made);
-        Ok(match evaluator.interpret(&body.expr, &words.none) {
+        Ok(match evaluator.interpret(body, &words.none) {
             Ok(Value { value: ValueKind::Lit(Literal::Bool(true)), .. }) => Verdict::Fired,
             Ok(Value { value: ValueKind::Lit(Literal::Bool(false)), .. }) => Verdict::NotFired,
             Ok(_) => Verdict::Failed("the conditions are no boolean".to_owned()),
@@ -1015,7 +919,7 @@ mod tests {
     use crate::schema::Names;
 
     /// Of a request that brings nothing.
-    pub(super) fn nothing() -> ContextFacts<'static> {
+    fn nothing() -> ContextFacts<'static> {
         ContextFacts {
             input: &[],
             tier: 0,
@@ -1045,6 +949,33 @@ mod tests {
         }
     }
 
+    /// INVARIANT (closed sets): a context with an undeclared name would be compared with nothing, and a forbid not fire.
+    #[test]
+    fn an_undeclared_name_fails_the_context() {
+        let names = Names::of(&Model::default(), &std::collections::BTreeSet::new());
+        let words = Words::new(&names).unwrap();
+        let task = TaskFacts {
+            kind: TaskKind::Root,
+            template: "strange",
+            purpose: "",
+            depth: 0,
+            age: 0,
+        };
+        for (key, facts) in [
+            (Key::Task, ContextFacts { task: Some(task), ..nothing() }),
+            (Key::Destination, ContextFacts { class: "strange", ..nothing() }),
+            (Key::Proof, ContextFacts { method: "strange", ..nothing() }),
+            (Key::Sequences, ContextFacts { sequences: &["strange"], ..nothing() }),
+            (Key::Budgets, ContextFacts { budgets: &["strange"], ..nothing() }),
+        ] {
+            let mut keys = Keys::default();
+            keys.insert(key);
+            assert!(words.context(keys, &nothing()).is_ok(), "{key:?}");
+            let error = words.context(keys, &facts).unwrap_err();
+            assert_eq!(Unready("`strange` is not declared".to_owned()), error, "{key:?}");
+        }
+    }
+
     /// The verdict of a policy in a store that lacks the request's entities.
     fn without_entities(text: &str) -> (Verdict, Asks) {
         let names = Names::of(&Model::default(), &std::collections::BTreeSet::new());
@@ -1060,8 +991,7 @@ mod tests {
         let chain = [Arc::new(words.principal(&bot, &[]))];
         let system = words.system("authz");
         let facts = StoreFacts::new(Asks::Nothing, &base, &chain, &system);
-        let constants = Constants::default();
-        let judge = Judge::new(&words, &constants, Keys::default(), &facts, nothing());
+        let judge = Judge::new(&words, Keys::default(), &facts, nothing());
         (judge.judge(&rule, 0).unwrap(), rule.store)
     }
 

@@ -738,16 +738,15 @@ fn lifts(body: &Expr, kinds: &mut BTreeSet<String>) {
     }
 }
 
-/// The conditions without places, and with each constant of an extension type (`datetime("…")`) read from the context.
+/// Copy of the conditions without source locations.
 ///
-/// The evaluator copies the place of every node that it visits, and parses each constant anew: together that costs
-/// more than the evaluation. Messages have the policy's own place.
+/// The evaluator copies the location of every node that it visits, which costs more than the evaluation. Messages name
+/// the location of the policy instead.
 ///
-/// Args:
-/// * `read`: what stands for an expression; none leaves it as it is.
+/// `replace` returns the expression that replaces its argument, or `None` to keep it.
 // Recursion is bounded by `MAX_DEPTH`: the caller has checked.
-pub(crate) fn bare(expr: &Expr, read: &mut dyn FnMut(&Expr) -> Option<Expr>) -> Expr {
-    if let Some(other) = read(expr) {
+pub(crate) fn bare(expr: &Expr, replace: &mut dyn FnMut(&Expr) -> Option<Expr>) -> Expr {
+    if let Some(other) = replace(expr) {
         return other;
     }
     match expr.expr_kind() {
@@ -756,44 +755,32 @@ pub(crate) fn bare(expr: &Expr, read: &mut dyn FnMut(&Expr) -> Option<Expr>) -> 
         ExprKind::Slot(slot) => Expr::slot(*slot),
         ExprKind::Unknown(unknown) => Expr::unknown(unknown.clone()),
         ExprKind::If { test_expr, then_expr, else_expr } => {
-            Expr::ite(bare(test_expr, read), bare(then_expr, read), bare(else_expr, read))
+            Expr::ite(bare(test_expr, replace), bare(then_expr, replace), bare(else_expr, replace))
         }
-        ExprKind::And { left, right } => Expr::and(bare(left, read), bare(right, read)),
-        ExprKind::Or { left, right } => Expr::or(bare(left, read), bare(right, read)),
-        ExprKind::UnaryApp { op, arg } => Expr::unary_app(*op, bare(arg, read)),
+        ExprKind::And { left, right } => Expr::and(bare(left, replace), bare(right, replace)),
+        ExprKind::Or { left, right } => Expr::or(bare(left, replace), bare(right, replace)),
+        ExprKind::UnaryApp { op, arg } => Expr::unary_app(*op, bare(arg, replace)),
         ExprKind::BinaryApp { op, arg1, arg2 } => {
-            Expr::binary_app(*op, bare(arg1, read), bare(arg2, read))
+            Expr::binary_app(*op, bare(arg1, replace), bare(arg2, replace))
         }
         ExprKind::ExtensionFunctionApp { fn_name, args } => {
-            let args = args.iter().map(|arg| bare(arg, read)).collect();
+            let args = args.iter().map(|arg| bare(arg, replace)).collect();
             Expr::call_extension_fn(fn_name.clone(), args)
         }
-        ExprKind::GetAttr { expr, attr } => Expr::get_attr(bare(expr, read), attr.clone()),
-        ExprKind::HasAttr { expr, attr } => Expr::has_attr(bare(expr, read), attr.clone()),
+        ExprKind::GetAttr { expr, attr } => Expr::get_attr(bare(expr, replace), attr.clone()),
+        ExprKind::HasAttr { expr, attr } => Expr::has_attr(bare(expr, replace), attr.clone()),
         ExprKind::ExtHasAttr { expr, attrs } => {
-            Expr::extended_has_attr(bare(expr, read), attrs.clone())
+            Expr::extended_has_attr(bare(expr, replace), attrs.clone())
         }
-        ExprKind::Like { expr, pattern } => Expr::like(bare(expr, read), pattern.clone()),
+        ExprKind::Like { expr, pattern } => Expr::like(bare(expr, replace), pattern.clone()),
         ExprKind::Is { expr, entity_type } => {
-            Expr::is_entity_type(bare(expr, read), entity_type.clone())
+            Expr::is_entity_type(bare(expr, replace), entity_type.clone())
         }
-        ExprKind::Set(items) => Expr::set(items.iter().map(|item| bare(item, read))),
+        ExprKind::Set(items) => Expr::set(items.iter().map(|item| bare(item, replace))),
         ExprKind::Record(members) => {
-            let members = members.iter().map(|(name, member)| (name.clone(), bare(member, read)));
+            let members =
+                members.iter().map(|(name, member)| (name.clone(), bare(member, replace)));
             Expr::record_arc(Arc::new(members.collect()))
         }
     }
-}
-
-/// Whether the expression is `context.time`.
-pub(crate) fn is_time(expr: &Expr) -> bool {
-    matches!(expr.expr_kind(), ExprKind::GetAttr { .. })
-        && context_path(expr).is_some_and(|path| path == [Key::Time.as_str()])
-}
-
-/// Context keys that an expression reads.
-pub(crate) fn keys(expr: &Expr) -> Keys {
-    let mut reading = Reading::empty();
-    walk(expr, 0, &mut reading);
-    reading.keys
 }
