@@ -142,7 +142,7 @@ lint-rust: $(STAMPS)/deps
 
 .PHONY: test
 test: ## everything CI runs
-	@for stage in setup proto-check lint test-rust test-python; do \
+	@for stage in setup proto-check lint test-rust test-wheel test-python; do \
 		start=$$SECONDS; $(MAKE) $$stage; echo "make test: $$stage took $$((SECONDS - start)) s"; done
 
 .PHONY: test-quick
@@ -303,55 +303,72 @@ serve: setup ## the server on an example bundle
 
 # --- release
 
-# A profile guides the release: of a build that counts what runs, under load. rustc reads from it which branches are taken, and
-# what belongs together. Other flags make other crates, so each build has a target folder of its own.
+MATURIN = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/maturin build --quiet
+PROGRAMS = cargo build --quiet --locked --release --workspace
+INSTALL = $(PY) -m pip install --quiet --no-deps --target
+
+.PHONY: wheel
+wheel: setup ## build a release wheel into dist/
+	rm -rf dist
+	$(MATURIN) --release --out dist
+
+# A development build, so that it takes seconds: what is tested is that the wheel holds what it needs, and no profile.
+.PHONY: test-wheel
+test-wheel: setup ## build a wheel, unpack it into an empty folder and run it from there
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(MATURIN) --out "$$folder/dist" \
+		&& $(INSTALL) "$$folder/site" "$$folder"/dist/*.whl && cd "$$folder" && export PYTHONPATH="$$folder/site" \
+		&& $(CURDIR)/$(PY) -c 'import authz, sys; sys.exit(not authz.__file__.startswith(sys.argv[1]))' "$$folder/site" \
+		&& $(CURDIR)/$(PY) -m authz init bundle && $(CURDIR)/$(PY) -m authz test bundle
+
+# Profile-guided optimisation: a build that counts which branches are taken is put under load, and rustc reads the counts. Each
+# of the two builds has flags of its own, so it has a target folder of its own, and names its target: build scripts and procedural
+# macros are not counted then. The profile is made anew when the sources are newer; cargo does not see that it changed, so the
+# build that it guided before goes.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 LLVM_PROFDATA ?= $(firstword $(wildcard $(shell rustc --print sysroot 2>/dev/null)/lib/rustlib/*/bin/llvm-profdata))
 COUNTING := $(CARGO_TARGET_DIR)/counting
 COUNT = env CARGO_TARGET_DIR=$(COUNTING) RUSTFLAGS=-Cprofile-generate=$(COUNTING)/counts
-ifeq ($(GUIDE),no)
-RELEASED := $(CARGO_TARGET_DIR)
-RELEASE = env
-PROFILE :=
-else
-RELEASED := $(CARGO_TARGET_DIR)/guided
-PROFILE := $(RELEASED)/authz.profdata
-RELEASE = env CARGO_TARGET_DIR=$(RELEASED) RUSTFLAGS=-Cprofile-use=$(PROFILE) AUTHZ_GUIDED=1
-endif
-WHEEL = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/maturin build --quiet --release --target $(HOST)
-PROGRAMS = cargo build --quiet --locked --release --target $(HOST) --workspace
-INSTALL = $(PY) -m pip install --quiet --no-deps --target
+GUIDING := $(CARGO_TARGET_DIR)/guided
+PROFILE := $(GUIDING)/authz.profdata
+GUIDE = env CARGO_TARGET_DIR=$(GUIDING) RUSTFLAGS=-Cprofile-use=$(PROFILE) AUTHZ_GUIDED=1
 
 .PHONY: profile
-profile: setup $(GHZ) ## renew the profile that guides a release (needs rustup's llvm-tools; a quarter of an hour)
+profile: $(PROFILE) ## measure the profile that guides `wheel-guided` (needs rustup's llvm-tools; a quarter of an hour)
+
+$(PROFILE): $(NATIVE) | setup $(GHZ)
 	@[ -x "$(LLVM_PROFDATA)" ] || { echo "make: needs llvm-profdata of rustc's own LLVM: rustup component add llvm-tools, or LLVM_PROFDATA=PATH" >&2; exit 1; }
 	rm -rf $(COUNTING)/counts $(COUNTING)/wheels $(COUNTING)/bench
-	$(COUNT) $(WHEEL) --out $(COUNTING)/wheels
+	$(COUNT) $(MATURIN) --release --target $(HOST) --out $(COUNTING)/wheels
 	$(INSTALL) $(COUNTING)/bench $(COUNTING)/wheels/*.whl
-	cd native && $(COUNT) $(PROGRAMS) --example floor
+	cd native && $(COUNT) $(PROGRAMS) --target $(HOST) --example floor
 	$(PY) -m bench.train --ghz $(GHZ) --extension $(COUNTING)/bench --fast-floor $(COUNTING)/$(HOST)/release/examples/floor
-	$(LLVM_PROFDATA) merge --output $(COUNTING)/authz.profdata $(COUNTING)/counts
-	$(PY) -c 'import lzma, pathlib, sys; pathlib.Path(sys.argv[2]).write_bytes(lzma.compress(pathlib.Path(sys.argv[1]).read_bytes(), preset=9 | lzma.PRESET_EXTREME))' \
-		$(COUNTING)/authz.profdata native/authz.profdata.xz
-
-# cargo does not see that it changed, so what it guided goes.
-$(CARGO_TARGET_DIR)/guided/authz.profdata: native/authz.profdata.xz | $(STAMPS)/deps
 	rm -rf $(@D) && mkdir -p $(@D)
-	$(PY) -c 'import lzma, pathlib, sys; pathlib.Path(sys.argv[2]).write_bytes(lzma.open(sys.argv[1]).read())' $< $@
+	$(LLVM_PROFDATA) merge --output $@ $(COUNTING)/counts
 
-.PHONY: wheel
-wheel: setup $(PROFILE) ## build a release wheel into dist/, guided by the profile (GUIDE=no: without)
+.PHONY: wheel-guided
+wheel-guided: setup $(PROFILE) ## build a release wheel into dist/, guided by a profile that it measures first
 	rm -rf dist
-	$(RELEASE) $(WHEEL) --out dist
+	$(GUIDE) $(MATURIN) --release --target $(HOST) --out dist
 
 # --- speed
 
+# `make bench GUIDED=yes` measures a guided build.
+ifeq ($(GUIDED),yes)
+MEASURED := wheel-guided
+MEASURE = $(GUIDE) $(PROGRAMS) --target $(HOST)
+EXAMPLES = $(GUIDING)/$(HOST)/release/examples
+else
+MEASURED := wheel
+MEASURE = $(PROGRAMS)
+EXAMPLES = $(CARGO_TARGET_DIR)/release/examples
+endif
+
 .PHONY: bench-build
-bench-build: wheel ## build the release extension, beside the one of .venv, and the programs that measure
+bench-build: $(MEASURED) ## build the release extension, beside the one of .venv, and the programs that measure
 	rm -rf $(CACHE)/bench
 	$(INSTALL) $(CACHE)/bench dist/*.whl
-	cd native && $(RELEASE) $(PROGRAMS) --example floor --example state --example sessions
-	install -D -t $(CACHE)/bench/programs $(RELEASED)/$(HOST)/release/examples/{floor,state,sessions}
+	cd native && $(MEASURE) --example floor --example state --example sessions
+	install -D -t $(CACHE)/bench/programs $(EXAMPLES)/{floor,state,sessions}
 
 $(GHZ):
 	@command -v go >/dev/null || { echo "make: needs Go, to build the load generator ghz" >&2; exit 1; }

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -332,3 +333,20 @@ def test_every_threshold_can_be_measured() -> None:
     for verdict in check.judge(check.thresholds(ROOT / "bench"), results):
         assert verdict.met is not None, verdict.line()
     json.dumps(results)
+
+
+@pytest.mark.parametrize(
+    ("goal", "profiles"),
+    [("wheel", []), ("wheel-guided", ["profile-generate", "profile-use"]), ("bench-build", [])],
+)
+def test_only_the_guided_wheel_reads_a_profile(goal: str, profiles: list[str]) -> None:
+    """A profile belongs to one rustc and one state of the sources, so the default build does without."""
+    recipe = subprocess.run(
+        ("make", "--dry-run", "--always-make", goal),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "maturin build" in recipe
+    assert sorted(set(re.findall(r"-C(profile-\w+)=", recipe))) == profiles
