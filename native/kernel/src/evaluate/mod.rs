@@ -954,13 +954,8 @@ mod tests {
     fn an_undeclared_name_fails_the_context() {
         let names = Names::of(&Model::default(), &std::collections::BTreeSet::new());
         let words = Words::new(&names).unwrap();
-        let task = TaskFacts {
-            kind: TaskKind::Root,
-            template: "strange",
-            purpose: "",
-            depth: 0,
-            age: 0,
-        };
+        let task =
+            TaskFacts { kind: TaskKind::Root, template: "strange", purpose: "", depth: 0, age: 0 };
         for (key, facts) in [
             (Key::Task, ContextFacts { task: Some(task), ..nothing() }),
             (Key::Destination, ContextFacts { class: "strange", ..nothing() }),

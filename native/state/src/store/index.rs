@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use authz_base::record::{Record, RecordKey, RecordKind, Revocations, TaskStatus};
 
-use super::ids::Ids;
 use super::query::most;
 use super::ready::Ready;
 use super::{Page, Query, StoreError, codec};
@@ -20,6 +19,19 @@ const READY: usize = 1024;
 const FORGOTTEN: usize = 64;
 
 type Pairs = BTreeSet<(Arc<str>, Arc<str>)>;
+type ById<V> = BTreeMap<Arc<str>, V>;
+
+/// Sets an entry, or removes it. Returns its id as the map holds it and the value before; `None` where nothing was there
+/// and nothing is set.
+fn set_entry<V>(map: &mut ById<V>, id: &Arc<str>, new: Option<V>) -> Option<(Arc<str>, Option<V>)> {
+    let Some(new) = new else {
+        return map.remove_entry(id).map(|(id, before)| (id, Some(before)));
+    };
+    let held = map.get_key_value(id).map_or(id, |(held, _)| held);
+    let held = Arc::clone(held);
+    let before = map.insert(Arc::clone(&held), new);
+    Some((held, before))
+}
 
 /// A record as it is held.
 #[derive(Clone, Debug)]
@@ -85,7 +97,7 @@ struct Text {
 /// Records of one kind, as text.
 #[derive(Debug)]
 struct Texts {
-    kept: Ids<Text>,
+    kept: ById<Text>,
     /// Those whose text is in memory, by the commit that wrote it when it was last looked at.
     resident: BTreeSet<(u64, Arc<str>)>,
     /// So many of them.
@@ -97,7 +109,7 @@ struct Texts {
 impl Texts {
     fn new(most: usize) -> Self {
         Self {
-            kept: Ids::default(),
+            kept: ById::default(),
             resident: BTreeSet::default(),
             most,
             ready: Mutex::new(Ready::new(READY)),
@@ -108,7 +120,7 @@ impl Texts {
         if let Some(record) = self.ready().get(&key.id) {
             return Ok(Some(Held::Ready(record)));
         }
-        let Some((id, kept)) = self.kept.entry(&key.id) else { return Ok(None) };
+        let Some((id, kept)) = self.kept.get_key_value(&key.id) else { return Ok(None) };
         let Some(text) = &kept.text else { return Ok(Some(Held::Cold(key.clone(), kept.commit))) };
         let record = decode(key, text)?;
         self.ready().put(Arc::clone(id), record.clone());
@@ -116,7 +128,7 @@ impl Texts {
     }
 
     fn put(&self, id: &str, record: &Record) {
-        if let Some((id, _)) = self.kept.entry(id) {
+        if let Some((id, _)) = self.kept.get_key_value(id) {
             self.ready().put(Arc::clone(id), record.clone());
         }
     }
@@ -131,10 +143,9 @@ impl Texts {
         let ready = self.ready.get_mut().unwrap_or_else(PoisonError::into_inner);
         let listed = |one: &Text| one.text.as_ref().map(|_| one.listed);
         let commit = new.as_ref().map(|new| new.commit);
-        let (id, before) = self.kept.set_by(id, |before| {
-            let listed = before.and_then(listed);
-            new.map(|new| Text { listed: listed.unwrap_or(new.listed), ..new })
-        })?;
+        let kept = self.kept.get(id).and_then(listed);
+        let new = new.map(|new| Text { listed: kept.unwrap_or(new.listed), ..new });
+        let (id, before) = set_entry(&mut self.kept, id, new)?;
         match (before.as_ref().and_then(listed), commit) {
             (None, Some(commit)) => drop(self.resident.insert((commit, Arc::clone(&id)))),
             (Some(listed), None) => drop(self.resident.remove(&(listed, Arc::clone(&id)))),
@@ -156,7 +167,7 @@ impl Texts {
                 return;
             }
             if let Some((listed, id)) = self.resident.pop_first()
-                && let Some((_, one)) = self.kept.entry_mut(&id)
+                && let Some(one) = self.kept.get_mut(&id)
             {
                 if one.commit == listed {
                     one.text = None;
@@ -188,19 +199,19 @@ impl Text {
 #[derive(Debug)]
 pub(crate) struct Index {
     sessions: Texts,
-    tasks: Ids<TaskText>,
-    reservations: Ids<Record>,
-    idempotencies: Ids<Record>,
-    revocations: Ids<Record>,
-    credentials: Ids<Record>,
-    proofs: Ids<Record>,
-    signing_keys: Ids<Record>,
-    leases: Ids<Record>,
-    trust_domains: Ids<Record>,
+    tasks: ById<TaskText>,
+    reservations: ById<Record>,
+    idempotencies: ById<Record>,
+    revocations: ById<Record>,
+    credentials: ById<Record>,
+    proofs: ById<Record>,
+    signing_keys: ById<Record>,
+    leases: ById<Record>,
+    trust_domains: ById<Record>,
     agents: Texts,
     subjects: Texts,
     pairs: Texts,
-    objects: Ids<Record>,
+    objects: ById<Record>,
     /// Session and task.
     by_session: Pairs,
     /// Assignee and task.
@@ -220,19 +231,19 @@ impl Index {
     pub(crate) fn new(most: usize) -> Self {
         Self {
             sessions: Texts::new(most),
-            tasks: Ids::default(),
-            reservations: Ids::default(),
-            idempotencies: Ids::default(),
-            revocations: Ids::default(),
-            credentials: Ids::default(),
-            proofs: Ids::default(),
-            signing_keys: Ids::default(),
-            leases: Ids::default(),
-            trust_domains: Ids::default(),
+            tasks: ById::default(),
+            reservations: ById::default(),
+            idempotencies: ById::default(),
+            revocations: ById::default(),
+            credentials: ById::default(),
+            proofs: ById::default(),
+            signing_keys: ById::default(),
+            leases: ById::default(),
+            trust_domains: ById::default(),
             agents: Texts::new(most),
             subjects: Texts::new(most),
             pairs: Texts::new(most),
-            objects: Ids::default(),
+            objects: ById::default(),
             by_session: Pairs::default(),
             by_assignee: Pairs::default(),
             live: Pairs::default(),
@@ -254,7 +265,7 @@ impl Index {
         if let Some(record) = self.ready().get(&key.id) {
             return Ok(Some(Held::Ready(record)));
         }
-        let Some((id, task)) = self.tasks.entry(&key.id) else { return Ok(None) };
+        let Some((id, task)) = self.tasks.get_key_value(&key.id) else { return Ok(None) };
         let record = decode(key, &task.text)?;
         self.ready().put(Arc::clone(id), record.clone());
         Ok(Some(Held::Ready(record)))
@@ -304,9 +315,9 @@ impl Index {
     pub(crate) fn has(&self, key: &RecordKey) -> bool {
         let id = &*key.id;
         match (key.kind, self.texts(key.kind)) {
-            (_, Some(texts)) => texts.kept.has(id),
-            (RecordKind::Task, _) => self.tasks.has(id),
-            (kind, _) => self.of(kind).is_some_and(|ids| ids.has(id)),
+            (_, Some(texts)) => texts.kept.contains_key(id),
+            (RecordKind::Task, _) => self.tasks.contains_key(id),
+            (kind, _) => self.of(kind).is_some_and(|ids| ids.contains_key(id)),
         }
     }
 
@@ -323,7 +334,7 @@ impl Index {
             (RecordKind::Task, None) => self.remove_task(key),
             (RecordKind::Task, Some((record, text))) => {
                 let before = self.load_task(key, &record, text);
-                if let Some((id, _)) = self.tasks.entry(&key.id) {
+                if let Some((id, _)) = self.tasks.get_key_value(&key.id) {
                     self.ready().put(Arc::clone(id), record);
                 }
                 before
@@ -402,7 +413,7 @@ impl Index {
         let Record::Task(task) = record else { return None };
         self.ready().forget(&key.id);
         let (due, is_live) = (task.due(), task.status == TaskStatus::Active);
-        if let Some((_, kept)) = self.tasks.entry_mut(&key.id)
+        if let Some(kept) = self.tasks.get_mut(&key.id)
             && kept.due == due
             && kept.is_live == is_live
             && kept.session.as_ref() == task.session
@@ -413,7 +424,7 @@ impl Index {
         }
         let before = self.remove_task(key);
         let id: Arc<str> = Arc::clone(&key.id);
-        let session = self.sessions.kept.entry(&task.session);
+        let session = self.sessions.kept.get_key_value(task.session.as_str());
         let session = session
             .map_or_else(|| Arc::from(task.session.as_str()), |(session, _)| Arc::clone(session));
         let first = (Arc::from(task.assignee()), Arc::from(""));
@@ -435,7 +446,7 @@ impl Index {
 
     fn remove_task(&mut self, key: &RecordKey) -> Option<Held> {
         self.ready().forget(&key.id);
-        let (id, task) = self.tasks.remove(&key.id)?;
+        let (id, task) = self.tasks.remove_entry(&key.id)?;
         if let Some(due) = task.due {
             self.due.remove(&(due, RecordKind::Task, Arc::clone(&id)));
         }
@@ -448,7 +459,7 @@ impl Index {
 
     fn set_other(&mut self, key: &RecordKey, record: Option<Record>) -> Option<Record> {
         let due = record.as_ref().and_then(Record::due);
-        let (id, before) = self.of_mut(key.kind)?.set(&key.id, record.clone())?;
+        let (id, before) = set_entry(self.of_mut(key.kind)?, &key.id, record.clone())?;
         let was_due = before.as_ref().and_then(Record::due);
         self.set_due(key.kind, id, was_due, due);
         match record {
@@ -471,7 +482,7 @@ impl Index {
         match (kind, self.texts(kind)) {
             (_, Some(texts)) => texts.kept.len(),
             (RecordKind::Task, _) => self.tasks.len(),
-            (kind, _) => self.of(kind).map_or(0, Ids::len),
+            (kind, _) => self.of(kind).map_or(0, BTreeMap::len),
         }
     }
 
@@ -537,9 +548,10 @@ impl Index {
     ) -> Vec<Held> {
         let after = page.after.as_str();
         let from = if after < first { Bound::Included(first) } else { Bound::Excluded(after) };
+        let range = (from, Bound::Unbounded);
         let fits = |id: &str| id.starts_with(first);
         if kind == RecordKind::Task {
-            let tasks = self.tasks.from(from).take_while(|(id, _)| fits(id));
+            let tasks = self.tasks.range::<str, _>(range).take_while(|(id, _)| fits(id));
             let shown = tasks.filter(|(id, _)| shown(kind, id));
             let held = shown.map(|(id, task)| {
                 Held::Text(RecordKey::new(kind, id.as_ref()), Arc::clone(&task.text))
@@ -547,12 +559,12 @@ impl Index {
             return held.take(most(page)).collect();
         }
         if let Some(texts) = self.texts(kind) {
-            let texts = texts.kept.from(from).take_while(|(id, _)| fits(id));
+            let texts = texts.kept.range::<str, _>(range).take_while(|(id, _)| fits(id));
             let shown = texts.filter(|(id, _)| shown(kind, id));
             return shown.map(|(id, one)| one.held(kind, id)).take(most(page)).collect();
         }
         let Some(ids) = self.of(kind) else { return Vec::new() };
-        let records = ids.from(from).take_while(|(id, _)| fits(id));
+        let records = ids.range::<str, _>(range).take_while(|(id, _)| fits(id));
         let shown = records.filter(|(id, _)| shown(kind, id));
         shown.map(|(_, record)| Held::Ready(record.clone())).take(most(page)).collect()
     }
@@ -582,7 +594,7 @@ impl Index {
         }
     }
 
-    const fn of(&self, kind: RecordKind) -> Option<&Ids<Record>> {
+    const fn of(&self, kind: RecordKind) -> Option<&ById<Record>> {
         Some(match kind {
             RecordKind::Reservation => &self.reservations,
             RecordKind::Idempotency => &self.idempotencies,
@@ -601,7 +613,7 @@ impl Index {
         })
     }
 
-    const fn of_mut(&mut self, kind: RecordKind) -> Option<&mut Ids<Record>> {
+    const fn of_mut(&mut self, kind: RecordKind) -> Option<&mut ById<Record>> {
         Some(match kind {
             RecordKind::Reservation => &mut self.reservations,
             RecordKind::Idempotency => &mut self.idempotencies,

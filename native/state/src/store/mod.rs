@@ -3,7 +3,6 @@
 mod bounds;
 mod codec;
 mod embedded;
-mod ids;
 mod index;
 mod locks;
 mod memory;
