@@ -5,10 +5,11 @@
 //! Only what verified is kept; refusals are not. An entry serves until its credential ends, which is
 //! checked on every hit by the same code that checks a credential for the first time.
 
-use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
+use quick_cache::UnitWeighter;
+use quick_cache::sync;
 use sha2::{Digest as _, Sha256};
 
 use crate::claims::Times;
@@ -39,8 +40,8 @@ pub(crate) struct Kept {
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct CacheKey([u8; 32]);
 
-/// Whoever asks adds only what verified, and cannot choose its digest: the hash needs no secret.
-type Entries<V> = HashMap<CacheKey, Entry<V>, foldhash::fast::FixedState>;
+/// The hash needs no secret: callers add only credentials that verified, and cannot choose their digests.
+type Entries<V> = sync::Cache<CacheKey, V, UnitWeighter, foldhash::fast::FixedState>;
 
 impl CacheKey {
     pub(crate) fn new(revision: &[u8; 32], role: Role, token: &str) -> Self {
@@ -73,10 +74,6 @@ impl CacheKey {
         }
         Self(hash.finalize().into())
     }
-
-    fn shard(&self) -> usize {
-        self.0.first().copied().map_or(0, usize::from)
-    }
 }
 
 /// SHA-256 of all parts, one after the other; never inlined, since one call takes two digests, and its code is large.
@@ -85,30 +82,11 @@ fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize().into()
 }
 
-struct Entry<V> {
-    value: V,
-    /// Read since it was last considered for eviction.
-    used: bool,
-}
-
-struct Shard<V> {
-    // INVARIANT (one each): `order` holds each key of `entries` exactly once.
-    entries: Entries<V>,
-    order: VecDeque<CacheKey>,
-    /// Counted here, where nobody else writes at the same time.
-    hits: u64,
-}
-
-impl<V> Default for Shard<V> {
-    fn default() -> Self {
-        Self { entries: Entries::default(), order: VecDeque::new(), hits: 0 }
-    }
-}
-
 /// A bounded store; safe to share, at worst empty.
 pub(crate) struct Cache<V> {
-    shards: Vec<Mutex<Shard<V>>>,
-    shard_capacity: usize,
+    /// `None` for a capacity of 0, which keeps nothing.
+    entries: Option<Entries<V>>,
+    hits: AtomicU64,
     misses: AtomicU64,
 }
 
@@ -125,8 +103,9 @@ macro_rules! public_cache {
         impl $name {
             /// Makes an empty cache.
             ///
-            /// Args: `capacity`: most credentials kept; 0 keeps none. An entry takes about the
-            /// memory of its credential.
+            /// `capacity` is the number of credentials kept, rounded up to a multiple of the number
+            /// of shards (four for each processor); 0 keeps none. An entry takes about the memory of
+            /// its credential.
             #[must_use]
             pub fn new(capacity: usize) -> Self {
                 Self(Cache::new(capacity))
@@ -135,7 +114,7 @@ macro_rules! public_cache {
             /// Returns: how many credentials were found since the start.
             #[must_use]
             pub fn hits(&self) -> u64 {
-                self.0.sum(|shard| shard.hits)
+                self.0.hits.load(Ordering::Relaxed)
             }
 
             /// Returns: how many well-formed credentials were not found since the start.
@@ -147,8 +126,7 @@ macro_rules! public_cache {
             /// Returns: how many credentials are kept, those that have expired since included.
             #[must_use]
             pub fn len(&self) -> usize {
-                usize::try_from(self.0.sum(|shard| shard.entries.len() as u64))
-                    .unwrap_or(usize::MAX)
+                self.0.entries.as_ref().map_or(0, Entries::len)
             }
 
             /// Returns: whether no credential is kept.
@@ -165,26 +143,22 @@ public_cache!(PeerCache);
 
 impl<V: Clone> Cache<V> {
     fn new(capacity: usize) -> Self {
-        let count = capacity.min(SHARDS);
-        Self {
-            shards: (0..count).map(|_| Mutex::default()).collect(),
-            shard_capacity: capacity.checked_div(count).unwrap_or(0),
-            misses: AtomicU64::new(0),
-        }
-    }
-
-    fn sum(&self, of: impl Fn(&Shard<V>) -> u64) -> u64 {
-        self.shards.iter().map(|shard| shard.lock().map_or(0, |shard| of(&shard))).sum()
+        let entries = (capacity > 0).then(|| {
+            Entries::with(
+                capacity,
+                u64::try_from(capacity).unwrap_or(u64::MAX),
+                UnitWeighter,
+                foldhash::fast::FixedState::default(),
+                sync::DefaultLifecycle::default(),
+            )
+        });
+        Self { entries, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
     /// The entry of that key; the caller checks its times.
     pub(crate) fn find(&self, key: &CacheKey) -> Option<V> {
-        // A poisoned shard is a miss: the credential is verified anew.
-        let mut shard = self.shard(key)?.lock().ok()?;
-        let entry = shard.entries.get_mut(key)?;
-        entry.used = true;
-        let value = entry.value.clone();
-        shard.hits = shard.hits.saturating_add(1);
+        let value = self.entries.as_ref()?.get(key)?;
+        self.hits.fetch_add(1, Ordering::Relaxed);
         Some(value)
     }
 
@@ -194,130 +168,21 @@ impl<V: Clone> Cache<V> {
     }
 
     pub(crate) fn insert(&self, key: CacheKey, value: V) {
-        let Some(Ok(mut shard)) = self.shard(&key).map(Mutex::lock) else {
-            return;
-        };
-        let shard = &mut *shard;
-        if let Some(entry) = shard.entries.get_mut(&key) {
-            // Verified twice at once; both found the same.
-            entry.value = value;
-            return;
+        if let Some(entries) = &self.entries {
+            entries.insert(key, value);
         }
-        let mut chances = SECOND_CHANCES;
-        while shard.entries.len() >= self.shard_capacity {
-            let Some(oldest) = shard.order.pop_front() else {
-                return;
-            };
-            match shard.entries.get_mut(&oldest) {
-                Some(entry) if entry.used && chances > 0 => {
-                    chances -= 1;
-                    entry.used = false;
-                    shard.order.push_back(oldest);
-                }
-                _ => {
-                    shard.entries.remove(&oldest);
-                }
-            }
-        }
-        // INVARIANT (one each): `key` was in neither.
-        shard.order.push_back(key);
-        shard.entries.insert(key, Entry { value, used: false });
-    }
-
-    fn shard(&self, key: &CacheKey) -> Option<&Mutex<Shard<V>>> {
-        self.shards.get(key.shard().checked_rem(self.shards.len())?)
     }
 }
 
 impl<V> std::fmt::Debug for Cache<V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cache")
-            .field("shards", &self.shards.len())
-            .field("shard_capacity", &self.shard_capacity)
-            .finish_non_exhaustive()
+        f.debug_struct("Cache").field("hits", &self.hits).finish_non_exhaustive()
     }
 }
 
-const SHARDS: usize = 16;
-/// How many entries in use are passed over before one is evicted all the same.
-const SECOND_CHANCES: u32 = 8;
-
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::panic, clippy::unwrap_used, reason = "tests")]
-
     use super::*;
-    use crate::claims::{self, TimeLimits};
-    use crate::facts::AgentProof;
-
-    fn entry(byte: u8) -> (CacheKey, Kept) {
-        let claims = claims::read(br#"{"exp":1}"#).unwrap();
-        let times = Times::read(&claims, &TimeLimits { leeway: 0, max_lifetime: None }).unwrap();
-        let facts = AgentFacts {
-            spiffe_id: String::new(),
-            trust_domain: String::new(),
-            proof: AgentProof::JwtSvid,
-            kid: None,
-            issued_at: None,
-            expires_at: Some(1),
-            token_digest: Some([byte; 32]),
-            certificate_digest: None,
-            jti: None,
-            bound: false,
-            audiences: Vec::new(),
-        };
-        let kept = Kept {
-            verified: Verified::Agent(Arc::new(facts)),
-            times,
-            binding: None,
-            token_digest: [byte; 32],
-        };
-        (CacheKey([byte; 32]), kept)
-    }
-
-    /// After a thread died holding a shard, the cache misses and does not panic.
-    #[test]
-    fn a_poisoned_shard_is_a_miss() {
-        let cache = Cache::new(1);
-        let (key, value) = entry(7);
-        cache.insert(key, value.clone());
-        assert!(cache.find(&key).is_some());
-        let died = std::thread::scope(|scope| {
-            scope
-                .spawn(|| {
-                    let _guard = cache.shards.first().unwrap().lock().unwrap();
-                    panic!("the thread dies");
-                })
-                .join()
-                .is_err()
-        });
-        assert!(died);
-        assert!(cache.find(&key).is_none());
-        cache.insert(key, value);
-        assert_eq!(0, cache.sum(|shard| shard.entries.len() as u64));
-    }
-
-    /// The queue holds each key once, whatever is inserted and found, and used entries outlive
-    /// unused ones.
-    #[test]
-    fn the_queue_holds_each_key_once() {
-        let cache = Cache::new(64);
-        let (kept, value) = entry(0);
-        cache.insert(kept, value);
-        for byte in 1..=255 {
-            let (key, value) = entry(byte);
-            cache.insert(key, value.clone());
-            cache.insert(key, value);
-            assert!(cache.find(&kept).is_some(), "in use, so kept");
-            for shard in &cache.shards {
-                let shard = shard.lock().unwrap();
-                let order: std::collections::BTreeSet<_> = shard.order.iter().collect();
-                assert_eq!(shard.order.len(), order.len());
-                let entries: std::collections::BTreeSet<_> = shard.entries.keys().collect();
-                assert!(entries == order);
-            }
-        }
-    }
 
     /// Revision, role and token each make another key.
     #[test]
