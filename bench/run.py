@@ -74,8 +74,6 @@ def _measure(paths: server.Paths, arguments: argparse.Namespace) -> dict[str, di
     served = _SERVED & set(arguments.part)
     facts = machine.facts(ROOT, profile, paths.ghz if served else None)
     facts["extent"] = "quick" if arguments.quick else "whole"
-    if paths.processor is not None:
-        facts["processor"] = paths.processor
     measured: dict[str, dict[str, Any]] = {}
     if "micro" in arguments.part:
         say("parts: criterion")
@@ -123,11 +121,6 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--results", help="folder for the results")
     parser.add_argument(
-        "--processor",
-        type=int,
-        help="the Python lane and its floor with `limits.processor`; not written to bench/results",
-    )
-    parser.add_argument(
         "--extension", default=cache / "bench", type=Path, help="folder of the release build"
     )
     parser.add_argument(
@@ -160,8 +153,6 @@ def _results(arguments: argparse.Namespace) -> Path:
     """Apart by kind: what stands in a folder is judged together."""
     if arguments.quick:
         return Path(tempfile.gettempdir()) / "authz-bench-quick"
-    if arguments.processor is not None:
-        return Path(tempfile.gettempdir()) / "authz-bench-processor"
     return ROOT / "bench" / "results"
 
 
@@ -182,7 +173,6 @@ def _paths(work: Path, arguments: argparse.Namespace) -> server.Paths:
         extension=arguments.extension.resolve(),
         fast_floor=arguments.fast_floor.resolve(),
         ghz=arguments.ghz.resolve(),
-        processor=arguments.processor,
     )
 
 

@@ -35,6 +35,10 @@ PREFIX: Final = "AUTHZ_"
 """How variables of the configuration begin."""
 _MAX_FILE_BYTES: Final = 4_194_304
 _NOT_KEYS: Final = frozenset({"AUTHZ_CONFIG"})
+_REMOVED: Final[Mapping[Path, str]] = {
+    ("limits", "processor"): "Remove it: Authz no longer binds threads to a processor."
+}
+"""Keys of earlier versions, and what to do with a configuration that has one."""
 # Kubernetes sets these in every pod of a namespace that has a service named `authz` or `authz-…`.
 _SERVICE_LINK: Final = re.compile(
     r"AUTHZ_(.*_)?(SERVICE_(HOST|PORT(_.*)?)|PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?)"
@@ -346,6 +350,11 @@ def _from_environment(
             mend = "Set it in the file or by `--set`."
             defects.append(Diagnostic(f"may mean {several}.", name, mend=mend))
         else:
+            removed = {environment_name(path): path for path in _REMOVED}.get(name)
+            if removed is not None:
+                what = f"`{spell(removed)}` is not a key of this version any more."
+                defects.append(Diagnostic(what, name, mend=_REMOVED[removed]))
+                continue
             known = [environment_name(key) for key in shape.every() if 0 not in key]
             near = difflib.get_close_matches(name, known, 1)
             mend = (
@@ -405,6 +414,9 @@ def _explain(error: ErrorDetails, tree: _Tree, shape: _Shape) -> Diagnostic:
     file, line = tree.origin(path)
     kind, said = error["type"], error["msg"]
     parent, last = path[:-1], path[-1] if path else ""
+    if kind == "extra_forbidden" and path in _REMOVED:
+        what = f"`{spell(path)}` is not a key of this version any more."
+        return Diagnostic(what, file, line, mend=_REMOVED[path])
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(str(last), shape.names(parent), 1, 0.6)
         under = f" under `{spell(parent)}`" if parent else ""

@@ -674,10 +674,6 @@ class Limits(_Strict):
 
     threads: int = Field(default=4, ge=1, le=64)
     """Threads of each listener of the Python lane that decide; more than 8 seldom helps."""
-    processor: int | None = Field(default=None, ge=0, le=65_535)
-    """Processor, by the number that the system gives it, that the threads of the Python lane keep to; none: they run where the
-    system lets them. Only one of them can run Python at a time, and to hand over to another is cheapest on one processor.
-    """
     queue: int = Field(default=256, ge=1, le=65_536)
     """Calls of one listener of the Python lane that may wait for a thread; full: OVERLOADED."""
     connections: int = Field(default=1024, ge=16, le=1_000_000)

@@ -53,7 +53,6 @@ from authz.server.oauth import Endpoints, OAuthApp
 from authz.server.observing import Reminder
 from authz.server.openfiles import connections_of_each
 from authz.server.probes import Probes
-from authz.server.processor import require
 from authz.server.readiness import Part, Readiness
 from authz.server.sequences import Sequences
 from authz.server.side import Health, reflection_handler
@@ -535,8 +534,6 @@ class Node:
 
     def _threads(self, metrics: Metrics, undo: ExitStack) -> dict[str, ListenerThreads]:
         limits = self._config.limits
-        if limits.processor is not None:
-            require(limits.processor)
         started: dict[str, ListenerThreads] = {}
         for name, listener in self._python_listeners.items():
             started[name] = ListenerThreads.start(

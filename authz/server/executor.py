@@ -14,8 +14,6 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Protocol, cast
 
-from authz.server.processor import keep_to
-
 __all__ = ["BoundedExecutor", "Job", "Turn"]
 
 _SHED_THREADS = 2
@@ -92,7 +90,6 @@ class BoundedExecutor(futures.Executor):
         threads: How many calls are worked on at once.
         queue: How many may wait; the next one is shed.
         failed: Told of each exception that a call let out.
-        processor: The processor that the threads which decide keep to; none: any.
         name: Name of the listener, for the names of the threads.
     """
 
@@ -102,7 +99,6 @@ class BoundedExecutor(futures.Executor):
         queue: int,
         *,
         failed: Callable[[BaseException], None] = lambda _: None,
-        processor: int | None = None,
         name: str = "",
     ) -> None:
         self._limit = queue
@@ -127,9 +123,6 @@ class BoundedExecutor(futures.Executor):
         ]
         for thread in self._threads:
             thread.start()
-        if processor is not None:
-            for thread in self._threads[:threads]:
-                keep_to(processor, thread)
 
     # --- who gives it calls
 

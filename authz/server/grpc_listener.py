@@ -1,6 +1,5 @@
 """One grpcio server for each listener of the Python lane; it alone knows its own name."""
 
-import threading
 from collections.abc import Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from authz.config.rules import socket_path
 from authz.errors import ConfigError
 from authz.model import Diagnostic
 from authz.server.decisions import TRANSPORT_MAX_BYTES, RawHandler
-from authz.server.processor import keep_to
 from authz.server.sockets import prepare, private
 from authz.server.tls import credentials
 
@@ -80,8 +78,6 @@ class GrpcListener:
     """Where it is bound: `host:port` or `unix:///path`."""
     server: grpc.Server
     """grpcio's server."""
-    processor: int | None
-    """The processor that its polling thread keeps to; none: any."""
 
     @staticmethod
     def bind(
@@ -142,17 +138,8 @@ class GrpcListener:
             if path is not None
             else f"{listener.address.rpartition(':')[0]}:{port}"
         )
-        return GrpcListener(name, bound, server, limits.processor)
+        return GrpcListener(name, bound, server)
 
     def start(self) -> None:
-        """Take calls from now on.
-
-        Raises:
-            OSError: The processor was taken from this process meanwhile.
-        """
-        before = set(threading.enumerate())
+        """Take calls from now on."""
         self.server.start()
-        if self.processor is not None:
-            # Of Python's threads grpcio starts one, which polls for events; those of its core never hold the interpreter's lock.
-            for thread in set(threading.enumerate()) - before:
-                keep_to(self.processor, thread)

@@ -52,7 +52,6 @@ class ListenerThreads:
             threads or limits.threads,
             queue or limits.queue,
             failed=failed,
-            processor=limits.processor if threads is None else None,
             name=name,
         )
         bounds = Bounds(limits.unreceived_calls, limits.receive_timeout)

@@ -2,7 +2,7 @@
 
 Server class, threads, queue and options are the lane's own; the handler neither parses, judges nor logs.
 
-    python -m bench.floor.python PROCESSOR PORT CHECK_ANSWER EXT_AUTHZ_ANSWER
+    python -m bench.floor.python PORT CHECK_ANSWER EXT_AUTHZ_ANSWER
 """
 
 import signal
@@ -23,11 +23,10 @@ def main(arguments: list[str]) -> None:
     """Serves until SIGTERM.
 
     Args:
-        arguments: the processor that its threads keep to, `-` for any; port; a file with the answer of each surface in
-            the order of `METHODS`.
+        arguments: port; a file with the answer of each surface in the order of `METHODS`.
     """
-    processor, port, *files = arguments
-    limits = Limits(processor=None if processor == "-" else int(processor))
+    port, *files = arguments
+    limits = Limits()
     services: dict[str, dict[str, RawHandler]] = {}
     for (method, _, _), file in zip(METHODS.values(), files, strict=True):
         service, _, name = method.partition("/")

@@ -50,7 +50,6 @@ class Paths:
         extension: folder with the release build of the `authz` package.
         fast_floor: the program of the fast lane's floor.
         ghz: the load generator.
-        processor: the processor that the threads of the Python lane, and of its floor, keep to; None: any.
     """
 
     root: Path
@@ -58,7 +57,6 @@ class Paths:
     extension: Path
     fast_floor: Path
     ghz: Path
-    processor: int | None = None
 
     def printed(self, command: Sequence[str], patience: float) -> dict[str, Any]:
         """Runs a program in the work folder, on the extension under measurement, and reads the JSON that it prints.
@@ -133,7 +131,6 @@ def server(
                     "admin": {"address": f"unix://{admin}"},
                 },
                 "audit": {"path": str(paths.work / f"{name}-audit.jsonl")},
-                "limits": {} if paths.processor is None else {"processor": paths.processor},
                 **(more or {}),
                 # Several servers stand beside one another, and each owns its state.
                 "state": {"path": str(paths.work / f"{name}-state"), **state},
@@ -173,8 +170,7 @@ def floors(paths: Paths, answers: dict[str, bytes]) -> dict[str, Target]:
         file.write_bytes(answers[surface])
         files.append(str(file))
     python, fast = free_ports(2)
-    processor = "-" if paths.processor is None else str(paths.processor)
-    program = [sys.executable, "-m", "bench.floor.python", processor, str(python)]
+    program = [sys.executable, "-m", "bench.floor.python", str(python)]
     commands = {
         "python": ([*program, *files], python),
         "fast": ([str(paths.fast_floor), str(fast), *files], fast),

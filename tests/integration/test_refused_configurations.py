@@ -38,9 +38,9 @@ REFUSED: Mapping[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
         {"listeners": {"main": {"address": "0.0.0.0:9191"}}},
         ("main", "loopback"),
     ),
-    "a processor that is not there": (
-        {"limits": {"processor": 60_000}},
-        ("limits.processor", "60000", "may run on"),
+    "a key of an earlier version": (
+        {"limits": {"processor": 0}},
+        ("config.yaml:", "limits.processor", "Remove it"),
     ),
     "an unknown key": ({"listners": {}}, ("config.yaml:", "listners", "listeners")),
     "an unknown key deep down": (

@@ -586,6 +586,18 @@ def test_an_unknown_variable_is_refused(tmp_path: Path) -> None:
     ]
 
 
+def test_a_key_of_an_earlier_version_says_what_to_do(tmp_path: Path) -> None:
+    """In the file and as a variable."""
+    said = (
+        "`limits.processor` is not a key of this version any more. "
+        "Remove it: Authz no longer binds threads to a processor."
+    )
+    old = GOOD + "limits: {processor: 0}\n"
+    assert refusals(tmp_path, old) == [f"config.yaml:18: {said}"]
+    variable = {"AUTHZ_LIMITS_PROCESSOR": "0"}
+    assert refusals(tmp_path, GOOD, variable) == [f"AUTHZ_LIMITS_PROCESSOR: {said}"]
+
+
 def test_the_variables_that_kubernetes_sets_are_no_keys(tmp_path: Path) -> None:
     """It sets them in every pod beside a service named `authz`."""
     env = {
