@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use sha2::{Digest as _, Sha256};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 
 use super::prompt;
 use super::{Literal, MAX_LITERALS};
+use crate::hex::hex_start;
 
 /// Bytes of one hash that are kept.
 const KEPT: usize = 16;
-/// Block of SHA-256.
-const BLOCK: usize = 64;
 
 /// The keyed hashes of what texts, and values that stand by themselves, name; at most 256.
 pub(super) fn literals(texts: &[&str], values: &[&str], key: &[u8; 32]) -> BTreeSet<Literal> {
@@ -19,29 +19,18 @@ pub(super) fn literals(texts: &[&str], values: &[&str], key: &[u8; 32]) -> BTree
 
 /// The hash of one name.
 pub(crate) fn literal(name: &str, key: &[u8; 32]) -> Literal {
-    let hash = hmac(key, &[name.as_bytes()]);
-    let mut hex = String::with_capacity(2 * KEPT);
-    for byte in hash.iter().take(KEPT) {
-        for digit in [byte >> 4, byte & 15] {
-            hex.extend(char::from_digit(u32::from(digit), 16));
-        }
-    }
-    hex
+    hex_start(&hmac(key, &[name.as_bytes()]), KEPT)
 }
 
 /// HMAC-SHA-256 (RFC 2104) of parts one after the other.
 #[must_use]
 pub fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
-    let mut block = [0_u8; BLOCK];
-    for (to, from) in block.iter_mut().zip(key) {
-        *to = *from;
-    }
-    let mut inner = Sha256::new_with_prefix(block.map(|byte| byte ^ 0x36));
-    for part in parts {
-        inner.update(part);
-    }
-    let outer = Sha256::new_with_prefix(block.map(|byte| byte ^ 0x5c));
-    outer.chain_update(inner.finalize()).finalize().into()
+    // RFC 2104 §2: a key shorter than a block of the hash is filled up with zeros.
+    let mut block = hmac::digest::Key::<Hmac<Sha256>>::default();
+    block.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
+    let mut mac = Hmac::<Sha256>::new(&block);
+    parts.iter().for_each(|part| mac.update(part));
+    mac.finalize().into_bytes().into()
 }
 
 #[cfg(test)]
