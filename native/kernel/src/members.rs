@@ -104,8 +104,6 @@ impl Members {
         }
     }
 
-    // Called in several places, and large: never inlined.
-    #[inline(never)]
     fn agent(&self, spiffe_id: &str) -> SmallVec<[usize; 8]> {
         let mut found: SmallVec<[usize; 8]> = SmallVec::new();
         found.extend(self.exact.get(spiffe_id).into_iter().flatten().copied());
@@ -142,7 +140,6 @@ impl Members {
     }
 
     /// The roles of a subject by some claims.
-    #[inline(never)]
     fn subject_by(
         &self,
         subject: &Subject,
@@ -171,7 +168,6 @@ impl Members {
         found
     }
 
-    #[inline(never)]
     fn name(&self, mut found: SmallVec<[usize; 8]>) -> Roles<'_> {
         found.sort_unstable();
         found.dedup();

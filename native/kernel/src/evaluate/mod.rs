@@ -311,8 +311,6 @@ struct Types {
     template: EntityType,
 }
 
-// Never inlined, as few lines as it has: it is called from so many places.
-#[inline(never)]
 fn uid(kind: &EntityType, id: &str) -> EntityUID {
     EntityUID::from_components(kind.clone(), Eid::new(id), None)
 }
@@ -753,7 +751,6 @@ fn record<const N: usize>(members: [(&'static str, Value); N]) -> Value {
     Value::record_arc(Arc::new(record), None)
 }
 
-#[inline(never)]
 fn put(record: &mut BTreeMap<SmolStr, Value>, name: &'static str, value: Value) {
     record.insert(SmolStr::new_static(name), value);
 }
