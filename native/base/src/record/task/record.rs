@@ -924,17 +924,6 @@ pub struct Detail {
     pub destinations: Vec<String>,
 }
 
-impl Detail {
-    /// Whether another permits the same thing, whatever the decision that it came of.
-    #[must_use]
-    pub fn is_for_the_same(&self, other: &Self) -> bool {
-        self.operation == other.operation
-            && self.resource == other.resource
-            && self.arguments_digest == other.arguments_digest
-            && self.destinations == other.destinations
-    }
-}
-
 /// The key that a credential is bound to; a text in base64url.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
