@@ -2,14 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use authz_kernel::decision::{Judged, Outcome, PolicyEffect, Principal, Verdict};
 use authz_kernel::history::SessionHistory;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
 use prost::Message;
-use prost_types::Timestamp;
+use prost_types::{Struct, Timestamp};
 
 use crate::envoy::{ALWAYS_REMOVED, Removed};
 use crate::judgement::{Judgement, Passage, Softened, name_of};
@@ -17,27 +16,15 @@ use crate::mcp::{self, Answer};
 use crate::message::public_message;
 use crate::proto::authz::v1 as wire;
 use crate::proto::envoy::config::core::v3::header_value_option::HeaderAppendAction;
-use crate::protobuf::{put, put_number, put_text};
+use crate::proto::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
+use crate::proto::envoy::service::auth::v3::check_response::HttpResponse;
+use crate::proto::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse, OkHttpResponse};
+use crate::proto::envoy::r#type::v3::HttpStatus;
+use crate::proto::google::rpc::Status;
 use crate::record::outcome;
 
 /// `google.rpc.Code.PERMISSION_DENIED`.
-const PERMISSION_DENIED: u64 = 7;
-/// What most permits take.
-const ANSWER_BYTES: usize = 2_048;
-/// Numbers of fields of `CheckResponse`.
-const STATUS: u32 = 1;
-const DENIED_RESPONSE: u32 = 2;
-const OK_RESPONSE: u32 = 3;
-const METADATA: u32 = 4;
-const ERROR_RESPONSE: u32 = 5;
-/// Of `google.rpc.Status`, and of `HttpStatus`.
-const CODE: u32 = 1;
-/// Of `OkHttpResponse`, and of `DeniedHttpResponse`.
-const HEADERS: u32 = 2;
-const HEADERS_TO_REMOVE: u32 = 5;
-/// Of `DeniedHttpResponse`.
-const HTTP_STATUS: u32 = 1;
-const BODY: u32 = 3;
+const PERMISSION_DENIED: i32 = 7;
 /// The headers that name who acts, for whom, and by which decision.
 const AGENT: &str = "x-authz-agent";
 const SUBJECT: &str = "x-authz-subject";
@@ -223,23 +210,22 @@ pub(crate) fn envoy(
     nonce: Option<String>,
 ) -> Vec<u8> {
     let names: Vec<_> = judgement.caller.chain.iter().map(name_of).collect();
-    let mut answer = Vec::with_capacity(ANSWER_BYTES);
-    match judgement.passage() {
-        None => deny(judgement, error_response, nonce.as_deref(), &mut answer),
-        Some(passage) => {
-            put(STATUS, &mut answer, |status| put_number(CODE, 0, status));
-            put(OK_RESPONSE, &mut answer, |ok| forward(passage, &names, removed, ok));
-        }
-    }
-    put(METADATA, &mut answer, |metadata| describe(judgement, &names, metadata));
-    answer
+    let (code, response) = match judgement.passage() {
+        None => deny(judgement, error_response, nonce.as_deref()),
+        Some(passage) => (0, HttpResponse::OkResponse(forward(passage, &names, removed))),
+    };
+    let answer = CheckResponse {
+        status: Some(Status { code, ..Status::default() }),
+        dynamic_metadata: Some(describe(judgement, &names)),
+        http_response: Some(response),
+    };
+    answer.encode_to_vec()
 }
 
 /// An answer that no setting of Envoy's turns into a permit: RPC OK, a status that is not, and a `denied_response`.
-fn deny(judgement: &Judgement, error_response: bool, nonce: Option<&str>, out: &mut Vec<u8>) {
+fn deny(judgement: &Judgement, error_response: bool, nonce: Option<&str>) -> (i32, HttpResponse) {
     let row = judgement.reason().row();
-    let code = u64::try_from(row.grpc_code).ok().filter(|code| *code != 0);
-    put(STATUS, out, |status| put_number(CODE, code.unwrap_or(PERMISSION_DENIED), status));
+    let code = if row.grpc_code > 0 { row.grpc_code } else { PERMISSION_DENIED };
     let (status, body) = match mcp::answer(judgement) {
         Some(Answer { status, body }) => (status, body),
         None => (http_status(row.http_status), body(judgement)),
@@ -256,16 +242,17 @@ fn deny(judgement: &Judgement, error_response: bool, nonce: Option<&str>, out: &
         ("www-authenticate", Some(challenge).filter(|_| is_challenged)),
         ("dpop-nonce", nonce.filter(|_| is_challenged)),
     ];
-    let is_error = row.public_code == PublicCode::Unavailable && error_response;
-    put(if is_error { ERROR_RESPONSE } else { DENIED_RESPONSE }, out, |response| {
-        put(HTTP_STATUS, response, |http| put_number(CODE, status.into(), http));
-        for (name, value) in headers {
-            if let Some(value) = value {
-                put(HEADERS, response, |header| set_header(name, value, header));
-            }
-        }
-        put_text(BODY, &body, response);
-    });
+    let headers = headers.into_iter();
+    let response = DeniedHttpResponse {
+        status: Some(HttpStatus { code: status.into() }),
+        headers: headers.filter_map(|(name, value)| Some(set_header(name, value?))).collect(),
+        body,
+    };
+    if row.public_code == PublicCode::Unavailable && error_response {
+        (code, HttpResponse::ErrorResponse(response))
+    } else {
+        (code, HttpResponse::DeniedResponse(response))
+    }
 }
 
 /// The HTTP status of a refusal.
@@ -303,9 +290,9 @@ pub(crate) fn shown_reason(judgement: &Judgement) -> Option<&str> {
     judgement.decision().and_then(|decision| decision.shown_reason.as_deref())
 }
 
-/// What a permit tells the proxy, an `OkHttpResponse`: the headers that name who acts, and those that are taken out. `names` are
-/// those of the chain.
-fn forward(passage: Passage<'_>, names: &[Cow<'_, str>], removed: &Removed, out: &mut Vec<u8>) {
+/// The answer of a permit to the proxy: the headers that name who acts, and those that are taken out. `names` are those of
+/// the chain.
+fn forward(passage: Passage<'_>, names: &[Cow<'_, str>], removed: &Removed) -> OkHttpResponse {
     let judgement = passage.judgement();
     let mut chain = judgement
         .caller
@@ -324,11 +311,7 @@ fn forward(passage: Passage<'_>, names: &[Cow<'_, str>], removed: &Removed, out:
     let ours =
         [(DECISION_ID, Some(judgement.arrival.id.as_str())), (AGENT, agent), (SUBJECT, subject)];
     let set = ours.into_iter().chain(injected.map(|injected| (injected.header(), secret)));
-    for (name, value) in set.clone() {
-        if let Some(value) = value {
-            put(HEADERS, out, |header| set_header(name, value, header));
-        }
-    }
+    let headers = set.clone().filter_map(|(name, value)| Some(set_header(name, value?))).collect();
     // Envoy removes last: a name that is set must not be removed. One of ours that is not must be.
     let is_set = |name: &str| set.clone().any(|(known, value)| known == name && value.is_some());
     let is_ours = |name: &str| ours.iter().any(|(known, _)| *known == name);
@@ -337,63 +320,46 @@ fn forward(passage: Passage<'_>, names: &[Cow<'_, str>], removed: &Removed, out:
     let of_secret = injected.into_iter().flat_map(|injected| {
         std::iter::once(injected.header()).chain(injected.twins().iter().map(String::as_str))
     });
-    for name in absent.chain(asked).chain(of_secret) {
-        if !is_set(name) {
-            put_text(HEADERS_TO_REMOVE, name, out);
-        }
+    let not_set = absent.chain(asked).chain(of_secret).filter(|name| !is_set(name));
+    // No permit sets any of these: the configuration refuses secrets under our names.
+    let always = ALWAYS_REMOVED.iter().map(String::as_str);
+    OkHttpResponse {
+        headers,
+        headers_to_remove: not_set.chain(always).map(str::to_owned).collect(),
+        ..OkHttpResponse::default()
     }
-    out.extend_from_slice(&REMOVED);
 }
 
-/// What every permit takes out, encoded. No permit sets any of it: the configuration refuses secrets under our names.
-static REMOVED: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let mut removed = Vec::new();
-    for name in ALWAYS_REMOVED.iter() {
-        put_text(HEADERS_TO_REMOVE, name, &mut removed);
+/// A header that replaces every header of its name, whichever of the two fields the proxy's version reads.
+#[expect(deprecated, reason = "proxies up to 1.36 read only `append`")]
+fn set_header(name: &str, value: &str) -> HeaderValueOption {
+    HeaderValueOption {
+        header: Some(HeaderValue {
+            key: name.to_owned(),
+            value: value.to_owned(),
+            ..HeaderValue::default()
+        }),
+        append: Some(false),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+        ..HeaderValueOption::default()
     }
-    removed
-});
-
-/// A `HeaderValueOption` that replaces every header of its name, whichever of the two fields the proxy's version reads.
-fn set_header(name: &str, value: &str, out: &mut Vec<u8>) {
-    put(1, out, |header| {
-        put_text(1, name, header);
-        put_text(2, value, header);
-    });
-    // `append`, a `BoolValue` that is false: proxies up to 1.36 read only this.
-    put(2, out, |_| {});
-    put_number(3, HeaderAppendAction::OverwriteIfExistsOrAdd as u64, out);
 }
 
 /// A `Struct` of flat texts for access logs: `%DYNAMIC_METADATA(envoy.filters.http.ext_authz:decision_id)%`.
 ///
 /// `decision` and `reason_code` are what was answered; where that was softened, `observed_…` is what was judged.
-fn describe(judgement: &Judgement, names: &[Cow<'_, str>], out: &mut Vec<u8>) {
+fn describe(judgement: &Judgement, names: &[Cow<'_, str>]) -> Struct {
     let judged = (outcome(judgement.outcome()), judgement.reason());
     let observed = judgement.softened().map(|_| judged);
     let (decision, reason) = match observed {
         Some(_) => (outcome(Outcome::Permit), ReasonCode::Permitted),
         None => judged,
     };
-    let mut tell = |key: &str, parts: &mut dyn Iterator<Item = &str>| {
-        // An entry of the map `fields`, whose value is a `string_value`.
-        put(1, out, |entry| {
-            put_text(1, key, entry);
-            put(2, entry, |value| {
-                put(3, value, |text| {
-                    parts.for_each(|part| text.extend_from_slice(part.as_bytes()))
-                });
-            });
-        });
-    };
-    let mut separated = names
-        .iter()
-        .enumerate()
-        .flat_map(|(at, name)| [if at == 0 { "" } else { " > " }, name.as_ref()]);
-    tell("agent_chain", &mut separated);
+    let chain = names.join(" > ");
     let world = judgement.arrival.world.as_ref();
     let revision = world.map_or("", |world| world.revision.as_str());
     let texts = [
+        ("agent_chain", Some(chain.as_str())),
         ("decision", Some(decision)),
         ("decision_id", Some(judgement.arrival.id.as_str())),
         ("enforced", Some(if observed.is_none() { "true" } else { "false" })),
@@ -408,9 +374,8 @@ fn describe(judgement: &Judgement, names: &[Cow<'_, str>], out: &mut Vec<u8>) {
         ("observed_decision", observed.map(|(decision, _)| decision)),
         ("observed_reason_code", observed.map(|(_, reason)| reason.as_str())),
     ];
-    for (key, text) in texts {
-        if let Some(text) = text {
-            tell(key, &mut std::iter::once(text));
-        }
-    }
+    let fields = texts.into_iter().filter_map(|(key, text)| {
+        Some((key.to_owned(), prost_types::Value::from(text?.to_owned())))
+    });
+    Struct { fields: fields.collect() }
 }
