@@ -7,6 +7,8 @@ threads run while it works; no Rust thread ever calls Python.
 from collections.abc import Mapping, Sequence
 from typing import final
 
+from authz.model import CallFacts
+
 __all__ = [
     "ApiError",
     "BundleError",
@@ -285,117 +287,45 @@ class Engine:
             EngineError: A listener, an enforcer or a setting of credentials is refused.
         """
 
-    def check(
-        self,
-        request: bytes,
-        listener: str,
-        remaining: float | None = None,
-        traceparent: str | None = None,
-        authorization: str | None = None,
-        peer: str | None = None,
-        tracestate: str | None = None,
-        certificate: bytes | None = None,
-        intermediates: bytes | None = None,
-    ) -> bytes:
+    def check(self, request: bytes, facts: CallFacts) -> bytes:
         """Judges one operation; any bytes are answered with a decision.
 
         Args:
             request: `authz.v1.CheckRequest`.
-            listener: Name of the listener that it came by.
-            remaining: Seconds until the caller's deadline.
-            traceparent: W3C trace context of the call.
-            authorization: The call's `authorization` metadata.
-            peer: Address of the peer, for the audit record.
-            tracestate: W3C trace state of the call.
-            certificate: The TLS peer's own certificate, PEM.
-            intermediates: What it sent along, PEM; it may begin with its own again.
+            facts: Facts of the call.
 
         Returns:
             `authz.v1.CheckResponse`.
         """
 
-    def batch_check(
-        self,
-        request: bytes,
-        listener: str,
-        remaining: float | None = None,
-        traceparent: str | None = None,
-        authorization: str | None = None,
-        peer: str | None = None,
-        tracestate: str | None = None,
-        certificate: bytes | None = None,
-        intermediates: bytes | None = None,
-    ) -> bytes:
+    def batch_check(self, request: bytes, facts: CallFacts) -> bytes:
         """Judges several operations on one snapshot; any bytes are answered with decisions.
 
         Args:
             request: `authz.v1.BatchCheckRequest`.
-            listener: As for `check`.
-            remaining: As for `check`.
-            traceparent: As for `check`.
-            authorization: As for `check`.
-            peer: As for `check`.
-            tracestate: As for `check`.
-            certificate: The TLS peer's own certificate, PEM.
-            intermediates: What it sent along, PEM.
+            facts: Facts of the call.
 
         Returns:
             `authz.v1.BatchCheckResponse`.
         """
 
-    def envoy_check(
-        self,
-        request: bytes,
-        listener: str,
-        remaining: float | None = None,
-        traceparent: str | None = None,
-        authorization: str | None = None,
-        peer: str | None = None,
-        tracestate: str | None = None,
-        certificate: bytes | None = None,
-        intermediates: bytes | None = None,
-    ) -> bytes:
+    def envoy_check(self, request: bytes, facts: CallFacts) -> bytes:
         """Judges one HTTP request for Envoy; any bytes are answered, and only a permit has `status.code` 0.
 
         Args:
             request: `envoy.service.auth.v3.CheckRequest`.
-            listener: As for `check`.
-            remaining: As for `check`.
-            traceparent: As for `check`.
-            authorization: Ignored: an HTTP request brings its own.
-            peer: As for `check`.
-            tracestate: As for `check`.
-            certificate: The TLS peer's own certificate, PEM.
-            intermediates: What it sent along, PEM.
+            facts: Facts of the call; `authorization` is ignored: an HTTP request brings its own.
 
         Returns:
             `envoy.service.auth.v3.CheckResponse`.
         """
 
-    def explain(
-        self,
-        request: bytes,
-        listener: str,
-        remaining: float | None = None,
-        traceparent: str | None = None,
-        authorization: str | None = None,
-        peer: str | None = None,
-        tracestate: str | None = None,
-        certificate: bytes | None = None,
-        intermediates: bytes | None = None,
-    ) -> bytes:
+    def explain(self, request: bytes, facts: CallFacts) -> bytes:
         """Judges without effect and tells everything; whoever asks needs a permit for `authz.explain`.
 
         Args:
             request: `authz.v1.ExplainRequest`.
-            listener: Name of an administration listener.
-            remaining: As for `check`.
-            traceparent: As for `check`.
-            authorization: Who asks.
-            peer: As for `check`.
-            tracestate: As for `check`.
-            certificate: The TLS peer's own certificate, PEM.
-            intermediates: What it sent along, PEM.
+            facts: Facts of the call; its listener is one of administration.
 
         Returns:
             `authz.v1.ExplainResponse`.
@@ -404,32 +334,13 @@ class Engine:
             ApiError: The caller may not explain, or the request cannot be explained.
         """
 
-    def call(
-        self,
-        surface: str,
-        request: bytes,
-        listener: str,
-        remaining: float | None = None,
-        traceparent: str | None = None,
-        authorization: str | None = None,
-        peer: str | None = None,
-        tracestate: str | None = None,
-        certificate: bytes | None = None,
-        intermediates: bytes | None = None,
-    ) -> bytes:
+    def call(self, surface: str, request: bytes, facts: CallFacts) -> bytes:
         """Answers a call that answers no decision: listing, revoking, and all of `authz.v1.Tasks`.
 
         Args:
             surface: `list`, `task_start`, `task_delegate`, `task_extend`, `task_get`, `task_list`, `task_end` or `revoke`.
             request: Its request.
-            listener: Name of the listener that the call came by.
-            remaining: Seconds until the caller's deadline.
-            traceparent: W3C trace context.
-            authorization: `authorization` metadata of the call.
-            peer: Address of the caller, for the record.
-            tracestate: W3C trace state.
-            certificate: The caller's own certificate, PEM.
-            intermediates: What it sent along, PEM.
+            facts: Facts of the call.
 
         Returns:
             Its response.

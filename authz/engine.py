@@ -634,7 +634,7 @@ class Engine:
         Returns:
             An encoded CheckResponse.
         """
-        return self._native.check(request, *facts)
+        return self._native.check(request, facts)
 
     def batch_check(self, request: bytes, facts: CallFacts) -> bytes:
         """Answer `authz.v1.Authorizer/BatchCheck`.
@@ -646,7 +646,7 @@ class Engine:
         Returns:
             An encoded BatchCheckResponse.
         """
-        return self._native.batch_check(request, *facts)
+        return self._native.batch_check(request, facts)
 
     def envoy_check(self, request: bytes, facts: CallFacts) -> bytes:
         """Answer `envoy.service.auth.v3.Authorization/Check`.
@@ -658,7 +658,7 @@ class Engine:
         Returns:
             An encoded CheckResponse of Envoy.
         """
-        return self._native.envoy_check(request, *facts)
+        return self._native.envoy_check(request, facts)
 
     def explain(self, request: bytes, facts: CallFacts) -> bytes:
         """Answer `authz.v1.Authorizer/Explain`.
@@ -674,7 +674,7 @@ class Engine:
             ApiError: The request cannot be read, or the caller may not ask.
         """
         try:
-            return self._native.explain(request, *facts)
+            return self._native.explain(request, facts)
         except _native.ApiError as error:
             raise ApiError(error.reason_code, error.grpc_code, error.message) from error
 
@@ -693,7 +693,7 @@ class Engine:
             ApiError: It is refused.
         """
         try:
-            return self._native.call(surface.value, request, *facts)
+            return self._native.call(surface.value, request, facts)
         except _native.ApiError as error:
             # Only of a proof that lacks one does the engine say so.
             nonce = self.dpop_nonce() if error.message.startswith(_USE_NONCE) else ""

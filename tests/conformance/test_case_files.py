@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from authz import _native
+from authz.model import CallFacts
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
 from authz.v1 import decision_pb2, options_pb2
 from tests.support import cases
@@ -80,9 +81,13 @@ def plan(bundle: str) -> _native.Plan:
 def in_process(engine: _native.Engine) -> list[Surface]:
     """Returns the engine's own surfaces."""
     return [
-        Surface("engine, check", "check", lambda listener, data: engine.check(data, listener)),
         Surface(
-            "engine, envoy", "envoy", lambda listener, data: engine.envoy_check(data, listener)
+            "engine, check", "check", lambda listener, data: engine.check(data, CallFacts(listener))
+        ),
+        Surface(
+            "engine, envoy",
+            "envoy",
+            lambda listener, data: engine.envoy_check(data, CallFacts(listener)),
         ),
     ]
 

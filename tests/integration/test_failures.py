@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from authz import _native
+from authz.model import CallFacts
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
 from authz.v1 import admin_pb2, decision_pb2, options_pb2
 from tests.support.locked import locked_store
@@ -145,12 +146,12 @@ def test_unavailable(people: People, tmp_path: Path) -> None:
     """UNAVAILABLE: an engine that has loaded nothing denies whatever it is asked."""
     settings = json.dumps({"audit_path": str(tmp_path / "audit.jsonl")}).encode()
     engine = _native.Engine(settings)
-    decision = decision_of(engine.check(search(people.bot), "main"))
+    decision = decision_of(engine.check(search(people.bot), CallFacts("main")))
     assert outcome(decision) == "DENY"
     # Nothing says yet who may ask, so the code itself is for the record only.
     assert decision.public_code == options_pb2.PUBLIC_CODE_UNAVAILABLE
     answer = external_auth_pb2.CheckResponse.FromString(
-        engine.envoy_check(envoy_search(people.bot), "main")
+        engine.envoy_check(envoy_search(people.bot), CallFacts("main"))
     )
     assert (answer.status.code, answer.denied_response.status.code) == (14, 503)
     engine.close()
@@ -187,7 +188,7 @@ def test_a_closed_engine_permits_nothing(people: People, tmp_path: Path) -> None
     engine = _native.Engine(json.dumps({"audit_path": str(tmp_path / "a.jsonl")}).encode())
     engine.close()
     engine.close()
-    assert outcome(decision_of(engine.check(search(people.bot), "main"))) == "DENY"
+    assert outcome(decision_of(engine.check(search(people.bot), CallFacts("main")))) == "DENY"
 
 
 @pytest.mark.parametrize("surface", ["check", "batch_check", "ext_authz"])

@@ -346,8 +346,8 @@ fn refused(py: Python<'_>, reason: &str, detail: &str) -> PyErr {
     with(py, raised, [("reason_code", reason), ("message", detail)])
 }
 
-/// What Python knows of a call.
-struct Call<'a> {
+/// Facts of a call that its transport knows: `authz.model.CallFacts`, a tuple.
+struct CallFacts<'a> {
     listener: &'a str,
     remaining: Option<f64>,
     traceparent: Option<&'a str>,
@@ -358,7 +358,34 @@ struct Call<'a> {
     intermediates: Option<&'a [u8]>,
 }
 
-impl<'a> Call<'a> {
+impl<'a, 'py> FromPyObject<'a, 'py> for CallFacts<'a> {
+    type Error = PyErr;
+
+    fn extract(facts: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let (
+            listener,
+            remaining,
+            traceparent,
+            authorization,
+            peer,
+            tracestate,
+            certificate,
+            intermediates,
+        ) = facts.extract()?;
+        Ok(Self {
+            listener,
+            remaining,
+            traceparent,
+            authorization,
+            peer,
+            tracestate,
+            certificate,
+            intermediates,
+        })
+    }
+}
+
+impl<'a> CallFacts<'a> {
     fn transport(&self, received: Instant) -> Transport<'a> {
         // A deadline that is past, or no number, is past.
         let remaining = self.remaining.map(|seconds| {
@@ -428,171 +455,61 @@ impl Engine {
         loaded.map_err(|error| engine_error(&error))
     }
 
-    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None, tracestate=None, certificate=None, intermediates=None))]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "they are the call's facts, passed without a dict"
-    )]
     fn check<'py>(
         &self,
         py: Python<'py>,
         request: &[u8],
-        listener: &str,
-        remaining: Option<f64>,
-        traceparent: Option<&str>,
-        authorization: Option<&str>,
-        peer: Option<&str>,
-        tracestate: Option<&str>,
-        certificate: Option<&[u8]>,
-        intermediates: Option<&[u8]>,
+        facts: CallFacts<'_>,
     ) -> Bound<'py, PyBytes> {
         let received = Instant::now();
-        let call = Call {
-            listener,
-            remaining,
-            traceparent,
-            authorization,
-            peer,
-            tracestate,
-            certificate,
-            intermediates,
-        };
-        let answer = py.detach(|| self.inner.check(request, &call.transport(received)));
+        let answer = py.detach(|| self.inner.check(request, &facts.transport(received)));
         PyBytes::new(py, &answer)
     }
 
-    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None, tracestate=None, certificate=None, intermediates=None))]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "they are the call's facts, passed without a dict"
-    )]
     fn batch_check<'py>(
         &self,
         py: Python<'py>,
         request: &[u8],
-        listener: &str,
-        remaining: Option<f64>,
-        traceparent: Option<&str>,
-        authorization: Option<&str>,
-        peer: Option<&str>,
-        tracestate: Option<&str>,
-        certificate: Option<&[u8]>,
-        intermediates: Option<&[u8]>,
+        facts: CallFacts<'_>,
     ) -> Bound<'py, PyBytes> {
         let received = Instant::now();
-        let call = Call {
-            listener,
-            remaining,
-            traceparent,
-            authorization,
-            peer,
-            tracestate,
-            certificate,
-            intermediates,
-        };
-        let answer = py.detach(|| self.inner.batch_check(request, &call.transport(received)));
+        let answer = py.detach(|| self.inner.batch_check(request, &facts.transport(received)));
         PyBytes::new(py, &answer)
     }
 
-    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None, tracestate=None, certificate=None, intermediates=None))]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "they are the call's facts, passed without a dict"
-    )]
     fn envoy_check<'py>(
         &self,
         py: Python<'py>,
         request: &[u8],
-        listener: &str,
-        remaining: Option<f64>,
-        traceparent: Option<&str>,
-        authorization: Option<&str>,
-        peer: Option<&str>,
-        tracestate: Option<&str>,
-        certificate: Option<&[u8]>,
-        intermediates: Option<&[u8]>,
+        facts: CallFacts<'_>,
     ) -> Bound<'py, PyBytes> {
         let received = Instant::now();
-        let call = Call {
-            listener,
-            remaining,
-            traceparent,
-            authorization,
-            peer,
-            tracestate,
-            certificate,
-            intermediates,
-        };
-        let answer = py.detach(|| self.inner.envoy_check(request, &call.transport(received)));
+        let answer = py.detach(|| self.inner.envoy_check(request, &facts.transport(received)));
         PyBytes::new(py, &answer)
     }
 
-    #[pyo3(signature = (request, listener, remaining=None, traceparent=None, authorization=None, peer=None, tracestate=None, certificate=None, intermediates=None))]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "they are the call's facts, passed without a dict"
-    )]
     fn explain<'py>(
         &self,
         py: Python<'py>,
         request: &[u8],
-        listener: &str,
-        remaining: Option<f64>,
-        traceparent: Option<&str>,
-        authorization: Option<&str>,
-        peer: Option<&str>,
-        tracestate: Option<&str>,
-        certificate: Option<&[u8]>,
-        intermediates: Option<&[u8]>,
+        facts: CallFacts<'_>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let received = Instant::now();
-        let call = Call {
-            listener,
-            remaining,
-            traceparent,
-            authorization,
-            peer,
-            tracestate,
-            certificate,
-            intermediates,
-        };
-        let answer = py.detach(|| self.inner.explain(request, &call.transport(received)));
+        let answer = py.detach(|| self.inner.explain(request, &facts.transport(received)));
         Ok(PyBytes::new(py, &answer.map_err(|error| api_error(py, &error))?))
     }
 
-    #[pyo3(signature = (surface, request, listener, remaining=None, traceparent=None, authorization=None, peer=None, tracestate=None, certificate=None, intermediates=None))]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "they are the call's facts, passed without a dict"
-    )]
     fn call<'py>(
         &self,
         py: Python<'py>,
         surface: &str,
         request: &[u8],
-        listener: &str,
-        remaining: Option<f64>,
-        traceparent: Option<&str>,
-        authorization: Option<&str>,
-        peer: Option<&str>,
-        tracestate: Option<&str>,
-        certificate: Option<&[u8]>,
-        intermediates: Option<&[u8]>,
+        facts: CallFacts<'_>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let received = Instant::now();
         let surface = Surface::from_name(surface)
             .ok_or_else(|| PyValueError::new_err(format!("`{surface}` is no surface")))?;
-        let call = Call {
-            listener,
-            remaining,
-            traceparent,
-            authorization,
-            peer,
-            tracestate,
-            certificate,
-            intermediates,
-        };
-        let answer = py.detach(|| self.inner.call(surface, request, &call.transport(received)));
+        let answer = py.detach(|| self.inner.call(surface, request, &facts.transport(received)));
         Ok(PyBytes::new(py, &answer.map_err(|error| api_error(py, &error))?))
     }
 
