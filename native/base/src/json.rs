@@ -5,9 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fmt;
-
-use crate::plain::{self, push_number};
+use std::fmt::{self, Write as _};
 
 /// Integers beyond ±2⁵³ are no longer exact in readers that use doubles (RFC 7493 §2.2).
 const EXACT: i64 = 1 << 53;
@@ -112,10 +110,7 @@ impl Value {
             Self::Bool(true) => out.push_str("true"),
             Self::Bool(false) => out.push_str("false"),
             Self::Integer(i) => {
-                if *i < 0 {
-                    out.push('-');
-                }
-                push_number(out, i.unsigned_abs());
+                let _ = write!(out, "{i}");
             }
             Self::Decimal(text) => out.push_str(text),
             Self::String(text) => write_string(text, out),
@@ -329,11 +324,6 @@ pub fn push_token(pointer: &mut String, token: &str) {
 /// Appends a text as a JSON string.
 pub fn write_string(text: &str, out: &mut String) {
     out.push('"');
-    if plain::is_plain(text) {
-        out.push_str(text);
-        out.push('"');
-        return;
-    }
     for c in text.chars() {
         match c {
             '"' => out.push_str("\\\""),
@@ -350,7 +340,7 @@ pub fn write_string(text: &str, out: &mut String) {
 
 /// How many bytes [`write_string`] appends.
 fn string_len(text: &str) -> usize {
-    if plain::is_plain(text) {
+    if text.bytes().all(is_plain) {
         return text.len().saturating_add(2);
     }
     let mut written = String::new();

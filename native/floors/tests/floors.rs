@@ -8,11 +8,11 @@ use std::path::Path;
 /// The modules of `authz-base`, lowest first.
 const BASE: &[&str] = &[
     "reason",
+    "rfc3339",
     "table",
     "pattern",
     "hex",
     "digest",
-    "plain",
     "json",
     "host",
     "uri",
@@ -27,11 +27,11 @@ const BASE: &[&str] = &[
 /// The kernel's modules, lowest first. The first line has those of `authz-base`, which the kernel exports under its own name.
 const KERNEL: &[&str] = &[
     "reason",
+    "rfc3339",
     "table",
     "pattern",
     "hex",
     "digest",
-    "plain",
     "json",
     "host",
     "spelling",

@@ -31,5 +31,5 @@ pub mod task;
 #[cfg(feature = "test-support")]
 pub mod test_support;
 
-pub use authz_base::{digest, hex, json, plain, reason};
+pub use authz_base::{digest, hex, json, reason, rfc3339};
 use authz_base::{host, pattern, spelling, spiffe, table};

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Timelike};
+use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta};
 use serde::Serialize;
 
 use crate::decision::{Principal, Time};
@@ -13,6 +13,7 @@ use crate::diagnostic::Diagnostics;
 use crate::members::covers;
 use crate::model::{Location, Tier};
 use crate::reason::ReasonCode;
+use crate::rfc3339;
 
 /// Days that an entry may observe from when it is loaded.
 pub const MOST_DAYS: i64 = 90;
@@ -379,14 +380,6 @@ pub fn end_of(text: &str) -> Option<Time> {
     Some(Time(next.and_utc().timestamp_millis()))
 }
 
-/// A time as RFC 3339 in UTC, to the second; empty where no calendar has it.
-#[must_use]
-pub fn rfc3339(time: Time) -> String {
-    DateTime::from_timestamp_millis(time.0)
-        .and_then(|moment| moment.naive_utc().with_nanosecond(0))
-        .map_or_else(String::new, |moment| format!("{moment:?}Z"))
-}
-
 /// What is wrong with the ends of the entries, seen from when the bundle is loaded.
 ///
 /// One that lies further ahead than [`MOST_DAYS`] is an error; one that is past, or nearer than [`WARNED_DAYS`], a warning.
@@ -396,9 +389,9 @@ pub fn check(modes: &Modes, now: Time, found: &mut Diagnostics) {
     let latest = midnight.saturating_add((MOST_DAYS + 1) * DAY_MS);
     for (scope, entry) in modes.entries() {
         let (Mode::Observe, Some(until)) = (entry.mode, entry.until) else { continue };
-        let end = rfc3339(until);
+        let end = rfc3339::seconds(until.0);
         if until.0 > latest {
-            let last = rfc3339(Time(latest.saturating_sub(DAY_MS)));
+            let last = rfc3339::seconds(latest.saturating_sub(DAY_MS));
             let last = last.split('T').next().unwrap_or_default();
             let what = format!("{scope} observes until {end}, more than {MOST_DAYS} days ahead");
             found.error(&entry.at, what, format!("Say `until: {last}`, or earlier."));

@@ -15,7 +15,7 @@ mod tls;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::poll_fn;
-use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::net::TcpListener as StdTcpListener;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
@@ -25,7 +25,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use authz_kernel::hex::hex;
-use authz_kernel::plain::push_number;
 use authz_kernel::reason::ReasonCode;
 use authz_state::place;
 use base64::Engine as _;
@@ -759,19 +758,6 @@ fn grpc_timeout(value: &str) -> Option<Duration> {
     })
 }
 
-/// An address and its port. Written by hand where that is easy: the formatter takes longer.
-fn written(address: SocketAddr) -> String {
-    let SocketAddr::V4(address) = address else { return address.to_string() };
-    let mut text = String::with_capacity("255.255.255.255:65535".len());
-    for (before, octet) in ["", ".", ".", "."].into_iter().zip(address.ip().octets()) {
-        text.push_str(before);
-        push_number(&mut text, octet.into());
-    }
-    text.push(':');
-    push_number(&mut text, address.port().into());
-    text
-}
-
 fn headers() -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", HeaderValue::from_static("application/grpc"));
@@ -936,14 +922,6 @@ mod tests {
         assert_eq!(Some("a=1,b=2"), trace_state(&headers).as_deref());
         headers.append("traceparent", HeaderValue::from_static("00-b"));
         assert_eq!(None, trace_parent(&headers));
-    }
-
-    /// As the formatter writes it.
-    #[test]
-    fn addresses() {
-        for text in ["127.0.0.1:40000", "255.255.255.255:65535", "0.10.100.9:0", "[::1]:443"] {
-            assert_eq!(text, written(text.parse().unwrap()));
-        }
     }
 
     /// What is no visible ASCII, and `%`, is encoded.

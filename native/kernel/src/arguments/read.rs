@@ -10,7 +10,6 @@ use super::types::{ArgumentType, Member};
 use super::{Checker, Nulls};
 use crate::digest::sha256;
 use crate::json::{self, Limits};
-use crate::plain;
 
 /// 2⁵³: beyond it a double does not hold every whole number (RFC 7493 §2.2).
 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -467,11 +466,6 @@ pub(crate) fn write_canonical(value: &json::Value, out: &mut String) {
 /// RFC 8785 §3.2.2.2: the short escapes, `\u00xx` for other controls, all else as it is.
 fn write_text(text: &str, out: &mut String) {
     out.push('"');
-    if plain::is_plain(text) {
-        out.push_str(text);
-        out.push('"');
-        return;
-    }
     for character in text.chars() {
         match character {
             '"' => out.push_str("\\\""),

@@ -27,7 +27,7 @@ use super::counts::Refusal;
 use super::frames::{Frames, HEADER, PREFACE, Part};
 use super::share::{PeerKey, Place};
 use super::tls::{Tls, identity};
-use super::{Answer, Serving, written};
+use super::{Answer, Serving};
 
 /// Connection preface and an empty SETTINGS frame: what every client sends first (RFC 9113 §3.4).
 const FIRST: usize = PREFACE + HEADER;
@@ -72,7 +72,7 @@ impl Socket {
                 let (stream, address) = listener.accept().await?;
                 // Without it each answer waits for the peer's delayed acknowledgement, some 40 ms.
                 stream.set_nodelay(true)?;
-                let caller = Caller { address: Some(written(address)), ..Caller::default() };
+                let caller = Caller { address: Some(address.to_string()), ..Caller::default() };
                 Ok((Stream::Tcp(stream), PeerKey::of(address.ip()), caller))
             }
             Self::Unix(listener) => {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use authz_base::plain;
 use authz_base::record::{Record, RecordKey, RecordKind};
 
 use super::StoreError;
@@ -61,18 +60,20 @@ pub(crate) fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
 /// Writes a record.
 pub(crate) fn write(to: &mut Vec<u8>, record: &Record) -> Result<(), StoreError> {
     let written = match record {
-        Record::Session(one) => plain::append(to, one),
-        Record::Task(one) => plain::append(to, one),
-        Record::Reservation(one) => plain::append(to, one),
-        Record::Idempotency(one) => plain::append(to, one),
-        Record::Revocation(one) => plain::append(to, one),
-        Record::Credential(one) => plain::append(to, one),
-        Record::Proof(one) => plain::append(to, one),
-        Record::SigningKey(one) => plain::append(to, one),
-        Record::Lease(one) => plain::append(to, one),
-        Record::Agent(one) | Record::Subject(one) | Record::Pair(one) => plain::append(to, one),
-        Record::Object(one) => plain::append(to, one),
-        Record::TrustDomain(one) => plain::append(to, one),
+        Record::Session(one) => serde_json::to_writer(to, one),
+        Record::Task(one) => serde_json::to_writer(to, one),
+        Record::Reservation(one) => serde_json::to_writer(to, one),
+        Record::Idempotency(one) => serde_json::to_writer(to, one),
+        Record::Revocation(one) => serde_json::to_writer(to, one),
+        Record::Credential(one) => serde_json::to_writer(to, one),
+        Record::Proof(one) => serde_json::to_writer(to, one),
+        Record::SigningKey(one) => serde_json::to_writer(to, one),
+        Record::Lease(one) => serde_json::to_writer(to, one),
+        Record::Agent(one) | Record::Subject(one) | Record::Pair(one) => {
+            serde_json::to_writer(to, one)
+        }
+        Record::Object(one) => serde_json::to_writer(to, one),
+        Record::TrustDomain(one) => serde_json::to_writer(to, one),
     };
     written.map_err(|error| StoreError::Unavailable(format!("a record cannot be written: {error}")))
 }
