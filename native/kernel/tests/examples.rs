@@ -1,5 +1,6 @@
 //! The bundles that newcomers read: they load without a warning, and pass their own tests.
 #![expect(clippy::panic, clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::disallowed_methods, reason = "tests read files")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

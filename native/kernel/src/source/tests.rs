@@ -548,6 +548,7 @@ fn the_schemas_name_every_key() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "reads the corpus")]
 fn the_corpus_and_what_resembles_it_never_panic() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let table = crate::routes::RouteTable::default();

@@ -1,5 +1,6 @@
 //! The kernel from outside: typed facts and bytes in, decisions and diagnostics out.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::disallowed_methods, reason = "tests read files and settings")]
 
 mod along;
 mod arguments;

@@ -1,6 +1,7 @@
 //! What the crate promises, tested through its public interface.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(clippy::disallowed_methods, reason = "tests read files")]
 
 mod access_token;
 mod agent;
