@@ -28,6 +28,7 @@ use smol_str::SmolStr;
 use crate::arguments;
 use crate::decision::{PolicyEffect, Principal, Subject, Verdict};
 use crate::history::SessionHistory;
+use crate::rfc3339;
 use crate::schema::{Key, Keys, NO_DESTINATION};
 use crate::table::Table;
 use crate::task::{SubjectProof, TaskKind};
@@ -290,9 +291,7 @@ pub(crate) struct Words {
     label_sets: Sets,
     sequence_sets: Sets,
     none: SlotEnv,
-    epoch: Value,
-    duration: Name,
-    offset: Name,
+    datetime: Name,
     decimal: Name,
 }
 
@@ -441,9 +440,7 @@ impl Words {
             label_sets: Sets::default(),
             sequence_sets: Sets::default(),
             none: SlotEnv::new(),
-            epoch: call(&name("datetime")?, &[text("1970-01-01")])?,
-            duration: name("duration")?,
-            offset: name("offset")?,
+            datetime: name("datetime")?,
             decimal: name("decimal")?,
         })
     }
@@ -605,10 +602,7 @@ impl Words {
                     let kinds = facts.satisfied.iter().filter_map(|kind| self.kinds.get(kind));
                     self.set(kinds.cloned().collect())
                 }
-                Key::Time => {
-                    let since = call(&self.duration, &[text(&format!("{}ms", facts.time))])?;
-                    call(&self.offset, &[self.epoch.clone(), since])?
-                }
+                Key::Time => call(&self.datetime, &[text(&rfc3339::millis(facts.time))])?,
                 Key::Session => record([
                     ("labels", self.label_set(facts.carried())),
                     ("sources", long(facts.sources())),
