@@ -111,7 +111,11 @@ fn a_peer_is_an_agent() {
     assert_eq!((&json!(BOT), &json!("x509-svid")), (&link["id"], &link["proof"]));
     assert_eq!(link["certificate_sha256"], records[0]["input"]["peer"]["certificate_sha256"]);
     assert_eq!(Value::Null, link["token_sha256"]);
-    assert_eq!(json!([]), records[2]["input"]["chain"]);
+    // What was shown beside its certificate is refused, and the record names it all the same.
+    for record in &records[2..] {
+        let chain = record["input"]["chain"].as_array().unwrap();
+        assert_eq!((1, &json!(BOT)), (chain.len(), &chain[0]["id"]));
+    }
 }
 
 /// Who shows no certificate where one is asked for, or one that proves nothing, is nobody, whatever else it brings.
@@ -272,6 +276,31 @@ fn a_bad_relayed_principal_denies() {
     assert_eq!(json!(cases.map(|(_, _, code)| code)), codes(&served));
 }
 
+/// A relayed agent is named by the record of its request, whatever else of the request is refused.
+#[test]
+fn a_relayed_agent_does_not_hide_among_strangers() {
+    const TIMES: usize = 12;
+    let token = format!("Bearer {}", svid());
+    for (headers, code) in [
+        (("authz-subject", "x.y.z"), "BAD_CREDENTIAL"),
+        (("authorization", token.as_str()), "BAD_CREDENTIAL"),
+        (("content-length", "x"), "AMBIGUOUS_REQUEST"),
+    ] {
+        let served = unloaded(&json!({"audit_unverified_refusals": 1}));
+        served.engine.load(world_of(&enforcers())).unwrap();
+        for _ in 0..TIMES {
+            relay(&served, &[], &proxied(OTHER, "", &[headers]));
+        }
+        let records = served.records();
+        assert_eq!(TIMES, records.len(), "{code}");
+        for record in records {
+            let link = &record["input"]["chain"][0];
+            assert_eq!(json!([OTHER, "relayed"]), json!([link["id"], link["proof"]]));
+            assert_eq!(code, record["result"]["reason_code"]);
+        }
+    }
+}
+
 /// Beside a relayed agent `authorization` is that agent's, its subject's, or the upstream's.
 #[test]
 fn authorization_beside_a_relayed_agent() {
@@ -290,13 +319,13 @@ fn authorization_beside_a_relayed_agent() {
         (bearer(&stranger), "PERMITTED", 1),
         (bearer("opaque"), "PERMITTED", 1),
         ("Basic eDp5".to_owned(), "PERMITTED", 1),
-        (bearer(&svid_with(OTHER, "authz", now() + 300)), "BAD_CREDENTIAL", 0),
-        (bearer(&forged()), "BAD_CREDENTIAL", 0),
-        (bearer(&forged_subject), "UNTRUSTED_ISSUER", 0),
-        (format!("DPoP {}", alice()), "BAD_PROOF", 0),
-        (bearer(&long), "BAD_CREDENTIAL", 0),
-        ("Bearer".to_owned(), "BAD_CREDENTIAL", 0),
-        (format!("{},{}", bearer(&svid()), bearer(&svid())), "BAD_CREDENTIAL", 0),
+        (bearer(&svid_with(OTHER, "authz", now() + 300)), "BAD_CREDENTIAL", 1),
+        (bearer(&forged()), "BAD_CREDENTIAL", 1),
+        (bearer(&forged_subject), "UNTRUSTED_ISSUER", 1),
+        (format!("DPoP {}", alice()), "BAD_PROOF", 1),
+        (bearer(&long), "BAD_CREDENTIAL", 1),
+        ("Bearer".to_owned(), "BAD_CREDENTIAL", 1),
+        (format!("{},{}", bearer(&svid()), bearer(&svid())), "BAD_CREDENTIAL", 1),
     ];
     for (value, _, _) in &cases {
         relay(&served, &[], &proxied(BOT, "", &[("authorization", value)]));
@@ -315,7 +344,7 @@ fn authorization_beside_a_relayed_agent() {
         .collect();
     let mut expected: Vec<(String, usize)> =
         cases.iter().map(|(_, code, links)| ((*code).to_owned(), *links)).collect();
-    expected.extend([("PERMITTED".to_owned(), 2), ("BAD_CREDENTIAL".to_owned(), 0)]);
+    expected.extend([("PERMITTED".to_owned(), 2), ("BAD_CREDENTIAL".to_owned(), 1)]);
     assert_eq!(expected, found);
 }
 
