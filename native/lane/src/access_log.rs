@@ -23,7 +23,7 @@ use crate::proto::envoy::service::accesslog::v3::StreamAccessLogsResponse;
 use crate::report::{Reporter, Told, may_report};
 use crate::revoke;
 use crate::settings::{ReportWay, Surface};
-use crate::steps::record::Changing;
+use crate::steps::record::ChangeContext;
 use crate::tasks::Caller;
 use crate::transport::{ApiError, Transport};
 use crate::world::Loaded;
@@ -145,7 +145,7 @@ impl Engine {
         };
         let line = self.recorded(transport);
         let done = {
-            let call = Changing { evidence: &[], recorded: &line, wait };
+            let call = ChangeContext { evidence: &[], recorded: &line, wait };
             let caller = Caller { world: Arc::clone(world), call, is_owner: false };
             self.told(&told, Reporter::AccessLog, &mut judgement, &caller)
         };

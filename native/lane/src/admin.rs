@@ -26,7 +26,7 @@ use crate::metrics::RevocationChange;
 use crate::proto::authz::v1 as wire;
 use crate::proto::authz::v1::admin_revoke_request::Target;
 use crate::settings::Surface;
-use crate::steps::record::{Changing, Kept, Recorded, Stop};
+use crate::steps::record::{ChangeContext, ChangeError, KeptRecord, RecordOrigin};
 use crate::transport::{ApiError, Transport};
 use crate::world::Loaded;
 
@@ -76,8 +76,8 @@ impl Engine {
         judgement: &mut Judgement,
         request: &[u8],
         transport: &Transport<'_>,
-        line: &Recorded,
-    ) -> Result<(u32, Option<Kept>), Refused> {
+        line: &RecordOrigin,
+    ) -> Result<(u32, Option<KeptRecord>), Refused> {
         let world = self.admit(&judgement.arrival, transport)?;
         if !world.way(transport.listener).is_some_and(|way| way.admin) {
             return Err(Refused::new(
@@ -99,7 +99,7 @@ impl Engine {
         };
         judgement.notes.revoked = Some(note.clone());
         let wait = self.wait_of(transport);
-        let call = Changing { evidence: &[], recorded: line, wait };
+        let call = ChangeContext { evidence: &[], recorded: line, wait };
         if note.undo {
             return self.undo(judgement, &call, &note, transport);
         }
@@ -118,10 +118,10 @@ impl Engine {
     fn revoke_tree(
         &self,
         judgement: &mut Judgement,
-        call: &Changing<'_>,
+        call: &ChangeContext<'_>,
         target: RevocationTarget,
         value: &str,
-    ) -> Result<(u32, Option<Kept>), Refused> {
+    ) -> Result<(u32, Option<KeptRecord>), Refused> {
         let unknown = |what: &str| {
             Refused::new(ReasonCode::UnknownTask, Step::Locate, format!("there is no such {what}"))
         };
@@ -145,12 +145,12 @@ impl Engine {
     pub(crate) fn end_tree(
         &self,
         judgement: &mut Judgement,
-        call: &Changing<'_>,
+        call: &ChangeContext<'_>,
         session: &str,
         top: Option<&str>,
         status: TaskStatus,
         ended: &mut u32,
-    ) -> Result<Option<Kept>, Refused> {
+    ) -> Result<Option<KeptRecord>, Refused> {
         let now = judgement.arrival.now();
         let retention = self.keeper.settings().retention_ms;
         let mut locks = vec![RecordKey::new(RecordKind::Session, session)];
@@ -230,10 +230,10 @@ impl Engine {
     fn revoke_name(
         &self,
         judgement: &mut Judgement,
-        call: &Changing<'_>,
+        call: &ChangeContext<'_>,
         note: &RevocationNote,
         transport: &Transport<'_>,
-    ) -> Result<(u32, Option<Kept>), Refused> {
+    ) -> Result<(u32, Option<KeptRecord>), Refused> {
         let target = note.target;
         let revoked = self.keeper.store().revocations();
         if revoked.len() >= MOST && revoked.find(target, &note.value).is_none() {
@@ -275,10 +275,10 @@ impl Engine {
     fn undo(
         &self,
         judgement: &mut Judgement,
-        call: &Changing<'_>,
+        call: &ChangeContext<'_>,
         note: &RevocationNote,
         transport: &Transport<'_>,
-    ) -> Result<(u32, Option<Kept>), Refused> {
+    ) -> Result<(u32, Option<KeptRecord>), Refused> {
         let what = note.target.as_str();
         let instead = match note.target {
             RevocationTarget::Task | RevocationTarget::Session => "start a new task",
@@ -309,7 +309,7 @@ impl Engine {
             Survives::PowerLoss,
             &mut |transaction, judgement| {
                 if transaction.get(&key)?.is_none() {
-                    return Err(Stop::Refused(unknown()));
+                    return Err(ChangeError::Refused(unknown()));
                 }
                 transaction.delete(key.clone());
                 judgement.grant(format!("the {what} is no longer revoked"));

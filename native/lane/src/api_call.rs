@@ -6,7 +6,7 @@ use crate::ask::Refused;
 use crate::engine::Engine;
 use crate::judgement::Judgement;
 use crate::settings::Surface;
-use crate::steps::record::{Kept, Recorded};
+use crate::steps::record::{KeptRecord, RecordOrigin};
 use crate::transport::Transport;
 
 impl Engine {
@@ -29,8 +29,8 @@ impl Engine {
             &Transport<'m>,
             &mut Judgement,
             &mut Vec<Evidence<'m>>,
-            &Recorded,
-        ) -> Result<(T, Option<Kept>), Refused>,
+            &RecordOrigin,
+        ) -> Result<(T, Option<KeptRecord>), Refused>,
     ) -> (Box<Judgement>, Option<T>) {
         let mut record = self.judgement(surface, self.world(), transport);
         let line = self.recorded(transport);

@@ -31,7 +31,7 @@ use crate::presented::{Sent, check_sent, lock_of, system_of, take_all};
 use crate::proto::authz::v1 as wire;
 use crate::settings::CredentialSettings;
 use crate::steps::identify::refused;
-use crate::steps::record::Stop;
+use crate::steps::record::ChangeError;
 use crate::steps::settle::{forget_answer, survives_of};
 use crate::tasks::{Caller, Done, bounded};
 use crate::world::Loaded;
@@ -491,7 +491,7 @@ fn open_permit(
     transaction: &mut dyn Transaction,
     key: &RecordKey,
     now: Time,
-) -> Result<Arc<Reservation>, Stop> {
+) -> Result<Arc<Reservation>, ChangeError> {
     let Some(Record::Reservation(permit)) = transaction.get(key)? else {
         return Err(no_permit("there is no permit of that decision, or it counts as done").into());
     };

@@ -1,4 +1,4 @@
-//! The engine: what both listeners call. A call is decided by the stages of [`crate::steps`].
+//! The engine, which both servers call. The stages of [`crate::steps`] decide each call.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,7 +29,7 @@ use crate::reserving::OpenPermits;
 use crate::settings::{EngineError, Lane, Settings, Surface};
 use crate::status::Part;
 use crate::steps::admit::Arrival;
-use crate::steps::record::{Pending, Recorded, Reply};
+use crate::steps::record::{Pending, RecordOrigin, Reply};
 use crate::steps::{self, Call};
 use crate::sums::Sums;
 use crate::trace::Tracing;
@@ -39,12 +39,12 @@ use crate::world::{Loaded, World};
 
 /// The operation that policy judges for a probe.
 pub(crate) const PROBE: &str = "authz.probe";
-/// New idempotency keys of one enforcer, a second and at once; and enforcers.
+/// Rate of new idempotency keys of one enforcer, for each second and as a burst; and number of enforcers that are counted.
 const KEYS_RATE: f64 = 1_000.0;
 const KEYS_BURST: f64 = 5_000.0;
 const KEYS_CALLERS: usize = 1_000;
 
-/// Decides. Shared by all threads of both lanes.
+/// Decision engine. All threads of both servers share it.
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) settings: Settings,
@@ -62,9 +62,9 @@ pub struct Engine {
     pub(crate) acted: Acted,
     pub(crate) wanted: Wanted,
     pub(crate) tracing: Option<Tracing>,
-    /// Servers that ask it, and have problems and counters of their own.
+    /// Servers in front of the engine.
     pub(crate) parts: RwLock<Vec<Weak<dyn Part>>>,
-    /// Proofs made before are believed with a nonce only: which ones were taken may be forgotten.
+    /// Start of the engine. A store in memory forgets used proofs, so a proof that was made earlier needs a nonce.
     pub(crate) started: UnixTime,
 }
 
@@ -78,7 +78,7 @@ impl Engine {
         Self::opened(settings, Arc::new(SystemClock), |audit| Keeper::open(state, audit))
     }
 
-    /// As [`Engine::new`], on a store that somebody else has opened: audit lines do not go through it.
+    /// As [`Engine::new`], on a store that the caller has opened. Audit lines do not go through the store.
     ///
     /// # Errors
     /// As [`Engine::new`].
@@ -86,7 +86,7 @@ impl Engine {
         Self::with_clock(settings, store, Arc::new(SystemClock))
     }
 
-    /// As [`Engine::with_store`], by a clock of the caller's.
+    /// As [`Engine::with_store`], with a clock and a source of ids of the caller's own.
     ///
     /// # Errors
     /// As [`Engine::new`].
@@ -137,29 +137,29 @@ impl Engine {
         })
     }
 
-    /// Swaps plan, trust and listeners at once. A running decision keeps what it began with.
+    /// Replaces plan, trust and listeners at once. A running decision keeps the snapshot that it began with.
     ///
     /// # Errors
-    /// A listener is refused; what was loaded before goes on serving.
+    /// A listener is not valid. The engine keeps the snapshot that it has.
     pub fn load(&self, world: World) -> Result<(), EngineError> {
         let loaded = Loaded::new(world, &self.metrics)?;
         self.world.store(Some(Arc::new(loaded)));
         Ok(())
     }
 
-    /// What is loaded now.
+    /// Snapshot of plan, trust and listeners that is loaded now.
     pub(crate) fn world(&self) -> Option<Arc<Loaded>> {
         self.world.load_full()
     }
 
-    /// A call that answers no decision panicked.
+    /// Error of a call that answers no decision and panicked.
     pub(crate) fn failed_inside(&self) -> ApiError {
         self.metrics.panicked();
         ApiError::of(ReasonCode::Unavailable, "the decision failed inside")
     }
 
-    /// Takes the owners of which tokens named a key that they have not, since this was last asked: each is one of
-    /// the configuration, but whether its keys have changed only its source can say.
+    /// Takes the issuers and trust domains whose tokens named an unknown key since the last call. Their keys may have changed,
+    /// so the configured source of each should be read again.
     #[must_use]
     pub fn take_unknown_keys(&self) -> BTreeSet<KeyOwner> {
         self.wanted.take()
@@ -215,10 +215,10 @@ impl Engine {
         self.guarded(transport.lane, surface, || self.finish(pending, recorded))
     }
 
-    /// Answers a call that answers no decision: listing, revoking, and all of `authz.v1.Tasks`.
+    /// Answers a call that answers no decision: lists, reports, revocations, tasks and credentials.
     ///
     /// # Errors
-    /// It is refused.
+    /// The call is refused.
     pub fn call(
         &self,
         surface: Surface,
@@ -259,24 +259,24 @@ impl Engine {
         answered.unwrap_or_else(|_| Err(self.failed_inside()))
     }
 
-    /// Whether a listener's enforcer is a front end, which starts and extends tasks by it.
+    /// Whether the enforcer of a listener is a front end, which may start and extend tasks there.
     pub(crate) fn takes_prompts(&self, listener: &str) -> bool {
         let world = self.world();
         let enforcer = world.as_ref().and_then(|world| world.way(listener)?.enforcer.as_ref());
         enforcer.is_some_and(|enforcer| enforcer.relays_prompt)
     }
 
-    /// Tokens that were verified before.
+    /// Cache of verified tokens.
     pub(crate) const fn tokens(&self) -> &TokenCache {
         &self.tokens
     }
 
-    /// Notes that a token named a key that its owner has not, or not yet.
+    /// Notes that a token named a key that its issuer or trust domain does not have.
     pub(crate) fn want_key(&self, owner: &KeyOwner) {
         self.wanted.add(owner);
     }
 
-    /// Runs what answers; where it panics, the answer is a denial.
+    /// Runs a function that answers. If it panics, the answer is a denial.
     pub(crate) fn guarded(
         &self,
         lane: Lane,
@@ -397,7 +397,7 @@ impl Engine {
         self.nonces(seconds(self.clock.now_ms())).into_current()
     }
 
-    /// The nonces of proofs that are taken now.
+    /// The nonces that proofs of possession may have now.
     pub(crate) fn nonces(&self, now: UnixTime) -> Taken {
         Taken::at(now, &self.keeper.store().secret())
     }
@@ -410,7 +410,7 @@ impl Engine {
         self.refuse(Lane::Python, surface, reason)
     }
 
-    /// As [`Engine::refusal`], of either lane.
+    /// As [`Engine::refusal`], for either server.
     pub(crate) fn refuse(&self, lane: Lane, surface: Surface, reason: ReasonCode) -> Vec<u8> {
         let reason = match reason {
             ReasonCode::Overloaded | ReasonCode::Deadline => reason,
@@ -419,7 +419,7 @@ impl Engine {
         let received = self.clock.monotonic();
         let mut judgement = self.judgement(surface, self.world(), &Transport::by(""));
         judgement.refuse(Refused::new(reason, Step::Identify, reason.row().title));
-        let line = Recorded { peer: String::new(), trace: None, lane };
+        let line = RecordOrigin { peer: String::new(), trace: None, lane };
         self.record_refusal(&judgement, &[], line.origin(&self.settings), None);
         self.count(&judgement, received, lane, None);
         match surface {
@@ -456,7 +456,7 @@ pub(crate) const fn seconds(now_ms: i64) -> UnixTime {
     UnixTime(now_ms.div_euclid(1_000))
 }
 
-/// A request for one of our own operations.
+/// Request for an operation of Authz itself.
 pub(crate) const fn own(operation: &str) -> Request<'_> {
     Request {
         operation,

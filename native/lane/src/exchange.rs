@@ -33,8 +33,8 @@ use crate::settings::{CredentialSettings, Surface};
 use crate::shown;
 use crate::speaker;
 use crate::steps::admit::Arrival;
-use crate::steps::judge::Judging;
-use crate::steps::record::{Changing, Kept, Recorded, Stop};
+use crate::steps::judge::PolicyQuery;
+use crate::steps::record::{ChangeContext, ChangeError, KeptRecord, RecordOrigin};
 use crate::steps::settle::{detail_of, survives_of};
 use crate::tasks::{bounded, kernel_refused};
 use crate::tokens::Client;
@@ -233,7 +233,7 @@ impl Engine {
                 detail.refuse(Refused::new(reason, Step::Judge, message));
             }
             let line = self.recorded(transport);
-            let with_change = is_kept.then(Kept::elsewhere);
+            let with_change = is_kept.then(KeptRecord::elsewhere);
             self.conclude(Box::new(detail), evidence, transport, line, with_change);
         }
     }
@@ -245,8 +245,8 @@ impl Engine {
         evidence: &mut Vec<Evidence<'a>>,
         judged: &mut Vec<Judgement>,
         transport: &Transport<'_>,
-        line: &Recorded,
-    ) -> Result<(Vec<u8>, Option<Kept>), Refused> {
+        line: &RecordOrigin,
+    ) -> Result<(Vec<u8>, Option<KeptRecord>), Refused> {
         let world = self.admit(&judgement.arrival, transport)?;
         if !world.way(transport.listener).is_some_and(|way| way.http) {
             return Err(Refused::new(
@@ -288,7 +288,7 @@ impl Engine {
             binding,
             jti: self.clock.new_id(),
         };
-        let call = Changing { evidence: evidence.as_slice(), recorded: line, wait };
+        let call = ChangeContext { evidence: evidence.as_slice(), recorded: line, wait };
         let survives = survives_of(tier);
         let settled = self.settle_exchange(&exchange, judgement, judged, &call, survives);
         if settled.is_err() {
@@ -467,9 +467,9 @@ impl Engine {
         exchange: &Exchange<'_>,
         judgement: &mut Judgement,
         judged: &mut Vec<Judgement>,
-        call: &Changing<'_>,
+        call: &ChangeContext<'_>,
         survives: Survives,
-    ) -> Result<(Vec<u8>, Option<Kept>), Refused> {
+    ) -> Result<(Vec<u8>, Option<KeptRecord>), Refused> {
         let locks = Self::exchange_locks(exchange, judgement);
         let mut answer = Vec::new();
         let mut started = None;
@@ -543,7 +543,7 @@ impl Engine {
         transaction: &mut dyn Transaction,
         exchange: &Exchange<'_>,
         judgement: &Judgement,
-    ) -> Result<(Located, Option<TaskKind>), Stop> {
+    ) -> Result<(Located, Option<TaskKind>), ChangeError> {
         let now = judgement.arrival.now();
         match &exchange.place {
             Place::Known(id) => {
@@ -601,7 +601,7 @@ impl Engine {
         judgement: &Judgement,
         judged: &mut Vec<Judgement>,
         mut located: Located,
-    ) -> Result<(Located, Vec<Permitted>), Stop> {
+    ) -> Result<(Located, Vec<Permitted>), ChangeError> {
         judged.clear();
         let plan = &exchange.world.plan;
         let mut permitted = Vec::with_capacity(exchange.asked.details.len());
@@ -635,7 +635,7 @@ impl Engine {
                 for detail in judged.iter_mut() {
                     detail.caller.credential = None;
                 }
-                Err(Stop::Refused(Refused::new(reason, Step::Judge, message)))
+                Err(ChangeError::Refused(Refused::new(reason, Step::Judge, message)))
             }
         }
     }
@@ -650,7 +650,7 @@ impl Engine {
         judgement: &Judgement,
         asked: &AskedDetail,
         located: &Located,
-    ) -> Result<(Judgement, Option<Permitted>), Stop> {
+    ) -> Result<(Judgement, Option<Permitted>), ChangeError> {
         let now = judgement.arrival.now();
         let revoked = self.keeper.revocations()?;
         let mut detail = Judgement::of(Arrival {
@@ -674,10 +674,10 @@ impl Engine {
         let arguments = asked.arguments_json();
         let destinations: Vec<&str> = asked.destinations.iter().map(String::as_str).collect();
         let request = asked.request(&arguments, &destinations);
-        let judging = Judging {
+        let judging = PolicyQuery {
             world: exchange.world,
             request: &request,
-            is_nobody: false,
+            is_unproved: false,
             wants_credential: true,
             key: None,
             explain: false,
@@ -714,7 +714,7 @@ impl Engine {
         located: &Located,
         details: &[Permitted],
         answer: &mut Vec<u8>,
-    ) -> Result<Time, Stop> {
+    ) -> Result<Time, ChangeError> {
         let now = judgement.arrival.now();
         let lifetime = &exchange.settings.lifetime;
         let longest = details.iter().map(|one| lifetime.of(one.tier)).min();

@@ -20,7 +20,7 @@ use crate::limits;
 use crate::proto::authz::v1 as wire;
 use crate::proto::authz::v1::forget_request::Target;
 use crate::settings::Surface;
-use crate::steps::record::{Changing, Kept, Recorded};
+use crate::steps::record::{ChangeContext, KeptRecord, RecordOrigin};
 use crate::tasks::bounded;
 use crate::transport::{ApiError, Transport};
 
@@ -69,8 +69,8 @@ impl Engine {
         judgement: &mut Judgement,
         request: &[u8],
         transport: &Transport<'_>,
-        line: &Recorded,
-    ) -> Result<(u32, Option<Kept>), Refused> {
+        line: &RecordOrigin,
+    ) -> Result<(u32, Option<KeptRecord>), Refused> {
         let world = self.admit(&judgement.arrival, transport)?;
         if !world.way(transport.listener).is_some_and(|way| way.admin) {
             return Err(Refused::new(
@@ -85,7 +85,7 @@ impl Engine {
         let forgetting = Forgetting::of(message, &world.plan)?;
         judgement.notes.forgotten = Some(forgetting.note.clone());
         let wait = self.wait_of(transport);
-        let call = Changing { evidence: &[], recorded: line, wait };
+        let call = ChangeContext { evidence: &[], recorded: line, wait };
         let mut count = 0_u32;
         // Pages come first: the record of the whole is written with the last change.
         let of = (&*world.plan, forgetting.note.denials);

@@ -23,7 +23,7 @@ use crate::history::{counted_in, known_party, session};
 use crate::judgement::Judgement;
 use crate::keeper::Wait;
 use crate::locate::{self, Located};
-use crate::steps::record::{Changing, Kept, Stop};
+use crate::steps::record::{ChangeContext, ChangeError, KeptRecord};
 
 /// Tasks from others that the record of one agent names: about half of what a record holds, so that labels have room.
 const MOST: usize = 512;
@@ -149,7 +149,7 @@ pub(crate) fn share(
     model: &Model,
     task: &Task,
     now: Time,
-) -> Result<(), Stop> {
+) -> Result<(), ChangeError> {
     let memory = model.memory_of(task.assignee());
     let (Some(key), Some(pair)) = (agent_key(task), Holder::Pair.key(&task.chain())) else {
         return Ok(());
@@ -168,7 +168,7 @@ pub(crate) fn share(
     // A giver has at most as many as are left free to others.
     let by_giver = party.shared.values().filter(|one| one.is_by(&task.starter)).count();
     if by_giver >= MOST.saturating_sub(party.shared.len()) {
-        return Err(Stop::Refused(Refused::new(
+        return Err(ChangeError::Refused(Refused::new(
             ReasonCode::Overloaded,
             Step::Record,
             format!(
@@ -275,7 +275,7 @@ impl Engine {
         transaction: &mut dyn Transaction,
         task: &Arc<Task>,
         now: Time,
-    ) -> Result<Arc<Task>, Stop> {
+    ) -> Result<Arc<Task>, ChangeError> {
         if !task.unused {
             return Ok(Arc::clone(task));
         }
@@ -310,9 +310,9 @@ impl Engine {
             let Some(Record::Task(task)) = transaction.get(&key)? else { return Ok(false) };
             match self.claim(transaction, &task, now) {
                 Ok(used) => current = Some(used),
-                Err(Stop::Store(error)) => return Err(error),
-                Err(Stop::Refused(full)) => refused = Some(full),
-                Err(Stop::Unchanged) => {}
+                Err(ChangeError::Store(error)) => return Err(error),
+                Err(ChangeError::Refused(full)) => refused = Some(full),
+                Err(ChangeError::Unchanged) => {}
             }
             Ok(current.is_some() && task.unused)
         };
@@ -331,10 +331,10 @@ impl Engine {
     pub(crate) fn decline(
         &self,
         judgement: &mut Judgement,
-        call: &Changing<'_>,
+        call: &ChangeContext<'_>,
         task: &Task,
         ended: &mut u32,
-    ) -> Result<Option<Kept>, Refused> {
+    ) -> Result<Option<KeptRecord>, Refused> {
         let now = judgement.arrival.now();
         let retention = self.keeper.settings().retention_ms;
         let mut locks = vec![RecordKey::new(RecordKind::Session, &task.session)];

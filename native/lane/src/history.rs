@@ -22,7 +22,7 @@ use crate::giving;
 use crate::judgement::Judgement;
 use crate::keeper::{Keeper, Wait};
 use crate::locate::Located;
-use crate::steps::record::Stop;
+use crate::steps::record::ChangeError;
 
 /// How long a pair is kept whose task was ended because of denials, in milliseconds: 30 days.
 const DENIED_MS: i64 = 30 * 24 * 3_600 * 1_000;
@@ -443,7 +443,7 @@ pub(crate) fn begin_child(
     parent: &Located,
     child: &Task,
     now: Time,
-) -> Result<(), Stop> {
+) -> Result<(), ChangeError> {
     let above = pair_of(&parent.task, now, |key| transaction.get(key))?;
     not_barred(above.as_deref(), parent.view())?;
     if !child.is_given() {
@@ -473,7 +473,7 @@ pub(crate) fn begin(
     task: &Task,
     (by_agent, now): (bool, Time),
     retention_ms: u64,
-) -> Result<Session, Stop> {
+) -> Result<Session, ChangeError> {
     let pair = pair_of(task, now, |key| transaction.get(key))?;
     if by_agent {
         not_denied(pair.as_deref())?;
@@ -496,7 +496,7 @@ fn keep_for_next(
     task: &Task,
     remembering: Remembering,
     now: Time,
-) -> Result<(), Stop> {
+) -> Result<(), ChangeError> {
     let pairs = pair_keys(&task.chain());
     let alone = alone_pair(plan, task);
     for (index, key) in pairs.iter().chain(&alone).enumerate() {
@@ -565,7 +565,7 @@ pub(crate) fn begin_unstarted(
     task: &Task,
     now: Time,
     retention_ms: u64,
-) -> Result<Session, Stop> {
+) -> Result<Session, ChangeError> {
     let session = begin(transaction, task, (true, now), retention_ms)?;
     let known = transaction.get(&key(&task.session))?;
     Ok(with_carried(plan, session, known, task, now))
@@ -581,7 +581,7 @@ pub(crate) fn carry(
     judgement: &Judgement,
     located: &Located,
     (alones, ends): (&[Alone], bool),
-) -> Result<(), Stop> {
+) -> Result<(), ChangeError> {
     let Some(changes) = changes(judgement).filter(|_| !alones.is_empty()) else { return Ok(()) };
     let now = judgement.arrival.now();
     for Alone { id, counts_denials } in alones {
@@ -658,8 +658,8 @@ fn take_carried_over(
     located: &Located,
     session: Arc<Session>,
     now: Time,
-) -> Result<Arc<Session>, Stop> {
-    let read = |key: &RecordKey| transaction.get(key).map_err(Stop::from);
+) -> Result<Arc<Session>, ChangeError> {
+    let read = |key: &RecordKey| transaction.get(key).map_err(ChangeError::from);
     let joined = with_carried_over(plan, located, Arc::clone(&session), now, read)?;
     if !Arc::ptr_eq(&joined, &session) {
         transaction.put(Record::Session(Arc::clone(&joined)));
@@ -778,8 +778,8 @@ pub(crate) fn hold(
     transaction: &mut dyn Transaction,
     task: &Task,
     (is_passed, now): (bool, Time),
-    room: impl FnOnce(&mut dyn Transaction) -> Result<(), Stop>,
-) -> Result<(), Stop> {
+    room: impl FnOnce(&mut dyn Transaction) -> Result<(), ChangeError>,
+) -> Result<(), ChangeError> {
     let known = session(transaction, &task.session)?.filter(|known| known.lasts(now));
     let is_new = known.is_none();
     let mut held = known.unwrap_or_else(|| Arc::new(Session::taskless(task, now)));
@@ -883,7 +883,7 @@ pub(crate) fn current(
     request: &Request<'_>,
     located: &Located,
     now: Time,
-) -> Result<Recalled, Stop> {
+) -> Result<Recalled, ChangeError> {
     let mut recalled = Recalled::default();
     let operation = request.operation;
     if !plan.recalls(operation) {
@@ -919,7 +919,7 @@ pub(crate) fn recall_in(
     now: Time,
     located: &Located,
     begins: Option<Arc<Session>>,
-) -> Result<(Recalled, bool), Stop> {
+) -> Result<(Recalled, bool), ChangeError> {
     let mut recalled = before.clone();
     if before.session.is_none() {
         return Ok((recalled, false));
@@ -962,7 +962,7 @@ fn session_in(
     now: Time,
     located: &Located,
     begins: Option<Arc<Session>>,
-) -> Result<(Option<Arc<Session>>, bool), Stop> {
+) -> Result<(Option<Arc<Session>>, bool), ChangeError> {
     let Some(known) = &before.session else { return Ok((None, false)) };
     let mut current = match begins {
         Some(session) => Some(session),
@@ -1019,7 +1019,7 @@ fn write(
     judgement: &Judgement,
     written: &Written,
     now: Time,
-) -> Result<(), Stop> {
+) -> Result<(), ChangeError> {
     let found = judgement.context.recalled.object.as_ref().ok_or_else(lost)?;
     let mut object = found.object.as_deref().cloned();
     let mut collection = Object::clone(&found.collection);
@@ -1044,7 +1044,7 @@ pub(crate) fn remember(
     located: &Located,
     wants_credential: bool,
     redeemed: Option<&str>,
-) -> Result<(), Stop> {
+) -> Result<(), ChangeError> {
     let reported = changes(judgement)
         .filter(|changes| wants_credential && !changes.is_reported)
         .map(|changes| HistoryChanges { is_reported: true, ..changes.clone() });

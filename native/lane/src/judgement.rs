@@ -1,4 +1,4 @@
-//! Everything known about one decision, once it is made.
+//! The record of a call: the values of its stages and its verdict.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -31,27 +31,27 @@ use crate::steps::settle::Settlement;
 use crate::transport::ApiError;
 use crate::world::{Enforcer, Loaded};
 
-/// How a message begins that asks for a proof with a nonce (RFC 9449 §8).
+/// Start of a message that asks for a proof with a nonce (RFC 9449 §8).
 const USE_NONCE: &str = "use_dpop_nonce";
 
-/// Who asks.
+/// Caller of Authz: an enforcer, or an agent that asks about itself.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Asker {
-    /// The enforcer that it is; none: it asks about itself.
+    /// The enforcer; none: the caller asks about itself.
     pub(crate) enforcer: Option<Arc<Enforcer>>,
-    pub(crate) known: Known,
-    /// Its verified certificate, where it showed one.
+    pub(crate) known: EnforcerProof,
+    /// Verified certificate of the caller; none if it showed none.
     pub(crate) peer: Option<PeerFacts>,
 }
 
 impl Asker {
-    /// The enforcer's name in policies and records; empty where it is none.
+    /// Name of the enforcer in policies and records; empty if the caller is no enforcer.
     pub(crate) fn name(&self) -> &str {
         self.enforcer.as_ref().map_or("", |enforcer| enforcer.name.as_str())
     }
 }
 
-/// One call of the kill switch, for the audit.
+/// Revocation, or the lifting of one, for the audit record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RevocationNote {
     pub(crate) target: RevocationTarget,
@@ -64,26 +64,26 @@ pub(crate) struct RevocationNote {
     pub(crate) undo: bool,
 }
 
-/// How an enforcer is known.
+/// Proof that the caller is an enforcer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Known {
-    /// It is none.
+pub(crate) enum EnforcerProof {
+    /// The caller is no enforcer.
     #[default]
     No,
-    /// By the listener that it asks by.
+    /// The listener is the enforcer's.
     Listener,
-    /// By its TLS certificate.
+    /// The TLS certificate is the enforcer's.
     Certificate,
-    /// Not at all: anybody is one there.
+    /// None: each caller of an `insecure_dev` listener is an enforcer.
     InsecureDev,
 }
 
-impl Known {
-    /// All, in order.
+impl EnforcerProof {
+    /// All values, in order.
     pub(crate) const ALL: [Self; 4] =
         [Self::No, Self::Listener, Self::Certificate, Self::InsecureDev];
 
-    /// The word used in records and metrics.
+    /// Name in records and metrics.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::No => "none",
@@ -94,15 +94,15 @@ impl Known {
     }
 }
 
-/// The task credential that a decision is about.
+/// Task credential of a call, for the audit record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct CredentialNote {
-    /// Its id, or that of the lease.
+    /// Id of the credential or of the lease.
     pub(crate) jti: String,
-    /// The permit that it was issued of; empty where there are several.
+    /// Decision whose permit the credential was issued for; empty if there are several.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) decision_id: String,
-    /// The member of `cnf` that it is bound by.
+    /// Member of `cnf` that binds the credential.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) binding: Option<&'static str>,
 }
@@ -245,19 +245,19 @@ impl Judgement {
         self.verdict.evaluated()
     }
 
-    /// Lets the call through where `mode` only observes it; the outcome stays what it is. A later refusal ends that.
+    /// Lets the call through if `mode` only observes it. The outcome stays as it is. A later refusal ends this.
     pub(crate) fn soften(&mut self) {
         let Some(world) = &self.arrival.world else { return };
         if self.outcome() == Outcome::Permit {
             return;
         }
-        // INVARIANT (what is presented must hold): a task credential that does not cover the call lets nothing through.
+        // INVARIANT (a credential must hold): a task credential that does not cover the call lets nothing through.
         if self.is_beyond_credential() {
             return;
         }
         let place = self.place();
         let is_judged = matches!(place, Place::Judged { .. });
-        // INVARIANT (a cut-off body is never let through): it may say anything.
+        // INVARIANT (a cut-off body is never let through): the missing part may say anything.
         if self.resolved.is_cut_off || (!is_judged && self.resolved.may_be_revoked) {
             return;
         }
@@ -271,7 +271,7 @@ impl Judgement {
         self.is_softened = world.plan.softens(&refused, self.arrival.now());
     }
 
-    /// How far the request was found out.
+    /// How far the request was resolved.
     fn place(&self) -> Place<'_> {
         let judged = self.decision().filter(|decision| decision.is_judged);
         if let Some(tier) = judged.and(self.resolved.tier) {
@@ -286,24 +286,24 @@ impl Judgement {
         }
     }
 
-    /// A task credential is presented, and covers the call not, or no more.
+    /// Whether a task credential is presented that does not cover the call.
     pub(crate) fn is_beyond_credential(&self) -> bool {
         self.caller.facts.credential.is_some() && !self.redeems()
     }
 
-    /// What was issued as the task credential that is presented covers the call.
+    /// Whether the presented task credential covers the call.
     pub(crate) fn redeems(&self) -> bool {
         self.evaluated().is_some_and(|decision| decision.redeems.is_some())
     }
 
-    /// Somebody tells what comes of the operation.
+    /// Whether the outcome of the operation is reported.
     pub(crate) fn is_reported(&self) -> bool {
         self.arrival.world.as_ref().is_some_and(|world| {
             world.plan.model().reports(&self.resolved.operation) != Reports::Never
         })
     }
 
-    /// What it was judged by, where whoever asked is to tell what comes of what it lets through.
+    /// The snapshot that the call was judged by, if the enforcer must report the outcome of the call.
     pub(crate) fn awaits_report(&self) -> Option<&Loaded> {
         let world = self.arrival.world.as_deref()?;
         let tells = self
@@ -316,12 +316,12 @@ impl Judgement {
         (tells && self.settlement.is_open && self.passage().is_some()).then_some(world)
     }
 
-    /// It is refused because a proof lacks a nonce of ours.
+    /// Whether the call was refused because a proof of possession lacks a nonce of Authz.
     pub(crate) fn use_nonce(&self) -> bool {
         self.verdict.use_nonce()
     }
 
-    /// The system that is asked for something; empty where that is not known.
+    /// System of the request; empty if not known.
     fn system_id(&self) -> &str {
         self.resolved
             .operation
@@ -329,20 +329,20 @@ impl Judgement {
             .map_or(&self.resolved.unknown_in, |(system, _)| system)
     }
 
-    /// The upstream gets the evidence in `authorization`, as the route says.
+    /// Whether the route forwards the evidence in `authorization` to the upstream.
     pub(crate) fn forwards_authorization(&self) -> bool {
         let routes =
             self.arrival.world.as_ref().map(|world| world.plan.routes()).zip(self.resolved.route);
         routes.is_some_and(|(routes, route)| routes.forwards_authorization(route))
     }
 
-    /// Whether a token with this audience is for the system that is asked.
+    /// Whether a token with this audience is for the system of the request.
     pub(crate) fn is_for_system(&self, audience: &str) -> bool {
         let system = self.system_id();
         self.arrival.world.as_ref().is_some_and(|world| world.is_audience(system, audience))
     }
 
-    /// The secret that its system is reached with, where whoever asks forwards the request.
+    /// The header credential of the system, if the proxy that asks adds it to the request.
     pub(crate) fn injected(&self) -> Option<&Injected> {
         if self.arrival.surface != Surface::ExtAuthz {
             return None;
@@ -364,29 +364,29 @@ impl Judgement {
             })
     }
 
-    /// That secret cannot be read.
+    /// Whether the header credential of the system cannot be read.
     pub(crate) fn lacks_secret(&self) -> bool {
         self.injected().is_some_and(|injected| injected.value().is_none())
     }
 
-    /// The request was read whole, in the only way it can be read.
+    /// Whether the request was read whole, in the only way it can be read.
     pub(crate) const fn understood(&self) -> bool {
         self.verdict.understood()
     }
 
-    /// The proof that the call is let through although it is not permitted, if it is.
+    /// Proof that `mode` lets the call through.
     pub(crate) fn softened(&self) -> Option<Softened<'_>> {
         (self.is_softened && self.outcome() != Outcome::Permit)
             .then_some(Softened { judgement: self })
     }
 
-    /// The proof that the answer lets the call through, if it does.
+    /// Proof that the answer lets the call through.
     pub(crate) fn passage(&self) -> Option<Passage<'_>> {
         let permitted = self.permit().map(Passage::Permitted);
         permitted.or_else(|| self.softened().map(Passage::Softened))
     }
 
-    /// The permit, if this is one.
+    /// Proof that the kernel's decision permits the call.
     pub(crate) fn permit(&self) -> Option<Permit<'_>> {
         let decision = self.decision()?;
         let permits = self.outcome() == Outcome::Permit
@@ -396,7 +396,7 @@ impl Judgement {
     }
 }
 
-/// Proof that a decision permits: without one no answer that permits can be built.
+/// Proof that a decision permits. No answer that permits can be built without one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Permit<'a> {
     judgement: &'a Judgement,
@@ -409,7 +409,7 @@ impl<'a> Permit<'a> {
     }
 }
 
-/// Proof that `mode` lets a call through that is not permitted: without one, or a [`Permit`], no answer can.
+/// Proof that `mode` lets a call through that is not permitted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Softened<'a> {
     judgement: &'a Judgement,
@@ -431,7 +431,7 @@ impl<'a> Passage<'a> {
     }
 }
 
-/// How an agent was proved, as policies and records say it.
+/// Method that proved an agent, as policies and records say it.
 pub(crate) const fn method_of(proof: AgentProof) -> ProofMethod {
     match proof {
         AgentProof::JwtSvid => ProofMethod::JwtSvid,
@@ -441,7 +441,7 @@ pub(crate) const fn method_of(proof: AgentProof) -> ProofMethod {
     }
 }
 
-/// How a principal is written in headers, metadata and records: the SPIFFE id, or `<issuer alias>/<sub>`.
+/// Name of a principal in headers, metadata and records: the SPIFFE id, or `<issuer alias>/<sub>`.
 ///
 /// A `sub` is any text; everything but visible ASCII without `%`, `,`, `;` and `>` is percent-encoded, so that the name can
 /// neither end a header nor look like two.

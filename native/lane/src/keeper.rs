@@ -171,7 +171,7 @@ impl Keeper {
             .map_err(|error| refused(&error))
     }
 
-    /// Waits until a commit is durable.
+    /// AwaitedWrite until a commit is durable.
     pub(crate) fn kept(&self, commit: Commit, at: Wait) -> Result<(), Refused> {
         match commit {
             Commit::Done => Ok(()),

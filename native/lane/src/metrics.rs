@@ -12,7 +12,7 @@ use authz_kernel::task::{RevocationTarget, TaskKind, TaskStatus};
 use authz_state::AuditHealth;
 use authz_state::store::StoreHealth;
 
-use crate::judgement::Known;
+use crate::judgement::EnforcerProof;
 use crate::settings::{Lane, Surface};
 use crate::sweep::Swept;
 
@@ -259,7 +259,7 @@ pub(crate) struct Metrics {
     durations: [[Histogram; Surface::ALL.len()]; Lane::ALL.len()],
     verify: Histogram,
     lock_wait: Histogram,
-    identified: [[AtomicU64; AGENTS.len()]; Known::ALL.len()],
+    identified: [[AtomicU64; AGENTS.len()]; EnforcerProof::ALL.len()],
     panics: AtomicU64,
     started: [AtomicU64; STARTED.len()],
     ended: [AtomicU64; ENDED.len()],
@@ -332,7 +332,7 @@ impl Metrics {
     }
 
     /// Counts who asked, and how the agent was proved; none: there was none, or it was not.
-    pub(crate) fn identified(&self, enforcer: Known, agent: Option<ProofMethod>) {
+    pub(crate) fn identified(&self, enforcer: EnforcerProof, agent: Option<ProofMethod>) {
         let place = AGENTS.iter().position(|known| *known == agent).unwrap_or_default();
         let counts = self.identified.get(enforcer as usize);
         if let Some(count) = counts.and_then(|counts| counts.get(place)) {
@@ -644,7 +644,7 @@ impl Metrics {
     #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
     fn identified_family(&self) -> Family {
         let mut samples = Vec::new();
-        for (known, counts) in Known::ALL.into_iter().zip(&self.identified) {
+        for (known, counts) in EnforcerProof::ALL.into_iter().zip(&self.identified) {
             for (agent, count) in AGENTS.into_iter().zip(counts) {
                 samples.push(Sample {
                     name: "authz_identified_total".to_owned(),
@@ -726,7 +726,7 @@ impl Metrics {
         self.lock_wait.samples(name, &[], &mut samples);
         Family {
             name,
-            help: "Waits of decisions for their turn at the records that they change; on PostgreSQL with the begin of the \
+            help: "AwaitedWrite of decisions for their turn at the records that they change; on PostgreSQL with the begin of the \
                    transaction.",
             kind: Kind::Histogram,
             samples,

@@ -20,7 +20,7 @@ use crate::judgement::Judgement;
 use crate::limits;
 use crate::proto::authz::v1 as wire;
 use crate::settings::ReportWay;
-use crate::steps::record::Stop;
+use crate::steps::record::ChangeError;
 use crate::steps::settle::{forget_answer, survives_of};
 use crate::tasks::{Caller, Done, bounded};
 use crate::world::{Enforcer, Loaded};
@@ -231,7 +231,7 @@ fn settle(
     by: Reporter,
     permit: &Reservation,
     now: Time,
-) -> Result<(), Stop> {
+) -> Result<(), ChangeError> {
     let Some(session) = history::session(transaction, &permit.session)? else {
         return Err(history::lost().into());
     };
@@ -250,7 +250,7 @@ fn settle(
         session
             .history
             .check_report(&told.decision_id, &reported)
-            .map_err(|what| Stop::Refused(Refused::input(what)))?;
+            .map_err(|what| ChangeError::Refused(Refused::input(what)))?;
         session.history.settle(&told.decision_id, &reported, now);
         if effects(event).spends.releases(reported.is_abortable) {
             give_back(transaction, permit)?;

@@ -13,48 +13,48 @@ use crate::metrics::{Family, Gauges};
 use crate::settings::CredentialSettings;
 use crate::trace::{Span, Tracing};
 
-/// How an engine stands.
+/// Status of an engine.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
     /// Decisions can be made, and be recorded.
     pub ready: bool,
-    /// Why not.
+    /// Problems that make the node unready.
     pub problems: Vec<String>,
-    /// What does not stop decisions, but should be looked at.
+    /// Conditions that do not stop decisions, but need attention.
     pub warnings: Vec<String>,
-    /// Version.
+    /// Version of Authz.
     pub version: String,
     /// `release` or `debug`.
     pub build_profile: &'static str,
     /// Name of the bundle.
     pub bundle_name: String,
-    /// Its revision.
+    /// Revision of the bundle.
     pub bundle_revision: String,
-    /// SHA-256 of its files, in hex.
+    /// SHA-256 of the bundle's files, in hex.
     pub bundle_digest: String,
     /// Digest of the key set.
     pub trust_revision: String,
-    /// The ways in: `name`, then `enforcer`, then what is unusual about it.
+    /// The listeners: name, and how their callers are known.
     pub listeners: Vec<String>,
-    /// The audit file.
+    /// Health of the audit file.
     pub audit: AuditHealth,
-    /// The store of tasks.
+    /// Health of the store.
     pub state: StoreHealth,
-    /// How much is revoked.
+    /// Number of revocations.
     pub revocations: usize,
     /// Verified tokens found in the cache.
     pub token_cache_hits: u64,
-    /// And not found.
+    /// Verified tokens not found in the cache.
     pub token_cache_misses: u64,
-    /// Decisions that failed inside, each denied.
+    /// Decisions that panicked; each was denied.
     pub panics: u64,
 }
 
-/// A server that asks the engine.
+/// Server in front of the engine, with problems and counters of its own.
 pub(crate) trait Part: fmt::Debug + Send + Sync {
-    /// Why it is not ready.
+    /// Problems that make the server unready.
     fn problems(&self) -> Vec<String>;
-    /// What it counted.
+    /// Metrics of the server.
     fn families(&self) -> Vec<Family>;
 }
 
@@ -68,7 +68,7 @@ impl Engine {
             && self.parts().iter().all(|part| part.problems().is_empty())
     }
 
-    /// Tells of a server's problems and counters from now on, as long as it is there.
+    /// Includes the problems and metrics of a server, for as long as the server exists.
     pub(crate) fn attach(&self, part: &Arc<dyn Part>) {
         let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
         parts.retain(|part| part.strong_count() > 0);
@@ -80,7 +80,7 @@ impl Engine {
         parts.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// How the engine stands.
+    /// Status of the engine.
     #[must_use]
     pub fn status(&self) -> Status {
         let audit = self.audit.health();
@@ -173,7 +173,7 @@ impl Engine {
         }
     }
 
-    /// What was counted.
+    /// All metrics of the engine and its servers.
     #[must_use]
     pub fn metrics(&self) -> Vec<Family> {
         let now = Time(self.clock.now_ms());
@@ -200,7 +200,9 @@ impl Engine {
         families
     }
 
-    /// Takes the oldest spans that wait to be exported, at most so many; none where there are no traces.
+    /// Takes the oldest spans that wait for export.
+    ///
+    /// Args: `most`: upper bound of their number. Returns: empty if traces are off.
     #[must_use]
     pub fn spans(&self, most: usize) -> Vec<Span> {
         self.tracing.as_ref().map_or_else(Vec::new, |tracing| tracing.take(most))

@@ -34,7 +34,7 @@ use crate::shown;
 use crate::speaker::{self, PromptNote};
 use crate::steps::identify::CallerIdentity;
 use crate::steps::judge::kernel_facts;
-use crate::steps::record::{Changing, Kept, Stop};
+use crate::steps::record::{ChangeContext, ChangeError, KeptRecord};
 use crate::taskwire;
 use crate::transport::{ApiError, Transport};
 use crate::world::Loaded;
@@ -56,13 +56,13 @@ const MAX_SUB: usize = 255;
 /// A call of the service, once its caller is known.
 pub(crate) struct Caller<'a> {
     pub(crate) world: Arc<Loaded>,
-    pub(crate) call: Changing<'a>,
+    pub(crate) call: ChangeContext<'a>,
     /// It came by the administration listener without evidence: the owner of the socket.
     pub(crate) is_owner: bool,
 }
 
 /// What came of a call: the answer, and the record where it went with a change.
-pub(crate) type Done = (Vec<u8>, Option<Kept>);
+pub(crate) type Done = (Vec<u8>, Option<KeptRecord>);
 
 impl Engine {
     /// Answers a method of the service.
@@ -138,8 +138,11 @@ impl Engine {
             |message: &M, transport, record, presented, line| {
                 let (world, is_owner) =
                     self.caller(record, evidence(message), presented, transport)?;
-                let call =
-                    Changing { evidence: presented, recorded: line, wait: self.wait_of(transport) };
+                let call = ChangeContext {
+                    evidence: presented,
+                    recorded: line,
+                    wait: self.wait_of(transport),
+                };
                 run(message, record, &Caller { world, call, is_owner })
             },
         );
@@ -551,7 +554,7 @@ impl Engine {
         transaction: &mut dyn Transaction,
         task: &Task,
         now: Time,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), ChangeError> {
         let giver = task.counts_for_starter().then_some(task.starter.as_str());
         self.room_live(transaction, (task.assignee(), giver), now)?;
         let settings = self.keeper.settings();
@@ -562,7 +565,7 @@ impl Engine {
         if history::count_task(transaction, &task.counted_chain(), (now, until), free)? {
             return Ok(());
         }
-        Err(Stop::Refused(Refused::new(
+        Err(ChangeError::Refused(Refused::new(
             ReasonCode::Overloaded,
             Step::Record,
             "the agent has as many tasks for this subject as its share of the store allows; ended ones count until they \
@@ -579,7 +582,7 @@ impl Engine {
         transaction: &mut dyn Transaction,
         (agent, giver): (&str, Option<&str>),
         now: Time,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), ChangeError> {
         let most = self.keeper.settings().max_tasks_per_agent;
         // As long as there are fewer altogether, nobody has more.
         if self.keeper.store().health().tasks < most {
@@ -619,7 +622,7 @@ impl Engine {
         &self,
         transaction: &mut dyn Transaction,
         taskless: &Task,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), ChangeError> {
         let chain = taskless.chain();
         let Some(caller) = chain.last() else { return Ok(()) };
         let most = self.keeper.settings().max_tasks_per_agent;
@@ -650,19 +653,19 @@ impl Engine {
         parent: &Located,
         child: &Task,
         now: Time,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), ChangeError> {
         self.room(transaction, child, now)?;
         let most = self.keeper.settings().max_tasks_per_session;
         let session = RecordKey::new(RecordKind::Session, &parent.task.session);
         let Some(Record::Session(mut session)) = transaction.get(&session)? else {
-            return Err(Stop::Refused(Refused::new(
+            return Err(ChangeError::Refused(Refused::new(
                 ReasonCode::TaskEnded,
                 Step::Locate,
                 "the task tree is no longer kept",
             )));
         };
         if session.tasks >= most {
-            return Err(Stop::Refused(Refused::new(
+            return Err(ChangeError::Refused(Refused::new(
                 ReasonCode::Overloaded,
                 Step::Record,
                 format!("the task tree has {most} tasks, and no more are allowed"),
@@ -1192,7 +1195,11 @@ impl Key {
     }
 
     /// The task that the same request started before.
-    fn known(&self, transaction: &mut dyn Transaction, now: Time) -> Result<Option<Known>, Stop> {
+    fn known(
+        &self,
+        transaction: &mut dyn Transaction,
+        now: Time,
+    ) -> Result<Option<Known>, ChangeError> {
         let Some(Record::Idempotency(known)) = transaction.get(&self.record())? else {
             return Ok(None);
         };
@@ -1200,7 +1207,7 @@ impl Key {
             return Ok(None);
         }
         if known.digest != self.digest {
-            return Err(Stop::Refused(Refused::new(
+            return Err(ChangeError::Refused(Refused::new(
                 ReasonCode::IdempotencyConflict,
                 Step::Record,
                 "the key was used for another request",

@@ -17,13 +17,13 @@ use crate::ask::{Refused, Step};
 use crate::credentials::{claims_of, release, token_type};
 use crate::engine::Engine;
 use crate::history;
-use crate::judgement::{Asker, CredentialNote, Judgement, Known};
+use crate::judgement::{Asker, CredentialNote, EnforcerProof, Judgement};
 use crate::locate::{self, Located};
 use crate::metrics::CredentialEvent;
 use crate::proto::authz::v1 as wire;
 use crate::revoke;
 use crate::settings::Surface;
-use crate::steps::record::{Changing, Kept, Stop};
+use crate::steps::record::{ChangeContext, ChangeError, KeptRecord};
 use crate::tasks::{Caller, END, may_end};
 use crate::transport::{ApiError, Transport};
 use crate::world::Loaded;
@@ -88,7 +88,7 @@ impl Engine {
                     None => self.caller(record, &asked.evidence, presented, transport)?,
                 };
                 let wait = self.wait_of(transport);
-                let call = Changing { evidence: presented, recorded: line, wait };
+                let call = ChangeContext { evidence: presented, recorded: line, wait };
                 let caller = Caller { world, call, is_owner };
                 if surface == Surface::CredentialIntrospect {
                     let known = self.introspect(&asked.token, record, &caller)?;
@@ -121,7 +121,7 @@ impl Engine {
         let peer =
             judgement.arrival.asker.peer.take().filter(|peer| peer.spiffe_id == agent.spiffe_id);
         let enforcer = world.enforcer_of(&agent.spiffe_id).cloned();
-        let known = if enforcer.is_some() { Known::Certificate } else { Known::No };
+        let known = if enforcer.is_some() { EnforcerProof::Certificate } else { EnforcerProof::No };
         judgement.arrival.asks_itself = enforcer.is_none();
         judgement.arrival.asker = Asker { enforcer, known, peer };
         let facts = Facts { agent: Some(Arc::new(agent)), ..Facts::default() };
@@ -206,7 +206,7 @@ impl Engine {
         token: &str,
         judgement: &mut Judgement,
         caller: &Caller<'_>,
-    ) -> Result<Option<Kept>, Refused> {
+    ) -> Result<Option<KeptRecord>, Refused> {
         let credential = match self.found_token(token, judgement, caller)? {
             Ok((_, credential)) => credential,
             Err(why) => {
@@ -228,7 +228,7 @@ impl Engine {
                 let now = judgement.arrival.now();
                 let credential = match transaction.get(&key)? {
                     Some(Record::Credential(one)) if !one.is_over(now) => one,
-                    _ => return Err(Stop::Unchanged),
+                    _ => return Err(ChangeError::Unchanged),
                 };
                 for detail in &credential.details {
                     let key = RecordKey::new(RecordKind::Reservation, &detail.decision_id);

@@ -7,18 +7,18 @@ use authz_kernel::reason::ReasonCode;
 
 use crate::settings::Lane;
 
-/// Of the time that a caller allows, the share kept for the answer's way back, up to a bound.
+/// Share of the caller's time that is kept for the answer's way back, as a divisor; and its upper bound.
 const MARGIN_SHARE: u32 = 10;
 const MARGIN_MOST: Duration = Duration::from_millis(5);
 
-/// What is known of a call besides its bytes.
+/// Facts of a call besides its message.
 #[derive(Clone, Copy, Debug)]
 pub struct Transport<'a> {
-    /// Name of the listener that it came by.
+    /// Name of the listener.
     pub listener: &'a str,
-    /// Time until the caller's deadline, from `received`; none: no deadline.
+    /// Time until the caller's deadline, from `received`. Default: no deadline.
     pub remaining: Option<Duration>,
-    /// When it was received.
+    /// Monotonic time of the call's arrival.
     pub received: Instant,
     /// W3C `traceparent` of the call; a request of a proxy may bring one too.
     pub trace_parent: Option<&'a str>,
@@ -28,16 +28,16 @@ pub struct Transport<'a> {
     pub authorization: Option<&'a str>,
     /// Address of the peer, for the record.
     pub peer: Option<&'a str>,
-    /// What the peer showed in its TLS handshake.
+    /// Certificates that the peer showed in the TLS handshake.
     pub peer_chain: PeerChain<'a>,
-    /// The user that the process at the other end of a unix socket runs as, as the kernel says (`SO_PEERCRED`).
+    /// User id of the peer of a unix socket (`SO_PEERCRED`).
     pub peer_uid: Option<u32>,
-    /// Which server it came by.
+    /// The server that took the call.
     pub lane: Lane,
 }
 
 impl<'a> Transport<'a> {
-    /// A call that came by a listener just now, and of which nothing else is known.
+    /// A call that arrived at a listener now, without further facts.
     #[must_use]
     pub fn by(listener: &'a str) -> Self {
         Self {
@@ -54,7 +54,7 @@ impl<'a> Transport<'a> {
         }
     }
 
-    /// When the answer must be under way.
+    /// Time at which the answer must be on its way.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let remaining = self.remaining?;
         let margin = remaining.checked_div(MARGIN_SHARE).unwrap_or_default().min(MARGIN_MOST);
@@ -66,33 +66,33 @@ impl<'a> Transport<'a> {
     }
 }
 
-/// The certificates of a TLS peer, of which its transport has proved no more than that the peer holds the first one's key
-/// and that some authority signed it.
+/// Certificates of a TLS peer. The handshake proved only that the peer holds the key of the first one, and that some
+/// authority signed it.
 #[derive(Clone, Copy, Debug)]
 pub enum PeerChain<'a> {
-    /// It showed none, or there is no TLS.
+    /// The peer showed no certificate, or there is no TLS.
     None,
-    /// In DER, its own first.
+    /// In DER, the peer's own first.
     Der(&'a [&'a [u8]]),
     /// In PEM.
     Pem {
-        /// Its own.
+        /// The peer's own certificate.
         leaf: &'a [u8],
-        /// What it sent along; may be empty, or begin with its own again.
+        /// Further certificates; may be empty, or begin with the peer's own again.
         intermediates: &'a [u8],
     },
 }
 
-/// A call that answers no decision was refused.
+/// Error of a call that answers no decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
-    /// Why.
+    /// Reason code.
     pub reason_code: ReasonCode,
     /// `google.rpc.Code`.
     pub grpc_code: i32,
-    /// What happened, fit for the caller.
+    /// Message for the caller.
     pub message: String,
-    /// The step of the decision that refused: `identify`, `resolve`, `locate`, `judge` or `record`; empty where it was none.
+    /// Stage that refused: `identify`, `resolve`, `locate`, `judge` or `record`; empty if no stage did.
     pub step: &'static str,
 }
 

@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::history;
 use crate::judgement::Judgement;
 use crate::locate::{self, Located};
-use crate::steps::record::{Changing, Stop};
+use crate::steps::record::{ChangeContext, ChangeError};
 
 /// Whether a detail was judged and denied, where that is remembered.
 fn is_denied(detail: &Judgement) -> bool {
@@ -31,7 +31,7 @@ impl Engine {
         exchange: &Exchange<'_>,
         judgement: &Judgement,
         judged: &[Judgement],
-        call: &Changing<'_>,
+        call: &ChangeContext<'_>,
     ) -> Result<(), Refused> {
         if !judged.iter().any(is_denied) {
             return Ok(());
@@ -48,9 +48,9 @@ impl Engine {
                     ended = count;
                     Ok(true)
                 }
-                Err(Stop::Store(error)) => Err(error),
+                Err(ChangeError::Store(error)) => Err(error),
                 // In a task that is over meanwhile nothing is denied any more.
-                Err(Stop::Refused(_) | Stop::Unchanged) => Ok(false),
+                Err(ChangeError::Refused(_) | ChangeError::Unchanged) => Ok(false),
             }
         };
         let commit = self.keeper.transact(&locks, Survives::PowerLoss, call.wait, &mut work)?;
@@ -66,7 +66,7 @@ impl Engine {
         exchange: &Exchange<'_>,
         judgement: &Judgement,
         judged: &[Judgement],
-    ) -> Result<Ended, Stop> {
+    ) -> Result<Ended, ChangeError> {
         let (now, plan) = (judgement.arrival.now(), &exchange.world.plan);
         let located = self.counted_where(transaction, exchange, judgement)?;
         let is_new = matches!(exchange.place, Place::New(_));
@@ -106,7 +106,7 @@ impl Engine {
         transaction: &mut dyn Transaction,
         exchange: &Exchange<'_>,
         judgement: &Judgement,
-    ) -> Result<Located, Stop> {
+    ) -> Result<Located, ChangeError> {
         let now = judgement.arrival.now();
         match &exchange.place {
             Place::Known(id) | Place::Below { parent: id, .. } => {

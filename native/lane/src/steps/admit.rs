@@ -8,7 +8,7 @@ use authz_token::{UnixTime, verify_peer, verify_pem};
 
 use crate::ask::{Refused, Step};
 use crate::engine::{Engine, seconds};
-use crate::judgement::{Asker, Judgement, Known};
+use crate::judgement::{Asker, EnforcerProof, Judgement};
 use crate::refused_agent::AgentClaim;
 use crate::settings::Surface;
 use crate::steps::identify::refused;
@@ -90,9 +90,9 @@ pub fn admit<'a>(
     }
 }
 
-/// A call whose message cannot be read, unless the call is refused anyway.
+/// Ends a call whose message cannot be read. A refusal by [`admit()`] comes first.
 ///
-/// Args: `claim`: the agent as far as the message can be read, whom the record names.
+/// Args: `claim`: the agent as far as the message can be read. The record names it.
 pub(crate) fn refuse_unread<'a>(
     engine: &Engine,
     transport: &Transport<'_>,
@@ -108,7 +108,7 @@ pub(crate) fn refuse_unread<'a>(
 }
 
 impl Engine {
-    /// One call with its id and time, and who asks.
+    /// Makes the arrival of a call that comes now.
     pub(crate) fn arrival(
         &self,
         surface: Surface,
@@ -119,7 +119,7 @@ impl Engine {
         if let Some(world) = &world
             && let Some(way) = world.way(transport.listener)
         {
-            // A name that is not configured is the caller's own text.
+            // The name of a listener that is not configured is a text of the caller.
             transport.listener.clone_into(&mut arrival.listener);
             match self.asker(world, way, transport, seconds(arrival.now_ms)) {
                 Ok(asker) => {
@@ -144,7 +144,7 @@ impl Engine {
         Box::new(Judgement::of(self.arrival(surface, world, transport)))
     }
 
-    /// Who asks: the enforcer that its listener is, or whoever its certificate says.
+    /// The caller: the listener's enforcer, or the workload of the TLS certificate.
     fn asker(
         &self,
         world: &Loaded,
@@ -160,7 +160,8 @@ impl Engine {
                     "the process runs as none of the users of the listener's enforcer",
                 ));
             }
-            let known = if way.insecure_dev { Known::InsecureDev } else { Known::Listener };
+            let known =
+                if way.insecure_dev { EnforcerProof::InsecureDev } else { EnforcerProof::Listener };
             return Ok(Asker { enforcer: Some(Arc::clone(enforcer)), known, peer: None });
         }
         let trust = &world.trust;
@@ -172,14 +173,14 @@ impl Engine {
                 verify_pem(leaf, intermediates, trust, &self.certificates, now)
             }
         };
-        // INVARIANT (no downgrade): whoever shows a certificate is its workload or nobody, never an anonymous caller.
+        // INVARIANT (no downgrade): a caller that shows a certificate is its workload or is refused, never anonymous.
         let peer = verified.map_err(|refusal| refused(&refusal))?;
         let enforcer = world.enforcer_of(&peer.spiffe_id).cloned();
-        let known = if enforcer.is_some() { Known::Certificate } else { Known::No };
+        let known = if enforcer.is_some() { EnforcerProof::Certificate } else { EnforcerProof::No };
         Ok(Asker { enforcer, known, peer: Some(peer) })
     }
 
-    /// Refuses a request that cannot be read, unless nothing could be decided anyway.
+    /// Refuses a request that cannot be read. A refusal by [`Engine::admit`] comes first.
     pub(crate) fn refuse_unless_unready(
         &self,
         judgement: &mut Judgement,
@@ -210,7 +211,7 @@ impl Engine {
             ));
         };
         self.in_time(transport, Step::Identify)?;
-        // Before anything is held to a time, the caller's certificate too.
+        // The clock is checked before any expiry, the caller's certificate included.
         self.keeper.check_clock()?;
         if let Some(refused) = &arrival.stranger {
             return Err(refused.clone());

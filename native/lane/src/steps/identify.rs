@@ -46,9 +46,9 @@ pub struct IdentifiedCall<'a> {
     pub(crate) admitted: AdmittedCall,
     pub(crate) caller: CallerIdentity,
     pub(crate) evidence: Vec<Evidence<'a>>,
-    /// Refusal of a caller that proved nobody, where the bundle may only observe that. The rest of the call must still be fit
-    /// to be let through.
-    pub(crate) nobody: Option<Refused>,
+    /// Refusal of a caller without evidence, in a bundle where some `mode` observes. The call goes on: `mode` lets it through
+    /// only if nothing else refuses it.
+    pub(crate) unproved: Option<Refused>,
 }
 
 impl std::fmt::Debug for IdentifiedCall<'_> {
@@ -89,9 +89,9 @@ pub fn identify<'a>(
         let claim = AgentClaim { evidence: call.ask.evidence.clone(), relayed: call.ask.relayed };
         caller.refused_agent = engine.agent_of_refused(&admitted.arrival, &claim, call.transport);
     }
-    let known = |nobody| IdentifiedCall { admitted, caller, evidence, nobody };
+    let known = |unproved| IdentifiedCall { admitted, caller, evidence, unproved };
     match identified {
-        Ok(nobody) => Ok(known(nobody)),
+        Ok(unproved) => Ok(known(unproved)),
         Err(refused) => {
             let (record, evidence) =
                 known(None).into_record(ResolvedOperation::default(), TaskContext::default(), None);
@@ -100,9 +100,9 @@ pub fn identify<'a>(
     }
 }
 
-/// Args: `evidence`, `caller`: values of this stage, which are recorded as far as they came, also of a refused call.
+/// Args: `evidence`, `caller`: values of this stage. The record of a refused call shows what they held by then.
 ///
-/// Returns: the refusal of a caller that proved nobody, where the bundle may only observe that.
+/// Returns: the refusal of a caller without evidence, in a bundle where some `mode` observes.
 fn identify_caller<'a>(
     engine: &Engine,
     call: &Call<'_, 'a>,
@@ -133,7 +133,7 @@ fn identify_caller<'a>(
         }
         (known, _) => known,
     };
-    let nobody = match known {
+    let unproved = match known {
         Ok(()) if ask.has_credential && facts.credential.is_none() => {
             return Err(Refused::credential("`authz-credential` holds no task credential"));
         }
@@ -147,7 +147,7 @@ fn identify_caller<'a>(
         Err(refused) => return Err(refused),
     };
     engine.in_time(call.transport, Step::Resolve)?;
-    Ok(nobody)
+    Ok(unproved)
 }
 
 /// The agent that is known without evidence of the request: by its own TLS certificate, or on the word of a trusted proxy.
@@ -174,9 +174,9 @@ fn known_agent<'a>(
 }
 
 impl Engine {
-    /// Identifies who acts, where nothing is asked of a system. What is presented for a system proves nothing there.
+    /// Identifies the caller of a request to Authz itself. Credentials for a system prove nothing there.
     ///
-    /// Args: `agent`: who acts, where that is known without evidence; evidence may then prove nobody else.
+    /// Args: `agent`: the agent that is known without evidence. Evidence of another agent is then refused.
     pub(crate) fn identify(
         &self,
         judgement: &mut Judgement,
@@ -193,7 +193,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Refuses a task credential where nothing is asked of its system.
+    /// Refuses a task credential in a request to Authz itself.
     pub(crate) fn refuse_credential(judgement: &Judgement) -> Result<(), Refused> {
         if judgement.caller.facts.credential.is_none() {
             return Ok(());
@@ -205,7 +205,7 @@ impl Engine {
         ))
     }
 
-    /// As [`Engine::verify_caller`], of a call about tasks or credentials.
+    /// As [`Engine::verify_caller`]; the record gets the identity.
     ///
     /// Args: `agent`: as of [`Engine::identify`].
     pub(crate) fn identify_presented(
@@ -220,11 +220,11 @@ impl Engine {
         verified
     }
 
-    /// Verifies who acts, and what it presents.
+    /// Verifies the identity of a caller.
     ///
     /// Args: `agent`: as of [`Engine::identify`].
     ///
-    /// Returns: the identity as far as the tokens say it, whatever comes later; and the refusal, if the caller is refused.
+    /// Returns: the identity that the tokens prove, also of a caller that is refused; and the refusal.
     pub(crate) fn verify_caller(
         &self,
         arrival: &Arrival,
@@ -288,7 +288,7 @@ impl Engine {
         self.verify(evidence, certificate, world, seconds(arrival.now_ms))
     }
 
-    /// Args: `certificate`: SHA-256 of the one that the agent showed to us, or to a proxy that is believed in that.
+    /// Args: `certificate`: SHA-256 of the certificate that the agent showed to Authz, or to a trusted proxy.
     fn verify(
         &self,
         evidence: &[Evidence<'_>],
@@ -306,7 +306,7 @@ impl Engine {
         })
     }
 
-    /// Verifies with what proofs of possession are held to.
+    /// Runs a verification with the nonces and times that proofs of possession must have.
     pub(crate) fn with_nonces<R>(
         &self,
         world: &Loaded,
@@ -323,10 +323,10 @@ impl Engine {
         verified(Nonces { valid: &taken.all(), needed_before, needed_after, window })
     }
 
-    /// A caller that asks about itself may bring its credential as the call's own; two of one kind that differ prove
-    /// nothing.
+    /// Adds the call's own `authorization` to the evidence of a caller that asks about itself. Two credentials of one kind that
+    /// differ are refused.
     ///
-    /// Args: `is_known`: the caller is known by its certificate, so that the credential may be its subject's.
+    /// Args: `is_known`: the caller is known by its certificate, so the credential may be its subject's.
     pub(crate) fn add_own_authorization<'a>(
         &self,
         evidence: &mut Vec<Evidence<'a>>,
@@ -340,7 +340,7 @@ impl Engine {
         let (scheme, token) = ask::authorization(value)?;
         let (role, is_ours) = (world.role_of(token), world.is_ours(token));
         let of_kind = evidence.iter().find(|item| {
-            // A task credential may stand beside what else proves its agent.
+            // A task credential may stand beside other evidence of its agent.
             (!is_known || item.role == role) && world.is_ours(item.token) == is_ours
         });
         match evidence.iter().find(|item| item.token == token).or(of_kind) {
@@ -357,8 +357,8 @@ impl Engine {
         }
     }
 
-    /// What stands in `authorization` beside an agent that is known without it: that agent's own credential again, its
-    /// subject's, or one for the upstream alone, which is none of ours.
+    /// The evidence in the `authorization` header of a request whose agent is known without it: the agent's own credential
+    /// again, or its subject's. None if the header is for the upstream.
     fn authorization_of<'a>(
         &self,
         ask: &Ask<'a>,
@@ -383,7 +383,7 @@ impl Engine {
     }
 }
 
-/// The labels that the call carries, on the word of an enforcer that is believed in that.
+/// The labels that a trusted enforcer says the call carries.
 ///
 /// # Errors
 /// The caller may not say labels (ENFORCER_REFUSED).
@@ -402,13 +402,13 @@ fn declared_labels(
             "whoever asks may not say which labels a call carries",
         ));
     }
-    // One that the bundle does not have is refused where it is judged, and may be any text.
+    // A label that the bundle does not have may be any text. The kernel refuses it.
     let known = &world.plan.model().labels;
     let known = labels.iter().filter(|label| known.contains_key(**label));
     Ok(known.map(|label| (*label).to_owned()).collect())
 }
 
-/// Puts the agent that is known without evidence in place of what the evidence proves.
+/// The facts, with the agent that is known without evidence.
 ///
 /// # Errors
 /// The evidence is another agent's.
@@ -426,7 +426,7 @@ pub(crate) fn refused(refusal: &Refusal) -> Refused {
     Refused { use_nonce, ..Refused::new(reason, Step::Identify, refusal.to_string()) }
 }
 
-/// Evidence proves another agent than the one that is known without it.
+/// Refusal of evidence that proves another agent than the known one.
 fn other_agent(known_by: AgentProof) -> Refused {
     match known_by {
         AgentProof::JwtSvid | AgentProof::X509Svid | AgentProof::TaskCredential => Refused::new(
@@ -453,26 +453,25 @@ const fn refusal_reason(reason: RefusalReason) -> ReasonCode {
 }
 
 impl Loaded {
-    /// Under which profile a call's own credential is verified: its claims, read before anything is believed, only choose;
-    /// each profile refuses the other's tokens.
+    /// The role that a token is verified in. Its unverified claims only choose: each role refuses the tokens of the other.
     pub(crate) fn role_of(&self, token: &str) -> Role {
         let is_svid = claimed(token, "sub").is_some_and(|sub| sub.starts_with("spiffe://"));
         if is_svid || self.is_ours(token) { Role::Agent } else { Role::Subject }
     }
 
-    /// Whether a token says that it is a task credential of ours, before anything is believed.
+    /// Whether a token says, unverified, that Authz issued it.
     fn is_ours(&self, token: &str) -> bool {
         let own = self.credentials.as_ref().map(|settings| settings.issuer.as_str());
         own.is_some_and(|own| issuer_of(token).is_some_and(|issuer| issuer == own))
     }
 }
 
-/// Who is said to have issued a token, before anything is believed.
+/// The issuer that a token says, unverified.
 fn issuer_of(token: &str) -> Option<String> {
     claimed(token, "iss")
 }
 
-/// A text among the claims of a token that nobody has verified.
+/// A text among the unverified claims of a token.
 fn claimed(token: &str, name: &str) -> Option<String> {
     let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
     let claims: serde_json::Value = serde_json::from_slice(&payload).ok()?;
@@ -494,7 +493,7 @@ pub(crate) fn chain_of(facts: &Facts) -> Vec<Principal> {
     chain
 }
 
-/// A subject as policy knows it.
+/// A verified subject as policies read it.
 pub(crate) fn subject_of(facts: &SubjectFacts) -> Subject {
     let claims = facts.claims.iter().map(|(name, value)| {
         let claim = match value {

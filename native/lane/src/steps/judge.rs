@@ -26,7 +26,7 @@ use crate::steps::settle::EnforcerKey;
 use crate::steps::{Call, EndedCall, Staged};
 use crate::world::Loaded;
 
-/// Stands for a name that the caller made up.
+/// Placeholder for a member name that the schema lacks.
 const UNKNOWN_MEMBER: &str = "<unknown member>";
 
 /// Outcome of a call: the kernel's decision, a refusal that came before it, or a failure that overruled it.
@@ -72,7 +72,7 @@ impl CallVerdict {
         declared: impl FnOnce() -> Option<&'d Declared>,
     ) -> Self {
         let class = decision.reason.row().public_code;
-        // INVARIANT (one answer): outcome and reason code say the same, else neither counts.
+        // INVARIANT (one answer): outcome and reason code are of one class; otherwise the verdict is DENY UNAVAILABLE.
         let (outcome, reason) = match (decision.outcome, class) {
             (Outcome::Permit, PublicCode::Permit) | (Outcome::StepUp, PublicCode::StepUp) => {
                 (decision.outcome, decision.reason)
@@ -110,7 +110,7 @@ impl CallVerdict {
         refused: Refused,
         declared: impl FnOnce() -> Option<&'d Declared>,
     ) -> Self {
-        // INVARIANT (no refusal permits): a code of another class would be answered as what it is called.
+        // INVARIANT (no refusal permits): a refusal never has a reason code of a permit or a step-up.
         let reason = match refused.reason.row().public_code {
             PublicCode::Permit | PublicCode::StepUp => ReasonCode::Unavailable,
             _ => refused.reason,
@@ -145,7 +145,7 @@ impl CallVerdict {
         }
     }
 
-    /// Another outcome and reason. The decision stays in force where it said the same.
+    /// Replaces outcome and reason. The kernel's decision stays in force if it has the same.
     fn replaced(self, outcome: Outcome, reason: ReasonCode) -> Self {
         let says_same =
             |decision: &Decision| (decision.outcome, decision.reason) == (outcome, reason);
@@ -241,7 +241,7 @@ pub struct JudgedCall<'a> {
     pub(super) world: Arc<Loaded>,
     pub(super) matched: Match,
     pub(super) task: CallTask,
-    pub(super) is_nobody: bool,
+    pub(super) is_unproved: bool,
     pub(super) wait: Wait,
 }
 
@@ -262,30 +262,30 @@ pub fn judge<'a>(
 ) -> Staged<'a, JudgedCall<'a>> {
     let LocatedCall { resolved, context, chain, task } = located;
     let ResolvedCall { identified, operation, matched, revoked, wait } = resolved;
-    let (world, nobody) = (Arc::clone(&identified.admitted.world), identified.nobody.clone());
+    let (world, unproved) = (Arc::clone(&identified.admitted.world), identified.unproved.clone());
     let (mut record, evidence) = identified.into_record(operation, context, chain);
     let request = matched.request(call.ask);
-    let is_nobody = nobody.is_some();
-    let judging = Judging::of(engine, call, &world, &request, is_nobody);
-    match judge_record(engine, call, &judging, &task, &revoked, nobody, &mut record) {
+    let is_unproved = unproved.is_some();
+    let judging = PolicyQuery::of(engine, call, &world, &request, is_unproved);
+    match judge_record(engine, call, &judging, &task, &revoked, unproved, &mut record) {
         Ok(()) => {
             record.soften();
-            Ok(JudgedCall { record, evidence, world, matched, task, is_nobody, wait })
+            Ok(JudgedCall { record, evidence, world, matched, task, is_unproved, wait })
         }
         Err(refused) => Err(EndedCall::refused(record, evidence, refused)),
     }
 }
 
 /// Args:
-/// * `nobody`: refusal of a caller that proved nobody.
+/// * `unproved`: refusal of a caller without evidence.
 /// * `record`: value of this stage, which gets the verdict.
 fn judge_record(
     engine: &Engine,
     call: &Call<'_, '_>,
-    judging: &Judging<'_>,
+    judging: &PolicyQuery<'_>,
     task: &CallTask,
     revoked: &Revocations,
-    nobody: Option<Refused>,
+    unproved: Option<Refused>,
     record: &mut Judgement,
 ) -> Result<(), Refused> {
     let located = task.located.as_ref();
@@ -297,17 +297,17 @@ fn judge_record(
         ));
     }
     if call.ask.probe && !call.explain {
-        let known = if judging.is_nobody { &[] } else { record.caller.chain.as_slice() };
+        let known = if judging.is_unproved { &[] } else { record.caller.chain.as_slice() };
         let facts = kernel_facts(record, known, located.map(Located::view), None);
         engine.may_probe(judging.world, &facts, record.arrival.now())?;
     }
     let started = engine.clock.monotonic();
     judging.decide(record, located, task.presented.as_ref());
     record.add_decide_time(engine.took(started));
-    // One case of an operation that is split may be revoked by itself.
+    // A single case of a split operation may be revoked.
     revoke::of_operation(revoked, &record.resolved.operation)?;
     engine.in_time(call.transport, Step::Judge)?;
-    match nobody {
+    match unproved {
         Some(first) if record.reason() == first.reason => {
             Err(Refused { understood: record.understood(), ..first })
         }
@@ -315,34 +315,34 @@ fn judge_record(
     }
 }
 
-/// One request, and what it is judged by besides its caller and its task.
-pub(crate) struct Judging<'a> {
+/// Question to the policies: a request, and what it is judged by besides its caller and its task.
+pub(crate) struct PolicyQuery<'a> {
     pub(crate) world: &'a Loaded,
     pub(crate) request: &'a Request<'a>,
-    /// Nobody is known to act.
-    pub(crate) is_nobody: bool,
-    /// The permit is kept, so that a credential can be issued of it.
+    /// The caller has no evidence, so the chain is empty.
+    pub(crate) is_unproved: bool,
+    /// The call asks for a task credential, so its permit is kept.
     pub(crate) wants_credential: bool,
-    /// The key of the enforcer that it is asked under.
+    /// Idempotency key of the call.
     pub(crate) key: Option<EnforcerKey>,
     pub(crate) explain: bool,
-    /// Key of the literals of tasks.
+    /// Key of the fingerprints of task literals.
     pub(crate) secret: [u8; 32],
 }
 
-impl<'r> Judging<'r> {
-    /// The request of a call.
+impl<'r> PolicyQuery<'r> {
+    /// The question of a call.
     pub(super) fn of(
         engine: &Engine,
         call: &Call<'_, '_>,
         world: &'r Loaded,
         request: &'r Request<'r>,
-        is_nobody: bool,
+        is_unproved: bool,
     ) -> Self {
         Self {
             world,
             request,
-            is_nobody,
+            is_unproved,
             wants_credential: call.ask.wants_credential,
             key: None,
             explain: call.explain,
@@ -359,7 +359,7 @@ impl<'r> Judging<'r> {
         located: Option<&Located>,
         presented: Option<&Presented>,
     ) {
-        let known = if self.is_nobody { &[] } else { judgement.caller.chain.as_slice() };
+        let known = if self.is_unproved { &[] } else { judgement.caller.chain.as_slice() };
         let granted = presented.map(Presented::grants);
         let facts = Facts {
             granted: granted.as_deref(),
@@ -404,9 +404,9 @@ impl Engine {
     }
 }
 
-/// The facts as policy reads them. Nothing raises confidence in this version.
+/// The facts of a call as policies read them. Nothing raises confidence in this version.
 ///
-/// Args: `task`: the task that the chain is of. `key`: that of the literals of tasks.
+/// Args: `task`: the task of the chain; `key`: key of the fingerprints of task literals.
 pub(crate) fn kernel_facts<'a>(
     judgement: &'a Judgement,
     chain: &'a [Principal],
@@ -430,7 +430,7 @@ pub(crate) fn kernel_facts<'a>(
         chain,
         proof: Proof {
             method: agent.map_or(ProofMethod::Jwt, |agent| method_of(agent.proof)),
-            // Whoever speaks TLS by a certificate holds its key.
+            // TLS proves that the peer holds the key of its certificate.
             bound: agent.is_some_and(|agent| agent.bound || agent.certificate_digest.is_some()),
             age: issued_at.map(|issued_at| now.saturating_sub(issued_at).max(0)),
             acr: acr.unwrap_or_default(),

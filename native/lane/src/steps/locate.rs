@@ -32,12 +32,12 @@ pub(crate) struct TaskContext {
     pub(crate) recalled: Recalled,
 }
 
-/// The session of an agent that works without tasks.
+/// State of the session of an agent that works without tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Implied {
-    /// It begins with the decision.
+    /// The session begins with this call.
     New,
-    /// It stands in the store already.
+    /// The store has the session.
     Kept,
 }
 
@@ -102,7 +102,7 @@ pub fn locate<'a>(
     }
 }
 
-/// Args: `context`, `chain`: values of this stage, which are recorded as far as they came, also of a refused call.
+/// Args: `context`, `chain`: values of this stage. The record of a refused call shows what they held by then.
 fn locate_task(
     engine: &Engine,
     call: &Call<'_, '_>,
@@ -119,11 +119,11 @@ fn locate_task(
         find_task(engine, call, resolved, (named, presented.as_ref()), context)?;
     let begins = implied == Some(Implied::New);
     let unnoted = presented.as_ref().and_then(|_| located.clone());
-    // What is refused before it is judged begins no task, and changes none.
+    // A call that is refused before it is judged begins no task and changes none.
     let is_refused = resolved.matched.missed().is_some() || !resolved.is_known();
     let located = match located {
         Some(found) if !found.is_taskless() => {
-            // What a task credential does not cover changes nothing, which is not known yet.
+            // A call that its task credential does not cover changes nothing, and that is not known yet.
             let is_dry = call.is_dry() || begins || is_refused || presented.is_some();
             let noted = engine.note_token(caller, now, world, found, is_dry, wait)?;
             Some(Engine::bounded_now(noted, plan)?)
@@ -185,7 +185,7 @@ fn find_task(
     (named, presented): (Option<&str>, Option<&Presented>),
     context: &mut TaskContext,
 ) -> Result<(Option<Located>, Option<Implied>), Refused> {
-    let IdentifiedCall { admitted: AdmittedCall { arrival, world }, caller, nobody, .. } =
+    let IdentifiedCall { admitted: AdmittedCall { arrival, world }, caller, unproved, .. } =
         &resolved.identified;
     let (plan, now, wait) = (&world.plan, arrival.now(), resolved.wait);
     if resolved.is_whole() {
@@ -204,7 +204,7 @@ fn find_task(
         }
         return Ok((Some(found), None));
     }
-    if nobody.is_some() {
+    if unproved.is_some() {
         return Ok((None, None));
     }
     if let Some((found, implied)) = engine.implied(caller, now, plan, wait)? {
@@ -259,9 +259,9 @@ fn may_want_credential(
 }
 
 impl Engine {
-    /// The task credential that is presented, as its record stands.
+    /// The record of a presented task credential.
     ///
-    /// Args: `named`: the task that is named beside it, which must be its own.
+    /// Args: `named`: the task that the request names. It must be the credential's.
     fn presented(
         &self,
         caller: &CallerIdentity,
@@ -280,8 +280,8 @@ impl Engine {
         presented::find(&self.keeper, facts, now, wait).map(Some)
     }
 
-    /// The session of an agent that works without tasks: that of the pair of agent and subject, whatever else the caller
-    /// sends. None of any other agent. The caller checks that a kept session is usable.
+    /// Finds the session of an agent that works without tasks. The pair of agent and subject alone chooses it. None for other
+    /// agents. The caller of this function checks that a kept session is usable.
     pub(crate) fn implied(
         &self,
         caller: &CallerIdentity,
@@ -313,7 +313,7 @@ impl Engine {
         Ok(Some((located, Implied::New)))
     }
 
-    /// What bounds a call of an agent that works without tasks, as the bundle says now.
+    /// A session of an agent that works without tasks, with the bounds that the bundle has now. Other tasks are unchanged.
     pub(crate) fn bounded_now(found: Located, plan: &Plan) -> Result<Located, Refused> {
         if found.task.kind != TaskKind::Implicit {
             return Ok(found);
@@ -322,7 +322,7 @@ impl Engine {
         Ok(Located { task, ..found })
     }
 
-    /// What the caller does without a task, where the request has to do with what it did so before.
+    /// The history of a caller without a task, if the operation depends on it.
     pub(crate) fn taskless(
         &self,
         caller: &CallerIdentity,
@@ -338,7 +338,7 @@ impl Engine {
         Ok(Some(located))
     }
 
-    /// Refuses a request that stopped early and is of no task, where what its caller may do without one was taken away.
+    /// Refuses a request without operation and task if the caller's right to act without a task was revoked.
     pub(crate) fn refuse_taken_away(
         &self,
         caller: &CallerIdentity,
@@ -355,8 +355,7 @@ impl Engine {
     }
 }
 
-/// What bounds the calls of an agent that works without tasks, as the bundle says now; none where the bundle no longer lets the
-/// agent do so.
+/// A session of an agent that works without tasks, with the bounds that the bundle has now; none if the agent needs tasks now.
 pub(crate) fn renewed(plan: &Plan, known: &Arc<Task>) -> Result<Option<Arc<Task>>, Refused> {
     task::renewed(plan, known)
         .map_err(|refused| Refused::new(refused.reason, Step::Locate, refused.message))

@@ -48,7 +48,7 @@ use authz_token::Evidence;
 use crate::ask::{Ask, Refused, Step};
 use crate::engine::Engine;
 use crate::judgement::Judgement;
-use crate::steps::record::{Kept, Recorded};
+use crate::steps::record::{KeptRecord, RecordOrigin};
 use crate::transport::Transport;
 
 pub use crate::steps::admit::{AdmittedCall, Arrival, admit};
@@ -64,7 +64,7 @@ pub struct Call<'c, 'a> {
     pub(crate) ask: &'c Ask<'a>,
     pub(crate) transport: &'c Transport<'a>,
     /// Origin of the call in its audit record.
-    pub(crate) recorded: &'c Recorded,
+    pub(crate) recorded: &'c RecordOrigin,
     /// The call only asks for an explanation (`Explain`), and its policies are traced.
     pub(crate) explain: bool,
 }
@@ -89,7 +89,7 @@ pub struct EndedCall<'a> {
     /// All evidence of the call: no record repeats a token of it.
     pub(crate) evidence: Vec<Evidence<'a>>,
     /// The record was already written, with the changes of the call.
-    pub(crate) kept: Option<Kept>,
+    pub(crate) kept: Option<KeptRecord>,
 }
 
 impl fmt::Debug for EndedCall<'_> {

@@ -26,46 +26,46 @@ use crate::sums::{self, Row, Sum};
 use crate::trace::{self, Ids};
 use crate::transport::Transport;
 
-/// A decision that waits for its record.
+/// A call that waits until its record is durable.
 pub(crate) struct Pending {
     judgement: Box<Judgement>,
-    line: Recorded,
+    line: RecordOrigin,
     reply: Reply,
     ticket: Option<Ticket>,
-    /// That a proof cannot be brought again; it goes before `ticket`.
+    /// Write that makes the proofs of the call unusable for another call. It is awaited before `ticket`.
     proved: Option<Ticket>,
-    waits: Waits,
+    waits: AwaitedWrite,
     received: Instant,
     deadline: Option<Instant>,
 }
 
-/// What a decision waits for before it is answered.
+/// Write that an answer waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waits {
-    /// Its record.
+pub(crate) enum AwaitedWrite {
+    /// The audit record.
     Record,
-    /// Its changes, with which the record goes.
+    /// The changes of the call, in one transaction with the audit record.
     Store,
 }
 
-/// The record of a decision that changed state, which went with the changes.
+/// Audit record that was written in one transaction with the changes of its call.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct KeptRecord {
     ticket: Option<Ticket>,
-    waits: Waits,
+    waits: AwaitedWrite,
 }
 
-impl Kept {
-    /// The record went with a change that is waited for elsewhere.
+impl KeptRecord {
+    /// A record whose transaction another record waits for.
     pub(crate) const fn elsewhere() -> Self {
-        Self { ticket: None, waits: Waits::Store }
+        Self { ticket: None, waits: AwaitedWrite::Store }
     }
 }
 
-/// Why a change is not made.
+/// Reason why a transaction writes nothing.
 #[derive(Debug)]
-pub(crate) enum Stop {
-    /// It is refused.
+pub(crate) enum ChangeError {
+    /// The change is refused.
     Refused(Refused),
     /// The store failed.
     Store(StoreError),
@@ -73,30 +73,30 @@ pub(crate) enum Stop {
     Unchanged,
 }
 
-impl From<StoreError> for Stop {
+impl From<StoreError> for ChangeError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
 }
 
-impl From<Refused> for Stop {
+impl From<Refused> for ChangeError {
     fn from(refused: Refused) -> Self {
         Self::Refused(refused)
     }
 }
 
-/// What is changed in a transaction, and what the decision about it comes to.
+/// Work of a transaction: reads and writes, and sets the verdict of the record.
 pub(crate) type Change<'a> =
-    dyn FnMut(&mut dyn Transaction, &mut Judgement) -> Result<(), Stop> + 'a;
+    dyn FnMut(&mut dyn Transaction, &mut Judgement) -> Result<(), ChangeError> + 'a;
 
-/// What every record of the decision needs besides the decision.
-pub(crate) struct Recorded {
+/// Origin of a call in its audit record.
+pub(crate) struct RecordOrigin {
     pub(crate) peer: String,
     pub(crate) trace: Option<Ids>,
     pub(crate) lane: Lane,
 }
 
-impl Recorded {
+impl RecordOrigin {
     pub(crate) fn origin<'a>(&'a self, settings: &'a Settings) -> Origin<'a> {
         Origin {
             peer: &self.peer,
@@ -107,10 +107,10 @@ impl Recorded {
     }
 }
 
-/// What a change belongs to.
-pub(crate) struct Changing<'a> {
+/// Call that a transaction belongs to.
+pub(crate) struct ChangeContext<'a> {
     pub(crate) evidence: &'a [Evidence<'a>],
-    pub(crate) recorded: &'a Recorded,
+    pub(crate) recorded: &'a RecordOrigin,
     pub(crate) wait: Wait,
 }
 
@@ -120,25 +120,29 @@ pub(crate) enum Reply {
 }
 
 impl Pending {
-    /// Notes on what the answer waited in vain.
-    pub(crate) const fn failed_at(&mut self, waits: Waits, recorded: Result<(), AuditError>) {
+    /// Notes which write failed.
+    pub(crate) const fn failed_at(
+        &mut self,
+        waits: AwaitedWrite,
+        recorded: Result<(), AuditError>,
+    ) {
         if recorded.is_err() {
             self.waits = waits;
         }
     }
 
-    /// Takes the next promise that something is durable, if the answer must wait for it, and what it is of.
-    pub(crate) fn take_ticket(&mut self) -> Option<(Ticket, Waits)> {
-        let proved = self.proved.take().map(|ticket| (ticket, Waits::Store));
+    /// Takes the next write that the answer must wait for.
+    pub(crate) fn take_ticket(&mut self) -> Option<(Ticket, AwaitedWrite)> {
+        let proved = self.proved.take().map(|ticket| (ticket, AwaitedWrite::Store));
         proved.or_else(|| self.ticket.take().map(|ticket| (ticket, self.waits)))
     }
 }
 
 impl Engine {
-    /// Where a decision comes from.
-    pub(crate) fn recorded(&self, transport: &Transport<'_>) -> Recorded {
+    /// The origin of a call.
+    pub(crate) fn recorded(&self, transport: &Transport<'_>) -> RecordOrigin {
         let peer = transport.peer.filter(|peer| peer.len() <= limits::PEER).unwrap_or_default();
-        Recorded {
+        RecordOrigin {
             peer: peer.to_owned(),
             trace: trace::ids(self.tracing.as_ref(), transport.trace_parent, transport.trace_state),
             lane: transport.lane,
@@ -151,17 +155,16 @@ impl Engine {
         ended: EndedCall<'_>,
         transport: &Transport<'_>,
         reply: Reply,
-        line: Recorded,
+        line: RecordOrigin,
     ) -> Pending {
         let EndedCall { record: mut judgement, evidence, kept } = ended;
         let (ticket, waits) = match kept {
-            Some(Kept { ticket, waits }) => (ticket, waits),
-            None => (self.submit(&mut judgement, &evidence, &line), Waits::Record),
+            Some(KeptRecord { ticket, waits }) => (ticket, waits),
+            None => (self.submit(&mut judgement, &evidence, &line), AwaitedWrite::Record),
         };
-        // What is refused gave nothing for the proof; and a change that is kept later in the same store is not durable
-        // before it.
+        // A refused call gives nothing for its proofs. A later change in the same store is durable only after them.
         let proved = judgement.resolved.proved.take().filter(|_| {
-            judgement.passage().is_some() && (ticket.is_none() || waits == Waits::Record)
+            judgement.passage().is_some() && (ticket.is_none() || waits == AwaitedWrite::Record)
         });
         Pending {
             judgement,
@@ -179,7 +182,7 @@ impl Engine {
         &self,
         judgement: &mut Judgement,
         evidence: &[Evidence<'_>],
-        recorded: &Recorded,
+        recorded: &RecordOrigin,
     ) -> Option<Ticket> {
         let origin = recorded.origin(&self.settings);
         let durability = if judgement.resolved.tier.is_some_and(|tier| tier >= Tier::High) {
@@ -195,8 +198,8 @@ impl Engine {
         match self.queue(judgement, evidence, origin, None, durability) {
             Ok(ticket) => ticket,
             Err(error) => {
-                judgement.refuse(unrecorded(error, Waits::Record));
-                // Where a refusal finds no room, another one would find none either.
+                judgement.refuse(unrecorded(error, AwaitedWrite::Record));
+                // A second refusal would find no room either.
                 if durability != Durability::BestEffort {
                     self.record_refusal(judgement, evidence, origin, None);
                 }
@@ -207,17 +210,17 @@ impl Engine {
 
     /// Makes a change and its record in one transaction.
     ///
-    /// Args: `change`: reads, writes, and brings the decision to what the record shall say.
+    /// Args: `change`: reads and writes, and sets the verdict that the record shows.
     ///
-    /// Returns: none where there was nothing to change, and so nothing was recorded.
+    /// Returns: none if nothing changed, and so nothing was recorded.
     pub(crate) fn change(
         &self,
         judgement: &mut Judgement,
-        call: &Changing<'_>,
+        call: &ChangeContext<'_>,
         locks: &[RecordKey],
         survives: Survives,
         change: &mut Change<'_>,
-    ) -> Result<Option<Kept>, Refused> {
+    ) -> Result<Option<KeptRecord>, Refused> {
         let mut stopped = None;
         let mut kept = None;
         let durability = match survives {
@@ -229,31 +232,31 @@ impl Engine {
             self.metrics.locked(self.took(waits));
             match change(transaction, judgement) {
                 Ok(()) => {}
-                Err(Stop::Store(error)) => return Err(error),
-                Err(Stop::Refused(refused)) => {
+                Err(ChangeError::Store(error)) => return Err(error),
+                Err(ChangeError::Refused(refused)) => {
                     stopped = Some(refused);
                     return Ok(false);
                 }
-                Err(Stop::Unchanged) => return Ok(false),
+                Err(ChangeError::Unchanged) => return Ok(false),
             }
             let origin = call.recorded.origin(&self.settings);
             if self.keeper.has_outbox() {
-                // The outbox takes any number of lines, but what nobody can read afterwards is not permitted.
+                // The outbox takes any number of lines, but a call whose record cannot be read later is not permitted.
                 if !self.audit.is_writable() {
-                    stopped = Some(unrecorded(AuditError::Failed, Waits::Record));
+                    stopped = Some(unrecorded(AuditError::Failed, AwaitedWrite::Record));
                     return Ok(false);
                 }
                 transaction.audit(record::line(judgement, call.evidence, origin, None));
-                kept = Some(Kept { ticket: None, waits: Waits::Store });
+                kept = Some(KeptRecord { ticket: None, waits: AwaitedWrite::Store });
                 return Ok(true);
             }
             match self.queue(judgement, call.evidence, origin, None, durability) {
                 Ok(ticket) => {
-                    kept = Some(Kept { ticket, waits: Waits::Record });
+                    kept = Some(KeptRecord { ticket, waits: AwaitedWrite::Record });
                     Ok(true)
                 }
                 Err(error) => {
-                    stopped = Some(unrecorded(error, Waits::Record));
+                    stopped = Some(unrecorded(error, AwaitedWrite::Record));
                     Ok(false)
                 }
             }
@@ -268,14 +271,14 @@ impl Engine {
         Ok(kept)
     }
 
-    /// Adds the record of one more decision to a change that is made with it.
+    /// Writes the record of one more decision in the transaction of a change.
     pub(crate) fn record_with(
         &self,
         transaction: &mut dyn Transaction,
         judgement: &Judgement,
-        call: &Changing<'_>,
+        call: &ChangeContext<'_>,
         survives: Survives,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), ChangeError> {
         let origin = call.recorded.origin(&self.settings);
         if self.keeper.has_outbox() {
             transaction.audit(record::line(judgement, call.evidence, origin, None));
@@ -285,39 +288,39 @@ impl Engine {
             Survives::Crash => Durability::Queued,
             Survives::PowerLoss => Durability::Synced,
         };
-        // Lines are synced in their order, so whoever waits for the last waits for this one too.
+        // Lines are synced in their order: the wait for the last line covers this one.
         match self.queue(judgement, call.evidence, origin, None, durability) {
             Ok(_) => Ok(()),
-            Err(error) => Err(Stop::Refused(unrecorded(error, Waits::Record))),
+            Err(error) => Err(ChangeError::Refused(unrecorded(error, AwaitedWrite::Record))),
         }
     }
 
-    /// Records, waits, counts: a call that answers no decision of an operation ends here.
+    /// Ends a call that answers no decision of an operation: records it, waits for the record, and counts the call.
     pub(crate) fn conclude(
         &self,
         record: Box<Judgement>,
         evidence: &[Evidence<'_>],
         transport: &Transport<'_>,
-        line: Recorded,
-        kept: Option<Kept>,
+        line: RecordOrigin,
+        kept: Option<KeptRecord>,
     ) -> Box<Judgement> {
         let ended = EndedCall { record, evidence: evidence.to_vec(), kept };
         self.conclude_ended(ended, transport, line)
     }
 
-    /// As [`Engine::conclude`].
+    /// Ends a call: records it, waits for the record, and counts the call.
     pub(crate) fn conclude_ended(
         &self,
         ended: EndedCall<'_>,
         transport: &Transport<'_>,
-        line: Recorded,
+        line: RecordOrigin,
     ) -> Box<Judgement> {
         let mut pending = self.record(ended, transport, Reply::Own, line);
         let recorded = self.wait(&mut pending);
         self.end_call(pending, recorded)
     }
 
-    /// Ends a call whose record was waited for, and counts it.
+    /// Ends a call after the wait for its record, and counts it.
     pub(crate) fn end_call(
         &self,
         pending: Pending,
@@ -329,7 +332,7 @@ impl Engine {
         judgement
     }
 
-    /// The record of a refusal is written where the share of refusals has room; the writer counts those that were not.
+    /// Writes the record of a refusal if the share of refusals in the audit queue has room; otherwise the writer counts it.
     pub(crate) fn record_refusal(
         &self,
         judgement: &Judgement,
@@ -337,15 +340,15 @@ impl Engine {
         origin: Origin<'_>,
         instead_of: Option<Outcome>,
     ) {
-        // What replaces an earlier record of the same decision stands beside it.
+        // A record that replaces an earlier one of the same decision is always written.
         if instead_of.is_some() || !self.is_summed(judgement, origin) {
             drop(self.queue(judgement, evidence, origin, instead_of, Durability::BestEffort));
         }
     }
 
-    /// Counts a refusal whose caller proved nothing.
+    /// Counts a refusal of an unverified caller.
     ///
-    /// Returns: whether it is summed up with others of the minute, and has no record of its own.
+    /// Returns: whether the refusal is summed up with others of the minute, and gets no record of its own.
     fn is_summed(&self, judgement: &Judgement, origin: Origin<'_>) -> bool {
         let Some(row) = sums::row_of(judgement, origin.peer) else { return false };
         let is_summed = self.sums.take(row, judgement.arrival.now_ms);
@@ -353,7 +356,7 @@ impl Engine {
         is_summed
     }
 
-    /// Writes the sums of minutes that are over.
+    /// Writes the sums of refusals of all minutes that are over.
     pub(crate) fn write_due_sums(&self) {
         self.write_sums(self.sums.due(self.clock.now_ms()));
     }
@@ -388,7 +391,7 @@ impl Engine {
         })
     }
 
-    /// Longest wait for a durable record, as a point in time.
+    /// End of the longest wait for a durable record.
     pub(crate) fn wait_until(&self, pending: &Pending) -> Instant {
         let most = Duration::from_millis(self.settings.audit_max_wait_ms);
         let now = self.clock.monotonic();
@@ -407,7 +410,7 @@ impl Engine {
         recorded
     }
 
-    /// Answers, once it is known whether the record is durable.
+    /// Encodes the answer, after the wait for the record.
     pub(crate) fn finish(&self, mut pending: Pending, recorded: Result<(), AuditError>) -> Vec<u8> {
         let reply = std::mem::replace(&mut pending.reply, Reply::Own);
         let judgement = self.end_call(pending, recorded);
@@ -425,18 +428,18 @@ impl Engine {
         }
     }
 
-    /// Turns a decision whose record is not durable into a denial, and says so in a second record.
+    /// Turns a decision whose record is not durable into a denial, with a second record that says so.
     pub(crate) fn confirm(
         &self,
         mut judgement: Box<Judgement>,
-        recorded: &Recorded,
-        waits: Waits,
+        recorded: &RecordOrigin,
+        waits: AwaitedWrite,
         deadline: Option<Instant>,
         outcome: Result<(), AuditError>,
     ) -> Box<Judgement> {
         let is_late = deadline.is_some_and(|deadline| self.clock.monotonic() >= deadline);
         let outcome = match outcome {
-            // Nobody waits any more: a permit that is not heard of must not stand in the records as one.
+            // The caller no longer waits: the records must not show a permit that it never got.
             Ok(())
                 if is_late
                     && (judgement.outcome() != Outcome::Deny || judgement.passage().is_some()) =>
@@ -447,7 +450,7 @@ impl Engine {
         };
         if let Err(error) = outcome {
             let before = judgement.outcome();
-            let waits = if is_late { Waits::Record } else { waits };
+            let waits = if is_late { AwaitedWrite::Record } else { waits };
             judgement.refuse(unrecorded(error, waits));
             let origin = recorded.origin(&self.settings);
             self.record_refusal(&judgement, &[], origin, Some(before));
@@ -479,23 +482,23 @@ impl Engine {
         }
     }
 
-    /// The nonce that the next proof should bring, where the one that came did not.
+    /// The nonce for the next proof of possession, if this one lacked a nonce.
     fn wanted_nonce(&self, judgement: &Judgement) -> Option<String> {
         let wanted = judgement.use_nonce();
         wanted.then(|| self.nonces(seconds(judgement.arrival.now_ms)).into_current())
     }
 }
 
-fn unrecorded(error: AuditError, waits: Waits) -> Refused {
+fn unrecorded(error: AuditError, waits: AwaitedWrite) -> Refused {
     let (reason, message) = match (waits, error) {
-        (Waits::Record, AuditError::Full | AuditError::Failed) => {
+        (AwaitedWrite::Record, AuditError::Full | AuditError::Failed) => {
             (ReasonCode::AuditFull, error.to_string())
         }
-        (Waits::Record, AuditError::Late) => (ReasonCode::Deadline, error.to_string()),
-        (Waits::Store, AuditError::Full | AuditError::Failed) => {
+        (AwaitedWrite::Record, AuditError::Late) => (ReasonCode::Deadline, error.to_string()),
+        (AwaitedWrite::Store, AuditError::Full | AuditError::Failed) => {
             (ReasonCode::StateUnavailable, "the store could not keep the change".to_owned())
         }
-        (Waits::Store, AuditError::Late) => {
+        (AwaitedWrite::Store, AuditError::Late) => {
             (ReasonCode::StoreSlow, "the change was not kept in time".to_owned())
         }
     };

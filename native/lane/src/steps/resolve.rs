@@ -135,7 +135,7 @@ impl ResolvedCall<'_> {
 
     /// The call will be judged as a call of its caller: its operation and its caller are known.
     pub(crate) fn is_whole(&self) -> bool {
-        self.is_known() && self.matched.missed().is_none() && self.identified.nobody.is_none()
+        self.is_known() && self.matched.missed().is_none() && self.identified.unproved.is_none()
     }
 }
 
@@ -199,11 +199,11 @@ fn match_request(
                 }
                 Err(error) => {
                     let refused = unrouted(arrival, operation, world, &http, &error);
-                    let refused = instead(identified.nobody.as_ref(), refused);
+                    let refused = instead(identified.unproved.as_ref(), refused);
                     if !refused.understood || !may_soften(error.reason) {
                         return Err(refused);
                     }
-                    // Where it would only be noted, everything before the operation must hold first.
+                    // `mode` may let the call through, but only if the stages before and `locate` do not refuse it.
                     Match::Missed(Box::new(error), refused)
                 }
             }
@@ -290,9 +290,9 @@ fn check_revoked(
     Ok(())
 }
 
-/// Notes what is known of a request that no route makes an operation of.
+/// Refusal of a request that no route leads to an operation.
 ///
-/// Returns: why no route does.
+/// Args: `operation`: gets what is known of the request.
 fn unrouted(
     arrival: &Arrival,
     operation: &mut ResolvedOperation,
@@ -318,8 +318,8 @@ fn unrouted(
     Refused { understood: error.understood, ..refused }
 }
 
-/// Refuses what the enforcer may not ask about: where the system is not certain, whatever it could be must be allowed.
-/// Whoever asks about itself may ask about every system.
+/// Refuses an operation that the enforcer may not ask about. If the system is not certain, the enforcer must be allowed to ask
+/// about each system that it could be. A caller that asks about itself may ask about every system.
 fn may_ask(asker: &Asker, resolved: &ResolvedOperation, operation: &str) -> Result<(), Refused> {
     let Some(enforcer) = &asker.enforcer else { return Ok(()) };
     let may_ask = match (operation, resolved.unknown_in.as_str()) {
@@ -337,10 +337,10 @@ fn may_ask(asker: &Asker, resolved: &ResolvedOperation, operation: &str) -> Resu
     ))
 }
 
-/// The refusal of a request of nobody that is also refused for what it asks: the first counts, and is let through only
-/// where both may be.
-fn instead(nobody: Option<&Refused>, refused: Refused) -> Refused {
-    let Some(first) = nobody else { return refused };
+/// Refusal of a request without evidence that also leads to no operation: the first refusal counts, and `mode` lets the call
+/// through only if it may let both through.
+fn instead(unproved: Option<&Refused>, refused: Refused) -> Refused {
+    let Some(first) = unproved else { return refused };
     let understood = refused.understood && may_soften(refused.reason);
     let message = match understood {
         true => first.message.clone(),

@@ -1,0 +1,201 @@
+//! Reservations: permits that count until their outcome is reported.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use authz_kernel::decision::{Decision, Time};
+use authz_kernel::hex::hex;
+use authz_kernel::history::{HistoryChanges, pair_digest};
+use authz_kernel::reason::ReasonCode;
+use authz_kernel::task::{Detail, Record, RecordKey, RecordKind, Reservation, Task};
+use authz_state::store::Transaction;
+
+use crate::ask::{Refused, Step};
+use crate::ending::after;
+use crate::engine::Engine;
+use crate::history;
+use crate::judgement::Judgement;
+use crate::locate::Located;
+use crate::presented::Presented;
+use crate::shown;
+use crate::steps::judge::PolicyQuery;
+use crate::steps::record::ChangeError;
+use crate::tasks::is_due_for_touch;
+
+/// A permit as a detail of a task credential.
+pub(crate) fn detail_of(
+    judging: &PolicyQuery<'_>,
+    decision_id: &str,
+    decision: &Decision,
+) -> Detail {
+    Detail {
+        decision_id: decision_id.to_owned(),
+        operation: decision.operation.clone(),
+        resource: judging.world.plan.resource_of(decision, judging.request),
+        arguments_digest: decision.arguments_digest.map(|digest| hex(&digest)),
+        destinations: decision.destinations.clone(),
+    }
+}
+
+/// Whether the call is permitted as a task of the MCP server's own, which the task of the call must note.
+pub(super) fn notes_call(judgement: &Judgement) -> bool {
+    judgement.permit().is_some_and(|permit| permit.decision().server_call)
+}
+
+impl Engine {
+    /// Marks the permit of a task credential as redeemed.
+    ///
+    /// Returns: whether an outcome will be reported.
+    pub(super) fn redeem(
+        &self,
+        transaction: &mut dyn Transaction,
+        judgement: &Judgement,
+        judging: &PolicyQuery<'_>,
+        (current, presented): (&Located, &Presented),
+        now: Time,
+    ) -> bool {
+        let Some(decision) = judgement.evaluated() else { return false };
+        let detail = decision.redeems;
+        let Some(permit) = detail.and_then(|detail| presented.reservation(detail)) else {
+            return false;
+        };
+        let performed = self.reservation(judgement, judging, current, decision, now);
+        let mut performed = Reservation {
+            charged: permit.charged.clone(),
+            permitted_at: permit.permitted_at,
+            credential: permit.credential.clone(),
+            wants_credential: permit.wants_credential,
+            redeemed: true,
+            remembered_in: performed
+                .remembered_in
+                .iter()
+                .chain(&permit.remembered_in)
+                .cloned()
+                .collect(),
+            rest: permit.rest.clone(),
+            ..performed
+        };
+        let is_reported = judgement.is_reported();
+        if is_reported {
+            // The enforcer that performs the call reports this decision, not the one of the credential.
+            transaction.delete(RecordKey::new(RecordKind::Reservation, &permit.decision_id));
+        } else {
+            performed.decision_id.clone_from(&permit.decision_id);
+        }
+        transaction.put(Record::Reservation(Arc::new(performed)));
+        is_reported
+    }
+
+    /// Writes the tasks as they are after a permit, and its reservation unless a task credential already has one.
+    ///
+    /// Returns: whether a reservation was written.
+    pub(super) fn reserve(
+        &self,
+        transaction: &mut dyn Transaction,
+        judgement: &Judgement,
+        judging: &PolicyQuery<'_>,
+        current: &Located,
+        (is_new, is_presented): (bool, bool),
+        now: Time,
+    ) -> Result<bool, ChangeError> {
+        let charges = judgement.permit().map_or(&[][..], |permit| &permit.decision().charges);
+        for task in current.path() {
+            let is_charged = charges.iter().any(|(id, _)| *id == task.id);
+            let is_touched = is_due_for_touch(task, now);
+            let is_noted = notes_call(judgement) && task.id == current.task.id;
+            if !is_charged && !is_touched && !is_new && !is_noted {
+                continue;
+            }
+            let mut task = Task::clone(task);
+            task.charge(charges);
+            if is_noted {
+                task.note_call(&judgement.resolved.operation);
+            }
+            if is_touched {
+                task.last_used = now;
+            }
+            transaction.put(Record::Task(Arc::new(task)));
+        }
+        let view = current.view();
+        let leaves_nothing =
+            judging.world.plan.leaves_nothing(&judgement.resolved.operation, Some(&view));
+        let is_kept = !is_presented && (judging.wants_credential || !leaves_nothing);
+        // A call that `mode` lets through is reported as if it were permitted.
+        let is_open = history::changes(judgement).is_some_and(HistoryChanges::is_open);
+        let softened = judgement.decision().filter(|_| judgement.softened().is_some() && is_open);
+        let permitted = judgement.permit().map(|permit| permit.decision()).filter(|_| is_kept);
+        let wants_credential = judging.wants_credential && permitted.is_some();
+        let Some(decision) = permitted.or(softened) else { return Ok(false) };
+        let reservation = Reservation {
+            charged: charges.to_vec(),
+            wants_credential,
+            ..self.reservation(judgement, judging, current, decision, now)
+        };
+        self.room_open(&reservation, now)?;
+        self.metrics.reserved();
+        self.open_permits.add(&reservation);
+        transaction.put(Record::Reservation(Arc::new(reservation)));
+        Ok(true)
+    }
+
+    /// Refuses one more open permit of an agent or of its subject when its share of the store is full.
+    pub(crate) fn room_open(
+        &self,
+        reservation: &Reservation,
+        now: Time,
+    ) -> Result<(), ChangeError> {
+        let most = self.keeper.most_reservations();
+        let kept = || self.keeper.store().health().reservations;
+        let of = (reservation.agent.as_str(), reservation.pair.as_str());
+        if self.open_permits.has_room(of, now, most, kept) {
+            return Ok(());
+        }
+        Err(ChangeError::Refused(Refused::new(
+            ReasonCode::Overloaded,
+            Step::Record,
+            "the agent has as many permits for this subject whose outcome is not reported yet as its share of the store allows",
+        )))
+    }
+
+    /// The reservation of a decision, without charges.
+    fn reservation(
+        &self,
+        judgement: &Judgement,
+        judging: &PolicyQuery<'_>,
+        current: &Located,
+        decision: &Decision,
+        now: Time,
+    ) -> Reservation {
+        let agent = judgement.caller.facts.agent.as_ref();
+        let Detail { decision_id, resource, arguments_digest, destinations, .. } =
+            detail_of(judging, &judgement.arrival.id, decision);
+        Reservation {
+            decision_id,
+            task: current.task.id.clone(),
+            session: current.task.session.clone(),
+            operation: judgement.resolved.operation.clone(),
+            charged: Vec::new(),
+            enforcer: judgement.arrival.asker.name().to_owned(),
+            permitted_at: now,
+            due: after(now, self.keeper.settings().report_within_ms),
+            resource,
+            arguments_digest,
+            destinations,
+            tier: decision.tier.unwrap_or_default(),
+            agent: agent.map(|agent| agent.spiffe_id.clone()).unwrap_or_default(),
+            pair: pair_digest(&judgement.caller.chain),
+            credential: None,
+            wants_credential: false,
+            redeemed: false,
+            remembered_in: history::changes(judgement)
+                .map(|changes| {
+                    let plan = &judging.world.plan;
+                    judgement.context.recalled.memories_of(plan, current, changes, now)
+                })
+                .unwrap_or_default(),
+            subject_until: shown::ends(&judgement.caller),
+            idempotency: judging.key.as_ref().map(|key| key.id.clone()),
+            rest: BTreeMap::new(),
+        }
+    }
+}
