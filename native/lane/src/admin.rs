@@ -26,7 +26,7 @@ use crate::metrics::RevocationChange;
 use crate::proto::authz::v1 as wire;
 use crate::proto::authz::v1::admin_revoke_request::Target;
 use crate::settings::Surface;
-use crate::steps::record::{ChangeContext, ChangeError, KeptRecord, RecordOrigin};
+use crate::steps::record::{ChangeContext, ChangeError, GrantedChange, KeptRecord, RecordOrigin};
 use crate::transport::{ApiError, Transport};
 use crate::world::Loaded;
 
@@ -165,7 +165,7 @@ impl Engine {
         };
         locks.extend(alones.keys().map(|id| RecordKey::new(RecordKind::Session, id)));
         let mut count = ending::Ended::default();
-        let kept = self.change(
+        let kept = self.change_granted(
             judgement,
             call,
             &locks,
@@ -178,8 +178,7 @@ impl Engine {
                         history::bar_alone(transaction, &world.plan, task, alone, (false, now))?;
                     }
                 }
-                judgement.grant(format!("{ended} tasks ended"));
-                Ok(())
+                Ok(GrantedChange::new(format!("{ended} tasks ended")))
             },
         )?;
         self.metrics.tasks_ended(status, u64::from(*ended));
@@ -256,15 +255,14 @@ impl Engine {
             at,
         }));
         let locks = [record.key()];
-        let kept = self.change(
+        let kept = self.change_granted(
             judgement,
             call,
             &locks,
             Survives::PowerLoss,
             &mut |transaction, judgement| {
                 transaction.put(record.clone());
-                judgement.grant(format!("the {} is revoked", target.as_str()));
-                Ok(())
+                Ok(GrantedChange::new(format!("the {} is revoked", target.as_str())))
             },
         )?;
         let ended = self.end_tasks_of(note, transport, at)?;
@@ -302,7 +300,7 @@ impl Engine {
         // have been started on another node meanwhile. They end while the revocation still stands.
         let ended = self.end_tasks_of(note, transport, judgement.arrival.now())?;
         let locks = [key.clone()];
-        let kept = self.change(
+        let kept = self.change_granted(
             judgement,
             call,
             &locks,
@@ -312,8 +310,7 @@ impl Engine {
                     return Err(ChangeError::Refused(unknown()));
                 }
                 transaction.delete(key.clone());
-                judgement.grant(format!("the {what} is no longer revoked"));
-                Ok(())
+                Ok(GrantedChange::new(format!("the {what} is no longer revoked")))
             },
         )?;
         Ok((ended, kept))

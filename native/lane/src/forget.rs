@@ -20,7 +20,7 @@ use crate::limits;
 use crate::proto::authz::v1 as wire;
 use crate::proto::authz::v1::forget_request::Target;
 use crate::settings::Surface;
-use crate::steps::record::{ChangeContext, KeptRecord, RecordOrigin};
+use crate::steps::record::{ChangeContext, GrantedChange, KeptRecord, RecordOrigin};
 use crate::tasks::bounded;
 use crate::transport::{ApiError, Transport};
 
@@ -93,7 +93,7 @@ impl Engine {
             count = count.saturating_add(self.forget_all(*kind, prefix, of, wait)?);
         }
         let survives = Survives::PowerLoss;
-        let kept = self.change(
+        let kept = self.change_granted(
             judgement,
             &call,
             &forgetting.keys,
@@ -103,8 +103,7 @@ impl Engine {
                     let is_forgotten = forget(transaction, key, of)?;
                     count = count.saturating_add(u32::from(is_forgotten));
                 }
-                judgement.grant(format!("{count} records forgotten"));
-                Ok(())
+                Ok(GrantedChange::new(format!("{count} records forgotten")))
             },
         )?;
         Ok((count, kept))

@@ -23,7 +23,7 @@ use crate::history::{counted_in, known_party, session};
 use crate::judgement::Judgement;
 use crate::keeper::Wait;
 use crate::locate::{self, Located};
-use crate::steps::record::{ChangeContext, ChangeError, KeptRecord};
+use crate::steps::record::{ChangeContext, ChangeError, GrantedChange, KeptRecord};
 
 /// Tasks from others that the record of one agent names: about half of what a record holds, so that labels have room.
 const MOST: usize = 512;
@@ -342,7 +342,7 @@ impl Engine {
         locks.extend(agent.clone());
         let status = TaskStatus::Aborted;
         let mut count = ending::Ended::default();
-        let kept = self.change(
+        let kept = self.change_granted(
             judgement,
             call,
             &locks,
@@ -355,8 +355,7 @@ impl Engine {
                 count = ending::end(transaction, &task.session, top, status, now, retention)?;
                 *ended = count.ended;
                 if !is_declined {
-                    judgement.grant(format!("{ended} tasks ended"));
-                    return Ok(());
+                    return Ok(GrantedChange::new(format!("{ended} tasks ended")));
                 }
                 if let Some(key) = &agent {
                     let known = known_party(transaction.get(key)?, key, now);
@@ -369,9 +368,7 @@ impl Engine {
                 let ended_task = locate::find_in(transaction, &task.id)?.task;
                 let declined = Arc::new(Task { declined: true, ..Task::clone(&ended_task) });
                 transaction.put(Record::Task(Arc::clone(&declined)));
-                judgement.context.task = Some(declined);
-                judgement.grant("the task is declined");
-                Ok(())
+                Ok(GrantedChange::of_task(declined, "the task is declined"))
             },
         )?;
         self.metrics.tasks_ended(status, u64::from(*ended));

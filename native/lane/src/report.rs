@@ -20,7 +20,7 @@ use crate::judgement::Judgement;
 use crate::limits;
 use crate::proto::authz::v1 as wire;
 use crate::settings::ReportWay;
-use crate::steps::record::ChangeError;
+use crate::steps::record::{ChangeError, GrantedChange};
 use crate::steps::settle::{forget_answer, survives_of};
 use crate::tasks::{Caller, Done, bounded};
 use crate::world::{Enforcer, Loaded};
@@ -151,7 +151,7 @@ impl Engine {
         locks.extend(answer.map(|id| RecordKey::new(RecordKind::Idempotency, id)));
         let survives = survives_of(permit.tier);
         let mut settled = None;
-        let kept = self.change(
+        let kept = self.change_granted(
             judgement,
             &caller.call,
             &locks,
@@ -172,8 +172,7 @@ impl Engine {
                 settle(transaction, world, told, by, &permit, now)?;
                 let is_over = transaction.get(&key)?.is_none();
                 settled = is_over.then_some(permit);
-                judgement.grant("what came of the permit is noted");
-                Ok(())
+                Ok(GrantedChange::new("what came of the permit is noted"))
             },
         )?;
         if kept.is_some() {

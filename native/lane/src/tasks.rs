@@ -34,7 +34,7 @@ use crate::shown;
 use crate::speaker::{self, PromptNote};
 use crate::steps::identify::CallerIdentity;
 use crate::steps::judge::kernel_facts;
-use crate::steps::record::{ChangeContext, ChangeError, KeptRecord};
+use crate::steps::record::{ChangeContext, ChangeError, GrantedChange, KeptRecord};
 use crate::taskwire;
 use crate::transport::{ApiError, Transport};
 use crate::world::Loaded;
@@ -418,7 +418,7 @@ impl Engine {
         locks.extend(giving::agent_key(&task).filter(|_| is_given_by_agent));
         let mut made = None;
         let survives = Survives::Crash;
-        let kept = self.change(
+        let kept = self.change_granted(
             judgement,
             &caller.call,
             &locks,
@@ -428,9 +428,10 @@ impl Engine {
                     && let Some(known) = key.known(transaction, now)?
                 {
                     made = Some(known.task.clone());
-                    judgement.context.task = Some(known.task);
-                    judgement.grant("the task was started before, by the same key");
-                    return Ok(());
+                    return Ok(GrantedChange::of_task(
+                        known.task,
+                        "the task was started before, by the same key",
+                    ));
                 }
                 if is_given_by_agent {
                     let read = |key: &RecordKey| transaction.get(key);
@@ -460,9 +461,7 @@ impl Engine {
                     key.keep(transaction, &task, now);
                 }
                 made = Some(Arc::clone(&task));
-                judgement.context.task = Some(Arc::clone(&task));
-                judgement.grant("the task is started");
-                Ok(())
+                Ok(GrantedChange::of_task(Arc::clone(&task), "the task is started"))
             },
         )?;
         if made.as_ref().is_some_and(|made| made.id == task.id) {
@@ -740,7 +739,7 @@ impl Engine {
         locks.extend(key.as_ref().map(Key::record));
         let mut made = None;
         let survives = Survives::Crash;
-        let kept = self.change(
+        let kept = self.change_granted(
             judgement,
             &caller.call,
             &locks,
@@ -750,9 +749,10 @@ impl Engine {
                     && let Some(known) = key.known(transaction, now)?
                 {
                     made = Some(known.task.clone());
-                    judgement.context.task = Some(known.task);
-                    judgement.grant("the task was delegated before, by the same key");
-                    return Ok(());
+                    return Ok(GrantedChange::of_task(
+                        known.task,
+                        "the task was delegated before, by the same key",
+                    ));
                 }
                 let mut parent = locate::find_in(transaction, &message.parent)?;
                 self.usable(&parent, &judgement.caller, now)?;
@@ -777,9 +777,7 @@ impl Engine {
                     key.keep(transaction, &child, now);
                 }
                 made = Some(Arc::clone(&child));
-                judgement.context.task = Some(child);
-                judgement.grant("the task is delegated");
-                Ok(())
+                Ok(GrantedChange::of_task(child, "the task is delegated"))
             },
         )?;
         if made.as_ref().is_some_and(|made| made.id == id) {
@@ -826,7 +824,7 @@ impl Engine {
         let locks = [RecordKey::new(RecordKind::Session, &found.task.session)];
         let mut made = None;
         let survives = Survives::Crash;
-        let kept = self.change(
+        let kept = self.change_granted(
             judgement,
             &caller.call,
             &locks,
@@ -840,9 +838,7 @@ impl Engine {
                 let task = Arc::new(task);
                 transaction.put(Record::Task(Arc::clone(&task)));
                 made = Some(Arc::clone(&task));
-                judgement.context.task = Some(task);
-                judgement.grant("the task is extended");
-                Ok(())
+                Ok(GrantedChange::of_task(task, "the task is extended"))
             },
         )?;
         let task = made.map(|task| taskwire::task(&task, now));
@@ -1001,7 +997,7 @@ impl Engine {
         let mut locks = vec![RecordKey::new(RecordKind::Session, &task.session)];
         locks.extend(Holder::Pair.key(&task.chain()));
         let survives = Survives::PowerLoss;
-        let kept = self.change(
+        let kept = self.change_granted(
             judgement,
             &caller.call,
             &locks,
@@ -1023,8 +1019,7 @@ impl Engine {
                 let status = TaskStatus::Completed;
                 let ended = Task { status, ended_at: Some(now), ..Task::clone(&current) };
                 transaction.put(Record::Task(Arc::new(ended)));
-                judgement.grant("the pair begins anew");
-                Ok(())
+                Ok(GrantedChange::new("the pair begins anew"))
             },
         )?;
         Ok((wire::EndResponse { ended: 1 }.encode_to_vec(), kept))

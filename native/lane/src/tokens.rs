@@ -23,7 +23,7 @@ use crate::metrics::CredentialEvent;
 use crate::proto::authz::v1 as wire;
 use crate::revoke;
 use crate::settings::Surface;
-use crate::steps::record::{ChangeContext, ChangeError, KeptRecord};
+use crate::steps::record::{ChangeContext, ChangeError, GrantedChange, KeptRecord};
 use crate::tasks::{Caller, END, may_end};
 use crate::transport::{ApiError, Transport};
 use crate::world::Loaded;
@@ -219,7 +219,7 @@ impl Engine {
         let locks = [RecordKey::new(RecordKind::Session, &credential.session)];
         let survives = Survives::PowerLoss;
         let mut released = 0_u64;
-        let kept = self.change(
+        let kept = self.change_granted(
             judgement,
             &caller.call,
             &locks,
@@ -243,8 +243,7 @@ impl Engine {
                 let credential =
                     Credential { revoked_at: Some(now), ..Credential::clone(&credential) };
                 transaction.put(Record::Credential(Arc::new(credential)));
-                judgement.grant("the task credential is revoked");
-                Ok(())
+                Ok(GrantedChange::new("the task credential is revoked"))
             },
         )?;
         if kept.is_some() {

@@ -1,11 +1,12 @@
 //! Record: the audit line of a call, and the wait until it is durable. What cannot be recorded is not permitted.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use authz_kernel::decision::Outcome;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
-use authz_kernel::task::RecordKey;
+use authz_kernel::task::{RecordKey, Task};
 use authz_state::store::{Commit, StoreError, Survives, Transaction};
 use authz_state::{AuditError, Durability, Ticket};
 use authz_token::Evidence;
@@ -88,6 +89,27 @@ impl From<Refused> for ChangeError {
 /// Work of a transaction: reads and writes, and sets the verdict of the record.
 pub(crate) type Change<'a> =
     dyn FnMut(&mut dyn Transaction, &mut Judgement) -> Result<(), ChangeError> + 'a;
+
+/// Permit of a call that needs no policy, as a transaction made it.
+pub(crate) struct GrantedChange {
+    message: String,
+    /// The task that the call is about, as it is after the change.
+    task: Option<Arc<Task>>,
+}
+
+impl GrantedChange {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), task: None }
+    }
+
+    pub(crate) fn of_task(task: Arc<Task>, message: impl Into<String>) -> Self {
+        Self { message: message.into(), task: Some(task) }
+    }
+}
+
+/// Work of a transaction that ends in a permit.
+pub(crate) type GrantChange<'a> =
+    dyn FnMut(&mut dyn Transaction, &Judgement) -> Result<GrantedChange, ChangeError> + 'a;
 
 /// Origin of a call in its audit record.
 pub(crate) struct RecordOrigin {
@@ -269,6 +291,23 @@ impl Engine {
             kept.ticket = Some(ticket);
         }
         Ok(kept)
+    }
+
+    /// As [`Engine::change`], for a call that is granted if the change is made.
+    pub(crate) fn change_granted(
+        &self,
+        judgement: &mut Judgement,
+        call: &ChangeContext<'_>,
+        locks: &[RecordKey],
+        survives: Survives,
+        change: &mut GrantChange<'_>,
+    ) -> Result<Option<KeptRecord>, Refused> {
+        self.change(judgement, call, locks, survives, &mut |transaction, judgement| {
+            let GrantedChange { message, task } = change(transaction, judgement)?;
+            judgement.context.task = task.or_else(|| judgement.context.task.take());
+            judgement.grant(message);
+            Ok(())
+        })
     }
 
     /// Writes the record of one more decision in the transaction of a change.
