@@ -170,7 +170,7 @@ impl Engine {
             call,
             &locks,
             Survives::PowerLoss,
-            &mut |transaction, judgement| {
+            &mut |transaction, _| {
                 count = ending::end(transaction, session, top, status, now, retention)?;
                 *ended = count.ended;
                 if let Some(world) = &world {
@@ -260,7 +260,7 @@ impl Engine {
             call,
             &locks,
             Survives::PowerLoss,
-            &mut |transaction, judgement| {
+            &mut |transaction, _| {
                 transaction.put(record.clone());
                 Ok(GrantedChange::new(format!("the {} is revoked", target.as_str())))
             },
@@ -305,7 +305,7 @@ impl Engine {
             call,
             &locks,
             Survives::PowerLoss,
-            &mut |transaction, judgement| {
+            &mut |transaction, _| {
                 if transaction.get(&key)?.is_none() {
                     return Err(ChangeError::Refused(unknown()));
                 }

@@ -98,7 +98,7 @@ impl Engine {
             &call,
             &forgetting.keys,
             survives,
-            &mut |transaction, judgement| {
+            &mut |transaction, _| {
                 for key in &forgetting.keys {
                     let is_forgotten = forget(transaction, key, of)?;
                     count = count.saturating_add(u32::from(is_forgotten));

@@ -347,7 +347,7 @@ impl Engine {
             call,
             &locks,
             Survives::PowerLoss,
-            &mut |transaction, judgement| {
+            &mut |transaction, _| {
                 let current = locate::find_in(transaction, &task.id)?.task;
                 // Also where the giver has ended it: nothing but declining takes its labels away.
                 let is_declined = current.unused && !current.declined;

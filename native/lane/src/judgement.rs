@@ -1,7 +1,10 @@
 //! The record of a call: the values of its stages and its verdict.
 
+pub(crate) mod arrival;
+mod parts;
+mod verdict;
+
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Duration;
 
 use authz_kernel::arguments::Declared;
@@ -11,101 +14,23 @@ use authz_kernel::model::Reports;
 use authz_kernel::reach::{Place, Refused as Softenable};
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::routes::is_standard;
-use authz_kernel::task::RevocationTarget;
-use authz_token::{AgentProof, PeerFacts};
-
-use serde::Serialize;
+use authz_token::AgentProof;
 
 use crate::ask::{Refused, Step};
-use crate::forget::ForgetNote;
 use crate::injected::Injected;
-use crate::report::ReportNote;
 use crate::settings::{ReportWay, Surface};
-use crate::speaker::PromptNote;
-use crate::steps::admit::Arrival;
-use crate::steps::identify::CallerIdentity;
-use crate::steps::judge::CallVerdict;
-use crate::steps::locate::TaskContext;
-use crate::steps::resolve::ResolvedOperation;
-use crate::steps::settle::Settlement;
 use crate::transport::ApiError;
-use crate::world::{Enforcer, Loaded};
+use crate::world::Loaded;
+
+pub(crate) use crate::judgement::arrival::{Arrival, Asker, EnforcerProof};
+pub(crate) use crate::judgement::parts::{
+    CallerIdentity, CredentialNote, Notes, ResolvedOperation, RevocationNote, Settlement,
+    TaskContext,
+};
+use crate::judgement::verdict::CallVerdict;
 
 /// Start of a message that asks for a proof with a nonce (RFC 9449 §8).
 const USE_NONCE: &str = "use_dpop_nonce";
-
-/// Caller of Authz: an enforcer, or an agent that asks about itself.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Asker {
-    /// The enforcer; none: the caller asks about itself.
-    pub(crate) enforcer: Option<Arc<Enforcer>>,
-    pub(crate) known: EnforcerProof,
-    /// Verified certificate of the caller; none if it showed none.
-    pub(crate) peer: Option<PeerFacts>,
-}
-
-impl Asker {
-    /// Name of the enforcer in policies and records; empty if the caller is no enforcer.
-    pub(crate) fn name(&self) -> &str {
-        self.enforcer.as_ref().map_or("", |enforcer| enforcer.name.as_str())
-    }
-}
-
-/// Revocation, or the lifting of one, for the audit record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RevocationNote {
-    pub(crate) target: RevocationTarget,
-    pub(crate) value: String,
-    /// Why, in the caller's words; empty where the caller gave no reason.
-    pub(crate) reason: String,
-    /// Who, as the owner of the administration socket states it; empty where the caller gave no name.
-    pub(crate) by: String,
-    /// The call lifts a revocation.
-    pub(crate) undo: bool,
-}
-
-/// Proof that the caller is an enforcer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum EnforcerProof {
-    /// The caller is no enforcer.
-    #[default]
-    No,
-    /// The listener is the enforcer's.
-    Listener,
-    /// The TLS certificate is the enforcer's.
-    Certificate,
-    /// None: each caller of an `insecure_dev` listener is an enforcer.
-    InsecureDev,
-}
-
-impl EnforcerProof {
-    /// All values, in order.
-    pub(crate) const ALL: [Self; 4] =
-        [Self::No, Self::Listener, Self::Certificate, Self::InsecureDev];
-
-    /// Name in records and metrics.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::No => "none",
-            Self::Listener => "listener",
-            Self::Certificate => "certificate",
-            Self::InsecureDev => "insecure_dev",
-        }
-    }
-}
-
-/// Task credential of a call, for the audit record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct CredentialNote {
-    /// Id of the credential or of the lease.
-    pub(crate) jti: String,
-    /// Decision whose permit the credential was issued for; empty if there are several.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub(crate) decision_id: String,
-    /// Member of `cnf` that binds the credential.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) binding: Option<&'static str>,
-}
 
 /// Record of one call: the values of its stages, and its verdict. Answer, audit record, metrics and trace are rendered from it.
 ///
@@ -120,19 +45,6 @@ pub(crate) struct Judgement {
     pub(crate) notes: Notes,
     verdict: CallVerdict,
     is_softened: bool,
-}
-
-/// Members of the record that calls about tasks, reports and administration add.
-#[derive(Debug, Default)]
-pub(crate) struct Notes {
-    /// Who said the prompt of the call.
-    pub(crate) prompt: Option<PromptNote>,
-    /// Revocation that the call writes or lifts.
-    pub(crate) revoked: Option<RevocationNote>,
-    /// Records that an administrator has forgotten.
-    pub(crate) forgotten: Option<ForgetNote>,
-    /// Report of a permit's outcome.
-    pub(crate) reported: Option<ReportNote>,
 }
 
 impl Judgement {

@@ -12,9 +12,9 @@ use authz_state::store::{StoreError, Transaction};
 use authz_token::Facts;
 
 use crate::ask::{Refused, Step};
+use crate::judgement::CallerIdentity;
 use crate::keeper::{Keeper, Wait, refused};
 use crate::revoke;
-use crate::steps::identify::CallerIdentity;
 
 /// A task, and all above it.
 #[derive(Clone, Debug, PartialEq)]

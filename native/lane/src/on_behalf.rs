@@ -12,9 +12,9 @@ use authz_state::store::{Survives, Transaction};
 use crate::ask::{Refused, Step};
 use crate::engine::Engine;
 use crate::history;
+use crate::judgement::CallerIdentity;
 use crate::keeper::Wait;
 use crate::locate::Located;
-use crate::steps::identify::CallerIdentity;
 
 /// Agents of whom a node knows without asking the store.
 const MOST: usize = 16_384;

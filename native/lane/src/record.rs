@@ -1045,8 +1045,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::judgement::Arrival;
     use crate::settings::Surface;
-    use crate::steps::admit::Arrival;
 
     /// A decision in which every text is one of `texts`.
     fn judgement(texts: &[String], number: i64) -> Judgement {

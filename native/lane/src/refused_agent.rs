@@ -12,7 +12,7 @@ use authz_token::{AgentFacts, Evidence, Role, verify_relayed};
 
 use crate::ask::{self, Relayed};
 use crate::engine::{Engine, seconds};
-use crate::steps::admit::Arrival;
+use crate::judgement::Arrival;
 use crate::transport::Transport;
 use crate::world::Loaded;
 

@@ -8,9 +8,9 @@ use authz_state::store::{Survives, Transaction};
 
 use crate::ask::Refused;
 use crate::engine::Engine;
+use crate::judgement::CallerIdentity;
 use crate::keeper::Wait;
 use crate::locate::Located;
-use crate::steps::identify::CallerIdentity;
 use crate::steps::identify::subject_of;
 use crate::world::Loaded;
 

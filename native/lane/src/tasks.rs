@@ -23,7 +23,7 @@ use crate::ending::after;
 use crate::engine::{Engine, own};
 use crate::giving;
 use crate::history;
-use crate::judgement::Judgement;
+use crate::judgement::{CallerIdentity, Judgement};
 use crate::limits;
 use crate::locate::{self, Located};
 use crate::presented::Sent;
@@ -32,7 +32,6 @@ use crate::revoke;
 use crate::settings::Surface;
 use crate::shown;
 use crate::speaker::{self, PromptNote};
-use crate::steps::identify::CallerIdentity;
 use crate::steps::judge::kernel_facts;
 use crate::steps::record::{ChangeContext, ChangeError, GrantedChange, KeptRecord};
 use crate::taskwire;
@@ -423,7 +422,7 @@ impl Engine {
             &caller.call,
             &locks,
             survives,
-            &mut |transaction, judgement| {
+            &mut |transaction, _| {
                 if let Some(key) = &key
                     && let Some(known) = key.known(transaction, now)?
                 {
@@ -829,7 +828,7 @@ impl Engine {
             &caller.call,
             &locks,
             survives,
-            &mut |transaction, judgement| {
+            &mut |transaction, _| {
                 let found = locate::find_in(transaction, &message.task)?;
                 let revoked = self.keeper.revocations()?;
                 locate::live(&found, &revoked, now)?;
@@ -1002,7 +1001,7 @@ impl Engine {
             &caller.call,
             &locks,
             survives,
-            &mut |transaction, judgement| {
+            &mut |transaction, _| {
                 let current = locate::find_in(transaction, &task.id)?.task;
                 let session = history::session(transaction, &task.session)?;
                 let mut session = session.ok_or_else(history::lost)?;

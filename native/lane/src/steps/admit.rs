@@ -2,66 +2,18 @@
 
 use std::sync::Arc;
 
-use authz_kernel::decision::Time;
 use authz_kernel::reason::ReasonCode;
 use authz_token::{UnixTime, verify_peer, verify_pem};
 
 use crate::ask::{Refused, Step};
 use crate::engine::{Engine, seconds};
-use crate::judgement::{Asker, EnforcerProof, Judgement};
+use crate::judgement::{Arrival, Asker, EnforcerProof, Judgement};
 use crate::refused_agent::AgentClaim;
 use crate::settings::Surface;
 use crate::steps::identify::refused;
 use crate::steps::{Call, EndedCall, Staged};
 use crate::transport::{PeerChain, Transport};
 use crate::world::{Loaded, Way};
-
-/// One call as it arrived: its id, its time, its listener, and who asks.
-#[derive(Debug)]
-pub struct Arrival {
-    /// UUIDv7; the id of the decision.
-    pub(crate) id: String,
-    /// Time of the decision, in milliseconds since 1970.
-    pub(crate) now_ms: i64,
-    pub(crate) surface: Surface,
-    /// Snapshot of bundle, keys and listeners that the call is judged by. Default: none is loaded.
-    pub(crate) world: Option<Arc<Loaded>>,
-    /// Name of the listener; empty where the configuration has no such listener.
-    pub(crate) listener: String,
-    pub(crate) asker: Asker,
-    /// Refusal of a TLS peer whose certificate proves nothing.
-    pub(crate) stranger: Option<Refused>,
-    /// The caller asks about itself, and sees only what an agent may see.
-    pub(crate) asks_itself: bool,
-    /// The call only asks what would be decided (`mode: PROBE`).
-    pub(crate) probe: bool,
-}
-
-impl Arrival {
-    pub(crate) fn new(
-        id: String,
-        now_ms: i64,
-        surface: Surface,
-        world: Option<Arc<Loaded>>,
-    ) -> Self {
-        Self {
-            id,
-            now_ms,
-            surface,
-            world,
-            listener: String::new(),
-            asker: Asker::default(),
-            stranger: None,
-            asks_itself: true,
-            probe: false,
-        }
-    }
-
-    /// Time of the decision.
-    pub(crate) const fn now(&self) -> Time {
-        Time(self.now_ms)
-    }
-}
 
 /// A call that may be judged.
 #[derive(Debug)]

@@ -1,7 +1,6 @@
 //! Identify: which agent and which subject does the evidence prove?
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use authz_kernel::decision::{Claim, Principal, Subject};
 use authz_kernel::reason::ReasonCode;
@@ -14,32 +13,16 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::ask::{self, Ask, Authorization, Refused, Relayed, Step};
 use crate::engine::{Engine, seconds};
-use crate::judgement::{Asker, CredentialNote, Judgement};
+use crate::judgement::{
+    Arrival, Asker, CallerIdentity, CredentialNote, Judgement, ResolvedOperation, TaskContext,
+};
 use crate::refused_agent::{AgentClaim, may_hold_agent, principal_of};
 use crate::revoke;
 use crate::speaker;
-use crate::steps::admit::{AdmittedCall, Arrival};
-use crate::steps::locate::TaskContext;
-use crate::steps::resolve::ResolvedOperation;
+use crate::steps::admit::AdmittedCall;
 use crate::steps::{Call, EndedCall, Staged};
 use crate::transport::Transport;
 use crate::world::{Enforcer, Loaded};
-
-/// Verified identity of the caller, and what the enforcer says about the call.
-#[derive(Debug, Default)]
-pub(crate) struct CallerIdentity {
-    pub(crate) facts: Facts,
-    /// Subject first, the caller last; empty until verified.
-    pub(crate) chain: Vec<Principal>,
-    /// The agent whose own credential is good, of a call that was refused before it was known who asks. For the audit alone.
-    pub(crate) refused_agent: Option<Arc<AgentFacts>>,
-    /// Labels that the enforcer says the call carries.
-    pub(crate) declared_labels: Vec<String>,
-    /// Task credential that the call presents, issues or revokes.
-    pub(crate) credential: Option<CredentialNote>,
-    /// Duration of the verification.
-    pub(crate) verify_time: Option<Duration>,
-}
 
 /// A call whose caller is verified.
 pub struct IdentifiedCall<'a> {

@@ -9,7 +9,8 @@ use authz_kernel::task::{self, Task, TaskKind, TaskStatus};
 
 use crate::ask::{Refused, Step};
 use crate::engine::Engine;
-use crate::history::{self, Recalled};
+use crate::history;
+use crate::judgement::{CallerIdentity, TaskContext};
 use crate::keeper::Wait;
 use crate::locate::{self, Located};
 use crate::presented::{self, Presented};
@@ -17,20 +18,9 @@ use crate::revoke;
 use crate::shown;
 use crate::speaker;
 use crate::steps::admit::AdmittedCall;
-use crate::steps::identify::{CallerIdentity, IdentifiedCall};
+use crate::steps::identify::IdentifiedCall;
 use crate::steps::resolve::ResolvedCall;
 use crate::steps::{Call, EndedCall, Staged};
-
-/// The task of a call and its history.
-#[derive(Debug, Default)]
-pub(crate) struct TaskContext {
-    /// The task that the call is made in, or is about.
-    pub(crate) task: Option<Arc<Task>>,
-    /// The chain is that of `task`, which the request names. The caller of an implicit task may have left its subject out.
-    pub(crate) is_in_named_task: bool,
-    /// History of the task's session, of the agent, and of the object.
-    pub(crate) recalled: Recalled,
-}
 
 /// State of the session of an agent that works without tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

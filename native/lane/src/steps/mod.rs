@@ -47,11 +47,11 @@ use authz_token::Evidence;
 
 use crate::ask::{Ask, Refused, Step};
 use crate::engine::Engine;
-use crate::judgement::Judgement;
+use crate::judgement::{Arrival, Judgement};
 use crate::steps::record::{KeptRecord, RecordOrigin};
 use crate::transport::Transport;
 
-pub use crate::steps::admit::{AdmittedCall, Arrival, admit};
+pub use crate::steps::admit::{AdmittedCall, admit};
 pub use crate::steps::identify::{IdentifiedCall, identify};
 pub use crate::steps::judge::{JudgedCall, judge};
 pub use crate::steps::locate::{LocatedCall, locate};

@@ -3,54 +3,24 @@
 use std::sync::Arc;
 
 use authz_kernel::decision::{Given, Request};
-use authz_kernel::mcp::{Envelope, ServerTask};
+use authz_kernel::mcp::ServerTask;
 use authz_kernel::mode::may_soften;
-use authz_kernel::model::Tier;
 use authz_kernel::reach::Served;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::routes::{Body, HttpRequest, RouteError, Routed};
 use authz_kernel::task::Revocations;
-use authz_state::Ticket;
 
 use crate::ask::{Ask, Refused, Step, Target};
 use crate::asked::Asked;
 use crate::engine::{Engine, own};
-use crate::judgement::Asker;
+use crate::judgement::{Arrival, Asker, ResolvedOperation, TaskContext};
 use crate::keeper::Wait;
-use crate::metrics::SystemId;
 use crate::presented::{self, Sent};
 use crate::revoke;
-use crate::steps::admit::{AdmittedCall, Arrival};
+use crate::steps::admit::AdmittedCall;
 use crate::steps::identify::IdentifiedCall;
-use crate::steps::locate::TaskContext;
 use crate::steps::{Call, EndedCall, Staged};
 use crate::world::Loaded;
-
-/// The operation that a request asks for, or what is known of the request where it asks for none.
-#[derive(Debug, Default)]
-pub(crate) struct ResolvedOperation {
-    /// Operation id; empty unless the catalog has it.
-    pub(crate) operation: String,
-    pub(crate) system: SystemId,
-    pub(crate) tier: Option<Tier>,
-    /// Index of the matched route.
-    pub(crate) route: Option<usize>,
-    /// The message that came to an MCP endpoint.
-    pub(crate) mcp: Option<Envelope>,
-    /// The system that is asked for an operation which it does not have; empty otherwise.
-    pub(crate) unknown_in: String,
-    /// Systems that the request may be for, where neither operation nor system was found; an empty id stands for a system
-    /// that the bundle does not have.
-    pub(crate) may_be_for: Vec<String>,
-    /// The request may be for an operation or a system that is revoked, so `mode` does not let it through.
-    pub(crate) may_be_revoked: bool,
-    /// The proxy cut the body off.
-    pub(crate) is_cut_off: bool,
-    /// Form of the request, where no operation was found.
-    pub(crate) asked: Option<Asked>,
-    /// Write that makes the call's proofs of possession unusable for another call. A permit waits for it besides its record.
-    pub(crate) proved: Option<Ticket>,
-}
 
 /// Source of the operation of a request.
 #[derive(Debug)]

@@ -30,15 +30,6 @@ pub(crate) use crate::steps::settle::key::{EnforcerKey, forget_answer};
 
 pub(crate) use crate::steps::settle::reservation::detail_of;
 
-/// Effects of a verdict on what is stored.
-#[derive(Debug, Default)]
-pub(crate) struct Settlement {
-    /// The encoded answer to the same request under the same idempotency key, which this answer repeats.
-    pub(crate) repeats: Option<Vec<u8>>,
-    /// The permit is open until its outcome is reported.
-    pub(crate) is_open: bool,
-}
-
 /// Settles a judged call: writes what its verdict changes, in one transaction with its record.
 ///
 /// If the transaction reads other records than the call was judged on, the call is judged again.

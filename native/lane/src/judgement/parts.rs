@@ -1,0 +1,121 @@
+//! Members of the record of a call, each filled in by one stage.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use authz_kernel::decision::Principal;
+use authz_kernel::mcp::Envelope;
+use authz_kernel::model::Tier;
+use authz_kernel::task::{RevocationTarget, Task};
+use authz_state::Ticket;
+use authz_token::{AgentFacts, Facts};
+use serde::Serialize;
+
+use crate::asked::Asked;
+use crate::forget::ForgetNote;
+use crate::history::Recalled;
+use crate::metrics::SystemId;
+use crate::report::ReportNote;
+use crate::speaker::PromptNote;
+
+/// Verified identity of the caller, and what the enforcer says about the call.
+#[derive(Debug, Default)]
+pub(crate) struct CallerIdentity {
+    pub(crate) facts: Facts,
+    /// Subject first, the caller last; empty until verified.
+    pub(crate) chain: Vec<Principal>,
+    /// The agent whose own credential is good, of a call that was refused before its caller was known. For the audit record
+    /// only.
+    pub(crate) refused_agent: Option<Arc<AgentFacts>>,
+    /// Labels that the enforcer says the call carries.
+    pub(crate) declared_labels: Vec<String>,
+    /// Task credential that the call presents, issues or revokes.
+    pub(crate) credential: Option<CredentialNote>,
+    /// Duration of the verification.
+    pub(crate) verify_time: Option<Duration>,
+}
+
+/// The operation that a request asks for, or what is known of the request where it asks for none.
+#[derive(Debug, Default)]
+pub(crate) struct ResolvedOperation {
+    /// Operation id; empty unless the catalog has it.
+    pub(crate) operation: String,
+    pub(crate) system: SystemId,
+    pub(crate) tier: Option<Tier>,
+    /// Index of the matched route.
+    pub(crate) route: Option<usize>,
+    /// The message that came to an MCP endpoint.
+    pub(crate) mcp: Option<Envelope>,
+    /// The system that is asked for an operation which it does not have; empty otherwise.
+    pub(crate) unknown_in: String,
+    /// Systems that the request may be for, where neither operation nor system was found; an empty id stands for a system
+    /// that the bundle does not have.
+    pub(crate) may_be_for: Vec<String>,
+    /// The request may be for an operation or a system that is revoked, so `mode` does not let it through.
+    pub(crate) may_be_revoked: bool,
+    /// The proxy cut the body off.
+    pub(crate) is_cut_off: bool,
+    /// Form of the request, where no operation was found.
+    pub(crate) asked: Option<Asked>,
+    /// Write that makes the call's proofs of possession unusable for another call. A permit waits for it besides its record.
+    pub(crate) proved: Option<Ticket>,
+}
+
+/// The task of a call and its history.
+#[derive(Debug, Default)]
+pub(crate) struct TaskContext {
+    /// The task that the call is made in, or is about.
+    pub(crate) task: Option<Arc<Task>>,
+    /// The chain is that of `task`, which the request names. The caller of an implicit task may have left its subject out.
+    pub(crate) is_in_named_task: bool,
+    /// History of the task's session, of the agent, and of the object.
+    pub(crate) recalled: Recalled,
+}
+
+/// Effects of a verdict on what is stored.
+#[derive(Debug, Default)]
+pub(crate) struct Settlement {
+    /// The encoded answer to the same request under the same idempotency key, which this answer repeats.
+    pub(crate) repeats: Option<Vec<u8>>,
+    /// The permit is open until its outcome is reported.
+    pub(crate) is_open: bool,
+}
+
+/// Members of the record that calls about tasks, reports and administration add.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    /// Who said the prompt of the call.
+    pub(crate) prompt: Option<PromptNote>,
+    /// Revocation that the call writes or lifts.
+    pub(crate) revoked: Option<RevocationNote>,
+    /// Records that an administrator has forgotten.
+    pub(crate) forgotten: Option<ForgetNote>,
+    /// Report of a permit's outcome.
+    pub(crate) reported: Option<ReportNote>,
+}
+
+/// Task credential of a call, for the audit record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct CredentialNote {
+    /// Id of the credential or of the lease.
+    pub(crate) jti: String,
+    /// Decision whose permit the credential was issued for; empty if there are several.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) decision_id: String,
+    /// Member of `cnf` that binds the credential.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) binding: Option<&'static str>,
+}
+
+/// Revocation, or the lifting of one, for the audit record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RevocationNote {
+    pub(crate) target: RevocationTarget,
+    pub(crate) value: String,
+    /// Why, in the caller's words; empty where the caller gave no reason.
+    pub(crate) reason: String,
+    /// Who, as the owner of the administration socket states it; empty where the caller gave no name.
+    pub(crate) by: String,
+    /// The call lifts a revocation.
+    pub(crate) undo: bool,
+}
