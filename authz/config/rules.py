@@ -47,6 +47,7 @@ _MOST_SEGMENTS: Final = 32
 _MAX_PATTERN: Final = 2048
 _MAX_PORT: Final = 65_535
 _MAX_SOCKET_PATH: Final = 100
+_MAX_FAST_THREADS: Final = 1024
 
 
 def socket_path(address: str) -> str | None:
@@ -502,6 +503,18 @@ def _listeners(config: Config) -> Iterator[Finding]:
                 "Give each its own.",
             )
         addresses[served.address] = name
+    yield from _fast_threads(config)
+
+
+def _fast_threads(config: Config) -> Iterator[Finding]:
+    fast = [name for name, served in config.listeners.decisions.items() if served.lane is Lane.FAST]
+    each = config.limits.fast_threads
+    if len(fast) * each > _MAX_FAST_THREADS:
+        yield Finding(
+            ("limits", "fast_threads"),
+            f"{len(fast)} listeners of the fast lane with {each} threads each have {len(fast) * each} threads.",
+            f"Give them {_MAX_FAST_THREADS} at most, for example `fast_threads: 2`.",
+        )
 
 
 def _address(path: Path, name: str, address: str) -> Iterator[Finding]:

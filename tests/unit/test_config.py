@@ -1029,6 +1029,24 @@ def test_an_http_listener_that_is_half_configured_is_refused(
     assert any(message in said for said in refusals(tmp_path, text))
 
 
+def test_listeners_of_the_fast_lane_have_a_bounded_number_of_threads(tmp_path: Path) -> None:
+    """Each listener has threads of its own, so the bound is over all of them."""
+
+    def text(count: int) -> str:
+        fast = "".join(
+            f"  fast{number}: {{address: 'unix:run/fast{number}.sock', lane: fast}}\n"
+            for number in range(count)
+        )
+        limits = "limits: {fast_threads: 256}\n"
+        return GOOD.replace("listeners:\n", f"listeners:\n{fast}") + limits
+
+    read(tmp_path, text(4))
+    assert any(
+        "5 listeners of the fast lane with 256 threads each have 1280 threads." in said
+        for said in refusals(tmp_path, text(5))
+    )
+
+
 def test_an_http_listener_without_credentials_is_refused(tmp_path: Path) -> None:
     """It would serve nothing."""
     (said,) = refusals(tmp_path, GOOD.replace("listeners:\n", "listeners:\n" + HTTP))

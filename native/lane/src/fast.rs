@@ -897,6 +897,19 @@ fn error(code: i32, reason: &str, message: &str) -> Response<Answer> {
 mod tests {
     use super::*;
 
+    /// All listeners together have a bounded number of threads.
+    #[test]
+    fn threads_of_all_listeners() {
+        let read = |listeners: usize, workers: usize| {
+            let listeners = vec![r#"{"name": "a", "address": "127.0.0.1:0"}"#; listeners].join(",");
+            let text = format!(r#"{{"listeners": [{listeners}], "workers": {workers}}}"#);
+            FastSettings::from_json(text.as_bytes()).map_err(|error| error.to_string())
+        };
+        assert_eq!(256, read(4, 256).unwrap().workers);
+        let refused = read(5, 256).unwrap_err();
+        assert!(refused.contains("5 listeners with 256 threads each are 1280 threads"), "{refused}");
+    }
+
     /// Two credentials are no credential, and nor are bytes.
     #[test]
     fn authorization_is_one_value() {
