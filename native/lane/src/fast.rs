@@ -478,53 +478,58 @@ impl Serving {
         &self,
         connection: &Arc<Connection>,
         request: Request<Incoming>,
-        call: Result<Call, Full>,
+        mut call: Call,
     ) -> Response<Answer> {
         let received = Instant::now();
         connection.is_active();
-        let surface = match request.uri().path().trim_start_matches('/').split_once('/') {
-            Some((AUTHORIZER, "Check")) => Some(Surface::Check),
-            Some((AUTHORIZER, "Report")) => Some(Surface::Report),
-            Some((AUTHORIZATION, "Check")) => Some(Surface::ExtAuthz),
-            Some((HEALTH, "Check")) => None,
-            // A front end is known by its user here, and on no other listener of a unix socket.
-            Some((TASKS, "Start")) if self.engine.takes_prompts(&self.listener) => {
-                Some(Surface::TaskStart)
-            }
-            Some((TASKS, "Extend")) if self.engine.takes_prompts(&self.listener) => {
-                Some(Surface::TaskExtend)
-            }
-            Some((AUTHORIZER, "BatchCheck" | "List" | "Explain")) => {
-                return error(
-                    UNIMPLEMENTED,
-                    "UNIMPLEMENTED",
-                    "the fast lane answers only Check and Report; use the other listener",
-                );
-            }
-            _ => return error(UNIMPLEMENTED, "UNIMPLEMENTED", "there is no such method"),
-        };
+        let method = self.method(request.uri().path());
+        if let Some(refused) = method.unimplemented() {
+            return refused;
+        }
         if is_compressed(request.headers()) {
             self.counts.refused(Refusal::Compressed);
             return compressed();
         }
-        let mut call = match call {
-            Ok(call) => call,
-            Err(full) => {
-                self.unless_gone(std::future::ready(())).await;
-                self.counts.refused(Refusal::of_call(full));
-                return match surface {
-                    Some(surface) => self.refused(surface, ReasonCode::Overloaded),
-                    None => overloaded(),
-                };
+        let mut response = match method {
+            Method::Engine(surface) => {
+                self.decide(surface, request, received, connection, &mut call).await
             }
-        };
-        let mut response = match surface {
-            Some(surface) => self.decide(surface, request, received, connection, &mut call).await,
-            None => self.health(request, &mut call).await,
+            _ => self.health(request, &mut call).await,
         };
         // It counts until its client has taken the answer.
         response.body_mut().hold(call, connection);
         response
+    }
+
+    /// The method at a path.
+    fn method(&self, path: &str) -> Method {
+        match path.trim_start_matches('/').split_once('/') {
+            Some((AUTHORIZER, "Check")) => Method::Engine(Surface::Check),
+            Some((AUTHORIZER, "Report")) => Method::Engine(Surface::Report),
+            Some((AUTHORIZATION, "Check")) => Method::Engine(Surface::ExtAuthz),
+            Some((HEALTH, "Check")) => Method::Health,
+            // A front end is known by its user here, and on no other listener of a unix socket.
+            Some((TASKS, "Start")) if self.engine.takes_prompts(&self.listener) => {
+                Method::Engine(Surface::TaskStart)
+            }
+            Some((TASKS, "Extend")) if self.engine.takes_prompts(&self.listener) => {
+                Method::Engine(Surface::TaskExtend)
+            }
+            Some((AUTHORIZER, "BatchCheck" | "List" | "Explain")) => Method::OtherLane,
+            _ => Method::Unknown,
+        }
+    }
+
+    /// Refuses a call for which there is no room.
+    fn refuse_call(&self, method: Method, full: Full) -> Response<Answer> {
+        if let Some(refused) = method.unimplemented() {
+            return refused;
+        }
+        self.counts.refused(Refusal::of_call(full));
+        match method {
+            Method::Engine(surface) => self.refused(surface, ReasonCode::Overloaded),
+            _ => overloaded(),
+        }
     }
 
     /// What a future gives, and then a look at whether the client still waits: the other tasks of the thread, and what came
@@ -625,6 +630,30 @@ impl Serving {
         let serves = !self.draining.load(Ordering::SeqCst) && self.engine.is_ready();
         let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
         reply(HealthCheckResponse { status: status as i32 }.encode_to_vec())
+    }
+}
+
+/// What a path names.
+#[derive(Clone, Copy, Debug)]
+enum Method {
+    Engine(Surface),
+    Health,
+    /// A method that only the Python lane answers.
+    OtherLane,
+    Unknown,
+}
+
+impl Method {
+    /// The answer to a method that is not answered here.
+    fn unimplemented(self) -> Option<Response<Answer>> {
+        let what = match self {
+            Self::Engine(_) | Self::Health => return None,
+            Self::OtherLane => {
+                "the fast lane answers only Check and Report; use the other listener"
+            }
+            Self::Unknown => "there is no such method",
+        };
+        Some(error(UNIMPLEMENTED, "UNIMPLEMENTED", what))
     }
 }
 
@@ -907,7 +936,10 @@ mod tests {
         };
         assert_eq!(256, read(4, 256).unwrap().workers);
         let refused = read(5, 256).unwrap_err();
-        assert!(refused.contains("5 listeners with 256 threads each are 1280 threads"), "{refused}");
+        assert!(
+            refused.contains("5 listeners with 256 threads each are 1280 threads"),
+            "{refused}"
+        );
     }
 
     /// Two credentials are no credential, and nor are bytes.

@@ -240,12 +240,13 @@ async fn serve(
         (stream, _) => stream,
     };
     let connection = Arc::new(Connection::new(caller, place));
-    let wire = Wire::new(stream, Arc::clone(&connection), serving.max_streams);
+    let streams = connection.place.streams(serving.max_streams);
+    let wire = Wire::new(stream, Arc::clone(&connection), streams);
     let calls = Calls { serving: Arc::clone(&serving), connection: Arc::clone(&connection) };
     let mut http = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .max_concurrent_streams(serving.max_streams)
+            .max_concurrent_streams(streams)
             .max_header_list_size(MAX_HEADERS)
             .max_pending_accept_reset_streams(MAX_RESETS)
             .max_local_error_reset_streams(MAX_ERRORS)
@@ -310,8 +311,18 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
         let (serving, connection) = (Arc::clone(&self.serving), Arc::clone(&self.connection));
         connection.begun_calls.fetch_add(1, Ordering::Relaxed);
         // Now, and not once a thread has time for it: calls that wait for a thread are bounded too.
-        let call = connection.place.begin();
-        Box::pin(async move { Ok(serving.answer(&connection, request, call).await) })
+        match connection.place.begin() {
+            Ok(call) => {
+                Box::pin(async move { Ok(serving.answer(&connection, request, call).await) })
+            }
+            Err(full) => {
+                connection.is_active();
+                let method = serving.method(request.uri().path());
+                // What is refused holds no memory until its turn comes.
+                drop(request);
+                Box::pin(async move { Ok(serving.refuse_call(method, full)) })
+            }
+        }
     }
 }
 

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes of unfinished messages that one listener holds, besides their first frames.
 const RECEIVING_BYTES: usize = 256 * 1024 * 1024;
+/// Streams that any connection may have at once.
+const MIN_STREAMS: u32 = 16;
 /// Of an IPv6 address, the network: one host has all of the addresses in it.
 const HOST_BITS: u32 = 64;
 
@@ -140,6 +142,14 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Streams that this connection may have at once: `most`, or its part of the listener's calls, where its peer has many
+    /// connections. So a peer with hundreds of connections has no tens of thousands of calls that only wait for their refusal.
+    pub(super) fn streams(&self, most: u32) -> u32 {
+        let connections = self.holdings.connections.load(Ordering::Acquire);
+        let part = self.peers.calls.most.checked_div(connections).unwrap_or(usize::MAX);
+        u32::try_from(part).unwrap_or(u32::MAX).max(MIN_STREAMS).min(most)
+    }
+
     /// Counts a call, its message received or not.
     pub(super) fn begin(self: &Arc<Self>) -> Result<Call, Full> {
         self.peers.calls.take(&self.holdings.calls, 1)?;
@@ -199,7 +209,7 @@ impl Drop for Waiting {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
+#[expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -263,6 +273,19 @@ mod tests {
         assert!(call.wait().is_ok());
         drop(call);
         assert_eq!((0, 0), (peers.receiving.used(), peers.waiting.used()));
+    }
+
+    /// The streams of a connection become fewer with the connections of its peer, and are always some.
+    #[test]
+    fn streams_of_a_connection() {
+        let peers = peers(1_024, 2_048);
+        let held: Vec<_> = (0..300).map(|_| peers.admit(user(1)).unwrap()).collect();
+        assert_eq!((16, 8), (held[0].streams(256), held[0].streams(8)));
+        let other = peers.admit(user(2)).unwrap();
+        assert_eq!(256, other.streams(256));
+        drop(held);
+        let few: Vec<_> = (0..16).map(|_| peers.admit(user(1)).unwrap()).collect();
+        assert_eq!(128, few[0].streams(256));
     }
 
     /// A host has a whole IPv6 network; an IPv4 address is the same however it is written.
