@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::routes::Body;
-use authz_token::{Evidence, Role, Scheme};
+use authz_token::{Evidence, Refusal, RefusalReason, Role, Scheme};
 
 use crate::limits;
 use crate::proto::authz::v1 as wire;
@@ -52,6 +52,13 @@ impl Refused {
         Self { reason, step, message: message.into(), understood: false, use_nonce: false }
     }
 
+    /// The refusal of a token or of a proof of possession.
+    pub(crate) fn of_token(refusal: &Refusal) -> Self {
+        let reason = refusal_reason(refusal.reason);
+        let use_nonce = refusal.reason == RefusalReason::UseNonce;
+        Self { use_nonce, ..Self::new(reason, Step::Identify, refusal.to_string()) }
+    }
+
     pub(crate) fn credential(message: impl Into<String>) -> Self {
         Self::new(ReasonCode::BadCredential, Step::Identify, message)
     }
@@ -65,7 +72,19 @@ impl Refused {
     }
 }
 
-/// What is asked, by whichever surface.
+const fn refusal_reason(reason: RefusalReason) -> ReasonCode {
+    match reason {
+        RefusalReason::NoCredential => ReasonCode::NoCredential,
+        RefusalReason::BadCredential => ReasonCode::BadCredential,
+        RefusalReason::ExpiredCredential => ReasonCode::ExpiredCredential,
+        RefusalReason::WrongAudience => ReasonCode::WrongAudience,
+        RefusalReason::UntrustedIssuer => ReasonCode::UntrustedIssuer,
+        RefusalReason::UnboundCredential => ReasonCode::UnboundCredential,
+        RefusalReason::BadProof | RefusalReason::UseNonce => ReasonCode::BadProof,
+    }
+}
+
+/// One request of any surface.
 #[derive(Debug)]
 pub(crate) struct Ask<'a> {
     pub(crate) evidence: Vec<Evidence<'a>>,

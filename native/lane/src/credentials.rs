@@ -30,7 +30,6 @@ use crate::metrics::CredentialEvent;
 use crate::presented::{Sent, check_sent, lock_of, system_of, take_all};
 use crate::proto::authz::v1 as wire;
 use crate::settings::CredentialSettings;
-use crate::steps::identify::refused;
 use crate::steps::record::ChangeError;
 use crate::steps::settle::{forget_answer, survives_of};
 use crate::tasks::{Caller, Done, bounded};
@@ -277,7 +276,7 @@ impl Engine {
         }
         let now = UnixTime(judgement.arrival.now_ms.div_euclid(1_000));
         let verified = self.with_nonces(world, now, |nonces| verify_proof(proof, &nonces, now));
-        let proved = verified.map_err(|refusal| refused(&refusal))?;
+        let proved = verified.map_err(|refusal| Refused::of_token(&refusal))?;
         let bound = proved.jkt.clone();
         let is_it =
             |known: &ProofFacts| known.jkt == proved.jkt && known.jti_digest == proved.jti_digest;

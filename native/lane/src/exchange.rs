@@ -678,7 +678,6 @@ impl Engine {
             request: &request,
             is_unproved: false,
             wants_credential: true,
-            key: None,
             explain: false,
             secret: self.keeper.store().secret(),
         };

@@ -10,7 +10,6 @@ use crate::engine::{Engine, seconds};
 use crate::judgement::{Arrival, Asker, EnforcerProof, Judgement};
 use crate::refused_agent::AgentClaim;
 use crate::settings::Surface;
-use crate::steps::identify::refused;
 use crate::steps::{Call, EndedCall, Staged};
 use crate::transport::{PeerChain, Transport};
 use crate::world::{Loaded, Way};
@@ -126,7 +125,7 @@ impl Engine {
             }
         };
         // INVARIANT (no downgrade): a caller that shows a certificate is its workload or is refused, never anonymous.
-        let peer = verified.map_err(|refusal| refused(&refusal))?;
+        let peer = verified.map_err(|refusal| Refused::of_token(&refusal))?;
         let enforcer = world.enforcer_of(&peer.spiffe_id).cloned();
         let known = if enforcer.is_some() { EnforcerProof::Certificate } else { EnforcerProof::No };
         Ok(Asker { enforcer, known, peer: Some(peer) })

@@ -6,7 +6,7 @@ use authz_kernel::decision::{Claim, Principal, Subject};
 use authz_kernel::reason::ReasonCode;
 use authz_token::{
     AgentFacts, AgentProof, Binding, ClaimValue, Evidence, Facts, Nonces, Presentation, Refusal,
-    RefusalReason, Role, SubjectFacts, SubjectKind, UnixTime, verify, verify_relayed,
+    Role, SubjectFacts, SubjectKind, UnixTime, verify, verify_relayed,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -151,7 +151,7 @@ fn known_agent<'a>(
         let (trust, cache) = (&world.trust, &engine.certificates);
         let now = seconds(arrival.now_ms);
         let relayed = verify_relayed(principal, certificate, trust, cache, now);
-        agent = Some(relayed.map_err(|refusal| refused(&refusal))?);
+        agent = Some(relayed.map_err(|refusal| Refused::of_token(&refusal))?);
     }
     Ok(agent)
 }
@@ -234,7 +234,7 @@ impl Engine {
             }
             let may_hold = agent.is_none() && may_hold_agent(evidence, refusal.role);
             let among = may_hold.then(|| self.agent_among(arrival, world, evidence)).flatten();
-            (refused(&refusal), among)
+            (Refused::of_token(&refusal), among)
         });
         let facts = facts
             .and_then(|facts| with_agent(facts, agent.clone()).map_err(|refused| (refused, None)));
@@ -400,13 +400,7 @@ fn with_agent(facts: Facts, agent: Option<Arc<AgentFacts>>) -> Result<Facts, Ref
     if facts.agent.as_ref().is_some_and(|other| other.spiffe_id != agent.spiffe_id) {
         return Err(other_agent(agent.proof));
     }
-    facts.with_agent(agent).map_err(|refusal| refused(&refusal))
-}
-
-pub(crate) fn refused(refusal: &Refusal) -> Refused {
-    let reason = refusal_reason(refusal.reason);
-    let use_nonce = refusal.reason == RefusalReason::UseNonce;
-    Refused { use_nonce, ..Refused::new(reason, Step::Identify, refusal.to_string()) }
+    facts.with_agent(agent).map_err(|refusal| Refused::of_token(&refusal))
 }
 
 /// Refusal of evidence that proves another agent than the known one.
@@ -420,18 +414,6 @@ fn other_agent(known_by: AgentProof) -> Refused {
         AgentProof::Relayed => {
             Refused::credential("`authorization` is another agent's than the one that is relayed")
         }
-    }
-}
-
-const fn refusal_reason(reason: RefusalReason) -> ReasonCode {
-    match reason {
-        RefusalReason::NoCredential => ReasonCode::NoCredential,
-        RefusalReason::BadCredential => ReasonCode::BadCredential,
-        RefusalReason::ExpiredCredential => ReasonCode::ExpiredCredential,
-        RefusalReason::WrongAudience => ReasonCode::WrongAudience,
-        RefusalReason::UntrustedIssuer => ReasonCode::UntrustedIssuer,
-        RefusalReason::UnboundCredential => ReasonCode::UnboundCredential,
-        RefusalReason::BadProof | RefusalReason::UseNonce => ReasonCode::BadProof,
     }
 }
 

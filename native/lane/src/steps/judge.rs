@@ -17,7 +17,6 @@ use crate::presented::Presented;
 use crate::revoke;
 use crate::steps::locate::{CallTask, LocatedCall};
 use crate::steps::resolve::{Match, ResolvedCall};
-use crate::steps::settle::EnforcerKey;
 use crate::steps::{Call, EndedCall, Staged};
 use crate::world::Loaded;
 
@@ -112,8 +111,6 @@ pub(crate) struct PolicyQuery<'a> {
     pub(crate) is_unproved: bool,
     /// The call asks for a task credential, so its permit is kept.
     pub(crate) wants_credential: bool,
-    /// Idempotency key of the call.
-    pub(crate) key: Option<EnforcerKey>,
     pub(crate) explain: bool,
     /// Key of the fingerprints of task literals.
     pub(crate) secret: [u8; 32],
@@ -133,7 +130,6 @@ impl<'r> PolicyQuery<'r> {
             request,
             is_unproved,
             wants_credential: call.ask.wants_credential,
-            key: None,
             explain: call.explain,
             secret: engine.keeper.store().secret(),
         }

@@ -20,13 +20,13 @@ use crate::steps::judge::{JudgedCall, PolicyQuery};
 use crate::steps::locate::CallTask;
 use crate::steps::record::{ChangeContext, KeptRecord};
 use crate::steps::settle::charge::Charge;
-use crate::steps::settle::key::met;
+use crate::steps::settle::key::{EnforcerKey, met};
 use crate::steps::settle::reservation::notes_call;
 use crate::steps::{Call, EndedCall, Staged};
 use crate::tasks::is_due_for_touch;
 use crate::world::Loaded;
 
-pub(crate) use crate::steps::settle::key::{EnforcerKey, forget_answer};
+pub(crate) use crate::steps::settle::key::forget_answer;
 
 pub(crate) use crate::steps::settle::reservation::detail_of;
 
@@ -85,7 +85,7 @@ fn settle_record(
         engine.note_subject(&record.caller, now, plan, wait)?;
     }
     let key = engine.key_of(record, call.ask.idempotency_key, &judging, named)?;
-    engine.write_changes(record, &PolicyQuery { key, ..judging }, changing, &task)
+    engine.write_changes(record, &judging, changing, (&task, key.as_ref()))
 }
 
 impl Engine {
@@ -116,11 +116,10 @@ impl Engine {
         judgement: &mut Judgement,
         judging: &PolicyQuery<'_>,
         call: &ChangeContext<'_>,
-        task: &CallTask,
+        (task, key): (&CallTask, Option<&EnforcerKey>),
     ) -> Result<Option<KeptRecord>, Refused> {
         let CallTask { located, presented, .. } = task;
         let is_new = task.begins();
-        let key = judging.key.as_ref();
         if let Some(key) = key
             && let Some(kept) = self.repeated(judgement, call, key)?
         {
@@ -151,7 +150,7 @@ impl Engine {
             return Ok(None);
         }
         let kept = match &located {
-            Some(located) => self.charge(judgement, Charge { judging, call, task, located }),
+            Some(located) => self.charge(judgement, Charge { judging, call, task, key, located }),
             None => self.keep_key(judgement, call, key),
         };
         let kept = match (kept, key) {

@@ -33,6 +33,7 @@ mod replay;
 mod report;
 mod revoke;
 mod sessions;
+mod stages;
 mod support;
 mod taskless;
 mod tasks;

@@ -43,6 +43,7 @@ pub(super) struct Charge<'s> {
     pub(super) judging: &'s PolicyQuery<'s>,
     pub(super) call: &'s ChangeContext<'s>,
     pub(super) task: &'s CallTask,
+    pub(super) key: Option<&'s EnforcerKey>,
     pub(super) located: &'s Located,
 }
 
@@ -210,7 +211,7 @@ impl Engine {
 
     /// All records that a call locks.
     fn locks(judgement: &Judgement, charge: Charge<'_>, locked: LockedParties) -> Locks {
-        let Charge { judging, task, located, .. } = charge;
+        let Charge { judging, task, key, located, .. } = charge;
         let plan = &judging.world.plan;
         let chain = || located.task.chain();
         let session = |id: &String| RecordKey::new(RecordKind::Session, id);
@@ -222,7 +223,7 @@ impl Engine {
         if located.is_taskless() && judgement.context.recalled.is_new() {
             keys.extend(Holder::Agent.key(&chain()));
         }
-        keys.extend(judging.key.as_ref().map(EnforcerKey::record));
+        keys.extend(key.map(EnforcerKey::record));
         let parties = Self::party_locks(judgement, charge, locked);
         let holders = parties.iter().map(|(holder, _)| *holder).collect();
         keys.extend(parties.into_iter().map(|(_, record)| record));
@@ -246,9 +247,9 @@ impl Engine {
         charge: Charge<'_>,
         locks: &Locks,
     ) -> Result<Charged, ChangeError> {
-        let Charge { judging, located, task, .. } = charge;
+        let Charge { judging, located, task, key, .. } = charge;
         let (plan, now) = (&judging.world.plan, judgement.arrival.now());
-        if let Some(key) = &judging.key {
+        if let Some(key) = key {
             key.refuse_known(transaction, now)?;
         }
         let Current { located: current, is_new } = self.current(transaction, charge, now)?;
@@ -285,26 +286,19 @@ impl Engine {
         }
         judgement.settlement.is_open = false;
         if let Some(one) = presented.as_ref().filter(|_| is_passed) {
-            let by = (&current, one);
-            judgement.settlement.is_open |= self.redeem(transaction, judgement, judging, by, now);
+            judgement.settlement.is_open |=
+                self.redeem(transaction, judgement, charge, (&current, one));
         }
         if is_passed || is_new {
-            let is_presented = task.presented.is_some();
-            judgement.settlement.is_open |= self.reserve(
-                transaction,
-                judgement,
-                judging,
-                &current,
-                (is_new, is_presented),
-                now,
-            )?;
+            judgement.settlement.is_open |=
+                self.reserve(transaction, judgement, charge, &current, is_new)?;
         }
         if let Some(session) = begun {
             transaction.put(Record::Session(session));
         }
         let ended =
             self.write_history(transaction, judgement, charge, (&current, presented.as_ref()))?;
-        if let Some(key) = judging.key.as_ref().filter(|_| is_passed) {
+        if let Some(key) = key.filter(|_| is_passed) {
             key.keep(transaction, judgement, now);
         }
         Ok(Charged { began: begins, ended, has_too_few_locks: false })

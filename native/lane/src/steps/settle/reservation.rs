@@ -20,6 +20,7 @@ use crate::presented::Presented;
 use crate::shown;
 use crate::steps::judge::PolicyQuery;
 use crate::steps::record::ChangeError;
+use crate::steps::settle::charge::Charge;
 use crate::tasks::is_due_for_touch;
 
 /// A permit as a detail of a task credential.
@@ -50,16 +51,15 @@ impl Engine {
         &self,
         transaction: &mut dyn Transaction,
         judgement: &Judgement,
-        judging: &PolicyQuery<'_>,
+        charge: Charge<'_>,
         (current, presented): (&Located, &Presented),
-        now: Time,
     ) -> bool {
         let Some(decision) = judgement.evaluated() else { return false };
         let detail = decision.redeems;
         let Some(permit) = detail.and_then(|detail| presented.reservation(detail)) else {
             return false;
         };
-        let performed = self.reservation(judgement, judging, current, decision, now);
+        let performed = self.reservation(judgement, charge, current, decision);
         let mut performed = Reservation {
             charged: permit.charged.clone(),
             permitted_at: permit.permitted_at,
@@ -93,11 +93,11 @@ impl Engine {
         &self,
         transaction: &mut dyn Transaction,
         judgement: &Judgement,
-        judging: &PolicyQuery<'_>,
+        charge: Charge<'_>,
         current: &Located,
-        (is_new, is_presented): (bool, bool),
-        now: Time,
+        is_new: bool,
     ) -> Result<bool, ChangeError> {
+        let (judging, now) = (charge.judging, judgement.arrival.now());
         let charges = judgement.permit().map_or(&[][..], |permit| &permit.decision().charges);
         for task in current.path() {
             let is_charged = charges.iter().any(|(id, _)| *id == task.id);
@@ -119,7 +119,8 @@ impl Engine {
         let view = current.view();
         let leaves_nothing =
             judging.world.plan.leaves_nothing(&judgement.resolved.operation, Some(&view));
-        let is_kept = !is_presented && (judging.wants_credential || !leaves_nothing);
+        let is_kept =
+            charge.task.presented.is_none() && (judging.wants_credential || !leaves_nothing);
         // A call that `mode` lets through is reported as if it were permitted.
         let is_open = history::changes(judgement).is_some_and(HistoryChanges::is_open);
         let softened = judgement.decision().filter(|_| judgement.softened().is_some() && is_open);
@@ -129,7 +130,7 @@ impl Engine {
         let reservation = Reservation {
             charged: charges.to_vec(),
             wants_credential,
-            ..self.reservation(judgement, judging, current, decision, now)
+            ..self.reservation(judgement, charge, current, decision)
         };
         self.room_open(&reservation, now)?;
         self.metrics.reserved();
@@ -161,11 +162,11 @@ impl Engine {
     fn reservation(
         &self,
         judgement: &Judgement,
-        judging: &PolicyQuery<'_>,
+        Charge { judging, key, .. }: Charge<'_>,
         current: &Located,
         decision: &Decision,
-        now: Time,
     ) -> Reservation {
+        let now = judgement.arrival.now();
         let agent = judgement.caller.facts.agent.as_ref();
         let Detail { decision_id, resource, arguments_digest, destinations, .. } =
             detail_of(judging, &judgement.arrival.id, decision);
@@ -194,7 +195,7 @@ impl Engine {
                 })
                 .unwrap_or_default(),
             subject_until: shown::ends(&judgement.caller),
-            idempotency: judging.key.as_ref().map(|key| key.id.clone()),
+            idempotency: key.map(|key| key.id.clone()),
             rest: BTreeMap::new(),
         }
     }
