@@ -37,13 +37,8 @@ const MAX_DEPTH: usize = 8;
 const TOKEN_START: usize = 32;
 /// What most records need, so that a line seldom grows while it is written.
 const LINE_BYTES: usize = 2_560;
-/// Room that grew beyond this for one line is not kept for the next.
-const KEPT_ROOM: usize = 16 * 1024;
 /// What most pointers need.
 const POINTER_BYTES: usize = 64;
-/// How many pointers most records have, and what these need.
-const MASKED: usize = 8;
-const MASKED_BYTES: usize = 256;
 /// Longest resource that is written in clear.
 const MAX_RESOURCE: usize = 600;
 /// Longest part of what was asked for that is written in clear.
@@ -78,7 +73,7 @@ struct Record<'a> {
     metrics: Times,
     erased: [&'a str; 0],
     // INVARIANT (last): what is written before it adds to it.
-    masked: &'a RefCell<Pointers>,
+    masked: &'a RefCell<Vec<String>>,
 }
 
 #[derive(Serialize)]
@@ -490,42 +485,6 @@ pub(crate) fn line(
     origin: Origin<'_>,
     instead_of: Option<Outcome>,
 ) -> Vec<u8> {
-    with_line(judgement, evidence, origin, instead_of, <[u8]>::to_vec)
-}
-
-thread_local! {
-    /// Room for a line in the making: memory that was just used is still in the processor's cache.
-    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-/// As [`line`], for whoever needs it but for a moment.
-pub(crate) fn with_line<R>(
-    judgement: &Judgement,
-    evidence: &[Evidence<'_>],
-    origin: Origin<'_>,
-    instead_of: Option<Outcome>,
-    then: impl FnOnce(&[u8]) -> R,
-) -> R {
-    let mut line = ROOM.take();
-    line.clear();
-    line_by(judgement, evidence, origin, instead_of, &mut line, |out, record| {
-        serde_json::to_writer(out, record)
-    });
-    let then = then(&line);
-    if line.capacity() <= KEPT_ROOM {
-        ROOM.set(line);
-    }
-    then
-}
-
-fn line_by(
-    judgement: &Judgement,
-    evidence: &[Evidence<'_>],
-    origin: Origin<'_>,
-    instead_of: Option<Outcome>,
-    line: &mut Vec<u8>,
-    write: impl FnOnce(&mut Vec<u8>, &Record<'_>) -> Result<(), serde_json::Error>,
-) {
     let decision = judgement.evaluated();
     let notes = Notes::new();
     let resource = decision.map_or("", |decision| decision.resource.as_str());
@@ -624,45 +583,18 @@ fn line_by(
         erased: [],
         masked: &notes.masked,
     };
+    let mut line = Vec::with_capacity(LINE_BYTES);
     // Texts and numbers always serialise; were it otherwise, the id still says that something was decided.
-    line.reserve(LINE_BYTES);
-    if write(line, &record).is_err() {
-        line.clear();
-        line.extend_from_slice(
-            format!("{{\"decision_id\":\"{}\"}}", judgement.arrival.id).as_bytes(),
-        );
+    if serde_json::to_writer(&mut line, &record).is_err() {
+        line = format!("{{\"decision_id\":\"{}\"}}", judgement.arrival.id).into_bytes();
     }
-}
-
-/// JSON pointers, one after the other.
-struct Pointers {
-    text: String,
-    /// Where each ends.
-    ends: Vec<usize>,
-}
-
-impl Pointers {
-    fn push<const N: usize>(&mut self, parts: [&str; N]) {
-        parts.iter().for_each(|part| self.text.push_str(part));
-        self.ends.push(self.text.len());
-    }
-}
-
-impl Serialize for Pointers {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let starts = [0].iter().chain(&self.ends);
-        serializer.collect_seq(
-            starts
-                .zip(&self.ends)
-                .map(|(start, end)| self.text.get(*start..*end).unwrap_or_default()),
-        )
-    }
+    line
 }
 
 /// What is noted while a record is written.
 struct Notes {
     /// JSON pointers of what is left out, or stands as a digest.
-    masked: RefCell<Pointers>,
+    masked: RefCell<Vec<String>>,
     /// JSON pointer of the argument that is being written.
     at: RefCell<String>,
     /// How many more arguments are written.
@@ -673,27 +605,12 @@ impl Notes {
     fn new() -> Self {
         let mut at = String::with_capacity(POINTER_BYTES);
         at.push_str("/input/arguments");
-        Self {
-            masked: RefCell::new(Pointers {
-                text: String::with_capacity(MASKED_BYTES),
-                ends: Vec::with_capacity(MASKED),
-            }),
-            at: RefCell::new(at),
-            left: Cell::new(MAX_FACTS),
-        }
+        Self { masked: RefCell::new(Vec::new()), at: RefCell::new(at), left: Cell::new(MAX_FACTS) }
     }
 
-    /// Notes a pointer, which is written in parts.
-    fn mask<const N: usize>(&self, parts: [&str; N]) {
-        self.masked.borrow_mut().push(parts);
-    }
-
-    /// Notes a part of a link in the chain.
-    fn mask_in_chain<const N: usize>(&self, index: usize, part: [&str; N]) {
-        let mut masked = self.masked.borrow_mut();
-        masked.text.push_str("/input/chain/");
-        masked.text.push_str(&index.to_string());
-        masked.push(part);
+    /// Notes a pointer.
+    fn mask(&self, pointer: String) {
+        self.masked.borrow_mut().push(pointer);
     }
 
     /// A text, or its digest where it is too long or may hold a token.
@@ -705,14 +622,14 @@ impl Notes {
         evidence: &[Evidence<'_>],
     ) -> Cow<'a, str> {
         if text.len() > longest || carries_token(text, evidence) {
-            self.mask([pointer]);
+            self.mask(pointer.to_owned());
             return Cow::Owned(Hash::of(text).as_str().to_owned());
         }
         Cow::Borrowed(text)
     }
 
     fn mask_here(&self) {
-        self.mask([&self.at.borrow()]);
+        self.mask(self.at.borrow().clone());
     }
 
     /// Takes one of those that are left; false where none is, or `depth` is too deep.
@@ -788,7 +705,7 @@ impl Serialize for Facts<'_> {
                 let mut list = serializer.serialize_seq(None)?;
                 for (index, item) in items.iter().enumerate() {
                     if notes.left.get() == 0 {
-                        notes.mask([&notes.at.borrow(), "/", &index.to_string()]);
+                        notes.mask(format!("{}/{index}", notes.at.borrow()));
                         break;
                     }
                     push_token(&mut notes.at.borrow_mut(), &index.to_string());
@@ -801,7 +718,7 @@ impl Serialize for Facts<'_> {
                 let mut object = serializer.serialize_map(None)?;
                 for (number, (name, item)) in members.iter().enumerate() {
                     if notes.left.get() == 0 {
-                        notes.mask([&notes.at.borrow(), "/", &number.to_string()]);
+                        notes.mask(format!("{}/{number}", notes.at.borrow()));
                         break;
                     }
                     let schema = self.schema.and_then(|schema| schema.member(name));
@@ -837,7 +754,7 @@ impl Serialize for Chain<'_> {
             let roles =
                 judgement.arrival.world.as_ref().map(|world| world.plan.roles_of(principal));
             if roles.as_ref().is_some_and(|roles| roles.iter().len() > MAX_ROLES) {
-                notes.mask_in_chain(index, ["/roles"]);
+                notes.mask(format!("/input/chain/{index}/roles"));
             }
             let kind = match principal {
                 Principal::Agent { .. } => "Agent",
@@ -935,7 +852,7 @@ impl Serialize for Claims<'_> {
                 ClaimValue::Set(texts) => shown.serialize_entry(name, &Hashes(texts))?,
             }
             if matches!(claim, ClaimValue::String(_) | ClaimValue::Set(_)) {
-                self.notes.mask_in_chain(self.index, ["/claims/", name]);
+                self.notes.mask(format!("/input/chain/{}/claims/{name}", self.index));
             }
         }
         shown.end()
@@ -1148,20 +1065,19 @@ mod tests {
         judgement
     }
 
-    /// Whether text is free, and how a line is written, changes nothing in it: names in their order, texts and numbers.
-    fn same(judgement: &Judgement, origin: Origin<'_>) {
-        let instead_of = Some(Outcome::StepUp);
-        let write = |out: &mut Vec<u8>, record: &Record<'_>| serde_json::to_writer(out, record);
-        let mut expected = Vec::new();
-        line_by(judgement, &[], origin, instead_of, &mut expected, write);
-        let written = line(judgement, &[], origin, instead_of);
-        assert_eq!(String::from_utf8(expected).unwrap(), String::from_utf8(written).unwrap());
+    /// Checks that a record is one strict JSON object on one line, with the id of its decision.
+    fn is_one_object(judgement: &Judgement, origin: Origin<'_>) {
+        let written = line(judgement, &[], origin, Some(Outcome::StepUp));
+        assert!(!written.contains(&b'\n'));
+        let object = authz_kernel::json::parse(&written, authz_kernel::json::Limits::default());
+        let id = Value::String(judgement.arrival.id.clone());
+        assert_eq!(Some(&id), object.unwrap().get("decision_id"));
     }
 
     proptest! {
-        /// The line is what `serde_json` makes of the record, byte for byte, whatever stands in its texts.
+        /// Whatever stands in the texts of a decision, no member stands twice, and nothing ends the line.
         #[test]
-        fn a_line_is_as_serde_json_writes_it(
+        fn a_line_is_one_object(
             texts in prop::collection::vec("(?s:.{0,40})|[a-z./:-]{0,90}", 1..10),
             number in any::<i64>(),
         ) {
@@ -1172,9 +1088,9 @@ mod tests {
                 node_id: text(3),
                 version: text(4),
             };
-            same(&judgement(&texts, number), origin);
+            is_one_object(&judgement(&texts, number), origin);
             let arrival = Arrival::new(String::new(), number, Surface::ExtAuthz, None);
-            same(&Judgement::of(arrival), Origin::default());
+            is_one_object(&Judgement::of(arrival), Origin::default());
         }
     }
 

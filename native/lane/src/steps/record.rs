@@ -425,9 +425,8 @@ impl Engine {
         instead_of: Option<Outcome>,
         durability: Durability,
     ) -> Result<Option<Ticket>, AuditError> {
-        record::with_line(judgement, evidence, origin, instead_of, |line| {
-            self.audit.submit(line, durability)
-        })
+        let line = record::line(judgement, evidence, origin, instead_of);
+        self.audit.submit(&line, durability)
     }
 
     /// End of the longest wait for a durable record.
