@@ -424,7 +424,7 @@ impl<'a> Headers<'a> {
     fn single(&self, sought: Sought, name: &str) -> Result<Option<&'a str>, Refused> {
         let mut values = self.all(sought);
         let value = values.next();
-        if values.next().is_some() || value.is_some_and(has_comma) {
+        if values.next().is_some() || value.is_some_and(|value| value.contains(',')) {
             return Err(Refused::credential(format!("`{name}` came more than once")));
         }
         Ok(value)
@@ -446,11 +446,6 @@ impl<'a> Headers<'a> {
         }
         Ok(())
     }
-}
-
-/// Without a branch for each byte: a credential is long, and hardly ever has one.
-fn has_comma(value: &str) -> bool {
-    value.bytes().fold(false, |found, byte| found | (byte == b','))
 }
 
 /// Names and values of a list of headers; the names alone of those that are no text go to `unusable`.

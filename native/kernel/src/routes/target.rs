@@ -58,7 +58,7 @@ pub(super) fn split(target: &str) -> Result<Target<'_>, RouteError> {
     let mut segments = SmallVec::new();
     let mut left = Some(rest);
     while let Some(rest) = left {
-        let (raw, after) = cut(rest, b'/');
+        let (raw, after) = cut(rest, '/');
         left = after;
         // A last empty segment is a trailing slash; the path `/` alone is one too.
         if raw.is_empty() && left.is_some() {
@@ -89,24 +89,21 @@ pub(super) fn query(query: Option<&str>) -> Result<SmallVec<[Member<'_>; 8]>, Ro
     }
     let mut left = Some(query);
     while let Some(rest) = left {
-        let (pair, after) = cut(rest, b'&');
+        let (pair, after) = cut(rest, '&');
         left = after;
         if out.len() >= MOST_PAIRS {
             return unread("the query has too many members");
         }
-        let (name, value) = cut(pair, b'=');
+        let (name, value) = cut(pair, '=');
         let value = value.map(|value| decode(value, true)).transpose()?;
         out.push((decode(name, true)?, value));
     }
     Ok(out)
 }
 
-/// What stands before an ASCII character, and what after it, if it is there. Pieces are short: to look for it in whole words
-/// takes longer.
-fn cut(text: &str, at: u8) -> (&str, Option<&str>) {
-    let found = text.bytes().position(|byte| byte == at);
-    let parts = found.and_then(|end| Some((text.get(..end)?, text.get(end + 1..)?)));
-    parts.map_or((text, None), |(before, after)| (before, Some(after)))
+/// The text before a character, and the text after it where it is there.
+fn cut(text: &str, at: char) -> (&str, Option<&str>) {
+    text.split_once(at).map_or((text, None), |(before, after)| (before, Some(after)))
 }
 
 /// RFC 3986 §3.3 `pchar` but for `;`, with `/`.
