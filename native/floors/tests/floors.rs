@@ -9,6 +9,7 @@ use std::path::Path;
 const BASE: &[&str] = &[
     "reason",
     "rfc3339",
+    "poison",
     "table",
     "pattern",
     "hex",

@@ -20,10 +20,11 @@ use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use authz_base::poison::IgnorePoison as _;
 use authz_kernel::hex::hex;
 use authz_kernel::reason::ReasonCode;
 use authz_state::place;
@@ -354,7 +355,7 @@ impl FastLane {
     pub fn close(&self, grace: Duration) {
         self.draining.store(true, Ordering::SeqCst);
         self.canaries.stop();
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let running = self.running.lock().ignore_poison().take();
         let Some(Running { runtimes, servers }) = running else {
             return;
         };

@@ -1,10 +1,11 @@
 //! What is counted, with labels from closed sets only.
 
 use std::collections::BTreeMap;
+use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
+use authz_base::poison::IgnorePoison as _;
 use authz_kernel::decision::{Outcome, ProofMethod};
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
@@ -275,7 +276,7 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// The id of a bundle's system; the unknown one past the bound.
     pub(crate) fn system(&self, name: &str) -> SystemId {
-        let mut systems = self.systems.write().unwrap_or_else(PoisonError::into_inner);
+        let mut systems = self.systems.write().ignore_poison();
         if let Some(id) = systems.get(name) {
             return *id;
         }
@@ -305,13 +306,13 @@ impl Metrics {
             enforced,
         };
         {
-            let decisions = self.decisions.read().unwrap_or_else(PoisonError::into_inner);
+            let decisions = self.decisions.read().ignore_poison();
             if let Some(count) = decisions.get(&key) {
                 count.fetch_add(1, Ordering::Relaxed);
                 return;
             }
         }
-        let mut decisions = self.decisions.write().unwrap_or_else(PoisonError::into_inner);
+        let mut decisions = self.decisions.write().ignore_poison();
         decisions.entry(key).or_default().fetch_add(1, Ordering::Relaxed);
     }
 
@@ -666,10 +667,10 @@ impl Metrics {
 
     #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
     fn decision_family(&self) -> Family {
-        let systems = self.systems.read().unwrap_or_else(PoisonError::into_inner);
+        let systems = self.systems.read().ignore_poison();
         let names: BTreeMap<SystemId, &str> =
             systems.iter().map(|(name, id)| (*id, name.as_str())).collect();
-        let decisions = self.decisions.read().unwrap_or_else(PoisonError::into_inner);
+        let decisions = self.decisions.read().ignore_poison();
         let samples = decisions
             .iter()
             .map(|(key, count)| (key, count.load(Ordering::Relaxed)))

@@ -1,8 +1,9 @@
 //! Whether an agent shows the subject on whose behalf it acts, and the note that it has acted for one.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
+use authz_base::poison::IgnorePoison as _;
 use authz_kernel::decision::{Principal, Time};
 use authz_kernel::history::{Holder, SessionHistory};
 use authz_kernel::plan::Plan;
@@ -27,11 +28,11 @@ pub(crate) struct Acted(RwLock<HashMap<String, i64>>);
 
 impl Acted {
     fn at(&self, agent: &str) -> Option<i64> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(agent).copied()
+        self.0.read().ignore_poison().get(agent).copied()
     }
 
     fn note(&self, agent: &str, at: i64) {
-        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.write().ignore_poison();
         if all.len() >= MOST {
             all.clear();
         }

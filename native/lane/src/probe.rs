@@ -1,8 +1,10 @@
 //! How often a caller may ask "what if".
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Instant;
+
+use authz_base::poison::IgnorePoison as _;
 
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
@@ -26,7 +28,7 @@ impl ProbeRate {
 
     /// Takes one token of the caller, if it has one.
     pub(crate) fn admit(&self, caller: &str, now: Instant) -> bool {
-        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut callers = self.callers.lock().ignore_poison();
         if !callers.contains_key(caller) {
             if callers.len() >= self.most {
                 // A full bucket remembers nothing.

@@ -4,8 +4,9 @@
 //! report is due.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use authz_base::poison::IgnorePoison as _;
 use authz_kernel::decision::Time;
 use authz_kernel::task::Reservation;
 
@@ -78,7 +79,7 @@ impl OpenPermits {
         most: u64,
         kept: impl FnOnce() -> u64,
     ) -> bool {
-        let mut agents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut agents = self.0.lock().ignore_poison();
         let Some(counted) = agents.get_mut(agent) else { return true };
         // INVARIANT (upper bound): never fewer than there are, so most calls need not count.
         if counted.most < most / 8 {
@@ -95,7 +96,7 @@ impl OpenPermits {
 
     /// Counts one more.
     pub(crate) fn add(&self, permit: &Reservation) {
-        let mut agents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut agents = self.0.lock().ignore_poison();
         if !agents.contains_key(&permit.agent) {
             agents.insert(permit.agent.clone(), Counted::default());
         }
@@ -112,7 +113,7 @@ impl OpenPermits {
 
     /// Counts one less: it is settled.
     pub(crate) fn remove(&self, permit: &Reservation) {
-        let mut agents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut agents = self.0.lock().ignore_poison();
         let Some(counted) = agents.get_mut(&permit.agent) else { return };
         if let Some(open) = counted.open.0.get_mut(&permit.pair) {
             open.remove(permit.due);
@@ -122,7 +123,7 @@ impl OpenPermits {
 
     /// Forgets those whose reports are overdue, and agents without any.
     pub(crate) fn sweep(&self, now: Time) {
-        let mut agents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut agents = self.0.lock().ignore_poison();
         for counted in agents.values_mut() {
             counted.most = counted.open.count("", now).0;
         }

@@ -1,8 +1,9 @@
 //! Status, readiness and metrics of an engine.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
+use authz_base::poison::IgnorePoison as _;
 use authz_kernel::decision::Time;
 use authz_state::AuditHealth;
 use authz_state::store::StoreHealth;
@@ -70,13 +71,13 @@ impl Engine {
 
     /// Includes the problems and metrics of a server, for as long as the server exists.
     pub(crate) fn attach(&self, part: &Arc<dyn Part>) {
-        let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
+        let mut parts = self.parts.write().ignore_poison();
         parts.retain(|part| part.strong_count() > 0);
         parts.push(Arc::downgrade(part));
     }
 
     fn parts(&self) -> Vec<Arc<dyn Part>> {
-        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        let parts = self.parts.read().ignore_poison();
         parts.iter().filter_map(Weak::upgrade).collect()
     }
 

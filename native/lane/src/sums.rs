@@ -2,8 +2,9 @@
 //! summed up, so that nobody fills the audit's disk without a credential.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use authz_base::poison::IgnorePoison as _;
 use authz_kernel::decision::Outcome;
 use authz_kernel::reason::ReasonCode;
 
@@ -70,7 +71,7 @@ impl Sums {
     ///
     /// Returns: whether it is summed up, and so needs no record.
     pub(crate) fn take(&self, row: Row, now_ms: i64) -> bool {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.lock().ignore_poison();
         table.turn(now_ms);
         let row = if table.rows.len() < MAX_ROWS || table.rows.contains_key(&row) {
             row
@@ -89,21 +90,21 @@ impl Sums {
 
     /// Takes the sums of minutes that are over.
     pub(crate) fn due(&self, now_ms: i64) -> Vec<(Row, Sum)> {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.lock().ignore_poison();
         table.turn(now_ms);
         table.take()
     }
 
     /// Takes all sums.
     pub(crate) fn all(&self) -> Vec<(Row, Sum)> {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.lock().ignore_poison();
         table.end();
         table.take()
     }
 
     /// Keeps a sum that could not be written, for the next time.
     pub(crate) fn keep(&self, row: Row, sum: Sum) {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.lock().ignore_poison();
         table.add_due(row, sum);
     }
 }

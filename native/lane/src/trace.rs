@@ -3,10 +3,11 @@
 //! Nothing here blocks a decision: a span that finds the queue full is dropped and counted.
 
 use std::collections::VecDeque;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use authz_base::poison::IgnorePoison as _;
 use authz_kernel::hex::hex;
 use authz_kernel::reason::PublicCode;
 use serde::{Deserialize, Serialize};
@@ -149,7 +150,7 @@ impl Tracing {
 
     /// Takes the oldest spans, at most so many.
     pub(crate) fn take(&self, most: usize) -> Vec<Span> {
-        let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spans = self.spans.lock().ignore_poison();
         let count = spans.len().min(most);
         spans.drain(..count).collect()
     }
@@ -191,7 +192,7 @@ impl Tracing {
             verify_ns: judgement.caller.verify_time.map(nanos),
             decide_ns: judgement.decide_time().map(nanos),
         };
-        let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spans = self.spans.lock().ignore_poison();
         if spans.len() < self.settings.queue {
             spans.push_back(span);
         } else {

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use authz_base::poison::IgnorePoison as _;
 use serde::Serialize;
 
 use crate::medium::{FileMedium, Medium};
@@ -271,7 +272,7 @@ struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().ignore_poison()
     }
 }
 
@@ -412,7 +413,7 @@ impl AuditWriter {
     pub fn close(&self) {
         self.shared.lock().closing = true;
         self.shared.filled.notify_one();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.thread.lock().ignore_poison().take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {
@@ -530,7 +531,7 @@ impl Loop {
                     Err(poisoned) => poisoned.into_inner().0,
                 }
             } else {
-                self.shared.filled.wait(queue).unwrap_or_else(PoisonError::into_inner)
+                self.shared.filled.wait(queue).ignore_poison()
             };
             if failed && queue.batch.is_awaited() {
                 break;

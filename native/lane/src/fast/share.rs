@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use authz_base::poison::IgnorePoison as _;
 
 /// Bytes of unfinished messages that one listener holds, besides their first frames.
 const RECEIVING_BYTES: usize = 256 * 1024 * 1024;
@@ -124,7 +126,7 @@ impl Peers {
 
     /// Counts a connection of a peer.
     pub(super) fn admit(self: &Arc<Self>, key: PeerKey) -> Result<Arc<Place>, Full> {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.lock().ignore_poison();
         let holdings = table.get(&key).map(Arc::clone).unwrap_or_default();
         self.connections.take(&holdings.connections, 1)?;
         table.entry(key.clone()).or_insert_with(|| Arc::clone(&holdings));
@@ -159,7 +161,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut table = self.peers.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.peers.table.lock().ignore_poison();
         self.peers.connections.give_back(&self.holdings.connections, 1);
         if self.holdings.connections.load(Ordering::Acquire) == 0 {
             table.remove(&self.key);

@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use authz_base::poison::IgnorePoison as _;
 use authz_base::record::{Record, RecordKey, RecordKind, Revocations, TaskStatus};
 
 use super::query::most;
@@ -140,7 +141,7 @@ impl Texts {
         new: Option<Text>,
         record: Option<Record>,
     ) -> Option<(Arc<str>, Option<Text>)> {
-        let ready = self.ready.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let ready = self.ready.get_mut().ignore_poison();
         let listed = |one: &Text| one.text.as_ref().map(|_| one.listed);
         let commit = new.as_ref().map(|new| new.commit);
         let kept = self.kept.get(id).and_then(listed);
@@ -181,7 +182,7 @@ impl Texts {
     }
 
     fn ready(&self) -> MutexGuard<'_, Ready> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ready.lock().ignore_poison()
     }
 }
 
@@ -570,7 +571,7 @@ impl Index {
     }
 
     fn ready(&self) -> MutexGuard<'_, Ready> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ready.lock().ignore_poison()
     }
 
     /// The kinds that are kept as text and found by nothing but their time; tasks are found by more.

@@ -1,10 +1,11 @@
 //! Locks on keys, first come first served, each wait bounded.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::Thread;
 use std::time::Instant;
 
+use authz_base::poison::IgnorePoison as _;
 use authz_base::record::RecordKey;
 use foldhash::fast::RandomState;
 
@@ -91,7 +92,7 @@ impl<B> KeyLocks<B> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<B>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().ignore_poison()
     }
 }
 

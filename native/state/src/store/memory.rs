@@ -1,9 +1,10 @@
 //! The slow, obvious store: everything under one lock, found by looking at all of it. Nothing outlives it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use authz_base::poison::IgnorePoison as _;
 use authz_base::record::{Record, RecordKey, RecordKind, Revocations, TaskStatus};
 
 use super::bounds::{Bounds, MAX_PAGE};
@@ -62,7 +63,7 @@ impl MemoryStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().ignore_poison()
     }
 
     fn commit(

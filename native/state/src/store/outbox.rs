@@ -1,9 +1,11 @@
 //! Takes audit lines of committed transactions to the audit file, on a thread of its own, and says which have got there.
 
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use authz_base::poison::IgnorePoison as _;
 
 use crate::audit::{AuditError, AuditWriter, Durability};
 use crate::ticket::Ticket;
@@ -74,7 +76,7 @@ struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().ignore_poison()
     }
 }
 
@@ -156,7 +158,7 @@ fn next(shared: &Shared, pause: Duration, batch: &mut Batch) -> Option<bool> {
                 Err(poisoned) => poisoned.into_inner().0,
             }
         } else if batch.is_done() && queue.batch.is_done() {
-            shared.filled.wait(queue).unwrap_or_else(PoisonError::into_inner)
+            shared.filled.wait(queue).ignore_poison()
         } else {
             break;
         };

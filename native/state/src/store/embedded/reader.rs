@@ -1,11 +1,12 @@
 //! The thread that reads what memory does not hold.
 
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use authz_base::poison::IgnorePoison as _;
 use authz_base::record::RecordKey;
 
 use super::disk;
@@ -61,7 +62,7 @@ impl Reader {
 
     /// Ends the thread, after what waits. Idempotent.
     pub(super) fn close(&self) {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.thread.lock().ignore_poison().take();
         if let Some(thread) = thread {
             // The thread takes from the queue until this comes.
             drop(self.wanted.send(None));

@@ -3,12 +3,11 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{
-    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use authz_base::poison::IgnorePoison as _;
 use authz_base::record::{Record, RecordKey, RecordKind};
 
 use super::EmbeddedSettings;
@@ -113,15 +112,15 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn index(&self) -> RwLockReadGuard<'_, Index> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner)
+        self.index.read().ignore_poison()
     }
 
     fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
-        self.index.write().unwrap_or_else(PoisonError::into_inner)
+        self.index.write().ignore_poison()
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().ignore_poison()
     }
 
     pub(super) fn check_open(&self) -> Result<(), StoreError> {
@@ -582,7 +581,7 @@ impl Writer {
         let pen = self.pen();
         loop {
             let next = self.next();
-            let mut pen = pen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut pen = pen.lock().ignore_poison();
             self.note_synced(&mut pen, next.synced);
             if next.failed {
                 self.recover(&mut pen);
@@ -604,7 +603,7 @@ impl Writer {
                 break;
             }
         }
-        let mut pen = pen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pen = pen.lock().ignore_poison();
         pen.exporter.close();
         let synced = self.shared.lock().synced.take();
         self.note_synced(&mut pen, synced);
@@ -643,7 +642,7 @@ impl Writer {
                     Err(poisoned) => poisoned.into_inner().0,
                 }
             } else {
-                self.shared.filled.wait(queue).unwrap_or_else(PoisonError::into_inner)
+                self.shared.filled.wait(queue).ignore_poison()
             };
         }
         let items = queue.take();

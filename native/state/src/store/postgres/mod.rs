@@ -14,9 +14,10 @@ mod sql;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use authz_base::poison::IgnorePoison as _;
 use authz_base::record::{Record, RecordKey, RecordKind, Revocations, Task, TaskStatus};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
@@ -549,7 +550,7 @@ impl Store for PostgresStore {
         if self.node.close() {
             return;
         }
-        self.exporter.lock().unwrap_or_else(PoisonError::into_inner).close();
+        self.exporter.lock().ignore_poison().close();
         let deadline = after(END);
         if let Ok(lease) = self.pool.acquire(deadline)
             && let Ok(connection) = lease.connection()
@@ -559,7 +560,7 @@ impl Store for PostgresStore {
             drop(self.runner.wait(deadline, forget));
         }
         self.pool.renew();
-        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let runtime = self.runtime.lock().ignore_poison().take();
         if let Some(runtime) = runtime {
             runtime.shutdown_background();
         }

@@ -3,9 +3,10 @@
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash as _, Hasher as _};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
+use authz_base::poison::IgnorePoison as _;
 use authz_base::record::{Record, RecordKey, RecordKind, Revocation, Revocations};
 use tokio::sync::Notify;
 
@@ -108,7 +109,7 @@ impl Node {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().ignore_poison()
     }
 
     /// Blocks until this node follows the others.
@@ -543,7 +544,7 @@ async fn tidy_on(
             let mut lines = timely(PATIENCE, claim).await?;
             *is_first = false;
             node.adopt(&mut lines);
-            exporter.lock().unwrap_or_else(PoisonError::into_inner).push(lines);
+            exporter.lock().ignore_poison().push(lines);
             claimed = Some(Instant::now());
         }
         if is_due(counted, COUNT) {

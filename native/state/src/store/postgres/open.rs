@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use authz_base::poison::IgnorePoison as _;
 use authz_base::record::{Record, RecordKey, RecordKind};
 
 use super::node::Node;
@@ -114,7 +115,7 @@ impl Open {
         let is_new = |key: &RecordKey| matches!(known.get(key), None | Some(None));
         let changes = changes.iter().map(|(key, record)| (key, record.as_ref(), is_new(key)));
         node.committed(changes, &lines);
-        exporter.lock().unwrap_or_else(PoisonError::into_inner).push(lines);
+        exporter.lock().ignore_poison().push(lines);
         Ok(())
     }
 }

@@ -1,7 +1,9 @@
 //! A bounded number of connections.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use authz_base::poison::IgnorePoison as _;
 
 use super::dsn::Address;
 use super::run::Runner;
@@ -35,7 +37,7 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().ignore_poison()
     }
 
     /// Lends a connection that seems to work.
