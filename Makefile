@@ -148,7 +148,7 @@ test: ## everything CI runs
 .PHONY: test-quick
 test-quick: setup ## unit tests only, of Rust's pure crates and of Python
 	$(CARGO) test --quiet --locked -p authz-floors
-	$(CARGO) test --quiet --locked -p authz-base -p authz-kernel -p authz-token --lib
+	$(CARGO) test --quiet --locked -p authz-base -p authz-token -p authz-bundle -p authz-kernel --lib
 	$(PYTEST) -q tests/unit
 
 .PHONY: test-rust

@@ -25,39 +25,71 @@ const BASE: &[&str] = &[
     "record",
 ];
 
-/// The kernel's modules, lowest first. The first line has those of `authz-base`, which the kernel exports under its own name.
+/// The modules of `authz-bundle`, lowest first.
+const BUNDLE: &[&str] = &[
+    "location",
+    "diagnostic",
+    "arguments",
+    "catalog",
+    "model",
+    "destinations",
+    "prompt",
+    "directories",
+    "mcp",
+    "routes",
+    "members",
+    "mode",
+    "source",
+];
+
+/// Imports in the bundle that run up today, most of them because the model holds compiled look-up tables.
+const BUNDLE_EXCEPTIONS: &[(&str, &str)] = &[
+    ("catalog.rs", "mcp"),
+    ("catalog.rs", "model"),
+    ("catalog.rs", "source"),
+    ("destinations.rs", "directories"),
+    ("mcp.rs", "routes"),
+    ("mcp/headers.rs", "routes"),
+    ("model.rs", "destinations"),
+    ("model.rs", "directories"),
+    ("model.rs", "mcp"),
+    ("model.rs", "members"),
+    ("model.rs", "mode"),
+    ("model.rs", "routes"),
+    ("routes/compile.rs", "source"),
+];
+
+/// The kernel's modules, lowest first. Those of `authz-base` and `authz-bundle`, which the kernel exports under its own name,
+/// come first.
 const KERNEL: &[&str] = &[
     "reason",
     "rfc3339",
     "table",
-    "pattern",
     "hex",
     "digest",
     "json",
-    "host",
     "spelling",
-    "spiffe",
-    "diagnostic",
     "arguments",
+    "catalog",
+    "destinations",
+    "diagnostic",
     "mcp",
+    "members",
+    "mode",
     "model",
+    "routes",
     "decision",
     "schema",
     "stack",
-    "destinations",
     "evaluate",
     "policy",
     "directories",
     "history",
-    "members",
-    "mode",
-    "routes",
     "reach",
     "format",
     "plan",
     "task",
     "decide",
-    "catalog",
     "source",
     "test_support",
     "casefile",
@@ -65,30 +97,15 @@ const KERNEL: &[&str] = &[
 
 /// Imports in the kernel that run up today. Whoever removes such an import removes its line; no line is added.
 const KERNEL_EXCEPTIONS: &[(&str, &str)] = &[
-    ("catalog.rs", "source"),
     ("decision.rs", "directories"),
     ("decision.rs", "history"),
     ("decision.rs", "task"),
-    ("destinations.rs", "directories"),
-    ("diagnostic.rs", "model"),
     ("directories.rs", "plan"),
     ("evaluate/mod.rs", "history"),
     ("evaluate/mod.rs", "task"),
     ("history/renewal.rs", "plan"),
-    ("mcp.rs", "catalog"),
-    ("mcp.rs", "routes"),
-    ("mcp/headers.rs", "routes"),
-    ("members.rs", "task"),
-    ("model.rs", "catalog"),
-    ("model.rs", "destinations"),
-    ("model.rs", "directories"),
-    ("model.rs", "history"),
-    ("model.rs", "members"),
-    ("model.rs", "mode"),
-    ("model.rs", "routes"),
     ("plan.rs", "task"),
     ("reach.rs", "plan"),
-    ("routes/compile.rs", "source"),
     ("schema.rs", "task"),
     ("source/fuzz.rs", "casefile"),
     ("source/mod.rs", "casefile"),
@@ -105,6 +122,11 @@ fn assert_floors(crate_folder: &str, floors: &[&str], exceptions: &[(&str, &str)
 #[test]
 fn imports_of_base_run_down() {
     assert_floors("base", BASE, &[]);
+}
+
+#[test]
+fn imports_of_the_bundle_run_down() {
+    assert_floors("bundle", BUNDLE, BUNDLE_EXCEPTIONS);
 }
 
 #[test]

@@ -5,25 +5,16 @@
 //! Records and text forms are `authz-base`'s; the kernel exports them under its own paths too. A module imports only modules
 //! that stand before it in `native/floors/tests/floors.rs`.
 
-pub mod arguments;
 pub mod casefile;
-pub mod catalog;
 pub mod decide;
 pub mod decision;
-pub mod destinations;
-pub mod diagnostic;
 pub mod directories;
 mod evaluate;
 pub mod format;
 pub mod history;
-pub mod mcp;
-pub mod members;
-pub mod mode;
-pub mod model;
 pub mod plan;
 mod policy;
 pub mod reach;
-pub mod routes;
 pub mod schema;
 pub mod source;
 mod stack;
@@ -32,4 +23,7 @@ pub mod task;
 pub mod test_support;
 
 pub use authz_base::{digest, hex, json, reason, rfc3339};
-use authz_base::{host, pattern, spelling, spiffe, table};
+use authz_base::{spelling, table};
+pub use authz_bundle::{
+    arguments, catalog, destinations, diagnostic, mcp, members, mode, model, routes,
+};

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use authz_bundle::source::At;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::decision::{Decision, Grant, Outcome};
 use crate::hex::hex;
-use crate::source::At;
 
 /// A task credential that is issued of the step's permit.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

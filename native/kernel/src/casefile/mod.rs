@@ -9,9 +9,13 @@ mod tasks;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use authz_bundle::source::{At, Many, Mark, duration, pretty, read_yaml};
+use credentials::{Credentials, IssueSaid, Issued, PresentSaid};
+use reports::{Permits, ReportSaid};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
+use tasks::{Act, DelegateSaid, EndSaid, ExtendSaid, Found, Placed, StartSaid, Tasks};
 
 use crate::decide::{decide, standing};
 use crate::decision::{
@@ -26,12 +30,7 @@ use crate::model::Location;
 use crate::plan::Plan;
 use crate::reason::ReasonCode;
 use crate::routes::{Body, HttpRequest, RouteError};
-use crate::source::{At, Many, Mark, duration, pretty, read_yaml};
 use crate::task::{Refused, ShownToken};
-
-use credentials::{Credentials, IssueSaid, Issued, PresentSaid};
-use reports::{Permits, ReportSaid};
-use tasks::{Act, DelegateSaid, EndSaid, ExtendSaid, Found, Placed, StartSaid, Tasks};
 
 /// Failures that a report lists; the rest are counted.
 const MOST_FAILURES: usize = 200;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use authz_bundle::source::{At, Mark, duration};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -21,7 +22,6 @@ use crate::mcp::ServerTask;
 use crate::model::Isolation;
 use crate::plan::Plan;
 use crate::schema::{GIVE, START};
-use crate::source::{At, Mark, duration};
 use crate::task::{
     AgentName, Alone, BARRED_MS, Bar, Child, Limit, Param, Part, RecordKey, Refused, Root,
     ScopeEntry, Selector, Session, Speaker, Subject, SubjectProof, Task, TaskKind, TaskStatus,

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use authz_bundle::prompt;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use super::prompt;
 use super::{Literal, MAX_LITERALS};
 use crate::hex::hex_start;
 

@@ -9,6 +9,8 @@ mod tokens;
 
 use std::sync::Arc;
 
+use crate::spelling::Misspelling;
+
 pub use names::{HARNESS_TIER, MAX_LITERALS, Names, Speaker};
 pub use origin::{Bar, Origin};
 pub use record::{
@@ -21,6 +23,14 @@ pub use scope::ScopeIndex;
 pub use taskless::{AGE_MS, IDLE_MS, taskless, taskless_of};
 pub use tokens::{NewestToken, ShownToken};
 
+/// How deep tasks below a root may be: with a subject, the chain is then as long as a chain may be.
+pub const MAX_DEPTH: u32 = 6;
+/// Entries of one scope.
+pub const MAX_SCOPE: usize = 1_000;
+/// Values in one set of a scope.
+pub const MAX_TEXTS: usize = 1_000;
+/// Bytes of one value in a scope, or of a parameter.
+pub const MAX_TEXT: usize = 1_024;
 /// The template of a request without a task, in policies.
 pub const NO_TEMPLATE: &str = "none";
 
@@ -50,4 +60,20 @@ impl<'a> TaskView<'a> {
     pub fn root(self) -> &'a Task {
         self.ancestors.first().map_or(self.task, AsRef::as_ref)
     }
+}
+
+/// Holds that a text can be a value in a scope.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn check_text(text: &str) -> Result<(), Misspelling> {
+    if text.is_empty() || text.len() > MAX_TEXT {
+        let what = "it is empty, or longer than 1,024 bytes";
+        return Err(Misspelling { what, fix: "Write 1 to 1,024 bytes." });
+    }
+    if text.contains(char::is_control) {
+        let what = "it holds control characters";
+        return Err(Misspelling { what, fix: "Write 1 to 1,024 bytes." });
+    }
+    Ok(())
 }

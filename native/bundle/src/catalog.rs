@@ -1,0 +1,352 @@
+//! What an MCP server says of its tools, and the digests that pin it.
+//!
+//! A server's words are data: nothing in them gives an operation a meaning. A tool's digest covers everything that
+//! tells an agent or a reviewer what the tool does, so that a changed schema or description shows.
+
+use std::collections::BTreeMap;
+
+use authz_base::digest::sha256;
+use authz_base::hex::hex;
+use authz_base::json;
+use serde::{Deserialize, Serialize};
+
+use crate::arguments::{tame, write_canonical};
+use crate::diagnostic::clip;
+use crate::mcp;
+use crate::model::{Model, Operation};
+use crate::source::{refuse_operation, refuse_system};
+
+/// SHA-256 of a tool or of a server's tools.
+pub type Digest = [u8; 32];
+
+/// Names of operations that every MCP system has beside its tools.
+const BUILT_IN: [&str; 3] = [mcp::OWN, mcp::READ, mcp::PROMPT];
+
+/// The tools of one MCP server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// The system that they belong to.
+    pub system: String,
+    /// What the server calls itself.
+    pub server: Implementation,
+    /// `https://host[:port]` where it is served, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// Its tools, in its own order.
+    pub tools: Vec<Tool>,
+}
+
+/// A server's name and version, in its own words (MCP `Implementation`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Implementation {
+    /// Its name.
+    pub name: String,
+    /// Its version; may be empty.
+    #[serde(default)]
+    pub version: String,
+}
+
+/// One tool, as the answer to `tools/list` describes it (MCP `Tool`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tool {
+    /// Its name.
+    pub name: String,
+    /// Its name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// What it does, in the server's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Hints such as `readOnlyHint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<serde_json::Value>,
+    /// JSON Schema of its arguments.
+    pub input: serde_json::Value,
+    /// JSON Schema of its structured result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<serde_json::Value>,
+}
+
+impl Tool {
+    /// SHA-256 over the canonical JSON (RFC 8785) of name, title, description, annotations and both schemas.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        digest(&self.described())
+    }
+
+    fn described(&self) -> serde_json::Value {
+        let mut map = serde_json::Map::new();
+        map.insert("name".to_owned(), self.name.clone().into());
+        for (key, text) in [("title", &self.title), ("description", &self.description)] {
+            if let Some(text) = text {
+                map.insert(key.to_owned(), text.clone().into());
+            }
+        }
+        map.insert("inputSchema".to_owned(), self.input.clone());
+        for (key, value) in [("outputSchema", &self.output), ("annotations", &self.annotations)] {
+            if let Some(value) = value {
+                map.insert(key.to_owned(), value.clone());
+            }
+        }
+        map.into()
+    }
+}
+
+impl Server {
+    /// SHA-256 over the canonical JSON (RFC 8785) of system, server, origin and all tools in their order.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let tools: Vec<serde_json::Value> = self.tools.iter().map(Tool::described).collect();
+        digest(&serde_json::json!({
+            "system": self.system,
+            "server": {"name": self.server.name, "version": self.server.version},
+            "origin": self.origin,
+            "tools": tools,
+        }))
+    }
+
+    /// The operation of each tool, in the order of the tools.
+    ///
+    /// # Errors
+    /// The position of a tool whose operation cannot be named, and why.
+    pub fn operations(&self) -> Result<Vec<String>, (usize, String)> {
+        let mut by_id: BTreeMap<String, &str> = BTreeMap::new();
+        let mut ids = Vec::with_capacity(self.tools.len());
+        for (position, tool) in self.tools.iter().enumerate() {
+            let id = format!("{}.{}", self.system, operation_name(&tool.name));
+            if let Some(why) = refuse_operation(&id) {
+                return Err((position, format!("bad tool `{}`: {why}", clip(&tool.name))));
+            }
+            match by_id.insert(id.clone(), &tool.name) {
+                None => ids.push(id),
+                Some(first) if first == tool.name => {
+                    return Err((position, format!("tool `{}` is listed twice", clip(first))));
+                }
+                Some(first) => {
+                    let what = format!(
+                        "tools `{}` and `{}` would both be `{id}`",
+                        clip(first),
+                        clip(&tool.name)
+                    );
+                    return Err((position, what));
+                }
+            }
+        }
+        Ok(ids)
+    }
+}
+
+/// The name of a tool's operation: the tool's own, with `_` for each character that an operation's name cannot have.
+///
+/// Case is kept: `Read` and `read` are two tools. A first character that cannot stand first gets a `_` before it, and
+/// a name that every MCP system has anyway stands under `tool.`.
+#[must_use]
+pub fn operation_name(tool: &str) -> String {
+    if BUILT_IN.contains(&tool) {
+        return format!("tool.{tool}");
+    }
+    let spelled = |c: char| if c.is_ascii_alphanumeric() || "._-/".contains(c) { c } else { '_' };
+    let name: String = tool.chars().map(spelled).collect();
+    if name.starts_with(['.', '-', '/']) { format!("_{name}") } else { name }
+}
+
+/// Whether a name is that of an operation that every MCP system has beside its tools.
+pub fn is_built_in(name: &str) -> bool {
+    BUILT_IN.contains(&name)
+}
+
+/// Reads a server's tools as JSON, and gives what its catalog file says beside them, as JSON:
+/// `{digest, tools: [{name, operation, digest, opened: […]}]}`.
+///
+/// # Errors
+/// The JSON is not that of a [`Server`], its system has no name that a system can have, or two of its tools would be
+/// one operation.
+pub fn seal(document: &[u8]) -> Result<String, String> {
+    let server: Server = serde_json::from_slice(document).map_err(|error| error.to_string())?;
+    if let Some(why) = refuse_system(&server.system) {
+        return Err(format!("bad system `{}`: {why}", clip(&server.system)));
+    }
+    let ids = server.operations().map_err(|(_, what)| what)?;
+    let tool = |(tool, id): (&Tool, String)| {
+        serde_json::json!({
+            "name": tool.name,
+            "operation": id,
+            "digest": digest_text(&tool.digest()),
+            "opened": tame(&tool.input).1,
+        })
+    };
+    let tools: Vec<serde_json::Value> = server.tools.iter().zip(ids).map(tool).collect();
+    let sealed = serde_json::json!({"digest": digest_text(&server.digest()), "tools": tools});
+    Ok(sealed.to_string())
+}
+
+/// Every tool of every MCP system, and how far it has come, as JSON:
+/// `[{system, tool, operation, digest, accepted, reviewed, drifted, effects, tier, cases: {value: operation}, file, line}]`;
+/// `effects` is empty where no rule that counts speaks of the tool.
+#[must_use]
+pub fn state(model: &Model) -> String {
+    let words = |operation: &Operation| -> Vec<&str> {
+        operation.effects.iter().map(|effect| effect.as_str()).collect()
+    };
+    let mut listed = Vec::new();
+    for (system, tools) in &model.tools {
+        for (name, tool) in tools {
+            let at = model.operations.binary_search_by(|o| o.id.cmp(&tool.operation));
+            let split = model.splits.get(&tool.operation);
+            let plain = at.ok().and_then(|at| model.operations.get(at));
+            let Some(operation) = plain.or(split.map(|split| &split.operation)) else { continue };
+            listed.push(serde_json::json!({
+                "system": system,
+                "tool": name,
+                "operation": tool.operation,
+                "digest": digest_text(&tool.digest),
+                "accepted": tool.accepted.as_ref().map(digest_text),
+                "reviewed": operation.reviewed,
+                "drifted": operation.drifted,
+                "effects": words(operation),
+                "tier": operation.tier.as_str(),
+                "cases": split.map(|split| &split.cases),
+                "file": operation.at.file,
+                "line": operation.at.line,
+            }));
+        }
+    }
+    serde_json::Value::from(listed).to_string()
+}
+
+/// `sha256:` and 64 hex digits.
+#[must_use]
+pub fn digest_text(digest: &Digest) -> String {
+    format!("sha256:{}", hex(digest))
+}
+
+/// The digest that a text says; none where it is not `sha256:` and 64 lower-case hex digits.
+#[must_use]
+pub fn parse_digest(text: &str) -> Option<Digest> {
+    let hex = text.strip_prefix("sha256:").filter(|hex| hex.len() == 64)?;
+    let mut digest = [0; 32];
+    let mut digits = hex.bytes().map(|b| match b {
+        b'0'..=b'9' => Some(b - b'0'),
+        b'a'..=b'f' => Some(b - b'a' + 10),
+        _ => None,
+    });
+    for byte in &mut digest {
+        *byte = (digits.next()?? << 4) | digits.next()??;
+    }
+    Some(digest)
+}
+
+fn digest(value: &serde_json::Value) -> Digest {
+    let mut text = String::new();
+    write_canonical(&plain(value), &mut text);
+    sha256(text.as_bytes())
+}
+
+// Recursion is bounded by the readers of YAML and JSON.
+fn plain(value: &serde_json::Value) -> json::Value {
+    match value {
+        serde_json::Value::Null => json::Value::Null,
+        serde_json::Value::Bool(value) => json::Value::Bool(*value),
+        serde_json::Value::Number(number) => {
+            // RFC 8785 §3.2.2.3: every number is a double.
+            let double = number.as_f64().unwrap_or_default();
+            json::Value::Decimal(format!("{double:e}"))
+        }
+        serde_json::Value::String(text) => json::Value::String(text.clone()),
+        serde_json::Value::Array(items) => json::Value::Array(items.iter().map(plain).collect()),
+        serde_json::Value::Object(map) => {
+            json::Value::Object(map.iter().map(|(n, v)| (n.clone(), plain(v))).collect())
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::string_slice, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn tool(name: &str) -> Tool {
+        Tool {
+            name: name.to_owned(),
+            title: None,
+            description: None,
+            annotations: None,
+            input: json!({"type": "object"}),
+            output: None,
+        }
+    }
+
+    fn server(names: &[&str]) -> Server {
+        let server = Implementation { name: "s".to_owned(), version: String::new() };
+        let tools = names.iter().map(|name| tool(name)).collect();
+        Server { system: "wiki".to_owned(), server, origin: None, tools }
+    }
+
+    #[test]
+    fn the_canonical_form_is_that_of_rfc_8785() {
+        let value = json!({
+            "numbers": [333_333_333.333_333_3, 1e30, 4.50, 2e-3, 1e-27, 1.0, 18_446_744_073_709_551_615_u64, -0.0],
+            "string": "\u{20ac}$\u{f}\nA'B\"\\\\\"/",
+            "literals": [null, true, false],
+            "\u{1f602}": 1, "\u{fb33}": 2,
+        });
+        let mut text = String::new();
+        write_canonical(&plain(&value), &mut text);
+        let expected = concat!(
+            r#"{"literals":[null,true,false],"#,
+            r#""numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27,1,18446744073709552000,0],"#,
+            "\"string\":\"\u{20ac}$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\",\"\u{1f602}\":1,\"\u{fb33}\":2}",
+        );
+        assert_eq!(expected, text);
+    }
+
+    #[test]
+    fn every_word_of_a_tool_is_in_its_digest() {
+        let one = tool("read");
+        let mut seen = std::collections::BTreeSet::from([one.digest()]);
+        for other in [
+            Tool { name: "Read".to_owned(), ..one.clone() },
+            Tool { title: Some(String::new()), ..one.clone() },
+            Tool { description: Some(String::new()), ..one.clone() },
+            Tool { annotations: Some(json!({})), ..one.clone() },
+            Tool { output: Some(json!({})), ..one.clone() },
+            Tool { input: json!({"type": "object", "properties": {}}), ..one.clone() },
+        ] {
+            assert!(seen.insert(other.digest()), "{other:?}");
+        }
+        let text = digest_text(&one.digest());
+        assert_eq!(Some(one.digest()), parse_digest(&text));
+        for bad in ["", "sha256:", &text[..70], &format!("{text}0"), &text.to_uppercase()] {
+            assert_eq!(None, parse_digest(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_are_spelled_and_collisions_refused() {
+        let named = server(&["a-b/c.d_e", "A-b", "a b", "é", "-x", "", "mcp", "resources.read"]);
+        let error = named.operations().unwrap_err();
+        assert_eq!(5, error.0);
+        let named = server(&["a-b/c.d_e", "A-b", "a b", "é", "-x", "mcp", "resources.read"]);
+        let expected = [
+            "wiki.a-b/c.d_e",
+            "wiki.A-b",
+            "wiki.a_b",
+            "wiki._",
+            "wiki._-x",
+            "wiki.tool.mcp",
+            "wiki.tool.resources.read",
+        ];
+        assert_eq!(expected.as_slice(), named.operations().unwrap());
+        let twice = (1, "tools `a b` and `a_b` would both be `wiki.a_b`".to_owned());
+        assert_eq!(Err(twice), server(&["a b", "a_b"]).operations());
+        assert_eq!(
+            Err((1, "tool `a` is listed twice".to_owned())),
+            server(&["a", "a"]).operations()
+        );
+    }
+}

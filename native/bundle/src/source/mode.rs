@@ -1,0 +1,154 @@
+//! Reads `mode`: which denials are only noted, by whom and until when.
+
+use std::collections::BTreeMap;
+
+use authz_base::spiffe::pattern_defect;
+
+use super::build::Build;
+use super::types::{ModeEntry, ModeObject, ModeSaid, ModeWord};
+use super::yaml::{At, Entries, Mark};
+use crate::diagnostic::{clip, unknown};
+use crate::mode::{self, Entry, Mode, Modes};
+use crate::model::{Location, Tier};
+
+/// Entries of `mode`.
+const MOST: usize = 1_000;
+/// Bytes of an owner's name.
+const LONGEST_OWNER: usize = 256;
+
+/// Keeps the `mode` of the bundle, and refuses a second one.
+pub(super) fn once<'a>(
+    build: &mut Build<'_>,
+    kept: &mut Option<(&'a str, &'a At<ModeEntry>)>,
+    file: &'a str,
+    said: Option<&'a At<ModeEntry>>,
+) {
+    match (&kept, said) {
+        (_, None) => {}
+        (None, Some(said)) => *kept = Some((file, said)),
+        (Some((first, kept)), Some(said)) => {
+            let what = format!("`mode` is said twice; first in {first}:{}", kept.at.line);
+            build.found.error(&said.at.within(file), what, "Keep one of the two.");
+        }
+    }
+}
+
+/// Takes over the `mode` of a bundle of which systems are known.
+pub(super) fn apply(build: &mut Build<'_>, file: &str, said: &At<ModeEntry>) {
+    let object = match &said.value {
+        ModeEntry::Word(word) => {
+            let entry = entry(build, file, *word, said.at, None, None);
+            build.model.modes.default = Some(entry);
+            return;
+        }
+        ModeEntry::Object(object) => object,
+    };
+    let count = object.systems.0.len() + object.agents.0.len() + object.tiers.0.len();
+    if count > MOST {
+        let what = format!("`mode` has more than {MOST} entries");
+        build.found.error(&said.at.within(file), what, "Join some of them.");
+        return;
+    }
+    let default = object.default.as_ref().map(|word| {
+        entry(build, file, word.value, word.at, object.owner.as_ref(), object.until.as_ref())
+    });
+    let systems = by_name(build, file, object, &object.systems, |build, id, at| {
+        let declared =
+            build.model.systems.iter().map(|(id, system)| (id.as_str(), Some(&system.at)));
+        if build.model.systems.contains_key(id) {
+            return Some(id.to_owned());
+        }
+        let (what, mend) = unknown("system", id, declared);
+        build.found.error(&at, what, mend);
+        None
+    });
+    let agents = by_name(build, file, object, &object.agents, |build, id, at| {
+        if let Some(why) = pattern_defect(id) {
+            let what = format!("bad SPIFFE id `{}`: {why}", clip(id));
+            build.found.error(&at, what, "Write `spiffe://trust.domain/ns/*/sa/name`.");
+            return None;
+        }
+        Some(id.to_owned())
+    });
+    let tiers = by_name(build, file, object, &object.tiers, |build, id, at| {
+        let tier = Tier::ALL.into_iter().find(|tier| tier.as_str() == id);
+        if tier.is_none() {
+            let names = Tier::ALL.map(|tier| (tier.as_str(), None));
+            let (what, mend) = unknown("tier", id, names);
+            build.found.error(&at, what, mend);
+        }
+        tier
+    });
+    build.model.modes = Modes { default, systems, agents, tiers };
+}
+
+fn by_name<K: Ord>(
+    build: &mut Build<'_>,
+    file: &str,
+    object: &ModeObject,
+    entries: &Entries<ModeSaid>,
+    key: impl Fn(&mut Build<'_>, &str, Location) -> Option<K>,
+) -> BTreeMap<K, Entry> {
+    let mut known = BTreeMap::new();
+    for (id, said) in &entries.0 {
+        let Some(key) = key(build, &id.value, id.at.within(file)) else { continue };
+        let (owner, until) = (object.owner.as_ref(), object.until.as_ref());
+        let entry = match said {
+            ModeSaid::Word(word) => entry(build, file, *word, id.at, owner, until),
+            ModeSaid::Object(own) => entry(
+                build,
+                file,
+                own.mode,
+                id.at,
+                own.owner.as_ref().or(owner),
+                own.until.as_ref().or(until),
+            ),
+        };
+        known.insert(key, entry);
+    }
+    known
+}
+
+/// One entry. What observes has an owner and an end.
+fn entry(
+    build: &mut Build<'_>,
+    file: &str,
+    word: ModeWord,
+    at: Mark,
+    owner: Option<&At<String>>,
+    until: Option<&At<String>>,
+) -> Entry {
+    let place = at.within(file);
+    let mode = match word {
+        ModeWord::Enforce => Mode::Enforce,
+        ModeWord::Observe => Mode::Observe,
+    };
+    if mode == Mode::Observe && owner.is_none() {
+        let mend = "Add `owner: team@corp.example`: who is asked about it.";
+        build.found.error(&place, "`observe` without an owner", mend);
+    }
+    if mode == Mode::Observe && until.is_none() {
+        let mend = format!("Add `until: 2027-01-31`, at most {} days ahead.", mode::MOST_DAYS);
+        build.found.error(&place, "`observe` without an end", mend);
+    }
+    let fine = |owner: &str| {
+        !owner.trim().is_empty()
+            && owner.len() <= LONGEST_OWNER
+            && !owner.chars().any(char::is_control)
+    };
+    if let Some(owner) = owner.filter(|owner| !fine(&owner.value)) {
+        let what = "an owner is one line of at most 256 bytes";
+        build.found.error(&owner.at.within(file), what, "Name a team or a person.");
+    }
+    let end = until.and_then(|until| {
+        let end = mode::end_of(&until.value);
+        if end.is_none() {
+            let what = format!("`{}` is no end", clip(&until.value));
+            let mend = "Write a date, `2027-01-31`, or a moment, `2027-01-31T18:00:00Z`.";
+            build.found.error(&until.at.within(file), what, mend);
+        }
+        end
+    });
+    let owner = owner.map_or_else(String::new, |owner| owner.value.clone());
+    Entry { mode, owner, until: end, at: place }
+}

@@ -1,0 +1,567 @@
+//! Each kind of error has one message; these are all of them.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::model::{ClaimTest, DestinationKind, Effect, Tier};
+
+const BASE: &str = "
+catalog:
+  crm: {kind: http, operations: {get: {input: {type: object, properties: {id: {type: string}, n: {type: integer}, o: {type: object}}}}, mail: {input: {type: object, properties: {to: {type: array, items: {type: string}}}}}}}
+labels: {pii: {kind: confidentiality}, untrusted: {kind: trust}}
+resources: {customers: {labels: [pii]}}
+destinations: {internal: {match: '*@corp.example', clearance: [pii]}, external: {match: '*', clearance: []}}
+";
+
+fn accept(_: &str, _: &[u8], _: &BTreeMap<String, String>) -> Result<(), Diagnostic> {
+    Ok(())
+}
+
+fn load(
+    files: &BTreeMap<String, Vec<u8>>,
+    vars: &BTreeMap<String, String>,
+) -> Result<Model, Diagnostics> {
+    super::load(files, vars, accept)
+}
+
+fn load_at(
+    files: &BTreeMap<String, Vec<u8>>,
+    vars: &BTreeMap<String, String>,
+    now: Time,
+    previous: Option<&Model>,
+) -> Result<Model, Diagnostics> {
+    super::load_at(files, vars, now, previous, accept)
+}
+
+fn read(files: &[(&str, &str)]) -> Result<Model, String> {
+    let mut all: BTreeMap<String, Vec<u8>> =
+        files.iter().map(|(n, t)| ((*n).to_owned(), t.as_bytes().to_vec())).collect();
+    all.entry("bundle.yaml".into()).or_insert_with(|| b"{name: test, tasks: optional}".to_vec());
+    let vars = BTreeMap::from([("domain".to_owned(), "a.example".to_owned())]);
+    load(&all, &vars).map_err(|e| e.to_string())
+}
+
+/// The messages about a file `x.yaml` beside the base.
+fn about(text: &str) -> String {
+    match read(&[("base.yaml", BASE), ("x.yaml", text)]) {
+        Ok(model) => format!("loaded with {:?}", model.warnings),
+        Err(message) => message,
+    }
+}
+
+#[test]
+fn each_fault_of_a_key_has_its_message() {
+    let mut wrong = Vec::new();
+    for (text, message) in [
+        (
+            "clasify: []",
+            "x.yaml:1:1: unknown key `clasify`; known: agents, subjects, catalog, classify, accepted, resources, directories, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, routes, mode. Did you mean `classify`?",
+        ),
+        (
+            "labels: {pii: {kind: trust}}",
+            "x.yaml:1:10: label `pii` is declared twice; first in base.yaml:4. Keep one of the two.",
+        ),
+        (
+            "labels: {a: {kind: confidentialty}}",
+            "x.yaml:1:20: unknown value `confidentialty`; known: confidentiality, trust. Did you mean `confidentiality`?",
+        ),
+        (
+            "labels: {a b: {kind: trust}}",
+            "x.yaml:1:10: bad label `a b`: letters, digits, `.`, `_` and `-`, a letter or digit first. Rename it.",
+        ),
+        ("labels: {a: {}}", "x.yaml:1:13: `kind` is missing. Add it."),
+        (
+            "labels: [a]",
+            "x.yaml:1:9: expected a mapping, found a list. `authz schema` gives the form of every file.",
+        ),
+        (
+            "labels: {a: {kind: trust}, a: {kind: trust}}",
+            "x.yaml:1:28: `a` is named twice. Keep one of the two.",
+        ),
+        ("labels: {a: {kind: trust, derive: {}}}", "x.yaml:1:35: `from` is missing. Add it."),
+        (
+            "labels: {a: {kind: trust, derive: {from: pii}}}",
+            "x.yaml:1:35: `derive` has `from`, and either `sources` or `resources`. Write `derive: {from: pii, resources: 100}`.",
+        ),
+        (
+            "labels: {a: {kind: trust, derive: {from: pii, sources: 1}}}",
+            "x.yaml:1:56: a label is derived from 2 to 256, not from 1. Write another number.",
+        ),
+        (
+            "labels: {a: {kind: trust, derive: {from: b, sources: 2}}, b: {kind: trust, derive: {from: pii, sources: 2}}}",
+            "x.yaml:1:42: `b` is derived itself. Name the label that it is derived from.",
+        ),
+        ("templates: {a: {}}", "x.yaml:1:16: `purpose` is missing. Add it."),
+        (
+            "denials: {raise_after: 0, end_after: 65}",
+            "x.yaml:1:24: a run is of 1 to 64 denials, not of 0. Write another number.\nx.yaml:1:38: a run is of 1 to 64 denials, not of 65. Write another number.",
+        ),
+        ("exceptions: {}", "x.yaml:1:13: `exceptions` is not in this version. Remove it."),
+        (
+            "directories: {a: {}, b: {file: data/b.csv, url: https://b.example}, c: {file: data/c.csv}}",
+            "x.yaml:1:15: the directory `a` comes from nowhere. Add `file: data/<name>.csv`, or `url: https://…`.\nx.yaml:1:49: the directory `b` comes from two places. Remove `file` or `url`.\nx.yaml:1:79: the bundle has no file `data/c.csv` under data/. Add it.",
+        ),
+        (
+            "directories: {a: {url: https://a.example}, b: {url: http://b.example/x, max_age: 1h}, c: {url: 'https://me:pw@c.example', max_age: 1h}}",
+            "x.yaml:1:24: the directory `a` would never be too old. Say how long what was fetched last may count: `max_age: 24h`.\nx.yaml:1:53: what the directory `b` has as `url` is no https URL. Write `https://host/path`, without a user or a fragment.\nx.yaml:1:96: what the directory `c` has as `url` is no https URL. Write `https://host/path`, without a user or a fragment.",
+        ),
+        (
+            "directories: {a: {file: base.yaml, column: '', max_age: soon}}",
+            "x.yaml:1:25: the bundle has no file `base.yaml` under data/. Add it.\nx.yaml:1:44: `` is no name of a column. Write 1 to 256 bytes.\nx.yaml:1:57: `soon` is no duration. Write 30s, 15m, 24h or 7d.",
+        ),
+        (
+            "destinations: {a: {directory: customers, clearance: []}}",
+            "x.yaml:1:31: unknown directory `customers`. No directory is declared.",
+        ),
+        (
+            "mode: observe",
+            "x.yaml:1:7: `observe` without an end. Add `until: 2027-01-31`, at most 90 days ahead.\nx.yaml:1:7: `observe` without an owner. Add `owner: team@corp.example`: who is asked about it.",
+        ),
+        (
+            "mode: obsrve",
+            "x.yaml:1:7: unknown value `obsrve`; known: enforce, observe. Did you mean `observe`?",
+        ),
+        (
+            "mode: {default: observe, owner: sec}",
+            "x.yaml:1:17: `observe` without an end. Add `until: 2027-01-31`, at most 90 days ahead.",
+        ),
+        (
+            "mode: {owner: ' ', until: soon, systems: {crm: observe}}",
+            "x.yaml:1:15: an owner is one line of at most 256 bytes. Name a team or a person.\nx.yaml:1:27: `soon` is no end. Write a date, `2027-01-31`, or a moment, `2027-01-31T18:00:00Z`.",
+        ),
+        (
+            "mode: {systems: {crn: enforce}}",
+            "x.yaml:1:18: unknown system `crn`; declared: crm (base.yaml:3). Did you mean `crm`?",
+        ),
+        (
+            "mode: {agents: {bot: enforce}}",
+            "x.yaml:1:17: bad SPIFFE id `bot`: it is not spiffe://<trust domain>/<path>. Write `spiffe://trust.domain/ns/*/sa/name`.",
+        ),
+        (
+            "mode: {tiers: {hihg: {mode: observe, owner: sec, until: 2026-01-31}}}",
+            "x.yaml:1:16: unknown tier `hihg`; declared: high, low, standard, critical. Did you mean `high`?",
+        ),
+        (
+            "mode: {tiers: {high: {owner: sec, until: 2026-01-31}}}",
+            "x.yaml:1:22: `mode` is missing. Add it.",
+        ),
+        (
+            "agents: {bot: {match: spiffe://a.example/x, limits: {}}}",
+            "x.yaml:1:53: `limits` is not in this version. Remove it.",
+        ),
+        (
+            "agents: {bot: ['spiffe://A.example/x']}",
+            "x.yaml:1:16: bad SPIFFE id `spiffe://A.example/x`: its trust domain is not of lower-case letters, digits, `.`, `_` and `-`. Write `spiffe://trust.domain/ns/*/sa/name`.",
+        ),
+        (
+            "agents: {bot: ['spiffe://a.example/b*']}",
+            "x.yaml:1:16: bad SPIFFE id `spiffe://a.example/b*`: a path segment is letters, digits, `.`, `_` and `-`, or a whole `*`. Write `spiffe://trust.domain/ns/*/sa/name`.",
+        ),
+        (
+            "agents: {bot: ['spiffe://${domian}/b']}",
+            "x.yaml:1:16: unknown variable `domian`; declared: domain. Did you mean `domain`? Variables are set under `vars` in the configuration.",
+        ),
+        (
+            "subjects: {staff: {issuer: corp, claim: groups}}",
+            "x.yaml:1:19: a condition has `claim` with either `contains` or `equals`, or none of them. Write `{issuer: corp, claim: groups, contains: staff}`.",
+        ),
+        (
+            "subjects: {staff: {issuer: corp, claim: sub, contains: a}}",
+            "x.yaml:1:19: `sub` is a text, not a list. Write `equals` instead of `contains`.",
+        ),
+        (
+            "catalog: {Crm: {kind: http}}",
+            "x.yaml:1:11: bad system `Crm`: lower-case letters, digits, `_` and `-`, a letter or digit first. Rename it.",
+        ),
+        (
+            "catalog: {authz: {kind: http}}",
+            "x.yaml:1:11: bad system `authz`: `authz` is this server itself. Rename it.",
+        ),
+        (
+            "catalog: {wiki: {kind: mcp}}",
+            "x.yaml:1:11: there is no catalog/wiki.mcp.yaml. Run `authz catalog import-mcp wiki`.",
+        ),
+        (
+            "catalog: {wiki: {kind: http, origin: 'https://Wiki.example/x'}}",
+            "x.yaml:1:38: `https://Wiki.example/x` is no origin. Write `https://host` or `https://host:port`, in lower case, without a path.",
+        ),
+        (
+            "catalog: {wiki: {kind: http, operations: {read: {input: {type: string}}}}}",
+            "x.yaml:1:57: the input of `wiki.read` is no object schema. Write `input: {type: object, properties: {…}}`.",
+        ),
+        (
+            "catalog: {wiki: {kind: http, operations: {read: {input: {type: object, properties: {page: {}}, required: [pge]}}}}}",
+            "x.yaml:1:57: `required` of `wiki.read`: unknown argument `pge`; declared: page. Did you mean `page`?",
+        ),
+        (
+            "classify: [{match: crm.gte, effects: [read]}]",
+            "x.yaml:1:20: `crm.gte` matches no operation. Did you mean `crm.get`?",
+        ),
+        (
+            "classify: [{match: crm.get, effects: []}]",
+            "x.yaml:1:38: `effects` is empty. Say what the operation does: read, write, …",
+        ),
+        (
+            "classify: [{match: crm.get, effects: [raed]}]",
+            "x.yaml:1:39: unknown value `raed`; known: read, write, delete, export, execute, grant. Did you mean `read`?",
+        ),
+        (
+            "classify: [{match: crm.mail, effects: [export]}]",
+            "x.yaml:1:20: `crm.mail` exports, but has no destination. Add `destination: {from: [/argument], type: …}`.",
+        ),
+        (
+            "classify: [{match: crm.get, effects: [read], yields: [pi]}]",
+            "x.yaml:1:55: unknown label `pi`; declared: pii (base.yaml:4), untrusted (base.yaml:4). Did you mean `pii`?",
+        ),
+        (
+            "classify: [{match: crm.get, effects: [read], yields: {minimum: [pii], maximum: []}}]",
+            "x.yaml:1:65: `pii` is in `minimum` but not in `maximum`. Add it to `maximum`.",
+        ),
+        (
+            "classify: [{match: crm.get, effects: [read], resource: {collection: custmers}}]",
+            "x.yaml:1:69: unknown collection `custmers`; declared: customers (base.yaml:5). Did you mean `customers`?",
+        ),
+        (
+            "classify: [{match: crm.get, effects: [read], resource: {collection: customers, id: /di}}]",
+            "x.yaml:1:84: `/di` names no argument of `crm.get`: unknown argument `di`; declared: id, n, o. Did you mean `id`?",
+        ),
+        (
+            "classify: [{match: crm.get, effects: [read], resource: {collection: customers, id: /o}}]",
+            "x.yaml:1:84: `/o` of `crm.get` is not declared as string or integer. Give the argument `type: string` in the catalog.",
+        ),
+        (
+            "classify: [{match: crm.mail, effects: [export], destination: {from: to, type: email}}]",
+            "x.yaml:1:69: `to` is no JSON pointer to an argument. Write `/argument`, or `/argument/member`.",
+        ),
+        (
+            "classify: [{match: crm.mail, effects: [export], destination: {from: /to, type: email, when_absent: externl}}]",
+            "x.yaml:1:100: unknown destination class `externl`; declared: external (base.yaml:6), internal (base.yaml:6). Did you mean `external`?",
+        ),
+        (
+            "classify: [{match: crm.get}]",
+            "x.yaml:1:20: `effects` is missing. Say what the operation does: read, write, …",
+        ),
+        (
+            "classify: [{match: crm.get, split: {on: /n, cases: {a: {effects: [read]}}}}]",
+            "x.yaml:1:41: `/n` of `crm.get` is not declared as string. Give the argument `type: string` in the catalog.",
+        ),
+        (
+            "classify: [{match: crm.get, split: {on: /id, cases: {}}}]",
+            "x.yaml:1:36: `split` of `crm.get` has no cases. Add `cases: {value: {effects: […]}}`.",
+        ),
+        (
+            "classify: [{match: crm.get, split: {on: /id, cases: {a: {}}}}]",
+            "x.yaml:1:54: `effects` is missing. Say what the operation does: read, write, …",
+        ),
+        (
+            "classify: [{match: crm.get, effects: [read], split: {on: /id, cases: {a b: {}, a_b: {}}, when_absent: ab}}]",
+            "x.yaml:1:80: operation `crm.get.a_b` is declared twice; first in x.yaml:1. Keep one of the two.\nx.yaml:1:103: unknown case `ab`; declared: a b. Did you mean `a b`?",
+        ),
+        (
+            "classify: [{match: crm.get, effects: [read]}, {match: crm.get, effects: [write]}]",
+            "x.yaml:1:55: `crm.get` is classified twice; first in x.yaml:1. Keep one of the two.",
+        ),
+        (
+            "resources: {a: {patterns: [{match: 'x*/y', labels: [pii]}]}}",
+            "x.yaml:1:36: bad pattern `x*/y`. `*` stands for one whole segment between `/`, a last `**` for any number of them.",
+        ),
+        (
+            "destinations: {lab: {match: '*@corp.example', clearance: []}}",
+            "x.yaml:1:29: destination pattern `*@corp.example` stands twice; first in base.yaml:6. Keep one of the two.",
+        ),
+        (
+            "destinations: {lab: {match: 'bob.smither@*', clearance: []}, l2: {match: '*@acm.example', clearance: []}}",
+            "x.yaml:1:74: `*@acm.example` is as specific as `bob.smither@*` (x.yaml:1), and both match some destinations. Make one of the two more specific.",
+        ),
+        (
+            "destinations: {lab: {match: 'a', clearance: [untrusted]}}",
+            "x.yaml:1:46: `untrusted` is a trust label. A clearance lists confidentiality labels.",
+        ),
+        (
+            "routes: [{path: /x, operation: crm.get}]",
+            "x.yaml:1:10: a route has `method` and `operation`, or `mcp` and no `arguments`. Write `{method: GET, path: …, operation: …}` or `{path: …, mcp: system}`.",
+        ),
+        (
+            "routes: [{path: /mcp, mcp: crm}]",
+            "x.yaml:1:28: unknown MCP system `crm`. No MCP system is declared.",
+        ),
+        (
+            "tiers: {hihg: {}}",
+            "x.yaml:1:9: unknown tier `hihg`; declared: high, low, standard, critical. Did you mean `high`?",
+        ),
+        (
+            "tiers: {high: {max_age: 5x}}",
+            "x.yaml:1:25: `5x` is no duration. Write a whole number and a unit: 30s, 15m, 24h or 7d, at most 3650d.",
+        ),
+        (
+            "tiers: {high: {confidence: 101}}",
+            "x.yaml:1:28: confidence 101 is above 100. Write 0 to 100.",
+        ),
+        (
+            "a: &a [1]\nb: *a",
+            "x.yaml:1:1: unknown key `a`; known: agents, subjects, catalog, classify, accepted, resources, directories, destinations, labels, templates, tiers, sequences, budgets, denials, exceptions, routes, mode",
+        ),
+        ("", "x.yaml: the file says nothing. Fill it, or remove it."),
+    ] {
+        let got = about(text);
+        if message != got {
+            wrong.push(format!("{text}\n  expected {message}\n  actual   {got}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn each_fault_of_a_file_has_its_message() {
+    let bundle = |text: &str| match read(&[("bundle.yaml", text), ("base.yaml", BASE)]) {
+        Ok(_) => "loaded".to_owned(),
+        Err(message) => message,
+    };
+    for (text, message) in [
+        ("{name: a, tasks: required}", "loaded"),
+        ("{name: a}", "loaded"),
+        (
+            "{name: a, tasks: requierd}",
+            "bundle.yaml:1:18: unknown value `requierd`; known: optional, required. Did you mean `required`?",
+        ),
+        ("{name: a, taskless_tier: low}", "loaded"),
+        (
+            "{name: a, tasks: optional, taskless_tier: low}",
+            "bundle.yaml:1:43: `taskless_tier` says nothing beside `tasks: optional`. Remove one of the two.",
+        ),
+        ("{tasks: optional}", "bundle.yaml:1:1: `name` is missing. Add it."),
+        (
+            "{name: a, sequence: 7, tasks: optional}",
+            "bundle.yaml:1:21: `sequence` is not in this version. Remove it.",
+        ),
+        (
+            "{name: a, tasks: optional, mcp: {deny_as: tool_reslut}}",
+            "bundle.yaml:1:43: unknown value `tool_reslut`; known: tool_result, jsonrpc_error, http. Did you mean `tool_result`?",
+        ),
+        (
+            "{name: a, tasks: optional, implicit_tasks: {}}",
+            "bundle.yaml:1:44: `template` is missing. Add it.",
+        ),
+        (
+            "{name: a, implicit_tasks: {agents: [bots], template: read}}",
+            "bundle.yaml: warning: every operation needs a task, and there is no template to start one from. Add `templates`, or say `tasks: optional`.\nbundle.yaml:1:37: unknown role of agents `bots`. No role of agents is declared.\nbundle.yaml:1:54: unknown template `read`. No template is declared.",
+        ),
+        (
+            "{name: a, tasks: optional, show_reason: [cmr]}",
+            "bundle.yaml:1:42: unknown system `cmr`; declared: crm (base.yaml:3). Did you mean `crm`?",
+        ),
+        ("{name: a, tasks: optional, show_reason: crm}", "loaded"),
+    ] {
+        assert_eq!(message, bundle(text), "{text}");
+    }
+    for (path, message) in [
+        (
+            "policies/a.txt",
+            "policies/a.txt: a bundle holds no files of this kind. policies/ holds *.cedar only.",
+        ),
+        ("a.cedar", "a.cedar: a bundle holds no files of this kind. Move it under policies/."),
+        ("a.yml", "a.yml: a bundle holds no files of this kind. Rename it to *.yaml."),
+        (
+            "a.csv",
+            "a.csv: a bundle holds no files of this kind. It may hold bundle.yaml, policies/**/*.cedar, tests/**/*.yaml, other *.yaml, *.md, and anything under data/.",
+        ),
+        ("catalog/x.mcp.yaml", "catalog/x.mcp.yaml: the file says nothing. Import it again."),
+        ("../a.yaml", "../a.yaml: not a plain path within the bundle. Rename the file."),
+    ] {
+        assert_eq!(Err(message.to_owned()), read(&[(path, "")]).map(|_| ()), "{path}");
+    }
+    let none = load(&BTreeMap::new(), &BTreeMap::new()).map_err(|e| e.to_string()).map(|_| ());
+    assert_eq!(
+        Err("bundle.yaml: the bundle has no bundle.yaml. Add one that says `name: <name>`."
+            .to_owned()),
+        none
+    );
+    let cedar = read(&[("policies/a.cedar", "// ok\n  ${nope}")]).map(|_| ());
+    assert_eq!(Err("policies/a.cedar:2:3: unknown variable `nope`; declared: domain. Variables are set under `vars` in the configuration.".to_owned()), cedar);
+}
+
+#[test]
+fn a_bundle_within_its_bounds_is_read_and_one_beyond_is_not() {
+    let deep = format!("labels: {}{}", "[".repeat(60), "]".repeat(60));
+    assert!(
+        about(&deep).contains("too large: more than 1000000 values, or nested deeper than 48"),
+        "{}",
+        about(&deep)
+    );
+    let long = format!("labels: {{{}: {{kind: trust}}}}", "a".repeat(257));
+    assert!(about(&long).contains("at most 256 bytes"), "{}", about(&long));
+    let bomb = "labels: &a [x, x, x, x, x, x, x, x, x, x]\nroutes: [&b [*a, *a, *a, *a, *a, *a, *a, *a], &c [*b, *b, *b, *b, *b, *b], [*c, *c, *c, *c, *c, *c, *c, *c, *c]]";
+    assert!(about(bomb).starts_with("x.yaml:"), "{}", about(bomb));
+    let many: BTreeMap<String, Vec<u8>> =
+        (0..10_001).map(|i| (format!("{i}.md"), Vec::new())).collect();
+    let message = load(&many, &BTreeMap::new()).map_err(|e| e.to_string()).map(|_| ());
+    assert!(
+        message.is_err_and(|m| m.starts_with("bundle.yaml: the bundle has more than 10000 files"))
+    );
+}
+
+#[test]
+fn a_glob_gives_way_to_an_exact_id_and_to_an_earlier_glob() {
+    let model = read(&[
+        ("base.yaml", BASE),
+        (
+            "x.yaml",
+            "classify: [{match: 'crm.*', effects: [write]}, {match: crm.get, effects: [read], tier: low}, {match: 'crm.m*', effects: [delete]}]",
+        ),
+    ]);
+    let model = model.unwrap_or_default();
+    let of = |id: &str| {
+        model.operations.iter().find(|o| o.id == id).map(|o| (o.tier, o.effects.clone()))
+    };
+    assert_eq!(Some((Tier::Low, [Effect::Read].into())), of("crm.get"));
+    assert_eq!(Some((Tier::Standard, [Effect::Write].into())), of("crm.mail"));
+    assert_eq!(
+        vec![
+            "x.yaml:1:102: warning: `crm.m*` decides about no operation: each that it matches has an earlier rule or an exact one. Move it up, or remove it."
+        ],
+        model.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn globs_of_two_files_on_one_operation_are_refused() {
+    let text = "classify: [{match: 'crm.*', effects: [read]}]";
+    let both = read(&[("base.yaml", BASE), ("x.yaml", text), ("y.yaml", text)]).map(|_| ());
+    let message = "y.yaml:1:20: `crm.*` matches `crm.get`, and so does `crm.*` (x.yaml:1). Globs of two files have no order: classify `crm.get` by its exact id.";
+    assert!(both.as_ref().is_err_and(|m| m.contains(message)), "{both:?}");
+}
+
+#[test]
+fn an_operation_that_no_rule_matches_stays_unreviewed() {
+    let model = read(&[("base.yaml", BASE)]).unwrap_or_default();
+    assert_eq!(2, model.operations.len());
+    assert!(model.operations.iter().all(|o| !o.reviewed && o.tier == Tier::Critical));
+}
+
+#[test]
+fn a_destination_without_a_class_for_its_absence_is_the_least_trusted() {
+    let text =
+        "classify: [{match: crm.mail, effects: [export], destination: {from: /to, type: email}}]";
+    let model = read(&[("base.yaml", BASE), ("x.yaml", text)]).unwrap_or_default();
+    let rule = model.operations.iter().find_map(|o| o.destination.clone());
+    assert_eq!(
+        Some(("external", DestinationKind::Email)),
+        rule.as_ref().map(|r| (&*r.when_absent, r.kind))
+    );
+}
+
+#[test]
+fn members_of_a_role_join_from_agents_and_subjects() {
+    let text = "agents: {a: ['spiffe://${domain}/x']}\nsubjects: {a: [{issuer: corp}, {issuer: corp, claim: sub, equals: me}]}";
+    let model = read(&[("x.yaml", text)]).unwrap_or_default();
+    assert_eq!(vec!["a"], model.agent_roles("spiffe://a.example/x").to_vec());
+    let tests: Vec<_> =
+        model.roles.values().flat_map(|r| r.subjects.iter().map(|s| s.test.clone())).collect();
+    assert_eq!(vec![ClaimTest::Any, ClaimTest::Equals("sub".into(), "me".into())], tests);
+}
+
+#[test]
+fn the_digest_is_over_the_files_and_not_over_the_variables() {
+    let files = BTreeMap::from([
+        ("bundle.yaml".to_owned(), b"{name: test, tasks: optional}".to_vec()),
+        ("policies/a.cedar".to_owned(), b"// ${domain}".to_vec()),
+    ]);
+    let with = |value: &str| {
+        load(&files, &BTreeMap::from([("domain".to_owned(), value.to_owned())])).unwrap_or_default()
+    };
+    let (a, b) = (with("a.example"), with("b.example"));
+    assert_eq!((a.digest, &a.revision), (b.digest, &b.revision));
+    assert_ne!(a.policies, b.policies);
+    assert_eq!(12, a.revision.len());
+    // Moving a byte from the path to the content is another bundle.
+    let of = |path: &str, text: &str| {
+        digest(BTreeMap::from([(path.to_owned(), text.as_bytes().to_vec())]).iter())
+    };
+    assert_ne!(of("ab", "c"), of("a", "bc"));
+}
+
+/// Files that are put in, or taken out.
+type Changes<'a> = &'a [(&'a str, Option<&'a [u8]>)];
+
+#[test]
+fn other_policies_beside_the_same_facts_are_read_as_if_all_was() {
+    let vars = BTreeMap::from([("limit".to_owned(), "9".to_owned())]);
+    let facts: &[u8] =
+        b"agents: {bot: [\"spiffe://a.example/bot\"]}\nlabels: {pii: {kind: confidentiality}}\n\
+        catalog: {crm: {kind: http, operations: {search: {}}}}\n\
+        classify: [{match: crm.search, effects: [read], tier: low}]\n\
+        mode: {default: observe, owner: sec@corp.example, until: 2026-01-02}\n";
+    let permit: &[u8] = b"permit (principal, action, resource) when { 1 < ${limit} };";
+    let files = |changes: Changes<'_>| {
+        let mut files = BTreeMap::from([
+            ("bundle.yaml".to_owned(), b"{name: test, tasks: optional}".to_vec()),
+            ("facts.yaml".to_owned(), facts.to_vec()),
+            ("policies/a.cedar".to_owned(), permit.to_vec()),
+            ("policies/b.cedar".to_owned(), permit.to_vec()),
+        ]);
+        for (path, bytes) in changes {
+            match bytes {
+                Some(bytes) => drop(files.insert((*path).to_owned(), bytes.to_vec())),
+                None => drop(files.remove(*path)),
+            }
+        }
+        files
+    };
+    let shown = |read: Result<Model, Diagnostics>| {
+        read.map(|model| format!("{:?}", Model { index: Default::default(), ..model }))
+            .map_err(|found| format!("{found:?}"))
+    };
+    let now = Time(1_767_225_600_000);
+    let before = load_at(&files(&[]), &vars, now, None);
+    assert!(before.is_ok(), "{before:?}");
+    let before = before.unwrap_or_default();
+    let other: &[u8] = b"forbid (principal, action, resource);";
+    let named: &[u8] = b"{name: test, revision: r7, tasks: optional}";
+    let unknown: &[u8] = b"permit (principal, action, resource) when { ${nothing} };";
+    let changes: [Changes<'_>; 9] = [
+        &[],
+        &[("policies/a.cedar", Some(other))],
+        &[("policies/a.cedar", None), ("policies/c.cedar", Some(other))],
+        &[("policies/a.cedar", Some(unknown))],
+        &[("policies/a.cedar", Some(b"\xff"))],
+        &[("policies/notes.txt", Some(other))],
+        &[("bundle.yaml", Some(named)), ("policies/a.cedar", Some(other))],
+        &[("facts.yaml", Some(b"labels: {pii: {kind: integrity}}"))],
+        &[("facts.yaml", None)],
+    ];
+    for changed in changes {
+        let files = files(changed);
+        let anew = shown(load_at(&files, &vars, now, None));
+        assert_eq!(anew, shown(load_at(&files, &vars, now, Some(&before))), "{changed:?}");
+    }
+    // What is as before is kept once, and others are let run.
+    let mut rests = 0;
+    let files_of_one = files(&[("policies/a.cedar", Some(other))]);
+    let beside = load_beside(&files_of_one, &vars, now, Some(&before), accept, &mut || rests += 1)
+        .unwrap_or_default();
+    let is_kept = |(known, one): (&PolicyFile, &PolicyFile)| Arc::ptr_eq(&known.text, &one.text);
+    let kept: Vec<bool> = before.policies.iter().zip(&beside.policies).map(is_kept).collect();
+    assert_eq!([false, true], *kept);
+    assert!(rests > files_of_one.len(), "it rests more often than {rests} times");
+    // Of what has a revision of its own, too, and with other variables.
+    let own = load_at(&files(&[("bundle.yaml", Some(named))]), &vars, now, None);
+    let own = own.unwrap_or_default();
+    assert_eq!("r7", own.revision);
+    let files = files(&[("bundle.yaml", Some(named)), ("policies/b.cedar", None)]);
+    for vars in [vars, BTreeMap::from([("limit".to_owned(), "8".to_owned())])] {
+        let anew = shown(load_at(&files, &vars, now, None));
+        assert!(anew.as_ref().is_ok_and(|model| model.contains("\"r7\"")));
+        assert_eq!(anew, shown(load_at(&files, &vars, now, Some(&own))));
+    }
+}
+
+#[test]
+fn the_schemas_name_every_key() {
+    let schema = bundle_schema();
+    for key in
+        ["agents", "directories", "implicit_tasks", "when_absent", "max_age", "ignore", "derive"]
+    {
+        assert!(schema.contains(&format!("\"{key}\"")), "{key}");
+    }
+    assert!(serde_json::from_str::<serde_json::Value>(&schema).is_ok());
+}
