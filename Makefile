@@ -315,7 +315,7 @@ wheel: setup ## build a release wheel into dist/
 # A development build, so that it takes seconds: what is tested is that the wheel holds what it needs, and no profile.
 .PHONY: test-wheel
 test-wheel: setup ## build a wheel, unpack it into an empty folder and run it from there
-	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(MATURIN) --out "$$folder/dist" \
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(MATURIN) --profile dev --out "$$folder/dist" \
 		&& $(INSTALL) "$$folder/site" "$$folder"/dist/*.whl && cd "$$folder" && export PYTHONPATH="$$folder/site" \
 		&& $(CURDIR)/$(PY) -c 'import authz, sys; sys.exit(not authz.__file__.startswith(sys.argv[1]))' "$$folder/site" \
 		&& $(CURDIR)/$(PY) -m authz init bundle && $(CURDIR)/$(PY) -m authz test bundle
