@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use authz_base::record::history::{Event, HistoryChanges, HistoryView, RuleEffect, effects};
+use authz_base::record::task::{SubjectProof, TaskView};
+use authz_bundle::directories::Directories;
+
 use crate::arguments::Arguments;
-use crate::directories::Directories;
-use crate::history::{Event, HistoryChanges, HistoryView, RuleEffect, effects};
 use crate::json;
 use crate::mcp::ServerTask;
 use crate::model::{Location, Tier};
@@ -12,7 +14,6 @@ pub use authz_base::principal::{Claim, Narrowing, Principal, Subject};
 pub use authz_base::time::Time;
 
 pub use crate::reason::{NextAction, PublicCode, ReasonCode, Retry};
-use crate::task::{SubjectProof, TaskView};
 
 /// Who acts, proved by evidence, and what else was proved.
 #[derive(Clone, Debug)]
@@ -205,7 +206,7 @@ pub struct Decision {
     pub denial: HistoryChanges,
     /// The call is permitted as a task of the MCP server's own, which the task must note: [`Task::note_call`].
     ///
-    /// [`Task::note_call`]: crate::task::Task::note_call
+    /// [`Task::note_call`]: authz_base::record::Task::note_call
     pub server_call: bool,
     /// Every policy judged, per principal: filled only when asked for.
     pub trace: Vec<Judged>,

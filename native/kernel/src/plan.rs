@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use authz_base::record::task::{Session, TaskView};
+
 use crate::arguments::{ArgumentSchema, Arguments, Declared, Nulls};
 use crate::decision::{PolicyEffect, Principal};
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -25,7 +27,6 @@ use crate::schema::{
 use crate::spelling;
 use crate::stack::on_large_stack;
 use crate::table::Table;
-use crate::task::TaskView;
 
 /// A compiled bundle.
 #[derive(Debug)]
@@ -525,7 +526,7 @@ impl Plan {
     /// brought. What was revoked stays so.
     ///
     /// Returns: whether something was forgotten.
-    pub fn forget_restrictions(&self, session: &mut crate::task::Session, denials: bool) -> bool {
+    pub fn forget_restrictions(&self, session: &mut Session, denials: bool) -> bool {
         let before = session.history.clone();
         let restricting = |stored: &str| self.sequences.restricts(stored);
         let of = (session.agent.is_none(), denials);

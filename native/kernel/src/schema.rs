@@ -8,10 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use authz_base::record::task::NO_TEMPLATE;
+
 use crate::arguments::{ArgumentType, Member};
 use crate::decision::ProofMethod;
 use crate::model::{Effect, Model};
-use crate::task::NO_TEMPLATE;
 
 /// A top-level key of `context`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::{Arc, RwLock};
 
+use authz_base::record::history::SessionHistory;
+use authz_base::record::task::{SubjectProof, TaskKind};
 use cedar_policy_core::ast::{
     Context, Eid, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, Expr, Literal,
     Name, PartialValue, Policy, PrincipalOrResourceConstraint, Request, Set, SlotEnv, Value,
@@ -27,11 +29,9 @@ use smol_str::SmolStr;
 
 use crate::arguments;
 use crate::decision::{PolicyEffect, Principal, Subject, Verdict};
-use crate::history::SessionHistory;
 use crate::rfc3339;
 use crate::schema::{Key, Keys, NO_DESTINATION};
 use crate::table::Table;
-use crate::task::{SubjectProof, TaskKind};
 
 use syntax::Asks;
 
