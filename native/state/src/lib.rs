@@ -4,12 +4,16 @@
 //! embedded store or in PostgreSQL), [`AuditWriter`] with a [`Ticket`] for each line, and the file below it (`medium`).
 //!
 //! The crate knows records, not rules over them: it depends on `authz-base` alone. Threads are owned by the values that start
-//! them and end with their `close`.
+//! them and end with their `close`. Ticket, key locks and embedded store take threads, locks and clock from `sync`, where
+//! the feature `model` exchanges them for those of a model checker.
 
 mod audit;
 mod medium;
+#[cfg(all(test, feature = "model"))]
+mod model;
 pub mod place;
 pub mod store;
+mod sync;
 mod ticket;
 
 pub use audit::{AuditError, AuditHealth, AuditSettings, AuditWriter, Durability, OpenError};

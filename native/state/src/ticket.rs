@@ -2,13 +2,14 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use authz_base::poison::IgnorePoison as _;
 
 use crate::audit::AuditError;
+use crate::sync::{Condvar, Mutex, MutexGuard, now};
 
 #[derive(Debug, Default)]
 struct State {
@@ -48,7 +49,7 @@ impl Ticket {
             if let Some(outcome) = state.outcome {
                 return outcome;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(now());
             if left.is_zero() {
                 return Err(AuditError::Late);
             }

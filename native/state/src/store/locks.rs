@@ -1,8 +1,7 @@
 //! Locks on keys, first come first served, each wait bounded.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::Thread;
+use std::sync::Arc;
 use std::time::Instant;
 
 use authz_base::poison::IgnorePoison as _;
@@ -10,6 +9,7 @@ use authz_base::record::RecordKey;
 use foldhash::fast::RandomState;
 
 use super::StoreError;
+use crate::sync::{self, Mutex, MutexGuard, Thread, now};
 
 /// Most threads that wait.
 const MAX_WAITERS: usize = 4096;
@@ -67,18 +67,18 @@ impl<B> KeyLocks<B> {
         state.queue.push_back(Waiter {
             number,
             keys: keys.clone(),
-            thread: std::thread::current(),
+            thread: sync::current_thread(),
             granted: false,
             unfinished: None,
         });
         loop {
             drop(state);
-            let left = deadline.saturating_duration_since(Instant::now());
-            std::thread::park_timeout(left);
+            let left = deadline.saturating_duration_since(now());
+            sync::park_timeout(left);
             state = self.lock();
             let at = state.queue.iter().position(|one| one.number == number);
             let granted = at.and_then(|at| state.queue.get(at)).is_some_and(|one| one.granted);
-            if !granted && Instant::now() < deadline {
+            if !granted && now() < deadline {
                 continue;
             }
             let waiter = at.and_then(|at| state.queue.remove(at));

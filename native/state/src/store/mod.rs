@@ -4,7 +4,7 @@ mod bounds;
 mod codec;
 mod embedded;
 mod index;
-mod locks;
+pub(crate) mod locks;
 mod memory;
 mod outbox;
 mod postgres;

@@ -1,13 +1,13 @@
 //! Takes audit lines of committed transactions to the audit file, on a thread of its own, and says which have got there.
 
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use authz_base::poison::IgnorePoison as _;
 
 use crate::audit::{AuditError, AuditWriter, Durability};
+use crate::sync::{Condvar, JoinHandle, Mutex, MutexGuard, now, spawn};
 use crate::ticket::Ticket;
 
 /// Where audit lines go: [`crate::AuditWriter::submit`]. Given a line without its end, and whether it is to be synced; a
@@ -97,9 +97,7 @@ impl Exporter {
     pub(crate) fn start(sink: AuditSink, synced: Synced) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("authz-outbox".to_owned())
-            .spawn(move || run(&of_thread, &sink, &synced))?;
+        let thread = spawn("authz-outbox", move || run(&of_thread, &sink, &synced))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -148,10 +146,10 @@ fn run(shared: &Shared, sink: &AuditSink, synced: &Synced) {
 
 /// Waits for the pause, and for lines where all were sent. Whether it is the last time; none at the end.
 fn next(shared: &Shared, pause: Duration, batch: &mut Batch) -> Option<bool> {
-    let from = Instant::now().checked_add(pause)?;
+    let from = now().checked_add(pause)?;
     let mut queue = shared.lock();
     while !queue.closing {
-        let left = from.saturating_duration_since(Instant::now());
+        let left = from.saturating_duration_since(now());
         queue = if !left.is_zero() {
             match shared.filled.wait_timeout(queue, left) {
                 Ok((queue, _)) => queue,
@@ -205,7 +203,7 @@ impl Batch {
             }
             rest = after;
         }
-        let deadline = Instant::now().checked_add(PATIENCE).unwrap_or_else(Instant::now);
+        let deadline = now().checked_add(PATIENCE).unwrap_or_else(now);
         let is_synced =
             |ticket: Option<Ticket>| ticket.is_none_or(|one| one.wait(deadline).is_ok());
         let count = tickets.into_iter().map_while(|ticket| is_synced(ticket).then_some(())).count();
@@ -228,6 +226,8 @@ pub(crate) fn sent_bytes(lines: &[Sent]) -> usize {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::time::Instant;
 
     use super::*;
 

@@ -19,8 +19,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use authz_base::poison::IgnorePoison as _;
@@ -39,6 +38,7 @@ use super::{
     Work, codec, query,
 };
 use crate::place;
+use crate::sync::{self, JoinHandle, Mutex, now};
 
 /// How an [`EmbeddedStore`] is set up.
 #[derive(Clone, Debug)]
@@ -134,9 +134,7 @@ impl EmbeddedStore {
             Writer::new(settings, path.clone(), disk, journal, loaded, lock, sink)
                 .map_err(|error| fail(error.to_string()))?;
         let pen = writer.pen();
-        let thread = std::thread::Builder::new()
-            .name("authz-state".to_owned())
-            .spawn(move || writer.run())
+        let thread = sync::spawn("authz-state", move || writer.run())
             .map_err(|error| fail(error.to_string()))?;
         let thread = Mutex::new(Some(thread));
         Ok(Self { shared, pen, reader, locks: KeyLocks::new(), secret, thread })
@@ -249,7 +247,7 @@ impl EmbeddedStore {
         if !work(&mut running)? {
             return Ok(Commit::Done);
         }
-        if Instant::now() >= deadline {
+        if now() >= deadline {
             return Err(StoreError::Slow);
         }
         let Running { changes, lines, .. } = running;
@@ -273,7 +271,7 @@ impl EmbeddedStore {
         let commit = self.shared.commit(epoch, encoded, lines, survives)?;
         drop(guard);
         // INVARIANT (lanes): a thread of the asynchronous runtime never waits for the disk.
-        self.shared.written(&self.pen, tokio::runtime::Handle::try_current().is_err());
+        self.shared.written(&self.pen, sync::may_block());
         Ok(commit)
     }
 }
@@ -293,7 +291,7 @@ struct Running<'a> {
 
 impl Running<'_> {
     fn check_time(&self) -> Result<(), StoreError> {
-        if Instant::now() >= self.deadline {
+        if now() >= self.deadline {
             return Err(StoreError::Slow);
         }
         Ok(())

@@ -2,9 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use authz_base::poison::IgnorePoison as _;
@@ -18,6 +16,10 @@ use crate::audit::AuditError;
 use crate::store::index::{Held, Index, Known};
 use crate::store::outbox::{AuditSink, Exporter, Line, bytes_of, sent_bytes};
 use crate::store::{Commit, StoreError, StoreHealth, Survives};
+use crate::sync::{
+    AtomicBool, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, RwLock, RwLockReadGuard,
+    RwLockWriteGuard, now, spawn,
+};
 use crate::ticket::{Settle, pair};
 
 /// Most commits that are written at once.
@@ -426,7 +428,7 @@ impl Pen {
         }
         self.exporter.push(frame.lines);
         if is_first {
-            self.since = Instant::now();
+            self.since = now();
         }
     }
 
@@ -553,7 +555,7 @@ impl Writer {
             journal,
             pending: Pending::default(),
             spare: Log::default(),
-            since: Instant::now(),
+            since: now(),
             last_commit: 0,
             last_line,
             synced: None,
@@ -619,7 +621,7 @@ impl Writer {
         let settings = &self.shared.settings;
         let pace = settings.checkpoint_interval.clamp(SHORT, LOOK);
         let mut queue = self.shared.lock();
-        let began = Instant::now();
+        let began = now();
         loop {
             let failed = queue.failed.is_some();
             // Who sends lines wakes nobody, nor does a checkpoint: they are looked for from time to time.
@@ -629,7 +631,7 @@ impl Writer {
                 || queue.outbox_lines > 0
                 || queue.synced.is_some();
             let pause = if failed { settings.retry_interval } else { pace };
-            let left = pause.saturating_sub(began.elapsed());
+            let left = pause.saturating_sub(now().saturating_duration_since(began));
             let is_due = is_looked_for && left.is_zero();
             let is_filled = !failed && !queue.items.is_empty();
             // One who commits may be writing.
@@ -687,7 +689,7 @@ impl Writer {
         let (path, max_pages) = (self.path.clone(), settings.max_pages);
         let pace =
             if self.is_failing { settings.retry_interval } else { settings.checkpoint_interval };
-        let is_due = !pen.pending.is_empty() && pen.since.elapsed() >= pace;
+        let is_due = !pen.pending.is_empty() && now().saturating_duration_since(pen.since) >= pace;
         let most = CHECKPOINT_BYTES.min(most_in_journal(max_pages) / 4);
         let is_long = pen.journal.bytes() > most && pen.journal.has_room();
         if self.checkpoint.is_some() || self.shared.lock().failed.is_some() || !(is_long || is_due)
@@ -696,9 +698,9 @@ impl Writer {
         }
         let (moving, commit, generation) = pen.take(&self.shared);
         let (disk, of_thread) = (self.disk.take(), Arc::clone(&moving));
-        let spawned = std::thread::Builder::new()
-            .name("authz-checkpoint".to_owned())
-            .spawn(move || moved(disk, &path, max_pages, &of_thread, generation));
+        let spawned = spawn("authz-checkpoint", move || {
+            moved(disk, &path, max_pages, &of_thread, generation)
+        });
         match spawned {
             Ok(thread) => self.checkpoint = Some(Checkpoint { thread, moving, commit }),
             Err(error) => self.keep(pen, moving, error.to_string()),
@@ -738,7 +740,7 @@ impl Writer {
             self.keep(pen, moved, why.clone());
             return outcome;
         }
-        pen.since = Instant::now();
+        pen.since = now();
         pen.journal.free();
         self.is_failing = false;
         let last = moved.last_line.or(self.stored_line);
@@ -757,7 +759,7 @@ impl Writer {
     /// The file does not have something, or may not: the next checkpoint tries it again, with what came since.
     fn keep(&mut self, pen: &mut Pen, kept: Arc<Pending>, why: String) {
         self.is_failing = true;
-        pen.since = Instant::now();
+        pen.since = now();
         let mut all = Arc::unwrap_or_clone(kept);
         all.absorb(std::mem::take(&mut pen.pending));
         pen.pending = all;
