@@ -48,7 +48,7 @@ PROMETHEUS := $(CACHE)/prometheus/usr/bin/prometheus
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
-NATIVE := $(shell find native -name '*.rs' -not -path '*/codegen/*' -not -path '*/floors/*' -not -path '*/tests/*' -not -path '*/benches/*') \
+NATIVE := $(shell find native -name '*.rs' -not -path '*/codegen/*' -not -path '*/floors/*' -not -path '*/fuzz/*' -not -path '*/tests/*' -not -path '*/benches/*') \
 	$(wildcard native/*/Cargo.toml) native/Cargo.toml native/Cargo.lock
 
 .PHONY: help
@@ -140,6 +140,7 @@ lint-proto: $(STAMPS)/deps
 lint-rust: $(STAMPS)/deps
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --locked --workspace --all-targets -- --deny warnings
+	cd native/fuzz && cargo fmt --check
 
 # Minutes to build, so `make test` runs it where it was built before. Advisories need more of the network than registries:
 # `cd native && cargo deny check advisories`.
@@ -292,10 +293,31 @@ model: export MODEL_RUNS := $(RUNS)
 model: $(STAMPS)/deps ## ticket, key locks and embedded store in orders of their threads that a model checker chooses (RUNS=10000)
 	$(CARGO) test --quiet --locked -p authz-state --features model --lib -- model::
 
-.PHONY: fuzz
-fuzz: export PROPTEST_CASES := $(or $(CASES),100000)
-fuzz: $(STAMPS)/deps ## the fuzz bodies over random bytes, long (CASES=100000 inputs a parser)
+.PHONY: random
+random: export PROPTEST_CASES := $(or $(CASES),100000)
+random: $(STAMPS)/deps ## the bodies of the fuzz targets over random bytes, long (CASES=100000 inputs a parser)
 	$(CARGO) test --locked --workspace -- fuzz hostile random
+
+# libFuzzer with the instruments of rustc's own LLVM, which stable has as well; cargo-fuzz would need nightly. Interesting inputs
+# are kept beside what is built, so that the next run goes on with them.
+FUZZ_TARGETS ?= json envoy_request bundle case route mcp destination scope token proof credential jwks certificate spiffe_id uri \
+	$(addprefix call_,check batch_check explain envoy_check list headers credentials access_log)
+FUZZER := $(CARGO_TARGET_DIR)/fuzz/debug/authz-fuzz
+
+.PHONY: fuzz-build
+fuzz-build: $(STAMPS)/deps
+	cd native/fuzz && CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/fuzz RUSTC_WRAPPER=$(CURDIR)/native/fuzz/instrument \
+		cargo build --quiet --locked
+
+.PHONY: fuzz
+fuzz: fuzz-build ## fuzz each parser, guided by coverage (FUZZ_SECONDS=60 for each of FUZZ_TARGETS)
+	@for target in $(FUZZ_TARGETS); do \
+		work=$(CARGO_TARGET_DIR)/fuzz/corpus/$$target; mkdir -p $$work; \
+		corpora=$$(ls -d native/*/corpus/$${target#call_} 2>/dev/null || true); \
+		echo "fuzz: $$target"; \
+		FUZZ_TARGET=$$target $(FUZZER) -max_total_time=$(or $(FUZZ_SECONDS),60) -timeout=10 -rss_limit_mb=4096 -max_len=8192 \
+			-print_final_stats=1 -verbosity=0 -artifact_prefix=$$work- $(FUZZ_ARGS) $$work $$corpora; \
+	done
 
 .PHONY: check-fresh
 check-fresh: ## clone HEAD into a new folder with an empty target folder, run demo and test there

@@ -24,6 +24,8 @@ use crate::world::Enforcer;
 mod request;
 
 pub(crate) use request::Request;
+#[cfg(feature = "test-support")]
+pub(crate) use request::derived::assert_same;
 use request::{Header, Http, Peer};
 
 /// Headers that bring credentials and names; each may stand once.

@@ -145,6 +145,14 @@ pub fn access_log(engine: &Engine, bytes: &[u8]) {
     }
 }
 
+/// An `envoy.service.auth.v3.CheckRequest`, read in place and by `prost`.
+///
+/// # Panics
+/// Where the two readers differ.
+pub fn envoy_request(bytes: &[u8]) {
+    crate::envoy::assert_same(bytes);
+}
+
 fn is_refusal(decision: &wire::Decision) -> bool {
     decision.outcome == wire::Outcome::Deny as i32 && !decision.decision_id.is_empty()
 }

@@ -16,7 +16,7 @@ mod exchange;
 mod explain;
 mod fast;
 mod forget;
-#[doc(hidden)]
+#[cfg(feature = "test-support")]
 pub mod fuzz;
 mod giving;
 mod history;

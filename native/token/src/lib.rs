@@ -43,7 +43,7 @@ mod credential;
 mod dpop;
 mod ed25519;
 mod facts;
-#[doc(hidden)]
+#[cfg(feature = "test-support")]
 pub mod fuzz;
 
 mod json;

@@ -19,6 +19,11 @@ pub fn bundle_file(bytes: &[u8]) {
     drop(super::load(&files, &vars));
     files.insert("bundle.yaml".to_owned(), bytes.to_vec());
     drop(super::load(&files, &vars));
+}
+
+/// Reads the bytes as a case file.
+pub fn case_file(bytes: &[u8]) {
+    let vars = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
     drop(crate::casefile::parse("tests/fuzz.yaml", bytes, &vars));
 }
 
@@ -62,14 +67,73 @@ pub fn task(bytes: &[u8], plan: &crate::plan::Plan) {
     assert_eq!(Ok(&root.scope), child.as_ref(), "a scope does not hold itself");
 }
 
-/// Reads the bytes as JSON; what is read must come out the same when written and read again.
+/// Reads the bytes as JSON. What is read is what `serde_json` reads, and comes out the same when written and read again; what
+/// is no JSON is none for `serde_json`.
 pub fn json_text(bytes: &[u8]) {
-    let Ok(value) = json::parse(bytes, json::Limits::default()) else { return };
+    let plain = serde_json::from_slice::<serde_json::Value>(bytes);
+    let value = match (json::parse(bytes, json::Limits::default()), &plain) {
+        (Ok(value), _) => value,
+        (Err(error), Ok(_)) => {
+            assert!(is_stricter(&error), "a text that is JSON is refused: {error}");
+            return;
+        }
+        (Err(_), Err(_)) => return,
+    };
+    match &plain {
+        Ok(plain) => assert!(is_same(&value, plain), "two readers differ: {value:?} {plain}"),
+        Err(error) => assert!(has_huge(&value), "a text that is no JSON is read: {error}"),
+    }
     let mut text = String::new();
     value.write(&mut text);
     let limits = json::Limits { bytes: usize::MAX, ..json::Limits::default() };
     assert_eq!(text.len(), value.written_len(), "JSON is as long as it says");
     assert_eq!(Ok(value), json::parse(text.as_bytes(), limits), "JSON changes when written");
+}
+
+/// Whether an error is of a rule that `serde_json` does not have: bounds, and names that differ.
+fn is_stricter(error: &json::JsonError) -> bool {
+    use json::JsonErrorKind::{Duplicate, NotUtf8, Syntax, TooDeep, TooLong, TooManyValues};
+    match error.kind {
+        TooLong | TooDeep | TooManyValues | Duplicate => true,
+        // Numbers of more characters than are read.
+        Syntax => error.what == "not a number",
+        NotUtf8 => false,
+    }
+}
+
+/// Whether a value holds a number beyond all doubles, which `serde_json` refuses.
+fn has_huge(value: &json::Value) -> bool {
+    match value {
+        json::Value::Decimal(text) => text.parse::<f64>().is_ok_and(f64::is_infinite),
+        json::Value::Array(items) => items.iter().any(has_huge),
+        json::Value::Object(members) => members.iter().any(|(_, value)| has_huge(value)),
+        _ => false,
+    }
+}
+
+fn is_same(value: &json::Value, plain: &serde_json::Value) -> bool {
+    use serde_json::Value as Plain;
+    match (value, plain) {
+        (json::Value::Null, Plain::Null) => true,
+        (json::Value::Bool(value), Plain::Bool(plain)) => value == plain,
+        (json::Value::Integer(value), Plain::Number(plain)) => plain.as_i64() == Some(*value),
+        // `serde_json` reads the last digits of a double roughly.
+        (json::Value::Decimal(text), Plain::Number(plain)) => {
+            let (value, plain) = (text.parse::<f64>(), plain.as_f64());
+            value.ok().zip(plain).is_some_and(|(value, plain)| {
+                (value - plain).abs() <= value.abs().mul_add(1e-12, f64::MIN_POSITIVE)
+            })
+        }
+        (json::Value::String(value), Plain::String(plain)) => value == plain,
+        (json::Value::Array(values), Plain::Array(plain)) => {
+            values.len() == plain.len() && values.iter().zip(plain).all(|(a, b)| is_same(a, b))
+        }
+        (json::Value::Object(members), Plain::Object(plain)) => {
+            let all = || members.iter().zip(plain);
+            members.len() == plain.len() && all().all(|((a, x), (b, y))| a == b && is_same(x, y))
+        }
+        _ => false,
+    }
 }
 
 /// Routes a request: the first line is the method, the second the target, then headers up to an empty line, and the

@@ -1,5 +1,6 @@
 //! Loads a bundle: `authz-bundle` reads its files, and the kernel its tests.
 
+#[cfg(any(test, feature = "test-support"))]
 pub mod fuzz;
 
 use std::collections::BTreeMap;

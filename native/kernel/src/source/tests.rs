@@ -21,7 +21,7 @@ fn the_corpus_and_what_resembles_it_never_panic() {
     assert!(plan.is_ok(), "the corpus has no bundle of tasks");
     let Ok(plan) = plan else { return };
     let mut count = 0;
-    for folder in ["bundle", "route", "case", "mcp", "scope"] {
+    for folder in ["bundle", "route", "case", "mcp", "scope", "json"] {
         let entries = std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
         for bytes in entries.filter_map(|entry| std::fs::read(entry.path()).ok()) {
             count += 1;
@@ -39,6 +39,7 @@ fn the_corpus_and_what_resembles_it_never_panic() {
                 }
                 for text in [&bytes, &changed] {
                     fuzz::bundle_file(text);
+                    fuzz::case_file(text);
                     fuzz::json_text(text);
                     fuzz::request(text, &table);
                     fuzz::message(text);
@@ -48,5 +49,5 @@ fn the_corpus_and_what_resembles_it_never_panic() {
             }
         }
     }
-    assert!(count >= 18, "the corpus is gone");
+    assert!(count >= 26, "the corpus is gone");
 }

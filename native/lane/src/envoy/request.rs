@@ -197,6 +197,9 @@ fn keep<T>(list: &mut Vec<T>, item: T, most: usize) {
     }
 }
 
+#[cfg(any(test, feature = "test-support"))]
+pub(crate) mod derived;
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -206,122 +209,8 @@ mod tests {
     use proptest::collection::{btree_map, vec};
     use proptest::prelude::*;
 
+    use super::derived::assert_same;
     use super::*;
-
-    /// The same message as `prost` derives it, of the fields that are read; a message that is passed over is bytes.
-    mod derived {
-        use std::collections::BTreeMap;
-
-        use crate::proto::envoy::config::core::v3::{HeaderMap, Metadata};
-
-        #[derive(Clone, PartialEq, prost::Message)]
-        pub(super) struct Check {
-            #[prost(message, optional, tag = "1")]
-            pub(super) attributes: Option<Attributes>,
-        }
-
-        #[derive(Clone, PartialEq, prost::Message)]
-        pub(super) struct Attributes {
-            #[prost(message, optional, tag = "1")]
-            pub(super) source: Option<Peer>,
-            #[prost(bytes = "vec", tag = "2")]
-            pub(super) destination: Vec<u8>,
-            #[prost(message, optional, tag = "4")]
-            pub(super) request: Option<Request>,
-            #[prost(btree_map = "string, string", tag = "10")]
-            pub(super) extensions: BTreeMap<String, String>,
-            #[prost(message, optional, tag = "11")]
-            pub(super) metadata: Option<Metadata>,
-            #[prost(bytes = "vec", tag = "12")]
-            pub(super) tls_session: Vec<u8>,
-            #[prost(bytes = "vec", tag = "13")]
-            pub(super) route_metadata: Vec<u8>,
-        }
-
-        #[derive(Clone, PartialEq, prost::Message)]
-        pub(super) struct Peer {
-            #[prost(bytes = "vec", tag = "1")]
-            pub(super) address: Vec<u8>,
-            #[prost(string, tag = "2")]
-            pub(super) service: String,
-            #[prost(bytes = "vec", repeated, tag = "3")]
-            pub(super) labels: Vec<Vec<u8>>,
-            #[prost(string, tag = "4")]
-            pub(super) principal: String,
-            #[prost(string, tag = "5")]
-            pub(super) certificate: String,
-        }
-
-        #[derive(Clone, PartialEq, prost::Message)]
-        pub(super) struct Request {
-            #[prost(bytes = "vec", tag = "1")]
-            pub(super) time: Vec<u8>,
-            #[prost(message, optional, tag = "2")]
-            pub(super) http: Option<Http>,
-        }
-
-        #[derive(Clone, PartialEq, prost::Message)]
-        pub(super) struct Http {
-            #[prost(string, tag = "1")]
-            pub(super) id: String,
-            #[prost(string, tag = "2")]
-            pub(super) method: String,
-            #[prost(btree_map = "string, string", tag = "3")]
-            pub(super) headers: BTreeMap<String, String>,
-            #[prost(string, tag = "4")]
-            pub(super) path: String,
-            #[prost(string, tag = "5")]
-            pub(super) host: String,
-            #[prost(string, tag = "6")]
-            pub(super) scheme: String,
-            #[prost(string, tag = "7")]
-            pub(super) query: String,
-            #[prost(string, tag = "8")]
-            pub(super) fragment: String,
-            #[prost(int64, tag = "9")]
-            pub(super) size: i64,
-            #[prost(string, tag = "10")]
-            pub(super) protocol: String,
-            #[prost(string, tag = "11")]
-            pub(super) body: String,
-            #[prost(bytes = "vec", tag = "12")]
-            pub(super) raw_body: Vec<u8>,
-            #[prost(message, optional, tag = "13")]
-            pub(super) header_map: Option<HeaderMap>,
-        }
-    }
-
-    fn owned(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    }
-
-    /// Reads bytes in both ways, which must say the same.
-    fn same(bytes: &[u8]) {
-        let read = Request::read(bytes);
-        let Ok(expected) = derived::Check::decode(bytes) else {
-            assert_eq!(Some(Malformed), read.err());
-            return;
-        };
-        let (read, expected) = (read.unwrap(), expected.attributes.unwrap_or_default());
-        assert_eq!(expected.extensions, owned(&read.extensions));
-        assert_eq!(expected.metadata, read.metadata);
-        let source = expected.source.map(|source| (source.principal, source.certificate));
-        let known = read.source.map(|source| (source.principal.into(), source.certificate.into()));
-        assert_eq!(source, known);
-        let http = expected.request.and_then(|request| request.http);
-        assert_eq!(http.is_some(), read.http.is_some());
-        let (http, known) = (http.unwrap_or_default(), read.http.unwrap_or_default());
-        assert_eq!(
-            [&http.method, &http.path, &http.host, &http.query, &http.fragment, &http.body],
-            [known.method, known.path, known.host, known.query, known.fragment, known.body],
-        );
-        assert_eq!((http.size, http.raw_body.as_slice()), (known.size, known.raw_body));
-        assert_eq!(http.headers, owned(&known.headers));
-        let list = http.header_map.unwrap_or_default().headers;
-        let list = list.iter().map(|h| (h.key.as_str(), h.value.as_str(), h.raw_value.as_slice()));
-        let known = known.list.iter().map(|header| (header.key, header.value, header.raw_value));
-        assert!(list.eq(known));
-    }
 
     fn text() -> impl Strategy<Value = String> {
         prop_oneof!["[a-z:/-]{0,12}", "\\PC{0,6}", "x{120,140}"]
@@ -405,23 +294,23 @@ mod tests {
             cut in any::<prop::sample::Index>(),
         ) {
             let mut bytes = one.encode_to_vec();
-            same(&bytes);
+            assert_same(&bytes);
             bytes.extend(two.encode_to_vec());
-            same(&bytes);
+            assert_same(&bytes);
             for (at, with) in changes {
                 if !bytes.is_empty() {
                     let at = at.index(bytes.len());
                     *bytes.get_mut(at).unwrap() = with;
-                    same(&bytes);
+                    assert_same(&bytes);
                 }
             }
             bytes.truncate(cut.index(bytes.len() + 1));
-            same(&bytes);
+            assert_same(&bytes);
         }
 
         #[test]
         fn any_bytes(bytes in vec(any::<u8>(), 0..80)) {
-            same(&bytes);
+            assert_same(&bytes);
         }
     }
 
@@ -447,7 +336,7 @@ mod tests {
             (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", false),
         ] {
             assert_eq!(is_read, Request::read(bytes).is_ok(), "{bytes:x?}");
-            same(bytes);
+            assert_same(bytes);
         }
     }
 

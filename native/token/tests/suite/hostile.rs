@@ -121,7 +121,7 @@ fn uris_of_the_corpus_are_judged() {
 }
 
 proptest! {
-    // `make fuzz` asks for more.
+    // `make random` asks for more.
     #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(512)))]
 
     /// Random bytes are no token, no key set, no SPIFFE ID and no certificate.
