@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+/// Most principals in the chain of a call.
+pub const MAX_CHAIN: usize = 8;
+
 /// A verified principal of the chain.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Principal {

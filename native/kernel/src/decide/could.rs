@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{MAX_CHAIN, has_subject, located, method, requirements, satisfied};
+use authz_base::principal::MAX_CHAIN;
+
+use super::{has_subject, located, method, requirements, satisfied};
 use crate::decision::{Facts, PolicyEffect, ReasonCode, Time};
 use crate::evaluate::could::{Could, Prospect, said};
 use crate::evaluate::{self, ContextFacts, Known};

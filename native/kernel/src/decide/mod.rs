@@ -12,6 +12,8 @@ mod verdict;
 
 use std::sync::Arc;
 
+use authz_base::principal::MAX_CHAIN;
+
 use crate::decision::{
     Decision, Facts, Given, Outcome, Principal, ProofMethod, ReasonCode, Request, Time, Verdict,
 };
@@ -31,8 +33,6 @@ use resolve::Resolved;
 use split::Chosen;
 use verdict::Tally;
 
-/// Principals in a chain.
-pub const MAX_CHAIN: usize = 8;
 /// Age of a credential that does not say when it was issued: as old as can be, without overflow in policies.
 const AGELESS: i64 = 1 << 53;
 

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use authz_base::principal::MAX_CHAIN;
+
 use super::Names;
 use super::ScopeIndex;
 use super::scope::{Dimension, contained};
@@ -11,7 +13,6 @@ use super::{
     TaskStatus,
 };
 use super::{MAX_SCOPE, MAX_TEXTS, check_text};
-use crate::decide::MAX_CHAIN;
 use crate::decision::{ReasonCode, Time};
 use crate::diagnostic::clip;
 use crate::history::Shared;
