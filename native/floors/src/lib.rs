@@ -114,7 +114,9 @@ fn imported_modules(text: &str, module: &[String]) -> BTreeSet<String> {
                 continue;
             }
             let rest = code.get(at + prefix.len() + "::".len()..).unwrap_or_default();
-            found.extend(first_names(rest));
+            // In a module inside the file, `super::*` is the file itself; `crate::*` would name every module, and is reported.
+            let is_file = prefix != "crate" && rest.starts_with('*');
+            found.extend(first_names(rest).into_iter().filter(|_| !is_file));
         }
     }
     found.remove("super");
@@ -189,6 +191,8 @@ mod tests {
         assert!(names("use super::a::B;", &["own", "inner"]).is_empty());
         assert_eq!(vec!["a".to_owned()], names("use super::super::a;", &["own", "inner"]));
         assert!(names("use crate::own::other;", &["own", "inner"]).is_empty());
+        assert!(names("mod inner {\n    use super::*;\n}", &["own"]).is_empty());
+        assert_eq!(vec![String::new()], names("use crate::*;", &["own"]));
     }
 
     #[test]

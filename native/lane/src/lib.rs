@@ -7,6 +7,7 @@ mod api_call;
 mod ask;
 mod asked;
 mod batch;
+mod build;
 mod clock;
 mod credentials;
 mod ending;
@@ -60,6 +61,7 @@ mod transport;
 mod wanted;
 mod world;
 
+pub use build::build_profile;
 pub use clock::{Clock, SystemClock};
 pub use engine::Engine;
 pub use fast::{FastLane, FastListener, FastSettings, FastTls};
@@ -73,13 +75,3 @@ pub use sweep::Swept;
 pub use trace::{Span, TraceSettings};
 pub use transport::{ApiError, PeerChain, Transport};
 pub use world::World;
-
-/// How this code was compiled: `debug`, `release`, or `guided`: as a release that a profile of such work guides.
-#[must_use]
-pub const fn build_profile() -> &'static str {
-    match (cfg!(debug_assertions), option_env!("AUTHZ_GUIDED")) {
-        (true, _) => "debug",
-        (false, None) => "release",
-        (false, Some(_)) => "guided",
-    }
-}

@@ -632,7 +632,7 @@ impl Metrics {
                     name: "authz_build_info".to_owned(),
                     labels: vec![
                         ("version", gauges.version.to_owned()),
-                        ("profile", crate::build_profile().to_owned()),
+                        ("profile", crate::build::build_profile().to_owned()),
                     ],
                     value: 1.0,
                 }],

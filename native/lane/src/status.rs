@@ -155,7 +155,7 @@ impl Engine {
             problems,
             warnings,
             version: self.settings.version.clone(),
-            build_profile: crate::build_profile(),
+            build_profile: crate::build::build_profile(),
             bundle_name: world.as_ref().map_or_else(String::new, |world| world.name.clone()),
             bundle_revision: world
                 .as_ref()

@@ -85,7 +85,7 @@ mod tickets {
     /// A promise that another thread settles so, or gives up.
     fn promised(
         outcome: Option<Result<(), AuditError>>,
-    ) -> (crate::Ticket, Result<(), AuditError>, sync::JoinHandle<()>) {
+    ) -> (crate::ticket::Ticket, Result<(), AuditError>, sync::JoinHandle<()>) {
         let (settle, ticket) = pair();
         let writer = thread(move || match outcome {
             Some(outcome) => settle.settle(outcome),

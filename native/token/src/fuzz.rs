@@ -6,15 +6,17 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::binding::Presentation;
+use crate::cache::{PeerCache, TokenCache};
 use crate::claims::{self, TimeLimits, Times};
-use crate::facts::{CredentialFacts, Evidence, Role, Scheme, UnixTime};
+use crate::credential;
+use crate::dpop::{Nonces, verify_proof};
+use crate::facts::{CredentialFacts, Evidence, Role, Scheme, SubjectKind, UnixTime};
+use crate::peer::{MAX_CHAIN_LENGTH, verify_certificate, verify_peer};
 use crate::refusal::Refusal;
 use crate::spec::{DomainSpec, IssuerSpec, OwnSpec, SubjectProfile, TrustSpec};
 use crate::trust::TrustStore;
-use crate::{
-    MAX_CHAIN_LENGTH, Nonces, PeerCache, Presentation, TokenCache, credential, verify,
-    verify_certificate, verify_peer, verify_proof,
-};
+use crate::verify::verify;
 use authz_base::spiffe::SpiffeId;
 use authz_base::uri;
 
@@ -144,7 +146,7 @@ fn spec(keys: String) -> TrustSpec {
         algorithms: ["ES256", "EdDSA", "RS256", "PS256"].map(str::to_owned).to_vec(),
         jwks: keys,
         from: "fuzz".to_owned(),
-        subject: crate::SubjectKind::User,
+        subject: SubjectKind::User,
         profile: SubjectProfile::Jwt,
         typ: None,
         claims: vec!["groups".to_owned()],
