@@ -11,6 +11,7 @@ use prost::Message;
 use prost_types::{Struct, Timestamp};
 
 use crate::envoy::{ALWAYS_REMOVED, Removed};
+use crate::judgement::outcome_name;
 use crate::judgement::{Judgement, Passage, Softened, name_of};
 use crate::mcp::{self, Answer};
 use crate::message::public_message;
@@ -21,7 +22,6 @@ use crate::proto::envoy::service::auth::v3::check_response::HttpResponse;
 use crate::proto::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse, OkHttpResponse};
 use crate::proto::envoy::r#type::v3::HttpStatus;
 use crate::proto::google::rpc::Status;
-use crate::record::outcome;
 
 /// `google.rpc.Code.PERMISSION_DENIED`.
 const PERMISSION_DENIED: i32 = 7;
@@ -349,10 +349,10 @@ fn set_header(name: &str, value: &str) -> HeaderValueOption {
 ///
 /// `decision` and `reason_code` are what was answered; where that was softened, `observed_…` is what was judged.
 fn describe(judgement: &Judgement, names: &[Cow<'_, str>]) -> Struct {
-    let judged = (outcome(judgement.outcome()), judgement.reason());
+    let judged = (outcome_name(judgement.outcome()), judgement.reason());
     let observed = judgement.softened().map(|_| judged);
     let (decision, reason) = match observed {
-        Some(_) => (outcome(Outcome::Permit), ReasonCode::Permitted),
+        Some(_) => (outcome_name(Outcome::Permit), ReasonCode::Permitted),
         None => judged,
     };
     let chain = names.join(" > ");

@@ -12,6 +12,7 @@ use prost_types::value::Kind;
 use smallvec::SmallVec;
 
 use crate::ask::{self, Ask, Authorization, Refused, Relayed, Step, Target};
+use crate::header_name::{is_name_byte, spellings};
 use crate::judgement::Judgement;
 use crate::limits;
 use crate::proto::envoy::config::core::v3::Metadata;
@@ -513,19 +514,6 @@ pub(crate) static ALWAYS_REMOVED: LazyLock<Vec<String>> = LazyLock::new(|| {
     all
 });
 
-/// A name with each choice of `-` and `_`, itself included.
-pub(crate) fn spellings(name: &str) -> Vec<String> {
-    let mut parts = name.split('-');
-    let mut all = vec![parts.next().unwrap_or_default().to_owned()];
-    for part in parts {
-        all = all
-            .iter()
-            .flat_map(|start| [format!("{start}-{part}"), format!("{start}_{part}")])
-            .collect();
-    }
-    all
-}
-
 /// Whether a name is one of ours to a server that takes `_` for `-`.
 fn is_ours(name: &str) -> bool {
     let starts = |start: &str| {
@@ -537,15 +525,6 @@ fn is_ours(name: &str) -> bool {
 
 fn is_read_here(name: &str) -> bool {
     Sought::of(name).is_some_and(Sought::is_text) || name.starts_with(':') || is_ours(name)
-}
-
-/// RFC 9110 §5.6.2 `tchar`, lower case only (RFC 9113 §8.2.1).
-pub(crate) const fn is_name_byte(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'a'..=b'z' | b'0'..=b'9' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-'
-            | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-    )
 }
 
 /// The proxy's own view of its peer, the last hop: it counts only where the proxy is believed in this. An empty one is

@@ -14,7 +14,7 @@ use prost::Message;
 
 use crate::ask::{Refused, Step};
 use crate::engine::Engine;
-use crate::judgement::Judgement;
+use crate::judgement::{ForgetNote, Judgement};
 use crate::keeper::Wait;
 use crate::limits;
 use crate::proto::authz::v1 as wire;
@@ -26,15 +26,6 @@ use crate::transport::{ApiError, Transport};
 
 /// Records that one transaction changes.
 const PAGE: usize = 256;
-
-/// What is forgotten, as records note it.
-#[derive(Clone, Debug)]
-pub(crate) struct ForgetNote {
-    pub(crate) target: &'static str,
-    pub(crate) value: String,
-    pub(crate) denials: bool,
-    pub(crate) reason: String,
-}
 
 /// Records to be forgotten: of these keys, and all whose ids begin so.
 struct Forgetting {

@@ -1,6 +1,6 @@
 //! The standing secret of a system that knows no tokens: requests get it when they are let through, agents never.
 
-use crate::envoy::spellings;
+use crate::header_name::spellings;
 use crate::settings::{Injection, Secret};
 
 /// The header that carries it.

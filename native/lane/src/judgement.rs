@@ -24,10 +24,11 @@ use crate::world::Loaded;
 
 pub(crate) use crate::judgement::arrival::{Arrival, Asker, EnforcerProof};
 pub(crate) use crate::judgement::parts::{
-    CallerIdentity, CredentialNote, Notes, ResolvedOperation, RevocationNote, Settlement,
-    TaskContext,
+    CallerIdentity, CredentialNote, ForgetNote, Notes, ReportNote, ResolvedOperation,
+    RevocationNote, Settlement, TaskContext,
 };
 use crate::judgement::verdict::CallVerdict;
+pub(crate) use crate::judgement::verdict::outcome_name;
 
 /// Start of a message that asks for a proof with a nonce (RFC 9449 §8).
 const USE_NONCE: &str = "use_dpop_nonce";

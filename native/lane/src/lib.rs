@@ -20,6 +20,7 @@ mod forget;
 #[cfg(feature = "test-support")]
 pub mod fuzz;
 mod giving;
+mod header_name;
 mod history;
 mod injected;
 mod judgement;

@@ -170,3 +170,9 @@ pub(crate) fn unknown() -> Refused {
 fn locating(reason: ReasonCode, message: &str) -> Refused {
     Refused::new(reason, Step::Locate, message)
 }
+
+/// Whether the last use of a task is to be written anew.
+pub(crate) fn is_due_for_touch(task: &Task, now: Time) -> bool {
+    task.idle_timeout_ms
+        .is_some_and(|most| now.0.saturating_sub(task.last_used.0) >= most.div_euclid(10).max(1))
+}

@@ -25,7 +25,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::judgement::name_of;
-use crate::record::outcome;
+use crate::judgement::outcome_name;
 
 /// Runs case files against a plan.
 ///
@@ -259,7 +259,7 @@ pub fn eval(plan: &Plan, request: &[u8], now_ms: i64) -> Result<Vec<u8>, String>
     let softened = decision.outcome != Outcome::Permit && plan.softens(&refused, Time(now_ms));
     let answer = json!({
         "enforced": !softened,
-        "outcome": outcome(decision.outcome),
+        "outcome": outcome_name(decision.outcome),
         "reason_code": decision.reason.as_str(),
         "public_code": row.public_code.as_str(),
         "next_action": row.next_action.as_str(),

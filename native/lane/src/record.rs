@@ -22,10 +22,9 @@ use serde::{Serialize, Serializer};
 
 use crate::asked::Asked;
 use crate::history;
-use crate::judgement::{CredentialNote, Judgement, method_of, name_of};
+use crate::judgement::{CredentialNote, Judgement, ReportNote, method_of, name_of, outcome_name};
 use crate::limits;
 use crate::refused_agent::principal_of;
-use crate::report::ReportNote;
 use crate::settings::Settings;
 use crate::speaker::PromptNote;
 use crate::sums::{Row, Sum};
@@ -399,15 +398,6 @@ struct Times {
     timer_decide_ns: Option<u128>,
 }
 
-/// The word for an outcome.
-pub(crate) const fn outcome(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Permit => "PERMIT",
-        Outcome::StepUp => "STEP_UP",
-        Outcome::Deny => "DENY",
-    }
-}
-
 /// The record of refusals that have none of their own.
 #[derive(Serialize)]
 struct SumRecord<'a> {
@@ -462,7 +452,7 @@ pub(crate) fn sum_line(id: &str, now_ms: i64, row: &Row, sum: Sum, settings: &Se
         },
         // INVARIANT (no permit): only refusals are summed up.
         result: SumAnswer {
-            outcome: outcome(Outcome::Deny),
+            outcome: outcome_name(Outcome::Deny),
             reason_code: row.reason.as_str(),
             public_code: row.reason.row().public_code.as_str(),
             message: format!(
@@ -556,7 +546,7 @@ pub(crate) fn line(
             session: SessionNote::of(judgement),
         },
         result: Answer {
-            outcome: outcome(judgement.outcome()),
+            outcome: outcome_name(judgement.outcome()),
             reason_code: judgement.reason().as_str(),
             public_code: row.public_code.as_str(),
             next_action: row.next_action.as_str(),
@@ -571,7 +561,7 @@ pub(crate) fn line(
             obligations: standing.map_or(&[], |decision| decision.obligations.as_slice()),
             message: &message,
             changes: history::changes(judgement).map(ChangesNote::of),
-            instead_of: instead_of.map(outcome),
+            instead_of: instead_of.map(outcome_name),
         },
         requested_by: origin.peer,
         trace_id: origin.trace.map(|(trace, _)| trace),

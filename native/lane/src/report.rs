@@ -10,13 +10,12 @@ use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{Record, RecordKey, RecordKind, RecordName, Reservation, Session};
 use authz_state::store::{StoreError, Transaction};
 use prost::Message;
-use serde::Serialize;
 
 use crate::ask::{Refused, Step};
 use crate::credentials::give_back;
 use crate::engine::Engine;
 use crate::history;
-use crate::judgement::Judgement;
+use crate::judgement::{Judgement, ReportNote};
 use crate::limits;
 use crate::proto::authz::v1 as wire;
 use crate::settings::ReportWay;
@@ -24,18 +23,6 @@ use crate::steps::record::{ChangeError, GrantedChange};
 use crate::steps::settle::{forget_answer, survives_of};
 use crate::tasks::{Caller, Done, bounded};
 use crate::world::{Enforcer, Loaded};
-
-/// What is told of a permit, as records note it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct ReportNote {
-    /// The permit's decision.
-    decision_id: String,
-    result: &'static str,
-    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    labels: BTreeSet<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    actuals: BTreeMap<String, i64>,
-}
 
 /// What is told of a permit, once it is read.
 #[derive(Clone, Debug)]

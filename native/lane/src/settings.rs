@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use authz_kernel::model::Tier;
 use serde::Deserialize;
 
-use crate::envoy::is_name_byte;
+use crate::header_name::is_name_byte;
 use crate::trace::TraceSettings;
 
 /// Settings of an [`crate::Engine`], from JSON.

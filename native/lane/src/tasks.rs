@@ -25,7 +25,7 @@ use crate::giving;
 use crate::history;
 use crate::judgement::{CallerIdentity, Judgement};
 use crate::limits;
-use crate::locate::{self, Located};
+use crate::locate::{self, Located, is_due_for_touch};
 use crate::presented::Sent;
 use crate::proto::authz::v1 as wire;
 use crate::revoke;
@@ -1068,12 +1068,6 @@ impl Engine {
         }
         touched
     }
-}
-
-/// Whether the last use of a task is to be written anew.
-pub(crate) fn is_due_for_touch(task: &Task, now: Time) -> bool {
-    task.idle_timeout_ms
-        .is_some_and(|most| now.0.saturating_sub(task.last_used.0) >= most.div_euclid(10).max(1))
 }
 
 /// Whether a task is the caller's business: it has it, started it, is above it, or it is on its behalf.

@@ -13,7 +13,7 @@ use authz_kernel::reason::PublicCode;
 use serde::{Deserialize, Serialize};
 
 use crate::judgement::Judgement;
-use crate::record::outcome;
+use crate::judgement::outcome_name;
 
 /// Longest `tracestate` that is passed on (Trace Context §3.3.1.5).
 const MAX_STATE: usize = 512;
@@ -178,7 +178,7 @@ impl Tracing {
             end_ns,
             failed: judgement.reason().row().public_code == PublicCode::Unavailable,
             decision_id: judgement.arrival.id.clone(),
-            decision: outcome(judgement.outcome()),
+            decision: outcome_name(judgement.outcome()),
             reason_code: judgement.reason().as_str(),
             operation: judgement.resolved.operation.clone(),
             task: judgement.context.task.as_ref().map_or_else(String::new, |task| task.id.clone()),

@@ -1,5 +1,6 @@
 //! Members of the record of a call, each filled in by one stage.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,8 @@ use authz_token::{AgentFacts, Facts};
 use serde::Serialize;
 
 use crate::asked::Asked;
-use crate::forget::ForgetNote;
 use crate::history::Recalled;
 use crate::metrics::SystemId;
-use crate::report::ReportNote;
 use crate::speaker::PromptNote;
 
 /// Verified identity of the caller, and what the enforcer says about the call.
@@ -118,4 +117,25 @@ pub(crate) struct RevocationNote {
     pub(crate) by: String,
     /// The call lifts a revocation.
     pub(crate) undo: bool,
+}
+
+/// Labels that an administrator had forgotten, as the audit record of the call notes it.
+#[derive(Clone, Debug)]
+pub(crate) struct ForgetNote {
+    pub(crate) target: &'static str,
+    pub(crate) value: String,
+    pub(crate) denials: bool,
+    pub(crate) reason: String,
+}
+
+/// What is told of a permit, as records note it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ReportNote {
+    /// The permit's decision.
+    pub(crate) decision_id: String,
+    pub(crate) result: &'static str,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) labels: BTreeSet<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) actuals: BTreeMap<String, i64>,
 }

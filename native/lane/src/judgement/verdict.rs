@@ -215,6 +215,15 @@ fn declared_only(message: &str, declared: Option<&Declared>) -> String {
     format!("{before}{open}{shown}{close}{after}")
 }
 
+/// Name of an outcome in audit records, traces and answers.
+pub(crate) const fn outcome_name(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Permit => "PERMIT",
+        Outcome::StepUp => "STEP_UP",
+        Outcome::Deny => "DENY",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use authz_kernel::history::HistoryChanges;

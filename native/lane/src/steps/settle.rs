@@ -15,6 +15,7 @@ use crate::engine::Engine;
 use crate::history;
 use crate::judgement::Judgement;
 use crate::keeper::Wait;
+use crate::locate::is_due_for_touch;
 use crate::locate::{self, Located};
 use crate::steps::judge::{JudgedCall, PolicyQuery};
 use crate::steps::locate::CallTask;
@@ -23,7 +24,6 @@ use crate::steps::settle::charge::Charge;
 use crate::steps::settle::key::{EnforcerKey, met};
 use crate::steps::settle::reservation::notes_call;
 use crate::steps::{Call, EndedCall, Staged};
-use crate::tasks::is_due_for_touch;
 use crate::world::Loaded;
 
 pub(crate) use crate::steps::settle::key::forget_answer;

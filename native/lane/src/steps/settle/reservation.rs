@@ -16,12 +16,12 @@ use crate::engine::Engine;
 use crate::history;
 use crate::judgement::Judgement;
 use crate::locate::Located;
+use crate::locate::is_due_for_touch;
 use crate::presented::Presented;
 use crate::shown;
 use crate::steps::judge::PolicyQuery;
 use crate::steps::record::ChangeError;
 use crate::steps::settle::charge::Charge;
-use crate::tasks::is_due_for_touch;
 
 /// A permit as a detail of a task credential.
 pub(crate) fn detail_of(
