@@ -14,7 +14,7 @@ use authz_kernel::model::Reports;
 use authz_kernel::reach::{Place, Refused as Softenable};
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::routes::is_standard;
-use authz_token::AgentProof;
+use authz_token::{AgentFacts, AgentProof};
 
 use crate::ask::{Refused, Step};
 use crate::injected::Injected;
@@ -28,6 +28,8 @@ pub(crate) use crate::judgement::parts::{
     RevocationNote, Settlement, TaskContext,
 };
 use crate::judgement::verdict::CallVerdict;
+#[cfg(test)]
+pub(crate) use crate::judgement::verdict::decision_of;
 pub(crate) use crate::judgement::verdict::outcome_name;
 
 /// Start of a message that asks for a proof with a nonce (RFC 9449 §8).
@@ -351,6 +353,14 @@ pub(crate) const fn method_of(proof: AgentProof) -> ProofMethod {
         AgentProof::X509Svid => ProofMethod::X509Svid,
         AgentProof::Relayed => ProofMethod::Relayed,
         AgentProof::TaskCredential => ProofMethod::TaskCredential,
+    }
+}
+
+/// An agent as a chain names it.
+pub(crate) fn principal_of(agent: &AgentFacts) -> Principal {
+    Principal::Agent {
+        spiffe_id: agent.spiffe_id.clone(),
+        trust_domain: agent.trust_domain.clone(),
     }
 }
 

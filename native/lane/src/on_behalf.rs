@@ -13,7 +13,7 @@ use authz_state::store::{Survives, Transaction};
 use crate::ask::{Refused, Step};
 use crate::engine::Engine;
 use crate::history;
-use crate::judgement::CallerIdentity;
+use crate::judgement::{CallerIdentity, principal_of};
 use crate::keeper::Wait;
 use crate::locate::Located;
 
@@ -63,10 +63,7 @@ impl Engine {
         if in_task && !has_subject {
             return Ok(());
         }
-        let acting = Principal::Agent {
-            spiffe_id: agent.spiffe_id.clone(),
-            trust_domain: agent.trust_domain.clone(),
-        };
+        let acting = principal_of(agent);
         self.check_acting(plan, &acting, has_subject, now.0, wait)
     }
 
@@ -135,10 +132,7 @@ impl Engine {
         if plan.model().subject_rule(id).is_some() {
             return Ok(());
         }
-        let acting = Principal::Agent {
-            spiffe_id: agent.spiffe_id.clone(),
-            trust_domain: agent.trust_domain.clone(),
-        };
+        let acting = principal_of(agent);
         let Some(key) = Holder::Agent.key(std::slice::from_ref(&acting)) else { return Ok(()) };
         let known = match self.keeper.peek(&key, wait)? {
             Some(Record::Agent(party)) => counts(&party, now),

@@ -22,9 +22,10 @@ use serde::{Serialize, Serializer};
 
 use crate::asked::Asked;
 use crate::history;
-use crate::judgement::{CredentialNote, Judgement, ReportNote, method_of, name_of, outcome_name};
+use crate::judgement::{
+    CredentialNote, Judgement, ReportNote, method_of, name_of, outcome_name, principal_of,
+};
 use crate::limits;
-use crate::refused_agent::principal_of;
 use crate::settings::Settings;
 use crate::speaker::PromptNote;
 use crate::sums::{Row, Sum};
@@ -952,7 +953,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::judgement::Arrival;
+    use crate::judgement::{Arrival, decision_of};
     use crate::settings::Surface;
 
     /// A decision in which every text is one of `texts`.
@@ -1024,9 +1025,6 @@ mod tests {
         let arguments =
             schema.ok().and_then(|schema| schema.read(&serde_json::to_vec(&given).unwrap()).ok());
         judgement.decided(Box::new(Decision {
-            outcome: Outcome::Permit,
-            reason: ReasonCode::Permitted,
-            kinds: Vec::new(),
             policies: texts.to_vec(),
             places: vec![Location { file: text(3), line: 10_203, column: 4 }],
             controls: texts.to_vec(),
@@ -1035,22 +1033,10 @@ mod tests {
             tier: Some(Tier::High),
             resource: text(5),
             destination_class: text(6),
-            destinations: Vec::new(),
             arguments_digest: arguments.as_ref().map(|arguments| arguments.digest()),
             arguments: arguments.map(Arc::new),
             message: text(7),
-            shown_reason: None,
-            charges: Vec::new(),
-            excess: Vec::new(),
-            sequences: Vec::new(),
-            budgets: Vec::new(),
-            passage: HistoryChanges::NONE,
-            denial: HistoryChanges::NONE,
-            redeems: None,
-            server_call: false,
-            trace: Vec::new(),
-            understood: true,
-            is_judged: true,
+            ..decision_of(Outcome::Permit, ReasonCode::Permitted)
         }));
         judgement
     }

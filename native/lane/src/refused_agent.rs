@@ -7,11 +7,10 @@
 
 use std::sync::Arc;
 
-use authz_kernel::decision::Principal;
-use authz_token::{AgentFacts, Evidence, Role, verify_relayed};
+use authz_token::{AgentFacts, Evidence, Role};
 
 use crate::ask::{self, Relayed};
-use crate::engine::{Engine, seconds};
+use crate::engine::Engine;
 use crate::judgement::Arrival;
 use crate::transport::Transport;
 use crate::world::Loaded;
@@ -37,13 +36,9 @@ impl Engine {
         transport: &Transport<'_>,
     ) -> Option<Arc<AgentFacts>> {
         let world = self.admit(arrival, transport).ok()?;
-        if let Some(Relayed { principal, certificate }) = claim.relayed {
-            let (trust, cache) = (&world.trust, &self.certificates);
-            let now = seconds(arrival.now_ms);
-            let relayed = verify_relayed(principal, certificate, trust, cache, now);
-            if let Ok(agent) = relayed {
-                return Some(Arc::new(agent));
-            }
+        let relayed = claim.relayed.map(|relayed| self.verify_relayed(arrival, &world, relayed));
+        if let Some(Ok(agent)) = relayed {
+            return Some(Arc::new(agent));
         }
         let own = transport.authorization.filter(|_| arrival.asks_itself);
         let own = own.and_then(|value| {
@@ -76,12 +71,4 @@ pub(crate) fn may_hold_agent(evidence: &[Evidence<'_>], role: Option<Role>) -> b
     let agents = evidence.iter().filter(|item| item.role == Role::Agent).count();
     // The only one, which was refused itself, need not be verified again.
     agents > 1 || (agents == 1 && role != Some(Role::Agent))
-}
-
-/// An agent as a chain names it.
-pub(crate) fn principal_of(agent: &AgentFacts) -> Principal {
-    Principal::Agent {
-        spiffe_id: agent.spiffe_id.clone(),
-        trust_domain: agent.trust_domain.clone(),
-    }
 }

@@ -224,46 +224,46 @@ pub(crate) const fn outcome_name(outcome: Outcome) -> &'static str {
     }
 }
 
+/// A decision of the kernel that came to `outcome` and `reason`, and to nothing else.
+#[cfg(test)]
+pub(crate) fn decision_of(outcome: Outcome, reason: ReasonCode) -> Decision {
+    Decision {
+        outcome,
+        reason,
+        kinds: Vec::new(),
+        policies: Vec::new(),
+        places: Vec::new(),
+        controls: Vec::new(),
+        obligations: Vec::new(),
+        operation: "crm.search".to_owned(),
+        tier: None,
+        resource: String::new(),
+        destination_class: String::new(),
+        destinations: Vec::new(),
+        arguments_digest: None,
+        arguments: None,
+        message: "the kernel's message".to_owned(),
+        shown_reason: None,
+        charges: Vec::new(),
+        excess: Vec::new(),
+        sequences: Vec::new(),
+        budgets: Vec::new(),
+        passage: authz_kernel::history::HistoryChanges::NONE,
+        denial: authz_kernel::history::HistoryChanges::NONE,
+        redeems: None,
+        server_call: false,
+        trace: Vec::new(),
+        understood: true,
+        is_judged: true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use authz_kernel::history::HistoryChanges;
-
     use super::*;
 
-    fn decision(outcome: Outcome, reason: ReasonCode) -> Box<Decision> {
-        Box::new(Decision {
-            outcome,
-            reason,
-            kinds: Vec::new(),
-            policies: Vec::new(),
-            places: Vec::new(),
-            controls: Vec::new(),
-            obligations: Vec::new(),
-            operation: "crm.search".to_owned(),
-            tier: None,
-            resource: String::new(),
-            destination_class: String::new(),
-            destinations: Vec::new(),
-            arguments_digest: None,
-            arguments: None,
-            message: "the kernel's message".to_owned(),
-            shown_reason: None,
-            charges: Vec::new(),
-            excess: Vec::new(),
-            sequences: Vec::new(),
-            budgets: Vec::new(),
-            passage: HistoryChanges::NONE,
-            denial: HistoryChanges::NONE,
-            redeems: None,
-            server_call: false,
-            trace: Vec::new(),
-            understood: true,
-            is_judged: true,
-        })
-    }
-
     fn decided(outcome: Outcome, reason: ReasonCode) -> CallVerdict {
-        CallVerdict::default().decided(decision(outcome, reason), || None)
+        CallVerdict::default().decided(Box::new(decision_of(outcome, reason)), || None)
     }
 
     fn refused(verdict: CallVerdict, reason: ReasonCode) -> CallVerdict {

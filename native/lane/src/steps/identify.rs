@@ -15,8 +15,9 @@ use crate::ask::{self, Ask, Authorization, Refused, Relayed, Step};
 use crate::engine::{Engine, seconds};
 use crate::judgement::{
     Arrival, Asker, CallerIdentity, CredentialNote, Judgement, ResolvedOperation, TaskContext,
+    principal_of,
 };
-use crate::refused_agent::{AgentClaim, may_hold_agent, principal_of};
+use crate::refused_agent::{AgentClaim, may_hold_agent};
 use crate::revoke;
 use crate::speaker;
 use crate::steps::admit::AdmittedCall;
@@ -147,16 +148,28 @@ fn known_agent<'a>(
         agent = arrival.asker.peer.as_ref().map(|peer| peer.agent(AgentProof::X509Svid));
         engine.add_own_authorization(evidence, call.transport, world, agent.is_some())?;
     }
-    if let Some(Relayed { principal, certificate }) = call.ask.relayed {
-        let (trust, cache) = (&world.trust, &engine.certificates);
-        let now = seconds(arrival.now_ms);
-        let relayed = verify_relayed(principal, certificate, trust, cache, now);
-        agent = Some(relayed.map_err(|refusal| Refused::of_token(&refusal))?);
+    if let Some(relayed) = call.ask.relayed {
+        let verified = engine.verify_relayed(arrival, world, relayed);
+        agent = Some(verified.map_err(|refusal| Refused::of_token(&refusal))?);
     }
     Ok(agent)
 }
 
 impl Engine {
+    /// Verifies an agent's certificate that a trusted proxy relays.
+    ///
+    /// # Errors
+    /// The refusal of the certificate.
+    pub(crate) fn verify_relayed(
+        &self,
+        arrival: &Arrival,
+        world: &Loaded,
+        Relayed { principal, certificate }: Relayed<'_>,
+    ) -> Result<AgentFacts, Refusal> {
+        let now = seconds(arrival.now_ms);
+        verify_relayed(principal, certificate, &world.trust, &self.certificates, now)
+    }
+
     /// Identifies the caller of a request to Authz itself. Credentials for a system prove nothing there.
     ///
     /// Args: `agent`: the agent that is known without evidence. Evidence of another agent is then refused.
