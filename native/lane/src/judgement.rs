@@ -76,7 +76,7 @@ impl Judgement {
         }
     }
 
-    /// Ends the call with a refusal, whatever its verdict was before.
+    /// Ends the call with a refusal, which replaces any earlier verdict.
     pub(crate) fn refuse(&mut self, refused: Refused) {
         self.replace_verdict(|verdict, declared| verdict.refused(refused, declared));
     }

@@ -1,6 +1,6 @@
 //! The agent of a call that was refused before it was known who asks, for the audit.
 //!
-//! INVARIANT (nobody hides among strangers): refusals of callers of whom nothing was verified are summed up. An agent that
+//! INVARIANT (nobody hides among strangers): refusals of unverified callers are summed up. An agent that
 //! puts something else beside its own good credential, such as a bad subject token or arguments that are too long, must not
 //! have its requests summed up with theirs. So its credential is verified alone, and the record names it. Nothing else
 //! depends on that: the request stays refused, and no decision is made for the agent.

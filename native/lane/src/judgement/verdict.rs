@@ -85,7 +85,7 @@ impl CallVerdict {
         }
     }
 
-    /// The verdict once a refusal ends the call, whatever the verdict was before.
+    /// The verdict once a refusal ends the call. The refusal replaces any earlier verdict.
     ///
     /// Args: `declared`: as of [`CallVerdict::decided`].
     pub(crate) fn refused<'d>(
