@@ -1,7 +1,7 @@
 """Errors of the Python side: one tree.
 
 Each class carries the reason code, the canonical gRPC code (`google.rpc.Code`) and the HTTP status that it
-has on the wire; only `authz.server.status` puts them there. Decisions are no errors: Check answers with one.
+has on the wire; only `authz.server.grpc.errors` puts them there. Decisions are no errors: Check answers with one.
 
     AuthzError
     ├── ConfigError          the configuration is refused; nothing starts

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from authz.bundle import outcome, read_folder
 from authz.cli.options import BundleFolder, Vars, offline_variables
 from authz.cli.show import Ended, Show
 from authz.config import json_schema
-from authz.context import outcome, read_folder
 from authz.engine import Plan, bundle_schema, case_schema, format_policy
 from authz.errors import UsageError
 from authz.tools.junit import write_junit

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from authz.bundle import read_folder
 from authz.cli.options import Vars, offline_variables
 from authz.cli.show import Ended, Show
-from authz.context import read_folder
 from authz.engine import Plan
 from authz.errors import UsageError
 from authz.tools.catalog.changes import Change, changes

@@ -9,14 +9,14 @@ from typing import Annotated
 import typer
 import yaml
 
+from authz.bundle import compile_bundle, read_folder
 from authz.cli.options import ConfigFile, Sets, configuration, loaded
 from authz.cli.show import Show
 from authz.config import json_schema, redacted
 from authz.config.document import Value, spell
-from authz.context import compile_bundle, read_folder
 from authz.engine import Trust
 from authz.errors import UsageError
-from authz.identity import read_trust, trust_spec
+from authz.trust import read_trust, trust_spec
 
 __all__ = ["register"]
 

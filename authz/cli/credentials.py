@@ -14,8 +14,8 @@ from authz.cli.show import Show
 from authz.cli.tasks import AgentToken, Json, Server, SubjectToken, evidence
 from authz.client import Authz, Issue, ProofKey, TaskCredential, TokenFile
 from authz.config import SigningAlgorithm
-from authz.credentials import FolderKeys
 from authz.errors import UsageError
+from authz.signing import FolderKeys
 from authz.tools.remote import Remote
 from authz.v1 import credentials_pb2
 

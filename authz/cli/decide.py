@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 from google.protobuf import json_format
 
+from authz.bundle import read_folder
 from authz.cli.options import Vars, offline_variables
 from authz.cli.show import Ended, Show
-from authz.context import read_folder
 from authz.engine import Plan
 from authz.errors import BundleError, UsageError
 from authz.tools.remote import Remote

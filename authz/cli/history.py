@@ -10,9 +10,9 @@ from typing import Annotated, Any, Final
 import typer
 
 from authz.audit import Lines, Past, Span, decisions, rotated
+from authz.bundle import read_folder
 from authz.cli.options import configuration, offline_variables, variables
 from authz.cli.show import Show
-from authz.context import read_folder
 from authz.errors import UsageError
 from authz.model import BundleFiles, Diagnostic
 from authz.tools.remote import Remote

@@ -19,21 +19,40 @@ from authz import __version__
 from authz.config import Config, DecisionListener, HttpApiListener, Lane, Listener
 from authz.config.rules import socket_path
 from authz.config.schema import State, StateEngine
-from authz.credentials import KeyRing, key_place
-from authz.credentials.broker import Leases
 from authz.engine import Engine, ListenerRules, PeerRules, build_profile
 from authz.errors import ConfigError
-from authz.identity import Fetcher, Refresher, SourceKey, remote_sources
+from authz.leases import Leases
 from authz.model import Diagnostic, Surface
-from authz.server.access_log import ACCESS_LOG, AccessLogs
-from authz.server.admin import ADMIN, Administration
-from authz.server.clients import Clients
 from authz.server.connections import (
     Connections,
     Place,
     connection_families,
 )
-from authz.server.credentials import (
+from authz.server.directory_fetch import DirectoryFetch
+from authz.server.fast.server import FastServer
+from authz.server.file_limit import connections_of_each
+from authz.server.file_watch import Watch
+from authz.server.grpc.access_log import ACCESS_LOG, AccessLogs
+from authz.server.grpc.admin import ADMIN, Administration
+from authz.server.grpc.decisions import (
+    AUTHORIZER,
+    ENVOY,
+    Decisions,
+    RawHandler,
+    facts_of,
+    reader_of,
+)
+from authz.server.grpc.errors import not_in_this_version, unimplemented
+from authz.server.grpc.health import Health, reflection_handler
+from authz.server.grpc.listener import GrpcListener, Services
+from authz.server.grpc.probes import Probes
+from authz.server.grpc.threads import ListenerThreads, thread_families
+from authz.server.grpc.unary import TASKS, Tasks
+from authz.server.http.clients import Clients
+from authz.server.http.oauth import Endpoints, OAuthApp
+from authz.server.http.observation import application
+from authz.server.http.server import WebServer, WebSettings
+from authz.server.issuing import (
     CREDENTIALS,
     METHODS,
     Issuing,
@@ -41,31 +60,19 @@ from authz.server.credentials import (
     key_families,
     public_table,
 )
-from authz.server.decisions import AUTHORIZER, ENVOY, Decisions, RawHandler, facts_of, reader_of
-from authz.server.directories import Directories
-from authz.server.fast import FastServer
-from authz.server.fetching import DirectoryFetch
-from authz.server.grpc_listener import GrpcListener, Services
-from authz.server.http import application
-from authz.server.injections import Injections
-from authz.server.leases import EngineLeases, brokers_of
-from authz.server.oauth import Endpoints, OAuthApp
-from authz.server.observing import Reminder
-from authz.server.openfiles import connections_of_each
-from authz.server.probes import Probes
-from authz.server.readiness import Part, Readiness
-from authz.server.sequences import Sequences
-from authz.server.side import Health, reflection_handler
-from authz.server.sources import TrustSources
-from authz.server.standing import Standing
-from authz.server.status import not_in_this_version, unimplemented
+from authz.server.lease_records import EngineLeases, brokers_of
+from authz.server.runtime_state import World
+from authz.server.static_secrets import Injections
+from authz.server.status.directories import Directories
+from authz.server.status.mode_reminder import Reminder
+from authz.server.status.readiness import Part, Readiness
+from authz.server.status.readiness_log import Standing
+from authz.server.status.trust_sources import TrustSources
 from authz.server.sweep import Sweep
-from authz.server.tasks import TASKS, Tasks
-from authz.server.threads import ListenerThreads, thread_families
-from authz.server.watch import Watch
-from authz.server.web import WebServer, WebSettings
-from authz.server.world import World
+from authz.server.trust_sequences import Sequences
+from authz.signing import KeyRing, key_place
 from authz.telemetry import Logger, Metrics, TraceExport
+from authz.trust import Fetcher, Refresher, SourceKey, remote_sources
 from authz.v1 import approvals_pb2
 
 __all__ = ["Node", "engine_settings", "listener_rules", "node_name", "peer_rules"]

@@ -23,7 +23,7 @@ from typing import Final
 
 from authz.config.rules import host_and_port, socket_path
 from authz.model import MetricFamily, MetricKind
-from authz.server.receiving import has_share, peer_of_address
+from authz.server.grpc.receiving import has_share, peer_of_address
 
 __all__ = ["Connections", "Place", "connection_families"]
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from authz.bundle import read_folder
 from authz.client import (
     Asked,
     Authz,
@@ -27,7 +28,6 @@ from authz.client import (
     acting_for,
     default,
 )
-from authz.context import read_folder
 from authz.engine import Engine, ListenerRules, Plan, Trust
 from authz.errors import ApiError, UsageError
 from authz.model import BundleFiles, CallFacts, Surface

@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from authz.context import Outcome
+from authz.bundle import Outcome
 
 __all__ = ["write_junit"]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from authz.context import Failure, outcome
+from authz.bundle import Failure, outcome
 from authz.engine import Plan
 from authz.model import BundleFiles
 from bench.detection.scenario import Domain, Scenario

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from authz.context import compile_bundle, read_folder
+from authz.bundle import compile_bundle, read_folder
 from authz.engine import Plan, build_profile
 from authz.errors import BundleError, BundleTestError
 from authz.model import BundleFiles

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
 
-from authz.context import outcome
+from authz.bundle import outcome
 from authz.engine import Plan
 from authz.model import BundleFiles
 from bench.detection import references

@@ -13,9 +13,9 @@ from pathlib import Path
 import grpc
 
 from authz.config import Limits, Listener
-from authz.server.decisions import RawHandler
-from authz.server.grpc_listener import GrpcListener
-from authz.server.threads import ListenerThreads
+from authz.server.grpc.decisions import RawHandler
+from authz.server.grpc.listener import GrpcListener
+from authz.server.grpc.threads import ListenerThreads
 from bench.load.requests import METHODS
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from authz.context import read_folder
+from authz.bundle import read_folder
 from authz.engine import Engine, ListenerRules, Plan, Trust
 from authz.model import CallFacts, Surface
 from authz.v1 import decision_pb2, tasks_pb2

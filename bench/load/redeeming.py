@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from authz.config import SigningAlgorithm
-from authz.credentials import FolderKeys, SigningKey, mint
 from authz.engine import Engine
 from authz.model import Surface
+from authz.signing import FolderKeys, SigningKey, mint
 from authz.v1 import credentials_pb2, decision_pb2
 from bench.load import bundle, checks, credentials
 

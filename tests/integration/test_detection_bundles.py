@@ -11,8 +11,8 @@ import pytest
 import yaml
 from google.protobuf.struct_pb2 import Struct
 
+from authz.bundle import compile_bundle, read_folder
 from authz.client import ProofKey
-from authz.context import compile_bundle, read_folder
 from authz.model import BundleFiles
 from authz.v1 import decision_pb2, tasks_pb2
 from bench.detection import measure

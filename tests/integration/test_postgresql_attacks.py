@@ -8,7 +8,7 @@ from contextlib import suppress
 import asyncpg
 import pytest
 
-from authz.credentials.broker import NothingMadeError, NotRemovedError, PostgresqlBroker
+from authz.leases import NothingMadeError, NotRemovedError, PostgresqlBroker
 from tests.support.brokering import (
     LEASE,
     OTHER,

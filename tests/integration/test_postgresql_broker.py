@@ -8,7 +8,7 @@ import time
 import asyncpg
 import pytest
 
-from authz.credentials.broker import BrokerError, NothingMadeError, NotRemovedError
+from authz.leases import BrokerError, NothingMadeError, NotRemovedError
 from tests.support.brokering import (
     LEASE,
     OTHER,

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from authz.config import Broker
-from authz.credentials.broker import Order, PostgresqlBroker
+from authz.leases import Order, PostgresqlBroker
 from tests.support.postgres import Postgres, programs, programs_18
 from tests.support.waiting import eventually
 

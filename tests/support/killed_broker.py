@@ -17,7 +17,7 @@ from typing import Any, Final
 import asyncpg
 
 from authz.config import Broker
-from authz.credentials.broker import Order, PostgresqlBroker
+from authz.leases import Order, PostgresqlBroker
 
 _STATEMENTS: Final = ("execute", "fetch", "fetchrow", "fetchval")
 

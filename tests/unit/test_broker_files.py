@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from authz.credentials.broker import BrokerError, SecretFileError, read_secret
-from authz.credentials.broker.address import ServerAddress
-from authz.credentials.broker.postgresql import scram_verifier
+from authz.leases import BrokerError, SecretFileError, read_secret
+from authz.leases.postgresql.broker import scram_verifier
+from authz.leases.postgresql.dsn import ServerAddress
 
 
 def secret(folder: Path, content: bytes, mode: int = 0o600) -> Path:

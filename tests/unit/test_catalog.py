@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from authz.bundle import read_folder
 from authz.cli import main
-from authz.context import read_folder
 from authz.engine import Plan
 from authz.errors import UnavailableError, UsageError
 from authz.tools.catalog.fetch import Source, fetch_listing

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from authz.context import compile_bundle, read_folder
+from authz.bundle import compile_bundle, read_folder
 from authz.engine import Plan
 from authz.errors import BundleError
 from authz.model import BundleFiles

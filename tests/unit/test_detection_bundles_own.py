@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from authz.context import Compiled, compile_bundle, read_folder
+from authz.bundle import Compiled, compile_bundle, read_folder
 from bench.detection.judge import NOW_MS
 from bench.detection.systems import SYSTEMS
 

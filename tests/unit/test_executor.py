@@ -10,10 +10,10 @@ import pytest
 
 from authz.config import Limits
 from authz.model import CallFacts, Surface
-from authz.server.decisions import AUTHORIZER, ENVOY, Decisions, facts_of, last_resort
-from authz.server.executor import BoundedExecutor
-from authz.server.grpc_listener import options
-from authz.server.receiving import Bounds, Receiver
+from authz.server.grpc.decisions import AUTHORIZER, ENVOY, Decisions, facts_of, last_resort
+from authz.server.grpc.executor import BoundedExecutor
+from authz.server.grpc.listener import options
+from authz.server.grpc.receiving import Bounds, Receiver
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
 from authz.v1 import authorizer_pb2, decision_pb2, reason_pb2
 from tests.support.waiting import eventually

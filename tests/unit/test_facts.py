@@ -8,7 +8,7 @@ import pytest
 
 from authz.config import Listener, Tls
 from authz.model import CallFacts
-from authz.server.decisions import reader_of
+from authz.server.grpc.decisions import reader_of
 
 if TYPE_CHECKING:
     import grpc

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from authz.context import MANIFEST, read_folder
+from authz.bundle import MANIFEST, read_folder
 from authz.errors import BundleError
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2
 
 from authz.config import SigningAlgorithm
-from authz.credentials import FolderKeys, KeyRecord, SigningKey
 from authz.errors import ApiError, KeysError
 from authz.model import CallFacts, Surface
-from authz.server.clients import Client
-from authz.server.credentials import Issuing, StoredKeys
-from authz.server.status import abort
+from authz.server.grpc.errors import abort
+from authz.server.http.clients import Client
+from authz.server.issuing import Issuing, StoredKeys
+from authz.signing import FolderKeys, KeyRecord, SigningKey
 from authz.v1 import credentials_pb2
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def test_a_key_that_fails_is_unavailable_and_not_told(
     def fails(*_: object) -> str:
         raise KeysError("the PKCS#11 token fails: DeviceRemoved")
 
-    monkeypatch.setattr("authz.server.credentials.mint", fails)
+    monkeypatch.setattr("authz.server.issuing.mint", fails)
     issuing = Issuing(Engine(credential_issue=COMMITTED), lambda: key)
 
     with pytest.raises(ApiError) as refused:

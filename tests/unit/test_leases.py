@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from authz.credentials.broker import (
+from authz.errors import ApiError, UnavailableError
+from authz.leases import (
     BrokerError,
     Lease,
     Leases,
@@ -18,7 +19,6 @@ from authz.credentials.broker import (
     Order,
     UnreachableError,
 )
-from authz.errors import ApiError, UnavailableError
 from tests.support.waiting import eventually
 
 
@@ -398,7 +398,7 @@ def test_an_overdue_lease_is_a_problem_of_the_node(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Readiness says which broker, how long, and why."""
-    monkeypatch.setattr("authz.credentials.broker.leases._ALARM_SECONDS", 0.0)
+    monkeypatch.setattr("authz.leases.manager._ALARM_SECONDS", 0.0)
     site.make()
     site.store.ended.add("session-1")
     site.broker.refuses = lambda what: BrokerError("refused: x") if what == "end" else None
@@ -467,7 +467,7 @@ def test_a_lease_that_gives_no_access_any_more_is_told_apart(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever is on call sees whether somebody may still get in."""
-    monkeypatch.setattr("authz.credentials.broker.leases._ALARM_SECONDS", 0.0)
+    monkeypatch.setattr("authz.leases.manager._ALARM_SECONDS", 0.0)
     for number in (1, 2):
         site.make(number)
         site.store.ended.add(f"session-{number}")
@@ -539,7 +539,7 @@ def test_a_lease_that_nobody_can_be_making_any_more_is_taken_back(
     site.broker.secrets.add("session-1/lease")
     assert site.leases.end_due(1)
     assert site.broker.secrets
-    monkeypatch.setattr("authz.credentials.broker.leases._WANTED_SECONDS", 0.0)
+    monkeypatch.setattr("authz.leases.manager._WANTED_SECONDS", 0.0)
     time.sleep(0.01)
     assert site.leases.end_due(1)
     assert not site.broker.secrets

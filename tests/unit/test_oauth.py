@@ -19,10 +19,10 @@ import pytest
 
 from authz.engine import Trust, accepted_algorithms, reason_table
 from authz.errors import ApiError
-from authz.server.clients import Clients, Replays
-from authz.server.defects import Defect
-from authz.server.oauth import Endpoints, OAuthApp
-from authz.server.web import CLIENT_CHAIN
+from authz.server.http.clients import Clients, Replays
+from authz.server.http.defects import Defect
+from authz.server.http.oauth import Endpoints, OAuthApp
+from authz.server.http.server import CLIENT_CHAIN
 from tests.support.minting import AGENT_DEFECTS, DOMAIN, Authority, Key
 from tests.support.server import trust_spec
 from tests.support.svid import Signer
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from authz.model import CallFacts
-    from authz.server.clients import Client
+    from authz.server.http.clients import Client
 
 ISSUER = "https://authz.example/t"
 BOT = f"spiffe://{DOMAIN}/ns/support/sa/bot"

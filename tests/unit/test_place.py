@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from authz.config import Tls
-from authz.credentials.broker import SecretFileError, read_secret
-from authz.credentials.files import FolderKeys, read_private
 from authz.errors import ConfigError, KeysError
-from authz.identity.fetch import FetchError, WebTls
-from authz.identity.sources import read_small
+from authz.leases import SecretFileError, read_secret
 from authz.place import check_way, open_checked
 from authz.server.sockets import prepare
-from authz.server.tls import read_tls
+from authz.server.tls_files import read_tls
+from authz.signing.folder import FolderKeys, read_private
+from authz.trust.fetch import FetchError, WebTls
+from authz.trust.sources import read_small
 
 if TYPE_CHECKING:
     from collections.abc import Callable

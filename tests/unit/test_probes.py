@@ -6,8 +6,8 @@ import threading
 import time
 from contextlib import ExitStack
 
-from authz.server.executor import BoundedExecutor
-from authz.server.probes import Probes
+from authz.server.grpc.executor import BoundedExecutor
+from authz.server.grpc.probes import Probes
 from tests.support.waiting import eventually
 
 

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from authz.audit.past import past
+from authz.bundle import read_folder
 from authz.cli import main
-from authz.context import read_folder
 from authz.engine import Plan
 from authz.errors import BundleError
 from authz.model import BundleFiles

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from authz.server.decisions import AUTHORIZER
-from authz.server.receiving import Bounds, has_share, peer_of_address
+from authz.server.grpc.decisions import AUTHORIZER
+from authz.server.grpc.receiving import Bounds, has_share, peer_of_address
 from tests.support.stalled import StalledCalls
 from tests.support.waiting import eventually
 from tests.unit.test_executor import Server

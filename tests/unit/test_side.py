@@ -11,8 +11,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from authz.server.decisions import AUTHORIZER, ENVOY
-from authz.server.side import Health, SideThreads, reflection_handler
+from authz.server.grpc.decisions import AUTHORIZER, ENVOY
+from authz.server.grpc.health import Health, SideThreads, reflection_handler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from authz.config import Credentials, Log, Pkcs11, SigningAlgorithm, SigningKeys
-from authz.credentials import (
+from authz.errors import KeysError
+from authz.signing import (
     FolderKeys,
     KeyPlace,
     KeyRecord,
@@ -27,7 +28,6 @@ from authz.credentials import (
     mint,
     thumbprint,
 )
-from authz.errors import KeysError
 from authz.telemetry import Logger, make_logger
 
 ALGORITHMS = tuple(SigningAlgorithm)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from authz.server.readiness import Report
-from authz.server.standing import Standing
+from authz.server.status.readiness import Report
+from authz.server.status.readiness_log import Standing
 
 
 class _Log:

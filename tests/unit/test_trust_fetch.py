@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from authz.config.urls import shown, url_defect
-from authz.identity.addresses import Reach, refusal
-from authz.identity.fetch import Fetcher, FetchError, Request, WebTls
+from authz.trust.addresses import Reach, refusal
+from authz.trust.fetch import Fetcher, FetchError, Request, WebTls
 from tests.support.keyserver import Answer, KeyServer, WebAuthority
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ import pytest
 
 from authz.config import Config, Log, Refresh, load
 from authz.errors import TrustError
-from authz.identity.fetch import Fetched, Fetcher, FetchError, Request
-from authz.identity.refresh import Outcome, Refresher
-from authz.identity.remote import Current, Document, RemoteSource, remote_sources
-from authz.identity.sources import SourceKey, withdrawn
 from authz.model import Diagnostic
 from authz.telemetry import make_logger
+from authz.trust.fetch import Fetched, Fetcher, FetchError, Request
+from authz.trust.refresh import Outcome, Refresher
+from authz.trust.remote import Current, Document, RemoteSource, remote_sources
+from authz.trust.sources import SourceKey, withdrawn
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from spiffe._proto import workload_pb2, workload_pb2_grpc
 from authz.config import load
 from authz.engine import Trust
 from authz.errors import ConfigError
-from authz.identity.addresses import Reach
-from authz.identity.fetch import Fetched, Fetcher, FetchError, Request
-from authz.identity.remote import remote_sources
-from authz.identity.sources import SourceKey
-from authz.identity.spiffe import SpiffeTls, authorities_of, workload_bundle
+from authz.trust.addresses import Reach
+from authz.trust.fetch import Fetched, Fetcher, FetchError, Request
+from authz.trust.remote import remote_sources
+from authz.trust.sources import SourceKey
+from authz.trust.spiffe import SpiffeTls, authorities_of, workload_bundle
 from tests.support.keyserver import Answer, KeyServer, WebAuthority
 from tests.support.minting import Key
 
@@ -317,7 +317,7 @@ def test_without_the_extra_a_node_refuses_to_start(
 ) -> None:
     """It says what to install."""
     config = configured(tmp_path, "{a.example: {bundle: {workload_api: 'unix:///run/a.sock'}}}")
-    monkeypatch.setattr("authz.identity.remote.has_workload_api", lambda: False)
+    monkeypatch.setattr("authz.trust.remote.has_workload_api", lambda: False)
 
     with pytest.raises(ConfigError, match=r"authz-runtime\[workload\]"):
         remote_sources(config, Fetcher().get)

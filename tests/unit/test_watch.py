@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from authz.config import Log
-from authz.server.watch import Watch
+from authz.server.file_watch import Watch
 from authz.telemetry import make_logger
 from tests.support.waiting import eventually
 

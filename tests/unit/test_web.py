@@ -18,8 +18,8 @@ import pytest
 
 from authz.config import Tls
 from authz.errors import ConfigError
-from authz.server import web
-from authz.server.web import CLIENT_CHAIN, WebServer, WebSettings
+from authz.server.http import server as web
+from authz.server.http.server import CLIENT_CHAIN, WebServer, WebSettings
 from tests.support.mutual import Pki, certificate, write
 from tests.support.svid import Signer
 from tests.support.waiting import eventually

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from authz.audit.past import past
+from authz.bundle import read_folder
 from authz.cli import main
-from authz.context import read_folder
 from authz.engine import Plan, reason_table
 from authz.tools.why import Groups, changed_policies, explain, read_policies
 from authz.tools.why.groups import MOST

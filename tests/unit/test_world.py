@@ -12,18 +12,18 @@ import pytest
 from authz.config import Config, Log, load
 from authz.engine import DirectoryEntries
 from authz.errors import BundleError, EngineError, TrustError
-from authz.identity import Refresher, SourceKey
 from authz.model import RuleChanges
 from authz.server.app import listener_rules, peer_rules
-from authz.server.directories import Directories
-from authz.server.injections import Injections
-from authz.server.observing import Reminder
-from authz.server.readiness import Readiness
-from authz.server.sequences import Sequences
-from authz.server.sources import TrustSources
-from authz.server.world import World
+from authz.server.runtime_state import World
+from authz.server.static_secrets import Injections
+from authz.server.status.directories import Directories
+from authz.server.status.mode_reminder import Reminder
+from authz.server.status.readiness import Readiness
+from authz.server.status.trust_sources import TrustSources
+from authz.server.trust_sequences import Sequences
 from authz.telemetry import Metrics, make_logger
 from authz.tools.keys import DevDomain
+from authz.trust import Refresher, SourceKey
 from tests.support.minting import Key
 
 if TYPE_CHECKING:
@@ -495,7 +495,7 @@ def test_whatever_goes_wrong_leaves_everything_as_it_was(
 
     stage.write("bundle/policies/p.cedar", POLICY.format(id="two"))
     with monkeypatch.context() as patched:
-        patched.setattr(f"authz.server.world.{part}", fail)
+        patched.setattr(f"authz.server.runtime_state.{part}", fail)
         outcome = stage.world.reload()
 
     assert (outcome.changed, outcome.failed) == (False, True)
@@ -518,7 +518,7 @@ def test_a_wish_to_stop_is_not_held_back(
     def leave(*_args: object, **_named: object) -> None:
         raise stop
 
-    monkeypatch.setattr("authz.server.world.read_folder", leave)
+    monkeypatch.setattr("authz.server.runtime_state.read_folder", leave)
 
     with pytest.raises(stop):
         stage.world.reload()

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from authz.context import read_folder
+from authz.bundle import read_folder
 from authz.engine import Plan, seal_catalog
 from authz.errors import UsageError
 from authz.model import BundleFiles

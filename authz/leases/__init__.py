@@ -1,0 +1,34 @@
+"""Leases: secrets of systems that accept no tokens, made for one task and removed when the task ends.
+
+In the order of a lease's life: `manager` keeps the records and decides which lease is due, `protocol` is the interface of a
+broker, and `postgresql` is the broker that makes login roles. A broker never imports `manager`.
+"""
+
+from authz.leases.manager import Lease, Leases, LeaseState, LeaseStore
+from authz.leases.postgresql import PostgresqlBroker
+from authz.leases.protocol import (
+    BrokerError,
+    NothingMadeError,
+    NotRemovedError,
+    Order,
+    SecretBroker,
+    UnreachableError,
+)
+from authz.leases.secret_file import MAX_SECRET_BYTES, SecretFileError, read_secret
+
+__all__ = [
+    "MAX_SECRET_BYTES",
+    "BrokerError",
+    "Lease",
+    "LeaseState",
+    "LeaseStore",
+    "Leases",
+    "NotRemovedError",
+    "NothingMadeError",
+    "Order",
+    "PostgresqlBroker",
+    "SecretBroker",
+    "SecretFileError",
+    "UnreachableError",
+    "read_secret",
+]

@@ -1,0 +1,116 @@
+"""The connection string of a PostgreSQL server that a broker makes roles on."""
+
+import ipaddress
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from authz.leases.protocol import BrokerError
+
+__all__ = ["ServerAddress"]
+
+_PORT: Final = 5432
+_SETTINGS: Final = frozenset({"host", "sslmode", "sslrootcert", "sslcert", "sslkey"})
+_WITH_TLS: Final = frozenset({"require", "verify-ca", "verify-full"})
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """Where a server is, and how one signs on there."""
+
+    host: str
+    """A name, an address, or the folder of a socket."""
+    port: int
+    """Its port."""
+    user: str
+    """Role that signs on."""
+    password: str = field(repr=False)
+    """Its password; empty: none."""
+    database: str
+    """The database."""
+    tls: dict[str, str] | None
+    """Files of TLS; none: no TLS."""
+
+    @staticmethod
+    def parse(dsn: str) -> "ServerAddress":
+        """Read a connection string.
+
+        A host that is no socket and not this machine is reached over TLS with its name verified, unless `sslmode=disable`
+        says otherwise. What the string does not say is not looked up elsewhere.
+
+        Args:
+            dsn: `postgresql://user:password@host:port/database?sslmode=…&sslrootcert=…`.
+
+        Returns:
+            The address.
+
+        Raises:
+            BrokerError: It cannot be read; what it says holds nothing of it.
+        """
+        try:
+            parts = urlsplit(dsn)
+            port = parts.port or _PORT
+            settings = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+        except ValueError:
+            raise BrokerError("the connection string is no URL") from None
+        defect = next(_defects(parts.scheme, parts.username, settings), None)
+        if defect is not None:
+            raise BrokerError(f"the connection string {defect}")
+        host = settings.pop("host", None) or unquote(parts.hostname or "")
+        if not host:
+            raise BrokerError("the connection string names no host")
+        user = unquote(parts.username or "")
+        database = unquote(parts.path.removeprefix("/")) or user
+        mode = settings.pop("sslmode", None)
+        near = host.startswith("/") or _is_near(host)
+        tls = settings if mode in _WITH_TLS or (mode is None and (settings or not near)) else None
+        if tls is not None and "sslrootcert" not in tls:
+            what = (
+                "needs sslrootcert for TLS, a file with the authorities that vouch for the server"
+            )
+            raise BrokerError(f"the connection string {what}; sslmode=disable does without TLS")
+        return ServerAddress(host, port, user, unquote(parts.password or ""), database, tls)
+
+    def context(self) -> ssl.SSLContext | None:
+        """Make the TLS settings.
+
+        Returns:
+            Settings that verify the server's name; none: no TLS.
+
+        Raises:
+            BrokerError: A file cannot be used.
+        """
+        if self.tls is None:
+            return None
+        try:
+            made = ssl.create_default_context(cafile=self.tls["sslrootcert"])
+            if "sslcert" in self.tls:
+                made.load_cert_chain(self.tls["sslcert"], self.tls["sslkey"])
+        except (OSError, ssl.SSLError) as error:
+            raise BrokerError(f"a file of the connection's TLS cannot be used: {error}") from error
+        return made
+
+
+def _defects(scheme: str, user: str | None, settings: dict[str, str]) -> Iterator[str]:
+    if scheme not in {"postgres", "postgresql"}:
+        yield "does not begin with postgresql://"
+    if not user:
+        yield "names no user"
+    for unknown in sorted(settings.keys() - _SETTINGS):
+        yield f"has the setting `{unknown[:64]}`, which is not known here"
+    mode = settings.get("sslmode")
+    if mode is not None and mode not in {*_WITH_TLS, "disable"}:
+        yield "has an sslmode that may go on without TLS; say verify-full or disable"
+    if ("sslcert" in settings) != ("sslkey" in settings):
+        yield "has one of sslcert and sslkey; they go together"
+
+
+def _is_near(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,1 @@
+"""The fast lane: `server` starts the Rust server, `tls` gives it renewed certificates."""

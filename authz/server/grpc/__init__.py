@@ -1,0 +1,6 @@
+"""The gRPC server of the Python lane.
+
+A call passes `listener` (bind, options), `receiving` (receive the message within bounds), `executor` (wait for a thread, or be
+shed), then `decisions` (Check), `unary` (every other method), `access_log` or `admin`, and leaves as bytes or by `errors`.
+`health` answers health checks and reflection on threads of its own; `probes` measures how long calls wait.
+"""

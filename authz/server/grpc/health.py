@@ -1,0 +1,292 @@
+"""Health and reflection: on threads of their own, so that open streams never hold a thread that decides."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from typing import Any, Final, TypeAlias, cast
+
+import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import FileDescriptor
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from authz.errors import ApiError
+from authz.server.grpc.errors import abort
+from authz.server.grpc.receiving import RUNS_ON
+
+__all__ = ["AnyHandler", "Health", "SideThreads", "reflection_handler"]
+
+AnyHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+"""A handler of whatever messages."""
+
+_STREAMS: Final = 4
+_WATCHES: Final = 16
+_SPARE: Final = 2
+_RESOURCE_EXHAUSTED: Final = 8
+_NOT_FOUND: Final = 5
+_WATCH_SECONDS: Final = 0.5
+
+
+class SideThreads:
+    """A few threads of one listener for what is no decision."""
+
+    def __init__(self) -> None:
+        threads = _STREAMS + _WATCHES + _SPARE
+        self.pool = futures.ThreadPoolExecutor(threads, thread_name_prefix="authz-side")
+        self._streams = threading.BoundedSemaphore(_STREAMS)
+        self._watches = threading.BoundedSemaphore(_WATCHES)
+
+    def move(self, handler: AnyHandler) -> AnyHandler:
+        """Make a handler run on these threads.
+
+        Args:
+            handler: From a servicer; unary, or with a stream of answers.
+
+        Returns:
+            The same with another thread.
+        """
+        kind = (
+            "unary_unary",
+            "unary_stream",
+            "stream_unary",
+            "stream_stream",
+        )[2 * bool(handler.request_streaming) + bool(handler.response_streaming)]
+        behavior = getattr(handler, kind)
+        receives = bool(handler.request_streaming)
+        answers = self._watches if handler.response_streaming else None
+        moved = _Moved(
+            behavior, self.pool, self._streams if receives else answers, receives=receives
+        )
+        made: AnyHandler = getattr(grpc, f"{kind}_rpc_method_handler")(
+            moved, handler.request_deserializer, handler.response_serializer
+        )
+        return made
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Moved:
+    """A behaviour that runs on the side threads: a stream at once, any other once its message is here."""
+
+    def __init__(
+        self,
+        behavior: Callable[..., Any],
+        pool: futures.ThreadPoolExecutor,
+        streams: threading.BoundedSemaphore | None,
+        *,
+        receives: bool,
+    ) -> None:
+        if receives:
+            # The attribute by which grpcio chooses another pool.
+            self.experimental_thread_pool = pool
+        setattr(self, RUNS_ON, pool)
+        self._behavior = behavior
+        self._streams = streams
+
+    def __call__(self, request: object, context: grpc.ServicerContext, *more: object) -> object:
+        if self._streams is None:
+            return self._behavior(request, context, *more)
+        if not self._streams.acquire(blocking=False):
+            abort(context, ApiError("OVERLOADED", _RESOURCE_EXHAUSTED, "too many open streams"))
+        return self._held(self._behavior(request, context), self._streams)
+
+    @staticmethod
+    def _held(answers: Iterator[object], streams: threading.BoundedSemaphore) -> Iterator[object]:
+        try:
+            yield from answers
+        finally:
+            streams.release()
+
+
+class _MovedService(grpc.GenericRpcHandler):
+    """Moves every handler of another generic handler."""
+
+    def __init__(self, inner: grpc.GenericRpcHandler, side: SideThreads) -> None:
+        self._inner = inner
+        self._side = side
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "AnyHandler | None":
+        """Find and move the handler of a method.
+
+        Args:
+            handler_call_details: Which method.
+
+        Returns:
+            The handler; none where there is none.
+        """
+        found = self._inner.service(handler_call_details)
+        return None if found is None else self._side.move(found)
+
+
+class _Recorder:
+    """Stands in for a server, to catch what a library would add to it."""
+
+    def __init__(self) -> None:
+        self.generic: list[grpc.GenericRpcHandler] = []
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Catch handlers."""
+        self.generic.extend(handlers)
+
+    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
+        """Ignore: the generic ones do the same."""
+
+
+class _Pool:
+    """A descriptor pool that also finds methods, for which load generators ask.
+
+    Args:
+        pool: The pool, which finds only what contains them.
+    """
+
+    def __init__(self, pool: descriptor_pool.DescriptorPool) -> None:
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802 - the pool's name
+        """Find the file of a symbol.
+
+        Args:
+            symbol: Full name, of a method too.
+
+        Returns:
+            The file.
+
+        Raises:
+            KeyError: There is none.
+        """
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            service, _, method = symbol.rpartition(".")
+            found = self._pool.FindServiceByName(service)
+            if method not in found.methods_by_name:
+                raise
+            return found.file
+
+
+class Health:
+    """`grpc.health.v1`, with the state of each service.
+
+    The library's own servicer sends to watchers with its lock held, so that one watcher that reads nothing stops all callers.
+
+    Args:
+        services: Names that may be asked for.
+    """
+
+    def __init__(self, services: Sequence[str]) -> None:
+        self._services = frozenset(("", *services))
+        self._changed = threading.Condition()
+        self._serves = False
+        self._stopping = False
+        self._recorder = _Recorder()
+        health_pb2_grpc.add_HealthServicer_to_server(
+            _HealthServicer(self), cast("grpc.Server", self._recorder)
+        )
+
+    def handlers(self, side: SideThreads) -> tuple[grpc.GenericRpcHandler, ...]:
+        """Make the handlers of one listener.
+
+        Args:
+            side: The listener's threads.
+
+        Returns:
+            Its handlers.
+        """
+        return tuple(_MovedService(handler, side) for handler in self._recorder.generic)
+
+    def serving(self, *, on: bool) -> None:
+        """Say whether the services answer.
+
+        Args:
+            on: True while the node is ready.
+        """
+        with self._changed:
+            if on != self._serves:
+                self._serves = on
+                self._changed.notify_all()
+
+    def stopping(self) -> None:
+        """Say NOT_SERVING for good."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    def status(self, service: str) -> health_pb2.HealthCheckResponse:
+        """Tell the status of a service.
+
+        Args:
+            service: Its name; empty: the node as a whole.
+
+        Returns:
+            The status: SERVING, NOT_SERVING or SERVICE_UNKNOWN.
+        """
+        answer = health_pb2.HealthCheckResponse
+        if service not in self._services:
+            return answer(status=answer.SERVICE_UNKNOWN)
+        serves = self._serves and not self._stopping
+        return answer(status=answer.SERVING if serves else answer.NOT_SERVING)
+
+    def wait(self, seconds: float) -> None:
+        """Wait for a change.
+
+        Args:
+            seconds: At most so long.
+        """
+        with self._changed:
+            self._changed.wait(seconds)
+
+
+class _HealthServicer(health_pb2_grpc.HealthServicer):
+    """Answers from the state that `Health` keeps."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def Check(  # noqa: N802 - the method's name
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> health_pb2.HealthCheckResponse:
+        """Tell the status of a service."""
+        answer = self._health.status(request.service)
+        if answer.status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
+            abort(context, ApiError("BAD_INPUT", _NOT_FOUND, "there is no such service"))
+        return answer
+
+    def Watch(  # noqa: N802 - the method's name
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> Iterator[health_pb2.HealthCheckResponse]:
+        """Tell the status of a service, and each change of it."""
+        told = health_pb2.HealthCheckResponse()
+        while context.is_active():
+            answer = self._health.status(request.service)
+            if answer != told:
+                told = answer
+                yield answer
+            else:
+                self._health.wait(_WATCH_SECONDS)
+
+
+def reflection_handler(
+    services: Sequence[str], side: SideThreads
+) -> tuple[grpc.GenericRpcHandler, ...]:
+    """Make server reflection.
+
+    Args:
+        services: Names that are shown.
+        side: Threads.
+
+    Returns:
+        Its handlers.
+    """
+    recorder = _Recorder()
+    reflection.enable_server_reflection(
+        (*services, health.SERVICE_NAME, reflection.SERVICE_NAME),
+        cast("grpc.Server", recorder),
+        pool=cast("descriptor_pool.DescriptorPool", _Pool(descriptor_pool.Default())),
+    )
+    return tuple(_MovedService(handler, side) for handler in recorder.generic)

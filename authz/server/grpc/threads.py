@@ -1,0 +1,125 @@
+"""The threads of one listener of the Python lane: each listener has its own, so that none can stop another."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from authz.config import Limits
+from authz.model import MetricFamily, MetricKind
+from authz.server.grpc.executor import BoundedExecutor
+from authz.server.grpc.health import SideThreads
+from authz.server.grpc.receiving import Bounds, Receiver
+
+__all__ = ["ListenerThreads", "thread_families"]
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerThreads:
+    """What receives, decides, and answers what is no decision."""
+
+    name: str
+    """Name of the listener."""
+    executor: BoundedExecutor
+    """Decides."""
+    receiver: Receiver
+    """Receives; grpcio's executor."""
+    side: SideThreads
+    """Health and reflection."""
+
+    @staticmethod
+    def start(
+        name: str,
+        limits: Limits,
+        *,
+        failed: Callable[[BaseException], None],
+        mutual: bool = False,
+        threads: int | None = None,
+        queue: int | None = None,
+    ) -> "ListenerThreads":
+        """Start the threads of a listener.
+
+        Args:
+            name: Its name.
+            limits: Limits of the node.
+            failed: Told of each exception that a call let out.
+            mutual: Its callers show certificates.
+            threads: How many decide; none: as the limits say.
+            queue: How many calls may wait; none: as the limits say.
+
+        Returns:
+            The threads.
+        """
+        executor = BoundedExecutor(
+            threads or limits.threads,
+            queue or limits.queue,
+            failed=failed,
+            name=name,
+        )
+        bounds = Bounds(limits.unreceived_calls, limits.receive_timeout)
+        receiver = Receiver(executor, bounds, mutual=mutual, failed=failed)
+        return ListenerThreads(name, executor, receiver, SideThreads())
+
+    def close(self) -> None:
+        """Let the threads end once the queued calls are done."""
+        self.receiver.shutdown(wait=False)
+        self.executor.shutdown(wait=False)
+        self.side.close()
+
+
+def thread_families(listeners: Iterable[ListenerThreads]) -> list[MetricFamily]:
+    """Give the metrics of the threads of all listeners.
+
+    Args:
+        listeners: The threads of each.
+
+    Returns:
+        Metrics by listener.
+    """
+    known = tuple(listeners)
+
+    def samples(
+        name: str, read: Callable[[ListenerThreads], float]
+    ) -> tuple[tuple[str, dict[str, str], float], ...]:
+        return tuple((name, {"listener": one.name}, read(one)) for one in known)
+
+    refused = tuple(
+        (
+            "authz_unreceived_refused_total",
+            {"listener": one.name, "reason": reason},
+            float(one.receiver.refused(reason)),
+        )
+        for one in known
+        for reason in ("DEADLINE", "OVERLOADED")
+    )
+    gauge, counter = MetricKind.GAUGE, MetricKind.COUNTER
+    return [
+        MetricFamily(
+            "authz_queue_depth",
+            "Calls that wait for a thread.",
+            gauge,
+            samples("authz_queue_depth", lambda one: float(one.executor.depth)),
+        ),
+        MetricFamily(
+            "authz_shed",
+            "Calls refused because the queue was full.",
+            counter,
+            samples("authz_shed_total", lambda one: float(one.executor.shed)),
+        ),
+        MetricFamily(
+            "authz_unreceived_calls",
+            "Calls whose message has not come.",
+            gauge,
+            samples("authz_unreceived_calls", lambda one: float(one.receiver.unreceived)),
+        ),
+        MetricFamily(
+            "authz_unreceived_refused",
+            "Calls refused because their message did not come: in time, or while others waited.",
+            counter,
+            refused,
+        ),
+        MetricFamily(
+            "authz_untaken",
+            "Calls cancelled because their callers did not take the answer.",
+            counter,
+            samples("authz_untaken_total", lambda one: float(one.receiver.untaken)),
+        ),
+    ]

@@ -1,0 +1,4 @@
+"""HTTP listeners: `server` runs an ASGI application within bounds, the other modules are applications.
+
+`observation` serves metrics and readiness; `oauth` serves task credentials, with `clients` (who calls) and `defects` (errors).
+"""

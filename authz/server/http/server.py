@@ -1,0 +1,337 @@
+"""An HTTP server on a thread of its own: bounded in connections, sizes and time; it knows who called by certificate."""
+
+import asyncio
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from authz.config import Tls
+from authz.config.rules import host_and_port, socket_path
+from authz.errors import ConfigError, UnavailableError
+from authz.model import Diagnostic
+from authz.server.sockets import prepare, private
+from authz.server.tls_files import TlsFiles, read_tls
+
+__all__ = ["CLIENT_CHAIN", "WebServer", "WebSettings"]
+
+CLIENT_CHAIN: Final = "client_cert_chain"
+"""Where an application finds the certificates of the caller, in DER, its own first: `scope["extensions"]["tls"]`.
+
+The name is that of the TLS extension of ASGI, which has them in PEM.
+"""
+
+_START: Final = 10.0
+_BACKLOG: Final = 128
+_RELOAD: Final = 5.0
+_MAX_CHAIN: Final = 10
+
+_TOO_MANY: Final = (
+    b"HTTP/1.1 429 Too Many Requests\r\n"
+    b"content-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n"
+)
+
+App = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WebSettings:
+    """What a server may use."""
+
+    name: str
+    """Name of the listener."""
+    address: str
+    """`host:port` or `unix:///path`."""
+    tls: Tls | None
+    """TLS; with `client_ca_file` callers may show a certificate."""
+    connections: int = 64
+    """Connections at once. One more closes the oldest whose request has not come whole; where all have come: 429."""
+    timeout: float = 5.0
+    """Seconds that a handshake, and the head of a request, may take."""
+
+
+class WebServer:
+    """A bound HTTP server.
+
+    Args:
+        settings: Address, TLS and limits.
+        app: What answers, an ASGI application.
+
+    Raises:
+        ConfigError: The address cannot be bound, or TLS not be served.
+    """
+
+    def __init__(self, settings: WebSettings, app: App) -> None:
+        self._settings = settings
+        self._files: TlsFiles | None = None
+        self._context: ssl.SSLContext | None = None
+        if settings.tls is not None:
+            self._files = read_tls(settings.tls)
+            self._context = _context(settings.tls, self._files)
+        self._socket = _bind(settings.name, settings.address)
+        config = uvicorn.Config(
+            app,
+            http=_protocol(settings.timeout, settings.connections),
+            ws="none",
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=2,
+            server_header=False,
+            proxy_headers=False,
+        )
+        config.load()
+        config.ssl = self._context
+        self._server = uvicorn.Server(config)
+        # Signals are the main thread's, whatever thread this is.
+        self._thread = threading.Thread(
+            target=self._run, name=f"authz-http-{settings.name}", daemon=True
+        )
+        if self._socket.family == socket.AF_UNIX:
+            self.address = settings.address
+        else:
+            host, port = self._socket.getsockname()[:2]
+            self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def name(self) -> str:
+        """Name of the listener."""
+        return self._settings.name
+
+    @property
+    def connections(self) -> int:
+        """Connections at once."""
+        return self._settings.connections
+
+    @property
+    def busy(self) -> int:
+        """Requests that have come whole, and were not answered."""
+        connections = tuple(self._server.server_state.connections)
+        return sum(1 for one in connections if isinstance(one, _Protocol) and not one.is_waiting)
+
+    def start(self) -> None:
+        """Serve.
+
+        Raises:
+            UnavailableError: It does not come up.
+        """
+        self._thread.start()
+        deadline = time.monotonic() + _START
+        while not self._server.started:
+            if time.monotonic() > deadline or not self._thread.is_alive():
+                raise UnavailableError(f"the HTTP listener {self.address} does not start")
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """Stop, and wait for the thread."""
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+        self._socket.close()
+
+    def _run(self) -> None:
+        timeout = self._settings.timeout
+        with asyncio.Runner(loop_factory=lambda: _Loop(timeout)) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        follow = asyncio.create_task(self._follow())
+        try:
+            await self._server.serve(sockets=[self._socket])
+        finally:
+            follow.cancel()
+
+    async def _follow(self) -> None:
+        """Take up certificates that were renewed; a bad one leaves the one before."""
+        if self._settings.tls is None or self._context is None:
+            return
+        while True:
+            await asyncio.sleep(_RELOAD)
+            try:
+                files = await asyncio.to_thread(read_tls, self._settings.tls)
+                if files != self._files:
+                    # A pair that does not fit together would otherwise leave half of it in place.
+                    _context(self._settings.tls, files)
+                    _load(self._context, self._settings.tls, files)
+                    self._files = files
+            except (ConfigError, OSError):
+                continue
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop whose servers do not wait long for a handshake."""
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__()
+        self._timeout = timeout
+
+    async def create_server(self, *args: Any, **named: Any) -> asyncio.Server:
+        if named.get("ssl") is not None:
+            named["ssl_handshake_timeout"] = self._timeout
+            named["ssl_shutdown_timeout"] = self._timeout
+        return await super().create_server(*args, **named)
+
+
+def _protocol(timeout: float, connections: int) -> type[asyncio.Protocol]:
+    class Protocol(_Protocol):
+        head_timeout = timeout
+        most = connections
+
+    return Protocol
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1, which tells the application what certificate the caller showed.
+
+    A connection that brings no whole head of a request in time is closed. Between requests the server's own time-out counts.
+
+    Where there are too many connections, the oldest gives way whose request has not come whole, or that has none: a caller whose
+    request comes at once is answered, however many slow ones there are.
+    """
+
+    head_timeout = 5.0
+    most = 64
+    _late: asyncio.TimerHandle | None = None
+    _since = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        chain = _chain_of(transport.get_extra_info("ssl_object"))
+        self.app = _with_chain(cast("App", self.app), chain)
+        super().connection_made(transport)
+        self._since = self.loop.time()
+        if len(self.connections) > self.most and not self._make_room():
+            transport.write(_TOO_MANY)
+            transport.close()
+            return
+        self._await_head()
+
+    def _make_room(self) -> bool:
+        others = [
+            other
+            for other in self.connections
+            if isinstance(other, _Protocol) and other is not self and other.is_waiting
+        ]
+        if not others:
+            return False
+        oldest = min(others, key=lambda other: other._since)  # noqa: SLF001 - of the same class
+        self.connections.discard(oldest)
+        oldest.transport.abort()
+        return True
+
+    @property
+    def is_waiting(self) -> bool:
+        """Nothing is due to the caller: its request has not come whole, or was answered."""
+        cycle: Any = self.cycle
+        return cycle is None or cycle.response_complete or cycle.more_body
+
+    def data_received(self, data: bytes) -> None:
+        # Before the first request there is no cycle, whatever its type says.
+        cycle: Any = self.cycle
+        if self._late is None and (cycle is None or cycle.response_complete):
+            self._await_head()
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before:
+            self._head_came()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_came()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        self._late = self.loop.call_later(self.head_timeout, self._too_late)
+
+    def _head_came(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _too_late(self) -> None:
+        self._late = None
+        if not self.transport.is_closing():
+            self.transport.abort()
+
+
+def _with_chain(app: App, chain: tuple[bytes, ...]) -> App:
+    async def called(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        scope.setdefault("extensions", {})["tls"] = {CLIENT_CHAIN: chain}
+        await app(scope, receive, send)
+
+    return called
+
+
+def _chain_of(connection: ssl.SSLObject | None) -> tuple[bytes, ...]:
+    """Read the certificates that the caller sent; none where it sent none."""
+    leaf = connection.getpeercert(binary_form=True) if connection is not None else None
+    if connection is None or leaf is None:
+        return ()
+    # Public since Python 3.13; before, in the object that the public one wraps.
+    of: Any = connection
+    if not hasattr(of, "get_unverified_chain"):
+        of = getattr(connection, "_sslobj", None)
+    sent: Sequence[Any] = of.get_unverified_chain() if of is not None else ()
+    chain = tuple(
+        one if isinstance(one, bytes) else ssl.PEM_cert_to_DER_cert(one.public_bytes())
+        for one in (sent or ())[:_MAX_CHAIN]
+    )
+    return chain if chain and chain[0] == leaf else (leaf,)
+
+
+def _context(tls: Tls, files: TlsFiles) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    _load(context, tls, files)
+    return context
+
+
+def _load(context: ssl.SSLContext, tls: Tls, files: TlsFiles) -> None:
+    """Put certificate, key and authorities in; connections that are open keep theirs."""
+    try:
+        context.load_cert_chain(tls.cert_file or "", tls.key_file)
+        if files.client_ca is not None:
+            context.load_verify_locations(cadata=files.client_ca.decode("ascii"))
+            # Whoever only fetches keys has none; what one is worth is judged by the trust domains.
+            context.verify_mode = ssl.CERT_OPTIONAL
+    except (OSError, ValueError) as error:
+        at = Diagnostic(
+            f"TLS cannot be served: {error}.", mend="Give a certificate with its own key, in PEM."
+        )
+        raise ConfigError((at,)) from error
+
+
+def _bind(name: str, address: str) -> socket.socket:
+    path = socket_path(address)
+    bound: socket.socket | None = None
+    try:
+        if path is not None:
+            prepare(Path(path), name)
+            bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            with private(shared=True):
+                bound.bind(path)
+        else:
+            host, port = host_and_port(address) or ("", 0)
+            family, kind, protocol, _, target = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            bound = socket.socket(family, kind, protocol)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(target)
+        bound.listen(_BACKLOG)
+    except OSError as error:
+        if bound is not None:
+            bound.close()
+        at = Diagnostic(
+            f"listener `{name}` cannot be bound to {address}: {error.strerror}.",
+            mend="Is another process using it?",
+        )
+        raise ConfigError((at,)) from error
+    return bound

@@ -1,0 +1,107 @@
+"""The leases of a node: its brokers, and the records of its engine."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from authz.config import Credentials
+from authz.leases import Lease, LeaseState, PostgresqlBroker, SecretBroker
+
+__all__ = ["EngineLeases", "brokers_of", "lease_of"]
+
+
+class Records(Protocol):
+    """The engine, as far as leases need it."""
+
+    def leases(
+        self, *, broker: str | None = None, session: str | None = None
+    ) -> list[dict[str, Any]]:
+        """List records."""
+
+    def put_lease(self, record: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+        """Change one."""
+
+
+class EngineLeases:
+    """The records in the engine's store, whose times are milliseconds.
+
+    Args:
+        engine: Has the store.
+    """
+
+    def __init__(self, engine: Records) -> None:
+        self._engine = engine
+
+    def leases(self, session: str | None = None) -> Iterator[Lease]:
+        """List leases.
+
+        Args:
+            session: Only those of this session.
+
+        Returns:
+            Each, with what the store knows of its task now.
+        """
+        return (lease_of(record) for record in self._engine.leases(session=session))
+
+    def put_lease(self, lease: Lease, before: Lease) -> bool:
+        """Change a lease, or remove it: state `ended`.
+
+        Args:
+            lease: What it shall be.
+            before: What it must still be.
+
+        Returns:
+            Whether it was so; never for a lease that would become live while its task is over.
+        """
+        record = {name: value for name, value in lease.record.items() if name != "live"}
+        record |= {
+            "state": lease.state.value,
+            "attempts": lease.attempts,
+            "name": lease.name,
+            "last_error": lease.last_error,
+            "next_try": round(lease.next_try * 1000) if lease.next_try is not None else None,
+        }
+        was = {"state": before.state.value, "attempts": before.attempts}
+        return self._engine.put_lease(record, was)
+
+
+def lease_of(record: Mapping[str, Any]) -> Lease:
+    """Read a record.
+
+    Args:
+        record: As the engine gives it.
+
+    Returns:
+        The lease.
+    """
+    next_try = record.get("next_try")
+    return Lease(
+        id=str(record["id"]),
+        broker=str(record["broker"]),
+        state=LeaseState(record["state"]),
+        expires_at=record["expires_at"] / 1000,
+        operation=str(record["operation"]),
+        attempts=int(record.get("attempts", 0)),
+        next_try=next_try / 1000 if next_try is not None else None,
+        live=bool(record.get("live", True)),
+        last_error=str(record.get("last_error", "")),
+        name=str(record.get("name", "")),
+        record=record,
+    )
+
+
+def brokers_of(settings: Credentials) -> dict[str, SecretBroker]:
+    """Make the brokers.
+
+    Args:
+        settings: The configuration.
+
+    Returns:
+        Each by its name.
+
+    Raises:
+        ConfigError: One of them needs an extra that is not installed.
+    """
+    return {
+        name: PostgresqlBroker(name, broker, settings.issuer)
+        for name, broker in settings.brokers.items()
+    }

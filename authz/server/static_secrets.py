@@ -1,0 +1,153 @@
+"""Standing secrets as their files have them, and what the engine is told of task credentials."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from authz.config import Credentials, Injection
+from authz.leases import SecretFileError, read_secret
+from authz.model import MetricFamily, MetricKind
+from authz.telemetry import Logger
+
+__all__ = ["Injections", "credential_settings"]
+
+
+class Injections:
+    """The standing secrets of systems that know no tokens.
+
+    Args:
+        settings: Where they are, by name.
+        log: Told when a secret cannot be read, and when it can again.
+    """
+
+    def __init__(self, settings: Mapping[str, Injection], log: Logger) -> None:
+        self._settings = dict(settings)
+        self._log = log
+        self._secrets: dict[str, str | None] = {}
+        self._errors: dict[str, str] = {}
+        self._digest = b""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files that hold standing secrets."""
+        return tuple(Path(one.secret_file) for one in self._settings.values())
+
+    def refresh(self) -> bool:
+        """Read the secrets again; one that cannot be read is none, whatever it was before.
+
+        Returns:
+            Whether any of them changed.
+        """
+        digest = hashlib.sha256()
+        for name, injection in self._settings.items():
+            value, error = None, ""
+            try:
+                value = read_secret(injection.secret_file)
+            except SecretFileError as refused:
+                error = str(refused)
+            self._secrets[name] = value
+            self._tell(name, error)
+            digest.update(hashlib.sha256(repr((name, value)).encode()).digest())
+        before, self._digest = self._digest, digest.digest()
+        return before != self._digest
+
+    def _tell(self, name: str, error: str) -> None:
+        before = self._errors.pop(name, "")
+        if error:
+            self._errors[name] = error
+        if error and error != before:
+            what = "a standing secret cannot be read: its systems are out of reach"
+            self._log.error(what, injection=name, error=error)
+        if before and not error:
+            self._log.info("a standing secret can be read again", injection=name)
+
+    def by_system(self) -> dict[str, dict[str, str | None]]:
+        """Give the secrets.
+
+        Returns:
+            `header` and `value` of each system; the value is none where it cannot be read.
+        """
+        return {
+            system: {"header": injection.header, "value": self._secrets.get(name)}
+            for name, injection in self._settings.items()
+            for system in injection.systems
+        }
+
+    def problems(self) -> tuple[str, ...]:
+        """Tell what is wrong.
+
+        Returns:
+            One line for each secret that cannot be read.
+        """
+        return tuple(
+            f"the secret of injection `{name}` cannot be read ({error})"
+            for name, error in sorted(self._errors.items())
+        )
+
+    def detail(self) -> list[dict[str, Any]]:
+        """Tell how each secret stands; none is shown.
+
+        Returns:
+            JSON values.
+        """
+        return [
+            {
+                "injection": name,
+                "systems": list(injection.systems),
+                "header": injection.header,
+                "from": injection.secret_file,
+                "readable": self._secrets.get(name) is not None,
+                "error": self._errors.get(name, ""),
+            }
+            for name, injection in self._settings.items()
+        ]
+
+    def families(self) -> Iterator[MetricFamily]:
+        """Give the metrics.
+
+        Yields:
+            Every family; labels are the names of the configuration.
+        """
+        name = "authz_injection_readable"
+        yield MetricFamily(
+            name,
+            "1 where the standing secret of an injection can be read, else 0: then its systems are out of reach.",
+            MetricKind.GAUGE,
+            tuple(
+                (name, {"injection": one}, float(self._secrets.get(one) is not None))
+                for one in self._settings
+            ),
+        )
+
+
+def credential_settings(settings: Credentials, injections: Injections) -> dict[str, Any]:
+    """Say what the engine must know of task credentials; it holds secrets.
+
+    Args:
+        settings: The configuration.
+        injections: The standing secrets.
+
+    Returns:
+        JSON values.
+    """
+    lifetime, dpop = settings.lifetime, settings.dpop
+    return {
+        "issuer": settings.issuer,
+        "audiences": dict(settings.audiences),
+        "lifetime": {
+            "low": round(lifetime.low),
+            "standard": round(lifetime.standard),
+            "high": round(lifetime.high),
+            "critical": round(lifetime.critical),
+        },
+        "dpop": {
+            "window": round(dpop.window),
+            "max_proofs_per_key": dpop.max_proofs_per_key,
+            "require_nonce": dpop.require_nonce,
+        },
+        "injections": injections.by_system(),
+        "leases": {
+            system: name for name, broker in settings.brokers.items() for system in broker.systems
+        },
+    }

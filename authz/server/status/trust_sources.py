@@ -1,0 +1,155 @@
+"""How the trust sources stand, for readiness, metrics and `authz status`."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from authz.config import Config
+from authz.model import MetricFamily, MetricKind
+from authz.server.runtime_state import World
+from authz.trust import Refresher, SourceKey, SourceStands, place_of
+
+__all__ = ["TrustSources"]
+
+_MAX_SHOWN: Final = 100
+
+
+class TrustSources:
+    """Puts together what the world and the refresh know of each source.
+
+    Args:
+        config: The configuration.
+        world: The keys that serve.
+        refresher: Fetches some of them.
+        clock: Unix time.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        world: World,
+        refresher: Refresher,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._world = world
+        self._refresher = refresher
+        self._clock = clock
+        trust = config.trust
+        self._keys = (
+            *(SourceKey("domain", name) for name in trust.domains),
+            *(SourceKey("issuer", alias) for alias in trust.issuers),
+        )
+
+    @property
+    def waiting(self) -> tuple[SourceKey, ...]:
+        """Sources that were not fetched yet."""
+        return tuple(stands.key for stands in self._refresher.stands() if stands.age is None)
+
+    def problems(self) -> tuple[str, ...]:
+        """Tell what is wrong.
+
+        Returns:
+            One line for each source that is not as it should be.
+        """
+        return tuple(self._problems())[:_MAX_SHOWN]
+
+    def _problems(self) -> Iterator[str]:
+        for stands in self._refresher.stands():
+            said = f" ({stands.error})" if stands.error else ""
+            if stands.age is None:
+                yield f"the keys of {stands.key} were not fetched yet{said}"
+            elif stands.stale:
+                yield f"the keys of {stands.key} are too old and were dropped{said}"
+            elif stands.error:
+                yield f"the keys of {stands.key} were not refreshed{said}"
+        usable = self._usable()
+        for name in sorted(self._world.stands.older):
+            serves = "one" if usable.get(SourceKey("domain", name)) else "none"
+            yield (
+                f"the bundle of trust domain `{name}` is older than one that was used before, and was refused: "
+                f"{serves} serves"
+            )
+        yield from self._world.problems()
+
+    def detail(self) -> list[dict[str, Any]]:
+        """Tell how each source stands.
+
+        Returns:
+            JSON values.
+        """
+        fetched = {stands.key: stands for stands in self._refresher.stands()}
+        usable, age = self._usable(), self._age(fetched)
+        return [
+            {
+                "kind": key.kind,
+                "name": key.name,
+                "from": place_of(self._config, key),
+                "keys": usable.get(key, 0),
+                "age_seconds": round(age[key], 3) if key in age else None,
+                "stale": key in fetched and fetched[key].stale,
+                "error": fetched[key].error if key in fetched else "",
+            }
+            for key in self._keys
+        ]
+
+    def families(self) -> Iterator[MetricFamily]:
+        """Give the metrics.
+
+        Yields:
+            Every family; labels are the names of the configuration.
+        """
+        fetched = {stands.key: stands for stands in self._refresher.stands()}
+        usable, age = self._usable(), self._age(fetched)
+
+        def gauge(name: str, text: str, values: dict[SourceKey, float]) -> MetricFamily:
+            samples = tuple((name, {"kind": k.kind, "name": k.name}, v) for k, v in values.items())
+            return MetricFamily(name, text, MetricKind.GAUGE, samples)
+
+        yield gauge(
+            "authz_trust_source_keys",
+            "Usable keys and authorities of a trust source.",
+            {key: float(usable.get(key, 0)) for key in self._keys},
+        )
+        yield gauge(
+            "authz_trust_source_usable",
+            "1 where a trust source has a usable key, else 0: then its credentials are refused.",
+            {key: float(usable.get(key, 0) > 0) for key in self._keys},
+        )
+        yield gauge(
+            "authz_trust_source_age_seconds",
+            "Time since the keys of a trust source were last known to be those of the source.",
+            age,
+        )
+        yield MetricFamily(
+            "authz_trust_source_refresh",
+            "Attempts to fetch the keys of a trust source.",
+            MetricKind.COUNTER,
+            tuple(
+                (
+                    "authz_trust_source_refresh_total",
+                    {"kind": key.kind, "name": key.name, "result": str(outcome)},
+                    float(count),
+                )
+                for key, stands in fetched.items()
+                for outcome, count in stands.counts.items()
+            ),
+        )
+
+    def _usable(self) -> dict[SourceKey, int]:
+        trust = self._world.stands.trust
+        if trust is None:
+            return {}
+        return {
+            **{SourceKey("domain", d.name): d.keys + d.authorities for d in trust.domains},
+            **{SourceKey("issuer", i.alias): i.keys for i in trust.issuers},
+        }
+
+    def _age(self, fetched: dict[SourceKey, SourceStands]) -> dict[SourceKey, float]:
+        read = max(0.0, self._clock() - self._world.stands.files_read_at)
+        found = {}
+        for key in self._keys:
+            age = fetched[key].age if key in fetched else read
+            if age is not None:
+                found[key] = age
+        return found

@@ -1,0 +1,45 @@
+"""Credentials that exist because of one permit, and end with their task: the keys that sign them, and the tokens."""
+
+from pathlib import Path
+
+from authz.config import Config
+from authz.signing.folder import FolderKeys
+from authz.signing.keys import KeyPlace, SigningKey, public_jwk, thumbprint
+from authz.signing.mint import mint
+from authz.signing.pkcs11 import TokenKeys
+from authz.signing.ring import KeyRecord, KeyRecords, KeyRing, Ring
+
+__all__ = [
+    "FolderKeys",
+    "KeyPlace",
+    "KeyRecord",
+    "KeyRecords",
+    "KeyRing",
+    "Ring",
+    "SigningKey",
+    "TokenKeys",
+    "key_place",
+    "mint",
+    "public_jwk",
+    "thumbprint",
+]
+
+
+def key_place(config: Config) -> KeyPlace:
+    """Open the place where the configuration keeps this node's signing keys.
+
+    Args:
+        config: With `credentials`.
+
+    Returns:
+        The place.
+
+    Raises:
+        KeysError: It cannot be opened, or others could read it.
+    """
+    assert config.credentials is not None  # noqa: S101 - asked only where there are some
+    keys = config.credentials.keys
+    if keys.pkcs11 is not None:
+        return TokenKeys(keys.pkcs11)
+    beside = Path(config.audit.path or "audit.jsonl").parent / "keys"
+    return FolderKeys(Path(keys.folder) if keys.folder is not None else beside)

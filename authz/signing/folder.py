@@ -1,0 +1,259 @@
+"""Signing keys in a folder: one PEM file each, which nobody but the owner can read."""
+
+import os
+import secrets
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from authz.config import SigningAlgorithm
+from authz.engine import PrivateKey
+from authz.errors import KeysError
+from authz.place import check_way, open_checked
+from authz.signing.keys import SigningKey, algorithm_of, public_jwk
+
+__all__ = ["FileKey", "FolderKeys", "check_private", "read_private"]
+
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_MAX_BYTES: Final = 16_384
+_MAX_FILES: Final = 64
+_Private = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+
+@dataclass(frozen=True, slots=True)
+class FileKey:
+    """A key in this process's memory."""
+
+    kid: str
+    """RFC 7638 thumbprint."""
+    algorithm: SigningAlgorithm
+    """What it signs with."""
+    jwk: dict[str, str]
+    """Its public half."""
+    private: PrivateKey
+    """Its private half."""
+
+    def __repr__(self) -> str:
+        """Show no key."""
+        return f"FileKey({self.kid})"
+
+    @staticmethod
+    def of(private: _Private) -> "FileKey":
+        """Wrap a private key.
+
+        Args:
+            private: P-256 or Ed25519.
+
+        Returns:
+            The key.
+
+        Raises:
+            KeysError: It cannot be used.
+        """
+        jwk = public_jwk(private.public_key())
+        der = private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        return FileKey(jwk["kid"], SigningAlgorithm(jwk["alg"]), jwk, PrivateKey.read(der))
+
+    def sign(self, message: bytes) -> bytes:
+        """Sign.
+
+        Args:
+            message: What is signed, not yet hashed.
+
+        Returns:
+            The signature as JWS has it.
+
+        Raises:
+            KeysError: It could not be made.
+        """
+        return self.private.sign(message)
+
+
+class FolderKeys:
+    """The keys of a folder.
+
+    Args:
+        folder: Made with mode 0700 where it is not there.
+
+    Raises:
+        KeysError: It cannot be made, or others could read it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            what = f"{folder}: the folder of signing keys cannot be made: {error.strerror}."
+            raise KeysError(what) from error
+        self._known: dict[tuple[int, ...], FileKey] = {}
+
+    def find(self) -> Sequence[SigningKey]:
+        """Read every `*.pem` of the folder that is new or changed.
+
+        Returns:
+            The keys.
+
+        Raises:
+            KeysError: The folder or a file is open to others, or is no key.
+        """
+        found: dict[tuple[int, ...], FileKey] = {}
+        try:
+            self._check()
+            files = sorted(self._folder.glob("*.pem"))
+        except OSError as error:
+            raise KeysError(f"{self._folder}: cannot be read: {error.strerror}.") from error
+        if len(files) > _MAX_FILES:
+            what = f"{self._folder}: has more than {_MAX_FILES} keys."
+            raise KeysError(f"{what} Remove those that sign no longer.")
+        for file in files:
+            content, version = read_private(file, "signing key", _MAX_BYTES)
+            found[version] = self._known.get(version) or _parse(file, content)
+        self._known = found
+        return tuple({key.kid: key for key in found.values()}.values())
+
+    def generate(self, algorithm: SigningAlgorithm) -> SigningKey:
+        """Make a key and write it.
+
+        Args:
+            algorithm: What it is for.
+
+        Returns:
+            The key; its file outlives a loss of power.
+
+        Raises:
+            KeysError: It cannot be written.
+        """
+        made: _Private = (
+            ed25519.Ed25519PrivateKey.generate()
+            if algorithm is SigningAlgorithm.EDDSA
+            else ec.generate_private_key(ec.SECP256R1())
+        )
+        key = FileKey.of(made)
+        pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        partial = self._folder / f".{secrets.token_hex(8)}"
+        try:
+            self._check()
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                with os.fdopen(os.open(partial, flags, 0o600), "wb") as stream:
+                    stream.write(pem)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                partial.rename(self._folder / f"{key.kid}.pem")
+            finally:
+                partial.unlink(missing_ok=True)
+            self._sync()
+        except OSError as error:
+            what = f"{self._folder}: a signing key cannot be written: {error.strerror}."
+            raise KeysError(what) from error
+        return key
+
+    def destroy(self, kid: str) -> None:
+        """Remove the files of a key.
+
+        Args:
+            kid: Its name.
+
+        Raises:
+            KeysError: One cannot be removed.
+        """
+        try:
+            for file in sorted(self._folder.glob("*.pem"))[:_MAX_FILES]:
+                content, version = read_private(file, "signing key", _MAX_BYTES)
+                if (self._known.get(version) or _parse(file, content)).kid == kid:
+                    file.unlink(missing_ok=True)
+            self._sync()
+        except OSError as error:
+            what = f"{self._folder}: a signing key cannot be removed: {error.strerror}."
+            raise KeysError(what) from error
+
+    def close(self) -> None:
+        """Forget the keys."""
+        self._known = {}
+
+    def _check(self) -> None:
+        check_way(self._folder / "key.pem")
+        check_private(self._folder, self._folder.stat(), "folder of signing keys", "0700")
+
+    def _sync(self) -> None:
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def check_private(path: Path, info: os.stat_result, what: str, mode: str) -> None:
+    """Refuse what others than its owner may read or change.
+
+    Args:
+        path: What it is called.
+        info: What it is.
+        what: What it holds, for the message.
+        mode: The mode that it should have, for the message.
+
+    Raises:
+        KeysError: Its mode lets others in, or it is another user's.
+    """
+    if info.st_uid not in {os.geteuid(), 0}:
+        who = f"belongs to user {info.st_uid}, who could read or replace it"
+        raise KeysError(f"{path}: the {what} {who}. chown it to user {os.geteuid()}.")
+    if stat.S_IMODE(info.st_mode) & _OTHERS:
+        open_to = f"has mode {stat.S_IMODE(info.st_mode):04o}: others may read or replace it"
+        raise KeysError(f"{path}: the {what} {open_to}. chmod {mode}.")
+
+
+def read_private(file: Path, what: str, most: int) -> tuple[bytes, tuple[int, ...]]:
+    """Read a small file that nobody but its owner may read.
+
+    Args:
+        file: The file.
+        what: What it holds, for the message.
+        most: Its bytes at most.
+
+    Returns:
+        Its content, and a version that changes with it.
+
+    Raises:
+        KeysError: It cannot be read, is no regular file, or is open to others, as is a folder above it.
+    """
+    try:
+        descriptor = open_checked(file)
+        with os.fdopen(descriptor, "rb") as stream:
+            info = os.fstat(descriptor)
+            if not stat.S_ISREG(info.st_mode):
+                raise KeysError(f"{file}: the {what} is not a regular file.")
+            check_private(file, info, what, "0600")
+            content = stream.read(most + 1)
+    except OSError as error:
+        raise KeysError(f"{file}: the {what} cannot be read: {error.strerror}.") from error
+    if len(content) > most:
+        raise KeysError(f"{file}: the {what} is longer than {most} bytes.")
+    return content, (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+
+
+def _parse(file: Path, content: bytes) -> FileKey:
+    mend = "Give PKCS#8 in PEM, without a passphrase, of a P-256 or Ed25519 key."
+    try:
+        private = load_pem_private_key(content, None)
+    except (ValueError, TypeError) as error:
+        raise KeysError(f"{file}: is no private key that can be read. {mend}") from error
+    if algorithm_of(private) is None or not isinstance(
+        private, (ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)
+    ):
+        raise KeysError(f"{file}: is a key of another kind. {mend}")
+    try:
+        return FileKey.of(private)
+    except KeysError as error:
+        raise KeysError(f"{file}: {error} {mend}") from error

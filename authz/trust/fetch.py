@@ -1,0 +1,429 @@
+"""Fetches one document over HTTPS: bounded in time and size, from checked addresses only.
+
+All bytes that come count, of TLS, of interim answers (1xx), headers, chunk extensions and trailers too: a server could
+otherwise send them without end, since a library passes over them.
+
+The address that was checked is the one that is connected to, so that a second answer of the resolver changes
+nothing. Redirects are not followed, and the environment's proxies are not asked: httpcore knows neither.
+"""
+
+import contextlib
+import functools
+import ipaddress
+import re
+import select
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import httpcore
+
+from authz.config.urls import url_defect
+from authz.place import check_way
+from authz.trust.addresses import Reach, refusal
+
+__all__ = ["FetchError", "Fetched", "Fetcher", "Request", "Tls", "WebTls"]
+
+_CHUNK: Final = 65_536
+# Of a TLS handshake, heads, and frames of small chunks and records, beside an eighth of the document.
+_AROUND: Final = 262_144
+_MAX_ADDRESSES: Final = 8
+_OK: Final = 200
+_REDIRECTS: Final = range(300, 400)
+_MAX_AGE: Final = re.compile(r"(?:^|[,\s])(?:max-age|s-maxage)\s*=\s*\"?(\d{1,9})\"?\s*(?:$|,)")
+_Result = TypeVar("_Result")
+_FRESH_AT_MOST: Final = re.compile(r"(?:^|[,\s])(?:no-cache|no-store)\s*(?:$|[,=])")
+
+
+class FetchError(Exception):
+    """A document could not be fetched; the text says why, without a byte of the document."""
+
+
+class Tls(Protocol):
+    """How a server proves who it is."""
+
+    def context(self) -> ssl.SSLContext:
+        """Make what the handshake is done with; raises FetchError where it cannot be made."""
+
+    def check(self, certificate: bytes) -> None:
+        """Look at the server's own certificate after the handshake; raises FetchError to refuse it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebTls:
+    """By the name in its URL, and a certificate of an authority of the web, or of one that is configured."""
+
+    ca_file: str | None = None
+    """Authorities in PEM; none: those of the system."""
+
+    def context(self) -> ssl.SSLContext:
+        """Make the context.
+
+        Returns:
+            The context.
+
+        Raises:
+            FetchError: The authorities cannot be read.
+        """
+        try:
+            if self.ca_file is not None:
+                check_way(self.ca_file, strict=False)
+            made = ssl.create_default_context(cafile=self.ca_file)
+        except (OSError, ValueError) as error:
+            said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise FetchError(f"`ca_file` {self.ca_file} cannot be read: {said}") from error
+        made.minimum_version = ssl.TLSVersion.TLSv1_2
+        return made
+
+    def check(self, certificate: bytes) -> None:
+        """Accept: the handshake has said it all.
+
+        Args:
+            certificate: In DER.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to fetch, and under which rules."""
+
+    url: str
+    """Where."""
+    reach: Reach = field(default_factory=Reach)
+    """Addresses that may be asked."""
+    tls: Tls = field(default_factory=WebTls)
+    """How the server proves who it is."""
+    timeout: float = 10.0
+    """Seconds for all of it."""
+    max_bytes: int = 1_048_576
+    """How large the document may be. What comes around it may take 256 KiB and an eighth of this more."""
+    accept: str = "application/json, application/jwk-set+json"
+    """Media types of the document."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What came."""
+
+    text: str
+    """The document."""
+    fresh_for: float | None = None
+    """For how many seconds its server calls it fresh; none: it does not say."""
+
+
+def resolve(host: str, port: int) -> list[str]:
+    """Ask the system for the addresses of a host.
+
+    Args:
+        host: A name or an address.
+        port: The port.
+
+    Returns:
+        Addresses, in the system's order.
+
+    Raises:
+        OSError: It has none.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    return [str(entry[4][0]) for entry in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetcher:
+    """Fetches documents."""
+
+    resolve: Callable[[str, int], Sequence[str]] = resolve
+    """Gives the addresses of a host."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds."""
+
+    def get(self, request: Request) -> Fetched:
+        """Fetch a document.
+
+        Args:
+            request: Which.
+
+        Returns:
+            It.
+
+        Raises:
+            FetchError: It could not be had under the rules.
+        """
+        url = request.url
+        if defect := url_defect(url, plain=request.reach.loopback_only):
+            raise FetchError(f"its URL {defect}")
+        deadline = self.clock() + request.timeout
+        network = _Network(request, deadline, self.clock, self.resolve)
+        limits = dict.fromkeys(("connect", "read", "write", "pool"), request.timeout)
+        headers = (
+            ("host", urlsplit(url).netloc),
+            ("accept", request.accept),
+            ("accept-encoding", "identity"),
+            ("user-agent", "authz"),
+        )
+        context = request.tls.context() if url.startswith("https:") else None
+        try:
+            with (
+                httpcore.ConnectionPool(ssl_context=context, network_backend=network) as pool,
+                pool.stream(
+                    "GET", url, headers=headers, extensions={"timeout": limits}
+                ) as response,
+            ):
+                told = {
+                    name.decode("latin-1").lower(): value.decode("latin-1")
+                    for name, value in response.headers
+                }
+                _check_head(response.status, told)
+                body = _read(response.iter_stream(), request.max_bytes, deadline, self.clock)
+        except FetchError:
+            raise
+        except httpcore.TimeoutException as error:
+            raise FetchError(f"no answer within {request.timeout:g} s") from error
+        except httpcore.ProtocolError as error:
+            raise FetchError(f"its answer is not valid HTTP: {_said(error)}") from error
+        except (httpcore.NetworkError, OSError, ssl.SSLError) as error:
+            raise FetchError(f"it cannot be reached: {_said(error)}") from error
+        try:
+            return Fetched(body.decode(), _fresh_for(told))
+        except UnicodeDecodeError as error:
+            raise FetchError("the answer is not UTF-8") from error
+
+
+def _check_head(status: int, headers: dict[str, str]) -> None:
+    if status in _REDIRECTS:
+        raise FetchError(
+            f"it answers {status}: redirects are not followed, give the URL that it leads to"
+        )
+    if status != _OK:
+        raise FetchError(f"it answers {status}")
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise FetchError("the answer is compressed, which was not asked for")
+
+
+def _read(chunks: Iterable[bytes], most: int, deadline: float, clock: Callable[[], float]) -> bytes:
+    body = bytearray()
+    for chunk in chunks:
+        body += chunk
+        if len(body) > most:
+            raise FetchError(f"the answer is larger than {most >> 20} MiB")
+        if clock() > deadline:
+            raise FetchError("the answer did not end in time")
+    return bytes(body)
+
+
+def _fresh_for(headers: dict[str, str]) -> float | None:
+    said = headers.get("cache-control", "").lower()
+    if _FRESH_AT_MOST.search(said):
+        return 0.0
+    found = _MAX_AGE.search(said)
+    if found is None:
+        return None
+    age = headers.get("age", "").strip()
+    spent = int(age) if age.isascii() and age.isdigit() and len(age) < 10 else 0
+    return float(max(0, int(found[1]) - spent))
+
+
+def _said(error: BaseException) -> str:
+    """The innermost cause in one line, bounded."""
+    while error.__cause__ is not None or error.__context__ is not None:
+        error = error.__cause__ or error.__context__ or error
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is refused: {error.verify_message}"[:200]
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return " ".join((strerror or str(error) or type(error).__name__).split())[:200]
+
+
+class _Network(httpcore.NetworkBackend):
+    """Connects to checked addresses."""
+
+    def __init__(
+        self,
+        request: Request,
+        deadline: float,
+        clock: Callable[[], float],
+        resolve: Callable[[str, int], Sequence[str]],
+    ) -> None:
+        self._request = request
+        self._deadline = deadline
+        self._clock = clock
+        self._resolve = resolve
+        self._inner = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        try:
+            found = list(self._resolve(host, port))
+        except OSError as error:
+            raise FetchError(f"its host has no address: {_said(error)}") from error
+        refused: list[str] = []
+        last: Exception | None = None
+        for text in found[:_MAX_ADDRESSES]:
+            try:
+                why = refusal(ipaddress.ip_address(text), self._request.reach)
+            except ValueError:
+                why = "no address"
+            if why is not None:
+                refused.append(f"{text} is {why}")
+                continue
+            try:
+                stream = self._inner.connect_tcp(
+                    text,
+                    port,
+                    timeout=self._left(timeout),
+                    local_address=local_address,
+                    socket_options=socket_options,
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                last = error
+                continue
+            most = self._request.max_bytes
+            return _Stream(stream, self._left, most + most // 8 + _AROUND, self._request.tls)
+        if last is not None:
+            raise last
+        if refused:
+            raise FetchError(
+                f"its address may not be asked: {'; '.join(refused)}; `allow_private` can permit it"
+            )
+        raise FetchError("its host has no address")
+
+    def _left(self, timeout: float | None) -> float:
+        left = self._deadline - self._clock()
+        if left <= 0:
+            raise FetchError(f"no answer within {self._request.timeout:g} s")
+        return left if timeout is None else min(timeout, left)
+
+
+class _Stream(httpcore.NetworkStream):
+    """A connection whose every step ends by one deadline, and all of whose bytes have one bound."""
+
+    def __init__(
+        self,
+        inner: httpcore.NetworkStream,
+        left: Callable[[float | None], float],
+        most: int,
+        tls: Tls,
+    ) -> None:
+        self._inner = inner
+        self._left = left
+        self._most = most
+        self._received = 0
+        self._tls = tls
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        received = self._inner.read(min(max_bytes, _CHUNK), self._left(timeout))
+        self._received += len(received)
+        if self._received > self._most:
+            raise FetchError(
+                f"the answer, with its headers and all that surrounds the document, is larger than {self._most} bytes"
+            )
+        return received
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, self._left(timeout))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        stream = _TlsStream(self, ssl_context, server_hostname)
+        try:
+            stream.shake_hands(timeout)
+            self._tls.check(stream.certificate())
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+class _TlsStream(httpcore.NetworkStream):
+    """TLS over a stream that counts: a socket of `ssl` would read records of its own without end, uncounted."""
+
+    def __init__(
+        self, plain: _Stream, context: ssl.SSLContext, server_hostname: str | None
+    ) -> None:
+        self._plain = plain
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._object = context.wrap_bio(
+            self._incoming, self._outgoing, server_hostname=server_hostname
+        )
+
+    def shake_hands(self, timeout: float | None) -> None:
+        self._run(self._object.do_handshake, timeout)
+
+    def certificate(self) -> bytes:
+        """The server's own certificate in DER."""
+        return self._object.getpeercert(binary_form=True) or b""
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        try:
+            return self._run(lambda: self._object.read(max_bytes), timeout)
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            # As a socket of `ssl` takes it: many servers close without saying so.
+            return b""
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        while buffer:
+            written = self._run(functools.partial(self._object.write, buffer), timeout)
+            buffer = buffer[written:]
+
+    def close(self) -> None:
+        self._plain.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        match info:
+            case "ssl_object":
+                return self._object
+            case "is_readable":
+                held = self._object.pending() or self._incoming.pending
+                return bool(held) or _is_readable(self._plain.get_extra_info("socket"))
+        return self._plain.get_extra_info(info)
+
+    def _run(self, step: Callable[[], _Result], timeout: float | None) -> _Result:
+        while True:
+            try:
+                result = step()
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                # The alert tells the server why.
+                with contextlib.suppress(httpcore.NetworkError, httpcore.TimeoutException):
+                    self._flush(timeout)
+                raise
+            else:
+                self._flush(timeout)
+                return result
+            self._flush(timeout)
+            received = self._plain.read(_CHUNK, timeout)
+            if received:
+                self._incoming.write(received)
+            else:
+                self._incoming.write_eof()
+
+    def _flush(self, timeout: float | None) -> None:
+        if waiting := self._outgoing.read():
+            self._plain.write(waiting, timeout)
+
+
+def _is_readable(connection: socket.socket) -> bool:
+    poller = select.poll()
+    poller.register(connection, select.POLLIN)
+    return bool(poller.poll(0))

@@ -1,0 +1,367 @@
+"""Keeps fresh what is fetched, keys or directories: one thread that plans, and a few that fetch.
+
+A source is fetched again after the time that it names, within the configured bounds; sooner, at most once a minute, where
+a credential names a key that it does not have; with growing, jittered pauses where it fails. A document that is refused
+leaves the one before serving. Keys that could not be fetched again for too long are dropped.
+"""
+
+import queue
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Protocol
+
+from authz.errors import BundleError, TrustError
+from authz.telemetry import Logger
+from authz.trust.fetch import FetchError
+from authz.trust.remote import RemoteSource
+from authz.trust.sources import SourceKey
+
+__all__ = ["Holds", "Outcome", "Refresher", "SourceStands", "Words"]
+
+_TICK: Final = 0.5
+_THREADS: Final = 4
+_DEFAULT_INTERVAL: Final = 300.0
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 60.0
+_ASKED_AGAIN: Final = 60.0
+_CLOSING: Final = 2.0
+_MAX_SAID: Final = 500
+
+
+class Outcome(StrEnum):
+    """What came of one attempt."""
+
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    FAILED = "failed"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the log says."""
+
+    updated: str
+    """Something new serves."""
+    failed: str
+    """It could not be fetched, or was refused."""
+    dropped: str
+    """It is too old."""
+
+
+_KEYS: Final = Words(
+    "keys were refreshed",
+    "keys were not refreshed",
+    "keys are too old and were dropped: every credential of this source is refused",
+)
+
+
+class Holds(Protocol):
+    """Whoever holds what serves: keys, or directories."""
+
+    def current(self, key: SourceKey) -> str | None:
+        """Give the keys of a source; none where there were never any."""
+
+    def renew(self, key: SourceKey, document: str) -> bool:
+        """Put a document in the place of the one before; False where it is the same.
+
+        Raises TrustError or BundleError to refuse it.
+        """
+
+    def drop(self, key: SourceKey) -> None:
+        """Take the keys of a source away."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStands:
+    """How a source stands."""
+
+    key: SourceKey
+    """Whose keys it gives."""
+    place: str
+    """Where they come from."""
+    age: float | None
+    """Seconds since it was last known that the keys are those of the source; none: never."""
+    stale: bool
+    """Its keys were dropped."""
+    error: str
+    """Why the last attempt failed; empty where it did not."""
+    counts: dict[Outcome, int]
+    """Attempts."""
+
+
+@dataclass
+class _State:
+    source: RemoteSource
+    due: float
+    flying: bool = False
+    good: float | None = None
+    dropped: bool = False
+    failures: int = 0
+    error: str = ""
+    asked: float | None = None
+    planned: float | None = None
+    """When it was due, before an unknown key made it due at once."""
+    counts: Counter[Outcome] = field(default_factory=Counter)
+
+
+def boot_time() -> float:
+    """Read a clock that never goes back, and goes on while the machine sleeps.
+
+    Returns:
+        Seconds.
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Refresher:
+    """Fetches trust sources again and again.
+
+    Args:
+        sources: What is fetched.
+        holds: Takes what was fetched.
+        log: Says what came of it.
+        unknown: Gives, once, the sources of which an unknown key was asked for.
+        complete: Called once, when every source was fetched for the first time.
+        clock: Seconds; also while the machine sleeps.
+        spread: Gives a number between two, to spread what would fall together.
+        words: What the log says.
+        threads: How many fetch, where sources come and go; none: as many as the sources need, which stay as they are.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[RemoteSource],
+        holds: Holds,
+        log: Logger,
+        *,
+        unknown: Callable[[], Iterable[SourceKey]] = tuple,
+        complete: Callable[[], object] = lambda: None,
+        clock: Callable[[], float] = boot_time,
+        spread: Callable[[float, float], float] = random.uniform,
+        words: Words = _KEYS,
+        threads: int | None = None,
+    ) -> None:
+        self._holds = holds
+        self._log = log
+        self._unknown = unknown
+        self._complete = complete
+        self._clock = clock
+        self._spread = spread
+        self._words = words
+        now = clock()
+        self._states = {source.key: _State(source, due=now) for source in sources}
+        self._lock = threading.Lock()
+        # A document that comes just as the keys are dropped must not be dropped with them.
+        self._applying = threading.Lock()
+        self._stop = threading.Event()
+        # A source is here once at most.
+        self._work: queue.SimpleQueue[SourceKey | None] = queue.SimpleQueue()
+        fetching = min(_THREADS, len(self._states)) if threads is None else threads
+        names = ["plan", *(f"fetch-{n}" for n in range(fetching))]
+        runs = (self._plan, *(self._fetch for _ in names[1:]))
+        self._threads = [
+            threading.Thread(target=run, name=f"authz-refresh-{name}", daemon=True)
+            for name, run in zip(names, runs, strict=True)
+        ]
+
+    # --- life
+
+    def start(self) -> None:
+        """Begin; where nothing is fetched, nothing is begun."""
+        if len(self._threads) == 1:
+            self._complete()
+            return
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """End. A fetch that is under way changes nothing any more."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        for _ in self._threads[1:]:
+            self._work.put(None)
+        deadline = time.monotonic() + _CLOSING
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
+        # Whoever still fetches takes this lock before it changes anything, and sees the end.
+        with self._applying:
+            pass
+
+    def _plan(self) -> None:
+        while True:
+            try:
+                for key in self.due():
+                    self._work.put(key)
+            except Exception as error:  # noqa: BLE001 - planning goes on
+                self._say("error", "planning the refresh failed", error=repr(error))
+            if self._stop.wait(_TICK):
+                return
+
+    def _fetch(self) -> None:
+        while (key := self._work.get()) is not None and not self._stop.is_set():
+            self.refresh(key)
+
+    def replace(self, sources: Sequence[RemoteSource]) -> None:
+        """Fetch these from now on. Those that stay go on as they were.
+
+        Args:
+            sources: All of them.
+        """
+        now = self._clock()
+        with self._lock:
+            before = self._states
+            self._states = {
+                source.key: before.get(source.key) or _State(source, due=now) for source in sources
+            }
+
+    # --- steps
+
+    def due(self) -> list[SourceKey]:
+        """Drop what is too old, and tell what must be fetched now.
+
+        Returns:
+            Sources; each must be handed to `refresh` before it is told again.
+        """
+        asked = list(self._unknown())
+        now = self._clock()
+        with self._lock:
+            for key in asked:
+                state = self._states.get(key)
+                if state is None or state.flying:
+                    continue
+                if state.asked is None or now - state.asked >= _ASKED_AGAIN:
+                    state.planned = state.due
+                    state.asked, state.due = now, now
+            due = [
+                key for key, state in self._states.items() if not state.flying and state.due <= now
+            ]
+            for key in due:
+                self._states[key].flying = True
+            old = [key for key, state in self._states.items() if self._too_old(state, now)]
+        for key in old:
+            self._drop(key)
+        return due
+
+    def refresh(self, key: SourceKey) -> Outcome:
+        """Fetch a source, and put what came in the place of what was.
+
+        Args:
+            key: Which.
+
+        Returns:
+            What came of it.
+        """
+        state = self._states.get(key)
+        if state is None:
+            return Outcome.FAILED
+        began = self._clock()
+        outcome, error, fresh_for = Outcome.FAILED, "", None
+        try:
+            document = state.source.fetch(self._holds.current)
+            fresh_for = document.fresh_for
+            with self._applying:
+                if self._stop.is_set():
+                    return Outcome.FAILED
+                changed = self._holds.renew(key, document.text)
+                outcome = Outcome.UPDATED if changed else Outcome.UNCHANGED
+                state.good, state.dropped = began, False
+        except FetchError as failed:
+            error = str(failed)
+        except (TrustError, BundleError) as refused:
+            outcome, error = Outcome.REFUSED, str(refused)
+        except BaseException as failed:  # noqa: BLE001 - a panic of the engine is no Exception
+            error = f"it failed inside the server: {failed!r}"
+        self._settle(state, outcome, error[:_MAX_SAID], fresh_for)
+        return outcome
+
+    def _settle(self, state: _State, outcome: Outcome, error: str, fresh_for: float | None) -> None:
+        now, bounds = self._clock(), state.source.refresh
+        with self._lock:
+            state.counts[outcome] += 1
+            state.error = error
+            if error:
+                state.failures += 1
+                longest = min(_LONGEST_PAUSE, bounds.max)
+                pause = min(longest, _FIRST_PAUSE * 2.0 ** min(state.failures - 1, 16))
+                state.due = now + pause * self._spread(0.5, 1.0)
+                # Whoever makes tokens up must not make a source that fails be asked more often.
+                if state.planned is not None:
+                    state.due = max(state.due, state.planned)
+            else:
+                state.failures = 0
+                wanted = fresh_for if fresh_for is not None else _DEFAULT_INTERVAL
+                pause = min(max(wanted, bounds.min), bounds.max)
+                state.due = now + pause * self._spread(0.9, 1.0)
+            state.flying, state.planned = False, None
+            complete = self._complete
+            if not error and all(other.good is not None for other in self._states.values()):
+                self._complete = lambda: None
+            else:
+                complete = lambda: None  # noqa: E731 - as above
+        complete()
+        about = {
+            "source": f"{state.source.key.kind} {state.source.key.name}",
+            "place": state.source.place,
+        }
+        if error:
+            self._say("warning", self._words.failed, **about, outcome=str(outcome), error=error)
+        elif outcome is Outcome.UPDATED:
+            self._say("info", self._words.updated, **about)
+
+    def _too_old(self, state: _State, now: float) -> bool:
+        return (
+            state.good is not None
+            and not state.dropped
+            and now - state.good > state.source.refresh.max_staleness
+        )
+
+    def _drop(self, key: SourceKey) -> None:
+        state = self._states.get(key)
+        with self._applying:
+            if state is None or self._stop.is_set() or not self._too_old(state, self._clock()):
+                return
+            self._holds.drop(key)
+            state.dropped = True
+        self._say(
+            "error",
+            self._words.dropped,
+            source=f"{key.kind} {key.name}",
+            place=state.source.place,
+            error=state.error,
+        )
+
+    def _say(self, level: str, event: str, **values: str) -> None:
+        # A log that cannot be written must not stop the refresh.
+        with suppress(Exception):
+            getattr(self._log, level)(event, **values)
+
+    # --- what it can be asked
+
+    def stands(self) -> tuple[SourceStands, ...]:
+        """Tell how each source stands.
+
+        Returns:
+            The sources, in the order of the configuration.
+        """
+        now = self._clock()
+        with self._lock:
+            return tuple(
+                SourceStands(
+                    key=key,
+                    place=state.source.place,
+                    age=max(0.0, now - state.good) if state.good is not None else None,
+                    stale=state.dropped,
+                    error=state.error,
+                    counts={outcome: state.counts[outcome] for outcome in Outcome},
+                )
+                for key, state in self._states.items()
+            )

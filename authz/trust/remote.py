@@ -1,0 +1,220 @@
+"""Trust sources that are fetched: key sets, discovery, bundle endpoints."""
+
+import ipaddress
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from authz.config import BundleProfile, BundleSource, Config, KeySource, Refresh, TrustSource
+from authz.config.urls import host_of
+from authz.errors import ConfigError
+from authz.model import Diagnostic
+from authz.trust.addresses import Reach
+from authz.trust.fetch import Fetched, FetchError, Request, WebTls
+from authz.trust.sources import SourceKey, discovery_url, place_of, read_small
+from authz.trust.spiffe import SpiffeTls, authorities_of, has_workload_api, workload_bundle
+
+__all__ = ["Current", "Document", "Get", "RemoteSource", "remote_sources"]
+
+_MAX_TOLD: Final = 100
+_LONGEST_HINT: Final = 1 << 31
+
+Current = Callable[[SourceKey], str | None]
+"""Gives the keys of a source that serve now."""
+Get = Callable[[Request], Fetched]
+"""Fetches a document; raises FetchError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Keys as they were fetched."""
+
+    text: str
+    """The document."""
+    fresh_for: float | None = None
+    """For how many seconds its source calls it fresh; none: it does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteSource:
+    """A trust source that is fetched."""
+
+    key: SourceKey
+    """Whose keys it gives."""
+    place: str
+    """Where it is, for messages."""
+    refresh: Refresh
+    """How it is kept fresh."""
+    fetch: Callable[[Current], Document]
+    """Fetches it; raises FetchError."""
+
+
+def remote_sources(config: Config, get: Get) -> tuple[RemoteSource, ...]:
+    """Make every source that is fetched.
+
+    Args:
+        config: The configuration.
+        get: Fetches a document.
+
+    Returns:
+        The sources.
+
+    Raises:
+        ConfigError: One needs an extra that is not installed.
+    """
+    common, made = config.trust.refresh, []
+    for name, domain in config.trust.domains.items():
+        key, bundle = SourceKey("domain", name), domain.bundle
+        refresh = bundle.refresh.over(common)
+        if bundle.url is not None:
+            request = _request(bundle.url, bundle, refresh)
+            made.append(_source(config, key, refresh, _endpoint(get, key, request, bundle)))
+        elif bundle.workload_api is not None:
+            fetch = _workload(name, bundle.workload_api, refresh.timeout)
+            made.append(_source(config, key, refresh, fetch))
+    for alias, issuer in config.trust.issuers.items():
+        key, jwks = SourceKey("issuer", alias), issuer.jwks
+        refresh = jwks.refresh.over(common)
+        if jwks.file is None:
+            made.append(_source(config, key, refresh, _keys(get, issuer.issuer, jwks, refresh)))
+    return tuple(made)
+
+
+def _source(
+    config: Config, key: SourceKey, refresh: Refresh, fetch: Callable[[Current], Document]
+) -> RemoteSource:
+    return RemoteSource(key, place_of(config, key), refresh, fetch)
+
+
+def _request(url: str, source: TrustSource, refresh: Refresh) -> Request:
+    reach = Reach(
+        private=source.allow_private,
+        networks=tuple(ipaddress.ip_network(network) for network in source.allow_networks),
+        loopback_only=source.insecure_dev,
+    )
+    return Request(url, reach, WebTls(source.ca_file), refresh.timeout)
+
+
+def _keys(
+    get: Get, issuer: str, source: KeySource, refresh: Refresh
+) -> Callable[[Current], Document]:
+    if source.url is not None:
+        request = _request(source.url, source, refresh)
+        return lambda _: _document(get(request))
+    request = _request(discovery_url(issuer), source, refresh)
+
+    def discover(_: Current) -> Document:
+        return _document(get(_found(get(request), issuer, request)))
+
+    return discover
+
+
+def _found(described: Fetched, issuer: str, request: Request) -> Request:
+    """Read where an issuer that describes itself says that its keys are."""
+    try:
+        said = read_object(described.text)
+    except FetchError as error:
+        raise FetchError(f"its description: {error}") from error
+    name, url = said.get("issuer"), said.get("jwks_uri")
+    if name != issuer:
+        told = f"`{name[:_MAX_TOLD]}`" if isinstance(name, str) else "none"
+        raise FetchError(f"its description is that of another issuer: {told}, not `{issuer}`")
+    if not isinstance(url, str):
+        raise FetchError("its description has no `jwks_uri`")
+    reach = request.reach
+    # The description may lead anywhere; what is permitted beyond the public is permitted for the host in the
+    # configuration alone.
+    if host_of_or_none(url) != host_of(request.url):
+        reach = replace(reach, private=False)
+    return replace(request, url=url, reach=reach)
+
+
+def host_of_or_none(url: str) -> str | None:
+    """Tell the host of whatever a document calls a URL.
+
+    Args:
+        url: Any text.
+
+    Returns:
+        Its host; none where it is no URL.
+    """
+    try:
+        return host_of(url) or None
+    except ValueError:
+        return None
+
+
+def _endpoint(
+    get: Get, key: SourceKey, request: Request, source: BundleSource
+) -> Callable[[Current], Document]:
+    endpoint = source.endpoint_spiffe_id
+    if source.profile is BundleProfile.HTTPS_WEB or endpoint is None:
+        return lambda _: _bundle(get(request))
+    owner = SourceKey("domain", endpoint.split("/")[2])
+
+    def fetch(current: Current) -> Document:
+        authorities = authorities_of(current(owner) or "")
+        if not authorities and owner == key and source.bootstrap_file is not None:
+            authorities = authorities_of(_read(source.bootstrap_file))
+        return _bundle(get(replace(request, tls=SpiffeTls(endpoint, authorities))))
+
+    return fetch
+
+
+def _read(file: str) -> str:
+    try:
+        return read_small(Path(file))
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise FetchError(f"`bootstrap_file` {file} cannot be read: {said}") from error
+
+
+def _workload(domain: str, socket: str, timeout: float) -> Callable[[Current], Document]:
+    if not has_workload_api():
+        what = f"`workload_api` of trust domain `{domain}` needs the extra `workload`."
+        raise ConfigError((Diagnostic(what, mend="pip install 'authz-runtime[workload]'."),))
+    # Asking the agent of this machine costs nothing: as often as the configuration allows.
+    return lambda _: Document(workload_bundle(socket, domain, timeout), 0.0)
+
+
+def _document(fetched: Fetched) -> Document:
+    read_object(fetched.text)
+    return Document(fetched.text, fetched.fresh_for)
+
+
+def _bundle(fetched: Fetched) -> Document:
+    """A bundle says itself how often it wants to be asked (SPIFFE Trust Domain and Bundle §4.1.2)."""
+    hint = read_object(fetched.text).get("spiffe_refresh_hint")
+    if isinstance(hint, int) and not isinstance(hint, bool) and hint >= 0:
+        return Document(fetched.text, float(min(hint, _LONGEST_HINT)))
+    return Document(fetched.text, fetched.fresh_for)
+
+
+def read_object(text: str) -> dict[str, Any]:
+    """Read a JSON object in which no member stands twice.
+
+    Args:
+        text: JSON.
+
+    Returns:
+        The object.
+
+    Raises:
+        FetchError: It is none.
+    """
+
+    def pairs(listed: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(listed)
+        if len(made) != len(listed):
+            raise FetchError("a member stands twice")
+        return made
+
+    try:
+        value = json.loads(text, object_pairs_hook=pairs)
+    except (ValueError, RecursionError) as error:
+        raise FetchError("the answer is not JSON") from error
+    if not isinstance(value, dict):
+        raise FetchError("the answer is no JSON object")
+    return value
