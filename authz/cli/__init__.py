@@ -1,26 +1,57 @@
-"""The `authz` command.
+"""The `authz` command: one module for each verb, or for each group of verbs, named as on the command line.
 
-Exit codes: 0 it is well (or permitted), 1 wrong use or a failure, 2 tests fail or the answer is not a permit,
+A new verb is a module with `register(app)` and a row in `VERBS`. Verbs import `options` (what several verbs take),
+`decision_log` (where recorded decisions are read) and `render` (what is printed), and never each other.
+
+Exit codes: 0 success (or permitted), 1 wrong use or a failure, 2 tests fail or the answer is not a permit,
 3 the bundle or the configuration is refused.
 """
 
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from importlib import import_module
+from typing import Final, NoReturn
 
 import typer
 
-from authz.cli import bundle, catalog, config, credentials, decide, dev, node, past, tasks, why
-from authz.cli.show import Ended, Show
+from authz.cli.render import CommandExit, Terminal
 from authz.errors import AuthzError, UsageError
 
-__all__ = ["application", "main"]
+__all__ = ["VERBS", "application", "main"]
 
-_USAGE = 2
+VERBS: Final = (
+    "serve",
+    "status",
+    "healthcheck",
+    "version",
+    "init",
+    "check",
+    "fmt",
+    "test",
+    "schema",
+    "catalog",
+    "eval",
+    "explain",
+    "propose",
+    "why",
+    "task",
+    "revoke",
+    "forget",
+    "credential",
+    "config",
+    "keys",
+    "demo",
+)
+"""Every verb and group of verbs, in the order of the help. The module of each has the same name."""
+
+_PARSER_USAGE: Final = 2
 
 
-def application() -> typer.Typer:
-    """Make the command with all its verbs.
+def application(verbs: Sequence[str] = VERBS) -> typer.Typer:
+    """Make the command.
+
+    Args:
+        verbs: Verbs that it has. Default: all.
 
     Returns:
         The application.
@@ -37,8 +68,10 @@ def application() -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for part in (node, bundle, catalog, decide, past, why, tasks, credentials, config, dev):
-        part.register(app)
+    # Without a callback, typer makes a command of one verb that verb, and no longer reads its name.
+    app.callback()(lambda: None)
+    for verb in verbs:
+        import_module(f"authz.cli.{verb}").register(app)
     return app
 
 
@@ -46,26 +79,29 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command.
 
     Args:
-        arguments: What follows its name; none: the process's own.
+        arguments: Words after the command's name. Default: those of the process.
 
     Raises:
         SystemExit: Always, with the exit code.
     """
-    show = Show()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    # Only the module of the verb is loaded: `authz check` needs no server, which takes half of the start-up time to import.
+    app = application(words[:1] if words[:1] and words[0] in VERBS else VERBS)
+    terminal = Terminal()
     try:
-        application()(args=list(arguments) if arguments is not None else None, prog_name="authz")
+        app(args=words, prog_name="authz")
     except AuthzError as error:
-        show.error(error)
+        terminal.error(error)
         sys.exit(error.exit_code)
-    except Ended as ended:
-        sys.exit(ended.code)
-    except SystemExit as stop:
-        # Two means something else here; the parser of arguments uses it for wrong use.
-        sys.exit(1 if stop.code == _USAGE else stop.code)
+    except CommandExit as end:
+        sys.exit(end.code)
+    except SystemExit as end:
+        # The argument parser ends wrong use with 2, which means a failed test here.
+        sys.exit(1 if end.code == _PARSER_USAGE else end.code)
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        show.error(UsageError(f"{where}{error.strerror or error}"))
+        terminal.error(UsageError(f"{where}{error.strerror or error}"))
         sys.exit(1)
     sys.exit(0)

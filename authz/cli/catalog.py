@@ -1,4 +1,4 @@
-"""Verbs about catalogs of MCP servers: from `tools/list` to reviewed operations."""
+"""`authz catalog …`: from the `tools/list` of an MCP server to reviewed operations."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +7,7 @@ import typer
 
 from authz.bundle import read_folder
 from authz.cli.options import Vars, offline_variables
-from authz.cli.show import Ended, Show
+from authz.cli.render import CommandExit, Terminal
 from authz.engine import Plan
 from authz.errors import UsageError
 from authz.tools.catalog.changes import Change, changes
@@ -54,11 +54,7 @@ Timeout = Annotated[float, typer.Option("--timeout", help="Seconds.", min=1, max
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs.
-
-    Args:
-        app: The command.
-    """
+    """Add the group of verbs to the command."""
     group = typer.Typer(
         help="Catalogs of MCP servers: import, propose, review, accept, compare.",
         no_args_is_help=True,
@@ -89,25 +85,25 @@ def import_mcp(
     var: Vars = None,
 ) -> None:
     """Write catalog/SYSTEM.mcp.yaml from a server's tools/list; what was reviewed and has changed is refused until reviewed again."""
-    show = Show()
+    terminal = Terminal()
     catalog_path(bundle, system)
     listing = _listing(file, Source(stdio, url, env or (), header or (), timeout))
     found = import_listing(bundle, system, listing, _variables(bundle, var))
-    _changes(show, found)
-    show.line(
+    _changes(terminal, found)
+    terminal.line(
         f"{catalog_path(bundle, system)}: {len(listing.tools)} tools of "
         f"{plain(listing.name, 80)} {plain(listing.version, 40)}"
     )
-    _worklist(show, bundle, system, _variables(bundle, var))
+    _worklist(terminal, bundle, system, _variables(bundle, var))
 
 
 def classify(*, system: System, bundle: BundleOption = Path(), var: Vars = None) -> None:
     """Propose what the tools do, by the verbs in their names, their hints and arguments; decides nothing."""
-    show = Show()
+    terminal = Terminal()
     catalog = Catalog(bundle, system, _variables(bundle, var))
     found = catalog.classify()
     if found:
-        show.table(
+        terminal.table(
             ("operation", "effects", "tier", "why"),
             [
                 (
@@ -120,8 +116,8 @@ def classify(*, system: System, bundle: BundleOption = Path(), var: Vars = None)
             ],
         )
     proposed = sum(1 for _, proposal in found if proposal)
-    show.line(f"{proposed} of {len(found)} tools without a rule have a proposal")
-    show.note(f"Next: authz catalog split {system}; authz catalog review {system}")
+    terminal.line(f"{proposed} of {len(found)} tools without a rule have a proposal")
+    terminal.note(f"Next: authz catalog split {system}; authz catalog review {system}")
 
 
 def split(
@@ -133,15 +129,15 @@ def split(
     var: Vars = None,
 ) -> None:
     """Propose to make one operation of each value of an argument that says what is done."""
-    show = Show()
+    terminal = Terminal()
     catalog = Catalog(bundle, system, _variables(bundle, var))
     found = catalog.split(operation, on)
     for name, proposal in found:
-        show.line(f"{name}: {proposal.why}")
+        terminal.line(f"{name}: {proposal.why}")
         for value, case in proposal.cases:
             said = f"{' '.join(case.effects)}, {case.tier}" if case else "execute, high (unknown)"
-            show.line(f"  {plain(value, 60)}: {said}")
-    show.line(f"{len(found)} of {len(catalog.listing.tools)} tools have a proposal to be split")
+            terminal.line(f"  {plain(value, 60)}: {said}")
+    terminal.line(f"{len(found)} of {len(catalog.listing.tools)} tools have a proposal to be split")
 
 
 def review(
@@ -159,25 +155,25 @@ def review(
     var: Vars = None,
 ) -> None:
     """Go through the tools that nobody has reviewed, or that changed since, the riskiest first: asks in a terminal, or takes a CSV."""
-    show = Show()
+    terminal = Terminal()
     if csv_out is not None and csv_in is not None:
         raise UsageError("give --csv-out or --csv-in")
     catalog = Catalog(bundle, system, _variables(bundle, var))
     items = [item for item in catalog.items() if item.state != "reviewed"]
     if csv_out is not None:
         csv_out.write_text(write_csv(items))
-        show.line(f"{csv_out}: {len(items)} tools to review")
+        terminal.line(f"{csv_out}: {len(items)} tools to review")
         return
     if csv_in is not None:
         chosen = read_csv(_text(csv_in), items)
     elif not items:
         chosen = {}
     else:
-        show.note("accept as shown: a   other effects or tier: e   skip: Enter   stop: q")
-        chosen = _ask(show, items)
+        terminal.note("accept as shown: a   other effects or tier: e   skip: Enter   stop: q")
+        chosen = _ask(terminal, items)
     if chosen:
         catalog.accept(chosen)
-    show.line(f"{len(chosen)} accepted, {len(items) - len(chosen)} left")
+    terminal.line(f"{len(chosen)} accepted, {len(items) - len(chosen)} left")
 
 
 def accept(
@@ -194,7 +190,7 @@ def accept(
     var: Vars = None,
 ) -> None:
     """Pin tools as they are now; a proposal becomes a rule."""
-    show = Show()
+    terminal = Terminal()
     if every == bool(operations):
         raise UsageError("name operations, or say --all")
     if most not in TIERS:
@@ -212,8 +208,8 @@ def accept(
     if chosen:
         catalog.accept(chosen)
     for operation in sorted(chosen):
-        show.line(f"accepted {operation}")
-    _worklist(show, bundle, system, _variables(bundle, var))
+        terminal.line(f"accepted {operation}")
+    _worklist(terminal, bundle, system, _variables(bundle, var))
 
 
 def diff(
@@ -228,16 +224,16 @@ def diff(
     timeout: Timeout = 30,
 ) -> None:
     """Compare the catalog with what the server lists now; exits with 2 where they differ."""
-    show = Show()
+    terminal = Terminal()
     old = read_catalog(bundle, system)
     if old is None:
         raise UsageError(f"there is no {catalog_path(bundle, system)}")
     new = _listing(file, Source(stdio, url, env or (), header or (), timeout))
     found = changes(old, new)
-    _changes(show, found)
+    _changes(terminal, found)
     if found:
-        raise Ended(_DIFFERS)
-    show.line(f"no difference: {len(new.tools)} tools")
+        raise CommandExit(_DIFFERS)
+    terminal.line(f"no difference: {len(new.tools)} tools")
 
 
 def drift(
@@ -247,19 +243,19 @@ def drift(
     var: Vars = None,
 ) -> None:
     """List the tools that changed since they were accepted; exits with 2 where there are any."""
-    show = Show()
+    terminal = Terminal()
     plan = Plan.compile(read_folder(bundle), _variables(bundle, var))
     tools = [tool for tool in plan.tools() if system in {"", str(tool["system"])}]
     if system and not tools:
         raise UsageError(f"`{plain(system, 80)}` is no MCP system of the bundle")
     drifted = [tool for tool in tools if tool["accepted"] not in {None, tool["digest"]}]
     for tool in drifted:
-        show.line(
+        terminal.line(
             f"{tool['operation']} changed since it was accepted ({tool['file']}:{tool['line']})"
         )
     if drifted:
-        raise Ended(_DIFFERS)
-    show.line(f"no drift: {len(tools)} tools")
+        raise CommandExit(_DIFFERS)
+    terminal.line(f"no drift: {len(tools)} tools")
 
 
 def _listing(file: Path | None, source: Source) -> Listing:
@@ -283,39 +279,39 @@ def _variables(bundle: Path, var: list[str] | None) -> dict[str, str]:
     return offline_variables(read_folder(bundle), var, lambda _: None)
 
 
-def _changes(show: Show, found: list[Change]) -> None:
+def _changes(terminal: Terminal, found: list[Change]) -> None:
     for change in found:
         what = f": {plain(', '.join(change.what), 400)}" if change.what else ""
-        show.line(f"{change.kind} {plain(change.tool, 128)}{what}")
+        terminal.line(f"{change.kind} {plain(change.tool, 128)}{what}")
 
 
-def _worklist(show: Show, bundle: Path, system: str, variables: dict[str, str]) -> None:
+def _worklist(terminal: Terminal, bundle: Path, system: str, variables: dict[str, str]) -> None:
     plan = Plan.compile(read_folder(bundle), variables)
     tools = [tool for tool in plan.tools() if tool["system"] == system]
     changed_since = sum(1 for tool in tools if tool["drifted"])
     left = sum(1 for tool in tools if not tool["reviewed"] and not tool["drifted"])
-    show.line(
+    terminal.line(
         f"{len(tools) - left - changed_since} reviewed, {left} not reviewed, {changed_since} changed since review"
     )
     if left or changed_since:
-        show.note(f"Next: authz catalog classify {system}; authz catalog review {system}")
+        terminal.note(f"Next: authz catalog classify {system}; authz catalog review {system}")
 
 
-def _ask(show: Show, items: list[Item]) -> dict[str, dict[str, Any] | None]:
+def _ask(terminal: Terminal, items: list[Item]) -> dict[str, dict[str, Any] | None]:
     chosen: dict[str, dict[str, Any] | None] = {}
     for number, item in enumerate(items, 1):
-        show.line(f"\n{number}/{len(items)}  {item.operation}  ({item.state})")
-        show.line(f"  says: {plain(item.tool.description or 'nothing', 400)}")
-        show.line(f"  arguments: {plain(', '.join(item.tool.properties), 400) or 'none'}")
+        terminal.line(f"\n{number}/{len(items)}  {item.operation}  ({item.state})")
+        terminal.line(f"  says: {plain(item.tool.description or 'nothing', 400)}")
+        terminal.line(f"  arguments: {plain(', '.join(item.tool.properties), 400) or 'none'}")
         hints = [f"{k}={v}" for k, v in (item.tool.annotations or {}).items() if k.endswith("Hint")]
-        show.line(f"  hints: {plain(', '.join(hints)) or 'none'}")
+        terminal.line(f"  hints: {plain(', '.join(hints)) or 'none'}")
         if item.has_rule:
-            show.line(f"  your rule: {' '.join(item.effects)}, {item.tier}")
+            terminal.line(f"  your rule: {' '.join(item.effects)}, {item.tier}")
         elif item.rule:
-            show.line(f"  proposed: {flow(item.rule)}")
-            show.line(f"  because: {plain(item.why)}")
+            terminal.line(f"  proposed: {flow(item.rule)}")
+            terminal.line(f"  because: {plain(item.why)}")
         else:
-            show.line("  proposed: nothing; take it for execute, high")
+            terminal.line("  proposed: nothing; take it for execute, high")
         while True:
             answer = (
                 typer.prompt("  a, e, Enter, q", default="", show_default=False).strip().lower()
@@ -336,5 +332,5 @@ def _ask(show: Show, items: list[Item]) -> dict[str, dict[str, Any] | None]:
                     chosen[item.operation] = changed(item, words, tier.strip(), "here")
                     break
             except UsageError as error:
-                show.note(f"  {error}")
+                terminal.note(f"  {error}")
     return chosen

@@ -1,4 +1,4 @@
-"""Verbs about the configuration: config print, validate, schema."""
+"""`authz config …`: print or check the configuration."""
 
 import json
 import time
@@ -11,7 +11,7 @@ import yaml
 
 from authz.bundle import compile_bundle, read_folder
 from authz.cli.options import ConfigFile, Sets, configuration, loaded
-from authz.cli.show import Show
+from authz.cli.render import Terminal
 from authz.config import json_schema, redacted
 from authz.config.document import Value, spell
 from authz.engine import Trust
@@ -22,11 +22,7 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs.
-
-    Args:
-        app: The command.
-    """
+    """Add the group of verbs to the command."""
     group = typer.Typer(help="Print or check the configuration.", no_args_is_help=True)
     group.command("print")(print_)
     group.command("validate")(validate)
@@ -51,11 +47,11 @@ def print_(
     if origins:
         listed = [(spell(path), value, found.origin(path)) for path, value in _leaves(shown, ())]
         if output == "json":
-            Show().json([{"key": k, "value": v, "origin": o} for k, v, o in listed])
+            Terminal().json([{"key": k, "value": v, "origin": o} for k, v, o in listed])
         for key, value, origin in listed if output == "yaml" else ():
             print(f"{key}: {json.dumps(value, ensure_ascii=False)}  # {origin}")
     elif output == "json":
-        Show().json(shown)
+        Terminal().json(shown)
     else:
         print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), end="")
 
@@ -82,26 +78,26 @@ def validate(
     ] = False,
 ) -> None:
     """Check the configuration, and with --files all that a node would read; exits with 3 where it is refused."""
-    show = Show()
+    terminal = Terminal()
     checked = configuration(config, sets)
-    show.line("the configuration is well")
+    terminal.line("the configuration is well")
     if not files:
         return
     trust = Trust.compile(trust_spec(checked, read_trust(checked).documents))
     for warning in trust.warnings:
-        show.note(f"warning: {warning}")
-    show.line("the keys are well")
+        terminal.note(f"warning: {warning}")
+    terminal.line("the keys are well")
     bundle = read_folder(
         Path(checked.bundle.path),
         max_bytes=checked.limits.bundle_max_bytes,
         max_files=checked.limits.bundle_max_files,
     )
     compiled = compile_bundle(bundle, checked.vars, int(time.time() * 1000))
-    show.diagnostics(compiled.plan.warnings)
+    terminal.diagnostics(compiled.plan.warnings)
     plan = compiled.plan
-    show.line(f"the bundle is well: {plan.name} {plan.revision}, {compiled.tests.passed} tests")
+    terminal.line(f"the bundle is well: {plan.name} {plan.revision}, {compiled.tests.passed} tests")
 
 
 def schema() -> None:
     """Print the configuration's JSON Schema."""
-    Show().json(json_schema())
+    Terminal().json(json_schema())

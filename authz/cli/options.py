@@ -1,10 +1,11 @@
-"""Options that several verbs take, and what they come to."""
+"""Options that several verbs take, and readers of their values."""
 
+import json
 import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -12,18 +13,34 @@ from authz.config import Config, Loaded, load_with_origins, parse_assignment
 from authz.config.load import Assignment
 from authz.errors import UsageError
 from authz.model import BundleFiles
+from authz.v1 import decision_pb2
 
 __all__ = [
+    "ADMIN",
+    "Address",
+    "AdminSocket",
+    "AgentToken",
+    "Arguments",
     "BundleFolder",
     "ConfigFile",
+    "Output",
+    "Server",
     "Sets",
+    "SubjectToken",
     "Vars",
     "configuration",
+    "evidence",
     "flags",
+    "json_object",
     "loaded",
     "offline_variables",
+    "read_text",
     "variables",
 ]
+
+ADMIN: Final = "unix:///run/authz/admin.sock"
+"""Default address of a node's administration socket."""
+_MAX_INPUT: Final = 1_048_576
 
 _VARIABLE: Final = re.compile(r"(?<!\$)\$\{([A-Za-z_][A-Za-z0-9_]{0,63})\}")
 
@@ -48,6 +65,36 @@ BundleFolder = Annotated[Path, typer.Argument(help="Folder of the bundle.", file
 Vars = Annotated[
     list[str] | None,
     typer.Option("--var", metavar="NAME=VALUE", help="Value of ${NAME} in the bundle. Repeatable."),
+]
+Output = Annotated[str, typer.Option("--output", "-o", help="text or json")]
+Arguments = Annotated[
+    str, typer.Option("--input", "-i", help="Arguments: one JSON object, or @file.")
+]
+AdminSocket = Annotated[
+    str, typer.Option("--admin", envvar="AUTHZ_ADMIN", help="The administration socket.")
+]
+Address = Annotated[
+    str,
+    typer.Option(
+        "--admin",
+        envvar="AUTHZ_ADMIN",
+        help="The administration socket: a node that tells where its audit and bundle are.",
+    ),
+]
+Server = Annotated[
+    str,
+    typer.Option(
+        "--server",
+        envvar="AUTHZ_SERVER",
+        help="Where decisions are asked for, `host:port` or `unix:///path`; by the administration socket its owner needs no "
+        "token to read and to end.",
+    ),
+]
+AgentToken = Annotated[
+    Path | None, typer.Option(help="File with the agent's JWT-SVID.", dir_okay=False)
+]
+SubjectToken = Annotated[
+    Path | None, typer.Option(help="File with the subject's token.", dir_okay=False)
 ]
 
 
@@ -159,3 +206,57 @@ def variables(given: Sequence[str] | None) -> dict[str, str]:
             raise UsageError(f"--var {text}: write NAME=VALUE")
         found[name] = value
     return found
+
+
+def evidence(agent: Path | None, subject: Path | None) -> list[decision_pb2.Evidence]:
+    """Read the tokens of a call.
+
+    Args:
+        agent: File with the agent's token.
+        subject: File with the subject's token.
+
+    Returns:
+        One bearer token for each file.
+
+    Raises:
+        UsageError: A file cannot be read.
+    """
+    files = (
+        (decision_pb2.EVIDENCE_ROLE_AGENT, agent),
+        (decision_pb2.EVIDENCE_ROLE_SUBJECT, subject),
+    )
+    scheme = decision_pb2.EVIDENCE_SCHEME_BEARER
+    return [
+        decision_pb2.Evidence(role=role, scheme=scheme, token=read_text(file))
+        for role, file in files
+        if file is not None
+    ]
+
+
+def json_object(given: str) -> dict[str, Any]:
+    """Read `--input`: a JSON object, or `@` and the name of a file that holds one.
+
+    Raises:
+        UsageError: The value is not a JSON object, or the file cannot be read.
+    """
+    text = read_text(Path(given[1:])) if given.startswith("@") else given
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--input is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UsageError("--input is not a JSON object")
+    return value
+
+
+def read_text(file: Path) -> str:
+    """Read at most 1 MiB of a UTF-8 file, without white space at its ends.
+
+    Raises:
+        UsageError: The file cannot be read, or is not UTF-8.
+    """
+    try:
+        with file.open("rb") as stream:
+            return stream.read(_MAX_INPUT).decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} cannot be read: {error}") from error

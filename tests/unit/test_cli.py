@@ -6,10 +6,12 @@ import json
 import xml.etree.ElementTree as ET
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 
-from authz.cli import main
+from authz.cli import VERBS, application, main
 from authz.cli.reference import cli_reference, config_reference
 from authz.tools.keys import DevDomain
 
@@ -40,6 +42,16 @@ def bundle(tmp_path: Path) -> Path:
 def test_the_reference_is_what_the_code_says(page: str, text: str) -> None:
     """Generate it with `python -m authz.cli.reference docs/reference`."""
     assert (REFERENCE / page).read_text() == text
+
+
+def test_each_verb_has_a_module_of_its_name() -> None:
+    """A module with `register` that is not listed would be a verb that nobody can run."""
+    folder = ROOT / "authz" / "cli"
+    modules = {file.stem for file in folder.glob("*.py") if "\ndef register(" in file.read_text()}
+    assert modules == set(VERBS)
+    for verb in VERBS:
+        command: Any = typer.main.get_command(application([verb]))
+        assert list(command.commands) == [verb]
 
 
 @pytest.mark.parametrize(

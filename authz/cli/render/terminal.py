@@ -1,10 +1,10 @@
-"""What the command prints, and how."""
+"""Prints results on standard output, and everything else on standard error."""
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
 from rich.live import Live
@@ -21,13 +21,13 @@ from authz.errors import (
 )
 from authz.model import Diagnostic, Severity
 
-__all__ = ["Ended", "Show"]
+__all__ = ["OUTCOME_STYLES", "CommandExit", "Terminal"]
 
-_STYLES: Final = {"PERMIT": "green", "STEP_UP": "yellow", "DENY": "red"}
+OUTCOME_STYLES: Final = {"PERMIT": "green", "STEP_UP": "yellow", "DENY": "red"}
 
 
-class Ended(Exception):  # noqa: N818 - it ends the command, and is no error
-    """Ends the command with an exit code that is no failure of the command itself.
+class CommandExit(Exception):  # noqa: N818 - a result, not an error
+    """Ends the command with an exit code that reports a result, for example of a test.
 
     Args:
         code: The exit code.
@@ -38,8 +38,8 @@ class Ended(Exception):  # noqa: N818 - it ends the command, and is no error
         self.code = code
 
 
-class Show:
-    """Results on standard output, everything else on standard error."""
+class Terminal:
+    """Standard output for results, standard error for everything else."""
 
     def __init__(self) -> None:
         # Paths and policy texts must never be read as markup, nor be wrapped when piped.
@@ -85,7 +85,7 @@ class Show:
         """Print a table; outcomes are coloured."""
         table = Table(*columns, title=title or None, title_justify="left", header_style="bold")
         for row in rows:
-            table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+            table.add_row(*(Text(cell, style=OUTCOME_STYLES.get(cell, "")) for cell in row))
         self.out.print(table)
 
     @contextmanager
@@ -103,7 +103,7 @@ class Show:
         def add(row: Sequence[str]) -> None:
             words = (cell.partition(",")[0] for cell in row)
             cells = zip(row, words, strict=True)
-            table.add_row(*(Text(cell, style=_STYLES.get(word, "")) for cell, word in cells))
+            table.add_row(*(Text(cell, style=OUTCOME_STYLES.get(word, "")) for cell, word in cells))
 
         if self.out.is_terminal:
             with Live(table, console=self.out, auto_refresh=True):
@@ -111,46 +111,3 @@ class Show:
         else:
             yield add
             self.out.print(table)
-
-    def decision(self, decision: Mapping[str, Any]) -> None:
-        """Print a decision with its trace, for people."""
-        outcome = str(decision.get("outcome", "DENY"))
-        head = Text(outcome, style=_STYLES.get(outcome, "")) + Text(
-            f"  {decision.get('reason_code', '')}"
-        )
-        if decision.get("enforced") is False:
-            head += Text("  only observed: the call is let through", style="yellow")
-        self.out.print(head)
-        if message := decision.get("message"):
-            self.line(f"  {message}")
-        for name, label in (
-            ("step_up_kinds", "show first"),
-            ("policy_ids", "because of"),
-            ("obligations", "obligations"),
-            ("controls", "controls"),
-            ("excess", "not cleared for"),
-            ("sequences", "would complete"),
-            ("budgets", "would exceed"),
-        ):
-            if listed := decision.get(name):
-                self.line(f"  {label}: {', '.join(map(str, listed))}")
-        for name in ("tier", "resource", "destination_class", "chain"):
-            if value := decision.get(name):
-                said = " → ".join(map(str, value)) if isinstance(value, list) else str(value)
-                self.line(f"  {name.replace('_', ' ')}: {said}")
-        trace = decision.get("trace") or ()
-        if trace:
-            self.table(
-                ("policy", "effect", "result", "principal", "where", "reason"),
-                [
-                    (
-                        str(judged.get("policy_id", "")),
-                        str(judged.get("effect", "")),
-                        str(judged.get("error") or judged.get("result", "")),
-                        str(judged.get("principal", "")),
-                        f"{judged.get('file', '')}:{judged.get('line', '')}",
-                        str(judged.get("reason", "")),
-                    )
-                    for judged in trace
-                ],
-            )

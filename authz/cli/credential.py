@@ -1,40 +1,32 @@
-"""Verbs about task credentials, and about the keys that sign them."""
+"""`authz credential …`: issue, inspect and revoke task credentials."""
 
 import json
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from google.protobuf import json_format
 
-from authz.cli.history import ADMIN, Address
-from authz.cli.show import Show
-from authz.cli.tasks import AgentToken, Json, Server, SubjectToken, evidence
+from authz.cli.options import ADMIN, AgentToken, Output, Server, SubjectToken, evidence
+from authz.cli.render import Terminal
 from authz.client import Authz, Issue, ProofKey, TaskCredential, TokenFile
-from authz.config import SigningAlgorithm
 from authz.errors import UsageError
-from authz.signing import FolderKeys
 from authz.tools.remote import Remote
 from authz.v1 import credentials_pb2
 
-__all__ = ["register", "register_keys"]
+__all__ = ["register"]
+
 
 _MOST_BYTES = 65_536
 
 TokenPath = Annotated[
     str, typer.Argument(metavar="TOKEN", help="File with the credential; `-`: standard input.")
 ]
-KeysFolder = Annotated[Path, typer.Argument(help="`credentials.keys.folder`.", file_okay=False)]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs.
-
-    Args:
-        app: The command.
-    """
+    """Add the group of verbs to the command."""
     group = typer.Typer(
         name="credential",
         help="Issue, inspect and revoke task credentials.",
@@ -71,7 +63,7 @@ def issue(
         typer.Option(help="PEM file of a P-256 key to bind it to (DPoP).", dir_okay=False),
     ] = None,
     subject_token: SubjectToken = None,
-    output: Json = "text",
+    output: Output = "text",
 ) -> None:
     """Ask whether an agent may perform an operation, and print a credential that performs it once."""
     if (proof_key is None) != (not issuer):
@@ -88,7 +80,7 @@ def issue(
         raise UsageError("the system's secrets are leased; ask for them by the SDK")
     if output == "json":
         told = {"token_type": issued.token_type, "expires_at": issued.expires_at}
-        Show().json({"token": issued.token, **told, "decision_id": issued.decision_id})
+        Terminal().json({"token": issued.token, **told, "decision_id": issued.decision_id})
     else:
         print(issued.token)
 
@@ -98,7 +90,7 @@ def introspect(
     token: TokenPath,
     agent_token: AgentToken = None,
     server: Server = ADMIN,
-    output: Json = "text",
+    output: Output = "text",
 ) -> None:
     """Tell whether a credential is active, and what it is for."""
     request = credentials_pb2.IntrospectRequest(
@@ -107,9 +99,9 @@ def introspect(
     known = Remote(server).credential("Introspect", request, credentials_pb2.IntrospectResponse())
     claims = json_format.MessageToDict(known.claims) if known.active else {}
     if output == "json":
-        Show().json({"active": known.active, **claims})
+        Terminal().json({"active": known.active, **claims})
         return
-    Show().table(
+    Terminal().table(
         ("", ""),
         [
             ("active", "yes" if known.active else "no"),
@@ -130,52 +122,7 @@ def revoke(
         evidence=evidence(agent_token, subject_token), token=_token(token)
     )
     Remote(server).credential("Revoke", request, credentials_pb2.CredentialsRevokeResponse())
-    Show().line("revoked")
-
-
-def register_keys(group: typer.Typer) -> None:
-    """Add verbs about signing keys to the group `keys`.
-
-    Args:
-        group: The group.
-    """
-    group.command("list")(list_)
-    group.command("generate")(generate)
-
-
-def list_(*, address: Address = ADMIN, output: Json = "text") -> None:
-    """List the keys that sign task credentials, of every node."""
-    listed = json.loads(Remote(address).status().detail_json).get("signing_keys")
-    if listed is None:
-        raise UsageError("this node issues no credentials: `credentials` is not configured")
-    if output == "json":
-        Show().json({"keys": listed})
-        return
-    Show().table(
-        ("key", "algorithm", "node", "", "signs from", "published until"),
-        [
-            (
-                one["kid"],
-                one["algorithm"],
-                one["node"],
-                "signs" if one["signs"] else ("own" if one["own"] else ""),
-                _time(one["active_from"]),
-                _time(one["expires_at"]),
-            )
-            for one in listed
-        ],
-    )
-
-
-def generate(
-    *,
-    folder: KeysFolder,
-    algorithm: Annotated[
-        SigningAlgorithm, typer.Option(help="What it signs with.")
-    ] = SigningAlgorithm.ES256,
-) -> None:
-    """Put a new signing key into a folder; a node that has it publishes it, and rotates to it."""
-    print(FolderKeys(folder).generate(algorithm).kid)
+    Terminal().line("revoked")
 
 
 def _token(path: str) -> str:
@@ -189,7 +136,3 @@ def _token(path: str) -> str:
 
 def _said(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""Verbs about past decisions, as the audit tells them: propose."""
+"""`authz propose`: draft a change of the bundle from recorded decisions."""
 
 import time
 from pathlib import Path
@@ -7,19 +7,17 @@ from typing import Annotated, Final
 import typer
 
 from authz.audit import span
-from authz.cli.history import (
-    ADMIN,
-    Address,
+from authz.cli.decision_log import (
     BundleOption,
     Logs,
     Since,
     Until,
-    bundle_of,
     history,
-    source_of,
+    log_source,
+    read_bundle,
 )
-from authz.cli.options import ConfigFile, Sets, Vars
-from authz.cli.show import Show
+from authz.cli.options import ADMIN, Address, ConfigFile, Sets, Vars
+from authz.cli.render import Terminal
 from authz.engine import Plan
 from authz.errors import BundleError, UsageError
 from authz.model import BundleFiles
@@ -31,11 +29,7 @@ _SHOWN: Final = 20
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs.
-
-    Args:
-        app: The command.
-    """
+    """Add the verb to the command."""
     app.command("propose", epilog="Example: authz propose --since 24h --config config.yaml")(
         propose
     )
@@ -59,30 +53,30 @@ def propose(
     ] = None,
 ) -> None:
     """Propose a change of the bundle from what the audit saw: unknown operations and routes, agents, subjects, missing permits; nothing in it permits before it is reviewed."""
-    show = Show()
-    source = source_of(log, config, sets, address)
+    terminal = Terminal()
+    source = log_source(log, config, sets, address)
     seen = Seen()
-    for decision in history(show, source, span(since, until, time.time())):
+    for decision in history(terminal, source, span(since, until, time.time())):
         seen.see(decision)
-    files, named = bundle_of(show, bundle or source.bundle, source, var)
+    files, named = read_bundle(terminal, bundle or source.bundle, source, var)
     known = Known.read(files, named) if files is not None else None
     made = draft(seen, known)
     if not made.entries:
-        show.note(f"nothing to propose: {seen.all.times} decisions")
+        terminal.note(f"nothing to propose: {seen.all.times} decisions")
         return
     if files is not None:
-        _compiles(show, files, named, made)
-    _write(show, made, output)
+        _compiles(terminal, files, named, made)
+    _write(terminal, made, output)
 
 
-def _compiles(show: Show, files: BundleFiles, named: dict[str, str], made: Draft) -> None:
+def _compiles(terminal: Terminal, files: BundleFiles, named: dict[str, str], made: Draft) -> None:
     """Say where the bundle would be refused with the change as it is."""
     content = {**files.files, **_files(made)}
     try:
         Plan.compile(BundleFiles(files.root, content), named)
     except BundleError as error:
-        show.note("with the change as it is, the bundle is refused:")
-        show.diagnostics(error.diagnostics[:_SHOWN])
+        terminal.note("with the change as it is, the bundle is refused:")
+        terminal.diagnostics(error.diagnostics[:_SHOWN])
 
 
 def _files(made: Draft) -> dict[str, bytes]:
@@ -96,7 +90,7 @@ def _files(made: Draft) -> dict[str, bytes]:
     return files
 
 
-def _write(show: Show, made: Draft, output: Path | None) -> None:
+def _write(terminal: Terminal, made: Draft, output: Path | None) -> None:
     if output is None:
         print(made.facts, end="")
         if made.policies:
@@ -113,5 +107,5 @@ def _write(show: Show, made: Draft, output: Path | None) -> None:
             raise UsageError(
                 f"{target} is there already; remove it, or name another folder"
             ) from error
-        show.line(str(target))
-    show.note(f"{made.entries} entries to review; then: authz check {output}")
+        terminal.line(str(target))
+    terminal.note(f"{made.entries} entries to review; then: authz check {output}")

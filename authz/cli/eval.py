@@ -1,34 +1,26 @@
-"""Verbs about one decision: eval (offline) and explain (of a running node)."""
+"""`authz eval`: judge one request offline."""
 
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
-from google.protobuf import json_format
 
 from authz.bundle import read_folder
-from authz.cli.options import Vars, offline_variables
-from authz.cli.show import Ended, Show
+from authz.cli.options import Arguments, Output, Vars, json_object, offline_variables
+from authz.cli.render import CommandExit, Terminal, print_decision
 from authz.engine import Plan
 from authz.errors import BundleError, UsageError
-from authz.tools.remote import Remote
-from authz.v1 import authorizer_pb2, decision_pb2
 
 __all__ = ["register"]
 
-_MAX_INPUT = 1_048_576
+_NOT_PERMITTED: Final = 2
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs.
-
-    Args:
-        app: The command.
-    """
+    """Add the verb to the command."""
     app.command("eval")(evaluate)
-    app.command("explain")(explain)
 
 
 def evaluate(
@@ -37,9 +29,7 @@ def evaluate(
     bundle: Annotated[Path, typer.Option("--bundle", "-b", help="Folder of the bundle.")] = Path(
         "bundle"
     ),
-    input_: Annotated[
-        str, typer.Option("--input", "-i", help="Arguments: one JSON object, or @file.")
-    ] = "{}",
+    input_: Arguments = "{}",
     agent: Annotated[str | None, typer.Option(help="SPIFFE id of the agent that acts.")] = None,
     subject: Annotated[
         str | None, typer.Option(help="On whose behalf: `<issuer alias>/<sub>`.")
@@ -59,89 +49,31 @@ def evaluate(
     ] = None,
     prompt: Annotated[str, typer.Option(help="The user's words when the task was started.")] = "",
     var: Vars = None,
-    output: Annotated[str, typer.Option("--output", "-o", help="text or json")] = "text",
+    output: Output = "text",
 ) -> None:
     """Judge one request offline, on stated facts, and show every policy; exits with 2 unless permitted."""
     who = _who(agent, subject, claim, service=service)
-    request: dict[str, Any] = {"as": who, "call": operation, "input": _object(input_)}
+    request: dict[str, Any] = {"as": who, "call": operation, "input": json_object(input_)}
     if task is not None:
         if agent is None:
             raise UsageError("a task is an agent's: say --agent too")
         request["task"] = {"template": task, "params": _pairs("--param", param), "prompt": prompt}
     elif param or prompt:
         raise UsageError("--param and --prompt speak of a task: say --task too")
-    show = Show()
+    terminal = Terminal()
     files = read_folder(bundle)
-    plan = Plan.compile(files, offline_variables(files, var, show.note))
+    plan = Plan.compile(files, offline_variables(files, var, terminal.note))
     try:
         decision = plan.eval(request, int(time.time() * 1000))
     except BundleError as error:
         # The bundle compiled: what cannot be read is the request.
         raise UsageError("; ".join(map(str, error.diagnostics))) from error
     if output == "json":
-        show.json(decision)
+        terminal.json(decision)
     else:
-        show.decision(decision)
+        print_decision(terminal, decision)
     if decision.get("outcome") != "PERMIT":
-        raise Ended(_NOT_PERMITTED)
-
-
-def explain(
-    *,
-    operation: Annotated[str, typer.Argument(help="Operation id.")],
-    input_: Annotated[
-        str, typer.Option("--input", "-i", help="Arguments: one JSON object, or @file.")
-    ] = "{}",
-    agent_token: Annotated[
-        Path | None, typer.Option(help="File with the agent's JWT-SVID.", dir_okay=False)
-    ] = None,
-    subject_token: Annotated[
-        Path | None, typer.Option(help="File with the subject's token.", dir_okay=False)
-    ] = None,
-    token: Annotated[
-        Path | None,
-        typer.Option(help="File with your own token, for `authz.explain`.", dir_okay=False),
-    ] = None,
-    address: Annotated[
-        str, typer.Option("--admin", envvar="AUTHZ_ADMIN", help="The administration socket.")
-    ] = "unix:///run/authz/admin.sock",
-) -> None:
-    """Ask a running node to judge a request without effect, and to tell everything."""
-    evidence = [
-        decision_pb2.Evidence(
-            role=role, scheme=decision_pb2.EVIDENCE_SCHEME_BEARER, token=_text(str(file))
-        )
-        for role, file in (
-            (decision_pb2.EVIDENCE_ROLE_AGENT, agent_token),
-            (decision_pb2.EVIDENCE_ROLE_SUBJECT, subject_token),
-        )
-        if file is not None
-    ]
-    request = authorizer_pb2.ExplainRequest(
-        check=decision_pb2.CheckRequest(
-            evidence=evidence,
-            operation=operation,
-            arguments_json=json.dumps(_object(input_)).encode(),
-            mode=decision_pb2.MODE_PROBE,
-        )
-    )
-    authorization = f"Bearer {_text(str(token))}" if token is not None else None
-    answer = Remote(address).explain(request, authorization)
-    Show().json(json_format.MessageToDict(answer.decision, preserving_proto_field_name=True))
-
-
-_NOT_PERMITTED = 2
-
-
-def _object(given: str) -> dict[str, Any]:
-    text = _text(given[1:]) if given.startswith("@") else given
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"--input is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UsageError("--input is not a JSON object")
-    return value
+        raise CommandExit(_NOT_PERMITTED)
 
 
 def _who(
@@ -178,11 +110,3 @@ def _pairs(flag: str, given: list[str] | None) -> dict[str, Any]:
         except ValueError:
             pairs[name] = value
     return pairs
-
-
-def _text(file: str) -> str:
-    try:
-        with Path(file).open("rb") as stream:
-            return stream.read(_MAX_INPUT).decode().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} cannot be read: {error}") from error

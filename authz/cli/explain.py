@@ -1,0 +1,55 @@
+"""`authz explain`: ask a running node to judge a request without effect."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from google.protobuf import json_format
+
+from authz.cli.options import (
+    ADMIN,
+    AdminSocket,
+    AgentToken,
+    Arguments,
+    SubjectToken,
+    evidence,
+    json_object,
+    read_text,
+)
+from authz.cli.render import Terminal
+from authz.tools.remote import Remote
+from authz.v1 import authorizer_pb2, decision_pb2
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command."""
+    app.command("explain")(explain)
+
+
+def explain(
+    *,
+    operation: Annotated[str, typer.Argument(help="Operation id.")],
+    input_: Arguments = "{}",
+    agent_token: AgentToken = None,
+    subject_token: SubjectToken = None,
+    token: Annotated[
+        Path | None,
+        typer.Option(help="File with your own token, for `authz.explain`.", dir_okay=False),
+    ] = None,
+    address: AdminSocket = ADMIN,
+) -> None:
+    """Ask a running node to judge a request without effect, and to tell everything."""
+    request = authorizer_pb2.ExplainRequest(
+        check=decision_pb2.CheckRequest(
+            evidence=evidence(agent_token, subject_token),
+            operation=operation,
+            arguments_json=json.dumps(json_object(input_)).encode(),
+            mode=decision_pb2.MODE_PROBE,
+        )
+    )
+    authorization = f"Bearer {read_text(token)}" if token is not None else None
+    answer = Remote(address).explain(request, authorization)
+    Terminal().json(json_format.MessageToDict(answer.decision, preserving_proto_field_name=True))

@@ -1,0 +1,39 @@
+"""`authz init`: write a bundle to start from."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from authz.cli.render import Terminal
+from authz.tools.scaffold import write_template
+
+__all__ = ["register"]
+
+_OBSERVED_DAYS: Final = 30
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command."""
+    app.command("init")(init)
+
+
+def init(
+    *,
+    folder: Annotated[Path, typer.Argument(help="A new folder.", file_okay=False)] = Path("bundle"),
+    enforce: Annotated[
+        bool, typer.Option("--enforce", help="Enforce denials at once, instead of in 30 days.")
+    ] = False,
+) -> None:
+    """Write a bundle that you can edit; for 30 days its denials are only noted, unless told otherwise."""
+    terminal = Terminal()
+    until = None if enforce else datetime.now(UTC).date() + timedelta(days=_OBSERVED_DAYS)
+    for file in write_template(folder, until):
+        terminal.line(str(file))
+    if until is not None:
+        terminal.note(
+            f"Denials are only noted, and the calls let through, until {until}: see {folder}/mode.yaml, and put "
+            "its owner in. `authz init --enforce` enforces at once."
+        )
+    terminal.note(f"Next: authz check {folder}; authz test {folder}")

@@ -1,0 +1,112 @@
+"""`authz keys …`: keys that sign task credentials, and keys and tokens for development."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from authz.cli.options import ADMIN, Address, Output
+from authz.cli.render import Terminal
+from authz.config import SigningAlgorithm
+from authz.errors import UsageError
+from authz.signing import FolderKeys
+from authz.tools.keys import DevDomain
+from authz.tools.remote import Remote
+
+__all__ = ["register"]
+
+
+_ISSUER = "https://idp.dev.example"
+
+KeyFolder = Annotated[Path, typer.Argument(help="Where the keys lie.", file_okay=False)]
+
+KeysFolder = Annotated[Path, typer.Argument(help="`credentials.keys.folder`.", file_okay=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of verbs to the command."""
+    group = typer.Typer(
+        help="Keys that sign task credentials; keys and tokens for development.",
+        no_args_is_help=True,
+    )
+    for verb in (make, token, list_, generate):
+        group.command(verb.__name__.rstrip("_"))(verb)
+    app.add_typer(group, name="keys")
+
+
+def make(
+    *,
+    folder: KeyFolder,
+    domain: Annotated[str, typer.Option(help="SPIFFE trust domain.")] = "dev.example",
+    issuer: Annotated[str, typer.Option(help="`iss` of subject tokens.")] = _ISSUER,
+) -> None:
+    """Make keys of a trust domain and an issuer for development, never for production, if the folder has none: bundle.json and jwks.json."""
+    made = DevDomain.open(folder, domain, issuer)
+    Terminal().line(f"{folder}: trust domain {made.domain}, issuer {made.issuer}")
+
+
+def token(
+    *,
+    folder: KeyFolder,
+    audience: Annotated[str, typer.Option(help="`aud`.")] = "authz",
+    agent: Annotated[
+        str | None, typer.Option(help="Path of the SPIFFE id, e.g. /ns/support/sa/bot.")
+    ] = None,
+    subject: Annotated[str | None, typer.Option(help="`sub` of a subject token.")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="A value of the claim `groups`.")] = None,
+    lifetime: Annotated[int, typer.Option(help="Seconds.")] = 3600,
+) -> None:
+    """Print a token signed with the keys of a folder, for development."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} has no keys; run: authz keys make {folder}")
+    keys = DevDomain.open(folder, "dev.example", _ISSUER)
+    if (agent is None) == (subject is None):
+        raise UsageError("say whose: --agent or --subject")
+    if agent is not None:
+        if not agent.startswith("/"):
+            raise UsageError("--agent is a path: /ns/…/sa/…")
+        print(keys.svid(agent, audience, lifetime=lifetime))
+    else:
+        claims = {"groups": list(group)} if group else {}
+        print(keys.subject_token(subject or "", audience, claims, lifetime=lifetime))
+
+
+def list_(*, address: Address = ADMIN, output: Output = "text") -> None:
+    """List the keys that sign task credentials, of every node."""
+    listed = json.loads(Remote(address).status().detail_json).get("signing_keys")
+    if listed is None:
+        raise UsageError("this node issues no credentials: `credentials` is not configured")
+    if output == "json":
+        Terminal().json({"keys": listed})
+        return
+    Terminal().table(
+        ("key", "algorithm", "node", "", "signs from", "published until"),
+        [
+            (
+                one["kid"],
+                one["algorithm"],
+                one["node"],
+                "signs" if one["signs"] else ("own" if one["own"] else ""),
+                _time(one["active_from"]),
+                _time(one["expires_at"]),
+            )
+            for one in listed
+        ],
+    )
+
+
+def generate(
+    *,
+    folder: KeysFolder,
+    algorithm: Annotated[
+        SigningAlgorithm, typer.Option(help="What it signs with.")
+    ] = SigningAlgorithm.ES256,
+) -> None:
+    """Put a new signing key into a folder; a node that has it publishes it, and rotates to it."""
+    print(FolderKeys(folder).generate(algorithm).kid)
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,54 @@
+"""A decision with its trace, for people."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.text import Text
+
+from authz.cli.render.terminal import OUTCOME_STYLES, Terminal
+
+__all__ = ["print_decision"]
+
+
+def print_decision(terminal: Terminal, decision: Mapping[str, Any]) -> None:
+    """Print a decision with its trace, for people."""
+    outcome = str(decision.get("outcome", "DENY"))
+    head = Text(outcome, style=OUTCOME_STYLES.get(outcome, "")) + Text(
+        f"  {decision.get('reason_code', '')}"
+    )
+    if decision.get("enforced") is False:
+        head += Text("  only observed: the call is let through", style="yellow")
+    terminal.out.print(head)
+    if message := decision.get("message"):
+        terminal.line(f"  {message}")
+    for name, label in (
+        ("step_up_kinds", "show first"),
+        ("policy_ids", "because of"),
+        ("obligations", "obligations"),
+        ("controls", "controls"),
+        ("excess", "not cleared for"),
+        ("sequences", "would complete"),
+        ("budgets", "would exceed"),
+    ):
+        if listed := decision.get(name):
+            terminal.line(f"  {label}: {', '.join(map(str, listed))}")
+    for name in ("tier", "resource", "destination_class", "chain"):
+        if value := decision.get(name):
+            said = " → ".join(map(str, value)) if isinstance(value, list) else str(value)
+            terminal.line(f"  {name.replace('_', ' ')}: {said}")
+    trace = decision.get("trace") or ()
+    if trace:
+        terminal.table(
+            ("policy", "effect", "result", "principal", "where", "reason"),
+            [
+                (
+                    str(judged.get("policy_id", "")),
+                    str(judged.get("effect", "")),
+                    str(judged.get("error") or judged.get("result", "")),
+                    str(judged.get("principal", "")),
+                    f"{judged.get('file', '')}:{judged.get('line', '')}",
+                    str(judged.get("reason", "")),
+                )
+                for judged in trace
+            ],
+        )

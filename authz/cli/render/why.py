@@ -1,0 +1,164 @@
+"""The texts and tables of `authz why`."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from authz.cli.render.terminal import Terminal
+from authz.tools.catalog.tool import plain
+from authz.tools.why import Groups, Why
+
+__all__ = ["print_groups", "print_why"]
+
+
+_ROWS: Final = 50
+
+_SOURCE_LINES: Final = 20
+
+_NAMES: Final = 12
+
+
+def print_why(terminal: Terminal, told: Why) -> None:
+    """Print the explanation of one decision."""
+    one = told.decision
+    softened = "" if one.enforced else "  (mode: observe let it through)"
+    terminal.line(f"{plain(one.outcome, 40)}  {plain(one.code, 60)}{softened}")
+    if one.message:
+        terminal.line(f"  {plain(one.message, 600)}")
+    for name, value in _facts(told):
+        if value:
+            terminal.line(f"  {name}: {plain(value, 1_000)}")
+    for id_, at, reason in told.policies:
+        said = f": {plain(reason, 300)}" if reason else ""
+        terminal.line(f"  policy: {plain(id_, 200)} ({plain(at, 300)}){said}")
+    for line in told.source.splitlines()[:_SOURCE_LINES]:
+        terminal.line(f"    | {plain(line, 300)}")
+    if told.same_bundle is False:
+        terminal.line(
+            "  the bundle that is given is not the one that judged: what it says may differ"
+        )
+    _help(terminal, told)
+
+
+def _help(terminal: Terminal, told: Why) -> None:
+    """Print what would permit it."""
+    if told.permits:
+        terminal.line("  permits that came closest:")
+    for permit in told.permits:
+        at = f"{permit.policy.file}:{permit.policy.line}"
+        lacks, principal = plain(permit.lacks, 400), plain(permit.principal, 300)
+        terminal.line(f"    {plain(permit.policy.id, 200)} ({at}) for {principal}: {lacks}")
+    if told.would_permit:
+        terminal.line("  what would permit it:")
+    for what in told.would_permit:
+        terminal.line(f"    {plain(what, 600)}")
+
+
+def _facts(told: Why) -> list[tuple[str, str]]:
+    one = told.decision
+    principals = [(link.kind.lower(), _principal(link.id, link.roles)) for link in one.chain]
+    return [
+        ("meaning", told.title),
+        ("page", told.page),
+        ("step", f"{one.step}: {told.settles}" if told.settles else one.step),
+        ("when", f"{one.at}  {one.decision_id}"),
+        ("operation", one.operation),
+        ("asked for", one.what if one.asked is not None else ""),
+        ("tier", one.tier),
+        ("resource", one.resource),
+        ("destination", one.destination_class),
+        *(principals or [("caller", "nobody: no credential was verified")]),
+        ("enforcer", one.enforcer),
+        ("arguments", json.dumps(one.arguments) if one.arguments else ""),
+        ("bundle", f"{one.bundle} {one.revision} {one.digest[:12]}"),
+        ("trace", one.trace_id),
+        ("the caller is told", f"next action {one.next_action}, retry {one.retry}"),
+    ]
+
+
+def _principal(id_: str, roles: tuple[str, ...] | None) -> str:
+    if roles is None:
+        return id_
+    return f"{id_} (roles: {', '.join(roles)})" if roles else f"{id_} (no role)"
+
+
+def print_groups(terminal: Terminal, groups: Groups, changes: Iterable[Mapping[str, Any]]) -> None:
+    """Print refused decisions by what they have in common, and how the bundle changed meanwhile."""
+    listed = groups.sorted()
+    total = sum(group.times for _, group in listed) + groups.left_out
+    if listed:
+        terminal.table(
+            (
+                "times",
+                "observed",
+                "code",
+                "operation",
+                "policy",
+                "agent",
+                "revision",
+                "first",
+                "last",
+            ),
+            [
+                (
+                    str(group.times),
+                    str(group.observed),
+                    plain(key.code, 60),
+                    plain(key.operation, 120),
+                    plain(", ".join(key.policies), 120),
+                    plain(key.agent, 120) or "nobody",
+                    plain(key.revision, 40),
+                    _short(group.first),
+                    _short(group.last),
+                )
+                for key, group in listed[:_ROWS]
+            ],
+        )
+    if len(listed) > _ROWS:
+        terminal.line(f"and {len(listed) - _ROWS} more kinds; --output json tells all")
+    terminal.line(f"{total} of {groups.decisions} decisions refused, in {len(listed)} kinds")
+    if groups.left_out:
+        terminal.line(
+            f"{groups.left_out} of them are of kinds that are not listed: there were too many"
+        )
+    revisions = groups.changes()
+    if len(revisions) > 1:
+        for revision in revisions:
+            _revision(terminal, revision)
+    for change in changes:
+        _change(terminal, change)
+    if listed:
+        terminal.note(f"Next: authz why {plain(listed[0][1].sample, 80)}")
+
+
+def _short(at: str) -> str:
+    return at[:19].replace("T", " ")
+
+
+def _revision(terminal: Terminal, revision: Mapping[str, Any]) -> None:
+    terminal.line(
+        f"revision {plain(revision['revision'], 60)}, {revision['first']} to {revision['last']}: "
+        f"{revision['permitted']} permitted, {revision['refused']} refused"
+    )
+    for what, name in (("policies", "policy"), ("reason_codes", "code")):
+        for sign, kind in (("+", "new"), ("-", "gone")):
+            for one in revision.get(f"{kind}_{what}", ())[:_NAMES]:
+                times = revision[what].get(one)
+                said = f", {times} times" if times else ""
+                terminal.line(f"  {sign} {name} {plain(one, 200)}{said}")
+
+
+def _change(terminal: Terminal, change: Mapping[str, Any]) -> None:
+    terminal.line(f"{change['from']} to {change['to']}:")
+    lines = [
+        f"  {sign} {what} {plain(one, 200)}"
+        for what in ("policies", "operations", "rules", "roles", "agents", "routes")
+        for sign, kind in (("+", "added"), ("-", "removed"), ("~", "changed"))
+        for one in change[what].get(kind, ())
+    ]
+    for line in lines[: _ROWS * 2]:
+        terminal.line(line)
+    if len(lines) > _ROWS * 2:
+        terminal.line(f"  and {len(lines) - _ROWS * 2} more")
+    if not lines:
+        terminal.line("  no id differs")

@@ -1,0 +1,67 @@
+"""`authz status`: show the state of a running node, and reload it."""
+
+import json
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from authz.cli.options import ADMIN, AdminSocket, Output
+from authz.cli.render import CommandExit, Terminal, status_rows
+from authz.tools.remote import Remote
+from authz.v1 import admin_pb2
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command."""
+    app.command("status")(status)
+
+
+def status(
+    *,
+    address: AdminSocket = ADMIN,
+    output: Output = "text",
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Load bundle and keys again first.")
+    ] = False,
+) -> None:
+    """Tell how a node stands; exits with 1 where it is not ready, or the reload is refused."""
+    terminal = Terminal()
+    remote = Remote(address)
+    refused = False
+    if reload:
+        outcome = remote.reload()
+        refused = not outcome.reloaded
+        for line in outcome.diagnostics:
+            terminal.note(line)
+        now = outcome.bundle_revision or "nothing"
+        terminal.note(
+            f"refused; bundle {now} goes on serving" if refused else f"bundle {now} serves"
+        )
+        for line in _rule_changes(outcome.rules):
+            terminal.note(line)
+    answer = remote.status()
+    detail = json.loads(answer.detail_json)
+    if output == "json":
+        terminal.json(detail)
+    else:
+        terminal.table(("", address), status_rows(answer, detail))
+    if refused or not answer.ready:
+        raise CommandExit(1)
+
+
+def _rule_changes(rules: admin_pb2.RuleChanges) -> Iterator[str]:
+    """Tell which sequences and budgets kept their progress over the reload."""
+    if rules.carried:
+        yield f"{rules.carried} rules are what they were: their progress goes on"
+    for what, names in (
+        ("changed, progress starts anew", rules.changed),
+        ("new", rules.added),
+        ("removed", rules.removed),
+    ):
+        if names:
+            yield f"{what}: {', '.join(names)}"
+    if rules.omitted:
+        yield f"and {rules.omitted} more"

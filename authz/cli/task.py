@@ -1,0 +1,305 @@
+"""`authz task …`: start, delegate, extend, read and end tasks."""
+
+import json
+import sys
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Struct
+
+from authz.cli.options import ADMIN, AgentToken, Output, Server, SubjectToken, evidence
+from authz.cli.render import Terminal
+from authz.engine import prompt_names
+from authz.errors import UsageError
+from authz.tools.remote import Remote
+from authz.v1 import tasks_pb2
+
+__all__ = ["register"]
+
+
+class Ending(StrEnum):
+    """How a task ends."""
+
+    COMPLETED = "completed"
+    ABORTED = "aborted"
+    REVOKED = "revoked"
+
+
+class Status(StrEnum):
+    """How a task stands."""
+
+    ACTIVE = "active"
+    COMPLETED = "completed"
+    ABORTED = "aborted"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+
+
+Id = Annotated[str, typer.Argument(help="Task id.")]
+
+Params = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--param",
+        metavar="NAME=VALUE",
+        help="A parameter of the template: a whole number, true, false, or a text; in double quotes a text anyway. Repeatable.",
+    ),
+]
+
+Operations = Annotated[
+    list[str] | None,
+    typer.Option("--operation", help="Only this operation of the wider scope. Repeatable."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of verbs to the command."""
+    group = typer.Typer(
+        help="Start, delegate, extend, read and end tasks, and show what a prompt names.",
+        no_args_is_help=True,
+    )
+    for verb in (start, delegate, extend, get, list_, end, names):
+        group.command(verb.__name__.rstrip("_"))(verb)
+    app.add_typer(group, name="task")
+
+
+def start(
+    *,
+    template: Annotated[str, typer.Argument(help="Template in the bundle.")],
+    param: Params = None,
+    assignee: Annotated[
+        str, typer.Option(help="SPIFFE id of the agent that gets it; none: the starter.")
+    ] = "",
+    prompt: Annotated[str, typer.Option(help="The user's words.")] = "",
+    operation: Operations = None,
+    agent_token: AgentToken = None,
+    subject_token: SubjectToken = None,
+    server: Server = ADMIN,
+    output: Output = "text",
+) -> None:
+    """Start a root task, as a subject or as an agent that the template lists.
+
+    The prompt counts as the user's word with a subject's token for an `alone_audience`, and without an agent's.
+    """
+    request = tasks_pb2.StartRequest(
+        evidence=evidence(agent_token, subject_token),
+        template=template,
+        params=_params(param),
+        assignee=assignee,
+        prompt=prompt,
+        scope=_scope(operation),
+    )
+    answer = Remote(server).task("Start", request, tasks_pb2.StartResponse())
+    _show([answer.task], output)
+
+
+def delegate(
+    *,
+    parent: Annotated[str, typer.Argument(help="Id of the parent.")],
+    assignee: Annotated[str, typer.Argument(help="SPIFFE id of the agent that gets the child.")],
+    template: Annotated[str, typer.Option(help="Template; none: the parent's.")] = "",
+    param: Params = None,
+    operation: Operations = None,
+    agent_token: AgentToken = None,
+    server: Server = ADMIN,
+    output: Output = "text",
+) -> None:
+    """Start a child of a task, as the agent that has the task."""
+    remote, shown = Remote(server), evidence(agent_token, None)
+    above: list[tasks_pb2.ScopeEntry] = []
+    if operation:
+        asked = tasks_pb2.GetRequest(evidence=shown, task=parent)
+        above.extend(remote.task("Get", asked, tasks_pb2.GetResponse()).task.scope)
+    request = tasks_pb2.DelegateRequest(
+        evidence=shown,
+        parent=parent,
+        assignee=assignee,
+        template=template,
+        params=_params(param),
+        scope=_below(above, operation),
+    )
+    answer = remote.task("Delegate", request, tasks_pb2.DelegateResponse())
+    _show([answer.task], output)
+
+
+def extend(
+    *,
+    task: Id,
+    prompt: Annotated[str, typer.Argument(help="The user's further words.")],
+    agent_token: AgentToken = None,
+    subject_token: SubjectToken = None,
+    server: Server = ADMIN,
+    output: Output = "text",
+) -> None:
+    """Add what the user named in a further turn, as the subject of the task.
+
+    It counts as the user's word with a subject's token for an `alone_audience`, and without an agent's.
+    """
+    request = tasks_pb2.ExtendRequest(
+        evidence=evidence(agent_token, subject_token), task=task, prompt=prompt
+    )
+    answer = Remote(server).task("Extend", request, tasks_pb2.ExtendResponse())
+    _show([answer.task], output)
+
+
+def get(
+    *,
+    task: Id,
+    agent_token: AgentToken = None,
+    subject_token: SubjectToken = None,
+    server: Server = ADMIN,
+    output: Output = "text",
+) -> None:
+    """Show one task."""
+    request = tasks_pb2.GetRequest(evidence=evidence(agent_token, subject_token), task=task)
+    answer = Remote(server).task("Get", request, tasks_pb2.GetResponse())
+    _show([answer.task], output)
+
+
+def list_(
+    *,
+    assignee: Annotated[str, typer.Option(help="Only those of this agent.")] = "",
+    session: Annotated[str, typer.Option(help="Only those of this task tree.")] = "",
+    status: Annotated[Status | None, typer.Option(help="Only those that stand so.")] = None,
+    most: Annotated[int, typer.Option(help="At most so many.", min=1)] = 100,
+    agent_token: AgentToken = None,
+    subject_token: SubjectToken = None,
+    server: Server = ADMIN,
+    output: Output = "text",
+) -> None:
+    """List tasks."""
+    remote = Remote(server)
+    found: list[tasks_pb2.Task] = []
+    token = ""
+    while len(found) < most:
+        request = tasks_pb2.TasksListRequest(
+            evidence=evidence(agent_token, subject_token),
+            assignee=assignee,
+            session=session,
+            status=_status(status),
+            page_size=min(most - len(found), 1000),
+            page_token=token,
+        )
+        answer = remote.task("List", request, tasks_pb2.TasksListResponse())
+        found.extend(answer.tasks)
+        token = answer.next_page_token
+        if not token:
+            break
+    _show(found, output)
+
+
+def end(
+    *,
+    task: Id,
+    status: Annotated[Ending, typer.Option(help="How it ends.")] = Ending.COMPLETED,
+    agent_token: AgentToken = None,
+    subject_token: SubjectToken = None,
+    server: Server = ADMIN,
+    output: Output = "text",
+) -> None:
+    """End a task, and all below it."""
+    request = tasks_pb2.EndRequest(
+        evidence=evidence(agent_token, subject_token), task=task, status=_status(status)
+    )
+    answer = Remote(server).task("End", request, tasks_pb2.EndResponse())
+    terminal = Terminal()
+    if output == "json":
+        terminal.json({"task": task, "ended": answer.ended})
+    else:
+        terminal.line(f"{answer.ended} tasks ended")
+
+
+def names(
+    *,
+    prompt: Annotated[str, typer.Argument(help="The user's words; `-`: those on standard input.")],
+    output: Output = "text",
+) -> None:
+    """Show what a prompt names where it counts as the user's word, and why other words of it name nothing.
+
+    It reads as the server does, and asks no server.
+    """
+    readings = prompt_names(sys.stdin.read() if prompt == "-" else prompt)
+    terminal = Terminal()
+    if output == "json":
+        terminal.json(
+            {
+                "names": [
+                    {"text": one.text, "kind": one.kind, "name": one.name}
+                    for one in readings
+                    if not one.why
+                ],
+                "unnamed": [{"text": one.text, "why": one.why} for one in readings if one.why],
+            }
+        )
+        return
+    terminal.table(
+        ("word", "names", "why not"),
+        [
+            (one.text, f"{one.kind} {one.name}" if not one.why else "nothing", one.why)
+            for one in readings
+        ],
+    )
+    if not any(not one.why for one in readings):
+        terminal.line("The prompt names nothing.")
+
+
+def _status(status: Ending | Status | None) -> tasks_pb2.TaskStatus.ValueType:
+    if status is None:
+        return tasks_pb2.TASK_STATUS_UNSPECIFIED
+    return tasks_pb2.TaskStatus.Value(f"TASK_STATUS_{status.name}")
+
+
+def _params(given: Iterable[str] | None) -> Struct:
+    params = Struct()
+    for one in given or ():
+        name, equals, text = one.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--param {one}: NAME=VALUE")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        # Only what a template can declare: anything else, such as `null`, is meant as a text.
+        params[name] = value if isinstance(value, (bool, int, str)) else text
+    return params
+
+
+def _scope(operations: Iterable[str] | None) -> list[tasks_pb2.ScopeEntry]:
+    return [tasks_pb2.ScopeEntry(operation=operation) for operation in operations or ()]
+
+
+def _below(
+    above: Iterable[tasks_pb2.ScopeEntry], operations: Iterable[str] | None
+) -> list[tasks_pb2.ScopeEntry]:
+    """What a child is given: the parent's limits, which it would be refused without."""
+    wide = list(above)
+    found: list[tasks_pb2.ScopeEntry] = []
+    for operation in operations or ():
+        entries = [entry for entry in wide if entry.operation == operation]
+        found.extend(entries or _scope([operation]))
+    return found
+
+
+def _show(tasks: list[tasks_pb2.Task], output: str) -> None:
+    terminal = Terminal()
+    if output == "json":
+        told = [json_format.MessageToDict(one, preserving_proto_field_name=True) for one in tasks]
+        terminal.json({"tasks": told})
+        return
+    terminal.table(
+        ("task", "status", "template", "assignee", "on behalf of", "until"),
+        [
+            (
+                one.id,
+                tasks_pb2.TaskStatus.Name(one.status).removeprefix("TASK_STATUS_").lower(),
+                one.template,
+                one.assignee,
+                one.subject or "itself",
+                one.deadline.ToJsonString(),
+            )
+            for one in tasks
+        ],
+    )

@@ -1,0 +1,53 @@
+"""`authz test`: run the tests that a bundle contains."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from authz.bundle import outcome, read_folder
+from authz.cli.options import BundleFolder, Vars, offline_variables
+from authz.cli.render import Terminal
+from authz.engine import Plan
+from authz.tools.junit import write_junit
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command."""
+    app.command("test")(run_tests)
+
+
+def run_tests(
+    *,
+    folder: BundleFolder,
+    var: Vars = None,
+    junit: Annotated[
+        Path | None, typer.Option(help="Write JUnit XML here.", dir_okay=False)
+    ] = None,
+) -> None:
+    """Run a bundle's own tests; exits with 2 where one fails, with 3 where the bundle is refused."""
+    terminal = Terminal()
+    bundle = read_folder(folder)
+    plan = Plan.compile(bundle, offline_variables(bundle, var, terminal.note))
+    tests = outcome(plan.test(bundle, int(time.time() * 1000)))
+    if junit is not None:
+        write_junit(tests, junit)
+    if tests.failures:
+        terminal.table(
+            ("test", "step", "where", "expected", "got"),
+            [
+                (
+                    failure.test,
+                    str(failure.step),
+                    f"{failure.file}:{failure.line}",
+                    failure.expected,
+                    failure.actual or failure.message,
+                )
+                for failure in tests.failures
+            ],
+        )
+    terminal.line(f"{tests.passed} passed, {tests.failed} failed, {tests.skipped} skipped")
+    tests.check()

@@ -1,0 +1,26 @@
+"""`authz version`."""
+
+import typer
+
+from authz import __version__
+from authz.cli.options import Output
+from authz.cli.render import Terminal
+from authz.engine import build_profile
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command."""
+    app.command("version")(version)
+
+
+def version(
+    *,
+    output: Output = "text",
+) -> None:
+    """Print the version and how the engine was built."""
+    if output == "json":
+        Terminal().json({"version": __version__, "build_profile": build_profile()})
+    else:
+        Terminal().line(f"authz {__version__} ({build_profile()})")
