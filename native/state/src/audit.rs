@@ -1,5 +1,8 @@
 //! Appends audit lines to a file on a thread of its own, syncing many lines at once.
 
+mod log;
+mod memory;
+
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -12,6 +15,9 @@ use serde::Serialize;
 
 use crate::medium::{FileMedium, Medium};
 use crate::ticket::{Settle, Ticket, pair};
+
+pub use self::log::AuditLog;
+pub use self::memory::MemoryAudit;
 
 /// How long lines that nobody waits for may gather before they are written.
 const LINGER: Duration = Duration::from_millis(5);

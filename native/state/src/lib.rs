@@ -16,5 +16,8 @@ pub mod store;
 mod sync;
 mod ticket;
 
-pub use audit::{AuditError, AuditHealth, AuditSettings, AuditWriter, Durability, OpenError};
+pub use audit::{
+    AuditError, AuditHealth, AuditLog, AuditSettings, AuditWriter, Durability, MemoryAudit,
+    OpenError,
+};
 pub use ticket::Ticket;
