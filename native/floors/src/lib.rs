@@ -72,6 +72,33 @@ pub fn check(
     Ok(problems)
 }
 
+/// Finds calls of the operating system outside the modules that may make them. Code under `#[cfg(test)]` may make them.
+///
+/// `calls` are texts of calls, each with the files, relative to the source folder, that may contain it. The result has one line
+/// for each file that contains a call and may not, and for each file that may and does not.
+///
+/// # Errors
+/// A source file cannot be read.
+pub fn find_calls(source: &Path, calls: &[(&str, &[&str])]) -> io::Result<Vec<String>> {
+    let mut problems = Vec::new();
+    let files = rust_files(source)?;
+    for (call, allowed) in calls {
+        let mut callers = BTreeSet::new();
+        for path in &files {
+            if code_of(&fs::read_to_string(path)?).contains(call) {
+                let file = path.strip_prefix(source).unwrap_or(path);
+                callers.insert(file.to_string_lossy().into_owned());
+            }
+        }
+        let allowed: BTreeSet<String> = allowed.iter().map(|file| (*file).to_owned()).collect();
+        problems.extend(callers.difference(&allowed).map(|file| format!("{file}: `{call}`")));
+        problems.extend(
+            allowed.difference(&callers).map(|file| format!("{file}: no longer has `{call}`")),
+        );
+    }
+    Ok(problems)
+}
+
 /// All Rust files of a folder but those of unit tests and the crate's root, sorted.
 fn rust_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();

@@ -152,6 +152,7 @@ const LANE: &[&str] = &[
     "asked",
     "build",
     "clock",
+    "threads",
     "ending",
     "header_name",
     "settings",
@@ -266,4 +267,30 @@ fn imports_of_the_store_run_down() {
 #[test]
 fn imports_of_the_engine_run_down() {
     assert_floors("lane", LANE, LANE_EXCEPTIONS);
+}
+
+/// Calls by which the engine gets time, threads, ids and random numbers, and the files that may make them. Everything else
+/// takes them from its `Clock`, or from `threads`, so that a test can choose them.
+const LANE_CALLS: &[(&str, &[&str])] = &[
+    ("Instant::now", &["clock.rs"]),
+    ("SystemTime::now", &["clock.rs"]),
+    ("Utc::now", &[]),
+    ("thread::sleep", &["clock.rs"]),
+    ("Uuid::", &["clock.rs"]),
+    // The secret of a store in memory.
+    ("getrandom::", &["clock.rs", "keeper.rs"]),
+    ("thread::spawn", &[]),
+    ("thread::Builder", &[]),
+    ("thread::{Builder", &["threads.rs"]),
+    ("thread::scope", &[]),
+    ("spawn_blocking", &[]),
+    ("runtime::Builder", &["threads.rs"]),
+    ("Runtime::new", &[]),
+];
+
+#[test]
+fn the_engine_takes_time_ids_and_threads_from_one_place() {
+    let native = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let problems = authz_floors::find_calls(&native.join("lane/src"), LANE_CALLS).unwrap();
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
 }

@@ -10,7 +10,7 @@ use authz_kernel::decision::{Given, Request};
 use authz_kernel::mcp::ServerTask;
 use authz_kernel::reason::ReasonCode;
 use authz_state::store::Store;
-use authz_state::{AuditError, AuditSettings, AuditWriter};
+use authz_state::{AuditError, AuditLog, AuditSettings, AuditWriter};
 use authz_token::{KeyOwner, PeerCache, TokenCache, UnixTime};
 use prost::Message;
 
@@ -52,7 +52,7 @@ pub struct Engine {
     pub(crate) world: ArcSwapOption<Loaded>,
     pub(crate) tokens: TokenCache,
     pub(crate) certificates: PeerCache,
-    pub(crate) audit: Arc<AuditWriter>,
+    pub(crate) audit: Arc<dyn AuditLog>,
     pub(crate) sums: Sums,
     pub(crate) keeper: Keeper,
     pub(crate) metrics: Metrics,
@@ -68,51 +68,57 @@ pub struct Engine {
     pub(crate) started: UnixTime,
 }
 
+/// Store, audit log and clock of an [`Engine`].
+#[derive(Debug)]
+pub struct EngineParts {
+    /// Store of tasks, sessions and permits.
+    pub store: Arc<dyn Store>,
+    /// Destination of audit lines.
+    pub audit: Arc<dyn AuditLog>,
+    /// Source of time, ids and random numbers.
+    pub clock: Arc<dyn Clock>,
+}
+
 impl Engine {
-    /// Opens the audit file. Until [`Engine::load`] every request is denied as UNAVAILABLE.
+    /// Opens the audit file and the store that the settings name. Until [`Engine::load`] every request is denied as
+    /// UNAVAILABLE.
     ///
     /// # Errors
-    /// A setting is out of its range, or the audit file cannot be opened.
+    /// A setting is out of its range, or the audit file or the store cannot be opened.
     pub fn new(settings: Settings) -> Result<Self, EngineError> {
-        let state = settings.state.clone();
-        Self::opened(settings, Arc::new(SystemClock), |audit| Keeper::open(state, audit))
+        settings.check()?;
+        let audit = open_audit(&settings)?;
+        let keeper = Keeper::open(settings.state.clone(), &audit)?;
+        Ok(Self::of(settings, keeper, audit, Arc::new(SystemClock)))
     }
 
     /// As [`Engine::new`], on a store that the caller has opened. Audit lines do not go through the store.
     ///
     /// # Errors
-    /// As [`Engine::new`].
+    /// A setting is out of its range, or the audit file cannot be opened.
     pub fn with_store(settings: Settings, store: Arc<dyn Store>) -> Result<Self, EngineError> {
-        Self::with_clock(settings, store, Arc::new(SystemClock))
+        let audit = open_audit(&settings)?;
+        Self::with_parts(settings, EngineParts { store, audit, clock: Arc::new(SystemClock) })
     }
 
-    /// As [`Engine::with_store`], with a clock and a source of ids of the caller's own.
+    /// As [`Engine::new`], on parts that the caller has made: no file is opened and no thread is started.
     ///
     /// # Errors
-    /// As [`Engine::new`].
-    pub fn with_clock(
-        settings: Settings,
-        store: Arc<dyn Store>,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, EngineError> {
-        let state = settings.state.clone();
-        Self::opened(settings, clock, |_| Ok(Keeper::with(state, store)))
+    /// A setting is out of its range.
+    pub fn with_parts(settings: Settings, parts: EngineParts) -> Result<Self, EngineError> {
+        settings.check()?;
+        let EngineParts { store, audit, clock } = parts;
+        let keeper = Keeper::with(settings.state.clone(), store);
+        Ok(Self::of(settings, keeper, audit, clock))
     }
 
-    fn opened(
+    fn of(
         settings: Settings,
+        keeper: Keeper,
+        audit: Arc<dyn AuditLog>,
         clock: Arc<dyn Clock>,
-        keeper: impl FnOnce(&Arc<AuditWriter>) -> Result<Keeper, EngineError>,
-    ) -> Result<Self, EngineError> {
-        settings.check()?;
-        let mut audit = AuditSettings::new(settings.audit_path.clone());
-        audit.max_lines = settings.audit_queue_lines;
-        audit.max_bytes = settings.audit_queue_bytes;
-        audit.sync_interval = Duration::from_millis(settings.audit_sync_interval_ms);
-        let audit = AuditWriter::open(audit).map_err(|error| EngineError(error.to_string()))?;
-        let audit = Arc::new(audit);
-        let keeper = keeper(&audit)?;
-        Ok(Self {
+    ) -> Self {
+        Self {
             keeper,
             world: ArcSwapOption::empty(),
             tokens: TokenCache::new(settings.token_cache_size),
@@ -134,7 +140,7 @@ impl Engine {
             started: seconds(clock.now_ms()),
             clock,
             settings,
-        })
+        }
     }
 
     /// Replaces plan, trust and listeners at once. A running decision keeps the snapshot that it began with.
@@ -314,7 +320,7 @@ impl Engine {
 
     /// Time that has passed since a monotonic time.
     pub(crate) fn took(&self, since: Instant) -> Duration {
-        self.clock.monotonic().saturating_duration_since(since)
+        self.clock.elapsed_since(since)
     }
 
     /// How long a call may wait for the store.
@@ -417,7 +423,8 @@ impl Engine {
             _ => ReasonCode::Unavailable,
         };
         let received = self.clock.monotonic();
-        let mut judgement = self.judgement(surface, self.world(), &Transport::by(""));
+        let transport = Transport::at("", received);
+        let mut judgement = self.judgement(surface, self.world(), &transport);
         judgement.refuse(Refused::new(reason, Step::Identify, reason.row().title));
         let line = RecordOrigin { peer: String::new(), trace: None, lane };
         self.record_refusal(&judgement, &[], line.origin(&self.settings), None);
@@ -449,6 +456,15 @@ impl Engine {
         self.write_sums(self.sums.all());
         self.audit.close();
     }
+}
+
+fn open_audit(settings: &Settings) -> Result<Arc<AuditWriter>, EngineError> {
+    let mut audit = AuditSettings::new(settings.audit_path.clone());
+    audit.max_lines = settings.audit_queue_lines;
+    audit.max_bytes = settings.audit_queue_bytes;
+    audit.sync_interval = Duration::from_millis(settings.audit_sync_interval_ms);
+    let writer = AuditWriter::open(audit).map_err(|error| EngineError(error.to_string()))?;
+    Ok(Arc::new(writer))
 }
 
 /// Whole seconds of a time in milliseconds.

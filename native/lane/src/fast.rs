@@ -46,6 +46,7 @@ use self::canary::Pulse;
 use self::counts::{Counts, Refusal};
 use self::share::{Call, Full, Peers, Share};
 use self::tls::Tls;
+use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::metrics::Family;
 use crate::proto::google::rpc::{ErrorInfo, Status};
@@ -54,6 +55,7 @@ use crate::proto::grpc::health::v1::{
 };
 use crate::settings::{EngineError, Lane as WhichLane, Surface};
 use crate::status::Part;
+use crate::threads;
 use crate::transport::{ApiError, PeerChain, Transport};
 
 const AUTHORIZER: &str = "authz.v1.Authorizer";
@@ -216,6 +218,7 @@ impl FastSettings {
 /// The running server. It owns its runtimes and its sockets.
 #[derive(Debug)]
 pub struct FastLane {
+    clock: Arc<dyn Clock>,
     addresses: Vec<String>,
     sockets: Vec<OwnSocket>,
     tls: Vec<(Arc<str>, Arc<Tls>)>,
@@ -311,11 +314,7 @@ impl FastLane {
                 handshake: Duration::from_millis(settings.handshake_timeout_ms),
                 idle: Duration::from_millis(settings.idle_timeout_ms),
             };
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(settings.workers)
-                .thread_name("authz-fast")
-                .enable_all()
-                .build()
+            let runtime = threads::start_runtime("authz-fast", settings.workers)
                 .map_err(|error| failed("no runtime", error))?;
             let inside = runtime.enter();
             let socket = Socket::new(socket, files)
@@ -328,11 +327,13 @@ impl FastLane {
             runtimes.push(runtime);
         }
         let ready_after = Duration::from_millis(settings.ready_after_ms);
-        let canaries = canary::Sender::start(pulse, canaries, ready_after)
-            .map_err(|error| failed("no thread", error))?;
+        let canaries =
+            canary::Sender::start(Arc::clone(&engine.clock), pulse, canaries, ready_after)
+                .map_err(|error| failed("no thread", error))?;
         let running = Mutex::new(Some(Running { runtimes, servers }));
         let _condition = condition;
-        Ok(Self { addresses, sockets, tls, _condition, draining, stop, canaries, running })
+        let clock = Arc::clone(&engine.clock);
+        Ok(Self { clock, addresses, sockets, tls, _condition, draining, stop, canaries, running })
     }
 
     /// Serves new connections of a listener with other files; where these are refused, those before go on serving.
@@ -372,9 +373,9 @@ impl FastLane {
         if let Some(runtime) = runtimes.first() {
             runtime.block_on(wait);
         }
-        let begun = Instant::now();
+        let begun = self.clock.monotonic();
         for runtime in runtimes {
-            runtime.shutdown_timeout(RUNTIME_GRACE.saturating_sub(begun.elapsed()));
+            runtime.shutdown_timeout(RUNTIME_GRACE.saturating_sub(self.clock.elapsed_since(begun)));
         }
         self.sockets.iter().for_each(OwnSocket::remove);
     }
@@ -481,7 +482,7 @@ impl Serving {
         request: Request<Incoming>,
         mut call: Call,
     ) -> Response<Answer> {
-        let received = Instant::now();
+        let received = self.engine.clock.monotonic();
         connection.is_active();
         let method = self.method(request.uri().path());
         if let Some(refused) = method.unimplemented() {

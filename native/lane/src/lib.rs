@@ -56,6 +56,7 @@ mod sums;
 mod sweep;
 mod tasks;
 mod taskwire;
+mod threads;
 mod tokens;
 mod trace;
 mod transport;
@@ -64,7 +65,7 @@ mod world;
 
 pub use build::build_profile;
 pub use clock::{Clock, SystemClock};
-pub use engine::Engine;
+pub use engine::{Engine, EngineParts};
 pub use fast::{FastLane, FastListener, FastSettings, FastTls};
 pub use pace::Pace;
 pub use settings::{

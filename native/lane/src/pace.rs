@@ -1,36 +1,51 @@
-//! Work that rests between short bursts, so that decisions which go on beside it do not wait.
+//! Background work that rests between short bursts, so that it does not delay decisions.
 
-use std::thread::sleep;
+use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::clock::{Clock, SystemClock};
+
+/// Longest work without a rest.
 const BURST: Duration = Duration::from_micros(300);
-/// Rests are so many times as long as the burst before, within bounds.
+/// Length of a rest, as a multiple of the burst before it, and its bounds.
 const SHARE: u32 = 3;
-const REST: Duration = Duration::from_millis(1);
+const SHORTEST_REST: Duration = Duration::from_millis(1);
 const LONGEST_REST: Duration = Duration::from_millis(5);
-/// In all: what is loaded must serve soon.
+/// Longest time of all rests together: a new bundle must serve soon.
 const MOST: Duration = Duration::from_millis(500);
 
-/// When work rests.
-#[derive(Debug)]
-pub struct Pace {
-    since: Instant,
+/// Times at which background work rests.
+pub struct Pace<'a> {
+    clock: &'a dyn Clock,
+    burst_began: Instant,
     left: Duration,
 }
 
-impl Default for Pace {
-    fn default() -> Self {
-        Self { since: Instant::now(), left: MOST }
+impl fmt::Debug for Pace<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pace").field("left", &self.left).finish_non_exhaustive()
     }
 }
 
-impl Pace {
-    /// Rests, if it is time to: for longer after what could not rest.
+impl Default for Pace<'static> {
+    fn default() -> Self {
+        Self::new(&SystemClock)
+    }
+}
+
+impl<'a> Pace<'a> {
+    /// Work that begins now.
+    #[must_use]
+    pub fn new(clock: &'a dyn Clock) -> Self {
+        Self { clock, burst_began: clock.monotonic(), left: MOST }
+    }
+
+    /// Rests if the burst was long enough. A longer burst is followed by a longer rest.
     pub fn rest(&mut self) {
-        let rest = self.rest_after(self.since.elapsed());
+        let rest = self.rest_after(self.clock.elapsed_since(self.burst_began));
         if !rest.is_zero() {
-            sleep(rest);
-            self.since = Instant::now();
+            self.clock.sleep(rest);
+            self.burst_began = self.clock.monotonic();
         }
     }
 
@@ -38,7 +53,7 @@ impl Pace {
         if burst < BURST {
             return Duration::ZERO;
         }
-        let rest = burst.saturating_mul(SHARE).clamp(REST, LONGEST_REST).min(self.left);
+        let rest = burst.saturating_mul(SHARE).clamp(SHORTEST_REST, LONGEST_REST).min(self.left);
         self.left = self.left.saturating_sub(rest);
         rest
     }

@@ -12,6 +12,7 @@ use authz_kernel::hex::hex;
 use authz_kernel::reason::PublicCode;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Clock;
 use crate::judgement::Judgement;
 use crate::judgement::outcome_name;
 
@@ -222,10 +223,11 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The ids of a decision: the caller's, and those of our own span where one is made. Where no randomness can be had, there
-/// is no span.
+/// The ids of a decision: those of our own span if the decision is sampled, otherwise the caller's. If the system has no
+/// randomness, there is no span.
 pub(crate) fn ids(
     tracing: Option<&Tracing>,
+    clock: &dyn Clock,
     trace_parent: Option<&str>,
     trace_state: Option<&str>,
 ) -> Option<Ids> {
@@ -246,7 +248,7 @@ pub(crate) fn ids(
             (parent.trace.to_owned(), low.unwrap_or(u64::MAX))
         }
         None => {
-            let Some((high, low)) = random().zip(random()) else {
+            let Some((high, low)) = new_id(clock).zip(new_id(clock)) else {
                 return callers();
             };
             (format!("{}{}", hex(&high.to_be_bytes()), hex(&low.to_be_bytes())), low)
@@ -255,7 +257,7 @@ pub(crate) fn ids(
     if !tracing.samples(parent, low) {
         return callers();
     }
-    let Some(span) = random() else {
+    let Some(span) = new_id(clock) else {
         return callers();
     };
     let state = trace_state.filter(|state| {
@@ -271,15 +273,16 @@ pub(crate) fn ids(
     })
 }
 
-/// Eight random bytes that are not all zero, since no id may be.
-fn random() -> Option<u64> {
-    getrandom::u64().ok().filter(|value| *value != 0)
+/// Id of a span, or half the id of a trace. Zero is not a valid id (Trace Context §3.2.2).
+fn new_id(clock: &dyn Clock) -> Option<u64> {
+    clock.random().filter(|value| *value != 0)
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::clock::SystemClock;
 
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
     const SPAN: &str = "b7ad6b7169203331";
@@ -317,9 +320,14 @@ mod tests {
     fn ids_follow_the_sampler() {
         let sampled = format!("00-{TRACE}-{SPAN}-01");
         let unsampled = format!("00-{TRACE}-{SPAN}-00");
-        let own = |tracing: &Tracing, value: Option<&str>| ids(Some(tracing), value, Some("a=b"));
-        assert_eq!((TRACE, SPAN), ids(None, Some(&sampled), None).unwrap().of_record());
-        assert_eq!(None, ids(None, None, None));
+        let own = |tracing: &Tracing, value: Option<&str>| {
+            ids(Some(tracing), &SystemClock, value, Some("a=b"))
+        };
+        assert_eq!(
+            (TRACE, SPAN),
+            ids(None, &SystemClock, Some(&sampled), None).unwrap().of_record()
+        );
+        assert_eq!(None, ids(None, &SystemClock, None, None));
 
         let always = tracing(true, 1.0);
         let child = own(&always, Some(&sampled)).unwrap();
@@ -335,7 +343,7 @@ mod tests {
         assert_eq!(None, own(&tracing(false, 0.0), Some(&sampled)).unwrap().own);
         assert_eq!(None, own(&tracing(true, 0.0), None));
         let long = "a".repeat(MAX_STATE + 1);
-        let child = ids(Some(&always), Some(&sampled), Some(&long)).unwrap();
+        let child = ids(Some(&always), &SystemClock, Some(&sampled), Some(&long)).unwrap();
         assert_eq!(None, child.own.unwrap().state);
     }
 

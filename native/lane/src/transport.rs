@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use authz_kernel::reason::ReasonCode;
 
+use crate::clock::{Clock as _, SystemClock};
 use crate::settings::Lane;
 
 /// Share of the caller's time that is kept for the answer's way back, as a divisor; and its upper bound.
@@ -37,13 +38,19 @@ pub struct Transport<'a> {
 }
 
 impl<'a> Transport<'a> {
-    /// A call that arrived at a listener now, without further facts.
+    /// A call that arrived at a listener now by the system's clock, without further facts.
     #[must_use]
     pub fn by(listener: &'a str) -> Self {
+        Self::at(listener, SystemClock.monotonic())
+    }
+
+    /// A call that arrived at a listener, without further facts.
+    #[must_use]
+    pub const fn at(listener: &'a str, received: Instant) -> Self {
         Self {
             listener,
             remaining: None,
-            received: Instant::now(),
+            received,
             trace_parent: None,
             trace_state: None,
             authorization: None,

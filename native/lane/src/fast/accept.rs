@@ -7,7 +7,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -16,7 +16,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::server::TlsStream;
 
@@ -28,6 +27,7 @@ use super::frames::{Frames, HEADER, PREFACE, Part};
 use super::share::{PeerKey, Place};
 use super::tls::{Tls, identity};
 use super::{Answer, Serving};
+use crate::clock::Clock;
 
 /// Connection preface and an empty SETTINGS frame: what every client sends first (RFC 9113 §3.4).
 const FIRST: usize = PREFACE + HEADER;
@@ -43,6 +43,8 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection that was told to end may take.
 const CLOSING: Duration = Duration::from_secs(5);
+/// Longest time until a connection ends that is open when the server stops.
+const LONGEST_DRAIN: Duration = Duration::from_secs(3_600);
 /// How long no connection is taken after the system had none to give.
 const EXHAUSTED: Duration = Duration::from_millis(50);
 
@@ -103,6 +105,7 @@ pub(super) struct Caller {
 /// An open connection.
 #[derive(Debug)]
 pub(super) struct Connection {
+    clock: Arc<dyn Clock>,
     pub(super) caller: Caller,
     pub(super) place: Arc<Place>,
     opened: Instant,
@@ -117,11 +120,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    fn new(caller: Caller, place: Arc<Place>) -> Self {
+    fn new(clock: Arc<dyn Clock>, caller: Caller, place: Arc<Place>) -> Self {
         Self {
+            opened: clock.monotonic(),
+            clock,
             caller,
             place,
-            opened: Instant::now(),
             active_ms: AtomicU64::new(0),
             received: AtomicUsize::new(0),
             begun_calls: AtomicU32::new(0),
@@ -131,7 +135,8 @@ impl Connection {
 
     /// A call begins or ends.
     pub(super) fn is_active(&self) {
-        let since = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let since = self.clock.elapsed_since(self.opened).as_millis();
+        let since = u64::try_from(since).unwrap_or(u64::MAX);
         self.active_ms.store(since, Ordering::Relaxed);
     }
 
@@ -158,7 +163,8 @@ pub(super) async fn listen(
                 // A sender that is gone means the same.
                 _ = &mut stop => break,
                 Some(canary) = canaries.recv() => {
-                    drop(tokio::spawn(async move { canary.try_send(std::time::Instant::now()).ok() }));
+                    let clock = Arc::clone(&serving.engine.clock);
+                    drop(tokio::spawn(async move { canary.try_send(clock.monotonic()).ok() }));
                     continue;
                 }
                 accepted = socket.accept() => accepted,
@@ -239,7 +245,7 @@ async fn serve(
         }
         (stream, _) => stream,
     };
-    let connection = Arc::new(Connection::new(caller, place));
+    let connection = Arc::new(Connection::new(Arc::clone(&serving.engine.clock), caller, place));
     let streams = connection.place.streams(serving.max_streams);
     let wire = Wire::new(stream, Arc::clone(&connection), streams);
     let calls = Calls { serving: Arc::clone(&serving), connection: Arc::clone(&connection) };
@@ -255,6 +261,7 @@ async fn serve(
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .serve_connection(TokioIo::new(wire), calls)
     );
+    let clock = &*serving.engine.clock;
     let mut look = later(connection.opened, serving.handshake);
     let (mut has_begun, mut is_ending) = (false, false);
     loop {
@@ -268,11 +275,11 @@ async fn serve(
             }
             _ = stopped.wait_for(|stopped| *stopped), if !is_ending => {
                 is_ending = true;
-                // At its end the runtime ends what is left.
-                look = later(Instant::now(), Duration::from_secs(3_600));
+                // The runtime ends what is left of the connection after its own, shorter grace period.
+                look = later(clock.monotonic(), LONGEST_DRAIN);
                 http.as_mut().graceful_shutdown();
             }
-            () = tokio::time::sleep_until(look) => {
+            () = tokio::time::sleep(look.saturating_duration_since(clock.monotonic())) => {
                 if is_ending {
                     return;
                 }
@@ -281,10 +288,10 @@ async fn serve(
                 }
                 has_begun = true;
                 look = later(connection.active(), serving.idle);
-                if look <= Instant::now() {
+                if look <= clock.monotonic() {
                     serving.counts.refused(Refusal::Idle);
                     is_ending = true;
-                    look = later(Instant::now(), CLOSING);
+                    look = later(clock.monotonic(), CLOSING);
                     http.as_mut().graceful_shutdown();
                 }
             }
@@ -357,20 +364,20 @@ struct Wire {
 impl Wire {
     fn new(stream: Stream, connection: Arc<Connection>, max_streams: u32) -> Self {
         let rewriter = matches!(stream, Stream::Unix(_)).then(Rewriter::default);
-        let budget = Budget::new(max_streams, std::time::Instant::now());
+        let budget = Budget::new(max_streams, connection.clock.monotonic());
         Self { stream, frames: Frames::default(), rewriter, budget, connection }
     }
 
     /// Counts and rewrites octets that came.
     fn follow(&mut self, mut octets: &mut [u8]) -> io::Result<()> {
-        let Connection { received, begun_calls, is_over_budget, .. } = &*self.connection;
+        let Connection { clock, received, begun_calls, is_over_budget, .. } = &*self.connection;
         if received.load(Ordering::Relaxed) < FIRST {
             received.fetch_add(octets.len(), Ordering::Relaxed);
         }
         while let Some(part) = self.frames.next(&mut octets) {
             match part {
                 Part::Frame(frame) => {
-                    if self.budget.pay(frame, begun_calls, std::time::Instant::now).is_err() {
+                    if self.budget.pay(frame, begun_calls, || clock.monotonic()).is_err() {
                         is_over_budget.store(true, Ordering::Relaxed);
                         return Err(io::Error::other("more frames than the calls need"));
                     }

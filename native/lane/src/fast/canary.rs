@@ -13,6 +13,9 @@ use authz_base::poison::IgnorePoison as _;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use crate::clock::Clock;
+use crate::threads;
+
 /// How often they are looked at; one is sent at every second look.
 const LOOK: Duration = Duration::from_millis(250);
 /// So many in a row that waited too long make a listener slow.
@@ -106,29 +109,28 @@ impl fmt::Debug for Sender {
 
 impl Sender {
     pub(super) fn start(
+        clock: Arc<dyn Clock>,
         pulse: Arc<Pulse>,
         listeners: Vec<Canaries>,
         ready_after: Duration,
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread =
-            std::thread::Builder::new().name("authz-canary".to_owned()).spawn(move || {
-                let mut flocks: Vec<Flock> = listeners.iter().map(|_| Flock::default()).collect();
-                let mut sends = false;
-                while !stopped.load(Ordering::Acquire) {
-                    sends = !sends;
-                    let now = Instant::now();
-                    for (place, (flock, listener)) in flocks.iter_mut().zip(&listeners).enumerate()
-                    {
-                        flock.look(now, ready_after, |was_late| pulse.count(place, was_late));
-                        if sends {
-                            flock.send(listener, now);
-                        }
+        let thread = threads::spawn("authz-canary", move || {
+            let mut flocks: Vec<Flock> = listeners.iter().map(|_| Flock::default()).collect();
+            let mut sends = false;
+            while !stopped.load(Ordering::Acquire) {
+                sends = !sends;
+                let now = clock.monotonic();
+                for (place, (flock, listener)) in flocks.iter_mut().zip(&listeners).enumerate() {
+                    flock.look(now, ready_after, |was_late| pulse.count(place, was_late));
+                    if sends {
+                        flock.send(listener, now);
                     }
-                    std::thread::park_timeout(LOOK);
                 }
-            })?;
+                std::thread::park_timeout(LOOK);
+            }
+        })?;
         Ok(Self { stop, thread: Mutex::new(Some(thread)) })
     }
 

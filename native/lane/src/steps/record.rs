@@ -166,7 +166,12 @@ impl Engine {
         let peer = transport.peer.filter(|peer| peer.len() <= limits::PEER).unwrap_or_default();
         RecordOrigin {
             peer: peer.to_owned(),
-            trace: trace::ids(self.tracing.as_ref(), transport.trace_parent, transport.trace_state),
+            trace: trace::ids(
+                self.tracing.as_ref(),
+                &*self.clock,
+                transport.trace_parent,
+                transport.trace_state,
+            ),
             lane: transport.lane,
         }
     }

@@ -16,7 +16,7 @@ use crate::support::*;
 use crate::tasks::alices;
 
 /// An entry of a request that the proxy forwarded by this decision, answered so by the upstream.
-fn answered(decision_id: &str, code: u32) -> log::HttpAccessLogEntry {
+pub(crate) fn answered(decision_id: &str, code: u32) -> log::HttpAccessLogEntry {
     let id = Value { kind: Some(Kind::StringValue(decision_id.to_owned())) };
     let ours = Struct { fields: [("decision_id".to_owned(), id)].into() };
     let metadata = Metadata {
@@ -68,7 +68,7 @@ fn connection_failed(decision_id: &str) -> log::HttpAccessLogEntry {
     )
 }
 
-fn message(entries: Vec<log::HttpAccessLogEntry>) -> Vec<u8> {
+pub(crate) fn message(entries: Vec<log::HttpAccessLogEntry>) -> Vec<u8> {
     use als::stream_access_logs_message::{HttpAccessLogEntries, LogEntries};
     let logs = LogEntries::HttpLogs(HttpAccessLogEntries { log_entry: entries });
     let message = als::StreamAccessLogsMessage { identifier: None, log_entries: Some(logs) };

@@ -74,6 +74,11 @@ pub(crate) fn stock(served: &Served, templates: &str, reports: &str) {
 
 /// As [`stock`], with another `bundle.yaml`.
 pub(crate) fn stock_as(served: &Served, bundle: &str, templates: &str, reports: &str) {
+    served.engine.load(shop_world(bundle, templates, reports)).unwrap();
+}
+
+/// The shop's bundle and listeners.
+pub(crate) fn shop_world(bundle: &str, templates: &str, reports: &str) -> World {
     let catalog = CATALOG.replace("reports: sdk", &format!("reports: {reports}"));
     let more = [
         ("bundle.yaml", bundle),
@@ -92,7 +97,7 @@ pub(crate) fn stock_as(served: &Served, bundle: &str, templates: &str, reports: 
         {"name": "gate2", "enforcer": {"name": "gate2", "asks": ["system:*"], "reports": "access_log"}},
     ]);
     let listeners = Listener::list_from_json(listeners.to_string().as_bytes()).unwrap();
-    served.engine.load(World { plan: plan(&more), listeners, ..world_of(REQUIRED) }).unwrap();
+    World { plan: plan(&more), listeners, ..world_of(REQUIRED) }
 }
 
 pub(crate) fn ask(
