@@ -73,7 +73,9 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(crate) fn new(reason: RefusalReason, detail: impl Into<String>) -> Self {
+    /// Makes a refusal of the evidence as a whole.
+    #[must_use]
+    pub fn new(reason: RefusalReason, detail: impl Into<String>) -> Self {
         Self { reason, role: None, detail: detail.into(), unknown_key: None }
     }
 

@@ -1,0 +1,221 @@
+//! The engine that answers calls.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use authz_kernel::decision::Time;
+use authz_kernel::reason::ReasonCode;
+use authz_lane::metrics::Sample;
+use authz_lane::{
+    ApiError, CredentialSettings, Engine, Listener, PeerSpec, Settings, Surface, Transport, World,
+};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::call_facts::CallFacts;
+use crate::convert::{detach, detach_json, detach_json_bytes};
+use crate::plan::{PyEntries, PyPlan};
+use crate::trust::PyTrust;
+
+/// Samples of a metric: name, labels and value of each.
+type Samples = Vec<(String, Vec<(&'static str, String)>, f64)>;
+
+/// Engine that decides; all threads share it.
+#[pyclass(frozen, name = "Engine", module = "authz._native")]
+pub(crate) struct PyEngine {
+    pub(crate) engine: Arc<Engine>,
+}
+
+#[pymethods]
+impl PyEngine {
+    #[new]
+    fn new(py: Python<'_>, settings: &[u8]) -> PyResult<Self> {
+        let engine = detach(py, || Settings::from_json(settings).and_then(Engine::new))?;
+        Ok(Self { engine: Arc::new(engine) })
+    }
+
+    #[pyo3(signature = (plan, trust, listeners, peers, credentials=None, directories=BTreeMap::new(), fetched=BTreeMap::new()))]
+    #[expect(clippy::too_many_arguments, reason = "they are the keyword arguments of Python")]
+    fn load(
+        &self,
+        py: Python<'_>,
+        plan: &PyPlan,
+        trust: &PyTrust,
+        listeners: &[u8],
+        peers: &[u8],
+        credentials: Option<&[u8]>,
+        directories: BTreeMap<String, i64>,
+        fetched: BTreeMap<String, Py<PyEntries>>,
+    ) -> PyResult<()> {
+        let fetched = fetched
+            .into_iter()
+            .map(|(name, entries)| (name, Arc::clone(&entries.get().entries)))
+            .collect();
+        let directories =
+            directories.into_iter().map(|(name, changed_ms)| (name, Time(changed_ms))).collect();
+        let (plan, trust) = (Arc::clone(&plan.plan), Arc::clone(&trust.store));
+        detach(py, || {
+            let listeners = Listener::list_from_json(listeners)?;
+            let peers = PeerSpec::list_from_json(peers)?;
+            let credentials = credentials.map(CredentialSettings::from_json).transpose()?;
+            let world = World { plan, trust, listeners, peers, credentials, directories, fetched };
+            self.engine.load(world)
+        })
+    }
+
+    fn check<'py>(
+        &self,
+        py: Python<'py>,
+        request: &[u8],
+        facts: CallFacts<'_>,
+    ) -> Bound<'py, PyBytes> {
+        answer(py, &facts, |transport| self.engine.check(request, transport))
+    }
+
+    fn batch_check<'py>(
+        &self,
+        py: Python<'py>,
+        request: &[u8],
+        facts: CallFacts<'_>,
+    ) -> Bound<'py, PyBytes> {
+        answer(py, &facts, |transport| self.engine.batch_check(request, transport))
+    }
+
+    fn envoy_check<'py>(
+        &self,
+        py: Python<'py>,
+        request: &[u8],
+        facts: CallFacts<'_>,
+    ) -> Bound<'py, PyBytes> {
+        answer(py, &facts, |transport| self.engine.envoy_check(request, transport))
+    }
+
+    fn explain<'py>(
+        &self,
+        py: Python<'py>,
+        request: &[u8],
+        facts: CallFacts<'_>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        answer_or_raise(py, &facts, |transport| self.engine.explain(request, transport))
+    }
+
+    fn call<'py>(
+        &self,
+        py: Python<'py>,
+        surface: &str,
+        request: &[u8],
+        facts: CallFacts<'_>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let surface = parse_surface(surface)?;
+        answer_or_raise(py, &facts, |transport| self.engine.call(surface, request, transport))
+    }
+
+    fn refusal<'py>(
+        &self,
+        py: Python<'py>,
+        surface: &str,
+        reason: &str,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let surface = parse_surface(surface)?;
+        let reason = ReasonCode::from_name(reason).unwrap_or(ReasonCode::Unavailable);
+        let answer = py.detach(|| self.engine.refusal(surface, reason));
+        Ok(PyBytes::new(py, &answer))
+    }
+
+    fn sweep(&self, py: Python<'_>) -> PyResult<String> {
+        detach_json(py, || self.engine.sweep())
+    }
+
+    fn dpop_nonce(&self, py: Python<'_>) -> String {
+        py.detach(|| self.engine.dpop_nonce())
+    }
+
+    fn signing_keys(&self, py: Python<'_>) -> PyResult<String> {
+        detach(py, || self.engine.signing_keys())
+    }
+
+    fn put_signing_key(&self, py: Python<'_>, record: &[u8]) -> PyResult<()> {
+        detach(py, || self.engine.put_signing_key(record))
+    }
+
+    fn remove_signing_key(&self, py: Python<'_>, kid: &str) -> PyResult<()> {
+        detach(py, || self.engine.remove_signing_key(kid))
+    }
+
+    fn is_key_revoked(&self, kid: &str) -> bool {
+        self.engine.is_key_revoked(kid)
+    }
+
+    fn trust_sequences(&self, py: Python<'_>) -> PyResult<String> {
+        detach(py, || self.engine.trust_sequences())
+    }
+
+    fn note_trust_sequences(&self, py: Python<'_>, used: &[u8]) -> PyResult<()> {
+        detach(py, || self.engine.note_trust_sequences(used))
+    }
+
+    fn leases(&self, py: Python<'_>, filter: &[u8]) -> PyResult<String> {
+        detach(py, || self.engine.leases(filter))
+    }
+
+    fn put_lease(&self, py: Python<'_>, record: &[u8], before: &[u8]) -> PyResult<bool> {
+        detach(py, || self.engine.put_lease(record, before))
+    }
+
+    fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        detach_json_bytes(py, || self.engine.status())
+    }
+
+    fn metrics(&self, py: Python<'_>) -> Vec<(&'static str, &'static str, &'static str, Samples)> {
+        let families = py.detach(|| self.engine.metrics());
+        families
+            .into_iter()
+            .map(|family| {
+                (family.name, family.help, family.kind.as_str(), sample_tuples(family.samples))
+            })
+            .collect()
+    }
+
+    fn spans<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyBytes>> {
+        detach_json_bytes(py, || self.engine.spans(most))
+    }
+
+    fn unknown_keys(&self, py: Python<'_>) -> PyResult<String> {
+        detach_json(py, || self.engine.take_unknown_keys())
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.engine.close());
+    }
+}
+
+/// Answers a call whose every answer is a decision.
+fn answer<'py>(
+    py: Python<'py>,
+    facts: &CallFacts<'_>,
+    decide: impl FnOnce(&Transport<'_>) -> Vec<u8> + Send,
+) -> Bound<'py, PyBytes> {
+    let transport = facts.transport();
+    let answer = py.detach(|| decide(&transport));
+    PyBytes::new(py, &answer)
+}
+
+/// Answers a call that is refused by an error.
+fn answer_or_raise<'py>(
+    py: Python<'py>,
+    facts: &CallFacts<'_>,
+    call: impl FnOnce(&Transport<'_>) -> Result<Vec<u8>, ApiError> + Send,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let transport = facts.transport();
+    let answer = detach(py, || call(&transport))?;
+    Ok(PyBytes::new(py, &answer))
+}
+
+fn parse_surface(name: &str) -> PyResult<Surface> {
+    Surface::from_name(name).ok_or_else(|| PyValueError::new_err(format!("`{name}` is no surface")))
+}
+
+fn sample_tuples(samples: Vec<Sample>) -> Samples {
+    samples.into_iter().map(|sample| (sample.name, sample.labels, sample.value)).collect()
+}

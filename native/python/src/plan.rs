@@ -1,0 +1,194 @@
+//! Compiled bundles and fetched directories.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+
+use authz_kernel::decision::Time;
+use authz_kernel::diagnostic::{Diagnostic, Diagnostics};
+use authz_kernel::directories::Entries;
+use authz_kernel::model::Location;
+use authz_kernel::plan::Plan;
+use authz_kernel::{catalog, hex, source};
+use authz_lane::{Pace, offline};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::convert::{Files, detach, detach_json, detach_json_bytes, json_text};
+
+/// Compiled bundle.
+#[pyclass(frozen, name = "Plan", module = "authz._native")]
+pub(crate) struct PyPlan {
+    pub(crate) plan: Arc<Plan>,
+    /// Fields are dropped in their order: dropping this one tells the thread of `drop` that it holds the last reference.
+    released: Option<Sender<()>>,
+}
+
+impl Drop for PyPlan {
+    /// Frees the plan on a thread of its own.
+    ///
+    /// Freeing a large plan takes milliseconds, and Python frees objects with its lock held: no call would be answered
+    /// meanwhile. Where no thread can be started, the plan is freed here.
+    fn drop(&mut self) {
+        let (released, wait) = channel::<()>();
+        let last = Arc::clone(&self.plan);
+        let started = std::thread::Builder::new().name("authz-free".to_owned()).spawn(move || {
+            // Nothing is ever sent: the wait ends when the sender is dropped.
+            let _disconnected = wait.recv();
+            if let Some(plan) = Arc::into_inner(last) {
+                let mut pace = Pace::default();
+                plan.free_beside(&mut || pace.rest());
+            }
+        });
+        drop(started);
+        self.released = Some(released);
+    }
+}
+
+#[pymethods]
+impl PyPlan {
+    #[staticmethod]
+    #[pyo3(signature = (files, vars, now_ms, previous=None))]
+    fn compile(
+        py: Python<'_>,
+        files: Files,
+        vars: BTreeMap<String, String>,
+        now_ms: i64,
+        previous: Option<&Self>,
+    ) -> PyResult<Self> {
+        let previous = previous.map(|previous| Arc::clone(&previous.plan));
+        let plan = detach(py, || compile(&files, &vars, Time(now_ms), previous.as_deref()))?;
+        Ok(Self { plan: Arc::new(plan), released: None })
+    }
+
+    fn test<'py>(
+        &self,
+        py: Python<'py>,
+        files: Files,
+        now_ms: i64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        detach_json_bytes(py, || offline::test(&self.plan, &files, now_ms))
+    }
+
+    fn eval<'py>(
+        &self,
+        py: Python<'py>,
+        request_json: &[u8],
+        now_ms: i64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let answer = detach(py, || {
+            offline::eval(&self.plan, request_json, now_ms).map_err(|problem| {
+                let location = Location { file: "request".to_owned(), ..Location::default() };
+                Diagnostics::from(Diagnostic::error(&location, problem, ""))
+            })
+        })?;
+        Ok(PyBytes::new(py, &answer))
+    }
+
+    #[getter]
+    fn name(&self) -> &str {
+        self.plan.name()
+    }
+
+    #[getter]
+    fn revision(&self) -> &str {
+        self.plan.revision()
+    }
+
+    #[getter]
+    fn digest(&self) -> String {
+        hex::hex(&self.plan.digest())
+    }
+
+    #[getter]
+    fn warnings(&self) -> PyResult<String> {
+        json_text(&self.plan.warnings())
+    }
+
+    fn tools(&self, py: Python<'_>) -> String {
+        py.detach(|| catalog::state(self.plan.model()))
+    }
+
+    #[getter]
+    fn observing(&self) -> PyResult<String> {
+        json_text(&self.plan.model().modes.observing().collect::<Vec<_>>())
+    }
+
+    #[getter]
+    fn harnesses(&self) -> Vec<String> {
+        self.plan.model().harnesses().map(str::to_owned).collect()
+    }
+
+    fn early_stops(&self, now_ms: i64) -> PyResult<String> {
+        json_text(&self.plan.early_stops(Time(now_ms)))
+    }
+
+    #[getter]
+    fn directories(&self) -> PyResult<String> {
+        json_text(&self.plan.directories().collect::<Vec<_>>())
+    }
+
+    fn renewal(&self, py: Python<'_>, before: &Self) -> PyResult<String> {
+        detach_json(py, || self.plan.renewal(&before.plan))
+    }
+
+    #[getter]
+    fn operation_count(&self) -> usize {
+        self.plan.operations().len()
+    }
+
+    #[getter]
+    fn policy_count(&self) -> usize {
+        self.plan.policy_count()
+    }
+
+    #[getter]
+    fn systems(&self) -> Vec<String> {
+        self.plan.systems().keys().cloned().collect()
+    }
+}
+
+/// Compiles a bundle; pauses between its parts while a previous plan serves calls.
+fn compile(
+    files: &Files,
+    vars: &BTreeMap<String, String>,
+    now: Time,
+    previous: Option<&Plan>,
+) -> Result<Plan, Diagnostics> {
+    let mut pace = previous.map(|_| Pace::default());
+    let mut rest = || {
+        if let Some(pace) = &mut pace {
+            pace.rest();
+        }
+    };
+    let mut contents = BTreeMap::new();
+    for (path, content) in files {
+        rest();
+        contents.insert(path.clone(), content.to_vec());
+    }
+    let model = source::load_beside(&contents, vars, now, previous.map(Plan::model), &mut rest)?;
+    Plan::compile_beside(model, previous, &mut rest)
+}
+
+/// Entries of a directory that was fetched.
+#[pyclass(frozen, name = "Entries", module = "authz._native")]
+pub(crate) struct PyEntries {
+    pub(crate) entries: Arc<Entries>,
+}
+
+#[pymethods]
+impl PyEntries {
+    #[staticmethod]
+    #[pyo3(signature = (text, column=None))]
+    fn read(py: Python<'_>, text: &[u8], column: Option<&str>) -> PyResult<Self> {
+        let entries = py
+            .detach(|| Entries::read(text, column))
+            .map_err(|defect| PyValueError::new_err(defect.to_string()))?;
+        Ok(Self { entries: Arc::new(entries) })
+    }
+
+    fn __len__(&self) -> usize {
+        self.entries.len()
+    }
+}

@@ -1,0 +1,51 @@
+//! Functions for the commands that write and review bundles, and the build's own facts.
+
+use authz_kernel::{casefile, catalog, format, source, task};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::convert::{detach, detach_json};
+
+/// Lays out a Cedar file.
+#[pyfunction]
+pub(crate) fn format_policy(py: Python<'_>, text: &str, file: &str) -> PyResult<String> {
+    detach(py, || format::format_policy(file, text))
+}
+
+/// Returns the JSON Schema of a bundle's YAML files.
+#[pyfunction]
+pub(crate) fn bundle_schema(py: Python<'_>) -> String {
+    py.detach(source::bundle_schema)
+}
+
+/// Returns the JSON Schema of case files.
+#[pyfunction]
+pub(crate) fn case_schema(py: Python<'_>) -> String {
+    py.detach(casefile::case_schema)
+}
+
+/// Computes the digests and the operations of an MCP server's tools.
+#[pyfunction]
+pub(crate) fn seal_catalog(py: Python<'_>, document: &[u8]) -> PyResult<String> {
+    py.detach(|| catalog::seal(document)).map_err(PyValueError::new_err)
+}
+
+/// Lists the destinations that a prompt names, as JSON.
+#[pyfunction]
+pub(crate) fn prompt_names(py: Python<'_>, prompt: &str) -> PyResult<String> {
+    detach_json(py, || task::read_prompt(prompt))
+}
+
+/// Returns the profile that this module was compiled with.
+#[pyfunction]
+pub(crate) const fn build_profile() -> &'static str {
+    authz_lane::build_profile()
+}
+
+/// Lists every reason code with its row, as JSON.
+#[pyfunction]
+pub(crate) fn reason_table(py: Python<'_>) -> Bound<'_, PyBytes> {
+    let table = py.detach(authz_lane::message::reason_table);
+    PyBytes::new(py, &table)
+}
