@@ -32,22 +32,22 @@ __all__ = [
 ]
 
 class BundleError(ValueError):
-    """A bundle was refused."""
+    """Authz refused a bundle."""
 
     diagnostics: str
     """JSON array of `{severity, file, line, column, what, mend}`."""
 
 class TrustError(ValueError):
-    """Trust sources were refused; the text says where and how to mend each."""
+    """Authz refused trust sources; the text names each source and its fix."""
 
 class EngineError(RuntimeError):
-    """The engine or its fast lane could not be set up."""
+    """Authz cannot set up the engine or its fast lane."""
 
 class ApiError(Exception):
-    """A call that answers no decision was refused.
+    """Authz refused a call whose answer is not a decision.
 
-    `grpc_code` is a `google.rpc.Code`; `reason_code` the reason's name in the proto without its prefix; `message` what
-    happened, fit for the caller; `step` the step of the decision that refused, empty where it was none.
+    `grpc_code` is a `google.rpc.Code`; `reason_code` the reason's name in the proto without its prefix; `message` a text
+    for the caller; `step` the stage that refused, empty where no stage did.
     """
 
     grpc_code: int
@@ -57,7 +57,7 @@ class ApiError(Exception):
 
 @final
 class Plan:
-    """A compiled bundle. Immutable."""
+    """Compiled bundle. Immutable."""
 
     name: str
     revision: str
@@ -76,7 +76,7 @@ class Plan:
     systems: list[str]
 
     def early_stops(self, now_ms: int) -> str:
-        """Requests that `mode` enforces where they stop early: JSON object of agents and systems."""
+        """Agents and systems whose requests `mode` enforces when they stop early, as a JSON object."""
 
     @staticmethod
     def compile(
@@ -89,26 +89,26 @@ class Plan:
 
         Args:
             files: Content by path relative to the bundle folder.
-            vars: What fills `${…}`.
-            now_ms: Unix time in milliseconds: what `mode` observes ends at most 90 days from then.
-            previous: The plan served so far; policies that did not change are not validated again.
+            vars: Values of `${…}`, by name.
+            now_ms: Milliseconds since 1970. An entry of `mode` that observes ends at most 90 days after it.
+            previous: The plan in service. Authz does not validate its unchanged policies again.
 
         Raises:
-            BundleError: The bundle is refused.
+            BundleError: The bundle is not valid.
         """
 
     def renewal(self, before: Plan) -> str:
-        """What becomes of the progress of sequences and budgets where the plan follows another.
+        """Compares sequences and budgets with those of the plan before, whose progress is kept or lost.
 
         Args:
-            before: The plan that served.
+            before: The plan before.
 
         Returns:
             JSON object: carried (a count), changed, added, removed (names, each with its kind).
         """
 
     def tools(self) -> str:
-        """Tools of MCP systems, and how far the review of each has come.
+        """Lists the tools of MCP systems, with the state of their reviews.
 
         Returns:
             JSON array of `{system, tool, operation, digest, accepted, reviewed, drifted, effects, tier, cases, file,
@@ -126,11 +126,11 @@ class Plan:
             A JSON report.
 
         Raises:
-            BundleError: A case file is refused.
+            BundleError: A case file is not valid.
         """
 
     def eval(self, request_json: bytes, now_ms: int) -> bytes:
-        """Judges one request whose principals are asserted, not verified; for tools only.
+        """Judges one request whose principals are asserted, not verified. Commands use it, never the server.
 
         Args:
             request_json: `{as, operation | call, input, …}`, as a step of a case file.
@@ -140,12 +140,12 @@ class Plan:
             The decision with its detail, as JSON.
 
         Raises:
-            BundleError: The request is refused.
+            BundleError: The request is not valid.
         """
 
 @final
 class Entries:
-    """Who is in a directory that was fetched. Immutable; only digests are kept."""
+    """Entries of a directory that was fetched. Immutable; holds only digests of them."""
 
     @staticmethod
     def read(text: bytes, column: str | None = None) -> Entries:
@@ -153,17 +153,17 @@ class Entries:
 
         Args:
             text: UTF-8.
-            column: Of a CSV file with a header; None: each line is an entry.
+            column: Column of a CSV file with a header. Default: each line is an entry.
 
         Raises:
-            ValueError: It cannot be read whole; says why, without a word of it.
+            ValueError: The text is not a directory. The message quotes nothing of it.
         """
 
     def __len__(self) -> int: ...
 
 @final
 class SigningKey:
-    """A private key that signs credentials. Immutable."""
+    """Private key that signs credentials. Immutable."""
 
     @staticmethod
     def from_pkcs8(der: bytes) -> SigningKey:
@@ -173,20 +173,20 @@ class SigningKey:
             der: PKCS#8 (RFC 5208), not encrypted.
 
         Raises:
-            ValueError: It is none that can be used; says nothing of it.
+            ValueError: The key is not usable. The message quotes nothing of it.
         """
 
     def sign(self, message: bytes) -> bytes:
-        """Signs.
+        """Signs a message.
 
         Args:
-            message: Not yet hashed.
+            message: The bytes to sign, not hashed.
 
         Returns:
-            64 bytes, as JWS has them (RFC 7518 §3.4, RFC 8037 §3.1).
+            64 bytes in the form of JWS (RFC 7518 §3.4, RFC 8037 §3.1).
 
         Raises:
-            RuntimeError: The signature could not be made.
+            RuntimeError: The signature cannot be made.
         """
 
 @final
@@ -208,45 +208,45 @@ class Trust:
 
         Args:
             spec: JSON of `{audiences, leeway_seconds, max_token_bytes, max_lifetime_seconds, domains, issuers}`.
-            previous: What was trusted until now: a bundle with a lower `spiffe_sequence` than there is refused, and
-                its domain keeps the one that it has.
+            previous: The trust sources in service. Authz refuses a bundle whose `spiffe_sequence` is lower than in
+                them, and the domain keeps its bundle.
 
         Raises:
-            TrustError: A source is refused.
+            TrustError: A source is not valid.
         """
     def verify_peer(self, chain: Sequence[bytes], now: int) -> str:
         """Verifies a TLS peer's certificate chain as an X.509-SVID of its own trust domain.
 
         Args:
-            chain: Its certificates in DER, its own first.
+            chain: Certificates in DER, that of the peer first.
             now: Seconds since 1970.
 
         Returns:
-            Its SPIFFE ID.
+            SPIFFE ID of the peer.
 
         Raises:
-            ApiError: It is refused, with the reason code.
+            ApiError: The chain is not valid; with the reason code.
         """
     def verify_svid(self, token: str, now: int) -> str:
         """Verifies a JWT-SVID that was presented as a bearer token.
 
         Args:
-            token: The token.
+            token: The JWT-SVID in JWS compact serialization.
             now: Seconds since 1970.
 
         Returns:
-            Its SPIFFE ID.
+            SPIFFE ID of the agent.
 
         Raises:
-            ApiError: It is refused, with the reason code.
+            ApiError: The token is not valid; with the reason code.
         """
 
 @final
 class Engine:
-    """Decides. Shared by all threads."""
+    """Engine that decides. All threads share it."""
 
     def __new__(cls, settings: bytes) -> Engine:
-        """Opens the audit file; nothing is decided before `load`.
+        """Opens the audit file. The engine refuses every call before `load`.
 
         Args:
             settings: JSON of `{audit_path}` and, optional, `audit_queue_lines`, `audit_queue_bytes`,
@@ -255,7 +255,7 @@ class Engine:
                 `envoy_error_response`, `node_id`, `version`, `trace` (`{parent_based, ratio, queue}`).
 
         Raises:
-            EngineError: A setting is refused, or the audit file cannot be opened.
+            EngineError: A setting is not valid, or the audit file cannot be opened.
         """
 
     def load(
@@ -268,27 +268,27 @@ class Engine:
         directories: Mapping[str, int] = ...,
         fetched: Mapping[str, Entries] = ...,
     ) -> None:
-        """Swaps plan, trust, listeners and enforcers, all at once; a running decision keeps what it began with.
+        """Replaces plan, trust, listeners and enforcers at once. A running call keeps the snapshot that it began with.
 
         Args:
             plan: The bundle.
             trust: The trust sources.
             listeners: JSON array of `{name, enforcer: {name, asks: ["system:x" | "system:*"], relays: ["principal"],
                 reports: null | "sdk" | "access_log"} | null, mutual, insecure_dev, admin, http, surfaces: null | ["check", "batch_check", "ext_authz", "explain"]}`.
-            peers: JSON array of `{name, match, asks, relays, reports}`: enforcers that show a certificate.
+            peers: JSON array of `{name, match, asks, relays, reports}`: enforcers that present a certificate.
             credentials: JSON object `{issuer, audiences: {system: audience}, lifetime: {low, standard, high, critical},
                 dpop: {window, max_proofs_per_key, require_nonce}, injections: {system: {header, value}}, leases:
-                {system: broker}}`, times in seconds; None: no credentials are issued.
-            directories: When the file of each directory was last changed, or it was fetched, in milliseconds of Unix time;
-                one that is not told and may grow too old is.
-            fetched: Who is in each directory that is fetched; of one that is not told nothing is known.
+                {system: broker}}`, times in seconds. Default: Authz issues no credentials.
+            directories: Time at which the file of each directory was changed, or the directory was fetched, by name, in
+                milliseconds since 1970. A directory with a `max_age` and without a time counts as too old.
+            fetched: Entries of each directory that is fetched, by name. Authz knows no entry of a directory that is missing here.
 
         Raises:
-            EngineError: A listener, an enforcer or a setting of credentials is refused.
+            EngineError: A listener, an enforcer or a setting of credentials is not valid.
         """
 
     def check(self, request: bytes, facts: CallFacts) -> bytes:
-        """Judges one operation; any bytes are answered with a decision.
+        """Judges one operation; answers any bytes with a decision.
 
         Args:
             request: `authz.v1.CheckRequest`.
@@ -299,7 +299,7 @@ class Engine:
         """
 
     def batch_check(self, request: bytes, facts: CallFacts) -> bytes:
-        """Judges several operations on one snapshot; any bytes are answered with decisions.
+        """Judges several operations on one snapshot; answers any bytes with decisions.
 
         Args:
             request: `authz.v1.BatchCheckRequest`.
@@ -310,18 +310,18 @@ class Engine:
         """
 
     def envoy_check(self, request: bytes, facts: CallFacts) -> bytes:
-        """Judges one HTTP request for Envoy; any bytes are answered, and only a permit has `status.code` 0.
+        """Judges one HTTP request for Envoy; answers any bytes, and only a permit has `status.code` 0.
 
         Args:
             request: `envoy.service.auth.v3.CheckRequest`.
-            facts: Facts of the call; `authorization` is ignored: an HTTP request brings its own.
+            facts: Facts of the call. The engine ignores `authorization`: the HTTP request has its own.
 
         Returns:
             `envoy.service.auth.v3.CheckResponse`.
         """
 
     def explain(self, request: bytes, facts: CallFacts) -> bytes:
-        """Judges without effect and tells everything; whoever asks needs a permit for `authz.explain`.
+        """Judges without effect and shows all facts of the decision. The caller needs a permit for `authz.explain`.
 
         Args:
             request: `authz.v1.ExplainRequest`.
@@ -335,82 +335,82 @@ class Engine:
         """
 
     def call(self, surface: str, request: bytes, facts: CallFacts) -> bytes:
-        """Answers a call that answers no decision: listing, revoking, and all of `authz.v1.Tasks`.
+        """Answers a call whose answer is not a decision: listing, revoking, and all methods of `authz.v1.Tasks`.
 
         Args:
             surface: `list`, `task_start`, `task_delegate`, `task_extend`, `task_get`, `task_list`, `task_end` or `revoke`.
-            request: Its request.
+            request: Request message of the surface.
             facts: Facts of the call.
 
         Returns:
-            Its response.
+            Response message of the surface.
 
         Raises:
-            ApiError: It is refused.
+            ApiError: The call is refused.
         """
 
     def sweep(self) -> str:
-        """Does a bounded part of what is due in the store.
+        """Does a bounded part of the work that is due in the store.
 
         Returns:
             JSON of `{committed, expired, forgotten, more, error}`.
         """
 
     def dpop_nonce(self) -> str:
-        """The nonce that the next proof of possession should bring."""
+        """Nonce for the next proof of possession."""
 
     def signing_keys(self) -> str:
-        """Lists the keys that task credentials are signed with, of all nodes.
+        """Lists the keys with which all nodes sign task credentials.
 
         Returns:
             JSON array of `{kid, node, jwk, published_at, active_from, expires_at}`, times in milliseconds since 1970;
-            `expires_at` is absent of a key that may still sign.
+            a key that may still sign has no `expires_at`.
 
         Raises:
             EngineError: The store failed.
         """
 
     def put_signing_key(self, record: bytes) -> None:
-        """Writes one.
+        """Writes the record of a signing key.
 
         Args:
-            record: JSON object, as `signing_keys` gives it.
+            record: JSON object in the form of `signing_keys`.
 
         Raises:
-            EngineError: It is none, or the store failed or has too many.
+            EngineError: The record is not valid, the store failed, or it has too many keys.
         """
 
     def remove_signing_key(self, kid: str) -> None:
-        """Removes one, if it is there.
+        """Removes the record of a signing key, if it exists.
 
         Args:
-            kid: Its id.
+            kid: Id of the key.
 
         Raises:
             EngineError: The store failed.
         """
 
     def is_key_revoked(self, kid: str) -> bool:
-        """Whether a signing key is revoked, as this node knows it now. Never waits."""
+        """Returns whether this node knows that a signing key is revoked. Never waits."""
 
     def trust_sequences(self) -> str:
-        """Tells which SPIFFE bundle of each trust domain is the newest that any node has used.
+        """Returns the newest SPIFFE bundle of each trust domain that any node has used.
 
         Returns:
-            JSON object of `{epoch, sequence}` by the name of the domain.
+            JSON object of `{epoch, sequence}` by domain.
 
         Raises:
             EngineError: The store failed.
         """
 
     def note_trust_sequences(self, used: bytes) -> None:
-        """Notes which bundles are used; older ones change nothing.
+        """Records the bundles in use. A bundle older than the recorded one changes nothing.
 
         Args:
-            used: JSON object, as `trust_sequences` gives it.
+            used: JSON object in the form of `trust_sequences`.
 
         Raises:
-            EngineError: It is none, the store failed, or knows of too many domains.
+            EngineError: The object is not valid, the store failed, or it has too many domains.
         """
 
     def leases(self, filter: bytes) -> str:
@@ -420,54 +420,54 @@ class Engine:
             filter: JSON object with `broker`, `session`, both or neither.
 
         Returns:
-            JSON array of at most 10,000 records, times in milliseconds since 1970, each with `live`: whether its task
-            and all above it are live, nothing of it is revoked, and its time is not over.
+            JSON array of at most 10,000 records, times in milliseconds since 1970. `live` is true while the lease's
+            task and all tasks above it are live, none of them is revoked, and the lease has not expired.
 
         Raises:
-            EngineError: The filter is none, or the store failed.
+            EngineError: The filter is not valid, or the store failed.
         """
 
     def put_lease(self, record: bytes, before: bytes) -> bool:
-        """Changes a lease if it still is what it was.
+        """Changes a lease if it is unchanged since it was read.
 
         Args:
-            record: JSON object, as `leases` gives it; `state` `ended` removes it.
-            before: JSON object with the `state` and the `attempts` that it must still have.
+            record: JSON object in the form of `leases`. The `state` `ended` removes the lease.
+            before: JSON object with the `state` and the `attempts` that the stored lease must have.
 
         Returns:
-            Whether it was changed; a lease becomes `live` only while its task is.
+            True if the lease was changed. A lease becomes `live` only while its task is.
 
         Raises:
-            EngineError: One of the two cannot be read, or the store failed.
+            EngineError: An argument is not valid, or the store failed.
         """
 
     def refusal(self, surface: str, reason: str) -> bytes:
-        """Ready answer for a request that is not judged, counted and audited; never waits.
+        """Returns the denial of a request that is not judged, and counts and audits it. Never waits.
 
         Args:
             surface: `check`, `batch_check` or `ext_authz`.
-            reason: `OVERLOADED`, `DEADLINE` or `UNAVAILABLE`; anything else counts as `UNAVAILABLE`.
+            reason: `OVERLOADED`, `DEADLINE` or `UNAVAILABLE`; any other text counts as `UNAVAILABLE`.
 
         Returns:
-            The surface's response message, a denial.
+            Response message of the surface.
         """
 
     def status(self) -> bytes:
-        """How the engine stands, as JSON; `ready` and `problems` first."""
+        """Returns the status of the engine as JSON; `ready` and `problems` first."""
 
     def metrics(
         self,
     ) -> list[tuple[str, str, str, list[tuple[str, list[tuple[str, str]], float]]]]:
-        """What was counted: `(name, help, kind, [(sample name, labels, value)])`, kind as Prometheus names it.
+        """Returns the metrics: `(name, help, kind, [(sample name, labels, value)])`, with Prometheus' names of the kinds.
 
-        Counter families are named without `_total`; their samples with it.
+        A counter family has a name without `_total`, its samples have one with it.
         """
 
     def spans(self, most: int) -> bytes:
-        """Takes the oldest spans that wait to be exported.
+        """Removes and returns the oldest spans that wait for export.
 
         Args:
-            most: So many at most.
+            most: Highest number of spans.
 
         Returns:
             JSON array of `{trace_id, span_id, parent_id, trace_state, name, start_ns, end_ns, failed, decision_id,
@@ -475,67 +475,67 @@ class Engine:
         """
 
     def unknown_keys(self) -> str:
-        """Takes whose keys tokens named that are not there, since this was last asked.
+        """Removes and returns the owners of unknown keys that tokens named since the last call.
 
         Returns:
             JSON array of `{kind, name}`; `kind` is `domain` or `issuer`.
         """
 
     def close(self) -> None:
-        """Writes and syncs the audit queue. Later requests are denied. Idempotent."""
+        """Writes and syncs the audit queue. The engine denies later requests. Idempotent."""
 
 @final
 class FastLane:
-    """The tonic server; no Python on its path."""
+    """Listener on tonic; its threads never call Python."""
 
     addresses: list[str]
-    """Bound addresses, in the order of its listeners: `host:port` or `unix:/path`."""
+    """Bound addresses in the order of the listeners: `host:port` or `unix:/path`."""
 
     @staticmethod
     def start(engine: Engine, settings: bytes) -> FastLane:
-        """Binds and serves.
+        """Binds the listeners and serves.
 
         Args:
-            engine: What decides.
+            engine: The engine that answers the calls.
             settings: JSON of `{listeners: [{name, address: "host:port" | "unix:/path", tls: null | {certificate, key,
                 client_ca}}], workers, concurrency, connections, max_streams, receive_timeout_ms, handshake_timeout_ms,
                 idle_timeout_ms, ready_after_ms}`; certificates are PEM texts.
 
         Raises:
-            EngineError: A listener cannot be bound, or a setting is refused.
+            EngineError: A listener cannot be bound, or a setting is not valid.
         """
 
     def renew_tls(
         self, listener: str, certificate: bytes, key: bytes, client_ca: bytes | None
     ) -> None:
-        """Serves new connections of a listener with other files, PEM texts.
+        """Uses other files, PEM texts, for new connections of a listener.
 
         Raises:
-            EngineError: They are refused; those before go on serving.
+            EngineError: The files are not valid; the listener keeps those before.
         """
 
     def close(self, grace: float) -> None:
-        """Answers NOT_SERVING, takes no new calls, and waits for running ones.
+        """Answers NOT_SERVING, accepts no new calls, and waits for running calls.
 
         Args:
-            grace: Seconds to wait before running calls are cut.
+            grace: Seconds after which running calls are cut.
         """
 
 def format_policy(text: str, file: str) -> str:
-    """Lays out a Cedar file as `authz fmt` does.
+    """Lays out a Cedar file in the format of `authz fmt`.
 
     Raises:
-        BundleError: The text is no Cedar.
+        BundleError: The text is not valid Cedar.
     """
 
 def bundle_schema() -> str:
-    """JSON Schema of a bundle's YAML files."""
+    """Returns the JSON Schema of a bundle's YAML files."""
 
 def case_schema() -> str:
-    """JSON Schema of case files."""
+    """Returns the JSON Schema of case files."""
 
 def seal_catalog(document: bytes) -> str:
-    """Digests and operations of an MCP server's tools.
+    """Computes the digests and the operations of an MCP server's tools.
 
     Args:
         document: JSON of `{system, server: {name, version}, origin, tools: [{name, title, description, annotations,
@@ -545,27 +545,30 @@ def seal_catalog(document: bytes) -> str:
         JSON of `{digest, tools: [{name, operation, digest, opened}]}`.
 
     Raises:
-        ValueError: It is no such document, or two tools would be one operation.
+        ValueError: The document is not valid, or two tools have one operation.
     """
 
 def prompt_names(prompt: str) -> str:
-    """What a prompt names, and why other words of it name nothing.
+    """Lists the destinations that a prompt names, and the words that name none.
 
     Args:
-        prompt: The user's words; the first 256 KiB are read.
+        prompt: Prompt of the user, of which Authz reads the first 256 KiB.
 
     Returns:
-        JSON array of `{text, kind, name, why}`: `kind` and `name` where it is a destination, `why` where it is not named.
+        JSON array of `{text, kind, name, why}`: `kind` and `name` of a destination, or `why` the text names none.
     """
 
 def build_profile() -> str:
-    """`debug`, `release` or `guided`: how this module was compiled."""
+    """Returns the profile that this module was compiled with: `debug`, `release` or `guided`."""
 
 def accepted_algorithms() -> str:
-    """JSON object of the names of signature algorithms that are accepted: `proof`, `jwt_svid`, `credential`."""
+    """Returns the accepted signature algorithms, as a JSON object of `proof`, `jwt_svid` and `credential`."""
 
 def is_usable_key(jwk: str) -> bool:
-    """Whether signatures may be verified by a public key, a JWK: it is none for which anybody can sign."""
+    """Returns whether a JWK is a public key that Authz verifies signatures by.
+
+    A key for which anybody can sign is not usable.
+    """
 
 def reason_table() -> bytes:
-    """JSON array of `{name, number, public_code, next_action, retry, grpc_code, http_status, title, mend}`."""
+    """Returns a JSON array of `{name, number, public_code, next_action, retry, grpc_code, http_status, title, mend}`."""
