@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from socket import gethostname
 from types import FrameType
 from typing import Any, Final
 
@@ -18,8 +17,14 @@ import grpc
 from authz import __version__
 from authz.config import Config, DecisionListener, HttpApiListener, Lane, Listener
 from authz.config.rules import socket_path
-from authz.config.schema import State, StateEngine
-from authz.engine import Engine, ListenerRules, PeerRules, build_profile
+from authz.engine import (
+    Engine,
+    build_profile,
+    engine_settings,
+    listener_rules,
+    node_name,
+    peer_rules,
+)
 from authz.errors import ConfigError
 from authz.leases import Leases
 from authz.model import Diagnostic, Surface
@@ -75,136 +80,12 @@ from authz.telemetry import Logger, Metrics, TraceExport
 from authz.trust import Fetcher, Refresher, SourceKey, remote_sources
 from authz.v1 import approvals_pb2
 
-__all__ = ["Node", "engine_settings", "listener_rules", "node_name", "peer_rules"]
+__all__ = ["Node"]
 
 _ADMIN_THREADS: Final = 2
 _ADMIN_QUEUE: Final = 16
 _MARGIN: Final = 2.0
 _LOOK_SECONDS: Final = 5.0
-# Clocks that are kept in step are rarely closer, whatever `trust.leeway` says.
-_LEAST_TOLERANCE: Final = 1.0
-
-
-def engine_settings(config: Config) -> dict[str, Any]:
-    """Say the engine's settings.
-
-    Args:
-        config: The configuration.
-
-    Returns:
-        Settings as the engine reads them.
-
-    Raises:
-        ConfigError: There is no audit.
-    """
-    if config.audit.path is None:
-        what = "`audit.path` is missing. Decisions would leave no record."
-        raise ConfigError((Diagnostic(what, mend="Add audit: {path: ...}, or --audit-path."),))
-    limits = config.limits
-    return {
-        "audit_path": config.audit.path,
-        "audit_queue_lines": config.audit.queue,
-        "audit_queue_bytes": config.audit.queue_bytes,
-        "audit_sync_interval_ms": round(config.audit.sync_interval * 1000),
-        "audit_max_wait_ms": round(config.audit.max_wait * 1000),
-        "audit_unverified_refusals": config.audit.unverified_refusals,
-        "node_id": config.node,
-        "max_arguments_bytes": limits.max_arguments_bytes,
-        "token_cache_size": limits.token_cache,
-        "max_message_bytes": limits.max_message_bytes,
-        "max_token_bytes": limits.max_token_bytes,
-        "probe_rate": limits.probe_rate,
-        "probe_burst": limits.probe_burst,
-        "envoy_error_response": config.envoy.error_response,
-        "state": _state_settings(config, config.audit.path, node_name(config)),
-        "version": __version__,
-    }
-
-
-def node_name(config: Config) -> str:
-    """Name this node among those that share a store.
-
-    Args:
-        config: The configuration.
-
-    Returns:
-        Its name, or what no two nodes have in common: where its audit is.
-    """
-    return config.node or f"{gethostname()}:{Path(config.audit.path or '').resolve()}"
-
-
-def _state_settings(config: Config, audit: str, node: str) -> dict[str, Any]:
-    state: State = config.state
-    path = None
-    if state.engine is StateEngine.EMBEDDED:
-        path = state.path or str(Path(audit).parent / "state")
-    return {
-        "engine": state.engine.value,
-        "path": path,
-        "dsn": state.dsn,
-        "node": node,
-        "connections": state.connections,
-        "max_wait_ms": round(state.max_wait * 1000),
-        "revocation_staleness_ms": round(state.revocation_staleness * 1000),
-        "clock_tolerance_ms": round(max(config.trust.leeway, _LEAST_TOLERANCE) * 1000),
-        "report_within_ms": round(state.report_within * 1000),
-        "retention_ms": round(state.retention * 1000),
-        "max_tasks": state.max_tasks,
-        "max_tasks_per_agent": state.max_tasks_per_agent,
-        "max_tasks_per_session": state.max_tasks_per_session,
-    }
-
-
-def listener_rules(config: Config) -> list[ListenerRules]:
-    """Say what the engine must know about each listener.
-
-    Args:
-        config: The configuration.
-
-    Returns:
-        One rule a listener that can ask.
-    """
-    enforcers = {
-        enforcer.listener: enforcer
-        for enforcer in config.enforcers
-        if enforcer.listener is not None
-    }
-    rules = []
-    for name, listener in config.listeners.decisions.items():
-        enforcer = enforcers.get(name)
-        rules.append(
-            ListenerRules(
-                name,
-                enforcer=enforcer.name if enforcer is not None else None,
-                asks=enforcer.asks if enforcer is not None else (),
-                relays=enforcer.relays if enforcer is not None else (),
-                reports=enforcer.reports if enforcer is not None else None,
-                uids=enforcer.uids if enforcer is not None else (),
-                mutual=listener.is_mutual,
-                insecure_dev=listener.insecure_dev,
-            )
-        )
-    if config.listeners.admin is not None:
-        rules.append(ListenerRules("admin", admin=True))
-    if config.listeners.http is not None:
-        rules.append(ListenerRules("http", http=True))
-    return rules
-
-
-def peer_rules(config: Config) -> list[PeerRules]:
-    """Say what the engine must know about each enforcer that shows a certificate.
-
-    Args:
-        config: The configuration.
-
-    Returns:
-        One rule an enforcer with `match`.
-    """
-    return [
-        PeerRules(enforcer.name, enforcer.match, enforcer.asks, enforcer.relays, enforcer.reports)
-        for enforcer in config.enforcers
-        if enforcer.match is not None
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,12 +298,11 @@ class Node:
         metrics = Metrics()
         _make_folder(config.audit.path)
         traces = TraceExport.from_environment(os.environ, __version__, log)
-        settings = engine_settings(config)
         if traces is not None:
             undo.callback(traces.close)
-            settings["trace"] = traces.settings.engine()
             _trace_metrics(metrics, traces)
-        engine = Engine(settings)
+        trace = traces.settings.engine() if traces is not None else None
+        engine = Engine(engine_settings(config, trace=trace))
         undo.callback(engine.close)
         metrics.pull(engine.metrics)
         secrets = self._secrets(engine, metrics, undo)

@@ -28,7 +28,8 @@ from authz.client import (
     acting_for,
     default,
 )
-from authz.engine import Engine, ListenerRules, Plan, Trust
+from authz.config import Limits
+from authz.engine import EnforcerRules, Engine, ListenerRules, Plan, Trust, default_settings
 from authz.errors import ApiError, UsageError
 from authz.model import BundleFiles, CallFacts, Surface
 from authz.tools.keys import DevDomain
@@ -94,13 +95,9 @@ class Kernel:
         self._lock = threading.Lock()
         self._domains: dict[str, DevDomain] = {}
         self._issuers: dict[str, _Issuer] = {}
-        self._engine = Engine(
-            {
-                "audit_path": str(self._folder / "audit.jsonl"),
-                "probe_rate": _ANY_RATE,
-                "probe_burst": _ANY_RATE,
-            }
-        )
+        limits = Limits(probe_rate=_ANY_RATE, probe_burst=_ANY_RATE)
+        audit = str(self._folder / "audit.jsonl")
+        self._engine = Engine(default_settings(audit, limits=limits))
         self._load()
 
     @staticmethod
@@ -243,10 +240,9 @@ class Kernel:
         spec = {"audiences": [_AUDIENCE], "domains": domains, "issuers": issuers}
         listener = ListenerRules(
             _LISTENER,
-            enforcer=self._enforcer,
-            asks=("system:*",),
-            relays=("labels",),
-            reports="sdk",
+            enforcer=EnforcerRules(
+                self._enforcer, asks=("system:*",), relays=("labels",), reports="sdk"
+            ),
         )
         trust = Trust.compile(json.dumps(spec).encode())
         # As if their files had just been changed.

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from authz.bundle import read_folder
-from authz.engine import Engine, ListenerRules, Plan, Trust
+from authz.config import State, StateEngine
+from authz.engine import Engine, ListenerRules, Plan, Trust, default_settings
 from authz.model import CallFacts, Surface
 from authz.v1 import decision_pb2, tasks_pb2
 from bench.load import bundle, credentials
@@ -23,7 +24,7 @@ TIMES = ("cpu", "wall")
 _LISTENER = "bench"
 FACTS = CallFacts(_LISTENER, remaining=30.0)
 """Of every call."""
-_PATIENCE_MS = 10_000
+_PATIENCE_SECONDS = 10.0
 
 
 class CheckError(RuntimeError):
@@ -210,16 +211,10 @@ def engine(
     trusted = minted.trust() | ({"own": dict(own)} if own is not None else {})
     trust = Trust.compile(json.dumps(trusted).encode())
     made = Engine(
-        {
-            "audit_path": str(folder / "audit.jsonl"),
-            "state": {
-                "engine": spec.state,
-                "path": str(folder / "state") if spec.state == "embedded" else None,
-                "dsn": spec.dsn,
-                "node": "bench",
-                "max_wait_ms": _PATIENCE_MS,
-            },
-        }
+        default_settings(
+            str(folder / "audit.jsonl"),
+            state=State(engine=StateEngine(spec.state), dsn=spec.dsn, max_wait=_PATIENCE_SECONDS),
+        )
     )
     made.load(plan, trust, [ListenerRules(_LISTENER, insecure_dev=True)], [], issuing)
     return made

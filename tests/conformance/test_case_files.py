@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from authz import _native
+from authz.engine import EnforcerRules, ListenerRules, default_settings
 from authz.model import CallFacts
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
 from authz.v1 import decision_pb2, options_pb2
@@ -54,17 +56,18 @@ def engines(
     """An engine in this process for each bundle, with the listeners that the servers have."""
     folder = tmp_path_factory.mktemp("engines")
     listeners = [
-        {"name": "main", "insecure_dev": True},
-        {"name": "crm-only", "enforcer": {"name": "crm-server", "asks": ["system:crm"]}},
-        {"name": "none"},
+        ListenerRules("main", insecure_dev=True),
+        ListenerRules("crm-only", enforcer=EnforcerRules("crm-server", asks=("system:crm",))),
+        ListenerRules("none"),
     ]
+    rules = json.dumps([asdict(listener) for listener in listeners]).encode()
     made = {}
     for bundle in sorted({case.bundle for case in CASES}):
         engine = _native.Engine(
-            json.dumps({"audit_path": str(folder / f"{bundle}.jsonl")}).encode()
+            json.dumps(default_settings(str(folder / f"{bundle}.jsonl"))).encode()
         )
         trust = _native.Trust.compile(trust_spec(authority))
-        engine.load(plan(bundle), trust, json.dumps(listeners).encode(), b"[]")
+        engine.load(plan(bundle), trust, rules, b"[]")
         made[bundle] = engine
     yield made
     for engine in made.values():

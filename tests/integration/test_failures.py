@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from authz import _native
+from authz.engine import default_settings
 from authz.model import CallFacts
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
 from authz.v1 import admin_pb2, decision_pb2, options_pb2
@@ -144,7 +145,7 @@ def test_audit_full(authority: Authority, people: People, tmp_path: Path, lane: 
 
 def test_unavailable(people: People, tmp_path: Path) -> None:
     """UNAVAILABLE: an engine that has loaded nothing denies whatever it is asked."""
-    settings = json.dumps({"audit_path": str(tmp_path / "audit.jsonl")}).encode()
+    settings = json.dumps(default_settings(str(tmp_path / "audit.jsonl"))).encode()
     engine = _native.Engine(settings)
     decision = decision_of(engine.check(search(people.bot), CallFacts("main")))
     assert outcome(decision) == "DENY"
@@ -185,7 +186,7 @@ def test_a_store_that_is_locked_is_told_and_loses_nothing(
 
 def test_a_closed_engine_permits_nothing(people: People, tmp_path: Path) -> None:
     """After the end nothing can be recorded, so nothing is permitted."""
-    engine = _native.Engine(json.dumps({"audit_path": str(tmp_path / "a.jsonl")}).encode())
+    engine = _native.Engine(json.dumps(default_settings(str(tmp_path / "a.jsonl"))).encode())
     engine.close()
     engine.close()
     assert outcome(decision_of(engine.check(search(people.bot), CallFacts("main")))) == "DENY"
@@ -195,7 +196,7 @@ def test_a_closed_engine_permits_nothing(people: People, tmp_path: Path) -> None
 @pytest.mark.parametrize("reason", ["OVERLOADED", "DEADLINE", "UNAVAILABLE", "PERMITTED", ""])
 def test_ready_refusals_never_permit(tmp_path: Path, surface: str, reason: str) -> None:
     """Whatever is asked of the ready answers, they are denials."""
-    engine = _native.Engine(json.dumps({"audit_path": str(tmp_path / "a.jsonl")}).encode())
+    engine = _native.Engine(json.dumps(default_settings(str(tmp_path / "a.jsonl"))).encode())
     answer = engine.refusal(surface, reason)
     if surface == "ext_authz":
         response = external_auth_pb2.CheckResponse.FromString(answer)
@@ -208,7 +209,7 @@ def test_ready_refusals_never_permit(tmp_path: Path, surface: str, reason: str) 
 
 def test_a_surface_that_is_none_gets_no_answer(tmp_path: Path) -> None:
     """There is no message that would be a denial of it."""
-    engine = _native.Engine(json.dumps({"audit_path": str(tmp_path / "a.jsonl")}).encode())
+    engine = _native.Engine(json.dumps(default_settings(str(tmp_path / "a.jsonl"))).encode())
     with pytest.raises(ValueError, match="no surface"):
         engine.refusal("nonsense", "OVERLOADED")
     engine.close()

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from authz.config import Config, load, parse_assignment
-from authz.engine import Engine
+from authz.engine import Engine, engine_settings
 from authz.errors import ConfigError
 from authz.model import Surface
-from authz.server.app import engine_settings
 from authz.thirdparty.envoy.service.auth.v3 import external_auth_pb2
 
 if TYPE_CHECKING:

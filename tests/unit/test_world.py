@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from authz.config import Config, Log, load
-from authz.engine import DirectoryEntries
+from authz.engine import DirectoryEntries, listener_rules, peer_rules
 from authz.errors import BundleError, EngineError, TrustError
 from authz.model import RuleChanges
-from authz.server.app import listener_rules, peer_rules
 from authz.server.runtime_state import World
 from authz.server.static_secrets import Injections
 from authz.server.status.directories import Directories

@@ -1,0 +1,70 @@
+"""The engine: the only package that imports the extension `authz._native`.
+
+`settings` turns the configuration into the engine's settings, `plan` is a compiled bundle, `trust` a compiled key set, and
+`engine` decides with both. `fast_lane` is the Rust server over the same engine. `tables` are facts about the extension itself.
+
+Values cross as bytes or scalars. Errors of the extension become errors of `authz.errors` (`native_errors`).
+"""
+
+from authz.engine.engine import Engine
+from authz.engine.fast_lane import FastLane
+from authz.engine.plan import (
+    DirectoryEntries,
+    Plan,
+    PromptWord,
+    TestReport,
+    bundle_schema,
+    case_schema,
+    format_policy,
+    prompt_names,
+    seal_catalog,
+)
+from authz.engine.settings import (
+    EnforcerRules,
+    ListenerRules,
+    PeerRules,
+    default_settings,
+    engine_settings,
+    listener_rules,
+    node_name,
+    peer_rules,
+)
+from authz.engine.tables import build_profile, reason_table
+from authz.engine.trust import (
+    PrivateKey,
+    Trust,
+    TrustedDomain,
+    TrustedIssuer,
+    accepted_algorithms,
+    is_usable_key,
+)
+
+__all__ = [
+    "DirectoryEntries",
+    "EnforcerRules",
+    "Engine",
+    "FastLane",
+    "ListenerRules",
+    "PeerRules",
+    "Plan",
+    "PrivateKey",
+    "PromptWord",
+    "TestReport",
+    "Trust",
+    "TrustedDomain",
+    "TrustedIssuer",
+    "accepted_algorithms",
+    "build_profile",
+    "bundle_schema",
+    "case_schema",
+    "default_settings",
+    "engine_settings",
+    "format_policy",
+    "is_usable_key",
+    "listener_rules",
+    "node_name",
+    "peer_rules",
+    "prompt_names",
+    "reason_table",
+    "seal_catalog",
+]

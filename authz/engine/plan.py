@@ -1,0 +1,334 @@
+"""A compiled bundle, and functions over single files of a bundle."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+from authz import _native
+from authz.engine.native_errors import bundle_errors, diagnostics_of
+from authz.errors import BundleError, UsageError
+from authz.model import (
+    BundleFiles,
+    Diagnostic,
+    Directory,
+    EarlyStop,
+    EarlyStops,
+    Observing,
+    RuleChanges,
+)
+
+__all__ = [
+    "DirectoryEntries",
+    "Plan",
+    "PromptWord",
+    "TestReport",
+    "bundle_schema",
+    "case_schema",
+    "format_policy",
+    "prompt_names",
+    "seal_catalog",
+]
+
+_MAX_RULES: Final = 100
+
+
+@final
+class DirectoryEntries:
+    """Destinations of a directory that was fetched."""
+
+    __slots__ = ("native",)
+
+    def __init__(self, native: "_native.Entries") -> None:
+        self.native = native
+
+    @staticmethod
+    def read(text: str, column: str | None) -> "DirectoryEntries":
+        """Read a directory.
+
+        Args:
+            text: The fetched document.
+            column: Column of a CSV file with a header. `None`: each line is an entry.
+
+        Raises:
+            BundleError: One entry is not valid. Then no entry of the document is used.
+        """
+        try:
+            return DirectoryEntries(_native.Entries.read(text.encode(), column))
+        except ValueError as error:
+            raise BundleError((Diagnostic(f"what was fetched is refused: {error}"),)) from error
+
+    def __len__(self) -> int:
+        return len(self.native)
+
+
+@dataclass(frozen=True, slots=True)
+class TestReport:
+    """Results of a bundle's own tests."""
+
+    __test__ = False
+
+    document: Mapping[str, Any]
+    """The report, as the engine wrote it."""
+
+
+@final
+class Plan:
+    """A compiled bundle."""
+
+    __slots__ = ("native",)
+
+    def __init__(self, native: "_native.Plan") -> None:
+        self.native = native
+
+    @staticmethod
+    def compile(
+        bundle: BundleFiles,
+        variables: Mapping[str, str],
+        previous: "Plan | None" = None,
+        *,
+        now_ms: int | None = None,
+    ) -> "Plan":
+        """Compile a bundle.
+
+        Args:
+            bundle: Files of the bundle.
+            variables: Values of `${…}`.
+            previous: The plan before. Parts that did not change are not validated again.
+            now_ms: Unix time in milliseconds, compared with the ends of `mode`. Default: now.
+
+        Raises:
+            BundleError: The bundle is not valid; it lists every error.
+        """
+        before = previous.native if previous is not None else None
+        now = now_ms if now_ms is not None else int(time.time() * 1000)
+        with bundle_errors():
+            return Plan(_native.Plan.compile(dict(bundle.files), dict(variables), now, before))
+
+    @property
+    def name(self) -> str:
+        """Name of the bundle."""
+        return self.native.name
+
+    @property
+    def revision(self) -> str:
+        """Revision of the bundle."""
+        return self.native.revision
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the bundle's files, in hex."""
+        return self.native.digest
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """Systems of the catalog."""
+        return tuple(self.native.systems)
+
+    @property
+    def warnings(self) -> tuple[Diagnostic, ...]:
+        """Errors that do not refuse the bundle."""
+        return diagnostics_of(self.native.warnings)
+
+    @property
+    def directories(self) -> tuple[Directory, ...]:
+        """Named sets of destinations that others maintain."""
+        return tuple(
+            Directory(
+                name=str(entry["name"]),
+                file=str(entry["file"] or ""),
+                url=str(entry["url"] or ""),
+                column=entry["column"],
+                max_age=entry["max_age_seconds"],
+                entries=entry["entries"],
+                trusted=bool(entry["trusted"]),
+            )
+            for entry in json.loads(self.native.directories)
+        )
+
+    @property
+    def observing(self) -> tuple[Observing, ...]:
+        """Entries of `mode` with `observe`, ended or not."""
+        return tuple(
+            Observing(
+                scope=str(entry["scope"]),
+                name=str(entry["name"]),
+                owner=str(entry["owner"]),
+                until=int(entry["until_ms"]) / 1000,
+            )
+            for entry in json.loads(self.native.observing)
+        )
+
+    def early_stops(self, now_ms: int) -> EarlyStops:
+        """Return requests that `mode` enforces although their system is observed: they stop before they are judged.
+
+        Args:
+            now_ms: Unix time in milliseconds.
+
+        Returns:
+            Agents and systems; empty where no entry of `mode` observes.
+        """
+        stops = json.loads(self.native.early_stops(now_ms))
+        return EarlyStops(
+            agents=tuple(stops["agents"]),
+            systems=tuple(
+                EarlyStop(
+                    system=str(stop["system"]),
+                    unplaced=bool(stop["unplaced"]),
+                    operations=tuple(stop["operations"]),
+                    tiers=tuple(stop["tiers"]),
+                )
+                for stop in stops["systems"]
+            ),
+        )
+
+    @property
+    def harnesses(self) -> tuple[str, ...]:
+        """Roles of agents that relay their users' prompts."""
+        return tuple(self.native.harnesses)
+
+    @property
+    def operation_count(self) -> int:
+        """Number of operations in the catalog."""
+        return self.native.operation_count
+
+    @property
+    def policy_count(self) -> int:
+        """Number of policies."""
+        return self.native.policy_count
+
+    def rule_changes(self, before: "Plan | None") -> RuleChanges:
+        """Return which sequences and budgets keep their progress when this plan replaces another.
+
+        Args:
+            before: The plan that served. `None`: this is the first plan.
+
+        Returns:
+            At most 100 names in each list.
+        """
+        if before is None:
+            return RuleChanges()
+        renewal = json.loads(self.native.renewal(before.native))
+        lists = [tuple(map(str, renewal[name])) for name in ("changed", "added", "removed")]
+        changed, added, removed = (names[:_MAX_RULES] for names in lists)
+        omitted = sum(max(0, len(names) - _MAX_RULES) for names in lists)
+        return RuleChanges(int(renewal["carried"]), changed, added, removed, omitted)
+
+    def tools(self) -> list[dict[str, Any]]:
+        """Return the review state of each tool of an MCP system.
+
+        Returns:
+            One row a tool: `system`, `tool`, `operation`, `digest`, `accepted`, `reviewed`, `drifted`, `effects`, `tier`,
+            `cases`, `file`, `line`.
+        """
+        rows: list[dict[str, Any]] = json.loads(self.native.tools())
+        return rows
+
+    def test(self, bundle: BundleFiles, now_ms: int) -> TestReport:
+        """Run the bundle's own tests.
+
+        Args:
+            bundle: Files of the bundle.
+            now_ms: Time of the tests: Unix time in milliseconds.
+
+        Raises:
+            BundleError: A test file cannot be read.
+        """
+        cases = {
+            name: content
+            for name, content in bundle.files.items()
+            if name.startswith("tests/") and name.endswith((".yaml", ".yml"))
+        }
+        with bundle_errors():
+            return TestReport(json.loads(self.native.test(cases, now_ms)))
+
+    def eval(self, request: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
+        """Judge one request offline, on facts that are stated instead of proved.
+
+        Args:
+            request: The request, as documented for `authz eval`.
+            now_ms: Unix time in milliseconds.
+
+        Returns:
+            The decision with its trace.
+
+        Raises:
+            BundleError: The request cannot be read.
+        """
+        with bundle_errors():
+            decision: dict[str, Any] = json.loads(
+                self.native.eval(json.dumps(request).encode(), now_ms)
+            )
+            return decision
+
+
+@dataclass(frozen=True, slots=True)
+class PromptWord:
+    """A word of a prompt that could name a destination."""
+
+    text: str
+    """The word."""
+    kind: str
+    """`email`, `url`, `iban`, `account` or `path`; empty for a word that is no destination."""
+    name: str
+    """Canonical form of the destination."""
+    why: str
+    """Why the word does not name a destination; empty where it does."""
+
+
+def prompt_names(prompt: str) -> tuple[PromptWord, ...]:
+    """Return the words of a prompt that could name a destination, in order; the first 256 KiB are read."""
+    return tuple(
+        PromptWord(
+            str(item["text"]),
+            str(item.get("kind", "")),
+            str(item.get("name", "")),
+            str(item.get("why", "")),
+        )
+        for item in json.loads(_native.prompt_names(prompt))
+    )
+
+
+def format_policy(text: str, file: str) -> str:
+    """Format a Cedar file.
+
+    Args:
+        text: The file's content.
+        file: The file's name, for messages.
+
+    Raises:
+        BundleError: The text is not valid Cedar.
+    """
+    with bundle_errors():
+        return _native.format_policy(text, file)
+
+
+def bundle_schema() -> str:
+    """Return the JSON Schema of bundle files, as text."""
+    return _native.bundle_schema()
+
+
+def case_schema() -> str:
+    """Return the JSON Schema of case files, as text."""
+    return _native.case_schema()
+
+
+def seal_catalog(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Compute digests and operations of an MCP server's tools.
+
+    Args:
+        document: `system`, `server`, `origin` and `tools`, as in a catalog file.
+
+    Returns:
+        `digest`, and `tools` with `name`, `operation`, `digest`, `opened` each.
+
+    Raises:
+        UsageError: The document is not valid, or two tools have the same operation.
+    """
+    try:
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+        sealed: dict[str, Any] = json.loads(_native.seal_catalog(text))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the tools cannot be read: {error}") from error
+    return sealed

@@ -1,0 +1,197 @@
+"""The engine's settings, made from the configuration.
+
+Names, defaults and bounds of limits are the configuration's; the engine requires each of its settings and has no default.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from socket import gethostname
+from typing import Any, Final
+
+from authz import __version__
+from authz.config import Audit, Bundle, Config, Limits, State, StateEngine
+from authz.errors import ConfigError
+from authz.model import Diagnostic
+
+__all__ = [
+    "EnforcerRules",
+    "ListenerRules",
+    "PeerRules",
+    "default_settings",
+    "engine_settings",
+    "listener_rules",
+    "node_name",
+    "peer_rules",
+]
+
+# Synchronized clocks differ by as much as this, even where `trust.leeway` is shorter.
+_LEAST_TOLERANCE: Final = 1.0
+# Callers whose rate of PROBE requests is counted.
+_PROBE_CALLERS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class EnforcerRules:
+    """An enforcer that is known by its listener."""
+
+    name: str
+    """Name of the enforcer."""
+    asks: tuple[str, ...] = ()
+    """Systems that it may ask about: `system:crm`, `system:*`."""
+    relays: tuple[str, ...] = ()
+    """Facts about agents that are believed on its word."""
+    reports: str | None = None
+    """How it reports outcomes: `sdk` or `access_log`. `None`: it does not."""
+    uids: tuple[int, ...] = ()
+    """Users that its processes run as. Empty: every user that can open the socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerRules:
+    """Rules of one listener."""
+
+    name: str
+    """Name of the listener."""
+    enforcer: EnforcerRules | None = None
+    """The enforcer that every caller is. `None`: callers ask about themselves."""
+    mutual: bool = False
+    """Callers show a certificate, which says who they are."""
+    insecure_dev: bool = False
+    """Plain TCP for development: every caller may ask about every system, and may relay nothing."""
+    admin: bool = False
+    """The administration listener."""
+    http: bool = False
+    """The listener of credentials over HTTP, which has authenticated the client itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRules:
+    """An enforcer that is known by its certificate."""
+
+    name: str
+    """Name of the enforcer."""
+    match: str
+    """Its SPIFFE ID, or a pattern of SPIFFE IDs."""
+    asks: tuple[str, ...]
+    """Systems that it may ask about."""
+    relays: tuple[str, ...] = ()
+    """Facts about agents that are believed on its word."""
+    reports: str | None = None
+    """How it reports outcomes: `sdk` or `access_log`. `None`: it does not."""
+
+
+def engine_settings(config: Config, *, trace: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the settings of an engine, as its JSON.
+
+    Args:
+        config: The configuration.
+        trace: Settings of traces. `None`: no traces.
+
+    Raises:
+        ConfigError: `audit.path` is missing.
+    """
+    if config.audit.path is None:
+        what = "`audit.path` is missing. Decisions would leave no record."
+        raise ConfigError((Diagnostic(what, mend="Add audit: {path: ...}, or --audit-path."),))
+    audit, limits = config.audit, config.limits
+    return {
+        "audit_path": audit.path,
+        "audit_queue_lines": audit.queue,
+        "audit_queue_bytes": audit.queue_bytes,
+        "audit_sync_interval_ms": round(audit.sync_interval * 1000),
+        "audit_max_wait_ms": round(audit.max_wait * 1000),
+        "audit_unverified_refusals": audit.unverified_refusals,
+        "node_id": config.node,
+        "max_arguments_bytes": limits.max_arguments_bytes,
+        "token_cache_size": limits.token_cache,
+        "max_message_bytes": limits.max_message_bytes,
+        "max_token_bytes": limits.max_token_bytes,
+        "probe_rate": limits.probe_rate,
+        "probe_burst": limits.probe_burst,
+        "probe_callers": _PROBE_CALLERS,
+        "envoy_error_response": config.envoy.error_response,
+        "state": _state_settings(config, Path(config.audit.path)),
+        "trace": dict(trace) if trace is not None else None,
+        "version": __version__,
+    }
+
+
+def default_settings(
+    audit_path: str, *, state: State | None = None, limits: Limits | None = None
+) -> dict[str, Any]:
+    """Return the settings of an engine that has no configuration file, for tests and benchmarks.
+
+    Args:
+        audit_path: The audit file.
+        state: Settings of the store. Default: in memory.
+        limits: Limits. Default: those of the configuration.
+    """
+    config = Config(
+        bundle=Bundle(path="."),
+        audit=Audit(path=audit_path),
+        state=state or State(engine=StateEngine.MEMORY),
+        limits=limits or Limits(),
+    )
+    return engine_settings(config)
+
+
+def _state_settings(config: Config, audit: Path) -> dict[str, Any]:
+    state = config.state
+    path = None
+    if state.engine is StateEngine.EMBEDDED:
+        path = state.path or str(audit.parent / "state")
+    return {
+        "engine": state.engine.value,
+        "path": path,
+        "dsn": state.dsn,
+        "node": node_name(config),
+        "connections": state.connections,
+        "max_wait_ms": round(state.max_wait * 1000),
+        "revocation_staleness_ms": round(state.revocation_staleness * 1000),
+        "clock_tolerance_ms": round(max(config.trust.leeway, _LEAST_TOLERANCE) * 1000),
+        "report_within_ms": round(state.report_within * 1000),
+        "retention_ms": round(state.retention * 1000),
+        "max_tasks": state.max_tasks,
+        "max_tasks_per_agent": state.max_tasks_per_agent,
+        "max_tasks_per_session": state.max_tasks_per_session,
+    }
+
+
+def node_name(config: Config) -> str:
+    """Return this node's name among the nodes of a store: `node`, or host and audit file, which no two nodes share."""
+    return config.node or f"{gethostname()}:{Path(config.audit.path or '').resolve()}"
+
+
+def listener_rules(config: Config) -> list[ListenerRules]:
+    """Return the rules of each listener over which a caller can ask."""
+    enforcers = {
+        enforcer.listener: EnforcerRules(
+            enforcer.name, enforcer.asks, enforcer.relays, enforcer.reports, enforcer.uids
+        )
+        for enforcer in config.enforcers
+        if enforcer.listener is not None
+    }
+    rules = [
+        ListenerRules(
+            name,
+            enforcer=enforcers.get(name),
+            mutual=listener.is_mutual,
+            insecure_dev=listener.insecure_dev,
+        )
+        for name, listener in config.listeners.decisions.items()
+    ]
+    if config.listeners.admin is not None:
+        rules.append(ListenerRules("admin", admin=True))
+    if config.listeners.http is not None:
+        rules.append(ListenerRules("http", http=True))
+    return rules
+
+
+def peer_rules(config: Config) -> list[PeerRules]:
+    """Return the rules of each enforcer that is known by its certificate (`match`)."""
+    return [
+        PeerRules(enforcer.name, enforcer.match, enforcer.asks, enforcer.relays, enforcer.reports)
+        for enforcer in config.enforcers
+        if enforcer.match is not None
+    ]
