@@ -16,8 +16,7 @@ has on the wire; only `authz.server.grpc.errors` puts them there. Decisions are 
     └── UsageError           a command was given something that it cannot use
 """
 
-from typing import ClassVar
-
+from authz.base_errors import AuthzError, UsageError
 from authz.model import Diagnostic
 
 __all__ = [
@@ -33,19 +32,6 @@ __all__ = [
     "UnavailableError",
     "UsageError",
 ]
-
-
-class AuthzError(Exception):
-    """Root of the tree."""
-
-    reason: str = "UNAVAILABLE"
-    """Reason code, as in `google.rpc.ErrorInfo.reason`."""
-    grpc_code: int = 14
-    """Canonical code, `google.rpc.Code`."""
-    http_status: int = 503
-    """HTTP status."""
-    exit_code: ClassVar[int] = 1
-    """Exit code of a command that ends with this error."""
 
 
 class _DiagnosedError(AuthzError):
@@ -136,11 +122,3 @@ class NotInThisVersionError(AuthzError):
 
 class UnavailableError(AuthzError):
     """A server cannot be reached, or cannot answer."""
-
-
-class UsageError(AuthzError):
-    """A command was given something that it cannot use."""
-
-    reason = "BAD_INPUT"
-    grpc_code = 3
-    http_status = 400

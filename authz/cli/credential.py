@@ -10,7 +10,7 @@ from google.protobuf import json_format
 
 from authz.cli.options import ADMIN, AgentToken, Output, Server, SubjectToken, evidence
 from authz.cli.render import Terminal
-from authz.client import Authz, Issue, ProofKey, TaskCredential, TokenFile
+from authz.client import Authz, IssueOptions, ProofKey, TaskCredential, TokenFile
 from authz.errors import UsageError
 from authz.tools.remote import Remote
 from authz.v1 import credentials_pb2
@@ -69,7 +69,7 @@ def issue(
     if (proof_key is None) != (not issuer):
         raise UsageError("--proof-key and --issuer belong together")
     key = ProofKey.read(proof_key) if proof_key is not None else None
-    said: Issue = {"task": task, "audience": audience, "lifetime": lifetime}
+    said: IssueOptions = {"task": task, "audience": audience, "lifetime": lifetime}
     if subject_token is not None:
         said["subject_token"] = TokenFile(subject_token)
     with Authz(

@@ -11,9 +11,25 @@
         await search("T-1")
 
 Nothing runs that was not permitted: a refusal raises `Denied`, `StepUp` or `Unavailable`, and so does every failure.
+
+Modules, each of which imports only those below it:
+
+    default                        the client of the whole process
+    client                         `Authz`: passes each call to the part that performs it
+    guard                          functions that run only where they are permitted
+    issued                         task credentials and leased secrets
+    questions                      Check and List
+    report, tasks                  results of permits; tasks
+    session                        transport, identity, time and retries that all calls share
+    flow                           runs a call on a thread or on an event loop
+    transport, permit, credentials, context, dpop, obligations, arguments
+    errors
+
+A method whose name ends in `-ing` (`checking`, `reporting`) returns a flow: a generator that yields the steps to perform and
+does no I/O itself.
 """
 
-from authz.client.client import Asked, Authz
+from authz.client.client import Authz
 from authz.client.context import (
     CREDENTIAL_HEADER,
     TASK_HEADER,
@@ -40,7 +56,7 @@ from authz.client.errors import (
 )
 from authz.client.http_auth import credential_auth
 from authz.client.issued import (
-    Issue,
+    IssueOptions,
     Leased,
     TaskCredential,
     TaskCredentials,
@@ -56,6 +72,7 @@ from authz.client.propagate import (
     task_headers,
     task_meta,
 )
+from authz.client.questions import CheckOptions
 from authz.client.report import Report, Reports
 from authz.client.tasks import (
     Between,
@@ -78,16 +95,16 @@ __all__ = [
     "CREDENTIAL_HEADER",
     "TASK_HEADER",
     "TASK_META",
-    "Asked",
     "Authz",
     "Between",
     "Caller",
+    "CheckOptions",
     "Credentials",
     "DelegateOptions",
     "Denied",
     "Ending",
     "GrpcTransport",
-    "Issue",
+    "IssueOptions",
     "Leased",
     "NextAction",
     "Obligation",

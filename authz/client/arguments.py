@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeAlias, final
 
-from authz.errors import UsageError
+from authz.base_errors import UsageError
 
 __all__ = ["Arguments", "Reading", "encoded"]
 

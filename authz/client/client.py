@@ -1,76 +1,30 @@
-"""The client: asks a node, and takes nothing but a permit for one."""
+"""The client of an application: one class that passes each call to the part that performs it."""
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from typing import Any, Final, Self, TypeAlias, TypedDict, TypeVar, Unpack, final, overload
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Self, TypeVar, Unpack, final, overload
 
-from google.protobuf.message import DecodeError, Message
-
-from authz.client.arguments import Arguments, encoded
-from authz.client.context import Caller, current_caller, current_subject, current_task
-from authz.client.credentials import Credentials, TokenSource, source_of
+from authz.base_errors import UsageError
+from authz.client.arguments import Arguments
+from authz.client.context import Caller
+from authz.client.credentials import Credentials, source_of
 from authz.client.dpop import ProofKey
-from authz.client.errors import (
-    PublicCode,
-    Refused,
-    Retry,
-    TransportError,
-    Unavailable,
-    denied,
-    refusal_of_rpc,
-)
-from authz.client.flow import Attempts, Deadline, Fetch, Flow, arun, asking, run
-from authz.client.guard import Guard
+from authz.client.flow import arun, run
+from authz.client.guard import ClientParts, Guard
 from authz.client.issued import TaskCredentials
 from authz.client.obligations import Obligations
-from authz.client.permit import Permit, permit_of
-from authz.client.report import Reports
-from authz.client.report import Result as Came
+from authz.client.permit import Permit
+from authz.client.questions import CheckOptions, Questions
+from authz.client.report import ReportResult, Reports
+from authz.client.session import Session
 from authz.client.tasks import TaskBlock, TaskOptions, Tasks
 from authz.client.transport import GrpcTransport, Tls, Transport
-from authz.errors import UsageError
-from authz.v1 import authorizer_pb2, decision_pb2
 
-__all__ = ["Asked", "Authz"]
+__all__ = ["Authz"]
 
-_AUTHORIZER: Final = "authz.v1.Authorizer"
-_MOST_PAGES: Final = 100
 _MOST_RETRIES: Final = 10
 
-_Role: TypeAlias = decision_pb2.EvidenceRole.ValueType
-_Scheme: TypeAlias = decision_pb2.EvidenceScheme.ValueType
-Answer = TypeVar("Answer", bound=Message)
 Function = TypeVar("Function", bound=Callable[..., Any])
 Result = TypeVar("Result")
-
-
-class Asked(TypedDict, total=False):
-    """What a question may say besides operation and arguments."""
-
-    resource: str
-    """Resource id, where the operation's arguments do not name it."""
-    destinations: Sequence[str]
-    """Destinations, where the operation's arguments do not name them."""
-    labels: Sequence[str]
-    """Labels of the bundle that the call carries; the enforcer's entry in the configuration lets it say so."""
-    session_context: str
-    """Context of the session, for example the id of a conversation; the enforcer's entry in the configuration lets it say so
-    (`relays: [session]`). Default: none, so that labels of all contexts count."""
-    task: str
-    """Task id; default: the current task."""
-    caller: Caller
-    """Who acts; default: that of the block, or the client itself."""
-    subject_token: Credentials
-    """On whose behalf; default: as the task says."""
-    supported_obligations: Sequence[str]
-    """Obligations that the code that asks does itself; default: none, so a permit with one is a denial."""
-    idempotency_key: str
-    """For an enforcer that executes at most once a key."""
-    wants_credential: bool
-    """Keep the permit for a credential: what it permits is done by whoever the credential is shown to."""
-    probe: bool
-    """Only ask what would be; needs a permit for `authz.probe`."""
-    timeout: float
-    """Seconds; default: the client's."""
 
 
 @final
@@ -115,17 +69,25 @@ class Authz:
             raise UsageError(what)
         if not 0 < timeout < float("inf") or not 0 <= retries <= _MOST_RETRIES:
             raise UsageError(f"give a timeout above 0, and 0 to {_MOST_RETRIES} retries")
-        self.transport: Transport = (
-            transport if transport is not None else GrpcTransport(address, tls)
+        if transport is None:
+            transport = GrpcTransport(address, tls)
+        source = source_of(credentials) if credentials is not None else None
+        session = Session(
+            transport, source=source, enforcer=enforcer, timeout=timeout, retries=retries
         )
-        self.timeout = timeout
-        self.enforcer = enforcer
         self.obligations = Obligations()
-        self.tasks = Tasks(self)
-        self.credentials = TaskCredentials(self, credential_issuer, proof_key)
-        self.reports = Reports(self)
-        self._retries = retries
-        self._source = source_of(credentials) if credentials is not None else None
+        self.reports = Reports(session)
+        self.tasks = Tasks(session)
+        questions = Questions(session, self.reports)
+        self.credentials = TaskCredentials(session, questions, credential_issuer, proof_key)
+        self.parts = ClientParts(
+            session, questions, self.credentials, self.reports, self.obligations
+        )
+
+    @property
+    def transport(self) -> Transport:
+        """Transport that carries the calls."""
+        return self.parts.session.transport
 
     # --- life
 
@@ -155,7 +117,7 @@ class Authz:
         self,
         operation: str,
         arguments: Mapping[str, Any] | bytes | None = None,
-        **asked: Unpack[Asked],
+        **asked: Unpack[CheckOptions],
     ) -> Permit:
         """Ask whether an operation may be performed now.
 
@@ -172,13 +134,15 @@ class Authz:
             StepUp: Not yet.
             Unavailable: No decision could be had.
         """
-        return run(self.checking(operation, arguments, asked), self.transport)
+        return run(
+            self.parts.questions.checking(operation, arguments, asked), self.parts.session.transport
+        )
 
     async def acheck(
         self,
         operation: str,
         arguments: Mapping[str, Any] | bytes | None = None,
-        **asked: Unpack[Asked],
+        **asked: Unpack[CheckOptions],
     ) -> Permit:
         """As `check`, without blocking the event loop.
 
@@ -195,79 +159,14 @@ class Authz:
             StepUp: Not yet.
             Unavailable: No decision could be had.
         """
-        return await arun(self.checking(operation, arguments, asked), self.transport)
-
-    def checking(
-        self, operation: str, arguments: Mapping[str, Any] | bytes | None, asked: Asked
-    ) -> Flow[Permit]:
-        """The flow of one question.
-
-        Args:
-            operation: Its id.
-            arguments: Its arguments.
-            asked: What else the question says.
-
-        Yields:
-            What is needed.
-
-        Returns:
-            The permit.
-
-        Raises:
-            Refused: There is none.
-        """
-        deadline = Deadline.within(asked.get("timeout", self.timeout))
-        who = self.caller(operation, asked.get("caller"))
-        evidence = yield from self.evidence(deadline, who, asked.get("subject_token"))
-        task = asked.get("task") or (who.task if who is not None else current_task())
-        request = decision_pb2.CheckRequest(
-            evidence=evidence,
-            task=task or "",
-            operation=operation,
-            arguments_json=encoded(arguments),
-            resource=asked.get("resource", ""),
-            destinations=asked.get("destinations", ()),
-            labels=asked.get("labels", ()),
-            session_context=asked.get("session_context", ""),
-            idempotency_key=asked.get("idempotency_key", ""),
-            supported_obligations=asked.get("supported_obligations", ()),
-            mode=decision_pb2.MODE_PROBE if asked.get("probe") else decision_pb2.MODE_ENFORCE,
-            wants_credential=asked.get("wants_credential", False),
-            http_method=who.http_method if who is not None else "",
-            http_uri=who.http_uri if who is not None else "",
-        ).SerializeToString()
-        attempts = Attempts(deadline, self._retries)
-        while True:
-            answer = yield from self.calling(
-                f"{_AUTHORIZER}/Check", request, decision_pb2.CheckResponse, attempts, operation
-            )
-            if not answer.HasField("decision"):
-                raise Unavailable.of("the answer holds no decision", operation)
-            try:
-                permit = permit_of(answer.decision, operation)
-            except Refused as refused:
-                refused.dpop_nonce = answer.dpop_nonce
-                # INVARIANT (a denial stays one): only what was not decided is asked again.
-                undecided = refused.public_code is PublicCode.UNAVAILABLE
-                later = undecided and refused.retry is Retry.LATER and refused.decision_id
-                pause = attempts.pause() if later else None
-                if pause is None:
-                    raise
-                yield pause
-                continue
-            deadline.left()
-            missing = set(permit.obligations) - set(asked.get("supported_obligations", ()))
-            if missing:
-                if not asked.get("wants_credential", False):
-                    yield from self.reports.settling(permit, "aborted")
-                what = f"nothing here does the obligation `{min(missing)}`"
-                raise denied(what, operation=operation)
-            return permit
+        return await arun(
+            self.parts.questions.checking(operation, arguments, asked), self.parts.session.transport
+        )
 
     def report(
         self,
         permit: Permit,
-        result: Came = "ok",
+        result: ReportResult = "ok",
         *,
         labels: Iterable[str] | None = None,
         actuals: Mapping[str, int] | None = None,
@@ -286,12 +185,15 @@ class Authz:
             Denied: It was told before, counts as done, or is not for this client to tell.
             Unavailable: There is no answer.
         """
-        run(self.reports.telling(permit, result, labels, actuals, timeout), self.transport)
+        run(
+            self.reports.telling(permit, result, labels, actuals, timeout),
+            self.parts.session.transport,
+        )
 
     async def areport(
         self,
         permit: Permit,
-        result: Came = "ok",
+        result: ReportResult = "ok",
         *,
         labels: Iterable[str] | None = None,
         actuals: Mapping[str, int] | None = None,
@@ -310,7 +212,10 @@ class Authz:
             Denied: It was told before, counts as done, or is not for this client to tell.
             Unavailable: There is no answer.
         """
-        await arun(self.reports.telling(permit, result, labels, actuals, timeout), self.transport)
+        await arun(
+            self.reports.telling(permit, result, labels, actuals, timeout),
+            self.parts.session.transport,
+        )
 
     def list(
         self,
@@ -335,7 +240,10 @@ class Authz:
             Denied: Whoever asks is refused.
             Unavailable: There is no answer.
         """
-        return run(self._listing(system, task, caller, timeout), self.transport)
+        return run(
+            self.parts.questions.listing(system, task, caller, timeout),
+            self.parts.session.transport,
+        )
 
     async def alist(
         self,
@@ -360,34 +268,10 @@ class Authz:
             Denied: Whoever asks is refused.
             Unavailable: There is no answer.
         """
-        return await arun(self._listing(system, task, caller, timeout), self.transport)
-
-    def _listing(
-        self, system: str, task: str | None, caller: Caller | None, timeout: float | None
-    ) -> Flow[tuple[str, ...]]:
-        deadline = Deadline.within(timeout if timeout is not None else self.timeout)
-        attempts = Attempts(deadline, self._retries)
-        who = self.caller("", caller)
-        evidence = yield from self.evidence(deadline, who, None)
-        named = task or (who.task if who is not None else current_task())
-        found: list[str] = []
-        token = ""
-        for _ in range(_MOST_PAGES):
-            request = authorizer_pb2.ListRequest(
-                evidence=evidence, task=named or "", system=system, page_token=token
-            )
-            answer = yield from self.calling(
-                f"{_AUTHORIZER}/List",
-                request.SerializeToString(),
-                authorizer_pb2.ListResponse,
-                attempts,
-                "",
-            )
-            found.extend(answer.operations)
-            token = answer.next_page_token
-            if not token:
-                return tuple(sorted(set(found)))
-        raise Unavailable.of(f"the list has more than {_MOST_PAGES} pages")
+        return await arun(
+            self.parts.questions.listing(system, task, caller, timeout),
+            self.parts.session.transport,
+        )
 
     # --- blocks and functions
 
@@ -474,121 +358,5 @@ class Authz:
             idempotency_key=idempotency_key,
             secret=secret,
             report=report,
-            client=lambda: self,
+            client=lambda: self.parts,
         ).decorate
-
-    # --- parts of flows
-
-    def caller(self, operation: str, given: Caller | None) -> Caller | None:
-        """Tell who is asked about.
-
-        Args:
-            operation: What is asked for, for errors.
-            given: Who is named; none: that of the block.
-
-        Returns:
-            The caller; none: the client itself.
-
-        Raises:
-            Denied: There is none, or its request contradicts itself.
-        """
-        who = given if given is not None else (current_caller() if self.enforcer else None)
-        if who is None and self.enforcer:
-            what = "no caller is set: use `with caller(Caller.from_headers(…)):`"
-            raise denied(what, operation=operation, reason_code="NO_CREDENTIAL")
-        if who is not None and who.conflict:
-            what = f"the caller's request says more than one thing: {who.conflict}"
-            raise denied(what, operation=operation, reason_code="AMBIGUOUS_REQUEST")
-        return who
-
-    def evidence(
-        self, deadline: Deadline, who: Caller | None, subject_token: Credentials | None
-    ) -> Flow[Sequence[decision_pb2.Evidence]]:
-        """Gather the credentials of a question.
-
-        Args:
-            deadline: Until when.
-            who: The caller; none: the client itself.
-            subject_token: On whose behalf.
-
-        Yields:
-            What is needed.
-
-        Returns:
-            The evidence.
-        """
-        found: list[decision_pb2.Evidence] = []
-
-        def add(role: _Role, token: str, scheme: _Scheme, proof: str = "") -> None:
-            found.append(decision_pb2.Evidence(role=role, scheme=scheme, token=token, proof=proof))
-
-        def fetched(role: _Role, source: TokenSource) -> Generator[Fetch, Any, None]:
-            token = yield Fetch(source, deadline.left())
-            add(role, token, decision_pb2.EVIDENCE_SCHEME_BEARER)
-
-        agent, subject = decision_pb2.EVIDENCE_ROLE_AGENT, decision_pb2.EVIDENCE_ROLE_SUBJECT
-        if who is not None:
-            by_dpop = decision_pb2.EVIDENCE_SCHEME_DPOP
-            own = who.credential_token is not None and who.credential_scheme == by_dpop
-            if who.agent_token is not None:
-                add(agent, who.agent_token, who.scheme, "" if own else who.proof)
-            if who.credential_token is not None:
-                proof = who.proof if own or who.agent_token is None else ""
-                add(agent, who.credential_token, who.credential_scheme, proof)
-            if who.subject_token is not None:
-                add(subject, who.subject_token, decision_pb2.EVIDENCE_SCHEME_BEARER)
-        else:
-            if self._source is not None:
-                yield from fetched(agent, self._source)
-            subject_token = subject_token if subject_token is not None else current_subject()
-        if subject_token is not None:
-            yield from fetched(subject, source_of(subject_token))
-        return found
-
-    def calling(
-        self,
-        method: str,
-        request: bytes,
-        kind: type[Answer],
-        attempts: Attempts,
-        operation: str,
-    ) -> Flow[Answer]:
-        """Call a method and read its answer.
-
-        Args:
-            method: `<service>/<method>`.
-            request: The encoded request.
-            kind: The answer's message.
-            attempts: How often.
-            operation: What is asked for, for errors.
-
-        Yields:
-            What is needed.
-
-        Returns:
-            The answer.
-
-        Raises:
-            Refused: The call failed.
-        """
-        try:
-            answer = yield from asking(method, request, attempts)
-            message = kind()
-            message.ParseFromString(answer)
-        except TransportError as error:
-            raise refusal_of_rpc(error, operation) from error
-        except DecodeError as error:
-            raise Unavailable.of("the answer cannot be read", operation) from error
-        return message
-
-    def attempts(self, timeout: float | None) -> Attempts:
-        """Make the attempts of one question.
-
-        Args:
-            timeout: Seconds; none: the client's.
-
-        Returns:
-            The attempts.
-        """
-        seconds = timeout if timeout is not None else self.timeout
-        return Attempts(Deadline.within(seconds), self._retries)

@@ -14,8 +14,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias, cast, final, runtime_checkable
 
+from authz.base_errors import UsageError
 from authz.client.errors import Unavailable
-from authz.errors import UsageError
 
 __all__ = ["Credentials", "TokenFile", "TokenSource", "WorkloadToken", "source_of"]
 

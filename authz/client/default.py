@@ -104,7 +104,7 @@ def guard(
         idempotency_key=idempotency_key,
         secret=secret,
         report=report,
-        client=_client,
+        client=lambda: _client().parts,
     ).decorate
 
 

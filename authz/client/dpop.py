@@ -14,7 +14,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from authz.errors import UsageError
+from authz.base_errors import UsageError
 
 __all__ = ["ProofKey"]
 

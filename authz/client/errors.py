@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 from google.protobuf.descriptor import EnumDescriptor
 from google.rpc import error_details_pb2, status_pb2
 
-from authz.errors import AuthzError
+from authz.base_errors import AuthzError
 from authz.v1 import decision_pb2, options_pb2, reason_pb2
 
 __all__ = [

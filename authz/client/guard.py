@@ -6,28 +6,39 @@ import json
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast, final
+from typing import Any, TypeVar, cast, final
 
 from authz.client.arguments import Arguments, Reading
 from authz.client.errors import Denied, denied
 from authz.client.flow import Deadline, Flow, arun, run
-from authz.client.obligations import Obligation
+from authz.client.issued import TaskCredentials
+from authz.client.obligations import Obligation, Obligations
 from authz.client.permit import Permit
-from authz.client.report import Report, Result
+from authz.client.questions import CheckOptions, Questions
+from authz.client.report import Report, ReportResult, Reports
+from authz.client.session import Session
 
-if TYPE_CHECKING:
-    from authz.client.client import Asked, Authz
-
-__all__ = ["Guard"]
+__all__ = ["ClientParts", "Guard"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
-class _Admitted:
-    """A call that may run, and what is due once it has."""
+class ClientParts:
+    """The parts of one client that a guard uses."""
 
-    client: "Authz"
+    session: Session
+    questions: Questions
+    credentials: TaskCredentials
+    reports: Reports
+    obligations: Obligations
+
+
+@dataclass(frozen=True, slots=True)
+class _AdmittedCall:
+    """A call that may run, with the obligations and the report that follow it."""
+
+    client: ClientParts
     permit: Permit
     due: tuple[Obligation, ...]
     given: dict[str, Any]
@@ -40,7 +51,7 @@ class _Admitted:
         except Exception as error:
             raise _undone(error, self.permit.operation) from error
 
-    def told(self, result: Result) -> Flow[None]:
+    def reporting(self, result: ReportResult) -> Flow[None]:
         """Report what came of it."""
         return self.report.flow(self.client.reports, self.permit, result)
 
@@ -56,7 +67,7 @@ class Guard:
         idempotency_key: The parameter that holds the key; empty: none.
         secret: The keyword-only parameter that gets the secret of the system; empty: none.
         report: The keyword-only parameter that gets the report; empty: none.
-        client: Gives the client that asks, with each call.
+        client: Returns the parts of the client that asks; called with each call of the function.
     """
 
     def __init__(
@@ -68,7 +79,7 @@ class Guard:
         idempotency_key: str,
         secret: str,
         report: str,
-        client: "Callable[[], Authz]",
+        client: Callable[[], ClientParts],
     ) -> None:
         self._operation = operation
         self._arguments = arguments
@@ -111,31 +122,32 @@ class Guard:
     def _sync(self, function: Callable[..., Any], reading: Reading) -> Callable[..., Any]:
         def ask(*args: Any, **kwargs: Any) -> Any:
             client = self._client()
-            came: Result = "failed"
-            one = run(
-                self._admitting(client, reading, args, kwargs, results=True), client.transport
+            outcome: ReportResult = "failed"
+            call = run(
+                self._admitting(client, reading, args, kwargs, results=True),
+                client.session.transport,
             )
             try:
-                result = function(*args, **kwargs, **one.given)
-                came = "ok"
-                return one.settled(result)
+                result = function(*args, **kwargs, **call.given)
+                outcome = "ok"
+                return call.settled(result)
             finally:
-                run(one.told(came), client.transport)
+                run(call.reporting(outcome), client.session.transport)
 
         return ask
 
     def _async(self, function: Callable[..., Any], reading: Reading) -> Callable[..., Any]:
         async def ask(*args: Any, **kwargs: Any) -> Any:
             client = self._client()
-            came: Result = "failed"
+            outcome: ReportResult = "failed"
             flow = self._admitting(client, reading, args, kwargs, results=True)
-            one = await arun(flow, client.transport)
+            call = await arun(flow, client.session.transport)
             try:
-                result = await function(*args, **kwargs, **one.given)
-                came = "ok"
-                return one.settled(result)
+                result = await function(*args, **kwargs, **call.given)
+                outcome = "ok"
+                return call.settled(result)
             finally:
-                await arun(one.told(came), client.transport)
+                await arun(call.reporting(outcome), client.session.transport)
 
         return ask
 
@@ -144,65 +156,67 @@ class Guard:
             client = self._client()
             # What comes of a generator is no result yet.
             flow = self._admitting(client, reading, args, kwargs, results=False)
-            one = run(flow, client.transport)
-            return watched(one, function(*args, **kwargs, **one.given))
+            call = run(flow, client.session.transport)
+            return watched(call, function(*args, **kwargs, **call.given))
 
-        def watched(one: _Admitted, rows: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-            came: Result = "failed"
+        def watched(
+            call: _AdmittedCall, rows: Generator[Any, Any, Any]
+        ) -> Generator[Any, Any, Any]:
+            outcome: ReportResult = "failed"
             try:
                 result = yield from rows
             except GeneratorExit:
                 # Whoever reads it has had enough.
-                came = "ok"
+                outcome = "ok"
                 raise
             else:
-                came = "ok"
+                outcome = "ok"
                 return result
             finally:
-                run(one.told(came), one.client.transport)
+                run(call.reporting(outcome), call.client.session.transport)
 
         return ask
 
     def _stream(self, function: Callable[..., Any], reading: Reading) -> Callable[..., Any]:
         async def ask(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
             client = self._client()
-            came: Result = "failed"
+            outcome: ReportResult = "failed"
             flow = self._admitting(client, reading, args, kwargs, results=False)
-            one = await arun(flow, client.transport)
+            call = await arun(flow, client.session.transport)
             try:
-                async with aclosing(function(*args, **kwargs, **one.given)) as items:
+                async with aclosing(function(*args, **kwargs, **call.given)) as items:
                     async for item in items:
                         yield item
-                came = "ok"
+                outcome = "ok"
             except GeneratorExit:
                 # Whoever reads it has had enough.
-                came = "ok"
+                outcome = "ok"
                 raise
             finally:
-                await arun(one.told(came), client.transport)
+                await arun(call.reporting(outcome), client.session.transport)
 
         return ask
 
     def _admitting(
         self,
-        client: "Authz",
+        client: ClientParts,
         reading: Reading,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         *,
         results: bool,
-    ) -> Flow[_Admitted]:
+    ) -> Flow[_AdmittedCall]:
         """Ask, and do what is due before."""
         judged, apart = reading.read(args, kwargs)
-        deadline = Deadline.within(client.timeout)
-        asked: Asked = {
+        deadline = Deadline.within(client.session.timeout)
+        asked: CheckOptions = {
             "resource": apart.get(self._resource, ""),
             "idempotency_key": apart.get(self._key, ""),
             "supported_obligations": client.obligations.supported(results=results),
         }
         if self._secret:
             asked["wants_credential"] = True
-        permit = yield from client.checking(self._operation, judged, asked)
+        permit = yield from client.questions.checking(self._operation, judged, asked)
         try:
             is_same = reading.read(args, kwargs) == (judged, apart)
             due = self._done_before(client, permit, judged, is_same=is_same)
@@ -213,15 +227,15 @@ class Guard:
             raise
         given: dict[str, Any] = {}
         if self._secret:
-            who = client.caller(self._operation, None)
+            who = client.session.caller(self._operation, None)
             given[self._secret] = yield from client.credentials.leasing(permit, deadline, who)
         report = Report()
         if self._report:
             given[self._report] = report
-        return _Admitted(client, permit, due, given, report)
+        return _AdmittedCall(client, permit, due, given, report)
 
     def _done_before(
-        self, client: "Authz", permit: Permit, judged: bytes, *, is_same: bool
+        self, client: ClientParts, permit: Permit, judged: bytes, *, is_same: bool
     ) -> tuple[Obligation, ...]:
         """Do what is due before the function runs; returns all that is due."""
         # INVARIANT (what is judged is what runs): another thread or task may have changed a list meanwhile.

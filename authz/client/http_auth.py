@@ -10,8 +10,8 @@ from functools import cache
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
+from authz.base_errors import UsageError
 from authz.client.issued import TaskCredential
-from authz.errors import UsageError
 
 __all__ = ["credential_auth"]
 

@@ -3,26 +3,25 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, Unpack, final
+from typing import Any, Final, TypeAlias, TypedDict, Unpack, final
 
+from authz.base_errors import UsageError
 from authz.client.context import Caller
 from authz.client.credentials import Credentials
 from authz.client.dpop import ProofKey
 from authz.client.errors import TransportError, Unavailable, refusal_of_rpc
 from authz.client.flow import Attempts, Call, Deadline, Flow, arun, run, undecided
 from authz.client.permit import Permit
-from authz.errors import UsageError
+from authz.client.questions import CheckOptions, Questions
+from authz.client.session import Session
 from authz.v1 import credentials_pb2
 
-if TYPE_CHECKING:
-    from authz.client.client import Asked, Authz
-
-__all__ = ["Issue", "Leased", "TaskCredential", "TaskCredentials"]
+__all__ = ["IssueOptions", "Leased", "TaskCredential", "TaskCredentials"]
 
 _SERVICE: Final = "authz.v1.Credentials"
 
 
-class Issue(TypedDict, total=False):
+class IssueOptions(TypedDict, total=False):
     """What asking for a credential may say besides operation and arguments."""
 
     audience: str
@@ -105,13 +104,17 @@ class TaskCredentials:
     """The methods of `authz.v1.Credentials` for the agent that a credential is issued to.
 
     Args:
-        client: Calls them.
+        session: Calls the node.
+        questions: Asks for the permit that a credential is issued for.
         issuer: The node's `credentials.issuer`, which proofs are for; empty: no credential is bound to a key.
         key: The key that credentials are bound to; none: a new one.
     """
 
-    def __init__(self, client: "Authz", issuer: str, key: ProofKey | None = None) -> None:
-        self._client = client
+    def __init__(
+        self, session: Session, questions: Questions, issuer: str, key: ProofKey | None = None
+    ) -> None:
+        self._session = session
+        self._questions = questions
         self._issuer = issuer.removesuffix("/")
         self._nonce = ""
         self._key = key
@@ -127,7 +130,7 @@ class TaskCredentials:
         self,
         operation: str,
         arguments: Mapping[str, Any] | bytes | None = None,
-        **issue: Unpack[Issue],
+        **issue: Unpack[IssueOptions],
     ) -> Issued:
         """Ask whether an operation may be performed, and for a credential that performs it.
 
@@ -144,13 +147,13 @@ class TaskCredentials:
             StepUp: Not yet.
             Unavailable: There is no answer.
         """
-        return run(self._issuing(operation, arguments, issue), self._client.transport)
+        return run(self._issuing(operation, arguments, issue), self._session.transport)
 
     async def aissue(
         self,
         operation: str,
         arguments: Mapping[str, Any] | bytes | None = None,
-        **issue: Unpack[Issue],
+        **issue: Unpack[IssueOptions],
     ) -> Issued:
         """As `issue`, without blocking the event loop.
 
@@ -167,7 +170,7 @@ class TaskCredentials:
             StepUp: Not yet.
             Unavailable: There is no answer.
         """
-        return await arun(self._issuing(operation, arguments, issue), self._client.transport)
+        return await arun(self._issuing(operation, arguments, issue), self._session.transport)
 
     def revoke(self, credential: TaskCredential, *, timeout: float | None = None) -> None:
         """End a credential before its time; its operation counts as not performed, if it was not.
@@ -180,7 +183,7 @@ class TaskCredentials:
             Denied: It is another agent's.
             Unavailable: There is no answer.
         """
-        run(self._revoking(credential, timeout), self._client.transport)
+        run(self._revoking(credential, timeout), self._session.transport)
 
     async def arevoke(
         self,
@@ -198,23 +201,23 @@ class TaskCredentials:
             Denied: It is another agent's.
             Unavailable: There is no answer.
         """
-        await arun(self._revoking(credential, timeout), self._client.transport)
+        await arun(self._revoking(credential, timeout), self._session.transport)
 
     def _issuing(
-        self, operation: str, arguments: Mapping[str, Any] | bytes | None, issue: Issue
+        self, operation: str, arguments: Mapping[str, Any] | bytes | None, issue: IssueOptions
     ) -> Flow[Issued]:
-        client = self._client
-        if client.enforcer:
+        session = self._session
+        if session.enforcer:
             raise UsageError("credentials are issued to the agent itself, not to an enforcer")
         bound = issue.get("bound", bool(self._issuer))
         if bound and not self._issuer:
             raise UsageError("a proof needs the issuer: Authz(..., credential_issuer=...)")
-        deadline = Deadline.within(issue.get("timeout", client.timeout))
-        asked: Asked = {"wants_credential": True, "timeout": deadline.left()}
+        deadline = Deadline.within(issue.get("timeout", session.timeout))
+        asked: CheckOptions = {"wants_credential": True, "timeout": deadline.left()}
         for name in ("task", "resource", "destinations", "subject_token"):
             if name in issue:
                 asked[name] = issue[name]
-        permit = yield from client.checking(operation, arguments, asked)
+        permit = yield from self._questions.checking(operation, arguments, asked)
         key = self.key if bound else None
         request = credentials_pb2.IssueRequest(
             decision_id=permit.decision_id,
@@ -267,12 +270,12 @@ class TaskCredentials:
         who: Caller | None = None,
     ) -> Flow[credentials_pb2.IssueResponse]:
         """Ask until there is an answer; each time with a proof of its own."""
-        client = self._client
-        attempts = client.attempts(deadline.left())
+        session = self._session
+        attempts = session.attempts(deadline.left())
         renewed, first = False, None
         while True:
             del request.evidence[:]
-            request.evidence.extend((yield from client.evidence(deadline, who, subject_token)))
+            request.evidence.extend((yield from session.evidence(deadline, who, subject_token)))
             if key is not None:
                 url = f"{self._issuer}/{_SERVICE}/Issue"
                 request.proof = key.proof("POST", url, nonce=self._nonce)
@@ -293,13 +296,13 @@ class TaskCredentials:
             yield pause
 
     def _revoking(self, credential: TaskCredential, timeout: float | None) -> Flow[None]:
-        client = self._client
-        attempts: Attempts = client.attempts(timeout)
-        evidence = yield from client.evidence(attempts.deadline, None, None)
+        session = self._session
+        attempts: Attempts = session.attempts(timeout)
+        evidence = yield from session.evidence(attempts.deadline, None, None)
         request = credentials_pb2.CredentialsRevokeRequest(
             evidence=evidence, token=credential.token
         )
-        yield from client.calling(
+        yield from session.calling(
             f"{_SERVICE}/Revoke",
             request.SerializeToString(),
             credentials_pb2.CredentialsRevokeResponse,

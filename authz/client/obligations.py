@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, final
 
-from authz.errors import UsageError
+from authz.base_errors import UsageError
 
 __all__ = ["Obligation", "Obligations"]
 

@@ -3,17 +3,15 @@
 import logging
 import threading
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
+from typing import Final, Literal, TypeAlias, final
 
 from authz.client.errors import Refused
 from authz.client.flow import Flow
 from authz.client.permit import Permit
+from authz.client.session import Session
 from authz.v1 import authorizer_pb2
 
-if TYPE_CHECKING:
-    from authz.client.client import Authz
-
-__all__ = ["Report", "Reports", "Result"]
+__all__ = ["Report", "ReportResult", "Reports"]
 
 _METHOD: Final = "authz.v1.Authorizer/Report"
 _RESULTS: Final = {
@@ -23,7 +21,7 @@ _RESULTS: Final = {
 }
 _log: Final = logging.getLogger("authz.client")
 
-Result: TypeAlias = Literal["ok", "failed", "aborted"]
+ReportResult: TypeAlias = Literal["ok", "failed", "aborted"]
 """What came of it: it happened, it failed, or it was never tried."""
 
 
@@ -60,7 +58,7 @@ class Report:
         """Tell that it failed, although the function returns."""
         self._has_failed = True
 
-    def flow(self, reports: "Reports", permit: Permit, result: Result) -> Flow[None]:
+    def flow(self, reports: "Reports", permit: Permit, result: ReportResult) -> Flow[None]:
         """Report it.
 
         Args:
@@ -71,8 +69,8 @@ class Report:
         Yields:
             What is needed.
         """
-        came: Result = "failed" if self._has_failed and result == "ok" else result
-        yield from reports.settling(permit, came, self._labels, self._actuals)
+        outcome: ReportResult = "failed" if self._has_failed and result == "ok" else result
+        yield from reports.settling(permit, outcome, self._labels, self._actuals)
 
 
 @final
@@ -80,11 +78,11 @@ class Reports:
     """Reports of one client.
 
     Args:
-        client: The client.
+        session: Calls the node.
     """
 
-    def __init__(self, client: "Authz") -> None:
-        self._client = client
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._lock = threading.Lock()
         self._lost = 0
 
@@ -96,7 +94,7 @@ class Reports:
     def telling(
         self,
         permit: Permit,
-        result: Result,
+        result: ReportResult,
         labels: Iterable[str] | None,
         actuals: Mapping[str, int] | None,
         timeout: float | None = None,
@@ -126,18 +124,18 @@ class Reports:
             labels=sorted(labels),
             actuals=actuals,
         )
-        yield from self._client.calling(
+        yield from self._session.calling(
             _METHOD,
             request.SerializeToString(),
             authorizer_pb2.ReportResponse,
-            self._client.attempts(timeout),
+            self._session.attempts(timeout),
             permit.operation,
         )
 
     def settling(
         self,
         permit: Permit,
-        result: Result,
+        result: ReportResult,
         labels: Iterable[str] | None = None,
         actuals: Mapping[str, int] | None = None,
     ) -> Flow[None]:

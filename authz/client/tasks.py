@@ -8,20 +8,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, TypeVar, Unpack, final
+from typing import Any, Final, TypeAlias, TypedDict, TypeVar, Unpack, final
 
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from authz.base_errors import UsageError
 from authz.client.context import enter, leave
 from authz.client.credentials import Credentials
 from authz.client.errors import Refused, Unavailable
 from authz.client.flow import Attempts, Flow, arun, run
-from authz.errors import UsageError
+from authz.client.session import Session
 from authz.v1 import tasks_pb2
-
-if TYPE_CHECKING:
-    from authz.client.client import Authz
 
 __all__ = [
     "Between",
@@ -282,9 +280,9 @@ class Task:
         Raises:
             Refused: The server refuses.
         """
-        attempts = self._tasks.client.attempts(self._timeout)
+        attempts = self._tasks.session.attempts(self._timeout)
         flow = self._tasks.extending(self.id, prompt, attempts, subject_token)
-        self.message = run(flow, self._tasks.client.transport)
+        self.message = run(flow, self._tasks.session.transport)
 
     async def aextend(self, prompt: Prompt, *, subject_token: Credentials | None = None) -> None:
         """As `extend`, without blocking the event loop.
@@ -296,9 +294,9 @@ class Task:
         Raises:
             Refused: The server refuses.
         """
-        attempts = self._tasks.client.attempts(self._timeout)
+        attempts = self._tasks.session.attempts(self._timeout)
         flow = self._tasks.extending(self.id, prompt, attempts, subject_token)
-        self.message = await arun(flow, self._tasks.client.transport)
+        self.message = await arun(flow, self._tasks.session.transport)
 
 
 @final
@@ -306,11 +304,11 @@ class Tasks:
     """The methods of `authz.v1.Tasks`.
 
     Args:
-        client: Calls them.
+        session: Calls the node.
     """
 
-    def __init__(self, client: "Authz") -> None:
-        self.client = client
+    def __init__(self, session: Session) -> None:
+        self.session = session
 
     def block(self, template: str, options: TaskOptions) -> "TaskBlock":
         """Make the block of a root task.
@@ -342,7 +340,7 @@ class Tasks:
         timeout = options.get("timeout")
         request = _start_request(template, options)
         flow = self._starting(request, options.get("subject_token"), timeout)
-        return Task(self, run(flow, self.client.transport), timeout)
+        return Task(self, run(flow, self.session.transport), timeout)
 
     async def astart(self, template: str, **options: Unpack[TaskOptions]) -> Task:
         """As `start`, without blocking the event loop.
@@ -360,7 +358,7 @@ class Tasks:
         timeout = options.get("timeout")
         request = _start_request(template, options)
         flow = self._starting(request, options.get("subject_token"), timeout)
-        return Task(self, await arun(flow, self.client.transport), timeout)
+        return Task(self, await arun(flow, self.session.transport), timeout)
 
     def child_block(
         self, parent: tasks_pb2.Task, assignee: str, options: DelegateOptions
@@ -405,8 +403,8 @@ class Tasks:
         Raises:
             Refused: The server refuses.
         """
-        flow = self.ending(task, status, self.client.attempts(timeout))
-        return run(flow, self.client.transport)
+        flow = self.ending(task, status, self.session.attempts(timeout))
+        return run(flow, self.session.transport)
 
     async def aend(
         self,
@@ -428,8 +426,8 @@ class Tasks:
         Raises:
             Refused: The server refuses.
         """
-        flow = self.ending(task, status, self.client.attempts(timeout))
-        return await arun(flow, self.client.transport)
+        flow = self.ending(task, status, self.session.attempts(timeout))
+        return await arun(flow, self.session.transport)
 
     # --- flows
 
@@ -439,8 +437,8 @@ class Tasks:
         subject_token: Credentials | None,
         timeout: float | None,
     ) -> Flow[tasks_pb2.Task]:
-        attempts = self.client.attempts(timeout)
-        evidence = yield from self.client.evidence(attempts.deadline, None, subject_token)
+        attempts = self.session.attempts(timeout)
+        evidence = yield from self.session.evidence(attempts.deadline, None, subject_token)
         request.evidence.extend(evidence)
         answer = yield from self._call("Start", request, tasks_pb2.StartResponse, attempts)
         return _told(answer)
@@ -448,8 +446,8 @@ class Tasks:
     def _delegating(
         self, request: tasks_pb2.DelegateRequest, timeout: float | None
     ) -> Flow[tasks_pb2.Task]:
-        attempts = self.client.attempts(timeout)
-        request.evidence.extend((yield from self.client.evidence(attempts.deadline, None, None)))
+        attempts = self.session.attempts(timeout)
+        request.evidence.extend((yield from self.session.evidence(attempts.deadline, None, None)))
         answer = yield from self._call("Delegate", request, tasks_pb2.DelegateResponse, attempts)
         return _told(answer)
 
@@ -475,7 +473,7 @@ class Tasks:
             The task.
         """
         request = tasks_pb2.ExtendRequest(task=task, **_prompt(prompt))
-        evidence = yield from self.client.evidence(attempts.deadline, None, subject_token)
+        evidence = yield from self.session.evidence(attempts.deadline, None, subject_token)
         request.evidence.extend(evidence)
         answer = yield from self._call("Extend", request, tasks_pb2.ExtendResponse, attempts)
         return _told(answer)
@@ -496,7 +494,7 @@ class Tasks:
         """
         value = tasks_pb2.TaskStatus.Value(f"TASK_STATUS_{status.value}")
         request = tasks_pb2.EndRequest(task=task, status=value)
-        request.evidence.extend((yield from self.client.evidence(attempts.deadline, None, None)))
+        request.evidence.extend((yield from self.session.evidence(attempts.deadline, None, None)))
         try:
             answer = yield from self._call("End", request, tasks_pb2.EndResponse, attempts)
         except Refused as refused:
@@ -509,7 +507,7 @@ class Tasks:
     def _call(self, method: str, request: Any, kind: type[Any], attempts: Attempts) -> Flow[Any]:
         operation = f"{_SERVICE}/{method}"
         encoded = request.SerializeToString()
-        return (yield from self.client.calling(operation, encoded, kind, attempts, operation))
+        return (yield from self.session.calling(operation, encoded, kind, attempts, operation))
 
 
 def _told(answer: Any) -> tasks_pb2.Task:
@@ -621,7 +619,7 @@ class TaskBlock:
         self._before: Any = None
 
     def __enter__(self) -> Task:
-        return self._entered(run(self._once(), self._tasks.client.transport))
+        return self._entered(run(self._once(), self._tasks.session.transport))
 
     def __exit__(
         self,
@@ -631,12 +629,12 @@ class TaskBlock:
     ) -> None:
         flow = self._left(kind)
         try:
-            run(flow, self._tasks.client.transport)
+            run(flow, self._tasks.session.transport)
         except Refused as refused:
             self._not_ended(refused, error)
 
     async def __aenter__(self) -> Task:
-        starting = _kept(arun(self._once(), self._tasks.client.transport))
+        starting = _kept(arun(self._once(), self._tasks.session.transport))
         try:
             return self._entered(await asyncio.shield(starting))
         except asyncio.CancelledError:
@@ -647,9 +645,9 @@ class TaskBlock:
     async def _abandoned(self, starting: "asyncio.Task[tasks_pb2.Task]") -> None:
         with suppress(Refused):
             message = await starting
-            attempts = self._tasks.client.attempts(self._timeout)
+            attempts = self._tasks.session.attempts(self._timeout)
             flow = self._tasks.ending(message.id, Ending.ABORTED, attempts)
-            await arun(flow, self._tasks.client.transport)
+            await arun(flow, self._tasks.session.transport)
 
     async def __aexit__(
         self,
@@ -658,7 +656,7 @@ class TaskBlock:
         trace: TracebackType | None,
     ) -> None:
         # The end is told also where the block is cancelled, and takes no longer than its time.
-        ending = _kept(arun(self._left(kind), self._tasks.client.transport))
+        ending = _kept(arun(self._left(kind), self._tasks.session.transport))
         try:
             await asyncio.shield(ending)
         except asyncio.CancelledError:
@@ -684,7 +682,9 @@ class TaskBlock:
         if self._task is None:
             raise UsageError("the block of a task is left before it is entered")
         status = Ending.COMPLETED if kind is None else Ending.ABORTED
-        return self._tasks.ending(self._task.id, status, self._tasks.client.attempts(self._timeout))
+        return self._tasks.ending(
+            self._task.id, status, self._tasks.session.attempts(self._timeout)
+        )
 
     def _not_ended(self, refused: Refused, error: BaseException | None) -> None:
         """A task that could not be ended lives on until its deadline, which nobody may overlook."""

@@ -12,8 +12,8 @@ from weakref import WeakKeyDictionary
 import grpc
 import grpc.aio
 
+from authz.base_errors import UsageError
 from authz.client.errors import TransportError, Unavailable
-from authz.errors import UsageError
 
 __all__ = ["GrpcTransport", "Tls", "Transport"]
 

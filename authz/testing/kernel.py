@@ -17,9 +17,9 @@ from google.rpc import error_details_pb2, status_pb2
 
 from authz.bundle import read_folder
 from authz.client import (
-    Asked,
     Authz,
     Caller,
+    CheckOptions,
     Denied,
     Permit,
     Refused,
@@ -289,7 +289,10 @@ class Actor:
             default.use(before)
 
     def ask(
-        self, operation: str, arguments: Mapping[str, Any] | None = None, **asked: Unpack[Asked]
+        self,
+        operation: str,
+        arguments: Mapping[str, Any] | None = None,
+        **asked: Unpack[CheckOptions],
     ) -> Permit | Refused:
         """Ask for a decision.
 
@@ -309,7 +312,10 @@ class Actor:
             return refused
 
     def permits(
-        self, operation: str, arguments: Mapping[str, Any] | None = None, **asked: Unpack[Asked]
+        self,
+        operation: str,
+        arguments: Mapping[str, Any] | None = None,
+        **asked: Unpack[CheckOptions],
     ) -> Permit:
         """Assert that an operation is permitted.
 
@@ -336,7 +342,7 @@ class Actor:
         *,
         code: str = "",
         policy: str = "",
-        **asked: Unpack[Asked],
+        **asked: Unpack[CheckOptions],
     ) -> Refused:
         """Assert that an operation is denied.
 
@@ -370,7 +376,7 @@ class Actor:
         kinds: Collection[str] | None = None,
         code: str = "",
         policy: str = "",
-        **asked: Unpack[Asked],
+        **asked: Unpack[CheckOptions],
     ) -> StepUp:
         """Assert that something must be shown first.
 

@@ -15,7 +15,7 @@ from authz.client import (
     Authz,
     Caller,
     Denied,
-    Issue,
+    IssueOptions,
     Leased,
     ProofKey,
     TaskCredential,
@@ -256,8 +256,8 @@ def test_a_credential_is_given_back() -> None:
 
 
 def test_what_may_be_said_of_a_credential_reaches_the_check() -> None:
-    """Each key of `Issue`."""
-    said: Issue = {
+    """Each key of `IssueOptions`."""
+    said: IssueOptions = {
         "task": "t",
         "resource": "r",
         "destinations": ["d"],

@@ -304,7 +304,7 @@ def test_a_report_takes_no_longer_than_a_question() -> None:
         async def aclose(self) -> None:
             """Nothing."""
 
-    authz.transport = Slow()
+    authz.parts.session.transport = Slow()
     assert guarded(authz, "sync", lambda _: "done")() == "done"
     assert len(asked) == 1
     assert 0 < asked[0] <= 0.2
