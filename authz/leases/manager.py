@@ -24,6 +24,7 @@ from authz.leases.protocol import (
     UnreachableError,
 )
 from authz.model import MetricFamily, MetricKind
+from authz.periodic import PeriodicThread
 from authz.telemetry import Logger
 
 __all__ = ["Lease", "LeaseState", "LeaseStore", "Leases"]
@@ -200,14 +201,14 @@ class Leases:
         self._due_since: dict[str, tuple[str, float]] = {}
         self._wanted_since: dict[str, float] = {}
         self._store_error = ""
-        self._stop = threading.Event()
-        self._wake = threading.Event()
         # Secrets that no longer give access: only their remains are left.
         self._stopped: set[str] = set()
         # To remove a secret may take long, where its holder made much with it. No other secret's end waits for that.
         self._stops = self._pools_of("stop", _STOP_THREADS)
         self._removals = self._pools_of("removal", _REMOVAL_THREADS)
-        self._thread = threading.Thread(target=self._run, name="authz-leases", daemon=True)
+        self._thread = PeriodicThread(
+            "leases", self._run_once, self._interval, self._log_failure, starts_at_once=True
+        )
 
     def _pools_of(self, work: str, threads: int) -> dict[str, ThreadPoolExecutor]:
         return {
@@ -223,10 +224,7 @@ class Leases:
 
     def close(self) -> None:
         """Stop. What is due stays on record, for the next start or another node."""
-        self._stop.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=_JOIN_SECONDS)
+        self._thread.close(_JOIN_SECONDS)
         for pool in (*self._stops.values(), *self._removals.values()):
             pool.shutdown(wait=False, cancel_futures=True)
         for broker in self._brokers.values():
@@ -297,7 +295,7 @@ class Leases:
         if broker is None:
             return
         if is_ours:
-            self._wake.set()
+            self._thread.wake()
             return
         # Its record may be gone, by somebody who found nothing to take back: the secret was made after that.
         with suppress(RuntimeError):
@@ -353,7 +351,7 @@ class Leases:
         try:
             self.end_due(max(0.0, min(left - _MARGIN, _LONGEST_WAIT)))
         except AuthzError:
-            self._wake.set()
+            self._thread.wake()
 
     def _begin(self, session: str | None) -> tuple[list[_Ending], int]:
         now, clock = self._clock(), time.monotonic()
@@ -396,7 +394,7 @@ class Leases:
     def _submit(self, lease: Lease, now: float, clock: float) -> _Ending | None:
         counts = self._counts.get(lease.broker)
         waits = lease.next_try is not None and lease.next_try > now
-        if counts is None or waits or clock < counts.paused_until or self._stop.is_set():
+        if counts is None or waits or clock < counts.paused_until or self._thread.is_closing:
             return None
         if len(self._running) >= _MOST_AT_ONCE:
             return None
@@ -494,17 +492,17 @@ class Leases:
 
     # --- the side thread
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            error = ""
-            try:
-                self._begin(None)
-            except BaseException as failed:  # noqa: BLE001 - a panic of the engine is no Exception
-                error = str(failed)[:_MAX_SAID] or type(failed).__name__
-            self._tell_store(error)
-            self._end_orphans()
-            self._wake.wait(self._interval)
-            self._wake.clear()
+    def _run_once(self) -> None:
+        error = ""
+        try:
+            self._begin(None)
+        except BaseException as failed:  # noqa: BLE001 - a panic of the engine is no Exception
+            error = str(failed)[:_MAX_SAID] or type(failed).__name__
+        self._tell_store(error)
+        self._end_orphans()
+
+    def _log_failure(self, error: BaseException) -> None:
+        self._log.error("looking after leases failed; trying again", error=repr(error))
 
     def _tell_store(self, error: str) -> None:
         before, self._store_error = self._store_error, error
@@ -517,7 +515,7 @@ class Leases:
         clock = time.monotonic()
         with self._lock:
             for name, counts in self._counts.items():
-                if counts.orphans_due > clock or self._stop.is_set():
+                if counts.orphans_due > clock or self._thread.is_closing:
                     continue
                 counts.orphans_due = clock + _LONGEST + _ORPHAN_SECONDS
                 self._removals[name].submit(self._end_orphans_of, name)

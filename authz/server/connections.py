@@ -13,7 +13,6 @@ import os
 import socket
 import stat
 import struct
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from typing import Final
 
 from authz.config.rules import host_and_port, socket_path
 from authz.model import MetricFamily, MetricKind
+from authz.periodic import PeriodicThread
 from authz.server.grpc.receiving import has_share, peer_of_address
 
 __all__ = ["Connections", "Place", "connection_families"]
@@ -85,22 +85,18 @@ class Connections:
         self, places: Sequence[Place], failed: Callable[[BaseException], None] = lambda _: None
     ) -> None:
         self.places = tuple(places)
-        self._failed = failed
         self._known: dict[int, _Open] = {}
         self._numbers = count()
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="authz-connections", daemon=True)
+        self._thread = PeriodicThread("connections", self._look_again, _PAUSE, failed)
 
     def start(self) -> None:
-        """Begin to look; where the system does not list open files, nothing is looked at."""
+        """Start the thread. Where the system does not list open files, connections are not bounded."""
         if _FOLDER.is_dir():
             self._thread.start()
 
     def close(self) -> None:
-        """Stop looking."""
-        self._closed.set()
-        if self._thread.is_alive():
-            self._thread.join(5)
+        """Stop the thread."""
+        self._thread.close()
 
     def look(self) -> int:
         """Close what is over a bound.
@@ -120,13 +116,8 @@ class Connections:
             self._bound(place, mine)
         return new
 
-    def _watch(self) -> None:
-        pause = _PAUSE
-        while not self._closed.wait(pause):
-            try:
-                pause = _SHORT_PAUSE if self.look() >= _MANY_NEW else _PAUSE
-            except Exception as error:  # noqa: BLE001 - the watch must outlive any connection
-                self._failed(error)
+    def _look_again(self) -> float:
+        return _SHORT_PAUSE if self.look() >= _MANY_NEW else _PAUSE
 
     def _read(self) -> int:
         new = 0

@@ -1,12 +1,13 @@
-"""Does what is due in the store: tasks expire, permits that nobody reported count as done, ended trees are forgotten.
+"""Does the work that is due in the store: expire tasks, count unreported permits as done, forget ended task trees.
 
-What counts by time counts without it; it only keeps the store small. So a failure is told once, and tried again.
+No decision depends on the sweep, since each compares the time itself. The sweep only keeps the store small, so a failure is
+logged once and tried again.
 """
 
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from authz.periodic import PeriodicThread
 from authz.telemetry import Logger
 
 __all__ = ["Sweep"]
@@ -15,45 +16,37 @@ _SECONDS: Final = 1.0
 
 
 class Sweep:
-    """A thread that asks the engine again and again.
+    """Calls the engine's sweep each second, and at once while more work is due.
 
     Args:
-        sweep: Does a bounded part of what is due, and tells what it did.
-        log: Told when the store fails, and when it works again.
+        sweep: Does a bounded part of the work; returns `more` and `error`, of `Engine.sweep`.
+        log: Receives a line when the store fails, and when it works again.
     """
 
     def __init__(self, sweep: Callable[[], Mapping[str, Any]], log: Logger) -> None:
         self._sweep = sweep
         self._log = log
-        self._failing = False
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="authz-sweep", daemon=True)
+        self._is_failing = False
+        self._thread = PeriodicThread(
+            "sweep", self._run_once, _SECONDS, lambda error: self._log_change(str(error))
+        )
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """End, and wait for the thread."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=10)
+        """Stop the thread."""
+        self._thread.close(10)
 
-    def _run(self) -> None:
-        more = False
-        while not self._stop.wait(0.0 if more else _SECONDS):
-            try:
-                swept = self._sweep()
-            except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
-                self._tell(str(error))
-                more = False
-                continue
-            self._tell(str(swept["error"]))
-            more = bool(swept["more"])
+    def _run_once(self) -> float | None:
+        result = self._sweep()
+        self._log_change(str(result["error"]))
+        return 0.0 if result["more"] else None
 
-    def _tell(self, error: str) -> None:
-        if error and not self._failing:
-            self._log.warning("what is due in the store is not done; trying again", error=error)
-        if self._failing and not error:
-            self._log.info("what is due in the store is done again")
-        self._failing = bool(error)
+    def _log_change(self, error: str) -> None:
+        if error and not self._is_failing:
+            self._log.warning("the sweep of the store failed; trying again", error=error)
+        if self._is_failing and not error:
+            self._log.info("the sweep of the store works again")
+        self._is_failing = bool(error)

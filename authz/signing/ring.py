@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from authz.config import Credentials, SigningKeys
 from authz.errors import AuthzError
+from authz.periodic import PeriodicThread
 from authz.signing.keys import KeyPlace, SigningKey
 from authz.telemetry import Logger
 
@@ -147,9 +148,10 @@ class KeyRing:
         self._told = ""
         self._has_signed = False
         self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="authz-keys", daemon=True)
+        # A burst of tokens that name unknown keys wakes the thread four times in a pause at most.
+        self._thread = PeriodicThread(
+            "keys", self.tend, self._pause, self._failed, least_pause=self._pause / 4
+        )
 
     # --- what is asked
 
@@ -280,14 +282,11 @@ class KeyRing:
 
     def wake(self) -> None:
         """Look after them now: a credential named a key of ours that is not known here."""
-        self._wake.set()
+        self._thread.wake()
 
     def close(self) -> None:
         """End, wait for the thread, and let go of the keys."""
-        self._stop.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=10)
+        self._thread.close(10)
         self._place.close()
 
     def tend(self) -> None:
@@ -299,19 +298,6 @@ class KeyRing:
         with self._lock:
             # As the store keeps it.
             self._tend(round(self._clock(), 3))
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            # A burst of tokens that name unknown keys asks once a pause, not once each.
-            self._stop.wait(self._pause / 4)
-            self._wake.wait(self._pause * 3 / 4)
-            self._wake.clear()
-            if self._stop.is_set():
-                return
-            try:
-                self.tend()
-            except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
-                self._failed(error)
 
     def _failed(self, error: BaseException) -> None:
         said = str(error) if isinstance(error, AuthzError) else repr(error)

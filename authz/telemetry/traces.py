@@ -8,12 +8,12 @@ holds only this module's own thread.
 import importlib
 import logging
 import math
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from authz.periodic import PeriodicThread
 from authz.telemetry.log import Logger
 
 if TYPE_CHECKING:
@@ -166,8 +166,9 @@ class TraceExport:
         self._resource = _resource(version)
         self._exporter = exporter if exporter is not None else _make(settings)
         self._pull: Callable[[int], Sequence[Mapping[str, Any]]] = lambda _: ()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="authz-traces", daemon=True)
+        self._thread = PeriodicThread(
+            "traces", self._send_all, settings.pause, self._log_failure, has_last_round=True
+        )
         self._well = True
         self.exported = 0
         """Spans that were sent."""
@@ -206,32 +207,29 @@ class TraceExport:
         return None
 
     def start(self, pull: Callable[[int], Sequence[Mapping[str, Any]]]) -> None:
-        """Begin to send.
+        """Start the thread.
 
         Args:
-            pull: Takes the oldest spans, at most so many.
+            pull: Takes the oldest spans; its argument is the most.
         """
         self._pull = pull
         self._thread.start()
         self._log.info("traces", exporter=self.settings.exporter, protocol=self.settings.protocol)
 
     def close(self) -> None:
-        """Send what waits, for at most two seconds, and stop. Again: nothing."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(_FLUSH)
+        """Send the spans that wait, for at most two seconds, and stop."""
+        self._thread.close(_FLUSH)
         with suppress(Exception):
             self._exporter.shutdown()
-        if self._thread.is_alive():
-            self._thread.join(_FLUSH)
+        self._thread.close(_FLUSH)
 
-    def _run(self) -> None:
-        while True:
-            stopping = self._stop.wait(self.settings.pause)
-            while batch := self._pull(self.settings.batch):
-                self._send(batch)
-            if stopping:
-                return
+    def _send_all(self) -> None:
+        while batch := self._pull(self.settings.batch):
+            self._send(batch)
+
+    def _log_failure(self, error: BaseException) -> None:
+        with suppress(Exception):
+            self._log.warning("spans cannot be read", error=repr(error))
 
     def _send(self, batch: Sequence[Mapping[str, Any]]) -> None:
         error = ""

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from authz.errors import BundleError, TrustError
+from authz.periodic import PeriodicThread
 from authz.telemetry import Logger
 from authz.trust.fetch import FetchError
 from authz.trust.remote import RemoteSource
@@ -164,21 +165,23 @@ class Refresher:
         # A source is here once at most.
         self._work: queue.SimpleQueue[SourceKey | None] = queue.SimpleQueue()
         fetching = min(_THREADS, len(self._states)) if threads is None else threads
-        names = ["plan", *(f"fetch-{n}" for n in range(fetching))]
-        runs = (self._plan, *(self._fetch for _ in names[1:]))
-        self._threads = [
-            threading.Thread(target=run, name=f"authz-refresh-{name}", daemon=True)
-            for name, run in zip(names, runs, strict=True)
+        self._planner = PeriodicThread(
+            "refresh-plan", self._plan, _TICK, self._log_plan_failure, starts_at_once=True
+        )
+        self._fetchers = [
+            threading.Thread(target=self._fetch, name=f"authz-refresh-fetch-{n}", daemon=True)
+            for n in range(fetching)
         ]
 
     # --- life
 
     def start(self) -> None:
-        """Begin; where nothing is fetched, nothing is begun."""
-        if len(self._threads) == 1:
+        """Start the threads. Without sources there are none, and the refresh is complete at once."""
+        if not self._fetchers:
             self._complete()
             return
-        for thread in self._threads:
+        self._planner.start()
+        for thread in self._fetchers:
             thread.start()
 
     def close(self) -> None:
@@ -186,10 +189,11 @@ class Refresher:
         if self._stop.is_set():
             return
         self._stop.set()
-        for _ in self._threads[1:]:
+        for _ in self._fetchers:
             self._work.put(None)
         deadline = time.monotonic() + _CLOSING
-        for thread in self._threads:
+        self._planner.close(_CLOSING)
+        for thread in self._fetchers:
             if thread.is_alive():
                 thread.join(max(0.0, deadline - time.monotonic()))
         # Whoever still fetches takes this lock before it changes anything, and sees the end.
@@ -197,14 +201,11 @@ class Refresher:
             pass
 
     def _plan(self) -> None:
-        while True:
-            try:
-                for key in self.due():
-                    self._work.put(key)
-            except Exception as error:  # noqa: BLE001 - planning goes on
-                self._say("error", "planning the refresh failed", error=repr(error))
-            if self._stop.wait(_TICK):
-                return
+        for key in self.due():
+            self._work.put(key)
+
+    def _log_plan_failure(self, error: BaseException) -> None:
+        self._say("error", "planning the refresh failed", error=repr(error))
 
     def _fetch(self) -> None:
         while (key := self._work.get()) is not None and not self._stop.is_set():

@@ -1,12 +1,12 @@
-"""TLS of the fast lane: certificates are read again when their files change."""
+"""TLS files of the fast lane: read each second, and given to the listener when they change."""
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from authz.config import Tls
 from authz.errors import AuthzError
 from authz.model import MetricFamily, MetricKind
+from authz.periodic import PeriodicThread
 from authz.server.tls_files import TlsFiles, read_tls
 from authz.telemetry import Logger
 
@@ -21,12 +21,12 @@ Renew = Callable[[str, bytes, bytes, bytes | None], None]
 
 
 class FastTls:
-    """A thread that reads the files of every TLS listener of the fast lane each second.
+    """Follows the TLS files of every listener of the fast lane.
 
     Args:
-        renew: Gives a listener other files; raises where they are refused.
-        listeners: Where the files of each listener are, and what was read at the start.
-        log: Told when files are replaced or refused.
+        renew: Gives a listener other files; raises `AuthzError` where they are refused.
+        listeners: Paths of each listener, and the files that it started with.
+        log: Receives a line when files are replaced or refused.
     """
 
     def __init__(
@@ -39,22 +39,19 @@ class FastTls:
         self._refusals = dict.fromkeys(listeners, 0)
         self._errors: dict[str, str] = {}
         self._counts = {(name, result): 0 for name in listeners for result in ("ok", "refused")}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="authz-fast-tls", daemon=True)
+        self._thread = PeriodicThread("fast-tls", self.look, _SECONDS, self._log_failure)
 
     def start(self) -> None:
-        """Begin, where there are files to follow."""
+        """Start the thread, where there are files to follow."""
         if self._listeners:
             self._thread.start()
 
     def close(self) -> None:
-        """End, and wait for the thread."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5)
+        """Stop the thread."""
+        self._thread.close()
 
     def look(self) -> None:
-        """Read all files once."""
+        """Read the files of all listeners once."""
         for name in self._listeners:
             self._look_at(name)
 
@@ -101,9 +98,8 @@ class FastTls:
             ),
         )
 
-    def _run(self) -> None:
-        while not self._stop.wait(_SECONDS):
-            self.look()
+    def _log_failure(self, error: BaseException) -> None:
+        self._log.error("following the TLS files failed; trying again", error=repr(error))
 
     def _look_at(self, name: str) -> None:
         try:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+from authz.periodic import PeriodicThread
+
 __all__ = ["Probed", "Probes"]
 
 _INTERVAL: Final = 0.4
@@ -72,13 +74,11 @@ class Probes:
     ) -> None:
         self._rows = {name: _Row(threads, patience) for name, threads in listeners.items()}
         self._patience = patience
-        self._failed = failed
         self._follow: Callable[[], object] = lambda: None
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="authz-probes", daemon=True)
+        self._thread = PeriodicThread("probes", self._send_all, _INTERVAL, failed)
 
     def start(self, follow: Callable[[], object]) -> None:
-        """Begin.
+        """Start the thread.
 
         Args:
             follow: Called after each round.
@@ -87,10 +87,8 @@ class Probes:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop."""
-        self._closed.set()
-        if self._thread.is_alive():
-            self._thread.join(5)
+        """Stop the thread."""
+        self._thread.close()
 
     def late(self) -> tuple[str, ...]:
         """Tell which listeners keep calls waiting.
@@ -111,11 +109,7 @@ class Probes:
             for name in self.late()
         )
 
-    def _run(self) -> None:
-        while not self._closed.wait(_INTERVAL):
-            try:
-                for row in self._rows.values():
-                    row.send()
-                self._follow()
-            except Exception as error:  # noqa: BLE001 - probes must outlive whatever follows them
-                self._failed(error)
+    def _send_all(self) -> None:
+        for row in self._rows.values():
+            row.send()
+        self._follow()
