@@ -1,34 +1,17 @@
 //! Builds the answers. Each starts as a denial; only a permit, or a proof that `mode` softens, turns one into a permit.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use authz_kernel::decision::{Judged, Outcome, PolicyEffect, Principal, Verdict};
+use authz_kernel::decision::{Judged, Outcome, PolicyEffect, Verdict};
 use authz_kernel::history::SessionHistory;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::{PublicCode, ReasonCode};
 use prost::Message;
-use prost_types::{Struct, Timestamp};
+use prost_types::Timestamp;
 
-use crate::envoy::{ALWAYS_REMOVED, Removed};
-use crate::judgement::outcome_name;
-use crate::judgement::{Judgement, Passage, Softened, name_of};
-use crate::mcp::{self, Answer};
+use crate::judgement::{Judgement, Softened, name_of};
 use crate::message::public_message;
 use crate::proto::authz::v1 as wire;
-use crate::proto::envoy::config::core::v3::header_value_option::HeaderAppendAction;
-use crate::proto::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
-use crate::proto::envoy::service::auth::v3::check_response::HttpResponse;
-use crate::proto::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse, OkHttpResponse};
-use crate::proto::envoy::r#type::v3::HttpStatus;
-use crate::proto::google::rpc::Status;
-
-/// `google.rpc.Code.PERMISSION_DENIED`.
-const PERMISSION_DENIED: i32 = 7;
-/// The headers that name who acts, for whom, and by which decision.
-const AGENT: &str = "x-authz-agent";
-const SUBJECT: &str = "x-authz-subject";
-const DECISION_ID: &str = "x-authz-decision-id";
 
 /// What a check is answered: its decision, or the one that it repeats.
 pub(crate) fn own(judgement: &Judgement) -> wire::Decision {
@@ -198,81 +181,6 @@ fn timestamp(ms: i64) -> Timestamp {
     Timestamp { seconds: ms.div_euclid(1_000), nanos }
 }
 
-/// The answer to Envoy, encoded. `removed` lists the inbound headers that a permit takes out, besides those that every permit
-/// does; `nonce` is what a proof must bring.
-///
-/// An empty `CheckResponse` permits, so this is the only place where one is made, and its status is a denial's unless a
-/// [`Passage`] is at hand.
-pub(crate) fn envoy(
-    judgement: &Judgement,
-    removed: &Removed,
-    error_response: bool,
-    nonce: Option<String>,
-) -> Vec<u8> {
-    let names: Vec<_> = judgement.caller.chain.iter().map(name_of).collect();
-    let (code, response) = match judgement.passage() {
-        None => deny(judgement, error_response, nonce.as_deref()),
-        Some(passage) => (0, HttpResponse::OkResponse(forward(passage, &names, removed))),
-    };
-    let answer = CheckResponse {
-        status: Some(Status { code, ..Status::default() }),
-        dynamic_metadata: Some(describe(judgement, &names)),
-        http_response: Some(response),
-    };
-    answer.encode_to_vec()
-}
-
-/// An answer that no setting of Envoy's turns into a permit: RPC OK, a status that is not, and a `denied_response`.
-fn deny(judgement: &Judgement, error_response: bool, nonce: Option<&str>) -> (i32, HttpResponse) {
-    let row = judgement.reason().row();
-    let code = if row.grpc_code > 0 { row.grpc_code } else { PERMISSION_DENIED };
-    let (status, body) = match mcp::answer(judgement) {
-        Some(Answer { status, body }) => (status, body),
-        None => (http_status(row.http_status), body(judgement)),
-    };
-    // RFC 9449 §9: a proof without the nonce is made again with it.
-    let challenge = match nonce {
-        Some(_) => "DPoP realm=\"authz\", error=\"use_dpop_nonce\"",
-        None => "Bearer realm=\"authz\"",
-    };
-    let is_challenged = status == 401;
-    let headers = [
-        ("content-type", Some("application/json")),
-        (DECISION_ID, Some(judgement.arrival.id.as_str())),
-        ("www-authenticate", Some(challenge).filter(|_| is_challenged)),
-        ("dpop-nonce", nonce.filter(|_| is_challenged)),
-    ];
-    let headers = headers.into_iter();
-    let response = DeniedHttpResponse {
-        status: Some(HttpStatus { code: status.into() }),
-        headers: headers.filter_map(|(name, value)| Some(set_header(name, value?))).collect(),
-        body,
-    };
-    if row.public_code == PublicCode::Unavailable && error_response {
-        (code, HttpResponse::ErrorResponse(response))
-    } else {
-        (code, HttpResponse::DeniedResponse(response))
-    }
-}
-
-/// The HTTP status of a refusal.
-const fn http_status(said: u16) -> u16 {
-    match said {
-        status @ 400..=599 => status,
-        _ => 403,
-    }
-}
-
-/// What the agent reads: the public triple and its text, byte-equal but for the id.
-fn body(judgement: &Judgement) -> String {
-    let mut body = public(judgement);
-    body.insert("message".to_owned(), public_message(judgement.reason()).into());
-    if let Some(reason) = shown_reason(judgement) {
-        body.insert("reason".to_owned(), reason.into());
-    }
-    serde_json::Value::Object(body).to_string()
-}
-
 /// The id and the public triple.
 pub(crate) fn public(judgement: &Judgement) -> serde_json::Map<String, serde_json::Value> {
     let row = judgement.reason().row();
@@ -288,94 +196,4 @@ pub(crate) fn public(judgement: &Judgement) -> serde_json::Map<String, serde_jso
 /// The policy's reason, where the bundle shows it.
 pub(crate) fn shown_reason(judgement: &Judgement) -> Option<&str> {
     judgement.decision().and_then(|decision| decision.shown_reason.as_deref())
-}
-
-/// The answer of a permit to the proxy: the headers that name who acts, and those that are taken out. `names` are those of
-/// the chain.
-fn forward(passage: Passage<'_>, names: &[Cow<'_, str>], removed: &Removed) -> OkHttpResponse {
-    let judgement = passage.judgement();
-    let mut chain = judgement
-        .caller
-        .chain
-        .iter()
-        .zip(names)
-        .map(|(principal, name)| (matches!(principal, Principal::Agent { .. }), name.as_ref()));
-    let subject = chain.clone().find_map(|(is_agent, name)| (!is_agent).then_some(name));
-    let agent = chain.rfind(|(is_agent, _)| *is_agent).map(|(_, name)| name);
-    let injected = judgement.injected();
-    // On a permit alone: `mode` lets through whom nobody knows, and that is no reason to lend them a key.
-    let secret = match passage {
-        Passage::Permitted(_) => injected.and_then(|injected| injected.value()),
-        Passage::Softened(_) => None,
-    };
-    let ours =
-        [(DECISION_ID, Some(judgement.arrival.id.as_str())), (AGENT, agent), (SUBJECT, subject)];
-    let set = ours.into_iter().chain(injected.map(|injected| (injected.header(), secret)));
-    let headers = set.clone().filter_map(|(name, value)| Some(set_header(name, value?))).collect();
-    // Envoy removes last: a name that is set must not be removed. One of ours that is not must be.
-    let is_set = |name: &str| set.clone().any(|(known, value)| known == name && value.is_some());
-    let is_ours = |name: &str| ours.iter().any(|(known, _)| *known == name);
-    let absent = ours.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name);
-    let asked = removed.names().filter(|name| !is_ours(name));
-    let of_secret = injected.into_iter().flat_map(|injected| {
-        std::iter::once(injected.header()).chain(injected.twins().iter().map(String::as_str))
-    });
-    let not_set = absent.chain(asked).chain(of_secret).filter(|name| !is_set(name));
-    // No permit sets any of these: the configuration refuses secrets under our names.
-    let always = ALWAYS_REMOVED.iter().map(String::as_str);
-    OkHttpResponse {
-        headers,
-        headers_to_remove: not_set.chain(always).map(str::to_owned).collect(),
-        ..OkHttpResponse::default()
-    }
-}
-
-/// A header that replaces every header of its name, whichever of the two fields the proxy's version reads.
-#[expect(deprecated, reason = "proxies up to 1.36 read only `append`")]
-fn set_header(name: &str, value: &str) -> HeaderValueOption {
-    HeaderValueOption {
-        header: Some(HeaderValue {
-            key: name.to_owned(),
-            value: value.to_owned(),
-            ..HeaderValue::default()
-        }),
-        append: Some(false),
-        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
-        ..HeaderValueOption::default()
-    }
-}
-
-/// A `Struct` of flat texts for access logs: `%DYNAMIC_METADATA(envoy.filters.http.ext_authz:decision_id)%`.
-///
-/// `decision` and `reason_code` are what was answered; where that was softened, `observed_…` is what was judged.
-fn describe(judgement: &Judgement, names: &[Cow<'_, str>]) -> Struct {
-    let judged = (outcome_name(judgement.outcome()), judgement.reason());
-    let observed = judgement.softened().map(|_| judged);
-    let (decision, reason) = match observed {
-        Some(_) => (outcome_name(Outcome::Permit), ReasonCode::Permitted),
-        None => judged,
-    };
-    let chain = names.join(" > ");
-    let world = judgement.arrival.world.as_ref();
-    let revision = world.map_or("", |world| world.revision.as_str());
-    let texts = [
-        ("agent_chain", Some(chain.as_str())),
-        ("decision", Some(decision)),
-        ("decision_id", Some(judgement.arrival.id.as_str())),
-        ("enforced", Some(if observed.is_none() { "true" } else { "false" })),
-        ("policy_revision", Some(revision)),
-        ("principal", Some(names.last().map_or("", AsRef::as_ref))),
-        ("reason_code", Some(reason.as_str())),
-        ("credential", judgement.caller.credential.as_ref().map(|used| used.jti.as_str())),
-        (
-            "credential_decision_id",
-            judgement.caller.credential.as_ref().map(|used| used.decision_id.as_str()),
-        ),
-        ("observed_decision", observed.map(|(decision, _)| decision)),
-        ("observed_reason_code", observed.map(|(_, reason)| reason.as_str())),
-    ];
-    let fields = texts.into_iter().filter_map(|(key, text)| {
-        Some((key.to_owned(), prost_types::Value::from(text?.to_owned())))
-    });
-    Struct { fields: fields.collect() }
 }

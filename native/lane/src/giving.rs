@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use authz_kernel::decision::{Principal, Time};
 use authz_kernel::history::{Carrier, HistoryView, Holder, Origin, Remembering, SessionHistory};
-use authz_kernel::model::{AgentMemory, Isolation, Model};
+use authz_kernel::model::{Isolation, Model};
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{Party, Record, RecordKey, RecordKind, SharedSession, Task, TaskStatus};
 use authz_state::store::{Page, Query, StoreError, Survives, Transaction};
@@ -19,7 +19,7 @@ use authz_state::store::{Page, Query, StoreError, Survives, Transaction};
 use crate::ask::{Refused, Step};
 use crate::ending;
 use crate::engine::Engine;
-use crate::history::{counted_in, known_party, session};
+use crate::history::{counted_in, known_party, merge_labels, session, shared_labels, told_of};
 use crate::judgement::Judgement;
 use crate::keeper::Wait;
 use crate::locate::{self, Located};
@@ -31,68 +31,6 @@ const MOST: usize = 512;
 const MERGED_AT_ONCE: usize = 16;
 /// Tasks that are read at once.
 const PAGE: usize = 256;
-
-/// The labels of sessions that an agent shares with others, and where each comes from. They count for other tasks of the
-/// agent.
-///
-/// Args:
-/// * `chain`: from the subject to the agent; `own_session`: that of the call, whose labels it carries anyhow.
-/// * `read`: gives records.
-pub(crate) fn shared_labels<E>(
-    agent: &Party,
-    (chain, own_session): (&[Principal], &str),
-    memory: AgentMemory,
-    now: Time,
-    mut read: impl FnMut(&RecordKey) -> Result<Option<Record>, E>,
-) -> Result<BTreeMap<String, Origin>, E> {
-    let mut labels = BTreeMap::new();
-    if memory.isolated == Isolation::PerTask {
-        return Ok(labels);
-    }
-    let pair = Holder::Pair.key(chain);
-    let is_its_pair = |shared: &SharedSession| match memory.isolated {
-        Isolation::PerSubject => pair.as_ref().is_some_and(|pair| shared.is_of_pair(&pair.id)),
-        Isolation::None | Isolation::PerTask => true,
-    };
-    let mut sessions: BTreeMap<&str, Time> = BTreeMap::new();
-    for (id, shared) in agent.shared.iter().filter(|(_, shared)| is_its_pair(shared)) {
-        if shared.told
-            && let Some(Record::Task(task)) = read(&RecordKey::new(RecordKind::Task, id))?
-        {
-            merge_labels(&mut labels, told_of(&task));
-        }
-        if shared.session == own_session {
-            continue;
-        }
-        let until = sessions.entry(&shared.session).or_insert(shared.deadline);
-        *until = shared.deadline.max(*until);
-    }
-    for (id, deadline) in sessions {
-        let key = RecordKey::new(RecordKind::Session, id);
-        // One that is not kept any more left its labels with the agent.
-        let Some(Record::Session(session)) = read(&key)? else { continue };
-        let carried = session.history.carried_until(deadline.min(now));
-        merge_labels(&mut labels, carried.map(|(label, from)| (label, from.origin())));
-    }
-    Ok(labels)
-}
-
-/// The labels that a task's giver remembered when it gave the task.
-pub(crate) fn told_of(task: &Task) -> impl Iterator<Item = (&str, Origin)> {
-    task.told.iter().map(|(label, origin)| (label.as_str(), origin.clone()))
-}
-
-/// Adds labels to others; of a label that is among both, the later read counts.
-pub(crate) fn merge_labels<'a>(
-    labels: &mut BTreeMap<String, Origin>,
-    more: impl Iterator<Item = (&'a str, Origin)>,
-) {
-    for (label, origin) in more {
-        if labels.get(label).is_none_or(|known| known.at < origin.at) {
-            labels.insert(label.to_owned(), origin);
-        }
-    }
-}
 
 /// The labels that an agent remembers of other tasks when it gives a task, and where each comes from: the agent may put such
 /// data into the task's parameters.
@@ -121,7 +59,7 @@ pub(crate) fn remembered_by<'a, E>(
     let memory = model.memory_of(spiffe_id);
     let agent = known_party(read(&agent)?, &agent, now);
     let pair = known_party(read(&pair)?, &pair, now);
-    let shared = shared_labels(&agent, (giver, session), memory, now, read)?;
+    let shared = shared_labels(&agent, giver, session, memory, now, read)?;
     let nothing = SessionHistory::new();
     let view = HistoryView {
         agent: Some(&agent.history),

@@ -22,7 +22,8 @@ use crate::settings::{ReportWay, Surface};
 use crate::transport::ApiError;
 use crate::world::Loaded;
 
-pub(crate) use crate::judgement::arrival::{Arrival, Asker, EnforcerProof};
+pub(crate) use crate::enforcer_proof::EnforcerProof;
+pub(crate) use crate::judgement::arrival::{Arrival, Asker};
 pub(crate) use crate::judgement::parts::{
     CallerIdentity, CredentialNote, ForgetNote, Notes, ReportNote, ResolvedOperation,
     RevocationNote, Settlement, TaskContext,

@@ -171,7 +171,7 @@ impl Keeper {
             .map_err(|error| refused(&error))
     }
 
-    /// AwaitedWrite until a commit is durable.
+    /// Waits until a commit is durable.
     pub(crate) fn kept(&self, commit: Commit, at: Wait) -> Result<(), Refused> {
         match commit {
             Commit::Done => Ok(()),
@@ -234,4 +234,27 @@ pub(crate) fn refused(error: &StoreError) -> Refused {
         StoreError::Full(_) => ReasonCode::Overloaded,
     };
     Refused::new(reason, Step::Locate, error.to_string())
+}
+
+/// Reason why a transaction writes nothing.
+#[derive(Debug)]
+pub(crate) enum ChangeError {
+    /// The change is refused.
+    Refused(Refused),
+    /// The store failed.
+    Store(StoreError),
+    /// There is nothing to change.
+    Unchanged,
+}
+
+impl From<StoreError> for ChangeError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Refused> for ChangeError {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
 }

@@ -1,17 +1,21 @@
 //! From bytes to bytes: verification, decision, record and answer, and the fast lane that serves them without Python.
 
 mod access_log;
+mod acting_agents;
 mod admin;
 mod answer;
 mod api_call;
 mod ask;
 mod asked;
+mod attached;
 mod batch;
 mod build;
 mod clock;
 mod credentials;
 mod ending;
+mod enforcer_proof;
 mod engine;
+mod entries;
 mod envoy;
 mod exchange;
 mod explain;
@@ -71,9 +75,10 @@ pub use pace::Pace;
 pub use settings::{
     CredentialSettings, DpopSettings, EnforcerSpec, EngineError, Injection, Lane, Lifetimes,
     Listener, PeerSpec, Relay, ReportWay, Secret, Settings, StateEngine, StateSettings, Surface,
+    TraceSettings,
 };
 pub use status::Status;
 pub use sweep::Swept;
-pub use trace::{Span, TraceSettings};
+pub use trace::Span;
 pub use transport::{ApiError, PeerChain, Transport};
 pub use world::World;

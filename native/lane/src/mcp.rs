@@ -16,7 +16,6 @@ use crate::message::public_message;
 const DECISION: &str = "dev.authz/decision";
 /// From this revision on every result says its type.
 const TYPED: &str = "2026-07-28";
-
 /// JSON-RPC 2.0 §5.1.
 const INVALID_REQUEST: i32 = -32_600;
 const METHOD_NOT_FOUND: i32 = -32_601;

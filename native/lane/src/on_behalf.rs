@@ -1,9 +1,8 @@
 //! Whether an agent shows the subject on whose behalf it acts, and the note that it has acted for one.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, RwLock};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use authz_base::poison::IgnorePoison as _;
 use authz_kernel::decision::{Principal, Time};
 use authz_kernel::history::{Holder, SessionHistory};
 use authz_kernel::plan::Plan;
@@ -17,28 +16,8 @@ use crate::judgement::{CallerIdentity, principal_of};
 use crate::keeper::Wait;
 use crate::locate::Located;
 
-/// Agents of whom a node knows without asking the store.
-const MOST: usize = 16_384;
 /// The note is written anew no more often, in milliseconds: a day.
 const GRAIN_MS: i64 = 24 * 3_600 * 1_000;
-
-/// Agents that are noted as acting for a subject, and when they were, as far as this node knows without asking the store.
-#[derive(Debug, Default)]
-pub(crate) struct Acted(RwLock<HashMap<String, i64>>);
-
-impl Acted {
-    fn at(&self, agent: &str) -> Option<i64> {
-        self.0.read().ignore_poison().get(agent).copied()
-    }
-
-    fn note(&self, agent: &str, at: i64) {
-        let mut all = self.0.write().ignore_poison();
-        if all.len() >= MOST {
-            all.clear();
-        }
-        all.insert(agent.to_owned(), at);
-    }
-}
 
 /// Whether a note of that time counts still.
 fn counts(party: &Party, now: i64) -> Option<i64> {
@@ -125,7 +104,7 @@ impl Engine {
         let Some(agent) = &caller.facts.agent else { return Ok(()) };
         let (id, now) = (agent.spiffe_id.as_str(), now.0);
         let is_fresh = |at: i64| now.saturating_sub(at) < GRAIN_MS;
-        if !has_subject(&caller.chain) || self.acted.at(id).is_some_and(is_fresh) {
+        if !has_subject(&caller.chain) || self.acting_agents.at(id).is_some_and(is_fresh) {
             return Ok(());
         }
         // What a role says needs no memory.
@@ -139,11 +118,11 @@ impl Engine {
             _ => None,
         };
         if let Some(at) = known.filter(|at| is_fresh(*at)) {
-            self.acted.note(id, at);
+            self.acting_agents.note(id, at);
             return Ok(());
         }
         match self.write_note(&key, now, wait) {
-            Ok(()) => self.acted.note(id, now),
+            Ok(()) => self.acting_agents.note(id, now),
             // It is noted already, only not lately.
             Err(_) if known.is_some() => {}
             Err(refused) => return Err(refused),

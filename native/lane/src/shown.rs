@@ -2,17 +2,36 @@
 
 use std::sync::Arc;
 
-use authz_kernel::decision::{Principal, Time};
+use authz_kernel::decision::{Claim, Principal, Subject, Time};
 use authz_kernel::task::{Record, RecordKey, RecordKind, ShownToken, Task};
 use authz_state::store::{Survives, Transaction};
+use authz_token::{ClaimValue, SubjectFacts};
 
 use crate::ask::Refused;
 use crate::engine::Engine;
 use crate::judgement::CallerIdentity;
 use crate::keeper::Wait;
 use crate::locate::Located;
-use crate::steps::identify::subject_of;
 use crate::world::Loaded;
+
+/// A verified subject as policies read it.
+pub(crate) fn subject_of(facts: &SubjectFacts) -> Subject {
+    let claims = facts.claims.iter().map(|(name, value)| {
+        let claim = match value {
+            ClaimValue::Bool(value) => Claim::Bool(*value),
+            ClaimValue::Long(value) => Claim::Long(*value),
+            ClaimValue::String(text) => Claim::Text(text.clone()),
+            ClaimValue::Set(texts) => Claim::Texts(texts.iter().cloned().collect()),
+        };
+        (name.clone(), claim)
+    });
+    Subject {
+        issuer: facts.issuer.clone(),
+        sub: facts.sub.clone(),
+        claims: claims.collect(),
+        narrowed: Vec::new(),
+    }
+}
 
 /// Runs a function with the subject token that came with the call; none where none came.
 fn with_shown<R>(

@@ -1,6 +1,5 @@
 //! Status, readiness and metrics of an engine.
 
-use std::fmt;
 use std::sync::{Arc, Weak};
 
 use authz_base::poison::IgnorePoison as _;
@@ -9,6 +8,7 @@ use authz_state::AuditHealth;
 use authz_state::store::StoreHealth;
 use serde::Serialize;
 
+use crate::attached::AttachedServer;
 use crate::engine::Engine;
 use crate::metrics::{Family, Gauges};
 use crate::settings::CredentialSettings;
@@ -51,14 +51,6 @@ pub struct Status {
     pub panics: u64,
 }
 
-/// Server in front of the engine, with problems and counters of its own.
-pub(crate) trait Part: fmt::Debug + Send + Sync {
-    /// Problems that make the server unready.
-    fn problems(&self) -> Vec<String>;
-    /// Metrics of the server.
-    fn families(&self) -> Vec<Family>;
-}
-
 impl Engine {
     /// Whether decisions can be made, recorded and answered in time.
     #[must_use]
@@ -66,19 +58,19 @@ impl Engine {
         self.world.load().is_some()
             && self.audit.health().writable
             && self.keeper.revocations().is_ok()
-            && self.parts().iter().all(|part| part.problems().is_empty())
+            && self.servers().iter().all(|server| server.problems().is_empty())
     }
 
     /// Includes the problems and metrics of a server, for as long as the server exists.
-    pub(crate) fn attach(&self, part: &Arc<dyn Part>) {
-        let mut parts = self.parts.write().ignore_poison();
-        parts.retain(|part| part.strong_count() > 0);
-        parts.push(Arc::downgrade(part));
+    pub(crate) fn attach(&self, server: &Arc<dyn AttachedServer>) {
+        let mut servers = self.servers.write().ignore_poison();
+        servers.retain(|server| server.strong_count() > 0);
+        servers.push(Arc::downgrade(server));
     }
 
-    fn parts(&self) -> Vec<Arc<dyn Part>> {
-        let parts = self.parts.read().ignore_poison();
-        parts.iter().filter_map(Weak::upgrade).collect()
+    fn servers(&self) -> Vec<Arc<dyn AttachedServer>> {
+        let servers = self.servers.read().ignore_poison();
+        servers.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Status of the engine.
@@ -107,7 +99,7 @@ impl Engine {
         if let Err(refused) = self.keeper.revocations() {
             problems.push(refused.message);
         }
-        problems.extend(self.parts().iter().flat_map(|part| part.problems()));
+        problems.extend(self.servers().iter().flat_map(|server| server.problems()));
         warnings.extend(state.warnings.iter().cloned());
         if self.is_nearly_full() {
             let most = self.keeper.settings().max_tasks;
@@ -197,7 +189,7 @@ impl Engine {
             spans_dropped: self.tracing.as_ref().map_or(0, Tracing::dropped),
             version: &self.settings.version,
         });
-        families.extend(self.parts().iter().flat_map(|part| part.families()));
+        families.extend(self.servers().iter().flat_map(|server| server.families()));
         families
     }
 

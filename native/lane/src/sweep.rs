@@ -17,6 +17,7 @@ use crate::engine::Engine;
 use crate::giving;
 use crate::history;
 use crate::keeper::Wait;
+use crate::metrics::CredentialEvent;
 use crate::report;
 use crate::settings::Lane;
 
@@ -59,8 +60,19 @@ impl Engine {
             swept.error = refused.message;
             swept.more = false;
         }
-        self.metrics.swept(&swept);
+        self.count_swept(&swept);
         swept
+    }
+
+    fn count_swept(&self, swept: &Swept) {
+        self.metrics.committed(swept.committed);
+        self.metrics.released(swept.released);
+        self.metrics.credentials_were(CredentialEvent::Expired, swept.credentials);
+        self.metrics.tasks_ended(TaskStatus::Expired, swept.expired);
+        self.metrics.trees_forgotten(swept.forgotten);
+        if !swept.error.is_empty() {
+            self.metrics.sweep_failed();
+        }
     }
 
     fn try_sweep(&self, swept: &mut Swept) -> Result<(), Refused> {

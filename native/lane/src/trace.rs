@@ -10,39 +10,15 @@ use std::time::Duration;
 use authz_base::poison::IgnorePoison as _;
 use authz_kernel::hex::hex;
 use authz_kernel::reason::PublicCode;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::judgement::Judgement;
 use crate::judgement::outcome_name;
+use crate::settings::TraceSettings;
 
 /// Longest `tracestate` that is passed on (Trace Context §3.3.1.5).
 const MAX_STATE: usize = 512;
-
-/// How spans are made.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TraceSettings {
-    /// Follow the caller's decision where it made one.
-    pub parent_based: bool,
-    /// Share of the other traces that is sampled, 0 to 1.
-    pub ratio: f64,
-    /// Most spans that wait to be exported.
-    pub queue: usize,
-}
-
-impl TraceSettings {
-    /// What is out of its range, in words.
-    pub(crate) fn defect(&self) -> Option<String> {
-        if !(0.0..=1.0).contains(&self.ratio) {
-            return Some(format!("`trace.ratio` is {}; give 0 to 1", self.ratio));
-        }
-        if !(1..=1_000_000).contains(&self.queue) {
-            return Some(format!("`trace.queue` is {}; give 1 to 1000000", self.queue));
-        }
-        None
-    }
-}
 
 /// The caller's place in a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

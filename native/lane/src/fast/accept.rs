@@ -19,14 +19,15 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::server::TlsStream;
 
+use super::answer::Answer;
 use super::authority::Rewriter;
 use super::budget::Budget;
+use super::calls::Serving;
 use super::canary::Canary;
 use super::counts::Refusal;
 use super::frames::{Frames, HEADER, PREFACE, Part};
 use super::share::{PeerKey, Place};
 use super::tls::{Tls, identity};
-use super::{Answer, Serving};
 use crate::clock::Clock;
 
 /// Connection preface and an empty SETTINGS frame: what every client sends first (RFC 9113 §3.4).

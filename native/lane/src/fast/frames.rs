@@ -4,7 +4,6 @@
 pub(super) const PREFACE: usize = 24;
 /// Length of a frame header.
 pub(super) const HEADER: usize = 9;
-
 /// Frame types (RFC 9113 §6).
 pub(super) const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;

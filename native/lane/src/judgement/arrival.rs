@@ -6,6 +6,7 @@ use authz_kernel::decision::Time;
 use authz_token::PeerFacts;
 
 use crate::ask::Refused;
+use crate::enforcer_proof::EnforcerProof;
 use crate::settings::Surface;
 use crate::world::{Enforcer, Loaded};
 
@@ -70,35 +71,5 @@ impl Asker {
     /// Name of the enforcer in policies and records; empty if the caller is no enforcer.
     pub(crate) fn name(&self) -> &str {
         self.enforcer.as_ref().map_or("", |enforcer| enforcer.name.as_str())
-    }
-}
-
-/// Proof that the caller is an enforcer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum EnforcerProof {
-    /// The caller is no enforcer.
-    #[default]
-    No,
-    /// The listener is the enforcer's.
-    Listener,
-    /// The TLS certificate is the enforcer's.
-    Certificate,
-    /// None: each caller of an `insecure_dev` listener is an enforcer.
-    InsecureDev,
-}
-
-impl EnforcerProof {
-    /// All values, in order.
-    pub(crate) const ALL: [Self; 4] =
-        [Self::No, Self::Listener, Self::Certificate, Self::InsecureDev];
-
-    /// Name in records and metrics.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::No => "none",
-            Self::Listener => "listener",
-            Self::Certificate => "certificate",
-            Self::InsecureDev => "insecure_dev",
-        }
     }
 }

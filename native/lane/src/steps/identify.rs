@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use authz_kernel::decision::{Claim, Principal, Subject};
+use authz_kernel::decision::Principal;
 use authz_kernel::reason::ReasonCode;
 use authz_token::{
-    AgentFacts, AgentProof, Binding, ClaimValue, Evidence, Facts, Nonces, Presentation, Refusal,
-    Role, SubjectFacts, SubjectKind, UnixTime, verify, verify_relayed,
+    AgentFacts, AgentProof, Binding, Evidence, Facts, Nonces, Presentation, Refusal, Role,
+    SubjectKind, UnixTime, verify, verify_relayed,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -19,6 +19,7 @@ use crate::judgement::{
 };
 use crate::refused_agent::{AgentClaim, may_hold_agent};
 use crate::revoke;
+use crate::shown::subject_of;
 use crate::speaker;
 use crate::steps::admit::AdmittedCall;
 use crate::steps::{Call, EndedCall, Staged};
@@ -469,23 +470,4 @@ pub(crate) fn chain_of(facts: &Facts) -> Vec<Principal> {
         chain.push(principal_of(agent));
     }
     chain
-}
-
-/// A verified subject as policies read it.
-pub(crate) fn subject_of(facts: &SubjectFacts) -> Subject {
-    let claims = facts.claims.iter().map(|(name, value)| {
-        let claim = match value {
-            ClaimValue::Bool(value) => Claim::Bool(*value),
-            ClaimValue::Long(value) => Claim::Long(*value),
-            ClaimValue::String(text) => Claim::Text(text.clone()),
-            ClaimValue::Set(texts) => Claim::Texts(texts.iter().cloned().collect()),
-        };
-        (name.clone(), claim)
-    });
-    Subject {
-        issuer: facts.issuer.clone(),
-        sub: facts.sub.clone(),
-        claims: claims.collect(),
-        narrowed: Vec::new(),
-    }
 }

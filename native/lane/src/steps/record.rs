@@ -7,7 +7,7 @@ use authz_kernel::decision::Outcome;
 use authz_kernel::model::Tier;
 use authz_kernel::reason::ReasonCode;
 use authz_kernel::task::{RecordKey, Task};
-use authz_state::store::{Commit, StoreError, Survives, Transaction};
+use authz_state::store::{Commit, Survives, Transaction};
 use authz_state::{AuditError, Durability, Ticket};
 use authz_token::Evidence;
 use prost::Message;
@@ -15,8 +15,9 @@ use prost::Message;
 use crate::answer;
 use crate::ask::{Refused, Step};
 use crate::engine::{Engine, seconds};
-use crate::envoy::Removed;
+use crate::envoy::{self, Removed};
 use crate::judgement::{Judgement, method_of};
+pub(crate) use crate::keeper::ChangeError;
 use crate::keeper::Wait;
 use crate::limits;
 use crate::proto::authz::v1 as wire;
@@ -60,29 +61,6 @@ impl KeptRecord {
     /// A record whose transaction another record waits for.
     pub(crate) const fn elsewhere() -> Self {
         Self { ticket: None, waits: AwaitedWrite::Store }
-    }
-}
-
-/// Reason why a transaction writes nothing.
-#[derive(Debug)]
-pub(crate) enum ChangeError {
-    /// The change is refused.
-    Refused(Refused),
-    /// The store failed.
-    Store(StoreError),
-    /// There is nothing to change.
-    Unchanged,
-}
-
-impl From<StoreError> for ChangeError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<Refused> for ChangeError {
-    fn from(refused: Refused) -> Self {
-        Self::Refused(refused)
     }
 }
 
@@ -466,7 +444,7 @@ impl Engine {
             Reply::Envoy { removed } => {
                 let error_response = self.settings.envoy_error_response;
                 let nonce = self.wanted_nonce(&judgement);
-                answer::envoy(&judgement, &removed, error_response, nonce)
+                envoy::answer(&judgement, &removed, error_response, nonce)
             }
         }
     }

@@ -1,0 +1,176 @@
+//! Begins the sessions of tasks, with what earlier tasks of the agent for the subject left.
+
+use std::sync::Arc;
+
+use authz_kernel::decision::{Principal, Time};
+use authz_kernel::history::{Holder, SessionHistory};
+use authz_kernel::plan::Plan;
+use authz_kernel::task::{Party, Record, RecordKey, Session, Task, is_alone};
+use authz_state::store::{StoreError, Transaction};
+
+use super::denials::{not_barred, not_denied};
+use super::records::{key, known_party, pair_of, record_of, session};
+use crate::ending::after;
+use crate::keeper::ChangeError;
+use crate::locate::Located;
+
+/// Counts a new task in the records of its agent and of its pair, which are locked.
+///
+/// Args:
+/// * `chain`: whose share the task counts against.
+/// * `kept_until`: when the task is forgotten at the latest.
+/// * `free`: tasks that the store has room for; none: so many that no share can be full.
+///
+/// Returns: false where the share of the pair, or of the agent over all its pairs, is full. An agent has at most as many tasks
+/// as are left free to others, and so has each of its pairs within what is left to the agent.
+pub(crate) fn count_task(
+    transaction: &mut dyn Transaction,
+    chain: &[Principal],
+    (now, kept_until): (Time, Time),
+    free: Option<u64>,
+) -> Result<bool, StoreError> {
+    let mut held = Vec::with_capacity(2);
+    for holder in [Holder::Agent, Holder::Pair] {
+        if let Some(key) = holder.key(chain) {
+            held.push((holder, Party::clone(&*known_party(transaction.get(&key)?, &key, now))));
+        }
+    }
+    let counts = held.iter().map(|(_, party)| party.count_tasks(now));
+    if let (Some(free), [agent, pair]) = (free, counts.collect::<Vec<u64>>().as_slice())
+        && *pair >= free.saturating_sub(*agent)
+    {
+        return Ok(false);
+    }
+    for (holder, mut party) in held {
+        party.add_task(kept_until, now);
+        transaction.put(record_of(holder, party));
+    }
+    Ok(true)
+}
+
+/// The records that a new task is counted in.
+pub(crate) fn counted_in(chain: &[Principal]) -> impl Iterator<Item = RecordKey> {
+    let keys = [Holder::Agent, Holder::Pair].map(|holder| holder.key(chain));
+    keys.into_iter().flatten()
+}
+
+/// Lets the session of a task that an agent gives by starting it take over the restricting rules that are complete for the
+/// giver.
+pub(crate) fn inherit_from_giver<E>(
+    session: &mut Session,
+    giver: &[Principal],
+    task: &Task,
+    now: Time,
+    read: impl FnOnce(&RecordKey) -> Result<Option<Record>, E>,
+) -> Result<(), E> {
+    let Some(key) = Holder::Pair.key(giver) else { return Ok(()) };
+    let pair = known_party(read(&key)?, &key, now);
+    session.history.inherit_rules(&pair.history, &task.id, now);
+    Ok(())
+}
+
+/// Begins a child in the session of its tree, with what earlier tasks of the agent above it for its subject left: an agent
+/// that denials bar neither delegates from its own tasks, nor is anything delegated to it. The records of both pairs are
+/// locked.
+pub(crate) fn begin_child(
+    transaction: &mut dyn Transaction,
+    parent: &Located,
+    child: &Task,
+    now: Time,
+) -> Result<(), ChangeError> {
+    let above = pair_of(&parent.task, now, |key| transaction.get(key))?;
+    not_barred(above.as_deref(), parent.view())?;
+    if !child.is_given() {
+        return Ok(());
+    }
+    not_denied(pair_of(child, now, |key| transaction.get(key))?.as_deref())?;
+    let rules = above.filter(|pair| parent.view().inherits() && !pair.history.rules.is_empty());
+    if let Some(pair) = rules
+        && let Some(mut session) = session(transaction, &parent.task.session)?
+    {
+        Arc::make_mut(&mut session).history.inherit_rules(&pair.history, &child.id, now);
+        transaction.put(Record::Session(session));
+    }
+    Ok(())
+}
+
+/// The records of pairs that a new child is begun under.
+pub(crate) fn pairs_of_child(parent: &Task, child: &Task) -> impl Iterator<Item = RecordKey> {
+    [parent, child].map(|task| Holder::Pair.key(&task.chain())).into_iter().flatten()
+}
+
+/// Begins the session of a root task, with what earlier tasks of its agent for its subject left. The pair's record is locked.
+///
+/// Args: `by_agent`: an agent starts it; only a subject alone or a front end begins anew after denials.
+pub(crate) fn begin(
+    transaction: &mut dyn Transaction,
+    task: &Task,
+    (by_agent, now): (bool, Time),
+    retention_ms: u64,
+) -> Result<Session, ChangeError> {
+    let pair = pair_of(task, now, |key| transaction.get(key))?;
+    if by_agent {
+        not_denied(pair.as_deref())?;
+    } else if let Some(pair) = &pair
+        && (pair.denied_at.is_some() || !pair.history.denials.is_empty())
+    {
+        let mut pair = Party::clone(pair);
+        pair.lift_bar();
+        pair.history.forget_denials();
+        transaction.put(Record::Pair(Arc::new(pair)));
+    }
+    Ok(begun(task, pair.as_deref(), now, retention_ms))
+}
+
+/// The session of a root task that begins now.
+///
+/// Args: `pair`: the record of the task's agent and subject.
+pub(super) fn begun(task: &Task, pair: Option<&Party>, now: Time, retention_ms: u64) -> Session {
+    let pair = pair.filter(|_| task.inherits());
+    let history = pair.map(|pair| SessionHistory::inherited(&pair.history, &task.id, now));
+    Session {
+        id: task.session.clone(),
+        root: task.id.clone(),
+        tasks: 1,
+        started_at: now,
+        expires_at: after(task.deadline, retention_ms),
+        ended_at: None,
+        denied: false,
+        agent: None,
+        history: history.unwrap_or_default(),
+        rest: Default::default(),
+    }
+}
+
+/// A session that begins now: of an agent alone, with what was carried over to the one before.
+///
+/// Args: `known`: the record of the session, as it is kept.
+pub(super) fn with_carried(
+    plan: &Plan,
+    mut session: Session,
+    known: Option<Record>,
+    task: &Task,
+    now: Time,
+) -> Session {
+    if let Some(Record::Session(known)) = known
+        && known.lasts(now)
+        && is_alone(plan, task)
+    {
+        session.history = plan.carried_over(&known.history, now);
+        session.expires_at = session.expires_at.max(known.expires_at);
+    }
+    session
+}
+
+/// Begins the session of an agent that works without tasks. The records of the session and of the pair are locked.
+pub(crate) fn begin_unstarted(
+    transaction: &mut dyn Transaction,
+    plan: &Plan,
+    task: &Task,
+    now: Time,
+    retention_ms: u64,
+) -> Result<Session, ChangeError> {
+    let session = begin(transaction, task, (true, now), retention_ms)?;
+    let known = transaction.get(&key(&task.session))?;
+    Ok(with_carried(plan, session, known, task, now))
+}

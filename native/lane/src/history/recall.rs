@@ -1,0 +1,305 @@
+//! Recalls the history of a call: as this node knows it, and again inside a transaction.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use authz_kernel::decision::{Principal, Request, Time};
+use authz_kernel::history::{
+    HistoryChanges, Holder, Object, Origin, Remembering, SessionContext, SessionHistory,
+};
+use authz_kernel::plan::Plan;
+use authz_kernel::task::{Record, RecordKey, RecordKind, Session, TaskKind, is_alone};
+use authz_state::store::{StoreError, Transaction};
+
+use super::alone::{take_carried_over, with_carried_over};
+use super::begin::{begun, with_carried};
+use super::denials::not_barred;
+use super::recalled::{Found, Recalled};
+use super::records::{key, known_party, lost, pair_of, session, written};
+use super::shared::{merge_labels, shared_labels, told_of};
+use super::taskless::taskless;
+use crate::ask::Refused;
+use crate::keeper::ChangeError;
+use crate::keeper::{Keeper, Wait};
+use crate::locate::Located;
+
+/// Records besides the session's that a call has to do with.
+///
+/// Args:
+/// * `operation`: its id; `carries`: labels are told of the call.
+/// * `remembering`: where labels of the task are remembered.
+pub(crate) fn parties(
+    plan: &Plan,
+    (operation, carries): (&str, bool),
+    remembering: Remembering,
+    chain: impl FnOnce() -> Vec<Principal>,
+) -> Vec<(Holder, RecordKey)> {
+    let concerned = Holder::PARTIES.map(|holder| {
+        (carries && remembering.holder == Some(holder))
+            || plan.recalls_of(operation, holder, remembering)
+    });
+    keys_of(concerned, chain)
+}
+
+/// Records besides the session's that a call changes: the call is decided under their locks.
+///
+/// Args: `changes`: of the decision that was made without the locks.
+pub(crate) fn changed_parties(
+    plan: &Plan,
+    operation: &str,
+    changes: Option<&HistoryChanges>,
+    chain: impl FnOnce() -> Vec<Principal>,
+) -> Vec<(Holder, RecordKey)> {
+    let concerned = Holder::PARTIES.map(|holder| {
+        plan.counts_in(operation, holder) || changes.is_some_and(|changes| changes.concern(holder))
+    });
+    keys_of(concerned, chain)
+}
+
+fn keys_of(
+    concerned: [bool; Holder::PARTIES.len()],
+    chain: impl FnOnce() -> Vec<Principal>,
+) -> Vec<(Holder, RecordKey)> {
+    if !concerned.contains(&true) {
+        return Vec::new();
+    }
+    let chain = chain();
+    let all = Holder::PARTIES.into_iter().zip(concerned).filter(|(_, concerned)| *concerned);
+    all.filter_map(|(holder, _)| Some((holder, holder.key(&chain)?))).collect()
+}
+
+/// What was written into what a request would act on; none where that makes no difference.
+///
+/// Args: `read`: gives records.
+pub(super) fn found<E>(
+    plan: &Plan,
+    request: &Request<'_>,
+    now: Time,
+    mut read: impl FnMut(&RecordKey) -> Result<Option<Record>, E>,
+) -> Result<Option<Found>, E> {
+    let Some(keys) = plan.objects_of(request) else { return Ok(None) };
+    let mut one = |key: &RecordKey| read(key).map(|record| written(record, key, now));
+    let collection = one(&keys.collection)?;
+    let object = keys.object.as_ref().map(&mut one).transpose()?;
+    let older = keys.older.iter().map(one).collect::<Result<_, E>>()?;
+    Ok(Some(Found { object, older, collection }))
+}
+
+/// The labels of sessions that the agent of a task shares with others, and those that givers of the task and of tasks above it
+/// remembered. They are not locked: what is read in one of them meanwhile, nobody has told the agent yet.
+pub(super) fn shared<E>(
+    plan: &Plan,
+    recalled: &Recalled,
+    located: &Located,
+    now: Time,
+    read: impl FnMut(&RecordKey) -> Result<Option<Record>, E>,
+) -> Result<Option<Arc<BTreeMap<String, Origin>>>, E> {
+    let Some(agent) = &recalled.agent else { return Ok(None) };
+    let task = &located.task;
+    let memory = plan.model().memory_of(task.assignee());
+    let mut labels = shared_labels(agent, &task.chain(), &task.session, memory, now, read)?;
+    for task in located.path() {
+        merge_labels(&mut labels, told_of(task));
+    }
+    Ok(Some(Arc::new(labels)))
+}
+
+/// Recalls what a session did, as this node knows it, where the request has to do with that.
+///
+/// Args:
+/// * `begins`: with the decision.
+/// * `context`: as a front end names it; empty: none.
+pub(crate) fn recall(
+    keeper: &Keeper,
+    plan: &Plan,
+    request: &Request<'_>,
+    located: &Located,
+    (begins, context): (bool, &str),
+    (now, wait): (Time, Wait),
+) -> Result<Recalled, Refused> {
+    let has_contexts = located.is_taskless() || located.task.kind == TaskKind::Implicit;
+    let context = Some(context).filter(|name| has_contexts && !name.is_empty());
+    let context = context.map(|name| SessionContext::new(&located.task.session, name));
+    let mut recalled = Recalled { context, ..Recalled::default() };
+    let (operation, carries) = (request.operation, !request.labels.is_empty());
+    if !carries && !plan.recalls(operation) {
+        return Ok(recalled);
+    }
+    let of = (operation, carries);
+    recalled.remembering = plan.model().remembering(&located.task);
+    for (holder, key) in parties(plan, of, recalled.remembering, || located.task.chain()) {
+        recalled.set(holder, known_party(keeper.peek(&key, wait)?, &key, now));
+    }
+    let counts_denials = plan.model().denials.is_some();
+    if counts_denials {
+        not_barred(recalled.pair.as_deref(), located.view())?;
+    }
+    recalled.object = found(plan, request, now, |key| keeper.peek(key, wait))?;
+    if plan.remembers(operation) {
+        let read = |key: &RecordKey| keeper.peek(key, wait);
+        recalled.shared = shared(plan, &recalled, located, now, read)?;
+    }
+    if begins {
+        let pair = pair_of(&located.task, now, |key| keeper.peek(key, wait))?;
+        let known = match is_alone(plan, &located.task) {
+            true => keeper.peek(&key(&located.task.session), wait)?,
+            false => None,
+        };
+        let retention_ms = keeper.settings().retention_ms;
+        let begun = begun(&located.task, pair.as_deref(), now, retention_ms);
+        return Ok(recalled.beginning(with_carried(plan, begun, known, &located.task, now)));
+    }
+    let session = match keeper.peek(&key(&located.task.session), wait)? {
+        Some(Record::Session(session)) => Some(session),
+        _ => None,
+    };
+    let session = match located.is_taskless() {
+        true => taskless(session, &located.task, now)?,
+        false => {
+            let read = |key: &RecordKey| keeper.peek(key, wait);
+            with_carried_over(plan, located, session.ok_or_else(lost)?, now, read)?
+        }
+    };
+    recalled.set_session(Some(session));
+    if counts_denials {
+        recalled.count_denials(located.view());
+    }
+    Ok(recalled)
+}
+
+/// Recalls what a session did, as it is now, where the operation has to do with that.
+pub(crate) fn current(
+    transaction: &mut dyn Transaction,
+    plan: &Plan,
+    request: &Request<'_>,
+    located: &Located,
+    now: Time,
+) -> Result<Recalled, ChangeError> {
+    let mut recalled = Recalled::default();
+    let operation = request.operation;
+    if !plan.recalls(operation) {
+        return Ok(recalled);
+    }
+    let of = (operation, false);
+    recalled.remembering = plan.model().remembering(&located.task);
+    for (holder, key) in parties(plan, of, recalled.remembering, || located.task.chain()) {
+        recalled.set(holder, known_party(transaction.get(&key)?, &key, now));
+    }
+    if plan.model().denials.is_some() {
+        not_barred(recalled.pair.as_deref(), located.view())?;
+    }
+    recalled.object = found(plan, request, now, |key| transaction.get(key))?;
+    if plan.remembers(operation) {
+        let read = |key: &RecordKey| transaction.get(key);
+        recalled.shared = shared(plan, &recalled, located, now, read)?;
+    }
+    let session = session(transaction, &located.task.session)?.ok_or_else(lost)?;
+    let session = take_carried_over(transaction, plan, located, session, now)?;
+    Ok(Recalled { session: Some(session), ..recalled })
+}
+
+/// Recalls what a session did, as it is now; true where that is not what the decision was made on.
+///
+/// Args:
+/// * `before`: what the decision was made on.
+/// * `begins`: the session as it begins with the decision; what the same pair did in one that is forgotten does not count.
+pub(crate) fn recall_in(
+    transaction: &mut dyn Transaction,
+    plan: &Plan,
+    before: &Recalled,
+    now: Time,
+    located: &Located,
+    begins: Option<Arc<Session>>,
+) -> Result<(Recalled, bool), ChangeError> {
+    let mut recalled = before.clone();
+    if before.session.is_none() {
+        return Ok((recalled, false));
+    }
+    let counts_denials = plan.model().denials.is_some();
+    let (session, mut has_changed) = session_in(transaction, plan, before, now, located, begins)?;
+    recalled.set_session(session);
+    if let Some(known) = &before.object {
+        let object = written_again(transaction, known, now)?;
+        has_changed |= object != *known;
+        recalled.object = Some(object);
+    }
+    let known_of = |holder: &Holder| before.party(*holder).is_some();
+    let parties: Vec<Holder> = Holder::PARTIES.into_iter().filter(known_of).collect();
+    if parties.is_empty() {
+        return Ok((recalled, has_changed));
+    }
+    let chain = located.task.chain();
+    for holder in parties {
+        let Some(known) = before.party(holder) else { continue };
+        let Some(key) = holder.key(&chain) else { continue };
+        let party = known_party(transaction.get(&key)?, &key, now);
+        has_changed |= !Arc::ptr_eq(&party, known) && party.history != known.history;
+        if holder == Holder::Pair && counts_denials {
+            not_barred(Some(&party), located.view())?;
+        }
+        recalled.set(holder, party);
+    }
+    if counts_denials {
+        recalled.count_denials(located.view());
+    }
+    Ok((recalled, has_changed))
+}
+
+/// The session of a call as it is now; true where its history is not what the decision was made on.
+fn session_in(
+    transaction: &mut dyn Transaction,
+    plan: &Plan,
+    before: &Recalled,
+    now: Time,
+    located: &Located,
+    begins: Option<Arc<Session>>,
+) -> Result<(Option<Arc<Session>>, bool), ChangeError> {
+    let Some(known) = &before.session else { return Ok((None, false)) };
+    let mut current = match begins {
+        Some(session) => Some(session),
+        None => session(transaction, &located.task.session)?,
+    };
+    if located.is_taskless() {
+        current = Some(taskless(current, &located.task, now)?);
+    } else if let Some(session) = current {
+        current = Some(take_carried_over(transaction, plan, located, session, now)?);
+    }
+    match current {
+        Some(session) => {
+            let is_same = Arc::ptr_eq(known, &session) || session.history == known.history;
+            Ok((Some(session), !is_same))
+        }
+        // It begins with this decision.
+        None if before.begins => {
+            let pair = pair_of(&located.task, now, |key| transaction.get(key))?;
+            let inherits = pair.as_deref().filter(|_| located.task.inherits());
+            let history = inherits
+                .map(|pair| SessionHistory::inherited(&pair.history, &located.task.id, now));
+            match history.filter(|history| *history != known.history) {
+                Some(history) => {
+                    let session = Session { history, ..Session::clone(known) };
+                    Ok((Some(Arc::new(session)), true))
+                }
+                None => Ok((Some(Arc::clone(known)), false)),
+            }
+        }
+        None if known.history.is_empty() => Ok((Some(Arc::clone(known)), false)),
+        None => Err(lost().into()),
+    }
+}
+
+/// What was written into what is acted on, as it is now.
+fn written_again(
+    transaction: &mut dyn Transaction,
+    before: &Found,
+    now: Time,
+) -> Result<Found, StoreError> {
+    let mut again = |object: &Object| {
+        let key = RecordKey::new(RecordKind::Object, &object.id);
+        transaction.get(&key).map(|record| written(record, &key, now))
+    };
+    let collection = again(&before.collection)?;
+    let object = before.object.as_deref().map(&mut again).transpose()?;
+    let older = before.older.iter().map(|one| again(one)).collect::<Result<_, StoreError>>()?;
+    Ok(Found { object, older, collection })
+}

@@ -1,0 +1,204 @@
+//! What a decision recalls: records of the session, of the chain and of the object, as the call sees them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use authz_kernel::decision::Time;
+use authz_kernel::history::{
+    Carrier, HistoryChanges, HistoryView, Holder, Object, ObjectView, Origin, Remembering,
+    SessionContext, SessionHistory,
+};
+use authz_kernel::plan::Plan;
+use authz_kernel::task::{Party, RecordKey, RecordKind, RecordName, Session, TaskView};
+
+use super::remember::above;
+use crate::locate::Located;
+
+/// What a decision knows of the session that it is made in, and of who is in its chain.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Recalled {
+    pub(super) session: Option<Arc<Session>>,
+    pub(super) agent: Option<Arc<Party>>,
+    pub(super) subject: Option<Arc<Party>>,
+    pub(super) pair: Option<Arc<Party>>,
+    /// Labels of sessions that the agent shares with others; none where that was not looked up.
+    pub(super) shared: Option<Arc<BTreeMap<String, Origin>>>,
+    pub(super) remembering: Remembering,
+    /// The session begins with the decision.
+    pub(super) begins: bool,
+    pub(super) object: Option<Found>,
+    /// Denials in the run of the task.
+    pub(super) denials: usize,
+    /// The context of the session that the call names.
+    pub(super) context: Option<SessionContext>,
+    /// The records as a call in that context sees them, where it sees less.
+    pub(super) seen: Seen,
+}
+
+/// Records without the labels that count in other contexts alone; none: as they are.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    session: Option<Box<SessionHistory>>,
+    agent: Option<Box<SessionHistory>>,
+    pair: Option<Box<SessionHistory>>,
+}
+
+/// What was written before into what an operation acts on.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Found {
+    /// None: it is the collection as a whole.
+    pub(super) object: Option<Arc<Object>>,
+    /// Under older spellings of the object's id.
+    pub(super) older: Vec<Arc<Object>>,
+    pub(super) collection: Arc<Object>,
+}
+
+impl Found {
+    fn view(&self) -> ObjectView<'_> {
+        let object = self.object.as_deref();
+        ObjectView { object, older: &self.older, collection: &self.collection }
+    }
+
+    fn keys(&self) -> impl Iterator<Item = RecordKey> {
+        let all = [&self.collection].into_iter().chain(&self.object).chain(&self.older);
+        all.map(|one| RecordKey::new(RecordKind::Object, &one.id))
+    }
+}
+
+impl Recalled {
+    /// Of a session that begins with the decision.
+    pub(super) fn beginning(self, session: Session) -> Self {
+        let mut recalled = Self { begins: true, ..self };
+        recalled.set_session(Some(Arc::new(session)));
+        recalled
+    }
+
+    /// The id of the session, and whether it is of what somebody does without a task.
+    pub(crate) fn of_session(&self) -> Option<(&str, bool)> {
+        self.session.as_deref().map(|session| (session.id.as_str(), session.is_taskless()))
+    }
+
+    /// Nothing is known of the session: it may begin with the decision.
+    pub(crate) fn is_new(&self) -> bool {
+        self.begins || self.history().is_some_and(SessionHistory::is_empty)
+    }
+
+    /// Denials in the run of the task, where the bundle counts them.
+    pub(crate) const fn denials(&self) -> usize {
+        self.denials
+    }
+
+    pub(super) fn count_denials(&mut self, task: TaskView<'_>) {
+        self.denials = self.view().map_or(0, |view| view.count_denials(task));
+    }
+
+    /// As the kernel reads it; none where it was not recalled.
+    pub(crate) fn view<'a>(&'a self) -> Option<HistoryView<'a>> {
+        let of = |party: Option<&'a Arc<Party>>, seen: &'a Option<Box<SessionHistory>>| {
+            party.map(|party| seen.as_deref().unwrap_or(&party.history))
+        };
+        self.seen().map(|session| HistoryView {
+            session,
+            agent: of(self.agent.as_ref(), &self.seen.agent),
+            subject: self.subject.as_deref().map(|party| &party.history),
+            pair: of(self.pair.as_ref(), &self.seen.pair),
+            shared: self.shared.as_deref(),
+            remembering: self.remembering,
+            object: self.object.as_ref().map(Found::view),
+        })
+    }
+
+    /// The session's history as the call sees it; none where it was not recalled.
+    pub(crate) fn seen(&self) -> Option<&SessionHistory> {
+        let session = self.session.as_deref()?;
+        Some(self.seen.session.as_deref().unwrap_or(&session.history))
+    }
+
+    /// Digest of the session's context that the call names; empty: none.
+    pub(crate) fn context(&self) -> &str {
+        self.context.as_ref().map_or("", SessionContext::as_str)
+    }
+
+    /// What the session did; none where it was not recalled.
+    pub(crate) fn history(&self) -> Option<&SessionHistory> {
+        self.session.as_deref().map(|session| &session.history)
+    }
+
+    /// The labels that the agent remembers of other tasks, where they count.
+    pub(crate) fn remembered(&self, now: Time) -> impl Iterator<Item = (&str, Carrier<'_>)> {
+        let view = self.view().filter(|view| view.agent.is_some() && view.pair.is_some());
+        view.into_iter().flat_map(move |view| view.remembered(now))
+    }
+
+    /// Where the labels of the call are remembered.
+    pub(crate) const fn remembering(&self) -> Remembering {
+        self.remembering
+    }
+
+    /// The records that remember the labels of a call: those of the agent that makes it, and of every agent above it.
+    pub(crate) fn memories_of(
+        &self,
+        plan: &Plan,
+        located: &Located,
+        changes: &HistoryChanges,
+        now: Time,
+    ) -> Vec<RecordName> {
+        let above = above(plan, located, changes, now).into_iter().map(|one| one.key.into());
+        self.memory_of(changes).into_iter().chain(above).collect()
+    }
+
+    fn memory_of(&self, changes: &HistoryChanges) -> Option<RecordName> {
+        let remembered = changes.remembered.as_ref()?;
+        let (kind, id) = match remembered.holder {
+            Holder::Session => return None,
+            Holder::Agent => (RecordKind::Agent, &self.agent.as_ref()?.id),
+            Holder::Subject => (RecordKind::Subject, &self.subject.as_ref()?.id),
+            Holder::Pair => (RecordKind::Pair, &self.pair.as_ref()?.id),
+        };
+        Some(RecordName { kind, id: id.clone() })
+    }
+
+    /// The labels that what is acted on keeps of those that wrote it.
+    pub(crate) fn written(&self, now: Time) -> impl Iterator<Item = (&str, &Origin)> {
+        self.object.iter().flat_map(move |found| found.view().labels(now))
+    }
+
+    /// The records of what is acted on.
+    pub(crate) fn object_keys(&self) -> impl Iterator<Item = RecordKey> {
+        self.object.iter().flat_map(Found::keys)
+    }
+
+    pub(super) fn party(&self, holder: Holder) -> Option<&Arc<Party>> {
+        match holder {
+            Holder::Session => None,
+            Holder::Agent => self.agent.as_ref(),
+            Holder::Subject => self.subject.as_ref(),
+            Holder::Pair => self.pair.as_ref(),
+        }
+    }
+
+    pub(super) fn set(&mut self, holder: Holder, party: Arc<Party>) {
+        let seen = seen_in(self.context.as_ref(), &party.history);
+        match holder {
+            Holder::Session => {}
+            Holder::Agent => (self.agent, self.seen.agent) = (Some(party), seen),
+            Holder::Subject => self.subject = Some(party),
+            Holder::Pair => (self.pair, self.seen.pair) = (Some(party), seen),
+        }
+    }
+
+    pub(super) fn set_session(&mut self, session: Option<Arc<Session>>) {
+        let known = session.as_deref();
+        self.seen.session =
+            known.and_then(|session| seen_in(self.context.as_ref(), &session.history));
+        self.session = session;
+    }
+}
+
+/// A history as a call in a context sees it; none: as it is.
+fn seen_in(
+    context: Option<&SessionContext>,
+    history: &SessionHistory,
+) -> Option<Box<SessionHistory>> {
+    context.and_then(|context| history.seen_in(context)).map(Box::new)
+}

@@ -1,0 +1,202 @@
+//! `input` of a record: who asked for what.
+
+use std::borrow::Cow;
+
+use authz_token::Evidence;
+use serde::Serialize;
+
+use super::arguments::Facts;
+use super::chain::{Chain, Peer};
+use super::digest::Hash;
+use super::masking::Notes;
+use super::session::{SessionNote, TaskNote};
+use super::{MAX_FORM, MAX_RESOURCE};
+use crate::asked::Asked;
+use crate::judgement::{CredentialNote, ForgetNote, Judgement, ReportNote, RevocationNote};
+use crate::limits;
+use crate::speaker::PromptNote;
+
+#[derive(Serialize)]
+pub(super) struct Input<'a> {
+    enforcer: &'a str,
+    enforcer_by: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<Peer<'a>>,
+    mode: &'a str,
+    chain: Chain<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<TaskNote<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<&'a CredentialNote>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoked: Option<Revoked<'a>>,
+    /// What an administrator has forgotten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forgotten: Option<Forgotten<'a>>,
+    /// What is told of a permit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    report: Option<&'a ReportNote>,
+    /// Whose word the prompt of a task is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt: Option<PromptNote>,
+    operation: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<usize>,
+    /// Where no operation was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asked: Option<Form<'a>>,
+    arguments: Option<Facts<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arguments_digest: Option<Hash>,
+    resource: Cow<'a, str>,
+    destination_class: &'a str,
+    /// Labels that the enforcer says the call carries.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    labels: &'a [String],
+    /// Labels that the destination is not cleared for.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    excess: &'a [String],
+    /// Rules over the order of events that the call would complete.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    sequences: &'a [String],
+    /// Budgets that the call would exceed.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    budgets: &'a [String],
+    /// What the task's session did before, where that was recalled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<SessionNote<'a>>,
+}
+
+impl<'a> Input<'a> {
+    /// `resource` is the resource as the record may show it.
+    pub(super) fn of(
+        judgement: &'a Judgement,
+        notes: &'a Notes,
+        evidence: &[Evidence<'_>],
+        resource: Cow<'a, str>,
+    ) -> Self {
+        let decision = judgement.evaluated();
+        Self {
+            enforcer: judgement.arrival.asker.name(),
+            enforcer_by: judgement.arrival.asker.known.as_str(),
+            peer: judgement.arrival.asker.peer.as_ref().map(Peer),
+            mode: if judgement.arrival.probe { "PROBE" } else { "ENFORCE" },
+            chain: Chain { judgement, notes },
+            task: judgement.context.task.as_deref().map(TaskNote::of),
+            credential: judgement.caller.credential.as_ref(),
+            revoked: judgement
+                .notes
+                .revoked
+                .as_ref()
+                .map(|note| Revoked::of(note, notes, evidence)),
+            forgotten: judgement
+                .notes
+                .forgotten
+                .as_ref()
+                .map(|note| Forgotten::of(note, notes, evidence)),
+            report: judgement.notes.reported.as_ref(),
+            prompt: judgement.notes.prompt,
+            operation: &judgement.resolved.operation,
+            route: judgement.resolved.route,
+            asked: judgement.resolved.asked.as_ref().map(|asked| Form::of(asked, notes, evidence)),
+            arguments: Facts::of(judgement, notes),
+            arguments_digest: decision
+                .and_then(|decision| decision.arguments_digest)
+                .map(|digest| Hash::from(&digest)),
+            resource,
+            destination_class: decision.map_or("", |decision| decision.destination_class.as_str()),
+            labels: &judgement.caller.declared_labels,
+            excess: decision.map_or(&[], |decision| decision.excess.as_slice()),
+            sequences: decision.map_or(&[], |decision| decision.sequences.as_slice()),
+            budgets: decision.map_or(&[], |decision| decision.budgets.as_slice()),
+            session: SessionNote::of(judgement),
+        }
+    }
+}
+
+/// A revocation, or the lifting of one.
+#[derive(Serialize)]
+pub(super) struct Revoked<'a> {
+    target: &'a str,
+    value: Cow<'a, str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: Cow<'a, str>,
+    /// Who, as the owner of the administration socket states it.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    by: Cow<'a, str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    undo: bool,
+}
+
+impl<'a> Revoked<'a> {
+    fn of(note: &'a RevocationNote, notes: &Notes, evidence: &[Evidence<'_>]) -> Self {
+        Self {
+            target: note.target.as_str(),
+            value: notes.shown(&note.value, "/input/revoked/value", MAX_RESOURCE, evidence),
+            reason: notes.shown(&note.reason, "/input/revoked/reason", limits::REASON, evidence),
+            by: notes.shown(&note.by, "/input/revoked/by", limits::REVOKED_BY, evidence),
+            undo: note.undo,
+        }
+    }
+}
+
+/// What an administrator has forgotten.
+#[derive(Serialize)]
+pub(super) struct Forgotten<'a> {
+    target: &'a str,
+    value: Cow<'a, str>,
+    denials: bool,
+    reason: Cow<'a, str>,
+}
+
+impl<'a> Forgotten<'a> {
+    fn of(note: &'a ForgetNote, notes: &Notes, evidence: &[Evidence<'_>]) -> Self {
+        Self {
+            target: note.target,
+            value: notes.shown(&note.value, "/input/forgotten/value", MAX_RESOURCE, evidence),
+            denials: note.denials,
+            reason: notes.shown(&note.reason, "/input/forgotten/reason", MAX_RESOURCE, evidence),
+        }
+    }
+}
+
+/// What was asked for: the words of it.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Form<'a> {
+    Operation {
+        operation: Cow<'a, str>,
+    },
+    Http {
+        method: &'a str,
+        host: Cow<'a, str>,
+        path: Cow<'a, str>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        query: Vec<Cow<'a, str>>,
+        #[serde(skip_serializing_if = "is_false")]
+        body: bool,
+    },
+}
+
+impl<'a> Form<'a> {
+    pub(super) fn of(asked: &'a Asked, notes: &Notes, evidence: &[Evidence<'_>]) -> Self {
+        let shown = |text: &'a str, member: &str| {
+            notes.shown(text, &format!("/input/asked/{member}"), MAX_FORM, evidence)
+        };
+        match asked {
+            Asked::Operation(id) => Self::Operation { operation: shown(id, "operation") },
+            Asked::Http { method, host, path, query, body } => Self::Http {
+                method,
+                host: shown(host, "host"),
+                path: shown(path, "path"),
+                query: query.iter().map(|name| shown(name, "query")).collect(),
+                body: *body,
+            },
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}

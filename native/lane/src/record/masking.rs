@@ -1,0 +1,115 @@
+//! Texts that a record must not hold in clear: tokens, and texts that are too long.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+
+use authz_token::Evidence;
+
+use super::digest::Hash;
+
+/// Members, items and levels of arguments that a record repeats; their digest stands for the rest.
+const MAX_FACTS: usize = 256;
+const MAX_DEPTH: usize = 8;
+/// So much of a token's start is taken for the token.
+const TOKEN_START: usize = 32;
+/// What most pointers need.
+const POINTER_BYTES: usize = 64;
+
+/// What is noted while a record is written.
+pub(super) struct Notes {
+    /// JSON pointers of what is left out, or stands as a digest.
+    pub(super) masked: RefCell<Vec<String>>,
+    /// JSON pointer of the argument that is being written.
+    pub(super) at: RefCell<String>,
+    /// How many more arguments are written.
+    pub(super) left: Cell<usize>,
+}
+
+impl Notes {
+    pub(super) fn new() -> Self {
+        let mut at = String::with_capacity(POINTER_BYTES);
+        at.push_str("/input/arguments");
+        Self { masked: RefCell::new(Vec::new()), at: RefCell::new(at), left: Cell::new(MAX_FACTS) }
+    }
+
+    /// Notes a pointer.
+    pub(super) fn mask(&self, pointer: String) {
+        self.masked.borrow_mut().push(pointer);
+    }
+
+    /// A text, or its digest where it is too long or may hold a token.
+    pub(super) fn shown<'a>(
+        &self,
+        text: &'a str,
+        pointer: &str,
+        longest: usize,
+        evidence: &[Evidence<'_>],
+    ) -> Cow<'a, str> {
+        if text.len() > longest || carries_token(text, evidence) {
+            self.mask(pointer.to_owned());
+            return Cow::Owned(Hash::of(text).as_str().to_owned());
+        }
+        Cow::Borrowed(text)
+    }
+
+    pub(super) fn mask_here(&self) {
+        self.mask(self.at.borrow().clone());
+    }
+
+    /// Takes one of those that are left; false where none is, or `depth` is too deep.
+    pub(super) fn take(&self, depth: usize) -> bool {
+        let left = self.left.get();
+        if left == 0 || depth > MAX_DEPTH {
+            return false;
+        }
+        self.left.set(left.saturating_sub(1));
+        true
+    }
+}
+
+/// Whether a text that callers can write into may hold a token, or a good part of one.
+fn carries_token(text: &str, evidence: &[Evidence<'_>]) -> bool {
+    evidence.iter().any(|item| {
+        let start = item.token.get(..TOKEN_START).unwrap_or(item.token);
+        !start.is_empty() && text.contains(start)
+    }) || looks_like_token(text)
+}
+
+/// A compact JWS begins with the Base64 of `{"`; one that was not evidence is a secret all the same, also encoded again.
+pub(super) fn looks_like_token(text: &str) -> bool {
+    // Most texts are shorter, or lack a letter of the start, which is found out faster than the start itself.
+    let may_hold = |letter| text.len() >= TOKEN_START && text.as_bytes().contains(&letter);
+    [("eyJ", b'J'), ("ZXlK", b'Z')].iter().any(|(start, letter)| {
+        may_hold(*letter)
+            && text.match_indices(start).take(MAX_FACTS).any(|(at, _)| {
+                let rest = text.get(at..).unwrap_or_default();
+                rest.bytes().take_while(|byte| is_token_byte(*byte)).take(TOKEN_START).count()
+                    >= TOKEN_START
+            })
+    })
+}
+
+const fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'+' | b'/' | b'=')
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// A token is found wherever it stands in a text, and also where it is encoded again; a word is none.
+    #[test]
+    fn tokens_are_found() {
+        let token = "eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJo";
+        let again = "ZXlKaGJHY2lPaUpGVXpJMU5pSXNJblI1Y0NJNklrcFhWQ0o5";
+        for text in [token, again] {
+            assert!(looks_like_token(text));
+            assert!(looks_like_token(&format!("a text with {text}, and more after it")));
+            assert!(!looks_like_token(text.get(..31).unwrap()));
+            assert!(looks_like_token(text.get(..32).unwrap()));
+            assert!(!looks_like_token(&format!("{} is no token", text.get(..20).unwrap())));
+        }
+        assert!(!looks_like_token("JUST A LONG TEXT IN CAPITALS, Z AND ALL"));
+    }
+}
