@@ -1,4 +1,10 @@
-"""The server: listeners, the world that serves, and its life from start to stop."""
+"""The server: one node, from its configuration to its end.
+
+`node` runs a node: its services start, wait for signals and stop. `build` makes the parts: `runtime_state` (bundle, keys and
+directories that serve) over the engine, `grpc`, `fast` and `http` (listeners), `issuing` with `lease_records` and
+`static_secrets` (credentials), `directory_fetch`, `file_watch`, `sweep` and `connections` (in the background), and `status`
+(reports). None of them imports `build` or `node`.
+"""
 
 import os
 
@@ -6,6 +12,6 @@ import os
 # is imported; who looks for a fault of the transport sets another one.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from authz.server.app import Node
+from authz.server.node import Node
 
 __all__ = ["Node"]

@@ -12,43 +12,27 @@ from typing import Any, Final, Protocol
 from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from authz.engine import reason_table
 from authz.errors import ApiError, KeysError
 from authz.leases import Leases
 from authz.model import CallFacts, MetricFamily, MetricKind, Surface
-from authz.server.http.clients import Client
+from authz.server.grpc.unary import SurfaceCalls
+from authz.server.http.oauth.clients import Client
 from authz.server.lease_records import lease_of
 from authz.server.static_secrets import Injections
 from authz.signing import KeyRecord, KeyRing, SigningKey, mint
 from authz.v1 import credentials_pb2
 
-__all__ = ["CREDENTIALS", "METHODS", "Issuing", "StoredKeys", "key_families", "public_table"]
-
-CREDENTIALS: Final = "authz.v1.Credentials"
-"""The service's name."""
-METHODS: Final = {
-    "Issue": Surface.CREDENTIAL_ISSUE,
-    "Introspect": Surface.CREDENTIAL_INTROSPECT,
-    "Revoke": Surface.CREDENTIAL_REVOKE,
-}
-"""Its methods."""
+__all__ = ["Issuing", "StoredKeys", "key_families"]
 
 _UNAVAILABLE: Final = 14
 _MARGIN: Final = 0.05
-
-
-class Calls(Protocol):
-    """The engine, as far as credentials need it."""
-
-    def call(self, surface: Surface, request: bytes, facts: CallFacts) -> bytes:
-        """Answer a call that answers no decision."""
 
 
 @dataclass(frozen=True, slots=True)
 class Issuing:
     """Answers what is asked about credentials, over gRPC and HTTP."""
 
-    engine: Calls
+    engine: SurfaceCalls
     """Decides and commits."""
     key: Callable[[], SigningKey | None]
     """Gives the key that signs now."""
@@ -275,16 +259,6 @@ def key_families(keys: KeyRing) -> tuple[MetricFamily, ...]:
     counted = tuple((name, {"state": state}, float(n)) for state, n in keys.counts().items())
     text = "Published keys that sign credentials: of this node by state, and those of other nodes."
     return (MetricFamily(name, text, MetricKind.GAUGE, counted),)
-
-
-def public_table() -> dict[str, dict[str, str]]:
-    """Say what an agent is told of each reason code.
-
-    Returns:
-        `public_code`, `next_action`, `retry` and `public_message`, by code.
-    """
-    members = ("public_code", "next_action", "retry", "public_message")
-    return {row["name"]: {name: row[name] for name in members} for row in reason_table()}
 
 
 def _of(client: Client, token: str) -> bytes:

@@ -340,7 +340,7 @@ def test_threads_that_hang_are_told_everywhere(
     try:
         node.start()
         eventually(lambda: server.http("/readyz")[0] == 200 and health() == SERVING)
-        (hanging,) = [one for one in node._parts.threads if one.name == "main"]
+        hanging = node._parts.grpc.threads["main"]
         for _ in range(4):
             hanging.executor.submit(gate.wait, 60)
         begun = time.monotonic()

@@ -14,7 +14,7 @@ from authz.config import SigningAlgorithm
 from authz.errors import ApiError, KeysError
 from authz.model import CallFacts, Surface
 from authz.server.grpc.errors import abort
-from authz.server.http.clients import Client
+from authz.server.http.oauth.clients import Client
 from authz.server.issuing import Issuing, StoredKeys
 from authz.signing import FolderKeys, KeyRecord, SigningKey
 from authz.v1 import credentials_pb2

@@ -19,9 +19,10 @@ import pytest
 
 from authz.engine import Trust, accepted_algorithms, reason_table
 from authz.errors import ApiError
-from authz.server.http.clients import Clients, Replays
-from authz.server.http.defects import Defect
-from authz.server.http.oauth import Endpoints, OAuthApp
+from authz.server.http.endpoints import application
+from authz.server.http.oauth import OAuthApp, OAuthSettings, OAuthUrls
+from authz.server.http.oauth.clients import Clients, Replays
+from authz.server.http.oauth.defects import Defect
 from authz.server.http.server import CLIENT_CHAIN
 from tests.support.minting import AGENT_DEFECTS, DOMAIN, Authority, Key
 from tests.support.server import trust_spec
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from authz.model import CallFacts
-    from authz.server.http.clients import Client
+    from authz.server.http.oauth.clients import Client
 
 ISSUER = "https://authz.example/t"
 BOT = f"spiffe://{DOMAIN}/ns/support/sa/bot"
@@ -182,19 +183,17 @@ class Server:
         )
         table = {row["name"]: row for row in reason_table()}
         members = ("public_code", "next_action", "retry", "public_message")
-        self.app = OAuthApp(
-            Endpoints(ISSUER),
+        oauth = OAuthApp(
+            OAuthUrls(ISSUER),
             self.clients,
             self.keys,
             self.engine,
+            OAuthSettings(mutual=True, max_body=20_000, timeout=0.3, deadline=2.0),
             public={name: {one: row[one] for one in members} for name, row in table.items()},
-            mutual=True,
-            max_body=20_000,
-            timeout=0.3,
-            deadline=2.0,
             counted=lambda endpoint, status: self.counted.append((endpoint, status)),
             failed=self.failed.append,
-        ).asgi()
+        )
+        self.app = application(oauth.endpoints())
         self.chain: tuple[bytes, ...] = ()
 
     def send(self, method: str, url: str, **request: Any) -> httpx.Response:

@@ -14,7 +14,7 @@ from authz.errors import ApiError, UnavailableError
 from authz.model import CallFacts, Surface
 from authz.server.grpc.decisions import RawHandler, ReadFacts
 from authz.server.grpc.errors import answered
-from authz.server.grpc.unary import Calls
+from authz.server.grpc.unary import SurfaceCalls
 from authz.telemetry import Metrics
 from authz.thirdparty.envoy.service.accesslog.v3 import als_pb2
 
@@ -43,7 +43,7 @@ class AccessLogs:
 
     def __init__(
         self,
-        engine: Calls,
+        engine: SurfaceCalls,
         streams: int,
         default_deadline: float,
         metrics: Metrics,

@@ -1,11 +1,10 @@
 """The administration listener: Status, Reload, Revoke and Explain.
 
-It is a unix socket that only its owner can open, so its caller is the owner, who may always ask for Status,
-Reload and Revoke. Explain is a decision about somebody else's authority: the engine judges who may have it.
+Only its owner can open this unix socket, so every caller is the owner, who may always call Status, Reload and Revoke.
+Explain is about the authority of others: the engine judges which callers may have it.
 """
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final, Protocol
@@ -15,92 +14,61 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from authz.errors import ApiError
 from authz.model import CallFacts, Surface
-from authz.server.grpc.decisions import AUTHORIZER, RawHandler, facts_of
-from authz.server.grpc.errors import answered
+from authz.server.grpc.decisions import AUTHORIZER
 from authz.server.grpc.listener import Services
+from authz.server.grpc.unary import CallContext, SurfaceCalls, UnaryService, unary_handler
 from authz.server.runtime_state import World
 from authz.server.status.readiness import Readiness
-from authz.telemetry import Metrics
 from authz.v1 import admin_pb2
 
-__all__ = ["ADMIN", "Administration", "Explains"]
+__all__ = ["ADMIN", "AdminCalls", "Administration"]
 
 ADMIN: Final = "authz.v1.Admin"
-"""The service's name."""
+"""Full name of the service."""
+_METHODS: Final = {"Revoke": Surface.REVOKE, "Forget": Surface.FORGET}
 
 
-class Explains(Protocol):
-    """The engine, as far as Explain and Revoke need it."""
+class AdminCalls(SurfaceCalls, Protocol):
+    """The part of the engine that administration uses."""
 
     def explain(self, request: bytes, facts: CallFacts) -> bytes:
         """Answer `authz.v1.Authorizer/Explain`."""
 
-    def call(self, surface: Surface, request: bytes, facts: CallFacts) -> bytes:
-        """Answer a call that answers no decision."""
-
 
 @dataclass(frozen=True, slots=True)
 class Administration:
-    """Makes the handlers of the administration listener."""
+    """Handlers of the administration listener."""
 
-    engine: Explains
+    engine: AdminCalls
     """Explains and revokes."""
     world: World
     """Reloads."""
     readiness: Readiness
-    """Tells how the node stands."""
+    """Reports the status of the node."""
     version: str
     """Version of the software."""
-    listener: str
-    """Name of the listener."""
-    metrics: Metrics
-    """Counts calls."""
-    failed: Callable[[BaseException], None]
-    """Told of every unexpected exception."""
-    ended: Callable[[float], object] | None = None
-    """Told of each revocation, and how many seconds its caller still waits."""
+    context: CallContext
+    """Shared by the handlers of the listener."""
+    task_ended: Callable[[float], object] | None = None
+    """Called after each revocation, with the seconds that its caller still waits."""
 
     def services(self) -> Services:
-        """Make every handler.
-
-        Returns:
-            Handlers by service and method.
-        """
+        """Return handlers by service and method."""
+        after = {Surface.REVOKE: self.task_ended} if self.task_ended is not None else None
+        stored = UnaryService(ADMIN, _METHODS, self.engine, self.context, after)
         return {
             ADMIN: {
-                "Status": self._handler(ADMIN, "Status", self._status),
-                "Reload": self._handler(ADMIN, "Reload", self._reload),
-                "Revoke": self._handler(ADMIN, "Revoke", self._revoke),
-                "Forget": self._handler(ADMIN, "Forget", self._forget),
+                **stored.handlers(),
+                "Status": unary_handler(ADMIN, "Status", self._status, self.context),
+                "Reload": unary_handler(ADMIN, "Reload", self._reload, self.context),
             },
-            AUTHORIZER: {"Explain": self._handler(AUTHORIZER, "Explain", self._explain)},
+            AUTHORIZER: {
+                "Explain": unary_handler(AUTHORIZER, "Explain", self._explain, self.context)
+            },
         }
 
-    def _handler(
-        self, service: str, method: str, answer: Callable[[bytes, grpc.ServicerContext], bytes]
-    ) -> RawHandler:
-        def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
-            return answered(
-                lambda: answer(request, context),
-                context,
-                counted=lambda code: self.metrics.handled(service, method, code),
-                failed=self.failed,
-            )
-
-        return grpc.unary_unary_rpc_method_handler(handle)
-
     def _explain(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        return self.engine.explain(request, facts_of(context, self.listener, 30.0))
-
-    def _revoke(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        facts, started = facts_of(context, self.listener, 30.0), time.monotonic()
-        answered = self.engine.call(Surface.REVOKE, request, facts)
-        if self.ended is not None:
-            self.ended((facts.remaining or 0.0) - (time.monotonic() - started))
-        return answered
-
-    def _forget(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        return self.engine.call(Surface.FORGET, request, facts_of(context, self.listener, 30.0))
+        return self.engine.explain(request, self.context.facts(context))
 
     def _reload(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
         _parse(admin_pb2.ReloadRequest(), request)

@@ -25,7 +25,7 @@ __all__ = [
     "ENVOY",
     "TRANSPORT_MAX_BYTES",
     "UNRECEIVED",
-    "Answers",
+    "DecisionCalls",
     "Decisions",
     "Observe",
     "RawHandler",
@@ -57,8 +57,8 @@ ReadFacts = Callable[[grpc.ServicerContext, str, float], CallFacts]
 """Reads what the transport knows about a call, with the listener's name, and the seconds that are left where the caller set no deadline."""
 
 
-class Answers(Protocol):
-    """The engine, as far as a decision needs it; all answers are encoded responses."""
+class DecisionCalls(Protocol):
+    """The part of the engine that decides; all answers are encoded responses."""
 
     def check(self, request: bytes, facts: CallFacts) -> bytes:
         """Answer `authz.v1.Authorizer/Check`."""
@@ -107,7 +107,7 @@ class Decisions:
     The listener's name is part of each handler, so no request can say that it came by another one.
     """
 
-    engine: Answers
+    engine: DecisionCalls
     """Answers."""
     listener: str
     """Name of the listener."""

@@ -1,4 +1,4 @@
-"""`authz.v1.Tasks`: what the engine answers, or an RPC error with its reason."""
+"""Unary methods that are no decision: the engine's answer, or an RPC error with its reason code."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -14,102 +14,105 @@ from authz.server.grpc.errors import answered
 from authz.server.grpc.executor import Turn
 from authz.telemetry import Metrics
 
-__all__ = ["TASKS", "Calls", "Tasks"]
+__all__ = ["CallContext", "SurfaceCalls", "UnaryService", "unary_handler"]
 
-TASKS: Final = "authz.v1.Tasks"
-"""The service's name."""
-
-_METHODS: Final = {
-    "Start": Surface.TASK_START,
-    "Delegate": Surface.TASK_DELEGATE,
-    "Extend": Surface.TASK_EXTEND,
-    "Get": Surface.TASK_GET,
-    "List": Surface.TASK_LIST,
-    "End": Surface.TASK_END,
-}
 _RESOURCE_EXHAUSTED: Final = 8
 
 
-class Calls(Protocol):
-    """The engine, as far as the service needs it."""
+class SurfaceCalls(Protocol):
+    """Answers methods that are no decision: the engine, or the issuer of credentials over it."""
 
     def call(self, surface: Surface, request: bytes, facts: CallFacts) -> bytes:
-        """Answer a call that answers no decision."""
+        """Answer an encoded request; raises `ApiError` where it is refused."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tasks:
-    """Makes the handlers of one listener."""
+class CallContext:
+    """Everything that the handlers of one listener share."""
 
-    engine: Calls
-    """Answers."""
     listener: str
     """Name of the listener."""
     turn: Turn | None
     """The executor, where calls may be shed."""
     default_deadline: float
     """Seconds that a call without a deadline has."""
+    read: ReadFacts
+    """Reads the transport's facts about a call."""
     metrics: Metrics
     """Counts calls."""
     failed: Callable[[BaseException], None]
-    """Told of every unexpected exception."""
-    read: ReadFacts
-    """Reads what the transport knows of a call."""
-    ended: Callable[[float], object] | None = None
-    """Told of each task that ended, and how many seconds its caller still waits."""
+    """Receives every unexpected exception."""
+
+    def facts(self, context: grpc.ServicerContext) -> CallFacts:
+        """Read the transport's facts about a call.
+
+        Raises:
+            ApiError: The queue is full, so the call is refused.
+        """
+        waited = self.turn.begin() if self.turn is not None else 0.0
+        if waited is None:
+            what = "the server has more requests than it may hold"
+            raise ApiError("OVERLOADED", _RESOURCE_EXHAUSTED, what)
+        return self.read(context, self.listener, self.default_deadline - waited)
+
+
+@dataclass(frozen=True, slots=True)
+class UnaryService:
+    """A service of one listener, all of whose methods are surfaces of the engine."""
+
+    name: str
+    """Full name of the service."""
+    methods: Mapping[str, Surface]
+    """The engine's surface of each method."""
+    calls: SurfaceCalls
+    """Answers."""
+    context: CallContext
+    """Shared by the handlers of the listener."""
+    after: Mapping[Surface, Callable[[float], object]] | None = None
+    """Called after an answer, by surface, with the seconds that its caller still waits."""
 
     def handlers(self) -> dict[str, RawHandler]:
-        """Make every handler.
-
-        Returns:
-            Handlers by method.
-        """
-        return self.of(TASKS, _METHODS)
-
-    def of(self, service: str, methods: Mapping[str, Surface]) -> dict[str, RawHandler]:
-        """Make the handlers of a service that answers no decision.
-
-        Args:
-            service: The service's name.
-            methods: What the engine calls each method.
-
-        Returns:
-            Handlers by method.
-        """
+        """Return the handler of each method."""
         return {
-            method: self.handler(service, method, surface) for method, surface in methods.items()
+            method: unary_handler(self.name, method, self._answer(surface), self.context)
+            for method, surface in self.methods.items()
         }
 
-    def handler(self, service: str, method: str, surface: Surface) -> RawHandler:
-        """Make the handler of one method, of this service or of another that answers no decision.
-
-        Args:
-            service: The service's name.
-            method: The method's.
-            surface: What the engine calls it.
-
-        Returns:
-            The handler.
-        """
+    def _answer(self, surface: Surface) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+        after = (self.after or {}).get(surface)
 
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
-            waited = self.turn.begin() if self.turn is not None else 0.0
-            if waited is None:
-                what = "the server has more requests than it may hold"
-                raise ApiError("OVERLOADED", _RESOURCE_EXHAUSTED, what)
-            facts = self.read(context, self.listener, self.default_deadline - waited)
+            facts = self.context.facts(context)
             started = time.monotonic()
-            answered = self.engine.call(surface, request, facts)
-            if surface is Surface.TASK_END and self.ended is not None:
-                self.ended((facts.remaining or 0.0) - (time.monotonic() - started))
-            return answered
+            response = self.calls.call(surface, request, facts)
+            if after is not None:
+                after((facts.remaining or 0.0) - (time.monotonic() - started))
+            return response
 
-        def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
-            return answered(
-                lambda: answer(request, context),
-                context,
-                counted=lambda code: self.metrics.handled(service, method, code),
-                failed=self.failed,
-            )
+        return answer
 
-        return grpc.unary_unary_rpc_method_handler(handle)
+
+def unary_handler(
+    service: str,
+    method: str,
+    answer: Callable[[bytes, grpc.ServicerContext], bytes],
+    shared: CallContext,
+) -> RawHandler:
+    """Make the handler of one method: counted, and every error answered with its reason code.
+
+    Args:
+        service: Full name of the service.
+        method: Name of the method.
+        answer: Returns the encoded response; raises `AuthzError` to refuse.
+        shared: Context of the listener.
+    """
+
+    def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
+        return answered(
+            lambda: answer(request, context),
+            context,
+            counted=lambda code: shared.metrics.handled(service, method, code),
+            failed=shared.failed,
+        )
+
+    return grpc.unary_unary_rpc_method_handler(handle)

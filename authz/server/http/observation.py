@@ -1,32 +1,28 @@
-"""Metrics and health over HTTP."""
+"""Endpoints of the metrics listener: metrics, liveness and readiness."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
 
+from authz.server.http.endpoints import Endpoint
 from authz.server.status.readiness import Readiness
 from authz.telemetry.metrics import CONTENT_TYPE
 
-__all__ = ["application"]
+__all__ = ["endpoints"]
 
 _SCRAPES: Final = 4
 
 
-def application(render: Callable[[], bytes], readiness: Readiness) -> Starlette:
-    """Make the routes.
+def endpoints(render: Callable[[], bytes], readiness: Readiness) -> tuple[Endpoint, ...]:
+    """Return the endpoints.
 
     Args:
-        render: Gives the metrics text.
-        readiness: Tells how the node stands.
-
-    Returns:
-        The ASGI application.
+        render: Returns the metrics in text form.
+        readiness: Reports the status of the node.
     """
     scrapes = asyncio.Semaphore(_SCRAPES)
 
@@ -45,10 +41,8 @@ def application(render: Callable[[], bytes], readiness: Readiness) -> Starlette:
         report = readiness.report()
         return JSONResponse(report.detail, status_code=200 if report.ready else 503)
 
-    return Starlette(
-        routes=[
-            Route("/metrics", metrics),
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-        ]
+    return (
+        Endpoint("/metrics", metrics),
+        Endpoint("/healthz", healthz),
+        Endpoint("/readyz", readyz),
     )

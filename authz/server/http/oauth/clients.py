@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from authz.engine import Trust
 from authz.errors import ApiError, AuthzError
-from authz.server.http.defects import Defect, OAuthError
+from authz.server.http.oauth.defects import Defect, OAuthError
 
 __all__ = ["ASSERTION_TYPES", "Client", "Clients", "Replays"]
 

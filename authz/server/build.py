@@ -1,0 +1,386 @@
+"""Composition root: it builds the parts of a node from its configuration, and lists the services that run.
+
+Parts are built from the lowest up: engine, secrets, bundle and keys, refreshes, listeners. Nothing else builds them, and no
+part imports this module.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from authz import __version__
+from authz.config import Config, Listener
+from authz.config.rules import socket_path
+from authz.engine import (
+    Engine,
+    build_profile,
+    engine_settings,
+    listener_rules,
+    node_name,
+    peer_rules,
+)
+from authz.errors import ConfigError
+from authz.leases import Leases
+from authz.model import Diagnostic
+from authz.server.connections import Connections, Place, connection_families
+from authz.server.directory_fetch import DirectoryFetch
+from authz.server.fast.server import FastServer
+from authz.server.file_limit import connections_of_each
+from authz.server.file_watch import Watch
+from authz.server.grpc.server import GrpcServer
+from authz.server.http.listeners import HttpContext, open_http_listeners
+from authz.server.http.server import WebServer
+from authz.server.issuing import Issuing, StoredKeys, key_families
+from authz.server.lease_records import EngineLeases, brokers_of
+from authz.server.runtime_state import World
+from authz.server.service import Service
+from authz.server.static_secrets import Injections
+from authz.server.status.directories import Directories
+from authz.server.status.mode_reminder import Reminder
+from authz.server.status.readiness import Part, Readiness
+from authz.server.status.readiness_log import Standing
+from authz.server.status.trust_sources import TrustSources
+from authz.server.sweep import Sweep
+from authz.server.trust_sequences import Sequences
+from authz.signing import KeyRing, key_place
+from authz.telemetry import Logger, Metrics, TraceExport
+from authz.trust import Fetcher, Refresher, SourceKey, remote_sources
+
+__all__ = ["NodeParts", "build_node"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeParts:
+    """The parts of a node that its owner uses."""
+
+    config: Config
+    """The configuration, with limits that the process can keep."""
+    services: tuple[Service, ...]
+    """Everything that runs, in the order of the start. The order of the end is the reverse."""
+    world: World
+    """Bundle and keys."""
+    grpc: GrpcServer
+    """Listeners of the Python lane."""
+    addresses: Mapping[str, str]
+    """Bound addresses, by listener."""
+    reminder: Reminder
+    """Logs parts of the bundle that only observe."""
+    standing: Standing
+    """Logs changes of readiness."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """Shared by all steps of the build."""
+
+    config: Config
+    log: Logger
+    metrics: Metrics
+    undo: ExitStack
+    """Closes what was built, should a later step fail."""
+
+    def failed(self, error: BaseException) -> None:
+        """Log an unexpected exception of a call."""
+        self.log.error("a call failed inside the server", error=repr(error), exc_info=error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Secrets:
+    """Secrets of systems that accept no tokens, and the keys that sign tokens."""
+
+    injections: Injections | None = None
+    leases: Leases | None = None
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """Parts that readiness shows, by name."""
+        named = {"injections": self.injections, "leases": self.leases}
+        return {name: part for name, part in named.items() if part is not None}
+
+
+def build_node(config: Config, log: Logger) -> NodeParts:
+    """Build a node. Listeners are bound, and bundle and keys are loaded; nothing serves before the services start.
+
+    Raises:
+        AuthzError: An address is taken, the audit cannot be opened, or bundle or keys are refused.
+    """
+    with ExitStack() as undo:
+        parts = _build(_Base(_lower_limits(config, log), log, Metrics(), undo))
+        undo.pop_all()
+    return parts
+
+
+def _build(base: _Base) -> NodeParts:
+    config, log, metrics, undo = base.config, base.log, base.metrics, base.undo
+    traces = _build_traces(base)
+    engine = _build_engine(base, traces)
+    secrets = _build_secrets(base, engine)
+    world = _build_world(base, engine, secrets)
+    keys = _build_keys(base, engine, world)
+    grpc = GrpcServer(config, engine, metrics, base.failed, undo)
+    metrics.pull(grpc.families)
+
+    def show_readiness() -> None:
+        grpc.health.serving(on=readiness.is_ready())
+
+    refresher = Refresher(
+        remote_sources(config, Fetcher().get),
+        world,
+        log,
+        unknown=lambda: _unknown_keys(engine, keys),
+        complete=show_readiness,
+    )
+    undo.callback(refresher.close)
+    sources = TrustSources(config, world, refresher)
+    metrics.pull(sources.families)
+    fetch = DirectoryFetch(config.directories, world, Fetcher().get, log)
+    undo.callback(fetch.close)
+    directories = Directories(world, fetched=fetch.stands)
+    metrics.pull(directories.families)
+    readiness = Readiness(
+        __version__,
+        build_profile(),
+        world=world,
+        sources=sources,
+        engine=engine.status,
+        insecure=_insecure_listeners(config),
+        started_at=time.time(),
+        more={**secrets.parts, "directories": directories},
+        files={"bundle": config.bundle.path, "audit": str(config.audit.path)},
+        listeners={name: listener.address for name, listener in _listeners(config).items()},
+        keys=keys,
+        late=grpc.probes.problems,
+    )
+
+    issuer = None
+    if keys is not None:
+        issuer = Issuing(engine, keys.active, secrets.leases, secrets.injections)
+    task_ended = secrets.leases.ended if secrets.leases is not None else None
+    grpc.bind(world=world, readiness=readiness, issuer=issuer, task_ended=task_ended)
+    world.load()
+    fast = _open_fast_lane(base, engine, readiness)
+    http = open_http_listeners(
+        HttpContext(config, world, readiness, metrics, base.failed, keys, issuer),
+        lambda server: undo.callback(server.close),
+    )
+    connections = _build_connections(base, grpc, http)
+    sweep = Sweep(lambda: _sweep(world, engine), log)
+    watch = Watch(world.watched, world.reload, log) if config.bundle.watch else None
+    services = (
+        Service("socket files", close=lambda: _remove_sockets(config)),
+        *(Service(f"http {server.name}", server.start, close=server.close) for server in http),
+        Service("engine", close=engine.close),
+        *_trace_services(traces, engine),
+        Service("threads", close=grpc.close_threads),
+        Service("connections", connections.start, close=connections.close),
+        Service("grpc", grpc.start, grpc.drain, grpc.close),
+        *_fast_services(fast, config.shutdown_grace_period),
+        Service("readiness", readiness.serving, lambda _: readiness.stopping()),
+        Service("probes", lambda: grpc.probes.start(show_readiness), close=grpc.probes.close),
+        # Reports the node as serving once every source of keys was fetched.
+        Service("refresher", refresher.start, close=refresher.close),
+        Service("directory fetch", fetch.start, close=fetch.close),
+        Service("sweep", sweep.start, close=sweep.close),
+        *_optional("signing keys", keys),
+        *_optional("leases", secrets.leases),
+        *_optional("file watch", watch),
+    )
+    addresses = {**grpc.addresses(), **(fast.addresses if fast is not None else {})}
+    addresses.update((server.name, server.address) for server in http)
+    return NodeParts(
+        config=config,
+        services=services,
+        world=world,
+        grpc=grpc,
+        addresses=addresses,
+        reminder=Reminder(lambda: world.stands.plan, log, time.time),
+        standing=Standing(readiness.report, log),
+    )
+
+
+def _build_traces(base: _Base) -> TraceExport | None:
+    traces = TraceExport.from_environment(os.environ, __version__, base.log)
+    if traces is None:
+        return None
+    base.undo.callback(traces.close)
+    base.metrics.counted(
+        "authz_trace_spans_exported_total",
+        "Spans that were sent.",
+        lambda: float(traces.exported),
+    )
+    base.metrics.counted(
+        "authz_trace_spans_failed_total",
+        "Spans that could not be sent.",
+        lambda: float(traces.failed),
+    )
+    return traces
+
+
+def _build_engine(base: _Base, traces: TraceExport | None) -> Engine:
+    _make_audit_folder(base.config.audit.path)
+    trace = traces.settings.engine() if traces is not None else None
+    engine = Engine(engine_settings(base.config, trace=trace))
+    base.undo.callback(engine.close)
+    base.metrics.pull(engine.metrics)
+    return engine
+
+
+def _build_secrets(base: _Base, engine: Engine) -> _Secrets:
+    config = base.config
+    if config.credentials is None:
+        return _Secrets()
+    injections = Injections(config.credentials.injections, base.log)
+    base.metrics.pull(injections.families)
+    leases = Leases(
+        brokers_of(config.credentials),
+        EngineLeases(engine),
+        base.log,
+        staleness=config.state.revocation_staleness,
+    )
+    base.undo.callback(leases.close)
+    base.metrics.pull(leases.families)
+    return _Secrets(injections, leases)
+
+
+def _build_world(base: _Base, engine: Engine, secrets: _Secrets) -> World:
+    return World(
+        base.config,
+        engine,
+        listener_rules(base.config),
+        peers=peer_rules(base.config),
+        injections=secrets.injections,
+        sequences=Sequences(base.config, engine, base.log),
+        metrics=base.metrics,
+        log=base.log,
+    )
+
+
+def _build_keys(base: _Base, engine: Engine, world: World) -> KeyRing | None:
+    config = base.config
+    if config.credentials is None:
+        return None
+    keys = KeyRing(
+        config.credentials,
+        key_place(config),
+        StoredKeys(engine),
+        node=node_name(config),
+        changed=world.publish,
+        log=base.log,
+        clock=time.time,
+    )
+    base.undo.callback(keys.close)
+    keys.begin()
+    base.metrics.pull(lambda: key_families(keys))
+    return keys
+
+
+def _open_fast_lane(base: _Base, engine: Engine, readiness: Readiness) -> FastServer | None:
+    fast = FastServer.open(base.config, engine, base.log)
+    if fast is not None:
+        base.undo.callback(fast.close, 0.0)
+        base.metrics.pull(fast.tls.families)
+        readiness.add("fast_tls", fast.tls)
+    return fast
+
+
+def _build_connections(base: _Base, grpc: GrpcServer, http: Sequence[WebServer]) -> Connections:
+    most = base.config.limits.connections
+    places = [Place(listener.name, listener.address, most) for listener in grpc.listeners]
+    # A probe of readiness must get through from the address of a flood: connections live for a moment here.
+    places += [
+        Place(server.name, server.address, 2 * server.connections, close_oldest=True)
+        for server in http
+    ]
+    connections = Connections(places, base.failed)
+    base.undo.callback(connections.close)
+    base.metrics.pull(lambda: connection_families(connections))
+    return connections
+
+
+class _Runs(Protocol):
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _optional(name: str, part: _Runs | None) -> Iterator[Service]:
+    if part is not None:
+        yield Service(name, part.start, close=part.close)
+
+
+def _trace_services(traces: TraceExport | None, engine: Engine) -> Iterator[Service]:
+    if traces is not None:
+        yield Service("traces", lambda: traces.start(engine.spans), close=traces.close)
+
+
+def _fast_services(fast: FastServer | None, grace: float) -> Iterator[Service]:
+    if fast is not None:
+        yield Service("fast lane", fast.start, close=lambda: fast.close(grace))
+
+
+def _sweep(world: World, engine: Engine) -> dict[str, Any]:
+    world.keep_sequences()
+    return engine.sweep()
+
+
+def _unknown_keys(engine: Engine, keys: KeyRing | None) -> Iterator[SourceKey]:
+    """Yield trust sources whose keys tokens named and this node lacks. Its own keys are read from the store again."""
+    for kind, name in engine.unknown_keys():
+        if kind != "own":
+            yield SourceKey(kind, name)
+        elif keys is not None:
+            keys.wake()
+
+
+def _lower_limits(config: Config, log: Logger) -> Config:
+    """Lower the connections of each listener to its share of the files that this process may open."""
+    limits = config.limits
+    connections = connections_of_each(len(config.listeners.decisions))
+    if connections >= limits.connections:
+        return config
+    log.warning(
+        "the process may not open enough files for `limits.connections`: raise its limit (LimitNOFILE of systemd, ulimit -n)",
+        connections=limits.connections,
+        instead=connections,
+    )
+    return config.model_copy(
+        update={"limits": limits.model_copy(update={"connections": connections})}
+    )
+
+
+def _insecure_listeners(config: Config) -> list[str]:
+    decisions = config.listeners.decisions
+    return [name for name, listener in decisions.items() if listener.insecure_dev]
+
+
+def _listeners(config: Config) -> dict[str, Listener]:
+    """Return each configured listener, by name."""
+    named: dict[str, Listener | None] = {
+        **config.listeners.decisions,
+        "admin": config.listeners.admin,
+        "metrics": config.listeners.metrics,
+        "http": config.listeners.http,
+    }
+    return {name: listener for name, listener in named.items() if listener is not None}
+
+
+def _remove_sockets(config: Config) -> None:
+    for listener in _listeners(config).values():
+        path = socket_path(listener.address)
+        if path is not None:
+            Path(path).unlink(missing_ok=True)
+
+
+def _make_audit_folder(audit: str | None) -> None:
+    if audit is None:
+        return
+    try:
+        Path(audit).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"the folder of `audit.path` cannot be made: {error.strerror}."
+        at = Diagnostic(what, audit, mend="Decisions would leave no record; name another path.")
+        raise ConfigError((at,)) from error

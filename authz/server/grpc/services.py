@@ -1,0 +1,154 @@
+"""The gRPC services of each kind of listener, as tables: service, method, handler."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import grpc
+
+from authz.model import Surface
+from authz.server.grpc.access_log import ACCESS_LOG, AccessLogs
+from authz.server.grpc.admin import ADMIN, AdminCalls, Administration
+from authz.server.grpc.decisions import (
+    AUTHORIZER,
+    ENVOY,
+    DecisionCalls,
+    Decisions,
+    RawHandler,
+)
+from authz.server.grpc.errors import not_in_this_version, unimplemented
+from authz.server.grpc.executor import Turn
+from authz.server.grpc.listener import Services
+from authz.server.grpc.unary import CallContext, SurfaceCalls, UnaryService
+from authz.v1 import approvals_pb2
+
+__all__ = [
+    "ADMIN_REFLECTED",
+    "DECISION_REFLECTED",
+    "HEALTH_NAMES",
+    "EngineCalls",
+    "ListenerCalls",
+    "admin_services",
+    "decision_services",
+]
+
+TASKS: Final = "authz.v1.Tasks"
+CREDENTIALS: Final = "authz.v1.Credentials"
+
+DECISION_REFLECTED: Final = (AUTHORIZER, ENVOY, ACCESS_LOG)
+"""Services that reflection shows on a listener of decisions."""
+ADMIN_REFLECTED: Final = (ADMIN, AUTHORIZER, TASKS, CREDENTIALS)
+"""Services that reflection shows on the administration listener."""
+HEALTH_NAMES: Final = (AUTHORIZER, ENVOY, ACCESS_LOG, ADMIN)
+"""Services whose health can be asked for."""
+
+_TASK_METHODS: Final = {
+    "Start": Surface.TASK_START,
+    "Delegate": Surface.TASK_DELEGATE,
+    "Extend": Surface.TASK_EXTEND,
+    "Get": Surface.TASK_GET,
+    "List": Surface.TASK_LIST,
+    "End": Surface.TASK_END,
+}
+_CREDENTIAL_METHODS: Final = {
+    "Issue": Surface.CREDENTIAL_ISSUE,
+    "Introspect": Surface.CREDENTIAL_INTROSPECT,
+    "Revoke": Surface.CREDENTIAL_REVOKE,
+}
+_AUTHORIZER_METHODS: Final = {"List": Surface.LIST, "Report": Surface.REPORT}
+_LATER_FILES: Final = (approvals_pb2,)
+
+
+class EngineCalls(DecisionCalls, AdminCalls, Protocol):
+    """All of the engine that gRPC services use."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerCalls:
+    """Who answers the calls of a listener."""
+
+    engine: EngineCalls
+    """Answers decisions and tasks."""
+    issuer: SurfaceCalls | None
+    """Answers calls about credentials. `None`: none are issued."""
+    context: CallContext
+    """Shared by the handlers of the listener."""
+    task_ended: Callable[[float], object] | None = None
+    """Called after each task that ended, with the seconds that its caller still waits."""
+
+    def unary_services(self) -> Services:
+        """Return the services that every kind of listener has."""
+        after = {Surface.TASK_END: self.task_ended} if self.task_ended is not None else None
+        tasks = UnaryService(TASKS, _TASK_METHODS, self.engine, self.context, after)
+        return {TASKS: tasks.handlers(), CREDENTIALS: self._credentials()}
+
+    def _credentials(self) -> dict[str, RawHandler]:
+        if self.issuer is not None:
+            service = UnaryService(CREDENTIALS, _CREDENTIAL_METHODS, self.issuer, self.context)
+            return service.handlers()
+        why = "no credentials are issued here: `credentials` is not configured"
+        return {
+            method: grpc.unary_unary_rpc_method_handler(
+                unimplemented(f"Credentials.{method}: {why}")
+            )
+            for method in _CREDENTIAL_METHODS
+        }
+
+
+def decision_services(calls: ListenerCalls, turn: Turn, logs: AccessLogs) -> Services:
+    """Return the services of a listener of decisions.
+
+    Args:
+        calls: Who answers.
+        turn: The executor of the listener.
+        logs: Streams of access logs of the listener.
+    """
+    context = calls.context
+    decisions = Decisions(
+        calls.engine,
+        context.listener,
+        turn,
+        context.default_deadline,
+        context.failed,
+        context.read,
+    )
+
+    def decision(service: str, method: str, surface: Surface) -> RawHandler:
+        return decisions.handler(surface, context.metrics.observer(service, method))
+
+    unary = UnaryService(AUTHORIZER, _AUTHORIZER_METHODS, calls.engine, context)
+    return {
+        **_later_services(),
+        **calls.unary_services(),
+        AUTHORIZER: {
+            "Check": decision(AUTHORIZER, "Check", Surface.CHECK),
+            "BatchCheck": decision(AUTHORIZER, "BatchCheck", Surface.BATCH_CHECK),
+            **unary.handlers(),
+            "Explain": grpc.unary_unary_rpc_method_handler(
+                not_in_this_version("Authorizer.Explain outside the administration listener")
+            ),
+        },
+        ENVOY: {"Check": decision(ENVOY, "Check", Surface.EXT_AUTHZ)},
+        ACCESS_LOG: logs.handlers(context.listener, context.read),
+    }
+
+
+def admin_services(calls: ListenerCalls, administration: Administration) -> Services:
+    """Return the services of the administration listener."""
+    return {**administration.services(), **calls.unary_services()}
+
+
+def _later_services() -> Mapping[str, Mapping[str, RawHandler]]:
+    """Return handlers of services of a later version, which answer so."""
+    return {
+        service.full_name: {
+            method.name: (
+                grpc.unary_stream_rpc_method_handler
+                if method.server_streaming
+                else grpc.unary_unary_rpc_method_handler
+            )(not_in_this_version(f"{service.name}.{method.name}"))
+            for method in service.methods
+        }
+        for file in _LATER_FILES
+        for service in file.DESCRIPTOR.services_by_name.values()
+    }
